@@ -1,0 +1,254 @@
+"""What a run is: frozen, validated, hashed. No torch here.
+
+A spec holds science only. Paths, workers, devices, accumulation and compilation are arguments of the job that runs it,
+because they must not change its result; see `mgm.jobs.common.Execution`.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from mgm.errors import UserError
+
+MaskName = Literal["agnostic", "tube", "block", "smm", "smm-sparse", "mgm", "mgm-sparse"]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(Part):
+    """Which videos. `digest` is the index digest of a user's folder or of a generated set; published sets have none."""
+
+    dataset: str
+    digest: str = ""
+    labels_per_class: int = Field(0, ge=0)  # 0: every labelled training video
+    shuffle_labels: bool = False  # a control: with it, accuracy must fall to chance
+
+
+class Clips(Part):
+    """How a video becomes a clip of `frames` x `size` x `size`."""
+
+    frames: int = Field(16, ge=1)
+    size: int = Field(224, ge=8)
+    sampling: Literal["stride", "segments", "window"] = "stride"
+    stride: int = Field(4, ge=1)
+    crop: Literal["multiscale", "resized", "centre"] = "multiscale"
+    flip: bool = True
+
+
+class Model(Part):
+    """The encoder: a ViT over tubelets of `tubelet` x `patch` x `patch` pixels."""
+
+    backbone: Literal["vit-s", "vit-b"] = "vit-b"
+    width: int = Field(768, ge=8)
+    depth: int = Field(12, ge=1)
+    heads: int = Field(12, ge=1)
+    tubelet: int = Field(2, ge=1)
+    patch: int = Field(16, ge=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}; change one of them")
+        return self
+
+
+class Decoder(Part):
+    width: int = Field(384, ge=8)
+    depth: int = Field(4, ge=1)
+    heads: int = Field(6, ge=1)
+
+
+class Mask(Part):
+    name: MaskName = "mgm"
+    ratio: float = Field(0.75, gt=0, lt=1)
+    edge: Literal["grow", "clamp", "spill"] = "grow"
+    jitter: bool = True
+
+
+class Optim(Part):
+    """AdamW with linear warm-up and cosine decay. The learning rate of a step of `batch` clips is lr * batch / 256."""
+
+    lr: float = Field(1.5e-4, gt=0)
+    min_lr: float = Field(1e-5, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.05, ge=0)
+    batch: int = Field(512, ge=1)
+    epochs: int = Field(800, ge=1)  # the paper's epochs: the name of the run
+    steps: int = Field(0, ge=0)  # 0: epochs over the data; otherwise this many, and warm-up keeps its share
+    warmup_epochs: float = Field(40, ge=0)
+    clip_grad: float = Field(0.0, ge=0)  # 0: none
+    precision: Literal["float32", "bf16"] = "bf16"
+
+
+class FinetuneOptim(Optim):
+    lr: float = Field(5e-4, gt=0)
+    min_lr: float = Field(1e-6, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    batch: int = Field(128, ge=1)
+    epochs: int = Field(100, ge=1)
+    warmup_epochs: float = Field(5, ge=0)
+
+
+class Views(Part):
+    """Test views of a video; their softmax scores are averaged."""
+
+    temporal: int = Field(5, ge=1)
+    spatial: Literal[1, 3] = 3
+
+
+class Run(Part):
+    """Fields every run has. `run_id` names the run and the folder of its results."""
+
+    SLUG: ClassVar[tuple[str, ...]] = ()
+    data: Data
+    clips: Clips = Clips()
+    model: Model = Model()
+    seed: int = Field(0, ge=0)
+    verb: str
+
+    @property
+    def hash(self) -> str:
+        """8 hex digits of the canonical JSON of the fields that differ from their defaults, so a new field orphans no run."""
+        text = json.dumps(differences(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def run_id(self) -> str:
+        return "-".join([*self.slug(), self.hash])
+
+    def slug(self) -> list[str]:
+        return [self.verb, self.model.backbone.replace("-", ""), self.data.dataset]
+
+    @model_validator(mode="after")
+    def _patches_divide_clip(self):
+        if self.clips.size % self.model.patch:
+            raise ValueError(f"clips.size {self.clips.size} is not a multiple of model.patch {self.model.patch}; change one of them")
+        if self.clips.frames % self.model.tubelet:
+            raise ValueError(
+                f"clips.frames {self.clips.frames} is not a multiple of model.tubelet {self.model.tubelet}; change one of them"
+            )
+        return self
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Slots, rows and columns of the token grid."""
+        side = self.clips.size // self.model.patch
+        return self.clips.frames // self.model.tubelet, side, side
+
+
+class Pretrain(Run):
+    """Masked autoencoding (DESIGN 2; the paper's Table 5)."""
+
+    verb: Literal["pretrain"] = "pretrain"
+    decoder: Decoder = Decoder()
+    mask: Mask = Mask()
+    optim: Optim = Optim()
+    variance_floor: float = Field(1e-6, gt=0)  # of the per-patch normalised target; see RECIPES on flat patches
+
+    def slug(self) -> list[str]:
+        verb, *rest = super().slug()
+        return [verb, self.mask.name, *rest, f"e{self.optim.epochs}"]
+
+    @model_validator(mode="after")
+    def _mask_hides_some(self):
+        _, height, width = self.grid
+        patches, hidden = height * width, int(self.mask.ratio * height * width)
+        if not 0 < hidden < patches:
+            raise ValueError(f"mask.ratio {self.mask.ratio} hides {hidden} of {patches} patches a slot; choose one that hides 1 to {patches - 1}")
+        return self
+
+
+class Finetune(Run):
+    """Supervised training of all weights, from a parent run or from scratch (the paper's Table 6)."""
+
+    verb: Literal["finetune"] = "finetune"
+    parent: str = ""  # run id of the pretraining run; empty: from scratch
+    optim: FinetuneOptim = FinetuneOptim()
+    layer_decay: float = Field(0.75, gt=0, le=1)
+    drop_path: float = Field(0.1, ge=0, lt=1)
+    head_dropout: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    views: Views = Views()
+
+    def slug(self) -> list[str]:
+        return [*super().slug(), f"e{self.optim.epochs}", self.parent.rsplit("-", 1)[-1] or "scratch"]
+
+
+class Probe(Run):
+    """Linear classification of frozen features, from a parent run or from random weights. The paper is silent on the recipe."""
+
+    verb: Literal["probe"] = "probe"
+    parent: str = ""  # run id of the pretraining run; empty: random weights
+    train_clips: int = Field(1, ge=1)  # clips a training video gives, evenly spaced
+    views: Views = Views()
+
+    def slug(self) -> list[str]:
+        return [*super().slug(), self.parent.rsplit("-", 1)[-1] or "random"]
+
+
+class Visualise(Run):
+    """Arrays for a figure that shows clips; `mgm.report.figures` draws them."""
+
+    verb: Literal["visualise"] = "visualise"
+    figure: Literal["5"] = "5"
+    parents: tuple[str, ...] = ()
+
+    def slug(self) -> list[str]:
+        return [self.verb, f"figure{self.figure}", self.data.dataset]
+
+
+Spec = Pretrain | Finetune | Probe | Visualise
+_adapter: TypeAdapter[Spec] = TypeAdapter(Annotated[Spec, Field(discriminator="verb")])
+
+
+def parse(fields: dict[str, Any], source: str) -> Spec:
+    """The spec that `fields` describe; `source` (a file's name) stands in the error.
+
+    Raises:
+        UserError: an unknown, missing or invalid field, named.
+    """
+    try:
+        return _adapter.validate_python(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"{source}: {where} is not a field of a {first['loc'][0]} spec; remove it or correct its name") from None
+        message = first["msg"].removeprefix("Value error, ")
+        got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
+        raise UserError(": ".join(part for part in (source, where, message) if part) + got) from None
+
+
+def parents(spec: Spec) -> tuple[str, ...]:
+    """Run ids whose weights `spec` starts from."""
+    if isinstance(spec, Visualise):
+        return spec.parents
+    parent = getattr(spec, "parent", "")
+    return (parent,) if parent else ()
+
+
+def differences(spec: Run) -> dict[str, Any]:
+    """The fields of `spec` that differ from their defaults, `verb` always among them."""
+    defaults = {
+        name: field.default.model_dump(mode="json") if isinstance(field.default, BaseModel) else field.default
+        for name, field in type(spec).model_fields.items()
+        if not field.is_required() and name != "verb"
+    }
+    data_defaults = {name: field.default for name, field in Data.model_fields.items() if not field.is_required()}
+    return _subtract(spec.model_dump(mode="json"), {**defaults, "data": data_defaults})
+
+
+def _subtract(fields: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for name, value in fields.items():
+        default = defaults.get(name)
+        if isinstance(value, dict):
+            if inner := _subtract(value, default or {}):
+                kept[name] = inner
+        elif name not in defaults or value != (list(default) if isinstance(default, tuple) else default):
+            kept[name] = value
+    return kept
