@@ -158,7 +158,9 @@ class Pretrain(Run):
         _, height, width = self.grid
         patches, hidden = height * width, int(self.mask.ratio * height * width)
         if not 0 < hidden < patches:
-            raise ValueError(f"mask.ratio {self.mask.ratio} hides {hidden} of {patches} patches a slot; choose one that hides 1 to {patches - 1}")
+            raise ValueError(
+                f"mask.ratio {self.mask.ratio} hides {hidden} of {patches} patches a slot; choose one that hides 1 to {patches - 1}"
+            )
         return self
 
 

@@ -1,0 +1,85 @@
+"""A scale: the same experiments at another size. It lists what differs from the paper, and nothing else."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError
+
+from mgm.errors import UserError
+from mgm.spec import Part, Run, parse
+
+OWN = "folder"  # the dataset name of a user's own videos
+
+R = TypeVar("R", bound=Run)
+
+
+class Dataset(Part):
+    """Where a dataset comes from: drawn by our generator with these parameters, or prepared by the user under `root`."""
+
+    generate: dict[str, Any] = {}
+    root: str = ""
+    digest: str = ""  # filled in by the workflow for generated sets and for a user's folder
+
+
+class Execution(Part):
+    """How jobs run here; none of it changes a result (beyond rounding, for threads)."""
+
+    threads: int = Field(1, ge=1)
+    workers: int = Field(0, ge=0)
+    cache_mb: int = Field(0, ge=0)
+
+
+class Scale(Part):
+    """`overrides` maps a verb to {dotted field: value}; `backbones` maps a backbone to its encoder's fields."""
+
+    name: str
+    promise: str  # what a reader may conclude from numbers of this scale, shown with every table
+    seeds: tuple[int, ...]
+    steps_per_sqrt_epoch: float = Field(0.0, ge=0)  # 0: real epochs; else steps = this * sqrt(epochs), one rule for all runs
+    overrides: dict[str, dict[str, Any]] = {}
+    backbones: dict[str, dict[str, int]] = {}
+    datasets: dict[str, Dataset]
+    specs_per_job: int = Field(1, ge=1)
+    execution: Execution = Execution()
+
+    @property
+    def own_videos(self) -> bool:
+        return OWN in self.datasets
+
+    def apply(self, spec: R, seed: int) -> R:
+        """`spec`, as this scale runs it with `seed`."""
+        fields = spec.model_dump(mode="json")
+        for dotted, value in self.overrides.get(spec.verb, {}).items():
+            _set(fields, dotted, value, f"scale {self.name}: overrides.{spec.verb}.{dotted}")
+        fields["model"] |= self.backbones.get(spec.model.backbone, {})
+        if self.steps_per_sqrt_epoch and "optim" in fields:
+            fields["optim"]["steps"] = round(self.steps_per_sqrt_epoch * fields["optim"]["epochs"] ** 0.5)
+        fields["data"]["digest"] = self.datasets[spec.data.dataset].digest
+        fields["seed"] = seed
+        return parse(fields, f"scale {self.name}")  # type: ignore[return-value]
+
+
+def load_scale(path: Path) -> Scale:
+    """The scale in a YAML file.
+
+    Raises:
+        UserError: no such scale, or a field that is unknown, missing or invalid.
+    """
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        raise UserError(f"{path}: no such scale; choose one of {known}")
+    try:
+        return Scale.model_validate(yaml.safe_load(path.read_text()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _set(fields: dict[str, Any], dotted: str, value: Any, source: str) -> None:
+    *groups, last = dotted.split(".")
+    for group in groups:
+        fields = fields.get(group, {})
+    if last not in fields:
+        raise UserError(f"{source} is not a field of a spec; correct its name")
+    fields[last] = value
