@@ -1,0 +1,157 @@
+"""A result is believed only as it was written, and only for the run that was asked for."""
+
+import json
+import os
+import time
+
+import pytest
+from fake_results import finish, registry, write_log
+
+from mgm.errors import UserError
+from mgm.report.result import QUIET_S, examine, log_lines, read_result, seal, state, write_result
+from mgm.spec import Probe, Spec, differences, parse
+
+
+@pytest.fixture(scope="module")
+def spec() -> Spec:
+    return next(spec for spec in registry().specs.values() if isinstance(spec, Probe) and spec.parent)
+
+
+def rewrite(folder, fields, reseal):
+    """What someone who edits a result by hand, or reseals it with our own code, leaves behind."""
+    if reseal:
+        write_result(folder, fields)
+    else:
+        (folder / "result.json").write_text(json.dumps(fields))
+
+
+def paths_of(fields, prefix=()):
+    """Every leaf of nested dictionaries."""
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from paths_of(value, (*prefix, name))
+        else:
+            yield (*prefix, name)
+
+
+def changed(value):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, str):
+        return value + "x"
+    if isinstance(value, list):
+        return [*value, 1]
+    return "x"  # None
+
+
+def test_written_is_read(tmp_path, spec):
+    folder = finish(tmp_path, spec, top1=50)
+    assert examine(folder, spec).state == "run"
+    assert read_result(folder)["metrics"]["top1"] == 50
+    assert state(tmp_path / "nothing", spec) == "not run"
+
+
+@pytest.mark.parametrize("reseal", [False, True])
+def test_no_changed_science_is_believed(tmp_path, spec, reseal):
+    """Every field of the spec in turn, the seed, the parents and the data, sealed again or not."""
+    folder = finish(tmp_path, spec)
+    good = (folder / "result.json").read_text()
+    fields = json.loads(good)
+    science = [("spec", *path) for path in paths_of(fields["spec"])]
+    science += [("seed",), ("parents",), ("verb",), ("run_id",), ("data", "dataset"), ("data", "digest"), ("files", "predictions.csv")]
+    assert len(science) > 25
+    for path in science:
+        fields = json.loads(good)
+        *groups, last = path
+        place = fields
+        for group in groups:
+            place = place[group]
+        place[last] = changed(place[last])
+        rewrite(folder, fields, reseal)
+        found = examine(folder, spec)
+        assert found.state in ("altered", "not run"), path
+        assert found.result is None
+        assert found.why
+
+
+def test_every_field_is_sealed(tmp_path, spec):
+    folder = finish(tmp_path, spec)
+    good = json.loads((folder / "result.json").read_text())
+    for path in paths_of(good):
+        fields = json.loads(json.dumps(good))
+        place = fields
+        for group in path[:-1]:
+            place = place[group]
+        place[path[-1]] = changed(place[path[-1]])
+        rewrite(folder, fields, reseal=False)
+        assert state(folder, spec) in ("altered", "not run"), path
+    for name in good:
+        rewrite(folder, {key: value for key, value in good.items() if key != name}, reseal=False)
+        assert state(folder, spec) != "run", name
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"seal": 1}', '{"metrics": NaN}'])
+def test_garbage_is_altered(tmp_path, spec, text):
+    folder = finish(tmp_path, spec)
+    (folder / "result.json").write_text(text)
+    assert state(folder, spec) == "altered"
+    with pytest.raises(UserError, match=r"result\.json"):
+        read_result(folder)
+
+
+def test_another_runs_result_is_not_this_one(tmp_path, spec):
+    other = parse({**spec.model_dump(mode="json"), "seed": 99}, "test")
+    folder = finish(tmp_path, other)
+    folder = folder.rename(tmp_path / spec.run_id)
+    assert state(folder, spec) == "not run"
+    assert other.run_id in examine(folder, spec).why
+
+
+def test_another_data_digest_is_another_run(tmp_path, spec):
+    """The digest is part of the run id, so a set drawn anew finds no result."""
+    fields = spec.model_dump(mode="json")
+    fields["data"]["digest"] = "ffffffffffff"
+    assert "digest" in differences(spec)["data"]
+    assert state(finish(tmp_path, spec), parse(fields, "test")) == "not run"
+
+
+def test_edited_predictions_and_spec_are_altered_but_may_be_absent(tmp_path, spec):
+    folder = finish(tmp_path, spec)
+    (folder / "predictions.csv").write_text("path,label,prediction\na,1,1\n")
+    assert "predictions.csv" in examine(folder, spec).why
+    (folder / "predictions.csv").unlink()
+    assert state(folder, spec) == "run"
+    (folder / "spec.json").write_text(parse({**spec.model_dump(mode="json"), "seed": 99}, "test").model_dump_json())
+    assert state(folder, spec) == "altered"
+
+
+def test_running_failed_and_stopped(tmp_path, spec):
+    folder = tmp_path / spec.run_id
+    write_log(folder, 12, 30)
+    assert examine(folder, spec).state == "running"
+    assert "step 12 of 30" in examine(folder, spec).why
+    old = time.time() - QUIET_S - 1
+    os.utime(folder / "log.jsonl", (old, old))
+    os.utime(folder, (old, old))
+    assert state(folder, spec) == "not run"
+    (folder / "error.txt").write_text("video a.mp4: truncated;\nremove it\n")
+    assert (examine(folder, spec).state, examine(folder, spec).why) == ("failed", "video a.mp4: truncated; remove it")
+
+
+def test_a_log_cut_short_or_resumed_reads_clean(tmp_path):
+    write_log(tmp_path, 3, 9)
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 2, "loss": 7}\n{"step": 3, "lo')
+    assert [line["step"] for line in log_lines(tmp_path)] == [1, 2, 3]
+    assert log_lines(tmp_path)[1]["loss"] == 7
+
+
+def test_write_leaves_no_temporary_file_and_refuses_nan(tmp_path):
+    write_result(tmp_path, {"a": 1.5})
+    with pytest.raises(ValueError, match="JSON"):
+        write_result(tmp_path, {"a": float("nan")})
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+    assert read_result(tmp_path)["a"] == 1.5
+    assert seal({"a": 1, "b": 2}) == seal({"b": 2, "a": 1, "seal": "x"}) != seal({"a": 1, "b": 3})
