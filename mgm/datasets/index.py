@@ -1,0 +1,164 @@
+"""An index: which videos a data set has, what they are and which split they belong to. No torch, no PyAV.
+
+On disk it is two files. `index.csv` has a row a video, its path relative to the root; `index.json` has the rest.
+`index.json` is written last and in one step: a folder without it holds no whole index.
+"""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from mgm.errors import UserError
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One video. `path` can be opened as it stands; `Index.name` gives the part below the root."""
+
+    path: str
+    label: int
+    split: str  # "train" or "test"
+    group: str  # videos of one group are never on both sides of a split
+    frames: int
+    fps: float
+    width: int  # pixels, as stored
+    height: int
+    codec: str
+    has_vectors: bool
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Index:
+    """`digest`: 12 hex digits that identify the content wherever it lies. `note`: how the split came about.
+    `excluded`: (path below the root, reason) of every listed video that is not used."""
+
+    root: Path
+    classes: tuple[str, ...]
+    videos: tuple[Video, ...]
+    excluded: tuple[tuple[str, str], ...]
+    digest: str
+    note: str
+
+    @property
+    def train(self) -> tuple[Video, ...]:
+        return tuple(video for video in self.videos if video.split == "train")
+
+    @property
+    def test(self) -> tuple[Video, ...]:
+        return tuple(video for video in self.videos if video.split == "test")
+
+    def name(self, video: Video) -> str:
+        """The video's path below the root, with forward slashes: the same on every machine."""
+        return _below(video.path, self.root)
+
+
+def content_digest(root: Path, classes: tuple[str, ...], videos: Iterable[Video]) -> str:
+    """12 hex digits of class names and of each video's relative path, size, label and split; not of the root or of file times."""
+    rows = sorted([_below(video.path, root), video.bytes, video.label, video.split] for video in videos)
+    return hashlib.sha256(json.dumps([classes, rows], separators=(",", ":")).encode()).hexdigest()[:12]
+
+
+def write_index(index: Index, out: Path) -> None:
+    """Write `out`/index.csv and, last, `out`/index.json. A root at or below `out` is stored relative to it, so that both move together."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "index.json").unlink(missing_ok=True)
+    with _replacing(out / "index.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for video in index.videos:
+            values = {name: getattr(video, name) for name in _COLUMNS}
+            writer.writerow({**values, "path": index.name(video), "has_vectors": int(video.has_vectors)}.values())
+    root, home = index.root.resolve(), out.resolve()
+    about = {
+        "classes": index.classes,
+        "root": root.relative_to(home).as_posix() if root.is_relative_to(home) else str(root),
+        "digest": index.digest,
+        "videos": len(index.videos),
+        "note": index.note,
+        "excluded": index.excluded,
+    }
+    with _replacing(out / "index.json") as temporary:
+        temporary.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_index(out: Path) -> Index:
+    """The index that `write_index` left in folder `out`.
+
+    Raises:
+        UserError: there is none, or it is broken.
+    """
+    about_path, rows_path = out / "index.json", out / "index.csv"
+    again = "run `mgm prepare folder` or `mgm prepare synthetic` to make it"
+    for path in (about_path, rows_path):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file, so this folder holds no whole index; {again}")
+    try:
+        about = json.loads(about_path.read_text(encoding="utf-8"))
+        root = (out / about["root"]).resolve()
+        classes = tuple(about["classes"])
+        excluded = tuple((name, reason) for name, reason in about["excluded"])
+        digest, note, count = about["digest"], about["note"], about["videos"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{about_path}: not an index ({type(error).__name__}: {error}); {again}") from None
+    with rows_path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        if tuple(next(reader, ())) != _COLUMNS:
+            raise UserError(f"{rows_path}: its first line is not {','.join(_COLUMNS)}; {again}")
+        videos = []
+        for row in reader:
+            try:
+                videos.append(_video(row, root, len(classes)))
+            except ValueError as error:
+                raise UserError(f"{rows_path}: line {reader.line_num}: {error}; {again}") from None
+    if len(videos) != count:
+        raise UserError(f"{rows_path}: {len(videos)} videos where index.json says {count}; {again}")
+    return Index(root, classes, tuple(videos), excluded, digest, note)
+
+
+_COLUMNS = tuple(field.name for field in fields(Video))
+
+
+def _video(row: list[str], root: Path, classes: int) -> Video:
+    if len(row) != len(_COLUMNS):
+        raise ValueError(f"{len(row)} values where there are {len(_COLUMNS)} columns")
+    path, label, split, group, frames, fps, width, height, codec, has_vectors, size = row
+    if split not in SPLITS:
+        raise ValueError(f"split {split!r} is neither train nor test")
+    if not 0 <= int(label) < classes:
+        raise ValueError(f"label {label} is outside the {classes} classes")
+    return Video(
+        os.path.join(root, path),
+        int(label),
+        split,
+        group,
+        int(frames),
+        float(fps),
+        int(width),
+        int(height),
+        codec,
+        has_vectors == "1",
+        int(size),
+    )
+
+
+def _below(path: str, root: Path) -> str:
+    return os.path.relpath(path, root).replace(os.sep, "/")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, which takes its place only when everything is written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,46 @@
+"""What a generated set is, without drawing it: the parameters and their digest."""
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+GENERATOR_VERSION = 1  # raise it whenever `mgm.datasets.synthetic` draws other pixels for the same parameters
+
+CLASSES = (
+    "moving things left",
+    "moving things right",
+    "moving things up",
+    "moving things down",
+    "moving things up and left",
+    "moving things up and right",
+    "moving things down and left",
+    "moving things down and right",
+    "zooming in on things",
+    "zooming out from things",
+    "moving things up and back down",
+    "moving things down and back up",
+)
+
+
+class Synthetic(BaseModel):
+    """An SSv2-like set. `size` in pixels, `pan` (the background's motion) in pixels a frame; the first `classes` of CLASSES are used."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["ssv2"] = "ssv2"
+    classes: int = Field(len(CLASSES), ge=2, le=len(CLASSES))
+    train_per_class: int = Field(80, ge=1, le=5_000)
+    test_per_class: int = Field(20, ge=1, le=5_000)
+    size: int = Field(64, ge=32, le=512, multiple_of=16)
+    frames: int = Field(24, ge=2, le=512)
+    fps: int = Field(12, ge=1, le=60)
+    pan: float = Field(0.8, ge=0, le=4)
+    seed: int = Field(0, ge=0, lt=2**63)
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits of the parameters and the generator's version: the set's name wherever it is drawn."""
+        fields = {**self.model_dump(mode="json"), "generator": GENERATOR_VERSION}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
