@@ -1,0 +1,16 @@
+"""The numbers of the paper's Tables 1-4, from `reported.csv`; nothing else carries a quoted number."""
+
+import csv
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def reported() -> dict[tuple[str, str, str], float]:
+    """(table, row, column) -> value: top-1 in per cent, or what the column's name says.
+
+    A row of Table 1 is "method, test dataset, pretraining epochs", with "-" where the paper prints none; its GFLOPs, printed once
+    a line, stand with the line's first dataset. Other rows and columns are named as the paper prints them.
+    """
+    with open(Path(__file__).with_name("reported.csv"), encoding="utf-8", newline="") as file:
+        return {(line["table"], line["row"], line["column"]): float(line["value"]) for line in csv.DictReader(file)}

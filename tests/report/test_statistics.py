@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from mgm.report.statistics import over_seeds, over_videos, t_975
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 10, 29, 30, 31, 50, 1000])
+def test_quantile_is_scipys(degrees):
+    assert t_975(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [2, 3, 7, 40])
+def test_interval_over_seeds_is_scipys(n):
+    values = np.random.default_rng(n).normal(60, 3, n)
+    low, high = stats.t.interval(0.95, n - 1, loc=values.mean(), scale=stats.sem(values))
+    estimate = over_seeds(list(values))
+    assert (estimate.mean, estimate.n) == (pytest.approx(values.mean()), n)
+    assert (estimate.low, estimate.high) == (pytest.approx(low, abs=1e-3), pytest.approx(high, abs=1e-3))
+
+
+def test_three_seeds_cover_the_truth_95_times_in_100():
+    samples = np.random.default_rng(0).normal(60, 3, (4000, 3))
+    covered = np.mean([(lambda e: e.low <= 60 <= e.high)(over_seeds(list(sample))) for sample in samples])
+    assert 0.94 < covered < 0.96
+
+
+def test_one_seed_has_no_interval_over_seeds():
+    assert (over_seeds([50.0]).low, over_seeds([50.0]).high, over_seeds([50.0]).n) == (None, None, 1)
+
+
+def test_bootstrap_is_the_obvious_one():
+    """Against resampling the videos one by one."""
+    outcomes = np.arange(240) < 150
+    slow = [100 * np.random.default_rng(i).choice(outcomes, 240).mean() for i in range(4000)]
+    estimate = over_videos(150, 240)
+    assert estimate.mean == pytest.approx(62.5)
+    assert [estimate.low, estimate.high] == pytest.approx(np.percentile(slow, [2.5, 97.5]), abs=0.5)
+    assert over_videos(150, 240) == estimate
+
+
+def test_bootstrap_covers():
+    rng = np.random.default_rng(1)
+    covered = np.mean([(lambda e: e.low <= 60 <= e.high)(over_videos(int(rng.binomial(240, 0.6)), 240)) for _ in range(600)])
+    assert 0.92 < covered < 0.975
