@@ -1,0 +1,47 @@
+"""What a masking strategy is given."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from mgm.masking import random
+
+Edge = Literal["grow", "clamp", "spill"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The token grid of a clip: `slots` in time, each of `height` x `width` patches."""
+
+    slots: int
+    height: int
+    width: int
+
+    @property
+    def patches(self) -> int:
+        """Patches of one slot."""
+        return self.height * self.width
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A batch of clips to mask. Lengths are in patches: patch (row, column) covers [column, column + 1] x [row, row + 1]."""
+
+    grid: Grid
+    ratio: float
+    seed_B: Tensor  # int64
+    motion_BSHW: Tensor | None  # float32, >= 0, at any resolution; a slot without motion information is all zero
+    edge: Edge
+    jitter: bool
+
+    @property
+    def hidden(self) -> int:
+        """K, the patches hidden in every slot."""
+        return int(self.ratio * self.grid.patches)
+
+    def uniform(self, stream: int, n: int) -> Tensor:
+        return random.uniform(self.seed_B, stream, n)
+
+    def bits(self, stream: int, n: int) -> Tensor:
+        return random.bits(self.seed_B, stream, n)

@@ -1,0 +1,54 @@
+"""Dense pattern: the K patches nearest the box's centre."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mgm.masking import random
+from mgm.masking.boxes import Boxes, clamped
+from mgm.masking.choose import ranked, smallest
+from mgm.masking.clips import Clips, Grid
+
+
+def dense(trajectory: Callable[[Clips], Boxes]) -> Callable[[Clips], Tensor]:
+    """The strategy that hides, in every slot, the K patches nearest the trajectory's box.
+
+    Nearest in the box-scaled Chebyshev distance max(|x - cx| / w, |y - cy| / h), ties at random. What lies beyond the edge of the
+    frame is hidden on the other side (grow) or at random places (spill), or the box is first moved inside (clamp). The three agree
+    where the box lies inside.
+    """
+
+    def hide(clips: Clips) -> Tensor:
+        boxes = trajectory(clips)
+        if clips.edge == "clamp":
+            boxes = clamped(boxes, clips.grid)
+        shape = (len(clips.seed_B), clips.grid.slots, clips.grid.patches)
+        ties_BSN = clips.bits(random.TIES, clips.grid.slots * clips.grid.patches).view(shape)
+        key_BSN = ranked(distance(boxes, clips.grid), ties_BSN)
+        if clips.edge == "spill":
+            fill_BSN = clips.bits(random.FILL, clips.grid.slots * clips.grid.patches).view(shape)
+            kept_BS1 = (clips.hidden * share_inside(boxes, clips.grid)).round()[:, :, None]
+            key_BSN = torch.where(key_BSN.argsort(-1).argsort(-1) < kept_BS1, -1, fill_BSN)
+        return smallest(key_BSN, clips.hidden)
+
+    return hide
+
+
+def distance(boxes: Boxes, grid: Grid) -> Tensor:
+    """Box-scaled Chebyshev distance of every patch's centre from the box's: (B, S, patches) float32, 0.5 on the box's outline."""
+    row_H = torch.arange(grid.height, device=boxes.y_BS.device) + 0.5
+    column_W = torch.arange(grid.width, device=boxes.x_BS.device) + 0.5
+    y_BSH = (row_H - boxes.y_BS[:, :, None]).abs() / boxes.height_BS[:, :, None]
+    x_BSW = (column_W - boxes.x_BS[:, :, None]).abs() / boxes.width_BS[:, :, None]
+    return torch.maximum(y_BSH[:, :, :, None], x_BSW[:, :, None, :]).flatten(2)
+
+
+def share_inside(boxes: Boxes, grid: Grid) -> Tensor:
+    """The share of each box's area that lies in the frame: (B, S)."""
+    return _share(boxes.x_BS, boxes.width_BS, grid.width) * _share(boxes.y_BS, boxes.height_BS, grid.height)
+
+
+def _share(centre_BS: Tensor, size_BS: Tensor, frame: int) -> Tensor:
+    low_BS, high_BS = centre_BS - size_BS / 2, centre_BS + size_BS / 2
+    return (high_BS.clamp(max=frame) - low_BS.clamp(min=0)) / size_BS

@@ -1,0 +1,41 @@
+"""Random numbers that are a function of (clip seed, stream, index) and of nothing else.
+
+splitmix64 (Steele, Lea & Flood 2014) in wrapping int64 tensor arithmetic: no state, so a clip gets the same numbers alone,
+in any batch and on any device.
+"""
+
+import torch
+from torch import Tensor
+
+START, SIZES, VELOCITIES, TIES, FILL, SET = range(6)  # a mask's independent uses of randomness; append only
+
+
+def _signed(x: int) -> int:
+    return x - (1 << 64) if x >= 1 << 63 else x
+
+
+GOLDEN = _signed(0x9E3779B97F4A7C15)
+MIX_1, MIX_2 = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+
+
+def _shift(z: Tensor, n: int) -> Tensor:
+    """Logical right shift; torch's >> repeats the sign."""
+    return (z >> n) & ((1 << (64 - n)) - 1)
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shift(z, 30)) * MIX_1
+    z = (z ^ _shift(z, 27)) * MIX_2
+    return z ^ _shift(z, 31)
+
+
+def bits(seed_B: Tensor, stream: int, n: int) -> Tensor:
+    """`n` random integers of 32 bits per clip: (B, n) int64."""
+    stream_B = _mix(seed_B + _signed((stream + 1) * 0x9E3779B97F4A7C15 % (1 << 64)))  # a stream begins far from the others
+    counter_N = torch.arange(1, n + 1, device=seed_B.device) * GOLDEN
+    return _shift(_mix(stream_B[:, None] + counter_N), 32)
+
+
+def uniform(seed_B: Tensor, stream: int, n: int) -> Tensor:
+    """`n` numbers in [0, 1) per clip, multiples of 2**-24: (B, n) float32."""
+    return (bits(seed_B, stream, n) >> 8).float() * 2.0**-24

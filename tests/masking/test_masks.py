@@ -1,0 +1,302 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mgm.errors import UserError
+from mgm.masking import EDGES, MASKS, Grid, Strategy, make_boxes, make_mask
+from tests.masking import slow
+
+GRID = Grid(8, 14, 14)
+DENSE = [name for name, strategy in MASKS.items() if strategy.boxes]
+names, edges = st.sampled_from(list(MASKS)), st.sampled_from(EDGES)
+
+
+@st.composite
+def problems(draw, max_clips=4):
+    """A grid, a ratio that hides some, seeds, and motion with ties, still slots and still clips."""
+    grid = Grid(draw(st.integers(1, 5)), draw(st.integers(1, 8)), draw(st.integers(2, 8)))
+    ratio = draw(st.sampled_from([r for r in (0.1, 0.3, 0.5, 0.75, 0.9) if 0 < int(r * grid.patches) < grid.patches] or [0.5]))
+    clips = draw(st.integers(1, max_clips))
+    seeds = torch.tensor(draw(st.lists(st.integers(0, 2**63 - 1), min_size=clips, max_size=clips)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    size = draw(st.sampled_from([(1, 1), (2, 2), (0.5, 0.5), (1.7, 3)]))
+    rows, columns = max(1, int(grid.height * size[0])), max(1, int(grid.width * size[1]))
+    motion = rng.integers(0, draw(st.sampled_from([2, 4, 1000])), (clips, grid.slots, rows, columns)) * rng.random(
+        (clips, grid.slots, 1, 1)
+    )
+    motion *= rng.random((clips, grid.slots, 1, 1)) < 0.7
+    return grid, ratio, seeds, torch.tensor(motion, dtype=torch.float32)
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems(), names, edges, st.booleans())
+def test_counts_are_exact(problem, name, edge, jitter):
+    grid, ratio, seeds, motion = problem
+    masked_BL = make_mask(name, grid, ratio, seeds, motion, edge, jitter)
+    assert masked_BL.shape == (len(seeds), grid.slots * grid.patches)
+    assert masked_BL.dtype == torch.bool
+    hidden = int(ratio * grid.patches)
+    if name == "agnostic":
+        assert (masked_BL.sum(1) == grid.slots * hidden).all()
+    else:
+        assert (masked_BL.view(len(seeds), grid.slots, -1).sum(2) == hidden).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems(), names, edges, st.booleans())
+def test_equals_the_slow_transcription(problem, name, edge, jitter):
+    grid, ratio, seeds, motion = problem
+    fast = make_mask(name, grid, ratio, seeds, motion, edge, jitter).view(len(seeds), grid.slots, -1).numpy()
+    for clip, seed in enumerate(seeds.tolist()):
+        np.testing.assert_array_equal(fast[clip], slow.mask(name, grid, ratio, seed, motion[clip].numpy(), edge, jitter))
+
+
+@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize("name", MASKS)
+def test_equals_the_slow_transcription_at_the_papers_size(name, edge):
+    seeds, motion = _clips(2)
+    fast = make_mask(name, GRID, 0.75, seeds, motion, edge).view(2, 8, -1).numpy()
+    for clip, seed in enumerate(seeds.tolist()):
+        np.testing.assert_array_equal(fast[clip], slow.mask(name, GRID, 0.75, seed, motion[clip].numpy(), edge, True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(max_clips=6), names, edges)
+def test_a_clips_mask_ignores_its_batch(problem, name, edge):
+    grid, ratio, seeds, motion = problem
+    together = make_mask(name, grid, ratio, seeds, motion, edge)
+    for i in range(len(seeds)):
+        assert torch.equal(make_mask(name, grid, ratio, seeds[i : i + 1], motion[i : i + 1], edge)[0], together[i])
+    assert torch.equal(make_mask(name, grid, ratio, seeds.flip(0), motion.flip(0), edge).flip(0), together)
+
+
+def _clips(n, rows=28):
+    rng = np.random.default_rng(0)
+    return torch.arange(n) * 7919, torch.tensor(rng.integers(0, 6, (n, 8, rows, rows)), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_seeds_matter_and_unguided_masks_ignore_motion(name):
+    seeds, motion = _clips(8)
+    masks = make_mask(name, GRID, 0.75, seeds, torch.zeros_like(motion))
+    assert len({tuple(m.tolist()) for m in masks}) == 8
+    if not MASKS[name].guided:
+        assert torch.equal(make_mask(name, GRID, 0.75, seeds, motion), make_mask(name, GRID, 0.75, seeds))
+
+
+def test_random_masks_are_what_they_say():
+    seeds, _ = _clips(200)
+    tube, agnostic = (make_mask(name, GRID, 0.75, seeds).view(200, 8, 14, 14) for name in ("tube", "agnostic"))
+    assert (tube[:, :1] == tube[:, 1:]).all()
+    assert not (agnostic[:, :1] == agnostic[:, 1:]).all()
+    for mask in (tube, agnostic):  # every place is as likely as another: 0.75 +- 5 standard errors
+        assert (mask[:, 0].float().mean(0) - 0.75).abs().max() < 5 * (0.75 * 0.25 / 200) ** 0.5
+
+
+def test_block_is_one_box_but_for_the_ties_on_its_rim():
+    seeds, _ = _clips(20)
+    block = make_mask("block", GRID, 0.75, seeds).view(20, 8, 14, 14)
+    boxes = make_boxes("block", GRID, 0.75, seeds)
+    away = _distance(boxes, GRID)
+    for clip in range(20):
+        for slot in range(8):
+            inner, outer = away[clip, slot][block[clip, slot]].max(), away[clip, slot][~block[clip, slot]].min()
+            assert inner <= outer
+    assert (boxes.x_BS[:, :1] == boxes.x_BS).all()
+
+
+def _distance(boxes, grid):
+    y, x = torch.meshgrid(torch.arange(grid.height) + 0.5, torch.arange(grid.width) + 0.5, indexing="ij")
+    return torch.maximum(
+        (x - boxes.x_BS[..., None, None]).abs() / boxes.width_BS[..., None, None],
+        (y - boxes.y_BS[..., None, None]).abs() / boxes.height_BS[..., None, None],
+    )
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 0.75, 0.9])
+@pytest.mark.parametrize("name", DENSE)
+def test_slot_0_lies_inside_the_frame_and_centres_always_do(name, ratio):
+    seeds, motion = _clips(50)
+    boxes = make_boxes(name, GRID, ratio, seeds, motion)
+    for centre, size in ((boxes.x_BS, boxes.width_BS), (boxes.y_BS, boxes.height_BS)):
+        assert (centre[:, 0] - size[:, 0] / 2 >= -1e-5).all()
+        assert (centre[:, 0] + size[:, 0] / 2 <= 14 + 1e-5).all()
+        assert (centre >= 0).all()
+        assert (centre <= 14).all()
+        assert torch.allclose(size[:, 0], torch.tensor((ratio * 196) ** 0.5))
+
+
+def test_smm_moves_by_at_most_a_seventh_of_the_frame():
+    boxes = make_boxes("smm", GRID, 0.3, torch.arange(100))
+    steps = boxes.x_BS.diff(dim=1).abs()
+    assert 1.8 < steps.max() <= 2
+    assert boxes.x_BS.std() > 1
+
+
+def test_jitter_sums_to_zero_and_changes_the_aspect_ratio():
+    seeds, motion = _clips(50)
+    boxes = make_boxes("mgm", GRID, 0.75, seeds, motion)
+    for size in (boxes.width_BS, boxes.height_BS):
+        assert torch.allclose(size[:, -1], size[:, 0], atol=1e-4)  # eq. 7: the jitters sum to zero
+        assert size.diff(dim=1).abs().max() <= 0.2 * 12.13
+        assert size.std() > 0.3
+    assert (boxes.width_BS / boxes.height_BS)[:, 1:-1].std() > 0.05
+    constant = make_boxes("mgm", GRID, 0.75, seeds, motion, jitter=False)
+    assert (constant.width_BS == constant.width_BS[0, 0]).all()
+    assert not torch.equal(make_mask("mgm", GRID, 0.75, seeds, motion), make_mask("mgm", GRID, 0.75, seeds, motion, jitter=False))
+
+
+@pytest.mark.parametrize("rows", [7, 14, 28, 42])
+def test_mgm_centres_on_the_largest_cell_at_any_resolution(rows):
+    motion = torch.rand(20, 8, rows, rows, generator=torch.Generator().manual_seed(1))
+    boxes = make_boxes("mgm", GRID, 0.3, torch.arange(20), motion)
+    row, column = motion.flatten(2).argmax(2) // rows, motion.flatten(2).argmax(2) % rows
+    assert torch.allclose(boxes.x_BS[:, 1:], ((column + 0.5) * 14 / rows)[:, 1:])
+    assert torch.allclose(boxes.y_BS[:, 1:], ((row + 0.5) * 14 / rows)[:, 1:])
+    assert torch.equal(boxes.x_BS[:, 0], make_boxes("block", GRID, 0.3, torch.arange(20)).x_BS[:, 0])
+
+
+def test_translated_motion_moves_the_box_and_the_mask():
+    motion = torch.zeros(1, 8, 14, 14)
+    motion[:, :, 6, 6] = 1
+    seeds = torch.tensor([3])
+    here = make_mask("mgm", GRID, 0.1, seeds, motion, jitter=False).view(8, 14, 14)
+    boxes = make_boxes("mgm", GRID, 0.1, seeds, motion)
+    there_boxes = make_boxes("mgm", GRID, 0.1, seeds, motion.roll((3, -2), (2, 3)))
+    there = make_mask("mgm", GRID, 0.1, seeds, motion.roll((3, -2), (2, 3)), jitter=False).view(8, 14, 14)
+    assert torch.equal(there_boxes.y_BS[:, 1:], boxes.y_BS[:, 1:] + 3)
+    assert torch.equal(there_boxes.x_BS[:, 1:], boxes.x_BS[:, 1:] - 2)
+    core = here[1:].roll((3, -2), (1, 2)) & there[1:]
+    assert (core.sum((1, 2)) >= 9).all()  # all but the ties on the rim: 3 x 3 of 19
+
+
+def test_a_still_slot_holds_the_last_centre():
+    motion = torch.zeros(1, 8, 14, 14)
+    motion[0, 3, 2, 9] = 1
+    boxes = make_boxes("mgm", GRID, 0.5, torch.tensor([5]), motion)
+    first = make_boxes("block", GRID, 0.5, torch.tensor([5])).x_BS[0, 0]
+    assert boxes.x_BS[0].tolist() == [first] * 3 + [9.5] * 5
+    assert boxes.y_BS[0, 3:].tolist() == [2.5] * 5
+
+
+def test_ties_go_to_the_cell_nearest_the_last_centre():
+    motion = torch.zeros(1, 8, 14, 14)
+    motion[0, 1, 7, 3] = 1
+    motion[0, 2:, 0, 0] = motion[0, 2:, 8, 4] = motion[0, 2:, 13, 13] = 2  # plain argmax would take the corner
+    boxes = make_boxes("mgm", GRID, 0.5, torch.tensor([5]), motion)
+    assert boxes.x_BS[0, 1:].tolist() == [3.5] + [4.5] * 6
+    assert boxes.y_BS[0, 1:].tolist() == [7.5] + [8.5] * 6
+
+
+def test_the_first_guided_slot_and_equal_distances_break_ties_at_random():
+    seeds = torch.arange(400)
+    motion = torch.zeros(400, 2, 14, 14)
+    motion[:, 1, 0, 0] = motion[:, 1, 7, 7] = motion[:, 1, 13, 2] = 1
+    rows = make_boxes("mgm", Grid(2, 14, 14), 0.75, seeds, motion).y_BS[:, 1]
+    for row in (0.5, 7.5, 13.5):
+        assert abs((rows == row).float().mean() - 1 / 3) < 0.1
+    motion = torch.zeros(400, 3, 14, 14)
+    motion[:, 1, 7, 7] = motion[:, 2, 7, 5] = motion[:, 2, 7, 9] = motion[:, 2, 0, 0] = 1
+    columns = make_boxes("mgm", Grid(3, 14, 14), 0.75, seeds, motion).x_BS[:, 2]
+    for column in (5.5, 9.5):
+        assert abs((columns == column).float().mean() - 1 / 2) < 0.1
+
+
+def test_edge_rules_differ_at_the_edge_and_agree_inside():
+    motion = torch.zeros(2, 8, 14, 14)
+    motion[0, :, 0, 7] = motion[1, :, 7, 7] = 1
+    seeds = torch.tensor([1, 2])
+    (grow, grow_inside), (clamp, clamp_inside), (spill, spill_inside) = (
+        make_mask("mgm", GRID, 0.25, seeds, motion, edge, jitter=False).view(2, 8, 14, 14)[:, 1:] for edge in EDGES
+    )
+    assert torch.equal(grow_inside, clamp_inside)
+    assert torch.equal(grow_inside, spill_inside)
+    # A 7 x 7 box centred on the first row, column 7: rows -3 to 3 of columns 4 to 10.
+    assert grow[:, :5, 3:12].all()  # grown: 5 x 9 = 45 of the 49 nearest, the other 4 among the next ring
+    assert not grow[:, 6:].any()
+    assert clamp[:, :7, 4:11].all()  # clamped: the same box, moved inside
+    assert spill[:, :4, 4:11].all()  # spilt: the 4 x 7 in the frame, the other 21 anywhere
+    assert 0 < spill[:, 7:].float().mean() < 0.25
+
+
+def test_clamped_boxes_lie_inside():
+    seeds, motion = _clips(30)
+    for name in DENSE:
+        boxes = make_boxes(name, GRID, 0.75, seeds, motion, edge="clamp")
+        assert (boxes.x_BS - boxes.width_BS.clamp(max=14) / 2 >= -1e-5).all()
+        assert (boxes.x_BS + boxes.width_BS.clamp(max=14) / 2 <= 14 + 1e-5).all()
+
+
+def test_sparse_smm_is_its_first_set_moved_and_wrapped():
+    mask = make_mask("smm-sparse", GRID, 0.75, torch.arange(20)).view(20, 8, 14, 14)
+    shifts = set()
+    for clip in mask:
+        for t in range(1, 8):
+            found = [(dy, dx) for dy in range(14) for dx in range(14) if torch.equal(clip[0].roll((dy, dx), (0, 1)), clip[t])]
+            assert len(found) == 1
+            shifts.add(found[0])
+    assert len(shifts) > 20
+
+
+def test_sparse_mgm_hides_what_moves_most():
+    motion = torch.zeros(1, 8, 28, 28)
+    motion[0, 0, 4:12, 6:16] = 3  # 4 x 5 patches move, fewer than the 49 to hide
+    motion[0, 1] = torch.arange(28 * 28).view(28, 28)  # all move: the last rows most
+    masked = make_mask("mgm-sparse", GRID, 0.25, torch.tensor([9]), motion).view(8, 14, 14)
+    assert masked[0, 2:6, 3:8].all()
+    assert masked[0].sum() == 49
+    assert masked[1, 11:, 3:].all()
+    assert masked[1, :10].sum() == 0
+    for slot in range(2, 8):
+        assert torch.equal(masked[slot], masked[1])  # no motion information: the last set
+
+
+def test_a_mask_is_one_line(monkeypatch):
+    def first_patches(clips):
+        mask = torch.zeros(len(clips.seed_B), clips.grid.slots, clips.grid.patches, dtype=torch.bool)
+        mask[:, :, : clips.hidden] = True
+        return mask
+
+    monkeypatch.setitem(MASKS, "first", Strategy(first_patches))
+    assert make_mask("first", GRID, 0.5, torch.arange(2)).sum() == 2 * 8 * 98
+    assert make_boxes("first", GRID, 0.5, torch.arange(2)) is None
+
+
+SEEDS = torch.arange(2)
+BAD = [
+    (("cube", GRID, 0.75, SEEDS), "'cube' is unknown; choose one of agnostic, tube, block, smm, smm-sparse, mgm, mgm-sparse"),
+    (("tube", GRID, 0.0, SEEDS), "0.0 is outside"),
+    (("tube", GRID, 1.0, SEEDS), "1.0 is outside"),
+    (("tube", GRID, float("nan"), SEEDS), "nan is outside"),
+    (("tube", GRID, 0.001, SEEDS), "0.001 hides 0 of 196 patches"),
+    (("tube", Grid(8, 1, 1), 0.75, SEEDS), "0.75 hides 0 of 1 patches"),
+    (("tube", Grid(0, 14, 14), 0.75, SEEDS), "0 x 14 x 14 is empty"),
+    (("mgm", GRID, 0.75, SEEDS), "'mgm' needs motion_BSHW, and none was given"),
+    (("mgm-sparse", GRID, 0.75, SEEDS), "'mgm-sparse' needs motion_BSHW"),
+    (("mgm", GRID, 0.75, SEEDS, torch.zeros(3, 8, 28, 28)), "(3, 8, 28, 28), but the mask is for 2 clips of 8 slots"),
+    (("mgm", GRID, 0.75, SEEDS, torch.zeros(2, 4, 28, 28)), "(2, 4, 28, 28), but the mask is for 2 clips of 8 slots"),
+    (("mgm", GRID, 0.75, SEEDS, torch.zeros(2, 8, 28)), "(2, 8, 28), but"),
+    (("tube", GRID, 0.75, SEEDS.float()), "torch.float32"),
+    (("block", GRID, 0.75, SEEDS, None, "wrap"), "'wrap' is unknown; choose one of grow, clamp, spill"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[message for _, message in BAD])
+def test_bad_input_gives_one_clear_line(arguments, message):
+    for make in (make_mask, make_boxes):
+        with pytest.raises(UserError, match=re.escape(message)) as caught:
+            make(*arguments)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize("name", MASKS)
+def test_same_on_every_device(name, edge):
+    seeds, motion = _clips(16)
+    expected = make_mask(name, GRID, 0.75, seeds, motion, edge)
+    for device in ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]:
+        assert torch.equal(make_mask(name, GRID, 0.75, seeds.to(device), motion.to(device), edge).cpu(), expected)

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from mgm.masking import random
+from tests.masking import slow
+
+SEEDS = torch.tensor([0, 1, 2, 2**63 - 1, -5, 1234567890123456789])
+
+
+@pytest.mark.parametrize("stream", range(6))
+def test_equals_big_integers(stream):
+    assert random.bits(SEEDS, stream, 50).tolist() == [slow.bits(seed, stream, 50) for seed in SEEDS.tolist()]
+    assert random.uniform(SEEDS, stream, 50).tolist() == [slow.uniform(seed, stream, 50) for seed in SEEDS.tolist()]
+
+
+def test_splitmix64_is_the_published_one():
+    """The first outputs of the reference implementation seeded with 1234567."""
+    state, outputs = 1234567, []
+    for _ in range(3):
+        state = (state + 0x9E3779B97F4A7C15) % 2**64
+        outputs.append(slow.mix(state))
+    assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_independent_of_batch_and_length():
+    together = random.bits(SEEDS, random.TIES, 100)
+    for i in range(len(SEEDS)):
+        assert torch.equal(random.bits(SEEDS[i : i + 1], random.TIES, 30)[0], together[i, :30])
+
+
+def test_uniform():
+    u = random.uniform(torch.arange(500), random.START, 400).numpy()
+    assert u.min() >= 0
+    assert u.max() < 1
+    for sample in (u.ravel(), u[0], u[:, 0]):  # over everything, within a clip, over clips with neighbouring seeds
+        assert stats.kstest(sample, "uniform").pvalue > 1e-4
+
+
+def test_streams_seeds_and_neighbours_are_uncorrelated():
+    seeds, n = torch.arange(200), 500
+    columns = [random.uniform(seeds, stream, n).ravel() for stream in range(6)]
+    columns += [random.uniform(seeds + 1, 0, n).ravel(), random.uniform(seeds, 0, n).roll(1, 1).ravel()]
+    correlation = np.corrcoef(torch.stack(columns).numpy()) - np.eye(len(columns))
+    assert np.abs(correlation).max() < 6 / np.sqrt(200 * n)
