@@ -1,6 +1,7 @@
 """What a finished run leaves behind, and whether it may be believed.
 
-A result is believed when its seal holds and it is the result of exactly the run that was asked for; otherwise a reader gets a state, not a number.
+A result is believed when its seal holds and it is the result of exactly the run that was asked for;
+otherwise a reader gets a state and a reason, not a number.
 """
 
 import hashlib
@@ -77,7 +78,7 @@ def examine(folder: Path, spec: Spec) -> Found:
         except UserError as error:
             return Found("altered", str(error))
         if result.get("run_id") != spec.run_id:
-            return Found("not run", f"{folder.name} holds the result of {result.get('run_id')}")
+            return Found("altered", f"{folder.name} holds the result of {result.get('run_id')}")
         why = _disagreement(folder, spec, result)
         return Found("altered", f"{folder.name}: {why}") if why else Found("run", result=result)
     if (folder / "error.txt").exists():
@@ -104,6 +105,8 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
             checks.append(("data.digest", data["digest"], spec.data.digest))
         if (folder / "spec.json").exists():
             checks.append(("spec.json", parse(json.loads((folder / "spec.json").read_text()), "spec.json").run_id, spec.run_id))
+        if spec.verb in ("finetune", "probe"):
+            checks.append(("metrics.top1", 0 <= result["metrics"]["top1"] <= 100, True))
         for name, digest in result["files"].items():
             if (folder / name).exists():
                 checks.append((name, file_digest(folder / name), digest))

@@ -8,7 +8,7 @@ from mgm.experiments.registry import MASK_ROWS
 from mgm.report import reported as module
 from mgm.report.reported import reported
 
-ROWS = list(csv.DictReader(open(Path(module.__file__).with_name("reported.csv"), encoding="utf-8", newline="")))
+ROWS = list(csv.DictReader(Path(module.__file__).with_name("reported.csv").read_text(encoding="utf-8").splitlines()))
 
 
 def test_every_number_of_every_table_once():

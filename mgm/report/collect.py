@@ -1,0 +1,104 @@
+"""From a registry and a folder of results to the rows of its tables: each cell its own runs' mean, or why there is none."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgm.experiments.registry import Cell, Registry
+from mgm.report.reported import reported
+from mgm.report.result import Found, examine
+from mgm.report.statistics import Estimate, over_seeds, over_videos
+from mgm.spec import parents
+
+COLUMNS = ("row", "column", "paper", "ours", "difference", "ci_low", "ci_high", "n", "status", "run_ids", "commit")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell. `status` is run, partial (the mean of the runs that are done), quoted, altered, failed, running or not run;
+    only the first two have a number of ours. `values` holds it run by run, None for a run without one."""
+
+    table: str
+    row: str
+    column: str
+    paper: float | None
+    estimate: Estimate | None
+    status: str
+    why: str
+    run_ids: tuple[str, ...]
+    values: tuple[float | None, ...]
+    commit: str
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.estimate is None or self.paper is None else self.estimate.mean - self.paper
+
+
+def examine_all(registry: Registry, results: Path) -> dict[str, Found]:
+    """Every run of the registry. One whose ancestor was altered is altered too: its weights come from we do not know where."""
+    found: dict[str, Found] = {}
+    for run_id, spec in registry.specs.items():  # parents come first
+        bad = [parent for parent in parents(spec) if parent in found and found[parent].state == "altered"]
+        found[run_id] = Found("altered", f"{run_id}: its parent {bad[0]} is altered") if bad else examine(results / run_id, spec)
+    return found
+
+
+def rows(registry: Registry, results: Path, found: dict[str, Found]) -> dict[str, list[Row]]:
+    """Table name -> its rows, in the registry's order."""
+    return {name: [_row(cell, results, found) for cell in table.cells] for name, table in registry.tables.items()}
+
+
+def gain(better: Row, base: Row) -> Estimate | None:
+    """The difference of two cells, paired by seed, over the seeds both have; None when there is none."""
+    pairs = [(a, b) for a, b in zip(better.values, base.values) if a is not None and b is not None]
+    return over_seeds([a - b for a, b in pairs]) if pairs else None
+
+
+def commit_of(result: dict) -> str:
+    """As `git describe --dirty` would say it."""
+    return result["commit"] + ("-dirty" if result["dirty"] else "")
+
+
+def _row(cell: Cell, results: Path, found: dict[str, Found]) -> Row:
+    run_ids = tuple(run.run_id for run in cell.runs)
+    runs = [found[run_id] for run_id in run_ids]
+    paper = reported().get((cell.table, cell.row, cell.column))
+    done = [run.result for run in runs if run.result is not None]
+    status = _status([run.state for run in runs], quoted=paper is not None)
+    missing = [f"{run.state}: {run.why or run_id}" for run_id, run in zip(run_ids, runs) if run.state != "run"]
+    believed = status in ("run", "partial")
+    values = tuple(float(run.result["metrics"]["top1"]) if run.result and believed else None for run in runs)
+    return Row(
+        cell.table,
+        cell.row,
+        cell.column,
+        paper,
+        _estimate([value for value in values if value is not None], results / done[0]["run_id"]) if believed else None,
+        status,
+        "; ".join(missing),
+        run_ids,
+        values,
+        " ".join(dict.fromkeys(commit_of(result) for result in done)) if believed else "",
+    )
+
+
+def _status(states: Sequence[str], quoted: bool) -> str:
+    """One altered run spoils its cell; a failed one is shown before one that is running or missing."""
+    if not states:
+        return "quoted" if quoted else "not run"
+    if "altered" in states:
+        return "altered"
+    if "run" in states:
+        return "run" if set(states) == {"run"} else "partial"
+    return next((state for state in ("failed", "running") if state in states), "not run")
+
+
+def _estimate(values: list[float], folder: Path) -> Estimate:
+    predictions = folder / "predictions.csv"
+    if len(values) > 1 or not predictions.exists():
+        return over_seeds(values)
+    with open(predictions, encoding="utf-8", newline="") as file:
+        outcomes = [line["label"] == line["prediction"] for line in csv.DictReader(file)]
+    bootstrap = over_videos(sum(outcomes), len(outcomes))
+    return Estimate(values[0], bootstrap.low, bootstrap.high, 1)

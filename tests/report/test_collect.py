@@ -1,0 +1,139 @@
+"""A cell shows its own runs' mean, or why not."""
+
+import json
+
+import pytest
+from fake_results import finish, finish_all, registry, smoke, write_log
+
+from mgm.experiments.registry import Registry
+from mgm.report.collect import Row, examine_all, gain, rows
+from mgm.report.result import write_result
+
+
+def collect(known: Registry, results) -> dict[tuple[str, str], Row]:
+    return {(row.row, row.column): row for row in rows(known, results, examine_all(known, results))["4e"]}
+
+
+def cell_runs(known: Registry, row: str, column: str = "SSv2"):
+    return next(cell.runs for cell in known.tables["4e"].cells if (cell.row, cell.column) == (row, column))
+
+
+MGM = ("MGM (Dense)", "SSv2")
+
+
+def test_nothing_there_is_not_run_everywhere(tmp_path):
+    table = collect(registry(), tmp_path / "absent")
+    assert len(table) == 14
+    assert {row.status for row in table.values()} == {"not run"}
+    assert all(row.estimate is None and len(row.run_ids) == 3 and row.why for row in table.values())
+
+
+def test_done_is_the_mean_of_its_own_runs(tmp_path):
+    known = registry()
+    for run, top1 in zip(cell_runs(known, "MGM (Dense)"), (50, 60, 70)):
+        finish(tmp_path, run, top1)
+    row = collect(known, tmp_path)[MGM]
+    assert (row.status, row.estimate.mean, row.estimate.n, row.paper) == ("run", pytest.approx(60), 3, 67.3)
+    assert row.difference == pytest.approx(-7.3)
+    assert row.estimate.low == pytest.approx(60 - 4.3027 * 10 / 3**0.5, abs=1e-3)
+    assert row.commit == "d67827d" + "0" * 33
+
+
+def test_partial_is_marked_and_counts_what_is_done(tmp_path):
+    known = registry()
+    runs = cell_runs(known, "MGM (Dense)")
+    for run, top1 in zip(runs[:2], (50, 60)):
+        finish(tmp_path, run, top1)
+    write_log(tmp_path / runs[2].run_id, 3, 30)
+    row = collect(known, tmp_path)[MGM]
+    assert (row.status, row.estimate.mean, row.estimate.n) == ("partial", pytest.approx(55), 2)
+    assert "running" in row.why
+    assert row.values == (pytest.approx(50), pytest.approx(60), None)
+
+
+def test_running_and_failed(tmp_path):
+    known = registry()
+    runs = cell_runs(known, "MGM (Dense)")
+    write_log(tmp_path / runs[0].run_id, 3, 30)
+    assert collect(known, tmp_path)[MGM].status == "running"
+    (tmp_path / runs[1].run_id).mkdir()
+    (tmp_path / runs[1].run_id / "error.txt").write_text("out of memory")
+    row = collect(known, tmp_path)[MGM]
+    assert (row.status, row.estimate) == ("failed", None)
+    assert "out of memory" in row.why
+
+
+def test_one_seed_has_the_interval_of_its_test_videos(tmp_path):
+    known = registry(seeds=(0,))
+    run = cell_runs(known, "MGM (Dense)")[0]
+    folder = finish(tmp_path, run, 62.5, videos=240)
+    row = collect(known, tmp_path)[MGM]
+    assert row.estimate.n == 1
+    assert row.estimate.low < 57.5 < 67.5 < row.estimate.high
+    (folder / "predictions.csv").unlink()
+    assert collect(known, tmp_path)[MGM].estimate.low is None
+
+
+@pytest.mark.parametrize("reseal", [False, True])
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("spec", "optim", "lr"),
+        ("spec", "clips", "frames"),
+        ("spec", "seed"),
+        ("seed",),
+        ("data", "digest"),
+        ("spec", "data", "digest"),
+        ("run_id",),
+    ],
+)
+def test_one_mutated_result_takes_the_number_from_its_cell(tmp_path, path, reseal):
+    known = registry()
+    finish_all(tmp_path, known, steps=2)
+    folder = tmp_path / cell_runs(known, "MGM (Dense)")[1].run_id
+    fields = json.loads((folder / "result.json").read_text())
+    place = fields
+    for group in path[:-1]:
+        place = place[group]
+    place[path[-1]] = place[path[-1]] * 2
+    if path[-1] == "seed":
+        place["seed"] = 7
+    if reseal:
+        write_result(folder, fields)
+    else:
+        (folder / "result.json").write_text(json.dumps(fields))
+    table = collect(known, tmp_path)
+    assert (table[MGM].status, table[MGM].estimate, table[MGM].commit) == ("altered", None, "")
+    assert sum(row.status == "run" for row in table.values()) == 13
+
+
+def test_an_altered_parent_takes_the_numbers_of_its_children(tmp_path):
+    known = registry()
+    finish_all(tmp_path, known, steps=2)
+    parent = cell_runs(known, "SMM (Dense)")[0].parent
+    (tmp_path / parent / "result.json").write_text("{}")
+    altered = {row.row for row in collect(known, tmp_path).values() if row.status == "altered"}
+    assert altered == {"SMM (Dense)"}
+
+
+def test_another_scale_finds_no_result(tmp_path):
+    """Change any override and the runs are other runs."""
+    known = registry()
+    finish_all(tmp_path, known, steps=2)
+    scale = smoke()
+    overrides = {**scale.overrides, "finetune": {**scale.overrides["finetune"], "optim.lr": 0.5}}
+    table = collect(Registry(smoke(overrides=overrides)), tmp_path)
+    assert {row.status for row in table.values() if row.column == "SSv2"} == {"not run"}
+    assert {row.status for row in table.values() if row.column != "SSv2"} == {"run"}
+
+
+def test_gain_is_paired_by_seed(tmp_path):
+    known = registry()
+    for run, top1 in zip(cell_runs(known, "MGM (Dense)"), (50, 60, 70)):
+        finish(tmp_path, run, top1)
+    for run, top1 in zip(cell_runs(known, "No pretraining")[1:], (55, 60)):  # the first seed is not run
+        finish(tmp_path, run, top1)
+    table = collect(known, tmp_path)
+    estimate = gain(table[MGM], table["No pretraining", "SSv2"])
+    assert (estimate.mean, estimate.n) == (pytest.approx(7.5), 2)
+    assert gain(table["Random Tube", "SSv2"], table[MGM]) is None
