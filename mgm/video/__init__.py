@@ -1,0 +1,29 @@
+"""A file becomes a clip: decode, motion, sample, transform, loader. The parts that need torch load on first use."""
+
+from mgm.video.container import NoVectors, open_video
+from mgm.video.decode import Clip, VideoInfo, probe_video, read_clip
+from mgm.video.inspect import Inspection, inspect_video
+from mgm.video.motion import slot_magnitude
+
+__all__ = [
+    "Batch",
+    "Clip",
+    "Inspection",
+    "NoVectors",
+    "VideoInfo",
+    "inspect_video",
+    "open_video",
+    "probe_video",
+    "read_clip",
+    "slot_magnitude",
+    "test_loader",
+    "training_loader",
+]
+
+
+def __getattr__(name: str):
+    if name in ("Batch", "test_loader", "training_loader"):
+        from mgm.video import loader
+
+        return getattr(loader, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,158 @@
+"""A video file becomes a clip: chosen frames and their motion vectors, in one decoding pass.
+
+Rotation metadata (quarter turns) is applied to frames and vectors alike, as a player shows them; pixels of any depth become 8-bit RGB.
+Sample aspect ratios are ignored.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from mgm.errors import UserError
+from mgm.video.container import Video, open_video, transcode
+from mgm.video.motion import cells, reference_distance
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Chosen frames of a video.
+
+    Attributes:
+        frames_THWC: uint8 RGB.
+        motion_THW2: float32 (dx, dy) in pixels from the reference frame, forward in time, for each cell of 8 x 8 pixels; zero where
+            there is none. H = ceil(height / 8), W = ceil(width / 8).
+        distance_THW: float32, estimated distance to the reference frame in frames, >= 1 (`motion.reference_distance`).
+        has_motion_T: frames that carry motion information. An I-frame does not, nor an MPEG-4 B-frame, whose exported vectors are all
+            zero; a P-frame whose vectors are zero does: it says that nothing moved.
+    """
+
+    frames_THWC: np.ndarray
+    motion_THW2: np.ndarray
+    distance_THW: np.ndarray
+    has_motion_T: np.ndarray
+
+    def __getitem__(self, index) -> "Clip":
+        """The clip of some of the frames."""
+        return Clip(self.frames_THWC[index], self.motion_THW2[index], self.distance_THW[index], self.has_motion_T[index])
+
+    @property
+    def height(self) -> int:
+        return self.frames_THWC.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.frames_THWC.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in vars(self).values())
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What `probe_video` found. Width and height are those of the frame as shown; `fps` is the average."""
+
+    frames: int
+    fps: float
+    width: int
+    height: int
+    codec: str
+    has_vectors: bool
+    duration_s: float
+
+
+def read_clip(path: str | Path, frame_indices: Sequence[int] | np.ndarray, motion: bool = True) -> Clip:
+    """Decode chosen frames and their motion vectors.
+
+    What comes back depends on the file and on each index alone, not on which other frames were asked for.
+
+    Args:
+        path: a video file.
+        frame_indices: which frames, counted in presentation order; any order, repeats allowed.
+        motion: whether to export vectors. Without, `has_motion_T` is all False and any codec will do.
+
+    Returns:
+        A `Clip` of one frame per index.
+
+    Raises:
+        NoVectors: `motion`, and the codec has none.
+        UserError: the file cannot be read, or has fewer frames than asked for.
+    """
+    index_T = np.asarray(frame_indices, np.int64)
+    if index_T.ndim != 1 or not len(index_T) or index_T.min() < 0:
+        raise UserError(f"{path}: frame indices must be a non-empty list of numbers from 0, got {list(frame_indices)[:3]}")
+    wanted_N, order_T = np.unique(index_T, return_inverse=True)
+    with open_video(path) as video:
+        clip_N = _read_sorted(video, wanted_N, motion)
+    return clip_N if len(wanted_N) == len(index_T) and (np.diff(index_T) > 0).all() else clip_N[order_T]
+
+
+def _read_sorted(video: Video, wanted_N: np.ndarray, motion: bool) -> Clip:
+    last, position = wanted_N[-1], {int(index): n for n, index in enumerate(wanted_N)}
+    reformatter, size, references = VideoReformatter(), None, []
+    decoded = 0
+    for picture in video.pictures(int(wanted_N[0]), motion):
+        decoded = picture.index + 1
+        if picture.is_reference:
+            references.append(picture.index)
+        if (n := position.pop(picture.index, None)) is not None:
+            if size is None:
+                size = picture.size
+                frames_NHWC = np.empty((len(wanted_N), *size, 3), np.uint8)
+                motion_NHW2 = np.zeros((len(wanted_N), cells(size[0]), cells(size[1]), 2), np.float32)
+                future_NHW = np.zeros(motion_NHW2.shape[:3], bool)
+                has_motion_N = np.zeros(len(wanted_N), bool)
+            if picture.size != size:
+                raise UserError(
+                    f"{video.path}: frame {picture.index} is {picture.size}, earlier ones {size}; transcode it: {transcode(video.path)}"
+                )
+            rgb_HWC = reformatter.reformat(picture.frame, format="rgb24", threads=1).to_ndarray()
+            frames_NHWC[n] = np.rot90(rgb_HWC, picture.turns)
+            if picture.vectors is not None:
+                has_motion_N[n] = True
+                motion_NHW2[n], future_NHW[n] = picture.cells()
+        if picture.index >= last and (picture.is_reference or not motion):  # the next reference gives the last B-frames their distance
+            break
+    if position:
+        raise UserError(_too_few(video, min(position), decoded))
+    past_N, future_N = reference_distance(wanted_N, np.array(references))
+    distance_NHW = np.where(future_NHW, future_N[:, None, None], past_N[:, None, None]).astype(np.float32)
+    distance_NHW[~has_motion_N] = 1
+    return Clip(frames_NHWC, motion_NHW2, distance_NHW, has_motion_N)
+
+
+def probe_video(path: str | Path) -> VideoInfo:
+    """Look at a file without decoding more than it takes to count its frames.
+
+    MP4 and Matroska list their frames, so one is decoded, to see that it can be; other containers are decoded to the end.
+
+    Raises:
+        UserError: the file cannot be read, or no frame of it decodes.
+    """
+    with open_video(path) as video:
+        pictures = video.pictures(motion=False)
+        first = next(pictures, None)
+        if first is None:
+            raise UserError(_too_few(video, 0, 0))
+        frames = 1 + sum(1 for _ in pictures) if video.timeline is None else len(video.timeline.times)
+        height, width = first.size
+        fps = float(video.stream.average_rate or video.stream.guessed_rate or 0)
+        if video.stream.duration and video.stream.time_base:
+            seconds = float(video.stream.duration * video.stream.time_base)
+        elif video.container.duration:
+            seconds = video.container.duration / av.time_base
+        else:
+            seconds = frames / fps if fps else 0.0
+        return VideoInfo(frames, fps, width, height, video.codec, video.has_vectors, seconds)
+
+
+def _too_few(video: Video, asked: int, decoded: int) -> str:
+    said = video.stream.frames or (0 if video.timeline is None else len(video.timeline.times))
+    ended = f"{decoded} of {said} frames" if said > decoded else f"{decoded} frames"
+    return (
+        f"{video.path}: frame {asked} does not decode: the video ends after {ended}; ask for less, or replace the file if it is cut short"
+    )

@@ -1,0 +1,242 @@
+"""Batches of clips for training and testing.
+
+A training clip is a function of (run seed, epoch, sample) alone, and batch k of (run seed, k) alone: batch mates, workers, the cache and
+where a run was resumed do not matter. `sample` is a video's position in the sequence the caller gives.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mgm.errors import UserError
+from mgm.rng import clip_seed, generator
+from mgm.spec import Clips, Views
+from mgm.video.container import NoVectors
+from mgm.video.decode import Clip, read_clip
+from mgm.video.motion import CELL, slot_magnitude
+from mgm.video.sample import training_indices, view_indices
+from mgm.video.transform import apply, training_box, view_box
+
+
+class Video(Protocol):
+    """What a loader needs of an index row."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def frames(self) -> int: ...
+    @property
+    def label(self) -> int: ...
+
+
+class Batch(NamedTuple):
+    """Clips and what belongs to each.
+
+    Attributes:
+        frames_BTHWC: uint8 RGB.
+        motion_BSHW: float32 magnitude per slot on size // 8 cells a side (`motion.slot_magnitude`); None where motion was not asked for.
+        seed_B: int64, the clip's `clip_seed`; `mgm.masking` draws its mask from it.
+        label_B: int64.
+        sample_B: int64, the video's position; the key under which test views are averaged.
+        weight_B: float32, 1, or 0 for a training video that could not be read: its frames are zeros and its loss must not count.
+        failed: paths of those videos.
+    """
+
+    frames_BTHWC: torch.Tensor
+    motion_BSHW: torch.Tensor | None
+    seed_B: torch.Tensor
+    label_B: torch.Tensor
+    sample_B: torch.Tensor
+    weight_B: torch.Tensor
+    failed: tuple[str, ...]
+
+
+def training_loader(
+    videos: Sequence[Video],
+    clips: Clips,
+    tubelet: int,
+    seed: int,
+    batch: int,
+    workers: int = 0,
+    cache_mb: float = 0,
+    motion: bool = True,
+    first_step: int = 0,
+) -> Iterator[Batch]:
+    """Endless training batches, from step `first_step` on.
+
+    Step k takes positions k * batch to (k + 1) * batch of the epochs' permutations, laid end to end. A video that cannot be read keeps its
+    place with weight 0 and is named in `Batch.failed`; the job that trains counts them and stops the run above 1 %.
+
+    Args:
+        videos: the training split; what `sample` counts.
+        clips: frames, size, sampling, crop and flip.
+        tubelet: frames in a slot, for the motion's magnitude.
+        seed: of the run.
+        batch: clips a step.
+        workers: processes that decode; 0 decodes in this one. The batches are the same.
+        cache_mb: keep whole decoded videos in memory up to this many MB, shared out among the workers. The batches are the same.
+        motion: whether to read motion vectors; without, any codec will do.
+        first_step: where to begin.
+
+    Raises:
+        NoVectors: a video's codec has no motion vectors, though `motion`.
+    """
+    if not videos:
+        raise UserError("no videos to train on: the training split is empty; check the index")
+    dataset = _TrainingBatches(videos, clips, tubelet, seed, batch, cache_mb / max(workers, 1), motion)
+    return _load(dataset, itertools.count(first_step), workers)
+
+
+def test_loader(
+    videos: Sequence[Video],
+    clips: Clips,
+    tubelet: int,
+    views: Views,
+    batch: int,
+    workers: int = 0,
+    motion: bool = False,
+    seed: int = 0,
+) -> Iterator[Batch]:
+    """All test views of all videos, in order: `views.temporal` x `views.spatial` clips a video, side by side in one batch.
+
+    A batch holds as many whole videos as `batch` clips allow, but at least one. Each video is decoded once.
+
+    Raises:
+        UserError: a video cannot be read; it is named.
+    """
+    dataset = _TestBatches(videos, clips, tubelet, views, batch, motion, seed)
+    return _load(dataset, range(len(dataset)), workers)
+
+
+def _load(dataset: Dataset, steps, workers: int) -> Iterator[Batch]:
+    loader = DataLoader(
+        dataset, sampler=steps, batch_size=None, num_workers=workers, collate_fn=_as_it_is, pin_memory=torch.cuda.is_available()
+    )
+    for item in loader:
+        if isinstance(item, UserError):
+            raise item
+        yield item
+
+
+def _as_it_is(item):
+    return item
+
+
+class _TrainingBatches(Dataset):
+    """Item k is the batch of step k."""
+
+    def __init__(self, videos, clips, tubelet, seed, batch, cache_mb, motion):
+        self.videos, self.clips, self.tubelet, self.seed, self.batch, self.motion = videos, clips, tubelet, seed, batch, motion
+        self.read = _Cache(cache_mb, motion)
+        self._order = (-1, np.empty(0, np.int64))  # the last epoch's, because the next step most likely needs it again
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The epoch's permutation of the videos."""
+        if self._order[0] != epoch:
+            rng = generator(clip_seed(self.seed, epoch, -1), "order")
+            self._order = (epoch, rng.permutation(len(self.videos)))
+        return self._order[1]
+
+    def __getitem__(self, step: int) -> Batch | UserError:
+        places = [divmod(place, len(self.videos)) for place in range(step * self.batch, (step + 1) * self.batch)]
+        pairs = [(epoch, int(self.order(epoch)[place])) for epoch, place in places]
+        seeds = [clip_seed(self.seed, epoch, sample) for epoch, sample in pairs]
+        made: list[Clip | None] = []
+        for (_, sample), clip_key in zip(pairs, seeds):
+            try:
+                made.append(self.clip(self.videos[sample], clip_key))
+            except NoVectors as error:
+                return error
+            except UserError:
+                made.append(None)
+        return _collate(made, [sample for _, sample in pairs], seeds, self.videos, self.clips, self.tubelet, self.motion)
+
+    def clip(self, video: Video, seed: int) -> Clip:
+        rng = generator(seed, "sample")
+        clip = self.read(video, training_indices(self.clips, video.frames, rng))
+        rng = generator(seed, "crop")
+        box = training_box(self.clips, clip.height, clip.width, rng)
+        return apply(clip, box, self.clips.size, flip=self.clips.flip and rng.random() < 0.5)
+
+
+class _TestBatches(Dataset):
+    """Item k is the k-th group of whole videos."""
+
+    def __init__(self, videos, clips, tubelet, views, batch, motion, seed):
+        self.videos, self.clips, self.tubelet, self.views, self.motion, self.seed = videos, clips, tubelet, views, motion, seed
+        self.group = max(batch // (views.temporal * views.spatial), 1)
+
+    def __len__(self) -> int:
+        return -(-len(self.videos) // self.group)
+
+    def __getitem__(self, item: int) -> Batch | UserError:
+        group = range(item * self.group, min((item + 1) * self.group, len(self.videos)))
+        made, samples = [], []
+        for sample in group:
+            try:
+                views = self.clips_of(self.videos[sample])
+            except UserError as error:
+                return error
+            made += views
+            samples += [sample] * len(views)
+        seeds = [clip_seed(self.seed, 0, sample) for sample in samples]
+        return _collate(made, samples, seeds, self.videos, self.clips, self.tubelet, self.motion)
+
+    def clips_of(self, video: Video) -> list[Clip]:
+        temporal, spatial = self.views.temporal, self.views.spatial
+        index_VT = np.stack([view_indices(self.clips, video.frames, view, temporal) for view in range(temporal)])
+        whole = read_clip(video.path, index_VT.ravel(), self.motion)
+        boxes = [view_box(whole.height, whole.width, view, spatial) for view in range(spatial)]
+        parts = [whole[start : start + self.clips.frames] for start in range(0, index_VT.size, self.clips.frames)]
+        return [apply(part, box, self.clips.size, flip=False) for part in parts for box in boxes]
+
+
+class _Cache:
+    """Reads clips, from memory where a video's every frame is there."""
+
+    def __init__(self, megabytes: float, motion: bool):
+        self.motion, self.free = motion, megabytes * 1e6
+        self.whole: dict[str, Clip] = {}
+
+    def __call__(self, video: Video, index_T: np.ndarray) -> Clip:
+        if video.path not in self.whole:
+            self._keep(video)
+        whole = self.whole.get(video.path)
+        return whole[index_T] if whole else read_clip(video.path, index_T, self.motion)
+
+    def _keep(self, video: Video) -> None:
+        if self.free <= 0:
+            return
+        try:
+            clip = read_clip(video.path, range(video.frames), self.motion)
+        except UserError:  # the frames that are wanted may be there all the same
+            return
+        if clip.nbytes <= self.free:
+            self.whole[video.path] = clip
+            self.free -= clip.nbytes
+        else:
+            self.free = 0  # full: what is in memory stays there, as epochs visit every video equally often
+
+
+def _collate(made, samples, seeds, videos, clips: Clips, tubelet: int, motion: bool) -> Batch:
+    size, cells = clips.size, max(clips.size // CELL, 1)
+    frames_BTHWC = np.zeros((len(made), clips.frames, size, size, 3), np.uint8)
+    motion_BSHW = np.zeros((len(made), clips.frames // tubelet, cells, cells), np.float32) if motion else None
+    for b, clip in enumerate(made):
+        if clip is not None:
+            frames_BTHWC[b] = clip.frames_THWC
+            if motion_BSHW is not None:
+                motion_BSHW[b] = slot_magnitude(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, tubelet)
+    return Batch(
+        torch.from_numpy(frames_BTHWC),
+        None if motion_BSHW is None else torch.from_numpy(motion_BSHW),
+        torch.tensor(seeds),
+        torch.tensor([videos[sample].label for sample in samples]),
+        torch.tensor(samples),
+        torch.tensor([float(clip is not None) for clip in made]),
+        tuple(videos[sample].path for sample, clip in zip(samples, made) if clip is None),
+    )

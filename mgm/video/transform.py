@@ -1,0 +1,101 @@
+"""Where a clip is cut from the frame, and the one function that cuts frames and motion together.
+
+A crop is a box on the decoded frame, drawn by a pure function of a numpy generator; `apply` scales it to the clip's size. A box need not be
+square, so the two components of a motion vector are scaled separately, and magnitudes are taken after.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mgm.spec import Clips
+from mgm.video.decode import Clip
+from mgm.video.motion import CELL
+
+SCALES = (1.0, 0.875, 0.75, 0.66)
+
+
+@dataclass(frozen=True)
+class Box:
+    """In pixels of the decoded frame."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def training_box(clips: Clips, height: int, width: int, rng: np.random.Generator) -> Box:
+    """The crop `clips.crop` of a frame of `height` x `width` pixels."""
+    if clips.crop == "multiscale":
+        return multiscale(height, width, clips.size, rng)
+    if clips.crop == "resized":
+        return resized(height, width, rng)
+    return view_box(height, width, 0, 1)
+
+
+def multiscale(height: int, width: int, size: int, rng: np.random.Generator) -> Box:
+    """MultiScaleCrop (MCG-NJU/VideoMAE, transforms.py), pretraining's crop.
+
+    Height and width are the short side times one of four scales each, at most one step apart; a side within 2 pixels of `size` becomes
+    `size`. The box lies at one of 13 fixed places: corners, centre, edge mid-points, quarter points.
+    """
+    short = min(height, width)
+    sides = [int(short * scale) for scale in SCALES]
+    sides = [size if abs(side - size) < 3 and size <= short else side for side in sides]
+    pairs = [(i, j) for i in range(4) for j in range(4) if abs(i - j) <= 1]
+    i, j = pairs[rng.integers(len(pairs))]
+    down, right = (height - sides[i]) // 4, (width - sides[j]) // 4
+    places = [(row, column) for row in (0, 2, 4) for column in (0, 2, 4)] + [(row, column) for row in (1, 3) for column in (1, 3)]
+    row, column = places[rng.integers(13)]
+    return Box(row * down, column * right, sides[i], sides[j])
+
+
+def resized(height: int, width: int, rng: np.random.Generator, area=(0.08, 1.0), ratio=(0.75, 4 / 3)) -> Box:
+    """Random resized crop: area uniform, width / height log-uniform; after ten tries that do not fit, the largest central box."""
+    for _ in range(10):
+        pixels = height * width * rng.uniform(*area)
+        aspect = np.exp(rng.uniform(*np.log(ratio)))
+        w, h = round((pixels * aspect) ** 0.5), round((pixels / aspect) ** 0.5)
+        if 0 < w <= width and 0 < h <= height:
+            return Box(int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w)
+    h, w = min(height, round(width / ratio[0])), min(width, round(height * ratio[1]))
+    return Box((height - h) // 2, (width - w) // 2, h, w)
+
+
+def view_box(height: int, width: int, view: int, views: int) -> Box:
+    """Square of the short side: the centre one, or spatial view `view` of three along the long side."""
+    short, slack = min(height, width), abs(height - width)
+    offset = slack // 2 if views == 1 else slack * view // (views - 1)
+    return Box(offset, 0, short, short) if height > width else Box(0, offset, short, short)
+
+
+def apply(clip: Clip, box: Box, size: int, flip: bool) -> Clip:
+    """Cut `box` out of a clip, scale it to `size` x `size` pixels, and mirror it if asked to.
+
+    Returns:
+        A clip whose frames are (T, size, size, 3), resized like Pillow's antialiased bilinear, and whose motion is in pixels of the new
+        size, on size // 8 cells a side that each take the vector at their centre.
+    """
+    rows = slice(box.top, box.top + box.height)
+    columns = slice(box.left, box.left + box.width)
+    frames_THWC = resize(clip.frames_THWC[:, rows, columns], size)
+    count = max(size // CELL, 1)
+    centre = (np.arange(count) + 0.5) / count
+    row = (box.top + centre * box.height).astype(np.int64) // CELL
+    column = (box.left + centre * box.width).astype(np.int64) // CELL
+    if flip:
+        frames_THWC, column = frames_THWC[:, :, ::-1], column[::-1]
+    scale = np.array([(-size if flip else size) / box.width, size / box.height], np.float32)
+    cut = np.ix_(np.arange(len(frames_THWC)), row, column)
+    return Clip(frames_THWC, clip.motion_THW2[cut] * scale, clip.distance_THW[cut], clip.has_motion_T)
+
+
+def resize(frames_THWC: np.ndarray, size: int) -> np.ndarray:
+    """uint8 frames to `size` x `size`, antialiased bilinear; as they are where nothing needs scaling."""
+    if frames_THWC.shape[1:3] == (size, size):
+        return frames_THWC
+    frames_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)  # channels last: its fast path
+    scaled = torch.nn.functional.interpolate(frames_TCHW, size=(size, size), mode="bilinear", antialias=True)
+    return scaled.permute(0, 2, 3, 1).numpy()
