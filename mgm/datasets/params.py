@@ -30,14 +30,14 @@ class Synthetic(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["ssv2"] = "ssv2"
-    classes: int = Field(len(CLASSES), ge=2, le=len(CLASSES))
-    train_per_class: int = Field(80, ge=1, le=5_000)
-    test_per_class: int = Field(20, ge=1, le=5_000)
-    size: int = Field(64, ge=32, le=512, multiple_of=16)
-    frames: int = Field(24, ge=2, le=512)
-    fps: int = Field(12, ge=1, le=60)
-    pan: float = Field(0.8, ge=0, le=4)
-    seed: int = Field(0, ge=0, lt=2**63)
+    classes: int = Field(default=len(CLASSES), ge=2, le=len(CLASSES))
+    train_per_class: int = Field(default=80, ge=1, le=5_000)
+    test_per_class: int = Field(default=20, ge=1, le=5_000)
+    size: int = Field(default=64, ge=32, le=512, multiple_of=16)
+    frames: int = Field(default=24, ge=2, le=512)
+    fps: int = Field(default=12, ge=1, le=60)
+    pan: float = Field(default=0.8, ge=0, le=4)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
     @property
     def digest(self) -> str:

@@ -1,10 +1,11 @@
 """The generator: an SSv2-like set of short H.264 videos whose class is how things move, and nothing else.
 
-Three bright sprites make the same motion before a darker, low-contrast background that pans slowly in a direction of its
-own. Where the sprites are at the middle of the video, what they look like, the background and the pan do not depend on
-the class, and every motion runs as far before the middle as after it: opposite classes show the same frames in another
-order. Labels are directional, so such videos are never flipped. (RECIPES calls this the data set that works: fully random
-textures, a single small sprite or full circles are not learned in minutes.)
+Five bright sprites make the same motion before a darker, low-contrast background that pans slowly in a direction of its
+own; three or so are in view. What they look like, the background and the pan do not depend on the class. A translated
+sprite that has left on one side comes in again on the other, a zoomed one begins anew once it is out of the frame, so
+where sprites are is distributed alike at every time, and every frame of a class alike to those of the opposite class:
+only motion tells them. (With sprites that start where they stay visible, the first frame gave the class away: a small
+network that saw nothing else was right in 62 of 100 videos.) Labels are directional, so such videos are never flipped.
 
 A video is a function of (seed, split, index) alone. From the bank of textures on, all drawing is integer arithmetic, so
 every machine hands the same pixels to the encoder; the bytes of the files may differ between versions of x264.
@@ -12,7 +13,7 @@ every machine hands the same pixels to the encoder; the bytes of the files may d
     OUT/params.json                                    what was asked for; written first
     OUT/videos/<id>.mp4                                ids count from 100000 (train) and 200000 (test)
     OUT/labels/{labels,train,validation}.json          as SSv2 publishes them; our test split is its validation split
-    OUT/boxes.npz                                      id -> (frames, 3, 4) float32: top, left, bottom, right in pixels, clipped to the frame
+    OUT/boxes.npz                                      id -> (frames, 5, 4) float32: top, left, bottom, right in pixels, within the frame
     OUT/index.csv, index.json                          ours; index.json is written last, without it the set is not whole
 """
 
@@ -35,9 +36,10 @@ from mgm.datasets.index import Index, Video, read_index, write_index
 from mgm.datasets.params import CLASSES, Synthetic
 from mgm.errors import UserError
 
-SPRITES = 3
+SPRITES = 5
 GOP = 12
 _SUB = 256  # positions and mixing weights are multiples of 1/256
+_LARGEST = 0.27  # a translated sprite's diameter, relative to the frame
 _TEXTURE = 32  # a sprite's texture is 32 x 32
 _FIRST_ID = {"train": 100_000, "test": 200_000}
 _SPLITS = tuple(_FIRST_ID)
@@ -45,41 +47,32 @@ _SPLITS = tuple(_FIRST_ID)
 
 @dataclass(frozen=True)
 class Motion:
-    """`towards`: unit vector (dx, dy), y downwards. `back`: half way there and back again. `zoom`: relative growth over the video."""
+    """`towards`: unit vector (dx, dy), y downwards. `back`: half way there and back again. `zoom`: 1 in, -1 out."""
 
     towards: tuple[float, float] = (0.0, 0.0)
     back: bool = False
-    zoom: float = 0.0
+    zoom: int = 0
 
 
 _D = math.sqrt(0.5)
-MOTIONS = dict(
-    zip(
-        CLASSES,
-        (
-            *(Motion(towards) for towards in ((-1, 0), (1, 0), (0, -1), (0, 1), (-_D, -_D), (_D, -_D), (-_D, _D), (_D, _D))),
-            Motion(zoom=1.2),
-            Motion(zoom=-1.2),
-            Motion((0, -1), back=True),
-            Motion((0, 1), back=True),
-        ),
-        strict=True,
-    )
-)
+_TOWARDS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-_D, -_D), (_D, -_D), (-_D, _D), (_D, _D))  # in the order of CLASSES
+MOTIONS = (*map(Motion, _TOWARDS), Motion(zoom=1), Motion(zoom=-1), Motion((0, -1), back=True), Motion((0, 1), back=True))
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a video shows. Everything but `label` is drawn without knowing the label. Lengths in pixels."""
+    """What a video shows. Everything but `label` is drawn without knowing the label; arrays have a row a sprite."""
 
     label: int
-    centres_K2: NDArray[np.float64]  # (x, y) at the middle of the video
-    diameters_K: NDArray[np.float64]  # at the middle of the video
-    looks_K: NDArray[np.int64]  # which sprites of the bank
-    travel: float  # length of a translation over the whole video
+    places: NDArray[np.float64]  # (x, y) at the start, in turns of the torus that the sprites move on
+    depths: NDArray[np.float64]  # at the start of a zoom, in turns: 0 far, 1 so near that the sprite is out of the frame
+    angles: NDArray[np.float64]  # seen from the middle of a zoom
+    diameters: NDArray[np.float64]  # pixels
+    looks: NDArray[np.int64]  # which sprites of the bank
+    travel: float  # of a translation over the whole video, in pixels
     background: int  # which background of the bank
-    start_2: NDArray[np.float64]  # where in the background the view starts
-    pan_2: NDArray[np.float64]  # its motion a frame
+    view: NDArray[np.float64]  # where in the background the frame is at the start, (x, y) in pixels
+    pan: NDArray[np.float64]  # its motion, in pixels a frame
 
 
 def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
@@ -99,7 +92,7 @@ def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
     shutil.rmtree(videos, ignore_errors=True)
     videos.mkdir()
     boxes = dict(_draw_all(params, videos, processes))
-    np.savez(out / "boxes.npz", **boxes)
+    np.savez(out / "boxes.npz", allow_pickle=False, **boxes)
     _write_labels(params, out / "labels")
     index = _index(params, out)
     write_index(index, out)
@@ -115,36 +108,40 @@ def load_boxes(out: Path) -> dict[str, NDArray[np.float32]]:
 def scene(params: Synthetic, split: str, index: int) -> Scene:
     """What video `index` of a split shows."""
     rng = _rng(params.seed, 1 + _SPLITS.index(split), index)
-    size = params.size
-    angle = rng.uniform(0, 2 * math.pi)
-    turns = angle + 2 * math.pi * (np.arange(SPRITES) + rng.uniform(-0.12, 0.12, SPRITES)) / SPRITES
-    radii = size * rng.uniform(0.2, 0.32, SPRITES)
-    middle = size * rng.uniform(0.45, 0.55, 2)
-    pan_angle = rng.uniform(0, 2 * math.pi)
-    pan_2 = params.pan * np.array([math.cos(pan_angle), math.sin(pan_angle)])
-    margin = math.ceil(abs(params.pan) * params.frames) + 1
+    size, order = params.size, np.arange(SPRITES)
+    lattice_K2 = np.stack([order, 2 * order], axis=1) / SPRITES  # five places spread evenly, so that some are in any crop
+    sprites, backgrounds = _bank(params)
+    pan_angle, margin = rng.uniform(0, 2 * math.pi), params.pan * params.frames
     return Scene(
         label=index % params.classes,
-        centres_K2=middle + radii[:, None] * np.array([[math.cos(turn), math.sin(turn)] for turn in turns]),
-        diameters_K=size * rng.uniform(0.19, 0.27, SPRITES),
-        looks_K=rng.permutation(_bank(params)[0].shape[0])[:SPRITES],
+        places=(rng.uniform(0, 1, 2) + lattice_K2 + rng.uniform(-0.1, 0.1, (SPRITES, 2))) % 1,
+        depths=(rng.uniform() + order / SPRITES + rng.uniform(-0.05, 0.05, SPRITES)) % 1,
+        angles=2 * math.pi * (rng.uniform() + rng.permutation(SPRITES) / SPRITES + rng.uniform(-0.08, 0.08, SPRITES)),
+        diameters=size * rng.uniform(0.19, _LARGEST, SPRITES),
+        looks=rng.permutation(len(sprites))[:SPRITES],
         travel=size * rng.uniform(0.52, 0.62),
-        background=int(rng.integers(_bank(params)[1].shape[0])),
-        start_2=rng.uniform(margin, _bank(params)[1].shape[1] - size - margin - 1, 2),
-        pan_2=pan_2,
+        background=int(rng.integers(len(backgrounds))),
+        view=rng.uniform(margin, backgrounds.shape[1] - size - margin - 1, 2),
+        pan=params.pan * np.array([math.cos(pan_angle), math.sin(pan_angle)]),
     )
 
 
 def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centres (frames, sprites, 2) as (x, y), and diameters (frames, sprites), in pixels."""
-    motion = MOTIONS[CLASSES[scene.label]]
-    time_T = np.linspace(-0.5, 0.5, params.frames)
-    path_T = 0.25 - np.abs(time_T) if motion.back else time_T
-    scale_T = 1 + motion.zoom * time_T
-    eye = params.size / 2
-    centres_TK2 = eye + (scene.centres_K2 - eye) * scale_T[:, None, None]
-    centres_TK2 = centres_TK2 + scene.travel * path_T[:, None, None] * (2 if motion.back else 1) * np.array(motion.towards)
-    return np.round(centres_TK2 * _SUB) / _SUB, np.round(scene.diameters_K * scale_T[:, None] * _SUB) / _SUB
+    """Centres (frames, sprites, 2) as (x, y), and diameters (frames, sprites), in pixels; a sprite may be out of the frame."""
+    motion, size = MOTIONS[scene.label], params.size
+    time_T = np.linspace(0, 1, params.frames)
+    if motion.zoom:
+        depths_TK = (scene.depths + 1.25 * scene.travel / size * motion.zoom * time_T[:, None]) % 1
+        directions_K2 = np.array([[math.cos(angle), math.sin(angle)] for angle in scene.angles])
+        centres_TK2 = size / 2 + size * 8 ** (depths_TK[..., None] - 1) * directions_K2
+        diameters_TK = scene.diameters * 8 ** (depths_TK - 0.6)
+    else:
+        path_T = 1 - np.abs(1 - 2 * time_T) if motion.back else time_T
+        period = size + _LARGEST * size  # so that a sprite jumps unseen
+        moved_TK2 = scene.places * period + scene.travel * path_T[:, None, None] * np.array(motion.towards)
+        centres_TK2 = moved_TK2 % period - _LARGEST * size / 2
+        diameters_TK = np.broadcast_to(scene.diameters, centres_TK2.shape[:2])
+    return np.round(centres_TK2 * _SUB) / _SUB, np.round(diameters_TK * _SUB) / _SUB
 
 
 def draw(params: Synthetic, scene: Scene) -> NDArray[np.uint8]:
@@ -154,9 +151,9 @@ def draw(params: Synthetic, scene: Scene) -> NDArray[np.uint8]:
     centres_TK2, diameters_TK = tracks(params, scene)
     frames = np.empty((params.frames, size, size, 3), np.uint8)
     for t, frame in enumerate(frames):
-        left, top = scene.start_2 + t * scene.pan_2
+        left, top = scene.view + t * scene.pan
         canvas = _sample(backgrounds[scene.background], _grid(top, 1.0, size), _grid(left, 1.0, size))
-        for look, (x, y), diameter in zip(scene.looks_K, centres_TK2[t], diameters_TK[t], strict=True):
+        for look, (x, y), diameter in zip(scene.looks, centres_TK2[t], diameters_TK[t], strict=True):
             _paint(canvas, sprites[look], x, y, diameter)
         frame[...] = canvas
     return frames
@@ -184,18 +181,19 @@ def _grid(start: float, step: float, count: int) -> NDArray[np.int64]:
 
 def _sample(image: NDArray[np.int32], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
     """Bilinear interpolation at rows x columns (in 1/256), edges repeated."""
+    return _lines(_lines(image, rows).swapaxes(0, 1), columns).swapaxes(0, 1)
 
-    def lines(lines: NDArray[np.int32], places: NDArray[np.int64]) -> NDArray[np.int32]:
-        whole = np.clip(places >> 8, 0, len(lines) - 2)
-        part = np.clip(places - (whole << 8), 0, _SUB).astype(np.int32)[:, None, None]
-        return (lines[whole] * (_SUB - part) + lines[whole + 1] * part + _SUB // 2) >> 8
 
-    return lines(lines(image, rows).swapaxes(0, 1), columns).swapaxes(0, 1)
+def _lines(lines: NDArray[np.int32], places: NDArray[np.int64]) -> NDArray[np.int32]:
+    places = np.maximum(0, np.minimum(places, (len(lines) - 1) * _SUB - 1))
+    whole, part = places >> 8, (places & 255).astype(np.int32)[:, None, None]
+    above = lines[whole]
+    return above + ((lines[whole + 1] - above) * part + 128 >> 8)
 
 
 @lru_cache(maxsize=1)
 def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Sprites (16, 32, 32, 4) and backgrounds (8, side, side, 3), shared by all videos of a set: drawing textures anew costs most of the time."""
+    """Sprites (16, 32, 32, 4) and backgrounds (8, side, side, 3) shared by a set's videos; drawing them anew costs most of the time."""
     rng = _rng(params.seed, 0, 0)
     side = params.size + 2 * (math.ceil(params.pan * params.frames) + 2) + 8
     y, x = np.mgrid[:_TEXTURE, :_TEXTURE] * 2 - (_TEXTURE - 1)  # twice the distance from the middle
@@ -249,7 +247,7 @@ def _encode(frames_THWC: NDArray[np.uint8], fps: int, path: Path) -> None:
 
 
 def _yuv420(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """BT.601, limited range, in integers (swscale's roundings depend on the processor): (frames, size * 3 / 2, size), planes one below the other."""
+    """The frames' planes, one below the other: (frames, size * 3 / 2, size). BT.601 in integers: swscale's rounding may vary."""
     count, size = frames_THWC.shape[:2]
     red, green, blue = np.moveaxis(frames_THWC.astype(np.int32), -1, 0)
     luma = (66 * red + 129 * green + 25 * blue + 128 >> 8) + 16

@@ -1,0 +1,278 @@
+"""A user's own videos become an index: one folder per class, or a CSV.
+
+- `source` is a folder: every folder in it is a class, every file below that (hidden ones aside) a video of the class;
+- or a folder with a `videos.csv`, or a CSV itself: a header and the columns path,label[,split][,group], in any order.
+  Paths are relative to the CSV's folder, or absolute; split is train or test.
+
+Without a split, about a fifth of each class's videos become the test split, whole groups at a time (a file is its own
+group unless the CSV says otherwise), drawn from the seed. Every file is opened; unreadable ones are left out and listed.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import random
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mgm.datasets.index import SPLITS, Index, Video, content_digest, read_index, write_index
+from mgm.errors import UserError
+
+if TYPE_CHECKING:
+    from mgm.video.decode import VideoInfo
+
+TEST_SHARE = 0.2
+_VERSION = 1  # raise it when the same files would give another index
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A video as the source lists it. `name` is its path below the root; `split` may be empty."""
+
+    name: str
+    label: str
+    split: str
+    group: str
+
+
+def index_folder(source: Path, out: Path, seed: int = 0) -> Index:
+    """The index of the videos in `source`, written to folder `out`; at once if nothing changed since the last call.
+
+    Raises:
+        UserError: no source, no videos, a class without a readable one, a CSV that cannot be followed, or groups that
+            no split keeps apart.
+    """
+    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
+    root, listed, unlabelled = _list(source, out)
+    fingerprint, mark = _fingerprint(root, listed, unlabelled, seed), out / "fingerprint.txt"
+    if mark.is_file() and mark.read_text() == fingerprint:
+        return read_index(out)
+
+    infos, excluded = _open_all(root, listed)
+    readable = [video for video in listed if video.name in infos]
+    _require_every_class(source, listed, readable, excluded)
+    classes = _classes(listed)
+    readable, note = _with_split(source, readable, classes, seed)
+    videos = tuple(
+        Video(
+            path=os.path.join(root, video.name),
+            label=classes.index(video.label),
+            split=video.split,
+            group=video.group,
+            frames=infos[video.name].frames,
+            fps=infos[video.name].fps,
+            width=infos[video.name].width,
+            height=infos[video.name].height,
+            codec=infos[video.name].codec,
+            has_vectors=infos[video.name].has_vectors,
+            bytes=os.path.getsize(root / video.name),
+        )
+        for video in readable
+    )
+    index = Index(root, classes, videos, (*unlabelled, *excluded), content_digest(root, classes, videos), note)
+    mark.unlink(missing_ok=True)
+    write_index(index, out)
+    mark.write_text(fingerprint)
+    return index
+
+
+def _list(source: Path, out: Path) -> tuple[Path, list[_Listed], list[tuple[str, str]]]:
+    """(root, videos, files without a label and why): what the source says, before any video is opened."""
+    if source.is_file():
+        return *_list_csv(source), []
+    if not source.is_dir():
+        raise UserError(f"{source}: no such file or folder; give --source a folder with one folder per class, or a CSV path,label")
+    if out.is_relative_to(source):
+        raise UserError(f"{out}: lies inside the videos' folder {source}, where it would count as a class; choose another --out")
+    if (source / "videos.csv").is_file():
+        return *_list_csv(source / "videos.csv"), []
+    listed, unlabelled = [], []
+    for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir():
+            unlabelled.append((entry.name, "lies beside the class folders, so it has no label"))
+            continue
+        names = sorted(_files_below(source, entry.name))
+        if not names:
+            raise UserError(f"{source / entry.name}: a class folder without videos; put videos there, or remove the folder")
+        listed += [_Listed(name, entry.name, "", name) for name in names]
+    if not listed:
+        raise UserError(
+            f"{source}: no class folders and no videos.csv, {len(unlabelled)} other files; "
+            "make one folder per class, or write a videos.csv path,label"
+        )
+    return source, listed, unlabelled
+
+
+def _files_below(root: Path, folder: str) -> list[str]:
+    """Paths below the root of all files in one of its folders, but for hidden ones."""
+    names = []
+    for at, folders, files in os.walk(root / folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names += [os.path.relpath(os.path.join(at, name), root).replace(os.sep, "/") for name in files if not name.startswith(".")]
+    return names
+
+
+def _list_csv(path: Path) -> tuple[Path, list[_Listed]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            lines = [[value.strip() for value in line] for line in csv.reader(file)]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{path}: not a CSV in UTF-8 ({error}); write lines path,label[,split][,group]") from None
+    header = lines[0] if lines else []
+    for column in header:
+        if column not in ("path", "label", "split", "group"):
+            raise UserError(f"{path}: unknown column {column!r}; the first line names the columns path,label[,split][,group]")
+    if len(set(header)) < len(header) or not {"path", "label"} <= set(header):
+        raise UserError(f"{path}: its columns are {','.join(header) or 'missing'}; the first line must be path,label[,split][,group]")
+    rows = {}
+    for number, line in enumerate(lines[1:], start=2):
+        if not any(line):
+            continue
+        row = dict(zip(header, line))
+        file_path = os.path.normpath(path.parent / row["path"])
+        if len(line) != len(header):
+            raise UserError(
+                f"{path}: line {number} has {len(line)} values for {len(header)} columns; correct it (quote values with commas)"
+            )
+        if empty := [column for column, value in row.items() if not value]:
+            raise UserError(f"{path}: line {number} has an empty {empty[0]}; fill it in, or remove the column or the line")
+        if row.get("split", "train") not in SPLITS:
+            raise UserError(f"{path}: line {number} has split {row['split']!r}; write train or test")
+        if file_path in rows:
+            raise UserError(f"{path}: line {number} names {row['path']} a second time; remove one of the lines")
+        rows[file_path] = row
+    if not rows:
+        raise UserError(f"{path}: names no videos; add lines path,label")
+    if missing := [row["path"] for name, row in rows.items() if not os.path.isfile(name)]:
+        raise UserError(
+            f"{path}: {len(missing)} of {len(rows)} files do not exist, the first {missing[0]}; correct its path (relative to the CSV)"
+        )
+    inside = all(Path(name).is_relative_to(path.parent) for name in rows)
+    root = path.parent if inside else Path(os.path.commonpath([os.path.dirname(name) for name in rows]))
+    listed = []
+    for file_path, row in rows.items():
+        name = os.path.relpath(file_path, root).replace(os.sep, "/")
+        listed.append(_Listed(name, row["label"], row.get("split", ""), row.get("group", name)))
+    return root, listed
+
+
+def _fingerprint(root: Path, listed: list[_Listed], unlabelled: list[tuple[str, str]], seed: int) -> str:
+    """Changes when a file, its label or an option does; costs a stat a file."""
+    facts: list[object] = [_VERSION, str(root), seed, unlabelled]
+    for video in listed:
+        stat = os.stat(os.path.join(root, video.name))
+        facts.append((video.name, video.label, video.split, video.group, stat.st_size, stat.st_mtime_ns))
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _open_all(root: Path, listed: list[_Listed]) -> "tuple[dict[str, VideoInfo], list[tuple[str, str]]]":
+    """({name: VideoInfo} of what can be read, [(name, reason)] of the rest)."""
+    from mgm.video import probe_video, read_clip  # PyAV takes a fifth of a second, which an unchanged folder need not pay
+
+    def open_one(video: _Listed) -> "VideoInfo | str":
+        path = os.path.join(root, video.name)
+        try:
+            info = probe_video(path)
+            read_clip(path, [info.frames - 1], motion=False)  # a file cut short may still list the frames it lost
+            return info
+        except UserError as error:
+            return str(error).removeprefix(f"{path}: ")
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(open_one, listed))
+    infos = {video.name: result for video, result in zip(listed, results) if not isinstance(result, str)}
+    return infos, [(video.name, result) for video, result in zip(listed, results) if isinstance(result, str)]
+
+
+def _classes(listed: list[_Listed]) -> tuple[str, ...]:
+    """Class names in order; by value where all are numbers."""
+    names = {video.label for video in listed}
+    return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names))
+
+
+def _require_every_class(source: Path, listed: list[_Listed], readable: list[_Listed], excluded: list[tuple[str, str]]) -> None:
+    if len(_classes(listed)) < 2:
+        raise UserError(f"{source}: 1 class, and classification takes at least 2; add videos of another class")
+    counts, reasons = Counter(video.label for video in readable), dict(excluded)
+    for label in _classes(listed):
+        if not counts[label]:
+            names = [video.name for video in listed if video.label == label]
+            raise UserError(
+                f"{source}: class {label!r} has {len(names)} videos and 0 can be read; replace them or remove the class "
+                f"(the first: {names[0]}: {reasons[names[0]]})"
+            )
+
+
+def _with_split(source: Path, videos: list[_Listed], classes: tuple[str, ...], seed: int) -> tuple[list[_Listed], str]:
+    """The videos, each with its split, and one line on where it comes from."""
+    if videos[0].split:
+        note = "split as given"
+        sides: dict[str, str] = {}
+        for video in videos:
+            if sides.setdefault(video.group, video.split) != video.split:
+                raise UserError(f"{source}: group {video.group!r} is in train and in test; give each group one split")
+    else:
+        test = draw_test_groups([(video.label, video.group) for video in videos], seed)
+        videos = [replace(video, split="test" if video.group in test else "train") for video in videos]
+        note = (
+            f"no split given: whole groups drawn with seed {seed}, {len(test)} of {len({video.group for video in videos})} groups for test"
+        )
+    for split in SPLITS:
+        labels = {video.label for video in videos if video.split == split}
+        if not labels:
+            raise UserError(
+                f"{source}: 0 of {len(videos)} videos are in the {split} split; add some, or groups or a split column that allow it"
+            )
+        if without := [label for label in classes if label not in labels]:
+            note += f"; no {split} videos of {', '.join(without)}"
+    return videos, note
+
+
+def draw_test_groups(videos: list[tuple[str, str]], seed: int, share: float = TEST_SHARE) -> set[str]:
+    """The groups that become the test split, given each video's (label, group).
+
+    Each class gives about `share` of its videos, at least one group, and keeps at least one group for training; a class
+    of one group stays in training.
+
+    Raises:
+        UserError: groups that several classes share leave a class of two or more groups without a test video.
+    """
+    order = sorted({group for _, group in videos})
+    random.Random(seed).shuffle(order)
+    sizes: dict[str, Counter[str]] = {label: Counter() for label, _ in sorted(videos)}  # label -> group -> videos
+    labels: dict[str, set[str]] = {group: set() for group in order}
+    for label, group in videos:
+        sizes[label][group] += 1
+        labels[group].add(label)
+    training = {label: len(groups) for label, groups in sizes.items()}  # groups a class still has there
+    test: set[str] = set()
+
+    def take(group: str) -> None:
+        test.add(group)
+        training.update({label: training[label] - 1 for label in labels[group]})
+
+    for label in sorted(sizes, key=lambda label: len(sizes[label])):  # those with the least choice first
+        if len(sizes[label]) == 1:
+            continue
+        goal = share * sizes[label].total()
+        taken = sum(size for group, size in sizes[label].items() if group in test)
+        for group in order:
+            size = sizes[label][group]
+            if group not in test and abs(taken + size - goal) < abs(taken - goal) and all(training[other] > 1 for other in labels[group]):
+                take(group)
+                taken += size
+        if not taken:  # every group is more than twice the goal
+            free = [group for group in order if sizes[label][group] and all(training[other] > 1 for other in labels[group])]
+            if not free:
+                raise UserError(
+                    f"class {label!r}: its {len(sizes[label])} groups hold the only training videos of other classes, "
+                    "so none can be tested on; give a split column"
+                )
+            take(min(free, key=lambda group: sizes[label][group]))
+    return test

@@ -1,0 +1,60 @@
+"""What `mgm prepare` does. These functions print nothing; `summary` is what a user is shown."""
+
+import json
+from pathlib import Path
+
+from mgm.datasets.folder import index_folder
+from mgm.datasets.index import SPLITS, Index
+from mgm.datasets.params import Synthetic
+from mgm.errors import UserError
+
+
+def prepare_folder(source: Path, out: Path, seed: int = 0) -> Index:
+    """`mgm prepare folder --source DIR --out DIR`: see `mgm.datasets.folder`."""
+    return index_folder(source, out, seed)
+
+
+def prepare_synthetic(params: Path | Synthetic, out: Path, processes: int = 1) -> Index:
+    """`mgm prepare synthetic --params params.json --out DIR`: see `mgm.datasets.synthetic`.
+
+    Raises:
+        UserError: a parameter is unknown or out of range, or `out` holds other videos.
+    """
+    from mgm.datasets.synthetic import generate  # PyAV
+
+    return generate(params if isinstance(params, Synthetic) else read_params(params), out, processes)
+
+
+def read_params(path: Path) -> Synthetic:
+    """The parameters that a JSON file holds; those it does not name have their defaults."""
+    from pydantic import ValidationError
+
+    try:
+        return Synthetic.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; write the parameters there, for example {Synthetic().model_dump_json()}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON ({error}); correct it") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UserError(
+            f"{path}: {where}: {first['msg']} (got {first['input']!r}); the parameters are {', '.join(Synthetic.model_fields)}"
+        ) from None
+
+
+def summary(index: Index) -> str:
+    """A few lines to read: videos per split and class, how they were split, and what was left out and why."""
+    width = max(len(name) for name in index.classes)
+    lines = [f"{len(index.videos)} videos of {len(index.classes)} classes in {index.root}, digest {index.digest}", index.note]
+    lines += [f"{'':{width}}  " + "  ".join(f"{split:>6}" for split in SPLITS)]
+    for label, name in enumerate(index.classes):
+        counts = [sum(video.label == label and video.split == split for video in index.videos) for split in SPLITS]
+        lines.append(f"{name:{width}}  " + "  ".join(f"{count:>6}" for count in counts))
+    if still := sum(not video.has_vectors for video in index.videos):
+        codecs = ", ".join(sorted({video.codec for video in index.videos if not video.has_vectors}))
+        lines.append(f"{still} videos have no motion vectors ({codecs}): masks that follow motion cannot use them")
+    if index.excluded:
+        lines.append(f"{len(index.excluded)} files left out:")
+        lines += [f"  {name}: {reason}" for name, reason in index.excluded]
+    return "\n".join(lines)

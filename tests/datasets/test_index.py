@@ -1,0 +1,83 @@
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mgm.datasets.index import Index, Video, content_digest, read_index, write_index
+from mgm.errors import UserError
+
+
+def make(root: Path, **changes) -> Index:
+    rows = [("a/x.mp4", 0, "train"), ("a/y, z.mp4", 0, "test"), ("b/x.mp4", 1, "train"), ("b/ü.mp4", 1, "test")]
+    videos = tuple(Video(str(root / name), label, split, name, 24, 29.97, 64, 48, "h264", True, 100) for name, label, split in rows)
+    videos = tuple(dataclasses.replace(video, **changes) if video.label else video for video in videos)
+    return Index(
+        root, ("a", "b"), videos, (("a/broken.mp4", "is not a video"),), content_digest(root, ("a", "b"), videos), "split as given"
+    )
+
+
+def test_what_is_written_is_read(tmp_path):
+    index = make((tmp_path / "videos").resolve())
+    write_index(index, tmp_path / "index")
+    assert read_index(tmp_path / "index") == index
+    assert [index.name(video) for video in index.train] == ["a/x.mp4", "b/x.mp4"]
+    assert [index.name(video) for video in index.test] == ["a/y, z.mp4", "b/ü.mp4"]
+    header, first, *_ = (tmp_path / "index" / "index.csv").read_text(encoding="utf-8").splitlines()
+    assert header == "path,label,split,group,frames,fps,width,height,codec,has_vectors,bytes"
+    assert first == "a/x.mp4,0,train,a/x.mp4,24,29.97,64,48,h264,1,100"
+
+
+def test_an_index_beside_its_videos_moves_with_them(tmp_path):
+    write_index(make((tmp_path / "here").resolve()), tmp_path / "here")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    moved = read_index(tmp_path / "there")
+    assert moved.videos[0].path == str(tmp_path.resolve() / "there" / "a" / "x.mp4")
+
+
+def test_the_digest_is_of_the_content(tmp_path):
+    digest = make(tmp_path / "one").digest
+    assert digest == make(tmp_path / "two").digest == make(tmp_path / "one", group="g", fps=1.0).digest
+    others = [
+        make(tmp_path, **change).digest for change in ({"bytes": 101}, {"label": 0}, {"split": "train"}, {"path": str(tmp_path / "c")})
+    ]
+    assert len({digest, *others}) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("index.json", None, "index.json: no such file"),
+        ("index.csv", None, "index.csv: no such file"),
+        ("index.json", lambda text: text[:40], "not an index"),
+        ("index.json", lambda text: "[]", "not an index"),
+        ("index.json", lambda text: json.dumps({**json.loads(text), "videos": 5}), "4 videos where index.json says 5"),
+        ("index.csv", lambda text: text.replace("label", "class"), "its first line is not path,label"),
+        ("index.csv", lambda text: text.rsplit("\n", 2)[0], "3 videos where index.json says 4"),
+        ("index.csv", lambda text: text.replace(",0,train", ",7,train"), "line 2: label 7 is outside the 2 classes"),
+        ("index.csv", lambda text: text.replace("29.97", "fast"), "line 2: could not convert"),
+        ("index.csv", lambda text: text.replace("train", "tarin", 1), "line 2: split 'tarin'"),
+        ("index.csv", lambda text: text.replace(",100", "", 1), "line 2: 10 values"),
+    ],
+)
+def test_a_broken_index_says_what_is_wrong_and_what_to_do(tmp_path, name, change, says):
+    write_index(make(tmp_path), tmp_path)
+    path = tmp_path / name
+    if change is None:
+        path.unlink()
+    else:
+        path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        read_index(tmp_path)
+    assert says in str(error.value)
+    assert str(path.parent) in str(error.value)
+    assert "mgm prepare" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_reading_an_index_loads_neither_torch_nor_pyav():
+    code = "import sys, mgm.datasets.index, mgm.datasets.params; print([m for m in ('torch', 'av', 'numpy', 'pandas') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
