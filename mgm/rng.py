@@ -8,7 +8,7 @@ import hashlib
 
 import numpy as np
 
-STREAMS = ("order", "sample", "crop", "augment")  # a clip's independent uses of randomness; append only
+STREAMS = ("order", "sample", "crop", "augment", "labels")  # a clip's independent uses of randomness; append only
 
 
 def clip_seed(run_seed: int, epoch: int, sample: int) -> int:

@@ -147,7 +147,7 @@ class Pretrain(Run):
     decoder: Decoder = Decoder()
     mask: Mask = Mask()
     optim: Optim = Optim()
-    variance_floor: float = Field(1e-6, gt=0)  # of the per-patch normalised target; see RECIPES on flat patches
+    std_floor: float = Field(1e-6, gt=0)  # added to the standard deviation that normalises a target patch
 
     def slug(self) -> list[str]:
         verb, *rest = super().slug()

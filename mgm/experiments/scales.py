@@ -17,7 +17,7 @@ R = TypeVar("R", bound=Run)
 class Dataset(Part):
     """Where a dataset comes from: drawn by our generator with these parameters, or prepared by the user under `root`."""
 
-    generate: dict[str, Any] = {}
+    generate: dict[str, Any] = Field(default_factory=dict)
     root: str = ""
     digest: str = ""  # filled in by the workflow for generated sets and for a user's folder
 
@@ -37,8 +37,8 @@ class Scale(Part):
     promise: str  # what a reader may conclude from numbers of this scale, shown with every table
     seeds: tuple[int, ...]
     steps_per_sqrt_epoch: float = Field(0.0, ge=0)  # 0: real epochs; else steps = this * sqrt(epochs), one rule for all runs
-    overrides: dict[str, dict[str, Any]] = {}
-    backbones: dict[str, dict[str, int]] = {}
+    overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    backbones: dict[str, dict[str, int]] = Field(default_factory=dict)
     datasets: dict[str, Dataset]
     specs_per_job: int = Field(1, ge=1)
     execution: Execution = Execution()

@@ -1,0 +1,18 @@
+"""Optimiser groups, schedule, loop, log and checkpoints."""
+
+from mgm.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
+from mgm.training.log import duration
+from mgm.training.loop import Training, train
+from mgm.training.optimiser import build_optimiser, learning_rate, parameter_groups
+
+__all__ = [
+    "Training",
+    "build_optimiser",
+    "duration",
+    "learning_rate",
+    "load_checkpoint",
+    "parameter_groups",
+    "remove_checkpoints",
+    "save_checkpoint",
+    "train",
+]

@@ -1,0 +1,46 @@
+# `make` lists what there is to do.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test check format lock dashboard
+
+help: ## list these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: .venv/.ready ## make .venv with the pinned versions (about 6 GB on Linux, most of it PyTorch)
+
+.venv/.ready: requirements.lock pyproject.toml
+	@echo "Setting up .venv: about 6 GB on disk, some minutes on a slow line."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+reproduce: setup ## the paper at smoke scale: tables, figures, page (about 5 minutes on 2 cores)
+	@$(BIN)/python -m mgm.workflow
+	@$(BIN)/snakemake --cores all --quiet all
+	@echo "The page: $(CURDIR)/reports/smoke/index.html"
+
+test: setup ## the tests (about 4 minutes; those that read the smoke results run after `make reproduce`)
+	@$(BIN)/pytest
+
+check: setup ## format, lint, types, import contracts
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/snakefmt --quiet --check Snakefile workflow
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-cache > .lint-imports.log 2>&1 || { cat .lint-imports.log; exit 1; }
+	@echo "check: clean"
+
+format: setup ## let ruff and snakefmt rewrite the code
+	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix . && $(BIN)/snakefmt --quiet Snakefile workflow
+
+lock: ## pin the newest versions that pyproject.toml allows
+	@$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --universal --python-version 3.11 --no-header \
+		--no-emit-index-url --no-emit-find-links --quiet --upgrade --output-file requirements.lock
+
+dashboard: setup ## MLflow on this machine, over what `mgm sync` mirrored
+	@$(BIN)/mlflow server --backend-store-uri sqlite:///results/mlflow.db --host 127.0.0.1 --port 5000

@@ -1,0 +1,50 @@
+# The paper as a DAG: prepare -> pretrain -> finetune and probe -> visualise -> tables, figures, page.
+#
+#   snakemake --cores all                                               everything at smoke scale
+#   snakemake --cores all --config scale=smoke name=mine videos=DIR     the mask ablation on your own videos
+#   snakemake --cores all table4e                                       what one table needs, and the table
+#   snakemake --cores 1 report                                          the page from what exists; never trains
+#
+# Which runs there are is decided in mgm/experiments/registry.py, what they train with in mgm/experiments/recipes.py,
+# and what a scale changes in workflow/config/.
+
+import shlex
+import sys
+
+from mgm.errors import UserError
+from mgm.workflow import Workflow
+
+try:
+    paper = Workflow(config)
+    paper.write()
+except UserError as error:
+    sys.exit(f"mgm: {error}")  # one line; a traceback would hide it
+
+NAME = paper.name
+RUN = paper.scale.execution
+OPTIONS = f"--out {paper.results} --threads {RUN.threads} --workers {RUN.workers} --cache-mb {RUN.cache_mb}"
+TARGETS = [f"table{name}" for name in paper.registry.tables] + [
+    f"figure{name}" for name in paper.registry.figures
+]
+
+
+rule all:
+    input:
+        [paper.result(run_id) for run_id in paper.registry.specs],
+    localrule: True
+    shell:
+        "mgm report {NAME} && mgm sync {NAME}"
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/report.smk"
+
+
+for line in paper.missing():
+    logger.warning(line)
+
+
+onstart:
+    if paper.missing():
+        sys.exit("mgm: " + paper.missing()[0])

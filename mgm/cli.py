@@ -1,0 +1,172 @@
+"""`mgm VERB`: each verb is a thin door to the package; what a verb needs is imported when it is called."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mgm.errors import UserError
+
+app = typer.Typer(
+    help="Motion-guided masking for video masked autoencoders, and the experiments of its paper.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+prepare_app = typer.Typer(no_args_is_help=True, help="Make a dataset ready: check every video, write an index.")
+app.add_typer(prepare_app, name="prepare")
+
+Specs = Annotated[list[Path], typer.Argument(help="Spec files; several are run one after another in one process.", metavar="SPEC.json...")]
+Out = Annotated[Path, typer.Option(help="Folder of results; each run gets a folder in it, named by its run id.")]
+Data = Annotated[list[str], typer.Option(help="Where a dataset's index is, as NAME=FOLDER; repeat for several.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of this process.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that decode videos; 0 decodes in this one.")]
+Accumulate = Annotated[int, typer.Option(min=1, help="Parts a step's batch is split into, to save memory.")]
+CacheMb = Annotated[int, typer.Option(min=0, help="Memory for decoded videos, for datasets small enough to keep.")]
+CheckpointS = Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")]
+Results = Annotated[Path, typer.Option(help="Folder of all results.")]
+Reports = Annotated[Path, typer.Option(help="Folder of all reports.")]
+
+
+def _run(verb: str, specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s) -> None:
+    from mgm.spec import parse
+
+    parsed = []
+    for path in specs:
+        try:
+            parsed.append(parse(json.loads(path.read_text()), str(path)))
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such spec") from None
+        except ValueError as error:
+            raise UserError(f"{path}: not JSON ({error})") from None
+        if parsed[-1].verb != verb:
+            raise UserError(f"{path}: is a {parsed[-1].verb} spec; run it with `mgm {parsed[-1].verb}`")
+    places = {}
+    for pair in data:
+        name, separator, folder = pair.partition("=")
+        if not separator:
+            raise UserError(f"--data {pair}: write it as NAME=FOLDER")
+        places[name] = Path(folder)
+
+    from importlib import import_module
+
+    from mgm.jobs.common import Execution, run_all
+    from mgm.video.loader import Cache
+
+    compute = getattr(import_module(f"mgm.jobs.{verb}"), verb)
+    run_all(parsed, compute, Execution(out, places, threads, workers, accumulate, checkpoint_s, Cache(cache_mb) if cache_mb else None))
+
+
+@app.command()
+def pretrain(
+    specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Workers = 0, accumulate: Accumulate = 1, cache_mb: CacheMb = 0,
+    checkpoint_s: CheckpointS = 300,
+) -> None:  # fmt: skip
+    """Train masked autoencoders."""
+    _run("pretrain", specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s)
+
+
+@app.command()
+def finetune(
+    specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Workers = 0, accumulate: Accumulate = 1, cache_mb: CacheMb = 0,
+    checkpoint_s: CheckpointS = 300,
+) -> None:  # fmt: skip
+    """Train classifiers, from pretrained weights or from scratch, and test them."""
+    _run("finetune", specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s)
+
+
+@app.command()
+def probe(specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Workers = 0, cache_mb: CacheMb = 0) -> None:
+    """Fit linear classifiers on frozen features and test them."""
+    _run("probe", specs, out, data, threads, workers, 1, cache_mb, 300)
+
+
+@app.command()
+def visualise(specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Workers = 0, cache_mb: CacheMb = 0) -> None:
+    """Make the arrays of the figures that show clips."""
+    _run("visualise", specs, out, data, threads, workers, 1, cache_mb, 300)
+
+
+@prepare_app.command()
+def folder(
+    source: Annotated[Path, typer.Option(help="One folder per class, or a CSV path,label[,split][,group].")],
+    out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of the 80/20 split that is made when the source has none.")] = 0,
+) -> None:
+    """Index your own videos."""
+    from mgm.datasets.prepare import prepare_folder, summary
+
+    typer.echo(summary(prepare_folder(source, out, seed)))
+
+
+@prepare_app.command()
+def synthetic(
+    params: Annotated[str, typer.Option(help="The generator's parameters: JSON, or a JSON file.")],
+    out: Annotated[Path, typer.Option(help="Folder to draw the videos into.")],
+    processes: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 2,
+) -> None:
+    """Draw a set of videos whose classes are motions."""
+    from mgm.datasets.prepare import prepare_synthetic, summary
+
+    typer.echo(summary(prepare_synthetic(params, out, processes)))
+
+
+@app.command()
+def inspect(path: Annotated[Path, typer.Argument(help="A video file.")]) -> None:
+    """Say what a video file holds: codec, frames, motion vectors, where the motion is."""
+    from mgm.video.inspect import inspect_video
+
+    typer.echo(inspect_video(path).describe())
+
+
+@app.command()
+def show(
+    video: Annotated[Path, typer.Argument(help="A video file with motion vectors.")],
+    out: Annotated[Path, typer.Option(help="The PNG to write.")],
+) -> None:
+    """Draw a clip's frames, motion vectors and masks in one picture."""
+    from mgm.jobs.show import show as draw
+
+    draw(video, out)
+    typer.echo(f"wrote {out}")
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="Name of the results.")] = "smoke",
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+    only: Annotated[str | None, typer.Option(help="One target, such as table4e or figure5.")] = None,
+) -> None:
+    """Write tables, figures and the page from the results that exist. Never trains."""
+    from mgm.report.build import build_report
+    from mgm.workflow import registry_of
+
+    page = build_report(registry_of(results / name), results / name, reports / name, only)
+    typer.echo(f"wrote {page}")
+
+
+@app.command()
+def sync(
+    name: Annotated[str, typer.Argument(help="Name of the results.")] = "smoke",
+    results: Results = Path("results"),
+    uri: Annotated[str | None, typer.Option(help="MLflow's tracking address; a database beside the results by default.")] = None,
+) -> None:
+    """Mirror results to MLflow. Files are the truth: a tracker that is down loses nothing."""
+    from mgm.report.mlflow import sync as mirror
+    from mgm.workflow import registry_of
+
+    typer.echo(mirror(registry_of(results / name), results / name, uri or f"sqlite:///{results}/mlflow.db"))
+
+
+def main() -> None:
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        print(f"mgm: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,42 @@
+"""The multi-view test: every test video once, its views' softmax scores averaged."""
+
+import csv
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mgm.jobs.common import Job, softmax_mean
+from mgm.spec import Finetune, Probe
+from mgm.video import test_loader
+
+
+def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Test `logits_of(frames_BTHWC) -> (B, classes)` on the test split; write predictions.csv, return top-1 in percent."""
+    spec, videos = job.spec, job.index.test
+    views = spec.views.temporal * spec.views.spatial
+    batches = test_loader(
+        videos, spec.clips, spec.model.tubelet, spec.views, batch=max(views, spec.optim.batch if isinstance(spec, Finetune) else 64),
+        workers=job.execution.workers, cache=job.execution.cache,
+    )  # fmt: skip
+    logits, samples = [], []
+    for batch in batches:
+        logits.append(logits_of(batch.frames_BTHWC.to(job.device)).cpu())
+        samples.append(batch.sample_B)
+    return record(job, torch.cat(logits).numpy(), torch.cat(samples).numpy())
+
+
+def record(job: Job, logits_NC: np.ndarray, sample_N: np.ndarray) -> dict[str, Any]:
+    """Merge the views of each test video, write predictions.csv (path, label, prediction), return top-1."""
+    videos, classes = job.index.test, job.index.classes
+    right = 0
+    with (job.folder / "predictions.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "label", "prediction"])
+        for position, video in enumerate(videos):  # the whole path is the key: different videos may share a name
+            prediction = int(softmax_mean(logits_NC[sample_N == position]).argmax())
+            right += prediction == video.label
+            writer.writerow([job.index.name(video), classes[video.label], classes[prediction]])
+    return {"top1": 100 * right / len(videos)}

@@ -1,0 +1,62 @@
+"""`mgm pretrain`: masked autoencoding on the training split; leaves weights."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgm.errors import UserError
+from mgm.jobs.common import Job, show, training_batches
+from mgm.masking import MASKS, Grid, make_mask
+from mgm.models import build_mae, reconstruction_loss, save_weights
+from mgm.spec import Optim, Pretrain
+from mgm.training import Training, train
+from mgm.video import Batch
+
+def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
+    """Train, write weights.safetensors, return the final loss."""
+    spec, videos = job.spec, job.training_videos()
+    guided = MASKS[spec.mask.name].guided
+    if guided and (without := [video for video in videos if not video.has_vectors]):
+        unguided = ", ".join(name for name, mask in MASKS.items() if not mask.guided)
+        raise UserError(
+            f"{without[0].path}: codec {without[0].codec} gives no motion vectors ({len(without)} of {len(videos)} videos), which mask "
+            f"{spec.mask.name} needs; re-encode to H.264 (ffmpeg -i IN -c:v libx264 OUT.mp4), or choose one of {unguided}"
+        )
+    model = build_mae(spec).to(job.device)
+    grid = Grid(*spec.grid)
+    steps = steps_of(spec.optim, len(videos))
+
+    def loss_of(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        masked_BL = make_mask(
+            spec.mask.name, grid, spec.mask.ratio, batch.seed_B, batch.motion_BSHW, edge=spec.mask.edge, jitter=spec.mask.jitter
+        )
+        predicted_BMP, target_BMP = model(batch.frames_BTHWC, masked_BL)
+        loss = reconstruction_loss(predicted_BMP, target_BMP, batch.weight_B)
+        return loss, {"coverage": motion_coverage(masked_BL, batch.motion_BSHW, grid)} if guided else {}
+
+    run = Training(spec.run_id, model, spec.optim, steps, len(videos), partial(training_batches, job, videos, guided), loss_of)
+    job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, show=show)
+    save_weights(model, job.folder / "weights.safetensors")
+    return {}
+
+
+def steps_of(optim: Optim, videos: int) -> int:
+    """Optimiser steps of a run: as many as the scale says, or epochs over the videos, whole batches only.
+
+    Raises:
+        UserError: a batch is larger than the training split.
+    """
+    if optim.steps:
+        return optim.steps
+    if videos < optim.batch:
+        raise UserError(f"optim.batch is {optim.batch}, but there are {videos} training videos; lower it, or set optim.steps")
+    return optim.epochs * (videos // optim.batch)
+
+
+def motion_coverage(masked_BL: Tensor, motion_BSHW: Tensor, grid: Grid) -> Tensor:
+    """Share of the motion, summed over the batch, that lies under the mask."""
+    motion_BSHW = torch.nn.functional.adaptive_avg_pool2d(motion_BSHW, (grid.height, grid.width))
+    hidden = (motion_BSHW.flatten(1) * masked_BL).sum()
+    return hidden / motion_BSHW.sum().clamp(min=1e-9)

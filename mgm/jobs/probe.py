@@ -1,0 +1,84 @@
+"""`mgm probe`: a linear classifier on frozen features.
+
+Features once per clip, BatchNorm without affine and one linear layer (MAE's recipe), fitted to convergence on the whole set; the
+strength of its weight penalty is chosen on a fifth of the training split, never on the test split. The paper is silent here.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mgm import rng
+from mgm.errors import UserError
+from mgm.jobs.common import Job
+from mgm.jobs.evaluate import record
+from mgm.models import build_features, load_encoder
+from mgm.spec import Probe, Views
+from mgm.video import test_loader
+
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean squared weight, beside the mean cross-entropy
+HELD_OUT = 0.2
+
+
+def probe(job: Job[Probe]) -> dict[str, Any]:
+    """Extract features with the parent's encoder (or a random one), fit, test; return top-1 and the penalty chosen."""
+    spec, videos = job.spec, job.training_videos()
+    model = build_features(spec)
+    if spec.parent:
+        load_encoder(model, job.weights(spec.parent))
+    model.to(job.device)
+
+    def features(videos, views: Views) -> tuple[Tensor, Tensor]:
+        batches = test_loader(
+            videos, spec.clips, spec.model.tubelet, views, batch=64, workers=job.execution.workers, cache=job.execution.cache
+        )
+        with torch.inference_mode():
+            found = [(model(batch.frames_BTHWC.to(job.device)).double().cpu(), batch.sample_B) for batch in batches]
+        return torch.cat([x_BD for x_BD, _ in found]), torch.cat([sample_B for _, sample_B in found])
+
+    train_ND, sample_N = features(videos, Views(temporal=spec.train_clips, spatial=1))
+    label_N = torch.tensor([video.label for video in videos])[sample_N]
+    classes = len(job.index.classes)
+    penalty = _choose_penalty(train_ND, label_N, sample_N, classes, spec.seed)
+    test_ND, test_sample_N = features(job.index.test, spec.views)
+    logits_NC = fit(train_ND, label_N, classes, penalty)(test_ND)
+    return record(job, logits_NC.numpy(), test_sample_N.numpy()) | {"penalty": penalty}
+
+
+def fit(x_ND: Tensor, label_N: Tensor, classes: int, penalty: float):
+    """Logistic regression on standardised features, to convergence; returns features -> logits.
+
+    BatchNorm without affine, seen over the whole set at once, is this standardisation.
+    """
+    variance_D, mean_D = torch.var_mean(x_ND, dim=0, correction=0)
+    scale_D = (variance_D + 1e-6).rsqrt()
+    normal_ND = (x_ND - mean_D) * scale_D
+    weight = torch.zeros(classes, x_ND.shape[1], dtype=x_ND.dtype, requires_grad=True)
+    bias = torch.zeros(classes, dtype=x_ND.dtype, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weight, bias], max_iter=200, tolerance_grad=1e-6, history_size=10, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = F.cross_entropy(F.linear(normal_ND, weight, bias), label_N) + penalty * weight.square().sum() / 2
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    weight, bias = weight.detach(), bias.detach()
+    return lambda x_ND: F.linear((x_ND - mean_D) * scale_D, weight, bias)
+
+
+def _choose_penalty(x_ND: Tensor, label_N: Tensor, sample_N: Tensor, classes: int, seed: int) -> float:
+    """The penalty with the best accuracy on a fifth of the training videos, held out by video; the stronger one of equals."""
+    videos = int(sample_N.max()) + 1
+    held = rng.generator(rng.clip_seed(seed, 0, -2), "labels").permutation(videos)[: round(HELD_OUT * videos)]
+    if len(held) == 0:
+        raise UserError(f"{videos} training videos are too few to hold any out; a probe needs at least 5")
+    held_N = torch.isin(sample_N, torch.as_tensor(held))
+    accuracies = {}
+    for penalty in PENALTIES:
+        logits_NC = fit(x_ND[~held_N], label_N[~held_N], classes, penalty)(x_ND[held_N])
+        accuracies[penalty] = (logits_NC.argmax(dim=1) == label_N[held_N]).double().mean().item()
+    return max(PENALTIES, key=lambda penalty: (accuracies[penalty], penalty))

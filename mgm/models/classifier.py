@@ -1,0 +1,72 @@
+"""The encoder as a classifier: the mean of its tokens, normalised, through one linear layer."""
+
+import torch
+from torch import Tensor, nn
+
+from mgm.models.vit import Block, Encoder, patchify
+from mgm.spec import Finetune, Probe
+
+
+class Classifier(nn.Module):
+    """VideoMAE's finetuning model: the final norm is replaced by `fc_norm` after the mean over tokens (RECIPES)."""
+
+    def __init__(self, spec: Finetune, classes: int):
+        super().__init__()
+        model = spec.model
+        self.encoder = Encoder(spec.grid, model.width, model.depth, model.heads, model.tubelet, model.patch, spec.drop_path)
+        self.fc_norm = nn.LayerNorm(model.width, eps=1e-6)
+        self.dropout = nn.Dropout(spec.head_dropout)
+        self.head = nn.Linear(model.width, classes)
+        self.apply(_init_from_scratch)
+        with torch.no_grad():  # V: a head that starts near zero keeps the first gradients from shaking the encoder
+            self.head.weight.mul_(0.001)
+            self.head.bias.mul_(0.001)
+
+    def forward(self, frames_BTHWC: Tensor) -> Tensor:
+        """Logits (B, classes) of uint8 frames."""
+        x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
+        return self.head(self.dropout(self.fc_norm(x_BLD.mean(dim=1))))
+
+
+class Features(nn.Module):
+    """The frozen encoder of a linear probe: the mean of its tokens after the final norm."""
+
+    def __init__(self, spec: Probe):
+        super().__init__()
+        model = spec.model
+        self.encoder = Encoder(spec.grid, model.width, model.depth, model.heads, model.tubelet, model.patch)
+        self.encoder.norm = nn.LayerNorm(model.width, eps=1e-6)
+        self.apply(_init_from_pretraining)
+        self.requires_grad_(False).eval()
+
+    def forward(self, frames_BTHWC: Tensor) -> Tensor:
+        """(B, D) features of uint8 frames."""
+        x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
+        return self.encoder.norm(x_BLD).mean(dim=1)
+
+
+def _init_from_scratch(module: nn.Module) -> None:
+    """V: truncated normal 0.02 for every linear layer, zero bias."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _init_from_pretraining(module: nn.Module) -> None:
+    """Random weights of a probe are those that pretraining starts from."""
+    if isinstance(module, Block):
+        for linear in (module.attn.qkv, module.attn.proj, module.mlp.fc1, module.mlp.fc2):
+            nn.init.xavier_uniform_(linear.weight)
+
+
+def build_classifier(spec: Finetune, classes: int) -> Classifier:
+    """The model of a finetuning spec, initialised from its seed."""
+    torch.manual_seed(spec.seed)
+    return Classifier(spec, classes)
+
+
+def build_features(spec: Probe) -> Features:
+    """The model of a probe, initialised from its seed."""
+    torch.manual_seed(spec.seed)
+    return Features(spec)

@@ -1,0 +1,48 @@
+"""Checkpoints: written whole or not at all, two kept while a run goes on, none after it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mgm.errors import UserError
+
+NEWEST, BEFORE = "checkpoint.pt", "checkpoint.before.pt"
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Write `state` as the newest checkpoint; the one that was newest is kept beside it."""
+    part = folder / "checkpoint.part"
+    with part.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    if (folder / NEWEST).exists():
+        (folder / NEWEST).replace(folder / BEFORE)
+    part.replace(folder / NEWEST)
+
+
+def load_checkpoint(folder: Path, run_id: str) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read, or None when there is none.
+
+    Raises:
+        UserError: the checkpoints are torn, or belong to another run.
+    """
+    found = [path for path in (folder / NEWEST, folder / BEFORE) if path.exists()]
+    for path in found:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # a torn file fails in many ways; the one before it is whole
+            continue
+        if state["run_id"] != run_id:
+            raise UserError(f"{path}: belongs to run {state['run_id']}, not to {run_id}; move it away, or use another --out")
+        return state
+    if found:
+        raise UserError(f"{found[0]}: cannot be read, nor the one before it; delete the checkpoints of {folder.name} to start it again")
+    return None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    for name in (NEWEST, BEFORE, "checkpoint.part"):
+        (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,50 @@
+"""`log.jsonl`: one line of numbers now and then, and a line for whoever watches."""
+
+import json
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SHOW_S = 10  # seconds between lines for whoever watches
+
+
+class Log:
+    """Appends to a run's log. A run that continues drops the lines past its checkpoint, so that no step stands twice."""
+
+    def __init__(self, path: Path, first: int, steps: int, batch: int, show: Callable[[str], None], name: str):
+        kept = []
+        if path.exists():
+            for line in path.read_text().splitlines():
+                if line.endswith("}") and json.loads(line)["step"] <= first:
+                    kept.append(line + "\n")
+        path.write_text("".join(kept))
+        self.path, self.steps, self.batch, self.show, self.name = path, steps, batch, show, name
+        self.first, self.started, self.shown = first, time.monotonic(), time.monotonic()
+        self.last_step, self.last_time = first, self.started
+
+    def write(self, step: int, numbers: dict[str, Any]) -> None:
+        now = time.monotonic()
+        clips_per_s = self.batch * (step - self.last_step) / max(now - self.last_time, 1e-9)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if torch.cuda.is_available():
+            memory = torch.cuda.max_memory_allocated() / 2**20
+        line = {"step": step, "steps": self.steps, **numbers, "clips_per_s": clips_per_s, "memory_mb": memory, "time": time.time()}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self.last_step, self.last_time = step, now
+        if now - self.shown >= SHOW_S:
+            left = (self.steps - step) * (now - self.started) / (step - self.first)
+            self.show(f"{self.name}: step {step} of {self.steps}, loss {numbers['loss']:.3f}, {clips_per_s:.0f} clips/s, {duration(left)} left")
+            self.shown = now
+
+
+def duration(seconds: float) -> str:
+    """'48 s', '3 min', '2 h 05 min'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

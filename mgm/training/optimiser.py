@@ -1,0 +1,52 @@
+"""AdamW, its parameter groups, and the schedule of its learning rate."""
+
+import math
+import re
+
+from torch import nn
+from torch.optim import AdamW
+
+from mgm.spec import Optim
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:
+    """Groups by decay and depth. No weight decay on one-dimensional parameters and the mask token (V: optim_factory.py).
+
+    `layer_decay` ** (depth + 1 - layer) scales the learning rate: the embedding is layer 0, block i layer i + 1,
+    all after the encoder's blocks layer depth + 1 (BEiT; the paper's Table 6).
+    """
+    depth = 1 + max((int(layer) for layer in re.findall(r"^encoder\.blocks\.(\d+)\.", "\n".join(dict(model.named_parameters())), re.M)), default=0)
+    groups: dict[tuple[bool, int], dict] = {}
+    for name, parameter in model.named_parameters():
+        decays = parameter.ndim > 1 and name != "mask_token"
+        block = re.match(r"encoder\.blocks\.(\d+)\.", name)
+        layer = int(block[1]) + 1 if block else 0 if name.startswith("encoder.patch_embed.") else depth + 1
+        group = groups.setdefault(
+            (decays, layer),
+            {"params": [], "weight_decay": weight_decay if decays else 0.0, "lr_scale": layer_decay ** (depth + 1 - layer)},
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def build_optimiser(model: nn.Module, optim: Optim, layer_decay: float = 1.0) -> AdamW:
+    groups = parameter_groups(model, optim.weight_decay, layer_decay)
+    return AdamW(groups, lr=optim.lr, betas=optim.betas, eps=1e-8, fused=True)
+
+
+def learning_rate(step: int, steps: int, optim: Optim) -> float:
+    """Linear warm-up from 0, then a half cosine to the minimum; both ends scaled by batch / 256 (P Tables 5 and 6; V scales the minimum too).
+
+    `step` counts from 0; the warm-up takes the share warmup_epochs / epochs of the steps.
+    """
+    scale = optim.batch / 256
+    warmup = round(steps * optim.warmup_epochs / optim.epochs)
+    if step < warmup:
+        return optim.lr * scale * step / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return scale * (optim.min_lr + (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def set_learning_rate(optimiser: AdamW, rate: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["lr_scale"]

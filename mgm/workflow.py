@@ -1,0 +1,130 @@
+"""What the Snakefile knows: the scale and its registry, where data lies, and which runs share a process. No torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mgm.datasets.params import Synthetic
+from mgm.errors import UserError
+from mgm.experiments.registry import Registry
+from mgm.experiments.scales import OWN, Dataset, Scale, load_scale
+from mgm.report import atomic
+from mgm.spec import Spec, parents
+
+CONFIG = Path(__file__).parents[1] / "workflow" / "config"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Runs that one process computes, one after another."""
+
+    rule: str
+    verb: str
+    specs: tuple[Spec, ...]
+
+
+class Workflow:
+    """The experiments of one scale under one name.
+
+    `config` is Snakemake's: `scale` (a name in workflow/config, or a YAML file), `name` (of the results; default: the scale's), `videos` (a folder
+    of your own, in place of the paper's datasets).
+    """
+
+    def __init__(self, config: Mapping[str, Any], results: Path = Path("results"), reports: Path = Path("reports"), data: Path = Path("data")):
+        if unknown := sorted(set(config) - {"scale", "name", "videos"}):
+            raise UserError(f"--config {unknown[0]}: is not an option; choose from scale, name, videos")
+        chosen = str(config.get("scale", "smoke"))
+        scale = load_scale(Path(chosen) if chosen.endswith((".yaml", ".yml")) else CONFIG / f"{chosen}.yaml")
+        self.name = str(config.get("name", scale.name))
+        self.results, self.reports = results / self.name, reports / self.name
+        self.places: dict[str, Path] = {}  # dataset: the folder of its index
+        self.generated: dict[str, str] = {}  # dataset: its generator's parameters as JSON
+        if "videos" in config:
+            if self.name == scale.name:
+                raise UserError(f"--config videos={config['videos']}: needs a name of its own; add name=..., so that results are not mixed with {scale.name}'s")
+            scale = self._own(scale, Path(str(config["videos"])), data)
+        else:
+            scale = self._filled(scale, data)
+        self.scale = scale
+        self.registry = Registry(scale)
+
+    def _own(self, scale: Scale, videos: Path, data: Path) -> Scale:
+        from mgm.datasets.folder import index_folder
+
+        place = data / self.name
+        index = index_folder(videos, place)
+        self.places[OWN] = place
+        return scale.model_copy(update={"name": self.name, "datasets": {OWN: Dataset(root=str(videos), digest=index.digest)}})
+
+    def _filled(self, scale: Scale, data: Path) -> Scale:
+        datasets = {}
+        for name, dataset in scale.datasets.items():
+            if dataset.generate:
+                params = Synthetic.model_validate(dataset.generate)
+                self.places[name] = data / f"{name}-{params.digest}"
+                self.generated[name] = params.model_dump_json()
+                dataset = dataset.model_copy(update={"digest": params.digest})
+            else:
+                self.places[name] = Path(dataset.root)
+            datasets[name] = dataset
+        return scale.model_copy(update={"datasets": datasets})
+
+    def write(self) -> None:
+        """The scale and every spec, as files under results: jobs read specs, `mgm report` reads the scale. Unchanged files are left alone."""
+        files = {self.results / "scale.json": self.scale.model_dump_json(indent=1)}
+        files |= {self.spec_file(run_id): spec.model_dump_json(indent=1) for run_id, spec in self.registry.specs.items()}
+        for path, text in files.items():
+            if not path.exists() or path.read_text() != text + "\n":
+                atomic.write(path, text + "\n")
+        for stale in set((self.results / "specs").glob("*.json")) - set(files):
+            stale.unlink()
+
+    def spec_file(self, run_id: str) -> Path:
+        return self.results / "specs" / f"{run_id}.json"
+
+    def result(self, run_id: str) -> str:
+        return str(self.results / run_id / "result.json")
+
+    def index(self, dataset: str) -> str:
+        return str(self.places[dataset] / "index.json")
+
+    def inputs(self, batch: Batch) -> list[str]:
+        """Results of the parents, for a batch's rule."""
+        return sorted({self.result(parent) for spec in batch.specs for parent in parents(spec)})
+
+    def datasets(self, batch: Batch) -> list[str]:
+        return sorted({spec.data.dataset for spec in batch.specs})
+
+    def batches(self) -> list[Batch]:
+        """Every run, in batches of one verb that keep the registry's order. A batch's parents are all in earlier batches."""
+        by_verb: dict[str, list[Spec]] = {}
+        for spec in self.registry.specs.values():
+            by_verb.setdefault(spec.verb, []).append(spec)
+        size = self.scale.specs_per_job
+        return [
+            Batch(f"{verb}_{start // size + 1}", verb, tuple(specs[start : start + size]))
+            for verb, specs in by_verb.items()
+            for start in range(0, len(specs), size)
+        ]
+
+    def missing(self) -> list[str]:
+        """A line for each dataset that is neither there nor drawn by us."""
+        return [
+            f"dataset {name}: {place / 'index.json'} is not there; run `mgm prepare {name} --source DIR --out {place}`"
+            for name, place in self.places.items()
+            if name not in self.generated and not (place / "index.json").exists()
+        ]
+
+
+def registry_of(results: Path) -> Registry:
+    """The registry that the workflow left in a results folder, so that reports need neither the workflow nor the data.
+
+    Raises:
+        UserError: nothing ran there.
+    """
+    path = results / "scale.json"
+    if not path.exists():
+        raise UserError(f"{path}: no such file; run `snakemake --cores all` first, or correct the name {results.name}")
+    return Registry(Scale.model_validate(json.loads(path.read_text())))
