@@ -1,0 +1,74 @@
+"""`mgm report`: everything that is shown, from the results that exist. It never trains, whatever is missing."""
+
+from pathlib import Path
+
+import numpy as np
+
+from mgm.errors import UserError
+from mgm.experiments.registry import Registry
+from mgm.report import atomic
+from mgm.report.collect import examine_all, rows
+from mgm.report.page import Plate, page, picture
+from mgm.report.result import Found
+from mgm.report.tables import write_tables
+
+TITLES = {
+    "5": (
+        "Every mask on one clip",
+        "A column is a slot of the token grid. Hidden patches are grey; the box a dense mask follows is outlined.",
+    ),
+}
+
+
+def build_report(registry: Registry, results: Path, reports: Path, only: str | None = None) -> Path:
+    """Write `reports`/tables, `reports`/figures and `reports`/index.html; return the page.
+
+    Args:
+        results: the folder of this name's runs, `results/<name>`; it need not exist.
+        reports: where to write, `reports/<name>`; its last part is the name on the page.
+        only: "table4e" or "figure5": write just that and return its csv or svg.
+
+    Raises:
+        UserError: `only` is no table or figure of the registry, or a figure whose run is not done.
+    """
+    targets = [*(f"table{name}" for name in registry.tables), *(f"figure{name}" for name in registry.figures)]
+    if only and only not in targets:
+        raise UserError(f"{only}: no such table or figure; choose one of {', '.join(targets)}")
+    found = examine_all(registry, results)
+    collected = rows(registry, results, found)
+    for name, table in registry.tables.items():
+        if only in (None, f"table{name}"):
+            path = write_tables(reports / "tables", table, collected[name], registry.scale)
+            if only:
+                return path
+    plates = []
+    for name in registry.figures:
+        if only in (None, f"figure{name}"):
+            plate = _draw(registry, name, results, reports / "figures", found)
+            if only and not plate.source:
+                raise UserError(f"figure {name}: {plate.state}; run {' '.join(plate.run_ids)} first")
+            if only:
+                return reports / "figures" / f"figure{name}.svg"
+            plates.append(plate)
+    return atomic.write(reports / "index.html", page(registry, results, found, collected, plates, results.name))
+
+
+def _draw(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, Found]) -> Plate:
+    """Draw a figure; where its run cannot be believed, remove what an earlier one left and say why."""
+    run_ids = tuple(spec.run_id for spec in registry.figures[name])
+    stem = folder / f"figure{name}"
+    bad = next((run for run in map(found.__getitem__, run_ids) if run.state != "run"), None)
+    arrays_path = results / run_ids[0] / "arrays.npz"
+    if bad is None and not arrays_path.exists():
+        bad = Found("not run", "its arrays.npz is gone; delete its result.json and run it again")
+    if bad is not None:
+        for ending in (".svg", ".pdf", ".png", ".npz"):
+            stem.with_suffix(ending).unlink(missing_ok=True)
+        return Plate(name, *TITLES[name], run_ids, bad.state, bad.why)
+
+    from mgm.report import figures  # matplotlib takes a second to import
+
+    with np.load(arrays_path, allow_pickle=False) as file:
+        arrays = dict(file)
+    figures.save(figures.masks_on_a_clip(arrays, f"Scale {registry.scale.name}."), stem, arrays)
+    return Plate(name, *TITLES[name], run_ids, "run", source=picture(stem.with_suffix(".svg")))

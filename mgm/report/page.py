@@ -1,0 +1,338 @@
+"""The page: one HTML file that shows what was run, what came of it, and from which runs each number is."""
+
+import base64
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
+
+from mgm.experiments.registry import Registry, Table
+from mgm.report.collect import Row, commit_of, gain
+from mgm.report.plots import Axis, axis_head, curves, interval, thin
+from mgm.report.result import Found, log_lines
+from mgm.report.statistics import Estimate, over_seeds
+from mgm.report.tables import number
+from mgm.spec import Spec, parents
+
+BASE = "No pretraining"  # the row other rows' gain is measured from, where a table has one
+VERBS = {"pretrain": "Pretraining", "finetune": "Finetuning", "probe": "Linear probe", "visualise": "Pictures"}
+TROUBLES = 8  # listed in the overview; the rest stands with the runs
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A figure as the page shows it: `source` is a data URI, empty when it could not be drawn, and `state` and `why` say why."""
+
+    name: str
+    title: str
+    caption: str
+    run_ids: tuple[str, ...]
+    state: str
+    why: str = ""
+    source: str = ""
+
+
+def picture(path: Path) -> str:
+    """An SVG or PNG as a data URI: nothing to load, and its ids cannot clash with the page's."""
+    kind = {".svg": "image/svg+xml", ".png": "image/png"}[path.suffix]
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def page(
+    registry: Registry, results: Path, found: Mapping[str, Found], rows: Mapping[str, Sequence[Row]], plates: Sequence[Plate], name: str
+) -> str:
+    """The HTML of `reports/name/index.html`."""
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=False)
+    environment.globals["number"] = number
+    logs = {run_id: log_lines(results / run_id) for run_id in registry.specs}
+    return environment.get_template("page.html.j2").render(
+        name=name,
+        scale=registry.scale,
+        promise=re.sub(rf"^{registry.scale.name} scale: ", "", registry.scale.promise.strip(), flags=re.IGNORECASE),
+        style=(TEMPLATES / "style.css").read_text(),
+        overview=_overview(registry.specs, found),
+        tables=[_table(table, rows[key], registry.specs, found) for key, table in registry.tables.items()],
+        figures=plates,
+        curves=_curves(registry, logs),
+        runs=_runs(registry, found, rows, logs),
+    )
+
+
+def _overview(specs: Mapping[str, Spec], found: Mapping[str, Found]) -> dict[str, Any]:
+    results = [run.result for run in found.values() if run.result is not None]
+    states = Counter(run.state for run in found.values() if run.state != "run")
+    troubles = [
+        {"run_id": run_id, "state": found[run_id].state, "why": found[run_id].why}
+        for state in ("altered", "failed", "running", "not run")
+        for run_id in specs
+        if found[run_id].state == state and (state != "not run" or found[run_id].why)
+    ]
+    return {
+        "done": len(results),
+        "total": max(len(specs), 1),
+        "kinds": ", ".join(f"{count} {verb}" for verb, count in Counter(spec.verb for spec in specs.values()).items()),
+        "others": ", ".join(f"{count} {state}" for state, count in states.items()),
+        "facts": [(label, list(lines)) for label, lines in _facts(results)],
+        "troubles": troubles[:TROUBLES],
+        "more_troubles": len(troubles[TROUBLES:]),
+    }
+
+
+def _facts(results: Sequence[dict[str, Any]]) -> Iterable[tuple[str, Iterable[dict[str, Any]]]]:
+    """(label, lines): what all results share is said once, what differs once each."""
+    data = {(d["dataset"], d["digest"], d["classes"], d["train"], d["test"], d["note"]) for d in (result["data"] for result in results)}
+    yield (
+        "Data",
+        [
+            {
+                "text": f"{dataset}: {classes} classes, {train} + {test} videos",
+                "more": f"{note} · digest {digest[:12] or 'none'}".lstrip(" ·"),
+            }
+            for dataset, digest, classes, train, test, note in sorted(data)
+        ],
+    )
+    versions = {
+        ", ".join(f"{name} {version}" for name, version in sorted(result["versions"].items()) if name in ("python", "torch", "av"))
+        for result in results
+    }
+    devices = Counter(f"{result['device']}, {result['threads']} thread{'s' * (result['threads'] != 1)}" for result in results)
+    yield "Device", [{"text": device, "more": "; ".join(sorted(versions))} for device in devices]
+    commits = Counter(commit_of(result) for result in results)
+    yield (
+        "Commit",
+        [
+            {
+                "text": commit[:12],
+                "code": True,
+                "more": f"{count} runs" + (", with uncommitted changes" if commit.endswith("-dirty") else ""),
+            }
+            for commit, count in commits.most_common()
+        ],
+    )
+    last = max((str(result["finished"]) for result in results), default="")
+    total = [{"text": _duration(sum(result["wall_s"] for result in results)), "more": f"all runs added up; the last finished {_day(last)}"}]
+    yield "Computing time", total if results else []
+
+
+def _table(table: Table, rows: Sequence[Row], specs: Mapping[str, Spec], found: Mapping[str, Found]) -> dict[str, Any]:
+    classes = {run.result["data"]["classes"] for row in rows for run_id in row.run_ids if (run := found[run_id]).result}
+    chance = 100 / classes.pop() if len(classes) == 1 else None
+    axis = Axis.over([value for row in rows for value in (*_ends(row.estimate), row.paper, chance) if value is not None])
+    blocks = [
+        {
+            "column": column,
+            "head": axis_head(axis),
+            "cells": [
+                {
+                    "id": _cell_id(row),
+                    "row": row,
+                    "plot": interval(axis, row.estimate, row.paper, chance),
+                    "runs": [{"run_id": id_, "seed": specs[id_].seed, "state": found[id_].state} for id_ in row.run_ids],
+                }
+                for row in rows
+                if row.column == column
+            ],
+        }
+        for column in table.columns
+    ]
+    several = max((row.estimate.n for row in rows if row.estimate), default=2) > 1
+    over = "Student\N{RIGHT SINGLE QUOTATION MARK}s t over seeds" if several else "bootstrap over the test videos of one seed"
+    return {
+        "name": table.name,
+        "title": table.title,
+        "note": table.note,
+        "blocks": blocks,
+        "chance": chance,
+        "interval": f"mean and 95 % interval ({over})",
+        "gains": _gains(table, rows),
+    }
+
+
+def _gains(table: Table, rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Each row's gain over BASE, and their mean; None for a table without that row or without a single pair."""
+    cells = {(row.row, row.column): row for row in rows}
+    names = [name for name in table.rows if name != BASE]
+    if BASE not in table.rows:
+        return None
+    estimates = {(name, column): gain(cells[name, column], cells[BASE, column]) for name in names for column in table.columns}
+    lines = [(name, [estimates[name, column] for column in table.columns]) for name in names]
+    lines.append(
+        ("Mean of the above", [_mean_gain([cells[name, column] for name in names], cells[BASE, column]) for column in table.columns])
+    )
+    if not any(estimates.values()):
+        return None
+    axis = Axis.over([0.0, *(value for estimate in estimates.values() for value in _ends(estimate) if value is not None)])
+    return {
+        "columns": [{"name": column, "head": axis_head(axis)} for column in table.columns],
+        "lines": [
+            {"name": name, "cells": [{"estimate": one, "plot": interval(axis, one, rule=0.0)} for one in line]} for name, line in lines
+        ],
+    }
+
+
+def _mean_gain(better: Sequence[Row], base: Row) -> Estimate | None:
+    """Seed by seed the mean over rows, minus the base; only over seeds that every row has."""
+    seeds = [values for values in zip(*(row.values for row in better), base.values) if None not in values]
+    return over_seeds([sum(values[:-1]) / len(better) - values[-1] for values in seeds]) if seeds else None
+
+
+def _ends(estimate: Estimate | None) -> tuple[float | None, ...]:
+    return (estimate.low, estimate.mean, estimate.high) if estimate else ()
+
+
+def _curves(registry: Registry, logs: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Loss over steps, a panel a row of the tables, a line a seed, one scale for all panels of a verb."""
+    notes = {
+        "pretrain": "Reconstruction loss. Masks that hide different shares, or different places, set problems of different difficulty: "
+        "a lower curve is not a better mask.",
+        "finetune": "Training loss of the classifier.",
+        "probe": "Training loss of the linear layer.",
+    }
+    groups = []
+    for verb, note in notes.items():
+        panels: dict[str, list[str]] = {}
+        for run_id, label in _labels(registry).items():
+            if registry.specs[run_id].verb == verb and len(logs[run_id]) > 1:
+                panels.setdefault(label, []).append(run_id)
+        if not panels:
+            continue
+        series = {label: [_losses(logs[run_id]) for run_id in run_ids] for label, run_ids in panels.items()}
+        drawn = [value for several in series.values() for one in several for _, value in thin(one)]
+        steps = max(line.get("steps", line["step"]) for run_ids in panels.values() for run_id in run_ids for line in logs[run_id][-1:])
+        low, high = min(drawn), max(drawn)
+        groups.append(
+            {
+                "title": VERBS[verb],
+                "note": f"{note} One line a seed; each point is the mean of its share of the steps.",
+                "panels": [
+                    {
+                        "name": label,
+                        "last": f"{sum(thin(one)[-1][1] for one in several) / len(several):.3f}",
+                        "svg": curves(several, steps, low, high, f"{VERBS[verb]} loss of {label}"),
+                    }
+                    for label, several in series.items()
+                ],
+            }
+        )
+    return groups
+
+
+def _losses(lines: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
+    return [(line["step"], line["loss"]) for line in lines if isinstance(line.get("loss"), int | float)]
+
+
+def _labels(registry: Registry) -> dict[str, str]:
+    """Run id -> the row of a table it works for, in the order of the tables; the first such row names it."""
+    labels: dict[str, str] = {}
+    for table in registry.tables.values():
+        for cell in table.cells:
+            for run in cell.runs:
+                for run_id in (run.run_id, *parents(run)):
+                    labels.setdefault(run_id, cell.row)
+    return labels
+
+
+def _runs(
+    registry: Registry, found: Mapping[str, Found], rows: Mapping[str, Sequence[Row]], logs: Mapping[str, list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """All runs by verb, each with everything a reader may ask of it."""
+    labels = _labels(registry)
+    cells: dict[str, list[dict[str, str]]] = {}
+    for several in rows.values():
+        for row in several:
+            for run_id in row.run_ids:
+                cells.setdefault(run_id, []).append({"id": _cell_id(row), "text": f"Table {row.table}, {row.row}, {row.column}"})
+    groups = []
+    for verb, title in VERBS.items():
+        runs = [
+            {
+                "run_id": run_id,
+                "label": f"{labels.get(run_id, spec.data.dataset)}, seed {spec.seed}",
+                "state": found[run_id].state,
+                "outcome": _outcome(found[run_id].result, logs[run_id]),
+                "fields": _fields(found[run_id], logs[run_id]),
+                "parents": parents(spec),
+                "cells": cells.get(run_id, []),
+                "spec": json.dumps(spec.model_dump(mode="json"), indent=1),
+            }
+            for run_id, spec in registry.specs.items()
+            if spec.verb == verb
+        ]
+        if runs:
+            groups.append({"title": f"{title} ({len(runs)})", "runs": runs})
+    return groups
+
+
+def _outcome(result: dict[str, Any] | None, log: Sequence[dict[str, Any]]) -> str:
+    if result and "top1" in result["metrics"]:
+        return f"{result['metrics']['top1']:.1f} %"
+    losses = thin(_losses(log))
+    return f"loss {losses[-1][1]:.3f}" if losses else "done"
+
+
+def _fields(run: Found, log: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(name, text) of a run's result and log; for a run without a result, of its state and log."""
+    fields = [("state", f"{run.state}. {run.why}" if run.why else run.state)] if run.state != "run" else []
+    if run.result:
+        result = run.result
+        data, metrics = (
+            result["data"],
+            {name: f"{value:.4g}" for name, value in result["metrics"].items() if isinstance(value, int | float)},
+        )
+        tested = f" on {result['n_test']} test videos" if result["n_test"] else ""
+        if metrics:
+            fields.append(("result", ", ".join(f"{name} {value}" for name, value in metrics.items()) + tested))
+    losses = thin(_losses(log))
+    if losses:
+        fields.append(("loss", f"{losses[0][1]:.3f} → {losses[-1][1]:.3f} in {log[-1]['step']} of {log[-1].get('steps', '?')} steps"))
+        speed, memory, coverage = (_mean(log, name) for name in ("clips_per_s", "memory_mb", "coverage"))
+        measured = [
+            f"{speed:.0f} clips/s" if speed is not None else "",
+            f"{memory:.0f} MB" if memory is not None else "",
+            f"{coverage:.1%} of the patches hidden" if coverage is not None else "",
+        ]
+        fields.append(("on average", ", ".join(filter(None, measured)) or "not logged"))
+    if run.result:
+        versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        fields += [
+            ("data", f"{data['dataset']}, digest {data['digest'] or 'none'}, {data['train']} + {data['test']} videos, {data['note']}"),
+            ("commit", commit_of(result)),
+            ("weights", f"sha256 {result['weights_sha256']}" if result["weights_sha256"] else "none kept"),
+            ("computed", f"in {_duration(result['wall_s'])} on {result['device']}, finished {_day(str(result['finished']))}"),
+            ("versions", versions),
+        ]
+        if result["failed_videos"]:
+            fields.append(
+                ("unreadable", f"{len(result['failed_videos'])} videos, weight 0: {', '.join(map(str, result['failed_videos'][:5]))}")
+            )
+    return fields
+
+
+def _mean(log: Sequence[dict[str, Any]], name: str) -> float | None:
+    values = [line[name] for line in log if isinstance(line.get(name), int | float)]
+    return sum(values) / len(values) if values else None
+
+
+def _cell_id(row: Row) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", f"{row.table}-{row.row}-{row.column}".lower()).strip("-")
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    if hours >= 1:
+        return f"{int(hours)} h {int(minutes) % 60} min"
+    return f"{minutes:.1f} min" if minutes >= 1 else f"{seconds:.1f} s"
+
+
+def _day(text: str) -> str:
+    try:
+        return f"{datetime.fromisoformat(text):%-d %B %Y, %H:%M}"
+    except ValueError:
+        return text or "at an unknown time"
