@@ -8,7 +8,6 @@
 # Which runs there are is decided in mgm/experiments/registry.py, what they train with in mgm/experiments/recipes.py,
 # and what a scale changes in workflow/config/.
 
-import shlex
 import sys
 
 from mgm.errors import UserError

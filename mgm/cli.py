@@ -104,7 +104,7 @@ def folder(
 
 @prepare_app.command()
 def synthetic(
-    params: Annotated[str, typer.Option(help="The generator's parameters: JSON, or a JSON file.")],
+    params: Annotated[Path, typer.Option(help="A JSON file with the generator's parameters; {} for its defaults.")],
     out: Annotated[Path, typer.Option(help="Folder to draw the videos into.")],
     processes: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 2,
 ) -> None:

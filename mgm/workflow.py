@@ -32,7 +32,9 @@ class Workflow:
     of your own, in place of the paper's datasets).
     """
 
-    def __init__(self, config: Mapping[str, Any], results: Path = Path("results"), reports: Path = Path("reports"), data: Path = Path("data")):
+    def __init__(
+        self, config: Mapping[str, Any], results: Path = Path("results"), reports: Path = Path("reports"), data: Path = Path("data")
+    ):
         if unknown := sorted(set(config) - {"scale", "name", "videos"}):
             raise UserError(f"--config {unknown[0]}: is not an option; choose from scale, name, videos")
         chosen = str(config.get("scale", "smoke"))
@@ -43,7 +45,9 @@ class Workflow:
         self.generated: dict[str, str] = {}  # dataset: its generator's parameters as JSON
         if "videos" in config:
             if self.name == scale.name:
-                raise UserError(f"--config videos={config['videos']}: needs a name of its own; add name=..., so that results are not mixed with {scale.name}'s")
+                raise UserError(
+                    f"--config videos={config['videos']}: needs a name of its own; add name=..., so that results are not mixed with {scale.name}'s"
+                )
             scale = self._own(scale, Path(str(config["videos"])), data)
         else:
             scale = self._filled(scale, data)
@@ -72,9 +76,10 @@ class Workflow:
         return scale.model_copy(update={"datasets": datasets})
 
     def write(self) -> None:
-        """The scale and every spec, as files under results: jobs read specs, `mgm report` reads the scale. Unchanged files are left alone."""
+        """The scale, every spec and every generator's parameters, as files under results for jobs to read. Unchanged files are left alone."""
         files = {self.results / "scale.json": self.scale.model_dump_json(indent=1)}
         files |= {self.spec_file(run_id): spec.model_dump_json(indent=1) for run_id, spec in self.registry.specs.items()}
+        files |= {self.params_file(dataset): params for dataset, params in self.generated.items()}
         for path, text in files.items():
             if not path.exists() or path.read_text() != text + "\n":
                 atomic.write(path, text + "\n")
@@ -83,6 +88,9 @@ class Workflow:
 
     def spec_file(self, run_id: str) -> Path:
         return self.results / "specs" / f"{run_id}.json"
+
+    def params_file(self, dataset: str) -> Path:
+        return self.results / "datasets" / f"{dataset}.json"
 
     def result(self, run_id: str) -> str:
         return str(self.results / run_id / "result.json")

@@ -71,7 +71,9 @@ class Job(Generic[S]):
             for label, name in enumerate(self.index.classes):
                 of_class = [position for position in order if videos[position].label == label]
                 if len(of_class) < data.labels_per_class:
-                    raise UserError(f"data.labels_per_class is {data.labels_per_class}, but class {name} has {len(of_class)} training videos; lower it")
+                    raise UserError(
+                        f"data.labels_per_class is {data.labels_per_class}, but class {name} has {len(of_class)} training videos; lower it"
+                    )
                 kept += of_class[: data.labels_per_class]
             videos = [videos[position] for position in sorted(kept)]
         if data.shuffle_labels:
@@ -180,10 +182,13 @@ def training_batches(job: Job, videos: Sequence[Video], motion: bool, first_step
     )  # fmt: skip
     for batch in loader:
         tensors = [None if field is None else field.to(job.device, non_blocking=True) for field in batch[:-1]]
-        yield [
-            Batch(*(None if field is None else field[start : start + size] for field in tensors), batch.failed)
-            for start in range(0, spec.optim.batch, size)
-        ], batch.failed
+        yield (
+            [
+                Batch(*(None if field is None else field[start : start + size] for field in tensors), batch.failed)
+                for start in range(0, spec.optim.batch, size)
+            ],
+            batch.failed,
+        )
 
 
 def show(line: str) -> None:

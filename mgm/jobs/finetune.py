@@ -31,7 +31,9 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         accuracy = (logits.argmax(dim=1) == batch.label_B).float().mean()
         return (loss_B * batch.weight_B).mean(), {"train_top1": 100 * accuracy.detach()}
 
-    run = Training(spec.run_id, model, spec.optim, steps, len(videos), partial(training_batches, job, videos, False), loss_of, spec.layer_decay)
+    run = Training(
+        spec.run_id, model, spec.optim, steps, len(videos), partial(training_batches, job, videos, False), loss_of, spec.layer_decay
+    )
     job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, show=show)
     save_weights(model, job.folder / "weights.safetensors")
     model.eval()

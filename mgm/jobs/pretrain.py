@@ -14,6 +14,7 @@ from mgm.spec import Optim, Pretrain
 from mgm.training import Training, train
 from mgm.video import Batch
 
+
 def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     """Train, write weights.safetensors, return the final loss."""
     spec, videos = job.spec, job.training_videos()

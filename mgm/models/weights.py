@@ -41,7 +41,9 @@ def load_encoder(model: nn.Module, path: Path) -> None:
     own = model.state_dict()
     wanted = {name for name in own if name.startswith("encoder.")}
     if missing := sorted(wanted - weights.keys()):
-        raise UserError(f"{path}: has no {missing[0]} ({len(missing)} of {len(wanted)} weights missing); it is a checkpoint of another model")
+        raise UserError(
+            f"{path}: has no {missing[0]} ({len(missing)} of {len(wanted)} weights missing); it is a checkpoint of another model"
+        )
     if unused := sorted(weights.keys() - wanted - {"encoder.norm.weight", "encoder.norm.bias"}):
         raise UserError(f"{path}: the model has no {unused[0]} ({len(unused)} weights too many); it is a checkpoint of another model")
     for name in sorted(wanted):
@@ -50,5 +52,7 @@ def load_encoder(model: nn.Module, path: Path) -> None:
                 f"{path}: {name} is {tuple(weights[name].shape)}, the model's is {tuple(own[name].shape)}; it is a checkpoint of another model"
             )
         if not torch.isfinite(weights[name]).all():
-            raise UserError(f"{path}: {name} has values that are not finite; the run that wrote it diverged, run it again with a lower optim.lr")
+            raise UserError(
+                f"{path}: {name} has values that are not finite; the run that wrote it diverged, run it again with a lower optim.lr"
+            )
         own[name].copy_(weights[name])

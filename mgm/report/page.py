@@ -55,7 +55,7 @@ def page(
     return environment.get_template("page.html.j2").render(
         name=name,
         scale=registry.scale,
-        promise=re.sub(rf"^{registry.scale.name} scale: ", "", registry.scale.promise.strip(), flags=re.IGNORECASE),
+        promise=_sentence(re.sub(rf"^{registry.scale.name} scale: ", "", registry.scale.promise.strip(), flags=re.IGNORECASE)),
         style=(TEMPLATES / "style.css").read_text(),
         overview=_overview(registry.specs, found),
         tables=[_table(table, rows[key], registry.specs, found) for key, table in registry.tables.items()],
@@ -161,18 +161,21 @@ def _gains(table: Table, rows: Sequence[Row]) -> dict[str, Any] | None:
     names = [name for name in table.rows if name != BASE]
     if BASE not in table.rows:
         return None
-    estimates = {(name, column): gain(cells[name, column], cells[BASE, column]) for name in names for column in table.columns}
-    lines = [(name, [estimates[name, column] for column in table.columns]) for name in names]
-    lines.append(
-        ("Mean of the above", [_mean_gain([cells[name, column] for name in names], cells[BASE, column]) for column in table.columns])
-    )
-    if not any(estimates.values()):
+    lines: list[tuple[str, list[tuple[Estimate | None, str]]]] = []
+    for name in names:
+        pairs = [(cells[name, column], cells[BASE, column]) for column in table.columns]
+        lines.append((name, [(gain(row, base), row.status if row.estimate is None else base.status) for row, base in pairs]))
+    means = [_mean_gain([cells[name, column] for name in names], cells[BASE, column]) for column in table.columns]
+    lines.append(("Mean of the above", [(mean, "not all run") for mean in means]))
+    estimates = [estimate for _, line in lines for estimate, _ in line if estimate]
+    if not estimates:
         return None
-    axis = Axis.over([0.0, *(value for estimate in estimates.values() for value in _ends(estimate) if value is not None)])
+    axis = Axis.over([0.0, *(value for estimate in estimates for value in _ends(estimate) if value is not None)])
     return {
         "columns": [{"name": column, "head": axis_head(axis)} for column in table.columns],
         "lines": [
-            {"name": name, "cells": [{"estimate": one, "plot": interval(axis, one, rule=0.0)} for one in line]} for name, line in lines
+            {"name": name, "cells": [{"estimate": one, "status": status, "plot": interval(axis, one, rule=0.0)} for one, status in line]}
+            for name, line in lines
         ],
     }
 
@@ -322,6 +325,10 @@ def _mean(log: Sequence[dict[str, Any]], name: str) -> float | None:
 
 def _cell_id(row: Row) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{row.table}-{row.row}-{row.column}".lower()).strip("-")
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from mgm.report.statistics import Estimate
 
-WIDTH, HEIGHT = 168, 24  # of an interval's drawing, in CSS pixels
+WIDTH, HEIGHT = 148, 24  # of an interval's drawing, in CSS pixels
 PANEL = (220, 104)  # of a panel of curves
 POINTS = 100  # a curve's points at most: each the mean of its share of the steps
 

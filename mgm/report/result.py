@@ -76,7 +76,7 @@ def examine(folder: Path, spec: Spec) -> Found:
         try:
             result = read_result(folder)
         except UserError as error:
-            return Found("altered", str(error))
+            return Found("altered", str(error).removeprefix(f"{folder}/"))
         if result.get("run_id") != spec.run_id:
             return Found("altered", f"{folder.name} holds the result of {result.get('run_id')}")
         why = _disagreement(folder, spec, result)

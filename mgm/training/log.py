@@ -38,7 +38,9 @@ class Log:
         self.last_step, self.last_time = step, now
         if now - self.shown >= SHOW_S:
             left = (self.steps - step) * (now - self.started) / (step - self.first)
-            self.show(f"{self.name}: step {step} of {self.steps}, loss {numbers['loss']:.3f}, {clips_per_s:.0f} clips/s, {duration(left)} left")
+            self.show(
+                f"{self.name}: step {step} of {self.steps}, loss {numbers['loss']:.3f}, {clips_per_s:.0f} clips/s, {duration(left)} left"
+            )
             self.shown = now
 
 

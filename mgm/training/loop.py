@@ -98,8 +98,6 @@ def train(run: Training, folder: Path, *, checkpoint_s: float = 300, show: Calla
     return list(failed)
 
 
-
-
 def _state(run: Training, optimiser: torch.optim.Optimizer, step: int, failed: dict[str, None]) -> dict[str, Any]:
     return {
         "run_id": run.run_id,

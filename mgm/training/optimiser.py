@@ -15,7 +15,9 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
     `layer_decay` ** (depth + 1 - layer) scales the learning rate: the embedding is layer 0, block i layer i + 1,
     all after the encoder's blocks layer depth + 1 (BEiT; the paper's Table 6).
     """
-    depth = 1 + max((int(layer) for layer in re.findall(r"^encoder\.blocks\.(\d+)\.", "\n".join(dict(model.named_parameters())), re.M)), default=0)
+    depth = 1 + max(
+        (int(layer) for layer in re.findall(r"^encoder\.blocks\.(\d+)\.", "\n".join(dict(model.named_parameters())), re.M)), default=0
+    )
     groups: dict[tuple[bool, int], dict] = {}
     for name, parameter in model.named_parameters():
         decays = parameter.ndim > 1 and name != "mask_token"

@@ -7,7 +7,7 @@ the i-th picture, whatever the time.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class Video:
     def _read_timeline(self) -> Timeline | None:
         if self.codec == "vp8" or not {"mp4", "matroska"} & set(self.container.format.name.split(",")):
             return None
-        packets = [packet for packet in self._packets() if packet.size and not packet.is_corrupt]
+        packets = [packet for packet in self._packets() if packet.size]
         if not packets or any(packet.pts is None for packet in packets):
             return None
         times = np.array(sorted(packet.pts for packet in packets if not packet.is_discard), np.int64)
@@ -104,12 +104,6 @@ class Video:
         offsets = {packet.pts: packet.pts if by_time or packet.dts is None else packet.dts for packet in packets}
         keys = sorted((packet.pts, offsets[packet.pts]) for packet in packets if packet.is_keyframe)
         return Timeline(times, keys, min(offsets.values()))
-
-    def _packets(self) -> Iterator[Any]:
-        try:
-            yield from self.container.demux(self.stream)
-        except av.FFmpegError:  # cut short
-            return
 
     def pictures(self, first: int = 0, motion: bool = True) -> Iterator[Picture]:
         """Decoded pictures in presentation order, from the key frame at or before frame `first` on. Call it once."""
@@ -141,12 +135,24 @@ class Video:
                 yield from frames
                 return
 
+    def _packets(self) -> Iterator[Any]:
+        """Whole packets until the end of the file, or of what there is of it; the last one is empty and flushes the decoder."""
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:
+                return
+            if packet is None:
+                return
+            if not packet.is_corrupt:
+                yield packet
+
     def _frames(self) -> Iterator[av.VideoFrame]:
-        """Frames until the end or the first that cannot be decoded; who asked for more of them complains."""
-        try:
-            yield from self.container.decode(self.stream)
-        except av.FFmpegError:
-            return
+        """All frames that decode. As players do, go on after a packet that does not; who wanted its frame complains."""
+        for packet in self._packets():
+            with suppress(av.FFmpegError):
+                yield from packet.decode()
 
 
 @contextmanager

@@ -151,8 +151,8 @@ def probe_video(path: str | Path) -> VideoInfo:
 
 
 def _too_few(video: Video, asked: int, decoded: int) -> str:
+    if asked < decoded:
+        return f"{video.path}: frame {asked} does not decode, though later ones do; replace the file or leave it out"
     said = video.stream.frames or (0 if video.timeline is None else len(video.timeline.times))
     ended = f"{decoded} of {said} frames" if said > decoded else f"{decoded} frames"
-    return (
-        f"{video.path}: frame {asked} does not decode: the video ends after {ended}; ask for less, or replace the file if it is cut short"
-    )
+    return f"{video.path}: frame {asked} was asked for, but the video ends after {ended}; ask for less, or replace the file if it is cut short"

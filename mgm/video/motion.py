@@ -30,18 +30,18 @@ def paint(vectors: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.
     """
     motion_HW2 = np.zeros((cells(height), cells(width), 2), np.float32)
     future_HW = np.zeros(motion_HW2.shape[:2], bool)
-    vectors = vectors[np.argsort(vectors["source"] < 0, kind="stable")]  # past references last, so that they overwrite
     future = vectors["source"] > 0
     shift = np.stack([vectors["motion_x"], vectors["motion_y"]], 1) / np.maximum(vectors["motion_scale"], 1)[:, None]
-    shift[~future] *= -1  # a block that came from the left has moved to the right
+    shift = np.where(future[:, None], shift, 0 - shift)  # a block that came from the left has moved to the right
     left = (vectors["dst_x"].astype(int) - vectors["w"] // 2) // CELL
     top = (vectors["dst_y"].astype(int) - vectors["h"] // 2) // CELL
-    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        row, column = top + down, left + right
-        inside = (vectors["h"] > down * CELL) & (vectors["w"] > right * CELL)
-        inside &= (row >= 0) & (row < motion_HW2.shape[0]) & (column >= 0) & (column < motion_HW2.shape[1])
-        motion_HW2[row[inside], column[inside]] = shift[inside]
-        future_HW[row[inside], column[inside]] = future[inside]
+    for chosen in (future, ~future):  # past references last, so that they overwrite
+        for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            row, column = top + down, left + right
+            inside = chosen & (vectors["h"] > down * CELL) & (vectors["w"] > right * CELL)
+            inside &= (row >= 0) & (row < motion_HW2.shape[0]) & (column >= 0) & (column < motion_HW2.shape[1])
+            motion_HW2[row[inside], column[inside]] = shift[inside]
+            future_HW[row[inside], column[inside]] = future[inside]
     return motion_HW2, future_HW
 
 

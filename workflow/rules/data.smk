@@ -2,7 +2,7 @@
 # and published datasets are prepared by hand, with `mgm prepare`.
 
 
-for dataset, params in paper.generated.items():
+for dataset in paper.generated:
 
     rule:
         name:
@@ -10,7 +10,7 @@ for dataset, params in paper.generated.items():
         output:
             paper.index(dataset),
         params:
-            params=shlex.quote(params),
+            params=paper.params_file(dataset),
             out=paper.places[dataset],
         threads: 2
         log:

@@ -1,0 +1,23 @@
+"""`mgm show VIDEO --out PNG`: what the masks see in a video, in one picture."""
+
+from pathlib import Path
+
+from mgm.jobs.visualise import masks_on_a_clip
+from mgm.masking import Grid
+from mgm.report.figures import masks_on_a_clip as draw
+from mgm.report.figures import write_png
+from mgm.spec import Clips
+from mgm.video import probe_video
+
+MASKS = ("tube", "block", "smm-sparse", "smm", "mgm-sparse", "mgm")  # Table 4e's grid
+
+
+def show(video: Path, out: Path, seed: int = 0) -> None:
+    """Draw the video's middle 16 frames at stride 4, their motion vectors and the masks of Table 4e on them, as the paper's models see them.
+
+    Raises:
+        UserError: the video cannot be read, or has no motion vectors.
+    """
+    frames = probe_video(video).frames
+    arrays = masks_on_a_clip(video, frames, Clips(), tubelet=2, grid=Grid(8, 14, 14), names=MASKS, seed=seed)
+    write_png(draw(arrays), out)
