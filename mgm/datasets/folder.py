@@ -173,14 +173,12 @@ def _fingerprint(root: Path, listed: list[_Listed], unlabelled: list[tuple[str, 
 
 def _open_all(root: Path, listed: list[_Listed]) -> "tuple[dict[str, VideoInfo], list[tuple[str, str]]]":
     """({name: VideoInfo} of what can be read, [(name, reason)] of the rest)."""
-    from mgm.video import probe_video, read_clip  # PyAV takes a fifth of a second, which an unchanged folder need not pay
+    from mgm.video import probe_video  # PyAV takes a fifth of a second, which an unchanged folder need not pay
 
     def open_one(video: _Listed) -> "VideoInfo | str":
         path = os.path.join(root, video.name)
         try:
-            info = probe_video(path)
-            read_clip(path, [info.frames - 1], motion=False)  # a file cut short may still list the frames it lost
-            return info
+            return probe_video(path)
         except UserError as error:
             return str(error).removeprefix(f"{path}: ")
 

@@ -1,0 +1,273 @@
+import os
+import shutil
+import time
+from collections import Counter
+from pathlib import Path
+
+import av
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mgm.datasets import folder
+from mgm.datasets.folder import draw_test_groups, index_folder
+from mgm.datasets.index import read_index
+from mgm.errors import UserError
+from mgm.video import VideoInfo, read_clip
+
+UT_INTERACTION = Path(__file__).parents[3] / "shared" / "data" / "clips" / "ut_interaction"
+
+
+@pytest.fixture
+def video(generated):
+    """Copies a generated video to a path."""
+    sources = iter(generated[1].videos)
+
+    def copy(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(next(sources).path, path)
+
+    return copy
+
+
+@pytest.fixture
+def videos(tmp_path, video):
+    """Two class folders of five videos."""
+    for name in ("cats", "dogs"):
+        for number in range(5):
+            video(tmp_path / "videos" / name / f"{number}.mp4")
+    return tmp_path / "videos"
+
+
+def fails(source: Path, *says: str) -> None:
+    with pytest.raises(UserError) as error:
+        index_folder(source, source.parent / "out")
+    message = str(error.value)
+    assert "\n" not in message
+    for text in says:
+        assert text in message
+    assert not (source.parent / "out" / "index.json").exists()
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_one_folder_per_class(videos, tmp_path):
+    index = index_folder(videos, tmp_path / "out")
+    assert index == read_index(tmp_path / "out")
+    assert index.classes == ("cats", "dogs")
+    assert Counter((video.label, video.split) for video in index.videos) == {
+        (0, "train"): 4,
+        (0, "test"): 1,
+        (1, "train"): 4,
+        (1, "test"): 1,
+    }
+    assert "seed 0" in index.note
+    assert "2 of 10 groups" in index.note
+    first = index.videos[0]
+    assert (index.name(first), first.group, first.frames, first.codec, first.has_vectors) == ("cats/0.mp4", "cats/0.mp4", 24, "h264", True)
+    assert first.bytes == os.path.getsize(first.path)
+
+
+def test_the_split_is_the_seeds(videos, tmp_path):
+    splits = [
+        tuple(video.split for video in index_folder(videos, tmp_path / f"{n}", seed).videos) for n, seed in enumerate([0, 0, 1, 2, 3])
+    ]
+    assert splits[0] == splits[1]
+    assert len(set(splits)) > 1
+
+
+def test_hidden_files_are_skipped_and_others_listed_with_a_reason(videos, tmp_path, video):
+    write(videos / "cats" / ".DS_Store", "x")
+    (videos / "cats" / ".git").mkdir()
+    write(videos / "cats" / ".git" / "x.mp4", "x")
+    write(videos / "README.md", "x")
+    write(videos / "cats" / "notes.txt", "x")
+    video(videos / "dogs" / "deep" / "er" / "x.mp4")
+    (videos / "dogs" / "empty.mp4").touch()
+    whole = (videos / "dogs" / "0.mp4").read_bytes()
+    (videos / "dogs" / "short.mp4").write_bytes(whole[: len(whole) // 2])
+    index = index_folder(videos, tmp_path / "out")
+    assert [name for name, _ in index.excluded] == ["README.md", "cats/notes.txt", "dogs/empty.mp4", "dogs/short.mp4"]
+    assert all(reason and str(videos) not in reason for _, reason in index.excluded)
+    assert "dogs/deep/er/x.mp4" in map(index.name, index.videos)
+    assert read_index(tmp_path / "out").excluded == index.excluded
+
+
+def test_a_file_cut_short_counts_the_frames_it_has(generated, tmp_path, video):
+    for name in "ab":
+        for number in range(2):
+            video(tmp_path / "videos" / name / f"{number}.mp4")
+    target = tmp_path / "videos" / "a" / "1.mp4"
+    target.unlink()
+    with av.open(generated[1].videos[0].path) as old, av.open(str(target), "w", options={"movflags": "faststart"}) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])  # its list of frames comes first, and survives the cut
+        for packet in old.demux(old.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+    target.write_bytes(target.read_bytes()[:-3000])
+    index = index_folder(tmp_path / "videos", tmp_path / "out")
+    cut = index.videos[1]
+    assert 1 <= cut.frames < 24
+    assert len(read_clip(cut.path, range(cut.frames)).frames_THWC) == cut.frames
+
+
+def test_a_csv_gives_labels_splits_and_groups(tmp_path, video):
+    names = ["x, 1.mp4", "sub/2.mp4", "3.mp4", "4.mp4"]
+    for name in names:
+        video(tmp_path / "v" / name)
+    table = write(
+        tmp_path / "v" / "videos.csv",
+        "label,path,group,split",
+        'b,"x, 1.mp4",g1,train',
+        "a,sub/2.mp4,g1,train",
+        "b,3.mp4,g2,test",
+        "a,4.mp4,g3,test",
+    )
+    index = index_folder(table, tmp_path / "out")
+    assert index.classes == ("a", "b")
+    assert [(index.name(v), v.label, v.group, v.split) for v in index.videos] == [
+        ("x, 1.mp4", 1, "g1", "train"), ("sub/2.mp4", 0, "g1", "train"), ("3.mp4", 1, "g2", "test"), ("4.mp4", 0, "g3", "test")
+    ]  # fmt: skip
+    assert index.note == "split as given"
+    assert index_folder(tmp_path / "v", tmp_path / "other").digest == index.digest  # a folder with a videos.csv is the same
+
+
+def test_paths_of_a_csv_may_be_absolute_or_lead_elsewhere(tmp_path, video):
+    for name in ("a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4"):
+        video(tmp_path / "far" / name)
+    (tmp_path / "lists").mkdir()
+    lines = [f"{tmp_path}/far/a/1.mp4,10", "../far/a/2.mp4,10", "../far/b/1.mp4,9", "../far/b/2.mp4,9"]
+    index = index_folder(write(tmp_path / "lists" / "mine.csv", "path,label", *lines), tmp_path / "out")
+    assert index.classes == ("9", "10")  # numbers in their order
+    assert index.root == tmp_path / "far"
+    assert index.name(index.videos[0]) == "a/1.mp4"
+
+
+def test_an_unchanged_folder_is_not_opened_again(videos, tmp_path, monkeypatch):
+    first = index_folder(videos, tmp_path / "out")
+    opened = []
+    open_all = folder._open_all
+    monkeypatch.setattr(folder, "_open_all", lambda *args: opened.append(1) or open_all(*args))
+    assert index_folder(videos, tmp_path / "out") == first
+    assert not opened
+    os.utime(videos / "cats" / "0.mp4", ns=(1, 1))
+    assert index_folder(videos, tmp_path / "out").digest == first.digest
+    (videos / "cats" / "0.mp4").unlink()
+    assert index_folder(videos, tmp_path / "out").digest != first.digest
+    index_folder(videos, tmp_path / "out", seed=1)
+    assert len(opened) == 3
+
+
+def test_a_thousand_unchanged_files_take_no_time(tmp_path, monkeypatch):
+    for number in range(1000):
+        path = tmp_path / "videos" / f"c{number % 10}" / f"{number}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    info = VideoInfo(24, 12.0, 64, 64, "h264", True, 2.0)
+    monkeypatch.setattr(folder, "_open_all", lambda root, listed: ({video.name: info for video in listed}, []))
+    index_folder(tmp_path / "videos", tmp_path / "out")
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        index_folder(tmp_path / "videos", tmp_path / "out")
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.1  # 0.02 on an idle machine
+
+
+def test_what_cannot_be_indexed_says_so(tmp_path, videos, video):
+    fails(tmp_path / "nowhere", "nowhere: no such file or folder", "--source")
+    (tmp_path / "bare").mkdir()
+    write(tmp_path / "bare" / "a.txt", "x")
+    fails(tmp_path / "bare", "no class folders and no videos.csv, 1 other files")
+    with pytest.raises(UserError, match="choose another --out"):
+        index_folder(videos, videos / "index")
+    video(tmp_path / "single" / "a" / "1.mp4")
+    fails(tmp_path / "single", "1 class", "at least 2")
+    (videos / "birds").mkdir()
+    fails(videos, "birds: a class folder without videos")
+    write(videos / "birds" / "a.mp4", "not a video")
+    fails(videos, "class 'birds' has 1 videos and 0 can be read", "birds/a.mp4")
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ([], "its columns are missing"),
+        (["path,label"], "names no videos"),
+        (["path,class", "1.mp4,a"], "unknown column 'class'"),
+        (["path,split", "1.mp4,train"], "its columns are path,split"),
+        (["path,label,label", "1.mp4,a,b"], "its columns are path,label,label"),
+        (["1.mp4,a"], "unknown column '1.mp4'"),
+        (["path,label", "1.mp4,a", "9.mp4,b", "8.mp4,b"], "2 of 3 files do not exist, the first 9.mp4"),
+        (["path,label", "1.mp4,a", "1.mp4,b"], "line 3 names 1.mp4 a second time"),
+        (["path,label", "1.mp4,a,b"], "line 2 has 3 values for 2 columns"),
+        (["path,label", "1.mp4"], "line 2 has 1 values for 2 columns"),
+        (["path,label", "1.mp4,"], "line 2 has an empty label"),
+        (["path,label,split", "1.mp4,a,val"], "line 2 has split 'val'"),
+        (["path,label,split,group", "1.mp4,a,train,g", "2.mp4,b,test,g"], "group 'g' is in train and in test"),
+        (["path,label,split", "1.mp4,a,train", "2.mp4,b,train"], "0 of 2 videos are in the test split"),
+        (["path,label", "1.mp4,a", "2.mp4,b"], "0 of 2 videos are in the test split"),
+    ],
+)
+def test_a_csv_that_cannot_be_followed_says_so(tmp_path, video, lines, says):
+    for name in "12":
+        video(tmp_path / f"{name}.mp4")
+    fails(write(tmp_path / "list.csv", *lines), "list.csv", says)
+
+
+def test_classes_missing_on_a_side_are_noted(tmp_path, video):
+    for name in "12345":
+        video(tmp_path / "v" / f"{name}.mp4")
+    table = write(
+        tmp_path / "v" / "l.csv", "path,label,split", "1.mp4,a,train", "2.mp4,b,train", "3.mp4,b,test", "4.mp4,c,test", "5.mp4,b,test"
+    )
+    assert index_folder(table, tmp_path / "out").note == "split as given; no train videos of c; no test videos of a"
+
+
+groups = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 12).map(str)), min_size=1, max_size=60)
+
+
+@settings(max_examples=200, deadline=None)
+@given(groups, st.integers(0, 5))
+def test_classes_of_several_groups_are_on_both_sides(videos, seed):
+    try:
+        test = draw_test_groups(videos, seed)
+    except UserError:  # shared groups; of their own groups there is always a split
+        videos = [(label, label + group) for label, group in videos]
+        test = draw_test_groups(videos, seed)
+    assert test == draw_test_groups(videos[::-1], seed)
+    for label in {label for label, _ in videos}:
+        mine = {group for other, group in videos if other == label}
+        assert mine - test, "a class without training videos"
+        assert (len(mine) < 2) == (not mine & test) or len(mine) < 2
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.sampled_from("abcd"), st.integers(2, 80), min_size=1), st.integers(0, 5))
+def test_files_of_their_own_group_are_split_80_to_20(counts, seed):
+    videos = [(label, f"{label}{number}") for label, count in counts.items() for number in range(count)]
+    test = draw_test_groups(videos, seed)
+    for label, count in counts.items():
+        assert abs(sum(name[0] == label for name in test) - max(1, 0.2 * count)) <= 0.6
+
+
+def test_groups_that_cannot_be_kept_apart_say_so():
+    with pytest.raises(UserError, match="give a split column"):  # any side that has two of them has all of a class
+        draw_test_groups([("a", "1"), ("a", "2"), ("b", "2"), ("b", "3"), ("c", "3"), ("c", "1")], seed=0)
+
+
+@pytest.mark.skipif(not UT_INTERACTION.is_dir(), reason="the UT-Interaction clips are not here")
+def test_ut_interaction_split_by_sequence(tmp_path):
+    lines = []
+    for path in sorted(UT_INTERACTION.glob("set1/*.avi")):
+        _, sequence, label = path.stem.split("_")
+        lines.append(f"{path},{label},{sequence}")
+    index = index_folder(write(tmp_path / "ut.csv", "path,label,group", *lines), tmp_path / "out")
+    assert (len(index.videos), len(index.classes), index.excluded) == (60, 6, ())
+    assert {video.group for video in index.train}.isdisjoint(video.group for video in index.test)
+    assert Counter(video.label for video in index.test).keys() == set(range(6))
+    assert all(video.codec == "mpeg4" and video.has_vectors and video.frames > 30 for video in index.videos)
