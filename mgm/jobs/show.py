@@ -13,11 +13,14 @@ MASKS = ("tube", "block", "smm-sparse", "smm", "mgm-sparse", "mgm")  # Table 4e'
 
 
 def show(video: Path, out: Path, seed: int = 0) -> None:
-    """Draw the video's middle 16 frames at stride 4, their motion vectors and the masks of Table 4e on them, as the paper's models see them.
+    """Draw 16 frames from the middle of a video, their motion, and the masks of Table 4e on the grid of the paper's ViT-B.
+
+    The frames are 4 apart, as in the paper on K400, or less in a video that is too short for that.
 
     Raises:
         UserError: the video cannot be read, or has no motion vectors.
     """
     frames = probe_video(video).frames
-    arrays = masks_on_a_clip(video, frames, Clips(), tubelet=2, grid=Grid(8, 14, 14), names=MASKS, seed=seed)
+    clips = Clips(frames=16, size=224, stride=min(max((frames - 1) // 15, 1), 4))
+    arrays = masks_on_a_clip(video, frames, clips, tubelet=2, grid=Grid(8, 14, 14), names=MASKS, seed=seed)
     write_png(draw(arrays), out)

@@ -44,9 +44,7 @@ def visualise(job: "Job[Visualise]") -> dict[str, Any]:
     return {}
 
 
-def masks_on_a_clip(
-    path: Path, frames: int, clips: Clips, tubelet: int, grid: Grid, names: Sequence[str], seed: int
-) -> dict[str, np.ndarray]:
+def masks_on_a_clip(path: Path, frames: int, clips: Clips, tubelet: int, grid: Grid, names: Sequence[str], seed: int) -> dict[str, Any]:
     """The middle clip of a video, its centre crop, and each mask at the ratio it is trained with.
 
     Args:
@@ -65,7 +63,7 @@ def masks_on_a_clip(
     """
     index_T = view_indices(clips, frames, view=0, views=1)
     clip = read_clip(path, index_T)
-    clip = apply(clip, view_box(*clip.frames_THWC.shape[1:3], view=0, views=1), clips.size, flip=False)
+    clip = apply(clip, view_box(*clip.frames_THWC.shape[1:3], 0, 1), clips.size, flip=False)
     magnitude_SHW = slot_magnitude(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, tubelet)
     speed_THW2 = clip.motion_THW2 / clip.distance_THW[..., None] * clip.has_motion_T[:, None, None, None]
 

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 INK, QUIET, HIDDEN = "#1a1a1a", "#6b6b6b", "#dde2ea"
 ACCENT = "#d55e00"  # vermilion of Okabe and Ito's palette, safe for the colour-blind
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
     "font.size": 9,
@@ -47,7 +48,7 @@ KEY = (
 )
 
 
-def masks_on_a_clip(arrays: Mapping[str, np.ndarray], note: str = "") -> Figure:
+def masks_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
     """Figure 5: a clip's frames, its motion, and masks on it; a column is a slot of the token grid.
 
     Args:
@@ -86,7 +87,8 @@ def masks_on_a_clip(arrays: Mapping[str, np.ndarray], note: str = "") -> Figure:
         fastest = np.quantile(arrays["magnitude_SHW"], 0.995)  # a few wild vectors would pale the rest
         for slot, frame_HWC in enumerate(arrays["frames_SHWC"]):
             _frame(cell(0, slot), frame_HWC)
-            _motion(cell(1, slot), frame_HWC, *(arrays[name][slot] for name in ("motion_SHW2", "magnitude_SHW", "has_motion_S")), fastest)
+            motion_HW2, magnitude_HW = arrays["motion_SHW2"][slot], arrays["magnitude_SHW"][slot]
+            _motion(cell(1, slot), frame_HWC, motion_HW2, magnitude_HW, arrays["has_motion_S"][slot], fastest)
         for row, name in enumerate(names):
             masked_SHW = arrays["masked_NSHW"][row]
             label(2 + row, name, KIND.get(name, ""), f"{arrays['ratio_N'][row]:.0%} hidden")
@@ -125,8 +127,8 @@ def _motion(axes: Axes, frame_HWC: np.ndarray, motion_HW2: np.ndarray, magnitude
     if arrows:
         x, y, dx, dy = np.array(arrows).T
         longest = np.hypot(dx, dy).max()
-        axes.quiver(x, y, dx / longest, dy / longest, angles="xy", scale_units="xy", scale=1 / 0.17, width=0.016, headwidth=3.6,
-                    headlength=4, headaxislength=3.6, minshaft=1.4, color=INK, pivot="tail")  # fmt: skip
+        axes.quiver(x, y, dx / longest, dy / longest, angles="xy", scale_units="xy", scale=fields, width=0.016, headwidth=3.6,
+                    headlength=4, headaxislength=3.6, minshaft=1.4, color=INK, pivot="mid")  # fmt: skip
     axes.set(xlim=(0, 1), ylim=(1, 0))
 
 
@@ -143,7 +145,7 @@ def _masked(axes: Axes, frame_HWC: np.ndarray, masked_HW: np.ndarray, box_4: np.
     axes.set(xlim=(0, columns), ylim=(rows, 0))
 
 
-def save(figure: Figure, stem: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def save(figure: Figure, stem: Path, arrays: Mapping[str, Any]) -> None:
     """`stem`.svg, .pdf and .png, and the arrays that were drawn as `stem`.npz beside them; the same arrays give the same bytes."""
     write_png(figure, stem.with_suffix(".png"))
     with mpl.rc_context(STYLE):

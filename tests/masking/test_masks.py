@@ -2,13 +2,13 @@ import re
 
 import numpy as np
 import pytest
+import slow_masks as slow
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgm.errors import UserError
 from mgm.masking import EDGES, MASKS, Grid, Strategy, make_boxes, make_mask
-from tests.masking import slow
 
 GRID = Grid(8, 14, 14)
 DENSE = [name for name, strategy in MASKS.items() if strategy.boxes]

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
+import slow_masks as slow
 import torch
 from scipy import stats
 
 from mgm.masking import random
-from tests.masking import slow
 
 SEEDS = torch.tensor([0, 1, 2, 2**63 - 1, -5, 1234567890123456789])
 
