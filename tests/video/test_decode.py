@@ -1,0 +1,245 @@
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from mgm.errors import UserError
+from mgm.video import NoVectors, probe_video, read_clip
+
+from .videos import SHARED, moving_square, real_clips, rotate_metadata, write_video
+
+
+def assert_same(one, two):
+    for name, array in vars(one).items():
+        np.testing.assert_array_equal(array, vars(two)[name], err_msg=name)
+
+
+def assert_frames_alone_equal_the_whole(path, motion=True, tries=15):
+    whole = read_clip(path, range(probe_video(path).frames), motion)
+    rng = np.random.default_rng(0)
+    for _ in range(tries):
+        index_T = rng.integers(0, len(whole.frames_THWC), rng.integers(1, 6))
+        assert_same(read_clip(path, index_T, motion), whole[index_T])
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("short_gops.mp4", {"g": 5, "bf": 2}),
+        ("pyramid.mp4", {"g": 12, "bf": 3, "b_pyramid": "normal"}),
+        ("open_gops.mp4", {"g": 6, "bf": 2, "x264_params": "open-gop=1:keyint=6:min-keyint=6"}),
+        ("open_gops.mkv", {"g": 6, "bf": 2, "x264_params": "open-gop=1:keyint=6:min-keyint=6"}),
+        ("variable_rate.mp4", {"g": 7, "times": np.cumsum(np.random.default_rng(0).integers(10, 90, 24))}),
+        ("stream.ts", {"g": 6}),
+        ("mpeg4.avi", {"codec": "mpeg4", "b_frames": 2, "gop": 6}),
+        ("mpeg4.mp4", {"codec": "mpeg4", "b_frames": 2, "gop": 6}),
+        ("mpeg2.mpg", {"codec": "mpeg2video", "b_frames": 2, "gop": 6}),
+        ("ten_bits.mp4", {"pix_fmt": "yuv420p10le"}),
+        ("intra.mp4", {"g": 1}),
+    ],
+)
+def test_what_is_read_does_not_depend_on_which_frames_were_asked_for(tmp_path, name, options):
+    frames_THWC = moving_square(width=128)
+    path = write_video(tmp_path / name, frames_THWC, **options)
+    whole = assert_frames_alone_equal_the_whole(path)
+    assert len(whole.frames_THWC) == 24
+    drawn_TN, read_TN = (array.reshape(24, -1).astype(np.float32) for array in (frames_THWC, whole.frames_THWC))
+    distance_TT = ((read_TN[:, None] - drawn_TN) ** 2).mean(-1)
+    assert distance_TT.argmin(1).tolist() == list(range(24))  # every frame is the one that was drawn
+    assert whole.has_motion_T.any() == (name != "intra.mp4")
+    assert whole.distance_THW.min() >= 1
+
+
+@real_clips
+@pytest.mark.parametrize("name", ["other/demo.mp4", "other/task41_1.webm", "other/video1.webm", "ut_interaction/set2/10_12_4.avi"])
+def test_frames_of_real_clips_do_not_depend_on_which_were_asked_for(name):
+    path = SHARED / name
+    assert_frames_alone_equal_the_whole(path, motion=probe_video(path).has_vectors, tries=4)
+
+
+def test_odd_sizes_keep_every_pixel_and_a_cell_for_the_rest(tmp_path):
+    frames_THWC = moving_square()[:, :61, :51]
+    clip = read_clip(write_video(tmp_path / "odd.mkv", frames_THWC, pix_fmt="yuv444p"), [3, 4])
+    assert clip.frames_THWC.shape == (2, 61, 51, 3)
+    assert clip.motion_THW2.shape == (2, 8, 7, 2)
+
+
+@pytest.mark.parametrize(("clockwise", "turns"), [(90, 3), (180, 2), (270, 1)])
+def test_rotation_turns_frames_and_vectors_alike(tmp_path, clockwise, turns):
+    path = write_video(tmp_path / "rotated.mp4", moving_square(height=64, width=128), bf=0)
+    upright = read_clip(path, range(24))
+    turned = read_clip(rotate_metadata(path, clockwise, 64, 128), range(24))
+    np.testing.assert_array_equal(turned.frames_THWC, np.rot90(upright.frames_THWC, turns, (1, 2)))
+    info = probe_video(path)
+    assert (info.height, info.width) == turned.frames_THWC.shape[1:3]
+    still, moved = upright.motion_THW2.sum((0, 1, 2)), turned.motion_THW2.sum((0, 1, 2))
+    assert still[0] > 100 > abs(still[1])
+    expected = {90: (-still[1], still[0]), 180: -still, 270: (still[1], -still[0])}[clockwise]  # right becomes down, left, up
+    np.testing.assert_allclose(moved, expected)
+
+
+def test_frames_hidden_by_an_edit_list_are_not_counted(tmp_path):
+    path = write_video(tmp_path / "edited.mp4", moving_square(), bf=2, g=12)
+    whole = read_clip(path, range(24))
+    data = bytearray(Path(path).read_bytes())
+    at = data.index(b"elst") + 12 + 4  # version, flags, count and duration lie before the media time
+    (start,) = struct.unpack_from(">i", data, at)
+    struct.pack_into(">i", data, at, start + 5 * 512)  # PyAV's MP4 counts 512 ticks a frame at 25 a second
+    Path(path).write_bytes(data)
+    assert probe_video(path).frames == 19
+    edited = assert_frames_alone_equal_the_whole(path)
+    np.testing.assert_array_equal(edited.frames_THWC, whole.frames_THWC[5:])
+
+
+def test_indices_may_repeat_and_come_in_any_order(tmp_path):
+    path = write_video(tmp_path / "clip.mp4", moving_square(), g=6)
+    whole = read_clip(path, range(24))
+    assert_same(read_clip(path, [20, 3, 3, 7]), whole[[20, 3, 3, 7]])
+    assert not read_clip(path, [5], motion=False).has_motion_T.any()
+
+
+def test_one_frame_is_a_still_clip_without_motion_information(tmp_path):
+    path = write_video(tmp_path / "one.mp4", moving_square(1))
+    assert probe_video(path).frames == 1
+    clip = read_clip(path, [0, 0])
+    assert clip.frames_THWC.shape[0] == 2
+    assert not clip.has_motion_T.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "known_as"),
+    [
+        ("v.webm", "libvpx", "vp8"),
+        ("v.webm", "libvpx-vp9", "vp9"),
+        ("v.mp4", "libx265", "hevc"),
+        ("v.mp4", "libsvtav1", "av1"),
+        ("v.avi", "mjpeg", "mjpeg"),
+    ],
+)
+def test_a_codec_without_vectors_says_so_and_reads_without_them(tmp_path, name, codec, known_as):
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    path = write_video(tmp_path / name, moving_square(10), codec=codec, pix_fmt=pix_fmt)
+    info = probe_video(path)
+    assert (info.codec, info.has_vectors, info.frames) == (known_as, False, 10)
+    with pytest.raises(NoVectors, match=rf"{name}: its codec {known_as} .* \(ffmpeg -i .* mask without") as error:
+        read_clip(path, [0, 5])
+    assert "\n" not in str(error.value)
+    assert_frames_alone_equal_the_whole(path, motion=False, tries=3)
+
+
+@pytest.mark.parametrize("codec", ["h263p", "flv", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2", "mpeg1video", "mpeg2video"])
+def test_every_codec_said_to_have_vectors_has_them(tmp_path, codec):
+    path = write_video(tmp_path / ("v.flv" if codec == "flv" else "v.avi"), moving_square(6), codec=codec)
+    assert probe_video(path).has_vectors
+    clip = read_clip(path, range(6))
+    assert clip.has_motion_T.sum() >= 4
+    assert clip.motion_THW2.any()
+
+
+def audio_file(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        samples.sample_rate = 16000
+        container.mux(stream.encode(samples))
+        container.mux(stream.encode())
+
+
+def picture_file(path):
+    with av.open(str(path), "w", format="image2") as container:
+        stream = container.add_stream("png", rate=1)
+        stream.height = stream.width = 16
+        stream.pix_fmt = "rgb24"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "says"),
+    [
+        ("missing.mp4", lambda path: None, "no such file; check the path"),
+        ("empty.mp4", lambda path: path.touch(), "cannot be read as a video"),
+        ("folder.mp4", lambda path: path.mkdir(), "cannot be read as a video"),
+        ("noise.mp4", lambda path: path.write_bytes(os.urandom(5000)), "cannot be read as a video"),
+        ("notes.txt", lambda path: path.write_text("not a video\n" * 50), "not a video"),
+        ("picture.png", picture_file, "is png data, not a video"),
+        ("sound.m4a", audio_file, "has no video stream"),
+    ],
+)
+def test_bad_files_give_one_line_that_names_them(tmp_path, name, make, says):
+    make(tmp_path / name)
+    for read in (probe_video, lambda path: read_clip(path, [0])):
+        with pytest.raises(UserError, match=rf"{name}: .*{says}") as error:
+            read(tmp_path / name)
+        assert "\n" not in str(error.value)
+
+
+def truncated(tmp_path, share):
+    """An MP4 whose header comes first, cut off."""
+    whole = tmp_path / "whole.mp4"
+    with av.open(str(whole), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height = stream.width = 64
+        for image in moving_square():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    data = whole.read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: int(len(data) * share)])
+    return whole, tmp_path / "cut.mp4"
+
+
+def test_a_truncated_file_gives_what_it_has_and_says_how_much_that_is(tmp_path):
+    whole, cut = truncated(tmp_path, 0.75)
+    frames = probe_video(cut).frames
+    assert 4 < frames < 24
+    assert_same(read_clip(cut, [0, 3]), read_clip(whole, [0, 3]))
+    assert_frames_alone_equal_the_whole(cut)
+    with pytest.raises(UserError, match=rf"cut.mp4: frame 23 was asked for, but the video ends after {frames} of 24 frames; .* cut short"):
+        read_clip(cut, [0, 23])
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.avi", "v.mkv"])
+def test_an_index_beyond_the_end_names_both_numbers(tmp_path, name):
+    path = write_video(tmp_path / name, moving_square(10), codec="mpeg4" if name.endswith("avi") else "libx264")
+    with pytest.raises(UserError, match=rf"{name}: frame 12 was asked for, but the video ends after 10 frames; ask for less"):
+        read_clip(path, [4, 12])
+    with pytest.raises(UserError, match=f"{name}: frame indices must be"):
+        read_clip(path, [-1])
+    with pytest.raises(UserError, match=f"{name}: frame indices must be"):
+        read_clip(path, [])
+
+
+def test_corrupt_packets_in_the_middle_cost_their_frames_only(tmp_path):
+    path = write_video(tmp_path / "v.mp4", moving_square(48), g=6, bf=2)
+    data = bytearray(Path(path).read_bytes())
+    start = len(data) // 2
+    data[start : start + 600] = np.random.default_rng(0).integers(0, 256, 600, np.uint8).tobytes()
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(data)
+    assert_same(read_clip(broken, [0, 5]), read_clip(path, [0, 5]))
+    assert_same(read_clip(broken, [47]), read_clip(path, [47]))
+    with pytest.raises(UserError, match=r"broken.mp4: frame \d+ does not decode, though later ones do"):
+        read_clip(broken, range(48))
+
+
+def test_files_are_closed_whatever_happens(tmp_path):
+    good, cut = write_video(tmp_path / "v.mp4", moving_square(8)), truncated(tmp_path, 0.7)[1]
+    (tmp_path / "noise.mp4").write_bytes(os.urandom(2000))
+    count = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        read_clip(good, [2])
+        for bad in (cut, tmp_path / "noise.mp4", tmp_path):
+            with pytest.raises(UserError):
+                read_clip(bad, [23])
+    assert len(os.listdir("/proc/self/fd")) == count
+
+
+def test_probing_needs_no_torch():
+    code = "import sys, mgm.video; assert 'torch' not in sys.modules; mgm.video.training_loader; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+
+from mgm.video import inspect_video, probe_video
+
+from .videos import moving_square, write_video
+
+
+def test_it_counts_pictures_and_measures_vectors(tmp_path):
+    path = write_video(tmp_path / "v.mp4", moving_square(20, 128, 144, side=32), bf=2, refs=1, b_adapt=0, b_pyramid="none")
+    found = inspect_video(path)
+    assert found.info == probe_video(path)
+    assert sum(found.pictures.values()) == 20
+    assert found.pictures["I"] == 1
+    assert found.informed == 19 / 20
+    assert 16 / 288 <= found.coverage <= 64 / 288  # the square covers 16 cells of 288, its blocks up to four times as many
+    assert found.concentration > 0.9
+    assert found.speed == pytest.approx(4, abs=1)
+    text = found.describe()
+    for part in (path, "h264, 144 x 128, 20 frames, 25 a second, 0.8 s", "1 I", "on 95% of frames"):
+        assert part in text
+
+
+def test_a_pan_is_not_concentrated(tmp_path):
+    rng = np.random.default_rng(0)
+    wide = rng.integers(0, 256, (16, 40, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    path = write_video(tmp_path / "pan.mp4", np.stack([wide[:, 4 * t : 4 * t + 128] for t in range(12)]), bf=0)
+    found = inspect_video(path)
+    assert found.coverage > 0.8
+    assert found.concentration < 0.2
+
+
+def test_it_says_when_there_are_no_vectors(tmp_path):
+    text = inspect_video(write_video(tmp_path / "v.webm", moving_square(6), codec="libvpx-vp9")).describe()
+    assert "vectors   none: FFmpeg exports none for vp9; transcode to H.264" in text

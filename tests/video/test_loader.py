@@ -1,0 +1,172 @@
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from mgm.errors import UserError
+from mgm.rng import clip_seed, generator
+from mgm.spec import Clips, Views
+from mgm.video import NoVectors, loader, read_clip, slot_magnitude
+from mgm.video.sample import stride, view_indices
+from mgm.video.transform import apply, multiscale, view_box
+
+from .videos import moving_square, write_video
+
+CLIPS = Clips(frames=4, size=48, stride=3, flip=True)
+
+
+@dataclass(frozen=True)
+class Row:
+    path: str
+    frames: int
+    label: int
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    shapes = [(20, 64, 64), (24, 72, 96), (5, 64, 80), (1, 64, 64), (24, 96, 64)]  # the third and fourth are shorter than the span
+    return [
+        Row(write_video(folder / f"{i}.mp4", moving_square(*shape, seed=i), bf=2, g=8), shape[0], i % 3) for i, shape in enumerate(shapes)
+    ]
+
+
+@pytest.fixture
+def broken(tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video" * 100)
+    return Row(str(tmp_path / "broken.mp4"), 20, 1)
+
+
+def first_batches(videos, count=6, **options):
+    options = {"tubelet": 2, "seed": 7, "batch": 3, **options}
+    return list(islice(loader.training_loader(videos, CLIPS, **options), count))
+
+
+def assert_same(ones, twos):
+    assert len(ones) == len(twos)
+    for one, two in zip(ones, twos):
+        for name, value in one._asdict().items():
+            if isinstance(value, torch.Tensor):
+                torch.testing.assert_close(value, getattr(two, name), rtol=0, atol=0, msg=name)
+            else:
+                assert value == getattr(two, name), name
+
+
+def test_a_clip_is_a_function_of_run_seed_epoch_and_sample(videos):
+    """Each clip of twelve epochs, made again step by step."""
+    batches = first_batches(videos, count=20)
+    place = 0
+    for batch in batches:
+        for b in range(3):
+            epoch, nth = divmod(place, len(videos))
+            sample = int(generator(clip_seed(7, epoch, -1), "order").permutation(len(videos))[nth])
+            seed = clip_seed(7, epoch, sample)
+            clip = read_clip(videos[sample].path, stride(videos[sample].frames, 4, 3, generator(seed, "sample")))
+            rng = generator(seed, "crop")
+            box = multiscale(clip.height, clip.width, 48, rng)
+            clip = apply(clip, box, 48, rng.random() < 0.5)
+            np.testing.assert_array_equal(batch.frames_BTHWC[b].numpy(), clip.frames_THWC)
+            magnitude = slot_magnitude(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, 2)
+            np.testing.assert_array_equal(batch.motion_BSHW[b].numpy(), magnitude)
+            assert (batch.seed_B[b], batch.sample_B[b], batch.label_B[b], batch.weight_B[b]) == (seed, sample, videos[sample].label, 1)
+            place += 1
+    assert torch.isfinite(batches[0].motion_BSHW).all()
+    assert any(batch.motion_BSHW.any() for batch in batches)
+    assert [t.dtype for t in batches[0][:6]] == [torch.uint8, torch.float32, torch.int64, torch.int64, torch.int64, torch.float32]
+
+
+def test_every_epoch_visits_every_video_once_in_another_order(videos):
+    samples = torch.cat([batch.sample_B for batch in first_batches(videos, count=10)]).reshape(-1, 5)
+    assert (samples.sort(1).values == torch.arange(5)).all()
+    assert len({tuple(row.tolist()) for row in samples}) > 1
+
+
+@pytest.mark.parametrize("options", [{"workers": 2}, {"cache_mb": 100}, {"cache_mb": 0.5}, {"workers": 1, "cache_mb": 0.5}])
+def test_workers_and_cache_change_nothing(videos, broken, options):
+    rows = [*videos, broken]
+    assert_same(first_batches(rows), first_batches(rows, **options))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resuming_at_a_step_gives_the_same_batches(videos, workers):
+    assert_same(first_batches(videos, count=7)[3:], first_batches(videos, count=4, first_step=3, workers=workers))
+
+
+def test_batch_mates_do_not_matter(videos):
+    def by_clip(batches):
+        clips = {}
+        for batch in batches:
+            for b, seed in enumerate(batch.seed_B.tolist()):
+                clips[seed] = batch.frames_BTHWC[b], batch.motion_BSHW[b]
+        return clips
+
+    threes, fives = by_clip(first_batches(videos, count=5)), by_clip(first_batches(videos, count=3, batch=5))
+    assert threes.keys() == fives.keys()
+    for seed, tensors in threes.items():
+        assert all(torch.equal(one, two) for one, two in zip(tensors, fives[seed]))
+
+
+def test_an_unreadable_training_video_keeps_its_place_with_weight_0(videos, broken):
+    rows = [videos[0], broken, videos[1]]
+    for batch in first_batches(rows, count=4):
+        is_broken = batch.sample_B == 1
+        assert is_broken.sum() == 1
+        assert torch.equal(batch.weight_B, (~is_broken).float())
+        assert batch.failed == (broken.path,)
+        assert not batch.frames_BTHWC[is_broken].any()
+        assert not batch.motion_BSHW[is_broken].any()
+        assert batch.frames_BTHWC[~is_broken].flatten(1).any(1).all()
+
+
+def test_a_video_with_fewer_frames_than_indexed_fails_only_where_they_are_wanted(videos):
+    longer = Row(videos[0].path, 24, 0)  # 20 in truth
+    for cache_mb in (0, 100):
+        weights = torch.cat([batch.weight_B for batch in first_batches([longer], count=20, cache_mb=cache_mb)])
+        assert 0 < weights.mean() < 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_codec_without_vectors_stops_a_guided_run_in_one_line_and_no_other(tmp_path, videos, workers):
+    row = Row(write_video(tmp_path / "v.webm", moving_square(12), codec="libvpx-vp9"), 12, 0)
+    with pytest.raises(NoVectors, match=r"v.webm: its codec vp9") as error:
+        first_batches([*videos, row], workers=workers)
+    assert "\n" not in str(error.value)
+    for batch in first_batches([*videos, row], workers=workers, motion=False):
+        assert batch.motion_BSHW is None
+        assert not batch.failed
+
+
+def test_no_videos_is_an_error():
+    with pytest.raises(UserError, match="no videos to train on"):
+        first_batches([])
+
+
+@pytest.mark.parametrize("sampling", ["stride", "segments"])
+@pytest.mark.parametrize("batch", [1, 13])
+def test_test_views_come_whole_and_in_order(videos, sampling, batch):
+    clips = Clips(frames=4, size=48, stride=3, sampling=sampling)
+    batches = list(loader.test_loader(videos, clips, 2, Views(temporal=2, spatial=3), batch, motion=True))
+    assert [len(b.sample_B) for b in batches] == ([6] * 5 if batch == 1 else [12, 12, 6])
+    frames_NTHWC, motion_NSHW, sample_N = (torch.cat([getattr(b, name) for b in batches]) for name in ("frames_BTHWC", "motion_BSHW", "sample_B"))
+    n = 0
+    for sample, video in enumerate(videos):
+        for temporal in range(2):
+            clip = read_clip(video.path, view_indices(clips, video.frames, temporal, 2))
+            for spatial in range(3):
+                view = apply(clip, view_box(clip.height, clip.width, spatial, 3), 48, False)
+                assert sample_N[n] == sample
+                np.testing.assert_array_equal(frames_NTHWC[n].numpy(), view.frames_THWC)
+                magnitude = slot_magnitude(view.motion_THW2, view.distance_THW, view.has_motion_T, 2)
+                np.testing.assert_array_equal(motion_NSHW[n].numpy(), magnitude)
+                n += 1
+    with_workers = list(loader.test_loader(videos, clips, 2, Views(temporal=2, spatial=3), batch, workers=2, motion=True))
+    assert_same(batches, with_workers)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_test_video_stops_the_test_in_one_line(videos, broken, workers):
+    with pytest.raises(UserError, match=r"broken.mp4: cannot be read") as error:
+        list(loader.test_loader([*videos, broken], CLIPS, 2, Views(temporal=1, spatial=1), 4, workers=workers))
+    assert "\n" not in str(error.value)

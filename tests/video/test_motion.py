@@ -1,0 +1,160 @@
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgm.video import inspect_video, read_clip, slot_magnitude
+from mgm.video.motion import cells, paint, reference_distance, turn
+
+from .videos import SHARED, moving_square, real_clips, write_video
+
+REAL = ["other/bikes.mp4", "other/flipping_a_pancake.mkv", "other/ucf11_v_biking_01_01.mpg", "other/video1.avi", "ut_interaction/set1/0_1_4.avi"]
+
+
+def slow_paint(vectors, height, width):
+    """Each cell looks for the block that covers it, in the past references first."""
+    motion_HW2 = np.zeros((-(-height // 8), -(-width // 8), 2), np.float32)
+    future_HW = np.zeros(motion_HW2.shape[:2], bool)
+    seen = {}
+    for is_future in (True, False):
+        for v in vectors:
+            if (v["source"] > 0) != is_future:
+                continue
+            left, top = v["dst_x"] - v["w"] / 2, v["dst_y"] - v["h"] / 2
+            for x in np.arange(left, left + v["w"], 8):
+                for y in np.arange(top, top + v["h"], 8):
+                    seen[int(y // 8), int(x // 8)] = v, is_future
+    for (row, column), (v, is_future) in seen.items():
+        if 0 <= row < motion_HW2.shape[0] and 0 <= column < motion_HW2.shape[1]:
+            sign = 1 if is_future else -1
+            motion_HW2[row, column] = [sign * int(v["motion_x"]) / int(v["motion_scale"]), sign * int(v["motion_y"]) / int(v["motion_scale"])]
+            future_HW[row, column] = is_future
+    return motion_HW2, future_HW
+
+
+@real_clips
+@pytest.mark.parametrize("name", REAL)
+def test_vectors_of_real_clips_are_those_pyav_exports(name):
+    path = SHARED / name
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        stream.codec_context.flags2 |= 1 << 28
+        frames = [frame for frame, _ in zip(container.decode(stream), range(14))]
+        exported = [frame.side_data.get("MOTION_VECTORS") for frame in frames]
+        kinds = [frame.pict_type for frame in frames]
+        assert any(data is not None for data in exported)
+        clip, again = read_clip(path, range(14)), read_clip(path, range(14))
+        for array, same in zip(vars(clip).values(), vars(again).values()):
+            np.testing.assert_array_equal(array, same)
+        for t, (data, kind) in enumerate(zip(exported, kinds)):
+            silent = data is None or (name.endswith(".avi") and kind == av.video.frame.PictureType.B)
+            assert clip.has_motion_T[t] == (not silent)
+            if data is None:
+                assert not clip.motion_THW2[t].any()
+                continue
+            vectors = data.to_ndarray()
+            if silent:  # MPEG-4 B-frames: were FFmpeg to export true ones one day, they should be used
+                assert not vectors["motion_x"].any()
+                assert not vectors["motion_y"].any()
+            motion_HW2, _ = slow_paint(vectors, frames[t].height, frames[t].width)
+            np.testing.assert_array_equal(clip.motion_THW2[t], motion_HW2)
+
+
+VECTOR = np.dtype(
+    [(name, np.int32) for name in ("source", "w", "h", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")],
+)
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 2**32 - 1))
+def test_paint_matches_the_slow_version_and_clips_at_the_edges(height, width, seed):
+    rng = np.random.default_rng(seed)
+    vectors = []
+    for source in (-1, 1):
+        for top in range(0, height + 16, 16):
+            for left in range(0, width + 16, 16):
+                w, h = rng.choice([8, 16], 2)
+                blocks = [(left + x, top + y) for x in range(0, 16, w) for y in range(0, 16, h) if rng.random() < 0.7]
+                vectors += [(source, w, h, x + w // 2, y + h // 2, *rng.integers(-40, 40, 2), rng.choice([1, 2, 4])) for x, y in blocks]
+    vectors = np.array(vectors, VECTOR)
+    rng.shuffle(vectors)
+    for fast, slow in zip(paint(vectors, height, width), slow_paint(vectors, height, width)):
+        np.testing.assert_array_equal(fast, slow)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 3))
+def test_turned_cells_match_turned_pixels(height, width, turns):
+    rng = np.random.default_rng(0)
+    motion_HW2 = rng.integers(-9, 9, (cells(height), cells(width), 2)).astype(np.float32)
+    future_HW = rng.random(motion_HW2.shape[:2]) < 0.5
+    fast, fast_future = turn(motion_HW2, future_HW, height, width, turns)
+
+    pixels = np.rot90(motion_HW2.repeat(8, 0).repeat(8, 1)[:height, :width], turns)
+    future = np.rot90(future_HW.repeat(8, 0).repeat(8, 1)[:height, :width], turns)
+    h, w = pixels.shape[:2]
+    for row in range(cells(h)):
+        for column in range(cells(w)):
+            y, x = min(8 * row + 4, h - 1), min(8 * column + 4, w - 1)
+            dx, dy = pixels[y, x]
+            for _ in range(turns):  # a quarter turn counter-clockwise takes right to up
+                dx, dy = dy, -dx
+            assert tuple(fast[row, column]) == (dx, dy)
+            assert fast_future[row, column] == future[y, x]
+
+
+@given(st.text("IPB", min_size=1, max_size=20))
+def test_reference_distance_matches_the_slow_version(kinds):
+    references = [i for i, kind in enumerate(kinds) if kind in "IP"]
+    past, future = reference_distance(np.arange(len(kinds)), np.array(references, int))
+    for t in range(len(kinds)):
+        before = [r for r in references if r < t]
+        after = [r for r in references if r > t]
+        assert past[t] == (t - before[-1] if before else 1)
+        assert future[t] == (after[0] - t if after else 1)
+
+
+def test_slot_magnitude_divides_by_distance_and_skips_uninformed_frames():
+    rng = np.random.default_rng(0)
+    motion, distance = rng.normal(size=(6, 2, 3, 2)).astype(np.float32), rng.integers(1, 4, (6, 2, 3)).astype(np.float32)
+    has_motion = np.array([False, True, True, True, False, False])
+    slow = np.zeros((3, 2, 3))
+    for t in range(6):
+        if has_motion[t]:
+            slow[t // 2] += (motion[t, ..., 0] ** 2 + motion[t, ..., 1] ** 2) ** 0.5 / distance[t]
+    fast = slot_magnitude(motion, distance, has_motion, 2)
+    assert fast.dtype == np.float32
+    np.testing.assert_allclose(fast, slow, rtol=1e-6)
+    assert not fast[2].any()
+
+
+@pytest.mark.parametrize("step", [(4, 0), (-4, 0), (0, 2)])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("h264.mp4", {"bf": 2, "b_adapt": 0, "refs": 1, "b_pyramid": "none"}),
+        ("mpeg1.mpg", {"codec": "mpeg1video", "b_frames": 2}),
+        ("mpeg4.avi", {"codec": "mpeg4", "b_frames": 2}),
+    ],
+)
+def test_a_known_motion_is_found_whatever_the_reference(tmp_path, name, options, step):
+    frames_THWC = moving_square(20, 128, 144, (abs(step[0]), step[1]), side=48)
+    if step[0] < 0:
+        frames_THWC = frames_THWC[::-1]
+    path = write_video(tmp_path / name, frames_THWC, gop=30, **options)
+    clip = read_clip(path, range(20))
+    assert {"I", "P", "B"} == set(inspect_video(path).pictures)
+    velocity_THW2 = clip.motion_THW2 / clip.distance_THW[..., None]
+    moving = [velocity_THW2[t][velocity_THW2[t].any(-1)] for t in np.flatnonzero(clip.has_motion_T)]
+    found = np.array([np.median(vectors, 0) for vectors in moving[1:-1]])
+    assert len(found) >= 3
+    assert np.abs(found - step).max() <= 1, found
+
+
+def test_mpeg4_b_frames_carry_no_information_and_still_p_frames_do(tmp_path):
+    moving = read_clip(write_video(tmp_path / "b.avi", moving_square(13), codec="mpeg4", b_frames=2), range(13))
+    assert 3 <= moving.has_motion_T.sum() < 6
+    assert not moving.motion_THW2[~moving.has_motion_T].any()
+    still = read_clip(write_video(tmp_path / "p.avi", moving_square(6, step=(0, 0)), codec="mpeg4", b_frames=0), range(6))
+    assert still.has_motion_T.tolist() == [False] + [True] * 5
+    assert not still.motion_THW2.any()

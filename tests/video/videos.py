@@ -1,0 +1,68 @@
+"""Small videos made for the tests: a textured square that moves over a textured background, in any codec PyAV's wheels can write."""
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "clips"
+real_clips = pytest.mark.skipif(not SHARED.exists(), reason="real clips are not here")
+
+
+def moving_square(frames=24, height=64, width=64, step=(4, 0), side=24, seed=0) -> np.ndarray:
+    """(T, H, W, 3) uint8: a bright square that moves `step` (x, y) pixels a frame over a dim still background."""
+    rng = np.random.default_rng(seed)
+
+    def texture(h, w, low, high):
+        coarse = rng.uniform(low, high, (-(-h // 4), -(-w // 4), 3))
+        return coarse.repeat(4, 0).repeat(4, 1)[:h, :w].astype(np.uint8)
+
+    background, square = texture(height, width, 20, 90), texture(side, side, 130, 250)
+    frames_THWC = np.repeat(background[None], frames, 0)
+    for t in range(frames):
+        left = (8 + step[0] * t) % (width - side + 1)
+        top = ((height - side) // 2 + step[1] * t) % (height - side + 1)
+        frames_THWC[t, top : top + side, left : left + side] = square
+    return frames_THWC
+
+
+def write_video(path, frames_THWC, codec="libx264", pix_fmt="yuv420p", times=None, rate=25, b_frames=None, gop=None, **options) -> str:
+    """Encode frames; `times` are presentation times in 1 / 1000 s for a variable frame rate."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = frames_THWC.shape[1:3]
+        stream.pix_fmt = pix_fmt
+        stream.options = {key.replace("_", "-"): str(value) for key, value in options.items()}
+        stream.codec_context.thread_count = 1
+        if b_frames is not None:
+            stream.codec_context.max_b_frames = b_frames
+        if gop is not None:
+            stream.codec_context.gop_size = gop
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for t, image in enumerate(frames_THWC):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = int(times[t]), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return str(path)
+
+
+def rotate_metadata(path, clockwise: int, height: int, width: int) -> str:
+    """Overwrite an MP4's track matrix, so that a player turns it by `clockwise` degrees."""
+    a, b, c, d, x, y = {
+        90: (0, 1, -1, 0, height, 0),
+        180: (-1, 0, 0, -1, width, height),
+        270: (0, -1, 1, 0, 0, width),
+    }[clockwise]
+    data = bytearray(Path(path).read_bytes())
+    at = data.index(b"tkhd") + 4 + 40  # version 0: the matrix follows 40 bytes of other fields
+    fixed = [value << 16 for value in (a, b, 0, c, d, 0, x, y)]
+    fixed[2] = fixed[5] = 0
+    data[at : at + 36] = struct.pack(">9i", *fixed, 1 << 30)
+    Path(path).write_bytes(data)
+    return str(path)
