@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-GENERATOR_VERSION = 1  # raise it whenever `mgm.datasets.synthetic` draws other pixels for the same parameters
+GENERATOR_VERSION = 2  # raise it whenever `mgm.datasets.synthetic` draws other pixels for the same parameters
 
 CLASSES = (
     "moving things left",

@@ -7,8 +7,9 @@ where sprites are is distributed alike at every time, and every frame of a class
 only motion tells them. (With sprites that start where they stay visible, the first frame gave the class away: a small
 network that saw nothing else was right in 62 of 100 videos.) Labels are directional, so such videos are never flipped.
 
-A video is a function of (seed, split, index) alone. From the bank of textures on, all drawing is integer arithmetic, so
-every machine hands the same pixels to the encoder; the bytes of the files may differ between versions of x264.
+A video is a function of (seed, split, index) alone. Places are rounded to 1/256 pixel, and from there on all drawing is
+integer arithmetic, so every machine hands the same pixels to the encoder; the bytes of the files may differ between
+versions of x264.
 
     OUT/params.json                                    what was asked for; written first
     OUT/videos/<id>.mp4                                ids count from 100000 (train) and 200000 (test)
@@ -136,7 +137,7 @@ def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArra
         centres_TK2 = size / 2 + size * 8 ** (depths_TK[..., None] - 1) * directions_K2
         diameters_TK = scene.diameters * 8 ** (depths_TK - 0.6)
     else:
-        path_T = 1 - np.abs(1 - 2 * time_T) if motion.back else time_T
+        path_T = 0.5 - np.abs(0.5 - time_T) if motion.back else time_T
         period = size + _LARGEST * size  # so that a sprite jumps unseen
         moved_TK2 = scene.places * period + scene.travel * path_T[:, None, None] * np.array(motion.towards)
         centres_TK2 = moved_TK2 % period - _LARGEST * size / 2

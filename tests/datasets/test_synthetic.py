@@ -104,7 +104,7 @@ def test_every_machine_draws_these_pixels():
     digest = hashlib.sha256()
     for number in range(12):
         digest.update(draw(Synthetic(), scene(Synthetic(), "train", number)))
-    assert (Synthetic().digest, digest.hexdigest()[:16]) == ("PIN", "PIN")
+    assert (Synthetic().digest, digest.hexdigest()[:16]) == ("d19df0c15448", "6ebce6068b673982")
 
 
 def test_a_video_is_a_function_of_seed_split_and_index():
@@ -153,7 +153,7 @@ def test_things_move_as_their_class_says():
         half = len(steps) // 2
         forth, back = np.median(steps[: half - 1], axis=(0, 1)), np.median(steps[half + 1 :], axis=(0, 1))
         speed = np.hypot(*forth)
-        assert 1.3 < speed < (3.6 if motion.back else 1.9)
+        assert 1.3 < speed < 1.9
         np.testing.assert_allclose(forth / speed, motion.towards, atol=0.02)
         np.testing.assert_allclose(back / speed, np.array(motion.towards) * (-1 if motion.back else 1), atol=0.02)
 
