@@ -299,7 +299,7 @@ def _fields(run: Found, log: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
         measured = [
             f"{speed:.0f} clips/s" if speed is not None else "",
             f"{memory:.0f} MB" if memory is not None else "",
-            f"{coverage:.1%} of the patches hidden" if coverage is not None else "",
+            f"mask coverage {100 * coverage:.1f} %" if coverage is not None else "",
         ]
         fields.append(("on average", ", ".join(filter(None, measured)) or "not logged"))
     if run.result:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from mgm.report.statistics import Estimate
 
 WIDTH, HEIGHT = 148, 24  # of an interval's drawing, in CSS pixels
-PANEL = (220, 104)  # of a panel of curves
+PANEL = (184, 92)  # of a panel of curves
 POINTS = 100  # a curve's points at most: each the mean of its share of the steps
 
 

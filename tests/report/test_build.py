@@ -1,0 +1,166 @@
+"""The report reads what exists and shows it; it works offline and with nothing there at all."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from fake_results import finish, finish_all, registry, write_log
+
+from mgm.errors import UserError
+from mgm.experiments.registry import Registry
+from mgm.report.build import build_report
+from mgm.report.result import file_digest, read_result, write_result
+
+VOID = {"meta", "link", "img", "br", "input", "hr", "line", "path", "circle", "polyline"}
+
+
+class Page(HTMLParser):
+    """Ids, links and sources of a page, checked for balance on the way."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.sources, self.open = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.links += [attrs["href"]] if tag == "a" else []
+        self.sources += [attrs[name] for name in ("src", "data", "srcset") if name in attrs]
+        if tag == "link":
+            self.sources.append(attrs["href"])
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def places(tmp_path):
+    return tmp_path / "results/smoke", tmp_path / "reports/smoke"
+
+
+def draw_arrays(results, known: Registry):
+    """What the visualise job keeps, three slots of a clip; the content does not matter here."""
+    spec = known.figures["5"][0]
+    folder = finish(results, spec)
+    rng = np.random.default_rng(0)
+    np.savez(
+        folder / "arrays.npz",
+        frames_SHWC=rng.integers(0, 255, (3, 48, 48, 3), dtype=np.uint8),
+        index_S=np.arange(0, 6, 2),
+        motion_SHW2=rng.normal(size=(3, 6, 6, 2)).astype(np.float32),
+        magnitude_SHW=rng.random((3, 6, 6)).astype(np.float32),
+        has_motion_S=np.array([False, True, True]),
+        names_N=np.array(["block", "mgm"]),
+        ratio_N=np.array([0.75, 0.75]),
+        masked_NSHW=rng.random((2, 3, 6, 6)) < 0.75,
+        boxes_NS4=np.full((2, 3, 4), 2.0, np.float32),
+    )
+    result = read_result(folder)
+    write_result(folder, {**result, "files": {"arrays.npz": file_digest(folder / "arrays.npz")}})
+
+
+def test_with_nothing_there_the_page_says_so(places):
+    known = registry()
+    path = build_report(known, *places)
+    text = path.read_text()
+    Page(text)
+    assert path == places[1] / "index.html"
+    assert f"0 of {len(known.specs)} finished" in text
+    assert known.figures["5"][0].run_id in text
+    assert text.count('<em class="is-not run">not run</em>') == 14 + 61  # a cell each, and a run each
+    assert not places[0].exists()
+
+
+def test_a_full_page_is_self_contained_and_its_links_lead_somewhere(places):
+    known = registry()
+    finish_all(places[0], known)
+    draw_arrays(places[0], known)
+    text = build_report(known, *places).read_text()
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert set(known.specs) <= set(page.ids)
+    assert all(source.startswith("data:") for source in page.sources)
+    assert [source[:18] for source in page.sources if len(source) > 10] == ["data:image/svg+xml"]
+    for link in page.links:
+        if link.startswith("#"):
+            assert link[1:] in page.ids, link
+        elif "DEVIATIONS" not in link:
+            assert (places[1] / link).exists(), link
+    assert not re.search(r"https?://(?!www\.w3\.org)", text)
+    assert known.scale.promise.split(": ", 1)[1].strip()[1:] in text
+    assert f"{len(known.specs)} of {len(known.specs)} finished" in text
+    for cell in known.tables["4e"].cells:
+        for run in cell.runs:
+            assert f'href="#{run.run_id}"' in text
+    assert text == build_report(known, *places).read_text()  # the same results give the same page
+    assert {path.name for path in (places[1] / "figures").iterdir()} == {f"figure5.{ending}" for ending in ("svg", "pdf", "png", "npz")}
+
+
+def test_what_is_missing_is_named_with_its_reason(places):
+    known = registry()
+    finish_all(places[0], known, steps=3)
+    failed, altered, running = [run_id for run_id, spec in known.specs.items() if spec.verb == "finetune"][3:6]
+    for run_id in (failed, running):
+        for path in (places[0] / run_id).iterdir():
+            path.unlink()
+    (places[0] / failed / "error.txt").write_text("the loss is <nan> at step 7")
+    (places[0] / altered / "result.json").write_text("{}")
+    write_log(places[0] / running, 2, 3)
+    text = build_report(known, *places).read_text()
+    overview = text[text.index("What is missing") : text.index('id="table-4e"')]
+    for run_id, words in (
+        (failed, "the loss is &lt;nan&gt; at step 7"),
+        (altered, "changed since it was written"),
+        (running, "step 2 of 3"),
+    ):
+        assert re.search(rf"{run_id}</code></a> · [^<]*{words}", overview), run_id
+    assert str(places[0].parent) not in text  # no machine's paths
+
+
+def test_a_figure_whose_run_is_gone_is_removed(places):
+    known = registry(seeds=(0,))
+    draw_arrays(places[0], known)
+    build_report(known, *places)
+    assert (places[1] / "figures/figure5.svg").exists()
+    (places[0] / known.figures["5"][0].run_id / "result.json").unlink()
+    assert "data:image" not in build_report(known, *places).read_text()
+    assert list((places[1] / "figures").iterdir()) == []
+
+
+def test_only_one_table_or_figure(places):
+    known = registry(seeds=(0,))
+    assert build_report(known, *places, only="table4e") == places[1] / "tables/table4e.csv"
+    assert not (places[1] / "index.html").exists()
+    with pytest.raises(UserError, match=f"figure 5: not run; run {known.figures['5'][0].run_id} first"):
+        build_report(known, *places, only="figure5")
+    draw_arrays(places[0], known)
+    assert build_report(known, *places, only="figure5").exists()
+    with pytest.raises(UserError, match="table9: no such table or figure; choose one of table4e, figure5"):
+        build_report(known, *places, only="table9")
+
+
+def test_a_user_s_own_videos_have_no_quoted_numbers(places):
+    scale = registry().scale
+    own = {"folder": next(iter(scale.datasets.values()))}
+    known = Registry(scale.model_copy(update={"datasets": own}))
+    finish_all(places[0], known, steps=3)
+    text = build_report(known, *places).read_text()
+    assert "own videos, top-1 accuracy" in text
+    lines = (places[1] / "tables/table4e.csv").read_text().splitlines()
+    assert all(line.split(",")[2] == "" for line in lines[1:] if '"' not in line)
+
+
+def test_neither_torch_nor_pandas_nor_mlflow_is_imported():
+    heavy = ("torch", "av", "pandas", "mlflow", "matplotlib", "scipy")
+    code = f"import sys, mgm.report.build; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
