@@ -63,7 +63,8 @@ def masks_on_a_clip(path: Path, frames: int, clips: Clips, tubelet: int, grid: G
     """
     index_T = view_indices(clips, frames, view=0, views=1)
     clip = read_clip(path, index_T)
-    clip = apply(clip, view_box(*clip.frames_THWC.shape[1:3], 0, 1), clips.size, flip=False)
+    height, width = clip.frames_THWC.shape[1:3]
+    clip = apply(clip, view_box(height, width, 0, 1), clips.size, flip=False)
     magnitude_SHW = slot_magnitude(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, tubelet)
     speed_THW2 = clip.motion_THW2 / clip.distance_THW[..., None] * clip.has_motion_T[:, None, None, None]
 

@@ -28,7 +28,7 @@ def _follow(clips: Clips) -> tuple[Tensor, Tensor]:
     order_BN = clips.bits(random.TIES, rows * columns)  # a random order of the cells, for ties
     motion_BSN = clips.motion_BSHW.flatten(2)
     largest_BS1 = motion_BSN.amax(2, keepdim=True)
-    behind_BSN = torch.where(motion_BSN == largest_BS1, 0.0, torch.inf)
+    smaller_BSN = motion_BSN < largest_BS1
 
     x_B, y_B = first_centre(clips)
     centres = [torch.stack([x_B, y_B])]
@@ -36,8 +36,8 @@ def _follow(clips: Clips) -> tuple[Tensor, Tensor]:
     for slot in range(1, slots):
         moves_B = largest_BS1[:, slot, 0] > 0
         distance_BN = (cell_x_N - x_B[:, None]).square() + (cell_y_N - y_B[:, None]).square()
-        distance_BN = torch.where(guided_B[:, None], distance_BN, 0.0) + behind_BSN[:, slot]
-        cell_B = ranked(distance_BN, order_BN).argmin(1)
+        tied_BN = (distance_BN * guided_B[:, None]).masked_fill_(smaller_BSN[:, slot], torch.inf)
+        cell_B = ranked(tied_BN, order_BN).argmin(1)
         x_B = torch.where(moves_B, cell_x_N[cell_B], x_B)
         y_B = torch.where(moves_B, cell_y_N[cell_B], y_B)
         guided_B = guided_B | moves_B
