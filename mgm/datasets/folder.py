@@ -134,16 +134,14 @@ def _list_csv(path: Path) -> tuple[Path, list[_Listed]]:
     for number, line in enumerate(lines[1:], start=2):
         if not any(line):
             continue
-        row = dict(zip(header, line))
-        file_path = os.path.normpath(path.parent / row["path"])
         if len(line) != len(header):
-            raise UserError(
-                f"{path}: line {number} has {len(line)} values for {len(header)} columns; correct it (quote values with commas)"
-            )
+            raise UserError(f"{path}: line {number} has {len(line)} values for {len(header)} columns; quote those with commas")
+        row = dict(zip(header, line))
         if empty := [column for column, value in row.items() if not value]:
             raise UserError(f"{path}: line {number} has an empty {empty[0]}; fill it in, or remove the column or the line")
         if row.get("split", "train") not in SPLITS:
             raise UserError(f"{path}: line {number} has split {row['split']!r}; write train or test")
+        file_path = os.path.normpath(path.parent / row["path"])
         if file_path in rows:
             raise UserError(f"{path}: line {number} names {row['path']} a second time; remove one of the lines")
         rows[file_path] = row
@@ -166,8 +164,12 @@ def _fingerprint(root: Path, listed: list[_Listed], unlabelled: list[tuple[str, 
     """Changes when a file, its label or an option does; costs a stat a file."""
     facts: list[object] = [_VERSION, str(root), seed, unlabelled]
     for video in listed:
-        stat = os.stat(os.path.join(root, video.name))
-        facts.append((video.name, video.label, video.split, video.group, stat.st_size, stat.st_mtime_ns))
+        try:
+            stat = os.stat(os.path.join(root, video.name))
+        except FileNotFoundError:  # a link that leads nowhere; opening it will say so
+            facts.append(video.name)
+        else:
+            facts.append((video.name, video.label, video.split, video.group, stat.st_size, stat.st_mtime_ns))
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

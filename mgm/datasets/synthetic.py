@@ -1,17 +1,8 @@
-"""The generator: an SSv2-like set of short H.264 videos whose class is how things move, and nothing else.
+"""The generator: an SSv2-like set of short H.264 videos of what `mgm.datasets.drawing` shows. Labels are directional: never flip them.
 
-Five bright sprites make the same motion before a darker, low-contrast background that pans slowly in a direction of its
-own; three or so are in view. What they look like, the background and the pan do not depend on the class. A translated
-sprite that has left on one side comes in again on the other, a zoomed one begins anew once it is out of the frame, so
-where sprites are is distributed alike at every time, and every frame of a class alike to those of the opposite class:
-only motion tells them. (With sprites that start where they stay visible, the first frame gave the class away: a small
-network that saw nothing else was right in 62 of 100 videos.) Labels are directional, so such videos are never flipped.
+Every machine hands the same pixels to the encoder; the bytes of the files may differ between versions of x264.
 
-A video is a function of (seed, split, index) alone. Places are rounded to 1/256 pixel, and from there on all drawing is
-integer arithmetic, so every machine hands the same pixels to the encoder; the bytes of the files may differ between
-versions of x264.
-
-    OUT/params.json                                    what was asked for; written first
+    OUT/generated.json                                 what was asked for; written first, and the sign that OUT/videos is ours
     OUT/videos/<id>.mp4                                ids count from 100000 (train) and 200000 (test)
     OUT/labels/{labels,train,validation}.json          as SSv2 publishes them; our test split is its validation split
     OUT/boxes.npz                                      id -> (frames, 5, 4) float32: top, left, bottom, right in pixels, within the frame
@@ -19,61 +10,24 @@ versions of x264.
 """
 
 import json
-import math
 import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
+from mgm.datasets.drawing import boxes, draw, scene
 from mgm.datasets.index import Index, Video, read_index, write_index
 from mgm.datasets.params import CLASSES, Synthetic
 from mgm.errors import UserError
 
-SPRITES = 5
 GOP = 12
-_SUB = 256  # positions and mixing weights are multiples of 1/256
-_LARGEST = 0.27  # a translated sprite's diameter, relative to the frame
-_TEXTURE = 32  # a sprite's texture is 32 x 32
 _FIRST_ID = {"train": 100_000, "test": 200_000}
-_SPLITS = tuple(_FIRST_ID)
-
-
-@dataclass(frozen=True)
-class Motion:
-    """`towards`: unit vector (dx, dy), y downwards. `back`: half way there and back again. `zoom`: 1 in, -1 out."""
-
-    towards: tuple[float, float] = (0.0, 0.0)
-    back: bool = False
-    zoom: int = 0
-
-
-_D = math.sqrt(0.5)
-_TOWARDS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-_D, -_D), (_D, -_D), (-_D, _D), (_D, _D))  # in the order of CLASSES
-MOTIONS = (*map(Motion, _TOWARDS), Motion(zoom=1), Motion(zoom=-1), Motion((0, -1), back=True), Motion((0, 1), back=True))
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What a video shows. Everything but `label` is drawn without knowing the label; arrays have a row a sprite."""
-
-    label: int
-    places: NDArray[np.float64]  # (x, y) at the start, in turns of the torus that the sprites move on
-    depths: NDArray[np.float64]  # at the start of a zoom, in turns: 0 far, 1 so near that the sprite is out of the frame
-    angles: NDArray[np.float64]  # seen from the middle of a zoom
-    diameters: NDArray[np.float64]  # pixels
-    looks: NDArray[np.int64]  # which sprites of the bank
-    travel: float  # of a translation over the whole video, in pixels
-    background: int  # which background of the bank
-    view: NDArray[np.float64]  # where in the background the frame is at the start, (x, y) in pixels
-    pan: NDArray[np.float64]  # its motion, in pixels a frame
 
 
 def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
@@ -84,16 +38,16 @@ def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
     """
     if index := _finished(params, out):
         return index
-    videos, mark = out / "videos", out / "params.json"
+    videos, mark = out / "videos", out / "generated.json"
     if videos.exists() and not mark.exists():
         raise UserError(f"{videos}: holds videos that `mgm prepare synthetic` did not draw; choose another --out")
     (out / "index.json").unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     mark.write_text(params.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(videos, ignore_errors=True)
+    if videos.exists():
+        shutil.rmtree(videos)
     videos.mkdir()
-    boxes = dict(_draw_all(params, videos, processes))
-    np.savez(out / "boxes.npz", allow_pickle=False, **boxes)
+    np.savez(out / "boxes.npz", allow_pickle=False, **dict(_draw_all(params, videos, processes)))
     _write_labels(params, out / "labels")
     index = _index(params, out)
     write_index(index, out)
@@ -104,130 +58,6 @@ def load_boxes(out: Path) -> dict[str, NDArray[np.float32]]:
     """Video id -> (frames, sprites, 4): top, left, bottom, right in pixels, clipped to the frame."""
     with np.load(out / "boxes.npz") as file:
         return dict(file)
-
-
-def scene(params: Synthetic, split: str, index: int) -> Scene:
-    """What video `index` of a split shows."""
-    rng = _rng(params.seed, 1 + _SPLITS.index(split), index)
-    size, order = params.size, np.arange(SPRITES)
-    lattice_K2 = np.stack([order, 2 * order], axis=1) / SPRITES  # five places spread evenly, so that some are in any crop
-    sprites, backgrounds = _bank(params)
-    pan_angle, margin = rng.uniform(0, 2 * math.pi), params.pan * params.frames
-    return Scene(
-        label=index % params.classes,
-        places=(rng.uniform(0, 1, 2) + lattice_K2 + rng.uniform(-0.1, 0.1, (SPRITES, 2))) % 1,
-        depths=(rng.uniform() + order / SPRITES + rng.uniform(-0.05, 0.05, SPRITES)) % 1,
-        angles=2 * math.pi * (rng.uniform() + rng.permutation(SPRITES) / SPRITES + rng.uniform(-0.08, 0.08, SPRITES)),
-        diameters=size * rng.uniform(0.19, _LARGEST, SPRITES),
-        looks=rng.permutation(len(sprites))[:SPRITES],
-        travel=size * rng.uniform(0.52, 0.62),
-        background=int(rng.integers(len(backgrounds))),
-        view=rng.uniform(margin, backgrounds.shape[1] - size - margin - 1, 2),
-        pan=params.pan * np.array([math.cos(pan_angle), math.sin(pan_angle)]),
-    )
-
-
-def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centres (frames, sprites, 2) as (x, y), and diameters (frames, sprites), in pixels; a sprite may be out of the frame."""
-    motion, size = MOTIONS[scene.label], params.size
-    time_T = np.linspace(0, 1, params.frames)
-    if motion.zoom:
-        depths_TK = (scene.depths + 1.25 * scene.travel / size * motion.zoom * time_T[:, None]) % 1
-        directions_K2 = np.array([[math.cos(angle), math.sin(angle)] for angle in scene.angles])
-        centres_TK2 = size / 2 + size * 8 ** (depths_TK[..., None] - 1) * directions_K2
-        diameters_TK = scene.diameters * 8 ** (depths_TK - 0.6)
-    else:
-        path_T = 0.5 - np.abs(0.5 - time_T) if motion.back else time_T
-        period = size + _LARGEST * size  # so that a sprite jumps unseen
-        moved_TK2 = scene.places * period + scene.travel * path_T[:, None, None] * np.array(motion.towards)
-        centres_TK2 = moved_TK2 % period - _LARGEST * size / 2
-        diameters_TK = np.broadcast_to(scene.diameters, centres_TK2.shape[:2])
-    return np.round(centres_TK2 * _SUB) / _SUB, np.round(diameters_TK * _SUB) / _SUB
-
-
-def draw(params: Synthetic, scene: Scene) -> NDArray[np.uint8]:
-    """The video's pixels, (frames, size, size, 3) RGB."""
-    sprites, backgrounds = _bank(params)
-    size = params.size
-    centres_TK2, diameters_TK = tracks(params, scene)
-    frames = np.empty((params.frames, size, size, 3), np.uint8)
-    for t, frame in enumerate(frames):
-        left, top = scene.view + t * scene.pan
-        canvas = _sample(backgrounds[scene.background], _grid(top, 1.0, size), _grid(left, 1.0, size))
-        for look, (x, y), diameter in zip(scene.looks, centres_TK2[t], diameters_TK[t], strict=True):
-            _paint(canvas, sprites[look], x, y, diameter)
-        frame[...] = canvas
-    return frames
-
-
-def _paint(canvas: NDArray[np.int32], sprite: NDArray[np.int32], x: float, y: float, diameter: float) -> None:
-    """Put a sprite (its fourth channel is opacity, 0 to 256) on the canvas, centred on (x, y)."""
-    size = len(canvas)
-    left, top = max(0, math.floor(x - diameter / 2)), max(0, math.floor(y - diameter / 2))
-    right, bottom = min(size, math.ceil(x + diameter / 2)), min(size, math.ceil(y + diameter / 2))
-    if left >= right or top >= bottom:
-        return
-    step = _TEXTURE / diameter  # texels a pixel
-    rows = _grid((top + 0.5 - y) * step + _TEXTURE / 2 - 0.5, step, bottom - top)
-    columns = _grid((left + 0.5 - x) * step + _TEXTURE / 2 - 0.5, step, right - left)
-    patch = _sample(sprite, rows, columns)
-    under = canvas[top:bottom, left:right]
-    under += ((patch[..., :3] - under) * patch[..., 3:]) >> 8
-
-
-def _grid(start: float, step: float, count: int) -> NDArray[np.int64]:
-    """`count` places from `start`, `step` apart, in units of 1/256: integers, so that machines agree."""
-    return round(start * _SUB) + np.arange(count) * round(step * _SUB)
-
-
-def _sample(image: NDArray[np.int32], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Bilinear interpolation at rows x columns (in 1/256), edges repeated."""
-    return _lines(_lines(image, rows).swapaxes(0, 1), columns).swapaxes(0, 1)
-
-
-def _lines(lines: NDArray[np.int32], places: NDArray[np.int64]) -> NDArray[np.int32]:
-    places = np.maximum(0, np.minimum(places, (len(lines) - 1) * _SUB - 1))
-    whole, part = places >> 8, (places & 255).astype(np.int32)[:, None, None]
-    above = lines[whole]
-    return above + ((lines[whole + 1] - above) * part + 128 >> 8)
-
-
-@lru_cache(maxsize=1)
-def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Sprites (16, 32, 32, 4) and backgrounds (8, side, side, 3) shared by a set's videos; drawing them anew costs most of the time."""
-    rng = _rng(params.seed, 0, 0)
-    side = params.size + 2 * (math.ceil(params.pan * params.frames) + 2) + 8
-    y, x = np.mgrid[:_TEXTURE, :_TEXTURE] * 2 - (_TEXTURE - 1)  # twice the distance from the middle
-    shapes = [
-        _TEXTURE**2 - x * x - y * y,
-        (_TEXTURE - 1 - np.maximum(abs(x), abs(y))) * 24,
-        (_TEXTURE - abs(x) - abs(y)) * 24,
-    ]  # disc, square, diamond
-    sprites = []
-    for look in range(16):
-        tint = rng.integers(-40, 41, 3)
-        texture = np.clip(195 + tint + _smooth(rng, 5, _TEXTURE, 55), 0, 255)
-        opacity = np.clip(shapes[look % 3] * 2, 0, 256)[..., None]
-        sprites.append(np.concatenate([texture, opacity], axis=-1))
-    backgrounds = [np.clip(80 + rng.integers(-15, 16, 3) + _smooth(rng, side // 8, side, 22), 0, 255) for _ in range(8)]
-    return np.array(sprites, np.int32), np.array(backgrounds, np.int32)
-
-
-def _smooth(rng: np.random.Generator, cells: int, side: int, contrast: int) -> NDArray[np.int32]:
-    """Smooth grey noise, (side, side, 1), between -contrast and contrast."""
-    coarse = rng.integers(-contrast, contrast + 1, (cells, cells, 1)).astype(np.int32)
-    places = _grid(0, (cells - 1) / side, side)
-    return _sample(coarse, places, places)
-
-
-def _rng(seed: int, stream: int, index: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed, (stream << 32) + index]))
-
-
-def _boxes(params: Synthetic, scene: Scene) -> NDArray[np.float32]:
-    centres_TK2, diameters_TK = tracks(params, scene)
-    middles, halves = centres_TK2[..., ::-1], diameters_TK[..., None] / 2
-    return np.clip(np.concatenate([middles - halves, middles + halves], axis=-1), 0, params.size).astype(np.float32)
 
 
 def _encode(frames_THWC: NDArray[np.uint8], fps: int, path: Path) -> None:
@@ -260,13 +90,13 @@ def _yuv420(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _draw_some(params: Synthetic, videos: Path, split: str, indices: range) -> list[tuple[str, NDArray[np.float32]]]:
-    boxes = []
+    drawn = []
     for index in indices:
         what = scene(params, split, index)
         name = str(_FIRST_ID[split] + index)
         _encode(draw(params, what), params.fps, videos / f"{name}.mp4")
-        boxes.append((name, _boxes(params, what)))
-    return boxes
+        drawn.append((name, boxes(params, what)))
+    return drawn
 
 
 def _draw_all(params: Synthetic, videos: Path, processes: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -281,8 +111,8 @@ def _draw_all(params: Synthetic, videos: Path, processes: int) -> Iterator[tuple
             yield from _draw_some(*task)
         return
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for boxes in pool.map(_draw_some, *zip(*tasks)):
-            yield from boxes
+        for drawn in pool.map(_draw_some, *zip(*tasks)):
+            yield from drawn
 
 
 def _counts(params: Synthetic) -> dict[str, int]:
@@ -290,31 +120,15 @@ def _counts(params: Synthetic) -> dict[str, int]:
 
 
 def _index(params: Synthetic, out: Path) -> Index:
+    root, size, fps = out.resolve(), params.size, float(params.fps)
     videos = []
-    root = out.resolve()
     for split, count in _counts(params).items():
         for index in range(count):
-            name = str(_FIRST_ID[split] + index)
+            name, label = str(_FIRST_ID[split] + index), index % params.classes
             path = str(root / "videos" / f"{name}.mp4")
-            label = index % params.classes
-            videos.append(
-                Video(
-                    path,
-                    label,
-                    split,
-                    name,
-                    params.frames,
-                    float(params.fps),
-                    params.size,
-                    params.size,
-                    "h264",
-                    True,
-                    os.path.getsize(path),
-                )
-            )
-    note = (
-        f"generated videos (seed {params.seed}), split as drawn: {params.train_per_class} train and {params.test_per_class} test per class"
-    )
+            videos.append(Video(path, label, split, name, params.frames, fps, size, size, "h264", True, os.path.getsize(path)))
+    counts = f"{params.train_per_class} train and {params.test_per_class} test per class"
+    note = f"generated videos (seed {params.seed}), split as drawn: {counts}"
     return Index(root, CLASSES[: params.classes], tuple(videos), (), params.digest, note)
 
 

@@ -87,10 +87,11 @@ def test_hidden_files_are_skipped_and_others_listed_with_a_reason(videos, tmp_pa
     write(videos / "cats" / "notes.txt", "x")
     video(videos / "dogs" / "deep" / "er" / "x.mp4")
     (videos / "dogs" / "empty.mp4").touch()
+    (videos / "dogs" / "link.mp4").symlink_to("nowhere.mp4")
     whole = (videos / "dogs" / "0.mp4").read_bytes()
     (videos / "dogs" / "short.mp4").write_bytes(whole[: len(whole) // 2])
     index = index_folder(videos, tmp_path / "out")
-    assert [name for name, _ in index.excluded] == ["README.md", "cats/notes.txt", "dogs/empty.mp4", "dogs/short.mp4"]
+    assert [name for name, _ in index.excluded] == ["README.md", "cats/notes.txt", "dogs/empty.mp4", "dogs/link.mp4", "dogs/short.mp4"]
     assert all(reason and str(videos) not in reason for _, reason in index.excluded)
     assert "dogs/deep/er/x.mp4" in map(index.name, index.videos)
     assert read_index(tmp_path / "out").excluded == index.excluded
@@ -205,7 +206,7 @@ def test_what_cannot_be_indexed_says_so(tmp_path, videos, video):
         (["path,label", "1.mp4,a", "9.mp4,b", "8.mp4,b"], "2 of 3 files do not exist, the first 9.mp4"),
         (["path,label", "1.mp4,a", "1.mp4,b"], "line 3 names 1.mp4 a second time"),
         (["path,label", "1.mp4,a,b"], "line 2 has 3 values for 2 columns"),
-        (["path,label", "1.mp4"], "line 2 has 1 values for 2 columns"),
+        (["label,path", "a"], "line 2 has 1 values for 2 columns"),
         (["path,label", "1.mp4,"], "line 2 has an empty label"),
         (["path,label,split", "1.mp4,a,val"], "line 2 has split 'val'"),
         (["path,label,split,group", "1.mp4,a,train,g", "2.mp4,b,test,g"], "group 'g' is in train and in test"),
