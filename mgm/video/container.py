@@ -17,7 +17,7 @@ import numpy as np
 from av.video.frame import PictureType
 
 from mgm.errors import UserError
-from mgm.video.motion import paint, turn
+from mgm.video.motion import VECTOR, paint, turn
 
 CODECS_WITH_VECTORS = frozenset(
     {"h264", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2"}
@@ -55,10 +55,10 @@ class Picture:
         return (width, height) if self.turns % 2 else (height, width)
 
     def cells(self) -> tuple[np.ndarray, np.ndarray]:
-        """The vectors painted into cells of the frame as shown: `motion_HW2`, `future_HW`."""
+        """The vectors painted into cells of the frame as shown: `motion_HW2`, `future_HW`; zero and False where there are none."""
         height, width = self.frame.height, self.frame.width
-        assert self.vectors is not None
-        return turn(*paint(self.vectors, height, width), height, width, self.turns)
+        painted = paint(np.empty(0, VECTOR) if self.vectors is None else self.vectors, height, width)
+        return turn(*painted, height, width, self.turns)
 
 
 @dataclass(frozen=True)
@@ -137,16 +137,10 @@ class Video:
 
     def _packets(self) -> Iterator[Any]:
         """Whole packets until the end of the file, or of what there is of it; the last one is empty and flushes the decoder."""
-        packets = self.container.demux(self.stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:
-                return
-            if packet is None:
-                return
-            if not packet.is_corrupt:
-                yield packet
+        with suppress(av.FFmpegError):
+            for packet in self.container.demux(self.stream):
+                if not packet.is_corrupt:
+                    yield packet
 
     def _frames(self) -> Iterator[av.VideoFrame]:
         """All frames that decode. As players do, go on after a packet that does not; who wanted its frame complains."""

@@ -14,7 +14,7 @@ from av.video.reformatter import VideoReformatter
 
 from mgm.errors import UserError
 from mgm.video.container import Video, open_video, transcode
-from mgm.video.motion import cells, reference_distance
+from mgm.video.motion import reference_distance
 
 
 @dataclass(frozen=True)
@@ -88,41 +88,38 @@ def read_clip(path: str | Path, frame_indices: Sequence[int] | np.ndarray, motio
     wanted_N, order_T = np.unique(index_T, return_inverse=True)
     with open_video(path) as video:
         clip_N = _read_sorted(video, wanted_N, motion)
-    return clip_N if len(wanted_N) == len(index_T) and (np.diff(index_T) > 0).all() else clip_N[order_T]
+    return clip_N if np.array_equal(wanted_N, index_T) else clip_N[order_T]
 
 
 def _read_sorted(video: Video, wanted_N: np.ndarray, motion: bool) -> Clip:
-    last, position = wanted_N[-1], {int(index): n for n, index in enumerate(wanted_N)}
-    reformatter, size, references = VideoReformatter(), None, []
-    decoded = 0
+    missing, last, decoded = set(wanted_N.tolist()), wanted_N[-1], 0
+    reformatter = VideoReformatter()
+    frames, motions, futures, informed, references = [], [], [], [], []
     for picture in video.pictures(int(wanted_N[0]), motion):
         decoded = picture.index + 1
         if picture.is_reference:
             references.append(picture.index)
-        if (n := position.pop(picture.index, None)) is not None:
-            if size is None:
-                size = picture.size
-                frames_NHWC = np.empty((len(wanted_N), *size, 3), np.uint8)
-                motion_NHW2 = np.zeros((len(wanted_N), cells(size[0]), cells(size[1]), 2), np.float32)
-                future_NHW = np.zeros(motion_NHW2.shape[:3], bool)
-                has_motion_N = np.zeros(len(wanted_N), bool)
-            if picture.size != size:
-                raise UserError(
-                    f"{video.path}: frame {picture.index} is {picture.size}, earlier ones {size}; transcode it: {transcode(video.path)}"
-                )
+        if picture.index in missing:
+            missing.remove(picture.index)
             rgb_HWC = reformatter.reformat(picture.frame, format="rgb24", threads=1).to_ndarray()
-            frames_NHWC[n] = np.rot90(rgb_HWC, picture.turns)
-            if picture.vectors is not None:
-                has_motion_N[n] = True
-                motion_NHW2[n], future_NHW[n] = picture.cells()
+            frames.append(np.rot90(rgb_HWC, picture.turns))
+            if frames[-1].shape != frames[0].shape:
+                now, before = (f"{height} x {width}" for height, width, _ in (frames[-1].shape, frames[0].shape))
+                raise UserError(
+                    f"{video.path}: frame {picture.index} is {now} pixels, earlier ones {before}; transcode it: {transcode(video.path)}"
+                )
+            motion_HW2, future_HW = picture.cells()
+            motions.append(motion_HW2)
+            futures.append(future_HW)
+            informed.append(picture.vectors is not None)
         if picture.index >= last and (picture.is_reference or not motion):  # the next reference gives the last B-frames their distance
             break
-    if position:
-        raise UserError(_too_few(video, min(position), decoded))
+    if missing:
+        raise UserError(_too_few(video, min(missing), decoded))
     past_N, future_N = reference_distance(wanted_N, np.array(references))
-    distance_NHW = np.where(future_NHW, future_N[:, None, None], past_N[:, None, None]).astype(np.float32)
-    distance_NHW[~has_motion_N] = 1
-    return Clip(frames_NHWC, motion_NHW2, distance_NHW, has_motion_N)
+    distance_NHW = np.where(futures, future_N[:, None, None], past_N[:, None, None]).astype(np.float32)
+    distance_NHW[~np.array(informed)] = 1
+    return Clip(np.stack(frames), np.stack(motions), distance_NHW, np.array(informed))
 
 
 def probe_video(path: str | Path) -> VideoInfo:
@@ -155,4 +152,6 @@ def _too_few(video: Video, asked: int, decoded: int) -> str:
         return f"{video.path}: frame {asked} does not decode, though later ones do; replace the file or leave it out"
     said = video.stream.frames or (0 if video.timeline is None else len(video.timeline.times))
     ended = f"{decoded} of {said} frames" if said > decoded else f"{decoded} frames"
-    return f"{video.path}: frame {asked} was asked for, but the video ends after {ended}; ask for less, or replace the file if it is cut short"
+    return (
+        f"{video.path}: frame {asked} was asked for, but the video ends after {ended}; ask for less, or replace the file if it is cut short"
+    )

@@ -6,6 +6,7 @@ Numpy only. A vector says where a block came from in its *reference* frame, whic
 
 import numpy as np
 
+VECTOR = np.dtype([(name, np.int32) for name in ("source", "w", "h", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")])
 CELL = 8  # pixels: the smallest block FFmpeg exports a vector for
 
 
@@ -20,8 +21,8 @@ def paint(vectors: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.
     A bi-predicted block has two vectors; the past reference's wins (the paper is silent). Blocks are cut off at the frame's edge.
 
     Args:
-        vectors: the structured array of FFmpeg's `AVMotionVector`; (dst_x, dst_y) is a block's centre, and its source lies at
-            dst + motion / motion_scale.
+        vectors: structured, with the fields of FFmpeg's `AVMotionVector` that `VECTOR` names. (dst_x, dst_y) is a block's centre, and
+            its source lies at dst + motion / motion_scale.
         height, width: of the frame as coded, in pixels.
 
     Returns:

@@ -243,3 +243,12 @@ def test_files_are_closed_whatever_happens(tmp_path):
 def test_probing_needs_no_torch():
     code = "import sys, mgm.video; assert 'torch' not in sys.modules; mgm.video.training_loader; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_change_of_size_in_midstream_is_an_error(tmp_path):
+    parts = [write_video(tmp_path / f"{side}.h264", moving_square(4, side, side)) for side in (64, 96)]
+    (tmp_path / "both.h264").write_bytes(b"".join(Path(part).read_bytes() for part in parts))
+    assert read_clip(tmp_path / "both.h264", [3]).height == 64
+    assert read_clip(tmp_path / "both.h264", [4]).height == 96
+    with pytest.raises(UserError, match=r"both.h264: frame 4 is 96 x 96 pixels, earlier ones 64 x 64; transcode it"):
+        read_clip(tmp_path / "both.h264", range(8))

@@ -149,7 +149,9 @@ def test_test_views_come_whole_and_in_order(videos, sampling, batch):
     clips = Clips(frames=4, size=48, stride=3, sampling=sampling)
     batches = list(loader.test_loader(videos, clips, 2, Views(temporal=2, spatial=3), batch, motion=True))
     assert [len(b.sample_B) for b in batches] == ([6] * 5 if batch == 1 else [12, 12, 6])
-    frames_NTHWC, motion_NSHW, sample_N = (torch.cat([getattr(b, name) for b in batches]) for name in ("frames_BTHWC", "motion_BSHW", "sample_B"))
+    frames_NTHWC, motion_NSHW, sample_N = (
+        torch.cat([getattr(b, name) for b in batches]) for name in ("frames_BTHWC", "motion_BSHW", "sample_B")
+    )
     n = 0
     for sample, video in enumerate(videos):
         for temporal in range(2):

@@ -3,7 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-CODE = '''
+CODE = """
 import sys, random
 from pathlib import Path
 import numpy as np
@@ -24,7 +24,7 @@ for n in range(2000):
 assert failed > 400, failed
 late = np.array(rss[400:])
 print(np.polyfit(np.arange(len(late)), late, 1)[0], late[-1] - late[0])
-'''
+"""
 
 
 def test_memory_is_flat_over_2000_clips(tmp_path):

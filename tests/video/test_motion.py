@@ -5,11 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgm.video import inspect_video, read_clip, slot_magnitude
-from mgm.video.motion import cells, paint, reference_distance, turn
+from mgm.video.motion import VECTOR, cells, paint, reference_distance, turn
 
 from .videos import SHARED, moving_square, real_clips, write_video
 
-REAL = ["other/bikes.mp4", "other/flipping_a_pancake.mkv", "other/ucf11_v_biking_01_01.mpg", "other/video1.avi", "ut_interaction/set1/0_1_4.avi"]
+REAL = [
+    "other/bikes.mp4",
+    "other/flipping_a_pancake.mkv",
+    "other/ucf11_v_biking_01_01.mpg",
+    "other/video1.avi",
+    "ut_interaction/set1/0_1_4.avi",
+]
 
 
 def slow_paint(vectors, height, width):
@@ -28,7 +34,10 @@ def slow_paint(vectors, height, width):
     for (row, column), (v, is_future) in seen.items():
         if 0 <= row < motion_HW2.shape[0] and 0 <= column < motion_HW2.shape[1]:
             sign = 1 if is_future else -1
-            motion_HW2[row, column] = [sign * int(v["motion_x"]) / int(v["motion_scale"]), sign * int(v["motion_y"]) / int(v["motion_scale"])]
+            motion_HW2[row, column] = [
+                sign * int(v["motion_x"]) / int(v["motion_scale"]),
+                sign * int(v["motion_y"]) / int(v["motion_scale"]),
+            ]
             future_HW[row, column] = is_future
     return motion_HW2, future_HW
 
@@ -60,11 +69,6 @@ def test_vectors_of_real_clips_are_those_pyav_exports(name):
                 assert not vectors["motion_y"].any()
             motion_HW2, _ = slow_paint(vectors, frames[t].height, frames[t].width)
             np.testing.assert_array_equal(clip.motion_THW2[t], motion_HW2)
-
-
-VECTOR = np.dtype(
-    [(name, np.int32) for name in ("source", "w", "h", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")],
-)
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 2**32 - 1))

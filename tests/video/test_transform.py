@@ -26,8 +26,8 @@ def random_clip(frames=3, height=50, width=70, seed=0) -> Clip:
 @given(SIDE, SIDE, st.sampled_from(["multiscale", "resized", "centre"]), st.integers(0, 99))
 def test_boxes_lie_in_the_frame(height, width, crop, seed):
     box = transform.training_box(Clips(crop=crop, size=48), height, width, np.random.default_rng(seed))
-    assert 0 <= box.top
-    assert 0 <= box.left
+    assert box.top >= 0
+    assert box.left >= 0
     assert 0 < box.height <= height - box.top
     assert 0 < box.width <= width - box.left
 
