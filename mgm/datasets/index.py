@@ -76,7 +76,7 @@ def write_index(index: Index, out: Path) -> None:
         for video in index.videos:
             values = {name: getattr(video, name) for name in _COLUMNS}
             writer.writerow({**values, "path": index.name(video), "has_vectors": int(video.has_vectors)}.values())
-    root, home = index.root.resolve(), out.resolve()
+    root, home = Path(os.path.abspath(index.root)), Path(os.path.abspath(out))
     about = {
         "classes": index.classes,
         "root": root.relative_to(home).as_posix() if root.is_relative_to(home) else str(root),
@@ -102,7 +102,7 @@ def read_index(out: Path) -> Index:
             raise UserError(f"{path}: no such file, so this folder holds no whole index; {again}")
     try:
         about = json.loads(about_path.read_text(encoding="utf-8"))
-        root = (out / about["root"]).resolve()
+        root = Path(os.path.abspath(out / about["root"]))
         classes = tuple(about["classes"])
         excluded = tuple((name, reason) for name, reason in about["excluded"])
         digest, note, count = about["digest"], about["note"], about["videos"]

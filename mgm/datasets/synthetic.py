@@ -120,7 +120,7 @@ def _counts(params: Synthetic) -> dict[str, int]:
 
 
 def _index(params: Synthetic, out: Path) -> Index:
-    root, size, fps = out.resolve(), params.size, float(params.fps)
+    root, size, fps = Path(os.path.abspath(out)), params.size, float(params.fps)
     videos = []
     for split, count in _counts(params).items():
         for index in range(count):

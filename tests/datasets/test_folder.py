@@ -148,6 +148,13 @@ def test_paths_of_a_csv_may_be_absolute_or_lead_elsewhere(tmp_path, video):
     assert index.name(index.videos[0]) == "a/1.mp4"
 
 
+def test_a_linked_folder_keeps_its_name(videos, tmp_path):
+    (tmp_path / "link").symlink_to(videos)
+    index = index_folder(tmp_path / "link", tmp_path / "out")
+    assert index.root == tmp_path / "link"
+    assert read_index(tmp_path / "out") == index
+
+
 def test_an_unchanged_folder_is_not_opened_again(videos, tmp_path, monkeypatch):
     first = index_folder(videos, tmp_path / "out")
     opened = []
