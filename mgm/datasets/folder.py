@@ -15,6 +15,7 @@ import os
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +51,8 @@ def index_folder(source: Path, out: Path, seed: int = 0) -> Index:
     root, listed, unlabelled = _list(source, out)
     fingerprint, mark = _fingerprint(root, listed, unlabelled, seed), out / "fingerprint.txt"
     if mark.is_file() and mark.read_text() == fingerprint:
-        return read_index(out)
+        with suppress(UserError):  # a damaged index is made again
+            return read_index(out)
 
     infos, excluded = _open_all(root, listed)
     readable = [video for video in listed if video.name in infos]

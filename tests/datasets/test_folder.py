@@ -166,8 +166,10 @@ def test_an_unchanged_folder_is_not_opened_again(videos, tmp_path, monkeypatch):
     assert index_folder(videos, tmp_path / "out").digest == first.digest
     (videos / "cats" / "0.mp4").unlink()
     assert index_folder(videos, tmp_path / "out").digest != first.digest
-    index_folder(videos, tmp_path / "out", seed=1)
-    assert len(opened) == 3
+    last = index_folder(videos, tmp_path / "out", seed=1)
+    (tmp_path / "out" / "index.csv").unlink()
+    assert index_folder(videos, tmp_path / "out", seed=1) == last
+    assert len(opened) == 4
 
 
 def test_a_thousand_unchanged_files_take_no_time(tmp_path, monkeypatch):
