@@ -295,13 +295,13 @@ def _fields(run: Found, log: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     losses = thin(_losses(log))
     if losses:
         fields.append(("loss", f"{losses[0][1]:.3f} → {losses[-1][1]:.3f} in {log[-1]['step']} of {log[-1].get('steps', '?')} steps"))
-        speed, memory, coverage = (_mean(log, name) for name in ("clips_per_s", "memory_mb", "coverage"))
+        speed, coverage, memory = _mean(log, "clips_per_s"), _mean(log, "coverage"), _mean(log[-1:], "memory_mb")
         measured = [
             f"{speed:.0f} clips/s" if speed is not None else "",
-            f"{memory:.0f} MB" if memory is not None else "",
+            f"{memory:.0f} MB at most" if memory is not None else "",
             f"mask coverage {100 * coverage:.1f} %" if coverage is not None else "",
         ]
-        fields.append(("on average", ", ".join(filter(None, measured)) or "not logged"))
+        fields.append(("measured", ", ".join(filter(None, measured)) or "not logged"))
     if run.result:
         versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
         fields += [
