@@ -153,10 +153,16 @@ class Pretrain(Run):
         verb, *rest = super().slug()
         return [verb, self.mask.name, *rest, f"e{self.optim.epochs}"]
 
+    @property
+    def hidden(self) -> int:
+        """Patches hidden in every slot; agnostic masking hides as many on average."""
+        _, height, width = self.grid
+        return int(self.mask.ratio * (height * width))
+
     @model_validator(mode="after")
     def _mask_hides_some(self):
         _, height, width = self.grid
-        patches, hidden = height * width, int(self.mask.ratio * height * width)
+        patches, hidden = height * width, self.hidden
         if not 0 < hidden < patches:
             raise ValueError(
                 f"mask.ratio {self.mask.ratio} hides {hidden} of {patches} patches a slot; choose one that hides 1 to {patches - 1}"

@@ -15,7 +15,7 @@ class MAE(nn.Module):
         model, decoder = spec.model, spec.decoder
         slots, rows, columns = spec.grid
         tokens = slots * rows * columns
-        self.visible = tokens - slots * int(spec.mask.ratio * rows * columns)
+        self.visible = tokens - slots * spec.hidden
         self.std_floor = spec.std_floor
         self.encoder = Encoder(spec.grid, model.width, model.depth, model.heads, model.tubelet, model.patch)
         self.encoder.norm = nn.LayerNorm(model.width, eps=1e-6)
