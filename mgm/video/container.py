@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import av
@@ -98,7 +99,7 @@ class Video:
         if not packets or any(packet.pts is None for packet in packets):
             return None
         times = np.array(sorted(packet.pts for packet in packets if not packet.is_discard), np.int64)
-        if len(np.unique(times)) < len(times):
+        if not len(times) or len(np.unique(times)) < len(times):
             return None
         by_time = "matroska" in self.container.format.name  # its index holds presentation times, MP4's decoding times
         offsets = {packet.pts: packet.pts if by_time or packet.dts is None else packet.dts for packet in packets}
@@ -157,7 +158,7 @@ def open_video(path: str | Path) -> Iterator[Video]:
         UserError: the file is missing, or FFmpeg finds no video in it.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:  # a title in Latin-1 is no reason to fail
             yield Video(path, container)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path, or prepare the dataset again") from None
@@ -166,4 +167,5 @@ def open_video(path: str | Path) -> Iterator[Video]:
 
 
 def transcode(path: str | Path) -> str:
-    return f"ffmpeg -i {path} -c:v libx264 -bf 2 {Path(path).stem}.h264.mp4"
+    """The command that gives a video vectors."""
+    return f"ffmpeg -i {quote(str(path))} -c:v libx264 -bf 2 {quote(Path(path).stem + '.h264.mp4')}"

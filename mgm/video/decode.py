@@ -68,7 +68,8 @@ class VideoInfo:
 def read_clip(path: str | Path, frame_indices: Sequence[int] | np.ndarray, motion: bool = True) -> Clip:
     """Decode chosen frames and their motion vectors.
 
-    What comes back depends on the file and on each index alone, not on which other frames were asked for.
+    What comes back depends on the file and on each index alone, not on which other frames were asked for. Only in a damaged file, where
+    the decoder fills gaps from earlier pictures, may it depend on where decoding began.
 
     Args:
         path: a video file.

@@ -127,7 +127,7 @@ def test_a_codec_without_vectors_says_so_and_reads_without_them(tmp_path, name, 
     path = write_video(tmp_path / name, moving_square(10), codec=codec, pix_fmt=pix_fmt)
     info = probe_video(path)
     assert (info.codec, info.has_vectors, info.frames) == (known_as, False, 10)
-    with pytest.raises(NoVectors, match=rf"{name}: its codec {known_as} .* \(ffmpeg -i .* mask without") as error:
+    with pytest.raises(NoVectors, match=rf"{name}: its codec {known_as} .* \(ffmpeg -i .* -c:v libx264 .*mask without") as error:
         read_clip(path, [0, 5])
     assert "\n" not in str(error.value)
     assert_frames_alone_equal_the_whole(path, motion=False, tries=3)
@@ -226,6 +226,24 @@ def test_corrupt_packets_in_the_middle_cost_their_frames_only(tmp_path):
     assert_same(read_clip(broken, [47]), read_clip(path, [47]))
     with pytest.raises(UserError, match=r"broken.mp4: frame \d+ does not decode, though later ones do"):
         read_clip(broken, range(48))
+
+
+@pytest.mark.parametrize(("name", "codec"), [("v.mp4", "libx264"), ("v.mkv", "libx264"), ("v.avi", "mpeg4"), ("v.mpg", "mpeg1video")])
+def test_any_damage_gives_frames_or_one_line(tmp_path, name, codec):
+    data = Path(write_video(tmp_path / name, moving_square(12), codec=codec, b_frames=2)).read_bytes()
+    rng, messages = np.random.default_rng(0), []
+    for _ in range(40):
+        damaged = bytearray(data)
+        for _ in range(rng.integers(1, 30)):
+            damaged[rng.integers(len(data))] = rng.integers(256)
+        (tmp_path / name).write_bytes(damaged[: rng.integers(len(data) // 2, 2 * len(data))])
+        try:
+            frames = probe_video(tmp_path / name).frames
+            assert len(read_clip(tmp_path / name, range(frames), motion=False).frames_THWC) == frames > 0
+        except UserError as error:
+            messages.append(str(error))
+    assert messages
+    assert all(name in message and "\n" not in message for message in messages)
 
 
 def test_files_are_closed_whatever_happens(tmp_path):
