@@ -7,6 +7,7 @@ from mgm.video.motion import slot_magnitude
 
 __all__ = [
     "Batch",
+    "Cache",
     "Clip",
     "Inspection",
     "NoVectors",
@@ -22,7 +23,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    if name in ("Batch", "test_loader", "training_loader"):
+    if name in ("Batch", "Cache", "test_loader", "training_loader"):
         from mgm.video import loader
 
         return getattr(loader, name)

@@ -55,6 +55,39 @@ class Batch(NamedTuple):
     failed: tuple[str, ...]
 
 
+class Cache:
+    """Whole decoded videos, kept in memory up to `megabytes`; clips cut from them are those that would be read from the files.
+
+    Jobs that run one after another in a process may share one. Nothing is ever dropped: epochs visit every video equally often, so
+    what came first is as good as anything.
+    """
+
+    def __init__(self, megabytes: float):
+        self.megabytes, self.free = megabytes, megabytes * 1e6
+        self.whole: dict[tuple[str, bool], Clip] = {}  # by path, and whether with motion
+
+    def read(self, video: Video, index_T: np.ndarray, motion: bool) -> Clip:
+        """The frames `index_T` of a video, from memory where it can be."""
+        if self._find(video, motion) is None and self.free > 0:
+            self._keep(video, motion)
+        whole = self._find(video, motion)
+        return read_clip(video.path, index_T, motion) if whole is None else whole[index_T]
+
+    def _find(self, video: Video, motion: bool) -> Clip | None:
+        return self.whole.get((video.path, True)) or (None if motion else self.whole.get((video.path, False)))
+
+    def _keep(self, video: Video, motion: bool) -> None:
+        try:
+            clip = read_clip(video.path, range(video.frames), motion)
+        except UserError:  # the frames that are wanted may be there all the same
+            return
+        if clip.nbytes <= self.free:
+            self.whole[video.path, motion] = clip
+            self.free -= clip.nbytes
+        else:
+            self.free = 0  # full
+
+
 def training_loader(
     videos: Sequence[Video],
     clips: Clips,
@@ -62,7 +95,7 @@ def training_loader(
     seed: int,
     batch: int,
     workers: int = 0,
-    cache_mb: float = 0,
+    cache: Cache | None = None,
     motion: bool = True,
     first_step: int = 0,
 ) -> Iterator[Batch]:
@@ -78,7 +111,7 @@ def training_loader(
         seed: of the run.
         batch: clips a step.
         workers: processes that decode; 0 decodes in this one. The batches are the same.
-        cache_mb: keep whole decoded videos in memory up to this many MB, shared out among the workers. The batches are the same.
+        cache: keeps decoded videos in memory; workers share its megabytes out among caches of their own. The batches are the same.
         motion: whether to read motion vectors; without, any codec will do.
         first_step: where to begin.
 
@@ -87,7 +120,7 @@ def training_loader(
     """
     if not videos:
         raise UserError("no videos to train on: the training split is empty; check the index")
-    dataset = _TrainingBatches(videos, clips, tubelet, seed, batch, cache_mb / max(workers, 1), motion)
+    dataset = _TrainingBatches(videos, clips, tubelet, seed, batch, _for_workers(cache, workers), motion)
     return _load(dataset, itertools.count(first_step), workers)
 
 
@@ -98,6 +131,7 @@ def test_loader(
     views: Views,
     batch: int,
     workers: int = 0,
+    cache: Cache | None = None,
     motion: bool = False,
     seed: int = 0,
 ) -> Iterator[Batch]:
@@ -108,8 +142,14 @@ def test_loader(
     Raises:
         UserError: a video cannot be read; it is named.
     """
-    dataset = _TestBatches(videos, clips, tubelet, views, batch, motion, seed)
+    dataset = _TestBatches(videos, clips, tubelet, views, batch, _for_workers(cache, workers), motion, seed)
     return _load(dataset, range(len(dataset)), workers)
+
+
+def _for_workers(cache: Cache | None, workers: int) -> Cache:
+    if cache is None:
+        return Cache(0)
+    return Cache(cache.megabytes / workers) if workers else cache
 
 
 def _load(dataset: Dataset, steps, workers: int) -> Iterator[Batch]:
@@ -129,9 +169,9 @@ def _as_it_is(item):
 class _TrainingBatches(Dataset):
     """Item k is the batch of step k."""
 
-    def __init__(self, videos, clips, tubelet, seed, batch, cache_mb, motion):
+    def __init__(self, videos, clips, tubelet, seed, batch, cache, motion):
         self.videos, self.clips, self.tubelet, self.seed, self.batch, self.motion = videos, clips, tubelet, seed, batch, motion
-        self.read = _Cache(cache_mb, motion)
+        self.cache = cache
         self._order = (-1, np.empty(0, np.int64))  # the last epoch's, because the next step most likely needs it again
 
     def order(self, epoch: int) -> np.ndarray:
@@ -157,7 +197,7 @@ class _TrainingBatches(Dataset):
 
     def clip(self, video: Video, seed: int) -> Clip:
         rng = generator(seed, "sample")
-        clip = self.read(video, training_indices(self.clips, video.frames, rng))
+        clip = self.cache.read(video, training_indices(self.clips, video.frames, rng), self.motion)
         rng = generator(seed, "crop")
         box = training_box(self.clips, clip.height, clip.width, rng)
         return apply(clip, box, self.clips.size, flip=self.clips.flip and rng.random() < 0.5)
@@ -166,8 +206,9 @@ class _TrainingBatches(Dataset):
 class _TestBatches(Dataset):
     """Item k is the k-th group of whole videos."""
 
-    def __init__(self, videos, clips, tubelet, views, batch, motion, seed):
+    def __init__(self, videos, clips, tubelet, views, batch, cache, motion, seed):
         self.videos, self.clips, self.tubelet, self.views, self.motion, self.seed = videos, clips, tubelet, views, motion, seed
+        self.cache = cache
         self.group = max(batch // (views.temporal * views.spatial), 1)
 
     def __len__(self) -> int:
@@ -189,37 +230,10 @@ class _TestBatches(Dataset):
     def clips_of(self, video: Video) -> list[Clip]:
         temporal, spatial = self.views.temporal, self.views.spatial
         index_VT = np.stack([view_indices(self.clips, video.frames, view, temporal) for view in range(temporal)])
-        whole = read_clip(video.path, index_VT.ravel(), self.motion)
+        whole = self.cache.read(video, index_VT.ravel(), self.motion)
         boxes = [view_box(whole.height, whole.width, view, spatial) for view in range(spatial)]
         parts = [whole[start : start + self.clips.frames] for start in range(0, index_VT.size, self.clips.frames)]
         return [apply(part, box, self.clips.size, flip=False) for part in parts for box in boxes]
-
-
-class _Cache:
-    """Reads clips, from memory where a video's every frame is there."""
-
-    def __init__(self, megabytes: float, motion: bool):
-        self.motion, self.free = motion, megabytes * 1e6
-        self.whole: dict[str, Clip] = {}
-
-    def __call__(self, video: Video, index_T: np.ndarray) -> Clip:
-        if video.path not in self.whole:
-            self._keep(video)
-        whole = self.whole.get(video.path)
-        return whole[index_T] if whole else read_clip(video.path, index_T, self.motion)
-
-    def _keep(self, video: Video) -> None:
-        if self.free <= 0:
-            return
-        try:
-            clip = read_clip(video.path, range(video.frames), self.motion)
-        except UserError:  # the frames that are wanted may be there all the same
-            return
-        if clip.nbytes <= self.free:
-            self.whole[video.path] = clip
-            self.free -= clip.nbytes
-        else:
-            self.free = 0  # full: what is in memory stays there, as epochs visit every video equally often
 
 
 def _collate(made, samples, seeds, videos, clips: Clips, tubelet: int, motion: bool) -> Batch:

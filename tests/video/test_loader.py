@@ -83,10 +83,29 @@ def test_every_epoch_visits_every_video_once_in_another_order(videos):
     assert len({tuple(row.tolist()) for row in samples}) > 1
 
 
-@pytest.mark.parametrize("options", [{"workers": 2}, {"cache_mb": 100}, {"cache_mb": 0.5}, {"workers": 1, "cache_mb": 0.5}])
-def test_workers_and_cache_change_nothing(videos, broken, options):
+@pytest.mark.parametrize(("workers", "megabytes"), [(2, 0), (0, 100), (0, 0.5), (1, 0.5)])
+def test_workers_and_cache_change_nothing(videos, broken, workers, megabytes):
     rows = [*videos, broken]
-    assert_same(first_batches(rows), first_batches(rows, **options))
+    assert_same(first_batches(rows), first_batches(rows, workers=workers, cache=loader.Cache(megabytes)))
+
+
+def test_jobs_with_and_without_motion_share_a_cache(videos):
+    cache, views = loader.Cache(100), Views(temporal=2, spatial=1)
+    for motion in (False, True, False):
+        assert_same(first_batches(videos, motion=motion), first_batches(videos, motion=motion, cache=cache))
+    cached = list(loader.test_loader(videos, CLIPS, 2, views, 4, cache=cache, motion=True))
+    assert_same(list(loader.test_loader(videos, CLIPS, 2, views, 4, motion=True)), cached)
+
+
+def test_a_cache_keeps_within_its_bounds_and_saves_decoding(videos, monkeypatch):
+    cache = loader.Cache(0.7)
+    first_batches(videos, cache=cache)
+    kept = sum(clip.nbytes for clip in cache.whole.values())
+    assert 0 < kept <= 0.7e6
+    everything = loader.Cache(100)
+    first_batches(videos, cache=everything)
+    monkeypatch.setattr(loader, "read_clip", None)
+    first_batches(videos, cache=everything)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -122,8 +141,8 @@ def test_an_unreadable_training_video_keeps_its_place_with_weight_0(videos, brok
 
 def test_a_video_with_fewer_frames_than_indexed_fails_only_where_they_are_wanted(videos):
     longer = Row(videos[0].path, 24, 0)  # 20 in truth
-    for cache_mb in (0, 100):
-        weights = torch.cat([batch.weight_B for batch in first_batches([longer], count=20, cache_mb=cache_mb)])
+    for megabytes in (0, 100):
+        weights = torch.cat([batch.weight_B for batch in first_batches([longer], count=20, cache=loader.Cache(megabytes))])
         assert 0 < weights.mean() < 1
 
 
