@@ -15,7 +15,7 @@ from mgm.report.tables import write_tables
 TITLES = {
     "5": (
         "Every mask on one clip",
-        "A column is a slot of the token grid. Hidden patches are grey; the box a dense mask follows is outlined.",
+        "A row is a mask, a column a slot of the token grid.",
     ),
 }
 

@@ -68,6 +68,7 @@ def page(
 def _overview(specs: Mapping[str, Spec], found: Mapping[str, Found]) -> dict[str, Any]:
     results = [run.result for run in found.values() if run.result is not None]
     states = Counter(run.state for run in found.values() if run.state != "run")
+    verbs: Counter[str] = Counter(spec.verb for spec in specs.values())
     troubles = [
         {"run_id": run_id, "state": found[run_id].state, "why": found[run_id].why}
         for state in ("altered", "failed", "running", "not run")
@@ -77,7 +78,7 @@ def _overview(specs: Mapping[str, Spec], found: Mapping[str, Found]) -> dict[str
     return {
         "done": len(results),
         "total": max(len(specs), 1),
-        "kinds": ", ".join(f"{count} {verb}" for verb, count in Counter(spec.verb for spec in specs.values()).items()),
+        "kinds": ", ".join(f"{verbs[verb]} {verb}" for verb in VERBS if verbs[verb]),
         "others": ", ".join(f"{count} {state}" for state, count in states.items()),
         "facts": [(label, list(lines)) for label, lines in _facts(results)],
         "troubles": troubles[:TROUBLES],

@@ -86,7 +86,7 @@ def examine(folder: Path, spec: Spec) -> Found:
     progress = _progress(folder)
     if progress and _age(folder) < QUIET_S:
         return Found("running", progress)
-    return Found("not run", f"stopped at {progress}; run again to continue" if progress else "")
+    return Found("not run", f"stopped, {progress}; run again to continue" if progress else "")
 
 
 def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
@@ -131,15 +131,17 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def _progress(folder: Path) -> str:
+    """How far an unfinished run is; empty if it never started. A run without a log has its spec from the start."""
     lines = log_lines(folder)
     if lines:
         return f"step {lines[-1]['step']} of {lines[-1].get('steps', '?')}"
-    return "the start" if (folder / "log.jsonl").exists() else ""
+    return "no step logged" if (folder / "spec.json").exists() else ""
 
 
 def _age(folder: Path) -> float:
     """Seconds since the log grew or a file came or went (a checkpoint is renamed into place)."""
-    return time.time() - max(folder.stat().st_mtime, (folder / "log.jsonl").stat().st_mtime)
+    log = folder / "log.jsonl"
+    return time.time() - max(folder.stat().st_mtime, log.stat().st_mtime if log.exists() else 0)
 
 
 def _refuse(constant: str) -> None:

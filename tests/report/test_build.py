@@ -77,7 +77,7 @@ def test_with_nothing_there_the_page_says_so(places):
     assert path == places[1] / "index.html"
     assert f"0 of {len(known.specs)} finished" in text
     assert known.figures["5"][0].run_id in text
-    assert text.count('<em class="is-not run">not run</em>') == 14 + 61  # a cell each, and a run each
+    assert text.count('<em class="is-not-run">not run</em>') == 14 + 61  # a cell each, and a run each
     assert not places[0].exists()
 
 

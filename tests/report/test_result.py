@@ -136,9 +136,17 @@ def test_running_failed_and_stopped(tmp_path, spec):
     old = time.time() - QUIET_S - 1
     os.utime(folder / "log.jsonl", (old, old))
     os.utime(folder, (old, old))
-    assert state(folder, spec) == "not run"
+    assert examine(folder, spec).state == "not run"
+    assert "stopped, step 12 of 30" in examine(folder, spec).why
     (folder / "error.txt").write_text("video a.mp4: truncated;\nremove it\n")
     assert (examine(folder, spec).state, examine(folder, spec).why) == ("failed", "video a.mp4: truncated; remove it")
+
+
+def test_a_run_without_a_log_is_running_by_its_spec(tmp_path, spec):
+    (tmp_path / spec.run_id).mkdir()
+    assert state(tmp_path / spec.run_id, spec) == "not run"
+    (tmp_path / spec.run_id / "spec.json").write_text(spec.model_dump_json())
+    assert examine(tmp_path / spec.run_id, spec).state == "running"
 
 
 def test_a_log_cut_short_or_resumed_reads_clean(tmp_path):
