@@ -133,7 +133,6 @@ def test_loader(
     workers: int = 0,
     cache: Cache | None = None,
     motion: bool = False,
-    seed: int = 0,
 ) -> Iterator[Batch]:
     """All test views of all videos, in order: `views.temporal` x `views.spatial` clips a video, side by side in one batch.
 
@@ -142,7 +141,7 @@ def test_loader(
     Raises:
         UserError: a video cannot be read; it is named.
     """
-    dataset = _TestBatches(videos, clips, tubelet, views, batch, _for_workers(cache, workers), motion, seed)
+    dataset = _TestBatches(videos, clips, tubelet, views, batch, _for_workers(cache, workers), motion)
     return _load(dataset, range(len(dataset)), workers)
 
 
@@ -206,8 +205,8 @@ class _TrainingBatches(Dataset):
 class _TestBatches(Dataset):
     """Item k is the k-th group of whole videos."""
 
-    def __init__(self, videos, clips, tubelet, views, batch, cache, motion, seed):
-        self.videos, self.clips, self.tubelet, self.views, self.motion, self.seed = videos, clips, tubelet, views, motion, seed
+    def __init__(self, videos, clips, tubelet, views, batch, cache, motion):
+        self.videos, self.clips, self.tubelet, self.views, self.motion = videos, clips, tubelet, views, motion
         self.cache = cache
         self.group = max(batch // (views.temporal * views.spatial), 1)
 
@@ -224,7 +223,7 @@ class _TestBatches(Dataset):
                 return error
             made += views
             samples += [sample] * len(views)
-        seeds = [clip_seed(self.seed, 0, sample) for sample in samples]
+        seeds = [clip_seed(0, 0, sample) for sample in samples]
         return _collate(made, samples, seeds, self.videos, self.clips, self.tubelet, self.motion)
 
     def clips_of(self, video: Video) -> list[Clip]:
