@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from mgm.report.collect import Row, commit_of, gain
 from mgm.report.plots import Axis, axis_head, curves, interval, thin
 from mgm.report.result import Found, log_lines
 from mgm.report.statistics import Estimate, over_seeds
-from mgm.report.tables import number
+from mgm.report.tables import number, promise_of
 from mgm.spec import Spec, parents
 
 BASE = "No pretraining"  # the row other rows' gain is measured from, where a table has one
@@ -55,7 +55,7 @@ def page(
     return environment.get_template("page.html.j2").render(
         name=name,
         scale=registry.scale,
-        promise=_sentence(re.sub(rf"^{registry.scale.name} scale: ", "", registry.scale.promise.strip(), flags=re.IGNORECASE)),
+        promise=promise_of(registry.scale),
         style=(TEMPLATES / "style.css").read_text(),
         overview=_overview(registry.specs, found),
         tables=[_table(table, rows[key], registry.specs, found) for key, table in registry.tables.items()],
@@ -80,46 +80,44 @@ def _overview(specs: Mapping[str, Spec], found: Mapping[str, Found]) -> dict[str
         "total": max(len(specs), 1),
         "kinds": ", ".join(f"{verbs[verb]} {verb}" for verb in VERBS if verbs[verb]),
         "others": ", ".join(f"{count} {state}" for state, count in states.items()),
-        "facts": [(label, list(lines)) for label, lines in _facts(results)],
+        "facts": _facts(results),
         "troubles": troubles[:TROUBLES],
         "more_troubles": len(troubles[TROUBLES:]),
     }
 
 
-def _facts(results: Sequence[dict[str, Any]]) -> Iterable[tuple[str, Iterable[dict[str, Any]]]]:
-    """(label, lines): what all results share is said once, what differs once each."""
-    data = {(d["dataset"], d["digest"], d["classes"], d["train"], d["test"], d["note"]) for d in (result["data"] for result in results)}
-    yield (
-        "Data",
-        [
-            {
-                "text": f"{dataset}: {classes} classes, {train} + {test} videos",
-                "more": f"{note} · digest {digest[:12] or 'none'}".lstrip(" ·"),
-            }
-            for dataset, digest, classes, train, test, note in sorted(data)
-        ],
-    )
-    versions = {
-        ", ".join(f"{name} {version}" for name, version in sorted(result["versions"].items()) if name in ("python", "torch", "av"))
-        for result in results
-    }
+def _facts(results: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(label, lines) of the overview: what all results share is said once, what differs once each."""
+    data = sorted({tuple(result["data"][name] for name in ("dataset", "classes", "train", "test", "note", "digest")) for result in results})
     devices = Counter(f"{result['device']}, {result['threads']} thread{'s' * (result['threads'] != 1)}" for result in results)
-    yield "Device", [{"text": device, "more": "; ".join(sorted(versions))} for device in devices]
+    versions = {", ".join(f"{name} {result['versions'].get(name, '?')}" for name in ("python", "torch", "av")) for result in results}
     commits = Counter(commit_of(result) for result in results)
-    yield (
-        "Commit",
-        [
-            {
-                "text": commit[:12],
-                "code": True,
-                "more": f"{count} runs" + (", with uncommitted changes" if commit.endswith("-dirty") else ""),
-            }
-            for commit, count in commits.most_common()
-        ],
-    )
     last = max((str(result["finished"]) for result in results), default="")
-    total = [{"text": _duration(sum(result["wall_s"] for result in results)), "more": f"all runs added up; the last finished {_day(last)}"}]
-    yield "Computing time", total if results else []
+    spent = sum(result["wall_s"] for result in results)
+    return [
+        (
+            "Data",
+            [
+                {
+                    "text": f"{dataset}: {classes} classes",
+                    "more": "; ".join(filter(None, (f"{train} training and {test} test videos", note, f"digest {digest[:12] or 'none'}"))),
+                }
+                for dataset, classes, train, test, note, digest in data
+            ],
+        ),
+        ("Device", [{"text": device, "more": "; ".join(sorted(versions))} for device in devices]),
+        (
+            "Commit",
+            [
+                {"text": commit[:12], "code": True, "more": f"{count} runs" + (", with uncommitted changes" * commit.endswith("-dirty"))}
+                for commit, count in commits.most_common()
+            ],
+        ),
+        (
+            "Computing time",
+            [{"text": _duration(spent), "more": f"all runs added up; the last finished {_day(last)}"}] if results else [],
+        ),
+    ]
 
 
 def _table(table: Table, rows: Sequence[Row], specs: Mapping[str, Spec], found: Mapping[str, Found]) -> dict[str, Any]:
@@ -326,10 +324,6 @@ def _mean(log: Sequence[dict[str, Any]], name: str) -> float | None:
 
 def _cell_id(row: Row) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{row.table}-{row.row}-{row.column}".lower()).strip("-")
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _duration(seconds: float) -> str:

@@ -17,12 +17,20 @@ HEADINGS = ("Method", "Tested on", "Paper", "Ours", "95 % interval", "Difference
 def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> Path:
     """`folder`/table4e.csv, .md, .tex and .html; returns the csv."""
     caption = f"Table {table.name}. {table.title}. {table.note}"
-    promise = f"Scale {scale.name}: {scale.promise}"
+    promise = f"Scale {scale.name}. {promise_of(scale)}"
     stem = folder / f"table{table.name}"
     atomic.write(stem.with_suffix(".md"), _markdown(rows, caption, promise))
     atomic.write(stem.with_suffix(".tex"), _latex(table, rows, caption, promise))
     atomic.write(stem.with_suffix(".html"), _html(rows, caption, promise))
     return atomic.write(stem.with_suffix(".csv"), _csv(rows))
+
+
+def promise_of(scale: Scale) -> str:
+    """The scale's promise as a sentence to follow its name, which it may begin with."""
+    text = scale.promise.strip()
+    if text.lower().startswith(f"{scale.name} scale: ".lower()):
+        text = text.split(": ", 1)[1]
+    return text[:1].upper() + text[1:]
 
 
 def number(value: float | None, sign: bool = False) -> str:
