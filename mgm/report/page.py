@@ -109,7 +109,11 @@ def _facts(results: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, 
         (
             "Commit",
             [
-                {"text": commit[:12], "code": True, "more": f"{count} runs" + (", with uncommitted changes" * commit.endswith("-dirty"))}
+                {
+                    "text": commit[:12],
+                    "code": True,
+                    "more": f"{count} run{'s' * (count > 1)}" + (", with uncommitted changes" * commit.endswith("-dirty")),
+                }
                 for commit, count in commits.most_common()
             ],
         ),
