@@ -165,7 +165,7 @@ def find_index(spec: Run, execution: Execution) -> Index:
     index = read_index(execution.data[name])
     if spec.data.digest and index.digest != spec.data.digest:
         raise UserError(
-            f"{execution.data[name]}: holds videos with digest {index.digest}, the run wants {spec.data.digest}; run `mgm prepare` again, or make new specs"
+            f"{execution.data[name]}: holds videos with digest {index.digest}, the run wants {spec.data.digest}; run `mgm prepare` again"
         )
     return index
 
@@ -209,7 +209,7 @@ def _progress(execution: Execution) -> str:
             seconds.setdefault(verb, []).append(json.loads(result.read_text())["wall_s"])
         else:
             left.append(verb)
-    done = sum(seconds.values(), [])
+    done = [each for times in seconds.values() for each in times]
     mean = {verb: sum(times) / len(times) for verb, times in seconds.items()}
     together = max(1, (os.cpu_count() or 1) // execution.threads)
     eta = sum(mean.get(verb, sum(done) / len(done)) for verb in left) / together

@@ -18,7 +18,7 @@ from mgm.models import build_features, load_encoder
 from mgm.spec import Probe, Views
 from mgm.video import test_loader
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean squared weight, beside the mean cross-entropy
+PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean squared weight, beside the mean cross-entropy
 HELD_OUT = 0.2
 
 

@@ -59,9 +59,9 @@ class MAE(nn.Module):
 
     def target(self, patches_BMPC: Tensor) -> Tensor:
         """Pixels in [0, 1], normalised per tubelet and channel by mean and unbiased deviation (V: engine_for_pretraining.py)."""
-        x_BMPC = patches_BMPC.float() / 255
-        variance, mean = torch.var_mean(x_BMPC, dim=2, keepdim=True)
-        return ((x_BMPC - mean) / (variance.sqrt() + self.std_floor)).flatten(2)
+        x_BMCP = patches_BMPC.transpose(2, 3).contiguous().float() / 255  # contiguous: the statistics are several times faster
+        variance, mean = torch.var_mean(x_BMCP, dim=3, keepdim=True)
+        return ((x_BMCP - mean) / (variance.sqrt() + self.std_floor)).transpose(2, 3).flatten(2)
 
 
 def reconstruction_loss(predicted_BMP: Tensor, target_BMP: Tensor, weight_B: Tensor) -> Tensor:
