@@ -60,7 +60,7 @@ class Workflow:
         place = data / self.name
         index = index_folder(videos, place)
         self.places[OWN] = place
-        return scale.model_copy(update={"name": self.name, "datasets": {OWN: Dataset(root=str(videos), digest=index.digest)}})
+        return scale.model_copy(update={"datasets": {OWN: Dataset(root=str(videos), digest=index.digest)}})
 
     def _filled(self, scale: Scale, data: Path) -> Scale:
         datasets = {}

@@ -153,7 +153,13 @@ def _for_workers(cache: Cache | None, workers: int) -> Cache:
 
 def _load(dataset: Dataset, steps, workers: int) -> Iterator[Batch]:
     loader = DataLoader(
-        dataset, sampler=steps, batch_size=None, num_workers=workers, collate_fn=_as_it_is, pin_memory=torch.cuda.is_available()
+        dataset,
+        sampler=steps,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # or starting it would draw from the global one, and a resumed run's dropout would differ
     )
     for item in loader:
         if isinstance(item, UserError):

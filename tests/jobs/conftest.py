@@ -1,0 +1,58 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mgm.datasets.params import Synthetic
+from mgm.datasets.synthetic import generate
+from mgm.jobs.common import Execution
+from mgm.spec import Clips, Data, Decoder, Finetune, FinetuneOptim, Mask, Model, Optim, Pretrain, Probe, Views
+from mgm.video.loader import Cache
+
+PARAMS = Synthetic(classes=3, train_per_class=8, test_per_class=4, size=32, frames=12)
+SMALL = {
+    "data": Data(dataset="ssv2", digest=PARAMS.digest),
+    "clips": Clips(frames=4, size=24, stride=2, flip=False),
+    "model": Model(width=16, depth=2, heads=2, patch=8),
+}
+OPTIM = {"lr": 0.064, "min_lr": 1e-4, "batch": 4, "steps": 12, "precision": "float32"}
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory) -> Path:
+    """A tiny generated set, drawn once."""
+    out = tmp_path_factory.mktemp("data") / "ssv2"
+    generate(PARAMS, out)
+    return out
+
+
+@pytest.fixture
+def execution(tmp_path, videos) -> Execution:
+    torch.set_num_threads(1)
+    return Execution(tmp_path / "results", {"ssv2": videos}, cache=Cache(100))
+
+
+@pytest.fixture
+def pretraining() -> Pretrain:
+    return Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2), mask=Mask(name="mgm"), optim=Optim(**OPTIM), std_floor=0.1)
+
+
+@pytest.fixture
+def finetuning(pretraining) -> Finetune:
+    return Finetune(
+        **SMALL, parent=pretraining.run_id, optim=FinetuneOptim(**OPTIM), drop_path=0.3, head_dropout=0.3, views=Views(temporal=2, spatial=1)
+    )
+
+
+@pytest.fixture
+def probing(pretraining) -> Probe:
+    return Probe(**SMALL, parent=pretraining.run_id, views=Views(temporal=2, spatial=1))
+
+
+@pytest.fixture
+def result_of(execution):
+    def read(spec):
+        return json.loads((execution.results / spec.run_id / "result.json").read_text())
+
+    return read

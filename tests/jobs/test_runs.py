@@ -1,0 +1,203 @@
+"""Pretrain, finetune and probe on real (generated) videos: what they leave, what they survive, what they refuse."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mgm.datasets.index import read_index
+from mgm.errors import UserError
+from mgm.jobs import common
+from mgm.jobs.common import Execution, Job, run_all
+from mgm.jobs.finetune import finetune
+from mgm.jobs.pretrain import pretrain
+from mgm.jobs.probe import probe
+from mgm.report.result import examine
+from mgm.spec import Data, parse
+
+COMPUTE = {"pretrain": pretrain, "finetune": finetune, "probe": probe}
+
+
+def run(spec, execution):
+    run_all([spec], COMPUTE[spec.verb], execution)
+    return execution.results / spec.run_id
+
+
+def weights(folder):
+    return load_file(folder / "weights.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_chain_of_runs_leaves_believable_results(execution, pretraining, finetuning, probing, result_of):
+    for spec in (pretraining, finetuning, probing):
+        folder = run(spec, execution)
+        assert examine(folder, spec).state == "run"
+        assert parse(json.loads((folder / "spec.json").read_text()), "spec.json") == spec
+        assert not list(folder.glob("checkpoint*"))
+        result = result_of(spec)
+        assert result["data"] == result["data"] | {"digest": spec.data.digest, "classes": 3, "train": 24, "test": 12}
+        assert result["failed_videos"] == []
+    assert result_of(finetuning)["parents"] == [pretraining.run_id]
+    lines = [json.loads(line) for line in (execution.results / pretraining.run_id / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert {"step", "steps", "loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "time"} <= lines[0].keys()
+    assert all(0 < line["coverage"] <= 1 for line in lines)
+
+
+def test_top1_is_what_the_predictions_file_says(execution, pretraining, finetuning, probing, result_of):
+    for spec in (pretraining, finetuning, probing):
+        run(spec, execution)
+    for spec in (finetuning, probing):
+        with (execution.results / spec.run_id / "predictions.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        index = read_index(execution.data["ssv2"])
+        assert [row["path"] for row in rows] == [index.name(video) for video in index.test]
+        assert [row["label"] for row in rows] == [index.classes[video.label] for video in index.test]
+        assert result_of(spec)["metrics"]["top1"] == pytest.approx(100 * sum(row["label"] == row["prediction"] for row in rows) / 12)
+        assert result_of(spec)["n_test"] == 12
+
+
+def test_what_is_done_is_left_alone(execution, pretraining):
+    before = (run(pretraining, execution) / "result.json").stat()
+    after = (run(pretraining, execution) / "result.json").stat()
+    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune"])
+@pytest.mark.parametrize("stop_at", [1, 5, 11])
+def test_stopped_and_resumed_the_weights_are_bit_equal(execution, pretraining, finetuning, verb, stop_at, tmp_path, monkeypatch):
+    """Dropout, drop path, masks, crops and the data's order all continue where they were."""
+    run(pretraining, execution)
+    spec = {"pretrain": pretraining, "finetune": finetuning}[verb]
+    whole = weights(run(spec, execution))
+    again = replace(execution, results=tmp_path / "again", checkpoint_s=0, cache=None)
+    if verb == "finetune":
+        run(pretraining, again)
+
+    real = common.training_loader
+
+    def stopping(*args, first_step, **kwargs):
+        for step, batch in enumerate(real(*args, first_step=first_step, **kwargs), first_step):
+            if step == stop_at:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(common, "training_loader", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, again)
+    assert not (again.results / spec.run_id / "result.json").exists()
+    monkeypatch.setattr(common, "training_loader", real)
+    resumed = run(spec, again)
+    assert same(weights(resumed), whole)
+    assert [json.loads(line)["step"] for line in (resumed / "log.jsonl").read_text().splitlines()] == list(range(1, 13))
+
+
+def test_workers_and_cache_change_nothing(execution, pretraining, tmp_path):
+    here = weights(run(pretraining, execution))
+    there = weights(run(pretraining, replace(execution, results=tmp_path / "workers", workers=2, cache=None)))
+    assert same(here, there)
+
+
+def test_accumulation_changes_nothing_but_rounding(execution, pretraining, tmp_path):
+    whole = weights(run(pretraining, execution))
+    parts = weights(run(pretraining, replace(execution, results=tmp_path / "parts", accumulate=2)))
+    for name in whole:  # float32 sums in another order, through 12 steps of Adam
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=1e-4)
+    with pytest.raises(UserError, match="--accumulate 3 does not divide optim.batch 4; choose a divisor"):
+        run(pretraining, replace(execution, results=tmp_path / "thirds", accumulate=3))
+
+
+def job(spec, execution, folder, **changes) -> Job:
+    index = read_index(execution.data["ssv2"])
+    folder.mkdir()
+    return Job(spec, folder, execution, replace(index, **changes))
+
+
+def test_an_unreadable_training_video_is_counted_and_listed(execution, pretraining, tmp_path):
+    index = read_index(execution.data["ssv2"])
+    gone = replace(index.train[0], path=str(tmp_path / "gone.mp4"))
+    many = [replace(video, group=str(copy)) for copy in range(5) for video in index.train]
+    one = job(pretraining, execution, tmp_path / "one", videos=(gone, *many, *index.test))
+    spec = pretraining.model_copy(update={"optim": pretraining.optim.model_copy(update={"steps": 31})})  # every video once: 31 x 4 > 121
+    one = replace(one, spec=spec)
+    pretrain(one)
+    assert one.failed == [str(tmp_path / "gone.mp4")]
+    few = job(spec, execution, tmp_path / "few", videos=(gone, *index.train, *index.test))
+    with pytest.raises(UserError, match=r"1 of 25 training videos could not be read, more than 1 %: .*gone.mp4 first"):
+        pretrain(few)
+
+
+def test_an_unreadable_test_video_always_stops(execution, pretraining, finetuning, probing, tmp_path):
+    run(pretraining, execution)
+    index = read_index(execution.data["ssv2"])
+    gone = replace(index.test[5], path=str(tmp_path / "gone.mp4"))
+    for spec in (finetuning, probing):
+        with pytest.raises(UserError, match=r"gone\.mp4"):
+            COMPUTE[spec.verb](job(spec, execution, tmp_path / spec.verb, videos=(*index.train, *index.test[:5], gone)))
+
+
+def test_a_codec_without_vectors_is_refused_by_guided_masks_alone(execution, pretraining, tmp_path):
+    index = read_index(execution.data["ssv2"])
+    still = tuple(replace(video, has_vectors=False, codec="vp9") for video in index.videos)
+    with pytest.raises(UserError, match=r"codec vp9 gives no motion vectors \(24 of 24 videos\), which mask mgm needs; re-encode"):
+        pretrain(job(pretraining, execution, tmp_path / "mgm", videos=still))
+    tube = pretraining.model_copy(update={"mask": pretraining.mask.model_copy(update={"name": "tube"})})
+    pretrain(job(tube, execution, tmp_path / "tube", videos=still))
+    assert (tmp_path / "tube" / "weights.safetensors").exists()
+
+
+def test_few_labels_are_the_same_for_all_runs_of_a_seed(execution, finetuning, probing, tmp_path):
+    data = finetuning.data.model_copy(update={"labels_per_class": 3})
+    chosen = []
+    for number, spec in enumerate((finetuning, finetuning.model_copy(update={"parent": "", "seed": 0}), probing)):
+        videos = job(spec.model_copy(update={"data": data}), execution, tmp_path / str(number)).training_videos()
+        assert [sum(video.label == label for video in videos) for label in range(3)] == [3, 3, 3]
+        chosen.append([video.path for video in videos])
+    assert chosen[0] == chosen[1] == chosen[2]
+    other = job(finetuning.model_copy(update={"data": data, "seed": 1}), execution, tmp_path / "other").training_videos()
+    assert [video.path for video in other] != chosen[0]
+    data = data.model_copy(update={"labels_per_class": 9})
+    with pytest.raises(UserError, match="data.labels_per_class is 9, but class .* has 8 training videos; lower it"):
+        job(finetuning.model_copy(update={"data": data}), execution, tmp_path / "many").training_videos()
+
+
+def test_shuffled_labels_keep_the_videos_and_the_counts(execution, probing, tmp_path):
+    data = probing.data.model_copy(update={"shuffle_labels": True})
+    shuffled = job(probing.model_copy(update={"data": data}), execution, tmp_path / "shuffled").training_videos()
+    straight = read_index(execution.data["ssv2"]).train
+    assert [video.path for video in shuffled] == [video.path for video in straight]
+    assert sorted(video.label for video in shuffled) == sorted(video.label for video in straight)
+    assert [video.label for video in shuffled] != [video.label for video in straight]
+
+
+def test_a_failure_is_recorded_and_the_others_still_run(execution, pretraining, finetuning):
+    lost = finetuning.model_copy(update={"parent": "pretrain-mgm-vitb-ssv2-e800-00000000"})
+    run(pretraining, execution)
+    with pytest.raises(UserError, match=r"weights.safetensors: no such weights; run the parent first"):
+        run_all([lost, finetuning], finetune, execution)
+    assert "no such weights" in (execution.results / lost.run_id / "error.txt").read_text()
+    assert examine(execution.results / lost.run_id, lost).state == "failed"
+    assert examine(execution.results / finetuning.run_id, finetuning).state == "run"
+
+
+def test_data_that_is_missing_or_another_is_refused(execution, pretraining, tmp_path):
+    with pytest.raises(UserError, match="no place for dataset ssv2; pass --data ssv2=FOLDER"):
+        run(pretraining, Execution(tmp_path / "a", {}))
+    other = pretraining.model_copy(update={"data": Data(dataset="ssv2", digest="0" * 12)})
+    with pytest.raises(UserError, match=f"holds videos with digest {pretraining.data.digest}, the run wants 000000000000"):
+        run(other, execution)
+
+
+def test_views_are_merged_by_the_mean_of_softmax_scores():
+    scores = np.array([[9.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 3.0, 0.0]])
+    slow = np.mean([[np.exp(x) / sum(np.exp(row)) for x in row] for row in scores], axis=0)
+    np.testing.assert_allclose(common.softmax_mean(scores), slow)
+    assert common.softmax_mean(scores).argmax() == 1  # the mean of logits would say 0
+    assert scores.mean(axis=0).argmax() == 0
