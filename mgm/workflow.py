@@ -99,8 +99,9 @@ class Workflow:
         return str(self.places[dataset] / "index.json")
 
     def inputs(self, batch: Batch) -> list[str]:
-        """Results of the parents, for a batch's rule."""
-        return sorted({self.result(parent) for spec in batch.specs for parent in parents(spec)})
+        """What a batch's rule waits for: its parents' results, and datasets that are drawn here. Others are there, or `missing` says so."""
+        drawn = {self.index(dataset) for dataset in self.datasets(batch) if dataset in self.generated}
+        return sorted(drawn | {self.result(parent) for spec in batch.specs for parent in parents(spec)})
 
     def datasets(self, batch: Batch) -> list[str]:
         return sorted({spec.data.dataset for spec in batch.specs})

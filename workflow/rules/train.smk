@@ -11,8 +11,7 @@ for batch in paper.batches():
         name:
             batch.rule
         input:
-            indices=ancient([paper.index(dataset) for dataset in paper.datasets(batch)]),
-            parents=ancient(paper.inputs(batch)),
+            ancient(paper.inputs(batch)),
         output:
             [update(paper.result(spec.run_id)) for spec in batch.specs],
         params:

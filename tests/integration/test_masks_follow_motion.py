@@ -1,0 +1,50 @@
+"""Real H.264 vectors, real masks: the dense MGM box goes where things move, and the vectors are why."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mgm.datasets.params import Synthetic
+from mgm.datasets.synthetic import generate, load_boxes
+from mgm.masking import Grid, make_boxes
+from mgm.video import read_clip, slot_magnitude
+
+SIZE, FRAMES = 224, 24
+SAMPLED = range(0, FRAMES, 2)  # the paper's stride on SSv2
+GRID = Grid(len(SAMPLED) // 2, 14, 14)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    out = tmp_path_factory.mktemp("drawn")
+    index = generate(Synthetic(train_per_class=2, test_per_class=1, size=SIZE, frames=FRAMES, pan=2.8, seed=1), out)
+    return index, load_boxes(out)
+
+
+def share_in_a_moving_box(index, boxes, shuffle: bool) -> float:
+    """Of the slots that motion guides, the share whose box is centred in an annotated sprite of one of the slot's two frames."""
+    rng = np.random.default_rng(0)
+    inside = []
+    for position, video in enumerate(index.videos):
+        clip = read_clip(video.path, SAMPLED)
+        motion_SHW = slot_magnitude(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, tubelet=2)
+        if shuffle:  # the same vectors at other places
+            motion_SHW = np.stack([rng.permutation(slot.ravel()).reshape(slot.shape) for slot in motion_SHW])
+        found = make_boxes("mgm", GRID, 0.75, torch.tensor([position]), torch.from_numpy(motion_SHW)[None])
+        for slot in range(1, GRID.slots):
+            if motion_SHW[slot].any():
+                x, y = (float(centre[0, slot]) * SIZE / 14 for centre in (found.x_BS, found.y_BS))
+                annotated = boxes[Path(video.path).stem][SAMPLED[2 * slot : 2 * slot + 2]].reshape(-1, 4)
+                inside.append(any(top <= y <= bottom and left <= x <= right for top, left, bottom, right in annotated))
+    assert len(inside) > 150
+    return float(np.mean(inside))
+
+
+def test_the_dense_box_is_centred_on_moving_things(drawn):
+    assert share_in_a_moving_box(*drawn, shuffle=False) >= 0.9
+
+
+def test_on_shuffled_vectors_it_is_not(drawn):
+    assert share_in_a_moving_box(*drawn, shuffle=True) < 0.5

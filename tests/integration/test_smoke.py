@@ -1,0 +1,133 @@
+"""What `make reproduce` left behind: the runs, the tables, the page, and that pretraining works."""
+
+import csv
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mgm.datasets.index import read_index
+from mgm.jobs.common import Execution, run_all
+from mgm.jobs.probe import probe
+from mgm.report.build import build_report
+from mgm.report.result import examine
+from mgm.spec import Probe
+from mgm.video.loader import Cache
+from mgm.workflow import Workflow, registry_of
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.smoke
+
+
+@pytest.fixture(scope="module")
+def registry(smoke):
+    return registry_of(smoke)
+
+
+@pytest.fixture(scope="module")
+def cells(registry, smoke):
+    """(row, column) -> top-1 of each seed."""
+    return {
+        (cell.row, cell.column): [examine(smoke / run.run_id, run).result["metrics"]["top1"] for run in cell.runs]
+        for cell in registry.tables["4e"].cells
+    }
+
+
+def test_every_run_is_done_and_believed(registry, smoke):
+    states = {run_id: examine(smoke / run_id, spec).state for run_id, spec in registry.specs.items()}
+    assert set(states.values()) == {"run"}, states
+
+
+def test_the_results_are_those_of_the_scale_as_it_stands(registry):
+    """Results of another configuration would make every test below meaningless."""
+    assert list(registry.specs) == list(Workflow({}, results=ROOT / "results").registry.specs)
+
+
+def test_tables_figures_and_page_are_in_their_places():
+    reports = ROOT / "reports" / "smoke"
+    for ending in ("csv", "md", "tex", "html"):
+        assert (reports / "tables" / f"table4e.{ending}").stat().st_size > 0
+    for ending in ("svg", "pdf", "png", "npz"):
+        assert (reports / "figures" / f"figure5.{ending}").stat().st_size > 0
+    with (reports / "tables" / "table4e.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == "row column paper ours difference ci_low ci_high n status run_ids commit".split()
+    assert len(rows) == 14
+    assert {(row["status"], row["n"]) for row in rows} == {("run", "3")}
+    page = (reports / "index.html").read_text()
+    assert all(row["row"] in page for row in rows)
+
+
+def test_mlflow_mirrors_every_run(registry):
+    with sqlite3.connect(ROOT / "results" / "mlflow.db") as database:
+        names = database.execute(
+            "select runs.name from runs join experiments using (experiment_id) where experiments.name = 'smoke' and runs.lifecycle_stage = 'active'"
+        ).fetchall()
+    assert {name for (name,) in names} >= set(registry.specs)
+
+
+def test_a_probe_of_pretrained_weights_beats_random_weights(cells):
+    """Paired by seed, 95 % interval of Student's t over the three seeds above zero. No ordering of the masks is asserted: none shows at this size."""
+    column = "SSv2, linear probe"
+    gain = np.array(cells["MGM (Dense)", column]) - np.array(cells["No pretraining", column])
+    low, _ = stats.t.interval(0.95, len(gain) - 1, loc=gain.mean(), scale=stats.sem(gain))
+    assert low > 0, f"gains {gain}"
+
+
+def test_finetuning_from_pretrained_weights_beats_scratch(cells):
+    gain = np.array(cells["MGM (Dense)", "SSv2"]) - np.array(cells["No pretraining", "SSv2"])
+    low, _ = stats.t.interval(0.95, len(gain) - 1, loc=gain.mean(), scale=stats.sem(gain))
+    assert low > 0, f"gains {gain}"
+
+
+def test_with_shuffled_labels_the_probe_falls_to_chance(registry, smoke, tmp_path):
+    """720 predictions at 1 in 12: within the central 99.9 % of the binomial, the features notwithstanding."""
+    cell = next(cell for cell in registry.tables["4e"].cells if (cell.row, cell.column) == ("MGM (Dense)", "SSv2, linear probe"))
+    place = Workflow({}, data=ROOT / "data").places["ssv2"]
+    cache, right, total = Cache(1000), 0, 0
+    for run in cell.runs:
+        assert isinstance(run, Probe)
+        (tmp_path / run.parent).symlink_to(smoke / run.parent)
+        shuffled = run.model_copy(update={"data": run.data.model_copy(update={"shuffle_labels": True})})
+        run_all([shuffled], probe, Execution(tmp_path, {"ssv2": place}, cache=cache))
+        result = json.loads((tmp_path / shuffled.run_id / "result.json").read_text())
+        right, total = right + round(result["metrics"]["top1"] * result["n_test"] / 100), total + result["n_test"]
+    assert total == 3 * len(read_index(place).test)
+    low, high = stats.binom.interval(0.999, total, 1 / 12)
+    assert low <= right <= high, f"{right} of {total}"
+
+
+def test_results_without_weights_or_data_build_the_same_tables(registry, smoke, tmp_path):
+    for path in smoke.rglob("*"):
+        if path.is_file() and path.suffix not in (".safetensors", ".pt"):
+            copy = tmp_path / "results" / "smoke" / path.relative_to(smoke)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)
+    build_report(registry_of(tmp_path / "results" / "smoke"), tmp_path / "results" / "smoke", tmp_path / "reports" / "smoke")
+    for name in ("tables/table4e.csv", "tables/table4e.tex", "figures/figure5.svg"):
+        assert (tmp_path / "reports" / "smoke" / name).read_bytes() == (ROOT / "reports" / "smoke" / name).read_bytes()
+
+
+def test_with_a_result_deleted_and_no_data_the_report_lists_no_training(smoke, tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    shutil.copytree(smoke, tmp_path / "results" / "smoke", ignore=shutil.ignore_patterns("*.safetensors"))
+    victim = next((tmp_path / "results" / "smoke").glob("finetune-*/result.json"))
+    victim.unlink()
+    binaries = Path(sys.executable).parent
+    words = [str(binaries / "snakemake"), "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--cores", "1"]
+    environment = os.environ | {"PATH": f"{binaries}:{os.environ['PATH']}"}
+    dry = subprocess.run([*words, "-n", "report"], capture_output=True, text=True, env=environment, timeout=120, check=True)
+    listed = dry.stdout + dry.stderr
+    assert "report" in listed
+    assert not any(rule in listed for rule in ("pretrain_", "finetune_", "probe_", "prepare_", "visualise_"))
+    subprocess.run([*words, "report"], capture_output=True, env=environment, timeout=120, check=True)
+    with (tmp_path / "reports" / "smoke" / "tables" / "table4e.csv").open() as file:
+        statuses = [row["status"] for row in csv.DictReader(file)]
+    assert sorted(statuses) == ["partial"] + ["run"] * 13

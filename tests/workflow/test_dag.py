@@ -1,0 +1,129 @@
+"""The Snakefile, run for real in an empty folder."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mgm.datasets.params import Synthetic
+from mgm.datasets.synthetic import generate
+from mgm.errors import UserError
+from mgm.spec import parents
+from mgm.workflow import Workflow
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def snakemake(folder, *words):
+    command = [str(BIN / "snakemake"), "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", "2", *words]
+    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def own_videos(tmp_path_factory) -> Path:
+    """A user's folder: one folder per class."""
+    drawn = tmp_path_factory.mktemp("drawn")
+    index = generate(Synthetic(classes=2, train_per_class=6, test_per_class=1, size=64), drawn)
+    folder = tmp_path_factory.mktemp("mine")
+    for video in index.videos:
+        place = folder / index.classes[video.label].replace(" ", "_")
+        place.mkdir(exist_ok=True)
+        (place / Path(video.path).name).write_bytes(Path(video.path).read_bytes())
+    return folder
+
+
+def test_a_dry_run_lists_the_runs_and_makes_none(tmp_path):
+    done = snakemake(tmp_path, "-n")
+    assert done.returncode == 0, done.stderr
+    for rule in ("prepare_ssv2", "pretrain_1", "pretrain_2", "finetune_1", "probe_1", "visualise_1", "all"):
+        assert rule in done.stdout + done.stderr
+    assert not (tmp_path / "data").exists()
+    assert sorted(path.name for path in (tmp_path / "results" / "smoke").iterdir()) == ["datasets", "scale.json", "specs"]
+
+
+def test_a_batchs_parents_are_made_before_it():
+    workflow = Workflow({})
+    made = set()
+    order = {"pretrain": 0, "finetune": 1, "probe": 1, "visualise": 1}
+    batches = sorted(workflow.batches(), key=lambda batch: order[batch.verb])
+    assert sum(len(batch.specs) for batch in batches) == len(workflow.registry.specs) == 61
+    for batch in batches:
+        assert len(batch.specs) <= workflow.scale.specs_per_job
+        assert all(spec.verb == batch.verb for spec in batch.specs)
+        assert {parent for spec in batch.specs for parent in parents(spec)} <= made
+        made |= {spec.run_id for spec in batch.specs}
+
+
+def test_report_never_trains_or_prepares_whatever_is_missing(tmp_path):
+    done = snakemake(tmp_path, "report")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "reports" / "smoke" / "index.html").exists()
+    with (tmp_path / "reports" / "smoke" / "tables" / "table4e.csv").open() as file:
+        assert {row["status"] for row in csv.DictReader(file)} == {"not run"}
+    assert not (tmp_path / "data").exists()
+    assert not list((tmp_path / "results" / "smoke").glob("*-*"))
+
+
+def test_a_single_target_trains_only_what_it_needs(tmp_path):
+    done = snakemake(tmp_path, "-n", "figure5")
+    assert "visualise_1" in done.stdout
+    assert "pretrain_1" not in done.stdout
+
+
+def test_own_videos_are_indexed_before_the_dag(tmp_path, own_videos):
+    done = snakemake(tmp_path, "-n", "--config", "name=mine", f"videos={own_videos}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "data" / "mine" / "index.csv").exists()
+    assert "prepare" not in done.stdout
+    assert any("-folder-" in path.name for path in (tmp_path / "results" / "mine" / "specs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (["scale=huge"], "mgm: .*huge.yaml: no such scale; choose one of .*smoke"),
+        (["scael=smoke"], "mgm: --config scael: is not an option; choose from scale, name, videos"),
+        (["videos=nowhere"], "mgm: --config videos=nowhere: needs a name of its own; add name=..."),
+        (["name=mine", "videos=nowhere"], "mgm: .*nowhere"),
+    ],
+)
+def test_bad_configuration_is_one_clear_line(tmp_path, config, message):
+    import re
+
+    done = snakemake(tmp_path, "-n", "--config", *config)
+    assert done.returncode != 0
+    assert re.search(message, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_data_warns_in_a_dry_run_and_stops_a_real_one(tmp_path):
+    scale = tmp_path / "cluster.yaml"
+    text = (ROOT / "workflow" / "config" / "smoke.yaml").read_text()
+    start, end = text.index("datasets:"), text.index("specs_per_job:")
+    scale.write_text(text[:start] + "datasets:\n  ssv2: {root: videos/ssv2}\n\n" + text[end:])
+    dry = snakemake(tmp_path, "-n", "--config", f"scale={scale}")
+    assert dry.returncode == 0, dry.stderr
+    assert "dataset ssv2: videos/ssv2/index.json is not there; run `mgm prepare ssv2" in dry.stdout + dry.stderr
+    real = snakemake(tmp_path, "--config", f"scale={scale}")
+    assert real.returncode != 0
+    assert "videos/ssv2/index.json is not there" in real.stderr
+    assert not list((tmp_path / "results").glob("*/*/log.jsonl"))
+
+
+def test_workflow_files_are_written_once(tmp_path):
+    workflow = Workflow({}, results=tmp_path)
+    workflow.write()
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
+    assert len(stamps) == 61 + 2
+    workflow.write()
+    assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(UserError, match="--config epochs: is not an option"):
+        Workflow({"epochs": 3})
