@@ -23,8 +23,15 @@ def drawn(tmp_path_factory):
     return index, load_boxes(out)
 
 
+def _in(x, y, top, left, bottom, right) -> bool:
+    return bottom > top and top - 4 <= y <= bottom + 4 and left - 4 <= x <= right + 4
+
+
 def share_in_a_moving_box(index, boxes, shuffle: bool) -> float:
-    """Of the slots that motion guides, the share whose box is centred in an annotated sprite of one of the slot's two frames."""
+    """Of the slots that motion guides, the share whose box is centred in an annotated sprite of one of the slot's two frames.
+
+    The centre is that of a cell of 8 x 8 pixels, so it may lie half a cell outside a sprite that the cell touches.
+    """
     rng = np.random.default_rng(0)
     inside = []
     for position, video in enumerate(index.videos):
@@ -37,7 +44,7 @@ def share_in_a_moving_box(index, boxes, shuffle: bool) -> float:
             if motion_SHW[slot].any():
                 x, y = (float(centre[0, slot]) * SIZE / 14 for centre in (found.x_BS, found.y_BS))
                 annotated = boxes[Path(video.path).stem][SAMPLED[2 * slot : 2 * slot + 2]].reshape(-1, 4)
-                inside.append(any(top <= y <= bottom and left <= x <= right for top, left, bottom, right in annotated))
+                inside.append(any(_in(x, y, *box) for box in annotated))
     assert len(inside) > 150
     return float(np.mean(inside))
 

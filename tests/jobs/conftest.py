@@ -41,7 +41,12 @@ def pretraining() -> Pretrain:
 @pytest.fixture
 def finetuning(pretraining) -> Finetune:
     return Finetune(
-        **SMALL, parent=pretraining.run_id, optim=FinetuneOptim(**OPTIM), drop_path=0.3, head_dropout=0.3, views=Views(temporal=2, spatial=1)
+        **SMALL,
+        parent=pretraining.run_id,
+        optim=FinetuneOptim(**OPTIM),
+        drop_path=0.3,
+        head_dropout=0.3,
+        views=Views(temporal=2, spatial=1),
     )
 
 
