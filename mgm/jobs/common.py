@@ -198,22 +198,24 @@ def show(line: str) -> None:
 
 def _progress(execution: Execution) -> str:
     """'; 23 of 61 runs done, about 2 min left', from the files, when the workflow has listed what there is to do."""
-    listed = execution.results / "specs"
-    if not listed.is_dir():
-        return ""
-    seconds: dict[str, list[float]] = {}  # of the runs done, by verb
-    left: list[str] = []
-    for path in listed.glob("*.json"):
-        verb, result = path.stem.split("-")[0], execution.results / path.stem / "result.json"
+    listed = list((execution.results / "specs").glob("*.json"))
+    done, seconds, work_done, work_left = 0, 0.0, 0.0, 0.0
+    for path in listed:
+        result, work = execution.results / path.stem / "result.json", _work(json.loads(path.read_text()))
         if result.exists():
-            seconds.setdefault(verb, []).append(json.loads(result.read_text())["wall_s"])
+            done, work_done, seconds = done + 1, work_done + work, seconds + json.loads(result.read_text())["wall_s"]
         else:
-            left.append(verb)
-    done = [each for times in seconds.values() for each in times]
-    mean = {verb: sum(times) / len(times) for verb, times in seconds.items()}
-    together = max(1, (os.cpu_count() or 1) // execution.threads)
-    eta = sum(mean.get(verb, sum(done) / len(done)) for verb in left) / together
-    return f"; {len(done)} of {len(done) + len(left)} runs done" + (f", about {duration(eta)} left" if left else "")
+            work_left += work
+    if not listed or not work_done:
+        return ""
+    left = work_left * seconds / work_done / max(1, (os.cpu_count() or 1) // execution.threads)
+    return f"; {done} of {len(listed)} runs done" + (f", about {duration(left)} left" if work_left else "")
+
+
+def _work(spec: dict[str, Any]) -> float:
+    """Clips trained on, roughly: enough to tell how long the rest will take. A probe trains on next to none."""
+    optim = spec.get("optim")
+    return (optim["steps"] or optim["epochs"]) * optim["batch"] if optim else 500
 
 
 def _commit() -> tuple[str, bool]:
