@@ -30,13 +30,13 @@ test: setup ## the tests (about 4 minutes; those that read the smoke results run
 	@$(BIN)/pytest
 
 check: setup ## format, lint, types, import contracts
-	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/snakefmt --quiet --check Snakefile workflow
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/snakefmt --check Snakefile workflow 2>/dev/null
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache > .lint-imports.log 2>&1 || { cat .lint-imports.log; exit 1; }
 	@echo "check: clean"
 
 format: setup ## let ruff and snakefmt rewrite the code
-	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix . && $(BIN)/snakefmt --quiet Snakefile workflow
+	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix . && $(BIN)/snakefmt Snakefile workflow
 
 lock: ## pin the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --universal --python-version 3.11 --no-header \

@@ -28,8 +28,8 @@ class Batch:
 class Workflow:
     """The experiments of one scale under one name.
 
-    `config` is Snakemake's: `scale` (a name in workflow/config, or a YAML file), `name` (of the results; default: the scale's), `videos` (a folder
-    of your own, in place of the paper's datasets).
+    `config` is Snakemake's: `scale` (a name in workflow/config, or a YAML file), `name` (of the results; default: the scale's),
+    `videos` (a folder or CSV of your own videos, in place of the paper's datasets).
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Workflow:
         if "videos" in config:
             if self.name == scale.name:
                 raise UserError(
-                    f"--config videos={config['videos']}: needs a name of its own; add name=..., so that results are not mixed with {scale.name}'s"
+                    f"--config videos={config['videos']}: needs a name of its own, lest results mix with {self.name}'s; add name=..."
                 )
             scale = self._own(scale, Path(str(config["videos"])), data)
         else:
@@ -76,7 +76,7 @@ class Workflow:
         return scale.model_copy(update={"datasets": datasets})
 
     def write(self) -> None:
-        """The scale, every spec and every generator's parameters, as files under results for jobs to read. Unchanged files are left alone."""
+        """The scale, every spec and every generator's parameters, as files for jobs to read. Unchanged files are left alone."""
         files = {self.results / "scale.json": self.scale.model_dump_json(indent=1)}
         files |= {self.spec_file(run_id): spec.model_dump_json(indent=1) for run_id, spec in self.registry.specs.items()}
         files |= {self.params_file(dataset): params for dataset, params in self.generated.items()}

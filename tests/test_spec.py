@@ -4,7 +4,20 @@ import pytest
 
 from mgm.errors import UserError
 from mgm.spec import (
-    Clips, Data, Finetune, FinetuneOptim, Mask, Model, Optim, Pretrain, Probe, Views, Visualise, differences, parents, parse,
+    Clips,
+    Data,
+    Finetune,
+    FinetuneOptim,
+    Mask,
+    Model,
+    Optim,
+    Pretrain,
+    Probe,
+    Views,
+    Visualise,
+    differences,
+    parents,
+    parse,
 )  # fmt: skip
 
 SSV2 = Data(dataset="ssv2")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -181,14 +182,8 @@ def training_batches(job: Job, videos: Sequence[Video], motion: bool, first_step
         workers=job.execution.workers, cache=job.execution.cache, motion=motion, first_step=first_step,
     )  # fmt: skip
     for batch in loader:
-        tensors = [None if field is None else field.to(job.device, non_blocking=True) for field in batch[:-1]]
-        yield (
-            [
-                Batch(*(None if field is None else field[start : start + size] for field in tensors), batch.failed)
-                for start in range(0, spec.optim.batch, size)
-            ],
-            batch.failed,
-        )
+        moved = batch.map(lambda x: x.to(job.device, non_blocking=True))
+        yield [moved.map(itemgetter(slice(start, start + size))) for start in range(0, spec.optim.batch, size)], batch.failed
 
 
 def show(line: str) -> None:

@@ -1,7 +1,7 @@
 """Sparse MGM (Table 4e): the patches that move most. The paper leaves "sparse" open; this is our reading."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from mgm.masking import random

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mgm.models.vit import Block, Encoder, patchify
+from mgm.models.vit import Encoder, init_block, patchify
 from mgm.spec import Finetune, Probe
 
 
@@ -12,11 +12,10 @@ class Classifier(nn.Module):
 
     def __init__(self, spec: Finetune, classes: int):
         super().__init__()
-        model = spec.model
-        self.encoder = Encoder(spec.grid, model.width, model.depth, model.heads, model.tubelet, model.patch, spec.drop_path)
-        self.fc_norm = nn.LayerNorm(model.width, eps=1e-6)
+        self.encoder = Encoder(spec.grid, spec.model, spec.drop_path, norm=False)
+        self.fc_norm = nn.LayerNorm(spec.model.width, eps=1e-6)
         self.dropout = nn.Dropout(spec.head_dropout)
-        self.head = nn.Linear(model.width, classes)
+        self.head = nn.Linear(spec.model.width, classes)
         self.apply(_init_from_scratch)
         with torch.no_grad():  # V: a head that starts near zero keeps the first gradients from shaking the encoder
             self.head.weight.mul_(0.001)
@@ -33,16 +32,14 @@ class Features(nn.Module):
 
     def __init__(self, spec: Probe):
         super().__init__()
-        model = spec.model
-        self.encoder = Encoder(spec.grid, model.width, model.depth, model.heads, model.tubelet, model.patch)
-        self.encoder.norm = nn.LayerNorm(model.width, eps=1e-6)
-        self.apply(_init_from_pretraining)
+        self.encoder = Encoder(spec.grid, spec.model)
+        self.apply(init_block)  # random weights are those that pretraining starts from
         self.requires_grad_(False).eval()
 
     def forward(self, frames_BTHWC: Tensor) -> Tensor:
         """(B, D) features of uint8 frames."""
         x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
-        return self.encoder.norm(x_BLD).mean(dim=1)
+        return x_BLD.mean(dim=1)
 
 
 def _init_from_scratch(module: nn.Module) -> None:
@@ -51,13 +48,6 @@ def _init_from_scratch(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def _init_from_pretraining(module: nn.Module) -> None:
-    """Random weights of a probe are those that pretraining starts from."""
-    if isinstance(module, Block):
-        for linear in (module.attn.qkv, module.attn.proj, module.mlp.fc1, module.mlp.fc2):
-            nn.init.xavier_uniform_(linear.weight)
 
 
 def build_classifier(spec: Finetune, classes: int) -> Classifier:

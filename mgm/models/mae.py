@@ -1,61 +1,62 @@
 """The video masked autoencoder: the encoder sees the visible tokens, a light decoder predicts the hidden ones."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from mgm.models.vit import Block, Encoder, gather_tokens, patchify, sinusoid_table
+from mgm.models.vit import Block, Encoder, gather_tokens, init_block, patchify, sinusoid_table
 from mgm.spec import Pretrain
 
 
-class MAE(nn.Module):
-    """VideoMAE's pretraining model (paper, eqs. 1-4). `hidden` tokens of every clip are masked, so all shapes are static."""
+class Decoder(nn.Module):
+    """Blocks over all tokens; norm and head on the hidden ones, which stand last."""
 
     def __init__(self, spec: Pretrain):
         super().__init__()
-        model, decoder = spec.model, spec.decoder
-        slots, rows, columns = spec.grid
-        tokens = slots * rows * columns
-        self.visible = tokens - slots * spec.hidden
-        self.std_floor = spec.std_floor
-        self.encoder = Encoder(spec.grid, model.width, model.depth, model.heads, model.tubelet, model.patch)
-        self.encoder.norm = nn.LayerNorm(model.width, eps=1e-6)
-        self.encoder_to_decoder = nn.Linear(model.width, decoder.width, bias=False)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder.width))
-        self.decoder = nn.Module()
-        self.decoder.blocks = nn.ModuleList(Block(decoder.width, decoder.heads) for _ in range(decoder.depth))
-        self.decoder.norm = nn.LayerNorm(decoder.width, eps=1e-6)
-        self.decoder.head = nn.Linear(decoder.width, 3 * model.tubelet * model.patch**2)
-        self.register_buffer("pos_embed", sinusoid_table(tokens, decoder.width), persistent=False)
-        self.apply(self._init)
-        nn.init.xavier_uniform_(self.decoder.head.weight)
-        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
+        width = spec.decoder.width
+        self.blocks = nn.ModuleList(Block(width, spec.decoder.heads) for _ in range(spec.decoder.depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, 3 * spec.model.tubelet * spec.model.patch**2)
+        nn.init.xavier_uniform_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
-    @staticmethod
-    def _init(module: nn.Module) -> None:
-        """V: xavier uniform inside the encoder and decoder; `encoder_to_decoder` and the convolution keep PyTorch's default."""
-        if isinstance(module, Block):
-            for linear in (module.attn.qkv, module.attn.proj, module.mlp.fc1, module.mlp.fc2):
-                nn.init.xavier_uniform_(linear.weight)
-                if linear.bias is not None:
-                    nn.init.zeros_(linear.bias)
+    def forward(self, x_BLD: Tensor, hidden: int) -> Tensor:
+        for block in self.blocks:
+            x_BLD = block(x_BLD)
+        return self.head(self.norm(x_BLD[:, -hidden:]))
+
+
+class MAE(nn.Module):
+    """VideoMAE's pretraining model (paper, eqs. 1-4). As many tokens are hidden in every clip, so all shapes are static."""
+
+    pos_embed: Tensor
+
+    def __init__(self, spec: Pretrain):
+        super().__init__()
+        tokens = math.prod(spec.grid)
+        self.visible = tokens - spec.grid[0] * spec.hidden
+        self.std_floor = spec.std_floor
+        self.encoder = Encoder(spec.grid, spec.model)
+        self.encoder_to_decoder = nn.Linear(spec.model.width, spec.decoder.width, bias=False)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, spec.decoder.width))
+        self.decoder = Decoder(spec)
+        self.register_buffer("pos_embed", sinusoid_table(tokens, spec.decoder.width), persistent=False)
+        self.apply(init_block)
+        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
     def forward(self, frames_BTHWC: Tensor, masked_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Predicted and true hidden patches, each (B, M, P * C), for uint8 frames and a mask that is True where hidden."""
         order_BL = masked_BL.byte().argsort(dim=1, stable=True)  # visible tokens first, both in token order
         visible_BV, masked_BM = order_BL[:, : self.visible], order_BL[:, self.visible :]
         patches_BLPC = patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch)
-        latent_BVD = self.encoder.norm(self.encoder(gather_tokens(patches_BLPC, visible_BV), visible_BV))
-        predicted_BMP = self.decode(latent_BVD, visible_BV, masked_BM)
-        return predicted_BMP, self.target(gather_tokens(patches_BLPC, masked_BM))
+        latent_BVD = self.encoder(gather_tokens(patches_BLPC, visible_BV), visible_BV)
 
-    def decode(self, latent_BVD: Tensor, visible_BV: Tensor, masked_BM: Tensor) -> Tensor:
-        positions = self.pos_embed[0]
-        x_BVD = self.encoder_to_decoder(latent_BVD) + positions[visible_BV]
-        mask_BMD = self.mask_token + positions[masked_BM]
-        x_BLD = torch.cat((x_BVD, mask_BMD.to(x_BVD.dtype)), dim=1)
-        for block in self.decoder.blocks:
-            x_BLD = block(x_BLD)
-        return self.decoder.head(self.decoder.norm(x_BLD[:, -masked_BM.shape[1] :]))
+        positions_LD = self.pos_embed[0]
+        visible_BVD = self.encoder_to_decoder(latent_BVD) + positions_LD[visible_BV]
+        masked_BMD = (self.mask_token + positions_LD[masked_BM]).to(visible_BVD.dtype)
+        predicted_BMP = self.decoder(torch.cat((visible_BVD, masked_BMD), dim=1), hidden=masked_BM.shape[1])
+        return predicted_BMP, self.target(gather_tokens(patches_BLPC, masked_BM))
 
     def target(self, patches_BMPC: Tensor) -> Tensor:
         """Pixels in [0, 1], normalised per tubelet and channel by mean and unbiased deviation (V: engine_for_pretraining.py)."""

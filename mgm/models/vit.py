@@ -3,9 +3,13 @@
 Parameter names follow the official code, so that its weights fit (RECIPES: modeling_pretrain.py, modeling_finetune.py).
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mgm.spec import Model
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -35,6 +39,9 @@ def gather_tokens(x_BLD: Tensor, index_BN: Tensor) -> Tensor:
 
 class TubeletEmbedding(nn.Module):
     """A 3-D convolution whose stride is its kernel, computed as one matrix product over the tokens that are asked for."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, width: int, tubelet: int, patch: int):
         super().__init__()
@@ -100,22 +107,33 @@ class Block(nn.Module):
         return branch_BLD * branch_BLD.new_empty(len(branch_BLD), 1, 1).bernoulli_(keep) / keep
 
 
-class Encoder(nn.Module):
-    """Tubelets, positions and blocks, over all tokens or over those in `index_BV` alone."""
+def init_block(module: nn.Module) -> None:
+    """V, pretraining: xavier uniform for a block's linear layers (qkv as one matrix), zero bias; others keep PyTorch's default."""
+    if isinstance(module, Block):
+        for linear in (module.attn.qkv, module.attn.proj, module.mlp.fc1, module.mlp.fc2):
+            nn.init.xavier_uniform_(linear.weight)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
 
-    def __init__(self, grid: tuple[int, int, int], width: int, depth: int, heads: int, tubelet: int, patch: int, drop_path: float = 0.0):
+
+class Encoder(nn.Module):
+    """Tubelets, positions, blocks and, unless a classifier replaces it, the final norm."""
+
+    pos_embed: Tensor
+
+    def __init__(self, grid: tuple[int, int, int], model: Model, drop_path: float = 0.0, norm: bool = True):
         super().__init__()
-        slots, rows, columns = grid
-        self.tubelet, self.patch = tubelet, patch
-        self.patch_embed = TubeletEmbedding(width, tubelet, patch)
-        self.register_buffer("pos_embed", sinusoid_table(slots * rows * columns, width), persistent=False)
-        rates = torch.linspace(0, drop_path, depth).tolist()  # deeper blocks drop more (V)
-        self.blocks = nn.ModuleList(Block(width, heads, rate) for rate in rates)
+        self.tubelet, self.patch = model.tubelet, model.patch
+        self.patch_embed = TubeletEmbedding(model.width, model.tubelet, model.patch)
+        self.register_buffer("pos_embed", sinusoid_table(math.prod(grid), model.width), persistent=False)
+        rates = torch.linspace(0, drop_path, model.depth).tolist()  # deeper blocks drop more (V)
+        self.blocks = nn.ModuleList(Block(model.width, model.heads, rate) for rate in rates)
+        self.norm = nn.LayerNorm(model.width, eps=1e-6) if norm else nn.Identity()
 
     def forward(self, patches_BLPC: Tensor, index_BV: Tensor | None = None) -> Tensor:
-        """patches_BLPC: the tokens' pixels, of all tokens or of those in `index_BV`. Returns (B, V, D), not normalised."""
+        """patches_BLPC: the pixels of all tokens, or of those in `index_BV` alone. Returns (B, V, D)."""
         positions = self.pos_embed if index_BV is None else self.pos_embed[0, index_BV]
         x_BVD = self.patch_embed(patches_BLPC) + positions
         for block in self.blocks:
             x_BVD = block(x_BVD)
-        return x_BVD
+        return self.norm(x_BVD)

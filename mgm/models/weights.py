@@ -49,7 +49,8 @@ def load_encoder(model: nn.Module, path: Path) -> None:
     for name in sorted(wanted):
         if weights[name].shape != own[name].shape:
             raise UserError(
-                f"{path}: {name} is {tuple(weights[name].shape)}, the model's is {tuple(own[name].shape)}; it is a checkpoint of another model"
+                f"{path}: {name} is {tuple(weights[name].shape)}, the model's is {tuple(own[name].shape)}; "
+                "it is a checkpoint of another model"
             )
         if not torch.isfinite(weights[name]).all():
             raise UserError(

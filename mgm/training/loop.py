@@ -68,8 +68,8 @@ def train(run: Training, folder: Path, *, checkpoint_s: float = 300, show: Calla
         failed |= dict.fromkeys(unreadable)
         if len(failed) > 0.01 * run.videos:
             raise UserError(
-                f"{run.run_id}: {len(failed)} of {run.videos} training videos could not be read, more than 1 %: {next(iter(failed))} first; "
-                "restore them, or prepare the dataset again to leave them out"
+                f"{run.run_id}: {len(failed)} of {run.videos} training videos could not be read, more than 1 %: "
+                f"{next(iter(failed))} first; restore them, or prepare the dataset again to leave them out"
             )
         rate = learning_rate(step, run.steps, run.optim)
         set_learning_rate(optimiser, rate)

@@ -37,9 +37,9 @@ def build_optimiser(model: nn.Module, optim: Optim, layer_decay: float = 1.0) ->
 
 
 def learning_rate(step: int, steps: int, optim: Optim) -> float:
-    """Linear warm-up from 0, then a half cosine to the minimum; both ends scaled by batch / 256 (P Tables 5 and 6; V scales the minimum too).
+    """Linear warm-up from 0, then a half cosine to the minimum, both scaled by batch / 256 (P Tables 5 and 6; V scales the minimum too).
 
-    `step` counts from 0; the warm-up takes the share warmup_epochs / epochs of the steps.
+    `step` counts from 0; the warm-up takes the share warmup_epochs / epochs of them.
     """
     scale = optim.batch / 256
     warmup = round(steps * optim.warmup_epochs / optim.epochs)

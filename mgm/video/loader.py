@@ -5,7 +5,7 @@ where a run was resumed do not matter. `sample` is a video's position in the seq
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -53,6 +53,11 @@ class Batch(NamedTuple):
     sample_B: torch.Tensor
     weight_B: torch.Tensor
     failed: tuple[str, ...]
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        """The batch with `change` applied to each of its tensors."""
+        changed = {name: change(value) for name, value in self._asdict().items() if isinstance(value, torch.Tensor)}
+        return self._replace(**changed)  # type: ignore[arg-type]
 
 
 class Cache:

@@ -55,7 +55,7 @@ def test_tables_figures_and_page_are_in_their_places():
         assert (reports / "figures" / f"figure5.{ending}").stat().st_size > 0
     with (reports / "tables" / "table4e.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == "row column paper ours difference ci_low ci_high n status run_ids commit".split()
+    assert list(rows[0]) == ["row", "column", "paper", "ours", "difference", "ci_low", "ci_high", "n", "status", "run_ids", "commit"]
     assert len(rows) == 14
     assert {(row["status"], row["n"]) for row in rows} == {("run", "3")}
     page = (reports / "index.html").read_text()
@@ -65,13 +65,14 @@ def test_tables_figures_and_page_are_in_their_places():
 def test_mlflow_mirrors_every_run(registry):
     with sqlite3.connect(ROOT / "results" / "mlflow.db") as database:
         names = database.execute(
-            "select runs.name from runs join experiments using (experiment_id) where experiments.name = 'smoke' and runs.lifecycle_stage = 'active'"
+            "select runs.name from runs join experiments using (experiment_id) "
+            "where experiments.name = 'smoke' and runs.lifecycle_stage = 'active'"
         ).fetchall()
     assert {name for (name,) in names} >= set(registry.specs)
 
 
 def test_a_probe_of_pretrained_weights_beats_random_weights(cells):
-    """Paired by seed, 95 % interval of Student's t over the three seeds above zero. No ordering of the masks is asserted: none shows at this size."""
+    """Paired by seed, the 95 % interval of Student's t over three seeds is above zero. No ordering of masks is asserted."""
     column = "SSv2, linear probe"
     gain = np.array(cells["MGM (Dense)", column]) - np.array(cells["No pretraining", column])
     low, _ = stats.t.interval(0.95, len(gain) - 1, loc=gain.mean(), scale=stats.sem(gain))

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from mgm.models.vit import Attention, Block, Encoder, TubeletEmbedding, patchify, sinusoid_table
+from mgm.spec import Model
 
 
 def test_patchify_is_the_literal_cut():
@@ -67,5 +68,5 @@ def test_drop_path_drops_whole_clips_and_keeps_the_mean():
 
 
 def test_deeper_blocks_drop_more():
-    encoder = Encoder((2, 2, 2), width=8, depth=3, heads=2, tubelet=2, patch=4, drop_path=0.2)
+    encoder = Encoder((2, 2, 2), Model(width=8, depth=3, heads=2, patch=4), drop_path=0.2)
     assert [block.drop_path for block in encoder.blocks] == pytest.approx([0, 0.1, 0.2])

@@ -88,7 +88,7 @@ def test_own_videos_are_indexed_before_the_dag(tmp_path, own_videos):
     [
         (["scale=huge"], "mgm: .*huge.yaml: no such scale; choose one of .*smoke"),
         (["scael=smoke"], "mgm: --config scael: is not an option; choose from scale, name, videos"),
-        (["videos=nowhere"], "mgm: --config videos=nowhere: needs a name of its own; add name=..."),
+        (["videos=nowhere"], "mgm: --config videos=nowhere: needs a name of its own, .*; add name=..."),
         (["name=mine", "videos=nowhere"], "mgm: .*nowhere"),
     ],
 )

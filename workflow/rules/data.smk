@@ -9,11 +9,11 @@ for dataset in paper.generated:
             f"prepare_{dataset}"
         output:
             paper.index(dataset),
+        log:
+            f"logs/{NAME}/prepare_{dataset}.log",
+        threads: 2
         params:
             params=paper.params_file(dataset),
             out=paper.places[dataset],
-        threads: 2
-        log:
-            f"logs/{NAME}/prepare_{dataset}.log",
         shell:
             "mgm prepare synthetic --params {params.params} --out {params.out} --processes {threads} 2>&1 | tee {log}"

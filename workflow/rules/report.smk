@@ -15,8 +15,8 @@ for target in TARGETS:
             target
         input:
             [paper.result(spec.run_id) for spec in paper.registry.runs_of(target)],
+        localrule: True
         params:
             target=target,
-        localrule: True
         shell:
             "mgm report {NAME} --only {params.target}"

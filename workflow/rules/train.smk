@@ -14,6 +14,9 @@ for batch in paper.batches():
             ancient(paper.inputs(batch)),
         output:
             [update(paper.result(spec.run_id)) for spec in batch.specs],
+        log:
+            f"logs/{NAME}/{batch.rule}.log",
+        threads: RUN.threads
         params:
             verb=batch.verb,
             specs=[str(paper.spec_file(spec.run_id)) for spec in batch.specs],
@@ -21,8 +24,5 @@ for batch in paper.batches():
                 f"--data {dataset}={paper.places[dataset]}"
                 for dataset in paper.datasets(batch)
             ],
-        log:
-            f"logs/{NAME}/{batch.rule}.log",
-        threads: RUN.threads
         shell:
             "mgm {params.verb} {params.specs} {params.data} {OPTIONS} 2>&1 | tee {log}"
