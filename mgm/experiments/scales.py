@@ -30,13 +30,21 @@ class Execution(Part):
     cache_mb: int = Field(0, ge=0)
 
 
+class Steps(Part):
+    """steps = factor * epochs ** power, one monotone rule for every run of a scale."""
+
+    factor: float = Field(gt=0)
+    power: float = Field(gt=0, le=1)
+
+
 class Scale(Part):
     """`overrides` maps a verb to {dotted field: value}; `backbones` maps a backbone to its encoder's fields."""
 
     name: str
     promise: str  # what a reader may conclude from numbers of this scale, shown with every table
     seeds: tuple[int, ...]
-    steps_per_sqrt_epoch: float = Field(0.0, ge=0)  # 0: real epochs; else steps = this * sqrt(epochs), one rule for all runs
+    fewer_seeds: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # for single tables, such as table1
+    steps: Steps | None = None  # none: real epochs
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
     backbones: dict[str, dict[str, int]] = Field(default_factory=dict)
     datasets: dict[str, Dataset]
@@ -53,8 +61,8 @@ class Scale(Part):
         for dotted, value in self.overrides.get(spec.verb, {}).items():
             _set(fields, dotted, value, f"scale {self.name}: overrides.{spec.verb}.{dotted}")
         fields["model"] |= self.backbones.get(spec.model.backbone, {})
-        if self.steps_per_sqrt_epoch and "optim" in fields:
-            fields["optim"]["steps"] = round(self.steps_per_sqrt_epoch * fields["optim"]["epochs"] ** 0.5)
+        if self.steps and "optim" in fields:
+            fields["optim"]["steps"] = round(self.steps.factor * fields["optim"]["epochs"] ** self.steps.power)
         fields["data"]["digest"] = self.datasets[spec.data.dataset].digest
         fields["seed"] = seed
         return parse(fields, f"scale {self.name}")  # type: ignore[return-value]

@@ -90,7 +90,7 @@ def test_one_monotone_rule_maps_epochs_to_steps():
     runs = [SMOKE.apply(recipes.pretrain("ssv2", epochs=epochs), 0) for epochs in (200, 400, 800, 1600, 2400)]
     steps = [run.optim.steps for run in runs]
     assert steps == sorted(set(steps))
-    assert steps == [round(SMOKE.steps_per_sqrt_epoch * epochs**0.5) for epochs in (200, 400, 800, 1600, 2400)]
+    assert steps == [round(SMOKE.steps.factor * epochs**SMOKE.steps.power) for epochs in (200, 400, 800, 1600, 2400)]
 
 
 def test_own_videos_run_the_mask_ablation_under_their_digest():
