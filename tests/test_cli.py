@@ -1,0 +1,123 @@
+"""The command line: help is quick to come, and bad input is one line with the next step, never a traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mgm.datasets.params import Synthetic
+from mgm.datasets.synthetic import generate
+from mgm.spec import Data, Pretrain
+
+MGM = str(Path(sys.executable).parent / "mgm")
+
+
+def mgm(*words, cwd=None):
+    return subprocess.run([MGM, *map(str, words)], capture_output=True, text=True, timeout=120, check=False, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    out = tmp_path_factory.mktemp("data")
+    return generate(Synthetic(classes=2, train_per_class=2, test_per_class=1, size=64), out)
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune", "probe", "visualise", "prepare", "inspect", "show", "report", "sync"])
+def test_every_verb_has_help(verb):
+    done = mgm(verb, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, mgm.cli; print([name for name in ('torch', 'av', 'mlflow', 'matplotlib', 'pandas') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def spec_file(folder: Path, **changes) -> Path:
+    fields = json.loads(Pretrain(data=Data(dataset="ssv2")).model_dump_json()) | changes
+    path = folder / f"spec{len(list(folder.iterdir()))}.json"
+    path.write_text(json.dumps(fields))
+    return path
+
+
+def test_bad_specs_are_one_line(tmp_path):
+    for words, message in [
+        (["pretrain", "none.json"], "none.json: no such spec"),
+        (["pretrain", spec_file(tmp_path, epochs=3)], "epochs is not a field of a pretrain spec; remove it or correct its name"),
+        (["pretrain", spec_file(tmp_path, mask={"name": "cube"})], "mask.name: Input should be"),
+        (["finetune", spec_file(tmp_path)], "is a pretrain spec; run it with `mgm pretrain`"),
+        (["pretrain", spec_file(tmp_path)], "no place for dataset ssv2; pass --data ssv2=FOLDER"),
+    ]:
+        done = mgm(*words, "--out", tmp_path, "--data", "x=y")
+        assert done.returncode == 2, done
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("mgm: ")
+        assert message in last
+        assert "Traceback" not in done.stderr
+    (tmp_path / "spec.json").write_text("{")
+    done = mgm("pretrain", tmp_path / "spec.json", "--out", tmp_path, "--data", "x=y")
+    assert "not JSON" in done.stderr
+    done = mgm("pretrain", spec_file(tmp_path), "--out", tmp_path, "--data", "x")
+    assert "--data x: write it as NAME=FOLDER" in done.stderr
+
+
+def test_inspect_and_show(videos, tmp_path):
+    done = mgm("inspect", videos.videos[0].path)
+    assert "h264, 64 x 64, 24 frames" in done.stdout
+    done = mgm("show", videos.videos[0].path, "--out", tmp_path / "shown.png")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "shown.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("verb", ["inspect", "show"])
+def test_a_file_that_is_no_video_is_one_line(tmp_path, verb):
+    (tmp_path / "notes.mp4").write_text("not a video")
+    options = ["--out", tmp_path / "x.png"] if verb == "show" else []
+    for name in ("notes.mp4", "none.mp4"):
+        done = mgm(verb, tmp_path / name, *options)
+        assert done.returncode == 2
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert name in done.stderr
+
+
+def test_prepare_folder(videos, tmp_path):
+    for video in videos.videos:
+        place = tmp_path / "mine" / str(video.label)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / Path(video.path).name).write_bytes(Path(video.path).read_bytes())
+    done = mgm("prepare", "folder", "--source", tmp_path / "mine", "--out", tmp_path / "index")
+    assert done.returncode == 0, done.stderr
+    assert "6 videos of 2 classes" in done.stdout
+    (tmp_path / "empty").mkdir()
+    done = mgm("prepare", "folder", "--source", tmp_path / "empty", "--out", tmp_path / "none")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_report_of_nothing_names_the_next_step(tmp_path):
+    done = mgm("report", "nothing", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "run `snakemake --cores all` first" in done.stderr
+
+
+def test_a_tracker_that_is_down_is_one_line_and_loses_nothing(tmp_path):
+    from mgm.workflow import Workflow
+
+    workflow = Workflow({}, results=tmp_path / "results")
+    workflow.write()
+    folder = workflow.results / next(iter(workflow.registry.specs))
+    folder.mkdir()
+    (folder / "log.jsonl").write_text(json.dumps({"step": 1, "steps": 2, "loss": 1.0, "time": 0.0}) + "\n")
+    before = {path: path.read_bytes() for path in workflow.results.rglob("*") if path.is_file()}
+    environment = os.environ | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    words = [MGM, "sync", "smoke", "--results", str(tmp_path / "results"), "--uri", "http://127.0.0.1:9"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("mgm: ")
+    assert "Traceback" not in done.stderr
+    assert before == {path: path.read_bytes() for path in workflow.results.rglob("*") if path.is_file()}
