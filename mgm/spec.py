@@ -6,9 +6,10 @@ because they must not change its result; see `mgm.jobs.common.Execution`.
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from mgm.errors import UserError
 
@@ -40,9 +41,9 @@ class Clips(Part):
 
 
 class Model(Part):
-    """The encoder: a ViT over tubelets of `tubelet` x `patch` x `patch` pixels."""
+    """The encoder: a ViT or a TimeSformer (divided attention) over tubelets of `tubelet` x `patch` x `patch` pixels."""
 
-    backbone: Literal["vit-s", "vit-b"] = "vit-b"
+    backbone: Literal["vit-s", "vit-b", "timesformer"] = "vit-b"
     width: int = Field(768, ge=8)
     depth: int = Field(12, ge=1)
     heads: int = Field(12, ge=1)
@@ -50,16 +51,24 @@ class Model(Part):
     patch: int = Field(16, ge=1)
 
     @model_validator(mode="after")
-    def _heads_divide_width(self):
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}; change one of them")
-        return self
+    def _check(self):
+        return _heads_divide_width(self)
 
 
 class Decoder(Part):
     width: int = Field(384, ge=8)
     depth: int = Field(4, ge=1)
     heads: int = Field(6, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self):
+        return _heads_divide_width(self)
+
+
+def _heads_divide_width(part):
+    if part.width % part.heads:
+        raise ValueError(f"width {part.width} is not a multiple of heads {part.heads}; change one of them")
+    return part
 
 
 class Mask(Part):
@@ -91,6 +100,23 @@ class FinetuneOptim(Optim):
     batch: int = Field(128, ge=1)
     epochs: int = Field(100, ge=1)
     warmup_epochs: float = Field(5, ge=0)
+
+
+class Augment(Part):
+    """Finetuning's augmentation beside crop and flip; off unless a recipe says so."""
+
+    rand: str = ""  # RandAugment in timm's notation; empty: none
+    erasing: float = Field(0.0, ge=0, le=1)  # probability that a box of the clip is erased
+    mixup: float = Field(0.0, ge=0)  # parameter of Beta(a, a); 0: none. With CutMix on too, each has half of the steps
+    cutmix: float = Field(0.0, ge=0)
+    repeats: int = Field(1, ge=1)  # clips of a video in a step, from one decoding pass; the learning rate does not count them
+
+    @field_validator("rand")
+    @classmethod
+    def _is_timms_notation(cls, rand):
+        if rand and not re.fullmatch(r"rand-m\d+-n\d+(-mstd\d+(\.\d+)?)?(-inc[01])?", rand):
+            raise ValueError("not RandAugment in timm's notation; write it like rand-m7-n4-mstd0.5-inc1, or leave it empty")
+        return rand
 
 
 class Views(Part):
@@ -180,10 +206,18 @@ class Finetune(Run):
     drop_path: float = Field(0.1, ge=0, lt=1)
     head_dropout: float = Field(0.0, ge=0, lt=1)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    augment: Augment = Augment()
     views: Views = Views()
 
     def slug(self) -> list[str]:
         return [*super().slug(), f"e{self.optim.epochs}", self.parent.rsplit("-", 1)[-1] or "scratch"]
+
+    @model_validator(mode="after")
+    def _has_clips_to_mix(self):
+        clips = self.optim.batch * self.augment.repeats
+        if clips < 2 and (self.augment.mixup or self.augment.cutmix):
+            raise ValueError(f"augment.mixup and augment.cutmix mix a step's clips, but it has {clips}; set both to 0 or raise optim.batch")
+        return self
 
 
 class Probe(Run):

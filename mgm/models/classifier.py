@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from mgm.models.vit import Encoder, init_block, patchify
+from mgm.models.encoder import Encoder
+from mgm.models.init import init_from_scratch, init_pretraining
+from mgm.models.vit import patchify
 from mgm.spec import Finetune, Probe
 
 
@@ -16,7 +18,7 @@ class Classifier(nn.Module):
         self.fc_norm = nn.LayerNorm(spec.model.width, eps=1e-6)
         self.dropout = nn.Dropout(spec.head_dropout)
         self.head = nn.Linear(spec.model.width, classes)
-        self.apply(_init_from_scratch)
+        init_from_scratch(self)
         with torch.no_grad():  # V: a head that starts near zero keeps the first gradients from shaking the encoder
             self.head.weight.mul_(0.001)
             self.head.bias.mul_(0.001)
@@ -33,21 +35,13 @@ class Features(nn.Module):
     def __init__(self, spec: Probe):
         super().__init__()
         self.encoder = Encoder(spec.grid, spec.model)
-        self.apply(init_block)  # random weights are those that pretraining starts from
+        init_pretraining(self)  # random weights are those that pretraining starts from
         self.requires_grad_(False).eval()
 
     def forward(self, frames_BTHWC: Tensor) -> Tensor:
         """(B, D) features of uint8 frames."""
         x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
         return x_BLD.mean(dim=1)
-
-
-def _init_from_scratch(module: nn.Module) -> None:
-    """V: truncated normal 0.02 for every linear layer, zero bias."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def build_classifier(spec: Finetune, classes: int) -> Classifier:

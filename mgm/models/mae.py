@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mgm.models.vit import Block, Encoder, gather_tokens, init_block, patchify, sinusoid_table
+from mgm.models.encoder import Encoder
+from mgm.models.init import init_pretraining
+from mgm.models.vit import Block, gather_tokens, patchify, sinusoid_table
 from mgm.spec import Pretrain
 
 
@@ -42,7 +44,7 @@ class MAE(nn.Module):
         self.mask_token = nn.Parameter(torch.empty(1, 1, spec.decoder.width))
         self.decoder = Decoder(spec)
         self.register_buffer("pos_embed", sinusoid_table(tokens, spec.decoder.width), persistent=False)
-        self.apply(init_block)
+        init_pretraining(self)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
     def forward(self, frames_BTHWC: Tensor, masked_BL: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,15 +1,11 @@
-"""The vision transformer of VideoMAE: tubelet embedding, fixed positions, pre-norm blocks.
+"""The parts of VideoMAE's vision transformer: tubelet embedding, fixed positions, pre-norm blocks.
 
 Parameter names follow the official code, so that its weights fit (RECIPES: modeling_pretrain.py, modeling_finetune.py).
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from mgm.spec import Model
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -51,13 +47,13 @@ class TubeletEmbedding(nn.Module):
 
     def forward(self, patches_BLPC: Tensor) -> Tensor:
         """patches_BLPC: uint8 pixels from `patchify`. Returns (B, L, D)."""
-        x_BLPC = (patches_BLPC.float() / 255 - self.mean) / self.std
+        x_BLPC = (patches_BLPC.to(self.mean.dtype) / 255 - self.mean) / self.std
         weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)  # to the order of a patch: (t, y, x), channel fastest
         return F.linear(x_BLPC.flatten(2), weight, self.proj.bias)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; queries and values have biases, keys have none."""
+    """Multi-head self-attention; queries and values have biases, keys have none. `joined_BVV` says which tokens see which; default: all."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -67,11 +63,11 @@ class Attention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
+    def forward(self, x_BVD: Tensor, joined_BVV: Tensor | None = None) -> Tensor:
         bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
-        qkv = F.linear(x_BLD, self.qkv.weight, bias).unflatten(-1, (3, self.heads, -1))
+        qkv = F.linear(x_BVD, self.qkv.weight, bias).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        x = F.scaled_dot_product_attention(q, k, v)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=None if joined_BVV is None else joined_BVV[:, None])
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
@@ -105,35 +101,3 @@ class Block(nn.Module):
             return branch_BLD
         keep = 1 - self.drop_path
         return branch_BLD * branch_BLD.new_empty(len(branch_BLD), 1, 1).bernoulli_(keep) / keep
-
-
-def init_block(module: nn.Module) -> None:
-    """V, pretraining: xavier uniform for a block's linear layers (qkv as one matrix), zero bias; others keep PyTorch's default."""
-    if isinstance(module, Block):
-        for linear in (module.attn.qkv, module.attn.proj, module.mlp.fc1, module.mlp.fc2):
-            nn.init.xavier_uniform_(linear.weight)
-            if linear.bias is not None:
-                nn.init.zeros_(linear.bias)
-
-
-class Encoder(nn.Module):
-    """Tubelets, positions, blocks and, unless a classifier replaces it, the final norm."""
-
-    pos_embed: Tensor
-
-    def __init__(self, grid: tuple[int, int, int], model: Model, drop_path: float = 0.0, norm: bool = True):
-        super().__init__()
-        self.tubelet, self.patch = model.tubelet, model.patch
-        self.patch_embed = TubeletEmbedding(model.width, model.tubelet, model.patch)
-        self.register_buffer("pos_embed", sinusoid_table(math.prod(grid), model.width), persistent=False)
-        rates = torch.linspace(0, drop_path, model.depth).tolist()  # deeper blocks drop more (V)
-        self.blocks = nn.ModuleList(Block(model.width, model.heads, rate) for rate in rates)
-        self.norm = nn.LayerNorm(model.width, eps=1e-6) if norm else nn.Identity()
-
-    def forward(self, patches_BLPC: Tensor, index_BV: Tensor | None = None) -> Tensor:
-        """patches_BLPC: the pixels of all tokens, or of those in `index_BV` alone. Returns (B, V, D)."""
-        positions = self.pos_embed if index_BV is None else self.pos_embed[0, index_BV]
-        x_BVD = self.patch_embed(patches_BLPC) + positions
-        for block in self.blocks:
-            x_BVD = block(x_BVD)
-        return self.norm(x_BVD)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mgm.models.vit import Attention, Block, Encoder, TubeletEmbedding, patchify, sinusoid_table
+from mgm.models.encoder import Encoder
+from mgm.models.vit import Attention, Block, TubeletEmbedding, patchify, sinusoid_table
 from mgm.spec import Model
 
 

@@ -1,0 +1,39 @@
+"""The encoder: tubelets, positions, and the blocks of a ViT or of a TimeSformer."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mgm.models.timesformer import DividedBlock, divide
+from mgm.models.vit import Block, TubeletEmbedding, sinusoid_table
+from mgm.spec import Model
+
+
+class Encoder(nn.Module):
+    """Tubelets, positions, blocks and, unless a classifier replaces it, the final norm.
+
+    A ViT's blocks join all tokens; `timesformer`'s join them over time, then over space (`mgm.models.timesformer`).
+    """
+
+    pos_embed: Tensor
+
+    def __init__(self, grid: tuple[int, int, int], model: Model, drop_path: float = 0.0, norm: bool = True):
+        super().__init__()
+        self.grid, self.tubelet, self.patch = grid, model.tubelet, model.patch
+        self.divided = model.backbone == "timesformer"
+        self.patch_embed = TubeletEmbedding(model.width, model.tubelet, model.patch)
+        self.register_buffer("pos_embed", sinusoid_table(math.prod(grid), model.width), persistent=False)
+        block = DividedBlock if self.divided else Block
+        rates = torch.linspace(0, drop_path, model.depth).tolist()  # deeper blocks drop more (V)
+        self.blocks = nn.ModuleList(block(model.width, model.heads, rate) for rate in rates)
+        self.norm = nn.LayerNorm(model.width, eps=1e-6) if norm else nn.Identity()
+
+    def forward(self, patches_BLPC: Tensor, index_BV: Tensor | None = None) -> Tensor:
+        """patches_BLPC: the pixels of all tokens, or of those in `index_BV` alone. Returns (B, V, D)."""
+        positions = self.pos_embed if index_BV is None else self.pos_embed[0, index_BV]
+        x_BVD = self.patch_embed(patches_BLPC) + positions
+        time_and_space = divide(self.grid, index_BV) if self.divided else ()
+        for block in self.blocks:
+            x_BVD = block(x_BVD, *time_and_space)
+        return self.norm(x_BVD)

@@ -1,0 +1,157 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mgm.masking import MASKS, Grid, make_mask
+from mgm.models import build_classifier, build_features, build_mae, load_encoder, reconstruction_loss, save_weights
+from mgm.models.encoder import Encoder
+from mgm.models.vit import gather_tokens, patchify
+from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, Probe
+
+GRID = Grid(slots=4, height=3, width=5)
+PLACES = GRID.height * GRID.width
+MODEL = Model(backbone="timesformer", width=24, depth=2, heads=3, patch=8)
+SMALL = {"data": Data(dataset="ssv2"), "clips": Clips(frames=8, size=24), "model": MODEL}
+PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2))
+
+
+@pytest.fixture
+def encoder():
+    """An encoder none of whose weights is 0 or 1, temporal_fc's included; in float64, so that the comparisons are sharp."""
+    torch.manual_seed(0)
+    encoder = Encoder((GRID.slots, GRID.height, GRID.width), MODEL)
+    for parameter in encoder.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return encoder.double()
+
+
+@pytest.fixture
+def patches():
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (3, GRID.slots * PLACES, 2 * 8 * 8, 3), dtype=torch.uint8, generator=generator)
+
+
+def attend(attention, x_ND):
+    """Textbook attention among the tokens given, head by head."""
+    q, k, v = (x_ND @ part.T for part in attention.qkv.weight.chunk(3))
+    q, v = q + attention.q_bias, v + attention.v_bias
+    size = x_ND.shape[1] // attention.heads
+    heads = []
+    for head in range(attention.heads):
+        part = slice(head * size, (head + 1) * size)
+        heads.append((q[:, part] @ k[:, part].T / size**0.5).softmax(dim=-1) @ v[:, part])
+    return attention.proj(torch.cat(heads, dim=-1))
+
+
+def slow_encoder(encoder, patches_BLPC, masked_BL):
+    """Clip by clip, block by block, place by place, slot by slot."""
+    tokens_BVD = []
+    for patches_LPC, masked_L in zip(patches_BLPC, masked_BL):
+        visible = [token for token in range(len(masked_L)) if not masked_L[token]]
+        x_VD = (encoder.patch_embed(patches_LPC[None])[0] + encoder.pos_embed[0])[visible]
+        for block in encoder.blocks:
+            for attention, norm, last, group_of in (
+                (block.temporal_attn, block.temporal_norm1, block.temporal_fc, lambda token: token % PLACES),
+                (block.attn, block.norm1, nn.Identity(), lambda token: token // PLACES),
+            ):
+                groups = {}
+                for position, token in enumerate(visible):
+                    groups.setdefault(group_of(token), []).append(position)
+                step_VD = torch.zeros_like(x_VD)
+                for positions in groups.values():
+                    step_VD[positions] = last(attend(attention, norm(x_VD[positions])))
+                x_VD = x_VD + step_VD
+            x_VD = x_VD + block.mlp.fc2(F.gelu(block.mlp.fc1(block.norm2(x_VD))))
+        tokens_BVD.append(encoder.norm(x_VD))
+    return torch.stack(tokens_BVD)
+
+
+def assert_same(fast, slow, encoder):
+    """Outputs, and the gradients of a function that weighs each of them differently, to 1e-9 of the largest."""
+    grads = []
+    for output in (fast, slow):
+        encoder.zero_grad()
+        (output * torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output)).sum().backward()
+        grads.append({name: parameter.grad for name, parameter in encoder.named_parameters()})
+    for name, (a, b) in {"output": (fast, slow), **{name: (grads[0][name], grads[1][name]) for name in grads[0]}}.items():
+        assert (a - b).abs().max().item() <= 1e-9 * b.abs().max().item(), name
+
+
+def test_all_tokens_are_a_reshape(encoder, patches):
+    """Without a mask, written plainly: (B P) S D over time, (B S) P D over space."""
+    x = encoder.patch_embed(patches) + encoder.pos_embed
+    for block in encoder.blocks:
+        over_time = x.reshape(3, GRID.slots, PLACES, 24).permute(0, 2, 1, 3).reshape(3 * PLACES, GRID.slots, 24)
+        over_time = block.temporal_fc(block.temporal_attn(block.temporal_norm1(over_time)))
+        x = x + over_time.reshape(3, PLACES, GRID.slots, 24).permute(0, 2, 1, 3).reshape(3, GRID.slots * PLACES, 24)
+        over_space = block.attn(block.norm1(x.reshape(3 * GRID.slots, PLACES, 24)))
+        x = x + over_space.reshape(3, GRID.slots * PLACES, 24)
+        x = x + block.mlp(block.norm2(x))
+    assert_same(encoder(patches), encoder.norm(x), encoder)
+
+
+def test_nothing_hidden_is_the_same_by_index_and_by_loop(encoder, patches):
+    everything = torch.arange(patches.shape[1]).expand(3, -1)
+    assert_same(encoder(patches, everything), encoder(patches), encoder)
+    assert_same(encoder(patches), slow_encoder(encoder, patches, torch.zeros(3, patches.shape[1])), encoder)
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("ratio", [0.3, 0.9])
+def test_every_mask_is_the_literal_loop(encoder, patches, name, ratio):
+    motion_BSHW = torch.rand(3, GRID.slots, 6, 10, generator=torch.Generator().manual_seed(2))
+    masked_BL = make_mask(name, GRID, ratio, torch.arange(3), motion_BSHW)
+    index_BV = (~masked_BL).nonzero()[:, 1].view(3, -1)
+    assert_same(encoder(gather_tokens(patches, index_BV), index_BV), slow_encoder(encoder, patches, masked_BL), encoder)
+
+
+def test_the_masks_above_are_ragged():
+    """Otherwise the loop would not test what it is for: places, and under agnostic masks slots, with few and with many."""
+    masks = {name: make_mask(name, GRID, 0.9, torch.arange(3), torch.ones(3, GRID.slots, 6, 10)) for name in ("agnostic", "smm")}
+    visible = {name: (~masked_BL).view(3, GRID.slots, PLACES) for name, masked_BL in masks.items()}
+    assert {0, 1, 2} <= set(visible["smm"].sum(dim=1).flatten().tolist())
+    assert {1, 2, 3} <= set(visible["agnostic"].sum(dim=2).flatten().tolist())
+
+
+def test_at_the_start_a_slot_hears_itself_alone(patches):
+    """temporal_fc is zero then, so nothing passes between slots."""
+    torch.manual_seed(0)
+    encoder = Encoder((GRID.slots, GRID.height, GRID.width), MODEL.model_copy(update={"depth": 1}))
+    nn.init.zeros_(encoder.blocks[0].temporal_fc.weight)
+    other = patches.clone()
+    other[:, PLACES:] = 7  # all slots but the first
+    change = (encoder(other) - encoder(patches)).abs().amax(dim=(0, 2))
+    assert (change[:PLACES] == 0).all()
+    assert (change[PLACES:] > 0).all()
+
+
+@pytest.mark.parametrize("name", ["agnostic", "mgm"])
+def test_it_drops_into_pretraining_finetuning_and_probing(tmp_path, name):
+    spec = PRETRAIN.model_copy(update={"mask": Mask(name=name)})
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (2, 8, 24, 24, 3), dtype=torch.uint8, generator=generator)
+    masked_BL = make_mask(name, Grid(*spec.grid), 0.75, torch.arange(2), torch.ones(2, 4, 3, 3))
+    mae = build_mae(spec)
+    loss = reconstruction_loss(*mae(frames, masked_BL), torch.ones(2))
+    loss.backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in mae.parameters())
+    assert mae.encoder.blocks[0].temporal_fc.weight.grad.abs().max() > 0  # zero at the start, but it learns
+
+    save_weights(mae, tmp_path / "weights.safetensors")
+    tokens_BLD = mae.encoder(patchify(frames, 2, 8))
+    features = build_features(Probe(**SMALL, seed=1))
+    load_encoder(features, tmp_path / "weights.safetensors")
+    torch.testing.assert_close(features(frames), tokens_BLD.mean(dim=1))
+    classifier = build_classifier(Finetune(**SMALL, seed=1), classes=5)
+    load_encoder(classifier, tmp_path / "weights.safetensors")
+    assert torch.equal(classifier.encoder.blocks[1].temporal_attn.qkv.weight, mae.encoder.blocks[1].temporal_attn.qkv.weight)
+    assert classifier(frames).shape == (2, 5)
+
+
+def test_temporal_fc_starts_at_zero():
+    for model in (build_mae(PRETRAIN), build_classifier(Finetune(**SMALL), classes=5), build_features(Probe(**SMALL))):
+        for block in model.encoder.blocks:
+            assert not block.temporal_fc.weight.any()
+            assert not block.temporal_fc.bias.any()
+            assert block.temporal_attn.qkv.weight.std() > 0.01
