@@ -103,6 +103,18 @@ def folder(
 
 
 @prepare_app.command()
+def ucf101(
+    source: Annotated[Path, typer.Option(help="The folder that holds UCF-101 (or its class folders) and, if you like, ucfTrainTestlist.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
+    split: Annotated[int, typer.Option(min=1, max=3, help="The official split; the paper's is 1.")] = 1,
+) -> None:
+    """Index UCF101 in its official layout."""
+    from mgm.datasets.prepare import prepare_ucf101, summary
+
+    typer.echo(summary(prepare_ucf101(source, out, split)))
+
+
+@prepare_app.command()
 def synthetic(
     params: Annotated[Path, typer.Option(help="A JSON file with the generator's parameters; {} for its defaults.")],
     out: Annotated[Path, typer.Option(help="Folder to draw the videos into.")],

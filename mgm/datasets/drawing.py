@@ -7,6 +7,10 @@ where sprites are is distributed alike at every time, and every frame of a class
 only motion tells them. (With sprites that start where they stay visible, the first frame gave the class away: a small
 network that saw nothing else was right in 62 of 100 videos.)
 
+Of the kind k400 a video is mirrored as a whole, or not, with equal chance: a class and its mirror image are the same
+distribution, to the pixel, so flipping keeps the label. In Kinetics the place and the things in view say much about the
+class; here they say nothing, in either kind, because a set that single frames solve cannot show what a mask does.
+
 A video is a function of (seed, split, index) alone. Places are rounded to 1/256 pixel, and from there on all drawing is
 integer arithmetic, so every machine draws the same pixels.
 """
@@ -19,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgm.datasets.index import SPLITS
-from mgm.datasets.params import Synthetic
+from mgm.datasets.params import Kind, Synthetic
 
 SPRITES = 5
 _SUB = 256  # positions and mixing weights are multiples of 1/256
@@ -29,16 +33,29 @@ _TEXTURE = 32  # a sprite's texture is 32 x 32
 
 @dataclass(frozen=True)
 class Motion:
-    """`towards`: unit vector (dx, dy), y downwards. `back`: half way there and back again. `zoom`: 1 in, -1 out."""
+    """`towards`: unit vector (dx, dy), y downwards. `back`: half way there and back again. `zoom`: 1 in, -1 out.
+    `passing`: every other sprite goes the opposite way."""
 
     towards: tuple[float, float] = (0.0, 0.0)
     back: bool = False
     zoom: int = 0
+    passing: bool = False
 
 
 _D = math.sqrt(0.5)
-_TOWARDS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-_D, -_D), (_D, -_D), (-_D, _D), (_D, _D))  # in the order of CLASSES
-MOTIONS = (*map(Motion, _TOWARDS), Motion(zoom=1), Motion(zoom=-1), Motion((0, -1), back=True), Motion((0, 1), back=True))
+_TOWARDS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-_D, -_D), (_D, -_D), (-_D, _D), (_D, _D))
+_UP, _DOWN, _SIDEWAYS = (0, -1), (0, 1), (1, 0)
+_ZOOMS = (Motion(zoom=1), Motion(zoom=-1))
+MOTIONS: dict[Kind, tuple[Motion, ...]] = {  # in the order of CLASSES
+    "ssv2": (*map(Motion, _TOWARDS), *_ZOOMS, Motion(_UP, back=True), Motion(_DOWN, back=True)),
+    "k400": (
+        *map(Motion, (_UP, _DOWN, _SIDEWAYS, (_D, -_D), (_D, _D))),
+        *_ZOOMS,
+        *(Motion(towards, back=True) for towards in (_UP, _DOWN, _SIDEWAYS)),
+        *(Motion(towards, passing=True) for towards in (_SIDEWAYS, _UP)),
+    ),
+}
+_FIRST_STREAM: dict[Kind, int] = {"ssv2": 0, "k400": 16}  # of random numbers: two kinds share no sprite, background or place
 
 
 @dataclass(frozen=True)
@@ -55,11 +72,12 @@ class Scene:
     background: int  # which background of the bank
     view: NDArray[np.float64]  # where in the background the frame is at the start, (x, y) in pixels
     pan: NDArray[np.float64]  # its motion, in pixels a frame
+    mirrored: bool  # the whole video, left to right, once all of the above is drawn
 
 
 def scene(params: Synthetic, split: str, index: int) -> Scene:
     """What video `index` of a split shows."""
-    rng = _rng(params.seed, 1 + SPLITS.index(split), index)
+    rng = _rng(params, 1 + SPLITS.index(split), index)
     size, order = params.size, np.arange(SPRITES)
     lattice_K2 = np.stack([order, 2 * order], axis=1) / SPRITES  # five places spread evenly, so that some are in any crop
     sprites, backgrounds = _bank(params)
@@ -75,12 +93,16 @@ def scene(params: Synthetic, split: str, index: int) -> Scene:
         background=int(rng.integers(len(backgrounds))),
         view=rng.uniform(margin, backgrounds.shape[1] - size - margin - 1, 2),
         pan=params.pan * np.array([math.cos(pan_angle), math.sin(pan_angle)]),
+        mirrored=params.kind == "k400" and bool(rng.integers(2)),
     )
 
 
 def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centres (frames, sprites, 2) as (x, y), and diameters (frames, sprites), in pixels; a sprite may be out of the frame."""
-    motion, size = MOTIONS[scene.label], params.size
+    """Centres (frames, sprites, 2) as (x, y), and diameters (frames, sprites), in pixels, before any mirroring.
+
+    A sprite may be out of the frame.
+    """
+    motion, size = MOTIONS[params.kind][scene.label], params.size
     time_T = np.linspace(0, 1, params.frames)
     if motion.zoom:
         depths_TK = (scene.depths + 1.25 * scene.travel / size * motion.zoom * time_T[:, None]) % 1
@@ -90,7 +112,8 @@ def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArra
     else:
         path_T = 0.5 - np.abs(0.5 - time_T) if motion.back else time_T
         period = size + _LARGEST * size  # so that a sprite jumps unseen
-        moved_TK2 = scene.places * period + scene.travel * path_T[:, None, None] * np.array(motion.towards)
+        ways_K1 = np.where(np.arange(SPRITES) % 2 * motion.passing, -1, 1)[:, None]
+        moved_TK2 = scene.places * period + scene.travel * path_T[:, None, None] * ways_K1 * np.array(motion.towards)
         centres_TK2 = moved_TK2 % period - _LARGEST * size / 2
         diameters_TK = np.broadcast_to(scene.diameters, centres_TK2.shape[:2])
     return np.round(centres_TK2 * _SUB) / _SUB, np.round(diameters_TK * _SUB) / _SUB
@@ -100,7 +123,10 @@ def boxes(params: Synthetic, scene: Scene) -> NDArray[np.float32]:
     """Top, left, bottom, right of each sprite in pixels, clipped to the frame: (frames, sprites, 4). One out of the frame has no area."""
     centres_TK2, diameters_TK = tracks(params, scene)
     middles, halves = centres_TK2[..., ::-1], diameters_TK[..., None] / 2
-    return np.clip(np.concatenate([middles - halves, middles + halves], axis=-1), 0, params.size).astype(np.float32)
+    top, left, bottom, right = np.moveaxis(np.concatenate([middles - halves, middles + halves], axis=-1), -1, 0)
+    if scene.mirrored:
+        left, right = params.size - right, params.size - left
+    return np.clip(np.stack([top, left, bottom, right], axis=-1), 0, params.size).astype(np.float32)
 
 
 def draw(params: Synthetic, scene: Scene) -> NDArray[np.uint8]:
@@ -114,7 +140,7 @@ def draw(params: Synthetic, scene: Scene) -> NDArray[np.uint8]:
         canvas = _sample(backgrounds[scene.background], _grid(top, 1.0, size), _grid(left, 1.0, size))
         for look, (x, y), diameter in zip(scene.looks, centres_TK2[t], diameters_TK[t], strict=True):
             _paint(canvas, sprites[look], x, y, diameter)
-        frame[...] = canvas
+        frame[...] = canvas[:, ::-1] if scene.mirrored else canvas
     return frames
 
 
@@ -153,7 +179,7 @@ def _lines(lines: NDArray[np.int32], places: NDArray[np.int64]) -> NDArray[np.in
 @lru_cache(maxsize=1)
 def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Sprites (16, 32, 32, 4) and backgrounds (8, side, side, 3) shared by a set's videos; drawing them anew costs most of the time."""
-    rng = _rng(params.seed, 0, 0)
+    rng = _rng(params, 0, 0)
     side = params.size + 2 * (math.ceil(params.pan * params.frames) + 2) + 8
     y, x = np.mgrid[:_TEXTURE, :_TEXTURE] * 2 - (_TEXTURE - 1)  # twice the distance from the middle
     shapes = [
@@ -178,5 +204,5 @@ def _smooth(rng: np.random.Generator, cells: int, side: int, contrast: int) -> N
     return _sample(coarse, places, places)
 
 
-def _rng(seed: int, stream: int, index: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed, (stream << 32) + index]))
+def _rng(params: Synthetic, stream: int, index: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[params.seed, (_FIRST_STREAM[params.kind] + stream << 32) + index]))

@@ -14,17 +14,13 @@ import json
 import os
 import random
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mgm.datasets.index import SPLITS, Index, Video, content_digest, read_index, write_index
+from mgm.datasets.files import open_all, video_of
+from mgm.datasets.index import SPLITS, Index, content_digest, read_index, write_index
 from mgm.errors import UserError
-
-if TYPE_CHECKING:
-    from mgm.video.decode import VideoInfo
 
 TEST_SHARE = 0.2
 _VERSION = 1  # raise it when the same files would give another index
@@ -54,26 +50,13 @@ def index_folder(source: Path, out: Path, seed: int = 0) -> Index:
         with suppress(UserError):  # a damaged index is made again
             return read_index(out)
 
-    infos, excluded = _open_all(root, listed)
+    infos, excluded = open_all(root, [video.name for video in listed])
     readable = [video for video in listed if video.name in infos]
     _require_every_class(source, listed, readable, excluded)
     classes = _classes(listed)
     readable, note = _with_split(source, readable, classes, seed)
     videos = tuple(
-        Video(
-            path=os.path.join(root, video.name),
-            label=classes.index(video.label),
-            split=video.split,
-            group=video.group,
-            frames=infos[video.name].frames,
-            fps=infos[video.name].fps,
-            width=infos[video.name].width,
-            height=infos[video.name].height,
-            codec=infos[video.name].codec,
-            has_vectors=infos[video.name].has_vectors,
-            bytes=os.path.getsize(root / video.name),
-        )
-        for video in readable
+        video_of(root, video.name, classes.index(video.label), video.split, video.group, infos[video.name]) for video in readable
     )
     index = Index(root, classes, videos, (*unlabelled, *excluded), content_digest(root, classes, videos), note)
     mark.unlink(missing_ok=True)
@@ -173,23 +156,6 @@ def _fingerprint(root: Path, listed: list[_Listed], unlabelled: list[tuple[str, 
         else:
             facts.append((video.name, video.label, video.split, video.group, stat.st_size, stat.st_mtime_ns))
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def _open_all(root: Path, listed: list[_Listed]) -> "tuple[dict[str, VideoInfo], list[tuple[str, str]]]":
-    """({name: VideoInfo} of what can be read, [(name, reason)] of the rest)."""
-    from mgm.video import probe_video  # PyAV takes a fifth of a second, which an unchanged folder need not pay
-
-    def open_one(video: _Listed) -> "VideoInfo | str":
-        path = os.path.join(root, video.name)
-        try:
-            return probe_video(path)
-        except UserError as error:
-            return str(error).removeprefix(f"{path}: ")
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(open_one, listed))
-    infos = {video.name: result for video, result in zip(listed, results) if not isinstance(result, str)}
-    return infos, [(video.name, result) for video, result in zip(listed, results) if isinstance(result, str)]
 
 
 def _classes(listed: list[_Listed]) -> tuple[str, ...]:

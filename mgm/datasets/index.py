@@ -96,7 +96,7 @@ def read_index(out: Path) -> Index:
         UserError: there is none, or it is broken.
     """
     about_path, rows_path = out / "index.json", out / "index.csv"
-    again = "run `mgm prepare folder` or `mgm prepare synthetic` to make it"
+    again = "run `mgm prepare` to make it"
     for path in (about_path, rows_path):
         if not path.is_file():
             raise UserError(f"{path}: no such file, so this folder holds no whole index; {again}")

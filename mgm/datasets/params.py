@@ -8,29 +8,50 @@ from pydantic import BaseModel, ConfigDict, Field
 
 GENERATOR_VERSION = 2  # raise it whenever `mgm.datasets.synthetic` draws other pixels for the same parameters
 
-CLASSES = (
-    "moving things left",
-    "moving things right",
-    "moving things up",
-    "moving things down",
-    "moving things up and left",
-    "moving things up and right",
-    "moving things down and left",
-    "moving things down and right",
-    "zooming in on things",
-    "zooming out from things",
-    "moving things up and back down",
-    "moving things down and back up",
-)
+Kind = Literal["ssv2", "k400"]
+
+CLASSES: dict[Kind, tuple[str, ...]] = {
+    "ssv2": (
+        "moving things left",
+        "moving things right",
+        "moving things up",
+        "moving things down",
+        "moving things up and left",
+        "moving things up and right",
+        "moving things down and left",
+        "moving things down and right",
+        "zooming in on things",
+        "zooming out from things",
+        "moving things up and back down",
+        "moving things down and back up",
+    ),
+    "k400": (
+        "rising",
+        "falling",
+        "going sideways",
+        "rising sideways",
+        "falling sideways",
+        "coming closer",
+        "going away",
+        "rising and falling back",
+        "falling and rising back",
+        "going sideways and back",
+        "passing each other sideways",
+        "passing each other up and down",
+    ),
+}
 
 
 class Synthetic(BaseModel):
-    """An SSv2-like set. `size` in pixels, `pan` (the background's motion) in pixels a frame; the first `classes` of CLASSES are used."""
+    """A set like SSv2, where left and right are labels, or like K400, where a mirrored video keeps its label.
+
+    `size` in pixels, `pan` (the background's motion) in pixels a frame; the first `classes` of the kind's CLASSES are used.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["ssv2"] = "ssv2"
-    classes: int = Field(default=len(CLASSES), ge=2, le=len(CLASSES))
+    kind: Kind = "ssv2"
+    classes: int = Field(default=12, ge=2, le=12)
     train_per_class: int = Field(default=80, ge=1, le=5_000)
     test_per_class: int = Field(default=20, ge=1, le=5_000)
     size: int = Field(default=64, ge=32, le=512, multiple_of=16)

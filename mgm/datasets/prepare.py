@@ -6,12 +6,18 @@ from pathlib import Path
 from mgm.datasets.folder import index_folder
 from mgm.datasets.index import SPLITS, Index
 from mgm.datasets.params import Synthetic
+from mgm.datasets.ucf101 import index_ucf101
 from mgm.errors import UserError
 
 
 def prepare_folder(source: Path, out: Path, seed: int = 0) -> Index:
     """`mgm prepare folder --source DIR --out DIR`: see `mgm.datasets.folder`."""
     return index_folder(source, out, seed)
+
+
+def prepare_ucf101(source: Path, out: Path, split: int = 1) -> Index:
+    """`mgm prepare ucf101 --source DIR --out DIR [--split 1]`: see `mgm.datasets.ucf101`."""
+    return index_ucf101(source, out, split)
 
 
 def prepare_synthetic(params: Path | Synthetic, out: Path, processes: int = 1) -> Index:
@@ -45,12 +51,15 @@ def read_params(path: Path) -> Synthetic:
 
 def summary(index: Index) -> str:
     """A few lines to read: videos per split and class, how they were split, and what was left out and why."""
-    width = max(len(name) for name in index.classes)
+    there = {video.label for video in index.videos}
+    width = max(len(index.classes[label]) for label in there)
     lines = [f"{len(index.videos)} videos of {len(index.classes)} classes in {index.root}, digest {index.digest}", index.note]
     lines += [f"{'':{width}}  " + "  ".join(f"{split:>6}" for split in SPLITS)]
-    for label, name in enumerate(index.classes):
+    for label in sorted(there):
         counts = [sum(video.label == label and video.split == split for video in index.videos) for split in SPLITS]
-        lines.append(f"{name:{width}}  " + "  ".join(f"{count:>6}" for count in counts))
+        lines.append(f"{index.classes[label]:{width}}  " + "  ".join(f"{count:>6}" for count in counts))
+    if absent := len(index.classes) - len(there):
+        lines.append(f"no videos of the other {absent} classes")
     if still := sum(not video.has_vectors for video in index.videos):
         codecs = ", ".join(sorted({video.codec for video in index.videos if not video.has_vectors}))
         lines.append(f"{still} videos have no motion vectors ({codecs}): masks that follow motion cannot use them")

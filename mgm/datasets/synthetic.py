@@ -1,15 +1,24 @@
-"""The generator: an SSv2-like set of short H.264 videos of what `mgm.datasets.drawing` shows. Labels are directional: never flip them.
+"""The generator: a set of short H.264 videos of what `mgm.datasets.drawing` shows, laid out as SSv2 or K400 is published.
 
+Of the kind ssv2 labels are directional: never flip them. Of the kind k400 a flipped video keeps its label.
 Every machine hands the same pixels to the encoder; the bytes of the files may differ between versions of x264.
 
     OUT/generated.json                                 what was asked for; written first, and the sign that OUT/videos is ours
-    OUT/videos/<id>.mp4                                ids count from 100000 (train) and 200000 (test)
-    OUT/labels/{labels,train,validation}.json          as SSv2 publishes them; our test split is its validation split
-    OUT/boxes.npz                                      id -> (frames, 5, 4) float32: top, left, bottom, right in pixels, within the frame
+    OUT/boxes.npz                                      stem of a video -> (frames, 5, 4) float32: top, left, bottom, right in pixels
     OUT/index.csv, index.json                          ours; index.json is written last, without it the set is not whole
+  ssv2:
+    OUT/videos/ID.mp4
+    OUT/labels/{labels,train,validation}.json          as SSv2 publishes them; our test split is its validation split
+  k400:
+    OUT/videos/{train,val}/CLASS/ID_START_END.mp4      seconds in a source video that does not exist; val is our test split
+    OUT/annotations/{train,val}.csv                    as K400 publishes them: label,youtube_id,time_start,time_end,split,is_cc
+
+Ids count from 100000 (train) and 200000 (test), with 11 digits where YouTube has 11 characters.
 """
 
+import csv
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -28,6 +37,7 @@ from mgm.errors import UserError
 
 GOP = 12
 _FIRST_ID = {"train": 100_000, "test": 200_000}
+_K400_SPLIT = {"train": "train", "test": "val"}
 
 
 def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
@@ -48,14 +58,14 @@ def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
         shutil.rmtree(videos)
     videos.mkdir()
     np.savez(out / "boxes.npz", allow_pickle=False, **dict(_draw_all(params, videos, processes)))
-    _write_labels(params, out / "labels")
+    _write_lists(params, out)
     index = _index(params, out)
     write_index(index, out)
     return index
 
 
 def load_boxes(out: Path) -> dict[str, NDArray[np.float32]]:
-    """Video id -> (frames, sprites, 4): top, left, bottom, right in pixels, clipped to the frame."""
+    """Stem of a video's path -> (frames, sprites, 4): top, left, bottom, right in pixels, clipped to the frame."""
     with np.load(out / "boxes.npz") as file:
         return dict(file)
 
@@ -93,14 +103,15 @@ def _draw_some(params: Synthetic, videos: Path, split: str, indices: range) -> l
     drawn = []
     for index in indices:
         what = scene(params, split, index)
-        name = str(_FIRST_ID[split] + index)
-        _encode(draw(params, what), params.fps, videos / f"{name}.mp4")
-        drawn.append((name, boxes(params, what)))
+        path = videos / _name(params, split, index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _encode(draw(params, what), params.fps, path)
+        drawn.append((path.stem, boxes(params, what)))
     return drawn
 
 
 def _draw_all(params: Synthetic, videos: Path, processes: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """(id, boxes) of every video, drawn by as many processes; which process draws a video does not matter to it."""
+    """(stem, boxes) of every video, drawn by as many processes; which process draws a video does not matter to it."""
     tasks = [
         (params, videos, split, range(count)[start : start + 40])
         for split, count in _counts(params).items()
@@ -115,6 +126,19 @@ def _draw_all(params: Synthetic, videos: Path, processes: int) -> Iterator[tuple
             yield from drawn
 
 
+def _name(params: Synthetic, split: str, index: int) -> str:
+    """Where a video lies below OUT/videos."""
+    number = _FIRST_ID[split] + index
+    if params.kind == "ssv2":
+        return f"{number}.mp4"
+    label = CLASSES["k400"][index % params.classes]
+    return f"{_K400_SPLIT[split]}/{label}/{number:011d}_{0:06d}_{_seconds(params):06d}.mp4"
+
+
+def _seconds(params: Synthetic) -> int:
+    return math.ceil(params.frames / params.fps)
+
+
 def _counts(params: Synthetic) -> dict[str, int]:
     return {"train": params.classes * params.train_per_class, "test": params.classes * params.test_per_class}
 
@@ -124,12 +148,11 @@ def _index(params: Synthetic, out: Path) -> Index:
     videos = []
     for split, count in _counts(params).items():
         for index in range(count):
-            name, label = str(_FIRST_ID[split] + index), index % params.classes
-            path = str(root / "videos" / f"{name}.mp4")
-            videos.append(Video(path, label, split, name, params.frames, fps, size, size, "h264", True, os.path.getsize(path)))
+            path, label = root / "videos" / _name(params, split, index), index % params.classes
+            videos.append(Video(str(path), label, split, path.stem, params.frames, fps, size, size, "h264", True, os.path.getsize(path)))
     counts = f"{params.train_per_class} train and {params.test_per_class} test per class"
     note = f"generated videos (seed {params.seed}), split as drawn: {counts}"
-    return Index(root, CLASSES[: params.classes], tuple(videos), (), params.digest, note)
+    return Index(root, CLASSES[params.kind][: params.classes], tuple(videos), (), params.digest, note)
 
 
 def _finished(params: Synthetic, out: Path) -> Index | None:
@@ -138,14 +161,24 @@ def _finished(params: Synthetic, out: Path) -> Index | None:
         index = read_index(out)
     except UserError:
         return None
-    here = {entry.name: entry.stat().st_size for entry in os.scandir(out / "videos")} if (out / "videos").is_dir() else {}
-    whole = all(here.get(os.path.basename(video.path)) == video.bytes for video in index.videos) and (out / "boxes.npz").is_file()
+    try:
+        whole = all(os.path.getsize(video.path) == video.bytes for video in index.videos) and (out / "boxes.npz").is_file()
+    except FileNotFoundError:
+        return None
     return index if index.digest == params.digest and whole else None
 
 
-def _write_labels(params: Synthetic, folder: Path) -> None:
+def _write_lists(params: Synthetic, out: Path) -> None:
+    """Labels and splits, in the files in which the kind's namesake publishes them."""
+    if params.kind == "ssv2":
+        _write_ssv2(params, out / "labels")
+    else:
+        _write_k400(params, out / "annotations")
+
+
+def _write_ssv2(params: Synthetic, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    names = [name[0].upper() + name[1:] for name in CLASSES[: params.classes]]
+    names = [name[0].upper() + name[1:] for name in CLASSES["ssv2"][: params.classes]]
     content = {"labels": {name: str(label) for label, name in enumerate(names)}}
     lists = {
         official: [
@@ -161,3 +194,14 @@ def _write_labels(params: Synthetic, folder: Path) -> None:
     }
     for name, value in {**content, **lists}.items():
         (folder / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_k400(params: Synthetic, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for split, official in _K400_SPLIT.items():
+        with (folder / f"{official}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["label", "youtube_id", "time_start", "time_end", "split", "is_cc"])
+            for index in range(_counts(params)[split]):
+                label = CLASSES["k400"][index % params.classes]
+                writer.writerow([label, f"{_FIRST_ID[split] + index:011d}", 0, _seconds(params), official, 0])

@@ -63,13 +63,13 @@ def test_only_the_motion_depends_on_the_class():
 def test_sprites_are_distributed_alike_at_every_time_and_in_opposite_classes():
     """The first frame must not give the class away. Standard error of a mean here: about half a pixel."""
     params = Synthetic(train_per_class=400, frames=5)
-    centres = [[] for _ in CLASSES]
+    centres = [[] for _ in CLASSES["ssv2"]]
     for number in range(params.classes * params.train_per_class):
         what = scene(params, "train", number)
         centres[what.label].append(tracks(params, what)[0])
     for label in range(12):
         mean_TK2 = np.mean(centres[label], axis=0)
-        np.testing.assert_allclose(mean_TK2.mean(1), 32, atol=2.5, err_msg=CLASSES[label])
+        np.testing.assert_allclose(mean_TK2.mean(1), 32, atol=2.5, err_msg=CLASSES["ssv2"][label])
     distance = [np.hypot(*np.moveaxis(np.array(centres[label]) - 32, -1, 0)).mean((0, 2)) for label in (8, 9)]
     np.testing.assert_allclose(distance[0], distance[0].mean(), atol=1.5)
     np.testing.assert_allclose(distance[0], distance[1], atol=1.5)
@@ -77,13 +77,13 @@ def test_sprites_are_distributed_alike_at_every_time_and_in_opposite_classes():
 
 def test_things_move_as_their_class_says():
     params = Synthetic()
-    for label, motion in enumerate(MOTIONS):
+    for label, motion in enumerate(MOTIONS["ssv2"]):
         centres_TK2, diameters_TK = tracks(params, scene(params, "train", label))
         steps = np.diff(centres_TK2, axis=0)
         steps = steps[np.abs(steps).max((1, 2)) < 10]  # a sprite that comes in again jumps
         if motion.zoom:
             growth = np.diff(diameters_TK, axis=0)
-            assert (np.median(np.sign(growth)) == motion.zoom).all(), CLASSES[label]
+            assert (np.median(np.sign(growth)) == motion.zoom).all(), CLASSES["ssv2"][label]
             continue
         half = len(steps) // 2
         forth, back = np.median(steps[: half - 1], axis=(0, 1)), np.median(steps[half + 1 :], axis=(0, 1))

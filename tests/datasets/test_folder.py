@@ -158,8 +158,8 @@ def test_a_linked_folder_keeps_its_name(videos, tmp_path):
 def test_an_unchanged_folder_is_not_opened_again(videos, tmp_path, monkeypatch):
     first = index_folder(videos, tmp_path / "out")
     opened = []
-    open_all = folder._open_all
-    monkeypatch.setattr(folder, "_open_all", lambda *args: opened.append(1) or open_all(*args))
+    open_all = folder.open_all
+    monkeypatch.setattr(folder, "open_all", lambda *args: opened.append(1) or open_all(*args))
     assert index_folder(videos, tmp_path / "out") == first
     assert not opened
     os.utime(videos / "cats" / "0.mp4", ns=(1, 1))
@@ -178,7 +178,7 @@ def test_a_thousand_unchanged_files_take_no_time(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     info = VideoInfo(24, 12.0, 64, 64, "h264", True, 2.0)
-    monkeypatch.setattr(folder, "_open_all", lambda root, listed: ({video.name: info for video in listed}, []))
+    monkeypatch.setattr(folder, "open_all", lambda root, names: (dict.fromkeys(names, info), []))
     index_folder(tmp_path / "videos", tmp_path / "out")
     seconds = []
     for _ in range(5):
