@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test check format lock dashboard
+.PHONY: help setup reproduce test bench check format lock dashboard
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ reproduce: setup ## the paper at smoke scale: tables, figures, page (about 5 min
 
 test: setup ## the tests (about 4 minutes; those that read the smoke results run after `make reproduce`)
 	@$(BIN)/pytest
+
+bench: setup ## masks, loading and starting against peers, on this machine (some minutes): reports/bench
+	@OMP_NUM_THREADS=1 $(BIN)/python bench
 
 check: setup ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/snakefmt --check Snakefile workflow 2>/dev/null

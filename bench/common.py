@@ -1,0 +1,93 @@
+"""What the benches share: paired timing, a table, a JSON file.
+
+Machines are noisy, so ours and the peer take turns, and a ratio is the median of the ratios of neighbours. It is always the peer's time
+over ours: above 1 we are faster.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. The goal is for the ratio (at least) or for our own number (at most)."""
+
+    name: str
+    ours: float
+    peer: float
+    ratio: float
+    goal: float
+    unit: str
+    goal_for: Literal["ratio", "ours"] = "ratio"
+
+    @property
+    def met(self) -> bool:
+        return self.ratio >= self.goal if self.goal_for == "ratio" else self.ours <= self.goal
+
+
+def paired(ours: Callable[[], float], peer: Callable[[], float], repeats: int) -> tuple[float, float, float]:
+    """Medians of what both return, seconds, and of the ratios peer / ours of neighbours. The first pair warms up."""
+    pairs = [(ours(), peer()) if turn % 2 else (peer(), ours())[::-1] for turn in range(repeats + 1)][1:]
+    return (
+        statistics.median(mine for mine, _ in pairs),
+        statistics.median(theirs for _, theirs in pairs),
+        statistics.median(theirs / mine for mine, theirs in pairs),
+    )
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def arguments(description: str, repeats: int) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    parser.add_argument("--repeats", type=int, default=repeats, help=f"pairs to measure ({repeats})")
+    return parser
+
+
+def finish(rows: Sequence[Row], file: Path | None) -> None:
+    """Print the table; write the JSON if asked to."""
+    print(table(rows))
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """In Markdown."""
+    cells = [("", "ours", "peer", "unit", "ratio", "goal", "")]
+    for row in rows:
+        goal = f"ratio >= {row.goal:g}" if row.goal_for == "ratio" else f"ours <= {row.goal:g}"
+        cells.append((row.name, f"{row.ours:.4g}", f"{row.peer:.4g}", row.unit, f"{row.ratio:.2f}", goal, "met" if row.met else "missed"))
+    cells.insert(1, tuple("-" * max(map(len, column)) for column in zip(*cells)))
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    return "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in cells)
+
+
+def machine() -> str:
+    """Where and with what: one line."""
+    cpu = Path("/proc/cpuinfo")
+    names = (
+        [line.partition(":")[2].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.exists() else []
+    )
+    commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    packages = ", ".join(f"{name} {version(name)}" for name in ("mgm", "torch", "av", "decord", "numpy"))
+    return (
+        f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {platform.system()}, "
+        f"Python {platform.python_version()}, {packages}; commit {commit.stdout.strip() or 'unknown'}"
+    )

@@ -1,0 +1,48 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+@pytest.fixture
+def short_video(tmp_path) -> Path:
+    sys.path.insert(0, str(BENCH))
+    try:
+        import loader
+    finally:
+        sys.path.remove(str(BENCH))
+    return Path(loader.generate(tmp_path, frames=20)[0])
+
+
+def run(name, tmp_path, *arguments):
+    file = tmp_path / "rows.json"
+    done = subprocess.run([sys.executable, BENCH / name, "--repeats", "1", "--json", file, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = json.loads(file.read_text())
+    for row in rows:
+        assert {"name", "ours", "peer", "ratio", "goal"} <= row.keys()
+        assert min(row["ours"], row["peer"], row["ratio"], row["goal"]) > 0
+        assert row["name"] in done.stdout
+    return rows
+
+
+def test_masks_are_all_measured(tmp_path):
+    from mgm.masking import MASKS
+
+    rows = run("masks.py", tmp_path, "--batch", "2", "--device", "cpu")
+    assert [row["name"] for row in rows] == [f"mask {name} (cpu)" for name in MASKS]
+
+
+def test_the_loader_reads_what_it_is_given(tmp_path, short_video):
+    (row,) = run("loader.py", tmp_path, "--videos", short_video)
+    assert row["name"] == "load h264 (1 videos)"
+    assert row["ratio"] == pytest.approx(row["ours"] / row["peer"], rel=1e-6)  # clips a second; one pair is its own median
+
+
+def test_starting_is_measured_up_to_a_step(tmp_path):
+    names = [row["name"] for row in run("start.py", tmp_path)]
+    assert names == ["mgm --help", *(f"mgm {verb} to its first step" for verb in ("pretrain", "probe", "finetune"))]
