@@ -1,6 +1,7 @@
 """What the Snakefile knows: the scale and its registry, where data lies, and which runs share a process. No torch."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,19 @@ class Workflow:
         ]
 
 
+def overview(workflow: Workflow) -> str:
+    """What the DAG will do and take, said before it starts."""
+    specs = workflow.registry.specs
+    verbs = Counter(spec.verb for spec in specs.values())
+    done = sum(Path(workflow.result(run_id)).exists() for run_id in specs)
+    jobs = len(workflow.generated) + sum(not all(Path(workflow.result(s.run_id)).exists() for s in b.specs) for b in workflow.batches())
+    return (
+        f"{workflow.name}: {len(specs)} runs ({', '.join(f'{count} {verb}' for verb, count in verbs.items())}), {done} of them done; "
+        f"at most {jobs + 1} jobs. The whole takes {workflow.scale.takes}.\n"
+        f"Stop it whenever you like; called again, it continues. The page will be {workflow.reports / 'index.html'}"
+    )
+
+
 def registry_of(results: Path) -> Registry:
     """The registry that the workflow left in a results folder, so that reports need neither the workflow nor the data.
 
@@ -137,3 +151,7 @@ def registry_of(results: Path) -> Registry:
     if not path.exists():
         raise UserError(f"{path}: no such file; run `snakemake --cores all` first, or correct the name {results.name}")
     return Registry(Scale.model_validate(json.loads(path.read_text())))
+
+
+if __name__ == "__main__":  # `make reproduce` says it first
+    print(overview(Workflow({})))

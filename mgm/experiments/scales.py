@@ -42,6 +42,7 @@ class Scale(Part):
 
     name: str
     promise: str  # what a reader may conclude from numbers of this scale, shown with every table
+    takes: str  # time, machine and disk of the whole DAG, said before it starts
     seeds: tuple[int, ...]
     fewer_seeds: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # for single tables, such as table1
     steps: Steps | None = None  # none: real epochs
