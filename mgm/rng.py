@@ -5,6 +5,9 @@ a number or a fresh generator comes out.
 """
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -20,3 +23,16 @@ def clip_seed(run_seed: int, epoch: int, sample: int) -> int:
 def generator(seed: int, stream: str) -> np.random.Generator:
     """A counter-based generator for one use of a seed; streams of one seed are independent."""
     return np.random.Generator(np.random.Philox(key=[seed, STREAMS.index(stream)]))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Python's and NumPy's global generators start from `seed`, a 32-bit one, and are put back after: for libraries that draw from them."""
+    python, numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

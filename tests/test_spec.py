@@ -96,7 +96,7 @@ def _others(value):
         return [value + 1, value * 2, 0.5, 1, value / 2]
     if isinstance(value, list):
         return [[0.5, 0.5], ["x"]]
-    return ["x", "vit-s", "tube", "spill", "window", "centre", "float32", PARENT]
+    return ["x", "vit-s", "tube", "spill", "window", "centre", "float32", PARENT, "rand-m7-n4-mstd0.5-inc1"]
 
 
 def _with(fields, path, value):
@@ -130,6 +130,33 @@ def test_bad_fields_are_one_clear_line(fields, message):
     with pytest.raises(UserError) as caught:
         parse({"verb": "pretrain", "data": {"dataset": "ssv2"}, **fields}, "s.json")
     assert re.fullmatch(message.replace("(got", r"\(got").replace(")", r"\)").replace(".*'", ".*'"), str(caught.value)), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"layer_decay": 1.5}, "s.json: layer_decay: Input should be less than or equal to 1 (got 1.5)"),
+        ({"drop_path": 1.0}, "s.json: drop_path: Input should be less than 1 (got 1.0)"),
+        ({"augment": {"erasing": 2.0}}, "s.json: augment.erasing: Input should be less than or equal to 1 (got 2.0)"),
+        ({"augment": {"mixup": -0.8}}, "s.json: augment.mixup: Input should be greater than or equal to 0 (got -0.8)"),
+        ({"augment": {"repeats": 0}}, "s.json: augment.repeats: Input should be greater than or equal to 1 (got 0)"),
+        (
+            {"augment": {"rand": "strong"}},
+            "s.json: augment.rand: not RandAugment in timm's notation; "
+            "write it like rand-m7-n4-mstd0.5-inc1, or leave it empty (got 'strong')",
+        ),
+        (
+            {"augment": {"cutmix": 1.0}, "optim": {"batch": 1}},
+            "s.json: augment.mixup and augment.cutmix mix a step's clips, but it has 1; set both to 0 or raise optim.batch",
+        ),
+        ({"views": {"spatial": 2}}, "s.json: views.spatial: Input should be 1 or 3 (got 2)"),
+        ({"views": {"temporal": 0}}, "s.json: views.temporal: Input should be greater than or equal to 1 (got 0)"),
+    ],
+)
+def test_recipe_fields_out_of_range_are_one_clear_line(fields, message):
+    with pytest.raises(UserError) as caught:
+        parse({"verb": "finetune", "data": {"dataset": "ssv2"}, **fields}, "s.json")
+    assert str(caught.value) == message
 
 
 def test_parents():

@@ -22,9 +22,9 @@ from mgm.datasets.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.report import atomic
 from mgm.report.result import examine, file_digest, write_result
-from mgm.spec import Run, Spec, parents
+from mgm.spec import Augment, Run, Spec, parents
 from mgm.training import duration, remove_checkpoints
-from mgm.video.loader import Batch, Cache, training_loader
+from mgm.video.loader import NO_AUGMENT, Batch, Cache, training_loader
 
 S = TypeVar("S", bound=Run)
 
@@ -171,19 +171,23 @@ def find_index(spec: Run, execution: Execution) -> Index:
     return index
 
 
-def training_batches(job: Job, videos: Sequence[Video], motion: bool, first_step: int) -> Iterator[tuple[list[Batch], tuple[str, ...]]]:
-    """The batches of a run from a step on, each in as many equal parts as the execution accumulates."""
+def training_batches(
+    job: Job, videos: Sequence[Video], motion: bool, first_step: int, *, augment: Augment = NO_AUGMENT,
+    change: Callable[[int, Batch], Batch] = lambda step, batch: batch,
+) -> Iterator[tuple[list[Batch], tuple[str, ...]]]:  # fmt: skip
+    """The batches of a run from a step on, each changed on the device (`change(step, batch)`) and then cut into as many equal parts as the
+    execution accumulates."""
     spec, parts = job.spec, job.execution.accumulate
     if spec.optim.batch % parts:
         raise UserError(f"--accumulate {parts} does not divide optim.batch {spec.optim.batch}; choose a divisor")
-    size = spec.optim.batch // parts
+    size = spec.optim.batch // parts * augment.repeats
     loader = training_loader(
         videos, spec.clips, spec.model.tubelet, spec.seed, spec.optim.batch,
-        workers=job.execution.workers, cache=job.execution.cache, motion=motion, first_step=first_step,
+        workers=job.execution.workers, cache=job.execution.cache, motion=motion, first_step=first_step, augment=augment,
     )  # fmt: skip
-    for batch in loader:
-        moved = batch.map(lambda x: x.to(job.device, non_blocking=True))
-        yield [moved.map(itemgetter(slice(start, start + size))) for start in range(0, spec.optim.batch, size)], batch.failed
+    for step, batch in enumerate(loader, first_step):
+        changed = change(step, batch.map(lambda x: x.to(job.device, non_blocking=True)))
+        yield [changed.map(itemgetter(slice(start, start + size))) for start in range(0, size * parts, size)], batch.failed
 
 
 def show(line: str) -> None:

@@ -8,9 +8,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mgm.errors import UserError
 from mgm.jobs.common import Job, softmax_mean
 from mgm.spec import Finetune, Probe
 from mgm.video import test_loader
+
+
+def check_views(job: Job[Finetune] | Job[Probe]) -> None:
+    """A job calls this before it trains.
+
+    A test video with fewer frames than views has some views twice, which does no harm; but where that is so for all, `views` is a mistake.
+
+    Raises:
+        UserError: no test video has as many frames as there are temporal views.
+    """
+    views, longest = job.spec.views.temporal, max((video.frames for video in job.index.test), default=0)
+    if views > longest:
+        raise UserError(f"views.temporal is {views}, but the longest test video has {longest} frames; lower views.temporal")
 
 
 def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor]) -> dict[str, Any]:

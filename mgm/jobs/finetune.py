@@ -7,33 +7,43 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mgm import rng
 from mgm.jobs.common import Job, show, training_batches
-from mgm.jobs.evaluate import test
+from mgm.jobs.evaluate import check_views, test
 from mgm.jobs.pretrain import steps_of
 from mgm.models import build_classifier, load_encoder, save_weights
 from mgm.spec import Finetune
-from mgm.training import Training, train
+from mgm.training import Training, mix, train
 from mgm.video import Batch
 
 
 def finetune(job: Job[Finetune]) -> dict[str, Any]:
     """Train from the parent's encoder (or from scratch), test the last step's weights, return top-1."""
-    spec, videos = job.spec, job.training_videos()
-    model = build_classifier(spec, len(job.index.classes))
+    spec, videos, classes = job.spec, job.training_videos(), len(job.index.classes)
+    check_views(job)
+    model = build_classifier(spec, classes)
     if spec.parent:
         load_encoder(model, job.weights(spec.parent))
     model.to(job.device)
-    steps = steps_of(spec.optim, len(videos))
+    steps, augment = steps_of(spec.optim, len(videos)), spec.augment
+
+    def mixed(step: int, batch: Batch) -> Batch:
+        """What is drawn depends on the run's seed and the step alone, so a resumed run draws the same."""
+        if not augment.mixup and not augment.cutmix:
+            return batch
+        draw = rng.generator(rng.clip_seed(spec.seed, step, -1), "augment")
+        frames_BTHWC, target_BC = mix(batch.frames_BTHWC, batch.label_B, batch.weight_B, classes, augment.mixup, augment.cutmix, draw)
+        return batch._replace(frames_BTHWC=frames_BTHWC, target_BC=target_BC)
 
     def loss_of(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         logits = model(batch.frames_BTHWC)
-        loss_B = F.cross_entropy(logits.float(), batch.label_B, label_smoothing=spec.label_smoothing, reduction="none")
-        accuracy = (logits.argmax(dim=1) == batch.label_B).float().mean()
+        target, label_B = (batch.label_B,) * 2 if batch.target_BC is None else (batch.target_BC, batch.target_BC.argmax(dim=1))
+        loss_B = F.cross_entropy(logits.float(), target, label_smoothing=spec.label_smoothing, reduction="none")
+        accuracy = (logits.argmax(dim=1) == label_B).float().mean()
         return (loss_B * batch.weight_B).mean(), {"train_top1": 100 * accuracy.detach()}
 
-    run = Training(
-        spec.run_id, model, spec.optim, steps, len(videos), partial(training_batches, job, videos, False), loss_of, spec.layer_decay
-    )
+    batches = partial(training_batches, job, videos, False, augment=augment, change=mixed)
+    run = Training(spec.run_id, model, spec.optim, steps, len(videos), batches, loss_of, spec.layer_decay)
     job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, show=show)
     save_weights(model, job.folder / "weights.safetensors")
     model.eval()

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mgm import rng
 from mgm.errors import UserError
 from mgm.jobs.common import Job
-from mgm.jobs.evaluate import record
+from mgm.jobs.evaluate import check_views, record
 from mgm.models import build_features, load_encoder
 from mgm.spec import Probe, Views
 from mgm.video import test_loader
@@ -25,6 +25,7 @@ HELD_OUT = 0.2
 def probe(job: Job[Probe]) -> dict[str, Any]:
     """Extract features with the parent's encoder (or a random one), fit, test; return top-1 and the penalty chosen."""
     spec, videos = job.spec, job.training_videos()
+    check_views(job)
     model = build_features(spec)
     if spec.parent:
         load_encoder(model, job.weights(spec.parent))

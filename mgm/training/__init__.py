@@ -1,8 +1,9 @@
-"""Optimiser groups, schedule, loop, log and checkpoints."""
+"""Optimiser groups, schedule, mixing, loop, log and checkpoints."""
 
 from mgm.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from mgm.training.log import duration
 from mgm.training.loop import Training, train
+from mgm.training.mixing import mix
 from mgm.training.optimiser import build_optimiser, learning_rate, parameter_groups
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "duration",
     "learning_rate",
     "load_checkpoint",
+    "mix",
     "parameter_groups",
     "remove_checkpoints",
     "save_checkpoint",

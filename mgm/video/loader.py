@@ -1,11 +1,13 @@
 """Batches of clips for training and testing.
 
-A training clip is a function of (run seed, epoch, sample) alone, and batch k of (run seed, k) alone: batch mates, workers, the cache and
-where a run was resumed do not matter. `sample` is a video's position in the sequence the caller gives.
+A training clip is a function of (run seed, epoch, sample) alone (under repeated augmentation, of its repeat too), and batch k of
+(run seed, k) alone: batch mates, workers, the cache and where a run was resumed do not matter. `sample` is a video's position in the
+sequence the caller gives.
 """
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -14,12 +16,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from mgm.errors import UserError
 from mgm.rng import clip_seed, generator
-from mgm.spec import Clips, Views
+from mgm.spec import Augment, Clips, Views
+from mgm.video.augment import ClipAugmentation
 from mgm.video.container import NoVectors
 from mgm.video.decode import Clip, read_clip
 from mgm.video.motion import CELL, slot_magnitude
 from mgm.video.sample import training_indices, view_indices
 from mgm.video.transform import apply, training_box, view_box
+
+NO_AUGMENT = Augment()
 
 
 class Video(Protocol):
@@ -44,6 +49,7 @@ class Batch(NamedTuple):
         sample_B: int64, the video's position; the key under which test views are averaged.
         weight_B: float32, 1, or 0 for a training video that could not be read: its frames are zeros and its loss must not count.
         failed: paths of those videos.
+        target_BC: float32 share of each class, once a job has mixed the batch's clips (`mgm.training.mix`); None before.
     """
 
     frames_BTHWC: torch.Tensor
@@ -53,6 +59,7 @@ class Batch(NamedTuple):
     sample_B: torch.Tensor
     weight_B: torch.Tensor
     failed: tuple[str, ...]
+    target_BC: torch.Tensor | None = None
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         """The batch with `change` applied to each of its tensors."""
@@ -103,29 +110,36 @@ def training_loader(
     cache: Cache | None = None,
     motion: bool = True,
     first_step: int = 0,
+    augment: Augment = NO_AUGMENT,
 ) -> Iterator[Batch]:
     """Endless training batches, from step `first_step` on.
 
     Step k takes positions k * batch to (k + 1) * batch of the epochs' permutations, laid end to end. A video that cannot be read keeps its
     place with weight 0 and is named in `Batch.failed`; the job that trains counts them and stops the run above 1 %.
 
+    Under repeated augmentation a video gives `augment.repeats` clips side by side, each with draws of its own: the first is the one it
+    gives without repeats. All come from one decoding pass, and if a frame of one cannot be read, none is.
+
     Args:
         videos: the training split; what `sample` counts.
         clips: frames, size, sampling, crop and flip.
         tubelet: frames in a slot, for the motion's magnitude.
         seed: of the run.
-        batch: clips a step.
+        batch: videos a step.
         workers: processes that decode; 0 decodes in this one. The batches are the same.
         cache: keeps decoded videos in memory; workers share its megabytes out among caches of their own. The batches are the same.
         motion: whether to read motion vectors; without, any codec will do.
         first_step: where to begin.
+        augment: repeats, RandAugment and random erasing; the latter two only without `motion`, which would not follow them.
 
     Raises:
         NoVectors: a video's codec has no motion vectors, though `motion`.
     """
     if not videos:
         raise UserError("no videos to train on: the training split is empty; check the index")
-    dataset = _TrainingBatches(videos, clips, tubelet, seed, batch, _for_workers(cache, workers), motion)
+    if motion and (augment.rand or augment.erasing):
+        raise ValueError("RandAugment and random erasing change frames alone; train without motion")
+    dataset = _TrainingBatches(videos, clips, tubelet, seed, batch, _for_workers(cache, workers), motion, augment)
     return _load(dataset, itertools.count(first_step), workers)
 
 
@@ -179,9 +193,10 @@ def _as_it_is(item):
 class _TrainingBatches(Dataset):
     """Item k is the batch of step k."""
 
-    def __init__(self, videos, clips, tubelet, seed, batch, cache, motion):
+    def __init__(self, videos, clips, tubelet, seed, batch, cache, motion, augment):
         self.videos, self.clips, self.tubelet, self.seed, self.batch, self.motion = videos, clips, tubelet, seed, batch, motion
-        self.cache = cache
+        self.cache, self.repeats = cache, augment.repeats
+        self.augmentation = ClipAugmentation(augment) if augment.rand or augment.erasing else None
         self._order = (-1, np.empty(0, np.int64))  # the last epoch's, because the next step most likely needs it again
 
     def order(self, epoch: int) -> np.ndarray:
@@ -193,24 +208,43 @@ class _TrainingBatches(Dataset):
 
     def __getitem__(self, step: int) -> Batch | UserError:
         places = [divmod(place, len(self.videos)) for place in range(step * self.batch, (step + 1) * self.batch)]
-        pairs = [(epoch, int(self.order(epoch)[place])) for epoch, place in places]
-        seeds = [clip_seed(self.seed, epoch, sample) for epoch, sample in pairs]
-        made: list[Clip | None] = []
-        for (_, sample), clip_key in zip(pairs, seeds):
+        samples, seeds, made = list[int](), list[int](), list[Clip | None]()
+        for epoch, place in places:
+            sample = int(self.order(epoch)[place])
+            seeds_R = self.seeds_of(epoch, sample)
+            samples += [sample] * self.repeats
+            seeds += seeds_R
             try:
-                made.append(self.clip(self.videos[sample], clip_key))
+                made += self.clips_of(self.videos[sample], seeds_R)
             except NoVectors as error:
                 return error
             except UserError:
-                made.append(None)
-        return _collate(made, [sample for _, sample in pairs], seeds, self.videos, self.clips, self.tubelet, self.motion)
+                made += [None] * self.repeats
+        return _collate(made, samples, seeds, self.videos, self.clips, self.tubelet, self.motion)
 
-    def clip(self, video: Video, seed: int) -> Clip:
-        rng = generator(seed, "sample")
-        clip = self.cache.read(video, training_indices(self.clips, video.frames, rng), self.motion)
+    def seeds_of(self, epoch: int, sample: int) -> list[int]:
+        """One seed per repeat: the clip's own first, the others made from it."""
+        own = clip_seed(self.seed, epoch, sample)
+        return [own, *(clip_seed(own, repeat, sample) for repeat in range(1, self.repeats))]
+
+    def clips_of(self, video: Video, seeds_R: list[int]) -> list[Clip]:
+        """One clip per seed, from one decoding pass."""
+        index_RT = np.stack([training_indices(self.clips, video.frames, generator(seed, "sample")) for seed in seeds_R])
+        whole = self.cache.read(video, index_RT.ravel(), self.motion)
+        parts = [whole[start : start + self.clips.frames] for start in range(0, index_RT.size, self.clips.frames)]
+        return [self.clip(part, seed) for part, seed in zip(parts, seeds_R)]
+
+    def clip(self, clip: Clip, seed: int) -> Clip:
+        """The clip of these frames: augmented whole, cropped, flipped, erased."""
+        if self.augmentation:
+            rng_augment = generator(seed, "augment")
+            clip = replace(clip, frames_THWC=self.augmentation.rand(clip.frames_THWC, rng_augment))
         rng = generator(seed, "crop")
         box = training_box(self.clips, clip.height, clip.width, rng)
-        return apply(clip, box, self.clips.size, flip=self.clips.flip and rng.random() < 0.5)
+        clip = apply(clip, box, self.clips.size, flip=self.clips.flip and rng.random() < 0.5)
+        if self.augmentation:
+            clip = replace(clip, frames_THWC=self.augmentation.erase(clip.frames_THWC, rng_augment))
+        return clip
 
 
 class _TestBatches(Dataset):
@@ -262,5 +296,5 @@ def _collate(made, samples, seeds, videos, clips: Clips, tubelet: int, motion: b
         torch.tensor([videos[sample].label for sample in samples]),
         torch.tensor(samples),
         torch.tensor([float(clip is not None) for clip in made]),
-        tuple(videos[sample].path for sample, clip in zip(samples, made) if clip is None),
+        tuple(dict.fromkeys(videos[sample].path for sample, clip in zip(samples, made) if clip is None)),
     )

@@ -7,7 +7,7 @@ import torch
 from mgm.datasets.params import Synthetic
 from mgm.datasets.synthetic import generate
 from mgm.jobs.common import Execution
-from mgm.spec import Clips, Data, Decoder, Finetune, FinetuneOptim, Mask, Model, Optim, Pretrain, Probe, Views
+from mgm.spec import Augment, Clips, Data, Decoder, Finetune, FinetuneOptim, Mask, Model, Optim, Pretrain, Probe, Views
 from mgm.video.loader import Cache
 
 PARAMS = Synthetic(classes=3, train_per_class=8, test_per_class=4, size=32, frames=12)
@@ -47,6 +47,15 @@ def finetuning(pretraining) -> Finetune:
         drop_path=0.3,
         head_dropout=0.3,
         views=Views(temporal=2, spatial=1),
+    )
+
+
+@pytest.fixture
+def augmented(finetuning) -> Finetune:
+    """Finetuning with all that Table 6 and VideoMAE switch on."""
+    everything = Augment(rand="rand-m7-n4-mstd0.5-inc1", erasing=0.25, mixup=0.8, cutmix=1.0, repeats=2)
+    return finetuning.model_copy(
+        update={"augment": everything, "clips": finetuning.clips.model_copy(update={"crop": "resized", "flip": True})}
     )
 
 

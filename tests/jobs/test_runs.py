@@ -2,7 +2,9 @@
 
 import csv
 import json
+import sys
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from mgm.jobs.finetune import finetune
 from mgm.jobs.pretrain import pretrain
 from mgm.jobs.probe import probe
 from mgm.report.result import examine
-from mgm.spec import Data, parse
+from mgm.spec import Data, Views, parse
 
 COMPUTE = {"pretrain": pretrain, "finetune": finetune, "probe": probe}
 
@@ -70,15 +72,15 @@ def test_what_is_done_is_left_alone(execution, pretraining):
     assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
 
 
-@pytest.mark.parametrize("verb", ["pretrain", "finetune"])
+@pytest.mark.parametrize("kind", ["pretraining", "finetuning", "augmented"])
 @pytest.mark.parametrize("stop_at", [1, 5, 11])
-def test_stopped_and_resumed_the_weights_are_bit_equal(execution, pretraining, finetuning, verb, stop_at, tmp_path, monkeypatch):
-    """Dropout, drop path, masks, crops and the data's order all continue where they were."""
+def test_stopped_and_resumed_the_weights_are_bit_equal(execution, pretraining, kind, stop_at, tmp_path, monkeypatch, request):
+    """Dropout, drop path, masks, crops, augmentation, mixing and the data's order all continue where they were."""
     run(pretraining, execution)
-    spec = {"pretrain": pretraining, "finetune": finetuning}[verb]
+    spec = request.getfixturevalue(kind)
     whole = weights(run(spec, execution))
     again = replace(execution, results=tmp_path / "again", checkpoint_s=0, cache=None)
-    if verb == "finetune":
+    if spec.verb == "finetune":
         run(pretraining, again)
 
     real = common.training_loader
@@ -99,15 +101,21 @@ def test_stopped_and_resumed_the_weights_are_bit_equal(execution, pretraining, f
     assert [json.loads(line)["step"] for line in (resumed / "log.jsonl").read_text().splitlines()] == list(range(1, 13))
 
 
-def test_workers_and_cache_change_nothing(execution, pretraining, tmp_path):
-    here = weights(run(pretraining, execution))
-    there = weights(run(pretraining, replace(execution, results=tmp_path / "workers", workers=2, cache=None)))
+@pytest.mark.parametrize("kind", ["pretraining", "augmented"])
+def test_workers_and_cache_change_nothing(execution, kind, tmp_path, request):
+    spec = request.getfixturevalue(kind).model_copy(update={"parent": ""} if kind == "augmented" else {})
+    here = weights(run(spec, execution))
+    there = weights(run(spec, replace(execution, results=tmp_path / "workers", workers=2, cache=None)))
     assert same(here, there)
 
 
-def test_accumulation_changes_nothing_but_rounding(execution, pretraining, tmp_path):
-    whole = weights(run(pretraining, execution))
-    parts = weights(run(pretraining, replace(execution, results=tmp_path / "parts", accumulate=2)))
+@pytest.mark.parametrize("kind", ["pretraining", "augmented"])
+def test_accumulation_changes_nothing_but_rounding(execution, pretraining, kind, tmp_path, request):
+    spec = request.getfixturevalue(kind)
+    if kind == "augmented":  # dropout draws by part
+        spec = spec.model_copy(update={"parent": "", "drop_path": 0.0, "head_dropout": 0.0})
+    whole = weights(run(spec, execution))
+    parts = weights(run(spec, replace(execution, results=tmp_path / "parts", accumulate=2)))
     for name in whole:  # float32 sums in another order, through 12 steps of Adam
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=1e-4)
     with pytest.raises(UserError, match="--accumulate 3 does not divide optim.batch 4; choose a divisor"):
@@ -118,6 +126,31 @@ def job(spec, execution, folder, **changes) -> Job:
     index = read_index(execution.data["ssv2"])
     folder.mkdir()
     return Job(spec, folder, execution, replace(index, **changes))
+
+
+def test_a_plain_run_imports_neither_timm_nor_torchvision(execution, pretraining, finetuning, monkeypatch):
+    for name in ["timm", "torchvision", *(name for name in sys.modules if name.startswith(("timm.", "torchvision.")))]:
+        monkeypatch.setitem(sys.modules, name, None)  # importing it raises ImportError
+    run(pretraining, execution)
+    run(finetuning, execution)
+
+
+def test_every_part_of_the_augmentation_reaches_the_training(execution, augmented, tmp_path):
+    """Each switched off alone gives other weights."""
+    spec = augmented.model_copy(update={"parent": "", "drop_path": 0.0, "head_dropout": 0.0})
+    found = [weights(run(spec, execution))]
+    for change in ({"rand": ""}, {"erasing": 0.0}, {"mixup": 0.0}, {"cutmix": 0.0}, {"repeats": 1}):
+        less = spec.model_copy(update={"augment": spec.augment.model_copy(update=change)})
+        found.append(weights(run(less, execution)))
+    assert not any(same(one, two) for one, two in combinations(found, 2))
+
+
+def test_more_views_than_frames_stop_a_run_before_it_trains(execution, finetuning, probing, monkeypatch):
+    monkeypatch.setattr(common, "training_loader", None)
+    for spec in (finetuning, probing):
+        many = spec.model_copy(update={"parent": "", "views": Views(temporal=13, spatial=1)})
+        with pytest.raises(UserError, match="views.temporal is 13, but the longest test video has 12 frames; lower views.temporal"):
+            run(many, execution)
 
 
 def test_an_unreadable_training_video_is_counted_and_listed(execution, pretraining, tmp_path):

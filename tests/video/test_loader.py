@@ -7,8 +7,9 @@ import torch
 
 from mgm.errors import UserError
 from mgm.rng import clip_seed, generator
-from mgm.spec import Clips, Views
+from mgm.spec import Augment, Clips, Views
 from mgm.video import NoVectors, loader, read_clip, slot_magnitude
+from mgm.video.augment import ClipAugmentation
 from mgm.video.sample import stride, view_indices
 from mgm.video.transform import apply, multiscale, view_box
 
@@ -191,3 +192,119 @@ def test_an_unreadable_test_video_stops_the_test_in_one_line(videos, broken, wor
     with pytest.raises(UserError, match=r"broken.mp4: cannot be read") as error:
         list(loader.test_loader([*videos, broken], CLIPS, 2, Views(temporal=1, spatial=1), 4, workers=workers))
     assert "\n" not in str(error.value)
+
+
+REPEATED = Augment(repeats=3)
+ALL = Augment(rand="rand-m7-n4-mstd0.5-inc1", erasing=0.5, repeats=2)
+
+
+def test_repeats_come_from_one_decoding_pass(videos, monkeypatch):
+    paths = []
+
+    def counted(path, *args, real=loader.read_clip):
+        paths.append(path)
+        return real(path, *args)
+
+    monkeypatch.setattr(loader, "read_clip", counted)
+    batches = first_batches(videos, count=5, augment=REPEATED)
+    assert sorted(paths) == sorted(video.path for video in videos * 3)  # three epochs, each video once in each
+    assert [len(batch.sample_B) for batch in batches] == [9] * 5
+
+
+def test_the_first_repeat_is_the_clip_without_repeats_and_the_others_differ(videos):
+    plain, repeated = first_batches(videos), first_batches(videos, augment=REPEATED)
+    assert_same(plain, [batch.map(lambda x: x[::3]) for batch in repeated])
+    seeds = torch.cat([batch.seed_B for batch in repeated])
+    assert len(set(seeds.tolist())) == len(seeds)
+    samples = torch.cat([batch.sample_B for batch in repeated]).view(-1, 3)
+    assert (samples == samples[:, :1]).all()
+    frames = torch.cat([batch.frames_BTHWC for batch in repeated]).view(-1, 3, 4 * 48 * 48 * 3)
+    assert sum((one != two).any() for one, two, _ in frames) > len(frames) / 2
+
+
+def test_each_repeat_is_a_clip_of_its_own_seed(videos):
+    for batch in first_batches(videos, augment=REPEATED):
+        for b, seed in enumerate(batch.seed_B.tolist()):
+            video = videos[batch.sample_B[b]]
+            clip = read_clip(video.path, stride(video.frames, 4, 3, generator(seed, "sample")))
+            rng = generator(seed, "crop")
+            box = multiscale(clip.height, clip.width, 48, rng)
+            np.testing.assert_array_equal(batch.frames_BTHWC[b].numpy(), apply(clip, box, 48, rng.random() < 0.5).frames_THWC)
+
+
+def test_the_repeats_of_an_unreadable_video_fail_together(videos, broken):
+    for batch in first_batches([videos[0], broken, videos[1]], augment=REPEATED):
+        assert torch.equal(batch.weight_B, (batch.sample_B != 1).float())
+        assert batch.failed == (broken.path,)
+
+
+def test_augmentation_comes_before_the_crop_and_erasing_after_it(videos):
+    """Each augmented clip, made again step by step."""
+    augmentation = ClipAugmentation(ALL)
+    for batch in first_batches(videos, augment=ALL, motion=False):
+        for b, seed in enumerate(batch.seed_B.tolist()):
+            video, rng_augment = videos[batch.sample_B[b]], generator(seed, "augment")
+            clip = read_clip(video.path, stride(video.frames, 4, 3, generator(seed, "sample")), motion=False)
+            clip.frames_THWC[:] = augmentation.rand(clip.frames_THWC, rng_augment)
+            rng = generator(seed, "crop")
+            box = multiscale(clip.height, clip.width, 48, rng)
+            frames_THWC = apply(clip, box, 48, rng.random() < 0.5).frames_THWC
+            np.testing.assert_array_equal(batch.frames_BTHWC[b].numpy(), augmentation.erase(frames_THWC, rng_augment))
+
+
+@pytest.mark.parametrize(("workers", "megabytes"), [(2, 0), (0, 100)])
+def test_workers_cache_and_resuming_change_no_augmented_clip(videos, broken, workers, megabytes):
+    options = {"augment": ALL, "motion": False}
+    whole = first_batches([*videos, broken], **options)
+    resumed = first_batches([*videos, broken], **options, count=4, first_step=2, workers=workers, cache=loader.Cache(megabytes))
+    assert_same(whole[2:], resumed)
+
+
+def test_frames_are_not_moved_away_from_their_vectors(videos):
+    with pytest.raises(ValueError, match="train without motion"):
+        first_batches(videos, augment=ALL)
+
+
+@pytest.fixture(scope="module")
+def gradient(tmp_path_factory):
+    """A lossless video of 90 x 60 pixels whose red says the frame and whose green the column; 100 frames."""
+    frames_THWC = np.zeros((100, 60, 90, 3), np.uint8)
+    frames_THWC[..., 0] = 2 * np.arange(100)[:, None, None]
+    frames_THWC[..., 1] = 2 * np.arange(90)
+    path = tmp_path_factory.mktemp("gradient") / "gradient.avi"
+    return Row(write_video(path, frames_THWC, codec="ffv1", pix_fmt="bgr0"), 100, 0)
+
+
+@pytest.mark.parametrize(
+    ("clips", "views", "frames"),
+    [
+        (  # exact stride 4, evenly spaced from the first frame to the last: V's kinetics.py starts at int(k * (25 - 16) / 4) of every 4th
+            Clips(frames=16, size=60, stride=4, sampling="window"),
+            Views(temporal=5, spatial=3),
+            [[4 * (start + t) for t in range(16)] for start in (0, 2, 4, 6, 9)],
+        ),
+        (  # segments' starts, then their mid-points
+            Clips(frames=16, size=60, sampling="segments"),
+            Views(temporal=2, spatial=3),
+            [[int(100 / 16 * t) for t in range(16)], [int(100 / 32 + 100 / 16 * t) for t in range(16)]],
+        ),
+    ],
+)
+def test_views_lie_where_the_recipes_say(gradient, clips, views, frames):
+    (batch,) = loader.test_loader([gradient], clips, 2, views, 64)
+    seen = [(clip[:, 0, 0, 0].tolist(), clip[0, 0, 0, 1].item() // 2) for clip in batch.frames_BTHWC]
+    assert seen == [([2 * t for t in of_view], left) for of_view in frames for left in (0, 15, 30)]  # three squares along the long side
+
+
+@pytest.mark.parametrize("views", [Views(temporal=5, spatial=3), Views(temporal=2, spatial=3)])
+@pytest.mark.parametrize("batch", [1, 20, 64])
+def test_every_view_of_every_video_is_there_once(gradient, views, batch):
+    rows = [gradient] * 5
+    clips = Clips(frames=16, size=60, stride=4, sampling="window")
+    batches = list(loader.test_loader(rows, clips, 2, views, batch))
+    keys = [
+        (sample, int(clip[0, 0, 0, 0]), int(clip[0, 0, 0, 1]))
+        for part in batches
+        for sample, clip in zip(part.sample_B.tolist(), part.frames_BTHWC)
+    ]
+    assert len(keys) == len(set(keys)) == 5 * views.temporal * views.spatial
