@@ -7,10 +7,10 @@ import numpy as np
 from mgm.errors import UserError
 from mgm.experiments.registry import Registry
 from mgm.report import atomic
-from mgm.report.collect import examine_all, rows
+from mgm.report.collect import examine_all, row_of, rows
 from mgm.report.page import Plate, page, picture
 from mgm.report.result import Found
-from mgm.report.tables import write_tables
+from mgm.report.tables import comparable, write_tables
 
 TITLES = {
     "5": (
@@ -31,7 +31,8 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
     Raises:
         UserError: `only` is no table or figure of the registry, or a figure whose run is not done.
     """
-    targets = [*(f"table{name}" for name in registry.tables), *(f"figure{name}" for name in registry.figures)]
+    figures = sorted([*registry.plots, *registry.figures])
+    targets = [*(f"table{name}" for name in registry.tables), *(f"figure{name}" for name in figures)]
     if only and only not in targets:
         raise UserError(f"{only}: no such table or figure; choose one of {', '.join(targets)}")
     found = examine_all(registry, results)
@@ -42,9 +43,10 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
             if only:
                 return path
     plates = []
-    for name in registry.figures:
+    for name in figures:
         if only in (None, f"figure{name}"):
-            plate = _draw(registry, name, results, reports / "figures", found)
+            draw = _plot if name in registry.plots else _clips
+            plate = draw(registry, name, results, reports / "figures", found)
             if only and not plate.source:
                 raise UserError(f"figure {name}: {plate.state}; run {' '.join(plate.run_ids)} first")
             if only:
@@ -53,8 +55,21 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
     return atomic.write(reports / "index.html", page(registry, results, found, collected, plates, results.name))
 
 
-def _draw(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, Found]) -> Plate:
-    """Draw a figure; where its run cannot be believed, remove what an earlier one left and say why."""
+def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, Found]) -> Plate:
+    """Draw a figure of table cells: what there is of them, and it says what is not."""
+    from mgm.report import figures, lines  # matplotlib takes a second to import
+
+    plot, scale = registry.plots[name], registry.scale
+    arrays = lines.arrays_of(plot, {line: [row_of(cell, results, found) for _, cell in cells] for line, cells in plot.lines.items()})
+    stem = folder / f"figure{name}"
+    drawing = lines.lines(arrays, plot.x, plot.y, scale.name, comparable(scale))
+    figures.save(drawing, stem, arrays)
+    tables = tuple(dict.fromkeys(cell.table for cells in plot.lines.values() for _, cell in cells))
+    return Plate(name, plot.title, plot.note, why=lines.missing(arrays), source=picture(stem.with_suffix(".svg")), tables=tables)
+
+
+def _clips(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, Found]) -> Plate:
+    """Draw a figure that shows clips; where its run cannot be believed, remove what an earlier one left and say why."""
     run_ids = tuple(spec.run_id for spec in registry.figures[name])
     stem = folder / f"figure{name}"
     bad = next((run for run in map(found.__getitem__, run_ids) if run.state != "run"), None)

@@ -1,7 +1,7 @@
 """From a registry and a folder of results to the rows of its tables: each cell its own runs' mean, or why there is none."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def examine_all(registry: Registry, results: Path) -> dict[str, Found]:
 
 def rows(registry: Registry, results: Path, found: dict[str, Found]) -> dict[str, list[Row]]:
     """Table name -> its rows, in the registry's order."""
-    return {name: [_row(cell, results, found) for cell in table.cells] for name, table in registry.tables.items()}
+    return {name: [row_of(cell, results, found) for cell in table.cells] for name, table in registry.tables.items()}
 
 
 def gain(better: Row, base: Row) -> Estimate | None:
@@ -60,7 +60,8 @@ def commit_of(result: dict) -> str:
     return result["commit"] + ("-dirty" if result["dirty"] else "")
 
 
-def _row(cell: Cell, results: Path, found: dict[str, Found]) -> Row:
+def row_of(cell: Cell, results: Path, found: Mapping[str, Found]) -> Row:
+    """What `cell` shows."""
     run_ids = tuple(run.run_id for run in cell.runs)
     runs = [found[run_id] for run_id in run_ids]
     paper = reported().get((cell.table, cell.row, cell.column))

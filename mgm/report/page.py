@@ -13,11 +13,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 
 from mgm.experiments.registry import Registry, Table
+from mgm.experiments.scales import OWN, Scale
 from mgm.report.collect import Row, commit_of, gain
-from mgm.report.plots import Axis, axis_head, curves, interval, thin
+from mgm.report.plots import NARROW, WIDTH, Axis, axis_head, curves, interval, thin
 from mgm.report.result import Found, log_lines
 from mgm.report.statistics import Estimate, over_seeds
-from mgm.report.tables import number, promise_of
+from mgm.report.tables import beside_the_paper, comparable, detail, head_of, names, number, promise_of, sections
 from mgm.spec import Spec, parents
 
 BASE = "No pretraining"  # the row other rows' gain is measured from, where a table has one
@@ -28,15 +29,17 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 @dataclass(frozen=True)
 class Plate:
-    """A figure as the page shows it: `source` is a data URI, empty when it could not be drawn, and `state` and `why` say why."""
+    """A figure as the page shows it: `source` is a data URI, empty when it could not be drawn, and `state` and `why` say why.
+    One that draws cells names their `tables`, one that shows clips its runs."""
 
     name: str
     title: str
     caption: str
-    run_ids: tuple[str, ...]
-    state: str
+    run_ids: tuple[str, ...] = ()
+    state: str = "run"
     why: str = ""
     source: str = ""
+    tables: tuple[str, ...] = ()
 
 
 def picture(path: Path) -> str:
@@ -55,10 +58,12 @@ def page(
     return environment.get_template("page.html.j2").render(
         name=name,
         scale=registry.scale,
+        comparable=comparable(registry.scale),
+        beside_the_paper=beside_the_paper(registry.scale),
         promise=promise_of(registry.scale),
         style=(TEMPLATES / "style.css").read_text(),
         overview=_overview(registry.specs, found),
-        tables=[_table(table, rows[key], registry.specs, found) for key, table in registry.tables.items()],
+        tables=[_table(table, rows[key], registry.scale, registry.specs, found) for key, table in registry.tables.items()],
         figures=plates,
         curves=_curves(registry, logs),
         runs=_runs(registry, found, rows, logs),
@@ -99,7 +104,7 @@ def _facts(results: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, 
             "Data",
             [
                 {
-                    "text": f"{dataset}: {classes} classes",
+                    "text": f"{'own videos' if dataset == OWN else dataset}: {classes} classes",
                     "more": "; ".join(filter(None, (f"{train} training and {test} test videos", note, f"digest {digest[:12] or 'none'}"))),
                 }
                 for dataset, classes, train, test, note, digest in data
@@ -124,38 +129,56 @@ def _facts(results: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, 
     ]
 
 
-def _table(table: Table, rows: Sequence[Row], specs: Mapping[str, Spec], found: Mapping[str, Found]) -> dict[str, Any]:
-    classes = {run.result["data"]["classes"] for row in rows for run_id in row.run_ids if (run := found[run_id]).result}
-    chance = 100 / classes.pop() if len(classes) == 1 else None
-    axis = Axis.over([value for row in rows for value in (*_ends(row.estimate), row.paper, chance) if value is not None])
+def _table(table: Table, rows: Sequence[Row], scale: Scale, specs: Mapping[str, Spec], found: Mapping[str, Found]) -> dict[str, Any]:
+    chances = {column: _chance([row for row in rows if row.column == column], found) for column in table.columns}
+    values = [value for row in rows for value in (*_ends(row.estimate), row.paper, chances[row.column]) if value is not None]
+    head = head_of(table)
+    axis = Axis.over(values, NARROW if len(head) > 1 else WIDTH)
     blocks = [
         {
             "column": column,
             "head": axis_head(axis),
-            "cells": [
+            "width": len(head) + 4 + comparable(scale) - scale.own_videos,
+            "groups": [
                 {
-                    "id": _cell_id(row),
-                    "row": row,
-                    "plot": interval(axis, row.estimate, row.paper, chance),
-                    "runs": [{"run_id": id_, "seed": specs[id_].seed, "state": found[id_].state} for id_ in row.run_ids],
+                    "name": section.group,
+                    "cells": [
+                        {
+                            "id": _cell_id(row),
+                            "names": names(table, row),
+                            "detail": detail(row),
+                            "row": row,
+                            "plot": interval(axis, row.estimate, row.paper, chances[column]),
+                            "runs": [{"run_id": id_, "seed": specs[id_].seed, "state": found[id_].state} for id_ in row.run_ids],
+                        }
+                        for row in section.rows
+                    ],
                 }
-                for row in rows
-                if row.column == column
+                for section in sections(table, list(rows))
+                if section.column == column
             ],
         }
         for column in table.columns
     ]
-    several = max((row.estimate.n for row in rows if row.estimate), default=2) > 1
-    over = "Student\N{RIGHT SINGLE QUOTATION MARK}s t over seeds" if several else "bootstrap over the test videos of one seed"
+    counts = {row.estimate.n for row in rows if row.estimate}
+    drawn = {f"{number(chance)} %": column for column, chance in chances.items() if chance}
     return {
         "name": table.name,
         "title": table.title,
         "note": table.note,
+        "head": head,
         "blocks": blocks,
-        "chance": chance,
-        "interval": f"mean and 95 % interval ({over})",
+        "chance": next(iter(drawn)) if len(drawn) == 1 else ", ".join(f"{text} ({column})" for text, column in drawn.items()),
+        "several": any(n > 1 for n in counts) or not counts,
+        "single": 1 in counts,
         "gains": _gains(table, rows),
     }
+
+
+def _chance(rows: Sequence[Row], found: Mapping[str, Found]) -> float | None:
+    """Chance of a column's runs, in per cent; None for many classes, where it is near zero and would only stretch the axis."""
+    classes = {run.result["data"]["classes"] for row in rows for run_id in row.run_ids if (run := found[run_id]).result}
+    return 100 / min(classes) if len(classes) == 1 and max(classes) <= 20 else None
 
 
 def _gains(table: Table, rows: Sequence[Row]) -> dict[str, Any] | None:

@@ -8,36 +8,39 @@ from markupsafe import Markup
 
 from mgm.report.statistics import Estimate
 
-WIDTH, HEIGHT = 148, 24  # of an interval's drawing, in CSS pixels
+WIDTH, NARROW, HEIGHT = 148, 92, 24  # of an interval's drawing, in CSS pixels
 PANEL = (184, 92)  # of a panel of curves
 POINTS = 100  # a curve's points at most: each the mean of its share of the steps
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A linear axis over WIDTH pixels, its ends rounded outwards to `step`."""
+    """A linear axis over `width` pixels, its ends rounded outwards to `step`."""
 
     low: float
     high: float
+    width: int = WIDTH
 
     @classmethod
-    def over(cls, values: Sequence[float], step: float = 10) -> "Axis":
+    def over(cls, values: Sequence[float], width: int = WIDTH, step: float = 10) -> "Axis":
         low, high = (step * floor(min(values) / step), step * ceil(max(values) / step)) if values else (0.0, 100.0)
-        return cls(low, max(high, low + step))
+        return cls(low, max(high, low + step), width)
 
     def at(self, value: float) -> float:
-        return round(8 + (WIDTH - 16) * (value - self.low) / (self.high - self.low), 1)
+        return round(8 + (self.width - 16) * (value - self.low) / (self.high - self.low), 1)
 
 
 def axis_head(axis: Axis) -> Markup:
     """The numbers above a column of intervals."""
     ends = [(axis.low, "start"), (axis.high, "end")]
     texts = "".join(f'<text x="{axis.at(x) + (-8 if a == "start" else 8)}" y="11" text-anchor="{a}">{_plain(x)}</text>' for x, a in ends)
-    return Markup(f'<svg class="range head" width="{WIDTH}" height="14" viewBox="0 0 {WIDTH} 14" aria-hidden="true">{texts}</svg>')
+    return Markup(
+        f'<svg class="range head" width="{axis.width}" height="14" viewBox="0 0 {axis.width} 14" aria-hidden="true">{texts}</svg>'
+    )
 
 
 def interval(axis: Axis, estimate: Estimate | None, paper: float | None = None, rule: float | None = None) -> Markup:
-    """A dot with its interval, the paper's number as a hollow diamond, `rule` (chance, or zero) as a dotted line."""
+    """A dot with its interval (for a single run hollow and dashed), the paper's number as a diamond, `rule` (chance, or zero) dotted."""
     middle = HEIGHT / 2
     parts = [f'<line class="track" x1="{axis.at(axis.low)}" x2="{axis.at(axis.high)}" y1="{middle}" y2="{middle}"/>']
     if rule is not None:
@@ -46,11 +49,13 @@ def interval(axis: Axis, estimate: Estimate | None, paper: float | None = None, 
         x = axis.at(paper)
         parts.append(f'<path class="paper" d="M{x} {middle - 4.5}l4.5 4.5-4.5 4.5-4.5-4.5z"/>')
     if estimate:
+        one = " one" * (estimate.n == 1)
         if estimate.low is not None and estimate.high is not None:
-            parts.append(f'<line class="bar" x1="{axis.at(estimate.low)}" x2="{axis.at(estimate.high)}" y1="{middle}" y2="{middle}"/>')
-        parts.append(f'<circle class="dot" cx="{axis.at(estimate.mean)}" cy="{middle}" r="3.6"/>')
+            parts.append(f'<line class="bar{one}" x1="{axis.at(estimate.low)}" x2="{axis.at(estimate.high)}" y1="{middle}" y2="{middle}"/>')
+        parts.append(f'<circle class="dot{one}" cx="{axis.at(estimate.mean)}" cy="{middle}" r="3.6"/>')
     return Markup(
-        f'<svg class="range" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>'
+        f'<svg class="range" width="{axis.width}" height="{HEIGHT}" viewBox="0 0 {axis.width} {HEIGHT}" aria-hidden="true">'
+        f"{''.join(parts)}</svg>"
     )
 
 

@@ -10,7 +10,18 @@ def reported() -> dict[tuple[str, str, str], float]:
     """(table, row, column) -> value: top-1 in per cent, or what the column's name says.
 
     A row of Table 1 is "method, test dataset, pretraining epochs", with "-" where the paper prints none; its GFLOPs, printed once
-    a line, stand with the line's first dataset. Other rows and columns are named as the paper prints them.
+    a line, stand with the line's first dataset; ST-MAE has no SSv2 cell, where the paper prints N/A. Other rows and columns are
+    named as the paper prints them.
     """
+    return {key: value for key, (value, _) in _lines().items()}
+
+
+def note(table: str, row: str, column: str) -> str:
+    """What `reported.csv` adds to a number; for Table 1 "backbone; pretraining data". Empty where it adds nothing."""
+    return _lines().get((table, row, column), (0.0, ""))[1]
+
+
+@cache
+def _lines() -> dict[tuple[str, str, str], tuple[float, str]]:
     with open(Path(__file__).with_name("reported.csv"), encoding="utf-8", newline="") as file:
-        return {(line["table"], line["row"], line["column"]): float(line["value"]) for line in csv.DictReader(file)}
+        return {(line["table"], line["row"], line["column"]): (float(line["value"]), line["note"]) for line in csv.DictReader(file)}

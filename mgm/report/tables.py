@@ -2,26 +2,44 @@
 
 import csv
 import io
+from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 from pathlib import Path
 
-from mgm.experiments.registry import Table
+from mgm.experiments.registry import TABLE_1, Table
 from mgm.experiments.scales import Scale
 from mgm.report import atomic
 from mgm.report.collect import COLUMNS, Row
+from mgm.report.reported import note, reported
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
-HEADINGS = ("Method", "Tested on", "Paper", "Ours", "95 % interval", "Difference", "Runs", "Status")
+GROUPS = {method: group for group, rows in TABLE_1.items() for method, *_ in rows}
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows of one column, and of one of Table 1's groups; its title stands above them."""
+
+    column: str
+    group: str
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.column}, {self.group.lower()}" if self.group else self.column
 
 
 def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> Path:
     """`folder`/table4e.csv, .md, .tex and .html; returns the csv."""
-    caption = f"Table {table.name}. {table.title}. {table.note}"
+    caption = " ".join(filter(None, (f"Table {table.name}. {table.title}. {table.note}", beside_the_paper(scale))))
     promise = f"Scale {scale.name}. {promise_of(scale)}"
     stem = folder / f"table{table.name}"
-    atomic.write(stem.with_suffix(".md"), _markdown(rows, caption, promise))
-    atomic.write(stem.with_suffix(".tex"), _latex(table, rows, caption, promise))
-    atomic.write(stem.with_suffix(".html"), _html(rows, caption, promise))
+    head = headings(table, scale)
+    lines = [(section.title, [(row, _cells(table, row, scale)) for row in section.rows]) for section in sections(table, rows)]
+    atomic.write(stem.with_suffix(".md"), _markdown(head, lines, caption, promise))
+    atomic.write(stem.with_suffix(".tex"), _latex(table, head, lines, caption, promise))
+    atomic.write(stem.with_suffix(".html"), _html(head, lines, caption, promise))
     return atomic.write(stem.with_suffix(".csv"), _csv(rows))
 
 
@@ -31,6 +49,50 @@ def promise_of(scale: Scale) -> str:
     if text.lower().startswith(f"{scale.name} scale: ".lower()):
         text = text.split(": ", 1)[1]
     return text[:1].upper() + text[1:]
+
+
+def comparable(scale: Scale) -> bool:
+    """Whether our number and the paper's answer one question, so that their difference means something."""
+    return scale.name == "paper" and not scale.own_videos
+
+
+def beside_the_paper(scale: Scale) -> str:
+    """What a reader must know who sees our numbers beside the paper's, or misses them there."""
+    if scale.own_videos:
+        return "Own videos: the paper has no numbers for them."
+    if not comparable(scale):
+        return f"Scale {scale.name} is not the paper's: the paper's numbers are for orientation, and no difference is shown."
+    return ""
+
+
+def sections(table: Table, rows: list[Row]) -> list[Section]:
+    """The table column by column, and within a column group by group, in the registry's order."""
+    return [
+        Section(column, group, tuple(several))
+        for column in table.columns
+        for group, several in groupby((row for row in rows if row.column == column), lambda row: _group(table, row))
+    ]
+
+
+def names(table: Table, row: Row) -> list[str]:
+    """The cells that name a row, as many as `head_of` has: "MGM, SSv2, 800" is MGM and 800, for its section says SSv2."""
+    kinds = table.head.split(", ")
+    parts = row.row.rsplit(", ", len(kinds) - 1)
+    return [DASH if part == "-" else part for kind, part in zip(kinds, parts, strict=True) if kind != "dataset"]
+
+
+def head_of(table: Table) -> list[str]:
+    return [kind[:1].upper() + kind[1:] for kind in table.head.split(", ") if kind != "dataset"]
+
+
+def detail(row: Row) -> str:
+    """What the paper prints beside a row of Table 1: backbone and pretraining data. Its section says whether it was supervised."""
+    return note(row.table, row.row, row.column).replace("supervised, ", "").removesuffix("; supervised") if row.table == "1" else ""
+
+
+def headings(table: Table, scale: Scale) -> list[str]:
+    paper, difference = ([] if scale.own_videos else ["Paper"]), (["Difference"] if comparable(scale) else [])
+    return [*head_of(table), *paper, "Ours", "95 % interval", *difference, "Runs", "Status"]
 
 
 def number(value: float | None, sign: bool = False) -> str:
@@ -48,18 +110,32 @@ def interval(row: Row) -> str:
 
 def runs(row: Row) -> str:
     """How many of the wanted runs are in the number."""
-    return f"{row.estimate.n if row.estimate else 0} of {len(row.run_ids)}"
+    return f"{row.estimate.n if row.estimate else 0} of {len(row.run_ids)}" if row.run_ids else DASH
 
 
 def ours(row: Row) -> str:
-    """Our number, or in its place why there is none; a mean over some of the seeds says so."""
+    """Our number, or in its place why there is none; a mean over some of the seeds says so, and so does a single run."""
     if row.estimate is None:
-        return row.status
-    return number(row.estimate.mean) + (f" ({row.status})" if row.status != "run" else "")
+        return DASH if row.status == "quoted" else row.status
+    remarks = [row.status] * (row.status != "run") + ["n = 1"] * (row.estimate.n == 1)
+    return number(row.estimate.mean) + (f" ({', '.join(remarks)})" if remarks else "")
 
 
-def _cells(row: Row) -> list[str]:
-    return [row.row, row.column, number(row.paper), ours(row), interval(row), number(row.difference, sign=True), runs(row), row.status]
+def _group(table: Table, row: Row) -> str:
+    return GROUPS.get(names(table, row)[0], "") if table.name == "1" else ""
+
+
+def _cells(table: Table, row: Row, scale: Scale) -> list[str]:
+    first, *others = names(table, row)
+    paper = [] if scale.own_videos else [number(row.paper)]
+    difference = [number(row.difference, sign=True)] if comparable(scale) else []
+    gflops = reported().get((row.table, row.row, "GFLOPs"))  # of a view, printed once a line
+    details = "; ".join(filter(None, (detail(row), f"{gflops:.0f} GFLOPs" if gflops else "")))
+    named = f"{first} ({details})" if details else first
+    return [named, *others, *paper, ours(row), interval(row), *difference, runs(row), row.status]
+
+
+Lines = list[tuple[str, list[tuple[Row, list[str]]]]]  # of each section its title and its rows with their cells
 
 
 def _csv(rows: list[Row]) -> str:
@@ -75,22 +151,34 @@ def _csv(rows: list[Row]) -> str:
     return text.getvalue()
 
 
-def _markdown(rows: list[Row], caption: str, promise: str) -> str:
-    lines = [HEADINGS, ["---", "---", *["---:"] * 5, "---"], *map(_cells, rows)]
-    grid = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"{caption}\n\n{grid}\n\n*{promise}*\n"
+def _markdown(head: list[str], sections: Lines, caption: str, promise: str) -> str:
+    """Sections are bold lines of the one grid: Markdown has no others."""
+    grid = [head, ["---", *["---:"] * (len(head) - 2), "---"]]
+    for title, lines in sections:
+        grid += [[f"**{title}**", *[""] * (len(head) - 1)], *(cells for _, cells in lines)]
+    text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in grid)
+    return f"{caption}\n\n{text}\n\n*{promise}*\n"
 
 
-def _latex(table: Table, rows: list[Row], caption: str, promise: str) -> str:
+def _latex(table: Table, head: list[str], sections: Lines, caption: str, promise: str) -> str:
     """Needs booktabs."""
-    body = "\n".join(" & ".join(map(_tex, _cells(row))) + r" \\" for row in rows)
+    parts = [
+        "\n".join(
+            [
+                rf"\multicolumn{{{len(head)}}}{{l}}{{\emph{{{_tex(title)}}}}} \\",
+                *(" & ".join(map(_tex, cells)) + r" \\" for _, cells in lines),
+            ]
+        )
+        for title, lines in sections
+    ]
+    body = "\n\\midrule\n".join(parts)
     return rf"""\begin{{table}}
 \centering\small
 \caption{{{_tex(caption)} \emph{{{_tex(promise)}}}}}
 \label{{tab:{table.name}}}
-\begin{{tabular}}{{llrrrrrl}}
+\begin{{tabular}}{{l{"r" * (len(head) - 2)}l}}
 \toprule
-{" & ".join(map(_tex, HEADINGS))} \\
+{" & ".join(map(_tex, head))} \\
 \midrule
 {body}
 \bottomrule
@@ -113,16 +201,19 @@ def _tex(text: str) -> str:
     return "".join(TEX.get(character, character) for character in text)
 
 
-def _html(rows: list[Row], caption: str, promise: str) -> str:
+def _html(head: list[str], sections: Lines, caption: str, promise: str) -> str:
     """A fragment: no style, for a page that has its own."""
-    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in HEADINGS)
-    body = "\n".join(
-        f'<tr data-status="{escape(row.status)}"><th scope="row">{escape(row.row)}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in _cells(row)[1:])
-        + "</tr>"
-        for row in rows
-    )
+    top = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in head)
+    parts = []
+    for title, lines in sections:
+        body = "\n".join(
+            f'<tr data-status="{escape(row.status)}"><th scope="row">{escape(cells[0])}</th>'
+            + "".join(f"<td>{escape(cell)}</td>" for cell in cells[1:])
+            + "</tr>"
+            for row, cells in lines
+        )
+        parts.append(f'<tbody>\n<tr><th scope="rowgroup" colspan="{len(head)}">{escape(title)}</th></tr>\n{body}\n</tbody>')
     return (
         f"<table>\n<caption>{escape(caption)} <em>{escape(promise)}</em></caption>\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n"
+        f"<thead><tr>{top}</tr></thead>\n{chr(10).join(parts)}\n</table>\n"
     )

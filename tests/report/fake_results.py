@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mgm.experiments.registry import Registry
-from mgm.experiments.scales import Scale, load_scale
+from mgm.experiments.scales import Dataset, Scale, load_scale
 from mgm.report.result import file_digest, write_result
 from mgm.spec import Finetune, Pretrain, Spec, Visualise, parents
 
@@ -14,15 +14,18 @@ CONFIG = Path(__file__).parents[2] / "workflow/config"
 DIGEST = "0123456789ab"
 
 
-def smoke(seeds: tuple[int, ...] = (0, 1, 2), **changes) -> Scale:
-    """The smoke scale with its generated set's digest filled in, as the workflow does."""
+BOTH = ("ssv2", "k400")  # the datasets of a scale that has Table 1 and Figure 1
+
+
+def smoke(seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes) -> Scale:
+    """The smoke scale, its generated sets' digests filled in as the workflow does."""
     scale = load_scale(CONFIG / "smoke.yaml")
-    datasets = {name: dataset.model_copy(update={"digest": DIGEST}) for name, dataset in scale.datasets.items()}
-    return scale.model_copy(update={"datasets": datasets, "seeds": seeds, **changes})
+    filled = {name: Dataset(generate=scale.datasets["ssv2"].generate, digest=DIGEST) for name in datasets}
+    return scale.model_copy(update={"datasets": filled, "seeds": seeds, "fewer_seeds": {}, **changes})
 
 
-def registry(seeds: tuple[int, ...] = (0, 1, 2), **changes) -> Registry:
-    return Registry(smoke(seeds, **changes))
+def registry(seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes) -> Registry:
+    return Registry(smoke(seeds, datasets, **changes))
 
 
 def finish(results: Path, spec: Spec, top1: float = 60.0, steps: int = 30, videos: int = 240) -> Path:

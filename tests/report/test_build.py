@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from fake_results import finish, finish_all, registry, write_log
+from fake_results import BOTH, finish, finish_all, registry, write_log
 
 from mgm.errors import UserError
 from mgm.experiments.registry import Registry
@@ -127,6 +127,33 @@ def test_what_is_missing_is_named_with_its_reason(places):
     assert str(places[0].parent) not in text  # no machine's paths
 
 
+def test_table_1_and_figure_1_on_the_page(places):
+    known = registry(datasets=BOTH)
+    finish_all(places[0], known, steps=3)
+    cells = {cell.row: cell for cell in known.tables["1"].cells}
+    (places[0] / cells["VideoMAE, SSv2, 1600"].runs[0].run_id / "result.json").unlink()
+    text = build_report(known, *places).read_text()
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    for cell in cells.values():
+        for run in cell.runs:
+            assert f'href="#{run.run_id}"' in text
+    assert text.count('class="quoted"') == 22
+    assert text.index('id="figure-1"') < text.index('id="figure-5"')
+    assert "Partial: VideoMAE 1600." in text
+    with np.load(places[1] / "figures/figure1.npz") as arrays:
+        status = {(str(name), x): str(status) for name, x, status in zip(arrays["line_P"], arrays["x_P"], arrays["status_P"])}
+        assert (status["VideoMAE", 1600], status["MGM", 2400], status["BEVT", 950]) == ("partial", "run", "quoted")
+    assert {path.name for path in (places[1] / "figures").iterdir()} == {f"figure1.{ending}" for ending in ("svg", "pdf", "png", "npz")}
+
+
+def test_differences_are_shown_at_the_papers_scale_alone(places):
+    for name, shown in (("smoke", False), ("paper", True)):
+        text = build_report(registry(datasets=BOTH, name=name), *places).read_text()
+        assert ("<small>to paper</small>" in text) == shown
+        assert (f"Scale {name} is not the paper" in text) != shown
+
+
 def test_a_figure_whose_run_is_gone_is_removed(places):
     known = registry(seeds=(0,))
     draw_arrays(places[0], known)
@@ -145,6 +172,9 @@ def test_only_one_table_or_figure(places):
         build_report(known, *places, only="figure5")
     draw_arrays(places[0], known)
     assert build_report(known, *places, only="figure5").exists()
+    both = registry(seeds=(0,), datasets=BOTH)
+    assert build_report(both, *places, only="table1") == places[1] / "tables/table1.csv"
+    assert build_report(both, *places, only="figure1").exists()  # with nothing run it draws the paper's numbers
     with pytest.raises(UserError, match="table9: no such table or figure; choose one of table4e, figure5"):
         build_report(known, *places, only="table9")
 
@@ -156,6 +186,9 @@ def test_a_user_s_own_videos_have_no_quoted_numbers(places):
     finish_all(places[0], known, steps=3)
     text = build_report(known, *places).read_text()
     assert "own videos, top-1 accuracy" in text
+    assert "<h1>Own videos: smoke</h1>" in text
+    for word in ("to paper", "Paper</th>", "s number</span>"):
+        assert word not in text
     lines = (places[1] / "tables/table4e.csv").read_text().splitlines()
     assert all(line.split(",")[2] == "" for line in lines[1:] if '"' not in line)
 

@@ -2,9 +2,10 @@ import csv
 from html.parser import HTMLParser
 
 import pytest
-from fake_results import finish_all, registry
+from fake_results import BOTH, finish, finish_all, registry
 
 from mgm.report.collect import COLUMNS, examine_all, rows
+from mgm.report.reported import reported
 from mgm.report.tables import DASH, MINUS, _tex, number, write_tables
 
 
@@ -45,8 +46,8 @@ def test_the_others_carry_the_scale_and_every_cell(written):
 
 def test_markdown_is_a_rectangle(written):
     grid = [line for line in (written[0] / "table4e.md").read_text().splitlines() if line.startswith("|")]
-    assert len(grid) == 2 + 14
-    assert {line.count("|") for line in grid} == {9}
+    assert len(grid) == 2 + 2 + 14  # heading and rule, a title each column, a row each cell
+    assert {line.count("|") for line in grid} == {7}
 
 
 def test_html_is_balanced(written):
@@ -66,6 +67,71 @@ def test_html_is_balanced(written):
 def test_tex_escapes_and_rows_have_the_headings_width(written):
     assert _tex(f"90 % of_a & b {DASH} {MINUS}1") == r"90 \% of\_a \& b -- $-$1"
     text = (written[0] / "table4e.tex").read_text()
-    body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+    body = text.partition(r"\midrule")[2].split(r"\bottomrule")[0].strip().splitlines()
+    assert body.pop(0).startswith(r"\multicolumn{6}{l}{\emph{SSv2}}")
+    assert body[7:9] == [r"\midrule", r"\multicolumn{6}{l}{\emph{SSv2, linear probe}} \\"]
+    del body[7:9]
     assert len(body) == 14
-    assert {line.count(" & ") for line in body} == {7}
+    assert {line.count(" & ") for line in body} == {5}
+
+
+@pytest.fixture
+def table_1(tmp_path):
+    """Table 1 at a scale, as its four files and its rows; some runs of ours are done."""
+
+    def write(**changes):
+        known = registry(datasets=BOTH, **changes)
+        for cell in known.tables["1"].cells:
+            for position, run in enumerate(cell.runs):
+                if "1600" in cell.row or (cell.row == "MGM, SSv2, 800" and position == 0):
+                    finish(tmp_path / "results", run, 50 + 5 * position)
+        collected = rows(known, tmp_path / "results", examine_all(known, tmp_path / "results"))["1"]
+        path = write_tables(tmp_path / "tables", known.tables["1"], collected, known.scale)
+        return {ending: path.with_suffix(f".{ending}").read_text() for ending in ("csv", "md", "tex", "html")}, collected
+
+    return write
+
+
+def test_table_1_has_every_cell_the_paper_prints(table_1):
+    texts, collected = table_1()
+    assert {(row.row, row.column) for row in collected} == {
+        (row, column) for table, row, column in reported() if table == "1" and column != "GFLOPs"
+    }
+    lines = {line["row"]: line for line in csv.DictReader(texts["csv"].splitlines())}
+    assert len(lines) == 37
+    quoted = lines["BEVT, SSv2, 800+150"]
+    assert (quoted["status"], quoted["paper"], quoted["ours"], quoted["n"], quoted["run_ids"]) == ("quoted", "70.6", "", "0", "")
+    assert (lines["MGM, K400, 1600"]["status"], lines["MGM, SSv2, 400"]["status"]) == ("run", "not run")
+    assert float(lines["MGM, K400, 1600"]["difference"]) == pytest.approx(55 - 81.7, abs=0.1)
+
+
+def test_table_1_stands_in_four_sections_with_quoted_rows_dashed(table_1):
+    texts, _ = table_1()
+    grid = [[cell.strip() for cell in line.split("|")[1:-1]] for line in texts["md"].splitlines() if line.startswith("|")]
+    assert grid[0] == ["Method", "Pretraining epochs", "Paper", "Ours", "95 % interval", "Runs", "Status"]
+    titles = [line[0] for line in grid if line[0].startswith("**")]
+    assert titles == [f"**{column}, {group}**" for column in ("SSv2", "K400") for group in ("supervised", "self-supervised")]
+    assert ["MViTv2 (MViT-B; K400; 225 GFLOPs)", "200", "70.5", DASH, DASH, DASH, "quoted"] in grid
+    assert ["SlowFast (R101 + NL)", DASH, "79.8", DASH, DASH, DASH, "quoted"] in grid
+    assert ["MGM (ViT-B; SSv2; 180 GFLOPs)", "400", "69.6", "not run", DASH, "0 of 3", "not run"] in grid
+    for ending, mark in (("tex", r"\emph{K400, supervised}"), ("html", 'scope="rowgroup" colspan="7">K400, supervised<')):
+        assert mark in texts[ending]
+
+
+def test_a_single_run_says_so_with_its_interval(table_1):
+    texts, collected = table_1(seeds=(0,))
+    row = next(row for row in collected if row.row == "MGM, SSv2, 800")
+    assert row.estimate.n == 1
+    assert row.estimate.low < 50 < row.estimate.high
+    assert f"| 50.0 (n = 1) | [{row.estimate.low:.1f}, {row.estimate.high:.1f}] | 1 of 1 | run |" in texts["md"]
+    assert "50.0 (partial, n = 1)" in table_1()[0]["md"]
+
+
+def test_the_difference_to_the_paper_is_shown_at_its_scale_alone(table_1):
+    smoke, _ = table_1()
+    paper, _ = table_1(name="paper")
+    for ending in ("md", "tex", "html"):
+        assert "Difference" in paper[ending]
+        assert "Difference" not in smoke[ending]
+        assert "Scale smoke is not the paper" in smoke[ending]
+    assert smoke["csv"].splitlines()[0] == paper["csv"].splitlines()[0] == ",".join(COLUMNS)
