@@ -1,0 +1,110 @@
+"""Hugging Face's VideoMAE with our weights: code that nobody here wrote, to compare with.
+
+Three of its defaults are set for the comparison: `use_mean_pooling` is False for pretraining (True removes the encoder's final norm), and
+the epsilons, 1e-12 in the blocks and 1e-5 in `decoder.norm` and `fc_norm`, are V's 1e-6 in every norm.
+"""
+
+import re
+
+import torch
+from torch import Tensor, nn
+from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
+
+from mgm.models import MAE, Classifier
+from mgm.spec import Finetune, Pretrain
+
+BLOCK = {
+    "norm1": "layernorm_before",
+    "attn.proj": "attention.output.dense",
+    "norm2": "layernorm_after",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
+PLACES = {  # a block's prefix, ours to theirs
+    r"encoder\.blocks\.(\d+)\.": r"videomae.encoder.layer.\1.",
+    r"decoder\.blocks\.(\d+)\.": r"decoder.decoder_layers.\1.",
+}
+OUTSIDE = {
+    "encoder.patch_embed.proj": "videomae.embeddings.patch_embeddings.projection",
+    "encoder.norm": "videomae.layernorm",
+    "encoder_to_decoder": "encoder_to_decoder",
+    "mask_token": "mask_token",
+    "decoder.norm": "decoder.norm",
+    "decoder.head": "decoder.head",
+    "fc_norm": "fc_norm",
+    "head": "classifier",
+}
+
+
+def their_names(name: str, value: Tensor) -> dict[str, Tensor]:
+    """What our parameter `name` (its value, or its gradient) is over there. One of ours, the qkv matrix, is three of theirs."""
+    for ours, theirs in PLACES.items():
+        if match := re.match(ours, name):
+            prefix, rest = match.expand(theirs), name[match.end() :]
+            if rest == "attn.qkv.weight":
+                parts = zip(("query", "key", "value"), value.chunk(3))
+                return {f"{prefix}attention.attention.{part}.weight": matrix for part, matrix in parts}
+            if rest in ("attn.q_bias", "attn.v_bias"):
+                return {f"{prefix}attention.attention.{'query' if 'q_' in rest else 'value'}.bias": value}
+            module, kind = rest.rsplit(".", 1)
+            return {f"{prefix}{BLOCK[module]}.{kind}": value}
+    if name in OUTSIDE:
+        return {OUTSIDE[name]: value}
+    module, kind = name.rsplit(".", 1)
+    return {f"{OUTSIDE[module]}.{kind}": value}
+
+
+def translated(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {theirs: part for name, value in values.items() for theirs, part in their_names(name, value).items()}
+
+
+def sharpened(model: nn.Module, std: float) -> None:
+    """No parameter keeps a value that hides a mistake: every norm scales and shifts, every bias is there."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                parameter.add_(std * torch.randn_like(parameter))
+            elif name.startswith("head."):
+                nn.init.trunc_normal_(parameter, std=0.02)
+
+
+def their_pretraining(ours: MAE, spec: Pretrain, attention: str) -> VideoMAEForPreTraining:
+    decoder = spec.decoder
+    config = _config(
+        spec,
+        attn_implementation=attention,
+        use_mean_pooling=False,
+        decoder_hidden_size=decoder.width,
+        decoder_num_hidden_layers=decoder.depth,
+        decoder_num_attention_heads=decoder.heads,
+        decoder_intermediate_size=4 * decoder.width,
+    )
+    return _with_weights(VideoMAEForPreTraining(config), ours)
+
+
+def their_classifier(ours: Classifier, spec: Finetune, attention: str) -> VideoMAEForVideoClassification:
+    config = _config(spec, attn_implementation=attention, num_labels=ours.head.out_features)
+    return _with_weights(VideoMAEForVideoClassification(config), ours)
+
+
+def _config(spec: Pretrain | Finetune, **more) -> VideoMAEConfig:
+    model = spec.model
+    return VideoMAEConfig(
+        image_size=spec.clips.size,
+        patch_size=model.patch,
+        num_frames=spec.clips.frames,
+        tubelet_size=model.tubelet,
+        hidden_size=model.width,
+        num_hidden_layers=model.depth,
+        num_attention_heads=model.heads,
+        intermediate_size=4 * model.width,
+        **more,
+    )
+
+
+def _with_weights(theirs, ours: nn.Module):
+    for module in theirs.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = 1e-6
+    theirs.load_state_dict(translated(dict(ours.named_parameters())), strict=True)
+    return theirs

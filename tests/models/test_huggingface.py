@@ -1,0 +1,77 @@
+"""Our models and Hugging Face's, with the same weights: the same predictions, loss, logits and gradients."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mgm.masking import Grid, make_mask
+from mgm.models import build_classifier, build_mae, reconstruction_loss
+from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain
+from huggingface import sharpened, their_classifier, their_pretraining, translated
+
+SMALL = {"clips": Clips(frames=6, size=48), "model": Model(width=48, depth=3, heads=3, patch=8)}
+SIZES = {  # clips; and which of Hugging Face's attentions: "eager" is written out, but keeps 1568 x 1568 weights a head
+    "small": (SMALL, Decoder(width=32, depth=2, heads=4), 3, "eager"),
+    "vit-b": ({}, Decoder(), 1, "sdpa"),  # the paper's, at 16 x 224 x 224
+}
+
+
+@pytest.fixture(params=SIZES)
+def size(request):
+    torch.manual_seed(0)
+    fields, decoder, clips, attention = SIZES[request.param]
+    spec = Pretrain(data=Data(dataset="k400"), decoder=decoder, **fields)
+    frames = torch.randint(0, 256, (clips, spec.clips.frames, spec.clips.size, spec.clips.size, 3), dtype=torch.uint8)
+    return spec, Finetune(data=spec.data, **fields), frames, attention
+
+
+def pixel_values(frames_BTHWC):
+    """As Hugging Face's processor gives them."""
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return ((frames_BTHWC / 255 - mean) / std).permute(0, 1, 4, 2, 3).contiguous()
+
+
+def assert_close(ours, theirs, what):
+    """To 1e-5 of the largest value."""
+    error, largest = (ours - theirs).abs().max().item(), theirs.abs().max().item()
+    assert error <= 1e-5 * largest, f"{what}: {error:.2g} of {largest:.2g}"
+
+
+def assert_gradients_close(ours, theirs):
+    mine = translated({name: parameter.grad for name, parameter in ours.named_parameters()})
+    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    assert mine.keys() == gradients.keys()
+    for name in gradients:
+        assert_close(mine[name], gradients[name], name)
+
+
+def test_pretraining(size):
+    spec, _, frames, attention = size
+    ours = build_mae(spec)
+    sharpened(ours, 0.2)
+    theirs = their_pretraining(ours, spec, attention)
+    seeds = torch.arange(len(frames))
+    masked_BL = make_mask("mgm", Grid(*spec.grid), 0.75, seeds, torch.rand(len(frames), spec.grid[0], 28, 28))
+
+    predicted, target = ours(frames, masked_BL)
+    loss = reconstruction_loss(predicted, target, torch.ones(len(frames)))
+    wanted = theirs(pixel_values(frames), bool_masked_pos=masked_BL)
+    assert_close(predicted, wanted.logits, "pixels")
+    assert_close(loss, wanted.loss, "loss")
+    loss.backward()
+    wanted.loss.backward()
+    assert_gradients_close(ours, theirs)
+
+
+def test_classification(size):
+    _, spec, frames, attention = size
+    ours = build_classifier(spec, classes=10).eval()
+    sharpened(ours, 0.2)
+    theirs = their_classifier(ours, spec, attention).eval()
+    labels = torch.arange(len(frames))
+
+    logits, wanted = ours(frames), theirs(pixel_values(frames)).logits
+    assert_close(logits, wanted, "logits")
+    F.cross_entropy(logits, labels).backward()
+    F.cross_entropy(wanted, labels).backward()
+    assert_gradients_close(ours, theirs)
