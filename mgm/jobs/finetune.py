@@ -37,13 +37,14 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
 
     def loss_of(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         logits = model(batch.frames_BTHWC)
-        target, label_B = (batch.label_B,) * 2 if batch.target_BC is None else (batch.target_BC, batch.target_BC.argmax(dim=1))
+        target = batch.label_B if batch.target_BC is None else batch.target_BC
         loss_B = F.cross_entropy(logits.float(), target, label_smoothing=spec.label_smoothing, reduction="none")
+        label_B = batch.label_B if batch.target_BC is None else batch.target_BC.argmax(dim=1)  # of a mixed clip, the larger share's
         accuracy = (logits.argmax(dim=1) == label_B).float().mean()
         return (loss_B * batch.weight_B).mean(), {"train_top1": 100 * accuracy.detach()}
 
     batches = partial(training_batches, job, videos, False, augment=augment, change=mixed)
-    run = Training(spec.run_id, model, spec.optim, steps, len(videos), batches, loss_of, spec.layer_decay)
+    run = Training(spec.run_id, model, spec.optim, steps, len(videos), batches, loss_of, spec.layer_decay, augment.repeats)
     job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, show=show)
     save_weights(model, job.folder / "weights.safetensors")
     model.eval()

@@ -36,6 +36,7 @@ class Training:
     batches: Callable[[int], Iterator[tuple[Sequence[Any], Sequence[str]]]]
     loss_of: Callable[[Any], tuple[Tensor, dict[str, Tensor]]]
     layer_decay: float = 1.0
+    repeats: int = 1  # clips that each of the batch's videos gives, for the log's clips/s
 
 
 def train(run: Training, folder: Path, *, checkpoint_s: float = 300, show: Callable[[str], None] = print) -> list[str]:
@@ -58,7 +59,7 @@ def train(run: Training, folder: Path, *, checkpoint_s: float = 300, show: Calla
     device = next(run.model.parameters()).device
     precision = torch.autocast(device.type, torch.bfloat16) if run.optim.precision == "bf16" else nullcontext()
     log_every = math.ceil(run.steps / LOGS)
-    log = Log(folder / "log.jsonl", first, run.steps, run.optim.batch, show, run.run_id)
+    log = Log(folder / "log.jsonl", first, run.steps, run.optim.batch * run.repeats, show, run.run_id)
     saved_at = time.monotonic()
     run.model.train()
 

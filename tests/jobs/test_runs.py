@@ -4,7 +4,7 @@ import csv
 import json
 import sys
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -143,6 +143,13 @@ def test_every_part_of_the_augmentation_reaches_the_training(execution, augmente
         less = spec.model_copy(update={"augment": spec.augment.model_copy(update=change)})
         found.append(weights(run(less, execution)))
     assert not any(same(one, two) for one, two in combinations(found, 2))
+
+
+def test_the_log_counts_every_repeat(execution, augmented):
+    folder = run(augmented.model_copy(update={"parent": ""}), execution)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    clips = [after["clips_per_s"] * (after["time"] - before["time"]) for before, after in pairwise(lines)]
+    assert np.median(clips) == pytest.approx(8, rel=0.2)  # 4 videos, twice
 
 
 def test_more_views_than_frames_stop_a_run_before_it_trains(execution, finetuning, probing, monkeypatch):
