@@ -29,6 +29,34 @@ def test_table_4e_has_the_papers_rows_and_three_seeds_each():
     assert paper == set(MASK_ROWS)
 
 
+def test_table_1_has_every_row_of_the_paper_and_runs_ours():
+    """DESIGN 4: which methods run, on what, for how many epochs; the rest is quoted."""
+    table = Registry(SMOKE).tables["1"]
+    assert {(cell.row, cell.column) for cell in table.cells} == {
+        (row, column) for name, row, column in reported() if name == "1" and column != "GFLOPs"
+    }
+    ladder = {
+        ("MGM", "SSv2"): {400, 800, 1200, 1600, 2400},
+        ("MGM", "K400"): {400, 800, 1200, 1600},
+        ("VideoMAE", "SSv2"): {800, 1600, 2400},
+        ("VideoMAE", "K400"): {800, 1600},
+        ("ST-MAE", "K400"): {1600},
+    }
+    run: dict[tuple[str, str], set[int]] = {}
+    registry = Registry(SMOKE)
+    for cell in registry.tables["1"].cells:
+        method, dataset, epochs = cell.row.split(", ")
+        for leaf in cell.runs:
+            parent = registry.specs[leaf.parent]
+            assert parent.optim.epochs == int(epochs)
+            assert parent.data.dataset == leaf.data.dataset == dataset.lower()
+            assert (parent.mask.name, parent.mask.ratio) == {"MGM": ("mgm", 0.75), "VideoMAE": ("tube", 0.9), "ST-MAE": ("agnostic", 0.9)}[
+                method
+            ]
+            run.setdefault((method, dataset), set()).add(int(epochs))
+    assert run == ladder
+
+
 def test_a_cells_runs_come_from_the_mask_and_seed_it_names():
     registry = Registry(SMOKE)
     for cell in registry.tables["4e"].cells:
@@ -45,17 +73,19 @@ def test_a_cells_runs_come_from_the_mask_and_seed_it_names():
 def test_parents_stand_before_their_children_and_no_run_twice():
     registry = Registry(SMOKE)
     ids = list(registry.specs)
-    assert len(ids) == 18 + 21 + 21 + 1
+    assert len(ids) == 18 + 21 + 21 + 15 + 15 + 1  # Table 4e: pretrain, finetune, probe; Table 1: pretrain, finetune; Figure 5
     for position, run_id in enumerate(ids):
         assert all(parent in ids[:position] for parent in parents(registry.specs[run_id]))
 
 
 def test_targets_need_their_runs_and_no_others():
     registry = Registry(SMOKE)
-    assert len(registry.runs_of("all")) == 61
+    assert len(registry.runs_of("all")) == 91
     assert len(registry.runs_of("table4e")) == 60
+    assert len(registry.runs_of("table1")) == 30
+    assert {run.run_id for run in registry.runs_of("figure1")} < {run.run_id for run in registry.runs_of("table1")}
     assert [run.verb for run in registry.runs_of("figure5")] == ["visualise"]
-    with pytest.raises(UserError, match="table9: no such target at scale smoke; choose one of all, table4e, figure5"):
+    with pytest.raises(UserError, match="table9: no such target at scale smoke; choose one of all, table1, table4e, figure5, figure1"):
         registry.runs_of("table9")
 
 

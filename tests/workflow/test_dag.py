@@ -51,7 +51,7 @@ def test_a_batchs_parents_are_made_before_it():
     made = set()
     order = {"pretrain": 0, "finetune": 1, "probe": 1, "visualise": 1}
     batches = sorted(workflow.batches(), key=lambda batch: order[batch.verb])
-    assert sum(len(batch.specs) for batch in batches) == len(workflow.registry.specs) == 61
+    assert sum(len(batch.specs) for batch in batches) == len(workflow.registry.specs) == 91
     for batch in batches:
         assert len(batch.specs) <= workflow.scale.specs_per_job
         assert all(spec.verb == batch.verb for spec in batch.specs)
@@ -119,7 +119,7 @@ def test_workflow_files_are_written_once(tmp_path):
     workflow = Workflow({}, results=tmp_path)
     workflow.write()
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
-    assert len(stamps) == 61 + 2
+    assert len(stamps) == 91 + 3
     workflow.write()
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
 
