@@ -6,9 +6,10 @@ Frames are counted as a player shows them: frames that an edit list hides are no
 the i-th picture, whatever the time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -36,9 +37,20 @@ class Picture:
     """One decoded picture: its type ("I", "P", "B" ...), its vectors (None where there is no motion information) and its pixels."""
 
     index: int
-    kind: str
-    vectors: np.ndarray | None
     frame: av.VideoFrame
+    codec: str
+    motion: bool  # whether to look for vectors
+
+    @property
+    def kind(self) -> str:
+        return PictureType(self.frame.pict_type).name
+
+    @cached_property
+    def vectors(self) -> np.ndarray | None:
+        if not self.motion or self.kind == "I" or (self.codec == "mpeg4" and self.kind in B_PICTURES):
+            return None
+        side_data = self.frame.side_data.get("MOTION_VECTORS")
+        return None if side_data is None else side_data.to_ndarray()
 
     @property
     def turns(self) -> int:
@@ -92,6 +104,17 @@ class Video:
     def has_vectors(self) -> bool:
         return self.codec in CODECS_WITH_VECTORS
 
+    @property
+    def can_spare(self) -> bool:
+        """Whether B-pictures that nobody needs can be told from their packets."""
+        return self.codec == "h264" and self.timeline is not None and self._prefix > 0
+
+    @property
+    def _prefix(self) -> int:
+        """Bytes of the length before each unit of a packet of H.264; 0 where units are found by start codes."""
+        extradata = self.stream.codec_context.extradata or b""
+        return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
+
     def _read_timeline(self) -> Timeline | None:
         if self.codec == "vp8" or not {"mp4", "matroska"} & set(self.container.format.name.split(",")):
             return None
@@ -106,8 +129,12 @@ class Video:
         keys = sorted((packet.pts, offsets[packet.pts]) for packet in packets if packet.is_keyframe)
         return Timeline(times, keys, min(offsets.values()))
 
-    def pictures(self, first: int = 0, motion: bool = True) -> Iterator[Picture]:
-        """Decoded pictures in presentation order, from the key frame at or before frame `first` on. Call it once."""
+    def pictures(self, first: int = 0, motion: bool = True, wanted: Collection[int] | None = None) -> Iterator[Picture]:
+        """Decoded pictures in presentation order, from the key frame at or before frame `first` on.
+
+        With `wanted`, B-pictures that are not among these frames and that no other picture needs may be left out: they cost a third of the
+        time and change nothing else.
+        """
         if motion and not self.has_vectors:
             raise NoVectors(
                 f"{self.path}: its codec {self.codec} carries no motion vectors that FFmpeg exports; "
@@ -115,21 +142,17 @@ class Video:
             )
         if motion:
             self.stream.codec_context.flags2 |= EXPORT_VECTORS
-        decoded = enumerate(self._frames()) if self.timeline is None else self._from_key(self.timeline, first)
+        decoded = enumerate(self._frames()) if self.timeline is None else self._from_key(self.timeline, first, wanted)
         for index, frame in decoded:
-            kind = PictureType(frame.pict_type).name
-            side_data = frame.side_data.get("MOTION_VECTORS") if motion else None
-            is_silent_b = self.codec == "mpeg4" and kind in B_PICTURES
-            vectors = side_data.to_ndarray() if side_data is not None and kind != "I" and not is_silent_b else None
-            yield Picture(index, kind, vectors, frame)
+            yield Picture(index, frame, self.codec, motion)
 
-    def _from_key(self, timeline: Timeline, first: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _from_key(self, timeline: Timeline, first: int, wanted: Collection[int] | None) -> Iterator[tuple[int, av.VideoFrame]]:
         index_of = {int(time): index for index, time in enumerate(timeline.times)}
-        wanted = timeline.times[min(first, len(timeline.times) - 1)]
-        nearest = [offset for time, offset in timeline.keys if time <= wanted][-1:]
+        nearest = [offset for time, offset in timeline.keys if time <= timeline.times[min(first, len(timeline.times) - 1)]][-1:]
+        times = {int(timeline.times[i]) for i in wanted if i < len(timeline.times)} if wanted and self.can_spare else None
         for offset in (*nearest, timeline.start):  # from the start where the nearest key frame turns out to lie behind `first`
             self.container.seek(offset, stream=self.stream)
-            frames = ((index_of[frame.pts], frame) for frame in self._frames() if frame.pts in index_of)
+            frames = ((index_of[frame.pts], frame) for frame in self._frames(times) if frame.pts in index_of)
             head = next(frames, None)
             if head is not None and (head[0] <= first or offset == timeline.start):
                 yield head
@@ -143,11 +166,35 @@ class Video:
                 if not packet.is_corrupt:
                     yield packet
 
-    def _frames(self) -> Iterator[av.VideoFrame]:
-        """All frames that decode. As players do, go on after a packet that does not; who wanted its frame complains."""
+    def _frames(self, wanted: Collection[int] | None = None) -> Iterator[av.VideoFrame]:
+        """All frames that decode. As players do, go on after a packet that does not; who wanted its frame complains.
+
+        With `wanted`, unused B-pictures of other presentation times are not decoded.
+        """
+        prefix = self._prefix
         for packet in self._packets():
+            if wanted is not None and packet.size and packet.pts not in wanted and is_unused_b(memoryview(packet), prefix):
+                continue
             with suppress(av.FFmpegError):
                 yield from packet.decode()
+
+
+def is_unused_b(packet: memoryview | bytes, prefix: int) -> bool:
+    """Whether a packet of H.264 holds a B-picture that no other picture refers to (ISO/IEC 14496-10, 7.3.1 and 7.3.3).
+
+    Each of its units follows its length in `prefix` bytes. A unit's first byte holds its `nal_ref_idc` and type; a slice begins with its
+    first macroblock, 0 being the bit 1, and its type, B being 010 (1) or 00111 (6).
+    """
+    at, found = 0, False
+    while at + prefix + 1 < len(packet):
+        size, at = int.from_bytes(packet[at : at + prefix], "big"), at + prefix
+        kind, used, begins = packet[at] & 31, packet[at] & 0x60, packet[at + 1]
+        if 1 <= kind <= 5:
+            if kind > 1 or used or not (found or begins >> 4 == 0b1010 or begins >> 2 == 0b100111):
+                return False
+            found = True
+        at += size
+    return found
 
 
 @contextmanager

@@ -92,11 +92,11 @@ def read_clip(path: str | Path, frame_indices: Sequence[int] | np.ndarray, motio
     return clip_N if np.array_equal(wanted_N, index_T) else clip_N[order_T]
 
 
-def _read_sorted(video: Video, wanted_N: np.ndarray, motion: bool) -> Clip:
+def _read_sorted(video: Video, wanted_N: np.ndarray, motion: bool, sparing: bool = True) -> Clip:
     missing, last, decoded = set(wanted_N.tolist()), wanted_N[-1], 0
     reformatter = VideoReformatter()
     frames, motions, futures, informed, references = [], [], [], [], []
-    for picture in video.pictures(int(wanted_N[0]), motion):
+    for picture in video.pictures(int(wanted_N[0]), motion, frozenset(missing) if sparing else None):
         decoded = picture.index + 1
         if picture.is_reference:
             references.append(picture.index)
@@ -115,6 +115,8 @@ def _read_sorted(video: Video, wanted_N: np.ndarray, motion: bool) -> Clip:
             informed.append(picture.vectors is not None)
         if picture.index >= last and (picture.is_reference or not motion):  # the next reference gives the last B-frames their distance
             break
+    if missing and sparing and video.can_spare:  # where a file does not say how far it reorders frames, FFmpeg learns it from all of them
+        return _read_sorted(video, wanted_N, motion, sparing=False)
     if missing:
         raise UserError(_too_few(video, min(missing), decoded))
     past_N, future_N = reference_distance(wanted_N, np.array(references))

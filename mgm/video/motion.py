@@ -32,17 +32,19 @@ def paint(vectors: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.
     motion_HW2 = np.zeros((cells(height), cells(width), 2), np.float32)
     future_HW = np.zeros(motion_HW2.shape[:2], bool)
     future = vectors["source"] > 0
-    shift = np.stack([vectors["motion_x"], vectors["motion_y"]], 1) / np.maximum(vectors["motion_scale"], 1)[:, None]
-    shift = np.where(future[:, None], shift, 0 - shift)  # a block that came from the left has moved to the right
-    left = (vectors["dst_x"].astype(int) - vectors["w"] // 2) // CELL
-    top = (vectors["dst_y"].astype(int) - vectors["h"] // 2) // CELL
-    for chosen in (future, ~future):  # past references last, so that they overwrite
-        for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            row, column = top + down, left + right
-            inside = chosen & (vectors["h"] > down * CELL) & (vectors["w"] > right * CELL)
-            inside &= (row >= 0) & (row < motion_HW2.shape[0]) & (column >= 0) & (column < motion_HW2.shape[1])
-            motion_HW2[row[inside], column[inside]] = shift[inside]
-            future_HW[row[inside], column[inside]] = future[inside]
+    shift_N2 = np.stack([vectors["motion_x"], vectors["motion_y"]], 1) / np.maximum(vectors["motion_scale"], 1)[:, None]
+    shift_N2 = np.where(future[:, None], shift_N2, 0 - shift_N2)  # a block that came from the left has moved to the right
+    down_41, right_41 = np.array([0, 0, 1, 1])[:, None], np.array([0, 1, 0, 1])[:, None]  # the cells of a block of 16 x 16
+    width_N, height_N = vectors["w"].astype(int), vectors["h"].astype(int)
+    row_4N = (vectors["dst_y"] - height_N // 2) // CELL + down_41
+    column_4N = (vectors["dst_x"] - width_N // 2) // CELL + right_41
+    inside_4N = (height_N > down_41 * CELL) & (row_4N >= 0) & (row_4N < future_HW.shape[0])
+    inside_4N &= (width_N > right_41 * CELL) & (column_4N >= 0) & (column_4N < future_HW.shape[1])
+    for chosen_N in (future, ~future):  # past references last, so that they overwrite
+        painted_4N = inside_4N & chosen_N
+        row, column, block = row_4N[painted_4N], column_4N[painted_4N], np.nonzero(painted_4N)[1]
+        motion_HW2[row, column] = shift_N2[block]
+        future_HW[row, column] = future[block]
     return motion_HW2, future_HW
 
 
@@ -52,6 +54,8 @@ def turn(motion_HW2: np.ndarray, future_HW: np.ndarray, height: int, width: int,
     Cells are counted from the top left corner before and after, so where a side is no multiple of 8 each new cell takes the vector
     of the old cell that holds its centre.
     """
+    if not turns:
+        return motion_HW2, future_HW
     rows, columns = np.arange(motion_HW2.shape[0]), np.arange(motion_HW2.shape[1])
     if turns in (2, 3):
         rows = _reversed(height)
@@ -60,7 +64,7 @@ def turn(motion_HW2: np.ndarray, future_HW: np.ndarray, height: int, width: int,
     motion_HW2, future_HW = motion_HW2[rows][:, columns], future_HW[rows][:, columns]
     if turns in (1, 3):
         motion_HW2, future_HW = motion_HW2.transpose(1, 0, 2)[..., ::-1], future_HW.T
-    signs = np.array({0: (1, 1), 1: (1, -1), 2: (-1, -1), 3: (-1, 1)}[turns], np.float32)
+    signs = np.array({1: (1, -1), 2: (-1, -1), 3: (-1, 1)}[turns], np.float32)
     return motion_HW2 * signs, future_HW
 
 

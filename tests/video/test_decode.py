@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mgm.errors import UserError
-from mgm.video import NoVectors, probe_video, read_clip
+from mgm.video import NoVectors, open_video, probe_video, read_clip
+from mgm.video.container import is_unused_b
 
 from .videos import SHARED, moving_square, real_clips, rotate_metadata, write_video
 
@@ -54,6 +55,23 @@ def test_what_is_read_does_not_depend_on_which_frames_were_asked_for(tmp_path, n
     assert distance_TT.argmin(1).tolist() == list(range(24))  # every frame is the one that was drawn
     assert whole.has_motion_T.any() == (name != "intra.mp4")
     assert whole.distance_THW.min() >= 1
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+@pytest.mark.parametrize(("pyramid", "share"), [("none", 1), ("normal", 2 / 3)])
+def test_b_pictures_that_nothing_needs_are_not_decoded(tmp_path, name, pyramid, share):
+    """Of three B-pictures side by side all are unused; in a pyramid the middle one is a reference."""
+    frames_THWC = moving_square(21, width=128)
+    path = write_video(tmp_path / name, frames_THWC, bf=3, b_adapt=0, b_pyramid=pyramid, g=40, sc_threshold=0)
+    with open_video(path) as video:
+        b_pictures = {picture.index for picture in video.pictures() if picture.kind == "B"}
+    with av.open(path) as container:
+        unused = sum(is_unused_b(bytes(packet), 4) for packet in container.demux())
+    assert unused == pytest.approx(share * len(b_pictures), abs=1)
+    with open_video(path) as video:
+        decoded = {picture.index for picture in video.pictures(wanted=set(range(0, 21, 2)))}
+    assert len(decoded) < 18
+    assert decoded >= set(range(0, 21, 2)) | set(range(21)) - b_pictures
 
 
 @real_clips
