@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from mgm.experiments.registry import Plot
@@ -146,29 +147,25 @@ def _place(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str,
     inside, dot = axes.get_window_extent(renderer), figure.dpi / 72
     taken = [box for line in axes.lines for box in _boxes(axes, line.get_xydata(), 3.2 * dot)]
     for x, y, text, colour, weight in labels:
-        artist = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", size=8, color=colour, weight=weight)
-        best = None
-        for distance in (7, 11, 17, 25, 34):
-            for right, up in DIRECTIONS:
-                artist.set(
-                    position=(right * distance, up * distance), ha=("center", "left", "right")[right], va=("center", "bottom", "top")[up]
-                )
-                box = artist.get_window_extent(renderer).padded(dot)
-                clashes = sum(box.overlaps(other) for other in taken)
-                outside = not (inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1)
-                if best is None or clashes + 99 * outside < best[0]:
-                    best = (clashes + 99 * outside, distance, right, up, box)
-            if best and best[0] == 0:
-                break
-        assert best is not None
-        _, distance, right, up, box = best
-        artist.set(position=(right * distance, up * distance), ha=("center", "left", "right")[right], va=("center", "bottom", "top")[up])
+        label = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", size=8, color=colour, weight=weight)
+
+        def put(place: tuple[int, int, int], label: Annotation = label) -> Bbox:
+            distance, right, up = place
+            label.set(position=(right * distance, up * distance), ha=("center", "left", "right")[right], va=("center", "bottom", "top")[up])
+            return label.get_window_extent(renderer).padded(dot)
+
+        def cost(place: tuple[int, int, int]) -> int:
+            box = put(place)
+            outside = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
+            return sum(map(box.overlaps, taken)) + 1000 * outside
+
+        places = [(distance, right, up) for distance in (7, 11, 17, 25, 34) for right, up in DIRECTIONS]
+        distance, right, up = best = next((place for place in places if cost(place) == 0), None) or min(places, key=cost)
+        taken.append(put(best))
         if distance > 11:
-            axes.annotate(
-                "", (x, y), (right * (distance - 1), up * (distance - 1)), textcoords="offset points",
-                arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
-            )  # fmt: skip
-        taken.append(box)
+            end = (right * (distance - 1), up * (distance - 1))
+            hair = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+            axes.annotate("", (x, y), end, textcoords="offset points", arrowprops=hair)
 
 
 def _boxes(axes: Axes, xy_P2: Any, radius: float) -> list[Bbox]:
