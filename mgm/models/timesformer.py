@@ -35,7 +35,7 @@ def divide(grid: tuple[int, int, int], index_BV: Tensor | None = None) -> tuple[
     """How to attend over time and over space: to all tokens of the grid, or to the visible ones `index_BV` of each clip.
 
     All tokens fall into groups of equal size: batches of small attentions. Visible ones do not: one attention over all of them, in which a
-    pair of other groups weighs nothing. That costs two attentions of V x V where a ViT has one (12 % of a ViT-B-sized encoder's
+    pair of other groups weighs nothing. That costs two attentions of V x V where a ViT has one (11 % of a ViT-B-sized encoder's
     multiply-adds at ratio 0.75, 5 % at 0.9; `mgm.experiments.cost`), and needs neither sorting nor padding.
     """
     slots, places = grid[0], grid[1] * grid[2]
