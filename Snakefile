@@ -22,9 +22,7 @@ except UserError as error:
 NAME = paper.name
 RUN = paper.scale.execution
 OPTIONS = f"--out {paper.results} --threads {RUN.threads} --workers {RUN.workers} --cache-mb {RUN.cache_mb}"
-TARGETS = [f"table{name}" for name in paper.registry.tables] + [
-    f"figure{name}" for name in paper.registry.figures
-]
+TARGETS = [target for target in paper.registry.targets() if target != "all"]
 
 
 rule all:

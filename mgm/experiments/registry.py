@@ -70,21 +70,22 @@ class Registry:
         spec = self.scale.apply(spec, seed)
         return self.specs.setdefault(spec.run_id, spec)
 
+    def targets(self) -> dict[str, list[Spec]]:
+        """What can be asked for, such as table4e or figure5, and the runs it shows."""
+        found: dict[str, list[Spec]] = {"all": list(self.specs.values())}
+        for name, table in self.tables.items():
+            found[f"table{name}"] = [run for cell in table.cells for run in cell.runs]
+        for name, runs in self.figures.items():
+            found[f"figure{name}"] = list(runs)
+        for name, plot in self.plots.items():
+            found[f"figure{name}"] = [run for line in plot.lines.values() for _, cell in line for run in cell.runs]
+        return found
+
     def runs_of(self, target: str) -> list[Spec]:
-        """The runs that `table4e`, `figure5` or `all` needs, parents first."""
-        if target == "all":
-            return list(self.specs.values())
-        leaves: dict[str, list[Spec]] = {
-            f"table{name}": [run for cell in table.cells for run in cell.runs] for name, table in self.tables.items()
-        }
-        leaves |= {f"figure{name}": list(runs) for name, runs in self.figures.items()}
-        leaves |= {
-            f"figure{name}": [run for line in plot.lines.values() for _, cell in line for run in cell.runs]
-            for name, plot in self.plots.items()
-        }
-        if target not in leaves:
-            raise UserError(f"{target}: no such target at scale {self.scale.name}; choose one of {', '.join(['all', *leaves])}")
-        wanted = {spec.run_id for spec in leaves[target]}
+        """The runs that a target needs, parents first."""
+        if target not in (targets := self.targets()):
+            raise UserError(f"{target}: no such target at scale {self.scale.name}; choose one of {', '.join(targets)}")
+        wanted = {spec.run_id for spec in targets[target]}
         for run_id in reversed(self.specs):
             if run_id in wanted:
                 wanted.update(parents(self.specs[run_id]))
@@ -177,12 +178,10 @@ def table_4e(registry: Registry) -> None:
     """The mask grid: 200 epochs on SSv2 (P 4.5), or on a user's own videos."""
     scale = registry.scale
     dataset, column = (OWN, "own videos") if scale.own_videos else ("ssv2", "SSv2")
-    table = Table(
-        "4e",
-        "Mask types: trajectory by spatial continuity",
-        "Tube hides 90 % of the patches, every other mask 75 % (VideoMAE's and the paper's values). "
-        "The linear probe and the row without pretraining are ours: the paper reports neither here.",
-    )
+    note = "Tube hides 90 % of the patches, every other mask 75 % (VideoMAE's and the paper's values)."
+    if not scale.own_videos:
+        note += " The linear probe and the row without pretraining are ours: the paper reports neither here."
+    table = Table("4e", "Mask types: trajectory by spatial continuity", note)
 
     def row(name: str, pretrained: list[Pretrain] | None) -> None:
         finetuned, probed = [], []
