@@ -31,28 +31,33 @@ _LARGEST = 0.27  # a translated sprite's diameter, relative to the frame
 _TEXTURE = 32  # a sprite's texture is 32 x 32
 
 
+Direction = tuple[float, float, float]
+
+
 @dataclass(frozen=True)
 class Motion:
-    """`towards`: unit vector (dx, dy), y downwards. `back`: half way there and back again. `zoom`: 1 in, -1 out.
-    `passing`: every other sprite goes the opposite way."""
+    """Unit vectors (right, down, nearer) of the first half of the time, and of the second where it differs.
 
-    towards: tuple[float, float] = (0.0, 0.0)
-    back: bool = False
-    zoom: int = 0
-    passing: bool = False
+    Nearer goes with neither right nor down: a translation, or a zoom.
+    """
+
+    towards: Direction
+    then: Direction | None = None
 
 
 _D = math.sqrt(0.5)
-_TOWARDS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-_D, -_D), (_D, -_D), (-_D, _D), (_D, _D))
-_UP, _DOWN, _SIDEWAYS = (0, -1), (0, 1), (1, 0)
-_ZOOMS = (Motion(zoom=1), Motion(zoom=-1))
+_LEFT, _RIGHT, _UP, _DOWN, _IN, _OUT = (-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, 1), (0, 0, -1)
+_UP_LEFT, _UP_RIGHT, _DOWN_LEFT, _DOWN_RIGHT = (-_D, -_D, 0), (_D, -_D, 0), (-_D, _D, 0), (_D, _D, 0)
+_STRAIGHT: tuple[Direction, ...] = (_LEFT, _RIGHT, _UP, _DOWN, _UP_LEFT, _UP_RIGHT, _DOWN_LEFT, _DOWN_RIGHT, _IN, _OUT)
+_UP_AND_DOWN = (Motion(_UP, then=_DOWN), Motion(_DOWN, then=_UP))
 MOTIONS: dict[Kind, tuple[Motion, ...]] = {  # in the order of CLASSES
-    "ssv2": (*map(Motion, _TOWARDS), *_ZOOMS, Motion(_UP, back=True), Motion(_DOWN, back=True)),
+    "ssv2": (*map(Motion, _STRAIGHT), *_UP_AND_DOWN),
     "k400": (
-        *map(Motion, (_UP, _DOWN, _SIDEWAYS, (_D, -_D), (_D, _D))),
-        *_ZOOMS,
-        *(Motion(towards, back=True) for towards in (_UP, _DOWN, _SIDEWAYS)),
-        *(Motion(towards, passing=True) for towards in (_SIDEWAYS, _UP)),
+        *map(Motion, (_UP, _DOWN, _RIGHT, _UP_RIGHT, _DOWN_RIGHT, _IN, _OUT)),
+        *_UP_AND_DOWN,
+        Motion(_RIGHT, then=_DOWN),
+        Motion(_RIGHT, then=_UP),
+        Motion(_DOWN, then=_RIGHT),
     ),
 }
 _FIRST_STREAM: dict[Kind, int] = {"ssv2": 0, "k400": 16}  # of random numbers: two kinds share no sprite, background or place
@@ -103,17 +108,16 @@ def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArra
     A sprite may be out of the frame.
     """
     motion, size = MOTIONS[params.kind][scene.label], params.size
-    time_T = np.linspace(0, 1, params.frames)
-    if motion.zoom:
-        depths_TK = (scene.depths + 1.25 * scene.travel / size * motion.zoom * time_T[:, None]) % 1
+    time_T1 = np.linspace(0, 1, params.frames)[:, None]
+    path_T3 = np.minimum(time_T1, 0.5) * motion.towards + np.maximum(time_T1 - 0.5, 0) * (motion.then or motion.towards)
+    if path_T3[:, 2].any():
+        depths_TK = (scene.depths + 1.25 * scene.travel / size * path_T3[:, 2:]) % 1
         directions_K2 = np.array([[math.cos(angle), math.sin(angle)] for angle in scene.angles])
         centres_TK2 = size / 2 + size * 8 ** (depths_TK[..., None] - 1) * directions_K2
         diameters_TK = scene.diameters * 8 ** (depths_TK - 0.6)
     else:
-        path_T = 0.5 - np.abs(0.5 - time_T) if motion.back else time_T
         period = size + _LARGEST * size  # so that a sprite jumps unseen
-        ways_K1 = np.where(np.arange(SPRITES) % 2 * motion.passing, -1, 1)[:, None]
-        moved_TK2 = scene.places * period + scene.travel * path_T[:, None, None] * ways_K1 * np.array(motion.towards)
+        moved_TK2 = scene.places * period + scene.travel * path_T3[:, None, :2]
         centres_TK2 = moved_TK2 % period - _LARGEST * size / 2
         diameters_TK = np.broadcast_to(scene.diameters, centres_TK2.shape[:2])
     return np.round(centres_TK2 * _SUB) / _SUB, np.round(diameters_TK * _SUB) / _SUB

@@ -6,9 +6,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-GENERATOR_VERSION = 2  # raise it whenever `mgm.datasets.synthetic` draws other pixels for the same parameters
-
 Kind = Literal["ssv2", "k400"]
+
+GENERATOR_VERSION: dict[Kind, int] = {  # raise a kind's whenever `mgm.datasets.synthetic` draws other pixels for the same parameters
+    "ssv2": 2,
+    "k400": 1,
+}
 
 CLASSES: dict[Kind, tuple[str, ...]] = {
     "ssv2": (
@@ -35,9 +38,9 @@ CLASSES: dict[Kind, tuple[str, ...]] = {
         "going away",
         "rising and falling back",
         "falling and rising back",
-        "going sideways and back",
-        "passing each other sideways",
-        "passing each other up and down",
+        "going sideways and dropping",
+        "going sideways and rising",
+        "falling and going sideways",
     ),
 }
 
@@ -62,6 +65,6 @@ class Synthetic(BaseModel):
 
     @property
     def digest(self) -> str:
-        """12 hex digits of the parameters and the generator's version: the set's name wherever it is drawn."""
-        fields = {**self.model_dump(mode="json"), "generator": GENERATOR_VERSION}
+        """12 hex digits of the parameters and the version of the kind's generator: the set's name wherever it is drawn."""
+        fields = {**self.model_dump(mode="json"), "generator": GENERATOR_VERSION[self.kind]}
         return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]

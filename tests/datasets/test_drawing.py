@@ -1,27 +1,36 @@
 import hashlib
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mgm.datasets import drawing
-from mgm.datasets.drawing import MOTIONS, draw, scene, tracks
+from mgm.datasets.drawing import MOTIONS, boxes, draw, scene, tracks
 from mgm.datasets.params import CLASSES, Synthetic
 from mgm.datasets.synthetic import load_boxes
 
 
-def test_boxes_hold_what_moves_and_little_else(generated, monkeypatch):
+def test_every_video_has_its_boxes(generated):
     out, index = generated
-    boxes = load_boxes(out)
-    assert set(boxes) == {Path(video.path).stem for video in index.videos}
+    stored = load_boxes(out)
+    assert set(stored) == {Path(video.path).stem for video in index.videos}
+    for number in (0, 11):
+        np.testing.assert_array_equal(stored[str(100_000 + number)], boxes(Synthetic(), scene(Synthetic(), "train", number)))
+
+
+@pytest.mark.parametrize("kind", ["ssv2", "k400"])
+def test_boxes_hold_what_moves_and_little_else(kind, monkeypatch):
+    params = Synthetic(kind=kind)
     for number in (0, 8, 9, 10):
-        what = scene(Synthetic(), "train", number)
-        frames = draw(Synthetic(), what).astype(int)
+        what = scene(params, "train", number)
+        frames = draw(params, what).astype(int)
         with monkeypatch.context() as patch:
             patch.setattr(drawing, "_paint", lambda *_: None)
-            background = draw(Synthetic(), what).astype(int)
+            background = draw(params, what).astype(int)
         changed_THW = np.abs(frames - background).max(-1) > 0
         inside_THW = np.zeros_like(changed_THW)
-        boxes_TK4 = boxes[str(100_000 + number)]
+        boxes_TK4 = boxes(params, what)
         assert boxes_TK4.dtype == np.float32
         assert boxes_TK4.min() >= 0
         assert boxes_TK4.max() <= 64
@@ -34,12 +43,33 @@ def test_boxes_hold_what_moves_and_little_else(generated, monkeypatch):
         assert (frames @ luma)[changed_THW].mean() > (background @ luma).mean() + 50
 
 
-def test_every_machine_draws_these_pixels():
-    """If this fails because the drawing changed, raise GENERATOR_VERSION and put the new values here."""
-    digest = hashlib.sha256()
+@pytest.mark.parametrize(("kind", "expected"), [("ssv2", ("d19df0c15448", "6ebce6068b673982")), ("k400", ("?", "?"))])
+def test_every_machine_draws_these_pixels(kind, expected):
+    """If this fails because the drawing changed, raise the kind's GENERATOR_VERSION and put the new values here."""
+    params, digest = Synthetic(kind=kind), hashlib.sha256()
     for number in range(12):
-        digest.update(draw(Synthetic(), scene(Synthetic(), "train", number)))
-    assert (Synthetic().digest, digest.hexdigest()[:16]) == ("d19df0c15448", "6ebce6068b673982")
+        digest.update(draw(params, scene(params, "train", number)))
+    assert (params.digest, digest.hexdigest()[:16]) == expected
+
+
+def test_a_mirrored_video_of_k400_is_a_video_of_its_class():
+    """Mirrored or not is a fair coin, and the one video is the other's mirror image to the pixel: so a flip keeps the distribution."""
+    params = Synthetic(kind="k400", frames=6)
+    for number in range(12):
+        one = scene(params, "train", number)
+        other = replace(one, mirrored=not one.mirrored)
+        assert one.label == other.label
+        np.testing.assert_array_equal(draw(params, one), draw(params, other)[:, :, ::-1])
+        boxes_TK4, top_TK, left_TK, bottom_TK, right_TK = boxes(params, one), *np.moveaxis(boxes(params, other), -1, 0)
+        np.testing.assert_array_equal(boxes_TK4, np.stack([top_TK, 64 - right_TK, bottom_TK, 64 - left_TK], axis=-1))
+    mirrored = np.array([scene(params, "train", number).mirrored for number in range(1200)]).reshape(-1, 12)
+    assert (abs(mirrored.mean(0) - 0.5) < 0.2).all()  # four standard errors of each class
+    assert not any(scene(Synthetic(), "train", number).mirrored for number in range(100))
+
+
+def test_two_kinds_share_no_scene():
+    one, other = (scene(Synthetic(kind=kind), "train", 0) for kind in ("ssv2", "k400"))
+    assert not np.isin(one.places, other.places).any()
 
 
 def test_a_video_is_a_function_of_seed_split_and_index():
@@ -51,43 +81,51 @@ def test_a_video_is_a_function_of_seed_split_and_index():
     assert len({pixels("train", 5), pixels("train", 17), pixels("test", 5), pixels("train", 5, seed=1)}) == 4
 
 
-def test_only_the_motion_depends_on_the_class():
-    few, many = Synthetic(classes=5), Synthetic(classes=12)
+@pytest.mark.parametrize("kind", ["ssv2", "k400"])
+def test_only_the_motion_depends_on_the_class(kind):
+    few, many = Synthetic(kind=kind, classes=5), Synthetic(kind=kind, classes=12)
     for number in range(5, 12):
         one, other = scene(few, "train", number), scene(many, "train", number)
         assert one.label != other.label
-        for name in ("places", "depths", "angles", "diameters", "looks", "travel", "background", "view", "pan"):
-            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        for field in fields(one):
+            if field.name != "label":
+                np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
 
 
-def test_sprites_are_distributed_alike_at_every_time_and_in_opposite_classes():
+@pytest.mark.parametrize("kind", ["ssv2", "k400"])
+def test_sprites_are_distributed_alike_at_every_time_and_in_all_zooms(kind):
     """The first frame must not give the class away. Standard error of a mean here: about half a pixel."""
-    params = Synthetic(train_per_class=400, frames=5)
-    centres = [[] for _ in CLASSES["ssv2"]]
+    params = Synthetic(kind=kind, train_per_class=400, frames=5)
+    centres = [[] for _ in CLASSES[kind]]
     for number in range(params.classes * params.train_per_class):
         what = scene(params, "train", number)
         centres[what.label].append(tracks(params, what)[0])
-    for label in range(12):
+    for label, name in enumerate(CLASSES[kind]):
         mean_TK2 = np.mean(centres[label], axis=0)
-        np.testing.assert_allclose(mean_TK2.mean(1), 32, atol=2.5, err_msg=CLASSES["ssv2"][label])
-    distance = [np.hypot(*np.moveaxis(np.array(centres[label]) - 32, -1, 0)).mean((0, 2)) for label in (8, 9)]
-    np.testing.assert_allclose(distance[0], distance[0].mean(), atol=1.5)
-    np.testing.assert_allclose(distance[0], distance[1], atol=1.5)
+        np.testing.assert_allclose(mean_TK2.mean(1), 32, atol=2.5, err_msg=name)
+    zooms = [label for label, motion in enumerate(MOTIONS[kind]) if motion.towards[2]]
+    distances = [np.hypot(*np.moveaxis(np.array(centres[label]) - 32, -1, 0)).mean((0, 2)) for label in zooms]
+    for distance_T in distances:
+        np.testing.assert_allclose(distance_T, distances[0].mean(), atol=1.5)
 
 
-def test_things_move_as_their_class_says():
-    params = Synthetic()
-    for label, motion in enumerate(MOTIONS["ssv2"]):
+def test_classes_and_motions_of_a_kind_are_as_many():
+    assert {kind: len(motions) for kind, motions in MOTIONS.items()} == {kind: len(set(names)) for kind, names in CLASSES.items()}
+
+
+@pytest.mark.parametrize("kind", ["ssv2", "k400"])
+def test_things_move_as_their_class_says(kind):
+    params = Synthetic(kind=kind)
+    for label, motion in enumerate(MOTIONS[kind]):
         centres_TK2, diameters_TK = tracks(params, scene(params, "train", label))
-        steps = np.diff(centres_TK2, axis=0)
-        steps = steps[np.abs(steps).max((1, 2)) < 10]  # a sprite that comes in again jumps
-        if motion.zoom:
-            growth = np.diff(diameters_TK, axis=0)
-            assert (np.median(np.sign(growth)) == motion.zoom).all(), CLASSES["ssv2"][label]
-            continue
-        half = len(steps) // 2
-        forth, back = np.median(steps[: half - 1], axis=(0, 1)), np.median(steps[half + 1 :], axis=(0, 1))
-        speed = np.hypot(*forth)
-        assert 1.3 < speed < 1.9
-        np.testing.assert_allclose(forth / speed, motion.towards, atol=0.02)
-        np.testing.assert_allclose(back / speed, np.array(motion.towards) * (-1 if motion.back else 1), atol=0.02)
+        for half, towards in ((slice(0, 12), motion.towards), (slice(12, 24), motion.then or motion.towards)):
+            steps_TK2 = np.diff(centres_TK2[half], axis=0)
+            steps_TK2 = steps_TK2[np.abs(steps_TK2).max((1, 2)) < 10]  # a sprite that comes in again jumps
+            *direction, nearer = towards
+            if nearer:
+                growth_TK = np.diff(diameters_TK[half], axis=0)
+                assert (np.median(np.sign(growth_TK), axis=0) == nearer).all(), CLASSES[kind][label]
+            else:
+                step = np.median(steps_TK2, axis=(0, 1))
+                assert 1.3 < np.hypot(*step) < 1.9
+                np.testing.assert_allclose(step / np.hypot(*step), direction, atol=0.02, err_msg=CLASSES[kind][label])

@@ -1,3 +1,4 @@
+import csv
 import json
 from collections import Counter
 from pathlib import Path
@@ -34,6 +35,26 @@ def test_the_set_is_laid_out_as_ssv2_with_our_index_beside_it(generated):
     info = probe_video(video.path)
     assert (info.frames, info.fps, info.width, info.height, info.codec, info.has_vectors) == (24, 12, 64, 64, "h264", True)
     assert (video.frames, video.fps, video.width, video.height, video.codec, video.has_vectors) == (24, 12, 64, 64, "h264", True)
+
+
+def test_the_set_is_laid_out_as_k400_with_our_index_beside_it(tmp_path):
+    params = TINY.model_copy(update={"kind": "k400"})
+    index = generate(params, tmp_path)
+    assert read_index(tmp_path) == index == generate(params, tmp_path)
+    assert (index.digest, index.classes) == (params.digest, ("rising", "falling", "going sideways"))
+    for split, official in (("train", "train"), ("test", "val")):
+        with (tmp_path / "annotations" / f"{official}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0]) == ["label", "youtube_id", "time_start", "time_end", "split", "is_cc"]
+        assert [
+            (
+                f"videos/{official}/{row['label']}/{row['youtube_id']}_{int(row['time_start']):06}_{int(row['time_end']):06}.mp4",
+                index.classes.index(row["label"]),
+            )
+            for row in rows
+        ] == [(index.name(video), video.label) for video in index.videos if video.split == split]
+    assert set(load_boxes(tmp_path)) == {Path(video.path).stem for video in index.videos}
+    assert probe_video(index.videos[0].path).has_vectors
 
 
 def test_the_codec_stream_has_b_frames_and_a_key_frame_every_twelve(generated):

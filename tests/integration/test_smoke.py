@@ -78,7 +78,7 @@ def test_mlflow_mirrors_every_run(registry):
 
 @pytest.mark.parametrize("column", ["SSv2", "SSv2, linear probe"])
 def test_pretraining_beats_random_weights(cells, column):
-    """Mean of the six masks, paired by seed: the 95 % interval of Student's t over three seeds is above zero. No order of masks is asserted."""
+    """Mean of the six masks, paired by seed: the 95 % interval (t, three seeds) is above zero. No order of the masks is asserted."""
     masks = np.array([top1 for (row, where), top1 in cells.items() if where == column and row != "No pretraining"])
     assert masks.shape == (6, 3)
     gain = masks.mean(axis=0) - np.array(cells["No pretraining", column])
