@@ -60,7 +60,7 @@ MOTIONS: dict[Kind, tuple[Motion, ...]] = {  # in the order of CLASSES
         Motion(_DOWN, then=_RIGHT),
     ),
 }
-_FIRST_STREAM: dict[Kind, int] = {"ssv2": 0, "k400": 16}  # of random numbers: two kinds share no sprite, background or place
+_FIRST_STREAM: dict[Kind, int] = {"ssv2": 0, "k400": 16}  # of a kind's random numbers: kinds share sprites and backgrounds, no scene
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Scene:
 
 def scene(params: Synthetic, split: str, index: int) -> Scene:
     """What video `index` of a split shows."""
-    rng = _rng(params, 1 + SPLITS.index(split), index)
+    rng = _rng(params.seed, _FIRST_STREAM[params.kind] + 1 + SPLITS.index(split), index)
     size, order = params.size, np.arange(SPRITES)
     lattice_K2 = np.stack([order, 2 * order], axis=1) / SPRITES  # five places spread evenly, so that some are in any crop
     sprites, backgrounds = _bank(params)
@@ -183,7 +183,7 @@ def _lines(lines: NDArray[np.int32], places: NDArray[np.int64]) -> NDArray[np.in
 @lru_cache(maxsize=1)
 def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Sprites (16, 32, 32, 4) and backgrounds (8, side, side, 3) shared by a set's videos; drawing them anew costs most of the time."""
-    rng = _rng(params, 0, 0)
+    rng = _rng(params.seed, 0, 0)
     side = params.size + 2 * (math.ceil(params.pan * params.frames) + 2) + 8
     y, x = np.mgrid[:_TEXTURE, :_TEXTURE] * 2 - (_TEXTURE - 1)  # twice the distance from the middle
     shapes = [
@@ -208,5 +208,5 @@ def _smooth(rng: np.random.Generator, cells: int, side: int, contrast: int) -> N
     return _sample(coarse, places, places)
 
 
-def _rng(params: Synthetic, stream: int, index: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[params.seed, (_FIRST_STREAM[params.kind] + stream << 32) + index]))
+def _rng(seed: int, stream: int, index: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, (stream << 32) + index]))

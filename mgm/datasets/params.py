@@ -10,7 +10,7 @@ Kind = Literal["ssv2", "k400"]
 
 GENERATOR_VERSION: dict[Kind, int] = {  # raise a kind's whenever `mgm.datasets.synthetic` draws other pixels for the same parameters
     "ssv2": 2,
-    "k400": 1,
+    "k400": 2,
 }
 
 CLASSES: dict[Kind, tuple[str, ...]] = {
