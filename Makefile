@@ -21,12 +21,12 @@ setup: .venv/.ready ## make .venv with the pinned versions (about 6 GB on Linux,
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-reproduce: setup ## the paper at smoke scale: tables, figures, page (about 5 minutes on 2 cores)
+reproduce: setup ## the paper at smoke scale: tables, figures, page (about 9 minutes on 2 cores)
 	@$(BIN)/python -m mgm.workflow
 	@$(BIN)/snakemake --cores all --quiet all
 	@echo "The page: $(CURDIR)/reports/smoke/index.html"
 
-test: setup ## the tests (about 4 minutes; those that read the smoke results run after `make reproduce`)
+test: setup ## the tests (about 8 minutes; those that read the smoke results run after `make reproduce`)
 	@$(BIN)/pytest
 
 bench: setup ## masks, loading and starting against peers, on this machine (some minutes): reports/bench

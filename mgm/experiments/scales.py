@@ -31,10 +31,11 @@ class Execution(Part):
 
 
 class Steps(Part):
-    """steps = factor * epochs ** power, one monotone rule for every run of a scale."""
+    """steps = factor * epochs ** power, one monotone rule for every run of a scale; `warmup` is the share of them that warms up."""
 
     factor: float = Field(gt=0)
     power: float = Field(gt=0, le=1)
+    warmup: float = Field(ge=0, lt=1)
 
 
 class Scale(Part):
@@ -63,7 +64,9 @@ class Scale(Part):
             _set(fields, dotted, value, f"scale {self.name}: overrides.{spec.verb}.{dotted}")
         fields["model"] |= self.backbones.get(spec.model.backbone, {})
         if self.steps and "optim" in fields:
-            fields["optim"]["steps"] = round(self.steps.factor * fields["optim"]["epochs"] ** self.steps.power)
+            epochs = fields["optim"]["epochs"]
+            fields["optim"]["steps"] = round(self.steps.factor * epochs**self.steps.power)
+            fields["optim"]["warmup_epochs"] = self.steps.warmup * epochs
         fields["data"]["digest"] = self.datasets[spec.data.dataset].digest
         fields["seed"] = seed
         return parse(fields, f"scale {self.name}")  # type: ignore[return-value]
