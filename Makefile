@@ -26,7 +26,7 @@ reproduce: setup ## the paper at smoke scale: tables, figures, page (about 9 min
 	@$(BIN)/snakemake --cores all --quiet all
 	@echo "The page: $(CURDIR)/reports/smoke/index.html"
 
-test: setup ## the tests (about 8 minutes; those that read the smoke results run after `make reproduce`)
+test: setup ## the tests (about 4 minutes; those that read the smoke results run after `make reproduce`)
 	@$(BIN)/pytest
 
 bench: setup ## masks, loading and starting against peers, on this machine (some minutes): reports/bench
