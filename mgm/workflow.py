@@ -10,7 +10,7 @@ from typing import Any
 from mgm.datasets.params import Synthetic
 from mgm.errors import UserError
 from mgm.experiments.registry import Registry
-from mgm.experiments.scales import OWN, Dataset, Scale, load_scale
+from mgm.experiments.scales import OWN, Dataset, Scale, load_scale, parse_scale
 from mgm.report import atomic
 from mgm.spec import Spec, parents
 
@@ -150,7 +150,7 @@ def registry_of(results: Path) -> Registry:
     path = results / "scale.json"
     if not path.exists():
         raise UserError(f"{path}: no such file; run `snakemake --cores all` first, or correct the name {results.name}")
-    return Registry(Scale.model_validate(json.loads(path.read_text())))
+    return Registry(parse_scale(json.loads(path.read_text()), path))
 
 
 if __name__ == "__main__":  # `make reproduce` says it first

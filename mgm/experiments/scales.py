@@ -81,11 +81,17 @@ def load_scale(path: Path) -> Scale:
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
         raise UserError(f"{path}: no such scale; choose one of {known}")
+    return parse_scale(yaml.safe_load(path.read_text()), path)
+
+
+def parse_scale(fields: Any, source: Path) -> Scale:
+    """The scale that `fields` describe; `source` is named in the error."""
     try:
-        return Scale.model_validate(yaml.safe_load(path.read_text()))
+        return Scale.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{source}: {where}: {first['msg']}; correct it, or for results of an older version use that version") from None
 
 
 def _set(fields: dict[str, Any], dotted: str, value: Any, source: str) -> None:

@@ -12,7 +12,7 @@ from mgm.datasets.params import Synthetic
 from mgm.datasets.synthetic import generate
 from mgm.errors import UserError
 from mgm.spec import parents
-from mgm.workflow import Workflow
+from mgm.workflow import Workflow, registry_of
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -122,6 +122,12 @@ def test_workflow_files_are_written_once(tmp_path):
     assert len(stamps) == 91 + 3
     workflow.write()
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
+
+
+def test_a_scale_of_another_version_is_one_clear_line(tmp_path):
+    (tmp_path / "scale.json").write_text('{"name": "smoke", "steps_per_sqrt_epoch": 3}')
+    with pytest.raises(UserError, match=r"scale.json: \w+: .*use that version"):
+        registry_of(tmp_path)
 
 
 def test_unknown_options_are_refused():
