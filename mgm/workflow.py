@@ -108,14 +108,19 @@ class Workflow:
         return sorted({spec.data.dataset for spec in batch.specs})
 
     def batches(self) -> list[Batch]:
-        """Every run, in batches of one verb that keep the registry's order. A batch's parents are all in earlier batches."""
-        by_verb: dict[str, list[Spec]] = {}
-        for spec in self.registry.specs.values():
-            by_verb.setdefault(spec.verb, []).append(spec)
+        """Every run, in batches of one verb and one target, so that a single target trains nothing for another."""
+        home: dict[str, str] = {}  # of a run: the first table or figure that needs it
+        for target in self.registry.targets():
+            if target != "all":
+                for spec in self.registry.runs_of(target):
+                    home.setdefault(spec.run_id, target)
+        alike: dict[str, list[Spec]] = {}
+        for run_id, spec in self.registry.specs.items():
+            alike.setdefault(f"{spec.verb}_{home[run_id]}", []).append(spec)
         size = self.scale.specs_per_job
         return [
-            Batch(f"{verb}_{start // size + 1}", verb, tuple(specs[start : start + size]))
-            for verb, specs in by_verb.items()
+            Batch(f"{name}_{start // size + 1}", specs[0].verb, tuple(specs[start : start + size]))
+            for name, specs in alike.items()
             for start in range(0, len(specs), size)
         ]
 

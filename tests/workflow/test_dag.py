@@ -40,7 +40,7 @@ def own_videos(tmp_path_factory) -> Path:
 def test_a_dry_run_lists_the_runs_and_makes_none(tmp_path):
     done = snakemake(tmp_path, "-n")
     assert done.returncode == 0, done.stderr
-    for rule in ("prepare_ssv2", "pretrain_1", "pretrain_2", "finetune_1", "probe_1", "visualise_1", "all"):
+    for rule in ("prepare_ssv2", "pretrain_table1_1", "pretrain_table4e_2", "finetune_table4e_1", "probe_table4e_1", "all"):
         assert rule in done.stdout + done.stderr
     assert not (tmp_path / "data").exists()
     assert sorted(path.name for path in (tmp_path / "results" / "smoke").iterdir()) == ["datasets", "scale.json", "specs"]
@@ -71,8 +71,11 @@ def test_report_never_trains_or_prepares_whatever_is_missing(tmp_path):
 
 def test_a_single_target_trains_only_what_it_needs(tmp_path):
     done = snakemake(tmp_path, "-n", "figure5")
-    assert "visualise_1" in done.stdout
-    assert "pretrain_1" not in done.stdout
+    assert "visualise_figure5_1" in done.stdout
+    assert "pretrain_" not in done.stdout
+    done = snakemake(tmp_path, "-n", "table4e")
+    assert "pretrain_table4e_1" in done.stdout
+    assert "_table1_" not in done.stdout
 
 
 def test_own_videos_are_indexed_before_the_dag(tmp_path, own_videos):
