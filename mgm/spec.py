@@ -7,7 +7,7 @@ because they must not change its result; see `mgm.jobs.common.Execution`.
 import hashlib
 import json
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
@@ -129,7 +129,6 @@ class Views(Part):
 class Run(Part):
     """Fields every run has. `run_id` names the run and the folder of its results."""
 
-    SLUG: ClassVar[tuple[str, ...]] = ()
     data: Data
     clips: Clips = Clips()
     model: Model = Model()

@@ -16,7 +16,7 @@ from mgm.video import Batch
 
 
 def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
-    """Train, write weights.safetensors, return the final loss."""
+    """Train and write weights.safetensors. There is nothing to test yet, so no metrics."""
     spec, videos = job.spec, job.training_videos()
     guided = MASKS[spec.mask.name].guided
     if guided and (without := [video for video in videos if not video.has_vectors]):
