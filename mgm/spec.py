@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from mgm.errors import UserError
 
 MaskName = Literal["agnostic", "tube", "block", "smm", "smm-sparse", "mgm", "mgm-sparse"]
+Edge = Literal["grow", "clamp", "spill"]
+Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from OpenCV
+Guidance = Literal["vectors", Flow]
 
 
 class Part(BaseModel):
@@ -74,8 +77,9 @@ def _heads_divide_width(part):
 class Mask(Part):
     name: MaskName = "mgm"
     ratio: float = Field(0.75, gt=0, lt=1)
-    edge: Literal["grow", "clamp", "spill"] = "grow"
+    edge: Edge = "grow"
     jitter: bool = True
+    guidance: Guidance = "vectors"  # the codec's motion vectors, or optical flow from sidecars (`mgm.video.flow`)
 
 
 class Optim(Part):
@@ -235,14 +239,28 @@ class Visualise(Run):
     """Arrays for a figure that shows clips; `mgm.report.figures` draws them."""
 
     verb: Literal["visualise"] = "visualise"
-    figure: Literal["5"] = "5"
-    parents: tuple[str, ...] = ()
+    figure: Literal["5", "6", "7", "8"] = "5"
+    parents: tuple[str, ...] = ()  # run ids of the pretraining runs whose models the figure looks into
 
     def slug(self) -> list[str]:
         return [self.verb, f"figure{self.figure}", self.data.dataset]
 
 
-Spec = Pretrain | Finetune | Probe | Visualise
+class Measure(Run):
+    """A number that the papers state in their text, or that explains their masks; see `mgm.jobs.measure`."""
+
+    verb: Literal["measure"] = "measure"
+    name: Literal["saliency", "motion-time", "step-time", "coverage"]
+    flow: Flow = "raft-small"  # what motion-time compares reading vectors with
+    decoder: Decoder = Decoder()  # of step-time
+    ratio: float = Field(0.9, gt=0, lt=1)  # of step-time; coverage takes each mask's own
+    videos: int = Field(0, ge=0)  # of the test split, evenly spaced; 0: all
+
+    def slug(self) -> list[str]:
+        return [self.verb, self.name, self.data.dataset]
+
+
+Spec = Pretrain | Finetune | Probe | Visualise | Measure
 _adapter: TypeAdapter[Spec] = TypeAdapter(Annotated[Spec, Field(discriminator="verb")])
 
 
