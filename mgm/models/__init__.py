@@ -1,18 +1,23 @@
 """Encoders, the masked autoencoder, the classifier, and weights in and out."""
 
+from mgm.models.attention import attention_map
 from mgm.models.classifier import Classifier, Features, build_classifier, build_features
 from mgm.models.mae import MAE, build_mae, reconstruction_loss
-from mgm.models.weights import load_encoder, read_weights, save_weights
+from mgm.models.reconstruct import reconstruct
+from mgm.models.weights import load_encoder, load_weights, read_weights, save_weights
 
 __all__ = [
     "MAE",
     "Classifier",
     "Features",
+    "attention_map",
     "build_classifier",
     "build_features",
     "build_mae",
     "load_encoder",
+    "load_weights",
     "read_weights",
+    "reconstruct",
     "reconstruction_loss",
     "save_weights",
 ]

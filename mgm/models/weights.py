@@ -31,22 +31,33 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: not a whole safetensors file ({error}); delete it and run its run again") from None
 
 
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Give `model` all the weights of a run.
+
+    Raises:
+        UserError: a weight is missing, too many, not finite, or has another shape than the model.
+    """
+    _fill(model.state_dict(), read_weights(path), path)
+
+
 def load_encoder(model: nn.Module, path: Path) -> None:
     """Give `model.encoder` the pretrained encoder's weights; what pretraining alone has (decoder, final norm) is left out.
 
     Raises:
-        UserError: a weight is missing, or has another shape than the model.
+        UserError: a weight is missing, too many, not finite, or has another shape than the model.
     """
-    weights = {name: value for name, value in read_weights(path).items() if name.startswith("encoder.")}
-    own = model.state_dict()
-    wanted = {name for name in own if name.startswith("encoder.")}
-    if missing := sorted(wanted - weights.keys()):
-        raise UserError(
-            f"{path}: has no {missing[0]} ({len(missing)} of {len(wanted)} weights missing); it is a checkpoint of another model"
-        )
-    if unused := sorted(weights.keys() - wanted - {"encoder.norm.weight", "encoder.norm.bias"}):
+    own = {name: value for name, value in model.state_dict().items() if name.startswith("encoder.")}
+    unneeded = {"encoder.norm.weight", "encoder.norm.bias"} - own.keys()
+    weights = {name: value for name, value in read_weights(path).items() if name.startswith("encoder.") and name not in unneeded}
+    _fill(own, weights, path)
+
+
+def _fill(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> None:
+    if missing := sorted(own.keys() - weights.keys()):
+        raise UserError(f"{path}: has no {missing[0]} ({len(missing)} of {len(own)} weights missing); it is a checkpoint of another model")
+    if unused := sorted(weights.keys() - own.keys()):
         raise UserError(f"{path}: the model has no {unused[0]} ({len(unused)} weights too many); it is a checkpoint of another model")
-    for name in sorted(wanted):
+    for name in sorted(own):
         if weights[name].shape != own[name].shape:
             raise UserError(
                 f"{path}: {name} is {tuple(weights[name].shape)}, the model's is {tuple(own[name].shape)}; "
