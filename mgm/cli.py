@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -124,6 +124,20 @@ def synthetic(
     from mgm.datasets.prepare import prepare_synthetic, summary
 
     typer.echo(summary(prepare_synthetic(params, out, processes)))
+
+
+@app.command()
+def flow(
+    index: Annotated[Path, typer.Argument(help="The folder of a dataset's index, as `mgm prepare` made it.", metavar="INDEX_DIR")],
+    method: Annotated[Literal["raft-small", "dis"], typer.Option(help="raft-small (torchvision's) or dis (OpenCV's).")],
+    weights: Annotated[Path | None, typer.Option(help="A state_dict of torchvision's raft_small; by default its own, downloaded.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 1,
+) -> None:
+    """Write the optical flow of a dataset's videos beside them, to guide masks in the place of motion vectors."""
+    from mgm.jobs.flow import flow as compute
+
+    done = compute(index, method, weights, processes)
+    typer.echo(f"flow of {done['videos']} videos by {method}: {index}/flow-{method}.json")
 
 
 @app.command()

@@ -17,12 +17,15 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from mgm.datasets.files import open_all, video_of
 from mgm.datasets.index import SPLITS, Index, content_digest, read_index, write_index
 from mgm.errors import UserError
+from mgm.spec import Flow
 
 TEST_SHARE = 0.2
+_SIDECARS = tuple(f".{method}.npy" for method in get_args(Flow))
 _VERSION = 1  # raise it when the same files would give another index
 
 
@@ -95,11 +98,15 @@ def _list(source: Path, out: Path) -> tuple[Path, list[_Listed], list[tuple[str,
 
 
 def _files_below(root: Path, folder: str) -> list[str]:
-    """Paths below the root of all files in one of its folders, but for hidden ones."""
+    """Paths below the root of all files in one of its folders, but for hidden ones and the flow that `mgm flow` left beside videos."""
     names = []
     for at, folders, files in os.walk(root / folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        names += [os.path.relpath(os.path.join(at, name), root).replace(os.sep, "/") for name in files if not name.startswith(".")]
+        names += [
+            os.path.relpath(os.path.join(at, name), root).replace(os.sep, "/")
+            for name in files
+            if not name.startswith(".") and not name.endswith(_SIDECARS)
+        ]
     return names
 
 

@@ -22,7 +22,7 @@ from mgm.datasets.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.report import atomic
 from mgm.report.result import examine, file_digest, write_result
-from mgm.spec import Augment, Run, Spec, parents
+from mgm.spec import Augment, Guidance, Run, Spec, parents
 from mgm.training import duration, remove_checkpoints
 from mgm.video.loader import NO_AUGMENT, Batch, Cache, training_loader
 
@@ -172,7 +172,7 @@ def find_index(spec: Run, execution: Execution) -> Index:
 
 
 def training_batches(
-    job: Job, videos: Sequence[Video], motion: bool, first_step: int, *, augment: Augment = NO_AUGMENT,
+    job: Job, videos: Sequence[Video], motion: Guidance | None, first_step: int, *, augment: Augment = NO_AUGMENT,
     change: Callable[[int, Batch], Batch] = lambda step, batch: batch,
 ) -> Iterator[tuple[list[Batch], tuple[str, ...]]]:  # fmt: skip
     """The batches of a run from a step on, each changed on the device (`change(step, batch)`) and then cut into as many equal parts as the

@@ -43,7 +43,7 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         accuracy = (logits.argmax(dim=1) == label_B).float().mean()
         return (loss_B * batch.weight_B).mean(), {"train_top1": 100 * accuracy.detach()}
 
-    batches = partial(training_batches, job, videos, False, augment=augment, change=mixed)
+    batches = partial(training_batches, job, videos, None, augment=augment, change=mixed)
     run = Training(spec.run_id, model, spec.optim, steps, len(videos), batches, loss_of, spec.layer_decay, augment.repeats)
     job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, show=show)
     save_weights(model, job.folder / "weights.safetensors")

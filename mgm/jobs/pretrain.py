@@ -1,13 +1,16 @@
 """`mgm pretrain`: masked autoencoding on the training split; leaves weights."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mgm.datasets.index import Video
 from mgm.errors import UserError
 from mgm.jobs.common import Job, show, training_batches
+from mgm.jobs.flow import require_flow
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.models import build_mae, reconstruction_loss, save_weights
 from mgm.spec import Optim, Pretrain
@@ -18,13 +21,11 @@ from mgm.video import Batch
 def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     """Train and write weights.safetensors. There is nothing to test yet, so no metrics."""
     spec, videos = job.spec, job.training_videos()
-    guided = MASKS[spec.mask.name].guided
-    if guided and (without := [video for video in videos if not video.has_vectors]):
-        unguided = ", ".join(name for name, mask in MASKS.items() if not mask.guided)
-        raise UserError(
-            f"{without[0].path}: codec {without[0].codec} gives no motion vectors ({len(without)} of {len(videos)} videos), which mask "
-            f"{spec.mask.name} needs; re-encode to H.264 (ffmpeg -i IN -c:v libx264 OUT.mp4), or choose one of {unguided}"
-        )
+    guidance = spec.mask.guidance if MASKS[spec.mask.name].guided else None
+    if guidance == "vectors":
+        _require_vectors(spec, videos)
+    elif guidance:
+        require_flow(job.execution.data[spec.data.dataset], videos, guidance)
     model = build_mae(spec).to(job.device)
     grid = Grid(*spec.grid)
     steps = steps_of(spec.optim, len(videos))
@@ -35,12 +36,22 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         )
         predicted_BMP, target_BMP = model(batch.frames_BTHWC, masked_BL)
         loss = reconstruction_loss(predicted_BMP, target_BMP, batch.weight_B)
-        return loss, {"coverage": motion_coverage(masked_BL, batch.motion_BSHW, grid)} if guided else {}
+        return loss, {"coverage": motion_coverage(masked_BL, batch.motion_BSHW, grid)} if guidance else {}
 
-    run = Training(spec.run_id, model, spec.optim, steps, len(videos), partial(training_batches, job, videos, guided), loss_of)
+    run = Training(spec.run_id, model, spec.optim, steps, len(videos), partial(training_batches, job, videos, guidance), loss_of)
     job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, show=show)
     save_weights(model, job.folder / "weights.safetensors")
     return {}
+
+
+def _require_vectors(spec: Pretrain, videos: Sequence[Video]) -> None:
+    if without := [video for video in videos if not video.has_vectors]:
+        unguided = ", ".join(name for name, mask in MASKS.items() if not mask.guided)
+        raise UserError(
+            f"{without[0].path}: codec {without[0].codec} gives no motion vectors ({len(without)} of {len(videos)} videos), which mask "
+            f"{spec.mask.name} needs; re-encode to H.264 (ffmpeg -i IN -c:v libx264 OUT.mp4), guide it by optical flow (`mgm flow`), "
+            f"or choose one of {unguided}"
+        )
 
 
 def steps_of(optim: Optim, videos: int) -> int:

@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from mgm.errors import UserError
 from mgm.rng import clip_seed, generator
-from mgm.spec import Augment, Clips, Views
+from mgm.spec import Augment, Clips, Guidance, Views
 from mgm.video.augment import ClipAugmentation
 from mgm.video.container import NoVectors
 from mgm.video.decode import Clip, read_clip
+from mgm.video.flow import NoFlow, read_flow
 from mgm.video.motion import CELL, slot_magnitude
 from mgm.video.sample import training_indices, view_indices
 from mgm.video.transform import apply, training_box, view_box
@@ -76,28 +77,41 @@ class Cache:
 
     def __init__(self, megabytes: float):
         self.megabytes, self.free = megabytes, megabytes * 1e6
-        self.whole: dict[tuple[str, bool], Clip] = {}  # by path, and whether with motion
+        self.whole: dict[str, dict[Guidance | None, Clip]] = {}  # by path and motion; all of a path share their frames
 
-    def read(self, video: Video, index_T: np.ndarray, motion: bool) -> Clip:
+    def read(self, video: Video, index_T: np.ndarray, motion: Guidance | None) -> Clip:
         """The frames `index_T` of a video, from memory where it can be."""
         if self._find(video, motion) is None and self.free > 0:
             self._keep(video, motion)
         whole = self._find(video, motion)
-        return read_clip(video.path, index_T, motion) if whole is None else whole[index_T]
+        return _read(video, index_T, motion) if whole is None else whole[index_T]
 
-    def _find(self, video: Video, motion: bool) -> Clip | None:
-        return self.whole.get((video.path, True)) or (None if motion else self.whole.get((video.path, False)))
+    def _find(self, video: Video, motion: Guidance | None) -> Clip | None:
+        kept = self.whole.get(video.path, {})
+        return next(iter(kept.values()), None) if motion is None else kept.get(motion)
 
-    def _keep(self, video: Video, motion: bool) -> None:
+    def _keep(self, video: Video, motion: Guidance | None) -> None:
         try:
-            clip = read_clip(video.path, range(video.frames), motion)
+            clip = _read(video, np.arange(video.frames), motion)
         except UserError:  # the frames that are wanted may be there all the same
             return
-        if clip.nbytes <= self.free:
-            self.whole[video.path, motion] = clip
-            self.free -= clip.nbytes
+        size, known = clip.nbytes, self._find(video, None)
+        if known is not None:
+            clip, size = replace(clip, frames_THWC=known.frames_THWC), size - known.frames_THWC.nbytes
+        if size <= self.free:
+            self.whole.setdefault(video.path, {})[motion] = clip
+            self.free -= size
         else:
             self.free = 0  # full
+
+
+def _read(video: Video, index_T: np.ndarray, motion: Guidance | None) -> Clip:
+    """The frames `index_T` of a video with the codec's vectors, with the flow of its sidecar, or without motion."""
+    clip = read_clip(video.path, index_T, motion == "vectors")
+    if motion is None or motion == "vectors":
+        return clip
+    flow_THW2, has_motion_T = read_flow(video.path, motion, index_T, (video.frames, *clip.distance_THW.shape[1:]))
+    return replace(clip, motion_THW2=flow_THW2, has_motion_T=has_motion_T)  # the distance is 1 throughout already
 
 
 def training_loader(
@@ -108,7 +122,7 @@ def training_loader(
     batch: int,
     workers: int = 0,
     cache: Cache | None = None,
-    motion: bool = True,
+    motion: Guidance | None = "vectors",
     first_step: int = 0,
     augment: Augment = NO_AUGMENT,
 ) -> Iterator[Batch]:
@@ -128,12 +142,13 @@ def training_loader(
         batch: videos a step.
         workers: processes that decode; 0 decodes in this one. The batches are the same.
         cache: keeps decoded videos in memory; workers share its megabytes out among caches of their own. The batches are the same.
-        motion: whether to read motion vectors; without, any codec will do.
+        motion: "vectors" reads the codec's; a method of `mgm.video.flow` reads the videos' sidecars, whatever the codec; None reads none.
         first_step: where to begin.
         augment: repeats, RandAugment and random erasing; the latter two only without `motion`, which would not follow them.
 
     Raises:
-        NoVectors: a video's codec has no motion vectors, though `motion`.
+        NoVectors: a video's codec has no motion vectors, though `motion` is "vectors".
+        NoFlow: a video has no sidecar of the method, or one that does not fit it.
     """
     if not videos:
         raise UserError("no videos to train on: the training split is empty; check the index")
@@ -151,7 +166,7 @@ def test_loader(
     batch: int,
     workers: int = 0,
     cache: Cache | None = None,
-    motion: bool = False,
+    motion: Guidance | None = None,
 ) -> Iterator[Batch]:
     """All test views of all videos, in order: `views.temporal` x `views.spatial` clips a video, side by side in one batch.
 
@@ -216,7 +231,7 @@ class _TrainingBatches(Dataset):
             seeds += seeds_R
             try:
                 made += self.clips_of(self.videos[sample], seeds_R)
-            except NoVectors as error:
+            except (NoVectors, NoFlow) as error:
                 return error
             except UserError:
                 made += [None] * self.repeats
@@ -280,7 +295,7 @@ class _TestBatches(Dataset):
         return [apply(part, box, self.clips.size, flip=False) for part in parts for box in boxes]
 
 
-def _collate(made, samples, seeds, videos, clips: Clips, tubelet: int, motion: bool) -> Batch:
+def _collate(made, samples, seeds, videos, clips: Clips, tubelet: int, motion: Guidance | None) -> Batch:
     size, cells = clips.size, max(clips.size // CELL, 1)
     frames_BTHWC = np.zeros((len(made), clips.frames, size, size, 3), np.uint8)
     motion_BSHW = np.zeros((len(made), clips.frames // tubelet, cells, cells), np.float32) if motion else None

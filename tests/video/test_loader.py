@@ -92,16 +92,16 @@ def test_workers_and_cache_change_nothing(videos, broken, workers, megabytes):
 
 def test_jobs_with_and_without_motion_share_a_cache(videos):
     cache, views = loader.Cache(100), Views(temporal=2, spatial=1)
-    for motion in (False, True, False):
+    for motion in (None, "vectors", None):
         assert_same(first_batches(videos, motion=motion), first_batches(videos, motion=motion, cache=cache))
-    cached = list(loader.test_loader(videos, CLIPS, 2, views, 4, cache=cache, motion=True))
-    assert_same(list(loader.test_loader(videos, CLIPS, 2, views, 4, motion=True)), cached)
+    cached = list(loader.test_loader(videos, CLIPS, 2, views, 4, cache=cache, motion="vectors"))
+    assert_same(list(loader.test_loader(videos, CLIPS, 2, views, 4, motion="vectors")), cached)
 
 
 def test_a_cache_keeps_within_its_bounds_and_saves_decoding(videos, monkeypatch):
     cache = loader.Cache(0.7)
     first_batches(videos, cache=cache)
-    kept = sum(clip.nbytes for clip in cache.whole.values())
+    kept = sum(clip.nbytes for kept in cache.whole.values() for clip in kept.values())
     assert 0 < kept <= 0.7e6
     everything = loader.Cache(100)
     first_batches(videos, cache=everything)
@@ -153,7 +153,7 @@ def test_a_codec_without_vectors_stops_a_guided_run_in_one_line_and_no_other(tmp
     with pytest.raises(NoVectors, match=r"v.webm: its codec vp9") as error:
         first_batches([*videos, row], workers=workers)
     assert "\n" not in str(error.value)
-    for batch in first_batches([*videos, row], workers=workers, motion=False):
+    for batch in first_batches([*videos, row], workers=workers, motion=None):
         assert batch.motion_BSHW is None
         assert not batch.failed
 
@@ -167,7 +167,7 @@ def test_no_videos_is_an_error():
 @pytest.mark.parametrize("batch", [1, 13])
 def test_test_views_come_whole_and_in_order(videos, sampling, batch):
     clips = Clips(frames=4, size=48, stride=3, sampling=sampling)
-    batches = list(loader.test_loader(videos, clips, 2, Views(temporal=2, spatial=3), batch, motion=True))
+    batches = list(loader.test_loader(videos, clips, 2, Views(temporal=2, spatial=3), batch, motion="vectors"))
     assert [len(b.sample_B) for b in batches] == ([6] * 5 if batch == 1 else [12, 12, 6])
     frames_NTHWC, motion_NSHW, sample_N = (
         torch.cat([getattr(b, name) for b in batches]) for name in ("frames_BTHWC", "motion_BSHW", "sample_B")
@@ -183,7 +183,7 @@ def test_test_views_come_whole_and_in_order(videos, sampling, batch):
                 magnitude = slot_magnitude(view.motion_THW2, view.distance_THW, view.has_motion_T, 2)
                 np.testing.assert_array_equal(motion_NSHW[n].numpy(), magnitude)
                 n += 1
-    with_workers = list(loader.test_loader(videos, clips, 2, Views(temporal=2, spatial=3), batch, workers=2, motion=True))
+    with_workers = list(loader.test_loader(videos, clips, 2, Views(temporal=2, spatial=3), batch, workers=2, motion="vectors"))
     assert_same(batches, with_workers)
 
 
@@ -241,7 +241,7 @@ def test_the_repeats_of_an_unreadable_video_fail_together(videos, broken):
 def test_augmentation_comes_before_the_crop_and_erasing_after_it(videos):
     """Each augmented clip, made again step by step."""
     augmentation = ClipAugmentation(ALL)
-    for batch in first_batches(videos, augment=ALL, motion=False):
+    for batch in first_batches(videos, augment=ALL, motion=None):
         for b, seed in enumerate(batch.seed_B.tolist()):
             video, rng_augment = videos[batch.sample_B[b]], generator(seed, "augment")
             clip = read_clip(video.path, stride(video.frames, 4, 3, generator(seed, "sample")), motion=False)
@@ -254,7 +254,7 @@ def test_augmentation_comes_before_the_crop_and_erasing_after_it(videos):
 
 @pytest.mark.parametrize(("workers", "megabytes"), [(2, 0), (0, 100)])
 def test_workers_cache_and_resuming_change_no_augmented_clip(videos, broken, workers, megabytes):
-    options = {"augment": ALL, "motion": False}
+    options = {"augment": ALL, "motion": None}
     whole = first_batches([*videos, broken], **options)
     resumed = first_batches([*videos, broken], **options, count=4, first_step=2, workers=workers, cache=loader.Cache(megabytes))
     assert_same(whole[2:], resumed)

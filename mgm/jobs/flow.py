@@ -1,0 +1,186 @@
+"""`mgm flow`: optical flow of all videos of an index, beside the videos (see `mgm.video.flow`).
+
+    INDEX_DIR/flow-METHOD.part.json   while it is being computed: method and weights, so that no set mixes two
+    INDEX_DIR/flow-METHOD.json        written last; without it the set is not whole
+
+No torch unless the method is RAFT's.
+"""
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mgm.datasets.index import Video, read_index
+from mgm.errors import UserError
+from mgm.report import atomic
+from mgm.report.result import file_digest
+from mgm.spec import Flow
+from mgm.video.flow import Estimate, NoFlow, estimator, find_weights, open_flow, sidecar, write_flow
+from mgm.video.motion import cells
+
+TELL_S = 30  # seconds between lines of progress
+
+
+def flow(folder: Path, method: Flow, weights: Path | None = None, processes: int = 1) -> dict[str, Any]:
+    """Write the sidecars of all videos of the index in `folder` that have no whole one, and then the marker.
+
+    Args:
+        folder: of an index, as `mgm prepare` left it.
+        method: "dis" or "raft-small".
+        weights: of RAFT-small; torchvision's own where None.
+        processes: that estimate, one thread each; several are spawned, one works in this process.
+
+    Returns:
+        The marker: method, weights (their SHA-256, None for DIS), digest of the index, number of videos, versions, seconds.
+
+    Raises:
+        UserError: before any work, weights that do not fit or other than those of the sidecars that are there; at the end, the first of
+            the videos that could not be read.
+    """
+    started = time.monotonic()
+    index = read_index(folder)
+    weights = find_weights(method, weights)
+    _start(method, weights)
+    about: dict[str, Any] = {"method": method, "weights": file_digest(weights) if weights else None}
+    earlier = _require_same(folder, about)
+    missing = [video for video in index.videos if not is_whole(video, method)]
+    if not missing and earlier and earlier["digest"] == index.digest:
+        _show(f"flow {method}: all {len(index.videos)} videos are done already")
+        return earlier
+    part, marker = _part(folder, method), marker_of(folder, method)
+    atomic.write(part, json.dumps(about) + "\n")
+    marker.unlink(missing_ok=True)
+    failures = [error for error in _tell(_write_all(missing, method, weights, processes), method, len(missing)) if error]
+    if failures:
+        raise UserError(f"{failures[0]} ({len(failures)} of {len(missing)} videos failed; the others are done)")
+    packages = ["mgm", "av", "numpy", *(["torch", "torchvision"] if weights else ["opencv-python-headless"])]
+    about |= {
+        "digest": index.digest,
+        "videos": len(index.videos),
+        "computed": len(missing),
+        "seconds": round(time.monotonic() - started, 3),
+        "processes": processes,
+        "versions": {name: version(name) for name in packages},
+    }
+    atomic.write(marker, json.dumps(about, indent=1) + "\n")
+    part.unlink()
+    return about
+
+
+def require_flow(folder: Path, videos: Sequence[Video], method: Flow) -> dict[str, Any]:
+    """The marker that `flow` left in an index's folder, provided that all these videos have sidecars.
+
+    Raises:
+        NoFlow: one has none, or `flow` has not finished; with the command to run.
+    """
+    command = f"run `mgm flow {folder} --method {method}`"
+    without = [video for video in videos if not os.path.exists(sidecar(video.path, method))]
+    if without:
+        first = sidecar(without[0].path, method)
+        raise NoFlow(
+            f"{first}: no such file ({len(without)} of {len(videos)} videos have no flow), but guidance {method} needs it; {command}"
+        )
+    marker = marker_of(folder, method)
+    if not marker.exists():
+        raise NoFlow(f"{marker}: no such file, so the flow of these videos is not complete; {command}")
+    return json.loads(marker.read_text(encoding="utf-8"))
+
+
+def marker_of(folder: Path, method: Flow) -> Path:
+    """The file whose presence says that all videos of the index in `folder` have sidecars."""
+    return folder / f"flow-{method}.json"
+
+
+def _part(folder: Path, method: Flow) -> Path:
+    return folder / f"flow-{method}.part.json"
+
+
+def is_whole(video: Video, method: Flow) -> bool:
+    """Whether a video's sidecar is there and has its frames and size."""
+    try:
+        open_flow(video.path, method, _shape(video))
+    except NoFlow:
+        return False
+    return True
+
+
+def _shape(video: Video) -> tuple[int, int, int]:
+    return video.frames, cells(video.height), cells(video.width)
+
+
+def _require_same(folder: Path, about: dict[str, Any]) -> dict[str, Any] | None:
+    """The marker of an earlier, finished call; None if there is none.
+
+    Raises:
+        UserError: its sidecars, or those of an unfinished call, were made with other weights.
+    """
+    for path in (marker_of(folder, about["method"]), _part(folder, about["method"])):
+        if path.exists():
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+            if earlier["weights"] != about["weights"]:
+                raise UserError(
+                    f"{path}: the flow beside these videos was made with weights {earlier['weights'][:12]}, now they are "
+                    f"{about['weights'][:12]}; pass the former ones, or delete this file and all *.{about['method']}.npy beside the videos"
+                )
+            if path == marker_of(folder, about["method"]):
+                return earlier
+    return None
+
+
+_estimate: Estimate | None = None  # of this process
+
+
+def _start(method: Flow, weights: Path | None) -> None:
+    """Make this process ready to estimate, on one thread of the processor or on a GPU."""
+    global _estimate
+    import cv2
+
+    cv2.setNumThreads(1)
+    device = "cpu"
+    if weights:
+        import torch
+
+        torch.set_num_threads(1)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    _estimate = estimator(method, weights, device)
+
+
+def _write(video: Video, method: Flow) -> str | None:
+    """Write one sidecar; what was wrong with the video, if anything."""
+    assert _estimate is not None
+    try:
+        write_flow(video.path, method, _estimate, _shape(video))
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _write_all(videos: Sequence[Video], method: Flow, weights: Path | None, processes: int) -> Iterator[str | None]:
+    if processes == 1:
+        yield from (_write(video, method) for video in videos)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would copy torch's and OpenCV's threads half alive
+    with ProcessPoolExecutor(processes, context, _start, (method, weights)) as pool:
+        yield from pool.map(_write, videos, [method] * len(videos))
+
+
+def _tell(results: Iterable[str | None], method: Flow, count: int) -> Iterator[str | None]:
+    """The results, with a line of progress now and then."""
+    started = told = time.monotonic()
+    for done, result in enumerate(results, 1):
+        yield result
+        now = time.monotonic()
+        if now - told >= TELL_S or done == count:
+            each, told = (now - started) / done, now
+            _show(f"flow {method}: {done} of {count} videos, {each:.2g} s each, about {each * (count - done) / 60:.0f} min left")
+
+
+def _show(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
