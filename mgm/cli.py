@@ -90,6 +90,41 @@ def visualise(specs: Specs, out: Out, data: Data, threads: Threads = 1, workers:
     _run("visualise", specs, out, data, threads, workers, 1, cache_mb, 300)
 
 
+@app.command()
+def measure(
+    what: Annotated[list[str], typer.Argument(metavar="NAME | SPEC.json...", help="saliency, motion-time, step-time or coverage.")],
+    index: Annotated[Path | None, typer.Option(help="NAME: folder of the dataset's index; step-time needs none.")] = None,
+    videos: Annotated[int, typer.Option(min=0, help="NAME: test videos to measure, evenly spaced; 0: all.")] = 200,
+    flow: Annotated[str, typer.Option(help="motion-time: what to compare with, raft-small or dis.")] = "raft-small",
+    weights: Annotated[Path | None, typer.Option(help="motion-time: RAFT-small's weights; by default torchvision's own.")] = None,
+    out: Annotated[Path | None, typer.Option(help="SPEC.json: folder of results; each run gets a folder in it.")] = None,
+    data: Data = [],  # noqa: B006
+    threads: Threads = 1, workers: Workers = 0, cache_mb: CacheMb = 0,
+) -> None:  # fmt: skip
+    """Measure what the papers state: NAME at their settings, printed and not kept; or specs, as runs."""
+    from typing import get_args
+
+    from mgm.spec import Measure
+
+    names = get_args(Measure.model_fields["name"].annotation)
+    if not set(names) & set(what):
+        if unknown := next((word for word in what if not word.endswith(".json")), None):
+            raise UserError(f"{unknown}: is neither a measurement ({', '.join(names)}) nor a spec file")
+        if out is None:
+            raise UserError(f"{what[0]}: a spec is a run; pass --out FOLDER for its result")
+        _run("measure", [Path(word) for word in what], out, data, threads, workers, 1, cache_mb, 300)
+        return
+    if len(what) > 1:
+        raise UserError(f"{' '.join(what)}: measure one NAME at a time, or spec files alone")
+
+    import torch
+
+    from mgm.jobs.measure import measure_now
+
+    torch.set_num_threads(threads)
+    typer.echo(measure_now(what[0], index, videos, flow, weights))
+
+
 @prepare_app.command()
 def folder(
     source: Annotated[Path, typer.Option(help="One folder per class, or a CSV path,label[,split][,group].")],

@@ -1,4 +1,4 @@
-"""The numbers of the paper's Tables 1-4, from `reported.csv`; nothing else carries a quoted number."""
+"""The numbers of the paper's Tables 1-4, and those in the text that we measure, from `reported.csv`; nothing else quotes a number."""
 
 import csv
 from functools import cache
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @cache
 def reported() -> dict[tuple[str, str, str], float]:
-    """(table, row, column) -> value: top-1 in per cent, or what the column's name says.
+    """(table, row, column) -> value: top-1 in per cent, or what the row's and the column's names say.
 
     A row of Table 1 is "method, test dataset, pretraining epochs", with "-" where the paper prints none; its GFLOPs, printed once
     a line, stand with the line's first dataset; ST-MAE has no SSv2 cell, where the paper prints N/A. Other rows and columns are

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from mgm.errors import UserError
-from mgm.video.container import open_video
 from mgm.video.decode import VideoInfo, probe_video
-from mgm.video.motion import reference_distance
+from mgm.video.vectors import read_vectors
 
 
 @dataclass(frozen=True)
@@ -63,32 +62,20 @@ def inspect_video(path: str | Path) -> Inspection:
     Raises:
         UserError: the file cannot be read.
     """
-    info = probe_video(path)
-    kinds: Counter[str] = Counter()
-    references, indices, moving = [], [], []
-    with open_video(path) as video:
-        for picture in video.pictures(motion=info.has_vectors):
-            kinds[picture.kind] += 1
-            if picture.is_reference:
-                references.append(picture.index)
-            if picture.vectors is not None:
-                indices.append(picture.index)
-                moving.append(picture.cells())
+    info, vectors = probe_video(path), read_vectors(path)
+    kinds, informed = Counter(vectors.kinds_T), len(vectors.index_N)
     if not kinds:
         raise UserError(f"{path}: no frame decodes; replace the file or leave it out")
-    if not indices:
+    if not informed:
         return Inspection(str(path), info, dict(kinds), 0.0, 0.0, 0.0, 0.0)
-    motion_NHW2, future_NHW = (np.stack(parts) for parts in zip(*moving))
-    past_N, future_N = reference_distance(np.array(indices), np.array(references))
-    distance_NHW = np.where(future_NHW, future_N[:, None, None], past_N[:, None, None])
-    speed_NL = (np.hypot(motion_NHW2[..., 0], motion_NHW2[..., 1]) / distance_NHW).reshape(len(indices), -1)
+    speed_NL = vectors.speed.reshape(informed, -1)
     total_N, tenth = speed_NL.sum(1), max(speed_NL.shape[1] // 10, 1)
     top_N = np.sort(speed_NL, 1)[:, -tenth:].sum(1)
     return Inspection(
         path=str(path),
         info=info,
         pictures=dict(kinds),
-        informed=len(indices) / kinds.total(),
+        informed=informed / kinds.total(),
         coverage=float((speed_NL > 0).mean()),
         concentration=float((top_N[total_N > 0] / total_N[total_N > 0]).mean()) if total_N.any() else 0.0,
         speed=float(speed_NL[speed_NL > 0].mean()) if total_N.any() else 0.0,

@@ -26,6 +26,7 @@ def test_every_number_of_every_table_once():
         "4c": 2,
         "4d": 4,
         "4e": 6,
+        "measured": 5,
     }
     assert Counter(row["column"] for row in ROWS if row["table"] == "1") == {"SSv2": 19, "K400": 18, "GFLOPs": 20}
     assert {row["table"] for row in ROWS if None in row} == set()  # no line has a comma too many
@@ -49,6 +50,18 @@ def test_sums_and_spots():
     assert paper["2b", "MGM + SSv2 Finetune", "Diving48"] == 83.4
     assert paper["4d", "Mini-K200", "K400"] == 78.2
     assert ("1", "ST-MAE, SSv2, 1600", "SSv2") not in paper  # printed as N/A
+
+
+def test_numbers_of_the_text_that_we_measure():
+    measured = {(row, column): value for (table, row, column), value in reported().items() if table == "measured"}
+    assert measured == {
+        ("Saliency score", "SSv2"): 1.47,
+        ("Saliency score", "K400"): 1.28,
+        ("Reading motion vectors", "ms a video"): 80,
+        ("Optical flow", "ms a video"): 2500,
+        ("Step at 90 % hidden", "times faster"): 4,
+    }
+    assert all("section" in module.note("measured", *key) or "abstract" in module.note("measured", *key) for key in measured)
 
 
 def test_table_1_rows_name_method_dataset_and_epochs():

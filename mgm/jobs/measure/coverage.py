@@ -1,0 +1,102 @@
+"""How much of what moves each mask hides, slot by slot. The papers do not measure it; it is what motion guidance is for."""
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mgm.datasets.index import Video
+from mgm.errors import UserError
+from mgm.experiments.recipes import MASK_RATIO
+from mgm.masking import MASKS, Grid, make_mask
+from mgm.report.statistics import t_975
+from mgm.rng import clip_seed
+from mgm.spec import Measure, Views
+from mgm.video.loader import Cache, test_loader
+
+FASTER = 0.5  # pixels a frame; codecs search in quarters of a pixel, so below this lies noise
+BATCH = 64
+
+
+def coverage(spec: Measure, videos: Sequence[Video], workers: int = 0, cache: Cache | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The share of moving pixels that each mask hides at the ratio it is trained with, on the middle clip of each video, centre crop.
+
+    A pixel moves if its motion is at least FASTER above the median of its slot, which is the camera's where things cover less than half
+    of the frame. Slots in which nothing moves do not count.
+
+    Returns:
+        metrics: coverage_<mask>, the mean over slots in per cent; videos: how many in which something moves.
+        arrays: names_N; ratio_N, and hidden_N, the per cent of a slot's patches that it is; share_NS, low_NS, high_NS: mean over clips and
+            its 95 % interval, per cent, NaN where there are too few; overall_N, overall_low_N, overall_high_N: the same of a clip's mean
+            over its slots; clips_S: how many have something that moves.
+
+    Raises:
+        UserError: nothing moves in any clip, or a video cannot be read.
+    """
+    grid, names = Grid(*spec.grid), list(MASKS)
+    batches = test_loader(videos, spec.clips, spec.model.tubelet, Views(temporal=1, spatial=1), BATCH, workers, cache, motion="vectors")
+    parts = []
+    for batch in batches:
+        assert batch.motion_BSHW is not None
+        moving_BSL = moving_pixels(batch.motion_BSHW, grid, spec.model.tubelet, spec.model.patch)
+        seed_B = torch.tensor([clip_seed(spec.seed, 0, sample) for sample in batch.sample_B.tolist()])
+        masks = [make_mask(name, grid, MASK_RATIO[name], seed_B, batch.motion_BSHW).view(moving_BSL.shape) for name in names]
+        hidden_NBS = torch.stack([(moving_BSL * masked_BSL).sum(2) for masked_BSL in masks])
+        parts.append(100 * hidden_NBS / moving_BSL.sum(2))  # 0 / 0 is NaN: nothing moves
+    share_NBS = torch.cat(parts, dim=1).double().numpy()
+    share_NBS = share_NBS[:, np.isfinite(share_NBS[0]).any(1)]
+    if not share_NBS.size:
+        raise UserError(
+            f"nothing in {len(videos)} test videos moves {FASTER} pixels a frame faster than its surroundings; choose other videos"
+        )
+    share_NS, low_NS, high_NS = _interval(share_NBS)
+    overall_N, overall_low_N, overall_high_N = (bound_N1[:, 0] for bound_N1 in _interval(np.nanmean(share_NBS, 2, keepdims=True)))
+    arrays = {
+        "names_N": np.array(names),
+        "ratio_N": np.array([MASK_RATIO[name] for name in names]),
+        "hidden_N": np.array([100 * int(MASK_RATIO[name] * grid.patches) / grid.patches for name in names]),
+        "share_NS": share_NS,
+        "low_NS": low_NS,
+        "high_NS": high_NS,
+        "overall_N": overall_N,
+        "overall_low_N": overall_low_N,
+        "overall_high_N": overall_high_N,
+        "clips_S": np.isfinite(share_NBS[0]).sum(0),
+    }
+    metrics = {f"coverage_{name}": share for name, share in zip(names, overall_N.tolist())}
+    return metrics | {"videos": share_NBS.shape[1]}, arrays
+
+
+def moving_pixels(motion_BSHW: Tensor, grid: Grid, tubelet: int, patch: int) -> Tensor:
+    """(B, S, patches) float32: how many pixels of each patch move; a cell's motion is that of all its pixels.
+
+    The magnitudes are sums over a slot's `tubelet` frames, and so is what they are compared with.
+    """
+    median_BS = motion_BSHW.flatten(2).quantile(0.5, dim=2)
+    moves_BSHW = motion_BSHW - median_BS[..., None, None] >= FASTER * tubelet
+    row = torch.arange(grid.height * patch) * motion_BSHW.shape[2] // (grid.height * patch)
+    column = torch.arange(grid.width * patch) * motion_BSHW.shape[3] // (grid.width * patch)
+    moves_BSPQ = moves_BSHW[:, :, row][:, :, :, column]
+    B, S = motion_BSHW.shape[:2]
+    return moves_BSPQ.view(B, S, grid.height, patch, grid.width, patch).sum((3, 5)).flatten(2).float()
+
+
+def _interval(x_NBS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over clips and the bounds of its 95 % interval (Student's t); NaN where there is no clip, or one for the bounds."""
+    count_S = np.isfinite(x_NBS[0]).sum(0)  # what moves does not depend on the mask
+    known_S = np.where(count_S > 0, count_S, np.nan)
+    mean_NS = np.nansum(x_NBS, 1) / known_S
+    spread_S = np.array([t_975(int(count) - 1) / sqrt(count * (count - 1)) if count > 1 else np.nan for count in count_S])
+    half_NS = spread_S * np.sqrt(np.nansum(np.square(x_NBS - mean_NS[:, None]), 1))
+    return mean_NS, mean_NS - half_NS, mean_NS + half_NS
+
+
+def describe_coverage(metrics: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    lines = [f"{'mask':<12}hides   of what moves (95 % over {metrics['videos']} clips)"]
+    columns = [arrays[f"{name}_N"] for name in ("names", "hidden", "overall", "overall_low", "overall_high")]
+    for name, hidden, mean, low, high in sorted(zip(*columns), key=lambda line: -line[2]):
+        lines.append(f"{name:<12}{hidden:.1f} %  {mean:.1f} % ({low:.1f} to {high:.1f})")
+    return "\n".join(lines)
