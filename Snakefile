@@ -43,5 +43,7 @@ for line in paper.missing():
 
 
 onstart:
-    if paper.missing():
-        sys.exit("mgm: " + paper.missing()[0])
+    wanted = {batch.rule: paper.datasets(batch) for batch in paper.batches()}
+    needed = {dataset for job in workflow.dag.needrun_jobs() for dataset in wanted.get(job.rule.name, ())}
+    if lines := paper.missing(needed):
+        sys.exit("\n".join(f"mgm: {line}" for line in lines))

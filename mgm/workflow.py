@@ -1,8 +1,9 @@
 """What the Snakefile knows: the scale and its registry, where data lies, and which runs share a process. No torch."""
 
 import json
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from mgm.errors import UserError
 from mgm.experiments.registry import Registry
 from mgm.experiments.scales import OWN, Dataset, Scale, load_scale, parse_scale
 from mgm.report import atomic
-from mgm.spec import Spec, parents
+from mgm.report.result import file_digest
+from mgm.spec import Pretrain, Spec, parents
 
 CONFIG = Path(__file__).parents[1] / "workflow" / "config"
+OPTIONS = ("scale", "name", "videos", "flow_weights", "weights")
 
 
 @dataclass(frozen=True)
@@ -30,20 +33,24 @@ class Workflow:
     """The experiments of one scale under one name.
 
     `config` is Snakemake's: `scale` (a name in workflow/config, or a YAML file), `name` (of the results; default: the scale's),
-    `videos` (a folder or CSV of your own videos, in place of the paper's datasets).
+    `videos` (a folder or CSV of your own videos, in place of the paper's datasets), `flow_weights` and `weights` as in a scale's YAML.
     """
 
     def __init__(
         self, config: Mapping[str, Any], results: Path = Path("results"), reports: Path = Path("reports"), data: Path = Path("data")
     ):
-        if unknown := sorted(set(config) - {"scale", "name", "videos"}):
-            raise UserError(f"--config {unknown[0]}: is not an option; choose from scale, name, videos")
+        if unknown := sorted(set(config) - set(OPTIONS)):
+            raise UserError(f"--config {unknown[0]}: is not an option; choose from {', '.join(OPTIONS)}")
         chosen = str(config.get("scale", "smoke"))
-        scale = load_scale(Path(chosen) if chosen.endswith((".yaml", ".yml")) else CONFIG / f"{chosen}.yaml")
+        given = {option: config[option] for option in ("flow_weights", "weights") if option in config}
+        scale = load_scale(Path(chosen) if chosen.endswith((".yaml", ".yml")) else CONFIG / f"{chosen}.yaml", given)
         self.name = str(config.get("name", scale.name))
         self.results, self.reports = results / self.name, reports / self.name
         self.places: dict[str, Path] = {}  # dataset: the folder of its index
         self.generated: dict[str, str] = {}  # dataset: its generator's parameters as JSON
+        self.adapted: dict[str, tuple[str, str]] = {}  # dataset: the sets it trains and is tested on
+        self.external = {_external_id(row, Path(path)): Path(path) for row, path in scale.weights.items()}
+        scale = scale.model_copy(update={"weights": dict(zip(scale.weights, self.external))})
         if "videos" in config:
             if self.name == scale.name:
                 raise UserError(
@@ -61,19 +68,28 @@ class Workflow:
         place = data / self.name
         index = index_folder(videos, place)
         self.places[OWN] = place
-        return scale.model_copy(update={"datasets": {OWN: Dataset(root=str(videos), digest=index.digest)}})
+        return scale.model_copy(update={"datasets": {OWN: Dataset(root=str(videos), digest=index.digest)}, "more_seeds": _of_4e(scale)})
 
     def _filled(self, scale: Scale, data: Path) -> Scale:
-        datasets = {}
+        datasets: dict[str, Dataset] = {}
         for name, dataset in scale.datasets.items():
             if dataset.generate:
                 params = Synthetic.model_validate(dataset.generate)
-                self.places[name] = data / f"{name}-{params.digest}"
                 self.generated[name] = params.model_dump_json()
-                dataset = dataset.model_copy(update={"digest": params.digest})
+                digest = params.digest
+            elif dataset.adapt:
+                from mgm.datasets.pda import pda_digest
+
+                if unknown := [other for other in dataset.adapt if other not in datasets]:
+                    raise UserError(f"scale {scale.name}: datasets.{name}.adapt names {unknown[0]}, which is not a dataset above it")
+                self.adapted[name] = dataset.adapt
+                digest = pda_digest(name, *(datasets[other].digest for other in dataset.adapt))
             else:
                 self.places[name] = Path(dataset.root)
-            datasets[name] = dataset
+                datasets[name] = dataset
+                continue
+            self.places[name] = data / f"{name}-{digest}"
+            datasets[name] = dataset.model_copy(update={"digest": digest})
         return scale.model_copy(update={"datasets": datasets})
 
     def write(self) -> None:
@@ -84,6 +100,12 @@ class Workflow:
         for path, text in files.items():
             if not path.exists() or path.read_text() != text + "\n":
                 atomic.write(path, text + "\n")
+        for run_id, weights in self.external.items():
+            link = self.results / run_id / "weights.safetensors"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.exists():
+                link.unlink(missing_ok=True)
+                link.symlink_to(weights.resolve())
         for stale in set((self.results / "specs").glob("*.json")) - set(files):
             stale.unlink()
 
@@ -99,38 +121,84 @@ class Workflow:
     def index(self, dataset: str) -> str:
         return str(self.places[dataset] / "index.json")
 
+    def flow_marker(self, dataset: str, method: str) -> str:
+        return str(self.places[dataset] / f"flow-{method}.json")
+
+    def flows(self) -> list[tuple[str, str]]:
+        """(dataset, method) of the optical flow that some run is guided by."""
+        return sorted({flow for spec in self.registry.specs.values() if (flow := _flow(spec))})
+
     def inputs(self, batch: Batch) -> list[str]:
-        """What a batch's rule waits for: its parents' results, and datasets that are drawn here. Others are there, or `missing` says so."""
-        drawn = {self.index(dataset) for dataset in self.datasets(batch) if dataset in self.generated}
-        return sorted(drawn | {self.result(parent) for spec in batch.specs for parent in parents(spec)})
+        """What a batch's rule waits for: its parents' results, datasets made here and flow. Others are there, or `missing` says so."""
+        made = {self.index(dataset) for dataset in self.datasets(batch) if dataset in self.generated or dataset in self.adapted}
+        flow = {self.flow_marker(*flow) for spec in batch.specs if (flow := _flow(spec))}
+        runs = {self.result(parent) for spec in batch.specs for parent in parents(spec) if parent not in self.external}
+        return sorted(made | flow | runs)
 
     def datasets(self, batch: Batch) -> list[str]:
         return sorted({spec.data.dataset for spec in batch.specs})
 
     def batches(self) -> list[Batch]:
-        """Every run, in batches of one verb and one target, so that a single target trains nothing for another."""
-        home: dict[str, str] = {}  # of a run: the first table or figure that needs it
-        for target in self.registry.targets():
-            if target != "all":
-                for spec in self.registry.runs_of(target):
-                    home.setdefault(spec.run_id, target)
+        """Every run, in batches of one verb and one generation, so that no batch waits for itself.
+
+        Runs of a table lie side by side, Table 4e's first, so that a single target trains little for others; at `specs_per_job` 1, nothing.
+        """
+        specs = self.registry.specs
+        order = dict.fromkeys(
+            spec.run_id for target in ("table4e", *self.registry.targets()) for spec in self.registry.runs_of(target)
+        )  # fmt: skip
+        generation: dict[str, int] = {}
+        for run_id, spec in specs.items():  # parents come first
+            generation[run_id] = 1 + max((generation.get(parent, 0) for parent in parents(spec)), default=-1)
         alike: dict[str, list[Spec]] = {}
-        for run_id, spec in self.registry.specs.items():
-            alike.setdefault(f"{spec.verb}_{home[run_id]}", []).append(spec)
-        size = self.scale.specs_per_job
+        for run_id in order:
+            alike.setdefault(f"{specs[run_id].verb}_{generation[run_id]}", []).append(specs[run_id])
+        batches = []
+        for name, several in alike.items():
+            count = -(-len(several) // self.scale.specs_per_job)
+            cuts = [len(several) * part // count for part in range(count + 1)]
+            batches += [
+                Batch(f"{name}_{part}", several[0].verb, tuple(several[start:end]))
+                for part, (start, end) in enumerate(zip(cuts, cuts[1:]), start=1)
+            ]
+        return batches
+
+    def missing(self, datasets: Collection[str] | None = None) -> list[str]:
+        """A line for each of these datasets (default: all) that is neither there nor made here."""
         return [
-            Batch(f"{name}_{start // size + 1}", specs[0].verb, tuple(specs[start : start + size]))
-            for name, specs in alike.items()
-            for start in range(0, len(specs), size)
+            f"dataset {name}: {place / 'index.json'} is not there; run `mgm prepare {self._preparation(name)} --out {place}`"
+            for name, place in self.places.items()
+            if (datasets is None or name in datasets)
+            and name not in self.generated
+            and name not in self.adapted
+            and not (place / "index.json").exists()
         ]
 
-    def missing(self) -> list[str]:
-        """A line for each dataset that is neither there nor drawn by us."""
-        return [
-            f"dataset {name}: {place / 'index.json'} is not there; run `mgm prepare {name} --source DIR --out {place}`"
-            for name, place in self.places.items()
-            if name not in self.generated and not (place / "index.json").exists()
-        ]
+    def _preparation(self, name: str) -> str:
+        if name == "mini-k200":
+            return f"{name} --source {self.places['k400']}"
+        if name in ("ucf14-hmdb7", "hmdb14-ucf7"):
+            source, target = ("ucf101", "hmdb51") if name == "ucf14-hmdb7" else ("hmdb51", "ucf101")
+            return f"pda --task {name} --source {self.places[source]} --target {self.places[target]}"
+        return f"{name} --source DIR"
+
+
+def _flow(spec: Spec) -> tuple[str, str] | None:
+    """Whose optical flow a run's mask follows, and by which method; None for other runs."""
+    guided = isinstance(spec, Pretrain) and spec.mask.guidance != "vectors"
+    return (spec.data.dataset, spec.mask.guidance) if guided else None  # type: ignore[union-attr]
+
+
+def _of_4e(scale: Scale) -> dict[str, tuple[int, ...]]:
+    """Own videos have Table 4e alone."""
+    return {target: seeds for target, seeds in scale.more_seeds.items() if target == "table4e"}
+
+
+def _external_id(row: str, weights: Path) -> str:
+    """A run id for weights that a user gives: their content names them, as a hash names a run's settings."""
+    if not weights.is_file():
+        raise UserError(f"weights: {row}: {weights} is not a file; correct the path")
+    return f"external-{re.sub('[^a-z0-9]+', '-', row.lower()).strip('-')}-{file_digest(weights)[:8]}"
 
 
 def overview(workflow: Workflow) -> str:
@@ -138,7 +206,12 @@ def overview(workflow: Workflow) -> str:
     specs = workflow.registry.specs
     verbs = Counter(spec.verb for spec in specs.values())
     done = sum(Path(workflow.result(run_id)).exists() for run_id in specs)
-    jobs = len(workflow.generated) + sum(not all(Path(workflow.result(s.run_id)).exists() for s in b.specs) for b in workflow.batches())
+    jobs = (
+        len(workflow.generated)
+        + len(workflow.adapted)
+        + len(workflow.flows())
+        + sum(not all(Path(workflow.result(s.run_id)).exists() for s in b.specs) for b in workflow.batches())
+    )
     return (
         f"{workflow.name}: {len(specs)} runs ({', '.join(f'{count} {verb}' for verb, count in verbs.items())}), {done} of them done; "
         f"at most {jobs + 1} jobs. The whole takes {workflow.scale.takes}.\n"

@@ -19,13 +19,21 @@ MASK_RATIO: dict[str, float] = {
     "agnostic": 0.9,  # ST-MAE's abstract
 }
 
+LIKE = {  # datasets that follow another's columns of P Tables 5 and 6
+    "mini-k200": "k400",
+    "ucf14-hmdb7": "ucf101",  # paper silent on domain adaptation's recipe: that of the set it trains on
+    "hmdb14-ucf7": "hmdb51",
+}
+
 MODELS = {  # V: modeling_finetune.py
     "vit-b": Model(backbone="vit-b", width=768, depth=12, heads=12),
     "vit-s": Model(backbone="vit-s", width=384, depth=12, heads=6),
+    "timesformer": Model(backbone="timesformer", width=768, depth=12, heads=12),  # P 4.2: divided attention, ViT-B's sizes
 }
 DECODERS = {  # V: modeling_pretrain.py, half the encoder's width; 4 blocks from scripts/*/pretrain.sh
     "vit-b": Decoder(width=384, depth=4, heads=6),
     "vit-s": Decoder(width=192, depth=4, heads=3),
+    "timesformer": Decoder(width=384, depth=4, heads=6),  # paper silent; as ViT-B's, which attends jointly
 }
 
 PRETRAIN_OPTIM = Optim(
@@ -158,4 +166,4 @@ def probe(dataset: str, parent: str, model: Model) -> Probe:
 
 
 def _of(by_dataset: dict[str, Any], dataset: str) -> Any:
-    return by_dataset.get(dataset, by_dataset["ssv2"])
+    return by_dataset.get(LIKE.get(dataset, dataset), by_dataset["ssv2"])

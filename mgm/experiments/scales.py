@@ -1,13 +1,15 @@
 """A scale: the same experiments at another size. It lists what differs from the paper, and nothing else."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
 
 from mgm.errors import UserError
-from mgm.spec import Part, Run, parse
+from mgm.spec import Flow, Part, Run, parse
 
 OWN = "folder"  # the dataset name of a user's own videos
 
@@ -15,9 +17,11 @@ R = TypeVar("R", bound=Run)
 
 
 class Dataset(Part):
-    """Where a dataset comes from: drawn by our generator with these parameters, or prepared by the user under `root`."""
+    """Where a dataset comes from: drawn by our generator with these parameters, made of two others for domain adaptation (source,
+    target), or prepared by the user under `root`."""
 
     generate: dict[str, Any] = Field(default_factory=dict)
+    adapt: tuple[()] | tuple[str, str] = ()
     root: str = ""
     digest: str = ""  # filled in by the workflow for generated sets and for a user's folder
 
@@ -44,12 +48,15 @@ class Scale(Part):
     name: str
     promise: str  # what a reader may conclude from numbers of this scale, shown with every table
     takes: str  # time, machine and disk of the whole DAG, said before it starts
-    seeds: tuple[int, ...]
-    fewer_seeds: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # for single tables, such as table1
+    seeds: tuple[int, ...] = Field(min_length=1)
+    more_seeds: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # of single targets, such as table4e
     steps: Steps | None = None  # none: real epochs
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
     backbones: dict[str, dict[str, int]] = Field(default_factory=dict)
     datasets: dict[str, Dataset]
+    flow: Flow = "raft-small"  # what Table 4b's optical flow is
+    flow_weights: str = ""  # a file with RAFT-small's weights; empty: torchvision's own, from the network
+    weights: dict[str, str] = Field(default_factory=dict)  # row of Table 1: weights a user gives, to be finetuned in its place
     specs_per_job: int = Field(1, ge=1)
     execution: Execution = Execution()
 
@@ -72,8 +79,8 @@ class Scale(Part):
         return parse(fields, f"scale {self.name}")  # type: ignore[return-value]
 
 
-def load_scale(path: Path) -> Scale:
-    """The scale in a YAML file.
+def load_scale(path: Path, given: Mapping[str, Any] = MappingProxyType({})) -> Scale:
+    """The scale in a YAML file, with the fields that are `given` beside it.
 
     Raises:
         UserError: no such scale, or a field that is unknown, missing or invalid.
@@ -81,7 +88,7 @@ def load_scale(path: Path) -> Scale:
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
         raise UserError(f"{path}: no such scale; choose one of {known}")
-    return parse_scale(yaml.safe_load(path.read_text()), path)
+    return parse_scale({**yaml.safe_load(path.read_text()), **given}, path)
 
 
 def parse_scale(fields: Any, source: Path) -> Scale:

@@ -43,14 +43,21 @@ def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor])
 
 
 def record(job: Job, logits_NC: np.ndarray, sample_N: np.ndarray) -> dict[str, Any]:
-    """Merge the views of each test video, write predictions.csv (path, label, prediction), return top-1."""
+    """Merge the views of each test video, write predictions.csv (path, label, prediction), return top-1.
+
+    Where some classes have no test video, as in partial domain adaptation, `outside` is the share of predictions among those: negative
+    transfer (Xu et al., 2021). Both are in per cent.
+    """
     videos, classes = job.index.test, job.index.classes
-    right = 0
+    tested = {video.label for video in videos}
+    right = outside = 0
     with (job.folder / "predictions.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "label", "prediction"])
         for position, video in enumerate(videos):  # the whole path is the key: different videos may share a name
             prediction = int(softmax_mean(logits_NC[sample_N == position]).argmax())
             right += prediction == video.label
+            outside += prediction not in tested
             writer.writerow([job.index.name(video), classes[video.label], classes[prediction]])
-    return {"top1": 100 * right / len(videos)}
+    metrics = {"top1": 100 * right / len(videos)}
+    return metrics | {"outside": 100 * outside / len(videos)} if len(tested) < len(classes) else metrics

@@ -14,7 +14,7 @@ from mgm import rng
 from mgm.errors import UserError
 from mgm.jobs.common import Job
 from mgm.jobs.evaluate import check_views, record
-from mgm.models import build_features, load_encoder
+from mgm.models import build_features
 from mgm.spec import Probe, Views
 from mgm.video import test_loader
 
@@ -26,10 +26,7 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
     """Extract features with the parent's encoder (or a random one), fit, test; return top-1 and the penalty chosen."""
     spec, videos = job.spec, job.training_videos()
     check_views(job)
-    model = build_features(spec)
-    if spec.parent:
-        load_encoder(model, job.weights(spec.parent))
-    model.to(job.device)
+    model = build_features(spec, job.weights(spec.parent) if spec.parent else None).to(job.device)
 
     def features(videos, views: Views) -> tuple[Tensor, Tensor]:
         batches = test_loader(

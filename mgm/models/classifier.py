@@ -1,11 +1,14 @@
 """The encoder as a classifier: the mean of its tokens, normalised, through one linear layer."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from mgm.models.encoder import Encoder
 from mgm.models.init import init_from_scratch, init_pretraining
 from mgm.models.vit import patchify
+from mgm.models.weights import is_classifier, load_encoder, read_weights
 from mgm.spec import Finetune, Probe
 
 
@@ -30,18 +33,20 @@ class Classifier(nn.Module):
 
 
 class Features(nn.Module):
-    """The frozen encoder of a linear probe: the mean of its tokens after the final norm."""
+    """The frozen encoder of a linear probe: the mean of its tokens after the final norm, or, of a finetuned encoder, its own norm of the
+    mean."""
 
-    def __init__(self, spec: Probe):
+    def __init__(self, spec: Probe, finetuned: bool = False):
         super().__init__()
-        self.encoder = Encoder(spec.grid, spec.model)
+        self.encoder = Encoder(spec.grid, spec.model, norm=not finetuned)
+        self.fc_norm = nn.LayerNorm(spec.model.width, eps=1e-6) if finetuned else nn.Identity()
         init_pretraining(self)  # random weights are those that pretraining starts from
         self.requires_grad_(False).eval()
 
     def forward(self, frames_BTHWC: Tensor) -> Tensor:
         """(B, D) features of uint8 frames."""
         x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
-        return x_BLD.mean(dim=1)
+        return self.fc_norm(x_BLD.mean(dim=1))
 
 
 def build_classifier(spec: Finetune, classes: int) -> Classifier:
@@ -50,7 +55,15 @@ def build_classifier(spec: Finetune, classes: int) -> Classifier:
     return Classifier(spec, classes)
 
 
-def build_features(spec: Probe) -> Features:
-    """The model of a probe, initialised from its seed."""
+def build_features(spec: Probe, weights: Path | None = None) -> Features:
+    """The model of a probe, with the encoder in the file `weights`, or initialised from its seed.
+
+    Raises:
+        UserError: weights that do not fit; see `load_encoder`.
+    """
     torch.manual_seed(spec.seed)
-    return Features(spec)
+    if weights is None:
+        return Features(spec)
+    model = Features(spec, finetuned=is_classifier(read_weights(weights)))
+    load_encoder(model, weights)
+    return model

@@ -41,15 +41,22 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def load_encoder(model: nn.Module, path: Path) -> None:
-    """Give `model.encoder` the pretrained encoder's weights; what pretraining alone has (decoder, final norm) is left out.
+    """Give `model.encoder` a run's encoder, and `model.fc_norm` that of a finetuned one; decoder, head and, where the model has none,
+    the final norm are left out.
 
     Raises:
         UserError: a weight is missing, too many, not finite, or has another shape than the model.
     """
-    own = {name: value for name, value in model.state_dict().items() if name.startswith("encoder.")}
+    weights, own = read_weights(path), model.state_dict()
+    kept = ("encoder.", "fc_norm.") if is_classifier(weights) else ("encoder.",)
+    own = {name: value for name, value in own.items() if name.startswith(kept)}
     unneeded = {"encoder.norm.weight", "encoder.norm.bias"} - own.keys()
-    weights = {name: value for name, value in read_weights(path).items() if name.startswith("encoder.") and name not in unneeded}
-    _fill(own, weights, path)
+    _fill(own, {name: value for name, value in weights.items() if name.startswith(kept) and name not in unneeded}, path)
+
+
+def is_classifier(weights: dict[str, Tensor]) -> bool:
+    """Whether these are a finetuned run's weights: their norm comes after the mean over tokens."""
+    return "fc_norm.weight" in weights
 
 
 def _fill(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> None:

@@ -12,13 +12,6 @@ from mgm.report.page import Plate, page, picture
 from mgm.report.result import Found
 from mgm.report.tables import comparable, write_tables
 
-TITLES = {
-    "5": (
-        "Every mask on one clip",
-        "A row is a mask, a column a slot of the token grid.",
-    ),
-}
-
 
 def build_report(registry: Registry, results: Path, reports: Path, only: str | None = None) -> Path:
     """Write `reports`/tables, `reports`/figures and `reports`/index.html; return the page.
@@ -36,7 +29,7 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
     if only and only not in targets:
         raise UserError(f"{only}: no such table or figure; choose one of {', '.join(targets)}")
     found = examine_all(registry, results)
-    collected = rows(registry, results, found)
+    collected = rows(registry, found)
     for name, table in registry.tables.items():
         if only in (None, f"table{name}"):
             path = write_tables(reports / "tables", table, collected[name], registry.scale)
@@ -60,7 +53,7 @@ def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dic
     from mgm.report import figures, lines  # matplotlib takes a second to import
 
     plot, scale = registry.plots[name], registry.scale
-    arrays = lines.arrays_of(plot, {line: [row_of(cell, results, found) for _, cell in cells] for line, cells in plot.lines.items()})
+    arrays = lines.arrays_of(plot, {line: [row_of(cell, found) for _, cell in cells] for line, cells in plot.lines.items()})
     stem = folder / f"figure{name}"
     drawing = lines.lines(arrays, plot.x, plot.y, scale.name, comparable(scale))
     figures.save(drawing, stem, arrays)
@@ -69,21 +62,18 @@ def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dic
 
 
 def _clips(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, Found]) -> Plate:
-    """Draw a figure that shows clips; where its run cannot be believed, remove what an earlier one left and say why."""
-    run_ids = tuple(spec.run_id for spec in registry.figures[name])
-    stem = folder / f"figure{name}"
-    bad = next((run for run in map(found.__getitem__, run_ids) if run.state != "run"), None)
-    arrays_path = results / run_ids[0] / "arrays.npz"
-    if bad is None and not arrays_path.exists():
-        bad = Found("not run", "its arrays.npz is gone; delete its result.json and run it again")
-    if bad is not None:
+    """Draw a figure of a run's arrays; where the run cannot be believed, remove what an earlier one left and say why."""
+    from mgm.report.figures import DRAW, TITLES, save  # matplotlib takes a second to import
+
+    run_id, stem = registry.figures[name].run_id, folder / f"figure{name}"
+    run, arrays_path = found[run_id], results / run_id / "arrays.npz"
+    if run.state == "run" and not arrays_path.exists():
+        run = Found("not run", "its arrays.npz is gone; delete its result.json and run it again")
+    if run.state != "run":
         for ending in (".svg", ".pdf", ".png", ".npz"):
             stem.with_suffix(ending).unlink(missing_ok=True)
-        return Plate(name, *TITLES[name], run_ids, bad.state, bad.why)
-
-    from mgm.report import figures  # matplotlib takes a second to import
-
+        return Plate(name, *TITLES[name], (run_id,), run.state, run.why)
     with np.load(arrays_path, allow_pickle=False) as file:
         arrays = dict(file)
-    figures.save(figures.masks_on_a_clip(arrays, f"Scale {registry.scale.name}."), stem, arrays)
-    return Plate(name, *TITLES[name], run_ids, "run", source=picture(stem.with_suffix(".svg")))
+    save(DRAW[name](arrays, f"Scale {registry.scale.name}."), stem, arrays)
+    return Plate(name, *TITLES[name], (run_id,), "run", source=picture(stem.with_suffix(".svg")))

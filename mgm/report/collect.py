@@ -1,6 +1,5 @@
 """From a registry and a folder of results to the rows of its tables: each cell its own runs' mean, or why there is none."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,9 @@ class Row:
     run_ids: tuple[str, ...]
     values: tuple[float | None, ...]
     commit: str
+    metric: str = "top1"
+    decimals: int = 1
+    remark: str = ""  # how the run differs from what the row's name says
 
     @property
     def difference(self) -> float | None:
@@ -44,9 +46,9 @@ def examine_all(registry: Registry, results: Path) -> dict[str, Found]:
     return found
 
 
-def rows(registry: Registry, results: Path, found: dict[str, Found]) -> dict[str, list[Row]]:
+def rows(registry: Registry, found: dict[str, Found]) -> dict[str, list[Row]]:
     """Table name -> its rows, in the registry's order."""
-    return {name: [row_of(cell, results, found) for cell in table.cells] for name, table in registry.tables.items()}
+    return {name: [row_of(cell, found) for cell in table.cells] for name, table in registry.tables.items()}
 
 
 def gain(better: Row, base: Row) -> Estimate | None:
@@ -60,7 +62,7 @@ def commit_of(result: dict) -> str:
     return result["commit"] + ("-dirty" if result["dirty"] else "")
 
 
-def row_of(cell: Cell, results: Path, found: Mapping[str, Found]) -> Row:
+def row_of(cell: Cell, found: Mapping[str, Found]) -> Row:
     """What `cell` shows."""
     run_ids = tuple(run.run_id for run in cell.runs)
     runs = [found[run_id] for run_id in run_ids]
@@ -69,18 +71,21 @@ def row_of(cell: Cell, results: Path, found: Mapping[str, Found]) -> Row:
     status = _status([run.state for run in runs], quoted=paper is not None)
     missing = [f"{run.state}: {run.why or run_id}" for run_id, run in zip(run_ids, runs) if run.state != "run"]
     believed = status in ("run", "partial")
-    values = tuple(float(run.result["metrics"]["top1"]) if run.result and believed else None for run in runs)
+    values = tuple(float(run.result["metrics"][cell.metric]) if run.result and believed else None for run in runs)
     return Row(
         cell.table,
         cell.row,
         cell.column,
         paper,
-        _estimate([value for value in values if value is not None], results / done[0]["run_id"]) if believed else None,
+        _estimate([value for value in values if value is not None], done[0]["n_test"]) if believed else None,
         status,
         "; ".join(missing),
         run_ids,
         values,
         " ".join(dict.fromkeys(commit_of(result) for result in done)) if believed else "",
+        cell.metric,
+        cell.decimals,
+        cell.remark,
     )
 
 
@@ -95,11 +100,9 @@ def _status(states: Sequence[str], quoted: bool) -> str:
     return next((state for state in ("failed", "running") if state in states), "not run")
 
 
-def _estimate(values: list[float], folder: Path) -> Estimate:
-    predictions = folder / "predictions.csv"
-    if len(values) > 1 or not predictions.exists():
+def _estimate(values: list[float], videos: int) -> Estimate:
+    """Over seeds; of one run that was tested on `videos`, its metric being a share of them, over those."""
+    if len(values) > 1 or not videos:
         return over_seeds(values)
-    with open(predictions, encoding="utf-8", newline="") as file:
-        outcomes = [line["label"] == line["prediction"] for line in csv.DictReader(file)]
-    bootstrap = over_videos(sum(outcomes), len(outcomes))
+    bootstrap = over_videos(round(values[0] * videos / 100), videos)
     return Estimate(values[0], bootstrap.low, bootstrap.high, 1)

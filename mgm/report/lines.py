@@ -27,13 +27,16 @@ def arrays_of(plot: Plot, rows: Mapping[str, Sequence[Row]]) -> dict[str, np.nda
     """What a plot draws, point by point; NaN where there is no number. `rows` are each line's cells, in its order.
 
     Returns:
-        line_P (names), x_P, paper_P, ours_P, low_P, high_P (per cent), n_P (runs in the mean), wanted_P (runs asked for), status_P.
+        line_P (names), x_P, tick_P (x as a reader sees it), paper_P, ours_P, low_P, high_P (per cent), n_P (runs in the mean),
+        wanted_P (runs asked for), status_P; joined: whether lines join the points.
     """
     points = [(name, x, row) for name, line in plot.lines.items() for (x, _), row in zip(line, rows[name], strict=True)]
     estimates = [row.estimate for *_, row in points]
     return {
         "line_P": np.array([name for name, *_ in points], dtype=str),
         "x_P": np.array([x for _, x, _ in points], float),
+        "tick_P": np.array([plot.ticks[int(x)] if plot.ticks else f"{x:g}" for _, x, _ in points], dtype=str),
+        "joined": np.array(not plot.ticks),
         "paper_P": np.array([row.paper for *_, row in points], float),
         "ours_P": np.array([one.mean if one else None for one in estimates], float),
         "low_P": np.array([one.low if one else None for one in estimates], float),
@@ -47,9 +50,9 @@ def arrays_of(plot: Plot, rows: Mapping[str, Sequence[Row]]) -> dict[str, np.nda
 def missing(arrays: Mapping[str, Any]) -> str:
     """A sentence on the points that are not, or not wholly, run; empty when all are."""
     kinds: dict[str, dict[str, list[str]]] = {}
-    for name, x, status in zip(arrays["line_P"], arrays["x_P"], arrays["status_P"]):
+    for name, tick, status in zip(arrays["line_P"], arrays["tick_P"], arrays["status_P"]):
         if status not in ("run", "quoted"):
-            kinds.setdefault(str(status), {}).setdefault(str(name), []).append(f"{x:g}")
+            kinds.setdefault(str(status), {}).setdefault(str(name), []).append(str(tick))
     lists = {status: "; ".join(f"{name} {', '.join(xs)}" for name, xs in lines.items()) for status, lines in sorted(kinds.items())}
     return " ".join(f"{status.capitalize()}: {several}." for status, several in lists.items())
 
@@ -96,10 +99,10 @@ def _panel(figure: Figure, axes: Axes, arrays: Mapping[str, Any], ours: bool, pa
     names = list(dict.fromkeys(map(str, arrays["line_P"])))
     run = [name for name in names if arrays["wanted_P"][arrays["line_P"] == name].any()]
     drawn = np.concatenate([arrays[name] for name in (["ours_P", "low_P", "high_P"] if ours else []) + (["paper_P"] if paper else [])])
-    xs = sorted({float(value) for name, value in zip(arrays["line_P"], arrays["x_P"]) if name in run or not run})
+    ticks = {float(x): str(tick) for name, x, tick in zip(arrays["line_P"], arrays["x_P"], arrays["tick_P"]) if name in run or not run}
     span = (arrays["x_P"].max() - arrays["x_P"].min()) or 1.0
     axes.set_xlim(arrays["x_P"].min() - 0.09 * span, arrays["x_P"].max() + 0.09 * span)
-    axes.set_xticks(xs, [f"{value:g}" for value in xs])
+    axes.set_xticks(sorted(ticks), [ticks[x] for x in sorted(ticks)])
     axes.tick_params(color=QUIET, width=0.6, labelsize=8)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -120,10 +123,12 @@ def _panel(figure: Figure, axes: Axes, arrays: Mapping[str, Any], ours: bool, pa
             continue
         colour, mark = LOOKS[run.index(name) % len(LOOKS)]
         if paper and np.isfinite(paper_P).any():
-            axes.plot(x_P, paper_P, f"{mark}:", color=colour, markersize=5, markerfacecolor="white", linewidth=1.2)
+            axes.plot(
+                x_P, paper_P, f"{mark}:" if arrays["joined"] else mark, color=colour, markersize=5, markerfacecolor="white", linewidth=1.2
+            )
         if ours and np.isfinite(ours_P).any():
             apart = (run.index(name) - (len(run) - 1) / 2) * 0.014 * span  # so that bars at one x can be told apart
-            _ours(axes, x_P + apart, ours_P, arrays["low_P"][of], arrays["high_P"][of], arrays["n_P"][of], colour, mark)
+            _ours(axes, x_P + apart, ours_P, arrays["low_P"][of], arrays["high_P"][of], arrays["n_P"][of], colour, mark, arrays["joined"])
         shown_P = ours_P if ours and np.isfinite(ours_P).any() else paper_P if paper else ours_P
         last = np.flatnonzero(np.isfinite(shown_P))
         if len(last):
@@ -132,9 +137,17 @@ def _panel(figure: Figure, axes: Axes, arrays: Mapping[str, Any], ours: bool, pa
 
 
 def _ours(
-    axes: Axes, x_P: np.ndarray, mean_P: np.ndarray, low_P: np.ndarray, high_P: np.ndarray, n_P: np.ndarray, colour: str, mark: str
+    axes: Axes,
+    x_P: np.ndarray,
+    mean_P: np.ndarray,
+    low_P: np.ndarray,
+    high_P: np.ndarray,
+    n_P: np.ndarray,
+    colour: str,
+    mark: str,
+    joined: bool,
 ) -> None:
-    axes.plot(x_P, mean_P, f"{mark}-", color=colour, markersize=5, linewidth=1.5)
+    axes.plot(x_P, mean_P, f"{mark}-" if joined else mark, color=colour, markersize=5, linewidth=1.5)
     for x, low, high, n in zip(x_P, low_P, high_P, n_P):
         if np.isfinite(low):
             axes.plot([x, x], [low, high], color=colour, linewidth=1.1, dashes=(2, 1.4) if n == 1 else (None, None))

@@ -22,7 +22,8 @@ from mgm.report.tables import beside_the_paper, comparable, detail, head_of, nam
 from mgm.spec import Spec, parents
 
 BASE = "No pretraining"  # the row other rows' gain is measured from, where a table has one
-VERBS = {"pretrain": "Pretraining", "finetune": "Finetuning", "probe": "Linear probe", "visualise": "Pictures"}
+VERBS = {"pretrain": "Pretraining", "finetune": "Finetuning", "probe": "Linear probe", "measure": "Measurements", "visualise": "Pictures"}
+UNITS = {"top1": "top-1 accuracy in %", "outside": "% of predictions"}  # of a metric, for the caption
 TROUBLES = 8  # listed in the overview; the rest stands with the runs
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -131,13 +132,21 @@ def _facts(results: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, 
 
 def _table(table: Table, rows: Sequence[Row], scale: Scale, specs: Mapping[str, Spec], found: Mapping[str, Found]) -> dict[str, Any]:
     chances = {column: _chance([row for row in rows if row.column == column], found) for column in table.columns}
-    values = [value for row in rows for value in (*_ends(row.estimate), row.paper, chances[row.column]) if value is not None]
     head = head_of(table)
-    axis = Axis.over(values, NARROW if len(head) > 1 else WIDTH)
+
+    def axis_of(column: str) -> Axis:
+        """Accuracies share an axis, whatever their column; other numbers have one a column."""
+        metric = next(row.metric for row in rows if row.column == column)
+        alike = [row for row in rows if (row.metric == metric if metric == "top1" else row.column == column)]
+        values = [value for row in alike for value in (*_ends(row.estimate), row.paper, chances[row.column]) if value is not None]
+        return Axis.over(values, NARROW if len(head) > 1 else WIDTH, 10 if max(values, default=0) > 10 else 1)
+
+    axes = {column: axis_of(column) for column in table.columns}
     blocks = [
         {
             "column": column,
-            "head": axis_head(axis),
+            "unit": UNITS.get(next(row.metric for row in rows if row.column == column), ""),
+            "head": axis_head(axes[column]),
             "width": len(head) + 4 + comparable(scale) - scale.own_videos,
             "groups": [
                 {
@@ -148,7 +157,7 @@ def _table(table: Table, rows: Sequence[Row], scale: Scale, specs: Mapping[str, 
                             "names": names(table, row),
                             "detail": detail(row),
                             "row": row,
-                            "plot": interval(axis, row.estimate, row.paper, chances[column]),
+                            "plot": interval(axes[column], row.estimate, row.paper, chances[column]),
                             "runs": [{"run_id": id_, "seed": specs[id_].seed, "state": found[id_].state} for id_ in row.run_ids],
                         }
                         for row in section.rows
@@ -164,6 +173,7 @@ def _table(table: Table, rows: Sequence[Row], scale: Scale, specs: Mapping[str, 
     drawn = {f"{number(chance)} %": column for column, chance in chances.items() if chance}
     return {
         "name": table.name,
+        "label": table.label,
         "title": table.title,
         "note": table.note,
         "head": head,
@@ -177,7 +187,9 @@ def _table(table: Table, rows: Sequence[Row], scale: Scale, specs: Mapping[str, 
 
 def _chance(rows: Sequence[Row], found: Mapping[str, Found]) -> float | None:
     """Chance of a column's runs, in per cent; None for many classes, where it is near zero and would only stretch the axis."""
-    classes = {run.result["data"]["classes"] for row in rows for run_id in row.run_ids if (run := found[run_id]).result}
+    classes = {
+        run.result["data"]["classes"] for row in rows if row.metric == "top1" for run_id in row.run_ids if (run := found[run_id]).result
+    }
     return 100 / min(classes) if len(classes) == 1 and max(classes) <= 20 else None
 
 
@@ -260,11 +272,13 @@ def _losses(lines: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
 def _labels(registry: Registry) -> dict[str, str]:
     """Run id -> the row of a table it works for, in the order of the tables; the first such row names it."""
     labels: dict[str, str] = {}
-    for table in registry.tables.values():
+    for table in sorted(registry.tables.values(), key=lambda table: table.name not in ("1", "4e")):
         for cell in table.cells:
             for run in cell.runs:
-                for run_id in (run.run_id, *parents(run)):
-                    labels.setdefault(run_id, cell.row)
+                label = cell.row if table.name in ("1", "4e") else f"Table {table.name}: {cell.row}, {cell.column}"
+                labels.setdefault(run.run_id, label)
+                for parent in parents(run):
+                    labels.setdefault(parent, label)
     return labels
 
 

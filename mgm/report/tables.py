@@ -7,8 +7,9 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from mgm.experiments.registry import TABLE_1, Table
+from mgm.experiments.registry import Table
 from mgm.experiments.scales import Scale
+from mgm.experiments.tables import TABLE_1
 from mgm.report import atomic
 from mgm.report.collect import COLUMNS, Row
 from mgm.report.reported import note, reported
@@ -32,7 +33,7 @@ class Section:
 
 def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> Path:
     """`folder`/table4e.csv, .md, .tex and .html; returns the csv."""
-    caption = " ".join(filter(None, (f"Table {table.name}. {table.title}. {table.note}", beside_the_paper(scale))))
+    caption = " ".join(filter(None, (f"{table.label}. {table.title}. {table.note}", beside_the_paper(scale))))
     promise = f"Scale {scale.name}. {promise_of(scale)}"
     stem = folder / f"table{table.name}"
     head = headings(table, scale)
@@ -86,8 +87,10 @@ def head_of(table: Table) -> list[str]:
 
 
 def detail(row: Row) -> str:
-    """What the paper prints beside a row of Table 1: backbone and pretraining data. Its section says whether it was supervised."""
-    return note(row.table, row.row, row.column).replace("supervised, ", "").removesuffix("; supervised") if row.table == "1" else ""
+    """What stands small beside a row's name: how our run differs from it, and what the paper prints there in Table 1: backbone and
+    pretraining data. Its section says whether it was supervised."""
+    printed = note(row.table, row.row, row.column).replace("supervised, ", "").removesuffix("; supervised") if row.table == "1" else ""
+    return "; ".join(filter(None, (printed, row.remark)))
 
 
 def headings(table: Table, scale: Scale) -> list[str]:
@@ -95,17 +98,17 @@ def headings(table: Table, scale: Scale) -> list[str]:
     return [*head_of(table), *paper, "Ours", "95 % interval", *difference, "Runs", "Status"]
 
 
-def number(value: float | None, sign: bool = False) -> str:
+def number(value: float | None, sign: bool = False, decimals: int = 1) -> str:
     """One decimal, as the paper prints; a true minus; a dash where there is no number."""
     if value is None:
         return DASH
-    return f"{value:{'+' if sign else ''}.1f}".replace("-", MINUS)
+    return f"{value:{'+' if sign else ''},.{decimals}f}".replace("-", MINUS)
 
 
 def interval(row: Row) -> str:
     if row.estimate is None or row.estimate.low is None:
         return DASH
-    return f"[{number(row.estimate.low)}, {number(row.estimate.high)}]"
+    return f"[{number(row.estimate.low, decimals=row.decimals)}, {number(row.estimate.high, decimals=row.decimals)}]"
 
 
 def runs(row: Row) -> str:
@@ -118,7 +121,7 @@ def ours(row: Row) -> str:
     if row.estimate is None:
         return DASH if row.status == "quoted" else row.status
     remarks = [row.status] * (row.status != "run") + ["n = 1"] * (row.estimate.n == 1)
-    return number(row.estimate.mean) + (f" ({', '.join(remarks)})" if remarks else "")
+    return number(row.estimate.mean, decimals=row.decimals) + (f" ({', '.join(remarks)})" if remarks else "")
 
 
 def _group(table: Table, row: Row) -> str:
@@ -127,8 +130,8 @@ def _group(table: Table, row: Row) -> str:
 
 def _cells(table: Table, row: Row, scale: Scale) -> list[str]:
     first, *others = names(table, row)
-    paper = [] if scale.own_videos else [number(row.paper)]
-    difference = [number(row.difference, sign=True)] if comparable(scale) else []
+    paper = [] if scale.own_videos else [number(row.paper, decimals=row.decimals)]
+    difference = [number(row.difference, sign=True, decimals=row.decimals)] if comparable(scale) else []
     gflops = reported().get((row.table, row.row, "GFLOPs"))  # of a view, printed once a line
     details = "; ".join(filter(None, (detail(row), f"{gflops:.0f} GFLOPs" if gflops else "")))
     named = f"{first} ({details})" if details else first

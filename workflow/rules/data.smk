@@ -17,3 +17,49 @@ for dataset in paper.generated:
             out=paper.places[dataset],
         shell:
             "mgm prepare synthetic --params {params.params} --out {params.out} --processes {threads} 2>&1 | tee {log}"
+
+
+# Domain adaptation trains on one set and tests on another: an index over both.
+for task, (source, target) in paper.adapted.items():
+
+    rule:
+        name:
+            f"prepare_{task}"
+        input:
+            ancient([paper.index(source), paper.index(target)]),
+        output:
+            paper.index(task),
+        log:
+            f"logs/{NAME}/prepare_{task}.log",
+        params:
+            task=task,
+            source=paper.places[source],
+            target=paper.places[target],
+            out=paper.places[task],
+        shell:
+            "mgm prepare pda --task {params.task} --source {params.source} --target {params.target} --out {params.out} 2>&1 | tee {log}"
+
+
+# Optical flow lies beside the videos; the marker is written when it is whole.
+for dataset, method in paper.flows():
+
+    rule:
+        name:
+            f"flow_{dataset}"
+        input:
+            ancient([paper.index(dataset)] if dataset in paper.generated else []),
+        output:
+            paper.flow_marker(dataset, method),
+        log:
+            f"logs/{NAME}/flow_{dataset}.log",
+        threads: 2
+        params:
+            place=paper.places[dataset],
+            method=method,
+            weights=(
+                f"--weights {paper.scale.flow_weights}"
+                if paper.scale.flow_weights
+                else ""
+            ),
+        shell:
+            "mgm flow {params.place} --method {params.method} {params.weights} --processes {threads} 2>&1 | tee {log}"
