@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ class Workflow:
             cuts = [len(several) * part // count for part in range(count + 1)]
             batches += [
                 Batch(f"{name}_{part}", several[0].verb, tuple(several[start:end]))
-                for part, (start, end) in enumerate(zip(cuts, cuts[1:]), start=1)
+                for part, (start, end) in enumerate(pairwise(cuts), start=1)
             ]
         return batches
 

@@ -77,7 +77,7 @@ def figure_4_edge(registry: Registry) -> None:
     registry.plots["4_edge"] = Plot(
         "4_edge",
         "Our ablation: the box at the frame's edge",
-        "A random block stays inside the frame, so it is the same run under every rule. The paper's numbers do not say which rule they had.",
+        "A random block stays inside the frame, so it is the same run under every rule. The paper does not say which rule it had.",
         "what a box does at the frame's edge",
         "SSv2 top-1 accuracy in %",
         lines,

@@ -1,4 +1,4 @@
-"""Which runs there are, and which cell of which table or figure each fills. The workflow, the report and the compute plan derive from it."""
+"""Which runs there are, and which cell of which table or figure each fills. The workflow and the report derive from it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -66,9 +66,9 @@ def table_1(registry: Registry) -> None:
             for (dataset, column), epochs in zip(COLUMNS.items(), epochs_of, strict=True):
                 if not epochs:
                     continue
-                row, runs, remark = f"{method}, {column}, {epochs}", (), ""
+                row, runs, remark = f"{method}, {column}, {epochs}", tuple[Finetune, ...](), ""
                 if weights := registry.scale.weights.get(row):
-                    runs = _transferred(registry, "table1", dataset, lambda seed, weights=weights: weights)
+                    runs = _transferred(registry, "table1", dataset, _given(weights))
                     remark = "from given weights"
                 elif method in OURS:
                     runs = _transferred(registry, "table1", dataset, _pretrained(registry, dataset, OURS[method], int(epochs)))
@@ -80,26 +80,18 @@ def table_2(registry: Registry) -> None:
     for name, dataset, probes in (("2a", "k400", False), ("2b", "ssv2", False), ("2c", "k400", True), ("2d", "ssv2", True)):
         if not registry.has(dataset, *TRANSFER.values()):
             continue
-        column_of = COLUMNS[dataset]
-        target = f"table{name}"
         table = registry.tables[name] = Table(
             name,
-            f"{'Linear probe' if probes else 'Finetuning'} on UCF101, HMDB51 and Diving48 from {column_of}",
+            f"{'Linear probe' if probes else 'Finetuning'} on UCF101, HMDB51 and Diving48 from {COLUMNS[dataset]}",
             "UCF101 and HMDB51 on their split 1. The supervised baseline is ViT-B from scratch by MViT's recipe. "
             + ("The paper gives no recipe for its probe; ours is MAE's." if probes else ""),
         )
-        videomae, mgm = (_pretrained(registry, dataset, mask, 800) for mask in ("tube", "mgm"))
-        parents = {
-            f"Supervised ({column_of})": lambda seed: registry.add(recipes.supervised(dataset), seed).run_id,
-            "VideoMAE": videomae,
-            "MGM": mgm,
-            f"MGM + {column_of} Finetune": lambda seed: _finetuned(registry, dataset, mgm(seed), seed).run_id,
-        }
+        parents = {f"Supervised ({COLUMNS[dataset]})": _supervised(registry, dataset), **_pretrained_800(registry, dataset)}
         if probes:
-            del parents[f"MGM + {column_of} Finetune"]
+            del parents[f"MGM + {COLUMNS[dataset]} Finetune"]
         for row, parent in parents.items():
             for column, downstream in TRANSFER.items():
-                table.cells.append(Cell(name, row, column, _transferred(registry, target, downstream, parent, probes)))
+                table.cells.append(Cell(name, row, column, _transferred(registry, f"table{name}", downstream, parent, probes)))
 
 
 def table_3(registry: Registry) -> None:
@@ -109,20 +101,13 @@ def table_3(registry: Registry) -> None:
     table = registry.tables["3"] = Table(
         "3",
         "Partial domain adaptation",
-        "Finetuned on the source's 14 classes, tested as a 14-way classifier on the target's videos of the 7 shared classes; no video of the "
-        "target is seen. Negative transfer is the share of predictions outside the 7 shared classes (the paper does not report it).",
+        "Finetuned on the source's 14 classes, tested as a 14-way classifier on the target's videos of the 7 shared classes; no video of "
+        "the target is seen. Negative transfer is the share of predictions outside the 7 shared classes (the paper does not report it).",
     )
-    mgm = _pretrained(registry, "k400", "mgm", 800)
-    parents = {
-        "VideoMAE": _pretrained(registry, "k400", "tube", 800),
-        "MGM": mgm,
-        "MGM + K400 Finetune": lambda seed: _finetuned(registry, "k400", mgm(seed), seed).run_id,
-    }
     for metric, suffix in (("top1", ""), ("outside", ", negative transfer")):
-        for row, parent in parents.items():
+        for row, parent in _pretrained_800(registry, "k400").items():
             for column, dataset in ADAPTATION.items():
-                runs = _transferred(registry, "table3", dataset, parent)
-                table.cells.append(Cell("3", row, column + suffix, runs, metric))
+                table.cells.append(Cell("3", row, column + suffix, _transferred(registry, "table3", dataset, parent), metric))
 
 
 def table_4abc(registry: Registry) -> None:
@@ -167,7 +152,7 @@ def table_4e(registry: Registry) -> None:
     if not registry.scale.own_videos:
         note += " The linear probe and the row without pretraining are ours: the paper reports neither here."
     table = registry.tables["4e"] = Table("4e", "Mask types: trajectory by spatial continuity", note)
-    rows = {"No pretraining": lambda seed: ""} | {row: _pretrained(registry, dataset, mask, 200) for row, mask in MASK_ROWS.items()}
+    rows = {"No pretraining": _given("")} | {row: _pretrained(registry, dataset, mask, 200) for row, mask in MASK_ROWS.items()}
     for row, parent in rows.items():
         _finetuned_and_probed(registry, table, "table4e", row, dataset, column, parent)
 
@@ -179,12 +164,13 @@ def table_4_edge(registry: Registry) -> None:
     table = registry.tables["4_edge"] = Table(
         "4_edge",
         "Our ablation: the box at the frame's edge",
-        "The paper does not say what a box does at the edge. Grow: what hangs over is gained on the other side. Clamp: the box stays inside "
-        "the frame. Spill: what hangs over goes to random patches. A random block never reaches the edge.",
+        "The paper does not say what a box does at the edge. Grow: what hangs over is gained on the other side. Clamp: the box stays "
+        "inside the frame. Spill: what hangs over goes to random patches. A random block never reaches the edge.",
         head="Mask",
     )
     _finetuned_and_probed(registry, table, "table4_edge", "Random Block", "ssv2", "SSv2", _pretrained(registry, "ssv2", "block", 200))
-    for name, mask in (("SMM", "smm"), ("MGM", "mgm")):
+    masks: dict[str, MaskName] = {"SMM": "smm", "MGM": "mgm"}
+    for name, mask in masks.items():
         for edge in get_args(Edge):
             parent = _added(registry, changed(recipes.pretrain("ssv2", mask), edge=edge))
             _finetuned_and_probed(registry, table, "table4_edge", f"{name} ({edge})", "ssv2", "SSv2", parent)
@@ -225,12 +211,26 @@ def _added(registry: Registry, spec: Pretrain) -> Parent:
     return lambda seed: registry.add(spec, seed).run_id
 
 
+def _given(run_id: str) -> Parent:
+    return lambda seed: run_id
+
+
 def _pretrained(registry: Registry, dataset: str, mask: MaskName, epochs: int) -> Parent:
     return _added(registry, recipes.pretrain(dataset, mask, epochs))
 
 
-def _finetuned(registry: Registry, dataset: str, parent: str, seed: int) -> Finetune:
-    return registry.add(recipes.finetune(dataset, parent, recipes.MODELS["vit-b"]), seed)
+def _pretrained_800(registry: Registry, dataset: str) -> dict[str, Parent]:
+    """Rows of Tables 2 and 3: pretrained for 800 epochs, and then finetuned with the pretraining set's labels, as in Table 1."""
+    mgm = _pretrained(registry, dataset, "mgm", 800)
+
+    def finetuned(seed: int) -> str:
+        return registry.add(recipes.finetune(dataset, mgm(seed), recipes.MODELS["vit-b"]), seed).run_id
+
+    return {"VideoMAE": _pretrained(registry, dataset, "tube", 800), "MGM": mgm, f"MGM + {COLUMNS[dataset]} Finetune": finetuned}
+
+
+def _supervised(registry: Registry, dataset: str) -> Parent:
+    return lambda seed: registry.add(recipes.supervised(dataset), seed).run_id
 
 
 def _transferred(
