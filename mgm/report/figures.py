@@ -1,160 +1,163 @@
-"""Figures, in one style: arrays in, a matplotlib figure out. No data and no torch: they can be redrawn on any laptop."""
+"""The figures that show clips: arrays in, a matplotlib figure out. No data and no torch: they can be redrawn on any laptop."""
 
-import textwrap
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-INK, QUIET, HIDDEN = "#1a1a1a", "#6b6b6b", "#dde2ea"
-ACCENT = "#d55e00"  # vermilion of Okabe and Ito's palette, safe for the colour-blind
-STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
-    "font.size": 9,
-    "text.color": INK,
-    "axes.edgecolor": QUIET,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "savefig.bbox": None,
-    "pdf.fonttype": 42,  # text stays text
-    "svg.fonttype": "path",  # looks the same without our fonts
-    "svg.hashsalt": "mgm",  # the same figure gives the same file
-}
-KIND = {  # what a mask is, for its row
-    "agnostic": "random in space\nand time",
-    "tube": "static, sparse",
-    "block": "static, dense",
-    "smm-sparse": "simulated motion,\nsparse",
-    "smm": "simulated motion,\ndense",
-    "mgm-sparse": "motion-guided,\nsparse",
-    "mgm": "motion-guided,\ndense",
-}
+from mgm.report import sheet
+from mgm.report.sheet import Sheet, wrapped
+from mgm.report.style import ACCENT, KIND, QUIET, STYLE, save, write_png
 
-CELL, GAP, LABELS, HEAD, LINE = 1.06, 0.05, 1.32, 0.30, 0.15  # inches
-KEY = (
+__all__ = ["ACCENT", "DRAW", "KIND", "QUIET", "STYLE", "TITLES", "masks_on_a_clip", "save", "write_png"]
+
+METHOD = {"mgm": "MGM", "tube": "VideoMAE", "agnostic": "ST-MAE"}  # whose mask it is, where it is someone's
+
+MASK_KEY = (
     "Pale patches are hidden. Orange: the box that a dense mask follows, and its centre; where the box hangs over the frame's edge, "
     "the mask grows on the other side."
+)
+ATTENTION_KEY = (
+    "Attention of the outlined patch, the centre of the centre frame, to every patch: last block, mean over its heads, no patch hidden. "
+    "Uniform attention would be 1 everywhere; the scale spans a clip's values but for the largest 0.5 %."
+)
+RECONSTRUCTION_KEY = (
+    "Visible patches are shown as they are. Of hidden patches the model predicts the structure alone, with mean 0 and deviation 1; "
+    "their colour and contrast are taken from the nearest visible patches, never from the hidden ones."
 )
 
 
 def masks_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
-    """Figure 5: a clip's frames, its motion, and masks on it; a column is a slot of the token grid.
+    """Figure 5: a clip's frames, its motion, and masks on it.
 
     Args:
         arrays: as `mgm.jobs.visualise.masks_on_a_clip` returns them.
         note: a line below, such as the scale's promise.
     """
-    slots, names = len(arrays["frames_SHWC"]), [str(name) for name in arrays["names_N"]]
-    rows = 2 + len(names)
-    width = LABELS + slots * (CELL + GAP) + GAP
-    lines = [line for text in (KEY, note) for line in textwrap.wrap(text, int((width - 0.2) * 20))]
-    height = HEAD + rows * (CELL + GAP) + (len(lines) + 1) * LINE
     with mpl.rc_context(STYLE):
-        figure = Figure((width, height))
-        FigureCanvasAgg(figure)
-
-        def cell(row: int, slot: int) -> Axes:
-            left, bottom = LABELS + slot * (CELL + GAP), height - HEAD - (row + 1) * (CELL + GAP) + GAP
-            axes = figure.add_axes((left / width, bottom / height, CELL / width, CELL / height))
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set(visible=True, color=HIDDEN)
-            return axes
-
-        def label(row: int, title: str, *lines: str) -> None:
-            middle = height - HEAD - row * (CELL + GAP) - CELL / 2
-            block = 0.17 + 0.14 * sum(line.count("\n") + 1 for line in lines)
-            figure.text(0.08 / width, (middle + block / 2) / height, title, size=10, weight="bold", va="top")
-            figure.text(
-                0.08 / width, (middle + block / 2 - 0.19) / height, "\n".join(lines), size=7.5, color=QUIET, va="top", linespacing=1.25
-            )
-
-        for slot, index in enumerate(arrays["index_S"]):
-            left = LABELS + slot * (CELL + GAP) + CELL / 2
-            figure.text(left / width, (height - HEAD + 0.07) / height, f"frame {index}", size=8, color=QUIET, ha="center")
-        label(0, "frames", "first of each slot")
-        label(1, "motion", "vectors and their\nmagnitude")
-        fastest = np.quantile(arrays["magnitude_SHW"], 0.995)  # a few wild vectors would pale the rest
-        for slot, frame_HWC in enumerate(arrays["frames_SHWC"]):
-            _frame(cell(0, slot), frame_HWC)
-            motion_HW2, magnitude_HW = arrays["motion_SHW2"][slot], arrays["magnitude_SHW"][slot]
-            _motion(cell(1, slot), frame_HWC, motion_HW2, magnitude_HW, arrays["has_motion_S"][slot], fastest)
-        for row, name in enumerate(names):
-            masked_SHW = arrays["masked_NSHW"][row]
-            label(2 + row, name, KIND.get(name, ""), f"{arrays['ratio_N'][row]:.0%} hidden")
-            for slot, frame_HWC in enumerate(arrays["frames_SHWC"]):
-                _masked(cell(2 + row, slot), frame_HWC, masked_SHW[slot], arrays["boxes_NS4"][row, slot])
-        figure.text(0.08 / width, (len(lines) + 0.5) * LINE / height, "\n".join(lines), size=7.5, color=QUIET, va="top", linespacing=1.25)
-    return figure
+        page = Sheet(arrays["index_S"][None], 2 + len(arrays["names_N"]), (MASK_KEY, note))
+        _frames(page, arrays, 0, "first of each slot")
+        _motion(page, arrays, 1)
+        for row in range(len(arrays["names_N"])):
+            _mask(page, arrays, 2 + row, row)
+    return page.figure
 
 
-def _frame(axes: Axes, frame_HWC: np.ndarray) -> None:
-    axes.imshow(frame_HWC, extent=(0, 1, 1, 0), interpolation="antialiased")
+def attention_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
+    """Figure 6: a clip's frames with boxes, a run's mask, the motion, and what the centre patch of the centre frame attends to.
 
-
-def _motion(axes: Axes, frame_HWC: np.ndarray, motion_HW2: np.ndarray, magnitude_HW: np.ndarray, has_motion: bool, fastest: float) -> None:
-    """The frame, pale; over it the magnitude, and in each of 7 x 7 fields the largest vector as an arrow."""
-    grey_HW = frame_HWC @ np.array([0.299, 0.587, 0.114])
-    axes.imshow(140 + grey_HW * 0.45, extent=(0, 1, 1, 0), cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
-    if not has_motion:
-        axes.text(0.5, 0.5, "no motion\ninformation", size=7, color=INK, ha="center", va="center")
-        return
-    share_HW = (magnitude_HW / max(fastest, 1e-9)).clip(max=1) ** 0.7
-    overlay_HW4 = np.empty((*share_HW.shape, 4))
-    overlay_HW4[..., :3], overlay_HW4[..., 3] = mpl.colors.to_rgb(ACCENT), 0.85 * share_HW
-    axes.imshow(overlay_HW4, extent=(0, 1, 1, 0), interpolation="nearest")
-    fields = min(7, *magnitude_HW.shape)
-    rows, columns = (np.array_split(np.arange(size), fields) for size in magnitude_HW.shape)
-    speed_HW = np.hypot(motion_HW2[..., 0], motion_HW2[..., 1])
-    arrows = []
-    for row in rows:
-        for column in columns:
-            part = speed_HW[np.ix_(row, column)]
-            i, j = np.unravel_index(part.argmax(), part.shape)
-            y, x = row[i], column[j]
-            if speed_HW[y, x] > 0.15 * speed_HW.max():
-                arrows.append(((x + 0.5) / speed_HW.shape[1], (y + 0.5) / speed_HW.shape[0], *motion_HW2[y, x]))
-    if arrows:
-        x, y, dx, dy = np.array(arrows).T
-        longest = np.hypot(dx, dy).max()
-        axes.quiver(x, y, dx / longest, dy / longest, angles="xy", scale_units="xy", scale=fields, width=0.016, headwidth=3.6,
-                    headlength=4, headaxislength=3.6, minshaft=1.4, color=INK, pivot="mid")  # fmt: skip
-    axes.set(xlim=(0, 1), ylim=(1, 0))
-
-
-def _masked(axes: Axes, frame_HWC: np.ndarray, masked_HW: np.ndarray, box_4: np.ndarray) -> None:
-    rows, columns = masked_HW.shape
-    axes.imshow(frame_HWC, extent=(0, columns, rows, 0), interpolation="antialiased")
-    overlay_HW4 = np.zeros((rows, columns, 4))
-    overlay_HW4[masked_HW] = (*mpl.colors.to_rgb(HIDDEN), 0.9)
-    axes.imshow(overlay_HW4, extent=(0, columns, rows, 0), interpolation="nearest")
-    if np.isfinite(box_4).all():
-        x, y, width, height = box_4
-        axes.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, fill=False, edgecolor=ACCENT, linewidth=1.4))
-        axes.plot(x, y, "o", markersize=3.2, color=ACCENT, markeredgewidth=0)
-    axes.set(xlim=(0, columns), ylim=(rows, 0))
-
-
-def save(figure: Figure, stem: Path, arrays: Mapping[str, Any]) -> None:
-    """`stem`.svg, .pdf and .png, and the arrays that were drawn as `stem`.npz beside them; the same arrays give the same bytes."""
-    write_png(figure, stem.with_suffix(".png"))
+    Args:
+        arrays: of a `visualise` run of figure 6.
+    """
+    known = arrays["objects_SK4"].shape[1] > 0
+    boxes = "first of each slot,\nwith the objects'\nboxes" if known else "first of each slot;\nthis video has no\nboxes of objects"
     with mpl.rc_context(STYLE):
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
-        figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
-    np.savez_compressed(stem.with_suffix(".npz"), **arrays)
+        page = Sheet(arrays["index_S"][None], 4, (MASK_KEY, ATTENTION_KEY, note))
+        for slot, axes in enumerate(_frames(page, arrays, 0, boxes)):
+            sheet.outlines(axes, arrays["objects_SK4"][slot])
+        _mask(page, arrays, 1, 0, "{} mask")
+        _motion(page, arrays, 2)
+        _attention(page, arrays["attention_SHW"], arrays["query_3"], None, 0, 3)
+    return page.figure
 
 
-def write_png(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def attention_on_clips(arrays: Mapping[str, Any], note: str = "") -> Figure:
+    """Figure 7: the frames of several clips, and over them what the centre patch of the centre frame attends to.
+
+    Args:
+        arrays: of a `visualise` run of figure 7.
+    """
     with mpl.rc_context(STYLE):
-        figure.savefig(path, dpi=200, format="png", metadata={"Software": None})
+        page = Sheet(arrays["index_BS"], 2, (ATTENTION_KEY, note))
+        for clip, frames_SHWC in enumerate(arrays["frames_BSHWC"]):
+            page.label(clip, 0, f"clip {clip + 1}", wrapped(str(arrays["class_B"][clip])))
+            for slot, frame_HWC in enumerate(frames_SHWC):
+                sheet.frame(page.cell(clip, 0, slot), frame_HWC)
+            _attention(page, arrays["attention_BSHW"][clip], arrays["query_B3"][clip], frames_SHWC, clip, 1)
+    return page.figure
+
+
+def reconstructions(arrays: Mapping[str, Any], note: str = "") -> Figure:
+    """Figure 8: clips, and for each run its mask and what its model makes of the patches that are left.
+
+    Args:
+        arrays: of a `visualise` run of figure 8.
+    """
+    names = [str(name) for name in arrays["names_P"]]
+    with mpl.rc_context(STYLE):
+        page = Sheet(arrays["index_BS"], 1 + 2 * len(names), (RECONSTRUCTION_KEY, note))
+        for clip, frames_SHWC in enumerate(arrays["frames_BSHWC"]):
+            page.label(clip, 0, f"clip {clip + 1}", wrapped(str(arrays["class_B"][clip])))
+            for run, name in enumerate(names):
+                method = METHOD.get(name, name)
+                page.label(clip, 1 + 2 * run, f"{method} mask", KIND.get(name, ""), f"{arrays['ratio_P'][run]:.0%} hidden")
+                page.label(clip, 2 + 2 * run, method, "reconstruction")
+            for slot, frame_HWC in enumerate(frames_SHWC):
+                sheet.frame(page.cell(clip, 0, slot), frame_HWC)
+                for run in range(len(names)):
+                    sheet.masked(page.cell(clip, 1 + 2 * run, slot), frame_HWC, arrays["masked_BPSHW"][clip, run, slot])
+                    sheet.frame(page.cell(clip, 2 + 2 * run, slot), arrays["reconstructed_BPSHWC"][clip, run, slot])
+    return page.figure
+
+
+def _frames(page: Sheet, arrays: Mapping[str, Any], row: int, about: str) -> list:
+    page.label(0, row, "frames", about)
+    cells = [page.cell(0, row, slot) for slot in range(len(arrays["index_S"]))]
+    for axes, frame_HWC in zip(cells, arrays["frames_SHWC"]):
+        sheet.frame(axes, frame_HWC)
+    return cells
+
+
+def _motion(page: Sheet, arrays: Mapping[str, Any], row: int) -> None:
+    page.label(0, row, "motion", "vectors and their\nmagnitude")
+    fastest = np.quantile(arrays["magnitude_SHW"], 0.995)  # a few wild vectors would pale the rest
+    for slot, frame_HWC in enumerate(arrays["frames_SHWC"]):
+        motion_HW2, magnitude_HW = arrays["motion_SHW2"][slot], arrays["magnitude_SHW"][slot]
+        sheet.motion(page.cell(0, row, slot), frame_HWC, motion_HW2, magnitude_HW, arrays["has_motion_S"][slot], fastest)
+
+
+def _mask(page: Sheet, arrays: Mapping[str, Any], row: int, mask: int, title: str = "") -> None:
+    name = str(arrays["names_N"][mask])
+    page.label(0, row, title.format(METHOD.get(name, name)) or name, KIND.get(name, ""), f"{arrays['ratio_N'][mask]:.0%} hidden")
+    for slot, frame_HWC in enumerate(arrays["frames_SHWC"]):
+        sheet.masked(page.cell(0, row, slot), frame_HWC, arrays["masked_NSHW"][mask, slot], arrays["boxes_NS4"][mask, slot])
+
+
+def _attention(page: Sheet, attention_SHW: np.ndarray, query_3: np.ndarray, frames_SHWC: np.ndarray | None, clip: int, row: int) -> None:
+    """Attention over pale frames, or by itself; one scale for the clip, from its least to all but its few largest values."""
+    times_SHW = attention_SHW * attention_SHW.size
+    low, high = times_SHW.min(), np.quantile(times_SHW, 0.995)
+    page.scale(clip, row, "attention", low, high, "\N{MULTIPLICATION SIGN} uniform")
+    share_SHW = ((times_SHW - low) / max(high - low, 1e-9)).clip(0, 1)
+    for slot, share_HW in enumerate(share_SHW):
+        axes = page.cell(clip, row, slot)
+        if frames_SHWC is None:
+            axes.imshow(share_HW, extent=(0, 1, 1, 0), cmap=sheet.SCALE, vmin=0, vmax=1, interpolation="nearest")
+        else:
+            sheet.tinted(axes, frames_SHWC[slot], share_HW)
+        if slot == query_3[0]:
+            size = np.array(share_HW.shape)
+            place = query_3[1:] / size
+            sheet.outlines(axes, np.concatenate([place, place + 1 / size])[None])
+
+
+DRAW: dict[str, Callable[[Mapping[str, Any], str], Figure]] = {
+    "5": masks_on_a_clip,
+    "6": attention_on_a_clip,
+    "7": attention_on_clips,
+    "8": reconstructions,
+}
+TITLES: dict[str, tuple[str, str]] = {  # of a figure, and what there is to say above it
+    "5": ("Every mask on one clip", "A row is a mask, a column a slot of the token grid."),
+    "6": (
+        "Motion and attention",
+        "The clip under the mask that the model was trained with, its motion, and where the model looks; a column is a slot.",
+    ),
+    "7": ("Attention over the frames", "Where one model looks in several test clips; a column is a slot of the token grid."),
+    "8": (
+        "Reconstructions",
+        "MGM and VideoMAE complete the same test clips, each under its own mask; a column is a slot of the token grid.",
+    ),
+}

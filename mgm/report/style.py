@@ -1,0 +1,53 @@
+"""The one style of all figures, and how they are written."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+INK, QUIET, HIDDEN = "#1a1a1a", "#6b6b6b", "#dde2ea"
+ACCENT = "#d55e00"  # vermilion of Okabe and Ito's palette, safe for the colour-blind
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "savefig.bbox": None,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "path",  # looks the same without our fonts
+    "svg.hashsalt": "mgm",  # the same figure gives the same file
+}
+KIND = {  # what a mask is, for its row
+    "agnostic": "random in space\nand time",
+    "tube": "static, sparse",
+    "block": "static, dense",
+    "smm-sparse": "simulated motion,\nsparse",
+    "smm": "simulated motion,\ndense",
+    "mgm-sparse": "motion-guided,\nsparse",
+    "mgm": "motion-guided,\ndense",
+}
+
+
+def save(figure: Figure, stem: Path, arrays: Mapping[str, Any]) -> None:
+    """`stem`.svg, .pdf and .png, and the arrays that were drawn as `stem`.npz beside them; the same arrays give the same bytes."""
+    write_png(figure, stem.with_suffix(".png"))
+    with mpl.rc_context(STYLE):
+        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+        figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
+    np.savez_compressed(stem.with_suffix(".npz"), **arrays)
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(STYLE):
+        figure.savefig(path, dpi=200, format="png", metadata={"Software": None})
