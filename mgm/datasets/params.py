@@ -4,15 +4,28 @@ import hashlib
 import json
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
-Kind = Literal["ssv2", "k400"]
+Kind = Literal["ssv2", "k400", "ucf101", "hmdb51", "diving48"]
 
 GENERATOR_VERSION: dict[Kind, int] = {  # raise a kind's whenever `mgm.datasets.synthetic` draws other pixels for the same parameters
     "ssv2": 2,
     "k400": 2,
+    "ucf101": 1,
+    "hmdb51": 1,
+    "diving48": 1,
 }
 
+_SHARED = (  # seven, as UCF101 and HMDB51 share in the published tasks of partial domain adaptation
+    "rising",
+    "falling",
+    "going_sideways",
+    "coming_closer",
+    "going_away",
+    "rising_and_falling_back",
+    "falling_and_rising_back",
+)
 CLASSES: dict[Kind, tuple[str, ...]] = {
     "ssv2": (
         "moving things left",
@@ -42,19 +55,53 @@ CLASSES: dict[Kind, tuple[str, ...]] = {
         "going sideways and rising",
         "falling and going sideways",
     ),
+    "ucf101": (
+        *_SHARED,
+        "rising_sideways",
+        "going_sideways_and_back",
+        "going_sideways_and_rising",
+        "going_sideways_and_dropping",
+        "coming_closer_and_going_away",
+        "rising_sideways_and_dropping",
+        "rising_and_falling_sideways",
+    ),
+    "hmdb51": (
+        *_SHARED,
+        "falling_sideways",
+        "rising_and_going_sideways",
+        "falling_and_going_sideways",
+        "going_away_and_coming_closer",
+        "falling_sideways_and_rising",
+        "falling_and_rising_sideways",
+        "dropping_and_rising_sideways",
+    ),
+    "diving48": (  # in pairs of the same parts in another order; two parts that follow one another do so in one class only
+        "rise, fall",
+        "fall, rise",
+        "come, go",
+        "go, come",
+        "rise, cross, fall",
+        "fall, cross, rise",
+        "soar, swoop",
+        "swoop, soar",
+        "soar, fall",
+        "fall, soar",
+        "swoop, rise",
+        "rise, swoop",
+    ),
 }
 
 
 class Synthetic(BaseModel):
-    """A set like SSv2, where left and right are labels, or like K400, where a mirrored video keeps its label.
+    """A set like SSv2, where left and right are labels, or like one of the others, where a mirrored video keeps its label.
 
-    `size` in pixels, `pan` (the background's motion) in pixels a frame; the first `classes` of the kind's CLASSES are used.
+    `size` in pixels, `pan` (the background's motion) in pixels a frame; the first `classes` of the kind's CLASSES are used, all by default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind = "ssv2"
-    classes: int = Field(default=12, ge=2, le=12)
+    classes: int = Field(default_factory=lambda values: len(CLASSES[values["kind"]]), ge=2)
     train_per_class: int = Field(default=80, ge=1, le=5_000)
     test_per_class: int = Field(default=20, ge=1, le=5_000)
     size: int = Field(default=64, ge=32, le=512, multiple_of=16)
@@ -62,6 +109,19 @@ class Synthetic(BaseModel):
     fps: int = Field(default=12, ge=1, le=60)
     pan: float = Field(default=0.8, ge=0, le=4)
     seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @field_validator("classes")
+    @classmethod
+    def _has_motions(cls, classes: int, info: ValidationInfo) -> int:
+        kind = info.data.get("kind", "ssv2")  # absent if it is wrong itself, which is said first
+        if classes > len(CLASSES[kind]):
+            raise PydanticCustomError("classes", "kind {kind} has at most {most}", {"kind": kind, "most": len(CLASSES[kind])})
+        return classes
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many videos each split has."""
+        return {"train": self.classes * self.train_per_class, "test": self.classes * self.test_per_class}
 
     @property
     def digest(self) -> str:

@@ -1,24 +1,14 @@
-"""The generator: a set of short H.264 videos of what `mgm.datasets.drawing` shows, laid out as SSv2 or K400 is published.
+"""The generator: a set of short H.264 videos of what `mgm.datasets.drawing` shows, laid out as its namesake is published.
 
-Of the kind ssv2 labels are directional: never flip them. Of the kind k400 a flipped video keeps its label.
+Of the kind ssv2 labels are directional: never flip them. Of the others a flipped video keeps its label.
 Every machine hands the same pixels to the encoder; the bytes of the files may differ between versions of x264.
 
-    OUT/generated.json                                 what was asked for; written first, and the sign that OUT/videos is ours
-    OUT/boxes.npz                                      stem of a video -> (frames, 5, 4) float32: top, left, bottom, right in pixels
-    OUT/index.csv, index.json                          ours; index.json is written last, without it the set is not whole
-  ssv2:
-    OUT/videos/ID.mp4
-    OUT/labels/{labels,train,validation}.json          as SSv2 publishes them; our test split is its validation split
-  k400:
-    OUT/videos/{train,val}/CLASS/ID_START_END.mp4      seconds in a source video that does not exist; val is our test split
-    OUT/annotations/{train,val}.csv                    as K400 publishes them: label,youtube_id,time_start,time_end,split,is_cc
-
-Ids count from 100000 (train) and 200000 (test), with 11 digits where YouTube has 11 characters.
+    OUT/generated.json              what was asked for; written first, and the sign that OUT/videos is ours
+    OUT/videos/                     and lists of labels and splits: see `mgm.datasets.layouts`
+    OUT/boxes.npz                   stem of a video -> (frames, 5, 4) float32: top, left, bottom, right in pixels
+    OUT/index.csv, index.json       ours; index.json is written last, without it the set is not whole
 """
 
-import csv
-import json
-import math
 import multiprocessing
 import os
 import shutil
@@ -32,12 +22,11 @@ from numpy.typing import NDArray
 
 from mgm.datasets.drawing import boxes, draw, scene
 from mgm.datasets.index import Index, Video, read_index, write_index
+from mgm.datasets.layouts import LAYOUTS
 from mgm.datasets.params import CLASSES, Synthetic
 from mgm.errors import UserError
 
 GOP = 12
-_FIRST_ID = {"train": 100_000, "test": 200_000}
-_K400_SPLIT = {"train": "train", "test": "val"}
 
 
 def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
@@ -58,7 +47,7 @@ def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
         shutil.rmtree(videos)
     videos.mkdir()
     np.savez(out / "boxes.npz", allow_pickle=False, **dict(_draw_all(params, videos, processes)))
-    _write_lists(params, out)
+    LAYOUTS[params.kind].write_lists(params, out)
     index = _index(params, out)
     write_index(index, out)
     return index
@@ -92,7 +81,7 @@ def _yuv420(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     count, size = frames_THWC.shape[:2]
     red, green, blue = np.moveaxis(frames_THWC.astype(np.int32), -1, 0)
     luma = (66 * red + 129 * green + 25 * blue + 128 >> 8) + 16
-    red, green, blue = (plane.reshape(count, size // 2, 2, size // 2, 2).sum((2, 4)) for plane in (red, green, blue))
+    red, green, blue = (rows[..., ::2] + rows[..., 1::2] for rows in (plane[:, ::2] + plane[:, 1::2] for plane in (red, green, blue)))
     chroma_u = (-38 * red - 74 * green + 112 * blue + 512 >> 10) + 128
     chroma_v = (112 * red - 94 * green - 18 * blue + 512 >> 10) + 128
     parts = [luma, chroma_u.reshape(count, size // 4, size), chroma_v.reshape(count, size // 4, size)]
@@ -103,7 +92,7 @@ def _draw_some(params: Synthetic, videos: Path, split: str, indices: range) -> l
     drawn = []
     for index in indices:
         what = scene(params, split, index)
-        path = videos / _name(params, split, index)
+        path = videos / LAYOUTS[params.kind].name(params, split, index)
         path.parent.mkdir(parents=True, exist_ok=True)
         _encode(draw(params, what), params.fps, path)
         drawn.append((path.stem, boxes(params, what)))
@@ -113,9 +102,7 @@ def _draw_some(params: Synthetic, videos: Path, split: str, indices: range) -> l
 def _draw_all(params: Synthetic, videos: Path, processes: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """(stem, boxes) of every video, drawn by as many processes; which process draws a video does not matter to it."""
     tasks = [
-        (params, videos, split, range(count)[start : start + 40])
-        for split, count in _counts(params).items()
-        for start in range(0, count, 40)
+        (params, videos, split, range(count)[start : start + 40]) for split, count in params.counts.items() for start in range(0, count, 40)
     ]
     if processes == 1:
         for task in tasks:
@@ -126,29 +113,12 @@ def _draw_all(params: Synthetic, videos: Path, processes: int) -> Iterator[tuple
             yield from drawn
 
 
-def _name(params: Synthetic, split: str, index: int) -> str:
-    """Where a video lies below OUT/videos."""
-    number = _FIRST_ID[split] + index
-    if params.kind == "ssv2":
-        return f"{number}.mp4"
-    label = CLASSES["k400"][index % params.classes]
-    return f"{_K400_SPLIT[split]}/{label}/{number:011d}_{0:06d}_{_seconds(params):06d}.mp4"
-
-
-def _seconds(params: Synthetic) -> int:
-    return math.ceil(params.frames / params.fps)
-
-
-def _counts(params: Synthetic) -> dict[str, int]:
-    return {"train": params.classes * params.train_per_class, "test": params.classes * params.test_per_class}
-
-
 def _index(params: Synthetic, out: Path) -> Index:
     root, size, fps = Path(os.path.abspath(out)), params.size, float(params.fps)
     videos = []
-    for split, count in _counts(params).items():
+    for split, count in params.counts.items():
         for index in range(count):
-            path, label = root / "videos" / _name(params, split, index), index % params.classes
+            path, label = root / "videos" / LAYOUTS[params.kind].name(params, split, index), index % params.classes
             videos.append(Video(str(path), label, split, path.stem, params.frames, fps, size, size, "h264", True, os.path.getsize(path)))
     counts = f"{params.train_per_class} train and {params.test_per_class} test per class"
     note = f"generated videos (seed {params.seed}), split as drawn: {counts}"
@@ -166,42 +136,3 @@ def _finished(params: Synthetic, out: Path) -> Index | None:
     except FileNotFoundError:
         return None
     return index if index.digest == params.digest and whole else None
-
-
-def _write_lists(params: Synthetic, out: Path) -> None:
-    """Labels and splits, in the files in which the kind's namesake publishes them."""
-    if params.kind == "ssv2":
-        _write_ssv2(params, out / "labels")
-    else:
-        _write_k400(params, out / "annotations")
-
-
-def _write_ssv2(params: Synthetic, folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    names = [name[0].upper() + name[1:] for name in CLASSES["ssv2"][: params.classes]]
-    content = {"labels": {name: str(label) for label, name in enumerate(names)}}
-    lists = {
-        official: [
-            {
-                "id": str(_FIRST_ID[split] + index),
-                "label": names[index % params.classes].lower(),
-                "template": names[index % params.classes],
-                "placeholders": [],
-            }
-            for index in range(_counts(params)[split])
-        ]
-        for split, official in (("train", "train"), ("test", "validation"))
-    }
-    for name, value in {**content, **lists}.items():
-        (folder / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-
-
-def _write_k400(params: Synthetic, folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    for split, official in _K400_SPLIT.items():
-        with (folder / f"{official}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["label", "youtube_id", "time_start", "time_end", "split", "is_cc"])
-            for index in range(_counts(params)[split]):
-                label = CLASSES["k400"][index % params.classes]
-                writer.writerow([label, f"{_FIRST_ID[split] + index:011d}", 0, _seconds(params), official, 0])

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from mgm.datasets import synthetic
+from mgm.datasets.drawing import draw, scene
 from mgm.datasets.index import read_index
+from mgm.datasets.layouts import LAYOUTS
 from mgm.datasets.params import CLASSES, Synthetic
 from mgm.datasets.synthetic import generate, load_boxes
+from mgm.datasets.ucf101 import index_ucf101
 from mgm.errors import UserError
-from mgm.video import probe_video
+from mgm.video import probe_video, read_clip
 
 TINY = Synthetic(classes=3, train_per_class=2, test_per_class=1, size=32, frames=6)
 
@@ -55,6 +58,104 @@ def test_the_set_is_laid_out_as_k400_with_our_index_beside_it(tmp_path):
         ] == [(index.name(video), video.label) for video in index.videos if video.split == split]
     assert set(load_boxes(tmp_path)) == {Path(video.path).stem for video in index.videos}
     assert probe_video(index.videos[0].path).has_vectors
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Draws a tiny set of a kind, once: (its folder, its index)."""
+    sets = {}
+
+    def draw(kind):
+        if kind not in sets:
+            out = tmp_path_factory.mktemp("tiny") / kind
+            sets[kind] = (out, generate(TINY.model_copy(update={"kind": kind}), out))
+        return sets[kind]
+
+    return draw
+
+
+@pytest.mark.parametrize("kind", ["ucf101", "hmdb51", "diving48"])
+def test_every_kind_is_whole(tiny, kind):
+    out, index = tiny(kind)
+    assert read_index(out) == index == generate(TINY.model_copy(update={"kind": kind}), out)
+    assert (index.digest, index.classes) == (TINY.model_copy(update={"kind": kind}).digest, CLASSES[kind][:3])
+    assert Counter((video.split, video.label) for video in index.videos) == {
+        (split, label): count for split, count in (("train", 2), ("test", 1)) for label in range(3)
+    }
+    boxes = load_boxes(out)
+    assert set(boxes) == {Path(video.path).stem for video in index.videos}
+    for video in index.videos:
+        info = probe_video(video.path)
+        assert (info.frames, info.fps, info.width, info.height) == (video.frames, video.fps, video.width, video.height)
+        assert (info.codec, info.has_vectors, boxes[Path(video.path).stem].shape) == ("h264", True, (6, 5, 4))
+
+
+def test_ucf101_is_read_as_ucf101_is(tiny, tmp_path):
+    out, index = tiny("ucf101")
+    again = index_ucf101(out / "videos", tmp_path)
+    assert again.classes == index.classes
+    assert {(video.path, video.label, video.split) for video in again.videos} == {
+        (video.path, video.label, video.split) for video in index.videos
+    }
+    assert again.excluded == ()
+    assert "6 of 6 train videos are there, 3 of 3 test videos are there" in again.note
+    assert index.name(index.train[3]) == "videos/UCF-101/rising/v_rising_g09_c01.avi"
+    assert {group.rpartition("_g")[2] for group in (video.group for video in again.test)} == {"01"}
+
+
+def test_many_videos_of_a_class_have_names_of_their_own():
+    for kind, layout in LAYOUTS.items():
+        params = Synthetic(kind=kind, train_per_class=300, test_per_class=300)
+        names = [layout.name(params, split, index) for split, count in params.counts.items() for index in range(count)]
+        assert len({Path(name).stem for name in names}) == len(names)
+
+
+def test_hmdb51_has_a_list_a_class(tiny):
+    out, index = tiny("hmdb51")
+    listed = {}
+    for path in (out / "videos" / "testTrainMulti_7030_splits").iterdir():
+        for line in path.read_text().splitlines():
+            name, mark = line.split()
+            listed[f"videos/hmdb51_org/{path.name.removesuffix('_test_split1.txt')}/{name}"] = {"1": "train", "2": "test"}[mark]
+    assert listed == {index.name(video): video.split for video in index.videos}
+    assert all(index.name(video).split("/")[2] == index.classes[video.label] for video in index.videos)
+
+
+def test_diving48_has_labels_by_number_and_a_vocabulary(tiny):
+    out, index = tiny("diving48")
+    assert json.loads((out / "videos" / "Diving48_vocab.json").read_text()) == [["rise", "fall"], ["fall", "rise"], ["come", "go"]]
+    for split, videos in (("train", index.train), ("test", index.test)):
+        rows = json.loads((out / "videos" / f"Diving48_V2_{split}.json").read_text())
+        assert [(f"videos/rgb/{row['vid_name']}.mp4", row["label"], row["start_frame"], row["end_frame"]) for row in rows] == [
+            (index.name(video), video.label, 0, 6) for video in videos
+        ]
+
+
+def test_avi_keeps_frames_and_vectors_as_mp4_does(tmp_path):
+    """AVI stores no presentation times, and our stream has B-frames."""
+    params = Synthetic(kind="ucf101")
+    frames_THWC = draw(params, scene(params, "train", 0))
+    clips = []
+    for name in ("x.avi", "x.mp4"):
+        synthetic._encode(frames_THWC, 12, tmp_path / name)
+        clips.append(read_clip(tmp_path / name, range(1, 22, 3)))
+    for field, ours in vars(clips[0]).items():
+        np.testing.assert_array_equal(ours, getattr(clips[1], field))
+    assert abs(clips[0].frames_THWC.astype(int) - frames_THWC[1:22:3]).mean() < 8  # lossy, and of halved chroma; 20 off for a frame's shift
+    assert clips[0].has_motion_T.sum() == 7
+
+
+def test_chroma_is_the_mean_of_four_pixels():
+    frames_THWC = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
+    red, green, blue = np.moveaxis(frames_THWC.astype(int), -1, 0)
+    planes = synthetic._yuv420(frames_THWC)
+    chroma_u, chroma_v = planes[:, 8:10].reshape(2, 4, 4), planes[:, 10:].reshape(2, 4, 4)
+    for y in range(4):
+        for x in range(4):
+            four = (slice(None), slice(2 * y, 2 * y + 2), slice(2 * x, 2 * x + 2))
+            r, g, b = (plane[four].sum((1, 2)) for plane in (red, green, blue))
+            np.testing.assert_array_equal(chroma_u[:, y, x], (-38 * r - 74 * g + 112 * b + 512) // 1024 + 128)
+            np.testing.assert_array_equal(chroma_v[:, y, x], (112 * r - 94 * g - 18 * b + 512) // 1024 + 128)
 
 
 def test_the_codec_stream_has_b_frames_and_a_key_frame_every_twelve(generated):
