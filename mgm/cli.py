@@ -150,6 +150,30 @@ def ucf101(
 
 
 @prepare_app.command()
+def pda(
+    task: Annotated[str, typer.Option(help="ucf14-hmdb7 or hmdb14-ucf7.")],
+    source: Annotated[Path, typer.Option(help="The folder of the index to train on: UCF101's for ucf14-hmdb7.")],
+    target: Annotated[Path, typer.Option(help="The folder of the index to test on: HMDB51's for ucf14-hmdb7.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
+) -> None:
+    """Index a task of partial domain adaptation: 14 classes of one set, and the 7 of another that they share."""
+    from mgm.datasets.prepare import prepare_pda, summary
+
+    typer.echo(summary(prepare_pda(task, source, target, out)))
+
+
+@prepare_app.command()
+def mini_k200(
+    source: Annotated[Path, typer.Option(help="The folder of K400's index.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
+) -> None:
+    """Index the part of K400 that is Mini-K200."""
+    from mgm.datasets.prepare import prepare_mini_k200, summary
+
+    typer.echo(summary(prepare_mini_k200(source, out)))
+
+
+@prepare_app.command()
 def synthetic(
     params: Annotated[Path, typer.Option(help="A JSON file with the generator's parameters; {} for its defaults.")],
     out: Annotated[Path, typer.Option(help="Folder to draw the videos into.")],

@@ -8,7 +8,7 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -66,8 +66,17 @@ def content_digest(root: Path, classes: tuple[str, ...], videos: Iterable[Video]
     return hashlib.sha256(json.dumps([classes, rows], separators=(",", ":")).encode()).hexdigest()[:12]
 
 
+def coverage(listed: Mapping[str, int], here: Mapping[str, int]) -> str:
+    """How many of the videos that a dataset's lists name are there, given both counts of each split."""
+    counts = ", ".join(f"{here[split]:,} of {listed[split]:,} {split} videos are there" for split in SPLITS)
+    return counts + ("; the others are in missing.txt" if any(here[split] != listed[split] for split in SPLITS) else "")
+
+
 def write_index(index: Index, out: Path) -> None:
-    """Write `out`/index.csv and, last, `out`/index.json. A root at or below `out` is stored relative to it, so that both move together."""
+    """Write `out`/index.csv and, last, `out`/index.json. A root at or below `out` is stored relative to it, so that both move together.
+
+    Videos may lie elsewhere: their paths then begin with `../`.
+    """
     out.mkdir(parents=True, exist_ok=True)
     (out / "index.json").unlink(missing_ok=True)
     with _replacing(out / "index.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -135,7 +144,7 @@ def _video(row: list[str], root: Path, classes: int) -> Video:
     if not 0 <= int(label) < classes:
         raise ValueError(f"label {label} is outside the {classes} classes")
     return Video(
-        os.path.join(root, path),
+        os.path.normpath(os.path.join(root, path)),
         int(label),
         split,
         group,

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from mgm.datasets.folder import index_folder
 from mgm.datasets.index import SPLITS, Index
+from mgm.datasets.mini_k200 import index_mini_k200
 from mgm.datasets.params import Synthetic
+from mgm.datasets.pda import index_pda
 from mgm.datasets.ucf101 import index_ucf101
 from mgm.errors import UserError
 
@@ -18,6 +20,16 @@ def prepare_folder(source: Path, out: Path, seed: int = 0) -> Index:
 def prepare_ucf101(source: Path, out: Path, split: int = 1) -> Index:
     """`mgm prepare ucf101 --source DIR --out DIR [--split 1]`: see `mgm.datasets.ucf101`."""
     return index_ucf101(source, out, split)
+
+
+def prepare_pda(task: str, source: Path, target: Path, out: Path) -> Index:
+    """`mgm prepare pda --task TASK --source INDEX_DIR --target INDEX_DIR --out DIR`: see `mgm.datasets.pda`."""
+    return index_pda(task, source, target, out)
+
+
+def prepare_mini_k200(source: Path, out: Path) -> Index:
+    """`mgm prepare mini-k200 --source INDEX_DIR --out DIR`: see `mgm.datasets.mini_k200`."""
+    return index_mini_k200(source, out)
 
 
 def prepare_synthetic(params: Path | Synthetic, out: Path, processes: int = 1) -> Index:

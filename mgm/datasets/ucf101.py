@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mgm.datasets.files import open_all, video_of
-from mgm.datasets.index import SPLITS, Index, content_digest, write_index
+from mgm.datasets.index import SPLITS, Index, content_digest, coverage, write_index
 from mgm.errors import UserError
 
 OFFICIAL = {1: (9_537, 3_783), 2: (9_586, 3_734), 3: (9_624, 3_696)}  # split: its train and test videos
@@ -132,9 +132,7 @@ def _lines(path: Path) -> list[tuple[str, list[str]]]:
 def _differences(lists: Lists, names: list[str], split: int) -> str:
     """How a copy differs from what the lists name, and those from the official counts."""
     listed, here = Counter(lists.split_of.values()), Counter(lists.split_of[name] for name in names)
-    said = [f"{here[side]:,} of {listed[side]:,} {side} videos are there" for side in SPLITS]
-    official = OFFICIAL[split]
-    text = ": " + ", ".join(said) + ("; the others are in missing.txt" if here != listed else "")
+    official, text = OFFICIAL[split], f": {coverage(listed, here)}"
     if tuple(listed[side] for side in SPLITS) != official:
         text += f"; the lists in the source differ from the official {official[0]:,} train and {official[1]:,} test videos"
     return text

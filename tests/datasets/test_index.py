@@ -38,6 +38,16 @@ def test_an_index_beside_its_videos_moves_with_them(tmp_path):
     assert moved.videos[0].path == str(tmp_path / "there" / "a" / "x.mp4")
 
 
+def test_videos_may_lie_beside_the_index_that_lists_them(tmp_path):
+    videos = make(tmp_path / "data" / "videos").videos
+    index = Index(tmp_path / "data" / "index", ("a", "b"), videos, (), "0" * 12, "")
+    write_index(index, index.root)
+    assert "../videos/a/x.mp4,0," in (index.root / "index.csv").read_text(encoding="utf-8")
+    assert read_index(index.root) == index
+    shutil.move(tmp_path / "data", tmp_path / "elsewhere")
+    assert read_index(tmp_path / "elsewhere" / "index").videos[0].path == str(tmp_path / "elsewhere" / "videos" / "a" / "x.mp4")
+
+
 def test_the_digest_is_of_the_content(tmp_path):
     digest = make(tmp_path / "one").digest
     assert digest == make(tmp_path / "two").digest == make(tmp_path / "one", group="g", fps=1.0).digest
@@ -79,5 +89,5 @@ def test_a_broken_index_says_what_is_wrong_and_what_to_do(tmp_path, name, change
 
 
 def test_reading_an_index_loads_neither_torch_nor_pyav():
-    code = "import sys, mgm.datasets.index, mgm.datasets.params; print([m for m in ('torch', 'av', 'numpy', 'pandas') if m in sys.modules])"
+    code = "import sys; from mgm.datasets import index, params, pda; print(sorted({'torch', 'av', 'numpy', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,5 +1,8 @@
 import pytest
+from typer.testing import CliRunner
 
+from mgm.cli import app
+from mgm.datasets.params import Synthetic
 from mgm.datasets.prepare import prepare_synthetic, read_params, summary
 from mgm.errors import UserError
 
@@ -11,7 +14,9 @@ from mgm.errors import UserError
         ("{", "not JSON"),
         ("[]", "the file: Input should be a valid dictionary"),
         ('{"sprites": 2}', "sprites: Extra inputs are not permitted"),
-        ('{"classes": 13}', "classes: Input should be less than or equal to 12 (got 13)"),
+        ('{"kind": "ucf11"}', "kind: Input should be 'ssv2', 'k400', 'ucf101', 'hmdb51' or 'diving48' (got 'ucf11')"),
+        ('{"classes": 13}', "classes: kind ssv2 has at most 12 (got 13)"),
+        ('{"kind": "hmdb51", "classes": 15}', "classes: kind hmdb51 has at most 14 (got 15)"),
         ('{"size": 40}', "size: Input should be a multiple of 16 (got 40)"),
     ],
 )
@@ -25,6 +30,11 @@ def test_bad_parameters_name_file_and_field(tmp_path, text, says):
     assert says in str(error.value)
 
 
+def test_a_kind_has_all_its_classes_by_default(tmp_path):
+    (tmp_path / "params.json").write_text('{"kind": "hmdb51"}')
+    assert read_params(tmp_path / "params.json").classes == 14
+
+
 def test_parameters_from_a_file_make_the_set_and_its_summary(tmp_path):
     (tmp_path / "params.json").write_text('{"classes": 2, "train_per_class": 2, "test_per_class": 1, "size": 32, "frames": 4}')
     index = prepare_synthetic(tmp_path / "params.json", tmp_path / "set")
@@ -34,6 +44,19 @@ def test_parameters_from_a_file_make_the_set_and_its_summary(tmp_path):
     assert "seed 0" in second
     assert head.split() == ["train", "test"]
     assert (left.split()[-2:], right.split()[-2:]) == (["2", "1"], ["2", "1"])
+
+
+def test_derived_indices_are_prepared_from_the_command_line(tmp_path):
+    """Their folders are given, or one line says what is wrong."""
+    for kind in ("ucf101", "hmdb51"):
+        prepare_synthetic(Synthetic(kind=kind, train_per_class=1, test_per_class=1, size=32, frames=2), tmp_path / kind)
+    command = ["prepare", "pda", "--task", "hmdb14-ucf7", "--source", f"{tmp_path}/hmdb51", "--target", f"{tmp_path}/ucf101"]
+    result = CliRunner().invoke(app, [*command, "--out", f"{tmp_path}/pda"])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("21 videos of 14 classes in ")
+    assert (tmp_path / "pda" / "index.json").is_file()
+    result = CliRunner().invoke(app, ["prepare", "mini-k200", "--source", f"{tmp_path}/ucf101", "--out", f"{tmp_path}/mini"])
+    assert "no file of 28 is named ID_START_END.ext" in str(result.exception)
 
 
 def test_the_summary_lists_what_was_left_out(generated):

@@ -1,0 +1,198 @@
+import shutil
+from collections import Counter
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+
+from mgm.datasets.folder import index_folder
+from mgm.datasets.index import read_index, write_index
+from mgm.datasets.params import CLASSES, Synthetic
+from mgm.datasets.pda import TASKS, carried_lists, index_pda, pda_digest
+from mgm.datasets.prepare import summary
+from mgm.datasets.synthetic import generate
+from mgm.datasets.ucf101 import carried_lists as ucf101_lists
+from mgm.datasets.ucf101 import index_ucf101
+from mgm.errors import UserError
+from mgm.video import probe_video
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+PUBLISHED = {
+    "ucf14-hmdb7": (("train", "ucf101_train_uh"), ("test", "hmdb51_test_uh")),
+    "hmdb14-ucf7": (("train", "hmdb51_train_hu"), ("test", "ucf101_test_hu")),
+}
+UCF14 = (
+    "RockClimbingIndoor", "Diving", "Fencing", "GolfSwing", "HandstandWalking", "SoccerPenalty", "PullUps",
+    "Punch", "PushUps", "Biking", "HorseRiding", "Basketball", "Archery", "WalkingWithDog",
+)  # fmt: skip
+HMDB7 = ("climb", "dive", "fencing", "golf", "handstand", "kick_ball", "pullup")
+HMDB14 = (
+    "shoot_bow", "shoot_ball", "ride_bike", "dive", "fencing", "golf", "handstand",
+    "ride_horse", "pullup", "punch", "pushup", "climb", "kick_ball", "walk",
+)  # fmt: skip
+UCF7 = ("Archery", "Basketball", "Biking", "Diving", "Fencing", "GolfSwing", "HandstandWalking")
+
+
+def fails(task: str, source: Path, target: Path, out: Path, *says: str) -> None:
+    with pytest.raises(UserError) as error:
+        index_pda(task, source, target, out)
+    message = str(error.value)
+    assert "\n" not in message
+    for text in says:
+        assert text in message
+    assert not (out / "index.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "source", "target", "counts"), [("ucf14-hmdb7", UCF14, HMDB7, (1324, 210)), ("hmdb14-ucf7", HMDB14, UCF7, (980, 266))]
+)
+def test_the_carried_lists_are_the_tasks(task, source, target, counts):
+    lists = carried_lists(task)
+    assert (lists.source, lists.target) == (source, target)
+    assert tuple(map(len, lists.videos.values())) == counts
+    official = ucf101_lists(1).split_of
+    ours, split = (lists.videos["train"], "train") if task == "ucf14-hmdb7" else (lists.videos["test"], "test")
+    classes = source if split == "train" else target
+    assert {name for _, name in ours} == {name for name, where in official.items() if where == split and name.split("/")[0] in classes}
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the published lists are not here")
+@pytest.mark.parametrize("task", TASKS)
+def test_the_carried_lists_are_the_published_ones(task):
+    for split, name in PUBLISHED[task]:
+        rows = [line.split("\t") for line in (DATA / "splits" / "patan" / f"{name}.txt").read_text(encoding="utf-8").splitlines()]
+        assert carried_lists(task).videos[split] == sorted((int(label), path) for _, label, path in rows)
+
+
+@pytest.fixture(scope="module")
+def looks_alike(tmp_path_factory):
+    """Tiny generated look-alikes of UCF101 and HMDB51: {kind: folder}."""
+    home = tmp_path_factory.mktemp("alike")
+    for kind in ("ucf101", "hmdb51"):
+        generate(Synthetic(kind=kind, train_per_class=2, test_per_class=1, size=32, frames=2), home / kind)
+    return {kind: home / kind for kind in ("ucf101", "hmdb51")}
+
+
+@pytest.mark.parametrize(("task", "source", "target"), [("ucf14-hmdb7", "ucf101", "hmdb51"), ("hmdb14-ucf7", "hmdb51", "ucf101")])
+def test_generated_sets_share_their_classes_by_name(looks_alike, tmp_path, task, source, target):
+    index = index_pda(task, looks_alike[source], looks_alike[target], tmp_path / "out")
+    assert read_index(tmp_path / "out") == index
+    origin, goal = read_index(looks_alike[source]), read_index(looks_alike[target])
+    assert index.classes == CLASSES[source]
+    assert set(index.classes[:7]) < set(goal.classes)
+    assert not set(index.classes[7:]) & set(goal.classes)
+    assert [(video.path, index.classes[video.label]) for video in index.train] == [
+        (video.path, origin.classes[video.label]) for video in origin.train
+    ]
+    assert [(video.path, index.classes[video.label]) for video in index.test] == [
+        (video.path, goal.classes[video.label]) for video in goal.test if video.label < 7
+    ]
+    params = [Synthetic(kind=kind, train_per_class=2, test_per_class=1, size=32, frames=2) for kind in (source, target)]
+    assert index.digest == pda_digest(task, *(each.digest for each in params))  # known before anything is drawn
+    assert "by name" in index.note
+    assert probe_video(index.videos[-1].path).frames == 2
+
+
+def test_the_digest_knows_task_source_and_target():
+    digests = {pda_digest(task, source, target) for task in TASKS for source in "ab" for target in "ab"}
+    assert len(digests) == 8
+    assert pda_digest("ucf14-hmdb7", "8bdfbb08085a", "ab1118cbe121") == "72e68e22bdb7"
+
+
+@pytest.fixture
+def real(tmp_path, looks_alike):
+    """Builds folders of UCF101 and HMDB51 with tiny files under listed names, and their indices: (UCF101's, HMDB51's)."""
+    videos = cycle(read_index(looks_alike["ucf101"]).videos)
+
+    def put(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(next(videos).path, path)
+
+    def build(ucf, hmdb):
+        for name in ucf:
+            put(tmp_path / "videos" / "UCF-101" / name)
+        lines = ["path,label,split"]
+        for name, split in hmdb:
+            put(tmp_path / "videos" / "hmdb51_org" / name)
+            lines.append(f"hmdb51_org/{name},{name.partition('/')[0]},{split}")
+        (tmp_path / "videos" / "videos.csv").write_text("\n".join(lines) + "\n")
+        index_ucf101(tmp_path / "videos", tmp_path / "ucf101")
+        index_folder(tmp_path / "videos" / "videos.csv", tmp_path / "hmdb51")
+        return tmp_path / "ucf101", tmp_path / "hmdb51"
+
+    return build
+
+
+def some(task: str, split: str) -> list[str]:
+    """The first listed video of each class of a split."""
+    return list(dict(reversed(carried_lists(task).videos[split])).values())[::-1]
+
+
+OTHERS = ["Archery/v_Archery_g01_c01.avi", "YoYo/v_YoYo_g08_c01.avi"]  # test videos of the source, and classes of neither task
+
+
+def test_published_lists_decide_for_ucf14_hmdb7(real, tmp_path):
+    ucf, hmdb = some("ucf14-hmdb7", "train"), some("ucf14-hmdb7", "test")
+    drill = "climb/training_video_of_the_target.avi"
+    folders = real([*ucf[:-1], *OTHERS], [*((name, "test") for name in hmdb), (drill, "train"), ("wave/a.avi", "test")])
+    index = index_pda("ucf14-hmdb7", *folders, tmp_path / "out")
+    assert read_index(tmp_path / "out") == index
+    assert index.classes == UCF14
+    assert [video.label for video in index.train] == list(range(13))
+    assert [video.label for video in index.test] == list(range(7))
+    assert [Path(video.path).relative_to(tmp_path / "videos").as_posix() for video in index.videos] == [
+        *(f"UCF-101/{name}" for name in ucf[:-1]), *(f"hmdb51_org/{name}" for name in hmdb)
+    ]  # fmt: skip
+    assert all(Path(video.path).is_file() for video in index.videos)
+    assert "published lists of ucf14-hmdb7: 13 of 1,324 train videos are there, 7 of 210 test videos are there" in index.note
+    assert "missing.txt" in index.note
+    missing = (tmp_path / "out" / "missing.txt").read_text(encoding="utf-8").splitlines()
+    assert len(missing) == 1324 + 210 - 20
+    assert ucf[-1] in missing
+    assert not set(missing) & {*ucf[:-1], *hmdb}
+    assert "no videos of the other 1 classes" in summary(index)
+
+
+def test_published_lists_decide_for_hmdb14_ucf7(real, tmp_path):
+    ucf, hmdb = some("hmdb14-ucf7", "test"), some("hmdb14-ucf7", "train")
+    ucf_index, hmdb_index = real([*ucf, "YoYo/v_YoYo_g08_c01.avi"], [*((name, "train") for name in hmdb), ("wave/a.avi", "test")])
+    index = index_pda("hmdb14-ucf7", hmdb_index, ucf_index, tmp_path / "out")
+    assert index.classes == HMDB14
+    assert [(Path(video.path).name, video.label) for video in index.train] == [(Path(name).name, label) for label, name in enumerate(hmdb)]
+    assert [(Path(video.path).name, video.label) for video in index.test] == [(Path(name).name, label) for label, name in enumerate(ucf)]
+
+
+def test_classes_that_disagree_are_one_clear_line(real, looks_alike, tmp_path):
+    ucf, hmdb = some("ucf14-hmdb7", "train"), some("ucf14-hmdb7", "test")
+    ucf_index, hmdb_index = real([*ucf, *OTHERS], [*((name, "test") for name in hmdb[:-1]), ("wave/a.avi", "train")])
+    out = tmp_path / "out"
+    fails("ucf14-hmdb7", ucf_index, hmdb_index, out, f"{hmdb_index / 'index.json'}: lacks class pullup", "ucf14-hmdb7")
+    fails("ucf14-hmdb7", hmdb_index, ucf_index, out, "7 and 101 classes, 0 of them shared", "check --source and --target")
+    fails("ucf12-hmdb6", ucf_index, hmdb_index, out, "--task ucf12-hmdb6", "ucf14-hmdb7, hmdb14-ucf7")
+    fails("ucf14-hmdb7", tmp_path / "nowhere", hmdb_index, out, "nowhere", "mgm prepare")
+    fails("ucf14-hmdb7", looks_alike["ucf101"], looks_alike["ucf101"], out, "14 and 14 classes, 14 of them shared")
+    fails("ucf14-hmdb7", looks_alike["ucf101"], hmdb_index, out, "index.json: lacks class RockClimbingIndoor")
+
+
+def test_data_that_disagree_with_the_lists_are_one_clear_line(real, looks_alike, tmp_path):
+    ucf, hmdb = some("ucf14-hmdb7", "train"), some("ucf14-hmdb7", "test")
+    ucf_index, hmdb_index = real([*ucf, *OTHERS], [*((name, "test") for name in hmdb), ("wave/a.avi", "train")])
+    whole, out = read_index(ucf_index), tmp_path / "out"
+    write_index(replace(whole, videos=tuple(replace(video, label=100) for video in whole.videos)), tmp_path / "wrong")
+    fails("ucf14-hmdb7", tmp_path / "wrong", hmdb_index, out, f"{ucf[0]} has class YoYo", "class RockClimbingIndoor")
+    write_index(replace(whole, videos=whole.videos[-1:]), tmp_path / "few")
+    fails("ucf14-hmdb7", tmp_path / "few", hmdb_index, out, "has 0 of the 1,324 videos", ucf[0])
+    alike = read_index(looks_alike["hmdb51"])
+    write_index(replace(alike, videos=tuple(video for video in alike.videos if video.label != 2)), tmp_path / "partial")
+    fails("ucf14-hmdb7", looks_alike["ucf101"], tmp_path / "partial", out, "has no test video of class going_sideways")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the UCF101 clips are not here")
+def test_real_clips_of_ucf101(real, tmp_path):
+    _, hmdb_index = real(OTHERS, [*((name, "test") for name in some("ucf14-hmdb7", "test")), ("wave/a.avi", "train")])
+    index_ucf101(DATA / "clips" / "ucf101", tmp_path / "clips")
+    index = index_pda("ucf14-hmdb7", tmp_path / "clips", hmdb_index, tmp_path / "out")
+    assert Counter(index.classes[video.label] for video in index.train) == {"Punch": 16, "PushUps": 16}
+    assert "32 of 1,324 train videos" in index.note
+    assert all(Path(video.path).is_file() for video in read_index(tmp_path / "out").videos)
