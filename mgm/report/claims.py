@@ -13,8 +13,9 @@ from mgm.experiments.registry import Registry
 from mgm.report import atomic
 from mgm.report.claim import Claim, Key, Part, Quantity, Sum, cells_of
 from mgm.report.claim_list import CLAIMS
-from mgm.report.collect import Row
+from mgm.report.collect import Row, row_of
 from mgm.report.reported import footnote, reported
+from mgm.report.result import Found
 from mgm.report.statistics import Estimate, over_seeds
 from mgm.report.tables import DASH, MINUS, comparable
 
@@ -51,6 +52,7 @@ class Verdict:
 def judge(
     registry: Registry,
     collected: Mapping[str, Iterable[Row]],
+    found: Mapping[str, Found],
     quoted: Mapping[Key, float] | None = None,
     claims: Iterable[Claim] = CLAIMS,
 ) -> list[Verdict]:
@@ -62,11 +64,13 @@ def judge(
 
     Args:
         collected: as `mgm.report.collect.rows` gives it.
+        found: the runs, for cells that stand in a figure alone.
         quoted: the tables' numbers; `reported()` by default.
     """
     full = comparable(registry.scale)
     numbers = reported() if quoted is None else quoted
-    rows = {(row.table, row.row, row.column): row for table in collected.values() for row in table}
+    figures = [row_of(cell, found) for plot in registry.plots.values() for line in plot.lines.values() for _, cell in line]
+    rows = {(row.table, row.row, row.column): row for row in (*figures, *(row for table in collected.values() for row in table))}
     return [_judge(claim, numbers, rows, full) for claim in claims]
 
 
