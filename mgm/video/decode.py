@@ -4,7 +4,7 @@ Rotation metadata (quarter turns) is applied to frames and vectors alike, as a p
 Sample aspect ratios are ignored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from mgm.errors import UserError
-from mgm.video.container import Video, open_video, transcode
+from mgm.video.container import Picture, Video, open_video, transcode
 from mgm.video.motion import reference_distance
 
 
@@ -102,13 +102,7 @@ def _read_sorted(video: Video, wanted_N: np.ndarray, motion: bool, sparing: bool
             references.append(picture.index)
         if picture.index in missing:
             missing.remove(picture.index)
-            rgb_HWC = reformatter.reformat(picture.frame, format="rgb24", threads=1).to_ndarray()
-            frames.append(np.rot90(rgb_HWC, picture.turns))
-            if frames[-1].shape != frames[0].shape:
-                now, before = (f"{height} x {width}" for height, width, _ in (frames[-1].shape, frames[0].shape))
-                raise UserError(
-                    f"{video.path}: frame {picture.index} is {now} pixels, earlier ones {before}; transcode it: {transcode(video.path)}"
-                )
+            frames.append(_upright(video, picture, reformatter, frames[0].shape if frames else None))
             motion_HW2, future_HW = picture.cells()
             motions.append(motion_HW2)
             futures.append(future_HW)
@@ -123,6 +117,31 @@ def _read_sorted(video: Video, wanted_N: np.ndarray, motion: bool, sparing: bool
     distance_NHW = np.where(futures, future_N[:, None, None], past_N[:, None, None]).astype(np.float32)
     distance_NHW[~np.array(informed)] = 1
     return Clip(np.stack(frames), np.stack(motions), distance_NHW, np.array(informed))
+
+
+def read_frames(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
+    """All frames of a video that decode, one by one: (index, frame_HWC), the frame that `read_clip` returns for that index.
+
+    Raises:
+        UserError: the file cannot be read, or its frames change their size.
+    """
+    reformatter, shape = VideoReformatter(), None
+    with open_video(path) as video:
+        for picture in video.pictures(motion=False):
+            frame_HWC = _upright(video, picture, reformatter, shape)
+            shape = frame_HWC.shape
+            yield picture.index, frame_HWC
+
+
+def _upright(video: Video, picture: Picture, reformatter: VideoReformatter, shape: tuple[int, ...] | None) -> np.ndarray:
+    """A picture's pixels as shown, uint8 RGB; an error if they are not of the earlier ones' shape."""
+    frame_HWC = np.rot90(reformatter.reformat(picture.frame, format="rgb24", threads=1).to_ndarray(), picture.turns)
+    if shape is not None and frame_HWC.shape != shape:
+        now, before = (f"{height} x {width}" for height, width, _ in (frame_HWC.shape, shape))
+        raise UserError(
+            f"{video.path}: frame {picture.index} is {now} pixels, earlier ones {before}; transcode it: {transcode(video.path)}"
+        )
+    return frame_HWC
 
 
 def probe_video(path: str | Path) -> VideoInfo:

@@ -26,8 +26,7 @@ import numpy as np
 
 from mgm.errors import UserError
 from mgm.spec import Flow
-from mgm.video.container import open_video, transcode
-from mgm.video.decode import probe_video
+from mgm.video.decode import probe_video, read_frames
 from mgm.video.motion import CELL, cells
 
 SHORT = 128  # pixels of the short side that an estimator sees, at least
@@ -140,7 +139,7 @@ def motions(path: str | Path, estimate: Estimate) -> Iterator[tuple[int, np.ndar
     follows one that does."""
     frames = list[np.ndarray]()
     last = -1
-    for t, frame_HWC in _frames(path):
+    for t, frame_HWC in read_frames(path):
         if t != last + 1 or not frames:  # the first, or one after a gap
             yield from _estimated(frames, last, estimate)
             frames = []
@@ -159,21 +158,6 @@ def _estimated(frames: list[np.ndarray], last: int, estimate: Estimate) -> Itera
     if len(frames) > 1:
         for t, flow_HW2 in enumerate(estimate(np.stack(frames)), last - len(frames) + 2):
             yield t, cell_means(flow_HW2)
-
-
-def _frames(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
-    """(index, RGB frame upright) of all frames that decode: what `read_clip` would return, without holding them."""
-    from av.video.reformatter import VideoReformatter
-
-    reformatter, first = VideoReformatter(), None
-    with open_video(path) as video:
-        for picture in video.pictures(motion=False):
-            frame_HWC = np.rot90(reformatter.reformat(picture.frame, format="rgb24", threads=1).to_ndarray(), picture.turns)
-            first = first or frame_HWC.shape
-            if frame_HWC.shape != first:
-                now, before = (f"{height} x {width}" for height, width, _ in (frame_HWC.shape, first))
-                raise UserError(f"{path}: frame {picture.index} is {now} pixels, earlier ones {before}; transcode it: {transcode(path)}")
-            yield picture.index, frame_HWC
 
 
 def cell_means(flow_HW2: np.ndarray) -> np.ndarray:

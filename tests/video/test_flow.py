@@ -1,0 +1,344 @@
+"""Flow sidecars: what is estimated, what is written, what is read, what is refused."""
+
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mgm.errors import UserError
+from mgm.rng import generator
+from mgm.spec import Clips, Views
+from mgm.video import flow, loader, probe_video, read_clip, slot_magnitude
+from mgm.video.decode import read_frames
+from mgm.video.flow import NoFlow, cell_means, estimator, find_weights, motions, read_flow, sidecar, write_flow
+from mgm.video.motion import cells
+from mgm.video.sample import stride
+from mgm.video.transform import apply, training_box
+
+from .videos import SHARED, moving_square, real_clips, rotate_metadata, write_video
+
+RAFT = SHARED.parent / "weights" / "raft-small.torchvision-keys.pth"
+needs_raft = pytest.mark.skipif(not RAFT.exists(), reason="RAFT's weights are not here")
+ESTIMATORS = [("dis", None), pytest.param("raft-small", RAFT, marks=needs_raft)]
+
+
+def pan(frames, height, width, step, seed=0) -> np.ndarray:
+    """(T, H, W, 3) uint8: a smooth texture that moves (dx, dy) pixels a frame."""
+    rng = np.random.default_rng(seed)
+    margin = frames * max(map(abs, step))
+    coarse_CHW = torch.from_numpy(rng.uniform(0, 255, (1, 3, (height + 2 * margin) // 6 + 1, (width + 2 * margin) // 6 + 1)))
+    scene_HWC = torch.nn.functional.interpolate(coarse_CHW, scale_factor=6, mode="bicubic")[0].clamp(0, 255).permute(1, 2, 0).numpy()
+    top, left = ([margin - step[axis] * t for t in range(frames)] for axis in (1, 0))
+    return np.stack([scene_HWC[y : y + height, x : x + width] for y, x in zip(top, left)]).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("method", "weights"), ESTIMATORS)
+@pytest.mark.parametrize(("height", "width", "step"), [(128, 160, (3, -2)), (131, 150, (-4, 1)), (45, 52, (2, 1))])
+def test_a_known_translation_is_found(method, weights, height, width, step):
+    """Also where sides are no multiples of 8, and where frames are enlarged. Content enters at the edges, so the middle is judged: its
+    mean within 0.3 pixels (DIS errs by 0.05 on this texture, RAFT-small by 0.2) and 9 of 10 pixels within half a pixel."""
+    flow_THW2 = estimator(method, weights)(pan(3, height, width, step))
+    assert flow_THW2.shape == (2, height, width, 2)
+    assert flow_THW2.dtype == np.float32
+    middle = flow_THW2[:, height // 4 : -height // 4, width // 4 : -width // 4]
+    np.testing.assert_allclose(middle.mean((0, 1, 2)), step, atol=0.3)
+    assert (np.linalg.norm(middle - step, axis=-1) < 0.5).mean() > 0.9
+
+
+@pytest.mark.parametrize(("method", "weights"), ESTIMATORS)
+def test_flow_agrees_with_the_vectors_of_the_same_file(tmp_path, method, weights):
+    """A square crosses a still background 6 pixels a frame: over its inner cells both say so, within a pixel (vectors are per block and
+    chosen for cheap coding, flow blurs at edges)."""
+    frames_THWC, step = moving_square(6, 128, 160, (6, 0), side=48), np.array([6.0, 0.0])
+    path = write_video(tmp_path / "v.mp4", frames_THWC, bf=0, g=100)
+    write_flow(path, method, estimator(method, weights))
+    clip = read_clip(path, range(1, 6))
+    flow_THW2, has_motion_T = read_flow(path, method, range(1, 6))
+    assert has_motion_T.all()
+    assert clip.has_motion_T.all()
+    for t, motions_HW2 in enumerate(zip(flow_THW2, clip.motion_THW2), 1):
+        left, top = 8 + 6 * t, 40
+        inner = np.s_[top // 8 + 1 : (top + 48) // 8 - 1, left // 8 + 2 : (left + 48) // 8 - 1]
+        for motion_HW2 in motions_HW2:
+            np.testing.assert_allclose(np.median(motion_HW2[inner].reshape(-1, 2), 0), step, atol=1)
+
+
+@pytest.mark.parametrize(("method", "weights"), ESTIMATORS)
+def test_motion_lies_where_things_are_in_the_later_frame(method, weights):
+    """The strip that a square has just reached moves with it; counted from the earlier frame's places it would be still background."""
+    frames_THWC = moving_square(2, 128, 160, (8, 0), side=48)
+    (flow_HW2,) = estimator(method, weights)(frames_THWC)
+    assert (frames_THWC[1, 48:80, 56:64] > 100).all()
+    assert (frames_THWC[0, 48:80, 56:64] < 100).all()
+    np.testing.assert_allclose(np.median(flow_HW2[48:80, 56:64].reshape(-1, 2), 0), (8, 0), atol=1.5)  # flow blurs at edges
+    assert np.linalg.norm(flow_HW2[:, 90:], axis=-1).max() < 0.5
+
+
+def slow_cell_means(flow_HW2):
+    height, width = flow_HW2.shape[:2]
+    means = np.zeros((cells(height), cells(width), 2))
+    for row in range(cells(height)):
+        for column in range(cells(width)):
+            inside = [
+                flow_HW2[y, x] for y in range(row * 8, row * 8 + 8) for x in range(column * 8, column * 8 + 8) if y < height and x < width
+            ]
+            means[row, column] = sum(vector.astype(float) for vector in inside) / len(inside)
+    return means
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 24), (17, 23), (5, 9)])
+def test_a_cell_has_the_mean_of_its_pixels(height, width):
+    flow_HW2 = np.random.default_rng(0).normal(0, 10, (height, width, 2)).astype(np.float32)
+    np.testing.assert_allclose(cell_means(flow_HW2), slow_cell_means(flow_HW2), rtol=1e-4, atol=1e-5)  # float32 sums of 64
+
+
+def write_small_pan(path, frames=12, **options):
+    return write_video(path, pan(frames, 48, 64, (2, 1)), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("pyramid.mp4", {"g": 8, "bf": 3}),
+        ("variable_rate.mp4", {"g": 7, "times": np.cumsum(np.random.default_rng(0).integers(10, 90, 12))}),
+        ("mpeg4.avi", {"codec": "mpeg4", "b_frames": 2}),
+        ("vp8.webm", {"codec": "libvpx"}),
+        ("vp9.webm", {"codec": "libvpx-vp9"}),
+        ("turned.mp4", {}),
+    ],
+)
+def test_row_i_of_a_sidecar_belongs_to_frame_i_of_the_clip(tmp_path, name, options):
+    """Each row made again from the frames that `read_clip` returns; float16 keeps 11 bits of a few pixels."""
+    path = write_small_pan(tmp_path / name, **options)
+    if name == "turned.mp4":
+        rotate_metadata(path, 90, 48, 64)
+    clip, dis = read_clip(path, range(12), motion=False), estimator("dis")
+    assert write_flow(path, "dis", dis) == sidecar(path, "dis") == Path(f"{path}.dis.npy")
+    whole = np.load(sidecar(path, "dis"))
+    assert whole.shape == (12, cells(clip.height), cells(clip.width), 2)
+    assert whole.dtype == np.float16
+    assert not whole[0].any()
+    for t in range(1, 12):
+        np.testing.assert_allclose(whole[t], cell_means(dis(clip.frames_THWC[t - 1 : t + 1])[0]), atol=0.01)
+    motion_THW2, has_motion_T = read_flow(path, "dis", [5, 0, 11, 5])
+    np.testing.assert_array_equal(motion_THW2, whole[[5, 0, 11, 5]].astype(np.float32))
+    assert motion_THW2.dtype == np.float32
+    assert has_motion_T.tolist() == [True, False, True, True]
+    for index, frame_HWC in read_frames(path):
+        np.testing.assert_array_equal(frame_HWC, clip.frames_THWC[index])
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_frames_are_read_a_few_at_a_time_and_how_many_changes_nothing(tmp_path, monkeypatch):
+    path, dis, most = write_small_pan(tmp_path / "v.mp4"), estimator("dis"), 0
+
+    def watched(frames_THWC):
+        nonlocal most
+        most = max(most, len(frames_THWC))
+        return dis(frames_THWC)
+
+    at_once = list(motions(path, dis))
+    monkeypatch.setattr(flow, "PIXELS", 3 * 48 * 64)
+    by_threes = list(motions(path, watched))
+    assert most == 4
+    assert [t for t, _ in at_once] == [t for t, _ in by_threes] == list(range(12))
+    for (_, one), (_, two) in zip(at_once, by_threes):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_frames_that_do_not_decode_leave_no_motion_information(tmp_path, monkeypatch):
+    path, real = write_small_pan(tmp_path / "v.mp4"), read_frames
+    write_flow(path, "dis", estimator("dis"))
+    whole = np.load(sidecar(path, "dis"))
+    monkeypatch.setattr(flow, "read_frames", lambda path: ((t, frame) for t, frame in real(path) if t not in (4, 5, 11)))
+    write_flow(path, "dis", estimator("dis"))
+    damaged_THW2, has_motion_T = read_flow(path, "dis", range(12))
+    assert np.nonzero(~has_motion_T)[0].tolist() == [0, 4, 5, 6, 11]  # 6 follows one that is not there
+    np.testing.assert_array_equal(damaged_THW2[has_motion_T], whole[has_motion_T])
+    assert not damaged_THW2[~has_motion_T].any()
+
+
+def test_a_video_other_than_listed_leaves_no_sidecar(tmp_path):
+    path = write_small_pan(tmp_path / "v.mp4")
+    for shape, words in [
+        ((9, 6, 8), "frame 9 of 6 x 8 cells where 9 frames of 6 x 8"),
+        ((12, 6, 9), "frame 0 of 6 x 8 cells where 12 frames of 6 x 9"),
+    ]:
+        with pytest.raises(UserError, match=rf"v.mp4: {words} are listed; run `mgm prepare` again"):
+            write_flow(path, "dis", estimator("dis"), shape)
+    assert [p.name for p in tmp_path.iterdir()] == ["v.mp4"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """RAFT-small's tensors, untrained."""
+    from torchvision.models.optical_flow import raft_small
+
+    path = tmp_path_factory.mktemp("weights") / "raft.pth"
+    torch.save(raft_small(weights=None).state_dict(), path)
+    return path
+
+
+def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, weights):
+    state, path = torch.load(weights, weights_only=True), tmp_path / "raft.pth"
+    first = next(iter(state))
+
+    def refused(words):
+        with pytest.raises(UserError, match=words) as error:
+            estimator("raft-small", path)
+        assert "\n" not in str(error.value)
+        assert str(path) in str(error.value)
+
+    refused("no such file")
+    path.write_bytes(b"<html>not found</html>")
+    refused("not a weights file")
+    path.write_bytes(weights.read_bytes()[:1000])
+    refused("not a weights file")
+    for content, words in [
+        ([torch.zeros(1)], "not a state_dict of tensors"),
+        ({"model": state}, "not a state_dict of tensors"),
+        (
+            {f"module.{name}": value for name, value in state.items()},
+            rf"{len(state)} of {len(state)} tensors missing, {len(state)} too many",
+        ),
+        (
+            {name: value for name, value in state.items() if name != first},
+            rf"1 of {len(state)} tensors missing, 0 too many \({first} is missing",
+        ),
+        (state | {"head.weight": torch.zeros(1)}, r"0 of \d+ tensors missing, 1 too many \(head.weight has no place"),
+        (state | {first: torch.zeros(3, 3)}, rf"{first} has shape \(3, 3\), RAFT-small's is \(32, 3, 7, 7\)"),
+    ]:
+        torch.save(content, path)
+        refused(words)
+    torch.save(state, path)
+    estimator("raft-small", path)
+
+
+def test_without_a_path_torchvisions_own_weights_are_used_or_one_line_says_why_not(tmp_path, monkeypatch):
+    from torchvision.models.optical_flow import Raft_Small_Weights
+
+    def unreachable(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
+    name = Raft_Small_Weights.DEFAULT.url.rpartition("/")[2]
+    with pytest.raises(UserError, match=rf"{name} cannot be downloaded \(OSError: no route to host\); pass --weights PATH") as error:
+        find_weights("raft-small", None)
+    assert "\n" not in str(error.value)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / name).touch()
+    assert find_weights("raft-small", None) == tmp_path / "checkpoints" / name  # downloaded before
+    assert find_weights("dis", None) is None
+    with pytest.raises(UserError, match="dis has no weights"):
+        find_weights("dis", tmp_path / "raft.pth")
+
+
+CLIPS = Clips(frames=4, size=48, stride=2, flip=True)
+
+
+@dataclass(frozen=True)
+class Row:
+    path: str
+    frames: int
+    label: int = 0
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Of codecs with and without vectors, one shorter than a clip, each with its flow."""
+    folder, rows = tmp_path_factory.mktemp("videos"), []
+    for name, frames, codec in [("a.mp4", 12, "libx264"), ("b.webm", 12, "libvpx-vp9"), ("c.webm", 3, "libvpx")]:
+        rows.append(Row(write_small_pan(folder / name, frames, codec=codec), frames))
+        write_flow(rows[-1].path, "dis", estimator("dis"))
+    return rows
+
+
+def batches_of(videos, **options):
+    return list(islice(loader.training_loader(videos, CLIPS, **{"tubelet": 2, "seed": 7, "batch": 2, "motion": "dis", **options}), 5))
+
+
+def test_a_batch_with_flow_is_what_its_sidecars_say(videos):
+    """Each clip of five batches, made again step by step."""
+    for batch in batches_of(videos):
+        for b, seed in enumerate(batch.seed_B.tolist()):
+            video = videos[batch.sample_B[b]]
+            index_T = stride(video.frames, 4, 2, generator(seed, "sample"))
+            flow_THW2 = np.load(f"{video.path}.dis.npy")[index_T].astype(np.float32)
+            clip = replace(read_clip(video.path, index_T, motion=False), motion_THW2=flow_THW2)
+            rng = generator(seed, "crop")
+            clip = apply(clip, training_box(CLIPS, clip.height, clip.width, rng), 48, rng.random() < 0.5)
+            np.testing.assert_array_equal(batch.frames_BTHWC[b].numpy(), clip.frames_THWC)
+            magnitude = slot_magnitude(clip.motion_THW2, np.ones(clip.motion_THW2.shape[:3]), index_T > 0, 2)
+            np.testing.assert_allclose(batch.motion_BSHW[b].numpy(), magnitude, rtol=1e-6)
+            assert magnitude.any()
+
+
+@pytest.mark.parametrize(("workers", "megabytes"), [(1, 0), (0, 100), (0, 0.3)])
+def test_workers_and_cache_change_no_batch_with_flow(videos, workers, megabytes):
+    for one, two in zip(batches_of(videos), batches_of(videos, workers=workers, cache=loader.Cache(megabytes))):
+        assert torch.equal(one.frames_BTHWC, two.frames_BTHWC)
+        assert torch.equal(one.motion_BSHW, two.motion_BSHW)
+
+
+def test_runs_of_other_guidance_share_a_caches_frames(videos):
+    (video, *_), cache = videos, loader.Cache(100)
+    clips = {motion: cache.read(video, np.arange(12), motion) for motion in ("vectors", "dis", None, "dis")}
+    assert set(cache.whole[video.path]) == {"vectors", "dis"}
+    for motion, clip in clips.items():
+        fresh = loader.Cache(0).read(video, np.arange(12), motion)
+        np.testing.assert_array_equal(clip.frames_THWC, fresh.frames_THWC)
+        if motion:
+            np.testing.assert_array_equal(clip.motion_THW2, fresh.motion_THW2)
+    vectors, dis = cache.whole[video.path].values()
+    assert dis.frames_THWC is vectors.frames_THWC
+    assert cache.free == 100e6 - vectors.nbytes - (dis.nbytes - dis.frames_THWC.nbytes)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sidecar_that_does_not_fit_stops_a_run_in_one_line(tmp_path, workers):
+    row = Row(write_small_pan(tmp_path / "v.webm", codec="libvpx-vp9"), 12)
+    file = sidecar(row.path, "dis")
+
+    def stops(words, row=row):
+        for batches in (
+            batches_of,
+            lambda videos, **options: list(loader.test_loader(videos, CLIPS, 2, Views(), 2, motion="dis", **options)),
+        ):
+            with pytest.raises(NoFlow, match=words) as error:
+                batches([row], workers=workers)
+            assert "\n" not in str(error.value)
+            assert str(error.value).startswith(f"{file}: ")
+
+    stops("no such file, but guidance dis needs it; run `mgm flow INDEX_DIR --method dis`")
+    write_flow(row.path, "dis", estimator("dis"))
+    good = file.read_bytes()
+    file.write_bytes(good[:-100])
+    stops("cannot be read as an array")
+    np.save(file, np.zeros((11, 6, 8, 2), np.float16))
+    stops("has 11 frames of 6 x 8 cells, the video 12 frames of 6 x 8 cells")
+    np.save(file, np.zeros((12, 8, 6, 2), np.float16))
+    stops("has 12 frames of 8 x 6 cells, the video 12 frames of 6 x 8 cells")
+    np.save(file, np.zeros((12, 6, 8, 2), np.float32))
+    stops("float32")
+    file.write_bytes(good)
+    assert len(batches_of([row], workers=workers)) == 5
+    with pytest.raises(NoFlow, match="has 12 frames, frame 12 was asked for"):
+        read_flow(row.path, "dis", [0, 12])
+
+
+@real_clips
+@pytest.mark.parametrize("name", ["task5_0.webm", "video1.webm"])
+def test_real_videos_without_vectors_get_flow(tmp_path, name):
+    path = tmp_path / name
+    path.symlink_to(SHARED / "other" / name)
+    info = probe_video(path)
+    assert not info.has_vectors
+    write_flow(path, "dis", estimator("dis"))
+    motion_THW2, has_motion_T = read_flow(path, "dis", range(info.frames), (info.frames, cells(info.height), cells(info.width)))
+    assert has_motion_T[1:].all()
+    assert np.isfinite(motion_THW2).all()
+    assert np.abs(motion_THW2).max() > 1
