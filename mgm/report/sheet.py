@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from mgm.report.style import ACCENT, HIDDEN, INK, QUIET
 
-CELL, GAP, LABELS, HEAD, LINE = 1.06, 0.05, 1.32, 0.30, 0.14  # inches
+CELL, GAP, LABELS, HEAD, LINE = 1.06, 0.05, 1.40, 0.30, 0.14  # inches
 SCALE = mpl.colormaps["cividis"]  # the larger the brighter, also in grey and to colour-blind readers
 
 

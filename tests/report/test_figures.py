@@ -1,16 +1,23 @@
+import io
 import subprocess
 import sys
+from typing import get_args
 
+import matplotlib.image
 import numpy as np
 import pytest
 
-from mgm.report.figures import masks_on_a_clip, save
+from mgm.report.figures import DRAW, TITLES, masks_on_a_clip, save, write_png
+from mgm.spec import Visualise
+
+NOTE = "Scale smoke: toy models trained for seconds on generated videos; it says nothing about which mask is best."
+CLIPS = tuple(get_args(Visualise.model_fields["figure"].annotation))
 
 
 def arrays(slots=4, masks=("tube", "mgm")):
     rng = np.random.default_rng(0)
     boxes_NS4 = np.full((len(masks), slots, 4), np.nan, np.float32)
-    boxes_NS4[1] = (1, 2, 5, 5)
+    boxes_NS4[-1] = (1, 2, 5, 5)
     return {
         "frames_SHWC": rng.integers(0, 256, (slots, 48, 48, 3), dtype=np.uint8),
         "index_S": np.arange(slots) * 4,
@@ -18,27 +25,91 @@ def arrays(slots=4, masks=("tube", "mgm")):
         "magnitude_SHW": rng.random((slots, 6, 6)).astype(np.float32),
         "has_motion_S": np.arange(slots) > 0,
         "names_N": np.array(masks),
-        "ratio_N": np.array([0.9, 0.75]),
+        "ratio_N": np.array([0.9, 0.75][-len(masks) :]),
         "masked_NSHW": rng.random((len(masks), slots, 6, 6)) < 0.75,
         "boxes_NS4": boxes_NS4,
     }
 
 
-@pytest.mark.parametrize("slots", [1, 4, 8])
-def test_all_text_lies_inside_and_apart(slots):
-    figure = masks_on_a_clip(
-        arrays(slots), "Scale smoke: toy models trained for seconds on generated videos; it says nothing about which mask is best."
-    )
-    renderer = figure.canvas.get_renderer()
-    boxes = [text.get_window_extent(renderer) for text in figure.texts if text.get_text()]
-    assert len(boxes) >= slots + 4
-    for i, box in enumerate(boxes):
+def arrays_of(figure, slots=4):
+    """What a visualise job of a figure leaves, made up."""
+    if figure == "5":
+        return arrays(slots)
+    rng = np.random.default_rng(1)
+    attention_BSHW = rng.random((2, slots, 6, 6), dtype=np.float32)
+    attention_BSHW /= attention_BSHW.sum((1, 2, 3), keepdims=True)
+    if figure == "6":
+        objects_SK4 = np.tile(np.array([[0.2, 0.3, 0.6, 0.8], [np.nan] * 4], np.float32), (slots, 1, 1))
+        looks = {"attention_SHW": attention_BSHW[0], "query_3": np.array([slots // 2, 3, 3])}
+        return {**arrays(slots, ("mgm",)), "objects_SK4": objects_SK4, **looks, "parents_P": np.array(["run"])}
+    clips = 2
+    shown = {
+        "frames_BSHWC": rng.integers(0, 256, (clips, slots, 48, 48, 3), dtype=np.uint8),
+        "index_BS": np.arange(clips * slots).reshape(clips, slots),
+        "class_B": np.array(["going sideways and dropping"] * clips),
+    }
+    if figure == "7":
+        return {**shown, "attention_BSHW": attention_BSHW, "query_B3": np.array([[slots // 2, 3, 3]] * clips)}
+    return {
+        **shown,
+        "masked_BPSHW": rng.random((clips, 2, slots, 6, 6)) < 0.75,
+        "reconstructed_BPSHWC": rng.integers(0, 256, (clips, 2, slots, 48, 48, 3), dtype=np.uint8),
+        "names_P": np.array(["mgm", "tube"]),
+        "ratio_P": np.array([0.75, 0.9]),
+    }
+
+
+@pytest.mark.parametrize("slots", [1, 8])
+@pytest.mark.parametrize("figure", CLIPS)
+def test_all_text_lies_inside_and_apart(figure, slots):
+    drawn = DRAW[figure](arrays_of(figure, slots), NOTE)
+    renderer = drawn.canvas.get_renderer()
+    texts = [text.get_window_extent(renderer) for text in drawn.texts]
+    cells = [axes.get_window_extent(renderer) for axes in drawn.axes]
+    assert len(texts) >= slots + 4
+    for i, box in enumerate(texts):
         assert box.x0 >= 0
         assert box.y0 >= 0
-        assert box.x1 <= figure.bbox.x1
-        assert box.y1 <= figure.bbox.y1
-        for other in boxes[:i]:
-            assert not box.overlaps(other)
+        assert box.x1 <= drawn.bbox.x1
+        assert box.y1 <= drawn.bbox.y1
+        for other in texts[:i] + cells:
+            assert not box.overlaps(other), drawn.texts[i].get_text()
+
+
+def png(figure, drawn):
+    file = io.BytesIO()
+    DRAW[figure](drawn, "").savefig(file, dpi=40, format="png", metadata={"Software": None})
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("figure", CLIPS)
+def test_other_arrays_give_another_picture(figure):
+    """A little of one array changes, and nothing else; the same arrays give the same picture."""
+    known = arrays_of(figure, slots=2)
+    before = png(figure, known)
+    assert png(figure, arrays_of(figure, slots=2)) == before
+    for name in known.keys() - {"parents_P"}:
+        value = known[name].copy()
+        if name == "boxes_NS4":
+            value[-1, 0, 0] += 1
+        elif name == "objects_SK4":
+            value[0, 0, 2] += 0.2
+        elif name.startswith("query"):
+            value[..., 0] = 0  # another slot
+        elif value.dtype.kind == "U":
+            value[0] = "block"
+        elif value.dtype == bool:
+            value.flat[0] = not value.flat[0]
+        elif value.dtype == np.uint8:
+            value[..., :16, :16, :] = 255 - value[..., :16, :16, :]
+        else:
+            value[-1] = 2 * value[-1] + 1
+        assert png(figure, {**known, name: value}) != before, name
+
+
+def test_a_figure_has_a_title():
+    assert set(CLIPS) <= set(DRAW)
+    assert set(DRAW) == set(TITLES)
 
 
 def test_three_formats_and_the_arrays_the_same_each_time(tmp_path):
@@ -56,6 +127,32 @@ def test_still_clips_and_other_masks_can_be_drawn(tmp_path):
     still["motion_SHW2"][:] = still["magnitude_SHW"][:] = 0
     still["names_N"] = np.array(["mine", "yours"])
     save(masks_on_a_clip(still), tmp_path / "figure", still)
+
+
+def test_uniform_attention_and_a_video_without_boxes_can_be_drawn(tmp_path):
+    plain = arrays_of("6")
+    plain["attention_SHW"][:] = 1 / plain["attention_SHW"].size
+    plain["objects_SK4"] = plain["objects_SK4"][:, :0]
+    drawn = DRAW["6"](plain, "")
+    assert "this video has no" in [text.get_text() for text in drawn.texts]
+    write_png(drawn, tmp_path / "figure.png")
+
+
+def test_more_attention_is_brighter_in_grey(tmp_path):
+    """For readers who see no colours: of two patches of an attention map, the one with more is the brighter."""
+    known = arrays_of("6", slots=1)
+    known["attention_SHW"] = np.arange(36, dtype=np.float32).reshape(1, 6, 6) / 630
+    known["query_3"] = np.array([1, 0, 0])  # marks no slot
+    drawn = DRAW["6"](known, "")
+    write_png(drawn, tmp_path / "figure.png")
+    grey_HW = matplotlib.image.imread(tmp_path / "figure.png")[..., :3] @ np.array([0.299, 0.587, 0.114])
+    cell = drawn.axes[-1].get_position()
+    height, width = grey_HW.shape
+    rows = height * (1 - cell.y1 + (np.arange(6) + 0.5) / 6 * cell.height)
+    columns = width * (cell.x0 + (np.arange(6) + 0.5) / 6 * cell.width)
+    seen = grey_HW[np.ix_(rows.astype(int), columns.astype(int))].ravel()
+    assert (np.diff(seen) > -0.01).all()  # neighbours differ by less than 8 bits can show
+    assert seen[-1] - seen[0] > 0.6
 
 
 def test_drawing_needs_no_torch():
