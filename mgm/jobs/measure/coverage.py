@@ -17,15 +17,15 @@ from mgm.rng import clip_seed
 from mgm.spec import Measure, Views
 from mgm.video.loader import Cache, test_loader
 
-FASTER = 0.5  # pixels a frame; codecs search in quarters of a pixel, so below this lies noise
+MOVES = 0.5  # pixels a slot; codecs search in quarters of a pixel, so below this lies noise
 BATCH = 64
 
 
 def coverage(spec: Measure, videos: Sequence[Video], workers: int = 0, cache: Cache | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The share of moving pixels that each mask hides at the ratio it is trained with, on the middle clip of each video, centre crop.
 
-    A pixel moves if its motion is at least FASTER above the median of its slot, which is the camera's where things cover less than half
-    of the frame. Slots in which nothing moves do not count.
+    A pixel moves if in the frames of a slot it goes at least MOVES pixels further than the slot's median, which is the camera's motion
+    where things cover less than half of the frame. Slots in which nothing moves do not count.
 
     Returns:
         metrics: coverage_<mask>, the mean over slots in per cent; videos: how many in which something moves.
@@ -41,7 +41,7 @@ def coverage(spec: Measure, videos: Sequence[Video], workers: int = 0, cache: Ca
     parts = []
     for batch in batches:
         assert batch.motion_BSHW is not None
-        moving_BSL = moving_pixels(batch.motion_BSHW, grid, spec.model.tubelet, spec.model.patch)
+        moving_BSL = moving_pixels(batch.motion_BSHW, grid, spec.model.patch)
         seed_B = torch.tensor([clip_seed(spec.seed, 0, sample) for sample in batch.sample_B.tolist()])
         masks = [make_mask(name, grid, MASK_RATIO[name], seed_B, batch.motion_BSHW).view(moving_BSL.shape) for name in names]
         hidden_NBS = torch.stack([(moving_BSL * masked_BSL).sum(2) for masked_BSL in masks])
@@ -50,7 +50,7 @@ def coverage(spec: Measure, videos: Sequence[Video], workers: int = 0, cache: Ca
     share_NBS = share_NBS[:, np.isfinite(share_NBS[0]).any(1)]
     if not share_NBS.size:
         raise UserError(
-            f"nothing in {len(videos)} test videos moves {FASTER} pixels a frame faster than its surroundings; choose other videos"
+            f"in no middle clip of {len(videos)} test videos does anything move {MOVES} pixels further than its surroundings; choose others"
         )
     share_NS, low_NS, high_NS = _interval(share_NBS)
     overall_N, overall_low_N, overall_high_N = (bound_N1[:, 0] for bound_N1 in _interval(np.nanmean(share_NBS, 2, keepdims=True)))
@@ -70,13 +70,10 @@ def coverage(spec: Measure, videos: Sequence[Video], workers: int = 0, cache: Ca
     return metrics | {"videos": share_NBS.shape[1]}, arrays
 
 
-def moving_pixels(motion_BSHW: Tensor, grid: Grid, tubelet: int, patch: int) -> Tensor:
-    """(B, S, patches) float32: how many pixels of each patch move; a cell's motion is that of all its pixels.
-
-    The magnitudes are sums over a slot's `tubelet` frames, and so is what they are compared with.
-    """
+def moving_pixels(motion_BSHW: Tensor, grid: Grid, patch: int) -> Tensor:
+    """(B, S, patches) float32: how many pixels of each patch move; a cell's motion is that of all its pixels."""
     median_BS = motion_BSHW.flatten(2).quantile(0.5, dim=2)
-    moves_BSHW = motion_BSHW - median_BS[..., None, None] >= FASTER * tubelet
+    moves_BSHW = motion_BSHW - median_BS[..., None, None] >= MOVES
     row = torch.arange(grid.height * patch) * motion_BSHW.shape[2] // (grid.height * patch)
     column = torch.arange(grid.width * patch) * motion_BSHW.shape[3] // (grid.width * patch)
     moves_BSPQ = moves_BSHW[:, :, row][:, :, :, column]

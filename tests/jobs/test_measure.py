@@ -1,0 +1,376 @@
+"""Measurements on real (generated) videos, each against an obvious slow version or an answer known beforehand."""
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from subprocess import run as execute
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import PARAMS, SMALL
+
+from mgm.datasets.index import read_index
+from mgm.datasets.synthetic import load_boxes
+from mgm.errors import UserError
+from mgm.experiments.recipes import MASK_RATIO
+from mgm.jobs.common import run_all
+from mgm.jobs.measure import choose, measure, measure_now, motion_time, saliency, step_time
+from mgm.jobs.measure.saliency import inside
+from mgm.masking import MASKS, Grid, make_mask
+from mgm.models import build_mae
+from mgm.report.result import examine
+from mgm.report.statistics import over_seeds
+from mgm.rng import clip_seed
+from mgm.spec import Data, Decoder, Mask, Measure, Pretrain
+from mgm.video import read_clip
+from mgm.video.sample import view_indices
+from mgm.video.transform import apply, view_box
+from mgm.video.vectors import Vectors
+
+SALIENCY, MOTION_TIME, STEP_TIME, COVERAGE = (
+    sys.modules[f"mgm.jobs.measure.{name}"] for name in ("saliency", "motion_time", "step_time", "coverage")
+)
+DECODER = Decoder(width=8, depth=1, heads=2)
+
+
+def spec(name, **changes):
+    return Measure(**{**SMALL, "name": name, "decoder": DECODER, "flow": "dis"} | changes)
+
+
+@pytest.fixture
+def index(videos):
+    return read_index(videos)
+
+
+@pytest.fixture
+def copied(videos, tmp_path):
+    """The set in a place of its own, whose boxes a test may change."""
+    return Path(shutil.copytree(videos, tmp_path / "set"))
+
+
+def test_every_measurement_is_a_run(monkeypatch, execution, result_of):
+    monkeypatch.setattr(STEP_TIME, "SECONDS", 0)
+    specs = [spec(name) for name in ("saliency", "motion-time", "step-time", "coverage")]
+    run_all(specs, measure, execution)
+    metrics = {one.name: result_of(one)["metrics"] for one in specs}
+    assert metrics["saliency"].keys() == {"saliency", "inside", "outside", "videos"}
+    assert metrics["motion-time"].keys() == {"vectors_ms", "flow_ms", "ratio", "frames", "videos"}
+    assert metrics["step-time"].keys() == {"masked_ms", "full_ms", "speedup", "speedup_low", "speedup_high", "pairs"}
+    assert metrics["coverage"].keys() == {*(f"coverage_{name}" for name in MASKS), "videos"}
+    for one in specs:
+        assert examine(execution.results / one.run_id, one).state == "run"
+    assert list(result_of(specs[3])["files"]) == ["arrays.npz"]
+
+
+# saliency
+
+
+def slow_saliency(index, boxes, videos):
+    """Pixel by pixel, from the frames as they are trained on."""
+    motion, pixels = {True: 0.0, False: 0.0}, {True: 0, False: 0}
+    for video in videos:
+        clip = read_clip(video.path, range(video.frames))
+        for t in np.flatnonzero(clip.has_motion_T):
+            for y in range(clip.height):
+                for x in range(clip.width):
+                    dx, dy = clip.motion_THW2[t, y // 8, x // 8]
+                    drawn = boxes[Path(video.path).stem][t]
+                    within = any(top <= y + 0.5 < bottom and left <= x + 0.5 < right for top, left, bottom, right in drawn)
+                    motion[within] += (dx**2 + dy**2) ** 0.5 / clip.distance_THW[t, y // 8, x // 8]
+                    pixels[within] += 1
+    means = {within: motion[within] / pixels[within] for within in (True, False)}
+    return {"saliency": means[True] / means[False], "inside": means[True], "outside": means[False], "videos": len(videos)}
+
+
+def test_saliency_is_what_a_slow_loop_over_pixels_finds(videos, index):
+    chosen = choose(index, 4)
+    found = saliency(index, videos, chosen)
+    assert found == pytest.approx(slow_saliency(index, load_boxes(videos), chosen), rel=1e-4)  # magnitudes are float32
+    assert found["saliency"] > 1.1  # sprites move; the background pans slowly
+
+
+def hand_made(monkeypatch, index, speed_NHW, height, width, informed):
+    """A set of one video, whose motion is what a test says."""
+    motion_NHW2 = np.stack([3 * speed_NHW, 4 * speed_NHW], -1).astype(np.float32)  # of magnitude 5, which a distance of 5 undoes
+    vectors = Vectors(("I", "P", "P"), np.array(informed), motion_NHW2, np.full(speed_NHW.shape, 5, np.float32), height, width)
+    monkeypatch.setattr(SALIENCY, "read_vectors", lambda path: vectors)
+    return [index.test[0]], index.name(index.test[0])
+
+
+def test_saliency_of_a_set_made_by_hand(monkeypatch, index, tmp_path):
+    """A frame of 12 x 20 pixels, so cells hang over its edge: the left cells move 6 pixels a frame, the others 1, or 2 in frame 2."""
+    speed_NHW = np.array([[[6, 1, 1], [6, 1, 1]], [[6, 2, 2], [6, 2, 2]]])
+    chosen, name = hand_made(monkeypatch, index, speed_NHW, 12, 20, informed=[1, 2])
+    lines = [
+        "path,frame,top,left,bottom,right",
+        f"{name},0,0,0,12,20",  # frame 0 has no motion information
+        f"{name},1,0,0,4,8",  # 32 pixels that move 6
+        f"{name},1,2,4,6,12",  # 32 more: 8 of the same, 8 others that move 6, and 16 that move 1
+        f"{name},2,0,0,0,0",  # nothing in sight: all of the frame is outside
+    ]
+    (tmp_path / "boxes.csv").write_text("\n".join(lines) + "\n")
+    inside_sum, inside_pixels = (32 + 8) * 6 + 16 * 1, 32 + 8 + 16
+    whole_1, whole_2 = 12 * 8 * 6 + 12 * 12 * 1, 12 * 8 * 6 + 12 * 12 * 2
+    outside = (whole_1 + whole_2 - inside_sum) / (2 * 12 * 20 - inside_pixels)
+    found = saliency(index, tmp_path, chosen)
+    assert found == pytest.approx(
+        {"saliency": inside_sum / inside_pixels / outside, "inside": inside_sum / inside_pixels, "outside": outside, "videos": 1}
+    )
+    (tmp_path / "boxes.csv").write_text("\n".join(lines[:4]) + "\n")  # without its line, frame 2 does not count
+    outside = (whole_1 - inside_sum) / (12 * 20 - inside_pixels)
+    assert saliency(index, tmp_path, chosen)["outside"] == pytest.approx(outside)
+
+
+def test_a_pixel_is_inside_where_its_centre_is():
+    assert inside(np.array([[1, 2, 3, 5]]), 4, 6).nonzero()[0].tolist() == [1] * 3 + [2] * 3
+    assert inside(np.array([[0.5, 0.6, 1.5, 2.5]]), 3, 4).nonzero() == (np.array([0]), np.array([1]))
+    assert not inside(np.array([[2, 2, 2, 4]]), 4, 6).any()
+    assert inside(np.array([[0, 0, 1, 1], [3, 5, 9, 9]]), 4, 6).sum() == 2
+
+
+def test_a_users_boxes_go_before_the_generators(copied, index):
+    index = read_index(copied)
+    boxes = load_boxes(copied)
+    lines = ["path,frame,top,left,bottom,right"]
+    for video in index.test:
+        for frame, drawn in enumerate(boxes[Path(video.path).stem]):
+            lines += [",".join([index.name(video), str(frame), *map(str, box)]) for box in drawn]
+    (copied / "boxes.csv").write_text("\n".join(lines) + "\n")
+    both = saliency(index, copied, index.test)
+    (copied / "boxes.npz").unlink()
+    assert both == saliency(index, copied, index.test)
+    (copied / "boxes.csv").write_text("\n".join(lines[:200]) + "\n")
+    assert saliency(index, copied, index.test)["videos"] < both["videos"] == 12
+
+
+def test_bad_boxes_are_one_line(copied):
+    index = read_index(copied)
+    name, head = index.name(index.test[0]), "path,frame,top,left,bottom,right\n"
+    for text, message in [
+        ("path,frame\n", "boxes.csv: its first line is path,frame; write path,frame,top,left,bottom,right"),
+        ("", "its first line is ; write"),
+        (head + f"{name},0,1,2,3\n", f"line 2 is {name},0,1,2,3; write a path and five numbers"),
+        (head + f"{name},0,1,2,3,four\n", "write a path and five numbers"),
+        (head + "none.mp4,0,1,2,3,4\n", "line 2: none.mp4 is no video of the index; write paths as index.csv does"),
+        (head + f"{name},12,1,2,3,4\n", f"{name} has 12 frames, not a frame 12; count from 0"),
+        (head + f"{name},0,5,2,3,4\n", "the box ends at (3, 4) before it begins at (5, 2)"),
+        (head, "none of the 12 test videos that have motion vectors has boxes; annotate some of them"),
+        (head + f"{name},1,0,0,0,0\n", "0 pixels lie inside boxes and 1024 outside"),
+    ]:
+        (copied / "boxes.csv").write_text(text)
+        with pytest.raises(UserError) as error:
+            saliency(index, copied, index.test)
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+    (copied / "boxes.csv").unlink()
+    (copied / "boxes.npz").unlink()
+    with pytest.raises(UserError, match=r"no boxes: neither .*boxes\.csv \(yours: path,frame,.*\) nor .*boxes\.npz \(the generator's\) is"):
+        saliency(index, copied, index.test)
+
+
+def test_videos_are_evenly_spaced(index):
+    assert choose(index, 0) == choose(index, 12) == choose(index, 99) == list(index.test)
+    assert choose(index, 3) == [index.test[0], index.test[4], index.test[8]]
+    blind = replace(index, videos=tuple(replace(video, has_vectors=False) for video in index.videos))
+    with pytest.raises(UserError, match="none of the 12 test videos has motion vectors; re-encode them"):
+        choose(blind, 0)
+
+
+# motion-time
+
+
+def test_motion_time_counts_each_video_once_and_not_the_start(monkeypatch, index):
+    """By a clock that only reading moves: vectors take 2 ms a video, flow 10 ms, and each library 1 s when it is first used."""
+    clock, used = SimpleNamespace(now=0.0), set()
+
+    def takes(what, seconds):
+        clock.now += seconds + (what not in used)
+        used.add(what)
+
+    def flow(path, estimate):
+        for t in range(5):
+            takes("flow", 0.002)
+            yield t, np.zeros((4, 4, 2), np.float32)
+
+    monkeypatch.setattr(MOTION_TIME, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(MOTION_TIME, "read_vectors", lambda path: takes("vectors", 0.002))
+    monkeypatch.setattr(MOTION_TIME, "motions", flow)
+    found = motion_time(index.test[:3], "dis")
+    assert found == pytest.approx({"vectors_ms": 2, "flow_ms": 10, "ratio": 5, "frames": 12, "videos": 3})
+
+
+def test_motion_time_uses_one_thread_and_gives_the_others_back(monkeypatch, index):
+    before, seen = (torch.get_num_threads(), cv2.getNumThreads()), []
+    monkeypatch.setattr(MOTION_TIME, "read_vectors", lambda path: seen.append((torch.get_num_threads(), cv2.getNumThreads())))
+    torch.set_num_threads(2)
+    cv2.setNumThreads(2)
+    try:
+        motion_time(index.test[:1], "dis")
+        assert set(seen) == {(1, 1)}
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+# step-time
+
+
+def test_the_full_step_differs_in_what_the_encoder_sees_alone(monkeypatch):
+    """By a clock that counts the encoder's tokens, the speed-up is their ratio."""
+    tokens = SimpleNamespace(encoder=0, decoder=set())
+
+    def count_encoder(module, args, result):
+        tokens.encoder += result.shape[1]
+
+    def counted(spec):
+        model = build_mae(spec)
+        model.encoder.register_forward_hook(count_encoder)
+        model.decoder.blocks[0].register_forward_hook(lambda module, args, result: tokens.decoder.add(result.shape[1]))
+        return model
+
+    monkeypatch.setattr(STEP_TIME, "build_mae", counted)
+    monkeypatch.setattr(STEP_TIME, "time", SimpleNamespace(perf_counter=lambda: tokens.encoder))
+    monkeypatch.setattr(STEP_TIME, "SECONDS", 0)
+    found = step_time(spec("step-time", ratio=0.7))  # int(0.7 * 9) = 6 of 9 patches a slot are hidden
+    expected = {"masked_ms": 6000, "full_ms": 18000, "speedup": 3, "speedup_low": 3, "speedup_high": 3, "pairs": 5}
+    assert found == pytest.approx(expected)
+    assert tokens.decoder == {18}
+
+
+def test_seeing_all_predicts_the_same_tokens_from_all():
+    pretraining = Pretrain(**SMALL, decoder=DECODER, mask=Mask(name="tube", ratio=0.7))
+    model = build_mae(pretraining)
+    masked_BL = make_mask("tube", Grid(*pretraining.grid), 0.7, torch.arange(2))
+    frames_BTHWC = torch.randint(0, 256, (2, 4, 24, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    changed_BTHWC = frames_BTHWC.clone()
+    row, column = divmod(int(masked_BL[0, :9].nonzero()[0]), 3)  # a hidden patch of clip 0
+    changed_BTHWC[0, :2, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 0
+    with torch.inference_mode():
+        predicted, target = model(frames_BTHWC, masked_BL)
+        full, full_target = STEP_TIME.see_all(model, frames_BTHWC, masked_BL)
+        assert torch.equal(target, full_target)
+        assert full.shape == predicted.shape
+        assert torch.equal(model(changed_BTHWC, masked_BL)[0], predicted)  # a hidden patch is not seen
+        changed = STEP_TIME.see_all(model, changed_BTHWC, masked_BL)[0]
+        assert not torch.equal(changed[0], full[0])
+        assert torch.equal(changed[1], full[1])
+
+
+# coverage
+
+
+def slow_coverage(one, videos):
+    """(masks, clips, slots) per cent, pixel by pixel; NaN where nothing moves."""
+    slots, rows, columns = one.grid
+    size, tubelet, patch = one.clips.size, one.model.tubelet, one.model.patch
+    share_NBS = np.full((len(MASKS), len(videos), slots), np.nan)
+    for b, video in enumerate(videos):
+        clip = read_clip(video.path, view_indices(one.clips, video.frames, 0, 1))
+        clip = apply(clip, view_box(clip.height, clip.width, 0, 1), size, flip=False)
+        speed_THW = np.linalg.norm(clip.motion_THW2, axis=-1) / clip.distance_THW * clip.has_motion_T[:, None, None]
+        speed_SHW = np.stack([speed_THW[tubelet * s : tubelet * (s + 1)].sum(0) for s in range(slots)])
+        cells = speed_SHW.shape[1]
+        for n, name in enumerate(MASKS):
+            seed_B, motion_BSHW = torch.tensor([clip_seed(one.seed, 0, b)]), torch.from_numpy(speed_SHW[None]).float()
+            masked_SHW = make_mask(name, Grid(*one.grid), MASK_RATIO[name], seed_B, motion_BSHW).view(slots, rows, columns)
+            for s in range(slots):
+                median, moving, hidden = np.median(speed_SHW[s]), 0, 0
+                for y in range(size):
+                    for x in range(size):
+                        if speed_SHW[s, y * cells // size, x * cells // size] >= median + 0.5:
+                            moving += 1
+                            hidden += bool(masked_SHW[s, y // patch, x // patch])
+                if moving:
+                    share_NBS[n, b, s] = 100 * hidden / moving
+    return share_NBS
+
+
+@pytest.mark.parametrize("patch", [8, 6])  # as large as a cell of vectors, and not
+def test_coverage_is_what_a_slow_loop_over_pixels_finds(index, patch):
+    one = spec("coverage", model=SMALL["model"].model_copy(update={"patch": patch}), seed=3)
+    videos = choose(index, 6)
+    metrics, arrays = COVERAGE.coverage(one, videos)
+    share_NBS = slow_coverage(one, videos)
+    assert metrics["videos"] == np.isfinite(share_NBS[0]).any(1).sum() > 1
+    assert arrays["names_N"].tolist() == list(MASKS)
+    assert arrays["clips_S"].tolist() == np.isfinite(share_NBS[0]).sum(0).tolist()
+    for n, name in enumerate(MASKS):
+        patches = (24 // patch) ** 2
+        assert arrays["hidden_N"][n] == 100 * int(MASK_RATIO[name] * patches) / patches
+        of_slots = [share_NBS[n, :, s] for s in range(2)]
+        per_clip = np.nanmean(share_NBS[n][np.isfinite(share_NBS[n]).any(1)], axis=1)
+        for values, keys, at in [
+            *((values[np.isfinite(values)], ("share_NS", "low_NS", "high_NS"), (n, s)) for s, values in enumerate(of_slots)),
+            (per_clip, ("overall_N", "overall_low_N", "overall_high_N"), n),
+        ]:
+            expected = over_seeds(values.tolist())
+            found = [arrays[key][at] for key in keys]
+            assert found == pytest.approx([expected.mean, expected.low, expected.high], rel=1e-5)  # shares are float32
+        assert metrics[f"coverage_{name}"] == arrays["overall_N"][n]
+    assert metrics["coverage_mgm-sparse"] > metrics["coverage_smm-sparse"]
+
+
+def test_coverage_of_videos_in_which_nothing_moves_is_an_error(monkeypatch, index):
+    monkeypatch.setattr(COVERAGE, "MOVES", 1000.0)
+    with pytest.raises(UserError, match="in no middle clip of 12 test videos does anything move 1000.0 pixels further"):
+        COVERAGE.coverage(spec("coverage"), index.test)
+
+
+def test_one_clip_has_no_interval(index):
+    _, arrays = COVERAGE.coverage(spec("coverage"), index.test[:1])
+    assert np.isfinite(arrays["overall_N"]).all()
+    assert np.isnan(arrays["overall_low_N"]).all()
+
+
+# the command line
+
+
+def test_names_print_a_few_lines(videos, monkeypatch):
+    monkeypatch.setattr(STEP_TIME, "SECONDS", 0)
+    assert measure_now("saliency", videos, 4, "dis", None).splitlines()[2].endswith("over 4 test videos")
+    assert "by dis (the paper: 2500 by raft-small)" in measure_now("motion-time", videos, 1, "dis", None)
+    lines = measure_now("coverage", videos, 2, "dis", None).splitlines()
+    assert len(lines) == 1 + len(MASKS)
+    assert lines[0].endswith("over 2 clips)")
+    monkeypatch.setattr(sys.modules["mgm.jobs.measure"], "MODELS", {"vit-b": SMALL["model"].model_copy(update={"patch": 16})})
+    monkeypatch.setattr(sys.modules["mgm.jobs.measure"], "DECODERS", {"vit-b": DECODER})
+    assert "(ST-MAE: more than 4x)" in measure_now("step-time", None, 0, "dis", None)
+    with pytest.raises(UserError, match="coverage is measured on videos; pass --index FOLDER"):
+        measure_now("coverage", None, 0, "dis", None)
+    with pytest.raises(UserError, match="mgm measure: flow: Input should be 'raft-small' or 'dis'"):
+        measure_now("motion-time", videos, 0, "farneback", None)
+
+
+def test_the_command(videos, tmp_path):
+    def mgm(*words):
+        return execute(
+            [str(Path(sys.executable).parent / "mgm"), "measure", *map(str, words)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    done = mgm("saliency", "--index", videos)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("saliency  ")
+    assert "(the paper: 1.47 on SSv2, 1.28 on K400)" in done.stdout
+    one = spec("coverage", data=Data(dataset="ssv2", digest=PARAMS.digest))
+    (tmp_path / "spec.json").write_text(one.model_dump_json())
+    done = mgm(tmp_path / "spec.json", "--out", tmp_path / "results", "--data", f"ssv2={videos}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results" / one.run_id / "arrays.npz").exists()
+    for words, message in [
+        (["salience"], "salience: is neither a measurement (saliency, motion-time, step-time, coverage) nor a spec file"),
+        (["saliency", "coverage"], "measure one NAME at a time, or spec files alone"),
+        ([tmp_path / "spec.json"], "spec.json: a spec is a run; pass --out FOLDER for its result"),
+    ]:
+        done = mgm(*words)
+        assert done.returncode == 2
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert message in done.stderr

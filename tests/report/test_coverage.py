@@ -1,0 +1,87 @@
+"""The figure of mask coverage shows the numbers it is given, and its text can be read."""
+
+import numpy as np
+import pytest
+
+from mgm.report.coverage import coverage
+from mgm.report.figures import KIND
+from mgm.report.style import save
+
+
+def arrays(slots=4, names=tuple(KIND), seed=0):
+    rng = np.random.default_rng(seed)
+    share_NS = rng.uniform(70, 95, (len(names), slots))
+    overall_N = share_NS.mean(1)
+    return {
+        "names_N": np.array(names),
+        "ratio_N": np.full(len(names), 0.75),
+        "hidden_N": np.full(len(names), 75.0),
+        "share_NS": share_NS,
+        "low_NS": share_NS - 2,
+        "high_NS": share_NS + 2,
+        "overall_N": overall_N,
+        "overall_low_N": overall_N - 1,
+        "overall_high_N": overall_N + 1,
+        "clips_S": np.arange(200, 200 + slots),
+    }
+
+
+def panels(figure):
+    """Each mask's panel: titles are left-aligned with their panels, in this order."""
+    return dict(zip((text.get_text() for text in figure.texts if text.get_weight() == "bold"), figure.axes, strict=True))
+
+
+@pytest.mark.parametrize("slots", [1, 4, 8, 16])
+def test_a_panel_shows_its_masks_numbers(slots):
+    given = arrays(slots)
+    figure = coverage(given)
+    found = panels(figure)
+    assert set(found) == set(KIND)
+    for row, name in enumerate(given["names_N"]):
+        axes = found[str(name)]
+        line = next(line for line in axes.lines if line.get_marker() == "o")
+        assert np.array_equal(line.get_xdata(), np.arange(1, slots + 1))
+        assert np.array_equal(line.get_ydata(), given["share_NS"][row])
+        bars = axes.collections[0].get_segments()
+        assert np.array_equal([bar[:, 1] for bar in bars], np.stack([given["low_NS"][row], given["high_NS"][row]], 1))
+        assert axes.texts[0].get_text() == f"{given['overall_N'][row]:.1f}"
+        low, high = axes.get_ylim()
+        assert low < given["low_NS"].min()
+        assert high >= 100
+
+
+@pytest.mark.parametrize("slots", [4, 8])
+def test_all_text_lies_inside_and_apart(slots):
+    figure = coverage(arrays(slots), "Scale smoke: toy models trained for seconds; it says nothing about which mask is best. " * 2)
+    renderer = figure.canvas.get_renderer()
+    texts = [*figure.texts, *(axes.texts[0] for axes in figure.axes)]
+    boxes = [text.get_window_extent(renderer) for text in texts if text.get_text()]
+    assert len(boxes) == 3 * len(KIND) + 2
+    for i, box in enumerate(boxes):
+        assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 <= box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[:i])
+    below = figure.texts[-1].get_window_extent(renderer)
+    assert below.y1 <= min(axes.get_tightbbox(renderer).y0 for axes in figure.axes)
+    for axes in figure.axes:  # numbers stand below what is drawn
+        number = axes.texts[0].get_window_extent(renderer)
+        lowest = min(axes.transData.transform(bar)[:, 1].min() for bar in axes.collections[0].get_segments())
+        assert number.y1 < lowest
+
+
+def test_other_masks_and_slots_without_motion_can_be_drawn(tmp_path):
+    given = arrays(4, ("mine", "tube"))
+    for key in ("share_NS", "low_NS", "high_NS"):
+        given[key][:, 1] = np.nan
+    figure = coverage(given)
+    assert list(panels(figure)) == ["tube", "mine"]
+    save(figure, tmp_path / "figure", given)
+
+
+def test_the_same_arrays_give_the_same_files_and_others_do_not(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        save(coverage(arrays(seed=seed)), tmp_path / name / "coverage", arrays(seed=seed))
+    for ending in ("svg", "pdf", "png", "npz"):
+        first, again, other = ((tmp_path / name / f"coverage.{ending}").read_bytes() for name in ("a", "b", "c"))
+        assert first == again
+        assert first != other
