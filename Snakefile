@@ -9,9 +9,10 @@
 # and what a scale changes in workflow/config/.
 
 import sys
+import time
 
 from mgm.errors import UserError
-from mgm.workflow import Workflow
+from mgm.workflow import Workflow, training_share
 
 try:
     paper = Workflow(config)
@@ -19,6 +20,7 @@ try:
 except UserError as error:
     sys.exit(f"mgm: {error}")  # one line; a traceback would hide it
 
+STARTED = time.time()
 NAME = paper.name
 RUN = paper.scale.execution
 OPTIONS = f"--out {paper.results} --threads {RUN.threads} --workers {RUN.workers} --cache-mb {RUN.cache_mb}"
@@ -44,6 +46,15 @@ for line in paper.missing():
 
 onstart:
     wanted = {batch.rule: paper.datasets(batch) for batch in paper.batches()}
-    needed = {dataset for job in workflow.dag.needrun_jobs() for dataset in wanted.get(job.rule.name, ())}
+    needed = {
+        dataset
+        for job in workflow.dag.needrun_jobs()
+        for dataset in wanted.get(job.rule.name, ())
+    }
     if lines := paper.missing(needed):
         sys.exit("\n".join(f"mgm: {line}" for line in lines))
+
+
+onsuccess:
+    if cores := workflow.resource_settings.cores:  # none on a cluster
+        print(training_share(paper, STARTED, cores), file=sys.stderr)

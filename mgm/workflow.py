@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -142,17 +143,16 @@ class Workflow:
     def batches(self) -> list[Batch]:
         """Every run, in batches of one verb and one generation, so that no batch waits for itself.
 
-        Runs of a table lie side by side, Table 4e's first, so that a single target trains little for others; at `specs_per_job` 1, nothing.
+        In them runs on one dataset lie side by side, and of those Table 4e's first, then table by table: few datasets are decoded twice,
+        and a single target trains little for others; at `specs_per_job` 1, nothing.
         """
-        specs = self.registry.specs
-        order = dict.fromkeys(
-            spec.run_id for target in ("table4e", *self.registry.targets()) for spec in self.registry.runs_of(target)
-        )  # fmt: skip
+        specs, places = self.registry.specs, list(self.scale.datasets)
+        order = dict.fromkeys(spec.run_id for target in ("table4e", *self.registry.targets()) for spec in self.registry.runs_of(target))
         generation: dict[str, int] = {}
         for run_id, spec in specs.items():  # parents come first
             generation[run_id] = 1 + max((generation.get(parent, 0) for parent in parents(spec)), default=-1)
         alike: dict[str, list[Spec]] = {}
-        for run_id in order:
+        for run_id in sorted(order, key=lambda run_id: places.index(specs[run_id].data.dataset)):
             alike.setdefault(f"{specs[run_id].verb}_{generation[run_id]}", []).append(specs[run_id])
         batches = []
         for name, several in alike.items():
@@ -218,6 +218,17 @@ def overview(workflow: Workflow) -> str:
         f"at most {jobs + 1} jobs. The whole takes {workflow.scale.takes}.\n"
         f"Stop it whenever you like; called again, it continues. The page will be {workflow.reports / 'index.html'}"
     )
+
+
+def training_share(workflow: Workflow, started: float, cores: int) -> str:
+    """What of the cores' time since `started` (in seconds since 1970) went into training steps, loading included; empty without any."""
+    paths = [workflow.results / run_id / "log.jsonl" for run_id in workflow.registry.specs]
+    lines = [json.loads(line) for path in paths if path.exists() for line in path.read_text().splitlines() if line.endswith("}")]
+    wall, steps = time.time() - started, sum(line.get("seconds", 0.0) for line in lines if line["time"] >= started)
+    if not steps:
+        return ""
+    minutes, seconds = divmod(round(wall), 60)
+    return f"{workflow.name}: {minutes} min {seconds:02d} s; training steps took {steps / (cores * wall):.0%} of {cores} cores' time"
 
 
 def registry_of(results: Path) -> Registry:

@@ -32,6 +32,7 @@ class Execution(Part):
     threads: int = Field(1, ge=1)
     workers: int = Field(0, ge=0)
     cache_mb: int = Field(0, ge=0)
+    checkpoint_s: float = Field(300, ge=0)
 
 
 class Steps(Part):

@@ -28,11 +28,13 @@ class Log:
 
     def write(self, step: int, numbers: dict[str, Any]) -> None:
         now = time.monotonic()
-        clips_per_s = self.batch * (step - self.last_step) / max(now - self.last_time, 1e-9)
+        seconds = max(now - self.last_time, 1e-9)  # of the steps since the last line
+        clips_per_s = self.batch * (step - self.last_step) / seconds
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         if torch.cuda.is_available():
             memory = torch.cuda.max_memory_allocated() / 2**20
-        line = {"step": step, "steps": self.steps, **numbers, "clips_per_s": clips_per_s, "memory_mb": memory, "time": time.time()}
+        line = {"step": step, "steps": self.steps, **numbers, "clips_per_s": clips_per_s, "memory_mb": memory}
+        line |= {"seconds": seconds, "time": time.time()}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self.last_step, self.last_time = step, now

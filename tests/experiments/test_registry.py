@@ -7,8 +7,9 @@ import yaml
 
 from mgm.errors import UserError
 from mgm.experiments import recipes
-from mgm.experiments.registry import MASK_ROWS, Registry
+from mgm.experiments.registry import Registry
 from mgm.experiments.scales import Dataset, Scale, load_scale
+from mgm.experiments.tables import MASK_ROWS
 from mgm.report.reported import reported
 from mgm.spec import Finetune, Pretrain, Probe, parents
 
@@ -73,20 +74,102 @@ def test_a_cells_runs_come_from_the_mask_and_seed_it_names():
 def test_parents_stand_before_their_children_and_no_run_twice():
     registry = Registry(SMOKE)
     ids = list(registry.specs)
-    assert len(ids) == 18 + 21 + 21 + 15 + 15 + 1  # Table 4e: pretrain, finetune, probe; Table 1: pretrain, finetune; Figure 5
+    assert len(ids) == len(set(ids)) == 177
     for position, run_id in enumerate(ids):
         assert all(parent in ids[:position] for parent in parents(registry.specs[run_id]))
 
 
 def test_targets_need_their_runs_and_no_others():
     registry = Registry(SMOKE)
-    assert len(registry.runs_of("all")) == 91
+    assert len(registry.runs_of("all")) == 177
     assert len(registry.runs_of("table4e")) == 60
     assert len(registry.runs_of("table1")) == 30
     assert {run.run_id for run in registry.runs_of("figure1")} < {run.run_id for run in registry.runs_of("table1")}
     assert [run.verb for run in registry.runs_of("figure5")] == ["visualise"]
-    with pytest.raises(UserError, match="table9: no such target at scale smoke; choose one of all, table1, table4e, figure5, figure1"):
+    assert {run.verb for run in registry.runs_of("figure8")} == {"pretrain", "visualise"}
+    with pytest.raises(UserError, match="table9: no such target at scale smoke; choose one of all, table1, table2a, .*, figure5, .*"):
         registry.runs_of("table9")
+
+
+def test_every_cell_of_the_papers_tables_has_runs_or_is_quoted():
+    registry = Registry(SMOKE)
+    cells = {(cell.table, cell.row, cell.column): cell for table in registry.tables.values() for cell in table.cells}
+    printed = {key for key in reported() if key[2] != "GFLOPs"}
+    assert printed <= set(cells)
+    for key, cell in cells.items():
+        assert cell.runs or key in printed, key
+    for name in ("2a", "2b", "2c", "2d", "3", "4a", "4b", "4c", "4e"):
+        assert all(cell.runs for cell in registry.tables[name].cells), name
+
+
+def test_shared_runs_are_one_run():
+    """MGM, ViT-B, SSv2, 200 epochs stands in Tables 4a, b, c, e, the edge ablation and both plots of Figure 4 (DESIGN 4)."""
+    registry = Registry(SMOKE)
+    cells = [
+        registry.tables[name].cell(row, "SSv2")
+        for name, row in (("4a", "ViT-B"), ("4b", "motion vector"), ("4c", "yes"), ("4e", "MGM (Dense)"), ("4_edge", "MGM (grow)"))
+    ]
+    cells += [dict(registry.plots["4a"].lines["MGM"])[0.75], dict(registry.plots["4b"].lines["MGM"])[200]]
+    assert {cell.runs[0].run_id for cell in cells} == {registry.tables["4e"].cell("MGM (Dense)", "SSv2").runs[0].run_id}
+
+
+def test_the_ablations_differ_from_mgm_in_one_field():
+    registry = Registry(SMOKE)
+
+    def parent(table, row, column="SSv2"):
+        return registry.specs[registry.tables[table].cell(row, column).runs[0].parent]
+
+    base = _flat(parent("4e", "MGM (Dense)").model_dump())
+    for run, change in (
+        (parent("4b", "optical flow"), {"mask.guidance": "dis"}),
+        (parent("4c", "no"), {"mask.jitter": False}),
+        (parent("4_edge", "MGM (clamp)"), {"mask.edge": "clamp"}),
+        (registry.specs[dict(registry.plots["4a"].lines["MGM"])[0.6].runs[0].parent], {"mask.ratio": 0.6}),
+    ):
+        fields = _flat(run.model_dump())
+        assert {name: fields[name] for name in fields if fields[name] != base[name]} == change
+    assert parent("4d", "Mini-K200", "K400").data.dataset == "mini-k200"
+    assert parent("4a", "TimesFormer").model.backbone == "timesformer"
+
+
+def test_transfer_starts_from_what_its_row_says():
+    """Tables 2 and 3: 800 epochs on K400 or SSv2; the label-finetuned parent is Table 1's run; the supervised one has none."""
+    registry = Registry(SMOKE)
+    for name, dataset, label in (
+        ("2a", "k400", "K400"),
+        ("2b", "ssv2", "SSv2"),
+        ("2c", "k400", "K400"),
+        ("2d", "ssv2", "SSv2"),
+        ("3", "k400", "K400"),
+    ):
+        table = registry.tables[name]
+        for cell in table.cells:
+            for run in cell.runs:
+                parent = registry.specs[run.parent]
+                assert parent.data.dataset == dataset
+                if cell.row.startswith("Supervised"):
+                    assert (parent.verb, parent.parent, parent.optim.epochs, parent.head_dropout) == ("finetune", "", 200, 0.5)
+                elif cell.row.endswith("Finetune"):
+                    assert parent in registry.tables["1"].cell(f"MGM, {label}, 800", label).runs
+                else:
+                    assert (parent.verb, parent.optim.epochs, parent.mask.name) == (
+                        "pretrain",
+                        800,
+                        {"VideoMAE": "tube", "MGM": "mgm"}[cell.row],
+                    )
+                assert isinstance(run, Probe if name in ("2c", "2d") else Finetune)
+    assert {run.data.dataset for cell in registry.tables["3"].cells for run in cell.runs} == {"ucf14-hmdb7", "hmdb14-ucf7"}
+
+
+def test_weights_that_a_user_gives_fill_an_external_row():
+    scale = SMOKE.model_copy(update={"weights": {"MAM2, SSv2, 1200": "external-mam2-0123abcd"}})
+    cell = Registry(scale).tables["1"].cell("MAM2, SSv2, 1200", "SSv2")
+    assert [run.parent for run in cell.runs] == ["external-mam2-0123abcd"]
+    assert cell.remark == "from given weights"
+    with pytest.raises(UserError, match="weights: 'MAM3' is not a row of a table; write it as the table does"):
+        Registry(SMOKE.model_copy(update={"weights": {"MAM3": "external-mam3-0123abcd"}}))
+    with pytest.raises(UserError, match="scale smoke: more_seeds.table9 is not a table or figure"):
+        Registry(SMOKE.model_copy(update={"more_seeds": {"table9": (0, 1)}}))
 
 
 def test_smoke_differs_from_the_paper_only_in_what_its_yaml_lists(capsys):
@@ -104,7 +187,7 @@ def test_smoke_differs_from_the_paper_only_in_what_its_yaml_lists(capsys):
 
 def test_every_override_has_its_reason():
     lines = (CONFIG / "smoke.yaml").read_text().splitlines()
-    for line in lines[lines.index("overrides:") + 1 : lines.index("datasets:")]:
+    for line in lines[lines.index("overrides:") + 1 : lines.index("datasets:") - 1]:
         if line.strip() and not line.rstrip().endswith(":"):
             assert "#" in line, f"no reason given: {line}"
 
@@ -124,7 +207,9 @@ def test_one_monotone_rule_maps_epochs_to_steps():
 
 
 def test_own_videos_run_the_mask_ablation_under_their_digest():
-    scale = SMOKE.model_copy(update={"name": "mine", "datasets": {"folder": Dataset(root="videos", digest="0123456789ab")}})
+    scale = SMOKE.model_copy(
+        update={"name": "mine", "more_seeds": {}, "datasets": {"folder": Dataset(root="videos", digest="0123456789ab")}}
+    )
     registry = Registry(scale)
     assert registry.tables["4e"].columns == ["own videos", "own videos, linear probe"]
     assert all(spec.data.digest == "0123456789ab" for spec in registry.specs.values())

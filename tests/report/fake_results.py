@@ -8,7 +8,7 @@ import numpy as np
 from mgm.experiments.registry import Registry
 from mgm.experiments.scales import Dataset, Scale, load_scale
 from mgm.report.result import file_digest, write_result
-from mgm.spec import Finetune, Pretrain, Spec, Visualise, parents
+from mgm.spec import Finetune, Pretrain, Probe, Spec, parents
 
 CONFIG = Path(__file__).parents[2] / "workflow/config"
 DIGEST = "0123456789ab"
@@ -21,7 +21,7 @@ def smoke(seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2
     """The smoke scale, its generated sets' digests filled in as the workflow does."""
     scale = load_scale(CONFIG / "smoke.yaml")
     filled = {name: Dataset(generate=scale.datasets["ssv2"].generate, digest=DIGEST) for name in datasets}
-    return scale.model_copy(update={"datasets": filled, "seeds": seeds, "fewer_seeds": {}, **changes})
+    return scale.model_copy(update={"datasets": filled, "seeds": seeds, "more_seeds": {}, **changes})
 
 
 def registry(seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes) -> Registry:
@@ -34,10 +34,10 @@ def finish(results: Path, spec: Spec, top1: float = 60.0, steps: int = 30, video
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spec.json").write_text(spec.model_dump_json())
     files, metrics, n_test = {}, {}, 0
-    if not isinstance(spec, Visualise):
+    if isinstance(spec, Pretrain | Finetune | Probe):
         write_log(folder, steps, steps)
         metrics["loss"] = 0.5
-    if not isinstance(spec, Visualise | Pretrain):
+    if isinstance(spec, Finetune | Probe):
         correct = round(top1 / 100 * videos)
         labels = np.arange(videos) % 12
         rows = [f"v{i}.mp4,{label},{label if i < correct else (label + 1) % 12}" for i, label in enumerate(labels)]

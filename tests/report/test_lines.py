@@ -15,7 +15,7 @@ PLOT = KNOWN.plots["1"]
 def arrays(results, known=KNOWN):
     found = examine_all(known, results)
     plot = known.plots["1"]
-    return arrays_of(plot, {name: [row_of(cell, results, found) for _, cell in line] for name, line in plot.lines.items()})
+    return arrays_of(plot, {name: [row_of(cell, found) for _, cell in line] for name, line in plot.lines.items()})
 
 
 def run(results, name, epochs, top1, known=KNOWN, seeds=2):

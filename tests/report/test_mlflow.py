@@ -64,13 +64,15 @@ def test_a_run_its_parent_its_curve_and_its_cell(place):
     assert run.data.params["optim.lr"] == json.dumps(child.optim.lr)
     assert run.data.params["clips.sampling"] == "stride"
     tags = run.data.tags
-    assert (tags["table"], tags["row"], tags["column"]) == ("4e", "MGM (Dense)", "SSv2")
+    assert "4e" in tags["table"].split("; ")
+    assert "MGM (Dense)" in tags["row"].split("; ")
+    assert "SSv2" in tags["column"].split("; ")
     assert (tags["verb"], tags["seed"], tags["dirty"]) == ("finetune", "0", "false")
     assert (tags["parents"], tags["commit"]) == (parent.run_id, read_result(place / child.run_id)["commit"])
     assert tags["mlflow.parentRunId"] == runs[parent.run_id].info.run_id
     history = client.get_metric_history(runs[parent.run_id].info.run_id, "train/loss")
     assert [metric.step for metric in sorted(history, key=lambda metric: metric.step)] == list(range(1, 21))
-    assert runs[parent.run_id].data.tags["row"] == "MGM (Dense)"
+    assert runs[parent.run_id].data.tags["row"].startswith("ViT-B")  # of Table 4a, the first that it stands in
 
 
 def test_a_second_sync_changes_nothing_and_a_changed_result_is_updated(place):

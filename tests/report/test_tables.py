@@ -14,7 +14,7 @@ def written(tmp_path):
     known = registry()
     finish_all(tmp_path / "results", known, steps=2)
     (tmp_path / "results" / known.tables["4e"].cells[0].runs[0].run_id / "result.json").write_text("{}")
-    collected = rows(known, tmp_path / "results", examine_all(known, tmp_path / "results"))["4e"]
+    collected = rows(known, examine_all(known, tmp_path / "results"))["4e"]
     write_tables(tmp_path / "tables", known.tables["4e"], collected, known.scale)
     return tmp_path / "tables", collected, known.scale
 
@@ -85,7 +85,7 @@ def table_1(tmp_path):
             for position, run in enumerate(cell.runs):
                 if "1600" in cell.row or (cell.row == "MGM, SSv2, 800" and position == 0):
                     finish(tmp_path / "results", run, 50 + 5 * position)
-        collected = rows(known, tmp_path / "results", examine_all(known, tmp_path / "results"))["1"]
+        collected = rows(known, examine_all(known, tmp_path / "results"))["1"]
         path = write_tables(tmp_path / "tables", known.tables["1"], collected, known.scale)
         return {ending: path.with_suffix(f".{ending}").read_text() for ending in ("csv", "md", "tex", "html")}, collected
 

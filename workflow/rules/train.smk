@@ -20,9 +20,14 @@ for batch in paper.batches():
         params:
             verb=batch.verb,
             specs=[str(paper.spec_file(spec.run_id)) for spec in batch.specs],
+            checkpoints=(
+                f"--checkpoint-s {RUN.checkpoint_s:g}"
+                if batch.verb in ("pretrain", "finetune")
+                else ""
+            ),
             data=[
                 f"--data {dataset}={paper.places[dataset]}"
                 for dataset in paper.datasets(batch)
             ],
         shell:
-            "mgm {params.verb} {params.specs} {params.data} {OPTIONS} 2>&1 | tee {log}"
+            "mgm {params.verb} {params.specs} {params.data} {OPTIONS} {params.checkpoints} 2>&1 | tee {log}"
