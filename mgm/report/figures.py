@@ -17,11 +17,11 @@ METHOD = {"mgm": "MGM", "tube": "VideoMAE", "agnostic": "ST-MAE"}  # whose mask 
 
 MASK_KEY = (
     "Pale patches are hidden. Orange: the box that a dense mask follows, and its centre; where the box hangs over the frame's edge, "
-    "the mask grows on the other side."
+    "the mask hides as many patches inside."
 )
 ATTENTION_KEY = (
     "Attention of the outlined patch, the centre of the centre frame, to every patch: last block, mean over its heads, no patch hidden. "
-    "Uniform attention would be 1 everywhere; the scale spans a clip's values but for the largest 0.5 %."
+    "Uniform attention would be 1 everywhere; the scale spans a clip's values but for the largest 0.5%."
 )
 RECONSTRUCTION_KEY = (
     "Visible patches are shown as they are. Of hidden patches the model predicts the structure alone, with mean 0 and deviation 1; "
