@@ -74,7 +74,7 @@ def summary(index: Index) -> str:
         lines.append(f"no videos of the other {absent} classes")
     if still := sum(not video.has_vectors for video in index.videos):
         codecs = ", ".join(sorted({video.codec for video in index.videos if not video.has_vectors}))
-        lines.append(f"{still} videos have no motion vectors ({codecs}): masks that follow motion cannot use them")
+        lines.append(f"{still} videos have no motion vectors ({codecs}): masks that follow motion need their optical flow (`mgm flow`)")
     if index.excluded:
         lines.append(f"{len(index.excluded)} files left out:")
         lines += [f"  {name}: {reason}" for name, reason in index.excluded]

@@ -1,7 +1,7 @@
 """`mgm flow`: optical flow of all videos of an index, beside the videos (see `mgm.video.flow`).
 
-    INDEX_DIR/flow-METHOD.part.json   while it is being computed: method and weights, so that no set mixes two
-    INDEX_DIR/flow-METHOD.json        written last; without it the set is not whole
+    INDEX_DIR/flow-METHOD.weights.json   written first and kept: which weights, so that no set mixes two
+    INDEX_DIR/flow-METHOD.json           written last; without it the set is not whole (Snakemake deletes it at will)
 
 No torch unless the method is RAFT's.
 """
@@ -54,9 +54,8 @@ def flow(folder: Path, method: Flow, weights: Path | None = None, processes: int
     if not missing and earlier and earlier["digest"] == index.digest:
         _show(f"flow {method}: all {len(index.videos)} videos are done already")
         return earlier
-    part, marker = _part(folder, method), marker_of(folder, method)
-    atomic.write(part, json.dumps(about) + "\n")
-    marker.unlink(missing_ok=True)
+    atomic.write(_weights_of(folder, method), json.dumps(about) + "\n")
+    marker_of(folder, method).unlink(missing_ok=True)
     failures = [error for error in _tell(_write_all(missing, method, weights, processes), method, len(missing)) if error]
     if failures:
         raise UserError(f"{failures[0]} ({len(failures)} of {len(missing)} videos failed; the others are done)")
@@ -69,8 +68,7 @@ def flow(folder: Path, method: Flow, weights: Path | None = None, processes: int
         "processes": processes,
         "versions": {name: version(name) for name in packages},
     }
-    atomic.write(marker, json.dumps(about, indent=1) + "\n")
-    part.unlink()
+    atomic.write(marker_of(folder, method), json.dumps(about, indent=1) + "\n")
     return about
 
 
@@ -98,8 +96,8 @@ def marker_of(folder: Path, method: Flow) -> Path:
     return folder / f"flow-{method}.json"
 
 
-def _part(folder: Path, method: Flow) -> Path:
-    return folder / f"flow-{method}.part.json"
+def _weights_of(folder: Path, method: Flow) -> Path:
+    return folder / f"flow-{method}.weights.json"
 
 
 def is_whole(video: Video, method: Flow) -> bool:
@@ -121,17 +119,15 @@ def _require_same(folder: Path, about: dict[str, Any]) -> dict[str, Any] | None:
     Raises:
         UserError: its sidecars, or those of an unfinished call, were made with other weights.
     """
-    for path in (marker_of(folder, about["method"]), _part(folder, about["method"])):
-        if path.exists():
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-            if earlier["weights"] != about["weights"]:
-                raise UserError(
-                    f"{path}: the flow beside these videos was made with weights {earlier['weights'][:12]}, now they are "
-                    f"{about['weights'][:12]}; pass the former ones, or delete this file and all *.{about['method']}.npy beside the videos"
-                )
-            if path == marker_of(folder, about["method"]):
-                return earlier
-    return None
+    method, marker = about["method"], marker_of(folder, about["method"])
+    for path in (_weights_of(folder, method), marker):
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else about
+        if earlier["weights"] != about["weights"]:
+            raise UserError(
+                f"{path}: the flow beside these videos was made with weights {earlier['weights'][:12]}, now they are "
+                f"{about['weights'][:12]}; pass the former, or delete {folder}/flow-{method}*.json and all *.{method}.npy beside the videos"
+            )
+    return earlier if marker.exists() else None
 
 
 _estimate: Estimate | None = None  # of this process

@@ -138,7 +138,7 @@ class Video:
         if motion and not self.has_vectors:
             raise NoVectors(
                 f"{self.path}: its codec {self.codec} carries no motion vectors that FFmpeg exports; "
-                f"transcode it ({transcode(self.path)}) or use a mask without motion guidance"
+                f"transcode it ({transcode(self.path)}), guide masks by optical flow (`mgm flow`), or use a mask without motion guidance"
             )
         if motion:
             self.stream.codec_context.flags2 |= EXPORT_VECTORS

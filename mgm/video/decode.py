@@ -95,7 +95,8 @@ def read_clip(path: str | Path, frame_indices: Sequence[int] | np.ndarray, motio
 def _read_sorted(video: Video, wanted_N: np.ndarray, motion: bool, sparing: bool = True) -> Clip:
     missing, last, decoded = set(wanted_N.tolist()), wanted_N[-1], 0
     reformatter = VideoReformatter()
-    frames, motions, futures, informed, references = [], [], [], [], []
+    frames = list[np.ndarray]()
+    motions, futures, informed, references = [], [], [], []
     for picture in video.pictures(int(wanted_N[0]), motion, frozenset(missing) if sparing else None):
         decoded = picture.index + 1
         if picture.is_reference:

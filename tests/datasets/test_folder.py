@@ -97,6 +97,15 @@ def test_hidden_files_are_skipped_and_others_listed_with_a_reason(videos, tmp_pa
     assert read_index(tmp_path / "out").excluded == index.excluded
 
 
+def test_flow_beside_videos_changes_no_index(videos, tmp_path):
+    before = index_folder(videos, tmp_path / "before")
+    for path in videos.glob("*/*.mp4"):
+        for method in ("dis", "raft-small"):
+            write(path.with_name(f"{path.name}.{method}.npy"), "x")
+    assert index_folder(videos, tmp_path / "after") == before
+    assert (tmp_path / "after" / "fingerprint.txt").read_text() == (tmp_path / "before" / "fingerprint.txt").read_text()
+
+
 def test_a_file_cut_short_counts_the_frames_it_has(generated, tmp_path, video):
     for name in "ab":
         for number in range(2):
