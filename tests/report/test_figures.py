@@ -23,7 +23,7 @@ def arrays(slots=4, masks=("tube", "mgm")):
         "index_S": np.arange(slots) * 4,
         "motion_SHW2": rng.normal(size=(slots, 6, 6, 2)).astype(np.float32),
         "magnitude_SHW": rng.random((slots, 6, 6)).astype(np.float32),
-        "has_motion_S": np.arange(slots) > 0,
+        "has_motion_S": (np.arange(slots) > 0) | (slots == 1),
         "names_N": np.array(masks),
         "ratio_N": np.array([0.9, 0.75][-len(masks) :]),
         "masked_NSHW": rng.random((len(masks), slots, 6, 6)) < 0.75,
@@ -85,9 +85,9 @@ def png(figure, drawn):
 @pytest.mark.parametrize("figure", CLIPS)
 def test_other_arrays_give_another_picture(figure):
     """A little of one array changes, and nothing else; the same arrays give the same picture."""
-    known = arrays_of(figure, slots=2)
+    known = arrays_of(figure, slots=1)
     before = png(figure, known)
-    assert png(figure, arrays_of(figure, slots=2)) == before
+    assert png(figure, arrays_of(figure, slots=1)) == before
     for name in known.keys() - {"parents_P"}:
         value = known[name].copy()
         if name == "boxes_NS4":
@@ -95,7 +95,7 @@ def test_other_arrays_give_another_picture(figure):
         elif name == "objects_SK4":
             value[0, 0, 2] += 0.2
         elif name.startswith("query"):
-            value[..., 0] = 0  # another slot
+            value[..., 0] += 1  # another slot
         elif value.dtype.kind == "U":
             value[0] = "block"
         elif value.dtype == bool:
