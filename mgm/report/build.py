@@ -7,6 +7,7 @@ import numpy as np
 from mgm.errors import UserError
 from mgm.experiments.registry import Registry
 from mgm.report import atomic
+from mgm.report.claims import judge, write_claims
 from mgm.report.collect import examine_all, row_of, rows
 from mgm.report.page import Plate, page, picture
 from mgm.report.result import Found
@@ -14,7 +15,7 @@ from mgm.report.tables import comparable, write_tables
 
 
 def build_report(registry: Registry, results: Path, reports: Path, only: str | None = None) -> Path:
-    """Write `reports`/tables, `reports`/figures and `reports`/index.html; return the page.
+    """Write `reports`/tables, `reports`/figures, `reports`/claims.csv and `reports`/index.html; return the page.
 
     Args:
         results: the folder of this name's runs, `results/<name>`; it need not exist.
@@ -45,7 +46,10 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
             if only:
                 return reports / "figures" / f"figure{name}.svg"
             plates.append(plate)
-    return atomic.write(reports / "index.html", page(registry, results, found, collected, plates, results.name))
+    verdicts = [] if registry.scale.own_videos else judge(registry, collected, found)
+    if verdicts:
+        write_claims(reports, verdicts)
+    return atomic.write(reports / "index.html", page(registry, results, found, collected, plates, verdicts, results.name))
 
 
 def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, Found]) -> Plate:
@@ -57,7 +61,7 @@ def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dic
     stem = folder / f"figure{name}"
     drawing = lines.lines(arrays, plot.x, plot.y, scale.name, comparable(scale))
     figures.save(drawing, stem, arrays)
-    tables = tuple(dict.fromkeys(cell.table for cells in plot.lines.values() for _, cell in cells))
+    tables = tuple(dict.fromkeys(cell.table for cells in plot.lines.values() for _, cell in cells if cell.table in registry.tables))
     return Plate(name, plot.title, plot.note, why=lines.missing(arrays), source=picture(stem.with_suffix(".svg")), tables=tables)
 
 

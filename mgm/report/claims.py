@@ -4,7 +4,6 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from html import escape
 from math import inf, isfinite, sqrt
 from pathlib import Path
 from typing import NamedTuple
@@ -82,20 +81,6 @@ def write_claims(reports: Path, verdicts: Iterable[Verdict]) -> Path:
     for verdict in verdicts:
         writer.writerow([getattr(verdict, column) for column in COLUMNS[:-1]] + [" ".join(verdict.run_ids)])
     return atomic.write(reports / "claims.csv", text.getvalue())
-
-
-def claims_html(verdicts: Iterable[Verdict]) -> str:
-    """A fragment: no style, for a page that has its own."""
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("Claim", "Where", "The paper's tables", "Our runs", "Verdict"))
-    body = "\n".join(
-        f'<tr id="claim-{escape(one.id)}" data-verdict="{escape(one.verdict)}"><th scope="row">{escape(one.claim)}'
-        + (f" <small>{escape(one.note)}</small>" if one.note else "")
-        + "</th>"
-        + "".join(f"<td>{escape(text)}</td>" for text in (one.source, one.quoted, one.ours, one.verdict))
-        + "</tr>"
-        for one in verdicts
-    )
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n"
 
 
 def table_says(claim: Claim, quoted: Mapping[Key, float]) -> str:

@@ -11,8 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mgm.report.figures import KIND
-from mgm.report.style import ACCENT, INK, QUIET, STYLE
+from mgm.report.style import ACCENT, INK, KIND, QUIET, STYLE
 
 WIDTH, HEIGHT, LEFT, GAP, HEAD, AXIS, LINE = 7.4, 1.9, 0.62, 0.1, 0.62, 0.48, 0.15  # inches; HEIGHT is a panel's
 KEY = (

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mgm.report import sheet
+from mgm.report.coverage import coverage
 from mgm.report.sheet import Sheet, wrapped
 from mgm.report.style import ACCENT, KIND, QUIET, STYLE, save, write_png
 
@@ -145,12 +146,14 @@ def _attention(page: Sheet, attention_SHW: np.ndarray, query_3: np.ndarray, fram
 
 DRAW: dict[str, Callable[[Mapping[str, Any], str], Figure]] = {
     "5": masks_on_a_clip,
+    "5_coverage": coverage,
     "6": attention_on_a_clip,
     "7": attention_on_clips,
     "8": reconstructions,
 }
 TITLES: dict[str, tuple[str, str]] = {  # of a figure, and what there is to say above it
     "5": ("Every mask on one clip", "A row is a mask, a column a slot of the token grid."),
+    "5_coverage": ("Ours: how much of what moves each mask hides", "A mask that hid at random would hide as much as its ratio."),
     "6": (
         "Motion and attention",
         "The clip under the mask that the model was trained with, its motion, and where the model looks; a column is a slot.",

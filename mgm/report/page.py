@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from mgm.experiments.registry import Registry, Table
 from mgm.experiments.scales import OWN, Scale
+from mgm.report.claims import Verdict
 from mgm.report.collect import Row, commit_of, gain
 from mgm.report.plots import NARROW, WIDTH, Axis, axis_head, curves, interval, thin
 from mgm.report.result import Found, log_lines
@@ -50,7 +51,13 @@ def picture(path: Path) -> str:
 
 
 def page(
-    registry: Registry, results: Path, found: Mapping[str, Found], rows: Mapping[str, Sequence[Row]], plates: Sequence[Plate], name: str
+    registry: Registry,
+    results: Path,
+    found: Mapping[str, Found],
+    rows: Mapping[str, Sequence[Row]],
+    plates: Sequence[Plate],
+    verdicts: Sequence[Verdict],
+    name: str,
 ) -> str:
     """The HTML of `reports/name/index.html`."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=False)
@@ -66,6 +73,8 @@ def page(
         overview=_overview(registry.specs, found),
         tables=[_table(table, rows[key], registry.scale, registry.specs, found) for key, table in registry.tables.items()],
         figures=plates,
+        claims=verdicts,
+        verdicts=Counter(verdict.verdict for verdict in verdicts).most_common(),
         curves=_curves(registry, logs),
         runs=_runs(registry, found, rows, logs),
     )

@@ -10,8 +10,8 @@ Like the codec's vectors, a frame's motion lies where things are in *that* frame
 - "raft-small": torchvision's RAFT-small, as the paper uses (Table 4b), with its 12 updates.
 - "dis": OpenCV's DIS, preset medium, on grey frames.
 
-Both see frames whose short side is at least 128 pixels (smaller ones are enlarged, and their flow is scaled back: RAFT allows no less, and
-on small frames DIS has too few patches), padded at the right and the bottom by repeating the edge to multiples of 8, as RAFT asks.
+Frames whose short side is below 128 pixels (RAFT allows no less) or 64 (DIS: its patches of 8 are too few) are enlarged to it, and their
+flow is scaled back. Both see frames padded at the right and the bottom, by repeating the edge, to the multiples of 8 that RAFT asks for.
 
 Only estimating flow needs OpenCV or torch; reading it does not.
 """
@@ -29,7 +29,7 @@ from mgm.spec import Flow
 from mgm.video.decode import probe_video, read_frames
 from mgm.video.motion import CELL, cells
 
-SHORT = 128  # pixels of the short side that an estimator sees, at least
+SHORT = {"raft-small": 128, "dis": 64}  # pixels of the short side that an estimator sees, at least
 PIXELS = 8 * 240 * 320  # of a batch of pairs, at most, unless one pair has more
 
 Estimate = Callable[[np.ndarray], np.ndarray]  # K + 1 frames in a row, KHWC uint8 -> their K flows, (K, H, W, 2) float32, see `motions`
@@ -183,19 +183,19 @@ def estimator(method: Flow, weights: Path | None = None, device: str = "cpu") ->
         UserError: the weights do not fit.
     """
     if method == "dis":
-        return _fitted(_dis())
+        return _fitted(_dis(), SHORT[method])
     if weights is None:
         raise ValueError("raft-small needs weights; see find_weights")
-    return _fitted(_raft_small(weights, device))
+    return _fitted(_raft_small(weights, device), SHORT[method])
 
 
-def _fitted(estimate: Estimate) -> Estimate:
+def _fitted(estimate: Estimate, short: int) -> Estimate:
     """`estimate`, given frames of a size that it can take (see the module's docstring)."""
     import cv2
 
     def fitted(frames_THWC: np.ndarray) -> np.ndarray:
         height, width = frames_THWC.shape[1:3]
-        scale = max(1.0, SHORT / min(height, width))
+        scale = max(1.0, short / min(height, width))
         tall, wide = round(height * scale), round(width * scale)
         fit = [cv2.resize(frame, (wide, tall), interpolation=cv2.INTER_LINEAR) if scale > 1 else frame for frame in frames_THWC]
         fit = [cv2.copyMakeBorder(frame, 0, -tall % 8, 0, -wide % 8, cv2.BORDER_REPLICATE) for frame in fit]

@@ -4,7 +4,7 @@ import csv
 from collections import Counter
 from pathlib import Path
 
-from mgm.experiments.registry import MASK_ROWS
+from mgm.experiments.tables import MASK_ROWS
 from mgm.report import reported as module
 from mgm.report.reported import reported
 

@@ -40,7 +40,7 @@ def own_videos(tmp_path_factory) -> Path:
 def test_a_dry_run_lists_the_runs_and_makes_none(tmp_path):
     done = snakemake(tmp_path, "-n")
     assert done.returncode == 0, done.stderr
-    for rule in ("prepare_ssv2", "prepare_ucf14-hmdb7", "flow_ssv2", "pretrain_0_1", "finetune_2_1", "probe_1_1", "measure_0_1", "all"):
+    for rule in ("prepare_ssv2", "prepare_ucf14-hmdb7", "flow_ssv2", "pretrain_table4e_0_1", "finetune_others_2_1", "probe_others_1_1", "measure_others_0_1", "all"):
         assert rule in done.stdout + done.stderr
     assert not (tmp_path / "data").exists()
     assert sorted(path.name for path in (tmp_path / "results" / "smoke").iterdir()) == ["datasets", "scale.json", "specs"]
@@ -49,7 +49,7 @@ def test_a_dry_run_lists_the_runs_and_makes_none(tmp_path):
 def test_a_batchs_parents_are_made_before_it():
     workflow = Workflow({})
     made = set()
-    batches = sorted(workflow.batches(), key=lambda batch: int(batch.rule.split("_")[1]))  # by generation
+    batches = sorted(workflow.batches(), key=lambda batch: int(batch.rule.split("_")[2]))  # by generation
     assert sum(len(batch.specs) for batch in batches) == len(workflow.registry.specs) == 177
     for batch in batches:
         assert len(batch.specs) <= workflow.scale.specs_per_job
@@ -70,11 +70,11 @@ def test_report_never_trains_or_prepares_whatever_is_missing(tmp_path):
 
 def test_a_single_target_trains_only_what_it_needs(tmp_path):
     done = snakemake(tmp_path, "-n", "figure5")
-    assert "visualise_0_1" in done.stdout
+    assert "visualise_others_0_1" in done.stdout
     assert "pretrain_" not in done.stdout
     done = snakemake(tmp_path, "-n", "table4e")
-    assert "pretrain_0_1" in done.stdout
-    assert "pretrain_0_3" not in done.stdout  # at smoke, neighbours in the table share a process, no more
+    assert "pretrain_table4e_0_1" in done.stdout
+    assert "_others_" not in done.stdout
 
 
 def test_own_videos_are_indexed_before_the_dag(tmp_path, own_videos):
