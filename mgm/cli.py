@@ -31,7 +31,7 @@ Results = Annotated[Path, typer.Option(help="Folder of all results.")]
 Reports = Annotated[Path, typer.Option(help="Folder of all reports.")]
 
 
-def _run(verb: str, specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s) -> None:
+def _run(verb: str, specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s, flow_weights=None) -> None:
     from mgm.spec import parse
 
     parsed = []
@@ -57,7 +57,8 @@ def _run(verb: str, specs, out, data, threads, workers, accumulate, cache_mb, ch
     from mgm.video.loader import Cache
 
     compute = getattr(import_module(f"mgm.jobs.{verb}"), verb)
-    run_all(parsed, compute, Execution(out, places, threads, workers, accumulate, checkpoint_s, Cache(cache_mb) if cache_mb else None))
+    cache = Cache(cache_mb) if cache_mb else None
+    run_all(parsed, compute, Execution(out, places, threads, workers, accumulate, checkpoint_s, cache, flow_weights))
 
 
 @app.command()
@@ -112,7 +113,7 @@ def measure(
             raise UserError(f"{unknown}: is neither a measurement ({', '.join(names)}) nor a spec file")
         if out is None:
             raise UserError(f"{what[0]}: a spec is a run; pass --out FOLDER for its result")
-        _run("measure", [Path(word) for word in what], out, data, threads, workers, 1, cache_mb, 300)
+        _run("measure", [Path(word) for word in what], out, data, threads, workers, 1, cache_mb, 300, weights)
         return
     if len(what) > 1:
         raise UserError(f"{' '.join(what)}: measure one NAME at a time, or spec files alone")

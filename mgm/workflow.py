@@ -5,13 +5,15 @@ import re
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from mgm.datasets.params import Synthetic
 from mgm.errors import UserError
+from mgm.experiments.cost import work
 from mgm.experiments.registry import Registry
 from mgm.experiments.scales import OWN, Dataset, Scale, load_scale, parse_scale
 from mgm.report import atomic
@@ -29,6 +31,7 @@ class Batch:
     rule: str
     verb: str
     specs: tuple[Spec, ...]
+    priority: int = 0  # how long the longest chain is that starts with it, in per mille of the longest of all
 
 
 class Workflow:
@@ -164,7 +167,7 @@ class Workflow:
                 Batch(f"{name}_{part}", several[0].verb, tuple(several[start:end]))
                 for part, (start, end) in enumerate(pairwise(cuts), start=1)
             ]
-        return batches
+        return _prioritised(batches)
 
     def missing(self, datasets: Collection[str] | None = None) -> list[str]:
         """A line for each of these datasets (default: all) that is neither there nor made here."""
@@ -184,6 +187,23 @@ class Workflow:
             source, target = ("ucf101", "hmdb51") if name == "ucf14-hmdb7" else ("hmdb51", "ucf101")
             return f"pda --task {name} --source {self.places[source]} --target {self.places[target]}"
         return f"{name} --source DIR"
+
+
+def _prioritised(batches: list[Batch]) -> list[Batch]:
+    """The batches with their priorities: what others wait for longest should start first."""
+    made_by = {spec.run_id: batch.rule for batch in batches for spec in batch.specs}
+    waiting: dict[str, set[str]] = {batch.rule: set() for batch in batches}
+    for batch in batches:
+        for parent in {parent for spec in batch.specs for parent in parents(spec) if parent in made_by}:
+            waiting[made_by[parent]].add(batch.rule)
+    own = {batch.rule: sum(map(work, batch.specs)) for batch in batches}
+
+    @cache
+    def chain(rule: str) -> float:
+        return own[rule] + max(map(chain, waiting[rule]), default=0.0)
+
+    longest = max(map(chain, own))
+    return [replace(batch, priority=round(1000 * chain(batch.rule) / longest)) for batch in batches]
 
 
 def _flow(spec: Spec) -> tuple[str, str] | None:

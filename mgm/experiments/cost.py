@@ -5,7 +5,7 @@ Matrix products alone are counted, as papers do.
 
 import math
 
-from mgm.spec import Finetune, Model, Pretrain, Probe
+from mgm.spec import Finetune, Model, Pretrain, Probe, Spec
 
 
 def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
@@ -26,6 +26,15 @@ def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
         + decoder.depth * _block(tokens, decoder.width)
         + masked * decoder.width * _pixels(spec.model)
     )
+
+
+def work(spec: Spec, videos: int = 100_000) -> float:
+    """Multiply-adds that a run trains with, on so many videos if its length is in epochs: to tell long runs from short ones. A run that
+    trains nothing counts as a hundred of its clips."""
+    if not isinstance(spec, Pretrain | Finetune):
+        return 100.0 * encoder(spec.model, spec.grid)
+    clips = spec.optim.steps * spec.optim.batch or spec.optim.epochs * videos
+    return 3.0 * clips * multiply_adds(spec)
 
 
 def encoder(model: Model, grid: tuple[int, int, int], visible: int = 0) -> int:

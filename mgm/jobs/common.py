@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,9 +21,10 @@ import torch
 from mgm import rng
 from mgm.datasets.index import Index, Video, read_index
 from mgm.errors import UserError
+from mgm.experiments.cost import work
 from mgm.report import atomic
 from mgm.report.result import examine, file_digest, write_result
-from mgm.spec import Augment, Guidance, Run, Spec, parents
+from mgm.spec import Augment, Guidance, Run, Spec, parents, parse
 from mgm.training import duration, remove_checkpoints
 from mgm.video.loader import NO_AUGMENT, Batch, Cache, training_loader
 
@@ -40,6 +42,7 @@ class Execution:
     accumulate: int = 1
     checkpoint_s: float = 300
     cache: Cache | None = None
+    flow_weights: Path | None = None  # of RAFT-small; torchvision's own where None
 
 
 @dataclass
@@ -197,24 +200,27 @@ def show(line: str) -> None:
 
 def _progress(execution: Execution) -> str:
     """'; 23 of 61 runs done, about 2 min left', from the files, when the workflow has listed what there is to do."""
-    listed = list((execution.results / "specs").glob("*.json"))
-    done, seconds, work_done, work_left = 0, 0.0, 0.0, 0.0
-    for path in listed:
-        result, work = execution.results / path.stem / "result.json", _work(json.loads(path.read_text()))
+    specs = [parse(json.loads(path.read_text()), str(path)) for path in (execution.results / "specs").glob("*.json")]
+    done, seconds, worked, left = (
+        0,
+        defaultdict[str, float](float),
+        defaultdict[str, float](float),
+        defaultdict[str, float](float),
+    )  # by verb
+    for spec in specs:
+        result = execution.results / spec.run_id / "result.json"
         if result.exists():
-            done, work_done, seconds = done + 1, work_done + work, seconds + json.loads(result.read_text())["wall_s"]
+            done += 1
+            seconds[spec.verb] += json.loads(result.read_text())["wall_s"]
+            worked[spec.verb] += work(spec)
         else:
-            work_left += work
-    if not listed or not work_done:
+            left[spec.verb] += work(spec)
+    if not done:
         return ""
-    left = work_left * seconds / work_done / max(1, (os.cpu_count() or 1) // execution.threads)
-    return f"; {done} of {len(listed)} runs done" + (f", about {duration(left)} left" if work_left else "")
-
-
-def _work(spec: dict[str, Any]) -> float:
-    """Clips trained on, roughly: enough to tell how long the rest will take. A probe trains on next to none."""
-    optim = spec.get("optim")
-    return (optim["steps"] or optim["epochs"]) * optim["batch"] if optim else 500
+    rates = {verb: seconds[verb] / worked[verb] for verb in worked}
+    rest = sum(amount * rates.get(verb, sum(seconds.values()) / sum(worked.values())) for verb, amount in left.items())
+    rest /= max(1, (os.cpu_count() or 1) // execution.threads)
+    return f"; {done} of {len(specs)} runs done" + (f", about {duration(rest)} of computing left" if left else "")
 
 
 def _commit() -> tuple[str, bool]:

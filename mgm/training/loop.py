@@ -15,7 +15,7 @@ from mgm.errors import UserError
 from mgm.spec import Optim
 from mgm.training.checkpoint import load_checkpoint, save_checkpoint
 from mgm.training.log import Log
-from mgm.training.optimiser import build_optimiser, learning_rate, set_learning_rate
+from mgm.training.optimiser import AdamW, build_optimiser, learning_rate, set_learning_rate
 
 LOGS = 100  # lines a run's log has, about
 
@@ -74,7 +74,7 @@ def train(run: Training, folder: Path, *, checkpoint_s: float = 300, show: Calla
             )
         rate = learning_rate(step, run.steps, run.optim)
         set_learning_rate(optimiser, rate)
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad()
         total, extra = torch.zeros((), device=device), dict[str, Tensor]()
         for part in parts:
             with precision:
@@ -99,7 +99,7 @@ def train(run: Training, folder: Path, *, checkpoint_s: float = 300, show: Calla
     return list(failed)
 
 
-def _state(run: Training, optimiser: torch.optim.Optimizer, step: int, failed: dict[str, None]) -> dict[str, Any]:
+def _state(run: Training, optimiser: AdamW, step: int, failed: dict[str, None]) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "step": step,

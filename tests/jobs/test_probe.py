@@ -22,7 +22,7 @@ def test_fit_is_the_optimum_of_penalised_logistic_regression(blobs):
     weight, bias = solution[:-1].T.clone().requires_grad_(), solution[-1].clone().requires_grad_()
     loss = F.cross_entropy(normal @ weight.T + bias, label_N) + 0.01 * weight.square().sum() / 2
     loss.backward()
-    assert weight.grad.abs().max() < 1e-4  # LBFGS stops at 1e-6 on its own gradient; the solve above adds rounding
+    assert weight.grad.abs().max() < 1e-4  # L-BFGS stops at 1e-6 on its own gradient; the solve above adds rounding
     assert bias.grad.abs().max() < 1e-4
 
 

@@ -1,11 +1,15 @@
+import copy
 import math
+import subprocess
+import sys
 
 import pytest
+import torch
 
 from mgm.models import build_classifier, build_mae
 from mgm.spec import Clips, Data, Finetune, Model, Optim, Pretrain
 from mgm.training import build_optimiser, learning_rate, parameter_groups
-from mgm.training.optimiser import set_learning_rate
+from mgm.training.optimiser import AdamW, set_learning_rate
 
 SMALL = {"data": Data(dataset="ssv2"), "clips": Clips(frames=4, size=24), "model": Model(width=16, depth=2, heads=2, patch=8)}
 
@@ -30,6 +34,43 @@ def test_every_parameter_is_in_one_group_and_one_dimensional_ones_do_not_decay()
     for name, parameter in model.named_parameters():
         assert decay[id(parameter)] == (0.0 if parameter.ndim == 1 or name == "mask_token" else 0.05), name
     assert {group["lr_scale"] for group in groups} == {1.0}
+
+
+def test_adamw_is_torchs_bit_by_bit_and_goes_on_from_its_state():
+    torch.manual_seed(0)
+    start = [torch.randn(5, 4), torch.randn(3)]
+    gradients = [[torch.randn(5, 4), torch.randn(3)] for _ in range(6)]
+
+    def groups():
+        return [{"params": [value.clone().requires_grad_()], "weight_decay": decay} for value, decay in zip(start, (0.05, 0.0))]
+
+    theirs_groups, ours_groups = groups(), groups()
+    theirs = torch.optim.AdamW(theirs_groups, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    ours = AdamW(ours_groups, (0.9, 0.95))
+    for step, several in enumerate(gradients):
+        if step == 3:  # a new process
+            state = copy.deepcopy(ours.state_dict())
+            ours = AdamW(ours_groups, (0.9, 0.95))
+            ours.load_state_dict(state)
+        for optimiser in (theirs, ours):
+            for group, gradient in zip(optimiser.param_groups, several):
+                group["lr"] = 1e-2 / (step + 1)
+                group["params"][0].grad = gradient.clone()
+            optimiser.step()
+        for a, b in zip(theirs_groups, ours_groups):
+            assert torch.equal(a["params"][0], b["params"][0])
+
+
+def test_a_step_imports_no_compiler():
+    """torch._dynamo takes 3 seconds of a process that compiles nothing."""
+    code = """import sys, torch
+from mgm.training.optimiser import AdamW
+one = torch.ones(3, requires_grad=True)
+one.grad = torch.ones(3)
+AdamW([{"params": [one], "weight_decay": 0.0, "lr": 0.1}], (0.9, 0.95)).step()
+torch.nn.utils.clip_grad_norm_([one], 1.0)
+print("torch._dynamo" in sys.modules)"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
 
 
 def test_layer_decay_grows_towards_the_input():

@@ -16,6 +16,7 @@ for batch in paper.batches():
             [update(paper.result(spec.run_id)) for spec in batch.specs],
         log:
             f"logs/{NAME}/{batch.rule}.log",
+        priority: batch.priority
         threads: RUN.threads
         params:
             verb=batch.verb,
@@ -25,9 +26,14 @@ for batch in paper.batches():
                 if batch.verb in ("pretrain", "finetune")
                 else ""
             ),
+            weights=(
+                f"--weights {paper.scale.flow_weights}"
+                if batch.verb == "measure" and paper.scale.flow_weights
+                else ""
+            ),
             data=[
                 f"--data {dataset}={paper.places[dataset]}"
                 for dataset in paper.datasets(batch)
             ],
         shell:
-            "mgm {params.verb} {params.specs} {params.data} {OPTIONS} {params.checkpoints} 2>&1 | tee {log}"
+            "mgm {params.verb} {params.specs} {params.data} {OPTIONS} {params.checkpoints} {params.weights} 2>&1 | tee {log}"

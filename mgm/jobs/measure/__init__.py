@@ -32,7 +32,7 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
     if spec.name == "saliency":
         return saliency(index, job.execution.data[spec.data.dataset], videos)
     if spec.name == "motion-time":
-        return motion_time(videos, spec.flow)
+        return motion_time(videos, spec.flow, job.execution.flow_weights)
     metrics, arrays = coverage(spec, videos, workers=job.execution.workers, cache=job.execution.cache)
     np.savez_compressed(job.folder / "arrays.npz", **arrays)
     return metrics

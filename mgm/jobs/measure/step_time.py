@@ -44,7 +44,7 @@ def step_time(spec: Measure) -> dict[str, Any]:
     def milliseconds(forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> float:
         _wait(device)
         start = time.perf_counter()
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad()
         with torch.autocast(device.type, torch.bfloat16) if device.type == "cuda" else nullcontext():
             loss = reconstruction_loss(*forward(frames_BTHWC, masked_BL), weight_B)
         loss.backward()
