@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test bench check format lock dashboard
+.PHONY: help setup reproduce mini test bench check format lock dashboard
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -21,12 +21,16 @@ setup: .venv/.ready ## make .venv with the pinned versions (about 6 GB on Linux,
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-reproduce: setup ## the paper at smoke scale: tables, figures, page (about 9 minutes on 2 cores)
+reproduce: setup ## the paper at smoke scale: tables, figures, page (about 10 minutes on 2 cores)
 	@$(BIN)/python -m mgm.workflow
 	@$(BIN)/snakemake --cores all --quiet all
 	@echo "The page: $(CURDIR)/reports/smoke/index.html"
 
-test: setup ## the tests (about 4 minutes; those that read the smoke results run after `make reproduce`)
+mini: setup ## a part of at most 8 minutes of Table 4e, the edge ablation and Figure 4a at scale mini; again: the next part
+	@timeout --signal=TERM 470 $(BIN)/snakemake --cores all --quiet all --config scale=mini -- table4e table4_edge figure4a || test $$? = 124
+	@$(BIN)/mgm report mini
+
+test: setup ## the tests (about 5 minutes; those that read the smoke results run after `make reproduce`)
 	@$(BIN)/pytest
 
 bench: setup ## masks, loading and starting against peers, on this machine (some minutes): reports/bench

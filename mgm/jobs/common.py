@@ -107,7 +107,7 @@ def run_all(specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], exe
             atomic.write(folder / "error.txt", f"{error}\n")
             first_error = first_error or error
             show(f"{spec.run_id}: failed: {error}")
-        except BaseException as error:
+        except Exception as error:
             atomic.write(folder / "error.txt", f"{type(error).__name__}: {error}\n")
             raise
     if first_error:

@@ -65,9 +65,10 @@ def lines(arrays: Mapping[str, Any], x: str, y: str, scale: str, together: bool)
         scale: its name, for the heading of our numbers.
         together: our numbers and the paper's share an axis, because they can be compared; else a panel each.
     """
-    single = bool((arrays["n_P"] == 1).any())
-    key = "Filled marks are ours, bars their 95 % intervals" + " (dashed: of a single run, over its test videos)" * single
-    key += ". Hollow marks are the paper's; diamonds are methods not run here."
+    single, quoted = bool((arrays["n_P"] == 1).any()), bool(np.isfinite(arrays["paper_P"]).any())
+    together |= not quoted
+    key = "Filled marks are ours, bars their 95 % intervals" + " (dashed: of a single run, over its test videos)" * single + "."
+    key += " Hollow marks are the paper's; diamonds are methods not run here." * quoted
     apart = "" if together else f"Scale {scale} is not the paper's: read each panel by itself."
     text = [line for part in (key, missing(arrays), apart) for line in textwrap.wrap(part, int((WIDTH - 0.2) * 20))]
     foot = 0.55 + (len(text) + 0.8) * LINE
@@ -80,7 +81,7 @@ def lines(arrays: Mapping[str, Any], x: str, y: str, scale: str, together: bool)
         )
         if together:
             _panel(figure, panels[0], arrays, ours=True, paper=True)
-            panels[0].set_title(f"Ours at scale {scale}, beside the paper", loc="left", size=9.5)
+            panels[0].set_title(f"Ours at scale {scale}" + ", beside the paper" * quoted, loc="left", size=9.5)
         else:
             _panel(figure, panels[0], arrays, ours=False, paper=True)
             panels[0].set_title("The paper", loc="left", size=9.5)

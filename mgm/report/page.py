@@ -115,7 +115,8 @@ def _facts(results: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, 
             [
                 {
                     "text": f"{'own videos' if dataset == OWN else dataset}: {classes} classes",
-                    "more": "; ".join(filter(None, (f"{train} training and {test} test videos", note, f"digest {digest[:12] or 'none'}"))),
+                    "more": f"{train} training and {test} test videos"
+                    + (f"; {note}; digest {digest[:12] or 'none'}" if len(data) <= 2 else ""),  # else it stands with each run alone
                 }
                 for dataset, classes, train, test, note, digest in data
             ],
@@ -179,7 +180,10 @@ def _table(table: Table, rows: Sequence[Row], scale: Scale, specs: Mapping[str, 
         for column in table.columns
     ]
     counts = {row.estimate.n for row in rows if row.estimate}
-    drawn = {f"{number(chance)} %": column for column, chance in chances.items() if chance}
+    drawn: dict[str, list[str]] = {}
+    for column, chance in chances.items():
+        if chance:
+            drawn.setdefault(f"{number(chance)} %", []).append(column)
     return {
         "name": table.name,
         "label": table.label,
@@ -187,7 +191,7 @@ def _table(table: Table, rows: Sequence[Row], scale: Scale, specs: Mapping[str, 
         "note": table.note,
         "head": head,
         "blocks": blocks,
-        "chance": next(iter(drawn)) if len(drawn) == 1 else ", ".join(f"{text} ({column})" for text, column in drawn.items()),
+        "chance": next(iter(drawn)) if len(drawn) == 1 else "; ".join(f"{text} ({', '.join(columns)})" for text, columns in drawn.items()),
         "several": any(n > 1 for n in counts) or not counts,
         "single": 1 in counts,
         "gains": _gains(table, rows),

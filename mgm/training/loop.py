@@ -1,9 +1,11 @@
 """The training loop, for pretraining and finetuning alike."""
 
 import math
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +45,18 @@ def train(run: Training, folder: Path, *, checkpoint_s: float = 300, show: Calla
     """Train to the last step, from the last checkpoint if there is one. Returns the names of the videos that could not be read.
 
     Stopped at any step and run again, the weights are bit-equal to an uninterrupted run's (on the CPU, same threads): batches are a
-    function of the step, and a checkpoint holds all other state.
+    function of the step, and a checkpoint holds all other state. SIGTERM, which ends a time limit, stops it after the step with a
+    checkpoint.
 
     Raises:
         UserError: the loss is not finite, or more than 1 % of the clips could not be read.
+        SystemExit: SIGTERM came.
     """
+    with _terminations() as terminated:
+        return _train(run, folder, checkpoint_s, show, terminated)
+
+
+def _train(run: Training, folder: Path, checkpoint_s: float, show: Callable[[str], None], terminated: list[int]) -> list[str]:
     optimiser = build_optimiser(run.model, run.optim, run.layer_decay)
     first, failed = 0, dict[str, None]()  # a dict keeps the order of failure
     if state := load_checkpoint(folder, run.run_id):
@@ -84,7 +93,7 @@ def train(run: Training, folder: Path, *, checkpoint_s: float = 300, show: Calla
             total += loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.optim.clip_grad or math.inf)
 
-        due = time.monotonic() - saved_at >= checkpoint_s
+        due = bool(terminated) or time.monotonic() - saved_at >= checkpoint_s
         if due or (step + 1) % log_every == 0 or step + 1 == run.steps:
             if not math.isfinite(value := total.item()) or not math.isfinite(norm.item()):
                 raise UserError(
@@ -96,7 +105,21 @@ def train(run: Training, folder: Path, *, checkpoint_s: float = 300, show: Calla
         if due:
             save_checkpoint(folder, _state(run, optimiser, step + 1, failed))
             saved_at = time.monotonic()
+        if terminated:
+            show(f"{run.run_id}: stopped at step {step + 1} of {run.steps}; run again to continue")
+            sys.exit(128 + terminated[0])
     return list(failed)
+
+
+@contextmanager
+def _terminations() -> Iterator[list[int]]:
+    """The SIGTERMs that come meanwhile."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _state(run: Training, optimiser: AdamW, step: int, failed: dict[str, None]) -> dict[str, Any]:

@@ -48,11 +48,15 @@ def test_the_results_are_those_of_the_scale_as_it_stands(registry):
     assert list(registry.specs) == list(Workflow({}, results=ROOT / "results").registry.specs)
 
 
+TABLES = ("1", "2a", "2b", "2c", "2d", "3", "4a", "4b", "4c", "4d", "4e")
+FIGURES = ("1", "4a", "4b", "5", "6", "7", "8")
+
+
 def test_tables_figures_and_page_are_in_their_places():
     reports = ROOT / "reports" / "smoke"
-    for name, ending in itertools.product(("1", "4e"), ("csv", "md", "tex", "html")):
+    for name, ending in itertools.product((*TABLES, "4_edge", "measured"), ("csv", "md", "tex", "html")):
         assert (reports / "tables" / f"table{name}.{ending}").stat().st_size > 0
-    for name, ending in itertools.product(("1", "5"), ("svg", "pdf", "png", "npz")):
+    for name, ending in itertools.product((*FIGURES, "4_edge", "5_coverage"), ("svg", "pdf", "png", "npz")):
         assert (reports / "figures" / f"figure{name}.{ending}").stat().st_size > 0
     with (reports / "tables" / "table4e.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -77,6 +81,23 @@ def test_mlflow_mirrors_every_run(registry):
 
 
 @pytest.mark.parametrize("column", ["SSv2", "SSv2, linear probe"])
+def test_every_cell_of_the_papers_tables_is_a_number_with_its_runs_or_quoted():
+    for name in TABLES:
+        with (ROOT / "reports" / "smoke" / "tables" / f"table{name}.csv").open() as file:
+            for row in csv.DictReader(file):
+                there = {name for name in ("paper", "ours", "run_ids") if row[name]}
+                assert there == {"paper"} if row["status"] == "quoted" else row["status"] == "run" and {"ours", "run_ids"} <= there, row
+
+
+def test_claims_are_judged_and_the_papers_own_contradictions_found():
+    with (ROOT / "reports" / "smoke" / "claims.csv").open() as file:
+        verdicts = {row["id"]: row["verdict"] for row in csv.DictReader(file)}
+    assert len(verdicts) > 60
+    contradicted = {claim for claim, verdict in verdicts.items() if verdict == "contradicted by the paper's own table"}
+    assert {f"`{claim}`" in (ROOT / "DEVIATIONS.md").read_text() for claim in contradicted} == {True}
+    assert set(verdicts.values()) - {"contradicted by the paper's own table"} <= {"holds", "does not hold", "undecided", "not run"}
+
+
 def test_pretraining_beats_random_weights(cells, column):
     """Mean of the six masks, paired by seed: the 95 % interval (t, three seeds) is above zero. No order of the masks is asserted."""
     masks = np.array([top1 for (row, where), top1 in cells.items() if where == column and row != "No pretraining"])
@@ -110,7 +131,8 @@ def test_results_without_weights_or_data_build_the_same_tables(registry, smoke, 
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, copy)
     build_report(registry_of(tmp_path / "results" / "smoke"), tmp_path / "results" / "smoke", tmp_path / "reports" / "smoke")
-    for name in ("tables/table1.csv", "tables/table4e.csv", "tables/table4e.tex", "figures/figure1.svg", "figures/figure5.svg"):
+    tables = [f"tables/table{name}.csv" for name in TABLES]
+    for name in (*tables, "tables/table4e.tex", "claims.csv", *(f"figures/figure{name}.svg" for name in FIGURES)):
         assert (tmp_path / "reports" / "smoke" / name).read_bytes() == (ROOT / "reports" / "smoke" / name).read_bytes()
 
 
@@ -120,8 +142,8 @@ def test_with_a_result_deleted_and_no_data_the_report_lists_no_training(smoke, t
     import sys
 
     shutil.copytree(smoke, tmp_path / "results" / "smoke", ignore=shutil.ignore_patterns("*.safetensors"))
-    victim = next((tmp_path / "results" / "smoke").glob("finetune-*/result.json"))
-    victim.unlink()
+    victim = registry_of(smoke).tables["4e"].cell("Random Block", "SSv2").runs[0]
+    (tmp_path / "results" / "smoke" / victim.run_id / "result.json").unlink()
     binaries = Path(sys.executable).parent
     words = [str(binaries / "snakemake"), "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--cores", "1"]
     environment = os.environ | {"PATH": f"{binaries}:{os.environ['PATH']}"}

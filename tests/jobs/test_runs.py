@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 import sys
 from dataclasses import replace
 from itertools import combinations, pairwise
@@ -99,6 +101,29 @@ def test_stopped_and_resumed_the_weights_are_bit_equal(execution, pretraining, k
     resumed = run(spec, again)
     assert same(weights(resumed), whole)
     assert [json.loads(line)["step"] for line in (resumed / "log.jsonl").read_text().splitlines()] == list(range(1, 13))
+
+
+def test_sigterm_leaves_a_checkpoint_of_its_step(execution, pretraining, tmp_path, monkeypatch, capfd):
+    whole = weights(run(pretraining, execution))
+    again = replace(execution, results=tmp_path / "again", checkpoint_s=1e9, cache=None)
+    real = common.training_loader
+
+    def terminated(*args, first_step, **kwargs):
+        for step, batch in enumerate(real(*args, first_step=first_step, **kwargs), first_step):
+            if step == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(common, "training_loader", terminated)
+    with pytest.raises(SystemExit) as stop:
+        run(pretraining, again)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert "stopped at step 6 of 12; run again to continue" in capfd.readouterr().err
+    assert examine(again.results / pretraining.run_id, pretraining).state != "failed"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    monkeypatch.setattr(common, "training_loader", real)
+    assert same(weights(run(pretraining, again)), whole)
+    assert "continues at step 6 of 12" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["pretraining", "augmented"])
