@@ -40,18 +40,13 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/report.smk"
 
 
-for line in paper.missing():
+for line in paper.missing().values():
     logger.warning(line)
 
 
 onstart:
-    wanted = {batch.rule: paper.datasets(batch) for batch in paper.batches()}
-    needed = {
-        dataset
-        for job in workflow.dag.needrun_jobs()
-        for dataset in wanted.get(job.rule.name, ())
-    }
-    if lines := paper.missing(needed):
+    wanted = {job.rule.name for job in workflow.dag.needrun_jobs()}
+    if lines := paper.problems(wanted):
         sys.exit("\n".join(f"mgm: {line}" for line in lines))
 
 

@@ -4,13 +4,14 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from mgm.datasets.index import read_index
 from mgm.datasets.params import Synthetic
 from mgm.errors import UserError
 from mgm.experiments.cost import work
@@ -169,16 +170,35 @@ class Workflow:
             ]
         return _prioritised(batches)
 
-    def missing(self, datasets: Collection[str] | None = None) -> list[str]:
-        """A line for each of these datasets (default: all) that is neither there nor made here."""
-        return [
-            f"dataset {name}: {place / 'index.json'} is not there; run `mgm prepare {self._preparation(name)} --out {place}`"
+    def missing(self) -> dict[str, str]:
+        """A line for each dataset that is neither there nor made here."""
+        return {
+            name: f"dataset {name}: {place / 'index.json'} is not there; run `mgm prepare {self._preparation(name)} --out {place}`"
             for name, place in self.places.items()
-            if (datasets is None or name in datasets)
-            and name not in self.generated
-            and name not in self.adapted
-            and not (place / "index.json").exists()
+            if name not in self.generated and name not in self.adapted and not (place / "index.json").exists()
+        }
+
+    def problems(self, rules: Collection[str]) -> list[str]:
+        """A line for each thing that would stop these rules: a dataset missing or not as its index says, weights that do not fit."""
+        batches = [batch for batch in self.batches() if batch.rule in rules]
+        needed = {dataset for batch in batches for dataset in self.datasets(batch)}
+        missing = self.missing()
+        found = [missing[name] for name in self.places if name in needed & set(missing)]
+        checks: list[Callable[[], object]] = [
+            partial(read_index, self.places[name])
+            for name in needed - set(missing) - set(self.generated) - set(self.adapted)
+            if (self.places[name] / "index.json").exists()
         ]
+        if self.scale.flow == "raft-small" and self.scale.flow_weights:
+            from mgm.video.flow import estimator  # torch, but for those alone who give weights
+
+            checks.append(partial(estimator, "raft-small", Path(self.scale.flow_weights)))
+        for check in checks:
+            try:
+                check()
+            except UserError as error:
+                found.append(str(error))
+        return found
 
     def _preparation(self, name: str) -> str:
         if name == "mini-k200":

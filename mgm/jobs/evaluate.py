@@ -32,7 +32,7 @@ def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor])
     spec, videos = job.spec, job.index.test
     views = spec.views.temporal * spec.views.spatial
     batches = test_loader(
-        videos, spec.clips, spec.model.tubelet, spec.views, batch=max(views, spec.optim.batch if isinstance(spec, Finetune) else 64),
+        videos, spec.clips, spec.model.tubelet, spec.views, batch=max(views, 64),
         workers=job.execution.workers, cache=job.execution.cache,
     )  # fmt: skip
     logits, samples = [], []

@@ -143,3 +143,42 @@ def test_a_scale_of_another_version_is_one_clear_line(tmp_path):
 def test_unknown_options_are_refused():
     with pytest.raises(UserError, match="--config epochs: is not an option"):
         Workflow({"epochs": 3})
+
+
+def test_a_missing_dataset_stops_only_what_needs_it_and_weights_are_checked_first(tmp_path):
+    paper = Workflow({"scale": "paper"}, data=tmp_path)
+    rules = {
+        target: [batch.rule for batch in paper.batches() if set(batch.specs) & set(paper.registry.runs_of(target))]
+        for target in ("table4e", "table3")
+    }
+    assert [line.split(":")[0] for line in paper.problems(rules["table4e"])] == ["dataset ssv2"]
+    lines = paper.problems(rules["table3"])
+    assert [line.split(":")[0] for line in lines] == ["dataset k400", "dataset ucf14-hmdb7", "dataset hmdb14-ucf7"]
+    assert "run `mgm prepare pda --task ucf14-hmdb7 --source data/ucf101 --target data/hmdb51 --out data/ucf14-hmdb7`" in lines[1]
+    (tmp_path / "raft.pth").write_text("no weights")
+    paper = Workflow({"scale": "paper", "flow_weights": str(tmp_path / "raft.pth")})
+    assert any("raft.pth" in line for line in paper.problems(rules["table4e"]))
+
+
+def test_an_index_that_disagrees_with_its_classes_is_found_before_any_job(tmp_path, own_videos):
+    index = Workflow({"name": "mine", "videos": str(own_videos)}, data=tmp_path).places["folder"]
+    rows = (index / "index.csv").read_text().replace(",0,train,", ",7,train,", 1)
+    (index / "index.csv").write_text(rows)
+    scale = tmp_path / "cluster.yaml"
+    text = (ROOT / "workflow" / "config" / "smoke.yaml").read_text()
+    start, end = text.index("datasets:"), text.index("specs_per_job:")
+    scale.write_text(text[:start] + f"datasets:\n  ssv2: {{root: {index}}}\n\n" + text[end:])
+    workflow = Workflow({"scale": str(scale)})
+    assert any("label 7 is outside the 2 classes" in line for line in workflow.problems([batch.rule for batch in workflow.batches()]))
+
+
+def test_weights_of_an_external_row_are_linked_and_named_by_content(tmp_path):
+    weights = tmp_path / "mam2.safetensors"
+    weights.write_bytes(b"weights")
+    workflow = Workflow({"weights": {"MAM2, SSv2, 1200": str(weights)}}, results=tmp_path / "results")
+    workflow.write()
+    [run] = workflow.registry.tables["1"].cell("MAM2, SSv2, 1200", "SSv2").runs
+    assert (workflow.results / run.parent / "weights.safetensors").read_bytes() == b"weights"
+    assert all(run.parent not in path for batch in workflow.batches() for path in workflow.inputs(batch))
+    with pytest.raises(UserError, match="weights: MAM2, SSv2, 1200: gone is not a file; correct the path"):
+        Workflow({"weights": {"MAM2, SSv2, 1200": "gone"}})
