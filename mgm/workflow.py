@@ -170,6 +170,10 @@ class Workflow:
             ]
         return _prioritised(batches)
 
+    def urgency(self, dataset: str) -> int:
+        """Priority of making a dataset: that of what waits for it most."""
+        return max((batch.priority for batch in self.batches() if dataset in self.datasets(batch)), default=0)
+
     def missing(self) -> dict[str, str]:
         """A line for each dataset that is neither there nor made here."""
         return {

@@ -17,7 +17,7 @@ class AdamW:
     that a process of ours took to its first step.
 
     Args:
-        groups: each with `params`, on one device, their `weight_decay`, and before a step their `lr`.
+        groups: each with `params`, on one device, their `weight_decay` and `lr`.
     """
 
     def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float], eps: float = 1e-8):
@@ -82,7 +82,9 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
 
 def build_optimiser(model: nn.Module, optim: Optim, layer_decay: float = 1.0) -> AdamW:
     groups = parameter_groups(model, optim.weight_decay, layer_decay)
-    return AdamW(groups, optim.betas)
+    optimiser = AdamW(groups, optim.betas)
+    set_learning_rate(optimiser, optim.lr)
+    return optimiser
 
 
 def learning_rate(step: int, steps: int, optim: Optim) -> float:

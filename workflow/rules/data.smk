@@ -11,7 +11,8 @@ for dataset in paper.generated:
             paper.index(dataset),
         log:
             f"logs/{NAME}/prepare_{dataset}.log",
-        threads: 2
+        threads: 1  # two would wait for each other, with a core idle
+        priority: paper.urgency(dataset)
         params:
             params=paper.params_file(dataset),
             out=paper.places[dataset],
@@ -31,6 +32,7 @@ for task, (source, target) in paper.adapted.items():
             paper.index(task),
         log:
             f"logs/{NAME}/prepare_{task}.log",
+        priority: paper.urgency(task)
         params:
             task=task,
             source=paper.places[source],
@@ -52,7 +54,8 @@ for dataset, method in paper.flows():
             paper.flow_marker(dataset, method),
         log:
             f"logs/{NAME}/flow_{dataset}.log",
-        threads: 2
+        threads: 1  # two would wait for each other, with a core idle
+        priority: paper.urgency(dataset)
         params:
             place=paper.places[dataset],
             method=method,
