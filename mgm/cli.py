@@ -44,12 +44,7 @@ def _run(verb: str, specs, out, data, threads, workers, accumulate, cache_mb, ch
             raise UserError(f"{path}: not JSON ({error})") from None
         if parsed[-1].verb != verb:
             raise UserError(f"{path}: is a {parsed[-1].verb} spec; run it with `mgm {parsed[-1].verb}`")
-    places = {}
-    for pair in data:
-        name, separator, folder = pair.partition("=")
-        if not separator:
-            raise UserError(f"--data {pair}: write it as NAME=FOLDER")
-        places[name] = Path(folder)
+    places = _places(data)
 
     from importlib import import_module
 
@@ -59,6 +54,16 @@ def _run(verb: str, specs, out, data, threads, workers, accumulate, cache_mb, ch
     compute = getattr(import_module(f"mgm.jobs.{verb}"), verb)
     cache = Cache(cache_mb) if cache_mb else None
     run_all(parsed, compute, Execution(out, places, threads, workers, accumulate, checkpoint_s, cache, flow_weights))
+
+
+def _places(data: list[str]) -> dict[str, Path]:
+    places = {}
+    for pair in data:
+        name, separator, folder = pair.partition("=")
+        if not separator:
+            raise UserError(f"--data {pair}: write it as NAME=FOLDER")
+        places[name] = Path(folder)
+    return places
 
 
 @app.command()
@@ -89,6 +94,45 @@ def probe(specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Wor
 def visualise(specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Workers = 0, cache_mb: CacheMb = 0) -> None:
     """Make the arrays of the figures that show clips."""
     _run("visualise", specs, out, data, threads, workers, 1, cache_mb, 300)
+
+
+@app.command()
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finetuning runs, or their spec files.", metavar="RUN | SPEC.json...")],
+    data: Annotated[str, typer.Option(help="The dataset to test on and the folder of its index, as NAME=FOLDER.")],
+    temporal: Annotated[int | None, typer.Option(min=1, help="Temporal views; by default the spec's.")] = None,
+    spatial: Annotated[int | None, typer.Option(help="Spatial views, 1 or 3; by default the spec's.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of ours, VideoMAE's or Hugging Face's; by default the run's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for predictions and scores; by default nothing is written.")] = None,
+    threads: Threads = 1, workers: Workers = 0,
+) -> None:  # fmt: skip
+    """Test finetuned weights, with other views or on other data; print top-1."""
+    if spatial not in (None, 1, 3):
+        raise UserError(f"--spatial {spatial}: choose 1 or 3")
+    if len(runs) > 1 and weights:
+        raise UserError(f"--weights {weights}: fits one run, but {len(runs)} are given; evaluate them one at a time")
+    places = _places([data])
+
+    from mgm.jobs.common import Execution
+    from mgm.jobs.evaluate import evaluate as compute
+
+    views = {name: count for name, count in (("temporal", temporal), ("spatial", spatial)) if count}
+    for run in runs:
+        execution = Execution(Path(), places, threads, workers)
+        typer.echo(compute(run, weights, execution, views, out / run.stem if out and len(runs) > 1 else out))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a pretraining or finetuning run.", metavar="RUN")],
+    to: Annotated[Literal["hf", "videomae"], typer.Option(help="Hugging Face's transformers, or VideoMAE's official code.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    index: Annotated[Path | None, typer.Option(help="hf: folder of the dataset's index, for the classes' names.")] = None,
+) -> None:
+    """Write a run's weights in another format."""
+    from mgm.jobs.export import export as write
+
+    typer.echo(write(run, to, out, index))
 
 
 @app.command()
@@ -218,6 +262,75 @@ def show(
 
     draw(video, out)
     typer.echo(f"wrote {out}")
+
+
+@app.command()
+def plan(
+    scale: Annotated[str, typer.Option(help="A scale of published datasets, or a YAML file.")] = "paper",
+    gpu: Annotated[str, typer.Option(help="v100, a100, h100, h200; with --clips-per-s any name.")] = "h100",
+    utilisation: Annotated[float, typer.Option(help="Share of a GPU's peak that training sustains.")] = 0.4,
+    clips_per_s: Annotated[float | None, typer.Option(help="In its place: clips/s a GPU, measured pretraining ViT-B by MGM.")] = None,
+    loader_clips_per_s: Annotated[float | None, typer.Option(help="Videos/s that one core decodes; by default always enough.")] = None,
+    cores: Annotated[int, typer.Option(min=1, help="Cores a GPU that decode.")] = 8,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs in all.")] = 64,
+    gpus_per_run: Annotated[int | None, typer.Option(min=1, help="GPUs of one run; by default 8, or all if fewer.")] = None,
+    target: Annotated[str | None, typer.Option(help="One table or figure, such as table4e.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A picture of it to write: .svg, .png or .pdf.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="A file for all its numbers.", metavar="FILE")] = None,
+) -> None:
+    """Say what the experiments will cost: GPU hours, time and disk of each table and figure."""
+    from mgm.experiments.plan import machine, make_plan
+    from mgm.report.plan import describe, draw, write_json
+    from mgm.workflow import Workflow
+
+    decoded = None if loader_clips_per_s is None else loader_clips_per_s * cores
+    given = machine(gpu, utilisation, gpus, gpus_per_run, clips_per_s, decoded)
+    found = make_plan(Workflow({"scale": scale}).registry, given, utilisation, target)
+    if out:
+        draw(found, out)
+    if json_file:
+        write_json(found, json_file)
+    typer.echo(describe(found))
+
+
+@app.command()
+def trace(
+    cell: Annotated[str, typer.Argument(help="TABLE/ROW or TABLE/ROW/COLUMN, such as table4e/mgm; parts of names will do.")],
+    name: Annotated[str, typer.Option(help="Name of the results.")] = "smoke",
+    results: Results = Path("results"),
+) -> None:
+    """Say what a table's cell rests on: runs, specs, commit, data, weights, logs."""
+    from mgm.report.trace import trace as told
+    from mgm.workflow import registry_of
+
+    typer.echo(told(registry_of(results / name), results / name, cell))
+
+
+@app.command()
+def diff(
+    run: Annotated[str, typer.Argument(help="A run id, or a run's folder.")],
+    other: Annotated[str, typer.Argument(help="Another.")],
+    results: Results = Path("results"),
+) -> None:
+    """Say in which fields two runs differ, and their metrics."""
+    from mgm.report.diff import diff as compare
+
+    typer.echo(compare(results, run, other))
+
+
+@app.command()
+def clean(
+    name: Annotated[str, typer.Argument(help="Name of the results.")],
+    results: Results = Path("results"),
+    yes: Annotated[bool, typer.Option("--yes", help="Delete them.")] = False,
+) -> None:
+    """List the runs that no table or figure wants, and delete them with --yes."""
+    from mgm.report.clean import clean as tidy
+    from mgm.workflow import registry_of
+
+    if Path(name).name != name:
+        raise UserError(f"{name}: is no name of results; pass the folder's name in {results}/ alone")
+    typer.echo(tidy(registry_of(results / name), results / name, yes))
 
 
 @app.command()

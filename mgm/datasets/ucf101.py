@@ -13,12 +13,12 @@ split N tests groups 7N-6 to 7N of every class.
 
 import csv
 import os
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgm.datasets.files import open_all, video_of
-from mgm.datasets.index import SPLITS, Index, content_digest, coverage, write_index
+from mgm.datasets.index import SPLITS, Index
+from mgm.datasets.listed import Entry, find_videos, index_found, write_found
+from mgm.datasets.rows import plain_name
 from mgm.errors import UserError
 
 OFFICIAL = {1: (9_537, 3_783), 2: (9_586, 3_734), 3: (9_624, 3_696)}  # split: its train and test videos
@@ -43,34 +43,17 @@ def index_ucf101(source: Path, out: Path, split: int = 1) -> Index:
         UserError: no source, lists that cannot be followed, or no readable video of train or of test.
     """
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
-    if not source.is_dir():
-        raise UserError(f"{source}: no such folder; give --source the folder that holds UCF-101, or its class folders")
     root = source / "UCF-101" if (source / "UCF-101").is_dir() else source
+    found = find_videos(root, lambda folder, name: f"{folder}/{name}")
     folder = source / "ucfTrainTestlist"
     lists = read_lists(folder, split) if folder.is_dir() else carried_lists(split)
-    here = {path.relative_to(root).as_posix() for path in root.glob("*/*.avi")}
-    names = [name for name in lists.split_of if name in here]
-    if not names:
-        raise UserError(
-            f"{root}: 0 of the {len(lists.split_of):,} videos of UCF101 are here ({len(here)} others); "
-            "give --source the folder that holds UCF-101, or its class folders with v_CLASS_gNN_cMM.avi"
-        )
-    infos, excluded = open_all(root, names)
-    excluded += [(name, f"is in neither list of split {split}") for name in sorted(here - set(names))]
     label_of = {name: label for label, name in enumerate(lists.classes)}
-    videos = tuple(
-        video_of(root, name, label_of[name.partition("/")[0]], lists.split_of[name], Path(name).stem.rpartition("_")[0], info)
-        for name, info in infos.items()
-    )
-    for side in SPLITS:
-        if not any(video.split == side for video in videos):
-            raise UserError(f"{root}: 0 of the {len(videos)} readable videos are in the {side} list of split {split}; add some")
-    missing = [name for name in lists.split_of if name not in here]
-    note = f"official split {split}{_differences(lists, names, split)}"
-    index = Index(root, lists.classes, videos, tuple(excluded), content_digest(root, lists.classes, videos), note)
-    write_index(index, out)
-    (out / "missing.txt").write_text("".join(f"{name}\n" for name in missing), encoding="utf-8")
-    return index
+    entries = {
+        name.removesuffix(".avi"): Entry(name, label_of[name.partition("/")[0]], side, Path(name).stem.rpartition("_")[0])
+        for name, side in lists.split_of.items()
+    }
+    index, missing = index_found(root, found, lists.classes, entries, f"UCF101 split {split}", OFFICIAL[split])
+    return write_found(index, missing, out)
 
 
 def carried_lists(split: int) -> Lists:
@@ -112,6 +95,7 @@ def read_lists(folder: Path, split: int) -> Lists:
                 raise UserError(
                     f"{where}: class {label} has number {number[0]}, which classInd.txt gives to {names[number[0]]}; correct one"
                 )
+            plain_name(where, name.partition("/")[2])
             if name in split_of:
                 raise UserError(f"{where}: names {name} a second time; remove one of the lines")
             split_of[name] = side
@@ -127,12 +111,3 @@ def _lines(path: Path) -> list[tuple[str, list[str]]]:
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not text; replace it, or remove {path.parent} to use the lists mgm carries") from None
     return [(f"{path}: line {number}", line.split()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-
-
-def _differences(lists: Lists, names: list[str], split: int) -> str:
-    """How a copy differs from what the lists name, and those from the official counts."""
-    listed, here = Counter(lists.split_of.values()), Counter(lists.split_of[name] for name in names)
-    official, text = OFFICIAL[split], f": {coverage(listed, here)}"
-    if tuple(listed[side] for side in SPLITS) != official:
-        text += f"; the lists in the source differ from the official {official[0]:,} train and {official[1]:,} test videos"
-    return text

@@ -1,7 +1,13 @@
-"""The multi-view test: every test video once, its views' softmax scores averaged."""
+"""The multi-view test: every test video once, its views' softmax scores averaged.
+
+Finetuning and probing end with it; `mgm evaluate` repeats it for finetuned weights, of a run or from elsewhere, with other views or data.
+"""
 
 import csv
+import json
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -9,9 +15,62 @@ import torch
 from torch import Tensor
 
 from mgm.errors import UserError
-from mgm.jobs.common import Job, softmax_mean
-from mgm.spec import Finetune, Probe
+from mgm.jobs.common import Execution, Job, find_index, softmax_mean
+from mgm.jobs.runs import read_spec
+from mgm.models import build_classifier, classes_of, load_weights, read_weights
+from mgm.report import atomic
+from mgm.report.result import file_digest
+from mgm.spec import Data, Finetune, Probe, Views
 from mgm.video import test_loader
+
+
+def evaluate(place: Path, weights: Path | None, execution: Execution, views: dict[str, int], out: Path | None = None) -> str:
+    """Test a finetuned model, and say in a line what came out.
+
+    Args:
+        place: the folder of a finetuning run, or the file of its spec.
+        weights: a file in any format `read_weights` knows; None: the run's own.
+        execution: threads, workers, and under `data` the one dataset to test on. The spec's own must be the very one it names; another
+            need only have as many classes.
+        views: `temporal` and `spatial` in place of the spec's.
+        out: a folder for predictions.csv and evaluation.json; None: nothing is written.
+
+    Raises:
+        UserError: not a finetuning run, weights that do not fit, a dataset with another number of classes, more views than frames.
+    """
+    spec, path = read_spec(place), weights or place / "weights.safetensors"
+    if not isinstance(spec, Finetune):
+        raise UserError(f"{place}: is a {spec.verb} run; only a finetuned classifier can be evaluated")
+    if weights is None and not place.is_dir():
+        raise UserError(f"{place}: is a spec and has no weights; add --weights FILE, or give a run's folder")
+    if out and (out / "result.json").exists():
+        raise UserError(f"{out}: is a run's own folder, whose predictions must stay; choose another --out")
+    ((dataset, _),) = execution.data.items()
+    data = spec.data if dataset == spec.data.dataset else Data(dataset=dataset)
+    spec = spec.model_copy(update={"data": data, "views": Views(**(spec.views.model_dump() | views))})
+    index = find_index(spec, execution)
+    if (classes := classes_of(read_weights(path), path)) != len(index.classes):
+        raise UserError(f"{path}: tells {classes} classes apart, {dataset} has {len(index.classes)}; give weights of those data")
+    model = build_classifier(spec, classes)
+    load_weights(model, path)
+    torch.set_num_threads(execution.threads)
+    with TemporaryDirectory() as scratch:
+        job = Job(spec, out or Path(scratch), execution, index)
+        check_views(job)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        model.to(job.device).eval()
+        with torch.inference_mode():
+            metrics = test(job, lambda frames_BTHWC: model(frames_BTHWC).float())
+    if out:
+        about = {
+            "spec": json.loads(spec.model_dump_json()),
+            "digest": index.digest,
+            "weights_sha256": file_digest(path) if path.is_file() else None,
+            "metrics": metrics,
+        }
+        atomic.write(out / "evaluation.json", json.dumps(about, indent=1) + "\n")
+    told = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
+    return f"{place.name}: {told} on {len(index.test)} videos of {dataset}, {spec.views.temporal} x {spec.views.spatial} views"
 
 
 def check_views(job: Job[Finetune] | Job[Probe]) -> None:

@@ -4,7 +4,7 @@ from mgm.models.attention import attention_map
 from mgm.models.classifier import Classifier, Features, build_classifier, build_features
 from mgm.models.mae import MAE, build_mae, reconstruction_loss
 from mgm.models.reconstruct import reconstruct
-from mgm.models.weights import load_encoder, load_weights, read_weights, save_weights
+from mgm.models.weights import classes_of, load_encoder, load_weights, read_weights, save_weights
 
 __all__ = [
     "MAE",
@@ -14,6 +14,7 @@ __all__ = [
     "build_classifier",
     "build_features",
     "build_mae",
+    "classes_of",
     "load_encoder",
     "load_weights",
     "read_weights",

@@ -1,13 +1,14 @@
-"""Weights in and out, as safetensors: no code runs when a file is read."""
+"""Weights in, from files of ours, of VideoMAE's official code or of Hugging Face's; and out, as safetensors."""
 
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mgm.errors import UserError
+from mgm.models.files import read_tensors
+from mgm.models.formats import listed, to_ours
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -18,34 +19,29 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
+    """The weights in a file of any format that `mgm.models.formats` knows, or in a folder, under our names.
 
     Raises:
-        UserError: no such file, or not a whole safetensors file.
+        UserError: no such file, not whole, not weights, a pickle that would run code, or names that belong to another model.
     """
-    if not path.exists():
-        raise UserError(f"{path}: no such weights; run the parent first, or correct the parent's run id")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error}); delete it and run its run again") from None
+    return to_ours(read_tensors(path), path)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Give `model` all the weights of a run.
+    """Give `model` all the weights in a file; see `read_weights`.
 
     Raises:
-        UserError: a weight is missing, too many, not finite, or has another shape than the model.
+        UserError: as `read_weights`; or a weight is missing, too many, not finite, or has another shape than the model's.
     """
     _fill(model.state_dict(), read_weights(path), path)
 
 
 def load_encoder(model: nn.Module, path: Path) -> None:
-    """Give `model.encoder` a run's encoder, and `model.fc_norm` that of a finetuned one; decoder, head and, where the model has none,
-    the final norm are left out.
+    """Give `model.encoder` the encoder in a file, and `model.fc_norm` that of a finetuned one; decoder, head and, where the model has
+    none, the final norm are left out.
 
     Raises:
-        UserError: a weight is missing, too many, not finite, or has another shape than the model.
+        UserError: as `read_weights`; or a weight is missing, too many, not finite, or has another shape than the model's.
     """
     weights, own = read_weights(path), model.state_dict()
     kept = ("encoder.", "fc_norm.") if is_classifier(weights) else ("encoder.",)
@@ -59,13 +55,29 @@ def is_classifier(weights: dict[str, Tensor]) -> bool:
     return "fc_norm.weight" in weights
 
 
+def classes_of(weights: dict[str, Tensor], path: Path) -> int:
+    """How many classes a classifier's weights tell apart.
+
+    Raises:
+        UserError: they are not a classifier's.
+    """
+    if "head.bias" not in weights:
+        raise UserError(f"{path}: has no head.bias, so it is no classifier's; give the weights of a finetuned model")
+    return weights["head.bias"].numel()
+
+
 def _fill(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> None:
-    if missing := sorted(own.keys() - weights.keys()):
-        raise UserError(f"{path}: has no {missing[0]} ({len(missing)} of {len(own)} weights missing); it is a checkpoint of another model")
-    if unused := sorted(weights.keys() - own.keys()):
-        raise UserError(f"{path}: the model has no {unused[0]} ({len(unused)} weights too many); it is a checkpoint of another model")
+    missing, unused = own.keys() - weights.keys(), weights.keys() - own.keys()
+    faults = [f"has no {listed(missing)} ({len(missing)} of {len(own)} weights missing)"] if missing else []
+    faults += [f"the model has no {listed(unused)} ({len(unused)} weights too many)"] if unused else []
+    if faults:
+        raise UserError(f"{path}: {'; '.join(faults)}; it is a checkpoint of another model")
     for name in sorted(own):
         if weights[name].shape != own[name].shape:
+            if name in ("head.weight", "head.bias") and weights[name].shape[1:] == own[name].shape[1:]:
+                raise UserError(
+                    f"{path}: tells {len(weights[name])} classes apart, the data have {len(own[name])}; give weights of those data"
+                )
             raise UserError(
                 f"{path}: {name} is {tuple(weights[name].shape)}, the model's is {tuple(own[name].shape)}; "
                 "it is a checkpoint of another model"

@@ -38,12 +38,16 @@ class AdamW:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Every parameter needs a gradient."""
+        """A parameter without a gradient stays as it is."""
         for group, moments in zip(self.param_groups, self.moments, strict=True):
-            torch._foreach_add_(moments["steps"], 1)
+            several = zip(group["params"], moments["first"], moments["second"], moments["steps"], strict=True)
+            moved = [(parameter, parameter.grad, *own) for parameter, *own in several if parameter.grad is not None]
+            if not moved:
+                continue
+            parameters, gradients, first, second, steps = map(list, zip(*moved))
+            torch._foreach_add_(steps, 1)
             torch._fused_adamw_(
-                group["params"], [parameter.grad for parameter in group["params"]],
-                moments["first"], moments["second"], [], moments["steps"],
+                parameters, gradients, first, second, [], steps,
                 lr=group["lr"], beta1=self.betas[0], beta2=self.betas[1], weight_decay=group["weight_decay"], eps=self.eps,
                 amsgrad=False, maximize=False,
             )  # fmt: skip

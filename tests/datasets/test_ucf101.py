@@ -94,7 +94,9 @@ def test_what_cannot_be_used_is_listed_with_a_reason(ucf101, tmp_path):
     (broken, why), *strangers = index.excluded
     assert broken == "YoYo/v_YoYo_g25_c02.avi"
     assert why
-    assert strangers == [(name, "is in neither list of split 1") for name in ("Juggling/v_Juggling_g01_c01.avi", "YoYo/v_YoYo_g26_c01.avi")]
+    assert strangers == [
+        (name, "is not in the lists of UCF101 split 1") for name in ("Juggling/v_Juggling_g01_c01.avi", "YoYo/v_YoYo_g26_c01.avi")
+    ]
 
 
 CLASSES = "1 Biking\r\n2 Diving\r\n"
@@ -132,6 +134,7 @@ def test_lists_beside_the_videos_are_followed(ucf101, tmp_path):
             "testlist01.txt: line 1: names Biking/v_Biking_g08_c01.avi a second time",
         ),
         ({"classInd": CLASSES, "trainlist01": "Biking\n"}, "line 1: is not a path"),
+        ({"classInd": CLASSES, "trainlist01": "Biking/../../secret.avi\n"}, "line 1: '../../secret.avi' is not the plain name of a video"),
     ],
 )
 def test_lists_that_cannot_be_followed_name_file_and_line(ucf101, tmp_path, lists, says):
@@ -140,8 +143,8 @@ def test_lists_that_cannot_be_followed_name_file_and_line(ucf101, tmp_path, list
 
 def test_a_source_without_videos_to_use_says_so(ucf101, tmp_path):
     fails(tmp_path / "nowhere", tmp_path / "out", "nowhere: no such folder", "--source")
-    fails(ucf101(["cats/1.avi"]), tmp_path / "out", "0 of the 13,320 videos of UCF101 are here (1 others)")
-    fails(ucf101(HERE[:1]), tmp_path / "out", "0 of the 1 readable videos are in the train list of split 1")
+    fails(ucf101(["cats/1.avi"]), tmp_path / "out", "0 of the 13,320 videos of UCF101 split 1 are here (1 others)")
+    fails(ucf101(HERE[:1]), tmp_path / "out", "0 of the 1 readable videos are in the train list of UCF101 split 1")
 
 
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="the UCF101 clips are not here")
