@@ -1,0 +1,169 @@
+"""What the published sets have in common: looking files up, counting, listing what is missing, and refusing what leads outside."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mgm.datasets.index import read_index
+from mgm.datasets.listed import Entry, find_videos, index_found, write_found
+from mgm.datasets.prepare import (
+    prepare_diving48,
+    prepare_hmdb51,
+    prepare_k400,
+    prepare_ssv2,
+    prepare_ucf101,
+    summary,
+)
+from mgm.datasets.rows import plain_name
+from mgm.errors import UserError
+
+PREPARE = {
+    "k400": prepare_k400,
+    "ssv2": prepare_ssv2,
+    "ucf101": prepare_ucf101,
+    "hmdb51": prepare_hmdb51,
+    "diving48": prepare_diving48,
+}
+ODD = ("-dash", "a b", "(c) [d]", "#e;f!", "& 'g' \"h\"", "naïve ダンス", "100%_x")  # names that HMDB51 and K400 have, or could
+
+
+@pytest.fixture
+def place(published, tmp_path):
+    """Puts a real video at a path below tmp_path/source."""
+    video = published("diving48").index.videos[0].path
+
+    def put(name: str) -> Path:
+        path = tmp_path / "source" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(video, path)
+        return path
+
+    return put
+
+
+@pytest.mark.parametrize("kind", PREPARE)
+def test_a_look_alike_is_read_back(published, tmp_path, kind):
+    """The same videos with the same classes and splits; their numbers too, where the layout has them (elsewhere classes are sorted)."""
+    drawn = published(kind)
+    index = PREPARE[kind](drawn.source, tmp_path)
+    assert index == read_index(tmp_path)
+    rows = {(video.path, drawn.index.classes[video.label].lower(), video.split, video.frames) for video in drawn.index.videos}
+    assert {(video.path, index.classes[video.label].lower(), video.split, video.frames) for video in index.videos} == rows
+    assert sorted(name.lower() for name in index.classes) == sorted(drawn.index.classes)
+    if kind in ("ssv2", "ucf101", "diving48"):
+        assert {video.path: video.label for video in index.videos} == {video.path: video.label for video in drawn.index.videos}
+    else:
+        assert index.classes == tuple(sorted(index.classes))
+    assert index.excluded == ()
+    assert "6 of 6 train videos are there, 3 of 3 test videos are there" in index.note
+    assert (tmp_path / "missing.txt").read_text() == ""
+    assert all(video.has_vectors for video in index.videos)
+
+
+@pytest.mark.parametrize("kind", PREPARE)
+def test_what_is_not_there_or_not_whole_is_listed(published, tmp_path, kind):
+    drawn = published(kind)
+    source = tmp_path / "source"
+    shutil.copytree(drawn.source, source)
+    gone, broken = (source / Path(video.path).relative_to(drawn.source) for video in drawn.index.train[:2])
+    gone.unlink()
+    broken.write_bytes(broken.read_bytes()[:100])
+    stranger = shutil.copy(drawn.index.videos[3].path, broken.with_name(f"x_1_2{broken.suffix}"))
+    index = PREPARE[kind](source, tmp_path / "out")
+    assert len(index.videos) == 7
+    missing = (tmp_path / "out" / "missing.txt").read_text().splitlines()
+    assert [Path(name).stem for name in missing] == [gone.stem]
+    (first, why), (second, reason) = index.excluded
+    assert (Path(first).name, Path(second).name) == (broken.name, Path(stranger).name)
+    assert why
+    assert reason.startswith("is not in the lists of ")
+    assert "5 of 6 train videos are there, 3 of 3 test videos are there; the others are in missing.txt" in index.note
+
+
+@pytest.mark.parametrize("kind", PREPARE)
+def test_a_source_without_the_videos_says_so(published, tmp_path, kind):
+    def fails(source, *says):
+        with pytest.raises(UserError) as error:
+            PREPARE[kind](source, tmp_path / "out")
+        assert "\n" not in str(error.value)
+        assert all(text in str(error.value) for text in says), str(error.value)
+        assert not (tmp_path / "out").exists()
+
+    drawn = published(kind)
+    fails(tmp_path / "nowhere", "nowhere: no such folder", "--source")
+    empty = tmp_path / "empty"
+    shutil.copytree(drawn.source, empty, ignore=lambda folder, names: [name for name in names if name.endswith((".mp4", ".avi"))])
+    fails(empty, "holds no video", "--source")
+    root = empty / "UCF-101" if kind == "ucf101" else empty
+    (root / "cats").mkdir()
+    shutil.copy(drawn.index.videos[0].path, root / "cats" / "cat.mp4")
+    fails(empty, "0 of the 9 videos of ", "(1 others)", "--source")
+    name = Path(drawn.index.train[0].path).relative_to(drawn.source)
+    shutil.copy(drawn.index.train[0].path, empty / name)
+    fails(empty, "0 of the 1 readable videos are in the test list", "add some")
+
+
+def test_odd_names_pass_and_are_found_again(place, tmp_path):
+    for name in ODD:
+        place(f"{name}/{name}.mp4")
+    place(".hidden/x.mp4")
+    place("a b/.x.mp4")
+    place("a b/x.mp4.part")
+    entries = {
+        f"{name}/{name}": Entry(f"{name}/{name}.mp4", number % 2, ("train", "test")[number % 2], name) for number, name in enumerate(ODD)
+    }
+    found = find_videos(tmp_path / "source", lambda folder, name: f"{folder}/{name}")
+    index, missing = index_found(tmp_path / "source", found, ["a", "b"], entries, "odd")
+    assert (index.excluded, missing) == ((), [])
+    again = read_index(write_found(index, missing, tmp_path / "out") and tmp_path / "out")
+    assert {video.group for video in again.videos} == set(ODD)
+    assert all(os.path.getsize(video.path) == video.bytes for video in again.videos)
+
+
+def test_a_name_that_no_list_can_hold_is_left_out(place, tmp_path):
+    place("a.mp4")
+    for name in (b"\xff.mp4", b"two\nlines.mp4"):
+        shutil.copy(tmp_path / "source" / "a.mp4", os.path.join(os.fsencode(tmp_path / "source"), name))
+    found = find_videos(tmp_path / "source", lambda _, name: name)
+    assert set(found.name_of) == {"a"}
+    assert [name for name, _ in found.unusable] == ["\\udcff.mp4", "two\\nlines.mp4"]
+
+
+def test_of_several_files_of_a_video_one_is_used(place, tmp_path):
+    """Re-encoded beside its source, or a replacement that CVDF ships: that file, and the others are counted."""
+    for name in ("1.webm", "1.mp4", "2.webm", "val/3.mp4", "replacement_for_corrupted_k400/3.mp4"):
+        place(name)
+    found = find_videos(tmp_path / "source", lambda _, name: name)
+    assert found.name_of == {"1": "1.mp4", "2": "2.webm", "3": "replacement_for_corrupted_k400/3.mp4"}
+    assert found.spare == ["val/3.mp4", "1.webm"]
+    entries = {name: Entry(name, 0, "test" if name == "3" else "train", name) for name in "12"} | {"3": Entry("3", 0, "test", "3")}
+    index, _ = index_found(tmp_path / "source", found, ["a"], entries, "set")
+    assert "2 further files of the same videos are not used, such as val/3.mp4" in index.note
+
+
+def test_linked_folders_are_followed_once(place, tmp_path):
+    place("elsewhere/1.mp4").parent.rename(tmp_path / "elsewhere")
+    (tmp_path / "source" / "train").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "source")
+    assert find_videos(tmp_path / "source", lambda _, name: name).name_of == {"1": "train/1.mp4"}
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "/etc/passwd", "..", ".", "", "a\\b", "a\nb", "a\0b", 7, None])
+def test_a_list_names_plain_files_only(name):
+    with pytest.raises(UserError, match=r"list.txt: line 3: .* is not the plain name of a video; correct it"):
+        plain_name("list.txt: line 3", name)
+
+
+@pytest.mark.parametrize("name", [*ODD, "..x", "a..b"])
+def test_odd_names_are_plain(name):
+    assert plain_name("list.txt: line 3", name) == name
+
+
+def test_the_summary_shows_the_first_of_many_left_out(published, tmp_path):
+    from dataclasses import replace
+
+    index = replace(published("k400").index, excluded=tuple((f"{number}.mp4", "is empty") for number in range(1_030)))
+    lines = summary(index).splitlines()
+    assert lines[-2:] == ["  19.mp4: is empty", "  and 1,010 more: index.json has them all"]

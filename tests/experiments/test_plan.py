@@ -1,0 +1,213 @@
+"""The plan's arithmetic against the models themselves, an obvious slow version, and the one published time."""
+
+import json
+import math
+import subprocess
+import sys
+from itertools import permutations
+
+import pytest
+
+from mgm.errors import UserError
+from mgm.experiments import recipes
+from mgm.experiments.plan import Cost, Machine, check, cost, machine, make_plan, parameters, wall
+from mgm.experiments.published import PEAK, VIDEOS, Videos
+from mgm.models import build_classifier, build_mae
+from mgm.report.plan import describe, draw, to_json
+from mgm.spec import Clips, Data, Decoder, Finetune, FinetuneOptim, Model, Optim, Pretrain, Probe, Views, parents
+from mgm.workflow import Workflow
+
+SSV2 = Data(dataset="ssv2")
+CLIPS = Clips(frames=8, size=32)
+SIZES = {
+    "vit": Model(width=32, depth=3, heads=2, patch=8),
+    "timesformer": Model(backbone="timesformer", width=16, depth=2, heads=2, patch=16),
+}
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return Workflow({"scale": "paper"}).registry
+
+
+@pytest.fixture(scope="module")
+def plan(registry):
+    return make_plan(registry, machine("h100", 0.4, 64), 0.4)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_parameters_are_the_models_own(size):
+    mae = Pretrain(data=SSV2, clips=CLIPS, model=SIZES[size], decoder=Decoder(width=12, depth=2, heads=2))
+    assert parameters(mae, 0) == sum(weight.numel() for weight in build_mae(mae).parameters())
+    classifier = Finetune(data=SSV2, clips=CLIPS, model=SIZES[size])
+    assert parameters(classifier, 7) == sum(weight.numel() for weight in build_classifier(classifier, 7).parameters())
+
+
+def test_a_vit_b_checkpoint_takes_about_1_1_gigabytes():
+    one = cost(recipes.pretrain("k400"), VIDEOS["k400"], machine("h100", 0.4, 8))
+    assert one.checkpoint == pytest.approx(1.1e9, rel=0.05)
+    assert one.weights == one.checkpoint / 3
+
+
+def test_a_run_by_hand():
+    """ViT-B, a view: 180.3e9 multiply-adds and the last layer's 768 x 10; ten epochs of 7 whole batches of 4 videos, two clips each."""
+    videos, gpu = Videos(30, 5, 10), Machine("slow", 1e12, 1, 1)
+    optim = FinetuneOptim(batch=4, epochs=10)
+    spec = Finetune(data=SSV2, optim=optim, augment={"repeats": 2}, views=Views(temporal=2, spatial=3))
+    view = 2 * (180.262e9 + 7680)
+    got = cost(spec, videos, gpu)
+    assert got.decoded == 280
+    assert got.train == pytest.approx(3 * 560 * view, rel=1e-4)  # 180.262e9 is rounded
+    assert got.test == pytest.approx(5 * 6 * view, rel=1e-4)
+    assert got.hours == pytest.approx((got.train + got.test) / 1e12 / 3600)
+    probed = cost(Probe(data=SSV2, train_clips=2, views=Views(temporal=2, spatial=3)), videos, gpu)
+    assert (probed.train, probed.test) == (pytest.approx(60 * view, rel=1e-4), pytest.approx(30 * view, rel=1e-4))
+    assert probed.checkpoint == probed.weights == 0
+
+
+def test_steps_of_a_scale_go_before_epochs():
+    gpu = Machine("slow", 1e12, 1, 1)
+    by_steps = cost(Pretrain(data=SSV2, optim=Optim(batch=4, steps=7)), Videos(30, 5, 10), gpu)
+    assert by_steps.train == cost(Pretrain(data=SSV2, optim=Optim(batch=4, epochs=1)), Videos(30, 5, 10), gpu).train
+
+
+def test_a_slow_loader_takes_its_time():
+    spec, videos = Pretrain(data=SSV2, optim=Optim(batch=10, epochs=4)), Videos(100, 5, 10)
+    fast = cost(spec, videos, Machine("x", 1e12, 1, 1))
+    assert cost(spec, videos, Machine("x", 1e12, 1, 1, fast.needs * 1.01)).hours == fast.hours
+    assert cost(spec, videos, Machine("x", 1e12, 1, 1, fast.needs / 4)).hours == pytest.approx(4 * fast.hours)
+    assert cost(spec, videos, Machine("x", 1e12, 1, 1, 2.0)).hours == pytest.approx(400 / 2 / 3600)
+
+
+def test_clips_per_s_are_those_that_a_plan_gives_back():
+    """A log's clips/s of the reference run become a rate of FLOPs; by it that run takes clips / rate."""
+    one = cost(recipes.pretrain("k400"), VIDEOS["k400"], machine("mine", 0.4, 8, clips_per_s=500))
+    assert one.hours == pytest.approx(one.decoded / 500 / 3600)
+    assert one.needs == pytest.approx(500)
+
+
+def test_the_published_time():
+    """800 x 240,000 clips of 35.4e9 multiply-adds in the official code (test_cost), six FLOPs each, on 64 V100s of 125 TFLOP/s in 27 h."""
+    got = check(0.4)
+    assert got.flops == pytest.approx(800 * 240_000 * 35.4e9 * 6, rel=1e-3)
+    assert got.implied == pytest.approx(got.flops / (64 * 125e12 * 27 * 3600))
+    assert got.planned_h / got.hours == pytest.approx(got.implied / 0.4)
+    assert 0.05 < got.implied < 0.055
+    assert check(got.implied).planned_h == pytest.approx(27)
+
+
+def _costs(registry, hours):
+    return {run_id: Cost(run_id, "", 0, 0, 0, hours(run_id), 0, 0, 0) for run_id in registry.specs}
+
+
+def test_wall_time_against_every_order(registry):
+    """With two at a time, no order of the few runs of Table 4c ends before ours does, and on one machine it is the sum."""
+    specs = registry.runs_of("table4c")
+    costs = _costs(registry, lambda run_id: 1 + sum(map(ord, run_id)) % 7)
+
+    def slow(order):
+        free, ended = [0.0, 0.0], {}
+        for spec in order:
+            if any(parent not in ended for parent in parents(spec)):
+                return math.inf
+            slot = min(range(2), key=lambda place: free[place])
+            start = max(free[slot], *(ended[parent] for parent in parents(spec)), 0.0)
+            free[slot] = ended[spec.run_id] = start + costs[spec.run_id].hours
+        return max(ended.values())
+
+    assert wall(specs, costs, Machine("x", 1, 2, 1)) == min(map(slow, permutations(specs)))
+    assert wall(specs, costs, Machine("x", 1, 1, 1)) == sum(costs[spec.run_id].hours for spec in specs)
+    assert wall(specs, costs, Machine("x", 1, 4, 4)) == pytest.approx(sum(costs[spec.run_id].hours for spec in specs) / 4)
+
+
+def test_the_parts_of_the_paper(plan, registry):
+    by_target = {one.target: one for one in plan.parts}
+    whole, table4e = by_target["all"], by_target["table4e"]
+    assert plan.parts[-1] is whole
+    assert whole.runs == len(registry.specs)
+    assert all(one.hours <= whole.hours and one.own_hours <= one.hours and one.wall_h <= whole.wall_h + 1e-9 for one in plan.parts)
+    assert sum(one.hours for one in plan.parts[:-1]) > whole.hours  # shared runs count once
+    assert whole.hours == pytest.approx(whole.flops / (989e12 * 0.4) / 3600)
+    assert table4e.runs == len(registry.runs_of("table4e"))
+    assert 0 < table4e.own_hours < table4e.hours  # its MGM and its tube stand elsewhere too
+    assert by_target["table4d"].own_hours == pytest.approx(by_target["table4d"].hours)
+    assert whole.wall_h >= max(whole.hours / 64, sum(hours for _, hours in plan.chain))
+    assert "figure5" not in by_target
+
+
+def test_the_critical_path_is_a_chain_and_the_longest(plan, registry):
+    ids = [run_id for run_id, _ in plan.chain]
+    for before, after in zip(ids, ids[1:]):
+        assert before in parents(registry.specs[after])
+    assert not parents(registry.specs[ids[0]])
+    # slow: the time of every run with all its ancestors, none of which here has two parents
+    costs = {run_id: cost(spec, VIDEOS[spec.data.dataset], plan.machine).hours for run_id, spec in registry.specs.items()}
+    longest = max(
+        sum(costs[one.run_id] for one in registry.with_parents([run_id]))
+        for run_id, spec in registry.specs.items()
+        if len(parents(spec)) < 2
+    )
+    assert sum(hours for _, hours in plan.chain) == pytest.approx(longest / 8)
+
+
+def test_compute_stands_beside_epochs(plan):
+    lines = {(one.target, one.row): one for one in plan.lines}
+    mgm, videomae = lines["table1", "MGM, K400, 800"], lines["table1", "VideoMAE, K400, 800"]
+    assert (mgm.epochs, videomae.epochs) == (800, 800)
+    assert (
+        mgm.pretrain / videomae.pretrain == pytest.approx(mgm.alike / 800) == pytest.approx(56.0 / 33.8, rel=0.002)
+    )  # test_cost's, rounded
+    assert videomae.alike == 800
+    assert lines["table2a", "MGM + K400 Finetune"].supervised == (75, 100)
+    assert lines["table2a", "Supervised (K400)"].epochs == 0
+    assert {one.target for one in plan.lines} >= {"table1", "table4e", "figure4a"}
+    text = describe(plan)
+    assert "computes 1.66 times one at 0.9 (1.62 in the official code" in text.replace("\n", " ")
+    assert "Table 4e alone: 20 runs, " in text
+
+
+def test_json_and_picture(plan, tmp_path):
+    fields = json.loads(to_json(plan))
+    assert fields["parts"][-1]["hours"] == plan.parts[-1].hours
+    assert fields["machine"]["decoded"] is None
+    for name in ("plan.svg", "plan.png", "again.svg"):
+        draw(plan, tmp_path / name)
+    assert (tmp_path / "plan.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
+    with pytest.raises(UserError, match=r"plan.txt: is no picture .* end it in one of .png"):
+        draw(plan, tmp_path / "plan.txt")
+
+
+def test_one_target_alone(registry):
+    alone = make_plan(registry, machine("h100", 0.4, 64), 0.4, "table4e")
+    assert [one.target for one in alone.parts] == ["table4e"] == list({one.target for one in alone.lines})
+    assert alone.chain[-1][0] in {spec.run_id for spec in registry.runs_of("table4e")}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"gpu": "b7"}, "--gpu b7: .* choose one of v100, a100, h100, h200, or pass --clips-per-s"),
+        ({"utilisation": 1.5}, "--utilisation 1.5"),
+        ({"gpus": 4, "gpus_a_run": 8}, "--gpus-per-run 8: .* --gpus 4; choose 1 to 4"),
+        ({"clips_per_s": -1.0}, "--clips-per-s -1"),
+        ({"decoded": 0.0}, "--loader-clips-per-s 0"),
+    ],
+)
+def test_what_is_no_machine(given, message):
+    with pytest.raises(UserError, match=message):
+        machine(**{"gpu": "h100", "utilisation": 0.4, "gpus": 64, **given})
+
+
+def test_generated_sets_and_unknown_targets(registry):
+    given = machine("a100", 0.4, 4)
+    assert (given.flops, given.gpus_a_run, given.slots) == (PEAK["a100"] * 0.4, 4, 1)
+    with pytest.raises(UserError, match="scale smoke: dataset ssv2 has no published number of videos"):
+        make_plan(Workflow({"scale": "smoke"}).registry, given, 0.4)
+    with pytest.raises(UserError, match="table9: no such target at scale paper"):
+        make_plan(registry, given, 0.4, "table9")
+
+
+def test_no_torch():
+    """`mgm plan` must be done in two seconds."""
+    code = "import sys, mgm.cli, mgm.workflow, mgm.report.plan; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,234 @@
+"""Weights that others wrote: every format arrives whole under our names, and what cannot is one clear line."""
+
+import argparse
+import os
+import pickle
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from huggingface import sharpened, translated
+from safetensors.torch import save_file
+from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification, VideoMAEModel
+
+from mgm.errors import UserError
+from mgm.models import build_classifier, build_features, build_mae, load_encoder, load_weights, read_weights, save_weights
+from mgm.models.formats import to_huggingface, to_ours, to_videomae
+from mgm.models.vit import sinusoid_table
+from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
+
+SMALL = {"data": Data(dataset="k400"), "clips": Clips(frames=4, size=24), "model": Model(width=16, depth=2, heads=2, patch=8)}
+PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2))
+FINETUNE = Finetune(**SMALL)
+VITB = {"data": Data(dataset="k400")}
+HERE = Path("any.file")
+
+
+def models():
+    """A small masked autoencoder and a small classifier; no weight keeps a value that hides a mistake."""
+    for model in (build_mae(PRETRAIN), build_classifier(FINETUNE, classes=5)):
+        torch.manual_seed(1)
+        sharpened(model, 0.2)
+        yield model
+
+
+def weights_of(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def new_style(theirs):
+    """As transformers 5.x has them."""
+    return {name.replace("q_bias", "query.bias").replace("v_bias", "value.bias"): value for name, value in theirs.items()}
+
+
+@cache
+def vit_b(name: str):
+    """Our weights of the paper's size, as shapes alone."""
+    model = build_mae(Pretrain(**VITB)) if name.startswith("Pretrain") else build_classifier(Finetune(**VITB), classes=400)
+    return model.to("meta").state_dict()
+
+
+def official(name: str) -> dict[str, tuple[int, ...]]:
+    """The keys and shapes of one of V's classes."""
+    shapes = {}
+    text = (Path(__file__).parent / "official_keys.txt").read_text()
+    for line in text.partition(f"[{name}]\n")[2].partition("\n\n")[0].splitlines():
+        count, key, *shape = line.split()
+        shapes |= {key.replace("{n}", str(n)): tuple(map(int, shape)) for n in range(int(count))}
+    return shapes
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("PretrainVisionTransformer", 2 + 1 + 12 * 13 + 2 + 4 * 13 + 4 + 1), ("VisionTransformer", 2 + 12 * 13 + 4)]
+)
+def test_vit_b_has_the_official_keys_and_shapes_in_both_directions(name, count):
+    ours, theirs = vit_b(name), official(name)
+    assert len(theirs) == count
+    assert {key: tuple(value.shape) for key, value in to_videomae(ours).items()} == theirs
+    arrived = to_ours({key: torch.empty(shape, device="meta") for key, shape in theirs.items()}, HERE)
+    assert {key: value.shape for key, value in arrived.items()} == {key: value.shape for key, value in ours.items()}
+
+
+def test_vit_b_has_hugging_faces_keys_and_shapes_in_both_directions():
+    ours = vit_b("PretrainVisionTransformer")
+    with torch.device("meta"):
+        theirs = VideoMAEForPreTraining(VideoMAEConfig(use_mean_pooling=False)).state_dict()
+    shapes = {key: value.shape for key, value in theirs.items()}
+    assert {key: value.shape for key, value in new_style(to_huggingface(ours)).items()} == shapes
+    assert {key: value.shape for key, value in to_ours(theirs, HERE).items()} == {key: value.shape for key, value in ours.items()}
+
+
+def test_round_trips_are_bit_equal():
+    for model in models():
+        ours = weights_of(model)
+        for there in (to_huggingface, to_videomae, lambda weights: new_style(to_huggingface(weights))):
+            assert same(to_ours(there(ours), HERE), ours)
+        assert same(new_style(to_huggingface(ours)), translated(ours))  # the names that the parity tests spell out
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda weights: weights,
+    lambda weights: {"model": weights, "epoch": 3},
+    lambda weights: {"module": weights, "ds_version": "0.5"},
+    lambda weights: {"model": {f"module.{name}": value for name, value in weights.items()}},
+    lambda weights: {"state_dict": {f"module.model.{name}": value for name, value in weights.items()}},
+    lambda weights: {f"backbone.{name}": value for name, value in weights.items()},
+], ids=["plain", "model", "module", "model-ddp", "state_dict", "backbone"])  # fmt: skip
+@pytest.mark.parametrize("convert", [lambda weights: weights, to_videomae, to_huggingface], ids=["ours", "videomae", "hf"])
+def test_files_are_told_apart_by_what_they_hold(tmp_path, wrap, convert):
+    path = tmp_path / "weights.safetensors"  # the name an external file gets, whatever it is
+    for model in models():
+        torch.save(wrap(convert(weights_of(model))), path)
+        assert same(read_weights(path), weights_of(model))
+        torch.save(wrap(convert(weights_of(model))), path, _use_new_zipfile_serialization=False)  # before PyTorch 1.6
+        assert same(read_weights(path), weights_of(model))
+
+
+def test_safetensors_under_another_name_and_folders(tmp_path):
+    for model in models():
+        save_weights(model, tmp_path / "ours.pth")
+        assert same(read_weights(tmp_path / "ours.pth"), weights_of(model))
+        save_file(to_huggingface(weights_of(model)), tmp_path / "model.safetensors")
+        assert same(read_weights(tmp_path), weights_of(model))
+
+
+def test_hugging_faces_own_files_arrive_whole(tmp_path):
+    """What transformers itself writes, of each of its classes."""
+    sizes = {
+        "image_size": 24,
+        "patch_size": 8,
+        "num_frames": 4,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
+    decoder = {"decoder_hidden_size": 8, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 32}
+    mae = VideoMAEForPreTraining(VideoMAEConfig(**sizes, **decoder, use_mean_pooling=False))
+    mae.save_pretrained(tmp_path / "mae")
+    ours = build_mae(PRETRAIN)
+    load_weights(ours, tmp_path / "mae")
+    assert same(translated(weights_of(ours)), weights_of(mae))
+
+    classifier = VideoMAEForVideoClassification(VideoMAEConfig(**sizes, num_labels=5))
+    classifier.save_pretrained(tmp_path / "classifier")
+    ours = build_classifier(FINETUNE, classes=5)
+    load_weights(ours, tmp_path / "classifier")
+    assert same(translated(weights_of(ours)), weights_of(classifier))
+
+    encoder = VideoMAEModel(VideoMAEConfig(**sizes, use_mean_pooling=False))
+    encoder.save_pretrained(tmp_path / "encoder")
+    features = build_features(Probe(**SMALL), tmp_path / "encoder")
+    theirs = {name.removeprefix("videomae."): value for name, value in translated(weights_of(features)).items()}
+    assert same(theirs, weights_of(encoder))
+
+
+def test_an_official_checkpoint_with_its_arguments_and_numpy_numbers(tmp_path):
+    """V saves its argparse arguments and an optimiser whose learning rates are numpy's; neither runs code."""
+    path = tmp_path / "checkpoint-799.pth"
+    model = next(models())
+    rates = {"param_groups": [{"lr": np.float64(1e-4), "params": [0]}]}
+    torch.save({"model": weights_of(model), "optimizer": rates, "epoch": 799, "args": argparse.Namespace(lr=1e-4)}, path)
+    other = build_mae(PRETRAIN.model_copy(update={"seed": 7}))
+    load_weights(other, path)
+    assert same(weights_of(other), weights_of(model))
+    for target in (build_classifier(FINETUNE, classes=3), build_features(Probe(**SMALL))):
+        load_encoder(target, path)
+        assert torch.equal(target.encoder.blocks[1].attn.qkv.weight, model.encoder.blocks[1].attn.qkv.weight)
+
+
+def test_positions_are_left_out_if_they_are_the_fixed_ones_and_refused_if_learned():
+    weights = to_videomae(weights_of(list(models())[1]))
+    table = sinusoid_table(2 * 3 * 3, 16)
+    assert same(to_ours(weights | {"pos_embed": table}, HERE), to_ours(weights, HERE))
+    assert same(to_ours(weights | {"pos_embed": table.bfloat16()}, HERE), to_ours(weights, HERE))
+    with pytest.raises(UserError, match=r"any.file: pos_embed is not VideoMAE's fixed sine-cosine table"):
+        to_ours(weights | {"pos_embed": torch.randn_like(table)}, HERE)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, model = tmp_path / "weights.pth", build_mae(PRETRAIN)
+    mae, classifier = (weights_of(model) for model in models())
+
+    def refused(content, line, target=model, load=load_weights):
+        path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+        with pytest.raises(UserError, match=line) as caught:
+            load(target, path)
+        assert "\n" not in str(caught.value)
+        assert str(path) in str(caught.value)
+        assert not (tmp_path / "ran").exists()
+
+    refused({"model": mae, "x": Evil()}, r"asks for (posix|nt)\.system, which is code and not weights, so it was not opened")
+    refused(pickle.dumps(Evil(), protocol=2), r"asks for (posix|nt)\.system, which is code")
+    refused(b"", "not a whole safetensors file, and not PyTorch's")
+    refused(b"PK\x03\x04 nothing", "not a whole PyTorch file of weights")
+    torch.save(mae, path)
+    refused(path.read_bytes()[:-500], "not a whole PyTorch file of weights")
+    refused(path.read_bytes()[: len(path.read_bytes()) // 3], "not a whole PyTorch file of weights")
+    torch.save(mae, path, _use_new_zipfile_serialization=False)
+    refused(path.read_bytes()[:-500], "not a whole PyTorch file of weights")
+    save_file(mae, path)
+    refused(path.read_bytes()[:-4], "not a whole safetensors file")
+    refused([1, 2], "holds a list, not named weights")
+    refused({}, "holds an empty dict, not named weights")
+    refused({"model": {"a": 1}}, "its a is a int, not a weight")
+
+    refused(mae | {"cls_token": torch.zeros(2), "x.1.y": torch.zeros(2)}, r"2 of \d+ names are neither ours.*: cls_token, x\.1\.y;")
+    refused(to_huggingface(mae) | {"pooler.dense.weight": torch.zeros(2)}, r"1 of \d+ names are neither ours.*: pooler.dense.weight;")
+    refused(mae | {"x": torch.zeros(2)}, "names are neither", load=load_encoder, target=build_classifier(FINETUNE, 5))
+    refused(mae | {"module.mask_token": torch.zeros(2)}, "holds mask_token twice, under different prefixes")
+    lacking = to_huggingface(mae)
+    del lacking["videomae.encoder.layer.1.attention.attention.key.weight"]
+    refused(lacking, r"has encoder\.blocks\.1\.attn\.query\.weight, but no encoder\.blocks\.1\.attn\.key\.weight")
+    lacking = {name: value for name, value in mae.items() if name != "decoder.norm.bias"}
+    refused(lacking, r"has no decoder\.norm\.bias \(1 of \d+ weights missing\); it is a checkpoint of another model")
+    refused(
+        classifier,
+        r"has no decoder.* and \d+ more \(\d+ of \d+ weights missing\); the model has no fc_norm\.bias, .*\(4 weights too many\)",
+    )
+    refused(mae | {"mask_token": torch.zeros(1, 1, 9)}, r"mask_token is \(1, 1, 9\), the model's is \(1, 1, 8\)")
+    refused(mae | {"mask_token": torch.full((1, 1, 8), torch.nan)}, "mask_token has values that are not finite")
+    refused(classifier, "tells 5 classes apart, the data have 3; give weights of those data", target=build_classifier(FINETUNE, 3))
+
+
+def test_a_name_that_no_format_has_is_found_behind_every_prefix():
+    """Each key is used, or said to be unknown: dropping any one, or adding any one, is noticed."""
+    for model in models():
+        for convert in (to_videomae, to_huggingface):
+            theirs = convert(weights_of(model))
+            for name in theirs:
+                renamed = {f"{name}x" if key == name else key: value for key, value in theirs.items()}
+                with pytest.raises(UserError, match="names are neither ours"):
+                    to_ours(renamed, HERE)

@@ -1,0 +1,190 @@
+"""A cell is traced to its runs, two runs are told apart, and what nothing wants is deleted, alone."""
+
+import json
+
+import pytest
+from fake_results import DIGEST, finish, finish_all, registry, smoke, write_log
+from typer.testing import CliRunner
+
+from mgm.cli import app
+from mgm.errors import UserError
+from mgm.report.clean import clean, unwanted
+from mgm.report.diff import diff
+from mgm.report.trace import trace
+from mgm.spec import Finetune
+
+
+def runs_of(known, row: str, column: str = "SSv2"):
+    return known.tables["4e"].cell(row, column).runs
+
+
+def test_a_cell_is_traced_to_data_commit_and_weights(tmp_path):
+    known = registry()
+    for run in runs_of(known, "MGM (Dense)"):
+        finish(tmp_path, known.specs[run.parent])
+        finish(tmp_path, run, top1=60.0)
+    text = trace(known, tmp_path, "table4e/mgm (dense)/ssv2")
+    assert text.startswith("table4e/MGM (Dense)/SSv2: 60.0 by 3 of 3 runs, run; the paper has 67.3\n")
+    first = runs_of(known, "MGM (Dense)")[0]
+    block = text.split("\n\n")[1].splitlines()
+    assert block[0].strip() == first.run_id
+    facts = {line.split()[0]: " ".join(line.split()[1:]) for line in block[1 : block.index(f"  starts from {first.parent}")]}
+    assert facts == {
+        "state": "run",
+        "spec": f"{first.hash} {tmp_path / first.run_id / 'spec.json'}",
+        "top1": "60",
+        "seed": "0",
+        "commit": "d67827d" + "0" * 33,
+        "data": f"ssv2 {DIGEST}",
+        "weights": "ab" * 32,
+        "log": str(tmp_path / first.run_id / "log.jsonl"),
+    }
+    assert all(run.run_id in text and run.parent in text for run in runs_of(known, "MGM (Dense)"))
+
+
+def test_names_in_part_and_in_full(tmp_path):
+    known = registry()
+
+    def told(wanted):
+        return [line.split(":")[0] for line in trace(known, tmp_path, wanted).splitlines() if line.startswith(("table", "figure"))]
+
+    both = ["SSv2", "SSv2, linear probe"]
+    assert told("table4e/mgm") == [f"table4e/{row}/{column}" for row in ("MGM (Sparse)", "MGM (Dense)") for column in both]
+    assert told("table4e/MGM (Dense)") == [f"table4e/MGM (Dense)/{column}" for column in both]
+    assert told("table4e/mgm (dense)/SSv2") == ["table4e/MGM (Dense)/SSv2"]  # in full, though it is part of the other column's name
+    assert told("table4e/mgm (dense)/probe") == ["table4e/MGM (Dense)/SSv2, linear probe"]
+    assert told("figure4a/0.9") == ["figure4a/0.9/SSv2"]
+    assert told("figure5") == ["figure5"]
+
+
+def test_a_quoted_cell_and_one_that_did_not_run(tmp_path):
+    known = registry(datasets=("ssv2", "k400"))
+    assert "no run fills this cell" in trace(known, tmp_path, "table1/BEVT, SSv2, 800+150")
+    text = trace(known, tmp_path, "table4e/tube/ssv2")
+    assert text.count("state    not run") == 6
+    assert "commit" not in text
+
+
+def test_an_altered_parent_shows(tmp_path):
+    known = registry()
+    finish_all(tmp_path, known, steps=2)
+    parent = runs_of(known, "SMM (Dense)")[0].parent
+    (tmp_path / parent / "result.json").write_text("{}")
+    text = trace(known, tmp_path, "table4e/smm (dense)/ssv2")
+    assert text.splitlines()[0] == "table4e/SMM (Dense)/SSv2: altered; the paper has 66.4"
+    assert "state    altered: result.json: changed since it was written" in text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("table9/mgm", "table9: no such table or figure at scale smoke; choose one of table4a, table4b, .*table4e.* figure5"),
+        ("table4e/foo", r"table4e: no row has 'foo' in its name; choose from No pretraining; Random Block; .*; MGM \(Dense\)"),
+        ("table4e/mgm/k400", "table4e: no column has 'k400' in its name; choose from SSv2; SSv2, linear probe"),
+        ("table4e", "table4e: '' matches 14 cells, more than 8; name one of the rows No pretraining; .*, or /column too"),
+    ],
+)
+def test_nothing_or_too_much(tmp_path, wanted, message):
+    with pytest.raises(UserError, match=message):
+        trace(registry(), tmp_path, wanted)
+
+
+def test_two_runs_differ_in_these_fields(tmp_path):
+    known, results = registry(), tmp_path / "smoke"
+    mgm, tube = (known.specs[runs_of(known, row)[0].parent] for row in ("MGM (Dense)", "Random Tube"))
+    for spec in (mgm, tube):
+        finish(results, spec)
+    text = diff(tmp_path, mgm.run_id, str(results / tube.run_id))
+    lines = {line.split()[0]: line.split()[1:] for line in text.splitlines()[1:]}
+    assert text.splitlines()[0].split() == [mgm.run_id, tube.run_id]
+    assert lines == {"state": ["run", "run"], "mask.name": ["mgm", "tube"], "mask.ratio": ["0.75", "0.9"], "metrics.loss": ["0.5", "0.5"]}
+
+
+def test_runs_of_other_verbs_and_one_with_itself(tmp_path):
+    known = registry()
+    child = runs_of(known, "MGM (Dense)")[0]
+    for spec in (child, known.specs[child.parent]):
+        finish(tmp_path / "smoke", spec, top1=60.0)
+    lines = [line.split() for line in diff(tmp_path, child.run_id, child.parent).splitlines()]
+    assert ["verb", "finetune", "pretrain"] in lines
+    assert ["parent", child.parent, "-"] in lines
+    assert ["decoder.depth", "-", str(known.specs[child.parent].decoder.depth)] in lines
+    assert ["metrics.top1", "60", "-"] in lines
+    assert "no field differs" in diff(tmp_path, child.run_id, child.run_id)
+
+
+def test_no_such_run_and_two_of_it(tmp_path):
+    known = registry()
+    run = runs_of(known, "MGM (Dense)")[0]
+    with pytest.raises(UserError, match=r"nothing-1: is no run in .* and no folder with a spec.json; correct it, or pass --results"):
+        diff(tmp_path, "nothing-1", "nothing-2")
+    for name in ("a", "b"):
+        finish(tmp_path / name, run)
+    with pytest.raises(UserError, match=f"{run.run_id}: ran under several names; pass one of the folders .*/a/.*, .*/b/"):
+        diff(tmp_path, run.run_id, run.run_id)
+    (tmp_path / "a" / run.run_id / "spec.json").write_text("{")
+    with pytest.raises(UserError, match=r"spec.json: not JSON"):
+        diff(tmp_path, str(tmp_path / "a" / run.run_id), str(tmp_path / "b" / run.run_id))
+
+
+def everything(folder) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_clean_deletes_what_nothing_wants_and_nothing_else(tmp_path):
+    known = registry(seeds=(0,))
+    finish_all(tmp_path, known, steps=2)
+    (tmp_path / "scale.json").write_text("{}")
+    mine = tmp_path / "notes"
+    mine.mkdir()
+    (mine / "spec.json").write_text(json.dumps({"verb": "my own"}))
+    renamed = tmp_path / "keep-this"
+    old = runs_of(registry(seeds=(5,)), "MGM (Dense)")[0]
+    finish(renamed.parent, old).rename(renamed)  # a run that somebody gave another name
+    elsewhere = tmp_path / "elsewhere"
+    finish(elsewhere, old)
+    kept = everything(tmp_path)
+    finish(tmp_path, old)
+    link = tmp_path / runs_of(registry(seeds=(6,)), "MGM (Dense)")[0].run_id
+    link.symlink_to(elsewhere / old.run_id)
+    kept.add(link.name)
+    live = runs_of(registry(seeds=(7,)), "MGM (Dense)")[0]
+    write_log(tmp_path / live.run_id, 3, 30)
+    (tmp_path / live.run_id / "spec.json").write_text(live.model_dump_json())
+    kept |= {f"{live.run_id}{rest}" for rest in ("", "/log.jsonl", "/spec.json")}
+
+    found = {one.folder.name: one for one in unwanted(known, tmp_path)}
+    assert set(found) == {old.run_id, live.run_id}
+    assert found[old.run_id].size == sum(path.stat().st_size for path in (tmp_path / old.run_id).iterdir())
+    before = everything(tmp_path)
+    text = clean(known, tmp_path, delete=False)
+    assert f"{tmp_path / live.run_id}  (running: left alone)" in text
+    assert text.endswith("MB; add --yes to delete them")
+    assert everything(tmp_path) == before
+    assert "deleted 1 runs" in clean(known, tmp_path, delete=True)
+    assert everything(tmp_path) == kept
+
+
+def test_the_commands(tmp_path):
+    scale = smoke(seeds=(0,))
+    (tmp_path / "smoke").mkdir()
+    (tmp_path / "smoke" / "scale.json").write_text(scale.model_dump_json())
+    call = CliRunner().invoke
+    results = ["--results", str(tmp_path)]
+    done = call(app, ["trace", "table4e/mgm (dense)/ssv2", *results])
+    assert done.output.startswith("table4e/MGM (Dense)/SSv2: not run; the paper has 67.3")
+    old = runs_of(registry(seeds=(5,)), "MGM (Dense)")[0]
+    assert isinstance(old, Finetune)
+    finish(tmp_path / "smoke", old)
+    assert old.run_id in call(app, ["clean", "smoke", *results]).output
+    assert (tmp_path / "smoke" / old.run_id).exists()
+    assert "deleted 1 runs" in call(app, ["clean", "smoke", "--yes", *results]).output
+    assert not (tmp_path / "smoke" / old.run_id).exists()
+    assert "every run there is wanted" in call(app, ["clean", "smoke", *results]).output
+    (tmp_path / "other").mkdir()
+    finish(tmp_path / "other", old)
+    with pytest.raises(UserError, match=r"scale.json: no such file"):
+        call(app, ["clean", "other", "--yes", *results], catch_exceptions=False)
+    with pytest.raises(UserError, match="is no name of results"):
+        call(app, ["clean", "smoke/..", "--yes", *results], catch_exceptions=False)
+    assert (tmp_path / "other" / old.run_id).exists()
