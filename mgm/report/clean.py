@@ -1,0 +1,59 @@
+"""Runs that no table or figure wants any more, such as those of recipes since changed."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgm.errors import UserError
+from mgm.experiments.registry import Registry
+from mgm.report.result import examine
+from mgm.spec import parse
+
+
+@dataclass(frozen=True)
+class Unwanted:
+    """A run's folder, its size in bytes, and whether a job still writes to it."""
+
+    folder: Path
+    size: int
+    running: bool
+
+
+def unwanted(registry: Registry, results: Path) -> list[Unwanted]:
+    """The runs in `results` that the registry does not know: folders that hold the spec whose run id is their name, and no other."""
+    found = []
+    for path in sorted(results.glob("*/spec.json")):
+        folder = path.parent
+        if folder.name in registry.specs or folder.is_symlink():
+            continue
+        try:
+            spec = parse(json.loads(path.read_text()), str(path))
+        except (UserError, ValueError):
+            continue
+        if spec.run_id == folder.name:
+            size = sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
+            found.append(Unwanted(folder, size, examine(folder, spec).state == "running"))
+    return found
+
+
+def clean(registry: Registry, results: Path, delete: bool) -> str:
+    """Say which runs no table or figure wants, and delete them if asked to. A run that is being written stays.
+
+    Raises:
+        UserError: a folder cannot be deleted.
+    """
+    found = unwanted(registry, results)
+    if not found:
+        return f"{results}: every run there is wanted by a table or figure"
+    lines = [f"{one.size / 1e6:10.1f} MB  {one.folder}{'  (running: left alone)' if one.running else ''}" for one in found]
+    idle = [one for one in found if not one.running]
+    total = f"{len(idle)} runs that no table or figure wants, {sum(one.size for one in idle) / 1e6:.1f} MB"
+    if not delete:
+        return "\n".join([*lines, f"{total}; add --yes to delete them"])
+    for one in idle:
+        try:
+            shutil.rmtree(one.folder)
+        except OSError as error:
+            raise UserError(f"{one.folder}: cannot be deleted ({error.strerror}); change its permissions and clean again") from None
+    return "\n".join([*lines, f"deleted {total}"])

@@ -1,0 +1,73 @@
+"""Two runs side by side: the fields of their specs that differ, and their metrics."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mgm.errors import UserError
+from mgm.report.result import examine
+from mgm.spec import Spec, parse
+
+
+def diff(results: Path, first: str, second: str) -> str:
+    """Two runs, each a run id under `results` (whatever the name) or a folder.
+
+    Raises:
+        UserError: no such run, an id under several names, or a spec that is none.
+    """
+    folders = [_folder(results, run) for run in (first, second)]
+    specs = [_spec(folder) for folder in folders]
+    found = [examine(folder, spec) for folder, spec in zip(folders, specs, strict=True)]
+    metrics = [one.result["metrics"] if one.result else {} for one in found]
+    states = [f"{one.state}: {one.why}" if one.why else one.state for one in found]
+    fields = _differing(*(_flat(spec.model_dump(mode="json")) for spec in specs))
+    table = [
+        ("", specs[0].run_id, specs[1].run_id),
+        ("state", *states),
+        *fields,
+        *([] if fields else [("no field differs", "", "")]),
+        *((f"metrics.{name}", *(_shown(one.get(name)) for one in metrics)) for name in dict.fromkeys([*metrics[0], *metrics[1]])),
+    ]
+    left, middle = (max(len(line[column]) for line in table) for column in (0, 1))
+    return "\n".join(f"{name:{left}}  {one:{middle}}  {other}".rstrip() for name, one, other in table)
+
+
+def _folder(results: Path, run: str) -> Path:
+    if (Path(run) / "spec.json").exists():
+        return Path(run)
+    found = sorted(path.parent for path in results.glob(f"*/{Path(run).name}/spec.json"))
+    if not found:
+        raise UserError(f"{run}: is no run in {results}/ and no folder with a spec.json; correct it, or pass --results")
+    if len(found) > 1:
+        raise UserError(f"{run}: ran under several names; pass one of the folders {', '.join(map(str, found))}")
+    return found[0]
+
+
+def _spec(folder: Path) -> Spec:
+    path = folder / "spec.json"
+    try:
+        return parse(json.loads(path.read_text()), str(path))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); run {folder.name} again") from None
+
+
+def _flat(fields: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested fields by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+    return flat
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """A field that only one has, since it is of another verb, is a dash in the other."""
+    names = dict.fromkeys([*one, *other])
+    absent = object()
+    pairs = [(name, one.get(name, absent), other.get(name, absent)) for name in names]
+    return [(name, *("-" if value is absent else _shown(value) for value in pair)) for name, *pair in pairs if pair[0] != pair[1]]  # type: ignore[misc]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value) if not isinstance(value, str) else value or '""'

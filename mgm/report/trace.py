@@ -1,0 +1,96 @@
+"""From a cell to what it rests on: its runs and those they start from, with spec, commit, data, weights and log."""
+
+from pathlib import Path
+
+from mgm.errors import UserError
+from mgm.experiments.registry import Cell, Registry
+from mgm.report.collect import Row, commit_of, examine_all, row_of
+from mgm.report.result import Found
+from mgm.spec import Finetune, Measure, Probe, Spec, parents
+
+MOST = 8  # cells that are told at once
+
+
+def trace(registry: Registry, results: Path, wanted: str) -> str:
+    """What the cells rest on that `wanted` names: "table4e/mgm" is every cell of Table 4e with "mgm" in its row's name, "table2a/mgm/ucf"
+    those of one column; a row or column that is named in full is that one alone. "figure8" is the run whose arrays the figure draws.
+
+    Raises:
+        UserError: no such table, row or column, or more cells than can be read at once.
+    """
+    target, *names = wanted.split("/", 2)
+    found = examine_all(registry, results)
+    if not names and (run := registry.figures.get(target.removeprefix("figure"))):
+        return "\n".join([target, *_chain(registry, found, results, run)])
+    return "\n\n".join(_told(registry, found, results, target, cell) for cell in _matching(registry, target, *names))
+
+
+def _matching(registry: Registry, target: str, row: str = "", column: str = "") -> list[Cell]:
+    if target.startswith("table") and (table := registry.tables.get(target.removeprefix("table"))):
+        cells = table.cells
+    elif target.startswith("figure") and (plot := registry.plots.get(target.removeprefix("figure"))):
+        cells = [cell for points in plot.lines.values() for _, cell in points]
+    else:
+        targets = [name for name in registry.targets() if name != "all"]
+        raise UserError(f"{target}: no such table or figure at scale {registry.scale.name}; choose one of {', '.join(targets)}")
+    rows = _named(row, [cell.row for cell in cells])
+    columns = _named(column, [cell.column for cell in cells if cell.row in rows])
+    matching = [cell for cell in cells if cell.row in rows and cell.column in columns]
+    if not matching:
+        kind, name, there = ("row", row, [cell.row for cell in cells]) if not rows else ("column", column, [cell.column for cell in cells])
+        raise UserError(f"{target}: no {kind} has {name!r} in its name; choose from {'; '.join(dict.fromkeys(there))}")
+    if len(matching) > MOST:
+        which = "; ".join(dict.fromkeys(cell.row for cell in matching))
+        raise UserError(f"{target}: {row!r} matches {len(matching)} cells, more than {MOST}; name one of the rows {which}, or /column too")
+    return matching
+
+
+def _named(part: str, names: list[str]) -> set[str]:
+    """Those that are called so, or else those with it in their names; upper and lower case are one."""
+    exact = {name for name in names if name.lower() == part.strip().lower()}
+    return exact or {name for name in names if part.strip().lower() in name.lower()}
+
+
+def _told(registry: Registry, found: dict[str, Found], results: Path, target: str, cell: Cell) -> str:
+    row = row_of(cell, found)
+    lines = [f"{target}/{cell.row}/{cell.column}: {_value(row)}"]
+    if not cell.runs:
+        lines.append("  no run fills this cell")
+    for run in cell.runs:
+        lines += _chain(registry, found, results, run, cell.metric)
+    return "\n".join(lines)
+
+
+def _value(row: Row) -> str:
+    ours = f"{row.estimate.mean:.{row.decimals}f} by {row.estimate.n} of {len(row.run_ids)} runs, " if row.estimate else ""
+    paper = f"; the paper has {row.paper:.{row.decimals}f}" if row.paper is not None else ""
+    return f"{ours}{row.status}{paper}"
+
+
+def _chain(registry: Registry, found: dict[str, Found], results: Path, run: Spec, metric: str = "") -> list[str]:
+    """The run, and below it what it starts from, up to the first."""
+    lines = [""]
+    for depth, spec in enumerate(reversed(registry.with_parents([run.run_id]))):
+        value = metric if depth == 0 and isinstance(run, Finetune | Probe | Measure) else ""
+        lines += _facts(found[spec.run_id], results / spec.run_id, spec, value, "starts from " if depth else "")
+        for given in set(parents(spec)) - set(registry.specs):  # no run: weights from elsewhere
+            lines.append(f"  starts from {given}, weights that were given: {(results / given / 'weights.safetensors').resolve()}")
+    return lines
+
+
+def _facts(found: Found, folder: Path, spec: Spec, metric: str, how: str) -> list[str]:
+    result, log = found.result, folder / "log.jsonl"
+    files = (folder / "spec.json", folder.parent / "specs" / f"{spec.run_id}.json")  # the job's, and the workflow's
+    written = next((str(file) for file in files if file.exists()), "")
+    facts = {"state": f"{found.state}: {found.why}" if found.why else found.state, "spec": f"{spec.hash}  {written}".rstrip()}
+    if result:
+        if metric:
+            facts[metric] = f"{result['metrics'][metric]:g}"
+        facts |= {
+            "seed": str(spec.seed),
+            "commit": commit_of(result) or "unknown: it ran outside a checkout",
+            "data": f"{result['data']['dataset']} {result['data']['digest']}",
+            "weights": result["weights_sha256"] or "none",
+        }
+    facts["log"] = str(log) if log.exists() else "none"
+    return [f"  {how}{spec.run_id}", *(f"    {name:8} {fact}" for name, fact in facts.items())]
