@@ -3,13 +3,19 @@
 import json
 from pathlib import Path
 
+from mgm.datasets.diving48 import index_diving48
 from mgm.datasets.folder import index_folder
+from mgm.datasets.hmdb51 import index_hmdb51
 from mgm.datasets.index import SPLITS, Index
+from mgm.datasets.k400 import index_k400
 from mgm.datasets.mini_k200 import index_mini_k200
 from mgm.datasets.params import Synthetic
 from mgm.datasets.pda import index_pda
+from mgm.datasets.ssv2 import index_ssv2
 from mgm.datasets.ucf101 import index_ucf101
 from mgm.errors import UserError
+
+SHOWN = 20  # of the files left out; a set of 240,000 may lack thousands
 
 
 def prepare_folder(source: Path, out: Path, seed: int = 0) -> Index:
@@ -20,6 +26,26 @@ def prepare_folder(source: Path, out: Path, seed: int = 0) -> Index:
 def prepare_ucf101(source: Path, out: Path, split: int = 1) -> Index:
     """`mgm prepare ucf101 --source DIR --out DIR [--split 1]`: see `mgm.datasets.ucf101`."""
     return index_ucf101(source, out, split)
+
+
+def prepare_hmdb51(source: Path, out: Path, split: int = 1) -> Index:
+    """`mgm prepare hmdb51 --source DIR --out DIR [--split 1]`: see `mgm.datasets.hmdb51`."""
+    return index_hmdb51(source, out, split)
+
+
+def prepare_k400(source: Path, out: Path) -> Index:
+    """`mgm prepare k400 --source DIR --out DIR`: see `mgm.datasets.k400`."""
+    return index_k400(source, out)
+
+
+def prepare_ssv2(source: Path, out: Path) -> Index:
+    """`mgm prepare ssv2 --source DIR --out DIR`: see `mgm.datasets.ssv2`."""
+    return index_ssv2(source, out)
+
+
+def prepare_diving48(source: Path, out: Path) -> Index:
+    """`mgm prepare diving48 --source DIR --out DIR`: see `mgm.datasets.diving48`."""
+    return index_diving48(source, out)
 
 
 def prepare_pda(task: str, source: Path, target: Path, out: Path) -> Index:
@@ -77,5 +103,7 @@ def summary(index: Index) -> str:
         lines.append(f"{still} videos have no motion vectors ({codecs}): masks that follow motion need their optical flow (`mgm flow`)")
     if index.excluded:
         lines.append(f"{len(index.excluded)} files left out:")
-        lines += [f"  {name}: {reason}" for name, reason in index.excluded]
+        lines += [f"  {name}: {reason}" for name, reason in index.excluded[:SHOWN]]
+        if (more := len(index.excluded) - SHOWN) > 0:
+            lines.append(f"  and {more:,} more: index.json has them all")
     return "\n".join(lines)

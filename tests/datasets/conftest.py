@@ -17,7 +17,7 @@ def generated(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory):
-    """Draws a tiny look-alike of a published set, once: its `source`, as `mgm prepare` is given it, and its own `index`. To be left as it is."""
+    """Draws a tiny look-alike of a published set, once: `source`, what `mgm prepare` is given, and the `index` as drawn."""
     sets = {}
 
     def draw(kind):

@@ -1,0 +1,140 @@
+"""Videos that a dataset's published lists name: those that are there become an index, the others are listed.
+
+A dataset's module reads its lists into `Entry`s by key, where a key is what identifies a video whatever its folder and its container: a
+class and a name, an id. Nothing of a list is ever joined to a path; keys are looked up among the files found below the root, so that
+no entry reaches outside it.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgm.datasets.files import open_all, video_of
+from mgm.datasets.index import SPLITS, Index, content_digest, coverage, write_index
+from mgm.errors import UserError
+
+SUFFIXES = (".mp4", ".mkv", ".avi", ".webm")  # of several files of one video the first of these is used: .webm rarely has vectors
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A video as the lists give it. `name`: its file as published, for missing.txt. Videos of one `group` come from one source."""
+
+    name: str
+    label: int
+    split: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """The video files below a root: {key: path below it}; the paths of further files of the same videos; (path, reason) of the unusable."""
+
+    name_of: dict[str, str]
+    spare: list[str]
+    unusable: list[tuple[str, str]]
+
+
+def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
+    """All video files below a root, hidden ones aside; links are followed.
+
+    `key`: of a file, given its folder's name and its own without the suffix. One without (None) is unusable.
+
+    Raises:
+        UserError: the root is no folder, or holds no video.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give --source the folder that holds the videos and their lists")
+    names, unusable, seen = [], [], set()
+    for at, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [] if os.path.realpath(at) in seen else sorted(name for name in folders if not name.startswith("."))
+        seen.add(os.path.realpath(at))
+        for file in files:
+            if file.startswith(".") or not file.lower().endswith(SUFFIXES):
+                continue
+            name = os.path.relpath(os.path.join(at, file), root).replace(os.sep, "/")
+            if name.isprintable():
+                names.append(name)
+            else:  # not in UTF-8, or with a line break: no list can name it
+                unusable.append((ascii(name)[1:-1], "has a name that cannot be printed; rename it"))
+    if not names:
+        raise UserError(f"{root}: holds no video ({', '.join(SUFFIXES)}); give --source the folder that holds the videos and their lists")
+    name_of: dict[str, str] = {}
+    spare = []
+    for name in sorted(names, key=_preference):
+        stem = os.path.splitext(os.path.basename(name))[0]
+        if (identity := key(os.path.basename(os.path.dirname(name)), stem)) is None:
+            unusable.append((name, "is not named as this dataset's videos are"))
+        elif identity in name_of:
+            spare.append(name)
+        else:
+            name_of[identity] = name
+    return Found(name_of, spare, sorted(unusable))
+
+
+def _preference(name: str) -> tuple[bool, int, str]:
+    """K400 is shipped with a folder of replacements for its corrupted files: those come first."""
+    return "replacement" not in name, SUFFIXES.index(os.path.splitext(name)[1].lower()), name
+
+
+def index_found(
+    root: Path, found: Found, classes: Iterable[str], entries: Mapping[str, Entry], dataset: str,
+    official: tuple[int, int] | None = None, unused: Collection[str] = (),
+) -> tuple[Index, list[str]]:  # fmt: skip
+    """(the index of the listed videos that are there, each one opened; the published names of the others). Nothing is written.
+
+    `official`: how many train and test videos the published lists name; where these differ, the note says so.
+    `unused`: keys that the lists name for neither of the two splits; those that are there are counted in the note.
+
+    Raises:
+        UserError: none of the videos is there, or none of train or of test can be read.
+    """
+    here = [key for key in entries if key in found.name_of]
+    strangers = [name for key, name in found.name_of.items() if key not in entries and key not in unused]
+    if not here:
+        like = next(iter(entries.values())).name
+        raise UserError(
+            f"{root}: 0 of the {len(entries):,} videos of {dataset} are here ({len(strangers) + len(found.unusable):,} others); "
+            f"give --source the folder that holds files such as {like}"
+        )
+    key_of = {found.name_of[key]: key for key in here}
+    infos, unreadable = open_all(root, list(key_of))
+    videos = tuple(
+        video_of(root, name, (entry := entries[key_of[name]]).label, entry.split, entry.group, info) for name, info in infos.items()
+    )
+    for split in SPLITS:
+        if not any(video.split == split for video in videos):
+            reason = f" (the first left out: {unreadable[0][0]}: {unreadable[0][1]})" if unreadable else ""
+            raise UserError(f"{root}: 0 of the {len(videos):,} readable videos are in the {split} list of {dataset}; add some{reason}")
+    listed, there = Counter(entry.split for entry in entries.values()), Counter(entries[key].split for key in here)
+    note = f"{dataset}: {coverage(listed, there)}"
+    if official and tuple(listed[split] for split in SPLITS) != official:
+        note += f"; the lists in the source differ from the official {official[0]:,} train and {official[1]:,} test videos"
+    if idle := sum(key in found.name_of for key in unused):
+        note += f"; {idle:,} others are in neither split, as the lists say"
+    if found.spare:
+        note += f"; {len(found.spare):,} further files of the same videos are not used, such as {found.spare[0]}"
+    excluded = [*unreadable, *found.unusable, *((name, f"is not in the lists of {dataset}") for name in sorted(strangers))]
+    names = tuple(classes)
+    index = Index(root, names, videos, tuple(excluded), content_digest(root, names, videos), note)
+    return index, [entry.name for key, entry in entries.items() if key not in found.name_of]
+
+
+def write_found(index: Index, missing: Iterable[str], out: Path) -> Index:
+    """Write an index, and beside it missing.txt: a path a line of what the lists name and the source lacks."""
+    write_index(index, out)
+    (out / "missing.txt").write_text("".join(f"{name}\n" for name in missing), encoding="utf-8")
+    return index
+
+
+def add(entries: dict[str, Entry], key: str, entry: Entry, where: str) -> None:
+    """Add a list's entry.
+
+    Raises:
+        UserError: the lists have it already.
+    """
+    if key in entries:
+        raise UserError(f"{where}: names {entry.name} a second time; remove one of the two")
+    entries[key] = entry
