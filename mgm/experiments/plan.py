@@ -155,7 +155,8 @@ def make_plan(registry: Registry, machine: Machine, utilisation: float, target: 
     wanted = {name: registry.runs_of(name) for name in registry.targets()}
     if target and target not in wanted:
         registry.runs_of(target)  # raises and names the targets
-    names = [target] if target else [*(name for name in wanted if name != "all"), "all"]
+    ordered = sorted(wanted, key=lambda name: (name == "all", name.startswith("figure"), name if name.startswith("figure") else ""))
+    names = [target] if target else ordered  # tables as the registry has them, figures by their numbers, all
     elsewhere = {name: {spec.run_id for other, specs in wanted.items() if other not in (name, "all") for spec in specs} for name in names}
     parts = [part(name, wanted[name], costs, machine, elsewhere[name]) for name in names]
     return Plan(

@@ -48,7 +48,8 @@ def clean(registry: Registry, results: Path, delete: bool) -> str:
         return f"{results}: every run there is wanted by a table or figure"
     lines = [f"{one.size / 1e6:10.1f} MB  {one.folder}{'  (running: left alone)' if one.running else ''}" for one in found]
     idle = [one for one in found if not one.running]
-    total = f"{len(idle)} runs that no table or figure wants, {sum(one.size for one in idle) / 1e6:.1f} MB"
+    runs = "1 run" if len(idle) == 1 else f"{len(idle)} runs"
+    total = f"{runs} that no table or figure wants, {sum(one.size for one in idle) / 1e6:.1f} MB"
     if not delete:
         return "\n".join([*lines, f"{total}; add --yes to delete them"])
     for one in idle:

@@ -161,7 +161,7 @@ def test_clean_deletes_what_nothing_wants_and_nothing_else(tmp_path):
     assert f"{tmp_path / live.run_id}  (running: left alone)" in text
     assert text.endswith("MB; add --yes to delete them")
     assert everything(tmp_path) == before
-    assert "deleted 1 runs" in clean(known, tmp_path, delete=True)
+    assert "deleted 1 run that" in clean(known, tmp_path, delete=True)
     assert everything(tmp_path) == kept
 
 
@@ -178,7 +178,7 @@ def test_the_commands(tmp_path):
     finish(tmp_path / "smoke", old)
     assert old.run_id in call(app, ["clean", "smoke", *results]).output
     assert (tmp_path / "smoke" / old.run_id).exists()
-    assert "deleted 1 runs" in call(app, ["clean", "smoke", "--yes", *results]).output
+    assert "deleted 1 run that" in call(app, ["clean", "smoke", "--yes", *results]).output
     assert not (tmp_path / "smoke" / old.run_id).exists()
     assert "every run there is wanted" in call(app, ["clean", "smoke", *results]).output
     (tmp_path / "other").mkdir()
