@@ -195,6 +195,51 @@ def ucf101(
 
 
 @prepare_app.command()
+def k400(
+    source: Annotated[Path, typer.Option(help="The folder with the videos, in any folders, and annotations/*.csv or *.csv.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
+) -> None:
+    """Index Kinetics-400: the clips that are there, dead links listed."""
+    from mgm.datasets.prepare import prepare_k400, summary
+
+    typer.echo(summary(prepare_k400(source, out)))
+
+
+@prepare_app.command()
+def ssv2(
+    source: Annotated[Path, typer.Option(help="The folder with the videos, in any folder, and labels/*.json or *.json.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
+) -> None:
+    """Index Something-Something v2 in its official layout."""
+    from mgm.datasets.prepare import prepare_ssv2, summary
+
+    typer.echo(summary(prepare_ssv2(source, out)))
+
+
+@prepare_app.command()
+def hmdb51(
+    source: Annotated[Path, typer.Option(help="The folder with the class folders and, if you like, testTrainMulti_7030_splits.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
+    split: Annotated[int, typer.Option(min=1, max=3, help="The official split; the paper's is 1.")] = 1,
+) -> None:
+    """Index HMDB51 in its official layout."""
+    from mgm.datasets.prepare import prepare_hmdb51, summary
+
+    typer.echo(summary(prepare_hmdb51(source, out, split)))
+
+
+@prepare_app.command()
+def diving48(
+    source: Annotated[Path, typer.Option(help="The folder with rgb, Diving48_V2_train.json, Diving48_V2_test.json, Diving48_vocab.json.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
+) -> None:
+    """Index Diving48 with version 2 of its labels."""
+    from mgm.datasets.prepare import prepare_diving48, summary
+
+    typer.echo(summary(prepare_diving48(source, out)))
+
+
+@prepare_app.command()
 def pda(
     task: Annotated[str, typer.Option(help="ucf14-hmdb7 or hmdb14-ucf7.")],
     source: Annotated[Path, typer.Option(help="The folder of the index to train on: UCF101's for ucf14-hmdb7.")],
