@@ -1,0 +1,72 @@
+"""A weights file becomes named tensors, by its content and not its suffix; no code in it runs."""
+
+import argparse
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mgm.errors import UserError
+
+IN_FOLDERS = ("weights.safetensors", "model.safetensors", "pytorch_model.bin", "checkpoint.pth")  # ours; Hugging Face's; an export's
+WRAPPERS = ("model", "module", "state_dict")  # V saves {"model": weights, "optimizer": ...}, DeepSpeed {"module": weights, ...}
+_scalar = np.float64(0).__reduce__()[0]
+HARMLESS: list[Any] = [  # what V's checkpoints hold beside tensors: its arguments, and learning rates that are numpy's
+    argparse.Namespace, np.dtype, np.dtypes.Float64DType,
+    (_scalar, "numpy.core.multiarray.scalar"), (_scalar, "numpy._core.multiarray.scalar"),
+]  # fmt: skip
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors or PyTorch file, or of the one in a folder, under the names they have there.
+
+    Raises:
+        UserError: no such file, not whole, not weights, or a pickle that would run code.
+    """
+    if path.is_dir():
+        path = next((path / name for name in IN_FOLDERS if (path / name).exists()), path / IN_FOLDERS[0])
+    if not path.exists():
+        raise UserError(f"{path}: no such weights; run the parent first, or correct the parent's run id")
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{":  # after its length in 8 bytes, safetensors' header
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise UserError(f"{path}: not a whole safetensors file ({error}); {_AGAIN}") from None
+    if start.startswith((b"PK", b"\x80")):  # a zip archive since PyTorch 1.6, a pickle before
+        return _unwrapped(_unpickled(path), path)
+    raise UserError(f"{path}: not a whole safetensors file, and not PyTorch's; {_AGAIN}")
+
+
+_AGAIN = "copy it again, or, if a run made it, delete it and run its run again"
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(HARMLESS), path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles; an error says what matters. A path's suffix would mislead torch.load
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a torn file fails in many ways
+        if found := re.search(r"GLOBAL (\S+)|[Uu]nsupported class (\S+)", str(error)):
+            raise UserError(
+                f"{path}: asks for {found[1] or found[2]}, which is code and not weights, so it was not opened; "
+                "save the model's state_dict alone"
+            ) from None
+        raise UserError(f"{path}: not a whole PyTorch file of weights ({type(error).__name__}); {_AGAIN}") from None
+
+
+def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:
+    while isinstance(found, dict) and (inner := next((found[name] for name in WRAPPERS if isinstance(found.get(name), dict)), None)):
+        found = inner
+    if not isinstance(found, dict) or not found:
+        raise UserError(f"{path}: holds {type(found).__name__ if found else 'nothing'}, not named weights; save the model's state_dict")
+    if other := next((name for name, value in found.items() if not isinstance(value, Tensor)), None):
+        raise UserError(f"{path}: its {other} is {type(found[other]).__name__}, not a weight; save the model's state_dict alone")
+    return {str(name): value for name, value in found.items()}
