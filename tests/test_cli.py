@@ -25,7 +25,9 @@ def videos(tmp_path_factory):
     return generate(Synthetic(classes=2, train_per_class=2, test_per_class=1, size=64), out)
 
 
-@pytest.mark.parametrize("verb", ["pretrain", "finetune", "probe", "visualise", "measure", "prepare", "inspect", "show", "report", "sync"])
+@pytest.mark.parametrize(
+    "verb", ["pretrain", "finetune", "probe", "evaluate", "export", "visualise", "measure", "prepare", "inspect", "show", "report", "sync"]
+)
 def test_every_verb_has_help(verb):
     done = mgm(verb, "--help")
     assert done.returncode == 0
