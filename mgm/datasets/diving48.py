@@ -34,7 +34,7 @@ def index_diving48(source: Path, out: Path) -> Index:
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     found = find_videos(source, lambda _, name: name)
     classes, entries, frames_of = read_lists(source)
-    index, missing = index_found(source, found, classes, entries, "Diving48 V2", OFFICIAL)
+    index, missing = index_found(found, out, classes, entries, "Diving48 V2", OFFICIAL)
     if short := [video for video in index.videos if video.frames < frames_of[Path(video.path).stem]]:
         first = f"{index.name(short[0])} has {short[0].frames} of {frames_of[Path(short[0].path).stem]}"
         index = replace(index, note=f"{index.note}; {len(short):,} videos have fewer frames than the lists say ({first})")

@@ -45,7 +45,7 @@ def index_hmdb51(source: Path, out: Path, split: int = 1) -> Index:
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     found = find_videos(source, lambda folder, name: f"{folder}/{name}")
     lists = read_lists(source, split)
-    index, missing = index_found(source, found, lists.classes, lists.entries, f"HMDB51 split {split}", OFFICIAL, lists.unused)
+    index, missing = index_found(found, out, lists.classes, lists.entries, f"HMDB51 split {split}", OFFICIAL, lists.unused)
     counts = Counter((entry.label, entry.split) for entry in lists.entries.values())
     if other := [name for label, name in enumerate(lists.classes) if (counts[label, "train"], counts[label, "test"]) != A_CLASS]:
         uneven = f"the lists of {len(other)} classes have other than {A_CLASS[0]} train and {A_CLASS[1]} test videos, such as {other[0]}"

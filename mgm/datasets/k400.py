@@ -50,7 +50,7 @@ def index_k400(source: Path, out: Path) -> Index:
     found = find_videos(source, _key)
     annotations = read_annotations(source)
     found = _in_their_class(found, annotations)
-    index, missing = index_found(source, found, annotations.classes, annotations.entries, "Kinetics-400", unused=annotations.unused)
+    index, missing = index_found(found, out, annotations.classes, annotations.entries, "Kinetics-400", unused=annotations.unused)
     note = index.note
     if len(annotations.classes) != CLASSES:
         note += f"; the annotations have {len(annotations.classes)} classes, those published {CLASSES}"
@@ -142,7 +142,7 @@ def _in_their_class(found: Found, annotations: Annotations) -> Found:
                 (name, f"lies in the folder of class {lies_in}, but is annotated as {label}; move it, or correct the annotation")
             )
             del name_of[key]
-    return Found(name_of, found.spare, unusable)
+    return Found(found.root, name_of, found.spare, unusable)
 
 
 def _folder(name: str) -> str:

@@ -32,6 +32,7 @@ class Entry:
 class Found:
     """The video files below a root: {key: path below it}; the paths of further files of the same videos; (path, reason) of the unusable."""
 
+    root: Path
     name_of: dict[str, str]
     spare: list[str]
     unusable: list[tuple[str, str]]
@@ -71,7 +72,7 @@ def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
             spare.append(name)
         else:
             name_of[identity] = name
-    return Found(name_of, spare, sorted(unusable))
+    return Found(root, name_of, spare, sorted(unusable))
 
 
 def _preference(name: str) -> tuple[bool, int, str]:
@@ -80,10 +81,12 @@ def _preference(name: str) -> tuple[bool, int, str]:
 
 
 def index_found(
-    root: Path, found: Found, classes: Iterable[str], entries: Mapping[str, Entry], dataset: str,
+    found: Found, out: Path, classes: Iterable[str], entries: Mapping[str, Entry], dataset: str,
     official: tuple[int, int] | None = None, unused: Collection[str] = (),
 ) -> tuple[Index, list[str]]:  # fmt: skip
-    """(the index of the listed videos that are there, each one opened; the published names of the others). Nothing is written.
+    """(the index of the listed videos that are there, each one opened; the published names of the others). It is not yet written.
+
+    Of folder `out` only checked.jsonl is: what opening each file showed, which a later call need not find out again.
 
     `official`: how many train and test videos the published lists name; where these differ, the note says so.
     `unused`: keys that the lists name for neither of the two splits; those that are there are counted in the note.
@@ -91,6 +94,7 @@ def index_found(
     Raises:
         UserError: none of the videos is there, or none of train or of test can be read.
     """
+    root = found.root
     here = [key for key in entries if key in found.name_of]
     strangers = [name for key, name in found.name_of.items() if key not in entries and key not in unused]
     if not here:
@@ -100,7 +104,7 @@ def index_found(
             f"give --source the folder that holds files such as {like}"
         )
     key_of = {found.name_of[key]: key for key in here}
-    infos, unreadable = open_all(root, list(key_of))
+    infos, unreadable = open_all(root, list(key_of), out / "checked.jsonl")
     videos = tuple(
         video_of(root, name, (entry := entries[key_of[name]]).label, entry.split, entry.group, info) for name, info in infos.items()
     )

@@ -33,7 +33,7 @@ def index_ssv2(source: Path, out: Path) -> Index:
     classes, entries = read_lists(source)
     test = list_file(source, "test")
     unused = {row["id"] for _, row in read_rows(test, {"id": str}, _INSTEAD)} - entries.keys() if test.is_file() else set()
-    index, missing = index_found(source, found, classes, entries, "Something-Something v2", OFFICIAL, unused)
+    index, missing = index_found(found, out, classes, entries, "Something-Something v2", OFFICIAL, unused)
     return write_found(index, missing, out)
 
 

@@ -52,7 +52,7 @@ def index_ucf101(source: Path, out: Path, split: int = 1) -> Index:
         name.removesuffix(".avi"): Entry(name, label_of[name.partition("/")[0]], side, Path(name).stem.rpartition("_")[0])
         for name, side in lists.split_of.items()
     }
-    index, missing = index_found(root, found, lists.classes, entries, f"UCF101 split {split}", OFFICIAL[split])
+    index, missing = index_found(found, out, lists.classes, entries, f"UCF101 split {split}", OFFICIAL[split])
     return write_found(index, missing, out)
 
 

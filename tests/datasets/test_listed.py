@@ -89,7 +89,7 @@ def test_a_source_without_the_videos_says_so(published, tmp_path, kind):
             PREPARE[kind](source, tmp_path / "out")
         assert "\n" not in str(error.value)
         assert all(text in str(error.value) for text in says), str(error.value)
-        assert not (tmp_path / "out").exists()
+        assert not (tmp_path / "out" / "index.json").exists()
 
     drawn = published(kind)
     fails(tmp_path / "nowhere", "nowhere: no such folder", "--source")
@@ -115,7 +115,7 @@ def test_odd_names_pass_and_are_found_again(place, tmp_path):
         f"{name}/{name}": Entry(f"{name}/{name}.mp4", number % 2, ("train", "test")[number % 2], name) for number, name in enumerate(ODD)
     }
     found = find_videos(tmp_path / "source", lambda folder, name: f"{folder}/{name}")
-    index, missing = index_found(tmp_path / "source", found, ["a", "b"], entries, "odd")
+    index, missing = index_found(found, tmp_path / "out", ["a", "b"], entries, "odd")
     assert (index.excluded, missing) == ((), [])
     again = read_index(write_found(index, missing, tmp_path / "out") and tmp_path / "out")
     assert {video.group for video in again.videos} == set(ODD)
@@ -139,7 +139,7 @@ def test_of_several_files_of_a_video_one_is_used(place, tmp_path):
     assert found.name_of == {"1": "1.mp4", "2": "2.webm", "3": "replacement_for_corrupted_k400/3.mp4"}
     assert found.spare == ["val/3.mp4", "1.webm"]
     entries = {name: Entry(name, 0, "test" if name == "3" else "train", name) for name in "12"} | {"3": Entry("3", 0, "test", "3")}
-    index, _ = index_found(tmp_path / "source", found, ["a"], entries, "set")
+    index, _ = index_found(found, tmp_path / "out", ["a"], entries, "set")
     assert "2 further files of the same videos are not used, such as val/3.mp4" in index.note
 
 

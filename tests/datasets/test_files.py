@@ -1,0 +1,64 @@
+import os
+import shutil
+
+import pytest
+
+from mgm.datasets.files import open_all
+
+
+@pytest.fixture
+def videos(published, tmp_path):
+    """Three copies of a video, by name below tmp_path/videos."""
+    names = ["a.mp4", "b é#.mp4", "c.mp4"]
+    (tmp_path / "videos").mkdir()
+    for name in names:
+        shutil.copy(published("diving48").index.videos[0].path, tmp_path / "videos" / name)
+    return tmp_path / "videos", names
+
+
+def spoil(path) -> None:
+    """Other bytes, but the same size and time: who opens the file cannot read it, who looks at it sees no change."""
+    stat = os.stat(path)
+    path.write_bytes(bytes(stat.st_size))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_second_call_opens_only_what_changed_or_could_not_be_read(videos, tmp_path):
+    root, names = videos
+    checked = tmp_path / "out" / "checked.jsonl"
+    broken = root / "c.mp4"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"")
+    infos, ((name, _),) = open_all(root, names, checked)
+    assert (list(infos), name) == (names[:2], "c.mp4")
+    broken.write_bytes(whole)
+    spoil(root / names[0])
+    again, unreadable = open_all(root, names, checked)
+    assert (list(again), unreadable) == (names, [])
+    assert {name: again[name] for name in infos} == infos
+    os.utime(root / names[0])
+    assert [name for name, _ in open_all(root, names, checked)[1]] == [names[0]]
+    assert [name for name, _ in open_all(root, names)[1]] == [names[0]]
+
+
+def test_a_call_that_was_killed_while_writing_is_continued(videos, tmp_path):
+    root, names = videos
+    checked = tmp_path / "checked.jsonl"
+    infos, _ = open_all(root, names[:2], checked)
+    lines = checked.read_text().rstrip("\n")
+    checked.write_text(lines[:-5])  # the second file's line is cut short
+    for name in names[:2]:
+        spoil(root / name)
+    again, ((name, _),) = open_all(root, names, checked)
+    assert (list(again), name) == ([names[0], names[2]], names[1])
+    spoil(root / names[2])
+    assert list(open_all(root, names, checked)[0]) == [names[0], names[2]]
+    assert again[names[0]] == infos[names[0]]
+
+
+def test_a_link_that_leads_nowhere_is_listed(videos):
+    root, names = videos
+    (root / "d.mp4").symlink_to(root / "nowhere.mp4")
+    infos, unreadable = open_all(root, [*names, "d.mp4"])
+    assert list(infos) == names
+    assert unreadable == [("d.mp4", "cannot be opened (No such file or directory); replace it, or remove it")]
