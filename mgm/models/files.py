@@ -30,7 +30,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         UserError: no such file, not whole, not weights, or a pickle that would run code.
     """
     if path.is_dir():
-        path = next((path / name for name in IN_FOLDERS if (path / name).exists()), path / IN_FOLDERS[0])
+        if not (found := [path / name for name in IN_FOLDERS if (path / name).exists()]):
+            raise UserError(f"{path}: this folder holds no weights ({', '.join(IN_FOLDERS)}); name the file, or join its parts into one")
+        path = found[0]
     if not path.exists():
         raise UserError(f"{path}: no such weights; run the parent first, or correct the parent's run id")
     with path.open("rb") as file:

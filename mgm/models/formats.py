@@ -78,6 +78,9 @@ def to_ours(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
         named = {f"encoder.{name}" if name.startswith(("blocks.", "patch_embed.", "norm.")) else name: name for name in kept}
     else:
         named = {name: name for name in kept}
+    if len(named) < len(kept):
+        twice = listed(kept.keys() - named.values())
+        raise UserError(f"{path}: {twice} and another name mean the same weight; save one model's state_dict alone")
     known = _OWN | THEIRS.keys()
     if unknown := [theirs for ours, theirs in named.items() if _template(ours)[0] not in known]:
         raise UserError(

@@ -14,8 +14,11 @@ from mgm.jobs.common import run_all
 from mgm.jobs.evaluate import evaluate
 from mgm.jobs.export import export
 from mgm.jobs.finetune import finetune
+from mgm.jobs.pretrain import pretrain
+from mgm.jobs.probe import probe
 from mgm.jobs.runs import read_spec
-from mgm.models import build_classifier, save_weights
+from mgm.models import build_classifier, read_weights, save_weights
+from mgm.models.formats import to_huggingface, to_videomae
 
 
 @pytest.fixture
@@ -78,6 +81,24 @@ def test_what_cannot_be_evaluated_is_one_clear_line(run, execution, pretraining,
     (tmp_path / "text.json").write_text("{")
     with pytest.raises(UserError, match="text.json: not a spec in JSON"):
         evaluate(tmp_path / "text.json", None, execution, {})
+
+
+@pytest.mark.parametrize("convert", [to_videomae, to_huggingface])
+def test_weights_from_elsewhere_are_parents_whatever_their_format(execution, pretraining, finetuning, probing, convert, result_of):
+    """As the workflow links them: a .pth behind the name weights.safetensors gives what the run's own weights give."""
+    run_all([pretraining], pretrain, execution)
+    own = execution.results / pretraining.run_id / "weights.safetensors"
+    place = execution.results / "external-row-0badcafe" / own.name
+    place.parent.mkdir()
+    torch.save({"model": convert(read_weights(own)), "epoch": 1}, execution.results / "checkpoint.pth")
+    place.symlink_to(execution.results / "checkpoint.pth")
+    for spec, compute in ((finetuning, finetune), (probing, probe)):
+        outside = spec.model_copy(update={"parent": place.parent.name})
+        run_all([spec, outside], compute, execution)
+        found = [predictions(execution.results / each.run_id / "predictions.csv") for each in (spec, outside)]
+        assert found[0] == found[1]
+        assert result_of(spec)["metrics"] == result_of(outside)["metrics"]
+        assert result_of(outside)["parents"] == [place.parent.name]
 
 
 def test_the_command_line(run, videos, tmp_path):

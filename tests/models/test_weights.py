@@ -209,6 +209,9 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     refused(to_huggingface(mae) | {"pooler.dense.weight": torch.zeros(2)}, r"1 of \d+ names are neither ours.*: pooler.dense.weight;")
     refused(mae | {"x": torch.zeros(2)}, "names are neither", load=load_encoder, target=build_classifier(FINETUNE, 5))
     refused(mae | {"module.mask_token": torch.zeros(2)}, "holds mask_token twice, under different prefixes")
+    both = to_huggingface(mae)
+    both["videomae.encoder.layer.0.attention.attention.query.bias"] = torch.zeros(16)
+    refused(both, r"videomae\.encoder\.layer\.0.* and another name mean the same weight")
     lacking = to_huggingface(mae)
     del lacking["videomae.encoder.layer.1.attention.attention.key.weight"]
     refused(lacking, r"has encoder\.blocks\.1\.attn\.query\.weight, but no encoder\.blocks\.1\.attn\.key\.weight")
@@ -221,6 +224,9 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     refused(mae | {"mask_token": torch.zeros(1, 1, 9)}, r"mask_token is \(1, 1, 9\), the model's is \(1, 1, 8\)")
     refused(mae | {"mask_token": torch.full((1, 1, 8), torch.nan)}, "mask_token has values that are not finite")
     refused(classifier, "tells 5 classes apart, the data have 3; give weights of those data", target=build_classifier(FINETUNE, 3))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty: this folder holds no weights \(weights\.safetensors, .*\); name the file"):
+        read_weights(tmp_path / "empty")
 
 
 def test_a_name_that_no_format_has_is_found_behind_every_prefix():
