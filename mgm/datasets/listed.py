@@ -118,6 +118,10 @@ def index_found(
         note += f"; the lists in the source differ from the official {official[0]:,} train and {official[1]:,} test videos"
     if idle := sum(key in found.name_of for key in unused):
         note += f"; {idle:,} others are in neither split, as the lists say"
+    if leaks := len(
+        {video.group for video in videos if video.split == "train"} & {video.group for video in videos if video.split == "test"}
+    ):
+        note += f"; {leaks:,} source videos have clips on both sides of the split, as the lists say"
     if found.spare:
         note += f"; {len(found.spare):,} further files of the same videos are not used, such as {found.spare[0]}"
     excluded = [*unreadable, *found.unusable, *((name, f"is not in the lists of {dataset}") for name in sorted(strangers))]
@@ -128,8 +132,9 @@ def index_found(
 
 def write_found(index: Index, missing: Iterable[str], out: Path) -> Index:
     """Write an index, and beside it missing.txt: a path a line of what the lists name and the source lacks."""
-    write_index(index, out)
+    out.mkdir(parents=True, exist_ok=True)
     (out / "missing.txt").write_text("".join(f"{name}\n" for name in missing), encoding="utf-8")
+    write_index(index, out)
     return index
 
 

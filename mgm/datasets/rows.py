@@ -1,7 +1,7 @@
 """Reading published lists, so that what cannot be followed is said with its file and its place."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,13 @@ def read_json(path: Path, kind: type, instead: str) -> Any:
     return value
 
 
-def read_rows(path: Path, fields: dict[str, type], instead: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where it is, its fields) of every object of an array.
+def rows_of(path: Path, values: Sequence[Any], fields: dict[str, type]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it is, its fields) of every object of an array that the file at `path` holds.
 
     Raises:
-        UserError: as `read_json`, or a field is missing or of another type.
+        UserError: one is no object, or lacks a field or has it of another type.
     """
-    for number, row in enumerate(read_json(path, list, instead), start=1):
+    for number, row in enumerate(values, start=1):
         where = f"{path}: entry {number}"
         for field, kind in fields.items():
             if not isinstance(row, dict) or field not in row:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mgm.datasets.index import Index
 from mgm.datasets.listed import Entry, add, find_videos, index_found, write_found
-from mgm.datasets.rows import plain_name, read_json, read_rows
+from mgm.datasets.rows import plain_name, read_json, rows_of
 from mgm.errors import UserError
 
 OFFICIAL = (168_913, 24_777)  # train and test videos
@@ -32,7 +32,9 @@ def index_ssv2(source: Path, out: Path) -> Index:
     found = find_videos(source, lambda _, name: name)
     classes, entries = read_lists(source)
     test = list_file(source, "test")
-    unused = {row["id"] for _, row in read_rows(test, {"id": str}, _INSTEAD)} - entries.keys() if test.is_file() else set()
+    unused = set()
+    if test.is_file():
+        unused = {row["id"] for _, row in rows_of(test, read_json(test, list, _INSTEAD), {"id": str})} - entries.keys()
     index, missing = index_found(found, out, classes, entries, "Something-Something v2", OFFICIAL, unused)
     return write_found(index, missing, out)
 
@@ -50,7 +52,8 @@ def read_lists(source: Path) -> tuple[tuple[str, ...], dict[str, Entry]]:
     label_of = {name: int(number) for name, number in numbers.items()}
     entries: dict[str, Entry] = {}
     for split, official in _SPLITS.items():
-        for where, row in read_rows(list_file(source, official), {"id": str, "template": str}, _INSTEAD):
+        listed = list_file(source, official)
+        for where, row in rows_of(listed, read_json(listed, list, _INSTEAD), {"id": str, "template": str}):
             name = row["template"].replace("[", "").replace("]", "")
             if name not in label_of:
                 raise UserError(f"{where}: class {name!r} is not one of the {len(label_of)} in {path.name}; correct one")

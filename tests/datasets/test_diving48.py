@@ -40,16 +40,20 @@ def source(tmp_path, published):
 
 
 @pytest.mark.skipif(not LISTS.is_dir(), reason="the official lists are not here")
-def test_the_official_lists_are_what_is_said_of_them():
-    """Counts, the class without videos, whole files as dives, and no competition on both sides."""
-    classes, entries, frames_of = read_lists(LISTS)
+def test_the_carried_lists_are_the_official_ones(tmp_path):
+    assert read_lists(tmp_path) == read_lists(LISTS)
+    assert all(
+        row["start_frame"] == 0 for split in ("train", "test") for row in json.loads((LISTS / f"Diving48_V2_{split}.json").read_text())
+    )
+
+
+def test_the_carried_lists_are_what_is_said_of_them(tmp_path):
+    """Counts, the class without videos, the dives' lengths, and no competition on both sides."""
+    classes, entries, frames_of = read_lists(tmp_path)
     assert (len(classes), classes[0]) == (48, "Back, 15som, 05Twis, FREE")
     counts = Counter(entry.split for entry in entries.values())
     assert (counts["train"], counts["test"]) == OFFICIAL
     assert set(range(48)) - {entry.label for entry in entries.values()} == {30}
-    assert all(
-        row["start_frame"] == 0 for split in ("train", "test") for row in json.loads((LISTS / f"Diving48_V2_{split}.json").read_text())
-    )
     assert (min(frames_of.values()), max(frames_of.values())) == (24, 822)
     sides = {split: {entry.group for entry in entries.values() if entry.split == split} for split in counts}
     assert (len(sides["train"]), len(sides["test"]), len(sides["train"] & sides["test"])) == (58, 26, 0)
@@ -68,6 +72,19 @@ def test_labels_splits_and_competitions_are_read(source, tmp_path):
     assert "fewer frames" not in index.note
 
 
+def test_without_lists_the_carried_ones_are_followed(published, tmp_path):
+    rgb = tmp_path / "diving48" / "rgb"
+    rgb.mkdir(parents=True)
+    for name in ("-mmq0PT-u8k_00155", "8qRmKunCjtY_00016"):
+        shutil.copy(published("diving48").index.videos[0].path, rgb / f"{name}.mp4")
+    index = index_diving48(rgb.parent, tmp_path / "out")
+    assert len(index.classes) == 48
+    assert [(video.label, video.split, video.group) for video in index.videos] == [(0, "train", "-mmq0PT-u8k"), (0, "test", "8qRmKunCjtY")]
+    assert "1 of 15,027 train videos are there, 1 of 1,970 test videos are there" in index.note
+    assert "official" not in index.note
+    assert "2 videos have fewer frames than the lists say (rgb/-mmq0PT-u8k_00155.mp4 has 8 of 48)" in index.note
+
+
 def test_a_dive_with_fewer_frames_than_its_list_says_is_counted(source, tmp_path):
     index = index_diving48(source(train=[row("-a_b_00001", 0, 0, 9), row("-a_b_00002", 1, 30, 38)]), tmp_path / "out")
     assert "1 videos have fewer frames than the lists say (rgb/-a_b_00001.mp4 has 8 of 9)" in index.note
@@ -77,7 +94,7 @@ def test_a_dive_with_fewer_frames_than_its_list_says_is_counted(source, tmp_path
 @pytest.mark.parametrize(
     ("lists", "says"),
     [
-        ({"vocabulary": None}, "Diving48_vocab.json: no such file; put Diving48_V2_train.json"),
+        ({"vocabulary": None}, "Diving48_vocab.json: no such file; add it to the others, or remove those"),
         ({"train": None}, "Diving48_V2_train.json: no such file"),
         ({"vocabulary": [["a"], ["a"]]}, "Diving48_vocab.json: names a class twice among its 2"),
         ({"train": [*TRAIN, row("e_1", 2)]}, "Diving48_V2_train.json: entry 3: label 2 is none of the 2 in Diving48_vocab.json"),

@@ -102,6 +102,12 @@ def test_shorter_files_than_annotated_are_counted(k400, tmp_path):
     assert "1 videos are more than a second shorter than annotated (AAAAAAAAAAA_110_120.mp4 lasts 0.7 of 10 s)" in note
 
 
+def test_a_video_on_both_sides_of_the_split_is_counted(k400, tmp_path):
+    text = ANNOTATIONS + "petting animal (not cat),AAAAAAAAAAA,30,40,val,0\n"
+    source = k400("AAAAAAAAAAA_110_111.mp4", "AAAAAAAAAAA_30_40.mp4", "CCCCCCCCCCC_0_1.mp4", all=text)
+    assert "1 source videos have clips on both sides of the split, as the lists say" in index_k400(source, tmp_path / "out").note
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
