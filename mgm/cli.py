@@ -230,7 +230,7 @@ def hmdb51(
 
 @prepare_app.command()
 def diving48(
-    source: Annotated[Path, typer.Option(help="The folder that holds rgb and, if you like, Diving48_V2_{train,test}.json and Diving48_vocab.json.")],
+    source: Annotated[Path, typer.Option(help="The folder that holds rgb and, if you like, the three lists Diving48_*.json.")],
     out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
 ) -> None:
     """Index Diving48 with version 2 of its labels."""
