@@ -8,6 +8,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -194,8 +195,9 @@ def training_batches(
 
 
 def show(line: str) -> None:
-    """A line for whoever watches; results go to files."""
-    print(line, file=sys.stderr, flush=True)
+    """A line for whoever watches; results go to files. Who has left (a log's writer that was stopped with us) misses nothing."""
+    with suppress(BrokenPipeError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _progress(execution: Execution) -> str:
