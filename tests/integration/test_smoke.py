@@ -73,8 +73,8 @@ def test_mlflow_mirrors_every_run(registry):
 
 @pytest.mark.parametrize("column", ["SSv2", "SSv2, linear probe"])
 def test_pretraining_beats_random_weights(registry, smoke, column):
-    """Mean over masks and seeds: the 95 % interval over test videos is above zero. Over three seeds, whose labels differ, it is wide; the page
-    shows that. No order of the masks is asserted."""
+    """Mean over masks and seeds: the 95 % interval over test videos is above zero. (Over three seeds, whose labels differ, it is wide; the
+    page shows that.) No order of the masks is asserted."""
     right = {}  # of a row: the share of its seeds that are right, by test video
     for cell in registry.tables["4e"].cells:
         if cell.column == column:
