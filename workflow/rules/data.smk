@@ -11,8 +11,8 @@ for dataset in paper.generated:
             paper.index(dataset),
         log:
             f"logs/{NAME}/prepare_{dataset}.log",
-        threads: 1  # two would wait for each other, with a core idle
         priority: paper.urgency(dataset)
+        threads: 1  # two would wait for each other, with a core idle
         params:
             params=paper.params_file(dataset),
             out=paper.places[dataset],
@@ -54,8 +54,8 @@ for dataset, method in paper.flows():
             paper.flow_marker(dataset, method),
         log:
             f"logs/{NAME}/flow_{dataset}.log",
-        threads: 1  # two would wait for each other, with a core idle
         priority: paper.urgency(dataset)
+        threads: 1  # two would wait for each other, with a core idle
         params:
             place=paper.places[dataset],
             method=method,
