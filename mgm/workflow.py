@@ -197,6 +197,10 @@ class Workflow:
             from mgm.video.flow import estimator  # torch, but for those alone who give weights
 
             checks.append(partial(estimator, "raft-small", Path(self.scale.flow_weights)))
+        if self.external:
+            from mgm.models import read_weights
+
+            checks += [partial(read_weights, weights) for weights in self.external.values()]
         for check in checks:
             try:
                 check()

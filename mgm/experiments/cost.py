@@ -34,7 +34,8 @@ def work(spec: Spec, videos: int = 100_000) -> float:
     if not isinstance(spec, Pretrain | Finetune):
         return 100.0 * encoder(spec.model, spec.grid)
     clips = spec.optim.steps * spec.optim.batch or spec.optim.epochs * videos
-    return 3.0 * clips * multiply_adds(spec)
+    repeats = spec.augment.repeats if isinstance(spec, Finetune) else 1
+    return 3.0 * clips * repeats * multiply_adds(spec)
 
 
 def encoder(model: Model, grid: tuple[int, int, int], visible: int = 0) -> int:

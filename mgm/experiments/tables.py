@@ -83,8 +83,8 @@ def table_2(registry: Registry) -> None:
         table = registry.tables[name] = Table(
             name,
             f"{'Linear probe' if probes else 'Finetuning'} on UCF101, HMDB51 and Diving48 from {COLUMNS[dataset]}",
-            "UCF101 and HMDB51 on their split 1. The supervised baseline is ViT-B from scratch by MViT's recipe. "
-            + ("The paper gives no recipe for its probe; ours is MAE's." if probes else ""),
+            "UCF101 and HMDB51 on their split 1. The supervised baseline is ViT-B from scratch by MViT's recipe."
+            + (" The paper gives no recipe for its probe; ours is MAE's." if probes else ""),
         )
         parents = {f"Supervised ({COLUMNS[dataset]})": _supervised(registry, dataset), **_pretrained_800(registry, dataset)}
         if probes:

@@ -134,7 +134,7 @@ def test_the_ablations_differ_from_mgm_in_one_field():
 
 def test_transfer_starts_from_what_its_row_says():
     """Tables 2 and 3: 800 epochs on K400 or SSv2; the label-finetuned parent is Table 1's run; the supervised one has none."""
-    registry = Registry(SMOKE)
+    registry = Registry(load_scale(CONFIG / "paper.yaml"))
     for name, dataset, label in (
         ("2a", "k400", "K400"),
         ("2b", "ssv2", "SSv2"),

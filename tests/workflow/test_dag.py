@@ -180,5 +180,6 @@ def test_weights_of_an_external_row_are_linked_and_named_by_content(tmp_path):
     [run] = workflow.registry.tables["1"].cell("MAM2, SSv2, 1200", "SSv2").runs
     assert (workflow.results / run.parent / "weights.safetensors").read_bytes() == b"weights"
     assert all(run.parent not in path for batch in workflow.batches() for path in workflow.inputs(batch))
+    assert any("mam2.safetensors" in line for line in workflow.problems([]))  # they are no weights
     with pytest.raises(UserError, match="weights: MAM2, SSv2, 1200: gone is not a file; correct the path"):
         Workflow({"weights": {"MAM2, SSv2, 1200": "gone"}})
