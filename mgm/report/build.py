@@ -13,6 +13,8 @@ from mgm.report.page import Plate, page, picture
 from mgm.report.result import Found
 from mgm.report.tables import comparable, write_tables
 
+GROUPS = ("tables", "figures")
+
 
 def build_report(registry: Registry, results: Path, reports: Path, only: str | None = None) -> Path:
     """Write `reports`/tables, `reports`/figures, `reports`/claims.csv and `reports`/index.html; return the page.
@@ -20,32 +22,34 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
     Args:
         results: the folder of this name's runs, `results/<name>`; it need not exist.
         reports: where to write, `reports/<name>`; its last part is the name on the page.
-        only: "table4e" or "figure5": write just that and return its csv or svg.
+        only: "table4e" or "figure5": write just that and return its csv or svg; "tables", "figures": all of them, and return their folder.
 
     Raises:
         UserError: `only` is no table or figure of the registry, or a figure whose run is not done.
     """
     figures = sorted([*registry.plots, *registry.figures])
     targets = [*(f"table{name}" for name in registry.tables), *(f"figure{name}" for name in figures)]
-    if only and only not in targets:
-        raise UserError(f"{only}: no such table or figure; choose one of {', '.join(targets)}")
+    if only and only not in (*targets, *GROUPS):
+        raise UserError(f"{only}: no such table or figure; choose one of {', '.join((*targets, *GROUPS))}")
     found = examine_all(registry, results)
     collected = rows(registry, found)
     for name, table in registry.tables.items():
-        if only in (None, f"table{name}"):
+        if only in (None, "tables", f"table{name}"):
             path = write_tables(reports / "tables", table, collected[name], registry.scale)
-            if only:
+            if only == f"table{name}":
                 return path
     plates = []
     for name in figures:
-        if only in (None, f"figure{name}"):
+        if only in (None, "figures", f"figure{name}"):
             draw = _plot if name in registry.plots else _clips
             plate = draw(registry, name, results, reports / "figures", found)
-            if only and not plate.source:
+            if only == f"figure{name}" and not plate.source:
                 raise UserError(f"figure {name}: {plate.state}; run {' '.join(plate.run_ids)} first")
-            if only:
+            if only == f"figure{name}":
                 return reports / "figures" / f"figure{name}.svg"
             plates.append(plate)
+    if only:
+        return reports / only
     verdicts = [] if registry.scale.own_videos else judge(registry, collected, found)
     if verdicts:
         write_claims(reports, verdicts)

@@ -175,6 +175,9 @@ def test_only_one_table_or_figure(places):
         build_report(known, *places, only="figure5")
     draw_arrays(places[0], known)
     assert build_report(known, *places, only="figure5").exists()
+    assert build_report(known, *places, only="figures") == places[1] / "figures"
+    assert build_report(known, *places, only="tables") == places[1] / "tables"
+    assert not (places[1] / "index.html").exists()
     both = registry(seeds=(0,), datasets=BOTH)
     assert build_report(both, *places, only="table1") == places[1] / "tables/table1.csv"
     assert build_report(both, *places, only="figure1").exists()  # with nothing run it draws the paper's numbers
