@@ -25,6 +25,7 @@ from mgm.datasets.index import Index, Video, read_index, write_index
 from mgm.datasets.layouts import LAYOUTS
 from mgm.datasets.params import CLASSES, Synthetic
 from mgm.errors import UserError
+from mgm.writer import end_with_parent, sole_writer
 
 GOP = 12
 
@@ -33,15 +34,20 @@ def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
     """Draw the set into folder `out`, unless it is there already. An interrupted call leaves no index.json; calling again starts over.
 
     Raises:
-        UserError: `out` holds videos that this generator did not draw.
+        UserError: `out` holds videos that this generator did not draw, or another process draws there.
     """
     if index := _finished(params, out):
         return index
+    out.mkdir(parents=True, exist_ok=True)
+    with sole_writer(out):
+        return _finished(params, out) or _generate(params, out, processes)
+
+
+def _generate(params: Synthetic, out: Path, processes: int) -> Index:
     videos, mark = out / "videos", out / "generated.json"
     if videos.exists() and not mark.exists():
         raise UserError(f"{videos}: holds videos that `mgm prepare synthetic` did not draw; choose another --out")
     (out / "index.json").unlink(missing_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
     mark.write_text(params.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if videos.exists():
         shutil.rmtree(videos)
@@ -108,7 +114,7 @@ def _draw_all(params: Synthetic, videos: Path, processes: int) -> Iterator[tuple
         for task in tasks:
             yield from _draw_some(*task)
         return
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         for drawn in pool.map(_draw_some, *zip(*tasks)):
             yield from drawn
 

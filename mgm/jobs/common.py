@@ -28,6 +28,7 @@ from mgm.report.result import examine, file_digest, write_result
 from mgm.spec import Augment, Guidance, Run, Spec, parents, parse
 from mgm.training import duration, remove_checkpoints
 from mgm.video.loader import NO_AUGMENT, Batch, Cache, training_loader
+from mgm.writer import sole_writer
 
 S = TypeVar("S", bound=Run)
 
@@ -91,31 +92,44 @@ def run_all(specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], exe
     """Run each spec in its folder, one after another; what is done already is left alone, and a failure does not stop the others.
 
     Raises:
-        UserError: the first failure, once all have been tried.
+        UserError: the first failure, once all have been tried; that another process writes a run's folder is one.
     """
     torch.set_num_threads(execution.threads)
     first_error = None
     for spec in specs:
         folder = execution.results / spec.run_id
-        if examine(folder, spec).state == "run":
-            show(f"{spec.run_id}: already done")
+        if _done(folder, spec):
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "error.txt").unlink(missing_ok=True)
         try:
-            _run(spec, folder, compute, execution)
+            with sole_writer(folder):
+                if not _done(folder, spec):  # by one that was the writer until now
+                    _run(spec, folder, compute, execution)
         except UserError as error:
-            atomic.write(folder / "error.txt", f"{error}\n")
             first_error = first_error or error
             show(f"{spec.run_id}: failed: {error}")
-        except Exception as error:
-            atomic.write(folder / "error.txt", f"{type(error).__name__}: {error}\n")
-            raise
     if first_error:
         raise first_error
 
 
+def _done(folder: Path, spec: Spec) -> bool:
+    if done := examine(folder, spec).state == "run":
+        remove_checkpoints(folder)  # of one that was killed once its result was written
+        show(f"{spec.run_id}: already done")
+    return done
+
+
 def _run(spec: Spec, folder: Path, compute: Callable[[Job], dict[str, Any]], execution: Execution) -> None:
+    """Run a spec; a failure is recorded in error.txt, for reports."""
+    (folder / "error.txt").unlink(missing_ok=True)
+    try:
+        _compute(spec, folder, compute, execution)
+    except Exception as error:
+        atomic.write(folder / "error.txt", f"{error}\n" if isinstance(error, UserError) else f"{type(error).__name__}: {error}\n")
+        raise
+
+
+def _compute(spec: Spec, folder: Path, compute: Callable[[Job], dict[str, Any]], execution: Execution) -> None:
     started, clock = datetime.now(UTC), time.monotonic()
     atomic.write(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
     job = Job(spec, folder, execution, find_index(spec, execution))

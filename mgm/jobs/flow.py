@@ -17,13 +17,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mgm.datasets.index import Video, read_index
+from mgm.datasets.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.report import atomic
 from mgm.report.result import file_digest
 from mgm.spec import Flow
 from mgm.video.flow import Estimate, NoFlow, estimator, find_weights, open_flow, sidecar, write_flow
 from mgm.video.motion import cells
+from mgm.writer import end_with_parent, sole_writer
 
 TELL_S = 30  # seconds between lines of progress
 
@@ -42,25 +43,37 @@ def flow(folder: Path, method: Flow, weights: Path | None = None, processes: int
 
     Raises:
         UserError: before any work, weights that do not fit or other than those of the sidecars that are there; at the end, the first of
-            the videos that could not be read.
+            the videos that could not be read; or another process writes the flow of this folder.
     """
-    started = time.monotonic()
     index = read_index(folder)
     weights = find_weights(method, weights)
     _start(method, weights)
     about: dict[str, Any] = {"method": method, "weights": file_digest(weights) if weights else None}
-    earlier = _require_same(folder, about)
-    missing = [video for video in index.videos if not is_whole(video, method)]
-    if not missing and earlier and earlier["digest"] == index.digest:
-        _show(f"flow {method}: all {len(index.videos)} videos are done already")
+    if earlier := _finished(folder, index, about):
         return earlier
+    with sole_writer(folder):
+        return _finished(folder, index, about) or _complete(folder, index, about, weights, processes)
+
+
+def _finished(folder: Path, index: Index, about: dict[str, Any]) -> dict[str, Any] | None:
+    """The marker, if there is nothing left to do."""
+    earlier = _require_same(folder, about)
+    if not earlier or earlier["digest"] != index.digest or not all(is_whole(video, about["method"]) for video in index.videos):
+        return None
+    _show(f"flow {about['method']}: all {len(index.videos)} videos are done already")
+    return earlier
+
+
+def _complete(folder: Path, index: Index, about: dict[str, Any], weights: Path | None, processes: int) -> dict[str, Any]:
+    started, method = time.monotonic(), about["method"]
+    missing = [video for video in index.videos if not is_whole(video, method)]
     atomic.write(_weights_of(folder, method), json.dumps(about) + "\n")
     marker_of(folder, method).unlink(missing_ok=True)
     failures = [error for error in _tell(_write_all(missing, method, weights, processes), method, len(missing)) if error]
     if failures:
         raise UserError(f"{failures[0]} ({len(failures)} of {len(missing)} videos failed; the others are done)")
     packages = ["mgm", "av", "numpy", *(["torch", "torchvision"] if weights else ["opencv-python-headless"])]
-    about |= {
+    done = about | {
         "digest": index.digest,
         "videos": len(index.videos),
         "computed": len(missing),
@@ -68,8 +81,8 @@ def flow(folder: Path, method: Flow, weights: Path | None = None, processes: int
         "processes": processes,
         "versions": {name: version(name) for name in packages},
     }
-    atomic.write(marker_of(folder, method), json.dumps(about, indent=1) + "\n")
-    return about
+    atomic.write(marker_of(folder, method), json.dumps(done, indent=1) + "\n")
+    return done
 
 
 def require_flow(folder: Path, videos: Sequence[Video], method: Flow) -> dict[str, Any]:
@@ -148,6 +161,11 @@ def _start(method: Flow, weights: Path | None) -> None:
     _estimate = estimator(method, weights, device)
 
 
+def _start_child(method: Flow, weights: Path | None) -> None:
+    end_with_parent()
+    _start(method, weights)
+
+
 def _write(video: Video, method: Flow) -> str | None:
     """Write one sidecar; what was wrong with the video, if anything."""
     assert _estimate is not None
@@ -163,7 +181,7 @@ def _write_all(videos: Sequence[Video], method: Flow, weights: Path | None, proc
         yield from (_write(video, method) for video in videos)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's and OpenCV's threads half alive
-    with ProcessPoolExecutor(processes, context, _start, (method, weights)) as pool:
+    with ProcessPoolExecutor(processes, context, _start_child, (method, weights)) as pool:
         yield from pool.map(_write, videos, [method] * len(videos))
 
 

@@ -1,6 +1,8 @@
 """Checkpoints: written whole or not at all, two kept while a run goes on, none after it."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,32 @@ NEWEST, BEFORE = "checkpoint.pt", "checkpoint.before.pt"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write `state` as the newest checkpoint; the one that was newest is kept beside it."""
+    """Write `state` as the newest checkpoint; the one that was newest is kept beside it.
+
+    Raises:
+        UserError: it cannot be written, as on a full disk; the earlier ones stay.
+    """
     part = folder / "checkpoint.part"
-    with part.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # torch turns an OSError into a RuntimeError, or not
+        part.unlink(missing_ok=True)
+        why = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        free = shutil.disk_usage(folder).free / 1e6
+        raise UserError(
+            f"{folder / NEWEST}: cannot be written ({why}; {free:.0f} MB are free); make room and run again, "
+            f"{'it continues from the checkpoint before' if (folder / NEWEST).exists() else 'it starts again'}"
+        ) from error
     if (folder / NEWEST).exists():
         (folder / NEWEST).replace(folder / BEFORE)
     part.replace(folder / NEWEST)
 
 
-def load_checkpoint(folder: Path, run_id: str) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read, or None when there is none.
+def load_checkpoint(folder: Path, run_id: str, show: Callable[[str], None] = print) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read, or None when there is none. A torn one is deleted: the next would move it over the whole one.
 
     Raises:
         UserError: the checkpoints are torn, or belong to another run.
@@ -37,6 +52,9 @@ def load_checkpoint(folder: Path, run_id: str) -> dict[str, Any] | None:
             continue
         if state["run_id"] != run_id:
             raise UserError(f"{path}: belongs to run {state['run_id']}, not to {run_id}; move it away, or use another --out")
+        if path != found[0]:
+            show(f"{found[0]}: torn, so {run_id} goes back to the checkpoint before it")
+            found[0].unlink()
         return state
     if found:
         raise UserError(f"{found[0]}: cannot be read, nor the one before it; delete the checkpoints of {folder.name} to start it again")

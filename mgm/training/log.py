@@ -21,7 +21,9 @@ class Log:
             for line in path.read_text().splitlines():
                 if line.endswith("}") and json.loads(line)["step"] <= first:
                     kept.append(line + "\n")
-        path.write_text("".join(kept))
+        part = path.with_suffix(".part")
+        part.write_text("".join(kept))
+        part.replace(path)  # a kill must not cost the lines that are kept
         self.path, self.steps, self.batch, self.show, self.name = path, steps, batch, show, name
         self.first, self.started, self.shown = first, time.monotonic(), time.monotonic()
         self.last_step, self.last_time = first, self.started

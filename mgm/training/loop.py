@@ -45,12 +45,12 @@ def train(run: Training, folder: Path, *, checkpoint_s: float = 300, show: Calla
     """Train to the last step, from the last checkpoint if there is one. Returns the names of the videos that could not be read.
 
     Stopped at any step and run again, the weights are bit-equal to an uninterrupted run's (on the CPU, same threads): batches are a
-    function of the step, and a checkpoint holds all other state. SIGTERM, which ends a time limit, stops it after the step with a
-    checkpoint.
+    function of the step, and a checkpoint holds all other state. SIGTERM (the end of a time limit) and SIGUSR1 (its warning, where Slurm
+    is asked for one: `--signal=USR1@60`) stop it after the step with a checkpoint; what exit statuses mean is in `mgm.errors`.
 
     Raises:
         UserError: the loss is not finite, or more than 1 % of the clips could not be read.
-        SystemExit: SIGTERM came.
+        SystemExit: SIGTERM or SIGUSR1 came.
     """
     with _terminations() as terminated:
         return _train(run, folder, checkpoint_s, show, terminated)
@@ -59,7 +59,7 @@ def train(run: Training, folder: Path, *, checkpoint_s: float = 300, show: Calla
 def _train(run: Training, folder: Path, checkpoint_s: float, show: Callable[[str], None], terminated: list[int]) -> list[str]:
     optimiser = build_optimiser(run.model, run.optim, run.layer_decay)
     first, failed = 0, dict[str, None]()  # a dict keeps the order of failure
-    if state := load_checkpoint(folder, run.run_id):
+    if state := load_checkpoint(folder, run.run_id, show):
         run.model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"])
@@ -113,13 +113,16 @@ def _train(run: Training, folder: Path, checkpoint_s: float, show: Callable[[str
 
 @contextmanager
 def _terminations() -> Iterator[list[int]]:
-    """The SIGTERMs that come meanwhile."""
+    """The SIGTERMs and SIGUSR1s that come meanwhile. Outside of training both end a process at once, as is their default."""
     came: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:  # after the last step's look
+        sys.exit(128 + came[0])
 
 
 def _state(run: Training, optimiser: AdamW, step: int, failed: dict[str, None]) -> dict[str, Any]:

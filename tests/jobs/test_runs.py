@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 from itertools import combinations, pairwise
@@ -250,6 +251,31 @@ def test_a_failure_is_recorded_and_the_others_still_run(execution, pretraining, 
     assert "no such weights" in (execution.results / lost.run_id / "error.txt").read_text()
     assert examine(execution.results / lost.run_id, lost).state == "failed"
     assert examine(execution.results / finetuning.run_id, finetuning).state == "run"
+
+
+def test_a_second_writer_trains_nothing_and_marks_nothing(execution, pretraining, finetuning):
+    """It goes on with its other specs, and once the first is done it has nothing left to do."""
+    folder = execution.results / pretraining.run_id
+    folder.mkdir(parents=True)
+    code = "import sys, time; from pathlib import Path; from mgm.writer import sole_writer\n"
+    code += "with sole_writer(Path(sys.argv[1])): print(1, flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE)
+    other.stdout.readline()
+    free = pretraining.model_copy(update={"seed": 1})
+    try:
+        with pytest.raises(UserError, match=f"^{folder}: process {other.pid} on .* writes here; wait for it, or stop it, and run again$"):
+            run_all([pretraining, free], pretrain, execution)
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
+    assert [path.name for path in folder.iterdir()] == ["writer.lock"]
+    assert examine(folder, pretraining).state == "not run"
+    assert examine(execution.results / free.run_id, free).state == "run"
+    run(pretraining, execution)
+    (folder / "checkpoint.pt").touch()  # as a kill between the result and the tidying leaves it
+    run(pretraining, execution)
+    assert not list(folder.glob("checkpoint*")) + list(folder.glob("writer*"))
 
 
 def test_data_that_is_missing_or_another_is_refused(execution, pretraining, tmp_path):

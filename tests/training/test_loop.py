@@ -1,6 +1,9 @@
 """The loop on a toy model: resuming, checkpoints, failures. The jobs' tests do the same with real videos."""
 
 import json
+import os
+import resource
+import signal
 from dataclasses import replace
 
 import pytest
@@ -10,6 +13,7 @@ from torch import nn
 from mgm.errors import UserError
 from mgm.spec import Optim
 from mgm.training import Training, load_checkpoint, save_checkpoint, train
+from mgm.training.loop import _terminations
 
 OPTIM = Optim(lr=0.5, min_lr=0.01, batch=8, epochs=10, warmup_epochs=1, precision="float32")
 
@@ -83,16 +87,79 @@ def test_unreadable_videos_are_listed_and_more_than_one_percent_stop(tmp_path):
         train(toy(failing=failing, videos=199), tmp_path / "many", show=quiet)
 
 
-def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path):
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
+def test_a_torn_checkpoint_gives_way_to_the_one_before_and_all_agrees(tmp_path, share):
+    """The newest cut to a share of its bytes; then stopped again before, while and after the next one is written."""
+    whole, said = toy(), []
+    (tmp_path / "whole").mkdir()
+    train(whole, tmp_path / "whole", show=quiet)
+    with pytest.raises(Stop):
+        train(toy(stop_at=9), tmp_path, checkpoint_s=0, show=quiet)
+    newest = tmp_path / "checkpoint.pt"
+    newest.write_bytes(newest.read_bytes()[: int(share * newest.stat().st_size)])
+    with pytest.raises(Stop):
+        train(toy(stop_at=8), tmp_path, checkpoint_s=0, show=said.append)
+    assert said == [f"{newest}: torn, so run-1 goes back to the checkpoint before it", "run-1: continues at step 8 of 24"]
+    assert not newest.exists()  # or the next checkpoint would move it over the whole one
+    with pytest.raises(Stop):
+        train(toy(stop_at=10), tmp_path, checkpoint_s=0, show=quiet)
+    resumed = toy()
+    train(resumed, tmp_path, show=said.append)
+    assert said[2:] == ["run-1: continues at step 10 of 24"]
+    assert torch.equal(weights(resumed), weights(whole))
+    logs = [[json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in (tmp_path, tmp_path / "whole")]
+    numbers = [[[line[name] for name in ("step", "loss", "lr", "grad_norm")] for line in log] for log in logs]
+    assert numbers[0] == numbers[1]
+
+
+def test_two_torn_checkpoints_stop_with_the_next_step_named(tmp_path):
     for step in (1, 2):
         save_checkpoint(tmp_path, {"run_id": "run-1", "step": step})
     assert load_checkpoint(tmp_path, "run-1")["step"] == 2
-    newest = tmp_path / "checkpoint.pt"
-    newest.write_bytes(newest.read_bytes()[:100])
-    assert load_checkpoint(tmp_path, "run-1")["step"] == 1
-    (tmp_path / "checkpoint.before.pt").write_bytes(b"")
+    for name in ("checkpoint.pt", "checkpoint.before.pt"):
+        (tmp_path / name).write_bytes(b"")
     with pytest.raises(UserError, match="cannot be read, nor the one before it"):
         load_checkpoint(tmp_path, "run-1")
+
+
+def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path):
+    with pytest.raises(Stop):
+        train(toy(stop_at=3), tmp_path, checkpoint_s=0, show=quiet)
+    limits, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))  # a write past it fails as one on a full disk does
+    try:
+        with pytest.raises(UserError, match=r"checkpoint.pt: cannot be written \(.*MB are free\); make room and run again, it continues"):
+            train(toy(), tmp_path, checkpoint_s=0, show=quiet)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert not (tmp_path / "checkpoint.part").exists()
+    assert load_checkpoint(tmp_path, "run-1")["step"] == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_leaves_a_checkpoint_of_its_step_and_its_status(tmp_path, number):
+    """At a step in the middle, at the last, and after the last step's look."""
+    for at in (5, 23):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        run = toy()
+        real = run.loss_of
+
+        def loss_of(x, at=at, seen=[], real=real):  # noqa: B006
+            seen.append(x)
+            if len(seen) == at + 1:
+                os.kill(os.getpid(), number)
+            return real(x)
+
+        with pytest.raises(SystemExit) as stop:
+            train(replace(run, loss_of=loss_of), folder, show=quiet)
+        assert stop.value.code == 128 + number
+        assert load_checkpoint(folder, "run-1")["step"] == at + 1
+        assert signal.getsignal(number) == signal.SIG_DFL
+    with pytest.raises(SystemExit) as stop, _terminations():
+        os.kill(os.getpid(), number)
+    assert stop.value.code == 128 + number
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):

@@ -1,0 +1,118 @@
+"""One process writes a folder. Another that is asked to says who does, and stops.
+
+The living writer holds a POSIX lock on FOLDER/writer.lock. The kernel drops it with the process, however it ends, so on one host, and over
+NFS or Lustre where they carry locks, a dead writer is never in the way. Children do not inherit it.
+
+Where locks stay on their host (NFS mounted `nolock`) or are not to be had (Lustre mounted without `flock`), the file itself tells: it
+holds the writer's host and process, and the writer touches it every BEAT_S. Whoever then finds a writer it cannot judge, one of another
+host, watches the file for WATCH_S (NFS keeps a file's times for up to 60 s): touched meanwhile it is alive, else dead. No clocks are
+compared. What this cannot see, without locks:
+two that start within the same moment, and a writer that was frozen for longer than WATCH_S.
+"""
+
+import errno
+import fcntl
+import json
+import multiprocessing
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from mgm.errors import UserError
+
+BEAT_S, WATCH_S = 10.0, 90.0
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Be the one process that writes `folder`, until the block ends.
+
+    Raises:
+        UserError: another process writes it, or it cannot be written at all.
+    """
+    path, host = folder / "writer.lock", socket.gethostname()
+    descriptor, locked = _open(path)
+    try:
+        before = _read(descriptor)
+        if before and (before["host"] != host or not locked) and _beats(path, before):
+            raise UserError(_refusal(folder, before))
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps({"host": host, "pid": os.getpid()}).encode(), 0)
+        ended = threading.Event()
+        threading.Thread(target=_beat, args=(path, ended), daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
+            path.unlink(missing_ok=True)  # while locked: whoever opened it meanwhile sees that it is gone
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> tuple[int, bool]:
+    """The lock's file, open and locked; False: there are no locks here."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror}); make the folder writable, or choose another") from None
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = True
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                writer = _read(descriptor)
+                os.close(descriptor)
+                raise UserError(_refusal(path.parent, writer or {"host": "a host", "pid": "?"})) from None
+            locked = False
+        with suppress(FileNotFoundError):
+            if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+                return descriptor, locked
+        os.close(descriptor)  # its writer ended and removed it just now
+
+
+def _read(descriptor: int) -> dict[str, Any] | None:
+    """Host and pid of the writer; None if it ended, or was killed before it wrote them."""
+    with suppress(ValueError):
+        return json.loads(os.pread(descriptor, 1000, 0))
+    return None
+
+
+def _refusal(folder: Path, writer: dict[str, Any]) -> str:
+    return f"{folder}: process {writer['pid']} on {writer['host']} writes here; wait for it, or stop it, and run again"
+
+
+def _beats(path: Path, writer: dict[str, Any]) -> bool:
+    """Whether the writer touches its file, or removes it, within WATCH_S."""
+    print(f"{path}: of process {writer['pid']} on {writer['host']}; waiting up to {WATCH_S:.0f} s to see if it lives", file=sys.stderr)
+    first, end = path.stat().st_mtime_ns, time.monotonic() + WATCH_S
+    while time.monotonic() < end:
+        time.sleep(BEAT_S / 10)
+        if not path.exists() or path.stat().st_mtime_ns != first:
+            return True
+    return False
+
+
+def _beat(path: Path, ended: threading.Event) -> None:
+    while not ended.wait(BEAT_S):
+        with suppress(OSError):
+            os.utime(path)
+
+
+def end_with_parent() -> None:
+    """For the start of a pool's process: end when the parent does, even by SIGKILL, so that no orphan writes on."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,141 @@
+"""Two processes and one folder: who may write it, and what a dead writer leaves."""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mgm import writer
+from mgm.datasets.params import Synthetic
+from mgm.datasets.synthetic import generate
+from mgm.errors import UserError
+from mgm.writer import sole_writer
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from mgm.writer import sole_writer
+with sole_writer(Path(sys.argv[1])):
+    print(1, flush=True)
+    time.sleep(60)
+"""
+POOL = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from mgm.writer import end_with_parent
+def work(_):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+if __name__ == "__main__":
+    ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent).submit(work, 0).result()
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process that writes tmp_path."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"1\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_writer_is_told_who_the_first_is_and_a_dead_one_is_not_in_the_way(other, tmp_path):
+    started = time.monotonic()
+    for _ in range(2):  # looking does not free it
+        with (
+            pytest.raises(
+                UserError, match=rf"^{tmp_path}: process {other.pid} on {socket.gethostname()} writes here; wait for it"
+            ) as error,
+            sole_writer(tmp_path),
+        ):
+            pass
+    assert "\n" not in str(error.value)
+    other.kill()
+    other.wait()
+    assert json.loads((tmp_path / "writer.lock").read_text())["pid"] == other.pid
+    with sole_writer(tmp_path):
+        assert json.loads((tmp_path / "writer.lock").read_text())["pid"] == os.getpid()
+    assert not list(tmp_path.iterdir())
+    assert time.monotonic() - started < writer.WATCH_S / 2  # it never watched
+
+
+def test_a_child_that_outlives_the_writer_does_not_hold_the_folder(tmp_path):
+    code = HOLD.replace("print(1", "__import__('os').fork(); print(1")
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        assert [process.stdout.readline() for _ in range(2)] == [b"1\n"] * 2
+        process.kill()
+        process.wait()
+        with sole_writer(tmp_path):
+            pass
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("locks", ["of another host", "not to be had"])
+def test_where_locks_do_not_reach_a_living_writer_is_known_by_its_beat(other, locks, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(writer, "BEAT_S", 0.2)
+    monkeypatch.setattr(writer, "WATCH_S", 1.0)
+    path = tmp_path / "writer.lock"
+    if locks == "of another host":
+        other.kill()  # here another host's lock would not be seen; its beats are this test's
+        path.write_text(json.dumps({"host": "node7", "pid": 123}))
+    else:
+
+        def refuse(*_):
+            raise OSError(errno.ENOLCK, "no locks")
+
+        monkeypatch.setattr(fcntl, "lockf", refuse)
+    beating = subprocess.Popen([sys.executable, "-c", f"import os, time\nwhile True: os.utime({str(path)!r}); time.sleep(0.1)"])
+    try:
+        with pytest.raises(UserError, match="process (123 on node7|[0-9]+ on .*) writes here"), sole_writer(tmp_path):
+            pass
+    finally:
+        beating.kill()
+        beating.wait()
+    assert "to see if it lives" in capsys.readouterr().err
+    started = time.monotonic()
+    with sole_writer(tmp_path):
+        assert time.monotonic() - started >= 1
+        before = path.stat().st_mtime_ns
+        time.sleep(0.5)
+        assert path.stat().st_mtime_ns > before  # our own beat
+    assert not path.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match=r"file/writer.lock: cannot be written \(Not a directory\); make the folder writable"),
+        sole_writer(tmp_path / "file"),
+    ):
+        pass
+
+
+def test_a_set_is_drawn_by_one_process(other, tmp_path):
+    with pytest.raises(UserError, match=f"process {other.pid} on"):
+        generate(Synthetic(classes=2, train_per_class=1, test_per_class=1, size=32, frames=12), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["writer.lock"]
+
+
+def test_the_processes_of_a_killed_pool_end_with_it(tmp_path):
+    (tmp_path / "run.py").write_text(POOL)
+    process = subprocess.Popen([sys.executable, str(tmp_path / "run.py")], stdout=subprocess.PIPE)
+    assert int(process.stdout.readline()) != process.pid
+    process.kill()
+    process.wait()
+    started = time.monotonic()
+    assert process.stdout.read() == b""  # the pipe ends once nobody is left to write to it
+    assert time.monotonic() - started < 30  # not the 60 s of its work
+    process.stdout.close()
