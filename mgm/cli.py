@@ -2,12 +2,17 @@
 
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mgm.errors import UserError
+
+if TYPE_CHECKING:
+    from mgm.datasets.index import Index
 
 app = typer.Typer(
     help="Motion-guided masking for video masked autoencoders, and the experiments of its paper.",
@@ -170,16 +175,39 @@ def measure(
     typer.echo(measure_now(what[0], index, videos, flow, weights))
 
 
+Transcode = Annotated[bool, typer.Option("--transcode", help="Write OUT/videos too: H.264 that gives random clips fast; index those.")]
+ShortSide = Annotated[int | None, typer.Option(help="256 (default) or 320 pixels; smaller videos stay as they are.")]
+Processes = Annotated[int | None, typer.Option(min=1, help="Processes that transcode; one a core unless given.")]
+Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Transcode only the I-th of N parts of the videos; index later, without.")]
+
+
+def _prepare(
+    make: "Callable[[Path], Index]", out: Path, transcode: bool, short_side: int | None, processes: int | None, shard: str | None
+) -> None:
+    from mgm.datasets.prepare import prepare_transcoded, summary
+
+    if transcode:
+        typer.echo(summary(prepare_transcoded(make, out, short_side or 256, processes, shard)))
+    elif given := [name for name, value in (("short-side", short_side), ("processes", processes), ("shard", shard)) if value is not None]:
+        raise UserError(f"--{given[0]} says how to transcode, and --transcode is not given; add it, or leave out --{given[0]}")
+    else:
+        typer.echo(summary(make(out)))
+
+
 @prepare_app.command()
 def folder(
     source: Annotated[Path, typer.Option(help="One folder per class, or a CSV path,label[,split][,group].")],
     out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
     seed: Annotated[int, typer.Option(min=0, help="Of the 80/20 split that is made when the source has none.")] = 0,
+    transcode: Transcode = False,
+    short_side: ShortSide = None,
+    processes: Processes = None,
+    shard: Shard = None,
 ) -> None:
     """Index your own videos."""
-    from mgm.datasets.prepare import prepare_folder, summary
+    from mgm.datasets.prepare import prepare_folder
 
-    typer.echo(summary(prepare_folder(source, out, seed)))
+    _prepare(partial(prepare_folder, source, seed=seed), out, transcode, short_side, processes, shard)
 
 
 @prepare_app.command()
@@ -187,33 +215,45 @@ def ucf101(
     source: Annotated[Path, typer.Option(help="The folder that holds UCF-101 (or its class folders) and, if you like, ucfTrainTestlist.")],
     out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
     split: Annotated[int, typer.Option(min=1, max=3, help="The official split; the paper's is 1.")] = 1,
+    transcode: Transcode = False,
+    short_side: ShortSide = None,
+    processes: Processes = None,
+    shard: Shard = None,
 ) -> None:
     """Index UCF101 in its official layout."""
-    from mgm.datasets.prepare import prepare_ucf101, summary
+    from mgm.datasets.prepare import prepare_ucf101
 
-    typer.echo(summary(prepare_ucf101(source, out, split)))
+    _prepare(partial(prepare_ucf101, source, split=split), out, transcode, short_side, processes, shard)
 
 
 @prepare_app.command()
 def k400(
     source: Annotated[Path, typer.Option(help="The folder with the videos, in any folders, and annotations/*.csv or *.csv.")],
     out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
+    transcode: Transcode = False,
+    short_side: ShortSide = None,
+    processes: Processes = None,
+    shard: Shard = None,
 ) -> None:
     """Index Kinetics-400: the clips that are there, dead links listed."""
-    from mgm.datasets.prepare import prepare_k400, summary
+    from mgm.datasets.prepare import prepare_k400
 
-    typer.echo(summary(prepare_k400(source, out)))
+    _prepare(partial(prepare_k400, source), out, transcode, short_side, processes, shard)
 
 
 @prepare_app.command()
 def ssv2(
     source: Annotated[Path, typer.Option(help="The folder with the videos, in any folder, and labels/*.json or *.json.")],
     out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
+    transcode: Transcode = False,
+    short_side: ShortSide = None,
+    processes: Processes = None,
+    shard: Shard = None,
 ) -> None:
     """Index Something-Something v2 in its official layout."""
-    from mgm.datasets.prepare import prepare_ssv2, summary
+    from mgm.datasets.prepare import prepare_ssv2
 
-    typer.echo(summary(prepare_ssv2(source, out)))
+    _prepare(partial(prepare_ssv2, source), out, transcode, short_side, processes, shard)
 
 
 @prepare_app.command()
@@ -221,22 +261,30 @@ def hmdb51(
     source: Annotated[Path, typer.Option(help="The folder with the class folders and, if you like, testTrainMulti_7030_splits.")],
     out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
     split: Annotated[int, typer.Option(min=1, max=3, help="The official split; the paper's is 1.")] = 1,
+    transcode: Transcode = False,
+    short_side: ShortSide = None,
+    processes: Processes = None,
+    shard: Shard = None,
 ) -> None:
     """Index HMDB51 in its official layout."""
-    from mgm.datasets.prepare import prepare_hmdb51, summary
+    from mgm.datasets.prepare import prepare_hmdb51
 
-    typer.echo(summary(prepare_hmdb51(source, out, split)))
+    _prepare(partial(prepare_hmdb51, source, split=split), out, transcode, short_side, processes, shard)
 
 
 @prepare_app.command()
 def diving48(
     source: Annotated[Path, typer.Option(help="The folder that holds rgb and, if you like, the three lists Diving48_*.json.")],
     out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
+    transcode: Transcode = False,
+    short_side: ShortSide = None,
+    processes: Processes = None,
+    shard: Shard = None,
 ) -> None:
     """Index Diving48 with version 2 of its labels."""
-    from mgm.datasets.prepare import prepare_diving48, summary
+    from mgm.datasets.prepare import prepare_diving48
 
-    typer.echo(summary(prepare_diving48(source, out)))
+    _prepare(partial(prepare_diving48, source), out, transcode, short_side, processes, shard)
 
 
 @prepare_app.command()

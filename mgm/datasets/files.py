@@ -44,14 +44,14 @@ def open_all(root: Path, names: Sequence[str], checked: Path | None = None) -> "
     results: list[VideoInfo | str] = []
     if checked:
         checked.parent.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, _bar() as bar:
-        task = bar.add_task("opening videos", total=len(names))
+    with ThreadPoolExecutor(os.cpu_count()) as pool, bar() as shown:
+        task = shown.add_task("opening videos", total=len(names))
         for start in range(0, len(names), _TOGETHER):
             some = list(pool.map(open_one, names[start : start + _TOGETHER]))
             results += [result for result, _ in some]
             if checked:
                 _append_checked(checked, [(file, result) for result, file in some if file and not isinstance(result, str)])
-            bar.advance(task, len(some))
+            shown.advance(task, len(some))
     infos = {name: result for name, result in zip(names, results) if not isinstance(result, str)}
     return infos, [(name, result) for name, result in zip(names, results) if isinstance(result, str)]
 
@@ -78,7 +78,8 @@ def _append_checked(path: Path, found: "Sequence[tuple[_File, VideoInfo]]") -> N
         file.write(f"\n{lines}" if lines else "")  # a line that a kill cut short ends here
 
 
-def _bar():
+def bar():
+    """A bar of progress on a terminal; `disable` is True, and nothing is shown, where there is none."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

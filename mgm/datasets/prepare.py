@@ -1,7 +1,11 @@
 """What `mgm prepare` does. These functions print nothing; `summary` is what a user is shown."""
 
 import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mgm.datasets.diving48 import index_diving48
 from mgm.datasets.folder import index_folder
@@ -14,6 +18,9 @@ from mgm.datasets.pda import index_pda
 from mgm.datasets.ssv2 import index_ssv2
 from mgm.datasets.ucf101 import index_ucf101
 from mgm.errors import UserError
+
+if TYPE_CHECKING:
+    from mgm.datasets.transcode import Shard
 
 SHOWN = 20  # of the files left out; a set of 240,000 may lack thousands
 
@@ -58,6 +65,26 @@ def prepare_mini_k200(source: Path, out: Path) -> Index:
     return index_mini_k200(source, out)
 
 
+def prepare_transcoded(
+    prepare: Callable[[Path], Index], out: Path, short_side: int = 256, processes: int | None = None, shard: str | None = None
+) -> "Index | Shard":
+    """`mgm prepare DATASET --transcode [--short-side 256] [--processes N] [--shard I/N]`: see `mgm.datasets.transcode`.
+
+    `prepare` is given OUT/source and makes the index of the sources there; with a shard it must be there already. `processes` is one a
+    core that this process may use, unless given.
+    """
+    from mgm.datasets.transcode import read_shard, read_sources, transcode_index, transcode_shard  # PyAV
+
+    processes = processes or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    if shard is not None:
+        number, of = read_shard(shard)
+        return transcode_shard(read_sources(out), out, number, of, short_side, processes)
+    index = transcode_index(prepare(out / "source"), out, short_side, processes)
+    if (out / "source" / "missing.txt").is_file():  # the note speaks of it
+        shutil.copyfile(out / "source" / "missing.txt", out / "missing.txt")
+    return index
+
+
 def prepare_synthetic(params: Path | Synthetic, out: Path, processes: int = 1) -> Index:
     """`mgm prepare synthetic --params params.json --out DIR`: see `mgm.datasets.synthetic`.
 
@@ -87,8 +114,11 @@ def read_params(path: Path) -> Synthetic:
         ) from None
 
 
-def summary(index: Index) -> str:
-    """A few lines to read: videos per split and class, how they were split, and what was left out and why."""
+def summary(index: "Index | Shard") -> str:
+    """A few lines to read: videos per split and class, how they were split, and what was left out and why. Of a shard, only the last."""
+    if not isinstance(index, Index):
+        total = index.done + len(index.failed)
+        return "\n".join([f"shard {index.number} of {index.of}: {index.done:,} of {total:,} videos transcoded", *_left_out(index.failed)])
     there = {video.label for video in index.videos}
     width = max(len(index.classes[label]) for label in there)
     lines = [f"{len(index.videos)} videos of {len(index.classes)} classes in {index.root}, digest {index.digest}", index.note]
@@ -101,9 +131,13 @@ def summary(index: Index) -> str:
     if still := sum(not video.has_vectors for video in index.videos):
         codecs = ", ".join(sorted({video.codec for video in index.videos if not video.has_vectors}))
         lines.append(f"{still} videos have no motion vectors ({codecs}): masks that follow motion need their optical flow (`mgm flow`)")
-    if index.excluded:
-        lines.append(f"{len(index.excluded)} files left out:")
-        lines += [f"  {name}: {reason}" for name, reason in index.excluded[:SHOWN]]
-        if (more := len(index.excluded) - SHOWN) > 0:
-            lines.append(f"  and {more:,} more: index.json has them all")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_left_out(index.excluded)])
+
+
+def _left_out(excluded: Sequence[tuple[str, str]]) -> list[str]:
+    if not excluded:
+        return []
+    lines = [f"{len(excluded)} files left out:", *(f"  {name}: {reason}" for name, reason in excluded[:SHOWN])]
+    if (more := len(excluded) - SHOWN) > 0:
+        lines.append(f"  and {more:,} more: index.json has them all")
+    return lines

@@ -1,0 +1,296 @@
+"""`mgm prepare DATASET --transcode`: every readable video of an index becomes an H.264 file that gives random clips fast.
+
+    OUT/source/        the index of the sources
+    OUT/transcode.json how the videos are encoded; written first, and the sign that OUT/videos is ours
+    OUT/videos/        the videos, named as the sources are, but for .mp4
+    OUT/done/          a line for each finished video, in a file a shard; what is there and as long as its line says is left alone
+    OUT/index.csv, index.json    over OUT/videos, with the sources' labels, splits and groups; index.json is written last
+
+A video is written under a hidden name, opened again, and only then moved to its place: a kill or a full disk leaves no half of one.
+What a copy is like, and its settings: `mgm.datasets.encode`.
+"""
+
+import errno
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import av
+
+from mgm.datasets.encode import ENCODING, GOP, encode
+from mgm.datasets.files import bar, video_of
+from mgm.datasets.index import SPLITS, Index, Video, content_digest, read_index, write_index
+from mgm.errors import UserError
+from mgm.video.decode import VideoInfo, probe_video
+from mgm.writer import end_with_parent
+
+SHORT_SIDES = (256, 320)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_EVERY_S = 30  # seconds between two lines of progress where there is no terminal
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What `transcode_shard` left: how many of its videos are there, and (path below the source's root, reason) of the others."""
+
+    number: int
+    of: int
+    out: Path
+    done: int
+    failed: tuple[tuple[str, str], ...]
+
+
+def transcode_index(source: Index, out: Path, short_side: int = 256, processes: int = 1) -> Index:
+    """The index over the transcoded videos of `source`, written to folder `out`; what shards or an earlier call finished is kept.
+
+    A video that cannot be transcoded is listed among the excluded ones; calling again tries it again.
+
+    Raises:
+        UserError: another short side than 256 or 320, `out` holds other videos, the disk is full, or a split has no video left.
+    """
+    out = Path(os.path.abspath(out))
+    infos, failed = _transcode(source, out, short_side, processes, list(source.videos), "all")
+    names, root = _targets(source), out / "videos"
+    videos = tuple(
+        video_of(root, names[name], video.label, video.split, video.group, infos[name])
+        for video in source.videos
+        if (name := source.name(video)) in infos
+    )
+    for split in SPLITS:
+        if not any(video.split == split for video in videos):
+            reason = f" (the first: {failed[0][0]}: {failed[0][1]})" if failed else ""
+            raise UserError(
+                f"{root}: 0 of {len(source.videos):,} videos are in the {split} split after transcoding; see the sources{reason}"
+            )
+    note = (
+        f"{source.note}; transcoded from index {source.digest} to H.264 (short side at most {short_side}, groups of {GOP} frames, "
+        f"x264 {ENCODING['preset']}, crf {ENCODING['crf']}, {ENCODING['tune']})"
+    )
+    for leftover in root.glob("**/.*.part"):  # of a call that was killed
+        leftover.unlink(missing_ok=True)
+    index = Index(root, source.classes, videos, (*source.excluded, *failed), content_digest(root, source.classes, videos), note)
+    write_index(index, out)
+    return index
+
+
+def transcode_shard(source: Index, out: Path, number: int, of: int, short_side: int = 256, processes: int = 1) -> Shard:
+    """Transcode every `of`-th video of `source`, from the `number`-th (1 to `of`) on, into folder `out`. Writes no index:
+    `transcode_index` does, once all shards are there, and completes what is missing.
+
+    Raises:
+        UserError: as `transcode_index`.
+    """
+    out = Path(os.path.abspath(out))
+    videos = sorted(source.videos, key=source.name)[number - 1 :: of]
+    infos, failed = _transcode(source, out, short_side, processes, videos, f"{number}-of-{of}")
+    return Shard(number, of, out, len(infos), tuple(failed))
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """I/N as numbers.
+
+    Raises:
+        UserError: it is not of that form, with 1 <= I <= N.
+    """
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise UserError(f"--shard {text!r} is not I/N with I from 1 to N; the second of eight shards is 2/8")
+    return int(number), int(of)
+
+
+def read_sources(out: Path) -> Index:
+    """The index of the sources, made before the shards: if each made it, every video would be opened once a shard.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if not (out / "source" / "index.json").is_file():
+        raise UserError(
+            f"{out / 'source'}: holds no index for the shards to follow; before them, once, run the same `mgm prepare` without "
+            f"--transcode and with --out {out / 'source'}"
+        )
+    return read_index(out / "source")
+
+
+def _transcode(
+    source: Index, out: Path, short_side: int, processes: int, videos: list[Video], part: str
+) -> tuple[dict[str, VideoInfo], list[tuple[str, str]]]:
+    """({name of a source: what its copy is}, [(name of a source, why it has none)]) of these videos."""
+    _claim(out, short_side)
+    targets, done = _targets(source), _read_done(out)
+    infos: dict[str, VideoInfo] = {}
+    failed: list[tuple[str, str]] = []
+    tasks = []
+    for video in videos:
+        name = source.name(video)
+        target = out / "videos" / targets[name]
+        if (name, video.bytes) in done and _size(target) == done[name, video.bytes][0]:
+            infos[name] = done[name, video.bytes][1]
+        else:
+            tasks.append((name, video.path, video.frames, video.bytes, target, short_side))
+    if not tasks:
+        return infos, failed
+    (out / "index.json").unlink(missing_ok=True)  # until it is written anew there is no whole index
+    (out / "done").mkdir(exist_ok=True)
+    with (out / "done" / f"{part}.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\n")  # a line that a kill cut short ends here
+        for name, result in _shown(_results(tasks, processes), len(tasks)):
+            if isinstance(result, str):
+                failed.append((name, result))
+            else:
+                size, info, source_bytes = result
+                infos[name] = info
+                file.write(json.dumps([name, source_bytes, size, asdict(info)]) + "\n")
+                file.flush()
+    return infos, sorted(failed)
+
+
+def _claim(out: Path, short_side: int) -> None:
+    """Make OUT/transcode.json, or see that the videos there were made as these will be."""
+    if short_side not in SHORT_SIDES:
+        raise UserError(f"--short-side {short_side} is neither {SHORT_SIDES[0]} nor {SHORT_SIDES[1]}; choose one of them")
+    mark = out / "transcode.json"
+    settings = {"short_side": short_side, "codec": "libx264", "options": ENCODING}
+    if mark.is_file():
+        try:
+            there = json.loads(mark.read_text(encoding="utf-8"))
+        except ValueError:  # a kill cut it short, before there was any video
+            there = settings
+        if there != settings:
+            other = f"short side {there.get('short_side')}" if there.get("short_side") != short_side else f"options {there.get('options')}"
+            raise UserError(f"{out}: holds videos transcoded with {other}, not with short side {short_side} as now; choose another --out")
+    elif (out / "videos").exists():
+        raise UserError(f"{out / 'videos'}: holds videos that `mgm prepare --transcode` did not make; choose another --out")
+    (out / "videos").mkdir(parents=True, exist_ok=True)
+    temporary = mark.with_name(f".{mark.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, mark)
+
+
+def _targets(source: Index) -> dict[str, str]:
+    """{name of a source: path of its copy below OUT/videos}. Of several sources that differ in their suffix alone, or lie outside the
+    root, each has a name of its own."""
+    targets: dict[str, str] = {}
+    taken = set()
+    for name in sorted(source.name(video) for video in source.videos):
+        path = PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in ("..", "/")))
+        target = path.with_suffix(".mp4")
+        if target in taken or ".." in PurePosixPath(name).parts:
+            target = path.with_name(f"{path.stem}.{hashlib.sha256(name.encode()).hexdigest()[:8]}.mp4")
+        taken.add(target)
+        targets[name] = str(target)
+    return targets
+
+
+def _read_done(out: Path) -> dict[tuple[str, int], tuple[int, VideoInfo]]:
+    """{(name of a source, its bytes): (bytes of its copy, what that is)}, of all shards."""
+    done = {}
+    for path in sorted((out / "done").glob("*.jsonl"), key=lambda path: path.stat().st_mtime):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                name, source_bytes, size, facts = json.loads(line)
+                done[name, source_bytes] = size, VideoInfo(**facts)
+            except (ValueError, TypeError):
+                continue
+    return done
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _results(tasks: list[tuple[Any, ...]], processes: int) -> Iterator[tuple[str, str | tuple[int, VideoInfo, int]]]:
+    """(name, result of `_transcode_one`) of each task, as they come.
+
+    Raises:
+        UserError: the disk is full, or a process died.
+    """
+    if processes == 1:
+        for task in tasks:
+            yield _transcode_one(*task)
+        return
+    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent)
+    try:
+        running = {pool.submit(_transcode_one, *task): task[0] for task in tasks}
+        for future in as_completed(running):
+            yield future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that transcodes died, perhaps for lack of memory; run again (what is done is kept), with fewer --processes"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _transcode_one(
+    name: str, path: str, frames: int, size: int, target: Path, short_side: int
+) -> tuple[str, str | tuple[int, VideoInfo, int]]:
+    """(name, reason) of a video that cannot be transcoded, (name, (bytes of the copy, what it is, bytes of the source)) of one that was.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=target.parent)
+    try:
+        with open(handle, "wb") as file:
+            written = encode(path, file, short_side)
+            file.flush()
+            os.fsync(handle)
+        if written != frames:
+            return name, f"{written:,} of its {frames:,} frames decode; replace the file, or remove it"
+        info = probe_video(temporary)
+        if info.frames != frames:
+            return name, f"its copy has {info.frames:,} frames of {frames:,}; report this as a bug of mgm, or remove the file"
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+        return name, (target.stat().st_size, info, size)
+    except UserError as error:
+        return name, str(error).removeprefix(f"{path}: ")
+    except (OSError, av.FFmpegError) as error:
+        if error.errno in _FULL:
+            raise UserError(
+                f"{target.parent}: no space left for the copy of {path} ({os.strerror(error.errno)}); free some and run again: "
+                "what is done is kept"
+            ) from None
+        return name, f"cannot be transcoded ({error.strerror}); replace the file, or remove it"
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """What a new file's mode lacks; `mkstemp` makes files that only their owner can read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _shown(results: Iterable[tuple[str, Any]], total: int) -> Iterator[tuple[str, Any]]:
+    """The same, with a bar on a terminal and else a line every half minute."""
+    started = said = time.monotonic()
+    failed = 0
+    with bar() as shown:
+        task = shown.add_task("transcoding", total=total)
+        for number, (name, result) in enumerate(results, start=1):
+            failed += isinstance(result, str)
+            shown.advance(task)
+            now = time.monotonic()
+            if shown.disable and (now - said > _EVERY_S or number == total):
+                said = now
+                left = (total - number) * (now - started) / number / 60
+                counts = f"transcoded {number - failed:,} of {total:,} videos, {failed:,} failed"
+                print(f"{counts}; about {left:,.0f} min left", file=sys.stderr, flush=True)
+            yield name, result
