@@ -47,3 +47,9 @@ def test_starting_is_measured_up_to_a_step(tmp_path):
     rows = run("start.py", tmp_path, "--verbs", "pretrain")
     assert [row["name"] for row in rows] == ["mgm --help", "mgm pretrain to its first step"]
     assert rows[0]["ours"] < rows[1]["ours"]
+
+
+def test_copies_are_measured_against_their_sources(tmp_path, short_video):
+    rows = run("transcode.py", tmp_path, "--videos", short_video)
+    against = ("mgm on the sources", "decord on the sources", "decord on the copies", "without vectors")
+    assert [row["name"] for row in rows] == [f"copies of h264 (1), {peer}" for peer in against]
