@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce mini test bench check format lock dashboard
+.PHONY: help setup reproduce mini test chaos bench check format lock dashboard
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ mini: setup ## a part of at most 8 minutes of Table 4e, the edge ablation and Fi
 
 test: setup ## the tests (about 5 minutes; those that read the smoke results run after `make reproduce`)
 	@$(BIN)/pytest
+
+chaos: setup ## kill training 100 times at random moments (SIGKILL), compare with undisturbed runs (some minutes)
+	@$(BIN)/python tests/chaos/killer.py 100
 
 bench: setup ## masks, loading and starting against peers, on this machine (some minutes): reports/bench
 	@OMP_NUM_THREADS=1 $(BIN)/python bench
