@@ -147,18 +147,19 @@ class Workflow:
     def batches(self) -> list[Batch]:
         """Every run, in batches of one verb and one generation, so that no batch waits for itself.
 
-        Table 4e, the mask ablation, has batches of its own. In the others runs on one dataset lie side by side, and of those table by
+        Table 4e, the mask ablation, has batches of its own, and so has Table 1, the longest. In the others runs on one dataset lie side by side, and of those table by
         table: few datasets are decoded twice, and a single target trains little for others; at `specs_per_job` 1, nothing.
         """
         specs, places = self.registry.specs, list(self.scale.datasets)
-        ablation = {spec.run_id for spec in self.registry.runs_of("table4e")}
+        alone = [target for target in ("table4e", "table1") if target in self.registry.targets()]
+        home = {spec.run_id: target for target in reversed(alone) for spec in self.registry.runs_of(target)}
         order = dict.fromkeys(spec.run_id for target in self.registry.targets() for spec in self.registry.runs_of(target))
         generation: dict[str, int] = {}
         for run_id, spec in specs.items():  # parents come first
             generation[run_id] = 1 + max((generation.get(parent, 0) for parent in parents(spec)), default=-1)
         alike: dict[str, list[Spec]] = {}
         for run_id in sorted(order, key=lambda run_id: places.index(specs[run_id].data.dataset)):
-            group = "table4e" if run_id in ablation else "others"
+            group = home.get(run_id, "others")
             alike.setdefault(f"{specs[run_id].verb}_{group}_{generation[run_id]}", []).append(specs[run_id])
         batches = []
         for name, several in alike.items():
