@@ -147,8 +147,9 @@ class Workflow:
     def batches(self) -> list[Batch]:
         """Every run, in batches of one verb and one generation, so that no batch waits for itself.
 
-        Table 4e, the mask ablation, has batches of its own, and so has Table 1, the longest. In the others runs on one dataset lie side by side, and of those table by
-        table: few datasets are decoded twice, and a single target trains little for others; at `specs_per_job` 1, nothing.
+        Table 4e, the mask ablation, has batches of its own, and so has Table 1, the longest. In the others runs on one dataset lie side by
+        side, and of those table by table: few datasets are decoded twice, and a single target trains little for others; at `specs_per_job`
+        1, nothing.
         """
         specs, places = self.registry.specs, list(self.scale.datasets)
         alone = [target for target in ("table4e", "table1") if target in self.registry.targets()]
