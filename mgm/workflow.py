@@ -127,6 +127,11 @@ class Workflow:
     def index(self, dataset: str) -> str:
         return str(self.places[dataset] / "index.json")
 
+    @property
+    def made_here(self) -> set[str]:
+        """Datasets that rules make; the others are a user's to prepare."""
+        return {*self.generated, *self.adapted}
+
     def flow_marker(self, dataset: str, method: str) -> str:
         return str(self.places[dataset] / f"flow-{method}.json")
 
@@ -136,7 +141,7 @@ class Workflow:
 
     def inputs(self, batch: Batch) -> list[str]:
         """What a batch's rule waits for: its parents' results, datasets made here and flow. Others are there, or `missing` says so."""
-        made = {self.index(dataset) for dataset in self.datasets(batch) if dataset in self.generated or dataset in self.adapted}
+        made = {self.index(dataset) for dataset in self.datasets(batch) if dataset in self.made_here}
         flow = {self.flow_marker(*flow) for spec in batch.specs if (flow := _flow(spec))}
         runs = {self.result(parent) for spec in batch.specs for parent in parents(spec) if parent not in self.external}
         return sorted(made | flow | runs)
@@ -144,6 +149,7 @@ class Workflow:
     def datasets(self, batch: Batch) -> list[str]:
         return sorted({spec.data.dataset for spec in batch.specs})
 
+    @cache  # noqa: B019  a workflow lives as long as its process, and every rule asks
     def batches(self) -> list[Batch]:
         """Every run, in batches of one verb and one generation, so that no batch waits for itself.
 
@@ -154,12 +160,11 @@ class Workflow:
         specs, places = self.registry.specs, list(self.scale.datasets)
         alone = [target for target in ("table4e", "table1") if target in self.registry.targets()]
         home = {spec.run_id: target for target in reversed(alone) for spec in self.registry.runs_of(target)}
-        order = dict.fromkeys(spec.run_id for target in self.registry.targets() for spec in self.registry.runs_of(target))
         generation: dict[str, int] = {}
         for run_id, spec in specs.items():  # parents come first
             generation[run_id] = 1 + max((generation.get(parent, 0) for parent in parents(spec)), default=-1)
         alike: dict[str, list[Spec]] = {}
-        for run_id in sorted(order, key=lambda run_id: places.index(specs[run_id].data.dataset)):
+        for run_id in sorted(specs, key=lambda run_id: places.index(specs[run_id].data.dataset)):
             group = home.get(run_id, "others")
             alike.setdefault(f"{specs[run_id].verb}_{group}_{generation[run_id]}", []).append(specs[run_id])
         batches = []
@@ -181,7 +186,7 @@ class Workflow:
         return {
             name: f"dataset {name}: {place / 'index.json'} is not there; run `mgm prepare {self._preparation(name)} --out {place}`"
             for name, place in self.places.items()
-            if name not in self.generated and name not in self.adapted and not (place / "index.json").exists()
+            if name not in self.made_here and not (place / "index.json").exists()
         }
 
     def problems(self, rules: Collection[str]) -> list[str]:
@@ -190,11 +195,7 @@ class Workflow:
         needed = {dataset for batch in batches for dataset in self.datasets(batch)}
         missing = self.missing()
         found = [missing[name] for name in self.places if name in needed & set(missing)]
-        checks: list[Callable[[], object]] = [
-            partial(read_index, self.places[name])
-            for name in needed - set(missing) - set(self.generated) - set(self.adapted)
-            if (self.places[name] / "index.json").exists()
-        ]
+        checks: list[Callable[[], object]] = [partial(read_index, self.places[name]) for name in needed - set(missing) - self.made_here]
         if self.scale.flow == "raft-small" and self.scale.flow_weights:
             from mgm.video.flow import estimator  # torch, but for those alone who give weights
 
@@ -260,8 +261,7 @@ def overview(workflow: Workflow) -> str:
     verbs = Counter(spec.verb for spec in specs.values())
     done = sum(Path(workflow.result(run_id)).exists() for run_id in specs)
     jobs = (
-        len(workflow.generated)
-        + len(workflow.adapted)
+        len(workflow.made_here)
         + len(workflow.flows())
         + sum(not all(Path(workflow.result(s.run_id)).exists() for s in b.specs) for b in workflow.batches())
     )

@@ -5,7 +5,7 @@ from typing import get_args
 from mgm.experiments import recipes
 from mgm.experiments.registry import Cell, Plot, Registry, changed
 from mgm.experiments.scales import OWN
-from mgm.experiments.tables import _added, _transferred
+from mgm.experiments.tables import added, transferred
 from mgm.spec import Edge, Measure, Visualise
 
 RATIOS = (0.6, 0.75, 0.9)  # paper silent; 0.75 with a neighbour on each side, the upper one VideoMAE's
@@ -34,11 +34,11 @@ def figure_4a(registry: Registry) -> None:
     """Accuracy over the share of hidden patches: MGM, 200 epochs on SSv2 (P Figure 4a)."""
     if not registry.has("ssv2"):
         return
+    quoted = registry.tables["4e"].cell("MGM (Dense)", "SSv2")  # its ratio is 0.75: the only point of the figure that a table prints
     points = []
     for ratio in RATIOS:
-        parent = _added(registry, changed(recipes.pretrain("ssv2"), ratio=ratio))
-        runs = _transferred(registry, "figure4a", "ssv2", parent)
-        quoted = registry.tables["4e"].cell("MGM (Dense)", "SSv2")  # its ratio is 0.75: the only point of the figure that a table prints
+        parent = added(registry, changed(recipes.pretrain("ssv2"), ratio=ratio))
+        runs = transferred(registry, "figure4a", "ssv2", parent)
         cell = Cell("4e", quoted.row, quoted.column, runs) if ratio == 0.75 else Cell("4a_ratio", f"{ratio:g}", "SSv2", runs)
         points.append((ratio, cell))
     registry.plots["4a"] = Plot(

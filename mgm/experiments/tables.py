@@ -68,10 +68,10 @@ def table_1(registry: Registry) -> None:
                     continue
                 row, runs, remark = f"{method}, {column}, {epochs}", tuple[Finetune, ...](), ""
                 if weights := registry.scale.weights.get(row):
-                    runs = _transferred(registry, "table1", dataset, _given(weights))
+                    runs = transferred(registry, "table1", dataset, _given(weights))
                     remark = "from given weights"
                 elif method in OURS:
-                    runs = _transferred(registry, "table1", dataset, _pretrained(registry, dataset, OURS[method], int(epochs)))
+                    runs = transferred(registry, "table1", dataset, _pretrained(registry, dataset, OURS[method], int(epochs)))
                 table.cells.append(Cell("1", row, column, runs, remark=remark))
 
 
@@ -91,7 +91,7 @@ def table_2(registry: Registry) -> None:
             del parents[f"MGM + {COLUMNS[dataset]} Finetune"]
         for row, parent in parents.items():
             for column, downstream in TRANSFER.items():
-                table.cells.append(Cell(name, row, column, _transferred(registry, f"table{name}", downstream, parent, probes)))
+                table.cells.append(Cell(name, row, column, transferred(registry, f"table{name}", downstream, parent, probes)))
 
 
 def table_3(registry: Registry) -> None:
@@ -107,7 +107,7 @@ def table_3(registry: Registry) -> None:
     for metric, suffix in (("top1", ""), ("outside", ", negative transfer")):
         for row, parent in _pretrained_800(registry, "k400").items():
             for column, dataset in ADAPTATION.items():
-                table.cells.append(Cell("3", row, column + suffix, _transferred(registry, "table3", dataset, parent), metric))
+                table.cells.append(Cell("3", row, column + suffix, transferred(registry, "table3", dataset, parent), metric))
 
 
 def table_4abc(registry: Registry) -> None:
@@ -129,7 +129,7 @@ def table_4abc(registry: Registry) -> None:
     for name, (title, head, several) in rows.items():
         table = registry.tables[name] = Table(name, title, "MGM, 200 epochs of pretraining on SSv2.", head=head)
         for row, (spec, remark) in several.items():
-            runs = _transferred(registry, f"table{name}", "ssv2", _added(registry, spec), model=spec.model)
+            runs = transferred(registry, f"table{name}", "ssv2", added(registry, spec), model=spec.model)
             table.cells.append(Cell(name, row, "SSv2", runs, remark=remark))
 
 
@@ -142,7 +142,7 @@ def table_4d(registry: Registry) -> None:
     )
     for row, dataset in (("Mini-K200", "mini-k200"), ("K400", "k400")):
         table.cells.append(Cell("4d", row, "samples", (), metric="samples", decimals=0))
-        table.cells.append(Cell("4d", row, "K400", _transferred(registry, "table4d", "k400", _pretrained(registry, dataset, "mgm", 200))))
+        table.cells.append(Cell("4d", row, "K400", transferred(registry, "table4d", "k400", _pretrained(registry, dataset, "mgm", 200))))
 
 
 def table_4e(registry: Registry) -> None:
@@ -172,7 +172,7 @@ def table_4_edge(registry: Registry) -> None:
     masks: dict[str, MaskName] = {"SMM": "smm", "MGM": "mgm"}
     for name, mask in masks.items():
         for edge in get_args(Edge):
-            parent = _added(registry, changed(recipes.pretrain("ssv2", mask), edge=edge))
+            parent = added(registry, changed(recipes.pretrain("ssv2", mask), edge=edge))
             _finetuned_and_probed(registry, table, "table4_edge", f"{name} ({edge})", "ssv2", "SSv2", parent)
 
 
@@ -216,7 +216,7 @@ def measured(registry: Registry) -> None:
 Parent = Callable[[int], str]  # of a seed: the run id to start from, empty for none
 
 
-def _added(registry: Registry, spec: Pretrain) -> Parent:
+def added(registry: Registry, spec: Pretrain) -> Parent:
     return lambda seed: registry.add(spec, seed).run_id
 
 
@@ -225,7 +225,7 @@ def _given(run_id: str) -> Parent:
 
 
 def _pretrained(registry: Registry, dataset: str, mask: MaskName, epochs: int) -> Parent:
-    return _added(registry, recipes.pretrain(dataset, mask, epochs))
+    return added(registry, recipes.pretrain(dataset, mask, epochs))
 
 
 def _pretrained_800(registry: Registry, dataset: str) -> dict[str, Parent]:
@@ -242,17 +242,15 @@ def _supervised(registry: Registry, dataset: str) -> Parent:
     return lambda seed: registry.add(recipes.supervised(dataset), seed).run_id
 
 
-def _transferred(
-    registry: Registry, target: str, dataset: str, parent: Parent, probe: bool = False, model=recipes.MODELS["vit-b"]
-) -> tuple:
+def transferred(registry: Registry, target: str, dataset: str, parent: Parent, probe: bool = False, model=recipes.MODELS["vit-b"]) -> tuple:
     """One finetuning or probe a seed of the target, from the parent of that seed."""
     recipe = recipes.probe if probe else recipes.finetune
     return tuple(registry.add(recipe(dataset, parent(seed), model), seed) for seed in registry.seeds(target))
 
 
 def _finetuned_and_probed(registry: Registry, table: Table, target: str, row: str, dataset: str, column: str, parent: Parent) -> None:
-    table.cells.append(Cell(table.name, row, column, _transferred(registry, target, dataset, parent)))
-    table.cells.append(Cell(table.name, row, f"{column}, linear probe", _transferred(registry, target, dataset, parent, probe=True)))
+    table.cells.append(Cell(table.name, row, column, transferred(registry, target, dataset, parent)))
+    table.cells.append(Cell(table.name, row, f"{column}, linear probe", transferred(registry, target, dataset, parent, probe=True)))
 
 
 ALL = (table_1, table_2, table_3, table_4abc, table_4d, table_4e, table_4_edge, measured)

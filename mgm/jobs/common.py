@@ -217,12 +217,8 @@ def show(line: str) -> None:
 def _progress(execution: Execution) -> str:
     """'; 23 of 61 runs done, about 2 min left', from the files, when the workflow has listed what there is to do."""
     specs = [parse(json.loads(path.read_text()), str(path)) for path in (execution.results / "specs").glob("*.json")]
-    done, seconds, worked, left = (
-        0,
-        defaultdict[str, float](float),
-        defaultdict[str, float](float),
-        defaultdict[str, float](float),
-    )  # by verb
+    done = 0
+    seconds, worked, left = (defaultdict[str, float](float) for _ in range(3))  # by verb
     for spec in specs:
         result = execution.results / spec.run_id / "result.json"
         if result.exists():

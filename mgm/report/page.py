@@ -142,12 +142,12 @@ def _facts(results: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, 
 
 def _table(table: Table, rows: Sequence[Row], scale: Scale, specs: Mapping[str, Spec], found: Mapping[str, Found]) -> dict[str, Any]:
     chances = {column: _chance([row for row in rows if row.column == column], found) for column in table.columns}
+    metrics = {row.column: row.metric for row in rows}
     head = head_of(table)
 
     def axis_of(column: str) -> Axis:
         """Accuracies share an axis, whatever their column; other numbers have one a column."""
-        metric = next(row.metric for row in rows if row.column == column)
-        alike = [row for row in rows if (row.metric == metric if metric == "top1" else row.column == column)]
+        alike = [row for row in rows if row.column == column or row.metric == metrics[column] == "top1"]
         values = [value for row in alike for value in (*_ends(row.estimate), row.paper, chances[row.column]) if value is not None]
         return Axis.over(values, NARROW if len(head) > 1 else WIDTH, 10 if max(values, default=0) > 10 else 1)
 
@@ -155,7 +155,7 @@ def _table(table: Table, rows: Sequence[Row], scale: Scale, specs: Mapping[str, 
     blocks = [
         {
             "column": column,
-            "unit": UNITS.get(next(row.metric for row in rows if row.column == column), ""),
+            "unit": UNITS.get(metrics[column], ""),
             "head": axis_head(axes[column]),
             "width": len(head) + 4 + comparable(scale) - scale.own_videos,
             "groups": [
@@ -289,9 +289,8 @@ def _labels(registry: Registry) -> dict[str, str]:
         for cell in table.cells:
             for run in cell.runs:
                 label = cell.row if table.name in ("1", "4e") else f"Table {table.name}: {cell.row}, {cell.column}"
-                labels.setdefault(run.run_id, label)
-                for parent in parents(run):
-                    labels.setdefault(parent, label)
+                for run_id in (run.run_id, *parents(run)):
+                    labels.setdefault(run_id, label)
     return labels
 
 

@@ -49,7 +49,7 @@ for dataset, method in paper.flows():
         name:
             f"flow_{dataset}"
         input:
-            ancient([paper.index(dataset)] if dataset in paper.generated else []),
+            ancient([paper.index(dataset)] if dataset in paper.made_here else []),
         output:
             paper.flow_marker(dataset, method),
         log:
