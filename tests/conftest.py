@@ -1,19 +1,43 @@
-"""Skips are for users' machines: with MGM_CI=1 a skipped test is a failed one."""
+"""Skips are for users' machines: with MGM_CI=1 a skipped test is a failed one. At the end: how many tests each service really served."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from services import SERVICES, require
 
 ROOT = Path(__file__).parents[1]
+SERVED = pytest.StashKey[Counter[str]]()
+
+
+def pytest_configure(config):
+    config.stash[SERVED] = Counter()
+
+
+def _services(item) -> list[str]:
+    return [service for service in SERVICES if item.get_closest_marker(service)]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    for service in _services(item):  # before any fixture starts it
+        require(service)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
+    if report.when == "call" and not report.skipped:
+        item.config.stash[SERVED].update(_services(item))
     if report.skipped and os.environ.get("MGM_CI") == "1" and not hasattr(report, "wasxfail"):
         report.outcome, report.longrepr = "failed", f"MGM_CI=1, but this was skipped: {report.longrepr}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    served = config.stash[SERVED]
+    terminalreporter.write_line("services: " + ", ".join(f"{service} {served[service]}" for service in SERVICES))
 
 
 @pytest.fixture(scope="session")
