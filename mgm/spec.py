@@ -9,11 +9,19 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from mgm.errors import UserError
+from mgm.masks import MASKS
 
-MaskName = Literal["agnostic", "tube", "block", "smm", "smm-sparse", "mgm", "mgm-sparse"]
+
+def _listed(name: str) -> str:
+    if name not in MASKS:
+        raise ValueError(f"is unknown; choose one of {', '.join(MASKS)}")
+    return name
+
+
+MaskName = Annotated[str, AfterValidator(_listed)]
 Edge = Literal["grow", "clamp", "spill"]
 Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from OpenCV
 Guidance = Literal["vectors", Flow]

@@ -7,14 +7,11 @@ whose recipe does not flip: labels may be directional.
 
 from typing import Any
 
-from mgm.spec import Augment, Clips, Data, Decoder, Finetune, FinetuneOptim, Mask, MaskName, Model, Optim, Pretrain, Probe, Views
+from mgm.masks import MASKS
+from mgm.spec import Augment, Clips, Data, Decoder, Finetune, FinetuneOptim, Mask, Model, Optim, Pretrain, Probe, Views
 
 MASK_RATIO: dict[str, float] = {
-    "mgm": 0.75,  # P 4.5, Figure 4a
-    "smm": 0.75,  # paper silent; as MGM
-    "block": 0.75,  # paper silent; as MGM
-    "mgm-sparse": 0.75,  # paper silent; as MGM
-    "smm-sparse": 0.75,  # paper silent; as MGM
+    **dict.fromkeys(MASKS, 0.75),  # P 4.5, Figure 4a, for MGM; paper silent on the others
     "tube": 0.9,  # V: scripts/*/pretrain.sh
     "agnostic": 0.9,  # ST-MAE's abstract
 }
@@ -125,7 +122,7 @@ SUPERVISED = {  # X, the first row of P Table 2; for SSv2, where X has no recipe
 }
 
 
-def pretrain(dataset: str, mask: MaskName = "mgm", epochs: int = 200, backbone: str = "vit-b") -> Pretrain:
+def pretrain(dataset: str, mask: str = "mgm", epochs: int = 200, backbone: str = "vit-b") -> Pretrain:
     """P Table 5."""
     return Pretrain(
         data=Data(dataset=dataset),

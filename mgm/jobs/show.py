@@ -4,12 +4,11 @@ from pathlib import Path
 
 from mgm.jobs.visualise import masks_on_a_clip
 from mgm.masking import Grid
+from mgm.masks import MASKS
 from mgm.report.figures import masks_on_a_clip as draw
 from mgm.report.figures import write_png
 from mgm.spec import Clips
 from mgm.video import probe_video
-
-MASKS = ("tube", "block", "smm-sparse", "smm", "mgm-sparse", "mgm")  # Table 4e's grid
 
 
 def show(video: Path, out: Path, seed: int = 0) -> None:
@@ -22,5 +21,6 @@ def show(video: Path, out: Path, seed: int = 0) -> None:
     """
     frames = probe_video(video).frames
     clips = Clips(frames=16, size=224, stride=min(max((frames - 1) // 15, 1), 4))
-    arrays = masks_on_a_clip(video, frames, clips, tubelet=2, grid=Grid(8, 14, 14), names=MASKS, seed=seed)
+    names = [name for name, mask in MASKS.items() if mask.row]
+    arrays = masks_on_a_clip(video, frames, clips, tubelet=2, grid=Grid(8, 14, 14), names=names, seed=seed)
     write_png(draw(arrays), out)

@@ -13,7 +13,7 @@ from mgm.datasets.index import Index, Video
 from mgm.errors import UserError
 from mgm.experiments.recipes import MASK_RATIO
 from mgm.jobs.measure.saliency import read_boxes
-from mgm.masking import Grid, make_boxes, make_mask
+from mgm.masking import MASKS, Grid, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
 from mgm.rng import clip_seed, generator
 from mgm.spec import Clips, Mask, Pretrain, Visualise, parse
@@ -24,7 +24,6 @@ from mgm.video.transform import Box, apply, view_box
 if TYPE_CHECKING:
     from mgm.jobs.common import Job
 
-FIGURE_5 = ("agnostic", "tube", "block", "smm-sparse", "smm", "mgm-sparse", "mgm")
 PARENTS = {"5": 0, "6": 1, "7": 1, "8": 2}
 CLIPS = {"5": 1, "6": 1, "7": 4, "8": 2}
 
@@ -73,7 +72,7 @@ def masks_on_a_clip(path: Path, frames: int, clips: Clips, tubelet: int, grid: G
 def _figure_5(job: "Job[Visualise]", chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]) -> dict[str, Any]:
     """Every mask on one clip."""
     ((video, seed),), spec = chosen, job.spec
-    arrays = masks_on_a_clip(Path(video.path), video.frames, spec.clips, spec.model.tubelet, Grid(*spec.grid), FIGURE_5, seed)
+    arrays = masks_on_a_clip(Path(video.path), video.frames, spec.clips, spec.model.tubelet, Grid(*spec.grid), list(MASKS), seed)
     return {**arrays, "source": job.index.name(video)}
 
 

@@ -2,26 +2,22 @@
 
     masked_BL = make_mask("mgm", Grid(slots=8, height=14, width=14), ratio=0.75, seed_B=seeds, motion_BSHW=magnitude)
 
-A mask of your own is one file with a function from `Clips` to a (B, S, patches) bool tensor, and one line in MASKS.
+A mask of your own is a file NAME.py here with a function NAME from `Clips` to a (B, S, patches) bool tensor, or to the `Boxes` of a dense
+mask, and one line in `mgm.masks`.
 """
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mgm.errors import UserError
-from mgm.masking.agnostic import agnostic
-from mgm.masking.block import block
 from mgm.masking.boxes import Boxes, clamped
 from mgm.masking.clips import Clips, Edge, Grid
 from mgm.masking.dense import dense
-from mgm.masking.mgm import mgm
-from mgm.masking.mgm_sparse import mgm_sparse
-from mgm.masking.smm import smm
-from mgm.masking.smm_sparse import smm_sparse
-from mgm.masking.tube import tube
+from mgm.masks import MASKS as LISTED
 
 __all__ = ["EDGES", "MASKS", "Boxes", "Clips", "Edge", "Grid", "Strategy", "make_boxes", "make_mask"]
 
@@ -32,15 +28,15 @@ class Strategy(NamedTuple):
     guided: bool = False  # needs motion
 
 
-MASKS: dict[str, Strategy] = {
-    "agnostic": Strategy(agnostic),
-    "tube": Strategy(tube),
-    "block": Strategy(dense(block), block),
-    "smm": Strategy(dense(smm), smm),
-    "smm-sparse": Strategy(smm_sparse),
-    "mgm": Strategy(dense(mgm), mgm, guided=True),
-    "mgm-sparse": Strategy(mgm_sparse, guided=True),
-}
+def _strategy(name: str) -> Strategy:
+    """Of the function that a mask's file names as itself."""
+    file = name.replace("-", "_")
+    function = getattr(import_module(f"mgm.masking.{file}"), file)
+    guided = LISTED[name].guided
+    return Strategy(dense(function), function, guided) if LISTED[name].dense else Strategy(function, guided=guided)
+
+
+MASKS: dict[str, Strategy] = {name: _strategy(name) for name in LISTED}
 EDGES = ("grow", "clamp", "spill")
 
 

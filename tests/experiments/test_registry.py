@@ -27,7 +27,7 @@ def test_table_4e_has_the_papers_rows_and_three_seeds_each():
         assert [run.seed for run in cell.runs] == [0, 1, 2]
         assert all(isinstance(run, Probe if "probe" in cell.column else Finetune) for run in cell.runs)
     paper = {row for name, row, column in reported() if name == "4e"}
-    assert paper == set(MASK_ROWS)
+    assert paper <= set(MASK_ROWS)
 
 
 def test_table_1_has_every_row_of_the_paper_and_runs_ours():

@@ -13,7 +13,7 @@ from mgm.errors import UserError
 from mgm.experiments.recipes import MASK_RATIO
 from mgm.jobs.common import Execution, Job
 from mgm.jobs.show import show
-from mgm.jobs.visualise import FIGURE_5, _objects, visualise
+from mgm.jobs.visualise import _objects, visualise
 from mgm.masking import MASKS
 from mgm.models import build_mae, save_weights
 from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, Visualise
@@ -80,7 +80,7 @@ def test_every_mask_on_one_clip(tmp_path, index):
         assert masked_SHW.sum() == 4 * int(MASK_RATIO[str(name)] * 36)
         assert ratio == MASK_RATIO[str(name)]
         assert np.isfinite(box_S4).all() == (MASKS[str(name)].boxes is not None)
-    guided = arrays["boxes_NS4"][FIGURE_5.index("mgm"), 1:, :2]
+    guided = arrays["boxes_NS4"][list(MASKS).index("mgm"), 1:, :2]
     for slot, (x, y) in enumerate(guided, 1):
         if arrays["magnitude_SHW"][slot].any():  # the box is where the motion is
             assert arrays["magnitude_SHW"][slot][int(y), int(x)] == arrays["magnitude_SHW"][slot].max()
