@@ -1,6 +1,7 @@
 """`mgm report`: everything that is shown, from the results that exist. It never trains, whatever is missing."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,9 +10,13 @@ from mgm.experiments.registry import Registry
 from mgm.report import atomic
 from mgm.report.claims import judge, write_claims
 from mgm.report.collect import examine_all, row_of, rows
+from mgm.report.overview import in_order
 from mgm.report.page import Plate, page, picture
 from mgm.report.result import Found
 from mgm.report.tables import comparable, write_tables
+
+if TYPE_CHECKING:
+    from mgm.report.gallery import Gallery
 
 GROUPS = ("tables", "figures")
 
@@ -27,7 +32,7 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
     Raises:
         UserError: `only` is no table or figure of the registry, or a figure whose run is not done.
     """
-    figures = sorted([*registry.plots, *registry.figures])
+    figures = in_order(registry)
     targets = [*(f"table{name}" for name in registry.tables), *(f"figure{name}" for name in figures)]
     if only and only not in (*targets, *GROUPS):
         raise UserError(f"{only}: no such table or figure; choose one of {', '.join((*targets, *GROUPS))}")
@@ -53,7 +58,9 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
     verdicts = [] if registry.scale.own_videos else judge(registry, collected, found)
     if verdicts:
         write_claims(reports, verdicts)
-    return atomic.write(reports / "index.html", page(registry, results, found, collected, plates, verdicts, results.name))
+    return atomic.write(
+        reports / "index.html", page(registry, results, reports, found, collected, plates, verdicts, _gallery(registry, results, found))
+    )
 
 
 def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, Found]) -> Plate:
@@ -72,6 +79,7 @@ def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dic
 def _clips(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, Found]) -> Plate:
     """Draw a figure of a run's arrays; where the run cannot be believed, remove what an earlier one left and say why."""
     from mgm.report.figures import DRAW, TITLES, save  # matplotlib takes a second to import
+    from mgm.report.gallery import webp
 
     run_id, stem = registry.figures[name].run_id, folder / f"figure{name}"
     run, arrays_path = found[run_id], results / run_id / "arrays.npz"
@@ -84,4 +92,17 @@ def _clips(registry: Registry, name: str, results: Path, folder: Path, found: di
     with np.load(arrays_path, allow_pickle=False) as file:
         arrays = dict(file)
     save(DRAW[name](arrays, f"Scale {registry.scale.name}."), stem, arrays)
-    return Plate(name, *TITLES[name], (run_id,), "run", source=picture(stem.with_suffix(".svg")))
+    source = picture(stem.with_suffix(".svg")) if name == "5_coverage" else webp(stem.with_suffix(".png"))
+    return Plate(name, *TITLES[name], (run_id,), "run", source=source)
+
+
+def _gallery(registry: Registry, results: Path, found: dict[str, Found]) -> "Gallery | None":
+    """The clip of Figure 5 with its masks, where that run is there."""
+    from mgm.report.gallery import gallery  # matplotlib takes a second to import
+
+    run_id = registry.figures["5"].run_id if "5" in registry.figures else ""
+    path = results / run_id / "arrays.npz"
+    if not run_id or found[run_id].state != "run" or not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as file:
+        return gallery(dict(file), run_id)

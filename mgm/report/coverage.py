@@ -51,7 +51,7 @@ def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
         assert first is not None
         low, high = np.nanmin([arrays["low_NS"], arrays["share_NS"]]), 100.0
         low = min(float(low), float(arrays["hidden_N"].min()))
-        first.set_ylim(low - 0.22 * (high - low), high + 0.04 * (high - low))
+        first.set_ylim(max(low - 0.22 * (high - low), 0), high)
         first.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         first.set_ylabel("moving pixels hidden (%)", size=8.5)
         figure.text((LEFT + (WIDTH - LEFT) / 2) / WIDTH, (foot - 0.38) / height, "slot of the clip", size=8.5, ha="center")

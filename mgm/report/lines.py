@@ -68,6 +68,7 @@ def lines(arrays: Mapping[str, Any], x: str, y: str, scale: str, together: bool)
     single, quoted = bool((arrays["n_P"] == 1).any()), bool(np.isfinite(arrays["paper_P"]).any())
     together |= not quoted
     key = "Filled marks are ours, bars their 95 % intervals" + " (dashed: of a single run, over its test videos)" * single + "."
+    key += " An arrow: the interval goes on beyond 0 or 100." * bool(((arrays["low_P"] < 0) | (arrays["high_P"] > 100)).any())
     key += " Hollow marks are the paper's; diamonds are methods not run here." * quoted
     apart = "" if together else f"Scale {scale} is not the paper's: read each panel by itself."
     text = [line for part in (key, missing(arrays), apart) for line in textwrap.wrap(part, int((WIDTH - 0.2) * 20))]
@@ -112,7 +113,8 @@ def _panel(figure: Figure, axes: Axes, arrays: Mapping[str, Any], ours: bool, pa
         axes.text(0.5, 0.5, "nothing run yet", transform=axes.transAxes, size=9, color=QUIET, ha="center", va="center", style="italic")
         return
     low, high = np.nanmin(drawn), np.nanmax(drawn)
-    axes.set_ylim(low - 0.12 * ((high - low) or 1), high + 0.12 * ((high - low) or 1))
+    margin = max(0.12 * (high - low), 1 - (high - low) / 2)  # two points at least: a single number is no mountain
+    axes.set_ylim(max(low - margin, 0), min(high + margin, 100))  # a percentage, whatever its interval
     labels: list[tuple[float, float, str, str, str]] = []  # x, y, text, colour, weight
     for name in names:
         of = arrays["line_P"] == name
@@ -151,7 +153,11 @@ def _ours(
     axes.plot(x_P, mean_P, f"{mark}-" if joined else mark, color=colour, markersize=5, linewidth=1.5)
     for x, low, high, n in zip(x_P, low_P, high_P, n_P):
         if np.isfinite(low):
-            axes.plot([x, x], [low, high], color=colour, linewidth=1.1, dashes=(2, 1.4) if n == 1 else (None, None))
+            ends = [max(low, 0), min(high, 100)]
+            axes.plot([x, x], ends, color=colour, linewidth=1.1, dashes=(2, 1.4) if n == 1 else (None, None))
+            for end, beyond, arrow in ((0, low < 0, "v"), (100, high > 100, "^")):
+                if beyond:
+                    axes.plot(x, end, arrow, color=colour, markersize=5, clip_on=False)
 
 
 def _place(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str, str, str]]) -> None:

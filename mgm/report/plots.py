@@ -2,32 +2,35 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, inf
 
 from markupsafe import Markup
 
 from mgm.report.statistics import Estimate
 
-WIDTH, NARROW, HEIGHT = 148, 92, 24  # of an interval's drawing, in CSS pixels
+WIDTH, NARROW, HEIGHT = 148, 112, 24  # of an interval's drawing, in CSS pixels
+PERCENT, POINTS_OF = (0.0, 100.0), (-100.0, 100.0)  # what a share, and a difference of two, can be
 PANEL = (184, 92)  # of a panel of curves
 POINTS = 100  # a curve's points at most: each the mean of its share of the steps
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A linear axis over `width` pixels, its ends rounded outwards to `step`."""
+    """A linear axis over `width` pixels, its ends rounded outwards to `step` but kept `within` what the values can be."""
 
     low: float
     high: float
     width: int = WIDTH
 
     @classmethod
-    def over(cls, values: Sequence[float], width: int = WIDTH, step: float = 10) -> "Axis":
+    def over(cls, values: Sequence[float], width: int = WIDTH, step: float = 10, within: tuple[float, float] = (-inf, inf)) -> "Axis":
         low, high = (step * floor(min(values) / step), step * ceil(max(values) / step)) if values else (0.0, 100.0)
-        return cls(low, max(high, low + step), width)
+        low = max(low, within[0])
+        return cls(low, min(max(high, low + step), within[1]), width)
 
     def at(self, value: float) -> float:
-        return round(8 + (self.width - 16) * (value - self.low) / (self.high - self.low), 1)
+        """Pixels from the left; what lies beyond an end is at the end."""
+        return round(8 + (self.width - 16) * (min(max(value, self.low), self.high) - self.low) / (self.high - self.low), 1)
 
 
 def axis_head(axis: Axis) -> Markup:
@@ -40,7 +43,8 @@ def axis_head(axis: Axis) -> Markup:
 
 
 def interval(axis: Axis, estimate: Estimate | None, paper: float | None = None, rule: float | None = None) -> Markup:
-    """A dot with its interval (for a single run hollow and dashed), the paper's number as a diamond, `rule` (chance, or zero) dotted."""
+    """A dot with its interval (for a single run hollow and dashed), the paper's number as a diamond, `rule` (chance, or zero) dotted.
+    Where the interval goes on beyond the axis, an arrowhead says so."""
     middle = HEIGHT / 2
     parts = [f'<line class="track" x1="{axis.at(axis.low)}" x2="{axis.at(axis.high)}" y1="{middle}" y2="{middle}"/>']
     if rule is not None:
@@ -52,6 +56,9 @@ def interval(axis: Axis, estimate: Estimate | None, paper: float | None = None, 
         one = " one" * (estimate.n == 1)
         if estimate.low is not None and estimate.high is not None:
             parts.append(f'<line class="bar{one}" x1="{axis.at(estimate.low)}" x2="{axis.at(estimate.high)}" y1="{middle}" y2="{middle}"/>')
+            for end, beyond, towards in ((axis.low, estimate.low < axis.low, -6), (axis.high, estimate.high > axis.high, 6)):
+                if beyond:
+                    parts.append(f'<path class="beyond" d="M{axis.at(end) + towards} {middle}l{-towards}-3.5v7z"/>')
         parts.append(f'<circle class="dot{one}" cx="{axis.at(estimate.mean)}" cy="{middle}" r="3.6"/>')
     return Markup(
         f'<svg class="range" width="{axis.width}" height="{HEIGHT}" viewBox="0 0 {axis.width} {HEIGHT}" aria-hidden="true">'

@@ -38,8 +38,11 @@ def over_seeds(values: list[float]) -> Estimate:
 def over_videos(correct: int, videos: int) -> Estimate:
     """Percentile bootstrap of one run's accuracy, in per cent, over its test videos; the spread of seeds is not in it.
 
-    Drawing `videos` outcomes with replacement is drawing from a binomial, so no outcome needs to be drawn by itself.
+    Drawing `videos` outcomes with replacement is drawing from a binomial, so no outcome needs to be drawn by itself. Where all videos
+    agree, no drawing can differ: there is no interval, rather than one of no width.
     """
+    if correct in (0, videos):
+        return Estimate(100 * correct / videos, None, None, 1)
     draws = np.random.default_rng(0).binomial(videos, correct / videos, DRAWS)
     low, high = 100 * np.percentile(draws, [2.5, 97.5]) / videos
     return Estimate(100 * correct / videos, float(low), float(high), 1)

@@ -11,11 +11,16 @@ from mgm.experiments.registry import Table
 from mgm.experiments.scales import Scale
 from mgm.experiments.tables import TABLE_1
 from mgm.report import atomic
-from mgm.report.collect import COLUMNS, Row
+from mgm.report.collect import COLUMNS, Row, gain
 from mgm.report.reported import note, reported
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+BOLD = "Bold: above every other row that was run, by a difference whose 95 % interval, paired by seed, excludes zero."
 GROUPS = {method: group for group, rows in TABLE_1.items() for method, *_ in rows}
+
+
+class Strong(str):
+    """A cell's text in bold."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,10 @@ def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> P
     promise = f"Scale {scale.name}. {promise_of(scale)}"
     stem = folder / f"table{table.name}"
     head = headings(table, scale)
-    lines = [(section.title, [(row, _cells(table, row, scale)) for row in section.rows]) for section in sections(table, rows)]
+    best = leaders(rows)
+    if best:
+        caption += f" {BOLD}"
+    lines = [(section.title, [(row, _cells(table, row, scale, row in best)) for row in section.rows]) for section in sections(table, rows)]
     atomic.write(stem.with_suffix(".md"), _markdown(head, lines, caption, promise))
     atomic.write(stem.with_suffix(".tex"), _latex(table, head, lines, caption, promise))
     atomic.write(stem.with_suffix(".html"), _html(head, lines, caption, promise))
@@ -73,6 +81,22 @@ def sections(table: Table, rows: list[Row]) -> list[Section]:
         for column in table.columns
         for group, several in groupby((row for row in rows if row.column == column), lambda row: _group(table, row))
     ]
+
+
+def leaders(rows: list[Row]) -> list[Row]:
+    """The rows to print in bold: of a column's accuracies the one above each other by a difference, paired by seed, whose 95 % interval
+    is above zero. A single seed knows nothing of seeds, and where a run is missing no one is the best: then there is none."""
+    best = []
+    for column in dict.fromkeys(row.column for row in rows):
+        run = [row for row in rows if row.column == column and row.run_ids and row.metric == "top1"]
+        if len(run) > 1 and all(row.status == "run" for row in run):
+            best += [row for row in run if all(_above(row, other) for other in run if other is not row)]
+    return best
+
+
+def _above(row: Row, other: Row) -> bool:
+    difference = gain(row, other)
+    return difference is not None and difference.low is not None and difference.low > 0
 
 
 def names(table: Table, row: Row) -> list[str]:
@@ -128,14 +152,14 @@ def _group(table: Table, row: Row) -> str:
     return GROUPS.get(names(table, row)[0], "") if table.name == "1" else ""
 
 
-def _cells(table: Table, row: Row, scale: Scale) -> list[str]:
+def _cells(table: Table, row: Row, scale: Scale, best: bool) -> list[str]:
     first, *others = names(table, row)
     paper = [] if scale.own_videos else [number(row.paper, decimals=row.decimals)]
     difference = [number(row.difference, sign=True, decimals=row.decimals)] if comparable(scale) else []
     gflops = reported().get((row.table, row.row, "GFLOPs"))  # of a view, printed once a line
     details = "; ".join(filter(None, (detail(row), f"{gflops:.0f} GFLOPs" if gflops else "")))
     named = f"{first} ({details})" if details else first
-    return [named, *others, *paper, ours(row), interval(row), *difference, runs(row), row.status]
+    return [named, *others, *paper, Strong(ours(row)) if best else ours(row), interval(row), *difference, runs(row), row.status]
 
 
 Lines = list[tuple[str, list[tuple[Row, list[str]]]]]  # of each section its title and its rows with their cells
@@ -159,8 +183,13 @@ def _markdown(head: list[str], sections: Lines, caption: str, promise: str) -> s
     grid = [head, ["---", *["---:"] * (len(head) - 2), "---"]]
     for title, lines in sections:
         grid += [[f"**{title}**", *[""] * (len(head) - 1)], *(cells for _, cells in lines)]
-    text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in grid)
+    text = "\n".join("| " + " | ".join(map(_md, line)) + " |" for line in grid)
     return f"{caption}\n\n{text}\n\n*{promise}*\n"
+
+
+def _md(text: str) -> str:
+    plain = text.replace("|", "\\|")
+    return f"**{plain}**" if isinstance(text, Strong) else plain
 
 
 def _latex(table: Table, head: list[str], sections: Lines, caption: str, promise: str) -> str:
@@ -176,7 +205,7 @@ def _latex(table: Table, head: list[str], sections: Lines, caption: str, promise
     ]
     body = "\n\\midrule\n".join(parts)
     return rf"""\begin{{table}}
-\centering\small
+\centering\footnotesize\setlength{{\tabcolsep}}{{3pt}}
 \caption{{{_tex(caption)} \emph{{{_tex(promise)}}}}}
 \label{{tab:{table.name}}}
 \begin{{tabular}}{{l{"r" * (len(head) - 2)}l}}
@@ -201,7 +230,8 @@ TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 
 def _tex(text: str) -> str:
-    return "".join(TEX.get(character, character) for character in text)
+    plain = "".join(TEX.get(character, character) for character in text)
+    return rf"\textbf{{{plain}}}" if isinstance(text, Strong) else plain
 
 
 def _html(head: list[str], sections: Lines, caption: str, promise: str) -> str:
@@ -211,7 +241,7 @@ def _html(head: list[str], sections: Lines, caption: str, promise: str) -> str:
     for title, lines in sections:
         body = "\n".join(
             f'<tr data-status="{escape(row.status)}"><th scope="row">{escape(cells[0])}</th>'
-            + "".join(f"<td>{escape(cell)}</td>" for cell in cells[1:])
+            + "".join(f"<td>{_strong(cell)}</td>" for cell in cells[1:])
             + "</tr>"
             for row, cells in lines
         )
@@ -220,3 +250,7 @@ def _html(head: list[str], sections: Lines, caption: str, promise: str) -> str:
         f"<table>\n<caption>{escape(caption)} <em>{escape(promise)}</em></caption>\n"
         f"<thead><tr>{top}</tr></thead>\n{chr(10).join(parts)}\n</table>\n"
     )
+
+
+def _strong(text: str) -> str:
+    return f"<strong>{escape(text)}</strong>" if isinstance(text, Strong) else escape(text)

@@ -7,7 +7,7 @@ import numpy as np
 
 from mgm.experiments.registry import Registry
 from mgm.experiments.scales import Dataset, Scale, load_scale
-from mgm.report.result import file_digest, write_result
+from mgm.report.result import file_digest, read_result, write_result
 from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, parents
 
 CONFIG = Path(__file__).parents[2] / "workflow/config"
@@ -93,3 +93,24 @@ def finish_all(results: Path, known: Registry, steps: int = 30) -> None:
     """Every run of `known`; accuracies differ by run, deterministically."""
     for position, spec in enumerate(known.specs.values()):
         finish(results, spec, top1=40 + (7 * position) % 35, steps=steps)
+
+
+def draw_arrays(results, known: Registry):
+    """What the visualise job keeps, three slots of a clip; the content does not matter here."""
+    spec = known.figures["5"]
+    folder = finish(results, spec)
+    rng = np.random.default_rng(0)
+    np.savez(
+        folder / "arrays.npz",
+        frames_SHWC=rng.integers(0, 255, (3, 48, 48, 3), dtype=np.uint8),
+        index_S=np.arange(0, 6, 2),
+        motion_SHW2=rng.normal(size=(3, 6, 6, 2)).astype(np.float32),
+        magnitude_SHW=rng.random((3, 6, 6)).astype(np.float32),
+        has_motion_S=np.array([False, True, True]),
+        names_N=np.array(["block", "mgm"]),
+        ratio_N=np.array([0.75, 0.75]),
+        masked_NSHW=rng.random((2, 3, 6, 6)) < 0.75,
+        boxes_NS4=np.full((2, 3, 4), 2.0, np.float32),
+    )
+    result = read_result(folder)
+    write_result(folder, {**result, "files": {"arrays.npz": file_digest(folder / "arrays.npz")}})

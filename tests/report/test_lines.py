@@ -95,3 +95,30 @@ def test_the_same_arrays_give_the_same_files(tmp_path):
         save(drawn(tmp_path, together=False), tmp_path / name / "figure1", arrays(tmp_path))
     for ending in ("svg", "pdf", "png", "npz"):
         assert (tmp_path / f"a/figure1.{ending}").read_bytes() == (tmp_path / f"b/figure1.{ending}").read_bytes()
+
+
+@pytest.mark.parametrize(("low", "high", "arrows"), [(40.0, 60.0, []), (-10.2, 119.3, [0, 100])])
+def test_an_axis_of_percentages_stays_within_them(low, high, arrows):
+    """An interval that goes on beyond an end stops there under an arrow; the arrays keep its numbers."""
+    drawn = {
+        **{"line_P": np.array(["MGM"]), "x_P": np.array([200.0]), "tick_P": np.array(["200"]), "joined": np.array(True)},
+        **{"paper_P": np.array([np.nan]), "ours_P": np.array([54.6]), "low_P": np.array([low]), "high_P": np.array([high])},
+        **{"n_P": np.array([3]), "wanted_P": np.array([3]), "status_P": np.array(["run"])},
+    }
+    axes = lines(drawn, "epochs", "top-1 in %", "smoke", together=True).axes[0]
+    bottom, top = axes.get_ylim()
+    assert bottom >= 0
+    assert top <= 100
+    assert [line.get_ydata()[0] for line in axes.lines if line.get_marker() in "v^"] == arrows
+    assert all(bottom <= y <= top for line in axes.lines for y in line.get_ydata())
+
+
+def test_a_single_number_is_no_mountain():
+    """The paper's one number of Figure 4a: an axis over hundredths of a point would tell of differences that nobody measured."""
+    drawn = {
+        **{"line_P": np.array(["MGM"]), "x_P": np.array([0.75]), "tick_P": np.array(["0.75"]), "joined": np.array(True)},
+        **{name: np.array([np.nan]) for name in ("ours_P", "low_P", "high_P")},
+        **{"paper_P": np.array([67.3]), "n_P": np.array([0]), "wanted_P": np.array([3]), "status_P": np.array(["not run"])},
+    }
+    bottom, top = lines(drawn, "ratio", "top-1 in %", "smoke", together=False).axes[0].get_ylim()
+    assert top - bottom >= 2

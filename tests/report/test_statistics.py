@@ -39,6 +39,14 @@ def test_bootstrap_is_the_obvious_one():
     assert over_videos(150, 240) == estimate
 
 
+@pytest.mark.parametrize("correct", [0, 240])
+def test_where_all_videos_agree_there_is_no_interval(correct):
+    """Every resample would be the same, and an interval of no width a false certainty."""
+    estimate = over_videos(correct, 240)
+    assert (estimate.mean, estimate.low, estimate.high, estimate.n) == (100 * correct / 240, None, None, 1)
+    assert over_videos(1, 240).high > over_videos(1, 240).mean
+
+
 def test_bootstrap_covers():
     rng = np.random.default_rng(1)
     covered = np.mean([(lambda e: e.low <= 60 <= e.high)(over_videos(int(rng.binomial(240, 0.6)), 240)) for _ in range(600)])

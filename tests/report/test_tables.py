@@ -1,4 +1,8 @@
 import csv
+import re
+import shutil
+import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -6,7 +10,7 @@ from fake_results import BOTH, finish, finish_all, registry
 
 from mgm.report.collect import COLUMNS, examine_all, rows
 from mgm.report.reported import reported
-from mgm.report.tables import DASH, MINUS, _tex, number, write_tables
+from mgm.report.tables import BOLD, DASH, MINUS, _tex, leaders, number, write_tables
 
 
 @pytest.fixture
@@ -73,6 +77,77 @@ def test_tex_escapes_and_rows_have_the_headings_width(written):
     del body[7:9]
     assert len(body) == 14
     assert {line.count(" & ") for line in body} == {5}
+
+
+@pytest.fixture
+def accuracies(tmp_path):
+    """Table 4e's files and rows where MGM (Dense) finetunes to one list of accuracies, a value a seed, and every other mask to another."""
+
+    def write(ours, others, name):
+        known = registry(seeds=tuple(range(len(ours))), name="paper")
+        for cell in known.tables["4e"].cells:
+            for run, top1 in zip(cell.runs, ours if cell.row == "MGM (Dense)" else others):
+                finish(tmp_path / name, run, top1, videos=1000)
+        collected = rows(known, examine_all(known, tmp_path / name))["4e"]
+        path = write_tables(tmp_path / name, known.tables["4e"], collected, known.scale)
+        return {ending: path.with_suffix(f".{ending}").read_text() for ending in ("md", "tex", "html")}, collected
+
+    return write
+
+
+def test_bold_is_above_every_other_row_beyond_noise(accuracies):
+    texts, collected = accuracies((70.0, 72.0, 74.0), (60.0, 61.9, 64.0), "beyond")  # +10.0 +10.1 +10.0
+    assert [(row.row, row.column) for row in leaders(collected)] == [("MGM (Dense)", "SSv2"), ("MGM (Dense)", "SSv2, linear probe")]
+    assert [texts[ending].count(mark) for ending, mark in (("md", "**72.0**"), ("tex", r"\textbf{72.0}"), ("html", "<strong>72.0<"))] == [
+        2
+    ] * 3
+    assert all(BOLD.split(",")[0] in text for text in texts.values())
+
+
+@pytest.mark.parametrize(
+    ("ours", "others", "name"),
+    [
+        ((70.0, 72.0, 74.0), (72.0, 71.0, 69.0), "noise"),  # +1.3, its interval from -7.3 to 10.0
+        ((70.0,), (10.0,), "single"),  # an interval over test videos says nothing of seeds
+    ],
+)
+def test_nothing_is_bold_within_noise_or_of_one_seed(accuracies, ours, others, name):
+    texts, collected = accuracies(ours, others, name)
+    assert leaders(collected) == []
+    assert "textbf" not in texts["tex"]
+    assert "<strong>" not in texts["html"]
+    assert not re.search(r"\*\*\d", texts["md"])
+
+
+def test_nothing_is_bold_while_a_run_is_missing(accuracies, tmp_path):
+    _, collected = accuracies((70.0, 72.0, 74.0), (60.0, 61.9, 64.0), "missing")
+    assert leaders([replace(row, status="partial") if row.row == "Random Tube" else row for row in collected]) == []
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not here: install texlive-latex-recommended")
+def test_every_table_compiles_and_fits_a_page(tmp_path):
+    """With a real TeX; the longest captions, the widest rows, every status."""
+    known = registry(datasets=BOTH, name="paper")
+    finish_all(tmp_path / "results", known, steps=2)
+    specs = [run for cell in known.tables["4e"].cells for run in cell.runs]
+    (tmp_path / "results" / specs[0].run_id / "result.json").write_text("{}")
+    (tmp_path / "results" / specs[4].run_id / "result.json").unlink()
+    collected = rows(known, examine_all(known, tmp_path / "results"))
+    for name, table in known.tables.items():
+        write_tables(tmp_path, table, collected[name], known.scale)
+    inputs = "\n".join(rf"\input{{table{name}}}\clearpage" for name in known.tables)
+    source = (
+        rf"\documentclass{{article}}\usepackage{{booktabs}}\usepackage[margin=2cm]{{geometry}}\begin{{document}}{inputs}\end{{document}}"
+    )
+    (tmp_path / "all.tex").write_text(source)
+    ran = subprocess.run(
+        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stdout[-2000:]
+    wide = [float(points) for points in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide", ran.stdout)]
+    assert max(wide, default=0) < 5, ran.stdout  # points; more can be seen
+    assert not re.findall(r"Missing character|Float too large|undefined", ran.stdout), ran.stdout
+    assert f"({len(known.tables)} pages" in ran.stdout
 
 
 @pytest.fixture

@@ -1,0 +1,72 @@
+// The page is whole without this: it opens what a link leads to, sorts tables, plays the gallery.
+
+const open = () => {
+  const run = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (run?.tagName === "DETAILS") run.open = true;
+};
+addEventListener("hashchange", open);
+open();
+
+// A box that scrolls can be reached by keyboard.
+const reach = () => document.querySelectorAll(".wide").forEach((box) => {
+  if (box.scrollWidth > box.clientWidth) Object.assign(box, { tabIndex: 0, role: "region", ariaLabel: box.querySelector("caption").textContent });
+  else box.removeAttribute("tabindex");
+});
+addEventListener("resize", reach);
+reach();
+
+// A heading sorts its column upwards, downwards, and back to the order of the paper; groups stay together, what has no number stays last.
+const key = (row, column) => {
+  const cell = row.cells[column], text = cell.dataset.sort ?? cell.textContent.trim().replace("−", "-").replaceAll(",", "");
+  const number = parseFloat(text);
+  return cell.scope === "row" || (Number.isNaN(number) && text !== "–") ? text : number;
+};
+const compare = (a, b, up) => {
+  const [text, other] = [typeof a === "string", typeof b === "string"];
+  if (text && other) return up * a.localeCompare(b, "en", { numeric: true });
+  if (text || other) return text - other;
+  return Number.isNaN(a) - Number.isNaN(b) || up * (a - b) || 0;
+};
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells];
+  const rows = [...table.tBodies].map((body) => [body, [...body.rows].filter((row) => !row.matches(".group, .total"))]);
+  heads.forEach((head, column) => {
+    if (head.tagName !== "TH") return;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.onclick = () => {
+      const order = { undefined: "ascending", ascending: "descending" }[head.getAttribute("aria-sort") ?? undefined];
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      if (order) head.setAttribute("aria-sort", order);
+      for (const [body, original] of rows) {
+        const up = order === "descending" ? -1 : 1;
+        const sorted = order ? original.toSorted((a, b) => compare(key(a, column), key(b, column), up)) : original;
+        const last = body.querySelector(".total");
+        sorted.forEach((row) => body.insertBefore(row, last));
+      }
+    };
+  });
+}
+
+// The gallery shows one slot of every strip; it moves by itself only where the reader has nothing against motion.
+const gallery = document.getElementById("gallery");
+if (gallery) {
+  const [button, slider, output] = ["button", "input", "output"].map((name) => gallery.querySelector(name));
+  let timer = 0;
+  const show = (slot) => {
+    slider.value = slot;
+    output.value = `${slot} of ${slider.max}`;
+    gallery.style.setProperty("--slot", slot - 1);
+  };
+  const play = (on) => {
+    clearInterval(timer);
+    timer = on && setInterval(() => show((slider.value % slider.max) + 1), 300);
+    button.textContent = on ? "Pause" : "Play";
+  };
+  button.onclick = () => play(!timer);
+  slider.oninput = () => (play(false), show(slider.value));
+  gallery.querySelector(".controls").hidden = false;
+  play(!matchMedia("(prefers-reduced-motion: reduce)").matches);
+}
