@@ -1,7 +1,7 @@
 """A user's own videos become an index: one folder per class, or a CSV.
 
 - `source` is a folder: every folder in it is a class, every file below that (hidden ones aside) a video of the class;
-- or a folder with a `videos.csv`, or a CSV itself: a header and the columns path,label[,split][,group], in any order.
+- or a folder with a `videos.csv`, or a CSV itself: a header and the columns `path,label[,split][,group]`, in any order.
   Paths are relative to the CSV's folder, or absolute; split is train or test.
 
 Without a split, about a fifth of each class's videos become the test split, whole groups at a time (a file is its own

@@ -1,0 +1,208 @@
+"""The documentation site: it builds strictly and offline, its links hold, it has every verb, and what it shows as code runs."""
+
+import html
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import click
+import numpy as np
+import pytest
+import torch
+import typer
+
+from mgm.cli import app
+from mgm.datasets.params import Synthetic
+from mgm.datasets.synthetic import generate
+from mgm.masking import Grid, make_boxes
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+ELSEWHERE = {"add-a-mask.md": "tests/masking/test_one_line.py", "use-our-masks.md": "tests/jobs/test_use_our_masks.py"}  # run there
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+CODE = {page.name: code for page in PAGES if (code := blocks(page.read_text(), "python"))}
+
+
+class Page(HTMLParser):
+    """What a page links to, what it loads, and its anchors."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.links, self.loads, self.anchors = list[str](), list[str](), set[str]()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        if given.get("id"):
+            self.anchors.add(given["id"])
+        if tag == "a" or given.get("rel") in ("canonical", "prev", "next"):
+            self.links += [given["href"]] if given.get("href") else []
+        else:
+            self.loads += [given[name] for name in ("src", "href", "data", "poster", "srcset") if given.get(name)]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> dict[Path, Page]:
+    """The pages of the built site. Addresses that a proxy would have to fetch answer nothing."""
+    out = tmp_path_factory.mktemp("site")
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)],
+        cwd=ROOT,
+        env={**os.environ, **nowhere, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = {path: Page(path.read_text()) for path in sorted(out.rglob("*.html")) if path.name != "404.html"}  # that one is for servers
+    assert len(pages) > 20
+    return pages
+
+
+def test_every_link_and_anchor_resolves(site):
+    broken = []
+    for path, page in site.items():
+        for link in page.links + page.loads:
+            if re.match(r"(https?|mailto|data|javascript):", link):
+                continue
+            target, anchor = urldefrag(link)
+            file = (path.parent / unquote(target)).resolve() if target else path
+            if not file.is_file() or (anchor and file.suffix == ".html" and unquote(anchor) not in site[file].anchors):
+                broken.append(f"{path.name}: {link}")
+    assert not broken
+
+
+def test_nothing_is_loaded_from_elsewhere(site):
+    assert all(not re.match(r"(https?:)?//", load) for page in site.values() for load in page.loads)
+    styles = [path for page in site for path in page.parent.rglob("*.css")]
+    assert styles
+    assert not [path for path in styles if re.search(r"(@import|url\()\s*[\"']?(https?:)?//", path.read_text())]
+
+
+@pytest.mark.chromium
+def test_every_page_is_clean_in_a_narrow_browser_and_search_works_from_disk(site):
+    from playwright.sync_api import sync_playwright
+
+    faults: list[tuple[str, str]] = []
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"]) as browser,
+    ):
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        page.on("request", lambda request: request.url.startswith(("file:", "data:", "about:")) or faults.append((page.url, request.url)))
+        page.on("console", lambda message: message.type != "error" or faults.append((page.url, message.text)))
+        page.on("pageerror", lambda error: faults.append((page.url, str(error))))
+        for path in site:
+            page.goto(path.as_uri())
+            if (wide := page.evaluate("document.scrollingElement.scrollWidth")) > 390:
+                faults.append((path.name, f"is {wide} pixels wide"))
+        page.set_viewport_size({"width": 1400, "height": 900})
+        page.goto(next(path for path in site if path.name == "index.html").as_uri())
+        page.click("input.md-search__input")
+        page.keyboard.type("accumulate")
+        page.wait_for_selector('.md-search-result__item a[href*="faq.html"]', timeout=20_000)
+    assert not faults
+
+
+def verbs(group=None, words=("mgm",)):
+    """Each verb's words and command."""
+    for name, command in (group or typer.main.get_command(app)).commands.items():
+        yield (*words, name), command
+        if hasattr(command, "commands"):
+            yield from verbs(command, (*words, name))
+
+
+def test_every_verb_has_a_section_with_its_options(site):
+    (commands,) = (path for path in site if path.name == "commands.html")
+    text = commands.read_text()
+    for words, command in verbs():
+        start = text.index(f'id="{"-".join(words)}"')
+        section = text[start : text.find("<h", start + 10)]
+        assert html.escape(command.help.splitlines()[0], quote=False) in section.replace("&quot;", '"'), words
+        assert all(parameter.opts[0] in section for parameter in command.params if parameter.param_type_name == "option"), words
+
+
+def test_every_command_on_a_page_is_one_that_mgm_takes():
+    """Every `mgm ...` in a block is parsed by the program itself; none is run."""
+    known, seen = dict(verbs()), 0
+    for page in (*PAGES, ROOT / "README.md"):
+        for line in "\n".join(blocks(page.read_text(), "")).splitlines():
+            if not line.startswith("mgm ") or (words := shlex.split(line, comments=True)) == ["mgm", "--help"]:
+                continue
+            verb = max((given for given in known if given == tuple(words[: len(given)])), key=len, default=None)
+            assert verb, f"{page.name}: {line}"
+            try:
+                known[verb].make_context(" ".join(verb), words[len(verb) :])
+            except click.ClickException as error:
+                raise AssertionError(f"{page.name}: {line}: {error.format_message()}") from None
+            seen += 1
+    assert seen > 30
+
+
+def test_every_example_is_run_by_a_test():
+    assert set(CODE) == {*ELSEWHERE, "quick-start.md", "guidance.md", "add-a-dataset.md", "add-a-table-row.md"}  # below
+    assert all(name in (ROOT / test).read_text() for name, test in ELSEWHERE.items())
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """An empty folder to be in, with two videos."""
+    index = generate(Synthetic(classes=2, train_per_class=1, test_per_class=1, size=64), tmp_path / "drawn")
+    for video, name in zip(index.videos, ("video.mp4", "other.mp4")):
+        (tmp_path / name).write_bytes(Path(video.path).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(name: str) -> dict:
+    """What the page's examples leave behind, run one after another."""
+    found: dict = {}
+    for code in CODE[name]:
+        exec(compile(code, name, "exec"), found)
+    return found
+
+
+def test_quick_start(folder, capsys):
+    masked_SP = run("quick-start.md")["masked_BL"].view(8, 196)
+    assert (masked_SP.sum(1) == 147).all()
+    assert "147, 147" in capsys.readouterr().out
+
+
+def test_guidance_from_a_detector(folder):
+    """From slot 1 on, the mask's box is centred on the best detection of its two frames, to a cell."""
+    found = run("guidance.md")
+    boxes = make_boxes("mgm", Grid(8, 14, 14), 0.75, torch.tensor([0]), found["motion_BSHW"])
+    detections = found["detections"]
+    assert sum(map(len, detections)) > 15
+    for slot in range(1, 8):
+        left, top, right, bottom, _ = max(detections[2 * slot] + detections[2 * slot + 1], key=lambda box: box[4])
+        centre = 16 * boxes.x_BS[0, slot].item(), 16 * boxes.y_BS[0, slot].item()
+        np.testing.assert_allclose(centre, ((left + right) / 2, (top + bottom) / 2), atol=8)
+    assert (found["masked_BL"].view(8, 196).sum(1) == 147).all()
+
+
+def test_a_dataset_from_a_list(folder, capsys):
+    index = run("add-a-dataset.md")["index"]
+    assert [(video.split, video.codec, video.frames) for video in index.videos] == [("train", "h264", 24), ("test", "h264", 24)]
+    assert index.digest in capsys.readouterr().out
+
+
+def test_a_table_of_ones_own():
+    registry = run("add-a-table-row.md")["registry"]
+    table, known = registry.tables["4_ratio"], registry.tables["4e"]
+    assert table.rows == ["Tube, 0.9", "Tube, 0.75", "MGM, 0.75"]
+    assert table.cell("Tube, 0.9", "SSv2").runs == known.cell("Random Tube", "SSv2").runs[:1]
+    assert table.cell("MGM, 0.75", "SSv2").runs == known.cell("MGM (Dense)", "SSv2").runs[:1]
+    assert sorted(run.verb for run in registry.runs_of("table4_ratio")) == ["finetune"] * 3 + ["pretrain"] * 3
