@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 
 class Listed(NamedTuple):
+    """One mask."""
+
     row: str = ""  # its row in Table 4e; empty: none
     dense: bool = False  # the function returns boxes, and the patches nearest to them are hidden; otherwise what is hidden itself
     guided: bool = False  # needs motion

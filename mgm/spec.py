@@ -67,6 +67,8 @@ class Model(Part):
 
 
 class Decoder(Part):
+    """The light decoder over all tokens."""
+
     width: int = Field(384, ge=8)
     depth: int = Field(4, ge=1)
     heads: int = Field(6, ge=1)
@@ -83,6 +85,8 @@ def _heads_divide_width(part):
 
 
 class Mask(Part):
+    """Which tokens are hidden."""
+
     name: MaskName = "mgm"
     ratio: float = Field(0.75, gt=0, lt=1)
     edge: Edge = "grow"
@@ -106,6 +110,8 @@ class Optim(Part):
 
 
 class FinetuneOptim(Optim):
+    """The same with finetuning's defaults."""
+
     lr: float = Field(5e-4, gt=0)
     min_lr: float = Field(1e-6, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)

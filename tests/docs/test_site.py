@@ -55,7 +55,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> dict[Path, Page]:
     """The pages of the built site. Addresses that a proxy would have to fetch answer nothing."""
-    out = tmp_path_factory.mktemp("site")
+    out = tmp_path_factory.mktemp("site").resolve()
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)],
