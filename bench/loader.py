@@ -9,6 +9,7 @@ Without --videos: the clips in ../shared/data if they are there, and always two 
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -19,19 +20,39 @@ import torch
 from common import Row, paired, seconds
 
 from mgm.errors import UserError
-from mgm.spec import Clips
-from mgm.video import probe_video, read_clip, slot_magnitude
+from mgm.spec import Clips, Guidance
+from mgm.video import Clip, probe_video, slot_magnitude
+from mgm.video.cut import Cut, read_cuts
 from mgm.video.sample import training_indices
-from mgm.video.transform import apply, resize, training_box
+from mgm.video.transform import Box, resize, training_box
 
 CLIPS, TUBELET = Clips(), 2
 REAL = common.ROOT.parent / "shared" / "data" / "clips"
 
 
+@dataclass(frozen=True)
+class File:
+    """A video as the loader knows it."""
+
+    path: str
+    frames: int = 0
+    label: int = 0
+
+
+def cut(path: str, index_T: np.ndarray, seed: int, motion: Guidance | None) -> Clip:
+    def place(height: int, width: int) -> tuple[Box, bool]:
+        return training_box(CLIPS, height, width, np.random.default_rng(seed)), False
+
+    return read_cuts(File(path), [Cut(index_T, place)], CLIPS.size, motion)[0]
+
+
 def ours(path: str, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    whole = read_clip(path, index_T)
-    clip = apply(whole, training_box(CLIPS, whole.height, whole.width, np.random.default_rng(seed)), CLIPS.size, flip=False)
+    clip = cut(path, index_T, seed, "vectors")
     return clip.frames_THWC, slot_magnitude(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, TUBELET)
+
+
+def without_vectors(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
+    return cut(path, index_T, seed, None).frames_THWC
 
 
 def peer(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:

@@ -16,13 +16,12 @@ import common
 import numpy as np
 import torch
 from common import Row, paired, seconds
-from loader import CLIPS, REAL, by_codec, generate, ours, peer
+from loader import CLIPS, REAL, by_codec, generate, ours, peer, without_vectors
 
 from mgm.datasets.encode import encode
 from mgm.masking import Grid, make_boxes
-from mgm.video import probe_video, read_clip
+from mgm.video import probe_video
 from mgm.video.sample import training_indices
-from mgm.video.transform import apply, training_box
 
 GRID = Grid(slots=8, height=14, width=14)
 CLIPS_PER_VIDEO = 4
@@ -63,11 +62,6 @@ def speed(name: str, copy_of: dict[str, str], repeats: int) -> list[Row]:
         mine, theirs, ratio = paired(turn_of(ours, copy_of.__getitem__), turn_of(read, path_of), repeats)
         rows.append(Row(f"copies of {name} ({len(frames)}), {against}", len(frames) / mine, len(frames) / theirs, ratio, goal, "clips/s"))
     return rows
-
-
-def without_vectors(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
-    whole = read_clip(path, index_T, motion=False)
-    return apply(whole, training_box(CLIPS, whole.height, whole.width, np.random.default_rng(seed)), CLIPS.size, flip=False).frames_THWC
 
 
 def centres(path: str, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -49,6 +49,13 @@ class Clips(Part):
     stride: int = Field(4, ge=1)
     crop: Literal["multiscale", "resized", "centre"] = "multiscale"
     flip: bool = True
+    start_multiple: int = Field(1, ge=1)  # random starts of "stride" are multiples of it: 4 meets the P-frames of transcoded files
+
+    @model_validator(mode="after")
+    def _has_starts(self):
+        if self.start_multiple > 1 and self.sampling != "stride":
+            raise ValueError(f"start_multiple {self.start_multiple} is for sampling stride; set it to 1 for sampling {self.sampling}")
+        return self
 
 
 class Model(Part):

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from av.video.frame import PictureType
 
 from mgm.errors import UserError
-from mgm.video.motion import VECTOR, paint, turn
+from mgm.video.motion import VECTOR, paint
 
 CODECS_WITH_VECTORS = frozenset(
     {"h264", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2"}
@@ -69,9 +70,9 @@ class Picture:
 
     def cells(self) -> tuple[np.ndarray, np.ndarray]:
         """The vectors painted into cells of the frame as shown: `motion_HW2`, `future_HW`; zero and False where there are none."""
-        height, width = self.frame.height, self.frame.width
-        painted = paint(np.empty(0, VECTOR) if self.vectors is None else self.vectors, height, width)
-        return turn(*painted, height, width, self.turns)
+        vectors = np.empty(0, VECTOR) if self.vectors is None else self.vectors
+        motion_1HW2, future_1HW = paint(vectors, [len(vectors)], self.frame.height, self.frame.width, self.turns)
+        return motion_1HW2[0], future_1HW[0]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,15 @@ class Timeline:
     times: np.ndarray  # presentation times of all frames, sorted
     keys: list[tuple[int, int]]  # key frames: presentation time, and the offset to seek to
     start: int  # the offset of the first packet
+    order: list[tuple[int, int]]  # packets as they are decoded: presentation time, and how many IDR pictures came before or are it
+
+    def needed(self, wanted: Collection[int]) -> list[int]:
+        """Presentation times of the packets that pictures of the times `wanted` may need, in decoding order.
+
+        No picture needs one that is decoded after it, and none after an IDR picture one from before (ISO/IEC 14496-10, 3.69).
+        """
+        last = {period: at for at, (time, period) in enumerate(self.order) if time in wanted}
+        return [time for at, (time, period) in enumerate(self.order) if at <= last.get(period, -1)]
 
 
 class Video:
@@ -106,7 +116,7 @@ class Video:
 
     @property
     def can_spare(self) -> bool:
-        """Whether B-pictures that nobody needs can be told from their packets."""
+        """Whether pictures that nobody needs can be told from their packets."""
         return self.codec == "h264" and self.timeline is not None and self._prefix > 0
 
     @property
@@ -127,13 +137,16 @@ class Video:
         by_time = "matroska" in self.container.format.name  # its index holds presentation times, MP4's decoding times
         offsets = {packet.pts: packet.pts if by_time or packet.dts is None else packet.dts for packet in packets}
         keys = sorted((packet.pts, offsets[packet.pts]) for packet in packets if packet.is_keyframe)
-        return Timeline(times, keys, min(offsets.values()))
+        prefix = self._prefix if self.codec == "h264" else 0
+        begins = (prefix > 0 and packet.is_keyframe and is_idr(memoryview(packet), prefix) for packet in packets)
+        order = [(packet.pts, period) for packet, period in zip(packets, accumulate(begins))]
+        return Timeline(times, keys, min(offsets.values()), order)
 
     def pictures(self, first: int = 0, motion: bool = True, wanted: Collection[int] | None = None) -> Iterator[Picture]:
         """Decoded pictures in presentation order, from the key frame at or before frame `first` on.
 
-        With `wanted`, B-pictures that are not among these frames and that no other picture needs may be left out: they cost a third of the
-        time and change nothing else.
+        With `wanted`, pictures that are not among these frames and that none of them needs may be left out: decoding them is most of the
+        time, and changes nothing else.
         """
         if motion and not self.has_vectors:
             raise NoVectors(
@@ -169,14 +182,21 @@ class Video:
     def _frames(self, wanted: Collection[int] | None = None) -> Iterator[av.VideoFrame]:
         """All frames that decode. As players do, go on after a packet that does not; who wanted its frame complains.
 
-        With `wanted`, unused B-pictures of other presentation times are not decoded.
+        With `wanted`, only packets that frames of these presentation times may need are decoded.
         """
-        prefix = self._prefix
-        for packet in self._packets():
-            if wanted is not None and packet.size and packet.pts not in wanted and is_unused_b(memoryview(packet), prefix):
-                continue
+        for packet in self._packets() if wanted is None or self.timeline is None else self._packets_for(wanted, self.timeline):
             with suppress(av.FFmpegError):
-                yield from packet.decode()
+                yield from self.stream.decode(packet)
+
+    def _packets_for(self, wanted: Collection[int], timeline: Timeline) -> Iterator[Any]:
+        prefix, needed = self._prefix, timeline.needed(wanted)
+        among, last = set(needed), needed[-1] if needed else None
+        for packet in self._packets():
+            if packet.pts in wanted or (packet.pts in among and not is_unused_b(memoryview(packet), prefix)):
+                yield packet
+            if packet.pts == last:
+                break
+        yield None  # flushes the decoder
 
 
 def is_unused_b(packet: memoryview | bytes, prefix: int) -> bool:
@@ -195,6 +215,17 @@ def is_unused_b(packet: memoryview | bytes, prefix: int) -> bool:
             found = True
         at += size
     return found
+
+
+def is_idr(packet: memoryview | bytes, prefix: int) -> bool:
+    """Whether a packet of H.264, as in `is_unused_b`, holds an IDR picture, before which every decoder forgets all others."""
+    at = 0
+    while at + prefix < len(packet):
+        size, at = int.from_bytes(packet[at : at + prefix], "big"), at + prefix
+        if 1 <= packet[at] & 31 <= 5:
+            return packet[at] & 31 == 5
+        at += size
+    return False
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Sample aspect ratios are ignored.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import av
@@ -14,7 +15,7 @@ from av.video.reformatter import VideoReformatter
 
 from mgm.errors import UserError
 from mgm.video.container import Picture, Video, open_video, transcode
-from mgm.video.motion import reference_distance
+from mgm.video.motion import VECTOR, paint, reference_distance
 
 
 @dataclass(frozen=True)
@@ -88,36 +89,63 @@ def read_clip(path: str | Path, frame_indices: Sequence[int] | np.ndarray, motio
         raise UserError(f"{path}: frame indices must be a non-empty list of numbers from 0, got {list(frame_indices)[:3]}")
     wanted_N, order_T = np.unique(index_T, return_inverse=True)
     with open_video(path) as video:
-        clip_N = _read_sorted(video, wanted_N, motion)
+        reading = Reading(video, wanted_N, motion)
+        frames_NHWC = np.stack([frame_HWC for _, frame_HWC in sorted(reading, key=itemgetter(0))])
+        clip_N = Clip(frames_NHWC, *reading.motion())
     return clip_N if np.array_equal(wanted_N, index_T) else clip_N[order_T]
 
 
-def _read_sorted(video: Video, wanted_N: np.ndarray, motion: bool, sparing: bool = True) -> Clip:
-    missing, last, decoded = set(wanted_N.tolist()), wanted_N[-1], 0
-    reformatter = VideoReformatter()
-    frames = list[np.ndarray]()
-    motions, futures, informed, references = [], [], [], []
-    for picture in video.pictures(int(wanted_N[0]), motion, frozenset(missing) if sparing else None):
-        decoded = picture.index + 1
-        if picture.is_reference:
-            references.append(picture.index)
-        if picture.index in missing:
-            missing.remove(picture.index)
-            frames.append(_upright(video, picture, reformatter, frames[0].shape if frames else None))
-            motion_HW2, future_HW = picture.cells()
-            motions.append(motion_HW2)
-            futures.append(future_HW)
-            informed.append(picture.vectors is not None)
-        if picture.index >= last and (picture.is_reference or not motion):  # the next reference gives the last B-frames their distance
-            break
-    if missing and sparing and video.can_spare:  # where a file does not say how far it reorders frames, FFmpeg learns it from all of them
-        return _read_sorted(video, wanted_N, motion, sparing=False)
-    if missing:
-        raise UserError(_too_few(video, min(missing), decoded))
-    past_N, future_N = reference_distance(wanted_N, np.array(references))
-    distance_NHW = np.where(futures, future_N[:, None, None], past_N[:, None, None]).astype(np.float32)
-    distance_NHW[~np.array(informed)] = 1
-    return Clip(np.stack(frames), np.stack(motions), distance_NHW, np.array(informed))
+class Reading:
+    """One decoding pass over an open video for the frames `wanted_N`, sorted and without repeats.
+
+    Iterate over it, once, for each n and the pixels of frame `wanted_N[n]`, mostly in order; then ask for their `motion`. Errors are those
+    of `read_clip`, while iterating.
+    """
+
+    def __init__(self, video: Video, wanted_N: np.ndarray, motion: bool):
+        self.video, self.wanted_N, self._motion = video, wanted_N, motion
+        self._vectors = dict[int, bytes | None]()
+        self._dtype = VECTOR
+        self._coded = 0, 0, 0  # height, width and quarter turns
+        self._references = list[int]()
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        place_of = {index: n for n, index in enumerate(self.wanted_N.tolist())}
+        first, last, decoded = int(self.wanted_N[0]), int(self.wanted_N[-1]), 0
+        reformatter, shape = VideoReformatter(), None
+        for wanted in (place_of, None):  # again, of all packets: where a file does not say how far it reorders frames, FFmpeg learns it
+            self._references.clear()
+            for picture in self.video.pictures(first, self._motion, wanted):
+                decoded = picture.index + 1
+                if picture.is_reference:
+                    self._references.append(picture.index)
+                n = place_of.get(picture.index)
+                if n is not None and n not in self._vectors:
+                    frame_HWC = _upright(self.video, picture, reformatter, shape)
+                    shape = frame_HWC.shape
+                    self._vectors[n] = None if picture.vectors is None else picture.vectors.tobytes()  # FFmpeg may have its buffer back
+                    self._dtype = self._dtype if picture.vectors is None else picture.vectors.dtype
+                    self._coded = picture.frame.height, picture.frame.width, picture.turns
+                    yield n, frame_HWC
+                # the next reference gives the last B-frames their distance
+                if picture.index >= last and (picture.is_reference or not self._motion):
+                    break
+            if len(self._vectors) == len(self.wanted_N):
+                return
+            if not self.video.can_spare:
+                break
+        raise UserError(_too_few(self.video, min(index for index, n in place_of.items() if n not in self._vectors), decoded))
+
+    def motion(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`motion_NHW2`, `distance_NHW` and `has_motion_N`, as `Clip` has them."""
+        vectors = [self._vectors[n] for n in range(len(self.wanted_N))]
+        informed_N = np.array([some is not None for some in vectors])
+        joined = np.frombuffer(b"".join(some or b"" for some in vectors), self._dtype)
+        motion_NHW2, future_NHW = paint(joined, [len(some or b"") // self._dtype.itemsize for some in vectors], *self._coded)
+        past_N, future_N = reference_distance(self.wanted_N, np.array(self._references))
+        distance_NHW = np.where(future_NHW, future_N[:, None, None], past_N[:, None, None]).astype(np.float32)
+        distance_NHW[~informed_N] = 1
+        return motion_NHW2, distance_NHW, informed_N
 
 
 def read_frames(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
@@ -129,14 +157,16 @@ def read_frames(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
     reformatter, shape = VideoReformatter(), None
     with open_video(path) as video:
         for picture in video.pictures(motion=False):
-            frame_HWC = _upright(video, picture, reformatter, shape)
+            frame_HWC = np.ascontiguousarray(_upright(video, picture, reformatter, shape))
             shape = frame_HWC.shape
             yield picture.index, frame_HWC
 
 
 def _upright(video: Video, picture: Picture, reformatter: VideoReformatter, shape: tuple[int, ...] | None) -> np.ndarray:
-    """A picture's pixels as shown, uint8 RGB; an error if they are not of the earlier ones' shape."""
-    frame_HWC = np.rot90(reformatter.reformat(picture.frame, format="rgb24", threads=1).to_ndarray(), picture.turns)
+    """A picture's pixels as shown, uint8 RGB, where FFmpeg put them; an error if they are not of the earlier ones' shape."""
+    plane = reformatter.reformat(picture.frame, format="rgb24", threads=1).planes[0]
+    frame_HWC = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : 3 * plane.width]
+    frame_HWC = np.rot90(frame_HWC.reshape(plane.height, plane.width, 3), picture.turns)
     if shape is not None and frame_HWC.shape != shape:
         now, before = (f"{height} x {width}" for height, width, _ in (frame_HWC.shape, shape))
         raise UserError(

@@ -8,7 +8,8 @@ sequence the caller gives.
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,24 +20,14 @@ from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Guidance, Views
 from mgm.video.augment import ClipAugmentation
 from mgm.video.container import NoVectors
-from mgm.video.decode import Clip, read_clip
-from mgm.video.flow import NoFlow, read_flow
+from mgm.video.cut import Cut, Video, read_cuts, read_whole
+from mgm.video.decode import Clip
+from mgm.video.flow import NoFlow
 from mgm.video.motion import CELL, slot_magnitude
 from mgm.video.sample import training_indices, view_indices
-from mgm.video.transform import apply, training_box, view_box
+from mgm.video.transform import Box, apply, training_box, view_box
 
 NO_AUGMENT = Augment()
-
-
-class Video(Protocol):
-    """What a loader needs of an index row."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def frames(self) -> int: ...
-    @property
-    def label(self) -> int: ...
 
 
 class Batch(NamedTuple):
@@ -81,10 +72,22 @@ class Cache:
 
     def read(self, video: Video, index_T: np.ndarray, motion: Guidance | None) -> Clip:
         """The frames `index_T` of a video, from memory where it can be."""
+        whole = self._whole(video, motion)
+        return read_whole(video, index_T, motion) if whole is None else whole[index_T]
+
+    def cut(self, video: Video, cuts: Sequence[Cut], size: int, motion: Guidance | None) -> list[Clip]:
+        """The clips that `read_cuts` gives, from memory where they can be."""
+        whole = self._whole(video, motion)
+        if whole is None:
+            return read_cuts(video, cuts, size, motion)
+        boxes = [cut.place(whole.height, whole.width) for cut in cuts]
+        return [apply(whole[cut.index_T], box, size, flip) for cut, (box, flip) in zip(cuts, boxes)]
+
+    def _whole(self, video: Video, motion: Guidance | None) -> Clip | None:
+        """All of a video, if it is kept or there is room to."""
         if self._find(video, motion) is None and self.free > 0:
             self._keep(video, motion)
-        whole = self._find(video, motion)
-        return _read(video, index_T, motion) if whole is None else whole[index_T]
+        return self._find(video, motion)
 
     def _find(self, video: Video, motion: Guidance | None) -> Clip | None:
         kept = self.whole.get(video.path, {})
@@ -92,7 +95,7 @@ class Cache:
 
     def _keep(self, video: Video, motion: Guidance | None) -> None:
         try:
-            clip = _read(video, np.arange(video.frames), motion)
+            clip = read_whole(video, np.arange(video.frames), motion)
         except UserError:  # the frames that are wanted may be there all the same
             return
         size, known = clip.nbytes, self._find(video, None)
@@ -103,15 +106,6 @@ class Cache:
             self.free -= size
         else:
             self.free = 0  # full
-
-
-def _read(video: Video, index_T: np.ndarray, motion: Guidance | None) -> Clip:
-    """The frames `index_T` of a video with the codec's vectors, with the flow of its sidecar, or without motion."""
-    clip = read_clip(video.path, index_T, motion == "vectors")
-    if motion is None or motion == "vectors":
-        return clip
-    flow_THW2, has_motion_T = read_flow(video.path, motion, index_T, (video.frames, *clip.distance_THW.shape[1:]))
-    return replace(clip, motion_THW2=flow_THW2, has_motion_T=has_motion_T)  # the distance is 1 throughout already
 
 
 def training_loader(
@@ -245,21 +239,27 @@ class _TrainingBatches(Dataset):
     def clips_of(self, video: Video, seeds_R: list[int]) -> list[Clip]:
         """One clip per seed, from one decoding pass."""
         index_RT = np.stack([training_indices(self.clips, video.frames, generator(seed, "sample")) for seed in seeds_R])
+        augmentation = self.augmentation
+        if augmentation is None:
+            cuts = [Cut(index_T, partial(self.place, seed)) for index_T, seed in zip(index_RT, seeds_R)]
+            return self.cache.cut(video, cuts, self.clips.size, self.motion)
         whole = self.cache.read(video, index_RT.ravel(), self.motion)
         parts = [whole[start : start + self.clips.frames] for start in range(0, index_RT.size, self.clips.frames)]
-        return [self.clip(part, seed) for part, seed in zip(parts, seeds_R)]
+        return [self.augmented(part, seed, augmentation) for part, seed in zip(parts, seeds_R)]
 
-    def clip(self, clip: Clip, seed: int) -> Clip:
-        """The clip of these frames: augmented whole, cropped, flipped, erased."""
-        if self.augmentation:
-            rng_augment = generator(seed, "augment")
-            clip = replace(clip, frames_THWC=self.augmentation.rand(clip.frames_THWC, rng_augment))
+    def place(self, seed: int, height: int, width: int) -> tuple[Box, bool]:
+        """Where a clip is cut from its frames, and whether it is mirrored."""
         rng = generator(seed, "crop")
-        box = training_box(self.clips, clip.height, clip.width, rng)
-        clip = apply(clip, box, self.clips.size, flip=self.clips.flip and rng.random() < 0.5)
-        if self.augmentation:
-            clip = replace(clip, frames_THWC=self.augmentation.erase(clip.frames_THWC, rng_augment))
-        return clip
+        box = training_box(self.clips, height, width, rng)
+        return box, bool(self.clips.flip and rng.random() < 0.5)
+
+    def augmented(self, clip: Clip, seed: int, augmentation: ClipAugmentation) -> Clip:
+        """The clip of these frames: augmented whole, cropped, flipped, erased."""
+        rng = generator(seed, "augment")
+        clip = replace(clip, frames_THWC=augmentation.rand(clip.frames_THWC, rng))
+        box, flip = self.place(seed, clip.height, clip.width)
+        clip = apply(clip, box, self.clips.size, flip)
+        return replace(clip, frames_THWC=augmentation.erase(clip.frames_THWC, rng))
 
 
 class _TestBatches(Dataset):
@@ -289,10 +289,12 @@ class _TestBatches(Dataset):
     def clips_of(self, video: Video) -> list[Clip]:
         temporal, spatial = self.views.temporal, self.views.spatial
         index_VT = np.stack([view_indices(self.clips, video.frames, view, temporal) for view in range(temporal)])
-        whole = self.cache.read(video, index_VT.ravel(), self.motion)
-        boxes = [view_box(whole.height, whole.width, view, spatial) for view in range(spatial)]
-        parts = [whole[start : start + self.clips.frames] for start in range(0, index_VT.size, self.clips.frames)]
-        return [apply(part, box, self.clips.size, flip=False) for part in parts for box in boxes]
+        cuts = [Cut(index_T, partial(_view, view, spatial)) for index_T in index_VT for view in range(spatial)]
+        return self.cache.cut(video, cuts, self.clips.size, self.motion)
+
+
+def _view(view: int, views: int, height: int, width: int) -> tuple[Box, bool]:
+    return view_box(height, width, view, views), False
 
 
 def _collate(made, samples, seeds, videos, clips: Clips, tubelet: int, motion: Guidance | None) -> Batch:

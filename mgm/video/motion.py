@@ -4,6 +4,8 @@ Numpy only. A vector says where a block came from in its *reference* frame, whic
 `paint` signs it forward in time, `reference_distance` estimates how far away the reference was, `slot_magnitude` puts the two together.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 VECTOR = np.dtype([(name, np.int32) for name in ("source", "w", "h", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")])
@@ -15,57 +17,67 @@ def cells(pixels: int) -> int:
     return -(-pixels // CELL)
 
 
-def paint(vectors: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Paint a frame's motion vectors into cells.
+def paint(vectors: np.ndarray, counts_T: Sequence[int], height: int, width: int, turns: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Paint frames' motion vectors into cells, all frames in one go, and turn them upright.
 
     A bi-predicted block has two vectors; the past reference's wins (the paper is silent). Blocks are cut off at the frame's edge.
 
     Args:
-        vectors: structured, with the fields of FFmpeg's `AVMotionVector` that `VECTOR` names. (dst_x, dst_y) is a block's centre, and
-            its source lies at dst + motion / motion_scale.
-        height, width: of the frame as coded, in pixels.
+        vectors: structured, with the fields of FFmpeg's `AVMotionVector` that `VECTOR` names; those of one frame after those of another.
+            (dst_x, dst_y) is a block's centre, and its source lies at dst + motion / motion_scale.
+        counts_T: how many vectors each frame has.
+        height, width: of the frames as coded, in pixels.
+        turns: quarter turns counter-clockwise to show them upright.
 
     Returns:
-        motion_HW2: (dx, dy) in pixels, forward in time; zero where no vector is.
-        future_HW: True where the vector refers to a future frame.
+        motion_THW2: (dx, dy) in pixels, forward in time; zero where no vector is.
+        future_THW: True where the vector refers to a future frame.
     """
-    motion_HW2 = np.zeros((cells(height), cells(width), 2), np.float32)
-    future_HW = np.zeros(motion_HW2.shape[:2], bool)
-    future = vectors["source"] > 0
-    shift_N2 = np.stack([vectors["motion_x"], vectors["motion_y"]], 1) / np.maximum(vectors["motion_scale"], 1)[:, None]
-    shift_N2 = np.where(future[:, None], shift_N2, 0 - shift_N2)  # a block that came from the left has moved to the right
-    down_41, right_41 = np.array([0, 0, 1, 1])[:, None], np.array([0, 1, 0, 1])[:, None]  # the cells of a block of 16 x 16
-    width_N, height_N = vectors["w"].astype(int), vectors["h"].astype(int)
-    row_4N = (vectors["dst_y"] - height_N // 2) // CELL + down_41
-    column_4N = (vectors["dst_x"] - width_N // 2) // CELL + right_41
-    inside_4N = (height_N > down_41 * CELL) & (row_4N >= 0) & (row_4N < future_HW.shape[0])
-    inside_4N &= (width_N > right_41 * CELL) & (column_4N >= 0) & (column_4N < future_HW.shape[1])
-    for chosen_N in (future, ~future):  # past references last, so that they overwrite
-        painted_4N = inside_4N & chosen_N
-        row, column, block = row_4N[painted_4N], column_4N[painted_4N], np.nonzero(painted_4N)[1]
-        motion_HW2[row, column] = shift_N2[block]
-        future_HW[row, column] = future[block]
-    return motion_HW2, future_HW
+    rows, columns = cells(height), cells(width)
+    line = columns + 4  # two cells of margin on each side take what lies outside
+    width_N, height_N = vectors["w"].astype(np.int32), vectors["h"].astype(np.int32)
+    row_N = (vectors["dst_y"] - (height_N >> 1)) // CELL
+    column_N = (vectors["dst_x"] - (width_N >> 1)) // CELL
+    row_N = row_N.clip(-2, rows) + np.repeat(np.arange(len(counts_T)) * (rows + 4) + 2, counts_T)
+    cell_N = row_N * line + column_N.clip(-2, columns) + 2
+    wide_N, tall_N, future_N = width_N > CELL, height_N > CELL, vectors["source"] > 0
+    block_N, none = np.arange(len(vectors)), len(vectors)
+    owner_L = np.full(len(counts_T) * (rows + 4) * line, none)
+    for chosen_N in (future_N, ~future_N) if future_N.any() else (slice(None),):  # past references last, so that they overwrite
+        cell, block, wide, tall = cell_N[chosen_N], block_N[chosen_N], wide_N[chosen_N], tall_N[chosen_N]
+        both = wide & tall
+        owner_L[cell] = block
+        owner_L[cell[wide] + 1] = block[wide]
+        owner_L[cell[tall] + line] = block[tall]
+        owner_L[cell[both] + line + 1] = block[both]
+    owner_THW = owner_L.reshape(-1, rows + 4, line)[:, 2:-2, 2:-2]
+    scale_N = np.maximum(vectors["motion_scale"], 1).astype(np.float32)
+    scale_N[~future_N] *= -1  # a block that came from the left has moved to the right
+    shift_N2 = np.zeros((none + 1, 2), np.float32)  # the last one is for cells that no block covers
+    np.divide(vectors["motion_x"], scale_N, out=shift_N2[:-1, 0], casting="same_kind")
+    np.divide(vectors["motion_y"], scale_N, out=shift_N2[:-1, 1], casting="same_kind")
+    shift_N2 += 0  # no -0
+    return turn(shift_N2.take(owner_THW, 0), np.append(future_N, False).take(owner_THW), height, width, turns)
 
 
-def turn(motion_HW2: np.ndarray, future_HW: np.ndarray, height: int, width: int, turns: int) -> tuple[np.ndarray, np.ndarray]:
-    """Turn a frame's cells by `turns` quarter turns counter-clockwise, as `np.rot90` turns the frame of `height` x `width` pixels.
+def turn(motion_THW2: np.ndarray, future_THW: np.ndarray, height: int, width: int, turns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Turn frames' cells by `turns` quarter turns counter-clockwise, as `np.rot90` turns a frame of `height` x `width` pixels.
 
     Cells are counted from the top left corner before and after, so where a side is no multiple of 8 each new cell takes the vector
     of the old cell that holds its centre.
     """
     if not turns:
-        return motion_HW2, future_HW
-    rows, columns = np.arange(motion_HW2.shape[0]), np.arange(motion_HW2.shape[1])
+        return motion_THW2, future_THW
+    rows, columns = np.arange(motion_THW2.shape[1]), np.arange(motion_THW2.shape[2])
     if turns in (2, 3):
         rows = _reversed(height)
     if turns in (1, 2):
         columns = _reversed(width)
-    motion_HW2, future_HW = motion_HW2[rows][:, columns], future_HW[rows][:, columns]
+    motion_THW2, future_THW = motion_THW2[:, rows][:, :, columns], future_THW[:, rows][:, :, columns]
     if turns in (1, 3):
-        motion_HW2, future_HW = motion_HW2.transpose(1, 0, 2)[..., ::-1], future_HW.T
+        motion_THW2, future_THW = motion_THW2.transpose(0, 2, 1, 3)[..., ::-1], future_THW.transpose(0, 2, 1)
     signs = np.array({1: (1, -1), 2: (-1, -1), 3: (-1, 1)}[turns], np.float32)
-    return motion_HW2 * signs, future_HW
+    return motion_THW2 * signs, future_THW
 
 
 def _reversed(pixels: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from mgm.spec import Clips
 def training_indices(clips: Clips, n_frames: int, rng: np.random.Generator) -> np.ndarray:
     """(T,) sorted frame indices of a random training clip."""
     if clips.sampling == "stride":
-        return stride(n_frames, clips.frames, clips.stride, rng)
+        return stride(n_frames, clips.frames, clips.stride, rng, clips.start_multiple)
     if clips.sampling == "window":
         return window(n_frames, clips.frames, clips.stride, rng)
     return segments(n_frames, clips.frames, rng)
@@ -28,9 +28,10 @@ def view_indices(clips: Clips, n_frames: int, view: int, views: int) -> np.ndarr
     return stride_view(n_frames, clips.frames, clips.stride, view, views)
 
 
-def stride(n_frames: int, frames: int, step: int, rng: np.random.Generator) -> np.ndarray:
-    """Every `step`-th frame from a random start: pretraining."""
-    start = rng.integers(max(n_frames - (frames - 1) * step, 1))
+def stride(n_frames: int, frames: int, step: int, rng: np.random.Generator, multiple: int = 1) -> np.ndarray:
+    """Every `step`-th frame from a random start, which is a multiple of `multiple`: pretraining."""
+    starts = max(n_frames - (frames - 1) * step, 1)
+    start = multiple * rng.integers(-(-starts // multiple))
     return np.minimum(start + step * np.arange(frames), n_frames - 1)
 
 

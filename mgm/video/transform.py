@@ -78,18 +78,27 @@ def apply(clip: Clip, box: Box, size: int, flip: bool) -> Clip:
         A clip whose frames are (T, size, size, 3), resized like Pillow's antialiased bilinear, and whose motion is in pixels of the new
         size, on size // 8 cells a side that each take the vector at their centre.
     """
-    rows = slice(box.top, box.top + box.height)
-    columns = slice(box.left, box.left + box.width)
-    frames_THWC = resize(clip.frames_THWC[:, rows, columns], size)
+    motion_THW2, distance_THW = cut_motion(clip.motion_THW2, clip.distance_THW, box, size, flip)
+    return Clip(cut_frames(clip.frames_THWC, box, size, flip), motion_THW2, distance_THW, clip.has_motion_T)
+
+
+def cut_frames(frames_THWC: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:
+    """`apply` on the frames alone."""
+    cut_THWC = resize(frames_THWC[:, box.top : box.top + box.height, box.left : box.left + box.width], size)
+    return cut_THWC[:, :, ::-1] if flip else cut_THWC
+
+
+def cut_motion(motion_THW2: np.ndarray, distance_THW: np.ndarray, box: Box, size: int, flip: bool) -> tuple[np.ndarray, np.ndarray]:
+    """`apply` on the motion alone."""
     count = max(size // CELL, 1)
     centre = (np.arange(count) + 0.5) / count
     row = (box.top + centre * box.height).astype(np.int64) // CELL
     column = (box.left + centre * box.width).astype(np.int64) // CELL
     if flip:
-        frames_THWC, column = frames_THWC[:, :, ::-1], column[::-1]
+        column = column[::-1]
     scale = np.array([(-size if flip else size) / box.width, size / box.height], np.float32)
-    cut = np.ix_(np.arange(len(frames_THWC)), row, column)
-    return Clip(frames_THWC, clip.motion_THW2[cut] * scale, clip.distance_THW[cut], clip.has_motion_T)
+    cut = np.ix_(np.arange(len(motion_THW2)), row, column)
+    return motion_THW2[cut] * scale, distance_THW[cut]
 
 
 def resize(frames_THWC: np.ndarray, size: int) -> np.ndarray:

@@ -288,3 +288,20 @@ def test_a_change_of_size_in_midstream_is_an_error(tmp_path):
     assert read_clip(tmp_path / "both.h264", [4]).height == 96
     with pytest.raises(UserError, match=r"both.h264: frame 4 is 96 x 96 pixels, earlier ones 64 x 64; transcode it"):
         read_clip(tmp_path / "both.h264", range(8))
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+def test_only_what_wanted_pictures_need_is_decoded(tmp_path, name):
+    """Nothing after the last wanted picture, nor between it and the next IDR picture; groups without one not at all."""
+    params = "keyint=16:min-keyint=16:scenecut=0:bframes=3:b-adapt=0:b-pyramid=none:ref=1"
+    path = write_video(tmp_path / name, moving_square(48, width=128), x264_params=params)
+    whole = read_clip(path, range(48))
+    for wanted, needed in (
+        ({0, 4, 8}, {0, 4, 8}),
+        ({4, 36}, {0, 4, 32, 36}),
+        ({5}, {0, 4, 5, 8}),
+        ({8, 13}, {0, 4, 8, 12, 13, 15}),  # the last picture of a group is a P-picture
+    ):
+        with open_video(path) as video:
+            assert {picture.index for picture in video.pictures(min(wanted), wanted=wanted)} == needed
+        assert_same(read_clip(path, sorted(wanted)), whole[sorted(wanted)])

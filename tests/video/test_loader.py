@@ -8,7 +8,7 @@ import torch
 from mgm.errors import UserError
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Views
-from mgm.video import NoVectors, loader, read_clip, slot_magnitude
+from mgm.video import NoVectors, cut, loader, read_clip, slot_magnitude
 from mgm.video.augment import ClipAugmentation
 from mgm.video.sample import stride, view_indices
 from mgm.video.transform import apply, multiscale, view_box
@@ -105,7 +105,8 @@ def test_a_cache_keeps_within_its_bounds_and_saves_decoding(videos, monkeypatch)
     assert 0 < kept <= 0.7e6
     everything = loader.Cache(100)
     first_batches(videos, cache=everything)
-    monkeypatch.setattr(loader, "read_clip", None)
+    monkeypatch.setattr(cut, "open_video", None)
+    monkeypatch.setattr(cut, "read_clip", None)
     first_batches(videos, cache=everything)
 
 
@@ -201,11 +202,11 @@ ALL = Augment(rand="rand-m7-n4-mstd0.5-inc1", erasing=0.5, repeats=2)
 def test_repeats_come_from_one_decoding_pass(videos, monkeypatch):
     paths = []
 
-    def counted(path, *args, real=loader.read_clip):
+    def counted(path, real=cut.open_video):
         paths.append(path)
-        return real(path, *args)
+        return real(path)
 
-    monkeypatch.setattr(loader, "read_clip", counted)
+    monkeypatch.setattr(cut, "open_video", counted)
     batches = first_batches(videos, count=5, augment=REPEATED)
     assert sorted(paths) == sorted(video.path for video in videos * 3)  # three epochs, each video once in each
     assert [len(batch.sample_B) for batch in batches] == [9] * 5

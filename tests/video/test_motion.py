@@ -83,8 +83,12 @@ def test_paint_matches_the_slow_version_and_clips_at_the_edges(height, width, se
                 vectors += [(source, w, h, x + w // 2, y + h // 2, *rng.integers(-40, 40, 2), rng.choice([1, 2, 4])) for x, y in blocks]
     vectors = np.array(vectors, VECTOR)
     rng.shuffle(vectors)
-    for fast, slow in zip(paint(vectors, height, width), slow_paint(vectors, height, width)):
-        np.testing.assert_array_equal(fast, slow)
+    half = len(vectors) // 2  # two frames in one go, and one without vectors between them
+    for fast_THW, *slow_T in zip(
+        paint(vectors, [half, 0, len(vectors) - half], height, width),
+        *(slow_paint(part, height, width) for part in (vectors[:half], vectors[:0], vectors[half:])),
+    ):
+        np.testing.assert_array_equal(fast_THW, np.stack(slow_T))
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 3))
@@ -92,7 +96,7 @@ def test_turned_cells_match_turned_pixels(height, width, turns):
     rng = np.random.default_rng(0)
     motion_HW2 = rng.integers(-9, 9, (cells(height), cells(width), 2)).astype(np.float32)
     future_HW = rng.random(motion_HW2.shape[:2]) < 0.5
-    fast, fast_future = turn(motion_HW2, future_HW, height, width, turns)
+    (fast,), (fast_future,) = turn(motion_HW2[None], future_HW[None], height, width, turns)
 
     pixels = np.rot90(motion_HW2.repeat(8, 0).repeat(8, 1)[:height, :width], turns)
     future = np.rot90(future_HW.repeat(8, 0).repeat(8, 1)[:height, :width], turns)

@@ -97,3 +97,17 @@ def test_one_frame_gives_a_still_clip(sampling):
     clips = Clips(frames=4, sampling=sampling)
     assert sample.training_indices(clips, 1, np.random.default_rng(0)).tolist() == [0] * 4
     assert sample.view_indices(clips, 1, 1, 2).tolist() == [0] * 4
+
+
+@given(LENGTH, FRAMES, STEP, st.integers(1, 5), st.integers(0, 9))
+def test_starts_can_be_multiples_of_a_number(n, frames, step, multiple, seed):
+    clips = Clips(frames=frames, stride=step, start_multiple=multiple)
+    starts = {int(sample.training_indices(clips, n, np.random.default_rng(k))[0]) for k in range(seed, seed + 30)}
+    assert all(start % multiple == 0 and start <= max(n - (frames - 1) * step - 1, 0) for start in starts)
+    with pytest.raises(ValueError, match="is for sampling stride; set it to 1 for sampling segments"):
+        Clips(sampling="segments", start_multiple=multiple + 1)
+
+
+def test_every_multiple_is_a_start():
+    rng = np.random.default_rng(0)
+    assert {int(sample.stride(30, 4, 3, rng, 4)[0]) for _ in range(200)} == {0, 4, 8, 12, 16, 20}
