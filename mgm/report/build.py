@@ -10,7 +10,7 @@ from mgm.experiments.registry import Registry
 from mgm.report import atomic
 from mgm.report.claims import judge, write_claims
 from mgm.report.collect import examine_all, row_of, rows
-from mgm.report.overview import in_order
+from mgm.report.dossier import in_order
 from mgm.report.page import Plate, page, picture
 from mgm.report.result import Found
 from mgm.report.tables import comparable, write_tables
@@ -92,8 +92,8 @@ def _clips(registry: Registry, name: str, results: Path, folder: Path, found: di
     with np.load(arrays_path, allow_pickle=False) as file:
         arrays = dict(file)
     save(DRAW[name](arrays, f"Scale {registry.scale.name}."), stem, arrays)
-    source = picture(stem.with_suffix(".svg")) if name == "5_coverage" else webp(stem.with_suffix(".png"))
-    return Plate(name, *TITLES[name], (run_id,), "run", source=source)
+    source, width = (picture(stem.with_suffix(".svg")), 0) if name == "5_coverage" else webp(stem.with_suffix(".png"))
+    return Plate(name, *TITLES[name], (run_id,), "run", source=source, width=width)
 
 
 def _gallery(registry: Registry, results: Path, found: dict[str, Found]) -> "Gallery | None":

@@ -14,7 +14,7 @@ from mgm.experiments.registry import Registry
 from mgm.report.collect import Row, commit_of
 from mgm.report.plots import curves, thin
 from mgm.report.result import Found
-from mgm.spec import parents
+from mgm.spec import Spec, parents
 
 VERBS = {"pretrain": "Pretraining", "finetune": "Finetuning", "probe": "Linear probe", "measure": "Measurements", "visualise": "Pictures"}
 FILES = ("result.json", "spec.json", "log.jsonl", "error.txt", "predictions.csv")  # of a run's folder, those a reader opens
@@ -45,7 +45,7 @@ def training(registry: Registry, logs: Mapping[str, Log]) -> list[dict[str, Any]
         groups.append(
             {
                 "title": VERBS[verb],
-                "note": f"{note} One line a seed; each point is the mean of its share of the steps.",
+                "note": f"{note} One line a seed; each point is the mean of its share of the steps, the number above that of the last.",
                 "panels": [
                     {
                         "name": label,
@@ -64,14 +64,20 @@ def _losses(lines: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
 
 
 def _labels(registry: Registry) -> dict[str, str]:
-    """Run id -> the row of a table it works for, in the order of the tables; the first such row names it."""
+    """Run id -> the row of a table, or the figure, it works for, in the order of the tables; the first names it."""
+    said: list[tuple[str, Spec]] = [
+        (cell.row if table.name in ("1", "4e") else f"{table.label}: {cell.row}, {cell.column}", run)
+        for table in sorted(registry.tables.values(), key=lambda table: table.name not in ("1", "4e"))
+        for cell in table.cells
+        for run in cell.runs
+    ]
+    for name, plot in registry.plots.items():
+        said += [(f"{label(name)}: {line}, {x:g}", run) for line, points in plot.lines.items() for x, cell in points for run in cell.runs]
+    said += [(label(name), run) for name, run in registry.figures.items()]
     labels: dict[str, str] = {}
-    for table in sorted(registry.tables.values(), key=lambda table: table.name not in ("1", "4e")):
-        for cell in table.cells:
-            for run in cell.runs:
-                label = cell.row if table.name in ("1", "4e") else f"Table {table.name}: {cell.row}, {cell.column}"
-                for run_id in (run.run_id, *parents(run)):
-                    labels.setdefault(run_id, label)
+    for text, run in said:
+        for run_id in (run.run_id, *parents(run)):
+            labels.setdefault(run_id, text)
     return labels
 
 
@@ -102,6 +108,7 @@ def dossiers(
                 "outcome": _outcome(found[run_id].result, logs[run_id]),
                 "fields": _fields(found[run_id], logs[run_id]),
                 "parents": parents(spec),
+                "children": [child for child, other in registry.specs.items() if run_id in parents(other)],
                 "cells": cells.get(run_id, []),
                 "files": [(name, quote(relpath(results / run_id / name, reports))) for name in FILES if (results / run_id / name).exists()],
                 "spec": json.dumps(spec.model_dump(mode="json"), indent=1),
@@ -181,3 +188,13 @@ def day(text: str) -> str:
 def cell_id(row: Row) -> str:
     """Of a cell in the page."""
     return re.sub(r"[^a-z0-9]+", "-", f"{row.table}-{row.row}-{row.column}".lower()).strip("-")
+
+
+def in_order(registry: Registry) -> list[str]:
+    """The figures' names as the paper counts them, our own after the one they belong to."""
+    return sorted([*registry.plots, *registry.figures], key=lambda name: name.replace("_", "~"))
+
+
+def label(figure: str) -> str:
+    """As a reader sees it: "Figure 4a"."""
+    return f"Figure {figure.replace('_', ', ')}"

@@ -7,13 +7,14 @@ import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread, imsave
 
-from mgm.report.style import ACCENT, HIDDEN, KIND
+from mgm.report.style import ACCENT, DPI, HIDDEN, KIND
 
 PALE = 0.9  # opacity of what hides a patch, as in Figure 5
 
@@ -57,9 +58,10 @@ def gallery(arrays: Mapping[str, Any], run_id: str) -> Gallery:
     return Gallery(_uri(_strip(arrays["frames_SHWC"]), "webp"), slots, rows, columns, tuple(films), run_id)
 
 
-def webp(png: Any) -> str:
-    """A picture file as a smaller one, to stand in the page: a data URI."""
-    return _uri(imread(png), "webp")
+def webp(png: Path) -> tuple[str, int]:
+    """A figure as a smaller file to stand in the page, a data URI, and its width in CSS pixels."""
+    picture_HWC = imread(png)
+    return _uri(picture_HWC, "webp"), picture_HWC.shape[1] * 96 // DPI
 
 
 def _motion(arrays: Mapping[str, Any]) -> str:

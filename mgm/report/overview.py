@@ -8,7 +8,7 @@ from mgm.experiments.registry import Registry
 from mgm.experiments.scales import OWN
 from mgm.report.claims import NOT_RUN, Verdict
 from mgm.report.collect import Row, commit_of, gain
-from mgm.report.dossier import VERBS, day, duration
+from mgm.report.dossier import VERBS, day, duration, in_order, label
 from mgm.report.result import Found
 from mgm.report.statistics import Estimate, over_seeds
 from mgm.report.tables import comparable, number, promise_of
@@ -59,16 +59,6 @@ def cost(registry: Registry, found: Mapping[str, Found]) -> list[list[tuple[str,
         return name, address, len(specs), len(done), sum(result["wall_s"] for result in done)
 
     return [[line(*which, specs) for which, specs in group.items() if specs] for group in groups]
-
-
-def in_order(registry: Registry) -> list[str]:
-    """The figures' names as the paper counts them, our own after the one they belong to."""
-    return sorted([*registry.plots, *registry.figures], key=lambda name: name.replace("_", "~"))
-
-
-def label(figure: str) -> str:
-    """As a reader sees it: "Figure 4a"."""
-    return f"Figure {figure.replace('_', ', ')}"
 
 
 def mean_gain(better: Sequence[Row], base: Row) -> Estimate | None:

@@ -14,8 +14,8 @@ from mgm.experiments.scales import Scale
 from mgm.report.claims import Verdict
 from mgm.report.collect import Row, gain
 from mgm.report.deviations import deviations
-from mgm.report.dossier import cell_id, dossiers, duration, training
-from mgm.report.overview import BASE, cost, label, mean_gain, overview
+from mgm.report.dossier import cell_id, dossiers, duration, label, training
+from mgm.report.overview import BASE, cost, mean_gain, overview
 from mgm.report.plots import NARROW, PERCENT, POINTS_OF, WIDTH, Axis, axis_head, interval
 from mgm.report.result import Found, log_lines
 from mgm.report.statistics import Estimate
@@ -32,7 +32,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 @dataclass(frozen=True)
 class Plate:
     """A figure as the page shows it: `source` is a data URI, empty when it could not be drawn, and `state` and `why` say why.
-    One that draws cells names their `tables`, one that shows clips its runs."""
+    One that draws cells names their `tables`, one that shows clips its runs; `width` is in CSS pixels, 0 for the picture's own."""
 
     name: str
     title: str
@@ -41,6 +41,7 @@ class Plate:
     state: str = "run"
     why: str = ""
     source: str = ""
+    width: int = 0
     tables: tuple[str, ...] = ()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 INK, QUIET, HIDDEN = "#1a1a1a", "#6b6b6b", "#dde2ea"
+DPI = 200  # of a figure as PNG
 ACCENT = "#d55e00"  # vermilion of Okabe and Ito's palette, safe for the colour-blind
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -50,4 +51,4 @@ def save(figure: Figure, stem: Path, arrays: Mapping[str, Any]) -> None:
 def write_png(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
-        figure.savefig(path, dpi=200, format="png", metadata={"Software": None})
+        figure.savefig(path, dpi=DPI, format="png", metadata={"Software": None})
