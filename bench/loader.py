@@ -1,16 +1,24 @@
-"""Loading: clips a second with motion vectors, against decord without, on one thread.
+"""Loading: clips a second with motion vectors, against other readers without, on one thread.
 
-A clip is 16 frames at stride 4 from a random start, cut by MultiScaleCrop and resized to 224; both open the file anew for each, and take
-the same frames, crop and resize. Ours reads the vectors as well and makes the magnitude of each slot.
+A clip is 16 frames at stride 4 from a random start, cut by MultiScaleCrop and resized to 224; all open the file anew for each, and take
+the same frames, crop and resize. Ours reads the vectors as well and makes the magnitude of each slot. Two rows have no reader as a peer:
+"FFmpeg alone" only decodes the pictures that ours decodes and converts none, so its ratio is the share of our time that decoding takes;
+"exporting vectors" is FFmpeg alone with and without the flag that exports them, so its ratio is what no reader of vectors can avoid.
+
+torchcodec needs FFmpeg's shared libraries, and mvextractor (the package motion-vector-extractor) is no dependency: a line says so where one
+of them is left out.
 
 Without --videos: the clips in ../shared/data if they are there, and always two generated videos like K400's (340 x 256, 300 frames).
 """
 
+import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import av
 import common
@@ -21,13 +29,23 @@ from common import Row, paired, seconds
 
 from mgm.errors import UserError
 from mgm.spec import Clips, Guidance
-from mgm.video import Clip, probe_video, slot_magnitude
+from mgm.video import Clip, open_video, probe_video, slot_magnitude
 from mgm.video.cut import Cut, read_cuts
 from mgm.video.sample import training_indices
 from mgm.video.transform import Box, resize, training_box
 
+Reader: TypeAlias = Callable[[str, np.ndarray, int], object]  # (path, frames, seed of the crop)
 CLIPS, TUBELET = Clips(), 2
 REAL = common.ROOT.parent / "shared" / "data" / "clips"
+
+
+@dataclass(frozen=True)
+class Take:
+    """How a clip of a video is read: by whom, from which file, which frames."""
+
+    read: Reader
+    path_of: Callable[[str], str] = str
+    clips: Clips = CLIPS
 
 
 @dataclass(frozen=True)
@@ -55,11 +73,56 @@ def without_vectors(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
     return cut(path, index_T, seed, None).frames_THWC
 
 
-def peer(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
-    reader = decord.VideoReader(path, num_threads=1)
-    frames_THWC = reader.get_batch(index_T.clip(max=len(reader) - 1)).asnumpy()
+def resized(frames_THWC: np.ndarray, seed: int) -> np.ndarray:
     box = training_box(CLIPS, *frames_THWC.shape[1:3], np.random.default_rng(seed))
     return resize(frames_THWC[:, box.top : box.top + box.height, box.left : box.left + box.width], CLIPS.size)
+
+
+def with_decord(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
+    reader = decord.VideoReader(path, num_threads=1)
+    return resized(reader.get_batch(index_T.clip(max=len(reader) - 1)).asnumpy(), seed)
+
+
+def with_torchcodec(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(path, num_ffmpeg_threads=1, dimension_order="NHWC")
+    return resized(decoder.get_frames_at(index_T.clip(max=len(decoder) - 1).tolist()).data.numpy(), seed)
+
+
+def with_mvextractor(path: str, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """It reads from the first frame on, all of them, as BGR with their vectors."""
+    from mvextractor.videocap import VideoCap
+
+    capture, wanted, frames, vectors = VideoCap(), set(index_T.tolist()), [], []
+    capture.open(path)
+    for index in range(int(index_T[-1]) + 1):
+        there, frame_HWC, vectors_N, _ = capture.read()
+        if there and index in wanted:
+            frames.append(frame_HWC)
+            vectors.append(vectors_N)
+    capture.release()
+    return resized(np.stack(frames)[..., ::-1], seed), vectors
+
+
+def ffmpeg_alone(path: str, index_T: np.ndarray, seed: int, motion: bool = False) -> None:
+    with open_video(path) as video:
+        last = index_T[-1]
+        for picture in video.pictures(int(index_T[0]), motion, frozenset(index_T.tolist())):
+            if picture.index >= last and (picture.is_reference or not motion):
+                break
+
+
+def other_readers(path: str) -> dict[str, Reader]:
+    """Those that can read a video here."""
+    readers: dict[str, Reader] = {"decord": with_decord, "torchcodec": with_torchcodec, "mvextractor": with_mvextractor}
+    for name, read in list(readers.items()):
+        try:
+            read(path, np.arange(2), 0)
+        except (ImportError, OSError, RuntimeError) as error:
+            print(f"{name} is left out: {str(error).strip().splitlines()[0]}", file=sys.stderr)
+            del readers[name]
+    return readers
 
 
 def generate(folder: Path, frames: int) -> list[str]:
@@ -94,6 +157,39 @@ def by_codec(given: Iterable[Path]) -> dict[str, list[str]]:
     return groups
 
 
+def compare(name: str, paths: Iterable[str], mine: Take, theirs: Take, repeats: int, goal: float) -> Row:
+    """One clip of each video is a turn; the next turn's clips start elsewhere."""
+    frames = {path: probe_video(path).frames for path in paths}
+
+    def turn_of(take: Take):
+        turn = iter(range(repeats + 1))
+
+        def read_all():
+            rng = np.random.default_rng(next(turn))
+            for path, count in frames.items():
+                take.read(take.path_of(path), training_indices(take.clips, count, rng), int(rng.integers(1000)))
+
+        return lambda: seconds(read_all)
+
+    my_s, their_s, ratio = paired(turn_of(mine), turn_of(theirs), repeats)
+    return Row(name, len(frames) / my_s, len(frames) / their_s, ratio, goal, unit="clips/s")
+
+
+def measure(name: str, paths: list[str], readers: dict[str, Reader], repeats: int) -> list[Row]:
+    name = f"load {name} ({len(paths)} videos), "
+    goals = {"decord": 1.3}
+    exporting = Take(partial(ffmpeg_alone, motion=True))
+    return [
+        *(
+            compare(f"{name}against {other}", paths, Take(ours), Take(read), repeats, goals.get(other, 1))
+            for other, read in readers.items()
+        ),
+        compare(f"{name}without vectors", paths, Take(ours), Take(without_vectors), repeats, 1 / 1.08),
+        compare(f"{name}exporting vectors", paths, exporting, Take(ffmpeg_alone), repeats, 1 / 1.08),
+        compare(f"{name}FFmpeg alone", paths, Take(ours), Take(ffmpeg_alone), repeats, 0.5),
+    ]
+
+
 def main() -> None:
     parser = common.arguments(__doc__, repeats=7)
     parser.add_argument("--videos", type=Path, nargs="+", metavar="DIR|FILE", help="videos to read")
@@ -104,26 +200,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         groups = {} if args.videos else {"generated, h264": generate(Path(folder), args.frames)}
         groups |= by_codec(args.videos or ([REAL] if REAL.exists() else []))
-        rows = [measure(name, paths[:: -(-len(paths) // args.most)], args.repeats) for name, paths in groups.items()]
+        readers = other_readers(next(iter(groups.values()))[0])
+        rows = [
+            row for name, paths in groups.items() for row in measure(name, paths[:: -(-len(paths) // args.most)], readers, args.repeats)
+        ]
     common.finish(rows, args.json)
-
-
-def measure(name: str, paths: list[str], repeats: int) -> Row:
-    """One clip of each video is a turn; the next turn's clips start elsewhere."""
-    frames = {path: probe_video(path).frames for path in paths}
-
-    def turn_of(read):
-        turn = iter(range(repeats + 1))
-
-        def read_all():
-            rng = np.random.default_rng(next(turn))
-            for path in paths:
-                read(path, training_indices(CLIPS, frames[path], rng), seed=int(rng.integers(1000)))
-
-        return lambda: seconds(read_all)
-
-    mine, theirs, ratio = paired(turn_of(ours), turn_of(peer), repeats)
-    return Row(f"load {name} ({len(paths)} videos)", len(paths) / mine, len(paths) / theirs, ratio, goal=1, unit="clips/s")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Transcoded files (`mgm prepare --transcode`): clips a second with vectors, against the sources and against decord on the sources.
 
-Clips are as in bench/loader.py, and each turn takes the same frames, crop and resize of source and copy. Below the table: whether a copy's
-vectors lead masks to the same places, as the distance between the centres of MGM's boxes, in patches of a 14 x 14 grid, for slots where
-both moved; beside it that of two different videos, which is what chance gives.
+Clips, and rows without another reader, are as in bench/loader.py; each turn takes the same frames, crop and resize of source and copy.
+"From P-frames" starts on multiples of 4 (`clips.start_multiple`).
+
+Below the table: whether a copy's vectors lead masks to the same places, as the distance between the centres of MGM's boxes, in patches of
+a 14 x 14 grid, for slots where both moved; beside it that of two different videos, which is what chance gives.
 
 Without --videos: two generated ones like K400's, and those of ../shared/data/clips that have vectors. The goal of 7 is for the former.
 """
@@ -10,13 +12,14 @@ Without --videos: two generated ones like K400's, and those of ../shared/data/cl
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import common
 import numpy as np
 import torch
-from common import Row, paired, seconds
-from loader import CLIPS, REAL, by_codec, generate, ours, peer, without_vectors
+from common import Row
+from loader import CLIPS, REAL, Take, by_codec, compare, ffmpeg_alone, generate, ours, with_decord, without_vectors
 
 from mgm.datasets.encode import encode
 from mgm.masking import Grid, make_boxes
@@ -39,29 +42,23 @@ def copies(paths: Sequence[str], folder: Path, short_side: int) -> dict[str, str
 
 
 def speed(name: str, copy_of: dict[str, str], repeats: int) -> list[Row]:
-    """One clip of each video is a turn; the next turn's clips start elsewhere."""
-    frames = {path: probe_video(path).frames for path in copy_of}
-
-    def turn_of(read, path_of):
-        turn = iter(range(repeats + 1))
-
-        def read_all():
-            rng = np.random.default_rng(next(turn))
-            for path, count in frames.items():
-                read(path_of(path), training_indices(CLIPS, count, rng), int(rng.integers(1000)))
-
-        return lambda: seconds(read_all)
-
-    rows = []
-    for against, read, path_of, goal in (
-        ("mgm on the sources", ours, str, 1),
-        ("decord on the sources", peer, str, 7 if name == GENERATED else 1),
-        ("decord on the copies", peer, copy_of.__getitem__, 1),
-        ("without vectors", without_vectors, copy_of.__getitem__, 1 / 1.08),
-    ):
-        mine, theirs, ratio = paired(turn_of(ours, copy_of.__getitem__), turn_of(read, path_of), repeats)
-        rows.append(Row(f"copies of {name} ({len(frames)}), {against}", len(frames) / mine, len(frames) / theirs, ratio, goal, "clips/s"))
-    return rows
+    copies = copy_of.__getitem__
+    mine, starts_on_p = Take(ours, copies), Take(ours, copies, CLIPS.model_copy(update={"start_multiple": 4}))
+    alone, exporting = Take(ffmpeg_alone, copies), Take(partial(ffmpeg_alone, motion=True), copies)
+    goal = 7 if name == GENERATED else 1
+    return [
+        compare(f"copies of {name} ({len(copy_of)}), {against}", copy_of, one, other, repeats, goal)
+        for against, one, other, goal in (
+            ("against mgm on the sources", mine, Take(ours), 1),
+            ("against decord on the sources", mine, Take(with_decord), goal),
+            ("from P-frames, against decord on the sources", starts_on_p, Take(with_decord), goal),
+            ("against decord on the copies", mine, Take(with_decord, copies), 1),
+            ("from P-frames, against any start", starts_on_p, mine, 1),
+            ("without vectors", mine, Take(without_vectors, copies), 1 / 1.08),
+            ("exporting vectors", exporting, alone, 1 / 1.08),
+            ("FFmpeg alone", mine, alone, 0.5),
+        )
+    ]
 
 
 def centres(path: str, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

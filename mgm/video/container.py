@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -128,19 +127,26 @@ class Video:
     def _read_timeline(self) -> Timeline | None:
         if self.codec == "vp8" or not {"mp4", "matroska"} & set(self.container.format.name.split(",")):
             return None
-        packets = [packet for packet in self._packets() if packet.size]
-        if not packets or any(packet.pts is None for packet in packets):
-            return None
-        times = np.array(sorted(packet.pts for packet in packets if not packet.is_discard), np.int64)
-        if not len(times) or len(np.unique(times)) < len(times):
-            return None
         by_time = "matroska" in self.container.format.name  # its index holds presentation times, MP4's decoding times
-        offsets = {packet.pts: packet.pts if by_time or packet.dts is None else packet.dts for packet in packets}
-        keys = sorted((packet.pts, offsets[packet.pts]) for packet in packets if packet.is_keyframe)
-        prefix = self._prefix if self.codec == "h264" else 0
-        begins = (prefix > 0 and packet.is_keyframe and is_idr(memoryview(packet), prefix) for packet in packets)
-        order = [(packet.pts, period) for packet, period in zip(packets, accumulate(begins))]
-        return Timeline(times, keys, min(offsets.values()), order)
+        prefix, period = self._prefix if self.codec == "h264" else 0, 0
+        order, times, keys, start = list[tuple[int, int]](), list[int](), list[tuple[int, int]](), None
+        for packet in self._packets():
+            if not packet.size:
+                continue
+            time = packet.pts
+            if time is None:
+                return None
+            offset = time if by_time or packet.dts is None else packet.dts
+            start = offset if start is None else min(start, offset)
+            if packet.is_keyframe:
+                keys.append((time, offset))
+                period += prefix > 0 and is_idr(memoryview(packet), prefix)
+            if not packet.is_discard:
+                times.append(time)
+            order.append((time, period))
+        if start is None or not times or len(set(times)) < len(times):
+            return None
+        return Timeline(np.array(sorted(times), np.int64), sorted(keys), start, order)
 
     def pictures(self, first: int = 0, motion: bool = True, wanted: Collection[int] | None = None) -> Iterator[Picture]:
         """Decoded pictures in presentation order, from the key frame at or before frame `first` on.

@@ -1,0 +1,75 @@
+"""Memory of a process that reads clips: megabytes after all reads over those after a tenth of them; 1 where it is flat. 2,000 reads by
+default; --reads 20000 takes half an hour.
+
+Clips are as in bench/loader.py, from two generated videos, their training-ready copies, and a file cut short that fails each time. The
+peer is decord, which reads the whole ones, in a process of its own.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import common
+import numpy as np
+import torch
+from common import Row
+from loader import CLIPS, generate, ours, with_decord
+
+from mgm.datasets.encode import encode
+from mgm.errors import UserError
+from mgm.video import probe_video
+from mgm.video.sample import training_indices
+
+
+def resident() -> float:
+    """Megabytes of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def grown(reader: str, reads: int, paths: list[str]) -> float:
+    """What this process has after `reads` clips over what it had after a tenth of them."""
+    torch.set_num_threads(1)
+    rng, early = np.random.default_rng(0), 0.0
+    frames = {path: 300 if path.endswith("cut.mp4") else probe_video(path).frames for path in paths}
+    for number in range(reads):
+        path = paths[number % len(paths)]
+        index_T = training_indices(CLIPS, frames[path], rng)
+        with suppress(UserError):
+            ours(path, index_T, number) if reader == "ours" else with_decord(path, index_T, number)
+        if number == reads // 10:
+            early = resident()
+    return resident() / early
+
+
+def in_a_process(reader: str, reads: int, paths: list[str]) -> float:
+    done = subprocess.run([sys.executable, __file__, "--one", reader, str(reads), *paths], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def main() -> None:
+    parser = common.arguments(__doc__, repeats=1)
+    parser.add_argument("--reads", type=int, default=2000, help="clips to read (2000)")
+    parser.add_argument("--frames", type=int, default=300, help="of a generated video (300)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        whole = generate(Path(folder), args.frames)
+        for number, path in enumerate(list(whole)):
+            whole.append(str(Path(folder, f"copy{number}.mp4")))
+            with open(whole[-1], "wb") as file:
+                encode(path, file, 256)
+        cut = Path(folder, "cut.mp4")
+        cut.write_bytes(Path(whole[0]).read_bytes()[:100_000])  # PyAV's MP4 has its header last
+        mine, theirs = in_a_process("ours", args.reads, [*whole, str(cut)]), in_a_process("decord", args.reads, whole)
+    row = Row(f"memory after {args.reads:,} reads, times that after a tenth", mine, theirs, theirs / mine, 1.02, "", "ours")
+    common.finish([row], args.json)
+
+
+if __name__ == "__main__":
+    if "--one" in sys.argv:
+        reader, reads, *paths = sys.argv[2:]
+        print(grown(reader, int(reads), paths))
+    else:
+        main()
