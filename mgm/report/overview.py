@@ -162,7 +162,7 @@ def _masks(rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
 
 def _conclusions(registry: Registry, rows: Mapping[str, Sequence[Row]], verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
     said = [(promise_of(registry.scale), "")]
-    counted = [row.estimate for several in rows.values() for row in several if row.estimate]
+    counted = [row.estimate for several in rows.values() for row in several if row.estimate and row.estimate.low is not None]
     if single := sum(one.n == 1 for one in counted):
         told = f"{single} of {len(counted)} numbers rest on one seed: their intervals are over test videos and know nothing of seeds"
         said.append((f"{told}, so they cannot tell two methods apart.", ""))

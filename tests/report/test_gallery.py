@@ -1,0 +1,68 @@
+import base64
+import io
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from mgm.report.gallery import gallery
+
+SLOTS, SIDE, ROWS = 4, 96, 6
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+    boxes_NS4 = np.full((2, SLOTS, 4), np.nan, np.float32)
+    boxes_NS4[1] = (1, 2, 5, 5)
+    smooth_SHWC = np.broadcast_to(np.linspace(0, 255, SIDE)[None, :, None, None], (SLOTS, SIDE, SIDE, 3)).astype(np.uint8)
+    return {
+        "frames_SHWC": smooth_SHWC,
+        "index_S": np.arange(SLOTS) * 2,
+        "magnitude_SHW": rng.random((SLOTS, 12, 12)).astype(np.float32),
+        "names_N": np.array(["tube", "mgm"]),
+        "ratio_N": np.array([0.9, 0.75]),
+        "masked_NSHW": rng.random((2, SLOTS, ROWS, ROWS)) < 0.75,
+        "boxes_NS4": boxes_NS4,
+    }
+
+
+def pixels(uri, kind):
+    head, data = uri.split(",")
+    assert head == f"data:image/{kind};base64"
+    return imread(io.BytesIO(base64.b64decode(data)), format=kind)
+
+
+def test_each_strip_holds_its_mask_slot_by_slot(arrays):
+    shown = gallery(arrays, "run")
+    assert [film.name for film in shown.films] == ["the clip", "motion", "tube", "mgm"]
+    assert (shown.slots, shown.rows, shown.columns) == (SLOTS, ROWS, ROWS)
+    for film, masked_SHW in zip(shown.films[2:], arrays["masked_NSHW"]):
+        strip = pixels(film.strip, "png")
+        assert strip.shape == (ROWS, SLOTS * ROWS, 4)
+        for slot in range(SLOTS):
+            assert np.array_equal(strip[:, slot * ROWS : (slot + 1) * ROWS, 3] > 0.5, masked_SHW[slot])
+    assert shown.films[3].about == "motion-guided, dense, 75% hidden"
+
+
+def test_the_clip_is_the_clip(arrays):
+    strip = pixels(gallery(arrays, "run").clip, "webp")
+    assert strip.shape[:2] == (SIDE, SLOTS * SIDE)
+    given = np.concatenate(list(arrays["frames_SHWC"]), axis=1)
+    assert np.abs(strip[..., :3].astype(float) - given).mean() < 3  # of 255: WebP is lossy
+
+
+def test_boxes_are_corners_and_sides_and_only_where_there_are_any(arrays):
+    tube, mgm = gallery(arrays, "run").films[2:]
+    assert tube.boxes == ()
+    assert mgm.boxes == ((-1.5, -0.5, 5, 5),) * SLOTS
+
+
+def test_a_still_clip_has_no_colour_of_motion(arrays):
+    arrays["magnitude_SHW"][:] = 0
+    assert pixels(gallery(arrays, "run").films[1].strip, "png")[..., 3].max() == 0
+
+
+def test_it_is_small(arrays):
+    shown = gallery(arrays, "run")
+    assert sum(len(film.strip) for film in shown.films[2:]) < 2 * 1500
