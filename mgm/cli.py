@@ -1,8 +1,10 @@
 """`mgm VERB`: each verb is a thin door to the package; what a verb needs is imported when it is called."""
 
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mgm.errors import UserError
+from mgm.launch import place_of
 
 if TYPE_CHECKING:
     from mgm.datasets.index import Index
@@ -21,21 +24,48 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+DISTRIBUTED = ("pretrain", "finetune", "evaluate")  # verbs that several processes share
 prepare_app = typer.Typer(no_args_is_help=True, help="Make a dataset ready: check every video, write an index.")
 app.add_typer(prepare_app, name="prepare")
 
 Specs = Annotated[list[Path], typer.Argument(help="Spec files; several are run one after another in one process.", metavar="SPEC.json...")]
 Out = Annotated[Path, typer.Option(help="Folder of results; each run gets a folder in it, named by its run id.")]
 Data = Annotated[list[str], typer.Option(help="Where a dataset's index is, as NAME=FOLDER; repeat for several.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads of this process.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that decode videos; 0 decodes in this one.")]
-Accumulate = Annotated[int, typer.Option(min=1, help="Parts a step's batch is split into, to save memory.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of a process.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that decode videos for one that computes; 0: it does.")]
+Accumulate = Annotated[int, typer.Option(min=1, help="Parts a process's share of a step's batch is split into, to save memory.")]
 CacheMb = Annotated[int, typer.Option(min=0, help="Memory for decoded videos, for datasets small enough to keep.")]
 CheckpointS = Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")]
 Results = Annotated[Path, typer.Option(help="Folder of all results.")]
 Reports = Annotated[Path, typer.Option(help="Folder of all reports.")]
 
 
+@app.callback()
+def _started(context: typer.Context) -> None:
+    """Several processes do one thing together, or are refused."""
+    place, verb = place_of(os.environ), context.invoked_subcommand
+    if place and verb not in DISTRIBUTED:
+        if place.rank:
+            sys.exit(2)  # rank 0 says it
+        raise UserError(
+            f"mgm {verb}: runs in one process, and {place.size} were started; start it without torchrun, or as one task of srun"
+        )
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """With the other processes that torchrun or srun started, if any."""
+    if place := place_of(os.environ):
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or a connection that closes at the end is a page of warnings
+        from mgm.training.distributed import joined
+
+        with joined(place):
+            yield
+    else:
+        yield
+
+
+@_together()
 def _run(verb: str, specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s, flow_weights=None) -> None:
     from mgm.spec import parse
 
@@ -112,6 +142,11 @@ def evaluate(
     threads: Threads = 1, workers: Workers = 0,
 ) -> None:  # fmt: skip
     """Test finetuned weights, with other views or on other data; print top-1."""
+    with _together():
+        _evaluate(runs, data, temporal, spatial, weights, out, threads, workers)
+
+
+def _evaluate(runs, data, temporal, spatial, weights, out, threads, workers) -> None:
     if spatial not in (None, 1, 3):
         raise UserError(f"--spatial {spatial}: choose 1 or 3")
     if len(runs) > 1 and weights:
@@ -124,7 +159,8 @@ def evaluate(
     views = {name: count for name, count in (("temporal", temporal), ("spatial", spatial)) if count}
     for run in runs:
         execution = Execution(Path(), places, threads, workers)
-        typer.echo(compute(run, weights, execution, views, out / run.stem if out and len(runs) > 1 else out))
+        if told := compute(run, weights, execution, views, out / run.stem if out and len(runs) > 1 else out):
+            typer.echo(told)
 
 
 @app.command()

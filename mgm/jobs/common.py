@@ -8,7 +8,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,7 +26,7 @@ from mgm.experiments.cost import work
 from mgm.report import atomic
 from mgm.report.result import examine, file_digest, write_result
 from mgm.spec import Augment, Guidance, Run, Spec, parents, parse
-from mgm.training import duration, remove_checkpoints
+from mgm.training import distributed, duration, remove_checkpoints
 from mgm.video.loader import NO_AUGMENT, Batch, Cache, training_loader
 from mgm.writer import sole_writer
 
@@ -41,7 +41,7 @@ class Execution:
     data: dict[str, Path]  # dataset name: folder of its index
     threads: int = 1
     workers: int = 0
-    accumulate: int = 1
+    accumulate: int = 1  # parts that a process's share of a step's batch is computed in
     checkpoint_s: float = 300
     cache: Cache | None = None
     flow_weights: Path | None = None  # of RAFT-small; torchvision's own where None
@@ -91,6 +91,8 @@ class Job(Generic[S]):
 def run_all(specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], execution: Execution) -> None:
     """Run each spec in its folder, one after another; what is done already is left alone, and a failure does not stop the others.
 
+    Of several processes rank 0 alone writes; the others do their share of each run that it does. There a failure ends all.
+
     Raises:
         UserError: the first failure, once all have been tried; that another process writes a run's folder is one.
     """
@@ -98,14 +100,23 @@ def run_all(specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], exe
     first_error = None
     for spec in specs:
         folder = execution.results / spec.run_id
+        if distributed.rank():
+            if distributed.told(False):
+                compute(Job(spec, folder, execution, find_index(spec, execution)))
+            continue
         if _done(folder, spec):
+            distributed.told(False)
             continue
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            with sole_writer(folder):
-                if not _done(folder, spec):  # by one that was the writer until now
-                    _run(spec, folder, compute, execution)
+            with distributed.held as held:
+                held.enter_context(sole_writer(folder))
+                if distributed.told(not _done(folder, spec)):  # by one that was the writer until now
+                    held.enter_context(_recorded(folder))
+                    _compute(spec, folder, compute, execution)
         except UserError as error:
+            if distributed.size() > 1:
+                raise
             first_error = first_error or error
             show(f"{spec.run_id}: failed: {error}")
     if first_error:
@@ -119,11 +130,12 @@ def _done(folder: Path, spec: Spec) -> bool:
     return done
 
 
-def _run(spec: Spec, folder: Path, compute: Callable[[Job], dict[str, Any]], execution: Execution) -> None:
-    """Run a spec; a failure is recorded in error.txt, for reports."""
+@contextmanager
+def _recorded(folder: Path) -> Iterator[None]:
+    """A failure is recorded in error.txt, for reports."""
     (folder / "error.txt").unlink(missing_ok=True)
     try:
-        _compute(spec, folder, compute, execution)
+        yield
     except Exception as error:
         atomic.write(folder / "error.txt", f"{error}\n" if isinstance(error, UserError) else f"{type(error).__name__}: {error}\n")
         raise
@@ -161,6 +173,7 @@ def _compute(spec: Spec, folder: Path, compute: Callable[[Job], dict[str, Any]],
             "versions": {"python": platform.python_version(), **{name: version(name) for name in ("mgm", "torch", "av", "numpy")}},
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
+            "processes": distributed.size(),
             "wall_s": round(time.monotonic() - clock, 3),
             "started": started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -193,15 +206,20 @@ def training_batches(
     job: Job, videos: Sequence[Video], motion: Guidance | None, first_step: int, *, augment: Augment = NO_AUGMENT,
     change: Callable[[int, Batch], Batch] = lambda step, batch: batch,
 ) -> Iterator[tuple[list[Batch], tuple[str, ...]]]:  # fmt: skip
-    """The batches of a run from a step on, each changed on the device (`change(step, batch)`) and then cut into as many equal parts as the
-    execution accumulates."""
-    spec, parts = job.spec, job.execution.accumulate
-    if spec.optim.batch % parts:
-        raise UserError(f"--accumulate {parts} does not divide optim.batch {spec.optim.batch}; choose a divisor")
-    size = spec.optim.batch // parts * augment.repeats
+    """The batches of a run from a step on, or this process's share of them, each changed on the device (`change(step, batch)`) and then
+    cut into as many equal parts as the execution accumulates."""
+    spec, parts, processes = job.spec, job.execution.accumulate, distributed.size()
+    if spec.optim.batch % (parts * processes):
+        if processes == 1:
+            raise UserError(f"--accumulate {parts} does not divide optim.batch {spec.optim.batch}; choose a divisor")
+        raise UserError(
+            f"{processes} processes with --accumulate {parts} do not divide optim.batch {spec.optim.batch}; {processes} x {parts} must"
+        )
+    size = spec.optim.batch // (parts * processes) * augment.repeats
     loader = training_loader(
         videos, spec.clips, spec.model.tubelet, spec.seed, spec.optim.batch,
         workers=job.execution.workers, cache=job.execution.cache, motion=motion, first_step=first_step, augment=augment,
+        share=(distributed.rank(), processes),
     )  # fmt: skip
     for step, batch in enumerate(loader, first_step):
         changed = change(step, batch.map(lambda x: x.to(job.device, non_blocking=True)))

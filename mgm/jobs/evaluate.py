@@ -6,6 +6,7 @@ Finetuning and probing end with it; `mgm evaluate` repeats it for finetuned weig
 import csv
 import json
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,11 +22,12 @@ from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.report import atomic
 from mgm.report.result import file_digest
 from mgm.spec import Data, Finetune, Probe, Views
+from mgm.training import distributed
 from mgm.video import test_loader
 
 
 def evaluate(place: Path, weights: Path | None, execution: Execution, views: dict[str, int], out: Path | None = None) -> str:
-    """Test a finetuned model, and say in a line what came out.
+    """Test a finetuned model, and say in a line what came out; of several processes, rank 0 does.
 
     Args:
         place: the folder of a finetuning run, or the file of its spec.
@@ -61,6 +63,8 @@ def evaluate(place: Path, weights: Path | None, execution: Execution, views: dic
         model.to(job.device).eval()
         with torch.inference_mode():
             metrics = test(job, lambda frames_BTHWC: model(frames_BTHWC).float())
+    if distributed.rank():
+        return ""
     if out:
         about = {
             "spec": json.loads(spec.model_dump_json()),
@@ -87,18 +91,21 @@ def check_views(job: Job[Finetune] | Job[Probe]) -> None:
 
 
 def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-    """Test `logits_of(frames_BTHWC) -> (B, classes)` on the test split; write predictions.csv, return top-1 in percent."""
+    """Test `logits_of(frames_BTHWC) -> (B, classes)` on the test split; write predictions.csv, return top-1 in percent.
+
+    Of several processes each tests its share, and rank 0 alone has the result; the others return nothing.
+    """
     spec, videos = job.spec, job.index.test
     views = spec.views.temporal * spec.views.spatial
     batches = test_loader(
         videos, spec.clips, spec.model.tubelet, spec.views, batch=max(views, 64),
-        workers=job.execution.workers, cache=job.execution.cache,
+        workers=job.execution.workers, cache=job.execution.cache, share=(distributed.rank(), distributed.size()),
     )  # fmt: skip
-    logits, samples = [], []
-    for batch in batches:
-        logits.append(logits_of(batch.frames_BTHWC.to(job.device)).cpu())
-        samples.append(batch.sample_B)
-    return record(job, torch.cat(logits).numpy(), torch.cat(samples).numpy())
+    own = [(logits_of(batch.frames_BTHWC.to(job.device)).cpu().numpy(), batch.sample_B.numpy()) for batch in batches]
+    found = [*chain(*distributed.brought(own))]
+    if distributed.rank():
+        return {}
+    return record(job, np.concatenate([logits_BC for logits_BC, _ in found]), np.concatenate([sample_B for _, sample_B in found]))
 
 
 def record(job: Job, logits_NC: np.ndarray, sample_N: np.ndarray) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mgm.jobs.evaluate import check_views, test
 from mgm.jobs.pretrain import steps_of
 from mgm.models import build_classifier, load_encoder, save_weights
 from mgm.spec import Finetune
-from mgm.training import Training, mix, train
+from mgm.training import Training, distributed, mix, train
 from mgm.video import Batch
 
 
@@ -44,9 +44,10 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         return (loss_B * batch.weight_B).mean(), {"train_top1": 100 * accuracy.detach()}
 
     batches = partial(training_batches, job, videos, None, augment=augment, change=mixed)
-    run = Training(spec.run_id, model, spec.optim, steps, len(videos), batches, loss_of, spec.layer_decay, augment.repeats)
+    run = Training(spec.run_id, model, spec.optim, steps, len(videos), batches, loss_of, spec.layer_decay, augment.repeats, spec.seed)
     job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, show=show)
-    save_weights(model, job.folder / "weights.safetensors")
+    if distributed.rank() == 0:
+        save_weights(model, job.folder / "weights.safetensors")
     model.eval()
     with torch.inference_mode():
         return test(job, lambda frames_BTHWC: model(frames_BTHWC).float())

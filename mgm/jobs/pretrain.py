@@ -14,7 +14,7 @@ from mgm.jobs.flow import require_flow
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.models import build_mae, reconstruction_loss, save_weights
 from mgm.spec import Optim, Pretrain
-from mgm.training import Training, train
+from mgm.training import Training, distributed, train
 from mgm.video import Batch
 
 
@@ -38,9 +38,12 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         loss = reconstruction_loss(predicted_BMP, target_BMP, batch.weight_B)
         return loss, {"coverage": motion_coverage(masked_BL, batch.motion_BSHW, grid)} if guidance else {}
 
-    run = Training(spec.run_id, model, spec.optim, steps, len(videos), partial(training_batches, job, videos, guidance), loss_of)
+    run = Training(
+        spec.run_id, model, spec.optim, steps, len(videos), partial(training_batches, job, videos, guidance), loss_of, seed=spec.seed
+    )
     job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, show=show)
-    save_weights(model, job.folder / "weights.safetensors")
+    if distributed.rank() == 0:
+        save_weights(model, job.folder / "weights.safetensors")
     return {}
 
 

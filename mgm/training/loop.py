@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from mgm.errors import UserError
+from mgm.rng import clip_seed
 from mgm.spec import Optim
+from mgm.training import distributed
 from mgm.training.checkpoint import load_checkpoint, save_checkpoint
 from mgm.training.log import Log
 from mgm.training.optimiser import AdamW, build_optimiser, learning_rate, set_learning_rate
@@ -26,8 +30,8 @@ LOGS = 100  # lines a run's log has, about
 class Training:
     """A training run.
 
-    `batches(first_step)` yields, a step, the equal parts of its batch and the names of the videos in it that could not be read;
-    `loss_of(part)` is a part's mean loss and what to log beside it.
+    `batches(first_step)` yields, a step, the equal parts of this process's share of its batch and the names of the videos in it that could
+    not be read; `loss_of(part)` is a part's mean loss and what to log beside it.
     """
 
     run_id: str
@@ -39,6 +43,7 @@ class Training:
     loss_of: Callable[[Any], tuple[Tensor, dict[str, Tensor]]]
     layer_decay: float = 1.0
     repeats: int = 1  # clips that each of the batch's videos gives, for the log's clips/s
+    seed: int = 0  # of the run
 
 
 def train(run: Training, folder: Path, *, checkpoint_s: float = 300, show: Callable[[str], None] = print) -> list[str]:
@@ -48,67 +53,99 @@ def train(run: Training, folder: Path, *, checkpoint_s: float = 300, show: Calla
     function of the step, and a checkpoint holds all other state. SIGTERM (the end of a time limit) and SIGUSR1 (its warning, where Slurm
     is asked for one: `--signal=USR1@60`) stop it after the step with a checkpoint; what exit statuses mean is in `mgm.errors`.
 
+    Several processes (`mgm.training.distributed`) train one model: losses and gradients are those of the whole batch but for the order of
+    float32 sums, and all agree on when to stop, a step later than one would. Stopped and run again on as many, they end bit-equal too;
+    on another number all but the draws of dropout and drop path goes on as it was. Those draw by (seed, step, rank), so that no process
+    has a state to keep; a process on its own draws from one stream, which its checkpoint holds.
+
     Raises:
-        UserError: the loss is not finite, or more than 1 % of the clips could not be read.
+        UserError: the loss is not finite, more than 1 % of the clips could not be read, or a GPU is full.
         SystemExit: SIGTERM or SIGUSR1 came.
     """
     with _terminations() as terminated:
-        return _train(run, folder, checkpoint_s, show, terminated)
+        try:
+            return _train(run, folder, checkpoint_s, show, terminated)
+        except torch.OutOfMemoryError as error:
+            why = str(error).partition(". ")[0]
+            raise UserError(f"{run.run_id}: {why}; raise --accumulate, so that fewer clips are computed at a time") from error
 
 
 def _train(run: Training, folder: Path, checkpoint_s: float, show: Callable[[str], None], terminated: list[int]) -> list[str]:
     optimiser = build_optimiser(run.model, run.optim, run.layer_decay)
+    leads, processes = distributed.rank() == 0, distributed.size()
     first, failed = 0, dict[str, None]()  # a dict keeps the order of failure
-    if state := load_checkpoint(folder, run.run_id, show):
+    if leads and (state := load_checkpoint(folder, run.run_id, show)):
         run.model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"])
         first, failed = state["step"], dict.fromkeys(state["failed"])
         show(f"{run.run_id}: continues at step {first} of {run.steps}")
+    first, failed = distributed.told((first, failed))
+    distributed.copied([*run.model.parameters(), *optimiser.tensors()])
     device = next(run.model.parameters()).device
     precision = torch.autocast(device.type, torch.bfloat16) if run.optim.precision == "bf16" else nullcontext()
     log_every = math.ceil(run.steps / LOGS)
-    log = Log(folder / "log.jsonl", first, run.steps, run.optim.batch * run.repeats, show, run.run_id)
+    log = Log(folder / "log.jsonl", first, run.steps, run.optim.batch * run.repeats, show, run.run_id) if leads else None
+    gradients, agreement = distributed.Gradients(run.model), distributed.Agreement()
+    unreadable = list[tuple[int, str]]()  # with their steps, until all processes know
     saved_at = time.monotonic()
     run.model.train()
 
     batches = run.batches(first)
     for step in range(first, run.steps):
-        parts, unreadable = next(batches)
-        failed |= dict.fromkeys(unreadable)
-        if len(failed) > 0.01 * run.videos:
-            raise UserError(
-                f"{run.run_id}: {len(failed)} of {run.videos} training videos could not be read, more than 1 %: "
-                f"{next(iter(failed))} first; restore them, or prepare the dataset again to leave them out"
-            )
+        if processes > 1:
+            torch.manual_seed(clip_seed(run.seed, step, -3 - distributed.rank()))
+        parts, names = next(batches)
+        unreadable += [(step, name) for name in names]
         rate = learning_rate(step, run.steps, run.optim)
         set_learning_rate(optimiser, rate)
         optimiser.zero_grad()
-        total, extra = torch.zeros((), device=device), dict[str, Tensor]()
-        for part in parts:
+        sums = dict[str, Tensor]()
+        for number, part in enumerate(parts, 1):
             with precision:
                 loss, extra = run.loss_of(part)
-            loss = loss / len(parts)
-            loss.backward()
-            total += loss.detach()
+            loss = loss / (len(parts) * processes)
+            with gradients.adding(last=number == len(parts)):
+                loss.backward()
+            for name, value in {"loss": loss.detach(), **{name: x / (len(parts) * processes) for name, x in extra.items()}}.items():
+                sums[name] = sums[name] + value if name in sums else value
         norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.optim.clip_grad or math.inf)
 
-        due = bool(terminated) or time.monotonic() - saved_at >= checkpoint_s
-        if due or (step + 1) % log_every == 0 or step + 1 == run.steps:
-            if not math.isfinite(value := total.item()) or not math.isfinite(norm.item()):
+        last, late = step + 1 == run.steps, leads and time.monotonic() - saved_at >= checkpoint_s
+        stop, save, found = agreement.on(terminated[0] if terminated else 0, late, bool(unreadable), now=last)
+        due = bool(stop or save)
+        if found or due:
+            of_all = sorted(chain(*distributed.gathered(unreadable)), key=itemgetter(0))  # as one process would have met them
+            failed |= dict.fromkeys(name for _, name in of_all)
+            unreadable.clear()
+            _check_failed(run, failed)
+        if due or (step + 1) % log_every == 0 or last:
+            mean = dict(zip(sums, distributed.summed(torch.stack([x.float() for x in sums.values()])).tolist()))
+            if not math.isfinite(mean["loss"]) or not math.isfinite(norm.item()):
                 raise UserError(
-                    f"{run.run_id}: the loss is {value} and its gradient's norm {norm.item()} at step {step} of {run.steps}; "
+                    f"{run.run_id}: the loss is {mean['loss']} and its gradient's norm {norm.item()} at step {step} of {run.steps}; "
                     f"lower optim.lr (now {run.optim.lr}) or set optim.clip_grad, and run it again"
                 )
-            log.write(step + 1, {"loss": value, "lr": rate, "grad_norm": norm.item()} | {name: float(x) for name, x in extra.items()})
+            if log:
+                log.write(step + 1, {"loss": mean.pop("loss"), "lr": rate, "grad_norm": norm.item()} | mean)
         optimiser.step()
-        if due:
+        if due and leads:
             save_checkpoint(folder, _state(run, optimiser, step + 1, failed))
             saved_at = time.monotonic()
-        if terminated:
-            show(f"{run.run_id}: stopped at step {step + 1} of {run.steps}; run again to continue")
-            sys.exit(128 + terminated[0])
+        if stop:
+            distributed.everyone()  # the first to end would end rank 0 while it writes
+            if leads:
+                show(f"{run.run_id}: stopped at step {step + 1} of {run.steps}; run again to continue")
+            sys.exit(128 + stop)
     return list(failed)
+
+
+def _check_failed(run: Training, failed: dict[str, None]) -> None:
+    if len(failed) > 0.01 * run.videos:
+        raise UserError(
+            f"{run.run_id}: {len(failed)} of {run.videos} training videos could not be read, more than 1 %: "
+            f"{next(iter(failed))} first; restore them, or prepare the dataset again to leave them out"
+        )
 
 
 @contextmanager

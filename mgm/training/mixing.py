@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgm.rng import seeded
+from mgm.training import distributed
 
 
 def mix(
@@ -15,6 +16,7 @@ def mix(
 
     Every step does one or the other, with equal chance where both are on (V's "batch" mode, probability 1, switch 0.5). A clip that could
     not be read has weight 0 and is no part of this: the others pair as if it were not there, and of an odd number the last stays as it is.
+    Of several processes each gives its share of the step's clips, and clips pair over all shares, as they do in one process.
 
     Args:
         frames_BTHWC: uint8.
@@ -30,14 +32,23 @@ def mix(
     from timm.data.mixup import Mixup
 
     target_BC = F.one_hot(label_B, classes).float()
-    readable = weight_B.nonzero()[:, 0]
+    readable = distributed.end_to_end(weight_B).nonzero()[:, 0]  # of the whole step
     paired = readable[: len(readable) // 2 * 2]
     if not len(paired):
         return frames_BTHWC, target_BC
+    mixed, frames, label = paired, frames_BTHWC[:0], label_B[:0]
+    if distributed.size() > 1:
+        first, partner_N = distributed.rank() * len(label_B), torch.arange(distributed.size() * len(label_B), device=paired.device)
+        partner_N[paired] = paired.flip(0)
+        mixed = paired[(paired >= first) & (paired < first + len(label_B))] - first
+        frames, label = (distributed.fetched(x, partner_N)[mixed].flip(0) for x in (frames_BTHWC, label_B))  # where timm looks for them
+    if not len(mixed):
+        return frames_BTHWC, target_BC
     timm = Mixup(mixup, cutmix, label_smoothing=0.0, num_classes=classes)  # smoothing is the loss's
-    B, (_, T, H, W, C) = len(paired), frames_BTHWC.shape
-    folded_BCHW = frames_BTHWC[paired].float().permute(0, 1, 4, 2, 3).reshape(B, T * C, H, W)  # or CutMix would cut out of time
+    frames, label = torch.cat((frames_BTHWC[mixed], frames)), torch.cat((label_B[mixed], label))
+    B, T, H, W, C = frames.shape
+    folded_BCHW = frames.float().permute(0, 1, 4, 2, 3).reshape(B, T * C, H, W)  # or CutMix would cut out of time
     with seeded(int(rng.integers(2**32))):
-        mixed_BCHW, mixed_BC = timm(folded_BCHW, label_B[paired])
-    mixed_BTHWC = mixed_BCHW.view(B, T, C, H, W).permute(0, 1, 3, 4, 2).round().to(torch.uint8)
-    return frames_BTHWC.index_copy(0, paired, mixed_BTHWC), target_BC.index_copy(0, paired, mixed_BC)
+        mixed_BCHW, mixed_BC = timm(folded_BCHW, label)
+    mixed_BTHWC = mixed_BCHW[: len(mixed)].view(-1, T, C, H, W).permute(0, 1, 3, 4, 2).round().to(torch.uint8)
+    return frames_BTHWC.index_copy(0, mixed, mixed_BTHWC), target_BC.index_copy(0, mixed, mixed_BC[: len(mixed)])

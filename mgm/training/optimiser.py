@@ -52,6 +52,10 @@ class AdamW:
                 amsgrad=False, maximize=False,
             )  # fmt: skip
 
+    def tensors(self) -> list[torch.Tensor]:
+        """All of its state."""
+        return [tensor for moments in self.moments for tensors in moments.values() for tensor in tensors]
+
     def state_dict(self) -> list[dict[str, list[torch.Tensor]]]:
         return self.moments
 

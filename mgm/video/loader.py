@@ -119,10 +119,12 @@ def training_loader(
     motion: Guidance | None = "vectors",
     first_step: int = 0,
     augment: Augment = NO_AUGMENT,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Endless training batches, from step `first_step` on.
 
-    Step k takes positions k * batch to (k + 1) * batch of the epochs' permutations, laid end to end. A video that cannot be read keeps its
+    Step k takes positions k * batch to (k + 1) * batch of the epochs' permutations, laid end to end; of several processes, each reads
+    an equal part of them, in order. A video that cannot be read keeps its
     place with weight 0 and is named in `Batch.failed`; the job that trains counts them and stops the run above 1 %.
 
     Under repeated augmentation a video gives `augment.repeats` clips side by side, each with draws of its own: the first is the one it
@@ -139,6 +141,7 @@ def training_loader(
         motion: "vectors" reads the codec's; a method of `mgm.video.flow` reads the videos' sidecars, whatever the codec; None reads none.
         first_step: where to begin.
         augment: repeats, RandAugment and random erasing; the latter two only without `motion`, which would not follow them.
+        share: which part of each batch to give, counted from 0, and of how many.
 
     Raises:
         NoVectors: a video's codec has no motion vectors, though `motion` is "vectors".
@@ -148,7 +151,7 @@ def training_loader(
         raise UserError("no videos to train on: the training split is empty; check the index")
     if motion and (augment.rand or augment.erasing):
         raise ValueError("RandAugment and random erasing change frames alone; train without motion")
-    dataset = _TrainingBatches(videos, clips, tubelet, seed, batch, _for_workers(cache, workers), motion, augment)
+    dataset = _TrainingBatches(videos, clips, tubelet, seed, batch, _for_workers(cache, workers), motion, augment, share)
     return _load(dataset, itertools.count(first_step), workers)
 
 
@@ -161,16 +164,18 @@ def test_loader(
     workers: int = 0,
     cache: Cache | None = None,
     motion: Guidance | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """All test views of all videos, in order: `views.temporal` x `views.spatial` clips a video, side by side in one batch.
 
-    A batch holds as many whole videos as `batch` clips allow, but at least one. Each video is decoded once.
+    A batch holds as many whole videos as `batch` clips allow, but at least one. Each video is decoded once. Of `share` (i, n) every n-th
+    batch is given, from the i-th on: the batches are those of one process, so that scores do not depend on how many share them.
 
     Raises:
         UserError: a video cannot be read; it is named.
     """
     dataset = _TestBatches(videos, clips, tubelet, views, batch, _for_workers(cache, workers), motion)
-    return _load(dataset, range(len(dataset)), workers)
+    return _load(dataset, range(share[0], len(dataset), share[1]), workers)
 
 
 def _for_workers(cache: Cache | None, workers: int) -> Cache:
@@ -200,11 +205,12 @@ def _as_it_is(item):
 
 
 class _TrainingBatches(Dataset):
-    """Item k is the batch of step k."""
+    """Item k is the batch of step k, or a share of it."""
 
-    def __init__(self, videos, clips, tubelet, seed, batch, cache, motion, augment):
+    def __init__(self, videos, clips, tubelet, seed, batch, cache, motion, augment, share):
         self.videos, self.clips, self.tubelet, self.seed, self.batch, self.motion = videos, clips, tubelet, seed, batch, motion
         self.cache, self.repeats = cache, augment.repeats
+        self.own = range(share[0] * batch // share[1], (share[0] + 1) * batch // share[1])
         self.augmentation = ClipAugmentation(augment) if augment.rand or augment.erasing else None
         self._order = (-1, np.empty(0, np.int64))  # the last epoch's, because the next step most likely needs it again
 
@@ -216,7 +222,7 @@ class _TrainingBatches(Dataset):
         return self._order[1]
 
     def __getitem__(self, step: int) -> Batch | UserError:
-        places = [divmod(place, len(self.videos)) for place in range(step * self.batch, (step + 1) * self.batch)]
+        places = [divmod(step * self.batch + place, len(self.videos)) for place in self.own]
         samples, seeds, made = list[int](), list[int](), list[Clip | None]()
         for epoch, place in places:
             sample = int(self.order(epoch)[place])

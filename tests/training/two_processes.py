@@ -1,0 +1,108 @@
+"""What tests/training/test_distributed.py has two processes do, in one start: `python two_processes.py FOLDER`, by torchrun's variables.
+
+FOLDER holds NAME.json specs; each process writes to FOLDER/RANK.json what it saw.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mgm.errors import UserError
+from mgm.jobs import common
+from mgm.jobs.common import Execution, run_all
+from mgm.jobs.evaluate import evaluate
+from mgm.jobs.finetune import finetune
+from mgm.launch import place_of
+from mgm.spec import Optim, parse
+from mgm.training import Training, distributed, train
+
+COMPUTE = {"finetune": finetune}
+STOP_AT = 5
+
+
+def share_of(x):
+    return x.chunk(distributed.size())[distributed.rank()]
+
+
+def toy(failing, videos=1000, parts=1) -> Training:
+    """Every process sees its share, and the failures of its own half of the clips."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
+    model.unused = nn.Parameter(torch.ones(3))
+
+    def batches(first):
+        for step in range(first, 12):
+            x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+            own = [name for at, clip, name in failing if at == step and clip in share_of(torch.arange(8))]
+            yield list(share_of(x).chunk(parts)), own
+
+    def loss_of(x):
+        return (model(x) - x.sum(dim=1, keepdim=True)).square().mean(), {"first": x[0, 0]}
+
+    optim = Optim(lr=0.5, min_lr=0.01, batch=8, epochs=10, warmup_epochs=1, precision="float32", clip_grad=0.5)
+    return Training("toy", model, optim, 12, videos, batches, loss_of)
+
+
+FAILING = [(3, 1, "b"), (3, 6, "d"), (4, 0, "a"), (9, 7, "d"), (11, 5, "c")]  # step, clip of the batch, video
+
+
+def trained_toy(folder: Path, videos: int, parts: int) -> dict:
+    folder.mkdir(exist_ok=True)
+    run = toy(FAILING, videos, parts)
+    try:
+        failed = train(run, folder, show=lambda line: None)
+    except UserError as error:
+        return {"error": str(error)}
+    return {"failed": failed, "weights": torch.cat([x.flatten() for x in run.model.parameters()]).tolist()}
+
+
+def stopped(spec, execution: Execution) -> object:
+    """Run a spec, and send SIGTERM to rank 1 alone in the middle of a step."""
+    real = common.training_loader
+
+    def loader(*args, first_step, **kwargs):
+        for step, batch in enumerate(real(*args, first_step=first_step, **kwargs), first_step):
+            if step == STOP_AT and distributed.rank() == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    common.training_loader = loader
+    try:
+        run_all([spec], COMPUTE[spec.verb], execution)
+    except SystemExit as end:
+        return end.code
+    finally:
+        common.training_loader = real
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    here = Execution(folder / "two", {"ssv2": folder / "ssv2"}, accumulate=2)
+    specs = {path.stem: parse(json.loads(path.read_text()), str(path)) for path in (folder / "specs").glob("*.json")}
+    seen: dict[str, object] = {}
+    with distributed.joined(place_of(os.environ)):
+        seen["toy"] = trained_toy(folder / "toy", 1000, 2)
+        seen["many"] = trained_toy(folder / "many", 299, 2)
+        for spec in (specs["mixed"], specs["dropping"]):
+            run_all([spec], finetune, here)
+        again = replace(here, results=folder / "again", checkpoint_s=1e9)
+        seen["status"] = [stopped(specs["dropping"], again), stopped(specs["mixed"], again)]
+        if distributed.rank() == 0:
+            shutil.copytree(folder / "again", folder / "two-to-one")
+        distributed.everyone()
+        run_all([specs["dropping"]], finetune, again)
+        run_all([specs["mixed"]], finetune, replace(here, results=folder / "one-to-two"))
+        one = folder / "one" / specs["mixed"].run_id
+        seen["told"] = evaluate(one, None, replace(here, accumulate=1), {}, folder / "evaluated")
+    Path(folder, f"{os.environ['RANK']}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
