@@ -100,15 +100,15 @@ def _train(run: Training, folder: Path, checkpoint_s: float, show: Callable[[str
         rate = learning_rate(step, run.steps, run.optim)
         set_learning_rate(optimiser, rate)
         optimiser.zero_grad()
-        sums = dict[str, Tensor]()
+        sums = dict[str, Tensor]()  # over parts and, at last, processes
         for number, part in enumerate(parts, 1):
             with precision:
                 loss, extra = run.loss_of(part)
-            loss = loss / (len(parts) * processes)
+            share = len(parts) * processes
             with gradients.adding(last=number == len(parts)):
-                loss.backward()
-            for name, value in {"loss": loss.detach(), **{name: x / (len(parts) * processes) for name, x in extra.items()}}.items():
-                sums[name] = sums[name] + value if name in sums else value
+                (loss / share).backward()
+            for name, value in {"loss": loss.detach(), **extra}.items():
+                sums[name] = sums.get(name, torch.zeros((), device=device)) + value / share
         norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.optim.clip_grad or math.inf)
 
         last, late = step + 1 == run.steps, leads and time.monotonic() - saved_at >= checkpoint_s
@@ -120,7 +120,7 @@ def _train(run: Training, folder: Path, checkpoint_s: float, show: Callable[[str
             unreadable.clear()
             _check_failed(run, failed)
         if due or (step + 1) % log_every == 0 or last:
-            mean = dict(zip(sums, distributed.summed(torch.stack([x.float() for x in sums.values()])).tolist()))
+            mean = dict(zip(sums, distributed.summed(torch.stack([*sums.values()])).tolist()))
             if not math.isfinite(mean["loss"]) or not math.isfinite(norm.item()):
                 raise UserError(
                     f"{run.run_id}: the loss is {mean['loss']} and its gradient's norm {norm.item()} at step {step} of {run.steps}; "

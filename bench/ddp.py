@@ -1,0 +1,79 @@
+"""Two processes that train one run, against one: seconds of the same optimiser steps, on CPUs with one thread each.
+
+Loading and decoding are part of it, and starting is not: seconds are counted from one line of the run's log to another. It needs two
+free cores to say what the processes cost one another; on busy ones it says what the others leave.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import common
+from common import Row, paired
+
+from mgm.datasets.params import Synthetic
+from mgm.datasets.synthetic import generate
+from mgm.spec import Clips, Data, Decoder, Model, Optim, Pretrain
+
+PARAMS = Synthetic(classes=2, train_per_class=16, test_per_class=2, size=96, frames=32)
+WARM = 3  # steps that are not counted
+GOAL = 1.6
+
+
+def spec(steps: int) -> Pretrain:
+    return Pretrain(
+        data=Data(dataset="ssv2", digest=PARAMS.digest),
+        clips=Clips(frames=16, size=96, stride=1, flip=False),
+        model=Model(width=192, depth=4, heads=3, patch=16),
+        decoder=Decoder(width=96, depth=2, heads=3),
+        optim=Optim(batch=16, steps=steps, precision="float32"),
+    )
+
+
+def train(processes: int, steps: int, videos: Path) -> float:
+    """Seconds of the run's steps after the first few."""
+    with tempfile.TemporaryDirectory() as out, socket.socket() as free:
+        run = spec(WARM + steps)
+        file = Path(out, "spec.json")
+        file.write_text(run.model_dump_json())
+        command = [sys.executable, "-m", "mgm", "pretrain", str(file), "--out", out, "--data", f"ssv2={videos}"]
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        together = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        started = [
+            subprocess.Popen(
+                command, env={**os.environ, **together, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+            )
+            for rank in range(processes)
+        ]
+        said = [process.communicate()[1] for process in started]
+        if any(process.returncode for process in started):
+            sys.exit(f"mgm pretrain in {processes} processes failed: {''.join(said)}")
+        times = [json.loads(line)["time"] for line in Path(out, run.run_id, "log.jsonl").read_text().splitlines()]
+        return times[-1] - times[WARM - 1]
+
+
+def main() -> None:
+    parser = common.arguments(__doc__, repeats=3)
+    parser.add_argument("--steps", type=int, default=20, help="steps to count, at most 97 (20)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        videos = Path(folder, "videos")
+        generate(PARAMS, videos)
+
+        def run(processes: int) -> float:
+            took = train(processes, args.steps, videos)
+            print(f"{processes} of 1 thread: {took:.2f} s, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+            return took
+
+        row = Row("mgm pretrain by 2 processes, against 1", *paired(lambda: run(2), lambda: run(1), args.repeats), GOAL, "s")
+    common.finish([row], args.json)
+
+
+if __name__ == "__main__":
+    main()
