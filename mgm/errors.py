@@ -9,7 +9,7 @@
     137         SIGKILL, out of memory too: run again, it continues from the last checkpoint, at most --checkpoint-s back
 
 A scheduler that retries should so retry at 137, 138 and 143 alone (a process that a signal ends outside training shows as -9, -10, -15
-to Python).
+to Python). Several processes of one run (torchrun, srun) all end with the status of the first to end; torchrun itself then says 1.
 """
 
 

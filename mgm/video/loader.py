@@ -123,9 +123,9 @@ def training_loader(
 ) -> Iterator[Batch]:
     """Endless training batches, from step `first_step` on.
 
-    Step k takes positions k * batch to (k + 1) * batch of the epochs' permutations, laid end to end; of several processes, each reads
-    an equal part of them, in order. A video that cannot be read keeps its
-    place with weight 0 and is named in `Batch.failed`; the job that trains counts them and stops the run above 1 %.
+    Step k takes positions k * batch to (k + 1) * batch of the epochs' permutations, laid end to end; of several processes, each reads an
+    equal part of them, in order. A video that cannot be read keeps its place with weight 0 and is named in `Batch.failed`; the job that
+    trains counts them and stops the run above 1 %.
 
     Under repeated augmentation a video gives `augment.repeats` clips side by side, each with draws of its own: the first is the one it
     gives without repeats. All come from one decoding pass, and if a frame of one cannot be read, none is.

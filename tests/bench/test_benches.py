@@ -53,6 +53,12 @@ def test_starting_is_measured_up_to_a_step(tmp_path):
     assert rows[0]["ours"] < rows[1]["ours"]
 
 
+def test_two_processes_are_measured_against_one(tmp_path):
+    (row,) = run("ddp.py", tmp_path, "--steps", "1")
+    assert row["name"] == "mgm pretrain by 2 processes, against 1"
+    assert row["ratio"] == pytest.approx(row["peer"] / row["ours"], rel=1e-6)
+
+
 def test_copies_are_measured_against_their_sources(tmp_path, short_video):
     rows = run("transcode.py", tmp_path, "--videos", short_video)
     against = [row["name"].removeprefix("copies of h264 (1), ") for row in rows]

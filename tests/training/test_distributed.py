@@ -46,19 +46,22 @@ CLOSE = {"rtol": 1e-3, "atol": 1e-4}  # of weights: float32 sums in another orde
 MGM = str(Path(sys.executable).with_name("mgm"))
 
 
-def two(*command, **environ) -> list[subprocess.Popen]:
-    """A command in two processes, as torchrun or srun would start it."""
+def two(*command, slurm=False) -> list[subprocess.Popen]:
+    """A command in two processes, as torchrun starts it, or srun on two nodes whose names only Slurm knows."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    about = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **environ}
+    if slurm:
+        about = SLURM | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "no-such-[1-2]", "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1"}
+        ranks = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": "0", "SLURM_JOB_ID": str(os.getpid())} for rank in range(2)]
+    else:
+        about = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    words = [str(word) for word in command]
     return [
-        subprocess.Popen(
-            [str(word) for word in command], env={**os.environ, **about, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
+        subprocess.Popen(words, env={**os.environ, **about, **own}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for own in ranks
+    ]
 
 
 def ended(processes, within=100) -> tuple[list[int], str]:
@@ -196,7 +199,7 @@ def test_a_second_writer_is_refused_in_one_line(folder, tmp_path):
     run = tmp_path / PRETRAIN.run_id
     run.mkdir()
     with sole_writer(run):
-        statuses, said = ended(two(*command(folder, tmp_path, PRETRAIN)))
+        statuses, said = ended(two(*command(folder, tmp_path, PRETRAIN), slurm=True))
     assert statuses == [2, 2]
     assert said.count("\n") == 1
     assert f"{run}: process {os.getpid()} on {socket.gethostname()} writes here" in said
