@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from two_processes import FAILING, STOP_AT, toy, trained_toy
+from two_processes import STOP_AT, trained_toy
 
 from mgm.datasets.params import Synthetic
 from mgm.datasets.synthetic import generate
@@ -165,9 +165,8 @@ def test_failures_are_those_of_one_process_and_in_its_order(both, tmp_path):
     for seen in both:
         assert seen["toy"]["failed"] == alone["failed"] == ["b", "d", "a", "c"]
         torch.testing.assert_close(torch.tensor(seen["toy"]["weights"]), torch.tensor(alone["weights"]), **CLOSE)
-        assert seen["many"] == {"error": "toy: " + seen["many"]["error"].removeprefix("toy: ")}
         assert "3 of 299 training videos could not be read, more than 1 %: b first" in seen["many"]["error"]
-    assert toy(FAILING).model.unused.tolist() == alone["weights"][-3:]
+        assert seen["toy"]["weights"][:3] == [1, 1, 1]  # of a parameter that has no gradient
 
 
 def test_a_signal_to_one_stops_both_a_step_later_and_they_end_bit_equal(folder, both):
