@@ -40,7 +40,8 @@ def training(registry: Registry, logs: Mapping[str, Log]) -> list[dict[str, Any]
             continue
         series = {label: [_losses(logs[run_id]) for run_id in run_ids] for label, run_ids in panels.items()}
         drawn = [value for several in series.values() for one in several for _, value in thin(one)]
-        steps = max(float(logs[run_id][-1].get("steps") or logs[run_id][-1]["step"]) for run_ids in panels.values() for run_id in run_ids)
+        lasts = [logs[run_id][-1] for run_ids in panels.values() for run_id in run_ids]
+        steps = max(float(value) for last in lasts for value in (last["step"], last.get("steps")) if isinstance(value, int | float))
         low, high = min(drawn), max(drawn)
         groups.append(
             {
@@ -60,7 +61,7 @@ def training(registry: Registry, logs: Mapping[str, Log]) -> list[dict[str, Any]
 
 
 def _losses(lines: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
-    return [(line["step"], line["loss"]) for line in lines if isinstance(line.get("loss"), int | float) and isfinite(line["loss"])]
+    return [(int(line["step"]), line["loss"]) for line in lines if isinstance(line.get("loss"), int | float) and isfinite(line["loss"])]
 
 
 def _labels(registry: Registry) -> dict[str, str]:

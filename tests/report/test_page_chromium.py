@@ -233,6 +233,8 @@ def test_a_status_is_told_apart_without_colour(visit, report):
 
 def test_it_prints_whole(visit, report):
     page = visit(report.path, A4)
+    folded = page.locator("#deviations td").first
+    assert not folded.evaluate("one => one.checkVisibility()")
     page.emulate_media(media="print")
     cut = page.evaluate("""() => [...document.querySelectorAll('table, img, .panel')].filter(one => {
         const box = one.getBoundingClientRect();
@@ -240,6 +242,7 @@ def test_it_prints_whole(visit, report):
     }).map(one => one.textContent.slice(0, 60))""")
     assert cut == []
     assert not page.locator("nav").is_visible()
+    assert folded.evaluate("one => one.checkVisibility()")
     assert page.pdf(format="A4").startswith(b"%PDF")
 
 
