@@ -60,7 +60,7 @@ def gallery(arrays: Mapping[str, Any], run_id: str) -> Gallery:
 
 def webp(png: Path) -> tuple[str, int]:
     """A figure as a smaller file to stand in the page, a data URI, and its width in CSS pixels."""
-    picture_HWC = imread(png)[..., :3]  # figures have no holes
+    picture_HWC = imread(png)
     return _uri(picture_HWC, "webp"), picture_HWC.shape[1] * 96 // DPI
 
 
