@@ -136,6 +136,8 @@ def _recorded(folder: Path) -> Iterator[None]:
     (folder / "error.txt").unlink(missing_ok=True)
     try:
         yield
+    except distributed.Lost:  # as after a kill, nothing is wrong with the run
+        raise
     except Exception as error:
         atomic.write(folder / "error.txt", f"{error}\n" if isinstance(error, UserError) else f"{type(error).__name__}: {error}\n")
         raise

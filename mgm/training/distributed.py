@@ -32,7 +32,7 @@ from mgm.launch import Place
 MEET_S = 300  # how long processes wait for one another at the start
 WAIT_S = 1800  # and later: for the slowest to decode its share, for rank 0 to write
 POLL_S = 0.25  # between looks at whether the run has ended
-SILENT_S = 60  # a process not heard of for so long is dead
+SILENT_S = 30  # a process not heard of for so long is dead
 BUCKET = 25 * 2**20 // 4  # numbers that are added up at a time, as in DistributedDataParallel
 
 T = TypeVar("T")
@@ -107,8 +107,8 @@ def _own_gpu(place: Place) -> None:
             raise UserError(f"{host}: {processes} processes share {gpus} GPUs; start as many on a node as it has, or ask for more GPUs")
 
 
-class Lost(SystemExit):
-    """Another process was killed. As after any SIGKILL: run again."""
+class Lost(Exception):
+    """Another process was killed, or cannot be reached. As after any SIGKILL: run again."""
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def _peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise Lost(128 + signal.SIGKILL) from error
+        raise Lost(f"a process of this run is gone ({str(error).splitlines()[0][:200]}); run again") from error
 
 
 class _Ending:
@@ -142,6 +142,8 @@ class _Ending:
         status, line = 1, "".join(traceback.format_exception(error))
         if isinstance(error, UserError):
             status, line = 2, f"mgm: {error}\n"
+        elif isinstance(error, Lost):
+            status, line = 128 + signal.SIGKILL, f"mgm: {error}\n"
         elif isinstance(error, SystemExit | KeyboardInterrupt):
             status, line = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 130, ""
         if isinstance(error, Lost):
@@ -172,20 +174,19 @@ class _Ending:
     def _watch(self, store: dist.Store) -> None:
         try:
             self._beat(store)
-        except dist.DistError:  # the store is gone, and rank 0 or torchrun with it
+        except RuntimeError:  # the store is gone, and rank 0 or torchrun with it
             os._exit(128 + signal.SIGKILL)
 
     def _beat(self, store: dist.Store) -> None:
-        beats, silent = dict[int, int](), Counter[int]()
+        turn, beats = 0, dict[int, int]()  # in turns, not seconds, as all may have been suspended
         while not store.check(["end"]):
+            turn += 1
             store.add(f"beat{self.place.rank}", 1)
-            if self.place.rank == 0:
-                for other in range(1, self.place.size):
-                    beat = store.add(f"beat{other}", 0)
-                    silent[other] = silent[other] + 1 if beats.get(other) == beat else 0  # in turns, as all may be suspended
-                    beats[other] = beat
-                    if silent[other] * POLL_S > SILENT_S and not self.over:
-                        store.compare_set("end", "", json.dumps([128 + signal.SIGKILL, f"mgm: process {other} is gone; run again\n"]))
+            if self.place.rank == 0 and turn % (SILENT_S / POLL_S) == 0:
+                before, beats = beats, {other: store.add(f"beat{other}", 0) for other in range(1, self.place.size)}
+                if silent := [other for other in beats if beats[other] == before.get(other)]:
+                    line = f"mgm: process {silent[0]} of {self.place.size} was not heard of for {SILENT_S} s; run again\n"
+                    store.compare_set("end", "", json.dumps([128 + signal.SIGKILL, line]))
             if self.done.wait(POLL_S):
                 return
         status, line = json.loads(store.get("end"))

@@ -221,8 +221,12 @@ def test_a_signal_to_one_process_ends_both(folder, tmp_path, number):
     assert state.state != "failed"
     assert statuses == ([143, 143] if number == signal.SIGTERM else [137, -9])
     step = torch.load(run / "checkpoint.pt", weights_only=True)["step"]
+    lines = [line for line in said.splitlines() if ": step " not in line]
     if number == signal.SIGTERM:
-        assert said == f"{long.run_id}: stopped at step {step} of 100000; run again to continue\n"
+        assert lines == [f"{long.run_id}: stopped at step {step} of 100000; run again to continue"]
+    else:
+        assert len(lines) == 1
+        assert "mgm: a process of this run is gone (" in lines[0]
     assert not (run / "writer.lock").exists()
 
 
@@ -248,6 +252,22 @@ def test_a_batch_that_processes_do_not_divide_is_refused(folder, tmp_path, monke
     execution = Execution(tmp_path, {"ssv2": folder / "ssv2"}, accumulate=2)
     with pytest.raises(UserError, match="^3 processes with --accumulate 2 do not divide optim.batch 4; 3 x 2 must$"):
         next(common.training_batches(common.Job(PRETRAIN, tmp_path, execution, common.find_index(PRETRAIN, execution)), [], None, 0))
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    """Each sees both GPUs of its node."""
+    place = Place(2, 3, 2, ("a",), 1)
+    host, chosen = socket.gethostname(), []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: type("", (), {"uuid": f"gpu{chosen[-1]}"}))
+    monkeypatch.setattr(distributed, "gathered", lambda own: [(host, "gpu0"), (host, "gpu1"), own])
+    with pytest.raises(UserError, match=f"^{host}: 3 processes share 2 GPUs; start as many on a node as it has, or ask for more GPUs$"):
+        distributed._own_gpu(place)
+    monkeypatch.setattr(distributed, "gathered", lambda own: [("another", "gpu0"), ("another", "gpu1"), own])
+    distributed._own_gpu(place)
+    assert chosen == [0, 0]
 
 
 def test_what_runs_in_one_process_is_refused_in_one_line():

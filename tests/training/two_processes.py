@@ -92,6 +92,7 @@ def main(folder: Path) -> None:
         seen["many"] = trained_toy(folder / "many", 299, 2)
         for spec in (specs["mixed"], specs["dropping"]):
             run_all([spec], finetune, here)
+        run_all([specs["mixed"], specs["dropping"]], finetune, here)  # done already
         again = replace(here, results=folder / "again", checkpoint_s=1e9)
         seen["status"] = [stopped(specs["dropping"], again), stopped(specs["mixed"], again)]
         if distributed.rank() == 0:
