@@ -482,12 +482,36 @@ def sync(
     name: Annotated[str, typer.Argument(help="Name of the results.")] = "smoke",
     results: Results = Path("results"),
     uri: Annotated[str | None, typer.Option(help="MLflow's tracking address; a database beside the results by default.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on while jobs run, until every run is finished.")] = False,
+    weights: Annotated[bool, typer.Option("--weights", help="Copy weights too; else they are named by path and digest.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; say where MLflow differs from the files.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Check, and mirror anew what differs.")] = False,
 ) -> None:
     """Mirror results to MLflow. Files are the truth: a tracker that is down loses nothing."""
-    from mgm.report.mlflow import sync as mirror
+    if len(given := [f"--{flag}" for flag, on in (("follow", follow), ("check", check), ("repair", repair)) if on]) > 1:
+        raise UserError(f"{' '.join(given)}: choose one")
+
+    from mgm.report import mlflow
     from mgm.workflow import registry_of
 
-    typer.echo(mirror(registry_of(results / name), results / name, uri or f"sqlite:///{results}/mlflow.db"))
+    registry, uri = registry_of(results / name), uri or mlflow.default_uri(results / name)
+    if follow:
+        mlflow.follow(registry, results / name, uri, weights)
+        return
+    differing = {}
+    if check or repair:
+        from mgm.report.mlflow_check import check as compare
+
+        differing = compare(registry, results / name, uri)
+        lines = [f"{run_id}: {line}" for run_id, several in differing.items() for line in several]
+        typer.echo(
+            "\n".join(lines[:50] + [f"and {len(lines) - 50} differences more"] * (len(lines) > 50)) or "MLflow has what the files say"
+        )
+        if check and lines:
+            raise UserError(f"{uri}: {len(lines)} differences in {len(differing)} runs; `mgm sync {name} --repair` mirrors these anew")
+        if check:
+            return
+    typer.echo(mlflow.sync(registry, results / name, uri, weights, differing.keys()))
 
 
 def main() -> None:

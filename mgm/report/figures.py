@@ -46,6 +46,15 @@ def masks_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
     return page.figure
 
 
+def mask_on_a_clip(arrays: Mapping[str, Any], mask: int) -> Figure:
+    """The frames of Figure 5 and one of its masks, the `mask`-th."""
+    with mpl.rc_context(STYLE):
+        page = Sheet(arrays["index_S"][None], 2, (MASK_KEY,))
+        _frames(page, arrays, 0, "first of each slot")
+        _mask(page, arrays, 1, mask)
+    return page.figure
+
+
 def attention_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
     """Figure 6: a clip's frames with boxes, a run's mask, the motion, and what the centre patch of the centre frame attends to.
 

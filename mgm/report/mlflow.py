@@ -1,40 +1,48 @@
 """Mirrors results to MLflow, for its dashboard. The files are the truth: a tracker that is slow, down or deleted loses nothing.
 
-One experiment per results folder, one MLflow run per run folder, found again by the digest of what was mirrored: what has not
-changed is not touched. A run that is still training grows by the new lines of its log; any other change replaces its MLflow run.
-Runs whose folder is gone are left as they are.
+One experiment per results folder, one MLflow run per run folder, named by the run id and found again by the digest of what was mirrored:
+what has not changed is not touched. A run that went on grows by the new lines of its log, one whose past is another is replaced. The
+digest is taken away first and written last, so what an interruption leaves is replaced too. Runs whose folder is gone, and tags that
+others gave, are left as they are. Weights stay where they are, named by path and digest, unless copies are asked for.
+
+Of two that mirror at once the second waits for the first. Where folders cannot be locked (some network file systems) both write, and the
+next sync removes what is there twice.
 """
 
-import hashlib
-import json
+import fcntl
+import gc
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mgm.errors import UserError
 from mgm.experiments.registry import Registry
-from mgm.report.collect import examine_all
-from mgm.report.result import Found, log_lines
-from mgm.spec import Spec, parents
+from mgm.report import album
+from mgm.report.mirror import DIGEST, FINAL, STEP, Mirror, Mirrors, digest_of, is_ours
+from mgm.report.result import file_digest
 
-DIGEST, STATE, STEP = "mgm.digest", "state", "mgm.step"  # tags: of everything mirrored, of the run, of the last step mirrored
+PARENT, WEIGHTS = "mlflow.parentRunId", "weights.copied"  # tags: MLflow's own, by which its pages nest runs; digest of the copy in MLflow
 BATCH = 1000  # MLflow's limit of metrics in one call
-STATUS = {"run": "FINISHED", "running": "RUNNING", "failed": "FAILED", "altered": "FAILED"}
-LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage")
+FOLLOW_S = 10.0  # between two looks at the files
+STATUS = {"finished": "FINISHED", "running": "RUNNING", "failed": "FAILED", "altered": "FAILED", "stopped": "KILLED"}
 SETTINGS = {  # of MLflow, unless the user has set them
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a tracker that is down is said to be so within seconds
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-MIRRORED = """SELECT runs.name, tags.value FROM runs
-    JOIN tags ON tags.run_uuid = runs.run_uuid JOIN experiments ON experiments.experiment_id = runs.experiment_id
-    WHERE tags.key = ? AND experiments.name = ? AND runs.lifecycle_stage = 'active'"""
+MIRRORED = """SELECT runs.name, tags.value FROM runs JOIN experiments ON experiments.experiment_id = runs.experiment_id
+    LEFT JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = ?
+    WHERE experiments.name = ? AND runs.lifecycle_stage = 'active'"""
 
 
 @dataclass(frozen=True)
@@ -43,24 +51,11 @@ class Summary:
     created: int = 0
     updated: int = 0
     unchanged: int = 0
+    weights: int = 0
 
     def __str__(self) -> str:
-        return f"{self.created} runs created, {self.updated} updated, {self.unchanged} unchanged in {self.uri}"
-
-
-@dataclass(frozen=True)
-class Mirror:
-    """What MLflow should hold of a run. `metrics` are (key, value, milliseconds, step), in the order of steps."""
-
-    run_id: str
-    state: str
-    parents: tuple[str, ...]
-    params: dict[str, str]
-    tags: dict[str, str]
-    metrics: list[tuple[str, float, int, int]]
-    start: int
-    end: int | None
-    digest: str = field(default="")
+        copied = f", weights of {self.weights} copied" if self.weights else ""
+        return f"{self.created} runs created, {self.updated} updated, {self.unchanged} unchanged{copied} in {self.uri}"
 
 
 def default_uri(results: Path) -> str:
@@ -68,209 +63,191 @@ def default_uri(results: Path) -> str:
     return f"sqlite:///{results.resolve().parent / 'mlflow.db'}"
 
 
-def sync(registry: Registry, results: Path, uri: str = "") -> Summary:
+def sync(registry: Registry, results: Path, uri: str = "", weights: bool = False, distrusted: Collection[str] = ()) -> Summary:
     """Mirror the runs of `registry` that have left something in `results` (`results/<name>`) to the tracker at `uri`.
 
+    Args:
+        weights: copy the weights too.
+        distrusted: run ids to be replaced in MLflow, whatever their digests say.
+
     Raises:
-        UserError: the tracker cannot be reached or written to. Nothing is lost; sync again when it is up.
+        UserError: the tracker cannot be reached or written to; nothing is lost.
     """
     uri = uri or default_uri(results)
-    found = examine_all(registry, results)
-    cells = _cells(registry)
-    mirrors = [
-        _mirror(spec, found[run_id], results, registry.scale.name, cells.get(run_id, []))
-        for run_id, spec in registry.specs.items()
-        if found[run_id].state in STATUS
-    ]
+    mirrors = Mirrors(registry, results).read()
     if not mirrors:
         return Summary(uri)
-    with _one_line(uri, results):
-        known = _read_sqlite(uri, results.name)
-        if {mirror.run_id: mirror.digest for mirror in mirrors}.items() <= known.items():
+    with _alone(results), one_line(uri, results):
+        if not (weights or distrusted) and _read_sqlite(uri, results.name) >= {(mirror.run_id, (mirror.digest,)) for mirror in mirrors}:
             return Summary(uri, unchanged=len(mirrors))  # without importing mlflow, which takes longer than all the rest
-        return _write(mirrors, results.name, uri)
+        return Tracker(uri, results).level(mirrors, weights, distrusted)
 
 
-def _write(mirrors: Iterable[Mirror], experiment_name: str, uri: str) -> Summary:
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-    from mlflow.entities import ViewType
+def follow(registry: Registry, results: Path, uri: str = "", weights: bool = False, every: float = FOLLOW_S) -> None:
+    """`sync` while jobs run, every few seconds in which a file changed, until every run is finished. Says on stdout what it did; a tracker
+    that fails is named on stderr and tried again."""
+    uri = uri or default_uri(results)
+    reader, told = Mirrors(registry, results), ""
+    level: list[str] = []  # digests of what MLflow has
+    while True:
+        mirrors = reader.read()
+        digests = [mirror.digest for mirror in mirrors]
+        try:
+            if digests != level:
+                with _alone(results), one_line(uri, results):
+                    print(Tracker(uri, results).level(mirrors, weights), flush=True)
+            level, told = digests, ""
+        except UserError as error:
+            if str(error) != told:
+                print(f"mgm: {error}", file=sys.stderr, flush=True)
+            told = str(error)
+        if digests == level and sum(mirror.status == "finished" for mirror in mirrors) == len(registry.specs):
+            return
+        time.sleep(every)
 
-    with _fast_sqlite():
-        client = MlflowClient(tracking_uri=uri)
-        experiment = client.get_experiment_by_name(experiment_name)
-        experiment_id = experiment.experiment_id if experiment else client.create_experiment(experiment_name)
-        if experiment and experiment.lifecycle_stage == "deleted":
-            client.restore_experiment(experiment_id)
-        known: dict[str, list[Any]] = {}
-        token = None
+
+@dataclass
+class Held:
+    """A run in MLflow."""
+
+    id: str
+    tags: dict[str, str]
+
+
+class Tracker:
+    """The experiment of a results folder in MLflow, and its runs as they were when it was opened or as they were written since."""
+
+    def __init__(self, uri: str, results: Path, create: bool = True):
+        """
+        Raises:
+            UserError: there is no such experiment, and it is not to be made.
+        """
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+
+        with _quick():
+            self.uri, self.client = uri, MlflowClient(tracking_uri=uri)
+            experiment = self.client.get_experiment_by_name(results.name)
+            if experiment is None and not create:
+                raise UserError(f"{uri}: has no experiment {results.name}; run `mgm sync {results.name}` first")
+            if experiment and experiment.lifecycle_stage == "deleted":
+                self.client.restore_experiment(experiment.experiment_id)
+            beside = None if uri.startswith("http") else (results.resolve().parent / "mlflow-artifacts" / results.name).as_uri()
+            self.experiment_id = experiment.experiment_id if experiment else self.client.create_experiment(results.name, beside)
+            self.held: dict[str, list[Held]] = {}
+            for run in self.runs():
+                self.held.setdefault(run.info.run_name, []).append(Held(run.info.run_id, dict(run.data.tags)))
+
+    def runs(self) -> Iterator[Any]:
+        token: str | None = None
         while token != "":
-            found = client.search_runs([experiment_id], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000, page_token=token)
-            for run in found:
-                known.setdefault(run.info.run_name, []).append(run)
+            found = self.client.search_runs([self.experiment_id], max_results=500, page_token=token)
+            yield from found
             token = found.token or ""
-        ids: dict[str, str] = {}  # run id -> MLflow's id, for the lineage
+
+    def level(self, mirrors: Sequence[Mirror], weights: bool = False, distrusted: Collection[str] = ()) -> Summary:
+        """Make the runs of MLflow those of `mirrors`, whose parents come first."""
         counts = {"created": 0, "updated": 0, "unchanged": 0}
-        for mirror in mirrors:
-            old = known.get(mirror.run_id, [])
-            keep = next((run for run in old if _can_stay(run, mirror)), None)
-            for run in old:
-                if run is not keep:
-                    client.delete_run(run.info.run_id)
-            if keep and keep.data.tags.get(DIGEST) == mirror.digest:
-                ids[mirror.run_id], what = keep.info.run_id, "unchanged"
-            else:
-                ids[mirror.run_id], what = _log(client, experiment_id, mirror, ids, keep), "updated" if old else "created"
-            counts[what] += 1
-    return Summary(uri, **counts)
+        with _quick():
+            for mirror in mirrors:
+                old = sorted(self.held.get(mirror.run_id, []), key=lambda held: held.tags.get(DIGEST) != mirror.digest)
+                keep = next((held for held in old if mirror.run_id not in distrusted and mirror.continues(held.tags)), None)
+                for held in old:
+                    if held is not keep:
+                        self.client.delete_run(held.id)
+                parent = next((self.held[name][0].id for name in mirror.parents if name in self.held), "")
+                tags = mirror.tags | ({PARENT: parent} if parent else {})
+                if keep and tags.items() <= keep.tags.items():
+                    changed = False
+                else:
+                    keep, changed = self._write(mirror, tags, keep), True
+                self.held[mirror.run_id] = [keep]
+                counts["unchanged" if not changed else "updated" if old else "created"] += 1
+            copies = sum(self._copy_weights(mirror) for mirror in mirrors) if weights else 0
+        return Summary(self.uri, **counts, weights=copies)
 
+    def _write(self, mirror: Mirror, tags: dict[str, str], keep: Held | None) -> Held:
+        """Create the run, or let `keep` grow."""
+        from mlflow.entities import Metric, Param, RunTag
 
-def _can_stay(run: Any, mirror: Mirror) -> bool:
-    """Unchanged, or of a run that was training and has only gone on."""
-    tags = run.data.tags
-    if tags.get(DIGEST) == mirror.digest:
-        return True
-    return tags.get(STATE) == "running" and tags.get("mgm.prefix") == _digest(
-        [metric for metric in mirror.metrics if metric[3] <= int(tags[STEP]) and metric[0].startswith("train/")]
-    )
-
-
-def _log(client: Any, experiment_id: str, mirror: Mirror, ids: Mapping[str, str], keep: Any) -> str:
-    """Create the MLflow run, or let `keep` grow. The digest comes last, so what an interruption leaves is replaced next time."""
-    from mlflow.entities import Metric, Param, RunTag
-
-    tags = dict(mirror.tags)
-    for parent in mirror.parents[:1]:
-        if parent in ids:
-            tags["mlflow.parentRunId"] = ids[parent]
-    done = int(keep.data.tags[STEP]) if keep else -1
-    params = {} if keep else mirror.params
-    run = keep or client.create_run(experiment_id, start_time=mirror.start, tags=tags, run_name=mirror.run_id)
-    metrics = [Metric(*metric) for metric in mirror.metrics if metric[3] > done or metric[0].startswith("test/")]
-    chunks = [metrics[start : start + BATCH] for start in range(0, len(metrics), BATCH)] or [[]]
-    for position, chunk in enumerate(chunks):
-        first = position == 0
-        client.log_batch(
-            run.info.run_id,
-            metrics=chunk,
-            params=[Param(*pair) for pair in params.items()] if first else (),
-            tags=[RunTag(*pair) for pair in tags.items()] if first and keep else (),
-        )
-    if mirror.state != "running":
-        client.set_terminated(run.info.run_id, STATUS[mirror.state], mirror.end)
-    client.log_batch(run.info.run_id, tags=[RunTag(DIGEST, mirror.digest)])
-    return run.info.run_id
-
-
-def _mirror(spec: Spec, run: Found, results: Path, scale: str, cells: list[tuple[str, str, str]]) -> Mirror:
-    result = run.result or {}
-    lines = [] if run.state == "altered" else log_lines(results / spec.run_id)
-    metrics = [
-        (f"train/{name}", float(line[name]), _milliseconds(line.get("time")), line["step"])
-        for line in lines
-        for name in LOGGED
-        if isinstance(line.get(name), int | float)
-    ]
-    last = lines[-1]["step"] if lines else -1
-    tags = {
-        "verb": spec.verb,
-        STATE: run.state,
-        "scale": scale,
-        "seed": str(spec.seed),
-        "parents": " ".join(parents(spec)),
-        "folder": f"{results.name}/{spec.run_id}",
-        "data.digest": spec.data.digest,
-        "why": run.why[:4000] if run.state != "running" else "",
-        "table": "; ".join(dict.fromkeys(table for table, _, _ in cells)),
-        "row": "; ".join(dict.fromkeys(row for _, row, _ in cells)),
-        "column": "; ".join(dict.fromkeys(column for _, _, column in cells)),
-        STEP: str(last),
-        "mgm.prefix": _digest(metrics),
-    }
-    if result:
-        tags |= {
-            "commit": result["commit"],
-            "mlflow.source.git.commit": result["commit"],
-            "dirty": str(result["dirty"]).lower(),
-            "data.digest": result["data"]["digest"],
-            "data.note": result["data"]["note"],
-            "weights.sha256": result["weights_sha256"] or "",
-            "device": result["device"],
-            "seal": result["seal"],
-        }
-    start, end = (_milliseconds(result.get(name)) for name in ("started", "finished"))
-    final = [(f"test/{name}", float(value), end, max(last, 0)) for name, value in result.get("metrics", {}).items() if _is_number(value)]
-    mirror = Mirror(
-        spec.run_id,
-        run.state,
-        parents(spec),
-        dict(_flatten(spec.model_dump(mode="json"))),
-        {name: value for name, value in tags.items() if value},
-        metrics + final,
-        start or (metrics[0][2] if metrics else 0),
-        end or (metrics[-1][2] if metrics else None),
-    )
-    return Mirror(**{**vars(mirror), "digest": _digest(vars(mirror))})
-
-
-def _cells(registry: Registry) -> dict[str, list[tuple[str, str, str]]]:
-    """Run id -> (table, row, column) of the cells it stands in, itself or through a child."""
-    cells: dict[str, list[tuple[str, str, str]]] = {}
-    for table in registry.tables.values():
-        for cell in table.cells:
-            for run in cell.runs:
-                for run_id in (run.run_id, *parents(run)):
-                    cells.setdefault(run_id, []).append((cell.table, cell.row, cell.column))
-    return cells
-
-
-def _flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
+        client = self.client
+        if keep:
+            run_id, done, others = keep.id, int(keep.tags[STEP]), {name: tag for name, tag in keep.tags.items() if not is_ours(name)}
+            client.set_tag(run_id, DIGEST, "")
+            for gone in keep.tags.keys() - tags.keys() - others.keys():
+                client.delete_tag(run_id, gone)
         else:
-            yield prefix + name, value if isinstance(value, str) else json.dumps(value)
+            run_id, done, others = client.create_run(self.experiment_id, mirror.start, run_name=mirror.run_id).info.run_id, -1, {}
+        final = [] if keep and keep.tags[FINAL] == digest_of(mirror.final) else mirror.final
+        metrics = [*(Metric(*metric) for metric in mirror.curve if metric[3] > done), *(Metric(*metric) for metric in final)]
+        for start in range(0, len(metrics), BATCH):
+            client.log_batch(run_id, metrics[start : start + BATCH])
+        with TemporaryDirectory() as folder:
+            album.write(mirror, Path(folder))
+            client.log_artifacts(run_id, folder)
+        if mirror.status != "running":
+            client.set_terminated(run_id, STATUS[mirror.status], mirror.end)
+        elif keep:
+            client.update_run(run_id, STATUS[mirror.status])
+        params = [] if keep else [Param(*pair) for pair in mirror.params.items()]
+        client.log_batch(run_id, params=params, tags=[RunTag(*pair) for pair in tags.items()])
+        return Held(run_id, others | tags)
+
+    def _copy_weights(self, mirror: Mirror) -> bool:
+        """The weights among the run's artefacts; False: there are none, or MLflow has them."""
+        wanted, held = mirror.facts.get("weights.sha256", ""), self.held[mirror.run_id][0]
+        if mirror.weights is None or held.tags.get(WEIGHTS) == wanted:
+            return False
+        if (found := file_digest(mirror.weights)) != wanted:
+            raise UserError(f"{mirror.weights}: digest {found[:12]} is not the result's {wanted[:12]}; delete the run and run it again")
+        self.client.log_artifact(held.id, str(mirror.weights))
+        self.client.set_tag(held.id, WEIGHTS, wanted)
+        held.tags[WEIGHTS] = wanted
+        return True
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+@contextmanager
+def _alone(results: Path) -> Iterator[None]:
+    """The one process that mirrors these results, or others beside them, to a tracker."""
+    folder = os.open(results.resolve().parent, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{results.parent}: another process mirrors to MLflow; waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        except OSError:
+            pass  # folders cannot be locked here; see above
+        yield
+    finally:
+        os.close(folder)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _milliseconds(time: Any) -> int:
-    """Of seconds since 1970, or of an ISO date; 0 where there is none."""
-    if isinstance(time, str):
-        return int(datetime.fromisoformat(time).timestamp() * 1000)
-    return int(1000 * time) if time else 0
-
-
-def _sqlite_path(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-
-
-def _read_sqlite(uri: str, experiment: str) -> dict[str, str]:
-    """Run id -> digest of what is mirrored, read past MLflow; empty for another kind of tracker, or a file without its tables.
+def _read_sqlite(uri: str, experiment: str) -> set[tuple[str, tuple[str, ...]]]:
+    """(run id, digests) of what is mirrored, read past MLflow; empty for another kind of tracker, or a file without its tables.
 
     Raises:
         OSError, sqlite3.Error: the file cannot be made or opened (MLflow itself would try for minutes).
     """
-    path = _sqlite_path(uri)
-    if path is None:
-        return {}
+    if not uri.startswith("sqlite:///"):
+        return set()
+    path = Path(uri.removeprefix("sqlite:///"))
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, timeout=10)) as database:
         if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
-            return {}
-        return dict(database.execute(MIRRORED, (DIGEST, experiment)).fetchall())
+            return set()
+        rows = database.execute(MIRRORED, (DIGEST, experiment)).fetchall()
+    digests: dict[str, tuple[str, ...]] = {}
+    for name, digest in rows:
+        digests[name] = (*digests.get(name, ()), digest)
+    return set(digests.items())
 
 
 @contextmanager
-def _fast_sqlite() -> Iterator[None]:
-    """No waiting for the disk at each of MLflow's many commits: what a power cut takes, the next sync brings back."""
+def _quick() -> Iterator[None]:
+    """MLflow's database layer without its two largest costs: waiting for the disk at each of sqlite's many commits (what a power cut
+    takes, the next sync brings back), and Python looking for garbage among the millions of objects that metrics become."""
     from sqlalchemy import Engine, event
 
     def connected(connection: Any, _: Any) -> None:
@@ -278,14 +255,17 @@ def _fast_sqlite() -> Iterator[None]:
             connection.execute("PRAGMA synchronous = OFF")
 
     event.listen(Engine, "connect", connected)
+    before = gc.get_threshold()
+    gc.set_threshold(200_000, 20, 100)
     try:
         yield
     finally:
+        gc.set_threshold(*before)
         event.remove(Engine, "connect", connected)
 
 
 @contextmanager
-def _one_line(uri: str, results: Path) -> Iterator[None]:
+def one_line(uri: str, results: Path) -> Iterator[None]:
     """Whatever a tracker fails with, in one line."""
     try:
         yield
@@ -294,7 +274,7 @@ def _one_line(uri: str, results: Path) -> Iterator[None]:
     except Exception as error:
         if not _is_trackers(error):
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:300]
         raise UserError(f"tracker {uri}: {reason}; nothing is lost, {results} has it all; sync again when the tracker is up") from None
 
 

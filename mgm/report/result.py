@@ -6,9 +6,12 @@ otherwise a reader gets a state and a reason, not a number.
 
 import hashlib
 import json
+import operator
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal
 
 from mgm.errors import UserError
@@ -17,6 +20,17 @@ from mgm.spec import Spec, parents, parse
 
 State = Literal["run", "altered", "running", "failed", "not run"]
 
+FIELDS: dict[str, type | UnionType] = {  # of a result, beside run_id and spec: what its readers may rely on
+    **dict.fromkeys(("verb", "commit", "device", "started", "finished"), str),
+    **dict.fromkeys(("n_test", "seed", "threads"), int),
+    **dict.fromkeys(("metrics", "data", "files", "versions"), dict),
+    "parents": list,
+    "dirty": bool,
+    "weights_sha256": str | None,
+    "wall_s": int | float,
+}
+DATA_FIELDS: dict[str, type] = {**dict.fromkeys(("dataset", "digest", "note"), str), **dict.fromkeys(("classes", "train", "test"), int)}
+LARGEST = 2**53  # a step or a time is smaller
 QUIET_S = 600  # a folder nothing was written to for this long belongs to no live job
 
 
@@ -48,7 +62,7 @@ def read_result(folder: Path) -> dict[str, Any]:
         fields = json.loads(path.read_text(), parse_constant=_refuse)
     except FileNotFoundError:
         raise UserError(f"{path}: no such result; run {folder.name} first") from None
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise UserError(f"{path}: not JSON ({error}); delete it and run {folder.name} again") from None
     found = fields.get("seal", "no seal") if isinstance(fields, dict) else "no fields"
     if not isinstance(fields, dict) or found != seal(fields):
@@ -92,6 +106,12 @@ def examine(folder: Path, spec: Spec) -> Found:
 def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
     """What in a sealed result contradicts `spec`, or itself."""
     try:
+        for fields, place, types in ((result, "", FIELDS), (result["data"], "data.", DATA_FIELDS)):
+            for name, kind in types.items():
+                if not isinstance(fields[name], kind):
+                    return f"result.json: {place}{name} is {fields[name]!r}, which it cannot be"
+        for name in ("started", "finished"):
+            datetime.fromisoformat(result[name])
         recorded = parse(result["spec"], "result.json")
         data = result["data"]
         checks = [
@@ -118,13 +138,15 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
 
 
 def log_lines(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `folder`/log.jsonl, by step; a line that a kill cut short is left out, a repeated step counts once, the last time."""
+    """The lines of `folder`/log.jsonl, by step. One that a kill cut short, or that is none of ours, is left out; of a step that stands
+    there twice the last counts."""
     path = folder / "log.jsonl"
     lines: dict[int, dict[str, Any]] = {}
-    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
+    for text in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
             line = json.loads(text)
-            lines[int(line["step"])] = line
+            if abs(line["step"]) < LARGEST:
+                lines[operator.index(line["step"])] = line
         except (ValueError, KeyError, TypeError):
             continue
     return [lines[step] for step in sorted(lines)]

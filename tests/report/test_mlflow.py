@@ -1,16 +1,25 @@
 """What MLflow shows is what the files say, however often they are mirrored."""
 
+import contextlib
 import json
+import os
+import re
 import socket
 import sqlite3
+import subprocess
+import sys
 import time
 
+import numpy as np
 import pytest
 from fake_results import finish, registry, write_log
 
 from mgm.errors import UserError
-from mgm.report.mlflow import default_uri, sync
-from mgm.report.result import read_result, write_result
+from mgm.report.mlflow import default_uri, follow, sync
+from mgm.report.mlflow_check import check
+from mgm.report.result import file_digest, read_result, write_result
+
+pytestmark = pytest.mark.mlflow
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +84,68 @@ def test_a_run_its_parent_its_curve_and_its_cell(place):
     assert runs[parent.run_id].data.tags["row"].startswith("ViT-B")  # of Table 4a, the first that it stands in
 
 
+def test_cells_and_lineage_are_found_by_search(place):
+    parent, child = lineage()
+    finish(place, parent, steps=3)
+    finish(place, child, top1=60, steps=3)
+    sync(KNOWN, place)
+    client, runs = mirrored(place)
+    experiment = client.get_experiment_by_name("smoke").experiment_id
+
+    def found(query):
+        return {run.info.run_name for run in client.search_runs([experiment], query)}
+
+    assert found("tags.`table.4e` LIKE '%MGM (Dense) / SSv2%'") == {parent.run_id, child.run_id}
+    assert found("tags.`table.4e` LIKE '%MGM (Dense) / SSv2%' AND tags.verb = 'finetune' AND tags.status = 'finished'") == {child.run_id}
+    assert found(f"tags.mlflow.parentRunId = '{runs[parent.run_id].info.run_id}'") == {child.run_id}
+    assert found("tags.`table.4e` LIKE '%Random%'") == set()
+
+
+def figure_5(place):
+    """The run of Figure 5, its arrays small."""
+    run = KNOWN.figures["5"]
+    folder = finish(place, run)
+    np.savez(
+        folder / "arrays.npz",
+        frames_SHWC=np.full((2, 8, 8, 3), 90, np.uint8),
+        index_S=np.arange(2),
+        names_N=np.array(["tube", "mgm"]),
+        ratio_N=np.array([0.9, 0.75]),
+        masked_NSHW=np.ones((2, 2, 4, 4), bool),
+        boxes_NS4=np.full((2, 2, 4), 2.0, np.float32),
+    )
+    write_result(folder, {**read_result(folder), "files": {"arrays.npz": file_digest(folder / "arrays.npz")}})
+
+
+def test_artefacts_are_small_and_weights_are_copied_on_demand(place, tmp_path):
+    parent, child = lineage()
+    finish(place, parent, steps=3)
+    finish(place, child, steps=3)
+    figure_5(place)
+    weights = place / parent.run_id / "weights.safetensors"
+    weights.write_bytes(b"weights")
+    result = read_result(place / parent.run_id)
+    write_result(place / parent.run_id, {**result, "weights_sha256": file_digest(weights)})
+    sync(KNOWN, place)
+    client, runs = mirrored(place)
+
+    def files(run_id):
+        return {file.path for file in client.list_artifacts(runs[run_id].info.run_id)}
+
+    assert files(parent.run_id) == {"spec.json", "result.json", "curves.svg", "masks.png"}
+    assert files(child.run_id) == {"spec.json", "result.json", "curves.svg"}
+    tags = runs[parent.run_id].data.tags
+    assert (tags["weights.path"], tags["weights.sha256"]) == (f"smoke/{parent.run_id}/weights.safetensors", file_digest(weights))
+    assert sync(KNOWN, place, weights=True).weights == 1
+    assert "weights.safetensors" in files(parent.run_id)
+    assert sync(KNOWN, place, weights=True).weights == 0
+    assert check(KNOWN, place) == {}
+    weights.write_bytes(b"other weights")
+    finish(place, parent, steps=4)
+    with pytest.raises(UserError, match="weights.safetensors: digest .* is not the result's abababababab"):
+        sync(KNOWN, place, weights=True)
+
+
 def test_a_second_sync_changes_nothing_and_a_changed_result_is_updated(place):
     parent, child = lineage()
     finish(place, parent, steps=5)
@@ -121,7 +192,7 @@ def test_failed_and_altered_runs_show_as_such_without_a_result(place):
     sync(KNOWN, place)
     _, runs = mirrored(place)
     assert runs[child.run_id].data.metrics == {}
-    assert {run_id: (run.info.status, run.data.tags["state"]) for run_id, run in runs.items()} == {
+    assert {run_id: (run.info.status, run.data.tags["status"]) for run_id, run in runs.items()} == {
         child.run_id: ("FAILED", "altered"),
         parent.run_id: ("FAILED", "failed"),
     }
@@ -136,6 +207,222 @@ def test_an_interrupted_sync_is_completed(place):
         database.execute("DELETE FROM tags WHERE key = 'mgm.digest'")  # the last thing that is written
     assert counts(sync(KNOWN, place)) == (0, 1, 0)
     assert len(mirrored(place)[1]) == 1
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_sync_that_ends_anywhere_is_made_level_by_the_next(place, monkeypatch):
+    """Whatever call to the tracker is the last one that came through; a run that grows among them. A sync tidies nothing up, so an
+    exception is as good as a SIGKILL."""
+    from mlflow import MlflowClient
+
+    parent, child = lineage()
+    write_log(place / parent.run_id, 4, 9)
+    sync(KNOWN, place)
+    write_log(place / parent.run_id, 7, 9)
+    finish(place, child, steps=3)
+    before = (place.parent / "mlflow.db").read_bytes()
+    calls = ("create_run", "log_batch", "set_tag", "log_artifacts", "set_terminated", "update_run")
+    for last in range(40):
+        (place.parent / "mlflow.db").write_bytes(before)
+        left = iter(range(last))
+
+        def counted(call, left=left):
+            def counting(*args, **kwargs):
+                if next(left, None) is None:
+                    raise Killed
+                return call(*args, **kwargs)
+
+            return counting
+
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            for name in calls:
+                patch.setattr(MlflowClient, name, counted(getattr(MlflowClient, name)))
+            sync(KNOWN, place)
+            assert last >= 10  # the calls of two runs
+            return
+        sync(KNOWN, place)
+        assert check(KNOWN, place) == {}, last
+        assert counts(sync(KNOWN, place)) == (0, 0, 2)
+    raise AssertionError("a sync of two runs makes more calls than this test ends it at")
+
+
+def test_what_differs_in_mlflow_is_named_and_repaired(place):
+    parent, child = lineage()
+    finish(place, parent, steps=5)
+    finish(place, child, top1=60, steps=5)
+    sync(KNOWN, place)
+    client, runs = mirrored(place)
+    one, other = runs[parent.run_id].info.run_id, runs[child.run_id].info.run_id
+    client.set_tag(one, "mlflow.note.content", "a reviewer's note")
+    client.set_tag(one, "reviewed", "yes")
+    assert check(KNOWN, place) == {}
+    client.set_tag(one, "seed", "7")
+    client.log_param(one, "nonsense", 1)
+    client.log_metric(one, "train/loss", 0.1, timestamp=1, step=6)
+    client.set_terminated(other, "FAILED")
+    with sqlite3.connect(place.parent / "mlflow.db") as database:
+        database.execute("UPDATE metrics SET value = value + 1 WHERE run_uuid = ? AND key = 'train/lr' AND step = 3", (other,))
+        database.execute("UPDATE params SET value = '9' WHERE run_uuid = ? AND key = 'optim.lr'", (other,))
+    differing = check(KNOWN, place)
+    assert differing[parent.run_id] == [
+        "parameter nonsense is '1' in MLflow, missing by its files",
+        "tag seed is '7' in MLflow, '0' by its files",
+        "metric train/loss has 6 points in MLflow, 5 in its files",
+    ]
+    status, lr, point = differing[child.run_id]
+    assert status == "status is FAILED in MLflow, FINISHED by its files"
+    assert lr == f"parameter optim.lr is '9' in MLflow, '{child.optim.lr}' by its files"
+    assert re.match(r"metric train/lr is 1.001 at step 3, .* ms in MLflow, 0.001 at step 3, .* ms in its files; 1 such points", point)
+    assert counts(sync(KNOWN, place, distrusted=differing)) == (0, 2, 0)
+    assert check(KNOWN, place) == {}
+    client.delete_run(mirrored(place)[1][child.run_id].info.run_id)
+    assert check(KNOWN, place) == {child.run_id: ["is in MLflow 0 times"]}
+
+
+def test_a_users_tags_stay_and_a_cell_that_is_gone_goes(place):
+    parent, _ = lineage()
+    write_log(place / parent.run_id, 4, 9)
+    sync(KNOWN, place)
+    client, runs = mirrored(place)
+    one = runs[parent.run_id].info.run_id
+    client.set_tag(one, "reviewed", "yes")
+    client.set_tag(one, "table.9z", "a cell of another registry")
+    finish(place, parent, steps=9)
+    sync(KNOWN, place)
+    tags = client.get_run(one).data.tags
+    assert (tags["reviewed"], "table.9z" in tags, tags["status"]) == ("yes", False, "finished")
+
+
+def test_children_follow_a_parent_that_is_mirrored_anew(place):
+    parent, child = lineage()
+    finish(place, child, steps=3)
+    sync(KNOWN, place)
+    assert "mlflow.parentRunId" not in mirrored(place)[1][child.run_id].data.tags  # no parent yet
+    for steps in (3, 4):  # another curve: the parent's run in MLflow is another
+        finish(place, parent, steps=steps)
+        write_log(place / parent.run_id, steps, 20 + steps)
+        (place / parent.run_id / "log.jsonl").write_text((place / parent.run_id / "log.jsonl").read_text().replace("0.4", f"0.{steps}"))
+        sync(KNOWN, place)
+        _, runs = mirrored(place)
+        assert runs[child.run_id].data.tags["mlflow.parentRunId"] == runs[parent.run_id].info.run_id
+    assert check(KNOWN, place) == {}
+
+
+def test_a_stopped_run_is_no_longer_running(place):
+    parent, _ = lineage()
+    write_log(place / parent.run_id, 4, 9)
+    sync(KNOWN, place)
+    for path in (place / parent.run_id / "log.jsonl", place / parent.run_id):
+        os.utime(path, (1e9, 1e9))
+    assert counts(sync(KNOWN, place)) == (0, 1, 0)
+    run = mirrored(place)[1][parent.run_id]
+    assert (run.info.status, run.data.tags["status"]) == ("KILLED", "stopped")
+    write_log(place / parent.run_id, 6, 9)  # goes on
+    sync(KNOWN, place)
+    again = mirrored(place)[1][parent.run_id]
+    assert (again.info.run_id, again.info.status, again.data.tags["mgm.step"]) == (run.info.run_id, "RUNNING", "6")
+
+
+def test_half_written_foreign_and_edited_files(place):
+    """What is not ours is passed over, what is half there is altered; nothing of it stops a sync."""
+    parent, child = lineage()
+    finish(place, child, steps=3)
+    result = (place / child.run_id / "result.json").read_text()
+    (place / child.run_id / "result.json").write_text(result[:200])
+    (place / "notes.txt").write_text("mine")
+    (place / "another-run").mkdir()
+    (place / "another-run/result.json").write_bytes(b"\xff\x00")
+    write_log(place / parent.run_id, 3, 9)
+    with (place / parent.run_id / "log.jsonl").open("ab") as log:
+        foreign = (
+            {"step": "7"},
+            {"step": 1e400},
+            {"step": 2**70},
+            {"step": 4.5},
+            [4],
+            {"step": 4, "loss": "low", "lr": None, "time": "noon"},
+        )
+        log.write(b"\xff\xfe\n" + b"".join(json.dumps(line).encode() + b"\n" for line in foreign))
+        log.write(b'{"step": 5, "loss": NaN, "time": 1e300}\n{"step": 6, "lo')
+    sync(KNOWN, place)
+    _, runs = mirrored(place)
+    assert set(runs) == {parent.run_id, child.run_id}
+    assert (runs[child.run_id].data.tags["status"], runs[child.run_id].data.metrics) == ("altered", {})
+    assert "not JSON" in runs[child.run_id].data.tags["why"]
+    assert (runs[parent.run_id].info.status, runs[parent.run_id].data.tags["mgm.step"]) == ("RUNNING", "5")
+    assert check(KNOWN, place) == {}
+    (place / child.run_id / "result.json").write_text(result)
+    with (place / parent.run_id / "log.jsonl").open("ab") as log:
+        log.write(b'ss": 0.5}\n')  # the rest of the line
+    sync(KNOWN, place)
+    _, runs = mirrored(place)
+    assert (runs[child.run_id].data.tags["status"], runs[parent.run_id].data.tags["mgm.step"]) == ("finished", "6")
+
+
+def test_two_syncs_at_once_are_one_after_the_other(place):
+    parent, child = lineage()
+    finish(place, parent, steps=50)
+    finish(place, child, steps=50)
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from fake_results import registry; "
+    code += "from mgm.report.mlflow import sync; print(sync(registry(seeds=(0,)), Path('results/smoke')))"
+    command = [sys.executable, "-c", code, os.path.dirname(__file__)]
+    both = [subprocess.Popen(command, cwd=place.parents[1], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = sorted(process.communicate()[0].split(" in sqlite")[0] for process in both)
+    assert said == ["0 runs created, 0 updated, 2 unchanged", "2 runs created, 0 updated, 0 unchanged"]
+    assert check(KNOWN, place) == {}
+
+
+def test_what_two_wrote_without_a_lock_the_next_removes(place):
+    parent, child = lineage()
+    finish(place, parent, steps=5)
+    finish(place, child, steps=5)
+    sync(KNOWN, place)
+    client, runs = mirrored(place)
+    twice = client.create_run(runs[child.run_id].info.experiment_id, run_name=child.run_id)
+    assert check(KNOWN, place) == {child.run_id: ["is in MLflow 2 times"]}
+    sync(KNOWN, place)
+    assert check(KNOWN, place) == {}
+    assert client.get_run(twice.info.run_id).info.lifecycle_stage == "deleted"
+
+
+def test_follow_mirrors_a_training_run_until_all_are_finished(place, capsys):
+    """A registry of two runs, a parent that trains and its child that comes later; another process writes them."""
+    known = registry(seeds=(0,))
+    parent, child = lineage()
+    known.specs = {run.run_id: run for run in (parent, child)}
+    known.tables, known.figures = {}, {}
+    code = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from fake_results import finish, registry, write_log
+known, place = registry(seeds=(0,)), Path("results/smoke")
+parent, child = (known.specs[run_id] for run_id in sys.argv[2:])
+for done in range(1, 6):
+    write_log(place / parent.run_id, done, 5)
+    time.sleep(0.4)
+finish(place, parent, steps=5)
+finish(place, child, steps=5)
+"""
+    job = subprocess.Popen([sys.executable, "-c", code, os.path.dirname(__file__), parent.run_id, child.run_id], cwd=place.parents[1])
+    follow(known, place, every=0.1)
+    assert job.wait() == 0
+    assert check(known, place) == {}
+    rounds = capsys.readouterr().out.splitlines()
+    assert len(rounds) > 2
+    client, runs = mirrored(place)
+    assert len(client.search_runs([runs[parent.run_id].info.experiment_id], run_view_type=3)) == 2  # all ever made: it grew in place
+
+
+def test_a_database_of_another_version_says_so(place):
+    finish(place, lineage()[0], steps=3)
+    with sqlite3.connect(place.parent / "mlflow.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'cbc13b556ace'")
+    with pytest.raises(UserError, match="out-of-date database schema .*mlflow db upgrade"):
+        sync(KNOWN, place)
 
 
 def test_nothing_to_mirror_makes_no_tracker_work(tmp_path):
