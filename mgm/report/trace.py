@@ -5,7 +5,7 @@ from pathlib import Path
 from mgm.errors import UserError
 from mgm.experiments.registry import Cell, Registry
 from mgm.report.collect import Row, commit_of, examine_all, row_of
-from mgm.report.result import Found
+from mgm.report.result import Found, file_digest
 from mgm.spec import Finetune, Measure, Probe, Spec, parents
 
 MOST = 8  # cells that are told at once
@@ -90,7 +90,14 @@ def _facts(found: Found, folder: Path, spec: Spec, metric: str, how: str) -> lis
             "seed": str(spec.seed),
             "commit": commit_of(result) or "unknown: it ran outside a checkout",
             "data": f"{result['data']['dataset']} {result['data']['digest']}",
-            "weights": result["weights_sha256"] or "none",
+            "weights": _weights(folder / "weights.safetensors", result["weights_sha256"]),
         }
     facts["log"] = str(log) if log.exists() else "none"
     return [f"  {how}{spec.run_id}", *(f"    {name:8} {fact}" for name, fact in facts.items())]
+
+
+def _weights(path: Path, recorded: str | None) -> str:
+    """The digest that the result recorded, and whether the file is still that one: here alone the weights themselves are read."""
+    if recorded is None or not path.exists():
+        return f"{recorded}, not here" if recorded else "none"
+    return recorded if file_digest(path) == recorded else f"{recorded}, but {path} was altered; delete the run and run it again"

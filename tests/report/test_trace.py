@@ -36,7 +36,7 @@ def test_a_cell_is_traced_to_data_commit_and_weights(tmp_path):
         "seed": "0",
         "commit": "d67827d" + "0" * 33,
         "data": f"ssv2 {DIGEST}",
-        "weights": "ab" * 32,
+        "weights": "ab" * 32 + ", not here",
         "log": str(tmp_path / first.run_id / "log.jsonl"),
     }
     assert all(run.run_id in text and run.parent in text for run in runs_of(known, "MGM (Dense)"))

@@ -44,7 +44,7 @@ class Postgres:
 
     def stop(self) -> None:
         """At once, as a crash would."""
-        with suppress(subprocess.CalledProcessError):
+        if (self.folder / "data/postmaster.pid").exists():
             self._run("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "stop")
 
     def execute(self, command: str, database: str = "mlflow") -> None:

@@ -1,0 +1,110 @@
+"""What is shown rests on files alone: carried elsewhere without the weights they show the same, and edited they are altered everywhere."""
+
+import shutil
+
+import pytest
+from fake_results import draw_arrays, finish, finish_all, registry
+from typer.testing import CliRunner
+
+from mgm.cli import app
+from mgm.report.build import build_report
+from mgm.report.mirror import Mirrors
+from mgm.report.result import file_digest, read_result, write_result
+from mgm.report.trace import trace
+
+KNOWN = registry(seeds=(0,))
+RUN = KNOWN.tables["4e"].cell("MGM (Dense)", "SSv2").runs[0]
+
+
+def test_results_without_weights_build_the_same_page_elsewhere(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "another/place"
+    finish_all(here / "results/smoke", KNOWN)
+    draw_arrays(here / "results/smoke", KNOWN)
+    (here / "results/smoke" / RUN.run_id / "result.json").unlink()  # one that failed
+    (here / "results/smoke" / RUN.run_id / "error.txt").write_text("out of memory")
+    for run_id in KNOWN.specs:
+        (here / "results/smoke" / run_id / "weights.safetensors").write_bytes(b"weights")
+        (here / "results/smoke" / run_id / "checkpoint.pt").write_bytes(b"checkpoint")
+    shutil.copytree(here / "results", there / "results", ignore=shutil.ignore_patterns("weights.safetensors", "checkpoint.pt"))
+    for place in (here, there):
+        build_report(KNOWN, place / "results/smoke", place / "reports/smoke")
+    files = {path.relative_to(here) for path in (here / "reports").rglob("*") if path.is_file()}
+    assert files == {path.relative_to(there) for path in (there / "reports").rglob("*") if path.is_file()}
+    assert {"index.html", "claims.csv", "table4e.csv", "table4e.tex", "figure4a.svg", "figure5.svg"} <= {path.name for path in files}
+    for path in files:
+        assert (here / path).read_bytes() == (there / path).read_bytes(), path
+    assert str(tmp_path) not in (there / "reports/smoke/index.html").read_text()
+
+
+EDITS = {
+    "a better number": lambda folder: (folder / "result.json").write_text(
+        (folder / "result.json").read_text().replace('"top1": 60.0', '"top1": 70.0')
+    ),
+    "a prediction": lambda folder: (folder / "predictions.csv").write_text(
+        (folder / "predictions.csv").read_text().replace(",1,1", ",1,2", 1)
+    ),
+    "another spec": lambda folder: (folder / "spec.json").write_text((folder / "spec.json").read_text().replace('"seed":0', '"seed":3')),
+    "half of it": lambda folder: (folder / "result.json").write_bytes((folder / "result.json").read_bytes()[:300]),
+    "nothing of it": lambda folder: (folder / "result.json").write_bytes(b""),
+    "a folder": lambda folder: ((folder / "result.json").unlink(), (folder / "result.json").mkdir()),
+    "sealed again without a commit": lambda folder: write_result(folder, {**read_result(folder), "commit": None}),
+    "sealed again without a date": lambda folder: write_result(folder, {**read_result(folder), "finished": "yesterday"}),
+    "sealed again without fields": lambda folder: write_result(folder, {"run_id": RUN.run_id}),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_result_edited_after_the_fact_is_altered_everywhere(tmp_path, edit):
+    results = tmp_path / "results/smoke"
+    finish(results, KNOWN.specs[RUN.parent])
+    folder = finish(results, RUN, top1=60.0)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    EDITS[edit](folder)
+    assert before != {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    told = trace(KNOWN, results, "table4e/mgm (dense)/ssv2")
+    assert told.startswith("table4e/MGM (Dense)/SSv2: altered")
+    assert "60" not in told.splitlines()[0]
+    mirror = next(mirror for mirror in Mirrors(KNOWN, results).read() if mirror.run_id == RUN.run_id)
+    assert (mirror.tags["status"], mirror.curve, mirror.final, set(mirror.files)) == ("altered", [], [], {"spec.json"})
+    table = build_report(KNOWN, results, tmp_path / "reports/smoke", "table4e").read_text()
+    cell = next(line for line in table.splitlines() if line.startswith("MGM (Dense),SSv2,"))
+    assert ",altered," in cell
+    assert not any(number in cell for number in ("60.0", "70.0"))
+
+
+def test_weights_that_were_exchanged_are_named_by_trace(tmp_path):
+    finish(tmp_path, KNOWN.specs[RUN.parent])
+    folder = finish(tmp_path, RUN)
+    weights = folder / "weights.safetensors"
+    weights.write_bytes(b"trained")
+    write_result(folder, {**read_result(folder), "weights_sha256": file_digest(weights)})
+    told = trace(KNOWN, tmp_path, "table4e/mgm (dense)/ssv2")
+    assert f"weights  {file_digest(weights)}\n" in told
+    weights.write_bytes(b"exchanged")
+    assert "weights.safetensors was altered; delete the run" in trace(KNOWN, tmp_path, "table4e/mgm (dense)/ssv2")
+
+
+def test_check_and_repair_on_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = tmp_path / "results/smoke"
+    finish(results, KNOWN.specs[RUN.parent], steps=3)
+    (results / "scale.json").write_text(KNOWN.scale.model_dump_json())
+
+    def said(*flags):
+        done = CliRunner().invoke(app, ["sync", "smoke", *flags])
+        return done.exit_code, done.stdout, str(done.exception)
+
+    assert "has no experiment smoke; run `mgm sync smoke` first" in said("--check")[2]
+    assert said()[1].startswith("1 runs created")
+    assert said("--check")[:2] == (0, "MLflow has what the files say\n")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{results.parent}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("smoke").experiment_id])
+    client.set_tag(run.info.run_id, "seed", "7")
+    code, out, error = said("--check")
+    assert (code, out) == (1, f"{RUN.parent}: tag seed is '7' in MLflow, '0' by its files\n")  # 2 by way of `main`
+    assert error.endswith("1 differences in 1 runs; `mgm sync smoke --repair` mirrors these anew")
+    assert "0 runs created, 1 updated" in said("--repair")[1]
+    assert said("--check")[0] == 0
+    assert said("--check", "--follow")[2] == "--follow --check: choose one"
