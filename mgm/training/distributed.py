@@ -33,6 +33,7 @@ MEET_S = 300  # how long processes wait for one another at the start
 WAIT_S = 1800  # and later: for the slowest to decode its share, for rank 0 to write
 POLL_S = 0.25  # between looks at whether the run has ended
 SILENT_S = 30  # a process not heard of for so long is dead
+KILLED = 128 + signal.SIGKILL
 BUCKET = 25 * 2**20 // 4  # numbers that are added up at a time, as in DistributedDataParallel
 
 T = TypeVar("T")
@@ -143,7 +144,7 @@ class _Ending:
         if isinstance(error, UserError):
             status, line = 2, f"mgm: {error}\n"
         elif isinstance(error, Lost):
-            status, line = 128 + signal.SIGKILL, f"mgm: {error}\n"
+            status, line = KILLED, f"mgm: {error}\n"
         elif isinstance(error, SystemExit | KeyboardInterrupt):
             status, line = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 130, ""
         if isinstance(error, Lost):
@@ -163,11 +164,11 @@ class _Ending:
             if self.place.rank:
                 self.store.add("gone", 1)
             else:
-                self._outlast(self.store)
+                self._outlast(self.store, 10)
 
-    def _outlast(self, store: dist.Store) -> None:
+    def _outlast(self, store: dist.Store, seconds: float) -> None:
         """The store may be this process's: stay until the others need it no more."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + seconds
         while store.add("gone", 0) < self.place.size - 1 and time.monotonic() < end:
             time.sleep(POLL_S / 10)
 
@@ -175,7 +176,7 @@ class _Ending:
         try:
             self._beat(store)
         except RuntimeError:  # the store is gone, and rank 0 or torchrun with it
-            os._exit(128 + signal.SIGKILL)
+            os._exit(KILLED)
 
     def _beat(self, store: dist.Store) -> None:
         turn, beats = 0, dict[int, int]()  # in turns, not seconds, as all may have been suspended
@@ -186,19 +187,20 @@ class _Ending:
                 before, beats = beats, {other: store.add(f"beat{other}", 0) for other in range(1, self.place.size)}
                 if silent := [other for other in beats if beats[other] == before.get(other)]:
                     line = f"mgm: process {silent[0]} of {self.place.size} was not heard of for {SILENT_S} s; run again\n"
-                    store.compare_set("end", "", json.dumps([128 + signal.SIGKILL, line]))
+                    store.compare_set("end", "", json.dumps([KILLED, line]))
             if self.done.wait(POLL_S):
                 return
         status, line = json.loads(store.get("end"))
         self.over = True
         if self.place.rank == 0:
-            error = UserError(line.removeprefix("mgm: ").strip()) if status in (1, 2) else SystemExit(status)
+            brief = line.strip().rpartition("\n")[2].removeprefix("mgm: ")
+            error = UserError(brief) if status in (1, 2) else SystemExit(status)
             with suppress(BaseException):
                 held.__exit__(type(error), error, None)
             with suppress(BrokenPipeError):
                 print(line, end="", file=sys.stderr, flush=True)
             store.set("told", "")
-            self._outlast(store)
+            self._outlast(store, 10 if status != KILLED else 2)  # one of them will not come
         else:
             with suppress(dist.DistError):
                 store.wait(["told"], timedelta(seconds=10))

@@ -216,7 +216,7 @@ def test_a_signal_to_one_process_ends_both(folder, tmp_path, number):
     processes[1].send_signal(number)
     started = time.monotonic()
     statuses, said = ended(processes)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 20  # on a busy machine
     state = examine(run, long)
     assert state.state != "failed"
     assert statuses == ([143, 143] if number == signal.SIGTERM else [137, -9])
