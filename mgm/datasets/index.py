@@ -132,6 +132,31 @@ def read_index(out: Path) -> Index:
     return Index(root, classes, tuple(videos), excluded, digest, note)
 
 
+def check_files(index: Index) -> None:
+    """See that every video is there and as long as the index says. It opens none: 10,000 take a tenth of a second on a local disk.
+
+    Raises:
+        UserError: names the first that is not, and counts them all.
+    """
+    sizes = [(video, _size(video.path)) for video in index.videos]
+    wrong = [(video, size) for video, size in sizes if size != video.bytes]
+    if wrong:
+        video, size = wrong[0]
+        found = "is not there" if size is None else f"has {size:,} bytes, the index says {video.bytes:,}"
+        gone = sum(size is None for _, size in wrong)
+        raise UserError(
+            f"{video.path}: {found}; of the index's {len(index.videos):,} videos {gone:,} are missing and {len(wrong) - gone:,} have "
+            "changed: put them back, or run `mgm prepare` again"
+        )
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
+
+
 _COLUMNS = tuple(field.name for field in fields(Video))
 
 

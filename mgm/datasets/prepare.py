@@ -18,6 +18,7 @@ from mgm.datasets.pda import index_pda
 from mgm.datasets.ssv2 import index_ssv2
 from mgm.datasets.ucf101 import index_ucf101
 from mgm.errors import UserError
+from mgm.writer import sole_writer
 
 if TYPE_CHECKING:
     from mgm.datasets.transcode import Shard
@@ -79,9 +80,11 @@ def prepare_transcoded(
     if shard is not None:
         number, of = read_shard(shard)
         return transcode_shard(read_sources(out), out, number, of, short_side, processes)
-    index = transcode_index(prepare(out / "source"), out, short_side, processes)
-    if (out / "source" / "missing.txt").is_file():  # the note speaks of it
-        shutil.copyfile(out / "source" / "missing.txt", out / "missing.txt")
+    out.mkdir(parents=True, exist_ok=True)
+    with sole_writer(out):
+        index = transcode_index(prepare(out / "source"), out, short_side, processes)
+        if (out / "source" / "missing.txt").is_file():  # the note speaks of it
+            shutil.copyfile(out / "source" / "missing.txt", out / "missing.txt")
     return index
 
 

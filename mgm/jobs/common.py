@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from mgm import rng
-from mgm.datasets.index import Index, Video, read_index
+from mgm.datasets.index import Index, Video, check_files, read_index
 from mgm.errors import UserError
 from mgm.experiments.cost import work
 from mgm.report import atomic
@@ -191,7 +191,7 @@ def find_index(spec: Run, execution: Execution) -> Index:
     """The index of the spec's dataset.
 
     Raises:
-        UserError: the dataset has no place, no index, or is not the one the spec was made for.
+        UserError: the dataset has no place, no index, is not the one the spec was made for, or does not match its files.
     """
     name = spec.data.dataset
     if name not in execution.data:
@@ -201,6 +201,7 @@ def find_index(spec: Run, execution: Execution) -> Index:
         raise UserError(
             f"{execution.data[name]}: holds videos with digest {index.digest}, the run wants {spec.data.digest}; run `mgm prepare` again"
         )
+    check_files(index)
     return index
 
 

@@ -90,3 +90,33 @@ def test_hmdb51_takes_its_split_from_the_command_line(published, tmp_path):
     )
     assert isinstance(result.exception, UserError)
     assert "has no lists *_test_split2.txt" in str(result.exception)
+
+
+NAMES = ["-a (b) [c] {d} #1; é ü 跳.mp4", "100% 'x' & $y, *?.mp4"]  # as HMDB51 and K400 have them, and worse
+
+
+@pytest.mark.parametrize("transcode", [[], ["--transcode"]])
+def test_files_of_any_name_are_prepared_trained_on_and_tested(published, tmp_path, transcode):
+    videos = published("k400").index.train
+    for folder in ("-class (1)", "été #2; x"):
+        (tmp_path / "videos" / folder).mkdir(parents=True)
+        for name, video in zip([*NAMES, "plain.mp4"], videos):
+            shutil.copy(video.path, tmp_path / "videos" / folder / name)
+    out = tmp_path / "index [1]"
+    result = CliRunner().invoke(app, ["prepare", "folder", "--source", str(tmp_path / "videos"), "--out", str(out), *transcode])
+    assert result.exit_code == 0, result.output
+    index = read_index(out)
+    assert len(index.videos) == 6
+    rows = train_and_test("folder", index, out, tmp_path / "results")
+    assert [row["path"] for row in rows] == [index.name(video) for video in index.test]
+
+
+def test_a_file_that_is_gone_since_preparing_is_one_line_before_any_training(published, tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    shutil.copytree(published("ucf101").source, source)
+    index, _ = prepare("ucf101", source, tmp_path / "index")
+    Path(index.train[1].path).unlink()
+    monkeypatch.setattr("mgm.jobs.pretrain.build_mae", None)
+    with pytest.raises(UserError, match=r"is not there; of the index's 9 videos 1 are missing and 0 have changed: put") as error:
+        train_and_test("ucf101", index, tmp_path / "index", tmp_path / "results")
+    assert "\n" not in str(error.value)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mgm.datasets.index import Index, Video, content_digest, read_index, write_index
+from mgm.datasets.index import Index, Video, check_files, content_digest, read_index, write_index
 from mgm.errors import UserError
 
 
@@ -91,3 +91,20 @@ def test_a_broken_index_says_what_is_wrong_and_what_to_do(tmp_path, name, change
 def test_reading_an_index_loads_neither_torch_nor_pyav():
     code = "import sys; from mgm.datasets import index, params, pda; print(sorted({'torch', 'av', 'numpy', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_files_that_are_gone_or_have_changed_are_counted_and_the_first_is_named(tmp_path):
+    index = make(tmp_path)
+    for video in index.videos:
+        Path(video.path).parent.mkdir(exist_ok=True)
+        Path(video.path).write_bytes(bytes(100))
+    check_files(index)
+    Path(index.videos[1].path).write_bytes(bytes(99))
+    Path(index.videos[2].path).unlink()
+    Path(index.videos[3].path).unlink()
+    with pytest.raises(UserError) as error:
+        check_files(index)
+    assert str(error.value) == (
+        f"{index.videos[1].path}: has 99 bytes, the index says 100; of the index's 4 videos 2 are missing and 1 have changed: "
+        "put them back, or run `mgm prepare` again"
+    )

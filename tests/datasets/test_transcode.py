@@ -18,6 +18,7 @@ from mgm.cli import app
 from mgm.datasets.encode import GOP, _fitted, encode
 from mgm.datasets.folder import index_folder
 from mgm.datasets.index import read_index
+from mgm.datasets.prepare import prepare_transcoded
 from mgm.datasets.transcode import read_shard, transcode_index
 from mgm.errors import UserError
 from mgm.video import open_video, probe_video, read_clip
@@ -246,3 +247,16 @@ def test_published_layouts_are_transcoded_in_shards(published, tmp_path, kind):
 def test_options_of_transcoding_are_not_ignored_without_it(tmp_path, option):
     result = CliRunner().invoke(app, ["prepare", "k400", "--source", str(tmp_path), "--out", str(tmp_path / "out"), *option])
     assert f"{option[0]} says how to transcode, and --transcode is not given" in str(result.exception)
+
+
+def test_two_runs_into_one_folder_at_once_are_refused(generated, tmp_path):
+    (tmp_path / "out").mkdir()
+    code = "import sys, pathlib, mgm.writer\nwith mgm.writer.sole_writer(pathlib.Path(sys.argv[1])): print(1, flush=True), input()"
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "1\n"
+        with pytest.raises(UserError, match=rf"out: process {other.pid} on .* writes here; wait for it"):
+            prepare_transcoded(lambda out: generated[1], tmp_path / "out", processes=1)
+        other.stdin.write("\n")
+        other.stdin.close()
+    assert not any((tmp_path / "out").iterdir())
