@@ -1,4 +1,4 @@
-"""Transcoded files (`mgm prepare --transcode`): clips per second of CPU time with vectors, against the sources and against decord on the sources.
+"""Transcoded files (`mgm prepare --transcode`): clips per second of CPU time, against the sources and against decord on the sources.
 
 Clips, and rows without another reader, are as in bench/loader.py; each turn takes the same frames, crop and resize of source and copy.
 "From P-frames" starts on multiples of 4 (`clips.start_multiple`).

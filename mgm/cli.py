@@ -374,8 +374,27 @@ def flow(
 
 
 @app.command()
-def inspect(path: Annotated[Path, typer.Argument(help="A video file.")]) -> None:
-    """Say what a video file holds: codec, frames, motion vectors, where the motion is."""
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A video file, a folder of videos, or one that `mgm prepare` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="Folder: a PNG to draw.")] = None,
+    videos: Annotated[int | None, typer.Option(min=1, help="Folder: videos to decode, evenly spread (100).")] = None,
+) -> None:
+    """Say what a video file or a dataset holds: codecs, durations, motion vectors, where the motion is."""
+    if path.is_dir():
+        from mgm.jobs.inspect import inspect_folder
+
+        found = inspect_folder(path, videos or 100)
+        typer.echo(found.describe())
+        if out:
+            from mgm.report.dataset import draw
+            from mgm.report.style import write_png
+
+            write_png(draw(found.arrays(), str(path)), out)
+            typer.echo(f"wrote {out}")
+        return
+    if out or videos:
+        raise UserError(f"{path}: is no folder, and --out and --videos are for folders; leave them out")
+
     from mgm.video.inspect import inspect_video
 
     typer.echo(inspect_video(path).describe())

@@ -1,0 +1,138 @@
+"""`mgm inspect DIR`: what a dataset holds. An index tells most of it; a folder without one has its files opened, evenly spread where
+they are many. How salient motion is takes decoding: evenly spread videos again."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mgm.datasets.files import open_all
+from mgm.datasets.index import SPLITS, read_index
+from mgm.errors import UserError
+from mgm.video.inspect import Inspection, inspect_video
+
+T = TypeVar("T")
+SHOWN = 10
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of one video; `split` is empty where there is no index."""
+
+    path: str
+    split: str
+    duration_s: float
+    width: int
+    height: int
+    codec: str
+    has_vectors: bool
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`counted`: videos there are, of which `facts` holds all or an even spread; `decoded`: those whose motion was measured."""
+
+    folder: Path
+    about: str
+    counted: int
+    facts: tuple[Facts, ...]
+    decoded: tuple[Inspection, ...]
+    unreadable: tuple[tuple[str, str], ...]
+
+    def describe(self) -> str:
+        """Some lines of text."""
+        seconds = np.array([video.duration_s for video in self.facts])
+        lines = [str(self.folder), f"  videos      {self.about}"]
+        if len(self.facts) + len(self.unreadable) < self.counted:
+            lines.append(f"  opened      {len(self.facts) + len(self.unreadable):,} of {self.counted:,}, evenly spread")
+        if len(self.facts):
+            low, middle, high = np.quantile(seconds, (0, 0.5, 1))
+            hours = seconds.mean() * (self.counted - len(self.unreadable)) / 3600
+            lines.append(f"  durations   {low:.1f} to {high:.1f} s, median {middle:.1f} s; about {hours:,.1f} hours in all")
+            lines.append(f"  codecs      {_most(video.codec for video in self.facts)}")
+            lines.append(f"  sizes       {_most(f'{video.width} x {video.height}' for video in self.facts)}")
+            share = np.mean([video.has_vectors for video in self.facts])
+            lines.append(
+                f"  vectors     {share:.0%} of videos have them" + ("" if share else ": transcode, or use flow or an unguided mask")
+            )
+        if self.decoded:
+            counts, _ = np.histogram(self._concentration, 10, (0, 1))
+            bars = "".join(BARS[-(-count * (len(BARS) - 1) // max(counts.max(), 1))] for count in counts)
+            coverage = np.mean([found.coverage for found in self.decoded])
+            lines.append(f"  decoded     {len(self.decoded):,} videos with vectors, evenly spread; nonzero in {coverage:.0%} of cells")
+            median = np.median(self._concentration)
+            lines.append(f"  saliency    0 |{bars}| 1: share of a frame's motion in a tenth of its cells, median {median:.2f}")
+        lines.append(f"  unreadable  {len(self.unreadable):,} files" + (":" if self.unreadable else ""))
+        lines += [f"    {name}: {reason}" for name, reason in self.unreadable[:SHOWN]]
+        if (more := len(self.unreadable) - SHOWN) > 0:
+            lines.append(f"    and {more:,} more")
+        return "\n".join(lines)
+
+    def arrays(self) -> dict[str, Any]:
+        """For `mgm.report.dataset.draw`."""
+        return {
+            "duration_N": np.array([video.duration_s for video in self.facts]),
+            "short_N": np.array([min(video.width, video.height) for video in self.facts]),
+            "codec_N": np.array([video.codec for video in self.facts]),
+            "vectors_N": np.array([video.has_vectors for video in self.facts]),
+            "split_N": np.array([video.split for video in self.facts]),
+            "concentration_M": self._concentration,
+            "counted": self.counted,
+            "unreadable": len(self.unreadable),
+        }
+
+    @property
+    def _concentration(self) -> np.ndarray:
+        return np.array([found.concentration for found in self.decoded])
+
+
+def inspect_folder(folder: Path, videos: int = 100) -> Dataset:
+    """Look at the dataset in `folder`: its index's rows, or its files; at most `videos` are decoded, and opened where there is no index.
+
+    Raises:
+        UserError: there is no video, or the index is broken.
+    """
+    unreadable: list[tuple[str, str]]
+    if (folder / "index.json").is_file():
+        index = read_index(folder)
+        facts = [
+            Facts(video.path, video.split, video.frames / (video.fps or 25), video.width, video.height, video.codec, video.has_vectors)
+            for video in index.videos
+        ]
+        counts = " and ".join(f"{sum(video.split == split for video in index.videos):,} {split}" for split in SPLITS)
+        counted, unreadable = len(facts) + len(index.excluded), list(index.excluded)
+        about = f"{counts}, of {len(index.classes):,} classes, digest {index.digest}; {index.note}"
+    else:
+        below = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+        names = sorted(path.as_posix() for path in below if not any(part.startswith(".") for part in path.parts))
+        if not names:
+            raise UserError(f"{folder}: holds no index and no file; name the folder of the videos, or the one `mgm prepare` wrote")
+        infos, unreadable = open_all(folder, _spread(names, videos))
+        facts = [
+            Facts(str(folder / name), "", info.duration_s, info.width, info.height, info.codec, info.has_vectors)
+            for name, info in infos.items()
+        ]
+        counted, about = len(names), f"{len(names):,} files, without an index"
+    decoded = []
+    for video in _spread([video for video in facts if video.has_vectors], videos):
+        try:
+            decoded.append(inspect_video(video.path))
+        except UserError as error:
+            unreadable.append((video.path, str(error).removeprefix(f"{video.path}: ")))
+    return Dataset(folder, about, counted, tuple(facts), tuple(decoded), tuple(unreadable))
+
+
+def _spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of them, evenly spread."""
+    return list(items) if len(items) <= count else [items[i * len(items) // count] for i in range(count)]
+
+
+def _most(values: Any) -> str:
+    """The commonest values with their counts."""
+    counts = Counter(values).most_common()
+    shown = ", ".join(f"{value} ({count:,})" for value, count in counts[:5])
+    return shown + (f", {len(counts) - 5} others" if len(counts) > 5 else "")
