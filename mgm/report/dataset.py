@@ -56,8 +56,8 @@ def _by_split(axes: Axes, value_N: np.ndarray, split_N: np.ndarray, label: str) 
     if low == high:
         axes.set_xticks([low])
         axes.set_xlim(low - 2, low + 2)
-    for line, split in enumerate(split for split in splits if split):
-        axes.text(1, 1 - 0.11 * line, split, transform=axes.transAxes, color=SHADES[split], size=8, weight="bold", ha="right", va="top")
+    for place, split in enumerate(reversed([split for split in splits if split])):
+        axes.text(1 - 0.1 * place, 1.02, split, transform=axes.transAxes, color=SHADES[split], size=8, weight="bold", ha="right")
 
 
 def _codecs(axes: Axes, codec_N: np.ndarray, vectors_N: np.ndarray) -> None:

@@ -17,7 +17,8 @@ from mgm.jobs.finetune import finetune
 from mgm.jobs.pretrain import pretrain
 from mgm.spec import Clips, Data, Decoder, Finetune, FinetuneOptim, Mask, Model, Optim, Pretrain, Views
 
-WEBM = Path(__file__).parents[3] / "shared" / "data" / "clips" / "other"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+WEBM = SHARED / "clips" / "other"
 OPTIM = {"lr": 0.064, "min_lr": 1e-4, "batch": 2, "steps": 2, "precision": "float32"}
 
 
@@ -120,3 +121,20 @@ def test_a_file_that_is_gone_since_preparing_is_one_line_before_any_training(pub
     with pytest.raises(UserError, match=r"is not there; of the index's 9 videos 1 are missing and 0 have changed: put") as error:
         train_and_test("ucf101", index, tmp_path / "index", tmp_path / "results")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(not (SHARED / "clips" / "ucf101").is_dir(), reason="the UCF101 clips are not here")
+def test_real_ucf101_clips_are_trained_and_tested_on(tmp_path):
+    source = tmp_path / "ucf101"
+    (source / "UCF-101").mkdir(parents=True)
+    shutil.copytree(SHARED / "splits" / "ucfTrainTestlist", source / "ucfTrainTestlist")
+    for name in ("BabyCrawling", "Punch"):
+        (source / "UCF-101" / name).mkdir()
+        for clip in sorted((SHARED / "clips" / "ucf101" / name).iterdir())[4:12]:
+            shutil.copy(clip, source / "UCF-101" / name)
+    index, output = prepare("ucf101", source, tmp_path / "index")
+    assert (len(index.train), len(index.test)) == (8, 8)
+    assert "8 of 9,537 train videos are there, 8 of 3,783 test videos are there" in output
+    rows = train_and_test("ucf101", index, tmp_path / "index", tmp_path / "results")
+    assert {row["label"] for row in rows} == {"BabyCrawling", "Punch"}
+    assert len(rows) == 8
