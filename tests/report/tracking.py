@@ -10,6 +10,7 @@ import time
 import urllib.request
 from contextlib import closing, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg2
 from services import postgres_bin
@@ -18,18 +19,16 @@ PASSWORDLESS = "--auth=trust"  # on a Unix socket in a folder of our own
 
 
 class Postgres:
-    """A cluster that listens on a Unix socket in `folder` alone. PostgreSQL refuses to be root, so root starts it as another user."""
+    """A cluster that listens on a Unix socket in its folder alone. PostgreSQL refuses to be root, so root starts it as another user; its
+    folder is none of pytest's, which every pytest that starts closes to other users."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        folder.mkdir()
+    def __init__(self):
         self.bin = postgres_bin()
+        self.temporary = TemporaryDirectory(prefix="mgm-postgres-")
+        self.folder = folder = Path(self.temporary.name)
         self.user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
         if self.user:
             shutil.chown(folder, "postgres", "postgres")
-            for parent in folder.parents:  # pytest's folders are their owner's alone
-                if parent.stat().st_mode & 0o011 != 0o011:
-                    parent.chmod(parent.stat().st_mode | 0o011)
         self._run("initdb", "-D", folder / "data", "-U", "mgm", PASSWORDLESS, "--no-sync", "--encoding=UTF8", "--locale=C")
         self.start()
         self.execute("CREATE DATABASE mlflow", "postgres")

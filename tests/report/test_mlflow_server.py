@@ -1,0 +1,126 @@
+"""A real MLflow server on a real PostgreSQL, killed and absent: nothing is lost, and the next sync brings it level."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from fake_results import finish, registry
+from services import require
+from tracking import Postgres, Server
+
+from mgm.report.mlflow import follow, sync
+from mgm.report.mlflow_check import check
+
+pytestmark = [pytest.mark.mlflow, pytest.mark.postgres]
+KNOWN = registry(seeds=(0,))
+RUNS = list(KNOWN.specs.values())[:3]
+POINTS = "SELECT count(*) FROM metrics JOIN runs USING (run_uuid) WHERE lifecycle_stage = 'active'"
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    require("postgres")
+    cluster = Postgres()
+    yield cluster
+    cluster.stop()
+    cluster.temporary.cleanup()
+
+
+@pytest.fixture(scope="module")
+def server(postgres, tmp_path_factory):
+    running = Server(tmp_path_factory.mktemp("server") / "mlflow", postgres.uri)
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def place(tmp_path, request, monkeypatch):
+    """Results under the test's own name, so under an experiment of their own."""
+    for name, value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}.items():
+        monkeypatch.setenv(name, value)
+    folder = tmp_path / "results" / request.node.name
+    folder.mkdir(parents=True)
+    for run in RUNS:
+        finish(folder, run, steps=20)
+    return folder
+
+
+def is_level(place, server):
+    """Everything is there, once; a further sync does nothing."""
+    summary = sync(KNOWN, place, server.uri)
+    return (summary.created, summary.updated) == (0, 0) and check(KNOWN, place, server.uri) == {}
+
+
+def test_twice_gives_the_same(place, server, postgres):
+    assert sync(KNOWN, place, server.uri).created == len(RUNS)
+    before = postgres.rows("SELECT * FROM metrics ORDER BY 1, 2, 3, 4, 5"), postgres.rows("SELECT run_uuid, status FROM runs ORDER BY 1")
+    assert len(before[0]) >= 20 * 6 * len(RUNS)
+    assert is_level(place, server)
+    assert before == (
+        postgres.rows("SELECT * FROM metrics ORDER BY 1, 2, 3, 4, 5"),
+        postgres.rows("SELECT run_uuid, status FROM runs ORDER BY 1"),
+    )
+
+
+def slow_down(postgres, body):
+    """A database that does this at each new metric, until `speed_up`."""
+    postgres.execute(f"CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN NEW; END $$")
+    postgres.execute("CREATE TRIGGER act BEFORE INSERT ON metrics FOR EACH ROW EXECUTE FUNCTION act()")
+
+
+def speed_up(postgres):
+    postgres.execute("DROP FUNCTION IF EXISTS act CASCADE")
+
+
+def in_the_middle(place, server, postgres, act) -> None:
+    """`act` once a sync in a process of its own has written a part, but not all; its one line is on stderr."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from fake_results import registry; "
+    code += "from mgm.report.mlflow import sync; sync(registry(seeds=(0,)), Path(sys.argv[2]), sys.argv[3])"
+    before = postgres.rows(POINTS)[0][0]
+    slow_down(postgres, "PERFORM pg_sleep(0.04)")  # a run takes five seconds, so that the middle is not missed
+    command = [sys.executable, "-c", code, os.path.dirname(__file__), str(place), server.uri]
+    syncing = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while (points := postgres.rows(POINTS)[0][0] - before) == 0:
+        assert syncing.poll() is None, syncing.communicate()
+    assert points < 20 * 6 * len(RUNS)
+    act(syncing)
+    said = syncing.communicate(timeout=100)[1]
+    assert syncing.returncode != 0
+    assert act == subprocess.Popen.kill or "UserError: tracker http://127.0.0.1" in said
+    assert act == subprocess.Popen.kill or "nothing is lost" in said
+
+
+def test_a_sync_that_is_killed(place, server, postgres):
+    in_the_middle(place, server, postgres, subprocess.Popen.kill)
+    speed_up(postgres)
+    sync(KNOWN, place, server.uri)
+    assert is_level(place, server)
+
+
+def test_a_database_that_is_killed(place, server, postgres):
+    in_the_middle(place, server, postgres, lambda _: postgres.stop())
+    postgres.start()
+    speed_up(postgres)
+    sync(KNOWN, place, server.uri)
+    assert is_level(place, server)
+
+
+def test_a_server_that_is_killed_and_one_that_follows_it(place, server, postgres, capfd):
+    """`follow` tries again until it is there."""
+    in_the_middle(place, server, postgres, lambda _: server.kill())
+    speed_up(postgres)
+    known = registry(seeds=(0,))
+    known.specs, known.tables, known.figures = {run.run_id: run for run in RUNS}, {}, {}
+    following = threading.Thread(target=follow, args=(known, place, server.uri), kwargs={"every": 0.2}, daemon=True)
+    following.start()
+    said = ""
+    while "nothing is lost" not in said:
+        time.sleep(0.2)
+        said += capfd.readouterr().err
+    server.start()
+    following.join(timeout=120)
+    assert not following.is_alive()
+    assert check(known, place, server.uri) == {}
