@@ -11,6 +11,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from mgm.models.kernels import Linear
 from mgm.models.vit import Attention, Block
 
 Along = Callable[[Attention, Tensor], Tensor]  # applies an attention to x_BVD, over time or over space
@@ -23,7 +24,7 @@ class DividedBlock(Block):
         super().__init__(width, heads, drop_path)
         self.temporal_norm1 = nn.LayerNorm(width, eps=1e-6)
         self.temporal_attn = Attention(width, heads)
-        self.temporal_fc = nn.Linear(width, width)
+        self.temporal_fc = Linear(width, width)
 
     def forward(self, x_BVD: Tensor, over_time: Along, over_space: Along) -> Tensor:  # type: ignore[override]
         x_BVD = x_BVD + self._keep(self.temporal_fc(over_time(self.temporal_attn, self.temporal_norm1(x_BVD))))

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mgm.models.kernels import Linear, attend, linear
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -36,24 +38,28 @@ def gather_tokens(x_BLD: Tensor, index_BN: Tensor) -> Tensor:
 class TubeletEmbedding(nn.Module):
     """A 3-D convolution whose stride is its kernel, computed as one matrix product over the tokens that are asked for."""
 
-    mean: Tensor
-    std: Tensor
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, width: int, tubelet: int, patch: int):
         super().__init__()
         self.proj = nn.Conv3d(3, width, kernel_size=(tubelet, patch, patch), stride=(tubelet, patch, patch))
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD), persistent=False)
+        mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        self.register_buffer("scale", 1 / (255 * std), persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
 
     def forward(self, patches_BLPC: Tensor) -> Tensor:
         """patches_BLPC: uint8 pixels from `patchify`. Returns (B, L, D)."""
-        x_BLPC = (patches_BLPC.to(self.mean.dtype) / 255 - self.mean) / self.std
+        x_BLPC = torch.addcmul(self.shift, patches_BLPC.to(self.scale.dtype), self.scale)
         weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)  # to the order of a patch: (t, y, x), channel fastest
-        return F.linear(x_BLPC.flatten(2), weight, self.proj.bias)
+        return linear(x_BLPC.flatten(2), weight, self.proj.bias)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; queries and values have biases, keys have none. `joined_BVV` says which tokens see which; default: all."""
+    """Multi-head self-attention; queries and values have biases, keys have none. `joined_BVV` says which tokens see which; default: all.
+
+    With `last`, the outputs of so many last tokens alone.
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -61,28 +67,32 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width))
         self.v_bias = nn.Parameter(torch.zeros(width))
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
 
-    def forward(self, x_BVD: Tensor, joined_BVV: Tensor | None = None) -> Tensor:
-        bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
-        qkv = F.linear(x_BVD, self.qkv.weight, bias).unflatten(-1, (3, self.heads, -1))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=None if joined_BVV is None else joined_BVV[:, None])
-        return self.proj(x.transpose(1, 2).flatten(2))
+    def forward(self, x_BVD: Tensor, joined_BVV: Tensor | None = None, last: int = 0) -> Tensor:
+        width = x_BVD.shape[-1]
+        of_queries, of_others = self.qkv.weight.split((width, 2 * width))
+        queries = linear(x_BVD[:, -last:], of_queries, self.q_bias)
+        others = linear(x_BVD, of_others, torch.cat((torch.zeros_like(self.v_bias), self.v_bias)))
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (queries, *others.chunk(2, dim=-1)))
+        return self.proj(attend(q, k, v, joined_BVV).transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
     def __init__(self, width: int):
         super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
+        self.fc1 = Linear(width, 4 * width)
+        self.fc2 = Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block. In training, each clip skips each branch with probability `drop_path`."""
+    """Pre-norm transformer block. In training, each clip skips each branch with probability `drop_path`.
+
+    With `last`, it computes so many last tokens alone: they see all, and nothing is spent on outputs that nobody reads.
+    """
 
     def __init__(self, width: int, heads: int, drop_path: float = 0.0):
         super().__init__()
@@ -92,8 +102,8 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
         self.drop_path = drop_path
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        x_BLD = x_BLD + self._keep(self.attn(self.norm1(x_BLD)))
+    def forward(self, x_BLD: Tensor, last: int = 0) -> Tensor:
+        x_BLD = x_BLD[:, -last:] + self._keep(self.attn(self.norm1(x_BLD), last=last))  # of 0, all
         return x_BLD + self._keep(self.mlp(self.norm2(x_BLD)))
 
     def _keep(self, branch_BLD: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from mgm.spec import Optim
 from mgm.training import distributed
 from mgm.training.checkpoint import load_checkpoint, save_checkpoint
 from mgm.training.log import Log
+from mgm.training.memory import keep_freed_memory
 from mgm.training.optimiser import AdamW, build_optimiser, learning_rate, set_learning_rate
 
 LOGS = 100  # lines a run's log has, about
@@ -62,6 +63,7 @@ def train(run: Training, folder: Path, *, checkpoint_s: float = 300, show: Calla
         UserError: the loss is not finite, more than 1 % of the clips could not be read, or a GPU is full.
         SystemExit: SIGTERM or SIGUSR1 came.
     """
+    keep_freed_memory()
     with _terminations() as terminated:
         try:
             return _train(run, folder, checkpoint_s, show, terminated)

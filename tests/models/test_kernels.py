@@ -1,0 +1,105 @@
+"""Each kernel, and the whole pretraining step, against the obvious slow version."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mgm.models import build_mae, reconstruction_loss
+from mgm.models.kernels import attend, linear
+from mgm.models.vit import patchify
+from mgm.spec import Clips, Data, Decoder, Model, Pretrain
+
+
+def with_gradients(f, inputs, gradient):
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    out = f(*inputs)
+    return [out.detach(), *torch.autograd.grad(out, inputs, gradient.to(out.dtype))]
+
+
+def error(found, wanted):
+    """Of the root mean square."""
+    return ((found.double() - wanted.double()).norm() / wanted.double().norm()).item()
+
+
+@pytest.mark.parametrize("shape", [(2, 70, 256, 320), (2, 7, 24, 96)], ids=["wide", "narrow"])
+def test_linear_and_its_gradients_are_the_sums(shape):
+    torch.manual_seed(0)
+    B, L, K, N = shape
+    inputs, gradient = [torch.randn(B, L, K), torch.randn(N, K), torch.randn(N)], torch.randn(B, L, N)
+    slow = with_gradients(lambda x, weight, bias: x @ weight.T + bias, [x.double() for x in inputs], gradient)
+    for found, wanted in zip(with_gradients(linear, inputs, gradient), slow, strict=True):
+        assert found.dtype == torch.float32
+        assert error(found, wanted) < 1e-6  # float32 sums of some hundred products
+
+
+def test_linear_follows_autocast_and_runs_without_gradients():
+    x, weight = torch.randn(3, 256), torch.randn(256, 256)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(x, weight).dtype == torch.bfloat16
+    with torch.inference_mode():
+        torch.testing.assert_close(linear(x, weight), x @ weight.T, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])  # bf16 has 8 bits, scores here reach 8
+def test_attention_and_its_gradients_are_the_formula(dtype, tolerance):
+    torch.manual_seed(0)
+    B, N, V, L, D = 3, 2, 17, 29, 24  # fewer queries than keys
+    inputs = [torch.randn(B, count, N, D).to(dtype).transpose(1, 2) for count in (V, L, L)]
+    gradient = torch.randn(B, N, V, D).to(dtype)
+    slow = with_gradients(lambda q, k, v: (2 * q @ k.mT / D**0.5).softmax(dim=-1) @ v, [x.double() for x in inputs], gradient.double())
+    for found, wanted in zip(with_gradients(lambda q, k, v: attend(2 * q, k, v), inputs, gradient), slow, strict=True):
+        assert found.dtype == dtype
+        assert error(found, wanted) < tolerance
+
+
+def plain_step(model, frames_BTHWC, masked_BL):
+    """The loss as the method section has it: all tokens through every block of the decoder, clip by clip, in float32 and plain torch."""
+
+    def block_of(block, x_LD):
+        def attention(x_LD):
+            bias = torch.cat((block.attn.q_bias, torch.zeros_like(block.attn.q_bias), block.attn.v_bias))
+            q, k, v = ((x_LD @ block.attn.qkv.weight.T + bias).unflatten(1, (3, block.attn.heads, -1))).permute(1, 2, 0, 3)
+            heads = (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1) @ v
+            return block.attn.proj(heads.transpose(0, 1).flatten(1))
+
+        x_LD = x_LD + attention(block.norm1(x_LD))
+        return x_LD + block.mlp.fc2(F.gelu(block.mlp.fc1(block.norm2(x_LD))))
+
+    encoder, losses = model.encoder, []
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    for frames_THWC, masked_L in zip(frames_BTHWC, masked_BL):
+        video = ((frames_THWC / 255 - mean) / std).permute(3, 0, 1, 2)[None]
+        x_LD = encoder.patch_embed.proj(video)[0].flatten(1).T + encoder.pos_embed[0]
+        x_VD = x_LD[~masked_L]
+        for block in encoder.blocks:
+            x_VD = block_of(block, x_VD)
+        x_VD = model.encoder_to_decoder(encoder.norm(x_VD))
+        hidden_MD = model.mask_token[0].expand(int(masked_L.sum()), -1)
+        x_LD = torch.cat((x_VD + model.pos_embed[0][~masked_L], hidden_MD + model.pos_embed[0][masked_L]))
+        for block in model.decoder.blocks:
+            x_LD = block_of(block, x_LD)
+        predicted_MP = model.decoder.head(model.decoder.norm(x_LD[len(x_VD) :]))
+        pixels_MPC = patchify(frames_THWC[None], encoder.tubelet, encoder.patch)[0][masked_L] / 255
+        deviation_M1C = pixels_MPC.var(dim=1, unbiased=True, keepdim=True).sqrt()
+        target_MPC = (pixels_MPC - pixels_MPC.mean(dim=1, keepdim=True)) / (deviation_M1C + model.std_floor)
+        losses.append((predicted_MP - target_MPC.flatten(1)).square().mean())
+    return torch.stack(losses).mean()
+
+
+# float32: sums in another order. bf16 keeps 8 bits of what passes between layers: its loss and gradients are off by some of the last ones
+@pytest.mark.parametrize(("precision", "of_loss", "of_gradients"), [("float32", 1e-6, 2e-5), ("bf16", 2e-3, 0.03)])
+@pytest.mark.parametrize("width", [32, 256], ids=["narrow", "wide"])
+def test_a_step_is_the_plain_float32_step(precision, of_loss, of_gradients, width):
+    clips, decoder = Clips(frames=4, size=48), Decoder(width=width // 2, depth=2, heads=2)
+    spec = Pretrain(data=Data(dataset="k400"), clips=clips, model=Model(width=width, depth=2, heads=2, patch=8), decoder=decoder)
+    model = build_mae(spec)
+    torch.manual_seed(0)
+    frames_BTHWC = torch.randint(0, 256, (3, 4, 48, 48, 3), dtype=torch.uint8)
+    masked_BL = torch.rand(3, 72).argsort(dim=1) < spec.grid[0] * spec.hidden
+    wanted = plain_step(model, frames_BTHWC, masked_BL)
+    gradients = torch.autograd.grad(wanted, list(model.parameters()))
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        found = reconstruction_loss(*model(frames_BTHWC, masked_BL), torch.ones(3))
+    assert found.item() == pytest.approx(wanted.item(), rel=of_loss)
+    for (name, parameter), gradient in zip(model.named_parameters(), gradients):
+        assert error(torch.autograd.grad(found, parameter, retain_graph=True)[0], gradient) < of_gradients, name
