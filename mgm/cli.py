@@ -67,12 +67,13 @@ def _together() -> Iterator[None]:
 
 @_together()
 def _run(verb: str, specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s, flow_weights=None) -> None:
+    from mgm.jobs.init import adopt
     from mgm.spec import parse
 
     parsed = []
     for path in specs:
         try:
-            parsed.append(parse(json.loads(path.read_text()), str(path)))
+            parsed.append(parse(adopt(json.loads(path.read_text()), str(path), out), str(path)))
         except FileNotFoundError:
             raise UserError(f"{path}: no such spec") from None
         except ValueError as error:

@@ -194,6 +194,7 @@ class Pretrain(Run):
     """Masked autoencoding (DESIGN 2; the paper's Table 5)."""
 
     verb: Literal["pretrain"] = "pretrain"
+    parent: str = ""  # run id of the pretraining run whose weights it starts from; empty: from scratch
     decoder: Decoder = Decoder()
     mask: Mask = Mask()
     optim: Optim = Optim()

@@ -12,21 +12,24 @@ from mgm.errors import UserError
 from mgm.jobs.common import Job, show, training_batches
 from mgm.jobs.flow import require_flow
 from mgm.masking import MASKS, Grid, make_mask
-from mgm.models import build_mae, reconstruction_loss, save_weights
+from mgm.models import build_mae, load_weights, reconstruction_loss, save_weights
 from mgm.spec import Optim, Pretrain
 from mgm.training import Training, distributed, train
 from mgm.video import Batch
 
 
 def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
-    """Train and write weights.safetensors. There is nothing to test yet, so no metrics."""
+    """Train from the parent's weights (or from scratch) and write weights.safetensors. There is nothing to test yet, so no metrics."""
     spec, videos = job.spec, job.training_videos()
     guidance = spec.mask.guidance if MASKS[spec.mask.name].guided else None
     if guidance == "vectors":
         _require_vectors(spec, videos)
     elif guidance:
         require_flow(job.execution.data[spec.data.dataset], videos, guidance)
-    model = build_mae(spec).to(job.device)
+    model = build_mae(spec)
+    if spec.parent:
+        load_weights(model, job.weights(spec.parent))
+    model.to(job.device)
     grid = Grid(*spec.grid)
     steps = steps_of(spec.optim, len(videos))
 

@@ -1,6 +1,7 @@
 """A weights file becomes named tensors, by its content and not its suffix; no code in it runs."""
 
 import argparse
+import json
 import re
 import warnings
 from pathlib import Path
@@ -14,7 +15,9 @@ from torch import Tensor
 
 from mgm.errors import UserError
 
+INDEX = ".index.json"  # of weights in several files: Hugging Face writes model.safetensors.index.json
 IN_FOLDERS = ("weights.safetensors", "model.safetensors", "pytorch_model.bin", "checkpoint.pth")  # ours; Hugging Face's; an export's
+SHARDED = tuple(name + INDEX for name in IN_FOLDERS[1:3])
 WRAPPERS = ("model", "module", "state_dict")  # V saves {"model": weights, "optimizer": ...}, DeepSpeed {"module": weights, ...}
 _scalar = np.float64(0).__reduce__()[0]
 HARMLESS: list[Any] = [  # what V's checkpoints hold beside tensors: its arguments, and learning rates that are numpy's
@@ -26,15 +29,60 @@ HARMLESS: list[Any] = [  # what V's checkpoints hold beside tensors: its argumen
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors or PyTorch file, or of the one in a folder, under the names they have there.
 
+    Of weights in several files, the file is the index that lists them.
+
     Raises:
         UserError: no such file, not whole, not weights, or a pickle that would run code.
     """
+    path = find_weights(path.resolve() if path.is_symlink() else path)  # an index's files lie beside the index, not beside a link
+    return _read_parts(path) if path.name.endswith(INDEX) else _read_file(path)
+
+
+def find_weights(path: Path) -> Path:
+    """The file that a path to weights means: itself, or the one in a folder.
+
+    Raises:
+        UserError: there is none.
+    """
     if path.is_dir():
-        if not (found := [path / name for name in IN_FOLDERS if (path / name).exists()]):
-            raise UserError(f"{path}: this folder holds no weights ({', '.join(IN_FOLDERS)}); name the file, or join its parts into one")
-        path = found[0]
+        names = IN_FOLDERS + SHARDED
+        if not (found := [path / name for name in names if (path / name).exists()]):
+            raise UserError(f"{path}: this folder holds no weights ({', '.join(names)}); name the file")
+        return found[0]
     if not path.exists():
         raise UserError(f"{path}: no such weights; run the parent first, or correct the parent's run id")
+    return path
+
+
+def parts_of(index: Path) -> dict[str, list[str]]:
+    """The files beside an index, and the names of the tensors in each.
+
+    Raises:
+        UserError: it is no such index, or names a file that lies elsewhere or is not there.
+    """
+    try:
+        names = json.loads(index.read_text())["weight_map"]
+        parts = {file: [name for name in names if names[name] == file] for file in sorted(set(names.values()))}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{index}: not an index of weights (it has no weight_map of names and files); {_AGAIN}") from None
+    for file in parts:
+        if Path(file).name != file or not (index.parent / file).is_file():
+            raise UserError(f"{index}: names {file}, which is not a file beside it; copy all {len(parts)} files into one folder")
+    return parts
+
+
+def _read_parts(index: Path) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = {}
+    for file, names in parts_of(index).items():
+        found = _read_file(index.parent / file)
+        if wrong := sorted(set(names) ^ found.keys()):
+            where = "has no" if wrong[0] in names else "also has"
+            raise UserError(f"{index.parent / file}: {where} {wrong[0]}, unlike {index.name} says; {_AGAIN}")
+        weights |= found
+    return weights
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         start = file.read(9)
     if start[8:] == b"{":  # after its length in 8 bytes, safetensors' header

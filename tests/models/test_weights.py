@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface import sharpened, translated
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification, VideoMAEModel
 
 from mgm.errors import UserError
@@ -22,6 +22,16 @@ from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
 SMALL = {"data": Data(dataset="k400"), "clips": Clips(frames=4, size=24), "model": Model(width=16, depth=2, heads=2, patch=8)}
 PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2))
 FINETUNE = Finetune(**SMALL)
+SIZES = {  # the same for Hugging Face's
+    "image_size": 24,
+    "patch_size": 8,
+    "num_frames": 4,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+DECODER = {"decoder_hidden_size": 8, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 32}
 VITB = {"data": Data(dataset="k400")}
 HERE = Path("any.file")
 
@@ -120,33 +130,52 @@ def test_safetensors_under_another_name_and_folders(tmp_path):
 
 def test_hugging_faces_own_files_arrive_whole(tmp_path):
     """What transformers itself writes, of each of its classes."""
-    sizes = {
-        "image_size": 24,
-        "patch_size": 8,
-        "num_frames": 4,
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-    }
-    decoder = {"decoder_hidden_size": 8, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 32}
-    mae = VideoMAEForPreTraining(VideoMAEConfig(**sizes, **decoder, use_mean_pooling=False))
+    mae = VideoMAEForPreTraining(VideoMAEConfig(**SIZES, **DECODER, use_mean_pooling=False))
     mae.save_pretrained(tmp_path / "mae")
     ours = build_mae(PRETRAIN)
     load_weights(ours, tmp_path / "mae")
     assert same(translated(weights_of(ours)), weights_of(mae))
 
-    classifier = VideoMAEForVideoClassification(VideoMAEConfig(**sizes, num_labels=5))
+    classifier = VideoMAEForVideoClassification(VideoMAEConfig(**SIZES, num_labels=5))
     classifier.save_pretrained(tmp_path / "classifier")
     ours = build_classifier(FINETUNE, classes=5)
     load_weights(ours, tmp_path / "classifier")
     assert same(translated(weights_of(ours)), weights_of(classifier))
 
-    encoder = VideoMAEModel(VideoMAEConfig(**sizes, use_mean_pooling=False))
+    encoder = VideoMAEModel(VideoMAEConfig(**SIZES, use_mean_pooling=False))
     encoder.save_pretrained(tmp_path / "encoder")
     features = build_features(Probe(**SMALL), tmp_path / "encoder")
     theirs = {name.removeprefix("videomae."): value for name, value in translated(weights_of(features)).items()}
     assert same(theirs, weights_of(encoder))
+
+
+def test_weights_in_several_files_arrive_whole_or_not_at_all(tmp_path):
+    """As transformers cuts large models: an index, and the files that it names."""
+    mae = VideoMAEForPreTraining(VideoMAEConfig(**SIZES, **DECODER, use_mean_pooling=False))
+    mae.save_pretrained(tmp_path, max_shard_size="20KB")
+    index, parts = tmp_path / "model.safetensors.index.json", sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(parts) > 1
+    (tmp_path / "link").symlink_to(index)
+    for place in (tmp_path, index, tmp_path / "link"):
+        assert same(translated(read_weights(place)), weights_of(mae))
+
+    def refused(line):
+        with pytest.raises(UserError, match=line) as caught:
+            read_weights(tmp_path)
+        assert "\n" not in str(caught.value)
+
+    whole, listed = parts[0].read_bytes(), index.read_text()
+    parts[0].write_bytes(whole[:-4])
+    refused(f"{parts[0].name}: not a whole safetensors file")
+    first = load_file(parts[1])
+    save_file(first | {"more": torch.zeros(2)}, parts[0])
+    refused(rf"{parts[0].name}: (has no|also has) .*, unlike model.safetensors.index.json says")
+    parts[0].unlink()
+    refused(rf"index.json: names {parts[0].name}, which is not a file beside it; copy all {len(parts)} files into one folder")
+    index.write_text(listed.replace(parts[0].name, "../" + parts[0].name))
+    refused("which is not a file beside it")
+    index.write_text("{}")
+    refused("not an index of weights")
 
 
 def test_an_official_checkpoint_with_its_arguments_and_numpy_numbers(tmp_path):

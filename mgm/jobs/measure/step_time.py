@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,11 @@ BATCH = 2  # clips a step
 PAIRS, SECONDS = 5, 2.0  # measured until both are reached: tiny models need many pairs, large ones take long
 
 
-def step_time(spec: Measure) -> dict[str, Any]:
+def step_time(spec: Measure, least: int = PAIRS) -> dict[str, Any]:
     """Time steps (forward, backward, AdamW) that hide `spec.ratio` of the tokens in tubes against steps whose encoder sees all tokens.
 
     Both predict the same hidden tokens with the same decoder over all tokens, from frames of noise that are in memory. The two alternate
-    on one model, so that what else the machine does falls on both. float32 on a CPU, bf16 on a GPU.
+    on one model, so that what else the machine does falls on both. float32 on a CPU, bf16 on a GPU. At least `least` pairs.
 
     Returns:
         masked_ms, full_ms: medians; speedup: median of full / masked over pairs, with speedup_low and speedup_high, its quartiles; pairs.
@@ -42,27 +41,35 @@ def step_time(spec: Measure) -> dict[str, Any]:
     weight_B = torch.ones(BATCH, device=device)
 
     def milliseconds(forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> float:
-        _wait(device)
-        start = time.perf_counter()
-        optimiser.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16) if device.type == "cuda" else nullcontext():
-            loss = reconstruction_loss(*forward(frames_BTHWC, masked_BL), weight_B)
-        loss.backward()
-        optimiser.step()
-        _wait(device)
-        return 1000 * (time.perf_counter() - start)
+        def loss_of() -> Tensor:
+            return reconstruction_loss(*forward(frames_BTHWC, masked_BL), weight_B)
+
+        return 1000 * step_seconds(optimiser, loss_of, device, bf16=device.type == "cuda")
 
     def pair() -> tuple[float, float]:
         return milliseconds(model), milliseconds(lambda frames, masked: see_all(model, frames, masked))
 
     pair()  # the first steps allocate
     pairs, start = [pair()], time.perf_counter()
-    while len(pairs) < PAIRS or time.perf_counter() - start < SECONDS:
+    while len(pairs) < least or time.perf_counter() - start < SECONDS:
         pairs.append(pair())
     masked_N, full_N = np.array(pairs).T
     low, speedup, high = np.quantile(full_N / masked_N, [0.25, 0.5, 0.75]).tolist()
     medians = {"masked_ms": float(np.median(masked_N)), "full_ms": float(np.median(full_N))}
     return medians | {"speedup": speedup, "speedup_low": low, "speedup_high": high, "pairs": len(pairs)}
+
+
+def step_seconds(optimiser: Any, loss_of: Callable[[], Tensor], device: torch.device, bf16: bool) -> float:
+    """Seconds of one step: `loss_of()` under autocast or not, its gradients, and the optimiser."""
+    _wait(device)
+    start = time.perf_counter()
+    optimiser.zero_grad()
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        loss = loss_of()
+    loss.backward()
+    optimiser.step()
+    _wait(device)
+    return time.perf_counter() - start
 
 
 def see_all(model: MAE, frames_BTHWC: Tensor, masked_BL: Tensor) -> tuple[Tensor, Tensor]:

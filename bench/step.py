@@ -1,0 +1,107 @@
+"""A pretraining step (forward, loss, backward, optimiser) of ViT-B on 16 x 224 x 224, against Hugging Face's VideoMAE on the same clips.
+
+Both hide the same tubes, in the same precision, on the same threads; the peer is given frames that are normalised already, and AdamW's
+fused kernel. On a GPU: bf16, the share of the chip's peak that the model's multiply-adds make, and peak memory. The last line is ST-MAE's
+claim: a step that hides 90 % against one whose encoder sees all.
+"""
+
+from collections.abc import Callable
+
+import common
+import torch
+from common import Row, paired
+from transformers import VideoMAEConfig, VideoMAEForPreTraining
+
+from mgm.experiments.cost import multiply_adds
+from mgm.jobs.measure.step_time import step_seconds, step_time
+from mgm.masking import Grid, make_mask
+from mgm.models import build_mae, reconstruction_loss
+from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
+from mgm.spec import Data, Mask, Measure, Pretrain
+from mgm.training.memory import keep_freed_memory
+from mgm.training.optimiser import build_optimiser
+
+DATA = Data(dataset="folder")
+BF16_PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12}  # dense FLOP/s, by the chips' data sheets
+
+
+class Steps:
+    """Seconds of a step of each model on the same clips."""
+
+    def __init__(self, ratio: float, bf16: bool, batch: int, device: torch.device):
+        spec = Pretrain(data=DATA, mask=Mask(name="tube", ratio=ratio))
+        self.spec, self.bf16, self.batch, self.device = spec, bf16, batch, device
+        noise = torch.Generator().manual_seed(0)
+        self.frames_BTHWC = torch.randint(0, 256, (batch, 16, 224, 224, 3), dtype=torch.uint8, generator=noise).to(device)
+        self.masked_BL = make_mask("tube", Grid(*spec.grid), ratio, torch.arange(batch)).to(device)
+
+    def ours(self) -> Callable[[], float]:
+        model, weight_B = build_mae(self.spec).to(self.device).train(), torch.ones(self.batch, device=self.device)
+        optimiser = build_optimiser(model, self.spec.optim)
+        return self._timed(optimiser, lambda: reconstruction_loss(*model(self.frames_BTHWC, self.masked_BL), weight_B))
+
+    def peer(self, attention: str) -> Callable[[], float]:
+        config = VideoMAEConfig(use_mean_pooling=False, attn_implementation=attention)  # its default is ViT-B
+        model = VideoMAEForPreTraining(config).to(self.device).train()
+        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=True)
+        mean, std = (torch.tensor(channels, device=self.device) for channels in (IMAGENET_MEAN, IMAGENET_STD))
+        pixels_BTCHW = ((self.frames_BTHWC / 255 - mean) / std).permute(0, 1, 4, 2, 3).contiguous()
+        return self._timed(optimiser, lambda: model(pixel_values=pixels_BTCHW, bool_masked_pos=self.masked_BL).loss)
+
+    def _timed(self, optimiser, loss_of) -> Callable[[], float]:
+        return lambda: step_seconds(optimiser, loss_of, self.device, self.bf16)
+
+
+def measure(steps: Steps, repeats: int) -> list[Row]:
+    precision, device = "bf16" if steps.bf16 else "float32", steps.device.type
+    name = f"step ViT-B, ratio {steps.spec.mask.ratio:g}, {precision}, batch {steps.batch} ({device})"
+    ours, rows = steps.ours(), []
+    for attention, goal in (("eager", 2.0 if device == "cuda" else 1.5), ("sdpa", 1.0)):
+        mine, theirs, ratio = paired(ours, steps.peer(attention), repeats)
+        rows.append(Row(f"{name}, transformers {attention}", steps.batch / mine, steps.batch / theirs, ratio, goal, "clips/s"))
+    if device == "cuda":
+        rows += on_the_chip(name, steps, rows[0].ours)
+    return rows
+
+
+def on_the_chip(name: str, steps: Steps, clips_per_s: float) -> list[Row]:
+    """Share of the peak; and the memory of a step of each, alone on the device."""
+    chip = torch.cuda.get_device_name()
+    peak = next((flops for known, flops in BF16_PEAK.items() if known in chip), None)
+    rows = []
+    if peak:
+        made = 3 * 2 * multiply_adds(steps.spec) * clips_per_s  # the backward pass costs two forward passes
+        rows.append(Row(f"{name}, model FLOPs of the {chip}'s peak", made / 1e12, peak / 1e12, made / peak, 0.5, "TFLOP/s"))
+    used = []
+    for build in (steps.ours, lambda: steps.peer("eager")):
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        build()()
+        used.append((torch.cuda.max_memory_allocated() - before) / 1e9)
+    return [*rows, Row(f"{name}, memory, transformers eager", *used, used[1] / used[0], 1, "GB")]
+
+
+def main() -> None:
+    gpu = torch.cuda.is_available()
+    parser = common.arguments(__doc__, repeats=10 if gpu else 3)
+    parser.add_argument("--batch", type=int, default=64 if gpu else 1)
+    parser.add_argument("--ratios", type=float, nargs="+", default=[0.75, 0.9])
+    parser.add_argument("--precisions", nargs="+", default=["bf16"] if gpu else ["float32", "bf16"], choices=["float32", "bf16"])
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as our jobs do; the peer has it as well, since it is the process's
+    device = torch.device("cuda" if gpu else "cpu")
+    rows = []
+    for precision in args.precisions:
+        for ratio in args.ratios:
+            rows += measure(Steps(ratio, precision == "bf16", args.batch, device), args.repeats)
+    claim = step_time(Measure(data=DATA, name="step-time"), args.repeats)
+    masked, full = claim["masked_ms"] / 1000, claim["full_ms"] / 1000
+    rows.append(Row(f"step ViT-B, 90 % hidden ({device.type}), all tokens seen", masked, full, claim["speedup"], 4, "s"))
+    common.finish(rows, args.json)
+
+
+if __name__ == "__main__":
+    main()
