@@ -230,7 +230,7 @@ def test_the_full_step_differs_in_what_the_encoder_sees_alone(monkeypatch):
     def counted(spec):
         model = build_mae(spec)
         model.encoder.register_forward_hook(count_encoder)
-        model.decoder.blocks[0].register_forward_hook(lambda module, args, result: tokens.decoder.add(result.shape[1]))
+        model.decoder.blocks[0].register_forward_hook(lambda module, args, result: tokens.decoder.add(args[0].shape[1]))
         return model
 
     monkeypatch.setattr(STEP_TIME, "build_mae", counted)
