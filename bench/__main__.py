@@ -12,7 +12,7 @@ import common
 def main(out: Path) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("masks", "loader", "start", "ddp"):
+        for name in ("masks", "loader", "transcode", "step", "feed", "start", "ddp"):
             file = Path(folder, f"{name}.json")
             subprocess.run([sys.executable, Path(__file__).with_name(f"{name}.py"), "--json", file], check=True)
             rows += [common.Row(**row) for row in json.loads(file.read_text())]

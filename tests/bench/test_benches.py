@@ -71,3 +71,17 @@ def test_memory_is_measured_over_reads(tmp_path):
     (row,) = run("memory.py", tmp_path, "--reads", "40", "--frames", "40")
     assert row["name"] == "memory after 40 reads, times that after a tenth"
     assert 0.5 < row["ours"] < 2
+
+
+def test_steps_of_both_are_measured(tmp_path):
+    """Of ViT-B: a smaller one would be no comparison. ST-MAE's line takes minutes, so it is left out here; test_measure has it."""
+    rows = run("step.py", tmp_path, "--ratios", "0.9", "--precisions", "bf16", "--no-claim")
+    assert [row["name"] for row in rows] == [
+        f"step ViT-B, ratio 0.9, bf16, batch 1 (cpu), transformers {attention}" for attention in ("eager", "sdpa")
+    ]
+
+
+def test_feeding_is_measured_beside_its_prediction(tmp_path):
+    (row,) = run("feed.py", tmp_path, "--batch", "1", "--workers", "1", "--frames", "70")
+    assert row["name"].startswith("feed a small model (cpu) by 1 workers")
+    assert 0 < row["ours"] <= 100 >= row["peer"]

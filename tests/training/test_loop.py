@@ -167,3 +167,25 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         train(toy(stop_at=3), tmp_path, checkpoint_s=0, show=quiet)
     with pytest.raises(UserError, match="belongs to run run-1, not to run-2"):
         train(replace(toy(), run_id="run-2"), tmp_path, show=quiet)
+
+
+def test_numbers_leave_the_device_at_logged_steps_alone(tmp_path, monkeypatch):
+    """Each reading waits for the device: two of the loss and the norm, two again if it logs what loss_of says."""
+    read = []
+    for name in ("item", "__float__", "__bool__", "tolist"):
+        real = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda x, name=name, real=real: (read.append(name), real(x))[1])
+    steps, counts = 250, []
+    run = toy(steps=steps)
+    batches = run.batches
+
+    def counted(first):
+        for batch in batches(first):
+            counts.append(len(read))
+            yield batch
+
+    train(replace(run, batches=counted), tmp_path, show=quiet)
+    logged = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert len(logged) == 84  # every third, and the last
+    reading = [step for step in range(1, steps) if counts[step] > counts[step - 1]]
+    assert reading == [step for step in logged if step < steps]
