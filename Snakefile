@@ -4,6 +4,7 @@
 #   snakemake --cores all --config scale=smoke name=mine videos=DIR     the mask ablation on your own videos
 #   snakemake --cores all table4e                                       what one table needs, and the table
 #   snakemake --cores 1 report                                          the page from what exists; never trains
+#   snakemake --profile slurm                                           the paper, on a Slurm cluster
 #
 # Which runs there are is decided in mgm/experiments/registry.py, what they train with in mgm/experiments/recipes.py,
 # and what a scale changes in workflow/config/.

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from mgm.cluster import Cluster, load_cluster
 from mgm.datasets.index import read_index
 from mgm.datasets.params import Synthetic
 from mgm.errors import UserError
@@ -19,10 +20,10 @@ from mgm.experiments.registry import Registry
 from mgm.experiments.scales import OWN, Dataset, Scale, load_scale, parse_scale
 from mgm.report import atomic
 from mgm.report.result import file_digest
-from mgm.spec import Pretrain, Spec, parents
+from mgm.spec import Finetune, Pretrain, Spec, parents
 
 CONFIG = Path(__file__).parents[1] / "workflow" / "config"
-OPTIONS = ("scale", "name", "videos", "flow_weights", "weights")
+OPTIONS = ("scale", "name", "videos", "flow_weights", "weights", "cluster", "partition", "account")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Workflow:
     """The experiments of one scale under one name.
 
     `config` is Snakemake's: `scale` (a name in workflow/config, or a YAML file), `name` (of the results; default: the scale's),
-    `videos` (a folder or CSV of your own videos, in place of the paper's datasets), `flow_weights` and `weights` as in a scale's YAML.
+    `videos` (a folder or CSV of your own videos, in place of the paper's datasets), `flow_weights` and `weights` as in a scale's YAML, and
+    `cluster`, `partition` and `account` as in `mgm.cluster` where jobs go to Slurm.
     """
 
     def __init__(
@@ -50,6 +52,10 @@ class Workflow:
         chosen = str(config.get("scale", "smoke"))
         given = {option: config[option] for option in ("flow_weights", "weights") if option in config}
         scale = load_scale(Path(chosen) if chosen.endswith((".yaml", ".yml")) else CONFIG / f"{chosen}.yaml", given)
+        self.cluster: Cluster | None = None  # none: this machine
+        if "cluster" in config:
+            self.cluster = load_cluster(*(str(config.get(option, "")) for option in ("cluster", "partition", "account")))
+            scale = _placed(scale, self.cluster)
         self.name = str(config.get("name", scale.name))
         self.results, self.reports = results / self.name, reports / self.name
         self.places: dict[str, Path] = {}  # dataset: the folder of its index
@@ -181,6 +187,24 @@ class Workflow:
         """Priority of making a dataset: that of what waits for it most."""
         return max((batch.priority for batch in self.batches() if dataset in self.datasets(batch)), default=0)
 
+    def cpus(self, kind: str, here: int = 1) -> int:
+        """Cores of a job of this kind (a verb, `prepare` or `flow`): on a cluster of each of its processes, else as many as work well `here`."""
+        return self.cluster.jobs[kind].cpus if self.cluster else here
+
+    def resources(self, kind: str) -> dict[str, Any]:
+        """What a rule asks of a cluster; nothing of this machine."""
+        return self.cluster.resources(kind) if self.cluster else {}
+
+    def log(self, rule: str) -> str:
+        return f"logs/{self.name}/{rule}.log"
+
+    def around(self, kind: str, rule: str) -> tuple[str, str]:
+        """What stands before and after a job's command: on a cluster what launches it, here what shows its lines; both keep its log."""
+        return (self.cluster.launch(kind, self.log(rule)), "") if self.cluster else ("", f"2>&1 | tee {self.log(rule)}")
+
+    def accumulate(self, kind: str) -> int:
+        return self.cluster.jobs[kind].accumulate if self.cluster else 1
+
     def missing(self) -> dict[str, str]:
         """A line for each dataset that is neither there nor made here."""
         return {
@@ -190,7 +214,8 @@ class Workflow:
         }
 
     def problems(self, rules: Collection[str]) -> list[str]:
-        """A line for each thing that would stop these rules: a dataset missing or not as its index says, weights that do not fit."""
+        """A line for each thing that would stop these rules: a dataset missing or not as its index says, weights that do not fit, a
+        cluster that refuses such jobs."""
         batches = [batch for batch in self.batches() if batch.rule in rules]
         needed = {dataset for batch in batches for dataset in self.datasets(batch)}
         missing = self.missing()
@@ -209,6 +234,10 @@ class Workflow:
                 check()
             except UserError as error:
                 found.append(str(error))
+        if self.cluster:
+            kinds = {batch.verb for batch in batches} | {kind for kind in ("prepare", "flow") if any(rule.startswith(kind) for rule in rules)}
+            found += self.cluster.refusals(kinds)
+            found += _uneven(self.cluster, batches)
         return found
 
     def _preparation(self, name: str) -> str:
@@ -237,10 +266,33 @@ def _prioritised(batches: list[Batch]) -> list[Batch]:
     return [replace(batch, priority=round(1000 * chain(batch.rule) / longest)) for batch in batches]
 
 
+def _uneven(cluster: Cluster, batches: list[Batch]) -> list[str]:
+    """A line for each verb whose processes cannot share its batch out evenly."""
+    found = {}
+    for batch in batches:
+        for spec in batch.specs:
+            if isinstance(spec, Pretrain | Finetune):
+                job = cluster.jobs[spec.verb]
+                if spec.optim.batch % (job.processes * job.accumulate):
+                    found[spec.verb] = (
+                        f"{spec.run_id}: a batch of {spec.optim.batch} is not shared out evenly among {job.processes} processes "
+                        f"x {job.accumulate} parts; change jobs.{spec.verb} in cluster.yaml"
+                    )
+    return list(found.values())
+
+
 def _flow(spec: Spec) -> tuple[str, str] | None:
     """Whose optical flow a run's mask follows, and by which method; None for other runs."""
     guided = isinstance(spec, Pretrain) and spec.mask.guidance != "vectors"
     return (spec.data.dataset, spec.mask.guidance) if guided else None  # type: ignore[union-attr]
+
+
+def _placed(scale: Scale, cluster: Cluster) -> Scale:
+    """The scale, with its datasets where the cluster has them."""
+    if unknown := sorted(set(cluster.data) - set(scale.datasets)):
+        raise UserError(f"cluster: data.{unknown[0]}: scale {scale.name} has no such dataset; choose from {', '.join(scale.datasets)}")
+    datasets = {name: dataset.model_copy(update={"root": cluster.data.get(name, dataset.root)}) for name, dataset in scale.datasets.items()}
+    return scale.model_copy(update={"datasets": datasets})
 
 
 def _of_4e(scale: Scale) -> dict[str, tuple[int, ...]]:

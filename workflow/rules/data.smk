@@ -10,14 +10,17 @@ for dataset in paper.generated:
         output:
             paper.index(dataset),
         log:
-            f"logs/{NAME}/prepare_{dataset}.log",
+            paper.log(f"prepare_{dataset}"),
         priority: paper.urgency(dataset)
-        threads: 1  # two would wait for each other, with a core idle
+        threads: paper.cpus("prepare")  # here 1: two would wait for each other, with a core idle
+        resources:
+            **paper.resources("prepare"),
         params:
+            around=paper.around("prepare", f"prepare_{dataset}"),
             params=paper.params_file(dataset),
             out=paper.places[dataset],
         shell:
-            "mgm prepare synthetic --params {params.params} --out {params.out} --processes {threads} 2>&1 | tee {log}"
+            "{params.around[0]} mgm prepare synthetic --params {params.params} --out {params.out} --processes {threads} {params.around[1]}"
 
 
 # Domain adaptation trains on one set and tests on another: an index over both.
@@ -31,15 +34,19 @@ for task, (source, target) in paper.adapted.items():
         output:
             paper.index(task),
         log:
-            f"logs/{NAME}/prepare_{task}.log",
+            paper.log(f"prepare_{task}"),
         priority: paper.urgency(task)
+        threads: 1
+        resources:
+            **paper.resources("prepare"),
         params:
+            around=paper.around("prepare", f"prepare_{task}"),
             task=task,
             source=paper.places[source],
             target=paper.places[target],
             out=paper.places[task],
         shell:
-            "mgm prepare pda --task {params.task} --source {params.source} --target {params.target} --out {params.out} 2>&1 | tee {log}"
+            "{params.around[0]} mgm prepare pda --task {params.task} --source {params.source} --target {params.target} --out {params.out} {params.around[1]}"
 
 
 # Optical flow lies beside the videos; the marker is written when it is whole.
@@ -53,10 +60,13 @@ for dataset, method in paper.flows():
         output:
             paper.flow_marker(dataset, method),
         log:
-            f"logs/{NAME}/flow_{dataset}.log",
+            paper.log(f"flow_{dataset}"),
         priority: paper.urgency(dataset)
-        threads: 1  # two would wait for each other, with a core idle
+        threads: paper.cpus("flow")  # here 1: two would wait for each other, with a core idle
+        resources:
+            **paper.resources("flow"),
         params:
+            around=paper.around("flow", f"flow_{dataset}"),
             place=paper.places[dataset],
             method=method,
             weights=(
@@ -65,4 +75,4 @@ for dataset, method in paper.flows():
                 else ""
             ),
         shell:
-            "mgm flow {params.place} --method {params.method} {params.weights} --processes {threads} 2>&1 | tee {log}"
+            "{params.around[0]} mgm flow {params.place} --method {params.method} {params.weights} --processes {threads} {params.around[1]}"

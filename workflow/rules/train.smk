@@ -15,14 +15,17 @@ for batch in paper.batches():
         output:
             [update(paper.result(spec.run_id)) for spec in batch.specs],
         log:
-            f"logs/{NAME}/{batch.rule}.log",
+            paper.log(batch.rule),
         priority: batch.priority
-        threads: RUN.threads
+        threads: paper.cpus(batch.verb, RUN.threads)
+        resources:
+            **paper.resources(batch.verb),
         params:
+            around=paper.around(batch.verb, batch.rule),
             verb=batch.verb,
             specs=[str(paper.spec_file(spec.run_id)) for spec in batch.specs],
-            checkpoints=(
-                f"--checkpoint-s {RUN.checkpoint_s:g}"
+            training=(
+                f"--checkpoint-s {RUN.checkpoint_s:g} --accumulate {paper.accumulate(batch.verb)}"
                 if batch.verb in ("pretrain", "finetune")
                 else ""
             ),
@@ -36,4 +39,4 @@ for batch in paper.batches():
                 for dataset in paper.datasets(batch)
             ],
         shell:
-            "mgm {params.verb} {params.specs} {params.data} {OPTIONS} {params.checkpoints} {params.weights} 2>&1 | tee {log}"
+            "{params.around[0]} mgm {params.verb} {params.specs} {params.data} {OPTIONS} {params.training} {params.weights} {params.around[1]}"
