@@ -19,7 +19,7 @@ WARNING_S = 120  # before the time limit, for a last checkpoint; Slurm sends it 
 
 
 class Demand(Part):
-    """What one job asks for. `gpus` are of a node, each with a process of its own (none: one process); `cpus` and `mem_gb` are a process's."""
+    """What one job asks for. `gpus` are of a node, each with a process (none: one process); `cpus` and `mem_gb` are of a process."""
 
     nodes: int = Field(ge=1)
     gpus: int = Field(ge=0)
@@ -103,7 +103,9 @@ def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
         return Cluster.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{given}: {'.'.join(map(str, first['loc']))}: {first['msg']}; the profile's cluster.yaml shows what there is") from None
+        raise UserError(
+            f"{given}: {'.'.join(map(str, first['loc']))}: {first['msg']}; the profile's cluster.yaml shows what there is"
+        ) from None
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -188,7 +188,7 @@ class Workflow:
         return max((batch.priority for batch in self.batches() if dataset in self.datasets(batch)), default=0)
 
     def cpus(self, kind: str, here: int = 1) -> int:
-        """Cores of a job of this kind (a verb, `prepare` or `flow`): on a cluster of each of its processes, else as many as work well `here`."""
+        """Cores of each process of a job of this kind (a verb, `prepare` or `flow`): the cluster's, or what works well `here`."""
         return self.cluster.jobs[kind].cpus if self.cluster else here
 
     def resources(self, kind: str) -> dict[str, Any]:
@@ -235,7 +235,9 @@ class Workflow:
             except UserError as error:
                 found.append(str(error))
         if self.cluster:
-            kinds = {batch.verb for batch in batches} | {kind for kind in ("prepare", "flow") if any(rule.startswith(kind) for rule in rules)}
+            kinds = {batch.verb for batch in batches} | {
+                kind for kind in ("prepare", "flow") if any(rule.startswith(kind) for rule in rules)
+            }
             found += self.cluster.refusals(kinds)
             found += _uneven(self.cluster, batches)
         return found

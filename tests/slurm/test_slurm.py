@@ -1,0 +1,138 @@
+"""The Snakefile on a real Slurm of two nodes: jobs that are killed, stopped by their time limit and refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from cluster import cluster, unfit
+
+from mgm.datasets.params import Synthetic
+from mgm.datasets.synthetic import generate
+from mgm.workflow import Workflow
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+
+pytestmark = pytest.mark.slurm
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slurm(tmp_path_factory):
+    if why := unfit():
+        pytest.skip(why)
+    with cluster(tmp_path_factory.mktemp("slurm")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with own videos, a scale of a hundred steps and a cluster file."""
+    folder = tmp_path_factory.mktemp("here")
+    index = generate(Synthetic(classes=2, train_per_class=8, test_per_class=2, size=64), folder / "drawn")
+    for video in index.videos:
+        target = folder / "videos" / index.classes[video.label].replace(" ", "_") / Path(video.path).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Path(video.path).rename(target)
+    scale = yaml.safe_load((ROOT / "workflow" / "config" / "smoke.yaml").read_text())
+    scale |= {"seeds": [0], "more_seeds": {}, "specs_per_job": 1, "execution": {"checkpoint_s": 0.1}}
+    scale["steps"] |= {"factor": 32}
+    (folder / "scale.yaml").write_text(yaml.safe_dump(scale, sort_keys=False))
+    small = {"nodes": 1, "gpus": 0, "cpus": 1, "mem_gb": 1.5, "hours": 0.1}
+    jobs = {"pretrain": small | {"nodes": 2, "gpus": 1, "hours": 1 / 60}, "finetune": small, "probe": small}
+    (folder / "cluster.yaml").write_text(yaml.safe_dump({"jobs": jobs}))
+    return folder
+
+
+def config(place: Path, **more: str) -> list[str]:
+    options = {"scale": place / "scale.yaml", "name": "mine", "videos": place / "videos", "cluster": place / "cluster.yaml"} | more
+    return ["--config", *(f"{name}={value}" for name, value in options.items())]
+
+
+def snakemake(place: Path, *words: str, environment=ENVIRONMENT, timeout=400, **more: str) -> subprocess.CompletedProcess:
+    """The literal `snakemake --profile slurm` from the repository's root, with results elsewhere, and polling as fast as it can."""
+    command = [BIN / "snakemake", "--profile", "slurm", "--directory", place, "--slurm-init-seconds-before-status-checks", "1"]
+    return subprocess.run(
+        [*map(str, command), *config(place, **more), "--", *words],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def when_saved(folder: Path, number: signal.Signals) -> None:
+    """Send the run's writer a signal once it has saved its first checkpoint."""
+    while not (folder / "checkpoint.pt").exists():
+        time.sleep(0.02)
+    os.kill(json.loads((folder / "writer.lock").read_text())["pid"], number)
+
+
+def test_killed_and_timed_out_jobs_end_as_if_undisturbed(place):
+    workflow = Workflow(
+        {"scale": place / "scale.yaml", "name": "mine", "videos": place / "videos"},
+        *(place / name for name in ("results", "reports", "data")),
+    )
+    finetuned = next(spec for spec in workflow.registry.runs_of("table4e") if spec.verb == "finetune" and "mgm" in str(spec.parent))
+    killed = next(run_id for run_id in workflow.registry.specs if run_id.startswith("pretrain-block"))
+    ids = [str(finetuned.parent), finetuned.run_id, killed]
+    results = place / "results" / "mine"
+    watchers = [
+        threading.Thread(target=when_saved, args=(results / run_id, number), daemon=True)
+        # one hangs until its time limit of a minute, at which Slurm wakes and ends it
+        for run_id, number in ((killed, signal.SIGKILL), (str(finetuned.parent), signal.SIGSTOP))
+    ]
+    for watcher in watchers:
+        watcher.start()
+    done = snakemake(place, *(f"results/mine/{run_id}/result.json" for run_id in ids))
+    assert done.returncode == 0, done.stderr
+    assert not any(watcher.is_alive() for watcher in watchers)
+    assert "Trying to restart job" in done.stderr  # the killed one
+    jobs = subprocess.run(["scontrol", "show", "job", "--oneliner"], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [job for job in jobs if "Restarts=1" in job and "NumNodes=2" in job], jobs  # the one that its time limit stopped
+
+    workflow.write()
+    alone = place / "alone"  # here, undisturbed, by as many processes
+    for run_id, processes in zip(ids, (2, 1, 2)):
+        command = [BIN / "torchrun", "--standalone", "--nproc-per-node", str(processes), "-m", "mgm"] if processes > 1 else [BIN / "mgm"]
+        verb = run_id.split("-")[0]
+        spec, data = results / "specs" / f"{run_id}.json", f"folder={place / 'data' / 'mine'}"
+        run = subprocess.run(
+            [*map(str, command), verb, str(spec), "--data", data, "--out", str(alone)],
+            env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        there, here = (json.loads((folder / run_id / "result.json").read_text()) for folder in (results, alone))
+        assert (there["weights_sha256"], there["metrics"], there["files"]) == (here["weights_sha256"], here["metrics"], here["files"])
+
+
+@pytest.mark.parametrize(
+    ("more", "fields", "said"),
+    [
+        ({"partition": "nowhere"}, {}, "mgm: Slurm refuses pretrain jobs: Invalid partition name"),
+        ({}, {"gpus": 4, "mem_gb": 1}, "mgm: Slurm refuses pretrain jobs: Requested node configuration is not available"),
+        ({}, {"gpus": 2, "nodes": 2}, "a batch of 6 is not shared out evenly among 4 processes x 1 parts"),
+    ],
+)
+def test_what_the_cluster_refuses_is_said_before_any_job(place, tmp_path, more, fields, said):
+    cluster = yaml.safe_load((place / "cluster.yaml").read_text())
+    cluster["jobs"]["pretrain"] |= fields
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(cluster))
+    done = snakemake(place, "table4e", cluster=tmp_path / "cluster.yaml", **more)
+    assert done.returncode != 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("mgm: ") and said in line], done.stderr
+    assert "has been submitted" not in done.stderr
+
+
+def test_without_slurm_one_line_says_so(place, tmp_path):
+    for name in ("bash", "sh", "which"):
+        (tmp_path / name).symlink_to(f"/usr/bin/{name}")
+    done = snakemake(place, "table4e", environment=ENVIRONMENT | {"PATH": f"{BIN}:{tmp_path}"})
+    assert done.returncode != 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("mgm: ")] == [
+        "mgm: no Slurm on this machine (sbatch is not found); run it where jobs are submitted, or `snakemake --cores all` here"
+    ]

@@ -1,0 +1,62 @@
+"""What jobs ask of a cluster; tests/slurm asks a real one."""
+
+import pytest
+import yaml
+
+from mgm.cluster import PROFILE, Cluster, load_cluster
+from mgm.errors import UserError
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(fields):
+        path = tmp_path / "my cluster.yaml"
+        path.write_text(yaml.safe_dump(fields))
+        return str(path)
+
+    return write
+
+
+def test_a_users_file_lies_over_the_profiles_and_the_command_line_over_both(file):
+    given = load_cluster(file({"partition": "a100", "account": "vision", "jobs": {"pretrain": {"nodes": 8}}}), account="other")
+    usual = Cluster.model_validate(yaml.safe_load((PROFILE / "cluster.yaml").read_text()))
+    assert (given.partition, given.account) == ("a100", "other")
+    assert given.jobs["pretrain"] == usual.jobs["pretrain"].model_copy(update={"nodes": 8})
+    assert {**given.jobs, "pretrain": None} == {**usual.jobs, "pretrain": None}
+
+
+def test_resources_are_what_the_executor_reads(file):
+    cluster = load_cluster(file({"sbatch": "--constraint=h100", "jobs": {"probe": {"hours": 0.1, "gpus": 0}}}))
+    pretrain = cluster.resources("pretrain")
+    assert pretrain["nodes"] == 2
+    assert pretrain["tasks"] == 16
+    assert pretrain["gres"] == "gpu:8"
+    assert pretrain["mem_mb"] == 8 * 48000
+    assert pretrain["runtime"] == 24 * 60
+    assert pretrain["slurm_extra"] == "--signal=TERM@120 --constraint=h100"
+    assert cluster.launch("pretrain", "a log").endswith(
+        "run.sh 'a log' srun --nodes=2 --ntasks=16 --cpus-per-task=12 --gres=gpu:8 --kill-on-bad-exit=1"
+    )
+    probe = cluster.resources("probe")
+    assert probe["slurm_extra"] == "--constraint=h100"  # a warning may come a minute early, at once in a job of six minutes
+    assert not {"gres", "tasks", "mpi", "slurm_partition", "slurm_account"} & set(probe)
+    assert cluster.launch("probe", "log").split("run.sh")[1].split() == ["log"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"partitions": "a"}, "partitions: Extra inputs"),
+        ({"jobs": {"pretrain": {"gpu": 4}}}, "jobs.pretrain.gpu: Extra inputs"),
+        ({"jobs": {"pretrain": {"nodes": 0}}}, "jobs.pretrain.nodes: Input should be greater"),
+        ({"jobs": {"train": {"nodes": 1}}}, "jobs.train"),
+    ],
+)
+def test_a_wrong_field_is_named(file, fields, named):
+    with pytest.raises(UserError, match=named):
+        load_cluster(file(fields))
+
+
+def test_a_file_that_was_named_must_be_there(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        load_cluster(str(tmp_path / "none.yaml"))
