@@ -37,7 +37,7 @@ def slurm(tmp_path_factory):
 def place(tmp_path_factory) -> Path:
     """A folder with own videos, a scale of a hundred steps and a cluster file."""
     folder = tmp_path_factory.mktemp("here")
-    index = generate(Synthetic(classes=2, train_per_class=8, test_per_class=2, size=64), folder / "drawn")
+    index = generate(Synthetic(classes=2, train_per_class=16, test_per_class=2, size=64), folder / "drawn")
     for video in index.videos:
         target = folder / "videos" / index.classes[video.label].replace(" ", "_") / Path(video.path).name
         target.parent.mkdir(parents=True, exist_ok=True)
