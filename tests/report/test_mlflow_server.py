@@ -1,16 +1,18 @@
-"""A real MLflow server on a real PostgreSQL, killed and absent: nothing is lost, and the next sync brings it level."""
+"""A real MLflow server on a real PostgreSQL, killed, hung, slow, refusing, absent: nothing is lost, the next sync brings it level."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 
 import pytest
-from fake_results import finish, registry
+from fake_results import finish, registry, write_log
 from services import require
 from tracking import Postgres, Server
 
+from mgm.errors import UserError
 from mgm.report.mlflow import follow, sync
 from mgm.report.mlflow_check import check
 
@@ -124,3 +126,52 @@ def test_a_server_that_is_killed_and_one_that_follows_it(place, server, postgres
     following.join(timeout=120)
     assert not following.is_alive()
     assert check(known, place, server.uri) == {}
+
+
+def test_a_server_that_hangs_is_waited_for_but_not_for_ever(place, server, monkeypatch):
+    sync(KNOWN, place, server.uri)
+    write_log(place / RUNS[0].run_id, 20, 20)  # its time of writing is new, its content the same
+    finish(place, RUNS[1], top1=70, steps=20)
+    server.signal(signal.SIGSTOP)
+    try:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+        started = time.monotonic()
+        with pytest.raises(UserError, match="Max retries exceeded.*; nothing is lost"):
+            sync(KNOWN, place, server.uri)
+        assert time.monotonic() - started < 60
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+        threading.Timer(3, server.signal, [signal.SIGCONT]).start()
+        assert sync(KNOWN, place, server.uri).updated == 1
+    finally:
+        server.signal(signal.SIGCONT)
+    assert is_level(place, server)
+
+
+def test_a_slow_database_is_waited_for(place, server, postgres):
+    slow_down(postgres, "PERFORM pg_sleep(0.01)")
+    assert sync(KNOWN, place, server.uri).created == len(RUNS)
+    speed_up(postgres)
+    assert is_level(place, server)
+
+
+def test_a_database_that_refuses(place, server, postgres):
+    slow_down(postgres, "IF NEW.step = 20 THEN RAISE EXCEPTION 'the disk is full'; END IF")
+    with pytest.raises(UserError, match="nothing is lost"):
+        sync(KNOWN, place, server.uri)
+    speed_up(postgres)
+    sync(KNOWN, place, server.uri)
+    assert is_level(place, server)
+
+
+def test_two_syncs_of_two_copies_end_level(place, server, tmp_path):
+    """Copies of one folder know nothing of each other's lock: what both wrote, the next sync removes."""
+    copy = tmp_path / "elsewhere" / place.name
+    for run in RUNS:
+        finish(copy, run, steps=20)
+    both = [threading.Thread(target=sync, args=(KNOWN, folder, server.uri)) for folder in (place, copy)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    sync(KNOWN, place, server.uri)
+    assert is_level(place, server)
