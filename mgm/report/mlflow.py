@@ -134,10 +134,20 @@ class Tracker:
             if experiment and experiment.lifecycle_stage == "deleted":
                 self.client.restore_experiment(experiment.experiment_id)
             beside = None if uri.startswith("http") else (results.resolve().parent / "mlflow-artifacts" / results.name).as_uri()
-            self.experiment_id = experiment.experiment_id if experiment else self.client.create_experiment(results.name, beside)
+            self.experiment_id = experiment.experiment_id if experiment else self._created(results.name, beside)
             self.held: dict[str, list[Held]] = {}
             for run in self.runs():
                 self.held.setdefault(run.info.run_name, []).append(Held(run.info.run_id, dict(run.data.tags)))
+
+    def _created(self, name: str, beside: str | None) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.create_experiment(name, beside)
+        except MlflowException:  # another sync was quicker, of a copy of these results
+            if experiment := self.client.get_experiment_by_name(name):
+                return experiment.experiment_id
+            raise
 
     def runs(self) -> Iterator[Any]:
         token: str | None = None

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fake_results import finish, registry, write_log
@@ -168,10 +169,7 @@ def test_two_syncs_of_two_copies_end_level(place, server, tmp_path):
     copy = tmp_path / "elsewhere" / place.name
     for run in RUNS:
         finish(copy, run, steps=20)
-    both = [threading.Thread(target=sync, args=(KNOWN, folder, server.uri)) for folder in (place, copy)]
-    for thread in both:
-        thread.start()
-    for thread in both:
-        thread.join()
+    with ThreadPoolExecutor() as both:
+        assert len([*both.map(lambda folder: sync(KNOWN, folder, server.uri), (place, copy))]) == 2  # neither failed
     sync(KNOWN, place, server.uri)
     assert is_level(place, server)
