@@ -36,7 +36,7 @@ test: setup ## the tests (about 5 minutes; those that read the smoke results run
 chaos: setup ## kill training 100 times at random moments (SIGKILL), compare with undisturbed runs (some minutes)
 	@$(BIN)/python tests/chaos/killer.py 100
 
-bench: setup ## masks, loading and starting against peers, on this machine (some minutes): reports/bench
+bench: setup ## masks, loading, steps, feeding and starting against peers, on this machine (some minutes): reports/bench
 	@OMP_NUM_THREADS=1 $(BIN)/python bench
 
 check: setup ## format, lint, types, import contracts
@@ -55,5 +55,8 @@ lock: ## pin the newest versions that pyproject.toml allows
 docs: setup ## the documentation site, in site/ (opens from disk)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "The site: $(CURDIR)/site/index.html"
 
-dashboard: setup ## MLflow on this machine, over what `mgm sync` mirrored
-	@$(BIN)/mlflow server --backend-store-uri sqlite:///results/mlflow.db --host 127.0.0.1 --port 5000
+NAME ?= smoke
+dashboard: setup ## MLflow on http://127.0.0.1:5000, following running jobs; NAME=mine for other results than smoke's
+	@$(BIN)/mgm sync $(NAME)
+	@$(BIN)/mgm sync $(NAME) --follow & follower=$$!; trap "kill $$follower" EXIT; \
+	$(BIN)/mlflow server --backend-store-uri sqlite:///results/mlflow.db --host 127.0.0.1 --port 5000 --workers 1

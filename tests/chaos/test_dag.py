@@ -1,0 +1,73 @@
+"""The whole DAG killed at random moments: what it ends with is bit-equal to what an undisturbed one does."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mgm.datasets.params import Synthetic
+from mgm.datasets.synthetic import generate
+from mgm.report.result import file_digest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+KILLS = 4
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Own videos and a scale of few steps."""
+    folder = tmp_path_factory.mktemp("chaos")
+    index = generate(Synthetic(classes=2, train_per_class=12, test_per_class=2, size=64), folder / "drawn")
+    for video in index.videos:
+        target = folder / "videos" / index.classes[video.label].replace(" ", "_") / Path(video.path).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Path(video.path).rename(target)
+    scale = yaml.safe_load((ROOT / "workflow" / "config" / "smoke.yaml").read_text())
+    scale |= {"seeds": [0], "more_seeds": {}, "specs_per_job": 4}
+    scale["steps"] |= {"factor": 8}
+    scale["execution"] |= {"checkpoint_s": 0.1}
+    scale["overrides"]["finetune"]["data.labels_per_class"] = scale["overrides"]["probe"]["data.labels_per_class"] = 4
+    (folder / "scale.yaml").write_text(yaml.safe_dump(scale, sort_keys=False))
+    return folder
+
+
+def start(place: Path, here: Path, *words: str) -> subprocess.Popen:
+    """`snakemake table4e` in a session of its own, so that a kill reaches all of its processes."""
+    here.mkdir(exist_ok=True)
+    command = [str(BIN / "snakemake"), "--snakefile", str(ROOT / "Snakefile"), "--directory", str(here), "--cores", "2", "--rerun-incomplete"]
+    command += ["--config", f"scale={place / 'scale.yaml'}", "name=mine", f"videos={place / 'videos'}", *words, "--", "table4e"]
+    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    return subprocess.Popen(command, stderr=(here / "said").open("a"), stdout=subprocess.DEVNULL, env=environment, start_new_session=True)
+
+
+def outcome(here: Path) -> dict[str, object]:
+    """Every weight and prediction, and the table."""
+    results = here / "results" / "mine"
+    kept = [path for path in results.rglob("*") if path.name in ("weights.safetensors", "predictions.csv")]
+    with (here / "reports" / "mine" / "tables" / "table4e.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert {row["status"] for row in table} == {"run"}
+    return {"table": table} | {str(path.relative_to(results)): file_digest(path) for path in kept}
+
+
+def test_the_dag_killed_at_random_moments_ends_with_the_same_weights_and_table(place, tmp_path):
+    started = time.monotonic()
+    assert start(place, tmp_path / "whole").wait() == 0, (tmp_path / "whole" / "said").read_text()
+    lasts, draw, here, cut = time.monotonic() - started, random.Random(0), tmp_path / "killed", 0
+    for part in range(KILLS):
+        process = start(place, here)
+        time.sleep(lasts * draw.uniform(0.5, 1) * (part + 1) / (KILLS + 1) + 2)  # later and later, as there is less left to do
+        os.killpg(process.pid, signal.SIGKILL)
+        cut += process.wait() != 0
+        assert start(place, here, "--unlock").wait() == 0  # Snakemake asks for it after a kill
+    assert start(place, here).wait() == 0, (here / "said").read_text()
+    assert cut >= 2, "the kills came too late to show anything"
+    assert outcome(here) == outcome(tmp_path / "whole")
