@@ -35,6 +35,7 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads of a process.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that decode videos for one that computes; 0: it does.")]
 Accumulate = Annotated[int, typer.Option(min=1, help="Parts a process's share of a step's batch is split into, to save memory.")]
 CacheMb = Annotated[int, typer.Option(min=0, help="Memory for decoded videos, for datasets small enough to keep.")]
+Recompute = Annotated[bool, typer.Option("--recompute", help="Compute activations again in the backward pass, to save memory.")]
 CheckpointS = Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")]
 Results = Annotated[Path, typer.Option(help="Folder of all results.")]
 Reports = Annotated[Path, typer.Option(help="Folder of all reports.")]
@@ -66,7 +67,7 @@ def _together() -> Iterator[None]:
 
 
 @_together()
-def _run(verb: str, specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s, flow_weights=None) -> None:
+def _run(verb: str, specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s, recompute=False, flow_weights=None) -> None:
     from mgm.jobs.init import adopt
     from mgm.spec import parse
 
@@ -89,7 +90,7 @@ def _run(verb: str, specs, out, data, threads, workers, accumulate, cache_mb, ch
 
     compute = getattr(import_module(f"mgm.jobs.{verb}"), verb)
     cache = Cache(cache_mb) if cache_mb else None
-    run_all(parsed, compute, Execution(out, places, threads, workers, accumulate, checkpoint_s, cache, flow_weights))
+    run_all(parsed, compute, Execution(out, places, threads, workers, accumulate, checkpoint_s, recompute, cache, flow_weights))
 
 
 def _places(data: list[str]) -> dict[str, Path]:
@@ -105,19 +106,19 @@ def _places(data: list[str]) -> dict[str, Path]:
 @app.command()
 def pretrain(
     specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Workers = 0, accumulate: Accumulate = 1, cache_mb: CacheMb = 0,
-    checkpoint_s: CheckpointS = 300,
+    checkpoint_s: CheckpointS = 300, recompute: Recompute = False,
 ) -> None:  # fmt: skip
     """Train masked autoencoders."""
-    _run("pretrain", specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s)
+    _run("pretrain", specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s, recompute)
 
 
 @app.command()
 def finetune(
     specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Workers = 0, accumulate: Accumulate = 1, cache_mb: CacheMb = 0,
-    checkpoint_s: CheckpointS = 300,
+    checkpoint_s: CheckpointS = 300, recompute: Recompute = False,
 ) -> None:  # fmt: skip
     """Train classifiers, from pretrained weights or from scratch, and test them."""
-    _run("finetune", specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s)
+    _run("finetune", specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s, recompute)
 
 
 @app.command()
@@ -199,7 +200,7 @@ def measure(
             raise UserError(f"{unknown}: is neither a measurement ({', '.join(names)}) nor a spec file")
         if out is None:
             raise UserError(f"{what[0]}: a spec is a run; pass --out FOLDER for its result")
-        _run("measure", [Path(word) for word in what], out, data, threads, workers, 1, cache_mb, 300, weights)
+        _run("measure", [Path(word) for word in what], out, data, threads, workers, 1, cache_mb, 300, flow_weights=weights)
         return
     if len(what) > 1:
         raise UserError(f"{' '.join(what)}: measure one NAME at a time, or spec files alone")

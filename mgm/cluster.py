@@ -27,6 +27,7 @@ class Demand(Part):
     mem_gb: float = Field(gt=0)
     hours: float = Field(gt=0)
     accumulate: int = Field(1, ge=1)
+    recompute: bool = False
 
     @property
     def processes(self) -> int:

@@ -202,8 +202,13 @@ class Workflow:
         """What stands before and after a job's command: on a cluster what launches it, here what shows its lines; both keep its log."""
         return (self.cluster.launch(kind, self.log(rule)), "") if self.cluster else ("", f"2>&1 | tee {self.log(rule)}")
 
-    def accumulate(self, kind: str) -> int:
-        return self.cluster.jobs[kind].accumulate if self.cluster else 1
+    def training(self, verb: str) -> str:
+        """Options of the verbs that train."""
+        options = f"--checkpoint-s {self.scale.execution.checkpoint_s:g}"
+        if not self.cluster:
+            return options
+        job = self.cluster.jobs[verb]
+        return f"{options} --accumulate {job.accumulate}{' --recompute' if job.recompute else ''}"
 
     def missing(self) -> dict[str, str]:
         """A line for each dataset that is neither there nor made here."""

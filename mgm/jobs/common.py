@@ -43,6 +43,7 @@ class Execution:
     workers: int = 0
     accumulate: int = 1  # parts that a process's share of a step's batch is computed in
     checkpoint_s: float = 300
+    recompute: bool = False  # activations, in the backward pass
     cache: Cache | None = None
     flow_weights: Path | None = None  # of RAFT-small; torchvision's own where None
 

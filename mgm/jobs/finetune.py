@@ -45,7 +45,7 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
 
     batches = partial(training_batches, job, videos, None, augment=augment, change=mixed)
     run = Training(spec.run_id, model, spec.optim, steps, len(videos), batches, loss_of, spec.layer_decay, augment.repeats, spec.seed)
-    job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, show=show)
+    job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, recompute=job.execution.recompute, show=show)
     if distributed.rank() == 0:
         save_weights(model, job.folder / "weights.safetensors")
     model.eval()

@@ -44,7 +44,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     run = Training(
         spec.run_id, model, spec.optim, steps, len(videos), partial(training_batches, job, videos, guidance), loss_of, seed=spec.seed
     )
-    job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, show=show)
+    job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, recompute=job.execution.recompute, show=show)
     if distributed.rank() == 0:
         save_weights(model, job.folder / "weights.safetensors")
     return {}

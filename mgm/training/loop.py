@@ -21,7 +21,7 @@ from mgm.spec import Optim
 from mgm.training import distributed
 from mgm.training.checkpoint import load_checkpoint, save_checkpoint
 from mgm.training.log import Log
-from mgm.training.memory import keep_freed_memory
+from mgm.training.memory import keep_freed_memory, recomputing
 from mgm.training.optimiser import AdamW, build_optimiser, learning_rate, set_learning_rate
 
 LOGS = 100  # lines a run's log has, about
@@ -47,7 +47,9 @@ class Training:
     seed: int = 0  # of the run
 
 
-def train(run: Training, folder: Path, *, checkpoint_s: float = 300, show: Callable[[str], None] = print) -> list[str]:
+def train(
+    run: Training, folder: Path, *, checkpoint_s: float = 300, recompute: bool = False, show: Callable[[str], None] = print
+) -> list[str]:  # fmt: skip
     """Train to the last step, from the last checkpoint if there is one. Returns the names of the videos that could not be read.
 
     Stopped at any step and run again, the weights are bit-equal to an uninterrupted run's (on the CPU, same threads): batches are a
@@ -64,12 +66,14 @@ def train(run: Training, folder: Path, *, checkpoint_s: float = 300, show: Calla
         SystemExit: SIGTERM or SIGUSR1 came.
     """
     keep_freed_memory()
-    with _terminations() as terminated:
+    with _terminations() as terminated, recomputing(run.model) if recompute else nullcontext():
         try:
             return _train(run, folder, checkpoint_s, show, terminated)
         except torch.OutOfMemoryError as error:
             why = str(error).partition(". ")[0]
-            raise UserError(f"{run.run_id}: {why}; raise --accumulate, so that fewer clips are computed at a time") from error
+            raise UserError(
+                f"{run.run_id}: {why}; raise --accumulate, so that fewer clips are computed at a time, or pass --recompute"
+            ) from error
 
 
 def _train(run: Training, folder: Path, checkpoint_s: float, show: Callable[[str], None], terminated: list[int]) -> list[str]:

@@ -1,6 +1,11 @@
-"""Memory that a step frees is the next step's."""
+"""What a training step keeps in memory, and what the C library keeps between steps."""
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from torch import nn
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
@@ -14,3 +19,17 @@ def keep_freed_memory() -> None:
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def recomputing(model: nn.Module) -> Iterator[None]:
+    """Meanwhile, keep only what enters each transformer block and compute the rest again in the backward pass: a third more computing,
+    far less memory, the same losses and gradients, drop path included (Chen et al., 2016)."""
+    from torch.utils.checkpoint import checkpoint
+
+    blocks = [block for module in model.modules() if isinstance(module, nn.ModuleList) for block in module]
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    yield
+    for block in blocks:
+        del block.forward  # its class has the plain one

@@ -42,7 +42,16 @@ def place(tmp_path_factory) -> Path:
 def start(place: Path, here: Path, *words: str) -> subprocess.Popen:
     """`snakemake table4e` in a session of its own, so that a kill reaches all of its processes."""
     here.mkdir(exist_ok=True)
-    command = [str(BIN / "snakemake"), "--snakefile", str(ROOT / "Snakefile"), "--directory", str(here), "--cores", "2", "--rerun-incomplete"]
+    command = [
+        str(BIN / "snakemake"),
+        "--snakefile",
+        str(ROOT / "Snakefile"),
+        "--directory",
+        str(here),
+        "--cores",
+        "2",
+        "--rerun-incomplete",
+    ]
     command += ["--config", f"scale={place / 'scale.yaml'}", "name=mine", f"videos={place / 'videos'}", *words, "--", "table4e"]
     environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
     return subprocess.Popen(command, stderr=(here / "said").open("a"), stdout=subprocess.DEVNULL, env=environment, start_new_session=True)

@@ -25,7 +25,7 @@ for batch in paper.batches():
             verb=batch.verb,
             specs=[str(paper.spec_file(spec.run_id)) for spec in batch.specs],
             training=(
-                f"--checkpoint-s {RUN.checkpoint_s:g} --accumulate {paper.accumulate(batch.verb)}"
+                paper.training(batch.verb)
                 if batch.verb in ("pretrain", "finetune")
                 else ""
             ),
