@@ -42,6 +42,8 @@ class Cluster(Part):
     account: str = ""
     sbatch: str = ""
     data: dict[str, str] = Field(default_factory=dict)
+    sources: dict[str, str] = Field(default_factory=dict)
+    shards: int = Field(1, ge=1)
     jobs: dict[str, Demand]
 
     def resources(self, kind: str) -> dict[str, Any]:

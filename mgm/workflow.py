@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -23,7 +24,9 @@ from mgm.report.result import file_digest
 from mgm.spec import Finetune, Pretrain, Spec, parents
 
 CONFIG = Path(__file__).parents[1] / "workflow" / "config"
-OPTIONS = ("scale", "name", "videos", "flow_weights", "weights", "cluster", "partition", "account")
+OPTIONS = ("scale", "name", "videos", "flow_weights", "weights", "cluster", "partition", "account", "sources", "shards")
+PREPARED = ("k400", "ssv2", "ucf101", "hmdb51", "diving48")  # published sets, from what their users downloaded
+DERIVED = {"mini-k200": ("k400",), "ucf14-hmdb7": ("ucf101", "hmdb51"), "hmdb14-ucf7": ("hmdb51", "ucf101")}  # and those made of them
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Workflow:
     """The experiments of one scale under one name.
 
     `config` is Snakemake's: `scale` (a name in workflow/config, or a YAML file), `name` (of the results; default: the scale's),
-    `videos` (a folder or CSV of your own videos, in place of the paper's datasets), `flow_weights` and `weights` as in a scale's YAML, and
+    `videos` (a folder or CSV of your own videos, in place of the paper's datasets), `flow_weights` and `weights` as in a scale's YAML,
+    `sources` (published dataset: the folder it was downloaded to, to be prepared and transcoded here, in `shards` jobs), and
     `cluster`, `partition` and `account` as in `mgm.cluster` where jobs go to Slurm.
     """
 
@@ -60,7 +64,9 @@ class Workflow:
         self.results, self.reports = results / self.name, reports / self.name
         self.places: dict[str, Path] = {}  # dataset: the folder of its index
         self.generated: dict[str, str] = {}  # dataset: its generator's parameters as JSON
-        self.adapted: dict[str, tuple[str, str]] = {}  # dataset: the sets it trains and is tested on
+        self.derived: dict[str, tuple[str, ...]] = {}  # dataset: those it is made of
+        self.sources = {} if "videos" in config else self._sources(config, scale)
+        self.shards = int(config.get("shards", self.cluster.shards if self.cluster else 1))
         self.external = {_external_id(row, Path(path)): Path(path) for row, path in scale.weights.items()}
         scale = scale.model_copy(update={"weights": dict(zip(scale.weights, self.external))})
         if "videos" in config:
@@ -94,11 +100,13 @@ class Workflow:
 
                 if unknown := [other for other in dataset.adapt if other not in datasets]:
                     raise UserError(f"scale {scale.name}: datasets.{name}.adapt names {unknown[0]}, which is not a dataset above it")
-                self.adapted[name] = dataset.adapt
+                self.derived[name] = dataset.adapt
                 digest = pda_digest(name, *(datasets[other].digest for other in dataset.adapt))
             else:
                 self.places[name] = Path(dataset.root)
                 datasets[name] = dataset
+                if name in DERIVED and {*DERIVED[name]} <= {*self.sources}:
+                    self.derived[name] = DERIVED[name]
                 continue
             self.places[name] = data / f"{name}-{digest}"
             datasets[name] = dataset.model_copy(update={"digest": digest})
@@ -131,12 +139,14 @@ class Workflow:
         return str(self.results / run_id / "result.json")
 
     def index(self, dataset: str) -> str:
-        return str(self.places[dataset] / "index.json")
+        """Of a dataset, or of `NAME/source`, the videos it was transcoded from."""
+        name, _, below = dataset.partition("/")
+        return str(self.places[name] / below / "index.json")
 
     @property
     def made_here(self) -> set[str]:
         """Datasets that rules make; the others are a user's to prepare."""
-        return {*self.generated, *self.adapted}
+        return {*self.generated, *self.derived, *self.sources}
 
     def flow_marker(self, dataset: str, method: str) -> str:
         return str(self.places[dataset] / f"flow-{method}.json")
@@ -213,7 +223,7 @@ class Workflow:
     def missing(self) -> dict[str, str]:
         """A line for each dataset that is neither there nor made here."""
         return {
-            name: f"dataset {name}: {place / 'index.json'} is not there; run `mgm prepare {self._preparation(name)} --out {place}`"
+            name: f"dataset {name}: {place / 'index.json'} is not there; run `mgm prepare {self.preparation(name)} --out {place}`"
             for name, place in self.places.items()
             if name not in self.made_here and not (place / "index.json").exists()
         }
@@ -247,13 +257,26 @@ class Workflow:
             found += _uneven(self.cluster, batches)
         return found
 
-    def _preparation(self, name: str) -> str:
-        if name == "mini-k200":
-            return f"{name} --source {self.places['k400']}"
-        if name in ("ucf14-hmdb7", "hmdb14-ucf7"):
-            source, target = ("ucf101", "hmdb51") if name == "ucf14-hmdb7" else ("hmdb51", "ucf101")
-            return f"pda --task {name} --source {self.places[source]} --target {self.places[target]}"
-        return f"{name} --source DIR"
+    def preparation(self, name: str) -> str:
+        """What follows `mgm prepare` for a dataset: `NAME --source ...`, or `pda --task NAME --source ... --target ...`."""
+        parts = self.derived.get(name) or DERIVED.get(name)
+        if not parts:
+            return f"{name} --source {shlex.quote(self.sources.get(name, 'DIR'))}"
+        options = " ".join(f"--{option} {self.places[part]}" for option, part in zip(("source", "target"), parts))
+        return f"{name} {options}" if len(parts) == 1 else f"pda --task {name} {options}"
+
+    def _sources(self, config: Mapping[str, Any], scale: Scale) -> dict[str, str]:
+        """Where the published datasets were downloaded to, of those that are to be prepared here."""
+        given = config.get("sources", self.cluster.sources if self.cluster else {})
+        if not isinstance(given, dict):
+            raise UserError(f"--config sources={given}: write it as sources='{{k400: DIR, ssv2: DIR}}'")
+        if unknown := sorted(set(given) - set(PREPARED)):
+            raise UserError(f"sources: {unknown[0]}: cannot be prepared by jobs; choose from {', '.join(PREPARED)}")
+        here = {name: str(given[name]) for name in given if name in scale.datasets and not scale.datasets[name].generate}
+        for name, source in here.items():
+            if not Path(source).exists():
+                raise UserError(f"sources: {name}: {source} is not there; correct the path")
+        return here
 
 
 def _prioritised(batches: list[Batch]) -> list[Batch]:
@@ -296,8 +319,8 @@ def _flow(spec: Spec) -> tuple[str, str] | None:
 
 def _placed(scale: Scale, cluster: Cluster) -> Scale:
     """The scale, with its datasets where the cluster has them."""
-    if unknown := sorted(set(cluster.data) - set(scale.datasets)):
-        raise UserError(f"cluster: data.{unknown[0]}: scale {scale.name} has no such dataset; choose from {', '.join(scale.datasets)}")
+    if unknown := sorted(set(cluster.data) - {*PREPARED, *DERIVED}):
+        raise UserError(f"cluster: data.{unknown[0]}: is no published dataset; choose from {', '.join((*PREPARED, *DERIVED))}")
     datasets = {name: dataset.model_copy(update={"root": cluster.data.get(name, dataset.root)}) for name, dataset in scale.datasets.items()}
     return scale.model_copy(update={"datasets": datasets})
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mgm.datasets.index import read_index
 from mgm.datasets.params import Synthetic
 from mgm.datasets.synthetic import generate
 from mgm.errors import UserError
@@ -123,6 +124,46 @@ def test_missing_data_warns_in_a_dry_run_and_stops_a_real_one(tmp_path):
     assert real.returncode != 0
     assert "videos/ssv2/index.json is not there" in real.stderr
     assert not list((tmp_path / "results").glob("*/*/log.jsonl"))
+
+
+def test_a_downloaded_dataset_is_prepared_and_transcoded_in_shards(tmp_path):
+    """UCF101's own files, a few of them, in a folder with a space."""
+    clips = ROOT.parent / "shared" / "data" / "clips" / "ucf101" / "BabyCrawling"
+    if not clips.exists():
+        pytest.skip("needs clips of UCF101 in ../shared/data")
+    source = tmp_path / "UCF 101" / "BabyCrawling"
+    source.mkdir(parents=True)
+    for group in ("g01", "g02", "g20"):  # split 1 tests groups 1 to 7
+        (source / f"v_BabyCrawling_{group}_c01.avi").symlink_to(clips / f"v_BabyCrawling_{group}_c01.avi")
+    config = ("--config", "scale=paper", f"sources={{ucf101: {source.parent}}}", "shards=2")
+    dry = snakemake(tmp_path, "-n", *config, "--", "data/ucf101/index.json")
+    for rule in ("prepare_ucf101_sources", "prepare_ucf101_1", "prepare_ucf101_2", "prepare_ucf101"):
+        assert f"rule {rule}:" in dry.stdout, dry.stderr
+    done = snakemake(tmp_path, *config, "--", "data/ucf101/index.json")
+    assert done.returncode == 0, done.stderr
+    index = read_index(tmp_path / "data" / "ucf101")
+    assert (len(index.train), len(index.test)) == (1, 2)
+    assert {video.codec for video in index.videos} == {"h264"}
+
+
+def test_sets_made_of_downloaded_ones_are_made_by_jobs_too(tmp_path):
+    workflow = Workflow({"scale": "paper", "sources": dict.fromkeys(("k400", "ucf101", "hmdb51"), str(tmp_path))})
+    assert workflow.made_here == {"k400", "ucf101", "hmdb51", "mini-k200", "ucf14-hmdb7", "hmdb14-ucf7"}
+    assert set(workflow.missing()) == {"ssv2", "diving48"}
+    assert workflow.preparation("hmdb14-ucf7") == "pda --task hmdb14-ucf7 --source data/hmdb51 --target data/ucf101"
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ({"k40": "."}, "sources: k40: cannot be prepared by jobs; choose from k400"),
+        ({"k400": "nowhere"}, "sources: k400: nowhere is not there"),
+        ("k400=DIR", "sources=k400=DIR: write it as sources="),
+    ],
+)
+def test_wrong_sources_are_one_clear_line(sources, message):
+    with pytest.raises(UserError, match=message):
+        Workflow({"scale": "paper", "sources": sources})
 
 
 def test_workflow_files_are_written_once(tmp_path):

@@ -23,30 +23,94 @@ for dataset in paper.generated:
             "{params.around[0]} mgm prepare synthetic --params {params.params} --out {params.out} --processes {threads} {params.around[1]}"
 
 
-# Domain adaptation trains on one set and tests on another: an index over both.
-for task, (source, target) in paper.adapted.items():
+# A published dataset whose download is given under `sources`: its index, copies of its videos in shards, and the index of the copies.
+for dataset in paper.sources:
 
     rule:
         name:
-            f"prepare_{task}"
-        input:
-            ancient([paper.index(source), paper.index(target)]),
+            f"prepare_{dataset}_sources"
         output:
-            paper.index(task),
+            paper.index(f"{dataset}/source"),
         log:
-            paper.log(f"prepare_{task}"),
-        priority: paper.urgency(task)
+            paper.log(f"prepare_{dataset}_sources"),
         threads: 1
         resources:
             **paper.resources("prepare"),
         params:
-            around=paper.around("prepare", f"prepare_{task}"),
-            task=task,
-            source=paper.places[source],
-            target=paper.places[target],
-            out=paper.places[task],
+            around=paper.around("prepare", f"prepare_{dataset}_sources"),
+            what=paper.preparation(dataset),
+            out=paper.places[dataset] / "source",
         shell:
-            "{params.around[0]} mgm prepare pda --task {params.task} --source {params.source} --target {params.target} --out {params.out} {params.around[1]}"
+            "{params.around[0]} mgm prepare {params.what} --out {params.out} {params.around[1]}"
+
+    for shard in range(1, paper.shards + 1):
+
+        rule:
+            name:
+                f"prepare_{dataset}_{shard}"
+            input:
+                ancient(paper.index(f"{dataset}/source")),
+            output:
+                touch(paper.places[dataset] / "shards" / f"{shard}-of-{paper.shards}"),
+            log:
+                paper.log(f"prepare_{dataset}_{shard}"),
+            threads: paper.cpus("prepare", workflow.cores)
+            resources:
+                **paper.resources("prepare"),
+            params:
+                around=paper.around("prepare", f"prepare_{dataset}_{shard}"),
+                what=paper.preparation(dataset),
+                out=paper.places[dataset],
+                shard=f"{shard}/{paper.shards}",
+            shell:
+                "{params.around[0]} mgm prepare {params.what} --out {params.out} --transcode --shard {params.shard} --processes {threads} {params.around[1]}"
+
+    rule:
+        name:
+            f"prepare_{dataset}"
+        input:
+            [
+                paper.places[dataset] / "shards" / f"{shard}-of-{paper.shards}"
+                for shard in range(1, paper.shards + 1)
+            ],
+        output:
+            paper.index(dataset),
+        log:
+            paper.log(f"prepare_{dataset}"),
+        priority: paper.urgency(dataset)
+        threads: 1
+        resources:
+            **paper.resources("prepare"),
+        params:
+            around=paper.around("prepare", f"prepare_{dataset}"),
+            what=paper.preparation(dataset),
+            out=paper.places[dataset],
+        shell:
+            "{params.around[0]} mgm prepare {params.what} --out {params.out} --transcode --processes {threads} {params.around[1]}"
+
+
+# Datasets that are indices over others: a part of one, or for domain adaptation the training split of one and the test split of another.
+for dataset, parts in paper.derived.items():
+
+    rule:
+        name:
+            f"prepare_{dataset}"
+        input:
+            ancient([paper.index(part) for part in parts]),
+        output:
+            paper.index(dataset),
+        log:
+            paper.log(f"prepare_{dataset}"),
+        priority: paper.urgency(dataset)
+        threads: 1
+        resources:
+            **paper.resources("prepare"),
+        params:
+            around=paper.around("prepare", f"prepare_{dataset}"),
+            what=paper.preparation(dataset),
+            out=paper.places[dataset],
+        shell:
+            "{params.around[0]} mgm prepare {params.what} --out {params.out} {params.around[1]}"
 
 
 # Optical flow lies beside the videos; the marker is written when it is whole.
