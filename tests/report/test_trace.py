@@ -107,7 +107,7 @@ def test_runs_of_other_verbs_and_one_with_itself(tmp_path):
         finish(tmp_path / "smoke", spec, top1=60.0)
     lines = [line.split() for line in diff(tmp_path, child.run_id, child.parent).splitlines()]
     assert ["verb", "finetune", "pretrain"] in lines
-    assert ["parent", child.parent, "-"] in lines
+    assert ["parent", child.parent, '""'] in lines
     assert ["decoder.depth", "-", str(known.specs[child.parent].decoder.depth)] in lines
     assert ["metrics.top1", "60", "-"] in lines
     assert "no field differs" in diff(tmp_path, child.run_id, child.run_id)
