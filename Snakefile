@@ -36,6 +36,9 @@ rule all:
         "mgm report {NAME} && mgm sync {NAME}"
 
 
+report: "workflow/report.rst"
+
+
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/report.smk"
