@@ -1,27 +1,38 @@
 """Memory of a process that reads clips: megabytes after all reads over those after a tenth of them; 1 where it is flat. 2,000 reads by
 default; --reads 20000 takes half an hour.
 
-Clips are as in bench/loader.py, from two generated videos, their training-ready copies, and a file cut short that fails each time. The
-peer is decord, which reads the whole ones, in a process of its own.
+Clips are as in bench/loader.py, from two generated videos, their training-ready copies, and a file cut short that always fails; ours come
+from the training loader, in batches. The peer is decord, which reads the whole ones, in a process of its own.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import common
 import numpy as np
 import torch
 from common import Row
-from loader import CLIPS, generate, ours, with_decord
+from loader import CLIPS, TUBELET, generate, with_decord
 
 from mgm.datasets.encode import encode
-from mgm.errors import UserError
-from mgm.video import probe_video
+from mgm.video import probe_video, training_loader
 from mgm.video.sample import training_indices
+
+BATCH = 8
+
+
+class Named(NamedTuple):
+    """A video for the loader."""
+
+    path: str
+    frames: int
+    label: int = 0
 
 
 def resident() -> float:
@@ -32,16 +43,23 @@ def resident() -> float:
 def grown(reader: str, reads: int, paths: list[str]) -> float:
     """What this process has after `reads` clips over what it had after a tenth of them."""
     torch.set_num_threads(1)
-    rng, early = np.random.default_rng(0), 0.0
-    frames = {path: 300 if path.endswith("cut.mp4") else probe_video(path).frames for path in paths}
-    for number in range(reads):
-        path = paths[number % len(paths)]
-        index_T = training_indices(CLIPS, frames[path], rng)
-        with suppress(UserError):
-            ours(path, index_T, number) if reader == "ours" else with_decord(path, index_T, number)
-        if number == reads // 10:
+    videos = [Named(path, 300 if path.endswith("cut.mp4") else probe_video(path).frames) for path in paths]
+    early = 0.0
+    for number, _ in enumerate(by_loader(videos, reads) if reader == "ours" else by_decord(videos, reads)):
+        if number == reads // BATCH // 10:
             early = resident()
     return resident() / early
+
+
+def by_loader(videos: list[Named], reads: int) -> Iterator[object]:
+    return islice(training_loader(videos, CLIPS, TUBELET, seed=0, batch=BATCH), reads // BATCH)
+
+
+def by_decord(videos: list[Named], reads: int) -> Iterator[object]:
+    rng = np.random.default_rng(0)
+    for first in range(0, reads // BATCH * BATCH, BATCH):
+        chosen = [videos[number % len(videos)] for number in range(first, first + BATCH)]
+        yield [with_decord(video.path, training_indices(CLIPS, video.frames, rng), first) for video in chosen]
 
 
 def in_a_process(reader: str, reads: int, paths: list[str]) -> float:
