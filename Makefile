@@ -58,5 +58,6 @@ docs: setup ## the documentation site, in site/ (opens from disk)
 NAME ?= smoke
 dashboard: setup ## MLflow on http://127.0.0.1:5000, following running jobs; NAME=mine for other results than smoke's
 	@$(BIN)/mgm sync $(NAME)
+	@echo "http://127.0.0.1:5000: choose 'Model training' (top left), then $(NAME), then runs. Ctrl-C ends it."
 	@$(BIN)/mgm sync $(NAME) --follow & follower=$$!; trap "kill $$follower" EXIT; \
 	$(BIN)/mlflow server --backend-store-uri sqlite:///results/mlflow.db --host 127.0.0.1 --port 5000 --workers 1
