@@ -1,6 +1,6 @@
 """`mgm pretrain`: masked autoencoding on the training split; leaves weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from mgm.jobs.common import Job, show, training_batches
 from mgm.jobs.flow import require_flow
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.models import build_mae, load_weights, reconstruction_loss, save_weights
+from mgm.report.result import log_lines
 from mgm.spec import Optim, Pretrain
 from mgm.training import Training, distributed, train
 from mgm.video import Batch
@@ -39,7 +40,8 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         )
         predicted_BMP, target_BMP = model(batch.frames_BTHWC, masked_BL)
         loss = reconstruction_loss(predicted_BMP, target_BMP, batch.weight_B)
-        return loss, {"coverage": motion_coverage(masked_BL, batch.motion_BSHW, grid)} if guidance else {}
+        extra = {"trivial_loss": torch.linalg.vector_norm(target_BMP).square() / target_BMP.numel()}  # of predicting zeros
+        return loss, extra | ({"coverage": motion_coverage(masked_BL, batch.motion_BSHW, grid)} if guidance else {})
 
     run = Training(
         spec.run_id, model, spec.optim, steps, len(videos), partial(training_batches, job, videos, guidance), loss_of, seed=spec.seed
@@ -47,7 +49,23 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, recompute=job.execution.recompute, show=show)
     if distributed.rank() == 0:
         save_weights(model, job.folder / "weights.safetensors")
+        if told := learnt_nothing(log_lines(job.folder)):
+            show(f"{spec.run_id}: {told}")
     return {}
+
+
+def learnt_nothing(log: Sequence[Mapping[str, float]]) -> str:
+    """A line about a run whose last tenth of logged losses is, on average, within 1 % of predicting zeros; empty for others.
+
+    Small models on flat patches fall to that loss within some steps and may stay there.
+    """
+    last = [line for line in log if "trivial_loss" in line][-max(len(log) // 10, 1) :]
+    if not last:
+        return ""  # trained by a version that did not log it
+    loss, trivial = (sum(line[name] for line in last) / len(last) for name in ("loss", "trivial_loss"))
+    if loss < 0.99 * trivial:
+        return ""
+    return f"the loss, {loss:.3g}, is that of predicting zeros ({trivial:.3g}): it has learnt nothing yet; train longer, or raise std_floor"
 
 
 def _require_vectors(spec: Pretrain, videos: Sequence[Video]) -> None:

@@ -143,7 +143,11 @@ def _fields(run: Found, log: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
             fields.append(("result", ", ".join(f"{name} {value}" for name, value in metrics.items()) + tested))
     losses = thin(_losses(log))
     if losses:
-        fields.append(("loss", f"{losses[0][1]:.3f} → {losses[-1][1]:.3f} in {log[-1]['step']} of {log[-1].get('steps', '?')} steps"))
+        zeros = _mean(log, "trivial_loss")
+        beside = f"; {zeros:.3f} is that of predicting zeros" if zeros is not None else ""
+        fields.append(
+            ("loss", f"{losses[0][1]:.3f} → {losses[-1][1]:.3f} in {log[-1]['step']} of {log[-1].get('steps', '?')} steps{beside}")
+        )
         speed, coverage, memory = _mean(log, "clips_per_s"), _mean(log, "coverage"), _mean(log[-1:], "memory_mb")
         measured = [
             f"{speed:.0f} clips/s" if speed is not None else "",

@@ -24,7 +24,7 @@ from mgm.spec import Mask, Pretrain, Spec, parents
 
 FORMAT = 2  # of what is mirrored; another one mirrors all anew
 STATUS = {"run": "finished", "running": "running", "failed": "failed", "altered": "altered", "not run": "stopped"}  # the tag `status`
-LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage")
+LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
 LONGEST = 5000  # letters of a tag; newer MLflow takes 8000
 DIGEST, STEP, PREFIX, FINAL = "mgm.digest", "mgm.step", "mgm.prefix", "mgm.final"  # tags, for the next sync; see `Mirror`
 OURS = (

@@ -19,7 +19,7 @@ from mgm.errors import UserError
 from mgm.jobs import common
 from mgm.jobs.common import Execution, Job, run_all
 from mgm.jobs.finetune import finetune
-from mgm.jobs.pretrain import pretrain
+from mgm.jobs.pretrain import learnt_nothing, pretrain
 from mgm.jobs.probe import probe
 from mgm.report.result import examine
 from mgm.spec import Data, Views, parse
@@ -52,7 +52,7 @@ def test_a_chain_of_runs_leaves_believable_results(execution, pretraining, finet
     assert result_of(finetuning)["parents"] == [pretraining.run_id]
     lines = [json.loads(line) for line in (execution.results / pretraining.run_id / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 13))
-    assert {"step", "steps", "loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "time"} <= lines[0].keys()
+    assert {"step", "steps", "loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss", "time"} <= lines[0].keys()
     assert all(0 < line["coverage"] <= 1 for line in lines)
 
 
@@ -292,3 +292,10 @@ def test_views_are_merged_by_the_mean_of_softmax_scores():
     np.testing.assert_allclose(common.softmax_mean(scores), slow)
     assert common.softmax_mean(scores).argmax() == 1  # the mean of logits would say 0
     assert scores.mean(axis=0).argmax() == 0
+
+
+@pytest.mark.parametrize(("loss", "said"), [(0.0698, True), (0.06, False)])
+def test_a_run_that_predicts_nothing_says_so(loss, said):
+    fell = [{"loss": 0.27, "trivial_loss": 0.07}] * 10  # early lines do not count
+    assert bool(learnt_nothing([*fell, *[{"loss": loss, "trivial_loss": 0.07}] * 2])) == said
+    assert not learnt_nothing([{"loss": loss}])
