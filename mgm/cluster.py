@@ -34,6 +34,12 @@ class Demand(Part):
         """On all nodes."""
         return self.nodes * max(self.gpus, 1)
 
+    @property
+    def layout(self) -> list[str]:
+        """Where its processes are, as options of sbatch and srun."""
+        gres = [f"--gres=gpu:{self.gpus}"] if self.gpus else []
+        return [f"--nodes={self.nodes}", f"--ntasks={self.processes}", f"--cpus-per-task={self.cpus}", *gres]
+
 
 class Cluster(Part):
     """Where jobs go, what each kind asks for, and where the datasets lie."""
@@ -67,9 +73,8 @@ class Cluster(Part):
         Snakemake's shell must outlive a SIGTERM that all of a job's processes get, or nothing would be left to requeue it.
         """
         job = self.jobs[kind]
-        gres = f" --gres=gpu:{job.gpus}" if job.gpus else ""
-        srun = f"srun --nodes={job.nodes} --ntasks={job.processes} --cpus-per-task={job.cpus}{gres} --kill-on-bad-exit=1"
-        return f"trap : TERM USR1; {shlex.quote(str(PROFILE / 'run.sh'))} {shlex.quote(log)} {srun if job.processes > 1 else ''}"
+        srun = f"srun {' '.join(job.layout)} --kill-on-bad-exit=1" if job.processes > 1 else ""
+        return f"trap : TERM USR1; {shlex.quote(str(PROFILE / 'run.sh'))} {shlex.quote(log)} {srun}"
 
     def refusals(self, kinds: set[str]) -> list[str]:
         """A line for each kind of job that the cluster refuses; Slurm itself is asked, and nothing is submitted."""
@@ -77,12 +82,11 @@ class Cluster(Part):
             return ["no Slurm on this machine (sbatch is not found); run it where jobs are submitted, or `snakemake --cores all` here"]
         found = []
         for kind in sorted(kinds):
-            asked, job = self.resources(kind), self.jobs[kind]
-            words = ["sbatch", "--test-only", f"--nodes={job.nodes}", f"--ntasks={job.processes}", f"--cpus-per-task={job.cpus}"]
+            asked = self.resources(kind)
+            words = ["sbatch", "--test-only", *self.jobs[kind].layout]
             words += [f"--mem={asked['mem_mb']}", f"--time={asked['runtime']}", *shlex.split(self.sbatch)]
             words += [f"--partition={self.partition}"] if self.partition else []
             words += [f"--account={self.account}"] if self.account else []
-            words += [f"--gres={asked['gres']}"] if job.gpus else []
             told = subprocess.run([*words, "--wrap", "true"], capture_output=True, text=True, check=False)
             if told.returncode:
                 reason = told.stderr.strip().splitlines()[-1].removeprefix("allocation failure: ").removeprefix("sbatch: error: ")

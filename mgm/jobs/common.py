@@ -202,7 +202,8 @@ def find_index(spec: Run, execution: Execution) -> Index:
         raise UserError(
             f"{execution.data[name]}: holds videos with digest {index.digest}, the run wants {spec.data.digest}; run `mgm prepare` again"
         )
-    check_files(index)
+    if distributed.rank() == 0:  # once for all processes: it asks for each of the videos
+        check_files(index)
     return index
 
 
