@@ -10,10 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
+from own_videos import own_videos, small_scale
 
-from mgm.datasets.params import Synthetic
-from mgm.datasets.synthetic import generate
 from mgm.report.result import file_digest
 
 ROOT = Path(__file__).parents[2]
@@ -25,17 +23,8 @@ KILLS = 4
 def place(tmp_path_factory) -> Path:
     """Own videos and a scale of few steps."""
     folder = tmp_path_factory.mktemp("chaos")
-    index = generate(Synthetic(classes=2, train_per_class=12, test_per_class=2, size=64), folder / "drawn")
-    for video in index.videos:
-        target = folder / "videos" / index.classes[video.label].replace(" ", "_") / Path(video.path).name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Path(video.path).rename(target)
-    scale = yaml.safe_load((ROOT / "workflow" / "config" / "smoke.yaml").read_text())
-    scale |= {"seeds": [0], "more_seeds": {}, "specs_per_job": 4}
-    scale["steps"] |= {"factor": 8}
-    scale["execution"] |= {"checkpoint_s": 0.1}
-    scale["overrides"]["finetune"]["data.labels_per_class"] = scale["overrides"]["probe"]["data.labels_per_class"] = 4
-    (folder / "scale.yaml").write_text(yaml.safe_dump(scale, sort_keys=False))
+    own_videos(folder / "videos", folder / "drawn", train=12, test=2)
+    small_scale(folder, factor=8, specs_per_job=4)
     return folder
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 from cluster import cluster, unfit
+from own_videos import own_videos, small_scale
 
 from mgm.cluster import load_cluster
-from mgm.datasets.params import Synthetic
-from mgm.datasets.synthetic import generate
 from mgm.workflow import Workflow
 
 ROOT = Path(__file__).parents[2]
@@ -37,15 +36,8 @@ def slurm(tmp_path_factory):
 def place(tmp_path_factory) -> Path:
     """A folder with own videos, a scale of a hundred steps and a cluster file."""
     folder = tmp_path_factory.mktemp("here")
-    index = generate(Synthetic(classes=2, train_per_class=16, test_per_class=2, size=64), folder / "drawn")
-    for video in index.videos:
-        target = folder / "videos" / index.classes[video.label].replace(" ", "_") / Path(video.path).name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Path(video.path).rename(target)
-    scale = yaml.safe_load((ROOT / "workflow" / "config" / "smoke.yaml").read_text())
-    scale |= {"seeds": [0], "more_seeds": {}, "specs_per_job": 1, "execution": {"checkpoint_s": 0.1}}
-    scale["steps"] |= {"factor": 32}
-    (folder / "scale.yaml").write_text(yaml.safe_dump(scale, sort_keys=False))
+    own_videos(folder / "videos", folder / "drawn", train=16, test=2)
+    small_scale(folder, factor=32, specs_per_job=1)
     small = {"nodes": 1, "gpus": 0, "cpus": 1, "mem_gb": 1.5, "hours": 0.1}
     jobs = {"pretrain": small | {"nodes": 2, "gpus": 1, "hours": 1 / 60}, "finetune": small, "probe": small}
     (folder / "cluster.yaml").write_text(yaml.safe_dump({"jobs": jobs}))

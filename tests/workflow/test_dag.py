@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from own_videos import own_videos
 
 from mgm.datasets.index import read_index
-from mgm.datasets.params import Synthetic
-from mgm.datasets.synthetic import generate
 from mgm.errors import UserError
 from mgm.spec import parents
 from mgm.workflow import Workflow, registry_of
@@ -26,16 +25,9 @@ def snakemake(folder, *words):
 
 
 @pytest.fixture(scope="module")
-def own_videos(tmp_path_factory) -> Path:
+def videos(tmp_path_factory) -> Path:
     """A user's folder: one folder per class."""
-    drawn = tmp_path_factory.mktemp("drawn")
-    index = generate(Synthetic(classes=2, train_per_class=6, test_per_class=1, size=64), drawn)
-    folder = tmp_path_factory.mktemp("mine")
-    for video in index.videos:
-        place = folder / index.classes[video.label].replace(" ", "_")
-        place.mkdir(exist_ok=True)
-        (place / Path(video.path).name).write_bytes(Path(video.path).read_bytes())
-    return folder
+    return own_videos(tmp_path_factory.mktemp("mine"), tmp_path_factory.mktemp("drawn"), train=6, test=1)
 
 
 def test_a_dry_run_lists_the_runs_and_makes_none(tmp_path):
@@ -86,8 +78,8 @@ def test_a_single_target_trains_only_what_it_needs(tmp_path):
     assert "_others_" not in done.stdout
 
 
-def test_own_videos_are_indexed_before_the_dag(tmp_path, own_videos):
-    done = snakemake(tmp_path, "-n", "--config", "name=mine", f"videos={own_videos}")
+def test_own_videos_are_indexed_before_the_dag(tmp_path, videos):
+    done = snakemake(tmp_path, "-n", "--config", "name=mine", f"videos={videos}")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "data" / "mine" / "index.csv").exists()
     assert "prepare" not in done.stdout
@@ -201,8 +193,8 @@ def test_a_missing_dataset_stops_only_what_needs_it_and_weights_are_checked_firs
     assert any("raft.pth" in line for line in paper.problems(rules["table4e"]))
 
 
-def test_an_index_that_disagrees_with_its_classes_is_found_before_any_job(tmp_path, own_videos):
-    index = Workflow({"name": "mine", "videos": str(own_videos)}, data=tmp_path).places["folder"]
+def test_an_index_that_disagrees_with_its_classes_is_found_before_any_job(tmp_path, videos):
+    index = Workflow({"name": "mine", "videos": str(videos)}, data=tmp_path).places["folder"]
     rows = (index / "index.csv").read_text().replace(",0,train,", ",7,train,", 1)
     (index / "index.csv").write_text(rows)
     scale = tmp_path / "cluster.yaml"
