@@ -7,7 +7,7 @@ the i-th picture, whatever the time.
 """
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import PictureType
 
 from mgm.errors import UserError
@@ -49,7 +50,8 @@ class Picture:
     def vectors(self) -> np.ndarray | None:
         if not self.motion or self.kind == "I" or (self.codec == "mpeg4" and self.kind in B_PICTURES):
             return None
-        side_data = self.frame.side_data.get("MOTION_VECTORS")
+        # not `frame.side_data`: it and the frame would hold each other, and pictures pile up until Python's cycle collector has its turn
+        side_data = SideDataContainer(self.frame).get("MOTION_VECTORS")  # type: ignore[call-arg]
         return None if side_data is None else side_data.to_ndarray()
 
     @property
@@ -179,9 +181,13 @@ class Video:
                 return
 
     def _packets(self) -> Iterator[Any]:
-        """Whole packets until the end of the file, or of what there is of it; the last one is empty and flushes the decoder."""
-        with suppress(av.FFmpegError):
-            for packet in self.container.demux(self.stream):
+        """Whole packets until the end of the file, or of what there is of it; the last one is empty and flushes the decoder.
+
+        PyAV's generator is closed by hand: one that is dropped half-way leaks 150 bytes.
+        """
+        demuxed: Any = self.container.demux(self.stream)
+        with suppress(av.FFmpegError), closing(demuxed) as packets:
+            for packet in packets:
                 if not packet.is_corrupt:
                     yield packet
 

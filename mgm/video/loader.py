@@ -5,7 +5,6 @@ A training clip is a function of (run seed, epoch, sample) alone (under repeated
 sequence the caller gives.
 """
 
-import ctypes
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -29,7 +28,6 @@ from mgm.video.sample import training_indices, view_indices
 from mgm.video.transform import Box, apply, training_box, view_box
 
 NO_AUGMENT = Augment()
-_batches = itertools.count()  # that this process has made
 
 
 class Batch(NamedTuple):
@@ -305,16 +303,7 @@ def _view(view: int, views: int, height: int, width: int) -> tuple[Box, bool]:
     return view_box(height, width, view, views), False
 
 
-def _give_back() -> None:
-    """Hand freed memory back to the system, every 64th time. FFmpeg's buffers fragment glibc's heap by some 10 KB a clip, and a worker
-    reads millions; where the C library is another, there is nothing to do."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None and next(_batches) % 64 == 63:
-        trim(0)
-
-
 def _collate(made, samples, seeds, videos, clips: Clips, tubelet: int, motion: Guidance | None) -> Batch:
-    _give_back()
     size, cells = clips.size, max(clips.size // CELL, 1)
     frames_BTHWC = np.zeros((len(made), clips.frames, size, size, 3), np.uint8)
     motion_BSHW = np.zeros((len(made), clips.frames // tubelet, cells, cells), np.float32) if motion else None
