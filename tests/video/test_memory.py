@@ -67,7 +67,7 @@ class Named(NamedTuple):
 
 
 def test_no_picture_waits_for_the_cycle_collector(tmp_path):
-    """What waits in a reference cycle is a whole picture each, and Python collects old cycles once in thousands of clips."""
+    """What waits in a reference cycle is a whole picture each, and Python collects old cycles once in some 2,000 clips."""
     whole = write_video(tmp_path / "b.mp4", moving_square(12), bf=2, g=6)
     (tmp_path / "cut.mp4").write_bytes(Path(whole).read_bytes()[:2000])
     videos = [Named(whole, 12), Named(str(tmp_path / "cut.mp4"), 12)]
