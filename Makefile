@@ -30,7 +30,7 @@ mini: setup ## a part of at most 8 minutes of Table 4e, the edge ablation and Fi
 	@timeout --signal=TERM 470 $(BIN)/snakemake --cores all --quiet all --config scale=mini -- table4e table4_edge figure4a || test $$? = 124
 	@$(BIN)/mgm report mini
 
-test: setup ## the tests (about 5 minutes; those that read the smoke results run after `make reproduce`)
+test: setup ## the tests (about 20 minutes; those that read the smoke results run after `make reproduce`)
 	@$(BIN)/pytest
 
 chaos: setup ## kill training 100 times at random moments (SIGKILL), compare with undisturbed runs (some minutes)

@@ -227,6 +227,7 @@ class Finetune(Run):
     verb: Literal["finetune"] = "finetune"
     parent: str = ""  # run id of the pretraining run; empty: from scratch
     optim: FinetuneOptim = FinetuneOptim()
+    init_std: float = Field(0.02, gt=0)  # of linear layers' weights, from scratch; narrow models need more than V's
     layer_decay: float = Field(0.75, gt=0, le=1)
     drop_path: float = Field(0.1, ge=0, lt=1)
     head_dropout: float = Field(0.0, ge=0, lt=1)

@@ -126,9 +126,15 @@ def run_all(specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], exe
 
 def _done(folder: Path, spec: Spec) -> bool:
     if done := examine(folder, spec).state == "run":
-        remove_checkpoints(folder)  # of one that was killed once its result was written
+        _tidy(folder)  # after one that was killed once its result was written
         show(f"{spec.run_id}: already done")
     return done
+
+
+def _tidy(folder: Path) -> None:
+    """Leave in a finished run's folder what a run leaves, whoever was killed there while writing."""
+    remove_checkpoints(folder)
+    atomic.remove_parts(folder)
 
 
 @contextmanager
@@ -183,7 +189,7 @@ def _compute(spec: Spec, folder: Path, compute: Callable[[Job], dict[str, Any]],
             "failed_videos": job.failed,
         },
     )
-    remove_checkpoints(folder)
+    _tidy(folder)
     told = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, float))
     show(f"{spec.run_id}: {told or 'done'} in {duration(time.monotonic() - clock)}{_progress(execution)}")
 

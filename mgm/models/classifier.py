@@ -21,7 +21,7 @@ class Classifier(nn.Module):
         self.fc_norm = nn.LayerNorm(spec.model.width, eps=1e-6)
         self.dropout = nn.Dropout(spec.head_dropout)
         self.head = nn.Linear(spec.model.width, classes)
-        init_from_scratch(self)
+        init_from_scratch(self, spec.init_std)
         with torch.no_grad():  # V: a head that starts near zero keeps the first gradients from shaking the encoder
             self.head.weight.mul_(0.001)
             self.head.bias.mul_(0.001)

@@ -18,11 +18,11 @@ def init_pretraining(model: nn.Module) -> None:
     _zero_temporal_fc(model)
 
 
-def init_from_scratch(model: nn.Module) -> None:
-    """V, modeling_finetune.py: truncated normal 0.02 for every linear layer, zero bias."""
+def init_from_scratch(model: nn.Module, std: float) -> None:
+    """V, modeling_finetune.py: truncated normal (there 0.02) for every linear layer, zero bias."""
     for linear in model.modules():
         if isinstance(linear, nn.Linear):
-            nn.init.trunc_normal_(linear.weight, std=0.02)
+            nn.init.trunc_normal_(linear.weight, std=std)
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
     _zero_temporal_fc(model)

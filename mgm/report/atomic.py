@@ -1,6 +1,7 @@
 """Files that are either the old one or the new one, never half of one."""
 
 import os
+import re
 from pathlib import Path
 
 
@@ -17,3 +18,10 @@ def write(path: Path, text: str) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def remove_parts(folder: Path) -> None:
+    """Delete what writers that were killed left in a folder that no one writes to now."""
+    for part in folder.iterdir():
+        if re.fullmatch(r"\..+\.\d+", part.name):
+            part.unlink()

@@ -191,8 +191,8 @@ def test_the_largest_vectors_lie_on_the_sprites(generated):
     out, index = generated
     boxes = load_boxes(out)
     own = [boxes[Path(video.path).stem] for video in index.videos]
-    assert largest_vectors_in_boxes(index.videos, own) >= 0.95
-    assert largest_vectors_in_boxes(index.videos, own[1:] + own[:1]) < 0.8  # of other videos: the boxes are not the whole frame
+    assert largest_vectors_in_boxes(index.videos, own) >= 0.8  # smooth backgrounds lead some vectors astray
+    assert largest_vectors_in_boxes(index.videos, own[1:] + own[:1]) < 0.7  # of other videos: the boxes are not the whole frame
 
 
 def files(folder: Path) -> dict[str, bytes]:
