@@ -1,6 +1,6 @@
 """What a generated video shows: a class is how things move, and nothing else.
 
-Five bright sprites make the same motion before a darker, smoother background that pans slowly in a direction of its
+Five bright sprites make the same motion before a darker, low-contrast background that pans slowly in a direction of its
 own; three or so are in view. What they look like, the background and the pan do not depend on the class. A translated
 sprite that has left on one side comes in again on the other, a zoomed one begins anew once it is out of the frame, so
 where sprites are is distributed alike at every time, and every frame of a class alike to those of the opposite class:
@@ -20,7 +20,7 @@ integer arithmetic, so every machine draws the same pixels.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -106,10 +106,10 @@ class Style:
     sprite_contrast: int
     ground: tuple[int, int, int]
     ground_contrast: int
-    ground_cell: int  # from one extreme of a background's noise to the next, in 64ths of the frame
+    ground_cell: float  # pixels from one extreme of a background's noise to the next
 
 
-_PLAIN = Style(0, ("disc", "square", "diamond"), (195, 195, 195), 55, (100, 100, 100), 80, 32)
+_PLAIN = Style(0, ("disc", "square", "diamond"), (195, 195, 195), 55, (80, 80, 80), 22, 8)
 _WARM = Style(32, ("disc", "square"), (225, 190, 150), 40, (60, 95, 65), 30, 12)
 _COLD = Style(48, ("ring", "cross"), (155, 190, 230), 65, (105, 85, 80), 36, 6)
 STYLES: dict[Kind, Style] = {"ssv2": _PLAIN, "k400": _PLAIN, "ucf101": _WARM, "hmdb51": _COLD, "diving48": _PLAIN}
@@ -258,7 +258,9 @@ def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         texture = np.clip(style.sprite + tint + _smooth(rng, 5, _TEXTURE, style.sprite_contrast), 0, 255)
         opacity = np.clip(_inside(style.shapes[look % len(style.shapes)]), 0, 256)[..., None]
         sprites.append(np.concatenate([texture, opacity], axis=-1))
-    cells = 64 * side // (style.ground_cell * params.size)
+    if params.ground == "smooth":  # half a frame from one extreme to the next, so that what is hidden follows from what is seen
+        style = replace(style, ground=(100, 100, 100), ground_contrast=80, ground_cell=params.size / 2)
+    cells = int(side // style.ground_cell)
     backgrounds = [
         np.clip(style.ground + rng.integers(-15, 16, 3) + _smooth(rng, cells, side, style.ground_contrast), 0, 255) for _ in range(8)
     ]
