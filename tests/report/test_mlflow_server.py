@@ -1,6 +1,7 @@
 """A real MLflow server on a real PostgreSQL, killed, hung, slow, refusing, absent: nothing is lost, the next sync brings it level."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -172,8 +173,8 @@ def test_two_syncs_of_two_copies_end_level(place, server, tmp_path):
         try:
             sync(KNOWN, folder, server.uri)
         except UserError as error:
-            assert "Current state is deleted" in str(error)
-            assert "sync again" in str(error)
+            if not re.search("Current state is deleted.*sync again", str(error)):
+                raise
 
     copy = tmp_path / "elsewhere" / place.name
     for run in RUNS:
