@@ -166,8 +166,8 @@ def test_a_database_that_refuses(place, server, postgres):
 
 
 def test_two_syncs_of_two_copies_end_level(place, server, tmp_path):
-    """Copies of one folder know nothing of each other's lock: what both wrote, the next sync removes. Should one remove a duplicate that the
-    other still writes to, the other says so, and to sync again."""
+    """Copies of one folder know nothing of each other's lock: what both wrote, the next sync removes. Should one remove a duplicate that
+    the other still writes to, the other says so, and to sync again."""
 
     def synced(folder):
         try:
