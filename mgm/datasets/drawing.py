@@ -106,7 +106,7 @@ class Style:
     sprite_contrast: int
     ground: tuple[int, int, int]
     ground_contrast: int
-    ground_cell: float  # pixels from one extreme of a background's noise to the next
+    ground_cell: int  # pixels from one extreme of a background's noise to the next
 
 
 _PLAIN = Style(0, ("disc", "square", "diamond"), (195, 195, 195), 55, (80, 80, 80), 22, 8)
@@ -250,6 +250,8 @@ def _between(image: NDArray[np.int32], places: NDArray[np.int64], axis: int) -> 
 def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Sprites (16, 32, 32, 4) and backgrounds (8, side, side, 3) shared by a set's videos; drawing them anew costs most of the time."""
     style = STYLES[params.kind]
+    if params.ground == "smooth":  # half a frame from one extreme to the next, so that what is hidden follows from what is seen
+        style = replace(style, ground=(100, 100, 100), ground_contrast=80, ground_cell=params.size // 2)
     rng = _rng(params.seed, style.bank, 0)
     side = params.size + 2 * (math.ceil(params.pan * params.frames) + 2) + 8
     sprites = []
@@ -258,11 +260,9 @@ def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         texture = np.clip(style.sprite + tint + _smooth(rng, 5, _TEXTURE, style.sprite_contrast), 0, 255)
         opacity = np.clip(_inside(style.shapes[look % len(style.shapes)]), 0, 256)[..., None]
         sprites.append(np.concatenate([texture, opacity], axis=-1))
-    if params.ground == "smooth":  # half a frame from one extreme to the next, so that what is hidden follows from what is seen
-        style = replace(style, ground=(100, 100, 100), ground_contrast=80, ground_cell=params.size / 2)
-    cells = int(side // style.ground_cell)
     backgrounds = [
-        np.clip(style.ground + rng.integers(-15, 16, 3) + _smooth(rng, cells, side, style.ground_contrast), 0, 255) for _ in range(8)
+        np.clip(style.ground + rng.integers(-15, 16, 3) + _smooth(rng, side // style.ground_cell, side, style.ground_contrast), 0, 255)
+        for _ in range(8)
     ]
     return np.array(sprites, np.int32), np.array(backgrounds, np.int32)
 

@@ -95,7 +95,8 @@ CLASSES: dict[Kind, tuple[str, ...]] = {
 class Synthetic(BaseModel):
     """A set like SSv2, where left and right are labels, or like one of the others, where a mirrored video keeps its label.
 
-    `ground` is the background's texture: `fine` gives the codec vectors to find, `smooth` gives a small model something to predict.
+    `ground` is the background's texture: `fine`, in the kind's colours, gives the codec vectors to find; `smooth`, grey in every kind,
+    gives a small model something to predict.
     `size` in pixels, `pan` (the background's motion) in pixels a frame; the first `classes` of the kind's CLASSES are used, all by default.
     """
 

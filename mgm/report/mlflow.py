@@ -5,8 +5,8 @@ what has not changed is not touched. A run that went on grows by the new lines o
 digest is taken away first and written last, so what an interruption leaves is replaced too. Runs whose folder is gone, and tags that
 others gave, are left as they are. Weights stay where they are, named by path and digest, unless copies are asked for.
 
-Of two that mirror at once the second waits for the first. Where folders cannot be locked (some network file systems) both write, and the
-next sync removes what is there twice.
+Of two that mirror at once the second waits for the first. Where folders cannot be locked (some network file systems), and of copies, both
+write: one that loses a run to the other begins anew, and the next sync removes what is there twice.
 """
 
 import fcntl
@@ -30,6 +30,7 @@ from mgm.report.result import file_digest
 
 PARENT, WEIGHTS = "mlflow.parentRunId", "weights.copied"  # tags: MLflow's own, by which its pages nest runs; digest of the copy in MLflow
 BATCH = 1000  # MLflow's limit of metrics in one call
+TRIES, TAKEN = 5, "Current state is deleted"  # MLflow's words, where another sync removed a run that this one still writes, as there twice
 FOLLOW_S = 10.0  # between two looks at the files
 STATUS = {"finished": "FINISHED", "running": "RUNNING", "failed": "FAILED", "altered": "FAILED", "stopped": "KILLED"}
 SETTINGS = {  # of MLflow, unless the user has set them
@@ -80,6 +81,12 @@ def sync(registry: Registry, results: Path, uri: str = "", weights: bool = False
     with _alone(results), one_line(uri, results):
         if not (weights or distrusted) and _read_sqlite(uri, results.name) >= {(mirror.run_id, (mirror.digest,)) for mirror in mirrors}:
             return Summary(uri, unchanged=len(mirrors))  # without importing mlflow, which takes longer than all the rest
+        for _ in range(TRIES - 1):
+            try:
+                return Tracker(uri, results).level(mirrors, weights, distrusted)
+            except Exception as error:
+                if TAKEN not in str(error):
+                    raise
         return Tracker(uri, results).level(mirrors, weights, distrusted)
 
 

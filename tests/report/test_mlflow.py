@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -386,6 +387,40 @@ def test_what_two_wrote_without_a_lock_the_next_removes(place):
     sync(KNOWN, place)
     assert check(KNOWN, place) == {}
     assert client.get_run(twice.info.run_id).info.lifecycle_stage == "deleted"
+
+
+def test_a_sync_of_a_copy_in_the_midst_takes_nothing_but_time(place, tmp_path, monkeypatch):
+    """Before whatever call to the tracker another sync writes the same runs, and removes what is begun."""
+    from mlflow import MlflowClient
+
+    parent, child = lineage()
+    finish(place, parent, steps=2)
+    finish(place, child, steps=2)
+    copy, uri = tmp_path / "elsewhere" / place.name, default_uri(place)
+    shutil.copytree(place, copy)
+    before = (place.parent / "mlflow.db").read_bytes()
+    for last in range(40):
+        (place.parent / "mlflow.db").write_bytes(before)
+        left = iter(range(last + 1))
+
+        def counted(call, left=left, last=last):
+            def counting(*args, **kwargs):
+                if next(left, None) == last:
+                    sync(KNOWN, copy, uri)
+                return call(*args, **kwargs)
+
+            return counting
+
+        with monkeypatch.context() as patch:
+            for name in ("create_run", "log_batch", "log_artifacts", "set_terminated"):
+                patch.setattr(MlflowClient, name, counted(getattr(MlflowClient, name)))
+            sync(KNOWN, place)
+        if next(left, None) is not None:
+            assert last >= 8  # the calls of two runs
+            return
+        sync(KNOWN, place)
+        assert check(KNOWN, place) == {}, last
+    raise AssertionError("a sync of two runs makes more calls than this test interrupts it at")
 
 
 def test_follow_mirrors_a_training_run_until_all_are_finished(place, capsys):
