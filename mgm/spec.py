@@ -7,6 +7,7 @@ because they must not change its result; see `mgm.jobs.common.Execution`.
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -303,6 +304,21 @@ def parse(fields: dict[str, Any], source: str) -> Spec:
         message = first["msg"].removeprefix("Value error, ")
         got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
         raise UserError(": ".join(part for part in (source, where, message) if part) + got) from None
+
+
+def read_spec(place: Path) -> Spec:
+    """The spec in a run's folder, or in a JSON file.
+
+    Raises:
+        UserError: there is none, or it is none.
+    """
+    path = place / "spec.json" if place.is_dir() else place
+    try:
+        return parse(json.loads(path.read_text()), str(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such spec; give a run's folder, as in results/NAME/RUN_ID") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a spec in JSON ({error}); give the folder of a whole run, as in results/NAME/RUN_ID") from None
 
 
 def parents(spec: Spec) -> tuple[str, ...]:

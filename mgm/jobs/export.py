@@ -10,12 +10,11 @@ from safetensors.torch import save_file
 
 from mgm.datasets.index import read_index
 from mgm.errors import UserError
-from mgm.jobs.runs import read_spec
 from mgm.models import build_classifier, build_mae, classes_of, load_weights, read_weights
 from mgm.models.formats import to_huggingface, to_videomae
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from mgm.report import atomic
-from mgm.spec import Finetune, Pretrain
+from mgm.spec import Finetune, Pretrain, read_spec
 
 
 def export(run: Path, to: Literal["hf", "videomae"], out: Path, index: Path | None = None) -> str:

@@ -1,6 +1,5 @@
 """`mgm visualise`: the arrays of the figures that show clips. `mgm.report.figures` draws them, on a machine without the data."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -16,7 +15,7 @@ from mgm.jobs.measure.saliency import read_boxes
 from mgm.masking import MASKS, Grid, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
 from mgm.rng import clip_seed, generator
-from mgm.spec import Clips, Mask, Pretrain, Visualise, parse
+from mgm.spec import Clips, Mask, Pretrain, Visualise, read_spec
 from mgm.video import Clip, read_clip, slot_magnitude
 from mgm.video.sample import view_indices
 from mgm.video.transform import Box, apply, view_box
@@ -149,7 +148,7 @@ def _parent(job: "Job[Visualise]", run_id: str) -> tuple[Pretrain, MAE]:
     spec, path = job.spec, job.execution.results / run_id / "spec.json"
     if not path.exists():
         raise UserError(f"{path}: no such run; run {run_id} first, or correct the run id in parents")
-    trained = parse(json.loads(path.read_text()), str(path))
+    trained = read_spec(path)
     if not isinstance(trained, Pretrain):
         raise UserError(f"{spec.run_id}: parent {run_id} is a {trained.verb} run; figure {spec.figure} shows pretraining runs")
     if trained.mask.guidance != "vectors":

@@ -1,6 +1,5 @@
 """Runs that no table or figure wants any more, such as those of recipes since changed."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from mgm.errors import UserError
 from mgm.experiments.registry import Registry
 from mgm.report.result import examine
-from mgm.spec import parse
+from mgm.spec import read_spec
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,8 @@ def unwanted(registry: Registry, results: Path) -> list[Unwanted]:
         if folder.name in registry.specs or folder.is_symlink():
             continue
         try:
-            spec = parse(json.loads(path.read_text()), str(path))
-        except (UserError, ValueError):
+            spec = read_spec(path)
+        except UserError:
             continue
         if spec.run_id == folder.name:
             size = sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())

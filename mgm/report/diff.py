@@ -6,7 +6,7 @@ from typing import Any
 
 from mgm.errors import UserError
 from mgm.report.result import examine
-from mgm.spec import Spec, parse
+from mgm.spec import read_spec
 
 
 def diff(results: Path, first: str, second: str) -> str:
@@ -16,7 +16,7 @@ def diff(results: Path, first: str, second: str) -> str:
         UserError: no such run, an id under several names, or a spec that is none.
     """
     folders = [_folder(results, run) for run in (first, second)]
-    specs = [_spec(folder) for folder in folders]
+    specs = [read_spec(folder) for folder in folders]
     found = [examine(folder, spec) for folder, spec in zip(folders, specs, strict=True)]
     metrics = [one.result["metrics"] if one.result else {} for one in found]
     states = [f"{one.state}: {one.why}" if one.why else one.state for one in found]
@@ -41,14 +41,6 @@ def _folder(results: Path, run: str) -> Path:
     if len(found) > 1:
         raise UserError(f"{run}: ran under several names; pass one of the folders {', '.join(map(str, found))}")
     return found[0]
-
-
-def _spec(folder: Path) -> Spec:
-    path = folder / "spec.json"
-    try:
-        return parse(json.loads(path.read_text()), str(path))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); run {folder.name} again") from None
 
 
 def _flat(fields: dict[str, Any], before: str = "") -> dict[str, Any]:

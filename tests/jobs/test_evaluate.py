@@ -16,9 +16,9 @@ from mgm.jobs.export import export
 from mgm.jobs.finetune import finetune
 from mgm.jobs.pretrain import pretrain
 from mgm.jobs.probe import probe
-from mgm.jobs.runs import read_spec
 from mgm.models import build_classifier, read_weights, save_weights
 from mgm.models.formats import to_huggingface, to_videomae
+from mgm.spec import read_spec
 
 
 @pytest.fixture
