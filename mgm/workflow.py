@@ -369,12 +369,16 @@ def registry_of(results: Path) -> Registry:
     """The registry that the workflow left in a results folder, so that reports need neither the workflow nor the data.
 
     Raises:
-        UserError: nothing ran there.
+        UserError: nothing ran there, or its scale cannot be read.
     """
     path = results / "scale.json"
-    if not path.exists():
-        raise UserError(f"{path}: no such file; run `snakemake --cores all` first, or correct the name {results.name}")
-    return Registry(parse_scale(json.loads(path.read_text()), path))
+    try:
+        fields = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run `snakemake --cores all` first, or correct the name {results.name}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); repeat your snakemake command with -n, which writes it anew") from None
+    return Registry(parse_scale(fields, path))
 
 
 if __name__ == "__main__":  # `make reproduce` says it first

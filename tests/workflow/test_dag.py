@@ -167,7 +167,12 @@ def test_workflow_files_are_written_once(tmp_path):
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
 
 
-def test_a_scale_of_another_version_is_one_clear_line(tmp_path):
+def test_a_scale_that_cannot_be_read_is_one_clear_line(tmp_path):
+    with pytest.raises(UserError, match=r"scale.json: no such file; run `snakemake"):
+        registry_of(tmp_path)
+    (tmp_path / "scale.json").write_text('{"name": "smo')
+    with pytest.raises(UserError, match=r"scale.json: not JSON \(.*; repeat your snakemake command with -n"):
+        registry_of(tmp_path)
     (tmp_path / "scale.json").write_text('{"name": "smoke", "steps_per_sqrt_epoch": 3}')
     with pytest.raises(UserError, match=r"scale.json: \w+: .*use that version"):
         registry_of(tmp_path)
