@@ -1,7 +1,6 @@
 """What the Snakefile knows: the scale and its registry, where data lies, and which runs share a process. No torch."""
 
 import json
-import re
 import shlex
 import time
 from collections import Counter
@@ -20,7 +19,6 @@ from mgm.experiments.cost import work
 from mgm.experiments.registry import Registry
 from mgm.experiments.scales import OWN, Dataset, Scale, load_scale, parse_scale
 from mgm.report import atomic
-from mgm.report.result import file_digest
 from mgm.spec import Finetune, Pretrain, Spec, parents
 
 CONFIG = Path(__file__).parents[1] / "workflow" / "config"
@@ -67,7 +65,7 @@ class Workflow:
         self.derived: dict[str, tuple[str, ...]] = {}  # dataset: those it is made of
         self.sources = {} if "videos" in config else self._sources(config, scale)
         self.shards = int(config.get("shards", self.cluster.shards if self.cluster else 1))
-        self.external = {_external_id(row, Path(path)): Path(path) for row, path in scale.weights.items()}
+        self.external = _external(scale)  # run id: the weights of a table's row that a user gives
         scale = scale.model_copy(update={"weights": dict(zip(scale.weights, self.external))})
         if "videos" in config:
             if self.name == scale.name:
@@ -120,12 +118,11 @@ class Workflow:
         for path, text in files.items():
             if not path.exists() or path.read_text() != text + "\n":
                 atomic.write(path, text + "\n")
-        for run_id, weights in self.external.items():
-            link = self.results / run_id / "weights.safetensors"
-            link.parent.mkdir(parents=True, exist_ok=True)
-            if not link.exists():
-                link.unlink(missing_ok=True)
-                link.symlink_to(weights.resolve())
+        if self.external:
+            from mgm.jobs.init import link
+
+            for run_id, weights in self.external.items():
+                link(weights, self.results / run_id)
         for stale in set((self.results / "specs").glob("*.json")) - set(files):
             stale.unlink()
 
@@ -237,7 +234,7 @@ class Workflow:
         found = [missing[name] for name in self.places if name in needed & set(missing)]
         checks: list[Callable[[], object]] = [partial(read_index, self.places[name]) for name in needed - set(missing) - self.made_here]
         if self.scale.flow == "raft-small" and self.scale.flow_weights:
-            from mgm.video.flow import estimator  # torch, but for those alone who give weights
+            from mgm.video.flow import estimator  # torch, as below
 
             checks.append(partial(estimator, "raft-small", Path(self.scale.flow_weights)))
         if self.external:
@@ -330,11 +327,12 @@ def _of_4e(scale: Scale) -> dict[str, tuple[int, ...]]:
     return {target: seeds for target, seeds in scale.more_seeds.items() if target == "table4e"}
 
 
-def _external_id(row: str, weights: Path) -> str:
-    """A run id for weights that a user gives: their content names them, as a hash names a run's settings."""
-    if not weights.is_file():
-        raise UserError(f"weights: {row}: {weights} is not a file; correct the path")
-    return f"external-{re.sub('[^a-z0-9]+', '-', row.lower()).strip('-')}-{file_digest(weights)[:8]}"
+def _external(scale: Scale) -> dict[str, Path]:
+    if not scale.weights:
+        return {}
+    from mgm.jobs.init import named  # torch, but for those alone who give weights
+
+    return dict(named(path, f"weights: {row}", row) for row, path in scale.weights.items())
 
 
 def overview(workflow: Workflow) -> str:

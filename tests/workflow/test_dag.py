@@ -219,5 +219,15 @@ def test_weights_of_an_external_row_are_linked_and_named_by_content(tmp_path):
     assert (workflow.results / run.parent / "weights.safetensors").read_bytes() == b"weights"
     assert all(run.parent not in path for batch in workflow.batches() for path in workflow.inputs(batch))
     assert any("mam2.safetensors" in line for line in workflow.problems([]))  # they are no weights
-    with pytest.raises(UserError, match="weights: MAM2, SSv2, 1200: gone is not a file; correct the path"):
+    with pytest.raises(UserError, match="weights: MAM2, SSv2, 1200: gone: no such weights; correct the path"):
         Workflow({"weights": {"MAM2, SSv2, 1200": "gone"}})
+
+
+def test_weights_in_several_files_are_named_by_all_of_them(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}')
+    (tmp_path / "1.safetensors").write_bytes(b"first")
+    names = set()
+    for second in (b"second", b"other"):
+        (tmp_path / "2.safetensors").write_bytes(second)
+        names |= Workflow({"weights": {"MAM2, SSv2, 1200": str(tmp_path)}}).external.keys()
+    assert len(names) == 2
