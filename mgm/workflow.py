@@ -238,9 +238,10 @@ class Workflow:
 
             checks.append(partial(estimator, "raft-small", Path(self.scale.flow_weights)))
         if self.external:
-            from mgm.models import read_weights
+            from mgm.models import build_classifier, load_encoder
 
-            checks += [partial(read_weights, weights) for weights in self.external.values()]
+            users = {spec.parent: spec for spec in self.registry.specs.values() if isinstance(spec, Finetune)}
+            checks += [partial(load_encoder, build_classifier(users[name], 1), path) for name, path in self.external.items()]
         for check in checks:
             try:
                 check()

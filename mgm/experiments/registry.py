@@ -75,8 +75,10 @@ class Registry:
         self.figures: dict[str, Visualise | Measure] = {}  # figures that draw the arrays of a run
         for make in (*tables.ALL, *figures.ALL):
             make(self)
-        if unknown := set(scale.weights) - {cell.row for table in self.tables.values() for cell in table.cells}:
-            raise UserError(f"weights: {min(unknown)!r} is not a row of a table; write it as the table does, such as 'MAM2, SSv2, 1200'")
+        if unknown := scale.weights.keys() - {cell.row for table in self.tables.values() for cell in table.cells if table.name == "1"}:
+            raise UserError(
+                f"weights: {min(unknown)!r} is not a row of Table 1 at scale {scale.name}; write it as there, such as 'MAM2, SSv2, 1200'"
+            )
         if unknown := set(scale.more_seeds) - set(self.targets()):
             raise UserError(
                 f"scale {scale.name}: more_seeds.{min(unknown)} is not a table or figure; choose from {', '.join(self.targets())}"

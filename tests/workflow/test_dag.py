@@ -11,7 +11,8 @@ from own_videos import own_videos
 
 from mgm.datasets.index import read_index
 from mgm.errors import UserError
-from mgm.spec import parents
+from mgm.models import build_mae, save_weights
+from mgm.spec import Data, Model, Pretrain, parents
 from mgm.workflow import Workflow, registry_of
 
 ROOT = Path(__file__).parents[2]
@@ -221,6 +222,13 @@ def test_weights_of_an_external_row_are_linked_and_named_by_content(tmp_path):
     assert any("mam2.safetensors" in line for line in workflow.problems([]))  # they are no weights
     with pytest.raises(UserError, match="weights: MAM2, SSv2, 1200: gone: no such weights; correct the path"):
         Workflow({"weights": {"MAM2, SSv2, 1200": "gone"}})
+
+
+def test_weights_of_another_size_are_named_before_any_job(tmp_path):
+    save_weights(build_mae(Pretrain(data=Data(dataset="ssv2"), model=Model(width=64, depth=4, heads=4))), tmp_path / "wide.safetensors")
+    [line] = Workflow({"weights": {"MAM2, SSv2, 1200": str(tmp_path / "wide.safetensors")}}).problems([])
+    assert "wide.safetensors: " in line
+    assert line.endswith("it is a checkpoint of another model")
 
 
 def test_weights_in_several_files_are_named_by_all_of_them(tmp_path):
