@@ -6,12 +6,13 @@ digest is taken away first and written last, so what an interruption leaves is r
 others gave, are left as they are. Weights stay where they are, named by path and digest, unless copies are asked for.
 
 Of two that mirror at once the second waits for the first. Where folders cannot be locked (some network file systems), and of copies, both
-write: one that loses a run to the other begins anew, and the next sync removes what is there twice.
+write: one that loses a run to the other waits for its end and begins anew, and the next sync removes what is there twice.
 """
 
 import fcntl
 import gc
 import os
+import random
 import sqlite3
 import sys
 import time
@@ -31,6 +32,7 @@ from mgm.report.result import file_digest
 PARENT, WEIGHTS = "mlflow.parentRunId", "weights.copied"  # tags: MLflow's own, by which its pages nest runs; digest of the copy in MLflow
 BATCH = 1000  # MLflow's limit of metrics in one call
 TRIES, TAKEN = 5, "Current state is deleted"  # MLflow's words, where another sync removed a run that this one still writes, as there twice
+QUIET_S = 1.0  # longer than a run takes to be written
 FOLLOW_S = 10.0  # between two looks at the files
 STATUS = {"finished": "FINISHED", "running": "RUNNING", "failed": "FAILED", "altered": "FAILED", "stopped": "KILLED"}
 SETTINGS = {  # of MLflow, unless the user has set them
@@ -87,7 +89,17 @@ def sync(registry: Registry, results: Path, uri: str = "", weights: bool = False
             except Exception as error:
                 if TAKEN not in str(error):
                     raise
+            _until_quiet(uri, results)
         return Tracker(uri, results).level(mirrors, weights, distrusted)
+
+
+def _until_quiet(uri: str, results: Path) -> None:
+    """Let the other sync end: return when nothing has changed in MLflow for a time. It is random, lest two wait for each other and go on
+    together, each removing what the other begins."""
+    before, now = None, Tracker(uri, results).held
+    while now != before:
+        time.sleep(random.uniform(QUIET_S, 3 * QUIET_S))
+        before, now = now, Tracker(uri, results).held
 
 
 def follow(registry: Registry, results: Path, uri: str = "", weights: bool = False, every: float = FOLLOW_S) -> None:

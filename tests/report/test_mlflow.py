@@ -393,6 +393,7 @@ def test_a_sync_of_a_copy_in_the_midst_takes_nothing_but_time(place, tmp_path, m
     """Before whatever call to the tracker another sync writes the same runs, and removes what is begun."""
     from mlflow import MlflowClient
 
+    monkeypatch.setattr("mgm.report.mlflow.QUIET_S", 0)
     parent, child = lineage()
     finish(place, parent, steps=2)
     finish(place, child, steps=2)
