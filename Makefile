@@ -22,7 +22,7 @@ setup: .venv/.ready ## make .venv with the pinned versions (about 6 GB on Linux,
 	@touch $@
 
 reproduce: setup ## the paper at smoke scale: tables, figures, page (about 10 minutes on 2 cores)
-	@$(BIN)/python -m mgm.workflow
+	@$(BIN)/python -m mgm.dag.study
 	@$(BIN)/snakemake --cores all --quiet all
 	@echo "The page: $(CURDIR)/reports/smoke/index.html"
 
@@ -34,7 +34,7 @@ test: setup ## the tests (about 20 minutes; those that read the smoke results ru
 	@$(BIN)/pytest
 
 chaos: setup ## kill training 100 times at random moments (SIGKILL), compare with undisturbed runs (some minutes)
-	@$(BIN)/python tests/chaos/killer.py 100
+	@$(BIN)/python -m tests.helpers.killer 100
 
 bench: setup ## masks, loading, steps, feeding and starting against peers, on this machine (some minutes): reports/bench
 	@OMP_NUM_THREADS=1 $(BIN)/python bench

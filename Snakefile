@@ -13,7 +13,7 @@ import sys
 import time
 
 from mgm.errors import UserError
-from mgm.workflow import Workflow, training_share
+from mgm.dag.study import Workflow, training_share
 
 try:
     paper = Workflow(config)

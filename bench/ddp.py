@@ -15,8 +15,8 @@ from pathlib import Path
 import common
 from common import Row, paired
 
-from mgm.datasets.params import Synthetic
-from mgm.datasets.synthetic import generate
+from mgm.datasets.synthetic.make import generate
+from mgm.datasets.synthetic.params import Synthetic
 from mgm.spec import Clips, Data, Decoder, Model, Optim, Pretrain
 
 PARAMS = Synthetic(classes=2, train_per_class=16, test_per_class=2, size=96, frames=32)

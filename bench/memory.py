@@ -23,7 +23,7 @@ import torch
 from common import Row
 from loader import CLIPS, TUBELET, generate, with_decord
 
-from mgm.datasets.encode import encode
+from mgm.datasets.synthetic.encode import encode
 from mgm.video import probe_video, training_loader
 from mgm.video.sample import training_indices
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import common
 from common import Row, paired, seconds
 
-from mgm.datasets.params import Synthetic
-from mgm.datasets.synthetic import generate
+from mgm.datasets.synthetic.make import generate
+from mgm.datasets.synthetic.params import Synthetic
 from mgm.spec import Clips, Data, Decoder, Finetune, FinetuneOptim, Model, Optim, Pretrain, Probe, Spec
 
 PARAMS = Synthetic(classes=2, train_per_class=4, test_per_class=2, size=32, frames=12)

@@ -21,7 +21,7 @@ import torch
 from common import Row
 from loader import CLIPS, REAL, Take, by_codec, compare, ffmpeg_alone, generate, ours, with_decord, without_vectors
 
-from mgm.datasets.encode import encode
+from mgm.datasets.synthetic.encode import encode
 from mgm.masking import Grid, make_boxes
 from mgm.video import probe_video
 from mgm.video.sample import training_indices

@@ -388,8 +388,8 @@ def inspect(
         found = inspect_folder(path, videos or 100)
         typer.echo(found.describe())
         if out:
-            from mgm.report.dataset import draw
-            from mgm.report.style import write_png
+            from mgm.report.figures.dataset import draw
+            from mgm.report.figures.style import write_png
 
             write_png(draw(found.arrays(), str(path)), out)
             typer.echo(f"wrote {out}")
@@ -429,9 +429,9 @@ def plan(
     json_file: Annotated[Path | None, typer.Option("--json", help="A file for all its numbers.", metavar="FILE")] = None,
 ) -> None:
     """Say what the experiments will cost: GPU hours, time and disk of each table and figure."""
+    from mgm.dag.study import Workflow
     from mgm.experiments.plan import machine, make_plan
     from mgm.report.plan import describe, draw, write_json
-    from mgm.workflow import Workflow
 
     decoded = None if loader_clips_per_s is None else loader_clips_per_s * cores
     given = machine(gpu, utilisation, gpus, gpus_per_run, clips_per_s, decoded)
@@ -450,8 +450,8 @@ def trace(
     results: Results = Path("results"),
 ) -> None:
     """Say what a table's cell rests on: runs, specs, commit, data, weights, logs."""
+    from mgm.dag.study import registry_of
     from mgm.report.trace import trace as told
-    from mgm.workflow import registry_of
 
     typer.echo(told(registry_of(results / name), results / name, cell))
 
@@ -475,8 +475,8 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", help="Delete them.")] = False,
 ) -> None:
     """List the runs that no table or figure wants, and delete them with --yes."""
+    from mgm.dag.study import registry_of
     from mgm.report.clean import clean as tidy
-    from mgm.workflow import registry_of
 
     if Path(name).name != name:
         raise UserError(f"{name}: is no name of results; pass the folder's name in {results}/ alone")
@@ -491,8 +491,8 @@ def report(
     only: Annotated[str | None, typer.Option(help="One target, such as table4e or figure5.")] = None,
 ) -> None:
     """Write tables, figures and the page from the results that exist. Never trains."""
+    from mgm.dag.study import registry_of
     from mgm.report.build import build_report
-    from mgm.workflow import registry_of
 
     page = build_report(registry_of(results / name), results / name, reports / name, only)
     typer.echo(f"wrote {page}")
@@ -512,8 +512,8 @@ def sync(
     if len(given := [f"--{flag}" for flag, on in (("follow", follow), ("check", check), ("repair", repair)) if on]) > 1:
         raise UserError(f"{' '.join(given)}: choose one")
 
-    from mgm.report import mlflow
-    from mgm.workflow import registry_of
+    from mgm.dag.study import registry_of
+    from mgm.report.mlflow import sync as mlflow
 
     registry, uri = registry_of(results / name), uri or mlflow.default_uri(results / name)
     if follow:
@@ -521,7 +521,7 @@ def sync(
         return
     differing = {}
     if check or repair:
-        from mgm.report.mlflow_check import check as compare
+        from mgm.report.mlflow.check import check as compare
 
         differing = compare(registry, results / name, uri)
         lines = [f"{run_id}: {line}" for run_id, several in differing.items() for line in several]

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from mgm.errors import UserError
-from mgm.masks import MASKS
+from mgm.masking import MASKS
 
 
 def _listed(name: str) -> str:
@@ -260,7 +260,7 @@ class Probe(Run):
 
 
 class Visualise(Run):
-    """Arrays for a figure that shows clips; `mgm.report.figures` draws them."""
+    """Arrays for a figure that shows clips; `mgm.report.figures.draw` draws them."""
 
     verb: Literal["visualise"] = "visualise"
     figure: Literal["5", "6", "7", "8"] = "5"

@@ -5,14 +5,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from services import SERVICES, require
+
+from tests.helpers.services import SERVICES, require
 
 ROOT = Path(__file__).parents[1]
-SERVED = pytest.StashKey[Counter[str]]()
-
-
-def pytest_configure(config):
-    config.stash[SERVED] = Counter()
+REPORTED = Counter[str]()
 
 
 def _services(item) -> list[str]:
@@ -28,16 +25,18 @@ def pytest_runtest_setup(item):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    if report.when == "call" and not report.skipped:
-        item.config.stash[SERVED].update(_services(item))
+    report.services = _services(item) if report.when == "call" and not report.skipped else []
     if report.skipped and os.environ.get("MGM_CI") == "1" and not hasattr(report, "wasxfail"):
         report.outcome, report.longrepr = "failed", f"MGM_CI=1, but this was skipped: {report.longrepr}"
     return report
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    served = config.stash[SERVED]
-    terminalreporter.write_line("services: " + ", ".join(f"{service} {served[service]}" for service in SERVICES))
+def pytest_runtest_logreport(report):
+    REPORTED.update(getattr(report, "services", []))  # xdist hands the workers' reports to the process that prints
+
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line("services: " + ", ".join(f"{service} {REPORTED[service]}" for service in SERVICES))
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mgm.datasets.params import Synthetic
-from mgm.datasets.synthetic import generate
+from mgm.datasets.synthetic.make import generate
+from mgm.datasets.synthetic.params import Synthetic
 from mgm.spec import Data, Pretrain
 
 MGM = str(Path(sys.executable).parent / "mgm")
@@ -108,7 +108,7 @@ def test_report_of_nothing_names_the_next_step(tmp_path):
 
 
 def test_a_tracker_that_is_down_is_one_line_and_loses_nothing(tmp_path):
-    from mgm.workflow import Workflow
+    from mgm.dag.study import Workflow
 
     workflow = Workflow({}, results=tmp_path / "results")
     workflow.write()

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from mgm.cluster import PROFILE, Cluster, load_cluster
+from mgm.dag.cluster import PROFILE, Cluster, load_cluster
 from mgm.errors import UserError
 
 

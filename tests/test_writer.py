@@ -12,16 +12,16 @@ import time
 
 import pytest
 
-from mgm import writer
-from mgm.datasets.params import Synthetic
-from mgm.datasets.synthetic import generate
+from mgm.datasets.synthetic.make import generate
+from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
-from mgm.writer import sole_writer
+from mgm.runs import lock as writer
+from mgm.runs.lock import sole_writer
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from mgm.writer import sole_writer
+from mgm.runs.lock import sole_writer
 with sole_writer(Path(sys.argv[1])):
     print(1, flush=True)
     time.sleep(60)
@@ -29,7 +29,7 @@ with sole_writer(Path(sys.argv[1])):
 POOL = """
 import multiprocessing, os, time
 from concurrent.futures import ProcessPoolExecutor
-from mgm.writer import end_with_parent
+from mgm.runs.lock import end_with_parent
 def work(_):
     print(os.getpid(), flush=True)
     time.sleep(60)

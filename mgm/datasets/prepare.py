@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mgm.datasets.diving48 import index_diving48
 from mgm.datasets.folder import index_folder
-from mgm.datasets.hmdb51 import index_hmdb51
 from mgm.datasets.index import SPLITS, Index
-from mgm.datasets.k400 import index_k400
-from mgm.datasets.mini_k200 import index_mini_k200
-from mgm.datasets.params import Synthetic
-from mgm.datasets.pda import index_pda
-from mgm.datasets.ssv2 import index_ssv2
-from mgm.datasets.ucf101 import index_ucf101
+from mgm.datasets.published.diving48 import index_diving48
+from mgm.datasets.published.hmdb51 import index_hmdb51
+from mgm.datasets.published.k400 import index_k400
+from mgm.datasets.published.mini_k200 import index_mini_k200
+from mgm.datasets.published.pda import index_pda
+from mgm.datasets.published.ssv2 import index_ssv2
+from mgm.datasets.published.ucf101 import index_ucf101
+from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
-from mgm.writer import sole_writer
+from mgm.runs.lock import sole_writer
 
 if TYPE_CHECKING:
     from mgm.datasets.transcode import Shard
@@ -32,37 +32,37 @@ def prepare_folder(source: Path, out: Path, seed: int = 0) -> Index:
 
 
 def prepare_ucf101(source: Path, out: Path, split: int = 1) -> Index:
-    """`mgm prepare ucf101 --source DIR --out DIR [--split 1]`: see `mgm.datasets.ucf101`."""
+    """`mgm prepare ucf101 --source DIR --out DIR [--split 1]`: see `mgm.datasets.published.ucf101`."""
     return index_ucf101(source, out, split)
 
 
 def prepare_hmdb51(source: Path, out: Path, split: int = 1) -> Index:
-    """`mgm prepare hmdb51 --source DIR --out DIR [--split 1]`: see `mgm.datasets.hmdb51`."""
+    """`mgm prepare hmdb51 --source DIR --out DIR [--split 1]`: see `mgm.datasets.published.hmdb51`."""
     return index_hmdb51(source, out, split)
 
 
 def prepare_k400(source: Path, out: Path) -> Index:
-    """`mgm prepare k400 --source DIR --out DIR`: see `mgm.datasets.k400`."""
+    """`mgm prepare k400 --source DIR --out DIR`: see `mgm.datasets.published.k400`."""
     return index_k400(source, out)
 
 
 def prepare_ssv2(source: Path, out: Path) -> Index:
-    """`mgm prepare ssv2 --source DIR --out DIR`: see `mgm.datasets.ssv2`."""
+    """`mgm prepare ssv2 --source DIR --out DIR`: see `mgm.datasets.published.ssv2`."""
     return index_ssv2(source, out)
 
 
 def prepare_diving48(source: Path, out: Path) -> Index:
-    """`mgm prepare diving48 --source DIR --out DIR`: see `mgm.datasets.diving48`."""
+    """`mgm prepare diving48 --source DIR --out DIR`: see `mgm.datasets.published.diving48`."""
     return index_diving48(source, out)
 
 
 def prepare_pda(task: str, source: Path, target: Path, out: Path) -> Index:
-    """`mgm prepare pda --task TASK --source INDEX_DIR --target INDEX_DIR --out DIR`: see `mgm.datasets.pda`."""
+    """`mgm prepare pda --task TASK --source INDEX_DIR --target INDEX_DIR --out DIR`: see `mgm.datasets.published.pda`."""
     return index_pda(task, source, target, out)
 
 
 def prepare_mini_k200(source: Path, out: Path) -> Index:
-    """`mgm prepare mini-k200 --source INDEX_DIR --out DIR`: see `mgm.datasets.mini_k200`."""
+    """`mgm prepare mini-k200 --source INDEX_DIR --out DIR`: see `mgm.datasets.published.mini_k200`."""
     return index_mini_k200(source, out)
 
 
@@ -89,12 +89,12 @@ def prepare_transcoded(
 
 
 def prepare_synthetic(params: Path | Synthetic, out: Path, processes: int = 1) -> Index:
-    """`mgm prepare synthetic --params params.json --out DIR`: see `mgm.datasets.synthetic`.
+    """`mgm prepare synthetic --params params.json --out DIR`: see `mgm.datasets.synthetic.make`.
 
     Raises:
         UserError: a parameter is unknown or out of range, or `out` holds other videos.
     """
-    from mgm.datasets.synthetic import generate  # PyAV
+    from mgm.datasets.synthetic.make import generate  # PyAV
 
     return generate(params if isinstance(params, Synthetic) else read_params(params), out, processes)
 

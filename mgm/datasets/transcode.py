@@ -7,7 +7,7 @@
     OUT/index.csv, index.json    over OUT/videos, with the sources' labels, splits and groups; index.json is written last
 
 A video is written under a hidden name, opened again, and only then moved to its place: a kill or a full disk leaves no half of one.
-What a copy is like, and its settings: `mgm.datasets.encode`.
+What a copy is like, and its settings: `mgm.datasets.synthetic.encode`.
 """
 
 import errno
@@ -27,12 +27,12 @@ from typing import Any
 
 import av
 
-from mgm.datasets.encode import ENCODING, GOP, encode
 from mgm.datasets.files import bar, video_of
 from mgm.datasets.index import SPLITS, Index, Video, content_digest, read_index, write_index
+from mgm.datasets.synthetic.encode import ENCODING, GOP, encode
 from mgm.errors import UserError
+from mgm.runs.lock import end_with_parent
 from mgm.video.decode import VideoInfo, probe_video
-from mgm.writer import end_with_parent
 
 SHORT_SIDES = (256, 320)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -16,7 +16,7 @@ VIDEOS = {
     "ucf101": Videos(9_537, 3_783, 101),  # split 1's lists
     "hmdb51": Videos(3_570, 1_530, 51),  # split 1: 70 and 30 of each class
     "diving48": Videos(15_027, 1_970, 48),  # its authors' lists, version 2
-    "ucf14-hmdb7": Videos(1_324, 210, 14),  # the published lists (mgm/datasets/lists/pda.csv.xz)
+    "ucf14-hmdb7": Videos(1_324, 210, 14),  # the published lists (mgm/datasets/published/lists/pda.csv.xz)
     "hmdb14-ucf7": Videos(980, 266, 14),  # as above
 }
 

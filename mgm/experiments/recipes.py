@@ -7,7 +7,7 @@ whose recipe does not flip: labels may be directional.
 
 from typing import Any
 
-from mgm.masks import MASKS
+from mgm.masking import MASKS
 from mgm.spec import Augment, Clips, Data, Decoder, Finetune, FinetuneOptim, Mask, Model, Optim, Pretrain, Probe, Views
 
 MASK_RATIO: dict[str, float] = {

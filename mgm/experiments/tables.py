@@ -6,7 +6,7 @@ from typing import get_args
 from mgm.experiments import recipes
 from mgm.experiments.registry import Cell, Registry, Table, changed
 from mgm.experiments.scales import OWN
-from mgm.masks import MASKS
+from mgm.masking import MASKS
 from mgm.spec import Edge, Finetune, Measure, Pretrain
 
 COLUMNS = {"ssv2": "SSv2", "k400": "K400"}

@@ -23,12 +23,12 @@ from mgm import rng
 from mgm.datasets.index import Index, Video, check_files, read_index
 from mgm.errors import UserError
 from mgm.experiments.cost import work
-from mgm.report import atomic
-from mgm.report.result import examine, file_digest, write_result
+from mgm.runs import files as atomic
+from mgm.runs.lock import sole_writer
+from mgm.runs.result import examine, file_digest, write_result
 from mgm.spec import Augment, Guidance, Run, Spec, parents, parse
 from mgm.training import distributed, duration, remove_checkpoints
 from mgm.video.loader import NO_AUGMENT, Batch, Cache, training_loader
-from mgm.writer import sole_writer
 
 S = TypeVar("S", bound=Run)
 

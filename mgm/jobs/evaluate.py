@@ -18,8 +18,8 @@ from torch import Tensor
 from mgm.errors import UserError
 from mgm.jobs.common import Execution, Job, find_index, softmax_mean
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
-from mgm.report import atomic
-from mgm.report.result import file_digest
+from mgm.runs import files as atomic
+from mgm.runs.result import file_digest
 from mgm.spec import Data, Finetune, Probe, Views, read_spec
 from mgm.training import distributed
 from mgm.video import test_loader

@@ -13,7 +13,7 @@ from mgm.errors import UserError
 from mgm.models import build_classifier, build_mae, classes_of, load_weights, read_weights
 from mgm.models.formats import to_huggingface, to_videomae
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
-from mgm.report import atomic
+from mgm.runs import files as atomic
 from mgm.spec import Finetune, Pretrain, read_spec
 
 

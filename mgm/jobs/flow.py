@@ -19,12 +19,12 @@ from typing import Any
 
 from mgm.datasets.index import Index, Video, read_index
 from mgm.errors import UserError
-from mgm.report import atomic
-from mgm.report.result import file_digest
+from mgm.runs import files as atomic
+from mgm.runs.lock import end_with_parent, sole_writer
+from mgm.runs.result import file_digest
 from mgm.spec import Flow
 from mgm.video.flow import Estimate, NoFlow, estimator, find_weights, open_flow, sidecar, write_flow
 from mgm.video.motion import cells
-from mgm.writer import end_with_parent, sole_writer
 
 TELL_S = 30  # seconds between lines of progress
 

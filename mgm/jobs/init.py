@@ -8,7 +8,7 @@ from typing import Any
 
 from mgm.errors import UserError
 from mgm.models.files import INDEX, find_weights, parts_of
-from mgm.report.result import file_digest
+from mgm.runs.result import file_digest
 
 
 def adopt(fields: Any, source: str, results: Path) -> Any:

@@ -13,7 +13,7 @@ from mgm.jobs.common import Job, show, training_batches
 from mgm.jobs.flow import require_flow
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.models import build_mae, load_weights, reconstruction_loss, save_weights
-from mgm.report.result import log_lines
+from mgm.runs.result import log_lines
 from mgm.spec import Optim, Pretrain
 from mgm.training import Training, distributed, train
 from mgm.video import Batch

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from mgm.jobs.visualise import masks_on_a_clip
-from mgm.masking import Grid
-from mgm.masks import MASKS
-from mgm.report.figures import masks_on_a_clip as draw
-from mgm.report.figures import write_png
+from mgm.masking import MASKS, Grid
+from mgm.report.figures.draw import masks_on_a_clip as draw
+from mgm.report.figures.draw import write_png
 from mgm.spec import Clips
 from mgm.video import probe_video
 

@@ -1,4 +1,4 @@
-"""`mgm visualise`: the arrays of the figures that show clips. `mgm.report.figures` draws them, on a machine without the data."""
+"""`mgm visualise`: the arrays of the figures that show clips. `mgm.report.figures.draw` draws them, on a machine without the data."""
 
 from collections.abc import Sequence
 from dataclasses import astuple

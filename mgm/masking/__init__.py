@@ -1,103 +1,49 @@
-"""Motion per slot becomes a mask: the method (3.2, 3.3) and its baselines as pure, batched tensor code on any device.
+"""Masks for video masked autoencoders: the paper's method (3.2, 3.3) and its baselines, each in a file of its own.
 
     masked_BL = make_mask("mgm", Grid(slots=8, height=14, width=14), ratio=0.75, seed_B=seeds, motion_BSHW=magnitude)
 
-A mask of your own is a file NAME.py here with a function NAME from `Clips` to a (B, S, patches) bool tensor, or to the `Boxes` of a dense
-mask, and one line in `mgm.masks`.
+MASKS is the one list of masks. Specs, tables and figures read it without loading torch; the rest of the package loads torch on first use.
+To add a mask, write mgm/masking/NAME.py with a function NAME from `Clips` to a (B, S, patches) bool tensor, or to the `Boxes` of a dense
+mask, and add a line here (a hyphen in the name is an underscore in the file's name).
 """
 
-from collections.abc import Callable
 from importlib import import_module
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
-from mgm.errors import UserError
-from mgm.masking.boxes import Boxes, clamped
-from mgm.masking.clips import Clips, Edge, Grid
-from mgm.masking.dense import dense
-from mgm.masks import MASKS as LISTED
-
-__all__ = ["EDGES", "MASKS", "Boxes", "Clips", "Edge", "Grid", "Strategy", "make_boxes", "make_mask"]
+if TYPE_CHECKING:
+    from mgm.masking.boxes import Boxes as Boxes
+    from mgm.masking.clips import Clips as Clips
+    from mgm.masking.clips import Edge as Edge
+    from mgm.masking.clips import Grid as Grid
+    from mgm.masking.make import make_boxes as make_boxes
+    from mgm.masking.make import make_mask as make_mask
 
 
-class Strategy(NamedTuple):
-    hide: Callable[[Clips], Tensor]  # True where hidden, (B, S, patches)
-    boxes: Callable[[Clips], Boxes] | None = None  # a dense mask's trajectory
+class MaskInfo(NamedTuple):
+    """What tables and figures know of a mask."""
+
+    row: str = ""  # its row in Table 4e; empty: none
+    dense: bool = False  # the function returns boxes, and the patches nearest to them are hidden; otherwise what is hidden itself
     guided: bool = False  # needs motion
 
 
-def _strategy(name: str) -> Strategy:
-    """Of the function that a mask's file names as itself."""
-    file = name.replace("-", "_")
-    function = getattr(import_module(f"mgm.masking.{file}"), file)
-    guided = LISTED[name].guided
-    return Strategy(dense(function), function, guided) if LISTED[name].dense else Strategy(function, guided=guided)
-
-
-MASKS: dict[str, Strategy] = {name: _strategy(name) for name in LISTED}
 EDGES = ("grow", "clamp", "spill")
+MASKS = {
+    "agnostic": MaskInfo(),
+    "tube": MaskInfo("Random Tube"),
+    "block": MaskInfo("Random Block", dense=True),
+    "smm-sparse": MaskInfo("SMM (Sparse)"),
+    "smm": MaskInfo("SMM (Dense)", dense=True),
+    "mgm-sparse": MaskInfo("MGM (Sparse)", guided=True),
+    "mgm": MaskInfo("MGM (Dense)", dense=True, guided=True),
+}
+
+_FILES = {"Boxes": "boxes", "Clips": "clips", "Edge": "clips", "Grid": "clips", "make_boxes": "make", "make_mask": "make"}
+__all__ = ["EDGES", "MASKS", "Boxes", "Clips", "Edge", "Grid", "MaskInfo", "make_boxes", "make_mask"]
 
 
-def make_mask(
-    name: str, grid: Grid, ratio: float, seed_B: Tensor, motion_BSHW: Tensor | None = None, edge: Edge = "grow", jitter: bool = True
-) -> Tensor:
-    """Which tokens of each clip are hidden.
-
-    Args:
-        name: one of MASKS.
-        ratio: K = int(ratio * H' * W') patches are hidden in every slot (agnostic: S * K over the clip).
-        seed_B: int64, one per clip; with the clip's motion it determines the clip's mask, whatever else is in the batch.
-        motion_BSHW: magnitude of motion per slot at any resolution, on seed_B's device; all zero where a slot has no motion
-            information, and negative counts as zero. The unguided masks ignore it.
-        edge: what a box does at the edge of the frame: `grow` on the other side, `clamp` inside, or `spill` at random places.
-        jitter: whether mgm's box changes its aspect ratio from slot to slot (eq. 7).
-
-    Returns:
-        masked_BL: bool, slot-major, True where hidden.
-
-    Raises:
-        UserError: an unknown mask or edge, a ratio that hides nothing or everything, motion that is missing or of another shape.
-    """
-    clips = _clips(name, grid, ratio, seed_B, motion_BSHW, edge, jitter)
-    return MASKS[name].hide(clips).flatten(1)
-
-
-def make_boxes(
-    name: str, grid: Grid, ratio: float, seed_B: Tensor, motion_BSHW: Tensor | None = None, edge: Edge = "grow", jitter: bool = True
-) -> Boxes | None:
-    """The boxes behind `make_mask` of the same arguments, for figures and checks; None for a mask that has none."""
-    clips = _clips(name, grid, ratio, seed_B, motion_BSHW, edge, jitter)
-    trajectory = MASKS[name].boxes
-    if trajectory is None:
-        return None
-    return clamped(trajectory(clips), grid) if edge == "clamp" else trajectory(clips)
-
-
-def _clips(name: str, grid: Grid, ratio: float, seed_B: Tensor, motion_BSHW: Tensor | None, edge: Edge, jitter: bool) -> Clips:
-    if name not in MASKS:
-        raise UserError(f"mask {name!r} is unknown; choose one of {', '.join(MASKS)}")
-    if edge not in EDGES:
-        raise UserError(f"mask edge {edge!r} is unknown; choose one of {', '.join(EDGES)}")
-    if min(grid.slots, grid.height, grid.width) < 1:
-        raise UserError(f"mask grid {grid.slots} x {grid.height} x {grid.width} is empty; every side must be at least 1")
-    if not 0 < ratio < 1:
-        raise UserError(f"mask ratio {ratio} is outside (0, 1); choose one between, such as 0.75")
-    if not 0 < (hidden := int(ratio * grid.patches)) < grid.patches:
-        raise UserError(
-            f"mask ratio {ratio} hides {hidden} of {grid.patches} patches a slot; choose one that hides 1 to {grid.patches - 1}"
-        )
-    if seed_B.dtype != torch.int64 or seed_B.ndim != 1:
-        raise UserError(f"seed_B is {seed_B.dtype} of shape {tuple(seed_B.shape)}; give one torch.int64 seed per clip")
-    if not MASKS[name].guided:
-        return Clips(grid, ratio, seed_B, None, edge, jitter)
-    if motion_BSHW is None:
-        unguided = ", ".join(other for other, strategy in MASKS.items() if not strategy.guided)
-        raise UserError(f"mask {name!r} needs motion_BSHW, and none was given; give the motion of each slot, or choose one of {unguided}")
-    if motion_BSHW.ndim != 4 or motion_BSHW.shape[:2] != (len(seed_B), grid.slots) or 0 in motion_BSHW.shape[2:]:
-        raise UserError(
-            f"motion_BSHW has shape {tuple(motion_BSHW.shape)}, but the mask is for {len(seed_B)} clips of {grid.slots} slots; "
-            f"give ({len(seed_B)}, {grid.slots}, rows, columns)"
-        )
-    return Clips(grid, ratio, seed_B, motion_BSHW.float().clamp(min=0), edge, jitter)
+def __getattr__(name: str):
+    """Load what needs torch on first use."""
+    if name not in _FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_FILES[name]}"), name)

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from mgm.masking import random
-from mgm.masking.choose import smallest
+from mgm.masking import prng
+from mgm.masking.choose import topk_mask
 from mgm.masking.clips import Clips
 
 
 def agnostic(clips: Clips) -> Tensor:
     slots, patches = clips.grid.slots, clips.grid.patches
-    return smallest(clips.bits(random.SET, slots * patches), slots * clips.hidden).unflatten(1, (slots, patches))
+    return topk_mask(clips.bits(prng.SET, slots * patches), slots * clips.hidden).unflatten(1, (slots, patches))

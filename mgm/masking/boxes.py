@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mgm.masking import random
+from mgm.masking import prng
 from mgm.masking.clips import Clips, Grid
 
 
@@ -30,7 +30,7 @@ def first_size(ratio: float, grid: Grid) -> tuple[float, float]:
 def first_centre(clips: Clips) -> tuple[Tensor, Tensor]:
     """The centre of a box drawn uniformly inside the frame: x_0, y_0 in rand(0, side of the frame - side of the box) (3.2, 3.3)."""
     width, height = first_size(clips.ratio, clips.grid)
-    x_B, y_B = clips.uniform(random.START, 2).unbind(1)
+    x_B, y_B = clips.uniform(prng.START, 2).unbind(1)
     return x_B * (clips.grid.width - width) + width / 2, y_B * (clips.grid.height - height) + height / 2
 
 

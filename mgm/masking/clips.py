@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from mgm.masking import random
+from mgm.masking import prng
 
 Edge = Literal["grow", "clamp", "spill"]
 
@@ -41,7 +41,7 @@ class Clips:
         return int(self.ratio * self.grid.patches)
 
     def uniform(self, stream: int, n: int) -> Tensor:
-        return random.uniform(self.seed_B, stream, n)
+        return prng.uniform(self.seed_B, stream, n)
 
     def bits(self, stream: int, n: int) -> Tensor:
-        return random.bits(self.seed_B, stream, n)
+        return prng.bits(self.seed_B, stream, n)

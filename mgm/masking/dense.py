@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mgm.masking import random
+from mgm.masking import prng
 from mgm.masking.boxes import Boxes, clamped
-from mgm.masking.choose import ranked, smallest
+from mgm.masking.choose import sort_key, topk_mask
 from mgm.masking.clips import Clips, Grid
 
 
@@ -24,13 +24,13 @@ def dense(trajectory: Callable[[Clips], Boxes]) -> Callable[[Clips], Tensor]:
         if clips.edge == "clamp":
             boxes = clamped(boxes, clips.grid)
         shape = (len(clips.seed_B), clips.grid.slots, clips.grid.patches)
-        ties_BSN = clips.bits(random.TIES, clips.grid.slots * clips.grid.patches).view(shape)
-        key_BSN = ranked(distance(boxes, clips.grid), ties_BSN)
+        ties_BSN = clips.bits(prng.TIES, clips.grid.slots * clips.grid.patches).view(shape)
+        key_BSN = sort_key(distance(boxes, clips.grid), ties_BSN)
         if clips.edge == "spill":
-            fill_BSN = clips.bits(random.FILL, clips.grid.slots * clips.grid.patches).view(shape)
+            fill_BSN = clips.bits(prng.FILL, clips.grid.slots * clips.grid.patches).view(shape)
             kept_BS1 = (clips.hidden * share_inside(boxes, clips.grid)).round()[:, :, None]
             key_BSN = torch.where(key_BSN.argsort(-1).argsort(-1) < kept_BS1, -1, fill_BSN)
-        return smallest(key_BSN, clips.hidden)
+        return topk_mask(key_BSN, clips.hidden)
 
     return hide
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from mgm.masking import random
+from mgm.masking import prng
 from mgm.masking.boxes import Boxes, constant_size, first_centre, first_size
-from mgm.masking.choose import ranked
+from mgm.masking.choose import sort_key
 from mgm.masking.clips import Clips
 
 JITTER = 0.1  # largest change of a side from slot to slot, in sides; the paper gives no range
@@ -25,7 +25,7 @@ def _follow(clips: Clips) -> tuple[Tensor, Tensor]:
     assert clips.motion_BSHW is not None
     _, slots, rows, columns = clips.motion_BSHW.shape
     cell_x_N, cell_y_N = _cell_centres(clips, rows, columns)
-    order_BN = clips.bits(random.TIES, rows * columns)  # a random order of the cells, for ties
+    order_BN = clips.bits(prng.TIES, rows * columns)  # a random order of the cells, for ties
     motion_BSN = clips.motion_BSHW.flatten(2)
     largest_BS1 = motion_BSN.amax(2, keepdim=True)
     smaller_BSN = motion_BSN < largest_BS1
@@ -37,7 +37,7 @@ def _follow(clips: Clips) -> tuple[Tensor, Tensor]:
         moves_B = largest_BS1[:, slot, 0] > 0
         distance_BN = (cell_x_N - x_B[:, None]).square() + (cell_y_N - y_B[:, None]).square()
         tied_BN = (distance_BN * guided_B[:, None]).masked_fill_(smaller_BSN[:, slot], torch.inf)
-        cell_B = ranked(tied_BN, order_BN).argmin(1)
+        cell_B = sort_key(tied_BN, order_BN).argmin(1)
         x_B = torch.where(moves_B, cell_x_N[cell_B], x_B)
         y_B = torch.where(moves_B, cell_y_N[cell_B], y_B)
         guided_B = guided_B | moves_B
@@ -60,7 +60,7 @@ def jittered_size(clips: Clips) -> tuple[Tensor, Tensor]:
     A side stays between half and twice the first and at least one patch: bounds for small boxes and for clips of more than 11 slots.
     """
     steps = clips.grid.slots - 1
-    steps_B2N = (2 * clips.uniform(random.SIZES, 2 * steps).unflatten(1, (2, steps)) - 1) * JITTER
+    steps_B2N = (2 * clips.uniform(prng.SIZES, 2 * steps).unflatten(1, (2, steps)) - 1) * JITTER
     width, height = first_size(clips.ratio, clips.grid)
     return _zero_sum_walk(steps_B2N[:, 0] * width, width), _zero_sum_walk(steps_B2N[:, 1] * height, height)
 

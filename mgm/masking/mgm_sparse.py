@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mgm.masking import random
-from mgm.masking.choose import ranked, smallest
+from mgm.masking import prng
+from mgm.masking.choose import sort_key, topk_mask
 from mgm.masking.clips import Clips
 
 
@@ -16,8 +16,8 @@ def mgm_sparse(clips: Clips) -> Tensor:
     """
     assert clips.motion_BSHW is not None
     motion_BSN = F.adaptive_max_pool2d(clips.motion_BSHW, (clips.grid.height, clips.grid.width)).flatten(2)
-    ties_BSN = clips.bits(random.TIES, clips.grid.slots * clips.grid.patches).view(motion_BSN.shape)
-    hidden_BSN = smallest(-ranked(motion_BSN, ties_BSN), clips.hidden)
+    ties_BSN = clips.bits(prng.TIES, clips.grid.slots * clips.grid.patches).view(motion_BSN.shape)
+    hidden_BSN = topk_mask(-sort_key(motion_BSN, ties_BSN), clips.hidden)
     slots = [hidden_BSN[:, 0]]
     for slot in range(1, clips.grid.slots):
         moves_B1 = (motion_BSN[:, slot] > 0).any(1, keepdim=True)

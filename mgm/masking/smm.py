@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mgm.masking import random
+from mgm.masking import prng
 from mgm.masking.boxes import Boxes, constant_size, first_centre
 from mgm.masking.clips import Clips
 
@@ -13,7 +13,7 @@ SPEED = 1 / 7  # largest velocity, in frame sides a slot (2 of 14 patches); the 
 def velocities(clips: Clips) -> tuple[Tensor, Tensor]:
     """v_x and v_y of slots 1, 2, ..., each (B, S - 1), drawn anew for every slot as eq. 5 indexes them, uniform in +-SPEED."""
     steps = clips.grid.slots - 1
-    steps_B2N = 2 * clips.uniform(random.VELOCITIES, 2 * steps).unflatten(1, (2, steps)) - 1
+    steps_B2N = 2 * clips.uniform(prng.VELOCITIES, 2 * steps).unflatten(1, (2, steps)) - 1
     return steps_B2N[:, 0] * (SPEED * clips.grid.width), steps_B2N[:, 1] * (SPEED * clips.grid.height)
 
 

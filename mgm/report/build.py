@@ -7,16 +7,16 @@ import numpy as np
 
 from mgm.errors import UserError
 from mgm.experiments.registry import Registry
-from mgm.report import atomic
-from mgm.report.claims import judge, write_claims
-from mgm.report.collect import examine_all, row_of, rows
-from mgm.report.dossier import in_order
-from mgm.report.page import Plate, page, picture
-from mgm.report.result import Found
+from mgm.report.cells import examine_all, row_of, rows
+from mgm.report.claims.check import judge, write_claims
+from mgm.report.page.build import Plate, page, picture
+from mgm.report.page.runs import in_order
 from mgm.report.tables import comparable, write_tables
+from mgm.runs import files as atomic
+from mgm.runs.result import Found
 
 if TYPE_CHECKING:
-    from mgm.report.gallery import Gallery
+    from mgm.report.page.mask_player import Gallery
 
 GROUPS = ("tables", "figures")
 
@@ -65,7 +65,8 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
 
 def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, Found]) -> Plate:
     """Draw a figure of table cells: what there is of them, and it says what is not."""
-    from mgm.report import figures, lines  # matplotlib takes a second to import
+    from mgm.report.figures import curves as lines  # matplotlib takes a second to import
+    from mgm.report.figures import draw as figures  # matplotlib takes a second to import
 
     plot, scale = registry.plots[name], registry.scale
     arrays = lines.arrays_of(plot, {line: [row_of(cell, found) for _, cell in cells] for line, cells in plot.lines.items()})
@@ -78,8 +79,8 @@ def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dic
 
 def _clips(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, Found]) -> Plate:
     """Draw a figure of a run's arrays; where the run cannot be believed, remove what an earlier one left and say why."""
-    from mgm.report.figures import DRAW, TITLES, save  # matplotlib takes a second to import
-    from mgm.report.gallery import webp
+    from mgm.report.figures.draw import DRAW, TITLES, save  # matplotlib takes a second to import
+    from mgm.report.page.mask_player import webp
 
     run_id, stem = registry.figures[name].run_id, folder / f"figure{name}"
     run, arrays_path = found[run_id], results / run_id / "arrays.npz"
@@ -98,7 +99,7 @@ def _clips(registry: Registry, name: str, results: Path, folder: Path, found: di
 
 def _gallery(registry: Registry, results: Path, found: dict[str, Found]) -> "Gallery | None":
     """The clip of Figure 5 with its masks, where that run is there."""
-    from mgm.report.gallery import gallery  # matplotlib takes a second to import
+    from mgm.report.page.mask_player import gallery  # matplotlib takes a second to import
 
     run_id = registry.figures["5"].run_id if "5" in registry.figures else ""
     path = results / run_id / "arrays.npz"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mgm.errors import UserError
 from mgm.experiments.registry import Registry
-from mgm.report.result import examine
+from mgm.runs.result import examine
 from mgm.spec import read_spec
 
 

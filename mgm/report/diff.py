@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mgm.errors import UserError
-from mgm.report.result import examine
+from mgm.runs.result import examine
 from mgm.spec import read_spec
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mgm.errors import UserError
 from mgm.experiments.plan import Check, Line, Part, Plan, dearer
-from mgm.report import atomic
+from mgm.runs import files as atomic
 
 FORMATS = (".png", ".svg", ".pdf")
 NOTE = (
@@ -142,7 +142,7 @@ def draw(plan: Plan, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from mgm.report.style import INK, QUIET, STYLE
+    from mgm.report.figures.style import INK, QUIET, STYLE
 
     parts, machine = plan.parts, plan.machine
     pretraining = [one.pretrain_h for one in parts]

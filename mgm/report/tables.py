@@ -7,12 +7,12 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
+from mgm.experiments.quoted import note, reported
 from mgm.experiments.registry import Table
 from mgm.experiments.scales import Scale
 from mgm.experiments.tables import TABLE_1
-from mgm.report import atomic
-from mgm.report.collect import COLUMNS, Row, gain
-from mgm.report.reported import note, reported
+from mgm.report.cells import COLUMNS, Row, gain
+from mgm.runs import files as atomic
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 BOLD = "Bold: above every other row that was run, by a difference whose 95 % interval, paired by seed, excludes zero."

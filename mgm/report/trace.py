@@ -4,8 +4,8 @@ from pathlib import Path
 
 from mgm.errors import UserError
 from mgm.experiments.registry import Cell, Registry
-from mgm.report.collect import Row, commit_of, examine_all, row_of
-from mgm.report.result import Found, file_digest
+from mgm.report.cells import Row, commit_of, examine_all, row_of
+from mgm.runs.result import Found, file_digest
 from mgm.spec import Finetune, Measure, Probe, Spec, parents
 
 MOST = 8  # cells that are told at once

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from killer import PARAMS, PRETRAIN, STEPS, Run, disturbed, verdict
 
 from mgm.datasets.index import read_index
-from mgm.datasets.synthetic import generate
+from mgm.datasets.synthetic.make import generate
 from mgm.training import load_checkpoint
+from tests.helpers.killer import PARAMS, PRETRAIN, STEPS, Run, disturbed, verdict
 
 
 @pytest.fixture(scope="module")

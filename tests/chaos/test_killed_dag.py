@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from own_videos import own_videos, small_scale
 
-from mgm.report.result import file_digest
+from mgm.runs.result import file_digest
+from tests.helpers.own_videos import own_videos, small_scale
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

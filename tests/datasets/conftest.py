@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mgm.datasets.params import Synthetic
-from mgm.datasets.synthetic import generate
+from mgm.datasets.synthetic.make import generate
+from mgm.datasets.synthetic.params import Synthetic
 
 BELOW = {"ucf101": "videos", "hmdb51": "videos", "diving48": "videos", "ssv2": ".", "k400": "."}  # the source, in a generated set
 

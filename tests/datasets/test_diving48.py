@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mgm.datasets.diving48 import OFFICIAL, index_diving48, read_lists
+from mgm.datasets.published.diving48 import OFFICIAL, index_diving48, read_lists
 from mgm.errors import UserError
 
 LISTS = Path(__file__).parents[3] / "shared" / "data" / "splits" / "diving48_v2"

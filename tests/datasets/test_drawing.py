@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgm.datasets import drawing
-from mgm.datasets.drawing import STYLES, boxes, draw, motion, scene, tracks
-from mgm.datasets.params import CLASSES, Synthetic
-from mgm.datasets.synthetic import load_boxes
+from mgm.datasets.synthetic import drawing
+from mgm.datasets.synthetic.drawing import STYLES, boxes, draw, motion, scene, tracks
+from mgm.datasets.synthetic.make import load_boxes
+from mgm.datasets.synthetic.params import CLASSES, Synthetic
 
 KINDS = tuple(CLASSES)
 

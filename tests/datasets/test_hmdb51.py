@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mgm.datasets.hmdb51 import A_CLASS, OFFICIAL, carried_lists, index_hmdb51, read_lists
+from mgm.datasets.published.hmdb51 import A_CLASS, OFFICIAL, carried_lists, index_hmdb51, read_lists
 from mgm.errors import UserError
 
 LISTS = Path(__file__).parents[3] / "shared" / "data" / "splits" / "hmdb51_split1"

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from mgm.datasets.k400 import index_k400
-from mgm.datasets.mini_k200 import carried_ids, index_mini_k200
+from mgm.datasets.published.k400 import index_k400
+from mgm.datasets.published.mini_k200 import carried_ids, index_mini_k200
 from mgm.errors import UserError
 
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"

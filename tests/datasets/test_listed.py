@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mgm.datasets.index import read_index
-from mgm.datasets.listed import Entry, find_videos, index_found, write_found
 from mgm.datasets.prepare import (
     prepare_diving48,
     prepare_hmdb51,
@@ -16,7 +15,8 @@ from mgm.datasets.prepare import (
     prepare_ucf101,
     summary,
 )
-from mgm.datasets.rows import plain_name
+from mgm.datasets.published.listed import Entry, find_videos, index_found, write_found
+from mgm.datasets.published.rows import plain_name
 from mgm.errors import UserError
 
 PREPARE = {

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mgm.datasets.index import Index, Video, content_digest, read_index, write_index
-from mgm.datasets.mini_k200 import carried_ids, index_mini_k200
+from mgm.datasets.published.mini_k200 import carried_ids, index_mini_k200
 from mgm.errors import UserError
 
 SPLITS = Path(__file__).parents[3] / "shared" / "data" / "splits" / "mini_kinetics_200"

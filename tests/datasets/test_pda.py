@@ -8,12 +8,12 @@ import pytest
 
 from mgm.datasets.folder import index_folder
 from mgm.datasets.index import read_index, write_index
-from mgm.datasets.params import CLASSES, Synthetic
-from mgm.datasets.pda import TASKS, carried_lists, index_pda, pda_digest
 from mgm.datasets.prepare import summary
-from mgm.datasets.synthetic import generate
-from mgm.datasets.ucf101 import carried_lists as ucf101_lists
-from mgm.datasets.ucf101 import index_ucf101
+from mgm.datasets.published.pda import TASKS, carried_lists, index_pda, pda_digest
+from mgm.datasets.published.ucf101 import carried_lists as ucf101_lists
+from mgm.datasets.published.ucf101 import index_ucf101
+from mgm.datasets.synthetic.make import generate
+from mgm.datasets.synthetic.params import CLASSES, Synthetic
 from mgm.errors import UserError
 from mgm.video import probe_video
 

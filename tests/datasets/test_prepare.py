@@ -2,8 +2,8 @@ import pytest
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.datasets.params import Synthetic
 from mgm.datasets.prepare import prepare_synthetic, read_params, summary
+from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
 
 

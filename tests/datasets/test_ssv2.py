@@ -6,7 +6,7 @@ import pytest
 
 from mgm.datasets.index import read_index
 from mgm.datasets.prepare import summary
-from mgm.datasets.ssv2 import index_ssv2
+from mgm.datasets.published.ssv2 import index_ssv2
 from mgm.errors import UserError
 
 WEBM = Path(__file__).parents[3] / "shared" / "data" / "clips" / "other"

@@ -7,13 +7,13 @@ import av
 import numpy as np
 import pytest
 
-from mgm.datasets import synthetic
-from mgm.datasets.drawing import draw, scene
 from mgm.datasets.index import read_index
-from mgm.datasets.layouts import LAYOUTS
-from mgm.datasets.params import CLASSES, Synthetic
-from mgm.datasets.synthetic import generate, load_boxes
-from mgm.datasets.ucf101 import index_ucf101
+from mgm.datasets.published.ucf101 import index_ucf101
+from mgm.datasets.synthetic import make as synthetic
+from mgm.datasets.synthetic.drawing import draw, scene
+from mgm.datasets.synthetic.layouts import LAYOUTS
+from mgm.datasets.synthetic.make import generate, load_boxes
+from mgm.datasets.synthetic.params import CLASSES, Synthetic
 from mgm.errors import UserError
 from mgm.video import probe_video, read_clip
 

@@ -12,16 +12,16 @@ import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner
-from video.videos import moving_square, rotate_metadata, write_video
 
 from mgm.cli import app
-from mgm.datasets.encode import GOP, _fitted, encode
 from mgm.datasets.folder import index_folder
 from mgm.datasets.index import read_index
 from mgm.datasets.prepare import prepare_transcoded
+from mgm.datasets.synthetic.encode import GOP, _fitted, encode
 from mgm.datasets.transcode import read_shard, transcode_index
 from mgm.errors import UserError
 from mgm.video import open_video, probe_video, read_clip
+from tests.helpers.videos import moving_square, rotate_metadata, write_video
 
 
 def copy_of(path: str, short_side: int = 256) -> str:
@@ -251,7 +251,7 @@ def test_options_of_transcoding_are_not_ignored_without_it(tmp_path, option):
 
 def test_two_runs_into_one_folder_at_once_are_refused(generated, tmp_path):
     (tmp_path / "out").mkdir()
-    code = "import sys, pathlib, mgm.writer\nwith mgm.writer.sole_writer(pathlib.Path(sys.argv[1])): print(1, flush=True), input()"
+    code = "import sys, pathlib, mgm.runs.lock\nwith mgm.runs.lock.sole_writer(pathlib.Path(sys.argv[1])): print(1, flush=True), input()"
     command = [sys.executable, "-c", code, str(tmp_path / "out")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "1\n"

@@ -7,7 +7,7 @@ import pytest
 
 from mgm.datasets.index import read_index
 from mgm.datasets.prepare import summary
-from mgm.datasets.ucf101 import OFFICIAL, carried_lists, index_ucf101, read_lists
+from mgm.datasets.published.ucf101 import OFFICIAL, carried_lists, index_ucf101, read_lists
 from mgm.errors import UserError
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

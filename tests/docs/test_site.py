@@ -18,8 +18,8 @@ import torch
 import typer
 
 from mgm.cli import app
-from mgm.datasets.params import Synthetic
-from mgm.datasets.synthetic import generate
+from mgm.datasets.synthetic.make import generate
+from mgm.datasets.synthetic.params import Synthetic
 from mgm.masking import Grid, make_boxes
 
 ROOT = Path(__file__).parents[2]

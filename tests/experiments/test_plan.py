@@ -8,6 +8,7 @@ from itertools import pairwise, permutations
 
 import pytest
 
+from mgm.dag.study import Workflow
 from mgm.errors import UserError
 from mgm.experiments import recipes
 from mgm.experiments.plan import Cost, Machine, check, cost, machine, make_plan, parameters, wall
@@ -15,7 +16,6 @@ from mgm.experiments.published import PEAK, VIDEOS, Videos
 from mgm.models import build_classifier, build_mae
 from mgm.report.plan import describe, draw, to_json
 from mgm.spec import Clips, Data, Decoder, Finetune, FinetuneOptim, Model, Optim, Pretrain, Probe, Views, parents
-from mgm.workflow import Workflow
 
 SSV2 = Data(dataset="ssv2")
 CLIPS = Clips(frames=8, size=32)
@@ -209,5 +209,5 @@ def test_generated_sets_and_unknown_targets(registry):
 
 def test_no_torch():
     """`mgm plan` must be done in two seconds."""
-    code = "import sys, mgm.cli, mgm.workflow, mgm.report.plan; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    code = "import sys, mgm.cli, mgm.dag.study, mgm.report.plan; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,10 +8,10 @@ import yaml
 
 from mgm.errors import UserError
 from mgm.experiments import recipes
+from mgm.experiments.quoted import reported
 from mgm.experiments.registry import Registry
 from mgm.experiments.scales import Dataset, Scale, load_scale
 from mgm.experiments.tables import MASK_ROWS
-from mgm.report.reported import reported
 from mgm.spec import Finetune, Pretrain, Probe, parents
 
 CONFIG = Path(__file__).parents[2] / "workflow" / "config"

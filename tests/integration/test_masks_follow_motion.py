@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mgm.datasets.params import Synthetic
-from mgm.datasets.synthetic import generate, load_boxes
+from mgm.datasets.synthetic.make import generate, load_boxes
+from mgm.datasets.synthetic.params import Synthetic
 from mgm.masking import Grid, make_boxes
 from mgm.video import read_clip, slot_magnitude
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mgm.dag.study import Workflow, registry_of
 from mgm.datasets.index import read_index
 from mgm.jobs.common import Execution, run_all
 from mgm.jobs.pretrain import learnt_nothing
 from mgm.jobs.probe import probe
 from mgm.report.build import build_report
-from mgm.report.result import examine, log_lines
+from mgm.runs.result import examine, log_lines
 from mgm.spec import Probe
 from mgm.video.loader import Cache
-from mgm.workflow import Workflow, registry_of
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.smoke

@@ -4,18 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgm.datasets.params import Synthetic
-from mgm.datasets.synthetic import generate
+from mgm.datasets.synthetic.make import generate
 from mgm.jobs.common import Execution
-from mgm.spec import Augment, Clips, Data, Decoder, Finetune, FinetuneOptim, Mask, Model, Optim, Pretrain, Probe, Views
+from mgm.spec import Augment, Decoder, Finetune, FinetuneOptim, Mask, Optim, Pretrain, Probe, Views
 from mgm.video.loader import Cache
+from tests.helpers.small_runs import PARAMS, SMALL
 
-PARAMS = Synthetic(classes=3, train_per_class=8, test_per_class=4, size=32, frames=12)
-SMALL = {
-    "data": Data(dataset="ssv2", digest=PARAMS.digest),
-    "clips": Clips(frames=4, size=24, stride=2, flip=False),
-    "model": Model(width=16, depth=2, heads=2, patch=8),
-}
 OPTIM = {"lr": 0.064, "min_lr": 1e-4, "batch": 4, "steps": 12, "precision": "float32"}
 
 

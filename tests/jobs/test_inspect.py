@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.datasets.folder import index_folder
-from mgm.datasets.params import Synthetic
-from mgm.datasets.synthetic import generate
+from mgm.datasets.synthetic.make import generate
+from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.jobs.inspect import inspect_folder
 from mgm.video import inspect_video

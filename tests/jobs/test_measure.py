@@ -11,10 +11,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import PARAMS, SMALL
 
 from mgm.datasets.index import read_index
-from mgm.datasets.synthetic import load_boxes
+from mgm.datasets.synthetic.make import load_boxes
 from mgm.errors import UserError
 from mgm.experiments.recipes import MASK_RATIO
 from mgm.jobs.common import run_all
@@ -22,14 +21,15 @@ from mgm.jobs.measure import choose, measure, measure_now, motion_time, saliency
 from mgm.jobs.measure.saliency import inside
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.models import build_mae
-from mgm.report.result import examine
 from mgm.report.statistics import over_seeds
 from mgm.rng import clip_seed
+from mgm.runs.result import examine
 from mgm.spec import Data, Decoder, Mask, Measure, Pretrain
 from mgm.video import read_clip
 from mgm.video.sample import view_indices
 from mgm.video.transform import apply, view_box
 from mgm.video.vectors import Vectors
+from tests.helpers.small_runs import PARAMS, SMALL
 
 SALIENCY, MOTION_TIME, STEP_TIME, COVERAGE = (
     sys.modules[f"mgm.jobs.measure.{name}"] for name in ("saliency", "motion_time", "step_time", "coverage")

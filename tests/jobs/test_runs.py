@@ -21,7 +21,7 @@ from mgm.jobs.common import Execution, Job, run_all
 from mgm.jobs.finetune import finetune
 from mgm.jobs.pretrain import learnt_nothing, pretrain
 from mgm.jobs.probe import probe
-from mgm.report.result import examine
+from mgm.runs.result import examine
 from mgm.spec import Data, Views, parse
 
 COMPUTE = {"pretrain": pretrain, "finetune": finetune, "probe": probe}
@@ -257,7 +257,7 @@ def test_a_second_writer_trains_nothing_and_marks_nothing(execution, pretraining
     """It goes on with its other specs, and once the first is done it has nothing left to do."""
     folder = execution.results / pretraining.run_id
     folder.mkdir(parents=True)
-    code = "import sys, time; from pathlib import Path; from mgm.writer import sole_writer\n"
+    code = "import sys, time; from pathlib import Path; from mgm.runs.lock import sole_writer\n"
     code += "with sole_writer(Path(sys.argv[1])): print(1, flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE)
     other.stdout.readline()

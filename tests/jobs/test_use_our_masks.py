@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from mgm.datasets.params import Synthetic
-from mgm.datasets.synthetic import generate
+from mgm.datasets.synthetic.make import generate
+from mgm.datasets.synthetic.params import Synthetic
 
 PAGE = Path(__file__).parents[2] / "docs" / "use-our-masks.md"
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mgm.datasets.params import Synthetic
-from mgm.datasets.synthetic import generate, load_boxes
+from mgm.datasets.synthetic.make import generate, load_boxes
+from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.experiments.recipes import MASK_RATIO
 from mgm.jobs.common import Execution, Job
@@ -79,7 +79,7 @@ def test_every_mask_on_one_clip(tmp_path, index):
     for name, ratio, masked_SHW, box_S4 in zip(arrays["names_N"], arrays["ratio_N"], arrays["masked_NSHW"], arrays["boxes_NS4"]):
         assert masked_SHW.sum() == 4 * int(MASK_RATIO[str(name)] * 36)
         assert ratio == MASK_RATIO[str(name)]
-        assert np.isfinite(box_S4).all() == (MASKS[str(name)].boxes is not None)
+        assert np.isfinite(box_S4).all() == MASKS[str(name)].dense
     guided = arrays["boxes_NS4"][list(MASKS).index("mgm"), 1:, :2]
     for slot, (x, y) in enumerate(guided, 1):
         if arrays["magnitude_SHW"][slot].any():  # the box is where the motion is

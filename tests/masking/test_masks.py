@@ -2,16 +2,16 @@ import re
 
 import numpy as np
 import pytest
-import slow_masks as slow
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgm.errors import UserError
 from mgm.masking import EDGES, MASKS, Grid, make_boxes, make_mask
+from tests.helpers import slow_masks as slow
 
 GRID = Grid(8, 14, 14)
-DENSE = [name for name, strategy in MASKS.items() if strategy.boxes]
+DENSE = [name for name, info in MASKS.items() if info.dense]
 SLOW = [*slow.SPARSE, *slow.BOXES]  # the paper's masks
 names, edges = st.sampled_from(list(MASKS)), st.sampled_from(EDGES)
 

@@ -1,18 +1,18 @@
 import numpy as np
 import pytest
-import slow_masks as slow
 import torch
 from scipy import stats
 
-from mgm.masking import random
+from mgm.masking import prng
+from tests.helpers import slow_masks as slow
 
 SEEDS = torch.tensor([0, 1, 2, 2**63 - 1, -5, 1234567890123456789])
 
 
 @pytest.mark.parametrize("stream", range(6))
 def test_equals_big_integers(stream):
-    assert random.bits(SEEDS, stream, 50).tolist() == [slow.bits(seed, stream, 50) for seed in SEEDS.tolist()]
-    assert random.uniform(SEEDS, stream, 50).tolist() == [slow.uniform(seed, stream, 50) for seed in SEEDS.tolist()]
+    assert prng.bits(SEEDS, stream, 50).tolist() == [slow.bits(seed, stream, 50) for seed in SEEDS.tolist()]
+    assert prng.uniform(SEEDS, stream, 50).tolist() == [slow.uniform(seed, stream, 50) for seed in SEEDS.tolist()]
 
 
 def test_splitmix64_is_the_published_one():
@@ -25,13 +25,13 @@ def test_splitmix64_is_the_published_one():
 
 
 def test_independent_of_batch_and_length():
-    together = random.bits(SEEDS, random.TIES, 100)
+    together = prng.bits(SEEDS, prng.TIES, 100)
     for i in range(len(SEEDS)):
-        assert torch.equal(random.bits(SEEDS[i : i + 1], random.TIES, 30)[0], together[i, :30])
+        assert torch.equal(prng.bits(SEEDS[i : i + 1], prng.TIES, 30)[0], together[i, :30])
 
 
 def test_uniform():
-    u = random.uniform(torch.arange(500), random.START, 400).numpy()
+    u = prng.uniform(torch.arange(500), prng.START, 400).numpy()
     assert u.min() >= 0
     assert u.max() < 1
     for sample in (u.ravel(), u[0], u[:, 0]):  # over everything, within a clip, over clips with neighbouring seeds
@@ -40,7 +40,7 @@ def test_uniform():
 
 def test_streams_seeds_and_neighbours_are_uncorrelated():
     seeds, n = torch.arange(200), 500
-    columns = [random.uniform(seeds, stream, n).ravel() for stream in range(6)]
-    columns += [random.uniform(seeds + 1, 0, n).ravel(), random.uniform(seeds, 0, n).roll(1, 1).ravel()]
+    columns = [prng.uniform(seeds, stream, n).ravel() for stream in range(6)]
+    columns += [prng.uniform(seeds + 1, 0, n).ravel(), prng.uniform(seeds, 0, n).roll(1, 1).ravel()]
     correlation = np.corrcoef(torch.stack(columns).numpy()) - np.eye(len(columns))
     assert np.abs(correlation).max() < 6 / np.sqrt(200 * n)

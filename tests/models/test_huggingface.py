@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from huggingface import sharpened, their_classifier, their_pretraining, translated
 from torch.nn import functional as F
 
 from mgm.masking import Grid, make_mask
 from mgm.models import build_classifier, build_mae, reconstruction_loss
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain
+from tests.helpers.huggingface import sharpened, their_classifier, their_pretraining, translated
 
 SMALL = {"clips": Clips(frames=6, size=48), "model": Model(width=48, depth=3, heads=3, patch=8)}
 SIZES = {  # clips; and which of Hugging Face's attentions: "eager" is written out, but keeps 1568 x 1568 weights a head

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from huggingface import sharpened, translated
 from safetensors.torch import load_file, save_file
 from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification, VideoMAEModel
 
@@ -18,6 +17,7 @@ from mgm.models import build_classifier, build_features, build_mae, load_encoder
 from mgm.models.formats import to_huggingface, to_ours, to_videomae
 from mgm.models.vit import sinusoid_table
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
+from tests.helpers.huggingface import sharpened, translated
 
 SMALL = {"data": Data(dataset="k400"), "clips": Clips(frames=4, size=24), "model": Model(width=16, depth=2, heads=2, patch=8)}
 PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2))

@@ -1,11 +1,11 @@
 import subprocess
 import sys
 
-from mgm.report import atomic
+from mgm.runs import files as atomic
 
 DIES_WHILE_IT_WRITES = """
 import os, sys, pathlib
-from mgm.report import atomic
+from mgm.runs import files as atomic
 os.replace = lambda *_: os._exit(9)
 atomic.write(pathlib.Path(sys.argv[1]), "new")
 """

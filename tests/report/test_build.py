@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from fake_results import BOTH, draw_arrays, finish, finish_all, registry, write_log
 
 from mgm.errors import UserError
 from mgm.experiments.registry import Registry
 from mgm.report.build import build_report
+from tests.helpers.fake_results import BOTH, draw_arrays, finish, finish_all, registry, write_log
 
 VOID = {"meta", "link", "img", "br", "input", "hr", "line", "path", "circle", "polyline"}
 

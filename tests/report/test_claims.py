@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from mgm.experiments.quoted import footnote, reported
 from mgm.experiments.registry import Registry
 from mgm.experiments.scales import load_scale
-from mgm.report.claim import by, cell, claim, least, most
-from mgm.report.claim_list import CLAIMS, compute
-from mgm.report.claims import (
+from mgm.report.cells import Row, gain, rows
+from mgm.report.claims.check import (
     COLUMNS,
     CONTRADICTED,
     CONTRADICTS,
@@ -29,11 +29,11 @@ from mgm.report.claims import (
     table_says,
     write_claims,
 )
-from mgm.report.collect import Row, gain, rows
-from mgm.report.reported import footnote, reported
-from mgm.report.result import Found
+from mgm.report.claims.claim import by, cell, claim, least, most
+from mgm.report.claims.paper import CLAIMS, compute
 from mgm.report.statistics import Estimate, over_seeds
 from mgm.report.tables import DASH
+from mgm.runs.result import Found
 
 ROOT = Path(__file__).parents[2]
 PAPERS = ROOT.parent / "shared/paper"

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from fake_results import finish, finish_all, registry, smoke, write_log
 
 from mgm.experiments.registry import Registry
-from mgm.report.collect import Row, examine_all, gain, rows
-from mgm.report.result import write_result
+from mgm.report.cells import Row, examine_all, gain, rows
+from mgm.runs.result import write_result
+from tests.helpers.fake_results import finish, finish_all, registry, smoke, write_log
 
 
 def collect(known: Registry, results) -> dict[tuple[str, str], Row]:

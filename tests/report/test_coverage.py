@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mgm.report.coverage import coverage
-from mgm.report.figures import KIND
-from mgm.report.style import save
+from mgm.report.figures.coverage import coverage
+from mgm.report.figures.draw import KIND
+from mgm.report.figures.style import save
 
 
 def arrays(slots=4, names=tuple(KIND), seed=0):

@@ -1,6 +1,6 @@
 import re
 
-from mgm.report.deviations import FILE, deviations, sections
+from mgm.report.page.deviations import FILE, deviations, sections
 
 TEXT = """# Title
 

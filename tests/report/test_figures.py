@@ -7,7 +7,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from mgm.report.figures import DRAW, TITLES, masks_on_a_clip, save, write_png
+from mgm.report.figures.draw import DRAW, TITLES, masks_on_a_clip, save, write_png
 from mgm.spec import Visualise
 
 NOTE = "Scale smoke: toy models trained for seconds on generated videos; it says nothing about which mask is best."
@@ -156,5 +156,5 @@ def test_more_attention_is_brighter_in_grey(tmp_path):
 
 
 def test_drawing_needs_no_torch():
-    code = "import sys; import mgm.report.figures; assert 'torch' not in sys.modules; assert 'matplotlib.pyplot' not in sys.modules"
+    code = "import sys; import mgm.report.figures.draw; assert 'torch' not in sys.modules; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

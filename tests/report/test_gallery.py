@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from mgm.report.gallery import gallery
+from mgm.report.page.mask_player import gallery
 
 SLOTS, SIDE, ROWS = 4, 96, 6
 

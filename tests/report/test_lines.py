@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from fake_results import BOTH, finish, registry
 
-from mgm.report.collect import examine_all, row_of
-from mgm.report.figures import save
-from mgm.report.lines import arrays_of, lines, missing
+from mgm.report.cells import examine_all, row_of
+from mgm.report.figures.curves import arrays_of, lines, missing
+from mgm.report.figures.draw import save
+from tests.helpers.fake_results import BOTH, finish, registry
 
 KNOWN = registry(seeds=(0, 1), datasets=BOTH)
 PLOT = KNOWN.plots["1"]

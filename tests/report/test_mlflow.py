@@ -10,16 +10,18 @@ import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_results import finish, registry, write_log
 
 from mgm.errors import UserError
-from mgm.report.mlflow import default_uri, follow, sync
-from mgm.report.mlflow_check import check
-from mgm.report.result import file_digest, read_result, write_result
+from mgm.report.mlflow.check import check
+from mgm.report.mlflow.sync import default_uri, follow, sync
+from mgm.runs.result import file_digest, read_result, write_result
+from tests.helpers.fake_results import finish, registry, write_log
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.mlflow
 
 
@@ -367,9 +369,9 @@ def test_two_syncs_at_once_are_one_after_the_other(place):
     parent, child = lineage()
     finish(place, parent, steps=50)
     finish(place, child, steps=50)
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from fake_results import registry; "
-    code += "from mgm.report.mlflow import sync; print(sync(registry(seeds=(0,)), Path('results/smoke')))"
-    command = [sys.executable, "-c", code, os.path.dirname(__file__)]
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from tests.helpers.fake_results import registry; "
+    code += "from mgm.report.mlflow.sync import sync; print(sync(registry(seeds=(0,)), Path('results/smoke')))"
+    command = [sys.executable, "-c", code, str(ROOT)]
     both = [subprocess.Popen(command, cwd=place.parents[1], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = sorted(process.communicate()[0].split(" in sqlite")[0] for process in both)
     assert said == ["0 runs created, 0 updated, 2 unchanged", "2 runs created, 0 updated, 0 unchanged"]
@@ -393,7 +395,7 @@ def test_a_sync_of_a_copy_in_the_midst_takes_nothing_but_time(place, tmp_path, m
     """Before whatever call to the tracker another sync writes the same runs, and removes what is begun."""
     from mlflow import MlflowClient
 
-    monkeypatch.setattr("mgm.report.mlflow.QUIET_S", 0)
+    monkeypatch.setattr("mgm.report.mlflow.sync.QUIET_S", 0)
     parent, child = lineage()
     finish(place, parent, steps=2)
     finish(place, child, steps=2)
@@ -434,7 +436,7 @@ def test_follow_mirrors_a_training_run_until_all_are_finished(place, capsys):
 import sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from fake_results import finish, registry, write_log
+from tests.helpers.fake_results import finish, registry, write_log
 known, place = registry(seeds=(0,)), Path("results/smoke")
 parent, child = (known.specs[run_id] for run_id in sys.argv[2:])
 for done in range(1, 6):
@@ -443,7 +445,7 @@ for done in range(1, 6):
 finish(place, parent, steps=5)
 finish(place, child, steps=5)
 """
-    job = subprocess.Popen([sys.executable, "-c", code, os.path.dirname(__file__), parent.run_id, child.run_id], cwd=place.parents[1])
+    job = subprocess.Popen([sys.executable, "-c", code, str(ROOT), parent.run_id, child.run_id], cwd=place.parents[1])
     follow(known, place, every=0.1)
     assert job.wait() == 0
     assert check(known, place) == {}

@@ -1,22 +1,23 @@
 """A real MLflow server on a real PostgreSQL, killed, hung, slow, refusing, absent: nothing is lost, the next sync brings it level."""
 
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from fake_results import finish, registry, write_log
-from services import require
-from tracking import Postgres, Server
 
 from mgm.errors import UserError
-from mgm.report.mlflow import follow, sync
-from mgm.report.mlflow_check import check
+from mgm.report.mlflow.check import check
+from mgm.report.mlflow.sync import follow, sync
+from tests.helpers.fake_results import finish, registry, write_log
+from tests.helpers.services import require
+from tests.helpers.tracking import Postgres, Server
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.mlflow, pytest.mark.postgres]
 KNOWN = registry(seeds=(0,))
 RUNS = list(KNOWN.specs.values())[:3]
@@ -80,11 +81,11 @@ def speed_up(postgres):
 
 def in_the_middle(place, server, postgres, act) -> None:
     """`act` once a sync in a process of its own has written a part, but not all; its one line is on stderr."""
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from fake_results import registry; "
-    code += "from mgm.report.mlflow import sync; sync(registry(seeds=(0,)), Path(sys.argv[2]), sys.argv[3])"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from tests.helpers.fake_results import registry; "
+    code += "from mgm.report.mlflow.sync import sync; sync(registry(seeds=(0,)), Path(sys.argv[2]), sys.argv[3])"
     before = postgres.rows(POINTS)[0][0]
     slow_down(postgres, "PERFORM pg_sleep(0.04)")  # a run takes five seconds, so that the middle is not missed
-    command = [sys.executable, "-c", code, os.path.dirname(__file__), str(place), server.uri]
+    command = [sys.executable, "-c", code, str(ROOT), str(place), server.uri]
     syncing = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while (points := postgres.rows(POINTS)[0][0] - before) == 0:
         assert syncing.poll() is None, syncing.communicate()

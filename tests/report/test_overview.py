@@ -1,10 +1,10 @@
 """The first screen says what the numbers say, and no more."""
 
 import pytest
-from fake_results import finish, finish_all, registry
 
-from mgm.report.collect import examine_all, rows
-from mgm.report.overview import cost, in_order, overview
+from mgm.report.cells import examine_all, rows
+from mgm.report.page.overview import cost, in_order, overview
+from tests.helpers.fake_results import finish, finish_all, registry
 
 
 def told(tmp_path, accuracies, name="smoke", **changes):

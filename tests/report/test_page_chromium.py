@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fake_results import draw_arrays, finish_all, registry, write_log
 
 from mgm.experiments.registry import Registry
 from mgm.report.build import build_report
+from tests.helpers.fake_results import draw_arrays, finish_all, registry, write_log
 
 pytestmark = pytest.mark.chromium
 

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from mgm.report.plots import PERCENT, POINTS_OF, Axis, interval
+from mgm.report.page.svg import PERCENT, POINTS_OF, Axis, interval
 from mgm.report.statistics import Estimate
 
 

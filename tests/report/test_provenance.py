@@ -3,14 +3,14 @@
 import shutil
 
 import pytest
-from fake_results import draw_arrays, finish, finish_all, registry
 from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.report.build import build_report
-from mgm.report.mirror import Mirrors
-from mgm.report.result import file_digest, read_result, write_result
+from mgm.report.mlflow.record import Mirrors
 from mgm.report.trace import trace
+from mgm.runs.result import file_digest, read_result, write_result
+from tests.helpers.fake_results import draw_arrays, finish, finish_all, registry
 
 KNOWN = registry(seeds=(0,))
 RUN = KNOWN.tables["4e"].cell("MGM (Dense)", "SSv2").runs[0]

@@ -4,11 +4,11 @@ import csv
 from collections import Counter
 from pathlib import Path
 
+from mgm.experiments import quoted as module
+from mgm.experiments.quoted import reported
 from mgm.experiments.tables import MASK_ROWS
-from mgm.report import reported as module
-from mgm.report.reported import reported
 
-ROWS = list(csv.DictReader(Path(module.__file__).with_name("reported.csv").read_text(encoding="utf-8").splitlines()))
+ROWS = list(csv.DictReader(Path(module.__file__).with_name("quoted.csv").read_text(encoding="utf-8").splitlines()))
 
 
 def test_every_number_of_every_table_once():

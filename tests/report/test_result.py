@@ -5,11 +5,11 @@ import os
 import time
 
 import pytest
-from fake_results import finish, registry, write_log
 
 from mgm.errors import UserError
-from mgm.report.result import QUIET_S, examine, log_lines, read_result, seal, state, write_result
+from mgm.runs.result import QUIET_S, examine, log_lines, read_result, seal, state, write_result
 from mgm.spec import Probe, Spec, differences, parse
+from tests.helpers.fake_results import finish, registry, write_log
 
 
 @pytest.fixture(scope="module")

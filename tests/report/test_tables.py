@@ -6,11 +6,11 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from fake_results import BOTH, finish, finish_all, registry
 
-from mgm.report.collect import COLUMNS, examine_all, rows
-from mgm.report.reported import reported
+from mgm.experiments.quoted import reported
+from mgm.report.cells import COLUMNS, examine_all, rows
 from mgm.report.tables import BOLD, DASH, MINUS, _tex, leaders, number, write_tables
+from tests.helpers.fake_results import BOTH, finish, finish_all, registry
 
 
 @pytest.fixture

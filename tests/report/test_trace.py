@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from fake_results import DIGEST, finish, finish_all, registry, smoke, write_log
 from typer.testing import CliRunner
 
 from mgm.cli import app
@@ -12,6 +11,7 @@ from mgm.report.clean import clean, unwanted
 from mgm.report.diff import diff
 from mgm.report.trace import trace
 from mgm.spec import Finetune
+from tests.helpers.fake_results import DIGEST, finish, finish_all, registry, smoke, write_log
 
 
 def runs_of(known, row: str, column: str = "SSv2"):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster import cluster, unfit
-from own_videos import own_videos, small_scale
 
-from mgm.cluster import load_cluster
-from mgm.workflow import Workflow
+from mgm.dag.cluster import load_cluster
+from mgm.dag.study import Workflow
+from tests.helpers.cluster import cluster, unfit
+from tests.helpers.own_videos import own_videos, small_scale
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

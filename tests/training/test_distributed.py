@@ -14,20 +14,20 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from two_processes import STOP_AT, trained_toy
 
-from mgm.datasets.params import Synthetic
-from mgm.datasets.synthetic import generate
+from mgm.datasets.synthetic.make import generate
+from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.jobs import common
 from mgm.jobs.common import Execution, run_all
 from mgm.jobs.finetune import finetune
 from mgm.jobs.pretrain import pretrain
 from mgm.launch import Place, place_of
-from mgm.report.result import examine, log_lines
+from mgm.runs.lock import sole_writer
+from mgm.runs.result import examine, log_lines
 from mgm.spec import Augment, Clips, Data, Decoder, Finetune, FinetuneOptim, Model, Optim, Pretrain, Views
 from mgm.training import distributed
-from mgm.writer import sole_writer
+from tests.helpers.two_processes import STOP_AT, trained_toy
 
 PARAMS = Synthetic(classes=3, train_per_class=8, test_per_class=4, size=32, frames=12)
 SMALL = {
@@ -105,7 +105,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def both(folder) -> list[dict]:
     """What each of two processes saw in `two_processes.main`."""
-    statuses, said = ended(two(sys.executable, Path(__file__).with_name("two_processes.py"), folder))
+    statuses, said = ended(two(sys.executable, "-m", "tests.helpers.two_processes", folder))
     assert statuses == [0, 0], said
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 

@@ -11,8 +11,7 @@ import pytest
 from mgm.errors import UserError
 from mgm.video import NoVectors, open_video, probe_video, read_clip
 from mgm.video.container import is_unused_b
-
-from .videos import SHARED, moving_square, real_clips, rotate_metadata, write_video
+from tests.helpers.videos import SHARED, moving_square, real_clips, rotate_metadata, write_video
 
 
 def assert_same(one, two):

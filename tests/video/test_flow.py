@@ -17,8 +17,7 @@ from mgm.video.flow import NoFlow, cell_means, estimator, find_weights, motions,
 from mgm.video.motion import cells
 from mgm.video.sample import stride
 from mgm.video.transform import apply, training_box
-
-from .videos import SHARED, moving_square, real_clips, rotate_metadata, write_video
+from tests.helpers.videos import SHARED, moving_square, real_clips, rotate_metadata, write_video
 
 RAFT = SHARED.parent / "weights" / "raft-small.torchvision-keys.pth"
 needs_raft = pytest.mark.skipif(not RAFT.exists(), reason="RAFT's weights are not here")

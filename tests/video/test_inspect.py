@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from mgm.video import inspect_video, probe_video
-
-from .videos import moving_square, write_video
+from tests.helpers.videos import moving_square, write_video
 
 
 def test_it_counts_pictures_and_measures_vectors(tmp_path):

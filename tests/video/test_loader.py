@@ -12,8 +12,7 @@ from mgm.video import NoVectors, cut, loader, read_clip, slot_magnitude
 from mgm.video.augment import ClipAugmentation
 from mgm.video.sample import stride, view_indices
 from mgm.video.transform import apply, multiscale, view_box
-
-from .videos import moving_square, write_video
+from tests.helpers.videos import moving_square, write_video
 
 CLIPS = Clips(frames=4, size=48, stride=3, flip=True)
 

@@ -10,8 +10,7 @@ import pytest
 
 from mgm.spec import Clips
 from mgm.video import read_clip, training_loader
-
-from .videos import moving_square, write_video
+from tests.helpers.videos import moving_square, write_video
 
 MALLINFO2 = getattr(ctypes.CDLL(None), "mallinfo2", None)  # glibc's, from 2.33 on
 

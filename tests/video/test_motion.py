@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from mgm.video import inspect_video, read_clip, slot_magnitude
 from mgm.video.motion import VECTOR, cells, paint, reference_distance, turn
-
-from .videos import SHARED, moving_square, real_clips, write_video
+from tests.helpers.videos import SHARED, moving_square, real_clips, write_video
 
 REAL = [
     "other/bikes.mp4",

@@ -8,8 +8,7 @@ import pytest
 from mgm.errors import UserError
 from mgm.video import read_clip
 from mgm.video.vectors import read_vectors
-
-from .videos import moving_square, rotate_metadata, write_video
+from tests.helpers.videos import moving_square, rotate_metadata, write_video
 
 
 @pytest.mark.parametrize(("codec", "turned"), [("libx264", 0), ("libx264", 90), ("mpeg4", 0)])

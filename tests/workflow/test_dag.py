@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from own_videos import own_videos
 
+from mgm.dag.study import Workflow, registry_of
 from mgm.datasets.index import read_index
 from mgm.errors import UserError
 from mgm.models import build_mae, save_weights
 from mgm.spec import Data, Model, Pretrain, parents
-from mgm.workflow import Workflow, registry_of
+from tests.helpers.own_videos import own_videos
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -1,4 +1,4 @@
-# Generated datasets are drawn here. A user's own videos are indexed before the DAG is built (mgm.workflow),
+# Generated datasets are drawn here. A user's own videos are indexed before the DAG is built (mgm.dag.study),
 # and published datasets are prepared by hand, with `mgm prepare`.
 
 

@@ -10,7 +10,7 @@ import cv2
 import torch
 
 from mgm.datasets.index import Video
-from mgm.report.reported import reported
+from mgm.experiments.quoted import reported
 from mgm.spec import Flow
 from mgm.video.flow import Estimate, estimator, find_weights, motions
 from mgm.video.vectors import read_vectors

@@ -4,7 +4,7 @@ Boxes lie beside the index, in one of two files; a user's own file goes first:
 
     boxes.csv   path,frame,top,left,bottom,right     a line a box: the video's path below the index's root (as in index.csv), the frame
                                                      counted from 0, and edges in pixels of the decoded frame, right and bottom exclusive
-    boxes.npz   the generator's (`mgm.datasets.synthetic.load_boxes`)
+    boxes.npz   the generator's (`mgm.datasets.synthetic.make.load_boxes`)
 
 Frames without a line in boxes.csv are not annotated and do not count.
 """
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from mgm.datasets.index import Index, Video
-from mgm.datasets.synthetic import load_boxes
+from mgm.datasets.synthetic.make import load_boxes
 from mgm.errors import UserError
-from mgm.report.reported import reported
+from mgm.experiments.quoted import reported
 from mgm.video.motion import CELL
 from mgm.video.vectors import read_vectors
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mgm.experiments.quoted import reported
 from mgm.experiments.recipes import PRETRAIN_OPTIM
 from mgm.masking import Grid, make_mask
 from mgm.models import MAE, build_mae, reconstruction_loss
 from mgm.models.vit import gather_tokens, patchify
-from mgm.report.reported import reported
 from mgm.spec import Mask, Measure, Pretrain
 from mgm.training.optimiser import build_optimiser
 

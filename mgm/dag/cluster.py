@@ -1,0 +1,121 @@
+"""What jobs ask of a Slurm cluster. No torch. The values lie in workflow/profiles/slurm/cluster.yaml and in a user's file over it."""
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from mgm.errors import UserError
+from mgm.spec import Part
+
+PROFILE = Path(__file__).parents[2] / "workflow" / "profiles" / "slurm"
+USUAL = "cluster.yaml"  # of a user, where Snakemake runs; it need not exist
+WARNING_S = 120  # before the time limit, for a last checkpoint; Slurm sends it up to a minute early, too early for a job of minutes
+
+
+class Demand(Part):
+    """What one job asks for. `gpus` are of a node, each with a process (none: one process); `cpus` and `mem_gb` are of a process."""
+
+    nodes: int = Field(ge=1)
+    gpus: int = Field(ge=0)
+    cpus: int = Field(ge=1)
+    mem_gb: float = Field(gt=0)
+    hours: float = Field(gt=0)
+    accumulate: int = Field(1, ge=1)
+    recompute: bool = False
+
+    @property
+    def processes(self) -> int:
+        """On all nodes."""
+        return self.nodes * max(self.gpus, 1)
+
+    @property
+    def layout(self) -> list[str]:
+        """Where its processes are, as options of sbatch and srun."""
+        gres = [f"--gres=gpu:{self.gpus}"] if self.gpus else []
+        return [f"--nodes={self.nodes}", f"--ntasks={self.processes}", f"--cpus-per-task={self.cpus}", *gres]
+
+
+class Cluster(Part):
+    """Where jobs go, what each kind asks for, and where the datasets lie."""
+
+    partition: str = ""
+    account: str = ""
+    sbatch: str = ""
+    data: dict[str, str] = Field(default_factory=dict)
+    sources: dict[str, str] = Field(default_factory=dict)
+    shards: int = Field(1, ge=1)
+    jobs: dict[str, Demand]
+
+    def resources(self, kind: str) -> dict[str, Any]:
+        """A rule's `resources:`, as Snakemake's Slurm executor reads them."""
+        job = self.jobs[kind]
+        asked: dict[str, Any] = {
+            "nodes": job.nodes,
+            "mem_mb": round(1000 * job.mem_gb * max(job.gpus, 1)),
+            "runtime": max(round(60 * job.hours), 1),
+            "slurm_extra": f"--signal=TERM@{WARNING_S} {self.sbatch}".strip() if 3600 * job.hours > 5 * WARNING_S else self.sbatch,
+        }
+        asked |= {"slurm_partition": self.partition} if self.partition else {}
+        asked |= {"slurm_account": self.account} if self.account else {}
+        asked |= {"gres": f"gpu:{job.gpus}", "tasks_per_gpu": 0} if job.gpus else {}  # 0: tasks are counted by node
+        asked |= {"tasks": job.processes, "mpi": "srun"} if job.processes > 1 else {}
+        return asked
+
+    def launch(self, kind: str, log: str) -> str:
+        """What stands before a job's command: `run.sh`, and `srun` for a job of several processes.
+
+        Snakemake's shell must outlive a SIGTERM that all of a job's processes get, or nothing would be left to requeue it.
+        """
+        job = self.jobs[kind]
+        srun = f"srun {' '.join(job.layout)} --kill-on-bad-exit=1" if job.processes > 1 else ""
+        return f"trap : TERM USR1; {shlex.quote(str(PROFILE / 'run.sh'))} {shlex.quote(log)} {srun}"
+
+    def refusals(self, kinds: set[str]) -> list[str]:
+        """A line for each kind of job that the cluster refuses; Slurm itself is asked, and nothing is submitted."""
+        if not shutil.which("sbatch"):
+            return ["no Slurm on this machine (sbatch is not found); run it where jobs are submitted, or `snakemake --cores all` here"]
+        found = []
+        for kind in sorted(kinds):
+            asked = self.resources(kind)
+            words = ["sbatch", "--test-only", *self.jobs[kind].layout]
+            words += [f"--mem={asked['mem_mb']}", f"--time={asked['runtime']}", *shlex.split(self.sbatch)]
+            words += [f"--partition={self.partition}"] if self.partition else []
+            words += [f"--account={self.account}"] if self.account else []
+            told = subprocess.run([*words, "--wrap", "true"], capture_output=True, text=True, check=False)
+            if told.returncode:
+                reason = told.stderr.strip().splitlines()[-1].removeprefix("allocation failure: ").removeprefix("sbatch: error: ")
+                found.append(f"Slurm refuses {kind} jobs: {reason} ({' '.join(words[2:])}); correct {USUAL}")
+        return found
+
+
+def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
+    """The profile's values, under those of a user's file, under those of the command line.
+
+    Raises:
+        UserError: the file is not there, or has a field that is unknown or invalid.
+    """
+    file = Path(given)
+    if given != USUAL and not file.exists():
+        raise UserError(f"--config cluster={given}: no such file; copy {PROFILE.name}/cluster.yaml there, or leave it out")
+    own = (yaml.safe_load(file.read_text()) or {}) if file.exists() else {}
+    fields = _over(yaml.safe_load((PROFILE / "cluster.yaml").read_text()), own)
+    fields |= {name: value for name, value in (("partition", partition), ("account", account)) if value}
+    try:
+        return Cluster.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(
+            f"{given}: {'.'.join(map(str, first['loc']))}: {first['msg']}; the profile's cluster.yaml shows what there is"
+        ) from None
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, field by field."""
+    both = {name: _over(below[name], above[name]) for name in above if isinstance(above[name], dict) and isinstance(below.get(name), dict)}
+    return {**below, **above, **both}

@@ -1,0 +1,84 @@
+"""Diving48 (Li, Li and Vasconcelos, 2018), version 2 of its labels, in its official layout becomes an index.
+
+    SOURCE/Diving48_V2_{train,test}.json            vid_name, label, start_frame, end_frame
+    SOURCE/Diving48_vocab.json                      a class's four parts, by label
+    SOURCE/rgb/NAME.mp4
+
+Where the source has none of the three lists, those carried here are followed: lists/diving48_v2.json.xz.
+
+The files are the trimmed dives: every start_frame of version 2 is 0 and end_frame is the dive's number of frames. So clips are
+drawn from the whole file, whatever the two say; a file with fewer frames than they promise is counted in the index's note.
+One of the 48 classes (label 30) has no video. A name is ID_NUMBER, ID the competition's video: the split keeps those together.
+"""
+
+import json
+import lzma
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mgm.datasets.index import SPLITS, Index
+from mgm.datasets.published.listed import Entry, add, find_videos, index_found, write_found
+from mgm.datasets.published.rows import plain_name, read_json, rows_of
+from mgm.errors import UserError
+
+OFFICIAL = (15_027, 1_970)  # train and test videos
+_FIELDS = {"vid_name": str, "label": int, "start_frame": int, "end_frame": int}
+_NAMES = ("Diving48_V2_train", "Diving48_V2_test", "Diving48_vocab")
+_INSTEAD = "add it to the others, or remove those to use the lists mgm carries"
+_CARRIED = Path(__file__).parent / "lists" / "diving48_v2.json.xz"
+
+
+def index_diving48(source: Path, out: Path) -> Index:
+    """The index of the videos in `source`, written to folder `out`; every file is opened.
+
+    What the lists name and the source lacks goes to OUT/missing.txt, a path a line, and is counted in the index's note.
+
+    Raises:
+        UserError: no source, lists that cannot be followed, or no readable video of train or of test.
+    """
+    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
+    found = find_videos(source, lambda _, name: name)
+    classes, entries, frames_of = read_lists(source)
+    index, missing = index_found(found, out, classes, entries, "Diving48 V2", OFFICIAL)
+    if short := [video for video in index.videos if video.frames < frames_of[Path(video.path).stem]]:
+        first = f"{index.name(short[0])} has {short[0].frames} of {frames_of[Path(short[0].path).stem]}"
+        index = replace(index, note=f"{index.note}; {len(short):,} videos have fewer frames than the lists say ({first})")
+    return write_found(index, missing, out)
+
+
+def read_lists(source: Path) -> tuple[tuple[str, ...], dict[str, Entry], dict[str, int]]:
+    """(class names by label, entries and numbers of frames by name) of the lists in a source, or of those carried here.
+
+    Raises:
+        UserError: a file is missing, or an entry cannot be followed; the file and the entry are named.
+    """
+    lists = _read(source)
+    vocabulary, parts = lists["Diving48_vocab"]
+    classes = tuple(", ".join(map(str, part)) if isinstance(part, list) else str(part) for part in parts)
+    if len(set(classes)) < len(classes):
+        raise UserError(f"{vocabulary}: names a class twice among its {len(classes)}; download it again")
+    entries: dict[str, Entry] = {}
+    frames_of = {}
+    for split in SPLITS:
+        for where, row in rows_of(*lists[f"Diving48_V2_{split}"], _FIELDS):
+            name, label, start, end = (row[field] for field in _FIELDS)
+            if not 0 <= label < len(classes):
+                raise UserError(f"{where}: label {label} is none of the {len(classes)} in {vocabulary.name}; correct one")
+            if not 0 <= start < end:
+                raise UserError(f"{where}: ends at frame {end} and starts at frame {start}; correct it")
+            add(entries, plain_name(where, name), Entry(f"rgb/{name}.mp4", label, split, name.rpartition("_")[0] or name), where)
+            frames_of[name] = end - start
+    if not entries:
+        raise UserError(f"{source}: the lists of Diving48 V2 name no video; download them again")
+    return classes, entries, frames_of
+
+
+def _read(source: Path) -> dict[str, tuple[Path, list[Any]]]:
+    """(the file, what it holds) of each list by its name."""
+    paths = {name: source / f"{name}.json" for name in _NAMES}
+    if any(path.is_file() for path in paths.values()):
+        return {name: (path, read_json(path, list, _INSTEAD)) for name, path in paths.items()}
+    with lzma.open(_CARRIED, "rt", encoding="utf-8") as file:
+        return {name: (_CARRIED, values) for name, values in json.load(file).items()}

@@ -1,0 +1,100 @@
+"""HMDB51 (Kuehne et al., 2011) in its official layout becomes an index.
+
+    SOURCE/.../CLASS/NAME.avi                       hmdb51_org/CLASS as published, or the class folders themselves
+    SOURCE/.../CLASS_test_splitN.txt                a name and its mark a line: 0 unused, 1 train, 2 test
+
+The split files may lie in any folder of the source, or in one within it (testTrainMulti_7030_splits); of split 1 mgm carries a copy,
+lists/hmdb51_split1.txt.xz. Labels number the classes in sorted order. A name is SOURCE_CLASS_..._N: videos cut from one source film
+share its first part, and the official splits keep those together.
+"""
+
+import lzma
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mgm.datasets.index import Index
+from mgm.datasets.published.listed import Entry, add, find_videos, index_found, write_found
+from mgm.datasets.published.rows import plain_name, read_text
+from mgm.errors import UserError
+
+OFFICIAL = (3_570, 1_530)  # train and test videos of each split
+A_CLASS = (70, 30)
+_CARRIED = Path(__file__).parent / "lists" / "hmdb51_split1.txt.xz"
+_SPLITS = {"0": "", "1": "train", "2": "test"}
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Class names by label, entries by CLASS/NAME without suffix, and the keys of what is marked unused."""
+
+    classes: tuple[str, ...]
+    entries: dict[str, Entry]
+    unused: frozenset[str]
+
+
+def index_hmdb51(source: Path, out: Path, split: int = 1) -> Index:
+    """The index of the videos of an official split that are in `source`, written to folder `out`; every file is opened.
+
+    What the lists name and the source lacks goes to OUT/missing.txt, a path a line, and is counted in the index's note.
+
+    Raises:
+        UserError: no source, lists that cannot be followed, or no readable video of train or of test.
+    """
+    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
+    found = find_videos(source, lambda folder, name: f"{folder}/{name}")
+    lists = read_lists(source, split)
+    index, missing = index_found(found, out, lists.classes, lists.entries, f"HMDB51 split {split}", OFFICIAL, lists.unused)
+    counts = Counter((entry.label, entry.split) for entry in lists.entries.values())
+    if other := [name for label, name in enumerate(lists.classes) if (counts[label, "train"], counts[label, "test"]) != A_CLASS]:
+        uneven = f"the lists of {len(other)} classes have other than {A_CLASS[0]} train and {A_CLASS[1]} test videos, such as {other[0]}"
+        index = replace(index, note=f"{index.note}; {uneven}")
+    return write_found(index, missing, out)
+
+
+def read_lists(source: Path, split: int) -> Lists:
+    """The lists of a split in a source; of split 1, if there are none, those carried here.
+
+    Raises:
+        UserError: a line cannot be followed, the lists lie in several folders, or there are none of this split.
+    """
+    paths = sorted(path for depth in ("", "*/", "*/*/") for path in source.glob(f"{depth}*_test_split{split}.txt"))
+    if len(folders := sorted({str(path.parent) for path in paths})) > 1:
+        raise UserError(f"{folders[0]}, {folders[1]}: both hold lists of split {split}; remove one of them")
+    if not paths and split == 1:
+        return carried_lists()
+    if not paths:
+        raise UserError(
+            f"{source}: has no lists *_test_split{split}.txt; add the published testTrainMulti_7030_splits (mgm carries split 1 only)"
+        )
+    return _follow(
+        [
+            (f"{path}: line {number}", path.name.removesuffix(f"_test_split{split}.txt"), line)
+            for path in paths
+            for number, line in enumerate(read_text(path, "add it").splitlines(), start=1)
+            if line.strip()
+        ]
+    )
+
+
+def carried_lists() -> Lists:
+    """The official lists of split 1, from the copy carried here: lines CLASS/NAME MARK."""
+    with lzma.open(_CARRIED, "rt", encoding="utf-8") as file:
+        lines = [(f"{_CARRIED}: line {number}", *line.split("/")) for number, line in enumerate(file, start=1)]
+    return _follow([(where, label, line) for where, label, line in lines])
+
+
+def _follow(lines: list[tuple[str, str, str]]) -> Lists:
+    """The lists of these (where it is, class, line)s."""
+    label_of = {name: label for label, name in enumerate(sorted({name for _, name, _ in lines}))}
+    entries: dict[str, Entry] = {}  # with what is marked unused, until the end
+    for where, label, line in lines:
+        name, _, mark = line.strip().rpartition(" ")
+        if mark not in _SPLITS or not name:
+            raise UserError(f"{where}: is not a video's name and its mark, 0, 1 or 2; correct it")
+        stem = os.path.splitext(plain_name(where, name.strip()))[0]
+        film = stem.rpartition(f"_{label}_")[0] or stem
+        add(entries, f"{label}/{stem}", Entry(f"{label}/{name.strip()}", label_of[label], _SPLITS[mark], f"{label}/{film}"), where)
+    used = {key: entry for key, entry in entries.items() if entry.split}
+    return Lists(tuple(label_of), used, frozenset(entries.keys() - used.keys()))

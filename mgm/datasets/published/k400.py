@@ -1,0 +1,150 @@
+"""Kinetics-400 (Kay et al., 2017) as its users have it becomes an index.
+
+    SOURCE/annotations/*.csv, or SOURCE/*.csv       label,youtube_id,time_start,time_end,split[,is_cc], in one file or several
+    SOURCE/.../ID_START_END.mp4                     or .mkv, .webm, .avi; START and END in seconds, with or without leading zeros
+
+The copy of CVDF has the files flat in train and val, those of the official crawler lie in class folders, with spaces or underscores; all
+of that is one here, since a name says which clip a file is. CVDF's replacements of corrupted files (a folder replacement...) come first.
+
+Labels number the annotations' classes in sorted order. Our test split is the validation split (val or validate); rows of the test split
+are left aside. The published sets shrink as videos leave YouTube, so no count is official: the annotations are what is compared with.
+"""
+
+import csv
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mgm.datasets.index import Index
+from mgm.datasets.published.listed import Entry, Found, add, find_videos, index_found, write_found
+from mgm.datasets.published.rows import plain_name, read_text
+from mgm.errors import UserError
+
+CLASSES = 400
+_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+_SPLITS = {"train": "train", "val": "test", "validate": "test", "validation": "test", "test": ""}
+_NAME = re.compile(r"(.+)_(\d+)_(\d+)")
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Class names by label; entries by ID_START_END without leading zeros; and the keys of rows that are in neither split."""
+
+    classes: tuple[str, ...]
+    entries: dict[str, Entry]
+    unused: frozenset[str]
+
+
+def index_k400(source: Path, out: Path) -> Index:
+    """The index of the annotated clips in `source`, written to folder `out`; every file is opened.
+
+    What the annotations name and the source lacks (dead links) goes to OUT/missing.txt, a path a line, and is counted in the index's
+    note, as are files more than a second shorter than annotated. A file in the folder of another class than its own is left out.
+
+    Raises:
+        UserError: no source, annotations that cannot be followed, or no readable video of train or of test.
+    """
+    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
+    found = find_videos(source, _key)
+    annotations = read_annotations(source)
+    found = _in_their_class(found, annotations)
+    index, missing = index_found(found, out, annotations.classes, annotations.entries, "Kinetics-400", unused=annotations.unused)
+    note = index.note
+    if len(annotations.classes) != CLASSES:
+        note += f"; the annotations have {len(annotations.classes)} classes, those published {CLASSES}"
+    key_of = {name: key for key, name in found.name_of.items()}
+    seconds_of = {video.path: _seconds(key_of[index.name(video)]) for video in index.videos}
+    if short := [video for video in index.videos if video.fps and video.frames / video.fps < seconds_of[video.path] - 1]:
+        first = f"{index.name(short[0])} lasts {short[0].frames / short[0].fps:.1f} of {seconds_of[short[0].path]} s"
+        note += f"; {len(short):,} videos are more than a second shorter than annotated ({first})"
+    return write_found(replace(index, note=note), missing, out)
+
+
+def read_annotations(source: Path) -> Annotations:
+    """What the annotations in a source say.
+
+    Raises:
+        UserError: there are none, or a line cannot be followed; the file and the line are named.
+    """
+    rows = list(_rows(source))
+    label_of = {name: label for label, name in enumerate(sorted({row["label"] for _, row in rows if _SPLITS.get(row["split"])}))}
+    entries: dict[str, Entry] = {}
+    unused, trained = set(), {row["label"] for _, row in rows if _SPLITS.get(row["split"]) == "train"}
+    for where, row in rows:
+        identity, split = plain_name(where, row["youtube_id"]), row["split"]
+        if split not in _SPLITS:
+            raise UserError(f"{where}: split {split!r} is none of {', '.join(_SPLITS)}; correct it")
+        start, end = (_second(where, column, row[column]) for column in ("time_start", "time_end"))
+        if end <= start:
+            raise UserError(f"{where}: ends at second {end} and starts at second {start}; correct it")
+        key = f"{identity}_{start}_{end}"
+        if not _SPLITS[split]:
+            unused.add(key)
+            continue
+        label = plain_name(where, row["label"])
+        if label not in trained:
+            raise UserError(f"{where}: class {label!r} is none of the {len(trained)} that have training videos; correct one")
+        name = f"{split}/{label}/{identity}_{start:06}_{end:06}.mp4"
+        add(entries, key, Entry(name, label_of[label], _SPLITS[split], identity), where)
+    return Annotations(tuple(label_of), entries, frozenset(unused - entries.keys()))
+
+
+def _rows(source: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """(where it is, its values) of each line of the annotations. A csv with other columns is something else."""
+    instead = f"put the annotations (train.csv, val.csv: {','.join(_COLUMNS)}) into --source or a folder annotations in it"
+    count = 0
+    paths = sorted((source / "annotations").glob("*.csv")) or sorted(source.glob("*.csv"))
+    for path in paths:
+        lines = csv.reader(read_text(path, instead).splitlines())
+        header = next(lines, [])
+        if not set(_COLUMNS) <= set(header):
+            continue
+        for line in lines:
+            if not line:
+                continue
+            where = f"{path}: line {lines.line_num}"
+            if len(line) != len(header):
+                raise UserError(f"{where}: has {len(line)} values for {len(header)} columns; correct it")
+            count += 1
+            yield where, dict(zip(header, line))
+    if not count:
+        raise UserError(f"{source}: has no annotations ({len(paths)} csv files, none with these columns and a line); {instead}")
+
+
+def _second(where: str, column: str, text: str) -> int:
+    try:
+        return int(float(text))
+    except (ValueError, OverflowError):
+        raise UserError(f"{where}: {column} is {text!r}, not a number of seconds; correct it") from None
+
+
+def _key(_: str, name: str) -> str | None:
+    """Of a file named ID_START_END, with leading zeros or without."""
+    match = _NAME.fullmatch(name)
+    return f"{match[1]}_{int(match[2])}_{int(match[3])}" if match else None
+
+
+def _seconds(key: str) -> int:
+    _, start, end = key.rsplit("_", 2)
+    return int(end) - int(start)
+
+
+def _in_their_class(found: Found, annotations: Annotations) -> Found:
+    """Without the files that lie in the folder of another class than the annotations say."""
+    folders = {_folder(name): name for name in annotations.classes}
+    name_of, unusable = dict(found.name_of), list(found.unusable)
+    for key, name in found.name_of.items():
+        lies_in = folders.get(_folder(os.path.basename(os.path.dirname(name))))
+        if key in annotations.entries and lies_in and lies_in != (label := annotations.classes[annotations.entries[key].label]):
+            unusable.append(
+                (name, f"lies in the folder of class {lies_in}, but is annotated as {label}; move it, or correct the annotation")
+            )
+            del name_of[key]
+    return Found(found.root, name_of, found.spare, unusable)
+
+
+def _folder(name: str) -> str:
+    """A class's folder, whether its spaces became underscores or not."""
+    return name.replace("_", " ").casefold()

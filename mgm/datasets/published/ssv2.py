@@ -1,0 +1,70 @@
+"""Something-Something v2 (Goyal et al., 2017) in its official layout becomes an index.
+
+    SOURCE/labels/{labels,train,validation[,test]}.json, or in SOURCE; formerly named something-something-v2-NAME.json
+    SOURCE/.../ID.webm                              VP9, which gives no motion vectors; or ID.mp4, re-encoded, which is then used instead
+
+labels.json numbers the classes; an entry's class is its template without the brackets around [something]. Our test split is the
+validation split, as everyone's: the test split's labels are not public, so its videos (test.json) are left aside.
+"""
+
+import os
+from pathlib import Path
+
+from mgm.datasets.index import Index
+from mgm.datasets.published.listed import Entry, add, find_videos, index_found, write_found
+from mgm.datasets.published.rows import plain_name, read_json, rows_of
+from mgm.errors import UserError
+
+OFFICIAL = (168_913, 24_777)  # train and test videos
+_SPLITS = {"train": "train", "test": "validation"}
+_INSTEAD = "put labels.json, train.json and validation.json into --source or a folder labels in it"
+
+
+def index_ssv2(source: Path, out: Path) -> Index:
+    """The index of the videos in `source`, written to folder `out`; every file is opened.
+
+    What the lists name and the source lacks goes to OUT/missing.txt, a path a line, and is counted in the index's note.
+
+    Raises:
+        UserError: no source, lists that cannot be followed, or no readable video of train or of test.
+    """
+    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
+    found = find_videos(source, lambda _, name: name)
+    classes, entries = read_lists(source)
+    test = list_file(source, "test")
+    unused = set()
+    if test.is_file():
+        unused = {row["id"] for _, row in rows_of(test, read_json(test, list, _INSTEAD), {"id": str})} - entries.keys()
+    index, missing = index_found(found, out, classes, entries, "Something-Something v2", OFFICIAL, unused)
+    return write_found(index, missing, out)
+
+
+def read_lists(source: Path) -> tuple[tuple[str, ...], dict[str, Entry]]:
+    """(class names by label, entries by id) of the lists in a source.
+
+    Raises:
+        UserError: a file is missing, or an entry cannot be followed; the file and the entry are named.
+    """
+    path = list_file(source, "labels")
+    numbers: dict[str, str] = read_json(path, dict, _INSTEAD)
+    if sorted(map(str, numbers.values()), key=lambda text: (len(text), text)) != [str(label) for label in range(len(numbers))]:
+        raise UserError(f"{path}: its {len(numbers)} classes are not numbered from 0 to {len(numbers) - 1}; download it again")
+    label_of = {name: int(number) for name, number in numbers.items()}
+    entries: dict[str, Entry] = {}
+    for split, official in _SPLITS.items():
+        listed = list_file(source, official)
+        for where, row in rows_of(listed, read_json(listed, list, _INSTEAD), {"id": str, "template": str}):
+            name = row["template"].replace("[", "").replace("]", "")
+            if name not in label_of:
+                raise UserError(f"{where}: class {name!r} is not one of the {len(label_of)} in {path.name}; correct one")
+            video = plain_name(where, row["id"])
+            add(entries, video, Entry(f"{video}.webm", label_of[name], split, video), where)
+    if not entries:
+        raise UserError(f"{path.parent}: its lists name no video; download them again")
+    return tuple(sorted(label_of, key=label_of.__getitem__)), entries
+
+
+def list_file(source: Path, name: str) -> Path:
+    """Where a list is, or by its present name where it should be."""
+    places = [folder / f"{prefix}{name}.json" for folder in (source / "labels", source) for prefix in ("", "something-something-v2-")]
+    return next((path for path in places if path.is_file()), places[0])

@@ -1,0 +1,113 @@
+"""UCF101 (Soomro, Zamir and Shah, 2012) in its official layout becomes an index.
+
+    SOURCE/UCF-101/CLASS/v_CLASS_gNN_cMM.avi, or SOURCE/CLASS/...
+    SOURCE/ucfTrainTestlist/{classInd,trainlist0N,testlist0N}.txt       taken if there, otherwise the lists carried here
+
+A label is the official one, less one, whichever classes are there. Videos of a class and a group come from one source
+video, and the official splits keep groups together.
+
+The carried lists, lists/ucf101.csv, say how many clips each of the 25 groups of a class has. That is all there is to the
+official files (ucfTrainTestlist at www.crcv.ucf.edu/research/data-sets/ucf101): clips count from c01 without gaps, and
+split N tests groups 7N-6 to 7N of every class.
+"""
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgm.datasets.index import SPLITS, Index
+from mgm.datasets.published.listed import Entry, find_videos, index_found, write_found
+from mgm.datasets.published.rows import plain_name
+from mgm.errors import UserError
+
+OFFICIAL = {1: (9_537, 3_783), 2: (9_586, 3_734), 3: (9_624, 3_696)}  # split: its train and test videos
+_CARRIED = Path(__file__).parent / "lists" / "ucf101.csv"
+_FILES_OF = {"HandstandPushups": "HandStandPushups"}  # the one class whose files spell it otherwise
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Class names by label, and the split of each video by its path below the videos' folder."""
+
+    classes: tuple[str, ...]
+    split_of: dict[str, str]
+
+
+def index_ucf101(source: Path, out: Path, split: int = 1) -> Index:
+    """The index of the videos of an official split that are in `source`, written to folder `out`; every file is opened.
+
+    What the lists name and the source lacks goes to OUT/missing.txt, a path a line, and is counted in the index's note.
+
+    Raises:
+        UserError: no source, lists that cannot be followed, or no readable video of train or of test.
+    """
+    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
+    root = source / "UCF-101" if (source / "UCF-101").is_dir() else source
+    found = find_videos(root, lambda folder, name: f"{folder}/{name}")
+    folder = source / "ucfTrainTestlist"
+    lists = read_lists(folder, split) if folder.is_dir() else carried_lists(split)
+    label_of = {name: label for label, name in enumerate(lists.classes)}
+    entries = {
+        name.removesuffix(".avi"): Entry(name, label_of[name.partition("/")[0]], side, Path(name).stem.rpartition("_")[0])
+        for name, side in lists.split_of.items()
+    }
+    index, missing = index_found(found, out, lists.classes, entries, f"UCF101 split {split}", OFFICIAL[split])
+    return write_found(index, missing, out)
+
+
+def carried_lists(split: int) -> Lists:
+    """The official lists, from the copy carried here."""
+    with _CARRIED.open(newline="", encoding="utf-8") as file:
+        clips_of = dict(list(csv.reader(file))[1:])
+    tested = range(7 * split - 6, 7 * split + 1)
+    split_of = {
+        f"{name}/v_{_FILES_OF.get(name, name)}_g{group:02}_c{clip:02}.avi": "test" if group in tested else "train"
+        for name, counts in clips_of.items()
+        for group, count in enumerate(counts, start=1)
+        for clip in range(1, int(count) + 1)
+    }
+    return Lists(tuple(clips_of), split_of)
+
+
+def read_lists(folder: Path, split: int) -> Lists:
+    """The lists in a folder, in the official format. Lines may end as on Windows; classInd.txt's do.
+
+    Raises:
+        UserError: a file is missing, or a line cannot be followed; the file and the line are named.
+    """
+    names: dict[str, str] = {}  # official number: class
+    for where, words in _lines(folder / "classInd.txt"):
+        if len(words) != 2 or not words[0].isdecimal():
+            raise UserError(f"{where}: is not a number and a class; correct it, or remove {folder} to use the lists mgm carries")
+        names[words[0]] = words[1]
+    if sorted(map(int, names)) != list(range(1, len(names) + 1)):
+        raise UserError(f"{folder / 'classInd.txt'}: its {len(names)} classes are not numbered from 1 to {len(names)}; correct it")
+    split_of: dict[str, str] = {}
+    for side in SPLITS:
+        for where, (name, *number) in _lines(folder / f"{side}list{split:02}.txt"):
+            label, separator, _ = name.partition("/")
+            if not separator or len(number) > 1:
+                raise UserError(f"{where}: is not a path CLASS/VIDEO.avi, with its class's number at most; correct it")
+            if label not in names.values() or (number and number[0] not in names):
+                raise UserError(f"{where}: class {' '.join([label, *number])} is not one of the {len(names)} in classInd.txt; correct one")
+            if number and names[number[0]] != label:
+                raise UserError(
+                    f"{where}: class {label} has number {number[0]}, which classInd.txt gives to {names[number[0]]}; correct one"
+                )
+            plain_name(where, name.partition("/")[2])
+            if name in split_of:
+                raise UserError(f"{where}: names {name} a second time; remove one of the lines")
+            split_of[name] = side
+    return Lists(tuple(names[number] for number in sorted(names, key=int)), split_of)
+
+
+def _lines(path: Path) -> list[tuple[str, list[str]]]:
+    """(where it is, its words) of every line of a list that is not empty."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; add it, or remove {path.parent} to use the lists mgm carries") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not text; replace it, or remove {path.parent} to use the lists mgm carries") from None
+    return [(f"{path}: line {number}", line.split()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]

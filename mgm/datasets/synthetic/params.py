@@ -1,0 +1,133 @@
+"""What a generated set is, without drawing it: the parameters and their digest."""
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+Kind = Literal["ssv2", "k400", "ucf101", "hmdb51", "diving48"]
+
+GENERATOR_VERSION: dict[Kind, int] = {  # raise a kind's whenever `mgm.datasets.synthetic.make` draws other pixels for the same parameters
+    "ssv2": 2,
+    "k400": 2,
+    "ucf101": 1,
+    "hmdb51": 1,
+    "diving48": 1,
+}
+
+_SHARED = (  # seven, as UCF101 and HMDB51 share in the published tasks of partial domain adaptation
+    "rising",
+    "falling",
+    "going_sideways",
+    "coming_closer",
+    "going_away",
+    "rising_and_falling_back",
+    "falling_and_rising_back",
+)
+CLASSES: dict[Kind, tuple[str, ...]] = {
+    "ssv2": (
+        "moving things left",
+        "moving things right",
+        "moving things up",
+        "moving things down",
+        "moving things up and left",
+        "moving things up and right",
+        "moving things down and left",
+        "moving things down and right",
+        "zooming in on things",
+        "zooming out from things",
+        "moving things up and back down",
+        "moving things down and back up",
+    ),
+    "k400": (
+        "rising",
+        "falling",
+        "going sideways",
+        "rising sideways",
+        "falling sideways",
+        "coming closer",
+        "going away",
+        "rising and falling back",
+        "falling and rising back",
+        "going sideways and dropping",
+        "going sideways and rising",
+        "falling and going sideways",
+    ),
+    "ucf101": (
+        *_SHARED,
+        "rising_sideways",
+        "going_sideways_and_back",
+        "going_sideways_and_rising",
+        "going_sideways_and_dropping",
+        "coming_closer_and_going_away",
+        "rising_sideways_and_dropping",
+        "rising_and_falling_sideways",
+    ),
+    "hmdb51": (
+        *_SHARED,
+        "falling_sideways",
+        "rising_and_going_sideways",
+        "falling_and_going_sideways",
+        "going_away_and_coming_closer",
+        "falling_sideways_and_rising",
+        "falling_and_rising_sideways",
+        "dropping_and_rising_sideways",
+    ),
+    "diving48": (  # in pairs of the same parts in another order; two parts that follow one another do so in one class only
+        "rise, fall",
+        "fall, rise",
+        "come, go",
+        "go, come",
+        "rise, cross, fall",
+        "fall, cross, rise",
+        "soar, swoop",
+        "swoop, soar",
+        "soar, fall",
+        "fall, soar",
+        "swoop, rise",
+        "rise, swoop",
+    ),
+}
+
+
+class Synthetic(BaseModel):
+    """A set like SSv2, where left and right are labels, or like one of the others, where a mirrored video keeps its label.
+
+    `ground` is the background's texture: `fine`, in the kind's colours, gives the codec vectors to find; `smooth`, grey in every kind,
+    gives a small model something to predict.
+    `size` in pixels, `pan` (the background's motion) in pixels a frame; the first `classes` of the kind's CLASSES are used, all by default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind = "ssv2"
+    classes: int = Field(default_factory=lambda values: len(CLASSES[values["kind"]]), ge=2)
+    train_per_class: int = Field(default=80, ge=1, le=5_000)
+    test_per_class: int = Field(default=20, ge=1, le=5_000)
+    size: int = Field(default=64, ge=32, le=512, multiple_of=16)
+    frames: int = Field(default=24, ge=2, le=512)
+    fps: int = Field(default=12, ge=1, le=60)
+    pan: float = Field(default=0.8, ge=0, le=4)
+    ground: Literal["fine", "smooth"] = "fine"
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @field_validator("classes")
+    @classmethod
+    def _has_motions(cls, classes: int, info: ValidationInfo) -> int:
+        kind = info.data.get("kind", "ssv2")  # absent if it is wrong itself, which is said first
+        if classes > len(CLASSES[kind]):
+            raise PydanticCustomError("classes", "kind {kind} has at most {most}", {"kind": kind, "most": len(CLASSES[kind])})
+        return classes
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many videos each split has."""
+        return {"train": self.classes * self.train_per_class, "test": self.classes * self.test_per_class}
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits of the parameters and the version of the kind's generator: the set's name wherever it is drawn."""
+        fields = {**self.model_dump(mode="json"), "generator": GENERATOR_VERSION[self.kind]}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]

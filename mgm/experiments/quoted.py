@@ -1,0 +1,40 @@
+"""The numbers of the paper's Tables 1-4, and those in the text that we measure, from `quoted.csv`; nothing else quotes a number."""
+
+import csv
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def reported() -> dict[tuple[str, str, str], float]:
+    """(table, row, column) -> value: top-1 in per cent, or what the row's and the column's names say.
+
+    A row of Table 1 is "method, test dataset, pretraining epochs", with "-" where the paper prints none; its GFLOPs, printed once
+    a line, stand with the line's first dataset; ST-MAE has no SSv2 cell, where the paper prints N/A. Other rows and columns are
+    named as the paper prints them.
+    """
+    return {key: value for key, (value, _) in _lines().items()}
+
+
+def note(table: str, row: str, column: str) -> str:
+    """What `quoted.csv` adds to a number; for Table 1 "backbone; pretraining data". Empty where it adds nothing."""
+    return _lines().get((table, row, column), (0.0, ""))[1]
+
+
+def footnote(table: str, row: str, column: str) -> str:
+    """How a quoted baseline was trained otherwise than the rows it stands beside. Empty where it was not, as far as we know."""
+    return FOOTNOTES.get((table, row, column), "")
+
+
+_ZOO = "VideoMAE's 800 epochs on {} are its model zoo's: no repeated augmentation, {} epochs of finetuning"
+FOOTNOTES = {  # V's model zoo and scripts (github.com/MCG-NJU/VideoMAE), S's recipe
+    ("1", "VideoMAE, K400, 800", "K400"): _ZOO.format("K400", 100) + "; with it, 81.0",
+    ("1", "VideoMAE, SSv2, 800", "SSv2"): _ZOO.format("SSv2", 50),
+    ("1", "ST-MAE, K400, 1600", "K400"): "ST-MAE is quoted from another recipe: repeated augmentation 4, a deeper decoder, a class token",
+}
+
+
+@cache
+def _lines() -> dict[tuple[str, str, str], tuple[float, str]]:
+    with open(Path(__file__).with_name("quoted.csv"), encoding="utf-8", newline="") as file:
+        return {(line["table"], line["row"], line["column"]): (float(line["value"]), line["note"]) for line in csv.DictReader(file)}

@@ -1,0 +1,86 @@
+"""Make a batch's masks: check the arguments, find the mask's file, hide what it says."""
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+
+import torch
+from torch import Tensor
+
+from mgm.errors import UserError
+from mgm.masking import EDGES, MASKS
+from mgm.masking.boxes import Boxes, clamped
+from mgm.masking.clips import Clips, Edge, Grid
+from mgm.masking.dense import dense
+
+
+def make_mask(
+    name: str, grid: Grid, ratio: float, seed_B: Tensor, motion_BSHW: Tensor | None = None, edge: Edge = "grow", jitter: bool = True
+) -> Tensor:
+    """Which tokens of each clip are hidden.
+
+    Args:
+        name: one of MASKS.
+        ratio: K = int(ratio * H' * W') patches are hidden in every slot (agnostic: S * K over the clip).
+        seed_B: int64, one per clip; with the clip's motion it determines the clip's mask, whatever else is in the batch.
+        motion_BSHW: magnitude of motion per slot at any resolution, on seed_B's device; all zero where a slot has no motion
+            information, and negative counts as zero. The unguided masks ignore it.
+        edge: what a box does at the edge of the frame: `grow` on the other side, `clamp` inside, or `spill` at random places.
+        jitter: whether mgm's box changes its aspect ratio from slot to slot (eq. 7).
+
+    Returns:
+        masked_BL: bool, slot-major, True where hidden.
+
+    Raises:
+        UserError: an unknown mask or edge, a ratio that hides nothing or everything, motion that is missing or of another shape.
+    """
+    clips = _clips(name, grid, ratio, seed_B, motion_BSHW, edge, jitter)
+    function = mask_function(name)
+    hide = dense(function) if MASKS[name].dense else function
+    return hide(clips).flatten(1)
+
+
+def make_boxes(
+    name: str, grid: Grid, ratio: float, seed_B: Tensor, motion_BSHW: Tensor | None = None, edge: Edge = "grow", jitter: bool = True
+) -> Boxes | None:
+    """The boxes behind `make_mask` of the same arguments, for figures and checks; None for a mask that has none."""
+    clips = _clips(name, grid, ratio, seed_B, motion_BSHW, edge, jitter)
+    if not MASKS[name].dense:
+        return None
+    boxes = mask_function(name)(clips)
+    return clamped(boxes, grid) if edge == "clamp" else boxes
+
+
+@cache
+def mask_function(name: str) -> Callable:
+    """The function named like its file: `Clips` to a (B, S, patches) bool tensor, or to `Boxes` for a dense mask."""
+    file = name.replace("-", "_")
+    return getattr(import_module(f"mgm.masking.{file}"), file)
+
+
+def _clips(name: str, grid: Grid, ratio: float, seed_B: Tensor, motion_BSHW: Tensor | None, edge: Edge, jitter: bool) -> Clips:
+    if name not in MASKS:
+        raise UserError(f"mask {name!r} is unknown; choose one of {', '.join(MASKS)}")
+    if edge not in EDGES:
+        raise UserError(f"mask edge {edge!r} is unknown; choose one of {', '.join(EDGES)}")
+    if min(grid.slots, grid.height, grid.width) < 1:
+        raise UserError(f"mask grid {grid.slots} x {grid.height} x {grid.width} is empty; every side must be at least 1")
+    if not 0 < ratio < 1:
+        raise UserError(f"mask ratio {ratio} is outside (0, 1); choose one between, such as 0.75")
+    if not 0 < (hidden := int(ratio * grid.patches)) < grid.patches:
+        raise UserError(
+            f"mask ratio {ratio} hides {hidden} of {grid.patches} patches a slot; choose one that hides 1 to {grid.patches - 1}"
+        )
+    if seed_B.dtype != torch.int64 or seed_B.ndim != 1:
+        raise UserError(f"seed_B is {seed_B.dtype} of shape {tuple(seed_B.shape)}; give one torch.int64 seed per clip")
+    if not MASKS[name].guided:
+        return Clips(grid, ratio, seed_B, None, edge, jitter)
+    if motion_BSHW is None:
+        unguided = ", ".join(other for other, info in MASKS.items() if not info.guided)
+        raise UserError(f"mask {name!r} needs motion_BSHW, and none was given; give the motion of each slot, or choose one of {unguided}")
+    if motion_BSHW.ndim != 4 or motion_BSHW.shape[:2] != (len(seed_B), grid.slots) or 0 in motion_BSHW.shape[2:]:
+        raise UserError(
+            f"motion_BSHW has shape {tuple(motion_BSHW.shape)}, but the mask is for {len(seed_B)} clips of {grid.slots} slots; "
+            f"give ({len(seed_B)}, {grid.slots}, rows, columns)"
+        )
+    return Clips(grid, ratio, seed_B, motion_BSHW.float().clamp(min=0), edge, jitter)

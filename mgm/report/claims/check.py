@@ -1,0 +1,219 @@
+"""The claims of the papers' texts, judged: by the numbers the paper's own tables quote, and by our runs."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import inf, isfinite, sqrt
+from pathlib import Path
+from typing import NamedTuple
+
+from mgm.experiments.quoted import footnote, reported
+from mgm.experiments.registry import Registry
+from mgm.report.cells import Row, row_of
+from mgm.report.claims.claim import Claim, Key, Part, Quantity, Sum, cells_of
+from mgm.report.claims.paper import CLAIMS
+from mgm.report.statistics import Estimate, over_seeds
+from mgm.report.tables import DASH, MINUS, comparable
+from mgm.runs import files as atomic
+from mgm.runs.result import Found
+
+HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
+CONTRADICTED = "contradicted by the paper's own table"
+SUPPORTS, CONTRADICTS, SILENT = "supports", "contradicts", "has no number"
+COLUMNS = ("claim", "source", "quoted", "ours", "verdict", "id", "table", "note", "run_ids")
+LISTED = 6  # numbers of which a largest or smallest is taken, shown one by one up to this many
+
+
+class Number(NamedTuple):
+    """With its 95 % interval: infinite where nothing measures the spread, empty for a quoted number."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`table` is what the paper's own tables say of the claim; `verdict` weighs them first, then our runs."""
+
+    id: str
+    claim: str
+    source: str
+    quoted: str
+    ours: str
+    table: str
+    verdict: str
+    note: str
+    run_ids: tuple[str, ...]
+
+
+def judge(
+    registry: Registry,
+    collected: Mapping[str, Iterable[Row]],
+    found: Mapping[str, Found],
+    quoted: Mapping[Key, float] | None = None,
+    claims: Iterable[Claim] = CLAIMS,
+) -> list[Verdict]:
+    """Every claim, in the order of the text.
+
+    Tables that contradict a claim decide it. Otherwise our runs do, once all cells it needs are run: it holds when the 95 % interval
+    of each of its numbers lies on the claimed side, fails when one lies on the other, and is undecided in between. How large a difference
+    is counts at the paper's scale alone, where a method that nobody ran stands as the paper quotes it.
+
+    Args:
+        collected: as `mgm.report.cells.rows` gives it.
+        found: the runs, for cells that stand in a figure alone.
+        quoted: the tables' numbers; `reported()` by default.
+    """
+    full = comparable(registry.scale)
+    numbers = reported() if quoted is None else quoted
+    figures = [row_of(cell, found) for plot in registry.plots.values() for line in plot.lines.values() for _, cell in line]
+    rows = {(row.table, row.row, row.column): row for row in (*figures, *(row for table in collected.values() for row in table))}
+    return [_judge(claim, numbers, rows, full) for claim in claims]
+
+
+def write_claims(reports: Path, verdicts: Iterable[Verdict]) -> Path:
+    """`reports`/claims.csv."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for verdict in verdicts:
+        writer.writerow([getattr(verdict, column) for column in COLUMNS[:-1]] + [" ".join(verdict.run_ids)])
+    return atomic.write(reports / "claims.csv", text.getvalue())
+
+
+def table_says(claim: Claim, quoted: Mapping[Key, float]) -> str:
+    """They say nothing of another paper's claims, nor of numbers that stand in the text alone (table "measured")."""
+    if claim.source.startswith("ST-MAE") or any(key not in quoted or key[0] == "measured" for key in claim.cells):
+        return SILENT
+    true = all(any(part.low <= evaluate(one, of_tables(quoted)).mean <= part.high for one in part.either) for part in claim.parts)
+    return SUPPORTS if true else CONTRADICTS
+
+
+def runs_say(claim: Claim, rows: Mapping[Key, Row], full: bool) -> str:
+    """As `judge` says; every cell of `rows` has an estimate. `full`: sizes count, too."""
+    says = [[_agrees(part, evaluate(one, of_runs(rows)), full) for one in part.either] for part in claim.parts]
+    parts = [True if True in either else None if None in either else False for either in says]
+    return FAILS if False in parts else UNDECIDED if None in parts else HOLDS
+
+
+def evaluate(quantity: Quantity, leaf: Callable[[Sum], Number]) -> Number:
+    """The largest number of several has their largest bounds, so it is above a value when one of them is; the smallest, when all are."""
+    if isinstance(quantity, Sum):
+        return leaf(quantity)
+    pick = max if quantity.pick == "largest" else min
+    return Number(*map(pick, zip(*(evaluate(one, leaf) for one in quantity.among))))
+
+
+def of_tables(quoted: Mapping[Key, float]) -> Callable[[Sum], Number]:
+    def leaf(what: Sum) -> Number:
+        value = what.total([quoted[key] for key in what.cells])
+        return Number(value, value, value)
+
+    return leaf
+
+
+def of_runs(rows: Mapping[Key, Row]) -> Callable[[Sum], Number]:
+    """Paired by seed where all cells have two seeds or more in common; else each cell's own interval moves the number, in quadrature."""
+
+    def leaf(what: Sum) -> Number:
+        cells = [rows[key] for key in what.cells]
+        seeds = [values for values in zip(*(row.values for row in cells)) if None not in values]
+        if len(seeds) > 1:
+            estimate = over_seeds([what.total([value for value in values if value is not None]) for values in seeds])
+            return _number(estimate)
+        numbers = [_of_cell(row) for row in cells]
+        means = [number.mean for number in numbers]
+        mean, down, up = what.total(means), 0.0, 0.0
+        for position, number in enumerate(numbers):
+            if not isfinite(number.low):
+                return Number(mean, -inf, inf)
+            ends = [what.total([*means[:position], end, *means[position + 1 :]]) for end in (number.low, number.high)]
+            down, up = down + (mean - min(ends)) ** 2, up + (max(ends) - mean) ** 2
+        return Number(mean, mean - sqrt(down), mean + sqrt(up))
+
+    return leaf
+
+
+def _judge(claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], full: bool) -> Verdict:
+    used = {key: rows[key] for key in claim.cells if key in rows}
+    run = any(row.status == "run" for row in used.values())
+    if full:
+        used = {key: _as_quoted(row, quoted[key]) if row.status == "quoted" and key in quoted else row for key, row in used.items()}
+    run = run and len(used) == len(claim.cells) and all(row.status == "run" for row in used.values())
+    table = table_says(claim, quoted)
+    has_numbers = all(key in quoted for key in claim.cells)
+    once = "measured once, so without an interval" if any(map(_measured_once, used.values())) else ""
+    notes = [claim.note, *(footnote(*key) for key in claim.cells), *(row.remark for row in used.values()), once]
+    return Verdict(
+        claim.id,
+        claim.says,
+        claim.source,
+        quoted=_shown(claim.parts, of_tables(quoted)) if has_numbers else DASH,
+        ours=_shown([part for part in claim.parts if any(map(_has_cells, part.either))], of_runs(used)) if run else DASH,
+        table=table,
+        verdict=CONTRADICTED if table == CONTRADICTS else runs_say(claim, used, full) if run else NOT_RUN,
+        note="; ".join(dict.fromkeys(filter(None, notes))),
+        run_ids=tuple(dict.fromkeys(run_id for row in used.values() for run_id in row.run_ids)),
+    )
+
+
+def _has_cells(quantity: Quantity) -> bool:
+    return next(cells_of(quantity), None) is not None
+
+
+def _as_quoted(row: Row, value: float) -> Row:
+    """A method that nobody ran, as if it had been, without spread."""
+    return replace(row, estimate=Estimate(value, value, value, 1), values=(), status="run")
+
+
+def _agrees(part: Part, number: Number, full: bool) -> bool | None:
+    """Whether the interval is on the claimed side: yes, no, or in between."""
+    if full and part.size is not None and (number.high < part.size if part.size > 0 else number.low > part.size):
+        return False
+    if part.above is None or (part.above < number.low and number.high < part.below):
+        return True
+    return False if number.high <= part.above or number.low >= part.below else None
+
+
+def _of_cell(row: Row) -> Number:
+    """A cell that was run. What was measured once, over all videos, is taken as it is."""
+    assert row.estimate is not None
+    mean = row.estimate.mean
+    return Number(mean, mean, mean) if _measured_once(row) else _number(row.estimate)
+
+
+def _measured_once(row: Row) -> bool:
+    return row.table == "measured" and row.estimate is not None and row.estimate.low is None
+
+
+def _number(estimate: Estimate) -> Number:
+    if estimate.low is None or estimate.high is None:
+        return Number(estimate.mean, -inf, inf)
+    return Number(estimate.mean, estimate.low, estimate.high)
+
+
+def _shown(parts: Iterable[Part], leaf: Callable[[Sum], Number]) -> str:
+    return "; ".join(" or ".join(_show(one, leaf) for one in part.either) for part in parts)
+
+
+def _show(quantity: Quantity, leaf: Callable[[Sum], Number]) -> str:
+    """Numbers of which one is picked are listed when they are few."""
+    if isinstance(quantity, Sum):
+        return _format(leaf(quantity), signed=len(quantity.weights) > 1, unit=quantity.unit)
+    if len(quantity.among) <= LISTED:
+        return ", ".join(_show(one, leaf) for one in quantity.among)
+    return f"{quantity.pick} of {len(quantity.among)}: {_format(evaluate(quantity, leaf), signed=True)}"
+
+
+def _format(number: Number, signed: bool, unit: str = "") -> str:
+    """Differences with their sign and one decimal, as the tables print; other numbers with two at most."""
+
+    def text(value: float) -> str:
+        return (f"{value:+.1f}" if signed else f"{round(value, 2):g}").replace("-", MINUS)
+
+    shown = text(number.mean)
+    if number.low != number.high:
+        shown += f" [{text(number.low)}, {text(number.high)}]" if isfinite(number.low) and isfinite(number.high) else " (no interval)"
+    return f"{shown} {unit}".strip()

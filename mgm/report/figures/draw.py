@@ -1,0 +1,175 @@
+"""The figures that show clips: arrays in, a matplotlib figure out. No data and no torch: they can be redrawn on any laptop."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from mgm.report.figures import clip_grid as sheet
+from mgm.report.figures.clip_grid import Sheet, wrapped
+from mgm.report.figures.coverage import coverage
+from mgm.report.figures.style import ACCENT, KIND, QUIET, STYLE, save, write_png
+
+__all__ = ["ACCENT", "DRAW", "KIND", "QUIET", "STYLE", "TITLES", "masks_on_a_clip", "save", "write_png"]
+
+METHOD = {"mgm": "MGM", "tube": "VideoMAE", "agnostic": "ST-MAE"}  # whose mask it is, where it is someone's
+
+MASK_KEY = (
+    "Pale patches are hidden. Orange: the box that a dense mask follows, and its centre; where the box hangs over the frame's edge, "
+    "the mask hides as many patches inside."
+)
+ATTENTION_KEY = (
+    "Attention of the outlined patch, the centre of the centre frame, to every patch: last block, mean over its heads, no patch hidden. "
+    "Uniform attention would be 1 everywhere; the scale spans a clip's values but for the largest 0.5%."
+)
+RECONSTRUCTION_KEY = (
+    "Visible patches are shown as they are. Of hidden patches the model predicts the structure alone, with mean 0 and deviation 1; "
+    "their colour and contrast are taken from the nearest visible patches, never from the hidden ones."
+)
+
+
+def masks_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
+    """Figure 5: a clip's frames, its motion, and masks on it.
+
+    Args:
+        arrays: as `mgm.jobs.visualise.masks_on_a_clip` returns them.
+        note: a line below, such as the scale's promise.
+    """
+    with mpl.rc_context(STYLE):
+        page = Sheet(arrays["index_S"][None], 2 + len(arrays["names_N"]), (MASK_KEY, note))
+        _frames(page, arrays, 0, "first of each slot")
+        _motion(page, arrays, 1)
+        for row in range(len(arrays["names_N"])):
+            _mask(page, arrays, 2 + row, row)
+    return page.figure
+
+
+def mask_on_a_clip(arrays: Mapping[str, Any], mask: int) -> Figure:
+    """The frames of Figure 5 and one of its masks, the `mask`-th."""
+    with mpl.rc_context(STYLE):
+        page = Sheet(arrays["index_S"][None], 2, (MASK_KEY,))
+        _frames(page, arrays, 0, "first of each slot")
+        _mask(page, arrays, 1, mask)
+    return page.figure
+
+
+def attention_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
+    """Figure 6: a clip's frames with boxes, a run's mask, the motion, and what the centre patch of the centre frame attends to.
+
+    Args:
+        arrays: of a `visualise` run of figure 6.
+    """
+    known = arrays["objects_SK4"].shape[1] > 0
+    boxes = "first of each slot,\nwith the objects'\nboxes" if known else "first of each slot;\nthis video has no\nboxes of objects"
+    with mpl.rc_context(STYLE):
+        page = Sheet(arrays["index_S"][None], 4, (MASK_KEY, ATTENTION_KEY, note))
+        for slot, axes in enumerate(_frames(page, arrays, 0, boxes)):
+            sheet.outlines(axes, arrays["objects_SK4"][slot])
+        _mask(page, arrays, 1, 0, "{} mask")
+        _motion(page, arrays, 2)
+        _attention(page, arrays["attention_SHW"], arrays["query_3"], None, 0, 3)
+    return page.figure
+
+
+def attention_on_clips(arrays: Mapping[str, Any], note: str = "") -> Figure:
+    """Figure 7: the frames of several clips, and over them what the centre patch of the centre frame attends to.
+
+    Args:
+        arrays: of a `visualise` run of figure 7.
+    """
+    with mpl.rc_context(STYLE):
+        page = Sheet(arrays["index_BS"], 2, (ATTENTION_KEY, note))
+        for clip, frames_SHWC in enumerate(arrays["frames_BSHWC"]):
+            page.label(clip, 0, f"clip {clip + 1}", wrapped(str(arrays["class_B"][clip])))
+            for slot, frame_HWC in enumerate(frames_SHWC):
+                sheet.frame(page.cell(clip, 0, slot), frame_HWC)
+            _attention(page, arrays["attention_BSHW"][clip], arrays["query_B3"][clip], frames_SHWC, clip, 1)
+    return page.figure
+
+
+def reconstructions(arrays: Mapping[str, Any], note: str = "") -> Figure:
+    """Figure 8: clips, and for each run its mask and what its model makes of the patches that are left.
+
+    Args:
+        arrays: of a `visualise` run of figure 8.
+    """
+    names = [str(name) for name in arrays["names_P"]]
+    with mpl.rc_context(STYLE):
+        page = Sheet(arrays["index_BS"], 1 + 2 * len(names), (RECONSTRUCTION_KEY, note))
+        for clip, frames_SHWC in enumerate(arrays["frames_BSHWC"]):
+            page.label(clip, 0, f"clip {clip + 1}", wrapped(str(arrays["class_B"][clip])))
+            for run, name in enumerate(names):
+                method = METHOD.get(name, name)
+                page.label(clip, 1 + 2 * run, f"{method} mask", KIND.get(name, ""), f"{arrays['ratio_P'][run]:.0%} hidden")
+                page.label(clip, 2 + 2 * run, method, "reconstruction")
+            for slot, frame_HWC in enumerate(frames_SHWC):
+                sheet.frame(page.cell(clip, 0, slot), frame_HWC)
+                for run in range(len(names)):
+                    sheet.masked(page.cell(clip, 1 + 2 * run, slot), frame_HWC, arrays["masked_BPSHW"][clip, run, slot])
+                    sheet.frame(page.cell(clip, 2 + 2 * run, slot), arrays["reconstructed_BPSHWC"][clip, run, slot])
+    return page.figure
+
+
+def _frames(page: Sheet, arrays: Mapping[str, Any], row: int, about: str) -> list:
+    page.label(0, row, "frames", about)
+    cells = [page.cell(0, row, slot) for slot in range(len(arrays["index_S"]))]
+    for axes, frame_HWC in zip(cells, arrays["frames_SHWC"]):
+        sheet.frame(axes, frame_HWC)
+    return cells
+
+
+def _motion(page: Sheet, arrays: Mapping[str, Any], row: int) -> None:
+    page.label(0, row, "motion", "vectors and their\nmagnitude")
+    fastest = np.quantile(arrays["magnitude_SHW"], 0.995)  # a few wild vectors would pale the rest
+    for slot, frame_HWC in enumerate(arrays["frames_SHWC"]):
+        motion_HW2, magnitude_HW = arrays["motion_SHW2"][slot], arrays["magnitude_SHW"][slot]
+        sheet.motion(page.cell(0, row, slot), frame_HWC, motion_HW2, magnitude_HW, arrays["has_motion_S"][slot], fastest)
+
+
+def _mask(page: Sheet, arrays: Mapping[str, Any], row: int, mask: int, title: str = "") -> None:
+    name = str(arrays["names_N"][mask])
+    page.label(0, row, title.format(METHOD.get(name, name)) or name, KIND.get(name, ""), f"{arrays['ratio_N'][mask]:.0%} hidden")
+    for slot, frame_HWC in enumerate(arrays["frames_SHWC"]):
+        sheet.masked(page.cell(0, row, slot), frame_HWC, arrays["masked_NSHW"][mask, slot], arrays["boxes_NS4"][mask, slot])
+
+
+def _attention(page: Sheet, attention_SHW: np.ndarray, query_3: np.ndarray, frames_SHWC: np.ndarray | None, clip: int, row: int) -> None:
+    """Attention over pale frames, or by itself; one scale for the clip, from its least to all but its few largest values."""
+    times_SHW = attention_SHW * attention_SHW.size
+    low, high = times_SHW.min(), np.quantile(times_SHW, 0.995)
+    page.scale(clip, row, "attention", low, high, "\N{MULTIPLICATION SIGN} uniform")
+    share_SHW = ((times_SHW - low) / max(high - low, 1e-9)).clip(0, 1)
+    for slot, share_HW in enumerate(share_SHW):
+        axes = page.cell(clip, row, slot)
+        if frames_SHWC is None:
+            axes.imshow(share_HW, extent=(0, 1, 1, 0), cmap=sheet.SCALE, vmin=0, vmax=1, interpolation="nearest")
+        else:
+            sheet.tinted(axes, frames_SHWC[slot], share_HW)
+        if slot == query_3[0]:
+            size = np.array(share_HW.shape)
+            place = query_3[1:] / size
+            sheet.outlines(axes, np.concatenate([place, place + 1 / size])[None])
+
+
+DRAW: dict[str, Callable[[Mapping[str, Any], str], Figure]] = {
+    "5": masks_on_a_clip,
+    "5_coverage": coverage,
+    "6": attention_on_a_clip,
+    "7": attention_on_clips,
+    "8": reconstructions,
+}
+TITLES: dict[str, tuple[str, str]] = {  # of a figure, and what there is to say above it
+    "5": ("Every mask on one clip", "A row is a mask, a column a slot of the token grid."),
+    "5_coverage": ("Ours: how much of what moves each mask hides", "A mask that hid at random would hide as much as its ratio."),
+    "6": (
+        "Motion and attention",
+        "The clip under the mask that the model was trained with, its motion, and where the model looks; a column is a slot.",
+    ),
+    "7": ("Attention over the frames", "Where one model looks in several test clips; a column is a slot of the token grid."),
+    "8": (
+        "Reconstructions",
+        "MGM and VideoMAE complete the same test clips, each under its own mask; a column is a slot of the token grid.",
+    ),
+}

@@ -1,0 +1,80 @@
+"""`mgm sync --check`: whether MLflow holds what the files say. It writes nothing."""
+
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mgm.experiments.registry import Registry
+from mgm.report.mlflow import artifacts as album
+from mgm.report.mlflow.record import Mirror, Mirrors, is_ours
+from mgm.report.mlflow.sync import PARENT, STATUS, Tracker, default_uri, one_line
+
+Point = tuple[int, float, int]  # step, value, milliseconds since 1970
+
+
+def check(registry: Registry, results: Path, uri: str = "") -> dict[str, list[str]]:
+    """Run id -> what differs between its files and MLflow, a line each: status, parameters, tags, every point of every metric, artefacts.
+
+    Raises:
+        UserError: the tracker cannot be reached, or has nothing of these results.
+    """
+    uri = uri or default_uri(results)
+    mirrors = Mirrors(registry, results).read()
+    if not mirrors:
+        return {}
+    with one_line(uri, results):
+        tracker = Tracker(uri, results, create=False)
+        runs: dict[str, list[Any]] = {}
+        for run in tracker.runs():
+            runs.setdefault(run.info.run_name, []).append(run)
+        found = {mirror.run_id: list(_differences(tracker.client, mirror, runs)) for mirror in mirrors}
+    return {run_id: lines for run_id, lines in found.items() if lines}
+
+
+def _differences(client: Any, mirror: Mirror, runs: dict[str, list[Any]]) -> Iterator[str]:
+    same = runs.get(mirror.run_id, [])
+    if len(same) != 1:
+        yield f"is in MLflow {len(same)} times"
+        return
+    run = same[0]
+    if run.info.status != STATUS[mirror.status]:
+        yield f"status is {run.info.status} in MLflow, {STATUS[mirror.status]} by its files"
+    parent = next((runs[name][0].info.run_id for name in mirror.parents if name in runs), "")
+    tags = {name: value for name, value in run.data.tags.items() if is_ours(name) or name == PARENT}
+    yield from _unequal("parameter", run.data.params, mirror.params)
+    yield from _unequal("tag", tags, mirror.tags | ({PARENT: parent} if parent else {}))
+    points: dict[str, list[Point]] = {key: [] for key in run.data.metrics}
+    for key, value, time, step in (*mirror.curve, *mirror.final):
+        points.setdefault(key, []).append((step, value, time))
+    for key, wanted in points.items():
+        held = [(point.step, point.value, point.timestamp) for point in client.get_metric_history(run.info.run_id, key)]
+        yield from _unequal_points(key, sorted(held), sorted(wanted))
+    files = {file.path for file in client.list_artifacts(run.info.run_id)} - {"weights.safetensors"}
+    if missing := album.names(mirror) - files:
+        yield f"artefacts {', '.join(sorted(missing))} are not in MLflow"
+
+
+def _unequal(kind: str, held: dict[str, str], wanted: dict[str, str]) -> Iterator[str]:
+    for name in sorted({*held, *wanted}):
+        if held.get(name) != wanted.get(name):
+            yield f"{kind} {name} is {_shown(held.get(name))} in MLflow, {_shown(wanted.get(name))} by its files"
+
+
+def _unequal_points(key: str, held: list[Point], wanted: list[Point]) -> Iterator[str]:
+    if len(held) != len(wanted):
+        yield f"metric {key} has {len(held)} points in MLflow, {len(wanted)} in its files"
+    elif differing := [(mine, theirs) for mine, theirs in zip(held, wanted) if not _is_same(mine, theirs)]:
+        mine, theirs = (f"{value!r} at step {step}, {time} ms" for step, value, time in differing[0])
+        yield f"metric {key} is {mine} in MLflow, {theirs} in its files; {len(differing)} such points"
+
+
+def _is_same(held: Point, wanted: Point) -> bool:
+    """MLflow's databases hold the largest number for infinity."""
+    value = math.copysign(sys.float_info.max, wanted[1]) if math.isinf(wanted[1]) else wanted[1]
+    return (held[0], held[2]) == (wanted[0], wanted[2]) and (held[1] in (value, wanted[1]) or (math.isnan(held[1]) and math.isnan(value)))
+
+
+def _shown(value: str | None) -> str:
+    return "missing" if value is None else repr(value if len(value) <= 60 else value[:59] + "\N{HORIZONTAL ELLIPSIS}")

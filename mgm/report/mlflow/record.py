@@ -1,0 +1,218 @@
+"""What MLflow should hold of each run, from the files alone.
+
+A run is found in MLflow by its tags. `table`, `row` and `column` name the cells it fills, itself or through a child, joined by "; " where
+there are several, and `table.NAME` the cells of that one table as "row / column; ...". In MLflow's search box:
+
+    tags.table = '4e'                                of Table 4e and no other
+    tags.`table.4e` LIKE '%MGM (Dense) / SSv2%'      one cell, the runs it starts from among them
+    tags.verb = 'finetune' AND tags.status = 'altered' AND tags.dirty = 'true' AND tags.commit LIKE 'd67827d%'
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from mgm.experiments.registry import Registry
+from mgm.report.cells import examine_all
+from mgm.runs.result import LARGEST, Found, log_lines
+from mgm.spec import Mask, Pretrain, Spec, parents
+
+FORMAT = 2  # of what is mirrored; another one mirrors all anew
+STATUS = {"run": "finished", "running": "running", "failed": "failed", "altered": "altered", "not run": "stopped"}  # the tag `status`
+LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
+LONGEST = 5000  # letters of a tag; newer MLflow takes 8000
+DIGEST, STEP, PREFIX, FINAL = "mgm.digest", "mgm.step", "mgm.prefix", "mgm.final"  # tags, for the next sync; see `Mirror`
+OURS = (
+    *("verb", "status", "why", "scale", "seed", "parents", "folder", "data", "data.digest", "data.note", "device", "seal"),
+    *("table", "row", "column", "commit", "dirty", "weights.sha256", "weights.path", "mlflow.source.name", "mlflow.source.git.commit"),
+)
+
+Metric = tuple[str, float, int, int]  # key, value, milliseconds since 1970, step
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """What MLflow should hold of a run. `curve` and `final` are its metrics, in training by step and of its result."""
+
+    run_id: str
+    status: str
+    parents: tuple[str, ...]
+    params: dict[str, str]
+    facts: dict[str, str]
+    curve: list[Metric]
+    final: list[Metric]
+    files: dict[str, str]  # small artefacts by name
+    mask: tuple[str, float, str] | None  # name, ratio, and digest of `arrays`, those of Figure 5, which may show it
+    arrays: Path
+    weights: Path | None  # where its weights are, if they are
+    start: int
+    end: int | None
+    prefix: str = ""
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefix", self.prefix_to(self.last))
+        rest = (self.run_id, self.parents, self.final, self.files, self.mask, self.start, self.end)
+        object.__setattr__(self, "digest", digest_of([FORMAT, self.prefix, self.facts, *rest]))
+
+    @property
+    def last(self) -> int:
+        return self.curve[-1][3] if self.curve else -1
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """All tags but the parent's id in MLflow. The last three tell the next sync what of the metrics is there."""
+        return self.facts | {DIGEST: self.digest, STEP: str(self.last), PREFIX: self.prefix, FINAL: digest_of(self.final)}
+
+    def prefix_to(self, step: int) -> str:
+        """Digest of what cannot change in an MLflow run: its parameters, and the metrics up to `step`."""
+        return digest_of([self.params, [metric for metric in self.curve if metric[3] <= step]])
+
+    def continues(self, tags: Mapping[str, str]) -> bool:
+        """Whether the MLflow run with these tags, wholly written, is this one as it was: only metrics after its last are new."""
+        whole = bool(tags.get(DIGEST)) and tags.get(PREFIX) == self.prefix_to(int(tags.get(STEP, -1)))
+        return whole and tags.get(FINAL) in (digest_of([]), digest_of(self.final))
+
+
+class Mirrors:
+    """The mirrors of a registry's runs, read from `results`; what has not changed since the last reading is not read again."""
+
+    def __init__(self, registry: Registry, results: Path):
+        self.registry, self.results, self.cells = registry, results, _cells(registry)
+        self.known: dict[str, tuple[Any, Mirror]] = {}
+
+    def read(self) -> list[Mirror]:
+        """Of every run that has left something, parents first."""
+        found = examine_all(self.registry, self.results)
+        figure = self.registry.figures.get("5")
+        shown = found[figure.run_id].result if figure else None
+        arrays = self.results / figure.run_id / "arrays.npz" if figure else Path()
+        masks = shown["files"].get("arrays.npz", "") if shown and arrays.exists() else ""
+        mirrors = []
+        for run_id, spec in self.registry.specs.items():
+            run = found[run_id]
+            if run.state == "not run" and not run.why:
+                continue
+            signature = run, _times(self.results / run_id), masks
+            if run_id not in self.known or self.known[run_id][0] != signature:
+                self.known[run_id] = signature, self._mirror(spec, run, arrays, masks)
+            mirrors.append(self.known[run_id][1])
+        return mirrors
+
+    def _mirror(self, spec: Spec, run: Found, arrays: Path, masks: str) -> Mirror:
+        folder, result = self.results / spec.run_id, run.result or {}
+        lines = [] if run.state == "altered" else log_lines(folder)
+        curve = [
+            (f"train/{name}", float(line[name]), _milliseconds(line.get("time")), line["step"])
+            for line in lines
+            for name in LOGGED
+            if is_number(line.get(name))
+        ]
+        last = curve[-1][3] if curve else 0
+        start, end = (_milliseconds(result.get(name)) for name in ("started", "finished"))
+        weights = folder / "weights.safetensors"
+        return Mirror(
+            spec.run_id,
+            STATUS[run.state],
+            parents(spec),
+            dict(_flatten(spec.model_dump(mode="json"))),
+            {name: _short(text) for name, text in self._facts(spec, run, weights).items() if text},
+            curve,
+            [(f"test/{name}", float(value), end, last) for name, value in result.get("metrics", {}).items() if is_number(value)],
+            {"spec.json": spec.model_dump_json(indent=1) + "\n"} | ({"result.json": json.dumps(result, indent=1) + "\n"} if result else {}),
+            (spec.mask.name, spec.mask.ratio, masks) if masks and _is_plain(spec) else None,
+            arrays,
+            weights if result.get("weights_sha256") and weights.exists() else None,
+            start or (curve[0][2] if curve else 0),
+            end or (curve[-1][2] if curve else None),
+        )
+
+    def _facts(self, spec: Spec, run: Found, weights: Path) -> dict[str, str]:
+        result, cells = run.result, self.cells.get(spec.run_id, [])
+        facts = {
+            "verb": spec.verb,
+            "status": STATUS[run.state],
+            "why": "" if run.state == "running" else run.why,
+            "scale": self.registry.scale.name,
+            "seed": str(spec.seed),
+            "parents": " ".join(parents(spec)),
+            "folder": f"{self.results.name}/{spec.run_id}",
+            "data": spec.data.dataset,
+            "data.digest": spec.data.digest,
+            "mlflow.source.name": f"mgm {spec.verb}",
+            "table": "; ".join(dict.fromkeys(table for table, _, _ in cells)),
+            "row": "; ".join(dict.fromkeys(row for _, row, _ in cells)),
+            "column": "; ".join(dict.fromkeys(column for _, _, column in cells)),
+        }
+        for table in dict.fromkeys(table for table, _, _ in cells):
+            facts[f"table.{table}"] = "; ".join(dict.fromkeys(f"{row} / {column}" for name, row, column in cells if name == table))
+        if result:
+            facts |= {
+                "commit": result["commit"],
+                "mlflow.source.git.commit": result["commit"],
+                "dirty": str(result["dirty"]).lower(),
+                "data.digest": result["data"]["digest"],
+                "data.note": result["data"]["note"],
+                "weights.sha256": result["weights_sha256"] or "",
+                "weights.path": f"{self.results.name}/{spec.run_id}/{weights.name}" if weights.exists() else "",
+                "device": result["device"],
+                "seal": result["seal"],
+            }
+        return facts
+
+
+def is_ours(tag: str) -> bool:
+    """Whether `Mirror.tags` may have such a tag; others are MLflow's, or of someone who looked at it."""
+    return tag in OURS or tag.startswith(("mgm.", "table."))
+
+
+def digest_of(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cells(registry: Registry) -> dict[str, list[tuple[str, str, str]]]:
+    """Run id -> (table, row, column) of the cells it fills, itself or through a child."""
+    cells: dict[str, list[tuple[str, str, str]]] = {}
+    for table in registry.tables.values():
+        for cell in table.cells:
+            for run in registry.with_parents(run.run_id for run in cell.runs):
+                cells.setdefault(run.run_id, []).append((cell.table, cell.row, cell.column))
+    return cells
+
+
+def _is_plain(spec: Spec) -> TypeGuard[Pretrain]:
+    """Whether a run's mask is as Figure 5 shows masks: with the usual edge, jitter and guidance."""
+    return isinstance(spec, Pretrain) and spec.mask == Mask(name=spec.mask.name, ratio=spec.mask.ratio)
+
+
+def _times(folder: Path) -> tuple:
+    """Changes when a file comes, goes or is written."""
+    return tuple(sorted((entry.name, entry.stat().st_mtime_ns, entry.stat().st_size) for entry in os.scandir(folder)))
+
+
+def _flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value if isinstance(value, str) else json.dumps(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _milliseconds(time: Any) -> int:
+    """Of seconds since 1970, or of an ISO date; 0 where there is none."""
+    if isinstance(time, str):
+        return int(datetime.fromisoformat(time).timestamp() * 1000)
+    return int(1000 * time) if is_number(time) and 0 < time < LARGEST / 1000 else 0

@@ -1,0 +1,93 @@
+"""The mask gallery: the clip of Figure 5 with each mask moving over it, as pictures small enough to stand in the page.
+
+A film is a strip: its frames beside one another. The page shows one frame of every strip at a time.
+"""
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread, imsave
+
+from mgm.report.figures.style import ACCENT, DPI, HIDDEN, KIND
+
+PALE = 0.9  # opacity of what hides a patch, as in Figure 5
+
+
+@dataclass(frozen=True)
+class Film:
+    """A strip to lay over the clip's: a data URI, empty for the clip by itself. `boxes` has a dense mask's box slot by slot (left, top,
+    width, height in patches) and the grid's rows and columns."""
+
+    name: str
+    about: str
+    strip: str = ""
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """`clip` is the frames' strip of `slots` frames; a slot's grid has `rows` x `columns` patches."""
+
+    clip: str
+    slots: int
+    rows: int
+    columns: int
+    films: tuple[Film, ...]
+    run_id: str
+
+
+def gallery(arrays: Mapping[str, Any], run_id: str) -> Gallery:
+    """Of the arrays that `mgm.jobs.visualise.masks_on_a_clip` returns."""
+    masks = arrays["masked_NSHW"]
+    films = [
+        Film("the clip", f"frames {', '.join(map(str, arrays['index_S']))}"),
+        Film("motion", "magnitude of the vectors", _motion(arrays)),
+    ]
+    for name, ratio, masked_SHW, boxes_S4 in zip(map(str, arrays["names_N"]), arrays["ratio_N"], masks, arrays["boxes_NS4"]):
+        hidden_SHW4 = np.zeros((*masked_SHW.shape, 4))
+        hidden_SHW4[masked_SHW] = (*to_rgb(HIDDEN), PALE)
+        about = ", ".join(filter(None, (KIND.get(name, "").replace("\n", " "), f"{ratio:.0%} hidden")))
+        films.append(Film(name, about, _uri(_strip(hidden_SHW4), "png"), _boxes(boxes_S4)))
+    slots, rows, columns = masks.shape[1:]
+    return Gallery(_uri(_strip(arrays["frames_SHWC"]), "webp"), slots, rows, columns, tuple(films), run_id)
+
+
+def webp(png: Path) -> tuple[str, int]:
+    """A figure as a smaller file to stand in the page, a data URI, and its width in CSS pixels."""
+    picture_HWC = imread(png)
+    return _uri(picture_HWC, "webp"), picture_HWC.shape[1] * 96 // DPI
+
+
+def _motion(arrays: Mapping[str, Any]) -> str:
+    """As Figure 5 colours it."""
+    fastest = max(float(np.quantile(arrays["magnitude_SHW"], 0.995)), 1e-9)
+    colour_SHW4 = np.empty((*arrays["magnitude_SHW"].shape, 4))
+    colour_SHW4[..., :3] = to_rgb(ACCENT)
+    colour_SHW4[..., 3] = 0.85 * (arrays["magnitude_SHW"] / fastest).clip(max=1) ** 0.7
+    return _uri(_strip(colour_SHW4), "png")
+
+
+def _strip(pictures_SHWC: np.ndarray) -> np.ndarray:
+    return np.concatenate(list(pictures_SHWC), axis=1)
+
+
+def _boxes(boxes_S4: np.ndarray) -> tuple[tuple[float, float, float, float], ...]:
+    """Corner and sides of (centre x, centre y, width, height); none if a slot has none."""
+    if not np.isfinite(boxes_S4).all():
+        return ()
+    return tuple(
+        (round(float(x - w / 2), 2), round(float(y - h / 2), 2), round(float(w), 2), round(float(h), 2)) for x, y, w, h in boxes_S4
+    )
+
+
+def _uri(picture_HWC: np.ndarray, kind: str) -> str:
+    file = io.BytesIO()
+    options = {"quality": 78} if kind == "webp" else {"optimize": True}
+    imsave(file, np.ascontiguousarray(picture_HWC), format=kind, pil_kwargs=options)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

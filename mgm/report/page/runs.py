@@ -1,0 +1,205 @@
+"""What the page says of each run: its curve, and everything a reader may ask of it."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from math import isfinite
+from os.path import relpath
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mgm.experiments.registry import Registry
+from mgm.report.cells import Row, commit_of
+from mgm.report.page.svg import curves, thin
+from mgm.runs.result import Found
+from mgm.spec import Spec, parents
+
+VERBS = {"pretrain": "Pretraining", "finetune": "Finetuning", "probe": "Linear probe", "measure": "Measurements", "visualise": "Pictures"}
+FILES = ("result.json", "spec.json", "log.jsonl", "error.txt", "predictions.csv")  # of a run's folder, those a reader opens
+
+Log = list[dict[str, Any]]  # the lines of log.jsonl
+
+
+def training(registry: Registry, logs: Mapping[str, Log]) -> list[dict[str, Any]]:
+    """Loss over steps, a panel a row of the tables, a line a seed, one scale for all panels of a verb."""
+    notes = {
+        "pretrain": "Reconstruction loss. Masks that hide different shares, or different places, set problems of different difficulty: "
+        "a lower curve is not a better mask.",
+        "finetune": "Training loss of the classifier.",
+        "probe": "Training loss of the linear layer.",
+    }
+    groups = []
+    for verb, note in notes.items():
+        panels: dict[str, list[str]] = {}
+        for run_id, label in _labels(registry).items():
+            if registry.specs[run_id].verb == verb and len(_losses(logs[run_id])) > 1:
+                panels.setdefault(label, []).append(run_id)
+        if not panels:
+            continue
+        series = {label: [_losses(logs[run_id]) for run_id in run_ids] for label, run_ids in panels.items()}
+        drawn = [value for several in series.values() for one in several for _, value in thin(one)]
+        lasts = [logs[run_id][-1] for run_ids in panels.values() for run_id in run_ids]
+        steps = max(float(value) for last in lasts for value in (last["step"], last.get("steps")) if isinstance(value, int | float))
+        low, high = min(drawn), max(drawn)
+        groups.append(
+            {
+                "title": VERBS[verb],
+                "note": f"{note} One line a seed; each point is the mean of its share of the steps, the number above that of the last.",
+                "panels": [
+                    {
+                        "name": label,
+                        "last": f"{sum(thin(one)[-1][1] for one in several) / len(several):.3f}",
+                        "svg": curves(several, steps, low, high, f"{VERBS[verb]} loss of {label}"),
+                    }
+                    for label, several in series.items()
+                ],
+            }
+        )
+    return groups
+
+
+def _losses(lines: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
+    return [(int(line["step"]), line["loss"]) for line in lines if isinstance(line.get("loss"), int | float) and isfinite(line["loss"])]
+
+
+def _labels(registry: Registry) -> dict[str, str]:
+    """Run id -> the row of a table, or the figure, it works for, in the order of the tables; the first names it."""
+    said: list[tuple[str, Spec]] = [
+        (cell.row if table.name in ("1", "4e") else f"{table.label}: {cell.row}, {cell.column}", run)
+        for table in sorted(registry.tables.values(), key=lambda table: table.name not in ("1", "4e"))
+        for cell in table.cells
+        for run in cell.runs
+    ]
+    for name, plot in registry.plots.items():
+        said += [(f"{label(name)}: {line}, {x:g}", run) for line, points in plot.lines.items() for x, cell in points for run in cell.runs]
+    said += [(label(name), run) for name, run in registry.figures.items()]
+    labels: dict[str, str] = {}
+    for text, run in said:
+        for run_id in (run.run_id, *parents(run)):
+            labels.setdefault(run_id, text)
+    return labels
+
+
+def dossiers(
+    registry: Registry,
+    found: Mapping[str, Found],
+    rows: Mapping[str, Sequence[Row]],
+    logs: Mapping[str, Log],
+    results: Path,
+    reports: Path,
+) -> list[dict[str, Any]]:
+    """All runs by verb. The files of each are links from `reports`, and so hold as long as the two folders keep their places."""
+    labels = _labels(registry)
+    cells: dict[str, list[dict[str, str]]] = {}
+    for several in rows.values():
+        for row in several:
+            for run_id in row.run_ids:
+                cells.setdefault(run_id, []).append(
+                    {"id": cell_id(row), "text": f"{registry.tables[row.table].label}, {row.row}, {row.column}"}
+                )
+    groups = []
+    for verb, title in VERBS.items():
+        runs = [
+            {
+                "run_id": run_id,
+                "label": f"{labels.get(run_id, spec.data.dataset)}, seed {spec.seed}",
+                "state": found[run_id].state,
+                "outcome": _outcome(found[run_id].result, logs[run_id]),
+                "fields": _fields(found[run_id], logs[run_id]),
+                "parents": parents(spec),
+                "children": [child for child, other in registry.specs.items() if run_id in parents(other)],
+                "cells": cells.get(run_id, []),
+                "files": [(name, quote(relpath(results / run_id / name, reports))) for name in FILES if (results / run_id / name).exists()],
+                "spec": json.dumps(spec.model_dump(mode="json"), indent=1),
+            }
+            for run_id, spec in registry.specs.items()
+            if spec.verb == verb
+        ]
+        if runs:
+            groups.append({"title": f"{title} ({len(runs)})", "id": f"runs-{verb}", "runs": runs})
+    return groups
+
+
+def _outcome(result: dict[str, Any] | None, log: Sequence[dict[str, Any]]) -> str:
+    if result and "top1" in result["metrics"]:
+        return f"{result['metrics']['top1']:.1f} %"
+    losses = thin(_losses(log))
+    return f"loss {losses[-1][1]:.3f}" if losses else "done"
+
+
+def _fields(run: Found, log: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(name, text) of a run's result and log; for a run without a result, of its state and log."""
+    fields = [("state", f"{run.state}. {run.why}" if run.why else run.state)] if run.state != "run" else []
+    if run.result:
+        result = run.result
+        data, metrics = (
+            result["data"],
+            {name: f"{value:.4g}" for name, value in result["metrics"].items() if isinstance(value, int | float)},
+        )
+        tested = f" on {result['n_test']} test videos" if result["n_test"] else ""
+        if metrics:
+            fields.append(("result", ", ".join(f"{name} {value}" for name, value in metrics.items()) + tested))
+    losses = thin(_losses(log))
+    if losses:
+        zeros = _mean(log, "trivial_loss")
+        beside = f"; {zeros:.3f} is that of predicting zeros" if zeros is not None else ""
+        fields.append(
+            ("loss", f"{losses[0][1]:.3f} → {losses[-1][1]:.3f} in {log[-1]['step']} of {log[-1].get('steps', '?')} steps{beside}")
+        )
+        speed, coverage, memory = _mean(log, "clips_per_s"), _mean(log, "coverage"), _mean(log[-1:], "memory_mb")
+        measured = [
+            f"{speed:.0f} clips/s" if speed is not None else "",
+            f"{memory:.0f} MB at most" if memory is not None else "",
+            f"mask coverage {100 * coverage:.1f} %" if coverage is not None else "",
+        ]
+        fields.append(("measured", ", ".join(filter(None, measured)) or "not logged"))
+    if run.result:
+        versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        fields += [
+            ("data", f"{data['dataset']}, digest {data['digest'] or 'none'}, {data['train']} + {data['test']} videos, {data['note']}"),
+            ("commit", commit_of(result)),
+            ("weights", f"sha256 {result['weights_sha256']}" if result["weights_sha256"] else "none kept"),
+            ("computed", f"in {duration(result['wall_s'])} on {result['device']}, finished {day(str(result['finished']))}"),
+            ("versions", versions),
+        ]
+        if result["failed_videos"]:
+            fields.append(
+                ("unreadable", f"{len(result['failed_videos'])} videos, weight 0: {', '.join(map(str, result['failed_videos'][:5]))}")
+            )
+    return fields
+
+
+def _mean(log: Sequence[dict[str, Any]], name: str) -> float | None:
+    values = [line[name] for line in log if isinstance(line.get(name), int | float)]
+    return sum(values) / len(values) if values else None
+
+
+def duration(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    if hours >= 1:
+        return f"{int(hours)} h {int(minutes) % 60} min"
+    return f"{minutes:.1f} min" if minutes >= 1 else f"{seconds:.1f} s"
+
+
+def day(text: str) -> str:
+    try:
+        return f"{datetime.fromisoformat(text):%-d %B %Y, %H:%M}"
+    except ValueError:
+        return text or "at an unknown time"
+
+
+def cell_id(row: Row) -> str:
+    """Of a cell in the page."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{row.table}-{row.row}-{row.column}".lower()).strip("-")
+
+
+def in_order(registry: Registry) -> list[str]:
+    """The figures' names as the paper counts them, our own after the one they belong to."""
+    return sorted([*registry.plots, *registry.figures], key=lambda name: name.replace("_", "~"))
+
+
+def label(figure: str) -> str:
+    """As a reader sees it: "Figure 4a"."""
+    return f"Figure {figure.replace('_', ', ')}"

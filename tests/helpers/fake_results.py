@@ -1,0 +1,116 @@
+"""Result folders as the jobs leave them, for tests of what reads them. The numbers are made up; no model was trained."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from mgm.experiments.registry import Registry
+from mgm.experiments.scales import Dataset, Scale, load_scale
+from mgm.runs.result import file_digest, read_result, write_result
+from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, parents
+
+CONFIG = Path(__file__).parents[2] / "workflow/config"
+DIGEST = "0123456789ab"
+
+
+BOTH = ("ssv2", "k400")  # the datasets of a scale that has Table 1 and Figure 1
+
+
+def smoke(seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes) -> Scale:
+    """The smoke scale, its generated sets' digests filled in as the workflow does."""
+    scale = load_scale(CONFIG / "smoke.yaml")
+    filled = {name: Dataset(generate=scale.datasets["ssv2"].generate, digest=DIGEST) for name in datasets}
+    return scale.model_copy(update={"datasets": filled, "seeds": seeds, "more_seeds": {}, **changes})
+
+
+def registry(seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes) -> Registry:
+    return Registry(smoke(seeds, datasets, **changes))
+
+
+def finish(results: Path, spec: Spec, top1: float = 60.0, steps: int = 30, videos: int = 240) -> Path:
+    """The folder of `spec`, finished; `top1` is rounded to what `videos` test videos can give."""
+    folder = results / spec.run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spec.json").write_text(spec.model_dump_json())
+    files, metrics, n_test = {}, {}, 0
+    if isinstance(spec, Pretrain | Finetune | Probe):
+        write_log(folder, steps, steps)
+        metrics["loss"] = 0.5
+    if isinstance(spec, Finetune | Probe):
+        correct = round(top1 / 100 * videos)
+        labels = np.arange(videos) % 12
+        rows = [f"v{i}.mp4,{label},{label if i < correct else (label + 1) % 12}" for i, label in enumerate(labels)]
+        (folder / "predictions.csv").write_text("path,label,prediction\n" + "\n".join(rows) + "\n")
+        files["predictions.csv"] = file_digest(folder / "predictions.csv")
+        metrics |= {"top1": 100 * correct / videos, "outside": 100 / videos}
+        n_test = videos
+    if isinstance(spec, Measure):
+        metrics |= {"saliency": 1.3, "vectors_ms": 5.0, "flow_ms": 50.0, "speedup": 2.0}
+    write_result(
+        folder,
+        {
+            "run_id": spec.run_id,
+            "verb": spec.verb,
+            "spec": spec.model_dump(mode="json"),
+            "metrics": metrics,
+            "n_test": n_test,
+            "seed": spec.seed,
+            "parents": list(parents(spec)),
+            "commit": "d67827d" + "0" * 33,
+            "dirty": False,
+            "data": {
+                "dataset": spec.data.dataset,
+                "digest": spec.data.digest,
+                "classes": 12,
+                "train": 960,
+                "test": 240,
+                "note": "generated",
+            },
+            "weights_sha256": "ab" * 32 if isinstance(spec, Pretrain | Finetune) else None,
+            "files": files,
+            "versions": {"python": "3.11", "torch": "2.8"},
+            "device": "cpu",
+            "threads": 1,
+            "wall_s": 12.5,
+            "started": "2026-01-01T10:00:00+00:00",
+            "finished": "2026-01-01T10:00:12+00:00",
+            "failed_videos": [],
+        },
+    )
+    return folder
+
+
+def write_log(folder: Path, done: int, steps: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "log.jsonl", "w") as file:
+        for step in range(1, done + 1):
+            line = {"step": step, "steps": steps, "loss": 0.4 + 1.5 / step**0.5, "lr": 1e-3, "grad_norm": 1.0, "clips_per_s": 500.0}
+            file.write(json.dumps({**line, "memory_mb": 400.0, "coverage": 0.75, "time": 1e9 + step}) + "\n")
+
+
+def finish_all(results: Path, known: Registry, steps: int = 30) -> None:
+    """Every run of `known`; accuracies differ by run, deterministically."""
+    for position, spec in enumerate(known.specs.values()):
+        finish(results, spec, top1=40 + (7 * position) % 35, steps=steps)
+
+
+def draw_arrays(results, known: Registry):
+    """What the visualise job keeps, three slots of a clip; the content does not matter here."""
+    spec = known.figures["5"]
+    folder = finish(results, spec)
+    rng = np.random.default_rng(0)
+    np.savez(
+        folder / "arrays.npz",
+        frames_SHWC=rng.integers(0, 255, (3, 48, 48, 3), dtype=np.uint8),
+        index_S=np.arange(0, 6, 2),
+        motion_SHW2=rng.normal(size=(3, 6, 6, 2)).astype(np.float32),
+        magnitude_SHW=rng.random((3, 6, 6)).astype(np.float32),
+        has_motion_S=np.array([False, True, True]),
+        names_N=np.array(["block", "mgm"]),
+        ratio_N=np.array([0.75, 0.75]),
+        masked_NSHW=rng.random((2, 3, 6, 6)) < 0.75,
+        boxes_NS4=np.full((2, 3, 4), 2.0, np.float32),
+    )
+    result = read_result(folder)
+    write_result(folder, {**result, "files": {"arrays.npz": file_digest(folder / "arrays.npz")}})

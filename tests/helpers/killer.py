@@ -1,0 +1,196 @@
+"""Kill real `mgm` processes by SIGKILL at random moments, run them again, and compare what they end with to what undisturbed ones do.
+
+    python -m tests.helpers.killer [KILLS] [SEED]     the long form (`make chaos`): rounds of pretrain, finetune and probe
+
+Where a kill hit is read from what it left on disk, not from where it was aimed.
+"""
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgm.datasets.synthetic.make import generate
+from mgm.datasets.synthetic.params import Synthetic
+from mgm.runs.result import examine, file_digest, log_lines
+from mgm.spec import Augment, Clips, Data, Decoder, Finetune, FinetuneOptim, Mask, Model, Optim, Pretrain, Probe, Spec, Views
+
+STEPS, CHECKPOINT_S = 60, 0.05
+START_S, FINISH_S, PROBE_S = 3.0, {"pretrain": 0.05, "finetune": 0.15}, 5.0  # what starting, ending and a probe last, about
+PARAMS = Synthetic(classes=3, train_per_class=8, test_per_class=4, size=32, frames=12)
+SMALL = {
+    "data": Data(dataset="ssv2", digest=PARAMS.digest),
+    "clips": Clips(frames=4, size=24, stride=2, flip=False),
+    "model": Model(width=16, depth=2, heads=2, patch=8),
+}
+OPTIM = {"lr": 0.064, "min_lr": 1e-4, "batch": 4, "steps": STEPS, "precision": "float32"}
+VIEWS = Views(temporal=4, spatial=3)
+PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2), mask=Mask(name="mgm"), optim=Optim(**OPTIM))
+FINETUNE = Finetune(
+    **SMALL, parent=PRETRAIN.run_id, optim=FinetuneOptim(**OPTIM), views=VIEWS, drop_path=0.3, head_dropout=0.3,
+    augment=Augment(rand="rand-m7-n4-mstd0.5-inc1", erasing=0.25, mixup=0.8, cutmix=1.0),
+)  # fmt: skip
+PROBE = Probe(**SMALL, parent=PRETRAIN.run_id, views=VIEWS)
+SPECS: dict[str, Spec] = {"pretrain": PRETRAIN, "finetune": FINETUNE, "probe": PROBE}
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Where a kill hit. `late`: training or later, with a checkpoint to continue from."""
+
+    verb: str
+    step: int
+    phase: str
+    late: bool
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.verb:9} step {self.step:3} of {STEPS}, after {self.seconds:5.2f} s, {self.phase}{'' if self.late else ' (early)'}"
+
+
+class Run:
+    """One run of `mgm VERB`, started as often as it takes."""
+
+    def __init__(self, verb: str, data: Path, results: Path):
+        self.verb, self.spec = verb, SPECS[verb]
+        self.folder = results / self.spec.run_id
+        self.said = results / f"{verb}.log"
+        file = results / f"{verb}.json"
+        results.mkdir(parents=True, exist_ok=True)
+        file.write_text(self.spec.model_dump_json())
+        self.command = [str(Path(sys.executable).with_name("mgm")), verb, str(file), "--out", str(results), "--data", f"ssv2={data}"]
+        if verb != "probe":
+            self.command += ["--checkpoint-s", str(CHECKPOINT_S)]
+
+    def start(self) -> subprocess.Popen:
+        with self.said.open("a") as said:
+            return subprocess.Popen(self.command, stderr=said)
+
+    def finish(self) -> None:
+        status = self.start().wait()
+        assert status == 0, f"{self.verb}: ended with {status}: {self.said.read_text()}"
+
+    def kill(self, aim: str, draw: random.Random, later: int) -> Kill | None:
+        """Start it and kill it at a random moment of that kind, with room for `later` kills; None if it ended first."""
+        started, begun = time.time_ns(), self._step()
+        target = min(begun + draw.randint(1, max(1, 2 * (STEPS - begun) // (later + 2))), STEPS)
+        process = self.start()
+
+        def until(reached: Callable[[], bool], every: float) -> None:
+            while not reached() and process.poll() is None:
+                time.sleep(every)
+
+        def fresh(name: str) -> bool:
+            return _written(self.folder / name) > started
+
+        if self.verb == "probe":
+            time.sleep(draw.uniform(0, PROBE_S))
+        elif aim == "start":
+            time.sleep(draw.uniform(0, START_S))
+        elif aim == "finish":
+            until(lambda: fresh("weights.safetensors"), 0.001)
+            time.sleep(draw.uniform(0, FINISH_S[self.verb]))
+        else:
+            until(lambda: fresh("log.jsonl") and self._step() >= target, 0.001)
+            if aim == "write":
+                until(lambda: fresh("checkpoint.part"), 0)
+            else:
+                time.sleep(draw.uniform(0, 0.02))
+        process.kill()
+        if process.wait() == 0:
+            return None
+        seconds = (time.time_ns() - started) / 1e9
+        if fresh("result.json"):
+            phase = "its result written"
+        elif fresh("weights.safetensors") or (self.verb == "probe" and fresh("spec.json")):
+            phase = "evaluation" if self.verb != "pretrain" else "its weights written"
+        elif fresh("checkpoint.part"):
+            phase = "writing a checkpoint"
+        else:
+            phase = "training" if fresh("log.jsonl") else "starting"
+        late = phase != "starting" and any((self.folder / name).exists() for name in ("checkpoint.pt", "checkpoint.before.pt"))
+        return Kill(self.verb, self._step(), phase, late, seconds)
+
+    def _step(self) -> int:
+        lines = log_lines(self.folder)
+        return lines[-1]["step"] if lines else 0
+
+    def outcome(self) -> dict[str, object]:
+        """All that must be bit-equal, and that nothing is left over."""
+        found = examine(self.folder, self.spec)
+        assert found.result, f"{self.folder}: {found}: {self.said.read_text()}"
+        numbers = [[line[name] for name in ("step", "loss", "lr", "grad_norm")] for line in log_lines(self.folder)]
+        kept = {path.name: file_digest(path) for path in self.folder.iterdir() if path.name in ("weights.safetensors", "predictions.csv")}
+        rest = {path.name for path in self.folder.iterdir()} - {"log.jsonl", "result.json", "spec.json", *kept}
+        return {"metrics": found.result["metrics"], "log": numbers, "rest": sorted(rest), **kept}
+
+
+def _written(path: Path) -> int:
+    """When, in ns; 0 if it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def disturbed(data: Path, results: Path, seed: int, kills: dict[str, int], show: Callable[[str], None]) -> tuple[list[Kill], dict]:
+    """Runs of these verbs in turn, each killed up to so many times and then left to finish: the kills, and outcomes by verb."""
+    draw, hit, outcomes = random.Random(seed), list[Kill](), {}
+    for verb, count in kills.items():
+        run = Run(verb, data, results)
+        aims = [*draw.choices(["start", "train", "write"], [1, 5, 4], k=count - 1), "finish"] if count else []
+        for later, aim in zip(reversed(range(count)), aims):
+            if not (kill := run.kill(aim, draw, later)):
+                break
+            hit.append(kill)
+            show(str(kill))
+        run.finish()
+        outcomes[verb] = run.outcome()
+    return hit, outcomes
+
+
+def verdict(kills: list[Kill]) -> str:
+    """How many kills hit where.
+
+    Raises:
+        AssertionError: they did not reach the moments that matter, so that they show nothing.
+    """
+    late, phases = sum(kill.late for kill in kills), Counter(f"{kill.verb}: {kill.phase}" for kill in kills)
+    table = "\n".join(f"{count:5}  {phase}" for phase, count in sorted(phases.items()))
+    assert 3 * late >= len(kills), f"only {late} of {len(kills)} kills came after the first checkpoint\n{table}"
+    assert any(kill.phase == "writing a checkpoint" for kill in kills), f"no kill hit while a checkpoint was written\n{table}"
+    return f"{table}\n{len(kills):5}  kills, {late} of them after the first checkpoint"
+
+
+def main(wanted: int = 100, seed: int = 0) -> None:
+    started, kills, rounds = time.monotonic(), list[Kill](), 0
+    each = {"pretrain": 8, "finetune": 8, "probe": 2}
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(2) as pool:
+        folder = Path(scratch)
+        generate(PARAMS, folder / "ssv2")
+        _, whole = disturbed(folder / "ssv2", folder / "whole", seed, dict.fromkeys(each, 0), print)
+        while len(kills) < wanted:
+            futures = []
+            for _ in range(2):
+                rounds += 1
+                here = folder / str(rounds)
+                futures.append(pool.submit(disturbed, folder / "ssv2", here, seed + rounds, each, lambda line: print(line, flush=True)))
+            for future in futures:
+                hit, outcomes = future.result()
+                kills += hit
+                for verb, outcome in outcomes.items():
+                    assert outcome == whole[verb], f"{verb}: {json.dumps(outcome)} is not {json.dumps(whole[verb])}"
+    print(verdict(kills))
+    seconds = time.monotonic() - started
+    print(f"chaos: {rounds} rounds of {', '.join(each)} in {seconds:.0f} s; weights, logs and results bit-equal to undisturbed ones")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
