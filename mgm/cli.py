@@ -469,6 +469,23 @@ def diff(
 
 
 @app.command()
+def results(
+    name: Annotated[str, typer.Argument(help="Name of the results.")] = "smoke",
+    results: Results = Path("results"),
+    csv: Annotated[Path | None, typer.Option(help="CSV file to write.", metavar="FILE")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Parquet file to write.", metavar="FILE")] = None,
+) -> None:
+    """Write all runs as one table, a row a run: what it is, its status, its metrics."""
+    if not (csv or parquet):
+        raise UserError("mgm results: has nothing to write; add --csv FILE or --parquet FILE")
+
+    from mgm.runs.frame import write_frame
+
+    count = write_frame(results / name, csv, parquet)
+    typer.echo(f"wrote {count} runs: {', '.join(str(path) for path in (csv, parquet) if path)}")
+
+
+@app.command()
 def clean(
     name: Annotated[str, typer.Argument(help="Name of the results.")],
     results: Results = Path("results"),
