@@ -9,14 +9,14 @@ from mgm.errors import UserError
 from mgm.experiments.registry import Registry
 from mgm.report.cells import examine_all, row_of, rows
 from mgm.report.claims.check import judge, write_claims
-from mgm.report.page.build import Plate, page, picture
+from mgm.report.page.build import FigureEntry, page, svg_uri
 from mgm.report.page.runs import in_order
 from mgm.report.tables import comparable, write_tables
 from mgm.runs import files as atomic
 from mgm.runs.result import Found
 
 if TYPE_CHECKING:
-    from mgm.report.page.mask_player import Gallery
+    from mgm.report.page.mask_player import MaskPlayer
 
 GROUPS = ("tables", "figures")
 
@@ -59,11 +59,11 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
     if verdicts:
         write_claims(reports, verdicts)
     return atomic.write(
-        reports / "index.html", page(registry, results, reports, found, collected, plates, verdicts, _gallery(registry, results, found))
+        reports / "index.html", page(registry, results, reports, found, collected, plates, verdicts, _mask_player(registry, results, found))
     )
 
 
-def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, Found]) -> Plate:
+def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, Found]) -> FigureEntry:
     """Draw a figure of table cells: what there is of them, and it says what is not."""
     from mgm.report.figures import curves as lines  # matplotlib takes a second to import
     from mgm.report.figures import draw as figures  # matplotlib takes a second to import
@@ -74,13 +74,13 @@ def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dic
     drawing = lines.lines(arrays, plot.x, plot.y, scale.name, comparable(scale))
     figures.save(drawing, stem, arrays)
     tables = tuple(dict.fromkeys(cell.table for cells in plot.lines.values() for _, cell in cells if cell.table in registry.tables))
-    return Plate(name, plot.title, plot.note, why=lines.missing(arrays), source=picture(stem.with_suffix(".svg")), tables=tables)
+    return FigureEntry(name, plot.title, plot.note, why=lines.missing(arrays), source=svg_uri(stem.with_suffix(".svg")), tables=tables)
 
 
-def _clips(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, Found]) -> Plate:
+def _clips(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, Found]) -> FigureEntry:
     """Draw a figure of a run's arrays; where the run cannot be believed, remove what an earlier one left and say why."""
     from mgm.report.figures.draw import DRAW, TITLES, save  # matplotlib takes a second to import
-    from mgm.report.page.mask_player import webp
+    from mgm.report.page.mask_player import webp_uri
 
     run_id, stem = registry.figures[name].run_id, folder / f"figure{name}"
     run, arrays_path = found[run_id], results / run_id / "arrays.npz"
@@ -89,21 +89,21 @@ def _clips(registry: Registry, name: str, results: Path, folder: Path, found: di
     if run.state != "run":
         for ending in (".svg", ".pdf", ".png", ".npz"):
             stem.with_suffix(ending).unlink(missing_ok=True)
-        return Plate(name, *TITLES[name], (run_id,), run.state, run.why)
+        return FigureEntry(name, *TITLES[name], (run_id,), run.state, run.why)
     with np.load(arrays_path, allow_pickle=False) as file:
         arrays = dict(file)
     save(DRAW[name](arrays, f"Scale {registry.scale.name}."), stem, arrays)
-    source, width = (picture(stem.with_suffix(".svg")), 0) if name == "5_coverage" else webp(stem.with_suffix(".png"))
-    return Plate(name, *TITLES[name], (run_id,), "run", source=source, width=width)
+    source, width = (svg_uri(stem.with_suffix(".svg")), 0) if name == "5_coverage" else webp_uri(stem.with_suffix(".png"))
+    return FigureEntry(name, *TITLES[name], (run_id,), "run", source=source, width=width)
 
 
-def _gallery(registry: Registry, results: Path, found: dict[str, Found]) -> "Gallery | None":
+def _mask_player(registry: Registry, results: Path, found: dict[str, Found]) -> "MaskPlayer | None":
     """The clip of Figure 5 with its masks, where that run is there."""
-    from mgm.report.page.mask_player import gallery  # matplotlib takes a second to import
+    from mgm.report.page.mask_player import mask_player  # matplotlib takes a second to import
 
     run_id = registry.figures["5"].run_id if "5" in registry.figures else ""
     path = results / run_id / "arrays.npz"
     if not run_id or found[run_id].state != "run" or not path.exists():
         return None
     with np.load(path, allow_pickle=False) as file:
-        return gallery(dict(file), run_id)
+        return mask_player(dict(file), run_id)

@@ -288,7 +288,6 @@ def test_the_csv_holds_every_verdict(tmp_path):
 def test_a_claim_of_ones_own_is_three_lines():
     mine = claim(
         "mine",
-        "nowhere",
         "MGM (Dense) is 1.5 above SMM (Dense)",
         by(1.5, cell("4e", "MGM (Dense)", "SSv2") - cell("4e", "SMM (Dense)", "SSv2")),
     )

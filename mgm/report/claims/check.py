@@ -11,7 +11,7 @@ from typing import NamedTuple
 from mgm.experiments.quoted import footnote, reported
 from mgm.experiments.registry import Registry
 from mgm.report.cells import Row, row_of
-from mgm.report.claims.claim import Claim, Key, Part, Quantity, Sum, cells_of
+from mgm.report.claims.claim import Claim, Condition, Key, LinearCombination, Quantity
 from mgm.report.claims.paper import CLAIMS
 from mgm.report.statistics import Estimate, over_seeds
 from mgm.report.tables import DASH, MINUS, comparable
@@ -26,11 +26,14 @@ LISTED = 6  # numbers of which a largest or smallest is taken, shown one by one 
 
 
 class Number(NamedTuple):
-    """With its 95 % interval: infinite where nothing measures the spread, empty for a quoted number."""
+    """A value with its 95 % interval: infinite where nothing measures the spread, empty for a quoted number."""
 
     mean: float
     low: float
     high: float
+
+
+Numbers = Callable[[LinearCombination], Number]
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def judge(
     quoted: Mapping[Key, float] | None = None,
     claims: Iterable[Claim] = CLAIMS,
 ) -> list[Verdict]:
-    """Every claim, in the order of the text.
+    """Judge every claim, in the order of the text.
 
     Tables that contradict a claim decide it. Otherwise our runs do, once all cells it needs are run: it holds when the 95 % interval
     of each of its numbers lies on the claimed side, fails when one lies on the other, and is undecided in between. How large a difference
@@ -84,63 +87,69 @@ def write_claims(reports: Path, verdicts: Iterable[Verdict]) -> Path:
 
 
 def table_says(claim: Claim, quoted: Mapping[Key, float]) -> str:
-    """They say nothing of another paper's claims, nor of numbers that stand in the text alone (table "measured")."""
+    """The tables' answer: none to another paper's claims, nor to numbers that stand in the text alone (table "measured")."""
     if claim.source.startswith("ST-MAE") or any(key not in quoted or key[0] == "measured" for key in claim.cells):
         return SILENT
-    true = all(any(part.low <= evaluate(one, of_tables(quoted)).mean <= part.high for one in part.either) for part in claim.parts)
-    return SUPPORTS if true else CONTRADICTS
+    numbers = of_tables(quoted)
+    holds = all(any(one.low <= evaluate(quantity, numbers).mean <= one.high for quantity in one.either) for one in claim.conditions)
+    return SUPPORTS if holds else CONTRADICTS
 
 
 def runs_say(claim: Claim, rows: Mapping[Key, Row], full: bool) -> str:
-    """As `judge` says; every cell of `rows` has an estimate. `full`: sizes count, too."""
-    says = [[_agrees(part, evaluate(one, of_runs(rows)), full) for one in part.either] for part in claim.parts]
-    parts = [True if True in either else None if None in either else False for either in says]
-    return FAILS if False in parts else UNDECIDED if None in parts else HOLDS
+    """The runs' answer, as `judge` describes it. Every cell of `rows` has an estimate. `full`: sizes count, too."""
+    numbers = of_runs(rows)
+    answers = [[_agrees(one, evaluate(quantity, numbers), full) for quantity in one.either] for one in claim.conditions]
+    conditions = [True if True in either else None if None in either else False for either in answers]
+    return FAILS if False in conditions else UNDECIDED if None in conditions else HOLDS
 
 
-def evaluate(quantity: Quantity, leaf: Callable[[Sum], Number]) -> Number:
+def evaluate(quantity: Quantity, numbers: Numbers) -> Number:
     """The largest number of several has their largest bounds, so it is above a value when one of them is; the smallest, when all are."""
-    if isinstance(quantity, Sum):
-        return leaf(quantity)
+    if isinstance(quantity, LinearCombination):
+        return numbers(quantity)
     pick = max if quantity.pick == "largest" else min
-    return Number(*map(pick, zip(*(evaluate(one, leaf) for one in quantity.among))))
+    return Number(*map(pick, zip(*(evaluate(one, numbers) for one in quantity.among))))
 
 
-def of_tables(quoted: Mapping[Key, float]) -> Callable[[Sum], Number]:
-    def leaf(what: Sum) -> Number:
-        value = what.total([quoted[key] for key in what.cells])
+def of_tables(quoted: Mapping[Key, float]) -> Numbers:
+    def number(what: LinearCombination) -> Number:
+        value = what.evaluate([quoted[key] for key in what.cells])
         return Number(value, value, value)
 
-    return leaf
+    return number
 
 
-def of_runs(rows: Mapping[Key, Row]) -> Callable[[Sum], Number]:
-    """Paired by seed where all cells have two seeds or more in common; else each cell's own interval moves the number, in quadrature."""
+def of_runs(rows: Mapping[Key, Row]) -> Numbers:
+    """Numbers paired by seed where all cells share two seeds or more; else each cell's own interval moves the number, in quadrature."""
 
-    def leaf(what: Sum) -> Number:
+    def number(what: LinearCombination) -> Number:
         cells = [rows[key] for key in what.cells]
         seeds = [values for values in zip(*(row.values for row in cells)) if None not in values]
         if len(seeds) > 1:
-            estimate = over_seeds([what.total([value for value in values if value is not None]) for values in seeds])
-            return _number(estimate)
+            return _with_interval(over_seeds([what.evaluate([value for value in values if value is not None]) for values in seeds]))
         numbers = [_of_cell(row) for row in cells]
         means = [number.mean for number in numbers]
-        mean, down, up = what.total(means), 0.0, 0.0
+        mean, down, up = what.evaluate(means), 0.0, 0.0
         for position, number in enumerate(numbers):
             if not isfinite(number.low):
                 return Number(mean, -inf, inf)
-            ends = [what.total([*means[:position], end, *means[position + 1 :]]) for end in (number.low, number.high)]
+            ends = [what.evaluate([*means[:position], end, *means[position + 1 :]]) for end in (number.low, number.high)]
             down, up = down + (mean - min(ends)) ** 2, up + (max(ends) - mean) ** 2
         return Number(mean, mean - sqrt(down), mean + sqrt(up))
 
-    return leaf
+    return number
 
 
 def _judge(claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], full: bool) -> Verdict:
     used = {key: rows[key] for key in claim.cells if key in rows}
     run = any(row.status == "run" for row in used.values())
-    if full:
-        used = {key: _as_quoted(row, quoted[key]) if row.status == "quoted" and key in quoted else row for key, row in used.items()}
+    if full:  # a method that nobody ran stands as quoted, without spread
+        used = {
+            key: replace(row, estimate=Estimate(value, value, value, 1), values=(), status="run")
+            if row.status == "quoted" and (value := quoted.get(key)) is not None
+            else row
+            for key, row in used.items()
+        }
     run = run and len(used) == len(claim.cells) and all(row.status == "run" for row in used.values())
     table = table_says(claim, quoted)
     has_numbers = all(key in quoted for key in claim.cells)
@@ -150,8 +159,8 @@ def _judge(claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], f
         claim.id,
         claim.says,
         claim.source,
-        quoted=_shown(claim.parts, of_tables(quoted)) if has_numbers else DASH,
-        ours=_shown([part for part in claim.parts if any(map(_has_cells, part.either))], of_runs(used)) if run else DASH,
+        quoted=_show_all(claim.conditions, of_tables(quoted)) if has_numbers else DASH,
+        ours=_show_all([one for one in claim.conditions if any(quantity.cells for quantity in one.either)], of_runs(used)) if run else DASH,
         table=table,
         verdict=CONTRADICTED if table == CONTRADICTS else runs_say(claim, used, full) if run else NOT_RUN,
         note="; ".join(dict.fromkeys(filter(None, notes))),
@@ -159,52 +168,43 @@ def _judge(claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], f
     )
 
 
-def _has_cells(quantity: Quantity) -> bool:
-    return next(cells_of(quantity), None) is not None
-
-
-def _as_quoted(row: Row, value: float) -> Row:
-    """A method that nobody ran, as if it had been, without spread."""
-    return replace(row, estimate=Estimate(value, value, value, 1), values=(), status="run")
-
-
-def _agrees(part: Part, number: Number, full: bool) -> bool | None:
-    """Whether the interval is on the claimed side: yes, no, or in between."""
-    if full and part.size is not None and (number.high < part.size if part.size > 0 else number.low > part.size):
+def _agrees(condition: Condition, number: Number, full: bool) -> bool | None:
+    """The side the interval is on: True the claimed one, False another, None in between."""
+    if full and condition.size is not None and (number.high < condition.size if condition.size > 0 else number.low > condition.size):
         return False
-    if part.above is None or (part.above < number.low and number.high < part.below):
+    if condition.above is None or (condition.above < number.low and number.high < condition.below):
         return True
-    return False if number.high <= part.above or number.low >= part.below else None
+    return False if number.high <= condition.above or number.low >= condition.below else None
 
 
 def _of_cell(row: Row) -> Number:
     """A cell that was run. What was measured once, over all videos, is taken as it is."""
     assert row.estimate is not None
     mean = row.estimate.mean
-    return Number(mean, mean, mean) if _measured_once(row) else _number(row.estimate)
+    return Number(mean, mean, mean) if _measured_once(row) else _with_interval(row.estimate)
 
 
 def _measured_once(row: Row) -> bool:
     return row.table == "measured" and row.estimate is not None and row.estimate.low is None
 
 
-def _number(estimate: Estimate) -> Number:
+def _with_interval(estimate: Estimate) -> Number:
     if estimate.low is None or estimate.high is None:
         return Number(estimate.mean, -inf, inf)
     return Number(estimate.mean, estimate.low, estimate.high)
 
 
-def _shown(parts: Iterable[Part], leaf: Callable[[Sum], Number]) -> str:
-    return "; ".join(" or ".join(_show(one, leaf) for one in part.either) for part in parts)
+def _show_all(conditions: Iterable[Condition], numbers: Numbers) -> str:
+    return "; ".join(" or ".join(_show(one, numbers) for one in condition.either) for condition in conditions)
 
 
-def _show(quantity: Quantity, leaf: Callable[[Sum], Number]) -> str:
-    """Numbers of which one is picked are listed when they are few."""
-    if isinstance(quantity, Sum):
-        return _format(leaf(quantity), signed=len(quantity.weights) > 1, unit=quantity.unit)
+def _show(quantity: Quantity, numbers: Numbers) -> str:
+    """A number with its interval; those of which one is picked are listed when they are few."""
+    if isinstance(quantity, LinearCombination):
+        return _format(numbers(quantity), signed=len(quantity.weights) > 1, unit=quantity.unit)
     if len(quantity.among) <= LISTED:
-        return ", ".join(_show(one, leaf) for one in quantity.among)
-    return f"{quantity.pick} of {len(quantity.among)}: {_format(evaluate(quantity, leaf), signed=True)}"
+        return ", ".join(_show(one, numbers) for one in quantity.among)
+    return f"{quantity.pick} of {len(quantity.among)}: {_format(evaluate(quantity, numbers), signed=True)}"
 
 
 def _format(number: Number, signed: bool, unit: str = "") -> str:

@@ -15,7 +15,7 @@ from mgm.report.cells import Row, gain
 from mgm.report.claims.check import Verdict
 from mgm.report.page.deviations import deviations
 from mgm.report.page.overview import BASE, cost, mean_gain, overview
-from mgm.report.page.runs import cell_id, dossiers, duration, label, training
+from mgm.report.page.runs import cell_id, duration, label, list_runs, run_details, training
 from mgm.report.page.svg import NARROW, PERCENT, POINTS_OF, WIDTH, Axis, axis_head, interval
 from mgm.report.statistics import Estimate
 from mgm.report.tables import BOLD, beside_the_paper, comparable, detail, head_of, leaders, names, number, promise_of, sections
@@ -23,14 +23,14 @@ from mgm.runs.result import Found, log_lines
 from mgm.spec import Spec
 
 if TYPE_CHECKING:
-    from mgm.report.page.mask_player import Gallery  # matplotlib takes a second to import
+    from mgm.report.page.mask_player import MaskPlayer  # matplotlib takes a second to import
 
 UNITS = {"top1": "top-1 accuracy in %", "outside": "% of predictions"}  # of a metric, for the caption
 TEMPLATES = Path(__file__).with_name("templates")
 
 
 @dataclass(frozen=True)
-class Plate:
+class FigureEntry:
     """A figure as the page shows it: `source` is a data URI, empty when it could not be drawn, and `state` and `why` say why.
     One that draws cells names their `tables`, one that shows clips its runs; `width` is in CSS pixels, 0 for the picture's own."""
 
@@ -45,9 +45,9 @@ class Plate:
     tables: tuple[str, ...] = ()
 
 
-def picture(svg: Path) -> str:
+def svg_uri(path: Path) -> str:
     """An SVG as a data URI: nothing to load, and its ids cannot clash with the page's."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.read_bytes()).decode()}"
+    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def page(
@@ -56,12 +56,13 @@ def page(
     reports: Path,
     found: Mapping[str, Found],
     rows: Mapping[str, Sequence[Row]],
-    plates: Sequence[Plate],
+    figures: Sequence[FigureEntry],
     verdicts: Sequence[Verdict],
-    gallery: "Gallery | None",
+    player: "MaskPlayer | None",
 ) -> str:
     """The HTML of `reports`/index.html."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=False)
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.globals |= {"number": number, "duration": duration, "label": label}
     logs = {run_id: log_lines(results / run_id) for run_id in registry.specs}
     return environment.get_template("page.html.j2").render(
@@ -74,15 +75,16 @@ def page(
         style=(TEMPLATES / "style.css").read_text(),
         script=(TEMPLATES / "script.js").read_text(),
         overview=overview(registry, found, rows, verdicts),
-        gallery=gallery,
+        player=player,
         tables=[_table(table, rows[key], registry.scale, registry.specs, found) for key, table in registry.tables.items()],
-        figures=plates,
+        figures=figures,
         labels={name: table.label for name, table in registry.tables.items()},
         claims=verdicts,
         verdicts=Counter(verdict.verdict for verdict in verdicts).most_common(),
         curves=training(registry, logs),
         cost=cost(registry, found),
-        runs=dossiers(registry, found, rows, logs, results, reports),
+        runs=list_runs(registry, found, logs, results, reports),
+        details=run_details(registry, found, rows, logs, results, reports),
         deviations=deviations(),
     )
 

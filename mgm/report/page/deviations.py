@@ -1,11 +1,14 @@
-"""DEVIATIONS.md inside the page: the little of Markdown that it is written in, as HTML."""
+"""DEVIATIONS.md inside the page, as HTML."""
 
-import re
+from itertools import pairwise
 from pathlib import Path
 
-from markupsafe import Markup, escape
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup
 
 FILE = Path(__file__).parents[3] / "DEVIATIONS.md"  # of a checkout; an installed package has none
+MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 def deviations() -> list[tuple[str, Markup]]:
@@ -14,35 +17,40 @@ def deviations() -> list[tuple[str, Markup]]:
 
 
 def sections(text: str) -> list[tuple[str, Markup]]:
-    """Headings of the second order, tables, lists and paragraphs, with `code` in them."""
-    found: list[tuple[str, Markup]] = []
-    for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
-        title, _, body = part.partition("\n")
-        found.append((title, Markup("\n").join(_block(block, title) for block in re.split(r"\n\s*\n", body.strip()))))
+    tokens = MARKDOWN.parse(text)
+    starts = [position for position, token in enumerate(tokens) if (token.type, token.tag) == ("heading_open", "h2")]
+    found = []
+    for start, end in pairwise([*starts, len(tokens)]):
+        title = tokens[start + 1].content
+        body = _accessible(tokens[start + 3 : end], title)  # after the heading's own three tokens
+        found.append((title, Markup(MARKDOWN.renderer.render(body, MARKDOWN.options, {}))))
     return found
 
 
-def _block(block: str, title: str) -> Markup:
-    if block.startswith("|"):
-        head, _, *rows = [line.strip().strip("|").split(" | ") for line in block.splitlines()]
-        top = Markup("").join(Markup('<th scope="col">{}</th>').format(_inline(cell)) for cell in head)
-        body = Markup("\n").join(
-            Markup('<tr><th scope="row">{}</th>{}</tr>').format(
-                _inline(first), Markup("").join(Markup("<td>{}</td>").format(_inline(cell)) for cell in _filled(others, len(head) - 1))
-            )
-            for first, *others in rows
-        )
-        table = '<div class="wide"><table class="prose"><caption>{}</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
-        return Markup(table).format(title, top, body)
-    if block.startswith("- "):
-        items = re.split(r"\n- ", block[2:])
-        return Markup("<ul>{}</ul>").format(Markup("").join(Markup("<li>{}</li>").format(_inline(item)) for item in items))
-    return Markup("<p>{}</p>").format(_inline(block))
+def _accessible(tokens: list[Token], caption: str) -> list[Token]:
+    """Give each table its caption, its headings their scope (a row's is its first cell), and a box that scrolls."""
+    body, is_first = [], False
+    for token in tokens:
+        match token.type:
+            case "table_open":
+                token.attrSet("class", "prose")
+                body += [_html(Markup('<div class="wide">')), token, _html(Markup("<caption>{}</caption>").format(caption))]
+                continue
+            case "table_close":
+                body += [token, _html(Markup("</div>"))]
+                continue
+            case "th_open":
+                token.attrSet("scope", "col")
+            case "tr_open":
+                is_first = True
+            case "td_open" if is_first:
+                token.tag = "th"
+                token.attrSet("scope", "row")
+            case "td_close" if is_first:
+                token.tag, is_first = "th", False
+        body.append(token)
+    return body
 
 
-def _filled(cells: list[str], width: int) -> list[str]:
-    return [*cells, *[""] * (width - len(cells))]
-
-
-def _inline(text: str) -> Markup:
-    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(" ".join(text.split())))))
+def _html(text: Markup) -> Token:
+    return Token("html_block", "", 0, content=text)

@@ -1,6 +1,6 @@
-"""The mask gallery: the clip of Figure 5 with each mask moving over it, as pictures small enough to stand in the page.
+"""The mask player: the clip of Figure 5 with each mask moving over it, as pictures small enough to stand in the page.
 
-A film is a strip: its frames beside one another. The page shows one frame of every strip at a time.
+A strip has all frames beside one another. The page shows one frame of every strip at a time.
 """
 
 import base64
@@ -20,9 +20,9 @@ PALE = 0.9  # opacity of what hides a patch, as in Figure 5
 
 
 @dataclass(frozen=True)
-class Film:
-    """A strip to lay over the clip's: a data URI, empty for the clip by itself. `boxes` has a dense mask's box slot by slot (left, top,
-    width, height in patches) and the grid's rows and columns."""
+class MaskStrip:
+    """A picture to lay over the clip's own: a data URI, empty for the clip by itself. `boxes` has a dense mask's box slot by slot:
+    left, top, width, height in patches."""
 
     name: str
     about: str
@@ -31,41 +31,41 @@ class Film:
 
 
 @dataclass(frozen=True)
-class Gallery:
+class MaskPlayer:
     """`clip` is the frames' strip of `slots` frames; a slot's grid has `rows` x `columns` patches."""
 
     clip: str
     slots: int
     rows: int
     columns: int
-    films: tuple[Film, ...]
+    strips: tuple[MaskStrip, ...]
     run_id: str
 
 
-def gallery(arrays: Mapping[str, Any], run_id: str) -> Gallery:
-    """Of the arrays that `mgm.jobs.visualise.masks_on_a_clip` returns."""
+def mask_player(arrays: Mapping[str, Any], run_id: str) -> MaskPlayer:
+    """Build the player from the arrays that the visualise job keeps."""
     masks = arrays["masked_NSHW"]
-    films = [
-        Film("the clip", f"frames {', '.join(map(str, arrays['index_S']))}"),
-        Film("motion", "magnitude of the vectors", _motion(arrays)),
+    strips = [
+        MaskStrip("the clip", f"frames {', '.join(map(str, arrays['index_S']))}"),
+        MaskStrip("motion", "magnitude of the vectors", _motion(arrays)),
     ]
     for name, ratio, masked_SHW, boxes_S4 in zip(map(str, arrays["names_N"]), arrays["ratio_N"], masks, arrays["boxes_NS4"]):
         hidden_SHW4 = np.zeros((*masked_SHW.shape, 4))
         hidden_SHW4[masked_SHW] = (*to_rgb(HIDDEN), PALE)
         about = ", ".join(filter(None, (KIND.get(name, "").replace("\n", " "), f"{ratio:.0%} hidden")))
-        films.append(Film(name, about, _uri(_strip(hidden_SHW4), "png"), _boxes(boxes_S4)))
+        strips.append(MaskStrip(name, about, _uri(_strip(hidden_SHW4), "png"), _boxes(boxes_S4)))
     slots, rows, columns = masks.shape[1:]
-    return Gallery(_uri(_strip(arrays["frames_SHWC"]), "webp"), slots, rows, columns, tuple(films), run_id)
+    return MaskPlayer(_uri(_strip(arrays["frames_SHWC"]), "webp"), slots, rows, columns, tuple(strips), run_id)
 
 
-def webp(png: Path) -> tuple[str, int]:
+def webp_uri(png: Path) -> tuple[str, int]:
     """A figure as a smaller file to stand in the page, a data URI, and its width in CSS pixels."""
     picture_HWC = imread(png)
     return _uri(picture_HWC, "webp"), picture_HWC.shape[1] * 96 // DPI
 
 
 def _motion(arrays: Mapping[str, Any]) -> str:
-    """As Figure 5 colours it."""
+    """Colour the motion as Figure 5 does."""
     fastest = max(float(np.quantile(arrays["magnitude_SHW"], 0.995)), 1e-9)
     colour_SHW4 = np.empty((*arrays["magnitude_SHW"].shape, 4))
     colour_SHW4[..., :3] = to_rgb(ACCENT)
@@ -78,7 +78,7 @@ def _strip(pictures_SHWC: np.ndarray) -> np.ndarray:
 
 
 def _boxes(boxes_S4: np.ndarray) -> tuple[tuple[float, float, float, float], ...]:
-    """Corner and sides of (centre x, centre y, width, height); none if a slot has none."""
+    """Turn (centre x, centre y, width, height) into left, top, width, height; none if a slot has no box."""
     if not np.isfinite(boxes_S4).all():
         return ()
     return tuple(

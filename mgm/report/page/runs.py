@@ -1,4 +1,4 @@
-"""What the page says of each run: its curve, and everything a reader may ask of it."""
+"""The page's runs: curves, a line each, and the details that a line unfolds to."""
 
 import json
 import re
@@ -30,37 +30,37 @@ def training(registry: Registry, logs: Mapping[str, Log]) -> list[dict[str, Any]
         "finetune": "Training loss of the classifier.",
         "probe": "Training loss of the linear layer.",
     }
+    panels: dict[str, dict[str, list[str]]] = {verb: {} for verb in notes}  # verb -> label -> run ids
+    losses = {run_id: _losses(log) for run_id, log in logs.items()}
+    for run_id, text in _labels(registry).items():
+        if len(losses[run_id]) > 1:
+            panels[registry.specs[run_id].verb].setdefault(text, []).append(run_id)
     groups = []
     for verb, note in notes.items():
-        panels: dict[str, list[str]] = {}
-        for run_id, label in _labels(registry).items():
-            if registry.specs[run_id].verb == verb and len(_losses(logs[run_id])) > 1:
-                panels.setdefault(label, []).append(run_id)
-        if not panels:
+        if not panels[verb]:
             continue
-        series = {label: [_losses(logs[run_id]) for run_id in run_ids] for label, run_ids in panels.items()}
-        drawn = [value for several in series.values() for one in several for _, value in thin(one)]
-        lasts = [logs[run_id][-1] for run_ids in panels.values() for run_id in run_ids]
+        series = {text: [thin(losses[run_id]) for run_id in run_ids] for text, run_ids in panels[verb].items()}
+        drawn = [value for several in series.values() for one in several for _, value in one]
+        lasts = [logs[run_id][-1] for run_ids in panels[verb].values() for run_id in run_ids]
         steps = max(float(value) for last in lasts for value in (last["step"], last.get("steps")) if isinstance(value, int | float))
-        low, high = min(drawn), max(drawn)
         groups.append(
             {
                 "title": VERBS[verb],
                 "note": f"{note} One line a seed; each point is the mean of its share of the steps, the number above that of the last.",
                 "panels": [
                     {
-                        "name": label,
-                        "last": f"{sum(thin(one)[-1][1] for one in several) / len(several):.3f}",
-                        "svg": curves(several, steps, low, high, f"{VERBS[verb]} loss of {label}"),
+                        "name": text,
+                        "last": f"{sum(one[-1][1] for one in several) / len(several):.3f}",
+                        "svg": curves(several, steps, min(drawn), max(drawn), f"{VERBS[verb]} loss of {text}"),
                     }
-                    for label, several in series.items()
+                    for text, several in series.items()
                 ],
             }
         )
     return groups
 
 
-def _losses(lines: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
+def _losses(lines: Log) -> list[tuple[float, float]]:
     return [(int(line["step"]), line["loss"]) for line in lines if isinstance(line.get("loss"), int | float) and isfinite(line["loss"])]
 
 
@@ -82,23 +82,11 @@ def _labels(registry: Registry) -> dict[str, str]:
     return labels
 
 
-def dossiers(
-    registry: Registry,
-    found: Mapping[str, Found],
-    rows: Mapping[str, Sequence[Row]],
-    logs: Mapping[str, Log],
-    results: Path,
-    reports: Path,
+def list_runs(
+    registry: Registry, found: Mapping[str, Found], logs: Mapping[str, Log], results: Path, reports: Path
 ) -> list[dict[str, Any]]:
-    """All runs by verb. The files of each are links from `reports`, and so hold as long as the two folders keep their places."""
+    """The line of each run, by verb. Its folder is a link from `reports`, and so holds as long as the two keep their places."""
     labels = _labels(registry)
-    cells: dict[str, list[dict[str, str]]] = {}
-    for several in rows.values():
-        for row in several:
-            for run_id in row.run_ids:
-                cells.setdefault(run_id, []).append(
-                    {"id": cell_id(row), "text": f"{registry.tables[row.table].label}, {row.row}, {row.column}"}
-                )
     groups = []
     for verb, title in VERBS.items():
         runs = [
@@ -107,12 +95,7 @@ def dossiers(
                 "label": f"{labels.get(run_id, spec.data.dataset)}, seed {spec.seed}",
                 "state": found[run_id].state,
                 "outcome": _outcome(found[run_id].result, logs[run_id]),
-                "fields": _fields(found[run_id], logs[run_id]),
-                "parents": parents(spec),
-                "children": [child for child, other in registry.specs.items() if run_id in parents(other)],
-                "cells": cells.get(run_id, []),
-                "files": [(name, quote(relpath(results / run_id / name, reports))) for name in FILES if (results / run_id / name).exists()],
-                "spec": json.dumps(spec.model_dump(mode="json"), indent=1),
+                "folder": f"{_address(results, reports)}/{quote(run_id)}/" if (results / run_id).exists() else "",
             }
             for run_id, spec in registry.specs.items()
             if spec.verb == verb
@@ -122,32 +105,62 @@ def dossiers(
     return groups
 
 
-def _outcome(result: dict[str, Any] | None, log: Sequence[dict[str, Any]]) -> str:
+def run_details(
+    registry: Registry,
+    found: Mapping[str, Found],
+    rows: Mapping[str, Sequence[Row]],
+    logs: Mapping[str, Log],
+    results: Path,
+    reports: Path,
+) -> dict[str, Any]:
+    """What a run's line unfolds to, which the page's script draws. Runs share most of it, so they name entries of one `pool` by number."""
+    pool: dict[str, int] = {}  # JSON -> number
+
+    def number_of(entry: Any) -> int:
+        return pool.setdefault(json.dumps(entry), len(pool))
+
+    cells: dict[str, list[int]] = {}
+    for several in rows.values():
+        for row in several:
+            shown = number_of([cell_id(row), f"{registry.tables[row.table].label}, {row.row}, {row.column}"])
+            for run_id in row.run_ids:
+                cells.setdefault(run_id, []).append(shown)
+    runs = {
+        run_id: {
+            "fields": [number_of(field) for field in _fields(found[run_id], logs[run_id])],
+            "files": number_of([name for name in FILES if (results / run_id / name).exists()]),
+            "parents": parents(spec),
+            "cells": cells.get(run_id, []),
+            "spec": [number_of(field) for field in spec.model_dump(mode="json").items()],
+        }
+        for run_id, spec in registry.specs.items()
+    }
+    return {"results": _address(results, reports), "pool": [json.loads(entry) for entry in pool], "runs": runs}
+
+
+def _address(results: Path, reports: Path) -> str:
+    return quote(relpath(results, reports))
+
+
+def _outcome(result: dict[str, Any] | None, log: Log) -> str:
     if result and "top1" in result["metrics"]:
         return f"{result['metrics']['top1']:.1f} %"
     losses = thin(_losses(log))
     return f"loss {losses[-1][1]:.3f}" if losses else "done"
 
 
-def _fields(run: Found, log: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+def _fields(run: Found, log: Log) -> list[tuple[str, str]]:
     """(name, text) of a run's result and log; for a run without a result, of its state and log."""
     fields = [("state", f"{run.state}. {run.why}" if run.why else run.state)] if run.state != "run" else []
     if run.result:
-        result = run.result
-        data, metrics = (
-            result["data"],
-            {name: f"{value:.4g}" for name, value in result["metrics"].items() if isinstance(value, int | float)},
-        )
-        tested = f" on {result['n_test']} test videos" if result["n_test"] else ""
+        metrics = [f"{name} {value:.4g}" for name, value in run.result["metrics"].items() if isinstance(value, int | float)]
+        tested = f" on {run.result['n_test']} test videos" if run.result["n_test"] else ""
         if metrics:
-            fields.append(("result", ", ".join(f"{name} {value}" for name, value in metrics.items()) + tested))
-    losses = thin(_losses(log))
-    if losses:
-        zeros = _mean(log, "trivial_loss")
+            fields.append(("result", ", ".join(metrics) + tested))
+    if losses := thin(_losses(log)):
+        zeros, last = _mean(log, "trivial_loss"), log[-1]
         beside = f"; {zeros:.3f} is that of predicting zeros" if zeros is not None else ""
-        fields.append(
-            ("loss", f"{losses[0][1]:.3f} → {losses[-1][1]:.3f} in {log[-1]['step']} of {log[-1].get('steps', '?')} steps{beside}")
-        )
+        fields.append(("loss", f"{losses[0][1]:.3f} → {losses[-1][1]:.3f} in {last['step']} of {last.get('steps', '?')} steps{beside}"))
         speed, coverage, memory = _mean(log, "clips_per_s"), _mean(log, "coverage"), _mean(log[-1:], "memory_mb")
         measured = [
             f"{speed:.0f} clips/s" if speed is not None else "",
@@ -155,23 +168,21 @@ def _fields(run: Found, log: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
             f"mask coverage {100 * coverage:.1f} %" if coverage is not None else "",
         ]
         fields.append(("measured", ", ".join(filter(None, measured)) or "not logged"))
-    if run.result:
-        versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    if result := run.result:
+        data, failed = result["data"], result["failed_videos"]
         fields += [
             ("data", f"{data['dataset']}, digest {data['digest'] or 'none'}, {data['train']} + {data['test']} videos, {data['note']}"),
             ("commit", commit_of(result)),
             ("weights", f"sha256 {result['weights_sha256']}" if result["weights_sha256"] else "none kept"),
             ("computed", f"in {duration(result['wall_s'])} on {result['device']}, finished {day(str(result['finished']))}"),
-            ("versions", versions),
+            ("versions", ", ".join(f"{name} {version}" for name, version in result["versions"].items())),
         ]
-        if result["failed_videos"]:
-            fields.append(
-                ("unreadable", f"{len(result['failed_videos'])} videos, weight 0: {', '.join(map(str, result['failed_videos'][:5]))}")
-            )
+        if failed:
+            fields.append(("unreadable", f"{len(failed)} videos, weight 0: {', '.join(map(str, failed[:5]))}"))
     return fields
 
 
-def _mean(log: Sequence[dict[str, Any]], name: str) -> float | None:
+def _mean(log: Log, name: str) -> float | None:
     values = [line[name] for line in log if isinstance(line.get(name), int | float)]
     return sum(values) / len(values) if values else None
 
@@ -191,7 +202,7 @@ def day(text: str) -> str:
 
 
 def cell_id(row: Row) -> str:
-    """Of a cell in the page."""
+    """The cell's id in the page."""
     return re.sub(r"[^a-z0-9]+", "-", f"{row.table}-{row.row}-{row.column}".lower()).strip("-")
 
 
@@ -201,5 +212,5 @@ def in_order(registry: Registry) -> list[str]:
 
 
 def label(figure: str) -> str:
-    """As a reader sees it: "Figure 4a"."""
+    """The figure's name for a reader: "Figure 4a"."""
     return f"Figure {figure.replace('_', ', ')}"

@@ -11,7 +11,7 @@ from mgm.report.statistics import Estimate
 WIDTH, NARROW, HEIGHT = 148, 112, 24  # of an interval's drawing, in CSS pixels
 PERCENT, POINTS_OF = (0.0, 100.0), (-100.0, 100.0)  # what a share, and a difference of two, can be
 PANEL = (184, 92)  # of a panel of curves
-POINTS = 100  # a curve's points at most: each the mean of its share of the steps
+POINTS, LINES = 100, 6  # a curve's points at most, each the mean of its share of the steps; of more lines each has fewer
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ def curves(series: Sequence[Sequence[tuple[float, float]]], steps: float, low: f
         y = bottom - (bottom - top) * (min(max(loss, low), high) - low) / ((high - low) or 1)
         return f"{x:.1f},{y:.1f}"
 
+    points = POINTS * LINES // max(LINES, len(series))
     lines = "".join(
-        f'<polyline class="curve c{position % 6}" points="{" ".join(point(*pair) for pair in thin(one))}"/>'
+        f'<polyline class="curve c{position % 6}" points="{" ".join(point(*pair) for pair in thin(one, points))}"/>'
         for position, one in enumerate(series)
     )
     texts = "".join(
@@ -94,9 +95,9 @@ def curves(series: Sequence[Sequence[tuple[float, float]]], steps: float, low: f
     return Markup(f'<svg class="panel" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{frame}{lines}{texts}</svg>')
 
 
-def thin(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most POINTS means of consecutive (step, value) pairs."""
-    size = ceil(len(pairs) / POINTS) or 1
+def thin(pairs: Sequence[tuple[float, float]], points: int = POINTS) -> list[tuple[float, float]]:
+    """At most `points` means of consecutive (step, value) pairs."""
+    size = ceil(len(pairs) / points) or 1
     groups = [pairs[start : start + size] for start in range(0, len(pairs), size)]
     return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
 

@@ -1,8 +1,36 @@
-// The page is whole without this: it opens what a link leads to, sorts tables, plays the gallery.
+// The page can be read without this: it unfolds runs, opens what a link leads to, sorts tables, plays the masks.
+
+// What a run's line unfolds to is drawn when it is first opened. Runs name entries of one pool by number.
+const { results, pool, runs } = JSON.parse(document.getElementById("details").textContent);
+const children = {};
+for (const [id, run] of Object.entries(runs)) for (const parent of run.parents) (children[parent] ??= []).push(id);
+const make = (tag, content, attributes = {}) => {
+  const made = Object.assign(document.createElement(tag), attributes);
+  made.append(...content);
+  return made;
+};
+const list = (links, between) => links.flatMap((link, position) => (position ? [between, link] : [link]));
+const toRuns = (ids = []) => list(ids.map((id) => make("a", [make("code", [id])], { href: `#${id}` })), " ");
+const draw = (line) => {
+  const run = runs[line.id], body = line.querySelector(".body");
+  if (!run || body.querySelector("dl")) return;
+  const files = pool[run.files].map((name) => make("a", [name], { href: `${results}/${encodeURIComponent(line.id)}/${name}` }));
+  const cells = run.cells.map((at) => make("a", [pool[at][1]], { href: `#cell-${pool[at][0]}` }));
+  const fields = [
+    ...run.fields.map((at) => [pool[at][0], [pool[at][1]]]),
+    ["files", list(files, ", ")], ["starts from", toRuns(run.parents)], ["continued by", toRuns(children[line.id])], ["stands in", list(cells, "; ")],
+  ].filter(([, content]) => content.length);
+  const spec = JSON.stringify(Object.fromEntries(run.spec.map((at) => pool[at])), null, 1);
+  body.replaceChildren(
+    make("dl", fields.flatMap(([name, content]) => [make("dt", [name]), make("dd", content)])),
+    make("details", [make("summary", ["Spec"]), make("pre", [spec])]),
+  );
+};
+addEventListener("toggle", ({ target }) => target.matches?.(".run[open]") && draw(target), true);
 
 const open = () => {
   const run = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (run?.tagName === "DETAILS") run.open = true;
+  if (run?.matches(".run")) (draw(run), (run.open = true));
 };
 addEventListener("hashchange", open);
 open();
@@ -50,15 +78,15 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// The gallery shows one slot of every strip; it moves by itself only where the reader has nothing against motion.
-const gallery = document.getElementById("gallery");
-if (gallery) {
-  const [button, slider, output] = ["button", "input", "output"].map((name) => gallery.querySelector(name));
+// The mask player shows one slot of every strip; it moves by itself only where the reader has nothing against motion.
+const player = document.getElementById("gallery");
+if (player) {
+  const [button, slider, output] = ["button", "input", "output"].map((name) => player.querySelector(name));
   let timer = 0;
   const show = (slot) => {
     slider.value = slot;
     output.value = `${slot} of ${slider.max}`;
-    gallery.style.setProperty("--slot", slot - 1);
+    player.style.setProperty("--slot", slot - 1);
   };
   const play = (on) => {
     clearInterval(timer);
@@ -67,6 +95,6 @@ if (gallery) {
   };
   button.onclick = () => play(!timer);
   slider.oninput = () => (play(false), show(slider.value));
-  gallery.querySelector(".controls").hidden = false;
+  player.querySelector(".controls").hidden = false;
   play(!matchMedia("(prefers-reduced-motion: reduce)").matches);
 }

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from mgm.report.page.mask_player import gallery
+from mgm.report.page.mask_player import mask_player
 
 SLOTS, SIDE, ROWS = 4, 96, 6
 
@@ -34,35 +34,35 @@ def pixels(uri, kind):
 
 
 def test_each_strip_holds_its_mask_slot_by_slot(arrays):
-    shown = gallery(arrays, "run")
-    assert [film.name for film in shown.films] == ["the clip", "motion", "tube", "mgm"]
+    shown = mask_player(arrays, "run")
+    assert [one.name for one in shown.strips] == ["the clip", "motion", "tube", "mgm"]
     assert (shown.slots, shown.rows, shown.columns) == (SLOTS, ROWS, ROWS)
-    for film, masked_SHW in zip(shown.films[2:], arrays["masked_NSHW"]):
-        strip = pixels(film.strip, "png")
+    for one, masked_SHW in zip(shown.strips[2:], arrays["masked_NSHW"]):
+        strip = pixels(one.strip, "png")
         assert strip.shape == (ROWS, SLOTS * ROWS, 4)
         for slot in range(SLOTS):
             assert np.array_equal(strip[:, slot * ROWS : (slot + 1) * ROWS, 3] > 0.5, masked_SHW[slot])
-    assert shown.films[3].about == "motion-guided, dense, 75% hidden"
+    assert shown.strips[3].about == "motion-guided, dense, 75% hidden"
 
 
 def test_the_clip_is_the_clip(arrays):
-    strip = pixels(gallery(arrays, "run").clip, "webp")
+    strip = pixels(mask_player(arrays, "run").clip, "webp")
     assert strip.shape[:2] == (SIDE, SLOTS * SIDE)
     given = np.concatenate(list(arrays["frames_SHWC"]), axis=1)
     assert np.abs(strip[..., :3].astype(float) - given).mean() < 3  # of 255: WebP is lossy
 
 
 def test_boxes_are_corners_and_sides_and_only_where_there_are_any(arrays):
-    tube, mgm = gallery(arrays, "run").films[2:]
+    tube, mgm = mask_player(arrays, "run").strips[2:]
     assert tube.boxes == ()
     assert mgm.boxes == ((-1.5, -0.5, 5, 5),) * SLOTS
 
 
 def test_a_still_clip_has_no_colour_of_motion(arrays):
     arrays["magnitude_SHW"][:] = 0
-    assert pixels(gallery(arrays, "run").films[1].strip, "png")[..., 3].max() == 0
+    assert pixels(mask_player(arrays, "run").strips[1].strip, "png")[..., 3].max() == 0
 
 
 def test_it_is_small(arrays):
-    shown = gallery(arrays, "run")
-    assert sum(len(film.strip) for film in shown.films[2:]) < 2 * 1500
+    shown = mask_player(arrays, "run")
+    assert sum(len(one.strip) for one in shown.strips[2:]) < 2 * 1500
