@@ -200,6 +200,7 @@ class Pretrain(Run):
     mask: Mask = Mask()
     optim: Optim = Optim()
     std_floor: float = Field(1e-6, gt=0)  # added to the standard deviation that normalises a target patch
+    head_init: Literal["xavier", "zero"] = "xavier"  # weights of the decoder's last layer, before training
 
     def slug(self) -> list[str]:
         verb, *rest = super().slug()

@@ -16,20 +16,19 @@ def dense(trajectory: Callable[[Clips], Boxes]) -> Callable[[Clips], Tensor]:
 
     Nearest in the box-scaled Chebyshev distance max(|x - cx| / w, |y - cy| / h), ties at random. What lies beyond the edge of the
     frame is hidden on the other side (grow) or at random places (spill), or the box is first moved inside (clamp). The three agree
-    where the box lies inside.
+    where the box lies inside. Random orders are drawn once a clip, so a box that holds still hides the same patches in all slots.
     """
 
     def hide(clips: Clips) -> Tensor:
         boxes = trajectory(clips)
         if clips.edge == "clamp":
             boxes = clamped(boxes, clips.grid)
-        shape = (len(clips.seed_B), clips.grid.slots, clips.grid.patches)
-        ties_BSN = clips.bits(prng.TIES, clips.grid.slots * clips.grid.patches).view(shape)
-        key_BSN = sort_key(distance(boxes, clips.grid), ties_BSN)
+        ties_B1N = clips.bits(prng.TIES, clips.grid.patches)[:, None]
+        key_BSN = sort_key(distance(boxes, clips.grid), ties_B1N)
         if clips.edge == "spill":
-            fill_BSN = clips.bits(prng.FILL, clips.grid.slots * clips.grid.patches).view(shape)
+            fill_B1N = clips.bits(prng.FILL, clips.grid.patches)[:, None]
             kept_BS1 = (clips.hidden * share_inside(boxes, clips.grid)).round()[:, :, None]
-            key_BSN = torch.where(key_BSN.argsort(-1).argsort(-1) < kept_BS1, -1, fill_BSN)
+            key_BSN = torch.where(key_BSN.argsort(-1).argsort(-1) < kept_BS1, -1, fill_B1N)
         return topk_mask(key_BSN, clips.hidden)
 
     return hide

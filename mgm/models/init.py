@@ -1,5 +1,7 @@
 """What weights are before training. What is not named here keeps PyTorch's default, as in V, the official VideoMAE code."""
 
+from typing import Literal
+
 from torch import nn
 
 from mgm.models.timesformer import DividedBlock
@@ -16,6 +18,12 @@ def init_pretraining(model: nn.Module) -> None:
                     if linear.bias is not None:
                         nn.init.zeros_(linear.bias)
     _zero_temporal_fc(model)
+
+
+def init_pixel_head(head: nn.Linear, init: Literal["xavier", "zero"]) -> None:
+    """V: xavier uniform. From zero weights the first loss is that of predicting zeros, which spares short runs the way down to it."""
+    nn.init.zeros_(head.weight) if init == "zero" else nn.init.xavier_uniform_(head.weight)
+    nn.init.zeros_(head.bias)
 
 
 def init_from_scratch(model: nn.Module, std: float) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgm.models.encoder import Encoder
-from mgm.models.init import init_pretraining
+from mgm.models.init import init_pixel_head, init_pretraining
 from mgm.models.kernels import Linear
 from mgm.models.vit import Block, gather_tokens, patchify, sinusoid_table
 from mgm.spec import Pretrain
@@ -22,8 +22,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(width, spec.decoder.heads) for _ in range(spec.decoder.depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = Linear(width, 3 * spec.model.tubelet * spec.model.patch**2)
-        nn.init.xavier_uniform_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        init_pixel_head(self.head, spec.head_init)
 
     def forward(self, x_BLD: Tensor, hidden: int) -> Tensor:
         *blocks, final = self.blocks

@@ -115,7 +115,7 @@ def inside(centre, size, frame):
 def dense(grid, ratio, seed, boxes, edge):
     hidden = int(ratio * (grid.height * grid.width))
     n = grid.height * grid.width
-    ties, fill = bits(seed, TIES, grid.slots * n), bits(seed, FILL, grid.slots * n)
+    ties, fill = bits(seed, TIES, n), bits(seed, FILL, n)  # one order for all slots
     mask = np.zeros((grid.slots, n), bool)
     for t, (cx, cy, w, h) in enumerate(boxes):
         if edge == "clamp":
@@ -124,12 +124,12 @@ def dense(grid, ratio, seed, boxes, edge):
         for patch in range(n):
             row, column = divmod(patch, grid.width)
             away = max(abs(f(column + 0.5) - cx) / w, abs(f(row + 0.5) - cy) / h)
-            near.append((away, ties[t * n + patch], patch))
+            near.append((away, ties[patch], patch))
         near = [patch for _, _, patch in sorted(near)]
         kept = hidden
         if edge == "spill":
             kept = round(f(hidden) * (overlap(cx, w, grid.width) * overlap(cy, h, grid.height)))
-        rest = sorted(near[kept:], key=lambda patch, t=t: fill[t * n + patch])
+        rest = sorted(near[kept:], key=lambda patch: fill[patch])
         mask[t, near[:kept] + rest[: hidden - kept]] = True
     return mask
 
