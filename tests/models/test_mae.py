@@ -151,3 +151,18 @@ def test_weights_of_another_model_are_one_clear_line(tmp_path):
     save_weights(broken, path)
     with pytest.raises(UserError, match="not finite"):
         load_encoder(model, path)
+
+
+@pytest.mark.parametrize("init", ["zero", "xavier"])
+def test_a_head_from_zero_predicts_zeros_before_training(init):
+    spec = Pretrain(
+        data=Data(dataset="ssv2"),
+        clips=Clips(frames=4, size=32),
+        model=Model(width=16, depth=1, heads=2, patch=8),
+        decoder=Decoder(width=8, depth=1, heads=2),
+        head_init=init,
+    )
+    frames_BTHWC = torch.randint(0, 256, (2, 4, 32, 32, 3), dtype=torch.uint8)
+    masked_BL = (torch.arange(32) % 16 < spec.hidden).expand(2, -1)
+    predicted_BMP, _ = build_mae(spec)(frames_BTHWC, masked_BL)
+    assert bool((predicted_BMP == 0).all()) == (init == "zero")
