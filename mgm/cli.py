@@ -3,19 +3,16 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from mgm.datasets.commands import prepare_app
 from mgm.errors import UserError
 from mgm.launch import place_of
-
-if TYPE_CHECKING:
-    from mgm.datasets.index import Index
 
 app = typer.Typer(
     help="Motion-guided masking for video masked autoencoders, and the experiments of its paper.",
@@ -25,7 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 DISTRIBUTED = ("pretrain", "finetune", "evaluate")  # verbs that several processes share
-prepare_app = typer.Typer(no_args_is_help=True, help="Make a dataset ready: check every video, write an index.")
 app.add_typer(prepare_app, name="prepare")
 
 Specs = Annotated[list[Path], typer.Argument(help="Spec files; several are run one after another in one process.", metavar="SPEC.json...")]
@@ -211,154 +207,6 @@ def measure(
 
     torch.set_num_threads(threads)
     typer.echo(measure_now(what[0], index, videos, flow, weights))
-
-
-Transcode = Annotated[bool, typer.Option("--transcode", help="Write OUT/videos too: H.264 that gives random clips fast; index those.")]
-ShortSide = Annotated[int | None, typer.Option(help="256 (default) or 320 pixels; smaller videos stay as they are.")]
-Processes = Annotated[int | None, typer.Option(min=1, help="Processes that transcode; one a core unless given.")]
-Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Transcode only the I-th of N parts of the videos; index later, without.")]
-
-
-def _prepare(
-    make: "Callable[[Path], Index]", out: Path, transcode: bool, short_side: int | None, processes: int | None, shard: str | None
-) -> None:
-    from mgm.datasets.prepare import prepare_transcoded, summary
-
-    if transcode:
-        typer.echo(summary(prepare_transcoded(make, out, short_side or 256, processes, shard)))
-    elif given := [name for name, value in (("short-side", short_side), ("processes", processes), ("shard", shard)) if value is not None]:
-        raise UserError(f"--{given[0]} says how to transcode, and --transcode is not given; add it, or leave out --{given[0]}")
-    else:
-        typer.echo(summary(make(out)))
-
-
-@prepare_app.command()
-def folder(
-    source: Annotated[Path, typer.Option(help="One folder per class, or a CSV path,label[,split][,group].")],
-    out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
-    seed: Annotated[int, typer.Option(min=0, help="Of the 80/20 split that is made when the source has none.")] = 0,
-    transcode: Transcode = False,
-    short_side: ShortSide = None,
-    processes: Processes = None,
-    shard: Shard = None,
-) -> None:
-    """Index your own videos."""
-    from mgm.datasets.prepare import prepare_folder
-
-    _prepare(partial(prepare_folder, source, seed=seed), out, transcode, short_side, processes, shard)
-
-
-@prepare_app.command()
-def ucf101(
-    source: Annotated[Path, typer.Option(help="The folder that holds UCF-101 (or its class folders) and, if you like, ucfTrainTestlist.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
-    split: Annotated[int, typer.Option(min=1, max=3, help="The official split; the paper's is 1.")] = 1,
-    transcode: Transcode = False,
-    short_side: ShortSide = None,
-    processes: Processes = None,
-    shard: Shard = None,
-) -> None:
-    """Index UCF101 in its official layout."""
-    from mgm.datasets.prepare import prepare_ucf101
-
-    _prepare(partial(prepare_ucf101, source, split=split), out, transcode, short_side, processes, shard)
-
-
-@prepare_app.command()
-def k400(
-    source: Annotated[Path, typer.Option(help="The folder with the videos, in any folders, and annotations/*.csv or *.csv.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
-    transcode: Transcode = False,
-    short_side: ShortSide = None,
-    processes: Processes = None,
-    shard: Shard = None,
-) -> None:
-    """Index Kinetics-400: the clips that are there, dead links listed."""
-    from mgm.datasets.prepare import prepare_k400
-
-    _prepare(partial(prepare_k400, source), out, transcode, short_side, processes, shard)
-
-
-@prepare_app.command()
-def ssv2(
-    source: Annotated[Path, typer.Option(help="The folder with the videos, in any folder, and labels/*.json or *.json.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
-    transcode: Transcode = False,
-    short_side: ShortSide = None,
-    processes: Processes = None,
-    shard: Shard = None,
-) -> None:
-    """Index Something-Something v2 in its official layout."""
-    from mgm.datasets.prepare import prepare_ssv2
-
-    _prepare(partial(prepare_ssv2, source), out, transcode, short_side, processes, shard)
-
-
-@prepare_app.command()
-def hmdb51(
-    source: Annotated[Path, typer.Option(help="The folder with the class folders and, if you like, testTrainMulti_7030_splits.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
-    split: Annotated[int, typer.Option(min=1, max=3, help="The official split; the paper's is 1.")] = 1,
-    transcode: Transcode = False,
-    short_side: ShortSide = None,
-    processes: Processes = None,
-    shard: Shard = None,
-) -> None:
-    """Index HMDB51 in its official layout."""
-    from mgm.datasets.prepare import prepare_hmdb51
-
-    _prepare(partial(prepare_hmdb51, source, split=split), out, transcode, short_side, processes, shard)
-
-
-@prepare_app.command()
-def diving48(
-    source: Annotated[Path, typer.Option(help="The folder that holds rgb and, if you like, the three lists Diving48_*.json.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
-    transcode: Transcode = False,
-    short_side: ShortSide = None,
-    processes: Processes = None,
-    shard: Shard = None,
-) -> None:
-    """Index Diving48 with version 2 of its labels."""
-    from mgm.datasets.prepare import prepare_diving48
-
-    _prepare(partial(prepare_diving48, source), out, transcode, short_side, processes, shard)
-
-
-@prepare_app.command()
-def pda(
-    task: Annotated[str, typer.Option(help="ucf14-hmdb7 or hmdb14-ucf7.")],
-    source: Annotated[Path, typer.Option(help="The folder of the index to train on: UCF101's for ucf14-hmdb7.")],
-    target: Annotated[Path, typer.Option(help="The folder of the index to test on: HMDB51's for ucf14-hmdb7.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
-) -> None:
-    """Index a task of partial domain adaptation: 14 classes of one set, and the 7 of another that they share."""
-    from mgm.datasets.prepare import prepare_pda, summary
-
-    typer.echo(summary(prepare_pda(task, source, target, out)))
-
-
-@prepare_app.command()
-def mini_k200(
-    source: Annotated[Path, typer.Option(help="The folder of K400's index.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the index to.")],
-) -> None:
-    """Index the part of K400 that is Mini-K200."""
-    from mgm.datasets.prepare import prepare_mini_k200, summary
-
-    typer.echo(summary(prepare_mini_k200(source, out)))
-
-
-@prepare_app.command()
-def synthetic(
-    params: Annotated[Path, typer.Option(help="A JSON file with the generator's parameters; {} for its defaults.")],
-    out: Annotated[Path, typer.Option(help="Folder to draw the videos into.")],
-    processes: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 2,
-) -> None:
-    """Draw a set of videos whose classes are motions."""
-    from mgm.datasets.prepare import prepare_synthetic, summary
-
-    typer.echo(summary(prepare_synthetic(params, out, processes)))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from typing import Any
 
 from mgm.dag.cluster import Cluster, load_cluster
 from mgm.datasets.index import read_index
+from mgm.datasets.published import PUBLISHED
 from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.experiments.cost import work
@@ -23,8 +24,8 @@ from mgm.spec import Finetune, Pretrain, Spec, parents
 
 CONFIG = Path(__file__).parents[2] / "workflow" / "config"
 OPTIONS = ("scale", "name", "videos", "flow_weights", "weights", "cluster", "partition", "account", "sources", "shards")
-PREPARED = ("k400", "ssv2", "ucf101", "hmdb51", "diving48")  # published sets, from what their users downloaded
-DERIVED = {"mini-k200": ("k400",), "ucf14-hmdb7": ("ucf101", "hmdb51"), "hmdb14-ucf7": ("hmdb51", "ucf101")}  # and those made of them
+PREPARED = tuple(name for name, dataset in PUBLISHED.items() if not dataset.derived_from)  # from what their users downloaded
+DERIVED = {name: dataset.derived_from for name, dataset in PUBLISHED.items() if dataset.derived_from}
 
 
 @dataclass(frozen=True)
@@ -256,12 +257,12 @@ class Workflow:
         return found
 
     def preparation(self, name: str) -> str:
-        """What follows `mgm prepare` for a dataset: `NAME --source ...`, or `pda --task NAME --source ... --target ...`."""
+        """What follows `mgm prepare` for a dataset: `NAME --source ...`, with `--target ...` where it is derived from two."""
         parts = self.derived.get(name) or DERIVED.get(name)
         if not parts:
             return f"{name} --source {shlex.quote(self.sources.get(name, 'DIR'))}"
         options = " ".join(f"--{option} {self.places[part]}" for option, part in zip(("source", "target"), parts))
-        return f"{name} {options}" if len(parts) == 1 else f"pda --task {name} {options}"
+        return f"{name} {options}"
 
     def _sources(self, config: Mapping[str, Any], scale: Scale) -> dict[str, str]:
         """Where the published datasets were downloaded to, of those that are to be prepared here."""

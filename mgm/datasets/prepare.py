@@ -7,15 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mgm.datasets.folder import index_folder
 from mgm.datasets.index import SPLITS, Index
-from mgm.datasets.published.diving48 import index_diving48
-from mgm.datasets.published.hmdb51 import index_hmdb51
-from mgm.datasets.published.k400 import index_k400
-from mgm.datasets.published.mini_k200 import index_mini_k200
-from mgm.datasets.published.pda import index_pda
-from mgm.datasets.published.ssv2 import index_ssv2
-from mgm.datasets.published.ucf101 import index_ucf101
 from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.runs.lock import sole_writer
@@ -24,46 +16,6 @@ if TYPE_CHECKING:
     from mgm.datasets.transcode import Shard
 
 SHOWN = 20  # of the files left out; a set of 240,000 may lack thousands
-
-
-def prepare_folder(source: Path, out: Path, seed: int = 0) -> Index:
-    """`mgm prepare folder --source DIR --out DIR`: see `mgm.datasets.folder`."""
-    return index_folder(source, out, seed)
-
-
-def prepare_ucf101(source: Path, out: Path, split: int = 1) -> Index:
-    """`mgm prepare ucf101 --source DIR --out DIR [--split 1]`: see `mgm.datasets.published.ucf101`."""
-    return index_ucf101(source, out, split)
-
-
-def prepare_hmdb51(source: Path, out: Path, split: int = 1) -> Index:
-    """`mgm prepare hmdb51 --source DIR --out DIR [--split 1]`: see `mgm.datasets.published.hmdb51`."""
-    return index_hmdb51(source, out, split)
-
-
-def prepare_k400(source: Path, out: Path) -> Index:
-    """`mgm prepare k400 --source DIR --out DIR`: see `mgm.datasets.published.k400`."""
-    return index_k400(source, out)
-
-
-def prepare_ssv2(source: Path, out: Path) -> Index:
-    """`mgm prepare ssv2 --source DIR --out DIR`: see `mgm.datasets.published.ssv2`."""
-    return index_ssv2(source, out)
-
-
-def prepare_diving48(source: Path, out: Path) -> Index:
-    """`mgm prepare diving48 --source DIR --out DIR`: see `mgm.datasets.published.diving48`."""
-    return index_diving48(source, out)
-
-
-def prepare_pda(task: str, source: Path, target: Path, out: Path) -> Index:
-    """`mgm prepare pda --task TASK --source INDEX_DIR --target INDEX_DIR --out DIR`: see `mgm.datasets.published.pda`."""
-    return index_pda(task, source, target, out)
-
-
-def prepare_mini_k200(source: Path, out: Path) -> Index:
-    """`mgm prepare mini-k200 --source INDEX_DIR --out DIR`: see `mgm.datasets.published.mini_k200`."""
-    return index_mini_k200(source, out)
 
 
 def prepare_transcoded(

@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from mgm.datasets.published import PUBLISHED, Published
 from mgm.errors import UserError
 from mgm.experiments import recipes
 from mgm.experiments.cost import multiply_adds, official_multiply_adds
-from mgm.experiments.published import PEAK, VIDEOMAE, VIDEOS, Videos
+from mgm.experiments.published import PEAK, VIDEOMAE
 from mgm.experiments.registry import Cell, Registry
 from mgm.experiments.scales import Scale
 from mgm.spec import Finetune, Model, Pretrain, Probe, Spec, parents
@@ -169,7 +170,7 @@ def make_plan(registry: Registry, machine: Machine, utilisation: float, target: 
     )
 
 
-def cost(spec: Spec, videos: Videos, machine: Machine) -> Cost:
+def cost(spec: Spec, videos: Published, machine: Machine) -> Cost:
     """What a run takes on so many videos."""
     train = test = trained = decoded = tested = checkpoint = weights = 0.0
     if isinstance(spec, Pretrain | Finetune | Probe):
@@ -300,7 +301,7 @@ def line(target: str, cell: Cell, registry: Registry, costs: Mapping[str, Cost])
 def check(utilisation: float) -> Check:
     """The one published time of a VideoMAE pretraining, by what its own code computes."""
     spec, published = recipes.pretrain("k400", "tube", VIDEOMAE.epochs), VIDEOMAE
-    clips = published.epochs * VIDEOS["k400"].train
+    clips = published.epochs * PUBLISHED["k400"].train
     flops = 6.0 * clips * official_multiply_adds(spec)
     peak = published.gpus * PEAK[published.gpu]
     return Check(
@@ -331,10 +332,10 @@ def _cells(registry: Registry) -> list[tuple[str, Cell]]:
     return [pair for pair in reversed(once.values()) if pair[1].runs and pair[1].runs[0].verb != "measure"]
 
 
-def _size(scale: Scale, name: str) -> Videos:
+def _size(scale: Scale, name: str) -> Published:
     dataset = scale.datasets[name]
-    if dataset.generate or dataset.adapt or name not in VIDEOS:
+    if dataset.generate or dataset.adapt or name not in PUBLISHED:
         raise UserError(
             f"scale {scale.name}: dataset {name} has no published number of videos; plan a scale of published datasets, such as paper"
         )
-    return VIDEOS[name]
+    return PUBLISHED[name]

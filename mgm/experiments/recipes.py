@@ -7,6 +7,7 @@ whose recipe does not flip: labels may be directional.
 
 from typing import Any
 
+from mgm.datasets.published import PUBLISHED
 from mgm.masking import MASKS
 from mgm.spec import Augment, Clips, Data, Decoder, Finetune, FinetuneOptim, Mask, Model, Optim, Pretrain, Probe, Views
 
@@ -14,12 +15,6 @@ MASK_RATIO: dict[str, float] = {
     **dict.fromkeys(MASKS, 0.75),  # P 4.5, Figure 4a, for MGM; paper silent on the others
     "tube": 0.9,  # V: scripts/*/pretrain.sh
     "agnostic": 0.9,  # ST-MAE's abstract
-}
-
-LIKE = {  # datasets that follow another's columns of P Tables 5 and 6
-    "mini-k200": "k400",
-    "ucf14-hmdb7": "ucf101",  # paper silent on domain adaptation's recipe: that of the set it trains on
-    "hmdb14-ucf7": "hmdb51",
 }
 
 MODELS = {  # V: modeling_finetune.py
@@ -163,4 +158,6 @@ def probe(dataset: str, parent: str, model: Model) -> Probe:
 
 
 def _of(by_dataset: dict[str, Any], dataset: str) -> Any:
-    return by_dataset.get(LIKE.get(dataset, dataset), by_dataset["ssv2"])
+    """The column of a dataset, of the one whose recipe it follows, or of SSv2, which does not flip."""
+    follows = PUBLISHED[dataset].recipe if dataset in PUBLISHED else ""
+    return by_dataset.get(follows or dataset, by_dataset["ssv2"])

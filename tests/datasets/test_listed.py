@@ -7,25 +7,13 @@ from pathlib import Path
 import pytest
 
 from mgm.datasets.index import read_index
-from mgm.datasets.prepare import (
-    prepare_diving48,
-    prepare_hmdb51,
-    prepare_k400,
-    prepare_ssv2,
-    prepare_ucf101,
-    summary,
-)
+from mgm.datasets.prepare import summary
+from mgm.datasets.published import PUBLISHED
 from mgm.datasets.published.listed import Entry, find_videos, index_found, write_found
 from mgm.datasets.published.rows import plain_name
 from mgm.errors import UserError
 
-PREPARE = {
-    "k400": prepare_k400,
-    "ssv2": prepare_ssv2,
-    "ucf101": prepare_ucf101,
-    "hmdb51": prepare_hmdb51,
-    "diving48": prepare_diving48,
-}
+PREPARE = {name: dataset.index for name, dataset in PUBLISHED.items() if not dataset.derived_from}
 ODD = ("-dash", "a b", "(c) [d]", "#e;f!", "& 'g' \"h\"", "naïve ダンス", "100%_x")  # names that HMDB51 and K400 have, or could
 
 

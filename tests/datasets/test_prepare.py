@@ -50,7 +50,7 @@ def test_derived_indices_are_prepared_from_the_command_line(tmp_path):
     """Their folders are given, or one line says what is wrong."""
     for kind in ("ucf101", "hmdb51"):
         prepare_synthetic(Synthetic(kind=kind, train_per_class=1, test_per_class=1, size=32, frames=2), tmp_path / kind)
-    command = ["prepare", "pda", "--task", "hmdb14-ucf7", "--source", f"{tmp_path}/hmdb51", "--target", f"{tmp_path}/ucf101"]
+    command = ["prepare", "hmdb14-ucf7", "--source", f"{tmp_path}/hmdb51", "--target", f"{tmp_path}/ucf101"]
     result = CliRunner().invoke(app, [*command, "--out", f"{tmp_path}/pda"])
     assert result.exit_code == 0, result.output
     assert result.output.startswith("21 videos of 14 classes in ")

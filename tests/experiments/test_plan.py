@@ -4,21 +4,30 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise, permutations
 
 import pytest
 
 from mgm.dag.study import Workflow
+from mgm.datasets.published import PUBLISHED
 from mgm.errors import UserError
 from mgm.experiments import recipes
 from mgm.experiments.plan import Cost, Machine, check, cost, machine, make_plan, parameters, wall
-from mgm.experiments.published import PEAK, VIDEOS, Videos
+from mgm.experiments.published import PEAK
 from mgm.models import build_classifier, build_mae
 from mgm.report.plan import describe, draw, to_json
 from mgm.spec import Clips, Data, Decoder, Finetune, FinetuneOptim, Model, Optim, Pretrain, Probe, Views, parents
 
 SSV2 = Data(dataset="ssv2")
 CLIPS = Clips(frames=8, size=32)
+
+
+def videos_of(train, test):
+    """A dataset of so many videos and ten classes."""
+    return replace(PUBLISHED["ssv2"], train=train, test=test, classes=10)
+
+
 SIZES = {
     "vit": Model(width=32, depth=3, heads=2, patch=8),
     "timesformer": Model(backbone="timesformer", width=16, depth=2, heads=2, patch=16),
@@ -44,14 +53,14 @@ def test_parameters_are_the_models_own(size):
 
 
 def test_a_vit_b_checkpoint_takes_about_1_1_gigabytes():
-    one = cost(recipes.pretrain("k400"), VIDEOS["k400"], machine("h100", 0.4, 8))
+    one = cost(recipes.pretrain("k400"), PUBLISHED["k400"], machine("h100", 0.4, 8))
     assert one.checkpoint == pytest.approx(1.1e9, rel=0.05)
     assert one.weights == one.checkpoint / 3
 
 
 def test_a_run_by_hand():
     """ViT-B, a view: 180.3e9 multiply-adds and the last layer's 768 x 10; ten epochs of 7 whole batches of 4 videos, two clips each."""
-    videos, gpu = Videos(30, 5, 10), Machine("slow", 1e12, 1, 1)
+    videos, gpu = videos_of(30, 5), Machine("slow", 1e12, 1, 1)
     optim = FinetuneOptim(batch=4, epochs=10)
     spec = Finetune(data=SSV2, optim=optim, augment={"repeats": 2}, views=Views(temporal=2, spatial=3))
     view = 2 * (180.3e9 + 7680)
@@ -67,12 +76,12 @@ def test_a_run_by_hand():
 
 def test_steps_of_a_scale_go_before_epochs():
     gpu = Machine("slow", 1e12, 1, 1)
-    by_steps = cost(Pretrain(data=SSV2, optim=Optim(batch=4, steps=7)), Videos(30, 5, 10), gpu)
-    assert by_steps.train == cost(Pretrain(data=SSV2, optim=Optim(batch=4, epochs=1)), Videos(30, 5, 10), gpu).train
+    by_steps = cost(Pretrain(data=SSV2, optim=Optim(batch=4, steps=7)), videos_of(30, 5), gpu)
+    assert by_steps.train == cost(Pretrain(data=SSV2, optim=Optim(batch=4, epochs=1)), videos_of(30, 5), gpu).train
 
 
 def test_a_slow_loader_takes_its_time():
-    spec, videos = Pretrain(data=SSV2, optim=Optim(batch=10, epochs=4)), Videos(100, 5, 10)
+    spec, videos = Pretrain(data=SSV2, optim=Optim(batch=10, epochs=4)), videos_of(100, 5)
     fast = cost(spec, videos, Machine("x", 1e12, 1, 1))
     assert cost(spec, videos, Machine("x", 1e12, 1, 1, fast.needs * 1.01)).hours == fast.hours
     assert cost(spec, videos, Machine("x", 1e12, 1, 1, fast.needs / 4)).hours == pytest.approx(4 * fast.hours)
@@ -81,7 +90,7 @@ def test_a_slow_loader_takes_its_time():
 
 def test_clips_per_s_are_those_that_a_plan_gives_back():
     """A log's clips/s of the reference run become a rate of FLOPs; by it that run takes clips / rate."""
-    one = cost(recipes.pretrain("k400"), VIDEOS["k400"], machine("mine", 0.4, 8, clips_per_s=500))
+    one = cost(recipes.pretrain("k400"), PUBLISHED["k400"], machine("mine", 0.4, 8, clips_per_s=500))
     assert one.hours == pytest.approx(one.decoded / 500 / 3600)
     assert one.needs == pytest.approx(500)
 
@@ -141,7 +150,7 @@ def test_the_critical_path_is_a_chain_and_the_longest(plan, registry):
         assert before in parents(registry.specs[after])
     assert not parents(registry.specs[ids[0]])
     # slow: the time of every run with all its ancestors, none of which here has two parents
-    costs = {run_id: cost(spec, VIDEOS[spec.data.dataset], plan.machine).hours for run_id, spec in registry.specs.items()}
+    costs = {run_id: cost(spec, PUBLISHED[spec.data.dataset], plan.machine).hours for run_id, spec in registry.specs.items()}
     longest = max(
         sum(costs[one.run_id] for one in registry.with_parents([run_id]))
         for run_id, spec in registry.specs.items()

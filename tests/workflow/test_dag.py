@@ -143,7 +143,7 @@ def test_sets_made_of_downloaded_ones_are_made_by_jobs_too(tmp_path):
     workflow = Workflow({"scale": "paper", "sources": dict.fromkeys(("k400", "ucf101", "hmdb51"), str(tmp_path))})
     assert workflow.made_here == {"k400", "ucf101", "hmdb51", "mini-k200", "ucf14-hmdb7", "hmdb14-ucf7"}
     assert set(workflow.missing()) == {"ssv2", "diving48"}
-    assert workflow.preparation("hmdb14-ucf7") == "pda --task hmdb14-ucf7 --source data/hmdb51 --target data/ucf101"
+    assert workflow.preparation("hmdb14-ucf7") == "hmdb14-ucf7 --source data/hmdb51 --target data/ucf101"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_missing_dataset_stops_only_what_needs_it_and_weights_are_checked_firs
     assert [line.split(":")[0] for line in paper.problems(rules["table4e"])] == ["dataset ssv2"]
     lines = paper.problems(rules["table3"])
     assert [line.split(":")[0] for line in lines] == ["dataset k400", "dataset ucf14-hmdb7", "dataset hmdb14-ucf7"]
-    assert "run `mgm prepare pda --task ucf14-hmdb7 --source data/ucf101 --target data/hmdb51 --out data/ucf14-hmdb7`" in lines[1]
+    assert "run `mgm prepare ucf14-hmdb7 --source data/ucf101 --target data/hmdb51 --out data/ucf14-hmdb7`" in lines[1]
     (tmp_path / "raft.pth").write_text("no weights")
     paper = Workflow({"scale": "paper", "flow_weights": str(tmp_path / "raft.pth")})
     assert any("raft.pth" in line for line in paper.problems(rules["table4e"]))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mgm.datasets.index import SPLITS, Index
+from mgm.datasets.published.descriptor import Published
 from mgm.datasets.published.listed import Entry, add, find_videos, index_found, write_found
 from mgm.datasets.published.rows import plain_name, read_json, rows_of
 from mgm.errors import UserError
@@ -82,3 +83,15 @@ def _read(source: Path) -> dict[str, tuple[Path, list[Any]]]:
         return {name: (path, read_json(path, list, _INSTEAD)) for name, path in paths.items()}
     with lzma.open(_CARRIED, "rt", encoding="utf-8") as file:
         return {name: (_CARRIED, values) for name, values in json.load(file).items()}
+
+
+DIVING48 = Published(
+    name="diving48",
+    title="Diving48 with version 2 of its labels",
+    index=index_diving48,
+    source="rgb and, if you like, the three lists Diving48_*.json",
+    train=OFFICIAL[0],
+    test=OFFICIAL[1],
+    classes=48,
+    lists="come with mgm",
+)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mgm.datasets.index import Index
+from mgm.datasets.published.descriptor import Published
 from mgm.datasets.published.listed import Entry, add, find_videos, index_found, write_found
 from mgm.datasets.published.rows import plain_name, read_text
 from mgm.errors import UserError
@@ -98,3 +99,16 @@ def _follow(lines: list[tuple[str, str, str]]) -> Lists:
         add(entries, f"{label}/{stem}", Entry(f"{label}/{name.strip()}", label_of[label], _SPLITS[mark], f"{label}/{film}"), where)
     used = {key: entry for key, entry in entries.items() if entry.split}
     return Lists(tuple(label_of), used, frozenset(entries.keys() - used.keys()))
+
+
+HMDB51 = Published(
+    name="hmdb51",
+    title="HMDB51 in its official layout",
+    index=index_hmdb51,
+    source="the class folders and, if you like, testTrainMulti_7030_splits",
+    train=OFFICIAL[0],
+    test=OFFICIAL[1],
+    classes=51,
+    lists="split 1 comes with mgm",
+    splits=3,
+)

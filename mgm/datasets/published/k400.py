@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mgm.datasets.index import Index
+from mgm.datasets.published.descriptor import Published
 from mgm.datasets.published.listed import Entry, Found, add, find_videos, index_found, write_found
 from mgm.datasets.published.rows import plain_name, read_text
 from mgm.errors import UserError
@@ -148,3 +149,14 @@ def _in_their_class(found: Found, annotations: Annotations) -> Found:
 def _folder(name: str) -> str:
     """A class's folder, whether its spaces became underscores or not."""
     return name.replace("_", " ").casefold()
+
+
+K400 = Published(
+    name="k400",
+    title="Kinetics-400: the clips that are still to be had, dead links listed",
+    index=index_k400,
+    source="the videos in any folders, and annotations/*.csv or *.csv",
+    train=240_000,  # the paper's 240K; what YouTube still has is less
+    test=20_000,  # VideoMAE's 20K of validation
+    classes=CLASSES,
+)

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from mgm.datasets.index import SPLITS, Index, content_digest, coverage, read_index, write_index
+from mgm.datasets.published.descriptor import Published
 from mgm.errors import UserError
 
 _CARRIED = Path(__file__).parent / "lists"
@@ -46,3 +47,17 @@ def index_mini_k200(source: Path, out: Path) -> Index:
 def carried_ids() -> dict[str, frozenset[str]]:
     """The published YouTube ids of each split, from the copy carried here."""
     return {split: frozenset(lzma.open(_CARRIED / f"mini_k200_{split}.txt.xz", "rt").read().split()) for split in SPLITS}
+
+
+MINI_K200 = Published(
+    name="mini-k200",
+    title="the part of Kinetics-400 that is Mini-K200",
+    index=index_mini_k200,
+    source="K400's index",
+    train=80_000,  # the lists of s9xie/mini-kinetics-200
+    test=5_000,
+    classes=400,  # K400's
+    lists="come with mgm",
+    derived_from=("k400",),
+    recipe="k400",
+)

@@ -19,9 +19,11 @@ import lzma
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mgm.datasets.index import SPLITS, Index, Video, coverage, read_index, write_index
+from mgm.datasets.published.descriptor import Published
 from mgm.errors import UserError
 
 TASKS = ("ucf14-hmdb7", "hmdb14-ucf7")
@@ -50,10 +52,8 @@ def index_pda(task: str, source: Path, target: Path, out: Path) -> Index:
     What the published lists name and the indices lack goes to OUT/missing.txt, a path a line, and is counted in the index's note.
 
     Raises:
-        UserError: no such task, no index, classes that are not the task's, or no video of train or of test.
+        UserError: no index, classes that are not the task's, or no video of train or of test.
     """
-    if task not in TASKS:
-        raise UserError(f"--task {task}: is not one of {', '.join(TASKS)}; choose one")
     origin, goal, lists = read_index(source), read_index(target), carried_lists(task)
     lacking = [
         f"{folder / 'index.json'}: lacks class {name}"
@@ -131,3 +131,29 @@ def _by_name(task: str, source: Path, target: Path, origin: Index, goal: Index) 
         if absent := [name for name in names if name not in there]:
             raise UserError(f"{folder / 'index.csv'}: has no {split} video of class {absent[0]}; prepare the whole set again")
     return classes, train + test
+
+
+UCF14_HMDB7 = Published(
+    name="ucf14-hmdb7",
+    title="14 classes of UCF101 to train on, and the 7 of HMDB51 that they share to test on",
+    index=partial(index_pda, "ucf14-hmdb7"),
+    source="UCF101's index",
+    train=1_324,
+    test=210,
+    classes=CLASSES,
+    lists="come with mgm",
+    derived_from=("ucf101", "hmdb51"),
+    recipe="ucf101",  # paper silent on domain adaptation's recipe: that of the set it trains on
+)
+HMDB14_UCF7 = Published(
+    name="hmdb14-ucf7",
+    title="14 classes of HMDB51 to train on, and the 7 of UCF101 that they share to test on",
+    index=partial(index_pda, "hmdb14-ucf7"),
+    source="HMDB51's index",
+    train=980,
+    test=266,
+    classes=CLASSES,
+    lists="come with mgm",
+    derived_from=("hmdb51", "ucf101"),
+    recipe="hmdb51",
+)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mgm.datasets.index import SPLITS, Index
+from mgm.datasets.published.descriptor import Published
 from mgm.datasets.published.listed import Entry, find_videos, index_found, write_found
 from mgm.datasets.published.rows import plain_name
 from mgm.errors import UserError
@@ -111,3 +112,16 @@ def _lines(path: Path) -> list[tuple[str, list[str]]]:
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not text; replace it, or remove {path.parent} to use the lists mgm carries") from None
     return [(f"{path}: line {number}", line.split()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+
+
+UCF101 = Published(
+    name="ucf101",
+    title="UCF101 in its official layout",
+    index=index_ucf101,
+    source="UCF-101 (or its class folders) and, if you like, ucfTrainTestlist",
+    train=OFFICIAL[1][0],
+    test=OFFICIAL[1][1],
+    classes=101,
+    lists="come with mgm",
+    splits=3,
+)
