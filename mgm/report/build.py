@@ -7,12 +7,13 @@ import numpy as np
 
 from mgm.errors import UserError
 from mgm.experiments.registry import Registry
-from mgm.report.cells import examine_all, row_of, rows
+from mgm.report.cells import row_of, rows
 from mgm.report.claims.check import judge, write_claims
 from mgm.report.page.build import FigureEntry, page, svg_uri
 from mgm.report.page.runs import in_order
 from mgm.report.tables import comparable, write_tables
 from mgm.runs import files as atomic
+from mgm.runs.frame import examine_all
 from mgm.runs.result import Found
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
     targets = [*(f"table{name}" for name in registry.tables), *(f"figure{name}" for name in figures)]
     if only and only not in (*targets, *GROUPS):
         raise UserError(f"{only}: no such table or figure; choose one of {', '.join((*targets, *GROUPS))}")
-    found = examine_all(registry, results)
+    found = examine_all(results, registry.specs)
     collected = rows(registry, found)
     for name, table in registry.tables.items():
         if only in (None, "tables", f"table{name}"):

@@ -1,16 +1,20 @@
-"""From a registry and a folder of results to the rows of its tables: each cell its own runs' mean, or why there is none."""
+"""From a registry and its runs to the cells of its tables: each cell its own runs' mean, or why there is none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
+
+import pandas as pd
 
 from mgm.experiments.quoted import reported
 from mgm.experiments.registry import Cell, Registry
 from mgm.report.statistics import Estimate, over_seeds, over_videos
-from mgm.runs.result import Found, examine
-from mgm.spec import parents
+from mgm.runs.frame import commit_of, examine_all
+from mgm.runs.result import Found
 
 COLUMNS = ("row", "column", "paper", "ours", "difference", "ci_low", "ci_high", "n", "status", "run_ids", "commit")
+NUMBERS = ("paper", "ours", "difference", "ci_low", "ci_high")
 
 
 @dataclass(frozen=True)
@@ -37,16 +41,30 @@ class Row:
         return None if self.estimate is None or self.paper is None else self.estimate.mean - self.paper
 
 
-def examine_all(registry: Registry, results: Path) -> dict[str, Found]:
-    """Every run of the registry. One whose ancestor was altered is altered too: its weights come from we do not know where."""
-    found: dict[str, Found] = {}
-    for run_id, spec in registry.specs.items():  # parents come first
-        bad = [parent for parent in parents(spec) if parent in found and found[parent].state == "altered"]
-        found[run_id] = Found("altered", f"{run_id}: its parent {bad[0]} is altered") if bad else examine(results / run_id, spec)
-    return found
+def cells(registry: Registry, results: Path) -> pd.DataFrame:
+    """Read `results` and return the cells of all tables of the registry as one frame; see `frame` for its columns."""
+    several = rows(registry, examine_all(results, registry.specs))
+    return frame(row for table in several.values() for row in table)
 
 
-def rows(registry: Registry, found: dict[str, Found]) -> dict[str, list[Row]]:
+def frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """One frame of cells, a row a cell.
+
+    Columns: `table`, `row`, `column`, `paper` (the paper's number), `ours` (mean over runs), `difference`, `ci_low`, `ci_high` (95 %
+    interval), `n` (runs in the mean), `status`, `run_ids` (joined by spaces), `commit`, `why` (what is missing), `metric`.
+    """
+    lines = []
+    for row in rows:
+        estimate = row.estimate or Estimate(float("nan"), None, None, 0)
+        lines.append(
+            {"table": row.table, "row": row.row, "column": row.column, "paper": row.paper, "ours": estimate.mean}
+            | {"difference": row.difference, "ci_low": estimate.low, "ci_high": estimate.high, "n": estimate.n, "status": row.status}
+            | {"run_ids": " ".join(row.run_ids), "commit": row.commit, "why": row.why, "metric": row.metric}
+        )
+    return pd.DataFrame(lines, columns=["table", *COLUMNS, "why", "metric"]).astype(dict.fromkeys(NUMBERS, "float64"))
+
+
+def rows(registry: Registry, found: Mapping[str, Found]) -> dict[str, list[Row]]:
     """Table name -> its rows, in the registry's order."""
     return {name: [row_of(cell, found) for cell in table.cells] for name, table in registry.tables.items()}
 
@@ -57,15 +75,10 @@ def gain(better: Row, base: Row) -> Estimate | None:
     return over_seeds([a - b for a, b in pairs]) if pairs else None
 
 
-def commit_of(result: dict) -> str:
-    """As `git describe --dirty` would say it."""
-    return result["commit"] + ("-dirty" if result["dirty"] else "")
-
-
 def row_of(cell: Cell, found: Mapping[str, Found]) -> Row:
-    """What `cell` shows."""
+    """Fill a cell from its runs."""
     run_ids = tuple(run.run_id for run in cell.runs)
-    runs = [found[run_id] for run_id in run_ids]
+    runs = [_with_metric(run_id, found[run_id], cell.metric) for run_id in run_ids]
     paper = reported().get((cell.table, cell.row, cell.column))
     done = [run.result for run in runs if run.result is not None]
     status = _status([run.state for run in runs], quoted=paper is not None)
@@ -89,6 +102,14 @@ def row_of(cell: Cell, found: Mapping[str, Found]) -> Row:
     )
 
 
+def _with_metric(run_id: str, run: Found, metric: str) -> Found:
+    """Return the run, or an altered one in its place if its result has no finite number for the metric."""
+    value = run.result["metrics"].get(metric) if run.result else 0
+    if isinstance(value, int | float) and isfinite(value):
+        return run
+    return Found("altered", f"{run_id}: result.json: metrics.{metric} is {str(value)[:40]}, not a finite number")
+
+
 def _status(states: Sequence[str], quoted: bool) -> str:
     """One altered run spoils its cell; a failed one is shown before one that is running or missing."""
     if not states:
@@ -101,7 +122,7 @@ def _status(states: Sequence[str], quoted: bool) -> str:
 
 
 def _estimate(values: list[float], videos: int) -> Estimate:
-    """Over seeds; of one run that was tested on `videos`, its metric being a share of them, over those."""
+    """Interval over seeds; for one run whose metric is a share of its test videos, over those."""
     if len(values) > 1 or not videos:
         return over_seeds(values)
     bootstrap = over_videos(round(values[0] * videos / 100), videos)

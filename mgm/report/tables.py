@@ -1,26 +1,28 @@
 """A table in four formats: csv for programs, md and tex for papers, html for pages; each but the csv carries its scale's promise."""
 
-import csv
-import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 from pathlib import Path
 
+import pandas as pd
+
 from mgm.experiments.quoted import note, reported
 from mgm.experiments.registry import Table
 from mgm.experiments.scales import Scale
 from mgm.experiments.tables import TABLE_1
-from mgm.report.cells import COLUMNS, Row, gain
+from mgm.report.cells import COLUMNS, Row, frame, gain
 from mgm.runs import files as atomic
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 BOLD = "Bold: above every other row that was run, by a difference whose 95 % interval, paired by seed, excludes zero."
 GROUPS = {method: group for group, rows in TABLE_1.items() for method, *_ in rows}
-
-
-class Strong(str):
-    """A cell's text in bold."""
+TEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {MINUS: "$-$", DASH: "--", "→": r"$\rightarrow$", "<": r"\textless{}", ">": r"\textgreater{}"}
+)
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,20 @@ def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> P
     """`folder`/table4e.csv, .md, .tex and .html; returns the csv."""
     caption = " ".join(filter(None, (f"{table.label}. {table.title}. {table.note}", beside_the_paper(scale))))
     promise = f"Scale {scale.name}. {promise_of(scale)}"
-    stem = folder / f"table{table.name}"
-    head = headings(table, scale)
-    best = leaders(rows)
-    if best:
+    if leaders(rows):
         caption += f" {BOLD}"
-    lines = [(section.title, [(row, _cells(table, row, scale, row in best)) for row in section.rows]) for section in sections(table, rows)]
-    atomic.write(stem.with_suffix(".md"), _markdown(head, lines, caption, promise))
-    atomic.write(stem.with_suffix(".tex"), _latex(table, head, lines, caption, promise))
-    atomic.write(stem.with_suffix(".html"), _html(head, lines, caption, promise))
-    return atomic.write(stem.with_suffix(".csv"), _csv(rows))
+
+    def grid(text: Callable[[str], str], title: str, strong: str) -> pd.DataFrame:
+        return _grid(table, rows, scale, text, title, strong)
+
+    stem = folder / f"table{table.name}"
+    atomic.write(stem.with_suffix(".md"), _markdown(grid(_md, "**{}**", "**{}**"), _md(caption), _md(promise)))
+    atomic.write(
+        stem.with_suffix(".tex"),
+        _latex(grid(_tex, r"\addlinespace\emph{{{}}}", r"\textbf{{{}}}"), _tex(caption), _tex(promise), table.name),
+    )
+    atomic.write(stem.with_suffix(".html"), _html(grid(escape, "<em>{}</em>", "<strong>{}</strong>"), escape(caption), escape(promise)))
+    return atomic.write(stem.with_suffix(".csv"), frame(rows)[list(COLUMNS)].round(4).to_csv(index=False, lineterminator="\n"))
 
 
 def promise_of(scale: Scale) -> str:
@@ -152,105 +158,58 @@ def _group(table: Table, row: Row) -> str:
     return GROUPS.get(names(table, row)[0], "") if table.name == "1" else ""
 
 
-def _cells(table: Table, row: Row, scale: Scale, best: bool) -> list[str]:
+def _grid(table: Table, rows: list[Row], scale: Scale, text: Callable[[str], str], title: str, strong: str) -> pd.DataFrame:
+    """Lay out a table as a reader sees it: under each section's title its rows.
+
+    Args:
+        text: escapes a cell's text for one format.
+        title: that format's markup of a section's title, with a place for it; `strong`: of the best number.
+    """
+    head, best = headings(table, scale), leaders(rows)
+    lines = []
+    for section in sections(table, rows):
+        lines.append([title.format(text(section.title)), *[""] * (len(head) - 1)])
+        for row in section.rows:
+            cells = dict(zip(head, map(text, _cells(table, row, scale)), strict=True))
+            if row in best:
+                cells["Ours"] = strong.format(cells["Ours"])
+            lines.append([*cells.values()])
+    return pd.DataFrame(lines, columns=[text(name) for name in head])
+
+
+def _cells(table: Table, row: Row, scale: Scale) -> list[str]:
     first, *others = names(table, row)
     paper = [] if scale.own_videos else [number(row.paper, decimals=row.decimals)]
     difference = [number(row.difference, sign=True, decimals=row.decimals)] if comparable(scale) else []
     gflops = reported().get((row.table, row.row, "GFLOPs"))  # of a view, printed once a line
     details = "; ".join(filter(None, (detail(row), f"{gflops:.0f} GFLOPs" if gflops else "")))
     named = f"{first} ({details})" if details else first
-    return [named, *others, *paper, Strong(ours(row)) if best else ours(row), interval(row), *difference, runs(row), row.status]
+    return [named, *others, *paper, ours(row), interval(row), *difference, runs(row), row.status]
 
 
-Lines = list[tuple[str, list[tuple[Row, list[str]]]]]  # of each section its title and its rows with their cells
+def _markdown(grid: pd.DataFrame, caption: str, promise: str) -> str:
+    align = ("left", *["right"] * (grid.shape[1] - 2), "left")
+    return f"{caption}\n\n{grid.to_markdown(index=False, disable_numparse=True, colalign=align)}\n\n*{promise}*\n"
 
 
-def _csv(rows: list[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        estimate = row.estimate
-        numbers = [row.paper, *((estimate.mean, row.difference, estimate.low, estimate.high) if estimate else (None,) * 4)]
-        n = estimate.n if estimate else 0
-        rounded = ["" if value is None else round(value, 4) for value in numbers]
-        writer.writerow([row.row, row.column, *rounded, n, row.status, " ".join(row.run_ids), row.commit])
-    return text.getvalue()
-
-
-def _markdown(head: list[str], sections: Lines, caption: str, promise: str) -> str:
-    """Sections are bold lines of the one grid: Markdown has no others."""
-    grid = [head, ["---", *["---:"] * (len(head) - 2), "---"]]
-    for title, lines in sections:
-        grid += [[f"**{title}**", *[""] * (len(head) - 1)], *(cells for _, cells in lines)]
-    text = "\n".join("| " + " | ".join(map(_md, line)) + " |" for line in grid)
-    return f"{caption}\n\n{text}\n\n*{promise}*\n"
-
-
-def _md(text: str) -> str:
-    plain = text.replace("|", "\\|")
-    return f"**{plain}**" if isinstance(text, Strong) else plain
-
-
-def _latex(table: Table, head: list[str], sections: Lines, caption: str, promise: str) -> str:
+def _latex(grid: pd.DataFrame, caption: str, promise: str, name: str) -> str:
     """Needs booktabs."""
-    parts = [
-        "\n".join(
-            [
-                rf"\multicolumn{{{len(head)}}}{{l}}{{\emph{{{_tex(title)}}}}} \\",
-                *(" & ".join(map(_tex, cells)) + r" \\" for _, cells in lines),
-            ]
-        )
-        for title, lines in sections
-    ]
-    body = "\n\\midrule\n".join(parts)
     return rf"""\begin{{table}}
 \centering\footnotesize\setlength{{\tabcolsep}}{{3pt}}
-\caption{{{_tex(caption)} \emph{{{_tex(promise)}}}}}
-\label{{tab:{table.name}}}
-\begin{{tabular}}{{l{"r" * (len(head) - 2)}l}}
-\toprule
-{" & ".join(map(_tex, head))} \\
-\midrule
-{body}
-\bottomrule
-\end{{tabular}}
-\end{{table}}
+\caption{{{caption} \emph{{{promise}}}}}
+\label{{tab:{name}}}
+{grid.to_latex(index=False, column_format="l" + "r" * (grid.shape[1] - 2) + "l")}\end{{table}}
 """
 
 
-TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    MINUS: "$-$",
-    DASH: "--",
-    "→": r"$\rightarrow$",
-}
+def _html(grid: pd.DataFrame, caption: str, promise: str) -> str:
+    """A fragment: no style, for a page that has its own."""
+    return grid.style.hide(axis="index").set_caption(f"{caption} <em>{promise}</em>").to_html(exclude_styles=True)
+
+
+def _md(text: str) -> str:
+    return escape(text, quote=False).replace("|", "\\|")
 
 
 def _tex(text: str) -> str:
-    plain = "".join(TEX.get(character, character) for character in text)
-    return rf"\textbf{{{plain}}}" if isinstance(text, Strong) else plain
-
-
-def _html(head: list[str], sections: Lines, caption: str, promise: str) -> str:
-    """A fragment: no style, for a page that has its own."""
-    top = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in head)
-    parts = []
-    for title, lines in sections:
-        body = "\n".join(
-            f'<tr data-status="{escape(row.status)}"><th scope="row">{escape(cells[0])}</th>'
-            + "".join(f"<td>{_strong(cell)}</td>" for cell in cells[1:])
-            + "</tr>"
-            for row, cells in lines
-        )
-        parts.append(f'<tbody>\n<tr><th scope="rowgroup" colspan="{len(head)}">{escape(title)}</th></tr>\n{body}\n</tbody>')
-    return (
-        f"<table>\n<caption>{escape(caption)} <em>{escape(promise)}</em></caption>\n"
-        f"<thead><tr>{top}</tr></thead>\n{chr(10).join(parts)}\n</table>\n"
-    )
-
-
-def _strong(text: str) -> str:
-    return f"<strong>{escape(text)}</strong>" if isinstance(text, Strong) else escape(text)
+    return text.translate(TEX)

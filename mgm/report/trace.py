@@ -4,7 +4,8 @@ from pathlib import Path
 
 from mgm.errors import UserError
 from mgm.experiments.registry import Cell, Registry
-from mgm.report.cells import Row, commit_of, examine_all, row_of
+from mgm.report.cells import Row, row_of
+from mgm.runs.frame import commit_of, examine_all
 from mgm.runs.result import Found, file_digest
 from mgm.spec import Finetune, Measure, Probe, Spec, parents
 
@@ -19,7 +20,7 @@ def trace(registry: Registry, results: Path, wanted: str) -> str:
         UserError: no such table, row or column, or more cells than can be read at once.
     """
     target, *names = wanted.split("/", 2)
-    found = examine_all(registry, results)
+    found = examine_all(results, registry.specs)
     if not names and (run := registry.figures.get(target.removeprefix("figure"))):
         return "\n".join([target, *_chain(registry, found, results, run)])
     return "\n\n".join(_told(registry, found, results, target, cell) for cell in _matching(registry, target, *names))

@@ -5,13 +5,14 @@ import json
 import pytest
 
 from mgm.experiments.registry import Registry
-from mgm.report.cells import Row, examine_all, gain, rows
+from mgm.report.cells import Row, gain, rows
+from mgm.runs.frame import examine_all
 from mgm.runs.result import write_result
 from tests.helpers.fake_results import finish, finish_all, registry, smoke, write_log
 
 
 def collect(known: Registry, results) -> dict[tuple[str, str], Row]:
-    return {(row.row, row.column): row for row in rows(known, examine_all(known, results))["4e"]}
+    return {(row.row, row.column): row for row in rows(known, examine_all(results, known.specs))["4e"]}
 
 
 def cell_runs(known: Registry, row: str, column: str = "SSv2"):

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from mgm.report.cells import examine_all, row_of
+from mgm.report.cells import row_of
 from mgm.report.figures.curves import arrays_of, lines, missing
 from mgm.report.figures.draw import save
+from mgm.runs.frame import examine_all
 from tests.helpers.fake_results import BOTH, finish, registry
 
 KNOWN = registry(seeds=(0, 1), datasets=BOTH)
@@ -13,7 +14,7 @@ PLOT = KNOWN.plots["1"]
 
 
 def arrays(results, known=KNOWN):
-    found = examine_all(known, results)
+    found = examine_all(results, known.specs)
     plot = known.plots["1"]
     return arrays_of(plot, {name: [row_of(cell, found) for _, cell in line] for name, line in plot.lines.items()})
 

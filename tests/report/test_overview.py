@@ -2,8 +2,9 @@
 
 import pytest
 
-from mgm.report.cells import examine_all, rows
+from mgm.report.cells import rows
 from mgm.report.page.overview import cost, in_order, overview
+from mgm.runs.frame import examine_all
 from tests.helpers.fake_results import finish, finish_all, registry
 
 
@@ -13,7 +14,7 @@ def told(tmp_path, accuracies, name="smoke", **changes):
     for cell in known.tables["4e"].cells:
         for run, top1 in zip(cell.runs, accuracies.get(cell.row, ())):
             finish(tmp_path, run, top1, videos=1000)
-    found = examine_all(known, tmp_path)
+    found = examine_all(tmp_path, known.specs)
     said = overview(known, found, rows(known, found), [])
     return [text for text, _ in said["compares"]], [text for text, _ in said["concludes"]]
 
@@ -64,7 +65,7 @@ def test_costs_add_up(tmp_path):
     known = registry()
     finish_all(tmp_path, known, steps=2)
     (tmp_path / next(iter(known.specs)) / "result.json").unlink()
-    everything, verbs, targets = cost(known, examine_all(known, tmp_path))
+    everything, verbs, targets = cost(known, examine_all(tmp_path, known.specs))
     assert everything == [("All", "#runs", len(known.specs), len(known.specs) - 1, pytest.approx(12.5 * (len(known.specs) - 1)))]
     for column in (2, 3, 4):
         assert sum(line[column] for line in verbs) == pytest.approx(everything[0][column])

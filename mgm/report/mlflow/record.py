@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from mgm.experiments.registry import Registry
-from mgm.report.cells import examine_all
+from mgm.runs.frame import examine_all
 from mgm.runs.result import LARGEST, Found, log_lines
 from mgm.spec import Mask, Pretrain, Spec, parents
 
@@ -88,7 +88,7 @@ class Mirrors:
 
     def read(self) -> list[Mirror]:
         """Of every run that has left something, parents first."""
-        found = examine_all(self.registry, self.results)
+        found = examine_all(self.results, self.registry.specs)
         figure = self.registry.figures.get("5")
         shown = found[figure.run_id].result if figure else None
         arrays = self.results / figure.run_id / "arrays.npz" if figure else Path()
