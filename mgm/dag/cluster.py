@@ -14,11 +14,12 @@ from mgm.errors import UserError
 from mgm.spec import Part
 
 PROFILE = Path(__file__).parents[2] / "workflow" / "profiles" / "slurm"
+HERE = PROFILE.parents[1] / "here.sh"
 USUAL = "cluster.yaml"  # of a user, where Snakemake runs; it need not exist
 WARNING_S = 120  # before the time limit, for a last checkpoint; Slurm sends it up to a minute early, too early for a job of minutes
 
 
-class Demand(Part):
+class JobResources(Part):
     """What one job asks for. `gpus` are of a node, each with a process (none: one process); `cpus` and `mem_gb` are of a process."""
 
     nodes: int = Field(ge=1)
@@ -50,7 +51,7 @@ class Cluster(Part):
     data: dict[str, str] = Field(default_factory=dict)
     sources: dict[str, str] = Field(default_factory=dict)
     shards: int = Field(1, ge=1)
-    jobs: dict[str, Demand]
+    jobs: dict[str, JobResources]
 
     def resources(self, kind: str) -> dict[str, Any]:
         """A rule's `resources:`, as Snakemake's Slurm executor reads them."""
@@ -76,7 +77,7 @@ class Cluster(Part):
         srun = f"srun {' '.join(job.layout)} --kill-on-bad-exit=1" if job.processes > 1 else ""
         return f"trap : TERM USR1; {shlex.quote(str(PROFILE / 'run.sh'))} {shlex.quote(log)} {srun}"
 
-    def refusals(self, kinds: set[str]) -> list[str]:
+    def submit_errors(self, kinds: set[str]) -> list[str]:
         """A line for each kind of job that the cluster refuses; Slurm itself is asked, and nothing is submitted."""
         if not shutil.which("sbatch"):
             return ["no Slurm on this machine (sbatch is not found); run it where jobs are submitted, or `snakemake --cores all` here"]
@@ -94,6 +95,11 @@ class Cluster(Part):
         return found
 
 
+def launch_here(log: str, lock: str) -> str:
+    """What stands before a job's command on this machine. `exec`, so that its parent is Snakemake, whose end it is told of."""
+    return f"exec {shlex.join([str(HERE), log, lock])}"
+
+
 def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
     """The profile's values, under those of a user's file, under those of the command line.
 
@@ -104,7 +110,7 @@ def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
     if given != USUAL and not file.exists():
         raise UserError(f"--config cluster={given}: no such file; copy {PROFILE.name}/cluster.yaml there, or leave it out")
     own = (yaml.safe_load(file.read_text()) or {}) if file.exists() else {}
-    fields = _over(yaml.safe_load((PROFILE / "cluster.yaml").read_text()), own)
+    fields = deep_merge(yaml.safe_load((PROFILE / "cluster.yaml").read_text()), own)
     fields |= {name: value for name, value in (("partition", partition), ("account", account)) if value}
     try:
         return Cluster.model_validate(fields)
@@ -115,7 +121,9 @@ def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
         ) from None
 
 
-def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`above` laid over `below`, field by field."""
-    both = {name: _over(below[name], above[name]) for name in above if isinstance(above[name], dict) and isinstance(below.get(name), dict)}
+    both = {
+        name: deep_merge(below[name], above[name]) for name in above if isinstance(above[name], dict) and isinstance(below.get(name), dict)
+    }
     return {**below, **above, **both}

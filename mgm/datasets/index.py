@@ -8,12 +8,13 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from mgm.errors import UserError
+from mgm.masking import MASKS
 
 SPLITS = ("train", "test")
 
@@ -96,6 +97,21 @@ def write_index(index: Index, out: Path) -> None:
     }
     with _replacing(out / "index.json") as temporary:
         temporary.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def require_vectors(videos: Sequence[Video], mask: str) -> None:
+    """Refuse videos whose codec gives no motion vectors where a mask follows them.
+
+    Raises:
+        UserError: it names the first such video, and what to do.
+    """
+    if without := [video for video in videos if not video.has_vectors]:
+        unguided = ", ".join(name for name, info in MASKS.items() if not info.guided)
+        raise UserError(
+            f"{without[0].path}: codec {without[0].codec} gives no motion vectors ({len(without)} of {len(videos)} videos), which mask "
+            f"{mask} needs; re-encode to H.264 (ffmpeg -i IN -c:v libx264 OUT.mp4), guide it by optical flow (`mgm flow`), "
+            f"or choose one of {unguided}"
+        )
 
 
 def read_index(out: Path) -> Index:

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from mgm.errors import UserError
 from mgm.spec import Flow, Part, Run, parse
 
+NAME = r"(?!\.\.?$)[A-Za-z0-9._][A-Za-z0-9._-]{0,99}"  # of results and datasets: a folder's name, and a word of a shell
 OWN = "folder"  # the dataset name of a user's own videos
 
 R = TypeVar("R", bound=Run)

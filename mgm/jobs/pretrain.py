@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgm.datasets.index import Video
+from mgm.datasets.index import require_vectors
 from mgm.errors import UserError
 from mgm.jobs.common import Job, show, training_batches
 from mgm.jobs.flow import require_flow
@@ -24,7 +24,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     spec, videos = job.spec, job.training_videos()
     guidance = spec.mask.guidance if MASKS[spec.mask.name].guided else None
     if guidance == "vectors":
-        _require_vectors(spec, videos)
+        require_vectors(videos, spec.mask.name)
     elif guidance:
         require_flow(job.execution.data[spec.data.dataset], videos, guidance)
     model = build_mae(spec)
@@ -66,16 +66,6 @@ def learnt_nothing(log: Sequence[Mapping[str, float]]) -> str:
     if loss < 0.99 * trivial:
         return ""
     return f"the loss, {loss:.3g}, is that of predicting zeros ({trivial:.3g}): it has learnt nothing yet; train longer, or raise std_floor"
-
-
-def _require_vectors(spec: Pretrain, videos: Sequence[Video]) -> None:
-    if without := [video for video in videos if not video.has_vectors]:
-        unguided = ", ".join(name for name, mask in MASKS.items() if not mask.guided)
-        raise UserError(
-            f"{without[0].path}: codec {without[0].codec} gives no motion vectors ({len(without)} of {len(videos)} videos), which mask "
-            f"{spec.mask.name} needs; re-encode to H.264 (ffmpeg -i IN -c:v libx264 OUT.mp4), guide it by optical flow (`mgm flow`), "
-            f"or choose one of {unguided}"
-        )
 
 
 def steps_of(optim: Optim, videos: int) -> int:

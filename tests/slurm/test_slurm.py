@@ -81,7 +81,7 @@ def test_killed_and_timed_out_jobs_end_as_if_undisturbed(place):
     ]
     for watcher in watchers:
         watcher.start()
-    done = snakemake(place, *(f"results/mine/{run_id}/result.json" for run_id in ids))
+    done = snakemake(place, *(f"results/mine/jobs/{run_id}" for run_id in ids))
     assert done.returncode == 0, done.stderr
     assert not any(watcher.is_alive() for watcher in watchers)
     assert "Trying to restart job" in done.stderr  # the killed one

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mgm.dag.batches import jobs_of
+from mgm.dag.checks import missing, problems
 from mgm.dag.study import Workflow, registry_of
 from mgm.datasets.index import read_index
 from mgm.errors import UserError
@@ -35,29 +37,33 @@ def test_a_dry_run_lists_the_runs_and_makes_none(tmp_path):
     done = snakemake(tmp_path, "-n")
     assert done.returncode == 0, done.stderr
     for rule in (
-        "prepare_ssv2",
-        "prepare_ucf14-hmdb7",
-        "flow_ssv2",
-        "pretrain_table4e_0_1",
-        "finetune_others_2_1",
-        "measure_others_0_1",
+        "prepare-ssv2",
+        "prepare-ucf14-hmdb7",
+        "flow-ssv2-dis",
+        "pretrain-table4e-0-1",
+        "finetune-others-2-1",
+        "measure-others-0-1",
         "all",
     ):
         assert rule in done.stdout + done.stderr
     assert not (tmp_path / "data").exists()
-    assert sorted(path.name for path in (tmp_path / "results" / "smoke").iterdir()) == ["datasets", "scale.json", "specs"]
+    assert sorted(path.name for path in (tmp_path / "results" / "smoke").iterdir()) == ["datasets", "jobs", "scale.json", "specs"]
 
 
-def test_a_batchs_parents_are_made_before_it():
+def test_a_job_waits_for_what_it_reads_and_never_for_itself():
     workflow = Workflow({})
     made = set()
-    batches = sorted(workflow.batches(), key=lambda batch: int(batch.rule.split("_")[2]))  # by generation
-    assert sum(len(batch.specs) for batch in batches) == len(workflow.registry.specs) == 177
-    for batch in batches:
-        assert len(batch.specs) <= workflow.scale.specs_per_job
-        assert all(spec.verb == batch.verb for spec in batch.specs)
-        assert {parent for spec in batch.specs for parent in parents(spec)} <= made
-        made |= {spec.run_id for spec in batch.specs}
+    for job in workflow.jobs.values():
+        assert len(job.specs) <= workflow.scale.specs_per_job
+        assert all(spec.verb == job.rule and job.name.startswith(spec.verb) for spec in job.specs)
+        before = {spec.run_id for name in job.after for spec in workflow.jobs[name].specs}
+        assert {parent for spec in job.specs for parent in parents(spec)} <= before
+        assert {f"prepare-{spec.data.dataset}" for spec in job.specs} <= {*job.after}
+        assert all(workflow.jobs[name].priority >= job.priority for name in job.after)
+        made |= {spec.run_id for spec in job.specs}
+    assert made == set(workflow.registry.specs)
+    alone = Workflow({"scale": "paper"})
+    assert {job.name for job in alone.jobs.values() if job.specs} == set(alone.registry.specs)
 
 
 def test_report_never_trains_or_prepares_whatever_is_missing(tmp_path):
@@ -72,11 +78,11 @@ def test_report_never_trains_or_prepares_whatever_is_missing(tmp_path):
 
 def test_a_single_target_trains_only_what_it_needs(tmp_path):
     done = snakemake(tmp_path, "-n", "figure5")
-    assert "visualise_others_0_1" in done.stdout
-    assert "pretrain_" not in done.stdout
+    assert "visualise-others-0-1" in done.stdout
+    assert "rule pretrain" not in done.stdout
     done = snakemake(tmp_path, "-n", "table4e")
-    assert "pretrain_table4e_0_1" in done.stdout
-    assert "_others_" not in done.stdout
+    assert "pretrain-table4e-0-1" in done.stdout
+    assert "-others-" not in done.stdout
 
 
 def test_own_videos_are_indexed_before_the_dag(tmp_path, videos):
@@ -129,10 +135,10 @@ def test_a_downloaded_dataset_is_prepared_and_transcoded_in_shards(tmp_path):
     for group in ("g01", "g02", "g20"):  # split 1 tests groups 1 to 7
         (source / f"v_BabyCrawling_{group}_c01.avi").symlink_to(clips / f"v_BabyCrawling_{group}_c01.avi")
     config = ("--config", "scale=paper", f"sources={{ucf101: {source.parent}}}", "shards=2")
-    dry = snakemake(tmp_path, "-n", *config, "--", "data/ucf101/index.json")
-    for rule in ("prepare_ucf101_sources", "prepare_ucf101_1", "prepare_ucf101_2", "prepare_ucf101"):
-        assert f"rule {rule}:" in dry.stdout, dry.stderr
-    done = snakemake(tmp_path, *config, "--", "data/ucf101/index.json")
+    dry = snakemake(tmp_path, "-n", *config, "--", "dataset_ucf101")
+    for job in ("prepare-ucf101-source", "prepare-ucf101-1-of-2", "prepare-ucf101-2-of-2", "prepare-ucf101"):
+        assert f"wildcards: job={job}\n" in dry.stdout, dry.stderr
+    done = snakemake(tmp_path, *config, "--", "dataset_ucf101")
     assert done.returncode == 0, done.stderr
     index = read_index(tmp_path / "data" / "ucf101")
     assert (len(index.train), len(index.test)) == (1, 2)
@@ -141,9 +147,9 @@ def test_a_downloaded_dataset_is_prepared_and_transcoded_in_shards(tmp_path):
 
 def test_sets_made_of_downloaded_ones_are_made_by_jobs_too(tmp_path):
     workflow = Workflow({"scale": "paper", "sources": dict.fromkeys(("k400", "ucf101", "hmdb51"), str(tmp_path))})
-    assert workflow.made_here == {"k400", "ucf101", "hmdb51", "mini-k200", "ucf14-hmdb7", "hmdb14-ucf7"}
-    assert set(workflow.missing()) == {"ssv2", "diving48"}
-    assert workflow.preparation("hmdb14-ucf7") == "hmdb14-ucf7 --source data/hmdb51 --target data/ucf101"
+    assert {*workflow.made_here} == {"k400", "ucf101", "hmdb51", "mini-k200", "ucf14-hmdb7", "hmdb14-ucf7"}
+    assert set(missing(workflow)) == {"ssv2", "diving48"}
+    assert workflow.preparation("hmdb14-ucf7") == ["hmdb14-ucf7", "--source", "data/hmdb51", "--target", "data/ucf101"]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +169,7 @@ def test_workflow_files_are_written_once(tmp_path):
     workflow = Workflow({}, results=tmp_path)
     workflow.write()
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
-    assert len(stamps) == 177 + 1 + len(workflow.generated)
+    assert len(stamps) == len(workflow.registry.specs) + 1 + len(workflow.generated)
     workflow.write()
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
 
@@ -186,17 +192,14 @@ def test_unknown_options_are_refused():
 
 def test_a_missing_dataset_stops_only_what_needs_it_and_weights_are_checked_first(tmp_path):
     paper = Workflow({"scale": "paper"}, data=tmp_path)
-    rules = {
-        target: [batch.rule for batch in paper.batches() if set(batch.specs) & set(paper.registry.runs_of(target))]
-        for target in ("table4e", "table3")
-    }
-    assert [line.split(":")[0] for line in paper.problems(rules["table4e"])] == ["dataset ssv2"]
-    lines = paper.problems(rules["table3"])
+    rules = {target: jobs_of([spec.run_id for spec in paper.registry.runs_of(target)], paper.jobs) for target in ("table4e", "table3")}
+    assert [line.split(":")[0] for line in problems(paper, rules["table4e"])] == ["dataset ssv2"]
+    lines = problems(paper, rules["table3"])
     assert [line.split(":")[0] for line in lines] == ["dataset k400", "dataset ucf14-hmdb7", "dataset hmdb14-ucf7"]
     assert "run `mgm prepare ucf14-hmdb7 --source data/ucf101 --target data/hmdb51 --out data/ucf14-hmdb7`" in lines[1]
     (tmp_path / "raft.pth").write_text("no weights")
     paper = Workflow({"scale": "paper", "flow_weights": str(tmp_path / "raft.pth")})
-    assert any("raft.pth" in line for line in paper.problems(rules["table4e"]))
+    assert any("raft.pth" in line for line in problems(paper, rules["table4e"]))
 
 
 def test_an_index_that_disagrees_with_its_classes_is_found_before_any_job(tmp_path, videos):
@@ -208,7 +211,7 @@ def test_an_index_that_disagrees_with_its_classes_is_found_before_any_job(tmp_pa
     start, end = text.index("datasets:"), text.index("specs_per_job:")
     scale.write_text(text[:start] + f"datasets:\n  ssv2: {{root: {index}}}\n\n" + text[end:])
     workflow = Workflow({"scale": str(scale)})
-    assert any("label 7 is outside the 2 classes" in line for line in workflow.problems([batch.rule for batch in workflow.batches()]))
+    assert any("label 7 is outside the 2 classes" in line for line in problems(workflow, workflow.jobs))
 
 
 def test_weights_of_an_external_row_are_linked_and_named_by_content(tmp_path):
@@ -218,15 +221,15 @@ def test_weights_of_an_external_row_are_linked_and_named_by_content(tmp_path):
     workflow.write()
     [run] = workflow.registry.tables["1"].cell("MAM2, SSv2, 1200", "SSv2").runs
     assert (workflow.results / run.parent / "weights.safetensors").read_bytes() == b"weights"
-    assert all(run.parent not in path for batch in workflow.batches() for path in workflow.inputs(batch))
-    assert any("mam2.safetensors" in line for line in workflow.problems([]))  # they are no weights
+    assert all(run.parent not in name for job in workflow.jobs.values() for name in job.after)
+    assert any("mam2.safetensors" in line for line in problems(workflow, []))  # they are no weights
     with pytest.raises(UserError, match="weights: MAM2, SSv2, 1200: gone: no such weights; correct the path"):
         Workflow({"weights": {"MAM2, SSv2, 1200": "gone"}})
 
 
 def test_weights_of_another_size_are_named_before_any_job(tmp_path):
     save_weights(build_mae(Pretrain(data=Data(dataset="ssv2"), model=Model(width=64, depth=4, heads=4))), tmp_path / "wide.safetensors")
-    [line] = Workflow({"weights": {"MAM2, SSv2, 1200": str(tmp_path / "wide.safetensors")}}).problems([])
+    [line] = problems(Workflow({"weights": {"MAM2, SSv2, 1200": str(tmp_path / "wide.safetensors")}}), [])
     assert "wide.safetensors: " in line
     assert line.endswith("it is a checkpoint of another model")
 

@@ -1,34 +1,31 @@
-# What is shown. `report`, `tables` and `figures` read whatever results exist and never cause training; a table's or
-# figure's own target trains what it needs first.
+# What is shown. `report`, `tables` and `figures` read whatever results exist and never cause training; a table's or figure's own target,
+# such as table4e, trains what it needs first.
 
+SHOWN = {
+    "report": ("", []),
+    "tables": ("--only tables", []),
+    "figures": ("--only figures", []),
+}
+SHOWN |= {
+    target: (f"--only {target}", paper.markers_of(target))
+    for target in paper.registry.targets()
+    if target != "all"
+}
 
-rule report:
-    localrule: True
-    shell:
-        "mgm report {NAME}"
-
-
-for group in ("tables", "figures"):
-
-    rule:
-        name:
-            group
-        localrule: True
-        params:
-            group=group,
-        shell:
-            "mgm report {NAME} --only {params.group}"
-
-
-for target in TARGETS:
+for target, (only, markers) in SHOWN.items():
 
     rule:
         name:
             target
         input:
-            [paper.result(spec.run_id) for spec in paper.registry.runs_of(target)],
+            markers,
+        log:
+            f"{paper.logs}/{target}.log",
         localrule: True
+        conda:
+            "../../environment.yml"
         params:
-            target=target,
+            name=paper.name,
+            only=only,
         shell:
-            "mgm report {NAME} --only {params.target}"
+            "mgm report {params.name:q} {params.only} 2>&1 | tee {log:q}"

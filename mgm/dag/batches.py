@@ -1,0 +1,76 @@
+"""The jobs of the DAG: what each process is called with, what it makes and what it waits for; and which runs share a process."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+from mgm.experiments.cost import work
+from mgm.experiments.registry import Registry
+from mgm.spec import Spec, parents
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process, `mgm RULE WORDS`. Its name begins with its rule's."""
+
+    name: str
+    rule: str
+    words: tuple[str, ...]
+    makes: tuple[Path, ...]  # it is done when they exist; none: when it ended well
+    after: tuple[str, ...] = ()  # names of jobs
+    specs: tuple[Spec, ...] = ()
+    threads: int = 1  # 0: every core
+    parallel: bool = False  # it takes `--processes`
+    priority: int = 0  # the length of the longest chain that starts with it, in per mille of the longest of all
+
+
+def batches(registry: Registry) -> dict[str, list[Spec]]:
+    """Runs by job name: one run a job, named by its id, or up to `specs_per_job` of one verb and one generation, so that no job waits
+    for itself.
+
+    Table 4e, the mask ablation, has batches of its own, and so has Table 1, the longest. In the others runs on one dataset lie side by
+    side, and of those table by table: few datasets are decoded twice, and a single target trains little for others.
+    """
+    specs, scale = registry.specs, registry.scale
+    if scale.specs_per_job == 1:
+        return {run_id: [spec] for run_id, spec in specs.items()}
+    places = list(scale.datasets)
+    alone = [target for target in ("table4e", "table1") if target in registry.targets()]
+    home = {spec.run_id: target for target in reversed(alone) for spec in registry.runs_of(target)}
+    generation: dict[str, int] = {}
+    for run_id, spec in specs.items():  # parents come first
+        generation[run_id] = 1 + max((generation.get(parent, 0) for parent in parents(spec)), default=-1)
+    groups: dict[str, list[Spec]] = {}
+    for run_id in sorted(specs, key=lambda run_id: places.index(specs[run_id].data.dataset)):
+        name = f"{specs[run_id].verb}-{home.get(run_id, 'others')}-{generation[run_id]}"
+        groups.setdefault(name, []).append(specs[run_id])
+    found: dict[str, list[Spec]] = {}
+    for name, group in groups.items():
+        count = -(-len(group) // scale.specs_per_job)
+        cuts = [len(group) * part // count for part in range(count + 1)]
+        found |= {f"{name}-{part}": group[start:end] for part, (start, end) in enumerate(pairwise(cuts), start=1)}
+    return found
+
+
+def prioritised(jobs: Sequence[Job]) -> dict[str, Job]:
+    """The jobs by name, with their priorities: what others wait for longest should start first."""
+    waiting: dict[str, list[str]] = {job.name: [] for job in jobs}
+    for job in jobs:
+        for before in job.after:
+            waiting[before].append(job.name)
+    own = {job.name: sum(map(work, job.specs)) for job in jobs}
+
+    @cache
+    def chain(name: str) -> float:
+        return own[name] + max(map(chain, waiting[name]), default=0.0)
+
+    longest = max(map(chain, own), default=0.0) or 1.0
+    return {job.name: replace(job, priority=round(1000 * chain(job.name) / longest)) for job in jobs}
+
+
+def jobs_of(run_ids: Iterable[str], jobs: Mapping[str, Job]) -> list[str]:
+    """Names of the jobs that make these runs."""
+    wanted = set(run_ids)
+    return [job.name for job in jobs.values() if wanted.intersection(spec.run_id for spec in job.specs)]
