@@ -64,13 +64,13 @@ def _together() -> Iterator[None]:
 
 @_together()
 def _run(verb: str, specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s, recompute=False, flow_weights=None) -> None:
-    from mgm.jobs.init import adopt
+    from mgm.jobs.init import resolve_init
     from mgm.spec import parse
 
     parsed = []
     for path in specs:
         try:
-            parsed.append(parse(adopt(json.loads(path.read_text()), str(path), out), str(path)))
+            parsed.append(parse(resolve_init(json.loads(path.read_text()), str(path), out), str(path)))
         except FileNotFoundError:
             raise UserError(f"{path}: no such spec") from None
         except ValueError as error:
@@ -81,7 +81,8 @@ def _run(verb: str, specs, out, data, threads, workers, accumulate, cache_mb, ch
 
     from importlib import import_module
 
-    from mgm.jobs.common import Execution, run_all
+    from mgm.jobs.data import Execution
+    from mgm.jobs.runner import run_all
     from mgm.video.loader import Cache
 
     compute = getattr(import_module(f"mgm.jobs.{verb}"), verb)
@@ -151,7 +152,7 @@ def _evaluate(runs, data, temporal, spatial, weights, out, threads, workers) -> 
         raise UserError(f"--weights {weights}: fits one run, but {len(runs)} are given; evaluate them one at a time")
     places = _places([data])
 
-    from mgm.jobs.common import Execution
+    from mgm.jobs.data import Execution
     from mgm.jobs.evaluate import evaluate as compute
 
     views = {name: count for name, count in (("temporal", temporal), ("spatial", spatial)) if count}

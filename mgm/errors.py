@@ -2,7 +2,7 @@
 
     0           done; run again, it says so and does nothing
     1           an error of ours, with its traceback: do not retry, report it
-    2           bad input (UserError, one line on stderr), a second writer among it: do not retry, do what the line says
+    2           bad input (UserError, one line on stderr), a second writer and a full disk among it: do not retry, do what the line says
     130         Ctrl-C
     138, 143    SIGUSR1 or SIGTERM: run again. Training has left a checkpoint of its last step and continues there; whatever else was
                 going on (the test after finetuning, a probe) is done anew
@@ -12,9 +12,42 @@ A scheduler that retries should so retry at 137, 138 and 143 alone (a process th
 to Python). Several processes of one run (torchrun, srun) all end with the status of the first to end; torchrun itself then says 1.
 """
 
+import errno
+import os
+
+NEXT_STEPS = {
+    errno.ENOSPC: "make room and run again",
+    errno.EDQUOT: "make room and run again",
+    errno.ENOENT: "correct the path",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another place",
+    errno.EEXIST: "a file stands where a folder is needed; choose another place",
+    errno.EISDIR: "a folder stands where a file is needed; choose another place",
+    errno.ENAMETOOLONG: "shorten it",
+} | dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its rights, or choose another place")
+
 
 class UserError(Exception):
     """Bad input. The message is one line: the file or field, both numbers, and the next step.
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+def as_user_error(error: BaseException) -> UserError | None:
+    """Turn what the system refused (a full disk, a missing or unwritable place) into one line; None: a fault of ours.
+
+    PyTorch and safetensors hide the system's error in a RuntimeError or an error of their own.
+    """
+    if isinstance(error, UserError):
+        return error
+    if type(error).__name__ in ("RuntimeError", "SafetensorError"):
+        cause = error.__cause__ or error.__context__
+        if "No space left" in str(error) or "code: 28" in str(error):
+            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        elif isinstance(cause, OSError):
+            error = cause
+    if not isinstance(error, OSError):
+        return None
+    place = ": ".join(os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes))
+    why = error.strerror or f"{type(error).__name__}: {error}".splitlines()[0]
+    return UserError("; ".join(filter(None, (f"{place}: {why}" if place else why, NEXT_STEPS.get(error.errno or 0, "")))))

@@ -1,7 +1,7 @@
 """What a run is: frozen, validated, hashed. No torch here.
 
 A spec holds science only. Paths, workers, devices, accumulation and compilation are arguments of the job that runs it,
-because they must not change its result; see `mgm.jobs.common.Execution`.
+because they must not change its result; see `mgm.jobs.data.Execution`.
 """
 
 import hashlib

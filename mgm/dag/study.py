@@ -321,9 +321,9 @@ def _placed(scale: Scale, cluster: Cluster) -> Scale:
 def _external(scale: Scale) -> dict[str, Path]:
     if not scale.weights:
         return {}
-    from mgm.jobs.init import named  # torch, but for those alone who give weights
+    from mgm.jobs.init import external_run_id  # torch, but for those alone who give weights
 
-    return dict(named(path, f"weights: {row}", row) for row, path in scale.weights.items())
+    return dict(external_run_id(path, f"weights: {row}", row) for row, path in scale.weights.items())
 
 
 def overview(workflow: Workflow) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mgm.datasets.index import SPLITS, Index
 from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
-from mgm.runs.lock import sole_writer
+from mgm.runs.lock import folder_lock
 
 if TYPE_CHECKING:
     from mgm.datasets.transcode import Shard
@@ -33,7 +33,7 @@ def prepare_transcoded(
         number, of = read_shard(shard)
         return transcode_shard(read_sources(out), out, number, of, short_side, processes)
     out.mkdir(parents=True, exist_ok=True)
-    with sole_writer(out):
+    with folder_lock(out):
         index = transcode_index(prepare(out / "source"), out, short_side, processes)
         if (out / "source" / "missing.txt").is_file():  # the note speaks of it
             shutil.copyfile(out / "source" / "missing.txt", out / "missing.txt")

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from mgm.errors import UserError
-from mgm.jobs.common import Execution, Job, find_index, softmax_mean
+from mgm.jobs.data import Execution, Job, find_index
+from mgm.jobs.provenance import verified_weights
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
-from mgm.runs import files as atomic
-from mgm.runs.result import file_digest
+from mgm.runs import files
+from mgm.runs.files import file_digest
 from mgm.spec import Data, Finetune, Probe, Views, read_spec
 from mgm.training import distributed
 from mgm.video import test_loader
@@ -39,13 +40,14 @@ def evaluate(place: Path, weights: Path | None, execution: Execution, views: dic
     Raises:
         UserError: not a finetuning run, weights that do not fit, a dataset with another number of classes, more views than frames.
     """
-    spec, path = read_spec(place), weights or place / "weights.safetensors"
+    spec = read_spec(place)
     if not isinstance(spec, Finetune):
         raise UserError(f"{place}: is a {spec.verb} run; only a finetuned classifier can be evaluated")
     if weights is None and not place.is_dir():
         raise UserError(f"{place}: is a spec and has no weights; add --weights FILE, or give a run's folder")
     if out and (out / "result.json").exists():
         raise UserError(f"{out}: is a run's own folder, whose predictions must stay; choose another --out")
+    path = weights or verified_weights(place)[0]
     ((dataset, _),) = execution.data.items()
     data = spec.data if dataset == spec.data.dataset else Data(dataset=dataset)
     spec = spec.model_copy(update={"data": data, "views": Views(**(spec.views.model_dump() | views))})
@@ -71,7 +73,7 @@ def evaluate(place: Path, weights: Path | None, execution: Execution, views: dic
             "weights_sha256": file_digest(path) if path.is_file() else None,
             "metrics": metrics,
         }
-        atomic.write(out / "evaluation.json", json.dumps(about, indent=1) + "\n")
+        files.write(out / "evaluation.json", json.dumps(about, indent=1) + "\n")
     told = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
     return f"{place.name}: {told} on {len(index.test)} videos of {dataset}, {spec.views.temporal} x {spec.views.spatial} views"
 
@@ -126,3 +128,9 @@ def record(job: Job, logits_NC: np.ndarray, sample_N: np.ndarray) -> dict[str, A
             writer.writerow([job.index.name(video), classes[video.label], classes[prediction]])
     metrics = {"top1": 100 * right / len(videos)}
     return metrics | {"outside": 100 * outside / len(videos)} if len(tested) < len(classes) else metrics
+
+
+def softmax_mean(scores_VC: np.ndarray) -> np.ndarray:
+    """Softmax each view's logits, then average: (V, C) -> (C,). Averaging logits first is another, wrong number (RECIPES)."""
+    shifted = np.exp(scores_VC - scores_VC.max(axis=-1, keepdims=True))
+    return (shifted / shifted.sum(axis=-1, keepdims=True)).mean(axis=-2)

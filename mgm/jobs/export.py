@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 
 from mgm.datasets.index import read_index
 from mgm.errors import UserError
+from mgm.jobs.provenance import verified_weights
 from mgm.models import build_classifier, build_mae, classes_of, load_weights, read_weights
 from mgm.models.formats import to_huggingface, to_videomae
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
-from mgm.runs import files as atomic
+from mgm.runs import files
 from mgm.spec import Finetune, Pretrain, read_spec
 
 
@@ -27,11 +28,12 @@ def export(run: Path, to: Literal["hf", "videomae"], out: Path, index: Path | No
     Raises:
         UserError: no such run, one that has no such weights, a TimeSformer, weights that do not fit the spec, an index of other data.
     """
-    spec, path = read_spec(run), run / "weights.safetensors"
+    spec = read_spec(run)
     if not isinstance(spec, Pretrain | Finetune):
         raise UserError(f"{run}: is a {spec.verb} run, which has no weights of its own; export a pretraining or finetuning run")
     if spec.model.backbone == "timesformer":
         raise UserError(f"{run}: a TimeSformer's divided attention has no place in VideoMAE's formats; export a ViT")
+    path, _ = verified_weights(run)
     weights = read_weights(path)
     if isinstance(spec, Finetune):
         classes = classes_of(weights, path)
@@ -40,17 +42,14 @@ def export(run: Path, to: Literal["hf", "videomae"], out: Path, index: Path | No
     else:
         names = []
         load_weights(build_mae(spec), path)
-    out.mkdir(parents=True, exist_ok=True)
     if to == "videomae":
-        part = out / "checkpoint.part"
-        torch.save({"model": to_videomae(weights)}, part)
-        part.replace(out / "checkpoint.pth")
+        with files.atomic_write(out / "checkpoint.pth") as temporary:
+            torch.save({"model": to_videomae(weights)}, temporary)
         return _about_videomae(spec, out)
-    part = out / "model.part"
-    save_file(to_huggingface(weights), part, metadata={"format": "pt"})  # transformers refuses a file that does not say so
-    part.replace(out / "model.safetensors")
-    atomic.write(out / "config.json", json.dumps(_config(spec, names), indent=2) + "\n")
-    atomic.write(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
+    with files.atomic_write(out / "model.safetensors") as temporary:
+        save_file(to_huggingface(weights), temporary, metadata={"format": "pt"})  # transformers refuses a file that does not say so
+    files.write(out / "config.json", json.dumps(_config(spec, names), indent=2) + "\n")
+    files.write(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
     return _about_huggingface(spec, out)
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgm import rng
-from mgm.jobs.common import Job, show, training_batches
+from mgm.console import show
+from mgm.jobs.data import Job, training_batches
 from mgm.jobs.evaluate import check_views, test
 from mgm.jobs.pretrain import steps_of
 from mgm.models import build_classifier, load_encoder, save_weights

@@ -19,9 +19,9 @@ from typing import Any
 
 from mgm.datasets.index import Index, Video, read_index
 from mgm.errors import UserError
-from mgm.runs import files as atomic
-from mgm.runs.lock import end_with_parent, sole_writer
-from mgm.runs.result import file_digest
+from mgm.runs import files
+from mgm.runs.files import file_digest
+from mgm.runs.lock import end_with_parent, folder_lock
 from mgm.spec import Flow
 from mgm.video.flow import Estimate, NoFlow, estimator, find_weights, open_flow, sidecar, write_flow
 from mgm.video.motion import cells
@@ -51,7 +51,7 @@ def flow(folder: Path, method: Flow, weights: Path | None = None, processes: int
     about: dict[str, Any] = {"method": method, "weights": file_digest(weights) if weights else None}
     if earlier := _finished(folder, index, about):
         return earlier
-    with sole_writer(folder):
+    with folder_lock(folder):
         return _finished(folder, index, about) or _complete(folder, index, about, weights, processes)
 
 
@@ -67,7 +67,7 @@ def _finished(folder: Path, index: Index, about: dict[str, Any]) -> dict[str, An
 def _complete(folder: Path, index: Index, about: dict[str, Any], weights: Path | None, processes: int) -> dict[str, Any]:
     started, method = time.monotonic(), about["method"]
     missing = [video for video in index.videos if not is_whole(video, method)]
-    atomic.write(_weights_of(folder, method), json.dumps(about) + "\n")
+    files.write(_weights_of(folder, method), json.dumps(about) + "\n")
     marker_of(folder, method).unlink(missing_ok=True)
     failures = [error for error in _tell(_write_all(missing, method, weights, processes), method, len(missing)) if error]
     if failures:
@@ -81,7 +81,7 @@ def _complete(folder: Path, index: Index, about: dict[str, Any], weights: Path |
         "processes": processes,
         "versions": {name: version(name) for name in packages},
     }
-    atomic.write(marker_of(folder, method), json.dumps(done, indent=1) + "\n")
+    files.write(marker_of(folder, method), json.dumps(done, indent=1) + "\n")
     return done
 
 

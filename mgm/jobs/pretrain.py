@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mgm.console import show
 from mgm.datasets.index import require_vectors
 from mgm.errors import UserError
-from mgm.jobs.common import Job, show, training_batches
+from mgm.jobs.data import Job, training_batches
 from mgm.jobs.flow import require_flow
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.models import build_mae, load_weights, reconstruction_loss, save_weights
-from mgm.runs.result import log_lines
+from mgm.runs.log import log_lines
 from mgm.spec import Optim, Pretrain
 from mgm.training import Training, distributed, train
 from mgm.video import Batch

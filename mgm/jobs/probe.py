@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mgm import rng
 from mgm.errors import UserError
-from mgm.jobs.common import Job
+from mgm.jobs.data import Job
 from mgm.jobs.evaluate import check_views, record
 from mgm.models import build_features
 from mgm.spec import Probe, Views

@@ -21,7 +21,7 @@ from mgm.video.sample import view_indices
 from mgm.video.transform import Box, apply, view_box
 
 if TYPE_CHECKING:
-    from mgm.jobs.common import Job
+    from mgm.jobs.data import Job
 
 PARENTS = {"5": 0, "6": 1, "7": 1, "8": 2}
 CLIPS = {"5": 1, "6": 1, "7": 4, "8": 2}

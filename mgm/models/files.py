@@ -1,9 +1,11 @@
 """A weights file becomes named tensors, by its content and not its suffix; no code in it runs."""
 
 import argparse
+import hashlib
 import json
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mgm.errors import UserError
+from mgm.runs.files import file_digest, regular
 
 INDEX = ".index.json"  # of weights in several files: Hugging Face writes model.safetensors.index.json
 IN_FOLDERS = ("weights.safetensors", "model.safetensors", "pytorch_model.bin", "checkpoint.pth")  # ours; Hugging Face's; an export's
@@ -49,9 +52,23 @@ def find_weights(path: Path) -> Path:
         if not (found := [path / name for name in names if (path / name).exists()]):
             raise UserError(f"{path}: this folder holds no weights ({', '.join(names)}); name the file")
         return found[0]
-    if not path.exists():
-        raise UserError(f"{path}: no such weights; run the parent first, or correct the parent's run id")
-    return path
+    try:
+        return regular(path)
+    except OSError:
+        raise UserError(f"{path}: no such weights; run the parent first, or correct the parent's run id") from None
+
+
+def weights_digest(path: Path) -> str:
+    """SHA-256 of a weights file, or one over all files that an index lists.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path = find_weights(path.resolve())
+    if not path.name.endswith(INDEX):
+        return file_digest(path)
+    digests = [file_digest(path.parent / file) for file in parts_of(path)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def parts_of(index: Path) -> dict[str, list[str]]:
@@ -83,19 +100,34 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         start = file.read(9)
     if start[8:] == b"{":  # after its length in 8 bytes, safetensors' header
         try:
-            return load_file(path)
+            return _require_dense_floats(load_file(path), path)
         except SafetensorError as error:
             raise UserError(f"{path}: not a whole safetensors file ({error}); {_AGAIN}") from None
     if start.startswith((b"PK", b"\x80")):  # a zip archive since PyTorch 1.6, a pickle before
-        return _unwrapped(_unpickled(path), path)
+        _require_plausible_size(path)
+        return _require_dense_floats(_unwrapped(_unpickled(path), path), path)
     raise UserError(f"{path}: not a whole safetensors file, and not PyTorch's; {_AGAIN}")
 
 
 _AGAIN = "copy it again, or, if a run made it, delete it and run its run again"
+
+
+def _require_plausible_size(path: Path) -> None:
+    """Refuse an archive whose parts are compressed, which PyTorch never does: a few MB may unpack to many GB.
+
+    Raises:
+        UserError: its header says that it would unpack to more than the file is long.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked, size = sum(part.file_size for part in archive.infolist()), path.stat().st_size
+    if unpacked > size:
+        raise UserError(f"{path}: {size / 1e6:.0f} MB would unpack to {unpacked / 1e6:.0f} MB; save it by torch.save")
 
 
 def _unpickled(path: Path) -> Any:
@@ -113,10 +145,25 @@ def _unpickled(path: Path) -> Any:
 
 
 def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(found, dict) and (inner := next((found[name] for name in WRAPPERS if isinstance(found.get(name), dict)), None)):
-        found = inner
+    for _ in WRAPPERS:  # each at most once: a dictionary may hold itself
+        if isinstance(found, dict):
+            found = next((found[name] for name in WRAPPERS if isinstance(found.get(name), dict)), found)
     if not isinstance(found, dict) or not found:
-        raise UserError(f"{path}: holds {type(found).__name__ if found else 'nothing'}, not named weights; save the model's state_dict")
+        raise UserError(f"{path}: holds {'nothing' if isinstance(found, dict) else type(found).__name__}, not named weights; {_STATE_DICT}")
     if other := next((name for name, value in found.items() if not isinstance(value, Tensor)), None):
-        raise UserError(f"{path}: its {other} is {type(found[other]).__name__}, not a weight; save the model's state_dict alone")
+        raise UserError(f"{path}: its {other} is {type(found[other]).__name__}, not a weight; {_STATE_DICT}")
     return {str(name): value for name, value in found.items()}
+
+
+_STATE_DICT = "save the model's state_dict alone"
+
+
+def _require_dense_floats(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Refuse what copying into a model would cast silently, or what has no values to copy."""
+    for name, value in weights.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            layout = "meta" if value.is_meta else "quantised" if value.is_quantized else str(value.layout).removeprefix("torch.")
+            raise UserError(f"{path}: {name} is {layout}; save dense tensors")
+        if not value.is_floating_point():
+            raise UserError(f"{path}: {name} is {str(value.dtype).removeprefix('torch.')}, weights are floating-point; convert it")
+    return weights

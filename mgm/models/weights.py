@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from mgm.errors import UserError
 from mgm.models.files import read_tensors
 from mgm.models.formats import listed, to_ours
+from mgm.runs.files import atomic_write
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """All parameters in float32, written beside `path` and then moved there."""
-    part = path.with_suffix(".part")
-    save_file({name: value.detach().float().contiguous().cpu() for name, value in model.state_dict().items()}, part)
-    part.replace(path)
+    """Write all parameters in float32, whole or not at all."""
+    with atomic_write(path) as temporary:
+        save_file({name: value.detach().float().contiguous().cpu() for name, value in model.state_dict().items()}, temporary)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -74,7 +74,7 @@ def _fill(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> Non
         raise UserError(f"{path}: {'; '.join(faults)}; it is a checkpoint of another model")
     for name in sorted(own):
         if weights[name].shape != own[name].shape:
-            if name in ("head.weight", "head.bias") and weights[name].shape[1:] == own[name].shape[1:]:
+            if name in ("head.weight", "head.bias") and weights[name].ndim and weights[name].shape[1:] == own[name].shape[1:]:
                 raise UserError(
                     f"{path}: tells {len(weights[name])} classes apart, the data have {len(own[name])}; give weights of those data"
                 )
@@ -82,8 +82,8 @@ def _fill(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> Non
                 f"{path}: {name} is {tuple(weights[name].shape)}, the model's is {tuple(own[name].shape)}; "
                 "it is a checkpoint of another model"
             )
-        if not torch.isfinite(weights[name]).all():
+        own[name].copy_(weights[name])
+        if not torch.isfinite(own[name]).all():
             raise UserError(
                 f"{path}: {name} has values that are not finite; the run that wrote it diverged, run it again with a lower optim.lr"
             )
-        own[name].copy_(weights[name])

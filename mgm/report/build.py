@@ -14,7 +14,7 @@ from mgm.report.page.runs import in_order
 from mgm.report.tables import comparable, write_tables
 from mgm.runs import files as atomic
 from mgm.runs.frame import examine_all
-from mgm.runs.result import Found
+from mgm.runs.result import RunStatus
 
 if TYPE_CHECKING:
     from mgm.report.page.mask_player import MaskPlayer
@@ -64,7 +64,7 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
     )
 
 
-def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, Found]) -> FigureEntry:
+def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, RunStatus]) -> FigureEntry:
     """Draw a figure of table cells: what there is of them, and it says what is not."""
     from mgm.report.figures import curves as lines  # matplotlib takes a second to import
     from mgm.report.figures import draw as figures  # matplotlib takes a second to import
@@ -78,7 +78,7 @@ def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dic
     return FigureEntry(name, plot.title, plot.note, why=lines.missing(arrays), source=svg_uri(stem.with_suffix(".svg")), tables=tables)
 
 
-def _clips(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, Found]) -> FigureEntry:
+def _clips(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, RunStatus]) -> FigureEntry:
     """Draw a figure of a run's arrays; where the run cannot be believed, remove what an earlier one left and say why."""
     from mgm.report.figures.draw import DRAW, TITLES, save  # matplotlib takes a second to import
     from mgm.report.page.mask_player import webp_uri
@@ -86,7 +86,7 @@ def _clips(registry: Registry, name: str, results: Path, folder: Path, found: di
     run_id, stem = registry.figures[name].run_id, folder / f"figure{name}"
     run, arrays_path = found[run_id], results / run_id / "arrays.npz"
     if run.state == "run" and not arrays_path.exists():
-        run = Found("not run", "its arrays.npz is gone; delete its result.json and run it again")
+        run = RunStatus("not run", "its arrays.npz is gone; delete its result.json and run it again")
     if run.state != "run":
         for ending in (".svg", ".pdf", ".png", ".npz"):
             stem.with_suffix(ending).unlink(missing_ok=True)
@@ -98,7 +98,7 @@ def _clips(registry: Registry, name: str, results: Path, folder: Path, found: di
     return FigureEntry(name, *TITLES[name], (run_id,), "run", source=source, width=width)
 
 
-def _mask_player(registry: Registry, results: Path, found: dict[str, Found]) -> "MaskPlayer | None":
+def _mask_player(registry: Registry, results: Path, found: dict[str, RunStatus]) -> "MaskPlayer | None":
     """The clip of Figure 5 with its masks, where that run is there."""
     from mgm.report.page.mask_player import mask_player  # matplotlib takes a second to import
 

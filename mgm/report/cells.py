@@ -11,7 +11,7 @@ from mgm.experiments.quoted import reported
 from mgm.experiments.registry import Cell, Registry
 from mgm.report.statistics import Estimate, over_seeds, over_videos
 from mgm.runs.frame import commit_of, examine_all
-from mgm.runs.result import Found
+from mgm.runs.result import RunStatus
 
 COLUMNS = ("row", "column", "paper", "ours", "difference", "ci_low", "ci_high", "n", "status", "run_ids", "commit")
 NUMBERS = ("paper", "ours", "difference", "ci_low", "ci_high")
@@ -64,7 +64,7 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["table", *COLUMNS, "why", "metric"]).astype(dict.fromkeys(NUMBERS, "float64"))
 
 
-def rows(registry: Registry, found: Mapping[str, Found]) -> dict[str, list[Row]]:
+def rows(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, list[Row]]:
     """Table name -> its rows, in the registry's order."""
     return {name: [row_of(cell, found) for cell in table.cells] for name, table in registry.tables.items()}
 
@@ -75,7 +75,7 @@ def gain(better: Row, base: Row) -> Estimate | None:
     return over_seeds([a - b for a, b in pairs]) if pairs else None
 
 
-def row_of(cell: Cell, found: Mapping[str, Found]) -> Row:
+def row_of(cell: Cell, found: Mapping[str, RunStatus]) -> Row:
     """Fill a cell from its runs."""
     run_ids = tuple(run.run_id for run in cell.runs)
     runs = [_with_metric(run_id, found[run_id], cell.metric) for run_id in run_ids]
@@ -102,12 +102,12 @@ def row_of(cell: Cell, found: Mapping[str, Found]) -> Row:
     )
 
 
-def _with_metric(run_id: str, run: Found, metric: str) -> Found:
+def _with_metric(run_id: str, run: RunStatus, metric: str) -> RunStatus:
     """Return the run, or an altered one in its place if its result has no finite number for the metric."""
     value = run.result["metrics"].get(metric) if run.result else 0
     if isinstance(value, int | float) and isfinite(value):
         return run
-    return Found("altered", f"{run_id}: result.json: metrics.{metric} is {str(value)[:40]}, not a finite number")
+    return RunStatus("altered", f"{run_id}: result.json: metrics.{metric} is {str(value)[:40]}, not a finite number")
 
 
 def _status(states: Sequence[str], quoted: bool) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 from mgm.errors import UserError
 from mgm.experiments.registry import Cell, Registry
 from mgm.report.cells import Row, row_of
+from mgm.runs.files import file_digest
 from mgm.runs.frame import commit_of, examine_all
-from mgm.runs.result import Found, file_digest
+from mgm.runs.result import RunStatus
 from mgm.spec import Finetune, Measure, Probe, Spec, parents
 
 MOST = 8  # cells that are told at once
@@ -52,7 +53,7 @@ def _named(part: str, names: list[str]) -> set[str]:
     return exact or {name for name in names if part.strip().lower() in name.lower()}
 
 
-def _told(registry: Registry, found: dict[str, Found], results: Path, target: str, cell: Cell) -> str:
+def _told(registry: Registry, found: dict[str, RunStatus], results: Path, target: str, cell: Cell) -> str:
     row = row_of(cell, found)
     lines = [f"{target}/{cell.row}/{cell.column}: {_value(row)}"]
     if not cell.runs:
@@ -68,7 +69,7 @@ def _value(row: Row) -> str:
     return f"{ours}{row.status}{paper}"
 
 
-def _chain(registry: Registry, found: dict[str, Found], results: Path, run: Spec, metric: str = "") -> list[str]:
+def _chain(registry: Registry, found: dict[str, RunStatus], results: Path, run: Spec, metric: str = "") -> list[str]:
     """The run, and below it what it starts from, up to the first."""
     lines = [""]
     for depth, spec in enumerate(reversed(registry.with_parents([run.run_id]))):
@@ -79,7 +80,7 @@ def _chain(registry: Registry, found: dict[str, Found], results: Path, run: Spec
     return lines
 
 
-def _facts(found: Found, folder: Path, spec: Spec, metric: str, how: str) -> list[str]:
+def _facts(found: RunStatus, folder: Path, spec: Spec, metric: str, how: str) -> list[str]:
     result, log = found.result, folder / "log.jsonl"
     files = (folder / "spec.json", folder.parent / "specs" / f"{spec.run_id}.json")  # the job's, and the workflow's
     written = next((str(file) for file in files if file.exists()), "")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgm.errors import UserError
-from mgm.runs.result import Found, examine
+from mgm.runs.result import RunStatus, examine
 from mgm.spec import Pretrain, Spec, parents, read_spec
 
 if TYPE_CHECKING:
@@ -66,20 +66,20 @@ def read_specs(results: Path) -> dict[str, Spec | UserError]:
     return {run_id: _spec(run_id, place) for run_id, place in places.items()}
 
 
-def examine_all(results: Path, specs: Mapping[str, Spec | UserError]) -> dict[str, Found]:
+def examine_all(results: Path, specs: Mapping[str, Spec | UserError]) -> dict[str, RunStatus]:
     """Examine each run. A run whose ancestor is altered is altered too: its weights come from somewhere unknown."""
-    found: dict[str, Found] = {}
+    found: dict[str, RunStatus] = {}
 
-    def visit(run_id: str) -> Found:
+    def visit(run_id: str) -> RunStatus:
         if run_id not in found:
             spec = specs[run_id]
             if isinstance(spec, UserError):
-                found[run_id] = Found("altered", str(spec))
+                found[run_id] = RunStatus("altered", str(spec))
             else:
                 found[run_id] = examine(results / run_id, spec)
                 bad = next((parent for parent in parents(spec) if parent in specs and visit(parent).state == "altered"), None)
                 if bad:
-                    found[run_id] = Found("altered", f"{run_id}: its parent {bad} is altered")
+                    found[run_id] = RunStatus("altered", f"{run_id}: its parent {bad} is altered")
         return found[run_id]
 
     for run_id in specs:
@@ -95,7 +95,7 @@ def _spec(run_id: str, place: Path) -> Spec | UserError:
     return spec if spec.run_id == run_id else UserError(f"{place}: is the spec of {spec.run_id}, not of {run_id}")
 
 
-def _row(run_id: str, specs: Mapping[str, Spec | UserError], found: Found) -> dict[str, Any]:
+def _row(run_id: str, specs: Mapping[str, Spec | UserError], found: RunStatus) -> dict[str, Any]:
     row: dict[str, Any] = {"run_id": run_id, "status": found.state, "why": found.why}
     spec = specs[run_id]
     if not isinstance(spec, UserError):

@@ -4,10 +4,10 @@ The living writer holds a POSIX lock on FOLDER/writer.lock. The kernel drops it 
 NFS or Lustre where they carry locks, a dead writer is never in the way. Children do not inherit it.
 
 Where locks stay on their host (NFS mounted `nolock`) or are not to be had (Lustre mounted without `flock`), the file itself tells: it
-holds the writer's host and process, and the writer touches it every BEAT_S. Whoever then finds a writer it cannot judge, one of another
-host, watches the file for WATCH_S (NFS keeps a file's times for up to 60 s): touched meanwhile it is alive, else dead. No clocks are
-compared. What this cannot see, without locks:
-two that start within the same moment, and a writer that was frozen for longer than WATCH_S.
+holds the writer's host and process, and the writer touches it every HEARTBEAT_S. Whoever then finds a writer that it cannot judge, one of
+another host, watches the file for STALE_S (NFS keeps a file's times for up to 60 s): touched meanwhile it is alive, else dead. No clocks
+are compared. What this cannot see, without locks:
+two that start within the same moment, and a writer that was frozen for longer than STALE_S.
 """
 
 import errno
@@ -26,12 +26,12 @@ from typing import Any
 
 from mgm.errors import UserError
 
-BEAT_S, WATCH_S = 10.0, 90.0
+HEARTBEAT_S, STALE_S = 10.0, 90.0
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """Be the one process that writes `folder`, until the block ends.
 
     Raises:
@@ -41,12 +41,12 @@ def sole_writer(folder: Path) -> Iterator[None]:
     descriptor, locked = _open(path)
     try:
         before = _read(descriptor)
-        if before and (before["host"] != host or not locked) and _beats(path, before):
+        if before and (before["host"] != host or not locked) and _is_alive(path, before):
             raise UserError(_refusal(folder, before))
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"host": host, "pid": os.getpid()}).encode(), 0)
         ended = threading.Event()
-        threading.Thread(target=_beat, args=(path, ended), daemon=True).start()
+        threading.Thread(target=_heartbeat, args=(path, ended), daemon=True).start()
         try:
             yield
         finally:
@@ -89,19 +89,19 @@ def _refusal(folder: Path, writer: dict[str, Any]) -> str:
     return f"{folder}: process {writer['pid']} on {writer['host']} writes here; wait for it, or stop it, and run again"
 
 
-def _beats(path: Path, writer: dict[str, Any]) -> bool:
-    """Whether the writer touches its file, or removes it, within WATCH_S."""
-    print(f"{path}: of process {writer['pid']} on {writer['host']}; waiting up to {WATCH_S:.0f} s to see if it lives", file=sys.stderr)
-    first, end = path.stat().st_mtime_ns, time.monotonic() + WATCH_S
+def _is_alive(path: Path, writer: dict[str, Any]) -> bool:
+    """Whether the writer touches its file, or removes it, within STALE_S."""
+    print(f"{path}: of process {writer['pid']} on {writer['host']}; waiting up to {STALE_S:.0f} s to see if it lives", file=sys.stderr)
+    first, end = path.stat().st_mtime_ns, time.monotonic() + STALE_S
     while time.monotonic() < end:
-        time.sleep(BEAT_S / 10)
+        time.sleep(HEARTBEAT_S / 10)
         if not path.exists() or path.stat().st_mtime_ns != first:
             return True
     return False
 
 
-def _beat(path: Path, ended: threading.Event) -> None:
-    while not ended.wait(BEAT_S):
+def _heartbeat(path: Path, ended: threading.Event) -> None:
+    while not ended.wait(HEARTBEAT_S):
         with suppress(OSError):
             os.utime(path)
 

@@ -1,13 +1,13 @@
 """What a finished run leaves behind, and whether it may be believed.
 
-A result is believed when its seal holds and it is the result of exactly the run that was asked for;
-otherwise a reader gets a state and a reason, not a number.
+A result is believed when its seal holds and it is the result of exactly the run that was asked for, made from the weights that its
+parents have; otherwise a reader gets a state and a reason, not a number.
 """
 
 import hashlib
 import json
-import operator
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,9 @@ from types import UnionType
 from typing import Any, Literal
 
 from mgm.errors import UserError
-from mgm.runs import files as atomic
+from mgm.runs import files
+from mgm.runs.files import file_digest, read_json
+from mgm.runs.log import log_lines
 from mgm.spec import Spec, parents, parse
 
 State = Literal["run", "altered", "running", "failed", "not run"]
@@ -30,8 +32,17 @@ FIELDS: dict[str, type | UnionType] = {  # of a result, beside run_id and spec: 
     "wall_s": int | float,
 }
 DATA_FIELDS: dict[str, type] = {**dict.fromkeys(("dataset", "digest", "note"), str), **dict.fromkeys(("classes", "train", "test"), int)}
-LARGEST = 2**53  # a step or a time is smaller
+LARGEST_NUMBER = 1e300  # whoever sums such numbers must not overflow
 QUIET_S = 600  # a folder nothing was written to for this long belongs to no live job
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """State of a run's folder. `result` is there only in state `run`; `why` says what is wrong in the other states."""
+
+    state: State
+    why: str = ""
+    result: dict[str, Any] | None = None
 
 
 def seal(fields: dict[str, Any]) -> str:
@@ -40,43 +51,28 @@ def seal(fields: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as `files` and `weights_sha256` of a result record it."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write_result(folder: Path, fields: dict[str, Any]) -> None:
-    """`folder`/result.json, sealed. It appears whole or not at all."""
-    atomic.write(folder / "result.json", json.dumps({**fields, "seal": seal(fields)}, indent=1, allow_nan=False) + "\n")
+    """Write `folder`/result.json, sealed, whole or not at all."""
+    files.write(folder / "result.json", json.dumps({**fields, "seal": seal(fields)}, indent=1, allow_nan=False) + "\n")
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """The sealed fields of `folder`/result.json.
+    """Read the sealed fields of `folder`/result.json.
 
     Raises:
         UserError: no such file, not JSON, or a seal that does not hold.
     """
     path = folder / "result.json"
     try:
-        fields = json.loads(path.read_text(), parse_constant=_refuse)
+        fields = read_json(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such result; run {folder.name} first") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not JSON ({error}); delete it and run {folder.name} again") from None
+    except UserError as error:
+        raise UserError(f"{error}; delete it and run {folder.name} again") from None
     found = fields.get("seal", "no seal") if isinstance(fields, dict) else "no fields"
     if not isinstance(fields, dict) or found != seal(fields):
         raise UserError(f"{path}: changed since it was written (seal {str(found)[:12]}); delete it and run {folder.name} again")
     return fields
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a run's folder holds. `result` is there only in state `run`; `why` says what is wrong in the other states."""
-
-    state: State
-    why: str = ""
-    result: dict[str, Any] | None = None
 
 
 def state(folder: Path, spec: Spec) -> State:
@@ -84,32 +80,44 @@ def state(folder: Path, spec: Spec) -> State:
     return examine(folder, spec).state
 
 
-def examine(folder: Path, spec: Spec) -> Found:
-    """Whether `folder` holds the result of `spec`, and if not, why not. Reads every file but the weights, writes nothing."""
+def examine(folder: Path, spec: Spec) -> RunStatus:
+    """Say whether `folder` holds the result of `spec`, and if not, why not. Reads every file but the weights, writes nothing, and never
+    raises: what cannot be read is altered."""
+    try:
+        return _examine(folder, spec)
+    except OSError as error:
+        return RunStatus("altered", f"{folder.name}: {error.filename or folder}: cannot be read ({error.strerror})")
+
+
+def _examine(folder: Path, spec: Spec) -> RunStatus:
     if (folder / "result.json").exists():
         try:
             result = read_result(folder)
         except UserError as error:
-            return Found("altered", str(error).removeprefix(f"{folder}/"))
+            return RunStatus("altered", str(error).removeprefix(f"{folder}/"))
         if result.get("run_id") != spec.run_id:
-            return Found("altered", f"{folder.name} holds the result of {result.get('run_id')}")
+            return RunStatus("altered", f"{folder.name} holds the result of {result.get('run_id')}")
         why = _disagreement(folder, spec, result)
-        return Found("altered", f"{folder.name}: {why}") if why else Found("run", result=result)
-    if (folder / "error.txt").exists():
-        return Found("failed", " ".join((folder / "error.txt").read_text(errors="replace").split()) or "no reason given")
+        return RunStatus("altered", f"{folder.name}: {why}") if why else RunStatus("run", result=result)
+    error_file = folder / "error.txt"
+    if error_file.is_file():
+        return RunStatus("failed", " ".join(error_file.read_text(errors="replace").split()) or "no reason given")
     progress = _progress(folder)
     if progress and _age(folder) < QUIET_S:
-        return Found("running", progress)
-    return Found("not run", f"stopped, {progress}; run again to continue" if progress else "")
+        return RunStatus("running", progress)
+    return RunStatus("not run", f"stopped, {progress}; run again to continue" if progress else "")
 
 
 def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
-    """What in a sealed result contradicts `spec`, or itself."""
+    """What in a sealed result contradicts `spec`, or itself, or the weights its parents have."""
     try:
         for fields, place, types in ((result, "", FIELDS), (result["data"], "data.", DATA_FIELDS)):
             for name, kind in types.items():
                 if not isinstance(fields[name], kind):
                     return f"result.json: {place}{name} is {fields[name]!r}, which it cannot be"
+        for name, value in [*((name, result[name]) for name in ("n_test", "seed", "wall_s")), *result["metrics"].items()]:
+            if not isinstance(value, int | float) or abs(value) > LARGEST_NUMBER:
+                return f"result.json: {name} is {str(value)[:40]}, which it cannot be"
         for name in ("started", "finished"):
             datetime.fromisoformat(result[name])
         recorded = parse(result["spec"], "result.json")
@@ -124,12 +132,18 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
         if spec.data.digest:  # published sets have none
             checks.append(("data.digest", data["digest"], spec.data.digest))
         if (folder / "spec.json").exists():
-            checks.append(("spec.json", parse(json.loads((folder / "spec.json").read_text()), "spec.json").run_id, spec.run_id))
+            checks.append(("spec.json", parse(read_json(folder / "spec.json"), "spec.json").run_id, spec.run_id))
         if spec.verb in ("finetune", "probe"):
             checks.append(("metrics.top1", 0 <= result["metrics"]["top1"] <= 100, True))
         for name, digest in result["files"].items():
             if (folder / name).exists():
                 checks.append((name, file_digest(folder / name), digest))
+        if "parents_sha256" in result:  # results from before it was recorded have none
+            checks += [
+                (f"parents_sha256, the weights of {parent} it started from,", result["parents_sha256"][parent], wanted)
+                for parent in parents(spec)
+                if (wanted := recorded_digest(folder.parent / parent))
+            ]
     except (UserError, ValueError) as error:
         return str(error)
     except (KeyError, TypeError, AttributeError) as error:
@@ -137,19 +151,12 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
     return next((f"{name} is {found}, not {wanted}" for name, found, wanted in checks if found != wanted), "")
 
 
-def log_lines(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `folder`/log.jsonl, by step. One that a kill cut short, or that is none of ours, is left out; of a step that stands
-    there twice the last counts."""
-    path = folder / "log.jsonl"
-    lines: dict[int, dict[str, Any]] = {}
-    for text in path.read_text(errors="replace").splitlines() if path.is_file() else []:
-        try:
-            line = json.loads(text)
-            if abs(line["step"]) < LARGEST:
-                lines[operator.index(line["step"])] = line
-        except (ValueError, KeyError, TypeError):
-            continue
-    return [lines[step] for step in sorted(lines)]
+def recorded_digest(folder: Path) -> str | None:
+    """SHA-256 of a run's weights as its result records it; None for a run without a readable result, or without weights."""
+    with suppress(UserError, FileNotFoundError):
+        result = read_json(folder / "result.json")
+        return result.get("weights_sha256") if isinstance(result, dict) else None
+    return None
 
 
 def _progress(folder: Path) -> str:
@@ -164,7 +171,3 @@ def _age(folder: Path) -> float:
     """Seconds since the log grew or a file came or went (a checkpoint is renamed into place)."""
     log = folder / "log.jsonl"
     return time.time() - max(folder.stat().st_mtime, log.stat().st_mtime if log.exists() else 0)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")

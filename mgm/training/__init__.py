@@ -1,7 +1,6 @@
 """Optimiser groups, schedule, mixing, loop, log and checkpoints."""
 
 from mgm.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
-from mgm.training.log import duration
 from mgm.training.loop import Training, train
 from mgm.training.mixing import mix
 from mgm.training.optimiser import build_optimiser, learning_rate, parameter_groups
@@ -9,7 +8,6 @@ from mgm.training.optimiser import build_optimiser, learning_rate, parameter_gro
 __all__ = [
     "Training",
     "build_optimiser",
-    "duration",
     "learning_rate",
     "load_checkpoint",
     "mix",

@@ -1,6 +1,5 @@
 """`log.jsonl`: one line of numbers now and then, and a line for whoever watches."""
 
-import json
 import resource
 import time
 from collections.abc import Callable
@@ -9,6 +8,9 @@ from typing import Any
 
 import torch
 
+from mgm.console import duration
+from mgm.runs.log import append_log, rewind_log
+
 SHOW_S = 10  # seconds between lines for whoever watches
 
 
@@ -16,14 +18,7 @@ class Log:
     """Appends to a run's log. A run that continues drops the lines past its checkpoint, so that no step stands twice."""
 
     def __init__(self, path: Path, first: int, steps: int, batch: int, show: Callable[[str], None], name: str):
-        kept = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                if line.endswith("}") and json.loads(line)["step"] <= first:
-                    kept.append(line + "\n")
-        part = path.with_suffix(".part")
-        part.write_text("".join(kept))
-        part.replace(path)  # a kill must not cost the lines that are kept
+        rewind_log(path.parent, first)
         self.path, self.steps, self.batch, self.show, self.name = path, steps, batch, show, name
         self.first, self.started, self.shown = first, time.monotonic(), time.monotonic()
         self.last_step, self.last_time = first, self.started
@@ -37,8 +32,7 @@ class Log:
             memory = torch.cuda.max_memory_allocated() / 2**20
         line = {"step": step, "steps": self.steps, **numbers, "clips_per_s": clips_per_s, "memory_mb": memory}
         line |= {"seconds": seconds, "time": time.time()}
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_log(self.path.parent, line)
         self.last_step, self.last_time = step, now
         if now - self.shown >= SHOW_S:
             left = (self.steps - step) * (now - self.started) / (step - self.first)
@@ -46,11 +40,3 @@ class Log:
                 f"{self.name}: step {step} of {self.steps}, loss {numbers['loss']:.3f}, {clips_per_s:.0f} clips/s, {duration(left)} left"
             )
             self.shown = now
-
-
-def duration(seconds: float) -> str:
-    """'48 s', '3 min', '2 h 05 min'."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

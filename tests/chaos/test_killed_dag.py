@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mgm.runs.result import file_digest
+from mgm.runs.files import file_digest
 from tests.helpers.own_videos import own_videos, small_scale
 
 ROOT = Path(__file__).parents[2]

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.datasets.index import read_index
 from mgm.errors import UserError
-from mgm.jobs.common import Execution, run_all
+from mgm.jobs.data import Execution
 from mgm.jobs.finetune import finetune
 from mgm.jobs.pretrain import pretrain
+from mgm.jobs.runner import run_all
 from mgm.spec import Clips, Data, Decoder, Finetune, FinetuneOptim, Mask, Model, Optim, Pretrain, Views
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -251,7 +251,7 @@ def test_options_of_transcoding_are_not_ignored_without_it(tmp_path, option):
 
 def test_two_runs_into_one_folder_at_once_are_refused(generated, tmp_path):
     (tmp_path / "out").mkdir()
-    code = "import sys, pathlib, mgm.runs.lock\nwith mgm.runs.lock.sole_writer(pathlib.Path(sys.argv[1])): print(1, flush=True), input()"
+    code = "import sys, pathlib, mgm.runs.lock\nwith mgm.runs.lock.folder_lock(pathlib.Path(sys.argv[1])): print(1, flush=True), input()"
     command = [sys.executable, "-c", code, str(tmp_path / "out")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "1\n"

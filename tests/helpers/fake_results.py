@@ -7,7 +7,8 @@ import numpy as np
 
 from mgm.experiments.registry import Registry
 from mgm.experiments.scales import Dataset, Scale, load_scale
-from mgm.runs.result import file_digest, read_result, write_result
+from mgm.runs.files import file_digest
+from mgm.runs.result import read_result, write_result
 from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, parents
 
 CONFIG = Path(__file__).parents[2] / "workflow/config"

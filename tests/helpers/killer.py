@@ -19,7 +19,9 @@ from pathlib import Path
 
 from mgm.datasets.synthetic.make import generate
 from mgm.datasets.synthetic.params import Synthetic
-from mgm.runs.result import examine, file_digest, log_lines
+from mgm.runs.files import file_digest
+from mgm.runs.log import log_lines
+from mgm.runs.result import examine
 from mgm.spec import Augment, Clips, Data, Decoder, Finetune, FinetuneOptim, Mask, Model, Optim, Pretrain, Probe, Spec, Views
 
 STEPS, CHECKPOINT_S = 60, 0.05

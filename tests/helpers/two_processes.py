@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 from mgm.errors import UserError
-from mgm.jobs import common
-from mgm.jobs.common import Execution, run_all
+from mgm.jobs import data
+from mgm.jobs.data import Execution
 from mgm.jobs.evaluate import evaluate
 from mgm.jobs.finetune import finetune
+from mgm.jobs.runner import run_all
 from mgm.launch import place_of
 from mgm.spec import Optim, parse
 from mgm.training import Training, distributed, train
@@ -65,7 +66,7 @@ def trained_toy(folder: Path, videos: int, parts: int) -> dict:
 
 def stopped(spec, execution: Execution) -> object:
     """Run a spec, and send SIGTERM to rank 1 alone in the middle of a step."""
-    real = common.training_loader
+    real = data.training_loader
 
     def loader(*args, first_step, **kwargs):
         for step, batch in enumerate(real(*args, first_step=first_step, **kwargs), first_step):
@@ -73,13 +74,13 @@ def stopped(spec, execution: Execution) -> object:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
-    common.training_loader = loader
+    data.training_loader = loader
     try:
         run_all([spec], COMPUTE[spec.verb], execution)
     except SystemExit as end:
         return end.code
     finally:
-        common.training_loader = real
+        data.training_loader = real
 
 
 def main(folder: Path) -> None:

@@ -13,11 +13,13 @@ from scipy import stats
 
 from mgm.dag.study import Workflow, registry_of
 from mgm.datasets.index import read_index
-from mgm.jobs.common import Execution, run_all
+from mgm.jobs.data import Execution
 from mgm.jobs.pretrain import learnt_nothing
 from mgm.jobs.probe import probe
+from mgm.jobs.runner import run_all
 from mgm.report.build import build_report
-from mgm.runs.result import examine, log_lines
+from mgm.runs.log import log_lines
+from mgm.runs.result import examine
 from mgm.spec import Probe
 from mgm.video.loader import Cache
 

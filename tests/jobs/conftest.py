@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mgm.datasets.synthetic.make import generate
-from mgm.jobs.common import Execution
+from mgm.jobs.data import Execution
 from mgm.spec import Augment, Decoder, Finetune, FinetuneOptim, Mask, Optim, Pretrain, Probe, Views
 from mgm.video.loader import Cache
 from tests.helpers.small_runs import PARAMS, SMALL

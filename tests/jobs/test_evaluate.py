@@ -10,14 +10,15 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.errors import UserError
-from mgm.jobs.common import run_all
 from mgm.jobs.evaluate import evaluate
 from mgm.jobs.export import export
 from mgm.jobs.finetune import finetune
 from mgm.jobs.pretrain import pretrain
 from mgm.jobs.probe import probe
+from mgm.jobs.runner import run_all
 from mgm.models import build_classifier, read_weights, save_weights
 from mgm.models.formats import to_huggingface, to_videomae
+from mgm.runs.files import file_digest
 from mgm.spec import read_spec
 
 
@@ -88,10 +89,11 @@ def test_weights_from_elsewhere_are_parents_whatever_their_format(execution, pre
     """As the workflow links them: a .pth behind the name weights.safetensors gives what the run's own weights give."""
     run_all([pretraining], pretrain, execution)
     own = execution.results / pretraining.run_id / "weights.safetensors"
-    place = execution.results / "external-row-0badcafe" / own.name
+    file = execution.results / "checkpoint.pth"
+    torch.save({"model": convert(read_weights(own)), "epoch": 1}, file)
+    place = execution.results / f"external-row-{file_digest(file)[:8]}" / own.name
     place.parent.mkdir()
-    torch.save({"model": convert(read_weights(own)), "epoch": 1}, execution.results / "checkpoint.pth")
-    place.symlink_to(execution.results / "checkpoint.pth")
+    place.symlink_to(file)
     for spec, compute in ((finetuning, finetune), (probing, probe)):
         outside = spec.model_copy(update={"parent": place.parent.name})
         run_all([spec, outside], compute, execution)

@@ -13,9 +13,9 @@ from mgm import cli
 from mgm.datasets.index import read_index
 from mgm.errors import UserError
 from mgm.jobs import flow as job
-from mgm.jobs.common import run_all
 from mgm.jobs.flow import flow, require_flow
 from mgm.jobs.pretrain import pretrain
+from mgm.jobs.runner import run_all
 from mgm.spec import Flow, Mask
 from mgm.video.flow import NoFlow, estimator, motions, sidecar
 

@@ -8,9 +8,9 @@ import torch
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.jobs.common import run_all
-from mgm.jobs.init import adopt
+from mgm.jobs.init import resolve_init
 from mgm.jobs.pretrain import pretrain
+from mgm.jobs.runner import run_all
 from mgm.models import read_weights
 from mgm.models.formats import to_huggingface, to_videomae
 
@@ -59,12 +59,12 @@ def test_pretraining_goes_on_from_a_file_with_every_weight(parent, pretraining, 
 def test_the_content_and_not_the_path_names_the_run(parent, finetuning, tmp_path):
     shutil.copytree(parent, tmp_path / "moved")
     fields = {"verb": "finetune"}
-    adopted = [adopt(fields | {"init": str(place)}, "mine.json", tmp_path) for place in (parent, tmp_path / "moved")]
+    adopted = [resolve_init(fields | {"init": str(place)}, "mine.json", tmp_path) for place in (parent, tmp_path / "moved")]
     assert adopted[0] == adopted[1]
     link = tmp_path / adopted[0]["parent"] / "weights.safetensors"
     assert link.resolve() == tmp_path / "moved" / "weights.safetensors"  # where they were found last
     assert adopted[0].keys() == {"verb", "parent"}
-    assert adopt(fields, "mine.json", tmp_path) is fields
+    assert resolve_init(fields, "mine.json", tmp_path) is fields
 
 
 def test_bad_starts_are_one_clear_line(parent, pretraining, finetuning, videos, tmp_path):
@@ -78,6 +78,6 @@ def test_bad_starts_are_one_clear_line(parent, pretraining, finetuning, videos, 
         assert said.startswith(f"{tmp_path}/out/mine.json: ")
     both = {"init": str(parent), "parent": parent.name}
     with pytest.raises(Exception, match=r"mine.json: has both init and parent, and a run starts from one; remove one of them"):
-        adopt(both, "mine.json", tmp_path)
+        resolve_init(both, "mine.json", tmp_path)
     torch.save(to_videomae({k: v for k, v in read_weights(parent).items() if "mask_token" not in k}), tmp_path / "lacking.pth")
     assert "has no mask_token (1 of" in run(pretraining, tmp_path / "lacking.pth", videos, tmp_path / "other")

@@ -16,9 +16,9 @@ from mgm.datasets.index import read_index
 from mgm.datasets.synthetic.make import load_boxes
 from mgm.errors import UserError
 from mgm.experiments.recipes import MASK_RATIO
-from mgm.jobs.common import run_all
 from mgm.jobs.measure import choose, measure, measure_now, motion_time, saliency, step_time
 from mgm.jobs.measure.saliency import inside
+from mgm.jobs.runner import run_all
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.models import build_mae
 from mgm.report.statistics import over_seeds

@@ -1,6 +1,7 @@
 """Pretrain, finetune and probe on real (generated) videos: what they leave, what they survive, what they refuse."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -16,13 +17,18 @@ from safetensors.torch import load_file
 
 from mgm.datasets.index import read_index
 from mgm.errors import UserError
-from mgm.jobs import common
-from mgm.jobs.common import Execution, Job, run_all
+from mgm.jobs import data
+from mgm.jobs.data import Execution, Job
+from mgm.jobs.evaluate import evaluate, softmax_mean
+from mgm.jobs.export import export
 from mgm.jobs.finetune import finetune
 from mgm.jobs.pretrain import learnt_nothing, pretrain
 from mgm.jobs.probe import probe
-from mgm.runs.result import examine
-from mgm.spec import Data, Views, parse
+from mgm.jobs.runner import run_all
+from mgm.jobs.visualise import visualise
+from mgm.runs import files
+from mgm.runs.result import examine, write_result
+from mgm.spec import Data, Views, Visualise, parse
 
 COMPUTE = {"pretrain": pretrain, "finetune": finetune, "probe": probe}
 
@@ -86,7 +92,7 @@ def test_stopped_and_resumed_the_weights_are_bit_equal(execution, pretraining, k
     if spec.verb == "finetune":
         run(pretraining, again)
 
-    real = common.training_loader
+    real = data.training_loader
 
     def stopping(*args, first_step, **kwargs):
         for step, batch in enumerate(real(*args, first_step=first_step, **kwargs), first_step):
@@ -94,11 +100,11 @@ def test_stopped_and_resumed_the_weights_are_bit_equal(execution, pretraining, k
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(common, "training_loader", stopping)
+    monkeypatch.setattr(data, "training_loader", stopping)
     with pytest.raises(KeyboardInterrupt):
         run(spec, again)
     assert not (again.results / spec.run_id / "result.json").exists()
-    monkeypatch.setattr(common, "training_loader", real)
+    monkeypatch.setattr(data, "training_loader", real)
     resumed = run(spec, again)
     assert same(weights(resumed), whole)
     assert [json.loads(line)["step"] for line in (resumed / "log.jsonl").read_text().splitlines()] == list(range(1, 13))
@@ -107,7 +113,7 @@ def test_stopped_and_resumed_the_weights_are_bit_equal(execution, pretraining, k
 def test_sigterm_leaves_a_checkpoint_of_its_step(execution, pretraining, tmp_path, monkeypatch, capfd):
     whole = weights(run(pretraining, execution))
     again = replace(execution, results=tmp_path / "again", checkpoint_s=1e9, cache=None)
-    real = common.training_loader
+    real = data.training_loader
 
     def terminated(*args, first_step, **kwargs):
         for step, batch in enumerate(real(*args, first_step=first_step, **kwargs), first_step):
@@ -115,14 +121,14 @@ def test_sigterm_leaves_a_checkpoint_of_its_step(execution, pretraining, tmp_pat
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
-    monkeypatch.setattr(common, "training_loader", terminated)
+    monkeypatch.setattr(data, "training_loader", terminated)
     with pytest.raises(SystemExit) as stop:
         run(pretraining, again)
     assert stop.value.code == 128 + signal.SIGTERM
     assert "stopped at step 6 of 12; run again to continue" in capfd.readouterr().err
     assert examine(again.results / pretraining.run_id, pretraining).state != "failed"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    monkeypatch.setattr(common, "training_loader", real)
+    monkeypatch.setattr(data, "training_loader", real)
     assert same(weights(run(pretraining, again)), whole)
     assert "continues at step 6 of 12" in capfd.readouterr().err
 
@@ -179,7 +185,7 @@ def test_the_log_counts_every_repeat(execution, augmented):
 
 
 def test_more_views_than_frames_stop_a_run_before_it_trains(execution, finetuning, probing, monkeypatch):
-    monkeypatch.setattr(common, "training_loader", None)
+    monkeypatch.setattr(data, "training_loader", None)
     for spec in (finetuning, probing):
         many = spec.model_copy(update={"parent": "", "views": Views(temporal=13, spatial=1)})
         with pytest.raises(UserError, match="views.temporal is 13, but the longest test video has 12 frames; lower views.temporal"):
@@ -257,8 +263,8 @@ def test_a_second_writer_trains_nothing_and_marks_nothing(execution, pretraining
     """It goes on with its other specs, and once the first is done it has nothing left to do."""
     folder = execution.results / pretraining.run_id
     folder.mkdir(parents=True)
-    code = "import sys, time; from pathlib import Path; from mgm.runs.lock import sole_writer\n"
-    code += "with sole_writer(Path(sys.argv[1])): print(1, flush=True); time.sleep(60)"
+    code = "import sys, time; from pathlib import Path; from mgm.runs.lock import folder_lock\n"
+    code += "with folder_lock(Path(sys.argv[1])): print(1, flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE)
     other.stdout.readline()
     free = pretraining.model_copy(update={"seed": 1})
@@ -289,8 +295,8 @@ def test_data_that_is_missing_or_another_is_refused(execution, pretraining, tmp_
 def test_views_are_merged_by_the_mean_of_softmax_scores():
     scores = np.array([[9.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 3.0, 0.0]])
     slow = np.mean([[np.exp(x) / sum(np.exp(row)) for x in row] for row in scores], axis=0)
-    np.testing.assert_allclose(common.softmax_mean(scores), slow)
-    assert common.softmax_mean(scores).argmax() == 1  # the mean of logits would say 0
+    np.testing.assert_allclose(softmax_mean(scores), slow)
+    assert softmax_mean(scores).argmax() == 1  # the mean of logits would say 0
     assert scores.mean(axis=0).argmax() == 0
 
 
@@ -299,3 +305,71 @@ def test_a_run_that_predicts_nothing_says_so(loss, said):
     fell = [{"loss": 0.27, "trivial_loss": 0.07}] * 10  # early lines do not count
     assert bool(learnt_nothing([*fell, *[{"loss": loss, "trivial_loss": 0.07}] * 2])) == said
     assert not learnt_nothing([{"loss": loss}])
+
+
+def test_weights_that_are_not_the_parents_are_refused_everywhere(execution, pretraining, finetuning, probing, tmp_path):
+    """Another run's weights in a parent's place: no child trains on them, no verb takes them."""
+    for spec in (pretraining, pretraining.model_copy(update={"seed": 1}), finetuning):
+        run(spec, execution)
+    parent, child = (execution.results / spec.run_id / "weights.safetensors" for spec in (pretraining, finetuning))
+    other = execution.results / pretraining.model_copy(update={"seed": 1}).run_id / "weights.safetensors"
+    own = parent.read_bytes()
+    parent.write_bytes(other.read_bytes())
+    child.write_bytes(child.read_bytes()[:-4] + b"\0\0\0\0")
+    place = {"ssv2": execution.data["ssv2"]}
+    shown = Visualise(data=pretraining.data, clips=pretraining.clips, model=pretraining.model, figure="7", parents=(pretraining.run_id,))
+    for use in (
+        lambda: run(finetuning.model_copy(update={"seed": 1}), execution),
+        lambda: run(probing, execution),
+        lambda: run_all([shown], visualise, execution),
+        lambda: export(parent.parent, "hf", tmp_path / "out"),
+        lambda: evaluate(child.parent, None, replace(execution, data=place), {}),
+    ):
+        with pytest.raises(UserError, match=r"weights\.safetensors: its SHA-256 is"):
+            use()
+    parent.write_bytes(own)
+    assert run(probing, execution)
+
+
+def test_a_child_of_other_weights_is_altered(execution, pretraining, probing, result_of):
+    run(pretraining, execution)
+    folder = run(probing, execution)
+    recorded = result_of(probing)
+    assert recorded["parents_sha256"] == {pretraining.run_id: result_of(pretraining)["weights_sha256"]}
+    write_result(folder, recorded | {"parents_sha256": {pretraining.run_id: "0" * 64}})
+    assert examine(folder, probing).state == "altered"
+    del recorded["parents_sha256"]
+    write_result(folder, recorded)  # from before it was recorded
+    assert examine(folder, probing).state == "run"
+
+
+@pytest.mark.parametrize("damage", ["{", '{"wall_s": "long"}', "[1]", "fifo", "folder"])
+def test_progress_stops_no_run(execution, pretraining, damage):
+    """A broken result and a foreign spec of others neither fail a run nor mark it."""
+    specs, other = execution.results / "specs", pretraining.model_copy(update={"seed": 1})
+    specs.mkdir(parents=True)
+    for spec in (pretraining, other):
+        (specs / f"{spec.run_id}.json").write_text(spec.model_dump_json())
+    (specs / "foreign.json").write_text("[1, 2]")
+    broken = execution.results / other.run_id / "result.json"
+    broken.parent.mkdir()
+    {"fifo": os.mkfifo, "folder": os.mkdir}.get(damage, lambda path: path.write_text(damage))(broken)
+    folder = run(pretraining, execution)
+    assert examine(folder, pretraining).state == "run"
+    assert not (folder / "error.txt").exists()
+    assert examine(broken.parent, other).state == "altered"
+
+
+def test_a_full_disk_is_one_line_even_for_its_record(execution, pretraining, finetuning, monkeypatch):
+    free = pretraining.model_copy(update={"seed": 1})
+
+    def refuse(path, text):
+        if pretraining.run_id in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return real(path, text)
+
+    real = files.write
+    monkeypatch.setattr(files, "write", refuse)
+    with pytest.raises(UserError, match=r"spec\.json: No space left on device; make room"):
+        run_all([pretraining, free], pretrain, execution)
+    assert examine(execution.results / free.run_id, free).state == "run"

@@ -11,7 +11,7 @@ from mgm.datasets.synthetic.make import generate, load_boxes
 from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.experiments.recipes import MASK_RATIO
-from mgm.jobs.common import Execution, Job
+from mgm.jobs.data import Execution, Job
 from mgm.jobs.show import show
 from mgm.jobs.visualise import _objects, visualise
 from mgm.masking import MASKS

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import zipfile
 from functools import cache
 from pathlib import Path
 
@@ -234,6 +235,17 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     refused(path.read_bytes()[:-500], "not a whole PyTorch file of weights")
     save_file(mae, path)
     refused(path.read_bytes()[:-4], "not a whole safetensors file")
+    itself = {"epoch": 1}
+    itself["model"] = itself
+    refused(itself, "its epoch is int, not a weight")
+    refused(torch.zeros(3), "holds Tensor, not named weights")
+    refused(mae | {"mask_token": mae["mask_token"].long()}, "mask_token is int64, weights are floating-point")
+    refused(mae | {"mask_token": mae["mask_token"].cfloat()}, "mask_token is complex64")
+    refused(mae | {"mask_token": mae["mask_token"].to_sparse()}, "mask_token is sparse_coo; save dense tensors")
+    refused(mae | {"mask_token": mae["mask_token"].to("meta")}, "mask_token is meta")
+    with zipfile.ZipFile(tmp_path / "bomb", "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("archive/data/0", bytes(10**7))
+    refused((tmp_path / "bomb").read_bytes(), "0 MB would unpack to 10 MB")
     refused([1, 2], "holds list, not named weights")
     refused({}, "holds nothing, not named weights")
     refused({"model": {"a": 1}}, "its a is int, not a weight")
@@ -257,6 +269,10 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     refused(mae | {"mask_token": torch.zeros(1, 1, 9)}, r"mask_token is \(1, 1, 9\), the model's is \(1, 1, 8\)")
     refused(mae | {"mask_token": torch.full((1, 1, 8), torch.nan)}, "mask_token has values that are not finite")
     refused(classifier, "tells 5 classes apart, the data have 3; give weights of those data", target=build_classifier(FINETUNE, 3))
+    os.mkfifo(tmp_path / "fifo")
+    for special in (tmp_path / "fifo", Path("/dev/zero")):
+        with pytest.raises(UserError, match="is a pipe or a device, not a file"):
+            read_weights(special)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty: this folder holds no weights \(weights\.safetensors, .*\); name the file"):
         read_weights(tmp_path / "empty")

@@ -33,7 +33,7 @@ from mgm.report.claims.claim import by, cell, claim, least, most
 from mgm.report.claims.paper import CLAIMS, compute
 from mgm.report.statistics import Estimate, over_seeds
 from mgm.report.tables import DASH
-from mgm.runs.result import Found
+from mgm.runs.result import RunStatus
 
 ROOT = Path(__file__).parents[2]
 PAPERS = ROOT.parent / "shared/paper"
@@ -249,7 +249,7 @@ def test_the_whole_dag_decides_whatever_it_has_runs_for():
     known = Registry(load_scale(ROOT / "workflow/config/smoke.yaml"))
     names = {cell.metric for table in known.tables.values() for cell in table.cells}
     found = {
-        run_id: Found("run", result={"metrics": dict.fromkeys(names, 40.0 + 7 * i % 35), "n_test": 240, "commit": "c", "dirty": False})
+        run_id: RunStatus("run", result={"metrics": dict.fromkeys(names, 40.0 + 7 * i % 35), "n_test": 240, "commit": "c", "dirty": False})
         for i, run_id in enumerate(known.specs)
     }
     verdicts = {one.id: one for one in judge(known, rows(known, found), found)}

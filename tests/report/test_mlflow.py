@@ -18,7 +18,8 @@ import pytest
 from mgm.errors import UserError
 from mgm.report.mlflow.check import check
 from mgm.report.mlflow.sync import default_uri, follow, sync
-from mgm.runs.result import file_digest, read_result, write_result
+from mgm.runs.files import file_digest
+from mgm.runs.result import read_result, write_result
 from tests.helpers.fake_results import finish, registry, write_log
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,8 @@ from mgm.cli import app
 from mgm.report.build import build_report
 from mgm.report.mlflow.record import Mirrors
 from mgm.report.trace import trace
-from mgm.runs.result import file_digest, read_result, write_result
+from mgm.runs.files import file_digest
+from mgm.runs.result import read_result, write_result
 from tests.helpers.fake_results import draw_arrays, finish, finish_all, registry
 
 KNOWN = registry(seeds=(0,))

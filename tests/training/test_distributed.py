@@ -18,13 +18,15 @@ from safetensors.torch import load_file
 from mgm.datasets.synthetic.make import generate
 from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
-from mgm.jobs import common
-from mgm.jobs.common import Execution, run_all
+from mgm.jobs import data
+from mgm.jobs.data import Execution
 from mgm.jobs.finetune import finetune
 from mgm.jobs.pretrain import pretrain
+from mgm.jobs.runner import run_all
 from mgm.launch import Place, place_of
-from mgm.runs.lock import sole_writer
-from mgm.runs.result import examine, log_lines
+from mgm.runs.lock import folder_lock
+from mgm.runs.log import log_lines
+from mgm.runs.result import examine
 from mgm.spec import Augment, Clips, Data, Decoder, Finetune, FinetuneOptim, Model, Optim, Pretrain, Views
 from mgm.training import distributed
 from tests.helpers.two_processes import STOP_AT, trained_toy
@@ -88,7 +90,7 @@ def folder(tmp_path_factory) -> Path:
     run_all([PRETRAIN], pretrain, alone)
     run_all([MIXED], finetune, alone)
     with pytest.MonkeyPatch.context() as patch:
-        real = common.training_loader
+        real = data.training_loader
 
         def stopping(*args, first_step, **kwargs):
             for step, batch in enumerate(real(*args, first_step=first_step, **kwargs), first_step):
@@ -96,7 +98,7 @@ def folder(tmp_path_factory) -> Path:
                     raise KeyboardInterrupt
                 yield batch
 
-        patch.setattr(common, "training_loader", stopping)
+        patch.setattr(data, "training_loader", stopping)
         with pytest.raises(KeyboardInterrupt):
             run_all([MIXED], finetune, replace(alone, results=folder / "one-to-two", checkpoint_s=0))
     return folder
@@ -197,7 +199,7 @@ def command(folder, out, spec, verb="pretrain") -> list:
 def test_a_second_writer_is_refused_in_one_line(folder, tmp_path):
     run = tmp_path / PRETRAIN.run_id
     run.mkdir()
-    with sole_writer(run):
+    with folder_lock(run):
         statuses, said = ended(two(*command(folder, tmp_path, PRETRAIN), slurm=True))
     assert statuses == [2, 2]
     assert said.count("\n") == 1
@@ -251,7 +253,7 @@ def test_a_batch_that_processes_do_not_divide_is_refused(folder, tmp_path, monke
     monkeypatch.setattr(distributed, "size", lambda: 3)
     execution = Execution(tmp_path, {"ssv2": folder / "ssv2"}, accumulate=2)
     with pytest.raises(UserError, match="^3 processes with --accumulate 2 do not divide optim.batch 4; 3 x 2 must$"):
-        next(common.training_batches(common.Job(PRETRAIN, tmp_path, execution, common.find_index(PRETRAIN, execution)), [], None, 0))
+        next(data.training_batches(data.Job(PRETRAIN, tmp_path, execution, data.find_index(PRETRAIN, execution)), [], None, 0))
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):

@@ -25,7 +25,7 @@ from mgm.datasets.synthetic.drawing import boxes, draw, scene
 from mgm.datasets.synthetic.layouts import LAYOUTS
 from mgm.datasets.synthetic.params import CLASSES, Synthetic
 from mgm.errors import UserError
-from mgm.runs.lock import end_with_parent, sole_writer
+from mgm.runs.lock import end_with_parent, folder_lock
 
 GOP = 12
 
@@ -39,7 +39,7 @@ def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
     if index := _finished(params, out):
         return index
     out.mkdir(parents=True, exist_ok=True)
-    with sole_writer(out):
+    with folder_lock(out):
         return _finished(params, out) or _generate(params, out, processes)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from mgm.datasets.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.experiments.recipes import DECODERS, MODELS, PRETRAIN_CLIPS
-from mgm.jobs.common import Job
+from mgm.jobs.data import Job
 from mgm.jobs.measure.coverage import coverage, describe_coverage
 from mgm.jobs.measure.motion_time import describe_motion_time, motion_time
 from mgm.jobs.measure.saliency import describe_saliency, saliency

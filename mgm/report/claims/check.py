@@ -16,7 +16,7 @@ from mgm.report.claims.paper import CLAIMS
 from mgm.report.statistics import Estimate, over_seeds
 from mgm.report.tables import DASH, MINUS, comparable
 from mgm.runs import files as atomic
-from mgm.runs.result import Found
+from mgm.runs.result import RunStatus
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 CONTRADICTED = "contradicted by the paper's own table"
@@ -54,7 +54,7 @@ class Verdict:
 def judge(
     registry: Registry,
     collected: Mapping[str, Iterable[Row]],
-    found: Mapping[str, Found],
+    found: Mapping[str, RunStatus],
     quoted: Mapping[Key, float] | None = None,
     claims: Iterable[Claim] = CLAIMS,
 ) -> list[Verdict]:

@@ -19,7 +19,8 @@ from typing import Any, TypeGuard
 
 from mgm.experiments.registry import Registry
 from mgm.runs.frame import examine_all
-from mgm.runs.result import LARGEST, Found, log_lines
+from mgm.runs.log import LARGEST, log_lines
+from mgm.runs.result import RunStatus
 from mgm.spec import Mask, Pretrain, Spec, parents
 
 FORMAT = 2  # of what is mirrored; another one mirrors all anew
@@ -104,7 +105,7 @@ class Mirrors:
             mirrors.append(self.known[run_id][1])
         return mirrors
 
-    def _mirror(self, spec: Spec, run: Found, arrays: Path, masks: str) -> Mirror:
+    def _mirror(self, spec: Spec, run: RunStatus, arrays: Path, masks: str) -> Mirror:
         folder, result = self.results / spec.run_id, run.result or {}
         lines = [] if run.state == "altered" else log_lines(folder)
         curve = [
@@ -132,7 +133,7 @@ class Mirrors:
             end or (curve[-1][2] if curve else None),
         )
 
-    def _facts(self, spec: Spec, run: Found, weights: Path) -> dict[str, str]:
+    def _facts(self, spec: Spec, run: RunStatus, weights: Path) -> dict[str, str]:
         result, cells = run.result, self.cells.get(spec.run_id, [])
         facts = {
             "verb": spec.verb,

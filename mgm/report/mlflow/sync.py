@@ -27,7 +27,7 @@ from mgm.errors import UserError
 from mgm.experiments.registry import Registry
 from mgm.report.mlflow import artifacts as album
 from mgm.report.mlflow.record import DIGEST, FINAL, STEP, Mirror, Mirrors, digest_of, is_ours
-from mgm.runs.result import file_digest
+from mgm.runs.files import file_digest
 
 PARENT, WEIGHTS = "mlflow.parentRunId", "weights.copied"  # tags: MLflow's own, by which its pages nest runs; digest of the copy in MLflow
 BATCH = 1000  # MLflow's limit of metrics in one call

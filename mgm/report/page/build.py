@@ -19,7 +19,8 @@ from mgm.report.page.runs import cell_id, duration, label, list_runs, run_detail
 from mgm.report.page.svg import NARROW, PERCENT, POINTS_OF, WIDTH, Axis, axis_head, interval
 from mgm.report.statistics import Estimate
 from mgm.report.tables import BOLD, beside_the_paper, comparable, detail, head_of, leaders, names, number, promise_of, sections
-from mgm.runs.result import Found, log_lines
+from mgm.runs.log import log_lines
+from mgm.runs.result import RunStatus
 from mgm.spec import Spec
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def page(
     registry: Registry,
     results: Path,
     reports: Path,
-    found: Mapping[str, Found],
+    found: Mapping[str, RunStatus],
     rows: Mapping[str, Sequence[Row]],
     figures: Sequence[FigureEntry],
     verdicts: Sequence[Verdict],
@@ -89,7 +90,7 @@ def page(
     )
 
 
-def _table(table: Table, rows: Sequence[Row], scale: Scale, specs: Mapping[str, Spec], found: Mapping[str, Found]) -> dict[str, Any]:
+def _table(table: Table, rows: Sequence[Row], scale: Scale, specs: Mapping[str, Spec], found: Mapping[str, RunStatus]) -> dict[str, Any]:
     chances = {column: _chance([row for row in rows if row.column == column], found) for column in table.columns}
     metrics = {row.column: row.metric for row in rows}
     head, best = head_of(table), leaders(list(rows))
@@ -153,7 +154,7 @@ def _table(table: Table, rows: Sequence[Row], scale: Scale, specs: Mapping[str, 
     }
 
 
-def _chance(rows: Sequence[Row], found: Mapping[str, Found]) -> float | None:
+def _chance(rows: Sequence[Row], found: Mapping[str, RunStatus]) -> float | None:
     """Chance of a column's runs, in per cent; None for many classes, where it is near zero and would only stretch the axis."""
     classes = {
         run.result["data"]["classes"] for row in rows if row.metric == "top1" for run_id in row.run_ids if (run := found[run_id]).result

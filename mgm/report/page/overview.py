@@ -11,7 +11,7 @@ from mgm.report.claims.check import NOT_RUN, Verdict
 from mgm.report.page.runs import VERBS, day, duration, in_order, label
 from mgm.report.statistics import Estimate, over_seeds
 from mgm.report.tables import comparable, number, promise_of
-from mgm.runs.result import Found
+from mgm.runs.result import RunStatus
 from mgm.spec import Spec
 
 BASE = "No pretraining"  # the row other rows' gain is measured from, where a table has one
@@ -20,7 +20,7 @@ TROUBLES = 8  # listed; the rest stands with the runs
 
 
 def overview(
-    registry: Registry, found: Mapping[str, Found], rows: Mapping[str, Sequence[Row]], verdicts: Sequence[Verdict]
+    registry: Registry, found: Mapping[str, RunStatus], rows: Mapping[str, Sequence[Row]], verdicts: Sequence[Verdict]
 ) -> dict[str, Any]:
     results = [run.result for run in found.values() if run.result is not None]
     states = Counter(run.state for run in found.values() if run.state != "run")
@@ -44,7 +44,7 @@ def overview(
     }
 
 
-def cost(registry: Registry, found: Mapping[str, Found]) -> list[list[tuple[str, str, int, int, float]]]:
+def cost(registry: Registry, found: Mapping[str, RunStatus]) -> list[list[tuple[str, str, int, int, float]]]:
     """(name, address, runs, finished runs, seconds), in three groups: of all, of each verb, and of each table and figure with all that its
     runs start from; what several share counts in each."""
     groups: list[Mapping[tuple[str, str], Sequence[Spec]]] = [

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from mgm.experiments.registry import Registry
 from mgm.report.cells import Row, commit_of
 from mgm.report.page.svg import curves, thin
-from mgm.runs.result import Found
+from mgm.runs.result import RunStatus
 from mgm.spec import Spec, parents
 
 VERBS = {"pretrain": "Pretraining", "finetune": "Finetuning", "probe": "Linear probe", "measure": "Measurements", "visualise": "Pictures"}
@@ -83,7 +83,7 @@ def _labels(registry: Registry) -> dict[str, str]:
 
 
 def list_runs(
-    registry: Registry, found: Mapping[str, Found], logs: Mapping[str, Log], results: Path, reports: Path
+    registry: Registry, found: Mapping[str, RunStatus], logs: Mapping[str, Log], results: Path, reports: Path
 ) -> list[dict[str, Any]]:
     """The line of each run, by verb. Its folder is a link from `reports`, and so holds as long as the two keep their places."""
     labels = _labels(registry)
@@ -107,7 +107,7 @@ def list_runs(
 
 def run_details(
     registry: Registry,
-    found: Mapping[str, Found],
+    found: Mapping[str, RunStatus],
     rows: Mapping[str, Sequence[Row]],
     logs: Mapping[str, Log],
     results: Path,
@@ -149,7 +149,7 @@ def _outcome(result: dict[str, Any] | None, log: Log) -> str:
     return f"loss {losses[-1][1]:.3f}" if losses else "done"
 
 
-def _fields(run: Found, log: Log) -> list[tuple[str, str]]:
+def _fields(run: RunStatus, log: Log) -> list[tuple[str, str]]:
     """(name, text) of a run's result and log; for a run without a result, of its state and log."""
     fields = [("state", f"{run.state}. {run.why}" if run.why else run.state)] if run.state != "run" else []
     if run.result:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -16,14 +17,14 @@ from mgm.datasets.synthetic.make import generate
 from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.runs import lock as writer
-from mgm.runs.lock import sole_writer
+from mgm.runs.lock import folder_lock
 
 HOLD = """
-import sys, time
+import os, sys, time
 from pathlib import Path
-from mgm.runs.lock import sole_writer
-with sole_writer(Path(sys.argv[1])):
-    print(1, flush=True)
+from mgm.runs.lock import folder_lock
+with folder_lock(Path(sys.argv[1])):
+    os.write(1, b"1\\n")
     time.sleep(60)
 """
 POOL = """
@@ -56,27 +57,27 @@ def test_a_second_writer_is_told_who_the_first_is_and_a_dead_one_is_not_in_the_w
             pytest.raises(
                 UserError, match=rf"^{tmp_path}: process {other.pid} on {socket.gethostname()} writes here; wait for it"
             ) as error,
-            sole_writer(tmp_path),
+            folder_lock(tmp_path),
         ):
             pass
     assert "\n" not in str(error.value)
     other.kill()
     other.wait()
     assert json.loads((tmp_path / "writer.lock").read_text())["pid"] == other.pid
-    with sole_writer(tmp_path):
+    with folder_lock(tmp_path):
         assert json.loads((tmp_path / "writer.lock").read_text())["pid"] == os.getpid()
     assert not list(tmp_path.iterdir())
-    assert time.monotonic() - started < writer.WATCH_S / 2  # it never watched
+    assert time.monotonic() - started < writer.STALE_S / 2  # it never watched
 
 
 def test_a_child_that_outlives_the_writer_does_not_hold_the_folder(tmp_path):
-    code = HOLD.replace("print(1", "__import__('os').fork(); print(1")
+    code = HOLD.replace("os.write", "os.fork(); os.write")
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, start_new_session=True)
     try:
         assert [process.stdout.readline() for _ in range(2)] == [b"1\n"] * 2
         process.kill()
         process.wait()
-        with sole_writer(tmp_path):
+        with folder_lock(tmp_path):
             pass
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -85,8 +86,8 @@ def test_a_child_that_outlives_the_writer_does_not_hold_the_folder(tmp_path):
 
 @pytest.mark.parametrize("locks", ["of another host", "not to be had"])
 def test_where_locks_do_not_reach_a_living_writer_is_known_by_its_beat(other, locks, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(writer, "BEAT_S", 0.2)
-    monkeypatch.setattr(writer, "WATCH_S", 1.0)
+    monkeypatch.setattr(writer, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(writer, "STALE_S", 2.0)
     path = tmp_path / "writer.lock"
     if locks == "of another host":
         other.kill()  # here another host's lock would not be seen; its beats are this test's
@@ -97,17 +98,17 @@ def test_where_locks_do_not_reach_a_living_writer_is_known_by_its_beat(other, lo
             raise OSError(errno.ENOLCK, "no locks")
 
         monkeypatch.setattr(fcntl, "lockf", refuse)
-    beating = subprocess.Popen([sys.executable, "-c", f"import os, time\nwhile True: os.utime({str(path)!r}); time.sleep(0.1)"])
+    ended = threading.Event()
+    threading.Thread(target=writer._heartbeat, args=(path, ended), daemon=True).start()
     try:
-        with pytest.raises(UserError, match="process (123 on node7|[0-9]+ on .*) writes here"), sole_writer(tmp_path):
+        with pytest.raises(UserError, match="process (123 on node7|[0-9]+ on .*) writes here"), folder_lock(tmp_path):
             pass
     finally:
-        beating.kill()
-        beating.wait()
+        ended.set()
     assert "to see if it lives" in capsys.readouterr().err
     started = time.monotonic()
-    with sole_writer(tmp_path):
-        assert time.monotonic() - started >= 1
+    with folder_lock(tmp_path):
+        assert time.monotonic() - started >= 2
         before = path.stat().st_mtime_ns
         time.sleep(0.5)
         assert path.stat().st_mtime_ns > before  # our own beat
@@ -118,7 +119,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with (
         pytest.raises(UserError, match=r"file/writer.lock: cannot be written \(Not a directory\); make the folder writable"),
-        sole_writer(tmp_path / "file"),
+        folder_lock(tmp_path / "file"),
     ):
         pass
 

@@ -16,6 +16,6 @@ def test_what_a_killed_writer_leaves_is_hidden_and_goes_alone(tmp_path):
     (tmp_path / ".mine").touch()
     assert subprocess.run([sys.executable, "-c", DIES_WHILE_IT_WRITES, tmp_path / "result.json"], check=False).returncode == 9
     assert (tmp_path / "result.json").read_text() == "old"
-    assert len(list(tmp_path.glob(".result.json.*"))) == 1
+    assert len(list(tmp_path.glob(".*.result.json"))) == 1
     atomic.remove_parts(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".mine", "result.json"]

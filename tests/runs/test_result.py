@@ -7,7 +7,8 @@ import time
 import pytest
 
 from mgm.errors import UserError
-from mgm.runs.result import QUIET_S, examine, log_lines, read_result, seal, state, write_result
+from mgm.runs.log import log_lines
+from mgm.runs.result import QUIET_S, examine, read_result, seal, state, write_result
 from mgm.spec import Probe, Spec, differences, parse
 from tests.helpers.fake_results import finish, registry, write_log
 

@@ -1,0 +1,41 @@
+"""Lines and progress bars for whoever watches. Results go to files."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
+LINE_S = 30.0  # seconds between lines of progress where there is no terminal
+
+
+def show(line: str) -> None:
+    """Print a line to stderr. A reader that has left (a log's writer that was stopped with us) misses nothing."""
+    with suppress(BrokenPipeError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """Yield `items`, showing how many of `total` are done: a bar on a terminal, else a line now and then and one at the end."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track as bar
+
+        yield from bar(items, what, total, console=Console(stderr=True))
+        return
+    started = told = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - told >= LINE_S or done == total:
+            told, left = now, (now - started) / done * (total - done)
+            show(f"{what}: {done} of {total}" + (f", about {duration(left)} left" if left else f" in {duration(now - started)}"))
+
+
+def duration(seconds: float) -> str:
+    """'48 s', '3 min', '2 h 05 min'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,121 @@
+"""What a job works on: its spec, its folder, its videos, and the batches they give."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+
+from mgm import rng
+from mgm.datasets.index import Index, Video, check_files, read_index
+from mgm.errors import UserError
+from mgm.jobs.provenance import verified_weights
+from mgm.spec import Augment, Guidance, Run
+from mgm.training import distributed
+from mgm.video.loader import NO_AUGMENT, Batch, Cache, training_loader
+
+S = TypeVar("S", bound=Run)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how jobs run. None of it is in a run's id, since none of it may change a result."""
+
+    results: Path
+    data: dict[str, Path]  # dataset name: folder of its index
+    threads: int = 1
+    workers: int = 0
+    accumulate: int = 1  # parts that a process's share of a step's batch is computed in
+    checkpoint_s: float = 300
+    recompute: bool = False  # activations, in the backward pass
+    cache: Cache | None = None
+    flow_weights: Path | None = None  # of RAFT-small; torchvision's own where None
+
+
+@dataclass
+class Job(Generic[S]):
+    """One run: its spec, its folder, and the videos it may use."""
+
+    spec: S
+    folder: Path
+    execution: Execution
+    index: Index
+    failed: list[str] = field(default_factory=list)  # training videos that could not be read
+    parents_sha256: dict[str, str] = field(default_factory=dict)  # of the weights that were loaded
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def weights(self, run_id: str) -> Path:
+        """Weights of a parent, after a check that they are those that its result names; their digest goes into this run's result."""
+        path, self.parents_sha256[run_id] = verified_weights(self.execution.results / run_id)
+        return path
+
+    def training_videos(self) -> list[Video]:
+        """The training split; with `labels_per_class`, so many of each class, and with `shuffle_labels`, under wrong names.
+
+        Both draws are functions of the run's seed, so runs that are compared see the same labels.
+        """
+        data, videos = self.spec.data, list(self.index.train)
+        draw = rng.generator(rng.clip_seed(self.spec.seed, 0, -1), "labels")
+        if data.labels_per_class:
+            order = draw.permutation(len(videos))
+            kept = []
+            for label, name in enumerate(self.index.classes):
+                of_class = [position for position in order if videos[position].label == label]
+                if len(of_class) < data.labels_per_class:
+                    raise UserError(
+                        f"data.labels_per_class is {data.labels_per_class}, but class {name} has {len(of_class)} training videos; lower it"
+                    )
+                kept += of_class[: data.labels_per_class]
+            videos = [videos[position] for position in sorted(kept)]
+        if data.shuffle_labels:
+            labels = draw.permutation([video.label for video in videos])
+            videos = [replace(video, label=int(label)) for video, label in zip(videos, labels, strict=True)]
+        return videos
+
+
+def find_index(spec: Run, execution: Execution) -> Index:
+    """The index of the spec's dataset.
+
+    Raises:
+        UserError: the dataset has no place, no index, is not the one the spec was made for, or does not match its files.
+    """
+    name = spec.data.dataset
+    if name not in execution.data:
+        raise UserError(f"{spec.run_id}: no place for dataset {name}; pass --data {name}=FOLDER, the folder `mgm prepare` made")
+    index = read_index(execution.data[name])
+    if spec.data.digest and index.digest != spec.data.digest:
+        raise UserError(
+            f"{execution.data[name]}: holds videos with digest {index.digest}, the run wants {spec.data.digest}; run `mgm prepare` again"
+        )
+    if distributed.rank() == 0:  # once for all processes: it asks for each of the videos
+        check_files(index)
+    return index
+
+
+def training_batches(
+    job: Job, videos: Sequence[Video], motion: Guidance | None, first_step: int, *, augment: Augment = NO_AUGMENT,
+    change: Callable[[int, Batch], Batch] = lambda step, batch: batch,
+) -> Iterator[tuple[list[Batch], tuple[str, ...]]]:  # fmt: skip
+    """The batches of a run from a step on, or this process's share of them, each changed on the device (`change(step, batch)`) and then
+    cut into as many equal parts as the execution accumulates."""
+    spec, parts, processes = job.spec, job.execution.accumulate, distributed.size()
+    if spec.optim.batch % (parts * processes):
+        if processes == 1:
+            raise UserError(f"--accumulate {parts} does not divide optim.batch {spec.optim.batch}; choose a divisor")
+        raise UserError(
+            f"{processes} processes with --accumulate {parts} do not divide optim.batch {spec.optim.batch}; {processes} x {parts} must"
+        )
+    size = spec.optim.batch // (parts * processes) * augment.repeats
+    loader = training_loader(
+        videos, spec.clips, spec.model.tubelet, spec.seed, spec.optim.batch,
+        workers=job.execution.workers, cache=job.execution.cache, motion=motion, first_step=first_step, augment=augment,
+        share=(distributed.rank(), processes),
+    )  # fmt: skip
+    for step, batch in enumerate(loader, first_step):
+        changed = change(step, batch.map(lambda x: x.to(job.device, non_blocking=True)))
+        yield [changed.map(itemgetter(slice(start, start + size))) for start in range(0, size * parts, size)], batch.failed

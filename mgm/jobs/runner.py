@@ -1,0 +1,160 @@
+"""Run specs in their folders, one after another, and record what each left."""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mgm.console import duration, show
+from mgm.errors import UserError, as_user_error
+from mgm.experiments.cost import work
+from mgm.jobs.data import Execution, Job, find_index
+from mgm.jobs.provenance import provenance
+from mgm.runs import files
+from mgm.runs.files import file_digest, read_json
+from mgm.runs.lock import folder_lock
+from mgm.runs.result import examine, write_result
+from mgm.spec import Spec, parents, read_spec
+from mgm.training import distributed, remove_checkpoints
+
+
+def run_all(specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], execution: Execution) -> None:
+    """Run each spec in its folder, one after another; what is done already is left alone, and a failure does not stop the others.
+
+    Of several processes rank 0 alone writes; the others do their share of each run that it does. There a failure ends all.
+
+    Raises:
+        UserError: the first failure, once all have been tried; that another process writes a run's folder is one, and a full disk.
+    """
+    torch.set_num_threads(execution.threads)
+    first_error = None
+    for spec in specs:
+        folder = execution.results / spec.run_id
+        if distributed.rank():
+            if distributed.told(False):
+                compute(Job(spec, folder, execution, find_index(spec, execution)))
+            continue
+        if _done(folder, spec):
+            distributed.told(False)
+            continue
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with distributed.held as held:
+                held.enter_context(folder_lock(folder))
+                if distributed.told(not _done(folder, spec)):  # by one that was the writer until now
+                    told = _run(spec, folder, compute, execution)
+                    show(f"{spec.run_id}: {told}{progress(execution)}")
+        except Exception as error:
+            known = as_user_error(error)
+            if known is None or distributed.size() > 1:
+                raise
+            first_error = first_error or known
+            show(f"{spec.run_id}: failed: {known}")
+    if first_error:
+        raise first_error
+
+
+def _done(folder: Path, spec: Spec) -> bool:
+    if done := examine(folder, spec).state == "run":
+        with suppress(OSError):
+            clean_up(folder)  # after one that was killed once its result was written
+        show(f"{spec.run_id}: already done")
+    return done
+
+
+def clean_up(folder: Path) -> None:
+    """Leave in a finished run's folder only what a run leaves, whoever was killed there while writing."""
+    remove_checkpoints(folder)
+    files.remove_parts(folder)
+
+
+@contextmanager
+def record_errors(folder: Path) -> Iterator[None]:
+    """Write a failure of the block to error.txt, for reports; where that fails too, as on a full disk, the first failure counts."""
+    (folder / "error.txt").unlink(missing_ok=True)
+    try:
+        yield
+    except distributed.Lost:  # as after a kill, nothing is wrong with the run
+        raise
+    except Exception as error:
+        with suppress(OSError):
+            files.write(folder / "error.txt", f"{as_user_error(error) or f'{type(error).__name__}: {error}'}\n")
+        raise
+
+
+def _run(spec: Spec, folder: Path, compute: Callable[[Job], dict[str, Any]], execution: Execution) -> str:
+    """Compute one run and write its result; say in some words how it went."""
+    started, clock = datetime.now(UTC), time.monotonic()
+    with record_errors(folder):
+        files.write(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
+        job = Job(spec, folder, execution, find_index(spec, execution))
+        metrics = compute(job)
+        times = {
+            "wall_s": round(time.monotonic() - clock, 3),
+            "started": started.isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_result(folder, result_fields(job, metrics) | times)
+    clean_up(folder)
+    told = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, float))
+    return f"{told or 'done'} in {duration(time.monotonic() - clock)}"
+
+
+def result_fields(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
+    """What result.json says of a run beside its times."""
+    spec, index, folder = job.spec, job.index, job.folder
+    weights = folder / "weights.safetensors"
+    return {
+        "run_id": spec.run_id,
+        "verb": spec.verb,
+        "spec": spec.model_dump(mode="json"),
+        "metrics": metrics,
+        "n_test": len(index.test) if "top1" in metrics else 0,
+        "seed": spec.seed,
+        "parents": list(parents(spec)),
+        "parents_sha256": job.parents_sha256,
+        "data": {
+            "dataset": spec.data.dataset,
+            "digest": index.digest,
+            "classes": len(index.classes),
+            "train": len(index.train),
+            "test": len(index.test),
+            "note": index.note,
+        },
+        "weights_sha256": file_digest(weights) if weights.exists() else None,
+        "files": {name: file_digest(folder / name) for name in ("predictions.csv", "arrays.npz") if (folder / name).exists()},
+        "failed_videos": job.failed,
+        **provenance(),
+    }
+
+
+def progress(execution: Execution) -> str:
+    """'; 23 of 61 runs done, about 2 min left', from the files, when the workflow has listed what there is to do. What cannot be read is
+    not counted: progress stops no run."""
+    done = total = 0
+    seconds, worked, left = (defaultdict[str, float](float) for _ in range(3))  # by verb
+    for path in (execution.results / "specs").glob("*.json"):
+        try:
+            spec = read_spec(path)
+            amount = work(spec)
+            total += 1
+            try:
+                seconds[spec.verb] += float(read_json(execution.results / path.stem / "result.json")["wall_s"])
+                worked[spec.verb] += amount
+                done += 1
+            except FileNotFoundError:
+                left[spec.verb] += amount
+        except (UserError, OSError, ValueError, KeyError, TypeError, OverflowError):
+            continue
+    if not done:
+        return ""
+    rates = {verb: seconds[verb] / worked[verb] for verb in worked}
+    rest = sum(amount * rates.get(verb, sum(seconds.values()) / sum(worked.values())) for verb, amount in left.items())
+    rest /= max(1, (os.cpu_count() or 1) // execution.threads)
+    return f"; {done} of {total} runs done" + (f", about {duration(rest)} of computing left" if left else "")

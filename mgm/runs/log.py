@@ -1,0 +1,37 @@
+"""`log.jsonl`: one line of numbers a logged step, in JSON."""
+
+import json
+import operator
+from pathlib import Path
+from typing import Any
+
+from mgm.runs import files
+
+LARGEST = 2**53  # steps and times are smaller
+
+
+def log_lines(folder: Path) -> list[dict[str, Any]]:
+    """Read the lines of `folder`/log.jsonl, by step. Lines that a kill cut short, or that are not a log's, are left out; of a step that
+    stands there twice the last line counts."""
+    path = folder / "log.jsonl"
+    lines: dict[int, dict[str, Any]] = {}
+    for text in path.read_text(errors="replace").splitlines() if path.is_file() else []:
+        try:
+            line = json.loads(text)
+            if abs(line["step"]) < LARGEST:
+                lines[operator.index(line["step"])] = line
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return [lines[step] for step in sorted(lines)]
+
+
+def rewind_log(folder: Path, step: int) -> None:
+    """Drop the lines after `step`, so that a run that continues there logs no step twice."""
+    kept = [json.dumps(line) + "\n" for line in log_lines(folder) if line["step"] <= step]
+    files.write(folder / "log.jsonl", "".join(kept))
+
+
+def append_log(folder: Path, line: dict[str, Any]) -> None:
+    """Add a line with at least `step`."""
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
