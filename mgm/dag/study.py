@@ -21,7 +21,7 @@ from mgm.errors import UserError
 from mgm.experiments.registry import Registry
 from mgm.experiments.scales import NAME, OWN, Dataset, Scale, load_scale, parse_scale
 from mgm.runs import files as atomic
-from mgm.runs.lock import sole_writer
+from mgm.runs.lock import folder_lock
 from mgm.spec import Pretrain, Spec, parents
 
 CONFIG = Path(__file__).parents[2] / "workflow" / "config"
@@ -241,7 +241,7 @@ class Workflow:
         Raises:
             UserError: another one is at work.
         """
-        self._locked.enter_context(sole_writer(self.results / "jobs"))
+        self._locked.enter_context(folder_lock(self.results / "jobs"))
         with (self.results / "jobs.lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

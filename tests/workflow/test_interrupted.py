@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mgm.runs.lock import sole_writer
+from mgm.runs.lock import folder_lock
 from tests.helpers.own_videos import own_videos, small_scale
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("interrupted")]
@@ -134,7 +134,7 @@ def test_bad_input_to_one_run_loses_no_other(tmp_path, videos):
     specs = [path.stem for path in (first.results / "specs").glob("pretrain-*.json")]
     idle = next(run_id for run_id in specs if not (first.results / run_id).exists())
     (first.results / idle).mkdir()
-    with sole_writer(first.results / idle):
+    with folder_lock(first.results / idle):
         status, said = first.end()
     assert status != 0
     assert f"process {os.getpid()} on" in said
