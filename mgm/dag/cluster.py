@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from mgm.errors import UserError
+from mgm.experiments.scales import read_yaml
 from mgm.spec import Part
 
 PROFILE = Path(__file__).parents[2] / "workflow" / "profiles" / "slurm"
@@ -109,8 +109,8 @@ def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
     file = Path(given)
     if given != USUAL and not file.exists():
         raise UserError(f"--config cluster={given}: no such file; copy {PROFILE.name}/cluster.yaml there, or leave it out")
-    own = (yaml.safe_load(file.read_text()) or {}) if file.exists() else {}
-    fields = deep_merge(yaml.safe_load((PROFILE / "cluster.yaml").read_text()), own)
+    own = read_yaml(file) if file.exists() else {}
+    fields = deep_merge(read_yaml(PROFILE / "cluster.yaml"), own)
     fields |= {name: value for name, value in (("partition", partition), ("account", account)) if value}
     try:
         return Cluster.model_validate(fields)

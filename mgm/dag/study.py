@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import re
 import sys
 import time
 from collections import Counter
@@ -19,7 +18,7 @@ from mgm.datasets.published import PUBLISHED
 from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.experiments.registry import Registry
-from mgm.experiments.scales import NAME, OWN, Dataset, Scale, load_scale, parse_scale
+from mgm.experiments.scales import OWN, Dataset, Scale, check_name, load_scale, parse_scale
 from mgm.runs import files as atomic
 from mgm.runs.lock import folder_lock
 from mgm.spec import Pretrain, Spec, parents
@@ -51,11 +50,10 @@ class Workflow:
         if "cluster" in config:
             self.cluster = load_cluster(*(str(config.get(option, "")) for option in ("cluster", "partition", "account")))
             scale = _placed(scale, self.cluster)
-        self.name = str(config.get("name", scale.name))
-        if not re.fullmatch(NAME, self.name):
-            raise UserError(
-                f"--config name={self.name[:110]!r}: a name has 1 to 100 of the characters A-Z a-z 0-9 . _ - and does not begin with -"
-            )
+        try:
+            self.name = check_name(str(config.get("name", scale.name)))
+        except ValueError as error:
+            raise UserError(f"--config name={error}") from None
         self.results, self.reports, self.logs = results / self.name, reports / self.name, Path("logs") / self.name
         self.places: dict[str, Path] = {}  # dataset: the folder of its index
         self.generated: dict[str, str] = {}  # dataset: its generator's parameters as JSON

@@ -1,17 +1,19 @@
 """A scale: the same experiments at another size. It lists what differs from the paper, and nothing else."""
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from mgm.errors import UserError
+from mgm.experiments.recipes import MODELS
 from mgm.spec import Flow, Part, Run, parse
 
-NAME = r"(?!\.\.?$)[A-Za-z0-9._][A-Za-z0-9._-]{0,99}"  # of results and datasets: a folder's name, and a word of a shell
 OWN = "folder"  # the dataset name of a user's own videos
 
 R = TypeVar("R", bound=Run)
@@ -26,6 +28,12 @@ class Dataset(Part):
     root: str = ""
     digest: str = ""  # filled in by the workflow for generated sets and for a user's folder
 
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Self:
+        if not (self.generate or self.adapt or self.root):
+            raise ValueError("needs `root`, the folder where `mgm prepare` wrote its index, or `generate` or `adapt`")
+        return self
+
 
 class Execution(Part):
     """How jobs run here; none of it changes a result (beyond rounding, for threads)."""
@@ -33,34 +41,52 @@ class Execution(Part):
     threads: int = Field(1, ge=1)
     workers: int = Field(0, ge=0)
     cache_mb: int = Field(0, ge=0)
-    checkpoint_s: float = Field(300, ge=0)
+    checkpoint_s: float = Field(300, ge=0, allow_inf_nan=False)
 
 
 class Steps(Part):
     """steps = factor * epochs ** power, one monotone rule for every run of a scale; `warmup` is the share of them that warms up."""
 
-    factor: float = Field(gt=0)
+    factor: float = Field(gt=0, allow_inf_nan=False)
     power: float = Field(gt=0, le=1)
     warmup: float = Field(ge=0, lt=1)
+
+
+def check_name(name: str) -> str:
+    """Refuse what is no single folder's name, or could be more than one word to a shell."""
+    if not re.fullmatch(r"[A-Za-z0-9._][A-Za-z0-9._-]{0,99}", name) or name in (".", ".."):
+        raise ValueError(f"{name[:40]!r} is no name: write 1 to 100 of A-Z a-z 0-9 . _ - and none of . .. or a - in front")
+    return name
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+Verb = Literal["pretrain", "finetune", "probe", "measure", "visualise"]
 
 
 class Scale(Part):
     """`overrides` maps a verb to {dotted field: value}; `backbones` maps a backbone to its encoder's fields."""
 
-    name: str
+    name: Name
     promise: str  # what a reader may conclude from numbers of this scale, shown with every table
     takes: str  # time, machine and disk of the whole DAG, said before it starts
     seeds: tuple[int, ...] = Field(min_length=1)
     more_seeds: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # of single targets, such as table4e
     steps: Steps | None = None  # none: real epochs
-    overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    overrides: dict[Verb, dict[str, Any]] = Field(default_factory=dict)
     backbones: dict[str, dict[str, int]] = Field(default_factory=dict)
-    datasets: dict[str, Dataset]
+    datasets: dict[Name, Dataset]
     flow: Flow = "raft-small"  # what Table 4b's optical flow is
     flow_weights: str = ""  # a file with RAFT-small's weights; empty: torchvision's own, from the network
     weights: dict[str, str] = Field(default_factory=dict)  # row of Table 1: weights a user gives, to be finetuned in its place
     specs_per_job: int = Field(1, ge=1)
     execution: Execution = Execution()
+
+    @field_validator("backbones")
+    @classmethod
+    def _known(cls, backbones: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+        if unknown := backbones.keys() - MODELS.keys():
+            raise ValueError(f"{min(unknown)} is no backbone; choose from {', '.join(MODELS)}")
+        return backbones
 
     @property
     def own_videos(self) -> bool:
@@ -69,9 +95,12 @@ class Scale(Part):
     def apply(self, spec: R, seed: int) -> R:
         """`spec`, as this scale runs it with `seed`."""
         fields = spec.model_dump(mode="json")
-        for dotted, value in self.overrides.get(spec.verb, {}).items():
+        for dotted, value in self.overrides.get(spec.verb, {}).items():  # type: ignore[call-overload]
             _set(fields, dotted, value, f"scale {self.name}: overrides.{spec.verb}.{dotted}")
-        fields["model"] |= self.backbones.get(spec.model.backbone, {})
+        if self.backbones:  # none: full sizes
+            if spec.model.backbone not in self.backbones:
+                raise UserError(f"scale {self.name}: backbones has no {spec.model.backbone}, whose full size would train; add its sizes")
+            fields["model"] |= self.backbones[spec.model.backbone]
         if self.steps and "optim" in fields:
             epochs = fields["optim"]["epochs"]
             fields["optim"]["steps"] = round(self.steps.factor * epochs**self.steps.power)
@@ -90,7 +119,50 @@ def load_scale(path: Path, given: Mapping[str, Any] = MappingProxyType({})) -> S
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
         raise UserError(f"{path}: no such scale; choose one of {known}")
-    return parse_scale({**yaml.safe_load(path.read_text()), **given}, path)
+    fields = read_yaml(path)
+    if infinite := next((name for name, value in _leaves(fields) if isinstance(value, float) and not math.isfinite(value)), None):
+        raise UserError(f"{path}: {infinite}: is not a finite number; correct it")
+    return parse_scale({**fields, **given}, path)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The fields of a YAML file.
+
+    Raises:
+        UserError: it cannot be read, is not YAML, names a field twice, or holds no fields.
+    """
+    try:
+        fields = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else ""
+        raise UserError(f"{path}: not YAML{line}: {getattr(error, 'problem', None) or error}; correct it") from None
+    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
+        raise UserError(f"{path}: holds no fields, written as NAME: VALUE; workflow/config/smoke.yaml shows some")
+    return fields
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a field that is given twice, of which YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def _leaves(fields: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(fields, dict | list):
+        for key, value in fields.items() if isinstance(fields, dict) else enumerate(fields):
+            yield from _leaves(value, f"{name}.{key}".lstrip("."))
+    else:
+        yield name, fields
 
 
 def parse_scale(fields: Any, source: Path) -> Scale:
@@ -99,8 +171,8 @@ def parse_scale(fields: Any, source: Path) -> Scale:
         return Scale.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{source}: {where}: {first['msg']}; correct it, or for results of an older version use that version") from None
+        where, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{source}: {where}: {said}; correct it, or for results of an older version use that version") from None
 
 
 def _set(fields: dict[str, Any], dotted: str, value: Any, source: str) -> None:

@@ -1,0 +1,83 @@
+"""A scale's file: what is wrong with it is said in one line that names the file and the field."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mgm.dag.study import CONFIG, Workflow
+from mgm.errors import UserError
+from mgm.experiments.scales import load_scale
+
+TEXT = (CONFIG / "smoke.yaml").read_text()
+
+
+def changed(**fields) -> str:
+    return yaml.safe_dump({**yaml.safe_load(TEXT), **fields}, sort_keys=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("", "holds no fields"),
+        ("- smoke\n", "holds no fields"),
+        ("smoke\n", "holds no fields"),
+        ("name: smoke\n\tseeds: [0]\n", "line 2"),
+        ("seeds: [0\nname: x\n", "line 2"),
+        (b"name: \xff\n", "not UTF-8"),
+        (f"{TEXT}---\n{TEXT}", "line"),
+        (f"{TEXT}\nname: other\n", "name stands twice"),
+        (changed(seedz=1), "seedz"),
+        (changed(seeds=[]), "seeds"),
+        (changed(name=""), "name"),
+        (changed(name="n" * 300), "name"),
+        (changed(name="$(touch X)x"), "name"),
+        (changed(name="tiny;touch X #"), "name"),
+        (changed(name="../../evil"), "name"),
+        (changed(name="/evil"), "name"),
+        (changed(name=".."), "name"),
+        (changed(name="-n"), "name"),
+        (changed(name=5), "name"),
+        (changed(datasets={"../x": {"root": "x"}}), "datasets"),
+        (changed(datasets={"ssv2": {}}), "datasets.ssv2"),
+        (changed(datasets={"ssv2": {"generate": {"clases": 2}}}), "datasets.ssv2.generate.clases"),
+        (changed(datasets={"ssv2": {"generate": {"classes": "many"}}}), "datasets.ssv2.generate.classes"),
+        (changed(overrides={"pretrian": {"optim.lr": 1}}), "overrides.pretrian"),
+        (changed(overrides={"pretrain": {"optim.lrr": 1}}), "overrides.pretrain.optim.lrr"),
+        (changed(overrides={"pretrain": {"optim.lr": float("inf")}}), "overrides.pretrain.optim.lr"),
+        (changed(steps={"factor": float("nan"), "power": 1, "warmup": 0}), "steps.factor"),
+        (changed(backbones={"vit-x": {"width": 8}}), "vit-x"),
+        (changed(backbones={"vit-b": {"width": 48, "depth": 2, "heads": 4}}), "backbones has no vit-s"),
+        (changed(more_seeds={"table9": [0]}), "more_seeds.table9"),
+    ],
+)
+def test_a_bad_scale_is_one_line(content, named, tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as error:
+        Workflow({"scale": str(path)})
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "s.yaml: " in str(error.value) or "scale smoke: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"scale": "huge"}, "huge.yaml: no such scale; choose one of mini, paper, smoke"),
+        ({"name": "../x"}, "--config name='../x'"),
+        ({"name": ""}, "--config name=''"),
+        ({"shards": "abc"}, "--config shards=abc"),
+        ({"shards": 0}, "--config shards=0"),
+        ({"epochs": 3}, "--config epochs"),
+    ],
+)
+def test_a_bad_option_is_one_line(config, named):
+    with pytest.raises(UserError, match=named) as error:
+        Workflow(config)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_is_no_scale(tmp_path):
+    with pytest.raises(UserError, match="directory"):
+        load_scale(Path(tmp_path))
