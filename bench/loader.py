@@ -79,7 +79,7 @@ def without_vectors(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
 
 def resized(frames_THWC: np.ndarray, seed: int) -> np.ndarray:
     box = training_box(CLIPS, *frames_THWC.shape[1:3], np.random.default_rng(seed))
-    return resize(frames_THWC[:, box.top : box.top + box.height, box.left : box.left + box.width], CLIPS.size)
+    return resize(frames_THWC[:, box.top : box.top + box.height, box.left : box.left + box.width], CLIPS.size, CLIPS.size, box.antialias)
 
 
 def with_decord(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:

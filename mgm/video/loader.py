@@ -25,7 +25,7 @@ from mgm.video.decode import Clip
 from mgm.video.flow import NoFlow
 from mgm.video.motion import CELL, slot_magnitude
 from mgm.video.sample import training_indices, view_indices
-from mgm.video.transform import Box, apply, training_box, view_box
+from mgm.video.transform import Box, apply, test_box, training_box
 
 NO_AUGMENT = Augment()
 
@@ -127,8 +127,8 @@ def training_loader(
     equal part of them, in order. A video that cannot be read keeps its place with weight 0 and is named in `Batch.failed`; the job that
     trains counts them and stops the run above 1 %.
 
-    Under repeated augmentation a video gives `augment.repeats` clips side by side, each with draws of its own: the first is the one it
-    gives without repeats. All come from one decoding pass, and if a frame of one cannot be read, none is.
+    Under repeated augmentation a video gives `augment.repeats` clips side by side, all of the same frames, as VideoMAE does: each has a
+    crop, flip and augmentation of its own, and the first is the clip that the video gives without repeats.
 
     Args:
         videos: the training split; what `sample` counts.
@@ -243,15 +243,12 @@ class _TrainingBatches(Dataset):
         return [own, *(clip_seed(own, repeat, sample) for repeat in range(1, self.repeats))]
 
     def clips_of(self, video: Video, seeds_R: list[int]) -> list[Clip]:
-        """One clip per seed, from one decoding pass."""
-        index_RT = np.stack([training_indices(self.clips, video.frames, generator(seed, "sample")) for seed in seeds_R])
-        augmentation = self.augmentation
-        if augmentation is None:
-            cuts = [Cut(index_T, partial(self.place, seed)) for index_T, seed in zip(index_RT, seeds_R)]
-            return self.cache.cut(video, cuts, self.clips.size, self.motion)
-        whole = self.cache.read(video, index_RT.ravel(), self.motion)
-        parts = [whole[start : start + self.clips.frames] for start in range(0, index_RT.size, self.clips.frames)]
-        return [self.augmented(part, seed, augmentation) for part, seed in zip(parts, seeds_R)]
+        """One clip per seed, all of the same frames."""
+        index_T = training_indices(self.clips, video.frames, generator(seeds_R[0], "sample"))
+        if self.augmentation is None:
+            return self.cache.cut(video, [Cut(index_T, partial(self.place, seed)) for seed in seeds_R], self.clips.size, self.motion)
+        whole = self.cache.read(video, index_T, self.motion)
+        return [self.augmented(whole, seed, self.augmentation) for seed in seeds_R]
 
     def place(self, seed: int, height: int, width: int) -> tuple[Box, bool]:
         """Where a clip is cut from its frames, and whether it is mirrored."""
@@ -295,12 +292,12 @@ class _TestBatches(Dataset):
     def clips_of(self, video: Video) -> list[Clip]:
         temporal, spatial = self.views.temporal, self.views.spatial
         index_VT = np.stack([view_indices(self.clips, video.frames, view, temporal) for view in range(temporal)])
-        cuts = [Cut(index_T, partial(_view, view, spatial)) for index_T in index_VT for view in range(spatial)]
+        cuts = [Cut(index_T, partial(self.place, view)) for index_T in index_VT for view in range(spatial)]
         return self.cache.cut(video, cuts, self.clips.size, self.motion)
 
-
-def _view(view: int, views: int, height: int, width: int) -> tuple[Box, bool]:
-    return view_box(height, width, view, views), False
+    def place(self, view: int, height: int, width: int) -> tuple[Box, bool]:
+        """Where a spatial view is cut from its frames; it is never mirrored."""
+        return test_box(height, width, view, self.views.spatial, self.clips.size), False
 
 
 def _collate(made, samples, seeds, videos, clips: Clips, tubelet: int, motion: Guidance | None) -> Batch:

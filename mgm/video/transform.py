@@ -2,6 +2,9 @@
 
 A crop is a box on the decoded frame, drawn by a pure function of a numpy generator; `apply` scales it to the clip's size. A box need not be
 square, so the two components of a motion vector are scaled separately, and magnitudes are taken after.
+
+Each crop is scaled as VideoMAE scales it: pretraining's by Pillow, antialiased bilinear; finetuning's by `torch.nn.functional.interpolate`
+and test views by OpenCV, both bilinear without antialiasing.
 """
 
 from dataclasses import dataclass
@@ -18,12 +21,19 @@ SCALES = (1.0, 0.875, 0.75, 0.66)
 
 @dataclass(frozen=True)
 class Box:
-    """In pixels of the decoded frame."""
+    """A crop, in pixels of the decoded frame; whole ones, but for a test view.
 
-    top: int
-    left: int
-    height: int
-    width: int
+    Attributes:
+        antialias: whether scaling it down averages over all pixels.
+        scaled: of a test view, for which the whole frame is scaled first: the frame's height and width then, and the crop's top and left.
+    """
+
+    top: float
+    left: float
+    height: float
+    width: float
+    antialias: bool = True
+    scaled: tuple[int, int, int, int] | None = None
 
 
 def training_box(clips: Clips, height: int, width: int, rng: np.random.Generator) -> Box:
@@ -32,7 +42,7 @@ def training_box(clips: Clips, height: int, width: int, rng: np.random.Generator
         return multiscale(height, width, clips.size, rng)
     if clips.crop == "resized":
         return resized(height, width, rng)
-    return view_box(height, width, 0, 1)
+    return test_box(height, width, 0, 1, clips.size)
 
 
 def multiscale(height: int, width: int, size: int, rng: np.random.Generator) -> Box:
@@ -59,9 +69,9 @@ def resized(height: int, width: int, rng: np.random.Generator, area=(0.08, 1.0),
         aspect = np.exp(rng.uniform(*np.log(ratio)))
         w, h = round((pixels * aspect) ** 0.5), round((pixels / aspect) ** 0.5)
         if 0 < w <= width and 0 < h <= height:
-            return Box(int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w)
+            return Box(int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w, antialias=False)
     h, w = min(height, round(width / ratio[0])), min(width, round(height * ratio[1]))
-    return Box((height - h) // 2, (width - w) // 2, h, w)
+    return Box((height - h) // 2, (width - w) // 2, h, w, antialias=False)
 
 
 def view_box(height: int, width: int, view: int, views: int) -> Box:
@@ -71,12 +81,22 @@ def view_box(height: int, width: int, view: int, views: int) -> Box:
     return Box(offset, 0, short, short) if height > width else Box(0, offset, short, short)
 
 
+def test_box(height: int, width: int, view: int, views: int, size: int) -> Box:
+    """Spatial test view `view` of `views` (MCG-NJU/VideoMAE, kinetics.py): the frame's short side becomes `size`, then a square is cut."""
+    tall, wide = (size * side // min(height, width) for side in (height, width))
+    slack = max(tall, wide) - size
+    offset = slack // 2 if views == 1 else slack * view // (views - 1)
+    top, left = (offset, 0) if height > width else (0, offset)
+    down, across = height / tall, width / wide
+    return Box(top * down, left * across, size * down, size * across, antialias=False, scaled=(tall, wide, top, left))
+
+
 def apply(clip: Clip, box: Box, size: int, flip: bool) -> Clip:
     """Cut `box` out of a clip, scale it to `size` x `size` pixels, and mirror it if asked to.
 
     Returns:
-        A clip whose frames are (T, size, size, 3), resized like Pillow's antialiased bilinear, and whose motion is in pixels of the new
-        size, on size // 8 cells a side that each take the vector at their centre.
+        A clip whose frames are (T, size, size, 3), and whose motion is in pixels of the new size, on size // 8 cells a side that each
+        take the vector at their centre.
     """
     motion_THW2, distance_THW = cut_motion(clip.motion_THW2, clip.distance_THW, box, size, flip)
     return Clip(cut_frames(clip.frames_THWC, box, size, flip), motion_THW2, distance_THW, clip.has_motion_T)
@@ -84,7 +104,12 @@ def apply(clip: Clip, box: Box, size: int, flip: bool) -> Clip:
 
 def cut_frames(frames_THWC: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:
     """`apply` on the frames alone."""
-    cut_THWC = resize(frames_THWC[:, box.top : box.top + box.height, box.left : box.left + box.width], size)
+    if box.scaled:
+        tall, wide, top, left = box.scaled
+        cut_THWC = resize(frames_THWC, tall, wide, antialias=False)[:, top : top + size, left : left + size]
+    else:
+        top, left, height, width = (int(side) for side in (box.top, box.left, box.height, box.width))
+        cut_THWC = resize(frames_THWC[:, top : top + height, left : left + width], size, size, box.antialias)
     return cut_THWC[:, :, ::-1] if flip else cut_THWC
 
 
@@ -101,10 +126,10 @@ def cut_motion(motion_THW2: np.ndarray, distance_THW: np.ndarray, box: Box, size
     return motion_THW2[cut] * scale, distance_THW[cut]
 
 
-def resize(frames_THWC: np.ndarray, size: int) -> np.ndarray:
-    """uint8 frames to `size` x `size`, antialiased bilinear; as they are where nothing needs scaling."""
-    if frames_THWC.shape[1:3] == (size, size):
+def resize(frames_THWC: np.ndarray, height: int, width: int, antialias: bool) -> np.ndarray:
+    """uint8 frames to `height` x `width`, bilinear; as they are where nothing needs scaling."""
+    if frames_THWC.shape[1:3] == (height, width):
         return frames_THWC
     frames_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)  # channels last: its fast path
-    scaled = torch.nn.functional.interpolate(frames_TCHW, size=(size, size), mode="bilinear", antialias=True)
+    scaled = torch.nn.functional.interpolate(frames_TCHW, size=(height, width), mode="bilinear", antialias=antialias)
     return scaled.permute(0, 2, 3, 1).numpy()

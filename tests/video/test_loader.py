@@ -8,10 +8,10 @@ import torch
 from mgm.errors import UserError
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Views
-from mgm.video import NoVectors, cut, loader, read_clip, slot_magnitude
+from mgm.video import NoVectors, cut, loader, read_clip, slot_magnitude, transform
 from mgm.video.augment import ClipAugmentation
 from mgm.video.sample import stride, view_indices
-from mgm.video.transform import apply, multiscale, view_box
+from mgm.video.transform import apply, multiscale
 from tests.helpers.videos import moving_square, write_video
 
 CLIPS = Clips(frames=4, size=48, stride=3, flip=True)
@@ -177,7 +177,7 @@ def test_test_views_come_whole_and_in_order(videos, sampling, batch):
         for temporal in range(2):
             clip = read_clip(video.path, view_indices(clips, video.frames, temporal, 2))
             for spatial in range(3):
-                view = apply(clip, view_box(clip.height, clip.width, spatial, 3), 48, False)
+                view = apply(clip, transform.test_box(clip.height, clip.width, spatial, 3, 48), 48, False)
                 assert sample_N[n] == sample
                 np.testing.assert_array_equal(frames_NTHWC[n].numpy(), view.frames_THWC)
                 magnitude = slot_magnitude(view.motion_THW2, view.distance_THW, view.has_motion_T, 2)
@@ -222,14 +222,16 @@ def test_the_first_repeat_is_the_clip_without_repeats_and_the_others_differ(vide
     assert sum((one != two).any() for one, two, _ in frames) > len(frames) / 2
 
 
-def test_each_repeat_is_a_clip_of_its_own_seed(videos):
+def test_repeats_share_their_frames_and_have_crops_of_their_own(videos):
+    """As V's kinetics.py: `loadvideo_decord` once, then `_aug_frame` of the same buffer for each repeat."""
     for batch in first_batches(videos, augment=REPEATED):
-        for b, seed in enumerate(batch.seed_B.tolist()):
-            video = videos[batch.sample_B[b]]
-            clip = read_clip(video.path, stride(video.frames, 4, 3, generator(seed, "sample")))
-            rng = generator(seed, "crop")
-            box = multiscale(clip.height, clip.width, 48, rng)
-            np.testing.assert_array_equal(batch.frames_BTHWC[b].numpy(), apply(clip, box, 48, rng.random() < 0.5).frames_THWC)
+        for video_at in range(0, len(batch.seed_B), 3):
+            video, first = videos[batch.sample_B[video_at]], batch.seed_B[video_at].item()
+            clip = read_clip(video.path, stride(video.frames, 4, 3, generator(first, "sample")))
+            for b in range(video_at, video_at + 3):
+                rng = generator(batch.seed_B[b].item(), "crop")
+                box = multiscale(clip.height, clip.width, 48, rng)
+                np.testing.assert_array_equal(batch.frames_BTHWC[b].numpy(), apply(clip, box, 48, rng.random() < 0.5).frames_THWC)
 
 
 def test_the_repeats_of_an_unreadable_video_fail_together(videos, broken):
@@ -243,8 +245,8 @@ def test_augmentation_comes_before_the_crop_and_erasing_after_it(videos):
     augmentation = ClipAugmentation(ALL)
     for batch in first_batches(videos, augment=ALL, motion=None):
         for b, seed in enumerate(batch.seed_B.tolist()):
-            video, rng_augment = videos[batch.sample_B[b]], generator(seed, "augment")
-            clip = read_clip(video.path, stride(video.frames, 4, 3, generator(seed, "sample")), motion=False)
+            video, rng_augment, first = videos[batch.sample_B[b]], generator(seed, "augment"), batch.seed_B[b // 2 * 2].item()
+            clip = read_clip(video.path, stride(video.frames, 4, 3, generator(first, "sample")), motion=False)
             clip.frames_THWC[:] = augmentation.rand(clip.frames_THWC, rng_augment)
             rng = generator(seed, "crop")
             box = multiscale(clip.height, clip.width, 48, rng)
