@@ -1,6 +1,5 @@
 """`mgm VERB`: each verb is a thin door to the package; what a verb needs is imported when it is called."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from mgm.datasets.commands import prepare_app
-from mgm.errors import UserError
+from mgm.errors import UserError, as_user_error
 from mgm.launch import place_of
 
 app = typer.Typer(
@@ -37,8 +36,19 @@ Results = Annotated[Path, typer.Option(help="Folder of all results.")]
 Reports = Annotated[Path, typer.Option(help="Folder of all reports.")]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"mgm {version('mgm')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _started(context: typer.Context) -> None:
+def _started(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
     """Several processes do one thing together, or are refused."""
     place, verb = place_of(os.environ), context.invoked_subcommand
     if place and verb not in DISTRIBUTED:
@@ -65,16 +75,15 @@ def _together() -> Iterator[None]:
 @_together()
 def _run(verb: str, specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s, recompute=False, flow_weights=None) -> None:
     from mgm.jobs.init import resolve_init
+    from mgm.runs.files import read_json
     from mgm.spec import parse
 
     parsed = []
     for path in specs:
         try:
-            parsed.append(parse(resolve_init(json.loads(path.read_text()), str(path), out), str(path)))
+            parsed.append(parse(resolve_init(read_json(path), str(path), out), str(path)))
         except FileNotFoundError:
             raise UserError(f"{path}: no such spec") from None
-        except ValueError as error:
-            raise UserError(f"{path}: not JSON ({error})") from None
         if parsed[-1].verb != verb:
             raise UserError(f"{path}: is a {parsed[-1].verb} spec; run it with `mgm {parsed[-1].verb}`")
     places = _places(data)
@@ -404,8 +413,10 @@ def sync(
 def main() -> None:
     try:
         app(standalone_mode=True)
-    except UserError as error:
-        print(f"mgm: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not (known := as_user_error(error)):
+            raise
+        print(f"mgm: {known}", file=sys.stderr)
+        sys.exit(2)

@@ -25,6 +25,8 @@ NEXT_STEPS = {
     errno.ENAMETOOLONG: "shorten it",
 } | dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its rights, or choose another place")
 
+FULL_DISK = ("No space left", "code: 28", "unexpected pos", "PytorchStreamWriter failed writing")  # of PyTorch and safetensors
+
 
 class UserError(Exception):
     """Bad input. The message is one line: the file or field, both numbers, and the next step.
@@ -42,7 +44,7 @@ def as_user_error(error: BaseException) -> UserError | None:
         return error
     if type(error).__name__ in ("RuntimeError", "SafetensorError"):
         cause = error.__cause__ or error.__context__
-        if "No space left" in str(error) or "code: 28" in str(error):
+        if any(sign in str(error) for sign in FULL_DISK):
             error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         elif isinstance(cause, OSError):
             error = cause

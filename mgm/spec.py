@@ -15,6 +15,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from mgm.errors import UserError
 from mgm.masking import MASKS
 
+LARGE = 10**9  # no whole number of a spec is larger
+
+
+def _named(name: str) -> str:
+    if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)?", name):
+        raise ValueError("is no name; use letters, digits, '.', '_' and '-' alone")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_named)]  # becomes part of a path
+
 
 def _listed(name: str) -> str:
     if name not in MASKS:
@@ -29,28 +40,28 @@ Guidance = Literal["vectors", Flow]
 
 
 class Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Part):
     """Which videos. `digest` is the index digest of a user's folder or of a generated set; published sets have none."""
 
-    dataset: str
+    dataset: Name
     digest: str = ""
-    labels_per_class: int = Field(0, ge=0)  # 0: every labelled training video
+    labels_per_class: int = Field(0, ge=0, le=LARGE)  # 0: every labelled training video
     shuffle_labels: bool = False  # a control: with it, accuracy must fall to chance
 
 
 class Clips(Part):
     """How a video becomes a clip of `frames` x `size` x `size`."""
 
-    frames: int = Field(16, ge=1)
-    size: int = Field(224, ge=8)
+    frames: int = Field(16, ge=1, le=4096)
+    size: int = Field(224, ge=8, le=4096)
     sampling: Literal["stride", "segments", "window"] = "stride"
-    stride: int = Field(4, ge=1)
+    stride: int = Field(4, ge=1, le=LARGE)
     crop: Literal["multiscale", "resized", "centre"] = "multiscale"
     flip: bool = True
-    start_multiple: int = Field(1, ge=1)  # random starts of "stride" are multiples of it: 4 meets the P-frames of transcoded files
+    start_multiple: int = Field(1, ge=1, le=LARGE)  # random starts of "stride" are its multiples: 4 meets transcoded P-frames
 
     @model_validator(mode="after")
     def _has_starts(self):
@@ -63,11 +74,11 @@ class Model(Part):
     """The encoder: a ViT or a TimeSformer (divided attention) over tubelets of `tubelet` x `patch` x `patch` pixels."""
 
     backbone: Literal["vit-s", "vit-b", "timesformer"] = "vit-b"
-    width: int = Field(768, ge=8)
-    depth: int = Field(12, ge=1)
-    heads: int = Field(12, ge=1)
-    tubelet: int = Field(2, ge=1)
-    patch: int = Field(16, ge=1)
+    width: int = Field(768, ge=8, le=LARGE)
+    depth: int = Field(12, ge=1, le=LARGE)
+    heads: int = Field(12, ge=1, le=LARGE)
+    tubelet: int = Field(2, ge=1, le=LARGE)
+    patch: int = Field(16, ge=1, le=LARGE)
 
     @model_validator(mode="after")
     def _check(self):
@@ -77,9 +88,9 @@ class Model(Part):
 class Decoder(Part):
     """The light decoder over all tokens."""
 
-    width: int = Field(384, ge=8)
-    depth: int = Field(4, ge=1)
-    heads: int = Field(6, ge=1)
+    width: int = Field(384, ge=8, le=LARGE)
+    depth: int = Field(4, ge=1, le=LARGE)
+    heads: int = Field(6, ge=1, le=LARGE)
 
     @model_validator(mode="after")
     def _check(self):
@@ -109,12 +120,19 @@ class Optim(Part):
     min_lr: float = Field(1e-5, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(0.05, ge=0)
-    batch: int = Field(512, ge=1)
-    epochs: int = Field(800, ge=1)  # the paper's epochs: the name of the run
-    steps: int = Field(0, ge=0)  # 0: epochs over the data; otherwise this many, and warm-up keeps its share
+    batch: int = Field(512, ge=1, le=LARGE)
+    epochs: int = Field(800, ge=1, le=LARGE)  # the paper's epochs: the name of the run
+    steps: int = Field(0, ge=0, le=LARGE)  # 0: epochs over the data; otherwise this many, and warm-up keeps its share
     warmup_epochs: float = Field(40, ge=0)
     clip_grad: float = Field(0.0, ge=0)  # 0: none
     precision: Literal["float32", "bf16"] = "bf16"
+
+    @field_validator("betas")
+    @classmethod
+    def _are_decays(cls, betas):
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError("each must be at least 0 and less than 1")
+        return betas
 
 
 class FinetuneOptim(Optim):
@@ -123,8 +141,8 @@ class FinetuneOptim(Optim):
     lr: float = Field(5e-4, gt=0)
     min_lr: float = Field(1e-6, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
-    batch: int = Field(128, ge=1)
-    epochs: int = Field(100, ge=1)
+    batch: int = Field(128, ge=1, le=LARGE)
+    epochs: int = Field(100, ge=1, le=LARGE)
     warmup_epochs: float = Field(5, ge=0)
 
 
@@ -135,7 +153,7 @@ class Augment(Part):
     erasing: float = Field(0.0, ge=0, le=1)  # probability that a box of the clip is erased
     mixup: float = Field(0.0, ge=0)  # parameter of Beta(a, a); 0: none. With CutMix on too, each has half of the steps
     cutmix: float = Field(0.0, ge=0)
-    repeats: int = Field(1, ge=1)  # clips of a video in a step, from one decoding pass; the learning rate does not count them
+    repeats: int = Field(1, ge=1, le=LARGE)  # clips of a video in a step, from one decoding pass; the learning rate does not count them
 
     @field_validator("rand")
     @classmethod
@@ -148,7 +166,7 @@ class Augment(Part):
 class Views(Part):
     """Test views of a video; their softmax scores are averaged."""
 
-    temporal: int = Field(5, ge=1)
+    temporal: int = Field(5, ge=1, le=LARGE)
     spatial: Literal[1, 3] = 3
 
 
@@ -158,7 +176,8 @@ class Run(Part):
     data: Data
     clips: Clips = Clips()
     model: Model = Model()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)  # a 64-bit integer wherever it goes
+    version: int = Field(1, ge=1, le=1)  # of the science: raise it where a change of code makes other numbers of the same fields
     verb: str
 
     @property
@@ -195,7 +214,7 @@ class Pretrain(Run):
     """Masked autoencoding (DESIGN 2; the paper's Table 5)."""
 
     verb: Literal["pretrain"] = "pretrain"
-    parent: str = ""  # run id of the pretraining run whose weights it starts from; empty: from scratch
+    parent: Name = ""  # run id of the pretraining run whose weights it starts from; empty: from scratch
     decoder: Decoder = Decoder()
     mask: Mask = Mask()
     optim: Optim = Optim()
@@ -216,6 +235,10 @@ class Pretrain(Run):
     def _mask_hides_some(self):
         _, height, width = self.grid
         patches, hidden = height * width, self.hidden
+        if patches < 2:
+            raise ValueError(
+                f"clips.size {self.clips.size} is one patch of model.patch {self.model.patch}, which hides all or nothing; lower it"
+            )
         if not 0 < hidden < patches:
             raise ValueError(
                 f"mask.ratio {self.mask.ratio} hides {hidden} of {patches} patches a slot; choose one that hides 1 to {patches - 1}"
@@ -227,7 +250,7 @@ class Finetune(Run):
     """Supervised training of all weights, from a parent run or from scratch (the paper's Table 6)."""
 
     verb: Literal["finetune"] = "finetune"
-    parent: str = ""  # run id of the pretraining run; empty: from scratch
+    parent: Name = ""  # run id of the pretraining run; empty: from scratch
     optim: FinetuneOptim = FinetuneOptim()
     init_std: float = Field(0.02, gt=0)  # of linear layers' weights, from scratch; narrow models need more than V's
     layer_decay: float = Field(0.75, gt=0, le=1)
@@ -252,8 +275,8 @@ class Probe(Run):
     """Linear classification of frozen features, from a parent run or from random weights. The paper is silent on the recipe."""
 
     verb: Literal["probe"] = "probe"
-    parent: str = ""  # run id of the pretraining run; empty: random weights
-    train_clips: int = Field(1, ge=1)  # clips a training video gives, evenly spaced
+    parent: Name = ""  # run id of the pretraining run; empty: random weights
+    train_clips: int = Field(1, ge=1, le=LARGE)  # clips a training video gives, evenly spaced
     views: Views = Views()
 
     def slug(self) -> list[str]:
@@ -265,7 +288,7 @@ class Visualise(Run):
 
     verb: Literal["visualise"] = "visualise"
     figure: Literal["5", "6", "7", "8"] = "5"
-    parents: tuple[str, ...] = ()  # run ids of the pretraining runs whose models the figure looks into
+    parents: tuple[Name, ...] = ()  # run ids of the pretraining runs whose models the figure looks into
 
     def slug(self) -> list[str]:
         return [self.verb, f"figure{self.figure}", self.data.dataset]
@@ -279,7 +302,7 @@ class Measure(Run):
     flow: Flow = "raft-small"  # what motion-time compares reading vectors with
     decoder: Decoder = Decoder()  # of step-time
     ratio: float = Field(0.9, gt=0, lt=1)  # of step-time; coverage takes each mask's own
-    videos: int = Field(0, ge=0)  # of the test split, evenly spaced; 0: all
+    videos: int = Field(0, ge=0, le=LARGE)  # of the test split, evenly spaced; 0: all
 
     def slug(self) -> list[str]:
         return [self.verb, self.name, self.data.dataset]
@@ -314,11 +337,11 @@ def read_spec(place: Path) -> Spec:
         UserError: there is none, or it is none.
     """
     path = place / "spec.json" if place.is_dir() else place
+    if not path.is_file():
+        raise UserError(f"{path}: no such spec; give a run's folder, as in results/NAME/RUN_ID")
     try:
         return parse(json.loads(path.read_text()), str(path))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such spec; give a run's folder, as in results/NAME/RUN_ID") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError, RecursionError) as error:
         raise UserError(f"{path}: not a spec in JSON ({error}); give the folder of a whole run, as in results/NAME/RUN_ID") from None
 
 
@@ -337,6 +360,7 @@ def differences(spec: Run) -> dict[str, Any]:
         for name, field in type(spec).model_fields.items()
         if not field.is_required() and name != "verb"
     }
+    defaults["version"] = 1  # the first: a later default must change the hash
     data_defaults = {name: field.default for name, field in Data.model_fields.items() if not field.is_required()}
     return _subtract(spec.model_dump(mode="json"), {**defaults, "data": data_defaults})
 

@@ -92,6 +92,8 @@ def _run(spec: Spec, folder: Path, compute: Callable[[Job], dict[str, Any]], exe
     """Compute one run and write its result; say in some words how it went."""
     started, clock = datetime.now(UTC), time.monotonic()
     with record_errors(folder):
+        if spec.version != type(spec).model_fields["version"].default:
+            raise UserError(f"{spec.run_id}: version {spec.version} of the science; this code computes another, check out the older code")
         files.write(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
         job = Job(spec, folder, execution, find_index(spec, execution))
         metrics = compute(job)

@@ -48,10 +48,11 @@ def load_checkpoint(folder: Path, run_id: str, show: Callable[[str], None] = pri
     for path in found:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception:  # a torn file fails in many ways; the one before it is whole
+            owner = state["run_id"]
+        except Exception:  # a torn file, or another program's, fails in many ways; the one before it is whole
             continue
-        if state["run_id"] != run_id:
-            raise UserError(f"{path}: belongs to run {state['run_id']}, not to {run_id}; move it away, or use another --out")
+        if owner != run_id:
+            raise UserError(f"{path}: belongs to run {owner}, not to {run_id}; move it away, or use another --out")
         if path != found[0]:
             show(f"{found[0]}: torn, so {run_id} goes back to the checkpoint before it")
             found[0].unlink()

@@ -1,7 +1,14 @@
+import errno
+import os
 import subprocess
 import sys
 
+import pytest
+import torch
+
+from mgm.errors import UserError, as_user_error
 from mgm.runs import files as atomic
+from mgm.runs.files import atomic_write, file_digest, read_json
 
 DIES_WHILE_IT_WRITES = """
 import os, sys, pathlib
@@ -19,3 +26,51 @@ def test_what_a_killed_writer_leaves_is_hidden_and_goes_alone(tmp_path):
     assert len(list(tmp_path.glob(".*.result.json"))) == 1
     atomic.remove_parts(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".mine", "result.json"]
+
+
+def test_a_writer_that_fails_leaves_the_old_file_alone(tmp_path):
+    atomic.write(tmp_path / "a.npz", "old")
+
+    def fail():
+        with atomic_write(tmp_path / "a.npz") as temporary:
+            assert temporary.suffix == ".npz"
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_refused_and_hangs_no_reader(tmp_path, make):
+    make(tmp_path / "result.json")
+    for read in (read_json, file_digest):
+        with pytest.raises(UserError, match=r"result\.json: is a"):
+            read(tmp_path / "result.json")
+
+
+@pytest.mark.parametrize("text", ['{"a": 1e999}', "[" * 10**5, '{"a": NaN}', "{", "\udc80"])
+def test_what_is_not_json_is_one_line(tmp_path, text):
+    (tmp_path / "result.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=r"result\.json: not JSON"):
+        read_json(tmp_path / "result.json")
+
+
+def test_what_the_system_refuses_is_one_line(tmp_path):
+    """A full disk, also through PyTorch's disguise; a file for a folder. A fault of ours keeps its traceback."""
+    with pytest.raises(RuntimeError) as full:
+        torch.save({"a": torch.zeros(10**6)}, "/dev/full")
+    for error in (full.value, OSError(errno.ENOSPC, "No space left on device", "/x/y")):
+        assert "No space left on device; make room" in str(as_user_error(error))
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "mgm", "results", tmp_path.name, "--results", tmp_path.parent, "--csv", tmp_path / "file" / "a.csv"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert str(tmp_path / "file") in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert as_user_error(ValueError("ours")) is None
+    done = subprocess.run([sys.executable, "-m", "mgm", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("mgm ")
