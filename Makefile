@@ -56,8 +56,10 @@ docs: setup ## the documentation site, in site/ (opens from disk)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "The site: $(CURDIR)/site/index.html"
 
 NAME ?= smoke
-dashboard: setup ## MLflow on http://127.0.0.1:5000, following running jobs; NAME=mine for other results than smoke's
+PORT ?= 5000
+dashboard: setup ## MLflow on http://127.0.0.1:5000, following running jobs; NAME=mine for other results than smoke's, PORT=5001 for another port
+	@! (exec 3<>/dev/tcp/127.0.0.1/$(PORT)) 2>/dev/null || { echo "port $(PORT) is taken: end what listens there, or run make dashboard PORT=$$(($(PORT) + 1))"; exit 1; }
 	@$(BIN)/mgm sync $(NAME)
-	@echo "http://127.0.0.1:5000: choose 'Model training' (top left), then $(NAME), then runs. Ctrl-C ends it."
+	@echo "http://127.0.0.1:$(PORT): choose 'Model training' (top left), then $(NAME), then runs. Ctrl-C ends it."
 	@$(BIN)/mgm sync $(NAME) --follow & follower=$$!; trap "kill $$follower" EXIT; \
-	$(BIN)/mlflow server --backend-store-uri sqlite:///results/mlflow.db --host 127.0.0.1 --port 5000 --workers 1
+	$(BIN)/mlflow server --backend-store-uri sqlite:///results/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1

@@ -18,7 +18,7 @@ from tests.helpers.services import require
 from tests.helpers.tracking import Postgres, Server
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.mlflow, pytest.mark.postgres]
+pytestmark = [pytest.mark.mlflow, pytest.mark.postgres, pytest.mark.slow]
 KNOWN = registry(seeds=(0,))
 RUNS = list(KNOWN.specs.values())[:3]
 POINTS = "SELECT count(*) FROM metrics JOIN runs USING (run_uuid) WHERE lifecycle_stage = 'active'"

@@ -1,4 +1,4 @@
-"""`mgm sync --check`: whether MLflow holds what the files say. It writes nothing."""
+"""`mgm sync --check`: compare MLflow with the files. It writes nothing."""
 
 import math
 import sys
@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mgm.console import track
 from mgm.experiments.registry import Registry
-from mgm.report.mlflow import artifacts as album
-from mgm.report.mlflow.record import Mirror, Mirrors, is_ours
-from mgm.report.mlflow.sync import PARENT, STATUS, Tracker, default_uri, one_line
+from mgm.report.mlflow.artifacts import artifacts
+from mgm.report.mlflow.record import Record, Records, is_ours
+from mgm.report.mlflow.sync import PARENT, STATUS, Tracker, as_user_error, default_uri
 
 Point = tuple[int, float, int]  # step, value, milliseconds since 1970
 
@@ -20,39 +21,42 @@ def check(registry: Registry, results: Path, uri: str = "") -> dict[str, list[st
     Raises:
         UserError: the tracker cannot be reached, or has nothing of these results.
     """
-    uri = uri or default_uri(results)
-    mirrors = Mirrors(registry, results).read()
-    if not mirrors:
+    uri, records = uri or default_uri(results), Records(registry, results)
+    if not records.scan():
         return {}
-    with one_line(uri, results):
+    with as_user_error(uri, results):
         tracker = Tracker(uri, results, create=False)
         runs: dict[str, list[Any]] = {}
-        for run in tracker.runs():
+        for run in tracker.search_runs():
             runs.setdefault(run.info.run_name, []).append(run)
-        found = {mirror.run_id: list(_differences(tracker.client, mirror, runs)) for mirror in mirrors}
+        found = {
+            run_id: list(_differences(tracker.client, record, runs))
+            for run_id in track(list(records.entries), "runs compared with MLflow", len(records.entries))
+            if (record := records.read(run_id))
+        }
     return {run_id: lines for run_id, lines in found.items() if lines}
 
 
-def _differences(client: Any, mirror: Mirror, runs: dict[str, list[Any]]) -> Iterator[str]:
-    same = runs.get(mirror.run_id, [])
+def _differences(client: Any, record: Record, runs: dict[str, list[Any]]) -> Iterator[str]:
+    same = runs.get(record.run_id, [])
     if len(same) != 1:
         yield f"is in MLflow {len(same)} times"
         return
     run = same[0]
-    if run.info.status != STATUS[mirror.status]:
-        yield f"status is {run.info.status} in MLflow, {STATUS[mirror.status]} by its files"
-    parent = next((runs[name][0].info.run_id for name in mirror.parents if name in runs), "")
+    if run.info.status != STATUS[record.status]:
+        yield f"status is {run.info.status} in MLflow, {STATUS[record.status]} by its files"
+    parent = next((runs[name][0].info.run_id for name in record.parents if name in runs), "")
     tags = {name: value for name, value in run.data.tags.items() if is_ours(name) or name == PARENT}
-    yield from _unequal("parameter", run.data.params, mirror.params)
-    yield from _unequal("tag", tags, mirror.tags | ({PARENT: parent} if parent else {}))
+    yield from _unequal("parameter", run.data.params, record.params)
+    yield from _unequal("tag", tags, record.tags | ({PARENT: parent} if parent else {}))
     points: dict[str, list[Point]] = {key: [] for key in run.data.metrics}
-    for key, value, time, step in (*mirror.curve, *mirror.final):
+    for key, value, time, step in (*record.curve, *record.final):
         points.setdefault(key, []).append((step, value, time))
     for key, wanted in points.items():
         held = [(point.step, point.value, point.timestamp) for point in client.get_metric_history(run.info.run_id, key)]
         yield from _unequal_points(key, sorted(held), sorted(wanted))
     files = {file.path for file in client.list_artifacts(run.info.run_id)} - {"weights.safetensors"}
-    if missing := album.names(mirror) - files:
+    if missing := artifacts(record).keys() - files:
         yield f"artefacts {', '.join(sorted(missing))} are not in MLflow"
 
 
@@ -71,7 +75,7 @@ def _unequal_points(key: str, held: list[Point], wanted: list[Point]) -> Iterato
 
 
 def _is_same(held: Point, wanted: Point) -> bool:
-    """MLflow's databases hold the largest number for infinity."""
+    """Compare two points; MLflow's databases hold the largest number for infinity."""
     value = math.copysign(sys.float_info.max, wanted[1]) if math.isinf(wanted[1]) else wanted[1]
     return (held[0], held[2]) == (wanted[0], wanted[2]) and (held[1] in (value, wanted[1]) or (math.isnan(held[1]) and math.isnan(value)))
 

@@ -1,4 +1,4 @@
-"""What MLflow should hold of each run, from the files alone.
+"""The record of each run that MLflow should hold, from the files alone.
 
 A run is found in MLflow by its tags. `table`, `row` and `column` name the cells it fills, itself or through a child, joined by "; " where
 there are several, and `table.NAME` the cells of that one table as "row / column; ...". In MLflow's search box:
@@ -14,20 +14,20 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from mgm.experiments.registry import Registry
-from mgm.runs.frame import examine_all
 from mgm.runs.log import LARGEST, log_lines
-from mgm.runs.result import RunStatus
+from mgm.runs.result import RunStatus, examine
 from mgm.spec import Mask, Pretrain, Spec, parents
 
 FORMAT = 2  # of what is mirrored; another one mirrors all anew
 STATUS = {"run": "finished", "running": "running", "failed": "failed", "altered": "altered", "not run": "stopped"}  # the tag `status`
 LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
 LONGEST = 5000  # letters of a tag; newer MLflow takes 8000
-DIGEST, STEP, PREFIX, FINAL = "mgm.digest", "mgm.step", "mgm.prefix", "mgm.final"  # tags, for the next sync; see `Mirror`
+DIGEST, STEP, PREFIX, FINAL = "mgm.digest", "mgm.step", "mgm.prefix", "mgm.final"  # tags, for the next sync; see `Record.tags`
 OURS = (
     *("verb", "status", "why", "scale", "seed", "parents", "folder", "data", "data.digest", "data.note", "device", "seal"),
     *("table", "row", "column", "commit", "dirty", "weights.sha256", "weights.path", "mlflow.source.name", "mlflow.source.git.commit"),
@@ -37,8 +37,8 @@ Metric = tuple[str, float, int, int]  # key, value, milliseconds since 1970, ste
 
 
 @dataclass(frozen=True)
-class Mirror:
-    """What MLflow should hold of a run. `curve` and `final` are its metrics, in training by step and of its result."""
+class Record:
+    """A run in MLflow's terms. `curve` and `final` are its metrics, in training by step and of its result."""
 
     run_id: str
     status: str
@@ -53,17 +53,19 @@ class Mirror:
     weights: Path | None  # where its weights are, if they are
     start: int
     end: int | None
-    prefix: str = ""
-    digest: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "prefix", self.prefix_to(self.last))
-        rest = (self.run_id, self.parents, self.final, self.files, self.mask, self.start, self.end)
-        object.__setattr__(self, "digest", digest_of([FORMAT, self.prefix, self.facts, *rest]))
 
     @property
     def last(self) -> int:
         return self.curve[-1][3] if self.curve else -1
+
+    @cached_property
+    def prefix(self) -> str:
+        return self.prefix_to(self.last)
+
+    @cached_property
+    def digest(self) -> str:
+        rest = (self.run_id, self.parents, self.final, self.files, self.mask, self.start, self.end)
+        return digest_of([FORMAT, self.prefix, self.facts, *rest])
 
     @property
     def tags(self) -> dict[str, str]:
@@ -75,37 +77,67 @@ class Mirror:
         return digest_of([self.params, [metric for metric in self.curve if metric[3] <= step]])
 
     def continues(self, tags: Mapping[str, str]) -> bool:
-        """Whether the MLflow run with these tags, wholly written, is this one as it was: only metrics after its last are new."""
+        """Tell whether the MLflow run with these tags is wholly written, and this record adds nothing but metrics after its last."""
         whole = bool(tags.get(DIGEST)) and tags.get(PREFIX) == self.prefix_to(int(tags.get(STEP, -1)))
         return whole and tags.get(FINAL) in (digest_of([]), digest_of(self.final))
 
 
-class Mirrors:
-    """The mirrors of a registry's runs, read from `results`; what has not changed since the last reading is not read again."""
+class Entry(NamedTuple):
+    """A run that has left something: a signature of its files, names, times and sizes, and what they said when they were read."""
 
-    def __init__(self, registry: Registry, results: Path):
+    signature: str
+    status: str
+    digest: str
+
+
+class Records:
+    """The records of a registry's runs. `entries` are what is known of them, parents first; `scan` brings them up to date."""
+
+    def __init__(self, registry: Registry, results: Path, entries: Mapping[str, Entry] | None = None):
         self.registry, self.results, self.cells = registry, results, _cells(registry)
-        self.known: dict[str, tuple[Any, Mirror]] = {}
+        self.entries = dict(entries or {})
+        self.masks = ""  # digest of the arrays of Figure 5
 
-    def read(self) -> list[Mirror]:
-        """Of every run that has left something, parents first."""
-        found = examine_all(self.results, self.registry.specs)
-        figure = self.registry.figures.get("5")
-        shown = found[figure.run_id].result if figure else None
-        arrays = self.results / figure.run_id / "arrays.npz" if figure else Path()
-        masks = shown["files"].get("arrays.npz", "") if shown and arrays.exists() else ""
-        mirrors = []
+    def scan(self) -> dict[str, Entry]:
+        """Read the runs whose files changed, or that may have stopped since; return all entries."""
+        known, self.entries, self.masks = self.entries, {}, self._digest_of_masks()
         for run_id, spec in self.registry.specs.items():
-            run = found[run_id]
-            if run.state == "not run" and not run.why:
+            if not (self.results / run_id).is_dir():
                 continue
-            signature = run, _times(self.results / run_id), masks
-            if run_id not in self.known or self.known[run_id][0] != signature:
-                self.known[run_id] = signature, self._mirror(spec, run, arrays, masks)
-            mirrors.append(self.known[run_id][1])
-        return mirrors
+            signature, entry = self._signature(spec), known.get(run_id)
+            if entry is None or entry.signature != signature or entry.status == "running":
+                record = self.read(run_id)
+                entry = Entry(signature, record.status, record.digest) if record else None
+            if entry:
+                self.entries[run_id] = entry
+        return self.entries
 
-    def _mirror(self, spec: Spec, run: RunStatus, arrays: Path, masks: str) -> Mirror:
+    def read(self, run_id: str) -> Record | None:
+        """The record of a run, None if it has left nothing. Its parents' entries are up to date."""
+        spec = self.registry.specs[run_id]
+        bad = [parent for parent in parents(spec) if parent in self.entries and self.entries[parent].status == "altered"]
+        run = RunStatus("altered", f"{run_id}: its parent {bad[0]} is altered") if bad else examine(self.results / run_id, spec)
+        return None if run.state == "not run" and not run.why else self._record(spec, run)
+
+    def _signature(self, spec: Spec) -> str:
+        """A digest that changes when the run's record may have changed, but for how long ago its files were written."""
+        files = sorted((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in os.scandir(self.results / spec.run_id))
+        before = [self.entries[parent].signature for parent in parents(spec) if parent in self.entries]
+        masks = self.masks if _is_plain(spec) else ""
+        return digest_of([FORMAT, self.registry.scale.name, spec.model_dump_json(), self.cells.get(spec.run_id), masks, files, before])
+
+    def _arrays(self) -> Path:
+        figure = self.registry.figures.get("5")
+        return self.results / figure.run_id / "arrays.npz" if figure else Path()
+
+    def _digest_of_masks(self) -> str:
+        path = self._arrays()
+        if not path.is_file():
+            return ""
+        shown = examine(path.parent, self.registry.figures["5"]).result
+        return shown["files"].get(path.name, "") if shown else ""
+
+    def _record(self, spec: Spec, run: RunStatus) -> Record:
         folder, result = self.results / spec.run_id, run.result or {}
         lines = [] if run.state == "altered" else log_lines(folder)
         curve = [
@@ -117,7 +149,7 @@ class Mirrors:
         last = curve[-1][3] if curve else 0
         start, end = (_milliseconds(result.get(name)) for name in ("started", "finished"))
         weights = folder / "weights.safetensors"
-        return Mirror(
+        return Record(
             spec.run_id,
             STATUS[run.state],
             parents(spec),
@@ -126,8 +158,8 @@ class Mirrors:
             curve,
             [(f"test/{name}", float(value), end, last) for name, value in result.get("metrics", {}).items() if is_number(value)],
             {"spec.json": spec.model_dump_json(indent=1) + "\n"} | ({"result.json": json.dumps(result, indent=1) + "\n"} if result else {}),
-            (spec.mask.name, spec.mask.ratio, masks) if masks and _is_plain(spec) else None,
-            arrays,
+            (spec.mask.name, spec.mask.ratio, self.masks) if self.masks and _is_plain(spec) else None,
+            self._arrays(),
             weights if result.get("weights_sha256") and weights.exists() else None,
             start or (curve[0][2] if curve else 0),
             end or (curve[-1][2] if curve else None),
@@ -168,7 +200,7 @@ class Mirrors:
 
 
 def is_ours(tag: str) -> bool:
-    """Whether `Mirror.tags` may have such a tag; others are MLflow's, or of someone who looked at it."""
+    """Tell a tag that `Record.tags` may have from MLflow's own, and from those of someone who looked at the run."""
     return tag in OURS or tag.startswith(("mgm.", "table."))
 
 
@@ -191,13 +223,8 @@ def _cells(registry: Registry) -> dict[str, list[tuple[str, str, str]]]:
 
 
 def _is_plain(spec: Spec) -> TypeGuard[Pretrain]:
-    """Whether a run's mask is as Figure 5 shows masks: with the usual edge, jitter and guidance."""
+    """Tell whether a run's mask is as Figure 5 shows masks: with the usual edge, jitter and guidance."""
     return isinstance(spec, Pretrain) and spec.mask == Mask(name=spec.mask.name, ratio=spec.mask.ratio)
-
-
-def _times(folder: Path) -> tuple:
-    """Changes when a file comes, goes or is written."""
-    return tuple(sorted((entry.name, entry.stat().st_mtime_ns, entry.stat().st_size) for entry in os.scandir(folder)))
 
 
 def _flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -213,7 +240,7 @@ def _short(text: str) -> str:
 
 
 def _milliseconds(time: Any) -> int:
-    """Of seconds since 1970, or of an ISO date; 0 where there is none."""
+    """Milliseconds since 1970 of seconds since then, or of an ISO date; 0 where there is none."""
     if isinstance(time, str):
         return int(datetime.fromisoformat(time).timestamp() * 1000)
     return int(1000 * time) if is_number(time) and 0 < time < LARGEST / 1000 else 0
