@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import kstest
 
 from mgm.datasets.synthetic import drawing
 from mgm.datasets.synthetic.drawing import STYLES, boxes, draw, motion, scene, tracks
 from mgm.datasets.synthetic.make import load_boxes
-from mgm.datasets.synthetic.params import CLASSES, Synthetic
+from mgm.datasets.synthetic.params import CLASSES, SWAYS, Synthetic
 
 KINDS = tuple(CLASSES)
 
@@ -54,12 +55,16 @@ def test_boxes_hold_what_moves_and_little_else(kind, monkeypatch):
         ("ucf101", ("e085c6376aad", "4a778e3d9ec54479")),
         ("hmdb51", ("c1f33e5cc0a8", "ab411726b119edea")),
         ("diving48", ("03b3461027ed", "2e911ca03c8e8cd9")),
+        ("sway", ("42baf6798207", "07968648e93edd1e")),
         ("smooth", ("8c540fa04f13", "f6d4c6c8a75b08a1")),
     ],
 )
 def test_every_machine_draws_these_pixels(kind, expected):
     """If this fails because the drawing changed, raise the kind's GENERATOR_VERSION and put the new values here."""
-    params, digest = Synthetic(ground="smooth") if kind == "smooth" else Synthetic(kind=kind), hashlib.sha256()
+    params, digest = (
+        {"smooth": Synthetic(ground="smooth"), "sway": Synthetic(layout="sway")}.get(kind) or Synthetic(kind=kind),
+        hashlib.sha256(),
+    )
     for number in range(12):
         digest.update(draw(params, scene(params, "train", number)))
     assert (params.digest, digest.hexdigest()[:16]) == expected
@@ -179,3 +184,30 @@ def test_things_move_as_their_class_says(kind):
                 step = np.median(steps_TK2, axis=(0, 1))
                 assert 1.3 < np.hypot(*step) < 1.9
                 np.testing.assert_allclose(step / np.hypot(*step), (right, down), atol=0.02, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", SWAYS)
+def test_a_frame_of_swaying_sprites_tells_nothing_of_the_class(kind):
+    """Each of a sprite's coordinates and its diameter, at any time and in any class, is spread evenly over one range."""
+    params = Synthetic(kind=kind, layout="sway", sprites=3, train_per_class=300, frames=9)
+    found = [[] for _ in SWAYS[kind]]
+    for number in range(params.classes * params.train_per_class):
+        what = scene(params, "train", number)
+        centres_TK2, diameters_TK = tracks(params, what)
+        found[what.label].append(np.concatenate([centres_TK2 / 64, np.log2(diameters_TK / 64 / 0.33)[..., None]], axis=-1))
+    for of_class in found:
+        for values in np.array(of_class).reshape(300, 27, 3).transpose(2, 1, 0)[:, ::4].reshape(-1, 300):
+            low = 0.1 if values.min() > 0 else -0.5
+            assert kstest(values, "uniform", (low, 0.8 if low > 0 else 1)).pvalue > 1e-5
+
+
+@pytest.mark.parametrize("kind", SWAYS)
+def test_swaying_sprites_move_as_their_class_says(kind):
+    params = Synthetic(kind=kind, layout="sway", frames=31)
+    for label, (name, ways) in enumerate(SWAYS[kind].items()):
+        centres_TK2, diameters_TK = tracks(params, scene(params, "train", label))
+        steps_3T = np.moveaxis(np.diff(np.concatenate([centres_TK2, diameters_TK[..., None]], axis=-1)[:, 0], axis=0), -1, 0)
+        for way, steps_T in zip(ways, steps_3T, strict=True):
+            forward, back = (steps_T > 0).sum(), (steps_T < 0).sum()
+            moving = (forward == back == 0) if way == 0 else abs(forward - back) <= 2 if way == 2 else way * (back - forward) > 5
+            assert moving, (name, forward, back)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mgm.datasets.index import read_index
+from mgm.datasets.prepare import read_params
 from mgm.datasets.published.ucf101 import index_ucf101
 from mgm.datasets.synthetic import make as synthetic
 from mgm.datasets.synthetic.drawing import draw, scene
@@ -256,6 +257,7 @@ def test_videos_of_others_are_not_touched(tmp_path):
 
 def test_the_digest_knows_every_parameter():
     changes = {
+        "kind": "k400",
         "classes": 11,
         "train_per_class": 81,
         "test_per_class": 21,
@@ -265,6 +267,21 @@ def test_the_digest_knows_every_parameter():
         "pan": 0.9,
         "ground": "smooth",
         "seed": 1,
+        "sprites": 3,
+        "diameter": 0.3,
     }
-    assert set(changes) | {"kind"} == set(Synthetic.model_fields)
-    assert len({Synthetic(**{name: value}).digest for name, value in changes.items()} | {Synthetic().digest}) == len(changes) + 1
+    assert {*changes, "layout"} == set(Synthetic.model_fields)
+    swaying = Synthetic(layout="sway")
+    digests = {Synthetic(layout="sway", **{name: value}).digest for name, value in changes.items()}
+    assert len(digests | {swaying.digest, Synthetic().digest}) == len(changes) + 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [({"layout": "jump"}, "layout"), ({"layout": "sway", "kind": "hmdb51"}, "ssv2 and k400"), ({"sprites": 3}, "sway")],
+)
+def test_a_wrong_layout_is_one_line(wrong, told, tmp_path):
+    (tmp_path / "params.json").write_text(json.dumps(wrong))
+    with pytest.raises(UserError, match=told) as error:
+        read_params(tmp_path / "params.json")
+    assert "\n" not in str(error.value)

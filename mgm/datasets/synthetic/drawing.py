@@ -11,6 +11,11 @@ Of every kind but ssv2 a video is mirrored as a whole, or not, with equal chance
 same distribution, to the pixel, so flipping keeps the label. In Kinetics the place and the things in view say much about
 the class; here they say nothing, in any kind, because a set that single frames solve cannot show what a mask does.
 
+With `layout: sway` sprites never leave the frame: each coordinate goes to and fro over all of its range, evenly, so that it is distributed
+alike at every time and in every class, and a class says which coordinates move and which way is the quick one. Sprites share a rhythm, each
+a part of the period behind the last, so that hidden ones follow from visible ones: a small model learns that, and neither wrapped sprites
+nor sprites with rhythms of their own (docs/results.md).
+
 The kinds ucf101 and hmdb51 share seven classes and look different: other shapes, colours and textures make the same
 motions, so going from one to the other is a shift of domain. A class of the kind diving48 is a sequence of motions, and
 another has the same ones in another order.
@@ -27,11 +32,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgm.datasets.index import SPLITS
-from mgm.datasets.synthetic.params import CLASSES, Kind, Synthetic
+from mgm.datasets.synthetic.params import CLASSES, SWAYS, Kind, Synthetic
 
-SPRITES = 5
 _SUB = 256  # positions and mixing weights are multiples of 1/256
 _LARGEST = 0.27  # a translated sprite's diameter, relative to the frame
+_PERIOD = 30  # frames of one way to and fro
+_QUICK = 1 / 3  # the quick way's share of it
 _TEXTURE = 32  # a sprite's texture is 32 x 32
 
 
@@ -137,27 +143,29 @@ class Scene:
     view: NDArray[np.float64]  # where in the background the frame is at the start, (x, y) in pixels
     pan: NDArray[np.float64]  # its motion, in pixels a frame
     mirrored: bool  # the whole video, left to right, once all of the above is drawn
+    phases: NDArray[np.float64]  # of swaying at the start, in periods: along x, along y, of the diameter
 
 
 def scene(params: Synthetic, split: str, index: int) -> Scene:
     """What video `index` of a split shows."""
     rng = _rng(params.seed, _FIRST_STREAM[params.kind] + 1 + SPLITS.index(split), index)
-    size, order = params.size, np.arange(SPRITES)
-    lattice_K2 = np.stack([order, 2 * order], axis=1) / SPRITES  # five places spread evenly, so that some are in any crop
+    size, count, order = params.size, params.sprites, np.arange(params.sprites)
+    lattice_K2 = np.stack([order, 2 * order], axis=1) / count  # five places spread evenly, so that some are in any crop
     sprites, backgrounds = _bank(params)
     pan_angle, margin = rng.uniform(0, 2 * math.pi), params.pan * params.frames
     return Scene(
         label=index % params.classes,
-        places=(rng.uniform(0, 1, 2) + lattice_K2 + rng.uniform(-0.1, 0.1, (SPRITES, 2))) % 1,
-        depths=(rng.uniform() + order / SPRITES + rng.uniform(-0.05, 0.05, SPRITES)) % 1,
-        angles=2 * math.pi * (rng.uniform() + rng.permutation(SPRITES) / SPRITES + rng.uniform(-0.08, 0.08, SPRITES)),
-        diameters=size * rng.uniform(0.19, _LARGEST, SPRITES),
-        looks=rng.permutation(len(sprites))[:SPRITES],
+        places=(rng.uniform(0, 1, 2) + lattice_K2 + rng.uniform(-0.1, 0.1, (count, 2))) % 1,
+        depths=(rng.uniform() + order / count + rng.uniform(-0.05, 0.05, count)) % 1,
+        angles=2 * math.pi * (rng.uniform() + rng.permutation(count) / count + rng.uniform(-0.08, 0.08, count)),
+        diameters=size * rng.uniform(0.19, _LARGEST, count),
+        looks=rng.permutation(len(sprites))[:count],
         travel=size * rng.uniform(0.52, 0.62),
         background=int(rng.integers(len(backgrounds))),
         view=rng.uniform(margin, backgrounds.shape[1] - size - margin - 1, 2),
         pan=params.pan * np.array([math.cos(pan_angle), math.sin(pan_angle)]),
         mirrored=params.kind != "ssv2" and bool(rng.integers(2)),
+        phases=rng.uniform(0, 1, 3),
     )
 
 
@@ -166,6 +174,8 @@ def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArra
 
     A sprite may be out of the frame.
     """
+    if params.layout == "sway":
+        return _swaying(params, scene)
     parts, size = motion(params.kind, CLASSES[params.kind][scene.label]), params.size
     time_T1, share = np.linspace(0, 1, params.frames)[:, None], 1 / len(parts)
     path_T3 = np.sum([np.clip(time_T1 - number * share, 0, share) * part for number, part in enumerate(parts)], axis=0)
@@ -180,6 +190,27 @@ def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArra
         centres_TK2 = moved_TK2 % period - _LARGEST * size / 2
         diameters_TK = np.broadcast_to(scene.diameters, centres_TK2.shape[:2])
     return np.round(centres_TK2 * _SUB) / _SUB, np.round(diameters_TK * _SUB) / _SUB
+
+
+def _swaying(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`tracks` of the layout sway."""
+    ways, time_T1, order = (
+        SWAYS[params.kind][params.names[scene.label]],
+        np.arange(params.frames)[:, None] / _PERIOD,
+        np.arange(params.sprites),
+    )
+    lags = (order / params.sprites, (2 / params.sprites + 0.17) * order, order / params.sprites)  # so that sprites keep apart
+    x_TK, y_TK, near_TK = (_to_and_fro(scene.phases[axis] + lags[axis] + (way != 0) * time_T1, way) for axis, way in enumerate(ways))
+    centres_TK2 = params.size * (0.1 + 0.8 * np.stack([x_TK, y_TK], axis=-1))
+    diameters_TK = params.diameter * params.size * 2 ** (near_TK - 0.5)
+    return np.round(centres_TK2 * _SUB) / _SUB, np.round(diameters_TK * _SUB) / _SUB
+
+
+def _to_and_fro(phase_TK: NDArray[np.float64], way: int) -> NDArray[np.float64]:
+    """From 0 to 1 and back once a period, both ways at constant speed."""
+    rise = {1: _QUICK, -1: 1 - _QUICK}.get(way, 0.5)
+    phase_TK = phase_TK % 1
+    return np.where(phase_TK < rise, phase_TK / rise, (1 - phase_TK) / (1 - rise))
 
 
 def boxes(params: Synthetic, scene: Scene) -> NDArray[np.float32]:
@@ -252,6 +283,8 @@ def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     style = STYLES[params.kind]
     if params.ground == "smooth":  # half a frame from one extreme to the next, so that what is hidden follows from what is seen
         style = replace(style, ground=(100, 100, 100), ground_contrast=80, ground_cell=params.size // 2)
+    if params.layout == "sway":  # plain things on a quiet ground: what small models have time to learn is how they move
+        style = replace(style, shapes=("disc",), sprite_contrast=5, ground_contrast=12)
     rng = _rng(params.seed, style.bank, 0)
     side = params.size + 2 * (math.ceil(params.pan * params.frames) + 2) + 8
     sprites = []

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mgm.datasets.index import SPLITS
-from mgm.datasets.synthetic.params import CLASSES, Kind, Synthetic
+from mgm.datasets.synthetic.params import Kind, Synthetic
 
 _FIRST_ID = {"train": 100_000, "test": 200_000}
 _K400_SPLIT = {"train": "train", "test": "val"}
@@ -40,11 +40,11 @@ def _videos(params: Synthetic, split: str) -> Iterator[tuple[int, int, str]]:
     """(index, label, class) of each video of a split."""
     for index in range(params.counts[split]):
         label = index % params.classes
-        yield index, label, CLASSES[params.kind][label]
+        yield index, label, params.names[label]
 
 
 def _class(params: Synthetic, index: int) -> str:
-    return CLASSES[params.kind][index % params.classes]
+    return params.names[index % params.classes]
 
 
 def _ssv2_name(params: Synthetic, split: str, index: int) -> str:
@@ -52,7 +52,7 @@ def _ssv2_name(params: Synthetic, split: str, index: int) -> str:
 
 
 def _write_ssv2(params: Synthetic, out: Path) -> None:
-    names = [name[0].upper() + name[1:] for name in CLASSES["ssv2"][: params.classes]]
+    names = [name[0].upper() + name[1:] for name in params.names]
     _write_json(out / "labels" / "labels.json", {name: str(label) for label, name in enumerate(names)})
     for split, official in (("train", "train"), ("test", "validation")):
         rows = [
@@ -115,7 +115,7 @@ def _diving48_name(params: Synthetic, split: str, index: int) -> str:
 
 
 def _write_diving48(params: Synthetic, out: Path) -> None:
-    _write_json(out / "videos" / "Diving48_vocab.json", [name.split(", ") for name in CLASSES["diving48"][: params.classes]])
+    _write_json(out / "videos" / "Diving48_vocab.json", [name.split(", ") for name in params.names])
     for split in SPLITS:
         rows = [
             {"vid_name": str(_FIRST_ID[split] + index), "label": label, "start_frame": 0, "end_frame": params.frames}

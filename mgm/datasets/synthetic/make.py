@@ -5,7 +5,7 @@ Every machine hands the same pixels to the encoder; the bytes of the files may d
 
     OUT/generated.json              what was asked for; written first, and the sign that OUT/videos is ours
     OUT/videos/                     and lists of labels and splits: see `mgm.datasets.synthetic.layouts`
-    OUT/boxes.npz                   stem of a video -> (frames, 5, 4) float32: top, left, bottom, right in pixels
+    OUT/boxes.npz                   stem of a video -> (frames, sprites, 4) float32: top, left, bottom, right in pixels
     OUT/index.csv, index.json       ours; index.json is written last, without it the set is not whole
 """
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from mgm.datasets.index import Index, Video, read_index, write_index
 from mgm.datasets.synthetic.drawing import boxes, draw, scene
 from mgm.datasets.synthetic.layouts import LAYOUTS
-from mgm.datasets.synthetic.params import CLASSES, Synthetic
+from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.runs.lock import end_with_parent, folder_lock
 
@@ -128,7 +128,7 @@ def _index(params: Synthetic, out: Path) -> Index:
             videos.append(Video(str(path), label, split, path.stem, params.frames, fps, size, size, "h264", True, os.path.getsize(path)))
     counts = f"{params.train_per_class} train and {params.test_per_class} test per class"
     note = f"generated videos (seed {params.seed}), split as drawn: {counts}"
-    return Index(root, CLASSES[params.kind][: params.classes], tuple(videos), (), params.digest, note)
+    return Index(root, params.names, tuple(videos), (), params.digest, note)
 
 
 def _finished(params: Synthetic, out: Path) -> Index | None:

@@ -91,12 +91,46 @@ CLASSES: dict[Kind, tuple[str, ...]] = {
     ),
 }
 
+Sway = tuple[int, int, int]  # along x, y and the diameter: -1 or 1 the direction of the quick way, 2 to and fro alike, 0 at rest
+SWAYS: dict[Kind, dict[str, Sway]] = {  # classes of the layout sway; k400's are mirrored at random, so sideways is either way
+    "ssv2": {
+        "jerking things left": (-1, 0, 0),
+        "jerking things right": (1, 0, 0),
+        "jerking things up": (0, -1, 0),
+        "jerking things down": (0, 1, 0),
+        "jerking things up and left": (-1, -1, 0),
+        "jerking things up and right": (1, -1, 0),
+        "jerking things down and left": (-1, 1, 0),
+        "jerking things down and right": (1, 1, 0),
+        "jerking things closer": (0, 0, 1),
+        "jerking things away": (0, 0, -1),
+        "swaying things left and right": (2, 0, 0),
+        "swaying things up and down": (0, 2, 0),
+    },
+    "k400": {
+        "jerking up": (0, -1, 0),
+        "jerking down": (0, 1, 0),
+        "jerking sideways": (1, 0, 0),
+        "jerking up sideways": (1, -1, 0),
+        "jerking down sideways": (1, 1, 0),
+        "jerking closer": (0, 0, 1),
+        "jerking away": (0, 0, -1),
+        "swaying sideways": (2, 0, 0),
+        "swaying up and down": (0, 2, 0),
+        "swaying sideways and jerking up": (2, -1, 0),
+        "swaying sideways and jerking down": (2, 1, 0),
+        "jerking sideways and swaying up and down": (1, 2, 0),
+    },
+}
+
 
 class Synthetic(BaseModel):
     """A set like SSv2, where left and right are labels, or like one of the others, where a mirrored video keeps its label.
 
     `ground` is the background's texture: `fine`, in the kind's colours, gives the codec vectors to find; `smooth`, grey in every kind,
     gives a small model something to predict.
+    `layout` is how sprites move: `wrap`, on a torus, or `sway`, to and fro within the frame (kinds ssv2 and k400); there `sprites` and their
+    mean `diameter`, as a share of the frame's side, can be chosen.
     `size` in pixels, `pan` (the background's motion) in pixels a frame; the first `classes` of the kind's CLASSES are used, all by default.
     """
 
@@ -112,6 +146,23 @@ class Synthetic(BaseModel):
     pan: float = Field(default=0.8, ge=0, le=4)
     ground: Literal["fine", "smooth"] = "fine"
     seed: int = Field(default=0, ge=0, lt=2**63)
+    layout: Literal["wrap", "sway"] = "wrap"
+    sprites: int = Field(default=5, ge=1, le=16)
+    diameter: float = Field(default=0.33, ge=0.05, le=0.4)
+
+    @field_validator("layout")
+    @classmethod
+    def _has_such_motions(cls, layout: str, info: ValidationInfo) -> str:
+        if layout == "sway" and info.data.get("kind") not in SWAYS:
+            raise PydanticCustomError("layout", "layout sway is for kinds {kinds}", {"kinds": " and ".join(SWAYS)})
+        return layout
+
+    @field_validator("sprites", "diameter")
+    @classmethod
+    def _is_free(cls, value: float, info: ValidationInfo) -> float:
+        if info.data.get("layout") == "wrap" and value != cls.model_fields[str(info.field_name)].default:
+            raise PydanticCustomError("free", "is for layout sway; leave it out", {})
+        return value
 
     @field_validator("classes")
     @classmethod
@@ -122,6 +173,11 @@ class Synthetic(BaseModel):
         return classes
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, by label."""
+        return tuple(SWAYS[self.kind] if self.layout == "sway" else CLASSES[self.kind])[: self.classes]
+
+    @property
     def counts(self) -> dict[str, int]:
         """How many videos each split has."""
         return {"train": self.classes * self.train_per_class, "test": self.classes * self.test_per_class}
@@ -130,4 +186,6 @@ class Synthetic(BaseModel):
     def digest(self) -> str:
         """12 hex digits of the parameters and the version of the kind's generator: the set's name wherever it is drawn."""
         fields = {**self.model_dump(mode="json"), "generator": GENERATOR_VERSION[self.kind]}
+        if self.layout == "wrap":  # sets from before there were layouts keep their names
+            fields = {name: value for name, value in fields.items() if name not in ("layout", "sprites", "diameter")}
         return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
