@@ -129,8 +129,8 @@ class Synthetic(BaseModel):
 
     `ground` is the background's texture: `fine`, in the kind's colours, gives the codec vectors to find; `smooth`, grey in every kind,
     gives a small model something to predict.
-    `layout` is how sprites move: `wrap`, on a torus, or `sway`, to and fro within the frame (kinds ssv2 and k400); there `sprites` and their
-    mean `diameter`, as a share of the frame's side, can be chosen.
+    `layout` is how sprites move: `wrap`, on a torus, or `sway`, to and fro within the frame (kinds ssv2 and k400); there `sprites` and
+    their mean `diameter`, as a share of the frame's side, can be chosen.
     `size` in pixels, `pan` (the background's motion) in pixels a frame; the first `classes` of the kind's CLASSES are used, all by default.
     """
 
