@@ -33,6 +33,21 @@ def _listed(name: str) -> str:
     return name
 
 
+BACKBONES = {  # width, depth, heads of the encoder (V: modeling_finetune.py), then of the decoder (V: modeling_pretrain.py, pretrain.sh)
+    "vit-s": ((384, 12, 6), (192, 4, 3)),
+    "vit-b": ((768, 12, 12), (384, 4, 6)),
+    "vit-l": ((1024, 24, 16), (512, 12, 8)),  # decoder depth: scripts/kinetics/videomae_vit_large_*/pretrain.sh
+    "timesformer": ((768, 12, 12), (384, 4, 6)),  # ViT-B's sizes (paper, 4.2); paper silent on the decoder, which attends jointly
+}
+
+
+def _is_backbone(name: str) -> str:
+    if name not in BACKBONES:
+        raise ValueError(f"is unknown; choose one of {', '.join(BACKBONES)}")
+    return name
+
+
+BackboneName = Annotated[str, AfterValidator(_is_backbone)]
 MaskName = Annotated[str, AfterValidator(_listed)]
 Edge = Literal["grow", "clamp", "spill"]
 Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from OpenCV
@@ -73,7 +88,7 @@ class Clips(Part):
 class Model(Part):
     """The encoder: a ViT or a TimeSformer (divided attention) over tubelets of `tubelet` x `patch` x `patch` pixels."""
 
-    backbone: Literal["vit-s", "vit-b", "timesformer"] = "vit-b"
+    backbone: BackboneName = "vit-b"
     width: int = Field(768, ge=8, le=LARGE)
     depth: int = Field(12, ge=1, le=LARGE)
     heads: int = Field(12, ge=1, le=LARGE)

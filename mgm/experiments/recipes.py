@@ -9,7 +9,7 @@ from typing import Any
 
 from mgm.datasets.published import PUBLISHED
 from mgm.masking import MASKS
-from mgm.spec import Augment, Clips, Data, Decoder, Finetune, FinetuneOptim, Mask, Model, Optim, Pretrain, Probe, Views
+from mgm.spec import BACKBONES, Augment, Clips, Data, Decoder, Finetune, FinetuneOptim, Mask, Model, Optim, Pretrain, Probe, Views
 
 MASK_RATIO: dict[str, float] = {
     **dict.fromkeys(MASKS, 0.75),  # P 4.5, Figure 4a, for MGM; paper silent on the others
@@ -17,16 +17,8 @@ MASK_RATIO: dict[str, float] = {
     "agnostic": 0.9,  # ST-MAE's abstract
 }
 
-MODELS = {  # V: modeling_finetune.py
-    "vit-b": Model(backbone="vit-b", width=768, depth=12, heads=12),
-    "vit-s": Model(backbone="vit-s", width=384, depth=12, heads=6),
-    "timesformer": Model(backbone="timesformer", width=768, depth=12, heads=12),  # P 4.2: divided attention, ViT-B's sizes
-}
-DECODERS = {  # V: modeling_pretrain.py, half the encoder's width; 4 blocks from scripts/*/pretrain.sh
-    "vit-b": Decoder(width=384, depth=4, heads=6),
-    "vit-s": Decoder(width=192, depth=4, heads=3),
-    "timesformer": Decoder(width=384, depth=4, heads=6),  # paper silent; as ViT-B's, which attends jointly
-}
+MODELS = {name: Model(backbone=name, width=width, depth=depth, heads=heads) for name, ((width, depth, heads), _) in BACKBONES.items()}
+DECODERS = {name: Decoder(width=width, depth=depth, heads=heads) for name, (_, (width, depth, heads)) in BACKBONES.items()}
 
 PRETRAIN_OPTIM = Optim(
     lr=1.5e-4,  # P Table 5, for a batch of 256

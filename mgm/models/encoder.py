@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mgm.models.timesformer import DividedBlock, divide
+from mgm.models.timesformer import DividedBlock, divided_attention
 from mgm.models.vit import Block, TubeletEmbedding, sinusoid_table
 from mgm.spec import Model
 
@@ -25,7 +25,7 @@ class Encoder(nn.Module):
         self.patch_embed = TubeletEmbedding(model.width, model.tubelet, model.patch)
         self.register_buffer("pos_embed", sinusoid_table(math.prod(grid), model.width), persistent=False)
         block = DividedBlock if self.divided else Block
-        rates = torch.linspace(0, drop_path, model.depth).tolist()  # deeper blocks drop more (V)
+        rates = torch.linspace(0, drop_path, model.depth, device="cpu").tolist()  # deeper blocks drop more (V)
         self.blocks = nn.ModuleList(block(model.width, model.heads, rate) for rate in rates)
         self.norm = nn.LayerNorm(model.width, eps=1e-6) if norm else nn.Identity()
 
@@ -33,7 +33,7 @@ class Encoder(nn.Module):
         """patches_BLPC: the pixels of all tokens, or of those in `index_BV` alone. Returns (B, V, D)."""
         positions = self.pos_embed if index_BV is None else self.pos_embed[0, index_BV]
         x_BVD = self.patch_embed(patches_BLPC) + positions
-        time_and_space = divide(self.grid, index_BV) if self.divided else ()
+        time_and_space = divided_attention(self.grid, index_BV) if self.divided else ()
         for block in self.blocks:
             x_BVD = block(x_BVD, *time_and_space)
         return self.norm(x_BVD)

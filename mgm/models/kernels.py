@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+CPU_KERNELS = torch.backends.mkldnn.is_available() and hasattr(torch, "_softmax_backward_data")  # private: a release may drop it
 WIDE = 256  # channels from which a float32 product repays its copy into oneDNN's tensors
 
 
@@ -17,20 +18,20 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """F.linear; wide ones in float32 on a CPU by oneDNN (190 GFLOP/s) and not by MKL, which uses AVX2 alone on AMD's processors (100)."""
-    plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    if plain and min(weight.shape) >= WIDE and torch.backends.mkldnn.is_available():
+    plain = CPU_KERNELS and x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if plain and min(weight.shape) >= WIDE:
         return F.linear(x.to_mkldnn(), weight, bias).to_dense()
     return F.linear(x, weight, bias)
 
 
-def attend(q_BNVD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, joined_BVL: Tensor | None = None) -> Tensor:
-    """softmax(q k' / sqrt(D)) v for N heads. `joined_BVL` says which queries see which keys; default: all."""
-    if joined_BVL is None and q_BNVD.device.type == "cpu" and q_BNVD.dtype == torch.bfloat16:
-        return _ByProducts.apply(q_BNVD, k_BNLD, v_BNLD)
-    return F.scaled_dot_product_attention(q_BNVD, k_BNLD, v_BNLD, attn_mask=None if joined_BVL is None else joined_BVL[:, None])
+def scaled_dot_product_attention(q_BNVD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, attn_mask_BVL: Tensor | None = None) -> Tensor:
+    """softmax(q k' / sqrt(D)) v for N heads. `attn_mask_BVL` says which queries see which keys; default: all."""
+    if CPU_KERNELS and attn_mask_BVL is None and q_BNVD.device.type == "cpu" and q_BNVD.dtype == torch.bfloat16:
+        return RecomputedAttention.apply(q_BNVD, k_BNLD, v_BNLD)
+    return F.scaled_dot_product_attention(q_BNVD, k_BNLD, v_BNLD, attn_mask=None if attn_mask_BVL is None else attn_mask_BVL[:, None])
 
 
-class _ByProducts(torch.autograd.Function):
+class RecomputedAttention(torch.autograd.Function):
     """Attention in bf16 as two matrix products a clip, whose weights are computed again in the backward pass and never kept.
 
     Twice as fast as PyTorch's fused kernel, whose bf16 is no faster than its float32. Scores are rounded to bf16 before the softmax, as

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mgm.models.kernels import Linear
 from mgm.models.vit import Attention, Block
 
-Along = Callable[[Attention, Tensor], Tensor]  # applies an attention to x_BVD, over time or over space
+AxisAttention = Callable[[Attention, Tensor], Tensor]  # applies an attention to x_BVD, over time or over space
 
 
 class DividedBlock(Block):
@@ -26,13 +26,13 @@ class DividedBlock(Block):
         self.temporal_attn = Attention(width, heads)
         self.temporal_fc = Linear(width, width)
 
-    def forward(self, x_BVD: Tensor, over_time: Along, over_space: Along) -> Tensor:  # type: ignore[override]
+    def forward(self, x_BVD: Tensor, over_time: AxisAttention, over_space: AxisAttention) -> Tensor:  # type: ignore[override]
         x_BVD = x_BVD + self._keep(self.temporal_fc(over_time(self.temporal_attn, self.temporal_norm1(x_BVD))))
         x_BVD = x_BVD + self._keep(over_space(self.attn, self.norm1(x_BVD)))
         return x_BVD + self._keep(self.mlp(self.norm2(x_BVD)))
 
 
-def divide(grid: tuple[int, int, int], index_BV: Tensor | None = None) -> tuple[Along, Along]:
+def divided_attention(grid: tuple[int, int, int], index_BV: Tensor | None = None) -> tuple[AxisAttention, AxisAttention]:
     """How to attend over time and over space: to all tokens of the grid, or to the visible ones `index_BV` of each clip.
 
     All tokens fall into groups of equal size: batches of small attentions. Visible ones do not: one attention over all of them, in which a
@@ -56,4 +56,4 @@ def _over_space(slots: int, attention: Attention, x_BLD: Tensor) -> Tensor:
 
 
 def _over_same(group_BV: Tensor, attention: Attention, x_BVD: Tensor) -> Tensor:
-    return attention(x_BVD, joined_BVV=group_BV[:, :, None] == group_BV[:, None, :])
+    return attention(x_BVD, attn_mask_BVV=group_BV[:, :, None] == group_BV[:, None, :])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgm.models.kernels import Linear, attend, linear
+from mgm.models.kernels import Linear, linear, scaled_dot_product_attention
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -56,7 +56,7 @@ class TubeletEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; queries and values have biases, keys have none. `joined_BVV` says which tokens see which; default: all.
+    """Multi-head self-attention; queries and values have biases, keys have none. `attn_mask_BVV` says which tokens see which; default: all.
 
     With `last`, the outputs of so many last tokens alone.
     """
@@ -69,13 +69,13 @@ class Attention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.proj = Linear(width, width)
 
-    def forward(self, x_BVD: Tensor, joined_BVV: Tensor | None = None, last: int = 0) -> Tensor:
+    def forward(self, x_BVD: Tensor, attn_mask_BVV: Tensor | None = None, last: int = 0) -> Tensor:
         width = x_BVD.shape[-1]
         of_queries, of_others = self.qkv.weight.split((width, 2 * width))
         queries = linear(x_BVD[:, -last:], of_queries, self.q_bias)
         others = linear(x_BVD, of_others, torch.cat((torch.zeros_like(self.v_bias), self.v_bias)))
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (queries, *others.chunk(2, dim=-1)))
-        return self.proj(attend(q, k, v, joined_BVV).transpose(1, 2).flatten(2))
+        return self.proj(scaled_dot_product_attention(q, k, v, attn_mask_BVV).transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mgm.models import build_mae, reconstruction_loss
-from mgm.models.kernels import attend, linear
+from mgm.models import build_mae, kernels, reconstruction_loss
+from mgm.models.kernels import linear, scaled_dot_product_attention
 from mgm.models.vit import patchify
 from mgm.spec import Clips, Data, Decoder, Model, Pretrain
 
@@ -40,6 +40,10 @@ def test_linear_follows_autocast_and_runs_without_gradients():
         torch.testing.assert_close(linear(x, weight), x @ weight.T, rtol=1e-5, atol=1e-4)
 
 
+def doubled(q, k, v):
+    return scaled_dot_product_attention(2 * q, k, v)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])  # bf16 has 8 bits, scores here reach 8
 def test_attention_and_its_gradients_are_the_formula(dtype, tolerance):
     torch.manual_seed(0)
@@ -47,7 +51,7 @@ def test_attention_and_its_gradients_are_the_formula(dtype, tolerance):
     inputs = [torch.randn(B, count, N, D).to(dtype).transpose(1, 2) for count in (V, L, L)]
     gradient = torch.randn(B, N, V, D).to(dtype)
     slow = with_gradients(lambda q, k, v: (2 * q @ k.mT / D**0.5).softmax(dim=-1) @ v, [x.double() for x in inputs], gradient.double())
-    for found, wanted in zip(with_gradients(lambda q, k, v: attend(2 * q, k, v), inputs, gradient), slow, strict=True):
+    for found, wanted in zip(with_gradients(doubled, inputs, gradient), slow, strict=True):
         assert found.dtype == dtype
         assert error(found, wanted) < tolerance
 
@@ -103,3 +107,13 @@ def test_a_step_is_the_plain_float32_step(precision, of_loss, of_gradients, widt
     assert found.item() == pytest.approx(wanted.item(), rel=of_loss)
     for (name, parameter), gradient in zip(model.named_parameters(), gradients):
         assert error(torch.autograd.grad(found, parameter, retain_graph=True)[0], gradient) < of_gradients, name
+
+
+def test_the_switch_leaves_pytorchs_own_kernels(monkeypatch):
+    """As on a release that lacks the private call."""
+    x, weight = torch.randn(3, 256), torch.randn(256, 256)
+    q_BNVD = torch.randn(1, 2, 5, 8, dtype=torch.bfloat16)
+    monkeypatch.setattr(kernels, "CPU_KERNELS", False)
+    assert torch.equal(linear(x, weight), F.linear(x, weight))
+    own = F.scaled_dot_product_attention(q_BNVD, q_BNVD, q_BNVD)
+    assert torch.equal(scaled_dot_product_attention(q_BNVD, q_BNVD, q_BNVD), own)

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification, VideoMAEModel
 
 from mgm.errors import UserError
+from mgm.experiments.recipes import DECODERS, MODELS
 from mgm.models import build_classifier, build_features, build_mae, load_encoder, load_weights, read_weights, save_weights
 from mgm.models.formats import to_huggingface, to_ours, to_videomae
 from mgm.models.vit import sinusoid_table
-from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
+from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe, parse
 from tests.helpers.huggingface import sharpened, translated
 
 SMALL = {"data": Data(dataset="k400"), "clips": Clips(frames=4, size=24), "model": Model(width=16, depth=2, heads=2, patch=8)}
@@ -86,10 +87,19 @@ def test_vit_b_has_the_official_keys_and_shapes_in_both_directions(name, count):
     assert {key: value.shape for key, value in arrived.items()} == {key: value.shape for key, value in ours.items()}
 
 
-def test_vit_b_has_hugging_faces_keys_and_shapes_in_both_directions():
-    ours = vit_b("PretrainVisionTransformer")
+LARGE = {
+    "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
+    "decoder_hidden_size": 512, "decoder_num_hidden_layers": 12, "decoder_num_attention_heads": 8, "decoder_intermediate_size": 2048,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("backbone", "sizes"), [("vit-b", {}), ("vit-l", LARGE)])
+def test_backbones_have_hugging_faces_keys_and_shapes_in_both_directions(backbone, sizes):
+    """ViT-L beside the paper's ViT-B: a backbone is a line of sizes, and its weights go in and out as any other's."""
+    spec = parse({"verb": "pretrain", **VITB, "model": MODELS[backbone], "decoder": DECODERS[backbone]}, "s.json")
     with torch.device("meta"):
-        theirs = VideoMAEForPreTraining(VideoMAEConfig(use_mean_pooling=False)).state_dict()
+        ours = build_mae(spec).state_dict()
+        theirs = VideoMAEForPreTraining(VideoMAEConfig(**sizes, use_mean_pooling=False)).state_dict()
     shapes = {key: value.shape for key, value in theirs.items()}
     assert {key: value.shape for key, value in new_style(to_huggingface(ours)).items()} == shapes
     assert {key: value.shape for key, value in to_ours(theirs, HERE).items()} == {key: value.shape for key, value in ours.items()}
