@@ -1,59 +1,124 @@
-"""Opening the files that a dataset lists: what can be read becomes a `Video`, the rest is listed with its reason."""
+"""Finding and opening the files of a dataset: what can be read becomes a `Video`, the rest is listed with its reason."""
 
 import json
+import multiprocessing
 import os
-import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mgm.datasets.index import Video
+from mgm.console import track
+from mgm.datasets.index import Video, content_hash
 from mgm.errors import UserError
+from mgm.runs.lock import end_with_parent
 
 if TYPE_CHECKING:
     from mgm.video.decode import VideoInfo
 
-_TOGETHER = 256  # files between two writes; an interrupt waits for as many
+CHUNK = 64  # files that a process opens between two reports
 _VERSION = 1  # raise it when the same file would give another VideoInfo
 _File: TypeAlias = tuple[str, int, int]  # path below the root, bytes, time of change in ns
+
+
+def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str, str]]]:
+    """Paths below `root` of all files in `folder`, hidden ones aside; and (path, reason) of what cannot be used.
+
+    Links are followed, each folder is read once.
+    """
+    names, unusable, seen = [], list[tuple[str, str]](), set()
+
+    def below(path: str) -> str:
+        return os.path.relpath(path, root).replace(os.sep, "/")
+
+    def failed(error: OSError) -> None:
+        unusable.append((below(error.filename), f"cannot be listed ({error.strerror}); make it readable, or remove it"))
+
+    for at, folders, files in os.walk(root / folder, onerror=failed, followlinks=True):
+        if os.path.realpath(at) in seen:
+            unusable.append((below(at), "leads to a folder that is read already; remove the link"))
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(at))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in (below(os.path.join(at, file)) for file in files if not file.startswith(".")):
+            if name.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in name):
+                names.append(name)
+            else:
+                unusable.append((ascii(name)[1:-1], "has a name that is not UTF-8; rename it"))
+    return names, unusable
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_processes(work: Callable[[Any], Any], tasks: Sequence[Any], processes: int) -> Iterator[Any]:
+    """Yield `work(task)` of each task as they come, from so many processes; one is this one.
+
+    Raises:
+        UserError: a process died.
+    """
+    if processes == 1:
+        yield from map(work, tasks)
+        return
+    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent)
+    try:
+        for future in as_completed([pool.submit(work, task) for task in tasks]):
+            yield future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that reads videos died, perhaps for lack of memory; run again (what is done is kept), with fewer --processes"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def open_all(root: Path, names: Sequence[str], checked: Path | None = None) -> "tuple[dict[str, VideoInfo], list[tuple[str, str]]]":
     """Given paths below the root: ({name: VideoInfo} of what can be read, [(name, reason)] of the rest).
 
     `checked`: a file that keeps what was found, so that an interrupted call, or one after more videos came, opens only the others. A file
-    whose size or time changed is opened again, as is one that could not be read. On a terminal a bar shows how far it is.
+    whose size or time changed is opened again, as is one that could not be read. More than a few are opened by a process a core.
     """
-    from mgm.video import probe_video  # PyAV takes a fifth of a second, which an unchanged folder need not pay
-
     known = _read_checked(checked) if checked else {}
-
-    def open_one(name: str) -> "tuple[VideoInfo | str, _File | None]":
-        path = os.path.join(root, name)
+    results: dict[str, VideoInfo | str] = {}
+    files = dict[str, _File]()
+    for name in names:
         try:
-            stat = os.stat(path)
-            file = (name, stat.st_size, stat.st_mtime_ns)
-            return (known[file], None) if file in known else (probe_video(path), file)
-        except UserError as error:
-            return str(error).removeprefix(f"{path}: "), None
+            stat = os.stat(os.path.join(root, name))
+            files[name] = (name, stat.st_size, stat.st_mtime_ns)
+            if files[name] in known:
+                results[name] = known[files[name]]
         except OSError as error:  # a link that leads nowhere, a file that may not be read
-            return f"cannot be opened ({error.strerror}); replace it, or remove it", None
-
-    results: list[VideoInfo | str] = []
+            results[name] = f"cannot be opened ({error.strerror}); replace it, or remove it"
+    unknown = [name for name in names if name not in results]
+    chunks = [unknown[start : start + CHUNK] for start in range(0, len(unknown), CHUNK)]
     if checked:
         checked.parent.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, bar() as shown:
-        task = shown.add_task("opening videos", total=len(names))
-        for start in range(0, len(names), _TOGETHER):
-            some = list(pool.map(open_one, names[start : start + _TOGETHER]))
-            results += [result for result, _ in some]
-            if checked:
-                _append_checked(checked, [(file, result) for result, file in some if file and not isinstance(result, str)])
-            shown.advance(task, len(some))
-    infos = {name: result for name, result in zip(names, results) if not isinstance(result, str)}
-    return infos, [(name, result) for name, result in zip(names, results) if isinstance(result, str)]
+    opened = in_processes(partial(_open_some, root), chunks, min(cores(), max(len(chunks) // 2, 1)))
+    for some in track(opened, f"opening videos, {CHUNK} at a time", len(chunks)) if len(chunks) > 1 else opened:
+        results |= some
+        if checked:
+            _append_checked(checked, [(files[name], info) for name, info in some.items() if not isinstance(info, str)])
+    infos = {name: result for name in names if not isinstance(result := results[name], str)}
+    return infos, [(name, result) for name in names if isinstance(result := results[name], str)]
+
+
+def _open_some(root: Path, names: Sequence[str]) -> "dict[str, VideoInfo | str]":
+    from mgm.video import probe_video  # PyAV takes a fifth of a second, which an unchanged folder need not pay
+
+    found: dict[str, VideoInfo | str] = {}
+    for name in names:
+        path = os.path.join(root, name)
+        try:
+            found[name] = probe_video(path)
+        except UserError as error:
+            found[name] = str(error).removeprefix(f"{path}: ")
+    return found
 
 
 def _read_checked(path: Path) -> "dict[_File, VideoInfo]":
@@ -78,15 +143,6 @@ def _append_checked(path: Path, found: "Sequence[tuple[_File, VideoInfo]]") -> N
         file.write(f"\n{lines}" if lines else "")  # a line that a kill cut short ends here
 
 
-def bar():
-    """A bar of progress on a terminal; `disable` is True, and nothing is shown, where there is none."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-
-
 def video_of(root: Path, name: str, label: int, split: str, group: str, info: "VideoInfo") -> Video:
     """The row of an index for a file that was opened."""
     path = os.path.join(root, name)
@@ -102,4 +158,5 @@ def video_of(root: Path, name: str, label: int, split: str, group: str, info: "V
         codec=info.codec,
         has_vectors=info.has_vectors,
         bytes=os.path.getsize(path),
+        content=content_hash(path),
     )

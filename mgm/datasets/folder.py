@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from mgm.datasets.files import open_all, video_of
+from mgm.datasets.files import files_below, open_all, video_of
 from mgm.datasets.index import SPLITS, Index, content_digest, read_index, write_index
 from mgm.errors import UserError
+from mgm.runs.files import write
 from mgm.spec import Flow
 
 TEST_SHARE = 0.2
@@ -53,18 +54,17 @@ def index_folder(source: Path, out: Path, seed: int = 0) -> Index:
         with suppress(UserError):  # a damaged index is made again
             return read_index(out)
 
-    infos, excluded = open_all(root, [video.name for video in listed])
+    infos, excluded = open_all(root, [video.name for video in listed], out / "checked.jsonl")
     readable = [video for video in listed if video.name in infos]
     _require_every_class(source, listed, readable, excluded)
     classes = _classes(listed)
+    label_of = {name: label for label, name in enumerate(classes)}
     readable, note = _with_split(source, readable, classes, seed)
-    videos = tuple(
-        video_of(root, video.name, classes.index(video.label), video.split, video.group, infos[video.name]) for video in readable
-    )
+    videos = tuple(video_of(root, video.name, label_of[video.label], video.split, video.group, infos[video.name]) for video in readable)
     index = Index(root, classes, videos, (*unlabelled, *excluded), content_digest(root, classes, videos), note)
     mark.unlink(missing_ok=True)
     write_index(index, out)
-    mark.write_text(fingerprint)
+    write(mark, fingerprint)
     return index
 
 
@@ -73,21 +73,24 @@ def _list(source: Path, out: Path) -> tuple[Path, list[_Listed], list[tuple[str,
     if source.is_file():
         return *_list_csv(source), []
     if not source.is_dir():
-        raise UserError(f"{source}: no such file or folder; give --source a folder with one folder per class, or a CSV path,label")
+        raise UserError(f"{source}: no such file or folder; name a folder with one folder per class, or a CSV path,label")
     if out.is_relative_to(source):
-        raise UserError(f"{out}: lies inside the videos' folder {source}, where it would count as a class; choose another --out")
+        raise UserError(f"{out}: lies inside the videos' folder {source}, where it would count as a class; write the index elsewhere")
     if (source / "videos.csv").is_file():
         return *_list_csv(source / "videos.csv"), []
     listed, unlabelled = [], []
     for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
-        if not entry.is_dir():
+        if not os.path.isdir(entry.path):  # not entry.is_dir(), which fails where a link leads to itself
             unlabelled.append((entry.name, "lies beside the class folders, so it has no label"))
             continue
-        names = sorted(_files_below(source, entry.name))
+        names, unusable = files_below(source, entry.name)
+        unlabelled += unusable
+        names = sorted(name for name in names if not name.endswith(_SIDECARS))
         if not names:
-            raise UserError(f"{source / entry.name}: a class folder without videos; put videos there, or remove the folder")
+            reason = f" ({unusable[0][1]})" if unusable else ""
+            raise UserError(f"{ascii(str(source / entry.name))[1:-1]}: a class folder without videos{reason}; put some there, or remove it")
         listed += [_Listed(name, entry.name, "", name) for name in names]
     if not listed:
         raise UserError(
@@ -95,19 +98,6 @@ def _list(source: Path, out: Path) -> tuple[Path, list[_Listed], list[tuple[str,
             "make one folder per class, or write a videos.csv path,label"
         )
     return source, listed, unlabelled
-
-
-def _files_below(root: Path, folder: str) -> list[str]:
-    """Paths below the root of all files in one of its folders, but for hidden ones and the flow that `mgm flow` left beside videos."""
-    names = []
-    for at, folders, files in os.walk(root / folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        names += [
-            os.path.relpath(os.path.join(at, name), root).replace(os.sep, "/")
-            for name in files
-            if not name.startswith(".") and not name.endswith(_SIDECARS)
-        ]
-    return names
 
 
 def _list_csv(path: Path) -> tuple[Path, list[_Listed]]:
@@ -158,7 +148,7 @@ def _fingerprint(root: Path, listed: list[_Listed], unlabelled: list[tuple[str, 
     for video in listed:
         try:
             stat = os.stat(os.path.join(root, video.name))
-        except FileNotFoundError:  # a link that leads nowhere; opening it will say so
+        except OSError:  # a link that leads nowhere, or to itself; opening it will say so
             facts.append(video.name)
         else:
             facts.append((video.name, video.label, video.split, video.group, stat.st_size, stat.st_mtime_ns))
@@ -168,7 +158,7 @@ def _fingerprint(root: Path, listed: list[_Listed], unlabelled: list[tuple[str, 
 def _classes(listed: list[_Listed]) -> tuple[str, ...]:
     """Class names in order; by value where all are numbers."""
     names = {video.label for video in listed}
-    return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names))
+    return tuple(sorted(names, key=lambda name: (int(name), name)) if all(name.isdecimal() for name in names) else sorted(names))
 
 
 def _require_every_class(source: Path, listed: list[_Listed], readable: list[_Listed], excluded: list[tuple[str, str]]) -> None:
@@ -220,6 +210,7 @@ def draw_test_groups(videos: list[tuple[str, str]], seed: int, share: float = TE
     """
     order = sorted({group for _, group in videos})
     random.Random(seed).shuffle(order)
+    rank = {group: place for place, group in enumerate(order)}
     sizes: dict[str, Counter[str]] = {label: Counter() for label, _ in sorted(videos)}  # label -> group -> videos
     labels: dict[str, set[str]] = {group: set() for group in order}
     for label, group in videos:
@@ -237,13 +228,13 @@ def draw_test_groups(videos: list[tuple[str, str]], seed: int, share: float = TE
             continue
         goal = share * sizes[label].total()
         taken = sum(size for group, size in sizes[label].items() if group in test)
-        for group in order:
+        for group in (own := sorted(sizes[label], key=rank.__getitem__)):
             size = sizes[label][group]
             if group not in test and abs(taken + size - goal) < abs(taken - goal) and all(training[other] > 1 for other in labels[group]):
                 take(group)
                 taken += size
         if not taken:  # every group is more than twice the goal
-            free = [group for group in order if sizes[label][group] and all(training[other] > 1 for other in labels[group])]
+            free = [group for group in own if all(training[other] > 1 for other in labels[group])]
             if not free:
                 raise UserError(
                     f"class {label!r}: its {len(sizes[label])} groups hold the only training videos of other classes, "

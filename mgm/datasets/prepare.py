@@ -1,12 +1,13 @@
 """What `mgm prepare` does. These functions print nothing; `summary` is what a user is shown."""
 
 import json
-import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mgm.datasets.files import cores
 from mgm.datasets.index import SPLITS, Index
 from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
@@ -28,7 +29,7 @@ def prepare_transcoded(
     """
     from mgm.datasets.transcode import read_shard, read_sources, transcode_index, transcode_shard  # PyAV
 
-    processes = processes or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    processes = processes or cores()
     if shard is not None:
         number, of = read_shard(shard)
         return transcode_shard(read_sources(out), out, number, of, short_side, processes)
@@ -78,9 +79,10 @@ def summary(index: "Index | Shard") -> str:
     width = max(len(index.classes[label]) for label in there)
     lines = [f"{len(index.videos)} videos of {len(index.classes)} classes in {index.root}, digest {index.digest}", index.note]
     lines += [f"{'':{width}}  " + "  ".join(f"{split:>6}" for split in SPLITS)]
+    count = Counter((video.label, video.split) for video in index.videos)
     for label in sorted(there):
-        counts = [sum(video.label == label and video.split == split for video in index.videos) for split in SPLITS]
-        lines.append(f"{index.classes[label]:{width}}  " + "  ".join(f"{count:>6}" for count in counts))
+        counts = [count[label, split] for split in SPLITS]
+        lines.append(f"{index.classes[label]:{width}}  " + "  ".join(f"{number:>6}" for number in counts))
     if absent := len(index.classes) - len(there):
         lines.append(f"no videos of the other {absent} classes")
     if still := sum(not video.has_vectors for video in index.videos):

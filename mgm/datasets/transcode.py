@@ -13,30 +13,23 @@ What a copy is like, and its settings: `mgm.datasets.synthetic.encode`.
 import errno
 import hashlib
 import json
-import multiprocessing
 import os
-import sys
 import tempfile
-import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import av
 
-from mgm.datasets.files import bar, video_of
+from mgm.console import track
+from mgm.datasets.files import in_processes, video_of
 from mgm.datasets.index import SPLITS, Index, Video, content_digest, read_index, write_index
 from mgm.datasets.synthetic.encode import ENCODING, GOP, encode
 from mgm.errors import UserError
-from mgm.runs.lock import end_with_parent
+from mgm.runs.files import write
 from mgm.video.decode import VideoInfo, probe_video
 
 SHORT_SIDES = (256, 320)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_EVERY_S = 30  # seconds between two lines of progress where there is no terminal
 
 
 @dataclass(frozen=True)
@@ -144,7 +137,7 @@ def _transcode(
     (out / "done").mkdir(exist_ok=True)
     with (out / "done" / f"{part}.jsonl").open("a", encoding="utf-8") as file:
         file.write("\n")  # a line that a kill cut short ends here
-        for name, result in _shown(_results(tasks, processes), len(tasks)):
+        for name, result in track(in_processes(_transcode_one, tasks, processes), "transcoding", len(tasks)):
             if isinstance(result, str):
                 failed.append((name, result))
             else:
@@ -172,9 +165,7 @@ def _claim(out: Path, short_side: int) -> None:
     elif (out / "videos").exists():
         raise UserError(f"{out / 'videos'}: holds videos that `mgm prepare --transcode` did not make; choose another --out")
     (out / "videos").mkdir(parents=True, exist_ok=True)
-    temporary = mark.with_name(f".{mark.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, mark)
+    write(mark, json.dumps(settings, indent=1) + "\n")
 
 
 def _targets(source: Index) -> dict[str, str]:
@@ -212,37 +203,13 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _results(tasks: list[tuple[Any, ...]], processes: int) -> Iterator[tuple[str, str | tuple[int, VideoInfo, int]]]:
-    """(name, result of `_transcode_one`) of each task, as they come.
-
-    Raises:
-        UserError: the disk is full, or a process died.
-    """
-    if processes == 1:
-        for task in tasks:
-            yield _transcode_one(*task)
-        return
-    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent)
-    try:
-        running = {pool.submit(_transcode_one, *task): task[0] for task in tasks}
-        for future in as_completed(running):
-            yield future.result()
-    except BrokenProcessPool:
-        raise UserError(
-            "a process that transcodes died, perhaps for lack of memory; run again (what is done is kept), with fewer --processes"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _transcode_one(
-    name: str, path: str, frames: int, size: int, target: Path, short_side: int
-) -> tuple[str, str | tuple[int, VideoInfo, int]]:
+def _transcode_one(task: tuple[str, str, int, int, Path, int]) -> tuple[str, str | tuple[int, VideoInfo, int]]:
     """(name, reason) of a video that cannot be transcoded, (name, (bytes of the copy, what it is, bytes of the source)) of one that was.
 
     Raises:
         UserError: the disk is full.
     """
+    name, path, frames, size, target, short_side = task
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=target.parent)
     try:
@@ -276,21 +243,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _shown(results: Iterable[tuple[str, Any]], total: int) -> Iterator[tuple[str, Any]]:
-    """The same, with a bar on a terminal and else a line every half minute."""
-    started = said = time.monotonic()
-    failed = 0
-    with bar() as shown:
-        task = shown.add_task("transcoding", total=total)
-        for number, (name, result) in enumerate(results, start=1):
-            failed += isinstance(result, str)
-            shown.advance(task)
-            now = time.monotonic()
-            if shown.disable and (now - said > _EVERY_S or number == total):
-                said = now
-                left = (total - number) * (now - started) / number / 60
-                counts = f"transcoded {number - failed:,} of {total:,} videos, {failed:,} failed"
-                print(f"{counts}; about {left:,.0f} min left", file=sys.stderr, flush=True)
-            yield name, result

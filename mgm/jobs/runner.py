@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mgm.console import duration, show
+from mgm.datasets.index import compared
 from mgm.errors import UserError, as_user_error
 from mgm.experiments.cost import work
 from mgm.jobs.data import Execution, Job, find_index
@@ -128,6 +129,7 @@ def result_fields(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
             "train": len(index.train),
             "test": len(index.test),
             "note": index.note,
+            "checked": compared(index),
         },
         "weights_sha256": file_digest(weights) if weights.exists() else None,
         "files": {name: file_digest(folder / name) for name in ("predictions.csv", "arrays.npz") if (folder / name).exists()},

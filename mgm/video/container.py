@@ -20,6 +20,7 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import PictureType
 
 from mgm.errors import UserError
+from mgm.runs.files import regular
 from mgm.video.motion import VECTOR, paint
 
 CODECS_WITH_VECTORS = frozenset(
@@ -245,9 +246,10 @@ def open_video(path: str | Path) -> Iterator[Video]:
     """Open a video file, and close it whatever happens.
 
     Raises:
-        UserError: the file is missing, or FFmpeg finds no video in it.
+        UserError: the file is missing or no regular file, or FFmpeg finds no video in it.
     """
     try:
+        regular(Path(path))
         with av.open(str(path), metadata_errors="replace") as container:  # a title in Latin-1 is no reason to fail
             yield Video(path, container)
     except FileNotFoundError:

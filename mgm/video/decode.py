@@ -191,12 +191,8 @@ def probe_video(path: str | Path) -> VideoInfo:
         frames = 1 + sum(1 for _ in pictures) if video.timeline is None else len(video.timeline.times)
         height, width = first.size
         fps = float(video.stream.average_rate or video.stream.guessed_rate or 0)
-        if video.stream.duration and video.stream.time_base:
-            seconds = float(video.stream.duration * video.stream.time_base)
-        elif video.container.duration:
-            seconds = video.container.duration / av.time_base
-        else:
-            seconds = frames / fps if fps else 0.0
+        told = video.container.duration / av.time_base if video.container.duration else 0.0
+        seconds = frames / fps if fps else told  # a file cut short is shorter than it tells
         return VideoInfo(frames, fps, width, height, video.codec, video.has_vectors, seconds)
 
 

@@ -16,7 +16,6 @@ flow is scaled back. Both see frames padded at the right and the bottom, by repe
 Only estimating flow needs OpenCV or torch; reading it does not.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from mgm.errors import UserError
+from mgm.runs.files import atomic_write, regular
 from mgm.spec import Flow
 from mgm.video.decode import probe_video, read_frames
 from mgm.video.motion import CELL, cells
@@ -74,7 +74,7 @@ def open_flow(path: str | Path, method: Flow, shape: tuple[int, int, int] | None
     """A video's whole sidecar, not yet read from disk: (T, H, W, 2) float16. Arguments and errors are those of `read_flow`."""
     file = sidecar(path, method)
     try:
-        flow_THW2 = np.load(file, mmap_mode="r")
+        flow_THW2 = np.load(regular(file), mmap_mode="r")
     except FileNotFoundError:
         raise NoFlow(f"{file}: no such file, but guidance {method} needs it; {_again(method)}") from None
     except (ValueError, EOFError, OSError) as error:
@@ -109,10 +109,9 @@ def write_flow(path: str | Path, method: Flow, estimate: Estimate, shape: tuple[
         info = probe_video(path)
         shape = info.frames, cells(info.height), cells(info.width)
     file = sidecar(path, method)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
     unknown = np.full((*shape[1:], 2), np.nan, np.float16).tobytes()
     try:
-        with open(temporary, "wb") as out:
+        with atomic_write(file) as temporary, open(temporary, "wb") as out:
             np.lib.format.write_array_header_1_0(out, {"descr": "<f2", "fortran_order": False, "shape": (*shape, 2)})
             rows = 0
             for t, motion_HW2 in motions(path, estimate):
@@ -124,13 +123,8 @@ def write_flow(path: str | Path, method: Flow, estimate: Estimate, shape: tuple[
                 out.write(unknown * (t - rows) + motion_HW2.astype("<f2").tobytes())
                 rows = t + 1
             out.write(unknown * (shape[0] - rows))
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, file)
     except OSError as error:
         raise UserError(f"{file}: cannot be written beside the video ({error.strerror}); make room, or the folder writable") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return file
 
 
@@ -245,9 +239,11 @@ def _load(model: Any, weights: Path) -> None:
 
     fix = "give --weights a state_dict of torchvision's raft_small, such as raft_small_C_T_V2"
     try:
-        given = torch.load(weights, map_location="cpu", weights_only=True)
+        given = torch.load(regular(weights), map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{weights}: no such file; {fix}") from None
+    except UserError:
+        raise
     except Exception as error:  # torch.load raises whatever its unpickler met
         raise UserError(f"{weights}: not a weights file ({type(error).__name__}); {fix}") from None
     if not isinstance(given, dict) or not all(isinstance(value, torch.Tensor) for value in given.values()):

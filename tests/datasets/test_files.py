@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 
+from mgm.datasets import files
 from mgm.datasets.files import open_all
 
 
@@ -62,3 +63,22 @@ def test_a_link_that_leads_nowhere_is_listed(videos):
     infos, unreadable = open_all(root, [*names, "d.mp4"])
     assert list(infos) == names
     assert unreadable == [("d.mp4", "cannot be opened (No such file or directory); replace it, or remove it")]
+
+
+def test_many_files_are_opened_in_processes_and_a_killed_call_continues(videos, tmp_path, monkeypatch):
+    root, names = videos
+    for number in range(130):
+        os.link(root / names[0], root / f"{number}.mp4")
+    many, checked = [f"{number}.mp4" for number in range(130)], tmp_path / "checked.jsonl"
+    (root / "7.mp4").unlink()
+    monkeypatch.setattr(files, "cores", lambda: 2)
+    monkeypatch.setattr(files, "CHUNK", 33)
+    infos, ((missing, _),) = open_all(root, many, checked)
+    assert (missing, list(infos)) == ("7.mp4", [name for name in many if name != "7.mp4"])
+    lines = checked.read_text().splitlines(keepends=True)
+    checked.write_text("".join(lines[: len(lines) // 2]))
+    monkeypatch.setattr(files, "cores", lambda: 1)
+    asked = []
+    monkeypatch.setattr(files, "_open_some", lambda root, names, real=files._open_some: asked.extend(names) or real(root, names))
+    assert open_all(root, many, checked)[0] == infos
+    assert 33 <= len(asked) < 129

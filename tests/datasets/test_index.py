@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mgm.datasets.index import Index, Video, check_files, content_digest, read_index, write_index
+from mgm.datasets.index import Index, Video, check_files, compared, content_digest, content_hash, read_index, write_index
 from mgm.errors import UserError
 
 
@@ -27,8 +27,8 @@ def test_what_is_written_is_read(tmp_path):
     assert [index.name(video) for video in index.train] == ["a/x.mp4", "b/x.mp4"]
     assert [index.name(video) for video in index.test] == ["a/y, z.mp4", "b/ü.mp4"]
     header, first, *_ = (tmp_path / "index" / "index.csv").read_text(encoding="utf-8").splitlines()
-    assert header == "path,label,split,group,frames,fps,width,height,codec,has_vectors,bytes"
-    assert first == "a/x.mp4,0,train,a/x.mp4,24,29.97,64,48,h264,1,100"
+    assert header == "path,label,split,group,frames,fps,width,height,codec,has_vectors,bytes,content"
+    assert first == "a/x.mp4,0,train,a/x.mp4,24,29.97,64,48,h264,1,100,"
 
 
 def test_an_index_beside_its_videos_moves_with_them(tmp_path):
@@ -70,7 +70,7 @@ def test_the_digest_is_of_the_content(tmp_path):
         ("index.csv", lambda text: text.replace(",0,train", ",7,train"), "line 2: label 7 is outside the 2 classes"),
         ("index.csv", lambda text: text.replace("29.97", "fast"), "line 2: could not convert"),
         ("index.csv", lambda text: text.replace("train", "tarin", 1), "line 2: split 'tarin'"),
-        ("index.csv", lambda text: text.replace(",100", "", 1), "line 2: 10 values"),
+        ("index.csv", lambda text: text.replace(",100", "", 1), "line 2: 11 values"),
     ],
 )
 def test_a_broken_index_says_what_is_wrong_and_what_to_do(tmp_path, name, change, says):
@@ -89,7 +89,8 @@ def test_a_broken_index_says_what_is_wrong_and_what_to_do(tmp_path, name, change
 
 
 def test_reading_an_index_loads_neither_torch_nor_pyav():
-    code = "import sys; from mgm.datasets import index, params, pda; print(sorted({'torch', 'av', 'numpy', 'pandas'} & set(sys.modules)))"
+    modules = "mgm.datasets.published, mgm.datasets.synthetic.params, mgm.datasets.index"
+    code = f"import sys, {modules}; print(sorted({{'torch', 'av', 'numpy', 'pandas'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -102,9 +103,32 @@ def test_files_that_are_gone_or_have_changed_are_counted_and_the_first_is_named(
     Path(index.videos[1].path).write_bytes(bytes(99))
     Path(index.videos[2].path).unlink()
     Path(index.videos[3].path).unlink()
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match="y, z.mp4: has 99 bytes, the index says 100; .* 4 videos 2 are missing and 1 have changed"):
         check_files(index)
-    assert str(error.value) == (
-        f"{index.videos[1].path}: has 99 bytes, the index says 100; of the index's 4 videos 2 are missing and 1 have changed: "
-        "put them back, or run `mgm prepare` again"
-    )
+    shutil.rmtree(tmp_path)
+    with pytest.raises(UserError, match="no such folder, where 4 videos should be"):
+        check_files(index)
+
+
+@pytest.mark.parametrize("at", [0, 50_000, 99_999])
+def test_a_video_of_other_bytes_and_equal_size_is_another(tmp_path, at):
+    index = make(tmp_path)
+    for video in index.videos:
+        Path(video.path).parent.mkdir(exist_ok=True)
+        Path(video.path).write_bytes(bytes(100_000))
+    videos = tuple(dataclasses.replace(video, bytes=100_000, content=content_hash(video.path)) for video in index.videos)
+    index = dataclasses.replace(index, videos=videos)
+    check_files(index)
+    assert "of 4" in compared(index)
+    changed = bytearray(100_000)
+    changed[at] = 1
+    Path(videos[2].path).write_bytes(changed)
+    with pytest.raises(UserError, match="has 100,000 bytes as the index says, but others .* 0 are missing and 1 have changed"):
+        check_files(index)
+
+
+def test_an_index_from_before_contents_were_kept_is_read(tmp_path):
+    write_index(make(tmp_path), tmp_path)
+    path = tmp_path / "index.csv"
+    path.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in path.read_text(encoding="utf-8").splitlines()), encoding="utf-8")
+    assert read_index(tmp_path) == make(tmp_path)

@@ -1,4 +1,5 @@
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from mgm.errors import UserError
-from mgm.video import NoVectors, open_video, probe_video, read_clip
+from mgm.video import NoVectors, inspect_video, open_video, probe_video, read_clip
 from mgm.video.container import is_unused_b
+from mgm.video.decode import read_frames
 from tests.helpers.videos import SHARED, moving_square, real_clips, rotate_metadata, write_video
 
 
@@ -182,7 +184,6 @@ def picture_file(path):
     [
         ("missing.mp4", lambda path: None, "no such file; check the path"),
         ("empty.mp4", lambda path: path.touch(), "cannot be read as a video"),
-        ("folder.mp4", lambda path: path.mkdir(), "cannot be read as a video"),
         ("noise.mp4", lambda path: path.write_bytes(os.urandom(5000)), "cannot be read as a video"),
         ("notes.txt", lambda path: path.write_text("not a video\n" * 50), "not a video"),
         ("picture.png", picture_file, "is png data, not a video"),
@@ -304,3 +305,28 @@ def test_only_what_wanted_pictures_need_is_decoded(tmp_path, name):
         with open_video(path) as video:
             assert {picture.index for picture in video.pictures(min(wanted), wanted=wanted)} == needed
         assert_same(read_clip(path, sorted(wanted)), whole[sorted(wanted)])
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "device", "folder"])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path, kind):
+    path = tmp_path / "v.mp4"
+    with socket.socket(socket.AF_UNIX) as server:
+        {
+            "fifo": lambda: os.mkfifo(path),
+            "socket": lambda: server.bind(os.path.relpath(path)),
+            "device": lambda: path.symlink_to("/dev/zero"),
+            "folder": path.mkdir,
+        }[kind]()
+        for read in (probe_video, inspect_video, lambda path: read_clip(path, [0]), lambda path: list(read_frames(path))):
+            with pytest.raises(UserError, match=r"v.mp4: is a (pipe or a device|folder), not a file"):
+                read(path)
+
+
+def test_a_file_cut_short_lasts_as_long_as_its_frames(tmp_path):
+    whole = Path(write_video(tmp_path / "whole.mkv", moving_square(48), g=8))
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    info, said = probe_video(cut), probe_video(whole)
+    assert 0 < info.frames < said.frames == 48
+    assert info.duration_s == pytest.approx(info.frames / info.fps)
+    assert info.duration_s < said.duration_s

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgm.datasets.files import open_all, video_of
+from mgm.datasets.files import files_below, open_all, video_of
 from mgm.datasets.index import SPLITS, Index, content_digest, coverage, write_index
 from mgm.errors import UserError
 
@@ -48,18 +48,13 @@ def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give --source the folder that holds the videos and their lists")
-    names, unusable, seen = [], [], set()
-    for at, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [] if os.path.realpath(at) in seen else sorted(name for name in folders if not name.startswith("."))
-        seen.add(os.path.realpath(at))
-        for file in files:
-            if file.startswith(".") or not file.lower().endswith(SUFFIXES):
-                continue
-            name = os.path.relpath(os.path.join(at, file), root).replace(os.sep, "/")
-            if name.isprintable():
-                names.append(name)
-            else:  # not in UTF-8, or with a line break: no list can name it
-                unusable.append((ascii(name)[1:-1], "has a name that cannot be printed; rename it"))
+    below, unusable = files_below(root)
+    names = [name for name in below if name.lower().endswith(SUFFIXES) and name.isprintable()]
+    unusable += [  # such as one with a line break: no list can name it
+        (ascii(name)[1:-1], "has a name that cannot be printed; rename it")
+        for name in below
+        if name.lower().endswith(SUFFIXES) and not name.isprintable()
+    ]
     if not names:
         raise UserError(f"{root}: holds no video ({', '.join(SUFFIXES)}); give --source the folder that holds the videos and their lists")
     name_of: dict[str, str] = {}

@@ -20,7 +20,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from mgm.datasets.index import Index, Video, read_index, write_index
+from mgm.datasets.index import Index, Video, content_hash, read_index, write_index
 from mgm.datasets.synthetic.drawing import boxes, draw, scene
 from mgm.datasets.synthetic.layouts import LAYOUTS
 from mgm.datasets.synthetic.params import Synthetic
@@ -125,7 +125,22 @@ def _index(params: Synthetic, out: Path) -> Index:
     for split, count in params.counts.items():
         for index in range(count):
             path, label = root / "videos" / LAYOUTS[params.kind].name(params, split, index), index % params.classes
-            videos.append(Video(str(path), label, split, path.stem, params.frames, fps, size, size, "h264", True, os.path.getsize(path)))
+            videos.append(
+                Video(
+                    str(path),
+                    label,
+                    split,
+                    path.stem,
+                    params.frames,
+                    fps,
+                    size,
+                    size,
+                    "h264",
+                    True,
+                    os.path.getsize(path),
+                    content_hash(path),
+                )
+            )
     counts = f"{params.train_per_class} train and {params.test_per_class} test per class"
     note = f"generated videos (seed {params.seed}), split as drawn: {counts}"
     return Index(root, params.names, tuple(videos), (), params.digest, note)
