@@ -7,7 +7,7 @@ import numpy as np
 
 from mgm.errors import UserError
 from mgm.experiments.registry import Registry
-from mgm.report.cells import row_of, rows
+from mgm.report.cells import rows
 from mgm.report.claims.check import judge, write_claims
 from mgm.report.page.build import FigureEntry, page, svg_uri
 from mgm.report.page.runs import in_order
@@ -66,16 +66,14 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
 
 def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, RunStatus]) -> FigureEntry:
     """Draw a figure of table cells: what there is of them, and it says what is not."""
-    from mgm.report.figures import curves as lines  # matplotlib takes a second to import
-    from mgm.report.figures import draw as figures  # matplotlib takes a second to import
+    from mgm.report.figures.curves import arrays_of, curves, missing, points_of  # seaborn takes seconds to import
+    from mgm.report.figures.style import save
 
-    plot, scale = registry.plots[name], registry.scale
-    arrays = lines.arrays_of(plot, {line: [row_of(cell, found) for _, cell in cells] for line, cells in plot.lines.items()})
-    stem = folder / f"figure{name}"
-    drawing = lines.lines(arrays, plot.x, plot.y, scale.name, comparable(scale))
-    figures.save(drawing, stem, arrays)
-    tables = tuple(dict.fromkeys(cell.table for cells in plot.lines.values() for _, cell in cells if cell.table in registry.tables))
-    return FigureEntry(name, plot.title, plot.note, why=lines.missing(arrays), source=svg_uri(stem.with_suffix(".svg")), tables=tables)
+    plot, scale, stem = registry.plots[name], registry.scale, folder / f"figure{name}"
+    points = points_of(plot, found)
+    save(curves(points, plot, scale.name, comparable(scale)), stem, arrays_of(points, plot))
+    tables = tuple(table for table in points.table.unique() if table in registry.tables)
+    return FigureEntry(name, plot.title, plot.note, why=missing(points), source=svg_uri(stem.with_suffix(".svg")), tables=tables)
 
 
 def _clips(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, RunStatus]) -> FigureEntry:

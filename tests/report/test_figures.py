@@ -156,5 +156,5 @@ def test_more_attention_is_brighter_in_grey(tmp_path):
 
 
 def test_drawing_needs_no_torch():
-    code = "import sys; import mgm.report.figures.draw; assert 'torch' not in sys.modules; assert 'matplotlib.pyplot' not in sys.modules"
+    code = "import sys; import mgm.report.figures.draw; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

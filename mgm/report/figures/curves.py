@@ -1,196 +1,171 @@
-"""Figures that draw table cells over a number, such as accuracy over pretraining epochs. Arrays in, a matplotlib figure out."""
+"""Figures that draw table cells over a number, such as accuracy over pretraining epochs. Points in, a matplotlib figure out."""
 
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
+import seaborn.objects as so
+from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
 
 from mgm.experiments.registry import Plot
-from mgm.report.cells import Row
-from mgm.report.figures.draw import ACCENT, QUIET, STYLE
+from mgm.report.cells import frame, row_of
+from mgm.report.figures.style import ACCENT, LINE, QUIET, STYLE, wrapped, write_below
+from mgm.runs.result import RunStatus
 
 LOOKS = ((ACCENT, "o"), ("#0072b2", "s"), ("#117a5b", "^"), ("#7d4a86", "v"))  # dark enough for text; told apart in grey by their marks
 QUOTED = "#767676"
-DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-WIDTH, HEIGHT, LINE = 7.4, 3.5, 0.15  # inches
+WIDTH, HEIGHT = 7.4, 3.5  # inches
 
 
-def arrays_of(plot: Plot, rows: Mapping[str, Sequence[Row]]) -> dict[str, np.ndarray]:
-    """What a plot draws, point by point; NaN where there is no number. `rows` are each line's cells, in its order.
+def points_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
+    """A frame of cells, a row a point, with `line` (its name), `x`, `tick` (x as a reader sees it) and `wanted` (runs asked for)."""
+    points = [(name, x, cell) for name, cells in plot.lines.items() for x, cell in cells]
+    ticks = [plot.ticks[int(x)] if plot.ticks else f"{x:g}" for _, x, _ in points]
+    return frame(row_of(cell, found) for *_, cell in points).assign(
+        line=[name for name, *_ in points], x=[float(x) for _, x, _ in points], tick=ticks, wanted=[len(cell.runs) for *_, cell in points]
+    )
+
+
+def arrays_of(points: pd.DataFrame, plot: Plot) -> dict[str, np.ndarray]:
+    """What a plot draws, point by point; NaN where there is no number.
 
     Returns:
-        line_P (names), x_P, tick_P (x as a reader sees it), paper_P, ours_P, low_P, high_P (per cent), n_P (runs in the mean),
-        wanted_P (runs asked for), status_P; joined: whether lines join the points.
+        line_P (names), x_P, tick_P, paper_P, ours_P, low_P, high_P (per cent), n_P (runs in the mean), wanted_P (runs asked for),
+        status_P; joined: whether lines join the points.
     """
-    points = [(name, x, row) for name, line in plot.lines.items() for (x, _), row in zip(line, rows[name], strict=True)]
-    estimates = [row.estimate for *_, row in points]
-    return {
-        "line_P": np.array([name for name, *_ in points], dtype=str),
-        "x_P": np.array([x for _, x, _ in points], float),
-        "tick_P": np.array([plot.ticks[int(x)] if plot.ticks else f"{x:g}" for _, x, _ in points], dtype=str),
-        "joined": np.array(not plot.ticks),
-        "paper_P": np.array([row.paper for *_, row in points], float),
-        "ours_P": np.array([one.mean if one else None for one in estimates], float),
-        "low_P": np.array([one.low if one else None for one in estimates], float),
-        "high_P": np.array([one.high if one else None for one in estimates], float),
-        "n_P": np.array([one.n if one else 0 for one in estimates], int),
-        "wanted_P": np.array([len(row.run_ids) for *_, row in points], int),
-        "status_P": np.array([row.status for *_, row in points], dtype=str),
-    }
+    columns = points.rename(columns={"ci_low": "low", "ci_high": "high"})
+    texts = {name: columns[name].to_numpy(str) for name in ("line", "tick", "status")}
+    numbers = {name: columns[name].to_numpy() for name in ("x", "paper", "ours", "low", "high", "n", "wanted")}
+    return {f"{name}_P": values for name, values in (texts | numbers).items()} | {"joined": np.array(not plot.ticks)}
 
 
-def missing(arrays: Mapping[str, Any]) -> str:
+def missing(points: pd.DataFrame) -> str:
     """A sentence on the points that are not, or not wholly, run; empty when all are."""
-    kinds: dict[str, dict[str, list[str]]] = {}
-    for name, tick, status in zip(arrays["line_P"], arrays["tick_P"], arrays["status_P"]):
-        if status not in ("run", "quoted"):
-            kinds.setdefault(str(status), {}).setdefault(str(name), []).append(str(tick))
-    lists = {status: "; ".join(f"{name} {', '.join(xs)}" for name, xs in lines.items()) for status, lines in sorted(kinds.items())}
-    return " ".join(f"{status.capitalize()}: {several}." for status, several in lists.items())
+    said = []
+    for status, some in points[~points.status.isin(["run", "quoted"])].groupby("status"):
+        ticks = some.groupby("line", sort=False).tick.agg(", ".join)
+        said.append(f"{str(status).capitalize()}: {'; '.join(ticks.index + ' ' + ticks)}.")
+    return " ".join(said)
 
 
-def lines(arrays: Mapping[str, Any], x: str, y: str, scale: str, together: bool) -> Figure:
-    """Lines of cells over `x`: ours filled, with 95 % intervals; the paper's hollow and dotted; methods never run as labelled points.
+def curves(points: pd.DataFrame, plot: Plot, scale: str, together: bool) -> Figure:
+    """Lines of cells over x: ours filled, with 95 % intervals; the paper's hollow and dotted; methods never run as labelled points.
 
     Args:
-        arrays: as `arrays_of` returns them.
+        points: as `points_of` returns them.
         scale: its name, for the heading of our numbers.
         together: our numbers and the paper's share an axis, because they can be compared; else a panel each.
     """
-    single, quoted = bool((arrays["n_P"] == 1).any()), bool(np.isfinite(arrays["paper_P"]).any())
-    together |= not quoted
+    quoted = bool(points.paper.notna().any())
+    single, beyond = bool((points.n == 1).any()), bool(((points.ci_low < 0) | (points.ci_high > 100)).any())
     key = "Filled marks are ours, bars their 95 % intervals" + " (dashed: of a single run, over its test videos)" * single + "."
-    key += " An arrow: the interval goes on beyond 0 or 100." * bool(((arrays["low_P"] < 0) | (arrays["high_P"] > 100)).any())
+    key += " An arrow: the interval goes on beyond 0 or 100." * beyond
     key += " Hollow marks are the paper's; diamonds are methods not run here." * quoted
+    together |= not quoted
     apart = "" if together else f"Scale {scale} is not the paper's: read each panel by itself."
-    text = [line for part in (key, missing(arrays), apart) for line in textwrap.wrap(part, int((WIDTH - 0.2) * 20))]
+    text = wrapped((key, missing(points), apart), WIDTH)
     foot = 0.55 + (len(text) + 0.8) * LINE
+    height = HEIGHT + foot
+    panels: dict[str, tuple[str, ...]] = {f"Ours at scale {scale}" + ", beside the paper" * quoted: ("ours", "paper")}
+    if not together:
+        panels = {"The paper": ("paper",), f"Ours, at scale {scale}": ("ours",)}
     with mpl.rc_context(STYLE):
-        figure = Figure((WIDTH, HEIGHT + foot))
+        figure = Figure((WIDTH, height))
         FigureCanvasAgg(figure)
-        panels = figure.subplots(1, 1 if together else 2, squeeze=False)[0]
-        figure.subplots_adjust(
-            left=0.62 / WIDTH, right=1 - 0.12 / WIDTH, top=1 - 0.36 / (HEIGHT + foot), bottom=foot / (HEIGHT + foot), wspace=0.2
-        )
-        if together:
-            _panel(figure, panels[0], arrays, ours=True, paper=True)
-            panels[0].set_title(f"Ours at scale {scale}" + ", beside the paper" * quoted, loc="left", size=9.5)
-        else:
-            _panel(figure, panels[0], arrays, ours=False, paper=True)
-            panels[0].set_title("The paper", loc="left", size=9.5)
-            _panel(figure, panels[1], arrays, ours=True, paper=False)
-            panels[1].set_title(f"Ours, at scale {scale}", loc="left", size=9.5)
-        for panel in panels:
-            panel.set_xlabel(x)
-        panels[0].set_ylabel(y)
-        figure.text(
-            0.08 / WIDTH, (len(text) + 0.4) * LINE / (HEIGHT + foot), "\n".join(text), size=7.5, color=QUIET, va="top", linespacing=1.25
-        )
+        several = figure.subplots(1, len(panels), squeeze=False)[0]
+        figure.subplots_adjust(left=0.62 / WIDTH, right=1 - 0.12 / WIDTH, top=1 - 0.36 / height, bottom=foot / height, wspace=0.2)
+        for axes, (title, shown) in zip(several, panels.items(), strict=True):
+            _panel(axes, points, shown, joined=not plot.ticks)
+            axes.set_title(title, loc="left", size=9.5)
+            axes.set(xlabel=plot.x, ylabel=plot.y if axes is several[0] else "")
+        write_below(figure, text)
     return figure
 
 
-def _panel(figure: Figure, axes: Axes, arrays: Mapping[str, Any], ours: bool, paper: bool) -> None:
-    names = list(dict.fromkeys(map(str, arrays["line_P"])))
-    run = [name for name in names if arrays["wanted_P"][arrays["line_P"] == name].any()]
-    drawn = np.concatenate([arrays[name] for name in (["ours_P", "low_P", "high_P"] if ours else []) + (["paper_P"] if paper else [])])
-    ticks = {float(x): str(tick) for name, x, tick in zip(arrays["line_P"], arrays["x_P"], arrays["tick_P"]) if name in run or not run}
-    span = (arrays["x_P"].max() - arrays["x_P"].min()) or 1.0
-    axes.set_xlim(arrays["x_P"].min() - 0.09 * span, arrays["x_P"].max() + 0.09 * span)
-    axes.set_xticks(sorted(ticks), [ticks[x] for x in sorted(ticks)])
+def _panel(axes: Axes, points: pd.DataFrame, shown: tuple[str, ...], joined: bool) -> None:
+    run = list(points[points.wanted > 0].line.unique())
+    looks = {name: LOOKS[place % len(LOOKS)] for place, name in enumerate(run)}
+    span = (points.x.max() - points.x.min()) or 1.0
+    drawn = {y: points[points.line.isin(run) & points[y].notna().groupby(points.line).transform("any")] for y in shown}
+    quoted = points[~points.line.isin(run) & points.paper.notna() & ("paper" in shown)]
+    if "paper" in shown:
+        _draw(axes, drawn["paper"], "paper", looks, so.Path(linestyle=":", linewidth=1.2 * joined, pointsize=5, fillcolor="white"))
+        axes.plot(quoted.x, quoted.paper, "D", markersize=4, markerfacecolor="white", markeredgecolor=QUOTED, markeredgewidth=0.9)
+    if "ours" in shown:  # bars at one x are told apart by their places
+        places = drawn["ours"].line.map({name: (place - (len(run) - 1) / 2) * 0.014 * span for place, name in enumerate(run)})
+        drawn["ours"] = drawn["ours"].assign(x=drawn["ours"].x + places.astype(float))
+        _draw(axes, drawn["ours"], "ours", looks, so.Path(linewidth=1.5 * joined, pointsize=5))
+        _bars(axes, drawn["ours"], looks)
+    ticks = points[points.line.isin(run or points.line)].drop_duplicates("x").sort_values("x")
+    axes.set_xticks(ticks.x, ticks.tick)
+    axes.set_xlim(points.x.min() - 0.09 * span, points.x.max() + 0.28 * span)
     axes.tick_params(color=QUIET, width=0.6, labelsize=8)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
-    if not np.isfinite(drawn).any():
+    values = points[[*shown, *(("ci_low", "ci_high") if "ours" in shown else ())]].to_numpy(float)
+    if not np.isfinite(values).any():
         axes.set_yticks([])
         axes.text(0.5, 0.5, "nothing run yet", transform=axes.transAxes, size=9, color=QUIET, ha="center", va="center", style="italic")
         return
-    low, high = np.nanmin(drawn), np.nanmax(drawn)
+    low, high = np.nanmin(values), np.nanmax(values)
     margin = max(0.12 * (high - low), 1 - (high - low) / 2)  # two points at least: a single number is no mountain
     axes.set_ylim(max(low - margin, 0), min(high + margin, 100))  # a percentage, whatever its interval
-    labels: list[tuple[float, float, str, str, str]] = []  # x, y, text, colour, weight
-    for name in names:
-        of = arrays["line_P"] == name
-        x_P, paper_P, ours_P = (arrays[key][of] for key in ("x_P", "paper_P", "ours_P"))
-        if name not in run:
-            if paper:
-                axes.plot(x_P, paper_P, "D", markersize=4, markerfacecolor="white", markeredgecolor=QUOTED, markeredgewidth=0.9)
-                labels += [(float(a), float(b), name, QUOTED, "normal") for a, b in zip(x_P, paper_P)]
-            continue
-        colour, mark = LOOKS[run.index(name) % len(LOOKS)]
-        if paper and np.isfinite(paper_P).any():
-            axes.plot(
-                x_P, paper_P, f"{mark}:" if arrays["joined"] else mark, color=colour, markersize=5, markerfacecolor="white", linewidth=1.2
-            )
-        if ours and np.isfinite(ours_P).any():
-            apart = (run.index(name) - (len(run) - 1) / 2) * 0.014 * span  # so that bars at one x can be told apart
-            _ours(axes, x_P + apart, ours_P, arrays["low_P"][of], arrays["high_P"][of], arrays["n_P"][of], colour, mark, arrays["joined"])
-        shown_P = ours_P if ours and np.isfinite(ours_P).any() else paper_P if paper else ours_P
-        last = np.flatnonzero(np.isfinite(shown_P))
-        if len(last):
-            labels.append((float(x_P[last[-1]]), float(shown_P[last[-1]]), name, colour, "bold"))
-    _place(figure, axes, sorted(labels, key=lambda label: label[4]))  # bold first
+    ends: Any = pd.concat([drawn[y].assign(y=drawn[y][y]).dropna(subset="y").drop_duplicates("line", keep="last") for y in shown])
+    labels = [
+        (row.x, row.y, row.line, {"color": looks[row.line][0], "weight": "bold"}) for row in ends.drop_duplicates("line").itertuples()
+    ]
+    _label(axes, labels + [(x, y, name, {"color": QUOTED}) for x, y, name in zip(quoted.x, quoted.paper, quoted.line)])
 
 
-def _ours(
-    axes: Axes,
-    x_P: np.ndarray,
-    mean_P: np.ndarray,
-    low_P: np.ndarray,
-    high_P: np.ndarray,
-    n_P: np.ndarray,
-    colour: str,
-    mark: str,
-    joined: bool,
-) -> None:
-    axes.plot(x_P, mean_P, f"{mark}-" if joined else mark, color=colour, markersize=5, linewidth=1.5)
-    for x, low, high, n in zip(x_P, low_P, high_P, n_P):
-        if np.isfinite(low):
-            ends = [max(low, 0), min(high, 100)]
-            axes.plot([x, x], ends, color=colour, linewidth=1.1, dashes=(2, 1.4) if n == 1 else (None, None))
-            for end, beyond, arrow in ((0, low < 0, "v"), (100, high > 100, "^")):
-                if beyond:
-                    axes.plot(x, end, arrow, color=colour, markersize=5, clip_on=False)
+def _draw(axes: Axes, points: pd.DataFrame, y: str, looks: Mapping[str, tuple[str, str]], mark: so.Path) -> None:
+    """A line a name; a missing point breaks it."""
+    if len(points):
+        plot = so.Plot(points, x="x", y=y, color="line", marker="line").add(mark, legend=False)
+        scales = {key: {name: look[place] for name, look in looks.items()} for place, key in enumerate(("color", "marker"))}
+        plot.scale(**scales).theme(STYLE).on(axes).plot()
 
 
-def _place(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str, str, str]]) -> None:
-    """Each label at the nearest place around its point where it meets no mark, line or label; a hair leads to it from afar."""
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    figure.draw_without_rendering()
-    inside, dot = axes.get_window_extent(renderer), figure.dpi / 72
-    taken = [box for line in axes.lines for box in _boxes(axes, line.get_xydata(), 3.2 * dot)]
-    for x, y, text, colour, weight in labels:
-        label = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", size=8, color=colour, weight=weight)
-
-        def put(place: tuple[int, int, int], label: Annotation = label) -> Bbox:
-            distance, right, up = place
-            label.set(position=(right * distance, up * distance), ha=("center", "left", "right")[right], va=("center", "bottom", "top")[up])
-            return label.get_window_extent(renderer).padded(dot)
-
-        def cost(place: tuple[int, int, int]) -> int:
-            box = put(place)
-            outside = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
-            return sum(map(box.overlaps, taken)) + 1000 * outside
-
-        places = [(distance, right, up) for distance in (7, 11, 17, 25, 34) for right, up in DIRECTIONS]
-        distance, right, up = best = next((place for place in places if cost(place) == 0), None) or min(places, key=cost)
-        taken.append(put(best))
-        if distance > 11:
-            end = (right * (distance - 1), up * (distance - 1))
-            hair = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
-            axes.annotate("", (x, y), end, textcoords="offset points", arrowprops=hair)
+def _bars(axes: Axes, points: pd.DataFrame, looks: Mapping[str, tuple[str, str]]) -> None:
+    """95 % intervals, cut off with an arrow at 0 and 100; dashed where they are of one run."""
+    bars = points.dropna(subset="ci_low").assign(low=lambda some: some.ci_low.clip(lower=0), high=lambda some: some.ci_high.clip(upper=100))
+    if len(bars):
+        plot = so.Plot(bars, x="x", ymin="low", ymax="high", color="line", linestyle=bars.n == 1).add(so.Range(linewidth=1.1), legend=False)
+        colours = {name: colour for name, (colour, _) in looks.items()}
+        plot.scale(color=colours, linestyle={True: (2, 3), False: "-"}).theme(STYLE).on(axes).plot()
+    for side, end, mark in ((bars.ci_low < 0, 0, "v"), (bars.ci_high > 100, 100, "^")):
+        for x, name in zip(bars.x[side], bars.line[side]):
+            axes.plot(x, end, mark, color=looks[name][0], markersize=5, clip_on=False)
 
 
-def _boxes(axes: Axes, xy_P2: Any, radius: float) -> list[Bbox]:
-    """Small boxes along a drawn line, in pixels."""
+def _label(axes: Axes, labels: list[tuple[float, float, str, dict[str, Any]]]) -> None:
+    """Write names beside their points where they meet no mark, line or name."""
+    place_L2 = np.array([(x, y) for x, y, *_ in labels])
+    beside_L2 = axes.transData.inverted().transform(axes.transData.transform(place_L2) + np.array([9, 0]))
+    texts = [axes.text(at[0], at[1], name, size=8, va="center", **style) for at, (*_, name, style) in zip(beside_L2, labels, strict=True)]
+    bars = [segment for collection in axes.collections for segment in collection.get_segments()]  # type: ignore[attr-defined]
+    around = np.concatenate([_along(axes, line) for line in (*(line.get_xydata() for line in axes.lines), *bars)])
+    hair = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.5}
+    adjust_text(
+        texts,
+        *around.T,
+        target_x=place_L2[:, 0],
+        target_y=place_L2[:, 1],
+        ax=axes,
+        arrowprops=hair,
+        expand=(1.3, 2),
+        min_arrow_len=8,
+        iter_lim=300,
+    )
+
+
+def _along(axes: Axes, xy_P2: Any) -> np.ndarray:
+    """Points along a drawn line, in the data's units, a few pixels apart."""
     points = axes.transData.transform(np.asarray(xy_P2, float))
-    points = points[np.isfinite(points).all(1)]
-    steps = [np.linspace(a, b, max(2, int(np.hypot(*(b - a)) / radius))) for a, b in pairwise(points)]
-    return [Bbox.from_extents(x - radius, y - radius, x + radius, y + radius) for x, y in np.concatenate([points, *steps])]
+    steps = [np.linspace(a, b, max(2, int(np.hypot(*(b - a)) / 9))) for a, b in pairwise(points) if np.isfinite([a, b]).all()]
+    return axes.transData.inverted().transform(np.concatenate([points[np.isfinite(points).all(1)], *steps]))

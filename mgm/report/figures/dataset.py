@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -27,11 +28,12 @@ def draw(arrays: Mapping[str, Any], title: str) -> Figure:
         figure = Figure((7.4, 4.6), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08, hspace=0.06, wspace=0.06))
         FigureCanvasAgg(figure)
         (durations, sizes), (codecs, motion) = figure.subplots(2, 2)
-        _by_split(durations, arrays["duration_N"], arrays["split_N"], "duration (s)")
-        _by_split(sizes, arrays["short_N"], arrays["split_N"], "short side (pixels)")
+        videos = pd.DataFrame({"duration": arrays["duration_N"], "short": arrays["short_N"], "split": arrays["split_N"]})
+        _by_split(durations, videos, "duration", "duration (s)")
+        _by_split(sizes, videos, "short", "short side (pixels)")
         _codecs(codecs, arrays["codec_N"], arrays["vectors_N"])
         if len(arrays["concentration_M"]):
-            motion.hist(arrays["concentration_M"], [k / 20 for k in range(21)], color=ACCENT)
+            motion.hist(arrays["concentration_M"], np.linspace(0, 1, 21), color=ACCENT)
             motion.axvline(0.1, color=QUIET, linewidth=1, linestyle=(0, (1, 1.6)))
             motion.text(0.09, 1, "even", transform=motion.get_xaxis_transform(), size=7.5, color=QUIET, ha="right", va="top")
         else:
@@ -47,11 +49,15 @@ def draw(arrays: Mapping[str, Any], title: str) -> Figure:
     return figure
 
 
-def _by_split(axes: Axes, value_N: np.ndarray, split_N: np.ndarray, label: str) -> None:
-    splits = [split for split in SHADES if (split_N == split).any()]
-    low, high = (value_N.min(), value_N.max()) if len(value_N) else (0, 1)
+def _by_split(axes: Axes, videos: pd.DataFrame, value: str, label: str) -> None:
+    import seaborn as sns
+
+    splits = [split for split in SHADES if (videos.split == split).any()]
+    low, high = (videos[value].min(), videos[value].max()) if len(videos) else (0, 1)
     edges = np.linspace(low, high, 25).tolist() if high > low else [low - 0.5, low + 0.5]
-    axes.hist([value_N[split_N == split] for split in splits], edges, stacked=True, color=[SHADES[split] for split in splits])
+    look = {"hue_order": splits[::-1], "palette": SHADES, "multiple": "stack", "alpha": 1, "linewidth": 0, "legend": False}
+    if len(videos):
+        sns.histplot(videos, x=value, hue="split", bins=edges, ax=axes, **look)
     axes.set_xlabel(label)
     if low == high:
         axes.set_xticks([low])
@@ -61,15 +67,15 @@ def _by_split(axes: Axes, value_N: np.ndarray, split_N: np.ndarray, label: str) 
 
 
 def _codecs(axes: Axes, codec_N: np.ndarray, vectors_N: np.ndarray) -> None:
-    names, counts = np.unique(codec_N, return_counts=True)
-    order = np.argsort(counts)
-    guided = [bool(vectors_N[codec_N == names[i]].any()) for i in order]
-    axes.barh(range(len(order)), counts[order], 0.6, color=[ACCENT if with_vectors else HIDDEN for with_vectors in guided])
-    for row, i in enumerate(order):
-        text = f"{counts[i]:,}" + ("" if guided[row] else ", no vectors")
-        axes.annotate(text, (counts[i], row), (3, 0), textcoords="offset points", size=8, va="center")
-    axes.set_yticks(range(len(order)), names[order])
-    axes.set_xlim(0, counts.max(initial=1) * 1.35)
-    axes.set_ylim(-0.6, max(len(order), 3) - 0.4)
+    import seaborn as sns
+
+    codecs = pd.DataFrame({"codec": codec_N, "vectors": vectors_N}).groupby("codec").vectors.agg(["size", "any"]).sort_values("size")
+    colours = {True: ACCENT, False: HIDDEN}
+    sns.barplot(codecs, x="size", y="codec", hue="any", palette=colours, saturation=1, width=0.6, dodge=False, legend=False, ax=axes)
+    for row, (count, guided) in enumerate(codecs.itertuples(index=False)):
+        text = f"{count:,}" + ("" if guided else ", no vectors")
+        axes.annotate(text, (count, row), (3, 0), textcoords="offset points", size=8, va="center")
+    axes.set_xlim(0, (codecs["size"].max() if len(codecs) else 1) * 1.35)
+    axes.set_ylim(-0.6, max(len(codecs), 3) - 0.4)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.set_xlabel("videos by codec; orange: with motion vectors")
+    axes.set(xlabel="videos by codec; orange: with motion vectors", ylabel="")

@@ -1,6 +1,7 @@
 """The one style of all figures, and how they are written."""
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 
 INK, QUIET, HIDDEN = "#1a1a1a", "#6b6b6b", "#dde2ea"
 DPI = 200  # of a figure as PNG
+LINE = 0.15  # inches between lines of a figure's foot
 ACCENT = "#d55e00"  # vermilion of Okabe and Ito's palette, safe for the colour-blind
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -52,3 +54,15 @@ def write_png(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
         figure.savefig(path, dpi=DPI, format="png", metadata={"Software": None})
+
+
+def wrapped(texts: Sequence[str], width: float) -> list[str]:
+    """Paragraphs in lines that fit a figure of this width in inches."""
+    return [line for text in texts for line in textwrap.wrap(text, int((width - 0.2) * 18.5))]
+
+
+def write_below(figure: Figure, lines: Sequence[str]) -> None:
+    """Write lines at the figure's foot; they take (number of lines + 0.8) * LINE inches."""
+    width, height = figure.get_size_inches()
+    below = (len(lines) + 0.4) * LINE / height
+    figure.text(0.08 / width, below, "\n".join(lines), size=7.5, color=QUIET, va="top", linespacing=1.25)

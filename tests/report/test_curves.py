@@ -1,22 +1,16 @@
 """Figure 1 shows what there is, says what is not, and its labels can be read."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from mgm.report.cells import row_of
-from mgm.report.figures.curves import arrays_of, lines, missing
-from mgm.report.figures.draw import save
+from mgm.report.figures.curves import arrays_of, curves, missing, points_of
+from mgm.report.figures.style import save
 from mgm.runs.frame import examine_all
 from tests.helpers.fake_results import BOTH, finish, registry
 
 KNOWN = registry(seeds=(0, 1), datasets=BOTH)
 PLOT = KNOWN.plots["1"]
-
-
-def arrays(results, known=KNOWN):
-    found = examine_all(results, known.specs)
-    plot = known.plots["1"]
-    return arrays_of(plot, {name: [row_of(cell, found) for _, cell in line] for name, line in plot.lines.items()})
 
 
 def run(results, name, epochs, top1, known=KNOWN, seeds=2):
@@ -25,22 +19,25 @@ def run(results, name, epochs, top1, known=KNOWN, seeds=2):
 
 
 def drawn(results, together):
-    return lines(arrays(results), PLOT.x, PLOT.y, "smoke", together)
+    return curves(points_of(PLOT, examine_all(results, KNOWN.specs)), PLOT, "smoke", together)
 
 
-def test_arrays_hold_each_point_once(tmp_path):
+def test_each_point_stands_once_in_frame_and_arrays(tmp_path):
     run(tmp_path, "MGM", 800, 60)
     run(tmp_path, "VideoMAE", 800, 50, seeds=1)
-    points = arrays(tmp_path)
-    at = {(str(name), x): i for i, (name, x) in enumerate(zip(points["line_P"], points["x_P"]))}
-    assert len(at) == len(points["x_P"]) == sum(map(len, PLOT.lines.values()))
-    mgm, videomae, mam2 = at["MGM", 800], at["VideoMAE", 800], at["MAM2", 1200]
-    assert (points["paper_P"][mgm], points["ours_P"][mgm], points["n_P"][mgm]) == (70.6, pytest.approx(61, abs=0.3), 2)
-    assert points["low_P"][mgm] < 60 < 62 < points["high_P"][mgm]
-    assert (points["status_P"][videomae], points["n_P"][videomae], points["wanted_P"][videomae]) == ("partial", 1, 2)
-    assert (points["status_P"][mam2], points["paper_P"][mam2], points["wanted_P"][mam2]) == ("quoted", 71.3, 0)
-    assert np.isnan(points["ours_P"][mam2])
+    points = points_of(PLOT, examine_all(tmp_path, KNOWN.specs))
+    assert len(points) == sum(map(len, PLOT.lines.values()))
+    at = points.set_index(["line", "x"])
+    mgm, videomae, mam2 = at.loc[("MGM", 800)], at.loc[("VideoMAE", 800)], at.loc[("MAM2", 1200)]
+    assert (mgm.paper, mgm.ours, mgm.n) == (70.6, pytest.approx(61, abs=0.3), 2)
+    assert mgm.ci_low < 60 < 62 < mgm.ci_high
+    assert (videomae.status, videomae.n, videomae.wanted) == ("partial", 1, 2)
+    assert (mam2.status, mam2.paper, mam2.wanted) == ("quoted", 71.3, 0)
+    assert np.isnan(mam2.ours)
     assert missing(points) == "Not run: MGM 400, 1200, 1600, 2400; VideoMAE 1600, 2400. Partial: VideoMAE 800."
+    arrays = arrays_of(points, PLOT)
+    assert {array.dtype.kind for array in arrays.values()} == set("Uifb")
+    assert np.array_equal(arrays["low_P"], points.ci_low, equal_nan=True)
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -91,35 +88,32 @@ def test_the_figure_says_its_scale_what_is_missing_and_that_n_is_1(tmp_path):
     assert "smoke" in figure.axes[1].get_title(loc="left")
 
 
-def test_the_same_arrays_give_the_same_files(tmp_path):
+def test_the_same_runs_give_the_same_files(tmp_path):
     for name in ("a", "b"):
-        save(drawn(tmp_path, together=False), tmp_path / name / "figure1", arrays(tmp_path))
-    for ending in ("svg", "pdf", "png", "npz"):
+        save(drawn(tmp_path, together=False), tmp_path / name / "figure1", {})
+    for ending in ("svg", "pdf", "png"):
         assert (tmp_path / f"a/figure1.{ending}").read_bytes() == (tmp_path / f"b/figure1.{ending}").read_bytes()
+
+
+def only(**fields):
+    """Frame of one point of MGM."""
+    cell = {"line": "MGM", "x": 200.0, "tick": "200", "wanted": 3, "n": 3, "status": "run"}
+    return pd.DataFrame([{**dict.fromkeys(("paper", "ours", "ci_low", "ci_high"), np.nan), **cell, **fields}])
 
 
 @pytest.mark.parametrize(("low", "high", "arrows"), [(40.0, 60.0, []), (-10.2, 119.3, [0, 100])])
 def test_an_axis_of_percentages_stays_within_them(low, high, arrows):
-    """An interval that goes on beyond an end stops there under an arrow; the arrays keep its numbers."""
-    drawn = {
-        **{"line_P": np.array(["MGM"]), "x_P": np.array([200.0]), "tick_P": np.array(["200"]), "joined": np.array(True)},
-        **{"paper_P": np.array([np.nan]), "ours_P": np.array([54.6]), "low_P": np.array([low]), "high_P": np.array([high])},
-        **{"n_P": np.array([3]), "wanted_P": np.array([3]), "status_P": np.array(["run"])},
-    }
-    axes = lines(drawn, "epochs", "top-1 in %", "smoke", together=True).axes[0]
+    """An interval that goes on beyond an end stops there under an arrow."""
+    axes = curves(only(ours=54.6, ci_low=low, ci_high=high), PLOT, "smoke", together=True).axes[0]
     bottom, top = axes.get_ylim()
     assert bottom >= 0
     assert top <= 100
-    assert [line.get_ydata()[0] for line in axes.lines if line.get_marker() in "v^"] == arrows
-    assert all(bottom <= y <= top for line in axes.lines for y in line.get_ydata())
+    assert [line.get_ydata()[0] for line in axes.lines if line.get_marker() in ("v", "^")] == arrows
+    (bar,) = axes.collections[0].get_segments()
+    assert bar[:, 1].tolist() == [max(low, 0), min(high, 100)]
 
 
-def test_a_single_number_is_no_mountain():
+def test_an_axis_spans_two_points_at_least():
     """The paper's one number of Figure 4a: an axis over hundredths of a point would tell of differences that nobody measured."""
-    drawn = {
-        **{"line_P": np.array(["MGM"]), "x_P": np.array([0.75]), "tick_P": np.array(["0.75"]), "joined": np.array(True)},
-        **{name: np.array([np.nan]) for name in ("ours_P", "low_P", "high_P")},
-        **{"paper_P": np.array([67.3]), "n_P": np.array([0]), "wanted_P": np.array([3]), "status_P": np.array(["not run"])},
-    }
-    bottom, top = lines(drawn, "ratio", "top-1 in %", "smoke", together=False).axes[0].get_ylim()
+    bottom, top = curves(only(paper=67.3, n=0, status="not run"), PLOT, "smoke", together=False).axes[0].get_ylim()
     assert top - bottom >= 2
