@@ -308,7 +308,7 @@ def trace(
     results: Results = Path("results"),
 ) -> None:
     """Say what a table's cell rests on: runs, specs, commit, data, weights, logs."""
-    from mgm.dag.study import registry_of
+    from mgm.experiments.suite import registry_of
     from mgm.report.trace import trace as told
 
     typer.echo(told(registry_of(results / name), results / name, cell))
@@ -350,7 +350,7 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", help="Delete them.")] = False,
 ) -> None:
     """List the runs that no table or figure wants, and delete them with --yes."""
-    from mgm.dag.study import registry_of
+    from mgm.experiments.suite import registry_of
     from mgm.report.clean import clean as tidy
 
     if Path(name).name != name:
@@ -366,7 +366,7 @@ def report(
     only: Annotated[str | None, typer.Option(help="One target, such as table4e or figure5.")] = None,
 ) -> None:
     """Write tables, figures and the page from the results that exist. Never trains."""
-    from mgm.dag.study import registry_of
+    from mgm.experiments.suite import registry_of
     from mgm.report.build import build_report
 
     page = build_report(registry_of(results / name), results / name, reports / name, only)
@@ -387,7 +387,7 @@ def sync(
     if len(given := [f"--{flag}" for flag, on in (("follow", follow), ("check", check), ("repair", repair)) if on]) > 1:
         raise UserError(f"{' '.join(given)}: choose one")
 
-    from mgm.dag.study import registry_of
+    from mgm.experiments.suite import registry_of
     from mgm.report.mlflow import sync as mlflow
 
     registry, uri = registry_of(results / name), uri or mlflow.default_uri(results / name)

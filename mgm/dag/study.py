@@ -17,8 +17,8 @@ from mgm.dag.cluster import Cluster, launch_here, load_cluster
 from mgm.datasets.published import PUBLISHED
 from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
-from mgm.experiments.registry import Registry
-from mgm.experiments.scales import OWN, Dataset, Scale, check_name, load_scale, parse_scale
+from mgm.experiments.scales import OWN, Dataset, Scale, check_name, load_scale
+from mgm.experiments.suite import make_registry
 from mgm.runs import files as atomic
 from mgm.runs.lock import folder_lock
 from mgm.spec import Pretrain, Spec, parents
@@ -71,7 +71,7 @@ class Workflow:
         else:
             scale = self._filled(scale, data)
         self.scale = scale
-        self.registry = Registry(scale)
+        self.registry = make_registry(scale)
         self._locked = ExitStack()  # lives as long as this object
         self.jobs = prioritised([*self._dataset_jobs(), *self._run_jobs()])
 
@@ -354,22 +354,6 @@ def training_share(workflow: Workflow, started: float, cores: int) -> str:
         return ""
     minutes, seconds = divmod(round(wall), 60)
     return f"{workflow.name}: {minutes} min {seconds:02d} s; training steps took {steps / (cores * wall):.0%} of {cores} cores' time"
-
-
-def registry_of(results: Path) -> Registry:
-    """The registry that the workflow left in a results folder, so that reports need neither the workflow nor the data.
-
-    Raises:
-        UserError: nothing ran there, or its scale cannot be read.
-    """
-    path = results / "scale.json"
-    try:
-        fields = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run `snakemake --cores all` first, or correct the name {results.name}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); repeat your snakemake command with -n, which writes it anew") from None
-    return Registry(parse_scale(fields, path))
 
 
 if __name__ == "__main__":  # `make reproduce` says it first

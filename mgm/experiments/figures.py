@@ -3,9 +3,9 @@
 from typing import get_args
 
 from mgm.experiments import recipes
-from mgm.experiments.registry import Cell, Plot, Registry, changed
+from mgm.experiments.registry import Cell, Figure, Plot, Registry, with_mask
 from mgm.experiments.scales import OWN
-from mgm.experiments.tables import added, transferred
+from mgm.experiments.tables import downstream_runs, pretrain_parent
 from mgm.spec import Edge, Measure, Visualise
 
 RATIOS = (0.6, 0.75, 0.9)  # paper silent; 0.75 with a neighbour on each side, the upper one VideoMAE's
@@ -37,8 +37,8 @@ def figure_4a(registry: Registry) -> None:
     quoted = registry.tables["4e"].cell("MGM (Dense)", "SSv2")  # its ratio is 0.75: the only point of the figure that a table prints
     points = []
     for ratio in RATIOS:
-        parent = added(registry, changed(recipes.pretrain("ssv2"), ratio=ratio))
-        runs = transferred(registry, "figure4a", "ssv2", parent)
+        parent = pretrain_parent(registry, with_mask(recipes.pretrain("ssv2"), ratio=ratio))
+        runs = downstream_runs(registry, "figure4a", "ssv2", parent)
         cell = Cell("4e", quoted.row, quoted.column, runs) if ratio == 0.75 else Cell("4a_ratio", f"{ratio:g}", "SSv2", runs)
         points.append((ratio, cell))
     registry.plots["4a"] = Plot(
@@ -91,9 +91,12 @@ def figure_5(registry: Registry) -> None:
     like = recipes.pretrain(dataset)
     centre = like.clips.model_copy(update={"crop": "centre"})
     seed = registry.scale.seeds[0]
-    registry.figures["5"] = registry.add(Visualise(data=like.data, clips=centre, model=like.model), seed)
+    clip = registry.add_scaled(Visualise(data=like.data, clips=centre, model=like.model), seed)
+    registry.figures["5"] = Figure(clip, "Every mask on one clip", "A row is a mask, a column a slot of the token grid.")
     like = registry.scale.apply(like, seed)
-    registry.figures["5_coverage"] = registry.keep(Measure(name="coverage", data=like.data, clips=like.clips, model=like.model, seed=seed))
+    hidden = registry.add(Measure(name="coverage", data=like.data, clips=like.clips, model=like.model, seed=seed))
+    title, note = "Ours: how much of what moves each mask hides", "A mask that hid at random would hide as much as its ratio."
+    registry.figures["5_coverage"] = Figure(hidden, title, note, vector=True)
 
 
 def figures_6_to_8(registry: Registry) -> None:
@@ -101,12 +104,17 @@ def figures_6_to_8(registry: Registry) -> None:
     if not registry.has("k400"):
         return
     seed = registry.scale.seeds[0]
-    mgm, videomae = (registry.add(recipes.pretrain("k400", mask, 800), seed) for mask in ("mgm", "tube"))
-    for figure, parents in (("6", [mgm]), ("7", [mgm]), ("8", [mgm, videomae])):
+    mgm, videomae = (registry.add_scaled(recipes.pretrain("k400", mask, 800), seed) for mask in ("mgm", "tube"))
+    slots = "a column is a slot of the token grid."
+    for figure, parents, title, note in (
+        ("6", [mgm], "Motion and attention",
+         "The clip under the mask that the model was trained with, its motion, and where the model looks; a column is a slot."),
+        ("7", [mgm], "Attention over the frames", f"Where one model looks in several test clips; {slots}"),
+        ("8", [mgm, videomae], "Reconstructions", f"MGM and VideoMAE complete the same test clips, each under its own mask; {slots}"),
+    ):  # fmt: skip
         run_ids = tuple(parent.run_id for parent in parents)
-        registry.figures[figure] = registry.keep(
-            Visualise(figure=figure, data=mgm.data, clips=mgm.clips, model=mgm.model, parents=run_ids, seed=seed)  # type: ignore[arg-type]
-        )
+        run = Visualise(figure=figure, data=mgm.data, clips=mgm.clips, model=mgm.model, parents=run_ids, seed=seed)  # type: ignore[arg-type]
+        registry.figures[figure] = Figure(registry.add(run), title, note)
 
 
 ALL = (figure_1, figure_4a, figure_4b, figure_4_edge, figure_5, figures_6_to_8)

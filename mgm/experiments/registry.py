@@ -1,11 +1,14 @@
-"""Which runs there are, and which cell of which table or figure each fills. The workflow and the report derive from it."""
+"""A container: which runs there are, and which cell of which table or figure each fills. `mgm.experiments.suite` fills it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from mgm.errors import UserError
 from mgm.experiments.scales import Scale
-from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, Visualise, parents
+from mgm.spec import Finetune, Measure, Pretrain, Probe, Run, Spec, Visualise, parents
+
+R = TypeVar("R", bound=Run)
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,16 @@ class Table:
     note: str  # what a reader must know before comparing its numbers
     cells: list[Cell] = field(default_factory=list)
     head: str = "Method"  # of the column of row names
+    groups: dict[str, str] = field(default_factory=dict)  # method: the section of the table it stands in
+    compares_masks: bool = False  # a row is a mask, all else equal
+    rows_name_runs: bool = False  # a row's name alone says what its runs are
+    takes_weights: bool = False  # a user may give the weights of a row that is quoted
+    trains: bool = True  # else its numbers are measured, and it is no table of the paper
 
     @property
     def label(self) -> str:
-        """As a reader sees it: "Table 4e"."""
-        return "Measured" if self.name == "measured" else f"Table {self.name.replace('_', ', ')}"
+        """The name that a reader sees: "Table 4e"."""
+        return f"Table {self.name.replace('_', ', ')}" if self.trains else self.name.capitalize()
 
     @property
     def rows(self) -> list[str]:
@@ -62,27 +70,25 @@ class Plot:
     ticks: tuple[str, ...] = ()  # names of x = 0, 1, ... where it is no number: then points are not joined
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A figure that draws the arrays of a run; mgm.report.figures.draw draws it by its name."""
+
+    run: Visualise | Measure
+    title: str
+    note: str
+    vector: bool = False  # curves, to be shown as SVG; else pictures of clips
+
+
+@dataclass
 class Registry:
     """All tables, figures and runs of one scale: those whose datasets the scale lists. A run shared by several cells is one run."""
 
-    def __init__(self, scale: Scale):
-        from mgm.experiments import figures, tables  # they describe themselves in this module's terms
-
-        self.scale = scale
-        self.specs: dict[str, Spec] = {}  # by run id, parents before children
-        self.tables: dict[str, Table] = {}
-        self.plots: dict[str, Plot] = {}  # figures that draw cells
-        self.figures: dict[str, Visualise | Measure] = {}  # figures that draw the arrays of a run
-        for make in (*tables.ALL, *figures.ALL):
-            make(self)
-        if unknown := scale.weights.keys() - {cell.row for table in self.tables.values() for cell in table.cells if table.name == "1"}:
-            raise UserError(
-                f"weights: {min(unknown)!r} is not a row of Table 1 at scale {scale.name}; write it as there, such as 'MAM2, SSv2, 1200'"
-            )
-        if unknown := set(scale.more_seeds) - set(self.targets()):
-            raise UserError(
-                f"scale {scale.name}: more_seeds.{min(unknown)} is not a table or figure; choose from {', '.join(self.targets())}"
-            )
+    scale: Scale
+    specs: dict[str, Spec] = field(default_factory=dict)  # by run id, parents before children
+    tables: dict[str, Table] = field(default_factory=dict)
+    plots: dict[str, Plot] = field(default_factory=dict)  # figures that draw cells
+    figures: dict[str, Figure] = field(default_factory=dict)  # figures that draw the arrays of a run
 
     def has(self, *datasets: str) -> bool:
         return set(datasets) <= set(self.scale.datasets)
@@ -90,21 +96,21 @@ class Registry:
     def seeds(self, target: str) -> tuple[int, ...]:
         return self.scale.more_seeds.get(target, self.scale.seeds)
 
-    def add(self, spec, seed: int):
-        """`spec` as this scale runs it; known from now on."""
-        return self.keep(self.scale.apply(spec, seed))
+    def add_scaled(self, spec: R, seed: int) -> R:
+        """Add a run of the paper as this scale changes it."""
+        return self.add(self.scale.apply(spec, seed))
 
-    def keep(self, spec):
-        """`spec` as it is; known from now on."""
-        return self.specs.setdefault(spec.run_id, spec)
+    def add(self, spec: R) -> R:
+        """Add a run; the one there is, if there is an equal one."""
+        return self.specs.setdefault(spec.run_id, spec)  # type: ignore[arg-type, return-value]
 
     def targets(self) -> dict[str, list[Spec]]:
         """What can be asked for, such as table4e or figure5, and the runs it shows."""
         found: dict[str, list[Spec]] = {"all": list(self.specs.values())}
         for name, table in self.tables.items():
             found[f"table{name}"] = [run for cell in table.cells for run in cell.runs]
-        for name, run in self.figures.items():
-            found[f"figure{name}"] = [run]
+        for name, figure in self.figures.items():
+            found[f"figure{name}"] = [figure.run]
         for name, plot in self.plots.items():
             found[f"figure{name}"] = [run for line in plot.lines.values() for _, cell in line for run in cell.runs]
         return found
@@ -124,6 +130,6 @@ class Registry:
         return [spec for run_id, spec in self.specs.items() if run_id in wanted]
 
 
-def changed(run: Pretrain, **mask) -> Pretrain:
-    """`run` under another mask."""
+def with_mask(run: Pretrain, **mask) -> Pretrain:
+    """Change fields of a run's mask."""
     return run.model_copy(update={"mask": run.mask.model_copy(update=mask)})

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import get_args
 
 from mgm.experiments import recipes
-from mgm.experiments.registry import Cell, Registry, Table, changed
+from mgm.experiments.registry import Cell, Registry, Table, with_mask
 from mgm.experiments.scales import OWN
 from mgm.masking import MASKS
 from mgm.spec import Edge, Finetune, Measure, Pretrain
@@ -55,6 +55,9 @@ def table_1(registry: Registry) -> None:
         "ST-MAE's own recipe is another (repeated augmentation 4, a deeper decoder, a class token), so its row is agnostic masking under "
         "VideoMAE's. The paper quotes VideoMAE's 800-epoch cells from runs without repeated augmentation.",
         head="Method, dataset, pretraining epochs",
+        groups={method: group for group, rows in TABLE_1.items() for method, *_ in rows},
+        rows_name_runs=True,
+        takes_weights=True,
     )
     for rows in TABLE_1.values():
         for method, *epochs_of in rows:
@@ -63,10 +66,10 @@ def table_1(registry: Registry) -> None:
                     continue
                 row, runs, remark = f"{method}, {column}, {epochs}", tuple[Finetune, ...](), ""
                 if weights := registry.scale.weights.get(row):
-                    runs = transferred(registry, "table1", dataset, _given(weights))
+                    runs = downstream_runs(registry, "table1", dataset, fixed_parent(weights))
                     remark = "from given weights"
                 elif method in OURS:
-                    runs = transferred(registry, "table1", dataset, _pretrained(registry, dataset, OURS[method], int(epochs)))
+                    runs = downstream_runs(registry, "table1", dataset, _pretrained(registry, dataset, OURS[method], int(epochs)))
                 table.cells.append(Cell("1", row, column, runs, remark=remark))
 
 
@@ -86,7 +89,7 @@ def table_2(registry: Registry) -> None:
             del parents[f"MGM + {COLUMNS[dataset]} Finetune"]
         for row, parent in parents.items():
             for column, downstream in TRANSFER.items():
-                table.cells.append(Cell(name, row, column, transferred(registry, f"table{name}", downstream, parent, probes)))
+                table.cells.append(Cell(name, row, column, downstream_runs(registry, f"table{name}", downstream, parent, probes)))
 
 
 def table_3(registry: Registry) -> None:
@@ -102,7 +105,7 @@ def table_3(registry: Registry) -> None:
     for metric, suffix in (("top1", ""), ("outside", ", negative transfer")):
         for row, parent in _pretrained_800(registry, "k400").items():
             for column, dataset in ADAPTATION.items():
-                table.cells.append(Cell("3", row, column + suffix, transferred(registry, "table3", dataset, parent), metric))
+                table.cells.append(Cell("3", row, column + suffix, downstream_runs(registry, "table3", dataset, parent), metric))
 
 
 def table_4abc(registry: Registry) -> None:
@@ -118,13 +121,13 @@ def table_4abc(registry: Registry) -> None:
     }
     rows: dict[str, tuple[str, str, dict[str, tuple[Pretrain, str]]]] = {
         "4a": ("Backbones", "Backbone", {row: (spec, "") for row, spec in small.items()}),
-        "4b": ("What guides the mask", "Guidance", {"optical flow": (changed(base, guidance=flow), dis), "motion vector": (base, "")}),
-        "4c": ("Jitter of the box's aspect ratio", "Jitter", {"no": (changed(base, jitter=False), ""), "yes": (base, "")}),
+        "4b": ("What guides the mask", "Guidance", {"optical flow": (with_mask(base, guidance=flow), dis), "motion vector": (base, "")}),
+        "4c": ("Jitter of the box's aspect ratio", "Jitter", {"no": (with_mask(base, jitter=False), ""), "yes": (base, "")}),
     }
     for name, (title, head, several) in rows.items():
         table = registry.tables[name] = Table(name, title, "MGM, 200 epochs of pretraining on SSv2.", head=head)
         for row, (spec, remark) in several.items():
-            runs = transferred(registry, f"table{name}", "ssv2", added(registry, spec), model=spec.model)
+            runs = downstream_runs(registry, f"table{name}", "ssv2", pretrain_parent(registry, spec), model=spec.model)
             table.cells.append(Cell(name, row, "SSv2", runs, remark=remark))
 
 
@@ -137,7 +140,9 @@ def table_4d(registry: Registry) -> None:
     )
     for row, dataset in (("Mini-K200", "mini-k200"), ("K400", "k400")):
         table.cells.append(Cell("4d", row, "samples", (), metric="samples", decimals=0))
-        table.cells.append(Cell("4d", row, "K400", transferred(registry, "table4d", "k400", _pretrained(registry, dataset, "mgm", 200))))
+        table.cells.append(
+            Cell("4d", row, "K400", downstream_runs(registry, "table4d", "k400", _pretrained(registry, dataset, "mgm", 200)))
+        )
 
 
 def table_4e(registry: Registry) -> None:
@@ -146,8 +151,10 @@ def table_4e(registry: Registry) -> None:
     note = "Tube hides 90 % of the patches, every other mask 75 % (VideoMAE's and the paper's values)."
     if not registry.scale.own_videos:
         note += " The linear probe and the row without pretraining are ours: the paper reports neither here."
-    table = registry.tables["4e"] = Table("4e", "Mask types: trajectory by spatial continuity", note)
-    rows = {"No pretraining": _given("")} | {row: _pretrained(registry, dataset, mask, 200) for row, mask in MASK_ROWS.items()}
+    table = registry.tables["4e"] = Table(
+        "4e", "Mask types: trajectory by spatial continuity", note, compares_masks=True, rows_name_runs=True
+    )
+    rows = {"No pretraining": fixed_parent("")} | {row: _pretrained(registry, dataset, mask, 200) for row, mask in MASK_ROWS.items()}
     for row, parent in rows.items():
         _finetuned_and_probed(registry, table, "table4e", row, dataset, column, parent)
 
@@ -166,7 +173,7 @@ def table_4_edge(registry: Registry) -> None:
     _finetuned_and_probed(registry, table, "table4_edge", "Random Block", "ssv2", "SSv2", _pretrained(registry, "ssv2", "block", 200))
     for name, mask in {"SMM": "smm", "MGM": "mgm"}.items():
         for edge in get_args(Edge):
-            parent = added(registry, changed(recipes.pretrain("ssv2", mask), edge=edge))
+            parent = pretrain_parent(registry, with_mask(recipes.pretrain("ssv2", mask), edge=edge))
             _finetuned_and_probed(registry, table, "table4_edge", f"{name} ({edge})", "ssv2", "SSv2", parent)
 
 
@@ -181,6 +188,7 @@ def measured(registry: Registry) -> None:
         "Saliency: mean motion inside the annotated boxes over that outside. Times: one thread of this machine. The step: one of masked "
         "pretraining against one whose encoder sees all tokens.",
         head="What",
+        trains=False,
     )
     seed = registry.scale.seeds[0]
 
@@ -196,7 +204,7 @@ def measured(registry: Registry) -> None:
             videos=videos,
             seed=seed,
         )
-        return (registry.keep(run),)
+        return (registry.add(run),)
 
     motion_time, dis = runs("motion-time", "ssv2", videos=60), "DIS, not RAFT-small" if flow == "dis" else ""
     table.cells += [
@@ -210,16 +218,16 @@ def measured(registry: Registry) -> None:
 Parent = Callable[[int], str]  # of a seed: the run id to start from, empty for none
 
 
-def added(registry: Registry, spec: Pretrain) -> Parent:
-    return lambda seed: registry.add(spec, seed).run_id
+def pretrain_parent(registry: Registry, spec: Pretrain) -> Parent:
+    return lambda seed: registry.add_scaled(spec, seed).run_id
 
 
-def _given(run_id: str) -> Parent:
+def fixed_parent(run_id: str) -> Parent:
     return lambda seed: run_id
 
 
 def _pretrained(registry: Registry, dataset: str, mask: str, epochs: int) -> Parent:
-    return added(registry, recipes.pretrain(dataset, mask, epochs))
+    return pretrain_parent(registry, recipes.pretrain(dataset, mask, epochs))
 
 
 def _pretrained_800(registry: Registry, dataset: str) -> dict[str, Parent]:
@@ -227,24 +235,26 @@ def _pretrained_800(registry: Registry, dataset: str) -> dict[str, Parent]:
     mgm = _pretrained(registry, dataset, "mgm", 800)
 
     def finetuned(seed: int) -> str:
-        return registry.add(recipes.finetune(dataset, mgm(seed), recipes.MODELS["vit-b"]), seed).run_id
+        return registry.add_scaled(recipes.finetune(dataset, mgm(seed), recipes.MODELS["vit-b"]), seed).run_id
 
     return {"VideoMAE": _pretrained(registry, dataset, "tube", 800), "MGM": mgm, f"MGM + {COLUMNS[dataset]} Finetune": finetuned}
 
 
 def _supervised(registry: Registry, dataset: str) -> Parent:
-    return lambda seed: registry.add(recipes.supervised(dataset), seed).run_id
+    return lambda seed: registry.add_scaled(recipes.supervised(dataset), seed).run_id
 
 
-def transferred(registry: Registry, target: str, dataset: str, parent: Parent, probe: bool = False, model=recipes.MODELS["vit-b"]) -> tuple:
+def downstream_runs(
+    registry: Registry, target: str, dataset: str, parent: Parent, probe: bool = False, model=recipes.MODELS["vit-b"]
+) -> tuple:
     """One finetuning or probe a seed of the target, from the parent of that seed."""
     recipe = recipes.probe if probe else recipes.finetune
-    return tuple(registry.add(recipe(dataset, parent(seed), model), seed) for seed in registry.seeds(target))
+    return tuple(registry.add_scaled(recipe(dataset, parent(seed), model), seed) for seed in registry.seeds(target))
 
 
 def _finetuned_and_probed(registry: Registry, table: Table, target: str, row: str, dataset: str, column: str, parent: Parent) -> None:
-    table.cells.append(Cell(table.name, row, column, transferred(registry, target, dataset, parent)))
-    table.cells.append(Cell(table.name, row, f"{column}, linear probe", transferred(registry, target, dataset, parent, probe=True)))
+    table.cells.append(Cell(table.name, row, column, downstream_runs(registry, target, dataset, parent)))
+    table.cells.append(Cell(table.name, row, f"{column}, linear probe", downstream_runs(registry, target, dataset, parent, probe=True)))
 
 
 ALL = (table_1, table_2, table_3, table_4abc, table_4d, table_4e, table_4_edge, measured)

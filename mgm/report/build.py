@@ -78,29 +78,30 @@ def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dic
 
 def _clips(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, RunStatus]) -> FigureEntry:
     """Draw a figure of a run's arrays; where the run cannot be believed, remove what an earlier one left and say why."""
-    from mgm.report.figures.draw import DRAW, TITLES, save  # matplotlib takes a second to import
+    from mgm.report.figures.draw import DRAW, save  # matplotlib takes a second to import
     from mgm.report.page.mask_player import webp_uri
 
-    run_id, stem = registry.figures[name].run_id, folder / f"figure{name}"
+    figure, stem = registry.figures[name], folder / f"figure{name}"
+    run_id = figure.run.run_id
     run, arrays_path = found[run_id], results / run_id / "arrays.npz"
     if run.state == "run" and not arrays_path.exists():
         run = RunStatus("not run", "its arrays.npz is gone; delete its result.json and run it again")
     if run.state != "run":
         for ending in (".svg", ".pdf", ".png", ".npz"):
             stem.with_suffix(ending).unlink(missing_ok=True)
-        return FigureEntry(name, *TITLES[name], (run_id,), run.state, run.why)
+        return FigureEntry(name, figure.title, figure.note, (run_id,), run.state, run.why)
     with np.load(arrays_path, allow_pickle=False) as file:
         arrays = dict(file)
     save(DRAW[name](arrays, f"Scale {registry.scale.name}."), stem, arrays)
-    source, width = (svg_uri(stem.with_suffix(".svg")), 0) if name == "5_coverage" else webp_uri(stem.with_suffix(".png"))
-    return FigureEntry(name, *TITLES[name], (run_id,), "run", source=source, width=width)
+    source, width = (svg_uri(stem.with_suffix(".svg")), 0) if figure.vector else webp_uri(stem.with_suffix(".png"))
+    return FigureEntry(name, figure.title, figure.note, (run_id,), "run", source=source, width=width)
 
 
 def _mask_player(registry: Registry, results: Path, found: dict[str, RunStatus]) -> "MaskPlayer | None":
     """The clip of Figure 5 with its masks, where that run is there."""
     from mgm.report.page.mask_player import mask_player  # matplotlib takes a second to import
 
-    run_id = registry.figures["5"].run_id if "5" in registry.figures else ""
+    run_id = registry.figures["5"].run.run_id if "5" in registry.figures else ""
     path = results / run_id / "arrays.npz"
     if not run_id or found[run_id].state != "run" or not path.exists():
         return None

@@ -11,13 +11,11 @@ import pandas as pd
 from mgm.experiments.quoted import note, reported
 from mgm.experiments.registry import Table
 from mgm.experiments.scales import Scale
-from mgm.experiments.tables import TABLE_1
 from mgm.report.cells import COLUMNS, Row, frame, gain
 from mgm.runs import files as atomic
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 BOLD = "Bold: above every other row that was run, by a difference whose 95 % interval, paired by seed, excludes zero."
-GROUPS = {method: group for group, rows in TABLE_1.items() for method, *_ in rows}
 TEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -155,7 +153,7 @@ def ours(row: Row) -> str:
 
 
 def _group(table: Table, row: Row) -> str:
-    return GROUPS.get(names(table, row)[0], "") if table.name == "1" else ""
+    return table.groups.get(names(table, row)[0], "")
 
 
 def _grid(table: Table, rows: list[Row], scale: Scale, text: Callable[[str], str], title: str, strong: str) -> pd.DataFrame:

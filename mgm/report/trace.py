@@ -22,8 +22,8 @@ def trace(registry: Registry, results: Path, wanted: str) -> str:
     """
     target, *names = wanted.split("/", 2)
     found = examine_all(results, registry.specs)
-    if not names and (run := registry.figures.get(target.removeprefix("figure"))):
-        return "\n".join([target, *_chain(registry, found, results, run)])
+    if not names and (figure := registry.figures.get(target.removeprefix("figure"))):
+        return "\n".join([target, *_chain(registry, found, results, figure.run)])
     return "\n\n".join(_told(registry, found, results, target, cell) for cell in _matching(registry, target, *names))
 
 

@@ -8,8 +8,8 @@ import pytest
 from mgm.errors import UserError
 from mgm.experiments import recipes
 from mgm.experiments.quoted import reported
-from mgm.experiments.registry import Registry
 from mgm.experiments.scales import Dataset, load_scale
+from mgm.experiments.suite import make_registry
 from mgm.experiments.tables import MASK_ROWS
 from mgm.spec import Finetune, Pretrain, Probe, parents
 
@@ -18,7 +18,7 @@ SMOKE = load_scale(CONFIG / "smoke.yaml")
 
 
 def test_table_4e_has_the_papers_rows_and_three_seeds_each():
-    registry = Registry(SMOKE)
+    registry = make_registry(SMOKE)
     table = registry.tables["4e"]
     assert table.rows == ["No pretraining", *MASK_ROWS]
     assert table.columns == ["SSv2", "SSv2, linear probe"]
@@ -32,7 +32,7 @@ def test_table_4e_has_the_papers_rows_and_three_seeds_each():
 
 def test_table_1_has_every_row_of_the_paper_and_runs_ours():
     """DESIGN 4: which methods run, on what, for how many epochs; the rest is quoted."""
-    table = Registry(SMOKE).tables["1"]
+    table = make_registry(SMOKE).tables["1"]
     assert {(cell.row, cell.column) for cell in table.cells} == {
         (row, column) for name, row, column in reported() if name == "1" and column != "GFLOPs"
     }
@@ -44,7 +44,7 @@ def test_table_1_has_every_row_of_the_paper_and_runs_ours():
         ("ST-MAE", "K400"): {1600},
     }
     run: dict[tuple[str, str], set[int]] = {}
-    registry = Registry(SMOKE)
+    registry = make_registry(SMOKE)
     for cell in registry.tables["1"].cells:
         method, dataset, epochs = cell.row.split(", ")
         for leaf in cell.runs:
@@ -59,7 +59,7 @@ def test_table_1_has_every_row_of_the_paper_and_runs_ours():
 
 
 def test_a_cells_runs_come_from_the_mask_and_seed_it_names():
-    registry = Registry(SMOKE)
+    registry = make_registry(SMOKE)
     for cell in registry.tables["4e"].cells:
         for run in cell.runs:
             if cell.row == "No pretraining":
@@ -72,7 +72,7 @@ def test_a_cells_runs_come_from_the_mask_and_seed_it_names():
 
 
 def test_parents_stand_before_their_children_and_no_run_twice():
-    registry = Registry(SMOKE)
+    registry = make_registry(SMOKE)
     ids = list(registry.specs)
     assert len(ids) == len(set(ids)) == 177
     for position, run_id in enumerate(ids):
@@ -80,7 +80,7 @@ def test_parents_stand_before_their_children_and_no_run_twice():
 
 
 def test_targets_need_their_runs_and_no_others():
-    registry = Registry(SMOKE)
+    registry = make_registry(SMOKE)
     assert len(registry.runs_of("all")) == 177
     assert len(registry.runs_of("table4e")) == 60
     assert len(registry.runs_of("table1")) == 30
@@ -92,7 +92,7 @@ def test_targets_need_their_runs_and_no_others():
 
 
 def test_every_cell_of_the_papers_tables_has_runs_or_is_quoted():
-    registry = Registry(SMOKE)
+    registry = make_registry(SMOKE)
     cells = {(cell.table, cell.row, cell.column): cell for table in registry.tables.values() for cell in table.cells}
     printed = {key for key in reported() if key[2] != "GFLOPs"}
     assert printed <= set(cells)
@@ -104,7 +104,7 @@ def test_every_cell_of_the_papers_tables_has_runs_or_is_quoted():
 
 def test_shared_runs_are_one_run():
     """MGM, ViT-B, SSv2, 200 epochs stands in Tables 4a, b, c, e, the edge ablation and both plots of Figure 4 (DESIGN 4)."""
-    registry = Registry(SMOKE)
+    registry = make_registry(SMOKE)
     cells = [
         registry.tables[name].cell(row, "SSv2")
         for name, row in (("4a", "ViT-B"), ("4b", "motion vector"), ("4c", "yes"), ("4e", "MGM (Dense)"), ("4_edge", "MGM (grow)"))
@@ -114,7 +114,7 @@ def test_shared_runs_are_one_run():
 
 
 def test_the_ablations_differ_from_mgm_in_one_field():
-    registry = Registry(SMOKE)
+    registry = make_registry(SMOKE)
 
     def parent(table, row, column="SSv2"):
         return registry.specs[registry.tables[table].cell(row, column).runs[0].parent]
@@ -134,7 +134,7 @@ def test_the_ablations_differ_from_mgm_in_one_field():
 
 def test_transfer_starts_from_what_its_row_says():
     """Tables 2 and 3: 800 epochs on K400 or SSv2; the label-finetuned parent is Table 1's run; the supervised one has none."""
-    registry = Registry(load_scale(CONFIG / "paper.yaml"))
+    registry = make_registry(load_scale(CONFIG / "paper.yaml"))
     for name, dataset, label in (
         ("2a", "k400", "K400"),
         ("2b", "ssv2", "SSv2"),
@@ -163,14 +163,14 @@ def test_transfer_starts_from_what_its_row_says():
 
 def test_weights_that_a_user_gives_fill_an_external_row():
     scale = SMOKE.model_copy(update={"weights": {"MAM2, SSv2, 1200": "external-mam2-0123abcd"}})
-    cell = Registry(scale).tables["1"].cell("MAM2, SSv2, 1200", "SSv2")
+    cell = make_registry(scale).tables["1"].cell("MAM2, SSv2, 1200", "SSv2")
     assert [run.parent for run in cell.runs] == ["external-mam2-0123abcd"]
     assert cell.remark == "from given weights"
     for row in ("MAM3", "MGM (Dense)"):  # Table 4e has the second
         with pytest.raises(UserError, match=re.escape(f"weights: {row!r} is not a row of Table 1 at scale smoke; write it as there")):
-            Registry(SMOKE.model_copy(update={"weights": {row: "external-mam3-0123abcd"}}))
+            make_registry(SMOKE.model_copy(update={"weights": {row: "external-mam3-0123abcd"}}))
     with pytest.raises(UserError, match="scale smoke: more_seeds.table9 is not a table or figure"):
-        Registry(SMOKE.model_copy(update={"more_seeds": {"table9": (0, 1)}}))
+        make_registry(SMOKE.model_copy(update={"more_seeds": {"table9": (0, 1)}}))
 
 
 def test_smoke_differs_from_the_paper_only_in_what_its_yaml_lists(capsys):
@@ -211,8 +211,8 @@ def test_own_videos_run_the_mask_ablation_under_their_digest():
     scale = SMOKE.model_copy(
         update={"name": "mine", "more_seeds": {}, "datasets": {"folder": Dataset(root="videos", digest="0123456789ab")}}
     )
-    registry = Registry(scale)
+    registry = make_registry(scale)
     assert registry.tables["4e"].columns == ["own videos", "own videos, linear probe"]
     assert all(spec.data.digest == "0123456789ab" for spec in registry.specs.values())
-    other = Registry(scale.model_copy(update={"datasets": {"folder": Dataset(root="videos", digest="ba9876543210")}}))
+    other = make_registry(scale.model_copy(update={"datasets": {"folder": Dataset(root="videos", digest="ba9876543210")}}))
     assert not set(registry.specs) & set(other.specs)

@@ -7,6 +7,7 @@ import numpy as np
 
 from mgm.experiments.registry import Registry
 from mgm.experiments.scales import Dataset, Scale, load_scale
+from mgm.experiments.suite import make_registry
 from mgm.runs.files import file_digest
 from mgm.runs.result import read_result, write_result
 from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, parents
@@ -26,7 +27,7 @@ def smoke(seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2
 
 
 def registry(seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes) -> Registry:
-    return Registry(smoke(seeds, datasets, **changes))
+    return make_registry(smoke(seeds, datasets, **changes))
 
 
 def finish(results: Path, spec: Spec, top1: float = 60.0, steps: int = 30, videos: int = 240) -> Path:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mgm.dag.study import Workflow, registry_of
+from mgm.dag.study import Workflow
 from mgm.datasets.index import read_index
+from mgm.experiments.suite import registry_of
 from mgm.jobs.data import Execution
 from mgm.jobs.pretrain import learnt_nothing
 from mgm.jobs.probe import probe

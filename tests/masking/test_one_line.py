@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[2]
 
 SEEN = """
 import re, sys
-from mgm.experiments.registry import Registry
+from mgm.experiments.suite import make_registry
 from mgm.experiments.scales import load_scale
 from mgm.dag.study import CONFIG
 from mgm.spec import Mask
 
-registry = Registry(load_scale(CONFIG / "smoke.yaml"))
+registry = make_registry(load_scale(CONFIG / "smoke.yaml"))
 table = registry.tables["4e"]
 assert "Checkerboard" in table.rows, table.rows
 runs = table.cell("Checkerboard", "SSv2").runs

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mgm.errors import UserError
-from mgm.experiments.registry import Registry
+from mgm.experiments.suite import make_registry
 from mgm.report.build import build_report
 from tests.helpers.fake_results import BOTH, draw_arrays, finish, finish_all, registry, write_log
 
@@ -186,7 +186,7 @@ def test_only_one_table_or_figure(places):
 def test_a_user_s_own_videos_have_no_quoted_numbers(places):
     scale = registry().scale
     own = {"folder": next(iter(scale.datasets.values()))}
-    known = Registry(scale.model_copy(update={"datasets": own}))
+    known = make_registry(scale.model_copy(update={"datasets": own}))
     finish_all(places[0], known, steps=3)
     text = build_report(known, *places).read_text()
     assert "Own videos, top-1 accuracy" in text

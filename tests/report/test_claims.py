@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from mgm.experiments.quoted import footnote, reported
-from mgm.experiments.registry import Registry
 from mgm.experiments.scales import load_scale
+from mgm.experiments.suite import make_registry
 from mgm.report.cells import Row, gain, rows
 from mgm.report.claims.check import (
     COLUMNS,
@@ -246,7 +246,7 @@ def test_measured_claims_have_thresholds():
 
 def test_the_whole_dag_decides_whatever_it_has_runs_for():
     """Figure 4a's cells stand in no table, and its 0.75 is Table 4e's MGM."""
-    known = Registry(load_scale(ROOT / "workflow/config/smoke.yaml"))
+    known = make_registry(load_scale(ROOT / "workflow/config/smoke.yaml"))
     names = {cell.metric for table in known.tables.values() for cell in table.cells}
     found = {
         run_id: RunStatus("run", result={"metrics": dict.fromkeys(names, 40.0 + 7 * i % 35), "n_test": 240, "commit": "c", "dirty": False})

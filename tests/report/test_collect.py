@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mgm.experiments.registry import Registry
+from mgm.experiments.suite import make_registry
 from mgm.report.cells import Row, gain, rows
 from mgm.runs.frame import examine_all
 from mgm.runs.result import write_result
@@ -121,7 +122,7 @@ def test_another_scale_finds_no_result(tmp_path):
     finish_all(tmp_path, known, steps=2)
     scale = smoke()
     overrides = {**scale.overrides, "finetune": {**scale.overrides["finetune"], "optim.lr": 0.5}}
-    table = collect(Registry(smoke(overrides=overrides)), tmp_path)
+    table = collect(make_registry(smoke(overrides=overrides)), tmp_path)
     assert {row.status for row in table.values() if row.column == "SSv2"} == {"not run"}
     assert {row.status for row in table.values() if row.column != "SSv2"} == {"run"}
 

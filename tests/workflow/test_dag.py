@@ -10,9 +10,10 @@ import pytest
 
 from mgm.dag.batches import jobs_of
 from mgm.dag.checks import missing, problems
-from mgm.dag.study import Workflow, registry_of
+from mgm.dag.study import Workflow
 from mgm.datasets.index import read_index
 from mgm.errors import UserError
+from mgm.experiments.suite import registry_of
 from mgm.models import build_mae, save_weights
 from mgm.spec import Data, Model, Pretrain, parents
 from tests.helpers.own_videos import own_videos

@@ -70,7 +70,7 @@ def jobs_of(results: Path) -> list[int]:
     for place in Path("/proc").glob("[0-9]*"):
         try:
             words = (place / "cmdline").read_bytes().split(b"\0")
-            if b"pretrain" in words and Path(os.readlink(place / "cwd")) == results.parents[1]:
+            if b"pretrain" in words[1:] and words[1].endswith(b"/mgm") and Path(os.readlink(place / "cwd")) == results.parents[1]:
                 found.append(int(place.name))
         except OSError:  # it has ended
             pass
@@ -124,7 +124,7 @@ def test_a_killed_job_loses_no_finished_run(tmp_path, videos):
     os.kill(job, signal.SIGKILL)
     status, said = first.end()
     assert status != 0
-    assert "logs/mine/pretrain-" in said
+    assert "logs/mine/pretrain-" in said  # where it says why
     continues(tmp_path, videos, done)
 
 

@@ -12,7 +12,7 @@ from mgm.report.figures.clip_grid import Sheet, wrapped
 from mgm.report.figures.coverage import coverage
 from mgm.report.figures.style import ACCENT, KIND, QUIET, STYLE, save, write_png
 
-__all__ = ["ACCENT", "DRAW", "KIND", "QUIET", "STYLE", "TITLES", "masks_on_a_clip", "save", "write_png"]
+__all__ = ["ACCENT", "DRAW", "KIND", "QUIET", "STYLE", "masks_on_a_clip", "save", "write_png"]
 
 METHOD = {"mgm": "MGM", "tube": "VideoMAE", "agnostic": "ST-MAE"}  # whose mask it is, where it is someone's
 
@@ -159,17 +159,4 @@ DRAW: dict[str, Callable[[Mapping[str, Any], str], Figure]] = {
     "6": attention_on_a_clip,
     "7": attention_on_clips,
     "8": reconstructions,
-}
-TITLES: dict[str, tuple[str, str]] = {  # of a figure, and what there is to say above it
-    "5": ("Every mask on one clip", "A row is a mask, a column a slot of the token grid."),
-    "5_coverage": ("Ours: how much of what moves each mask hides", "A mask that hid at random would hide as much as its ratio."),
-    "6": (
-        "Motion and attention",
-        "The clip under the mask that the model was trained with, its motion, and where the model looks; a column is a slot.",
-    ),
-    "7": ("Attention over the frames", "Where one model looks in several test clips; a column is a slot of the token grid."),
-    "8": (
-        "Reconstructions",
-        "MGM and VideoMAE complete the same test clips, each under its own mask; a column is a slot of the token grid.",
-    ),
 }

@@ -128,13 +128,13 @@ class Records:
 
     def _arrays(self) -> Path:
         figure = self.registry.figures.get("5")
-        return self.results / figure.run_id / "arrays.npz" if figure else Path()
+        return self.results / figure.run.run_id / "arrays.npz" if figure else Path()
 
     def _digest_of_masks(self) -> str:
         path = self._arrays()
         if not path.is_file():
             return ""
-        shown = examine(path.parent, self.registry.figures["5"]).result
+        shown = examine(path.parent, self.registry.figures["5"].run).result
         return shown["files"].get(path.name, "") if shown else ""
 
     def _record(self, spec: Spec, run: RunStatus) -> Record:

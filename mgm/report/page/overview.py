@@ -37,7 +37,7 @@ def overview(
         "kinds": ", ".join(f"{verbs[verb]} {verb}" for verb in VERBS if verbs[verb]),
         "others": ", ".join(f"{count} {state}" for state, count in states.items()),
         "facts": _facts(results),
-        "compares": [*_beside_the_paper(registry, rows), *_pretraining(rows), *_masks(rows)],
+        "compares": [*_beside_the_paper(registry, rows), *_pretraining(rows), *_masks(registry, rows)],
         "concludes": _conclusions(registry, rows, verdicts),
         "troubles": troubles[:TROUBLES],
         "more_troubles": len(troubles[TROUBLES:]),
@@ -144,11 +144,12 @@ def _pretraining(rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
     return said
 
 
-def _masks(rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
+def _masks(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
     """Our mask against each of the others, paired by seed."""
     said = []
-    for ours in (row for row in rows.get("4e", ()) if row.row == OURS):
-        others = [row for row in rows["4e"] if row.column == ours.column and row.row not in (OURS, BASE)]
+    masks = [name for name, table in registry.tables.items() if table.compares_masks]
+    for table, ours in ((name, row) for name in masks for row in rows[name] if row.row == OURS):
+        others = [row for row in rows[table] if row.column == ours.column and row.row not in (OURS, BASE)]
         gains = [(row.row, one) for row in others if (one := gain(ours, row)) and one.low is not None and one.high is not None]
         above = [name for name, one in gains if one.low is not None and one.low > 0]
         below = [name for name, one in gains if one.high is not None and one.high < 0]
@@ -156,7 +157,7 @@ def _masks(rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
             within = len(gains) - len(above) - len(below)
             parts = [f"above {', '.join(above)}"] * bool(above) + [f"below {', '.join(below)}"] * bool(below)
             parts += [f"within noise of {within} of {len(gains)}"] * bool(within)
-            said.append((f"{OURS} with the other masks, {ours.column}: {'; '.join(parts)} (differences paired by seed).", "4e"))
+            said.append((f"{OURS} with the other masks, {ours.column}: {'; '.join(parts)} (differences paired by seed).", table))
     return said
 
 

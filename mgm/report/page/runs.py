@@ -67,14 +67,14 @@ def _losses(lines: Log) -> list[tuple[float, float]]:
 def _labels(registry: Registry) -> dict[str, str]:
     """Run id -> the row of a table, or the figure, it works for, in the order of the tables; the first names it."""
     said: list[tuple[str, Spec]] = [
-        (cell.row if table.name in ("1", "4e") else f"{table.label}: {cell.row}, {cell.column}", run)
-        for table in sorted(registry.tables.values(), key=lambda table: table.name not in ("1", "4e"))
+        (cell.row if table.rows_name_runs else f"{table.label}: {cell.row}, {cell.column}", run)
+        for table in sorted(registry.tables.values(), key=lambda table: not table.rows_name_runs)
         for cell in table.cells
         for run in cell.runs
     ]
     for name, plot in registry.plots.items():
         said += [(f"{label(name)}: {line}, {x:g}", run) for line, points in plot.lines.items() for x, cell in points for run in cell.runs]
-    said += [(label(name), run) for name, run in registry.figures.items()]
+    said += [(label(name), figure.run) for name, figure in registry.figures.items()]
     labels: dict[str, str] = {}
     for text, run in said:
         for run_id in (run.run_id, *parents(run)):
