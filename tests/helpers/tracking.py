@@ -74,7 +74,7 @@ class Server:
         command += ["--backend-store-uri", self.database, "--artifacts-destination", str(self.folder / "artifacts")]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
-        end = time.monotonic() + 90
+        end = time.monotonic() + 300
         while True:
             with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=5):
                 return

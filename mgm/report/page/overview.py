@@ -75,35 +75,28 @@ def _facts(results: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, 
     commits = Counter(commit_of(result) for result in results)
     last = max((str(result["finished"]) for result in results), default="")
     spent = sum(result["wall_s"] for result in results)
-    return [
-        (
-            "Data",
-            [
-                {
-                    "text": f"{'own videos' if dataset == OWN else dataset}: {classes} classes",
-                    "more": f"{train} training and {test} test videos"
-                    + (f"; {note}; digest {digest[:12] or 'none'}" if len(data) <= 2 else ""),  # else it stands with each run alone
-                }
-                for dataset, classes, train, test, note, digest in data
-            ],
-        ),
-        ("Machine", [{"text": device, "more": "; ".join(sorted(versions))} for device in devices]),
-        (
-            "Commit",
-            [
-                {
-                    "text": commit[:12],
-                    "code": True,
-                    "more": f"{count} run{'s' * (count > 1)}" + (", with uncommitted changes" * commit.endswith("-dirty")),
-                }
-                for commit, count in commits.most_common()
-            ],
-        ),
-        (
-            "Computing time",
-            [{"text": duration(spent), "more": f"all runs added up; the last finished {day(last)}"}] if results else [],
-        ),
+    sets = [
+        _line(
+            f"{'own videos' if dataset == OWN else dataset}: {classes} classes",
+            f"{train} training and {test} test videos"
+            + (f"; {note}; digest {digest[:12] or 'none'}" if len(data) <= 2 else ""),  # else it stands with each run alone
+        )
+        for dataset, classes, train, test, note, digest in data
     ]
+    built = [
+        _line(commit[:12], f"{count} run{'s' * (count > 1)}" + ", with uncommitted changes" * commit.endswith("-dirty"), code=True)
+        for commit, count in commits.most_common()
+    ]
+    return [
+        ("Data", sets),
+        ("Machine", [_line(device, "; ".join(sorted(versions))) for device in devices]),
+        ("Commit", built),
+        ("Computing time", [_line(duration(spent), f"all runs added up; the last finished {day(last)}")] if results else []),
+    ]
+
+
+def _line(text: str, more: str, code: bool = False) -> dict[str, Any]:
+    return {"text": text, "more": more, "code": code}
 
 
 def _beside_the_paper(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
