@@ -6,10 +6,10 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce mini test chaos bench check format lock dashboard docs
+.PHONY: help setup reproduce mini test test-all chaos bench check format lock dashboard docs
 
 help: ## list these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: .venv/.ready ## make .venv with the pinned versions (about 6 GB on Linux, most of it PyTorch)
 
@@ -30,7 +30,10 @@ mini: setup ## a part of at most 8 minutes of Table 4e, the edge ablation and Fi
 	@timeout --signal=TERM 470 $(BIN)/snakemake --cores all --quiet all --config scale=mini -- table4e table4_edge figure4a || test $$? = 124
 	@$(BIN)/mgm report mini
 
-test: setup ## the tests (about 20 minutes; those that read the smoke results run after `make reproduce`)
+test: setup ## the fast tests (about 5 minutes on two idle cores)
+	@$(BIN)/pytest -n 2 -m "not slow and not smoke and not mlflow and not postgres and not chromium and not slurm"
+
+test-all: setup ## every test, after `make reproduce`, whose results some read: servers, Slurm, a browser, killed runs (half an hour)
 	@$(BIN)/pytest
 
 chaos: setup ## kill training 100 times at random moments (SIGKILL), compare with undisturbed runs (some minutes)

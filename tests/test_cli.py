@@ -107,6 +107,7 @@ def test_report_of_nothing_names_the_next_step(tmp_path):
     assert "run `snakemake --cores all` first" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_tracker_that_is_down_is_one_line_and_loses_nothing(tmp_path):
     from mgm.dag.study import Workflow
 

@@ -55,6 +55,7 @@ def outcome(here: Path) -> dict[str, object]:
     return {"table": table} | {str(path.relative_to(results)): file_digest(path) for path in kept}
 
 
+@pytest.mark.slow
 def test_the_dag_killed_at_random_moments_ends_with_the_same_weights_and_table(place, tmp_path):
     started = time.monotonic()
     assert start(place, tmp_path / "whole").wait() == 0, (tmp_path / "whole" / "said").read_text()
