@@ -9,14 +9,14 @@ No torch unless the method is RAFT's.
 import json
 import multiprocessing
 import os
-import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from mgm.console import show, track
 from mgm.datasets.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.runs import files
@@ -25,8 +25,6 @@ from mgm.runs.lock import end_with_parent, folder_lock
 from mgm.spec import Flow
 from mgm.video.flow import Estimate, NoFlow, estimator, find_weights, open_flow, sidecar, write_flow
 from mgm.video.motion import cells
-
-TELL_S = 30  # seconds between lines of progress
 
 
 def flow(folder: Path, method: Flow, weights: Path | None = None, processes: int = 1) -> dict[str, Any]:
@@ -60,7 +58,7 @@ def _finished(folder: Path, index: Index, about: dict[str, Any]) -> dict[str, An
     earlier = _require_same(folder, about)
     if not earlier or earlier["digest"] != index.digest or not all(is_whole(video, about["method"]) for video in index.videos):
         return None
-    _show(f"flow {about['method']}: all {len(index.videos)} videos are done already")
+    show(f"flow {about['method']}: all {len(index.videos)} videos are done already")
     return earlier
 
 
@@ -69,7 +67,7 @@ def _complete(folder: Path, index: Index, about: dict[str, Any], weights: Path |
     missing = [video for video in index.videos if not is_whole(video, method)]
     files.write(_weights_of(folder, method), json.dumps(about) + "\n")
     marker_of(folder, method).unlink(missing_ok=True)
-    failures = [error for error in _tell(_write_all(missing, method, weights, processes), method, len(missing)) if error]
+    failures = [error for error in track(_write_all(missing, method, weights, processes), f"flow {method}", len(missing)) if error]
     if failures:
         raise UserError(f"{failures[0]} ({len(failures)} of {len(missing)} videos failed; the others are done)")
     packages = ["mgm", "av", "numpy", *(["torch", "torchvision"] if weights else ["opencv-python-headless"])]
@@ -183,18 +181,3 @@ def _write_all(videos: Sequence[Video], method: Flow, weights: Path | None, proc
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's and OpenCV's threads half alive
     with ProcessPoolExecutor(processes, context, _start_child, (method, weights)) as pool:
         yield from pool.map(_write, videos, [method] * len(videos))
-
-
-def _tell(results: Iterable[str | None], method: Flow, count: int) -> Iterator[str | None]:
-    """The results, with a line of progress now and then."""
-    started = told = time.monotonic()
-    for done, result in enumerate(results, 1):
-        yield result
-        now = time.monotonic()
-        if now - told >= TELL_S or done == count:
-            each, told = (now - started) / done, now
-            _show(f"flow {method}: {done} of {count} videos, {each:.2g} s each, about {each * (count - done) / 60:.0f} min left")
-
-
-def _show(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

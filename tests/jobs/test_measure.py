@@ -1,5 +1,6 @@
 """Measurements on real (generated) videos, each against an obvious slow version or an answer known beforehand."""
 
+import importlib
 import shutil
 import sys
 from dataclasses import replace
@@ -16,8 +17,10 @@ from mgm.datasets.index import read_index
 from mgm.datasets.synthetic.make import load_boxes
 from mgm.errors import UserError
 from mgm.experiments.recipes import MASK_RATIO
-from mgm.jobs.measure import choose, measure, measure_now, motion_time, saliency, step_time
-from mgm.jobs.measure.saliency import inside
+from mgm.jobs.measure import choose, measure, measure_now
+from mgm.jobs.measure.motion_time import motion_time
+from mgm.jobs.measure.saliency import inside, saliency
+from mgm.jobs.measure.step_time import step_time
 from mgm.jobs.runner import run_all
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.models import build_mae
@@ -32,7 +35,7 @@ from mgm.video.vectors import Vectors
 from tests.helpers.small_runs import PARAMS, SMALL
 
 SALIENCY, MOTION_TIME, STEP_TIME, COVERAGE = (
-    sys.modules[f"mgm.jobs.measure.{name}"] for name in ("saliency", "motion_time", "step_time", "coverage")
+    importlib.import_module(f"mgm.jobs.measure.{name}") for name in ("saliency", "motion_time", "step_time", "coverage")
 )
 DECODER = Decoder(width=8, depth=1, heads=2)
 
@@ -337,8 +340,8 @@ def test_names_print_a_few_lines(videos, monkeypatch):
     lines = measure_now("coverage", videos, 2, "dis", None).splitlines()
     assert len(lines) == 1 + len(MASKS)
     assert lines[0].endswith("over 2 clips)")
-    monkeypatch.setattr(sys.modules["mgm.jobs.measure"], "MODELS", {"vit-b": SMALL["model"].model_copy(update={"patch": 16})})
-    monkeypatch.setattr(sys.modules["mgm.jobs.measure"], "DECODERS", {"vit-b": DECODER})
+    monkeypatch.setattr(importlib.import_module("mgm.jobs.measure"), "MODELS", {"vit-b": SMALL["model"].model_copy(update={"patch": 16})})
+    monkeypatch.setattr(importlib.import_module("mgm.jobs.measure"), "DECODERS", {"vit-b": DECODER})
     assert "(ST-MAE: more than 4x)" in measure_now("step-time", None, 0, "dis", None)
     with pytest.raises(UserError, match="coverage is measured on videos; pass --index FOLDER"):
         measure_now("coverage", None, 0, "dis", None)

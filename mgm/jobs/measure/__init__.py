@@ -1,4 +1,7 @@
-"""`mgm measure`: numbers that the papers state in their text, and one that explains the masks. Each has a file here.
+"""`mgm measure`: numbers that the papers state in their text, and one that explains the masks. Each has a module here, named as it is, with
+
+    measure(job) -> metrics, arrays                its numbers, and what arrays.npz keeps
+    describe(spec, metrics, arrays) -> str         the same in some lines
 
 saliency      motion inside boxes over motion outside (paper, section 1)
 motion-time   reading motion vectors against computing optical flow (paper, section 4.5)
@@ -7,7 +10,9 @@ coverage      how much of what moves each mask hides (ours)
 """
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,26 +20,17 @@ import numpy as np
 from mgm.datasets.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.experiments.recipes import DECODERS, MODELS, PRETRAIN_CLIPS
-from mgm.jobs.data import Job
-from mgm.jobs.measure.coverage import coverage, describe_coverage
-from mgm.jobs.measure.motion_time import describe_motion_time, motion_time
-from mgm.jobs.measure.saliency import describe_saliency, saliency
-from mgm.jobs.measure.step_time import describe_step_time, step_time
+from mgm.jobs.data import Execution, Job
 from mgm.spec import Data, Measure, parse
+
+WITHOUT_VIDEOS = ("step-time",)
 
 
 def measure(job: Job[Measure]) -> dict[str, Any]:
-    """Return the metrics of the measurement `job.spec.name`; coverage writes arrays.npz too."""
-    spec, index = job.spec, job.index
-    if spec.name == "step-time":
-        return step_time(spec)
-    videos = choose(index, spec.videos)
-    if spec.name == "saliency":
-        return saliency(index, job.execution.data[spec.data.dataset], videos)
-    if spec.name == "motion-time":
-        return motion_time(videos, spec.flow, job.execution.flow_weights)
-    metrics, arrays = coverage(spec, videos, workers=job.execution.workers, cache=job.execution.cache)
-    np.savez_compressed(job.folder / "arrays.npz", **arrays)
+    """Return the metrics of the measurement `job.spec.name`; write its arrays, if it has any."""
+    metrics, arrays = _module(job.spec.name).measure(job)
+    if arrays:
+        np.savez_compressed(job.folder / "arrays.npz", **arrays)
     return metrics
 
 
@@ -52,21 +48,20 @@ def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: 
     paper = {"clips": PRETRAIN_CLIPS["ssv2"], "model": MODELS["vit-b"], "decoder": DECODERS["vit-b"]}
     spec = parse({"verb": "measure", "data": Data(dataset="folder"), "name": name, "flow": flow, "videos": videos, **paper}, "mgm measure")
     assert isinstance(spec, Measure)
-    if name == "step-time":
-        return describe_step_time(spec, step_time(spec))
-    if place is None:
+    if place is None and name not in WITHOUT_VIDEOS:
         raise UserError(f"{name} is measured on videos; pass --index FOLDER, one that `mgm prepare` made")
-    index = read_index(place)
-    chosen = choose(index, spec.videos)
-    if name == "saliency":
-        return describe_saliency(saliency(index, place, chosen))
-    if name == "motion-time":
-        return describe_motion_time(spec.flow, motion_time(chosen, spec.flow, weights))
-    return describe_coverage(*coverage(spec, chosen))
+    places = {"folder": place} if place else {}
+    index = read_index(place) if place else Index(Path(), (), (), (), "", "")
+    job = Job(spec, Path(), Execution(Path(), places, flow_weights=weights), index)
+    return _module(name).describe(spec, *_module(name).measure(job))
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"{__name__}.{name.replace('-', '_')}")
 
 
 def choose(index: Index, videos: int) -> Sequence[Video]:
-    """So many test videos that have motion vectors, evenly spaced; all of them where there are fewer, or for 0.
+    """As many test videos that have motion vectors, evenly spaced; all of them where there are fewer, or for 0.
 
     Raises:
         UserError: none has.

@@ -11,6 +11,8 @@ from torch import Tensor
 from mgm.datasets.index import Video
 from mgm.errors import UserError
 from mgm.experiments.recipes import MASK_RATIO
+from mgm.jobs.data import Job
+from mgm.jobs.measure import choose
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.report.statistics import t_975
 from mgm.rng import clip_seed
@@ -91,7 +93,12 @@ def _interval(x_NBS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean_NS, mean_NS - half_NS, mean_NS + half_NS
 
 
-def describe_coverage(metrics: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+def measure(job: Job[Measure]) -> tuple[dict[str, Any], dict[str, Any]]:
+    videos = choose(job.index, job.spec.videos)
+    return coverage(job.spec, videos, workers=job.execution.workers, cache=job.execution.cache)
+
+
+def describe(spec: Measure, metrics: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     lines = [f"{'mask':<12}hides   of what moves (95 % over {metrics['videos']} clips)"]
     columns = [arrays[f"{name}_N"] for name in ("names", "hidden", "overall", "overall_low", "overall_high")]
     for name, hidden, mean, low, high in sorted(zip(*columns), key=lambda line: -line[2]):

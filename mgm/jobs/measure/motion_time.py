@@ -11,7 +11,9 @@ import torch
 
 from mgm.datasets.index import Video
 from mgm.experiments.quoted import reported
-from mgm.spec import Flow
+from mgm.jobs.data import Job
+from mgm.jobs.measure import choose
+from mgm.spec import Flow, Measure
 from mgm.video.flow import Estimate, estimator, find_weights, motions
 from mgm.video.vectors import read_vectors
 
@@ -62,10 +64,14 @@ def _one_thread() -> Iterator[None]:
         cv2.setNumThreads(before[1])
 
 
-def describe_motion_time(flow: Flow, metrics: Mapping[str, Any]) -> str:
+def measure(job: Job[Measure]) -> tuple[dict[str, Any], dict[str, Any]]:
+    return motion_time(choose(job.index, job.spec.videos), job.spec.flow, job.execution.flow_weights), {}
+
+
+def describe(spec: Measure, metrics: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
     vectors, paper = (reported()["measured", row, "ms a video"] for row in ("Reading motion vectors", "Optical flow"))
     return (
         f"vectors  {metrics['vectors_ms']:.1f} ms a video (the paper: {vectors:g})\n"
-        f"flow     {metrics['flow_ms']:.1f} ms a video by {flow} (the paper: {paper:g} by raft-small)\n"
+        f"flow     {metrics['flow_ms']:.1f} ms a video by {spec.flow} (the paper: {paper:g} by raft-small)\n"
         f"ratio    {metrics['ratio']:.1f}, one thread, {metrics['videos']} test videos of {metrics['frames']:.0f} frames"
     )

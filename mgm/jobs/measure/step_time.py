@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mgm.experiments.quoted import reported
 from mgm.experiments.recipes import PRETRAIN_OPTIM
+from mgm.jobs.data import Job
 from mgm.masking import Grid, make_mask
 from mgm.models import MAE, build_mae, reconstruction_loss
 from mgm.models.vit import gather_tokens, patchify
@@ -87,7 +88,11 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def describe_step_time(spec: Measure, metrics: Mapping[str, Any]) -> str:
+def measure(job: Job[Measure]) -> tuple[dict[str, Any], dict[str, Any]]:
+    return step_time(job.spec), {}
+
+
+def describe(spec: Measure, metrics: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
     claim = reported()["measured", "Step at 90 % hidden", "times faster"]
     return (
         f"{spec.ratio:.0%} hidden  {metrics['masked_ms']:.0f} ms a step of {BATCH} clips\n"
