@@ -21,7 +21,7 @@ from av.video.frame import PictureType
 
 from mgm.errors import UserError
 from mgm.runs.files import regular
-from mgm.video.motion import VECTOR, paint
+from mgm.video.motion import VECTOR, rasterise
 
 CODECS_WITH_VECTORS = frozenset(
     {"h264", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2"}
@@ -35,7 +35,7 @@ class NoVectors(UserError):
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedFrame:
     """One decoded picture: its type ("I", "P", "B" ...), its vectors (None where there is no motion information) and its pixels."""
 
     index: int
@@ -56,7 +56,7 @@ class Picture:
         return None if side_data is None else side_data.to_ndarray()
 
     @property
-    def turns(self) -> int:
+    def rotation(self) -> int:
         """Quarter turns counter-clockwise to show the frame upright."""
         return round(self.frame.rotation / 90) % 4
 
@@ -68,12 +68,12 @@ class Picture:
     def size(self) -> tuple[int, int]:
         """Height and width as shown."""
         height, width = self.frame.height, self.frame.width
-        return (width, height) if self.turns % 2 else (height, width)
+        return (width, height) if self.rotation % 2 else (height, width)
 
     def cells(self) -> tuple[np.ndarray, np.ndarray]:
         """The vectors painted into cells of the frame as shown: `motion_HW2`, `future_HW`; zero and False where there are none."""
         vectors = np.empty(0, VECTOR) if self.vectors is None else self.vectors
-        motion_1HW2, future_1HW = paint(vectors, [len(vectors)], self.frame.height, self.frame.width, self.turns)
+        motion_1HW2, future_1HW = rasterise(vectors, [len(vectors)], self.frame.height, self.frame.width, self.rotation)
         return motion_1HW2[0], future_1HW[0]
 
 
@@ -96,7 +96,7 @@ class Timeline:
         return [time for at, (time, period) in enumerate(self.order) if at <= last.get(period, -1)]
 
 
-class Video:
+class VideoReader:
     """An open video file; `open_video` opens and closes it."""
 
     def __init__(self, path: str | Path, container: av.container.InputContainer):
@@ -117,7 +117,7 @@ class Video:
         return self.codec in CODECS_WITH_VECTORS
 
     @property
-    def can_spare(self) -> bool:
+    def skips_nonref(self) -> bool:
         """Whether pictures that nobody needs can be told from their packets."""
         return self.codec == "h264" and self.timeline is not None and self._prefix > 0
 
@@ -151,7 +151,7 @@ class Video:
             return None
         return Timeline(np.array(sorted(times), np.int64), sorted(keys), start, order)
 
-    def pictures(self, first: int = 0, motion: bool = True, wanted: Collection[int] | None = None) -> Iterator[Picture]:
+    def pictures(self, first: int = 0, motion: bool = True, wanted: Collection[int] | None = None) -> Iterator[DecodedFrame]:
         """Decoded pictures in presentation order, from the key frame at or before frame `first` on.
 
         With `wanted`, pictures that are not among these frames and that none of them needs may be left out: decoding them is most of the
@@ -166,12 +166,12 @@ class Video:
             self.stream.codec_context.flags2 |= EXPORT_VECTORS
         decoded = enumerate(self._frames()) if self.timeline is None else self._from_key(self.timeline, first, wanted)
         for index, frame in decoded:
-            yield Picture(index, frame, self.codec, motion)
+            yield DecodedFrame(index, frame, self.codec, motion)
 
     def _from_key(self, timeline: Timeline, first: int, wanted: Collection[int] | None) -> Iterator[tuple[int, av.VideoFrame]]:
         index_of = {int(time): index for index, time in enumerate(timeline.times)}
         nearest = [offset for time, offset in timeline.keys if time <= timeline.times[min(first, len(timeline.times) - 1)]][-1:]
-        times = {int(timeline.times[i]) for i in wanted if i < len(timeline.times)} if wanted and self.can_spare else None
+        times = {int(timeline.times[i]) for i in wanted if i < len(timeline.times)} if wanted and self.skips_nonref else None
         for offset in (*nearest, timeline.start):  # from the start where the nearest key frame turns out to lie behind `first`
             self.container.seek(offset, stream=self.stream)
             frames = ((index_of[frame.pts], frame) for frame in self._frames(times) if frame.pts in index_of)
@@ -242,7 +242,7 @@ def is_idr(packet: memoryview | bytes, prefix: int) -> bool:
 
 
 @contextmanager
-def open_video(path: str | Path) -> Iterator[Video]:
+def open_video(path: str | Path) -> Iterator[VideoReader]:
     """Open a video file, and close it whatever happens.
 
     Raises:
@@ -251,7 +251,7 @@ def open_video(path: str | Path) -> Iterator[Video]:
     try:
         regular(Path(path))
         with av.open(str(path), metadata_errors="replace") as container:  # a title in Latin-1 is no reason to fail
-            yield Video(path, container)
+            yield VideoReader(path, container)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path, or prepare the dataset again") from None
     except (av.FFmpegError, OSError) as error:

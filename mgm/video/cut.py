@@ -17,7 +17,7 @@ from mgm.video.flow import read_flow
 from mgm.video.transform import Box, cut_frames, cut_motion
 
 
-class Video(Protocol):
+class IndexedVideo(Protocol):
     """What a loader needs of an index row."""
 
     @property
@@ -36,7 +36,7 @@ class Cut:
     place: Callable[[int, int], tuple[Box, bool]]
 
 
-def read_cuts(video: Video, cuts: Sequence[Cut], size: int, motion: Guidance | None) -> list[Clip]:
+def read_cuts(video: IndexedVideo, cuts: Sequence[Cut], size: int, motion: Guidance | None) -> list[Clip]:
     """The clips of a video, of `size` x `size` pixels, from one decoding pass. All have as many frames.
 
     Raises:
@@ -61,7 +61,7 @@ def read_cuts(video: Video, cuts: Sequence[Cut], size: int, motion: Guidance | N
     ]
 
 
-def read_whole(video: Video, index_T: np.ndarray, motion: Guidance | None) -> Clip:
+def read_whole(video: IndexedVideo, index_T: np.ndarray, motion: Guidance | None) -> Clip:
     """The frames `index_T` of a video with the codec's vectors, with the flow of its sidecar, or without motion.
 
     Raises:

@@ -14,8 +14,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from mgm.errors import UserError
-from mgm.video.container import Picture, Video, open_video, transcode
-from mgm.video.motion import VECTOR, paint, reference_distance
+from mgm.video.container import DecodedFrame, VideoReader, open_video, transcode
+from mgm.video.motion import VECTOR, rasterise, reference_distance
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Reading:
     of `read_clip`, while iterating.
     """
 
-    def __init__(self, video: Video, wanted_N: np.ndarray, motion: bool):
+    def __init__(self, video: VideoReader, wanted_N: np.ndarray, motion: bool):
         self.video, self.wanted_N, self._motion = video, wanted_N, motion
         self._vectors = dict[int, bytes | None]()
         self._dtype = VECTOR
@@ -125,14 +125,14 @@ class Reading:
                     shape = frame_HWC.shape
                     self._vectors[n] = None if picture.vectors is None else picture.vectors.tobytes()  # FFmpeg may have its buffer back
                     self._dtype = self._dtype if picture.vectors is None else picture.vectors.dtype
-                    self._coded = picture.frame.height, picture.frame.width, picture.turns
+                    self._coded = picture.frame.height, picture.frame.width, picture.rotation
                     yield n, frame_HWC
                 # the next reference gives the last B-frames their distance
                 if picture.index >= last and (picture.is_reference or not self._motion):
                     break
             if len(self._vectors) == len(self.wanted_N):
                 return
-            if not self.video.can_spare:
+            if not self.video.skips_nonref:
                 break
         raise UserError(_too_few(self.video, min(index for index, n in place_of.items() if n not in self._vectors), decoded))
 
@@ -141,7 +141,7 @@ class Reading:
         vectors = [self._vectors[n] for n in range(len(self.wanted_N))]
         informed_N = np.array([some is not None for some in vectors])
         joined = np.frombuffer(b"".join(some or b"" for some in vectors), self._dtype)
-        motion_NHW2, future_NHW = paint(joined, [len(some or b"") // self._dtype.itemsize for some in vectors], *self._coded)
+        motion_NHW2, future_NHW = rasterise(joined, [len(some or b"") // self._dtype.itemsize for some in vectors], *self._coded)
         past_N, future_N = reference_distance(self.wanted_N, np.array(self._references))
         distance_NHW = np.where(future_NHW, future_N[:, None, None], past_N[:, None, None]).astype(np.float32)
         distance_NHW[~informed_N] = 1
@@ -162,11 +162,11 @@ def read_frames(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
             yield picture.index, frame_HWC
 
 
-def _upright(video: Video, picture: Picture, reformatter: VideoReformatter, shape: tuple[int, ...] | None) -> np.ndarray:
+def _upright(video: VideoReader, picture: DecodedFrame, reformatter: VideoReformatter, shape: tuple[int, ...] | None) -> np.ndarray:
     """A picture's pixels as shown, uint8 RGB, where FFmpeg put them; an error if they are not of the earlier ones' shape."""
     plane = reformatter.reformat(picture.frame, format="rgb24", threads=1).planes[0]
     frame_HWC = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : 3 * plane.width]
-    frame_HWC = np.rot90(frame_HWC.reshape(plane.height, plane.width, 3), picture.turns)
+    frame_HWC = np.rot90(frame_HWC.reshape(plane.height, plane.width, 3), picture.rotation)
     if shape is not None and frame_HWC.shape != shape:
         now, before = (f"{height} x {width}" for height, width, _ in (frame_HWC.shape, shape))
         raise UserError(
@@ -196,7 +196,7 @@ def probe_video(path: str | Path) -> VideoInfo:
         return VideoInfo(frames, fps, width, height, video.codec, video.has_vectors, seconds)
 
 
-def _too_few(video: Video, asked: int, decoded: int) -> str:
+def _too_few(video: VideoReader, asked: int, decoded: int) -> str:
     if asked < decoded:
         return f"{video.path}: frame {asked} does not decode, though later ones do; replace the file or leave it out"
     said = video.stream.frames or (0 if video.timeline is None else len(video.timeline.times))

@@ -20,7 +20,7 @@ from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Guidance, Views
 from mgm.video.augment import ClipAugmentation
 from mgm.video.container import NoVectors
-from mgm.video.cut import Cut, Video, read_cuts, read_whole
+from mgm.video.cut import Cut, IndexedVideo, read_cuts, read_whole
 from mgm.video.decode import Clip
 from mgm.video.flow import NoFlow
 from mgm.video.motion import CELL, slot_magnitude
@@ -70,12 +70,12 @@ class Cache:
         self.megabytes, self.free = megabytes, megabytes * 1e6
         self.whole: dict[str, dict[Guidance | None, Clip]] = {}  # by path and motion; all of a path share their frames
 
-    def read(self, video: Video, index_T: np.ndarray, motion: Guidance | None) -> Clip:
+    def read(self, video: IndexedVideo, index_T: np.ndarray, motion: Guidance | None) -> Clip:
         """The frames `index_T` of a video, from memory where it can be."""
         whole = self._whole(video, motion)
         return read_whole(video, index_T, motion) if whole is None else whole[index_T]
 
-    def cut(self, video: Video, cuts: Sequence[Cut], size: int, motion: Guidance | None) -> list[Clip]:
+    def cut(self, video: IndexedVideo, cuts: Sequence[Cut], size: int, motion: Guidance | None) -> list[Clip]:
         """The clips that `read_cuts` gives, from memory where they can be."""
         whole = self._whole(video, motion)
         if whole is None:
@@ -83,17 +83,17 @@ class Cache:
         boxes = [cut.place(whole.height, whole.width) for cut in cuts]
         return [apply(whole[cut.index_T], box, size, flip) for cut, (box, flip) in zip(cuts, boxes)]
 
-    def _whole(self, video: Video, motion: Guidance | None) -> Clip | None:
+    def _whole(self, video: IndexedVideo, motion: Guidance | None) -> Clip | None:
         """All of a video, if it is kept or there is room to."""
         if self._find(video, motion) is None and self.free > 0:
             self._keep(video, motion)
         return self._find(video, motion)
 
-    def _find(self, video: Video, motion: Guidance | None) -> Clip | None:
+    def _find(self, video: IndexedVideo, motion: Guidance | None) -> Clip | None:
         kept = self.whole.get(video.path, {})
         return next(iter(kept.values()), None) if motion is None else kept.get(motion)
 
-    def _keep(self, video: Video, motion: Guidance | None) -> None:
+    def _keep(self, video: IndexedVideo, motion: Guidance | None) -> None:
         try:
             clip = read_whole(video, np.arange(video.frames), motion)
         except UserError:  # the frames that are wanted may be there all the same
@@ -109,7 +109,7 @@ class Cache:
 
 
 def training_loader(
-    videos: Sequence[Video],
+    videos: Sequence[IndexedVideo],
     clips: Clips,
     tubelet: int,
     seed: int,
@@ -156,7 +156,7 @@ def training_loader(
 
 
 def test_loader(
-    videos: Sequence[Video],
+    videos: Sequence[IndexedVideo],
     clips: Clips,
     tubelet: int,
     views: Views,
@@ -242,7 +242,7 @@ class _TrainingBatches(Dataset):
         own = clip_seed(self.seed, epoch, sample)
         return [own, *(clip_seed(own, repeat, sample) for repeat in range(1, self.repeats))]
 
-    def clips_of(self, video: Video, seeds_R: list[int]) -> list[Clip]:
+    def clips_of(self, video: IndexedVideo, seeds_R: list[int]) -> list[Clip]:
         """One clip per seed, all of the same frames."""
         index_T = training_indices(self.clips, video.frames, generator(seeds_R[0], "sample"))
         if self.augmentation is None:
@@ -289,7 +289,7 @@ class _TestBatches(Dataset):
         seeds = [clip_seed(0, 0, sample) for sample in samples]
         return _collate(made, samples, seeds, self.videos, self.clips, self.tubelet, self.motion)
 
-    def clips_of(self, video: Video) -> list[Clip]:
+    def clips_of(self, video: IndexedVideo) -> list[Clip]:
         temporal, spatial = self.views.temporal, self.views.spatial
         index_VT = np.stack([view_indices(self.clips, video.frames, view, temporal) for view in range(temporal)])
         cuts = [Cut(index_T, partial(self.place, view)) for index_T in index_VT for view in range(spatial)]

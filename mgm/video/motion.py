@@ -1,7 +1,7 @@
 """Motion vectors as FFmpeg exports them, turned into one vector per 8 x 8 cell and one magnitude per slot.
 
 Numpy only. A vector says where a block came from in its *reference* frame, which may lie several frames away and in the future;
-`paint` signs it forward in time, `reference_distance` estimates how far away the reference was, `slot_magnitude` puts the two together.
+`rasterise` signs it forward in time, `reference_distance` estimates how far away the reference was, `slot_magnitude` puts the two together.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ def cells(pixels: int) -> int:
     return -(-pixels // CELL)
 
 
-def paint(vectors: np.ndarray, counts_T: Sequence[int], height: int, width: int, turns: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Paint frames' motion vectors into cells, all frames in one go, and turn them upright.
+def rasterise(vectors: np.ndarray, counts_T: Sequence[int], height: int, width: int, rotation: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Rasterise frames' motion vectors into cells, all frames in one go, and rotate them upright.
 
     A bi-predicted block has two vectors; the past reference's wins (the paper is silent). Blocks are cut off at the frame's edge.
 
@@ -27,7 +27,7 @@ def paint(vectors: np.ndarray, counts_T: Sequence[int], height: int, width: int,
             (dst_x, dst_y) is a block's centre, and its source lies at dst + motion / motion_scale.
         counts_T: how many vectors each frame has.
         height, width: of the frames as coded, in pixels.
-        turns: quarter turns counter-clockwise to show them upright.
+        rotation: quarter rotation counter-clockwise to show them upright.
 
     Returns:
         motion_THW2: (dx, dy) in pixels, forward in time; zero where no vector is.
@@ -57,26 +57,26 @@ def paint(vectors: np.ndarray, counts_T: Sequence[int], height: int, width: int,
     np.divide(vectors["motion_x"], scale_N, out=shift_N2[:-1, 0], casting="same_kind")
     np.divide(vectors["motion_y"], scale_N, out=shift_N2[:-1, 1], casting="same_kind")
     shift_N2 += 0  # no -0
-    return turn(shift_N2.take(owner_THW, 0), np.append(future_N, False).take(owner_THW), height, width, turns)
+    return rotate(shift_N2.take(owner_THW, 0), np.append(future_N, False).take(owner_THW), height, width, rotation)
 
 
-def turn(motion_THW2: np.ndarray, future_THW: np.ndarray, height: int, width: int, turns: int) -> tuple[np.ndarray, np.ndarray]:
-    """Turn frames' cells by `turns` quarter turns counter-clockwise, as `np.rot90` turns a frame of `height` x `width` pixels.
+def rotate(motion_THW2: np.ndarray, future_THW: np.ndarray, height: int, width: int, rotation: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rotate frames' cells by `rotation` quarter turns counter-clockwise, as `np.rot90` turns a frame of `height` x `width` pixels.
 
     Cells are counted from the top left corner before and after, so where a side is no multiple of 8 each new cell takes the vector
     of the old cell that holds its centre.
     """
-    if not turns:
+    if not rotation:
         return motion_THW2, future_THW
     rows, columns = np.arange(motion_THW2.shape[1]), np.arange(motion_THW2.shape[2])
-    if turns in (2, 3):
+    if rotation in (2, 3):
         rows = _reversed(height)
-    if turns in (1, 2):
+    if rotation in (1, 2):
         columns = _reversed(width)
     motion_THW2, future_THW = motion_THW2[:, rows][:, :, columns], future_THW[:, rows][:, :, columns]
-    if turns in (1, 3):
+    if rotation in (1, 3):
         motion_THW2, future_THW = motion_THW2.transpose(0, 2, 1, 3)[..., ::-1], future_THW.transpose(0, 2, 1)
-    signs = np.array({1: (1, -1), 2: (-1, -1), 3: (-1, 1)}[turns], np.float32)
+    signs = np.array({1: (1, -1), 2: (-1, -1), 3: (-1, 1)}[rotation], np.float32)
     return motion_THW2 * signs, future_THW
 
 

@@ -1,7 +1,15 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
+import mgm
 from mgm.cli import app
+from mgm.datasets.index import read_index
 from mgm.datasets.prepare import prepare_synthetic, read_params, summary
 from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
@@ -67,3 +75,24 @@ def test_the_summary_lists_what_was_left_out(generated):
     text = summary(replace(index, videos=(*still, *index.videos[3:]), excluded=(("a/x.mp4", "is empty"),)))
     assert "3 videos have no motion vectors (vp9)" in text
     assert text.endswith("1 files left out:\n  a/x.mp4: is empty")
+
+
+def test_a_published_dataset_is_its_file_and_a_line(published, tmp_path):
+    """As docs/add-a-dataset.md says: the verb, the recipe and the jobs follow."""
+    package = tmp_path / "mgm"
+    shutil.copytree(Path(mgm.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    sets = package / "datasets" / "published"
+    text = (sets / "ssv2.py").read_text().replace("SSV2", "TINY").replace('name="ssv2"', 'name="tiny",\n    recipe="k400"')
+    (sets / "tiny.py").write_text(text)
+    with (sets / "__init__.py").open("r+") as file:
+        lines = file.read()
+        file.seek(0)
+        file.write(lines.replace("\nPUBLISHED", "from mgm.datasets.published.tiny import TINY\n\nPUBLISHED", 1))
+    code = (
+        "from mgm.cli import main; from mgm.dag import study; from mgm.experiments.recipes import MODELS, finetune; import mgm\n"
+        f"assert mgm.__file__.startswith({str(tmp_path)!r}) and 'tiny' in study.PREPARED\n"
+        "assert finetune('tiny', 'x', MODELS['vit-b']).clips == finetune('k400', 'x', MODELS['vit-b']).clips\nmain()"
+    )
+    command = [sys.executable, "-c", code, "prepare", "tiny", "--source", str(published("ssv2").source), "--out", str(tmp_path / "out")]
+    subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, check=True, capture_output=True)
+    assert len(read_index(tmp_path / "out").videos) == 9

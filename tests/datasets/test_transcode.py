@@ -83,14 +83,14 @@ def test_a_copy_is_upright(tmp_path, clockwise):
     assert ours.shape == theirs.shape
     assert rms(theirs, ours) < 8  # as above
     with open_video(copy_of(source)) as video:
-        assert {picture.turns for picture in video.pictures(motion=False)} == {0}
+        assert {picture.rotation for picture in video.pictures(motion=False)} == {0}
 
 
 def test_a_copy_has_short_groups_and_no_b_frame_that_others_need(tmp_path):
     copy = copy_of(write_video(tmp_path / "long.webm", moving_square(2 * GOP + 3), "libvpx-vp9"))
     with open_video(copy) as video:
         kinds = "".join(picture.kind for picture in video.pictures(motion=False))
-        assert video.can_spare
+        assert video.skips_nonref
         wanted = range(0, GOP, 4)
         decoded = [picture.index for picture in video.pictures(0, False, wanted)]
     assert kinds == "IBBBPBBBPBBBPBBP" * 2 + "IBP"

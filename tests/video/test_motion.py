@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgm.video import inspect_video, read_clip, slot_magnitude
-from mgm.video.motion import VECTOR, cells, paint, reference_distance, turn
+from mgm.video.motion import VECTOR, cells, rasterise, reference_distance, rotate
 from tests.helpers.videos import SHARED, moving_square, real_clips, write_video
 
 REAL = [
@@ -84,7 +84,7 @@ def test_paint_matches_the_slow_version_and_clips_at_the_edges(height, width, se
     rng.shuffle(vectors)
     half = len(vectors) // 2  # two frames in one go, and one without vectors between them
     for fast_THW, *slow_T in zip(
-        paint(vectors, [half, 0, len(vectors) - half], height, width),
+        rasterise(vectors, [half, 0, len(vectors) - half], height, width),
         *(slow_paint(part, height, width) for part in (vectors[:half], vectors[:0], vectors[half:])),
     ):
         np.testing.assert_array_equal(fast_THW, np.stack(slow_T))
@@ -95,7 +95,7 @@ def test_turned_cells_match_turned_pixels(height, width, turns):
     rng = np.random.default_rng(0)
     motion_HW2 = rng.integers(-9, 9, (cells(height), cells(width), 2)).astype(np.float32)
     future_HW = rng.random(motion_HW2.shape[:2]) < 0.5
-    (fast,), (fast_future,) = turn(motion_HW2[None], future_HW[None], height, width, turns)
+    (fast,), (fast_future,) = rotate(motion_HW2[None], future_HW[None], height, width, turns)
 
     pixels = np.rot90(motion_HW2.repeat(8, 0).repeat(8, 1)[:height, :width], turns)
     future = np.rot90(future_HW.repeat(8, 0).repeat(8, 1)[:height, :width], turns)

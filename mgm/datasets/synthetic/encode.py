@@ -14,7 +14,7 @@ import numpy as np
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from mgm.video.container import Picture, open_video
+from mgm.video.container import DecodedFrame, open_video
 
 GOP = 16  # a random clip begins at most 15 frames behind a key frame
 ENCODING = {
@@ -64,15 +64,15 @@ def _fitted(height: int, width: int, short_side: int) -> tuple[int, int]:
     return height, width
 
 
-def _converted(picture: Picture, height: int, width: int, reformatter: VideoReformatter) -> av.VideoFrame:
+def _converted(picture: DecodedFrame, height: int, width: int, reformatter: VideoReformatter) -> av.VideoFrame:
     """A picture as decoded becomes an upright frame in yuv420p of video range, whose type the encoder chooses."""
-    if picture.turns % 2:
+    if picture.rotation % 2:
         height, width = width, height
     frame = reformatter.reformat(
         picture.frame, width, height, "yuv420p", interpolation=Interpolation.BICUBIC, dst_color_range=ColorRange.MPEG, threads=1
     )
-    if picture.turns:
-        frame = av.VideoFrame.from_ndarray(_turned(frame.to_ndarray(), height, width, picture.turns), format="yuv420p")
+    if picture.rotation:
+        frame = av.VideoFrame.from_ndarray(_turned(frame.to_ndarray(), height, width, picture.rotation), format="yuv420p")
     frame.pict_type = PictureType.NONE  # or x264 would repeat the source's
     return frame
 
