@@ -16,8 +16,11 @@ prepare_app = typer.Typer(no_args_is_help=True, help="Make a dataset ready: chec
 
 Out = Annotated[Path, typer.Option(help="Folder to write the index to.")]
 Transcode = Annotated[bool, typer.Option("--transcode", help="Write OUT/videos too: H.264 that gives random clips fast; index those.")]
-ShortSide = Annotated[int | None, typer.Option(help="256 (default) or 320 pixels; smaller videos stay as they are.")]
-Processes = Annotated[int | None, typer.Option(min=1, help="Processes that transcode; one a core unless given.")]
+Shards = Annotated[bool, typer.Option("--shards", help="Write OUT/shards too: frames as JPEG and the sources' vectors; index those.")]
+Every = Annotated[int, typer.Option(min=1, help="Shards: keep every k-th frame; then clips start at multiples of k.")]
+Quality = Annotated[int, typer.Option(help="Shards: of the JPEG frames.")]
+ShortSide = Annotated[int | None, typer.Option(help="256 (default) or 320 pixels (shards: any); smaller videos stay as they are.")]
+Processes = Annotated[int | None, typer.Option(min=1, help="Processes that transcode or write shards; one a core unless given.")]
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Transcode only the I-th of N parts of the videos; index later, without.")]
 
 
@@ -25,12 +28,13 @@ Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Transcode only t
 def folder(
     source: Annotated[Path, typer.Option(help="One folder per class, or a CSV path,label[,split][,group].")], out: Out,
     seed: Annotated[int, typer.Option(min=0, help="Of the 80/20 split that is made when the source has none.")] = 0,
-    transcode: Transcode = False, short_side: ShortSide = None, processes: Processes = None, shard: Shard = None,
+    transcode: Transcode = False, shards: Shards = False, every: Every = 1, quality: Quality = 90,
+        short_side: ShortSide = None, processes: Processes = None, shard: Shard = None,
 ) -> None:  # fmt: skip
     """Index your own videos."""
     from mgm.datasets.folder import index_folder
 
-    _prepare(partial(index_folder, source, seed=seed), out, transcode, short_side, processes, shard)
+    _prepare(partial(index_folder, source, seed=seed), out, transcode, shards, every, quality, short_side, processes, shard)
 
 
 def _downloaded(dataset: Published) -> Callable[..., None]:
@@ -39,10 +43,11 @@ def _downloaded(dataset: Published) -> Callable[..., None]:
     def verb(
         source: Annotated[Path, typer.Option(help=f"The folder that holds {dataset.source}.")], out: Out,
         split: Annotated[int, typer.Option(min=1, max=dataset.splits, help="The official split; the paper's is 1.")] = 1,
-        transcode: Transcode = False, short_side: ShortSide = None, processes: Processes = None, shard: Shard = None,
+        transcode: Transcode = False, shards: Shards = False, every: Every = 1, quality: Quality = 90,
+        short_side: ShortSide = None, processes: Processes = None, shard: Shard = None,
     ) -> None:  # fmt: skip
         options = {"split": split} if dataset.splits > 1 else {}
-        _prepare(partial(dataset.index, source, **options), out, transcode, short_side, processes, shard)
+        _prepare(partial(dataset.index, source, **options), out, transcode, shards, every, quality, short_side, processes, shard)
 
     return verb if dataset.splits > 1 else _without(verb, "split")
 
@@ -94,11 +99,18 @@ def synthetic(
 
 
 def _prepare(
-    make: Callable[[Path], Index], out: Path, transcode: bool, short_side: int | None, processes: int | None, shard: str | None
-) -> None:
-    from mgm.datasets.prepare import prepare_transcoded, summary
+    make: Callable[[Path], Index], out: Path, transcode: bool, shards: bool, every: int, quality: int, short_side: int | None,
+    processes: int | None, shard: str | None,
+) -> None:  # fmt: skip
+    from mgm.datasets.prepare import prepare_shards, prepare_transcoded, summary
 
-    if transcode:
+    if shards and transcode:
+        raise UserError("--shards and --transcode are two ways to prepare; choose one")
+    if shards:
+        from mgm.datasets.shards import Settings
+
+        typer.echo(summary(prepare_shards(make, out, Settings(short_side or 256, every, quality), processes, shard)))
+    elif transcode:
         typer.echo(summary(prepare_transcoded(make, out, short_side or 256, processes, shard)))
     elif given := [name for name, value in (("short-side", short_side), ("processes", processes), ("shard", shard)) if value is not None]:
         raise UserError(f"--{given[0]} says how to transcode, and --transcode is not given; add it, or leave out --{given[0]}")

@@ -174,6 +174,10 @@ def check_files(index: Index) -> None:
         raise UserError(
             f"{index.root}: no such folder, where {len(index.videos):,} videos should be; put it back, or run `mgm prepare` again"
         )
+    if index.videos and ".tar#" in index.videos[0].path:
+        from mgm.datasets.shards import check_shards
+
+        return check_shards(index.root)
     with ThreadPoolExecutor(8) as pool:  # a shared file system answers many at once
         found = [(video, fault) for video, fault in zip(index.videos, pool.map(_fault, index.videos)) if fault]
     if found:

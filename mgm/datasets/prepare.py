@@ -14,6 +14,7 @@ from mgm.errors import UserError
 from mgm.runs.lock import folder_lock
 
 if TYPE_CHECKING:
+    from mgm.datasets.shards import Part, Settings
     from mgm.datasets.transcode import Shard
 
 SHOWN = 20  # of the files left out; a set of 240,000 may lack thousands
@@ -38,6 +39,22 @@ def prepare_transcoded(
         index = transcode_index(prepare(out / "source"), out, short_side, processes)
         if (out / "source" / "missing.txt").is_file():  # the note speaks of it
             shutil.copyfile(out / "source" / "missing.txt", out / "missing.txt")
+    return index
+
+
+def prepare_shards(
+    prepare: Callable[[Path], Index], out: Path, settings: "Settings", processes: int | None = None, shard: str | None = None
+) -> "Index | Part":
+    """`mgm prepare DATASET --shards [--shard I/N]`: see `mgm.datasets.shards`. Arguments are those of `prepare_transcoded`."""
+    from mgm.datasets.shards import shard_index, shard_part
+    from mgm.datasets.transcode import read_shard, read_sources  # PyAV
+
+    processes = processes or cores()
+    if shard is not None:
+        return shard_part(read_sources(out), out, settings, *read_shard(shard), processes)
+    index = shard_index(prepare(out / "source"), out, settings, processes)
+    if (out / "source" / "missing.txt").is_file():  # the note speaks of it
+        shutil.copyfile(out / "source" / "missing.txt", out / "missing.txt")
     return index
 
 
@@ -70,8 +87,13 @@ def read_params(path: Path) -> Synthetic:
         ) from None
 
 
-def summary(index: "Index | Shard") -> str:
+def summary(index: "Index | Shard | Part") -> str:
     """A few lines to read: videos per split and class, how they were split, and what was left out and why. Of a shard, only the last."""
+    from mgm.datasets.shards import Part
+
+    if isinstance(index, Part):
+        about = f"part {index.number} of {index.of}: {index.shards:,} shards are written, with {index.videos:,} videos"
+        return "\n".join([about, *_left_out(index.failed)])
     if not isinstance(index, Index):
         total = index.done + len(index.failed)
         return "\n".join([f"shard {index.number} of {index.of}: {index.done:,} of {total:,} videos transcoded", *_left_out(index.failed)])

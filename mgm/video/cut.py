@@ -11,8 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from mgm.spec import Guidance
-from mgm.video.container import open_video
-from mgm.video.decode import Clip, Reading, read_clip
+from mgm.video.decode import Clip, open_reading, read_clip
 from mgm.video.flow import read_flow
 from mgm.video.transform import Box, cut_frames, cut_motion
 
@@ -46,12 +45,13 @@ def read_cuts(video: IndexedVideo, cuts: Sequence[Cut], size: int, motion: Guida
     place_VT = inverse.reshape(len(cuts), -1)
     frames_VTHWC = np.empty((*place_VT.shape, size, size, 3), np.uint8)
     boxes: list[tuple[Box, bool]] = []
-    with open_video(video.path) as opened:
-        reading = Reading(opened, wanted_N, motion == "vectors")
+    with open_reading(video.path, wanted_N, motion == "vectors") as reading:
         for n, frame_HWC in reading:
-            boxes = boxes or [cut.place(*frame_HWC.shape[:2]) for cut in cuts]
+            shape = frame_HWC.shape[:2]
+            boxes = boxes or [cut.place(*(reading.size or shape)) for cut in cuts]
             for v in np.flatnonzero((place_VT == n).any(1)):
-                frames_VTHWC[v, place_VT[v] == n] = cut_frames(frame_HWC[None], boxes[v][0], size, boxes[v][1])
+                box, flip = boxes[v]
+                frames_VTHWC[v, place_VT[v] == n] = cut_frames(frame_HWC[None], box.on(shape, reading.size), size, flip)
         motion_NHW2, distance_NHW, informed_N = reading.motion()
     if motion is not None and motion != "vectors":
         motion_NHW2, informed_N = read_flow(video.path, motion, wanted_N, (video.frames, *distance_NHW.shape[1:]))

@@ -5,6 +5,7 @@ Sample aspect ratios are ignored.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -14,8 +15,9 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from mgm.errors import UserError
-from mgm.video.container import DecodedFrame, VideoReader, open_video, transcode
+from mgm.video.container import CODECS_WITH_VECTORS, DecodedFrame, VideoReader, open_video, transcode
 from mgm.video.motion import VECTOR, rasterise, reference_distance
+from mgm.video.shards import ShardReading, open_record, shard_of
 
 
 @dataclass(frozen=True)
@@ -29,28 +31,30 @@ class Clip:
         distance_THW: float32, estimated distance to the reference frame in frames, >= 1 (`motion.reference_distance`).
         has_motion_T: frames that carry motion information. An I-frame does not, nor an MPEG-4 B-frame, whose exported vectors are all
             zero; a P-frame whose vectors are zero does: it says that nothing moved.
+        size: height and width, in pixels, of the frames that boxes and motion refer to, where `frames_THWC` are smaller: those of a shard.
     """
 
     frames_THWC: np.ndarray
     motion_THW2: np.ndarray
     distance_THW: np.ndarray
     has_motion_T: np.ndarray
+    size: tuple[int, int] | None = None
 
     def __getitem__(self, index) -> "Clip":
         """The clip of some of the frames."""
-        return Clip(self.frames_THWC[index], self.motion_THW2[index], self.distance_THW[index], self.has_motion_T[index])
+        return Clip(self.frames_THWC[index], self.motion_THW2[index], self.distance_THW[index], self.has_motion_T[index], self.size)
 
     @property
     def height(self) -> int:
-        return self.frames_THWC.shape[1]
+        return (self.size or self.frames_THWC.shape[1:])[0]
 
     @property
     def width(self) -> int:
-        return self.frames_THWC.shape[2]
+        return (self.size or self.frames_THWC.shape[1:])[1]
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in vars(self).values())
+        return sum(array.nbytes for array in (self.frames_THWC, self.motion_THW2, self.distance_THW, self.has_motion_T))
 
 
 @dataclass(frozen=True)
@@ -88,19 +92,30 @@ def read_clip(path: str | Path, frame_indices: Sequence[int] | np.ndarray, motio
     if index_T.ndim != 1 or not len(index_T) or index_T.min() < 0:
         raise UserError(f"{path}: frame indices must be a non-empty list of numbers from 0, got {list(frame_indices)[:3]}")
     wanted_N, order_T = np.unique(index_T, return_inverse=True)
-    with open_video(path) as video:
-        reading = Reading(video, wanted_N, motion)
+    with open_reading(path, wanted_N, motion) as reading:
         frames_NHWC = np.stack([frame_HWC for _, frame_HWC in sorted(reading, key=itemgetter(0))])
-        clip_N = Clip(frames_NHWC, *reading.motion())
+        clip_N = Clip(frames_NHWC, *reading.motion(), reading.size)
     return clip_N if np.array_equal(wanted_N, index_T) else clip_N[order_T]
+
+
+@contextmanager
+def open_reading(path: str | Path, wanted_N: np.ndarray, motion: bool) -> "Iterator[Reading | ShardReading]":
+    """One pass over a video file, or over a video in a shard, for the frames `wanted_N`, sorted and without repeats."""
+    if shard_of(path):
+        yield ShardReading(path, wanted_N, motion)
+    else:
+        with open_video(path) as video:
+            yield Reading(video, wanted_N, motion)
 
 
 class Reading:
     """One decoding pass over an open video for the frames `wanted_N`, sorted and without repeats.
 
     Iterate over it, once, for each n and the pixels of frame `wanted_N[n]`, mostly in order; then ask for their `motion`. Errors are those
-    of `read_clip`, while iterating.
+    of `read_clip`, while iterating. `size` is None: boxes and motion refer to the frames as they are.
     """
+
+    size: tuple[int, int] | None = None
 
     def __init__(self, video: VideoReader, wanted_N: np.ndarray, motion: bool):
         self.video, self.wanted_N, self._motion = video, wanted_N, motion
@@ -154,12 +169,19 @@ def read_frames(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
     Raises:
         UserError: the file cannot be read, or its frames change their size.
     """
+    return ((picture.index, frame_HWC) for picture, frame_HWC in read_pictures(path) if frame_HWC is not None)
+
+
+def read_pictures(path: str | Path, motion: bool = False, every: int = 1) -> Iterator[tuple[DecodedFrame, np.ndarray | None]]:
+    """All pictures of a video file that decode, and the pixels of every `every`-th; errors are those of `read_frames`."""
     reformatter, shape = VideoReformatter(), None
     with open_video(path) as video:
-        for picture in video.pictures(motion=False):
-            frame_HWC = np.ascontiguousarray(_upright(video, picture, reformatter, shape))
-            shape = frame_HWC.shape
-            yield picture.index, frame_HWC
+        for picture in video.pictures(motion=motion):
+            frame_HWC = None
+            if picture.index % every == 0:
+                frame_HWC = np.ascontiguousarray(_upright(video, picture, reformatter, shape))
+                shape = frame_HWC.shape
+            yield picture, frame_HWC
 
 
 def _upright(video: VideoReader, picture: DecodedFrame, reformatter: VideoReformatter, shape: tuple[int, ...] | None) -> np.ndarray:
@@ -183,6 +205,10 @@ def probe_video(path: str | Path) -> VideoInfo:
     Raises:
         UserError: the file cannot be read, or no frame of it decodes.
     """
+    if shard_of(path):
+        record = open_record(path)
+        (height, width), frames, codec = record.size, record.frames, record.codec
+        return VideoInfo(frames, record.fps, width, height, codec, codec in CODECS_WITH_VECTORS, frames / record.fps if record.fps else 0)
     with open_video(path) as video:
         pictures = video.pictures(motion=False)
         first = next(pictures, None)

@@ -25,6 +25,7 @@ from mgm.video.decode import Clip
 from mgm.video.flow import NoFlow
 from mgm.video.motion import CELL, slot_magnitude
 from mgm.video.sample import training_indices, view_indices
+from mgm.video.shards import NotInShard
 from mgm.video.transform import Box, apply, test_box, training_box
 
 NO_AUGMENT = Augment()
@@ -231,7 +232,7 @@ class _TrainingBatches(Dataset):
             seeds += seeds_R
             try:
                 made += self.clips_of(self.videos[sample], seeds_R)
-            except (NoVectors, NoFlow) as error:
+            except (NoVectors, NoFlow, NotInShard) as error:
                 return error
             except UserError:
                 made += [None] * self.repeats

@@ -35,6 +35,15 @@ class Box:
     antialias: bool = True
     scaled: tuple[int, int, int, int] | None = None
 
+    def on(self, frame: tuple[int, ...], of: tuple[int, int] | None) -> "Box":
+        """The same part of a frame of height and width `frame`, where the box is one of a frame of `of`; at least a pixel."""
+        if of is None or of == frame or self.scaled:
+            return self
+        down, across = frame[0] / of[0], frame[1] / of[1]
+        top, left = min(round(self.top * down), frame[0] - 1), min(round(self.left * across), frame[1] - 1)
+        bottom, right = round((self.top + self.height) * down), round((self.left + self.width) * across)
+        return Box(top, left, max(bottom - top, 1), max(right - left, 1), self.antialias)
+
 
 def training_box(clips: Clips, height: int, width: int, rng: np.random.Generator) -> Box:
     """The crop `clips.crop` of a frame of `height` x `width` pixels."""
@@ -99,7 +108,8 @@ def apply(clip: Clip, box: Box, size: int, flip: bool) -> Clip:
         take the vector at their centre.
     """
     motion_THW2, distance_THW = cut_motion(clip.motion_THW2, clip.distance_THW, box, size, flip)
-    return Clip(cut_frames(clip.frames_THWC, box, size, flip), motion_THW2, distance_THW, clip.has_motion_T)
+    on_frame = box.on(clip.frames_THWC.shape[1:3], clip.size)
+    return Clip(cut_frames(clip.frames_THWC, on_frame, size, flip), motion_THW2, distance_THW, clip.has_motion_T)
 
 
 def cut_frames(frames_THWC: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 from mgm.errors import UserError
 from mgm.video.container import open_video, transcode
 from mgm.video.motion import reference_distance
+from mgm.video.shards import open_record, shard_of
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ def read_vectors(path: str | Path) -> Vectors:
     Raises:
         UserError: the file cannot be read, or its frames change their size.
     """
+    if shard_of(path):
+        record = open_record(path)
+        motion_NHW2, distance_NHW, informed_N = record.motion(record.rows)
+        kinds_T = tuple(kind.decode() for kind in record.rows["kind"].tolist())
+        index_N = record.every * np.flatnonzero(informed_N)
+        return Vectors(kinds_T, index_N, motion_NHW2[informed_N], distance_NHW[informed_N], *record.size)
     kinds, references, indices, motions, futures, sizes = [], [], [], [], [], dict[tuple[int, int], int]()
     with open_video(path) as video:
         for picture in video.pictures(motion=video.has_vectors):

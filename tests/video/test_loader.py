@@ -104,7 +104,7 @@ def test_a_cache_keeps_within_its_bounds_and_saves_decoding(videos, monkeypatch)
     assert 0 < kept <= 0.7e6
     everything = loader.Cache(100)
     first_batches(videos, cache=everything)
-    monkeypatch.setattr(cut, "open_video", None)
+    monkeypatch.setattr(cut, "open_reading", None)
     monkeypatch.setattr(cut, "read_clip", None)
     first_batches(videos, cache=everything)
 

@@ -1,0 +1,214 @@
+"""Read videos from shards: their frames as JPEG, and the motion vectors of the source file.
+
+A shard is an uncompressed tar in WebDataset's convention, so files of one key are one record, and other tools read it. A video is
+
+    KEY.00000.jpg ...  its frames at the shards' short side: every one, or every k-th
+    KEY.vectors        of each frame that has motion information: its cells, packed (`pack_motion`)
+    KEY.table          where each of those lies, with its checksum, picture type and reference distances: a `HEADER`, then a `ROW` a frame
+    KEY.json, KEY.cls  the source's name, SHA-256 and more; the label. For people and other tools, not read here
+
+An index names a record `SHARD.tar#OFFSET/NAME`, and OFFSET is where its table lies: a clip is read by `pread` of the table, of its
+frames and of their vectors, without a search, and every byte that is used is checked. Libraries that read shards give whole samples; a
+clip needs a tenth of one.
+
+Boxes and motion are in pixels of the *source*, so random draws and masks are those of the source file, bit for bit.
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+
+from mgm.errors import UserError
+from mgm.video.container import CODECS_WITH_VECTORS, NoVectors
+from mgm.video.motion import cells
+
+VERSION = 1
+HEADER = struct.Struct(
+    "<8sIIII16sdIQI"
+)  # magic, version, every, height, width, codec, fps, rows, where the vectors begin, CRC-32 of it all
+MAGIC = b"mgmshard"
+ROW = np.dtype(
+    [
+        *(("offset", "<u8"), ("bytes", "<u4"), ("crc", "<u4")),  # of the JPEG file, from the start of the shard
+        *(("vectors", "<u4"), ("vector_bytes", "<u4"), ("vector_crc", "<u4")),  # from the start of the vectors; 0 bytes: no information
+        *(("past", "<u4"), ("future", "<u4"), ("kind", "S4")),  # distances to the references, in frames
+    ]
+)
+UNITS = 4  # a pixel: no codec whose vectors FFmpeg exports has finer ones
+_FIRST_READ = 1 << 14  # bytes: the table of 400 frames
+
+
+class NotInShard(UserError):
+    """Shards do not hold what the run asks for, whichever the video: no accident of one clip, so no reason to go on without."""
+
+
+def shard_of(path: str | Path) -> tuple[str, int] | None:
+    """The shard of a record's path and the place of its table; None for the path of a file."""
+    shard, found, rest = str(path).partition(".tar#")
+    offset = rest.partition("/")[0]
+    return (f"{shard}.tar", int(offset)) if found and offset.isdecimal() else None
+
+
+def pack_motion(motion_HW2: np.ndarray, future_HW: np.ndarray) -> bytes:
+    """A frame's cells without loss: quarters of a pixel, then a bit a cell for a future reference; deflated.
+
+    Raises:
+        UserError: a vector is no multiple of a quarter pixel, or longer than 8191.
+    """
+    quarters_HW2 = np.rint(motion_HW2 * UNITS).clip(-(2**15), 2**15 - 1).astype("<i2")
+    if not np.array_equal(quarters_HW2 / np.float32(UNITS), motion_HW2):
+        raise UserError("a motion vector is finer than a quarter pixel, or longer than 8,191; report this as a bug of mgm, or leave it out")
+    return zlib.compress(quarters_HW2.tobytes() + np.packbits(future_HW).tobytes())
+
+
+@dataclass(frozen=True)
+class Record:
+    """A video in a shard. `size`: height and width of the source, as shown; of its frames every `every`-th is here, and has a row."""
+
+    path: str
+    file: BinaryIO
+    every: int
+    size: tuple[int, int]
+    codec: str
+    fps: float
+    vectors_at: int
+    rows: np.ndarray
+
+    @property
+    def frames(self) -> int:
+        """One more than the index of the last frame that is here."""
+        return self.every * (len(self.rows) - 1) + 1
+
+    def jpeg(self, row: np.void) -> bytes:
+        """A frame's file."""
+        return self._checked(row["offset"], row["bytes"], row["crc"], "a frame")
+
+    def motion(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`motion_NHW2`, `distance_NHW` and `has_motion_N` of some rows, as `Clip` has them."""
+        height, width = cells(self.size[0]), cells(self.size[1])
+        count, informed_N = height * width, rows["vector_bytes"] > 0
+        nothing = bytes(4 * count + -(-count // 8))
+        packed_NL = np.frombuffer(b"".join(self._unpacked(row) if row["vector_bytes"] else nothing for row in rows), np.uint8)
+        packed_NL = packed_NL.reshape(len(rows), -1)
+        quarters = packed_NL[:, : 4 * count].copy().view("<i2").reshape(len(rows), height, width, 2)
+        motion_NHW2 = np.multiply(quarters, np.float32(1 / UNITS), dtype=np.float32)
+        past_N, future_N = (rows[name].astype(np.float32)[:, None, None] for name in ("past", "future"))
+        bits_NL = packed_NL[:, 4 * count :]
+        if bits_NL.any():
+            future_NHW = np.unpackbits(bits_NL, axis=1, count=count).view(bool).reshape(-1, height, width)
+            distance_NHW = np.where(future_NHW, future_N, past_N)
+        else:
+            distance_NHW = np.broadcast_to(past_N, (len(rows), height, width)).copy()
+        distance_NHW[~informed_N] = 1
+        return motion_NHW2, distance_NHW, informed_N
+
+    def check(self) -> None:
+        """Read and decode all of it.
+
+        Raises:
+            UserError: a byte is not what was written.
+        """
+        for row in self.rows:
+            _decoded(self.jpeg(row))
+            if row["vector_bytes"]:
+                self._unpacked(row)
+
+    def _unpacked(self, row: np.void) -> bytes:
+        at = self.vectors_at + int(row["vectors"])
+        return zlib.decompress(self._checked(at, row["vector_bytes"], row["vector_crc"], "motion vectors"))
+
+    def _checked(self, offset: int, count: int, crc: int, what: str) -> bytes:
+        data = os.pread(self.file.fileno(), int(count), int(offset))
+        if len(data) < count:
+            raise UserError(f"{self.path}: its shard ends after {offset + len(data):,} bytes, {what} needs {offset + count:,}; {AGAIN}")
+        if zlib.crc32(data) != crc:
+            raise UserError(f"{self.path}: the {count:,} bytes of {what} at {offset:,} are not those that were written; {AGAIN}")
+        return data
+
+
+AGAIN = "delete the shard and its .json, and run the same `mgm prepare` again"
+
+
+def open_record(path: str | Path) -> Record:
+    """A record by its path.
+
+    Raises:
+        UserError: its shard is missing, cut short or damaged, or of another version.
+    """
+    found = shard_of(path)
+    assert found is not None, path
+    file, offset = _opened(found[0]), found[1]
+    data = os.pread(file.fileno(), _FIRST_READ, offset)
+    if len(data) < HEADER.size:
+        raise UserError(f"{path}: its shard ends after {os.fstat(file.fileno()).st_size:,} bytes, before this video; {AGAIN}")
+    magic, version, every, height, width, codec, fps, count, vectors_at, crc = HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise UserError(f"{path}: no video begins at byte {offset:,} of its shard; {AGAIN}")
+    if version != VERSION:
+        raise UserError(f"{path}: is in format {version} of shards, this mgm reads {VERSION}; prepare the dataset again")
+    end = HEADER.size + count * ROW.itemsize
+    if len(data) < end:
+        data += os.pread(file.fileno(), end - len(data), offset + len(data))
+    if len(data) < end or table_crc(data[: HEADER.size], data[HEADER.size : end]) != crc:
+        raise UserError(f"{path}: the {end:,} bytes of its table at {offset:,} are not those that were written; {AGAIN}")
+    rows = np.frombuffer(data, ROW, count, HEADER.size)
+    return Record(str(path), file, every, (height, width), codec.rstrip(b"\0").decode(), fps, vectors_at, rows)
+
+
+def table_crc(header: bytes, rows: bytes) -> int:
+    """The checksum that ends a header, of all before it and of the rows."""
+    return zlib.crc32(rows, zlib.crc32(header[: HEADER.size - 4]))
+
+
+class ShardReading:
+    """As `mgm.video.decode.Reading`, from a shard. `size` is the source's, which boxes and motion refer to; frames may be smaller."""
+
+    def __init__(self, path: str | Path, wanted_N: np.ndarray, motion: bool):
+        self.record = record = open_record(path)
+        if motion and record.codec not in CODECS_WITH_VECTORS:
+            raise NoVectors(f"{path}: its source's codec {record.codec} has no motion vectors; use a mask without motion guidance")
+        self.size = record.size
+        row_N, off_N = np.divmod(wanted_N, record.every)
+        if off_N.any():
+            index = int(wanted_N[off_N > 0][0])
+            raise NotInShard(
+                f"{path}: has every {record.every}th frame, and frame {index} was asked for; set clips.start_multiple to {record.every} "
+                f"and clips.stride to a multiple, or prepare without --every"
+            )
+        if row_N[-1] >= len(record.rows):
+            raise UserError(
+                f"{path}: frame {int(wanted_N[-1])} was asked for, but the video ends after {record.frames} frames; ask for less"
+            )
+        self.rows, self._motion = record.rows[row_N], motion
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        for n, row in enumerate(self.rows):
+            yield n, _decoded(self.record.jpeg(row))
+
+    def motion(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows = self.rows
+        if not self._motion:
+            rows = rows.copy()
+            rows["vector_bytes"] = 0
+        return self.record.motion(rows)
+
+
+def _decoded(jpeg: bytes) -> np.ndarray:
+    """uint8 RGB. Its checksum was right, so it decodes."""
+    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=256)  # of some thousand shards; a process may have 1,024 files open
+def _opened(shard: str) -> BinaryIO:
+    try:
+        return open(shard, "rb", buffering=0)
+    except OSError as error:
+        raise UserError(f"{shard}: cannot be opened ({error.strerror}); put the shard back, or run the same `mgm prepare` again") from None
