@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mgm.dag.batches import jobs_of
 from mgm.dag.checks import missing, problems
 from mgm.dag.study import Workflow
-from mgm.datasets.index import read_index
+from mgm.datasets.index import Video, read_index
 from mgm.errors import UserError
 from mgm.experiments.suite import registry_of
 from mgm.models import build_mae, save_weights
@@ -249,3 +250,14 @@ def test_weights_in_several_files_are_named_by_all_of_them(tmp_path):
         (tmp_path / "2.safetensors").write_bytes(second)
         names |= Workflow({"weights": {"MAM2, SSv2, 1200": str(tmp_path)}}).external.keys()
     assert len(names) == 2
+
+
+def test_videos_without_vectors_are_refused_before_any_training(monkeypatch):
+    workflow = Workflow({"name": "mine"})
+    videos = [Video("a.webm", 0, "train", "", 24, 25.0, 64, 64, "vp9", False, 1)]
+    monkeypatch.setattr("mgm.dag.checks.read_index", lambda place: SimpleNamespace(train=videos))
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    jobs = [name for name, job in workflow.jobs.items() if job.rule == "pretrain"]
+    assert any("a.webm: codec vp9 gives no motion vectors" in line for line in problems(workflow, jobs))
+    unguided = [job.name for job in workflow.jobs.values() if job.specs and job.rule == "probe"]
+    assert not problems(workflow, unguided)
