@@ -6,7 +6,6 @@ free cores to say what the processes cost one another; on busy ones it says what
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -36,24 +35,15 @@ def spec(steps: int) -> Pretrain:
 
 def train(processes: int, steps: int, videos: Path) -> float:
     """Seconds of the run's steps after the first few."""
-    with tempfile.TemporaryDirectory() as out, socket.socket() as free:
+    with tempfile.TemporaryDirectory() as out:
         run = spec(WARM + steps)
         file = Path(out, "spec.json")
         file.write_text(run.model_dump_json())
-        command = [sys.executable, "-m", "mgm", "pretrain", str(file), "--out", out, "--data", f"ssv2={videos}"]
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        together = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        started = [
-            subprocess.Popen(
-                command, env={**os.environ, **together, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True
-            )
-            for rank in range(processes)
-        ]
-        said = [process.communicate()[1] for process in started]
-        if any(process.returncode for process in started):
-            sys.exit(f"mgm pretrain in {processes} processes failed: {''.join(said)}")
+        command = ["pretrain", str(file), "--out", out, "--data", f"ssv2={videos}"]
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+        done = subprocess.run([sys.executable, *torchrun, "-m", "mgm", *command], capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"mgm pretrain in {processes} processes failed: {done.stderr}")
         times = [json.loads(line)["time"] for line in Path(out, run.run_id, "log.jsonl").read_text().splitlines()]
         return times[-1] - times[WARM - 1]
 

@@ -24,7 +24,7 @@ from mgm.jobs.measure.step_time import step_seconds
 from mgm.masking import Grid, make_mask
 from mgm.models import build_mae, reconstruction_loss
 from mgm.spec import Data, Decoder, Mask, Model, Pretrain
-from mgm.training.memory import keep_freed_memory
+from mgm.training.memory import set_malloc_options
 from mgm.training.optimiser import build_optimiser
 from mgm.video import Batch, probe_video, training_loader
 
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=300, help="of a generated video (300)")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    keep_freed_memory()
+    set_malloc_options()
     device = torch.device("cuda" if gpu else "cpu")
     spec = Pretrain(data=Data(dataset="folder"), mask=Mask(ratio=0.9), **({} if gpu else SMALL))
     trainer = Trainer(spec, device)

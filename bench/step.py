@@ -18,7 +18,7 @@ from mgm.masking import Grid, make_mask
 from mgm.models import build_mae, reconstruction_loss
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from mgm.spec import Clips, Data, Mask, Measure, Pretrain
-from mgm.training.memory import keep_freed_memory
+from mgm.training.memory import set_malloc_options
 from mgm.training.optimiser import build_optimiser
 
 DATA = Data(dataset="folder")
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="of a clip, in pixels (224)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    keep_freed_memory()  # as our jobs do; the peer has it as well, since it is the process's
+    set_malloc_options()  # as our jobs do; the peer has it as well, since it is the process's
     device = torch.device("cuda" if gpu else "cpu")
     rows = []
     for precision in args.precisions:

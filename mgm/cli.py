@@ -11,7 +11,6 @@ import typer
 
 from mgm.datasets.commands import prepare_app
 from mgm.errors import UserError, as_user_error
-from mgm.launch import place_of
 
 app = typer.Typer(
     help="Motion-guided masking for video masked autoencoders, and the experiments of its paper.",
@@ -49,24 +48,27 @@ def _started(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
-    """Several processes do one thing together, or are refused."""
-    place, verb = place_of(os.environ), context.invoked_subcommand
-    if place and verb not in DISTRIBUTED:
-        if place.rank:
-            sys.exit(2)  # rank 0 says it
-        raise UserError(
-            f"mgm {verb}: runs in one process, and {place.size} were started; start it without torchrun, or as one task of srun"
-        )
+    """Refuse several processes where a verb runs in one."""
+    verb, processes = context.invoked_subcommand, _processes()
+    if processes > 1 and verb not in DISTRIBUTED:
+        if os.environ.get("RANK", "0") != "0":
+            sys.exit(2)  # rank 0 says why
+        raise UserError(f"mgm {verb}: runs in one process, and torchrun started {processes}; start it without torchrun")
+
+
+def _processes() -> int:
+    """Return how many processes torchrun started for this run; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """With the other processes that torchrun or srun started, if any."""
-    if place := place_of(os.environ):
+    """Join the other processes that torchrun started, if any."""
+    if _processes() > 1:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or a connection that closes at the end is a page of warnings
-        from mgm.training.distributed import joined
+        from mgm.training.collectives import process_group
 
-        with joined(place):
+        with process_group():
             yield
     else:
         yield

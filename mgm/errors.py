@@ -9,7 +9,8 @@
     137         SIGKILL, out of memory too: run again, it continues from the last checkpoint, at most --checkpoint-s back
 
 A scheduler that retries should so retry at 137, 138 and 143 alone (a process that a signal ends outside training shows as -9, -10, -15
-to Python). Several processes of one run (torchrun, srun) all end with the status of the first to end; torchrun itself then says 1.
+to Python). Several processes of one run: torchrun says 1 whatever theirs was. Where the variable MGM_STOPPED names
+a file, training that a signal stopped, with its checkpoint written, creates that file: workflow/profiles/slurm/run.sh requeues by it.
 """
 
 import errno

@@ -16,6 +16,10 @@ from mgm.spec import Part
 PROFILE = Path(__file__).parents[2] / "workflow" / "profiles" / "slurm"
 HERE = PROFILE.parents[1] / "here.sh"
 USUAL = "cluster.yaml"  # of a user, where Snakemake runs; it need not exist
+TORCHRUN = (  # on the first node, where Snakemake's shell fills in its name
+    """bash -c 'trap "" TERM USR1; exec torchrun "$@"' torchrun --signals-to-handle=SIGINT --rdzv-backend=c10d """
+    "--rdzv-endpoint=$(hostname):$((10000 + SLURM_JOB_ID % 20000)) --rdzv-id=$SLURM_JOB_ID"
+)
 WARNING_S = 120  # before the time limit, for a last checkpoint; Slurm sends it up to a minute early, too early for a job of minutes
 
 
@@ -37,9 +41,10 @@ class JobResources(Part):
 
     @property
     def layout(self) -> list[str]:
-        """Where its processes are, as options of sbatch and srun."""
+        """Options of sbatch and srun: one task on each node, which starts the node's processes."""
         gres = [f"--gres=gpu:{self.gpus}"] if self.gpus else []
-        return [f"--nodes={self.nodes}", f"--ntasks={self.processes}", f"--cpus-per-task={self.cpus}", *gres]
+        cpus = self.cpus * max(self.gpus, 1)
+        return [f"--nodes={self.nodes}", f"--ntasks={self.nodes}", "--ntasks-per-node=1", f"--cpus-per-task={cpus}", *gres]
 
 
 class Cluster(Part):
@@ -65,16 +70,18 @@ class Cluster(Part):
         asked |= {"slurm_partition": self.partition} if self.partition else {}
         asked |= {"slurm_account": self.account} if self.account else {}
         asked |= {"gres": f"gpu:{job.gpus}", "tasks_per_gpu": 0} if job.gpus else {}  # 0: tasks are counted by node
-        asked |= {"tasks": job.processes, "mpi": "srun"} if job.processes > 1 else {}
+        asked |= {"tasks": job.nodes, "mpi": "srun", "cpus_per_task": job.cpus * max(job.gpus, 1)} if job.processes > 1 else {}
         return asked
 
     def launch(self, kind: str, log: str) -> str:
-        """What stands before a job's command: `run.sh`, and `srun` for a job of several processes.
+        """What stands before a job's command: `run.sh`, and for a job of several processes `srun`, which starts one torchrun on each node.
 
-        Snakemake's shell must outlive a SIGTERM that all of a job's processes get, or nothing would be left to requeue it.
+        Snakemake's shell must outlive a SIGTERM that all of a job's processes get, or nothing would be left to requeue it. So must
+        torchrun, which would give a step and its checkpoint 30 s; the processes it starts handle the signal themselves.
         """
         job = self.jobs[kind]
-        srun = f"srun {' '.join(job.layout)} --kill-on-bad-exit=1" if job.processes > 1 else ""
+        srun = f"srun {' '.join(job.layout)} --kill-on-bad-exit=1 {TORCHRUN}" if job.processes > 1 else ""
+        srun += f" --nnodes={job.nodes} --nproc-per-node={max(job.gpus, 1)} --no-python" if job.processes > 1 else ""
         return f"trap : TERM USR1; {shlex.quote(str(PROFILE / 'run.sh'))} {shlex.quote(log)} {srun}"
 
     def submit_errors(self, kinds: set[str]) -> list[str]:

@@ -13,7 +13,7 @@ from mgm.datasets.index import Index, Video, check_files, read_index
 from mgm.errors import UserError
 from mgm.jobs.provenance import verified_weights
 from mgm.spec import Augment, Guidance, Run
-from mgm.training import distributed
+from mgm.training import collectives
 from mgm.video.loader import NO_AUGMENT, Batch, Cache, training_loader
 
 S = TypeVar("S", bound=Run)
@@ -92,7 +92,7 @@ def find_index(spec: Run, execution: Execution) -> Index:
         raise UserError(
             f"{execution.data[name]}: holds videos with digest {index.digest}, the run wants {spec.data.digest}; run `mgm prepare` again"
         )
-    if distributed.rank() == 0:  # once for all processes: it asks for each of the videos
+    if collectives.is_main():  # once for all processes: it asks for each of the videos
         check_files(index)
     return index
 
@@ -103,7 +103,7 @@ def training_batches(
 ) -> Iterator[tuple[list[Batch], tuple[str, ...]]]:  # fmt: skip
     """The batches of a run from a step on, or this process's share of them, each changed on the device (`change(step, batch)`) and then
     cut into as many equal parts as the execution accumulates."""
-    spec, parts, processes = job.spec, job.execution.accumulate, distributed.size()
+    spec, parts, processes = job.spec, job.execution.accumulate, collectives.world_size()
     if spec.optim.batch % (parts * processes):
         if processes == 1:
             raise UserError(f"--accumulate {parts} does not divide optim.batch {spec.optim.batch}; choose a divisor")
@@ -114,7 +114,7 @@ def training_batches(
     loader = training_loader(
         videos, spec.clips, spec.model.tubelet, spec.seed, spec.optim.batch,
         workers=job.execution.workers, cache=job.execution.cache, motion=motion, first_step=first_step, augment=augment,
-        share=(distributed.rank(), processes),
+        share=(collectives.rank(), processes),
     )  # fmt: skip
     for step, batch in enumerate(loader, first_step):
         changed = change(step, batch.map(lambda x: x.to(job.device, non_blocking=True)))

@@ -22,7 +22,7 @@ from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.runs import files
 from mgm.runs.files import file_digest
 from mgm.spec import Data, Finetune, Probe, Views, read_spec
-from mgm.training import distributed
+from mgm.training import collectives
 from mgm.video import test_loader
 
 
@@ -64,7 +64,7 @@ def evaluate(place: Path, weights: Path | None, execution: Execution, views: dic
         model.to(job.device).eval()
         with torch.inference_mode():
             metrics = test(job, lambda frames_BTHWC: model(frames_BTHWC).float())
-    if distributed.rank():
+    if not collectives.is_main():
         return ""
     if out:
         about = {
@@ -100,11 +100,11 @@ def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor])
     views = spec.views.temporal * spec.views.spatial
     batches = test_loader(
         videos, spec.clips, spec.model.tubelet, spec.views, batch=max(views, 64),
-        workers=job.execution.workers, cache=job.execution.cache, share=(distributed.rank(), distributed.size()),
+        workers=job.execution.workers, cache=job.execution.cache, share=(collectives.rank(), collectives.world_size()),
     )  # fmt: skip
     own = [(logits_of(batch.frames_BTHWC.to(job.device)).cpu().numpy(), batch.sample_B.numpy()) for batch in batches]
-    found = [*chain(*distributed.brought(own))]
-    if distributed.rank():
+    found = [*chain(*collectives.gather_object(own))]
+    if not collectives.is_main():
         return {}
     return record(job, np.concatenate([logits_BC for logits_BC, _ in found]), np.concatenate([sample_B for _, sample_B in found]))
 

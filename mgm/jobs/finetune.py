@@ -14,7 +14,7 @@ from mgm.jobs.evaluate import check_views, test
 from mgm.jobs.pretrain import steps_of
 from mgm.models import build_classifier, load_encoder, save_weights
 from mgm.spec import Finetune
-from mgm.training import Training, distributed, mix, train
+from mgm.training import Training, collectives, mix, train
 from mgm.video import Batch
 
 
@@ -47,7 +47,7 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
     batches = partial(training_batches, job, videos, None, augment=augment, change=mixed)
     run = Training(spec.run_id, model, spec.optim, steps, len(videos), batches, loss_of, spec.layer_decay, augment.repeats, spec.seed)
     job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, recompute=job.execution.recompute, show=show)
-    if distributed.rank() == 0:
+    if collectives.is_main():
         save_weights(model, job.folder / "weights.safetensors")
     model.eval()
     with torch.inference_mode():

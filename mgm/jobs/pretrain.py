@@ -16,7 +16,7 @@ from mgm.masking import MASKS, Grid, make_mask
 from mgm.models import build_mae, load_weights, reconstruction_loss, save_weights
 from mgm.runs.log import log_lines
 from mgm.spec import Optim, Pretrain
-from mgm.training import Training, distributed, train
+from mgm.training import Training, collectives, train
 from mgm.video import Batch
 
 
@@ -48,7 +48,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         spec.run_id, model, spec.optim, steps, len(videos), partial(training_batches, job, videos, guidance), loss_of, seed=spec.seed
     )
     job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, recompute=job.execution.recompute, show=show)
-    if distributed.rank() == 0:
+    if collectives.is_main():
         save_weights(model, job.folder / "weights.safetensors")
         if told := learnt_nothing(log_lines(job.folder)):
             show(f"{spec.run_id}: {told}")

@@ -11,7 +11,7 @@ import torch
 from mgm.errors import UserError
 from mgm.models.files import weights_digest
 from mgm.runs.result import recorded_digest
-from mgm.training import distributed
+from mgm.training import collectives
 
 
 def verified_weights(run: Path) -> tuple[Path, str]:
@@ -37,7 +37,7 @@ def provenance() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("mgm", "torch", "av", "numpy")}},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
-        "processes": distributed.size(),
+        "processes": collectives.world_size(),
     }
 
 

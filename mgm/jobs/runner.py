@@ -4,7 +4,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from mgm.runs.files import file_digest, read_json
 from mgm.runs.lock import folder_lock
 from mgm.runs.result import examine, write_result
 from mgm.spec import Spec, parents, read_spec
-from mgm.training import distributed, remove_checkpoints
+from mgm.training import collectives, remove_checkpoints
 
 
 def run_all(specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], execution: Execution) -> None:
@@ -37,23 +37,16 @@ def run_all(specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], exe
     first_error = None
     for spec in specs:
         folder = execution.results / spec.run_id
-        if distributed.rank():
-            if distributed.told(False):
-                compute(Job(spec, folder, execution, find_index(spec, execution)))
-            continue
-        if _done(folder, spec):
-            distributed.told(False)
-            continue
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with distributed.held as held:
-                held.enter_context(folder_lock(folder))
-                if distributed.told(not _done(folder, spec)):  # by one that was the writer until now
-                    told = _run(spec, folder, compute, execution)
+            with ExitStack() as lock:
+                if not collectives.broadcast_object(collectives.is_main() and _lock_unless_done(folder, spec, lock)):
+                    continue
+                told = _run(spec, folder, compute, execution)
+                if collectives.is_main():
                     show(f"{spec.run_id}: {told}{progress(execution)}")
         except Exception as error:
             known = as_user_error(error)
-            if known is None or distributed.size() > 1:
+            if known is None or collectives.world_size() > 1:
                 raise
             first_error = first_error or known
             show(f"{spec.run_id}: failed: {known}")
@@ -61,12 +54,18 @@ def run_all(specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], exe
         raise first_error
 
 
-def _done(folder: Path, spec: Spec) -> bool:
-    if done := examine(folder, spec).state == "run":
+def _lock_unless_done(folder: Path, spec: Spec, lock: ExitStack) -> bool:
+    """Lock the folder of a run that is to be computed; leave one that is done clean, and say so."""
+    done = examine(folder, spec).state == "run"
+    if not done or (folder / "writer.lock").exists():  # of a writer that was killed once its result was written
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.enter_context(folder_lock(folder))
+        done = examine(folder, spec).state == "run"  # another may have been the writer until now
+    if done:
         with suppress(OSError):
-            clean_up(folder)  # after one that was killed once its result was written
+            clean_up(folder)
         show(f"{spec.run_id}: already done")
-    return done
+    return not done
 
 
 def clean_up(folder: Path) -> None:
@@ -78,26 +77,29 @@ def clean_up(folder: Path) -> None:
 @contextmanager
 def record_errors(folder: Path) -> Iterator[None]:
     """Write a failure of the block to error.txt, for reports; where that fails too, as on a full disk, the first failure counts."""
-    (folder / "error.txt").unlink(missing_ok=True)
     try:
         yield
-    except distributed.Lost:  # as after a kill, nothing is wrong with the run
-        raise
     except Exception as error:
         with suppress(OSError):
-            files.write(folder / "error.txt", f"{as_user_error(error) or f'{type(error).__name__}: {error}'}\n")
+            if not collectives.is_peer_loss(error):
+                files.write(folder / "error.txt", f"{as_user_error(error) or f'{type(error).__name__}: {error}'}\n")
         raise
 
 
 def _run(spec: Spec, folder: Path, compute: Callable[[Job], dict[str, Any]], execution: Execution) -> str:
-    """Compute one run and write its result; say in some words how it went."""
+    """Compute one run, or this process's share of it; rank 0 writes its result, and says in some words how it went."""
     started, clock = datetime.now(UTC), time.monotonic()
     with record_errors(folder):
         if spec.version != type(spec).model_fields["version"].default:
             raise UserError(f"{spec.run_id}: version {spec.version} of the science; this code computes another, check out the older code")
-        files.write(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
+        if collectives.is_main():
+            (folder / "error.txt").unlink(missing_ok=True)
+            files.remove_parts(folder)  # a killed writer's, each as large as a checkpoint
+            files.write(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
         job = Job(spec, folder, execution, find_index(spec, execution))
         metrics = compute(job)
+        if not collectives.is_main():
+            return ""
         times = {
             "wall_s": round(time.monotonic() - clock, 3),
             "started": started.isoformat(timespec="seconds"),

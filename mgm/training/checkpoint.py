@@ -1,6 +1,5 @@
 """Checkpoints: written whole or not at all, two kept while a run goes on, none after it."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from mgm.errors import UserError
+from mgm.runs.files import atomic_write
 
 NEWEST, BEFORE = "checkpoint.pt", "checkpoint.before.pt"
 
@@ -19,27 +19,21 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         UserError: it cannot be written, as on a full disk; the earlier ones stay.
     """
-    part = folder / "checkpoint.part"
+    newest = folder / NEWEST
     try:
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+        with atomic_write(newest) as part:
+            torch.save(state, part)
+            if newest.exists():
+                newest.replace(folder / BEFORE)
     except (OSError, RuntimeError) as error:  # torch turns an OSError into a RuntimeError, or not
-        part.unlink(missing_ok=True)
         why = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         free = shutil.disk_usage(folder).free / 1e6
-        raise UserError(
-            f"{folder / NEWEST}: cannot be written ({why}; {free:.0f} MB are free); make room and run again, "
-            f"{'it continues from the checkpoint before' if (folder / NEWEST).exists() else 'it starts again'}"
-        ) from error
-    if (folder / NEWEST).exists():
-        (folder / NEWEST).replace(folder / BEFORE)
-    part.replace(folder / NEWEST)
+        goes_on = "continues from the checkpoint before" if newest.exists() or (folder / BEFORE).exists() else "starts again"
+        raise UserError(f"{newest}: cannot be written ({why}; {free:.0f} MB are free); make room and run again, it {goes_on}") from error
 
 
 def load_checkpoint(folder: Path, run_id: str, show: Callable[[str], None] = print) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read, or None when there is none. A torn one is deleted: the next would move it over the whole one.
+    """Load the newest checkpoint that can be read, or None. A torn one is deleted, or the next would move it over the whole one.
 
     Raises:
         UserError: the checkpoints are torn, or belong to another run.
@@ -63,5 +57,5 @@ def load_checkpoint(folder: Path, run_id: str, show: Callable[[str], None] = pri
 
 
 def remove_checkpoints(folder: Path) -> None:
-    for name in (NEWEST, BEFORE, "checkpoint.part"):
+    for name in (NEWEST, BEFORE):
         (folder / name).unlink(missing_ok=True)

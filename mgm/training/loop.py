@@ -1,6 +1,7 @@
 """The training loop, for pretraining and finetuning alike."""
 
 import math
+import os
 import signal
 import sys
 import time
@@ -18,10 +19,10 @@ from torch import Tensor, nn
 from mgm.errors import UserError
 from mgm.rng import clip_seed
 from mgm.spec import Optim
-from mgm.training import distributed
+from mgm.training import collectives
 from mgm.training.checkpoint import load_checkpoint, save_checkpoint
 from mgm.training.log import Log
-from mgm.training.memory import keep_freed_memory, recomputing
+from mgm.training.memory import activation_checkpointing, set_malloc_options
 from mgm.training.optimiser import AdamW, build_optimiser, learning_rate, set_learning_rate
 
 LOGS = 100  # lines a run's log has, about
@@ -56,19 +57,19 @@ def train(
     function of the step, and a checkpoint holds all other state. SIGTERM (the end of a time limit) and SIGUSR1 (its warning, where Slurm
     is asked for one: `--signal=USR1@60`) stop it after the step with a checkpoint; what exit statuses mean is in `mgm.errors`.
 
-    Several processes (`mgm.training.distributed`) train one model: losses and gradients are those of the whole batch but for the order of
-    float32 sums, and all agree on when to stop, a step later than one would. Stopped and run again on as many, they end bit-equal too;
-    on another number all but the draws of dropout and drop path goes on as it was. Those draw by (seed, step, rank), so that no process
-    has a state to keep; a process on its own draws from one stream, which its checkpoint holds.
+    Several processes (`mgm.training.collectives`) train one model by DistributedDataParallel: losses and gradients are those of the whole
+    batch but for the order of float32 sums, and all agree on when to stop. Stopped and run again, on as many processes or others, they end
+    with the same weights to rounding, but for the draws of dropout and drop path on another number. Those draw by (seed, step, rank), so
+    that no process has a state to keep; a process on its own draws from one stream, which its checkpoint holds.
 
     Raises:
         UserError: the loss is not finite, more than 1 % of the clips could not be read, or a GPU is full.
         SystemExit: SIGTERM or SIGUSR1 came.
     """
-    keep_freed_memory()
-    with _terminations() as terminated, recomputing(run.model) if recompute else nullcontext():
+    set_malloc_options()
+    with _catch_signals() as signals, activation_checkpointing(run.model) if recompute else nullcontext():
         try:
-            return _train(run, folder, checkpoint_s, show, terminated)
+            return _train(run, folder, checkpoint_s, show, signals)
         except torch.OutOfMemoryError as error:
             why = str(error).partition(". ")[0]
             raise UserError(
@@ -76,23 +77,44 @@ def train(
             ) from error
 
 
-def _train(run: Training, folder: Path, checkpoint_s: float, show: Callable[[str], None], terminated: list[int]) -> list[str]:
+class _Loss(nn.Module):
+    """A step's loss as a module, so that DistributedDataParallel sees the whole forward pass."""
+
+    def __init__(self, run: Training):
+        super().__init__()
+        self.model, self.loss_of = run.model, run.loss_of
+
+    def forward(self, part: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.loss_of(part)
+
+
+def _parallel(loss: nn.Module) -> nn.Module:
+    """Average the gradients of all processes in the backward pass. `static_graph` does not go with `no_sync`, which accumulation needs."""
+    if collectives.world_size() == 1:
+        return loss
+    from torch.nn.parallel import DistributedDataParallel
+
+    return DistributedDataParallel(loss, gradient_as_bucket_view=True)
+
+
+def _train(run: Training, folder: Path, checkpoint_s: float, show: Callable[[str], None], signals: list[int]) -> list[str]:
     optimiser = build_optimiser(run.model, run.optim, run.layer_decay)
-    leads, processes = distributed.rank() == 0, distributed.size()
-    first, failed = 0, dict[str, None]()  # a dict keeps the order of failure
-    if leads and (state := load_checkpoint(folder, run.run_id, show)):
+    is_main, processes = collectives.is_main(), collectives.world_size()
+    first, failures = 0, dict[str, None]()  # a dict keeps the order of failure
+    if is_main and (state := load_checkpoint(folder, run.run_id, show)):
         run.model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"])
-        first, failed = state["step"], dict.fromkeys(state["failed"])
+        first, failures = state["step"], dict.fromkeys(state["failed"])
         show(f"{run.run_id}: continues at step {first} of {run.steps}")
-    first, failed = distributed.told((first, failed))
-    distributed.copied([*run.model.parameters(), *optimiser.tensors()])
+    first, failures = collectives.broadcast_object((first, failures))
+    collectives.broadcast_(optimiser.tensors())
+    loss_module = _parallel(_Loss(run))  # copies the model's weights of rank 0
+    no_sync = getattr(loss_module, "no_sync", nullcontext)
     device = next(run.model.parameters()).device
     precision = torch.autocast(device.type, torch.bfloat16) if run.optim.precision == "bf16" else nullcontext()
     log_every = math.ceil(run.steps / LOGS)
-    log = Log(folder / "log.jsonl", first, run.steps, run.optim.batch * run.repeats, show, run.run_id) if leads else None
-    gradients, agreement = distributed.Gradients(run.model), distributed.Agreement()
+    log = Log(folder / "log.jsonl", first, run.steps, run.optim.batch * run.repeats, show, run.run_id) if is_main else None
     unreadable = list[tuple[int, str]]()  # with their steps, until all processes know
     saved_at = time.monotonic()
     run.model.train()
@@ -100,33 +122,32 @@ def _train(run: Training, folder: Path, checkpoint_s: float, show: Callable[[str
     batches = run.batches(first)
     for step in range(first, run.steps):
         if processes > 1:
-            torch.manual_seed(clip_seed(run.seed, step, -3 - distributed.rank()))
+            torch.manual_seed(clip_seed(run.seed, step, -3 - collectives.rank()))
         parts, names = next(batches)
         unreadable += [(step, name) for name in names]
         rate = learning_rate(step, run.steps, run.optim)
         set_learning_rate(optimiser, rate)
         optimiser.zero_grad()
-        sums = dict[str, Tensor]()  # over parts and, at last, processes
+        sums = dict[str, Tensor]()  # over parts and, when logged, processes
         for number, part in enumerate(parts, 1):
-            with precision:
-                loss, extra = run.loss_of(part)
-            share = len(parts) * processes
-            with gradients.adding(last=number == len(parts)):
-                (loss / share).backward()
+            with no_sync() if number < len(parts) else nullcontext():
+                with precision:
+                    loss, extra = loss_module(part)
+                (loss / len(parts)).backward()
             for name, value in {"loss": loss.detach(), **extra}.items():
-                sums[name] = sums.get(name, torch.zeros((), device=device)) + value / share
+                sums[name] = sums.get(name, torch.zeros((), device=device)) + value / (len(parts) * processes)
         norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.optim.clip_grad or math.inf)
 
-        last, late = step + 1 == run.steps, leads and time.monotonic() - saved_at >= checkpoint_s
-        stop, save, found = agreement.on(terminated[0] if terminated else 0, late, bool(unreadable), now=last)
-        due = bool(stop or save)
-        if found or due:
-            of_all = sorted(chain(*distributed.gathered(unreadable)), key=itemgetter(0))  # as one process would have met them
-            failed |= dict.fromkeys(name for _, name in of_all)
+        last, checkpoint_due = step + 1 == run.steps, is_main and time.monotonic() - saved_at >= checkpoint_s
+        stop, save, failed = collectives.all_reduce_max(signals[0] if signals else 0, checkpoint_due, bool(unreadable))
+        save_now = bool(stop or save)
+        if failed:
+            of_all = sorted(chain(*collectives.all_gather_object(unreadable)), key=itemgetter(0))  # as one process would have met them
+            failures |= dict.fromkeys(name for _, name in of_all)
             unreadable.clear()
-            _check_failed(run, failed)
-        if due or (step + 1) % log_every == 0 or last:
-            mean = dict(zip(sums, distributed.summed(torch.stack([*sums.values()])).tolist()))
+            _check_failures(run, failures)
+        if save_now or (step + 1) % log_every == 0 or last:
+            mean = dict(zip(sums, collectives.all_reduce(torch.stack([*sums.values()])).tolist()))
             if not math.isfinite(mean["loss"]) or not math.isfinite(norm.item()):
                 raise UserError(
                     f"{run.run_id}: the loss is {mean['loss']} and its gradient's norm {norm.item()} at step {step} of {run.steps}; "
@@ -135,28 +156,30 @@ def _train(run: Training, folder: Path, checkpoint_s: float, show: Callable[[str
             if log:
                 log.write(step + 1, {"loss": mean.pop("loss"), "lr": rate, "grad_norm": norm.item()} | mean)
         optimiser.step()
-        if due and leads:
-            save_checkpoint(folder, _state(run, optimiser, step + 1, failed))
+        if save_now and is_main:
+            save_checkpoint(folder, _state(run, optimiser, step + 1, failures))
             saved_at = time.monotonic()
         if stop:
-            distributed.everyone()  # the first to end would end rank 0 while it writes
-            if leads:
+            collectives.barrier()  # torchrun ends all others once one has ended
+            if is_main:
+                if marker := os.environ.get("MGM_STOPPED"):
+                    Path(marker).touch()
                 show(f"{run.run_id}: stopped at step {step + 1} of {run.steps}; run again to continue")
             sys.exit(128 + stop)
-    return list(failed)
+    return list(failures)
 
 
-def _check_failed(run: Training, failed: dict[str, None]) -> None:
-    if len(failed) > 0.01 * run.videos:
+def _check_failures(run: Training, failures: dict[str, None]) -> None:
+    if len(failures) > 0.01 * run.videos:
         raise UserError(
-            f"{run.run_id}: {len(failed)} of {run.videos} training videos could not be read, more than 1 %: "
-            f"{next(iter(failed))} first; restore them, or prepare the dataset again to leave them out"
+            f"{run.run_id}: {len(failures)} of {run.videos} training videos could not be read, more than 1 %: "
+            f"{next(iter(failures))} first; restore them, or prepare the dataset again to leave them out"
         )
 
 
 @contextmanager
-def _terminations() -> Iterator[list[int]]:
-    """The SIGTERMs and SIGUSR1s that come meanwhile. Outside of training both end a process at once, as is their default."""
+def _catch_signals() -> Iterator[list[int]]:
+    """Collect the SIGTERMs and SIGUSR1s that come during the block. Outside of training both end a process at once."""
     came: list[int] = []
     before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
@@ -168,12 +191,12 @@ def _terminations() -> Iterator[list[int]]:
         sys.exit(128 + came[0])
 
 
-def _state(run: Training, optimiser: AdamW, step: int, failed: dict[str, None]) -> dict[str, Any]:
+def _state(run: Training, optimiser: AdamW, step: int, failures: dict[str, None]) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "step": step,
         "model": run.model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "rng": torch.get_rng_state(),
-        "failed": list(failed),
+        "failed": list(failures),
     }

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgm.rng import seeded
-from mgm.training import distributed
+from mgm.training import collectives
 
 
 def mix(
@@ -32,16 +32,16 @@ def mix(
     from timm.data.mixup import Mixup
 
     target_BC = F.one_hot(label_B, classes).float()
-    readable = distributed.end_to_end(weight_B).nonzero()[:, 0]  # of the whole step
+    readable = collectives.all_gather_cat(weight_B).nonzero()[:, 0]  # of the whole step
     paired = readable[: len(readable) // 2 * 2]
     if not len(paired):
         return frames_BTHWC, target_BC
     mixed, frames, label = paired, frames_BTHWC[:0], label_B[:0]
-    if distributed.size() > 1:
-        first, partner_N = distributed.rank() * len(label_B), torch.arange(distributed.size() * len(label_B), device=paired.device)
+    if collectives.world_size() > 1:
+        first, partner_N = collectives.rank() * len(label_B), torch.arange(collectives.world_size() * len(label_B), device=paired.device)
         partner_N[paired] = paired.flip(0)
         mixed = paired[(paired >= first) & (paired < first + len(label_B))] - first
-        frames, label = (distributed.fetched(x, partner_N)[mixed].flip(0) for x in (frames_BTHWC, label_B))  # where timm looks for them
+        frames, label = (collectives.exchange(x, partner_N)[mixed].flip(0) for x in (frames_BTHWC, label_B))  # where timm looks for them
     if not len(mixed):
         return frames_BTHWC, target_BC
     timm = Mixup(mixup, cutmix, label_smoothing=0.0, num_classes=classes)  # smoothing is the loss's

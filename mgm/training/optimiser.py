@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.adamw import adamw
 
 from mgm.spec import Optim
 
@@ -13,8 +14,8 @@ from mgm.spec import Optim
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019) by PyTorch's fused kernel.
 
-    It gives the numbers of torch.optim.AdamW(fused=True), bit by bit. That class imports torch._dynamo on first use: half of the time
-    that a process of ours took to its first step.
+    It gives the numbers of torch.optim.AdamW(fused=True), bit by bit, by the same function. That class imports torch._dynamo on first use:
+    half of the time that a process took to its first step.
 
     Args:
         groups: each with `params`, on one device, their `weight_decay` and `lr`.
@@ -45,9 +46,8 @@ class AdamW:
             if not moved:
                 continue
             parameters, gradients, first, second, steps = map(list, zip(*moved))
-            torch._foreach_add_(steps, 1)
-            torch._fused_adamw_(
-                parameters, gradients, first, second, [], steps,
+            adamw(
+                parameters, gradients, first, second, [], steps, fused=True,
                 lr=group["lr"], beta1=self.betas[0], beta2=self.betas[1], weight_decay=group["weight_decay"], eps=self.eps,
                 amsgrad=False, maximize=False,
             )  # fmt: skip

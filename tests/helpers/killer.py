@@ -92,6 +92,9 @@ class Run:
         def fresh(name: str) -> bool:
             return _written(self.folder / name) > started
 
+        def writes_checkpoint() -> bool:
+            return fresh(f".{process.pid}.checkpoint.pt")
+
         if self.verb == "probe":
             time.sleep(draw.uniform(0, PROBE_S))
         elif aim == "start":
@@ -102,7 +105,7 @@ class Run:
         else:
             until(lambda: fresh("log.jsonl") and self._step() >= target, 0.001)
             if aim == "write":
-                until(lambda: fresh("checkpoint.part"), 0)
+                until(writes_checkpoint, 0)
             else:
                 time.sleep(draw.uniform(0, 0.02))
         process.kill()
@@ -113,7 +116,7 @@ class Run:
             phase = "its result written"
         elif fresh("weights.safetensors") or (self.verb == "probe" and fresh("spec.json")):
             phase = "evaluation" if self.verb != "pretrain" else "its weights written"
-        elif fresh("checkpoint.part"):
+        elif writes_checkpoint():
             phase = "writing a checkpoint"
         else:
             phase = "training" if fresh("log.jsonl") else "starting"

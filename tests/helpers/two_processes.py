@@ -1,4 +1,4 @@
-"""What tests/training/test_distributed.py has two processes do, in one start: `python two_processes.py FOLDER`, by torchrun's variables.
+"""What tests/training/test_collectives.py has two processes do, in one start: `python two_processes.py FOLDER`, by torchrun's variables.
 
 FOLDER holds NAME.json specs; each process writes to FOLDER/RANK.json what it saw.
 """
@@ -20,23 +20,21 @@ from mgm.jobs.data import Execution
 from mgm.jobs.evaluate import evaluate
 from mgm.jobs.finetune import finetune
 from mgm.jobs.runner import run_all
-from mgm.launch import place_of
 from mgm.spec import Optim, parse
-from mgm.training import Training, distributed, train
+from mgm.training import Training, collectives, train
 
 COMPUTE = {"finetune": finetune}
 STOP_AT = 5
 
 
 def share_of(x):
-    return x.chunk(distributed.size())[distributed.rank()]
+    return x.chunk(collectives.world_size())[collectives.rank()]
 
 
 def toy(failing, videos=1000, parts=1) -> Training:
     """Every process sees its share, and the failures of its own half of the clips."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
-    model.unused = nn.Parameter(torch.ones(3))
 
     def batches(first):
         for step in range(first, 12):
@@ -70,7 +68,7 @@ def stopped(spec, execution: Execution) -> object:
 
     def loader(*args, first_step, **kwargs):
         for step, batch in enumerate(real(*args, first_step=first_step, **kwargs), first_step):
-            if step == STOP_AT and distributed.rank() == 1:
+            if step == STOP_AT and collectives.rank() == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
@@ -88,7 +86,7 @@ def main(folder: Path) -> None:
     here = Execution(folder / "two", {"ssv2": folder / "ssv2"}, accumulate=2)
     specs = {path.stem: parse(json.loads(path.read_text()), str(path)) for path in (folder / "specs").glob("*.json")}
     seen: dict[str, object] = {}
-    with distributed.joined(place_of(os.environ)):
+    with collectives.process_group():
         seen["toy"] = trained_toy(folder / "toy", 1000, 2)
         seen["many"] = trained_toy(folder / "many", 299, 2)
         for spec in (specs["mixed"], specs["dropping"]):
@@ -96,9 +94,9 @@ def main(folder: Path) -> None:
         run_all([specs["mixed"], specs["dropping"]], finetune, here)  # done already
         again = replace(here, results=folder / "again", checkpoint_s=1e9)
         seen["status"] = [stopped(specs["dropping"], again), stopped(specs["mixed"], again)]
-        if distributed.rank() == 0:
+        if collectives.is_main():
             shutil.copytree(folder / "again", folder / "two-to-one")
-        distributed.everyone()
+        collectives.barrier()
         run_all([specs["dropping"]], finetune, again)
         run_all([specs["mixed"]], finetune, replace(here, results=folder / "one-to-two"))
         one = folder / "one" / specs["mixed"].run_id
