@@ -99,7 +99,7 @@ def finish_all(results: Path, known: Registry, steps: int = 30) -> None:
 
 def draw_arrays(results, known: Registry):
     """What the visualise job keeps, three slots of a clip; the content does not matter here."""
-    spec = known.figures["5"]
+    spec = known.figures["5"].run
     folder = finish(results, spec)
     rng = np.random.default_rng(0)
     np.savez(

@@ -55,7 +55,7 @@ def test_with_nothing_there_the_page_says_so(places):
     Page(text)
     assert path == places[1] / "index.html"
     assert f"0 of {len(known.specs)} finished" in text
-    assert known.figures["5"].run_id in text
+    assert known.figures["5"].run.run_id in text
     cells = [cell for table in known.tables.values() for cell in table.cells]
     assert text.count('<span class="status is-not-run">not run</span>') == len(cells) + len(known.specs)
     assert not places[0].exists()
@@ -160,7 +160,7 @@ def test_a_figure_whose_run_is_gone_is_removed(places):
     draw_arrays(places[0], known)
     build_report(known, *places)
     assert (places[1] / "figures/figure5.svg").exists()
-    (places[0] / known.figures["5"].run_id / "result.json").unlink()
+    (places[0] / known.figures["5"].run.run_id / "result.json").unlink()
     assert 'alt="Figure 5:' not in build_report(known, *places).read_text()
     assert not list((places[1] / "figures").glob("figure5*"))
 
