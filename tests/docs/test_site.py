@@ -152,7 +152,14 @@ def test_every_command_on_a_page_is_one_that_mgm_takes():
 
 
 def test_every_example_is_run_by_a_test():
-    assert set(CODE) == {*ELSEWHERE, "quick-start.md", "guidance.md", "add-a-dataset.md", "add-a-table-row.md"}  # below
+    assert set(CODE) == {
+        *ELSEWHERE,
+        "quick-start.md",
+        "guidance.md",
+        "add-a-dataset.md",
+        "add-a-table-row.md",
+        "your-own-analysis.md",
+    }  # below
     assert all(name in (ROOT / test).read_text() for name, test in ELSEWHERE.items())
 
 
@@ -206,3 +213,14 @@ def test_a_table_of_ones_own():
     assert table.cell("Tube, 0.9", "SSv2").runs == known.cell("Random Tube", "SSv2").runs[:1]
     assert table.cell("MGM, 0.75", "SSv2").runs == known.cell("MGM (Dense)", "SSv2").runs[:1]
     assert sorted(run.verb for run in registry.runs_of("table4_ratio")) == ["finetune"] * 3 + ["pretrain"] * 3
+
+
+def test_your_own_analysis(folder):
+    from tests.helpers.fake_results import finish_all, registry
+
+    known, results = registry(seeds=(0,)), Path("results/smoke")
+    finish_all(results, known, steps=2)
+    (results / "scale.json").write_text(known.scale.model_dump_json())
+    found = run("your-own-analysis.md")
+    assert set(found["runs"].run_id) == set(known.specs)
+    assert (found["table"].status == "run").any()

@@ -75,7 +75,7 @@ def test_numbers_that_cannot_be_compared_share_no_axis(tmp_path):
 def test_a_missing_point_breaks_the_line(tmp_path):
     for epochs in (400, 1200):
         run(tmp_path, "MGM", epochs, 40)
-    line = next(line for line in drawn(tmp_path, together=False).axes[1].lines if line.get_linestyle() == "-" and len(line.get_xdata()) > 2)
+    line = next(line for line in drawn(tmp_path, together=False).axes[1].lines if len(line.get_xdata()) > 2)
     assert np.isfinite(line.get_ydata()).tolist() == [True, False, True, False, False]
 
 
