@@ -8,8 +8,11 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -45,6 +48,25 @@ def paired(ours: Callable[[], float], peer: Callable[[], float], repeats: int) -
         statistics.median(theirs for _, theirs in pairs),
         statistics.median(theirs / mine for mine, theirs in pairs),
     )
+
+
+def lend_pyavs_ffmpeg() -> None:
+    """Start this script again with the FFmpeg of PyAV's wheel under its common names: torchcodec brings none."""
+    import av
+
+    found = {}
+    for path in (Path(av.__file__).parents[1] / "av.libs").glob("*.so.*"):
+        if name := re.fullmatch(r"(lib(?:av|sw)\w+)-\w+\.so\.(\d+)\..*", path.name):
+            found[f"{name[1]}.so.{name[2]}"] = path
+    folder = Path(tempfile.gettempdir()) / f"mgm-ffmpeg-{os.getuid()}-{version('av')}"
+    if not found or str(folder) in os.environ.get("LD_LIBRARY_PATH", ""):
+        return
+    folder.mkdir(exist_ok=True)
+    for name, path in found.items():
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(path)
+    os.environ["LD_LIBRARY_PATH"] = f"{folder}:{os.environ.get('LD_LIBRARY_PATH', '')}"
+    os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
 def seconds(work: Callable[[], object]) -> float:

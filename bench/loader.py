@@ -8,19 +8,23 @@ the same frames, crop and resize. Ours reads the vectors as well and makes the m
 "FFmpeg alone" only decodes the pictures that ours decodes and converts none, so its ratio is the share of our time that decoding takes;
 "exporting vectors" is FFmpeg alone with and without the flag that exports them, so its ratio is what no reader of vectors can avoid.
 
-torchcodec needs FFmpeg's shared libraries, and mvextractor (the package motion-vector-extractor) is no dependency: a line says so where one
-of them is left out.
+torchcodec is at its best: one thread, tables of frames made beforehand, and the faster of its own crop and resize and ours. It is lent
+PyAV's FFmpeg. mvextractor (the package motion-vector-extractor) is no dependency: a line says so where it is left out. A peer that is a
+dependency and cannot read ends the bench with an error.
+
+"Shards" are `mgm prepare --shards` of the same videos, and take the same frames, crop and resize. "JPEG alone" decodes their frames.
 
 Without --videos: the clips in ../shared/data if they are there, and always two generated videos like K400's (340 x 256, 300 frames).
 """
 
+import json
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -31,12 +35,15 @@ import numpy as np
 import torch
 from common import Row, paired
 
+from mgm.datasets.folder import index_folder
+from mgm.datasets.shards import Settings, shard_index
 from mgm.errors import UserError
 from mgm.spec import Clips, Guidance
 from mgm.video import Clip, open_video, probe_video, slot_magnitude
 from mgm.video.cut import Cut, read_cuts
 from mgm.video.sample import training_indices
-from mgm.video.transform import Box, resize, training_box
+from mgm.video.shards import ShardReading
+from mgm.video.transform import Box, cut_frames, training_box
 
 Reader: TypeAlias = Callable[[str, np.ndarray, int], object]  # (path, frames, seed of the crop)
 CLIPS, TUBELET = Clips(), 2
@@ -79,7 +86,7 @@ def without_vectors(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
 
 def resized(frames_THWC: np.ndarray, seed: int) -> np.ndarray:
     box = training_box(CLIPS, *frames_THWC.shape[1:3], np.random.default_rng(seed))
-    return resize(frames_THWC[:, box.top : box.top + box.height, box.left : box.left + box.width], CLIPS.size, CLIPS.size, box.antialias)
+    return cut_frames(frames_THWC, box, CLIPS.size, False)
 
 
 def with_decord(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
@@ -87,11 +94,32 @@ def with_decord(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
     return resized(reader.get_batch(index_T.clip(max=len(reader) - 1)).asnumpy(), seed)
 
 
-def with_torchcodec(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
-    from torchcodec.decoders import VideoDecoder
+@cache
+def mappings(path: str) -> tuple[str, tuple[int, int]]:
+    """The table of frames that torchcodec takes in place of scanning the file, and height and width."""
+    with av.open(path) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        size = container.streams.video[0].height, container.streams.video[0].width
+    if any(packet.pts is None for packet in packets):
+        return "", size
+    frames = [{"pts": packet.pts, "duration": packet.duration or 0, "key_frame": int(packet.is_keyframe)} for packet in packets]
+    return json.dumps({"frames": sorted(frames, key=lambda frame: frame["pts"])}), size
 
-    decoder = VideoDecoder(path, num_ffmpeg_threads=1, dimension_order="NHWC")
-    return resized(decoder.get_frames_at(index_T.clip(max=len(decoder) - 1).tolist()).data.numpy(), seed)
+
+def with_torchcodec(path: str, index_T: np.ndarray, seed: int, own_resize: bool = False) -> np.ndarray:
+    """Its own crop is of the same size elsewhere, so the work is the same."""
+    from torchcodec.decoders import VideoDecoder
+    from torchcodec.transforms import RandomCrop, Resize
+
+    table, size = mappings(path)
+    box = training_box(CLIPS, *size, np.random.default_rng(seed))
+    transforms = [RandomCrop((int(box.height), int(box.width))), Resize((CLIPS.size, CLIPS.size))] if own_resize else None
+    decoder = VideoDecoder(
+        path, num_ffmpeg_threads=1, dimension_order="NHWC", transforms=transforms,
+        **({"custom_frame_mappings": table} if table else {"seek_mode": "approximate"}),
+    )  # fmt: skip
+    frames_THWC = decoder.get_frames_at(index_T.clip(max=len(decoder) - 1).tolist()).data.numpy()
+    return frames_THWC if own_resize else resized(frames_THWC, seed)
 
 
 def with_mvextractor(path: str, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -119,11 +147,18 @@ def ffmpeg_alone(path: str, index_T: np.ndarray, seed: int, motion: bool = False
 
 def other_readers(path: str) -> dict[str, Reader]:
     """Those that can read a video here."""
-    readers: dict[str, Reader] = {"decord": with_decord, "torchcodec": with_torchcodec, "mvextractor": with_mvextractor}
+    readers: dict[str, Reader] = {
+        "decord": with_decord,
+        "torchcodec": with_torchcodec,
+        "torchcodec's resize": partial(with_torchcodec, own_resize=True),
+        "mvextractor": with_mvextractor,
+    }
     for name, read in list(readers.items()):
         try:
             read(path, np.arange(2), 0)
         except (ImportError, OSError, RuntimeError) as error:
+            if name != "mvextractor":
+                raise SystemExit(f"{name} cannot read {path}: {error}") from None
             print(f"{name} is left out: {str(error).strip().splitlines()[0]}", file=sys.stderr)
             del readers[name]
     return readers
@@ -185,6 +220,36 @@ def compare(name: str, paths: Iterable[str], mine: Take, theirs: Take, repeats: 
     return Row(name, len(frames) / my_s, len(frames) / their_s, ratio, goal, unit="clips/CPU s")
 
 
+def in_shards(paths: Iterable[str], folder: Path) -> dict[str, str]:
+    """{path of a video: the same in a shard}."""
+    for label in ("a", "b"):  # each video twice, as an index wants videos to test on
+        (folder / "videos" / label).mkdir(parents=True)
+        for number, path in enumerate(paths):
+            (folder / "videos" / label / f"{number:04}{Path(path).suffix}").symlink_to(Path(path).resolve())
+    index = shard_index(index_folder(folder / "videos", folder / "out" / "source"), folder / "out", Settings())
+    made = {index.name(video).partition("/")[2]: video.path for video in index.videos}
+    return {path: made[f"a/{number:04}{Path(path).suffix}"] for number, path in enumerate(paths)}
+
+
+def jpeg_alone(path: str, index_T: np.ndarray, seed: int) -> None:
+    for _ in ShardReading(path, index_T, False):
+        pass
+
+
+def measure_shards(name: str, shard: dict[str, str], readers: dict[str, Reader], repeats: int) -> list[Row]:
+    name, mine = f"shards of {name} ({len(shard)} videos), ", Take(ours, shard.__getitem__)
+    goals = {"decord": 8, "torchcodec": 6, "torchcodec's resize": 6}
+    return [
+        *(
+            compare(f"{name}against {other} on the sources", shard, mine, Take(read), repeats, goals.get(other, 1))
+            for other, read in readers.items()
+        ),
+        compare(f"{name}against mgm on the sources", shard, mine, Take(ours), repeats, 1),
+        compare(f"{name}without vectors", shard, mine, Take(without_vectors, shard.__getitem__), repeats, 0.97),
+        compare(f"{name}JPEG alone", shard, mine, Take(jpeg_alone, shard.__getitem__), repeats, 0.5),
+    ]
+
+
 def measure(name: str, paths: list[str], readers: dict[str, Reader], repeats: int) -> list[Row]:
     name = f"load {name} ({len(paths)} videos), "
     goals = {"decord": 1.3}
@@ -206,14 +271,17 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=8, help="videos of a codec, evenly picked (8)")
     parser.add_argument("--frames", type=int, default=300, help="of a generated video (300)")
     args = parser.parse_args()
+    common.lend_pyavs_ffmpeg()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         groups = {} if args.videos else {"generated, h264": generate(Path(folder), args.frames)}
         groups |= by_codec(args.videos or ([REAL] if REAL.exists() else []))
         readers = other_readers(next(iter(groups.values()))[0])
-        rows = [
-            row for name, paths in groups.items() for row in measure(name, paths[:: -(-len(paths) // args.most)], readers, args.repeats)
-        ]
+        rows = []
+        for name, paths in groups.items():
+            some = paths[:: -(-len(paths) // args.most)]
+            rows += measure(name, some, readers, args.repeats)
+            rows += measure_shards(name, in_shards(some, Path(folder) / name), readers, args.repeats)
     common.finish(rows, args.json)
 
 
