@@ -132,8 +132,10 @@ def cut_motion(motion_THW2: np.ndarray, distance_THW: np.ndarray, box: Box, size
     if flip:
         column = column[::-1]
     scale = np.array([(-size if flip else size) / box.width, size / box.height], np.float32)
-    cut = np.ix_(np.arange(len(motion_THW2)), row, column)
-    return motion_THW2[cut] * scale, distance_THW[cut]
+    frames, _, width = distance_THW.shape
+    cell = (row[:, None] * width + column).ravel()
+    motion_TL2, distance_TL = motion_THW2.reshape(frames, -1, 2).take(cell, 1), distance_THW.reshape(frames, -1).take(cell, 1)
+    return motion_TL2.reshape(frames, count, count, 2) * scale, distance_TL.reshape(frames, count, count)
 
 
 def resize(frames_THWC: np.ndarray, height: int, width: int, antialias: bool) -> np.ndarray:
