@@ -132,8 +132,8 @@ def check_shards(root: Path) -> None:
         )
 
 
-def verify_shards(index: Index, out: Path) -> Iterator[str]:
-    """Read and decode all that the shards of an index hold, and the sources where they still are: a line for what is not as it was.
+def verify_shards(index: Index, out: Path) -> Iterator[tuple[str, str]]:
+    """Read all that the shards of an index hold, and the sources where they still are: (name, what is not as it was written).
 
     Raises:
         UserError: a shard is not there, or not as long as it was.
@@ -145,14 +145,14 @@ def verify_shards(index: Index, out: Path) -> Iterator[str]:
         try:
             open_record(video.path).check()
         except UserError as error:
-            yield str(error)
+            yield video.path, str(error).removeprefix(f"{video.path}: ")
     source = out / "source"
     root = read_index(source).root if (source / "index.json").is_file() else None
     for shard in _about(index.root)["bytes"] if root else ():
         for name, _, _, _, sha256 in _sidecar(index.root / shard)["videos"]:
             path = Path(os.path.join(root or "", name))
             if path.is_file() and files.file_digest(path) != sha256:
-                yield f"{path}: has changed since {shard} was written of it; run the same `mgm prepare` again, or put it back"
+                yield str(path), f"has changed since {shard} was written of it; run the same `mgm prepare` again, or put it back"
 
 
 def _claim(source: Index, root: Path, settings: Settings, processes: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mgm.datasets.files import open_all
 from mgm.datasets.index import SPLITS, read_index
+from mgm.datasets.shards import verify_shards
 from mgm.errors import UserError
 from mgm.video.inspect import Inspection, inspect_video
 
@@ -105,6 +106,8 @@ def inspect_folder(folder: Path, videos: int = 100) -> Dataset:
         ]
         counts = " and ".join(f"{sum(video.split == split for video in index.videos):,} {split}" for split in SPLITS)
         counted, unreadable = len(facts) + len(index.excluded), list(index.excluded)
+        if (index.root / "shards.json").is_file():
+            unreadable += verify_shards(index, folder)
         about = f"{counts}, of {len(index.classes):,} classes, digest {index.digest}; {index.note}"
     else:
         below = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
