@@ -2,7 +2,7 @@
 
 One core loads so many clips a second, the device trains on so many; n workers keep it busy for n times the one over the other, or always.
 On a GPU the step is ViT-B's in bf16 and the workers are as many as the cores; on a CPU, which shares its cores with the workers, it is a
-small model's, and there is a core less. The files are prepared ones (`mgm prepare --transcode`) of generated videos like K400's.
+small model's, and there is a core less. The videos are generated ones like K400's, in shards (`mgm prepare --shards`).
 """
 
 import itertools
@@ -17,8 +17,7 @@ from statistics import median
 import common
 import torch
 from common import Row
-from loader import generate
-from transcode import copies
+from loader import generate, in_shards
 
 from mgm.jobs.measure.step_time import step_seconds
 from mgm.masking import Grid, make_mask
@@ -85,8 +84,8 @@ def main() -> None:
     device = torch.device("cuda" if gpu else "cpu")
     spec = Pretrain(data=Data(dataset="folder"), mask=Mask(ratio=0.9), **({} if gpu else SMALL))
     trainer = Trainer(spec, device)
-    with tempfile.TemporaryDirectory() as sources, tempfile.TemporaryDirectory() as prepared:
-        paths = copies(generate(Path(sources), args.frames), Path(prepared), short_side=256).values()
+    with tempfile.TemporaryDirectory() as sources:
+        paths = in_shards(generate(Path(sources), args.frames), Path(sources) / "shards").values()
         videos = [Video(path, probe_video(path).frames) for path in paths]
 
         def loader(workers: int) -> Iterator[Batch]:

@@ -35,7 +35,8 @@ import numpy as np
 import torch
 from common import Row, paired
 
-from mgm.datasets.folder import index_folder
+from mgm.datasets.files import video_of
+from mgm.datasets.index import Index
 from mgm.datasets.shards import Settings, shard_index
 from mgm.errors import UserError
 from mgm.spec import Clips, Guidance
@@ -222,13 +223,15 @@ def compare(name: str, paths: Iterable[str], mine: Take, theirs: Take, repeats: 
 
 def in_shards(paths: Iterable[str], folder: Path) -> dict[str, str]:
     """{path of a video: the same in a shard}."""
-    for label in ("a", "b"):  # each video twice, as an index wants videos to test on
-        (folder / "videos" / label).mkdir(parents=True)
-        for number, path in enumerate(paths):
-            (folder / "videos" / label / f"{number:04}{Path(path).suffix}").symlink_to(Path(path).resolve())
-    index = shard_index(index_folder(folder / "videos", folder / "out" / "source"), folder / "out", Settings())
+    folder.mkdir(parents=True)
+    names = {path: f"{number:04}{Path(path).suffix}" for number, path in enumerate(paths)}
+    videos = []
+    for path, name, split in [*((path, name, "train") for path, name in names.items()), (min(names), "test", "test")]:
+        (folder / name).symlink_to(Path(path).resolve())
+        videos.append(video_of(folder, name, 0, split, name, probe_video(path)))
+    index = shard_index(Index(folder, ("all",), tuple(videos), (), "", ""), folder / "out", Settings())
     made = {index.name(video).partition("/")[2]: video.path for video in index.videos}
-    return {path: made[f"a/{number:04}{Path(path).suffix}"] for number, path in enumerate(paths)}
+    return {path: made[name] for path, name in names.items()}
 
 
 def jpeg_alone(path: str, index_T: np.ndarray, seed: int) -> None:

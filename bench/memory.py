@@ -2,8 +2,8 @@
 by default; --reads 20000 takes an hour.
 
 Both are means over a tenth: at a single moment, a batch that is there or not is 3 %. Clips are as in bench/loader.py, from two generated
-videos, their training-ready copies, and a file cut short that always fails; ours come from the training loader, in batches, read in its own
-process or in a worker. The peer is decord, which reads the whole ones. Each is in a process of its own.
+videos, their training-ready copies, their shards, and a file cut short that always fails; ours come from the training loader, in batches,
+read in its own process or in a worker. The peer is decord, which reads the whole files. Each is in a process of its own.
 """
 
 import os
@@ -21,7 +21,7 @@ import common
 import numpy as np
 import torch
 from common import Row
-from loader import CLIPS, TUBELET, generate, with_decord
+from loader import CLIPS, TUBELET, generate, in_shards, with_decord
 
 from mgm.datasets.synthetic.encode import encode
 from mgm.video import probe_video, training_loader
@@ -85,8 +85,9 @@ def main() -> None:
         cut.write_bytes(Path(whole[0]).read_bytes()[:100_000])  # PyAV's MP4 has its header last
         theirs = in_a_process("decord", args.reads, whole)
         rows = []
-        for reader, name in {"loader": "", "worker": ", in a worker"}.items():
-            mine = in_a_process(reader, args.reads, [*whole, str(cut)])
+        files, shards = [*whole, str(cut)], [*in_shards(whole[:2], Path(folder) / "shards").values()]
+        for name, reader, paths in (("", "loader", files), (", in a worker", "worker", files), (", from shards", "loader", shards)):
+            mine = in_a_process(reader, args.reads, paths)
             rows.append(Row(f"memory at the end of {args.reads:,} reads{name}", mine, theirs, theirs / mine, 1.02, "times", "ours"))
     common.finish(rows, args.json)
 

@@ -104,12 +104,11 @@ def _prepare(
 ) -> None:  # fmt: skip
     from mgm.datasets.prepare import prepare_shards, prepare_transcoded, summary
 
-    if shards and transcode:
-        raise UserError("--shards and --transcode are two ways to prepare; choose one")
     if shards:
         from mgm.datasets.shards import Settings
 
-        typer.echo(summary(prepare_shards(make, out, Settings(short_side or 256, every, quality), processes, shard)))
+        files = partial(prepare_transcoded, make, short_side=short_side or 256, processes=processes) if transcode else make
+        typer.echo(summary(prepare_shards(files, out, Settings(short_side or 256, every, quality), processes, shard)))
     elif transcode:
         typer.echo(summary(prepare_transcoded(make, out, short_side or 256, processes, shard)))
     elif given := [name for name, value in (("short-side", short_side), ("processes", processes), ("shard", shard)) if value is not None]:

@@ -43,16 +43,20 @@ def prepare_transcoded(
 
 
 def prepare_shards(
-    prepare: Callable[[Path], Index], out: Path, settings: "Settings", processes: int | None = None, shard: str | None = None
+    prepare: "Callable[[Path], Index | Shard]", out: Path, settings: "Settings", processes: int | None = None, shard: str | None = None
 ) -> "Index | Part":
-    """`mgm prepare DATASET --shards [--shard I/N]`: see `mgm.datasets.shards`. Arguments are those of `prepare_transcoded`."""
+    """`mgm prepare DATASET --shards [--shard I/N]`: see `mgm.datasets.shards`. Arguments are those of `prepare_transcoded`.
+
+    With `--transcode` too the sources are the transcoded files: videos of a codec without motion vectors then have them.
+    """
     from mgm.datasets.shards import shard_index, shard_part
     from mgm.datasets.transcode import read_shard, read_sources  # PyAV
 
     processes = processes or cores()
     if shard is not None:
         return shard_part(read_sources(out), out, settings, *read_shard(shard), processes)
-    index = shard_index(prepare(out / "source"), out, settings, processes)
+    prepare(out / "source")
+    index = shard_index(read_sources(out), out, settings, processes)
     if (out / "source" / "missing.txt").is_file():  # the note speaks of it
         shutil.copyfile(out / "source" / "missing.txt", out / "missing.txt")
     return index

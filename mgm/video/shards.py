@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -44,6 +45,7 @@ ROW = np.dtype(
 )
 UNITS = 4  # a pixel: no codec whose vectors FFmpeg exports has finer ones
 _FIRST_READ = 1 << 14  # bytes: the table of 400 frames
+_NEAR = 1 << 18  # bytes of vectors to read at once
 
 
 class NotInShard(UserError):
@@ -87,17 +89,17 @@ class Record:
         """One more than the index of the last frame that is here."""
         return self.every * (len(self.rows) - 1) + 1
 
-    def jpeg(self, row: np.void) -> bytes:
-        """A frame's file."""
-        return self._checked(row["offset"], row["bytes"], row["crc"], "a frame")
+    def jpegs(self, rows: np.ndarray) -> Iterator[bytes]:
+        """Frames' files."""
+        for offset, size, crc in zip(*(rows[name].tolist() for name in ("offset", "bytes", "crc"))):
+            yield self._checked(self._read(offset, size, "a frame"), offset, crc, "a frame")
 
     def motion(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`motion_NHW2`, `distance_NHW` and `has_motion_N` of some rows, as `Clip` has them."""
         height, width = cells(self.size[0]), cells(self.size[1])
         count, informed_N = height * width, rows["vector_bytes"] > 0
         nothing = bytes(4 * count + -(-count // 8))
-        packed_NL = np.frombuffer(b"".join(self._unpacked(row) if row["vector_bytes"] else nothing for row in rows), np.uint8)
-        packed_NL = packed_NL.reshape(len(rows), -1)
+        packed_NL = np.frombuffer(b"".join(self._unpacked(rows, nothing)), np.uint8).reshape(len(rows), -1)
         quarters = packed_NL[:, : 4 * count].copy().view("<i2").reshape(len(rows), height, width, 2)
         motion_NHW2 = np.multiply(quarters, np.float32(1 / UNITS), dtype=np.float32)
         past_N, future_N = (rows[name].astype(np.float32)[:, None, None] for name in ("past", "future"))
@@ -116,21 +118,28 @@ class Record:
         Raises:
             UserError: a byte is not what was written.
         """
-        for row in self.rows:
-            self.jpeg(row)
-            if row["vector_bytes"]:
-                self._unpacked(row)
+        for _ in chain(self.jpegs(self.rows), self._unpacked(self.rows, b"")):
+            pass
 
-    def _unpacked(self, row: np.void) -> bytes:
-        at = self.vectors_at + int(row["vectors"])
-        return zlib.decompress(self._checked(at, row["vector_bytes"], row["vector_crc"], "motion vectors"))
+    def _unpacked(self, rows: np.ndarray, nothing: bytes) -> Iterator[bytes]:
+        """What `pack_motion` packed, of ascending rows. Those of a clip lie close together, and are read at once."""
+        places, what = list(zip(*(rows[name].tolist() for name in ("vectors", "vector_bytes", "vector_crc")))), "motion vectors"
+        start, span = places[0][0], sum(places[-1][:2]) - places[0][0]
+        near = self._read(self.vectors_at + start, span, what) if span < _NEAR and rows["vector_bytes"].any() else b""
+        for at, size, crc in places:
+            offset = self.vectors_at + at
+            data = near[at - start : at - start + size] if near else self._read(offset, size, what)
+            yield zlib.decompress(self._checked(data, offset, crc, what)) if size else nothing
 
-    def _checked(self, offset: int, count: int, crc: int, what: str) -> bytes:
-        data = os.pread(self.file.fileno(), int(count), int(offset))
+    def _read(self, offset: int, count: int, what: str) -> bytes:
+        data = os.pread(self.file.fileno(), count, offset)
         if len(data) < count:
             raise UserError(f"{self.path}: its shard ends after {offset + len(data):,} bytes, {what} needs {offset + count:,}; {AGAIN}")
+        return data
+
+    def _checked(self, data: bytes, offset: int, crc: int, what: str) -> bytes:
         if zlib.crc32(data) != crc:
-            raise UserError(f"{self.path}: the {count:,} bytes of {what} at {offset:,} are not those that were written; {AGAIN}")
+            raise UserError(f"{self.path}: the {len(data):,} bytes of {what} at {offset:,} are not those that were written; {AGAIN}")
         return data
 
 
@@ -190,8 +199,9 @@ class ShardReading:
         self.rows, self._motion = record.rows[row_N], motion
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        for n, row in enumerate(self.rows):
-            yield n, _decoded(self.record.jpeg(row))
+        for n, jpeg in enumerate(self.record.jpegs(self.rows)):
+            # its checksum was right, so it decodes: uint8 RGB
+            yield n, cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)  # type: ignore[misc]
 
     def motion(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = self.rows
@@ -199,11 +209,6 @@ class ShardReading:
             rows = rows.copy()
             rows["vector_bytes"] = 0
         return self.record.motion(rows)
-
-
-def _decoded(jpeg: bytes) -> np.ndarray:
-    """uint8 RGB. Its checksum was right, so it decodes."""
-    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=256)  # of some thousand shards; a process may have 1,024 files open
