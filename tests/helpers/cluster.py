@@ -103,7 +103,7 @@ def _configure(folder: Path) -> None:
         "GresTypes=gpu",
         "ReturnToService=2",
         "SlurmdParameters=config_overrides",
-        "KillWait=15",
+        "KillWait=30",
         "MinJobAge=600",
         "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny",
         "JobRequeue=1",

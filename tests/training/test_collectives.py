@@ -269,6 +269,16 @@ def test_under_torchrun_an_error_is_one_line_and_ends_all(folder, tmp_path):
     assert not (run / "result.json").exists()
 
 
+def test_what_a_killed_writer_left_in_a_finished_folder_goes(folder):
+    run = folder / "one" / PRETRAIN.run_id
+    kept = sorted(path.name for path in run.iterdir())
+    (run / "writer.lock").write_text(json.dumps({"host": socket.gethostname(), "pid": 999999}))
+    for name in ("checkpoint.pt", ".999999.checkpoint.pt"):
+        (run / name).touch()
+    run_all([PRETRAIN], pretrain, Execution(folder / "one", {"ssv2": folder / "ssv2"}))
+    assert sorted(path.name for path in run.iterdir()) == kept
+
+
 def test_a_batch_that_processes_do_not_divide_is_refused(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(collectives, "world_size", lambda: 3)
     execution = Execution(tmp_path, {"ssv2": folder / "ssv2"}, accumulate=2)
