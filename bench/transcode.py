@@ -19,7 +19,7 @@ import common
 import numpy as np
 import torch
 from common import Row
-from loader import CLIPS, REAL, Take, by_codec, compare, ffmpeg_alone, generate, ours, with_decord, without_vectors
+from loader import CLIPS, GENERATED, REAL, Take, by_codec, compare, ffmpeg_alone, generate, ours, with_decord, without_vectors
 
 from mgm.datasets.synthetic.encode import encode
 from mgm.masking import Grid, make_boxes
@@ -28,7 +28,6 @@ from mgm.video.sample import training_indices
 
 GRID = Grid(slots=8, height=14, width=14)
 CLIPS_PER_VIDEO = 4
-GENERATED = "generated, h264"
 
 
 def copies(paths: Sequence[str], folder: Path, short_side: int) -> dict[str, str]:
