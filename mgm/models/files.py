@@ -55,6 +55,8 @@ def find_weights(path: Path) -> Path:
     try:
         return regular(path)
     except OSError:
+        if (path.parent / "result.json").exists():  # as of results that came without weights
+            raise UserError(f"{path}: no such weights, though the run is done; delete {path.parent} to train it again") from None
         raise UserError(f"{path}: no such weights; run the parent first, or correct the parent's run id") from None
 
 

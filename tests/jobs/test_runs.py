@@ -259,6 +259,13 @@ def test_a_failure_is_recorded_and_the_others_still_run(execution, pretraining, 
     assert examine(execution.results / finetuning.run_id, finetuning).state == "run"
 
 
+def test_results_that_came_without_weights_say_so(execution, pretraining, finetuning):
+    run(pretraining, execution)
+    (execution.results / pretraining.run_id / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match=f"the run is done; delete .*{pretraining.run_id} to train it again"):
+        run_all([finetuning], finetune, execution)
+
+
 def test_a_second_writer_trains_nothing_and_marks_nothing(execution, pretraining, finetuning):
     """It goes on with its other specs, and once the first is done it has nothing left to do."""
     folder = execution.results / pretraining.run_id
