@@ -28,6 +28,7 @@ from mgm.runs.files import atomic_write, regular
 from mgm.spec import Flow
 from mgm.video.decode import probe_video, read_frames
 from mgm.video.motion import CELL, cells
+from mgm.video.shards import shard_of
 
 SHORT = {"raft-small": 128, "dis": 64}  # pixels of the short side that an estimator sees, at least
 PIXELS = 8 * 240 * 320  # of a batch of pairs, at most, unless one pair has more
@@ -40,7 +41,15 @@ class NoFlow(UserError):
 
 
 def sidecar(path: str | Path, method: Flow) -> Path:
-    """Where a video's flow lies."""
+    """Where a video's flow lies.
+
+    Raises:
+        NoFlow: the video is in a shard.
+    """
+    if shard_of(path):
+        raise NoFlow(
+            f"{path}: flow lies beside files, and this is a shard; name the folder of the files' index (its `source`) in its place"
+        )
     return Path(f"{path}.{method}.npy")
 
 

@@ -15,6 +15,7 @@ from mgm.masking import MASKS, Grid, make_mask
 from mgm.spec import Augment, Clips, Views
 from mgm.video import Cache, NoVectors, probe_video, read_clip, training_loader
 from mgm.video import test_loader as view_loader
+from mgm.video.flow import NoFlow
 from mgm.video.shards import NotInShard
 from mgm.video.vectors import read_vectors
 from tests.helpers.videos import SHARED, moving_square, rotate_metadata, write_video
@@ -94,6 +95,8 @@ def test_a_codec_without_vectors_is_refused_for_guidance_only(indices):
     assert read_clip(video.path, [0, 3], motion=False).frames_THWC.shape == (2, 128, 166, 3)
     with pytest.raises(NoVectors, match="vp9"):
         read_clip(video.path, [0])
+    with pytest.raises(NoFlow, match="source"):
+        next(training_loader([video], CLIPS, 2, seed=0, batch=1, motion="dis"))
 
 
 def test_every_fourth_frame_is_enough_for_stride_four(indices, tmp_path):
