@@ -1,0 +1,278 @@
+"""Bad input of every kind that a user hands over: the right result, or one line. Never a traceback, a hang, or a second line.
+
+Hypothesis changes what is valid: specs, scales, CSVs, results, weights and video files. Counts add up to more than 1,000 inputs a run.
+The examples are the same in each run, so that a failure can be seen again.
+"""
+
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from mgm.datasets.folder import index_folder
+from mgm.errors import UserError
+from mgm.experiments.registry import Registry
+from mgm.experiments.scales import load_scale
+from mgm.models.files import read_tensors
+from mgm.runs.result import examine
+from mgm.spec import Finetune, Pretrain, read_spec
+from mgm.video import read_clip
+from mgm.video.inspect import inspect_video
+from tests.helpers.fake_results import finish, registry
+from tests.helpers.videos import moving_square, write_video
+
+pytestmark = pytest.mark.slow
+SMOKE = Path(__file__).parents[2] / "workflow" / "config" / "smoke.yaml"
+STATES = {"run", "running", "failed", "altered", "not run"}
+
+
+def inputs(count: int):
+    return settings(
+        max_examples=count, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+
+
+def one_line_or(result):
+    """What `result` gives, or None where it refuses with one line of text."""
+    try:
+        return result()
+    except UserError as error:
+        message = str(error)
+        assert message.strip(), "an empty error"
+        assert "\n" not in message, f"two lines: {message!r}"
+        assert len(message) < 2000, f"{len(message)} characters: {message[:200]}"
+        return None
+
+
+junk = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=20),
+    st.sampled_from(["", "a" * 300, "../../x", "$(touch x)", "\x00", "\ud800", "1e999", "mgm", "vit-b", "0", 80000, 2**63, -1, 0.5, [], {}]),
+    st.lists(st.integers(-3, 3), max_size=3),
+    st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),
+)
+
+
+def places(value, at=()):
+    """Every place in nested dictionaries and lists."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*at, key)
+        yield from places(inner, (*at, key))
+
+
+def changed(fields, draw):
+    """A copy of `fields` with one to three places replaced, removed or added."""
+    fields = json.loads(json.dumps(fields))
+    for _ in range(draw(st.integers(1, 3))):
+        if not (found := list(places(fields))):
+            break
+        *at, last = draw(st.sampled_from(found))
+        inner = fields
+        for key in at:
+            inner = inner[key]
+        what = draw(st.sampled_from(["replace", "replace", "replace", "remove", "add"]))
+        if what == "replace":
+            inner[last] = draw(junk)
+        elif what == "remove":
+            del inner[last]
+        elif isinstance(inner, dict):
+            inner[draw(st.text(max_size=8))] = draw(junk)
+    return fields
+
+
+def mangled(data: bytes, draw) -> bytes:
+    """`data` cut short, with bytes changed, or with bytes put in."""
+    what = draw(st.sampled_from(["cut", "flip", "insert", "empty"]))
+    if what == "empty" or not data:
+        return b""
+    at = draw(st.integers(0, len(data) - 1))
+    if what == "cut":
+        return data[:at]
+    if what == "insert":
+        return data[:at] + draw(st.binary(min_size=1, max_size=12)) + data[at:]
+    flipped = bytearray(data)
+    for _ in range(draw(st.integers(1, 8))):
+        flipped[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(flipped)
+
+
+def write_json(path: Path, fields) -> None:
+    path.write_bytes(json.dumps(fields).encode(errors="surrogatepass"))
+
+
+VALID_SPECS = [json.loads(spec.model_dump_json()) for spec in registry(seeds=(0,)).specs.values()]
+VALID_SPECS = list({spec["verb"]: spec for spec in VALID_SPECS}.values())
+
+
+@inputs(450)
+@given(st.data())
+def test_specs(tmp_path, data):
+    path = tmp_path / "spec.json"
+    fields = changed(data.draw(st.sampled_from(VALID_SPECS)), data.draw)
+    write_json(path, fields)
+    if data.draw(st.integers(0, 4)) == 0:
+        path.write_bytes(mangled(path.read_bytes(), data.draw))
+    spec = one_line_or(lambda: read_spec(path))
+    if spec is not None:  # what is accepted can be hashed, written and read again
+        path.write_text(spec.model_dump_json())
+        assert read_spec(path).run_id == spec.run_id
+        assert "/" not in spec.run_id
+
+
+@inputs(60)
+@given(st.data())
+def test_scales(tmp_path, data):
+    path = tmp_path / "scale.yaml"
+    fields = changed(yaml.safe_load(SMOKE.read_text()), data.draw)
+    path.write_text(yaml.safe_dump(fields, sort_keys=False))
+    if data.draw(st.integers(0, 3)) == 0:
+        path.write_bytes(mangled(path.read_bytes(), data.draw))
+    known = one_line_or(lambda: Registry(load_scale(path)))
+    if known is not None:
+        assert all(run_id == spec.run_id for run_id, spec in known.specs.items())
+        assert known.scale.name not in ("", ".", "..")
+        assert not set(known.scale.name) & set("/ $;`'\"\\\n")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """Two classes of two videos, and what is none."""
+    folder = tmp_path_factory.mktemp("videos")
+    for name in ("a0", "a1", "b0", "b1"):
+        write_video(folder / f"{name}.mp4", moving_square(frames=4, height=32, width=32, side=12, seed=ord(name[0])))
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("not a video")
+    return folder
+
+
+@inputs(150)
+@given(st.data())
+def test_csvs(videos, tmp_path, data):
+    names = st.sampled_from(["a0.mp4", "a1.mp4", "b0.mp4", "b1.mp4", "empty.mp4", "text.mp4", "missing.mp4", "../x.mp4", ""])
+    labels = st.sampled_from(["a", "b", "1", "01", "2", "", " ", "ä", '"', "a,b", "\ud800"])
+    header = data.draw(st.sampled_from(["path,label", "label,path", "path,label,split", "path,label,group", "path,label,split,group", "path"]))
+    columns = {"path": names, "label": labels, "split": st.sampled_from(["train", "test", "", "val"]), "group": st.sampled_from(["g", "h"])}
+    rows = data.draw(st.lists(st.tuples(*(columns[column] for column in header.split(","))), max_size=8))
+    text = "\n".join([header, *(",".join(row) for row in rows)]).encode(errors="surrogatepass")
+    if data.draw(st.integers(0, 4)) == 0:
+        text = mangled(text, data.draw)
+    source = videos / "list.csv"
+    source.write_bytes(text)
+    shutil.rmtree(tmp_path / "index", ignore_errors=True)
+    index = one_line_or(lambda: index_folder(source, tmp_path / "index"))
+    if index is not None:
+        assert len(index.classes) >= 2
+        assert {video.split for video in index.videos} == {"train", "test"}
+        shutil.rmtree(tmp_path / "index")
+        assert index_folder(source, tmp_path / "index").digest == index.digest
+
+
+@inputs(200)
+@given(st.data())
+def test_results(tmp_path, data):
+    """Reading results never raises: each run has a state."""
+    known = registry(seeds=(0,))
+    spec = next(spec for spec in known.specs.values() if isinstance(spec, data.draw(st.sampled_from([Pretrain, Finetune]))))
+    shutil.rmtree(tmp_path / spec.run_id, ignore_errors=True)  # the last example's
+    folder = finish(tmp_path, spec)
+    path = folder / data.draw(st.sampled_from(["result.json", "result.json", "result.json", "spec.json", "log.jsonl"]))
+    match data.draw(st.sampled_from(["fields", "fields", "bytes", "gone", "folder"])):
+        case "fields" if path.suffix == ".json":
+            write_json(path, changed(json.loads(path.read_text()), data.draw))
+        case "gone":
+            path.unlink()
+        case "folder":
+            path.unlink()
+            path.mkdir()
+        case _:
+            path.write_bytes(mangled(path.read_bytes(), data.draw))
+    found = examine(folder, spec)
+    assert found.state in STATES
+    assert "\n" not in found.why
+    assert (found.result is not None) == (found.state == "run")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> list[bytes]:
+    folder = tmp_path_factory.mktemp("weights")
+    tensors = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.zeros(3)}
+    save_file(tensors, folder / "w.safetensors")
+    torch.save({"model": tensors}, folder / "w.pt")
+    torch.save(tensors, folder / "old.pt", _use_new_zipfile_serialization=False)
+    return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+
+@inputs(200)
+@given(st.data())
+def test_weights(weights, tmp_path, data):
+    content = data.draw(st.sampled_from(weights))
+    if content[8:9] == b"{" and data.draw(st.booleans()):  # a safetensors header, changed as a header
+        size = struct.unpack("<Q", content[:8])[0]
+        header = json.dumps(changed(json.loads(content[8 : 8 + size]), data.draw)).encode(errors="surrogatepass")
+        content = struct.pack("<Q", len(header)) + header + content[8 + size :]
+    else:
+        content = mangled(content, data.draw)
+    path = tmp_path / "weights"
+    path.write_bytes(content)
+    found = one_line_or(lambda: read_tensors(path))
+    assert found is None or all(isinstance(value, torch.Tensor) for value in found.values())
+
+
+CODECS = {
+    "h264.mp4": {"codec": "libx264", "b_frames": 2, "gop": 12},
+    "h264.mkv": {"codec": "libx264"},
+    "h264.ts": {"codec": "libx264"},
+    "mpeg4.avi": {"codec": "mpeg4", "b_frames": 1},
+    "mpeg1.mpg": {"codec": "mpeg1video"},
+    "vp9.webm": {"codec": "libvpx-vp9"},
+    "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "gif.gif": {"codec": "gif", "pix_fmt": "rgb8"},
+    "variable.mp4": {"codec": "libx264", "times": [0, 10, 200, 210, 220, 900, 905, 910]},
+    "odd.mp4": {"codec": "libx264", "pix_fmt": "yuv444p"},
+}
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("zoo")
+    found = {}
+    for name, options in CODECS.items():
+        side = 33 if name.startswith("odd") else 32
+        write_video(folder / name, moving_square(frames=8, height=side, width=side, side=12), **options)
+        found[name] = (folder / name).read_bytes()
+    return found
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_every_kind_of_video_is_read_or_refused(zoo, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(zoo[name])
+    guided = not name.startswith(("vp9", "mjpeg", "gif"))  # these codecs store no motion vectors
+    clip = read_clip(path, range(0, 8, 2), motion=guided)
+    assert clip.frames_THWC.shape[0] == 4
+    if not guided:
+        with pytest.raises(UserError, match=path.name):
+            read_clip(path, range(0, 8, 2))
+    assert inspect_video(path).describe()
+
+
+@inputs(150)
+@given(st.data())
+def test_broken_videos(zoo, tmp_path, data):
+    name = data.draw(st.sampled_from(sorted(zoo)))
+    path = tmp_path / name
+    path.write_bytes(mangled(zoo[name], data.draw))
+    clip = one_line_or(lambda: read_clip(path, range(0, 8, 2)))
+    assert clip is None or len(clip.frames_THWC) == 4
+    one_line_or(lambda: inspect_video(path).describe())
