@@ -107,7 +107,7 @@ def compiled(model: nn.Module, how: str) -> nn.Module:
 
 
 def ours_pretraining(bench: Bench, size: str, ratio: float, how: str, batch: int = 0, recompute: bool = False, accumulate: int = 1) -> Row:
-    from mgm.training.memory import recomputing
+    from mgm.training.memory import activation_checkpointing
 
     spec, batch = bench.pretraining(size, ratio), batch or bench.batch
     model = build_mae(spec).to(bench.device).train()
@@ -127,7 +127,7 @@ def ours_pretraining(bench: Bench, size: str, ratio: float, how: str, batch: int
         return loss_of()
 
     if recompute:
-        with recomputing(model):
+        with activation_checkpointing(model):
             return timed(bench, optimiser, accumulated, batch, 6 * multiply_adds(spec))
     return timed(bench, optimiser, accumulated, batch, 6 * multiply_adds(spec))
 

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from mgm.datasets.folder import index_folder
 from mgm.errors import UserError
-from mgm.experiments.registry import Registry
+from mgm.experiments.suite import make_registry
 from mgm.experiments.scales import load_scale
 from mgm.models.files import read_tensors
 from mgm.runs.result import examine
@@ -138,7 +138,7 @@ def test_scales(tmp_path, data):
     path.write_text(yaml.safe_dump(fields, sort_keys=False))
     if data.draw(st.integers(0, 3)) == 0:
         path.write_bytes(mangled(path.read_bytes(), data.draw))
-    known = one_line_or(lambda: Registry(load_scale(path)))
+    known = one_line_or(lambda: make_registry(load_scale(path)))
     if known is not None:
         assert all(run_id == spec.run_id for run_id, spec in known.specs.items())
         assert known.scale.name not in ("", ".", "..")

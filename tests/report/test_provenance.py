@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.report.build import build_report
-from mgm.report.mlflow.record import Mirrors
+from mgm.report.mlflow.record import Records
 from mgm.report.trace import trace
 from mgm.runs.files import file_digest
 from mgm.runs.result import read_result, write_result
@@ -65,8 +65,10 @@ def test_a_result_edited_after_the_fact_is_altered_everywhere(tmp_path, edit):
     told = trace(KNOWN, results, "table4e/mgm (dense)/ssv2")
     assert told.startswith("table4e/MGM (Dense)/SSv2: altered")
     assert "60" not in told.splitlines()[0]
-    mirror = next(mirror for mirror in Mirrors(KNOWN, results).read() if mirror.run_id == RUN.run_id)
-    assert (mirror.tags["status"], mirror.curve, mirror.final, set(mirror.files)) == ("altered", [], [], {"spec.json"})
+    records = Records(KNOWN, results)
+    records.scan()
+    record = records.read(RUN.run_id)
+    assert (record.tags["status"], record.curve, record.final, set(record.files)) == ("altered", [], [], {"spec.json"})
     table = build_report(KNOWN, results, tmp_path / "reports/smoke", "table4e").read_text()
     cell = next(line for line in table.splitlines() if line.startswith("MGM (Dense),SSv2,"))
     assert ",altered," in cell
