@@ -159,8 +159,17 @@ def test_every_example_is_run_by_a_test():
         "add-a-dataset.md",
         "add-a-table-row.md",
         "your-own-analysis.md",
+        "add-a-backbone.md",
     }  # below
     assert all(name in (ROOT / test).read_text() for name, test in ELSEWHERE.items())
+
+
+def test_add_a_backbone():
+    """The page's line is the one that stands in the table."""
+    from mgm.spec import BACKBONES
+
+    for name, sizes in eval("{" + CODE["add-a-backbone.md"][0] + "}").items():
+        assert BACKBONES[name] == sizes
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from mgm.datasets.folder import index_folder
 from mgm.errors import UserError
-from mgm.experiments.suite import make_registry
 from mgm.experiments.scales import load_scale
+from mgm.experiments.suite import make_registry
 from mgm.models.files import read_tensors
 from mgm.runs.result import examine
 from mgm.spec import Finetune, Pretrain, read_spec
@@ -57,7 +57,9 @@ junk = st.one_of(
     st.integers(-(2**70), 2**70),
     st.floats(),
     st.text(max_size=20),
-    st.sampled_from(["", "a" * 300, "../../x", "$(touch x)", "\x00", "\ud800", "1e999", "mgm", "vit-b", "0", 80000, 2**63, -1, 0.5, [], {}]),
+    st.sampled_from(
+        ["", "a" * 300, "../../x", "$(touch x)", "\x00", "\ud800", "1e999", "mgm", "vit-b", "0", 80000, 2**63, -1, 0.5, [], {}]
+    ),
     st.lists(st.integers(-3, 3), max_size=3),
     st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),
 )
@@ -161,7 +163,9 @@ def videos(tmp_path_factory) -> Path:
 def test_csvs(videos, tmp_path, data):
     names = st.sampled_from(["a0.mp4", "a1.mp4", "b0.mp4", "b1.mp4", "empty.mp4", "text.mp4", "missing.mp4", "../x.mp4", ""])
     labels = st.sampled_from(["a", "b", "1", "01", "2", "", " ", "ä", '"', "a,b", "\ud800"])
-    header = data.draw(st.sampled_from(["path,label", "label,path", "path,label,split", "path,label,group", "path,label,split,group", "path"]))
+    header = data.draw(
+        st.sampled_from(["path,label", "label,path", "path,label,split", "path,label,group", "path,label,split,group", "path"])
+    )
     columns = {"path": names, "label": labels, "split": st.sampled_from(["train", "test", "", "val"]), "group": st.sampled_from(["g", "h"])}
     rows = data.draw(st.lists(st.tuples(*(columns[column] for column in header.split(","))), max_size=8))
     text = "\n".join([header, *(",".join(row) for row in rows)]).encode(errors="surrogatepass")

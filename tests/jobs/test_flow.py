@@ -47,7 +47,7 @@ def test_every_video_gets_its_flow_and_the_marker_says_so(folder, capsys):
         assert whole.shape == (12, 4, 4, 2)
         for t, motion_HW2 in motions(video.path, estimator("dis")):
             np.testing.assert_array_equal(whole[t], motion_HW2.astype(np.float16))
-    assert f"flow dis: {COUNT} of {COUNT} videos" in capsys.readouterr().err
+    assert f"flow dis: {COUNT} of {COUNT}" in capsys.readouterr().err
 
 
 def test_several_processes_write_the_same_files(folder, videos, tmp_path):

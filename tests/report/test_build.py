@@ -169,7 +169,7 @@ def test_only_one_table_or_figure(places):
     known = registry(seeds=(0,))
     assert build_report(known, *places, only="table4e") == places[1] / "tables/table4e.csv"
     assert not (places[1] / "index.html").exists()
-    with pytest.raises(UserError, match=f"figure 5: not run; run {known.figures['5'].run_id} first"):
+    with pytest.raises(UserError, match=f"figure 5: not run; run {known.figures['5'].run.run_id} first"):
         build_report(known, *places, only="figure5")
     draw_arrays(places[0], known)
     assert build_report(known, *places, only="figure5").exists()

@@ -90,7 +90,9 @@ def test_where_locks_do_not_reach_a_living_writer_is_known_by_its_beat(other, lo
     monkeypatch.setattr(writer, "STALE_S", 2.0)
     path = tmp_path / "writer.lock"
     if locks == "of another host":
-        other.kill()  # here another host's lock would not be seen; its beats are this test's
+        other.kill()
+        other.wait()  # until the system has freed its lock
+        # here another host's lock would not be seen; its beats are this test's
         path.write_text(json.dumps({"host": "node7", "pid": 123}))
     else:
 

@@ -201,11 +201,11 @@ ALL = Augment(rand="rand-m7-n4-mstd0.5-inc1", erasing=0.5, repeats=2)
 def test_repeats_come_from_one_decoding_pass(videos, monkeypatch):
     paths = []
 
-    def counted(path, real=cut.open_video):
+    def counted(path, *rest, real=cut.open_reading):
         paths.append(path)
-        return real(path)
+        return real(path, *rest)
 
-    monkeypatch.setattr(cut, "open_video", counted)
+    monkeypatch.setattr(cut, "open_reading", counted)
     batches = first_batches(videos, count=5, augment=REPEATED)
     assert sorted(paths) == sorted(video.path for video in videos * 3)  # three epochs, each video once in each
     assert [len(batch.sample_B) for batch in batches] == [9] * 5
