@@ -126,8 +126,11 @@ def _require_plausible_size(path: Path) -> None:
     """
     if not zipfile.is_zipfile(path):
         return
-    with zipfile.ZipFile(path) as archive:
-        unpacked, size = sum(part.file_size for part in archive.infolist()), path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked, size = sum(part.file_size for part in archive.infolist()), path.stat().st_size
+    except Exception as error:  # a torn archive fails in many ways
+        raise UserError(f"{path}: not a whole PyTorch file of weights ({type(error).__name__}); {_AGAIN}") from None
     if unpacked > size:
         raise UserError(f"{path}: {size / 1e6:.0f} MB would unpack to {unpacked / 1e6:.0f} MB; save it by torch.save")
 
