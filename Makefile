@@ -30,11 +30,14 @@ mini: setup ## a part of at most 8 minutes of Table 4e, the edge ablation and Fi
 	@timeout --signal=TERM 470 $(BIN)/snakemake --cores all --quiet all --config scale=mini -- table4e table4_edge figure4a || test $$? = 124
 	@$(BIN)/mgm report mini
 
+SLOW := slow or smoke or mlflow or postgres or chromium or slurm
+
 test: setup ## the fast tests (about 5 minutes on two idle cores)
-	@$(BIN)/pytest -n 2 -m "not slow and not smoke and not mlflow and not postgres and not chromium and not slurm"
+	@$(BIN)/pytest -n 2 -m "not ($(SLOW))"
 
 test-all: setup ## every test, after `make reproduce`, whose results some read: servers, Slurm, a browser, killed runs (half an hour)
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 -m "not ($(SLOW))"
+	@$(BIN)/pytest -m "$(SLOW)"
 
 chaos: setup ## kill training 100 times at random moments (SIGKILL), compare with undisturbed runs (some minutes)
 	@$(BIN)/python -m tests.helpers.killer 100

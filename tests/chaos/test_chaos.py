@@ -17,6 +17,8 @@ from mgm.datasets.synthetic.make import generate
 from mgm.training import load_checkpoint
 from tests.helpers.killer import PARAMS, PRETRAIN, STEPS, Run, disturbed, verdict
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]  # a requeued job waits for its minute, and for Slurm
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,7 +51,7 @@ def config(place: Path, **more: str) -> list[str]:
     return ["--config", *(f"{name}={value}" for name, value in options.items())]
 
 
-def snakemake(place: Path, *words: str, environment=ENVIRONMENT, timeout=400, **more: str) -> subprocess.CompletedProcess:
+def snakemake(place: Path, *words: str, environment=ENVIRONMENT, timeout=700, **more: str) -> subprocess.CompletedProcess:
     """The literal `snakemake --profile slurm` from the repository's root, with results elsewhere, and polling as fast as it can."""
     command = [BIN / "snakemake", "--profile", "slurm", "--directory", place, "--slurm-init-seconds-before-status-checks", "1"]
     return subprocess.run(
@@ -115,7 +115,7 @@ def test_what_the_cluster_refuses_is_said_before_any_job(place, tmp_path):
     assert "mgm: Slurm refuses pretrain jobs: Requested node configuration is not available" in done.stderr  # a node has two GPUs
     assert "a batch of 6 is not shared out evenly among 8 processes x 1 parts" in done.stderr
     assert "has been submitted" not in done.stderr
-    assert "Invalid partition name" in load_cluster(str(place / "cluster.yaml"), partition="nowhere").refusals({"probe"})[0]
+    assert "Invalid partition name" in load_cluster(str(place / "cluster.yaml"), partition="nowhere").submit_errors({"probe"})[0]
 
 
 def test_without_slurm_one_line_says_so(place, tmp_path):
