@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce mini test test-all chaos bench check format lock dashboard docs
+.PHONY: help setup gpu reproduce mini test test-all chaos bench check format lock dashboard docs
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ chaos: setup ## kill training 100 times at random moments (SIGKILL), compare wit
 
 bench: setup ## masks, loading, steps, feeding and starting against peers, on this machine (some minutes): reports/bench
 	@OMP_NUM_THREADS=1 $(BIN)/python bench
+
+gpu: setup ## what only a GPU shows, in parts of 8 minutes that continue when called again: reports/gpu
+	@for part in parity step ladder feed mini; do $(BIN)/python bench/gpu.py --part $$part || test $$? = 3; done
 
 check: setup ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/snakefmt --check Snakefile workflow 2>/dev/null
