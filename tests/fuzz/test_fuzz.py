@@ -117,7 +117,7 @@ VALID_SPECS = [json.loads(spec.model_dump_json()) for spec in registry(seeds=(0,
 VALID_SPECS = list({spec["verb"]: spec for spec in VALID_SPECS}.values())
 
 
-@inputs(450)
+@inputs(500)
 @given(st.data())
 def test_specs(tmp_path, data):
     path = tmp_path / "spec.json"
@@ -132,7 +132,7 @@ def test_specs(tmp_path, data):
         assert "/" not in spec.run_id
 
 
-@inputs(60)
+@inputs(25)
 @given(st.data())
 def test_scales(tmp_path, data):
     path = tmp_path / "scale.yaml"
