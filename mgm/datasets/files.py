@@ -72,7 +72,7 @@ def in_processes(work: Callable[[Any], Any], tasks: Sequence[Any], processes: in
             yield future.result()
     except BrokenProcessPool:
         raise UserError(
-            "a process that reads videos died, perhaps for lack of memory; run again (what is done is kept), with fewer --processes"
+            "a process that works on videos died, perhaps for lack of memory; run again (what is done is kept), with fewer --processes"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -13,7 +13,6 @@ import errno
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import shutil
 import sys
@@ -21,16 +20,15 @@ import tarfile
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
+from mgm.datasets.files import in_processes
 from mgm.datasets.index import SPLITS, Index, Video, content_digest, content_hash, read_index, write_index
 from mgm.errors import UserError
 from mgm.runs import files
-from mgm.runs.lock import end_with_parent, folder_lock
+from mgm.runs.lock import folder_lock
 
 SHARD_BYTES = 1e9
 VERSION = 1  # of the format, which is `mgm.video.shards`'s
@@ -216,37 +214,20 @@ def _write(
     if tasks:
         (root.parent / "index.json").unlink(missing_ok=True)  # until it is written anew there is no whole index
     started = time.monotonic()
-    for done, (name, sidecar) in enumerate(_results(tasks, processes), start=1):
+    for done, (name, sidecar) in enumerate(in_processes(_write_shard, tasks, max(1, min(processes, len(tasks)))), start=1):
         sidecars[name] = sidecar
         left = (len(tasks) - done) * (time.monotonic() - started) / done / 60
         show(f"{done:,} of {len(tasks):,} shards written; about {left:,.0f} min left")
     return dict(sorted(sidecars.items()))
 
 
-def _results(tasks: list[tuple[Any, ...]], processes: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """`_write_shard` of each task, as they come."""
-    if processes == 1 or len(tasks) == 1:
-        for task in tasks:
-            yield _write_shard(*task)
-        return
-    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent)
-    try:
-        for future in as_completed([pool.submit(_write_shard, *task) for task in tasks]):
-            yield future.result()
-    except BrokenProcessPool:
-        raise UserError(
-            "a process that writes shards died, perhaps for lack of memory; run again (what is done is kept), with fewer --processes"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _write_shard(target: Path, videos: list[_Named], signature: str, settings: Settings) -> tuple[str, dict[str, Any]]:
+def _write_shard(task: tuple[Path, list[_Named], str, Settings]) -> tuple[str, dict[str, Any]]:
     """Write a shard and its .json, which is returned.
 
     Raises:
         UserError: the disk is full, or cannot be written.
     """
+    target, videos, signature, settings = task
     rows, failed = [], []
     try:
         with files.atomic_write(target) as temporary, temporary.open("wb") as file:
