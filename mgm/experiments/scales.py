@@ -139,14 +139,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from None
     except yaml.YAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else ""
-        raise UserError(f"{path}: not YAML{line}: {getattr(error, 'problem', None) or error}; correct it") from None
+        why = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}: not YAML{line}: {why}; correct it") from None
+    except (ValueError, RecursionError) as error:  # a date that is none, a number of 5,000 digits, 1,000 brackets
+        raise UserError(f"{path}: not YAML: {error}; correct it") from None
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
         raise UserError(f"{path}: holds no fields, written as NAME: VALUE; workflow/config/smoke.yaml shows some")
     return fields
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a field that is given twice, of which YAML would keep the last."""
+    """Refuses a field that is given twice, of which YAML would keep the last, and aliases: they can contain themselves, or unfold without
+    end."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(problem=f"*{event.anchor} stands for another place; write that out", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
