@@ -9,6 +9,7 @@ from mgm.experiments.scales import Scale
 from mgm.spec import Finetune, Measure, Pretrain, Probe, Run, Spec, Visualise, parents
 
 R = TypeVar("R", bound=Run)
+SHARES = {"top1": "top-1 accuracy in %", "outside": "% of predictions"}  # metrics that are shares of the test videos, in a reader's words
 
 
 @dataclass(frozen=True)

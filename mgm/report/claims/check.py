@@ -1,15 +1,15 @@
 """The claims of the papers' texts, judged: by the numbers the paper's own tables quote, and by our runs."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import inf, isfinite, sqrt
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
+
 from mgm.experiments.quoted import footnote, reported
-from mgm.experiments.registry import Registry
+from mgm.experiments.registry import SHARES, Registry
 from mgm.report.cells import Row, row_of
 from mgm.report.claims.claim import Claim, Condition, Key, LinearCombination, Quantity
 from mgm.report.claims.paper import CLAIMS
@@ -78,17 +78,13 @@ def judge(
 
 def write_claims(reports: Path, verdicts: Iterable[Verdict]) -> Path:
     """`reports`/claims.csv."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for verdict in verdicts:
-        writer.writerow([getattr(verdict, column) for column in COLUMNS[:-1]] + [" ".join(verdict.run_ids)])
-    return atomic.write(reports / "claims.csv", text.getvalue())
+    lines = pd.DataFrame(map(asdict, verdicts)).assign(run_ids=lambda every: every.run_ids.str.join(" "))
+    return atomic.write(reports / "claims.csv", lines[list(COLUMNS)].to_csv(index=False, lineterminator="\n"))
 
 
 def table_says(claim: Claim, quoted: Mapping[Key, float]) -> str:
-    """The tables' answer: none to another paper's claims, nor to numbers that stand in the text alone (table "measured")."""
-    if claim.source.startswith("ST-MAE") or any(key not in quoted or key[0] == "measured" for key in claim.cells):
+    """The tables' answer: none to another paper's claims, nor to numbers that stand in the text alone."""
+    if claim.text_only or not quoted.keys() >= set(claim.cells):
         return SILENT
     numbers = of_tables(quoted)
     holds = all(any(one.low <= evaluate(quantity, numbers).mean <= one.high for quantity in one.either) for one in claim.conditions)
@@ -185,7 +181,7 @@ def _of_cell(row: Row) -> Number:
 
 
 def _measured_once(row: Row) -> bool:
-    return row.table == "measured" and row.estimate is not None and row.estimate.low is None
+    return row.metric not in SHARES and row.estimate is not None and row.estimate.low is None
 
 
 def _with_interval(estimate: Estimate) -> Number:

@@ -1,11 +1,12 @@
 """The forms of a claim: a number made of table cells, and where that number must lie.
 
-A claim is data. `paper.py` lists the papers' claims, `check.py` judges them: on the papers' own tables, and on our runs.
+A claim is data. `paper.yaml` lists the papers' claims, `check.py` judges them: on the papers' own tables, and on our runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import overload
 
 Key = tuple[str, str, str]  # table, row, column, as in quoted.csv and in the registry
 
@@ -24,9 +25,18 @@ class LinearCombination:
     is_ratio: bool = False
     unit: str = ""
 
-    def __sub__(self, other: "LinearCombination") -> "LinearCombination":
+    @overload
+    def __sub__(self, other: "LinearCombination") -> "LinearCombination": ...
+    @overload
+    def __sub__(self, other: "list[LinearCombination]") -> "list[LinearCombination]": ...
+    def __sub__(self, other):
+        if isinstance(other, list):
+            return [self - one for one in other]
         weights = self.weights + tuple(-weight for weight in other.weights)
         return LinearCombination(self.cells + other.cells, weights, self.constant - other.constant)
+
+    def __rsub__(self, several: "list[LinearCombination]") -> "list[LinearCombination]":
+        return [one - self for one in several]
 
     def __truediv__(self, other: "LinearCombination") -> "LinearCombination":
         return LinearCombination(self.cells + other.cells, is_ratio=True, unit="times")
@@ -78,15 +88,12 @@ class Claim:
     says: str
     conditions: tuple[Condition, ...]
     note: str = ""  # how the sentence was read, where it can be read in several ways
-    source: str = ""  # the paper's section; `paper.py` fills it in
+    source: str = ""  # the paper's section
+    text_only: bool = False  # no table of the paper has its numbers
 
     @property
     def cells(self) -> tuple[Key, ...]:
         return tuple(dict.fromkeys(key for condition in self.conditions for quantity in condition.either for key in quantity.cells))
-
-
-def claim(id: str, says: str, *conditions: Condition, note: str = "") -> Claim:
-    return Claim(id, says, conditions, note)
 
 
 def cell(table: str, row: str, column: str) -> LinearCombination:
@@ -98,12 +105,17 @@ def computed(value: float, unit: str) -> LinearCombination:
     return LinearCombination(constant=value, unit=unit)
 
 
-def most(*among: Quantity) -> MinMax:
-    return MinMax("largest", among)
+def most(*among: Quantity | list[LinearCombination]) -> MinMax:
+    return MinMax("largest", _each(among))
 
 
-def least(*among: Quantity) -> MinMax:
-    return MinMax("smallest", among)
+def least(*among: Quantity | list[LinearCombination]) -> MinMax:
+    return MinMax("smallest", _each(among))
+
+
+def _each(among: Iterable[Quantity | list[LinearCombination]]) -> tuple[Quantity, ...]:
+    """Put a list's numbers in its place."""
+    return tuple(quantity for one in among for quantity in (one if isinstance(one, list) else [one]))
 
 
 def by(size: float, *either: Quantity, within: float = HALF, above: float = 0.0) -> Condition:
@@ -141,3 +153,6 @@ def no_large(quantity: Quantity) -> Condition:
 def states(value: float, quantity: Quantity) -> Condition:
     """Require `value`, on no side."""
     return Condition((quantity,), value - HALF, value + HALF, above=None, size=value)
+
+
+FORMS = (cell, computed, most, least, by, over, beats, at_least, no_worse, no_large, states)  # words of a formula

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from mgm.experiments.registry import Registry, Table
+from mgm.experiments.registry import SHARES, Registry, Table
 from mgm.experiments.scales import Scale
 from mgm.report.cells import Row, gain
 from mgm.report.claims.check import Verdict
@@ -26,7 +26,6 @@ from mgm.spec import Spec
 if TYPE_CHECKING:
     from mgm.report.page.mask_player import MaskPlayer  # matplotlib takes a second to import
 
-UNITS = {"top1": "top-1 accuracy in %", "outside": "% of predictions"}  # of a metric, for the caption
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -99,14 +98,14 @@ def _table(table: Table, rows: Sequence[Row], scale: Scale, specs: Mapping[str, 
         """Accuracies share an axis, whatever their column; other numbers have one a column."""
         alike = [row for row in rows if row.column == column or row.metric == metrics[column] == "top1"]
         values = [value for row in alike for value in (*_ends(row.estimate), row.paper, chances[row.column]) if value is not None]
-        width, within = NARROW if len(head) > 1 else WIDTH, {"within": PERCENT} if metrics[column] in UNITS else {}
+        width, within = NARROW if len(head) > 1 else WIDTH, {"within": PERCENT} if metrics[column] in SHARES else {}
         return Axis.over(values, width, 10 if max(values, default=0) > 10 else 1, **within)
 
     axes = {column: axis_of(column) for column in table.columns}
     blocks = [
         {
             "column": column,
-            "unit": UNITS.get(metrics[column], ""),
+            "unit": SHARES.get(metrics[column], ""),
             "head": axis_head(axes[column]),
             "width": len(head) + 4 + comparable(scale) - scale.own_videos,
             "groups": [
@@ -148,7 +147,7 @@ def _table(table: Table, rows: Sequence[Row], scale: Scale, specs: Mapping[str, 
         "single": 1 in counts,
         "best": bool(best),
         "beyond": any(
-            row.estimate and row.metric in UNITS and ((row.estimate.low or 0) < 0 or (row.estimate.high or 0) > 100) for row in rows
+            row.estimate and row.metric in SHARES and ((row.estimate.low or 0) < 0 or (row.estimate.high or 0) > 100) for row in rows
         ),
         "gains": _gains(table, rows),
     }
