@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mgm.report.figures.draw import DRAW, masks_on_a_clip, save, write_png
+from mgm.report.figures.style import DPI
 from mgm.spec import Visualise
 
 NOTE = "Scale smoke: toy models trained for seconds on generated videos; it says nothing about which mask is best."
@@ -59,10 +60,11 @@ def arrays_of(figure, slots=4):
     }
 
 
-@pytest.mark.parametrize("slots", [1, 8])
+@pytest.mark.parametrize("slots", [1, 4, 8])
 @pytest.mark.parametrize("figure", CLIPS)
 def test_all_text_lies_inside_and_apart(figure, slots):
     drawn = DRAW[figure](arrays_of(figure, slots), NOTE)
+    drawn.set_dpi(DPI)  # widths of text depend on it: the one that is written
     renderer = drawn.canvas.get_renderer()
     texts = [text.get_window_extent(renderer) for text in drawn.texts]
     cells = [axes.get_window_extent(renderer) for axes in drawn.axes]

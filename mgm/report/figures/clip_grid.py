@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from mgm.report.figures import style
 from mgm.report.figures.style import ACCENT, HIDDEN, INK, QUIET
 
 CELL, GAP, LABELS, HEAD, LINE = 1.06, 0.05, 1.40, 0.30, 0.14  # inches
@@ -30,7 +31,7 @@ class Sheet:
         clips, slots = index_BS.shape
         self.width = LABELS + slots * (CELL + GAP) + GAP
         self.part = HEAD + rows * (CELL + GAP)  # of the height, a clip
-        lines = [line for text in texts for line in textwrap.wrap(text, int((self.width - 0.2) * 20))]
+        lines = style.wrapped(texts, self.width)
         self.height = clips * self.part + (len(lines) + 1) * LINE
         self.figure = Figure((self.width, self.height))
         FigureCanvasAgg(self.figure)
