@@ -49,16 +49,16 @@ gpu: setup ## what only a GPU shows, in parts of 8 minutes that continue when ca
 	@for part in parity step ladder feed mini; do $(BIN)/python bench/gpu.py --part $$part || test $$? = 3; done
 
 check: setup ## format, lint, types, import contracts
-	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/snakefmt --check Snakefile workflow 2>/dev/null
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/snakefmt --check workflow 2>/dev/null
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache > .lint-imports.log 2>&1 || { cat .lint-imports.log; exit 1; }
 	@echo "check: clean"
 
 format: setup ## let ruff and snakefmt rewrite the code
-	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix . && $(BIN)/snakefmt Snakefile workflow
+	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix . && $(BIN)/snakefmt workflow && $(BIN)/python -m mgm.dag.config
 
 lock: ## pin the newest versions that pyproject.toml allows
-	@$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --universal --python-version 3.11 --no-header \
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --generate-hashes --universal --python-version 3.11 --no-header \
 		--no-emit-index-url --no-emit-find-links --quiet --upgrade --output-file requirements.lock
 
 docs: setup ## the documentation site, in site/ (opens from disk)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from mgm import __version__
 from mgm.datasets.commands import prepare_app
 from mgm.errors import UserError, as_user_error
 
@@ -37,9 +38,7 @@ Reports = Annotated[Path, typer.Option(help="Folder of all reports.")]
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"mgm {version('mgm')}")
+        typer.echo(f"mgm {__version__}")
         raise typer.Exit
 
 
@@ -109,6 +108,15 @@ def _places(data: list[str]) -> dict[str, Path]:
             raise UserError(f"--data {pair}: write it as NAME=FOLDER")
         places[name] = Path(folder)
     return places
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="An empty folder, or one to be made.", metavar="DIR")]) -> None:
+    """Write the workflow's files (Snakefile, rules, scales, profiles) to a folder, to run the experiments there."""
+    from mgm.dag.files import init as write
+
+    write(folder)
+    typer.echo(f"wrote {folder}/workflow; next: pip install 'mgm-video[suite]', cd {folder}, snakemake --cores all")
 
 
 @app.command()

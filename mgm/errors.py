@@ -26,6 +26,22 @@ NEXT_STEPS = {
     errno.ENAMETOOLONG: "shorten it",
 } | dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its rights, or choose another place")
 
+EXTRAS = {  # of the package: the modules that each brings
+    "report": (
+        "adjustText",
+        "jinja2",
+        "markdown_it",
+        "markupsafe",
+        "matplotlib",
+        "mlflow",
+        "pandas",
+        "scipy",
+        "seaborn",
+        "sqlalchemy",
+        "tabulate",
+    ),
+    "suite": ("snakemake", "timm", "torchvision"),
+}
 FULL_DISK = ("No space left", "code: 28", "unexpected pos", "PytorchStreamWriter failed writing")  # of PyTorch and safetensors
 
 
@@ -37,12 +53,16 @@ class UserError(Exception):
 
 
 def as_user_error(error: BaseException) -> UserError | None:
-    """Turn what the system refused (a full disk, a missing or unwritable place) into one line; None: a fault of ours.
+    """Turn what the system refused (a full disk, a missing or unwritable place, an extra not installed) into one line; None: a fault of ours.
 
     PyTorch and safetensors hide the system's error in a RuntimeError or an error of their own.
     """
     if isinstance(error, UserError):
         return error
+    if isinstance(error, ModuleNotFoundError):
+        module = str(error.name).partition(".")[0]
+        extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)
+        return UserError(f"{module} is not installed; run pip install 'mgm-video[{extra}]'") if extra else None
     if type(error).__name__ in ("RuntimeError", "SafetensorError"):
         cause = error.__cause__ or error.__context__
         if any(sign in str(error) for sign in FULL_DISK):

@@ -9,12 +9,13 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from mgm.dag.files import WORKFLOW
 from mgm.errors import UserError
 from mgm.experiments.scales import read_yaml
 from mgm.spec import Part
 
-PROFILE = Path(__file__).parents[2] / "workflow" / "profiles" / "slurm"
-HERE = PROFILE.parents[1] / "here.sh"
+PROFILE = WORKFLOW / "profiles" / "slurm"
+HERE = WORKFLOW / "here.sh"
 USUAL = "cluster.yaml"  # of a user, where Snakemake runs; it need not exist
 TORCHRUN = (  # on the first node, where Snakemake's shell fills in its name
     """bash -c 'trap "" TERM USR1; exec torchrun "$@"' torchrun --signals-to-handle=SIGINT --rdzv-backend=c10d """

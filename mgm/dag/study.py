@@ -14,17 +14,18 @@ from pydantic import ValidationError
 
 from mgm.dag.batches import Job, batches, jobs_of, prioritised
 from mgm.dag.cluster import Cluster, launch_here, load_cluster
+from mgm.dag.config import Config, parse_config
+from mgm.dag.files import WORKFLOW
 from mgm.datasets.published import PUBLISHED
 from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
-from mgm.experiments.scales import OWN, Dataset, Scale, check_name, load_scale
+from mgm.experiments.scales import OWN, Dataset, Scale, load_scale
 from mgm.experiments.suite import make_registry
 from mgm.runs import files as atomic
 from mgm.runs.lock import folder_lock
 from mgm.spec import Pretrain, Spec, parents
 
-CONFIG = Path(__file__).parents[2] / "workflow" / "config"
-OPTIONS = ("scale", "name", "videos", "flow_weights", "weights", "cluster", "partition", "account", "sources", "shards")
+CONFIG = WORKFLOW / "config"
 PREPARED = tuple(name for name, dataset in PUBLISHED.items() if not dataset.derived_from)  # from what their users downloaded
 DERIVED = {name: dataset.derived_from for name, dataset in PUBLISHED.items() if dataset.derived_from}
 
@@ -32,42 +33,35 @@ DERIVED = {name: dataset.derived_from for name, dataset in PUBLISHED.items() if 
 class Workflow:
     """The experiments of one scale under one name.
 
-    `config` is Snakemake's: `scale` (a name in workflow/config, or a YAML file), `name` (of the results; default: the scale's),
-    `videos` (a folder or CSV of your own videos, in place of the paper's datasets), `flow_weights` and `weights` as in a scale's YAML,
-    `sources` (published dataset: the folder it was downloaded to, to be prepared and transcoded here, in `shards` jobs), and
-    `cluster`, `partition` and `account` as in `mgm.dag.cluster` where jobs go to Slurm.
+    `config` is Snakemake's; `mgm.dag.config` says what it takes. Without `cluster`, jobs run on this machine.
     """
 
     def __init__(
         self, config: Mapping[str, Any], results: Path = Path("results"), reports: Path = Path("reports"), data: Path = Path("data")
     ):
-        if unknown := sorted(set(config) - set(OPTIONS)):
-            raise UserError(f"--config {unknown[0]}: is not an option; choose from {', '.join(OPTIONS)}")
-        chosen = str(config.get("scale", "smoke"))
-        given = {option: config[option] for option in ("flow_weights", "weights") if option in config}
-        scale = load_scale(Path(chosen) if chosen.endswith((".yaml", ".yml")) else CONFIG / f"{chosen}.yaml", given)
+        options = parse_config(config)
+        own = options.scale.endswith((".yaml", ".yml"))
+        given = options.model_dump(include={"flow_weights", "weights"}, exclude_unset=True)
+        scale = load_scale(Path(options.scale) if own else CONFIG / f"{options.scale}.yaml", given)
         self.cluster: Cluster | None = None  # none: this machine
-        if "cluster" in config:
-            self.cluster = load_cluster(*(str(config.get(option, "")) for option in ("cluster", "partition", "account")))
+        if options.cluster is not None:
+            self.cluster = load_cluster(options.cluster, options.partition, options.account)
             scale = _placed(scale, self.cluster)
-        try:
-            self.name = check_name(str(config.get("name", scale.name)))
-        except ValueError as error:
-            raise UserError(f"--config name={error}") from None
+        self.name = options.name or scale.name
         self.results, self.reports, self.logs = results / self.name, reports / self.name, Path("logs") / self.name
         self.places: dict[str, Path] = {}  # dataset: the folder of its index
         self.generated: dict[str, str] = {}  # dataset: its generator's parameters as JSON
         self.derived: dict[str, tuple[str, ...]] = {}  # dataset: those it is made of
-        self.sources = {} if "videos" in config else self._sources(config, scale)
-        self.shards = _count(config.get("shards", self.cluster.shards if self.cluster else 1))
+        self.sources = {} if options.videos is not None else self._sources(options, scale)
+        self.shards = options.shards or (self.cluster.shards if self.cluster else 1)
         self.external = _external(scale)  # run id: the weights of a table's row that a user gives
         scale = scale.model_copy(update={"weights": dict(zip(scale.weights, self.external))})
-        if "videos" in config:
+        if options.videos is not None:
             if self.name == scale.name:
                 raise UserError(
-                    f"--config videos={config['videos']}: needs a name of its own, lest results mix with {self.name}'s; add name=..."
+                    f"--config videos={options.videos}: needs a name of its own, lest results mix with {self.name}'s; add name=..."
                 )
-            scale = self._own(scale, Path(str(config["videos"])), data)
+            scale = self._own(scale, Path(options.videos), data)
         else:
             scale = self._filled(scale, data)
         self.scale = scale
@@ -108,14 +102,12 @@ class Workflow:
             datasets[name] = dataset.model_copy(update={"digest": digest})
         return scale.model_copy(update={"datasets": datasets})
 
-    def _sources(self, config: Mapping[str, Any], scale: Scale) -> dict[str, str]:
+    def _sources(self, options: Config, scale: Scale) -> dict[str, str]:
         """Where the published datasets were downloaded to, of those that are to be prepared here."""
-        given = config.get("sources", self.cluster.sources if self.cluster else {})
-        if not isinstance(given, dict):
-            raise UserError(f"--config sources={given}: write it as sources='{{k400: DIR, ssv2: DIR}}'")
+        given = options.sources if options.sources is not None else self.cluster.sources if self.cluster else {}
         if unknown := sorted(set(given) - set(PREPARED)):
             raise UserError(f"sources: {unknown[0]}: cannot be prepared by jobs; choose from {', '.join(PREPARED)}")
-        here = {name: str(given[name]) for name in given if name in scale.datasets and not scale.datasets[name].generate}
+        here = {name: given[name] for name in given if name in scale.datasets and not scale.datasets[name].generate}
         for name, source in here.items():
             if not Path(source).exists():
                 raise UserError(f"sources: {name}: {source} is not there; correct the path")
@@ -289,15 +281,6 @@ class Workflow:
 def _flow(spec: Spec) -> tuple[str, str] | None:
     """The dataset whose optical flow a run's mask follows, and the method; None for other runs."""
     return (spec.data.dataset, spec.mask.guidance) if isinstance(spec, Pretrain) and spec.mask.guidance != "vectors" else None
-
-
-def _count(shards: Any) -> int:
-    try:
-        if (count := int(shards)) > 0:
-            return count
-    except (TypeError, ValueError):
-        pass
-    raise UserError(f"--config shards={shards}: write a whole number from 1")
 
 
 def _generator(fields: Mapping[str, Any], source: str) -> Synthetic:

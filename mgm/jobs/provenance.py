@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mgm import __version__
 from mgm.errors import UserError
 from mgm.models.files import weights_digest
 from mgm.runs.result import recorded_digest
@@ -34,7 +35,7 @@ def provenance() -> dict[str, Any]:
     return {
         "commit": commit,
         "dirty": dirty,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("mgm", "torch", "av", "numpy")}},
+        "versions": {"python": platform.python_version(), "mgm": __version__, **{name: version(name) for name in ("torch", "av", "numpy")}},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "processes": collectives.world_size(),

@@ -34,7 +34,7 @@ def start(place: Path, here: Path, *words: str) -> subprocess.Popen:
     command = [
         str(BIN / "snakemake"),
         "--snakefile",
-        str(ROOT / "Snakefile"),
+        str(ROOT / "workflow" / "Snakefile"),
         "--directory",
         str(here),
         "--cores",

@@ -71,10 +71,10 @@ def test_a_bad_scale_is_one_line(content, named, tmp_path):
     ("config", "named"),
     [
         ({"scale": "huge"}, "huge.yaml: no such scale; choose one of mini, paper, smoke"),
-        ({"name": "../x"}, "--config name='../x'"),
-        ({"name": ""}, "--config name=''"),
-        ({"shards": "abc"}, "--config shards=abc"),
-        ({"shards": 0}, "--config shards=0"),
+        ({"name": "../x"}, "--config name: '../x'"),
+        ({"name": ""}, "--config name: ''"),
+        ({"shards": "abc"}, "--config shards: .*abc"),
+        ({"shards": 0}, "--config shards: .*0"),
         ({"epochs": 3}, "--config epochs"),
     ],
 )

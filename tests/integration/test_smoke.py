@@ -133,7 +133,7 @@ def test_with_a_result_deleted_and_no_data_the_report_lists_no_training(smoke, t
     victim = registry_of(smoke).tables["4e"].cell("Random Block", "SSv2").runs[0]
     (tmp_path / "results" / "smoke" / victim.run_id / "result.json").unlink()
     binaries = Path(sys.executable).parent
-    words = [str(binaries / "snakemake"), "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--cores", "1"]
+    words = [str(binaries / "snakemake"), "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--directory", str(tmp_path), "--cores", "1"]
     environment = os.environ | {"PATH": f"{binaries}:{os.environ['PATH']}"}
     dry = subprocess.run([*words, "-n", "report"], capture_output=True, text=True, env=environment, timeout=120, check=True)
     listed = dry.stdout + dry.stderr

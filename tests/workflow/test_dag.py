@@ -24,7 +24,16 @@ BIN = Path(sys.executable).parent
 
 
 def snakemake(folder, *words):
-    command = [str(BIN / "snakemake"), "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", "2", *words]
+    command = [
+        str(BIN / "snakemake"),
+        "--snakefile",
+        str(ROOT / "workflow" / "Snakefile"),
+        "--directory",
+        str(folder),
+        "--cores",
+        "2",
+        *words,
+    ]
     environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 

@@ -31,7 +31,17 @@ class Terminal:
     def __init__(self, here: Path, videos: Path):
         if not (here / "scale.yaml").exists():
             small_scale(here, factor=40, specs_per_job=4)
-        command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "1", "--quiet", "all", "--until", "pretrain"]
+        command = [
+            "snakemake",
+            "--snakefile",
+            str(ROOT / "workflow" / "Snakefile"),
+            "--cores",
+            "1",
+            "--quiet",
+            "all",
+            "--until",
+            "pretrain",
+        ]
         command += ["--config", "scale=scale.yaml", "name=mine", f"videos={videos}", "--", "table4e"]
         self.results, self.said, self.status = here / "results" / "mine", b"", None
         self.pid, self.keys = pty.fork()

@@ -15,8 +15,6 @@ for verb in ("prepare", "flow"):
         wildcard_constraints:
             job=rf"{verb}-[A-Za-z0-9._-]+",
         priority: lambda wildcards: paper.jobs[wildcards.job].priority
-        conda:
-            "../../environment.yml"
         threads: lambda wildcards: paper.jobs[wildcards.job].threads or workflow.cores
         resources:
             **paper.resources(verb),

@@ -22,8 +22,6 @@ for target, (only, markers) in SHOWN.items():
         log:
             f"{paper.logs}/{target}.log",
         localrule: True
-        conda:
-            "../../environment.yml"
         params:
             name=paper.name,
             only=only,

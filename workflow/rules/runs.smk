@@ -16,8 +16,6 @@ for verb in ("pretrain", "finetune", "probe", "measure", "visualise"):
         wildcard_constraints:
             job=rf"{verb}-[A-Za-z0-9._-]+",
         priority: lambda wildcards: paper.jobs[wildcards.job].priority
-        conda:
-            "../../environment.yml"
         threads: lambda wildcards: paper.jobs[wildcards.job].threads
         resources:
             **paper.resources(verb),

@@ -1,0 +1,62 @@
+"""What a user writes for the workflow: the options of `--config`, and JSON Schemas of these, of a scale and of a cluster's file."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from mgm.dag.cluster import Cluster
+from mgm.dag.files import WORKFLOW
+from mgm.errors import UserError
+from mgm.experiments.scales import Name, Scale
+from mgm.spec import Part
+
+
+class Config(Part):
+    """Options of `snakemake --config`, or of a `config.yaml`; all may be left out."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # name=2024 is a name
+
+    scale: str = Field("smoke", description="A scale's name (smoke, mini, paper), or a YAML file of your own.")
+    name: Name | None = Field(None, description="The results' name, by default the scale's.")
+    videos: str | None = Field(None, description="A folder or CSV of your own videos, in place of the paper's datasets; needs a name.")
+    weights: dict[str, str] = Field({}, description="Row of Table 1: weights to finetune in its place.")
+    flow_weights: str = Field("", description="A file with RAFT-small's weights; by default torchvision's own, from the network.")
+    sources: dict[str, str] | None = Field(None, description="Published dataset: the folder it was downloaded to, to be prepared by jobs.")
+    shards: int | None = Field(None, ge=1, description="Jobs that share the videos of such a dataset.")
+    cluster: str | None = Field(None, description="A YAML file that says what Slurm's jobs ask for; by default jobs run on this machine.")
+    partition: str = Field("", description="Slurm's partition, before the one in the cluster's file.")
+    account: str = Field("", description="Slurm's account, before the one in the cluster's file.")
+
+
+def parse_config(config: Mapping[str, Any]) -> Config:
+    """Read Snakemake's `config`.
+
+    Raises:
+        UserError: an option that is unknown or invalid, named.
+    """
+    try:
+        return Config.model_validate(dict(config))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            said = f"is not an option; choose from {', '.join(Config.model_fields)}"
+        elif first["type"] != "value_error":
+            said += f" (got {first['input']!r})"
+        raise UserError(f"--config {where}: {said}") from None
+
+
+def schemas() -> dict[str, str]:
+    """Return the text of each file in workflow/schemas, made from the models that check these inputs here."""
+    found = {name: model.model_json_schema() for name, model in (("config", Config), ("scale", Scale), ("cluster", Cluster))}
+    for part in (found["cluster"], *found["cluster"]["$defs"].values()):
+        part.pop("required")  # a user's file keeps what differs from the profile's
+    draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {f"{name}.schema.json": json.dumps(draft | schema, indent=1) + "\n" for name, schema in found.items()}
+
+
+if __name__ == "__main__":  # `make format`
+    for name, text in schemas().items():
+        (WORKFLOW / "schemas" / name).write_text(text)

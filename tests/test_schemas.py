@@ -1,0 +1,36 @@
+"""The exported schemas are those of the models, and Snakemake's own check by them agrees with ours."""
+
+import pytest
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+from mgm.dag.cluster import PROFILE
+from mgm.dag.config import parse_config, schemas
+from mgm.dag.files import WORKFLOW
+from mgm.errors import UserError
+from mgm.experiments.scales import load_scale, read_yaml
+
+SCHEMAS = WORKFLOW / "schemas"
+FILES = [("scale", path) for path in sorted((WORKFLOW / "config").glob("*.yaml"))]
+FILES += [("cluster", PROFILE / "cluster.yaml"), ("config", PROFILE / "paper.yaml"), ("config", WORKFLOW / "config" / "config.yml")]
+
+
+def test_the_schemas_are_current():
+    assert {path.name: path.read_text() for path in SCHEMAS.iterdir()} == schemas()  # `make format` writes them
+
+
+@pytest.mark.parametrize(("kind", "path"), FILES, ids=lambda given: getattr(given, "name", given))
+def test_snakemake_takes_what_we_ship_and_refuses_a_field_more(kind, path):
+    schema, fields = str(SCHEMAS / f"{kind}.schema.json"), read_yaml(path)
+    validate(fields, schema, set_default=False)
+    with pytest.raises(WorkflowError, match="epochs_"):
+        validate({**fields, "epochs_": 3}, schema, set_default=False)
+
+
+def test_a_wrong_field_is_one_line_that_names_it(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text((WORKFLOW / "config" / "smoke.yaml").read_text() + "\nepochs_: 3\n")
+    for fails in (lambda: parse_config({"epochs_": 3}), lambda: load_scale(path)):
+        with pytest.raises(UserError, match="epochs_") as error:
+            fails()
+        assert "\n" not in str(error.value)

@@ -1,0 +1,79 @@
+"""What Snakemake's catalogue and its users' tools expect: lint, a deployed copy, Snakemake's own report."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def run(*words, cwd: Path, **environment: str) -> str:
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **environment}
+    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_catalogue_finds_what_it_asks_for():
+    for name in ("workflow/Snakefile", "config/README.md", "config/config.yml"):
+        assert (ROOT / name).is_file()
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert (ROOT / "config").resolve() == ROOT / "workflow" / "config"
+
+
+@pytest.mark.slow
+def test_lint_finds_nothing(tmp_path):
+    assert "in a good condition" in run("snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--lint", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_snakedeploy_deploys_it_into_an_empty_folder(tmp_path):
+    """By a GitHub address, which git is told to find here; Snakemake fetches the Snakefile and its rules by it too."""
+    served, place = tmp_path / "served" / "someone", tmp_path / "mine"
+    run("git", "clone", "--quiet", str(ROOT), str(served / "mgm"), cwd=tmp_path)
+    commit = run("git", "rev-parse", "HEAD", cwd=served / "mgm").strip()
+    here = {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{served.parent.as_uri()}/.insteadOf",
+        "GIT_CONFIG_VALUE_0": "https://github.com/",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+    run("snakedeploy", "deploy-workflow", "https://github.com/someone/mgm", str(place), "--commit", commit, cwd=tmp_path, **here)
+    assert commit in (place / "workflow" / "Snakefile").read_text()
+    assert {path.name for path in (place / "config").iterdir()} == {path.name for path in (ROOT / "config").iterdir()}
+    assert (place / "profiles" / "default" / "config.yaml").is_file()
+    told = run("snakemake", "-n", "--cores", "1", "table4e", cwd=place, **here)
+    assert "pretrain-table4e-0-1" in told
+    assert (place / "results" / "smoke" / "scale.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.chromium
+def test_snakemakes_report_opens_without_errors(tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    words = ("snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--cores", "2")
+    run(*words, "dataset_ucf101", cwd=tmp_path)
+    run(*words, "dataset_ucf101", "--report", "report.zip", cwd=tmp_path)
+    shutil.unpack_archive(tmp_path / "report.zip", tmp_path / "open")
+    (page_file,) = (tmp_path / "open").rglob("report.html")
+    faults: list[str] = []
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"]) as browser,
+    ):
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or faults.append(request.url))
+        page.on("console", lambda message: message.type != "error" or faults.append(message.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(page_file.as_uri())
+        page.wait_for_selector("text=reports/NAME/index.html")
+        page.screenshot(path=os.environ.get("MGM_SCREENSHOT", tmp_path / "page.png"))
+    assert not faults
