@@ -53,7 +53,7 @@ class UserError(Exception):
 
 
 def as_user_error(error: BaseException) -> UserError | None:
-    """Turn what the system refused (a full disk, a missing or unwritable place, an extra not installed) into one line; None: a fault of ours.
+    """Turn what the system refused (a full disk, an unwritable place), or an extra not installed, into one line; None: a fault of ours.
 
     PyTorch and safetensors hide the system's error in a RuntimeError or an error of their own.
     """

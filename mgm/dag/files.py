@@ -1,4 +1,4 @@
-"""The workflow's files: Snakefile, rules, scales, profiles. Git keeps them in `workflow/`; a wheel carries that folder inside the package."""
+"""The workflow's files: Snakefile, rules, scales, profiles. Git keeps them in `workflow/`; a wheel carries it inside the package."""
 
 import shutil
 from pathlib import Path
