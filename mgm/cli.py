@@ -11,7 +11,7 @@ import typer
 
 from mgm import __version__
 from mgm.datasets.commands import prepare_app
-from mgm.errors import UserError, as_user_error
+from mgm.errors import UserError, one_line
 
 app = typer.Typer(
     help="Motion-guided masking for video masked autoencoders, and the experiments of its paper.",
@@ -422,11 +422,7 @@ def sync(
 
 def main() -> None:
     try:
-        app(standalone_mode=True)
+        with one_line():
+            app(standalone_mode=True)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:
-        if not (known := as_user_error(error)):
-            raise
-        print(f"mgm: {known}", file=sys.stderr)
-        sys.exit(2)

@@ -15,6 +15,9 @@ a file, training that a signal stopped, with its checkpoint written, creates tha
 
 import errno
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 NEXT_STEPS = {
     errno.ENOSPC: "make room and run again",
@@ -50,6 +53,21 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """End the process with status 2 and one line on stderr where the block raises what a user is meant to read.
+
+    Other exceptions are faults of ours and keep their tracebacks.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not (known := as_user_error(error)):
+            raise
+        print(f"mgm: {known}", file=sys.stderr)
+        sys.exit(2)
 
 
 def as_user_error(error: BaseException) -> UserError | None:

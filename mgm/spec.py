@@ -7,8 +7,10 @@ because they must not change its result; see `mgm.jobs.data.Execution`.
 import hashlib
 import json
 import re
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
@@ -195,15 +197,22 @@ class Run(Part):
     version: int = Field(1, ge=1, le=1)  # of the science: raise it where a change of code makes other numbers of the same fields
     verb: str
 
-    @property
+    @cached_property  # reports ask for it a hundred thousand times
     def hash(self) -> str:
         """8 hex digits of the canonical JSON of the fields that differ from their defaults, so a new field orphans no run."""
         text = json.dumps(differences(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         return "-".join([*self.slug(), self.hash])
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, which names itself anew."""
+        copy = super().model_copy(update=update, deep=deep)
+        for name in ("hash", "run_id"):
+            copy.__dict__.pop(name, None)
+        return copy
 
     def slug(self) -> list[str]:
         return [self.verb, self.model.backbone.replace("-", ""), self.data.dataset]

@@ -1,7 +1,7 @@
 """What the Snakefile knows: the scale and its registry, where data lies, and the jobs that make every run. No torch."""
 
 import fcntl
-import json
+import re
 import sys
 import time
 from collections import Counter
@@ -23,6 +23,7 @@ from mgm.experiments.scales import OWN, Dataset, Scale, load_scale
 from mgm.experiments.suite import make_registry
 from mgm.runs import files as atomic
 from mgm.runs.lock import folder_lock
+from mgm.runs.log import log_lines
 from mgm.spec import Pretrain, Spec, parents
 
 CONFIG = WORKFLOW / "config"
@@ -320,19 +321,26 @@ def overview(workflow: Workflow) -> str:
     )
 
 
-def ended_early(workflow: Workflow, started: float) -> str:
-    """Say which jobs began since `started` (seconds since 1970) and are not done."""
-    logs = {name: workflow.logs / f"{name}.log" for name in workflow.jobs if not (workflow.results / "jobs" / name).exists()}
+def ended_early(workflow: Workflow, names: Iterable[str], started: float) -> str:
+    """Say which of these jobs began since `started` (seconds since 1970) and are not done."""
+    logs = {name: workflow.logs / f"{name}.log" for name in names if not (workflow.results / "jobs" / name).exists()}
     begun = [str(log) for log in logs.values() if log.exists() and log.stat().st_mtime >= started]
     said = f"; what ended early says why in {', '.join(begun)}" if begun else ""
     return f"mgm: {workflow.name}: {len(logs)} jobs are not done{said}. The same command continues."
 
 
+def is_told(message: str) -> bool:
+    """An error of Snakemake that a job's own line and `ended_early` tell already: a job that ended with status 2, and that jobs failed."""
+    again = (
+        r"RuleException:\nCalledProcessError.*non-zero exit status 2\.|Error in rule|Exiting because a job|WorkflowError:\nAt least one job"
+    )
+    return bool(re.match(again, message, re.DOTALL))
+
+
 def training_share(workflow: Workflow, started: float, cores: int) -> str:
     """Say what share of the cores' time since `started` (seconds since 1970) training steps took, loading included; nothing without any."""
-    paths = [workflow.results / run_id / "log.jsonl" for run_id in workflow.registry.specs]
-    lines = [json.loads(line) for path in paths if path.exists() for line in path.read_text().splitlines() if line.endswith("}")]
-    wall, steps = time.time() - started, sum(line.get("seconds", 0.0) for line in lines if line["time"] >= started)
+    lines = [line for run_id in workflow.registry.specs for line in log_lines(workflow.results / run_id)]
+    wall, steps = time.time() - started, sum(line.get("seconds", 0.0) for line in lines if line.get("time", 0.0) >= started)
     if not steps:
         return ""
     minutes, seconds = divmod(round(wall), 60)

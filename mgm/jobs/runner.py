@@ -30,11 +30,13 @@ def run_all(specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], exe
 
     Of several processes rank 0 alone writes; the others do their share of each run that it does. There a failure ends all.
 
+    A cause is told once: of one run by the error raised, of several when it first occurs, and the error only counts them.
+
     Raises:
-        UserError: the first failure, once all have been tried; that another process writes a run's folder is one, and a full disk.
+        UserError: what failed, once all have been tried; that another process writes a run's folder is one, and a full disk.
     """
     torch.set_num_threads(execution.threads)
-    first_error = None
+    failed: dict[str, str] = {}  # run id: why
     for spec in specs:
         folder = execution.results / spec.run_id
         try:
@@ -46,12 +48,13 @@ def run_all(specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], exe
                     show(f"{spec.run_id}: {told}{progress(execution)}")
         except Exception as error:
             known = as_user_error(error)
-            if known is None or collectives.world_size() > 1:
+            if known is None or collectives.world_size() > 1 or len(specs) == 1:
                 raise
-            first_error = first_error or known
-            show(f"{spec.run_id}: failed: {known}")
-    if first_error:
-        raise first_error
+            same = next((run_id for run_id, why in failed.items() if why == str(known)), None)
+            failed[spec.run_id] = str(known)
+            show(f"{spec.run_id}: failed, as {same}" if same else f"{spec.run_id}: failed: {known}")
+    if failed:
+        raise UserError(f"{len(failed)} of {len(specs)} runs failed, for what is said above; mend it and run the same command again")
 
 
 def _lock_unless_done(folder: Path, spec: Spec, lock: ExitStack) -> bool:

@@ -5,6 +5,7 @@ import operator
 from pathlib import Path
 from typing import Any
 
+from mgm.errors import UserError
 from mgm.runs import files
 
 LARGEST = 2**53  # steps and times are smaller
@@ -32,6 +33,13 @@ def rewind_log(folder: Path, step: int) -> None:
 
 
 def append_log(folder: Path, line: dict[str, Any]) -> None:
-    """Add a line with at least `step`."""
-    with (folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    """Add a line with at least `step`.
+
+    Raises:
+        UserError: the run's folder is gone.
+    """
+    try:
+        with (folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    except FileNotFoundError:
+        raise UserError(f"{folder}: was removed while its run went on; run it again") from None

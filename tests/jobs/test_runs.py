@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -252,11 +253,43 @@ def test_shuffled_labels_keep_the_videos_and_the_counts(execution, probing, tmp_
 def test_a_failure_is_recorded_and_the_others_still_run(execution, pretraining, finetuning):
     lost = finetuning.model_copy(update={"parent": "pretrain-mgm-vitb-ssv2-e800-00000000"})
     run(pretraining, execution)
-    with pytest.raises(UserError, match=r"weights.safetensors: no such weights; run the parent first"):
+    with pytest.raises(UserError, match="1 of 2 runs failed"):
         run_all([lost, finetuning], finetune, execution)
-    assert "no such weights" in (execution.results / lost.run_id / "error.txt").read_text()
+    assert "weights.safetensors: no such weights; run the parent first" in (execution.results / lost.run_id / "error.txt").read_text()
     assert examine(execution.results / lost.run_id, lost).state == "failed"
     assert examine(execution.results / finetuning.run_id, finetuning).state == "run"
+
+
+def test_a_cause_is_told_once(execution, pretraining, capfd):
+    nowhere = replace(execution, data={"ssv2": execution.results / "nowhere"})
+    with pytest.raises(UserError, match="nowhere") as alone:
+        run_all([pretraining], pretrain, nowhere)
+    assert not capfd.readouterr().err  # the command line tells what is raised
+    with pytest.raises(UserError, match="2 of 2 runs failed") as several:
+        run_all([pretraining, pretraining.model_copy(update={"seed": 1})], pretrain, nowhere)
+    assert (capfd.readouterr().err + str(several.value)).count(str(alone.value)) == 1
+
+
+def test_a_folder_removed_in_mid_run_is_one_line(execution, pretraining, monkeypatch, capfd):
+    """The run says so, the others go on, and the next call makes it anew."""
+    other, real = pretraining.model_copy(update={"seed": 1}), data.training_loader
+    folder = execution.results / pretraining.run_id
+
+    def removing(*args, **kwargs):
+        for step, batch in enumerate(real(*args, **kwargs)):
+            if step == 5 and (folder / "log.jsonl").exists():
+                shutil.rmtree(folder)
+            yield batch
+
+    monkeypatch.setattr(data, "training_loader", removing)
+    with pytest.raises(UserError, match="1 of 2 runs failed"):
+        run_all([pretraining, other], pretrain, execution)
+    [told] = [line for line in capfd.readouterr().err.splitlines() if "failed" in line]
+    assert told == f"{pretraining.run_id}: failed: {folder}: was removed while its run went on; run it again"
+    assert examine(folder, pretraining).state == "failed"
+    assert examine(execution.results / other.run_id, other).state == "run"
+    monkeypatch.setattr(data, "training_loader", real)
+    assert examine(run(pretraining, execution), pretraining).state == "run"
 
 
 def test_results_that_came_without_weights_say_so(execution, pretraining, finetuning):
@@ -367,7 +400,7 @@ def test_progress_stops_no_run(execution, pretraining, damage):
     assert examine(broken.parent, other).state == "altered"
 
 
-def test_a_full_disk_is_one_line_even_for_its_record(execution, pretraining, finetuning, monkeypatch):
+def test_a_full_disk_is_one_line_even_for_its_record(execution, pretraining, monkeypatch, capfd):
     free = pretraining.model_copy(update={"seed": 1})
 
     def refuse(path, text):
@@ -377,6 +410,7 @@ def test_a_full_disk_is_one_line_even_for_its_record(execution, pretraining, fin
 
     real = files.write
     monkeypatch.setattr(files, "write", refuse)
-    with pytest.raises(UserError, match=r"spec\.json: No space left on device; make room"):
+    with pytest.raises(UserError, match="1 of 2 runs failed"):
         run_all([pretraining, free], pretrain, execution)
+    assert "spec.json: No space left on device; make room" in capfd.readouterr().err
     assert examine(execution.results / free.run_id, free).state == "run"

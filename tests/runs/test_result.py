@@ -6,8 +6,9 @@ import time
 
 import pytest
 
+from mgm.dag.study import Workflow, training_share
 from mgm.errors import UserError
-from mgm.runs.log import log_lines
+from mgm.runs.log import log_lines, rewind_log
 from mgm.runs.result import QUIET_S, examine, read_result, seal, state, write_result
 from mgm.spec import Probe, Spec, differences, parse
 from tests.helpers.fake_results import finish, registry, write_log
@@ -165,3 +166,22 @@ def test_write_leaves_no_temporary_file_and_refuses_nan(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
     assert read_result(tmp_path)["a"] == 1.5
     assert seal({"a": 1, "b": 2}) == seal({"b": 2, "a": 1, "seal": "x"}) != seal({"a": 1, "b": 3})
+
+
+def test_a_log_that_is_not_utf8_stops_nothing(tmp_path):
+    """Lines that can be read count, a run that continues drops the others, and neither progress nor the DAG's end raises."""
+    write_log(tmp_path, 3, 30)
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b'\xff\xfe{"step": 9}\n' + log.read_bytes() + b'{"step": 4, "lo\xc3\n')
+    assert [line["step"] for line in log_lines(tmp_path)] == [1, 2, 3]
+    rewind_log(tmp_path, 2)
+    assert [json.loads(line)["step"] for line in log.read_text(encoding="utf-8").splitlines()] == [1, 2]
+
+
+def test_the_share_of_training_is_read_from_any_log(tmp_path):
+    workflow = Workflow({}, results=tmp_path)
+    first, second = list(workflow.registry.specs)[:2]
+    write_log(workflow.results / first, 3, 30)
+    write_log(workflow.results / second, 3, 30)
+    (workflow.results / second / "log.jsonl").write_bytes(b'\xff\n[]\n{"step": 1, "seconds": 5, "time": 9e12}\n{"step": 2}\n')
+    assert "training steps took" in training_share(workflow, time.time() - 10, cores=1)

@@ -15,7 +15,7 @@ from mgm.report.cells import Row, gain
 from mgm.report.claims.check import Verdict
 from mgm.report.page.deviations import deviations
 from mgm.report.page.overview import BASE, cost, mean_gain, overview
-from mgm.report.page.runs import cell_id, duration, label, list_runs, run_details, training
+from mgm.report.page.runs import cell_id, duration, label, list_runs, losses_of, run_details, training
 from mgm.report.page.svg import NARROW, PERCENT, POINTS_OF, WIDTH, Axis, axis_head, interval
 from mgm.report.statistics import Estimate
 from mgm.report.tables import BOLD, beside_the_paper, comparable, detail, head_of, leaders, names, number, promise_of, sections
@@ -65,6 +65,7 @@ def page(
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.globals |= {"number": number, "duration": duration, "label": label}
     logs = {run_id: log_lines(results / run_id) for run_id in registry.specs}
+    losses = {run_id: losses_of(log) for run_id, log in logs.items()}
     return environment.get_template("page.html.j2").render(
         name=results.name,
         scale=registry.scale,
@@ -81,10 +82,10 @@ def page(
         labels={name: table.label for name, table in registry.tables.items()},
         claims=verdicts,
         verdicts=Counter(verdict.verdict for verdict in verdicts).most_common(),
-        curves=training(registry, logs),
+        curves=training(registry, logs, losses),
         cost=cost(registry, found),
-        runs=list_runs(registry, found, logs, results, reports),
-        details=run_details(registry, found, rows, logs, results, reports),
+        runs=list_runs(registry, found, losses, results, reports),
+        details=run_details(registry, found, rows, logs, losses, results, reports),
         deviations=deviations(),
     )
 

@@ -20,9 +20,10 @@ VERBS = {"pretrain": "Pretraining", "finetune": "Finetuning", "probe": "Linear p
 FILES = ("result.json", "spec.json", "log.jsonl", "error.txt", "predictions.csv")  # of a run's folder, those a reader opens
 
 Log = list[dict[str, Any]]  # the lines of log.jsonl
+Losses = list[tuple[float, float]]  # (step, loss)
 
 
-def training(registry: Registry, logs: Mapping[str, Log]) -> list[dict[str, Any]]:
+def training(registry: Registry, logs: Mapping[str, Log], losses: Mapping[str, Losses]) -> list[dict[str, Any]]:
     """Loss over steps, a panel a row of the tables, a line a seed, one scale for all panels of a verb."""
     notes = {
         "pretrain": "Reconstruction loss. Masks that hide different shares, or different places, set problems of different difficulty: "
@@ -31,7 +32,6 @@ def training(registry: Registry, logs: Mapping[str, Log]) -> list[dict[str, Any]
         "probe": "Training loss of the linear layer.",
     }
     panels: dict[str, dict[str, list[str]]] = {verb: {} for verb in notes}  # verb -> label -> run ids
-    losses = {run_id: _losses(log) for run_id, log in logs.items()}
     for run_id, text in _labels(registry).items():
         if len(losses[run_id]) > 1:
             panels[registry.specs[run_id].verb].setdefault(text, []).append(run_id)
@@ -39,7 +39,7 @@ def training(registry: Registry, logs: Mapping[str, Log]) -> list[dict[str, Any]
     for verb, note in notes.items():
         if not panels[verb]:
             continue
-        series = {text: [thin(losses[run_id]) for run_id in run_ids] for text, run_ids in panels[verb].items()}
+        series = {text: [losses[run_id] for run_id in run_ids] for text, run_ids in panels[verb].items()}
         drawn = [value for several in series.values() for one in several for _, value in one]
         lasts = [logs[run_id][-1] for run_ids in panels[verb].values() for run_id in run_ids]
         steps = max(float(value) for last in lasts for value in (last["step"], last.get("steps")) if isinstance(value, int | float))
@@ -60,8 +60,9 @@ def training(registry: Registry, logs: Mapping[str, Log]) -> list[dict[str, Any]
     return groups
 
 
-def _losses(lines: Log) -> list[tuple[float, float]]:
-    return [(int(line["step"]), line["loss"]) for line in lines if isinstance(line.get("loss"), int | float) and isfinite(line["loss"])]
+def losses_of(log: Log) -> Losses:
+    """(step, loss) of a log, few enough to be drawn."""
+    return thin([(int(line["step"]), line["loss"]) for line in log if isinstance(line.get("loss"), int | float) and isfinite(line["loss"])])
 
 
 def _labels(registry: Registry) -> dict[str, str]:
@@ -83,7 +84,7 @@ def _labels(registry: Registry) -> dict[str, str]:
 
 
 def list_runs(
-    registry: Registry, found: Mapping[str, RunStatus], logs: Mapping[str, Log], results: Path, reports: Path
+    registry: Registry, found: Mapping[str, RunStatus], losses: Mapping[str, Losses], results: Path, reports: Path
 ) -> list[dict[str, Any]]:
     """The line of each run, by verb. Its folder is a link from `reports`, and so holds as long as the two keep their places."""
     labels = _labels(registry)
@@ -94,7 +95,7 @@ def list_runs(
                 "run_id": run_id,
                 "label": f"{labels.get(run_id, spec.data.dataset)}, seed {spec.seed}",
                 "state": found[run_id].state,
-                "outcome": _outcome(found[run_id].result, logs[run_id]),
+                "outcome": _outcome(found[run_id].result, losses[run_id]),
                 "folder": f"{_address(results, reports)}/{quote(run_id)}/" if (results / run_id).exists() else "",
             }
             for run_id, spec in registry.specs.items()
@@ -110,6 +111,7 @@ def run_details(
     found: Mapping[str, RunStatus],
     rows: Mapping[str, Sequence[Row]],
     logs: Mapping[str, Log],
+    losses: Mapping[str, Losses],
     results: Path,
     reports: Path,
 ) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def run_details(
                 cells.setdefault(run_id, []).append(shown)
     runs = {
         run_id: {
-            "fields": [number_of(field) for field in _fields(found[run_id], logs[run_id])],
+            "fields": [number_of(field) for field in _fields(found[run_id], logs[run_id], losses[run_id])],
             "files": number_of([name for name in FILES if (results / run_id / name).exists()]),
             "parents": parents(spec),
             "cells": cells.get(run_id, []),
@@ -142,14 +144,13 @@ def _address(results: Path, reports: Path) -> str:
     return quote(relpath(results, reports))
 
 
-def _outcome(result: dict[str, Any] | None, log: Log) -> str:
+def _outcome(result: dict[str, Any] | None, losses: Losses) -> str:
     if result and "top1" in result["metrics"]:
         return f"{result['metrics']['top1']:.1f} %"
-    losses = thin(_losses(log))
     return f"loss {losses[-1][1]:.3f}" if losses else "done"
 
 
-def _fields(run: RunStatus, log: Log) -> list[tuple[str, str]]:
+def _fields(run: RunStatus, log: Log, losses: Losses) -> list[tuple[str, str]]:
     """(name, text) of a run's result and log; for a run without a result, of its state and log."""
     fields = [("state", f"{run.state}. {run.why}" if run.why else run.state)] if run.state != "run" else []
     if run.result:
@@ -157,7 +158,7 @@ def _fields(run: RunStatus, log: Log) -> list[tuple[str, str]]:
         tested = f" on {run.result['n_test']} test videos" if run.result["n_test"] else ""
         if metrics:
             fields.append(("result", ", ".join(metrics) + tested))
-    if losses := thin(_losses(log)):
+    if losses:
         zeros, last = _mean(log, "trivial_loss"), log[-1]
         beside = f"; {zeros:.3f} is that of predicting zeros" if zeros is not None else ""
         fields.append(("loss", f"{losses[0][1]:.3f} → {losses[-1][1]:.3f} in {last['step']} of {last.get('steps', '?')} steps{beside}"))

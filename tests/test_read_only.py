@@ -1,0 +1,56 @@
+"""Commands in places that may not be written: one line that names the place a user gave, status 2, and nothing half done.
+
+Root may write anywhere, so the commands run without the capabilities by which it does.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.fake_results import finish_all, registry
+
+pytestmark = pytest.mark.slow
+BIN, ROOT = Path(sys.executable).parent, Path(__file__).parents[1]
+MERE_USER = ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+
+
+@pytest.fixture
+def here(tmp_path):
+    """Results and reports, none of them writable."""
+    known = registry(seeds=(0,))
+    finish_all(tmp_path / "results" / "x", known)
+    spec = next(iter(known.specs.values()))
+    (tmp_path / "results" / "x" / "scale.json").write_text(known.scale.model_dump_json())
+    (tmp_path / "spec.json").write_text(spec.model_copy(update={"seed": 9}).model_dump_json())
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "videos").mkdir()
+    folders = [tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    yield tmp_path
+    for folder in folders:
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("mgm report x", "reports/x: Permission denied"),
+        ("mgm sync x", "results/mlflow.db"),
+        ("mgm results x --csv out.csv", "out.csv: Permission denied"),
+        ("mgm plan --json out.json", "out.json: Permission denied"),
+        ("mgm pretrain spec.json --out results/x --data ssv2=videos", "Permission denied"),
+        ("snakemake --snakefile {root}/Snakefile --cores 1 --quiet all --config name=y", "results/y: Permission denied"),
+    ],
+)
+def test_one_line_names_the_place(command, named, here):
+    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    words = [*MERE_USER, *command.format(root=ROOT).split()]
+    done = subprocess.run(words, cwd=here, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    [line] = [line for line in done.stderr.splitlines() if not line.startswith("Using workflow specific profile")]
+    assert line.startswith("mgm: ")
+    assert named in line
