@@ -13,15 +13,18 @@ from functools import cached_property
 from pathlib import Path
 from shlex import quote
 from typing import Any
+from zlib import crc32
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import PictureType
 
 from mgm.errors import UserError
 from mgm.runs.files import regular
 from mgm.video.motion import VECTOR, rasterise
+from mgm.video.packets import MPEG, is_idr, is_unused_b, mpeg_kind, shown_order
 
 CODECS_WITH_VECTORS = frozenset(
     {"h264", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2"}
@@ -79,13 +82,17 @@ class DecodedFrame:
 
 @dataclass(frozen=True)
 class Timeline:
-    """What a container says of its frames without decoding them. Only MP4 and Matroska do: AVI and MPEG streams do not store presentation
-    times, and VP8 has packets that show nothing; those are decoded from the start."""
+    """What a container's packets say of the pictures in them, without decoding any.
+
+    MP4 and Matroska store presentation times. AVI and MPEG streams do not: their pictures are put in order by their types, and the time of
+    a picture is its number. Other streams are decoded from the start, as is VP8, whose packets may show nothing.
+    """
 
     times: np.ndarray  # presentation times of all frames, sorted
     keys: list[tuple[int, int]]  # key frames: presentation time, and the offset to seek to
     start: int  # the offset of the first packet
     order: list[tuple[int, int]]  # packets as they are decoded: presentation time, and how many IDR pictures came before or are it
+    marks: dict[int, int] | None = None  # numbered pictures alone: CRC-32 of a key frame's packet: its place in `order`
 
     def needed(self, wanted: Collection[int]) -> list[int]:
         """Presentation times of the packets that pictures of the times `wanted` may need, in decoding order.
@@ -99,18 +106,38 @@ class Timeline:
 class VideoReader:
     """An open video file; `open_video` opens and closes it."""
 
-    def __init__(self, path: str | Path, container: av.container.InputContainer):
-        streams = [stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic]
-        if not streams:
-            raise UserError(f"{path}: has no video stream; replace the file or leave it out")
-        if container.format.name in ("tty", "image2") or container.format.name.endswith("_pipe"):  # text and pictures
-            raise UserError(f"{path}: is {container.format.name.removesuffix('_pipe')} data, not a video; leave it out")
-        self.path, self.container, self.stream = path, container, streams[0]
-        if self.stream.codec_context is None:
-            raise UserError(f"{path}: no decoder for its video stream; transcode it: {transcode(path)}")
+    def __init__(self, path: str | Path):
+        self.path = path
+        self._open()
+        try:
+            self.timeline = self._listed() if self._lists_times else self._counted()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        self.container = av.open(str(self.path), metadata_errors="replace")  # a title in Latin-1 is no reason to fail
+        try:
+            self.stream = self._video_stream()
+        except BaseException:
+            self.close()
+            raise
         self.stream.codec_context.thread_count = 1
         self.codec: str = self.stream.codec_context.codec.canonical_name
-        self.timeline = self._read_timeline()
+
+    def close(self) -> None:
+        self.container.close()
+
+    def _video_stream(self) -> av.VideoStream:
+        streams = [stream for stream in self.container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic]
+        name = self.container.format.name
+        if not streams:
+            raise UserError(f"{self.path}: has no video stream; replace the file or leave it out")
+        if name in ("tty", "image2") or name.endswith("_pipe"):  # text and pictures
+            raise UserError(f"{self.path}: is {name.removesuffix('_pipe')} data, not a video; leave it out")
+        if streams[0].codec_context is None:
+            raise UserError(f"{self.path}: no decoder for its video stream; transcode it: {transcode(self.path)}")
+        return streams[0]
 
     @property
     def has_vectors(self) -> bool:
@@ -119,7 +146,11 @@ class VideoReader:
     @property
     def skips_nonref(self) -> bool:
         """Whether pictures that nobody needs can be told from their packets."""
-        return self.codec == "h264" and self.timeline is not None and self._prefix > 0
+        return self.timeline is not None and (self.timeline.marks is not None or self.codec == "h264" and self._prefix > 0)
+
+    @property
+    def _lists_times(self) -> bool:
+        return bool({"mp4", "matroska"} & set(self.container.format.name.split(",")))
 
     @property
     def _prefix(self) -> int:
@@ -127,8 +158,9 @@ class VideoReader:
         extradata = self.stream.codec_context.extradata or b""
         return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
 
-    def _read_timeline(self) -> Timeline | None:
-        if self.codec == "vp8" or not {"mp4", "matroska"} & set(self.container.format.name.split(",")):
+    def _listed(self) -> Timeline | None:
+        """The timeline of a container that stores presentation times."""
+        if self.codec == "vp8":
             return None
         by_time = "matroska" in self.container.format.name  # its index holds presentation times, MP4's decoding times
         prefix, period = self._prefix if self.codec == "h264" else 0, 0
@@ -151,6 +183,31 @@ class VideoReader:
             return None
         return Timeline(np.array(sorted(times), np.int64), sorted(keys), start, order)
 
+    def _counted(self) -> Timeline | None:
+        """The timeline of MPEG-1, 2 or 4 in AVI or an MPEG stream: a picture's time is its number, and every packet holds one picture.
+
+        A stream with packets of another kind, or that begins with what earlier pictures are needed for, is decoded from the start.
+        """
+        if self.codec not in MPEG or self.container.format.name not in ("avi", "mpeg", "mpegts"):
+            return None
+        kinds, found = list[str](), list[tuple[int, int, int]]()  # of key frames: place, offset, CRC-32
+        for packet in self._packets(unpacked=True):
+            kind = mpeg_kind(data := bytes(packet), self.codec)
+            if kind is None:
+                break
+            if kind == "I" and packet.is_keyframe and packet.dts is not None:
+                found.append((len(kinds), packet.dts, crc32(data)))
+            kinds += [kind] if kind else []
+        else:
+            marks = {mark: place for place, _, mark in found}
+            if kinds and found and found[0][0] == 0 and kinds[1:2] != ["B"] and len(marks) == len(found):
+                shown = shown_order(kinds)
+                keys = [(shown[place], offset) for place, offset, _ in found]
+                return Timeline(np.arange(len(kinds)), keys, keys[0][1], [(time, 0) for time in shown], marks)
+        self.close()
+        self._open()  # what was read cannot be read again
+        return None
+
     def pictures(self, first: int = 0, motion: bool = True, wanted: Collection[int] | None = None) -> Iterator[DecodedFrame]:
         """Decoded pictures in presentation order, from the key frame at or before frame `first` on.
 
@@ -172,6 +229,8 @@ class VideoReader:
         index_of = {int(time): index for index, time in enumerate(timeline.times)}
         nearest = [offset for time, offset in timeline.keys if time <= timeline.times[min(first, len(timeline.times) - 1)]][-1:]
         times = {int(timeline.times[i]) for i in wanted if i < len(timeline.times)} if wanted and self.skips_nonref else None
+        if times and timeline.marks is not None:  # these decoders export a picture's vectors as they decode the next reference
+            times.update([time for time, _ in timeline.order if time > max(times)][:1])
         for offset in (*nearest, timeline.start):  # from the start where the nearest key frame turns out to lie behind `first`
             self.container.seek(offset, stream=self.stream)
             frames = ((index_of[frame.pts], frame) for frame in self._frames(times) if frame.pts in index_of)
@@ -181,64 +240,64 @@ class VideoReader:
                 yield from frames
                 return
 
-    def _packets(self) -> Iterator[Any]:
+    def _packets(self, unpacked: bool = False) -> Iterator[Any]:
         """Whole packets until the end of the file, or of what there is of it; the last one is empty and flushes the decoder.
 
+        With `unpacked`, two pictures that MPEG-4 files of some encoders have in one packet come in two.
         PyAV's generator is closed by hand: one that is dropped half-way leaks 150 bytes.
         """
         demuxed: Any = self.container.demux(self.stream)
+        unpack = BitStreamFilterContext("mpeg4_unpack_bframes", self.stream) if unpacked and self.codec == "mpeg4" else None
         with suppress(av.FFmpegError), closing(demuxed) as packets:
             for packet in packets:
-                if not packet.is_corrupt:
+                if packet.is_corrupt:
+                    continue
+                flushes = not packet.size  # asked first: filtering empties a packet
+                if unpack is not None:
+                    yield from unpack.filter(None if flushes else packet)
+                if unpack is None or flushes:
                     yield packet
+
+    def _timed(self) -> Iterator[Any]:
+        """Packets with their presentation times. Where those are numbers, they are counted from the first key frame that is recognised."""
+        if self.timeline is None or self.timeline.marks is None:
+            yield from self._packets()
+            return
+        order, place = self.timeline.order, -1
+        for packet in self._packets(unpacked=True):
+            if packet.size:
+                if not mpeg_kind(data := bytes(packet), self.codec):
+                    continue
+                place = place + 1 if place >= 0 else self.timeline.marks.get(crc32(data), -1) if packet.is_keyframe else -1
+                if not 0 <= place < len(order):
+                    continue
+                packet.pts = order[place][0]
+            yield packet
 
     def _frames(self, wanted: Collection[int] | None = None) -> Iterator[av.VideoFrame]:
         """All frames that decode. As players do, go on after a packet that does not; who wanted its frame complains.
 
         With `wanted`, only packets that frames of these presentation times may need are decoded.
         """
-        for packet in self._packets() if wanted is None or self.timeline is None else self._packets_for(wanted, self.timeline):
+        for packet in self._timed() if wanted is None or self.timeline is None else self._packets_for(wanted, self.timeline):
             with suppress(av.FFmpegError):
                 yield from self.stream.decode(packet)
 
     def _packets_for(self, wanted: Collection[int], timeline: Timeline) -> Iterator[Any]:
-        prefix, needed = self._prefix, timeline.needed(wanted)
+        needed = timeline.needed(wanted)
         among, last = set(needed), needed[-1] if needed else None
-        for packet in self._packets():
-            if packet.pts in wanted or (packet.pts in among and not is_unused_b(memoryview(packet), prefix)):
+        for packet in self._timed():
+            if packet.pts in wanted or (packet.pts in among and not self._unused(packet)):
                 yield packet
             if packet.pts == last:
                 break
         yield None  # flushes the decoder
 
-
-def is_unused_b(packet: memoryview | bytes, prefix: int) -> bool:
-    """Whether a packet of H.264 holds a B-picture that no other picture refers to (ISO/IEC 14496-10, 7.3.1 and 7.3.3).
-
-    Each of its units follows its length in `prefix` bytes. A unit's first byte holds its `nal_ref_idc` and type; a slice begins with its
-    first macroblock, 0 being the bit 1, and its type, B being 010 (1) or 00111 (6).
-    """
-    at, found = 0, False
-    while at + prefix + 1 < len(packet):
-        size, at = int.from_bytes(packet[at : at + prefix], "big"), at + prefix
-        kind, used, begins = packet[at] & 31, packet[at] & 0x60, packet[at + 1]
-        if 1 <= kind <= 5:
-            if kind > 1 or used or not (found or begins >> 4 == 0b1010 or begins >> 2 == 0b100111):
-                return False
-            found = True
-        at += size
-    return found
-
-
-def is_idr(packet: memoryview | bytes, prefix: int) -> bool:
-    """Whether a packet of H.264, as in `is_unused_b`, holds an IDR picture, before which every decoder forgets all others."""
-    at = 0
-    while at + prefix < len(packet):
-        size, at = int.from_bytes(packet[at : at + prefix], "big"), at + prefix
-        if 1 <= packet[at] & 31 <= 5:
-            return packet[at] & 31 == 5
-        at += size
-    return False
+    def _unused(self, packet: Any) -> bool:
+        """Whether no other picture refers to the one in a packet."""
+        if self.codec in MPEG:
+            return mpeg_kind(bytes(packet), self.codec) == "B"
+        return is_unused_b(memoryview(packet), self._prefix)
 
 
 @contextmanager
@@ -250,8 +309,8 @@ def open_video(path: str | Path) -> Iterator[VideoReader]:
     """
     try:
         regular(Path(path))
-        with av.open(str(path), metadata_errors="replace") as container:  # a title in Latin-1 is no reason to fail
-            yield VideoReader(path, container)
+        with closing(VideoReader(path)) as video:
+            yield video
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path, or prepare the dataset again") from None
     except (av.FFmpegError, OSError) as error:

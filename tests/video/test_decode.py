@@ -11,7 +11,8 @@ import pytest
 
 from mgm.errors import UserError
 from mgm.video import NoVectors, inspect_video, open_video, probe_video, read_clip
-from mgm.video.container import is_unused_b
+from mgm.video.container import VideoReader
+from mgm.video.packets import is_unused_b
 from mgm.video.decode import read_frames
 from tests.helpers.videos import SHARED, moving_square, real_clips, rotate_metadata, write_video
 
@@ -42,6 +43,8 @@ def assert_frames_alone_equal_the_whole(path, motion=True, tries=15):
         ("mpeg4.avi", {"codec": "mpeg4", "b_frames": 2, "gop": 6}),
         ("mpeg4.mp4", {"codec": "mpeg4", "b_frames": 2, "gop": 6}),
         ("mpeg2.mpg", {"codec": "mpeg2video", "b_frames": 2, "gop": 6}),
+        ("mpeg1.mpg", {"codec": "mpeg1video", "b_frames": 2, "gop": 5}),
+        ("mpeg1.ts", {"codec": "mpeg1video", "gop": 4}),
         ("ten_bits.mp4", {"pix_fmt": "yuv420p10le"}),
         ("intra.mp4", {"g": 1}),
     ],
@@ -76,7 +79,10 @@ def test_b_pictures_that_nothing_needs_are_not_decoded(tmp_path, name, pyramid, 
 
 
 @real_clips
-@pytest.mark.parametrize("name", ["other/demo.mp4", "other/task41_1.webm", "other/video1.webm", "ut_interaction/set2/10_12_4.avi"])
+@pytest.mark.parametrize("name", [
+    "other/demo.mp4", "other/task41_1.webm", "other/video1.webm", "other/ucf11_v_biking_01_01.mpg", "ut_interaction/set2/10_12_4.avi",
+    "ucf101/Punch/v_Punch_g02_c01.avi", "ucf101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi",  # long groups; two pictures in a packet
+])  # fmt: skip
 def test_frames_of_real_clips_do_not_depend_on_which_were_asked_for(name):
     path = SHARED / name
     assert_frames_alone_equal_the_whole(path, motion=probe_video(path).has_vectors, tries=4)
@@ -305,6 +311,24 @@ def test_only_what_wanted_pictures_need_is_decoded(tmp_path, name):
         with open_video(path) as video:
             assert {picture.index for picture in video.pictures(min(wanted), wanted=wanted)} == needed
         assert_same(read_clip(path, sorted(wanted)), whole[sorted(wanted)])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("v.avi", {"codec": "mpeg4"}), ("v.mpg", {"codec": "mpeg1video"}), ("v2.mpg", {"codec": "mpeg2video"})]
+)
+def test_mpeg_without_stored_times_is_read_from_the_key_frame_before(tmp_path, monkeypatch, name, options):
+    path = write_video(tmp_path / name, moving_square(48, 192, 256, (6, 2)), gop=12, b_frames=2, **options)
+    with open_video(path) as video:
+        keys = [int(time) for time, _ in video.timeline.keys]
+        read = [picture.index for picture in video.pictures(30, wanted={30, 34})]
+    assert len(keys) >= 4
+    assert min(read) in set(keys) - {0}  # an MPEG stream may be entered a key frame early
+    assert {30, 34} <= set(read) < set(range(min(read), 48))
+    fast = [read_clip(path, index_T) for index_T in ([30, 34, 38], [3], range(48), [47])]
+    monkeypatch.setattr(VideoReader, "_counted", lambda reader: None)  # the obvious slow way: all of it, from the start
+    whole = read_clip(path, range(48))
+    for clip, index_T in zip(fast, ([30, 34, 38], [3], range(48), [47])):
+        assert_same(clip, whole[list(index_T)])
 
 
 @pytest.mark.parametrize("kind", ["fifo", "socket", "device", "folder"])
