@@ -146,7 +146,7 @@ class VideoReader:
     @property
     def skips_nonref(self) -> bool:
         """Whether pictures that nobody needs can be told from their packets."""
-        return self.timeline is not None and (self.timeline.marks is not None or self.codec == "h264" and self._prefix > 0)
+        return self.timeline is not None and (self.timeline.marks is not None or (self.codec == "h264" and self._prefix > 0))
 
     @property
     def _lists_times(self) -> bool:

@@ -12,8 +12,8 @@ import pytest
 from mgm.errors import UserError
 from mgm.video import NoVectors, inspect_video, open_video, probe_video, read_clip
 from mgm.video.container import VideoReader
-from mgm.video.packets import is_unused_b
 from mgm.video.decode import read_frames
+from mgm.video.packets import is_unused_b
 from tests.helpers.videos import SHARED, moving_square, real_clips, rotate_metadata, write_video
 
 
