@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -379,14 +379,18 @@ def parents(spec: Spec) -> tuple[str, ...]:
 
 def differences(spec: Run) -> dict[str, Any]:
     """The fields of `spec` that differ from their defaults, `verb` always among them."""
+    return _subtract(spec.model_dump(mode="json"), _defaults(type(spec)))
+
+
+@cache
+def _defaults(kind: type[Run]) -> dict[str, Any]:
     defaults = {
         name: field.default.model_dump(mode="json") if isinstance(field.default, BaseModel) else field.default
-        for name, field in type(spec).model_fields.items()
+        for name, field in kind.model_fields.items()
         if not field.is_required() and name != "verb"
     }
     defaults["version"] = 1  # the first: a later default must change the hash
-    data_defaults = {name: field.default for name, field in Data.model_fields.items() if not field.is_required()}
-    return _subtract(spec.model_dump(mode="json"), {**defaults, "data": data_defaults})
+    return {**defaults, "data": {name: field.default for name, field in Data.model_fields.items() if not field.is_required()}}
 
 
 def _subtract(fields: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

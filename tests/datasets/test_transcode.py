@@ -177,13 +177,12 @@ def test_a_kill_leaves_only_whole_videos_and_a_rerun_completes(generated, tmp_pa
             shutil.copy(video.path, source / str(video.label) / f"{number} {Path(video.path).name}")
     total = 3 * len(generated[1].videos)
     command = ["prepare", "folder", "--source", str(source), "--out", str(tmp_path / "out"), "--transcode", "--processes", "2"]
-    process = subprocess.Popen([Path(sys.executable).with_name("mgm"), *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([Path(sys.executable).with_name("mgm"), *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     while process.poll() is None and len(list(videos.glob("*/[!.]*"))) < 3:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()  # until the workers have ended with their parent: nobody is left to write to the pipe
     assert not (tmp_path / "out" / "index.json").exists()
-    time.sleep(0.2)  # the workers end with their parent
     left = list(videos.glob("*/[!.]*"))
     assert 3 <= len(left) < total
     for path in left:

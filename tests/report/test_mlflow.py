@@ -199,7 +199,7 @@ def test_a_torn_database_is_one_line_within_seconds(place, size):
         started = time.monotonic()
         with pytest.raises(UserError, match="nothing is lost"):
             act(KNOWN, place)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 40  # MLflow alone tries for 106 s
 
 
 def test_a_training_run_grows_in_place(place):
@@ -479,10 +479,13 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from tests.helpers.fake_results import finish, registry, write_log
 known, place = registry(seeds=(0,)), Path("results/smoke")
+stamp = place / "mlflow-sync.json"
 parent, child = (known.specs[run_id] for run_id in sys.argv[2:])
 for done in range(1, 6):
     write_log(place / parent.run_id, done, 5)
-    time.sleep(0.4)
+    written = time.time()
+    while not (stamp.exists() and stamp.stat().st_mtime > written) and time.time() < written + 60:  # until it is mirrored
+        time.sleep(0.05)
 finish(place, parent, steps=5)
 finish(place, child, steps=5)
 """

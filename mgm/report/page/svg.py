@@ -97,7 +97,9 @@ def curves(series: Sequence[Sequence[tuple[float, float]]], steps: float, low: f
 
 def thin(pairs: Sequence[tuple[float, float]], points: int = POINTS) -> list[tuple[float, float]]:
     """At most `points` means of consecutive (step, value) pairs."""
-    size = ceil(len(pairs) / points) or 1
+    size = ceil(len(pairs) / points)
+    if size <= 1:
+        return list(pairs)
     groups = [pairs[start : start + size] for start in range(0, len(pairs), size)]
     return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
 
