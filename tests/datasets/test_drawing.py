@@ -186,10 +186,11 @@ def test_things_move_as_their_class_says(kind):
                 np.testing.assert_allclose(step / np.hypot(*step), (right, down), atol=0.02, err_msg=name)
 
 
+@pytest.mark.parametrize("quick", [10, 1])
 @pytest.mark.parametrize("kind", SWAYS)
-def test_a_frame_of_swaying_sprites_tells_nothing_of_the_class(kind):
+def test_a_frame_of_swaying_sprites_tells_nothing_of_the_class(kind, quick):
     """Each of a sprite's coordinates and its diameter, at any time and in any class, is spread evenly over one range."""
-    params = Synthetic(kind=kind, layout="sway", sprites=3, train_per_class=300, frames=9)
+    params = Synthetic(kind=kind, layout="sway", sprites=3, quick=quick, train_per_class=300, frames=9)
     found = [[] for _ in SWAYS[kind]]
     for number in range(params.classes * params.train_per_class):
         what = scene(params, "train", number)
@@ -201,9 +202,10 @@ def test_a_frame_of_swaying_sprites_tells_nothing_of_the_class(kind):
             assert kstest(values, "uniform", (low, 0.8 if low > 0 else 1)).pvalue > 1e-5
 
 
+@pytest.mark.parametrize("quick", [10, 1])
 @pytest.mark.parametrize("kind", SWAYS)
-def test_swaying_sprites_move_as_their_class_says(kind):
-    params = Synthetic(kind=kind, layout="sway", frames=31)
+def test_swaying_sprites_move_as_their_class_says(kind, quick):
+    params = Synthetic(kind=kind, layout="sway", quick=quick, frames=31)
     for label, (name, ways) in enumerate(SWAYS[kind].items()):
         centres_TK2, diameters_TK = tracks(params, scene(params, "train", label))
         steps_3T = np.moveaxis(np.diff(np.concatenate([centres_TK2, diameters_TK[..., None]], axis=-1)[:, 0], axis=0), -1, 0)

@@ -269,6 +269,7 @@ def test_the_digest_knows_every_parameter():
         "seed": 1,
         "sprites": 3,
         "diameter": 0.3,
+        "quick": 9,
     }
     assert {*changes, "layout"} == set(Synthetic.model_fields)
     swaying = Synthetic(layout="sway")
@@ -278,7 +279,7 @@ def test_the_digest_knows_every_parameter():
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
-    [({"layout": "jump"}, "layout"), ({"layout": "sway", "kind": "hmdb51"}, "ssv2 and k400"), ({"sprites": 3}, "sway")],
+    [({"layout": "jump"}, "layout"), ({"layout": "sway", "kind": "hmdb51"}, "ssv2 and k400"), ({"sprites": 3}, "sway"), ({"layout": "sway", "quick": 15}, "quick")],
 )
 def test_a_wrong_layout_is_one_line(wrong, told, tmp_path):
     (tmp_path / "params.json").write_text(json.dumps(wrong))

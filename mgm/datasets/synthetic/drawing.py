@@ -36,8 +36,7 @@ from mgm.datasets.synthetic.params import CLASSES, SWAYS, Kind, Synthetic
 
 _SUB = 256  # positions and mixing weights are multiples of 1/256
 _LARGEST = 0.27  # a translated sprite's diameter, relative to the frame
-_PERIOD = 30  # frames of one way to and fro
-_QUICK = 1 / 3  # the quick way's share of it
+_PERIOD = 30  # frames of a way to and fro
 _TEXTURE = 32  # a sprite's texture is 32 x 32
 
 
@@ -200,15 +199,17 @@ def _swaying(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDAr
         np.arange(params.sprites),
     )
     lags = (order / params.sprites, (2 / params.sprites + 0.17) * order, order / params.sprites)  # so that sprites keep apart
-    x_TK, y_TK, near_TK = (_to_and_fro(scene.phases[axis] + lags[axis] + (way != 0) * time_T1, way) for axis, way in enumerate(ways))
+    x_TK, y_TK, near_TK = (
+        _to_and_fro(scene.phases[axis] + lags[axis] + (way != 0) * time_T1, way, params.quick / _PERIOD) for axis, way in enumerate(ways)
+    )
     centres_TK2 = params.size * (0.1 + 0.8 * np.stack([x_TK, y_TK], axis=-1))
     diameters_TK = params.diameter * params.size * 2 ** (near_TK - 0.5)
     return np.round(centres_TK2 * _SUB) / _SUB, np.round(diameters_TK * _SUB) / _SUB
 
 
-def _to_and_fro(phase_TK: NDArray[np.float64], way: int) -> NDArray[np.float64]:
-    """From 0 to 1 and back once a period, both ways at constant speed."""
-    rise = {1: _QUICK, -1: 1 - _QUICK}.get(way, 0.5)
+def _to_and_fro(phase_TK: NDArray[np.float64], way: int, quick: float) -> NDArray[np.float64]:
+    """From 0 to 1 and back once a period, both ways at constant speed; the quick way takes the share `quick` of it."""
+    rise = {1: quick, -1: 1 - quick}.get(way, 0.5)
     phase_TK = phase_TK % 1
     return np.where(phase_TK < rise, phase_TK / rise, (1 - phase_TK) / (1 - rise))
 

@@ -129,8 +129,8 @@ class Synthetic(BaseModel):
 
     `ground` is the background's texture: `fine`, in the kind's colours, gives the codec vectors to find; `smooth`, grey in every kind,
     gives a small model something to predict.
-    `layout` is how sprites move: `wrap`, on a torus, or `sway`, to and fro within the frame (kinds ssv2 and k400); there `sprites` and
-    their mean `diameter`, as a share of the frame's side, can be chosen.
+    `layout` is how sprites move: `wrap`, on a torus, or `sway`, to and fro within the frame (kinds ssv2 and k400); there `sprites`, their
+    mean `diameter` as a share of the frame's side, and `quick`, the frames of the 30 of a period that the quick way takes, can be chosen.
     `size` in pixels, `pan` (the background's motion) in pixels a frame; the first `classes` of the kind's CLASSES are used, all by default.
     """
 
@@ -149,6 +149,7 @@ class Synthetic(BaseModel):
     layout: Literal["wrap", "sway"] = "wrap"
     sprites: int = Field(default=5, ge=1, le=16)
     diameter: float = Field(default=0.33, ge=0.05, le=0.4)
+    quick: int = Field(default=10, ge=1, le=14)
 
     @field_validator("layout")
     @classmethod
@@ -157,7 +158,7 @@ class Synthetic(BaseModel):
             raise PydanticCustomError("layout", "layout sway is for kinds {kinds}", {"kinds": " and ".join(SWAYS)})
         return layout
 
-    @field_validator("sprites", "diameter")
+    @field_validator("sprites", "diameter", "quick")
     @classmethod
     def _is_free(cls, value: float, info: ValidationInfo) -> float:
         if info.data.get("layout") == "wrap" and value != cls.model_fields[str(info.field_name)].default:
@@ -188,4 +189,6 @@ class Synthetic(BaseModel):
         fields = {**self.model_dump(mode="json"), "generator": GENERATOR_VERSION[self.kind]}
         if self.layout == "wrap":  # sets from before there were layouts keep their names
             fields = {name: value for name, value in fields.items() if name not in ("layout", "sprites", "diameter")}
+        if self.quick == 10:  # so do those from before it could be chosen
+            del fields["quick"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
