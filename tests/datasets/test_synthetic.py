@@ -279,7 +279,12 @@ def test_the_digest_knows_every_parameter():
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
-    [({"layout": "jump"}, "layout"), ({"layout": "sway", "kind": "hmdb51"}, "ssv2 and k400"), ({"sprites": 3}, "sway"), ({"layout": "sway", "quick": 15}, "quick")],
+    [
+        ({"layout": "jump"}, "layout"),
+        ({"layout": "sway", "kind": "hmdb51"}, "ssv2 and k400"),
+        ({"sprites": 3}, "sway"),
+        ({"layout": "sway", "quick": 15}, "quick"),
+    ],
 )
 def test_a_wrong_layout_is_one_line(wrong, told, tmp_path):
     (tmp_path / "params.json").write_text(json.dumps(wrong))
