@@ -32,6 +32,7 @@ Accumulate = Annotated[int, typer.Option(min=1, help="Parts a process's share of
 CacheMb = Annotated[int, typer.Option(min=0, help="Memory for decoded videos, for datasets small enough to keep.")]
 Recompute = Annotated[bool, typer.Option("--recompute", help="Compute activations again in the backward pass, to save memory.")]
 CheckpointS = Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")]
+Name = Annotated[str, typer.Argument(help="Name of the results.")]
 Results = Annotated[Path, typer.Option(help="Folder of all results.")]
 Reports = Annotated[Path, typer.Option(help="Folder of all reports.")]
 
@@ -74,12 +75,15 @@ def _together() -> Iterator[None]:
 
 
 @_together()
-def _run(verb: str, specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s, recompute=False, flow_weights=None) -> None:
+def _run(
+    context: typer.Context, specs: list[Path], out: Path, data: list[str], threads: int, workers: int, cache_mb: int, **options
+) -> None:
+    """Run the verb that was called on each spec; `options` are further fields of `Execution`."""
     from mgm.jobs.init import resolve_init
     from mgm.runs.files import read_json
     from mgm.spec import parse
 
-    parsed = []
+    verb, parsed = str(context.info_name), []
     for path in specs:
         try:
             parsed.append(parse(resolve_init(read_json(path), str(path), out), str(path)))
@@ -95,9 +99,8 @@ def _run(verb: str, specs, out, data, threads, workers, accumulate, cache_mb, ch
     from mgm.jobs.runner import run_all
     from mgm.video.loader import Cache
 
-    compute = getattr(import_module(f"mgm.jobs.{verb}"), verb)
-    cache = Cache(cache_mb) if cache_mb else None
-    run_all(parsed, compute, Execution(out, places, threads, workers, accumulate, checkpoint_s, recompute, cache, flow_weights))
+    job = getattr(import_module(f"mgm.jobs.{verb}"), verb)
+    run_all(parsed, job, Execution(out, places, threads, workers, cache=Cache(cache_mb) if cache_mb else None, **options))
 
 
 def _places(data: list[str]) -> dict[str, Path]:
@@ -119,34 +122,21 @@ def init(folder: Annotated[Path, typer.Argument(help="An empty folder, or one to
     typer.echo(f"wrote {folder}/workflow; next: pip install 'mgm-video[suite]', cd {folder}, snakemake --cores all")
 
 
-@app.command()
-def pretrain(
-    specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Workers = 0, accumulate: Accumulate = 1, cache_mb: CacheMb = 0,
-    checkpoint_s: CheckpointS = 300, recompute: Recompute = False,
+@app.command("finetune", help="Train classifiers, from pretrained weights or from scratch, and test them.")
+@app.command("pretrain", help="Train masked autoencoders.")
+def train(
+    context: typer.Context, specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Workers = 0, accumulate: Accumulate = 1,
+    cache_mb: CacheMb = 0, checkpoint_s: CheckpointS = 300, recompute: Recompute = False,
 ) -> None:  # fmt: skip
-    """Train masked autoencoders."""
-    _run("pretrain", specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s, recompute)
+    _run(context, specs, out, data, threads, workers, cache_mb, accumulate=accumulate, checkpoint_s=checkpoint_s, recompute=recompute)
 
 
-@app.command()
-def finetune(
-    specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Workers = 0, accumulate: Accumulate = 1, cache_mb: CacheMb = 0,
-    checkpoint_s: CheckpointS = 300, recompute: Recompute = False,
-) -> None:  # fmt: skip
-    """Train classifiers, from pretrained weights or from scratch, and test them."""
-    _run("finetune", specs, out, data, threads, workers, accumulate, cache_mb, checkpoint_s, recompute)
-
-
-@app.command()
-def probe(specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Workers = 0, cache_mb: CacheMb = 0) -> None:
-    """Fit linear classifiers on frozen features and test them."""
-    _run("probe", specs, out, data, threads, workers, 1, cache_mb, 300)
-
-
-@app.command()
-def visualise(specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Workers = 0, cache_mb: CacheMb = 0) -> None:
-    """Make the arrays of the figures that show clips."""
-    _run("visualise", specs, out, data, threads, workers, 1, cache_mb, 300)
+@app.command("visualise", help="Make the arrays of the figures that show clips.")
+@app.command("probe", help="Fit linear classifiers on frozen features and test them.")
+def compute(
+    context: typer.Context, specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Workers = 0, cache_mb: CacheMb = 0
+) -> None:
+    _run(context, specs, out, data, threads, workers, cache_mb)
 
 
 @app.command()
@@ -160,11 +150,6 @@ def evaluate(
     threads: Threads = 1, workers: Workers = 0,
 ) -> None:  # fmt: skip
     """Test finetuned weights, with other views or on other data; print top-1."""
-    with _together():
-        _evaluate(runs, data, temporal, spatial, weights, out, threads, workers)
-
-
-def _evaluate(runs, data, temporal, spatial, weights, out, threads, workers) -> None:
     if spatial not in (None, 1, 3):
         raise UserError(f"--spatial {spatial}: choose 1 or 3")
     if len(runs) > 1 and weights:
@@ -172,13 +157,14 @@ def _evaluate(runs, data, temporal, spatial, weights, out, threads, workers) -> 
     places = _places([data])
 
     from mgm.jobs.data import Execution
-    from mgm.jobs.evaluate import evaluate as compute
+    from mgm.jobs.evaluate import evaluate as test
 
     views = {name: count for name, count in (("temporal", temporal), ("spatial", spatial)) if count}
-    for run in runs:
-        execution = Execution(Path(), places, threads, workers)
-        if told := compute(run, weights, execution, views, out / run.stem if out and len(runs) > 1 else out):
-            typer.echo(told)
+    with _together():
+        for run in runs:
+            execution = Execution(Path(), places, threads, workers)
+            if told := test(run, weights, execution, views, out / run.stem if out and len(runs) > 1 else out):
+                typer.echo(told)
 
 
 @app.command()
@@ -196,6 +182,7 @@ def export(
 
 @app.command()
 def measure(
+    context: typer.Context,
     what: Annotated[list[str], typer.Argument(metavar="NAME | SPEC.json...", help="saliency, motion-time, step-time or coverage.")],
     index: Annotated[Path | None, typer.Option(help="NAME: folder of the dataset's index; step-time needs none.")] = None,
     videos: Annotated[int, typer.Option(min=0, help="NAME: test videos to measure, evenly spaced; 0: all.")] = 200,
@@ -216,7 +203,7 @@ def measure(
             raise UserError(f"{unknown}: is neither a measurement ({', '.join(names)}) nor a spec file")
         if out is None:
             raise UserError(f"{what[0]}: a spec is a run; pass --out FOLDER for its result")
-        _run("measure", [Path(word) for word in what], out, data, threads, workers, 1, cache_mb, 300, flow_weights=weights)
+        _run(context, [Path(word) for word in what], out, data, threads, workers, cache_mb, flow_weights=weights)
         return
     if len(what) > 1:
         raise UserError(f"{' '.join(what)}: measure one NAME at a time, or spec files alone")
@@ -257,9 +244,9 @@ def inspect(
         typer.echo(found.describe())
         if out:
             from mgm.report.figures.dataset import draw
-            from mgm.report.figures.style import write_png
+            from mgm.report.figures.style import write
 
-            write_png(draw(found.arrays(), str(path)), out)
+            write(draw(found.arrays(), str(path)), out)
             typer.echo(f"wrote {out}")
         return
     if out or videos:
@@ -299,12 +286,14 @@ def plan(
     """Say what the experiments will cost: GPU hours, time and disk of each table and figure."""
     from mgm.dag.study import Workflow
     from mgm.experiments.plan import machine, make_plan
-    from mgm.report.plan import describe, draw, write_json
+    from mgm.report.plan import describe, write_json
 
     decoded = None if loader_clips_per_s is None else loader_clips_per_s * cores
     given = machine(gpu, utilisation, gpus, gpus_per_run, clips_per_s, decoded)
     found = make_plan(Workflow({"scale": scale}).registry, given, utilisation, target)
     if out:
+        from mgm.report.figures.plan import draw
+
         draw(found, out)
     if json_file:
         write_json(found, json_file)
@@ -338,7 +327,7 @@ def diff(
 
 @app.command()
 def results(
-    name: Annotated[str, typer.Argument(help="Name of the results.")] = "smoke",
+    name: Name = "smoke",
     results: Results = Path("results"),
     csv: Annotated[Path | None, typer.Option(help="CSV file to write.", metavar="FILE")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Parquet file to write.", metavar="FILE")] = None,
@@ -355,7 +344,7 @@ def results(
 
 @app.command()
 def clean(
-    name: Annotated[str, typer.Argument(help="Name of the results.")],
+    name: Name,
     results: Results = Path("results"),
     yes: Annotated[bool, typer.Option("--yes", help="Delete them.")] = False,
 ) -> None:
@@ -370,7 +359,7 @@ def clean(
 
 @app.command()
 def report(
-    name: Annotated[str, typer.Argument(help="Name of the results.")] = "smoke",
+    name: Name = "smoke",
     results: Results = Path("results"),
     reports: Reports = Path("reports"),
     only: Annotated[str | None, typer.Option(help="One target, such as table4e or figure5.")] = None,
@@ -385,7 +374,7 @@ def report(
 
 @app.command()
 def sync(
-    name: Annotated[str, typer.Argument(help="Name of the results.")] = "smoke",
+    name: Name = "smoke",
     results: Results = Path("results"),
     uri: Annotated[str | None, typer.Option(help="MLflow's tracking address; a database beside the results by default.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on while jobs run, until every run is finished.")] = False,

@@ -403,3 +403,11 @@ def _subtract(fields: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any
         elif name not in defaults or value != (list(default) if isinstance(default, tuple) else default):
             kept[name] = value
     return kept
+
+
+def dotted(fields: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested fields by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        flat |= dotted(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+    return flat

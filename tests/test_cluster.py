@@ -36,13 +36,13 @@ def test_resources_are_what_the_executor_reads(file):
     assert pretrain["mem_mb"] == 8 * 48000
     assert pretrain["runtime"] == 24 * 60
     assert pretrain["slurm_extra"] == "--signal=TERM@120 --constraint=h100"
-    words = shlex.split(cluster.launch("pretrain", "a log").partition("run.sh")[2])
+    words = shlex.split(cluster.command_wrapper("pretrain", "a log").partition("run.sh")[2])
     assert words[:7] == ["a log", "srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=96", "--gres=gpu:8"]
     assert words[-3:] == ["--nnodes=2", "--nproc-per-node=8", "--no-python"]
     probe = cluster.resources("probe")
     assert probe["slurm_extra"] == "--constraint=h100"  # a warning may come a minute early, at once in a job of six minutes
     assert not {"gres", "tasks", "mpi", "slurm_partition", "slurm_account"} & set(probe)
-    assert cluster.launch("probe", "log").split("run.sh")[1].split() == ["log"]
+    assert cluster.command_wrapper("probe", "log").split("run.sh")[1].split() == ["log"]
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,6 @@ from mgm.spec import (
     Probe,
     Views,
     Visualise,
-    differences,
-    parents,
     parse,
 )  # fmt: skip
 
@@ -54,12 +52,6 @@ PINNED = [
     "probe-vitb-ssv2-random-3c7da567",
     "visualise-figure5-ssv2-4aea9dbf",
 ]
-
-
-def test_only_what_differs_from_the_defaults_is_hashed():
-    run = Pretrain(data=SSV2, optim=Optim(epochs=200), mask=Mask(name="tube"))
-    assert differences(run) == {"verb": "pretrain", "data": {"dataset": "ssv2"}, "optim": {"epochs": 200}, "mask": {"name": "tube"}}
-    assert differences(Finetune(data=SSV2)) == {"verb": "finetune", "data": {"dataset": "ssv2"}}
 
 
 @pytest.mark.parametrize(
@@ -106,11 +98,6 @@ def _others(value):
 def _with(fields, path, value):
     name, *rest = path
     return {**fields, name: _with(fields[name], rest, value) if rest else value}
-
-
-def test_partial_fields_take_the_defaults_of_their_verb():
-    run = parse({"verb": "finetune", "data": {"dataset": "ssv2"}, "optim": {"epochs": 30}}, "spec.json")
-    assert (run.optim.lr, run.optim.batch, run.optim.betas) == (5e-4, 128, (0.9, 0.999))
 
 
 @pytest.mark.parametrize(
@@ -161,9 +148,3 @@ def test_a_newer_version_of_the_science_is_another_run():
 
     assert Newer(data=SSV2).run_id not in (Pretrain(data=SSV2).run_id, PINNED[0])
     assert Newer(data=SSV2, version=1).run_id == PINNED[0]
-
-
-def test_parents():
-    assert parents(Finetune(data=SSV2, parent=PARENT)) == (PARENT,)
-    assert parents(Finetune(data=SSV2)) == parents(Pretrain(data=SSV2)) == ()
-    assert parents(Visualise(data=SSV2, parents=(PARENT,))) == (PARENT,)

@@ -6,7 +6,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-from mgm.experiments.cost import work
+from mgm.experiments.cost import train_flops
 from mgm.experiments.registry import Registry
 from mgm.spec import Spec, parents
 
@@ -37,8 +37,8 @@ def batches(registry: Registry) -> dict[str, list[Spec]]:
     if scale.specs_per_job == 1:
         return {run_id: [spec] for run_id, spec in specs.items()}
     places = list(scale.datasets)
-    alone = [target for target in ("table4e", "table1") if target in registry.targets()]
-    home = {spec.run_id: target for target in reversed(alone) for spec in registry.runs_of(target)}
+    alone = [f"table{name}" for name, table in registry.tables.items() if table.own_jobs]
+    home = {spec.run_id: target for target in alone for spec in registry.runs_of(target)}
     generation: dict[str, int] = {}
     for run_id, spec in specs.items():  # parents come first
         generation[run_id] = 1 + max((generation.get(parent, 0) for parent in parents(spec)), default=-1)
@@ -60,7 +60,7 @@ def prioritised(jobs: Sequence[Job]) -> dict[str, Job]:
     for job in jobs:
         for before in job.after:
             waiting[before].append(job.name)
-    own = {job.name: sum(map(work, job.specs)) for job in jobs}
+    own = {job.name: sum(map(train_flops, job.specs)) for job in jobs}
 
     @cache
     def chain(name: str) -> float:

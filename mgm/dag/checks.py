@@ -18,7 +18,7 @@ def missing(workflow: Workflow) -> dict[str, str]:
     """A line for each dataset that is neither there nor made here."""
     found = {}
     for name, place in workflow.places.items():
-        if name not in workflow.made_here and not (place / "index.json").exists():
+        if name not in workflow.built_datasets and not (place / "index.json").exists():
             command = f"mgm prepare {shlex.join([*workflow.preparation(name), '--out', str(place)])}"
             found[name] = f"dataset {name}: {place / 'index.json'} is not there; run `{command}`"
     return found

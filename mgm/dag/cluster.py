@@ -49,7 +49,7 @@ class JobResources(Part):
 
 
 class Cluster(Part):
-    """Where jobs go, what each kind asks for, and where the datasets lie."""
+    """Say where jobs go, what each kind asks for, and where the datasets lie."""
 
     partition: str = ""
     account: str = ""
@@ -74,7 +74,7 @@ class Cluster(Part):
         asked |= {"tasks": job.nodes, "mpi": "srun", "cpus_per_task": job.cpus * max(job.gpus, 1)} if job.processes > 1 else {}
         return asked
 
-    def launch(self, kind: str, log: str) -> str:
+    def command_wrapper(self, kind: str, log: str) -> str:
         """What stands before a job's command: `run.sh`, and for a job of several processes `srun`, which starts one torchrun on each node.
 
         Snakemake's shell must outlive a SIGTERM that all of a job's processes get, or nothing would be left to requeue it. So must
@@ -103,7 +103,7 @@ class Cluster(Part):
         return found
 
 
-def launch_here(log: str, lock: str) -> str:
+def wrapper_here(log: str, lock: str) -> str:
     """What stands before a job's command on this machine. `exec`, so that its parent is Snakemake, whose end it is told of."""
     return f"exec {shlex.join([str(HERE), log, lock])}"
 

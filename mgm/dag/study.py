@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mgm.dag.batches import Job, batches, jobs_of, prioritised
-from mgm.dag.cluster import Cluster, launch_here, load_cluster
+from mgm.dag.cluster import Cluster, load_cluster, wrapper_here
 from mgm.dag.config import Config, parse_config
 from mgm.dag.files import WORKFLOW
 from mgm.datasets.published import PUBLISHED
@@ -104,7 +104,7 @@ class Workflow:
         return scale.model_copy(update={"datasets": datasets})
 
     def _sources(self, options: Config, scale: Scale) -> dict[str, str]:
-        """Where the published datasets were downloaded to, of those that are to be prepared here."""
+        """Find where the published datasets were downloaded to, of those that are to be prepared here."""
         given = options.sources if options.sources is not None else self.cluster.sources if self.cluster else {}
         if unknown := sorted(set(given) - set(PREPARED)):
             raise UserError(f"sources: {unknown[0]}: cannot be prepared by jobs; choose from {', '.join(PREPARED)}")
@@ -116,47 +116,33 @@ class Workflow:
 
     def _dataset_jobs(self) -> list[Job]:
         """What makes the generated datasets, the published ones under `sources`, those made of others, and optical flow."""
-        cpus = self.cluster.jobs["prepare"].cpus if self.cluster else 0  # 0: every core
+        every = self._threads("prepare", 0)
         jobs = []
-        for name in self.made_here:
+        for name in self.built_datasets:
             place, words = self.places[name], tuple(self.preparation(name))
-            index = (place / "index.json",)
+            job, index = f"prepare-{name}", (place / "index.json",)
             if name in self.sources:
-                source = Job(
-                    f"prepare-{name}-source", "prepare", (*words, "--out", str(place / "source")), (place / "source" / "index.json",)
-                )
+                source = (*words, "--out", str(place / "source"))
+                jobs.append(Job(f"{job}-source", "prepare", source, (place / "source" / "index.json",)))
                 words = (*words, "--out", str(place), "--transcode")
-                shards = [
-                    Job(f"prepare-{name}-{part}-of-{self.shards}", "prepare", (*words, "--shard", f"{part}/{self.shards}"), (),
-                        (source.name,), threads=cpus, parallel=True)
-                    for part in range(1, self.shards + 1)
-                ]  # fmt: skip
-                jobs += [source, *shards]
-                jobs.append(Job(f"prepare-{name}", "prepare", words, index, tuple(shard.name for shard in shards), parallel=True))
+                shards = {f"{job}-{part}-of-{self.shards}": f"{part}/{self.shards}" for part in range(1, self.shards + 1)}
+                for shard, part in shards.items():
+                    jobs.append(Job(shard, "prepare", (*words, "--shard", part), (), (f"{job}-source",), threads=every, parallel=True))
+                jobs.append(Job(job, "prepare", words, index, tuple(shards), parallel=True))
             else:
-                after = tuple(f"prepare-{part}" for part in self.derived.get(name, ()) if part in self.made_here)
+                after = tuple(f"prepare-{part}" for part in self.derived.get(name, ()) if part in self.built_datasets)
                 drawn = name in self.generated  # by one process here: two would wait for each other, with a core idle
-                jobs.append(
-                    Job(
-                        f"prepare-{name}",
-                        "prepare",
-                        (*words, "--out", str(place)),
-                        index,
-                        after,
-                        threads=cpus or 1 if drawn else 1,
-                        parallel=drawn,
-                    )
-                )
+                words = (*words, "--out", str(place))
+                jobs.append(Job(job, "prepare", words, index, after, threads=every or 1 if drawn else 1, parallel=drawn))
         weights = ("--weights", self.scale.flow_weights) if self.scale.flow_weights else ()
         for name, method in sorted({flow for spec in self.registry.specs.values() if (flow := _flow(spec))}):
-            place = self.places[name]
-            after = (f"prepare-{name}",) if name in self.made_here else ()
-            threads = self.cluster.jobs["flow"].cpus if self.cluster else 1
-            words = (str(place), "--method", method, *weights)
-            jobs.append(
-                Job(f"flow-{name}-{method}", "flow", words, (place / f"flow-{method}.json",), after, threads=threads, parallel=True)
-            )
+            makes, words = (self.places[name] / f"flow-{method}.json",), (str(self.places[name]), "--method", method, *weights)
+            after = (f"prepare-{name}",) if name in self.built_datasets else ()
+            jobs.append(Job(f"flow-{name}-{method}", "flow", words, makes, after, threads=self._threads("flow", 1), parallel=True))
         return jobs
+
+    def _threads(self, kind: str, here: int) -> int:
+        return self.cluster.jobs[kind].cpus if self.cluster else here
 
     def _run_jobs(self) -> list[Job]:
         of_job = batches(self.registry)
@@ -168,29 +154,20 @@ class Workflow:
         datasets = sorted({spec.data.dataset for spec in specs})
         words = [str(self.spec_file(spec.run_id)) for spec in specs]
         words += [word for dataset in datasets for word in ("--data", f"{dataset}={self.places[dataset]}")]
-        words += [
-            "--out",
-            str(self.results),
-            "--threads",
-            str(here.threads),
-            "--workers",
-            str(here.workers),
-            "--cache-mb",
-            str(here.cache_mb),
-        ]
+        options: dict[str, Any] = {"out": self.results, "threads": here.threads, "workers": here.workers, "cache-mb": here.cache_mb}
         if verb in ("pretrain", "finetune"):
-            words += ["--checkpoint-s", f"{here.checkpoint_s:g}"]
+            options["checkpoint-s"] = f"{here.checkpoint_s:g}"
             if self.cluster:
-                job = self.cluster.jobs[verb]
-                words += ["--accumulate", str(job.accumulate), *(["--recompute"] if job.recompute else [])]
+                options["accumulate"] = self.cluster.jobs[verb].accumulate
         if verb == "measure" and self.scale.flow_weights:
-            words += ["--weights", self.scale.flow_weights]
+            options["weights"] = self.scale.flow_weights
+        words += [word for option, value in options.items() for word in (f"--{option}", str(value))]
+        words += ["--recompute"] * bool(self.cluster and self.cluster.jobs[verb].recompute and "accumulate" in options)
         after = {made_by[parent] for spec in specs for parent in parents(spec) if parent in made_by}
-        after |= {f"prepare-{dataset}" for dataset in datasets if dataset in self.made_here}
+        after |= {f"prepare-{dataset}" for dataset in datasets if dataset in self.built_datasets}
         after |= {"flow-{}-{}".format(*flow) for spec in specs if (flow := _flow(spec))}
-        threads = self.cluster.jobs[verb].cpus if self.cluster else here.threads
         makes = tuple(self.results / spec.run_id / "result.json" for spec in specs)
-        return Job(name, verb, tuple(words), makes, tuple(sorted(after)), tuple(specs), threads)
+        return Job(name, verb, tuple(words), makes, tuple(sorted(after)), tuple(specs), self._threads(verb, here.threads))
 
     def write(self) -> None:
         """Write the scale, every spec and every generator's parameters, as files for jobs to read. Unchanged files are left alone."""
@@ -247,7 +224,7 @@ class Workflow:
         return self.results / "datasets" / f"{dataset}.json"
 
     @property
-    def made_here(self) -> list[str]:
+    def built_datasets(self) -> list[str]:
         """Datasets that jobs make; the others are a user's to prepare."""
         return list(dict.fromkeys([*self.generated, *self.sources, *self.derived]))
 
@@ -259,10 +236,12 @@ class Workflow:
         """Markers of the jobs that make a table's or figure's runs."""
         return self.markers(jobs_of([spec.run_id for spec in self.registry.runs_of(target)], self.jobs))
 
-    def launch(self, name: str) -> str:
+    def command_wrapper(self, name: str) -> str:
         """What stands before a job's command, as shell code: on a cluster what starts its processes, here what ends it with Snakemake."""
         log = str(self.logs / f"{name}.log")
-        return self.cluster.launch(self.jobs[name].rule, log) if self.cluster else launch_here(log, str(self.results / "jobs.lock"))
+        if self.cluster:
+            return self.cluster.command_wrapper(self.jobs[name].rule, log)
+        return wrapper_here(log, str(self.results / "jobs.lock"))
 
     def resources(self, rule: str) -> dict[str, Any]:
         """What a rule asks of a cluster; nothing of this machine."""
@@ -316,7 +295,7 @@ def overview(workflow: Workflow) -> str:
     jobs = sum(not job.makes or not all(path.is_file() for path in job.makes) for job in workflow.jobs.values())
     return (
         f"{workflow.name}: {len(specs)} runs ({', '.join(f'{count} {verb}' for verb, count in verbs.items())}), {done} of them done; "
-        f"at most {jobs + 1} jobs. The whole takes {workflow.scale.takes}.\n"
+        f"at most {jobs + 1} jobs. The whole takes {workflow.scale.expected_cost}.\n"
         f"Stop it whenever you like; called again, it continues. The page will be {workflow.reports / 'index.html'}"
     )
 

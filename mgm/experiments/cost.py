@@ -9,7 +9,7 @@ from mgm.spec import Finetune, Model, Pretrain, Probe, Spec
 
 
 def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
-    """Of one clip: a pretraining clip, or one view in finetuning, probing and testing (with `classes`, the classifier's last layer too).
+    """Cost of one clip: of pretraining, or a view in finetuning, probing and testing (with `classes`, the classifier's last layer too).
 
     ViT-B at 16 x 224 x 224: 180.3e9 a view (Table 1's 180 GFLOPs); pretraining 55.0e9 at mask ratio 0.75, 33.4e9 at 0.9.
     """
@@ -29,14 +29,14 @@ def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
 
 
 def official_multiply_adds(spec: Pretrain) -> int:
-    """Of one clip in VideoMAE's own code, 57.4e9 and 35.4e9 for ViT-B: it embeds hidden tubelets before it drops them, and computes what
-    nobody reads, the visible tokens' outputs of the decoder's last block."""
+    """Cost of one clip in VideoMAE's own code, 57.4e9 and 35.4e9 for ViT-B: it embeds hidden tubelets before it drops them, and
+    computes what nobody reads, the visible tokens' outputs of the decoder's last block."""
     tokens, masked, width = math.prod(spec.grid), spec.grid[0] * spec.hidden, spec.decoder.width
     unread = _block(tokens, width) - _block(tokens, width, masked)
     return multiply_adds(spec) + masked * _pixels(spec.model) * spec.model.width + unread
 
 
-def work(spec: Spec, videos: int = 100_000) -> float:
+def train_flops(spec: Spec, videos: int = 100_000) -> float:
     """Multiply-adds that a run trains with, on so many videos if its length is in epochs: to tell long runs from short ones. A run that
     trains nothing counts as a hundred of its clips."""
     if not isinstance(spec, Pretrain | Finetune):
@@ -47,7 +47,7 @@ def work(spec: Spec, videos: int = 100_000) -> float:
 
 
 def encoder(model: Model, grid: tuple[int, int, int], visible: int = 0) -> int:
-    """Of one clip, on all tokens of the grid, or on `visible` of them."""
+    """Cost of one clip, on all tokens of the grid, or on `visible` of them."""
     width, (slots, rows, columns) = model.width, grid
     tokens = visible or math.prod(grid)
     block = _block(tokens, width)

@@ -78,8 +78,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Line:
-    """Compute beside epochs, of a table's cell: all its runs with their parents. `alike` is how many epochs at ratio 0.9 compute as much as
-    its pretraining's `epochs`. Without pretraining both are 0."""
+    """Compute beside epochs, of a table's cell: all its runs with their parents. `equivalent_epochs` is how many epochs at
+    ratio 0.9 compute as much as its pretraining's `epochs`. Without pretraining both are 0."""
 
     target: str
     row: str
@@ -87,7 +87,7 @@ class Line:
     runs: int
     ratio: float
     epochs: int
-    alike: float
+    equivalent_epochs: float
     supervised: tuple[int, ...]
     pretrain: float
     rest: float
@@ -280,19 +280,19 @@ def _behind(specs: Sequence[Spec], costs: Mapping[str, Cost]) -> dict[str, float
 
 
 def line(target: str, cell: Cell, registry: Registry, costs: Mapping[str, Cost]) -> Line:
-    """Of a cell that has runs."""
+    """Add up a cell that has runs."""
     specs = registry.with_parents(run.run_id for run in cell.runs)
     pretrained = [spec for spec in specs if isinstance(spec, Pretrain)]
     runs = [costs[spec.run_id] for spec in specs]
-    ratio = epochs = alike = 0.0
+    ratio = epochs = equivalent = 0.0
     if pretrained:
         first = pretrained[0]
         ratio, epochs = first.mask.ratio, first.optim.epochs
         at_90 = first.model_copy(update={"mask": first.mask.model_copy(update={"ratio": 0.9})})
-        alike = epochs * multiply_adds(first) / multiply_adds(at_90)
+        equivalent = epochs * multiply_adds(first) / multiply_adds(at_90)
     whole, of_pretraining = sum(run.train + run.test for run in runs), sum(costs[spec.run_id].train for spec in pretrained)
     return Line(
-        target, cell.row, cell.column, len(specs), ratio, int(epochs), alike,
+        target, cell.row, cell.column, len(specs), ratio, int(epochs), equivalent,
         tuple(spec.optim.epochs for spec in specs if isinstance(spec, Finetune) and spec.seed == cell.runs[0].seed),
         of_pretraining, whole - of_pretraining, sum(run.hours for run in runs),
     )  # fmt: skip
@@ -315,7 +315,7 @@ def check(utilisation: float) -> Check:
     )
 
 
-def dearer() -> tuple[float, float]:
+def epoch_cost_ratio() -> tuple[float, float]:
     """How many times an epoch of ViT-B at ratio 0.75 computes one at 0.9: here, and in the official code."""
     mgm, tube = recipes.pretrain("k400", "mgm"), recipes.pretrain("k400", "tube")
     ours, official = (of(mgm) / of(tube) for of in (multiply_adds, official_multiply_adds))
@@ -326,7 +326,7 @@ def _cells(registry: Registry) -> list[tuple[str, Cell]]:
     """The cells that have training runs, with their targets: once per table, and those of figures that no table has."""
     cells = [(f"table{name}", cell) for name, table in registry.tables.items() for cell in table.cells]
     shown = {cell.runs for _, cell in cells}
-    plots = [(f"figure{name}", cell) for name, plot in registry.plots.items() for points in plot.lines.values() for _, cell in points]
+    plots = [(f"figure{name}", cell) for name, plot in registry.plots.items() for cell in plot.cells]
     cells += [(name, cell) for name, cell in plots if cell.runs not in shown]
     once = {(name, cell.row, tuple(run.run_id for run in cell.runs)): (name, cell) for name, cell in reversed(cells)}
     return [pair for pair in reversed(once.values()) if pair[1].runs and pair[1].runs[0].verb != "measure"]

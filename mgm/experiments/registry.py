@@ -1,8 +1,9 @@
 """A container: which runs there are, and which cell of which table or figure each fills. `mgm.experiments.suite` fills it."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mgm.errors import UserError
 from mgm.experiments.scales import Scale
@@ -22,7 +23,7 @@ class Cell:
     table: str
     row: str
     column: str
-    runs: tuple[Finetune | Probe | Measure, ...]
+    runs: tuple[Finetune | Probe | Measure, ...] = ()
     metric: str = "top1"  # of result.json
     decimals: int = 1
     remark: str = ""  # stands behind the row's name: how this scale's run differs from what the name says
@@ -36,15 +37,16 @@ class Table:
     cells: list[Cell] = field(default_factory=list)
     head: str = "Method"  # of the column of row names
     groups: dict[str, str] = field(default_factory=dict)  # method: the section of the table it stands in
-    compares_masks: bool = False  # a row is a mask, all else equal
+    base: str = ""  # the row that the others' gains are measured from
+    ours: str = ""  # the row that the others are compared with
+    own_jobs: bool = False  # its runs share no job with others
     rows_name_runs: bool = False  # a row's name alone says what its runs are
     takes_weights: bool = False  # a user may give the weights of a row that is quoted
-    trains: bool = True  # else its numbers are measured, and it is no table of the paper
+    shows_notes: bool = False  # the notes of quoted.csv (backbone, data) stand beside its rows' names
 
     @property
     def label(self) -> str:
-        """The name that a reader sees: "Table 4e"."""
-        return f"Table {self.name.replace('_', ', ')}" if self.trains else self.name.capitalize()
+        return label_of(f"table{self.name}")
 
     @property
     def rows(self) -> list[str]:
@@ -54,6 +56,10 @@ class Table:
     def columns(self) -> list[str]:
         return list(dict.fromkeys(cell.column for cell in self.cells))
 
+    def add(self, row: str, column: str, *fields: Any, **more: Any) -> None:
+        """Add a cell, with the further fields of `Cell`."""
+        self.cells.append(Cell(self.name, row, column, *fields, **more))
+
     def cell(self, row: str, column: str) -> Cell:
         return next(cell for cell in self.cells if (cell.row, cell.column) == (row, column))
 
@@ -62,13 +68,16 @@ class Table:
 class Plot:
     """A figure that draws table cells: each line or point is a method's (x, cell) pairs."""
 
-    name: str
     title: str
     note: str
     x: str
     y: str
     lines: dict[str, tuple[tuple[float, Cell], ...]]
     ticks: tuple[str, ...] = ()  # names of x = 0, 1, ... where it is no number: then points are not joined
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [cell for line in self.lines.values() for _, cell in line]
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,7 @@ class Figure:
     title: str
     note: str
     vector: bool = False  # curves, to be shown as SVG; else pictures of clips
+    shows_masks: bool = False  # on one clip, which the page plays
 
 
 @dataclass
@@ -90,6 +100,20 @@ class Registry:
     tables: dict[str, Table] = field(default_factory=dict)
     plots: dict[str, Plot] = field(default_factory=dict)  # figures that draw cells
     figures: dict[str, Figure] = field(default_factory=dict)  # figures that draw the arrays of a run
+
+    @property
+    def figure_names(self) -> list[str]:
+        """Names of all figures as the paper counts them, our own after the one they belong to."""
+        return sorted([*self.plots, *self.figures], key=lambda name: name.replace("_", "~"))
+
+    @property
+    def mask_clip(self) -> Visualise | Measure | None:
+        """The run whose arrays show every mask on one clip."""
+        return next((figure.run for figure in self.figures.values() if figure.shows_masks), None)
+
+    def add_table(self, name: str, title: str, note: str, **fields: Any) -> Table:
+        """Add an empty table, with the further fields of `Table`."""
+        return self.tables.setdefault(name, Table(name, title, note, **fields))
 
     def has(self, *datasets: str) -> bool:
         return set(datasets) <= set(self.scale.datasets)
@@ -113,7 +137,7 @@ class Registry:
         for name, figure in self.figures.items():
             found[f"figure{name}"] = [figure.run]
         for name, plot in self.plots.items():
-            found[f"figure{name}"] = [run for line in plot.lines.values() for _, cell in line for run in cell.runs]
+            found[f"figure{name}"] = [run for cell in plot.cells for run in cell.runs]
         return found
 
     def runs_of(self, target: str) -> list[Spec]:
@@ -129,6 +153,12 @@ class Registry:
             if run_id in wanted:
                 wanted.update(parents(self.specs[run_id]))
         return [spec for run_id, spec in self.specs.items() if run_id in wanted]
+
+
+def label_of(target: str) -> str:
+    """The name that a reader sees: "Table 4, edge" of table4_edge; "Measured" of tablemeasured, which the paper does not number."""
+    kind, name = re.fullmatch("(table|figure|)(.+)", target).groups()  # type: ignore[union-attr]
+    return f"{kind.capitalize()} {name.replace('_', ', ')}" if name[0].isdigit() else name.capitalize()
 
 
 def with_mask(run: Pretrain, **mask) -> Pretrain:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, ValidationError, field_validator, model_validator
 
 from mgm.errors import UserError
 from mgm.experiments.recipes import MODELS
@@ -20,7 +20,7 @@ R = TypeVar("R", bound=Run)
 
 
 class Dataset(Part):
-    """Where a dataset comes from: drawn by our generator with these parameters, made of two others for domain adaptation (source,
+    """The origin of a dataset: drawn by our generator with these parameters, made of two others for domain adaptation (source,
     target), or prepared by the user under `root`."""
 
     generate: dict[str, Any] = Field(default_factory=dict)
@@ -67,8 +67,8 @@ class Scale(Part):
     """`overrides` maps a verb to {dotted field: value}; `backbones` maps a backbone to its encoder's fields."""
 
     name: Name
-    promise: str  # what a reader may conclude from numbers of this scale, shown with every table
-    takes: str  # time, machine and disk of the whole DAG, said before it starts
+    caveat: str = Field(validation_alias=AliasChoices("caveat", "promise"))  # what its numbers allow to conclude, shown with every table
+    expected_cost: str = Field(validation_alias=AliasChoices("expected_cost", "takes"))  # of the whole DAG, said before it starts
     seeds: tuple[int, ...] = Field(min_length=1)
     more_seeds: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # of single targets, such as table4e
     steps: Steps | None = None  # none: real epochs

@@ -21,7 +21,7 @@ S = TypeVar("S", bound=Run)
 
 @dataclass(frozen=True)
 class Execution:
-    """Where and how jobs run. None of it is in a run's id, since none of it may change a result."""
+    """Settings of where and how jobs run. None of it is in a run's id, since none of it may change a result."""
 
     results: Path
     data: dict[str, Path]  # dataset name: folder of its index

@@ -23,7 +23,7 @@ from mgm.runs import files
 from mgm.runs.files import file_digest
 from mgm.runs.lock import end_with_parent, folder_lock
 from mgm.spec import Flow
-from mgm.video.flow import Estimate, NoFlow, estimator, find_weights, open_flow, sidecar, write_flow
+from mgm.video.flow import Estimate, NoFlow, estimator, open_flow, raft_weights, sidecar, write_flow
 from mgm.video.motion import cells
 
 
@@ -44,7 +44,7 @@ def flow(folder: Path, method: Flow, weights: Path | None = None, processes: int
             the videos that could not be read; or another process writes the flow of this folder.
     """
     index = read_index(folder)
-    weights = find_weights(method, weights)
+    weights = raft_weights(method, weights)
     _start(method, weights)
     about: dict[str, Any] = {"method": method, "weights": file_digest(weights) if weights else None}
     if earlier := _finished(folder, index, about):
@@ -112,7 +112,7 @@ def _weights_of(folder: Path, method: Flow) -> Path:
 
 
 def is_whole(video: Video, method: Flow) -> bool:
-    """Whether a video's sidecar is there and has its frames and size."""
+    """Tell whether a video's sidecar is there and has its frames and size."""
     try:
         open_flow(video.path, method, _shape(video))
     except NoFlow:

@@ -22,7 +22,7 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True)
 class Facts:
-    """Of one video; `split` is empty where there is no index."""
+    """Facts of one video; `split` is empty where there is no index."""
 
     path: str
     split: str

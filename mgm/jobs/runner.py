@@ -14,7 +14,7 @@ import torch
 from mgm.console import duration, show
 from mgm.datasets.index import compared
 from mgm.errors import UserError, as_user_error
-from mgm.experiments.cost import work
+from mgm.experiments.cost import train_flops
 from mgm.jobs.data import Execution, Job, find_index
 from mgm.jobs.provenance import provenance
 from mgm.runs import files
@@ -151,7 +151,7 @@ def progress(execution: Execution) -> str:
     for path in (execution.results / "specs").glob("*.json"):
         try:
             spec = read_spec(path)
-            amount = work(spec)
+            amount = train_flops(spec)
             total += 1
             try:
                 seconds[spec.verb] += float(read_json(execution.results / path.stem / "result.json")["wall_s"])

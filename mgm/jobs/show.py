@@ -5,7 +5,7 @@ from pathlib import Path
 from mgm.jobs.visualise import masks_on_a_clip
 from mgm.masking import MASKS, Grid
 from mgm.report.figures.draw import masks_on_a_clip as draw
-from mgm.report.figures.draw import write_png
+from mgm.report.figures.style import write
 from mgm.spec import Clips
 from mgm.video import probe_video
 
@@ -22,4 +22,4 @@ def show(video: Path, out: Path, seed: int = 0) -> None:
     clips = Clips(frames=16, size=224, stride=min(max((frames - 1) // 15, 1), 4))
     names = [name for name, mask in MASKS.items() if mask.row]
     arrays = masks_on_a_clip(video, frames, clips, tubelet=2, grid=Grid(8, 14, 14), names=names, seed=seed)
-    write_png(draw(arrays), out)
+    write(draw(arrays), out)

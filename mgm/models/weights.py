@@ -51,7 +51,7 @@ def load_encoder(model: nn.Module, path: Path) -> None:
 
 
 def is_classifier(weights: dict[str, Tensor]) -> bool:
-    """Whether these are a finetuned run's weights: their norm comes after the mean over tokens."""
+    """Tell whether these are a finetuned run's weights: their norm comes after the mean over tokens."""
     return "fc_norm.weight" in weights
 
 

@@ -10,7 +10,6 @@ from mgm.experiments.registry import Registry
 from mgm.report.cells import rows
 from mgm.report.claims.check import judge, write_claims
 from mgm.report.page.build import FigureEntry, page, svg_uri
-from mgm.report.page.runs import in_order
 from mgm.report.tables import comparable, write_tables
 from mgm.runs import files as atomic
 from mgm.runs.frame import examine_all
@@ -33,7 +32,7 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
     Raises:
         UserError: `only` is no table or figure of the registry, or a figure whose run is not done.
     """
-    figures = in_order(registry)
+    figures = registry.figure_names
     targets = [*(f"table{name}" for name in registry.tables), *(f"figure{name}" for name in figures)]
     if only and only not in (*targets, *GROUPS):
         raise UserError(f"{only}: no such table or figure; choose one of {', '.join((*targets, *GROUPS))}")
@@ -78,7 +77,8 @@ def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dic
 
 def _clips(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, RunStatus]) -> FigureEntry:
     """Draw a figure of a run's arrays; where the run cannot be believed, remove what an earlier one left and say why."""
-    from mgm.report.figures.draw import DRAW, save  # matplotlib takes a second to import
+    from mgm.report.figures.draw import DRAW  # matplotlib takes a second to import
+    from mgm.report.figures.style import save
     from mgm.report.page.mask_player import webp_uri
 
     figure, stem = registry.figures[name], folder / f"figure{name}"
@@ -98,12 +98,11 @@ def _clips(registry: Registry, name: str, results: Path, folder: Path, found: di
 
 
 def _mask_player(registry: Registry, results: Path, found: dict[str, RunStatus]) -> "MaskPlayer | None":
-    """The clip of Figure 5 with its masks, where that run is there."""
+    """Build the player of the clip with every mask, where that run is there."""
     from mgm.report.page.mask_player import mask_player  # matplotlib takes a second to import
 
-    run_id = registry.figures["5"].run.run_id if "5" in registry.figures else ""
-    path = results / run_id / "arrays.npz"
-    if not run_id or found[run_id].state != "run" or not path.exists():
+    run = registry.mask_clip
+    if run is None or found[run.run_id].state != "run" or not (path := results / run.run_id / "arrays.npz").exists():
         return None
     with np.load(path, allow_pickle=False) as file:
-        return mask_player(dict(file), run_id)
+        return mask_player(dict(file), run.run_id)

@@ -37,6 +37,10 @@ class Row:
     remark: str = ""  # how the run differs from what the row's name says
 
     @property
+    def key(self) -> tuple[str, str, str]:
+        return self.table, self.row, self.column
+
+    @property
     def difference(self) -> float | None:
         return None if self.estimate is None or self.paper is None else self.estimate.mean - self.paper
 

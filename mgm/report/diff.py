@@ -6,7 +6,7 @@ from typing import Any
 
 from mgm.errors import UserError
 from mgm.runs.result import examine
-from mgm.spec import read_spec
+from mgm.spec import dotted, read_spec
 
 
 def diff(results: Path, first: str, second: str) -> str:
@@ -20,7 +20,7 @@ def diff(results: Path, first: str, second: str) -> str:
     found = [examine(folder, spec) for folder, spec in zip(folders, specs, strict=True)]
     metrics = [one.result["metrics"] if one.result else {} for one in found]
     states = [f"{one.state}: {one.why}" if one.why else one.state for one in found]
-    fields = _differing(*(_flat(spec.model_dump(mode="json")) for spec in specs))
+    fields = _differing(*(dotted(spec.model_dump(mode="json")) for spec in specs))
     table = [
         ("", specs[0].run_id, specs[1].run_id),
         ("state", *states),
@@ -41,14 +41,6 @@ def _folder(results: Path, run: str) -> Path:
     if len(found) > 1:
         raise UserError(f"{run}: ran under several names; pass one of the folders {', '.join(map(str, found))}")
     return found[0]
-
-
-def _flat(fields: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Nested fields by their dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
-        flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
-    return flat
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, str, str]]:

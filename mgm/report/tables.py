@@ -1,4 +1,4 @@
-"""A table in four formats: csv for programs, md and tex for papers, html for pages; each but the csv carries its scale's promise."""
+"""A table in four formats: csv for programs, md and tex for papers, html for pages; each but the csv carries its scale's caveat."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Section:
 def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> Path:
     """`folder`/table4e.csv, .md, .tex and .html; returns the csv."""
     caption = " ".join(filter(None, (f"{table.label}. {table.title}. {table.note}", beside_the_paper(scale))))
-    promise = f"Scale {scale.name}. {promise_of(scale)}"
+    caveat = f"Scale {scale.name}. {caveat_of(scale)}"
     if leaders(rows):
         caption += f" {BOLD}"
 
@@ -47,25 +47,25 @@ def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> P
         return _grid(table, rows, scale, text, title, strong)
 
     stem = folder / f"table{table.name}"
-    atomic.write(stem.with_suffix(".md"), _markdown(grid(_md, "**{}**", "**{}**"), _md(caption), _md(promise)))
+    atomic.write(stem.with_suffix(".md"), _markdown(grid(_md, "**{}**", "**{}**"), _md(caption), _md(caveat)))
     atomic.write(
         stem.with_suffix(".tex"),
-        _latex(grid(_tex, r"\addlinespace\emph{{{}}}", r"\textbf{{{}}}"), _tex(caption), _tex(promise), table.name),
+        _latex(grid(_tex, r"\addlinespace\emph{{{}}}", r"\textbf{{{}}}"), _tex(caption), _tex(caveat), table.name),
     )
-    atomic.write(stem.with_suffix(".html"), _html(grid(escape, "<em>{}</em>", "<strong>{}</strong>"), escape(caption), escape(promise)))
+    atomic.write(stem.with_suffix(".html"), _html(grid(escape, "<em>{}</em>", "<strong>{}</strong>"), escape(caption), escape(caveat)))
     return atomic.write(stem.with_suffix(".csv"), frame(rows)[list(COLUMNS)].round(4).to_csv(index=False, lineterminator="\n"))
 
 
-def promise_of(scale: Scale) -> str:
-    """The scale's promise as a sentence to follow its name, which it may begin with."""
-    text = scale.promise.strip()
+def caveat_of(scale: Scale) -> str:
+    """The scale's caveat as a sentence to follow its name, which it may begin with."""
+    text = scale.caveat.strip()
     if text.lower().startswith(f"{scale.name} scale: ".lower()):
         text = text.split(": ", 1)[1]
     return text[:1].upper() + text[1:]
 
 
 def comparable(scale: Scale) -> bool:
-    """Whether our number and the paper's answer one question, so that their difference means something."""
+    """Tell whether our number and the paper's answer one question, so that their difference means something."""
     return scale.name == "paper" and not scale.own_videos
 
 
@@ -114,16 +114,11 @@ def head_of(table: Table) -> list[str]:
     return [kind[:1].upper() + kind[1:] for kind in table.head.split(", ") if kind != "dataset"]
 
 
-def detail(row: Row) -> str:
-    """What stands small beside a row's name: how our run differs from it, and what the paper prints there in Table 1: backbone and
-    pretraining data. Its section says whether it was supervised."""
-    printed = note(row.table, row.row, row.column).replace("supervised, ", "").removesuffix("; supervised") if row.table == "1" else ""
+def detail(table: Table, row: Row) -> str:
+    """What stands small beside a row's name: how our run differs from it, and what the paper prints there: backbone and pretraining data.
+    Its section says whether it was supervised."""
+    printed = note(*row.key).replace("supervised, ", "").removesuffix("; supervised") if table.shows_notes else ""
     return "; ".join(filter(None, (printed, row.remark)))
-
-
-def headings(table: Table, scale: Scale) -> list[str]:
-    paper, difference = ([] if scale.own_videos else ["Paper"]), (["Difference"] if comparable(scale) else [])
-    return [*head_of(table), *paper, "Ours", "95 % interval", *difference, "Runs", "Status"]
 
 
 def number(value: float | None, sign: bool = False, decimals: int = 1) -> str:
@@ -163,46 +158,47 @@ def _grid(table: Table, rows: list[Row], scale: Scale, text: Callable[[str], str
         text: escapes a cell's text for one format.
         title: that format's markup of a section's title, with a place for it; `strong`: of the best number.
     """
-    head, best = headings(table, scale), leaders(rows)
-    lines = []
+    best, lines = leaders(rows), []
     for section in sections(table, rows):
-        lines.append([title.format(text(section.title)), *[""] * (len(head) - 1)])
-        for row in section.rows:
-            cells = dict(zip(head, map(text, _cells(table, row, scale)), strict=True))
-            if row in best:
-                cells["Ours"] = strong.format(cells["Ours"])
-            lines.append([*cells.values()])
-    return pd.DataFrame(lines, columns=[text(name) for name in head])
+        cells = [{name: text(cell) for name, cell in _cells(table, row, scale).items()} for row in section.rows]
+        for row, line in zip(section.rows, cells, strict=True):
+            line["Ours"] = strong.format(line["Ours"]) if row in best else line["Ours"]
+        lines += [{head_of(table)[0]: title.format(text(section.title))}, *cells]
+    return pd.DataFrame(lines, columns=list(cells[0])).fillna("").rename(columns=text)
 
 
-def _cells(table: Table, row: Row, scale: Scale) -> list[str]:
+def _cells(table: Table, row: Row, scale: Scale) -> dict[str, str]:
+    """Heading -> text of a row."""
     first, *others = names(table, row)
-    paper = [] if scale.own_videos else [number(row.paper, decimals=row.decimals)]
-    difference = [number(row.difference, sign=True, decimals=row.decimals)] if comparable(scale) else []
     gflops = reported().get((row.table, row.row, "GFLOPs"))  # of a view, printed once a line
-    details = "; ".join(filter(None, (detail(row), f"{gflops:.0f} GFLOPs" if gflops else "")))
-    named = f"{first} ({details})" if details else first
-    return [named, *others, *paper, ours(row), interval(row), *difference, runs(row), row.status]
+    details = "; ".join(filter(None, (detail(table, row), f"{gflops:.0f} GFLOPs" if gflops else "")))
+    cells = dict(zip(head_of(table), [f"{first} ({details})" if details else first, *others], strict=True))
+    if not scale.own_videos:
+        cells["Paper"] = number(row.paper, decimals=row.decimals)
+    cells |= {"Ours": ours(row), "95 % interval": interval(row)}
+    if comparable(scale):
+        cells["Difference"] = number(row.difference, sign=True, decimals=row.decimals)
+    return cells | {"Runs": runs(row), "Status": row.status}
 
 
-def _markdown(grid: pd.DataFrame, caption: str, promise: str) -> str:
+def _markdown(grid: pd.DataFrame, caption: str, caveat: str) -> str:
     align = ("left", *["right"] * (grid.shape[1] - 2), "left")
-    return f"{caption}\n\n{grid.to_markdown(index=False, disable_numparse=True, colalign=align)}\n\n*{promise}*\n"
+    return f"{caption}\n\n{grid.to_markdown(index=False, disable_numparse=True, colalign=align)}\n\n*{caveat}*\n"
 
 
-def _latex(grid: pd.DataFrame, caption: str, promise: str, name: str) -> str:
+def _latex(grid: pd.DataFrame, caption: str, caveat: str, name: str) -> str:
     """Needs booktabs."""
     return rf"""\begin{{table}}
 \centering\footnotesize\setlength{{\tabcolsep}}{{3pt}}
-\caption{{{caption} \emph{{{promise}}}}}
+\caption{{{caption} \emph{{{caveat}}}}}
 \label{{tab:{name}}}
 {grid.to_latex(index=False, column_format="l" + "r" * (grid.shape[1] - 2) + "l")}\end{{table}}
 """
 
 
-def _html(grid: pd.DataFrame, caption: str, promise: str) -> str:
+def _html(grid: pd.DataFrame, caption: str, caveat: str) -> str:
     """A fragment: no style, for a page that has its own."""
-    return grid.style.hide(axis="index").set_caption(f"{caption} <em>{promise}</em>").to_html(exclude_styles=True)
+    return grid.style.hide(axis="index").set_caption(f"{caption} <em>{caveat}</em>").to_html(exclude_styles=True)
 
 
 def _md(text: str) -> str:

@@ -31,7 +31,7 @@ def _matching(registry: Registry, target: str, row: str = "", column: str = "") 
     if target.startswith("table") and (table := registry.tables.get(target.removeprefix("table"))):
         cells = table.cells
     elif target.startswith("figure") and (plot := registry.plots.get(target.removeprefix("figure"))):
-        cells = [cell for points in plot.lines.values() for _, cell in points]
+        cells = plot.cells
     else:
         targets = [name for name in registry.targets() if name != "all"]
         raise UserError(f"{target}: no such table or figure at scale {registry.scale.name}; choose one of {', '.join(targets)}")

@@ -90,7 +90,7 @@ def _refusal(folder: Path, writer: dict[str, Any]) -> str:
 
 
 def _is_alive(path: Path, writer: dict[str, Any]) -> bool:
-    """Whether the writer touches its file, or removes it, within STALE_S."""
+    """Tell whether the writer touches its file, or removes it, within STALE_S."""
     print(f"{path}: of process {writer['pid']} on {writer['host']}; waiting up to {STALE_S:.0f} s to see if it lives", file=sys.stderr)
     first, end = path.stat().st_mtime_ns, time.monotonic() + STALE_S
     while time.monotonic() < end:

@@ -41,7 +41,7 @@ class NoFlow(UserError):
 
 
 def sidecar(path: str | Path, method: Flow) -> Path:
-    """Where a video's flow lies.
+    """Name the place of a video's flow.
 
     Raises:
         NoFlow: the video is in a shard.
@@ -176,7 +176,7 @@ def estimator(method: Flow, weights: Path | None = None, device: str = "cpu") ->
 
     Args:
         method: "raft-small" or "dis".
-        weights: of RAFT, as `find_weights` returns it.
+        weights: of RAFT, as `raft_weights` returns it.
         device: for RAFT.
 
     Returns:
@@ -188,7 +188,7 @@ def estimator(method: Flow, weights: Path | None = None, device: str = "cpu") ->
     if method == "dis":
         return _fitted(_dis(), SHORT[method])
     if weights is None:
-        raise ValueError("raft-small needs weights; see find_weights")
+        raise ValueError("raft-small needs weights; see raft_weights")
     return _fitted(_raft_small(weights, device), SHORT[method])
 
 
@@ -268,7 +268,7 @@ def _load(model: Any, weights: Path) -> None:
     model.load_state_dict(given, strict=True)
 
 
-def find_weights(method: Flow, weights: Path | None) -> Path | None:
+def raft_weights(method: Flow, weights: Path | None) -> Path | None:
     """The file of the method's weights: the given one, or torchvision's own for RAFT-small, downloaded if need be; None for DIS.
 
     Raises:

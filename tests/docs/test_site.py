@@ -160,6 +160,8 @@ def test_every_example_is_run_by_a_test():
         "add-a-table-row.md",
         "your-own-analysis.md",
         "add-a-backbone.md",
+        "add-a-figure.md",
+        "add-a-measurement.md",
     }  # below
     assert all(name in (ROOT / test).read_text() for name, test in ELSEWHERE.items())
 
@@ -222,6 +224,22 @@ def test_a_table_of_ones_own():
     assert table.cell("Tube, 0.9", "SSv2").runs == known.cell("Random Tube", "SSv2").runs[:1]
     assert table.cell("MGM, 0.75", "SSv2").runs == known.cell("MGM (Dense)", "SSv2").runs[:1]
     assert sorted(run.verb for run in registry.runs_of("table4_ratio")) == ["finetune"] * 3 + ["pretrain"] * 3
+
+
+def test_a_figure_of_ones_own(folder):
+    assert run("add-a-figure.md")["svg"].read_text().count("<svg") == 1
+
+
+def test_a_measurement_of_ones_own(folder):
+    from types import SimpleNamespace
+
+    from mgm.datasets.index import read_index
+
+    found, index = run("add-a-measurement.md"), read_index(folder / "drawn")
+    metrics, _ = found["measure"](SimpleNamespace(index=index, spec=SimpleNamespace(videos=0)))
+    rates = [8e-6 * Path(video.path).stat().st_size / (video.frames / video.fps) for video in index.test]
+    assert metrics["mbit_s"] == pytest.approx(sum(rates) / len(rates))
+    assert f"{metrics['mbit_s']:.2f} Mbit/s" in found["describe"](None, metrics, {})
 
 
 def test_your_own_analysis(folder):

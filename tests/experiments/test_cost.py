@@ -1,8 +1,5 @@
 """The formula against torch's own counter, on the models themselves."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -48,12 +45,6 @@ def test_pretraining(size, ratio):
     assert multiply_adds(spec) == counted(lambda: build_mae(spec)(frames(spec), masked_BL))
 
 
-def test_vit_b_costs_what_the_paper_says():
-    """180 GFLOPs a view (Table 1), by which it means multiply-adds."""
-    assert multiply_adds(Finetune(data=SSV2)) == pytest.approx(180e9, rel=0.005)
-    assert multiply_adds(Finetune(data=SSV2)) / 1e9 == pytest.approx(180.3, abs=0.05)
-
-
 @pytest.mark.parametrize(("ratio", "hidden", "official", "ours"), [(0.75, 147, 57.4, 55.0), (0.9, 176, 35.4, 33.4)])
 def test_pretraining_vit_b(ratio, hidden, official, ours):
     """Equal epochs are not equal compute. The official code embeds hidden tubelets too, and then drops them, and the visible tokens
@@ -65,9 +56,3 @@ def test_pretraining_vit_b(ratio, hidden, official, ours):
     assert official_multiply_adds(spec) == cost + embedding_hidden + visible_in_last_block
     assert official_multiply_adds(spec) / 1e9 == pytest.approx(official, abs=0.05)
     assert cost / 1e9 == pytest.approx(ours, abs=0.05)
-
-
-def test_no_torch():
-    """`mgm plan` must start at once."""
-    code = "import sys, mgm.experiments.cost; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

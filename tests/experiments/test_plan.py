@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise, permutations
 
@@ -12,11 +10,11 @@ import pytest
 from mgm.dag.study import Workflow
 from mgm.datasets.published import PUBLISHED
 from mgm.errors import UserError
-from mgm.experiments import recipes
 from mgm.experiments.plan import Cost, Machine, check, cost, machine, make_plan, parameters, wall
 from mgm.experiments.published import PEAK
 from mgm.models import build_classifier, build_mae
-from mgm.report.plan import describe, draw, to_json
+from mgm.report.figures.plan import draw
+from mgm.report.plan import describe, write_json
 from mgm.spec import Clips, Data, Decoder, Finetune, FinetuneOptim, Model, Optim, Pretrain, Probe, Views, parents
 
 SSV2 = Data(dataset="ssv2")
@@ -52,12 +50,6 @@ def test_parameters_are_the_models_own(size):
     assert parameters(classifier, 7) == sum(weight.numel() for weight in build_classifier(classifier, 7).parameters())
 
 
-def test_a_vit_b_checkpoint_takes_about_1_1_gigabytes():
-    one = cost(recipes.pretrain("k400"), PUBLISHED["k400"], machine("h100", 0.4, 8))
-    assert one.checkpoint == pytest.approx(1.1e9, rel=0.05)
-    assert one.weights == one.checkpoint / 3
-
-
 def test_a_run_by_hand():
     """ViT-B, a view: 180.3e9 multiply-adds and the last layer's 768 x 10; ten epochs of 7 whole batches of 4 videos, two clips each."""
     videos, gpu = videos_of(30, 5), Machine("slow", 1e12, 1, 1)
@@ -74,25 +66,12 @@ def test_a_run_by_hand():
     assert probed.checkpoint == probed.weights == 0
 
 
-def test_steps_of_a_scale_go_before_epochs():
-    gpu = Machine("slow", 1e12, 1, 1)
-    by_steps = cost(Pretrain(data=SSV2, optim=Optim(batch=4, steps=7)), videos_of(30, 5), gpu)
-    assert by_steps.train == cost(Pretrain(data=SSV2, optim=Optim(batch=4, epochs=1)), videos_of(30, 5), gpu).train
-
-
 def test_a_slow_loader_takes_its_time():
     spec, videos = Pretrain(data=SSV2, optim=Optim(batch=10, epochs=4)), videos_of(100, 5)
     fast = cost(spec, videos, Machine("x", 1e12, 1, 1))
     assert cost(spec, videos, Machine("x", 1e12, 1, 1, fast.needs * 1.01)).hours == fast.hours
     assert cost(spec, videos, Machine("x", 1e12, 1, 1, fast.needs / 4)).hours == pytest.approx(4 * fast.hours)
     assert cost(spec, videos, Machine("x", 1e12, 1, 1, 2.0)).hours == pytest.approx(400 / 2 / 3600)
-
-
-def test_clips_per_s_are_those_that_a_plan_gives_back():
-    """A log's clips/s of the reference run become a rate of FLOPs; by it that run takes clips / rate."""
-    one = cost(recipes.pretrain("k400"), PUBLISHED["k400"], machine("mine", 0.4, 8, clips_per_s=500))
-    assert one.hours == pytest.approx(one.decoded / 500 / 3600)
-    assert one.needs == pytest.approx(500)
 
 
 def test_the_published_time():
@@ -164,9 +143,9 @@ def test_compute_stands_beside_epochs(plan):
     mgm, videomae = lines["table1", "MGM, K400, 800"], lines["table1", "VideoMAE, K400, 800"]
     assert (mgm.epochs, videomae.epochs) == (800, 800)
     assert (
-        mgm.pretrain / videomae.pretrain == pytest.approx(mgm.alike / 800) == pytest.approx(55.0 / 33.35, rel=0.002)
+        mgm.pretrain / videomae.pretrain == pytest.approx(mgm.equivalent_epochs / 800) == pytest.approx(55.0 / 33.35, rel=0.002)
     )  # test_cost's, rounded
-    assert videomae.alike == 800
+    assert videomae.equivalent_epochs == 800
     assert lines["table2a", "MGM + K400 Finetune"].supervised == (75, 100)
     assert lines["table2a", "Supervised (K400)"].epochs == 0
     assert {one.target for one in plan.lines} >= {"table1", "table4e", "figure4a"}
@@ -176,7 +155,8 @@ def test_compute_stands_beside_epochs(plan):
 
 
 def test_json_and_picture(plan, tmp_path):
-    fields = json.loads(to_json(plan))
+    write_json(plan, tmp_path / "plan.json")
+    fields = json.loads((tmp_path / "plan.json").read_text())
     assert fields["parts"][-1]["hours"] == plan.parts[-1].hours
     assert fields["machine"]["decoded"] is None
     for name in ("plan.svg", "plan.png", "again.svg"):
@@ -184,12 +164,6 @@ def test_json_and_picture(plan, tmp_path):
     assert (tmp_path / "plan.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
     with pytest.raises(UserError, match=r"plan.txt: is no picture .* end it in one of .png"):
         draw(plan, tmp_path / "plan.txt")
-
-
-def test_one_target_alone(registry):
-    alone = make_plan(registry, machine("h100", 0.4, 64), 0.4, "table4e")
-    assert [one.target for one in alone.parts] == ["table4e"] == list({one.target for one in alone.lines})
-    assert alone.chain[-1][0] in {spec.run_id for spec in registry.runs_of("table4e")}
 
 
 @pytest.mark.parametrize(
@@ -214,9 +188,3 @@ def test_generated_sets_and_unknown_targets(registry):
         make_plan(Workflow({"scale": "smoke"}).registry, given, 0.4)
     with pytest.raises(UserError, match="table9: no such target at scale paper"):
         make_plan(registry, given, 0.4, "table9")
-
-
-def test_no_torch():
-    """`mgm plan` must be done in two seconds."""
-    code = "import sys, mgm.cli, mgm.dag.study, mgm.report.plan; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

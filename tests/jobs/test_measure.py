@@ -19,7 +19,7 @@ from mgm.errors import UserError
 from mgm.experiments.recipes import MASK_RATIO
 from mgm.jobs.measure import choose, measure, measure_now
 from mgm.jobs.measure.motion_time import motion_time
-from mgm.jobs.measure.saliency import inside, saliency
+from mgm.jobs.measure.saliency import inside, saliency_score
 from mgm.jobs.measure.step_time import step_time
 from mgm.jobs.runner import run_all
 from mgm.masking import MASKS, Grid, make_mask
@@ -91,7 +91,7 @@ def slow_saliency(index, boxes, videos):
 
 def test_saliency_is_what_a_slow_loop_over_pixels_finds(videos, index):
     chosen = choose(index, 4)
-    found = saliency(index, videos, chosen)
+    found = saliency_score(index, videos, chosen)
     assert found == pytest.approx(slow_saliency(index, load_boxes(videos), chosen), rel=1e-4)  # magnitudes are float32
     assert found["saliency"] > 1.1  # sprites move; the background pans slowly
 
@@ -119,13 +119,13 @@ def test_saliency_of_a_set_made_by_hand(monkeypatch, index, tmp_path):
     inside_sum, inside_pixels = (32 + 8) * 6 + 16 * 1, 32 + 8 + 16
     whole_1, whole_2 = 12 * 8 * 6 + 12 * 12 * 1, 12 * 8 * 6 + 12 * 12 * 2
     outside = (whole_1 + whole_2 - inside_sum) / (2 * 12 * 20 - inside_pixels)
-    found = saliency(index, tmp_path, chosen)
+    found = saliency_score(index, tmp_path, chosen)
     assert found == pytest.approx(
         {"saliency": inside_sum / inside_pixels / outside, "inside": inside_sum / inside_pixels, "outside": outside, "videos": 1}
     )
     (tmp_path / "boxes.csv").write_text("\n".join(lines[:4]) + "\n")  # without its line, frame 2 does not count
     outside = (whole_1 - inside_sum) / (12 * 20 - inside_pixels)
-    assert saliency(index, tmp_path, chosen)["outside"] == pytest.approx(outside)
+    assert saliency_score(index, tmp_path, chosen)["outside"] == pytest.approx(outside)
 
 
 def test_a_pixel_is_inside_where_its_centre_is():
@@ -143,11 +143,11 @@ def test_a_users_boxes_go_before_the_generators(copied, index):
         for frame, drawn in enumerate(boxes[Path(video.path).stem]):
             lines += [",".join([index.name(video), str(frame), *map(str, box)]) for box in drawn]
     (copied / "boxes.csv").write_text("\n".join(lines) + "\n")
-    both = saliency(index, copied, index.test)
+    both = saliency_score(index, copied, index.test)
     (copied / "boxes.npz").unlink()
-    assert both == saliency(index, copied, index.test)
+    assert both == saliency_score(index, copied, index.test)
     (copied / "boxes.csv").write_text("\n".join(lines[:200]) + "\n")
-    assert saliency(index, copied, index.test)["videos"] < both["videos"] == 12
+    assert saliency_score(index, copied, index.test)["videos"] < both["videos"] == 12
 
 
 def test_bad_boxes_are_one_line(copied):
@@ -166,13 +166,13 @@ def test_bad_boxes_are_one_line(copied):
     ]:
         (copied / "boxes.csv").write_text(text)
         with pytest.raises(UserError) as error:
-            saliency(index, copied, index.test)
+            saliency_score(index, copied, index.test)
         assert message in str(error.value)
         assert "\n" not in str(error.value)
     (copied / "boxes.csv").unlink()
     (copied / "boxes.npz").unlink()
     with pytest.raises(UserError, match=r"no boxes: neither .*boxes\.csv \(yours: path,frame,.*\) nor .*boxes\.npz \(the generator's\) is"):
-        saliency(index, copied, index.test)
+        saliency_score(index, copied, index.test)
 
 
 def test_videos_are_evenly_spaced(index):

@@ -1,12 +1,8 @@
 """The report reads what exists and shows it; it works offline and with nothing there at all."""
 
 import re
-import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 
 from mgm.errors import UserError
@@ -77,7 +73,7 @@ def test_a_full_page_is_self_contained_and_its_links_lead_somewhere(places):
         else:
             assert (places[1] / link).exists(), link
     assert not re.search(r"https?://(?!www\.w3\.org)", text)
-    assert known.scale.promise.split(";")[-1].strip() in text
+    assert known.scale.caveat.split(";")[-1].strip() in text
     assert f"{len(known.specs)} of {len(known.specs)} finished" in text
     for cell in known.tables["4e"].cells:
         for run in cell.runs:
@@ -85,17 +81,6 @@ def test_a_full_page_is_self_contained_and_its_links_lead_somewhere(places):
     assert text == build_report(known, *places).read_text()  # the same results give the same page
     drawn = {path.name for path in (places[1] / "figures").iterdir()}
     assert drawn == {f"figure{name}.{ending}" for name in ("4a", "4_edge", "5") for ending in ("svg", "pdf", "png", "npz")}
-
-
-def test_results_copied_elsewhere_without_weights_give_the_same_page(places, tmp_path):
-    known = registry(seeds=(0,))
-    finish_all(places[0], known, steps=3)
-    draw_arrays(places[0], known)
-    for spec in known.specs.values():
-        (places[0] / spec.run_id / "weights.safetensors").write_bytes(b"heavy")
-    text = build_report(known, *places).read_text()
-    shutil.copytree(tmp_path / "results", tmp_path / "copy/results", ignore=shutil.ignore_patterns("*.safetensors"))
-    assert build_report(known, tmp_path / "copy/results/smoke", tmp_path / "copy/reports/smoke").read_text() == text
 
 
 def test_a_foreign_log_does_not_break_the_page(places):
@@ -125,34 +110,6 @@ def test_what_is_missing_is_named_with_its_reason(places):
     ):
         assert re.search(rf"{run_id}</code></a> · [^<]*{words}", overview), run_id
     assert str(places[0].parent) not in text  # no machine's paths
-
-
-def test_table_1_and_figure_1_on_the_page(places):
-    known = registry(datasets=BOTH)
-    finish_all(places[0], known, steps=3)
-    cells = {cell.row: cell for cell in known.tables["1"].cells}
-    (places[0] / cells["VideoMAE, SSv2, 1600"].runs[0].run_id / "result.json").unlink()
-    text = build_report(known, *places).read_text()
-    page = Page(text)
-    assert len(page.ids) == len(set(page.ids))
-    for cell in cells.values():
-        for run in cell.runs:
-            assert f'href="#{run.run_id}"' in text
-    assert text.count('class="quoted"') == 22
-    assert text.index('id="figure-1"') < text.index('id="figure-5"')
-    assert "Partial: VideoMAE 1600." in text
-    with np.load(places[1] / "figures/figure1.npz") as arrays:
-        status = {(str(name), x): str(status) for name, x, status in zip(arrays["line_P"], arrays["x_P"], arrays["status_P"])}
-        assert (status["VideoMAE", 1600], status["MGM", 2400], status["BEVT", 950]) == ("partial", "run", "quoted")
-    drawn = {path.name for path in (places[1] / "figures").iterdir()}
-    assert drawn == {f"figure{name}.{ending}" for name in ("1", "4a", "4b", "4_edge") for ending in ("svg", "pdf", "png", "npz")}
-
-
-def test_differences_are_shown_at_the_papers_scale_alone(places):
-    for name, shown in (("smoke", False), ("paper", True)):
-        text = build_report(registry(datasets=BOTH, name=name), *places).read_text()
-        assert ("<small>to paper</small>" in text) == shown
-        assert (f"Scale {name} is not the paper" in text) != shown
 
 
 def test_a_figure_whose_run_is_gone_is_removed(places):
@@ -195,9 +152,3 @@ def test_a_user_s_own_videos_have_no_quoted_numbers(places):
         assert word not in text
     lines = (places[1] / "tables/table4e.csv").read_text().splitlines()
     assert all(line.split(",")[2] == "" for line in lines[1:] if '"' not in line)
-
-
-def test_no_heavy_library_is_imported_before_it_is_needed():
-    heavy = ("torch", "av", "mlflow", "matplotlib", "scipy")
-    code = f"import sys, mgm.report.build; print([name for name in {heavy} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

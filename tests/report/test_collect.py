@@ -1,15 +1,11 @@
 """A cell shows its own runs' mean, or why not."""
 
-import json
-
 import pytest
 
 from mgm.experiments.registry import Registry
-from mgm.experiments.suite import make_registry
 from mgm.report.cells import Row, gain, rows
 from mgm.runs.frame import examine_all
-from mgm.runs.result import write_result
-from tests.helpers.fake_results import finish, finish_all, registry, smoke, write_log
+from tests.helpers.fake_results import finish, finish_all, registry, write_log
 
 
 def collect(known: Registry, results) -> dict[tuple[str, str], Row]:
@@ -53,60 +49,6 @@ def test_partial_is_marked_and_counts_what_is_done(tmp_path):
     assert row.values == (pytest.approx(50), pytest.approx(60), None)
 
 
-def test_running_and_failed(tmp_path):
-    known = registry()
-    runs = cell_runs(known, "MGM (Dense)")
-    write_log(tmp_path / runs[0].run_id, 3, 30)
-    assert collect(known, tmp_path)[MGM].status == "running"
-    (tmp_path / runs[1].run_id).mkdir()
-    (tmp_path / runs[1].run_id / "error.txt").write_text("out of memory")
-    row = collect(known, tmp_path)[MGM]
-    assert (row.status, row.estimate) == ("failed", None)
-    assert "out of memory" in row.why
-
-
-def test_one_seed_has_the_interval_of_its_test_videos(tmp_path):
-    known = registry(seeds=(0,))
-    run = cell_runs(known, "MGM (Dense)")[0]
-    finish(tmp_path, run, 62.5, videos=240)
-    row = collect(known, tmp_path)[MGM]
-    assert row.estimate.n == 1
-    assert row.estimate.low < 57.5 < 67.5 < row.estimate.high
-
-
-@pytest.mark.parametrize("reseal", [False, True])
-@pytest.mark.parametrize(
-    "path",
-    [
-        ("spec", "optim", "lr"),
-        ("spec", "clips", "frames"),
-        ("spec", "seed"),
-        ("seed",),
-        ("data", "digest"),
-        ("spec", "data", "digest"),
-        ("run_id",),
-    ],
-)
-def test_one_mutated_result_takes_the_number_from_its_cell(tmp_path, path, reseal):
-    known = registry()
-    finish_all(tmp_path, known, steps=2)
-    folder = tmp_path / cell_runs(known, "MGM (Dense)")[1].run_id
-    fields = json.loads((folder / "result.json").read_text())
-    place = fields
-    for group in path[:-1]:
-        place = place[group]
-    place[path[-1]] = place[path[-1]] * 2
-    if path[-1] == "seed":
-        place["seed"] = 7
-    if reseal:
-        write_result(folder, fields)
-    else:
-        (folder / "result.json").write_text(json.dumps(fields))
-    table = collect(known, tmp_path)
-    assert (table[MGM].status, table[MGM].estimate, table[MGM].commit) == ("altered", None, "")
-    assert sum(row.status == "run" for row in table.values()) == 13
-
-
 def test_an_altered_parent_takes_the_numbers_of_its_children(tmp_path):
     known = registry()
     finish_all(tmp_path, known, steps=2)
@@ -114,17 +56,6 @@ def test_an_altered_parent_takes_the_numbers_of_its_children(tmp_path):
     (tmp_path / parent / "result.json").write_text("{}")
     altered = {row.row for row in collect(known, tmp_path).values() if row.status == "altered"}
     assert altered == {"SMM (Dense)"}
-
-
-def test_another_scale_finds_no_result(tmp_path):
-    """Change any override and the runs are other runs."""
-    known = registry()
-    finish_all(tmp_path, known, steps=2)
-    scale = smoke()
-    overrides = {**scale.overrides, "finetune": {**scale.overrides["finetune"], "optim.lr": 0.5}}
-    table = collect(make_registry(smoke(overrides=overrides)), tmp_path)
-    assert {row.status for row in table.values() if row.column == "SSv2"} == {"not run"}
-    assert {row.status for row in table.values() if row.column != "SSv2"} == {"run"}
 
 
 def test_gain_is_paired_by_seed(tmp_path):

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from mgm.report.figures.curves import arrays_of, curves, missing, points_of
-from mgm.report.figures.style import save
 from mgm.runs.frame import examine_all
 from tests.helpers.fake_results import BOTH, finish, registry
 
@@ -77,22 +76,6 @@ def test_a_missing_point_breaks_the_line(tmp_path):
         run(tmp_path, "MGM", epochs, 40)
     line = next(line for line in drawn(tmp_path, together=False).axes[1].lines if len(line.get_xdata()) > 2)
     assert np.isfinite(line.get_ydata()).tolist() == [True, False, True, False, False]
-
-
-def test_the_figure_says_its_scale_what_is_missing_and_that_n_is_1(tmp_path):
-    run(tmp_path, "MGM", 800, 40, seeds=1)
-    figure = drawn(tmp_path, together=False)
-    said = figure.texts[-1].get_text().replace("\n", " ")
-    assert "single run" in said
-    assert "Partial: MGM 800." in said
-    assert "smoke" in figure.axes[1].get_title(loc="left")
-
-
-def test_the_same_runs_give_the_same_files(tmp_path):
-    for name in ("a", "b"):
-        save(drawn(tmp_path, together=False), tmp_path / name / "figure1", {})
-    for ending in ("svg", "pdf", "png"):
-        assert (tmp_path / f"a/figure1.{ending}").read_bytes() == (tmp_path / f"b/figure1.{ending}").read_bytes()
 
 
 def only(**fields):

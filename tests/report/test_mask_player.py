@@ -56,13 +56,3 @@ def test_boxes_are_corners_and_sides_and_only_where_there_are_any(arrays):
     tube, mgm = mask_player(arrays, "run").strips[2:]
     assert tube.boxes == ()
     assert mgm.boxes == ((-1.5, -0.5, 5, 5),) * SLOTS
-
-
-def test_a_still_clip_has_no_colour_of_motion(arrays):
-    arrays["magnitude_SHW"][:] = 0
-    assert pixels(mask_player(arrays, "run").strips[1].strip, "png")[..., 3].max() == 0
-
-
-def test_it_is_small(arrays):
-    shown = mask_player(arrays, "run")
-    assert sum(len(one.strip) for one in shown.strips[2:]) < 2 * 1500

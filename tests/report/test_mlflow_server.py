@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -58,17 +57,6 @@ def is_level(place, server):
     return (summary.created, summary.updated) == (0, 0) and check(KNOWN, place, server.uri) == {}
 
 
-def test_twice_gives_the_same(place, server, postgres):
-    assert sync(KNOWN, place, server.uri).created == len(RUNS)
-    before = postgres.rows("SELECT * FROM metrics ORDER BY 1, 2, 3, 4, 5"), postgres.rows("SELECT run_uuid, status FROM runs ORDER BY 1")
-    assert len(before[0]) >= 20 * 6 * len(RUNS)
-    assert is_level(place, server)
-    assert before == (
-        postgres.rows("SELECT * FROM metrics ORDER BY 1, 2, 3, 4, 5"),
-        postgres.rows("SELECT run_uuid, status FROM runs ORDER BY 1"),
-    )
-
-
 def slow_down(postgres, body):
     """A database that does this at each new metric, until `speed_up`."""
     postgres.execute(f"CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN NEW; END $$")
@@ -97,16 +85,11 @@ def in_the_middle(place, server, postgres, act) -> None:
     assert act == subprocess.Popen.kill or "nothing is lost" in said
 
 
-def test_a_sync_that_is_killed(place, server, postgres):
-    in_the_middle(place, server, postgres, subprocess.Popen.kill)
-    speed_up(postgres)
-    sync(KNOWN, place, server.uri)
-    assert is_level(place, server)
-
-
-def test_a_database_that_is_killed(place, server, postgres):
-    in_the_middle(place, server, postgres, lambda _: postgres.stop())
-    postgres.start()
+@pytest.mark.parametrize("what", ["sync", "database"])
+def test_whoever_is_killed_in_the_middle(place, server, postgres, what):
+    in_the_middle(place, server, postgres, subprocess.Popen.kill if what == "sync" else lambda _: postgres.stop())
+    if what == "database":
+        postgres.start()
     speed_up(postgres)
     sync(KNOWN, place, server.uri)
     assert is_level(place, server)
@@ -149,28 +132,10 @@ def test_a_server_that_hangs_is_waited_for_but_not_for_ever(place, server, monke
     assert is_level(place, server)
 
 
-def test_a_slow_database_is_waited_for(place, server, postgres):
-    slow_down(postgres, "PERFORM pg_sleep(0.01)")
-    assert sync(KNOWN, place, server.uri).created == len(RUNS)
-    speed_up(postgres)
-    assert is_level(place, server)
-
-
 def test_a_database_that_refuses(place, server, postgres):
     slow_down(postgres, "IF NEW.step = 20 THEN RAISE EXCEPTION 'the disk is full'; END IF")
     with pytest.raises(UserError, match="nothing is lost"):
         sync(KNOWN, place, server.uri)
     speed_up(postgres)
-    sync(KNOWN, place, server.uri)
-    assert is_level(place, server)
-
-
-def test_two_syncs_of_two_copies_end_level(place, server, tmp_path):
-    """Copies of one folder know nothing of each other's lock: what both wrote, the next sync removes."""
-    copy = tmp_path / "elsewhere" / place.name
-    for run in RUNS:
-        finish(copy, run, steps=20)
-    with ThreadPoolExecutor() as both:
-        assert len([*both.map(lambda folder: sync(KNOWN, folder, server.uri), (place, copy))]) == 2  # neither failed
     sync(KNOWN, place, server.uri)
     assert is_level(place, server)

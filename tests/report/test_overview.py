@@ -3,7 +3,7 @@
 import pytest
 
 from mgm.report.cells import rows
-from mgm.report.page.overview import cost, in_order, overview
+from mgm.report.page.overview import cost, overview
 from mgm.runs.frame import examine_all
 from tests.helpers.fake_results import finish, finish_all, registry
 
@@ -75,6 +75,6 @@ def test_costs_add_up(tmp_path):
 
 
 def test_figures_come_in_the_papers_order():
-    names = in_order(registry(datasets=("ssv2", "k400")))
+    names = registry(datasets=("ssv2", "k400")).figure_names
     assert names == sorted(names, key=lambda name: (name[0], "_" in name, name))
     assert names.index("4b") < names.index("4_edge") < names.index("5")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from mgm.experiments import quoted as module
 from mgm.experiments.quoted import reported
-from mgm.experiments.tables import MASK_ROWS
 
 ROWS = list(csv.DictReader(Path(module.__file__).with_name("quoted.csv").read_text(encoding="utf-8").splitlines()))
 
@@ -50,27 +49,3 @@ def test_sums_and_spots():
     assert paper["2b", "MGM + SSv2 Finetune", "Diving48"] == 83.4
     assert paper["4d", "Mini-K200", "K400"] == 78.2
     assert ("1", "ST-MAE, SSv2, 1600", "SSv2") not in paper  # printed as N/A
-
-
-def test_numbers_of_the_text_that_we_measure():
-    measured = {(row, column): value for (table, row, column), value in reported().items() if table == "measured"}
-    assert measured == {
-        ("Saliency score", "SSv2"): 1.47,
-        ("Saliency score", "K400"): 1.28,
-        ("Reading motion vectors", "ms a video"): 80,
-        ("Optical flow", "ms a video"): 2500,
-        ("Step at 90 % hidden", "times faster"): 4,
-    }
-    assert all("section" in module.note("measured", *key) or "abstract" in module.note("measured", *key) for key in measured)
-
-
-def test_table_1_rows_name_method_dataset_and_epochs():
-    for row in ROWS:
-        if row["table"] == "1":
-            _, dataset, epochs = row["row"].split(", ")
-            assert row["column"] in (dataset, "GFLOPs")
-            assert epochs == "-" or all(part.isdigit() for part in epochs.split("+"))
-
-
-def test_table_4e_has_the_registrys_rows():
-    assert [row for table, row, _ in reported() if table == "4e"] == list(MASK_ROWS)

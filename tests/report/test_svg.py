@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from mgm.report.page.svg import PERCENT, POINTS_OF, Axis, interval
+from mgm.report.page.svg import PERCENT, POINTS_OF, Axis, drawing
 from mgm.report.statistics import Estimate
 
 
@@ -17,7 +17,7 @@ def test_an_axis_of_percentages_stays_within_them():
 @pytest.mark.parametrize(("low", "high", "arrows"), [(20, 80, 0), (0, 100, 0), (-5, 58, 1), (-10, 119, 2)])
 def test_an_interval_beyond_the_axis_ends_there_with_an_arrow(low, high, arrows):
     axis = Axis(0, 100)
-    drawn = interval(axis, Estimate((low + high) / 2, low, high, 3))
+    drawn = drawing("interval", axis, Estimate((low + high) / 2, low, high, 3))
     assert drawn.count('class="beyond"') == arrows
     x1, x2 = map(float, re.search(r'class="bar" x1="([\d.]+)" x2="([\d.]+)"', drawn).groups())
     assert (x1, x2) == (axis.at(max(low, 0)), axis.at(min(high, 100)))
@@ -25,7 +25,7 @@ def test_an_interval_beyond_the_axis_ends_there_with_an_arrow(low, high, arrows)
 
 
 def test_a_point_without_an_interval_is_a_dot():
-    drawn = interval(Axis(0, 100), Estimate(0, None, None, 1))
+    drawn = drawing("interval", Axis(0, 100), Estimate(0, None, None, 1))
     assert 'class="dot one"' in drawn
     assert "bar" not in drawn
     assert "beyond" not in drawn

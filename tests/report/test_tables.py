@@ -64,7 +64,7 @@ def test_all_cells_are_one_frame(tmp_path):
 
 
 def test_markup_in_a_scales_text_is_shown_as_text(tmp_path):
-    known = registry(promise="<script>alert(1)</script> 50 % | of_a & b")
+    known = registry(caveat="<script>alert(1)</script> 50 % | of_a & b")
     texts, _ = write(known, tmp_path, "4e")
     assert all("<script>" not in texts[ending] for ending in ("md", "html"))
     assert r"50 \% | of\_a \& b" in texts["tex"]

@@ -10,7 +10,6 @@ from mgm.errors import UserError
 from mgm.report.clean import clean, unwanted
 from mgm.report.diff import diff
 from mgm.report.trace import trace
-from mgm.spec import Finetune
 from tests.helpers.fake_results import DIGEST, finish, finish_all, registry, smoke, write_log
 
 
@@ -63,16 +62,6 @@ def test_a_quoted_cell_and_one_that_did_not_run(tmp_path):
     text = trace(known, tmp_path, "table4e/tube/ssv2")
     assert text.count("state    not run") == 6
     assert "commit" not in text
-
-
-def test_an_altered_parent_shows(tmp_path):
-    known = registry()
-    finish_all(tmp_path, known, steps=2)
-    parent = runs_of(known, "SMM (Dense)")[0].parent
-    (tmp_path / parent / "result.json").write_text("{}")
-    text = trace(known, tmp_path, "table4e/smm (dense)/ssv2")
-    assert text.splitlines()[0] == "table4e/SMM (Dense)/SSv2: altered; the paper has 65.9"
-    assert "state    altered: result.json: changed since it was written" in text
 
 
 @pytest.mark.parametrize(
@@ -165,26 +154,20 @@ def test_clean_deletes_what_nothing_wants_and_nothing_else(tmp_path):
     assert everything(tmp_path) == kept
 
 
-def test_the_commands(tmp_path):
-    scale = smoke(seeds=(0,))
+def test_clean_on_the_command_line_takes_names_of_results_alone(tmp_path):
     (tmp_path / "smoke").mkdir()
-    (tmp_path / "smoke" / "scale.json").write_text(scale.model_dump_json())
-    call = CliRunner().invoke
-    results = ["--results", str(tmp_path)]
-    done = call(app, ["trace", "table4e/mgm (dense)/ssv2", *results])
-    assert done.output.startswith("table4e/MGM (Dense)/SSv2: not run; the paper has 67.3")
+    (tmp_path / "smoke" / "scale.json").write_text(smoke(seeds=(0,)).model_dump_json())
     old = runs_of(registry(seeds=(5,)), "MGM (Dense)")[0]
-    assert isinstance(old, Finetune)
-    finish(tmp_path / "smoke", old)
-    assert old.run_id in call(app, ["clean", "smoke", *results]).output
-    assert (tmp_path / "smoke" / old.run_id).exists()
-    assert "deleted 1 run that" in call(app, ["clean", "smoke", "--yes", *results]).output
-    assert not (tmp_path / "smoke" / old.run_id).exists()
-    assert "every run there is wanted" in call(app, ["clean", "smoke", *results]).output
-    (tmp_path / "other").mkdir()
-    finish(tmp_path / "other", old)
+    for name in ("smoke", "other"):
+        finish(tmp_path / name, old)
+
+    def call(*words):
+        return CliRunner().invoke(app, ["clean", *words, "--results", str(tmp_path)], catch_exceptions=False).output
+
     with pytest.raises(UserError, match=r"scale.json: no such file"):
-        call(app, ["clean", "other", "--yes", *results], catch_exceptions=False)
+        call("other", "--yes")
     with pytest.raises(UserError, match="is no name of results"):
-        call(app, ["clean", "smoke/..", "--yes", *results], catch_exceptions=False)
-    assert (tmp_path / "other" / old.run_id).exists()
+        call("smoke/..", "--yes")
+    assert old.run_id in call("smoke")
+    assert "deleted 1 run that" in call("smoke", "--yes")
+    assert [(tmp_path / name / old.run_id).exists() for name in ("smoke", "other")] == [False, True]

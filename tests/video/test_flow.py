@@ -13,7 +13,7 @@ from mgm.rng import generator
 from mgm.spec import Clips, Views
 from mgm.video import flow, loader, probe_video, read_clip, slot_magnitude
 from mgm.video.decode import read_frames
-from mgm.video.flow import NoFlow, cell_means, estimator, find_weights, motions, read_flow, sidecar, write_flow
+from mgm.video.flow import NoFlow, cell_means, estimator, motions, raft_weights, read_flow, sidecar, write_flow
 from mgm.video.motion import cells
 from mgm.video.sample import stride
 from mgm.video.transform import apply, training_box
@@ -226,14 +226,14 @@ def test_without_a_path_torchvisions_own_weights_are_used_or_one_line_says_why_n
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
     name = Raft_Small_Weights.DEFAULT.url.rpartition("/")[2]
     with pytest.raises(UserError, match=rf"{name} cannot be downloaded \(OSError: no route to host\); pass --weights PATH") as error:
-        find_weights("raft-small", None)
+        raft_weights("raft-small", None)
     assert "\n" not in str(error.value)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / name).touch()
-    assert find_weights("raft-small", None) == tmp_path / "checkpoints" / name  # downloaded before
-    assert find_weights("dis", None) is None
+    assert raft_weights("raft-small", None) == tmp_path / "checkpoints" / name  # downloaded before
+    assert raft_weights("dis", None) is None
     with pytest.raises(UserError, match="dis has no weights"):
-        find_weights("dis", tmp_path / "raft.pth")
+        raft_weights("dis", tmp_path / "raft.pth")
 
 
 CLIPS = Clips(frames=4, size=48, stride=2, flip=True)

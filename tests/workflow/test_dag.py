@@ -14,7 +14,6 @@ from mgm.dag.checks import missing, problems
 from mgm.dag.study import Workflow
 from mgm.datasets.index import Video, read_index
 from mgm.errors import UserError
-from mgm.experiments.suite import registry_of
 from mgm.models import build_mae, save_weights
 from mgm.spec import Data, Model, Pretrain, parents
 from tests.helpers.own_videos import own_videos
@@ -108,24 +107,6 @@ def test_own_videos_are_indexed_before_the_dag(tmp_path, videos):
     assert any("-folder-" in path.name for path in (tmp_path / "results" / "mine" / "specs").iterdir())
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (["scale=huge"], "mgm: .*huge.yaml: no such scale; choose one of .*smoke"),
-        (["videos=nowhere"], "mgm: --config videos=nowhere: needs a name of its own, .*; add name=..."),
-        (["name=mine", "videos=nowhere"], "mgm: .*nowhere"),
-    ],
-)
-@pytest.mark.slow
-def test_bad_configuration_is_one_clear_line(tmp_path, config, message):
-    import re
-
-    done = snakemake(tmp_path, "-n", "--config", *config)
-    assert done.returncode != 0
-    assert re.search(message, done.stderr), done.stderr
-    assert "Traceback" not in done.stderr
-
-
 @pytest.mark.slow
 def test_missing_data_warns_in_a_dry_run_and_stops_a_real_one(tmp_path):
     scale = tmp_path / "cluster.yaml"
@@ -164,7 +145,7 @@ def test_a_downloaded_dataset_is_prepared_and_transcoded_in_shards(tmp_path):
 
 def test_sets_made_of_downloaded_ones_are_made_by_jobs_too(tmp_path):
     workflow = Workflow({"scale": "paper", "sources": dict.fromkeys(("k400", "ucf101", "hmdb51"), str(tmp_path))})
-    assert {*workflow.made_here} == {"k400", "ucf101", "hmdb51", "mini-k200", "ucf14-hmdb7", "hmdb14-ucf7"}
+    assert {*workflow.built_datasets} == {"k400", "ucf101", "hmdb51", "mini-k200", "ucf14-hmdb7", "hmdb14-ucf7"}
     assert set(missing(workflow)) == {"ssv2", "diving48"}
     assert workflow.preparation("hmdb14-ucf7") == ["hmdb14-ucf7", "--source", "data/hmdb51", "--target", "data/ucf101"]
 
@@ -189,22 +170,6 @@ def test_workflow_files_are_written_once(tmp_path):
     assert len(stamps) == len(workflow.registry.specs) + 1 + len(workflow.generated)
     workflow.write()
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
-
-
-def test_a_scale_that_cannot_be_read_is_one_clear_line(tmp_path):
-    with pytest.raises(UserError, match=r"scale.json: no such file; run `snakemake"):
-        registry_of(tmp_path)
-    (tmp_path / "scale.json").write_text('{"name": "smo')
-    with pytest.raises(UserError, match=r"scale.json: not JSON \(.*; repeat your snakemake command with -n"):
-        registry_of(tmp_path)
-    (tmp_path / "scale.json").write_text('{"name": "smoke", "steps_per_sqrt_epoch": 3}')
-    with pytest.raises(UserError, match=r"scale.json: \w+: .*use that version"):
-        registry_of(tmp_path)
-
-
-def test_unknown_options_are_refused():
-    with pytest.raises(UserError, match="--config epochs: is not an option"):
-        Workflow({"epochs": 3})
 
 
 def test_a_missing_dataset_stops_only_what_needs_it_and_weights_are_checked_first(tmp_path):

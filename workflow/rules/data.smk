@@ -19,17 +19,17 @@ for verb in ("prepare", "flow"):
         resources:
             **paper.resources(verb),
         params:
-            launch=lambda wildcards: paper.launch(wildcards.job),
+            wrapper=lambda wildcards: paper.command_wrapper(wildcards.job),
             verb=verb,
             words=lambda wildcards: paper.jobs[wildcards.job].words,
             processes=lambda wildcards, threads: (
                 f"--processes {threads}" if paper.jobs[wildcards.job].parallel else ""
             ),
         shell:
-            "{params.launch} mgm {params.verb} {params.words:q} {params.processes}"
+            "{params.wrapper} mgm {params.verb} {params.words:q} {params.processes}"
 
 
-for dataset in paper.made_here:
+for dataset in paper.built_datasets:
 
     rule:
         name:

@@ -20,8 +20,8 @@ for verb in ("pretrain", "finetune", "probe", "measure", "visualise"):
         resources:
             **paper.resources(verb),
         params:
-            launch=lambda wildcards: paper.launch(wildcards.job),
+            wrapper=lambda wildcards: paper.command_wrapper(wildcards.job),
             verb=verb,
             words=lambda wildcards: paper.jobs[wildcards.job].words,
         shell:
-            "{params.launch} mgm {params.verb} {params.words:q}"
+            "{params.wrapper} mgm {params.verb} {params.words:q}"

@@ -122,7 +122,7 @@ def _second(where: str, column: str, text: str) -> int:
 
 
 def _key(_: str, name: str) -> str | None:
-    """Of a file named ID_START_END, with leading zeros or without."""
+    """Read the id of a file named ID_START_END, with leading zeros or without."""
     match = _NAME.fullmatch(name)
     return f"{match[1]}_{int(match[2])}_{int(match[3])}" if match else None
 

@@ -66,7 +66,7 @@ def read_lists(source: Path) -> tuple[tuple[str, ...], dict[str, Entry]]:
 
 
 def list_file(source: Path, name: str) -> Path:
-    """Where a list is, or by its present name where it should be."""
+    """Find where a list is, or by its present name where it should be."""
     places = [folder / f"{prefix}{name}.json" for folder in (source / "labels", source) for prefix in ("", "something-something-v2-")]
     return next((path for path in places if path.is_file()), places[0])
 

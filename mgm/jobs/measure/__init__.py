@@ -61,7 +61,7 @@ def _module(name: str) -> ModuleType:
 
 
 def choose(index: Index, videos: int) -> Sequence[Video]:
-    """As many test videos that have motion vectors, evenly spaced; all of them where there are fewer, or for 0.
+    """Choose so many test videos that have motion vectors, evenly spaced; all of them where there are fewer, or for 0.
 
     Raises:
         UserError: none has.

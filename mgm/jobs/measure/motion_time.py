@@ -14,7 +14,7 @@ from mgm.experiments.quoted import reported
 from mgm.jobs.data import Job
 from mgm.jobs.measure import choose
 from mgm.spec import Flow, Measure
-from mgm.video.flow import Estimate, estimator, find_weights, motions
+from mgm.video.flow import Estimate, estimator, motions, raft_weights
 from mgm.video.vectors import read_vectors
 
 
@@ -34,7 +34,7 @@ def motion_time(videos: Sequence[Video], flow: Flow, weights: Path | None = None
     Raises:
         UserError: no weights, or a video cannot be read.
     """
-    estimate = estimator(flow, find_weights(flow, weights), "cuda" if torch.cuda.is_available() else "cpu")
+    estimate = estimator(flow, raft_weights(flow, weights), "cuda" if torch.cuda.is_available() else "cpu")
     with _one_thread():
         _, *times = [_milliseconds(video.path, estimate) for video in (videos[0], *videos)]
     vectors_ms, flow_ms = (sum(each) / len(videos) for each in zip(*times))

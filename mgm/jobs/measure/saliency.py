@@ -29,7 +29,7 @@ from mgm.video.vectors import read_vectors
 COLUMNS = ["path", "frame", "top", "left", "bottom", "right"]
 
 
-def saliency(index: Index, place: Path, videos: Sequence[Video]) -> dict[str, Any]:
+def saliency_score(index: Index, place: Path, videos: Sequence[Video]) -> dict[str, Any]:
     """The score of some videos, over all their frames that are annotated and carry motion information.
 
     `saliency` is the ratio of two means over pixels, each over all videos: the mean of ratios of single videos, another reading, is
@@ -120,7 +120,7 @@ def _read_csv(path: Path, index: Index) -> dict[str, dict[int, np.ndarray]]:
 
 
 def measure(job: Job[Measure]) -> tuple[dict[str, Any], dict[str, Any]]:
-    return saliency(job.index, job.execution.data[job.spec.data.dataset], choose(job.index, job.spec.videos)), {}
+    return saliency_score(job.index, job.execution.data[job.spec.data.dataset], choose(job.index, job.spec.videos)), {}
 
 
 def describe(spec: Measure, metrics: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:

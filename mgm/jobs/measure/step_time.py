@@ -74,7 +74,7 @@ def step_seconds(optimiser: Any, loss_of: Callable[[], Tensor], device: torch.de
 
 
 def see_all(model: MAE, frames_BTHWC: Tensor, masked_BL: Tensor) -> tuple[Tensor, Tensor]:
-    """As `model`, but the encoder sees the hidden tokens too, so the decoder gets latents where `model` has mask tokens."""
+    """Do as `model` does, but the encoder sees the hidden tokens too, so the decoder gets latents where `model` has mask tokens."""
     order_BL = masked_BL.byte().argsort(dim=1, stable=True)  # as in MAE: hidden tokens last
     hidden = masked_BL.shape[1] - model.visible
     patches_BLPC = patchify(frames_BTHWC, model.encoder.tubelet, model.encoder.patch)

@@ -71,8 +71,8 @@ def judge(
     """
     full = comparable(registry.scale)
     numbers = reported() if quoted is None else quoted
-    figures = [row_of(cell, found) for plot in registry.plots.values() for line in plot.lines.values() for _, cell in line]
-    rows = {(row.table, row.row, row.column): row for row in (*figures, *(row for table in collected.values() for row in table))}
+    figures = [row_of(cell, found) for plot in registry.plots.values() for cell in plot.cells]
+    rows = {row.key: row for row in (*figures, *(row for table in collected.values() for row in table))}
     return [_judge(claim, numbers, rows, full) for claim in claims]
 
 
@@ -173,21 +173,19 @@ def _agrees(condition: Condition, number: Number, full: bool) -> bool | None:
     return False if number.high <= condition.above or number.low >= condition.below else None
 
 
-def _of_cell(row: Row) -> Number:
-    """A cell that was run. What was measured once, over all videos, is taken as it is."""
-    assert row.estimate is not None
-    mean = row.estimate.mean
-    return Number(mean, mean, mean) if _measured_once(row) else _with_interval(row.estimate)
-
-
 def _measured_once(row: Row) -> bool:
     return row.metric not in SHARES and row.estimate is not None and row.estimate.low is None
 
 
+def _of_cell(row: Row) -> Number:
+    """A cell that was run. What was measured once, over all videos, is taken as it is."""
+    assert row.estimate is not None
+    return Number(*[row.estimate.mean] * 3) if _measured_once(row) else _with_interval(row.estimate)
+
+
 def _with_interval(estimate: Estimate) -> Number:
-    if estimate.low is None or estimate.high is None:
-        return Number(estimate.mean, -inf, inf)
-    return Number(estimate.mean, estimate.low, estimate.high)
+    low, high = (-inf, inf) if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
+    return Number(estimate.mean, low, high)
 
 
 def _show_all(conditions: Iterable[Condition], numbers: Numbers) -> str:

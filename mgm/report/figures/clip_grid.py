@@ -1,4 +1,4 @@
-"""A sheet of clips: a column is a slot of the token grid, a row what its label says; below, a key in words. And what a cell can show."""
+"""A grid of clips: a column is a slot of the token grid, a row what its label says; below, a key in words. And what a cell can show."""
 
 import textwrap
 from collections.abc import Sequence
@@ -7,8 +7,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mgm.report.figures import style
@@ -18,8 +16,8 @@ CELL, GAP, LABELS, HEAD, LINE = 1.06, 0.05, 1.40, 0.30, 0.14  # inches
 SCALE = mpl.colormaps["cividis"]  # the larger the brighter, also in grey and to colour-blind readers
 
 
-class Sheet:
-    """The page: place for one or several clips below one another, each with as many rows. Use it within `mpl.rc_context(STYLE)`."""
+class ClipGrid:
+    """Place for one or several clips below one another, each with as many rows. Use it within `mpl.rc_context(STYLE)`."""
 
     def __init__(self, index_BS: np.ndarray, rows: int, texts: Sequence[str]):
         """
@@ -33,8 +31,7 @@ class Sheet:
         self.part = HEAD + rows * (CELL + GAP)  # of the height, a clip
         lines = style.wrapped(texts, self.width)
         self.height = clips * self.part + (len(lines) + 1) * LINE
-        self.figure = Figure((self.width, self.height))
-        FigureCanvasAgg(self.figure)
+        self.figure = style.blank(self.width, self.height)
         for clip, index_S in enumerate(index_BS):
             for slot, index in enumerate(index_S):
                 self._text(LABELS + slot * (CELL + GAP) + CELL / 2, self._top(clip, 0) + 0.07, f"frame {index}", ha="center", size=8)
@@ -67,7 +64,7 @@ class Sheet:
         self._text(0.08 + width / 2, top - 0.46, unit, ha="center")
 
     def _top(self, clip: int, row: int) -> float:
-        """Where a row begins, in inches from below."""
+        """Return where a row begins, in inches from below."""
         return self.height - clip * self.part - HEAD - row * (CELL + GAP)
 
     def _lines(self, x: float, top: float, lines: Sequence[str]) -> None:
@@ -110,18 +107,30 @@ def outlines(axes: Axes, boxes_K4: np.ndarray) -> None:
     axes.set(xlim=(0, 1), ylim=(1, 0))
 
 
-def motion(axes: Axes, frame_HWC: np.ndarray, motion_HW2: np.ndarray, magnitude_HW: np.ndarray, has_motion: bool, fastest: float) -> None:
-    """The frame, pale; over it the magnitude, and in each of 7 x 7 fields the largest vector as an arrow."""
+def glow(magnitude_SHW: np.ndarray) -> np.ndarray:
+    """Colour the motion of a clip: the larger, the less transparent; a few wild vectors do not pale the rest."""
+    share_SHW = (magnitude_SHW / max(np.quantile(magnitude_SHW, 0.995), 1e-9)).clip(max=1)
+    return _tint(ACCENT, 0.85 * share_SHW**0.7)
+
+
+def veil(masked_SHW: np.ndarray) -> np.ndarray:
+    """Cover what is hidden."""
+    return _tint(HIDDEN, 0.9 * masked_SHW) * masked_SHW[..., None]
+
+
+def _tint(colour: str, opacity_SHW: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.broadcast_to(mpl.colors.to_rgb(colour), (*opacity_SHW.shape, 3)), opacity_SHW[..., None]], axis=-1)
+
+
+def motion(axes: Axes, frame_HWC: np.ndarray, motion_HW2: np.ndarray, glow_HW4: np.ndarray, has_motion: bool) -> None:
+    """The frame, pale; over it the `glow` of its magnitude, and in each of 7 x 7 fields the largest vector as an arrow."""
     pale(axes, frame_HWC)
     if not has_motion:
         axes.text(0.5, 0.5, "no motion\ninformation", size=7, color=INK, ha="center", va="center")
         return
-    overlay_HW4 = np.empty((*magnitude_HW.shape, 4))
-    overlay_HW4[..., :3] = mpl.colors.to_rgb(ACCENT)
-    overlay_HW4[..., 3] = 0.85 * (magnitude_HW / max(fastest, 1e-9)).clip(max=1) ** 0.7
-    axes.imshow(overlay_HW4, extent=(0, 1, 1, 0), interpolation="nearest")
-    fields = min(7, *magnitude_HW.shape)
-    rows, columns = (np.array_split(np.arange(size), fields) for size in magnitude_HW.shape)
+    axes.imshow(glow_HW4, extent=(0, 1, 1, 0), interpolation="nearest")
+    fields = min(7, *glow_HW4.shape[:2])
+    rows, columns = (np.array_split(np.arange(size), fields) for size in glow_HW4.shape[:2])
     speed_HW = np.hypot(motion_HW2[..., 0], motion_HW2[..., 1])
     arrows = []
     for row in rows:
@@ -142,9 +151,7 @@ def masked(axes: Axes, frame_HWC: np.ndarray, masked_HW: np.ndarray, box_4: np.n
     """The frame with its hidden patches pale, and a dense mask's box (centre x, centre y, width, height in patches; NaN for none)."""
     rows, columns = masked_HW.shape
     axes.imshow(frame_HWC, extent=(0, columns, rows, 0), interpolation="antialiased")
-    overlay_HW4 = np.zeros((rows, columns, 4))
-    overlay_HW4[masked_HW] = (*mpl.colors.to_rgb(HIDDEN), 0.9)
-    axes.imshow(overlay_HW4, extent=(0, columns, rows, 0), interpolation="nearest")
+    axes.imshow(veil(masked_HW), extent=(0, columns, rows, 0), interpolation="nearest")
     if box_4 is not None and np.isfinite(box_4).all():
         x, y, width, height = box_4
         axes.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, fill=False, edgecolor=ACCENT, linewidth=1.4))

@@ -10,12 +10,11 @@ import pandas as pd
 import seaborn.objects as so
 from adjustText import adjust_text
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mgm.experiments.registry import Plot
 from mgm.report.cells import frame, row_of
-from mgm.report.figures.style import ACCENT, LINE, QUIET, STYLE, wrapped, write_below
+from mgm.report.figures.style import ACCENT, LINE, QUIET, STYLE, blank, wrapped, write_below
 from mgm.runs.result import RunStatus
 
 LOOKS = ((ACCENT, "o"), ("#0072b2", "s"), ("#117a5b", "^"), ("#7d4a86", "v"))  # dark enough for text; told apart in grey by their marks
@@ -54,6 +53,7 @@ def missing(points: pd.DataFrame) -> str:
     return " ".join(said)
 
 
+@mpl.rc_context(STYLE)
 def curves(points: pd.DataFrame, plot: Plot, scale: str, together: bool) -> Figure:
     """Lines of cells over x: ours filled, with 95 % intervals; the paper's hollow and dotted; methods never run as labelled points.
 
@@ -75,16 +75,14 @@ def curves(points: pd.DataFrame, plot: Plot, scale: str, together: bool) -> Figu
     panels: dict[str, tuple[str, ...]] = {f"Ours at scale {scale}" + ", beside the paper" * quoted: ("ours", "paper")}
     if not together:
         panels = {"The paper": ("paper",), f"Ours, at scale {scale}": ("ours",)}
-    with mpl.rc_context(STYLE):
-        figure = Figure((WIDTH, height))
-        FigureCanvasAgg(figure)
-        several = figure.subplots(1, len(panels), squeeze=False)[0]
-        figure.subplots_adjust(left=0.62 / WIDTH, right=1 - 0.12 / WIDTH, top=1 - 0.36 / height, bottom=foot / height, wspace=0.2)
-        for axes, (title, shown) in zip(several, panels.items(), strict=True):
-            _panel(axes, points, shown, joined=not plot.ticks)
-            axes.set_title(title, loc="left", size=9.5)
-            axes.set(xlabel=plot.x, ylabel=plot.y if axes is several[0] else "")
-        write_below(figure, text)
+    figure = blank(WIDTH, height)
+    several = figure.subplots(1, len(panels), squeeze=False)[0]
+    figure.subplots_adjust(left=0.62 / WIDTH, right=1 - 0.12 / WIDTH, top=1 - 0.36 / height, bottom=foot / height, wspace=0.2)
+    for axes, (title, shown) in zip(several, panels.items(), strict=True):
+        _panel(axes, points, shown, joined=not plot.ticks)
+        axes.set_title(title, loc="left", size=9.5)
+        axes.set(xlabel=plot.x, ylabel=plot.y if axes is several[0] else "")
+    write_below(figure, text)
     return figure
 
 

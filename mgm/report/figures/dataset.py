@@ -7,16 +7,16 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from mgm.report.figures.style import ACCENT, HIDDEN, INK, QUIET, STYLE
+from mgm.report.figures.style import ACCENT, HIDDEN, INK, QUIET, STYLE, blank
 
 SHADES = {"train": INK, "test": "#9aa3b2", "": INK}
 
 
+@mpl.rc_context(STYLE)
 def draw(arrays: Mapping[str, Any], title: str) -> Figure:
     """Four panels.
 
@@ -24,28 +24,26 @@ def draw(arrays: Mapping[str, Any], title: str) -> Figure:
         arrays: as `mgm.jobs.inspect.Dataset.arrays` gives them.
         title: what was looked at.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure((7.4, 4.6), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08, hspace=0.06, wspace=0.06))
-        FigureCanvasAgg(figure)
-        (durations, sizes), (codecs, motion) = figure.subplots(2, 2)
-        videos = pd.DataFrame({"duration": arrays["duration_N"], "short": arrays["short_N"], "split": arrays["split_N"]})
-        _by_split(durations, videos, "duration", "duration (s)")
-        _by_split(sizes, videos, "short", "short side (pixels)")
-        _codecs(codecs, arrays["codec_N"], arrays["vectors_N"])
-        if len(arrays["concentration_M"]):
-            motion.hist(arrays["concentration_M"], np.linspace(0, 1, 21), color=ACCENT)
-            motion.axvline(0.1, color=QUIET, linewidth=1, linestyle=(0, (1, 1.6)))
-            motion.text(0.09, 1, "even", transform=motion.get_xaxis_transform(), size=7.5, color=QUIET, ha="right", va="top")
-        else:
-            motion.text(0.5, 0.5, "no motion vectors", transform=motion.transAxes, color=QUIET, ha="center", style="italic")
-        motion.set_xlim(0, 1)
-        motion.set_xlabel(f"motion in a tenth of the cells, share ({len(arrays['concentration_M']):,} decoded)")
-        for axes in (durations, sizes, motion):
-            axes.set_ylabel("videos")
-            axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        seen = len(arrays["duration_N"]) + arrays["unreadable"]
-        opened = "" if seen >= arrays["counted"] else f", {seen:,} of them opened"
-        figure.suptitle(f"{title}: {arrays['counted']:,} videos{opened}; {arrays['unreadable']:,} unreadable", size=9.5, x=0.012, ha="left")
+    figure = blank(7.4, 4.6, layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08, hspace=0.06, wspace=0.06))
+    (durations, sizes), (codecs, motion) = figure.subplots(2, 2)
+    videos = pd.DataFrame({"duration": arrays["duration_N"], "short": arrays["short_N"], "split": arrays["split_N"]})
+    _by_split(durations, videos, "duration", "duration (s)")
+    _by_split(sizes, videos, "short", "short side (pixels)")
+    _codecs(codecs, arrays["codec_N"], arrays["vectors_N"])
+    if len(arrays["concentration_M"]):
+        motion.hist(arrays["concentration_M"], np.linspace(0, 1, 21), color=ACCENT)
+        motion.axvline(0.1, color=QUIET, linewidth=1, linestyle=(0, (1, 1.6)))
+        motion.text(0.09, 1, "even", transform=motion.get_xaxis_transform(), size=7.5, color=QUIET, ha="right", va="top")
+    else:
+        motion.text(0.5, 0.5, "no motion vectors", transform=motion.transAxes, color=QUIET, ha="center", style="italic")
+    motion.set_xlim(0, 1)
+    motion.set_xlabel(f"motion in a tenth of the cells, share ({len(arrays['concentration_M']):,} decoded)")
+    for axes in (durations, sizes, motion):
+        axes.set_ylabel("videos")
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    seen = len(arrays["duration_N"]) + arrays["unreadable"]
+    opened = "" if seen >= arrays["counted"] else f", {seen:,} of them opened"
+    figure.suptitle(f"{title}: {arrays['counted']:,} videos{opened}; {arrays['unreadable']:,} unreadable", size=9.5, x=0.012, ha="left")
     return figure
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 INK, QUIET, HIDDEN = "#1a1a1a", "#6b6b6b", "#dde2ea"
+CLOCKS = {"png": "Software", "svg": "Date", "pdf": "CreationDate"}  # fields of a file that would differ from one writing to the next
 DPI = 200  # of a figure as PNG
 LINE = 0.15  # inches between lines of a figure's foot
 ACCENT = "#d55e00"  # vermilion of Okabe and Ito's palette, safe for the colour-blind
@@ -41,19 +43,25 @@ KIND = {  # what a mask is, for its row
 }
 
 
+def blank(width: float, height: float, **options: Any) -> Figure:
+    """Make an empty figure of so many inches."""
+    figure = Figure((width, height), **options)
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def save(figure: Figure, stem: Path, arrays: Mapping[str, Any]) -> None:
     """`stem`.svg, .pdf and .png, and the arrays that were drawn as `stem`.npz beside them; the same arrays give the same bytes."""
-    write_png(figure, stem.with_suffix(".png"))
-    with mpl.rc_context(STYLE):
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
-        figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
+    for kind in CLOCKS:
+        write(figure, stem.with_suffix(f".{kind}"), kind)
     np.savez_compressed(stem.with_suffix(".npz"), **arrays)
 
 
-def write_png(figure: Figure, path: Path) -> None:
+@mpl.rc_context(STYLE)
+def write(figure: Figure, path: Path, kind: str = "png") -> None:
+    """Write a figure as png, svg or pdf; the same figure gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(STYLE):
-        figure.savefig(path, dpi=DPI, format="png", metadata={"Software": None})
+    figure.savefig(path, dpi=DPI, format=kind, metadata={CLOCKS[kind]: None})
 
 
 def wrapped(texts: Sequence[str], width: float) -> list[str]:

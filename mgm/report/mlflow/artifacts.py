@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from mgm.report.mlflow.record import Record
-from mgm.report.page.svg import curves
+from mgm.report.page.svg import Panel, drawing
 
 STYLE = (
     "<style>svg{background:#fff;font:7px sans-serif;fill:#6b6b6b}path,polyline{fill:none;stroke:#6b6b6b}polyline{stroke:#d55e00}</style>"
@@ -31,8 +31,8 @@ def artifacts(record: Record) -> dict[str, Callable[[], bytes]]:
 
 def _draw_curve(run_id: str, loss: list[tuple[float, float]]) -> bytes:
     values = [value for _, value in loss]
-    drawing = curves([loss], loss[-1][0], min(values), max(values), f"training loss of {run_id}")
-    head, rest = drawing.split(">", 1)
+    panel = Panel([loss], loss[-1][0], min(values), max(values))
+    head, rest = drawing("curves", panel, f"training loss of {run_id}").split(">", 1)
     return f'{head} xmlns="http://www.w3.org/2000/svg" width="736" height="368">{STYLE}{rest}\n'.encode()
 
 
@@ -46,9 +46,10 @@ def _masks_of(arrays: Path, digest: str) -> list[tuple[str, float]]:
 @cache
 def _draw_mask(arrays: Path, digest: str, row: int) -> bytes:
     """The picture of one mask; runs share it."""
-    from mgm.report.figures.draw import mask_on_a_clip, write_png  # matplotlib takes a second to import
+    from mgm.report.figures.draw import mask_on_a_clip  # matplotlib takes a second to import
+    from mgm.report.figures.style import write
 
     with np.load(arrays, allow_pickle=False) as file, TemporaryDirectory() as folder:
         path = Path(folder) / "masks.png"
-        write_png(mask_on_a_clip(dict(file), row), path)
+        write(mask_on_a_clip(dict(file), row), path)
         return path.read_bytes()

@@ -11,7 +11,7 @@ there are several, and `table.NAME` the cells of that one table as "row / column
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeGuard
 from mgm.experiments.registry import Registry
 from mgm.runs.log import LARGEST, log_lines
 from mgm.runs.result import RunStatus, examine
-from mgm.spec import Mask, Pretrain, Spec, parents
+from mgm.spec import Mask, Pretrain, Spec, dotted, parents
 
 FORMAT = 2  # of what is mirrored; another one mirrors all anew
 STATUS = {"run": "finished", "running": "running", "failed": "failed", "altered": "altered", "not run": "stopped"}  # the tag `status`
@@ -127,14 +127,12 @@ class Records:
         return digest_of([FORMAT, self.registry.scale.name, spec.model_dump_json(), self.cells.get(spec.run_id), masks, files, before])
 
     def _arrays(self) -> Path:
-        figure = self.registry.figures.get("5")
-        return self.results / figure.run.run_id / "arrays.npz" if figure else Path()
+        run = self.registry.mask_clip
+        return self.results / run.run_id / "arrays.npz" if run else Path()
 
     def _digest_of_masks(self) -> str:
-        path = self._arrays()
-        if not path.is_file():
-            return ""
-        shown = examine(path.parent, self.registry.figures["5"].run).result
+        path, run = self._arrays(), self.registry.mask_clip
+        shown = examine(path.parent, run).result if run and path.is_file() else None
         return shown["files"].get(path.name, "") if shown else ""
 
     def _record(self, spec: Spec, run: RunStatus) -> Record:
@@ -153,7 +151,7 @@ class Records:
             spec.run_id,
             STATUS[run.state],
             parents(spec),
-            dict(_flatten(spec.model_dump(mode="json"))),
+            {name: value if isinstance(value, str) else json.dumps(value) for name, value in dotted(spec.model_dump(mode="json")).items()},
             {name: _short(text) for name, text in self._facts(spec, run, weights).items() if text},
             curve,
             [(f"test/{name}", float(value), end, last) for name, value in result.get("metrics", {}).items() if is_number(value)],
@@ -225,14 +223,6 @@ def _cells(registry: Registry) -> dict[str, list[tuple[str, str, str]]]:
 def _is_plain(spec: Spec) -> TypeGuard[Pretrain]:
     """Tell whether a run's mask is as Figure 5 shows masks: with the usual edge, jitter and guidance."""
     return isinstance(spec, Pretrain) and spec.mask == Mask(name=spec.mask.name, ratio=spec.mask.ratio)
-
-
-def _flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value if isinstance(value, str) else json.dumps(value)
 
 
 def _short(text: str) -> str:

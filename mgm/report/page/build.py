@@ -4,29 +4,25 @@ import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader
-
-from mgm.experiments.registry import SHARES, Registry, Table
+from mgm.experiments.registry import SHARES, Registry, Table, label_of
 from mgm.experiments.scales import Scale
 from mgm.report.cells import Row, gain
 from mgm.report.claims.check import Verdict
 from mgm.report.page.deviations import deviations
-from mgm.report.page.overview import BASE, cost, mean_gain, overview
-from mgm.report.page.runs import cell_id, duration, label, list_runs, losses_of, run_details, training
-from mgm.report.page.svg import NARROW, PERCENT, POINTS_OF, WIDTH, Axis, axis_head, interval
+from mgm.report.page.overview import cost, mean_gain, overview
+from mgm.report.page.runs import VERBS, cell_id, day, duration, labels_of, losses_of, outcome, run_details, training
+from mgm.report.page.svg import NARROW, PERCENT, POINTS_OF, TEMPLATES, WIDTH, Axis
 from mgm.report.statistics import Estimate
-from mgm.report.tables import BOLD, beside_the_paper, comparable, detail, head_of, leaders, names, number, promise_of, sections
+from mgm.report.tables import BOLD, beside_the_paper, caveat_of, comparable, detail, head_of, leaders, names, number, sections
 from mgm.runs.log import log_lines
 from mgm.runs.result import RunStatus
-from mgm.spec import Spec
 
 if TYPE_CHECKING:
     from mgm.report.page.mask_player import MaskPlayer  # matplotlib takes a second to import
-
-TEMPLATES = Path(__file__).with_name("templates")
 
 
 @dataclass(frozen=True)
@@ -61,39 +57,48 @@ def page(
     player: "MaskPlayer | None",
 ) -> str:
     """The HTML of `reports`/index.html."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=False)
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    environment.globals |= {"number": number, "duration": duration, "label": label}
+    TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     logs = {run_id: log_lines(results / run_id) for run_id in registry.specs}
     losses = {run_id: losses_of(log) for run_id, log in logs.items()}
-    return environment.get_template("page.html.j2").render(
+    return TEMPLATES.get_template("page.html.j2").render(
+        number=number,
+        duration=duration,
+        label_of=label_of,
+        names=names,
+        detail=detail,
+        cell_id=cell_id,
+        specs=registry.specs,
+        found=found,
         name=results.name,
         scale=registry.scale,
         comparable=comparable(registry.scale),
         beside_the_paper=beside_the_paper(registry.scale),
-        promise=promise_of(registry.scale),
+        caveat=caveat_of(registry.scale),
         bold=BOLD,
-        style=(TEMPLATES / "style.css").read_text(),
-        script=(TEMPLATES / "script.js").read_text(),
         overview=overview(registry, found, rows, verdicts),
         player=player,
-        tables=[_table(table, rows[key], registry.scale, registry.specs, found) for key, table in registry.tables.items()],
+        tables=[_table(table, list(rows[key]), registry.scale, found) for key, table in registry.tables.items()],
         figures=figures,
-        labels={name: table.label for name, table in registry.tables.items()},
         claims=verdicts,
         verdicts=Counter(verdict.verdict for verdict in verdicts).most_common(),
         curves=training(registry, logs, losses),
         cost=cost(registry, found),
-        runs=list_runs(registry, found, losses, results, reports),
+        verbs=VERBS,
+        labels=labels_of(registry),
+        outcome=outcome,
+        losses=losses,
+        results=results,
+        day=day,
         details=run_details(registry, found, rows, logs, losses, results, reports),
         deviations=deviations(),
     )
 
 
-def _table(table: Table, rows: Sequence[Row], scale: Scale, specs: Mapping[str, Spec], found: Mapping[str, RunStatus]) -> dict[str, Any]:
+def _table(table: Table, rows: list[Row], scale: Scale, found: Mapping[str, RunStatus]) -> dict[str, Any]:
+    """A table as the page's template needs it: column by column, with an axis for its drawings."""
     chances = {column: _chance([row for row in rows if row.column == column], found) for column in table.columns}
     metrics = {row.column: row.metric for row in rows}
-    head, best = head_of(table), leaders(list(rows))
+    head, estimates = head_of(table), [(row.metric, row.estimate) for row in rows if row.estimate]
 
     def axis_of(column: str) -> Axis:
         """Accuracies share an axis, whatever their column; other numbers have one a column."""
@@ -102,54 +107,29 @@ def _table(table: Table, rows: Sequence[Row], scale: Scale, specs: Mapping[str, 
         width, within = NARROW if len(head) > 1 else WIDTH, {"within": PERCENT} if metrics[column] in SHARES else {}
         return Axis.over(values, width, 10 if max(values, default=0) > 10 else 1, **within)
 
-    axes = {column: axis_of(column) for column in table.columns}
-    blocks = [
-        {
-            "column": column,
-            "unit": SHARES.get(metrics[column], ""),
-            "head": axis_head(axes[column]),
-            "width": len(head) + 4 + comparable(scale) - scale.own_videos,
-            "groups": [
-                {
-                    "name": section.group,
-                    "cells": [
-                        {
-                            "id": cell_id(row),
-                            "names": names(table, row),
-                            "detail": detail(row),
-                            "row": row,
-                            "best": row in best,
-                            "plot": interval(axes[column], row.estimate, row.paper, chances[column]),
-                            "runs": [{"run_id": id_, "seed": specs[id_].seed, "state": found[id_].state} for id_ in row.run_ids],
-                        }
-                        for row in section.rows
-                    ],
-                }
-                for section in sections(table, list(rows))
-                if section.column == column
-            ],
-        }
-        for column in table.columns
-    ]
-    counts = {row.estimate.n for row in rows if row.estimate}
     drawn: dict[str, list[str]] = {}
     for column, chance in chances.items():
         if chance:
             drawn.setdefault(f"{number(chance)} %", []).append(column)
     return {
-        "name": table.name,
-        "label": table.label,
-        "title": table.title,
-        "note": table.note,
+        "table": table,
         "head": head,
-        "blocks": blocks,
+        "width": len(head) + 4 + comparable(scale) - scale.own_videos,
+        "blocks": [
+            {
+                "column": column,
+                "unit": SHARES.get(metrics[column], ""),
+                "axis": axis_of(column),
+                "chance": chances[column],
+                "sections": list(several),
+            }
+            for column, several in groupby(sections(table, rows), lambda section: section.column)
+        ],
+        "best": leaders(rows),
         "chance": next(iter(drawn)) if len(drawn) == 1 else "; ".join(f"{text} ({', '.join(columns)})" for text, columns in drawn.items()),
-        "several": any(n > 1 for n in counts) or not counts,
-        "single": 1 in counts,
-        "best": bool(best),
-        "beyond": any(
-            row.estimate and row.metric in SHARES and ((row.estimate.low or 0) < 0 or (row.estimate.high or 0) > 100) for row in rows
-        ),
+        "several": any(one.n > 1 for _, one in estimates) or not estimates,
+        "single": any(one.n == 1 for _, one in estimates),
+        "beyond": any(metric in SHARES and ((one.low or 0) < 0 or (one.high or 0) > 100) for metric, one in estimates),
         "gains": _gains(table, rows),
     }
 
@@ -163,28 +143,20 @@ def _chance(rows: Sequence[Row], found: Mapping[str, RunStatus]) -> float | None
 
 
 def _gains(table: Table, rows: Sequence[Row]) -> dict[str, Any] | None:
-    """Each row's gain over BASE, and their mean; None for a table without that row or without a single pair."""
+    """Each row's gain over the table's base, and their mean; None for a table without that row or without a single pair."""
+    if table.base not in table.rows:
+        return None
     cells = {(row.row, row.column): row for row in rows}
-    names = [name for name in table.rows if name != BASE]
-    if BASE not in table.rows:
-        return None
-    lines: list[tuple[str, list[tuple[Estimate | None, str]]]] = []
+    bases = [cells[table.base, column] for column in table.columns]
+    names = [name for name in table.rows if name != table.base]
+    lines: dict[str, list[tuple[Estimate | None, str]]] = {}
     for name in names:
-        pairs = [(cells[name, column], cells[BASE, column]) for column in table.columns]
-        lines.append((name, [(gain(row, base), row.status if row.estimate is None else base.status) for row, base in pairs]))
-    means = [mean_gain([cells[name, column] for name in names], cells[BASE, column]) for column in table.columns]
-    lines.append(("Mean of the above", [(mean, "not all run") for mean in means]))
-    estimates = [estimate for _, line in lines for estimate, _ in line if estimate]
-    if not estimates:
-        return None
-    axis = Axis.over([0.0, *(value for estimate in estimates for value in _ends(estimate) if value is not None)], within=POINTS_OF)
-    return {
-        "columns": [{"name": column, "head": axis_head(axis)} for column in table.columns],
-        "lines": [
-            {"name": name, "cells": [{"estimate": one, "status": status, "plot": interval(axis, one, rule=0.0)} for one, status in line]}
-            for name, line in lines
-        ],
-    }
+        pairs = [(cells[name, base.column], base) for base in bases]
+        lines[name] = [(gain(row, base), row.status if row.estimate is None else base.status) for row, base in pairs]
+    means = [mean_gain([cells[name, base.column] for name in names], base) for base in bases]
+    lines["Mean of the above"] = [(mean, "not all run") for mean in means]
+    ends = [value for line in lines.values() for estimate, _ in line for value in _ends(estimate) if value is not None]
+    return {"axis": Axis.over([0.0, *ends], within=POINTS_OF), "lines": lines} if ends else None
 
 
 def _ends(estimate: Estimate | None) -> tuple[float | None, ...]:

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import to_rgb
 from matplotlib.image import imread, imsave
 
-from mgm.report.figures.style import ACCENT, DPI, HIDDEN, KIND
-
-PALE = 0.9  # opacity of what hides a patch, as in Figure 5
+from mgm.report.figures.clip_grid import glow, veil
+from mgm.report.figures.style import DPI, KIND
 
 
 @dataclass(frozen=True)
@@ -47,13 +45,11 @@ def mask_player(arrays: Mapping[str, Any], run_id: str) -> MaskPlayer:
     masks = arrays["masked_NSHW"]
     strips = [
         MaskStrip("the clip", f"frames {', '.join(map(str, arrays['index_S']))}"),
-        MaskStrip("motion", "magnitude of the vectors", _motion(arrays)),
+        MaskStrip("motion", "magnitude of the vectors", _uri(_strip(glow(arrays["magnitude_SHW"])), "png")),
     ]
     for name, ratio, masked_SHW, boxes_S4 in zip(map(str, arrays["names_N"]), arrays["ratio_N"], masks, arrays["boxes_NS4"]):
-        hidden_SHW4 = np.zeros((*masked_SHW.shape, 4))
-        hidden_SHW4[masked_SHW] = (*to_rgb(HIDDEN), PALE)
         about = ", ".join(filter(None, (KIND.get(name, "").replace("\n", " "), f"{ratio:.0%} hidden")))
-        strips.append(MaskStrip(name, about, _uri(_strip(hidden_SHW4), "png"), _boxes(boxes_S4)))
+        strips.append(MaskStrip(name, about, _uri(_strip(veil(masked_SHW)), "png"), _boxes(boxes_S4)))
     slots, rows, columns = masks.shape[1:]
     return MaskPlayer(_uri(_strip(arrays["frames_SHWC"]), "webp"), slots, rows, columns, tuple(strips), run_id)
 
@@ -62,15 +58,6 @@ def webp_uri(png: Path) -> tuple[str, int]:
     """A figure as a smaller file to stand in the page, a data URI, and its width in CSS pixels."""
     picture_HWC = imread(png)
     return _uri(picture_HWC, "webp"), picture_HWC.shape[1] * 96 // DPI
-
-
-def _motion(arrays: Mapping[str, Any]) -> str:
-    """Colour the motion as Figure 5 does."""
-    fastest = max(float(np.quantile(arrays["magnitude_SHW"], 0.995)), 1e-9)
-    colour_SHW4 = np.empty((*arrays["magnitude_SHW"].shape, 4))
-    colour_SHW4[..., :3] = to_rgb(ACCENT)
-    colour_SHW4[..., 3] = 0.85 * (arrays["magnitude_SHW"] / fastest).clip(max=1) ** 0.7
-    return _uri(_strip(colour_SHW4), "png")
 
 
 def _strip(pictures_SHWC: np.ndarray) -> np.ndarray:

@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mgm.experiments.registry import Registry
+from mgm.experiments.registry import Registry, label_of
 from mgm.report.cells import Row, commit_of
-from mgm.report.page.svg import curves, thin
+from mgm.report.page.svg import Panel, thin
 from mgm.runs.result import RunStatus
 from mgm.spec import Spec, parents
 
 VERBS = {"pretrain": "Pretraining", "finetune": "Finetuning", "probe": "Linear probe", "measure": "Measurements", "visualise": "Pictures"}
+NOTES = {  # on the curves of a verb
+    "pretrain": "Reconstruction loss. Masks that hide different shares, or different places, set problems of different difficulty: a lower "
+    "curve is not a better mask.",
+    "finetune": "Training loss of the classifier.",
+    "probe": "Training loss of the linear layer.",
+}
 FILES = ("result.json", "spec.json", "log.jsonl", "error.txt", "predictions.csv")  # of a run's folder, those a reader opens
 
 Log = list[dict[str, Any]]  # the lines of log.jsonl
@@ -25,38 +31,20 @@ Losses = list[tuple[float, float]]  # (step, loss)
 
 def training(registry: Registry, logs: Mapping[str, Log], losses: Mapping[str, Losses]) -> list[dict[str, Any]]:
     """Loss over steps, a panel a row of the tables, a line a seed, one scale for all panels of a verb."""
-    notes = {
-        "pretrain": "Reconstruction loss. Masks that hide different shares, or different places, set problems of different difficulty: "
-        "a lower curve is not a better mask.",
-        "finetune": "Training loss of the classifier.",
-        "probe": "Training loss of the linear layer.",
-    }
-    panels: dict[str, dict[str, list[str]]] = {verb: {} for verb in notes}  # verb -> label -> run ids
-    for run_id, text in _labels(registry).items():
-        if len(losses[run_id]) > 1:
-            panels[registry.specs[run_id].verb].setdefault(text, []).append(run_id)
     groups = []
-    for verb, note in notes.items():
-        if not panels[verb]:
+    for verb, note in NOTES.items():
+        labelled: dict[str, list[str]] = {}  # label -> run ids
+        for run_id, text in labels_of(registry).items():
+            if len(losses.get(run_id, ())) > 1 and registry.specs[run_id].verb == verb:
+                labelled.setdefault(text, []).append(run_id)
+        if not labelled:
             continue
-        series = {text: [losses[run_id] for run_id in run_ids] for text, run_ids in panels[verb].items()}
+        series = {text: [losses[run_id] for run_id in run_ids] for text, run_ids in labelled.items()}
         drawn = [value for several in series.values() for one in several for _, value in one]
-        lasts = [logs[run_id][-1] for run_ids in panels[verb].values() for run_id in run_ids]
+        lasts = [logs[run_id][-1] for run_ids in labelled.values() for run_id in run_ids]
         steps = max(float(value) for last in lasts for value in (last["step"], last.get("steps")) if isinstance(value, int | float))
-        groups.append(
-            {
-                "title": VERBS[verb],
-                "note": f"{note} One line a seed; each point is the mean of its share of the steps, the number above that of the last.",
-                "panels": [
-                    {
-                        "name": text,
-                        "last": f"{sum(one[-1][1] for one in several) / len(several):.3f}",
-                        "svg": curves(several, steps, min(drawn), max(drawn), f"{VERBS[verb]} loss of {text}"),
-                    }
-                    for text, several in series.items()
-                ],
-            }
-        )
+        panels = {text: Panel(several, steps, min(drawn), max(drawn)) for text, several in series.items()}
+        groups.append({"title": VERBS[verb], "note": note, "panels": panels})
     return groups
 
 
@@ -65,45 +53,21 @@ def losses_of(log: Log) -> Losses:
     return thin([(int(line["step"]), line["loss"]) for line in log if isinstance(line.get("loss"), int | float) and isfinite(line["loss"])])
 
 
-def _labels(registry: Registry) -> dict[str, str]:
+def labels_of(registry: Registry) -> dict[str, str]:
     """Run id -> the row of a table, or the figure, it works for, in the order of the tables; the first names it."""
-    said: list[tuple[str, Spec]] = [
-        (cell.row if table.rows_name_runs else f"{table.label}: {cell.row}, {cell.column}", run)
+    said: list[tuple[str, Sequence[Spec]]] = [
+        (cell.row if table.rows_name_runs else f"{table.label}: {cell.row}, {cell.column}", cell.runs)
         for table in sorted(registry.tables.values(), key=lambda table: not table.rows_name_runs)
         for cell in table.cells
-        for run in cell.runs
     ]
     for name, plot in registry.plots.items():
-        said += [(f"{label(name)}: {line}, {x:g}", run) for line, points in plot.lines.items() for x, cell in points for run in cell.runs]
-    said += [(label(name), figure.run) for name, figure in registry.figures.items()]
+        said += [(f"{label_of(f'figure{name}')}: {line}, {x:g}", cell.runs) for line, points in plot.lines.items() for x, cell in points]
+    said += [(label_of(f"figure{name}"), [figure.run]) for name, figure in registry.figures.items()]
     labels: dict[str, str] = {}
-    for text, run in said:
-        for run_id in (run.run_id, *parents(run)):
+    for text, runs in said:
+        for run_id in (run_id for run in runs for run_id in (run.run_id, *parents(run))):
             labels.setdefault(run_id, text)
     return labels
-
-
-def list_runs(
-    registry: Registry, found: Mapping[str, RunStatus], losses: Mapping[str, Losses], results: Path, reports: Path
-) -> list[dict[str, Any]]:
-    """The line of each run, by verb. Its folder is a link from `reports`, and so holds as long as the two keep their places."""
-    labels = _labels(registry)
-    groups = []
-    for verb, title in VERBS.items():
-        runs = [
-            {
-                "run_id": run_id,
-                "label": f"{labels.get(run_id, spec.data.dataset)}, seed {spec.seed}",
-                "state": found[run_id].state,
-                "outcome": _outcome(found[run_id].result, losses[run_id]),
-                "folder": f"{_address(results, reports)}/{quote(run_id)}/" if (results / run_id).exists() else "",
-            }
-            for run_id, spec in registry.specs.items()
-            if spec.verb == verb
-        ]
-        if runs:
-            groups.append({"title": f"{title} ({len(runs)})", "id": f"runs-{verb}", "runs": runs})
-    return groups
 
 
 def run_details(
@@ -137,14 +101,15 @@ def run_details(
         }
         for run_id, spec in registry.specs.items()
     }
-    return {"results": _address(results, reports), "pool": [json.loads(entry) for entry in pool], "runs": runs}
+    return {"results": address(results, reports), "pool": [json.loads(entry) for entry in pool], "runs": runs}
 
 
-def _address(results: Path, reports: Path) -> str:
+def address(results: Path, reports: Path) -> str:
+    """A link from `reports`, which holds as long as the two keep their places."""
     return quote(relpath(results, reports))
 
 
-def _outcome(result: dict[str, Any] | None, losses: Losses) -> str:
+def outcome(result: dict[str, Any] | None, losses: Losses) -> str:
     if result and "top1" in result["metrics"]:
         return f"{result['metrics']['top1']:.1f} %"
     return f"loss {losses[-1][1]:.3f}" if losses else "done"
@@ -163,12 +128,9 @@ def _fields(run: RunStatus, log: Log, losses: Losses) -> list[tuple[str, str]]:
         beside = f"; {zeros:.3f} is that of predicting zeros" if zeros is not None else ""
         fields.append(("loss", f"{losses[0][1]:.3f} → {losses[-1][1]:.3f} in {last['step']} of {last.get('steps', '?')} steps{beside}"))
         speed, coverage, memory = _mean(log, "clips_per_s"), _mean(log, "coverage"), _mean(log[-1:], "memory_mb")
-        measured = [
-            f"{speed:.0f} clips/s" if speed is not None else "",
-            f"{memory:.0f} MB at most" if memory is not None else "",
-            f"mask coverage {100 * coverage:.1f} %" if coverage is not None else "",
-        ]
-        fields.append(("measured", ", ".join(filter(None, measured)) or "not logged"))
+        measured = (("{:.0f} clips/s", speed), ("{:.0f} MB at most", memory), ("mask coverage {:.1%}", coverage))
+        shown = [text.format(value).replace("%", " %") for text, value in measured if value is not None]
+        fields.append(("measured", ", ".join(shown) or "not logged"))
     if result := run.result:
         data, failed = result["data"], result["failed_videos"]
         fields += [
@@ -205,13 +167,3 @@ def day(text: str) -> str:
 def cell_id(row: Row) -> str:
     """The cell's id in the page."""
     return re.sub(r"[^a-z0-9]+", "-", f"{row.table}-{row.row}-{row.column}".lower()).strip("-")
-
-
-def in_order(registry: Registry) -> list[str]:
-    """The figures' names as the paper counts them, our own after the one they belong to."""
-    return sorted([*registry.plots, *registry.figures], key=lambda name: name.replace("_", "~"))
-
-
-def label(figure: str) -> str:
-    """The figure's name for a reader: "Figure 4a"."""
-    return f"Figure {figure.replace('_', ', ')}"
