@@ -43,6 +43,8 @@ def parse_config(config: Mapping[str, Any]) -> Config:
         where, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             said = f"is not an option; choose from {', '.join(Config.model_fields)}"
+        elif first["type"] == "dict_type":
+            said = f"write it as {where}='{{NAME: VALUE, ...}}' (got {first['input']!r})"
         elif first["type"] != "value_error":
             said += f" (got {first['input']!r})"
         raise UserError(f"--config {where}: {said}") from None

@@ -155,7 +155,7 @@ def test_sets_made_of_downloaded_ones_are_made_by_jobs_too(tmp_path):
     [
         ({"k40": "."}, "sources: k40: cannot be prepared by jobs; choose from "),
         ({"k400": "nowhere"}, "sources: k400: nowhere is not there"),
-        ("k400=DIR", "sources=k400=DIR: write it as sources="),
+        ("k400=DIR", "--config sources: write it as sources="),
     ],
 )
 def test_wrong_sources_are_one_clear_line(sources, message):
