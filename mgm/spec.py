@@ -54,6 +54,7 @@ MaskName = Annotated[str, AfterValidator(_listed)]
 Edge = Literal["grow", "clamp", "spill"]
 Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from OpenCV
 Guidance = Literal["vectors", Flow]
+Distance = Literal["estimated", "none"]
 
 
 class Part(BaseModel):
@@ -128,6 +129,14 @@ class Mask(Part):
     edge: Edge = "grow"
     jitter: bool = True
     guidance: Guidance = "vectors"  # the codec's motion vectors, or optical flow from sidecars (`mgm.video.flow`)
+    distance: Distance = "estimated"  # frames to a vector's reference, which divide it; none: as exported, which is eq. 6 to the letter
+    predicts: Literal["all", "running-cell"] = "all"  # what the decoder predicts: all that is hidden, or half of it (VideoMAE V2)
+
+    @model_validator(mode="after")
+    def _has_distances(self):
+        if self.distance == "none" and self.guidance != "vectors":
+            raise ValueError(f"distance none is for vectors, and guidance is {self.guidance}, which has no distance; leave it estimated")
+        return self
 
 
 class Optim(Part):
@@ -262,6 +271,11 @@ class Pretrain(Run):
         if patches < 2:
             raise ValueError(
                 f"clips.size {self.clips.size} is one patch of model.patch {self.model.patch}, which hides all or nothing; lower it"
+            )
+        if self.mask.predicts != "all" and (self.mask.name == "agnostic" or hidden < 2):
+            raise ValueError(
+                f"mask.predicts {self.mask.predicts} takes half of what each slot hides, and mask {self.mask.name} at mask.ratio "
+                f"{self.mask.ratio} has no two hidden patches in every slot; choose another mask or raise the ratio"
             )
         if not 0 < hidden < patches:
             raise ValueError(

@@ -92,7 +92,23 @@ def _others(value):
         return [value + 1, value * 2, 0.5, 1, value / 2]
     if isinstance(value, list):
         return [[0.5, 0.5], ["x"]]
-    return ["x", "dis", "zero", "8", "coverage", "vit-s", "tube", "spill", "window", "centre", "float32", PARENT, "rand-m7-n4-mstd0.5-inc1"]
+    return [
+        "x",
+        "dis",
+        "none",
+        "running-cell",
+        "zero",
+        "8",
+        "coverage",
+        "vit-s",
+        "tube",
+        "spill",
+        "window",
+        "centre",
+        "float32",
+        PARENT,
+        "rand-m7-n4-mstd0.5-inc1",
+    ]
 
 
 def _with(fields, path, value):

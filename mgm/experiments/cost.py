@@ -19,12 +19,14 @@ def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
     masked = slots * spec.hidden
     visible = tokens - masked
     width, decoder = spec.model.width, spec.decoder
+    predicted = masked if spec.mask.predicts == "all" else slots * (spec.hidden // 2)
+    decoded = visible + predicted
     return (
         encoder(spec.model, spec.grid, visible)
         + visible * width * decoder.width
-        + (decoder.depth - 1) * _block(tokens, decoder.width)
-        + _block(tokens, decoder.width, masked)
-        + masked * decoder.width * _pixels(spec.model)
+        + (decoder.depth - 1) * _block(decoded, decoder.width)
+        + _block(decoded, decoder.width, predicted)
+        + predicted * decoder.width * _pixels(spec.model)
     )
 
 

@@ -15,6 +15,11 @@ MASK_RATIO: dict[str, float] = {
     **dict.fromkeys(MASKS, 0.75),  # P 4.5, Figure 4a, for MGM; paper silent on the others
     "tube": 0.9,  # V: scripts/*/pretrain.sh
     "agnostic": 0.9,  # ST-MAE's abstract
+    "warped": 0.9,  # MGMAE: scripts/mgmae/*.sh
+    "motion-bins": 0.8,  # TrackMAE: README.md
+    "multi-block": 0.9,  # V-JEPA: "an average masking ratio of about 90 %"
+    "green-noise": 0.9,  # as the tubes it takes the place of
+    "running-cell": 0.5,  # VideoMAE V2: scripts/pretrain/*.sh, of the decoder
 }
 
 MODELS = {name: Model(backbone=name, width=width, depth=depth, heads=heads) for name, ((width, depth, heads), _) in BACKBONES.items()}

@@ -78,6 +78,7 @@ class Scale(Part):
     flow: Flow = "raft-small"  # what Table 4b's optical flow is
     flow_weights: str = ""  # a file with RAFT-small's weights; empty: torchvision's own, from the network
     weights: dict[str, str] = Field(default_factory=dict)  # row of Table 1: weights a user gives, to be finetuned in its place
+    other_masks: bool = False  # whether Table 4e has rows for other papers' masks, each a pretraining a seed more
     specs_per_job: int = Field(1, ge=1)
     execution: Execution = Execution()
 

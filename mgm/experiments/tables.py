@@ -8,14 +8,17 @@ from mgm.experiments.quoted import note, reported
 from mgm.experiments.registry import Registry, Table, with_mask
 from mgm.experiments.scales import OWN
 from mgm.masking import MASKS
-from mgm.spec import Edge, Finetune, Measure, Pretrain
+from mgm.spec import Edge, Finetune, Flow, Measure, Pretrain
 
 COLUMNS = {"ssv2": "SSv2", "k400": "K400"}
 OURS = {"MGM": "mgm", "VideoMAE": "tube", "ST-MAE": "agnostic"}  # methods we run, by their masks
 TRANSFER = {"UCF": "ucf101", "HMDB": "hmdb51", "Diving48": "diving48"}  # columns of Table 2
 ADAPTATION = {"UCF14 → HMDB7": "ucf14-hmdb7", "HMDB14 → UCF7": "hmdb14-ucf7"}  # columns of Table 3
 TABLE_4E = ("block", "smm-sparse", "tube", "mgm-sparse", "smm", "mgm")  # the paper's order
-MASK_ROWS = {MASKS[name].row: name for name in dict.fromkeys((*TABLE_4E, *MASKS)) if MASKS[name].row}  # rows of Table 4e; others follow
+MASK_ROWS = {  # rows of Table 4e: the paper's, then a user's own
+    MASKS[name].row: name for name in dict.fromkeys((*TABLE_4E, *MASKS)) if MASKS[name].row and not MASKS[name].source
+}
+OTHERS = "Ours: masks of other papers"  # the rows of Table 4e that the paper does not have
 
 
 def table_1(registry: Registry) -> None:
@@ -121,14 +124,30 @@ def table_4d(registry: Registry) -> None:
 def table_4e(registry: Registry) -> None:
     """The mask grid: 200 epochs on SSv2 (P 4.5), or on a user's own videos."""
     dataset, column = (OWN, "own videos") if registry.scale.own_videos else ("ssv2", "SSv2")
-    remarks = "Tube hides 90 % of the patches, every other mask 75 % (VideoMAE's and the paper's values)."
+    remarks = "Tube hides 90 % of the patches, every other mask of the paper 75 % (VideoMAE's and the paper's values)."
     if not registry.scale.own_videos:
         remarks += " The linear probe and the row without pretraining are ours: the paper reports neither here."
+    if registry.scale.other_masks:
+        remarks += " Masks of other papers have their papers' ratios and this table's recipe: no number of theirs."
     title = "Mask types: trajectory by spatial continuity"
     table = registry.add_table("4e", title, remarks, base="No pretraining", ours=MASKS["mgm"].row, own_jobs=True, rows_name_runs=True)
     rows = {table.base: fixed_parent("")} | {row: _pretrained(registry, dataset, mask, 200) for row, mask in MASK_ROWS.items()}
     for row, parent in rows.items():
         _finetuned_and_probed(registry, table, row, dataset, column, parent)
+    if registry.scale.other_masks:
+        for row, spec in other_masks(dataset, registry.scale.flow).items():
+            table.groups[row] = OTHERS
+            _finetuned_and_probed(registry, table, row, dataset, column, pretrain_parent(registry, spec), seeds_of="other_masks")
+
+
+def other_masks(dataset: str, flow: Flow) -> dict[str, Pretrain]:
+    """Other papers' masks under Table 4e's recipe: rows of our own, with the scale's own seeds. MGMAE's is carried by vectors and by flow;
+    VideoMAE V2's is the decoder's, beside tubes."""
+    made = {info.row: recipes.pretrain(dataset, name) for name, info in MASKS.items() if info.source}
+    warped, cell = MASKS["warped"].row, MASKS["running-cell"].row
+    made[f"{warped} by flow"] = with_mask(made[warped], guidance=flow)
+    made[cell] = with_mask(recipes.pretrain(dataset, "tube"), predicts="running-cell")
+    return made
 
 
 def table_4_edge(registry: Registry) -> None:
@@ -213,9 +232,11 @@ def downstream_runs(
     return tuple(registry.add_scaled(recipe(dataset, parent(seed), model), seed) for seed in registry.seeds(target))
 
 
-def _finetuned_and_probed(registry: Registry, table: Table, row: str, dataset: str, column: str, parent: Parent) -> None:
+def _finetuned_and_probed(
+    registry: Registry, table: Table, row: str, dataset: str, column: str, parent: Parent, seeds_of: str = ""
+) -> None:
     for probe, suffix in ((False, ""), (True, ", linear probe")):
-        table.add(row, column + suffix, downstream_runs(registry, f"table{table.name}", dataset, parent, probe))
+        table.add(row, column + suffix, downstream_runs(registry, seeds_of or f"table{table.name}", dataset, parent, probe))
 
 
 ALL = (table_1, table_2, table_3, table_4abc, table_4d, table_4e, table_4_edge, measured)

@@ -12,7 +12,7 @@ from mgm import rng
 from mgm.datasets.index import Index, Video, check_files, read_index
 from mgm.errors import UserError
 from mgm.jobs.provenance import verified_weights
-from mgm.spec import Augment, Guidance, Run
+from mgm.spec import Augment, Distance, Guidance, Run
 from mgm.training import collectives
 from mgm.video.loader import NO_AUGMENT, Batch, Cache, training_loader
 
@@ -99,7 +99,7 @@ def find_index(spec: Run, execution: Execution) -> Index:
 
 def training_batches(
     job: Job, videos: Sequence[Video], motion: Guidance | None, first_step: int, *, augment: Augment = NO_AUGMENT,
-    change: Callable[[int, Batch], Batch] = lambda step, batch: batch,
+    distance: Distance = "estimated", change: Callable[[int, Batch], Batch] = lambda step, batch: batch,
 ) -> Iterator[tuple[list[Batch], tuple[str, ...]]]:  # fmt: skip
     """The batches of a run from a step on, or this process's share of them, each changed on the device (`change(step, batch)`) and then
     cut into as many equal parts as the execution accumulates."""
@@ -114,7 +114,7 @@ def training_batches(
     loader = training_loader(
         videos, spec.clips, spec.model.tubelet, spec.seed, spec.optim.batch,
         workers=job.execution.workers, cache=job.execution.cache, motion=motion, first_step=first_step, augment=augment,
-        share=(collectives.rank(), processes),
+        share=(collectives.rank(), processes), distance=distance,
     )  # fmt: skip
     for step, batch in enumerate(loader, first_step):
         changed = change(step, batch.map(lambda x: x.to(job.device, non_blocking=True)))

@@ -12,7 +12,7 @@ from mgm.datasets.index import require_vectors
 from mgm.errors import UserError
 from mgm.jobs.data import Job, training_batches
 from mgm.jobs.flow import require_flow
-from mgm.masking import MASKS, Grid, make_mask
+from mgm.masking import MASKS, Grid, make_mask, predicted
 from mgm.models import build_mae, load_weights, reconstruction_loss, save_weights
 from mgm.runs.log import log_lines
 from mgm.spec import Optim, Pretrain
@@ -37,15 +37,24 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
 
     def loss_of(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         masked_BL = make_mask(
-            spec.mask.name, grid, spec.mask.ratio, batch.seed_B, batch.motion_BSHW, edge=spec.mask.edge, jitter=spec.mask.jitter
-        )
-        predicted_BMP, target_BMP = model(batch.frames_BTHWC, masked_BL)
+            spec.mask.name, grid, spec.mask.ratio, batch.seed_B, batch.motion_BSHW,
+            edge=spec.mask.edge, jitter=spec.mask.jitter, displacement_BSHW2=batch.displacement_BSHW2,
+        )  # fmt: skip
+        second_BL = None if spec.mask.predicts == "all" else predicted(masked_BL, grid, batch.seed_B)
+        predicted_BMP, target_BMP = model(batch.frames_BTHWC, masked_BL, second_BL)
         loss = reconstruction_loss(predicted_BMP, target_BMP, batch.weight_B)
         extra = {"trivial_loss": torch.linalg.vector_norm(target_BMP).square() / target_BMP.numel()}  # of predicting zeros
         return loss, extra | ({"coverage": motion_coverage(masked_BL, batch.motion_BSHW, grid)} if guidance else {})
 
     run = Training(
-        spec.run_id, model, spec.optim, steps, len(videos), partial(training_batches, job, videos, guidance), loss_of, seed=spec.seed
+        spec.run_id,
+        model,
+        spec.optim,
+        steps,
+        len(videos),
+        partial(training_batches, job, videos, guidance, distance=spec.mask.distance),
+        loss_of,
+        seed=spec.seed,
     )
     job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, recompute=job.execution.recompute, show=show)
     if collectives.is_main():

@@ -16,7 +16,7 @@ from mgm.masking import MASKS, Grid, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
 from mgm.rng import clip_seed, generator
 from mgm.spec import Clips, Mask, Pretrain, Visualise, read_spec
-from mgm.video import Clip, read_clip, slot_magnitude
+from mgm.video import Clip, read_clip, slot_displacement, slot_magnitude
 from mgm.video.sample import view_indices
 from mgm.video.transform import Box, apply, view_box
 
@@ -65,7 +65,7 @@ def masks_on_a_clip(path: Path, frames: int, clips: Clips, tubelet: int, grid: G
     """
     clip, index_T, _ = _middle(path, frames, clips)
     masks = [Mask.model_validate({"name": name, "ratio": MASK_RATIO[name]}) for name in names]
-    return {**_frames(clip, index_T, tubelet), **_motion(clip, tubelet), **_masks(masks, grid, seed, clip, tubelet)}
+    return {**_frames(clip, index_T, tubelet), **_motion(clip, tubelet), **_masks(masks, grid, seed, clip, tubelet, clips.stride)}
 
 
 def _figure_5(job: "Job[Visualise]", chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _figure_6(job: "Job[Visualise]", chosen: list[tuple[Video, int]], runs: list
     return {
         **_frames(clip, index_T, spec.model.tubelet),
         **_motion(clip, spec.model.tubelet),
-        **_masks([trained.mask], Grid(*spec.grid), seed, clip, spec.model.tubelet),
+        **_masks([trained.mask], Grid(*spec.grid), seed, clip, spec.model.tubelet, spec.clips.stride),
         "objects_SK4": _objects(job, video, index_T[:: spec.model.tubelet], crop),
         **_attention(model, clip),
         "parents_P": np.array(spec.parents),
@@ -112,7 +112,8 @@ def _figure_8(job: "Job[Visualise]", chosen: list[tuple[Video, int]], runs: list
     for video, seed in chosen:
         clip, index_T, _ = _middle(Path(video.path), video.frames, spec.clips)
         frames_BTHWC = torch.from_numpy(clip.frames_THWC)[None].to(job.device)
-        masked_PSHW = _masks([trained.mask for trained, _ in runs], Grid(*spec.grid), seed, clip, spec.model.tubelet)["masked_NSHW"]
+        masks = [trained.mask for trained, _ in runs]
+        masked_PSHW = _masks(masks, Grid(*spec.grid), seed, clip, spec.model.tubelet, spec.clips.stride)["masked_NSHW"]
         masked_P1L = torch.from_numpy(masked_PSHW).flatten(1)[:, None].to(job.device)
         completed = [reconstruct(model, frames_BTHWC, masked_BL)[0] for (_, model), masked_BL in zip(runs, masked_P1L)]
         shown = {"masked_PSHW": masked_PSHW, "reconstructed_PSHWC": torch.stack(completed)[:, :: spec.model.tubelet].cpu().numpy()}
@@ -189,12 +190,15 @@ def _motion(clip: Clip, tubelet: int) -> dict[str, np.ndarray]:
     }
 
 
-def _masks(masks: Sequence[Mask], grid: Grid, seed: int, clip: Clip, tubelet: int) -> dict[str, np.ndarray]:
+def _masks(masks: Sequence[Mask], grid: Grid, seed: int, clip: Clip, tubelet: int, stride: int) -> dict[str, np.ndarray]:
     seed_B = torch.tensor([seed])
-    motion_BSHW = torch.from_numpy(slot_magnitude(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, tubelet))[None]
     masked, boxes = [], []
     for mask in masks:
-        how = (mask.name, grid, mask.ratio, seed_B, motion_BSHW, mask.edge, mask.jitter)
+        apart_THW = clip.distance_THW if mask.distance == "estimated" else np.ones_like(clip.distance_THW)
+        motion = (clip.motion_THW2, apart_THW, clip.has_motion_T, tubelet)
+        magnitude_SHW, shift_SHW2 = slot_magnitude(*motion), slot_displacement(*motion, stride) / clip.width
+        guides = (torch.from_numpy(magnitude_SHW)[None], mask.edge, mask.jitter, torch.from_numpy(shift_SHW2)[None])
+        how = (mask.name, grid, mask.ratio, seed_B, *guides)
         masked.append(make_mask(*how)[0].view(grid.slots, grid.height, grid.width).numpy())
         found = make_boxes(*how)
         boxes.append(np.full((grid.slots, 4), np.nan, np.float32) if found is None else torch.cat(astuple(found)).T.numpy())

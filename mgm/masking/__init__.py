@@ -1,4 +1,4 @@
-"""Masks for video masked autoencoders: the paper's method (3.2, 3.3) and its baselines, each in a file of its own.
+"""Masks for video masked autoencoders: the paper's method (3.2, 3.3), its baselines, and later papers' masks, each in a file of its own.
 
     masked_BL = make_mask("mgm", Grid(slots=8, height=14, width=14), ratio=0.75, seed_B=seeds, motion_BSHW=magnitude)
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mgm.masking.clips import Grid as Grid
     from mgm.masking.make import make_boxes as make_boxes
     from mgm.masking.make import make_mask as make_mask
+    from mgm.masking.running_cell import predicted as predicted
 
 
 class MaskInfo(NamedTuple):
@@ -25,6 +26,8 @@ class MaskInfo(NamedTuple):
     row: str = ""  # its row in Table 4e; empty: none
     dense: bool = False  # the function returns boxes, and the patches nearest to them are hidden; otherwise what is hidden itself
     guided: bool = False  # needs motion
+    carried: bool = False  # and its direction
+    source: str = ""  # the method it is from, where that is not MGM's paper: its row is of our own (`experiments.tables.OTHERS`)
 
 
 EDGES = ("grow", "clamp", "spill")
@@ -36,10 +39,16 @@ MASKS = {
     "smm": MaskInfo("SMM (Dense)", dense=True),
     "mgm-sparse": MaskInfo("MGM (Sparse)", guided=True),
     "mgm": MaskInfo("MGM (Dense)", dense=True, guided=True),
+    "warped": MaskInfo("Warped (MGMAE)", guided=True, carried=True, source="MGMAE"),
+    "motion-bins": MaskInfo("Motion Bins (TrackMAE)", guided=True, source="TrackMAE"),
+    "multi-block": MaskInfo("Multi-Block (V-JEPA)", source="V-JEPA"),
+    "green-noise": MaskInfo("Green Noise (Green3D)", source="Structured-Noise Masked Modeling"),
+    "running-cell": MaskInfo("Running Cell (VideoMAE V2)", source="VideoMAE V2"),
 }
 
 _FILES = {"Boxes": "boxes", "Clips": "clips", "Edge": "clips", "Grid": "clips", "make_boxes": "make", "make_mask": "make"}
-__all__ = ["EDGES", "MASKS", "Boxes", "Clips", "Edge", "Grid", "MaskInfo", "make_boxes", "make_mask"]
+_FILES |= {"predicted": "running_cell"}
+__all__ = ["EDGES", "MASKS", "Boxes", "Clips", "Edge", "Grid", "MaskInfo", "make_boxes", "make_mask", "predicted"]
 
 
 def __getattr__(name: str):

@@ -1,6 +1,7 @@
 """Make a batch's masks: check the arguments, find the mask's file, hide what it says."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 
@@ -15,8 +16,9 @@ from mgm.masking.dense import dense
 
 
 def make_mask(
-    name: str, grid: Grid, ratio: float, seed_B: Tensor, motion_BSHW: Tensor | None = None, edge: Edge = "grow", jitter: bool = True
-) -> Tensor:
+    name: str, grid: Grid, ratio: float, seed_B: Tensor, motion_BSHW: Tensor | None = None, edge: Edge = "grow", jitter: bool = True,
+    displacement_BSHW2: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Which tokens of each clip are hidden.
 
     Args:
@@ -27,6 +29,8 @@ def make_mask(
             information, and negative counts as zero. The unguided masks ignore it.
         edge: what a box does at the edge of the frame: `grow` on the other side, `clamp` inside, or `spill` at random places.
         jitter: whether mgm's box changes its aspect ratio from slot to slot (eq. 7).
+        displacement_BSHW2: (dx, dy) of what lies in each cell of motion_BSHW, since the slot before, in sides of the frame. Only masks that
+            motion carries need it.
 
     Returns:
         masked_BL: bool, slot-major, True where hidden.
@@ -34,17 +38,18 @@ def make_mask(
     Raises:
         UserError: an unknown mask or edge, a ratio that hides nothing or everything, motion that is missing or of another shape.
     """
-    clips = _clips(name, grid, ratio, seed_B, motion_BSHW, edge, jitter)
+    clips = _clips(name, grid, ratio, seed_B, motion_BSHW, edge, jitter, displacement_BSHW2)
     function = mask_function(name)
     hide = dense(function) if MASKS[name].dense else function
     return hide(clips).flatten(1)
 
 
 def make_boxes(
-    name: str, grid: Grid, ratio: float, seed_B: Tensor, motion_BSHW: Tensor | None = None, edge: Edge = "grow", jitter: bool = True
-) -> Boxes | None:
+    name: str, grid: Grid, ratio: float, seed_B: Tensor, motion_BSHW: Tensor | None = None, edge: Edge = "grow", jitter: bool = True,
+    displacement_BSHW2: Tensor | None = None,
+) -> Boxes | None:  # fmt: skip
     """The boxes behind `make_mask` of the same arguments, for figures and checks; None for a mask that has none."""
-    clips = _clips(name, grid, ratio, seed_B, motion_BSHW, edge, jitter)
+    clips = _clips(name, grid, ratio, seed_B, motion_BSHW, edge, jitter, displacement_BSHW2)
     if not MASKS[name].dense:
         return None
     boxes = mask_function(name)(clips)
@@ -58,7 +63,10 @@ def mask_function(name: str) -> Callable:
     return getattr(import_module(f"mgm.masking.{file}"), file)
 
 
-def _clips(name: str, grid: Grid, ratio: float, seed_B: Tensor, motion_BSHW: Tensor | None, edge: Edge, jitter: bool) -> Clips:
+def _clips(
+    name: str, grid: Grid, ratio: float, seed_B: Tensor, motion_BSHW: Tensor | None, edge: Edge, jitter: bool,
+    displacement_BSHW2: Tensor | None,
+) -> Clips:  # fmt: skip
     if name not in MASKS:
         raise UserError(f"mask {name!r} is unknown; choose one of {', '.join(MASKS)}")
     if edge not in EDGES:
@@ -83,4 +91,10 @@ def _clips(name: str, grid: Grid, ratio: float, seed_B: Tensor, motion_BSHW: Ten
             f"motion_BSHW has shape {tuple(motion_BSHW.shape)}, but the mask is for {len(seed_B)} clips of {grid.slots} slots; "
             f"give ({len(seed_B)}, {grid.slots}, rows, columns)"
         )
-    return Clips(grid, ratio, seed_B, motion_BSHW.float().clamp(min=0), edge, jitter)
+    clips = Clips(grid, ratio, seed_B, motion_BSHW.float().clamp(min=0), edge, jitter)
+    if not MASKS[name].carried:
+        return clips
+    if displacement_BSHW2 is None or displacement_BSHW2.shape != (*motion_BSHW.shape, 2):
+        got = "none was given" if displacement_BSHW2 is None else f"its shape is {tuple(displacement_BSHW2.shape)}"
+        raise UserError(f"mask {name!r} needs displacement_BSHW2 of shape {(*motion_BSHW.shape, 2)}, and {got}; give (dx, dy) of each cell")
+    return replace(clips, displacement_BSHW2=displacement_BSHW2.float())

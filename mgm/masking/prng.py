@@ -7,7 +7,7 @@ in any batch and on any device.
 import torch
 from torch import Tensor
 
-START, SIZES, VELOCITIES, TIES, FILL, SET = range(6)  # a mask's independent uses of randomness; append only
+START, SIZES, VELOCITIES, TIES, FILL, SET, PLACES, NOISE = range(8)  # a mask's independent uses of randomness; append only
 
 
 def _signed(x: int) -> int:

@@ -32,7 +32,7 @@ class Decoder(nn.Module):
 
 
 class MAE(nn.Module):
-    """VideoMAE's pretraining model (paper, eqs. 1-4). As many tokens are hidden in every clip, so all shapes are static."""
+    """VideoMAE's pretraining model (paper, eqs. 1-4). As many tokens are hidden, and predicted, in every clip, so all shapes are static."""
 
     pos_embed: Tensor
 
@@ -40,6 +40,7 @@ class MAE(nn.Module):
         super().__init__()
         tokens = math.prod(spec.grid)
         self.visible = tokens - spec.grid[0] * spec.hidden
+        self.half_hidden = spec.grid[0] * (spec.hidden // 2)  # tokens of a second mask
         self.std_floor = spec.std_floor
         self.encoder = Encoder(spec.grid, spec.model)
         self.encoder_to_decoder = Linear(spec.model.width, spec.decoder.width, bias=False)
@@ -49,10 +50,14 @@ class MAE(nn.Module):
         init_pretraining(self)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
-    def forward(self, frames_BTHWC: Tensor, masked_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Predicted and true hidden patches, each (B, M, P * C), for uint8 frames and a mask that is True where hidden."""
-        order_BL = masked_BL.byte().argsort(dim=1, stable=True)  # visible tokens first, both in token order
+    def forward(self, frames_BTHWC: Tensor, masked_BL: Tensor, predicted_BL: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Predicted and true patches, each (B, M, P * C), for uint8 frames and a mask that is True where hidden: all hidden ones, or of
+        those that `predicted_BL` names (VideoMAE V2's second mask; the decoder never sees the others)."""
+        rank_BL = masked_BL.byte() if predicted_BL is None else masked_BL.byte() * 2 - predicted_BL.byte()
+        order_BL = rank_BL.argsort(dim=1, stable=True)  # visible tokens first, then predicted ones, each in token order
         visible_BV, masked_BM = order_BL[:, : self.visible], order_BL[:, self.visible :]
+        if predicted_BL is not None:
+            masked_BM = masked_BM[:, : self.half_hidden]
         patches_BLPC = patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch)
         latent_BVD = self.encoder(gather_tokens(patches_BLPC, visible_BV), visible_BV)
 

@@ -40,7 +40,7 @@ def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> P
     """`folder`/table4e.csv, .md, .tex and .html; returns the csv."""
     caption = " ".join(filter(None, (f"{table.label}. {table.title}. {table.note}", beside_the_paper(scale))))
     caveat = f"Scale {scale.name}. {caveat_of(scale)}"
-    if leaders(rows):
+    if leaders(table, rows):
         caption += f" {BOLD}"
 
     def grid(text: Callable[[str], str], title: str, strong: str) -> pd.DataFrame:
@@ -87,12 +87,12 @@ def sections(table: Table, rows: list[Row]) -> list[Section]:
     ]
 
 
-def leaders(rows: list[Row]) -> list[Row]:
-    """The rows to print in bold: of a column's accuracies the one above each other by a difference, paired by seed, whose 95 % interval
+def leaders(table: Table, rows: list[Row]) -> list[Row]:
+    """The rows to print in bold: of a section's accuracies the one above each other by a difference, paired by seed, whose 95 % interval
     is above zero. A single seed knows nothing of seeds, and where a run is missing no one is the best: then there is none."""
     best = []
-    for column in dict.fromkeys(row.column for row in rows):
-        run = [row for row in rows if row.column == column and row.run_ids and row.metric == "top1"]
+    for section in sections(table, rows):
+        run = [row for row in section.rows if row.run_ids and row.metric == "top1"]
         if len(run) > 1 and all(row.status == "run" for row in run):
             best += [row for row in run if all(_above(row, other) for other in run if other is not row)]
     return best
@@ -158,7 +158,7 @@ def _grid(table: Table, rows: list[Row], scale: Scale, text: Callable[[str], str
         text: escapes a cell's text for one format.
         title: that format's markup of a section's title, with a place for it; `strong`: of the best number.
     """
-    best, lines = leaders(rows), []
+    best, lines = leaders(table, rows), []
     for section in sections(table, rows):
         cells = [{name: text(cell) for name, cell in _cells(table, row, scale).items()} for row in section.rows]
         for row, line in zip(section.rows, cells, strict=True):

@@ -3,7 +3,7 @@
 from mgm.video.container import NoVectors, open_video
 from mgm.video.decode import Clip, VideoInfo, probe_video, read_clip
 from mgm.video.inspect import Inspection, inspect_video
-from mgm.video.motion import slot_magnitude
+from mgm.video.motion import slot_displacement, slot_magnitude
 
 __all__ = [
     "Batch",
@@ -16,14 +16,16 @@ __all__ = [
     "open_video",
     "probe_video",
     "read_clip",
+    "slot_displacement",
     "slot_magnitude",
     "test_loader",
     "training_loader",
+    "view_batches",
 ]
 
 
 def __getattr__(name: str):
-    if name in ("Batch", "Cache", "test_loader", "training_loader"):
+    if name in ("Batch", "Cache", "test_loader", "training_loader", "view_batches"):
         from mgm.video import loader
 
         return getattr(loader, name)

@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from mgm.errors import UserError
 from mgm.rng import clip_seed, generator
-from mgm.spec import Augment, Clips, Guidance, Views
+from mgm.spec import Augment, Clips, Distance, Guidance, Views
 from mgm.video.augment import ClipAugmentation
 from mgm.video.container import NoVectors
 from mgm.video.cut import Cut, IndexedVideo, read_cuts, read_whole
 from mgm.video.decode import Clip
 from mgm.video.flow import NoFlow
-from mgm.video.motion import CELL, slot_magnitude
+from mgm.video.motion import CELL, slot_displacement, slot_magnitude
 from mgm.video.sample import training_indices, view_indices
 from mgm.video.shards import NotInShard
 from mgm.video.transform import Box, apply, test_box, training_box
@@ -37,6 +37,7 @@ class Batch(NamedTuple):
     Attributes:
         frames_BTHWC: uint8 RGB.
         motion_BSHW: float32 magnitude per slot on size // 8 cells a side (`motion.slot_magnitude`); None where motion was not asked for.
+        displacement_BSHW2: float32 (dx, dy) since the slot before, in sides of the frame (`motion.slot_displacement`); None likewise.
         seed_B: int64, the clip's `clip_seed`; `mgm.masking` draws its mask from it.
         label_B: int64.
         sample_B: int64, the video's position; the key under which test views are averaged.
@@ -53,6 +54,7 @@ class Batch(NamedTuple):
     weight_B: torch.Tensor
     failed: tuple[str, ...]
     target_BC: torch.Tensor | None = None
+    displacement_BSHW2: torch.Tensor | None = None
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         """The batch with `change` applied to each of its tensors."""
@@ -121,6 +123,7 @@ def training_loader(
     first_step: int = 0,
     augment: Augment = NO_AUGMENT,
     share: tuple[int, int] = (0, 1),
+    distance: Distance = "estimated",
 ) -> Iterator[Batch]:
     """Endless training batches, from step `first_step` on.
 
@@ -143,6 +146,7 @@ def training_loader(
         first_step: where to begin.
         augment: repeats, RandAugment and random erasing; the latter two only without `motion`, which would not follow them.
         share: which part of each batch to give, counted from 0, and of how many.
+        distance: what a vector is divided by (`Mask.distance`).
 
     Raises:
         NoVectors: a video's codec has no motion vectors, though `motion` is "vectors".
@@ -152,8 +156,8 @@ def training_loader(
         raise UserError("no videos to train on: the training split is empty; check the index")
     if motion and (augment.rand or augment.erasing):
         raise ValueError("RandAugment and random erasing change frames alone; train without motion")
-    dataset = _TrainingBatches(videos, clips, tubelet, seed, batch, _for_workers(cache, workers), motion, augment, share)
-    return _load(dataset, itertools.count(first_step), workers)
+    dataset = _TrainingBatches(videos, clips, tubelet, seed, batch, _for_workers(cache, workers), motion, augment, share, distance)
+    return map(_raised, _load(dataset, itertools.count(first_step), workers))
 
 
 def test_loader(
@@ -176,7 +180,13 @@ def test_loader(
         UserError: a video cannot be read; it is named.
     """
     dataset = _TestBatches(videos, clips, tubelet, views, batch, _for_workers(cache, workers), motion)
-    return _load(dataset, range(share[0], len(dataset), share[1]), workers)
+    return map(_raised, _load(dataset, range(share[0], len(dataset), share[1]), workers))
+
+
+def view_batches(videos: Sequence[IndexedVideo], clips: Clips, tubelet: int, views: Views, workers: int = 0) -> Iterator[Batch | UserError]:
+    """The test views of each video, a batch a video; of one that cannot be read, why."""
+    dataset = _TestBatches(videos, clips, tubelet, views, 1, Cache(0), None)
+    return _load(dataset, range(len(dataset)), workers)
 
 
 def _for_workers(cache: Cache | None, workers: int) -> Cache:
@@ -185,8 +195,14 @@ def _for_workers(cache: Cache | None, workers: int) -> Cache:
     return Cache(cache.megabytes / workers) if workers else cache
 
 
-def _load(dataset: Dataset, steps, workers: int) -> Iterator[Batch]:
-    loader = DataLoader(
+def _raised(item: Batch | UserError) -> Batch:
+    if isinstance(item, UserError):
+        raise item
+    return item
+
+
+def _load(dataset: Dataset, steps, workers: int) -> Iterator[Batch | UserError]:
+    yield from DataLoader(
         dataset,
         sampler=steps,
         batch_size=None,
@@ -195,10 +211,6 @@ def _load(dataset: Dataset, steps, workers: int) -> Iterator[Batch]:
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # or starting it would draw from the global one, and a resumed run's dropout would differ
     )
-    for item in loader:
-        if isinstance(item, UserError):
-            raise item
-        yield item
 
 
 def _as_it_is(item):
@@ -208,9 +220,9 @@ def _as_it_is(item):
 class _TrainingBatches(Dataset):
     """Item k is the batch of step k, or a share of it."""
 
-    def __init__(self, videos, clips, tubelet, seed, batch, cache, motion, augment, share):
+    def __init__(self, videos, clips, tubelet, seed, batch, cache, motion, augment, share, distance):
         self.videos, self.clips, self.tubelet, self.seed, self.batch, self.motion = videos, clips, tubelet, seed, batch, motion
-        self.cache, self.repeats = cache, augment.repeats
+        self.cache, self.repeats, self.distance = cache, augment.repeats, distance
         self.own = range(share[0] * batch // share[1], (share[0] + 1) * batch // share[1])
         self.augmentation = ClipAugmentation(augment) if augment.rand or augment.erasing else None
         self._order = (-1, np.empty(0, np.int64))  # the last epoch's, because the next step most likely needs it again
@@ -236,7 +248,7 @@ class _TrainingBatches(Dataset):
                 return error
             except UserError:
                 made += [None] * self.repeats
-        return _collate(made, samples, seeds, self.videos, self.clips, self.tubelet, self.motion)
+        return _collate(made, samples, seeds, self.videos, self.clips, self.tubelet, self.motion, self.distance)
 
     def seeds_of(self, epoch: int, sample: int) -> list[int]:
         """One seed per repeat: the clip's own first, the others made from it."""
@@ -288,7 +300,7 @@ class _TestBatches(Dataset):
             made += views
             samples += [sample] * len(views)
         seeds = [clip_seed(0, 0, sample) for sample in samples]
-        return _collate(made, samples, seeds, self.videos, self.clips, self.tubelet, self.motion)
+        return _collate(made, samples, seeds, self.videos, self.clips, self.tubelet, self.motion, "estimated")
 
     def clips_of(self, video: IndexedVideo) -> list[Clip]:
         temporal, spatial = self.views.temporal, self.views.spatial
@@ -301,15 +313,18 @@ class _TestBatches(Dataset):
         return test_box(height, width, view, self.views.spatial, self.clips.size), False
 
 
-def _collate(made, samples, seeds, videos, clips: Clips, tubelet: int, motion: Guidance | None) -> Batch:
+def _collate(made, samples, seeds, videos, clips: Clips, tubelet: int, motion: Guidance | None, distance: Distance) -> Batch:
     size, cells = clips.size, max(clips.size // CELL, 1)
     frames_BTHWC = np.zeros((len(made), clips.frames, size, size, 3), np.uint8)
     motion_BSHW = np.zeros((len(made), clips.frames // tubelet, cells, cells), np.float32) if motion else None
+    displacement_BSHW2 = np.zeros((*motion_BSHW.shape, 2), np.float32) if motion_BSHW is not None else None
     for b, clip in enumerate(made):
         if clip is not None:
             frames_BTHWC[b] = clip.frames_THWC
-            if motion_BSHW is not None:
-                motion_BSHW[b] = slot_magnitude(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, tubelet)
+            if motion_BSHW is not None and displacement_BSHW2 is not None:
+                apart_THW = clip.distance_THW if distance == "estimated" else np.ones_like(clip.distance_THW)
+                motion_BSHW[b] = slot_magnitude(clip.motion_THW2, apart_THW, clip.has_motion_T, tubelet)
+                displacement_BSHW2[b] = slot_displacement(clip.motion_THW2, apart_THW, clip.has_motion_T, tubelet, clips.stride) / size
     return Batch(
         torch.from_numpy(frames_BTHWC),
         None if motion_BSHW is None else torch.from_numpy(motion_BSHW),
@@ -318,4 +333,5 @@ def _collate(made, samples, seeds, videos, clips: Clips, tubelet: int, motion: G
         torch.tensor(samples),
         torch.tensor([float(clip is not None) for clip in made]),
         tuple(dict.fromkeys(videos[sample].path for sample, clip in zip(samples, made) if clip is None)),
+        displacement_BSHW2=None if displacement_BSHW2 is None else torch.from_numpy(displacement_BSHW2),
     )

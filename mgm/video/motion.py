@@ -122,3 +122,20 @@ def slot_magnitude(motion_THW2: np.ndarray, distance_THW: np.ndarray, has_motion
     """
     speed_THW = np.sqrt(np.square(motion_THW2).sum(-1)) / distance_THW * has_motion_T[:, None, None]
     return speed_THW.reshape(-1, tubelet, *speed_THW.shape[1:]).sum(1, dtype=np.float32)
+
+
+def slot_displacement(motion_THW2: np.ndarray, distance_THW: np.ndarray, has_motion_T: np.ndarray, tubelet: int, stride: int) -> np.ndarray:
+    """Where a slot's content came from in the slot before, if it moved all the way as it does in the slot's frames.
+
+    Args:
+        motion_THW2, distance_THW, has_motion_T: as for `slot_magnitude`.
+        tubelet: frames in a slot; divides T.
+        stride: frames of the video from one of the clip to the next.
+
+    Returns:
+        (S, H, W, 2) float32, (dx, dy) in pixels, forward in time. A slot without motion information is all zero.
+    """
+    speed_THW2 = motion_THW2 / distance_THW[..., None] * has_motion_T[:, None, None, None]
+    informed_S = np.maximum(has_motion_T.reshape(-1, tubelet).sum(1), 1)
+    sum_SHW2 = speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:]).sum(1, dtype=np.float32)
+    return sum_SHW2 * (np.float32(tubelet * stride) / informed_S.astype(np.float32))[:, None, None, None]

@@ -10,7 +10,7 @@ from mgm.experiments import recipes
 from mgm.experiments.quoted import reported
 from mgm.experiments.scales import Dataset, load_scale
 from mgm.experiments.suite import make_registry
-from mgm.experiments.tables import MASK_ROWS
+from mgm.experiments.tables import MASK_ROWS, other_masks
 from mgm.spec import Finetune, Probe, parents
 
 CONFIG = Path(__file__).parents[2] / "workflow" / "config"
@@ -20,11 +20,13 @@ SMOKE = load_scale(CONFIG / "smoke.yaml")
 def test_table_4e_has_the_papers_rows_and_three_seeds_each():
     registry = make_registry(SMOKE)
     table = registry.tables["4e"]
-    assert table.rows == ["No pretraining", *MASK_ROWS]
+    others = other_masks("ssv2", "dis")
+    assert table.rows == ["No pretraining", *MASK_ROWS, *others]
+    assert set(table.groups) == set(others)  # marked as ours
     assert table.columns == ["SSv2", "SSv2, linear probe"]
-    assert len(table.cells) == 14
+    assert len(table.cells) == 26
     for cell in table.cells:
-        assert [run.seed for run in cell.runs] == [0, 1, 2]
+        assert [run.seed for run in cell.runs] == ([0] if cell.row in others else [0, 1, 2])
         assert all(isinstance(run, Probe if "probe" in cell.column else Finetune) for run in cell.runs)
     paper = {row for name, row, column in reported() if name == "4e"}
     assert paper <= set(MASK_ROWS)
@@ -61,15 +63,15 @@ def test_table_1_has_every_row_of_the_paper_and_runs_ours():
 def test_parents_stand_before_their_children_and_no_run_twice():
     registry = make_registry(SMOKE)
     ids = list(registry.specs)
-    assert len(ids) == len(set(ids)) == 177
+    assert len(ids) == len(set(ids)) == 195
     for position, run_id in enumerate(ids):
         assert all(parent in ids[:position] for parent in parents(registry.specs[run_id]))
 
 
 def test_targets_need_their_runs_and_no_others():
     registry = make_registry(SMOKE)
-    assert len(registry.runs_of("all")) == 177
-    assert len(registry.runs_of("table4e")) == 60
+    assert len(registry.runs_of("all")) == 195
+    assert len(registry.runs_of("table4e")) == 78
     assert len(registry.runs_of("table1")) == 30
     assert {run.run_id for run in registry.runs_of("figure1")} < {run.run_id for run in registry.runs_of("table1")}
     assert [run.verb for run in registry.runs_of("figure5")] == ["visualise"]

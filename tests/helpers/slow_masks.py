@@ -6,8 +6,10 @@ Scalars are float32, so that results can be compared exactly. Random numbers com
 import math
 
 import numpy as np
+import torch
+from scipy.signal import convolve
 
-START, SIZES, VELOCITIES, TIES, FILL, SET = range(6)
+START, SIZES, VELOCITIES, TIES, FILL, SET, PLACES, NOISE = range(8)
 WORD = 1 << 64
 f = np.float32
 
@@ -187,11 +189,154 @@ def mgm_sparse(grid, ratio, seed, motion):
     return mask
 
 
+def warped(grid, ratio, seed, motion, displacement):
+    """The map at twice the grid: hills on random patches of the middle slot, pulled outwards slot by slot."""
+    rows, columns = 2 * grid.height, 2 * grid.width
+    n = grid.height * grid.width
+    hidden = int(ratio * n)
+    shown = [divmod(patch, grid.width) for patch in range(n) if patch not in random_set(grid, ratio, seed)]
+
+    def fall(place, patch):  # torch's exp, whose last bit is not numpy's
+        return f(torch.exp(torch.tensor(-((f((place + 0.5) / 2) - f(patch + 0.5)) ** 2), dtype=torch.float32)).item())
+
+    base = [[max(fall(row, r) * fall(column, c) for r, c in shown) for column in range(columns)] for row in range(rows)]
+
+    def cell(slot, row, column):
+        dx, dy = displacement[
+            slot, (2 * row + 1) * displacement.shape[1] // (2 * rows), (2 * column + 1) * displacement.shape[2] // (2 * columns)
+        ]
+        return dx * f(columns), dy * f(rows)
+
+    def pull(source, slot, sign):
+        out = [[None] * columns for _ in range(rows)]
+        for row in range(rows):
+            for column in range(columns):
+                dx, dy = cell(slot, row, column)
+                x, y = f(sign) * dx + f(column), f(sign) * dy + f(row)
+                if not (-0.5 < x < columns - 0.5 and -0.5 < y < rows - 0.5):
+                    out[row][column] = base[row][column]
+                    continue
+                x, y = min(max(x, f(0)), f(columns - 1)), min(max(y, f(0)), f(rows - 1))
+                left, top = int(x), int(y)
+                right, bottom = min(left + 1, columns - 1), min(top + 1, rows - 1)
+                sx, sy = x - f(left), y - f(top)
+                upper = source[top][left] * (f(1) - sx) + source[top][right] * sx
+                lower = source[bottom][left] * (f(1) - sx) + source[bottom][right] * sx
+                out[row][column] = upper * (f(1) - sy) + lower * sy
+        return out
+
+    middle = grid.slots // 2
+    maps = {middle: base}
+    for slot in range(middle + 1, grid.slots):
+        maps[slot] = pull(maps[slot - 1], slot, -1)
+    for slot in range(middle - 1, -1, -1):
+        maps[slot] = pull(maps[slot + 1], slot, 1)
+    ties = bits(seed, TIES, n)
+    mask = np.zeros((grid.slots, n), bool)
+    for slot, m in maps.items():
+        heights = []
+        for patch in range(n):
+            r, c = (2 * side for side in divmod(patch, grid.width))
+            heights.append((f(0) + m[r][c] + m[r][c + 1] + m[r + 1][c] + m[r + 1][c + 1], ties[patch], patch))
+        mask[slot, [patch for _, _, patch in sorted(heights)[:hidden]]] = True
+    return mask
+
+
+def motion_bins(grid, ratio, seed, motion):
+    n = grid.height * grid.width
+    rows, columns = motion.shape[1:]
+    ties, draw = bits(seed, TIES, n), bits(seed, SET, n)
+    moves = []
+    for patch in range(n):
+        row, column = divmod(patch, grid.width)
+        top, bottom = row * rows // grid.height, -(-(row + 1) * rows // grid.height)
+        left, right = column * columns // grid.width, -(-(column + 1) * columns // grid.width)
+        total = f(0)
+        for t in range(grid.slots):
+            total = total + motion[t, top:bottom, left:right].max()
+        moves.append((total, ties[patch], patch))
+    order = [patch for _, _, patch in sorted(moves)]
+    shown = n - int(ratio * n)
+    low, high = (sorted(half, key=lambda patch: draw[patch]) for half in (order[: n // 2], order[n // 2 :]))
+    mask = np.ones((grid.slots, n), bool)
+    mask[:, high[: shown // 2] + low[: shown - shown // 2]] = False
+    return mask
+
+
+def multi_block(grid, ratio, seed, motion):
+    n = grid.height * grid.width
+    blocks, scale = ((8, 0.15), (2, 0.7))[bits(seed, START, 1)[0] % 2]
+    aspect = f(0.75) + f(0.75) * uniform(seed, SIZES, 1)[0]
+    area = f(int(scale * n))
+    h = f(min(max(round(float(np.sqrt(area * aspect))), 1), grid.height))
+    w = f(min(max(round(float(np.sqrt(area / aspect))), 1), grid.width))
+    places, ties = uniform(seed, PLACES, 2 * blocks), bits(seed, TIES, n)
+    near = []
+    for patch in range(n):
+        row, column = divmod(patch, grid.width)
+        away = []
+        for k in range(blocks):
+            top, left = int(places[2 * k] * (f(grid.height) - h + f(1))), int(places[2 * k + 1] * (f(grid.width) - w + f(1)))
+            cy, cx = f(top) + h / f(2), f(left) + w / f(2)
+            away.append(max(abs(f(column + 0.5) - cx) / w, abs(f(row + 0.5) - cy) / h))
+        near.append((min(away), ties[patch], patch))
+    mask = np.zeros((grid.slots, n), bool)
+    mask[:, [patch for _, _, patch in sorted(near)[: int(ratio * n)]]] = True
+    return mask
+
+
+def green_noise(grid, ratio, seed, motion):
+    """scipy's convolution with the whole kernel at once, in place of three passes."""
+    reach = 6
+    sides = [side + 2 * reach for side in (grid.slots, grid.height, grid.width)]
+    white = np.array([word >> 8 for word in bits(seed, NOISE, math.prod(sides))], float).reshape(sides)
+
+    def kernel(width):
+        line = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+        line = np.round(256 * line / line.sum())
+        line[reach] += 256 - line.sum()
+        return line[:, None, None] * line[:, None] * line
+
+    green = convolve(white, kernel(1.0) - kernel(2.0), mode="valid", method="direct").reshape(grid.slots, -1)
+    return green.argsort(1).argsort(1) < int(ratio * grid.height * grid.width)
+
+
+def turns(grid, seed):
+    """V2's Cell: a queue of four places, whose first stands one further on in each slot."""
+    start = bits(seed, START, 1)[0]
+    return [
+        [(row % 2 * 2 + column % 2 + start + slot) % 4 for row in range(grid.height) for column in range(grid.width)]
+        for slot in range(grid.slots)
+    ]
+
+
+def running_cell(grid, ratio, seed, motion):
+    n = grid.height * grid.width
+    ties = bits(seed, TIES, n)
+    mask = np.zeros((grid.slots, n), bool)
+    for slot, turn in enumerate(turns(grid, seed)):
+        mask[slot, sorted(range(n), key=lambda patch: (turn[patch], ties[patch]))[: int(ratio * n)]] = True
+    return mask
+
+
+def predicted(grid, masked, seed):
+    n = grid.height * grid.width
+    ties, out = bits(seed, TIES, n), np.zeros((grid.slots, n), bool)
+    for slot, turn in enumerate(turns(grid, seed)):
+        hidden = sorted(np.flatnonzero(masked[slot]), key=lambda patch: (turn[patch] < 2, ties[patch]))
+        out[slot, hidden[: len(hidden) // 2]] = True
+    return out
+
+
 BOXES = {"block": block_boxes, "smm": smm_boxes, "mgm": mgm_boxes}
 SPARSE = {"tube": tube, "agnostic": agnostic, "smm-sparse": smm_sparse, "mgm-sparse": mgm_sparse}
+SPARSE |= {"motion-bins": motion_bins, "multi-block": multi_block, "green-noise": green_noise, "running-cell": running_cell}
+CARRIED = {"warped": warped}
 
 
-def mask(name, grid, ratio, seed, motion, edge, jitter):
+def mask(name, grid, ratio, seed, motion, edge, jitter, displacement):
+    if name in CARRIED:
+        return CARRIED[name](grid, ratio, seed, motion, displacement)
     if name in SPARSE:
         return SPARSE[name](grid, ratio, seed, motion)
     return dense(grid, ratio, seed, BOXES[name](grid, ratio, seed, motion, jitter), edge)

@@ -28,7 +28,7 @@ from mgm.report.statistics import over_seeds
 from mgm.rng import clip_seed
 from mgm.runs.result import examine
 from mgm.spec import Data, Decoder, Mask, Measure, Pretrain
-from mgm.video import read_clip
+from mgm.video import read_clip, slot_displacement
 from mgm.video.sample import view_indices
 from mgm.video.transform import apply, view_box
 from mgm.video.vectors import Vectors
@@ -278,9 +278,12 @@ def slow_coverage(one, videos):
         speed_THW = np.linalg.norm(clip.motion_THW2, axis=-1) / clip.distance_THW * clip.has_motion_T[:, None, None]
         speed_SHW = np.stack([speed_THW[tubelet * s : tubelet * (s + 1)].sum(0) for s in range(slots)])
         cells = speed_SHW.shape[1]
+        motion = (clip.motion_THW2, clip.distance_THW, clip.has_motion_T)
+        shift_BSHW2 = torch.from_numpy(slot_displacement(*motion, tubelet, one.clips.stride))[None] / size
         for n, name in enumerate(MASKS):
             seed_B, motion_BSHW = torch.tensor([clip_seed(one.seed, 0, b)]), torch.from_numpy(speed_SHW[None]).float()
-            masked_SHW = make_mask(name, Grid(*one.grid), MASK_RATIO[name], seed_B, motion_BSHW).view(slots, rows, columns)
+            masked_BL = make_mask(name, Grid(*one.grid), MASK_RATIO[name], seed_B, motion_BSHW, displacement_BSHW2=shift_BSHW2)
+            masked_SHW = masked_BL.view(slots, rows, columns)
             for s in range(slots):
                 median, moving, hidden = np.median(speed_SHW[s]), 0, 0
                 for y in range(size):

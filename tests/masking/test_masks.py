@@ -7,13 +7,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgm.errors import UserError
-from mgm.masking import EDGES, MASKS, Grid, make_boxes, make_mask
+from mgm.masking import EDGES, MASKS, Grid, make_boxes, predicted
+from mgm.masking import make_mask as make
 from tests.helpers import slow_masks as slow
 
 GRID = Grid(8, 14, 14)
 DENSE = [name for name, info in MASKS.items() if info.dense]
-SLOW = [*slow.SPARSE, *slow.BOXES]  # the paper's masks
+SLOW = [*slow.SPARSE, *slow.BOXES, *slow.CARRIED]  # ours, not those that a copy of the package adds
 names, edges = st.sampled_from(list(MASKS)), st.sampled_from(EDGES)
+
+
+def moved(motion):
+    """(dx, dy) that go with magnitudes: up to two thirds of the frame, and out of it."""
+    angle = torch.arange(motion.numel()).view(motion.shape) * 2.4
+    return torch.stack((angle.cos(), angle.sin()), -1) * (motion / motion.max().clamp(min=1))[..., None] * 0.66
+
+
+def make_mask(name, grid, ratio, seeds, motion=None, *how, displacement=None, **named):
+    displacement = moved(motion) if motion is not None and displacement is None and motion.ndim == 4 else displacement
+    return make(name, grid, ratio, seeds, motion, *how, displacement_BSHW2=displacement, **named)
 
 
 @st.composite
@@ -53,7 +65,8 @@ def test_equals_the_slow_transcription(problem, name, edge, jitter):
     grid, ratio, seeds, motion = problem
     fast = make_mask(name, grid, ratio, seeds, motion, edge, jitter).view(len(seeds), grid.slots, -1).numpy()
     for clip, seed in enumerate(seeds.tolist()):
-        np.testing.assert_array_equal(fast[clip], slow.mask(name, grid, ratio, seed, motion[clip].numpy(), edge, jitter))
+        expected = slow.mask(name, grid, ratio, seed, motion[clip].numpy(), edge, jitter, moved(motion)[clip].numpy())
+        np.testing.assert_array_equal(fast[clip], expected)
 
 
 @pytest.mark.parametrize("edge", EDGES)
@@ -62,7 +75,8 @@ def test_equals_the_slow_transcription_at_the_papers_size(name, edge):
     seeds, motion = _clips(2)
     fast = make_mask(name, GRID, 0.75, seeds, motion, edge).view(2, 8, -1).numpy()
     for clip, seed in enumerate(seeds.tolist()):
-        np.testing.assert_array_equal(fast[clip], slow.mask(name, GRID, 0.75, seed, motion[clip].numpy(), edge, True))
+        expected = slow.mask(name, GRID, 0.75, seed, motion[clip].numpy(), edge, True, moved(motion)[clip].numpy())
+        np.testing.assert_array_equal(fast[clip], expected)
 
 
 @settings(max_examples=60, deadline=None)
@@ -71,8 +85,10 @@ def test_a_clips_mask_ignores_its_batch(problem, name, edge):
     grid, ratio, seeds, motion = problem
     together = make_mask(name, grid, ratio, seeds, motion, edge)
     for i in range(len(seeds)):
-        assert torch.equal(make_mask(name, grid, ratio, seeds[i : i + 1], motion[i : i + 1], edge)[0], together[i])
-    assert torch.equal(make_mask(name, grid, ratio, seeds.flip(0), motion.flip(0), edge).flip(0), together)
+        alone = make_mask(name, grid, ratio, seeds[i : i + 1], motion[i : i + 1], edge, displacement=moved(motion)[i : i + 1])
+        assert torch.equal(alone[0], together[i])
+    turned = make_mask(name, grid, ratio, seeds.flip(0), motion.flip(0), edge, displacement=moved(motion).flip(0))
+    assert torch.equal(turned.flip(0), together)
 
 
 def _clips(n, rows=28):
@@ -84,7 +100,7 @@ def _clips(n, rows=28):
 def test_seeds_matter_and_unguided_masks_ignore_motion(name):
     seeds, motion = _clips(8)
     masks = make_mask(name, GRID, 0.75, seeds, torch.zeros_like(motion))
-    assert len({tuple(m.tolist()) for m in masks}) == 8
+    assert len({tuple(m.tolist()) for m in masks}) == 8 or name == "running-cell"  # which has four
     if not MASKS[name].guided:
         assert torch.equal(make_mask(name, GRID, 0.75, seeds, motion), make_mask(name, GRID, 0.75, seeds))
 
@@ -265,6 +281,63 @@ def test_sparse_mgm_hides_what_moves_most():
         assert torch.equal(masked[slot], masked[1])  # no motion information: the last set
 
 
+def test_the_warped_mask_goes_along_with_what_moves():
+    """Everything moves two patches to the right from slot to slot: so does the mask, but for what comes in and ties."""
+    grid, seeds = Grid(4, 14, 14), torch.arange(20)
+    motion, displacement = torch.ones(20, 4, 28, 28), torch.zeros(20, 4, 28, 28, 2)
+    displacement[..., 0] = 2 / 14
+    shown = ~make_mask("warped", grid, 0.9, seeds, motion, displacement=displacement).view(20, 4, 14, 14)
+    still = make_mask("warped", grid, 0.9, seeds, motion, displacement=0 * displacement).view(20, 4, 14, 14)
+    assert (still == make_mask("tube", grid, 0.9, seeds).view(20, 4, 14, 14)).float().mean() > 0.97  # nothing moves: a tube
+    for slot in range(1, 4):
+        stays = (shown[:, slot, :, 2:] & shown[:, slot - 1, :, :-2]).sum() / shown[:, slot - 1, :, :-2].sum()
+        assert stays > 0.8
+        assert (shown[:, slot] & shown[:, slot - 1]).sum() / shown[:, slot - 1].sum() < 0.45
+
+
+def test_motion_bins_show_as_much_of_the_moving_half_as_of_the_still_one():
+    motion = torch.zeros(50, 8, 14, 14)
+    motion[:, 3, :7] = 1  # the upper half moves, in one slot
+    shown = ~make_mask("motion-bins", GRID, 0.9, torch.arange(50), motion).view(50, 8, 14, 14)
+    assert (shown[:, :, :7].sum((2, 3)) == 10).all()
+    assert (shown[:, :, 7:].sum((2, 3)) == 10).all()
+    assert (shown == shown[:, :1]).all()
+
+
+def test_green_noise_shows_clumps_that_drift():
+    shown = ~make_mask("green-noise", GRID, 0.9, torch.arange(100)).view(100, 8, 14, 14)
+    tube, agnostic = (~make_mask(name, GRID, 0.9, torch.arange(100)).view(100, 8, 14, 14) for name in ("tube", "agnostic"))
+
+    def neighbours(mask):
+        return (mask[..., 1:] & mask[..., :-1]).sum() / mask.sum()
+
+    def lasting(mask):
+        return (mask[:, 1:] & mask[:, :-1]).sum() / mask[:, 1:].sum()
+
+    assert neighbours(shown) > 2 * neighbours(tube)
+    assert 2 * lasting(agnostic) < lasting(shown) < 0.9 * lasting(tube)
+
+
+def test_multi_blocks_leave_whole_regions_visible():
+    shown = ~make_mask("multi-block", GRID, 0.75, torch.arange(200)).view(200, 8, 14, 14)
+    assert (shown == shown[:, :1]).all()
+    together = (shown[:, 0, :, 1:] & shown[:, 0, :, :-1]).sum() / shown[:, 0].sum()
+    assert together > 0.6
+    assert shown[:, 0, 5:9, 5:9].float().mean() < 0.5 * shown[:, 0, :4, :4].float().mean()  # blocks overlap in the middle
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_the_second_mask_is_half_of_what_is_hidden_in_every_slot(problem):
+    grid, ratio, seeds, _ = problem
+    masked_BL = make_mask("tube", grid, ratio, seeds)
+    found = predicted(masked_BL, grid, seeds)
+    assert not (found & ~masked_BL).any()
+    for clip, seed in enumerate(seeds.tolist()):
+        masked = masked_BL[clip].view(grid.slots, -1).numpy()
+        np.testing.assert_array_equal(found[clip].view(grid.slots, -1).numpy(), slow.predicted(grid, masked, seed))
+
+
 SEEDS = torch.arange(2)
 BAD = [
     (("cube", GRID, 0.75, SEEDS), "'cube' is unknown; choose one of agnostic, tube, block, smm-sparse, smm, mgm-sparse, mgm"),
@@ -280,15 +353,19 @@ BAD = [
     (("mgm", GRID, 0.75, SEEDS, torch.zeros(2, 4, 28, 28)), "(2, 4, 28, 28), but the mask is for 2 clips of 8 slots"),
     (("mgm", GRID, 0.75, SEEDS, torch.zeros(2, 8, 28)), "(2, 8, 28), but"),
     (("tube", GRID, 0.75, SEEDS.float()), "torch.float32"),
+    (
+        ("warped", GRID, 0.75, SEEDS, torch.zeros(2, 8, 28, 28)),
+        "'warped' needs displacement_BSHW2 of shape (2, 8, 28, 28, 2), and none was",
+    ),
     (("block", GRID, 0.75, SEEDS, None, "wrap"), "'wrap' is unknown; choose one of grow, clamp, spill"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[message for _, message in BAD])
 def test_bad_input_gives_one_clear_line(arguments, message):
-    for make in (make_mask, make_boxes):
+    for function in (make, make_boxes):
         with pytest.raises(UserError, match=re.escape(message)) as caught:
-            make(*arguments)
+            function(*arguments)
         assert "\n" not in str(caught.value)
 
 

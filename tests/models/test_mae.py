@@ -26,6 +26,18 @@ def batch():
     return frames, masked
 
 
+def test_a_second_mask_says_what_is_predicted_and_the_decoder_sees_no_more(batch):
+    frames, masked = batch
+    model = build_mae(PRETRAIN)
+    second = masked & (masked.cumsum(1) % 2 == 0)  # every other hidden token
+    all_of_them, target = model(frames, masked)
+    some, its_target = model(frames, masked, second)
+    wanted = second[masked].view(3, HIDDEN)
+    assert some.shape == (3, HIDDEN // 2, 2 * 8 * 8 * 3)
+    assert torch.equal(its_target, target[wanted].view(its_target.shape))
+    assert not torch.allclose(some, all_of_them[wanted].view(some.shape))  # fewer mask tokens are attended to
+
+
 def test_target_is_each_hidden_patch_normalised_per_channel(batch):
     frames, masked = batch
     _, target = build_mae(PRETRAIN)(frames, masked)

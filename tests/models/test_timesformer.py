@@ -101,7 +101,7 @@ def test_nothing_hidden_is_the_same_by_index_and_by_loop(encoder, patches):
 @pytest.mark.parametrize("ratio", [0.3, 0.9])
 def test_every_mask_is_the_literal_loop(encoder, patches, name, ratio):
     motion_BSHW = torch.rand(3, GRID.slots, 6, 10, generator=torch.Generator().manual_seed(2))
-    masked_BL = make_mask(name, GRID, ratio, torch.arange(3), motion_BSHW)
+    masked_BL = make_mask(name, GRID, ratio, torch.arange(3), motion_BSHW, displacement_BSHW2=torch.rand(*motion_BSHW.shape, 2) - 0.5)
     index_BV = (~masked_BL).nonzero()[:, 1].view(3, -1)
     assert_same(encoder(gather_tokens(patches, index_BV), index_BV), slow_encoder(encoder, patches, masked_BL), encoder)
 

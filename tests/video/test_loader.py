@@ -8,7 +8,7 @@ import torch
 from mgm.errors import UserError
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Views
-from mgm.video import NoVectors, cut, loader, read_clip, slot_magnitude, transform
+from mgm.video import NoVectors, cut, loader, read_clip, slot_displacement, slot_magnitude, transform
 from mgm.video.augment import ClipAugmentation
 from mgm.video.sample import stride, view_indices
 from mgm.video.transform import apply, multiscale
@@ -70,11 +70,24 @@ def test_a_clip_is_a_function_of_run_seed_epoch_and_sample(videos):
             np.testing.assert_array_equal(batch.frames_BTHWC[b].numpy(), clip.frames_THWC)
             magnitude = slot_magnitude(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, 2)
             np.testing.assert_array_equal(batch.motion_BSHW[b].numpy(), magnitude)
+            shift = slot_displacement(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, 2, 3) / 48
+            np.testing.assert_array_equal(batch.displacement_BSHW2[b].numpy(), shift)
             assert (batch.seed_B[b], batch.sample_B[b], batch.label_B[b], batch.weight_B[b]) == (seed, sample, videos[sample].label, 1)
             place += 1
     assert torch.isfinite(batches[0].motion_BSHW).all()
     assert any(batch.motion_BSHW.any() for batch in batches)
     assert [t.dtype for t in batches[0][:6]] == [torch.uint8, torch.float32, torch.int64, torch.int64, torch.int64, torch.float32]
+
+
+def test_vectors_as_exported_are_not_divided(videos):
+    """`distance: none`, eq. 6 to the letter; frames are the same."""
+    loaders = [loader.training_loader(videos, CLIPS, 2, seed=7, batch=3, distance=distance) for distance in ("estimated", "none")]
+    farther = 0
+    for _, divided, exported in zip(range(4), *loaders):
+        assert torch.equal(divided.frames_BTHWC, exported.frames_BTHWC)
+        assert (exported.motion_BSHW >= divided.motion_BSHW).all()
+        farther += (exported.motion_BSHW > divided.motion_BSHW).sum()
+    assert farther
 
 
 def test_every_epoch_visits_every_video_once_in_another_order(videos):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgm.video import inspect_video, read_clip, slot_magnitude
+from mgm.video import inspect_video, read_clip, slot_displacement, slot_magnitude
 from mgm.video.motion import VECTOR, cells, rasterise, reference_distance, rotate
 from tests.helpers.videos import SHARED, moving_square, real_clips, write_video
 
@@ -133,6 +133,16 @@ def test_slot_magnitude_divides_by_distance_and_skips_uninformed_frames():
     assert fast.dtype == np.float32
     np.testing.assert_allclose(fast, slow, rtol=1e-6)
     assert not fast[2].any()
+
+
+def test_slot_displacement_is_the_mean_of_what_is_known_over_the_slots_frames():
+    motion, distance = np.zeros((6, 1, 2, 2), np.float32), np.full((6, 1, 2), 2, np.float32)
+    motion[1:5, 0, 0] = (8, -4)  # 4 and -2 pixels a frame
+    has_motion = np.array([False, True, True, True, False, False])
+    found = slot_displacement(motion, distance, has_motion, tubelet=2, stride=3)
+    assert found.dtype == np.float32
+    assert found[:, 0, 0].tolist() == [[24, -12], [24, -12], [0, 0]]  # six frames of the video; an I-frame does not count
+    assert not found[:, 0, 1].any()
 
 
 @pytest.mark.parametrize("step", [(4, 0), (-4, 0), (0, 2)])

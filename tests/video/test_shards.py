@@ -61,11 +61,14 @@ def test_masks_from_shards_are_the_sources_bit_for_bit(indices):
     loaders = (training_loader(videos, CLIPS, 2, seed=1, batch=len(videos), augment=repeats) for videos in (files, shards))
     for _, of_files, of_shards in zip(range(2), *loaders):
         assert not of_shards.failed
-        for name in ("motion_BSHW", "seed_B", "label_B", "sample_B"):
+        for name in ("motion_BSHW", "displacement_BSHW2", "seed_B", "label_B", "sample_B"):
             assert torch.equal(getattr(of_files, name), getattr(of_shards, name)), name
         assert (of_shards.motion_BSHW.flatten(1).amax(1) > 0).float().mean() > 0.9
         for mask in MASKS:
-            masks = [make_mask(mask, Grid(4, 4, 4), 0.75, batch.seed_B, batch.motion_BSHW) for batch in (of_files, of_shards)]
+            masks = [
+                make_mask(mask, Grid(4, 4, 4), 0.75, batch.seed_B, batch.motion_BSHW, displacement_BSHW2=batch.displacement_BSHW2)
+                for batch in (of_files, of_shards)
+            ]
             assert torch.equal(*masks), mask
         error_B = (of_files.frames_BTHWC.float() - of_shards.frames_BTHWC.float()).abs().flatten(1).mean(1)
         assert error_B.max() < 12

@@ -45,8 +45,11 @@ def coverage(spec: Measure, videos: Sequence[Video], workers: int = 0, cache: Ca
         assert batch.motion_BSHW is not None
         moving_BSL = moving_pixels(batch.motion_BSHW, grid, spec.model.patch)
         seed_B = torch.tensor([clip_seed(spec.seed, 0, sample) for sample in batch.sample_B.tolist()])
-        masks = [make_mask(name, grid, MASK_RATIO[name], seed_B, batch.motion_BSHW).view(moving_BSL.shape) for name in names]
-        hidden_NBS = torch.stack([(moving_BSL * masked_BSL).sum(2) for masked_BSL in masks])
+        masks = [
+            make_mask(name, grid, MASK_RATIO[name], seed_B, batch.motion_BSHW, displacement_BSHW2=batch.displacement_BSHW2)
+            for name in names
+        ]
+        hidden_NBS = torch.stack([(moving_BSL * masked_BL.view(moving_BSL.shape)).sum(2) for masked_BL in masks])
         parts.append(100 * hidden_NBS / moving_BSL.sum(2))  # 0 / 0 is NaN: nothing moves
     share_NBS = torch.cat(parts, dim=1).double().numpy()
     share_NBS = share_NBS[:, np.isfinite(share_NBS[0]).any(1)]

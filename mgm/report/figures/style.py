@@ -40,6 +40,11 @@ KIND = {  # what a mask is, for its row
     "smm": "simulated motion,\ndense",
     "mgm-sparse": "motion-guided,\nsparse",
     "mgm": "motion-guided,\ndense",
+    "warped": "MGMAE: carried\nby motion",
+    "motion-bins": "TrackMAE: half moving,\nhalf still",
+    "multi-block": "V-JEPA: static,\nlarge blocks",
+    "green-noise": "Green3D: band-passed\nnoise",
+    "running-cell": "VideoMAE V2:\nthe decoder's",
 }
 
 

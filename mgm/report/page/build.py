@@ -125,7 +125,7 @@ def _table(table: Table, rows: list[Row], scale: Scale, found: Mapping[str, RunS
             }
             for column, several in groupby(sections(table, rows), lambda section: section.column)
         ],
-        "best": leaders(rows),
+        "best": leaders(table, rows),
         "chance": next(iter(drawn)) if len(drawn) == 1 else "; ".join(f"{text} ({', '.join(columns)})" for text, columns in drawn.items()),
         "several": any(one.n > 1 for _, one in estimates) or not estimates,
         "single": any(one.n == 1 for _, one in estimates),

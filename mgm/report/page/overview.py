@@ -86,7 +86,7 @@ def _beside_the_paper(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> 
 def _pretraining(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
     said = []
     for table, base in ((table, row) for name, table in registry.tables.items() for row in rows[name] if row.row == table.base):
-        others = [row for row in rows[table.name] if row.column == base.column and row is not base]
+        others = [row for row in rows[table.name] if row.column == base.column and row is not base and row.row not in table.groups]
         if one := mean_gain(others, base):
             told = f"the {len(others)} masks of {table.label} add {_points(one)}{_noise(one)}"
             said.append((f"With no pretraining, {base.column}: {told}.", f"table-{table.name}"))
