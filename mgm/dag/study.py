@@ -300,6 +300,11 @@ def overview(workflow: Workflow) -> str:
     )
 
 
+def wanted(dag: Any) -> set[str]:
+    """Name the jobs that Snakemake's DAG will run."""
+    return {getattr(job.wildcards, "job", "") for job in dag.needrun_jobs()} - {""}
+
+
 def ended_early(workflow: Workflow, names: Iterable[str], started: float) -> str:
     """Say which of these jobs began since `started` (seconds since 1970) and are not done."""
     logs = {name: workflow.logs / f"{name}.log" for name in names if not (workflow.results / "jobs" / name).exists()}
