@@ -352,7 +352,7 @@ def clean(
     from mgm.experiments.suite import registry_of
     from mgm.report.clean import clean as tidy
 
-    if Path(name).name != name:
+    if Path(name).name != name or name == "..":
         raise UserError(f"{name}: is no name of results; pass the folder's name in {results}/ alone")
     typer.echo(tidy(registry_of(results / name), results / name, yes))
 

@@ -1,5 +1,6 @@
 """Files that are either the old one or the new one, never half of one; and reading that never hangs."""
 
+import errno
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.filename == str(temporary):
+        if error.filename == str(temporary) or (error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT)):
             error.filename, error.filename2 = str(path), None  # the name that a user gave
         raise
     finally:

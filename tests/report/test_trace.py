@@ -166,8 +166,9 @@ def test_clean_on_the_command_line_takes_names_of_results_alone(tmp_path):
 
     with pytest.raises(UserError, match=r"scale.json: no such file"):
         call("other", "--yes")
-    with pytest.raises(UserError, match="is no name of results"):
-        call("smoke/..", "--yes")
+    for name in ("smoke/..", ".."):
+        with pytest.raises(UserError, match="is no name of results"):
+            call(name, "--yes")
     assert old.run_id in call("smoke")
     assert "deleted 1 run that" in call("smoke", "--yes")
     assert [(tmp_path / name / old.run_id).exists() for name in ("smoke", "other")] == [False, True]

@@ -74,3 +74,14 @@ def test_what_the_system_refuses_is_one_line(tmp_path):
     assert as_user_error(ValueError("ours")) is None
     done = subprocess.run([sys.executable, "-m", "mgm", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("mgm ")
+
+
+def test_a_failed_write_names_the_file_that_was_asked_for(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="No space") as full, atomic_write(tmp_path / "out.csv"), open("/dev/full", "w", buffering=1) as file:
+        file.write("x\n")  # libraries report a full disk without a name
+    with pytest.raises(OSError, match="directory") as folder, atomic_write(tmp_path) as temporary:
+        temporary.write_text("x")
+    assert str(as_user_error(full.value)).startswith(f"{tmp_path / 'out.csv'}: No space left")
+    assert str(as_user_error(folder.value)).startswith(f"{tmp_path}: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
