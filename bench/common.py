@@ -6,6 +6,7 @@ over ours: above 1 we are faster.
 
 import argparse
 import json
+import math
 import os
 import platform
 import re
@@ -14,11 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,12 +43,19 @@ class Row:
 
 def paired(ours: Callable[[], float], peer: Callable[[], float], repeats: int) -> tuple[float, float, float]:
     """Medians of what both return, seconds, and of the ratios peer / ours of neighbours. The first pair warms up."""
-    pairs = [(ours(), peer()) if turn % 2 else (peer(), ours())[::-1] for turn in range(repeats + 1)][1:]
-    return (
-        statistics.median(mine for mine, _ in pairs),
-        statistics.median(theirs for _, theirs in pairs),
-        statistics.median(theirs / mine for mine, theirs in pairs),
-    )
+    return compared(ours, [peer], repeats)[0]
+
+
+def compared(ours: Callable[[], float], peers: Sequence[Callable[[], float]], repeats: int) -> list[tuple[float, float, float]]:
+    """`paired` for several peers, which take turns with us."""
+    works, turns = [ours, *peers], list[list[float]]()
+    for turn in range(repeats + 1):
+        order = range(len(works)) if turn % 2 else reversed(range(len(works)))
+        took = {number: works[number]() for number in order}
+        turns.append([took[number] for number in range(len(works))])
+    mine, *others = zip(*turns[1:])
+    median = statistics.median
+    return [(median(mine), median(theirs), median(b / a for a, b in zip(mine, theirs))) for theirs in others]
 
 
 def lend_pyavs_ffmpeg() -> None:
@@ -82,12 +90,51 @@ def arguments(description: str, repeats: int) -> argparse.ArgumentParser:
     return parser
 
 
+def measured(bench: str, takes: str, tasks: Mapping[str, Callable[[], list[Row]]], file: Path | None) -> list[Row]:
+    """Say how long it takes, measure task after task, and print each row when it is there.
+
+    With a `file` they are also written beside it, to FILE.part, from which an interrupted bench goes on; `finish` removes it.
+    """
+    print(f"{bench}: {takes} on two idle cores (load is {os.getloadavg()[0]:.1f} now)", file=sys.stderr, flush=True)
+    found = each(bench, {name: lambda work=work: [asdict(row) for row in work()] for name, work in tasks.items()}, _part(file))
+    return [Row(**row) for name in tasks for row in found[name]]
+
+
+def each(
+    bench: str, tasks: Mapping[str, Callable[[], Any]], lines: Path | None,
+    again: Callable[[Any], bool] = lambda value: False, seconds: float = math.inf,
+) -> dict[str, Any]:  # fmt: skip
+    """Return what each task gives, as JSON; what stands in `lines` already is not measured again, unless `again` says so. No task starts
+    later than `seconds`: the others are missing."""
+    found = dict(map(json.loads, lines.read_text().splitlines())) if lines and lines.exists() else {}
+    started = time.monotonic()
+    for number, (task, work) in enumerate(tasks.items(), 1):
+        if task in found and not again(found[task]):
+            continue
+        if time.monotonic() - started > seconds:
+            break
+        print(f"{bench} {number} of {len(tasks)}: {task} ...", end=" ", file=sys.stderr, flush=True)
+        begun = time.monotonic()
+        found[task] = work()
+        print(f"{time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+        if lines:
+            lines.parent.mkdir(parents=True, exist_ok=True)
+            with lines.open("a") as out:
+                out.write(json.dumps([task, found[task]]) + "\n")
+    return {task: found[task] for task in tasks if task in found}
+
+
+def _part(file: Path | None) -> Path | None:
+    return file.with_name(f"{file.name}.part") if file else None
+
+
 def finish(rows: Sequence[Row], file: Path | None) -> None:
     """Print the table; write the JSON if asked to."""
     print(table(rows))
-    if file:
+    if file and (part := _part(file)):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+        part.unlink(missing_ok=True)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -61,8 +61,11 @@ def main() -> None:
             print(f"{processes} of 1 thread: {took:.2f} s, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
             return took
 
-        row = Row("mgm pretrain by 2 processes, against 1", *paired(lambda: run(2), lambda: run(1), args.repeats), GOAL, "s")
-    common.finish([row], args.json)
+        def both() -> list[Row]:
+            return [Row("mgm pretrain by 2 processes, against 1", *paired(lambda: run(2), lambda: run(1), args.repeats), GOAL, "s")]
+
+        rows = common.measured("ddp", "a minute and a half", {"2 processes against 1": both}, args.json)
+    common.finish(rows, args.json)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 One core loads so many clips a second, the device trains on so many; n workers keep it busy for n times the one over the other, or always.
 On a GPU the step is ViT-B's in bf16 and the workers are as many as the cores; on a CPU, which shares its cores with the workers, it is a
-small model's, and there is a core less. The videos are generated ones like K400's, in shards (`mgm prepare --shards`).
+small model's, and there is a core less. The videos are generated ones like K400's, in shards (`mgm prepare --shards`) or, with --files, as
+they are.
 """
 
 import itertools
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64 if gpu else 4)
     parser.add_argument("--workers", type=int, default=cores if gpu else max(1, cores - 1))
     parser.add_argument("--frames", type=int, default=300, help="of a generated video (300)")
+    parser.add_argument("--files", action="store_true", help="read the videos themselves, not shards of them")
     args = parser.parse_args()
     torch.set_num_threads(1)
     set_malloc_options()
@@ -85,7 +87,8 @@ def main() -> None:
     spec = Pretrain(data=Data(dataset="folder"), mask=Mask(ratio=0.9), **({} if gpu else SMALL))
     trainer = Trainer(spec, device)
     with tempfile.TemporaryDirectory() as sources:
-        paths = in_shards(generate(Path(sources), args.frames), Path(sources) / "shards").values()
+        whole = generate(Path(sources), args.frames)
+        paths = whole if args.files else [*in_shards(whole, Path(sources) / "shards").values()]
         videos = [Video(path, probe_video(path).frames) for path in paths]
 
         def loader(workers: int) -> Iterator[Batch]:
@@ -96,7 +99,7 @@ def main() -> None:
         loads, steps = (args.batch / per_batch(work, args.repeats) for work in (lambda: next(alone), lambda: trainer.step(batch)))
         predicted = min(1.0, args.workers * loads / steps)
         measured = busy_share(trainer, loader(args.workers), first=3 * args.workers, steps=2 * args.repeats)
-    name = f"feed {'ViT-B' if gpu else 'a small model'} ({device.type}) by {args.workers} workers"
+    name = f"feed {'ViT-B' if gpu else 'a small model'} ({device.type}) by {args.workers} workers{' from files' if args.files else ''}"
     rows = [Row(f"{name}, busy, against the rates' prediction", 100 * measured, 100 * predicted, measured / predicted, 0.9, "%")]
     if gpu:
         rows.append(Row(f"{name}, busy, against always", 100 * measured, 100, measured, 0.95, "%"))

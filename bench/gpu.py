@@ -1,13 +1,14 @@
 """All that only a GPU can show, in parts of at most 8 minutes that continue when called again: `make gpu`.
 
-    --part parity     masks, model, gradients and an optimiser step on the GPU against the CPU; NCCL; resume after SIGKILL
+    --part parity     masks, model, gradients and an optimiser step on the GPU against the CPU; NCCL; resume after SIGKILL; no waiting
     --part step       clips/s, memory and share of the chip's peak; eager, compiled, CUDA graphs; against transformers
     --part ladder     batch size against memory and speed; activation checkpointing, accumulation
-    --part feed       loader to device: the device's idle share by number of workers
+    --part feed       loader to device: the device's idle share by number of workers, from files and from shards
     --part mini       as much of scale mini as fits
 
 Each row is written to OUT/PART.jsonl when it is measured, and a row that is there is not measured again. What cannot run here (memory, a
-compiler that is missing) is a row that says why. OUT/PART.md shows the rows. `--dry` runs every part at toy size on a CPU.
+compiler that is missing) is a row that says why. OUT/PART.md shows the rows; `mgm plan` reads OUT, and `--docs` writes it into
+docs/speed.md. `--dry` runs every part at toy size on a CPU.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +36,9 @@ from mgm.jobs.measure.step_time import step_seconds
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.models import build_classifier, build_mae, reconstruction_loss
 from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain
+from mgm.training import mix
+from mgm.training.compiling import block_compiler
+from mgm.training.memory import recomputed, wrapped_blocks
 from mgm.training.optimiser import build_optimiser
 
 DATA = Data(dataset="folder")
@@ -101,14 +106,28 @@ def timed(bench: Bench, optimiser, loss_of: Callable[[], Tensor], clips: int, fl
     return {"clips_per_s": rate, "memory_gb": memory, "mfu": flops_a_clip * rate / bench.peak()}
 
 
+COMPILED = {"whole model compiled": "default", "CUDA graphs": "reduce-overhead"}  # "compile" is what jobs do: block by block
+
+
 def compiled(model: nn.Module, how: str) -> nn.Module:
-    modes = {"eager": None, "compile": "default", "compile, CUDA graphs": "reduce-overhead"}
-    return torch.compile(model, mode=modes[how], dynamic=False) if modes[how] else model  # type: ignore[return-value]
+    return torch.compile(model, mode=COMPILED[how], dynamic=False) if how in COMPILED else model  # type: ignore[return-value]
+
+
+def wraps(bench: Bench, how: str, recompute: bool = False) -> list[Callable]:
+    """What its blocks run through.
+
+    Raises:
+        RuntimeError: torch.compile does not work here.
+    """
+    if how != "compile":
+        return [recomputed] if recompute else []
+    said = list[str]()
+    if not (compiler := block_compiler("on", bench.device, said.append)):
+        raise RuntimeError(said[0])
+    return [compiler]
 
 
 def ours_pretraining(bench: Bench, size: str, ratio: float, how: str, batch: int = 0, recompute: bool = False, accumulate: int = 1) -> Row:
-    from mgm.training.memory import activation_checkpointing
-
     spec, batch = bench.pretraining(size, ratio), batch or bench.batch
     model = build_mae(spec).to(bench.device).train()
     optimiser = build_optimiser(model, spec.optim)
@@ -126,10 +145,8 @@ def ours_pretraining(bench: Bench, size: str, ratio: float, how: str, batch: int
             loss_of().backward()
         return loss_of()
 
-    if recompute:
-        with activation_checkpointing(model):
-            return timed(bench, optimiser, accumulated, batch, 6 * multiply_adds(spec))
-    return timed(bench, optimiser, accumulated, batch, 6 * multiply_adds(spec))
+    with wrapped_blocks(model, *wraps(bench, how, recompute)):
+        return timed(bench, optimiser, accumulated, batch, 6 * multiply_adds(spec))
 
 
 def ours_finetuning(bench: Bench, size: str, how: str) -> Row:
@@ -139,7 +156,8 @@ def ours_finetuning(bench: Bench, size: str, how: str) -> Row:
     optimiser = build_optimiser(model, spec.optim)
     frames_BTHWC, forward = bench.frames(batch), compiled(model, how)
     label_B = torch.arange(batch, device=bench.device) % classes
-    return timed(bench, optimiser, lambda: nn.functional.cross_entropy(forward(frames_BTHWC), label_B), batch, 6 * multiply_adds(spec))
+    with wrapped_blocks(model, *wraps(bench, how)):
+        return timed(bench, optimiser, lambda: nn.functional.cross_entropy(forward(frames_BTHWC), label_B), batch, 6 * multiply_adds(spec))
 
 
 def theirs_pretraining(bench: Bench, size: str, ratio: float, attention: str, how: str) -> Row:
@@ -163,7 +181,7 @@ def theirs_pretraining(bench: Bench, size: str, ratio: float, attention: str, ho
 
 
 def step(bench: Bench) -> Iterator[Task]:
-    ways = ("eager",) if bench.dry else ("eager", "compile", "compile, CUDA graphs")
+    ways = ("eager",) if bench.dry else ("eager", "compile", *COMPILED)
     middle = "toy" if bench.dry else "ViT-B"
     if bench.dry:  # compiling takes a minute of a CPU, so once
         yield "toy, pretraining at 0.75, ours compile", partial(ours_pretraining, bench, "toy", 0.75, "compile")
@@ -173,7 +191,7 @@ def step(bench: Bench) -> Iterator[Task]:
                 yield f"{size}, pretraining at {ratio:g}, ours {how}", partial(ours_pretraining, bench, size, ratio, how)
             if size == middle:
                 for attention in ("eager", "sdpa"):
-                    for how in ways[:2]:
+                    for how in ("eager", "whole model compiled")[: len(ways)]:
                         name = f"{size}, pretraining at {ratio:g}, transformers {attention} {how}"
                         yield name, partial(theirs_pretraining, bench, size, ratio, attention, how)
         for how in ways:
@@ -198,6 +216,7 @@ def parity(bench: Bench) -> Iterator[Task]:
             f"{size}, {precision}: loss, gradients, one step against the CPU in float32",
             partial(model_difference, bench, size, precision),
         )
+    yield "ten steps without a wait for the device", partial(steps_without_waiting, bench)
     yield "one process of DistributedDataParallel against none", partial(ddp_difference, bench)
     yield "training killed and continued against one that was not", partial(resume_difference, bench)
 
@@ -238,6 +257,36 @@ def model_difference(bench: Bench, size: str, precision: str) -> Row:
     }
     # Adam's first step is the sign of a gradient, so the smallest gradients decide its difference.
     return bounded({"loss": 1e-5, "gradient": 1e-3, "step": 0.05} if precision == "float32" else {"loss": 1e-2, "gradient": 0.1}, **values)
+
+
+def steps_without_waiting(bench: Bench) -> Row:
+    """Masks, forward, backward, optimiser, and Mixup of a finetuning step. A wait is an error that names its operation."""
+    spec = bench.pretraining("toy" if bench.dry else "ViT-B", 0.75, "mgm")
+    model = build_mae(spec).to(bench.device).train()
+    optimiser = build_optimiser(model, spec.optim)
+    batch, side = 8, spec.clips.size // 8
+    frames_BTHWC, seed_B = bench.frames(batch), torch.arange(batch, device=bench.device)
+    motion_BSHW = torch.rand(batch, spec.grid[0], side, side, device=bench.device)
+    weight_B, on_host_B = torch.ones(batch, device=bench.device), torch.ones(batch)
+
+    def one_step() -> None:
+        mixed_BTHWC, _ = mix(frames_BTHWC, seed_B % 4, on_host_B, 4, 0.8, 1.0, np.random.default_rng(0))
+        masked_BL = make_mask("mgm", Grid(*spec.grid), 0.75, seed_B, motion_BSHW)
+        optimiser.zero_grad()
+        reconstruction_loss(*model(mixed_BTHWC, masked_BL), weight_B).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+
+    one_step()
+    if bench.device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(10):
+            one_step()
+    finally:
+        if bench.device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+    return {"holds": True}
 
 
 def ddp_difference(bench: Bench) -> Row:
@@ -298,13 +347,15 @@ def resume_difference(bench: Bench) -> Row:
 
 def feed(bench: Bench) -> Iterator[Task]:
     for workers in (1,) if bench.dry else (4, 8, 16):
-        yield f"{workers} workers", partial(fed, bench, workers)
+        for source in ("shards", "files"):
+            yield f"{workers} workers, from {source}", partial(fed, bench, workers, source)
 
 
-def fed(bench: Bench, workers: int) -> Row:
+def fed(bench: Bench, workers: int, source: str) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder, "rows.json")
         command = [sys.executable, Path(__file__).with_name("feed.py"), "--workers", str(workers), "--json", rows]
+        command += ["--files"] if source == "files" else []
         command += ["--repeats", "3", "--frames", "60"] if bench.dry else []
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=common.ROOT)
         return {row["name"]: {"ours": row["ours"], "peer": row["peer"], "ratio": row["ratio"]} for row in json.loads(rows.read_text())}
@@ -337,40 +388,63 @@ PARTS = {"parity": parity, "step": step, "ladder": ladder, "feed": feed, "mini":
 
 def run_part(name: str, bench: Bench, out: Path, seconds: float) -> bool:
     """Measure what is missing, within `seconds`. True when nothing is missing any more."""
-    file = out / f"{name}.jsonl"
-    rows = {row["name"]: row for row in map(json.loads, file.read_text().splitlines())} if file.exists() else {}
-    tasks, started = list(PARTS[name](bench)), time.monotonic()
-    for number, (task, work) in enumerate(tasks, 1):
-        if task in rows and not rows[task].get("again"):
-            continue
-        if time.monotonic() - started > seconds:
-            print(f"{name}: {sum(task in rows for task, _ in tasks)} of {len(tasks)} rows; call again for the others")
-            return False
-        print(f"{name} {number} of {len(tasks)}: {task} ...", flush=True)
-        try:
-            row = work()
-        except (torch.OutOfMemoryError, RuntimeError, OSError, subprocess.CalledProcessError, ImportError) as error:
-            row = {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}
-        finally:
-            if bench.device.type == "cuda":
-                torch.compiler.reset()
-                torch.cuda.empty_cache()
-        rows[task] = {"name": task, **row}
-        with file.open("a") as lines:
-            lines.write(json.dumps(rows[task]) + "\n")
-        (out / f"{name}.md").write_text(markdown(name, rows) + "\n")
+    tasks = {task: partial(tried, bench, work) for task, work in PARTS[name](bench)}
+    print(f"{name}: {len(tasks)} rows, {'some minutes' if bench.dry else 'at most 8 minutes a call'}", flush=True)
+    rows = common.each(name, tasks, out / f"{name}.jsonl", again=lambda row: row.get("again", False), seconds=seconds)
+    (out / f"{name}.md").write_text(markdown(name, rows) + "\n")
     print(markdown(name, rows))
-    return True
+    if len(rows) < len(tasks):
+        print(f"{name}: {len(rows)} of {len(tasks)} rows; call again for the others")
+    return len(rows) == len(tasks)
+
+
+def tried(bench: Bench, work: Callable[[], Row]) -> Row:
+    """Its row; of what cannot run here, one that says why."""
+    try:
+        return work()
+    except (RuntimeError, OSError, subprocess.CalledProcessError, ImportError) as error:  # memory is a RuntimeError
+        why = (str(error).strip().splitlines() or [""])[0]
+        return {"error": f"{type(error).__name__}: {why}"}
+    finally:
+        if bench.device.type == "cuda":
+            torch.compiler.reset()
+            torch.cuda.empty_cache()
 
 
 def markdown(name: str, rows: dict[str, Row]) -> str:
     shown = [f"## {name}", "", "| | |", "|---|---|"]
-    for row in rows.values():
-        values = "; ".join(
-            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items() if key != "name"
-        )
-        shown.append(f"| {row['name']} | {values} |")
+    for task, row in rows.items():
+        values = "; ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}".strip() for key, value in row.items())
+        shown.append(f"| {task} | {values} |")
     return "\n".join(shown)
+
+
+PAGE = common.ROOT / "docs" / "speed.md"
+MARK = "<!-- from bench/gpu.py --docs -->"
+
+
+def page(out: Path) -> str:
+    """The part of docs/speed.md between its marks: every row of every part but mini, from the results in `out`, where some are."""
+    where = json.loads((out / "machine.json").read_text()) if (out / "machine.json").exists() else None
+    told = f"{where['chip']}, {where['date'][:10]}; {where['machine']}" if where else "No GPU has been measured yet."
+    shown = [MARK, "", told, ""]
+    for part in ("parity", "step", "ladder", "feed"):
+        file = out / f"{part}.jsonl"
+        rows = dict(map(json.loads, file.read_text().splitlines())) if file.exists() else {}
+        tasks = (task for task, _ in PARTS[part](Bench(dry=False)))
+        shown += [markdown(part, {task: rows.get(task, {"": "not measured"}) for task in tasks}).replace("## ", "### ", 1), ""]
+    return "\n".join([*shown, MARK])
+
+
+def no_cuda() -> str:
+    """Why there is none: no device, a driver that is too old, a torch without CUDA; empty where there is one."""
+    if torch.cuda.is_available():
+        return ""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).splitlines()[0]
+    return "torch.cuda.is_available() is False"
 
 
 def main() -> None:
@@ -379,9 +453,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=common.ROOT / "reports" / "gpu")
     parser.add_argument("--seconds", type=float, default=400, help="start no row later than this into a part (400)")
     parser.add_argument("--dry", action="store_true", help="toy size, on a CPU")
+    parser.add_argument("--docs", action="store_true", help="measure nothing; write what OUT has into docs/speed.md")
     args = parser.parse_args()
-    if not args.dry and not torch.cuda.is_available():
-        sys.exit("bench/gpu.py: no CUDA device here (torch.cuda.is_available() is False); install a driver that fits torch, or pass --dry")
+    if args.docs:
+        before, _, after = PAGE.read_text().split(MARK)
+        PAGE.write_text(before + page(args.out) + after)
+        return
+    if not args.dry and (why := no_cuda()):
+        sys.exit(f"bench/gpu.py: no CUDA device here ({why}); install a driver that fits torch, or pass --dry")
     args.out.mkdir(parents=True, exist_ok=True)
     bench = Bench(args.dry)
     where = {

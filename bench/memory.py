@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from multiprocessing import active_children
 from pathlib import Path
@@ -83,12 +84,15 @@ def main() -> None:
                 encode(path, file, 256)
         cut = Path(folder, "cut.mp4")
         cut.write_bytes(Path(whole[0]).read_bytes()[:100_000])  # PyAV's MP4 has its header last
-        theirs = in_a_process("decord", args.reads, whole)
-        rows = []
-        files, shards = [*whole, str(cut)], [*in_shards(whole[:2], Path(folder) / "shards").values()]
-        for name, reader, paths in (("", "loader", files), (", in a worker", "worker", files), (", from shards", "loader", shards)):
-            mine = in_a_process(reader, args.reads, paths)
-            rows.append(Row(f"memory at the end of {args.reads:,} reads{name}", mine, theirs, theirs / mine, 1.02, "times", "ours"))
+        shards = [*in_shards(whole[:2], Path(folder) / "shards").values()]
+
+        def row(name: str, reader: str, paths: list[str]) -> list[Row]:
+            mine, theirs = in_a_process(reader, args.reads, paths), in_a_process("decord", args.reads, whole)
+            return [Row(f"memory at the end of {args.reads:,} reads{name}", mine, theirs, theirs / mine, 1.02, "times", "ours")]
+
+        ways = (("", "loader", [*whole, str(cut)]), (", in a worker", "worker", [*whole, str(cut)]), (", from shards", "loader", shards))
+        tasks = {name or "in its process": partial(row, name, reader, paths) for name, reader, paths in ways}
+        rows = common.measured("memory", f"{args.reads / 300:.0f} minutes", tasks, args.json)
     common.finish(rows, args.json)
 
 

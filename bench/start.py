@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import common
@@ -63,16 +64,17 @@ def main() -> None:
     parser = common.arguments(__doc__, repeats=3)
     parser.add_argument("--verbs", nargs="+", default=[spec.verb for spec, *_ in RUNS], help="what to start (all)")
     args = parser.parse_args()
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         videos = Path(folder, "videos")
         generate(PARAMS, videos)
-        rows.append(Row("mgm --help", *paired(shown_help, bare_torch, args.repeats), 0.5, "s", "ours"))
-        for spec, file, lines, goal in RUNS:
-            if spec.verb not in args.verbs:
-                continue
-            measured = paired(lambda run=(spec, file, lines): start(*run, videos), bare_torch, args.repeats)
-            rows.append(Row(f"mgm {spec.verb} to its first step", *measured, goal, "s", "ours"))
+
+        def verb(spec: Spec, file: str, lines: int, goal: float) -> list[Row]:
+            took = paired(lambda: start(spec, file, lines, videos), bare_torch, args.repeats)
+            return [Row(f"mgm {spec.verb} to its first step", *took, goal, "s", "ours")]
+
+        tasks = {"help": lambda: [Row("mgm --help", *paired(shown_help, bare_torch, args.repeats), 0.5, "s", "ours")]}
+        tasks |= {run[0].verb: partial(verb, *run) for run in RUNS if run[0].verb in args.verbs}
+        rows = common.measured("start", "a minute", tasks, args.json)
     common.finish(rows, args.json)
 
 

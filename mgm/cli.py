@@ -30,6 +30,8 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads of a process.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that decode videos for one that computes; 0: it does.")]
 Accumulate = Annotated[int, typer.Option(min=1, help="Parts a process's share of a step's batch is split into, to save memory.")]
 CacheMb = Annotated[int, typer.Option(min=0, help="Memory for decoded videos, for datasets small enough to keep.")]
+Compile = Annotated[Literal["auto", "on", "off"], typer.Option(help="torch.compile for a model's blocks; auto: on a GPU.")]
+Bf16Gradients = Annotated[bool, typer.Option("--bf16-gradients", help="Several processes exchange gradients in bf16: half the traffic.")]
 Recompute = Annotated[bool, typer.Option("--recompute", help="Compute activations again in the backward pass, to save memory.")]
 CheckpointS = Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")]
 Name = Annotated[str, typer.Argument(help="Name of the results.")]
@@ -126,9 +128,13 @@ def init(folder: Annotated[Path, typer.Argument(help="An empty folder, or one to
 @app.command("pretrain", help="Train masked autoencoders.")
 def train(
     context: typer.Context, specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Workers = 0, accumulate: Accumulate = 1,
-    cache_mb: CacheMb = 0, checkpoint_s: CheckpointS = 300, recompute: Recompute = False,
+    cache_mb: CacheMb = 0, checkpoint_s: CheckpointS = 300, recompute: Recompute = False, compile: Compile = "auto",
+    bf16_gradients: Bf16Gradients = False,
 ) -> None:  # fmt: skip
-    _run(context, specs, out, data, threads, workers, cache_mb, accumulate=accumulate, checkpoint_s=checkpoint_s, recompute=recompute)
+    _run(
+        context, specs, out, data, threads, workers, cache_mb,
+        accumulate=accumulate, checkpoint_s=checkpoint_s, recompute=recompute, compile=compile, bf16_gradients=bf16_gradients,
+    )  # fmt: skip
 
 
 @app.command("visualise", help="Make the arrays of the figures that show clips.")
@@ -272,8 +278,9 @@ def show(
 @app.command()
 def plan(
     scale: Annotated[str, typer.Option(help="A scale of published datasets, or a YAML file.")] = "paper",
-    gpu: Annotated[str, typer.Option(help="v100, a100, h100, h200; with --clips-per-s any name.")] = "h100",
+    gpu: Annotated[str | None, typer.Option(help="v100, a100, h100 (default), h200; with --clips-per-s any name.")] = None,
     utilisation: Annotated[float, typer.Option(help="Share of a GPU's peak that training sustains.")] = 0.4,
+    measured: Annotated[Path, typer.Option(help="Results of `make gpu`, whose rate counts without --gpu.")] = Path("reports/gpu"),
     clips_per_s: Annotated[float | None, typer.Option(help="In its place: clips/s a GPU, measured pretraining ViT-B by MGM.")] = None,
     loader_clips_per_s: Annotated[float | None, typer.Option(help="Videos/s that one core decodes; by default always enough.")] = None,
     cores: Annotated[int, typer.Option(min=1, help="Cores a GPU that decode.")] = 8,
@@ -284,12 +291,19 @@ def plan(
     json_file: Annotated[Path | None, typer.Option("--json", help="A file for all its numbers.", metavar="FILE")] = None,
 ) -> None:
     """Say what the experiments will cost: GPU hours, time and disk of each table and figure."""
+    from dataclasses import replace
+
     from mgm.dag.study import Workflow
-    from mgm.experiments.plan import machine, make_plan
+    from mgm.experiments.plan import machine, make_plan, read_measured
     from mgm.report.plan import describe, write_json
 
     decoded = None if loader_clips_per_s is None else loader_clips_per_s * cores
-    given = machine(gpu, utilisation, gpus, gpus_per_run, clips_per_s, decoded)
+    found_there = None if gpu or clips_per_s else read_measured(measured)
+    if found_there:
+        given = machine(found_there.chip, utilisation, gpus, gpus_per_run, found_there.clips_per_s, decoded)
+        given = replace(given, source=found_there.source)
+    else:
+        given = machine(gpu or "h100", utilisation, gpus, gpus_per_run, clips_per_s, decoded)
     found = make_plan(Workflow({"scale": scale}).registry, given, utilisation, target)
     if out:
         from mgm.report.figures.plan import draw

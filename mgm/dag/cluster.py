@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -34,6 +34,8 @@ class JobResources(Part):
     hours: float = Field(gt=0)
     accumulate: int = Field(1, ge=1)
     recompute: bool = False
+    compile: Literal["auto", "off"] = "auto"
+    bf16_gradients: bool = False
 
     @property
     def processes(self) -> int:

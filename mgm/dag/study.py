@@ -158,11 +158,12 @@ class Workflow:
         if verb in ("pretrain", "finetune"):
             options["checkpoint-s"] = f"{here.checkpoint_s:g}"
             if self.cluster:
-                options["accumulate"] = self.cluster.jobs[verb].accumulate
+                options |= {"accumulate": self.cluster.jobs[verb].accumulate, "compile": self.cluster.jobs[verb].compile}
         if verb == "measure" and self.scale.flow_weights:
             options["weights"] = self.scale.flow_weights
         words += [word for option, value in options.items() for word in (f"--{option}", str(value))]
-        words += ["--recompute"] * bool(self.cluster and self.cluster.jobs[verb].recompute and "accumulate" in options)
+        if self.cluster and "accumulate" in options:
+            words += [f"--{name.replace('_', '-')}" for name in ("recompute", "bf16_gradients") if getattr(self.cluster.jobs[verb], name)]
         after = {made_by[parent] for spec in specs for parent in parents(spec) if parent in made_by}
         after |= {f"prepare-{dataset}" for dataset in datasets if dataset in self.built_datasets}
         after |= {"flow-{}-{}".format(*flow) for spec in specs if (flow := _flow(spec))}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -14,6 +14,7 @@ from mgm.errors import UserError
 from mgm.jobs.provenance import verified_weights
 from mgm.spec import Augment, Distance, Guidance, Run
 from mgm.training import collectives
+from mgm.training.compiling import Compile
 from mgm.video.loader import NO_AUGMENT, Batch, Cache, training_loader
 
 S = TypeVar("S", bound=Run)
@@ -32,6 +33,13 @@ class Execution:
     recompute: bool = False  # activations, in the backward pass
     cache: Cache | None = None
     flow_weights: Path | None = None  # of RAFT-small; torchvision's own where None
+    compile: Compile = "auto"  # the transformer blocks, by torch.compile: on a GPU
+    bf16_gradients: bool = False  # what several processes exchange
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What `mgm.training.train` takes of it."""
+        return {name: getattr(self, name) for name in ("checkpoint_s", "recompute", "compile", "bf16_gradients")}
 
 
 @dataclass
@@ -99,10 +107,11 @@ def find_index(spec: Run, execution: Execution) -> Index:
 
 def training_batches(
     job: Job, videos: Sequence[Video], motion: Guidance | None, first_step: int, *, augment: Augment = NO_AUGMENT,
-    distance: Distance = "estimated", change: Callable[[int, Batch], Batch] = lambda step, batch: batch,
+    distance: Distance = "estimated", change: Callable[[int, Batch, torch.Tensor], Batch] = lambda step, batch, weight_B: batch,
 ) -> Iterator[tuple[list[Batch], tuple[str, ...]]]:  # fmt: skip
-    """The batches of a run from a step on, or this process's share of them, each changed on the device (`change(step, batch)`) and then
-    cut into as many equal parts as the execution accumulates."""
+    """The batches of a run from a step on, or this process's share of them, each changed on the device (`change(step, batch, weight_B)`,
+    its weights a second time on the host, where reading them waits for nothing) and then cut into as many equal parts as the execution
+    accumulates."""
     spec, parts, processes = job.spec, job.execution.accumulate, collectives.world_size()
     if spec.optim.batch % (parts * processes):
         if processes == 1:
@@ -116,6 +125,26 @@ def training_batches(
         workers=job.execution.workers, cache=job.execution.cache, motion=motion, first_step=first_step, augment=augment,
         share=(collectives.rank(), processes), distance=distance,
     )  # fmt: skip
+    copy = device_copy(job.device)
     for step, batch in enumerate(loader, first_step):
-        changed = change(step, batch.map(lambda x: x.to(job.device, non_blocking=True)))
+        changed = change(step, copy(batch), batch.weight_B)
         yield [changed.map(itemgetter(slice(start, start + size))) for start in range(0, size * parts, size)], batch.failed
+
+
+def device_copy(device: torch.device) -> Callable[[Batch], Batch]:
+    """Return what copies a batch to the device: on a GPU from pinned memory and on a stream of its own, beside the step before."""
+    if device.type != "cuda":
+        return lambda batch: batch.map(lambda x: x.to(device))
+    copying = torch.cuda.Stream(device)
+
+    def copy(batch: Batch) -> Batch:
+        with torch.cuda.stream(copying):
+            there = batch.map(lambda x: x.to(device, non_blocking=True))
+        computing = torch.cuda.current_stream(device)
+        computing.wait_stream(copying)
+        for tensor in there:
+            if isinstance(tensor, torch.Tensor):
+                tensor.record_stream(computing)  # or its memory could be given away while the step reads it
+        return there
+
+    return copy

@@ -8,13 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgm import rng
-from mgm.console import show
 from mgm.jobs.data import Job, training_batches
 from mgm.jobs.evaluate import check_views, test
-from mgm.jobs.pretrain import steps_of
-from mgm.models import build_classifier, load_encoder, save_weights
+from mgm.jobs.pretrain import fit, steps_of
+from mgm.models import build_classifier, load_encoder
 from mgm.spec import Finetune
-from mgm.training import Training, collectives, mix, train
+from mgm.training import Training, mix
 from mgm.video import Batch
 
 
@@ -28,12 +27,12 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
     model.to(job.device)
     steps, augment = steps_of(spec.optim, len(videos)), spec.augment
 
-    def mixed(step: int, batch: Batch) -> Batch:
+    def mixed(step: int, batch: Batch, weight_B: Tensor) -> Batch:
         """What is drawn depends on the run's seed and the step alone, so a resumed run draws the same."""
         if not augment.mixup and not augment.cutmix:
             return batch
         draw = rng.generator(rng.clip_seed(spec.seed, step, -1), "augment")
-        frames_BTHWC, target_BC = mix(batch.frames_BTHWC, batch.label_B, batch.weight_B, classes, augment.mixup, augment.cutmix, draw)
+        frames_BTHWC, target_BC = mix(batch.frames_BTHWC, batch.label_B, weight_B, classes, augment.mixup, augment.cutmix, draw)
         return batch._replace(frames_BTHWC=frames_BTHWC, target_BC=target_BC)
 
     def loss_of(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -46,9 +45,7 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
 
     batches = partial(training_batches, job, videos, None, augment=augment, change=mixed)
     run = Training(spec.run_id, model, spec.optim, steps, len(videos), batches, loss_of, spec.layer_decay, augment.repeats, spec.seed)
-    job.failed = train(run, job.folder, checkpoint_s=job.execution.checkpoint_s, recompute=job.execution.recompute, show=show)
-    if collectives.is_main():
-        save_weights(model, job.folder / "weights.safetensors")
+    fit(job, run)
     model.eval()
     with torch.inference_mode():
         return test(job, lambda frames_BTHWC: model(frames_BTHWC).float())

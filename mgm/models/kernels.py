@@ -1,14 +1,23 @@
 """Linear layers and attention by the kernel that is fastest where they run: on a CPU not always the one that PyTorch picks.
 
-Measured on one Zen 5 core with torch 2.15, forward and backward; elsewhere PyTorch's own choice stands.
+Nothing here asks who made a CPU: products are timed once a process, in some milliseconds. A GPU, and what torch.compile compiles, has
+PyTorch's own kernels.
 """
+
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CPU_KERNELS = torch.backends.mkldnn.is_available() and hasattr(torch, "_softmax_backward_data")  # private: a release may drop it
-WIDE = 256  # channels from which a float32 product repays its copy into oneDNN's tensors
+CPU_KERNELS = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(
+    torch, "_softmax_backward_data"
+)  # private: a release may drop them
+WIDE = 256  # channels from which a product's speed shows
+FASTER = 1.1  # times that oneDNN must be faster: near equals would change places from one process to the next, and with them the last bits
 
 
 class Linear(nn.Linear):
@@ -17,47 +26,112 @@ class Linear(nn.Linear):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """F.linear; wide ones in float32 on a CPU by oneDNN (190 GFLOP/s) and not by MKL, which uses AVX2 alone on AMD's processors (100)."""
-    plain = CPU_KERNELS and x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    if plain and min(weight.shape) >= WIDE:
-        return F.linear(x.to_mkldnn(), weight, bias).to_dense()
+    """F.linear; wide ones in float32 on a CPU by oneDNN where that is faster than what PyTorch calls (MKL, mostly)."""
+    plain = _on_cpu(x) and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if plain and min(weight.shape) >= WIDE and onednn_is_faster():
+        return OneDNNLinear.apply(x, weight, bias)
     return F.linear(x, weight, bias)
+
+
+def _on_cpu(x: Tensor) -> bool:
+    return CPU_KERNELS and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+class OneDNNLinear(torch.autograd.Function):
+    """A linear layer whose three products are oneDNN's, from PyTorch's tensors and into them: no copy into oneDNN's own."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        rows = gradient.flatten(0, -2)
+        return (
+            _product(gradient, weight.t()) if of_x else None,
+            _product(rows.t(), x.flatten(0, -2).t()) if of_weight else None,
+            rows.sum(0) if of_bias else None,
+        )
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+@cache
+def onednn_is_faster() -> bool:
+    """Time both float32 kernels on a product of some milliseconds, on as many threads as this process has now."""
+    x, weight = torch.ones(256, 512), torch.ones(1024, 512)
+    own, onednn = _fastest(lambda: F.linear(x, weight), lambda: _product(x, weight))
+    return own > FASTER * onednn
+
+
+@cache
+def bf16_slowdown() -> float:
+    """How many times longer a product takes in bf16 than in float32 on this CPU: far above 1 where it has no units for bf16."""
+    x, weight = torch.ones(64, 256), torch.ones(256, 256)
+    halves = x.bfloat16(), weight.bfloat16()
+    single, half = _fastest(lambda: linear(x, weight), lambda: F.linear(*halves))
+    return half / single
+
+
+@torch.inference_mode()
+def _fastest(*works: Callable[[], object], turns: int = 8) -> list[float]:
+    """Seconds of each, the least of some turns: what else the machine does can only add to them. The first turn warms up."""
+    seconds = list[list[float]]()
+    for _ in range(turns + 1):
+        marks = [time.perf_counter()]
+        for work in works:
+            work()
+            marks.append(time.perf_counter())
+        seconds.append([after - before for before, after in pairwise(marks)])
+    return [min(of_work) for of_work in zip(*seconds[1:])]
 
 
 def scaled_dot_product_attention(q_BNVD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, attn_mask_BVL: Tensor | None = None) -> Tensor:
     """softmax(q k' / sqrt(D)) v for N heads. `attn_mask_BVL` says which queries see which keys; default: all."""
-    if CPU_KERNELS and attn_mask_BVL is None and q_BNVD.device.type == "cpu" and q_BNVD.dtype == torch.bfloat16:
-        return RecomputedAttention.apply(q_BNVD, k_BNLD, v_BNLD)
+    if _on_cpu(q_BNVD) and attn_mask_BVL is None:
+        wide = min(q_BNVD.shape[2], k_BNLD.shape[2]) >= WIDE
+        if q_BNVD.dtype == torch.bfloat16 or (q_BNVD.dtype == torch.float32 and wide and onednn_is_faster()):
+            return RecomputedAttention.apply(q_BNVD, k_BNLD, v_BNLD)
     return F.scaled_dot_product_attention(q_BNVD, k_BNLD, v_BNLD, attn_mask=None if attn_mask_BVL is None else attn_mask_BVL[:, None])
 
 
 class RecomputedAttention(torch.autograd.Function):
-    """Attention in bf16 as two matrix products a clip, whose weights are computed again in the backward pass and never kept.
+    """Attention as two matrix products, whose weights are computed again in the backward pass and never kept.
 
-    Twice as fast as PyTorch's fused kernel, whose bf16 is no faster than its float32. Scores are rounded to bf16 before the softmax, as
-    Hugging Face's eager attention does; the fused kernel keeps them in float32.
+    In bf16 twice as fast as PyTorch's fused kernel, whose bf16 is no faster than its float32. There scores are rounded to bf16 before the
+    softmax, as Hugging Face's eager attention does; the fused kernel keeps them in float32.
     """
 
     @staticmethod
     def forward(ctx, q_BNVD, k_BNLD, v_BNLD):
+        q_BNVD = q_BNVD * q_BNVD.shape[-1] ** -0.5
         ctx.save_for_backward(q_BNVD, k_BNLD, v_BNLD)
-        out_BVND = q_BNVD.new_empty(q_BNVD.transpose(1, 2).shape)
-        for out_VND, q_NVD, k_NLD, v_NLD in zip(out_BVND, q_BNVD, k_BNLD, v_BNLD):
-            out_VND.copy_((_weights(q_NVD, k_NLD) @ v_NLD).transpose(0, 1))
-        return out_BVND.transpose(1, 2)
+        out_BNVD = q_BNVD.new_empty(q_BNVD.transpose(1, 2).shape).transpose(1, 2)
+        for out, q, k, v in _parts(out_BNVD, q_BNVD, k_BNLD, v_BNLD):
+            out.copy_(_matmul(_matmul(q, k.mT).softmax(dim=-1), v))
+        return out_BNVD
 
     @staticmethod
     def backward(ctx, gradient_BNVD):
         gradients = tuple(torch.empty_like(x) for x in ctx.saved_tensors)
-        for g_NVD, q_NVD, k_NLD, v_NLD, dq_NVD, dk_NLD, dv_NLD in zip(gradient_BNVD, *ctx.saved_tensors, *gradients):
-            weights_NVL = _weights(q_NVD, k_NLD)
-            dv_NLD.copy_(weights_NVL.mT @ g_NVD)
-            dscores_NVL = torch._softmax_backward_data(g_NVD @ v_NLD.mT, weights_NVL, -1, weights_NVL.dtype)
-            dscores_NVL *= q_NVD.shape[-1] ** -0.5
-            dq_NVD.copy_(dscores_NVL @ k_NLD)
-            dk_NLD.copy_(dscores_NVL.mT @ q_NVD)
+        for g, q, k, v, dq, dk, dv in _parts(gradient_BNVD, *ctx.saved_tensors, *gradients):
+            weights = _matmul(q, k.mT).softmax(dim=-1)
+            dscores = torch._softmax_backward_data(_matmul(g, v.mT), weights, -1, weights.dtype)
+            dv.copy_(_matmul(g.mT, weights).mT)  # the small matrix is the one that is turned
+            dk.copy_(_matmul(q.mT, dscores).mT)
+            dq.copy_(_matmul(dscores, k)).mul_(q.shape[-1] ** -0.5)
         return gradients
 
 
-def _weights(q_NVD: Tensor, k_NLD: Tensor) -> Tensor:
-    return (q_NVD @ k_NLD.mT).mul_(q_NVD.shape[-1] ** -0.5).softmax(dim=-1, dtype=q_NVD.dtype)
+def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """What fits a cache: clips in bf16, heads in float32, where a product takes two matrices."""
+    return zip(*(x if x.dtype == torch.bfloat16 else [head for clip in x for head in clip] for x in tensors))
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    return a @ b if a.dtype == torch.bfloat16 else _product(a, b.mT)

@@ -161,10 +161,11 @@ def all_gather_cat(own_B: Tensor) -> Tensor:
 
 
 def exchange(own_B: Tensor, index_N: Tensor) -> Tensor:
-    """(B, ...): this process's part of all_gather_cat(own_B)[index_N], of which only what is needed travels. `index_N` is a permutation."""
+    """(B, ...): this process's part of all_gather_cat(own_B)[index_N], of which only what is needed travels. `index_N` is a permutation, on
+    the host."""
     source_N = index_N.div(len(own_B), rounding_mode="floor").view(world_size(), -1)  # by rank
-    leaving = index_N[source_N.flatten() == rank()] - rank() * len(own_B)
-    order = source_N[rank()].argsort(stable=True)
+    leaving = (index_N[source_N.flatten() == rank()] - rank() * len(own_B)).to(own_B.device, non_blocking=True)
+    order = source_N[rank()].argsort(stable=True).to(own_B.device, non_blocking=True)
     coming = own_B.new_empty(own_B.shape)
     counts = torch.bincount(source_N[rank()], minlength=world_size()).tolist(), (source_N == rank()).sum(1).tolist()
     dist.all_to_all_single(coming, own_B[leaving], *counts)

@@ -21,8 +21,9 @@ from mgm.rng import clip_seed
 from mgm.spec import Optim
 from mgm.training import collectives
 from mgm.training.checkpoint import load_checkpoint, save_checkpoint
+from mgm.training.compiling import Compile, block_compiler
 from mgm.training.log import Log
-from mgm.training.memory import activation_checkpointing, set_malloc_options
+from mgm.training.memory import recomputed, set_malloc_options, wrapped_blocks
 from mgm.training.optimiser import AdamW, build_optimiser, learning_rate, set_learning_rate
 
 LOGS = 100  # lines a run's log has, about
@@ -49,7 +50,8 @@ class Training:
 
 
 def train(
-    run: Training, folder: Path, *, checkpoint_s: float = 300, recompute: bool = False, show: Callable[[str], None] = print
+    run: Training, folder: Path, *, checkpoint_s: float = 300, recompute: bool = False, compile: Compile = "auto",
+    bf16_gradients: bool = False, show: Callable[[str], None] = print,
 ) -> list[str]:  # fmt: skip
     """Train to the last step, from the last checkpoint if there is one. Returns the names of the videos that could not be read.
 
@@ -62,14 +64,24 @@ def train(
     with the same weights to rounding, but for the draws of dropout and drop path on another number. Those draw by (seed, step, rank), so
     that no process has a state to keep; a process on its own draws from one stream, which its checkpoint holds.
 
+    Args:
+        checkpoint_s: seconds between checkpoints.
+        recompute: activations, in the backward pass (`mgm.training.memory`).
+        compile: the transformer blocks ("auto": on a GPU; `mgm.training.compiling`).
+        bf16_gradients: halve what several processes exchange; their mean is rounded to bf16.
+
     Raises:
         UserError: the loss is not finite, more than 1 % of the clips could not be read, or a GPU is full.
         SystemExit: SIGTERM or SIGUSR1 came.
     """
-    set_malloc_options()
-    with _catch_signals() as signals, activation_checkpointing(run.model) if recompute else nullcontext():
+    device = next(run.model.parameters()).device
+    if device.type == "cpu":
+        set_malloc_options()
+    compiled = block_compiler(compile, device, show if collectives.is_main() else lambda line: None)
+    wraps = [wrap for wrap in (compiled, recomputed if recompute else None) if wrap]
+    with _catch_signals() as signals, wrapped_blocks(run.model, *wraps):
         try:
-            return _train(run, folder, checkpoint_s, show, signals)
+            return _train(run, folder, checkpoint_s, bf16_gradients, show, signals)
         except torch.OutOfMemoryError as error:
             why = str(error).partition(". ")[0]
             raise UserError(
@@ -88,16 +100,25 @@ class _Loss(nn.Module):
         return self.loss_of(part)
 
 
-def _parallel(loss: nn.Module) -> nn.Module:
-    """Average the gradients of all processes in the backward pass. `static_graph` does not go with `no_sync`, which accumulation needs."""
+def _parallel(loss: nn.Module, bf16_gradients: bool) -> nn.Module:
+    """Average the gradients of all processes in the backward pass.
+
+    Without `static_graph`: with it, PyTorch 2.15 queues its all-reduce inside `no_sync` too, which accumulation needs.
+    """
     if collectives.world_size() == 1:
         return loss
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
     from torch.nn.parallel import DistributedDataParallel
 
-    return DistributedDataParallel(loss, gradient_as_bucket_view=True)
+    parallel = DistributedDataParallel(loss, gradient_as_bucket_view=True)
+    if bf16_gradients:
+        parallel.register_comm_hook(None, bf16_compress_hook)
+    return parallel
 
 
-def _train(run: Training, folder: Path, checkpoint_s: float, show: Callable[[str], None], signals: list[int]) -> list[str]:
+def _train(
+    run: Training, folder: Path, checkpoint_s: float, bf16_gradients: bool, show: Callable[[str], None], signals: list[int]
+) -> list[str]:
     optimiser = build_optimiser(run.model, run.optim, run.layer_decay)
     is_main, processes = collectives.is_main(), collectives.world_size()
     first, failures = 0, dict[str, None]()  # a dict keeps the order of failure
@@ -109,7 +130,7 @@ def _train(run: Training, folder: Path, checkpoint_s: float, show: Callable[[str
         show(f"{run.run_id}: continues at step {first} of {run.steps}")
     first, failures = collectives.broadcast_object((first, failures))
     collectives.broadcast_(optimiser.tensors())
-    loss_module = _parallel(_Loss(run))  # copies the model's weights of rank 0
+    loss_module = _parallel(_Loss(run), bf16_gradients)  # copies the model's weights of rank 0
     no_sync = getattr(loss_module, "no_sync", nullcontext)
     device = next(run.model.parameters()).device
     precision = torch.autocast(device.type, torch.bfloat16) if run.optim.precision == "bf16" else nullcontext()

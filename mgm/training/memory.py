@@ -1,13 +1,15 @@
 """What a training step keeps in memory, and what the C library keeps between steps."""
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from torch import nn
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
+Forward = Callable[..., Any]
 
 
 def set_malloc_options() -> None:
@@ -21,15 +23,23 @@ def set_malloc_options() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-@contextmanager
-def activation_checkpointing(model: nn.Module) -> Iterator[None]:
-    """Keep only the input of each transformer block for the backward pass, which computes the rest again: a third more computing, far less
-    memory, the same losses and gradients, drop path included (Chen et al., 2016)."""
+def recomputed(forward: Forward) -> Forward:
+    """Keep only a block's input for the backward pass, which computes the rest again: a third more computing, far less memory, the same
+    losses and gradients, drop path included (activation checkpointing; Chen et al., 2016)."""
     from torch.utils.checkpoint import checkpoint
 
+    return partial(checkpoint, forward, use_reentrant=False)
+
+
+@contextmanager
+def wrapped_blocks(model: nn.Module, *wraps: Callable[[Forward], Forward]) -> Iterator[None]:
+    """Pass the forward method of each transformer block through `wraps`, the first one innermost, while the block lasts."""
     blocks = [block for module in model.modules() if isinstance(module, nn.ModuleList) for block in module]
-    for block in blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-    yield
-    for block in blocks:
-        del block.forward  # its class has the plain one
+    try:
+        for block in blocks if wraps else ():
+            for wrap in wraps:
+                block.forward = wrap(block.forward)
+        yield
+    finally:
+        for block in blocks:
+            vars(block).pop("forward", None)  # its class has the plain one

@@ -21,7 +21,7 @@ def mix(
     Args:
         frames_BTHWC: uint8.
         label_B: int64, below `classes`.
-        weight_B: 0 for clips that could not be read.
+        weight_B: on the host, 0 for clips that could not be read; whom a clip pairs with is worked out there, so that no GPU is waited for.
         mixup, cutmix: parameters of Beta(a, a), from which the ratio is drawn; 0 switches one off.
         rng: all randomness.
 
@@ -36,11 +36,11 @@ def mix(
     paired = readable[: len(readable) // 2 * 2]
     if not len(paired):
         return frames_BTHWC, target_BC
-    mixed, frames, label = paired, frames_BTHWC[:0], label_B[:0]
+    mixed, frames, label = paired.to(frames_BTHWC.device, non_blocking=True), frames_BTHWC[:0], label_B[:0]
     if collectives.world_size() > 1:
-        first, partner_N = collectives.rank() * len(label_B), torch.arange(collectives.world_size() * len(label_B), device=paired.device)
+        first, partner_N = collectives.rank() * len(label_B), torch.arange(collectives.world_size() * len(label_B))
         partner_N[paired] = paired.flip(0)
-        mixed = paired[(paired >= first) & (paired < first + len(label_B))] - first
+        mixed = (paired[(paired >= first) & (paired < first + len(label_B))] - first).to(frames_BTHWC.device, non_blocking=True)
         frames, label = (collectives.exchange(x, partner_N)[mixed].flip(0) for x in (frames_BTHWC, label_B))  # where timm looks for them
     if not len(mixed):
         return frames_BTHWC, target_BC

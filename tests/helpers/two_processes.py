@@ -52,11 +52,11 @@ def toy(failing, videos=1000, parts=1) -> Training:
 FAILING = [(3, 1, "b"), (3, 6, "d"), (4, 0, "a"), (9, 7, "d"), (11, 5, "c")]  # step, clip of the batch, video
 
 
-def trained_toy(folder: Path, videos: int, parts: int) -> dict:
+def trained_toy(folder: Path, videos: int, parts: int, **how) -> dict:
     folder.mkdir(exist_ok=True)
     run = toy(FAILING, videos, parts)
     try:
-        failed = train(run, folder, show=lambda line: None)
+        failed = train(run, folder, show=lambda line: None, **how)
     except UserError as error:
         return {"error": str(error)}
     return {"failed": failed, "weights": torch.cat([x.flatten() for x in run.model.parameters()]).tolist()}
@@ -88,6 +88,7 @@ def main(folder: Path) -> None:
     seen: dict[str, object] = {}
     with collectives.process_group():
         seen["toy"] = trained_toy(folder / "toy", 1000, 2)
+        seen["bf16"] = trained_toy(folder / "bf16", 1000, 2, bf16_gradients=True)
         seen["many"] = trained_toy(folder / "many", 299, 2)
         for spec in (specs["mixed"], specs["dropping"]):
             run_all([spec], finetune, here)

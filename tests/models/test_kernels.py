@@ -1,9 +1,15 @@
 """Each kernel, and the whole pretraining step, against the obvious slow version."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from mgm.jobs.pretrain import SLOW
 from mgm.models import build_mae, kernels, reconstruction_loss
 from mgm.models.kernels import linear, scaled_dot_product_attention
 from mgm.models.vit import patchify
@@ -21,6 +27,13 @@ def error(found, wanted):
     return ((found.double() - wanted.double()).norm() / wanted.double().norm()).item()
 
 
+@pytest.fixture(params=[True, False], ids=["onednn", "own"])
+def either_kernel(request, monkeypatch):
+    """Whatever this CPU's measurement says."""
+    monkeypatch.setattr(kernels, "onednn_is_faster", lambda: request.param)
+
+
+@pytest.mark.usefixtures("either_kernel")
 @pytest.mark.parametrize("shape", [(2, 70, 256, 320), (2, 7, 24, 96)], ids=["wide", "narrow"])
 def test_linear_and_its_gradients_are_the_sums(shape):
     torch.manual_seed(0)
@@ -44,10 +57,12 @@ def doubled(q, k, v):
     return scaled_dot_product_attention(2 * q, k, v)
 
 
+@pytest.mark.usefixtures("either_kernel")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])  # bf16 has 8 bits, scores here reach 8
-def test_attention_and_its_gradients_are_the_formula(dtype, tolerance):
+@pytest.mark.parametrize(("V", "L"), [(17, 29), (256, 260)])  # fewer queries than keys
+def test_attention_and_its_gradients_are_the_formula(V, L, dtype, tolerance):
     torch.manual_seed(0)
-    B, N, V, L, D = 3, 2, 17, 29, 24  # fewer queries than keys
+    B, N, D = 3, 2, 24
     inputs = [torch.randn(B, count, N, D).to(dtype).transpose(1, 2) for count in (V, L, L)]
     gradient = torch.randn(B, N, V, D).to(dtype)
     slow = with_gradients(lambda q, k, v: (2 * q @ k.mT / D**0.5).softmax(dim=-1) @ v, [x.double() for x in inputs], gradient.double())
@@ -92,6 +107,7 @@ def plain_step(model, frames_BTHWC, masked_BL):
 
 # float32: sums in another order. bf16 keeps 8 bits of what passes between layers: its loss and gradients are off by some of the last ones
 @pytest.mark.parametrize(("precision", "of_loss", "of_gradients"), [("float32", 1e-6, 2e-5), ("bf16", 2e-3, 0.03)])
+@pytest.mark.usefixtures("either_kernel")
 @pytest.mark.parametrize("width", [32, 256], ids=["narrow", "wide"])
 def test_a_step_is_the_plain_float32_step(precision, of_loss, of_gradients, width):
     clips, decoder = Clips(frames=4, size=48), Decoder(width=width // 2, depth=2, heads=2)
@@ -117,3 +133,24 @@ def test_the_switch_leaves_pytorchs_own_kernels(monkeypatch):
     assert torch.equal(linear(x, weight), F.linear(x, weight))
     own = F.scaled_dot_product_attention(q_BNVD, q_BNVD, q_BNVD)
     assert torch.equal(scaled_dot_product_attention(q_BNVD, q_BNVD, q_BNVD), own)
+
+
+def test_the_kernel_is_chosen_by_a_measurement(monkeypatch):
+    """Of a core that pretends to be slow at one of them."""
+    for slow, faster in (("linear", True), ("_linear_pointwise", False)):
+        home = F if slow == "linear" else torch.ops.mkldnn
+        real = getattr(home, slow)
+        with monkeypatch.context() as patch:
+            patch.setattr(home, slow, lambda *args, real=real: [real(*args) for _ in range(6)].pop())
+            assert kernels.onednn_is_faster.__wrapped__() is faster
+
+
+@pytest.mark.slow  # each starts a process
+@pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE_BF16"])
+def test_bf16_is_slow_where_a_cpu_has_no_units_for_it(isa):
+    """On a core held to AVX2, and, where it has them, with its bf16 units."""
+    if isa != "AVX2" and "avx512_bf16" not in Path("/proc/cpuinfo").read_text():
+        return
+    told = "import torch; torch.set_num_threads(1); from mgm.models.kernels import bf16_slowdown; print(bf16_slowdown())"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, env=os.environ | {"ONEDNN_MAX_CPU_ISA": isa})
+    assert (float(done.stdout) > SLOW) == (isa == "AVX2"), done.stderr

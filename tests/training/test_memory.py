@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mgm.models.vit import Block
-from mgm.training.memory import activation_checkpointing
+from mgm.training.memory import recomputed, wrapped_blocks
 
 
 class Stack(nn.Module):
@@ -32,7 +32,7 @@ def step(model: nn.Module, x_BLD: Tensor) -> tuple[Tensor, list[Tensor], int]:
 def test_recomputed_activations_give_the_same_gradients_from_less_memory():
     model, x_BLD = Stack(), torch.randn(6, 32, 16)
     loss, gradients, kept = step(model, x_BLD)
-    with activation_checkpointing(model):
+    with wrapped_blocks(model, recomputed):
         again, gradients_again, kept_again = step(model, x_BLD)
     assert torch.equal(loss, again)
     assert all(map(torch.equal, gradients, gradients_again))
