@@ -155,7 +155,7 @@ def machine() -> str:
         [line.partition(":")[2].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.exists() else []
     )
     commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    packages = ", ".join(f"{name} {version(name)}" for name in ("mgm", "torch", "av", "decord", "numpy"))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("mgm-video", "torch", "av", "decord", "numpy"))
     return (
         f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {platform.system()}, "
         f"Python {platform.python_version()}, {packages}; commit {commit.stdout.strip() or 'unknown'}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mgm.errors import UserError
-from mgm.models.files import find_weights, weights_digest
+from mgm.models.files import weights_digest, weights_file
 
 
 def resolve_init(fields: Any, source: str, results: Path) -> Any:
@@ -34,7 +34,7 @@ def external_run_id(path: str, source: str, row: str = "") -> tuple[str, Path]:
         UserError: no weights there.
     """
     try:
-        weights = find_weights(Path(path))
+        weights = weights_file(Path(path))
     except UserError as error:
         raise UserError(f"{source}: {str(error).partition(';')[0]}; correct the path") from None
     return "-".join(filter(None, ("external", re.sub("[^a-z0-9]+", "-", row.lower()).strip("-"), weights_digest(weights)[:8]))), weights

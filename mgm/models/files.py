@@ -37,11 +37,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: no such file, not whole, not weights, or a pickle that would run code.
     """
-    path = find_weights(path.resolve() if path.is_symlink() else path)  # an index's files lie beside the index, not beside a link
+    path = weights_file(path.resolve() if path.is_symlink() else path)  # an index's files lie beside the index, not beside a link
     return _read_parts(path) if path.name.endswith(INDEX) else _read_file(path)
 
 
-def find_weights(path: Path) -> Path:
+def weights_file(path: Path) -> Path:
     """The file that a path to weights means: itself, or the one in a folder.
 
     Raises:
@@ -66,7 +66,7 @@ def weights_digest(path: Path) -> str:
     Raises:
         UserError: there is no such file.
     """
-    path = find_weights(path.resolve())
+    path = weights_file(path.resolve())
     if not path.name.endswith(INDEX):
         return file_digest(path)
     digests = [file_digest(path.parent / file) for file in parts_of(path)]
