@@ -1,4 +1,4 @@
-"""The two recipes of images agree and take the lock. They are parsed: no image can be built where no registry of images is reached."""
+"""The two recipes of images agree and take the lock. They are parsed, not built: that needs a registry of images, and six gigabytes."""
 
 import re
 from fnmatch import fnmatch
