@@ -66,7 +66,7 @@ def save(figure: Figure, stem: Path, arrays: Mapping[str, Any]) -> None:
 def write(figure: Figure, path: Path, kind: str = "png") -> None:
     """Write a figure as png, svg or pdf; the same figure gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, format=kind, metadata={CLOCKS[kind]: None})
+    figure.savefig(path, dpi=DPI if kind == "png" else "figure", format=kind, metadata={CLOCKS[kind]: None})
 
 
 def wrapped(texts: Sequence[str], width: float) -> list[str]:
