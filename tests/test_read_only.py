@@ -43,7 +43,7 @@ def here(tmp_path):
         ("mgm results x --csv out.csv", "out.csv: Permission denied"),
         ("mgm plan --json out.json", "out.json: Permission denied"),
         ("mgm pretrain spec.json --out results/x --data ssv2=videos", "Permission denied"),
-        ("snakemake --snakefile {root}/Snakefile --cores 1 --quiet all --config name=y", "results/y: Permission denied"),
+        ("snakemake --snakefile {root}/workflow/Snakefile --cores 1 --quiet all --config name=y", "results/y: Permission denied"),
     ],
 )
 def test_one_line_names_the_place(command, named, here):
