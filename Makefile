@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu reproduce mini test test-all chaos bench check format lock dashboard docs
+.PHONY: help setup gpu reproduce mini test test-all chaos bench check format lock dashboard docs archive
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -63,6 +63,14 @@ lock: ## pin the newest versions that pyproject.toml allows
 
 docs: setup ## the documentation site, in site/ (opens from disk)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "The site: $(CURDIR)/site/index.html"
+
+ARCHIVE = mgm-$(shell $(BIN)/mgm --version | cut -d' ' -f2).tar.gz
+archive: setup ## code, lock, results without weights and their page, in one file to upload to Zenodo; NAME=mini for other results than smoke's
+	@$(BIN)/mgm report $(NAME) > /dev/null
+	@{ git ls-files; find results/$(NAME) reports/$(NAME) -type f ! -name '*.safetensors' ! -name 'checkpoint*' ! -name writer.lock \
+		! -path 'results/$(NAME)/datasets/*' ! -path 'results/$(NAME)/jobs/*'; } | sort -u \
+		| tar --create --gzip --transform='flags=rh;s,^,mgm/,' --files-from=- --file=$(ARCHIVE)
+	@echo "$(CURDIR)/$(ARCHIVE), described by .zenodo.json in it"
 
 NAME ?= smoke
 PORT ?= 5000

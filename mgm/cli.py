@@ -387,6 +387,25 @@ def report(
 
 
 @app.command()
+def crate(
+    name: Annotated[str, typer.Argument(help="Name of the results.")] = "smoke",
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+    out: Annotated[
+        Path | None, typer.Option(help="The zip to write; NAME.crate.zip beside the reports unless given.", metavar="FILE")
+    ] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="Put weights in too; else they are named by their digest.")] = False,
+) -> None:
+    """Write results, their report and how they came about as a Workflow Run RO-Crate."""
+    from mgm.experiments.suite import registry_of
+    from mgm.report.crate import write_crate
+
+    out = out or reports / f"{name}.crate.zip"
+    count = write_crate(registry_of(results / name), results / name, reports / name, out, weights)
+    typer.echo(f"wrote {out}: {count} runs with their report")
+
+
+@app.command()
 def sync(
     name: Name = "smoke",
     results: Results = Path("results"),

@@ -38,6 +38,7 @@ EXTRAS = {  # of the package: the modules that each brings
         "matplotlib",
         "mlflow",
         "pandas",
+        "rocrate",
         "scipy",
         "seaborn",
         "sqlalchemy",

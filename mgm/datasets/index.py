@@ -1,6 +1,7 @@
 """An index: which videos a data set has, what they are and which split they belong to. No torch, no PyAV.
 
-On disk it is two files. `index.csv` has a row a video, its path relative to the root; `index.json` has the rest.
+On disk it is two files. `index.csv` has a row a video, its path relative to the root; `index.json` has the rest. `croissant.json` beside
+them tells other people's tools the same (`mgm.datasets.croissant`); nothing here reads it.
 `index.json` is written last and in one step: a folder without it holds no whole index.
 """
 
@@ -85,10 +86,13 @@ def coverage(listed: Mapping[str, int], here: Mapping[str, int]) -> str:
 
 
 def write_index(index: Index, out: Path) -> None:
-    """Write `out`/index.csv and, last, `out`/index.json. A root at or below `out` is stored relative to it, so that both move together.
+    """Write `out`/index.csv, `out`/croissant.json and, last, `out`/index.json.
 
+    A root at or below `out` is stored relative to it, so that both move together.
     Videos may lie elsewhere: their paths then begin with `../`.
     """
+    from mgm.datasets.croissant import write_croissant  # which describes what this module defines
+
     out.mkdir(parents=True, exist_ok=True)
     (out / "index.json").unlink(missing_ok=True)
     with atomic_write(out / "index.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -97,6 +101,7 @@ def write_index(index: Index, out: Path) -> None:
         for video in index.videos:
             values = {name: getattr(video, name) for name in _COLUMNS}
             writer.writerow({**values, "path": index.name(video), "has_vectors": int(video.has_vectors)}.values())
+    write_croissant(index, out)
     root, home = Path(os.path.abspath(index.root)), Path(os.path.abspath(out))
     about = {
         "classes": index.classes,

@@ -242,7 +242,8 @@ def _write_shard(task: tuple[Path, list[_Named], str, Settings]) -> tuple[str, d
                     file.truncate()
             file.write(bytes(1024))  # the end of a tar
             size = file.tell()
-        about = {"version": VERSION, "signature": signature, "bytes": size, "videos": rows, "failed": failed}
+        digest = files.file_digest(target)
+        about = {"version": VERSION, "signature": signature, "bytes": size, "sha256": digest, "videos": rows, "failed": failed}
         files.write(target.with_suffix(".json"), json.dumps(about) + "\n")
         return target.name, about
     except OSError as error:

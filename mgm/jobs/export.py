@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from mgm.datasets.index import read_index
 from mgm.errors import UserError
+from mgm.jobs.card import model_card
 from mgm.jobs.provenance import verified_weights
 from mgm.models import build_classifier, build_mae, classes_of, load_weights, read_weights
 from mgm.models.formats import to_huggingface, to_videomae
@@ -19,7 +20,7 @@ from mgm.spec import Finetune, Pretrain, read_spec
 
 
 def export(run: Path, to: Literal["hf", "videomae"], out: Path, index: Path | None = None) -> str:
-    """Write a pretraining or finetuning run's weights in another format to folder `out`; return what to know about them, in lines.
+    """Write a pretraining or finetuning run's weights in another format, and their model card, to `out`; return what to know, in lines.
 
     `hf`: model.safetensors, config.json and preprocessor_config.json, for `from_pretrained` of transformers 4.x and 5.x. A classifier's
     names of classes are those of `index`, the folder of its dataset's index; without it they are numbered.
@@ -33,7 +34,7 @@ def export(run: Path, to: Literal["hf", "videomae"], out: Path, index: Path | No
         raise UserError(f"{run}: is a {spec.verb} run, which has no weights of its own; export a pretraining or finetuning run")
     if spec.model.backbone == "timesformer":
         raise UserError(f"{run}: a TimeSformer's divided attention has no place in VideoMAE's formats; export a ViT")
-    path, _ = verified_weights(run)
+    path, digest = verified_weights(run)
     weights = read_weights(path)
     if isinstance(spec, Finetune):
         classes = classes_of(weights, path)
@@ -45,12 +46,19 @@ def export(run: Path, to: Literal["hf", "videomae"], out: Path, index: Path | No
     if to == "videomae":
         with files.atomic_write(out / "checkpoint.pth") as temporary:
             torch.save({"model": to_videomae(weights)}, temporary)
-        return _about_videomae(spec, out)
+        return _with_card(run, spec, digest, "pytorch", _about_videomae(spec, out), out)
     with files.atomic_write(out / "model.safetensors") as temporary:
         save_file(to_huggingface(weights), temporary, metadata={"format": "pt"})  # transformers refuses a file that does not say so
     files.write(out / "config.json", json.dumps(_config(spec, names), indent=2) + "\n")
     files.write(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
-    return _about_huggingface(spec, out)
+    return _with_card(run, spec, digest, "transformers", _about_huggingface(spec, out), out)
+
+
+def _with_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, about: str, out: Path) -> str:
+    """Write the model card, in which `about` names no folder of this machine; return `about`."""
+    use = about.removeprefix(f"wrote {out}").lstrip(":/ ").replace(str(out), ".")
+    files.write(out / "README.md", model_card(run, spec, digest, library, use))
+    return about
 
 
 def _names(spec: Finetune, classes: int, index: Path | None) -> list[str]:
