@@ -414,6 +414,9 @@ def sync(
     weights: Annotated[bool, typer.Option("--weights", help="Copy weights too; else they are named by path and digest.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; say where MLflow differs from the files.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Check, and mirror anew what differs.")] = False,
+    register: Annotated[
+        list[str], typer.Option(help="Register this run's weights in MLflow's model registry; repeat for several.", metavar="RUN")
+    ] = [],  # noqa: B006
 ) -> None:
     """Mirror results to MLflow. Files are the truth: a tracker that is down loses nothing."""
     if len(given := [f"--{flag}" for flag, on in (("follow", follow), ("check", check), ("repair", repair)) if on]) > 1:
@@ -440,6 +443,10 @@ def sync(
         if check:
             return
     typer.echo(mlflow.sync(registry, results / name, uri, weights, differing.keys()))
+    if register:
+        from mgm.report.mlflow.register import register as add_versions
+
+        typer.echo("\n".join(add_versions(results / name, uri, register)))
 
 
 def main() -> None:

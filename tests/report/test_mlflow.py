@@ -17,10 +17,12 @@ import pytest
 
 from mgm.errors import UserError
 from mgm.report.mlflow.check import check
+from mgm.report.mlflow.register import register
 from mgm.report.mlflow.sync import default_uri, follow, sync
 from mgm.runs.files import file_digest
 from mgm.runs.result import read_result, write_result
-from tests.helpers.fake_results import finish, registry, write_log
+from mgm.spec import Probe
+from tests.helpers.fake_results import DIGEST, finish, registry, write_log
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.mlflow
@@ -442,7 +444,8 @@ def test_follow_mirrors_a_training_run_until_all_are_finished(place, capsys):
 import sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from tests.helpers.fake_results import finish, registry, write_log
+from mgm.spec import Probe
+from tests.helpers.fake_results import DIGEST, finish, registry, write_log
 known, place = registry(seeds=(0,)), Path("results/smoke")
 stamp = place / "mlflow-sync.json"
 parent, child = (known.specs[run_id] for run_id in sys.argv[2:])
@@ -478,3 +481,54 @@ def test_a_tracker_that_is_down_or_broken_is_one_line(place, tmp_path):
             sync(KNOWN, place, uri)
         assert "\n" not in str(raised.value)
         assert time.monotonic() - started < 60
+
+
+def test_weights_are_models_with_their_metrics_datasets_and_parents(place):
+    """A finetuned run's model has that run's metrics; a probe's are its parent's model's. Nothing is copied."""
+    parent, child = lineage()
+    probe = next(spec for spec in KNOWN.specs.values() if isinstance(spec, Probe) and spec.parent)
+    probed = KNOWN.specs[probe.parent]
+    for spec in dict.fromkeys([parent, child, probed, probe]):
+        finish(place, spec, top1=60, steps=3)
+        if spec is not probe:
+            write_result(
+                place / spec.run_id, {**read_result(place / spec.run_id), "weights_sha256": file_digest(place / spec.run_id / "spec.json")}
+            )
+    sync(KNOWN, place)
+    client, runs = mirrored(place)
+
+    def models():
+        found = client.search_logged_models([runs[child.run_id].info.experiment_id])
+        return {model.name: model for model in found}
+
+    made = models()
+    assert made.keys() == {parent.run_id, child.run_id, probed.run_id}
+    model = made[child.run_id]
+    assert (model.status, model.source_run_id, model.model_type) == ("READY", runs[child.run_id].info.run_id, "finetune")
+    assert model.tags["weights.sha256"] == read_result(place / child.run_id)["weights_sha256"]
+    assert model.params["optim.lr"] == json.dumps(child.optim.lr)
+    metric = next(metric for metric in model.metrics if metric.key == "test/top1")
+    assert (metric.value, metric.dataset_digest, metric.run_id) == (60, DIGEST, runs[child.run_id].info.run_id)
+    run = client.get_run(runs[child.run_id].info.run_id)
+    assert [one.model_id for one in run.inputs.model_inputs] == [made[parent.run_id].model_id]
+    assert [one.dataset.digest for one in run.inputs.dataset_inputs] == [DIGEST]
+    assert [one.model_id for one in run.outputs.model_outputs] == [model.model_id]
+    assert ("test/top1", runs[probe.run_id].info.run_id) in {(metric.key, metric.run_id) for metric in made[probed.run_id].metrics}
+    assert not check(KNOWN, place)
+
+    lines = [register(place, default_uri(place), [child.run_id]) for _ in range(2)]
+    assert lines[0] == lines[1]
+    assert [version.source for version in client.search_model_versions(f"name = '{child.run_id}'")] == [model.artifact_location]
+    with pytest.raises(UserError, match="has no model in MLflow"):
+        register(place, default_uri(place), [probe.run_id])
+
+    result = read_result(place / parent.run_id)
+    write_result(place / parent.run_id, {**result, "weights_sha256": "e" * 64})
+    write_result(place / child.run_id, {**read_result(place / child.run_id), "parents_sha256": {parent.run_id: "e" * 64}})
+    sync(KNOWN, place)
+    assert models().keys() == made.keys()
+    assert models()[parent.run_id].model_id != made[parent.run_id].model_id
+    run = client.get_run(mirrored(place)[1][child.run_id].info.run_id)
+    assert [one.model_id for one in run.inputs.model_inputs] == [models()[parent.run_id].model_id]
+    assert not check(KNOWN, place)
+    assert not list(place.parent.rglob("*.safetensors"))

@@ -49,6 +49,10 @@ def _differences(client: Any, record: Record, runs: dict[str, list[Any]]) -> Ite
     tags = {name: value for name, value in run.data.tags.items() if is_ours(name) or name == PARENT}
     yield from _unequal("parameter", run.data.params, record.params)
     yield from _unequal("tag", tags, record.tags | ({PARENT: parent} if parent else {}))
+    models = [client.get_logged_model(output.model_id) for output in run.outputs.model_outputs] if run.outputs else []
+    held_weights = [model.tags.get("weights.sha256", "") for model in models]
+    if held_weights != [digest for digest in [record.facts.get("weights.sha256")] if digest]:
+        yield f"models in MLflow are of weights {held_weights}, {record.facts.get('weights.sha256') or 'none'} by its files"
     points: dict[str, list[Point]] = {key: [] for key in run.data.metrics}
     for key, value, time, step in (*record.curve, *record.final):
         points.setdefault(key, []).append((step, value, time))

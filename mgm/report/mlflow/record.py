@@ -23,7 +23,7 @@ from mgm.runs.log import LARGEST, log_lines
 from mgm.runs.result import RunStatus, examine
 from mgm.spec import Mask, Pretrain, Spec, dotted, parents
 
-FORMAT = 2  # of what is mirrored; another one mirrors all anew
+FORMAT = 3  # of what is mirrored; another one mirrors all anew
 STATUS = {"run": "finished", "running": "running", "failed": "failed", "altered": "altered", "not run": "stopped"}  # the tag `status`
 LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
 LONGEST = 5000  # letters of a tag; newer MLflow takes 8000
@@ -74,11 +74,12 @@ class Record:
 
     def prefix_to(self, step: int) -> str:
         """Digest of what cannot change in an MLflow run: its parameters, and the metrics up to `step`."""
-        return digest_of([self.params, [metric for metric in self.curve if metric[3] <= step]])
+        return digest_of([FORMAT, self.params, [metric for metric in self.curve if metric[3] <= step]])
 
     def continues(self, tags: Mapping[str, str]) -> bool:
         """Tell whether the MLflow run with these tags is wholly written, and this record adds nothing but metrics after its last."""
         whole = bool(tags.get(DIGEST)) and tags.get(PREFIX) == self.prefix_to(int(tags.get(STEP, -1)))
+        whole &= tags.get("weights.sha256") in (None, self.facts.get("weights.sha256"))
         return whole and tags.get(FINAL) in (digest_of([]), digest_of(self.final))
 
 

@@ -30,6 +30,7 @@ from mgm.console import show, track
 from mgm.errors import UserError
 from mgm.experiments.registry import Registry
 from mgm.report.mlflow.artifacts import artifacts
+from mgm.report.mlflow.models import log_model
 from mgm.report.mlflow.record import DIGEST, FINAL, STEP, Entry, Record, Records, digest_of, is_ours
 from mgm.runs import files
 from mgm.spec import Spec, parents
@@ -185,6 +186,7 @@ class TrackedRun:
 
     id: str
     tags: dict[str, str]
+    model: str = ""  # id of the logged model of its weights
 
 
 class Tracker:
@@ -218,7 +220,8 @@ class Tracker:
             self.experiment_id = experiment.experiment_id if experiment else self._create(results.name, beside)
             self.runs: dict[str, list[TrackedRun]] = {}
             for run in self.search_runs():
-                self.runs.setdefault(run.info.run_name, []).append(TrackedRun(run.info.run_id, dict(run.data.tags)))
+                models = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
+                self.runs.setdefault(run.info.run_name, []).append(TrackedRun(run.info.run_id, dict(run.data.tags), *models[:1]))
 
     def _create(self, name: str, beside: str | None) -> str:
         from mlflow.exceptions import MlflowException
@@ -262,10 +265,12 @@ class Tracker:
         keep = next((run for run in tracked if is_trusted and wanted.items() <= run.tags.items()), None)
         record = None if keep else records.read(run_id)
         if record:
-            keep = next((run for run in tracked if is_trusted and record.continues(run.tags)), None)
+            keep = next((run for run in tracked if is_trusted and nested.items() <= run.tags.items() and record.continues(run.tags)), None)
         for run in tracked:
             if run is not keep:
                 self.client.delete_run(run.id)
+                if run.model:
+                    self.client.delete_logged_model(run.model)
         if record:
             keep = self._write(record, record.tags | nested, keep)
             records.entries[run_id] = entry._replace(status=record.status, digest=record.digest)
@@ -278,7 +283,7 @@ class Tracker:
 
         client = self.client
         run_id = keep.id if keep else client.create_run(self.experiment_id, record.start, run_name=record.run_id).info.run_id
-        done, final, others = -1, record.final, {}
+        done, final, others, model = -1, record.final, {}, keep.model if keep else ""
         with self._noticing_deletion(run_id):
             if keep:
                 done, others = int(keep.tags[STEP]), {name: tag for name, tag in keep.tags.items() if not is_ours(name)}
@@ -286,7 +291,11 @@ class Tracker:
                 client.set_tag(run_id, DIGEST, "")
                 for gone in keep.tags.keys() - tags.keys() - others.keys():
                     client.delete_tag(run_id, gone)
-            metrics = [*(Metric(*metric) for metric in record.curve if metric[3] > done), *(Metric(*metric) for metric in final)]
+            metrics = [Metric(*metric) for metric in record.curve if metric[3] > done]
+            if final:  # the run has just finished
+                models = [self.runs[name][0].model for name in record.parents if self.runs.get(name)]
+                model, tested = log_model(client, self.experiment_id, run_id, record, [*filter(None, models)])
+                metrics += tested
             while len(metrics) > BATCH:
                 client.log_batch(run_id, metrics[:BATCH])
                 metrics = metrics[BATCH:]
@@ -300,7 +309,7 @@ class Tracker:
                 client.update_run(run_id, STATUS[record.status])
             params = [] if keep else [Param(*pair) for pair in record.params.items()]
             client.log_batch(run_id, metrics, params, [RunTag(*pair) for pair in tags.items()])
-        return TrackedRun(run_id, others | tags)
+        return TrackedRun(run_id, others | tags, model)
 
     @contextmanager
     def _noticing_deletion(self, run_id: str) -> Iterator[None]:
