@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mgm import __version__
 from mgm.errors import UserError
 from mgm.experiments.registry import Registry
 from mgm.report.build import build_report
@@ -67,9 +68,7 @@ class Crate:
         self.crate.description = f"Runs at scale {registry.scale.name}, with tables, figures and claims. {registry.scale.promise}"
         self.crate.license = self.entity("https://spdx.org/licenses/Apache-2.0", "CreativeWork", name="Apache License 2.0")
         self.crate.root_dataset["conformsTo"] = [self.entity(url, "CreativeWork", name=title) for url, title in PROFILES.items()]
-        workflow = self.crate.add_workflow(
-            SNAKEFILE, SNAKEFILE, main=True, lang="snakemake", properties={"name": "The Snakefile of mgm"}
-        )
+        workflow = self.crate.add_workflow(SNAKEFILE, SNAKEFILE, main=True, lang="snakemake", properties={"name": "The Snakefile of mgm"})
         code = [*CODE, *(path.as_posix() for folder in ("workflow", "config") for path in sorted(Path(folder).rglob("*")))]
         for path in code:
             if Path(path).is_file() and path not in self.crate:
@@ -162,9 +161,7 @@ class Crate:
 
     def software(self, verb: str, result: Mapping[str, Any]) -> Any:
         """A verb of mgm at a commit, with the versions of its libraries."""
-        from importlib.metadata import version
-
-        versions = dict(result.get("versions", {"mgm": version("mgm")}))
+        versions = result.get("versions", {"mgm": __version__})
         needs = [
             self.entity(f"#{name}-{number}", "SoftwareApplication", name=name, softwareVersion=number) for name, number in versions.items()
         ]
