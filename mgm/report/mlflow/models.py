@@ -43,10 +43,13 @@ def log_model(client: Any, experiment_id: str, run_id: str, record: Record, pare
     client.log_inputs(run_id, data, [LoggedModelInput(model) for model in parent_models])
     model = ""
     if record.facts.get("weights.sha256"):
-        tags = {tag: record.facts[tag] for tag in SHOWN if tag in record.facts} | {EXTERNAL: "true"}
-        made = client.create_logged_model(experiment_id, record.run_id, run_id, tags, record.params, record.facts["verb"])
+        made = client.create_logged_model(experiment_id, record.run_id, run_id, model_tags(record), record.params, record.facts["verb"])
         model = client.finalize_logged_model(made.model_id, LoggedModelStatus.READY).model_id
         client.log_outputs(run_id, [LoggedModelOutput(model, record.last)])
     tested = model or (parent_models[0] if len(parent_models) == 1 else None)
     tested_on = (name, digest) if digest else (None, None)
     return model, [Metric(*metric, tested, tested_on[0], tested_on[1], run_id) for metric in record.final]
+
+
+def model_tags(record: Record) -> dict[str, str]:
+    return {tag: record.facts[tag] for tag in SHOWN if tag in record.facts} | {EXTERNAL: "true"}

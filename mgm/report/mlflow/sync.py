@@ -30,8 +30,8 @@ from mgm.console import show, track
 from mgm.errors import UserError
 from mgm.experiments.registry import Registry
 from mgm.report.mlflow.artifacts import artifacts
-from mgm.report.mlflow.models import log_model
-from mgm.report.mlflow.record import DIGEST, FINAL, STEP, Entry, Record, Records, digest_of, is_ours
+from mgm.report.mlflow.models import log_model, model_tags
+from mgm.report.mlflow.record import DIGEST, STEP, Entry, Record, Records, is_ours
 from mgm.runs import files
 from mgm.spec import Spec, parents
 
@@ -283,19 +283,20 @@ class Tracker:
 
         client = self.client
         run_id = keep.id if keep else client.create_run(self.experiment_id, record.start, run_name=record.run_id).info.run_id
-        done, final, others, model = -1, record.final, {}, keep.model if keep else ""
+        done, others, model = -1, dict[str, str](), keep.model if keep else ""
         with self._noticing_deletion(run_id):
             if keep:
                 done, others = int(keep.tags[STEP]), {name: tag for name, tag in keep.tags.items() if not is_ours(name)}
-                final = [] if keep.tags[FINAL] == digest_of(record.final) else record.final
                 client.set_tag(run_id, DIGEST, "")
                 for gone in keep.tags.keys() - tags.keys() - others.keys():
                     client.delete_tag(run_id, gone)
             metrics = [Metric(*metric) for metric in record.curve if metric[3] > done]
-            if final:  # the run has just finished
+            if record.status == "finished" and not (keep and keep.tags.get("status") == "finished"):
                 models = [self.runs[name][0].model for name in record.parents if self.runs.get(name)]
                 model, tested = log_model(client, self.experiment_id, run_id, record, [*filter(None, models)])
                 metrics += tested
+            elif model:
+                client.set_logged_model_tags(model, model_tags(record))
             while len(metrics) > BATCH:
                 client.log_batch(run_id, metrics[:BATCH])
                 metrics = metrics[BATCH:]
