@@ -41,7 +41,7 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
     digest_of_data, note = (result["data"]["digest"], result["data"]["note"]) if result else (spec.data.digest or "not recorded", "")
     facts = {
         "Run": f"`{spec.run_id}`, {spec.verb}, seed {spec.seed}" + "".join(f", from `{parent}`" for parent in parents(spec)),
-        "Scale": f"{registry.scale.name}. {registry.scale.promise}" if registry else "none: a run by itself",
+        "Scale": f"{registry.scale.name}. {registry.scale.caveat}" if registry else "none: a run by itself",
         "Data": f"{_dataset(registry, spec)}, digest `{digest_of_data}`. {note}".strip(),
         "Code": f"mgm at commit {commit_of(result) or 'not known'}" if result else "not recorded",
         "Weights": f"SHA-256 of the run's weights.safetensors, from which these were converted: `{digest}`",

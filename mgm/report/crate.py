@@ -28,7 +28,7 @@ PROFILES = {
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
 }
 SNAKEFILE = "workflow/Snakefile"
-CODE = ("README.md", "LICENSE", "CITATION.cff", "requirements.lock")
+CODE = ("README.md", "LICENSE", "CITATION.cff", "requirements.lock", "Dockerfile", "apptainer.def")
 DONE, FAILED = "http://schema.org/CompletedActionStatus", "http://schema.org/FailedActionStatus"
 
 
@@ -65,7 +65,7 @@ class Crate:
         self.data: dict[str, Any] = {}
         name = results.name
         self.crate.name = f"mgm: results {name}"
-        self.crate.description = f"Runs at scale {registry.scale.name}, with tables, figures and claims. {registry.scale.promise}"
+        self.crate.description = f"Runs at scale {registry.scale.name}, with tables, figures and claims. {registry.scale.caveat}"
         self.crate.license = self.entity("https://spdx.org/licenses/Apache-2.0", "CreativeWork", name="Apache License 2.0")
         self.crate.root_dataset["conformsTo"] = [self.entity(url, "CreativeWork", name=title) for url, title in PROFILES.items()]
         workflow = self.crate.add_workflow(SNAKEFILE, SNAKEFILE, main=True, lang="snakemake", properties={"name": "The Snakefile of mgm"})
