@@ -155,6 +155,17 @@ def test_accumulation_changes_nothing_but_rounding(execution, pretraining, kind,
         run(pretraining, replace(execution, results=tmp_path / "thirds", accumulate=3))
 
 
+@pytest.mark.parametrize("slower", [40.0, 0.5])
+def test_a_job_says_before_it_trains_that_bf16_is_slow_here(execution, pretraining, capsys, monkeypatch, slower):
+    spec = pretraining.model_copy(update={"optim": pretraining.optim.model_copy(update={"precision": "bf16", "steps": 1})})
+    monkeypatch.setattr("mgm.jobs.pretrain.bf16_slowdown", lambda: slower)
+    run(spec, execution)
+    told = [
+        line for line in capsys.readouterr().err.splitlines() if spec.run_id in line and "40 times" in line and "optim.precision" in line
+    ]
+    assert len(told) == (slower > 1)
+
+
 def job(spec, execution, folder, **changes) -> Job:
     index = read_index(execution.data["ssv2"])
     folder.mkdir()
