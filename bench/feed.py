@@ -65,7 +65,7 @@ def per_batch(work: Callable[[], object], repeats: int) -> float:
 
 
 def busy_share(trainer: Trainer, batches: Iterator[Batch], first: int, steps: int) -> float:
-    """Of the time of `steps` steps, after `first` ones that live on what was loaded ahead."""
+    """Share of the time of `steps` steps, after `first` ones that live on what was loaded ahead."""
     for batch in itertools.islice(batches, first):
         trainer.step(batch)
     started = time.perf_counter()

@@ -12,17 +12,19 @@ torchcodec is at its best: one thread, tables of frames made beforehand, and the
 PyAV's FFmpeg. mvextractor (the package motion-vector-extractor) is no dependency: a line says so where it is left out. A peer that is a
 dependency and cannot read ends the bench with an error.
 
-"Shards" are `mgm prepare --shards` of the same videos, and take the same frames, crop and resize. "JPEG alone" decodes their frames.
+"Copies" are `mgm prepare --transcode` of the same videos and "shards" `mgm prepare --shards`; they give the same frames, crop and resize.
+"JPEG alone" decodes the frames of shards. How long it takes is said first, and rows are written as they come.
 
 Without --videos: the clips in ../shared/data if they are there, and always two generated videos like K400's (340 x 256, 300 frames).
 """
 
+import itertools
 import json
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -38,6 +40,7 @@ from common import Row, paired
 from mgm.datasets.files import video_of
 from mgm.datasets.index import Index
 from mgm.datasets.shards import Settings, shard_index
+from mgm.datasets.synthetic.encode import encode
 from mgm.errors import UserError
 from mgm.spec import Clips, Guidance
 from mgm.video import Clip, open_video, probe_video, slot_magnitude
@@ -48,6 +51,7 @@ from mgm.video.transform import Box, cut_frames, training_box
 
 Reader: TypeAlias = Callable[[str, np.ndarray, int], object]  # (path, frames, seed of the crop)
 CLIPS, TUBELET = Clips(), 2
+KINDS = ("sources", "copies", "shards")
 GENERATED = "generated, h264"
 REAL = common.ROOT.parent / "shared" / "data" / "clips"
 
@@ -204,7 +208,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
-def compare(name: str, paths: Iterable[str], mine: Take, theirs: Take, repeats: int, goal: float) -> Row:
+def compare(name: str, *, paths: Iterable[str], mine: Take, theirs: Take, repeats: int, goal: float) -> Row:
     """One clip of each video is a turn; the next turn's clips start elsewhere."""
     frames = {path: probe_video(path).frames for path in paths}
 
@@ -240,34 +244,48 @@ def jpeg_alone(path: str, index_T: np.ndarray, seed: int) -> None:
         pass
 
 
-def measure_shards(name: str, shard: dict[str, str], readers: dict[str, Reader], repeats: int) -> list[Row]:
-    goals = {"decord": 8, "torchcodec": 6, "torchcodec's resize": 6} if name == GENERATED else {}
-    name, mine = f"shards of {name} ({len(shard)} videos), ", Take(ours, shard.__getitem__)
-    return [
-        *(
-            compare(f"{name}against {other} on the sources", shard, mine, Take(read), repeats, goals.get(other, 1))
-            for other, read in readers.items()
-        ),
-        compare(f"{name}against mgm on the sources", shard, mine, Take(ours), repeats, 1),
-        compare(f"{name}without vectors", shard, mine, Take(without_vectors, shard.__getitem__), repeats, 0.97),
-        compare(f"{name}JPEG alone", shard, mine, Take(jpeg_alone, shard.__getitem__), repeats, 0.5),
-    ]
+def copies(paths: Iterable[str], folder: Path, short_side: int = 256) -> dict[str, str]:
+    """{path of a video: its copy, as `mgm prepare --transcode` makes it}."""
+    folder.mkdir(parents=True)
+    made = {path: str(folder / f"{number}.mp4") for number, path in enumerate(paths)}
+    for path, copy in made.items():
+        with open(copy, "wb") as file:
+            encode(path, file, short_side)
+    return made
 
 
-def measure(name: str, paths: list[str], readers: dict[str, Reader], repeats: int) -> list[Row]:
-    torchcodec = 1.2 if name.endswith("h264") else 1
-    goals = {"decord": 1.3, "torchcodec": torchcodec, "torchcodec's resize": torchcodec}
-    name = f"load {name} ({len(paths)} videos), "
-    exporting = Take(partial(ffmpeg_alone, motion=True))
-    return [
-        *(
-            compare(f"{name}against {other}", paths, Take(ours), Take(read), repeats, goals.get(other, 1))
-            for other, read in readers.items()
-        ),
-        compare(f"{name}without vectors", paths, Take(ours), Take(without_vectors), repeats, 1 / 1.08),
-        compare(f"{name}exporting vectors", paths, exporting, Take(ffmpeg_alone), repeats, 1 / 1.08),
-        compare(f"{name}FFmpeg alone", paths, Take(ours), Take(ffmpeg_alone), repeats, 0.5),
-    ]
+def measure(kind: str, name: str, files: dict[str, str], readers: dict[str, Reader], repeats: int) -> Iterator[Row]:
+    """Rows of one kind of file ("sources", "copies", "shards"), `files` by the path of their source. The others read the sources."""
+    peer = "sources" if kind != "sources" else ""
+    torchcodec = 6 if kind == "shards" and name == GENERATED else 1.2 if kind == "sources" and name.endswith("h264") else 1
+    goals = {"decord": 8 if kind == "shards" and name == GENERATED else 1.3, "torchcodec": torchcodec, "torchcodec's resize": torchcodec}
+    mine, row = Take(ours, files.__getitem__), partial(compare, paths=files, repeats=repeats)
+    title = f"{kind} of {name} ({len(files)} videos), "
+    for other, read in readers.items():
+        yield row(f"{title}against {other}{peer and f' on the {peer}'}", mine=mine, theirs=Take(read), goal=goals.get(other, 1))
+    if kind != "sources":
+        yield row(f"{title}against mgm on the sources", mine=mine, theirs=Take(ours), goal=1)
+    yield row(f"{title}without vectors", mine=mine, theirs=Take(without_vectors, files.__getitem__), goal=0.97)
+    if kind == "shards":
+        yield row(f"{title}JPEG alone", mine=mine, theirs=Take(jpeg_alone, files.__getitem__), goal=0.5)
+        return
+    alone = Take(ffmpeg_alone, files.__getitem__)
+    exporting = Take(partial(ffmpeg_alone, motion=True), files.__getitem__)
+    yield row(f"{title}exporting vectors", mine=exporting, theirs=alone, goal=1 / 1.08)
+    yield row(f"{title}FFmpeg alone", mine=mine, theirs=alone, goal=0.5)
+
+
+def minutes(groups: dict[str, list[str]], kinds: list[str], readers: dict[str, Reader], repeats: int) -> float:
+    """How long it takes, from one clip of each video; without writing copies and shards."""
+    started = time.process_time()
+    for path in itertools.chain(*groups.values()):
+        with_decord(path, training_indices(CLIPS, probe_video(path).frames, np.random.default_rng(0)), 0)
+    return (time.process_time() - started) * 1.5 * (len(readers) + 3) * len(kinds) * (repeats + 1) / 60
+
+
+def measure_made(kind: str, name: str, paths: list[str], readers: dict[str, Reader], folder: Path, repeats: int) -> list[Row]:
+    make = {"sources": lambda paths, _: {path: path for path in paths}, "copies": copies, "shards": in_shards}
+    return list(measure(kind, name, make[kind](paths, folder / f"{kind} of {name}"), readers, repeats))
 
 
 def main() -> None:
@@ -275,6 +293,7 @@ def main() -> None:
     parser.add_argument("--videos", type=Path, nargs="+", metavar="DIR|FILE", help="videos to read")
     parser.add_argument("--most", type=int, default=8, help="videos of a codec, evenly picked (8)")
     parser.add_argument("--frames", type=int, default=300, help="of a generated video (300)")
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS, help="of files to read (all three)")
     args = parser.parse_args()
     common.lend_pyavs_ffmpeg()
     torch.set_num_threads(1)
@@ -282,12 +301,14 @@ def main() -> None:
         groups = {} if args.videos else {GENERATED: generate(Path(folder), args.frames)}
         groups |= by_codec(args.videos or ([REAL] if REAL.exists() else []))
         readers = other_readers(next(iter(groups.values()))[0])
-        rows = []
-        for name, paths in groups.items():
-            some = paths[:: -(-len(paths) // args.most)]
-            rows += measure(name, some, readers, args.repeats)
-            rows += measure_shards(name, in_shards(some, Path(folder) / name), readers, args.repeats)
-    common.finish(rows, args.json)
+        some = {name: paths[:: -(-len(paths) // args.most)] for name, paths in groups.items()}
+        tasks = {
+            f"{kind} of {name}": partial(measure_made, kind, name, paths, readers, Path(folder), args.repeats)
+            for name, paths in some.items()
+            for kind in args.kinds
+        }
+        takes = f"about {minutes(some, args.kinds, readers, args.repeats):.0f} minutes"
+        common.finish(common.measured("loader", takes, tasks, args.json), args.json)
 
 
 if __name__ == "__main__":

@@ -1,63 +1,29 @@
-"""Transcoded files (`mgm prepare --transcode`): clips per second of CPU time, against the sources and against decord on the sources.
+"""What transcoding does to vectors: how far apart MGM's boxes lie on copies (`mgm prepare --transcode`) and on their sources.
 
-Clips, and rows without another reader, are as in bench/loader.py; each turn takes the same frames, crop and resize of source and copy.
-"From P-frames" starts on multiples of 4 (`clips.start_multiple`).
+The distance is between the boxes' centres, in patches of a 14 x 14 grid, for slots where both moved; the peer is the distance on two
+different videos, which is what chance gives. How fast copies are: bench/loader.py.
 
-Below the table: whether a copy's vectors lead masks to the same places, as the distance between the centres of MGM's boxes, in patches of
-a 14 x 14 grid, for slots where both moved; beside it that of two different videos, which is what chance gives.
-
-Without --videos: two generated ones like K400's, and those of ../shared/data/clips that have vectors. The goal of 7 is for the former.
+Without --videos: those of ../shared/data/clips that have vectors, or two generated ones.
 """
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import common
 import numpy as np
 import torch
 from common import Row
-from loader import CLIPS, GENERATED, REAL, Take, by_codec, compare, ffmpeg_alone, generate, ours, with_decord, without_vectors
+from loader import CLIPS, REAL, by_codec, copies, generate, ours
 
-from mgm.datasets.synthetic.encode import encode
 from mgm.masking import Grid, make_boxes
 from mgm.video import probe_video
 from mgm.video.sample import training_indices
 
 GRID = Grid(slots=8, height=14, width=14)
 CLIPS_PER_VIDEO = 4
-
-
-def copies(paths: Sequence[str], folder: Path, short_side: int) -> dict[str, str]:
-    """{source: its copy}."""
-    made = {}
-    for number, path in enumerate(paths):
-        made[path] = str(folder / f"{number}.mp4")
-        with open(made[path], "wb") as file:
-            encode(path, file, short_side)
-    return made
-
-
-def speed(name: str, copy_of: dict[str, str], repeats: int) -> list[Row]:
-    copies = copy_of.__getitem__
-    mine, starts_on_p = Take(ours, copies), Take(ours, copies, CLIPS.model_copy(update={"start_multiple": 4}))
-    alone, exporting = Take(ffmpeg_alone, copies), Take(partial(ffmpeg_alone, motion=True), copies)
-    goal = 7 if name == GENERATED else 1
-    return [
-        compare(f"copies of {name} ({len(copy_of)}), {against}", copy_of, one, other, repeats, goal)
-        for against, one, other, goal in (
-            ("against mgm on the sources", mine, Take(ours), 1),
-            ("against decord on the sources", mine, Take(with_decord), goal),
-            ("from P-frames, against decord on the sources", starts_on_p, Take(with_decord), goal),
-            ("against decord on the copies", mine, Take(with_decord, copies), 1),
-            ("from P-frames, against any start", starts_on_p, mine, 1),
-            ("without vectors", mine, Take(without_vectors, copies), 1 / 1.08),
-            ("exporting vectors", exporting, alone, 1 / 1.08),
-            ("FFmpeg alone", mine, alone, 0.5),
-        )
-    ]
+CHANCE = "two videos"
 
 
 def centres(path: str, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +33,7 @@ def centres(path: str, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, np.n
     return torch.stack([boxes.x_BS[0], boxes.y_BS[0]], 1).numpy(), (motion_BSHW[0].flatten(1).amax(1) > 0).numpy()
 
 
-def agreement(copies_of: dict[str, dict[str, str]]) -> str:
+def agreement(copies_of: dict[str, dict[str, str]]) -> Iterator[Row]:
     """A line for each codec of the sources, and one for chance: each copy with the video before it."""
     rng = np.random.default_rng(0)
     found = defaultdict[str, list[np.ndarray]](list)
@@ -79,14 +45,13 @@ def agreement(copies_of: dict[str, dict[str, str]]) -> str:
                 first, second = centres(path, index_T, seed), centres(copy, index_T, seed)
                 found[f"{codec} and its copy"].append(distances(first, second))
                 if earlier is not None:
-                    found["two videos"].append(distances(earlier, second))
+                    found[CHANCE].append(distances(earlier, second))
             earlier = first
-    lines = []
-    for what, parts in found.items():
+    chance = np.concatenate(found.pop(CHANCE, [np.ones(1)])).mean()
+    for name, parts in found.items():
         all_N = np.concatenate(parts)
-        near = f"{(all_N <= 2).mean():.0%} within 2, median {np.median(all_N):.2f}"
-        lines.append(f"{what}: centres {all_N.mean():.2f} patches apart, {near} ({len(all_N)} slots of {len(parts)} clips)")
-    return "\n".join(lines)
+        title = f"boxes of {name}: {(all_N <= 2).mean():.0%} of {len(all_N)} slots within 2 patches; their mean distance"
+        yield Row(title, all_N.mean(), chance, chance / all_N.mean(), 1, "patches")
 
 
 def distances(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -105,14 +70,10 @@ def main() -> None:
     torch.set_num_threads(1)
     copies_of = {}
     with tempfile.TemporaryDirectory() as folder:
-        groups = {} if args.videos else {GENERATED: generate(Path(folder), 300)}
-        for name, paths in (groups | by_codec(args.videos or ([REAL] if REAL.exists() else []))).items():
-            (Path(folder) / name).mkdir()
+        groups = by_codec(args.videos or ([REAL] if REAL.exists() else [])) or {"h264": generate(Path(folder), 300)}
+        for name, paths in groups.items():
             copies_of[name] = copies(paths[:: -(-len(paths) // args.most)], Path(folder) / name, args.short_side)
-        rows = [row for name, copy_of in copies_of.items() for row in speed(name, copy_of, args.repeats)]
-        said = agreement({name: copy_of for name, copy_of in copies_of.items() if name != GENERATED})
-    common.finish(rows, args.json)
-    print(said)
+        common.finish(list(agreement(copies_of)), args.json)
 
 
 if __name__ == "__main__":

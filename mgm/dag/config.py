@@ -20,7 +20,11 @@ class Config(Part):
 
     scale: str = Field("smoke", description="A scale's name (smoke, mini, paper), or a YAML file of your own.")
     name: Name | None = Field(None, description="The results' name, by default the scale's.")
-    videos: str | None = Field(None, description="A folder or CSV of your own videos, in place of the paper's datasets; needs a name.")
+    videos: str | None = Field(
+        None,
+        description="A folder or CSV of your own videos, or what `mgm prepare folder` made of them, in place of the paper's datasets; "
+        "needs a name.",
+    )
     weights: dict[str, str] = Field({}, description="Row of Table 1: weights to finetune in its place.")
     flow_weights: str = Field("", description="A file with RAFT-small's weights; by default torchvision's own, from the network.")
     sources: dict[str, str] | None = Field(None, description="Published dataset: the folder it was downloaded to, to be prepared by jobs.")

@@ -72,10 +72,11 @@ class Workflow:
 
     def _own(self, scale: Scale, videos: Path, data: Path) -> Scale:
         from mgm.datasets.folder import index_folder
+        from mgm.datasets.index import read_index
 
-        place = data / self.name
-        index = index_folder(videos, place)
-        self.places[OWN] = place
+        prepared = (videos / "index.json").is_file()
+        self.places[OWN] = place = videos if prepared else data / self.name
+        index = read_index(videos) if prepared else index_folder(videos, place)
         more_seeds = {target: seeds for target, seeds in scale.more_seeds.items() if target == "table4e"}  # own videos have it alone
         return scale.model_copy(update={"datasets": {OWN: Dataset(root=str(videos), digest=index.digest)}, "more_seeds": more_seeds})
 

@@ -1,5 +1,6 @@
 """Finding and opening the files of a dataset: what can be read becomes a `Video`, the rest is listed with its reason."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ from mgm.runs.lock import end_with_parent
 if TYPE_CHECKING:
     from mgm.video.decode import VideoInfo
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CHUNK = 64  # files that a process opens between two reports
 _VERSION = 1  # raise it when the same file would give another VideoInfo
 _File: TypeAlias = tuple[str, int, int]  # path below the root, bytes, time of change in ns
@@ -50,6 +52,14 @@ def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str
             else:
                 unusable.append((ascii(name)[1:-1], "has a name that is not UTF-8; rename it"))
     return names, unusable
+
+
+def size_of(path: Path) -> int | None:
+    """Bytes of a file; None if it is not there."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def cores() -> int:

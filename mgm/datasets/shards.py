@@ -9,7 +9,6 @@ Which shard a video belongs to follows from its name alone, so a call after some
 written under a hidden name, synced and then renamed: a kill or a full disk leaves no half of one.
 """
 
-import errno
 import hashlib
 import io
 import json
@@ -24,8 +23,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-from mgm.datasets.files import in_processes
-from mgm.datasets.index import SPLITS, Index, Video, content_digest, content_hash, read_index, write_index
+from mgm.datasets.files import FULL, in_processes, size_of
+from mgm.datasets.index import Index, Video, content_digest, content_hash, read_index, require_splits, write_index
 from mgm.errors import UserError
 from mgm.runs import files
 from mgm.runs.lock import folder_lock
@@ -33,7 +32,6 @@ from mgm.runs.lock import folder_lock
 SHARD_BYTES = 1e9
 VERSION = 1  # of the format, which is `mgm.video.shards`'s
 SAMPLE = 16  # videos, of 32 frames each, that tell how large the shards will be
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _Named: TypeAlias = tuple[str, Video]  # name below the source's root
 
 
@@ -84,10 +82,7 @@ def shard_index(source: Index, out: Path, settings: Settings, processes: int = 1
         if (name := source.name(video)) in place_of:
             shard, (_, offset, size, frames, _) = place_of[name]
             videos.append(replace(video, path=str(root / f"{shard}#{offset}" / _below(name)), bytes=size, frames=frames, content=""))
-    for split in SPLITS:
-        if not any(video.split == split for video in videos):
-            first = f" (the first: {failed[0][0]}: {failed[0][1]})" if failed else ""
-            raise UserError(f"{root}: 0 of {len(source.videos):,} videos are in the {split} split of the shards; see the sources{first}")
+    require_splits(root, videos, len(source.videos), failed)
     kept = "every frame" if settings.every == 1 else f"every {settings.every}th frame"
     note = (
         f"{source.note}; in {len(sidecars)} shards from index {source.digest} ({kept} as JPEG, short side at most {settings.short_side}, "
@@ -120,7 +115,7 @@ def check_shards(root: Path) -> None:
         UserError: names the first that is not, and counts them.
     """
     sizes = _about(root).get("bytes", {})
-    wrong = [(name, size, there) for name, size in sizes.items() if (there := _size(root / name)) != size]
+    wrong = [(name, size, there) for name, size in sizes.items() if (there := size_of(root / name)) != size]
     if wrong or not sizes:
         name, size, there = wrong[0] if wrong else ("shards.json", 0, None)
         found = "is not there" if there is None else f"has {there:,} bytes, and had {size:,}"
@@ -207,7 +202,7 @@ def _write(
         target, videos = root / f"{number:05}.tar", sorted(contents[number])
         signature = _signature(videos)
         sidecar = _sidecar(target)
-        if sidecar.get("signature") == signature and _size(target) == sidecar["bytes"]:
+        if sidecar.get("signature") == signature and size_of(target) == sidecar["bytes"]:
             sidecars[target.name] = sidecar
         else:
             tasks.append((target, videos, signature, settings))
@@ -247,7 +242,7 @@ def _write_shard(task: tuple[Path, list[_Named], str, Settings]) -> tuple[str, d
         files.write(target.with_suffix(".json"), json.dumps(about) + "\n")
         return target.name, about
     except OSError as error:
-        what = "no space left for" if error.errno in _FULL else "cannot write"
+        what = "no space left for" if error.errno in FULL else "cannot write"
         raise UserError(
             f"{target.parent}: {what} {target.name} ({error.strerror}); mend that and run again: what is done is kept"
         ) from None
@@ -268,7 +263,7 @@ def _write_record(
     from mgm.video.motion import reference_distance
     from mgm.video.shards import HEADER, MAGIC, ROW, pack_motion, table_crc
 
-    if _size(Path(video.path)) != video.bytes or (video.content and content_hash(video.path) != video.content):
+    if size_of(Path(video.path)) != video.bytes or (video.content and content_hash(video.path) != video.content):
         raise UserError(f"{video.path}: is not the file that was indexed, or is gone; run `mgm prepare` again")
     options = [cv2.IMWRITE_JPEG_QUALITY, settings.quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
     rows, packed, references, seen, shape = [], bytearray(), [], 0, (0, 0)
@@ -349,13 +344,6 @@ def _sidecar(target: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return about if about.get("version") == VERSION else {}
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
 
 
 def _made(folder: Path) -> Path:

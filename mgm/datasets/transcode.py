@@ -10,26 +10,23 @@ A video is written under a hidden name, opened again, and only then moved to its
 What a copy is like, and its settings: `mgm.datasets.synthetic.encode`.
 """
 
-import errno
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 import av
 
 from mgm.console import track
-from mgm.datasets.files import in_processes, video_of
-from mgm.datasets.index import SPLITS, Index, Video, content_digest, read_index, write_index
+from mgm.datasets.files import FULL, in_processes, size_of, video_of
+from mgm.datasets.index import Index, Video, content_digest, read_index, require_splits, write_index
 from mgm.datasets.synthetic.encode import ENCODING, GOP, encode
 from mgm.errors import UserError
-from mgm.runs.files import write
+from mgm.runs.files import atomic_write, remove_parts, write
 from mgm.video.decode import VideoInfo, probe_video
 
 SHORT_SIDES = (256, 320)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -59,18 +56,14 @@ def transcode_index(source: Index, out: Path, short_side: int = 256, processes: 
         for video in source.videos
         if (name := source.name(video)) in infos
     )
-    for split in SPLITS:
-        if not any(video.split == split for video in videos):
-            reason = f" (the first: {failed[0][0]}: {failed[0][1]})" if failed else ""
-            raise UserError(
-                f"{root}: 0 of {len(source.videos):,} videos are in the {split} split after transcoding; see the sources{reason}"
-            )
+    require_splits(root, videos, len(source.videos), failed)
     note = (
         f"{source.note}; transcoded from index {source.digest} to H.264 (short side at most {short_side}, groups of {GOP} frames, "
         f"x264 {ENCODING['preset']}, crf {ENCODING['crf']}, {ENCODING['tune']})"
     )
-    for leftover in root.glob("**/.*.part"):  # of a call that was killed
-        leftover.unlink(missing_ok=True)
+    for folder in {(root / name).parent for name in names.values()}:
+        if folder.is_dir():
+            remove_parts(folder)
     index = Index(root, source.classes, videos, (*source.excluded, *failed), content_digest(root, source.classes, videos), note)
     write_index(index, out)
     return index
@@ -127,7 +120,7 @@ def _transcode(
     for video in videos:
         name = source.name(video)
         target = out / "videos" / targets[name]
-        if (name, video.bytes) in done and _size(target) == done[name, video.bytes][0]:
+        if (name, video.bytes) in done and size_of(target) == done[name, video.bytes][0]:
             infos[name] = done[name, video.bytes][1]
         else:
             tasks.append((name, video.path, video.frames, video.bytes, target, short_side))
@@ -196,13 +189,6 @@ def _read_done(out: Path) -> dict[tuple[str, int], tuple[int, VideoInfo]]:
     return done
 
 
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
-
-
 def _transcode_one(task: tuple[str, str, int, int, Path, int]) -> tuple[str, str | tuple[int, VideoInfo, int]]:
     """(name, reason) of a video that cannot be transcoded, (name, (bytes of the copy, what it is, bytes of the source)) of one that was.
 
@@ -210,36 +196,22 @@ def _transcode_one(task: tuple[str, str, int, int, Path, int]) -> tuple[str, str
         UserError: the disk is full.
     """
     name, path, frames, size, target, short_side = task
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=target.parent)
     try:
-        with open(handle, "wb") as file:
-            written = encode(path, file, short_side)
-            file.flush()
-            os.fsync(handle)
-        if written != frames:
-            return name, f"{written:,} of its {frames:,} frames decode; replace the file, or remove it"
-        info = probe_video(temporary)
-        if info.frames != frames:
-            return name, f"its copy has {info.frames:,} frames of {frames:,}; report this as a bug of mgm, or remove the file"
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
+        with atomic_write(target) as temporary:
+            with temporary.open("wb") as file:
+                written = encode(path, file, short_side)
+            if written != frames:
+                raise UserError(f"{written:,} of its {frames:,} frames decode; replace the file, or remove it")
+            info = probe_video(temporary)
+            if info.frames != frames:
+                raise UserError(f"its copy has {info.frames:,} frames of {frames:,}; report this as a bug of mgm, or remove the file")
         return name, (target.stat().st_size, info, size)
     except UserError as error:
         return name, str(error).removeprefix(f"{path}: ")
     except (OSError, av.FFmpegError) as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise UserError(
                 f"{target.parent}: no space left for the copy of {path} ({os.strerror(error.errno)}); free some and run again: "
                 "what is done is kept"
             ) from None
         return name, f"cannot be transcoded ({error.strerror}); replace the file, or remove it"
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    """What a new file's mode lacks; `mkstemp` makes files that only their owner can read."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -145,7 +145,7 @@ class VideoReader:
 
     @property
     def skips_nonref(self) -> bool:
-        """Whether pictures that nobody needs can be told from their packets."""
+        """Pictures that nobody needs can be told from their packets."""
         return self.timeline is not None and (self.timeline.marks is not None or (self.codec == "h264" and self._prefix > 0))
 
     @property
@@ -294,7 +294,7 @@ class VideoReader:
         yield None  # flushes the decoder
 
     def _unused(self, packet: Any) -> bool:
-        """Whether no other picture refers to the one in a packet."""
+        """Tell whether no other picture refers to the one in a packet."""
         if self.codec in MPEG:
             return mpeg_kind(bytes(packet), self.codec) == "B"
         return is_unused_b(memoryview(packet), self._prefix)

@@ -264,7 +264,7 @@ class _TrainingBatches(Dataset):
         return [self.augmented(whole, seed, self.augmentation) for seed in seeds_R]
 
     def place(self, seed: int, height: int, width: int) -> tuple[Box, bool]:
-        """Where a clip is cut from its frames, and whether it is mirrored."""
+        """The box that a clip is cut from, and whether it is mirrored."""
         rng = generator(seed, "crop")
         box = training_box(self.clips, height, width, rng)
         return box, bool(self.clips.flip and rng.random() < 0.5)
@@ -309,7 +309,7 @@ class _TestBatches(Dataset):
         return self.cache.cut(video, cuts, self.clips.size, self.motion)
 
     def place(self, view: int, height: int, width: int) -> tuple[Box, bool]:
-        """Where a spatial view is cut from its frames; it is never mirrored."""
+        """The box that a spatial view is cut from; it is never mirrored."""
         return test_box(height, width, view, self.views.spatial, self.clips.size), False
 
 

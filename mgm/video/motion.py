@@ -120,7 +120,8 @@ def slot_magnitude(motion_THW2: np.ndarray, distance_THW: np.ndarray, has_motion
     Returns:
         (S, H, W) float32, pixels a frame summed over `tubelet` frames. A slot without motion information is all zero.
     """
-    speed_THW = np.sqrt(np.square(motion_THW2).sum(-1)) / distance_THW * has_motion_T[:, None, None]
+    dx_THW, dy_THW = motion_THW2[..., 0], motion_THW2[..., 1]
+    speed_THW = np.sqrt(dx_THW * dx_THW + dy_THW * dy_THW) / distance_THW * has_motion_T[:, None, None]
     return speed_THW.reshape(-1, tubelet, *speed_THW.shape[1:]).sum(1, dtype=np.float32)
 
 

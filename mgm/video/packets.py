@@ -36,7 +36,7 @@ def shown_order(kinds: list[str]) -> list[int]:
 
 
 def is_unused_b(packet: memoryview | bytes, prefix: int) -> bool:
-    """Whether a packet of H.264 holds a B-picture that no other picture refers to (ISO/IEC 14496-10, 7.3.1 and 7.3.3).
+    """Tell whether a packet of H.264 holds a B-picture that no other picture refers to (ISO/IEC 14496-10, 7.3.1 and 7.3.3).
 
     Each of its units follows its length in `prefix` bytes. A unit's first byte holds its `nal_ref_idc` and type; a slice begins with its
     first macroblock, 0 being the bit 1, and its type, B being 010 (1) or 00111 (6).
@@ -54,7 +54,7 @@ def is_unused_b(packet: memoryview | bytes, prefix: int) -> bool:
 
 
 def is_idr(packet: memoryview | bytes, prefix: int) -> bool:
-    """Whether a packet of H.264, as in `is_unused_b`, holds an IDR picture, before which every decoder forgets all others."""
+    """Tell whether a packet of H.264, as in `is_unused_b`, holds an IDR picture, before which every decoder forgets all others."""
     at = 0
     while at + prefix < len(packet):
         size, at = int.from_bytes(packet[at : at + prefix], "big"), at + prefix

@@ -178,7 +178,10 @@ def table_crc(header: bytes, rows: bytes) -> int:
 
 
 class ShardReading:
-    """As `mgm.video.decode.Reading`, from a shard. `size` is the source's, which boxes and motion refer to; frames may be smaller."""
+    """Reads a clip from a shard, as `mgm.video.decode.Reading` does from a file.
+
+    `size` is the source's, which boxes and motion refer to; frames may be smaller.
+    """
 
     def __init__(self, path: str | Path, wanted_N: np.ndarray, motion: bool):
         self.record = record = open_record(path)

@@ -1,4 +1,4 @@
-"""Where a clip is cut from the frame, and the one function that cuts frames and motion together.
+"""The box that a clip is cut from, and the one function that cuts frames and motion together.
 
 A crop is a box on the decoded frame, drawn by a pure function of a numpy generator; `apply` scales it to the clip's size. A box need not be
 square, so the two components of a motion vector are scaled separately, and magnitudes are taken after.
