@@ -24,7 +24,7 @@ from av.video.frame import PictureType
 from mgm.errors import UserError
 from mgm.runs.files import regular
 from mgm.video.motion import VECTOR, rasterise
-from mgm.video.packets import MPEG, is_idr, is_unused_b, mpeg_kind, shown_order
+from mgm.video.packets import MPEG, from_sequence_header, is_idr, is_unused_b, mpeg_kind, shown_order
 
 CODECS_WITH_VECTORS = frozenset(
     {"h264", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2"}
@@ -91,8 +91,11 @@ class Timeline:
     times: np.ndarray  # presentation times of all frames, sorted
     keys: list[tuple[int, int]]  # key frames: presentation time, and the offset to seek to
     start: int  # the offset of the first packet
-    order: list[tuple[int, int]]  # packets as they are decoded: presentation time, and how many IDR pictures came before or are it
+    order: list[
+        tuple[int, int]
+    ]  # packets as they are decoded: presentation time (-1: none), and how many IDR pictures came before or are it
     marks: dict[int, int] | None = None  # numbered pictures alone: CRC-32 of a key frame's packet: its place in `order`
+    unused: frozenset[int] = frozenset()  # and the times of their B-pictures, to which no other picture refers
 
     def needed(self, wanted: Collection[int]) -> list[int]:
         """Presentation times of the packets that pictures of the times `wanted` may need, in decoding order.
@@ -192,18 +195,21 @@ class VideoReader:
             return None
         kinds, found = list[str](), list[tuple[int, int, int]]()  # of key frames: place, offset, CRC-32
         for packet in self._packets(unpacked=True):
+            if not packet.size:
+                continue
             kind = mpeg_kind(data := bytes(packet), self.codec)
             if kind is None:
                 break
             if kind == "I" and packet.is_keyframe and packet.dts is not None:
-                found.append((len(kinds), packet.dts, crc32(data)))
-            kinds += [kind] if kind else []
+                found.append((len(kinds), packet.dts, crc32(from_sequence_header(data, self.codec))))
+            kinds.append(kind)
         else:
             marks = {mark: place for place, _, mark in found}
-            if kinds and found and found[0][0] == 0 and kinds[1:2] != ["B"] and len(marks) == len(found):
+            if found and found[0][0] == 0 and kinds[1:2] != ["B"] and len(marks) == len(found):
                 shown = shown_order(kinds)
                 keys = [(shown[place], offset) for place, offset, _ in found]
-                return Timeline(np.arange(len(kinds)), keys, keys[0][1], [(time, 0) for time in shown], marks)
+                unused = frozenset(time for time, kind in zip(shown, kinds) if kind == "B")
+                return Timeline(np.arange(max(shown) + 1), keys, keys[0][1], [(time, 0) for time in shown], marks, unused)
         self.close()
         self._open()  # what was read cannot be read again
         return None
@@ -266,10 +272,13 @@ class VideoReader:
         order, place = self.timeline.order, -1
         for packet in self._packets(unpacked=True):
             if packet.size:
-                if not mpeg_kind(data := bytes(packet), self.codec):
-                    continue
-                place = place + 1 if place >= 0 else self.timeline.marks.get(crc32(data), -1) if packet.is_keyframe else -1
-                if not 0 <= place < len(order):
+                if place >= 0:
+                    place += 1
+                elif packet.is_keyframe:
+                    data = from_sequence_header(bytes(packet), self.codec)
+                    place = self.timeline.marks.get(crc32(data), -1)
+                    packet = packet if len(data) == packet.size else av.Packet(data)
+                if not 0 <= place < len(order) or order[place][0] < 0:
                     continue
                 packet.pts = order[place][0]
             yield packet
@@ -295,9 +304,8 @@ class VideoReader:
 
     def _unused(self, packet: Any) -> bool:
         """Tell whether no other picture refers to the one in a packet."""
-        if self.codec in MPEG:
-            return mpeg_kind(bytes(packet), self.codec) == "B"
-        return is_unused_b(memoryview(packet), self._prefix)
+        assert self.timeline is not None
+        return packet.pts in self.timeline.unused or (self.codec == "h264" and is_unused_b(memoryview(packet), self._prefix))
 
 
 @contextmanager

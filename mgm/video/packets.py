@@ -15,7 +15,7 @@ def mpeg_kind(packet: bytes, codec: str) -> str | None:
     at = packet.find(code) + 4
     if at < 4:
         return ""
-    if len(packet) < at + 2 or packet.find(code, at) >= 0:
+    if len(packet) < at + 2 or (codec == "mpeg2video" and packet.find(code, at) >= 0):  # two fields
         return None
     if codec != "mpeg4":
         return {1: "I", 2: "P", 3: "B"}.get(packet[at + 1] >> 3 & 7)
@@ -23,15 +23,25 @@ def mpeg_kind(packet: bytes, codec: str) -> str | None:
     return None if kind == "P" and len(packet) < PLACEHOLDER else kind
 
 
+def from_sequence_header(packet: bytes, codec: str) -> bytes:
+    """A key frame's packet without what the end of an earlier picture may have left before it, as after a seek in an MPEG stream."""
+    header = -1 if codec == "mpeg4" else packet.rfind(b"\0\0\1\xb3", 0, max(packet.find(_PICTURE[codec]), 0))
+    return packet[header:] if header > 0 else packet
+
+
 def shown_order(kinds: list[str]) -> list[int]:
-    """When each picture is shown, counted from 0, given types in decoding order: an I- or P-picture after the B-pictures that follow it."""
-    shown, waiting, count = [0] * len(kinds), None, 0
+    """When each picture is shown, counted from 0, given types in decoding order: an I- or P-picture after the B-pictures that follow it.
+
+    A packet without a picture ("") has -1.
+    """
+    shown, waiting, count = [-1] * len(kinds), None, 0
     for at, kind in enumerate([*kinds, "I"]):
         done = at if kind == "B" else waiting
-        if done is not None:
+        if kind and done is not None:
             shown[done] = count
             count += 1
-        waiting = waiting if kind == "B" else at
+        if kind not in ("", "B"):
+            waiting = at
     return shown
 
 
