@@ -176,7 +176,7 @@ def evaluate(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="The folder of a pretraining or finetuning run.", metavar="RUN")],
-    to: Annotated[Literal["hf", "videomae"], typer.Option(help="Hugging Face's transformers, or VideoMAE's official code.")],
+    to: Annotated[Literal["hf", "videomae", "onnx"], typer.Option(help="Hugging Face's transformers, VideoMAE's official code, or ONNX.")],
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     index: Annotated[Path | None, typer.Option(help="hf: folder of the dataset's index, for the classes' names.")] = None,
 ) -> None:
@@ -184,6 +184,53 @@ def export(
     from mgm.jobs.export import export as write
 
     typer.echo(write(run, to, out, index))
+
+
+Source = Annotated[Path, typer.Argument(help="A folder of videos, one that `mgm prepare` wrote, or a video.", metavar="SOURCE")]
+AnyWeights = Annotated[Path, typer.Option(help="A run's folder, or weights of ours, VideoMAE's, Hugging Face's or a later method's.")]
+Temporal = Annotated[int, typer.Option(min=1, help="Clips of a video, evenly spread.")]
+Spatial = Annotated[int, typer.Option(help="Crops of a clip, 1 or 3.")]
+Frames = Annotated[int, typer.Option(min=1, help="Weights without a run: frames of a clip.")]
+Size = Annotated[int, typer.Option(min=8, help="Weights without a run: pixels of a clip's side.")]
+Stride = Annotated[int, typer.Option(min=1, help="Weights without a run: frames of the video from one of a clip to the next.")]
+
+
+@app.command()
+def embed(
+    source: Source,
+    weights: AnyWeights,
+    out: Annotated[Path, typer.Option(help="The file to write, .parquet or .npy.")],
+    per: Annotated[Literal["clip", "video"], typer.Option(help="A feature a clip, or the mean of a video's.")] = "video",
+    temporal: Temporal = 1, spatial: Spatial = 1, frames: Frames = 16, size: Size = 224, stride: Stride = 4,
+    threads: Threads = 1, workers: Workers = 0,
+) -> None:  # fmt: skip
+    """Write features of videos; run again, it continues where it was stopped."""
+    from mgm.jobs.embed import embed as compute
+
+    typer.echo(compute(source, weights, out, _views(temporal, spatial), per, frames, size, stride, workers, threads))
+
+
+@app.command()
+def predict(
+    source: Source,
+    weights: AnyWeights,
+    out: Annotated[Path, typer.Option(help="Folder for predictions.csv, scores.parquet and index.html.")],
+    classes: Annotated[Path | None, typer.Option(help="The classes' names: an index's folder, or a file with a name a line.")] = None,
+    temporal: Temporal = 5, spatial: Spatial = 3, frames: Frames = 16, size: Size = 224, stride: Stride = 4,
+    threads: Threads = 1, workers: Workers = 0,
+) -> None:  # fmt: skip
+    """Say what a classifier sees in videos, with a page of their top 5; run again, it continues where it was stopped."""
+    from mgm.jobs.predict import predict as compute
+
+    typer.echo(compute(source, weights, out, classes, _views(temporal, spatial), frames, size, stride, workers, threads))
+
+
+def _views(temporal: int, spatial: int):
+    from mgm.spec import Views
+
+    if spatial not in (1, 3):
+        raise UserError(f"--spatial {spatial}: choose 1 or 3")
+    return Views(temporal=temporal, spatial=spatial)
 
 
 @app.command()

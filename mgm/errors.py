@@ -30,6 +30,7 @@ NEXT_STEPS = {
 } | dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its rights, or choose another place")
 
 EXTRAS = {  # of the package: the modules that each brings
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "report": (
         "adjustText",
         "jinja2",

@@ -39,6 +39,7 @@ BACKBONES = {  # width, depth, heads of the encoder (V: modeling_finetune.py), t
     "vit-s": ((384, 12, 6), (192, 4, 3)),
     "vit-b": ((768, 12, 12), (384, 4, 6)),
     "vit-l": ((1024, 24, 16), (512, 12, 8)),  # decoder depth: scripts/kinetics/videomae_vit_large_*/pretrain.sh
+    "vit-h": ((1280, 32, 16), (640, 12, 8)),  # decoder depth: scripts/kinetics/videomae_vit_huge_*/pretrain.sh
     "timesformer": ((768, 12, 12), (384, 4, 6)),  # ViT-B's sizes (paper, 4.2); paper silent on the decoder, which attends jointly
 }
 
@@ -97,9 +98,14 @@ class Model(Part):
     heads: int = Field(12, ge=1, le=LARGE)
     tubelet: int = Field(2, ge=1, le=LARGE)
     patch: int = Field(16, ge=1, le=LARGE)
+    channels: int = Field(3, ge=1, le=64)  # of a frame; video files give 3, or 1 as grey
+
+    positions: tuple[()] | tuple[int, int, int] = ()  # grid of the encoder's table, which is interpolated to the clips'; empty: the clips'
 
     @model_validator(mode="after")
     def _check(self):
+        if any(side < 1 for side in self.positions):
+            raise ValueError(f"positions {list(self.positions)} is no grid; write slots, rows and columns, each at least 1")
         return _heads_divide_width(self)
 
 
@@ -295,6 +301,7 @@ class Finetune(Run):
     drop_path: float = Field(0.1, ge=0, lt=1)
     head_dropout: float = Field(0.0, ge=0, lt=1)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    class_weights: Literal["none", "inverse"] = "none"  # inverse: a clip's loss counts by 1 / the videos of its class, 1 on average
     augment: Augment = Augment()
     views: Views = Views()
 

@@ -91,12 +91,13 @@ def _others(value):
     if isinstance(value, int | float):
         return [value + 1, value * 2, 0.5, 1, value / 2]
     if isinstance(value, list):
-        return [[0.5, 0.5], ["x"]]
+        return [[0.5, 0.5], ["x"], [2, 3, 4]]
     return [
         "x",
         "dis",
         "none",
         "running-cell",
+        "inverse",
         "zero",
         "8",
         "coverage",

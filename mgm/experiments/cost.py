@@ -69,4 +69,4 @@ def _block(tokens: int, width: int, outputs: int = 0) -> int:
 
 
 def _pixels(model: Model) -> int:
-    return 3 * model.tubelet * model.patch**2
+    return model.channels * model.tubelet * model.patch**2

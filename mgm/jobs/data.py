@@ -86,6 +86,22 @@ class Job(Generic[S]):
         return videos
 
 
+def with_channels(frames_BTHWC: torch.Tensor, channels: int) -> torch.Tensor:
+    """RGB frames as a model of so many channels takes them: for 1, grey (ITU-R BT.601).
+
+    Raises:
+        UserError: another number; video files have no more.
+    """
+    if channels == 3:
+        return frames_BTHWC
+    if channels != 1:
+        raise UserError(
+            f"model.channels is {channels}, and video files give 3, or 1 as grey; train such models from Python on frames of your own"
+        )
+    grey = frames_BTHWC.to(torch.int32) @ torch.tensor([299, 587, 114], dtype=torch.int32, device=frames_BTHWC.device)
+    return ((grey + 500) // 1000).to(torch.uint8)[..., None]
+
+
 def find_index(spec: Run, execution: Execution) -> Index:
     """The index of the spec's dataset.
 
@@ -127,7 +143,9 @@ def training_batches(
     )  # fmt: skip
     copy = device_copy(job.device)
     for step, batch in enumerate(loader, first_step):
-        changed = change(step, copy(batch), batch.weight_B)
+        there = copy(batch)
+        there = there._replace(frames_BTHWC=with_channels(there.frames_BTHWC, spec.model.channels))
+        changed = change(step, there, batch.weight_B)
         yield [changed.map(itemgetter(slice(start, start + size))) for start in range(0, size * parts, size)], batch.failed
 
 

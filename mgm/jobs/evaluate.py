@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mgm.errors import UserError
-from mgm.jobs.data import Execution, Job, find_index
+from mgm.jobs.data import Execution, Job, find_index, with_channels
 from mgm.jobs.provenance import verified_weights
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.runs import files
@@ -102,7 +102,10 @@ def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor])
         videos, spec.clips, spec.model.tubelet, spec.views, batch=max(views, 64),
         workers=job.execution.workers, cache=job.execution.cache, share=(collectives.rank(), collectives.world_size()),
     )  # fmt: skip
-    own = [(logits_of(batch.frames_BTHWC.to(job.device)).cpu().numpy(), batch.sample_B.numpy()) for batch in batches]
+    own = [
+        (logits_of(with_channels(batch.frames_BTHWC.to(job.device), spec.model.channels)).cpu().numpy(), batch.sample_B.numpy())
+        for batch in batches
+    ]
     found = [*chain(*collectives.gather_object(own))]
     if not collectives.is_main():
         return {}

@@ -1,4 +1,4 @@
-"""`mgm export RUN --to hf|videomae --out DIR`: a run's weights for Hugging Face's transformers, or for VideoMAE's official code."""
+"""`mgm export RUN --to hf|videomae|onnx --out DIR`: a run's weights for Hugging Face's transformers, VideoMAE's official code, or ONNX."""
 
 import json
 import math
@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from mgm.datasets.index import read_index
 from mgm.errors import UserError
 from mgm.jobs.card import model_card
+from mgm.jobs.onnx import export_onnx
 from mgm.jobs.provenance import verified_weights
 from mgm.models import build_classifier, build_mae, classes_of, load_weights, read_weights
 from mgm.models.formats import to_huggingface, to_videomae
@@ -19,12 +20,13 @@ from mgm.runs import files
 from mgm.spec import Finetune, Pretrain, read_spec
 
 
-def export(run: Path, to: Literal["hf", "videomae"], out: Path, index: Path | None = None) -> str:
+def export(run: Path, to: Literal["hf", "videomae", "onnx"], out: Path, index: Path | None = None) -> str:
     """Write a pretraining or finetuning run's weights in another format, and their model card, to `out`; return what to know, in lines.
 
     `hf`: model.safetensors, config.json and preprocessor_config.json, for `from_pretrained` of transformers 4.x and 5.x. A classifier's
     names of classes are those of `index`, the folder of its dataset's index; without it they are numbered.
     `videomae`: checkpoint.pth, {"model": state_dict}.
+    `onnx`: see `mgm.jobs.onnx`.
 
     Raises:
         UserError: no such run, one that has no such weights, a TimeSformer, weights that do not fit the spec, an index of other data.
@@ -32,6 +34,8 @@ def export(run: Path, to: Literal["hf", "videomae"], out: Path, index: Path | No
     spec = read_spec(run)
     if not isinstance(spec, Pretrain | Finetune):
         raise UserError(f"{run}: is a {spec.verb} run, which has no weights of its own; export a pretraining or finetuning run")
+    if to == "onnx":
+        return export_onnx(spec, verified_weights(run)[0], out)
     if spec.model.backbone == "timesformer":
         raise UserError(f"{run}: a TimeSformer's divided attention has no place in VideoMAE's formats; export a ViT")
     path, digest = verified_weights(run)
@@ -79,7 +83,7 @@ def _config(spec: Pretrain | Finetune, names: list[str]) -> dict[str, Any]:
         "model_type": "videomae",
         "image_size": spec.clips.size,
         "patch_size": model.patch,
-        "num_channels": 3,
+        "num_channels": model.channels,
         "num_frames": spec.clips.frames,
         "tubelet_size": model.tubelet,
         "hidden_size": model.width,
@@ -148,7 +152,7 @@ def _about_videomae(spec: Pretrain | Finetune, out: Path) -> str:
     else:
         name = (
             f"PretrainVisionTransformer({sizes}, encoder_embed_dim={model.width}, encoder_depth={model.depth}, "
-            f"encoder_num_heads={model.heads}, decoder_num_classes={3 * model.tubelet * model.patch**2}, "
+            f"encoder_num_heads={model.heads}, decoder_num_classes={model.channels * model.tubelet * model.patch**2}, "
             f"decoder_embed_dim={spec.decoder.width}, decoder_depth={spec.decoder.depth}, decoder_num_heads={spec.decoder.heads}"
         )
     lines = [f"wrote {out}/checkpoint.pth for {name}, norm_layer=partial(nn.LayerNorm, eps=1e-6))"]

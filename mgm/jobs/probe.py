@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mgm import rng
 from mgm.errors import UserError
-from mgm.jobs.data import Job
+from mgm.jobs.data import Job, with_channels
 from mgm.jobs.evaluate import check_views, record
 from mgm.models import build_features
 from mgm.spec import Probe, Views
@@ -35,7 +35,10 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
             videos, spec.clips, spec.model.tubelet, views, batch=64, workers=job.execution.workers, cache=job.execution.cache
         )
         with torch.inference_mode():
-            found = [(model(batch.frames_BTHWC.to(job.device)).double().cpu(), batch.sample_B) for batch in batches]
+            found = [
+                (model(with_channels(batch.frames_BTHWC.to(job.device), spec.model.channels)).double().cpu(), batch.sample_B)
+                for batch in batches
+            ]
         return torch.cat([x_BD for x_BD, _ in found]), torch.cat([sample_B for _, sample_B in found])
 
     train_ND, sample_N = features(videos, Views(temporal=spec.train_clips, spatial=1))

@@ -4,7 +4,7 @@ from mgm.models.attention import attention_map
 from mgm.models.classifier import Classifier, Features, build_classifier, build_features
 from mgm.models.mae import MAE, build_mae, reconstruction_loss
 from mgm.models.reconstruct import reconstruct
-from mgm.models.weights import classes_of, load_encoder, load_weights, read_weights, save_weights
+from mgm.models.weights import classes_of, load_encoder, load_weights, model_of, read_weights, save_weights
 
 __all__ = [
     "MAE",
@@ -17,6 +17,7 @@ __all__ = [
     "classes_of",
     "load_encoder",
     "load_weights",
+    "model_of",
     "read_weights",
     "reconstruct",
     "reconstruction_loss",

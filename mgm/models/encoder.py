@@ -22,8 +22,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.grid, self.tubelet, self.patch = grid, model.tubelet, model.patch
         self.divided = model.backbone == "timesformer"
-        self.patch_embed = TubeletEmbedding(model.width, model.tubelet, model.patch)
-        self.register_buffer("pos_embed", sinusoid_table(math.prod(grid), model.width), persistent=False)
+        self.patch_embed = TubeletEmbedding(model.width, model.tubelet, model.patch, model.channels)
+        self.positions = math.prod(model.positions or grid)  # of the table that weights were made with
+        self.register_buffer("pos_embed", position_table(model.width, grid, model.positions), persistent=False)
         block = DividedBlock if self.divided else Block
         rates = torch.linspace(0, drop_path, model.depth, device="cpu").tolist()  # deeper blocks drop more (V)
         self.blocks = nn.ModuleList(block(model.width, model.heads, rate) for rate in rates)
@@ -37,3 +38,11 @@ class Encoder(nn.Module):
         for block in self.blocks:
             x_BVD = block(x_BVD, *time_and_space)
         return self.norm(x_BVD)
+
+
+def position_table(width: int, grid: tuple[int, int, int], made_for: tuple[int, int, int] | tuple[()] = ()) -> Tensor:
+    """(1, tokens, width): the fixed table of the grid; or that of the grid `made_for`, interpolated to it (trilinear, between centres)."""
+    if not made_for or made_for == grid:
+        return sinusoid_table(math.prod(grid), width)
+    table_1DSHW = sinusoid_table(math.prod(made_for), width).transpose(1, 2).unflatten(2, made_for)
+    return nn.functional.interpolate(table_1DSHW, size=grid, mode="trilinear").flatten(2).transpose(1, 2)

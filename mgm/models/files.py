@@ -21,6 +21,7 @@ from mgm.runs.files import file_digest, regular
 INDEX = ".index.json"  # of weights in several files: Hugging Face writes model.safetensors.index.json
 IN_FOLDERS = ("weights.safetensors", "model.safetensors", "pytorch_model.bin", "checkpoint.pth")  # ours; Hugging Face's; an export's
 SHARDED = tuple(name + INDEX for name in IN_FOLDERS[1:3])
+OPTIMISER = {"optimizer", "optimizer_state_dict", "optimizer_states"}
 WRAPPERS = ("model", "module", "state_dict")  # V saves {"model": weights, "optimizer": ...}, DeepSpeed {"module": weights, ...}
 _scalar = np.float64(0).__reduce__()[0]
 HARMLESS: list[Any] = [  # what V's checkpoints hold beside tensors: its arguments, and learning rates that are numpy's
@@ -50,7 +51,10 @@ def weights_file(path: Path) -> Path:
     if path.is_dir():
         names = IN_FOLDERS + SHARDED
         if not (found := [path / name for name in names if (path / name).exists()]):
-            raise UserError(f"{path}: this folder holds no weights ({', '.join(names)}); name the file")
+            raise UserError(
+                f"{path}: this folder holds no weights ({', '.join(names)}); name the file"
+                + (f" ({_DEEPSPEED})" if (path / "zero_to_fp32.py").exists() or any(path.glob("*optim_states.pt")) else "")
+            )
         return found[0]
     try:
         return regular(path)
@@ -153,6 +157,8 @@ def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:
     for _ in WRAPPERS:  # each at most once: a dictionary may hold itself
         if isinstance(found, dict):
             found = next((found[name] for name in WRAPPERS if isinstance(found.get(name), dict)), found)
+    if isinstance(found, dict) and OPTIMISER & found.keys():
+        raise UserError(f"{path}: holds an optimiser's state and no model's; give the file with the model ({_DEEPSPEED})")
     if not isinstance(found, dict) or not found:
         raise UserError(f"{path}: holds {'nothing' if isinstance(found, dict) else type(found).__name__}, not named weights; {_STATE_DICT}")
     if other := next((name for name, value in found.items() if not isinstance(value, Tensor)), None):
@@ -160,6 +166,7 @@ def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:
     return {str(name): value for name, value in found.items()}
 
 
+_DEEPSPEED = "of DeepSpeed's, mp_rank_00_model_states.pt, or what its zero_to_fp32.py writes"
 _STATE_DICT = "save the model's state_dict alone"
 
 

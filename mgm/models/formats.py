@@ -48,6 +48,13 @@ _OWN = {name for name in THEIRS if not re.search(f"attn.({'|'.join(QKV)})", name
 _OWN |= {f"{at}.attn.qkv.weight" for at in _BLOCKS}
 _OWN |= {name.replace(part, f"temporal_{part}") for name in _OWN for part in ("norm1", "attn") if part in name}  # TimeSformer's
 _OWN |= {f"{at}.temporal_fc.{kind}" for at in _BLOCKS for kind in ("weight", "bias")}
+# What later methods pretrain beside a ViT and VideoMAE's decoder, and no model here takes: parts of targets, samplers, other decoders
+OTHERS = re.compile(
+    r"encoder\.(pos_embed_probs|get_token_probs\..+)"  # AdaMAE's sampler of tokens
+    r"|decoder\.\d+\..+|encoder_to_decoder\.\d+\.weight"  # MME's decoders, one a target
+    r"|prototypes|memory|memory_pred_head\..+|head\.\d+\..+"  # SIGMA's clusters and its projection of targets
+    r"|tracker_decoder\..+|encoder_to_tracker\.weight"  # TrackMAE's second decoder
+)
 POSITIONS = re.compile(r"(^|\.)(pos_embed|position_embeddings|decoder_pos_embed)$")
 
 
@@ -57,11 +64,13 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")
 
 
-def to_ours(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Weights in any of the three formats, told apart by their names, under ours. Fixed position tables are no weights and are left out.
+def to_ours(weights: dict[str, Tensor], path: Path, tokens: int = 0) -> dict[str, Tensor]:
+    """Weights in any of the three formats, told apart by their names, under ours. Fixed position tables are no weights and are left out, as
+    are the parts of later methods that no model of ours has (`OTHERS`). `tokens`: positions that the model's own table has, if it is known.
 
     Raises:
-        UserError: names that no format has, two of one name, a part of queries, keys and values, or positions that were learned.
+        UserError: names that no format has, two of one name, a part of queries, keys and values, or positions that were learned or are of
+            another number of tokens.
     """
     plain: dict[str, Tensor] = {}
     for name, value in weights.items():
@@ -71,7 +80,8 @@ def to_ours(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
         plain[short] = value
     kept = {name: value for name, value in plain.items() if not POSITIONS.search(name)}
     for name in plain.keys() - kept.keys():
-        _require_fixed(plain[name], name, path)
+        _require_fixed(plain[name], name, path, tokens if "decoder" not in name else 0)
+    kept = _without_key_bias({name: value for name, value in kept.items() if not OTHERS.fullmatch(name)})
     if any("patch_embeddings." in name for name in kept):
         named = {_from_huggingface(name): name for name in kept}
     elif any(name.startswith(("blocks.", "patch_embed.")) for name in kept):
@@ -137,6 +147,24 @@ def _joined(parts: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _require_fixed(table: Tensor, name: str, path: Path) -> None:
+def _without_key_bias(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """TrackMAE's and timm's one bias of queries, keys and values as two: a bias of keys adds the same to all scores of a query, which the
+    softmax does not see."""
+    split: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        if name.endswith(".attn.qkv.bias"):
+            query, _, of_value = value.chunk(3)
+            split |= {name.replace("qkv.bias", "q_bias"): query, name.replace("qkv.bias", "v_bias"): of_value}
+        else:
+            split[name] = value
+    return split
+
+
+def _require_fixed(table: Tensor, name: str, path: Path, tokens: int) -> None:
     if table.ndim < 2 or not torch.allclose(table.float(), sinusoid_table(*table.shape[-2:]), atol=1e-2):  # half precision's 3 digits
         raise UserError(f"{path}: {name} is not VideoMAE's fixed sine-cosine table; our models cannot take positions that were learned")
+    if tokens and table.shape[-2] != tokens:
+        raise UserError(
+            f"{path}: {name} is for {table.shape[-2]} tokens, the model's clips have {tokens}; to interpolate, set model.positions to "
+            "the slots, rows and columns the weights were made for"
+        )

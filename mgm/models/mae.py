@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgm.models.encoder import Encoder
+from mgm.models.encoder import Encoder, position_table
 from mgm.models.init import init_pixel_head, init_pretraining
 from mgm.models.kernels import Linear
-from mgm.models.vit import Block, gather_tokens, patchify, sinusoid_table
+from mgm.models.vit import Block, gather_tokens, patchify
 from mgm.spec import Pretrain
 
 
@@ -21,7 +21,7 @@ class Decoder(nn.Module):
         width = spec.decoder.width
         self.blocks = nn.ModuleList(Block(width, spec.decoder.heads) for _ in range(spec.decoder.depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = Linear(width, 3 * spec.model.tubelet * spec.model.patch**2)
+        self.head = Linear(width, spec.model.channels * spec.model.tubelet * spec.model.patch**2)
         init_pixel_head(self.head, spec.head_init)
 
     def forward(self, x_BLD: Tensor, hidden: int) -> Tensor:
@@ -46,7 +46,7 @@ class MAE(nn.Module):
         self.encoder_to_decoder = Linear(spec.model.width, spec.decoder.width, bias=False)
         self.mask_token = nn.Parameter(torch.empty(1, 1, spec.decoder.width))
         self.decoder = Decoder(spec)
-        self.register_buffer("pos_embed", sinusoid_table(tokens, spec.decoder.width), persistent=False)
+        self.register_buffer("pos_embed", position_table(spec.decoder.width, spec.grid, spec.model.positions), persistent=False)
         init_pretraining(self)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 

@@ -34,7 +34,7 @@ def reconstruct(model: MAE, frames_BTHWC: Tensor, masked_BL: Tensor) -> Tensor:
     weight_BMV = weight_BMV / weight_BMV.sum(dim=2, keepdim=True)
     mean_BMC, deviation_BMC = weight_BMV @ seen_BVPC.mean(dim=2), weight_BMV @ seen_BVPC.std(dim=2)
 
-    normal_BMPC = predicted_BMP.float().unflatten(2, (-1, 3))
+    normal_BMPC = predicted_BMP.float().unflatten(2, (-1, frames_BTHWC.shape[-1]))
     painted_BMPC = normal_BMPC * (deviation_BMC + model.std_floor)[:, :, None] + mean_BMC[:, :, None]
     clip_B1 = torch.arange(len(masked_BL), device=masked_BL.device)[:, None]
     patches_BLPC[clip_B1, masked_BM] = (painted_BMPC.clamp(0, 1) * 255).round().to(torch.uint8)

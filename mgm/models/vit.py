@@ -41,10 +41,12 @@ class TubeletEmbedding(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, width: int, tubelet: int, patch: int):
+    def __init__(self, width: int, tubelet: int, patch: int, channels: int = 3):
         super().__init__()
-        self.proj = nn.Conv3d(3, width, kernel_size=(tubelet, patch, patch), stride=(tubelet, patch, patch))
+        self.proj = nn.Conv3d(channels, width, kernel_size=(tubelet, patch, patch), stride=(tubelet, patch, patch))
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        if channels != 3:  # every channel by the mean of the three
+            mean, std = mean.mean().repeat(channels), std.mean().repeat(channels)
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
 

@@ -10,6 +10,7 @@ from mgm.errors import UserError
 from mgm.models.files import read_tensors
 from mgm.models.formats import listed, to_ours
 from mgm.runs.files import atomic_write
+from mgm.spec import BACKBONES, Model
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -18,13 +19,13 @@ def save_weights(model: nn.Module, path: Path) -> None:
         save_file({name: value.detach().float().contiguous().cpu() for name, value in model.state_dict().items()}, temporary)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, tokens: int = 0) -> dict[str, Tensor]:
     """The weights in a file of any format that `mgm.models.formats` knows, or in a folder, under our names.
 
     Raises:
         UserError: no such file, not whole, not weights, a pickle that would run code, or names that belong to another model.
     """
-    return to_ours(read_tensors(path), path)
+    return to_ours(read_tensors(path), path, tokens)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -33,7 +34,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         UserError: as `read_weights`; or a weight is missing, too many, not finite, or has another shape than the model's.
     """
-    _fill(model.state_dict(), read_weights(path), path)
+    _fill(model.state_dict(), read_weights(path, model.encoder.positions), path)  # type: ignore[union-attr, arg-type]
 
 
 def load_encoder(model: nn.Module, path: Path) -> None:
@@ -43,7 +44,7 @@ def load_encoder(model: nn.Module, path: Path) -> None:
     Raises:
         UserError: as `read_weights`; or a weight is missing, too many, not finite, or has another shape than the model's.
     """
-    weights, own = read_weights(path), model.state_dict()
+    weights, own = read_weights(path, model.encoder.positions), model.state_dict()  # type: ignore[union-attr, arg-type]
     kept = ("encoder.", "fc_norm.") if is_classifier(weights) else ("encoder.",)
     own = {name: value for name, value in own.items() if name.startswith(kept)}
     unneeded = {"encoder.norm.weight", "encoder.norm.bias"} - own.keys()
@@ -53,6 +54,29 @@ def load_encoder(model: nn.Module, path: Path) -> None:
 def is_classifier(weights: dict[str, Tensor]) -> bool:
     """Tell whether these are a finetuned run's weights: their norm comes after the mean over tokens."""
     return "fc_norm.weight" in weights
+
+
+def model_of(weights: dict[str, Tensor], path: Path) -> Model:
+    """The encoder that these weights are of, read from their shapes. No shape tells the heads: each of 64 channels, or 80 in a ViT-H, as in
+    every published ViT; and a width that 64 does not divide is one head.
+
+    Raises:
+        UserError: they hold no encoder of ours.
+    """
+    kernel = weights.get("encoder.patch_embed.proj.weight")
+    blocks = {name.split(".")[2] for name in weights if name.startswith("encoder.blocks.")}
+    if kernel is None or kernel.ndim != 5 or not blocks:
+        raise UserError(
+            f"{path}: has no encoder.patch_embed.proj.weight of five dimensions and no encoder blocks; give weights of a video ViT"
+        )
+    width, channels, tubelet, patch, _ = kernel.shape
+    divided = any("temporal_fc" in name for name in weights)
+    sizes = {(width, depth): (name, heads) for name, ((width, depth, heads), _) in BACKBONES.items() if name != "timesformer"}
+    name, heads = sizes.get((width, len(blocks)), ("vit-b", width // 64 if width % 64 == 0 else 1))
+    return Model(
+        backbone="timesformer" if divided else name, width=width, depth=len(blocks), heads=heads, tubelet=tubelet, patch=patch,
+        channels=channels,
+    )  # fmt: skip
 
 
 def classes_of(weights: dict[str, Tensor], path: Path) -> int:

@@ -1,0 +1,160 @@
+"""Run a model over the videos of a folder or an index: what `mgm embed` and `mgm predict` share.
+
+Work is kept in parts beside the output, so that the same command continues where it was stopped. A video that cannot be read is listed and
+left out.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mgm.console import track
+from mgm.datasets.files import files_below, open_all, video_of
+from mgm.datasets.index import Video, read_index
+from mgm.errors import UserError
+from mgm.jobs.data import with_channels
+from mgm.jobs.provenance import verified_weights
+from mgm.models import model_of, read_weights
+from mgm.models.files import weights_digest
+from mgm.runs import files
+from mgm.spec import Clips, Finetune, Model, Pretrain, Views, read_spec
+from mgm.video import view_batches
+
+PART = 64  # videos between two writes
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights, and the clips and sizes they are for."""
+
+    weights: Path
+    clips: Clips
+    model: Model
+
+
+def find_source(place: Path, frames: int, size: int, stride: int) -> Source:
+    """A run's folder, whose spec says all, or a file of weights in any format, from whose shapes the model is read.
+
+    Args:
+        frames, size, stride: of a clip, for weights without a spec.
+
+    Raises:
+        UserError: a run without weights of its own; no weights.
+    """
+    if place.is_dir() and (place / "spec.json").exists():
+        spec = read_spec(place)
+        if not isinstance(spec, Pretrain | Finetune):
+            raise UserError(f"{place}: is a {spec.verb} run, which has no weights of its own; give a pretraining or finetuning run")
+        return Source(verified_weights(place)[0], spec.clips, spec.model)
+    return Source(place, Clips(frames=frames, size=size, stride=stride, sampling="window"), model_of(read_weights(place), place))
+
+
+def find_videos(source: Path) -> tuple[list[str], list[Video], list[tuple[str, str]]]:
+    """Names and videos of an index, of all files below a folder, or of one file; and (name, reason) of what cannot be read.
+
+    Raises:
+        UserError: there is none.
+    """
+    if (source / "index.json").is_file():
+        index = read_index(source)
+        return [index.name(video) for video in index.videos], list(index.videos), list(index.excluded)
+    if not source.exists():
+        raise UserError(f"{source}: no such folder, index or video; correct the path")
+    root = source if source.is_dir() else source.parent
+    names, unusable = files_below(source) if source.is_dir() else ([source.name], [])
+    infos, unreadable = open_all(root, sorted(names))
+    if not infos:
+        reason = f"; {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
+        raise UserError(f"{source}: holds no video that can be read{reason}")
+    return list(infos), [video_of(root, name, 0, "test", "", info) for name, info in infos.items()], unusable + unreadable
+
+
+def apply(
+    compute: Callable[[Tensor], Tensor], reduce: Callable[[np.ndarray], np.ndarray], source: Source, names: list[str], videos: list[Video],
+    views: Views, out: Path, workers: int,
+) -> tuple[np.ndarray, list[tuple[str, str]]]:  # fmt: skip
+    """`reduce(compute(views))` of every video, from parts that are there already or anew.
+
+    Args:
+        compute: uint8 frames (V, T, H, W, C) of a video's views to (V, D).
+        reduce: (V, D) to what is kept of a video; all keep one shape.
+        out: the output file; parts lie in `out`.parts until they are joined.
+
+    Returns:
+        One array a video, NaN for those that could not be read; and (name, reason) of these.
+
+    Raises:
+        UserError: the parts there are of other weights, views or videos; no video could be read.
+    """
+    parts = out.with_name(out.name + ".parts")
+    about = _about(source, names, views, reduce)
+    known = parts / "about.json"
+    if known.exists() and known.read_text() != about:
+        raise UserError(f"{parts}: holds parts of other weights, videos or views; delete it, or choose another --out")
+    files.write(known, about)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    starts = range(0, len(videos), PART)
+    missing = [start for start in starts if not _part(parts, start).exists()]
+    wanted = [video for start in missing for video in videos[start : start + PART]]
+    batches = track(view_batches(wanted, source.clips, source.model.tubelet, views, workers), "videos", len(wanted))
+    for start in missing:
+        found, failed = [], {}
+        for name in names[start : start + PART]:
+            batch = next(batches)
+            if isinstance(batch, UserError):
+                failed[name] = str(batch)
+                continue
+            with torch.inference_mode():
+                found.append(
+                    (name, reduce(compute(with_channels(batch.frames_BTHWC.to(device), source.model.channels)).float().cpu().numpy()))
+                )
+        with files.atomic_write(_part(parts, start)) as temporary, temporary.open("wb") as file:
+            np.savez(file, names=[name for name, _ in found], values=[value for _, value in found], failed=json.dumps(failed))
+    for _ in batches:  # lets it say that all is done
+        pass
+    return _joined(parts, starts, names, out)
+
+
+def _joined(parts: Path, starts: range, names: list[str], out: Path) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    values: dict[str, np.ndarray] = {}
+    failed: dict[str, str] = {}
+    for start in starts:
+        with np.load(_part(parts, start)) as part:
+            values |= dict(zip(part["names"].tolist(), part["values"]))
+            failed |= json.loads(str(part["failed"]))
+    if not values:
+        raise UserError(f"{out}: none of {len(names)} videos could be read; the first: {next(iter(failed.values()))}")
+    nothing = np.full_like(next(iter(values.values())), np.nan)
+    return np.stack([values.get(name, nothing) for name in names]), list(failed.items())
+
+
+def discard_parts(out: Path) -> None:
+    """Remove the parts once the output is written."""
+    shutil.rmtree(out.with_name(out.name + ".parts"), ignore_errors=True)
+
+
+def write_failed(out: Path, failed: list[tuple[str, str]]) -> str:
+    """List what could not be read beside the output, and say so in words; nothing where all could."""
+    if not failed:
+        return ""
+    path = out.with_suffix(".failed.csv")
+    files.write(path, "".join(f"{name},{json.dumps(reason)}\n" for name, reason in [("path", "reason"), *failed]))
+    return f"; {len(failed)} could not be read: {path}"
+
+
+def _part(parts: Path, start: int) -> Path:
+    return parts / f"{start:08d}.npz"
+
+
+def _about(source: Source, names: list[str], views: Views, reduce: Callable) -> str:
+    """What parts depend on."""
+    listed = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    shapes = [part.model_dump_json() for part in (source.clips, source.model, views)]
+    return json.dumps([weights_digest(source.weights), listed, reduce.__name__, *shapes])

@@ -1,0 +1,150 @@
+"""The published files of VideoMAE and of the methods after it: a file made to each one's list of names and shapes is read, every key of its
+encoder used. `published_keys.json` has the lists: parameter -> shape, `12 blocks.#` for twelve blocks, or the name of an equal list."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mgm.errors import UserError
+from mgm.experiments.recipes import DECODERS
+from mgm.models import build_classifier, build_features, build_mae, load_encoder, load_weights, model_of, read_weights
+from mgm.models.formats import OTHERS, to_ours
+from mgm.models.vit import sinusoid_table
+from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
+
+KEYS = json.loads((Path(__file__).parent / "published_keys.json").read_text())
+DATA = Data(dataset="k400")
+SMALL = {"data": DATA, "clips": Clips(frames=4, size=24), "model": Model(width=16, depth=2, heads=2, patch=8)}
+PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2))
+
+
+def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
+    found = KEYS[name]
+    if isinstance(found, str):
+        return shapes_of(found)
+    return {
+        key.split()[1].replace("#", str(n)): tuple(map(int, shape.split()))
+        for key, shape in found.items()
+        for n in range(int(key.split()[0]))
+    }
+
+
+def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """One number in a file, whatever the shape."""
+    return sinusoid_table(*shape[1:]) if name.endswith("pos_embed") else torch.zeros(1).expand(shape)
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_every_key_of_the_encoder_is_used(tmp_path, name):
+    method, size, kind = name.split(" ViT-")[0], *name.split(" ViT-")[1].split()[:2]
+    path, shapes = tmp_path / "published.pth", shapes_of(name)
+    torch.save({"module" if "V2" in method else "model": {key: value(key, shape) for key, shape in shapes.items()}}, path)
+    weights = read_weights(path, 8 * 14 * 14)
+    model = model_of(weights, path)
+    assert model.backbone == f"vit-{size.lower()}"
+    with torch.device("meta"):
+        if kind == "finetune":
+            ours = build_classifier(Finetune(data=DATA, model=model), 400).state_dict()
+            used = weights
+        else:
+            ours = build_features(Probe(data=DATA, model=model)).state_dict()
+            used = {key: v for key, v in weights.items() if key.startswith("encoder.")}
+    assert {key: v.shape for key, v in used.items()} == {key: v.shape for key, v in ours.items()}
+    dropped = {key for key in shapes if OTHERS.fullmatch(key)}
+    assert bool(dropped) == (kind == "pretrain" and method in ("AdaMAE", "MME", "SIGMA", "TrackMAE"))
+    if kind == "pretrain" and not dropped and method != "SMILE":  # the decoder is VideoMAE's as well
+        with torch.device("meta"):
+            mae = build_mae(Pretrain(data=DATA, model=model, decoder=DECODERS[model.backbone])).state_dict()
+        assert {key: v.shape for key, v in weights.items()} == {key: v.shape for key, v in mae.items()}
+
+
+def test_one_bias_of_queries_keys_and_values_gives_the_same_features(tmp_path):
+    """TrackMAE's. Its key bias is there, and changes nothing."""
+    torch.manual_seed(0)
+    model = build_features(Probe(**SMALL))
+    theirs = {}
+    for name, weight in model.state_dict().items():
+        drawn = weight + 0.1 * torch.randn_like(weight)
+        if name.endswith("q_bias"):
+            theirs[name.replace("q_bias", "qkv.bias")] = torch.cat([drawn, torch.randn(16), torch.randn(16)])
+        elif not name.endswith("v_bias"):
+            theirs[name] = drawn
+    torch.save({"model": theirs}, tmp_path / "track.pth")
+    load_encoder(model, tmp_path / "track.pth")
+    x_BLD = torch.randn(2, 5, 16)
+    attention, name = model.encoder.blocks[0].attn, "encoder.blocks.0.attn.qkv."
+    q, k, v = (
+        torch.nn.functional.linear(x_BLD, theirs[f"{name}weight"], theirs[f"{name}bias"]).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+    )
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(attention(x_BLD), attention.proj(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_half_precision_is_read(tmp_path):
+    weights = {name: v.half() for name, v in build_mae(PRETRAIN).state_dict().items()}
+    torch.save({"module": weights}, tmp_path / "half.pt")
+    model = build_mae(PRETRAIN)
+    load_weights(model, tmp_path / "half.pt")
+    assert all(v.dtype == torch.float32 for v in model.state_dict().values())
+    assert torch.equal(model.encoder.blocks[0].mlp.fc1.weight, weights["encoder.blocks.0.mlp.fc1.weight"].float())
+
+
+def test_a_table_of_another_grid_is_interpolated_when_asked_and_refused_else(tmp_path):
+    theirs = build_features(Probe(**SMALL)).state_dict() | {"encoder.pos_embed": sinusoid_table(2 * 3 * 3, 16)}
+    torch.save(theirs, tmp_path / "small.pth")
+    larger = Probe(**SMALL | {"clips": Clips(frames=8, size=48)})
+    with pytest.raises(UserError, match=r"encoder.pos_embed is for 18 tokens, the model's clips have 144; .*set model.positions"):
+        load_encoder(build_features(larger), tmp_path / "small.pth")
+    asked = larger.model_copy(update={"model": larger.model.model_copy(update={"positions": (2, 3, 3)})})
+    model = build_features(asked)
+    load_encoder(model, tmp_path / "small.pth")
+    table_SHWD = model.encoder.pos_embed[0].view(4, 6, 6, 16)
+    assert table_SHWD.shape[:3] == asked.grid
+    old_SHWD = sinusoid_table(18, 16)[0].view(2, 3, 3, 16)
+    torch.testing.assert_close(table_SHWD[0, 0, 0], old_SHWD[0, 0, 0])
+    torch.testing.assert_close(table_SHWD[0, 0, 2], 0.75 * old_SHWD[0, 0, 1] + 0.25 * old_SHWD[0, 0, 0])
+
+
+def test_what_holds_no_model_says_so(tmp_path):
+    optimiser = {"optimizer": {"state": {}, "param_groups": []}, "epoch": 3}
+    torch.save(optimiser, tmp_path / "optim.pth")
+    (tmp_path / "sharded").mkdir()
+    torch.save({"optimizer_state_dict": {}, "ds_version": "0.14"}, tmp_path / "sharded" / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    for path, line in (
+        (tmp_path / "optim.pth", "holds an optimiser's state and no model's"),
+        (
+            tmp_path / "sharded" / "zero_pp_rank_0_mp_rank_00_optim_states.pt",
+            "mp_rank_00_model_states.pt, or what its zero_to_fp32.py writes",
+        ),
+        (tmp_path / "sharded", "zero_to_fp32.py writes"),
+    ):
+        with pytest.raises(UserError, match=line) as caught:
+            read_weights(path)
+        assert "\n" not in str(caught.value)
+    mae = shapes_of("MME ViT-B pretrain")
+    with pytest.raises(UserError, match=r"any: has no encoder.patch_embed.proj.weight .* give weights of a video ViT"):
+        model_of(to_ours({key: value(key, shape) for key, shape in mae.items() if "patch_embed" not in key}, Path("any")), Path("any"))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize(("frames", "size", "patch"), [(8, 24, 8), (32, 16, 4)])
+def test_channels_and_sizes_go_in_and_out(tmp_path, channels, frames, size, patch):
+    model = Model(width=16, depth=1, heads=2, patch=patch, channels=channels)
+    spec = Pretrain(data=DATA, clips=Clips(frames=frames, size=size), model=model, decoder=Decoder(width=8, depth=1, heads=2))
+    mae = build_mae(spec)
+    torch.save({"model": mae.state_dict()}, tmp_path / "w.pth")
+    assert model_of(read_weights(tmp_path / "w.pth"), tmp_path).channels == channels
+    again = build_mae(spec.model_copy(update={"seed": 3}))
+    load_weights(again, tmp_path / "w.pth")
+    frames_BTHWC = torch.randint(0, 256, (1, frames, size, size, channels), dtype=torch.uint8)
+    slots, rows, columns = spec.grid
+    masked_BL = torch.zeros(1, slots, rows * columns, dtype=torch.bool)
+    masked_BL[:, :, : spec.hidden] = True
+    predicted, target = again(frames_BTHWC, masked_BL.flatten(1))
+    assert predicted.shape == target.shape == (1, slots * spec.hidden, channels * 2 * patch**2)
+    assert torch.equal(predicted, mae(frames_BTHWC, masked_BL.flatten(1))[0])
+    other = spec.model_copy(update={"model": model.model_copy(update={"channels": 3})})
+    with pytest.raises(UserError, match=r"decoder.head.bias is .*, the model's is"):
+        load_weights(build_mae(other), tmp_path / "w.pth")
