@@ -1,5 +1,6 @@
 """torch.compile for transformer blocks, where it works."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -24,7 +25,8 @@ def block_compiler(choice: Compile, device: torch.device, show: Callable[[str], 
     import torch._inductor.config
 
     try:
-        with torch._inductor.config.patch(force_disable_caches=True):  # or an earlier process's result would hide that nothing compiles
+        with torch._inductor.config.patch(force_disable_caches=True), warnings.catch_warnings(action="ignore"):
+            # without caches, or an earlier process's result would hide that nothing compiles
             torch.compile(_trial, dynamic=False)(torch.ones(8, device=device))
     except Exception as error:  # no C++ compiler, no Triton, no headers: each fails in its own way
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
