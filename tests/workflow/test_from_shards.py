@@ -41,7 +41,10 @@ def test_the_mask_ablation_runs_from_shards_with_the_masks_of_the_files(tmp_path
     assert list((tmp_path / "results" / "shards").glob("finetune-*/result.json"))
     assert {"tube", "mgm"} <= files.keys() == shards.keys()
     for mask, log in files.items():
-        steps = [[line[field] for line in lines if field in line] for lines in (log, shards[mask]) for field in ("coverage", "loss")]
-        assert steps[0] == steps[2], mask  # how much of the motion is hidden, bit for bit
-        assert bool(steps[0]) == (mask in ("mgm", "smm", "mgm-sparse", "smm-sparse")), mask
-        assert steps[1] == pytest.approx(steps[3], rel=0.05), mask  # pixels went through JPEG
+        there, here = ({line["step"]: line for line in lines if "loss" in line} for lines in (log, shards[mask]))
+        steps = sorted(there.keys() & here.keys())  # how often a line is written goes by the clock
+        assert len(steps) >= 3
+        assert ("coverage" in there[steps[0]]) == mask.startswith("mgm"), mask
+        for step in steps:  # how much of the motion is hidden, bit for bit; pixels went through JPEG
+            assert there[step].get("coverage") == here[step].get("coverage"), (mask, step)
+            assert there[step]["loss"] == pytest.approx(here[step]["loss"], rel=0.1), (mask, step)
