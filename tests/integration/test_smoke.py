@@ -5,6 +5,7 @@ import itertools
 import json
 import shutil
 import sqlite3
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,8 @@ def test_tables_figures_and_page_are_in_their_places():
     with (reports / "tables" / "table4e.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["row", "column", "paper", "ours", "difference", "ci_low", "ci_high", "n", "status", "run_ids", "commit"]
-    assert len(rows) == 14
-    assert {(row["status"], row["n"]) for row in rows} == {("run", "3")}
+    assert {row["status"] for row in rows} == {"run"}
+    assert Counter(row["n"] for row in rows) == {"3": 14, "1": 12}  # the paper's masks and none; masks of other papers
     with (reports / "tables" / "table1.csv").open() as file:
         first = list(csv.DictReader(file))
     assert {(row["status"], row["n"]) for row in first} == {("run", "1"), ("quoted", "0")}
@@ -86,7 +87,7 @@ def test_pretraining_beats_random_weights(column, registry, smoke):
     page shows that.) No order of the masks is promised."""
     right = {}  # of a row: the share of its seeds that are right, by test video
     for cell in registry.tables["4e"].cells:
-        if cell.column == column:
+        if cell.column == column and len(cell.runs) == 3:  # the paper's masks and none
             predictions = [list(csv.DictReader((smoke / run.run_id / "predictions.csv").open())) for run in cell.runs]
             right[cell.row] = np.mean([[line["label"] == line["prediction"] for line in lines] for lines in predictions], axis=0)
     random = right.pop("No pretraining")
@@ -143,4 +144,4 @@ def test_with_a_result_deleted_and_no_data_the_report_lists_no_training(smoke, t
     subprocess.run([*words, "report"], capture_output=True, env=environment, timeout=120, check=True)
     with (tmp_path / "reports" / "smoke" / "tables" / "table4e.csv").open() as file:
         statuses = [row["status"] for row in csv.DictReader(file)]
-    assert sorted(statuses) == ["partial"] + ["run"] * 13
+    assert Counter(statuses) == {"partial": 1, "run": 25}
