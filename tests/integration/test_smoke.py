@@ -81,13 +81,12 @@ def test_pretraining_learns(registry, smoke):
     assert {parent: learnt_nothing(log_lines(smoke / parent)) for parent in parents} == dict.fromkeys(parents, "")
 
 
-@pytest.mark.parametrize("column", ["SSv2", "SSv2, linear probe"])
-def test_pretraining_beats_random_weights(column, registry, smoke):
-    """Mean over masks and seeds: the 95 % interval over test videos is above zero. (Over three seeds, whose labels differ, it is wider; the
-    page shows that.) No order of the masks is promised."""
+def test_probes_of_pretrained_weights_beat_random_ones(registry, smoke):
+    """Mean over masks and seeds: the 95 % interval over test videos is above zero. Smoke promises this alone: finetuning from scratch learns
+    these videos in some seeds and not in others, so its gain is within its spread (docs/results.md), and no order of the masks is asserted."""
     right = {}  # of a row: the share of its seeds that are right, by test video
     for cell in registry.tables["4e"].cells:
-        if cell.column == column and len(cell.runs) == 3:  # the paper's masks and none
+        if cell.column == "SSv2, linear probe" and len(cell.runs) == 3:  # the paper's masks and none
             predictions = [list(csv.DictReader((smoke / run.run_id / "predictions.csv").open())) for run in cell.runs]
             right[cell.row] = np.mean([[line["label"] == line["prediction"] for line in lines] for lines in predictions], axis=0)
     random = right.pop("No pretraining")
