@@ -82,8 +82,8 @@ def test_pretraining_learns(registry, smoke):
 
 
 def test_probes_of_pretrained_weights_beat_random_ones(registry, smoke):
-    """Mean over masks and seeds: the 95 % interval over test videos is above zero. Smoke promises this alone: finetuning from scratch learns
-    these videos in some seeds and not in others, so its gain is within its spread (docs/results.md), and no order of the masks is asserted."""
+    """Mean over masks and seeds: the 95 % interval over test videos is above zero. Smoke promises this alone: finetuning from scratch
+    learns these videos in some seeds and not in others, so its gain is within its spread, and no order of the masks is asserted."""
     right = {}  # of a row: the share of its seeds that are right, by test video
     for cell in registry.tables["4e"].cells:
         if cell.column == "SSv2, linear probe" and len(cell.runs) == 3:  # the paper's masks and none
