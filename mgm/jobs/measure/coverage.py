@@ -102,8 +102,8 @@ def measure(job: Job[Measure]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def describe(spec: Measure, metrics: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    lines = [f"{'mask':<12}hides   of what moves (95 % over {metrics['videos']} clips)"]
+    lines = [f"{'mask':<14}hides   of what moves (95 % over {metrics['videos']} clips)"]
     columns = [arrays[f"{name}_N"] for name in ("names", "hidden", "overall", "overall_low", "overall_high")]
     for name, hidden, mean, low, high in sorted(zip(*columns), key=lambda line: -line[2]):
-        lines.append(f"{name:<12}{hidden:.1f} %  {mean:.1f} % ({low:.1f} to {high:.1f})")
+        lines.append(f"{name:<14}{hidden:.1f} %  {mean:.1f} % ({low:.1f} to {high:.1f})")
     return "\n".join(lines)
