@@ -17,7 +17,10 @@ CPU_KERNELS = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(
     torch, "_softmax_backward_data"
 )  # private: a release may drop them
 WIDE = 256  # channels from which a product's speed shows
-FASTER = 1.1  # times that oneDNN must be faster: near equals would change places from one process to the next, and with them the last bits
+FASTER = 1.1  # times that oneDNN must be faster
+onednn: bool | None = (
+    None  # the choice, once made; a checkpoint keeps it, or a run would end with other last bits where both are near equal
+)
 
 
 class Linear(nn.Linear):
@@ -28,7 +31,7 @@ class Linear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """F.linear; wide ones in float32 on a CPU by oneDNN where that is faster than what PyTorch calls (MKL, mostly)."""
     plain = _on_cpu(x) and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if plain and min(weight.shape) >= WIDE and onednn_is_faster():
+    if plain and min(weight.shape) >= WIDE and uses_onednn():
         return OneDNNLinear.apply(x, weight, bias)
     return F.linear(x, weight, bias)
 
@@ -61,12 +64,18 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-@cache
-def onednn_is_faster() -> bool:
-    """Time both float32 kernels on a product of some milliseconds, on as many threads as this process has now."""
+def uses_onednn() -> bool:
+    """Decide once a process: what a checkpoint said, or the faster of both float32 kernels on a product of some milliseconds."""
+    global onednn
+    if onednn is None:
+        onednn = _onednn_is_faster()
+    return onednn
+
+
+def _onednn_is_faster() -> bool:
     x, weight = torch.ones(256, 512), torch.ones(1024, 512)
-    own, onednn = _fastest(lambda: F.linear(x, weight), lambda: _product(x, weight))
-    return own > FASTER * onednn
+    own, other = _fastest(lambda: F.linear(x, weight), lambda: _product(x, weight))
+    return own > FASTER * other
 
 
 @cache
@@ -95,7 +104,7 @@ def scaled_dot_product_attention(q_BNVD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor,
     """softmax(q k' / sqrt(D)) v for N heads. `attn_mask_BVL` says which queries see which keys; default: all."""
     if _on_cpu(q_BNVD) and attn_mask_BVL is None:
         wide = min(q_BNVD.shape[2], k_BNLD.shape[2]) >= WIDE
-        if q_BNVD.dtype == torch.bfloat16 or (q_BNVD.dtype == torch.float32 and wide and onednn_is_faster()):
+        if q_BNVD.dtype == torch.bfloat16 or (q_BNVD.dtype == torch.float32 and wide and uses_onednn()):
             return RecomputedAttention.apply(q_BNVD, k_BNLD, v_BNLD)
     return F.scaled_dot_product_attention(q_BNVD, k_BNLD, v_BNLD, attn_mask=None if attn_mask_BVL is None else attn_mask_BVL[:, None])
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mgm.errors import UserError
+from mgm.models import kernels
 from mgm.rng import clip_seed
 from mgm.spec import Optim
 from mgm.training import collectives
@@ -126,6 +127,7 @@ def _train(
         run.model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"])
+        kernels.onednn = state.get("onednn")
         first, failures = state["step"], dict.fromkeys(state["failed"])
         show(f"{run.run_id}: continues at step {first} of {run.steps}")
     first, failures = collectives.broadcast_object((first, failures))
@@ -219,5 +221,6 @@ def _state(run: Training, optimiser: AdamW, step: int, failures: dict[str, None]
         "model": run.model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "rng": torch.get_rng_state(),
+        "onednn": kernels.onednn,
         "failed": list(failures),
     }

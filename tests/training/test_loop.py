@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mgm.errors import UserError
+from mgm.models import kernels
 from mgm.spec import Optim
 from mgm.training import Training, load_checkpoint, save_checkpoint, train
 from mgm.training.loop import _catch_signals
@@ -62,6 +63,16 @@ def test_stopped_at_any_step_and_resumed_the_weights_are_bit_equal(tmp_path):
         assert torch.equal(weights(resumed), weights(whole)), step
         steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
         assert steps == list(range(1, 25))
+
+
+@pytest.mark.parametrize("choice", [True, False])
+def test_a_resumed_run_keeps_its_kernel(tmp_path, monkeypatch, choice):
+    monkeypatch.setattr(kernels, "onednn", choice)
+    with pytest.raises(Stop):
+        train(toy(stop_at=3), tmp_path, checkpoint_s=0, show=quiet)
+    kernels.onednn = None  # another process
+    train(toy(), tmp_path, checkpoint_s=0, show=quiet)
+    assert kernels.onednn is choice
 
 
 def test_accumulation_changes_nothing_but_rounding(tmp_path):
