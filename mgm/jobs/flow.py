@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from mgm import __version__
 from mgm.console import show, track
 from mgm.datasets.index import Index, Video, read_index
 from mgm.errors import UserError
@@ -70,14 +71,14 @@ def _complete(folder: Path, index: Index, about: dict[str, Any], weights: Path |
     failures = [error for error in track(_write_all(missing, method, weights, processes), f"flow {method}", len(missing)) if error]
     if failures:
         raise UserError(f"{failures[0]} ({len(failures)} of {len(missing)} videos failed; the others are done)")
-    packages = ["mgm", "av", "numpy", *(["torch", "torchvision"] if weights else ["opencv-python-headless"])]
+    packages = ["av", "numpy", *(["torch", "torchvision"] if weights else ["opencv-python-headless"])]
     done = about | {
         "digest": index.digest,
         "videos": len(index.videos),
         "computed": len(missing),
         "seconds": round(time.monotonic() - started, 3),
         "processes": processes,
-        "versions": {name: version(name) for name in packages},
+        "versions": {"mgm": __version__, **{name: version(name) for name in packages}},
     }
     files.write(marker_of(folder, method), json.dumps(done, indent=1) + "\n")
     return done
