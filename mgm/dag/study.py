@@ -67,6 +67,7 @@ class Workflow:
             scale = self._filled(scale, data)
         self.scale = scale
         self.registry = make_registry(scale)
+        self._require_labels()
         self._locked = ExitStack()  # lives as long as this object
         self.jobs = prioritised([*self._dataset_jobs(), *self._run_jobs()])
 
@@ -103,6 +104,18 @@ class Workflow:
             self.places[name] = data / f"{name}-{digest}"
             datasets[name] = dataset.model_copy(update={"digest": digest})
         return scale.model_copy(update={"datasets": datasets})
+
+    def _require_labels(self) -> None:
+        """Refuse, before any training, runs that take more labels a class than their generated videos have."""
+        for spec in self.registry.specs.values():
+            wanted, dataset = spec.data.labels_per_class, spec.data.dataset
+            if dataset in self.generated:
+                given = Synthetic.model_validate_json(self.generated[dataset]).train_per_class
+                if wanted > given:
+                    raise UserError(
+                        f"scale {self.scale.name}: {spec.verb} takes data.labels_per_class {wanted}, but "
+                        f"datasets.{dataset}.generate.train_per_class is {given}; lower the one or raise the other"
+                    )
 
     def _sources(self, options: Config, scale: Scale) -> dict[str, str]:
         """Find where the published datasets were downloaded to, of those that are to be prepared here."""
