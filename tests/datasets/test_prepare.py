@@ -81,6 +81,7 @@ def test_a_published_dataset_is_its_file_and_a_line(published, tmp_path):
     """As docs/add-a-dataset.md says: the verb, the recipe and the jobs follow."""
     package = tmp_path / "mgm"
     shutil.copytree(Path(mgm.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "workflow").symlink_to(Path(mgm.__file__).parents[1] / "workflow")
     sets = package / "datasets" / "published"
     text = (sets / "ssv2.py").read_text().replace("SSV2", "TINY").replace('name="ssv2"', 'name="tiny",\n    recipe="k400"')
     (sets / "tiny.py").write_text(text)
