@@ -79,7 +79,9 @@ class Workflow:
         self.places[OWN] = place = videos if prepared else data / self.name
         index = read_index(videos) if prepared else index_folder(videos, place)
         more_seeds = {target: seeds for target, seeds in scale.more_seeds.items() if target == "table4e"}  # own videos have it alone
-        return scale.model_copy(update={"datasets": {OWN: Dataset(root=str(videos), digest=index.digest)}, "more_seeds": more_seeds})
+        own = {OWN: Dataset(root=str(videos), digest=index.digest)}
+        # other papers' masks want optical flow, which lies beside files and not in shards
+        return scale.model_copy(update={"datasets": own, "more_seeds": more_seeds, "other_masks": False})
 
     def _filled(self, scale: Scale, data: Path) -> Scale:
         datasets: dict[str, Dataset] = {}
