@@ -109,15 +109,14 @@ class Workflow:
 
     def _require_labels(self) -> None:
         """Refuse, before any training, runs that take more labels a class than their generated videos have."""
+        given = {name: Synthetic.model_validate_json(params).train_per_class for name, params in self.generated.items()}
         for spec in self.registry.specs.values():
             wanted, dataset = spec.data.labels_per_class, spec.data.dataset
-            if dataset in self.generated:
-                given = Synthetic.model_validate_json(self.generated[dataset]).train_per_class
-                if wanted > given:
-                    raise UserError(
-                        f"scale {self.scale.name}: {spec.verb} takes data.labels_per_class {wanted}, but "
-                        f"datasets.{dataset}.generate.train_per_class is {given}; lower the one or raise the other"
-                    )
+            if wanted > (held := given.get(dataset, wanted)):
+                raise UserError(
+                    f"scale {self.scale.name}: {spec.verb} takes data.labels_per_class {wanted}, but "
+                    f"datasets.{dataset}.generate.train_per_class is {held}; lower the one or raise the other"
+                )
 
     def _sources(self, options: Config, scale: Scale) -> dict[str, str]:
         """Find where the published datasets were downloaded to, of those that are to be prepared here."""

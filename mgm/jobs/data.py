@@ -123,7 +123,8 @@ def find_index(spec: Run, execution: Execution) -> Index:
 
 def training_batches(
     job: Job, videos: Sequence[Video], motion: Guidance | None, first_step: int, *, augment: Augment = NO_AUGMENT,
-    distance: Distance = "estimated", change: Callable[[int, Batch, torch.Tensor], Batch] = lambda step, batch, weight_B: batch,
+    distance: Distance = "estimated", directions: bool = False,
+    change: Callable[[int, Batch, torch.Tensor], Batch] = lambda step, batch, weight_B: batch,
 ) -> Iterator[tuple[list[Batch], tuple[str, ...]]]:  # fmt: skip
     """The batches of a run from a step on, or this process's share of them, each changed on the device (`change(step, batch, weight_B)`,
     its weights a second time on the host, where reading them waits for nothing) and then cut into as many equal parts as the execution
@@ -139,7 +140,7 @@ def training_batches(
     loader = training_loader(
         videos, spec.clips, spec.model.tubelet, spec.seed, spec.optim.batch,
         workers=job.execution.workers, cache=job.execution.cache, motion=motion, first_step=first_step, augment=augment,
-        share=(collectives.rank(), processes), distance=distance,
+        share=(collectives.rank(), processes), distance=distance, directions=directions,
     )  # fmt: skip
     copy = device_copy(job.device)
     for step, batch in enumerate(loader, first_step):

@@ -12,17 +12,16 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mgm import __version__
 from mgm.console import show, track
 from mgm.datasets.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.runs import files
 from mgm.runs.files import file_digest
 from mgm.runs.lock import end_with_parent, folder_lock
+from mgm.runs.result import versions
 from mgm.spec import Flow
 from mgm.video.flow import Estimate, NoFlow, estimator, open_flow, raft_weights, sidecar, write_flow
 from mgm.video.motion import cells
@@ -78,7 +77,7 @@ def _complete(folder: Path, index: Index, about: dict[str, Any], weights: Path |
         "computed": len(missing),
         "seconds": round(time.monotonic() - started, 3),
         "processes": processes,
-        "versions": {"mgm": __version__, **{name: version(name) for name in packages}},
+        "versions": versions(*packages),
     }
     files.write(marker_of(folder, method), json.dumps(done, indent=1) + "\n")
     return done

@@ -55,7 +55,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         spec.optim,
         steps,
         len(videos),
-        partial(training_batches, job, videos, guidance, distance=spec.mask.distance),
+        partial(training_batches, job, videos, guidance, distance=spec.mask.distance, directions=MASKS[spec.mask.name].carried),
         loss_of,
         seed=spec.seed,
     )

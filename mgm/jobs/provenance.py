@@ -2,16 +2,14 @@
 
 import platform
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mgm import __version__
 from mgm.errors import UserError
 from mgm.models.files import weights_digest
-from mgm.runs.result import recorded_digest
+from mgm.runs.result import recorded_digest, versions
 from mgm.training import collectives
 
 
@@ -35,7 +33,7 @@ def provenance() -> dict[str, Any]:
     return {
         "commit": commit,
         "dirty": dirty,
-        "versions": {"python": platform.python_version(), "mgm": __version__, **{name: version(name) for name in ("torch", "av", "numpy")}},
+        "versions": {"python": platform.python_version(), **versions("torch", "av", "numpy")},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "processes": collectives.world_size(),

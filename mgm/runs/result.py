@@ -10,10 +10,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal
 
+from mgm import __version__
 from mgm.errors import UserError
 from mgm.runs import files
 from mgm.runs.files import file_digest, read_json
@@ -34,6 +36,11 @@ FIELDS: dict[str, type | UnionType] = {  # of a result, beside run_id and spec: 
 DATA_FIELDS: dict[str, type] = {**dict.fromkeys(("dataset", "digest", "note"), str), **dict.fromkeys(("classes", "train", "test"), int)}
 LARGEST_NUMBER = 1e300  # whoever sums such numbers must not overflow
 QUIET_S = 600  # a folder nothing was written to for this long belongs to no live job
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of mgm, whose package has another name, and of these packages."""
+    return {"mgm": __version__, **{name: version(name) for name in packages}}
 
 
 @dataclass(frozen=True)

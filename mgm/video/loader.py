@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     Attributes:
         frames_BTHWC: uint8 RGB.
         motion_BSHW: float32 magnitude per slot on size // 8 cells a side (`motion.slot_magnitude`); None where motion was not asked for.
-        displacement_BSHW2: float32 (dx, dy) since the slot before, in sides of the frame (`motion.slot_displacement`); None likewise.
+        displacement_BSHW2: float32 (dx, dy) since the slot before, in sides of the frame; None unless asked for.
         seed_B: int64, the clip's `clip_seed`; `mgm.masking` draws its mask from it.
         label_B: int64.
         sample_B: int64, the video's position; the key under which test views are averaged.
@@ -124,6 +124,7 @@ def training_loader(
     augment: Augment = NO_AUGMENT,
     share: tuple[int, int] = (0, 1),
     distance: Distance = "estimated",
+    directions: bool = False,
 ) -> Iterator[Batch]:
     """Endless training batches, from step `first_step` on.
 
@@ -147,6 +148,7 @@ def training_loader(
         augment: repeats, RandAugment and random erasing; the latter two only without `motion`, which would not follow them.
         share: which part of each batch to give, counted from 0, and of how many.
         distance: what a vector is divided by (`Mask.distance`).
+        directions: give displacement_BSHW2 too; it takes twice as long as motion_BSHW, and few masks read it.
 
     Raises:
         NoVectors: a video's codec has no motion vectors, though `motion` is "vectors".
@@ -156,7 +158,9 @@ def training_loader(
         raise UserError("no videos to train on: the training split is empty; check the index")
     if motion and (augment.rand or augment.erasing):
         raise ValueError("RandAugment and random erasing change frames alone; train without motion")
-    dataset = _TrainingBatches(videos, clips, tubelet, seed, batch, _for_workers(cache, workers), motion, augment, share, distance)
+    dataset = _TrainingBatches(
+        videos, clips, tubelet, seed, batch, _for_workers(cache, workers), motion, augment, share, distance, directions
+    )
     return map(_raised, _load(dataset, itertools.count(first_step), workers))
 
 
@@ -170,6 +174,7 @@ def test_loader(
     cache: Cache | None = None,
     motion: Guidance | None = None,
     share: tuple[int, int] = (0, 1),
+    directions: bool = False,
 ) -> Iterator[Batch]:
     """All test views of all videos, in order: `views.temporal` x `views.spatial` clips a video, side by side in one batch.
 
@@ -179,13 +184,13 @@ def test_loader(
     Raises:
         UserError: a video cannot be read; it is named.
     """
-    dataset = _TestBatches(videos, clips, tubelet, views, batch, _for_workers(cache, workers), motion)
+    dataset = _TestBatches(videos, clips, tubelet, views, batch, _for_workers(cache, workers), motion, directions)
     return map(_raised, _load(dataset, range(share[0], len(dataset), share[1]), workers))
 
 
 def view_batches(videos: Sequence[IndexedVideo], clips: Clips, tubelet: int, views: Views, workers: int = 0) -> Iterator[Batch | UserError]:
     """The test views of each video, a batch a video; of one that cannot be read, why."""
-    dataset = _TestBatches(videos, clips, tubelet, views, 1, Cache(0), None)
+    dataset = _TestBatches(videos, clips, tubelet, views, 1, Cache(0), None, False)
     return _load(dataset, range(len(dataset)), workers)
 
 
@@ -220,9 +225,9 @@ def _as_it_is(item):
 class _TrainingBatches(Dataset):
     """Item k is the batch of step k, or a share of it."""
 
-    def __init__(self, videos, clips, tubelet, seed, batch, cache, motion, augment, share, distance):
+    def __init__(self, videos, clips, tubelet, seed, batch, cache, motion, augment, share, distance, directions):
         self.videos, self.clips, self.tubelet, self.seed, self.batch, self.motion = videos, clips, tubelet, seed, batch, motion
-        self.cache, self.repeats, self.distance = cache, augment.repeats, distance
+        self.cache, self.repeats, self.distance, self.directions = cache, augment.repeats, distance, directions
         self.own = range(share[0] * batch // share[1], (share[0] + 1) * batch // share[1])
         self.augmentation = ClipAugmentation(augment) if augment.rand or augment.erasing else None
         self._order = (-1, np.empty(0, np.int64))  # the last epoch's, because the next step most likely needs it again
@@ -248,7 +253,7 @@ class _TrainingBatches(Dataset):
                 return error
             except UserError:
                 made += [None] * self.repeats
-        return _collate(made, samples, seeds, self.videos, self.clips, self.tubelet, self.motion, self.distance)
+        return _collate(made, samples, seeds, self.videos, self.clips, self.tubelet, self.motion, self.distance, self.directions)
 
     def seeds_of(self, epoch: int, sample: int) -> list[int]:
         """One seed per repeat: the clip's own first, the others made from it."""
@@ -281,9 +286,9 @@ class _TrainingBatches(Dataset):
 class _TestBatches(Dataset):
     """Item k is the k-th group of whole videos."""
 
-    def __init__(self, videos, clips, tubelet, views, batch, cache, motion):
+    def __init__(self, videos, clips, tubelet, views, batch, cache, motion, directions):
         self.videos, self.clips, self.tubelet, self.views, self.motion = videos, clips, tubelet, views, motion
-        self.cache = cache
+        self.cache, self.directions = cache, directions
         self.group = max(batch // (views.temporal * views.spatial), 1)
 
     def __len__(self) -> int:
@@ -300,7 +305,7 @@ class _TestBatches(Dataset):
             made += views
             samples += [sample] * len(views)
         seeds = [clip_seed(0, 0, sample) for sample in samples]
-        return _collate(made, samples, seeds, self.videos, self.clips, self.tubelet, self.motion, "estimated")
+        return _collate(made, samples, seeds, self.videos, self.clips, self.tubelet, self.motion, "estimated", self.directions)
 
     def clips_of(self, video: IndexedVideo) -> list[Clip]:
         temporal, spatial = self.views.temporal, self.views.spatial
@@ -313,18 +318,21 @@ class _TestBatches(Dataset):
         return test_box(height, width, view, self.views.spatial, self.clips.size), False
 
 
-def _collate(made, samples, seeds, videos, clips: Clips, tubelet: int, motion: Guidance | None, distance: Distance) -> Batch:
+def _collate(
+    made, samples, seeds, videos, clips: Clips, tubelet: int, motion: Guidance | None, distance: Distance, directions: bool
+) -> Batch:
     size, cells = clips.size, max(clips.size // CELL, 1)
     frames_BTHWC = np.zeros((len(made), clips.frames, size, size, 3), np.uint8)
     motion_BSHW = np.zeros((len(made), clips.frames // tubelet, cells, cells), np.float32) if motion else None
-    displacement_BSHW2 = np.zeros((*motion_BSHW.shape, 2), np.float32) if motion_BSHW is not None else None
+    displacement_BSHW2 = np.zeros((*motion_BSHW.shape, 2), np.float32) if motion_BSHW is not None and directions else None
     for b, clip in enumerate(made):
         if clip is not None:
             frames_BTHWC[b] = clip.frames_THWC
-            if motion_BSHW is not None and displacement_BSHW2 is not None:
+            if motion_BSHW is not None:
                 apart_THW = clip.distance_THW if distance == "estimated" else np.ones_like(clip.distance_THW)
                 motion_BSHW[b] = slot_magnitude(clip.motion_THW2, apart_THW, clip.has_motion_T, tubelet)
-                displacement_BSHW2[b] = slot_displacement(clip.motion_THW2, apart_THW, clip.has_motion_T, tubelet, clips.stride) / size
+                if displacement_BSHW2 is not None:
+                    displacement_BSHW2[b] = slot_displacement(clip.motion_THW2, apart_THW, clip.has_motion_T, tubelet, clips.stride) / size
     return Batch(
         torch.from_numpy(frames_BTHWC),
         None if motion_BSHW is None else torch.from_numpy(motion_BSHW),

@@ -40,7 +40,7 @@ def broken(tmp_path):
 
 
 def first_batches(videos, count=6, **options):
-    options = {"tubelet": 2, "seed": 7, "batch": 3, **options}
+    options = {"tubelet": 2, "seed": 7, "batch": 3, "directions": True, **options}
     return list(islice(loader.training_loader(videos, CLIPS, **options), count))
 
 

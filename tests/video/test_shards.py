@@ -58,7 +58,7 @@ def test_masks_from_shards_are_the_sources_bit_for_bit(indices):
     files, shards = map(with_vectors, indices)
     assert {"h264", "mpeg4", "mpeg1video"} <= {video.codec for video in shards}
     repeats = Augment(repeats=2)
-    loaders = (training_loader(videos, CLIPS, 2, seed=1, batch=len(videos), augment=repeats) for videos in (files, shards))
+    loaders = (training_loader(videos, CLIPS, 2, seed=1, batch=len(videos), augment=repeats, directions=True) for videos in (files, shards))
     for _, of_files, of_shards in zip(range(2), *loaders):
         assert not of_shards.failed
         for name in ("motion_BSHW", "displacement_BSHW2", "seed_B", "label_B", "sample_B"):

@@ -39,7 +39,9 @@ def coverage(spec: Measure, videos: Sequence[Video], workers: int = 0, cache: Ca
         UserError: nothing moves in any clip, or a video cannot be read.
     """
     grid, names = Grid(*spec.grid), list(MASKS)
-    batches = test_loader(videos, spec.clips, spec.model.tubelet, Views(temporal=1, spatial=1), BATCH, workers, cache, motion="vectors")
+    batches = test_loader(
+        videos, spec.clips, spec.model.tubelet, Views(temporal=1, spatial=1), BATCH, workers, cache, motion="vectors", directions=True
+    )
     parts = []
     for batch in batches:
         assert batch.motion_BSHW is not None
