@@ -47,11 +47,11 @@ def agreement(copies_of: dict[str, dict[str, str]]) -> Iterator[Row]:
                 if earlier is not None:
                     found[CHANCE].append(distances(earlier, second))
             earlier = first
-    chance = np.concatenate(found.pop(CHANCE, [np.ones(1)])).mean()
+    chance = np.concatenate(found.pop(CHANCE, [np.ones(1)])).mean().item()
     for name, parts in found.items():
         all_N = np.concatenate(parts)
         title = f"boxes of {name}: {(all_N <= 2).mean():.0%} of {len(all_N)} slots within 2 patches; their mean distance"
-        yield Row(title, all_N.mean(), chance, chance / all_N.mean(), 1, "patches")
+        yield Row(title, mean := all_N.mean().item(), chance, chance / mean, 1, "patches")
 
 
 def distances(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

@@ -41,7 +41,7 @@ def place(tmp_path_factory) -> Path:
     own_videos(folder / "videos", folder / "drawn", train=16, test=2)
     small_scale(folder, factor=32, specs_per_job=1)
     small = {"nodes": 1, "gpus": 0, "cpus": 1, "mem_gb": 1.5, "hours": 0.1}
-    jobs = {"pretrain": small | {"nodes": 2, "gpus": 1, "hours": 1 / 60}, "finetune": small, "probe": small}
+    jobs = {"pretrain": small | {"nodes": 2, "gpus": 1, "hours": 1 / 60}, "finetune": dict(small), "probe": dict(small)}  # a file holds no aliases
     (folder / "cluster.yaml").write_text(yaml.safe_dump({"jobs": jobs}))
     return folder
 
@@ -69,7 +69,7 @@ def when_saved(folder: Path, number: signal.Signals) -> None:
 
 def test_killed_and_timed_out_jobs_end_as_if_undisturbed(place):
     workflow = Workflow(
-        {"scale": place / "scale.yaml", "name": "mine", "videos": place / "videos"},
+        {"scale": str(place / "scale.yaml"), "name": "mine", "videos": str(place / "videos")},
         *(place / name for name in ("results", "reports", "data")),
     )
     finetuned = next(spec for spec in workflow.registry.runs_of("table4e") if spec.verb == "finetune" and "mgm" in str(spec.parent))
