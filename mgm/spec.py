@@ -322,10 +322,17 @@ class Probe(Run):
     verb: Literal["probe"] = "probe"
     parent: Name = ""  # run id of the pretraining run; empty: random weights
     train_clips: int = Field(1, ge=1, le=LARGE)  # clips a training video gives, evenly spaced
+    label_draws: int = Field(1, ge=1, le=1000)  # draws of `data.labels_per_class`, each fitted and tested; top-1 is their mean
     views: Views = Views()
 
     def slug(self) -> list[str]:
         return [*super().slug(), self.parent.rsplit("-", 1)[-1] or "random"]
+
+    @model_validator(mode="after")
+    def _has_labels_to_draw(self):
+        if self.label_draws > 1 and not self.data.labels_per_class:
+            raise ValueError(f"label_draws is {self.label_draws}, but data.labels_per_class 0 takes all labels; set one of them")
+        return self
 
 
 class Visualise(Run):

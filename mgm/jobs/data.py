@@ -62,13 +62,13 @@ class Job(Generic[S]):
         path, self.parents_sha256[run_id] = verified_weights(self.execution.results / run_id)
         return path
 
-    def training_videos(self) -> list[Video]:
+    def training_videos(self, number: int = 0) -> list[Video]:
         """The training split; with `labels_per_class`, so many of each class, and with `shuffle_labels`, under wrong names.
 
-        Both draws are functions of the run's seed, so runs that are compared see the same labels.
+        Both draws are functions of the run's seed and the draw's number, so runs that are compared see the same labels.
         """
         data, videos = self.spec.data, list(self.index.train)
-        draw = rng.generator(rng.clip_seed(self.spec.seed, 0, -1), "labels")
+        draw = rng.generator(rng.clip_seed(self.spec.seed, number, -1), "labels")
         if data.labels_per_class:
             order = draw.permutation(len(videos))
             kept = []

@@ -109,28 +109,26 @@ def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor])
     found = [*chain(*collectives.gather_object(own))]
     if not collectives.is_main():
         return {}
-    return record(job, np.concatenate([logits_BC for logits_BC, _ in found]), np.concatenate([sample_B for _, sample_B in found]))
+    return record(job, np.concatenate([sample_B for _, sample_B in found]), np.concatenate([logits_BC for logits_BC, _ in found]))
 
 
-def record(job: Job, logits_NC: np.ndarray, sample_N: np.ndarray) -> dict[str, Any]:
-    """Merge the views of each test video, write predictions.csv (path, label, prediction), return top-1.
+def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, Any]:
+    """Merge the views of each test video, write predictions.csv (path, label, the prediction of each classifier), return their mean top-1.
 
     Where some classes have no test video, as in partial domain adaptation, `outside` is the share of predictions among those: negative
     transfer (Xu et al., 2021). Both are in per cent.
     """
     videos, classes = job.index.test, job.index.classes
-    tested = {video.label for video in videos}
-    right = outside = 0
+    label_N = np.array([video.label for video in videos])
+    prediction_LN = np.array([[softmax_mean(x_NC[sample_N == n]).argmax() for n in range(len(videos))] for x_NC in logits_NC])
     with (job.folder / "predictions.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "label", "prediction"])
-        for position, video in enumerate(videos):  # the whole path is the key: different videos may share a name
-            prediction = int(softmax_mean(logits_NC[sample_N == position]).argmax())
-            right += prediction == video.label
-            outside += prediction not in tested
-            writer.writerow([job.index.name(video), classes[video.label], classes[prediction]])
-    metrics = {"top1": 100 * right / len(videos)}
-    return metrics | {"outside": 100 * outside / len(videos)} if len(tested) < len(classes) else metrics
+        writer.writerow(["path", "label", *["prediction"] * len(logits_NC)])
+        for video, predicted in zip(videos, prediction_LN.T):  # the whole path is the key: different videos may share a name
+            writer.writerow([job.index.name(video), classes[video.label], *(classes[number] for number in predicted)])
+    metrics = {"top1": 100 * (prediction_LN == label_N).mean().item()}
+    outside = 100 * (~np.isin(prediction_LN, label_N)).mean().item()
+    return metrics | {"outside": outside} if len({*label_N}) < len(classes) else metrics
 
 
 def softmax_mean(scores_VC: np.ndarray) -> np.ndarray:

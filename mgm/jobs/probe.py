@@ -25,8 +25,10 @@ HELD_OUT = 0.2
 
 
 def probe(job: Job[Probe]) -> dict[str, Any]:
-    """Extract features with the parent's encoder (or a random one), fit, test; return top-1 and the penalty chosen."""
-    spec, videos = job.spec, job.training_videos()
+    """Extract features with the parent's encoder (or a random one), fit, test; return top-1 and the penalty chosen, the median of draws."""
+    spec = job.spec
+    draws = [job.training_videos(number) for number in range(spec.label_draws)]
+    videos = list({video.path: video for drawn in draws for video in drawn}.values())
     check_views(job)
     model = build_features(spec, job.weights(spec.parent) if spec.parent else None).to(job.device)
 
@@ -42,12 +44,17 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
         return torch.cat([x_BD for x_BD, _ in found]), torch.cat([sample_B for _, sample_B in found])
 
     train_ND, sample_N = features(videos, Views(temporal=spec.train_clips, spatial=1))
-    label_N = torch.tensor([video.label for video in videos])[sample_N]
-    classes = len(job.index.classes)
-    penalty = _choose_penalty(train_ND, label_N, sample_N, classes, spec.seed)
     test_ND, test_sample_N = features(job.index.test, spec.views)
-    logits_NC = fit(train_ND, label_N, classes, penalty)(test_ND)
-    return record(job, logits_NC.numpy(), test_sample_N.numpy()) | {"penalty": penalty}
+    classes = len(job.index.classes)
+    logits, penalties = [], []
+    for drawn in draws:
+        label_of = {video.path: video.label for video in drawn}
+        label_N = torch.tensor([label_of.get(video.path, -1) for video in videos])[sample_N]
+        kept_N = label_N >= 0
+        x_ND, label_N, (_, drawn_N) = train_ND[kept_N], label_N[kept_N], sample_N[kept_N].unique(return_inverse=True)
+        penalties.append(_choose_penalty(x_ND, label_N, drawn_N, classes, spec.seed))
+        logits.append(fit(x_ND, label_N, classes, penalties[-1])(test_ND).numpy())
+    return record(job, test_sample_N.numpy(), *logits) | {"penalty": float(np.median(penalties))}
 
 
 def fit(x_ND: Tensor, label_N: Tensor, classes: int, penalty: float):

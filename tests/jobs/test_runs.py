@@ -252,6 +252,17 @@ def test_few_labels_are_the_same_for_all_runs_of_a_seed(execution, finetuning, p
         job(finetuning.model_copy(update={"data": data}), execution, tmp_path / "many").training_videos()
 
 
+def test_draws_of_labels_are_independent_probes_whose_mean_is_reported(execution, pretraining, probing, result_of):
+    run(pretraining, execution)
+    few = probing.model_copy(update={"data": probing.data.model_copy(update={"labels_per_class": 3})})
+    many = few.model_copy(update={"label_draws": 4})
+    alone, together = (list(csv.reader((run(spec, execution) / "predictions.csv").open(newline=""))) for spec in (few, many))
+    assert [row[:3] for row in together] == alone  # the first draw is that of a single one
+    right = [[row[column] == row[1] for row in together[1:]] for column in range(2, 6)]
+    assert result_of(many)["metrics"]["top1"] == pytest.approx(100 * np.mean(right))
+    assert len({tuple(column) for column in zip(*(row[2:] for row in together[1:]))}) > 1
+
+
 def test_shuffled_labels_keep_the_videos_and_the_counts(execution, probing, tmp_path):
     data = probing.data.model_copy(update={"shuffle_labels": True})
     shuffled = job(probing.model_copy(update={"data": data}), execution, tmp_path / "shuffled").training_videos()

@@ -41,7 +41,11 @@ def place(tmp_path_factory) -> Path:
     own_videos(folder / "videos", folder / "drawn", train=16, test=2)
     small_scale(folder, factor=32, specs_per_job=1)
     small = {"nodes": 1, "gpus": 0, "cpus": 1, "mem_gb": 1.5, "hours": 0.1}
-    jobs = {"pretrain": small | {"nodes": 2, "gpus": 1, "hours": 1 / 60}, "finetune": dict(small), "probe": dict(small)}  # a file holds no aliases
+    jobs = {
+        "pretrain": small | {"nodes": 2, "gpus": 1, "hours": 1 / 60},
+        "finetune": dict(small),
+        "probe": dict(small),
+    }  # a file holds no aliases
     (folder / "cluster.yaml").write_text(yaml.safe_dump({"jobs": jobs}))
     return folder
 
