@@ -4,6 +4,7 @@ Work is kept in parts beside the output, so that the same command continues wher
 left out.
 """
 
+import csv
 import hashlib
 import json
 import shutil
@@ -145,7 +146,8 @@ def write_failed(out: Path, failed: list[tuple[str, str]]) -> str:
     if not failed:
         return ""
     path = out.with_suffix(".failed.csv")
-    files.write(path, "".join(f"{name},{json.dumps(reason)}\n" for name, reason in [("path", "reason"), *failed]))
+    with files.atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *failed])
     return f"; {len(failed)} could not be read: {path}"
 
 

@@ -5,6 +5,8 @@ import operator
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from mgm.errors import UserError
 from mgm.runs import files
 
@@ -18,7 +20,7 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
     lines: dict[int, dict[str, Any]] = {}
     for text in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
-            line = json.loads(text)
+            line = from_json(text)  # a fifth of json's time; a report reads half a million lines
             if abs(line["step"]) < LARGEST:
                 lines[operator.index(line["step"])] = line
         except (ValueError, KeyError, TypeError, RecursionError):

@@ -91,9 +91,7 @@ class Timeline:
     times: np.ndarray  # presentation times of all frames, sorted
     keys: list[tuple[int, int]]  # key frames: presentation time, and the offset to seek to
     start: int  # the offset of the first packet
-    order: list[
-        tuple[int, int]
-    ]  # packets as they are decoded: presentation time (-1: none), and how many IDR pictures came before or are it
+    order: list[tuple[int, int]]  # packets as decoded: presentation time (-1: none), number of IDR pictures up to it
     marks: dict[int, int] | None = None  # numbered pictures alone: CRC-32 of a key frame's packet: its place in `order`
     unused: frozenset[int] = frozenset()  # and the times of their B-pictures, to which no other picture refers
 

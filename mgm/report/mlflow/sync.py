@@ -31,6 +31,7 @@ from mgm.errors import UserError
 from mgm.experiments.registry import Registry
 from mgm.report.mlflow.artifacts import artifacts
 from mgm.report.mlflow.models import log_model, model_tags
+from mgm.report.mlflow.points import insert_points
 from mgm.report.mlflow.record import DIGEST, STEP, Entry, Record, Records, is_ours
 from mgm.runs import files
 from mgm.spec import Spec, parents
@@ -290,7 +291,11 @@ class Tracker:
                 client.set_tag(run_id, DIGEST, "")
                 for gone in keep.tags.keys() - tags.keys() - others.keys():
                     client.delete_tag(run_id, gone)
-            metrics = [Metric(*metric) for metric in record.curve if metric[3] > done]
+            points = [point for point in record.curve if point[3] > done]
+            if not keep and points and _database(self.uri):
+                insert_points(client, run_id, points)
+                points = []
+            metrics = [Metric(*point) for point in points]
             if record.status == "finished" and not (keep and keep.tags.get("status") == "finished"):
                 models = [self.runs[name][0].model for name in record.parents if self.runs.get(name)]
                 model, tested = log_model(client, self.experiment_id, run_id, record, [*filter(None, models)])
@@ -367,6 +372,7 @@ def fast_sqlite() -> Iterator[None]:
     def connected(connection: Any, _: Any) -> None:
         if isinstance(connection, sqlite3.Connection):
             connection.execute("PRAGMA synchronous = OFF")
+            connection.execute("PRAGMA cache_size = -200000")  # 200 MB: indexes of millions of points are written all over
 
     event.listen(Engine, "connect", connected)
     try:
