@@ -364,7 +364,8 @@ def fed(bench: Bench, workers: int, source: str) -> Row:
         command += ["--files"] if source == "files" else []
         command += ["--repeats", "3", "--frames", "60"] if bench.dry else []
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=common.ROOT)
-        return {row["name"]: {"ours": row["ours"], "peer": row["peer"], "ratio": row["ratio"]} for row in json.loads(rows.read_text())}
+        row = json.loads(rows.read_text())[0]
+        return {"busy_percent": row["ours"], "predicted_percent": row["peer"]}
 
 
 def mini(bench: Bench) -> Iterator[Task]:

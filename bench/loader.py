@@ -4,16 +4,15 @@ CPU time, of all threads, is what a core gives: a reader that decodes in threads
 disturbs it less than the clock.
 
 A clip is 16 frames at stride 4 from a random start, cut by MultiScaleCrop and resized to 224; all open the file anew for each, and take
-the same frames, crop and resize. Ours reads the vectors as well and makes the magnitude of each slot. Two rows have no reader as a peer:
-"FFmpeg alone" only decodes the pictures that ours decodes and converts none, so its ratio is the share of our time that decoding takes;
-"exporting vectors" is FFmpeg alone with and without the flag that exports them, so its ratio is what no reader of vectors can avoid.
+the same frames, crop and resize. Ours reads the vectors as well and makes the magnitude of each slot. "FFmpeg alone" only decodes the
+pictures that ours decodes and converts none, so its ratio is the share of our time that decoding takes; the same "with vectors" exports
+them. "JPEG alone" decodes the frames of shards.
 
 torchcodec is at its best: one thread, tables of frames made beforehand, and the faster of its own crop and resize and ours. It is lent
-PyAV's FFmpeg. mvextractor (the package motion-vector-extractor) is no dependency: a line says so where it is left out. A peer that is a
-dependency and cannot read ends the bench with an error.
+PyAV's FFmpeg. A reader that gives other frames than those it is asked for is left out, and a line says so; one that cannot read ends the
+bench with an error.
 
-"Copies" are `mgm prepare --transcode` of the same videos and "shards" `mgm prepare --shards`; they give the same frames, crop and resize.
-"JPEG alone" decodes the frames of shards. How long it takes is said first, and rows are written as they come.
+"Copies" are `mgm prepare --transcode` of the same videos and "shards" `mgm prepare --shards`; the others read the sources for them too.
 
 Without --videos: the clips in ../shared/data if they are there, and always two generated videos like K400's (340 x 256, 300 frames).
 """
@@ -22,9 +21,8 @@ import itertools
 import json
 import sys
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -35,7 +33,7 @@ import common
 import decord
 import numpy as np
 import torch
-from common import Row, paired
+from common import Row, compared, cpu_seconds
 
 from mgm.datasets.files import video_of
 from mgm.datasets.index import Index
@@ -51,6 +49,7 @@ from mgm.video.transform import Box, cut_frames, training_box
 
 Reader: TypeAlias = Callable[[str, np.ndarray, int], object]  # (path, frames, seed of the crop)
 CLIPS, TUBELET = Clips(), 2
+SAME = 3  # mean difference of pixels, of 255, between readers of the same frames: they convert colours each in their own way
 KINDS = ("sources", "copies", "shards")
 GENERATED = "generated, h264"
 REAL = common.ROOT.parent / "shared" / "data" / "clips"
@@ -58,11 +57,10 @@ REAL = common.ROOT.parent / "shared" / "data" / "clips"
 
 @dataclass(frozen=True)
 class Take:
-    """How a clip of a video is read: by whom, from which file, which frames."""
+    """How a clip of a video is read: by whom, from which file."""
 
     read: Reader
     path_of: Callable[[str], str] = str
-    clips: Clips = CLIPS
 
 
 @dataclass(frozen=True)
@@ -128,21 +126,6 @@ def with_torchcodec(path: str, index_T: np.ndarray, seed: int, own_resize: bool 
     return frames_THWC if own_resize else resized(frames_THWC, seed)
 
 
-def with_mvextractor(path: str, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """It reads from the first frame on, all of them, as BGR with their vectors."""
-    from mvextractor.videocap import VideoCap
-
-    capture, wanted, frames, vectors = VideoCap(), set(index_T.tolist()), [], []
-    capture.open(path)
-    for index in range(int(index_T[-1]) + 1):
-        there, frame_HWC, vectors_N, _ = capture.read()
-        if there and index in wanted:
-            frames.append(frame_HWC)
-            vectors.append(vectors_N)
-    capture.release()
-    return resized(np.stack(frames)[..., ::-1], seed), vectors
-
-
 def ffmpeg_alone(path: str, index_T: np.ndarray, seed: int, motion: bool = False) -> None:
     with open_video(path) as video:
         last = index_T[-1]
@@ -151,23 +134,26 @@ def ffmpeg_alone(path: str, index_T: np.ndarray, seed: int, motion: bool = False
                 break
 
 
-def other_readers(path: str) -> dict[str, Reader]:
-    """Those that can read a video here."""
-    readers: dict[str, Reader] = {
-        "decord": with_decord,
-        "torchcodec": with_torchcodec,
-        "torchcodec's resize": partial(with_torchcodec, own_resize=True),
-        "mvextractor": with_mvextractor,
-    }
-    for name, read in list(readers.items()):
-        try:
-            read(path, np.arange(2), 0)
-        except (ImportError, OSError, RuntimeError) as error:
-            if name != "mvextractor":
-                raise SystemExit(f"{name} cannot read {path}: {error}") from None
-            print(f"{name} is left out: {str(error).strip().splitlines()[0]}", file=sys.stderr)
-            del readers[name]
-    return readers
+OTHERS: dict[str, Reader] = {
+    "decord": with_decord,
+    "torchcodec": with_torchcodec,
+    "torchcodec's resize": partial(with_torchcodec, own_resize=True),
+}
+
+
+@cache
+def reads(name: str, path: str) -> bool:
+    """Whether another reader gives the frames that it is asked for; a line says so where it does not."""
+    index_T = training_indices(CLIPS, probe_video(path).frames, np.random.default_rng(0))
+    try:
+        OTHERS[name](path, index_T, 0)
+        found = (with_decord if name == "decord" else with_torchcodec)(path, index_T, 0)  # its own crop lies elsewhere
+    except (ImportError, OSError, RuntimeError) as error:
+        raise SystemExit(f"{name} cannot read {path}: {error}") from None
+    if np.abs(found.astype(int) - without_vectors(path, index_T, 0)).mean() < SAME:
+        return True
+    print(f"{name} is left out: of {path} it gives other frames than those it is asked for", file=sys.stderr)
+    return False
 
 
 def generate(folder: Path, frames: int) -> list[str]:
@@ -202,28 +188,25 @@ def by_codec(given: Iterable[Path]) -> dict[str, list[str]]:
     return groups
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
-def compare(name: str, *, paths: Iterable[str], mine: Take, theirs: Take, repeats: int, goal: float) -> Row:
-    """One clip of each video is a turn; the next turn's clips start elsewhere."""
+def compare(title: str, paths: Iterable[str], mine: Take, peers: dict[str, tuple[Take, float]], repeats: int) -> list[Row]:
+    """A row for each peer, which has a goal. One clip of each video is a turn; the next turn's clips start elsewhere."""
     frames = {path: probe_video(path).frames for path in paths}
 
-    def turn_of(take: Take):
+    def turn_of(take: Take) -> Callable[[], float]:
         turn = iter(range(repeats + 1))
 
-        def read_all():
+        def read_all() -> None:
             rng = np.random.default_rng(next(turn))
             for path, count in frames.items():
-                take.read(take.path_of(path), training_indices(take.clips, count, rng), int(rng.integers(1000)))
+                take.read(take.path_of(path), training_indices(CLIPS, count, rng), int(rng.integers(1000)))
 
         return lambda: cpu_seconds(read_all)
 
-    my_s, their_s, ratio = paired(turn_of(mine), turn_of(theirs), repeats)
-    return Row(name, len(frames) / my_s, len(frames) / their_s, ratio, goal, unit="clips/CPU s")
+    times = compared(turn_of(mine), [turn_of(take) for take, _ in peers.values()], repeats)
+    return [
+        Row(f"{title}{name}", len(frames) / my_s, len(frames) / their_s, ratio, goal, "clips/CPU s")
+        for (name, (_, goal)), (my_s, their_s, ratio) in zip(peers.items(), times)
+    ]
 
 
 def in_shards(paths: Iterable[str], folder: Path) -> dict[str, str]:
@@ -254,38 +237,33 @@ def copies(paths: Iterable[str], folder: Path, short_side: int = 256) -> dict[st
     return made
 
 
-def measure(kind: str, name: str, files: dict[str, str], readers: dict[str, Reader], repeats: int) -> Iterator[Row]:
-    """Rows of one kind of file ("sources", "copies", "shards"), `files` by the path of their source. The others read the sources."""
-    peer = "sources" if kind != "sources" else ""
-    torchcodec = 6 if kind == "shards" and name == GENERATED else 1.2 if kind == "sources" and name.endswith("h264") else 1
-    goals = {"decord": 8 if kind == "shards" and name == GENERATED else 1.3, "torchcodec": torchcodec, "torchcodec's resize": torchcodec}
-    mine, row = Take(ours, files.__getitem__), partial(compare, paths=files, repeats=repeats)
-    title = f"{kind} of {name} ({len(files)} videos), "
-    for other, read in readers.items():
-        yield row(f"{title}against {other}{peer and f' on the {peer}'}", mine=mine, theirs=Take(read), goal=goals.get(other, 1))
-    if kind != "sources":
-        yield row(f"{title}against mgm on the sources", mine=mine, theirs=Take(ours), goal=1)
-    yield row(f"{title}without vectors", mine=mine, theirs=Take(without_vectors, files.__getitem__), goal=0.97)
+def measure(kind: str, name: str, paths: list[str], folder: Path, repeats: int) -> list[Row]:
+    """Rows of one kind of file ("sources", "copies", "shards") made of the videos `paths`."""
+    files = {path: path for path in paths} if kind == "sources" else {"copies": copies, "shards": in_shards}[kind](paths, folder)
+    generated_shards, on = kind == "shards" and name == GENERATED, "" if kind == "sources" else " on the sources"
+    goals = dict.fromkeys(OTHERS, 6 if generated_shards else 1.2 if kind == "sources" and "h264" in name else 1)
+    goals["decord"] = 8 if generated_shards else 1.3
+
+    def own(read: Reader) -> Take:
+        return Take(read, files.__getitem__)
+
+    right = [other for other in OTHERS if all(reads(other, path) for path in paths)]
+    peers = {f"against {other}{on}": (Take(OTHERS[other]), goals[other]) for other in right}
+    if on:
+        peers["against mgm on the sources"] = Take(ours), 1
+    peers["without vectors"] = own(without_vectors), 0.97
     if kind == "shards":
-        yield row(f"{title}JPEG alone", mine=mine, theirs=Take(jpeg_alone, files.__getitem__), goal=0.5)
-        return
-    alone = Take(ffmpeg_alone, files.__getitem__)
-    exporting = Take(partial(ffmpeg_alone, motion=True), files.__getitem__)
-    yield row(f"{title}exporting vectors", mine=exporting, theirs=alone, goal=1 / 1.08)
-    yield row(f"{title}FFmpeg alone", mine=mine, theirs=alone, goal=0.5)
+        peers["JPEG alone"] = own(jpeg_alone), 0.5
+    else:
+        peers |= {"FFmpeg alone": (own(ffmpeg_alone), 0.5), "FFmpeg alone, with vectors": (own(partial(ffmpeg_alone, motion=True)), 0.5)}
+    return compare(f"{kind} of {name} ({len(files)} videos), ", paths, own(ours), peers, repeats)
 
 
-def minutes(groups: dict[str, list[str]], kinds: list[str], readers: dict[str, Reader], repeats: int) -> float:
+def minutes(groups: dict[str, list[str]], kinds: list[str], repeats: int) -> float:
     """How long it takes, from one clip of each video; without writing copies and shards."""
-    started = time.process_time()
-    for path in itertools.chain(*groups.values()):
-        with_decord(path, training_indices(CLIPS, probe_video(path).frames, np.random.default_rng(0)), 0)
-    return (time.process_time() - started) * 1.5 * (len(readers) + 3) * len(kinds) * (repeats + 1) / 60
-
-
-def measure_made(kind: str, name: str, paths: list[str], readers: dict[str, Reader], folder: Path, repeats: int) -> list[Row]:
-    make = {"sources": lambda paths, _: {path: path for path in paths}, "copies": copies, "shards": in_shards}
-    return list(measure(kind, name, make[kind](paths, folder / f"{kind} of {name}"), readers, repeats))
+    paths = [*itertools.chain(*groups.values())]
+    took = cpu_seconds(lambda: [with_decord(path, training_indices(CLIPS, 61, np.random.default_rng(0)), 0) for path in paths])
+    return took * (len(OTHERS) + 4) * len(kinds) * (repeats + 1) / 60
 
 
 def main() -> None:
@@ -300,14 +278,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         groups = {} if args.videos else {GENERATED: generate(Path(folder), args.frames)}
         groups |= by_codec(args.videos or ([REAL] if REAL.exists() else []))
-        readers = other_readers(next(iter(groups.values()))[0])
         some = {name: paths[:: -(-len(paths) // args.most)] for name, paths in groups.items()}
         tasks = {
-            f"{kind} of {name}": partial(measure_made, kind, name, paths, readers, Path(folder), args.repeats)
+            f"{kind} of {name}": partial(measure, kind, name, paths, Path(folder) / f"{kind} of {name}", args.repeats)
             for name, paths in some.items()
             for kind in args.kinds
         }
-        takes = f"about {minutes(some, args.kinds, readers, args.repeats):.0f} minutes"
+        takes = f"about {minutes(some, args.kinds, args.repeats):.0f} minutes"
         common.finish(common.measured("loader", takes, tasks, args.json), args.json)
 
 

@@ -5,7 +5,7 @@ PyTorch's own kernels.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
 
@@ -16,11 +16,9 @@ from torch.nn import functional as F
 CPU_KERNELS = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(
     torch, "_softmax_backward_data"
 )  # private: a release may drop them
-WIDE = 256  # channels from which a product's speed shows
-FASTER = 1.1  # times that oneDNN must be faster
-onednn: bool | None = (
-    None  # the choice, once made; a checkpoint keeps it, or a run would end with other last bits where both are near equal
-)
+WIDE = 256  # channels, or tokens, from which a product's speed shows
+FASTER = {1: 1.05, 2: 1.5}  # times that oneDNN's products must be as fast; attention by them has more passes over memory
+onednn: int | None = None  # 1: linear layers by oneDNN; 2: attention too. A checkpoint keeps the choice, or a run's last bits would change
 
 
 class Linear(nn.Linear):
@@ -31,7 +29,7 @@ class Linear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """F.linear; wide ones in float32 on a CPU by oneDNN where that is faster than what PyTorch calls (MKL, mostly)."""
     plain = _on_cpu(x) and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if plain and min(weight.shape) >= WIDE and uses_onednn():
+    if plain and min(weight.shape) >= WIDE and onednn_level() >= 1:
         return OneDNNLinear.apply(x.contiguous(), weight, bias)  # oneDNN takes thousands of times as long for some strides
     return F.linear(x, weight, bias)
 
@@ -65,18 +63,18 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-def uses_onednn() -> bool:
-    """Decide once a process: what a checkpoint said, or the faster of both float32 kernels on a product of some milliseconds."""
+def onednn_level() -> int:
+    """What oneDNN computes in float32, decided once a process: what a checkpoint said, or by a product of some milliseconds."""
     global onednn
     if onednn is None:
-        onednn = _onednn_is_faster()
+        onednn = _measured_level()
     return onednn
 
 
-def _onednn_is_faster() -> bool:
+def _measured_level() -> int:
     x, weight = torch.ones(256, 512), torch.ones(1024, 512)
     own, other = _fastest(lambda: F.linear(x, weight), lambda: _product(x, weight))
-    return own > FASTER * other
+    return sum(own > times * other for times in FASTER.values())
 
 
 @cache
@@ -103,8 +101,10 @@ def _fastest(*works: Callable[[], object], turns: int = 8) -> list[float]:
 
 def scaled_dot_product_attention(q_BNVD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, attn_mask_BVL: Tensor | None = None) -> Tensor:
     """softmax(q k' / sqrt(D)) v for N heads. `attn_mask_BVL` says which queries see which keys; default: all."""
-    if _on_cpu(q_BNVD) and attn_mask_BVL is None and q_BNVD.dtype == torch.bfloat16:
-        return RecomputedAttention.apply(q_BNVD, k_BNLD, v_BNLD)
+    if _on_cpu(q_BNVD) and attn_mask_BVL is None:
+        wide = min(q_BNVD.shape[2], k_BNLD.shape[2]) >= WIDE
+        if q_BNVD.dtype == torch.bfloat16 or (q_BNVD.dtype == torch.float32 and wide and onednn_level() == 2):
+            return RecomputedAttention.apply(q_BNVD, k_BNLD, v_BNLD)
     return F.scaled_dot_product_attention(q_BNVD, k_BNLD, v_BNLD, attn_mask=None if attn_mask_BVL is None else attn_mask_BVL[:, None])
 
 
@@ -117,20 +117,29 @@ class RecomputedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q_BNVD, k_BNLD, v_BNLD):
-        q_BNVD = q_BNVD * q_BNVD.shape[-1] ** -0.5
+        q_BNVD, k_BNLD, v_BNLD = (x.contiguous() for x in (q_BNVD * q_BNVD.shape[-1] ** -0.5, k_BNLD, v_BNLD))
         ctx.save_for_backward(q_BNVD, k_BNLD, v_BNLD)
         out_BNVD = q_BNVD.new_empty(q_BNVD.transpose(1, 2).shape).transpose(1, 2)
-        for out, q, k, v in zip(out_BNVD, q_BNVD, k_BNLD, v_BNLD):  # a clip's scores fit a cache
-            out.copy_((q @ k.mT).softmax(dim=-1) @ v)
+        for out, q, k, v in _parts(out_BNVD, q_BNVD, k_BNLD, v_BNLD):
+            out.copy_(_matmul(_matmul(q, k.mT).softmax(dim=-1), v))
         return out_BNVD
 
     @staticmethod
     def backward(ctx, gradient_BNVD):
         gradients = tuple(torch.empty_like(x) for x in ctx.saved_tensors)
-        for g, q, k, v, dq, dk, dv in zip(gradient_BNVD, *ctx.saved_tensors, *gradients):
-            weights = (q @ k.mT).softmax(dim=-1)
-            dscores = torch._softmax_backward_data(g @ v.mT, weights, -1, weights.dtype)
-            dv.copy_((g.mT @ weights).mT)  # the small matrix is the one that is turned
-            dk.copy_((q.mT @ dscores).mT)
-            dq.copy_(dscores @ k).mul_(q.shape[-1] ** -0.5)
+        for g, q, k, v, dq, dk, dv in _parts(gradient_BNVD, *ctx.saved_tensors, *gradients):
+            weights = _matmul(q, k.mT).softmax(dim=-1)
+            dscores = torch._softmax_backward_data(_matmul(g, v.mT), weights, -1, weights.dtype)
+            dv.copy_(_matmul(g.mT, weights).mT)  # the small matrix is the one that is turned
+            dk.copy_(_matmul(q.mT, dscores).mT)
+            dq.copy_(_matmul(dscores, k)).mul_(q.shape[-1] ** -0.5)
         return gradients
+
+
+def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """What fits a cache: clips in bf16, heads in float32, where a product takes two matrices."""
+    return zip(*(x if x.dtype == torch.bfloat16 else [head for clip in x for head in clip] for x in tensors))
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    return a @ b if a.dtype == torch.bfloat16 else _product(a.contiguous(), b.mT)

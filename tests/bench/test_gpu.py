@@ -7,28 +7,31 @@ from pathlib import Path
 
 import pytest
 
+from mgm.masking import MASKS
+
 pytestmark = pytest.mark.slow
 BENCH = Path(__file__).parents[2] / "bench" / "gpu.py"
 
 
-def rows_of(out: Path, part: str, *options: str) -> dict[str, dict]:
-    done = subprocess.run([sys.executable, BENCH, "--dry", "--part", part, "--out", out, *options], capture_output=True, text=True)
-    assert done.returncode in (0, 3), done.stderr
-    file = out / f"{part}.jsonl"
-    return dict(map(json.loads, file.read_text().splitlines())) if file.exists() else {}
+def test_every_part_measures_all_its_rows_and_goes_on_where_it_was_stopped(tmp_path):
+    def call(*options: str) -> tuple[int, dict[str, dict[str, dict]]]:
+        done = subprocess.run([sys.executable, BENCH, "--dry", "--out", tmp_path, *options], capture_output=True, text=True)
+        assert done.returncode in (0, 3), done.stderr
+        return done.returncode, {file.stem: dict(map(json.loads, file.read_text().splitlines())) for file in tmp_path.glob("*.jsonl")}
 
-
-@pytest.mark.parametrize("part", ["parity", "step", "ladder"])
-def test_a_part_measures_every_row_and_continues(tmp_path, part):
-    first = rows_of(tmp_path, part, "--seconds", "0")
-    assert len(first) <= 1  # no row is started late
-    rows = rows_of(tmp_path, part)
-    assert len(rows) > 4
-    assert not [row for row in rows.values() if "error" in row]
-    assert all(row.get("holds", True) for row in rows.values())
-    assert all(row.get("clips_per_s", 1) > 0 for row in rows.values())
-    assert rows_of(tmp_path, part) == rows  # nothing is measured twice
-    assert all(name in (tmp_path / f"{part}.md").read_text() for name in rows)
+    status, begun = call("--seconds", "0.1")  # no row is started late
+    assert status == 3
+    status, rows = call()
+    assert status == 0
+    assert {part: len(rows[part]) for part in rows} == {"parity": len(MASKS) + 5, "step": 8, "ladder": 6, "feed": 2, "mini": 1}
+    for part, found in rows.items():
+        assert begun[part].items() <= found.items()
+        assert all(name in (tmp_path / f"{part}.md").read_text() for name in found)
+        for name, row in found.items():
+            assert "error" not in row, (name, row)
+            assert row.get("holds", True), (name, row)
+            assert min(row.get("clips_per_s", 1), row.get("busy_percent", 1), row.get("seconds", 1)) > 0
+    assert call() == (0, rows)  # nothing is measured twice
 
 
 def test_without_a_gpu_it_says_so(tmp_path):
