@@ -74,6 +74,7 @@ class Plot:
     y: str
     lines: dict[str, tuple[tuple[float, Cell], ...]]
     ticks: tuple[str, ...] = ()  # names of x = 0, 1, ... where it is no number: then points are not joined
+    beside: str = ""  # a tick: then every seed is drawn, and how far the other ticks lie from this one
 
     @property
     def cells(self) -> list[Cell]:

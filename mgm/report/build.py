@@ -66,11 +66,15 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
 def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, RunStatus]) -> FigureEntry:
     """Draw a figure of table cells: what there is of them, and it says what is not."""
     from mgm.report.figures.curves import arrays_of, curves, missing, points_of  # seaborn takes seconds to import
+    from mgm.report.figures.seeds import runs_of, seeds
     from mgm.report.figures.style import save
 
     plot, scale, stem = registry.plots[name], registry.scale, folder / f"figure{name}"
     points = points_of(plot, found)
-    save(curves(points, plot, scale.name, comparable(scale)), stem, arrays_of(points, plot))
+    if plot.beside:
+        save(seeds(plot, found, missing(points)), stem, {f"{name}_R": values.to_numpy() for name, values in runs_of(plot, found).items()})
+    else:
+        save(curves(points, plot, scale.name, comparable(scale)), stem, arrays_of(points, plot))
     tables = tuple(table for table in points.table.unique() if table in registry.tables)
     return FigureEntry(name, plot.title, plot.note, why=missing(points), source=svg_uri(stem.with_suffix(".svg")), tables=tables)
 

@@ -63,14 +63,14 @@ def test_table_1_has_every_row_of_the_paper_and_runs_ours():
 def test_parents_stand_before_their_children_and_no_run_twice():
     registry = make_registry(SMOKE)
     ids = list(registry.specs)
-    assert len(ids) == len(set(ids)) == 195
+    assert len(ids) == len(set(ids))
     for position, run_id in enumerate(ids):
         assert all(parent in ids[:position] for parent in parents(registry.specs[run_id]))
 
 
 def test_targets_need_their_runs_and_no_others():
     registry = make_registry(SMOKE)
-    assert len(registry.runs_of("all")) == 195
+    assert len(registry.runs_of("all")) == len(registry.specs)
     assert len(registry.runs_of("table4e")) == 78
     assert len(registry.runs_of("table1")) == 30
     assert {run.run_id for run in registry.runs_of("figure1")} < {run.run_id for run in registry.runs_of("table1")}

@@ -66,7 +66,7 @@ def test_a_full_page_is_self_contained_and_its_links_lead_somewhere(places):
     assert len(page.ids) == len(set(page.ids))
     assert set(known.specs) <= set(page.ids)
     assert all(source.startswith("data:") for source in page.sources)
-    assert [source[5:15] for source in page.sources if len(source) > 10] == ["image/svg+", "image/svg+", "image/webp"]  # 4a, 4 edge, 5
+    assert [source[5:15] for source in page.sources if len(source) > 10] == [*["image/svg+"] * 3, "image/webp"]  # 4a, 4 edge, 4 seeds, 5
     for link in page.links:
         if link.startswith("#"):
             assert link[1:] in page.ids, link
@@ -80,7 +80,7 @@ def test_a_full_page_is_self_contained_and_its_links_lead_somewhere(places):
             assert f'href="#{run.run_id}"' in text
     assert text == build_report(known, *places).read_text()  # the same results give the same page
     drawn = {path.name for path in (places[1] / "figures").iterdir()}
-    assert drawn == {f"figure{name}.{ending}" for name in ("4a", "4_edge", "5") for ending in ("svg", "pdf", "png", "npz")}
+    assert drawn == {f"figure{name}.{ending}" for name in ("4a", "4_edge", "4_seeds", "5") for ending in ("svg", "pdf", "png", "npz")}
 
 
 def test_a_foreign_log_does_not_break_the_page(places):

@@ -1,0 +1,131 @@
+"""When does guidance help: linear probes of MGM, a tube and a static block over the size of movers, the background, the mask ratio, and
+two readings of the paper.
+
+    python studies/guidance.py train   # in the background, in parts: called again, it continues
+    python studies/guidance.py draw    # docs/guidance.csv and docs/guidance.png, from results/mini and results/guidance-*
+
+Each variation is scale mini with a few fields changed, run by the workflow under a name of its own; seeds are the same everywhere, so
+differences are paired. What is not changed is mini's own Table 4e (`snakemake --cores all --config scale=mini -- table4e`).
+"""
+
+import argparse
+import subprocess
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import yaml
+
+from mgm.dag.study import CONFIG, Workflow
+from mgm.experiments.scales import read_yaml
+from mgm.report.figures.style import INK, STYLE, blank, write
+from mgm.report.statistics import over_seeds
+from mgm.runs.frame import frame
+
+BASE, RATIO, EDGE = "as mini", "mask.ratio", "mask.edge"
+VARIATIONS = {  # name: (title, fields of the generated set, fields of pretraining, the masks that these change)
+    "mini": (BASE, {}, {}, ("none", "tube", "block", "mgm")),
+    "d15": ("movers of 0.15", {"diameter": 0.15}, {}, ("none", "tube", "block", "mgm")),
+    "d24": ("movers of 0.24", {"diameter": 0.24}, {}, ("none", "tube", "block", "mgm")),
+    "still": ("still background", {"pan": 0.0}, {}, ("none", "tube", "block", "mgm")),
+    "r60": ("60 % hidden", {}, {RATIO: 0.6}, ("tube", "block", "mgm")),
+    "r75": ("75 % hidden, the tube too", {}, {RATIO: 0.75}, ("tube",)),
+    "r90": ("90 % hidden", {}, {RATIO: 0.9}, ("tube", "block", "mgm")),
+    "clamp": ("boxes stay in the frame", {}, {EDGE: "clamp"}, ("mgm",)),
+    "vectors": ("vectors as exported", {}, {"mask.distance": "none"}, ("mgm",)),
+}
+ROWS = {"none": "No pretraining", "tube": "Random Tube", "block": "Random Block", "mgm": "MGM (Dense)"}
+PAIRS = {"less random weights": "none", "less Random Tube": "tube", "less Random Block": "block"}
+ROOT = Path(__file__).parents[1]
+
+
+def train(seeds: list[int], cores: int, names: list[str]) -> None:
+    """Run the probes of these variations, by the workflow."""
+    for name in names:
+        fields, (_, videos, pretrain, masks) = read_yaml(CONFIG / "mini.yaml"), VARIATIONS[name]
+        fields |= {"name": folder_of(name), "seeds": seeds, "more_seeds": {}, "specs_per_job": 1}
+        fields["datasets"]["ssv2"]["generate"] |= videos
+        fields["overrides"]["pretrain"] |= pretrain
+        path = ROOT / "results" / f"{fields['name']}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(fields))
+        config = {"scale": str(path)}
+        table = Workflow(config).registry.tables["4e"]
+        cells = [table.cell(ROWS[mask], "SSv2, linear probe") for mask in masks]
+        targets = [f"results/{fields['name']}/jobs/{run.run_id}" for cell in cells for run in cell.runs]
+        subprocess.run(["snakemake", "--cores", str(cores), "--quiet", "all", "--config", f"scale={path}", "--", *targets], check=True)
+
+
+def folder_of(name: str) -> str:
+    return name if name == "mini" else f"guidance-{name}"
+
+
+def probes() -> pd.DataFrame:
+    """A row a run: `variation`, `mask`, `seed`, `top1`. Masks that a variation does not change have the runs of the base."""
+    parts = []
+    for name, (title, *_, masks) in VARIATIONS.items():
+        folder = ROOT / "results" / folder_of(name)
+        if not folder.exists():
+            continue
+        runs = frame(folder).query("verb == 'probe' and status == 'run'")
+        runs = runs.assign(mask=runs["mask"].where(runs.parent != "", "none"), variation=title, top1=runs["metrics.top1"])
+        parts.append(runs[runs["mask"].isin(masks)])
+    return pd.concat(parts)[["variation", "mask", "seed", "top1", "run_id", "commit"]]
+
+
+def differences(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a variation and pair: MGM less the other mask, paired by seed, with its 95 % interval."""
+    wide = runs.pivot(index=["variation", "seed"], columns="mask", values="top1")
+    rows = []
+    for title, *_ in VARIATIONS.values():
+        if title not in wide.index:
+            continue
+        found = wide.loc[title].combine_first(wide.loc[BASE]) if title != BASE else wide.loc[BASE]
+        for pair, other in PAIRS.items():
+            apart = (found["mgm"] - found[other]).dropna()
+            if len(apart) > 1:
+                estimate = over_seeds(apart.tolist())
+                rows.append((title, pair, estimate.mean, estimate.low, estimate.high, len(apart)))
+    return pd.DataFrame(rows, columns=["variation", "pair", "mean", "low", "high", "seeds"])
+
+
+@mpl.rc_context(STYLE)
+def draw() -> None:
+    """Write docs/guidance.csv, every run, and docs/guidance.png."""
+    runs = probes()
+    runs.round(2).to_csv(ROOT / "docs/guidance.csv", index=False, lineterminator="\n")
+    table = differences(runs)
+    print(table.round(1).to_string(index=False))
+    titles = list(dict.fromkeys(table.variation))
+    figure = blank(7.4, 0.3 * len(titles) + 0.8)
+    several = figure.subplots(1, len(PAIRS), sharey=True)
+    figure.subplots_adjust(left=0.24, right=0.98, top=1 - 0.3 / figure.get_figheight(), bottom=0.45 / figure.get_figheight(), wspace=0.08)
+    for axes, pair in zip(several, PAIRS):
+        some = table[table.pair == pair]
+        sns.pointplot(some, x="mean", y="variation", order=titles, linestyle="none", markersize=4, color=INK, ax=axes)
+        axes.errorbar(
+            some["mean"], [titles.index(title) for title in some.variation], fmt="none", ecolor=INK, elinewidth=1.2,
+            xerr=np.abs(some[["low", "high"]].sub(some["mean"], axis=0)).T,
+        )  # fmt: skip
+        axes.axvline(0, color="#d55e00", linewidth=0.9)
+        axes.set_title(f"MGM {pair}", loc="left", size=9)
+        axes.set(xlabel="points", ylabel="")
+        axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
+        axes.tick_params(axis="y", length=0)
+    write(figure, ROOT / "docs/guidance.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("train", "draw"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--names", nargs="+", choices=VARIATIONS, default=[name for name in VARIATIONS if name != "mini"])
+    args = parser.parse_args()
+    train(args.seeds, args.cores, args.names) if args.what == "train" else draw()
+
+
+if __name__ == "__main__":
+    main()

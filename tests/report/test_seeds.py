@@ -1,0 +1,52 @@
+"""The figure of seeds shows every run once, and differences that are paired by seed."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mgm.report.figures.seeds import differences, runs_of, seeds
+from mgm.runs.frame import examine_all
+from tests.helpers.fake_results import finish, registry
+
+KNOWN = registry(seeds=(0, 1, 2))
+PLOT = KNOWN.plots["4_seeds"]
+VALUES = {"MGM (Dense)": (60, 70, 62), "Random Block": (50, 61, 55), "Random Tube": (40, 41, None)}
+
+
+@pytest.fixture
+def found(tmp_path):
+    cells = {cell.row: cell for _, cell in PLOT.lines["SSv2, linear probe"]}
+    for row, values in VALUES.items():
+        for run, value in zip(cells[row].runs, values):
+            if value is not None:
+                finish(tmp_path, run, value, steps=2)
+    return examine_all(tmp_path, KNOWN.specs)
+
+
+def test_every_run_that_is_done_is_a_dot(found):
+    runs = runs_of(PLOT, found)
+    assert set(runs.line) == {"SSv2, linear probe"}
+    for row, values in VALUES.items():
+        shown = runs[runs.tick == row].set_index("seed").value
+        assert shown.to_dict() == pytest.approx({seed: value for seed, value in enumerate(values) if value is not None}, abs=0.3)
+
+
+def test_differences_are_students_interval_over_the_seeds_both_have(found):
+    values = runs_of(PLOT, found).pivot(index="seed", columns="tick", values="value")
+    less = differences(PLOT, found).set_index("tick")
+    assert set(less.index) == {"Random Block", "Random Tube"}
+    for tick, row in less.iterrows():
+        apart = (values[tick] - values["MGM (Dense)"]).dropna()
+        low, high = stats.t.interval(0.95, len(apart) - 1, apart.mean(), stats.sem(apart))
+        np.testing.assert_allclose((row["mean"], row.low, row.high), (apart.mean(), low, high), rtol=1e-4)  # t is rounded to 4 decimals
+
+
+def test_it_is_drawn_with_any_number_of_runs(found, tmp_path):
+    for some in (found, examine_all(tmp_path / "none", KNOWN.specs)):
+        figure = seeds(PLOT, some, "Not run: all others.")
+        dots = figure.axes[0]
+        assert [label.get_text() for label in dots.get_yticklabels()] == list(PLOT.ticks)
+
+
+def test_one_seed_has_no_such_figure():
+    assert "4_seeds" not in registry(seeds=(0,)).plots
