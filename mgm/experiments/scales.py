@@ -119,7 +119,7 @@ def load_scale(path: Path, given: Mapping[str, Any] = MappingProxyType({})) -> S
     """
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        raise UserError(f"{path}: no such scale; choose one of {known}")
+        raise UserError(f"{path}: no such scale; {f'choose one of {known}' if known else 'give a YAML file, or one of smoke, mini, paper'}")
     fields = read_yaml(path)
     if infinite := next((name for name, value in _leaves(fields) if isinstance(value, float) and not math.isfinite(value)), None):
         raise UserError(f"{path}: {infinite}: is not a finite number; correct it")

@@ -72,6 +72,7 @@ def test_a_bad_scale_is_one_line(content, named, tmp_path):
     ("config", "named"),
     [
         ({"scale": "huge"}, "huge.yaml: no such scale; choose one of mini, paper, smoke"),
+        ({"scale": "/nowhere/mine.yaml"}, "/nowhere/mine.yaml: no such scale; give a YAML file, or one of"),
         ({"name": "../x"}, "--config name: '../x'"),
         ({"name": ""}, "--config name: ''"),
         ({"shards": "abc"}, "--config shards: .*abc"),

@@ -2,11 +2,17 @@
 encoder used. `published_keys.json` has the lists: parameter -> shape, `12 blocks.#` for twelve blocks, or the name of an equal list."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from mgm.cli import app
+from mgm.datasets.index import write_index
+from mgm.datasets.synthetic.make import generate
+from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.experiments.recipes import DECODERS
 from mgm.models import build_classifier, build_features, build_mae, load_encoder, load_weights, model_of, read_weights
@@ -58,6 +64,42 @@ def test_every_key_of_the_encoder_is_used(tmp_path, name):
         with torch.device("meta"):
             mae = build_mae(Pretrain(data=DATA, model=model, decoder=DECODERS[model.backbone])).state_dict()
         assert {key: v.shape for key, v in weights.items()} == {key: v.shape for key, v in mae.items()}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> tuple[Path, int]:
+    """An index with as many classes as published heads have, and videos of three; how many of its test videos are of class 2."""
+    out = tmp_path_factory.mktemp("tiny")
+    index = generate(Synthetic(classes=3, train_per_class=3, test_per_class=1, size=32, frames=12), out)
+    write_index(replace(index, classes=(*index.classes, *(f"class {n}" for n in range(3, 400)))), out)
+    return out, sum(video.label == 2 for video in index.test)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * ("ViT-S" not in name)) for name in KEYS])
+def test_a_file_starts_a_run_and_one_with_a_head_is_evaluated(tmp_path, tiny, name):
+    """At full size, on clips of eight tokens, by the commands of a user. The head of the file prefers class 2."""
+    (videos, right), shapes = tiny, shapes_of(name)
+    weights = {key: value(key, shape) for key, shape in shapes.items()}
+    if "finetune" in name:
+        weights["head.bias"] = torch.eye(shapes["head.bias"][0])[2]
+    torch.save({"module" if "V2" in name else "model": weights}, tmp_path / "published.pth")
+    model = model_of(read_weights(tmp_path / "published.pth"), tmp_path).model_copy(update={"positions": (8, 14, 14)})
+    fields = {"data": {"dataset": "mine"}, "clips": {"frames": 4, "size": 32, "stride": 2}, "model": model.model_dump(mode="json")}
+    fields |= {"views": {"temporal": 1, "spatial": 1}}
+    probe, finetune = tmp_path / "probe.json", tmp_path / "finetune.json"
+    probe.write_text(json.dumps(fields | {"verb": "probe", "init": str(tmp_path / "published.pth")}))
+    finetune.write_text(json.dumps(fields | {"verb": "finetune"}))
+    commands = [["probe", str(probe), "--out", str(tmp_path / "results"), "--data", f"mine={videos}"]]
+    if "finetune" in name:
+        test = ["--weights", str(tmp_path / "published.pth"), "--data", f"mine={videos}", "--out", str(tmp_path / "tested")]
+        commands.append(["evaluate", str(finetune), *test])
+    for command in commands:
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, (command, done.output, done.exception)
+    (run,) = (tmp_path / "results").glob("probe-*")
+    assert json.loads((run / "result.json").read_text())["parents"][0].startswith("external-")
+    if "finetune" in name:
+        assert json.loads((tmp_path / "tested" / "evaluation.json").read_text())["metrics"]["top1"] == pytest.approx(100 * right / 3)
 
 
 def test_one_bias_of_queries_keys_and_values_gives_the_same_features(tmp_path):
