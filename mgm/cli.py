@@ -173,8 +173,8 @@ def evaluate(
     with _together():
         for run in runs:
             execution = Execution(Path(), places, threads, workers)
-            if told := test(run, weights, execution, views, out / run.stem if out and len(runs) > 1 else out):
-                typer.echo(told)
+            if text := test(run, weights, execution, views, out / run.stem if out and len(runs) > 1 else out):
+                typer.echo(text)
 
 
 @app.command()
@@ -367,9 +367,9 @@ def trace(
 ) -> None:
     """Say what a table's cell rests on: runs, specs, commit, data, weights, logs."""
     from mgm.experiments.suite import registry_of
-    from mgm.report.trace import trace as told
+    from mgm.report.trace import trace as describe
 
-    typer.echo(told(registry_of(results / name), results / name, cell))
+    typer.echo(describe(registry_of(results / name), results / name, cell))
 
 
 @app.command()

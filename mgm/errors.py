@@ -18,6 +18,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 NEXT_STEPS = {
     errno.ENOSPC: "make room and run again",
@@ -55,6 +59,16 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+def first_fault(error: "ValidationError", below: int = 0) -> str:
+    """'field: what is wrong with it (got VALUE)' of the first fault that pydantic found; `below`: parts of a field's place to leave out."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][below:])
+    if first["type"] == "extra_forbidden":
+        return f"{where} is not a field; remove it or correct its name"
+    got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
+    return ": ".join(filter(None, (where, first["msg"].removeprefix("Value error, ")))) + got
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from mgm.errors import UserError
+from mgm.errors import UserError, first_fault
 from mgm.masking import MASKS
 
 LARGE = 10**9  # no whole number of a spec is larger
@@ -58,11 +58,11 @@ Guidance = Literal["vectors", Flow]
 Distance = Literal["estimated", "none"]
 
 
-class Part(BaseModel):
+class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Data(Part):
+class Data(FrozenModel):
     """Which videos. `digest` is the index digest of a user's folder or of a generated set; published sets have none."""
 
     dataset: Name
@@ -71,7 +71,7 @@ class Data(Part):
     shuffle_labels: bool = False  # a control: with it, accuracy must fall to chance
 
 
-class Clips(Part):
+class Clips(FrozenModel):
     """How a video becomes a clip of `frames` x `size` x `size`."""
 
     frames: int = Field(16, ge=1, le=4096)
@@ -89,7 +89,7 @@ class Clips(Part):
         return self
 
 
-class Model(Part):
+class Model(FrozenModel):
     """The encoder: a ViT or a TimeSformer (divided attention) over tubelets of `tubelet` x `patch` x `patch` pixels."""
 
     backbone: BackboneName = "vit-b"
@@ -109,7 +109,7 @@ class Model(Part):
         return _heads_divide_width(self)
 
 
-class Decoder(Part):
+class Decoder(FrozenModel):
     """The light decoder over all tokens."""
 
     width: int = Field(384, ge=8, le=LARGE)
@@ -127,7 +127,7 @@ def _heads_divide_width(part):
     return part
 
 
-class Mask(Part):
+class Mask(FrozenModel):
     """Which tokens are hidden."""
 
     name: MaskName = "mgm"
@@ -145,7 +145,7 @@ class Mask(Part):
         return self
 
 
-class Optim(Part):
+class Optim(FrozenModel):
     """AdamW with linear warm-up and cosine decay. The learning rate of a step of `batch` clips is lr * batch / 256."""
 
     lr: float = Field(1.5e-4, gt=0)
@@ -178,7 +178,7 @@ class FinetuneOptim(Optim):
     warmup_epochs: float = Field(5, ge=0)
 
 
-class Augment(Part):
+class Augment(FrozenModel):
     """Finetuning's augmentation beside crop and flip; off unless a recipe says so."""
 
     rand: str = ""  # RandAugment in timm's notation; empty: none
@@ -195,14 +195,14 @@ class Augment(Part):
         return rand
 
 
-class Views(Part):
+class Views(FrozenModel):
     """Test views of a video; their softmax scores are averaged."""
 
     temporal: int = Field(5, ge=1, le=LARGE)
     spatial: Literal[1, 3] = 3
 
 
-class Run(Part):
+class Run(FrozenModel):
     """Fields every run has. `run_id` names the run and the folder of its results."""
 
     data: Data
@@ -373,13 +373,7 @@ def parse(fields: dict[str, Any], source: str) -> Spec:
     try:
         return _adapter.validate_python(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        if first["type"] == "extra_forbidden":
-            raise UserError(f"{source}: {where} is not a field of a {first['loc'][0]} spec; remove it or correct its name") from None
-        message = first["msg"].removeprefix("Value error, ")
-        got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
-        raise UserError(": ".join(part for part in (source, where, message) if part) + got) from None
+        raise UserError(f"{source}: {first_fault(error, below=1)}") from None  # below the verb
 
 
 def read_spec(place: Path) -> Spec:

@@ -40,7 +40,7 @@ def spec_file(folder: Path, **changes) -> Path:
 def test_bad_specs_are_one_line(tmp_path):
     for words, message in [
         (["pretrain", "none.json"], "none.json: no such spec"),
-        (["pretrain", spec_file(tmp_path, epochs=3)], "epochs is not a field of a pretrain spec; remove it or correct its name"),
+        (["pretrain", spec_file(tmp_path, epochs=3)], "epochs is not a field; remove it or correct its name"),
         (["pretrain", spec_file(tmp_path, mask={"name": "cube"})], "mask.name: is unknown; choose one of"),
         (["finetune", spec_file(tmp_path)], "is a pretrain spec; run it with `mgm pretrain`"),
         (["pretrain", spec_file(tmp_path)], "no place for dataset ssv2; pass --data ssv2=FOLDER"),

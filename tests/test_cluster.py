@@ -48,8 +48,8 @@ def test_resources_are_what_the_executor_reads(file):
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"partitions": "a"}, "partitions: Extra inputs"),
-        ({"jobs": {"pretrain": {"gpu": 4}}}, "jobs.pretrain.gpu: Extra inputs"),
+        ({"partitions": "a"}, "partitions is not a field"),
+        ({"jobs": {"pretrain": {"gpu": 4}}}, "jobs.pretrain.gpu is not a field"),
         ({"jobs": {"pretrain": {"nodes": 0}}}, "jobs.pretrain.nodes: Input should be greater"),
         ({"jobs": {"train": {"nodes": 1}}}, "jobs.train"),
     ],

@@ -4,16 +4,13 @@ Root may write anywhere, so the commands run without the capabilities by which i
 """
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.helpers.fake_results import finish_all, registry
+from tests.helpers.programs import ROOT, run
 
 pytestmark = pytest.mark.slow
-BIN, ROOT = Path(sys.executable).parent, Path(__file__).parents[1]
 MERE_USER = ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 
 
@@ -47,9 +44,7 @@ def here(tmp_path):
     ],
 )
 def test_one_line_names_the_place(command, named, here):
-    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
-    words = [*MERE_USER, *command.format(root=ROOT).split()]
-    done = subprocess.run(words, cwd=here, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = run([*MERE_USER, *command.format(root=ROOT).split()], cwd=here)
     assert done.returncode == 2, done.stderr
     [line] = [line for line in done.stderr.splitlines() if not line.startswith("Using workflow specific profile")]
     assert line.startswith("mgm: ")

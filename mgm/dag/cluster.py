@@ -10,9 +10,9 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from mgm.dag.files import WORKFLOW
-from mgm.errors import UserError
+from mgm.errors import UserError, first_fault
 from mgm.experiments.scales import read_yaml
-from mgm.spec import Part
+from mgm.spec import FrozenModel
 
 PROFILE = WORKFLOW / "profiles" / "slurm"
 HERE = WORKFLOW / "here.sh"
@@ -24,7 +24,7 @@ TORCHRUN = (  # on the first node, where Snakemake's shell fills in its name
 WARNING_S = 120  # before the time limit, for a last checkpoint; Slurm sends it up to a minute early, too early for a job of minutes
 
 
-class JobResources(Part):
+class JobResources(FrozenModel):
     """What one job asks for. `gpus` are of a node, each with a process (none: one process); `cpus` and `mem_gb` are of a process."""
 
     nodes: int = Field(ge=1)
@@ -50,7 +50,7 @@ class JobResources(Part):
         return [f"--nodes={self.nodes}", f"--ntasks={self.nodes}", "--ntasks-per-node=1", f"--cpus-per-task={cpus}", *gres]
 
 
-class Cluster(Part):
+class Cluster(FrozenModel):
     """Say where jobs go, what each kind asks for, and where the datasets lie."""
 
     partition: str = ""
@@ -98,9 +98,9 @@ class Cluster(Part):
             words += [f"--mem={asked['mem_mb']}", f"--time={asked['runtime']}", *shlex.split(self.sbatch)]
             words += [f"--partition={self.partition}"] if self.partition else []
             words += [f"--account={self.account}"] if self.account else []
-            told = subprocess.run([*words, "--wrap", "true"], capture_output=True, text=True, check=False)
-            if told.returncode:
-                reason = told.stderr.strip().splitlines()[-1].removeprefix("allocation failure: ").removeprefix("sbatch: error: ")
+            done = subprocess.run([*words, "--wrap", "true"], capture_output=True, text=True, check=False)
+            if done.returncode:
+                reason = done.stderr.strip().splitlines()[-1].removeprefix("allocation failure: ").removeprefix("sbatch: error: ")
                 found.append(f"Slurm refuses {kind} jobs: {reason} ({' '.join(words[2:])}); correct {USUAL}")
         return found
 
@@ -125,10 +125,7 @@ def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
     try:
         return Cluster.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(
-            f"{given}: {'.'.join(map(str, first['loc']))}: {first['msg']}; the profile's cluster.yaml shows what there is"
-        ) from None
+        raise UserError(f"{given}: {first_fault(error)}; the profile's cluster.yaml shows what there is") from None
 
 
 def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

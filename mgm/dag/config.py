@@ -8,12 +8,12 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from mgm.dag.cluster import Cluster
 from mgm.dag.files import WORKFLOW
-from mgm.errors import UserError
+from mgm.errors import UserError, first_fault
 from mgm.experiments.scales import Name, Scale
-from mgm.spec import Part
+from mgm.spec import FrozenModel
 
 
-class Config(Part):
+class Config(FrozenModel):
     """Options of `snakemake --config`, or of a `config.yaml`; all may be left out."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # name=2024 is a name
@@ -44,14 +44,10 @@ def parse_config(config: Mapping[str, Any]) -> Config:
         return Config.model_validate(dict(config))
     except ValidationError as error:
         first = error.errors()[0]
-        where, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            said = f"is not an option; choose from {', '.join(Config.model_fields)}"
-        elif first["type"] == "dict_type":
-            said = f"write it as {where}='{{NAME: VALUE, ...}}' (got {first['input']!r})"
-        elif first["type"] != "value_error":
-            said += f" (got {first['input']!r})"
-        raise UserError(f"--config {where}: {said}") from None
+        if first["type"] == "dict_type":
+            name = first["loc"][0]
+            raise UserError(f"--config {name}: write it as {name}='{{NAME: VALUE, ...}}' (got {first['input']!r})") from None
+        raise UserError(f"--config {first_fault(error)}; the options are {', '.join(Config.model_fields)}") from None
 
 
 def schemas() -> dict[str, str]:

@@ -10,14 +10,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from mgm.dag.batches import Job, batches, jobs_of, prioritised
 from mgm.dag.cluster import Cluster, load_cluster, wrapper_here
 from mgm.dag.config import Config, parse_config
 from mgm.dag.files import WORKFLOW
 from mgm.datasets.published import PUBLISHED
-from mgm.datasets.synthetic.params import Synthetic
+from mgm.datasets.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
 from mgm.experiments.scales import OWN, Dataset, Scale, load_scale
 from mgm.experiments.suite import make_registry
@@ -78,16 +76,15 @@ class Workflow:
         prepared = (videos / "index.json").is_file()
         self.places[OWN] = place = videos if prepared else data / self.name
         index = read_index(videos) if prepared else index_folder(videos, place)
-        more_seeds = {target: seeds for target, seeds in scale.more_seeds.items() if target == "table4e"}  # own videos have it alone
         own = {OWN: Dataset(root=str(videos), digest=index.digest)}
         # other papers' masks want optical flow, which lies beside files and not in shards
-        return scale.model_copy(update={"datasets": own, "more_seeds": more_seeds, "other_masks": False})
+        return scale.model_copy(update={"datasets": own, "other_masks": False})
 
     def _filled(self, scale: Scale, data: Path) -> Scale:
         datasets: dict[str, Dataset] = {}
         for name, dataset in scale.datasets.items():
             if dataset.generate:
-                params = _generator(dataset.generate, f"scale {scale.name}: datasets.{name}.generate")
+                params = parse_params(dataset.generate, f"scale {scale.name}: datasets.{name}.generate")
                 self.generated[name] = params.model_dump_json()
                 digest = params.digest
             elif dataset.adapt:
@@ -277,14 +274,6 @@ class Workflow:
 def _flow(spec: Spec) -> tuple[str, str] | None:
     """The dataset whose optical flow a run's mask follows, and the method; None for other runs."""
     return (spec.data.dataset, spec.mask.guidance) if isinstance(spec, Pretrain) and spec.mask.guidance != "vectors" else None
-
-
-def _generator(fields: Mapping[str, Any], source: str) -> Synthetic:
-    try:
-        return Synthetic.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{'.'.join([source, *map(str, first['loc'])])}: {first['msg']}; correct it") from None
 
 
 def _placed(scale: Scale, cluster: Cluster) -> Scale:

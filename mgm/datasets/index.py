@@ -79,7 +79,7 @@ def content_hash(path: str | Path) -> str:
     return hashlib.blake2b(b"".join([str(size).encode(), *blocks]), digest_size=8).hexdigest()
 
 
-def coverage(listed: Mapping[str, int], here: Mapping[str, int]) -> str:
+def listed_counts(listed: Mapping[str, int], here: Mapping[str, int]) -> str:
     """How many of the videos that a dataset's lists name are there, given both counts of each split."""
     counts = ", ".join(f"{here[split]:,} of {listed[split]:,} {split} videos are there" for split in SPLITS)
     return counts + ("; the others are in missing.txt" if any(here[split] != listed[split] for split in SPLITS) else "")

@@ -1,6 +1,5 @@
 """What `mgm prepare` does. These functions print nothing; `summary` is what a user is shown."""
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from mgm.datasets.files import cores
 from mgm.datasets.index import SPLITS, Index
-from mgm.datasets.synthetic.params import Synthetic
+from mgm.datasets.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
+from mgm.runs.files import read_json
 from mgm.runs.lock import folder_lock
 
 if TYPE_CHECKING:
@@ -75,20 +75,10 @@ def prepare_synthetic(params: Path | Synthetic, out: Path, processes: int = 1) -
 
 def read_params(path: Path) -> Synthetic:
     """The parameters that a JSON file holds; those it does not name have their defaults."""
-    from pydantic import ValidationError
-
     try:
-        return Synthetic.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return parse_params(read_json(path), str(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; write the parameters there, for example {Synthetic().model_dump_json()}") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON ({error}); correct it") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(
-            f"{path}: {where}: {first['msg']} (got {first['input']!r}); the parameters are {', '.join(Synthetic.model_fields)}"
-        ) from None
 
 
 def summary(index: "Index | Shard | Part") -> str:

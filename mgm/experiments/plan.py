@@ -64,7 +64,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Part:
+class TargetCost:
     """A table or figure alone: the fewest runs that fill it, their parents among them. `own_hours` are those of runs that nothing else
     wants; `wall_h` is the time on all GPUs, `disk` the most it holds at once, in bytes."""
 
@@ -114,7 +114,7 @@ class Check:
 class Plan:
     scale: str
     machine: Machine
-    parts: list[Part]  # "all" last, unless one target was asked for
+    parts: list[TargetCost]  # "all" last, unless one target was asked for
     lines: list[Line]
     chain: list[tuple[str, float]]  # the critical path: run ids with their hours on one run's GPUs
     check: Check
@@ -251,11 +251,11 @@ def _block(model: Model) -> int:
     return attention + (8 * width**2 + 5 * width) + 4 * width + over_time
 
 
-def part(target: str, specs: Sequence[Spec], costs: Mapping[str, Cost], machine: Machine, elsewhere: set[str]) -> Part:
+def part(target: str, specs: Sequence[Spec], costs: Mapping[str, Cost], machine: Machine, elsewhere: set[str]) -> TargetCost:
     """A target's runs, taken alone."""
     runs = [costs[spec.run_id] for spec in specs]
     training = sorted((run.checkpoint for run in runs), reverse=True)[: machine.slots]
-    return Part(
+    return TargetCost(
         target,
         len(runs),
         sum(run.train + run.test for run in runs),

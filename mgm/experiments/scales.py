@@ -8,18 +8,18 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import AfterValidator, AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from mgm.errors import UserError
+from mgm.errors import UserError, first_fault
 from mgm.experiments.recipes import MODELS
-from mgm.spec import Flow, Part, Run, parse
+from mgm.spec import Flow, FrozenModel, Run, parse
 
 OWN = "folder"  # the dataset name of a user's own videos
 
 R = TypeVar("R", bound=Run)
 
 
-class Dataset(Part):
+class Dataset(FrozenModel):
     """The origin of a dataset: drawn by our generator with these parameters, made of two others for domain adaptation (source,
     target), or prepared by the user under `root`."""
 
@@ -35,7 +35,7 @@ class Dataset(Part):
         return self
 
 
-class Execution(Part):
+class Resources(FrozenModel):
     """How jobs run here; none of it changes a result (beyond rounding, for threads)."""
 
     threads: int = Field(1, ge=1)
@@ -44,7 +44,7 @@ class Execution(Part):
     checkpoint_s: float = Field(300, ge=0, allow_inf_nan=False)
 
 
-class Steps(Part):
+class Steps(FrozenModel):
     """steps = factor * epochs ** power, one monotone rule for every run of a scale; `warmup` is the share of them that warms up."""
 
     factor: float = Field(gt=0, allow_inf_nan=False)
@@ -63,12 +63,12 @@ Name = Annotated[str, AfterValidator(check_name)]
 Verb = Literal["pretrain", "finetune", "probe", "measure", "visualise"]
 
 
-class Scale(Part):
+class Scale(FrozenModel):
     """`overrides` maps a verb to {dotted field: value}; `backbones` maps a backbone to its encoder's fields."""
 
     name: Name
-    caveat: str = Field(validation_alias=AliasChoices("caveat", "promise"))  # what its numbers allow to conclude, shown with every table
-    expected_cost: str = Field(validation_alias=AliasChoices("expected_cost", "takes"))  # of the whole DAG, said before it starts
+    caveat: str  # what its numbers allow to conclude, shown with every table
+    expected_cost: str  # of the whole DAG, said before it starts
     seeds: tuple[int, ...] = Field(min_length=1)
     more_seeds: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # of single targets, such as table4e
     steps: Steps | None = None  # none: real epochs
@@ -80,7 +80,7 @@ class Scale(Part):
     weights: dict[str, str] = Field(default_factory=dict)  # row of Table 1: weights a user gives, to be finetuned in its place
     other_masks: bool = False  # whether Table 4e has rows for other papers' masks, each a pretraining a seed more
     specs_per_job: int = Field(1, ge=1)
-    execution: Execution = Execution()
+    execution: Resources = Resources()
 
     @field_validator("backbones")
     @classmethod
@@ -181,9 +181,7 @@ def parse_scale(fields: Any, source: Path) -> Scale:
     try:
         return Scale.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{source}: {where}: {said}; correct it, or for results of an older version use that version") from None
+        raise UserError(f"{source}: {first_fault(error)}; correct it, or for results of an older version use that version") from None
 
 
 def _set(fields: dict[str, Any], dotted: str, value: Any, source: str) -> None:

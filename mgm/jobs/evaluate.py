@@ -74,8 +74,8 @@ def evaluate(place: Path, weights: Path | None, execution: Execution, views: dic
             "metrics": metrics,
         }
         files.write(out / "evaluation.json", json.dumps(about, indent=1) + "\n")
-    told = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
-    return f"{place.name}: {told} on {len(index.test)} videos of {dataset}, {spec.views.temporal} x {spec.views.spatial} views"
+    text = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
+    return f"{place.name}: {text} on {len(index.test)} videos of {dataset}, {spec.views.temporal} x {spec.views.spatial} views"
 
 
 def check_views(job: Job[Finetune] | Job[Probe]) -> None:

@@ -66,7 +66,7 @@ class Dataset:
             coverage = np.mean([found.coverage for found in self.decoded])
             lines.append(f"  decoded     {len(self.decoded):,} videos with vectors, evenly spread; nonzero in {coverage:.0%} of cells")
             median = np.median(self._concentration)
-            lines.append(f"  saliency    0 |{bars}| 1: share of a frame's motion in a tenth of its cells, median {median:.2f}")
+            lines.append(f"  motion      0 |{bars}| 1: share of a frame's motion in a tenth of its cells, median {median:.2f}")
         lines.append(f"  unreadable  {len(self.unreadable):,} files" + (":" if self.unreadable else ""))
         lines += [f"    {name}: {reason}" for name, reason in self.unreadable[:SHOWN]]
         if (more := len(self.unreadable) - SHOWN) > 0:

@@ -60,8 +60,8 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         seed=spec.seed,
     )
     fit(job, run)
-    if collectives.is_main() and (told := learnt_nothing(log_lines(job.folder))):
-        show(f"{spec.run_id}: {told}")
+    if collectives.is_main() and (text := learnt_nothing(log_lines(job.folder))):
+        show(f"{spec.run_id}: {text}")
     return {}
 
 

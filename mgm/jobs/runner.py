@@ -43,9 +43,9 @@ def run_all(specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], exe
             with ExitStack() as lock:
                 if not collectives.broadcast_object(collectives.is_main() and _lock_unless_done(folder, spec, lock)):
                     continue
-                told = _run(spec, folder, compute, execution)
+                text = _run(spec, folder, compute, execution)
                 if collectives.is_main():
-                    show(f"{spec.run_id}: {told}{progress(execution)}")
+                    show(f"{spec.run_id}: {text}{progress(execution)}")
         except Exception as error:
             known = as_user_error(error)
             if known is None or collectives.world_size() > 1 or len(specs) == 1:
@@ -110,8 +110,8 @@ def _run(spec: Spec, folder: Path, compute: Callable[[Job], dict[str, Any]], exe
         }
         write_result(folder, result_fields(job, metrics) | times)
     clean_up(folder)
-    told = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, float))
-    return f"{told or 'done'} in {duration(time.monotonic() - clock)}"
+    text = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, float))
+    return f"{text or 'done'} in {duration(time.monotonic() - clock)}"
 
 
 def result_fields(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -43,24 +43,23 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
             path = write_tables(reports / "tables", table, collected[name], registry.scale)
             if only == f"table{name}":
                 return path
-    plates = []
+    entries = []
     for name in figures:
         if only in (None, "figures", f"figure{name}"):
             draw = _plot if name in registry.plots else _clips
-            plate = draw(registry, name, results, reports / "figures", found)
-            if only == f"figure{name}" and not plate.source:
-                raise UserError(f"figure {name}: {plate.state}; run {' '.join(plate.run_ids)} first")
+            entry = draw(registry, name, results, reports / "figures", found)
+            if only == f"figure{name}" and not entry.source:
+                raise UserError(f"figure {name}: {entry.state}; run {' '.join(entry.run_ids)} first")
             if only == f"figure{name}":
                 return reports / "figures" / f"figure{name}.svg"
-            plates.append(plate)
+            entries.append(entry)
     if only:
         return reports / only
     verdicts = [] if registry.scale.own_videos else judge(registry, collected, found)
     if verdicts:
         write_claims(reports, verdicts)
-    return atomic.write(
-        reports / "index.html", page(registry, results, reports, found, collected, plates, verdicts, _mask_player(registry, results, found))
-    )
+    player = _mask_player(registry, results, found)
+    return atomic.write(reports / "index.html", page(registry, results, reports, found, collected, entries, verdicts, player))
 
 
 def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dict[str, RunStatus]) -> FigureEntry:

@@ -82,11 +82,11 @@ class Crate:
         shown = self.report(registry, found)
         times = {"startTime": min(result["started"] for result in done), "endTime": max(result["finished"] for result in done)}
         inputs, outputs = [scale, *self.data.values()], [*self.result_of.values(), *shown]
-        told = {
+        about = {
             "name": f"Snakemake's run of {name}",
             "description": f"{len(done)} runs are done of {len(registry.specs)} that the scale has",
         }
-        whole = self.action("#workflow", workflow, inputs, outputs, actionStatus=DONE, **told, **times)
+        whole = self.action("#workflow", workflow, inputs, outputs, actionStatus=DONE, **about, **times)
         self.crate.root_dataset["mentions"] = [whole, *self.actions, self.crate.get("#report")]
 
     def run(self, spec: Spec, run: RunStatus) -> Any:
@@ -132,8 +132,8 @@ class Crate:
                 if file := self.crate.get(f"reports/{self.results.name}/tables/table{row.table}.csv"):
                     file.append_to("about", self.cell(row))
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        told = f"tables, figures, claims and page of {len(self.result_of)} results"
-        about = {"name": f"mgm report {self.results.name}", "description": told, "endTime": now, "actionStatus": DONE}
+        text = f"tables, figures, claims and page of {len(self.result_of)} results"
+        about = {"name": f"mgm report {self.results.name}", "description": text, "endTime": now, "actionStatus": DONE}
         self.action("#report", self.software("report", {}), list(self.result_of.values()), shown, **about)
         return shown
 

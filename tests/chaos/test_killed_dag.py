@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,9 +12,8 @@ import pytest
 
 from mgm.runs.files import file_digest
 from tests.helpers.own_videos import own_videos, small_scale
+from tests.helpers.programs import ENVIRONMENT, snakemake
 
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
 KILLS = 4
 
 
@@ -31,18 +29,9 @@ def place(tmp_path_factory) -> Path:
 def start(place: Path, here: Path, *words: str) -> subprocess.Popen:
     """`snakemake table4e` in a session of its own, so that a kill reaches all of its processes."""
     here.mkdir(exist_ok=True)
-    command = [
-        str(BIN / "snakemake"),
-        "--snakefile",
-        str(ROOT / "workflow" / "Snakefile"),
-        "--directory",
-        str(here),
-        "--cores",
-        "2",
-    ]
-    command += ["--config", f"scale={place / 'scale.yaml'}", "name=mine", f"videos={place / 'videos'}", *words, "--", "table4e"]
-    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
-    return subprocess.Popen(command, stderr=(here / "said").open("a"), stdout=subprocess.DEVNULL, env=environment, start_new_session=True)
+    config = (f"scale={place / 'scale.yaml'}", "name=mine", f"videos={place / 'videos'}")
+    command = snakemake(here, "--config", *config, *words, "--", "table4e")
+    return subprocess.Popen(command, stderr=(here / "said").open("a"), stdout=subprocess.DEVNULL, env=ENVIRONMENT, start_new_session=True)
 
 
 def outcome(here: Path) -> dict[str, object]:

@@ -49,12 +49,14 @@ def test_the_carried_lists_are_the_official_ones(tmp_path):
 
 def test_the_carried_lists_are_what_is_said_of_them(tmp_path):
     """Counts, the class without videos, the dives' lengths, and no competition on both sides."""
-    classes, entries, frames_of = read_lists(tmp_path)
+    lists = read_lists(tmp_path)
+    classes, entries = lists.classes, lists.entries
+    frames = [entry.frames for entry in entries.values()]
     assert (len(classes), classes[0]) == (48, "Back, 15som, 05Twis, FREE")
     counts = Counter(entry.split for entry in entries.values())
     assert (counts["train"], counts["test"]) == OFFICIAL
     assert set(range(48)) - {entry.label for entry in entries.values()} == {30}
-    assert (min(frames_of.values()), max(frames_of.values())) == (24, 822)
+    assert (min(frames), max(frames)) == (24, 822)
     sides = {split: {entry.group for entry in entries.values() if entry.split == split} for split in counts}
     assert (len(sides["train"]), len(sides["test"]), len(sides["train"] & sides["test"])) == (58, 26, 0)
 

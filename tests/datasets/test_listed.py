@@ -9,7 +9,7 @@ import pytest
 from mgm.datasets.index import read_index
 from mgm.datasets.prepare import summary
 from mgm.datasets.published import PUBLISHED
-from mgm.datasets.published.listed import Entry, find_videos, index_found, write_found
+from mgm.datasets.published.listed import Entry, Lists, find_videos, index_found, write_found
 from mgm.datasets.published.rows import plain_name
 from mgm.errors import UserError
 
@@ -103,7 +103,7 @@ def test_odd_names_pass_and_are_found_again(place, tmp_path):
         f"{name}/{name}": Entry(f"{name}/{name}.mp4", number % 2, ("train", "test")[number % 2], name) for number, name in enumerate(ODD)
     }
     found = find_videos(tmp_path / "source", lambda folder, name: f"{folder}/{name}")
-    index, missing = index_found(found, tmp_path / "out", ["a", "b"], entries, "odd")
+    index, missing = index_found(found, tmp_path / "out", Lists(("a", "b"), entries), "odd")
     assert (index.excluded, missing) == ((), [])
     again = read_index(write_found(index, missing, tmp_path / "out") and tmp_path / "out")
     assert {video.group for video in again.videos} == set(ODD)
@@ -127,7 +127,7 @@ def test_of_several_files_of_a_video_one_is_used(place, tmp_path):
     assert found.name_of == {"1": "1.mp4", "2": "2.webm", "3": "replacement_for_corrupted_k400/3.mp4"}
     assert found.spare == ["val/3.mp4", "1.webm"]
     entries = {name: Entry(name, 0, "test" if name == "3" else "train", name) for name in "12"} | {"3": Entry("3", 0, "test", "3")}
-    index, _ = index_found(found, tmp_path / "out", ["a"], entries, "set")
+    index, _ = index_found(found, tmp_path / "out", Lists(("a",), entries), "set")
     assert "2 further files of the same videos are not used, such as val/3.mp4" in index.note
 
 

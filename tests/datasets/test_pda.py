@@ -51,10 +51,10 @@ def test_the_carried_lists_are_the_tasks(task, source, target, counts):
     lists = carried_lists(task)
     assert (lists.source, lists.target) == (source, target)
     assert tuple(map(len, lists.videos.values())) == counts
-    official = ucf101_lists(1).split_of
+    official = ucf101_lists(1).entries.values()
     ours, split = (lists.videos["train"], "train") if task == "ucf14-hmdb7" else (lists.videos["test"], "test")
     classes = source if split == "train" else target
-    assert {name for _, name in ours} == {name for name, where in official.items() if where == split and name.split("/")[0] in classes}
+    assert {name for _, name in ours} == {entry.name for entry in official if entry.split == split and entry.name.split("/")[0] in classes}
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the published lists are not here")

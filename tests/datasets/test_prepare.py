@@ -20,8 +20,8 @@ from mgm.errors import UserError
     [
         (None, "no such file"),
         ("{", "not JSON"),
-        ("[]", "the file: Input should be a valid dictionary"),
-        ('{"sprite": 2}', "sprite: Extra inputs are not permitted"),
+        ("[]", "Input should be a valid dictionary"),
+        ('{"sprite": 2}', "sprite is not a field"),
         ('{"kind": "ucf11"}', "kind: Input should be 'ssv2', 'k400', 'ucf101', 'hmdb51' or 'diving48' (got 'ucf11')"),
         ('{"classes": 13}', "classes: kind ssv2 has at most 12 (got 13)"),
         ('{"kind": "hmdb51", "classes": 15}', "classes: kind hmdb51 has at most 14 (got 15)"),

@@ -53,7 +53,7 @@ def fails(source: Path, out: Path, *says: str) -> None:
 @pytest.mark.parametrize("split", [1, 2, 3])
 def test_the_carried_lists_have_the_official_counts(split):
     lists = carried_lists(split)
-    counts = Counter(lists.split_of.values())
+    counts = Counter(entry.split for entry in lists.entries.values())
     assert (len(lists.classes), counts["train"], counts["test"]) == (101, *OFFICIAL[split])
 
 
@@ -78,7 +78,7 @@ def test_a_part_of_the_videos_is_indexed_and_the_rest_is_listed(ucf101, tmp_path
     ]
     missing = (tmp_path / "out" / "missing.txt").read_text().splitlines()
     assert len(missing) == 13_320 - 4
-    assert set(missing) | set(HERE) == set(carried_lists(1).split_of)
+    assert set(missing) | set(HERE) == {entry.name for entry in carried_lists(1).entries.values()}
     assert "2 of 9,537 train videos are there, 2 of 3,783 test videos are there" in index.note
     assert "missing.txt" in index.note
     assert summary(index).endswith("no videos of the other 98 classes")

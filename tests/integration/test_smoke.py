@@ -6,7 +6,6 @@ import json
 import shutil
 import sqlite3
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,8 +23,9 @@ from mgm.runs.log import log_lines
 from mgm.runs.result import examine
 from mgm.spec import Probe
 from mgm.video.loader import Cache
+from tests.helpers import programs
+from tests.helpers.programs import ROOT, snakemake
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.smoke
 
 
@@ -126,21 +126,15 @@ def test_results_without_weights_or_data_build_the_same_tables(registry, smoke, 
 
 
 def test_with_a_result_deleted_and_no_data_the_report_lists_no_training(smoke, tmp_path):
-    import os
-    import subprocess
-    import sys
-
     shutil.copytree(smoke, tmp_path / "results" / "smoke", ignore=shutil.ignore_patterns("*.safetensors"))
     victim = registry_of(smoke).tables["4e"].cell("Random Block", "SSv2").runs[0]
     (tmp_path / "results" / "smoke" / victim.run_id / "result.json").unlink()
-    binaries = Path(sys.executable).parent
-    words = [str(binaries / "snakemake"), "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--directory", str(tmp_path), "--cores", "1"]
-    environment = os.environ | {"PATH": f"{binaries}:{os.environ['PATH']}"}
-    dry = subprocess.run([*words, "-n", "report"], capture_output=True, text=True, env=environment, timeout=120, check=True)
+    dry = programs.run(snakemake(tmp_path, "-n", "report", cores=1))
+    assert dry.returncode == 0, dry.stderr
     listed = dry.stdout + dry.stderr
     assert "report" in listed
     assert not any(rule in listed for rule in ("pretrain_", "finetune_", "probe_", "prepare_", "visualise_"))
-    subprocess.run([*words, "report"], capture_output=True, env=environment, timeout=120, check=True)
+    assert programs.run(snakemake(tmp_path, "report", cores=1)).returncode == 0
     with (tmp_path / "reports" / "smoke" / "tables" / "table4e.csv").open() as file:
         statuses = [row["status"] for row in csv.DictReader(file)]
     assert Counter(statuses) == {"partial": 1, "run": 25}

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,12 +15,12 @@ from safetensors.torch import load_file
 
 from mgm.dag.cluster import load_cluster
 from mgm.dag.study import Workflow
+from tests.helpers import programs
 from tests.helpers.cluster import cluster, unfit
 from tests.helpers.own_videos import own_videos, small_scale
+from tests.helpers.programs import BIN, ROOT
 
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = programs.ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]  # a requeued job waits for its minute, and for Slurm
 

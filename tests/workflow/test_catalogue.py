@@ -1,21 +1,17 @@
 """What Snakemake's catalogue and its users' tools expect: lint, a deployed copy, Snakemake's own report."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
+from tests.helpers import programs
+from tests.helpers.programs import ROOT, snakemake
 
 
-def run(*words, cwd: Path, **environment: str) -> str:
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **environment}
-    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+def run(*words: str, cwd: Path, **environment: str) -> str:
+    done = programs.run([*words], cwd, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -30,7 +26,7 @@ def test_the_catalogue_finds_what_it_asks_for():
 
 @pytest.mark.slow
 def test_lint_finds_nothing(tmp_path):
-    assert "in a good condition" in run("snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--lint", cwd=tmp_path)
+    assert "in a good condition" in run(*snakemake(tmp_path, "--lint"), cwd=tmp_path)
 
 
 @pytest.mark.slow
@@ -59,9 +55,8 @@ def test_snakedeploy_deploys_it_into_an_empty_folder(tmp_path):
 def test_snakemakes_report_opens_without_errors(tmp_path):
     from playwright.sync_api import sync_playwright
 
-    words = ("snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--cores", "2")
-    run(*words, "dataset_ucf101", cwd=tmp_path)
-    run(*words, "dataset_ucf101", "--report", "report.zip", cwd=tmp_path)
+    run(*snakemake(tmp_path, "dataset_ucf101"), cwd=tmp_path)
+    run(*snakemake(tmp_path, "dataset_ucf101", "--report", "report.zip"), cwd=tmp_path)
     shutil.unpack_archive(tmp_path / "report.zip", tmp_path / "open")
     (page_file,) = (tmp_path / "open").rglob("report.html")
     faults: list[str] = []

@@ -1,13 +1,11 @@
 """The Snakefile, run for real in an empty folder."""
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from mgm.dag.batches import jobs_of
 from mgm.dag.checks import missing, problems
@@ -16,25 +14,20 @@ from mgm.datasets.index import Video, read_index
 from mgm.errors import UserError
 from mgm.models import build_mae, save_weights
 from mgm.spec import Data, Model, Pretrain, parents
+from tests.helpers import programs
 from tests.helpers.own_videos import own_videos
-
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
+from tests.helpers.programs import ROOT, run
 
 
-def snakemake(folder, *words):
-    command = [
-        str(BIN / "snakemake"),
-        "--snakefile",
-        str(ROOT / "workflow" / "Snakefile"),
-        "--directory",
-        str(folder),
-        "--cores",
-        "2",
-        *words,
-    ]
-    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+def snakemake(folder: Path, *words: str):
+    return run(programs.snakemake(folder, *words))
+
+
+def scale_of_ssv2(folder: Path, root: str) -> Path:
+    """Scale smoke with one dataset, which its user prepared."""
+    smoke = yaml.safe_load((ROOT / "workflow" / "config" / "smoke.yaml").read_text())
+    (folder / "cluster.yaml").write_text(yaml.safe_dump(smoke | {"datasets": {"ssv2": {"root": root}}}))
+    return folder / "cluster.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +102,7 @@ def test_own_videos_are_indexed_before_the_dag(tmp_path, videos):
 
 @pytest.mark.slow
 def test_missing_data_warns_in_a_dry_run_and_stops_a_real_one(tmp_path):
-    scale = tmp_path / "cluster.yaml"
-    text = (ROOT / "workflow" / "config" / "smoke.yaml").read_text()
-    start, end = text.index("datasets:"), text.index("specs_per_job:")
-    scale.write_text(text[:start] + "datasets:\n  ssv2: {root: videos/ssv2}\n\n" + text[end:])
+    scale = scale_of_ssv2(tmp_path, "videos/ssv2")
     dry = snakemake(tmp_path, "-n", "--config", f"scale={scale}")
     assert dry.returncode == 0, dry.stderr
     assert "dataset ssv2: videos/ssv2/index.json is not there; run `mgm prepare ssv2" in dry.stdout + dry.stderr
@@ -188,11 +178,7 @@ def test_an_index_that_disagrees_with_its_classes_is_found_before_any_job(tmp_pa
     index = Workflow({"name": "mine", "videos": str(videos)}, data=tmp_path).places["folder"]
     rows = (index / "index.csv").read_text().replace(",0,train,", ",7,train,", 1)
     (index / "index.csv").write_text(rows)
-    scale = tmp_path / "cluster.yaml"
-    text = (ROOT / "workflow" / "config" / "smoke.yaml").read_text()
-    start, end = text.index("datasets:"), text.index("specs_per_job:")
-    scale.write_text(text[:start] + f"datasets:\n  ssv2: {{root: {index}}}\n\n" + text[end:])
-    workflow = Workflow({"scale": str(scale)})
+    workflow = Workflow({"scale": str(scale_of_ssv2(tmp_path, str(index)))})
     assert any("label 7 is outside the 2 classes" in line for line in problems(workflow, workflow.jobs))
 
 

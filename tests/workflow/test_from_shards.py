@@ -1,26 +1,21 @@
 """The mask ablation on own videos from shards alone: the masks are those of the files, and all of it runs without them."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import programs
 from tests.helpers.own_videos import own_videos, small_scale
+from tests.helpers.programs import run
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-ENV = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
 
 
 def snakemake(here: Path, name: str, videos: str, *more: str) -> dict[str, list[dict]]:
     """{mask: its pretraining's log} of a DAG."""
-    command = [BIN / "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile", "--cores", "2", "--quiet", "all", *more]
-    command += ["--config", "scale=scale.yaml", f"name={name}", f"videos={videos}", "--", "table4e"]
-    done = subprocess.run(command, cwd=here, env=ENV, capture_output=True, text=True, timeout=500, check=False)
+    config = ("scale=scale.yaml", f"name={name}", f"videos={videos}")
+    done = run(programs.snakemake(here, "--quiet", "all", *more, "--config", *config, "--", "table4e"), timeout=500)
     logs = "".join(path.read_text() for path in (here / "logs").rglob("*.log"))
     assert done.returncode == 0, done.stdout + done.stderr + logs
     found = {}
@@ -34,8 +29,8 @@ def test_the_mask_ablation_runs_from_shards_with_the_masks_of_the_files(tmp_path
     own_videos(tmp_path / "videos", tmp_path / "drawn", train=6, test=2)
     small_scale(tmp_path, factor=60, specs_per_job=8)
     files = snakemake(tmp_path, "files", "videos", "--until", "pretrain")
-    prepare = [BIN / "mgm", "prepare", "folder", "--source", "videos", "--out", "data/mine", "--shards", "--short-side", "64"]
-    subprocess.run(prepare, cwd=tmp_path, check=True, capture_output=True)
+    prepare = ["mgm", "prepare", "folder", "--source", "videos", "--out", "data/mine", "--shards", "--short-side", "64"]
+    assert run(prepare, cwd=tmp_path).returncode == 0
     (tmp_path / "videos").rename(tmp_path / "away")
     shards = snakemake(tmp_path, "shards", "data/mine")
     assert list((tmp_path / "results" / "shards").glob("finetune-*/result.json"))

@@ -4,7 +4,6 @@ import json
 import os
 import pty
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,10 +12,9 @@ import pytest
 
 from mgm.runs.lock import folder_lock
 from tests.helpers.own_videos import own_videos, small_scale
+from tests.helpers.programs import ENVIRONMENT, snakemake
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("interrupted")]
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
@@ -31,23 +29,13 @@ class Terminal:
     def __init__(self, here: Path, videos: Path):
         if not (here / "scale.yaml").exists():
             small_scale(here, factor=40, specs_per_job=4)
-        command = [
-            "snakemake",
-            "--snakefile",
-            str(ROOT / "workflow" / "Snakefile"),
-            "--cores",
-            "1",
-            "--quiet",
-            "all",
-            "--until",
-            "pretrain",
-        ]
+        command = snakemake(here, "--quiet", "all", "--until", "pretrain", cores=1)
         command += ["--config", "scale=scale.yaml", "name=mine", f"videos={videos}", "--", "table4e"]
         self.results, self.said, self.status = here / "results" / "mine", b"", None
         self.pid, self.keys = pty.fork()
         if self.pid == 0:
             os.chdir(here)
-            os.execve(BIN / "snakemake", command, os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"})
+            os.execve(command[0], command, ENVIRONMENT)
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 

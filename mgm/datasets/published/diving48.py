@@ -13,14 +13,12 @@ One of the 48 classes (label 30) has no video. A name is ID_NUMBER, ID the compe
 
 import json
 import lzma
-import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mgm.datasets.index import SPLITS, Index
 from mgm.datasets.published.descriptor import Published
-from mgm.datasets.published.listed import Entry, add, find_videos, index_found, write_found
+from mgm.datasets.published.listed import Entry, Lists, add, index_listed
 from mgm.datasets.published.rows import plain_name, read_json, rows_of
 from mgm.errors import UserError
 
@@ -32,25 +30,17 @@ _CARRIED = Path(__file__).parent / "lists" / "diving48_v2.json.xz"
 
 
 def index_diving48(source: Path, out: Path) -> Index:
-    """The index of the videos in `source`, written to folder `out`; every file is opened.
-
-    What the lists name and the source lacks goes to OUT/missing.txt, a path a line, and is counted in the index's note.
-
-    Raises:
-        UserError: no source, lists that cannot be followed, or no readable video of train or of test.
-    """
-    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
-    found = find_videos(source, lambda _, name: name)
-    classes, entries, frames_of = read_lists(source)
-    index, missing = index_found(found, out, classes, entries, "Diving48 V2", OFFICIAL)
-    if short := [video for video in index.videos if video.frames < frames_of[Path(video.path).stem]]:
-        first = f"{index.name(short[0])} has {short[0].frames} of {frames_of[Path(short[0].path).stem]}"
-        index = replace(index, note=f"{index.note}; {len(short):,} videos have fewer frames than the lists say ({first})")
-    return write_found(index, missing, out)
+    return index_listed(source, out, "Diving48 V2", lambda _, name: name, read_lists, OFFICIAL, _short)
 
 
-def read_lists(source: Path) -> tuple[tuple[str, ...], dict[str, Entry], dict[str, int]]:
-    """(class names by label, entries and numbers of frames by name) of the lists in a source, or of those carried here.
+def _short(index: Index, lists: Lists) -> str:
+    listed = [(video, lists.entries[Path(video.path).stem].frames) for video in index.videos]
+    short = [f"{index.name(video)} has {video.frames} of {frames}" for video, frames in listed if video.frames < frames]
+    return f"; {len(short):,} videos have fewer frames than the lists say ({short[0]})" if short else ""
+
+
+def read_lists(source: Path) -> Lists:
+    """What the lists in a source say, by name, or those carried here.
 
     Raises:
         UserError: a file is missing, or an entry cannot be followed; the file and the entry are named.
@@ -61,7 +51,6 @@ def read_lists(source: Path) -> tuple[tuple[str, ...], dict[str, Entry], dict[st
     if len(set(classes)) < len(classes):
         raise UserError(f"{vocabulary}: names a class twice among its {len(classes)}; download it again")
     entries: dict[str, Entry] = {}
-    frames_of = {}
     for split in SPLITS:
         for where, row in rows_of(*lists[f"Diving48_V2_{split}"], _FIELDS):
             name, label, start, end = (row[field] for field in _FIELDS)
@@ -69,11 +58,11 @@ def read_lists(source: Path) -> tuple[tuple[str, ...], dict[str, Entry], dict[st
                 raise UserError(f"{where}: label {label} is none of the {len(classes)} in {vocabulary.name}; correct one")
             if not 0 <= start < end:
                 raise UserError(f"{where}: ends at frame {end} and starts at frame {start}; correct it")
-            add(entries, plain_name(where, name), Entry(f"rgb/{name}.mp4", label, split, name.rpartition("_")[0] or name), where)
-            frames_of[name] = end - start
+            entry = Entry(f"rgb/{name}.mp4", label, split, name.rpartition("_")[0] or name, end - start)
+            add(entries, plain_name(where, name), entry, where)
     if not entries:
         raise UserError(f"{source}: the lists of Diving48 V2 name no video; download them again")
-    return classes, entries, frames_of
+    return Lists(classes, entries)
 
 
 def _read(source: Path) -> dict[str, tuple[Path, list[Any]]]:

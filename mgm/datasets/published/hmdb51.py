@@ -11,12 +11,12 @@ share its first part, and the official splits keep those together.
 import lzma
 import os
 from collections import Counter
-from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mgm.datasets.index import Index
 from mgm.datasets.published.descriptor import Published
-from mgm.datasets.published.listed import Entry, add, find_videos, index_found, write_found
+from mgm.datasets.published.listed import Entry, Lists, add, index_listed
 from mgm.datasets.published.rows import plain_name, read_text
 from mgm.errors import UserError
 
@@ -26,36 +26,20 @@ _CARRIED = Path(__file__).parent / "lists" / "hmdb51_split1.txt.xz"
 _SPLITS = {"0": "", "1": "train", "2": "test"}
 
 
-@dataclass(frozen=True)
-class Lists:
-    """Class names by label, entries by CLASS/NAME without suffix, and the keys of what is marked unused."""
-
-    classes: tuple[str, ...]
-    entries: dict[str, Entry]
-    unused: frozenset[str]
-
-
 def index_hmdb51(source: Path, out: Path, split: int = 1) -> Index:
-    """The index of the videos of an official split that are in `source`, written to folder `out`; every file is opened.
+    read = partial(read_lists, split=split)
+    return index_listed(source, out, f"HMDB51 split {split}", lambda folder, name: f"{folder}/{name}", read, OFFICIAL, _uneven)
 
-    What the lists name and the source lacks goes to OUT/missing.txt, a path a line, and is counted in the index's note.
 
-    Raises:
-        UserError: no source, lists that cannot be followed, or no readable video of train or of test.
-    """
-    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
-    found = find_videos(source, lambda folder, name: f"{folder}/{name}")
-    lists = read_lists(source, split)
-    index, missing = index_found(found, out, lists.classes, lists.entries, f"HMDB51 split {split}", OFFICIAL, lists.unused)
+def _uneven(index: Index, lists: Lists) -> str:
     counts = Counter((entry.label, entry.split) for entry in lists.entries.values())
-    if other := [name for label, name in enumerate(lists.classes) if (counts[label, "train"], counts[label, "test"]) != A_CLASS]:
-        uneven = f"the lists of {len(other)} classes have other than {A_CLASS[0]} train and {A_CLASS[1]} test videos, such as {other[0]}"
-        index = replace(index, note=f"{index.note}; {uneven}")
-    return write_found(index, missing, out)
+    other = [name for label, name in enumerate(lists.classes) if (counts[label, "train"], counts[label, "test"]) != A_CLASS]
+    train, test = A_CLASS
+    return f"; the lists of {len(other)} classes have other than {train} train and {test} test videos, such as {other[0]}" if other else ""
 
 
 def read_lists(source: Path, split: int) -> Lists:
-    """The lists of a split in a source; of split 1, if there are none, those carried here.
+    """What the lists of a split in a source say, by CLASS/NAME without suffix; of split 1, if there are none, those carried here.
 
     Raises:
         UserError: a line cannot be followed, the lists lie in several folders, or there are none of this split.

@@ -14,12 +14,12 @@ import csv
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mgm.datasets.index import Index
 from mgm.datasets.published.descriptor import Published
-from mgm.datasets.published.listed import Entry, Found, add, find_videos, index_found, write_found
+from mgm.datasets.published.listed import Entry, Found, Lists, add, find_videos, index_found, write_found
 from mgm.datasets.published.rows import plain_name, read_text
 from mgm.errors import UserError
 
@@ -27,15 +27,6 @@ CLASSES = 400
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 _SPLITS = {"train": "train", "val": "test", "validate": "test", "validation": "test", "test": ""}
 _NAME = re.compile(r"(.+)_(\d+)_(\d+)")
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """Class names by label; entries by ID_START_END without leading zeros; and the keys of rows that are in neither split."""
-
-    classes: tuple[str, ...]
-    entries: dict[str, Entry]
-    unused: frozenset[str]
 
 
 def index_k400(source: Path, out: Path) -> Index:
@@ -51,20 +42,19 @@ def index_k400(source: Path, out: Path) -> Index:
     found = find_videos(source, _key)
     annotations = read_annotations(source)
     found = _in_their_class(found, annotations)
-    index, missing = index_found(found, out, annotations.classes, annotations.entries, "Kinetics-400", unused=annotations.unused)
+    index, missing = index_found(found, out, annotations, "Kinetics-400")
     note = index.note
     if len(annotations.classes) != CLASSES:
         note += f"; the annotations have {len(annotations.classes)} classes, those published {CLASSES}"
-    key_of = {name: key for key, name in found.name_of.items()}
-    seconds_of = {video.path: _seconds(key_of[index.name(video)]) for video in index.videos}
+    seconds_of = {video.path: _seconds(Path(video.path).stem) for video in index.videos}
     if short := [video for video in index.videos if video.fps and video.frames / video.fps < seconds_of[video.path] - 1]:
         first = f"{index.name(short[0])} lasts {short[0].frames / short[0].fps:.1f} of {seconds_of[short[0].path]} s"
         note += f"; {len(short):,} videos are more than a second shorter than annotated ({first})"
     return write_found(replace(index, note=note), missing, out)
 
 
-def read_annotations(source: Path) -> Annotations:
-    """What the annotations in a source say.
+def read_annotations(source: Path) -> Lists:
+    """What the annotations in a source say, by ID_START_END without leading zeros.
 
     Raises:
         UserError: there are none, or a line cannot be followed; the file and the line are named.
@@ -89,7 +79,7 @@ def read_annotations(source: Path) -> Annotations:
             raise UserError(f"{where}: class {label!r} is none of the {len(trained)} that have training videos; correct one")
         name = f"{split}/{label}/{identity}_{start:06}_{end:06}.mp4"
         add(entries, key, Entry(name, label_of[label], _SPLITS[split], identity), where)
-    return Annotations(tuple(label_of), entries, frozenset(unused - entries.keys()))
+    return Lists(tuple(label_of), entries, frozenset(unused - entries.keys()))
 
 
 def _rows(source: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -132,7 +122,7 @@ def _seconds(key: str) -> int:
     return int(end) - int(start)
 
 
-def _in_their_class(found: Found, annotations: Annotations) -> Found:
+def _in_their_class(found: Found, annotations: Lists) -> Found:
     """Without the files that lie in the folder of another class than the annotations say."""
     folders = {_folder(name): name for name in annotations.classes}
     name_of, unusable = dict(found.name_of), list(found.unusable)

@@ -7,12 +7,12 @@ no entry reaches outside it.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mgm.datasets.files import files_below, open_all, video_of
-from mgm.datasets.index import SPLITS, Index, content_digest, coverage, write_index
+from mgm.datasets.index import SPLITS, Index, content_digest, listed_counts, write_index
 from mgm.errors import UserError
 
 SUFFIXES = (".mp4", ".mkv", ".avi", ".webm")  # of several files of one video the first of these is used: .webm rarely has vectors
@@ -26,6 +26,16 @@ class Entry:
     label: int
     split: str
     group: str
+    frames: int = 0  # 0: the lists do not say
+
+
+@dataclass(frozen=True)
+class Lists:
+    """What a dataset's lists say: class names by label, entries by key, and the keys of what they name for neither of the two splits."""
+
+    classes: tuple[str, ...]
+    entries: dict[str, Entry]
+    unused: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,29 @@ class Found:
     name_of: dict[str, str]
     spare: list[str]
     unusable: list[tuple[str, str]]
+
+
+def index_listed(
+    source: Path, out: Path, dataset: str, key: Callable[[str, str], str | None], read: Callable[[Path], Lists],
+    official: tuple[int, int], remark: Callable[[Index, Lists], str] = lambda index, lists: "", below: str = "",
+) -> Index:  # fmt: skip
+    """The index of the listed videos that are in `source`, written to folder `out`; every file is opened.
+
+    What the lists name and the source lacks goes to OUT/missing.txt, a path a line, and is counted in the index's note.
+
+    Args:
+        key: see `find_videos`; read: the lists of a source; official: see `index_found`.
+        remark: of the index and the lists, what its note ends with.
+        below: a folder of the source that holds the videos, if it is there.
+
+    Raises:
+        UserError: no source, lists that cannot be followed, or no readable video of train or of test.
+    """
+    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
+    found = find_videos(source / below if (source / below).is_dir() else source, key)
+    lists = read(source)
+    index, missing = index_found(found, out, lists, dataset, official)
+    return write_found(replace(index, note=index.note + remark(index, lists)), missing, out)
 
 
 def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
@@ -75,21 +108,17 @@ def _preference(name: str) -> tuple[bool, int, str]:
     return "replacement" not in name, SUFFIXES.index(os.path.splitext(name)[1].lower()), name
 
 
-def index_found(
-    found: Found, out: Path, classes: Iterable[str], entries: Mapping[str, Entry], dataset: str,
-    official: tuple[int, int] | None = None, unused: Collection[str] = (),
-) -> tuple[Index, list[str]]:  # fmt: skip
+def index_found(found: Found, out: Path, lists: Lists, dataset: str, official: tuple[int, int] | None = None) -> tuple[Index, list[str]]:
     """(the index of the listed videos that are there, each one opened; the published names of the others). It is not yet written.
 
     Of folder `out` only checked.jsonl is: what opening each file showed, which a later call need not find out again.
 
     `official`: how many train and test videos the published lists name; where these differ, the note says so.
-    `unused`: keys that the lists name for neither of the two splits; those that are there are counted in the note.
 
     Raises:
         UserError: none of the videos is there, or none of train or of test can be read.
     """
-    root = found.root
+    root, entries, unused = found.root, lists.entries, lists.unused
     here = [key for key in entries if key in found.name_of]
     strangers = [name for key, name in found.name_of.items() if key not in entries and key not in unused]
     if not here:
@@ -108,7 +137,7 @@ def index_found(
             reason = f" (the first left out: {unreadable[0][0]}: {unreadable[0][1]})" if unreadable else ""
             raise UserError(f"{root}: 0 of the {len(videos):,} readable videos are in the {split} list of {dataset}; add some{reason}")
     listed, there = Counter(entry.split for entry in entries.values()), Counter(entries[key].split for key in here)
-    note = f"{dataset}: {coverage(listed, there)}"
+    note = f"{dataset}: {listed_counts(listed, there)}"
     if official and tuple(listed[split] for split in SPLITS) != official:
         note += f"; the lists in the source differ from the official {official[0]:,} train and {official[1]:,} test videos"
     if idle := sum(key in found.name_of for key in unused):
@@ -120,8 +149,7 @@ def index_found(
     if found.spare:
         note += f"; {len(found.spare):,} further files of the same videos are not used, such as {found.spare[0]}"
     excluded = [*unreadable, *found.unusable, *((name, f"is not in the lists of {dataset}") for name in sorted(strangers))]
-    names = tuple(classes)
-    index = Index(root, names, videos, tuple(excluded), content_digest(root, names, videos), note)
+    index = Index(root, lists.classes, videos, tuple(excluded), content_digest(root, lists.classes, videos), note)
     return index, [entry.name for key, entry in entries.items() if key not in found.name_of]
 
 

@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from mgm.datasets.index import SPLITS, Index, content_digest, coverage, read_index, write_index
+from mgm.datasets.index import SPLITS, Index, content_digest, listed_counts, read_index, write_index
 from mgm.datasets.published.descriptor import Published
 from mgm.errors import UserError
 
@@ -35,7 +35,7 @@ def index_mini_k200(source: Path, out: Path) -> Index:
         raise UserError(
             f"{source / 'index.csv'}: has 0 of the {len(ids['train']):,} training videos of Mini-K200; give --source the index of K400"
         )
-    counts = coverage({split: len(ids[split]) for split in SPLITS}, {split: len(here[split]) for split in SPLITS})
+    counts = listed_counts({split: len(ids[split]) for split in SPLITS}, {split: len(here[split]) for split in SPLITS})
     note = f"Mini-K200, with K400's classes: {counts}"
     index = Index(whole.root, whole.classes, videos, (), content_digest(whole.root, whole.classes, videos), note)
     write_index(index, out)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from mgm.datasets.index import SPLITS, Index, Video, coverage, read_index, write_index
+from mgm.datasets.index import SPLITS, Index, Video, listed_counts, read_index, write_index
 from mgm.datasets.published.descriptor import Published
 from mgm.errors import UserError
 
@@ -33,7 +33,7 @@ _VERSION = 1  # raise it when the same indices would give another
 
 
 @dataclass(frozen=True)
-class Lists:
+class TaskLists:
     """The published lists of a task: class names by label, as the source and as the target call them, and a split's (label, path)s."""
 
     source: tuple[str, ...]
@@ -72,20 +72,20 @@ def index_pda(task: str, source: Path, target: Path, out: Path) -> Index:
         test, more_lost = _listed(target, goal, lists.target, lists.videos["test"], task)
         videos, missing = [*train, *(replace(video, split="test") for video in test)], lost + more_lost
         listed = {split: len(lists.videos[split]) for split in SPLITS}
-        note = f"published lists of {task}: {coverage(listed, {'train': len(train), 'test': len(test)})}"
+        note = f"published lists of {task}: {listed_counts(listed, {'train': len(train), 'test': len(test)})}"
     index = Index(Path(os.path.abspath(out)), classes, tuple(videos), (), pda_digest(task, origin.digest, goal.digest), note)
     write_index(index, out)
     (out / "missing.txt").write_text("".join(f"{name}\n" for name in missing), encoding="utf-8")
     return index
 
 
-def carried_lists(task: str) -> Lists:
+def carried_lists(task: str) -> TaskLists:
     """The published lists of a task, from the copy carried here."""
     with lzma.open(_CARRIED, "rt", newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["task"] == task]
     videos = {split: [(int(row["label"]), row["path"]) for row in rows if row["split"] == split] for split in SPLITS}
     source, target = (tuple(dict(sorted((label, path.partition("/")[0]) for label, path in videos[split])).values()) for split in SPLITS)
-    return Lists(source, target, videos)
+    return TaskLists(source, target, videos)
 
 
 def _listed(

@@ -7,12 +7,11 @@ labels.json numbers the classes; an entry's class is its template without the br
 validation split, as everyone's: the test split's labels are not public, so its videos (test.json) are left aside.
 """
 
-import os
 from pathlib import Path
 
 from mgm.datasets.index import Index
 from mgm.datasets.published.descriptor import Published
-from mgm.datasets.published.listed import Entry, add, find_videos, index_found, write_found
+from mgm.datasets.published.listed import Entry, Lists, add, index_listed
 from mgm.datasets.published.rows import plain_name, read_json, rows_of
 from mgm.errors import UserError
 
@@ -22,26 +21,11 @@ _INSTEAD = "put labels.json, train.json and validation.json into --source or a f
 
 
 def index_ssv2(source: Path, out: Path) -> Index:
-    """The index of the videos in `source`, written to folder `out`; every file is opened.
-
-    What the lists name and the source lacks goes to OUT/missing.txt, a path a line, and is counted in the index's note.
-
-    Raises:
-        UserError: no source, lists that cannot be followed, or no readable video of train or of test.
-    """
-    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
-    found = find_videos(source, lambda _, name: name)
-    classes, entries = read_lists(source)
-    test = list_file(source, "test")
-    unused = set()
-    if test.is_file():
-        unused = {row["id"] for _, row in rows_of(test, read_json(test, list, _INSTEAD), {"id": str})} - entries.keys()
-    index, missing = index_found(found, out, classes, entries, "Something-Something v2", OFFICIAL, unused)
-    return write_found(index, missing, out)
+    return index_listed(source, out, "Something-Something v2", lambda _, name: name, read_lists, OFFICIAL)
 
 
-def read_lists(source: Path) -> tuple[tuple[str, ...], dict[str, Entry]]:
-    """(class names by label, entries by id) of the lists in a source.
+def read_lists(source: Path) -> Lists:
+    """What the lists in a source say, by id.
 
     Raises:
         UserError: a file is missing, or an entry cannot be followed; the file and the entry are named.
@@ -62,7 +46,10 @@ def read_lists(source: Path) -> tuple[tuple[str, ...], dict[str, Entry]]:
             add(entries, video, Entry(f"{video}.webm", label_of[name], split, video), where)
     if not entries:
         raise UserError(f"{path.parent}: its lists name no video; download them again")
-    return tuple(sorted(label_of, key=label_of.__getitem__)), entries
+    unused, test = frozenset[str](), list_file(source, "test")
+    if test.is_file():
+        unused = frozenset(row["id"] for _, row in rows_of(test, read_json(test, list, _INSTEAD), {"id": str}))
+    return Lists(tuple(sorted(label_of, key=label_of.__getitem__)), entries, unused - entries.keys())
 
 
 def list_file(source: Path, name: str) -> Path:

@@ -12,13 +12,11 @@ split N tests groups 7N-6 to 7N of every class.
 """
 
 import csv
-import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from mgm.datasets.index import SPLITS, Index
 from mgm.datasets.published.descriptor import Published
-from mgm.datasets.published.listed import Entry, find_videos, index_found, write_found
+from mgm.datasets.published.listed import Entry, Lists, index_listed
 from mgm.datasets.published.rows import plain_name
 from mgm.errors import UserError
 
@@ -27,34 +25,15 @@ _CARRIED = Path(__file__).parent / "lists" / "ucf101.csv"
 _FILES_OF = {"HandstandPushups": "HandStandPushups"}  # the one class whose files spell it otherwise
 
 
-@dataclass(frozen=True)
-class Lists:
-    """Class names by label, and the split of each video by its path below the videos' folder."""
-
-    classes: tuple[str, ...]
-    split_of: dict[str, str]
-
-
 def index_ucf101(source: Path, out: Path, split: int = 1) -> Index:
-    """The index of the videos of an official split that are in `source`, written to folder `out`; every file is opened.
+    def read(source: Path) -> Lists:
+        folder = source / "ucfTrainTestlist"
+        return read_lists(folder, split) if folder.is_dir() else carried_lists(split)
 
-    What the lists name and the source lacks goes to OUT/missing.txt, a path a line, and is counted in the index's note.
+    def key(folder: str, name: str) -> str:
+        return f"{folder}/{name}"
 
-    Raises:
-        UserError: no source, lists that cannot be followed, or no readable video of train or of test.
-    """
-    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
-    root = source / "UCF-101" if (source / "UCF-101").is_dir() else source
-    found = find_videos(root, lambda folder, name: f"{folder}/{name}")
-    folder = source / "ucfTrainTestlist"
-    lists = read_lists(folder, split) if folder.is_dir() else carried_lists(split)
-    label_of = {name: label for label, name in enumerate(lists.classes)}
-    entries = {
-        name.removesuffix(".avi"): Entry(name, label_of[name.partition("/")[0]], side, Path(name).stem.rpartition("_")[0])
-        for name, side in lists.split_of.items()
-    }
-    index, missing = index_found(found, out, lists.classes, entries, f"UCF101 split {split}", OFFICIAL[split])
-    return write_found(index, missing, out)
+    return index_listed(source, out, f"UCF101 split {split}", key, read, OFFICIAL[split], below="UCF-101")
 
 
 def carried_lists(split: int) -> Lists:
@@ -68,7 +47,7 @@ def carried_lists(split: int) -> Lists:
         for group, count in enumerate(counts, start=1)
         for clip in range(1, int(count) + 1)
     }
-    return Lists(tuple(clips_of), split_of)
+    return _lists(tuple(clips_of), split_of)
 
 
 def read_lists(folder: Path, split: int) -> Lists:
@@ -100,7 +79,17 @@ def read_lists(folder: Path, split: int) -> Lists:
             if name in split_of:
                 raise UserError(f"{where}: names {name} a second time; remove one of the lines")
             split_of[name] = side
-    return Lists(tuple(names[number] for number in sorted(names, key=int)), split_of)
+    return _lists(tuple(names[number] for number in sorted(names, key=int)), split_of)
+
+
+def _lists(classes: tuple[str, ...], split_of: dict[str, str]) -> Lists:
+    """By CLASS/NAME without suffix, given the split of each video by its path below the videos' folder."""
+    label_of = {name: label for label, name in enumerate(classes)}
+    entries = {
+        name.removesuffix(".avi"): Entry(name, label_of[name.partition("/")[0]], side, Path(name).stem.rpartition("_")[0])
+        for name, side in split_of.items()
+    }
+    return Lists(classes, entries)
 
 
 def _lines(path: Path) -> list[tuple[str, list[str]]]:

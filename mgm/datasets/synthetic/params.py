@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
+
+from mgm.errors import UserError, first_fault
 
 Kind = Literal["ssv2", "k400", "ucf101", "hmdb51", "diving48"]
 
@@ -192,3 +194,15 @@ class Synthetic(BaseModel):
         if self.quick == 10:  # so do those from before it could be chosen
             del fields["quick"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+
+
+def parse_params(fields: Any, source: str) -> Synthetic:
+    """The set that `fields` describe; those that are not named have their defaults. `source` stands in the error.
+
+    Raises:
+        UserError: a parameter is unknown or out of range.
+    """
+    try:
+        return Synthetic.model_validate(fields)
+    except ValidationError as error:
+        raise UserError(f"{source}: {first_fault(error)}; the parameters are {', '.join(Synthetic.model_fields)}") from None

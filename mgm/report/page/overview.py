@@ -77,10 +77,10 @@ def _beside_the_paper(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> 
     if known.empty:
         return [("With the paper: no cell with a number of the paper's is run yet.", "")]
     inside, mean = known.paper.between(known.ci_low, known.ci_high).sum(), known.difference.mean()
-    told = (
+    text = (
         f"its number is inside our 95 % interval in {inside} of {len(known)} cells; ours is {number(mean, True)} points from it on average"
     )
-    return [(f"With the paper: {told}.", "")]
+    return [(f"With the paper: {text}.", "")]
 
 
 def _pretraining(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
@@ -88,8 +88,8 @@ def _pretraining(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[
     for table, base in ((table, row) for name, table in registry.tables.items() for row in rows[name] if row.row == table.base):
         others = [row for row in rows[table.name] if row.column == base.column and row is not base and row.row not in table.groups]
         if one := mean_gain(others, base):
-            told = f"the {len(others)} masks of {table.label} add {_points(one)}{_noise(one)}"
-            said.append((f"With no pretraining, {base.column}: {told}.", f"table-{table.name}"))
+            text = f"the {len(others)} masks of {table.label} add {_points(one)}{_noise(one)}"
+            said.append((f"With no pretraining, {base.column}: {text}.", f"table-{table.name}"))
     return said
 
 
@@ -105,8 +105,8 @@ def _masks(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[
             within = len(gains) - len(above) - len(below)
             parts = [f"above {', '.join(above)}"] * bool(above) + [f"below {', '.join(below)}"] * bool(below)
             parts += [f"within noise of {within} of {len(gains)}"] * bool(within)
-            told = f"{ours.row} with the other masks, {ours.column}: {'; '.join(parts)} (differences paired by seed)."
-            said.append((told, f"table-{table.name}"))
+            text = f"{ours.row} with the other masks, {ours.column}: {'; '.join(parts)} (differences paired by seed)."
+            said.append((text, f"table-{table.name}"))
     return said
 
 
@@ -114,12 +114,12 @@ def _conclusions(registry: Registry, rows: Mapping[str, Sequence[Row]], verdicts
     said = [(caveat_of(registry.scale), "")]
     counted = [row.estimate for several in rows.values() for row in several if row.estimate and row.estimate.low is not None]
     if single := sum(one.n == 1 for one in counted):
-        told = f"{single} of {len(counted)} numbers rest on one seed: their intervals are over test videos and know nothing of seeds"
-        said.append((f"{told}, so they cannot tell two methods apart.", ""))
+        text = f"{single} of {len(counted)} numbers rest on one seed: their intervals are over test videos and know nothing of seeds"
+        said.append((f"{text}, so they cannot tell two methods apart.", ""))
     judged = Counter(verdict.verdict for verdict in verdicts)
     if decided := {name: count for name, count in judged.most_common() if name != NOT_RUN}:
-        told = ", ".join(f"{count} {name}" for name, count in decided.items())
-        said.append((f"Of {len(verdicts)} claims of the papers' texts: {told}; {judged[NOT_RUN]} not run.", "claims"))
+        text = ", ".join(f"{count} {name}" for name, count in decided.items())
+        said.append((f"Of {len(verdicts)} claims of the papers' texts: {text}; {judged[NOT_RUN]} not run.", "claims"))
     return said
 
 
