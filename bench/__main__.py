@@ -10,7 +10,7 @@ import common
 
 BENCHES = {  # its minutes on two idle cores, and its options here
     "masks": (0.5, []),
-    "loader": (3, ["--repeats", "3", "--most", "2"]),
+    "loader": (1.5, ["--repeats", "3", "--most", "2"]),
     "transcode": (2.5, ["--repeats", "3", "--most", "2"]),
     "step": (5, []),
     "feed": (1, []),
