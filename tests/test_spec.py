@@ -56,7 +56,13 @@ PINNED = [
 
 @pytest.mark.parametrize(
     "run",
-    [Pretrain(data=SSV2), Finetune(data=SSV2, parent=PARENT), Probe(data=SSV2), Visualise(data=SSV2), Measure(data=SSV2, name="saliency")],
+    [
+        Pretrain(data=SSV2),
+        Finetune(data=SSV2, parent=PARENT),
+        Probe(data=SSV2.model_copy(update={"labels_per_class": 5})),
+        Visualise(data=SSV2),
+        Measure(data=SSV2, name="saliency"),
+    ],
 )
 def test_every_field_is_in_the_hash_and_a_file_gives_the_run_back(run):
     fields = json.loads(run.model_dump_json())
