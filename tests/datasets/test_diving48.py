@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mgm.datasets.published.diving48 import OFFICIAL, index_diving48, read_lists
-from mgm.errors import UserError
+from tests.helpers.errors import refused
 
 LISTS = Path(__file__).parents[3] / "shared" / "data" / "splits" / "diving48_v2"
 VOCABULARY = [["Back", "15som", "NoTwis", "PIKE"], ["Forward", "15som", "NoTwis", "TUCK"]]
@@ -112,8 +112,6 @@ def test_a_dive_with_fewer_frames_than_its_list_says_is_counted(source, tmp_path
     ],
 )
 def test_lists_that_cannot_be_followed_name_file_and_entry(source, tmp_path, lists, says):
-    with pytest.raises(UserError) as error:
+    with refused(says):
         index_diving48(source(**lists), tmp_path / "out")
-    assert says in str(error.value)
-    assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()

@@ -6,6 +6,7 @@ import pytest
 from mgm.datasets.published.k400 import index_k400
 from mgm.datasets.published.mini_k200 import carried_ids, index_mini_k200
 from mgm.errors import UserError
+from tests.helpers.errors import refused
 
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"
 CLIPS = (  # class, id, start, split
@@ -125,10 +126,8 @@ def test_a_video_on_both_sides_of_the_split_is_counted(k400, tmp_path):
     ],
 )
 def test_annotations_that_cannot_be_followed_name_file_and_line(k400, tmp_path, text, says):
-    with pytest.raises(UserError) as error:
+    with refused(says):
         index_k400(k400("b_1_2.mp4", all=text), tmp_path / "out")
-    assert says in str(error.value)
-    assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from mgm.datasets.index import Index, Video, content_digest, read_index, write_index
 from mgm.datasets.published.mini_k200 import carried_ids, index_mini_k200
-from mgm.errors import UserError
+from tests.helpers.errors import refused
 
 SPLITS = Path(__file__).parents[3] / "shared" / "data" / "splits" / "mini_kinetics_200"
 
@@ -58,10 +58,8 @@ def test_the_videos_of_the_published_ids_are_kept(tmp_path):
 
 def test_an_index_without_its_videos_says_so(tmp_path):
     def fails(*says):
-        with pytest.raises(UserError) as error:
+        with refused(*says):
             index_mini_k200(tmp_path / "k400", tmp_path / "mini")
-        assert "\n" not in str(error.value)
-        assert all(text in str(error.value) for text in says)
         assert not (tmp_path / "mini").exists()
 
     fails("k400", "mgm prepare")
