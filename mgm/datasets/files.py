@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from mgm.console import track
 from mgm.datasets.index import Video, content_hash
 from mgm.errors import UserError
+from mgm.runs.files import naming
 from mgm.runs.lock import end_with_parent
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _read_checked(path: Path) -> "dict[_File, VideoInfo]":
 
 def _append_checked(path: Path, found: "Sequence[tuple[_File, VideoInfo]]") -> None:
     lines = "".join(json.dumps([_VERSION, *file, asdict(info)]) + "\n" for file, info in found)
-    with path.open("a", encoding="utf-8") as file:
+    with naming(path), path.open("a", encoding="utf-8") as file:
         file.write(f"\n{lines}" if lines else "")  # a line that a kill cut short ends here
 
 

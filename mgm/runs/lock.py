@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from mgm.errors import UserError
+from mgm.runs.files import naming
 
 HEARTBEAT_S, STALE_S = 10.0, 90.0
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -43,8 +44,9 @@ def folder_lock(folder: Path) -> Iterator[None]:
         before = _read(descriptor)
         if before and (before["host"] != host or not locked) and _is_alive(path, before):
             raise UserError(_refusal(folder, before))
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps({"host": host, "pid": os.getpid()}).encode(), 0)
+        with naming(path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps({"host": host, "pid": os.getpid()}).encode(), 0)
         ended = threading.Event()
         threading.Thread(target=_heartbeat, args=(path, ended), daemon=True).start()
         try:

@@ -41,7 +41,7 @@ def append_log(folder: Path, line: dict[str, Any]) -> None:
         UserError: the run's folder is gone.
     """
     try:
-        with (folder / "log.jsonl").open("a") as file:
+        with files.naming(path := folder / "log.jsonl"), path.open("a") as file:
             file.write(json.dumps(line) + "\n")
     except FileNotFoundError:
         raise UserError(f"{folder}: was removed while its run went on; run it again") from None

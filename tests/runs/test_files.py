@@ -9,6 +9,7 @@ import torch
 from mgm.errors import UserError, as_user_error
 from mgm.runs import files as atomic
 from mgm.runs.files import atomic_write, file_digest, read_json
+from mgm.runs.log import append_log
 
 DIES_WHILE_IT_WRITES = """
 import os, sys, pathlib
@@ -85,3 +86,10 @@ def test_a_failed_write_names_the_file_that_was_asked_for(tmp_path):
     assert str(as_user_error(full.value)).startswith(f"{tmp_path / 'out.csv'}: No space left")
     assert str(as_user_error(folder.value)).startswith(f"{tmp_path}: ")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_failed_append_names_its_file(tmp_path):
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space") as full:
+        append_log(tmp_path, {"step": 1})
+    assert str(as_user_error(full.value)) == f"{tmp_path}/log.jsonl: No space left on device; make room and run again"
