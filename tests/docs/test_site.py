@@ -1,6 +1,7 @@
 """The documentation site: it builds strictly and offline, its links hold, it has every verb, and what it shows as code runs."""
 
 import html
+import json
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.datasets.synthetic.make import generate
@@ -28,7 +30,8 @@ ELSEWHERE = {"add-a-mask.md": "tests/masking/test_one_line.py", "use-our-masks.m
 
 
 def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [code for of, code in found if of == language]
 
 
 CODE = {page.name: code for page in PAGES if (code := blocks(page.read_text(), "python"))}
@@ -251,3 +254,25 @@ def test_your_own_analysis(folder):
     found = run("your-own-analysis.md")
     assert set(found["runs"].run_id) == set(known.specs)
     assert (found["table"].status == "run").any()
+
+
+@pytest.mark.slow
+def test_small_data(folder):
+    """The page's commands, on its specs with two steps; the weights it starts from are its pretraining's."""
+    text = (ROOT / "docs/small-data.md").read_text()
+    specs = {spec["verb"]: spec for spec in map(json.loads, blocks(text, "json"))}
+    shown = {key: specs["finetune"][key] for key in ("clips", "model")}
+    specs["pretrain"]["optim"]["steps"] = specs["finetune"]["optim"]["steps"] = 2
+    specs["pretrain"]["data"] = specs["probe"]["data"]
+    specs["probe"] |= shown  # on the page it is of ViT-B
+    for verb, name in (("pretrain", "pretrain"), ("probe", "probe"), ("finetune", "gentle")):
+        Path(f"{name}.json").write_text(json.dumps(specs[verb]))
+    index = generate(Synthetic(classes=2, train_per_class=8, test_per_class=2, size=64), folder / "more")
+    Path("mine.csv").write_text("path,label,split\n" + "".join(f"{video.path},{video.label},{video.split}\n" for video in index.videos))
+    prepare, probe, finetune = (line for line in "\n".join(blocks(text, "")).splitlines() if line.startswith("mgm "))
+    for command in (prepare, "mgm pretrain pretrain.json --data mine=data/mine --out results", probe, finetune):
+        done = CliRunner().invoke(app, shlex.split(command)[1:])
+        assert done.exit_code == 0, (command, done.output, done.exception)
+        for weights in Path("results").glob("pretrain-*/weights.safetensors"):
+            shutil.copy(weights, "weights.pth")
+    assert len([*Path("results").glob("*/predictions.csv")]) == 2
