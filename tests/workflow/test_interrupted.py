@@ -48,7 +48,7 @@ class Terminal:
 
     def wait_for(self, count: int) -> dict[Path, int]:
         """The results, with their times, once there are so many and another run is training."""
-        for _ in range(600):
+        for _ in range(3000):  # on a busy machine starting takes a minute
             done = {path: path.stat().st_mtime_ns for path in self.results.glob("pretrain-*/result.json")}
             if len(done) >= count and any(not (log.parent / "result.json").exists() for log in self.results.glob("*/log.jsonl")):
                 return done
