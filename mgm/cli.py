@@ -336,19 +336,13 @@ def plan(
     json_file: Annotated[Path | None, typer.Option("--json", help="A file for all its numbers.", metavar="FILE")] = None,
 ) -> None:
     """Say what the experiments will cost: GPU hours, time and disk of each table and figure."""
-    from dataclasses import replace
-
     from mgm.dag.study import Workflow
     from mgm.experiments.plan import machine, make_plan, read_measured
     from mgm.report.plan import describe, write_json
 
     decoded = None if loader_clips_per_s is None else loader_clips_per_s * cores
-    found_there = None if gpu or clips_per_s else read_measured(measured)
-    if found_there:
-        given = machine(found_there.chip, utilisation, gpus, gpus_per_run, found_there.clips_per_s, decoded)
-        given = replace(given, source=found_there.source)
-    else:
-        given = machine(gpu or "h100", utilisation, gpus, gpus_per_run, clips_per_s, decoded)
+    rate = (not gpu and not clips_per_s and read_measured(measured)) or {"gpu": gpu or "h100", "clips_per_s": clips_per_s}
+    given = machine(utilisation=utilisation, gpus=gpus, gpus_a_run=gpus_per_run, decoded=decoded, **rate)
     found = make_plan(Workflow({"scale": scale}).registry, given, utilisation, target)
     if out:
         from mgm.report.figures.plan import draw

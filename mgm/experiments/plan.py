@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from mgm.datasets.published import PUBLISHED, Published
 from mgm.errors import UserError
@@ -120,47 +121,41 @@ class Plan:
     check: Check
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What bench/gpu.py found: the chip, and the clips a second of a ViT-B pretraining at ratio 0.75, as jobs train it."""
-
-    chip: str
-    clips_per_s: float
-    source: str
-
-
 ROWS = [f"ViT-B, pretraining at 0.75, ours {how}" for how in ("compile", "eager")]  # of bench/gpu.py; jobs compile where they can
 
 
-def read_measured(folder: Path) -> Measured | None:
-    """Read bench/gpu.py's results in `folder`: machine.json, and step.jsonl with [name, {"clips_per_s": ...}] a line. None where there are
-    none of a GPU.
+def read_measured(folder: Path) -> dict[str, Any]:
+    """Read bench/gpu.py's results in `folder`: machine.json, and step.jsonl with [name, {"clips_per_s": ...}] a line. Return `gpu`,
+    `clips_per_s` (of a ViT-B pretraining at ratio 0.75, as jobs train it) and `source`, for `machine`; nothing where there are none.
 
     Raises:
         UserError: they are torn.
     """
     file, about = folder / "step.jsonl", folder / "machine.json"
     if not (file.exists() and about.exists()):
-        return None
+        return {}
     try:
         rows, where = dict(map(json.loads, file.read_text().splitlines())), json.loads(about.read_text())
         for row in ROWS:
             if clips_per_s := rows.get(row, {}).get("clips_per_s"):
-                return Measured(str(where["chip"]), float(clips_per_s), f"measured: {file}, {where['date'][:10]}, {row}")
+                source = f"measured: {file}, {where['date'][:10]}, {row}"
+                return {"gpu": str(where["chip"]), "clips_per_s": float(clips_per_s), "source": source}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{folder}: not results of bench/gpu.py ({error}); delete the folder and measure again by `make gpu`") from None
-    return None
+    return {}
 
 
 def machine(
-    gpu: str, utilisation: float, gpus: int, gpus_a_run: int | None = None, clips_per_s: float | None = None, decoded: float | None = None
-) -> Machine:
+    gpu: str, utilisation: float, gpus: int, gpus_a_run: int | None = None, clips_per_s: float | None = None, decoded: float | None = None,
+    source: str = "",
+) -> Machine:  # fmt: skip
     """A machine of `gpus`, at a share of their peak; or at the pretraining clips a second that one was measured at.
 
     Args:
         gpus_a_run: by default 8, a usual node's, or all if there are fewer.
         clips_per_s: of ViT-B by MGM (ratio 0.75, 16 x 224 x 224), as a run's log says it, by the number of its GPUs.
         decoded: videos a second that one GPU's cores decode; None: always enough.
+        source: of the rate, in words.
 
     Raises:
         UserError: no such GPU, or numbers that make no machine.
@@ -177,8 +172,8 @@ def machine(
         if value is not None and value <= 0:
             raise UserError(f"{option} {value:g}: is no rate; pass what was measured, above 0")
     rate = clips_per_s * 6.0 * multiply_adds(recipes.pretrain("k400")) if clips_per_s else PEAK[gpu] * utilisation
-    source = f"{clips_per_s:g} clips/s of ViT-B" if clips_per_s else f"assumed: {utilisation:.0%} of the {gpu.upper()}'s peak"
-    return Machine(gpu, rate, gpus, gpus_a_run, decoded or math.inf, source)
+    how = f"{clips_per_s:g} clips/s of ViT-B" if clips_per_s else f"assumed: {utilisation:.0%} of the {gpu.upper()}'s peak"
+    return Machine(gpu, rate, gpus, gpus_a_run, decoded or math.inf, source or how)
 
 
 def make_plan(registry: Registry, machine: Machine, utilisation: float, target: str | None = None) -> Plan:
