@@ -323,6 +323,7 @@ class Probe(Run):
     parent: Name = ""  # run id of the pretraining run; empty: random weights
     train_clips: int = Field(1, ge=1, le=LARGE)  # clips a training video gives, evenly spaced
     label_draws: int = Field(1, ge=1, le=1000)  # draws of `data.labels_per_class`, each fitted and tested; top-1 is their mean
+    still: bool = False  # a control: every clip is its middle frame, repeated, so that accuracy is what one frame tells
     views: Views = Views()
 
     def slug(self) -> list[str]:

@@ -8,7 +8,7 @@ from mgm.experiments.quoted import note, reported
 from mgm.experiments.registry import Registry, Table, with_mask
 from mgm.experiments.scales import OWN
 from mgm.masking import MASKS
-from mgm.spec import Edge, Finetune, Flow, Measure, Pretrain
+from mgm.spec import Edge, Finetune, Flow, Measure, Pretrain, Probe
 
 COLUMNS = {"ssv2": "SSv2", "k400": "K400"}
 OURS = {"MGM": "mgm", "VideoMAE": "tube", "ST-MAE": "agnostic"}  # methods we run, by their masks
@@ -127,6 +127,7 @@ def table_4e(registry: Registry) -> None:
     remarks = "Tube hides 90 % of the patches, every other mask of the paper 75 % (VideoMAE's and the paper's values)."
     if not registry.scale.own_videos:
         remarks += " The linear probe and the row without pretraining are ours: the paper reports neither here."
+    remarks += " One frame: a linear probe with every label that sees the middle frame of each clip alone."
     if registry.scale.other_masks:
         remarks += " Masks of other papers have their papers' ratios and this table's recipe: no number of theirs."
     title = "Mask types: trajectory by spatial continuity"
@@ -134,10 +135,19 @@ def table_4e(registry: Registry) -> None:
     rows = {table.base: fixed_parent("")} | {row: _pretrained(registry, dataset, mask, 200) for row, mask in MASK_ROWS.items()}
     for row, parent in rows.items():
         _finetuned_and_probed(registry, table, row, dataset, column, parent)
+    for row in (table.base, table.ours):
+        probes = [run for run in table.cell(row, f"{column}, linear probe").runs if isinstance(run, Probe)]
+        table.add(row, f"{column}, one frame", tuple(_still(registry, run) for run in probes))
     if registry.scale.other_masks:
         for row, spec in other_masks(dataset, registry.scale.flow).items():
             table.groups[row] = OTHERS
             _finetuned_and_probed(registry, table, row, dataset, column, pretrain_parent(registry, spec), seeds_of="other_masks")
+
+
+def _still(registry: Registry, run: Probe) -> Probe:
+    """What one frame of a clip tells a probe with every label: the less, the more the other columns say of motion."""
+    data = run.data.model_copy(update={"labels_per_class": 0})
+    return registry.add(run.model_copy(update={"still": True, "label_draws": 1, "data": data}))
 
 
 def other_masks(dataset: str, flow: Flow) -> dict[str, Pretrain]:

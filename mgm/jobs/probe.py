@@ -36,11 +36,13 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
         batches = test_loader(
             videos, spec.clips, spec.model.tubelet, views, batch=64, workers=job.execution.workers, cache=job.execution.cache
         )
+        found = []
         with torch.inference_mode():
-            found = [
-                (model(with_channels(batch.frames_BTHWC.to(job.device), spec.model.channels)).double().cpu(), batch.sample_B)
-                for batch in batches
-            ]
+            for batch in batches:
+                frames_BTHWC = with_channels(batch.frames_BTHWC.to(job.device), spec.model.channels)
+                if spec.still:
+                    frames_BTHWC = frames_BTHWC[:, [spec.clips.frames // 2] * spec.clips.frames]
+                found.append((model(frames_BTHWC).double().cpu(), batch.sample_B))
         return torch.cat([x_BD for x_BD, _ in found]), torch.cat([sample_B for _, sample_B in found])
 
     train_ND, sample_N = features(videos, Views(temporal=spec.train_clips, spatial=1))

@@ -263,6 +263,24 @@ def test_draws_of_labels_are_independent_probes_whose_mean_is_reported(execution
     assert len({tuple(column) for column in zip(*(row[2:] for row in together[1:]))}) > 1
 
 
+def test_a_still_probe_sees_the_middle_frame_alone(execution, probing, result_of, monkeypatch):
+    """The same as a probe of videos whose frames are all that one."""
+    module = sys.modules["mgm.jobs.probe"]
+    loader = module.test_loader
+
+    def frozen(*args, **options):
+        for batch in loader(*args, **options):
+            middle_B1HWC = batch.frames_BTHWC[:, probing.clips.frames // 2, None]
+            yield batch._replace(frames_BTHWC=middle_B1HWC.repeat(1, probing.clips.frames, 1, 1, 1))
+
+    still, moving = probing.model_copy(update={"parent": "", "still": True}), probing.model_copy(update={"parent": "", "seed": 0})
+    said = (run(still, execution) / "predictions.csv").read_text()
+    usual = (run(moving, execution) / "predictions.csv").read_text()
+    shutil.rmtree(execution.results / moving.run_id)
+    monkeypatch.setattr(module, "test_loader", frozen)
+    assert (run(moving, execution) / "predictions.csv").read_text() == said != usual
+
+
 def test_shuffled_labels_keep_the_videos_and_the_counts(execution, probing, tmp_path):
     data = probing.data.model_copy(update={"shuffle_labels": True})
     shuffled = job(probing.model_copy(update={"data": data}), execution, tmp_path / "shuffled").training_videos()
