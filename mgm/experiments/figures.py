@@ -91,11 +91,7 @@ def figure_4_seeds(registry: Registry) -> None:
         "Seeds are the same for all rows; they draw the weights, the order of clips, the masks and the labels.",
         "top-1 accuracy in %",
         "",
-        {
-            column: tuple((float(x), table.cell(row, column)) for x, row in enumerate(rows))
-            for column in reversed(table.columns)
-            if not column.endswith("one frame")
-        },
+        {column: tuple((float(x), table.cell(row, column)) for x, row in enumerate(rows)) for column in reversed(table.columns)},
         tuple(rows),
         table.ours,
     )
