@@ -1,5 +1,5 @@
 """When does guidance help: linear probes of MGM, a tube and a static block over the size of movers, the background, the mask ratio, and
-two readings of the paper.
+a rule at the frame's edge.
 
     python studies/guidance.py train   # in the background, in parts: called again, it continues
     python studies/guidance.py draw    # docs/guidance.csv and docs/guidance.png, from results/mini and results/guidance-*
@@ -34,7 +34,6 @@ VARIATIONS = {  # name: (title, fields of the generated set, fields of pretraini
     "r75": ("75 % hidden, the tube too", {}, {RATIO: 0.75}, ("tube",)),
     "r90": ("90 % hidden", {}, {RATIO: 0.9}, ("tube", "block", "mgm")),
     "clamp": ("boxes stay in the frame", {}, {EDGE: "clamp"}, ("mgm",)),
-    "vectors": ("vectors as exported", {}, {"mask.distance": "none"}, ("mgm",)),
 }
 ROWS = {"none": "No pretraining", "tube": "Random Tube", "block": "Random Block", "mgm": "MGM (Dense)"}
 PAIRS = {"less random weights": "none", "less Random Tube": "tube", "less Random Block": "block"}
@@ -79,10 +78,12 @@ def differences(runs: pd.DataFrame) -> pd.DataFrame:
     """A row a variation and pair: MGM less the other mask, paired by seed, with its 95 % interval."""
     wide = runs.pivot(index=["variation", "seed"], columns="mask", values="top1")
     rows = []
-    for title, *_ in VARIATIONS.values():
+    for title, *_, masks in VARIATIONS.values():
         if title not in wide.index:
             continue
-        found = wide.loc[title].combine_first(wide.loc[BASE]) if title != BASE else wide.loc[BASE]
+        found, base = wide.loc[title].copy(), wide.loc[BASE]
+        for mask in ROWS.keys() - set(masks):
+            found[mask] = base[mask].reindex(found.index)
         for pair, other in PAIRS.items():
             apart = (found["mgm"] - found[other]).dropna()
             if len(apart) > 1:

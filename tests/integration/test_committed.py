@@ -31,13 +31,6 @@ def test_each_run_is_one_of_the_scale_and_believed(tmp_path):
     assert {examine(RESULTS / "mini" / run_id, specs[run_id]).state for run_id in done} == {"run"}
 
 
-def test_each_run_of_discs_is_one_of_its_scale_and_believed():
-    specs = registry_of(RESULTS / "discs").specs
-    done = {path.parent.name for path in RESULTS.glob("discs/*/result.json")}
-    assert len(done) == 65
-    assert {examine(RESULTS / "discs" / run_id, specs[run_id]).state for run_id in done} == {"run"}
-
-
 @pytest.fixture(scope="module")
 def shown():
     return cells(registry_of(RESULTS / "mini"), RESULTS / "mini")
