@@ -20,6 +20,7 @@ import yaml
 
 from mgm.dag.study import CONFIG, Workflow
 from mgm.experiments.scales import read_yaml
+from mgm.experiments.suite import registry_of
 from mgm.report.figures.style import INK, STYLE, blank, write
 from mgm.report.statistics import over_seeds
 from mgm.runs.frame import frame
@@ -68,7 +69,10 @@ def probes() -> pd.DataFrame:
         folder = ROOT / "results" / folder_of(name)
         if not folder.exists():
             continue
-        runs = frame(folder).query("verb == 'probe' and status == 'run'")
+        cells = registry_of(folder).tables["4e"].cells
+        wanted = {run.run_id for cell in cells if cell.column.endswith("linear probe") for run in cell.runs}
+        runs = frame(folder).query("status == 'run'")
+        runs = runs[runs.run_id.isin(wanted)]
         runs = runs.assign(mask=runs["mask"].where(runs.parent != "", "none"), variation=title, top1=runs["metrics.top1"])
         parts.append(runs[runs["mask"].isin(masks)])
     return pd.concat(parts)[["variation", "mask", "seed", "top1", "run_id", "commit"]]

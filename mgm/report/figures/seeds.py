@@ -43,13 +43,13 @@ def seeds(plot: Plot, found: Mapping[str, RunStatus], missing: str) -> Figure:
     runs, less = runs_of(plot, found), differences(plot, found)
     key = f"Dots are seeds, bars their means. Right: a row less {plot.beside}, paired by seed, with its 95 % interval."
     text = wrapped((key, missing), WIDTH)
-    foot, panel = 0.5 + (len(text) + 0.8) * LINE, ROW * len(plot.ticks) + 0.62
+    foot, panel = 0.5 + (len(text) + 0.8) * LINE, ROW * len(plot.ticks) + 0.75
     shown = list(runs.line.unique()) or [*plot.lines][:1]
     height = panel * len(shown) + foot
     figure = blank(WIDTH, height)
     panels = figure.subplots(len(shown), 2, squeeze=False, sharey="row", width_ratios=(3, 2))
     figure.subplots_adjust(
-        left=1.5 / WIDTH, right=1 - 0.15 / WIDTH, top=1 - 0.34 / height, bottom=foot / height, wspace=0.07, hspace=0.62 / panel
+        left=1.5 / WIDTH, right=1 - 0.15 / WIDTH, top=1 - 0.34 / height, bottom=foot / height, wspace=0.07, hspace=0.75 / panel
     )
     for (dots, bars), name in zip(panels, shown, strict=True):
         some, apart = runs[runs.line == name], less[less.line == name]
