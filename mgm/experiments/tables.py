@@ -156,7 +156,7 @@ def table_4_still(registry: Registry) -> None:
     column = next(name for name in masks.columns if name.endswith("linear probe"))
     title = "Our control: what one frame tells"
     note = "Linear probes with every label, on clips whose frames are all the middle one: the less, the more Table 4e says of motion."
-    table = registry.add_table("4_still", title, note, base=masks.base)
+    table = registry.add_table("4_still", title, note)
     for row in (masks.base, masks.ours):
         probes = [run for run in masks.cell(row, column).runs if isinstance(run, Probe)]
         every_label = probes[0].data.model_copy(update={"labels_per_class": 0})
