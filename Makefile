@@ -21,7 +21,7 @@ setup: .venv/.ready ## make .venv with the pinned versions (about 6 GB on Linux,
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-reproduce: setup ## the paper at smoke scale: tables, figures, page (about 15 minutes on 2 cores)
+reproduce: setup ## the paper at smoke scale: tables, figures, page (about 20 minutes on 2 cores)
 	@$(BIN)/python -m mgm.dag.study
 	@$(BIN)/snakemake --cores all --quiet all
 	@echo "The page: $(CURDIR)/reports/smoke/index.html"
