@@ -13,15 +13,14 @@ import subprocess
 from pathlib import Path
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
-import seaborn as sns
 import yaml
 
 from mgm.dag.study import CONFIG, Workflow
 from mgm.experiments.scales import read_yaml
 from mgm.experiments.suite import registry_of
-from mgm.report.figures.style import INK, STYLE, blank, write
+from mgm.report.figures.seeds import intervals
+from mgm.report.figures.style import STYLE, blank, write
 from mgm.report.statistics import over_seeds
 from mgm.runs.frame import frame
 
@@ -108,17 +107,14 @@ def draw() -> None:
     several = figure.subplots(1, len(PAIRS), sharey=True)
     figure.subplots_adjust(left=0.24, right=0.98, top=1 - 0.3 / figure.get_figheight(), bottom=0.45 / figure.get_figheight(), wspace=0.08)
     for axes, pair in zip(several, PAIRS):
-        some = table[table.pair == pair]
-        sns.pointplot(some, x="mean", y="variation", order=titles, linestyle="none", markersize=4, color=INK, ax=axes)
-        axes.errorbar(
-            some["mean"], [titles.index(title) for title in some.variation], fmt="none", ecolor=INK, elinewidth=1.2,
-            xerr=np.abs(some[["low", "high"]].sub(some["mean"], axis=0)).T,
-        )  # fmt: skip
-        axes.axvline(0, color="#d55e00", linewidth=0.9)
+        some = table[table.pair == pair].rename(columns={"variation": "tick"})
+        intervals(axes, some, titles)
+        axes.set_yticks(range(len(titles)), titles)
         axes.set_title(f"MGM {pair}", loc="left", size=9)
         axes.set(xlabel="points", ylabel="")
         axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
         axes.tick_params(axis="y", length=0)
+    several[0].invert_yaxis()
     write(figure, ROOT / "docs/guidance.png")
 
 

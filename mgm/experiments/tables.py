@@ -1,6 +1,6 @@
 """The paper's tables, cell by cell (DESIGN 4), and two of our own: the box at the frame's edge, and numbers of the text that we measure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 from mgm.experiments import recipes
@@ -8,7 +8,7 @@ from mgm.experiments.quoted import note, reported
 from mgm.experiments.registry import Registry, Table, with_mask
 from mgm.experiments.scales import OWN
 from mgm.masking import MASKS
-from mgm.spec import Edge, Finetune, Flow, Measure, Pretrain, Probe
+from mgm.spec import Edge, Finetune, Flow, Measure, Model, Pretrain, Probe
 
 COLUMNS = {"ssv2": "SSv2", "k400": "K400"}
 OURS = {"MGM": "mgm", "VideoMAE": "tube", "ST-MAE": "agnostic"}  # methods we run, by their masks
@@ -137,7 +137,7 @@ def table_4e(registry: Registry) -> None:
     if registry.scale.other_masks:
         for row, spec in other_masks(dataset, registry.scale.flow).items():
             table.groups[row] = OTHERS
-            _finetuned_and_probed(registry, table, row, dataset, column, pretrain_parent(registry, spec), seeds_of="other_masks")
+            _finetuned_and_probed(registry, table, row, dataset, column, pretrain_parent(registry, spec), registry.scale.seeds)
 
 
 def other_masks(dataset: str, flow: Flow) -> dict[str, Pretrain]:
@@ -239,18 +239,24 @@ def _supervised(registry: Registry, dataset: str) -> Parent:
 
 
 def downstream_runs(
-    registry: Registry, target: str, dataset: str, parent: Parent, probe: bool = False, model=recipes.MODELS["vit-b"]
+    registry: Registry,
+    target: str,
+    dataset: str,
+    parent: Parent,
+    probe: bool = False,
+    model: Model = recipes.MODELS["vit-b"],
+    seeds: Sequence[int] = (),
 ) -> tuple:
-    """One finetuning or probe a seed of the target, from the parent of that seed."""
+    """One finetuning or probe a seed, by default of the target's, from the parent of that seed."""
     recipe = recipes.probe if probe else recipes.finetune
-    return tuple(registry.add_scaled(recipe(dataset, parent(seed), model), seed) for seed in registry.seeds(target))
+    return tuple(registry.add_scaled(recipe(dataset, parent(seed), model), seed) for seed in seeds or registry.seeds(target))
 
 
 def _finetuned_and_probed(
-    registry: Registry, table: Table, row: str, dataset: str, column: str, parent: Parent, seeds_of: str = ""
+    registry: Registry, table: Table, row: str, dataset: str, column: str, parent: Parent, seeds: Sequence[int] = ()
 ) -> None:
     for probe, suffix in ((False, ""), (True, ", linear probe")):
-        table.add(row, column + suffix, downstream_runs(registry, seeds_of or f"table{table.name}", dataset, parent, probe))
+        table.add(row, column + suffix, downstream_runs(registry, f"table{table.name}", dataset, parent, probe, seeds=seeds))
 
 
 ALL = (table_1, table_2, table_3, table_4abc, table_4d, table_4e, table_4_still, table_4_edge, measured)

@@ -120,7 +120,8 @@ def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, 
     """
     videos, classes = job.index.test, job.index.classes
     label_N = np.array([video.label for video in videos])
-    prediction_LN = np.array([[softmax_mean(x_NC[sample_N == n]).argmax() for n in range(len(videos))] for x_NC in logits_NC])
+    order_N = np.argsort(sample_N, kind="stable")  # the views of a video side by side: each has as many
+    prediction_LN = np.array([[softmax_mean(x_VC).argmax() for x_VC in np.split(x_NC[order_N], len(videos))] for x_NC in logits_NC])
     with (job.folder / "predictions.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "label", *["prediction"] * len(logits_NC)])

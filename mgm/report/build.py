@@ -71,7 +71,8 @@ def _plot(registry: Registry, name: str, results: Path, folder: Path, found: dic
     plot, scale, stem = registry.plots[name], registry.scale, folder / f"figure{name}"
     points = points_of(plot, found)
     if plot.beside:
-        save(seeds(plot, found, missing(points)), stem, {f"{name}_R": values.to_numpy() for name, values in runs_of(plot, found).items()})
+        runs = runs_of(plot, found)
+        save(seeds(plot, runs, missing(points)), stem, {f"{name}_R": values.to_numpy() for name, values in runs.items()})
     else:
         save(curves(points, plot, scale.name, comparable(scale)), stem, arrays_of(points, plot))
     tables = tuple(table for table in points.table.unique() if table in registry.tables)

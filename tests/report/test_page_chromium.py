@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mgm.experiments.registry import Registry
+from mgm.experiments.registry import Registry, label_of
 from mgm.masking import MASKS
 from mgm.report.build import build_report
 from tests.helpers.fake_results import draw_arrays, finish_all, registry, write_log
@@ -109,8 +109,9 @@ def test_every_link_and_picture_resolves(visit, report):
         await Promise.all(images.map(image => image.decode()));
         return images.map(image => [image.naturalWidth, image.naturalHeight, image.alt ?? '']);
     }""")
-    assert len(sizes) == 3 + 1 + 1 + 2  # figures 4a, 4 edge and 5; the clip, its motion, two masks
     assert all(width > 0 and height > 0 for width, height, _ in sizes)
+    titles = {label_of(path.stem) for path in (report.path.parent / "figures").glob("*.png")}
+    assert titles and {alt.split(":")[0] for *_, alt in sizes} == titles | {""}  # films have a label of their own
 
 
 def test_a_cell_leads_to_its_run_in_two_clicks(visit, report):

@@ -1,16 +1,18 @@
 """Figures that draw every run of some cells: a dot a seed, and how far each row lies from one of them, paired by seed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mgm.experiments.registry import Plot
-from mgm.report.cells import gain, row_of
+from mgm.report.cells import row_of
 from mgm.report.figures.style import ACCENT, INK, LINE, QUIET, STYLE, blank, wrapped, write_below
+from mgm.report.statistics import over_seeds
 from mgm.runs.result import RunStatus
 
 WIDTH, ROW = 7.4, 0.27  # inches
@@ -26,21 +28,36 @@ def runs_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["line", "tick", "seed", "value"])
 
 
-def differences(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
-    """A row a cell that shares two seeds with its line's `plot.beside`: `line`, `tick`, and `mean`, `low`, `high` of the difference."""
+def differences(runs: pd.DataFrame, beside: str) -> pd.DataFrame:
+    """A row a line and tick that shares two seeds with the tick `beside`: `line`, `tick`, and `mean`, `low`, `high` of the difference."""
     lines = []
-    for name, cells in plot.lines.items():
-        rows = {cell.row: row_of(cell, found) for _, cell in cells}
-        for tick, row in rows.items():
-            if tick != plot.beside and (less := gain(row, rows[plot.beside])) and less.low is not None:
-                lines.append((name, tick, less.mean, less.low, less.high))
+    for line, some in runs.groupby("line", sort=False):
+        values = some.pivot(index="seed", columns="tick", values="value").reindex(columns=some.tick.unique())
+        for tick in values.columns.drop(beside, errors="ignore") if beside in values else ():
+            apart = (values[tick] - values[beside]).dropna()
+            if len(apart) > 1:
+                less = over_seeds(apart.tolist())
+                lines.append((line, tick, less.mean, less.low, less.high))
     return pd.DataFrame(lines, columns=["line", "tick", "mean", "low", "high"])
 
 
+def intervals(axes: Axes, less: pd.DataFrame, ticks: Sequence[str]) -> None:
+    """Draw `mean`, `low` and `high` of each `tick` on its own line of `ticks`, beside a line at zero."""
+    places = [ticks.index(tick) for tick in less.tick]
+    reach = np.abs(less[["low", "high"]].sub(less["mean"], axis=0)).to_numpy().T
+    axes.errorbar(less["mean"].to_numpy(), places, xerr=reach, fmt="o", markersize=3.6, color=INK, elinewidth=1.2)
+    axes.axvline(0, color=ACCENT, linewidth=0.9)
+
+
 @mpl.rc_context(STYLE)
-def seeds(plot: Plot, found: Mapping[str, RunStatus], missing: str) -> Figure:
-    """Two panels a line: every seed of every row with its mean, and each row less `plot.beside` with the 95 % interval of Student's t."""
-    runs, less = runs_of(plot, found), differences(plot, found)
+def seeds(plot: Plot, runs: pd.DataFrame, missing: str) -> Figure:
+    """Two panels a line: every seed of every row with its mean, and each row less `plot.beside` with the 95 % interval of Student's t.
+
+    Args:
+        runs: as `runs_of` returns them.
+        missing: a sentence on the runs that are not done.
+    """
+    less = differences(runs, plot.beside)
     key = f"Dots are seeds, bars their means. Right: a row less {plot.beside}, paired by seed, with its 95 % interval."
     text = wrapped((key, missing), WIDTH)
     foot, panel = 0.5 + (len(text) + 0.8) * LINE, ROW * len(plot.ticks) + 0.75
@@ -70,11 +87,7 @@ def seeds(plot: Plot, found: Mapping[str, RunStatus], missing: str) -> Figure:
             )
             for tick, mean in some.groupby("tick").value.mean().items():
                 dots.plot(mean, tick, "|", markersize=13, markeredgewidth=1.8, color=colours[str(tick)])
-        if len(apart):
-            places = [plot.ticks.index(tick) for tick in apart.tick]
-            reach = np.abs(apart[["low", "high"]].sub(apart["mean"], axis=0)).T
-            bars.errorbar(apart["mean"], places, xerr=reach, fmt="o", markersize=3.6, color=INK, elinewidth=1.2)
-        bars.axvline(0, color=ACCENT, linewidth=0.9)
+        intervals(bars, apart, plot.ticks)
         dots.set_title(name, loc="left", size=9.5)
         bars.set_title(f"less {plot.beside}, in points", loc="left", size=9.5)
         dots.set_yticks(range(len(plot.ticks)), plot.ticks)
