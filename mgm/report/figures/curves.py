@@ -101,8 +101,9 @@ def _panel(axes: Axes, points: pd.DataFrame, shown: tuple[str, ...], joined: boo
         _draw(axes, drawn["ours"], "ours", looks, so.Path(linewidth=1.5 * joined, pointsize=5))
         _bars(axes, drawn["ours"], looks)
     ticks = points[points.line.isin(run or points.line)].drop_duplicates("x").sort_values("x")
-    axes.set_xticks(ticks.x, ticks.tick)
-    axes.set_xlim(points.x.min() - 0.09 * span, points.x.max() + 0.28 * span)
+    room = ticks.x.diff().fillna(np.inf) >= 0.1 * span  # or a name would run into the one before
+    axes.set_xticks(ticks.x, ticks.tick.where(room, ""))
+    axes.set_xlim(points.x.min() - 0.09 * span, points.x.max() + 0.38 * span)
     axes.tick_params(color=QUIET, width=0.6, labelsize=8)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -44,7 +43,7 @@ def differences(runs: pd.DataFrame, beside: str) -> pd.DataFrame:
 def intervals(axes: Axes, less: pd.DataFrame, ticks: Sequence[str]) -> None:
     """Draw `mean`, `low` and `high` of each `tick` on its own line of `ticks`, beside a line at zero."""
     places = [ticks.index(tick) for tick in less.tick]
-    reach = np.abs(less[["low", "high"]].sub(less["mean"], axis=0)).to_numpy().T
+    reach = less[["low", "high"]].sub(less["mean"], axis=0).abs().to_numpy().T
     axes.errorbar(less["mean"].to_numpy(), places, xerr=reach, fmt="o", markersize=3.6, color=INK, elinewidth=1.2)
     axes.axvline(0, color=ACCENT, linewidth=0.9)
 
