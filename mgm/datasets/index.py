@@ -129,16 +129,16 @@ def require_vectors(videos: Sequence[Video], mask: str) -> None:
         )
 
 
-def require_splits(place: Path, videos: Sequence[Video], of: int, left_out: Sequence[tuple[str, str]]) -> None:
+def require_splits(place: Path, videos: Sequence[Video], left_out: Sequence[tuple[str, str]]) -> None:
     """Refuse a split without a video.
 
     Raises:
-        UserError: it says how many there were, and why the first was left out.
+        UserError: it says how many can be read, and why the first other was left out.
     """
     for split in SPLITS:
         if not any(video.split == split for video in videos):
             first = f" (the first left out: {left_out[0][0]}: {left_out[0][1]})" if left_out else ""
-            raise UserError(f"{place}: 0 of {of:,} videos are in the {split} split; see the sources{first}")
+            raise UserError(f"{place}: 0 of the {len(videos):,} readable videos are in the {split} split; add some{first}")
 
 
 def read_index(out: Path) -> Index:

@@ -82,7 +82,7 @@ def shard_index(source: Index, out: Path, settings: Settings, processes: int = 1
         if (name := source.name(video)) in place_of:
             shard, (_, offset, size, frames, _) = place_of[name]
             videos.append(replace(video, path=str(root / f"{shard}#{offset}" / _below(name)), bytes=size, frames=frames, content=""))
-    require_splits(root, videos, len(source.videos), failed)
+    require_splits(root, videos, failed)
     kept = "every frame" if settings.every == 1 else f"every {settings.every}th frame"
     note = (
         f"{source.note}; in {len(sidecars)} shards from index {source.digest} ({kept} as JPEG, short side at most {settings.short_side}, "

@@ -56,7 +56,7 @@ def transcode_index(source: Index, out: Path, short_side: int = 256, processes: 
         for video in source.videos
         if (name := source.name(video)) in infos
     )
-    require_splits(root, videos, len(source.videos), failed)
+    require_splits(root, videos, failed)
     note = (
         f"{source.note}; transcoded from index {source.digest} to H.264 (short side at most {short_side}, groups of {GOP} frames, "
         f"x264 {ENCODING['preset']}, crf {ENCODING['crf']}, {ENCODING['tune']})"

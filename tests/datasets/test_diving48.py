@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mgm.datasets.published.diving48 import OFFICIAL, index_diving48, read_lists
+from mgm.datasets.published import PUBLISHED
+from mgm.datasets.published.diving48 import index_diving48, read_lists
 from tests.helpers.errors import refused
 
 LISTS = Path(__file__).parents[3] / "shared" / "data" / "splits" / "diving48_v2"
@@ -54,7 +55,7 @@ def test_the_carried_lists_are_what_is_said_of_them(tmp_path):
     frames = [entry.frames for entry in entries.values()]
     assert (len(classes), classes[0]) == (48, "Back, 15som, 05Twis, FREE")
     counts = Counter(entry.split for entry in entries.values())
-    assert (counts["train"], counts["test"]) == OFFICIAL
+    assert (counts["train"], counts["test"]) == PUBLISHED["diving48"].official
     assert set(range(48)) - {entry.label for entry in entries.values()} == {30}
     assert (min(frames), max(frames)) == (24, 822)
     sides = {split: {entry.group for entry in entries.values() if entry.split == split} for split in counts}

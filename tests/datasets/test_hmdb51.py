@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mgm.datasets.published.hmdb51 import A_CLASS, OFFICIAL, carried_lists, index_hmdb51, read_lists
+from mgm.datasets.published import PUBLISHED
+from mgm.datasets.published.hmdb51 import A_CLASS, carried_lists, index_hmdb51, read_lists
 from mgm.errors import UserError
 from tests.helpers.errors import refused
 
@@ -37,8 +38,8 @@ def test_the_carried_lists_have_the_official_counts():
     assert (len(lists.classes), lists.classes) == (51, tuple(sorted(lists.classes)))
     counts = Counter((entry.label, entry.split) for entry in lists.entries.values())
     assert all((counts[label, "train"], counts[label, "test"]) == A_CLASS for label in range(51))
-    assert tuple(sum(entry.split == split for entry in lists.entries.values()) for split in ("train", "test")) == OFFICIAL
-    assert len(lists.unused) == 6_766 - sum(OFFICIAL)
+    assert tuple(sum(entry.split == split for entry in lists.entries.values()) for split in ("train", "test")) == PUBLISHED["hmdb51"].official
+    assert len(lists.unused) == 6_766 - sum(PUBLISHED["hmdb51"].official)
     sides = {split: {entry.group for entry in lists.entries.values() if entry.split == split} for split in ("train", "test")}
     assert sides["train"].isdisjoint(sides["test"])
 
@@ -62,7 +63,7 @@ def test_a_part_of_the_videos_is_indexed_by_the_carried_lists(source, tmp_path, 
     assert index.excluded == ()
     assert "1 others are in neither split, as the lists say" in index.note
     missing = (tmp_path / "out" / "missing.txt").read_text().splitlines()
-    assert len(missing) == sum(OFFICIAL) - len(names)
+    assert len(missing) == sum(PUBLISHED["hmdb51"].official) - len(names)
 
 
 def test_lists_beside_the_videos_are_followed_with_their_marks(source, tmp_path):

@@ -10,8 +10,7 @@ import pytest
 from mgm.datasets.index import read_index
 from mgm.datasets.prepare import summary
 from mgm.datasets.published import PUBLISHED
-from mgm.datasets.published.listed import Entry, Lists, find_videos, index_found, write_found
-from mgm.datasets.published.rows import plain_name
+from mgm.datasets.published.listed import Entry, Lists, find_videos, index_found, plain_name, write_found
 from mgm.datasets.synthetic.params import Kind
 from mgm.errors import UserError
 from tests.helpers.errors import refused
@@ -91,7 +90,7 @@ def test_a_source_without_the_videos_says_so(published, tmp_path, kind):
     fails(empty, "0 of the 9 videos of ", "(1 others)", "--source")
     name = Path(drawn.index.train[0].path).relative_to(drawn.source)
     shutil.copy(drawn.index.train[0].path, empty / name)
-    fails(empty, "0 of the 1 readable videos are in the test list", "add some")
+    fails(empty, "0 of the 1 readable videos are in the test split", "add some")
 
 
 def test_odd_names_pass_and_are_found_again(place, tmp_path):

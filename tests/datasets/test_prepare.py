@@ -81,12 +81,12 @@ def test_a_published_dataset_is_its_file_and_a_line(published, tmp_path):
     shutil.copytree(Path(mgm.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "workflow").symlink_to(Path(mgm.__file__).parents[1] / "workflow")
     sets = package / "datasets" / "published"
-    text = (sets / "ssv2.py").read_text().replace("SSV2", "TINY").replace('name="ssv2"', 'name="tiny",\n    recipe="k400"')
-    (sets / "tiny.py").write_text(text)
+    (sets / "tiny.py").write_text((sets / "ssv2.py").read_text().replace("index_ssv2", "index_tiny"))
     with (sets / "__init__.py").open("r+") as file:
         lines = file.read()
         file.seek(0)
-        file.write(lines.replace("\nPUBLISHED", "from mgm.datasets.published.tiny import TINY\n\nPUBLISHED", 1))
+        line = 'Published("tiny", "Tiny", "the videos", train=6, test=3, classes=3, recipe="k400"),'
+        file.write(lines.replace("_DATASETS = (\n", f"_DATASETS = (\n    {line}\n", 1))
     code = (
         "from mgm.cli import main; from mgm.dag import study; from mgm.experiments.recipes import MODELS, finetune; import mgm\n"
         f"assert mgm.__file__.startswith({str(tmp_path)!r}) and 'tiny' in study.PREPARED\n"

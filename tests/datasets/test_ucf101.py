@@ -140,7 +140,7 @@ def test_lists_that_cannot_be_followed_name_file_and_line(ucf101, tmp_path, list
 def test_a_source_without_videos_to_use_says_so(ucf101, tmp_path):
     fails(tmp_path / "nowhere", tmp_path / "out", "nowhere: no such folder", "--source")
     fails(ucf101(["cats/1.avi"]), tmp_path / "out", "0 of the 13,320 videos of UCF101 split 1 are here (1 others)")
-    fails(ucf101(HERE[:1]), tmp_path / "out", "0 of the 1 readable videos are in the train list of UCF101 split 1")
+    fails(ucf101(HERE[:1]), tmp_path / "out", "0 of the 1 readable videos are in the train split")
 
 
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="the UCF101 clips are not here")

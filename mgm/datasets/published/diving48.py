@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from mgm.datasets.index import SPLITS, Index
-from mgm.datasets.published.descriptor import Published
-from mgm.datasets.published.listed import Entry, Lists, add, index_listed
-from mgm.datasets.published.rows import plain_name, read_json, rows_of
+from mgm.datasets.published import PUBLISHED
+from mgm.datasets.published.listed import Entry, Lists, add, index_listed, plain_name, read_json, rows_of
 from mgm.errors import UserError
 
-OFFICIAL = (15_027, 1_970)  # train and test videos
 _FIELDS = {"vid_name": str, "label": int, "start_frame": int, "end_frame": int}
 _NAMES = ("Diving48_V2_train", "Diving48_V2_test", "Diving48_vocab")
 _INSTEAD = "add it to the others, or remove those to use the lists mgm carries"
@@ -30,7 +28,7 @@ _CARRIED = Path(__file__).parent / "lists" / "diving48_v2.json.xz"
 
 
 def index_diving48(source: Path, out: Path) -> Index:
-    return index_listed(source, out, "Diving48 V2", lambda _, name: name, read_lists, OFFICIAL, _short)
+    return index_listed(source, out, "Diving48 V2", lambda _, name: name, read_lists, PUBLISHED["diving48"].official, _short)
 
 
 def _short(index: Index, lists: Lists) -> str:
@@ -72,15 +70,3 @@ def _read(source: Path) -> dict[str, tuple[Path, list[Any]]]:
         return {name: (path, read_json(path, list, _INSTEAD)) for name, path in paths.items()}
     with lzma.open(_CARRIED, "rt", encoding="utf-8") as file:
         return {name: (_CARRIED, values) for name, values in json.load(file).items()}
-
-
-DIVING48 = Published(
-    name="diving48",
-    title="Diving48 with version 2 of its labels",
-    index=index_diving48,
-    source="rgb and, if you like, the three lists Diving48_*.json",
-    train=OFFICIAL[0],
-    test=OFFICIAL[1],
-    classes=48,
-    lists="come with mgm",
-)

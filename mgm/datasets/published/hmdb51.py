@@ -15,20 +15,18 @@ from functools import partial
 from pathlib import Path
 
 from mgm.datasets.index import Index
-from mgm.datasets.published.descriptor import Published
-from mgm.datasets.published.listed import Entry, Lists, add, index_listed
-from mgm.datasets.published.rows import plain_name, read_text
+from mgm.datasets.published import PUBLISHED
+from mgm.datasets.published.listed import Entry, Lists, add, index_listed, plain_name, read_text
 from mgm.errors import UserError
 
-OFFICIAL = (3_570, 1_530)  # train and test videos of each split
-A_CLASS = (70, 30)
+A_CLASS = (70, 30)  # train and test videos, in each split
 _CARRIED = Path(__file__).parent / "lists" / "hmdb51_split1.txt.xz"
 _SPLITS = {"0": "", "1": "train", "2": "test"}
 
 
 def index_hmdb51(source: Path, out: Path, split: int = 1) -> Index:
-    read = partial(read_lists, split=split)
-    return index_listed(source, out, f"HMDB51 split {split}", lambda folder, name: f"{folder}/{name}", read, OFFICIAL, _uneven)
+    read, official = partial(read_lists, split=split), PUBLISHED["hmdb51"].official  # of each split
+    return index_listed(source, out, f"HMDB51 split {split}", "{0}/{1}".format, read, official, _uneven)
 
 
 def _uneven(index: Index, lists: Lists) -> str:
@@ -83,16 +81,3 @@ def _follow(lines: list[tuple[str, str, str]]) -> Lists:
         add(entries, f"{label}/{stem}", Entry(f"{label}/{name.strip()}", label_of[label], _SPLITS[mark], f"{label}/{film}"), where)
     used = {key: entry for key, entry in entries.items() if entry.split}
     return Lists(tuple(label_of), used, frozenset(entries.keys() - used.keys()))
-
-
-HMDB51 = Published(
-    name="hmdb51",
-    title="HMDB51 in its official layout",
-    index=index_hmdb51,
-    source="the class folders and, if you like, testTrainMulti_7030_splits",
-    train=OFFICIAL[0],
-    test=OFFICIAL[1],
-    classes=51,
-    lists="split 1 comes with mgm",
-    splits=3,
-)

@@ -14,16 +14,13 @@ import csv
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from mgm.datasets.index import Index
-from mgm.datasets.published.descriptor import Published
-from mgm.datasets.published.listed import Entry, Found, Lists, add, find_videos, index_found, write_found
-from mgm.datasets.published.rows import plain_name, read_text
+from mgm.datasets.published import PUBLISHED
+from mgm.datasets.published.listed import Entry, Found, Lists, add, index_listed, plain_name, read_text
 from mgm.errors import UserError
 
-CLASSES = 400
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 _SPLITS = {"train": "train", "val": "test", "validate": "test", "validation": "test", "test": ""}
 _NAME = re.compile(r"(.+)_(\d+)_(\d+)")
@@ -38,19 +35,18 @@ def index_k400(source: Path, out: Path) -> Index:
     Raises:
         UserError: no source, annotations that cannot be followed, or no readable video of train or of test.
     """
-    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
-    found = find_videos(source, _key)
-    annotations = read_annotations(source)
-    found = _in_their_class(found, annotations)
-    index, missing = index_found(found, out, annotations, "Kinetics-400")
-    note = index.note
-    if len(annotations.classes) != CLASSES:
-        note += f"; the annotations have {len(annotations.classes)} classes, those published {CLASSES}"
+    return index_listed(source, out, "Kinetics-400", _key, read_annotations, None, _remarks, keep=_in_their_class)
+
+
+def _remarks(index: Index, annotations: Lists) -> str:
+    note, published = "", PUBLISHED["k400"].classes
+    if len(annotations.classes) != published:
+        note += f"; the annotations have {len(annotations.classes)} classes, those published {published}"
     seconds_of = {video.path: _seconds(Path(video.path).stem) for video in index.videos}
     if short := [video for video in index.videos if video.fps and video.frames / video.fps < seconds_of[video.path] - 1]:
         first = f"{index.name(short[0])} lasts {short[0].frames / short[0].fps:.1f} of {seconds_of[short[0].path]} s"
         note += f"; {len(short):,} videos are more than a second shorter than annotated ({first})"
-    return write_found(replace(index, note=note), missing, out)
+    return note
 
 
 def read_annotations(source: Path) -> Lists:
@@ -139,14 +135,3 @@ def _in_their_class(found: Found, annotations: Lists) -> Found:
 def _folder(name: str) -> str:
     """A class's folder, whether its spaces became underscores or not."""
     return name.replace("_", " ").casefold()
-
-
-K400 = Published(
-    name="k400",
-    title="Kinetics-400: the clips that are still to be had, dead links listed",
-    index=index_k400,
-    source="the videos in any folders, and annotations/*.csv or *.csv",
-    train=240_000,  # the paper's 240K; what YouTube still has is less
-    test=20_000,  # VideoMAE's 20K of validation
-    classes=CLASSES,
-)

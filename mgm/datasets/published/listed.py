@@ -5,14 +5,16 @@ class and a name, an id. Nothing of a list is ever joined to a path; keys are lo
 no entry reaches outside it.
 """
 
+import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mgm.datasets.files import files_below, open_all, video_of
-from mgm.datasets.index import SPLITS, Index, content_digest, listed_counts, write_index
+from mgm.datasets.index import SPLITS, Index, content_digest, listed_counts, require_splits, write_index
 from mgm.errors import UserError
 
 SUFFIXES = (".mp4", ".mkv", ".avi", ".webm")  # of several files of one video the first of these is used: .webm rarely has vectors
@@ -50,7 +52,8 @@ class Found:
 
 def index_listed(
     source: Path, out: Path, dataset: str, key: Callable[[str, str], str | None], read: Callable[[Path], Lists],
-    official: tuple[int, int], remark: Callable[[Index, Lists], str] = lambda index, lists: "", below: str = "",
+    official: tuple[int, int] | None, remark: Callable[[Index, Lists], str] = lambda index, lists: "", below: str = "",
+    keep: Callable[[Found, Lists], Found] = lambda found, lists: found,
 ) -> Index:  # fmt: skip
     """The index of the listed videos that are in `source`, written to folder `out`; every file is opened.
 
@@ -60,6 +63,7 @@ def index_listed(
         key: see `find_videos`; read: the lists of a source; official: see `index_found`.
         remark: of the index and the lists, what its note ends with.
         below: a folder of the source that holds the videos, if it is there.
+        keep: without the files that lie where the lists say they cannot.
 
     Raises:
         UserError: no source, lists that cannot be followed, or no readable video of train or of test.
@@ -67,7 +71,7 @@ def index_listed(
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     found = find_videos(source / below if (source / below).is_dir() else source, key)
     lists = read(source)
-    index, missing = index_found(found, out, lists, dataset, official)
+    index, missing = index_found(keep(found, lists), out, lists, dataset, official)
     return write_found(replace(index, note=index.note + remark(index, lists)), missing, out)
 
 
@@ -82,17 +86,14 @@ def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give --source the folder that holds the videos and their lists")
     below, unusable = files_below(root)
-    names = [name for name in below if name.lower().endswith(SUFFIXES) and name.isprintable()]
-    unusable += [  # such as one with a line break: no list can name it
-        (ascii(name)[1:-1], "has a name that cannot be printed; rename it")
-        for name in below
-        if name.lower().endswith(SUFFIXES) and not name.isprintable()
-    ]
-    if not names:
+    videos = [name for name in below if name.lower().endswith(SUFFIXES)]
+    # such as one with a line break: no list can name it
+    unusable += [(ascii(name)[1:-1], "has a name that cannot be printed; rename it") for name in videos if not name.isprintable()]
+    if not (names := sorted(filter(str.isprintable, videos), key=_preference)):
         raise UserError(f"{root}: holds no video ({', '.join(SUFFIXES)}); give --source the folder that holds the videos and their lists")
     name_of: dict[str, str] = {}
     spare = []
-    for name in sorted(names, key=_preference):
+    for name in names:
         stem = os.path.splitext(os.path.basename(name))[0]
         if (identity := key(os.path.basename(os.path.dirname(name)), stem)) is None:
             unusable.append((name, "is not named as this dataset's videos are"))
@@ -132,20 +133,16 @@ def index_found(found: Found, out: Path, lists: Lists, dataset: str, official: t
     videos = tuple(
         video_of(root, name, (entry := entries[key_of[name]]).label, entry.split, entry.group, info) for name, info in infos.items()
     )
-    for split in SPLITS:
-        if not any(video.split == split for video in videos):
-            reason = f" (the first left out: {unreadable[0][0]}: {unreadable[0][1]})" if unreadable else ""
-            raise UserError(f"{root}: 0 of the {len(videos):,} readable videos are in the {split} list of {dataset}; add some{reason}")
+    require_splits(root, videos, unreadable)
     listed, there = Counter(entry.split for entry in entries.values()), Counter(entries[key].split for key in here)
     note = f"{dataset}: {listed_counts(listed, there)}"
     if official and tuple(listed[split] for split in SPLITS) != official:
         note += f"; the lists in the source differ from the official {official[0]:,} train and {official[1]:,} test videos"
     if idle := sum(key in found.name_of for key in unused):
         note += f"; {idle:,} others are in neither split, as the lists say"
-    if leaks := len(
-        {video.group for video in videos if video.split == "train"} & {video.group for video in videos if video.split == "test"}
-    ):
-        note += f"; {leaks:,} source videos have clips on both sides of the split, as the lists say"
+    groups = [{video.group for video in videos if video.split == split} for split in SPLITS]
+    if leaks := groups[0] & groups[1]:
+        note += f"; {len(leaks):,} source videos have clips on both sides of the split, as the lists say"
     if found.spare:
         note += f"; {len(found.spare):,} further files of the same videos are not used, such as {found.spare[0]}"
     excluded = [*unreadable, *found.unusable, *((name, f"is not in the lists of {dataset}") for name in sorted(strangers))]
@@ -170,3 +167,55 @@ def add(entries: dict[str, Entry], key: str, entry: Entry, where: str) -> None:
     if key in entries:
         raise UserError(f"{where}: names {entry.name} a second time; remove one of the two")
     entries[key] = entry
+
+
+def read_text(path: Path, instead: str) -> str:
+    """A list's text. Raises UserError, with what to do instead, when there is none."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {instead}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not text in UTF-8; download it again") from None
+
+
+def read_json(path: Path, kind: type, instead: str) -> Any:
+    """What a JSON file holds, if it is of a type (list or dict).
+
+    Raises:
+        UserError: no such file, not JSON, or of another type.
+    """
+    try:
+        value = json.loads(read_text(path, instead))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: is not JSON ({error}), perhaps cut short; download it again") from None
+    if not isinstance(value, kind):
+        raise UserError(f"{path}: is a {type(value).__name__} where a {kind.__name__} should be; download it again")
+    return value
+
+
+def rows_of(path: Path, values: Sequence[Any], fields: dict[str, type]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it is, its fields) of every object of an array that the file at `path` holds.
+
+    Raises:
+        UserError: one is no object, or lacks a field or has it of another type.
+    """
+    for number, row in enumerate(values, start=1):
+        where = f"{path}: entry {number}"
+        for field, kind in fields.items():
+            if not isinstance(row, dict) or field not in row:
+                raise UserError(f"{where}: has no {field}; correct it")
+            if type(row[field]) is not kind:
+                raise UserError(f"{where}: {field} is {row[field]!r}, not of type {kind.__name__}; correct it")
+        yield where, row
+
+
+def plain_name(where: str, name: object) -> str:
+    """A name that a list gives, if it is one of a file and not a path.
+
+    Raises:
+        UserError: it is empty, leads elsewhere or is not text; `where` is the place in the list.
+    """
+    if not isinstance(name, str) or not name.isprintable() or name in ("", ".", "..") or "/" in name or "\\" in name:
+        raise UserError(f"{where}: {name!r} is not the plain name of a video; correct it")
+    return name

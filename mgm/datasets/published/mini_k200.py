@@ -9,8 +9,8 @@ import os
 import re
 from pathlib import Path
 
-from mgm.datasets.index import SPLITS, Index, content_digest, listed_counts, read_index, write_index
-from mgm.datasets.published.descriptor import Published
+from mgm.datasets.index import SPLITS, Index, content_digest, listed_counts, read_index
+from mgm.datasets.published.listed import write_found
 from mgm.errors import UserError
 
 _CARRIED = Path(__file__).parent / "lists"
@@ -38,26 +38,9 @@ def index_mini_k200(source: Path, out: Path) -> Index:
     counts = listed_counts({split: len(ids[split]) for split in SPLITS}, {split: len(here[split]) for split in SPLITS})
     note = f"Mini-K200, with K400's classes: {counts}"
     index = Index(whole.root, whole.classes, videos, (), content_digest(whole.root, whole.classes, videos), note)
-    write_index(index, out)
-    missing = [f"{split}/{name}\n" for split in SPLITS for name in sorted(ids[split] - here[split])]
-    (out / "missing.txt").write_text("".join(missing), encoding="utf-8")
-    return index
+    return write_found(index, [f"{split}/{name}" for split in SPLITS for name in sorted(ids[split] - here[split])], out)
 
 
 def carried_ids() -> dict[str, frozenset[str]]:
     """The published YouTube ids of each split, from the copy carried here."""
     return {split: frozenset(lzma.open(_CARRIED / f"mini_k200_{split}.txt.xz", "rt").read().split()) for split in SPLITS}
-
-
-MINI_K200 = Published(
-    name="mini-k200",
-    title="the part of Kinetics-400 that is Mini-K200",
-    index=index_mini_k200,
-    source="K400's index",
-    train=80_000,  # the lists of s9xie/mini-kinetics-200
-    test=5_000,
-    classes=400,  # K400's
-    lists="come with mgm",
-    derived_from=("k400",),
-    recipe="k400",
-)

@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from mgm.datasets.index import SPLITS, Index, Video, listed_counts, read_index, write_index
-from mgm.datasets.published.descriptor import Published
+from mgm.datasets.index import SPLITS, Index, Video, listed_counts, read_index
+from mgm.datasets.published.listed import write_found
 from mgm.errors import UserError
 
 TASKS = ("ucf14-hmdb7", "hmdb14-ucf7")
@@ -74,9 +74,10 @@ def index_pda(task: str, source: Path, target: Path, out: Path) -> Index:
         listed = {split: len(lists.videos[split]) for split in SPLITS}
         note = f"published lists of {task}: {listed_counts(listed, {'train': len(train), 'test': len(test)})}"
     index = Index(Path(os.path.abspath(out)), classes, tuple(videos), (), pda_digest(task, origin.digest, goal.digest), note)
-    write_index(index, out)
-    (out / "missing.txt").write_text("".join(f"{name}\n" for name in missing), encoding="utf-8")
-    return index
+    return write_found(index, missing, out)
+
+
+index_ucf14_hmdb7, index_hmdb14_ucf7 = (partial(index_pda, task) for task in TASKS)
 
 
 def carried_lists(task: str) -> TaskLists:
@@ -131,29 +132,3 @@ def _by_name(task: str, source: Path, target: Path, origin: Index, goal: Index) 
         if absent := [name for name in names if name not in there]:
             raise UserError(f"{folder / 'index.csv'}: has no {split} video of class {absent[0]}; prepare the whole set again")
     return classes, train + test
-
-
-UCF14_HMDB7 = Published(
-    name="ucf14-hmdb7",
-    title="14 classes of UCF101 to train on, and the 7 of HMDB51 that they share to test on",
-    index=partial(index_pda, "ucf14-hmdb7"),
-    source="UCF101's index",
-    train=1_324,
-    test=210,
-    classes=CLASSES,
-    lists="come with mgm",
-    derived_from=("ucf101", "hmdb51"),
-    recipe="ucf101",  # paper silent on domain adaptation's recipe: that of the set it trains on
-)
-HMDB14_UCF7 = Published(
-    name="hmdb14-ucf7",
-    title="14 classes of HMDB51 to train on, and the 7 of UCF101 that they share to test on",
-    index=partial(index_pda, "hmdb14-ucf7"),
-    source="HMDB51's index",
-    train=980,
-    test=266,
-    classes=CLASSES,
-    lists="come with mgm",
-    derived_from=("hmdb51", "ucf101"),
-    recipe="hmdb51",
-)

@@ -10,18 +10,16 @@ validation split, as everyone's: the test split's labels are not public, so its 
 from pathlib import Path
 
 from mgm.datasets.index import Index
-from mgm.datasets.published.descriptor import Published
-from mgm.datasets.published.listed import Entry, Lists, add, index_listed
-from mgm.datasets.published.rows import plain_name, read_json, rows_of
+from mgm.datasets.published import PUBLISHED
+from mgm.datasets.published.listed import Entry, Lists, add, index_listed, plain_name, read_json, rows_of
 from mgm.errors import UserError
 
-OFFICIAL = (168_913, 24_777)  # train and test videos: its authors' page; its validation split is tested on
 _SPLITS = {"train": "train", "test": "validation"}
 _INSTEAD = "put labels.json, train.json and validation.json into --source or a folder labels in it"
 
 
 def index_ssv2(source: Path, out: Path) -> Index:
-    return index_listed(source, out, "Something-Something v2", lambda _, name: name, read_lists, OFFICIAL)
+    return index_listed(source, out, "Something-Something v2", lambda _, name: name, read_lists, PUBLISHED["ssv2"].official)
 
 
 def read_lists(source: Path) -> Lists:
@@ -56,14 +54,3 @@ def list_file(source: Path, name: str) -> Path:
     """Find where a list is, or by its present name where it should be."""
     places = [folder / f"{prefix}{name}.json" for folder in (source / "labels", source) for prefix in ("", "something-something-v2-")]
     return next((path for path in places if path.is_file()), places[0])
-
-
-SSV2 = Published(
-    name="ssv2",
-    title="Something-Something v2 in its official layout",
-    index=index_ssv2,
-    source="the videos in any folder, and labels/*.json or *.json",
-    train=OFFICIAL[0],
-    test=OFFICIAL[1],
-    classes=174,
-)

@@ -15,12 +15,11 @@ import csv
 from pathlib import Path
 
 from mgm.datasets.index import SPLITS, Index
-from mgm.datasets.published.descriptor import Published
-from mgm.datasets.published.listed import Entry, Lists, index_listed
-from mgm.datasets.published.rows import plain_name
+from mgm.datasets.published import PUBLISHED
+from mgm.datasets.published.listed import Entry, Lists, index_listed, plain_name, read_text
 from mgm.errors import UserError
 
-OFFICIAL = {1: (9_537, 3_783), 2: (9_586, 3_734), 3: (9_624, 3_696)}  # split: its train and test videos
+OFFICIAL = {1: PUBLISHED["ucf101"].official, 2: (9_586, 3_734), 3: (9_624, 3_696)}  # split: its train and test videos
 _CARRIED = Path(__file__).parent / "lists" / "ucf101.csv"
 _FILES_OF = {"HandstandPushups": "HandStandPushups"}  # the one class whose files spell it otherwise
 
@@ -30,10 +29,7 @@ def index_ucf101(source: Path, out: Path, split: int = 1) -> Index:
         folder = source / "ucfTrainTestlist"
         return read_lists(folder, split) if folder.is_dir() else carried_lists(split)
 
-    def key(folder: str, name: str) -> str:
-        return f"{folder}/{name}"
-
-    return index_listed(source, out, f"UCF101 split {split}", key, read, OFFICIAL[split], below="UCF-101")
+    return index_listed(source, out, f"UCF101 split {split}", "{0}/{1}".format, read, OFFICIAL[split], below="UCF-101")
 
 
 def carried_lists(split: int) -> Lists:
@@ -94,23 +90,5 @@ def _lists(classes: tuple[str, ...], split_of: dict[str, str]) -> Lists:
 
 def _lines(path: Path) -> list[tuple[str, list[str]]]:
     """(where it is, its words) of every line of a list that is not empty."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; add it, or remove {path.parent} to use the lists mgm carries") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not text; replace it, or remove {path.parent} to use the lists mgm carries") from None
+    text = read_text(path, f"add it, or remove {path.parent} to use the lists mgm carries")
     return [(f"{path}: line {number}", line.split()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-
-
-UCF101 = Published(
-    name="ucf101",
-    title="UCF101 in its official layout",
-    index=index_ucf101,
-    source="UCF-101 (or its class folders) and, if you like, ucfTrainTestlist",
-    train=OFFICIAL[1][0],
-    test=OFFICIAL[1][1],
-    classes=101,
-    lists="come with mgm",
-    splits=3,
-)
