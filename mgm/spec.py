@@ -7,15 +7,15 @@ because they must not change its result; see `mgm.jobs.data.Execution`.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from functools import cache, cached_property
+from collections.abc import Collection, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from mgm.errors import UserError, first_fault
-from mgm.masking import MASKS
+from mgm.masking import MASKS, Edge
 
 LARGE = 10**9  # no whole number of a spec is larger
 
@@ -29,12 +29,6 @@ def _named(name: str) -> str:
 Name = Annotated[str, AfterValidator(_named)]  # becomes part of a path
 
 
-def _listed(name: str) -> str:
-    if name not in MASKS:
-        raise ValueError(f"is unknown; choose one of {', '.join(MASKS)}")
-    return name
-
-
 BACKBONES = {  # width, depth, heads of the encoder (V: modeling_finetune.py), then of the decoder (V: modeling_pretrain.py, pretrain.sh)
     "vit-s": ((384, 12, 6), (192, 4, 3)),
     "vit-b": ((768, 12, 12), (384, 4, 6)),
@@ -44,15 +38,17 @@ BACKBONES = {  # width, depth, heads of the encoder (V: modeling_finetune.py), t
 }
 
 
-def _is_backbone(name: str) -> str:
-    if name not in BACKBONES:
-        raise ValueError(f"is unknown; choose one of {', '.join(BACKBONES)}")
-    return name
+def _one_of(names: Collection[str]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"is unknown; choose one of {', '.join(names)}")
+        return name
+
+    return AfterValidator(check)
 
 
-BackboneName = Annotated[str, AfterValidator(_is_backbone)]
-MaskName = Annotated[str, AfterValidator(_listed)]
-Edge = Literal["grow", "clamp", "spill"]
+BackboneName = Annotated[str, _one_of(BACKBONES)]
+MaskName = Annotated[str, _one_of(MASKS)]
 Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from OpenCV
 Guidance = Literal["vectors", Flow]
 Distance = Literal["estimated", "none"]
@@ -402,30 +398,8 @@ def parents(spec: Spec) -> tuple[str, ...]:
 
 def differences(spec: Run) -> dict[str, Any]:
     """The fields of `spec` that differ from their defaults, `verb` always among them."""
-    return _subtract(spec.model_dump(mode="json"), _defaults(type(spec)))
-
-
-@cache
-def _defaults(kind: type[Run]) -> dict[str, Any]:
-    defaults = {
-        name: field.default.model_dump(mode="json") if isinstance(field.default, BaseModel) else field.default
-        for name, field in kind.model_fields.items()
-        if not field.is_required() and name != "verb"
-    }
-    defaults["version"] = 1  # the first: a later default must change the hash
-    return {**defaults, "data": {name: field.default for name, field in Data.model_fields.items() if not field.is_required()}}
-
-
-def _subtract(fields: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    kept = {}
-    for name, value in fields.items():
-        default = defaults.get(name)
-        if isinstance(value, dict):
-            if inner := _subtract(value, default or {}):
-                kept[name] = inner
-        elif name not in defaults or value != (list(default) if isinstance(default, tuple) else default):
-            kept[name] = value
-    return kept
+    version = {"version": spec.version} if spec.version > 1 else {}  # 1 was the first: a later default must change the hash
+    return {**spec.model_dump(mode="json", exclude={"version"}, exclude_defaults=True), "verb": spec.verb, **version}
 
 
 def dotted(fields: dict[str, Any], before: str = "") -> dict[str, Any]:

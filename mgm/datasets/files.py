@@ -4,13 +4,14 @@ import errno
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from mgm.console import track
 from mgm.datasets.index import Video, content_hash
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CHUNK = 64  # files that a process opens between two reports
 _VERSION = 1  # raise it when the same file would give another VideoInfo
-_File: TypeAlias = tuple[str, int, int]  # path below the root, bytes, time of change in ns
 
 
 def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str, str]]]:
@@ -53,6 +53,16 @@ def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str
             else:
                 unusable.append((ascii(name)[1:-1], "has a name that is not UTF-8; rename it"))
     return names, unusable
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one of several calls (`--shard I/N`) left: how many of its videos are done, and (name, reason) of the others."""
+
+    number: int
+    of: int
+    videos: int
+    failed: tuple[tuple[str, str], ...]
 
 
 def size_of(path: Path) -> int | None:
@@ -95,13 +105,13 @@ def open_all(root: Path, names: Sequence[str], checked: Path | None = None) -> "
     `checked`: a file that keeps what was found, so that an interrupted call, or one after more videos came, opens only the others. A file
     whose size or time changed is opened again, as is one that could not be read. More than a few are opened by a process a core.
     """
-    known = _read_checked(checked) if checked else {}
+    known = dict(read_infos([checked])) if checked and checked.is_file() else {}
     results: dict[str, VideoInfo | str] = {}
-    files = dict[str, _File]()
+    files = dict[str, tuple[int, str, int, int]]()
     for name in names:
         try:
             stat = os.stat(os.path.join(root, name))
-            files[name] = (name, stat.st_size, stat.st_mtime_ns)
+            files[name] = (_VERSION, name, stat.st_size, stat.st_mtime_ns)
             if files[name] in known:
                 results[name] = known[files[name]]
         except OSError as error:  # a link that leads nowhere, a file that may not be read
@@ -114,7 +124,9 @@ def open_all(root: Path, names: Sequence[str], checked: Path | None = None) -> "
     for some in track(opened, f"opening videos, {CHUNK} at a time", len(chunks)) if len(chunks) > 1 else opened:
         results |= some
         if checked:
-            _append_checked(checked, [(files[name], info) for name, info in some.items() if not isinstance(info, str)])
+            lines = "".join(info_line(files[name], info) for name, info in some.items() if not isinstance(info, str))
+            with naming(checked), checked.open("a", encoding="utf-8") as file:
+                file.write(f"\n{lines}" if lines else "")  # a line that a kill cut short ends here
     infos = {name: result for name in names if not isinstance(result := results[name], str)}
     return infos, [(name, result) for name in names if isinstance(result := results[name], str)]
 
@@ -132,42 +144,24 @@ def _open_some(root: Path, names: Sequence[str]) -> "dict[str, VideoInfo | str]"
     return found
 
 
-def _read_checked(path: Path) -> "dict[_File, VideoInfo]":
-    """What `_append_checked` wrote. A line that was cut short, or is another version's, is as if it were not there."""
+def info_line(key: Sequence[Any], info: "VideoInfo") -> str:
+    """A line that `read_infos` reads."""
+    return json.dumps([*key, asdict(info)]) + "\n"
+
+
+def read_infos(paths: Iterable[Path]) -> "Iterator[tuple[tuple[Any, ...], VideoInfo]]":
+    """The (key, info) of each line that `info_line` wrote. One that was cut short, or lists other facts, is as if it were not there."""
     from mgm.video.decode import VideoInfo
 
-    known = {}
-    if path.is_file():
+    for path in paths:
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                version, name, size, changed, facts = json.loads(line)
-                if version == _VERSION:
-                    known[name, size, changed] = VideoInfo(**facts)
-            except (ValueError, TypeError):
-                continue
-    return known
-
-
-def _append_checked(path: Path, found: "Sequence[tuple[_File, VideoInfo]]") -> None:
-    lines = "".join(json.dumps([_VERSION, *file, asdict(info)]) + "\n" for file, info in found)
-    with naming(path), path.open("a", encoding="utf-8") as file:
-        file.write(f"\n{lines}" if lines else "")  # a line that a kill cut short ends here
+            with suppress(ValueError, TypeError):
+                *key, facts = json.loads(line)
+                yield tuple(key), VideoInfo(**facts)
 
 
 def video_of(root: Path, name: str, label: int, split: str, group: str, info: "VideoInfo") -> Video:
     """The row of an index for a file that was opened."""
-    path = os.path.join(root, name)
-    return Video(
-        path=path,
-        label=label,
-        split=split,
-        group=group,
-        frames=info.frames,
-        fps=info.fps,
-        width=info.width,
-        height=info.height,
-        codec=info.codec,
-        has_vectors=info.has_vectors,
-        bytes=os.path.getsize(path),
-        content=content_hash(path),
-    )
+    path, facts = os.path.join(root, name), asdict(info)
+    del facts["duration_s"]
+    return Video(path, label, split, group, **facts, bytes=os.path.getsize(path), content=content_hash(path))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import get_args
 
 from mgm.datasets.files import files_below, open_all, video_of
-from mgm.datasets.index import SPLITS, Index, content_digest, read_index, write_index
+from mgm.datasets.index import SPLITS, Index, new_index, read_index, write_index
 from mgm.errors import UserError
 from mgm.runs.files import write
 from mgm.spec import Flow
@@ -60,8 +60,8 @@ def index_folder(source: Path, out: Path, seed: int = 0) -> Index:
     classes = _classes(listed)
     label_of = {name: label for label, name in enumerate(classes)}
     readable, note = _with_split(source, readable, classes, seed)
-    videos = tuple(video_of(root, video.name, label_of[video.label], video.split, video.group, infos[video.name]) for video in readable)
-    index = Index(root, classes, videos, (*unlabelled, *excluded), content_digest(root, classes, videos), note)
+    videos = [video_of(root, video.name, label_of[video.label], video.split, video.group, infos[video.name]) for video in readable]
+    index = new_index(root, classes, videos, [*unlabelled, *excluded], note)
     mark.unlink(missing_ok=True)
     write_index(index, out)
     write(mark, fingerprint)

@@ -65,6 +65,11 @@ class Index:
         return _below(video.path, self.root)
 
 
+def new_index(root: Path, classes: tuple[str, ...], videos: Sequence[Video], excluded: Iterable[tuple[str, str]], note: str) -> Index:
+    """An index whose digest is its content's."""
+    return Index(root, classes, tuple(videos), tuple(excluded), content_digest(root, classes, videos), note)
+
+
 def content_digest(root: Path, classes: tuple[str, ...], videos: Iterable[Video]) -> str:
     """12 hex digits of class names and of each video's relative path, size, label and split; not of the root or of file times."""
     rows = sorted([_below(video.path, root), video.bytes, video.label, video.split] for video in videos)

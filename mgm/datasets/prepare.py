@@ -3,63 +3,86 @@
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mgm.datasets.files import cores
-from mgm.datasets.index import SPLITS, Index
+from mgm.datasets.files import Part, cores
+from mgm.datasets.index import SPLITS, Index, read_index
 from mgm.datasets.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
 from mgm.runs.files import read_json
 from mgm.runs.lock import folder_lock
 
 if TYPE_CHECKING:
-    from mgm.datasets.shards import Part, Settings
-    from mgm.datasets.transcode import Shard
+    from mgm.datasets.shards import Settings
 
+Make = Callable[[Path], Index | Part]  # writes the index of the sources to a folder
 SHOWN = 20  # of the files left out; a set of 240,000 may lack thousands
 
 
 def prepare_transcoded(
-    prepare: Callable[[Path], Index], out: Path, short_side: int = 256, processes: int | None = None, shard: str | None = None
-) -> "Index | Shard":
+    make: Make, out: Path, short_side: int = 256, processes: int | None = None, shard: str | None = None
+) -> Index | Part:
     """`mgm prepare DATASET --transcode [--short-side 256] [--processes N] [--shard I/N]`: see `mgm.datasets.transcode`.
 
-    `prepare` is given OUT/source and makes the index of the sources there; with a shard it must be there already. `processes` is one a
-    core that this process may use, unless given.
+    `make` is given OUT/source and makes the index of the sources there; with a shard it must be there already. `processes` is one a core
+    that this process may use, unless given.
     """
-    from mgm.datasets.transcode import read_shard, read_sources, transcode_index, transcode_shard  # PyAV
+    from mgm.datasets.transcode import transcode_index, transcode_part  # PyAV
 
-    processes = processes or cores()
-    if shard is not None:
-        number, of = read_shard(shard)
-        return transcode_shard(read_sources(out), out, number, of, short_side, processes)
-    out.mkdir(parents=True, exist_ok=True)
-    with folder_lock(out):
-        index = transcode_index(prepare(out / "source"), out, short_side, processes)
-        if (out / "source" / "missing.txt").is_file():  # the note speaks of it
-            shutil.copyfile(out / "source" / "missing.txt", out / "missing.txt")
-    return index
+    options: dict[str, Any] = {"short_side": short_side, "processes": processes or cores()}
+    return _prepare_copies(make, out, partial(transcode_index, **options), partial(transcode_part, **options), shard)
 
 
-def prepare_shards(
-    prepare: "Callable[[Path], Index | Shard]", out: Path, settings: "Settings", processes: int | None = None, shard: str | None = None
-) -> "Index | Part":
+def prepare_shards(make: Make, out: Path, settings: "Settings", processes: int | None = None, shard: str | None = None) -> Index | Part:
     """`mgm prepare DATASET --shards [--shard I/N]`: see `mgm.datasets.shards`. Arguments are those of `prepare_transcoded`.
 
     With `--transcode` too the sources are the transcoded files: videos of a codec without motion vectors then have them.
     """
     from mgm.datasets.shards import shard_index, shard_part
-    from mgm.datasets.transcode import read_shard, read_sources  # PyAV
 
-    processes = processes or cores()
+    options: dict[str, Any] = {"settings": settings, "processes": processes or cores()}
+    return _prepare_copies(make, out, partial(shard_index, **options), partial(shard_part, **options), shard)
+
+
+def _prepare_copies(make: Make, out: Path, index: Callable[..., Index], part: Callable[..., Part], shard: str | None) -> Index | Part:
     if shard is not None:
-        return shard_part(read_sources(out), out, settings, *read_shard(shard), processes)
-    prepare(out / "source")
-    index = shard_index(read_sources(out), out, settings, processes)
-    if (out / "source" / "missing.txt").is_file():  # the note speaks of it
-        shutil.copyfile(out / "source" / "missing.txt", out / "missing.txt")
-    return index
+        number, of = read_shard(shard)
+        return part(read_sources(out), out, number=number, of=of)
+    out.mkdir(parents=True, exist_ok=True)
+    with folder_lock(out):
+        make(out / "source")
+        whole = index(read_sources(out), out)
+        if (out / "source" / "missing.txt").is_file():  # the note speaks of it
+            shutil.copyfile(out / "source" / "missing.txt", out / "missing.txt")
+    return whole
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """I/N as numbers.
+
+    Raises:
+        UserError: it is not of that form, with 1 <= I <= N.
+    """
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise UserError(f"--shard {text!r} is not I/N with I from 1 to N; the second of eight shards is 2/8")
+    return int(number), int(of)
+
+
+def read_sources(out: Path) -> Index:
+    """The index of the sources, made before the shards: if each made it, every video would be opened once a shard.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if not (out / "source" / "index.json").is_file():
+        raise UserError(
+            f"{out / 'source'}: holds no index for the shards to follow; before them, once, run the same `mgm prepare` without "
+            f"--transcode and with --out {out / 'source'}"
+        )
+    return read_index(out / "source")
 
 
 def prepare_synthetic(params: Path | Synthetic, out: Path, processes: int = 1) -> Index:
@@ -81,16 +104,11 @@ def read_params(path: Path) -> Synthetic:
         raise UserError(f"{path}: no such file; write the parameters there, for example {Synthetic().model_dump_json()}") from None
 
 
-def summary(index: "Index | Shard | Part") -> str:
-    """A few lines to read: videos per split and class, how they were split, and what was left out and why. Of a shard, only the last."""
-    from mgm.datasets.shards import Part
-
+def summary(index: Index | Part) -> str:
+    """A few lines to read: videos per split and class, how they were split, and what was left out and why. Of a part, only the last."""
     if isinstance(index, Part):
-        about = f"part {index.number} of {index.of}: {index.shards:,} shards are written, with {index.videos:,} videos"
-        return "\n".join([about, *_left_out(index.failed)])
-    if not isinstance(index, Index):
-        total = index.done + len(index.failed)
-        return "\n".join([f"shard {index.number} of {index.of}: {index.done:,} of {total:,} videos transcoded", *_left_out(index.failed)])
+        total = index.videos + len(index.failed)
+        return "\n".join([f"part {index.number} of {index.of}: {index.videos:,} of {total:,} videos are done", *_left_out(index.failed)])
     there = {video.label for video in index.videos}
     width = max(len(index.classes[label]) for label in there)
     lines = [f"{len(index.videos)} videos of {len(index.classes)} classes in {index.root}, digest {index.digest}", index.note]

@@ -14,17 +14,18 @@ import io
 import json
 import os
 import shutil
-import sys
 import tarfile
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-from mgm.datasets.files import FULL, in_processes, size_of
-from mgm.datasets.index import Index, Video, content_digest, content_hash, read_index, require_splits, write_index
+from mgm.console import show, track
+from mgm.datasets.files import FULL, Part, in_processes, size_of
+from mgm.datasets.index import Index, Video, content_hash, new_index, read_index, require_splits, write_index
 from mgm.errors import UserError
 from mgm.runs import files
 from mgm.runs.lock import folder_lock
@@ -49,17 +50,6 @@ class Settings:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: choose one from {least} to {most}")
 
 
-@dataclass(frozen=True)
-class Part:
-    """What one of several calls with `--shard` left: its shards, the videos in them, and (name, reason) of those that are not."""
-
-    number: int
-    of: int
-    shards: int
-    videos: int
-    failed: tuple[tuple[str, str], ...]
-
-
 def shard_index(source: Index, out: Path, settings: Settings, processes: int = 1) -> Index:
     """The index over the videos of `source` in shards, written to folder `out`; shards that are there and still right are kept.
 
@@ -69,7 +59,8 @@ def shard_index(source: Index, out: Path, settings: Settings, processes: int = 1
         UserError: `out` holds shards of other settings, the disk is or would be full, or a split has no video left.
     """
     root = Path(os.path.abspath(out)) / "shards"
-    with folder_lock(_made(root)):
+    root.mkdir(parents=True, exist_ok=True)
+    with folder_lock(root):
         files.remove_parts(root)
         about = _claim(source, root, settings, processes)
         sidecars = _write(source, root, about, settings, processes, range(about["shards"]))
@@ -88,8 +79,7 @@ def shard_index(source: Index, out: Path, settings: Settings, processes: int = 1
         f"{source.note}; in {len(sidecars)} shards from index {source.digest} ({kept} as JPEG, short side at most {settings.short_side}, "
         f"quality {settings.quality}; motion vectors of the source)"
     )
-    digest = content_digest(root, source.classes, videos)
-    index = Index(root, source.classes, tuple(videos), (*source.excluded, *sorted(failed)), digest, note)
+    index = new_index(root, source.classes, videos, [*source.excluded, *sorted(failed)], note)
     write_index(index, out)
     return index
 
@@ -100,12 +90,14 @@ def shard_part(source: Index, out: Path, settings: Settings, number: int, of: in
     Raises:
         UserError: as `shard_index`.
     """
-    root = _made(Path(os.path.abspath(out)) / "shards")
-    with folder_lock(_made(root / f"part-{number}-of-{of}")):
+    root = Path(os.path.abspath(out)) / "shards"
+    own = root / f"part-{number}-of-{of}"
+    own.mkdir(parents=True, exist_ok=True)
+    with folder_lock(own):
         about = _claim(source, root, settings, processes)
         sidecars = _write(source, root, about, settings, processes, range(number - 1, about["shards"], of))
     failed = tuple(sorted((name, reason) for sidecar in sidecars.values() for name, reason in sidecar["failed"]))
-    return Part(number, of, len(sidecars), sum(len(sidecar["videos"]) for sidecar in sidecars.values()), failed)
+    return Part(number, of, sum(len(sidecar["videos"]) for sidecar in sidecars.values()), failed)
 
 
 def check_shards(root: Path) -> None:
@@ -208,11 +200,8 @@ def _write(
             tasks.append((target, videos, signature, settings))
     if tasks:
         (root.parent / "index.json").unlink(missing_ok=True)  # until it is written anew there is no whole index
-    started = time.monotonic()
-    for done, (name, sidecar) in enumerate(in_processes(_write_shard, tasks, max(1, min(processes, len(tasks)))), start=1):
-        sidecars[name] = sidecar
-        left = (len(tasks) - done) * (time.monotonic() - started) / done / 60
-        show(f"{done:,} of {len(tasks):,} shards written; about {left:,.0f} min left")
+        written = in_processes(_write_shard, tasks, min(processes, len(tasks)))
+        sidecars |= track(written, "writing shards", len(tasks))
     return dict(sorted(sidecars.items()))
 
 
@@ -326,10 +315,8 @@ def _about(root: Path) -> dict[str, Any]:
     Raises:
         UserError: it is not there, is broken, or of another version.
     """
-    try:
-        about = json.loads((root / "shards.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{root / 'shards.json'}: cannot be read ({error}); delete {root} and run the same `mgm prepare` again") from None
+    if not (about := _read(root / "shards.json")):
+        raise UserError(f"{root / 'shards.json'}: cannot be read; delete {root} and run the same `mgm prepare` again")
     if about.get("version") != VERSION:
         raise UserError(
             f"{root}: holds shards of format {about.get('version')}, this mgm reads and writes {VERSION}; prepare into another --out"
@@ -339,17 +326,12 @@ def _about(root: Path) -> dict[str, Any]:
 
 def _sidecar(target: Path) -> dict[str, Any]:
     """What the .json of a shard says; nothing if there is none or it is of another version."""
-    try:
-        about = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    about = _read(target.with_suffix(".json"))
     return about if about.get("version") == VERSION else {}
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def show(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _read(path: Path) -> dict[str, Any]:
+    """What a JSON file says; nothing if there is none that can be read."""
+    with suppress(FileNotFoundError, UserError):
+        return files.read_json(path)
+    return {}

@@ -3,7 +3,7 @@
     OUT/source/        the index of the sources
     OUT/transcode.json how the videos are encoded; written first, and the sign that OUT/videos is ours
     OUT/videos/        the videos, named as the sources are, but for .mp4
-    OUT/done/          a line for each finished video, in a file a shard; what is there and as long as its line says is left alone
+    OUT/done/          a line for each finished video, in a file a part; what is there and as long as its line says is left alone
     OUT/index.csv, index.json    over OUT/videos, with the sources' labels, splits and groups; index.json is written last
 
 A video is written under a hidden name, opened again, and only then moved to its place: a kill or a full disk leaves no half of one.
@@ -13,35 +13,24 @@ What a copy is like, and its settings: `mgm.datasets.synthetic.encode`.
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import av
 
 from mgm.console import track
-from mgm.datasets.files import FULL, in_processes, size_of, video_of
-from mgm.datasets.index import Index, Video, content_digest, read_index, require_splits, write_index
+from mgm.datasets.files import FULL, Part, in_processes, info_line, read_infos, size_of, video_of
+from mgm.datasets.index import Index, Video, new_index, require_splits, write_index
 from mgm.datasets.synthetic.encode import ENCODING, GOP, encode
 from mgm.errors import UserError
-from mgm.runs.files import atomic_write, remove_parts, write
+from mgm.runs.files import atomic_write, read_json, remove_parts, write
 from mgm.video.decode import VideoInfo, probe_video
 
 SHORT_SIDES = (256, 320)
 
 
-@dataclass(frozen=True)
-class Shard:
-    """What `transcode_shard` left: how many of its videos are there, and (path below the source's root, reason) of the others."""
-
-    number: int
-    of: int
-    out: Path
-    done: int
-    failed: tuple[tuple[str, str], ...]
-
-
 def transcode_index(source: Index, out: Path, short_side: int = 256, processes: int = 1) -> Index:
-    """The index over the transcoded videos of `source`, written to folder `out`; what shards or an earlier call finished is kept.
+    """The index over the transcoded videos of `source`, written to folder `out`; what parts or an earlier call finished is kept.
 
     A video that cannot be transcoded is listed among the excluded ones; calling again tries it again.
 
@@ -49,13 +38,13 @@ def transcode_index(source: Index, out: Path, short_side: int = 256, processes: 
         UserError: another short side than 256 or 320, `out` holds other videos, the disk is full, or a split has no video left.
     """
     out = Path(os.path.abspath(out))
-    infos, failed = _transcode(source, out, short_side, processes, list(source.videos), "all")
+    infos, failed = _transcode(source, out, short_side, processes, source.videos, "all")
     names, root = _targets(source), out / "videos"
-    videos = tuple(
+    videos = [
         video_of(root, names[name], video.label, video.split, video.group, infos[name])
         for video in source.videos
         if (name := source.name(video)) in infos
-    )
+    ]
     require_splits(root, videos, failed)
     note = (
         f"{source.note}; transcoded from index {source.digest} to H.264 (short side at most {short_side}, groups of {GOP} frames, "
@@ -64,64 +53,37 @@ def transcode_index(source: Index, out: Path, short_side: int = 256, processes: 
     for folder in {(root / name).parent for name in names.values()}:
         if folder.is_dir():
             remove_parts(folder)
-    index = Index(root, source.classes, videos, (*source.excluded, *failed), content_digest(root, source.classes, videos), note)
+    index = new_index(root, source.classes, videos, [*source.excluded, *failed], note)
     write_index(index, out)
     return index
 
 
-def transcode_shard(source: Index, out: Path, number: int, of: int, short_side: int = 256, processes: int = 1) -> Shard:
+def transcode_part(source: Index, out: Path, number: int, of: int, short_side: int = 256, processes: int = 1) -> Part:
     """Transcode every `of`-th video of `source`, from the `number`-th (1 to `of`) on, into folder `out`. Writes no index:
-    `transcode_index` does, once all shards are there, and completes what is missing.
+    `transcode_index` does, once all parts are there, and completes what is missing.
 
     Raises:
         UserError: as `transcode_index`.
     """
-    out = Path(os.path.abspath(out))
     videos = sorted(source.videos, key=source.name)[number - 1 :: of]
-    infos, failed = _transcode(source, out, short_side, processes, videos, f"{number}-of-{of}")
-    return Shard(number, of, out, len(infos), tuple(failed))
-
-
-def read_shard(text: str) -> tuple[int, int]:
-    """I/N as numbers.
-
-    Raises:
-        UserError: it is not of that form, with 1 <= I <= N.
-    """
-    number, _, of = text.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise UserError(f"--shard {text!r} is not I/N with I from 1 to N; the second of eight shards is 2/8")
-    return int(number), int(of)
-
-
-def read_sources(out: Path) -> Index:
-    """The index of the sources, made before the shards: if each made it, every video would be opened once a shard.
-
-    Raises:
-        UserError: it is not there.
-    """
-    if not (out / "source" / "index.json").is_file():
-        raise UserError(
-            f"{out / 'source'}: holds no index for the shards to follow; before them, once, run the same `mgm prepare` without "
-            f"--transcode and with --out {out / 'source'}"
-        )
-    return read_index(out / "source")
+    infos, failed = _transcode(source, Path(os.path.abspath(out)), short_side, processes, videos, f"{number}-of-{of}")
+    return Part(number, of, len(infos), tuple(failed))
 
 
 def _transcode(
-    source: Index, out: Path, short_side: int, processes: int, videos: list[Video], part: str
+    source: Index, out: Path, short_side: int, processes: int, videos: Sequence[Video], part: str
 ) -> tuple[dict[str, VideoInfo], list[tuple[str, str]]]:
     """({name of a source: what its copy is}, [(name of a source, why it has none)]) of these videos."""
     _claim(out, short_side)
-    targets, done = _targets(source), _read_done(out)
+    targets, there = _targets(source), dict(read_infos(sorted((out / "done").glob("*.jsonl"), key=os.path.getmtime)))
     infos: dict[str, VideoInfo] = {}
     failed: list[tuple[str, str]] = []
     tasks = []
     for video in videos:
         name = source.name(video)
         target = out / "videos" / targets[name]
-        if (name, video.bytes) in done and size_of(target) == done[name, video.bytes][0]:
-            infos[name] = done[name, video.bytes][1]
+        if info := there.get((name, video.bytes, size_of(target))):
+            infos[name] = info
         else:
             tasks.append((name, video.path, video.frames, video.bytes, target, short_side))
     if not tasks:
@@ -134,9 +96,8 @@ def _transcode(
             if isinstance(result, str):
                 failed.append((name, result))
             else:
-                size, info, source_bytes = result
-                infos[name] = info
-                file.write(json.dumps([name, source_bytes, size, asdict(info)]) + "\n")
+                size, infos[name], source_bytes = result
+                file.write(info_line((name, source_bytes, size), infos[name]))
                 file.flush()
     return infos, sorted(failed)
 
@@ -148,13 +109,11 @@ def _claim(out: Path, short_side: int) -> None:
     mark = out / "transcode.json"
     settings = {"short_side": short_side, "codec": "libx264", "options": ENCODING}
     if mark.is_file():
-        try:
-            there = json.loads(mark.read_text(encoding="utf-8"))
-        except ValueError:  # a kill cut it short, before there was any video
-            there = settings
-        if there != settings:
-            other = f"short side {there.get('short_side')}" if there.get("short_side") != short_side else f"options {there.get('options')}"
-            raise UserError(f"{out}: holds videos transcoded with {other}, not with short side {short_side} as now; choose another --out")
+        there = read_json(mark)
+        if other := [name for name in settings if there.get(name) != settings[name]]:
+            name = other[0].replace("_", " ")
+            then, now = (f"{name} {fields.get(other[0])}" for fields in (there, settings))
+            raise UserError(f"{out}: holds videos transcoded with {then}, not with {now} as now; choose another --out")
     elif (out / "videos").exists():
         raise UserError(f"{out / 'videos'}: holds videos that `mgm prepare --transcode` did not make; choose another --out")
     (out / "videos").mkdir(parents=True, exist_ok=True)
@@ -174,19 +133,6 @@ def _targets(source: Index) -> dict[str, str]:
         taken.add(target)
         targets[name] = str(target)
     return targets
-
-
-def _read_done(out: Path) -> dict[tuple[str, int], tuple[int, VideoInfo]]:
-    """{(name of a source, its bytes): (bytes of its copy, what that is)}, of all shards."""
-    done = {}
-    for path in sorted((out / "done").glob("*.jsonl"), key=lambda path: path.stat().st_mtime):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                name, source_bytes, size, facts = json.loads(line)
-                done[name, source_bytes] = size, VideoInfo(**facts)
-            except (ValueError, TypeError):
-                continue
-    return done
 
 
 def _transcode_one(task: tuple[str, str, int, int, Path, int]) -> tuple[str, str | tuple[int, VideoInfo, int]]:

@@ -8,12 +8,11 @@ mask, and add a line here (a hyphen in the name is an underscore in the file's n
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 if TYPE_CHECKING:
     from mgm.masking.boxes import Boxes as Boxes
     from mgm.masking.clips import Clips as Clips
-    from mgm.masking.clips import Edge as Edge
     from mgm.masking.clips import Grid as Grid
     from mgm.masking.make import make_boxes as make_boxes
     from mgm.masking.make import make_mask as make_mask
@@ -30,7 +29,8 @@ class MaskInfo(NamedTuple):
     source: str = ""  # the method it is from, where that is not MGM's paper: its row is of our own (`experiments.tables.OTHERS`)
 
 
-EDGES = ("grow", "clamp", "spill")
+Edge = Literal["grow", "clamp", "spill"]  # what a box does at the edge of the frame
+EDGES = get_args(Edge)
 MASKS = {
     "agnostic": MaskInfo(),
     "tube": MaskInfo("Random Tube"),
@@ -46,8 +46,7 @@ MASKS = {
     "running-cell": MaskInfo("Running Cell (VideoMAE V2)", source="VideoMAE V2"),
 }
 
-_FILES = {"Boxes": "boxes", "Clips": "clips", "Edge": "clips", "Grid": "clips", "make_boxes": "make", "make_mask": "make"}
-_FILES |= {"predicted": "running_cell"}
+_FILES = {"Boxes": "boxes", "Clips": "clips", "Grid": "clips", "make_boxes": "make", "make_mask": "make", "predicted": "running_cell"}
 __all__ = ["EDGES", "MASKS", "Boxes", "Clips", "Edge", "Grid", "MaskInfo", "make_boxes", "make_mask", "predicted"]
 
 

@@ -1,13 +1,10 @@
 """What a masking strategy is given."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
-from mgm.masking import prng
-
-Edge = Literal["grow", "clamp", "spill"]
+from mgm.masking import Edge, prng
 
 
 @dataclass(frozen=True)

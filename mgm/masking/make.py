@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from mgm.errors import UserError
-from mgm.masking import EDGES, MASKS
+from mgm.masking import EDGES, MASKS, Edge
 from mgm.masking.boxes import Boxes, clamped
-from mgm.masking.clips import Clips, Edge, Grid
+from mgm.masking.clips import Clips, Grid
 from mgm.masking.dense import dense
 
 
@@ -38,7 +38,7 @@ def make_mask(
     Raises:
         UserError: an unknown mask or edge, a ratio that hides nothing or everything, motion that is missing or of another shape.
     """
-    clips = _clips(name, grid, ratio, seed_B, motion_BSHW, edge, jitter, displacement_BSHW2)
+    clips = _checked(name, Clips(grid, ratio, seed_B, motion_BSHW, edge, jitter, displacement_BSHW2))
     function = mask_function(name)
     hide = dense(function) if MASKS[name].dense else function
     return hide(clips).flatten(1)
@@ -49,7 +49,7 @@ def make_boxes(
     displacement_BSHW2: Tensor | None = None,
 ) -> Boxes | None:  # fmt: skip
     """The boxes behind `make_mask` of the same arguments, for figures and checks; None for a mask that has none."""
-    clips = _clips(name, grid, ratio, seed_B, motion_BSHW, edge, jitter, displacement_BSHW2)
+    clips = _checked(name, Clips(grid, ratio, seed_B, motion_BSHW, edge, jitter, displacement_BSHW2))
     if not MASKS[name].dense:
         return None
     boxes = mask_function(name)(clips)
@@ -63,26 +63,25 @@ def mask_function(name: str) -> Callable:
     return getattr(import_module(f"mgm.masking.{file}"), file)
 
 
-def _clips(
-    name: str, grid: Grid, ratio: float, seed_B: Tensor, motion_BSHW: Tensor | None, edge: Edge, jitter: bool,
-    displacement_BSHW2: Tensor | None,
-) -> Clips:  # fmt: skip
+def _checked(name: str, clips: Clips) -> Clips:
+    """The clips with what the mask needs of them, and no more."""
+    grid, ratio, seed_B, motion_BSHW = clips.grid, clips.ratio, clips.seed_B, clips.motion_BSHW
     if name not in MASKS:
         raise UserError(f"mask {name!r} is unknown; choose one of {', '.join(MASKS)}")
-    if edge not in EDGES:
-        raise UserError(f"mask edge {edge!r} is unknown; choose one of {', '.join(EDGES)}")
+    if clips.edge not in EDGES:
+        raise UserError(f"mask edge {clips.edge!r} is unknown; choose one of {', '.join(EDGES)}")
     if min(grid.slots, grid.height, grid.width) < 1:
         raise UserError(f"mask grid {grid.slots} x {grid.height} x {grid.width} is empty; every side must be at least 1")
     if not 0 < ratio < 1:
         raise UserError(f"mask ratio {ratio} is outside (0, 1); choose one between, such as 0.75")
-    if not 0 < (hidden := int(ratio * grid.patches)) < grid.patches:
+    if not 0 < clips.hidden < grid.patches:
         raise UserError(
-            f"mask ratio {ratio} hides {hidden} of {grid.patches} patches a slot; choose one that hides 1 to {grid.patches - 1}"
+            f"mask ratio {ratio} hides {clips.hidden} of {grid.patches} patches a slot; choose one that hides 1 to {grid.patches - 1}"
         )
     if seed_B.dtype != torch.int64 or seed_B.ndim != 1:
         raise UserError(f"seed_B is {seed_B.dtype} of shape {tuple(seed_B.shape)}; give one torch.int64 seed per clip")
     if not MASKS[name].guided:
-        return Clips(grid, ratio, seed_B, None, edge, jitter)
+        return replace(clips, motion_BSHW=None, displacement_BSHW2=None)
     if motion_BSHW is None:
         unguided = ", ".join(other for other, info in MASKS.items() if not info.guided)
         raise UserError(f"mask {name!r} needs motion_BSHW, and none was given; give the motion of each slot, or choose one of {unguided}")
@@ -91,9 +90,10 @@ def _clips(
             f"motion_BSHW has shape {tuple(motion_BSHW.shape)}, but the mask is for {len(seed_B)} clips of {grid.slots} slots; "
             f"give ({len(seed_B)}, {grid.slots}, rows, columns)"
         )
-    clips = Clips(grid, ratio, seed_B, motion_BSHW.float().clamp(min=0), edge, jitter)
+    clips = replace(clips, motion_BSHW=motion_BSHW.float().clamp(min=0))
     if not MASKS[name].carried:
-        return clips
+        return replace(clips, displacement_BSHW2=None)
+    displacement_BSHW2 = clips.displacement_BSHW2
     if displacement_BSHW2 is None or displacement_BSHW2.shape != (*motion_BSHW.shape, 2):
         got = "none was given" if displacement_BSHW2 is None else f"its shape is {tuple(displacement_BSHW2.shape)}"
         raise UserError(f"mask {name!r} needs displacement_BSHW2 of shape {(*motion_BSHW.shape, 2)}, and {got}; give (dx, dy) of each cell")

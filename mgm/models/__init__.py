@@ -5,21 +5,3 @@ from mgm.models.classifier import Classifier, Features, build_classifier, build_
 from mgm.models.mae import MAE, build_mae, reconstruction_loss
 from mgm.models.reconstruct import reconstruct
 from mgm.models.weights import classes_of, load_encoder, load_weights, model_of, read_weights, save_weights
-
-__all__ = [
-    "MAE",
-    "Classifier",
-    "Features",
-    "attention_map",
-    "build_classifier",
-    "build_features",
-    "build_mae",
-    "classes_of",
-    "load_encoder",
-    "load_weights",
-    "model_of",
-    "read_weights",
-    "reconstruct",
-    "reconstruction_loss",
-    "save_weights",
-]

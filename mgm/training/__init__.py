@@ -4,15 +4,3 @@ from mgm.training.checkpoint import load_checkpoint, remove_checkpoints, save_ch
 from mgm.training.loop import Training, train
 from mgm.training.mixing import mix
 from mgm.training.optimiser import build_optimiser, learning_rate, parameter_groups
-
-__all__ = [
-    "Training",
-    "build_optimiser",
-    "learning_rate",
-    "load_checkpoint",
-    "mix",
-    "parameter_groups",
-    "remove_checkpoints",
-    "save_checkpoint",
-    "train",
-]

@@ -5,24 +5,6 @@ from mgm.video.decode import Clip, VideoInfo, probe_video, read_clip
 from mgm.video.inspect import Inspection, inspect_video
 from mgm.video.motion import slot_displacement, slot_magnitude
 
-__all__ = [
-    "Batch",
-    "Cache",
-    "Clip",
-    "Inspection",
-    "NoVectors",
-    "VideoInfo",
-    "inspect_video",
-    "open_video",
-    "probe_video",
-    "read_clip",
-    "slot_displacement",
-    "slot_magnitude",
-    "test_loader",
-    "training_loader",
-    "view_batches",
-]
-
 
 def __getattr__(name: str):
     if name in ("Batch", "Cache", "test_loader", "training_loader", "view_batches"):

@@ -110,19 +110,11 @@ class VideoReader:
     def __init__(self, path: str | Path):
         self.path = path
         self._open()
-        try:
-            self.timeline = self._listed() if self._lists_times else self._counted()
-        except BaseException:
-            self.close()
-            raise
+        self.timeline = self._listed() if self._lists_times else self._counted()
 
     def _open(self) -> None:
         self.container = av.open(str(self.path), metadata_errors="replace")  # a title in Latin-1 is no reason to fail
-        try:
-            self.stream = self._video_stream()
-        except BaseException:
-            self.close()
-            raise
+        self.stream = self._video_stream()
         self.stream.codec_context.thread_count = 1
         self.codec: str = self.stream.codec_context.codec.canonical_name
 

@@ -38,7 +38,9 @@ def test_the_carried_lists_have_the_official_counts():
     assert (len(lists.classes), lists.classes) == (51, tuple(sorted(lists.classes)))
     counts = Counter((entry.label, entry.split) for entry in lists.entries.values())
     assert all((counts[label, "train"], counts[label, "test"]) == A_CLASS for label in range(51))
-    assert tuple(sum(entry.split == split for entry in lists.entries.values()) for split in ("train", "test")) == PUBLISHED["hmdb51"].official
+    assert (
+        tuple(sum(entry.split == split for entry in lists.entries.values()) for split in ("train", "test")) == PUBLISHED["hmdb51"].official
+    )
     assert len(lists.unused) == 6_766 - sum(PUBLISHED["hmdb51"].official)
     sides = {split: {entry.group for entry in lists.entries.values() if entry.split == split} for split in ("train", "test")}
     assert sides["train"].isdisjoint(sides["test"])

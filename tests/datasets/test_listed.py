@@ -10,7 +10,7 @@ import pytest
 from mgm.datasets.index import read_index
 from mgm.datasets.prepare import summary
 from mgm.datasets.published import PUBLISHED
-from mgm.datasets.published.listed import Entry, Lists, find_videos, index_found, plain_name, write_found
+from mgm.datasets.published.listed import Entry, Lists, find_videos, index_listed, plain_name
 from mgm.datasets.synthetic.params import Kind
 from mgm.errors import UserError
 from tests.helpers.errors import refused
@@ -102,10 +102,9 @@ def test_odd_names_pass_and_are_found_again(place, tmp_path):
     entries = {
         f"{name}/{name}": Entry(f"{name}/{name}.mp4", number % 2, ("train", "test")[number % 2], name) for number, name in enumerate(ODD)
     }
-    found = find_videos(tmp_path / "source", lambda folder, name: f"{folder}/{name}")
-    index, missing = index_found(found, tmp_path / "out", Lists(("a", "b"), entries), "odd")
-    assert (index.excluded, missing) == ((), [])
-    again = read_index(write_found(index, missing, tmp_path / "out") and tmp_path / "out")
+    index_listed(tmp_path / "source", tmp_path / "out", "odd", "{0}/{1}".format, lambda source: Lists(("a", "b"), entries))
+    again = read_index(tmp_path / "out")
+    assert (again.excluded, (tmp_path / "out" / "missing.txt").read_text()) == ((), "")
     assert {video.group for video in again.videos} == set(ODD)
     assert all(os.path.getsize(video.path) == video.bytes for video in again.videos)
 
@@ -127,7 +126,7 @@ def test_of_several_files_of_a_video_one_is_used(place, tmp_path):
     assert found.name_of == {"1": "1.mp4", "2": "2.webm", "3": "replacement_for_corrupted_k400/3.mp4"}
     assert found.spare == ["val/3.mp4", "1.webm"]
     entries = {name: Entry(name, 0, "test" if name == "3" else "train", name) for name in "12"} | {"3": Entry("3", 0, "test", "3")}
-    index, _ = index_found(found, tmp_path / "out", Lists(("a",), entries), "set")
+    index = index_listed(tmp_path / "source", tmp_path / "out", "set", lambda _, name: name, lambda source: Lists(("a",), entries))
     assert "2 further files of the same videos are not used, such as val/3.mp4" in index.note
 
 

@@ -12,7 +12,7 @@ from mgm.datasets.prepare import read_params
 from mgm.datasets.published.ucf101 import index_ucf101
 from mgm.datasets.synthetic import make as synthetic
 from mgm.datasets.synthetic.drawing import draw, scene
-from mgm.datasets.synthetic.layouts import LAYOUTS
+from mgm.datasets.synthetic.layouts import video_name
 from mgm.datasets.synthetic.make import generate, load_boxes
 from mgm.datasets.synthetic.params import CLASSES, Synthetic
 from mgm.errors import UserError
@@ -105,9 +105,9 @@ def test_ucf101_is_read_as_ucf101_is(tiny, tmp_path):
 
 
 def test_many_videos_of_a_class_have_names_of_their_own():
-    for kind, layout in LAYOUTS.items():
+    for kind in CLASSES:
         params = Synthetic(kind=kind, train_per_class=300, test_per_class=300)
-        names = [layout.name(params, split, index) for split, count in params.counts.items() for index in range(count)]
+        names = [video_name(params, split, index) for split, count in params.counts.items() for index in range(count)]
         assert len({Path(name).stem for name in names}) == len(names)
 
 

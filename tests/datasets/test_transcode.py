@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.datasets.folder import index_folder
 from mgm.datasets.index import read_index
-from mgm.datasets.prepare import prepare_transcoded
+from mgm.datasets.prepare import prepare_transcoded, read_shard
 from mgm.datasets.synthetic.encode import GOP, _fitted, encode
-from mgm.datasets.transcode import read_shard, transcode_index
+from mgm.datasets.transcode import transcode_index
 from mgm.errors import UserError
 from mgm.video import open_video, probe_video, read_clip
 from tests.helpers.videos import moving_square, rotate_metadata, write_video
@@ -234,7 +234,7 @@ def test_published_layouts_are_transcoded_in_shards(published, tmp_path, kind):
     assert "holds no index for the shards to follow; before them, once, run the same `mgm prepare` without" in str(result.exception)
     plain = ["prepare", kind, "--source", str(published(kind).source), "--out", str(tmp_path / "out" / "source")]
     assert CliRunner().invoke(app, plain).exit_code == 0
-    assert run("--shard", "2/3").output.splitlines()[-1] == "shard 2 of 3: 3 of 3 videos transcoded"
+    assert run("--shard", "2/3").output.splitlines()[-1] == "part 2 of 3: 3 of 3 videos are done"
     result = run()
     assert result.exit_code == 0, result.output
     assert "transcoded from index" in result.output

@@ -27,15 +27,8 @@ _NAME = re.compile(r"(.+)_(\d+)_(\d+)")
 
 
 def index_k400(source: Path, out: Path) -> Index:
-    """The index of the annotated clips in `source`, written to folder `out`; every file is opened.
-
-    What the annotations name and the source lacks (dead links) goes to OUT/missing.txt, a path a line, and is counted in the index's
-    note, as are files more than a second shorter than annotated. A file in the folder of another class than its own is left out.
-
-    Raises:
-        UserError: no source, annotations that cannot be followed, or no readable video of train or of test.
-    """
-    return index_listed(source, out, "Kinetics-400", _key, read_annotations, None, _remarks, keep=_in_their_class)
+    """Index as `index_listed` does. The note counts files a second and more too short; what lies in another class's folder is left out."""
+    return index_listed(source, out, "Kinetics-400", _key, read_annotations, remark=_remarks, keep=_in_their_class)
 
 
 def _remarks(index: Index, annotations: Lists) -> str:
@@ -129,7 +122,7 @@ def _in_their_class(found: Found, annotations: Lists) -> Found:
                 (name, f"lies in the folder of class {lies_in}, but is annotated as {label}; move it, or correct the annotation")
             )
             del name_of[key]
-    return Found(found.root, name_of, found.spare, unusable)
+    return Found(name_of, found.spare, unusable)
 
 
 def _folder(name: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mgm.datasets.files import files_below, open_all, video_of
-from mgm.datasets.index import SPLITS, Index, content_digest, listed_counts, require_splits, write_index
+from mgm.datasets.index import SPLITS, Index, listed_counts, new_index, require_splits, write_index
 from mgm.errors import UserError
 
 SUFFIXES = (".mp4", ".mkv", ".avi", ".webm")  # of several files of one video the first of these is used: .webm rarely has vectors
@@ -44,7 +44,6 @@ class Lists:
 class Found:
     """The video files below a root: {key: path below it}; the paths of further files of the same videos; (path, reason) of the unusable."""
 
-    root: Path
     name_of: dict[str, str]
     spare: list[str]
     unusable: list[tuple[str, str]]
@@ -52,15 +51,17 @@ class Found:
 
 def index_listed(
     source: Path, out: Path, dataset: str, key: Callable[[str, str], str | None], read: Callable[[Path], Lists],
-    official: tuple[int, int] | None, remark: Callable[[Index, Lists], str] = lambda index, lists: "", below: str = "",
+    official: tuple[int, int] | None = None, remark: Callable[[Index, Lists], str] = lambda index, lists: "", below: str = "",
     keep: Callable[[Found, Lists], Found] = lambda found, lists: found,
 ) -> Index:  # fmt: skip
     """The index of the listed videos that are in `source`, written to folder `out`; every file is opened.
 
-    What the lists name and the source lacks goes to OUT/missing.txt, a path a line, and is counted in the index's note.
+    What the lists name and the source lacks goes to OUT/missing.txt, a path a line, and is counted in the index's note. OUT/checked.jsonl
+    keeps what opening each file showed, which a later call need not find out again.
 
     Args:
-        key: see `find_videos`; read: the lists of a source; official: see `index_found`.
+        key: see `find_videos`; read: the lists of a source.
+        official: how many train and test videos the published lists name; where these differ, the note says so.
         remark: of the index and the lists, what its note ends with.
         below: a folder of the source that holds the videos, if it is there.
         keep: without the files that lie where the lists say they cannot.
@@ -69,10 +70,36 @@ def index_listed(
         UserError: no source, lists that cannot be followed, or no readable video of train or of test.
     """
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
-    found = find_videos(source / below if (source / below).is_dir() else source, key)
-    lists = read(source)
-    index, missing = index_found(keep(found, lists), out, lists, dataset, official)
-    return write_found(replace(index, note=index.note + remark(index, lists)), missing, out)
+    root = source / below if (source / below).is_dir() else source
+    found, lists = find_videos(root, key), read(source)
+    found, entries, unused = keep(found, lists), lists.entries, lists.unused
+    here = [key for key in entries if key in found.name_of]
+    strangers = [name for key, name in found.name_of.items() if key not in entries and key not in unused]
+    if not here:
+        like = next(iter(entries.values())).name
+        raise UserError(
+            f"{root}: 0 of the {len(entries):,} videos of {dataset} are here ({len(strangers) + len(found.unusable):,} others); "
+            f"give --source the folder that holds files such as {like}"
+        )
+    key_of = {found.name_of[key]: key for key in here}
+    infos, unreadable = open_all(root, list(key_of), out / "checked.jsonl")
+    videos = [video_of(root, name, (entry := entries[key_of[name]]).label, entry.split, entry.group, info) for name, info in infos.items()]
+    require_splits(root, videos, unreadable)
+    listed, there = Counter(entry.split for entry in entries.values()), Counter(entries[key].split for key in here)
+    note = f"{dataset}: {listed_counts(listed, there)}"
+    if official and tuple(listed[split] for split in SPLITS) != official:
+        note += f"; the lists in the source differ from the official {official[0]:,} train and {official[1]:,} test videos"
+    if idle := sum(key in found.name_of for key in unused):
+        note += f"; {idle:,} others are in neither split, as the lists say"
+    groups = [{video.group for video in videos if video.split == split} for split in SPLITS]
+    if leaks := groups[0] & groups[1]:
+        note += f"; {len(leaks):,} source videos have clips on both sides of the split, as the lists say"
+    if found.spare:
+        note += f"; {len(found.spare):,} further files of the same videos are not used, such as {found.spare[0]}"
+    excluded = [*unreadable, *found.unusable, *((name, f"is not in the lists of {dataset}") for name in sorted(strangers))]
+    index = new_index(root, lists.classes, videos, excluded, note)
+    missing = [entry.name for key, entry in entries.items() if key not in found.name_of]
+    return write_found(replace(index, note=note + remark(index, lists)), missing, out)
 
 
 def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
@@ -101,53 +128,12 @@ def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
             spare.append(name)
         else:
             name_of[identity] = name
-    return Found(root, name_of, spare, sorted(unusable))
+    return Found(name_of, spare, sorted(unusable))
 
 
 def _preference(name: str) -> tuple[bool, int, str]:
     """K400 is shipped with a folder of replacements for its corrupted files: those come first."""
     return "replacement" not in name, SUFFIXES.index(os.path.splitext(name)[1].lower()), name
-
-
-def index_found(found: Found, out: Path, lists: Lists, dataset: str, official: tuple[int, int] | None = None) -> tuple[Index, list[str]]:
-    """(the index of the listed videos that are there, each one opened; the published names of the others). It is not yet written.
-
-    Of folder `out` only checked.jsonl is: what opening each file showed, which a later call need not find out again.
-
-    `official`: how many train and test videos the published lists name; where these differ, the note says so.
-
-    Raises:
-        UserError: none of the videos is there, or none of train or of test can be read.
-    """
-    root, entries, unused = found.root, lists.entries, lists.unused
-    here = [key for key in entries if key in found.name_of]
-    strangers = [name for key, name in found.name_of.items() if key not in entries and key not in unused]
-    if not here:
-        like = next(iter(entries.values())).name
-        raise UserError(
-            f"{root}: 0 of the {len(entries):,} videos of {dataset} are here ({len(strangers) + len(found.unusable):,} others); "
-            f"give --source the folder that holds files such as {like}"
-        )
-    key_of = {found.name_of[key]: key for key in here}
-    infos, unreadable = open_all(root, list(key_of), out / "checked.jsonl")
-    videos = tuple(
-        video_of(root, name, (entry := entries[key_of[name]]).label, entry.split, entry.group, info) for name, info in infos.items()
-    )
-    require_splits(root, videos, unreadable)
-    listed, there = Counter(entry.split for entry in entries.values()), Counter(entries[key].split for key in here)
-    note = f"{dataset}: {listed_counts(listed, there)}"
-    if official and tuple(listed[split] for split in SPLITS) != official:
-        note += f"; the lists in the source differ from the official {official[0]:,} train and {official[1]:,} test videos"
-    if idle := sum(key in found.name_of for key in unused):
-        note += f"; {idle:,} others are in neither split, as the lists say"
-    groups = [{video.group for video in videos if video.split == split} for split in SPLITS]
-    if leaks := groups[0] & groups[1]:
-        note += f"; {len(leaks):,} source videos have clips on both sides of the split, as the lists say"
-    if found.spare:
-        note += f"; {len(found.spare):,} further files of the same videos are not used, such as {found.spare[0]}"
-    excluded = [*unreadable, *found.unusable, *((name, f"is not in the lists of {dataset}") for name in sorted(strangers))]
-    index = Index(root, lists.classes, videos, tuple(excluded), content_digest(root, lists.classes, videos), note)
-    return index, [entry.name for key, entry in entries.items() if key not in found.name_of]
 
 
 def write_found(index: Index, missing: Iterable[str], out: Path) -> Index:

@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from mgm.datasets.index import SPLITS, Index, content_digest, listed_counts, read_index
+from mgm.datasets.index import SPLITS, Index, listed_counts, new_index, read_index
 from mgm.datasets.published.listed import write_found
 from mgm.errors import UserError
 
@@ -29,7 +29,7 @@ def index_mini_k200(source: Path, out: Path) -> Index:
     id_of = {video.path: match[1] for video in whole.videos if (match := _NAME.fullmatch(os.path.basename(video.path)))}
     if not id_of:
         raise UserError(f"{source / 'index.csv'}: no file of {len(whole.videos):,} is named ID_START_END.ext as K400's are; check --source")
-    videos = tuple(video for video in whole.videos if id_of.get(video.path) in ids[video.split])
+    videos = [video for video in whole.videos if id_of.get(video.path) in ids[video.split]]
     here = {split: {id_of[video.path] for video in videos if video.split == split} for split in SPLITS}
     if not here["train"]:
         raise UserError(
@@ -37,7 +37,7 @@ def index_mini_k200(source: Path, out: Path) -> Index:
         )
     counts = listed_counts({split: len(ids[split]) for split in SPLITS}, {split: len(here[split]) for split in SPLITS})
     note = f"Mini-K200, with K400's classes: {counts}"
-    index = Index(whole.root, whole.classes, videos, (), content_digest(whole.root, whole.classes, videos), note)
+    index = new_index(whole.root, whole.classes, videos, (), note)
     return write_found(index, [f"{split}/{name}" for split in SPLITS for name in sorted(ids[split] - here[split])], out)
 
 

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgm.datasets.index import SPLITS
-from mgm.datasets.synthetic.params import CLASSES, SWAYS, Kind, Synthetic
+from mgm.datasets.synthetic.params import MOTIONS, SWAYS, Kind, Synthetic
 
 _SUB = 256  # positions and mixing weights are multiples of 1/256
 _LARGEST = 0.27  # a translated sprite's diameter, relative to the frame
@@ -44,61 +44,15 @@ Direction = tuple[float, float, float]  # (right, down, nearer), of length 1
 Motion = tuple[Direction, ...]  # of equal parts of the time, one after another; all are translations, or all zooms
 
 _D = math.sqrt(0.5)
-_LEFT, _RIGHT, _UP, _DOWN, _IN, _OUT = (-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, 1), (0, 0, -1)
-_UP_LEFT, _UP_RIGHT, _DOWN_LEFT, _DOWN_RIGHT = (-_D, -_D, 0), (_D, -_D, 0), (-_D, _D, 0), (_D, _D, 0)
-_DIRECTIVE: dict[str, Motion] = {  # of ssv2
-    "moving things left": (_LEFT, _LEFT),  # in halves, as those below: in one part, a place might be rounded otherwise
-    "moving things right": (_RIGHT, _RIGHT),
-    "moving things up": (_UP, _UP),
-    "moving things down": (_DOWN, _DOWN),
-    "moving things up and left": (_UP_LEFT, _UP_LEFT),
-    "moving things up and right": (_UP_RIGHT, _UP_RIGHT),
-    "moving things down and left": (_DOWN_LEFT, _DOWN_LEFT),
-    "moving things down and right": (_DOWN_RIGHT, _DOWN_RIGHT),
-    "zooming in on things": (_IN, _IN),
-    "zooming out from things": (_OUT, _OUT),
-    "moving things up and back down": (_UP, _DOWN),
-    "moving things down and back up": (_DOWN, _UP),
-}
-_UNDIRECTED: dict[str, Motion] = {  # of k400, ucf101 and hmdb51; sideways is right until a video is mirrored
-    "rising": (_UP, _UP),
-    "falling": (_DOWN, _DOWN),
-    "going sideways": (_RIGHT, _RIGHT),
-    "rising sideways": (_UP_RIGHT, _UP_RIGHT),
-    "falling sideways": (_DOWN_RIGHT, _DOWN_RIGHT),
-    "coming closer": (_IN, _IN),
-    "going away": (_OUT, _OUT),
-    "rising and falling back": (_UP, _DOWN),
-    "falling and rising back": (_DOWN, _UP),
-    "going sideways and back": (_RIGHT, _LEFT),
-    "going sideways and dropping": (_RIGHT, _DOWN),
-    "going sideways and rising": (_RIGHT, _UP),
-    "rising and going sideways": (_UP, _RIGHT),
-    "falling and going sideways": (_DOWN, _RIGHT),
-    "coming closer and going away": (_IN, _OUT),
-    "going away and coming closer": (_OUT, _IN),
-    "rising sideways and dropping": (_UP_RIGHT, _DOWN),
-    "falling sideways and rising": (_DOWN_RIGHT, _UP),
-    "dropping and rising sideways": (_DOWN, _UP_RIGHT),
-    "rising and falling sideways": (_UP_RIGHT, _DOWN_RIGHT),
-    "falling and rising sideways": (_DOWN_RIGHT, _UP_RIGHT),
-}
-_PARTS: dict[str, Direction] = {  # of diving48
-    "rise": _UP,
-    "fall": _DOWN,
-    "cross": _RIGHT,
-    "soar": _UP_RIGHT,
-    "swoop": _DOWN_RIGHT,
-    "come": _IN,
-    "go": _OUT,
+_DIRECTIONS: dict[str, Direction] = {
+    **{"left": (-1, 0, 0), "right": (1, 0, 0), "up": (0, -1, 0), "down": (0, 1, 0), "in": (0, 0, 1), "out": (0, 0, -1)},
+    **{"up-left": (-_D, -_D, 0), "up-right": (_D, -_D, 0), "down-left": (-_D, _D, 0), "down-right": (_D, _D, 0)},
 }
 
 
 def motion(kind: Kind, name: str) -> Motion:
     """How things move in a class of a kind. Kinds that share a class's name share its motion."""
-    if kind == "diving48":
-        return tuple(_PARTS[part] for part in name.split(", "))
-    return _DIRECTIVE[name] if kind == "ssv2" else _UNDIRECTED[name.replace("_", " ")]
+    return tuple(_DIRECTIONS[part] for part in MOTIONS[kind][name])
 
 
 @dataclass(frozen=True)
@@ -118,13 +72,8 @@ _PLAIN = Style(0, ("disc", "square", "diamond"), (195, 195, 195), 55, (80, 80, 8
 _WARM = Style(32, ("disc", "square"), (225, 190, 150), 40, (60, 95, 65), 30, 12)
 _COLD = Style(48, ("ring", "cross"), (155, 190, 230), 65, (105, 85, 80), 36, 6)
 STYLES: dict[Kind, Style] = {"ssv2": _PLAIN, "k400": _PLAIN, "ucf101": _WARM, "hmdb51": _COLD, "diving48": _PLAIN}
-_FIRST_STREAM: dict[Kind, int] = {  # of a kind's random numbers: kinds may share sprites and backgrounds, but no scene
-    "ssv2": 0,
-    "k400": 16,
-    "ucf101": 32,
-    "hmdb51": 48,
-    "diving48": 64,
-}
+# Of a kind's random numbers: kinds may share sprites and backgrounds, but no scene
+_FIRST_STREAM: dict[Kind, int] = {"ssv2": 0, "k400": 16, "ucf101": 32, "hmdb51": 48, "diving48": 64}
 
 
 @dataclass(frozen=True)
@@ -175,7 +124,7 @@ def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArra
     """
     if params.layout == "sway":
         return _swaying(params, scene)
-    parts, size = motion(params.kind, CLASSES[params.kind][scene.label]), params.size
+    parts, size = motion(params.kind, params.names[scene.label]), params.size
     time_T1, share = np.linspace(0, 1, params.frames)[:, None], 1 / len(parts)
     path_T3 = np.sum([np.clip(time_T1 - number * share, 0, share) * part for number, part in enumerate(parts)], axis=0)
     if path_T3[:, 2].any():
@@ -193,11 +142,8 @@ def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArra
 
 def _swaying(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """`tracks` of the layout sway."""
-    ways, time_T1, order = (
-        SWAYS[params.kind][params.names[scene.label]],
-        np.arange(params.frames)[:, None] / _PERIOD,
-        np.arange(params.sprites),
-    )
+    ways = [int(way) for way in SWAYS[params.kind][params.names[scene.label]]]
+    time_T1, order = np.arange(params.frames)[:, None] / _PERIOD, np.arange(params.sprites)
     lags = (order / params.sprites, (2 / params.sprites + 0.17) * order, order / params.sprites)  # so that sprites keep apart
     x_TK, y_TK, near_TK = (
         _to_and_fro(scene.phases[axis] + lags[axis] + (way != 0) * time_T1, way, params.quick / _PERIOD) for axis, way in enumerate(ways)

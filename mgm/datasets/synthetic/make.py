@@ -9,23 +9,24 @@ Every machine hands the same pixels to the encoder; the bytes of the files may d
     OUT/index.csv, index.json       ours; index.json is written last, without it the set is not whole
 """
 
-import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
-from mgm.datasets.index import Index, Video, content_hash, read_index, write_index
+from mgm.datasets.files import in_processes, video_of
+from mgm.datasets.index import Index, read_index, write_index
 from mgm.datasets.synthetic.drawing import boxes, draw, scene
-from mgm.datasets.synthetic.layouts import LAYOUTS
+from mgm.datasets.synthetic.layouts import video_name, write_lists
 from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
-from mgm.runs.lock import end_with_parent, folder_lock
+from mgm.runs.lock import folder_lock
+from mgm.video.decode import VideoInfo
 
 GOP = 12
 
@@ -52,8 +53,8 @@ def _generate(params: Synthetic, out: Path, processes: int) -> Index:
     if videos.exists():
         shutil.rmtree(videos)
     videos.mkdir()
-    np.savez(out / "boxes.npz", allow_pickle=False, **dict(_draw_all(params, videos, processes)))
-    LAYOUTS[params.kind].write_lists(params, out)
+    np.savez(out / "boxes.npz", allow_pickle=False, **_draw_all(params, videos, processes))
+    write_lists(params, out)
     index = _index(params, out)
     write_index(index, out)
     return index
@@ -94,53 +95,32 @@ def _yuv420(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate(parts, axis=1).astype(np.uint8)
 
 
-def _draw_some(params: Synthetic, videos: Path, split: str, indices: range) -> list[tuple[str, NDArray[np.float32]]]:
+def _draw_some(params: Synthetic, videos: Path, task: tuple[str, range]) -> list[tuple[str, NDArray[np.float32]]]:
+    split, indices = task
     drawn = []
     for index in indices:
         what = scene(params, split, index)
-        path = videos / LAYOUTS[params.kind].name(params, split, index)
+        path = videos / video_name(params, split, index)
         path.parent.mkdir(parents=True, exist_ok=True)
         _encode(draw(params, what), params.fps, path)
         drawn.append((path.stem, boxes(params, what)))
     return drawn
 
 
-def _draw_all(params: Synthetic, videos: Path, processes: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """(stem, boxes) of every video, drawn by as many processes; which process draws a video does not matter to it."""
-    tasks = [
-        (params, videos, split, range(count)[start : start + 40]) for split, count in params.counts.items() for start in range(0, count, 40)
-    ]
-    if processes == 1:
-        for task in tasks:
-            yield from _draw_some(*task)
-        return
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
-        for drawn in pool.map(_draw_some, *zip(*tasks)):
-            yield from drawn
+def _draw_all(params: Synthetic, videos: Path, processes: int) -> dict[str, NDArray[np.float32]]:
+    """Stem -> boxes of every video, drawn by as many processes; which process draws a video does not matter to it."""
+    tasks = [(split, range(count)[start : start + 40]) for split, count in params.counts.items() for start in range(0, count, 40)]
+    return dict(sorted(chain.from_iterable(in_processes(partial(_draw_some, params, videos), tasks, processes))))
 
 
 def _index(params: Synthetic, out: Path) -> Index:
-    root, size, fps = Path(os.path.abspath(out)), params.size, float(params.fps)
+    root = Path(os.path.abspath(out))
+    info = VideoInfo(params.frames, float(params.fps), params.size, params.size, "h264", True, params.frames / params.fps)
     videos = []
     for split, count in params.counts.items():
         for index in range(count):
-            path, label = root / "videos" / LAYOUTS[params.kind].name(params, split, index), index % params.classes
-            videos.append(
-                Video(
-                    str(path),
-                    label,
-                    split,
-                    path.stem,
-                    params.frames,
-                    fps,
-                    size,
-                    size,
-                    "h264",
-                    True,
-                    os.path.getsize(path),
-                    content_hash(path),
-                )
-            )
+            name = video_name(params, split, index)
+            videos.append(video_of(root / "videos", name, index % params.classes, split, Path(name).stem, info))
     counts = f"{params.train_per_class} train and {params.test_per_class} test per class"
     note = f"generated videos (seed {params.seed}), split as drawn: {counts}"
     return Index(root, params.names, tuple(videos), (), params.digest, note)
