@@ -106,13 +106,9 @@ def _run(
 
 
 def _places(data: list[str]) -> dict[str, Path]:
-    places = {}
-    for pair in data:
-        name, separator, folder = pair.partition("=")
-        if not separator:
-            raise UserError(f"--data {pair}: write it as NAME=FOLDER")
-        places[name] = Path(folder)
-    return places
+    if wrong := next((pair for pair in data if "=" not in pair), None):
+        raise UserError(f"--data {wrong}: write it as NAME=FOLDER")
+    return {name: Path(folder) for name, _, folder in (pair.partition("=") for pair in data)}
 
 
 @app.command()
@@ -389,10 +385,14 @@ def results(
     if not (csv or parquet):
         raise UserError("mgm results: has nothing to write; add --csv FILE or --parquet FILE")
 
-    from mgm.runs.frame import write_frame
+    from mgm.runs import frame
 
-    count = write_frame(results / name, csv, parquet)
-    typer.echo(f"wrote {count} runs: {', '.join(str(path) for path in (csv, parquet) if path)}")
+    table = frame(results / name)
+    for path, write in ((csv, table.to_csv), (parquet, table.to_parquet)):
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, index=False)
+    typer.echo(f"wrote {len(table)} runs: {', '.join(str(path) for path in (csv, parquet) if path)}")
 
 
 @app.command()
@@ -435,7 +435,7 @@ def report(
 
 @app.command()
 def crate(
-    name: Annotated[str, typer.Argument(help="Name of the results.")] = "smoke",
+    name: Name = "smoke",
     results: Results = Path("results"),
     reports: Reports = Path("reports"),
     out: Annotated[

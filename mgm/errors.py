@@ -36,18 +36,8 @@ NEXT_STEPS = {
 EXTRAS = {  # of the package: the modules that each brings
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "report": (
-        "adjustText",
-        "jinja2",
-        "markdown_it",
-        "markupsafe",
-        "matplotlib",
-        "mlflow",
-        "pandas",
-        "rocrate",
-        "scipy",
-        "seaborn",
-        "sqlalchemy",
-        "tabulate",
+        *("adjustText", "jinja2", "markdown_it", "markupsafe", "matplotlib", "mlflow"),
+        *("pandas", "rocrate", "scipy", "seaborn", "sqlalchemy", "tabulate"),
     ),
     "suite": ("snakemake", "timm", "torchvision"),
 }

@@ -1,12 +1,11 @@
 """The jobs of the DAG: what each process is called with, what it makes and what it waits for; and which runs share a process."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-from mgm.experiments.cost import train_flops
+from mgm.experiments.cost import longest_chains, train_flops
 from mgm.experiments.registry import Registry
 from mgm.spec import Spec, parents
 
@@ -56,21 +55,6 @@ def batches(registry: Registry) -> dict[str, list[Spec]]:
 
 def prioritised(jobs: Sequence[Job]) -> dict[str, Job]:
     """The jobs by name, with their priorities: what others wait for longest should start first."""
-    waiting: dict[str, list[str]] = {job.name: [] for job in jobs}
-    for job in jobs:
-        for before in job.after:
-            waiting[before].append(job.name)
-    own = {job.name: sum(map(train_flops, job.specs)) for job in jobs}
-
-    @cache
-    def chain(name: str) -> float:
-        return own[name] + max(map(chain, waiting[name]), default=0.0)
-
-    longest = max(map(chain, own), default=0.0) or 1.0
-    return {job.name: replace(job, priority=round(1000 * chain(job.name) / longest)) for job in jobs}
-
-
-def jobs_of(run_ids: Iterable[str], jobs: Mapping[str, Job]) -> list[str]:
-    """Names of the jobs that make these runs."""
-    wanted = set(run_ids)
-    return [job.name for job in jobs.values() if wanted.intersection(spec.run_id for spec in job.specs)]
+    chains = longest_chains({job.name: sum(map(train_flops, job.specs)) for job in jobs}, {job.name: job.after for job in jobs})
+    longest = max(chains.values(), default=0.0) or 1.0
+    return {job.name: replace(job, priority=round(1000 * chains[job.name] / longest)) for job in jobs}

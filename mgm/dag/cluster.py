@@ -15,7 +15,6 @@ from mgm.experiments.scales import read_yaml
 from mgm.spec import FrozenModel
 
 PROFILE = WORKFLOW / "profiles" / "slurm"
-HERE = WORKFLOW / "here.sh"
 USUAL = "cluster.yaml"  # of a user, where Snakemake runs; it need not exist
 TORCHRUN = (  # on the first node, where Snakemake's shell fills in its name
     """bash -c 'trap "" TERM USR1; exec torchrun "$@"' torchrun --signals-to-handle=SIGINT --rdzv-backend=c10d """
@@ -103,11 +102,6 @@ class Cluster(FrozenModel):
                 reason = done.stderr.strip().splitlines()[-1].removeprefix("allocation failure: ").removeprefix("sbatch: error: ")
                 found.append(f"Slurm refuses {kind} jobs: {reason} ({' '.join(words[2:])}); correct {USUAL}")
         return found
-
-
-def wrapper_here(log: str, lock: str) -> str:
-    """What stands before a job's command on this machine. `exec`, so that its parent is Snakemake, whose end it is told of."""
-    return f"exec {shlex.join([str(HERE), log, lock])}"
 
 
 def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:

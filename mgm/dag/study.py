@@ -1,8 +1,7 @@
 """What the Snakefile knows: the scale and its registry, where data lies, and the jobs that make every run. No torch."""
 
-import fcntl
 import re
-import sys
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mgm.dag.batches import Job, batches, jobs_of, prioritised
-from mgm.dag.cluster import Cluster, load_cluster, wrapper_here
+from mgm.dag.batches import Job, batches, prioritised
+from mgm.dag.cluster import Cluster, load_cluster
 from mgm.dag.config import Config, parse_config
 from mgm.dag.files import WORKFLOW
 from mgm.datasets.published import PUBLISHED
@@ -20,7 +19,7 @@ from mgm.errors import UserError
 from mgm.experiments.scales import OWN, Dataset, Scale, load_scale
 from mgm.experiments.suite import make_registry
 from mgm.runs import files as atomic
-from mgm.runs.lock import folder_lock
+from mgm.runs.lock import folder_lock, wait_for_flock
 from mgm.runs.log import log_lines
 from mgm.spec import Pretrain, Spec, parents
 
@@ -53,7 +52,11 @@ class Workflow:
         self.derived: dict[str, tuple[str, ...]] = {}  # dataset: those it is made of
         self.sources = {} if options.videos is not None else self._sources(options, scale)
         self.shards = options.shards or (self.cluster.shards if self.cluster else 1)
-        self.external = _external(scale)  # run id: the weights of a table's row that a user gives
+        self.external: dict[str, Path] = {}  # run id: the weights of a table's row that a user gives
+        if scale.weights:
+            from mgm.jobs.init import external_run_id  # torch, but for those alone who give weights
+
+            self.external = dict(external_run_id(path, f"weights: {row}", row) for row, path in scale.weights.items())
         scale = scale.model_copy(update={"weights": dict(zip(scale.weights, self.external))})
         if options.videos is not None:
             if self.name == scale.name:
@@ -224,11 +227,7 @@ class Workflow:
         """
         self._locked.enter_context(folder_lock(self.results / "jobs"))
         with (self.results / "jobs.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"{self.name}: waiting for the jobs of a Snakemake that was killed; they leave checkpoints", file=sys.stderr)
-                fcntl.flock(file, fcntl.LOCK_EX)
+            wait_for_flock(file, f"{self.name}: waiting for the jobs of a Snakemake that was killed; they leave checkpoints")
 
     def spec_file(self, run_id: str) -> Path:
         return self.results / "specs" / f"{run_id}.json"
@@ -247,14 +246,18 @@ class Workflow:
 
     def markers_of(self, target: str) -> list[str]:
         """Markers of the jobs that make a table's or figure's runs."""
-        return self.markers(jobs_of([spec.run_id for spec in self.registry.runs_of(target)], self.jobs))
+        wanted = {spec.run_id for spec in self.registry.runs_of(target)}
+        return self.markers(job.name for job in self.jobs.values() if any(spec.run_id in wanted for spec in job.specs))
 
     def command_wrapper(self, name: str) -> str:
-        """What stands before a job's command, as shell code: on a cluster what starts its processes, here what ends it with Snakemake."""
+        """What stands before a job's command, as shell code: on a cluster what starts its processes, here what ends it with Snakemake.
+
+        `exec` here, so that its parent is Snakemake, whose end it is told of.
+        """
         log = str(self.logs / f"{name}.log")
         if self.cluster:
             return self.cluster.command_wrapper(self.jobs[name].rule, log)
-        return wrapper_here(log, str(self.results / "jobs.lock"))
+        return "exec " + shlex.join([str(WORKFLOW / "here.sh"), log, str(self.results / "jobs.lock")])
 
     def resources(self, rule: str) -> dict[str, Any]:
         """What a rule asks of a cluster; nothing of this machine."""
@@ -282,14 +285,6 @@ def _placed(scale: Scale, cluster: Cluster) -> Scale:
         raise UserError(f"cluster: data.{unknown[0]}: is no published dataset; choose from {', '.join((*PREPARED, *DERIVED))}")
     datasets = {name: dataset.model_copy(update={"root": cluster.data.get(name, dataset.root)}) for name, dataset in scale.datasets.items()}
     return scale.model_copy(update={"datasets": datasets})
-
-
-def _external(scale: Scale) -> dict[str, Path]:
-    if not scale.weights:
-        return {}
-    from mgm.jobs.init import external_run_id  # torch, but for those alone who give weights
-
-    return dict(external_run_id(path, f"weights: {row}", row) for row, path in scale.weights.items())
 
 
 def overview(workflow: Workflow) -> str:

@@ -4,6 +4,8 @@ Matrix products alone are counted, as papers do.
 """
 
 import math
+from collections.abc import Mapping, Sequence
+from graphlib import TopologicalSorter
 
 from mgm.spec import Finetune, Model, Pretrain, Probe, Spec
 
@@ -46,6 +48,15 @@ def train_flops(spec: Spec, videos: int = 100_000) -> float:
     clips = spec.optim.steps * spec.optim.batch or spec.optim.epochs * videos
     repeats = spec.augment.repeats if isinstance(spec, Finetune) else 1
     return 3.0 * clips * repeats * multiply_adds(spec)
+
+
+def longest_chains(own: Mapping[str, float], before: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Length of the longest chain that starts with each item, its own length included. `before`: the items that each waits for."""
+    chains = dict(own)
+    for name in reversed([*TopologicalSorter(before).static_order()]):
+        for earlier in before[name]:
+            chains[earlier] = max(chains[earlier], own[earlier] + chains[name])
+    return chains
 
 
 def encoder(model: Model, grid: tuple[int, int, int], visible: int = 0) -> int:

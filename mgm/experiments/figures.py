@@ -5,7 +5,7 @@ from typing import get_args
 from mgm.experiments import recipes
 from mgm.experiments.registry import Cell, Figure, Plot, Registry, with_mask
 from mgm.experiments.scales import OWN
-from mgm.experiments.tables import downstream_runs, pretrain_parent
+from mgm.experiments.tables import downstream_runs, trained_parent
 from mgm.spec import Edge, Measure, Visualise
 
 RATIOS = (0.6, 0.75, 0.9)  # paper silent; 0.75 with a neighbour on each side, the upper one VideoMAE's
@@ -36,7 +36,7 @@ def figure_4a(registry: Registry) -> None:
     quoted = registry.tables["4e"].cell("MGM (Dense)", "SSv2")  # its ratio is 0.75: the only point of the figure that a table prints
     points = []
     for ratio in RATIOS:
-        parent = pretrain_parent(registry, with_mask(recipes.pretrain("ssv2"), ratio=ratio))
+        parent = trained_parent(registry, with_mask(recipes.pretrain("ssv2"), ratio=ratio))
         runs = downstream_runs(registry, "figure4a", "ssv2", parent)
         cell = Cell("4e", quoted.row, quoted.column, runs) if ratio == 0.75 else Cell("4a_ratio", f"{ratio:g}", "SSv2", runs)
         points.append((ratio, cell))

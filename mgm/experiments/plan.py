@@ -1,28 +1,19 @@
-"""What the experiments will cost: operations, GPU hours, wall time and disk, of each table and figure and of all. Arithmetic alone.
-
-Rules, each also printed with the plan:
-- a training step takes three times its forward pass, a test one; a multiply-add is two FLOPs; matrix products alone are counted;
-- an epoch is whole batches; with repeated augmentation a video gives several clips from one decoding pass;
-- a GPU sustains one rate of FLOPs for every model, and a run's GPUs lose nothing to one another;
-- while a run trains, disk holds two checkpoints and the one that is being written, each of weights and AdamW's two moments in float32;
-  afterwards its weights alone;
-- measurements, pictures of clips and the optical flow of Table 4b are not counted.
-"""
+"""What the experiments will cost: operations, GPU hours, wall time and disk, of each table and figure and of all. Arithmetic alone, by the
+rules that stand below every plan (mgm/report/plan.txt.j2)."""
 
 import heapq
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mgm.datasets.published import PUBLISHED, Published
 from mgm.errors import UserError
 from mgm.experiments import recipes
-from mgm.experiments.cost import multiply_adds, official_multiply_adds
-from mgm.experiments.published import PEAK, VIDEOMAE
+from mgm.experiments.cost import longest_chains, multiply_adds, official_multiply_adds
+from mgm.experiments.quoted import PEAK, VIDEOMAE
 from mgm.experiments.registry import Cell, Registry
 from mgm.experiments.scales import Scale
 from mgm.spec import Finetune, Model, Pretrain, Probe, Spec, parents
@@ -265,8 +256,7 @@ def part(target: str, specs: Sequence[Spec], costs: Mapping[str, Cost], machine:
 
 def wall(specs: Sequence[Spec], costs: Mapping[str, Cost], machine: Machine) -> float:
     """Hours until the last run ends: whenever GPUs are free, the run starts that the longest chain waits for."""
-    behind = _behind(specs, costs)
-    waits = {spec.run_id: [parent for parent in parents(spec) if parent in behind] for spec in specs}
+    waits, behind = _behind(specs, costs)
     ready = [(-behind[run_id], run_id) for run_id, before in waits.items() if not before]
     heapq.heapify(ready)
     running: list[tuple[float, str]] = []
@@ -285,29 +275,21 @@ def wall(specs: Sequence[Spec], costs: Mapping[str, Cost], machine: Machine) -> 
 
 def chain(specs: Sequence[Spec], costs: Mapping[str, Cost], machine: Machine) -> list[tuple[str, float]]:
     """The critical path: runs that wait for one another and together take longest, with their hours."""
-    behind = _behind(specs, costs)
+    waits, behind = _behind(specs, costs)
     path: list[tuple[str, float]] = []
-    after = [spec.run_id for spec in specs if not any(parent in behind for parent in parents(spec))]
+    after = [run_id for run_id, before in waits.items() if not before]
     while after:
-        longest = max(after, key=lambda run_id: behind[run_id])
+        longest = max(after, key=behind.__getitem__)
         path.append((longest, costs[longest].hours / machine.gpus_a_run))
-        after = [spec.run_id for spec in specs if longest in parents(spec)]
+        after = [run_id for run_id, before in waits.items() if longest in before]
     return path
 
 
-def _behind(specs: Sequence[Spec], costs: Mapping[str, Cost]) -> dict[str, float]:
-    """GPU hours of the longest chain that starts with each run, its own among them."""
-    children: dict[str, list[str]] = {spec.run_id: [] for spec in specs}
-    for spec in specs:
-        for parent in parents(spec):
-            if parent in children:  # weights that a user gives are no run
-                children[parent].append(spec.run_id)
-
-    @cache
-    def hours(run_id: str) -> float:
-        return costs[run_id].hours + max(map(hours, children[run_id]), default=0.0)
-
-    return {run_id: hours(run_id) for run_id in children}
+def _behind(specs: Sequence[Spec], costs: Mapping[str, Cost]) -> tuple[dict[str, list[str]], dict[str, float]]:
+    """The runs that each run waits for, and GPU hours of the longest chain that starts with it."""
+    hours = {spec.run_id: costs[spec.run_id].hours for spec in specs}
+    waits = {spec.run_id: [parent for parent in parents(spec) if parent in hours] for spec in specs}  # weights that a user gives are no run
+    return waits, longest_chains(hours, waits)
 
 
 def line(target: str, cell: Cell, registry: Registry, costs: Mapping[str, Cost]) -> Line:

@@ -1,8 +1,30 @@
-"""The numbers of the paper's Tables 1-4, and those in the text that we measure, from `quoted.csv`; nothing else quotes a number."""
+"""The numbers of others: of the paper's Tables 1-4, and those in the text that we measure, from `quoted.csv`; and what a compute plan
+rests on, peaks of GPUs and one measured training time. Nothing else quotes a number."""
 
 import csv
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
+
+PEAK = {  # FLOP/s of dense 16-bit matrix products, from NVIDIA's data sheets of the SXM modules
+    "v100": 125e12,  # fp16; it has no bf16
+    "a100": 312e12,
+    "h100": 989e12,  # printed 1,979 with sparsity
+    "h200": 989e12,  # as above
+}
+
+
+class Measured(NamedTuple):
+    """How long somebody's pretraining took."""
+
+    source: str
+    gpu: str
+    gpus: int
+    hours: float
+    epochs: int
+
+
+VIDEOMAE = Measured("MCG-NJU/VideoMAE, issue 5: ViT-B, K400, ratio 0.9", "v100", 64, 27.0, 800)
 
 
 @cache
@@ -21,13 +43,8 @@ def note(table: str, row: str, column: str) -> str:
     return _lines().get((table, row, column), (0.0, ""))[1]
 
 
-def footnote(table: str, row: str, column: str) -> str:
-    """How a quoted baseline was trained otherwise than the rows it stands beside. Empty where it was not, as far as we know."""
-    return FOOTNOTES.get((table, row, column), "")
-
-
 _ZOO = "VideoMAE's 800 epochs on {} are its model zoo's: no repeated augmentation, {} epochs of finetuning"
-FOOTNOTES = {  # V's model zoo and scripts (github.com/MCG-NJU/VideoMAE), S's recipe
+FOOTNOTES = {  # how a quoted baseline was trained otherwise than the rows beside it: V's zoo (github.com/MCG-NJU/VideoMAE), S's recipe
     ("1", "VideoMAE, K400, 800", "K400"): _ZOO.format("K400", 100) + "; with it, 81.0",
     ("1", "VideoMAE, SSv2, 800", "SSv2"): _ZOO.format("SSv2", 50),
     ("1", "ST-MAE, K400, 1600", "K400"): "ST-MAE is quoted from another recipe: repeated augmentation 4, a deeper decoder, a class token",

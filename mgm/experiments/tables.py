@@ -63,7 +63,8 @@ def table_2(registry: Registry) -> None:
             "UCF101 and HMDB51 on their split 1. The supervised baseline is ViT-B from scratch by MViT's recipe."
             + (" The paper gives no recipe for its probe; ours is MAE's." if probes else ""),
         )
-        parents = {f"Supervised ({COLUMNS[dataset]})": _supervised(registry, dataset), **_pretrained_800(registry, dataset)}
+        parents = {f"Supervised ({COLUMNS[dataset]})": trained_parent(registry, recipes.supervised(dataset))}
+        parents |= _pretrained_800(registry, dataset)
         if probes:
             del parents[f"MGM + {COLUMNS[dataset]} Finetune"]
         for row, parent in parents.items():
@@ -106,7 +107,7 @@ def table_4abc(registry: Registry) -> None:
     for name, (title, head, several) in rows.items():
         table = registry.add_table(name, title, "MGM, 200 epochs of pretraining on SSv2.", head=head)
         for row, (spec, remark) in several.items():
-            runs = downstream_runs(registry, f"table{name}", "ssv2", pretrain_parent(registry, spec), model=spec.model)
+            runs = downstream_runs(registry, f"table{name}", "ssv2", trained_parent(registry, spec), model=spec.model)
             table.add(row, "SSv2", runs, remark=remark)
 
 
@@ -137,7 +138,7 @@ def table_4e(registry: Registry) -> None:
     if registry.scale.other_masks:
         for row, spec in other_masks(dataset, registry.scale.flow).items():
             table.groups[row] = OTHERS
-            _finetuned_and_probed(registry, table, row, dataset, column, pretrain_parent(registry, spec), registry.scale.seeds)
+            _finetuned_and_probed(registry, table, row, dataset, column, trained_parent(registry, spec), registry.scale.seeds)
 
 
 def other_masks(dataset: str, flow: Flow) -> dict[str, Pretrain]:
@@ -178,7 +179,7 @@ def table_4_edge(registry: Registry) -> None:
     _finetuned_and_probed(registry, table, "Random Block", "ssv2", "SSv2", _pretrained(registry, "ssv2", "block", 200))
     for name, mask in {"SMM": "smm", "MGM": "mgm"}.items():
         for edge in get_args(Edge):
-            parent = pretrain_parent(registry, with_mask(recipes.pretrain("ssv2", mask), edge=edge))
+            parent = trained_parent(registry, with_mask(recipes.pretrain("ssv2", mask), edge=edge))
             _finetuned_and_probed(registry, table, f"{name} ({edge})", "ssv2", "SSv2", parent)
 
 
@@ -212,7 +213,7 @@ def measured(registry: Registry) -> None:
 Parent = Callable[[int], str]  # of a seed: the run id to start from, empty for none
 
 
-def pretrain_parent(registry: Registry, spec: Pretrain) -> Parent:
+def trained_parent(registry: Registry, spec: Pretrain | Finetune) -> Parent:
     return lambda seed: registry.add_scaled(spec, seed).run_id
 
 
@@ -221,7 +222,7 @@ def fixed_parent(run_id: str) -> Parent:
 
 
 def _pretrained(registry: Registry, dataset: str, mask: str, epochs: int) -> Parent:
-    return pretrain_parent(registry, recipes.pretrain(dataset, mask, epochs))
+    return trained_parent(registry, recipes.pretrain(dataset, mask, epochs))
 
 
 def _pretrained_800(registry: Registry, dataset: str) -> dict[str, Parent]:
@@ -232,10 +233,6 @@ def _pretrained_800(registry: Registry, dataset: str) -> dict[str, Parent]:
         return registry.add_scaled(recipes.finetune(dataset, mgm(seed), recipes.MODELS["vit-b"]), seed).run_id
 
     return {"VideoMAE": _pretrained(registry, dataset, "tube", 800), "MGM": mgm, f"MGM + {COLUMNS[dataset]} Finetune": finetuned}
-
-
-def _supervised(registry: Registry, dataset: str) -> Parent:
-    return lambda seed: registry.add_scaled(recipes.supervised(dataset), seed).run_id
 
 
 def downstream_runs(

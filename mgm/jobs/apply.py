@@ -8,7 +8,7 @@ import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,15 +57,15 @@ def find_source(place: Path, frames: int, size: int, stride: int) -> Source:
     return Source(place, Clips(frames=frames, size=size, stride=stride, sampling="window"), model_of(read_weights(place), place))
 
 
-def find_videos(source: Path) -> tuple[list[str], list[Video], list[tuple[str, str]]]:
-    """Names and videos of an index, of all files below a folder, or of one file; and (name, reason) of what cannot be read.
+def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]]]:
+    """Videos by name of an index, of all files below a folder, or of one file; and (name, reason) of what cannot be read.
 
     Raises:
         UserError: there is none.
     """
     if (source / "index.json").is_file():
         index = read_index(source)
-        return [index.name(video) for video in index.videos], list(index.videos), list(index.excluded)
+        return {index.name(video): video for video in index.videos}, list(index.excluded)
     if not source.exists():
         raise UserError(f"{source}: no such folder, index or video; correct the path")
     root = source if source.is_dir() else source.parent
@@ -74,13 +74,13 @@ def find_videos(source: Path) -> tuple[list[str], list[Video], list[tuple[str, s
     if not infos:
         reason = f"; {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
         raise UserError(f"{source}: holds no video that can be read{reason}")
-    return list(infos), [video_of(root, name, 0, "test", "", info) for name, info in infos.items()], unusable + unreadable
+    return {name: video_of(root, name, 0, "test", "", info) for name, info in infos.items()}, unusable + unreadable
 
 
 def apply(
-    compute: Callable[[Tensor], Tensor], reduce: Callable[[np.ndarray], np.ndarray], source: Source, names: list[str], videos: list[Video],
+    compute: Callable[[Tensor], Tensor], reduce: Callable[[np.ndarray], np.ndarray], source: Source, videos: Mapping[str, Video],
     views: Views, out: Path, workers: int,
-) -> tuple[np.ndarray, list[tuple[str, str]]]:  # fmt: skip
+) -> tuple[dict[str, np.ndarray], list[tuple[str, str]]]:  # fmt: skip
     """`reduce(compute(views))` of every video, from parts that are there already or anew.
 
     Args:
@@ -89,51 +89,48 @@ def apply(
         out: the output file; parts lie in `out`.parts until they are joined.
 
     Returns:
-        One array a video, NaN for those that could not be read; and (name, reason) of these.
+        An array a video by its name; and (name, reason) of those that could not be read.
 
     Raises:
         UserError: the parts there are of other weights, views or videos; no video could be read.
     """
     parts = out.with_name(out.name + ".parts")
-    about = _about(source, names, views, reduce)
+    listed = hashlib.sha256("\n".join(videos).encode()).hexdigest()
+    shapes = [part.model_dump_json() for part in (source.clips, source.model, views)]
+    about = json.dumps([weights_digest(source.weights), listed, reduce.__name__, *shapes])  # what parts depend on
     known = parts / "about.json"
     if known.exists() and known.read_text() != about:
         raise UserError(f"{parts}: holds parts of other weights, videos or views; delete it, or choose another --out")
     files.write(known, about)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    starts = range(0, len(videos), PART)
-    missing = [start for start in starts if not _part(parts, start).exists()]
-    wanted = [video for start in missing for video in videos[start : start + PART]]
+    names = list(videos)
+    groups = {parts / f"{start:08d}.npz": names[start : start + PART] for start in range(0, len(names), PART)}
+    missing = {path: group for path, group in groups.items() if not path.exists()}
+    wanted = [videos[name] for group in missing.values() for name in group]
     batches = track(view_batches(wanted, source.clips, source.model.tubelet, views, workers), "videos", len(wanted))
-    for start in missing:
-        found, failed = [], {}
-        for name in names[start : start + PART]:
+    for path, group in missing.items():
+        found, bad = {}, {}
+        for name in group:
             batch = next(batches)
             if isinstance(batch, UserError):
-                failed[name] = str(batch)
+                bad[name] = str(batch)
                 continue
             with torch.inference_mode():
-                found.append(
-                    (name, reduce(compute(with_channels(batch.frames_BTHWC.to(device), source.model.channels)).float().cpu().numpy()))
-                )
-        with files.atomic_write(_part(parts, start)) as temporary, temporary.open("wb") as file:
-            np.savez(file, names=[name for name, _ in found], values=[value for _, value in found], failed=json.dumps(failed))
+                frames_VTHWC = with_channels(batch.frames_BTHWC.to(device), source.model.channels)
+                found[name] = reduce(compute(frames_VTHWC).float().cpu().numpy())
+        with files.atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, names=list(found), values=list(found.values()), failed=json.dumps(bad))
     for _ in batches:  # lets it say that all is done
         pass
-    return _joined(parts, starts, names, out)
-
-
-def _joined(parts: Path, starts: range, names: list[str], out: Path) -> tuple[np.ndarray, list[tuple[str, str]]]:
     values: dict[str, np.ndarray] = {}
     failed: dict[str, str] = {}
-    for start in starts:
-        with np.load(_part(parts, start)) as part:
+    for path in groups:
+        with np.load(path) as part:
             values |= dict(zip(part["names"].tolist(), part["values"]))
             failed |= json.loads(str(part["failed"]))
     if not values:
         raise UserError(f"{out}: none of {len(names)} videos could be read; the first: {next(iter(failed.values()))}")
-    nothing = np.full_like(next(iter(values.values())), np.nan)
-    return np.stack([values.get(name, nothing) for name in names]), list(failed.items())
+    return values, list(failed.items())
 
 
 def discard_parts(out: Path) -> None:
@@ -149,14 +146,3 @@ def write_failed(out: Path, failed: list[tuple[str, str]]) -> str:
     with files.atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *failed])
     return f"; {len(failed)} could not be read: {path}"
-
-
-def _part(parts: Path, start: int) -> Path:
-    return parts / f"{start:08d}.npz"
-
-
-def _about(source: Source, names: list[str], views: Views, reduce: Callable) -> str:
-    """What parts depend on."""
-    listed = hashlib.sha256("\n".join(names).encode()).hexdigest()
-    shapes = [part.model_dump_json() for part in (source.clips, source.model, views)]
-    return json.dumps([weights_digest(source.weights), listed, reduce.__name__, *shapes])

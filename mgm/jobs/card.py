@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -11,9 +11,6 @@ from mgm.experiments.suite import registry_of
 from mgm.runs.frame import commit_of, examine_all
 from mgm.runs.result import RunStatus
 from mgm.spec import Finetune, Pretrain, Spec, parents
-
-if TYPE_CHECKING:
-    from mgm.report.cells import Row
 
 LICENCE = "apache-2.0"
 SEEN = "number seen with these weights"
@@ -79,7 +76,10 @@ def _of_cells(registry: Registry, found: Mapping[str, RunStatus], spec: Spec) ->
                 }
             )
         if shown:
-            lines.append(f"| {cell.table} | {cell.row} | {cell.column} | {', '.join(shown)} | {_mean(row)} |")
+            assert row.estimate is not None
+            mean, low, high = (f"{value:.{cell.decimals}f}" for value in row.estimate[:3])
+            bounds = f" [{low}, {high}]" if row.estimate.has_interval else ""
+            lines.append(f"| {cell.table} | {cell.row} | {cell.column} | {', '.join(shown)} | {mean}{bounds}, {row.estimate.n} |")
     return evaluations, lines
 
 
@@ -88,11 +88,3 @@ def _dataset(registry: Registry | None, spec: Spec) -> str:
     name = spec.data.dataset
     known = registry.scale.datasets.get(name) if registry else None
     return f"generated in the place of {name}" if known and known.generate else name
-
-
-def _mean(row: "Row") -> str:
-    """Mean, interval and number of runs of a cell that has a number."""
-    assert row.estimate is not None
-    mean, low, high, n = row.estimate.mean, row.estimate.low, row.estimate.high, row.estimate.n
-    bounds = "" if low is None or high is None else f" [{low:.{row.decimals}f}, {high:.{row.decimals}f}]"
-    return f"{mean:.{row.decimals}f}{bounds}, {n}"

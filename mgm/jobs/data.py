@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
@@ -35,11 +35,6 @@ class Execution:
     flow_weights: Path | None = None  # of RAFT-small; torchvision's own where None
     compile: Compile = "auto"  # the transformer blocks, by torch.compile: on a GPU
     bf16_gradients: bool = False  # what several processes exchange
-
-    @property
-    def training(self) -> dict[str, Any]:
-        """What `mgm.training.train` takes of it."""
-        return {name: getattr(self, name) for name in ("checkpoint_s", "recompute", "compile", "bf16_gradients")}
 
 
 @dataclass
@@ -119,6 +114,20 @@ def find_index(spec: Run, execution: Execution) -> Index:
     if collectives.is_main():  # once for all processes: it asks for each of the videos
         check_files(index)
     return index
+
+
+def moving_videos(index: Index) -> list[Video]:
+    """The test videos that have motion vectors.
+
+    Raises:
+        UserError: none has.
+    """
+    if not (moving := [video for video in index.test if video.has_vectors]):
+        raise UserError(
+            f"{index.root}: none of the {len(index.test)} test videos has motion vectors; "
+            "re-encode them to H.264 (ffmpeg -i IN -c:v libx264 OUT.mp4)"
+        )
+    return moving
 
 
 def training_batches(

@@ -31,15 +31,13 @@ def embed(
         raise UserError(f"{out}: write features to a file that ends in {' or '.join(FORMATS)}")
     torch.set_num_threads(threads)
     given = find_source(weights, frames, size, stride)
-    names, videos, unreadable = find_videos(source)
+    videos, unreadable = find_videos(source)
     model = build_features(Probe(data=Data(dataset="folder"), clips=given.clips, model=given.model), given.weights)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    found, failed = apply(model, mean_of_views if per == "video" else each_view, given, names, videos, views, out, workers)
-    read = ~np.isnan(found[:, 0, 0])
-    table = pd.DataFrame({"path": names})[read]
+    found, failed = apply(model, mean_of_views if per == "video" else each_view, given, videos, views, out, workers)
+    table, features = pd.DataFrame({"path": list(found)}), np.stack(list(found.values()))
     if (source / "index.json").is_file():
-        table["label"] = np.array([video.label for video in videos])[read]
-    features = found[read]
+        table["label"] = [videos[name].label for name in found]
     table = table.loc[table.index.repeat(features.shape[1])].reset_index(drop=True)
     if per == "clip":
         table["view"] = np.tile(np.arange(features.shape[1]), len(features))
@@ -52,9 +50,8 @@ def embed(
     if out.suffix == ".npy":
         files.write(out.with_suffix(".csv"), table.to_csv(index=False))
     discard_parts(out)
-    return f"wrote {out}: {len(features)} features of width {features.shape[1]}, {read.sum()} videos" + write_failed(
-        out, unreadable + failed
-    )
+    text = f"wrote {out}: {len(features)} features of width {features.shape[1]}, {len(found)} videos"
+    return text + write_failed(out, unreadable + failed)
 
 
 def mean_of_views(x_VD: np.ndarray) -> np.ndarray:

@@ -7,20 +7,20 @@ No torch unless the method is RAFT's.
 """
 
 import json
-import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from mgm.console import show, track
+from mgm.datasets.files import in_processes
 from mgm.datasets.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.runs import files
 from mgm.runs.files import file_digest
-from mgm.runs.lock import end_with_parent, folder_lock
+from mgm.runs.lock import folder_lock
 from mgm.runs.result import versions
 from mgm.spec import Flow
 from mgm.video.flow import Estimate, NoFlow, estimator, open_flow, raft_weights, sidecar, write_flow
@@ -34,18 +34,18 @@ def flow(folder: Path, method: Flow, weights: Path | None = None, processes: int
         folder: of an index, as `mgm prepare` left it.
         method: "dis" or "raft-small".
         weights: of RAFT-small; torchvision's own where None.
-        processes: that estimate, one thread each; several are spawned, one works in this process.
+        processes: that estimate, one thread each.
 
     Returns:
         The marker: method, weights (their SHA-256, None for DIS), digest of the index, number of videos, versions, seconds.
 
     Raises:
-        UserError: before any work, weights that do not fit or other than those of the sidecars that are there; at the end, the first of
-            the videos that could not be read; or another process writes the flow of this folder.
+        UserError: before any work, weights that do not fit or other than those of the sidecars that are there; at the end, one of the
+            videos that could not be read; or another process writes the flow of this folder.
     """
     index = read_index(folder)
     weights = raft_weights(method, weights)
-    _start(method, weights)
+    _estimate(method, weights)
     about: dict[str, Any] = {"method": method, "weights": file_digest(weights) if weights else None}
     if earlier := _finished(folder, index, about):
         return earlier
@@ -67,7 +67,8 @@ def _complete(folder: Path, index: Index, about: dict[str, Any], weights: Path |
     missing = [video for video in index.videos if not is_whole(video, method)]
     files.write(_weights_of(folder, method), json.dumps(about) + "\n")
     marker_of(folder, method).unlink(missing_ok=True)
-    failures = [error for error in track(_write_all(missing, method, weights, processes), f"flow {method}", len(missing)) if error]
+    written = in_processes(partial(_write, method, weights), missing, processes)
+    failures = [error for error in track(written, f"flow {method}", len(missing)) if error]
     if failures:
         raise UserError(f"{failures[0]} ({len(failures)} of {len(missing)} videos failed; the others are done)")
     packages = ["av", "numpy", *(["torch", "torchvision"] if weights else ["opencv-python-headless"])]
@@ -141,12 +142,9 @@ def _require_same(folder: Path, about: dict[str, Any]) -> dict[str, Any] | None:
     return earlier if marker.exists() else None
 
 
-_estimate: Estimate | None = None  # of this process
-
-
-def _start(method: Flow, weights: Path | None) -> None:
-    """Make this process ready to estimate, on one thread of the processor or on a GPU."""
-    global _estimate
+@cache
+def _estimate(method: Flow, weights: Path | None) -> Estimate:
+    """This process's estimator, on one thread of the processor or on a GPU."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -156,28 +154,13 @@ def _start(method: Flow, weights: Path | None) -> None:
 
         torch.set_num_threads(1)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    _estimate = estimator(method, weights, device)
+    return estimator(method, weights, device)
 
 
-def _start_child(method: Flow, weights: Path | None) -> None:
-    end_with_parent()
-    _start(method, weights)
-
-
-def _write(video: Video, method: Flow) -> str | None:
+def _write(method: Flow, weights: Path | None, video: Video) -> str | None:
     """Write one sidecar; what was wrong with the video, if anything."""
-    assert _estimate is not None
     try:
-        write_flow(video.path, method, _estimate, _shape(video))
+        write_flow(video.path, method, _estimate(method, weights), _shape(video))
     except UserError as error:
         return str(error)
     return None
-
-
-def _write_all(videos: Sequence[Video], method: Flow, weights: Path | None, processes: int) -> Iterator[str | None]:
-    if processes == 1:
-        yield from (_write(video, method) for video in videos)
-        return
-    context = multiprocessing.get_context("spawn")  # a fork would copy torch's and OpenCV's threads half alive
-    with ProcessPoolExecutor(processes, context, _start_child, (method, weights)) as pool:
-        yield from pool.map(_write, videos, [method] * len(videos))

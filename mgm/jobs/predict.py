@@ -1,13 +1,14 @@
 """`mgm predict SOURCE --weights W --out DIR`: class scores of videos, and a page that shows them."""
 
 import base64
+from itertools import islice
 from pathlib import Path
 
 import cv2
-import jinja2
 import numpy as np
 import pandas as pd
 import torch
+from jinja2 import Environment, FileSystemLoader
 
 from mgm.datasets.index import Video, read_index
 from mgm.errors import UserError
@@ -18,6 +19,7 @@ from mgm.runs import files
 from mgm.spec import Data, Finetune, Views
 from mgm.video import read_clip
 
+TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 SHOWN, TOP, WIDE = 200, 5, 200  # videos on the page, classes of each, pixels of a picture
 
 
@@ -36,22 +38,21 @@ def predict(
     given = find_source(weights, frames, size, stride)
     count = classes_of(read_weights(given.weights), given.weights)
     labels = _names(classes, count)
-    names, videos, unreadable = find_videos(source)
+    videos, unreadable = find_videos(source)
     model = build_classifier(Finetune(data=Data(dataset="folder"), clips=given.clips, model=given.model), count)
     load_weights(model, given.weights)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    scores_NC, failed = apply(model, softmax_mean, given, names, videos, views, out / "scores.parquet", workers)
-    read = ~np.isnan(scores_NC[:, 0])
-    kept = [(name, video, scores_C) for name, video, scores_C, good in zip(names, videos, scores_NC, read) if good]
+    found, failed = apply(model, softmax_mean, given, videos, views, out / "scores.parquet", workers)
     top = min(TOP, count)
-    best = [(name, [(labels[c], float(scores_C[c])) for c in np.argsort(-scores_C, kind="stable")[:top]]) for name, _, scores_C in kept]
+    best = {name: [(labels[c], float(x_C[c])) for c in np.argsort(-x_C, kind="stable")[:top]] for name, x_C in found.items()}
     columns = ["path", *(f"{what}_{place}" for place in range(1, top + 1) for what in ("class", "score"))]
-    table = pd.DataFrame([[name, *(cell for pair in pairs for cell in pair)] for name, pairs in best], columns=columns)
+    table = pd.DataFrame([[name, *(cell for pair in pairs for cell in pair)] for name, pairs in best.items()], columns=columns)
     files.write(out / "predictions.csv", table.to_csv(index=False, float_format="%.4f"))
     with files.atomic_write(out / "scores.parquet") as temporary:
-        pd.DataFrame(scores_NC[read], columns=labels).assign(path=[name for name, *_ in kept]).to_parquet(temporary, index=False)
-    shown = [(name, _picture(video), pairs) for (name, pairs), (_, video, _) in zip(best[:SHOWN], kept)]
-    files.write(out / "index.html", PAGE.render(shown=shown, total=len(best), weights=weights.name))
+        pd.DataFrame(np.stack(list(found.values())), columns=labels).assign(path=list(found)).to_parquet(temporary, index=False)
+    shown = [(name, _picture(videos[name]), pairs) for name, pairs in islice(best.items(), SHOWN)]
+    page = TEMPLATES.get_template("predict.html.j2").render(shown=shown, total=len(best), weights=weights.name)
+    files.write(out / "index.html", page)
     discard_parts(out / "scores.parquet")
     return f"wrote {out}/index.html: {len(best)} videos, {count} classes" + write_failed(out / "predictions.csv", unreadable + failed)
 
@@ -79,21 +80,3 @@ def _picture(video: Video) -> str:
     high = max(1, round(WIDE * frame_HWC.shape[0] / frame_HWC.shape[1]))
     _, jpeg = cv2.imencode(".jpg", cv2.resize(frame_HWC, (WIDE, high), interpolation=cv2.INTER_AREA)[..., ::-1])
     return base64.b64encode(jpeg.tobytes()).decode()
-
-
-PAGE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string("""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Predictions</title>
-<style>
-body { font: 14px/1.4 sans-serif; margin: 2em; } main { display: grid; grid-template-columns: repeat(auto-fill, 220px); gap: 1.5em; }
-figure { margin: 0; } img { width: 200px; display: block; } figcaption { overflow-wrap: anywhere; color: #6b6b6b; font-size: 12px; }
-td { padding: 0 .5em 0 0; } td:last-child { text-align: right; font-variant-numeric: tabular-nums; }
-</style>
-<h1>Predictions of {{ weights }}</h1>
-<p>{{ total }} videos{% if shown|length < total %}, the first {{ shown|length }} of them here; all are in predictions.csv{% endif %}.</p>
-<main>
-{% for name, picture, pairs in shown %}
-<figure><img src="data:image/jpeg;base64,{{ picture }}" alt="middle frame"><figcaption>{{ name }}</figcaption>
-<table>{% for label, score in pairs %}<tr><td>{{ label }}</td><td>{{ "%.1f"|format(100 * score) }} %</td></tr>{% endfor %}</table></figure>
-{% endfor %}
-</main></html>
-""")

@@ -69,7 +69,8 @@ def fit(job: Job, run: Training) -> None:
     """Train as the execution says, and write weights.safetensors."""
     if collectives.is_main() and job.device.type == "cpu" and run.optim.precision == "bf16" and (slower := bf16_slowdown()) > SLOW:
         show(f"{run.run_id}: this CPU takes {slower:.0f} times as long in bf16 as in float32; set optim.precision to float32")
-    job.failed = train(run, job.folder, show=show, **job.execution.training)
+    how = {name: getattr(job.execution, name) for name in ("checkpoint_s", "recompute", "compile", "bf16_gradients")}
+    job.failed = train(run, job.folder, show=show, **how)
     if collectives.is_main():
         save_weights(run.model, job.folder / "weights.safetensors")
 

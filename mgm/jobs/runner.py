@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -146,24 +145,20 @@ def result_fields(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
 def progress(execution: Execution) -> str:
     """'; 23 of 61 runs done, about 2 min left', from the files, when the workflow has listed what there is to do. What cannot be read is
     not counted: progress stops no run."""
-    done = total = 0
-    seconds, worked, left = (defaultdict[str, float](float) for _ in range(3))  # by verb
+    done, left = list[tuple[str, float, float]](), list[tuple[str, float]]()  # verb, work (and seconds) of each run
     for path in (execution.results / "specs").glob("*.json"):
-        try:
+        with suppress(UserError, OSError, ValueError, KeyError, TypeError, OverflowError):
             spec = read_spec(path)
-            amount = train_flops(spec)
-            total += 1
-            try:
-                seconds[spec.verb] += float(read_json(execution.results / path.stem / "result.json")["wall_s"])
-                worked[spec.verb] += amount
-                done += 1
-            except FileNotFoundError:
-                left[spec.verb] += amount
-        except (UserError, OSError, ValueError, KeyError, TypeError, OverflowError):
-            continue
+            work = train_flops(spec)
+            if (result := execution.results / path.stem / "result.json").exists():
+                done.append((spec.verb, work, float(read_json(result)["wall_s"])))
+            else:
+                left.append((spec.verb, work))
     if not done:
         return ""
-    rates = {verb: seconds[verb] / worked[verb] for verb in worked}
-    rest = sum(amount * rates.get(verb, sum(seconds.values()) / sum(worked.values())) for verb, amount in left.items())
+    rest = 0.0
+    for verb, work in left:
+        alike = [one for one in done if one[0] == verb] or done
+        rest += work * sum(seconds for *_, seconds in alike) / sum(work for _, work, _ in alike)
     rest /= max(1, (os.cpu_count() or 1) // execution.threads)
-    return f"; {done} of {total} runs done" + (f", about {duration(rest)} of computing left" if left else "")
+    return f"; {len(done)} of {len(done) + len(left)} runs done" + (f", about {duration(rest)} of computing left" if left else "")

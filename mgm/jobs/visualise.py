@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch
 from mgm.datasets.index import Index, Video
 from mgm.errors import UserError
 from mgm.experiments.recipes import MASK_RATIO
+from mgm.jobs.data import Job, moving_videos
 from mgm.jobs.measure.saliency import read_boxes
 from mgm.masking import MASKS, Grid, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
@@ -20,15 +21,12 @@ from mgm.video import Clip, read_clip, slot_displacement, slot_magnitude
 from mgm.video.sample import view_indices
 from mgm.video.transform import Box, apply, view_box
 
-if TYPE_CHECKING:
-    from mgm.jobs.data import Job
-
 PARENTS = {"5": 0, "6": 1, "7": 1, "8": 2}
 CLIPS = {"5": 1, "6": 1, "7": 4, "8": 2}
 
 
 @torch.inference_mode()
-def visualise(job: "Job[Visualise]") -> dict[str, Any]:
+def visualise(job: Job[Visualise]) -> dict[str, Any]:
     """Write arrays.npz of the spec's figure, on the middle clips of test videos that the run's seed chooses.
 
     Raises:
@@ -68,14 +66,14 @@ def masks_on_a_clip(path: Path, frames: int, clips: Clips, tubelet: int, grid: G
     return {**_frames(clip, index_T, tubelet), **_motion(clip, tubelet), **_masks(masks, grid, seed, clip, tubelet, clips.stride)}
 
 
-def _figure_5(job: "Job[Visualise]", chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]) -> dict[str, Any]:
+def _figure_5(job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]) -> dict[str, Any]:
     """Every mask on one clip."""
     ((video, seed),), spec = chosen, job.spec
     arrays = masks_on_a_clip(Path(video.path), video.frames, spec.clips, spec.model.tubelet, Grid(*spec.grid), list(MASKS), seed)
     return {**arrays, "source": job.index.name(video)}
 
 
-def _figure_6(job: "Job[Visualise]", chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]) -> dict[str, Any]:
+def _figure_6(job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]) -> dict[str, Any]:
     """One clip as `masks_on_a_clip` has it, under the run's own mask, and besides:
 
     objects_SK4: (top, left, bottom, right) of up to K objects as shares of the clip's sides, NaN where there is none; K = 0 where the video
@@ -95,7 +93,7 @@ def _figure_6(job: "Job[Visualise]", chosen: list[tuple[Video, int]], runs: list
     }
 
 
-def _figure_7(job: "Job[Visualise]", chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]) -> dict[str, Any]:
+def _figure_7(job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]) -> dict[str, Any]:
     """B clips: frames_BSHWC, index_BS, attention_BSHW (each clip's sums to 1), query_B3, class_B, source_B; parents_P."""
     ((_, model),), spec = runs, job.spec
     made = []
@@ -105,7 +103,7 @@ def _figure_7(job: "Job[Visualise]", chosen: list[tuple[Video, int]], runs: list
     return {**_stack(made), "parents_P": np.array(spec.parents)}
 
 
-def _figure_8(job: "Job[Visualise]", chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]) -> dict[str, Any]:
+def _figure_8(job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]) -> dict[str, Any]:
     """B clips under P runs: frames_BSHWC, index_BS, masked_BPSHW, reconstructed_BPSHWC (`mgm.models.reconstruct`: visible patches as they
     are, nothing taken from hidden ones), class_B, source_B; names_P and ratio_P of the runs' masks; parents_P."""
     spec, made = job.spec, []
@@ -128,20 +126,14 @@ def _figure_8(job: "Job[Visualise]", chosen: list[tuple[Video, int]], runs: list
 
 def _choose(spec: Visualise, index: Index) -> list[tuple[Video, int]]:
     """Test videos with motion vectors, and the seed of each one's masks: as many as the figure shows, or all where there are fewer."""
-    guiding = [video for video in index.test if video.has_vectors]
-    if not guiding:
-        raise UserError(
-            f"{spec.run_id}: none of the {len(index.test)} test videos has motion vectors; "
-            "re-encode them to H.264 (ffmpeg -i IN -c:v libx264 OUT.mp4)"
-        )
-    chosen = []
+    guiding, chosen = moving_videos(index), []
     for clip in range(min(CLIPS[spec.figure], len(guiding))):
         seed = clip_seed(spec.seed, 0, -1 - clip)
         chosen.append((guiding.pop(generator(seed, "sample").integers(len(guiding))), seed))
     return chosen
 
 
-def _parent(job: "Job[Visualise]", run_id: str) -> tuple[Pretrain, MAE]:
+def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
     """A pretraining run's spec and its model, if it was made for clips and a model like the figure's.
 
     A figure takes centre crops and never mirrors them, so crop and flip may differ.
@@ -210,7 +202,7 @@ def _masks(masks: Sequence[Mask], grid: Grid, seed: int, clip: Clip, tubelet: in
     }
 
 
-def _objects(job: "Job[Visualise]", video: Video, index_S: np.ndarray, crop: Box) -> np.ndarray:
+def _objects(job: Job[Visualise], video: Video, index_S: np.ndarray, crop: Box) -> np.ndarray:
     """(S, K, 4) boxes of what a video shows, from beside its index; NaN where a frame has fewer, or one is out of the frame."""
     place = job.execution.data[job.spec.data.dataset]
     if not (place / "boxes.csv").exists() and not (place / "boxes.npz").exists():  # boxes are no one's duty

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite, nan
 from pathlib import Path
 
 import pandas as pd
@@ -17,28 +17,25 @@ COLUMNS = ("row", "column", "paper", "ours", "difference", "ci_low", "ci_high", 
 NUMBERS = ("paper", "ours", "difference", "ci_low", "ci_high")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One cell. `status` is run, partial (the mean of the runs that are done), quoted, altered, failed, running or not run;
-    only the first two have a number of ours. `values` holds it run by run, None for a run without one."""
+@dataclass(frozen=True, kw_only=True)
+class Row(Cell):
+    """A cell with its numbers. `status` is run, partial (the mean of the runs that are done), quoted, altered, failed, running or not
+    run; only the first two have a number of ours. `values` holds it run by run, None for a run without one."""
 
-    table: str
-    row: str
-    column: str
     paper: float | None
     estimate: Estimate | None
     status: str
-    why: str
-    run_ids: tuple[str, ...]
-    values: tuple[float | None, ...]
-    commit: str
-    metric: str = "top1"
-    decimals: int = 1
-    remark: str = ""  # how the run differs from what the row's name says
+    why: str = ""
+    values: tuple[float | None, ...] = ()
+    commit: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
         return self.table, self.row, self.column
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        return tuple(run.run_id for run in self.runs)
 
     @property
     def difference(self) -> float | None:
@@ -59,13 +56,14 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
     """
     lines = []
     for row in rows:
-        estimate = row.estimate or Estimate(float("nan"), None, None, 0)
+        estimate = row.estimate or Estimate(nan, n=0)
         lines.append(
             {"table": row.table, "row": row.row, "column": row.column, "paper": row.paper, "ours": estimate.mean}
             | {"difference": row.difference, "ci_low": estimate.low, "ci_high": estimate.high, "n": estimate.n, "status": row.status}
             | {"run_ids": " ".join(row.run_ids), "commit": row.commit, "why": row.why, "metric": row.metric}
         )
-    return pd.DataFrame(lines, columns=["table", *COLUMNS, "why", "metric"]).astype(dict.fromkeys(NUMBERS, "float64"))
+    cells = pd.DataFrame(lines, columns=["table", *COLUMNS, "why", "metric"]).astype(dict.fromkeys(NUMBERS, "float64"))
+    return cells.replace([-inf, inf], nan)
 
 
 def rows(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, list[Row]]:
@@ -81,29 +79,16 @@ def gain(better: Row, base: Row) -> Estimate | None:
 
 def row_of(cell: Cell, found: Mapping[str, RunStatus]) -> Row:
     """Fill a cell from its runs."""
-    run_ids = tuple(run.run_id for run in cell.runs)
-    runs = [_with_metric(run_id, found[run_id], cell.metric) for run_id in run_ids]
+    runs = [_with_metric(run.run_id, found[run.run_id], cell.metric) for run in cell.runs]
     paper = reported().get((cell.table, cell.row, cell.column))
-    done = [run.result for run in runs if run.result is not None]
+    done = [run.result for run in runs if run.result]
     status = _status([run.state for run in runs], quoted=paper is not None)
-    missing = [f"{run.state}: {run.why or run_id}" for run_id, run in zip(run_ids, runs) if run.state != "run"]
+    missing = [f"{run.state}: {run.why or spec.run_id}" for spec, run in zip(cell.runs, runs) if run.state != "run"]
     believed = status in ("run", "partial")
     values = tuple(float(run.result["metrics"][cell.metric]) if run.result and believed else None for run in runs)
-    return Row(
-        cell.table,
-        cell.row,
-        cell.column,
-        paper,
-        _estimate([value for value in values if value is not None], done[0]["n_test"]) if believed else None,
-        status,
-        "; ".join(missing),
-        run_ids,
-        values,
-        " ".join(dict.fromkeys(commit_of(result) for result in done)) if believed else "",
-        cell.metric,
-        cell.decimals,
-        cell.remark,
-    )
+    estimate = _estimate([value for value in values if value is not None], done[0]["n_test"]) if believed else None
+    commit = " ".join(dict.fromkeys(map(commit_of, done))) if believed else ""
+    return Row(**vars(cell), paper=paper, estimate=estimate, status=status, why="; ".join(missing), values=values, commit=commit)
 
 
 def _with_metric(run_id: str, run: RunStatus, metric: str) -> RunStatus:
@@ -129,5 +114,4 @@ def _estimate(values: list[float], videos: int) -> Estimate:
     """Interval over seeds; for one run whose metric is a share of its test videos, over those."""
     if len(values) > 1 or not videos:
         return over_seeds(values)
-    bootstrap = over_videos(round(values[0] * videos / 100), videos)
-    return Estimate(values[0], bootstrap.low, bootstrap.high, 1)
+    return over_videos(round(values[0] * videos / 100), videos)._replace(mean=values[0])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mgm.errors import UserError
 from mgm.experiments.registry import Registry
+from mgm.runs.frame import read_specs
 from mgm.runs.result import examine
-from mgm.spec import read_spec
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,12 @@ class Unwanted:
 def unwanted(registry: Registry, results: Path) -> list[Unwanted]:
     """The runs in `results` that the registry does not know: folders that hold the spec whose run id is their name, and no other."""
     found = []
-    for path in sorted(results.glob("*/spec.json")):
-        folder = path.parent
-        if folder.name in registry.specs or folder.is_symlink():
+    for run_id, spec in sorted(read_specs(results).items()):
+        folder = results / run_id
+        if run_id in registry.specs or isinstance(spec, UserError) or folder.is_symlink() or not (folder / "spec.json").exists():
             continue
-        try:
-            spec = read_spec(path)
-        except UserError:
-            continue
-        if spec.run_id == folder.name:
-            size = sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
-            found.append(Unwanted(folder, size, examine(folder, spec).state == "running"))
+        size = sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
+        found.append(Unwanted(folder, size, examine(folder, spec).state == "running"))
     return found
 
 

@@ -7,6 +7,7 @@ its parent's weights to its files, by a verb of mgm at a commit with its librari
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from math import isfinite
 from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ class Crate:
         facts: dict[str, Any] = {"propertyID": row.metric, "description": f"{row.status}: {row.why}" if row.why else row.status}
         if row.estimate:
             bounds = {"value": row.estimate.mean, "minValue": row.estimate.low, "maxValue": row.estimate.high}
-            facts |= {name: round(value, 4) for name, value in bounds.items() if value is not None}
+            facts |= {name: round(value, 4) for name, value in bounds.items() if isfinite(value)}
         return self.entity(f"#{quote(name)}", ["CreativeWork", "PropertyValue"], name=name, isBasedOn=self.results_of(row.run_ids), **facts)
 
     def results_of(self, run_ids: Iterable[str]) -> list[Any]:

@@ -20,13 +20,15 @@ def diff(results: Path, first: str, second: str) -> str:
     found = [examine(folder, spec) for folder, spec in zip(folders, specs, strict=True)]
     metrics = [one.result["metrics"] if one.result else {} for one in found]
     states = [f"{one.state}: {one.why}" if one.why else one.state for one in found]
-    fields = _differing(*(dotted(spec.model_dump(mode="json")) for spec in specs))
+    fields = [dotted(spec.model_dump(mode="json")) for spec in specs]
+    absent = object()  # a field that only one has, since it is of another verb, is a dash in the other
+    differing = [name for name in fields[0] | fields[1] if fields[0].get(name, absent) != fields[1].get(name, absent)]
     table = [
-        ("", specs[0].run_id, specs[1].run_id),
+        ("", *(spec.run_id for spec in specs)),
         ("state", *states),
-        *fields,
-        *([] if fields else [("no field differs", "", "")]),
-        *((f"metrics.{name}", *(_shown(one.get(name)) for one in metrics)) for name in dict.fromkeys([*metrics[0], *metrics[1]])),
+        *((name, *(_shown(one.get(name)) for one in fields)) for name in differing),
+        *([] if differing else [("no field differs", "", "")]),
+        *((f"metrics.{name}", *(_shown(one.get(name)) for one in metrics)) for name in metrics[0] | metrics[1]),
     ]
     left, middle = (max(len(line[column]) for line in table) for column in (0, 1))
     return "\n".join(f"{name:{left}}  {one:{middle}}  {other}".rstrip() for name, one, other in table)
@@ -41,14 +43,6 @@ def _folder(results: Path, run: str) -> Path:
     if len(found) > 1:
         raise UserError(f"{run}: ran under several names; pass one of the folders {', '.join(map(str, found))}")
     return found[0]
-
-
-def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """A field that only one has, since it is of another verb, is a dash in the other."""
-    names = dict.fromkeys([*one, *other])
-    absent = object()
-    pairs = [(name, one.get(name, absent), other.get(name, absent)) for name in names]
-    return [(name, *("-" if value is absent else _shown(value) for value in pair)) for name, *pair in pairs if pair[0] != pair[1]]  # type: ignore[misc]
 
 
 def _shown(value: Any) -> str:

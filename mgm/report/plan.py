@@ -12,12 +12,6 @@ from mgm.experiments.plan import Check, Plan, epoch_cost_ratio
 from mgm.experiments.registry import label_of
 from mgm.runs import files as atomic
 
-NOTE = (
-    "A training step is three forward passes, a multiply-add two FLOPs; matrix products alone are counted. Every model runs at one rate, "
-    "and a run's GPUs lose nothing to one another. Disk: while a run trains, two checkpoints and the one being written, of 12 bytes a "
-    "parameter; afterwards weights of 4. Not counted: datasets, measurements, pictures of clips, and the optical flow of Table 4b."
-)
-
 
 def describe(plan: Plan) -> str:
     """The whole plan: compute beside epochs row by row, then table by table, what bounds it, and how far the formula was off once."""
@@ -30,7 +24,6 @@ def describe(plan: Plan) -> str:
         check=plan.check,
         ratios=epoch_cost_ratio(),
         caution=caution(plan.check),
-        note=NOTE,
         label_of=label_of,
         inf=inf,
     )

@@ -1,22 +1,25 @@
 """A mean and its 95 % interval: over seeds where there are several, else over the test videos."""
 
-from dataclasses import dataclass
 from functools import cache
-from math import sqrt
+from math import inf, isfinite, sqrt
+from typing import NamedTuple
 
 import numpy as np
 
 DRAWS = 10_000
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """`mean` of `n` runs with its 95 % interval; the bounds are None where nothing measures the spread."""
+class Estimate(NamedTuple):
+    """`mean` of `n` runs with its 95 % interval, infinite where nothing measures the spread."""
 
     mean: float
-    low: float | None
-    high: float | None
-    n: int
+    low: float = -inf
+    high: float = inf
+    n: int = 1
+
+    @property
+    def has_interval(self) -> bool:
+        return isfinite(self.low)
 
 
 def over_seeds(values: list[float]) -> Estimate:
@@ -24,7 +27,7 @@ def over_seeds(values: list[float]) -> Estimate:
     n = len(values)
     mean = sum(values) / n
     if n < 2:
-        return Estimate(mean, None, None, n)
+        return Estimate(mean)
     half = t_975(n - 1) * sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
     return Estimate(mean, mean - half, mean + half, n)
 
@@ -36,10 +39,10 @@ def over_videos(correct: int, videos: int) -> Estimate:
     videos agree there is no interval, rather than one of zero width.
     """
     if not 0 < correct < videos:
-        return Estimate(100 * correct / videos, None, None, 1)
+        return Estimate(100 * correct / videos)
     draws = np.random.default_rng(0).binomial(videos, correct / videos, DRAWS)
     low, high = 100 * np.percentile(draws, [2.5, 97.5]) / videos
-    return Estimate(100 * correct / videos, float(low), float(high), 1)
+    return Estimate(100 * correct / videos, float(low), float(high))
 
 
 @cache

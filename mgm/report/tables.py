@@ -43,16 +43,13 @@ def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> P
     if leaders(table, rows):
         caption += f" {BOLD}"
 
-    def grid(text: Callable[[str], str], title: str, strong: str) -> pd.DataFrame:
-        return _grid(table, rows, scale, text, title, strong)
+    def shown(write: Callable[..., str], text: Callable[[str], str], title: str, strong: str) -> str:
+        return write(_grid(table, rows, scale, text, title, strong), text(caption), text(caveat), table.name)
 
     stem = folder / f"table{table.name}"
-    atomic.write(stem.with_suffix(".md"), _markdown(grid(_md, "**{}**", "**{}**"), _md(caption), _md(caveat)))
-    atomic.write(
-        stem.with_suffix(".tex"),
-        _latex(grid(_tex, r"\addlinespace\emph{{{}}}", r"\textbf{{{}}}"), _tex(caption), _tex(caveat), table.name),
-    )
-    atomic.write(stem.with_suffix(".html"), _html(grid(escape, "<em>{}</em>", "<strong>{}</strong>"), escape(caption), escape(caveat)))
+    atomic.write(stem.with_suffix(".md"), shown(_markdown, _md, "**{}**", "**{}**"))
+    atomic.write(stem.with_suffix(".tex"), shown(_latex, _tex, r"\addlinespace\emph{{{}}}", r"\textbf{{{}}}"))
+    atomic.write(stem.with_suffix(".html"), shown(_html, escape, "<em>{}</em>", "<strong>{}</strong>"))
     return atomic.write(stem.with_suffix(".csv"), frame(rows)[list(COLUMNS)].round(4).to_csv(index=False, lineterminator="\n"))
 
 
@@ -83,7 +80,7 @@ def sections(table: Table, rows: list[Row]) -> list[Section]:
     return [
         Section(column, group, tuple(several))
         for column in table.columns
-        for group, several in groupby((row for row in rows if row.column == column), lambda row: _group(table, row))
+        for group, several in groupby((row for row in rows if row.column == column), lambda row: table.groups.get(names(table, row)[0], ""))
     ]
 
 
@@ -94,13 +91,8 @@ def leaders(table: Table, rows: list[Row]) -> list[Row]:
     for section in sections(table, rows):
         run = [row for row in section.rows if row.run_ids and row.metric == "top1"]
         if len(run) > 1 and all(row.status == "run" for row in run):
-            best += [row for row in run if all(_above(row, other) for other in run if other is not row)]
+            best += [row for row in run if all((one := gain(row, other)) and one.low > 0 for other in run if other is not row)]
     return best
-
-
-def _above(row: Row, other: Row) -> bool:
-    difference = gain(row, other)
-    return difference is not None and difference.low is not None and difference.low > 0
 
 
 def names(table: Table, row: Row) -> list[str]:
@@ -129,7 +121,7 @@ def number(value: float | None, sign: bool = False, decimals: int = 1) -> str:
 
 
 def interval(row: Row) -> str:
-    if row.estimate is None or row.estimate.low is None:
+    if not (row.estimate and row.estimate.has_interval):
         return DASH
     return f"[{number(row.estimate.low, decimals=row.decimals)}, {number(row.estimate.high, decimals=row.decimals)}]"
 
@@ -145,10 +137,6 @@ def ours(row: Row) -> str:
         return DASH if row.status == "quoted" else row.status
     remarks = [row.status] * (row.status != "run") + ["n = 1"] * (row.estimate.n == 1)
     return number(row.estimate.mean, decimals=row.decimals) + (f" ({', '.join(remarks)})" if remarks else "")
-
-
-def _group(table: Table, row: Row) -> str:
-    return table.groups.get(names(table, row)[0], "")
 
 
 def _grid(table: Table, rows: list[Row], scale: Scale, text: Callable[[str], str], title: str, strong: str) -> pd.DataFrame:
@@ -181,7 +169,7 @@ def _cells(table: Table, row: Row, scale: Scale) -> dict[str, str]:
     return cells | {"Runs": runs(row), "Status": row.status}
 
 
-def _markdown(grid: pd.DataFrame, caption: str, caveat: str) -> str:
+def _markdown(grid: pd.DataFrame, caption: str, caveat: str, name: str) -> str:
     align = ("left", *["right"] * (grid.shape[1] - 2), "left")
     return f"{caption}\n\n{grid.to_markdown(index=False, disable_numparse=True, colalign=align)}\n\n*{caveat}*\n"
 
@@ -196,7 +184,7 @@ def _latex(grid: pd.DataFrame, caption: str, caveat: str, name: str) -> str:
 """
 
 
-def _html(grid: pd.DataFrame, caption: str, caveat: str) -> str:
+def _html(grid: pd.DataFrame, caption: str, caveat: str, name: str) -> str:
     """A fragment: no style, for a page that has its own."""
     return grid.style.hide(axis="index").set_caption(f"{caption} <em>{caveat}</em>").to_html(exclude_styles=True)
 

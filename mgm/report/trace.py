@@ -4,11 +4,11 @@ from pathlib import Path
 
 from mgm.errors import UserError
 from mgm.experiments.registry import Cell, Registry
-from mgm.report.cells import Row, row_of
+from mgm.report.cells import row_of
 from mgm.runs.files import file_digest
 from mgm.runs.frame import commit_of, examine_all
 from mgm.runs.result import RunStatus
-from mgm.spec import Finetune, Measure, Probe, Spec, parents
+from mgm.spec import Spec, parents
 
 MOST = 8  # cells that are told at once
 
@@ -55,7 +55,9 @@ def _named(part: str, names: list[str]) -> set[str]:
 
 def _told(registry: Registry, found: dict[str, RunStatus], results: Path, target: str, cell: Cell) -> str:
     row = row_of(cell, found)
-    lines = [f"{target}/{cell.row}/{cell.column}: {_value(row)}"]
+    ours = f"{row.estimate.mean:.{row.decimals}f} by {row.estimate.n} of {len(row.runs)} runs, " if row.estimate else ""
+    paper = f"; the paper has {row.paper:.{row.decimals}f}" if row.paper is not None else ""
+    lines = [f"{target}/{cell.row}/{cell.column}: {ours}{row.status}{paper}"]
     if not cell.runs:
         lines.append("  no run fills this cell")
     for run in cell.runs:
@@ -63,17 +65,11 @@ def _told(registry: Registry, found: dict[str, RunStatus], results: Path, target
     return "\n".join(lines)
 
 
-def _value(row: Row) -> str:
-    ours = f"{row.estimate.mean:.{row.decimals}f} by {row.estimate.n} of {len(row.run_ids)} runs, " if row.estimate else ""
-    paper = f"; the paper has {row.paper:.{row.decimals}f}" if row.paper is not None else ""
-    return f"{ours}{row.status}{paper}"
-
-
 def _chain(registry: Registry, found: dict[str, RunStatus], results: Path, run: Spec, metric: str = "") -> list[str]:
-    """The run, and below it what it starts from, up to the first."""
+    """The run with its metric, and below it what it starts from, up to the first."""
     lines = [""]
     for depth, spec in enumerate(reversed(registry.with_parents([run.run_id]))):
-        value = metric if depth == 0 and isinstance(run, Finetune | Probe | Measure) else ""
+        value = "" if depth else metric
         lines += _facts(found[spec.run_id], results / spec.run_id, spec, value, "starts from " if depth else "")
         for given in set(parents(spec)) - set(registry.specs):  # no run: weights from elsewhere
             lines.append(f"  starts from {given}, weights that were given: {(results / given / 'weights.safetensors').resolve()}")

@@ -3,9 +3,9 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +80,7 @@ def read_json(path: Path) -> Any:
         FileNotFoundError: it is not there.
     """
     try:
-        return json.loads(regular(path).read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_finite)
+        return json.loads(regular(path).read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
     except FileNotFoundError:
         raise
     except (ValueError, OSError, RecursionError) as error:
@@ -93,12 +93,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
-
-
 def _finite(text: str) -> float:
-    number = float(text)
-    if abs(number) > sys.float_info.max:
-        raise ValueError(f"{text} is too large a number")
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no number, or too large a one")
     return number

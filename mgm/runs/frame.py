@@ -39,18 +39,6 @@ def frame(results: Path) -> "pd.DataFrame":
     return table.astype(dict.fromkeys(INTEGERS, "Int64") | dict.fromkeys(["ratio", "wall_s", *metrics], "float64"))
 
 
-def write_frame(results: Path, csv: Path | None, parquet: Path | None) -> int:
-    """Write `frame(results)` as CSV, Parquet or both; return the number of runs."""
-    table = frame(results)
-    for path in filter(None, (csv, parquet)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    if csv:
-        table.to_csv(csv, index=False)
-    if parquet:
-        table.to_parquet(parquet, index=False)
-    return len(table)
-
-
 def read_specs(results: Path) -> dict[str, Spec | UserError]:
     """Run id -> the spec in its folder or in `results`/specs, or what is wrong with it.
 

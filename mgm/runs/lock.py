@@ -16,14 +16,14 @@ import json
 import multiprocessing
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from mgm.console import show
 from mgm.errors import UserError
 from mgm.runs.files import naming
 
@@ -93,7 +93,7 @@ def _refusal(folder: Path, writer: dict[str, Any]) -> str:
 
 def _is_alive(path: Path, writer: dict[str, Any]) -> bool:
     """Tell whether the writer touches its file, or removes it, within STALE_S."""
-    print(f"{path}: of process {writer['pid']} on {writer['host']}; waiting up to {STALE_S:.0f} s to see if it lives", file=sys.stderr)
+    show(f"{path}: of process {writer['pid']} on {writer['host']}; waiting up to {STALE_S:.0f} s to see if it lives")
     first, end = path.stat().st_mtime_ns, time.monotonic() + STALE_S
     while time.monotonic() < end:
         time.sleep(HEARTBEAT_S / 10)
@@ -106,6 +106,15 @@ def _heartbeat(path: Path, ended: threading.Event) -> None:
     while not ended.wait(HEARTBEAT_S):
         with suppress(OSError):
             os.utime(path)
+
+
+def wait_for_flock(file: int | IO, waiting: str) -> None:
+    """Lock a file or folder that is open; say `waiting` where another process has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        show(waiting)
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def end_with_parent() -> None:

@@ -82,11 +82,6 @@ def read_result(folder: Path) -> dict[str, Any]:
     return fields
 
 
-def state(folder: Path, spec: Spec) -> State:
-    """The state of the run `spec` in its `folder`; see `examine`."""
-    return examine(folder, spec).state
-
-
 def examine(folder: Path, spec: Spec) -> RunStatus:
     """Say whether `folder` holds the result of `spec`, and if not, why not. Reads every file but the weights, writes nothing, and never
     raises: what cannot be read is altered."""

@@ -13,7 +13,7 @@ from mgm.dag.study import Workflow
 from mgm.datasets.published import PUBLISHED
 from mgm.errors import UserError
 from mgm.experiments.plan import Cost, Machine, check, cost, machine, make_plan, parameters, read_measured, wall
-from mgm.experiments.published import PEAK
+from mgm.experiments.quoted import PEAK
 from mgm.models import build_classifier, build_mae
 from mgm.report.figures.plan import draw
 from mgm.report.plan import describe, write_json

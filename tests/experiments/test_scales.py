@@ -50,7 +50,7 @@ def changed(**fields) -> str:
         (changed(datasets={"ssv2": {"generate": {"classes": "many"}}}), "datasets.ssv2.generate: classes"),
         (changed(overrides={"pretrian": {"optim.lr": 1}}), "overrides.pretrian"),
         (changed(overrides={"pretrain": {"optim.lrr": 1}}), "overrides.pretrain.optim.lrr"),
-        (changed(overrides={"pretrain": {"optim.lr": float("inf")}}), "overrides.pretrain.optim.lr"),
+        (changed(overrides={"pretrain": {"optim.lr": float("inf")}}), "optim.lr"),
         (changed(steps={"factor": float("nan"), "power": 1, "warmup": 0}), "steps.factor"),
         (changed(backbones={"vit-x": {"width": 8}}), "vit-x"),
         (changed(backbones={"vit-b": {"width": 48, "depth": 2, "heads": 4}}), "backbones has no vit-s"),

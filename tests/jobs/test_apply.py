@@ -17,8 +17,8 @@ from mgm.errors import UserError
 from mgm.jobs import apply as applied
 from mgm.jobs.data import with_channels
 from mgm.jobs.embed import embed
+from mgm.jobs.export import export_onnx
 from mgm.jobs.finetune import class_weights
-from mgm.jobs.onnx import export_onnx
 from mgm.jobs.predict import predict
 from mgm.models import build_classifier, build_features, build_mae, model_of, read_weights, save_weights
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe, Views
@@ -54,8 +54,8 @@ def place(tmp_path, monkeypatch, videos) -> Path:
 
 def features_of(spec, weights, names, views):
     model = build_features(Probe(data=spec.data, clips=spec.clips, model=spec.model), weights)
-    _, found, _ = applied.find_videos(Path("videos"))
-    batches = views_loader(found, spec.clips, spec.model.tubelet, views, batch=1)
+    found, _ = applied.find_videos(Path("videos"))
+    batches = views_loader(list(found.values()), spec.clips, spec.model.tubelet, views, batch=1)
     with torch.inference_mode():
         return np.stack([model(batch.frames_BTHWC).numpy() for batch in batches])
 

@@ -61,8 +61,8 @@ def row(key, *values: float, status: str = "run", half: float | None = None) -> 
     estimate = over_seeds(list(values)) if values else None
     if half is not None:
         estimate = Estimate(values[0], values[0] - half, values[0] + half, 1)
-    runs = tuple(f"{key[1]}-{seed}" for seed in range(len(values)))
-    return Row(*key, reported().get(key), estimate, status, "", runs, values, "")
+    runs = tuple(SimpleNamespace(run_id=f"{key[1]}-{seed}") for seed in range(len(values)))
+    return Row(*key, runs, paper=reported().get(key), estimate=estimate, status=status, values=values)
 
 
 def verdict_of(id: str, *cells: Row, name: str = "smoke"):

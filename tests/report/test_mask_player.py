@@ -55,4 +55,4 @@ def test_the_clip_is_the_clip(arrays):
 def test_boxes_are_corners_and_sides_and_only_where_there_are_any(arrays):
     tube, mgm = mask_player(arrays, "run").strips[2:]
     assert tube.boxes == ()
-    assert mgm.boxes == ((-1.5, -0.5, 5, 5),) * SLOTS
+    assert mgm.boxes == [[-1.5, -0.5, 5, 5]] * SLOTS

@@ -25,7 +25,7 @@ def test_an_interval_beyond_the_axis_ends_there_with_an_arrow(low, high, arrows)
 
 
 def test_a_point_without_an_interval_is_a_dot():
-    drawn = drawing("interval", Axis(0, 100), Estimate(0, None, None, 1))
+    drawn = drawing("interval", Axis(0, 100), Estimate(0))
     assert 'class="dot one"' in drawn
     assert "bar" not in drawn
     assert "beyond" not in drawn

@@ -9,7 +9,7 @@ import pytest
 from mgm.dag.study import Workflow, training_share
 from mgm.errors import UserError
 from mgm.runs.log import log_lines, rewind_log
-from mgm.runs.result import QUIET_S, examine, read_result, seal, state, write_result
+from mgm.runs.result import QUIET_S, examine, read_result, seal, write_result
 from mgm.spec import Probe, Spec, differences, parse
 from tests.helpers.fake_results import finish, registry, write_log
 
@@ -52,7 +52,7 @@ def test_written_is_read(tmp_path, spec):
     folder = finish(tmp_path, spec, top1=50)
     assert examine(folder, spec).state == "run"
     assert read_result(folder)["metrics"]["top1"] == 50
-    assert state(tmp_path / "nothing", spec) == "not run"
+    assert examine(tmp_path / "nothing", spec).state == "not run"
 
 
 @pytest.mark.parametrize("reseal", [False, True])
@@ -88,17 +88,17 @@ def test_every_field_is_sealed(tmp_path, spec):
             place = place[group]
         place[path[-1]] = changed(place[path[-1]])
         rewrite(folder, fields, reseal=False)
-        assert state(folder, spec) == "altered", path
+        assert examine(folder, spec).state == "altered", path
     for name in good:
         rewrite(folder, {key: value for key, value in good.items() if key != name}, reseal=False)
-        assert state(folder, spec) == "altered", name
+        assert examine(folder, spec).state == "altered", name
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"seal": 1}', '{"metrics": NaN}'])
 def test_garbage_is_altered(tmp_path, spec, text):
     folder = finish(tmp_path, spec)
     (folder / "result.json").write_text(text)
-    assert state(folder, spec) == "altered"
+    assert examine(folder, spec).state == "altered"
     with pytest.raises(UserError, match=r"result\.json"):
         read_result(folder)
 
@@ -107,7 +107,7 @@ def test_another_runs_result_is_not_this_one(tmp_path, spec):
     other = parse({**spec.model_dump(mode="json"), "seed": 99}, "test")
     folder = finish(tmp_path, other)
     folder = folder.rename(tmp_path / spec.run_id)
-    assert state(folder, spec) == "altered"
+    assert examine(folder, spec).state == "altered"
     assert other.run_id in examine(folder, spec).why
 
 
@@ -117,7 +117,7 @@ def test_another_data_digest_is_another_run(tmp_path, spec):
     fields["data"]["digest"] = "ffffffffffff"
     assert "digest" in differences(spec)["data"]
     finish(tmp_path, spec)
-    assert state(tmp_path / parse(fields, "test").run_id, parse(fields, "test")) == "not run"
+    assert examine(tmp_path / parse(fields, "test").run_id, parse(fields, "test")).state == "not run"
 
 
 def test_edited_predictions_and_spec_are_altered_but_may_be_absent(tmp_path, spec):
@@ -125,9 +125,9 @@ def test_edited_predictions_and_spec_are_altered_but_may_be_absent(tmp_path, spe
     (folder / "predictions.csv").write_text("path,label,prediction\na,1,1\n")
     assert "predictions.csv" in examine(folder, spec).why
     (folder / "predictions.csv").unlink()
-    assert state(folder, spec) == "run"
+    assert examine(folder, spec).state == "run"
     (folder / "spec.json").write_text(parse({**spec.model_dump(mode="json"), "seed": 99}, "test").model_dump_json())
-    assert state(folder, spec) == "altered"
+    assert examine(folder, spec).state == "altered"
 
 
 def test_running_failed_and_stopped(tmp_path, spec):
@@ -146,7 +146,7 @@ def test_running_failed_and_stopped(tmp_path, spec):
 
 def test_a_run_without_a_log_is_running_by_its_spec(tmp_path, spec):
     (tmp_path / spec.run_id).mkdir()
-    assert state(tmp_path / spec.run_id, spec) == "not run"
+    assert examine(tmp_path / spec.run_id, spec).state == "not run"
     (tmp_path / spec.run_id / "spec.json").write_text(spec.model_dump_json())
     assert examine(tmp_path / spec.run_id, spec).state == "running"
 

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from mgm.dag.batches import jobs_of
 from mgm.dag.checks import missing, problems
 from mgm.dag.study import Workflow
 from mgm.datasets.index import Video, read_index
@@ -164,7 +163,7 @@ def test_workflow_files_are_written_once(tmp_path):
 
 def test_a_missing_dataset_stops_only_what_needs_it_and_weights_are_checked_first(tmp_path):
     paper = Workflow({"scale": "paper"}, data=tmp_path)
-    rules = {target: jobs_of([spec.run_id for spec in paper.registry.runs_of(target)], paper.jobs) for target in ("table4e", "table3")}
+    rules = {target: [Path(marker).name for marker in paper.markers_of(target)] for target in ("table4e", "table3")}
     assert [line.split(":")[0] for line in problems(paper, rules["table4e"])] == ["dataset ssv2"]
     lines = problems(paper, rules["table3"])
     assert [line.split(":")[0] for line in lines] == ["dataset k400", "dataset ucf14-hmdb7", "dataset hmdb14-ucf7"]

@@ -48,7 +48,7 @@ class Synthetic(BaseModel):
     `size` in pixels, `pan` (the background's motion) in pixels a frame; the first `classes` of the kind's CLASSES are used, all by default.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Kind = "ssv2"
     classes: int = Field(default_factory=lambda values: len(CLASSES[values["kind"]]), ge=2)

@@ -20,7 +20,7 @@ import numpy as np
 from mgm.datasets.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.experiments.recipes import DECODERS, MODELS, PRETRAIN_CLIPS
-from mgm.jobs.data import Execution, Job
+from mgm.jobs.data import Execution, Job, moving_videos
 from mgm.spec import Data, Measure, parse
 
 WITHOUT_VIDEOS = ("step-time",)
@@ -61,16 +61,7 @@ def _module(name: str) -> ModuleType:
 
 
 def choose(index: Index, videos: int) -> Sequence[Video]:
-    """Choose so many test videos that have motion vectors, evenly spaced; all of them where there are fewer, or for 0.
-
-    Raises:
-        UserError: none has.
-    """
-    moving = [video for video in index.test if video.has_vectors]
-    if not moving:
-        raise UserError(
-            f"{index.root}: none of the {len(index.test)} test videos has motion vectors; "
-            "re-encode them to H.264 (ffmpeg -i IN -c:v libx264 OUT.mp4)"
-        )
+    """Choose so many of the `moving_videos`, evenly spaced; all of them where there are fewer, or for 0."""
+    moving = moving_videos(index)
     count = min(videos or len(moving), len(moving))
     return [moving[position * len(moving) // count] for position in range(count)]

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from math import inf, isfinite, sqrt
+from math import sqrt
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
-from mgm.experiments.quoted import footnote, reported
+from mgm.experiments.quoted import FOOTNOTES, reported
 from mgm.experiments.registry import SHARES, Registry
 from mgm.report.cells import Row, row_of
 from mgm.report.claims.claim import Claim, Condition, Key, LinearCombination, Quantity
@@ -25,15 +24,7 @@ COLUMNS = ("claim", "source", "quoted", "ours", "verdict", "id", "table", "note"
 LISTED = 6  # numbers of which a largest or smallest is taken, shown one by one up to this many
 
 
-class Number(NamedTuple):
-    """A value with its 95 % interval: infinite where nothing measures the spread, empty for a quoted number."""
-
-    mean: float
-    low: float
-    high: float
-
-
-Numbers = Callable[[LinearCombination], Number]
+Numbers = Callable[[LinearCombination], Estimate]  # the interval is empty for a quoted number
 
 
 @dataclass(frozen=True)
@@ -99,18 +90,18 @@ def runs_say(claim: Claim, rows: Mapping[Key, Row], full: bool) -> str:
     return FAILS if False in conditions else UNDECIDED if None in conditions else HOLDS
 
 
-def evaluate(quantity: Quantity, numbers: Numbers) -> Number:
+def evaluate(quantity: Quantity, numbers: Numbers) -> Estimate:
     """The largest number of several has their largest bounds, so it is above a value when one of them is; the smallest, when all are."""
     if isinstance(quantity, LinearCombination):
         return numbers(quantity)
     pick = max if quantity.pick == "largest" else min
-    return Number(*map(pick, zip(*(evaluate(one, numbers) for one in quantity.among))))
+    return Estimate(*map(pick, zip(*(evaluate(one, numbers) for one in quantity.among))))
 
 
 def of_tables(quoted: Mapping[Key, float]) -> Numbers:
-    def number(what: LinearCombination) -> Number:
+    def number(what: LinearCombination) -> Estimate:
         value = what.evaluate([quoted[key] for key in what.cells])
-        return Number(value, value, value)
+        return Estimate(value, value, value)
 
     return number
 
@@ -118,20 +109,20 @@ def of_tables(quoted: Mapping[Key, float]) -> Numbers:
 def of_runs(rows: Mapping[Key, Row]) -> Numbers:
     """Numbers paired by seed where all cells share two seeds or more; else each cell's own interval moves the number, in quadrature."""
 
-    def number(what: LinearCombination) -> Number:
+    def number(what: LinearCombination) -> Estimate:
         cells = [rows[key] for key in what.cells]
         seeds = [values for values in zip(*(row.values for row in cells)) if None not in values]
         if len(seeds) > 1:
-            return _with_interval(over_seeds([what.evaluate([value for value in values if value is not None]) for values in seeds]))
+            return over_seeds([what.evaluate([value for value in values if value is not None]) for values in seeds])
         numbers = [_of_cell(row) for row in cells]
         means = [number.mean for number in numbers]
         mean, down, up = what.evaluate(means), 0.0, 0.0
         for position, number in enumerate(numbers):
-            if not isfinite(number.low):
-                return Number(mean, -inf, inf)
+            if not number.has_interval:
+                return Estimate(mean)
             ends = [what.evaluate([*means[:position], end, *means[position + 1 :]]) for end in (number.low, number.high)]
             down, up = down + (mean - min(ends)) ** 2, up + (max(ends) - mean) ** 2
-        return Number(mean, mean - sqrt(down), mean + sqrt(up))
+        return Estimate(mean, mean - sqrt(down), mean + sqrt(up))
 
     return number
 
@@ -141,7 +132,7 @@ def _judge(claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], f
     run = any(row.status == "run" for row in used.values())
     if full:  # a method that nobody ran stands as quoted, without spread
         used = {
-            key: replace(row, estimate=Estimate(value, value, value, 1), values=(), status="run")
+            key: replace(row, estimate=Estimate(value, value, value), values=(), status="run")
             if row.status == "quoted" and (value := quoted.get(key)) is not None
             else row
             for key, row in used.items()
@@ -150,7 +141,7 @@ def _judge(claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], f
     table = table_says(claim, quoted)
     has_numbers = all(key in quoted for key in claim.cells)
     once = "measured once, so without an interval" if any(map(_measured_once, used.values())) else ""
-    notes = [claim.note, *(footnote(*key) for key in claim.cells), *(row.remark for row in used.values()), once]
+    notes = [claim.note, *(FOOTNOTES.get(key, "") for key in claim.cells), *(row.remark for row in used.values()), once]
     return Verdict(
         claim.id,
         claim.says,
@@ -164,7 +155,7 @@ def _judge(claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], f
     )
 
 
-def _agrees(condition: Condition, number: Number, full: bool) -> bool | None:
+def _agrees(condition: Condition, number: Estimate, full: bool) -> bool | None:
     """The side the interval is on: True the claimed one, False another, None in between."""
     if full and condition.size is not None and (number.high < condition.size if condition.size > 0 else number.low > condition.size):
         return False
@@ -174,18 +165,14 @@ def _agrees(condition: Condition, number: Number, full: bool) -> bool | None:
 
 
 def _measured_once(row: Row) -> bool:
-    return row.metric not in SHARES and row.estimate is not None and row.estimate.low is None
+    return row.metric not in SHARES and row.estimate is not None and not row.estimate.has_interval
 
 
-def _of_cell(row: Row) -> Number:
+def _of_cell(row: Row) -> Estimate:
     """A cell that was run. What was measured once, over all videos, is taken as it is."""
     assert row.estimate is not None
-    return Number(*[row.estimate.mean] * 3) if _measured_once(row) else _with_interval(row.estimate)
-
-
-def _with_interval(estimate: Estimate) -> Number:
-    low, high = (-inf, inf) if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
-    return Number(estimate.mean, low, high)
+    mean = row.estimate.mean
+    return Estimate(mean, mean, mean) if _measured_once(row) else row.estimate
 
 
 def _show_all(conditions: Iterable[Condition], numbers: Numbers) -> str:
@@ -201,7 +188,7 @@ def _show(quantity: Quantity, numbers: Numbers) -> str:
     return f"{quantity.pick} of {len(quantity.among)}: {_format(evaluate(quantity, numbers), signed=True)}"
 
 
-def _format(number: Number, signed: bool, unit: str = "") -> str:
+def _format(number: Estimate, signed: bool, unit: str = "") -> str:
     """Differences with their sign and one decimal, as the tables print; other numbers with two at most."""
 
     def text(value: float) -> str:
@@ -209,5 +196,5 @@ def _format(number: Number, signed: bool, unit: str = "") -> str:
 
     shown = text(number.mean)
     if number.low != number.high:
-        shown += f" [{text(number.low)}, {text(number.high)}]" if isfinite(number.low) and isfinite(number.high) else " (no interval)"
+        shown += f" [{text(number.low)}, {text(number.high)}]" if number.has_interval else " (no interval)"
     return f"{shown} {unit}".strip()

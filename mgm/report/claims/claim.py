@@ -6,7 +6,7 @@ A claim is data. `paper.yaml` lists the papers' claims, `check.py` judges them: 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import overload
+from typing import Any
 
 Key = tuple[str, str, str]  # table, row, column, as in quoted.csv and in the registry
 
@@ -25,11 +25,8 @@ class LinearCombination:
     is_ratio: bool = False
     unit: str = ""
 
-    @overload
-    def __sub__(self, other: "LinearCombination") -> "LinearCombination": ...
-    @overload
-    def __sub__(self, other: "list[LinearCombination]") -> "list[LinearCombination]": ...
-    def __sub__(self, other):
+    def __sub__(self, other: Any) -> Any:
+        """Subtract another, or each of a list."""
         if isinstance(other, list):
             return [self - one for one in other]
         weights = self.weights + tuple(-weight for weight in other.weights)

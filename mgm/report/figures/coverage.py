@@ -59,14 +59,8 @@ def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
         row, first_of_row = names.index(name), place % columns == 0
         axes.axhline(arrays["hidden_N"][row], color=QUIET, linewidth=1.1, linestyle=(0, (1, 1.6)), zorder=0.9)
         plain = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # no grid line through a number
-        style: dict[str, Any] = {
-            "size": 9,
-            "weight": "bold",
-            "color": ACCENT if guided[name] else INK,
-            "ha": "center",
-            "bbox": plain,
-        }
-        axes.text(0.5, 0.05, f"{arrays['overall_N'][row]:.1f}", transform=axes.transAxes, **style)
+        style: dict[str, Any] = {"size": 9, "weight": "bold", "ha": "center", "bbox": plain, "transform": axes.transAxes}
+        axes.text(0.5, 0.05, f"{arrays['overall_N'][row]:.1f}", color=ACCENT if guided[name] else INK, **style)
         axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.set(title="", xlabel="", ylabel="", xlim=(0.4, slots + 0.6), xticks=range(1, slots + 1) if slots < 6 else (1, slots))

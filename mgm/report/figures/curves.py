@@ -150,17 +150,8 @@ def _label(axes: Axes, labels: list[tuple[float, float, str, dict[str, Any]]]) -
     bars = [segment for collection in axes.collections for segment in collection.get_segments()]  # type: ignore[attr-defined]
     around = np.concatenate([_along(axes, line) for line in (*(line.get_xydata() for line in axes.lines), *bars)])
     hair = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.5}
-    adjust_text(
-        texts,
-        *around.T,
-        target_x=place_L2[:, 0],
-        target_y=place_L2[:, 1],
-        ax=axes,
-        arrowprops=hair,
-        expand=(1.3, 2),
-        min_arrow_len=8,
-        iter_lim=300,
-    )
+    how: dict[str, Any] = {"arrowprops": hair, "expand": (1.3, 2), "min_arrow_len": 8, "iter_lim": 300}
+    adjust_text(texts, *around.T, target_x=place_L2[:, 0], target_y=place_L2[:, 1], ax=axes, **how)
 
 
 def _along(axes: Axes, xy_P2: Any) -> np.ndarray:

@@ -11,19 +11,8 @@ from mgm.report.mlflow.record import Record
 
 EXTERNAL = "mlflow.model.isExternal"  # MLflow's tag: the weights are elsewhere
 SHOWN = (
-    "verb",
-    "status",
-    "scale",
-    "seed",
-    "data",
-    "data.digest",
-    "table",
-    "row",
-    "column",
-    "commit",
-    "dirty",
-    "weights.sha256",
-    "weights.path",
+    *("verb", "status", "scale", "seed", "data", "data.digest"),
+    *("table", "row", "column", "commit", "dirty", "weights.sha256", "weights.path"),
 )
 
 

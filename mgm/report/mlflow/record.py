@@ -98,6 +98,7 @@ class Records:
         self.registry, self.results, self.cells = registry, results, _cells(registry)
         self.entries = dict(entries or {})
         self.masks = ""  # digest of the arrays of Figure 5
+        self.arrays = results / registry.mask_clip.run_id / "arrays.npz" if registry.mask_clip else Path()
 
     def scan(self) -> dict[str, Entry]:
         """Read the runs whose files changed, or that may have stopped since; return all entries."""
@@ -127,14 +128,10 @@ class Records:
         masks = self.masks if _is_plain(spec) else ""
         return digest_of([FORMAT, self.registry.scale.name, spec.model_dump_json(), self.cells.get(spec.run_id), masks, files, before])
 
-    def _arrays(self) -> Path:
-        run = self.registry.mask_clip
-        return self.results / run.run_id / "arrays.npz" if run else Path()
-
     def _digest_of_masks(self) -> str:
-        path, run = self._arrays(), self.registry.mask_clip
-        shown = examine(path.parent, run).result if run and path.is_file() else None
-        return shown["files"].get(path.name, "") if shown else ""
+        run = self.registry.mask_clip
+        shown = examine(self.arrays.parent, run).result if run and self.arrays.is_file() else None
+        return shown["files"].get(self.arrays.name, "") if shown else ""
 
     def _record(self, spec: Spec, run: RunStatus) -> Record:
         folder, result = self.results / spec.run_id, run.result or {}
@@ -158,7 +155,7 @@ class Records:
             [(f"test/{name}", float(value), end, last) for name, value in result.get("metrics", {}).items() if is_number(value)],
             {"spec.json": spec.model_dump_json(indent=1) + "\n"} | ({"result.json": json.dumps(result, indent=1) + "\n"} if result else {}),
             (spec.mask.name, spec.mask.ratio, self.masks) if self.masks and _is_plain(spec) else None,
-            self._arrays(),
+            self.arrays,
             weights if result.get("weights_sha256") and weights.exists() else None,
             start or (curve[0][2] if curve else 0),
             end or (curve[-1][2] if curve else None),

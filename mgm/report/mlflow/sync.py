@@ -12,7 +12,6 @@ Of two that mirror at once the second waits for the first. Where folders cannot 
 write: one that loses a run to the other waits for its end and begins anew, and the next sync removes what is there twice.
 """
 
-import fcntl
 import json
 import os
 import random
@@ -34,6 +33,7 @@ from mgm.report.mlflow.models import log_model, model_tags
 from mgm.report.mlflow.points import insert_points
 from mgm.report.mlflow.record import DIGEST, STEP, Entry, Record, Records, is_ours
 from mgm.runs import files
+from mgm.runs.lock import wait_for_flock
 from mgm.spec import Spec, parents
 
 PARENT, WEIGHTS = "mlflow.parentRunId", "weights.copied"  # tags: MLflow's own, by which its pages nest runs; digest of the copy in MLflow
@@ -347,13 +347,8 @@ def lock(results: Path) -> Iterator[None]:
     """Be the one process that mirrors these results, or others beside them, to a tracker."""
     folder = os.open(results.resolve().parent, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            show(f"{results.parent}: another process mirrors to MLflow; waiting for it")
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        except OSError:
-            pass  # folders cannot be locked here; see above
+        with suppress(OSError):  # folders cannot be locked here; see above
+            wait_for_flock(folder, f"{results.parent}: another process mirrors to MLflow; waiting for it")
         yield
     finally:
         os.close(folder)

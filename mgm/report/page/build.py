@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,15 +59,10 @@ def page(
 ) -> str:
     """The HTML of `reports`/index.html."""
     TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    TEMPLATES.globals |= {one.__name__: one for one in (number, duration, label_of, names, detail, cell_id, outcome, day)}
     logs = {run_id: log_lines(results / run_id) for run_id in registry.specs}
     losses = {run_id: losses_of(log) for run_id, log in logs.items()}
     return TEMPLATES.get_template("page.html.j2").render(
-        number=number,
-        duration=duration,
-        label_of=label_of,
-        names=names,
-        detail=detail,
-        cell_id=cell_id,
         specs=registry.specs,
         found=found,
         name=results.name,
@@ -85,10 +81,8 @@ def page(
         cost=cost(registry, found),
         verbs=VERBS,
         labels=labels_of(registry),
-        outcome=outcome,
         losses=losses,
         results=results,
-        day=day,
         details=run_details(registry, found, rows, logs, losses, results, reports),
         deviations=deviations(),
     )
@@ -129,7 +123,7 @@ def _table(table: Table, rows: list[Row], scale: Scale, found: Mapping[str, RunS
         "chance": next(iter(drawn)) if len(drawn) == 1 else "; ".join(f"{text} ({', '.join(columns)})" for text, columns in drawn.items()),
         "several": any(one.n > 1 for _, one in estimates) or not estimates,
         "single": any(one.n == 1 for _, one in estimates),
-        "beyond": any(metric in SHARES and ((one.low or 0) < 0 or (one.high or 0) > 100) for metric, one in estimates),
+        "beyond": any(metric in SHARES and one.has_interval and (one.low < 0 or one.high > 100) for metric, one in estimates),
         "gains": _gains(table, rows),
     }
 
@@ -155,9 +149,9 @@ def _gains(table: Table, rows: Sequence[Row]) -> dict[str, Any] | None:
         lines[name] = [(gain(row, base), row.status if row.estimate is None else base.status) for row, base in pairs]
     means = [mean_gain([cells[name, base.column] for name in names], base) for base in bases]
     lines["Mean of the above"] = [(mean, "not all run") for mean in means]
-    ends = [value for line in lines.values() for estimate, _ in line for value in _ends(estimate) if value is not None]
+    ends = [value for line in lines.values() for estimate, _ in line for value in _ends(estimate)]
     return {"axis": Axis.over([0.0, *ends], within=POINTS_OF), "lines": lines} if ends else None
 
 
-def _ends(estimate: Estimate | None) -> tuple[float | None, ...]:
-    return (estimate.low, estimate.mean, estimate.high) if estimate else ()
+def _ends(estimate: Estimate | None) -> list[float]:
+    return [value for value in estimate[:3] if isfinite(value)] if estimate else []

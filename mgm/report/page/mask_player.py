@@ -5,7 +5,7 @@ A strip has all frames beside one another. The page shows one frame of every str
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ class MaskStrip:
     name: str
     about: str
     strip: str = ""
-    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    boxes: Sequence[Sequence[float]] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ def mask_player(arrays: Mapping[str, Any], run_id: str) -> MaskPlayer:
     ]
     for name, ratio, masked_SHW, boxes_S4 in zip(map(str, arrays["names_N"]), arrays["ratio_N"], masks, arrays["boxes_NS4"]):
         about = ", ".join(filter(None, (KIND.get(name, "").replace("\n", " "), f"{ratio:.0%} hidden")))
-        strips.append(MaskStrip(name, about, _uri(_strip(veil(masked_SHW)), "png"), _boxes(boxes_S4)))
+        corner_S4 = np.hstack([boxes_S4[:, :2] - boxes_S4[:, 2:] / 2, boxes_S4[:, 2:]]).astype(float).round(2)
+        boxes = corner_S4.tolist() if np.isfinite(boxes_S4).all() else ()
+        strips.append(MaskStrip(name, about, _uri(_strip(veil(masked_SHW)), "png"), boxes))
     slots, rows, columns = masks.shape[1:]
     return MaskPlayer(_uri(_strip(arrays["frames_SHWC"]), "webp"), slots, rows, columns, tuple(strips), run_id)
 
@@ -62,15 +64,6 @@ def webp_uri(png: Path) -> tuple[str, int]:
 
 def _strip(pictures_SHWC: np.ndarray) -> np.ndarray:
     return np.concatenate(list(pictures_SHWC), axis=1)
-
-
-def _boxes(boxes_S4: np.ndarray) -> tuple[tuple[float, float, float, float], ...]:
-    """Turn (centre x, centre y, width, height) into left, top, width, height; none if a slot has no box."""
-    if not np.isfinite(boxes_S4).all():
-        return ()
-    return tuple(
-        (round(float(x - w / 2), 2), round(float(y - h / 2), 2), round(float(w), 2), round(float(h), 2)) for x, y, w, h in boxes_S4
-    )
 
 
 def _uri(picture_HWC: np.ndarray, kind: str) -> str:

@@ -77,10 +77,8 @@ def _beside_the_paper(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> 
     if known.empty:
         return [("With the paper: no cell with a number of the paper's is run yet.", "")]
     inside, mean = known.paper.between(known.ci_low, known.ci_high).sum(), known.difference.mean()
-    text = (
-        f"its number is inside our 95 % interval in {inside} of {len(known)} cells; ours is {number(mean, True)} points from it on average"
-    )
-    return [(f"With the paper: {text}.", "")]
+    text = f"its number is inside our 95 % interval in {inside} of {len(known)} cells; ours is {number(mean, True)} points from it"
+    return [(f"With the paper: {text} on average.", "")]
 
 
 def _pretraining(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
@@ -88,7 +86,9 @@ def _pretraining(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[
     for table, base in ((table, row) for name, table in registry.tables.items() for row in rows[name] if row.row == table.base):
         others = [row for row in rows[table.name] if row.column == base.column and row is not base and row.row not in table.groups]
         if one := mean_gain(others, base):
-            text = f"the {len(others)} masks of {table.label} add {_points(one)}{_noise(one)}"
+            bounds = f" [{number(one.low, True)}, {number(one.high, True)}]" if one.has_interval else ""
+            noise = ", from one seed" if not one.has_interval else ", within noise" if one.low <= 0 <= one.high else ""
+            text = f"the {len(others)} masks of {table.label} add {number(one.mean, True)} points{bounds} on average{noise}"
             said.append((f"With no pretraining, {base.column}: {text}.", f"table-{table.name}"))
     return said
 
@@ -98,9 +98,9 @@ def _masks(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[
     said = []
     for table, ours in ((table, row) for name, table in registry.tables.items() for row in rows[name] if row.row == table.ours):
         others = [row for row in rows[table.name] if row.column == ours.column and row.row not in (table.ours, table.base)]
-        gains = [(row.row, one) for row in others if (one := gain(ours, row)) and one.low is not None and one.high is not None]
-        above = [name for name, one in gains if one.low is not None and one.low > 0]
-        below = [name for name, one in gains if one.high is not None and one.high < 0]
+        gains = [(row.row, one) for row in others if (one := gain(ours, row)) and one.has_interval]
+        above = [name for name, one in gains if one.low > 0]
+        below = [name for name, one in gains if one.high < 0]
         if gains:
             within = len(gains) - len(above) - len(below)
             parts = [f"above {', '.join(above)}"] * bool(above) + [f"below {', '.join(below)}"] * bool(below)
@@ -112,7 +112,7 @@ def _masks(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[
 
 def _conclusions(registry: Registry, rows: Mapping[str, Sequence[Row]], verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
     said = [(caveat_of(registry.scale), "")]
-    counted = [row.estimate for several in rows.values() for row in several if row.estimate and row.estimate.low is not None]
+    counted = [row.estimate for several in rows.values() for row in several if row.estimate and row.estimate.has_interval]
     if single := sum(one.n == 1 for one in counted):
         text = f"{single} of {len(counted)} numbers rest on one seed: their intervals are over test videos and know nothing of seeds"
         said.append((f"{text}, so they cannot tell two methods apart.", ""))
@@ -121,14 +121,3 @@ def _conclusions(registry: Registry, rows: Mapping[str, Sequence[Row]], verdicts
         text = ", ".join(f"{count} {name}" for name, count in decided.items())
         said.append((f"Of {len(verdicts)} claims of the papers' texts: {text}; {judged[NOT_RUN]} not run.", "claims"))
     return said
-
-
-def _points(one: Estimate) -> str:
-    bounds = f" [{number(one.low, True)}, {number(one.high, True)}]" if one.low is not None else ""
-    return f"{number(one.mean, True)} points{bounds} on average"
-
-
-def _noise(one: Estimate) -> str:
-    if one.low is None or one.high is None:
-        return ", from one seed"
-    return "" if one.low > 0 or one.high < 0 else ", within noise"
