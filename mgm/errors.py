@@ -1,17 +1,4 @@
-"""The one exception a user is meant to read, and what a command's exit status says to whoever runs it.
-
-    0           done; run again, it says so and does nothing
-    1           an error of ours, with its traceback: do not retry, report it
-    2           bad input (UserError, one line on stderr), a second writer and a full disk among it: do not retry, do what the line says
-    130         Ctrl-C
-    138, 143    SIGUSR1 or SIGTERM: run again. Training has left a checkpoint of its last step and continues there; whatever else was
-                going on (the test after finetuning, a probe) is done anew
-    137         SIGKILL, out of memory too: run again, it continues from the last checkpoint, at most --checkpoint-s back
-
-A scheduler that retries should so retry at 137, 138 and 143 alone (a process that a signal ends outside training shows as -9, -10, -15
-to Python). Several processes of one run: torchrun says 1 whatever theirs was. Where the variable MGM_STOPPED names
-a file, training that a signal stopped, with its checkpoint written, creates that file: workflow/profiles/slurm/run.sh requeues by it.
-"""
+"""The one exception a user is meant to read, and the one line it becomes. docs/cluster.md says what exit statuses mean."""
 
 import errno
 import os

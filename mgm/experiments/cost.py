@@ -40,12 +40,12 @@ def official_multiply_adds(spec: Pretrain) -> int:
     return multiply_adds(spec) + masked * _pixels(spec.model) * spec.model.width + unread
 
 
-def train_flops(spec: Spec, videos: int = 100_000) -> float:
-    """Multiply-adds that a run trains with, on so many videos if its length is in epochs: to tell long runs from short ones. A run that
+def train_flops(spec: Spec) -> float:
+    """Multiply-adds that a run trains with, on 100,000 videos if its length is in epochs: to tell long runs from short ones. A run that
     trains nothing counts as a hundred of its clips."""
     if not isinstance(spec, Pretrain | Finetune):
         return 100.0 * encoder(spec.model, spec.grid)
-    clips = spec.optim.steps * spec.optim.batch or spec.optim.epochs * videos
+    clips = spec.optim.steps * spec.optim.batch or spec.optim.epochs * 100_000
     repeats = spec.augment.repeats if isinstance(spec, Finetune) else 1
     return 3.0 * clips * repeats * multiply_adds(spec)
 

@@ -138,9 +138,10 @@ def finetune(dataset: str, parent: str, model: Model) -> Finetune:
     )
 
 
-def supervised(dataset: str, model: Model = MODELS["vit-b"]) -> Finetune:
+def supervised(dataset: str) -> Finetune:
     """From scratch by MViT's recipe (P Table 2, first row), on finetuning's clips, tested with its views."""
-    return Finetune(data=Data(dataset=dataset), clips=_of(FINETUNE_CLIPS, dataset), model=model, views=_of(VIEWS, dataset), **SUPERVISED)
+    given = {"data": Data(dataset=dataset), "clips": _of(FINETUNE_CLIPS, dataset), "model": MODELS["vit-b"], "views": _of(VIEWS, dataset)}
+    return Finetune(**given, **SUPERVISED)
 
 
 def probe(dataset: str, parent: str, model: Model) -> Probe:

@@ -114,14 +114,14 @@ def inspect_folder(folder: Path, videos: int = 100) -> Dataset:
         names = sorted(path.as_posix() for path in below if not any(part.startswith(".") for part in path.parts))
         if not names:
             raise UserError(f"{folder}: holds no index and no file; name the folder of the videos, or the one `mgm prepare` wrote")
-        infos, unreadable = open_all(folder, _spread(names, videos))
+        infos, unreadable = open_all(folder, spread(names, videos))
         facts = [
             Facts(str(folder / name), "", info.duration_s, info.width, info.height, info.codec, info.has_vectors)
             for name, info in infos.items()
         ]
         counted, about = len(names), f"{len(names):,} files, without an index"
     decoded = []
-    for video in _spread([video for video in facts if video.has_vectors], videos):
+    for video in spread([video for video in facts if video.has_vectors], videos):
         try:
             decoded.append(inspect_video(video.path))
         except UserError as error:
@@ -129,7 +129,7 @@ def inspect_folder(folder: Path, videos: int = 100) -> Dataset:
     return Dataset(folder, about, counted, tuple(facts), tuple(decoded), tuple(unreadable))
 
 
-def _spread(items: Sequence[T], count: int) -> list[T]:
+def spread(items: Sequence[T], count: int) -> list[T]:
     """At most `count` of them, evenly spread."""
     return list(items) if len(items) <= count else [items[i * len(items) // count] for i in range(count)]
 

@@ -83,11 +83,9 @@ class Crate:
         shown = self.report(registry, found)
         times = {"startTime": min(result["started"] for result in done), "endTime": max(result["finished"] for result in done)}
         inputs, outputs = [scale, *self.data.values()], [*self.result_of.values(), *shown]
-        about = {
-            "name": f"Snakemake's run of {name}",
-            "description": f"{len(done)} runs are done of {len(registry.specs)} that the scale has",
-        }
-        whole = self.action("#workflow", workflow, inputs, outputs, actionStatus=DONE, **about, **times)
+        about = f"{len(done)} runs are done of {len(registry.specs)} that the scale has"
+        facts = {"actionStatus": DONE, "name": f"Snakemake's run of {name}", "description": about} | times
+        whole = self.action("#workflow", workflow, inputs, outputs, **facts)
         self.crate.root_dataset["mentions"] = [whole, *self.actions, self.crate.get("#report")]
 
     def run(self, spec: Spec, run: RunStatus) -> Any:
@@ -102,24 +100,22 @@ class Crate:
         inputs, outputs = [written.pop("spec.json", None)], list(written.values())
         for parent in parents(spec):
             inputs.append(self.weights_of(parent, result.get("parents_sha256", {}).get(parent) or ""))
+        software, facts = self.software(spec.verb, result), {"actionStatus": FAILED, "error": run.why, "description": run.why}
         if not result:
-            return self.action(
-                f"#{spec.run_id}", self.software(spec.verb, {}), inputs, outputs, actionStatus=FAILED, error=run.why, description=run.why
-            )
+            return self.action(f"#{spec.run_id}", software, inputs, outputs, **facts)
         self.result_of[spec.run_id] = written["result.json"]
         data, metrics = result["data"], "; ".join(f"{name} {value:g}" for name, value in result["metrics"].items())
         key = f"{data['dataset']}-{data['digest']}"
         if key not in self.data:
             about = f"{data['train']} training and {data['test']} test videos of {data['classes']} classes; {data['note']}"
-            facts = {"identifier": data["digest"], "description": about, "name": f"dataset {data['dataset']}, digest {data['digest']}"}
-            self.data[key] = self.entity(f"#data-{key}", "CreativeWork", **facts)
+            title = f"dataset {data['dataset']}, digest {data['digest']}"
+            self.data[key] = self.entity(f"#data-{key}", "CreativeWork", identifier=data["digest"], description=about, name=title)
         inputs.append(self.data[key])
         if digest := result["weights_sha256"]:
             outputs.append(self.weights_of(spec.run_id, digest))
-        return self.action(
-            f"#{spec.run_id}", self.software(spec.verb, result), inputs, outputs, actionStatus=DONE, startTime=result["started"],
-            endTime=result["finished"], description=f"seed {spec.seed}, {result['wall_s']:g} s on {result['device']}: {metrics}",
-        )  # fmt: skip
+        facts = {"actionStatus": DONE, "startTime": result["started"], "endTime": result["finished"]}
+        facts["description"] = f"seed {spec.seed}, {result['wall_s']:g} s on {result['device']}: {metrics}"
+        return self.action(f"#{spec.run_id}", software, inputs, outputs, **facts)
 
     def report(self, registry: Registry, found: Mapping[str, RunStatus]) -> list[Any]:
         """What is shown, each target's files with the results they are based on, and each table's cells with theirs."""
@@ -167,11 +163,8 @@ class Crate:
             self.entity(f"#{name}-{number}", "SoftwareApplication", name=name, softwareVersion=number) for name, number in versions.items()
         ]
         commit = commit_of(result) if result else ""
-        facts = {
-            "softwareVersion": commit or versions["mgm"],
-            "softwareRequirements": needs,
-            "description": f"commit {commit or 'not known'}",
-        }
+        facts = {"softwareVersion": commit or versions["mgm"], "softwareRequirements": needs}
+        facts["description"] = f"commit {commit or 'not known'}"
         return self.entity(f"#mgm-{verb}-{commit or versions['mgm']}", "SoftwareApplication", name=f"mgm {verb}", **facts)
 
     def action(self, identifier: str, instrument: Any, inputs: list[Any], outputs: list[Any], **facts: Any) -> Any:

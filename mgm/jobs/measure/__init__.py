@@ -21,6 +21,7 @@ from mgm.datasets.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.experiments.recipes import DECODERS, MODELS, PRETRAIN_CLIPS
 from mgm.jobs.data import Execution, Job, moving_videos
+from mgm.jobs.inspect import spread
 from mgm.spec import Data, Measure, parse
 
 WITHOUT_VIDEOS = ("step-time",)
@@ -63,5 +64,4 @@ def _module(name: str) -> ModuleType:
 def choose(index: Index, videos: int) -> Sequence[Video]:
     """Choose so many of the `moving_videos`, evenly spaced; all of them where there are fewer, or for 0."""
     moving = moving_videos(index)
-    count = min(videos or len(moving), len(moving))
-    return [moving[position * len(moving) // count] for position in range(count)]
+    return spread(moving, videos or len(moving))

@@ -10,8 +10,6 @@ from mgm.experiments import recipes
 from mgm.experiments.cost import official_multiply_adds
 from mgm.report.claims.claim import FORMS, Claim, LinearCombination, cell, computed
 
-FILE = Path(__file__).with_name("paper.yaml")
-
 
 def ssv2(method: str, epochs: int | str) -> LinearCombination:
     return cell("1", f"{method}, SSv2, {epochs}", "SSv2")
@@ -57,13 +55,14 @@ def compute(name: str, epochs: int) -> float:
     return epochs * official_multiply_adds(recipes.pretrain("ssv2", name, epochs))
 
 
-def read_claims(file: Path = FILE) -> tuple[Claim, ...]:
-    """Read the claims of a file.
+def read_claims() -> tuple[Claim, ...]:
+    """Read the claims of `paper.yaml`.
 
     Raises:
         jinja2.TemplateError: a formula that is none, or uses an unknown word.
     """
-    environment, fields = Environment(undefined=StrictUndefined), yaml.safe_load(file.read_text(encoding="utf-8"))
+    environment = Environment(undefined=StrictUndefined)
+    fields = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text(encoding="utf-8"))
     words: dict[str, Any] = {
         one.__name__: one for one in (*FORMS, ssv2, k400, gflops, mask, masks, gain, gains, wider, fewer_epochs, compute)
     }

@@ -1,11 +1,7 @@
 """The record of each run that MLflow should hold, from the files alone.
 
 A run is found in MLflow by its tags. `table`, `row` and `column` name the cells it fills, itself or through a child, joined by "; " where
-there are several, and `table.NAME` the cells of that one table as "row / column; ...". In MLflow's search box:
-
-    tags.table = '4e'                                of Table 4e and no other
-    tags.`table.4e` LIKE '%MGM (Dense) / SSv2%'      one cell, the runs it starts from among them
-    tags.verb = 'finetune' AND tags.status = 'altered' AND tags.dirty = 'true' AND tags.commit LIKE 'd67827d%'
+there are several, and `table.NAME` the cells of that one table as "row / column; ..."; docs/dashboard.md shows searches.
 """
 
 import hashlib

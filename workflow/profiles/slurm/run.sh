@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run.sh LOG COMMAND...: runs a job's command under Slurm. Training that the time limit or a preemption stopped has left a checkpoint and
-# the file MGM_STOPPED (torchrun's status is 1, whatever its processes' was), or status 138 or 143 (see mgm/errors.py): the job goes back
+# the file MGM_STOPPED (torchrun's status is 1, whatever its processes' was), or status 138 or 143 (see docs/cluster.md): the job goes back
 # into the queue under its number, and Snakemake sees it wait, not fail.
 log=$1 most=100
 shift
