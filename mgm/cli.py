@@ -310,7 +310,7 @@ def show(
     out: Annotated[Path, typer.Option(help="The PNG to write.")],
 ) -> None:
     """Draw a clip's frames, motion vectors and masks in one picture."""
-    from mgm.jobs.show import show as draw
+    from mgm.jobs.visualise import show as draw
 
     draw(video, out)
     typer.echo(f"wrote {out}")

@@ -70,7 +70,9 @@ class Workflow:
         self.registry = make_registry(scale)
         self._require_labels()
         self._locked = ExitStack()  # lives as long as this object
-        self.jobs = prioritised([*self._dataset_jobs(), *self._run_jobs()])
+        of_job = batches(self.registry)
+        made_by = {spec.run_id: name for name, specs in of_job.items() for spec in specs}
+        self.jobs = prioritised([*self._dataset_jobs(), *(self._run_job(name, specs, made_by) for name, specs in of_job.items())])
 
     def _own(self, scale: Scale, videos: Path, data: Path) -> Scale:
         from mgm.datasets.folder import index_folder
@@ -158,11 +160,6 @@ class Workflow:
 
     def _threads(self, kind: str, here: int) -> int:
         return self.cluster.jobs[kind].cpus if self.cluster else here
-
-    def _run_jobs(self) -> list[Job]:
-        of_job = batches(self.registry)
-        made_by = {spec.run_id: name for name, specs in of_job.items() for spec in specs}
-        return [self._run_job(name, specs, made_by) for name, specs in of_job.items()]
 
     def _run_job(self, name: str, specs: list[Spec], made_by: Mapping[str, str]) -> Job:
         here, verb = self.scale.execution, specs[0].verb

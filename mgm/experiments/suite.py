@@ -1,12 +1,12 @@
 """All experiments of a scale: the registry, filled by every table and figure."""
 
-import json
 from pathlib import Path
 
 from mgm.errors import UserError
 from mgm.experiments import figures, tables
 from mgm.experiments.registry import Registry
 from mgm.experiments.scales import Scale, parse_scale
+from mgm.runs.files import read_json
 
 
 def make_registry(scale: Scale) -> Registry:
@@ -36,9 +36,6 @@ def registry_of(results: Path) -> Registry:
     """
     path = results / "scale.json"
     try:
-        fields = json.loads(path.read_text())
+        return make_registry(parse_scale(read_json(path), path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run `snakemake --cores all` first, or correct the name {results.name}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); repeat your snakemake command with -n, which writes it anew") from None
-    return make_registry(parse_scale(fields, path))

@@ -74,7 +74,7 @@ class Dataset:
         return "\n".join(lines)
 
     def arrays(self) -> dict[str, Any]:
-        """For `mgm.report.figures.dataset.draw`."""
+        """What `mgm.report.figures.dataset.draw` draws."""
         return {
             "duration_N": np.array([video.duration_s for video in self.facts]),
             "short_N": np.array([min(video.width, video.height) for video in self.facts]),

@@ -60,13 +60,7 @@ def predict(
 def _names(classes: Path | None, count: int) -> list[str]:
     if classes is None:
         return [f"class {label}" for label in range(count)]
-    if classes.is_dir():
-        names = list(read_index(classes).classes)
-    else:
-        try:
-            names = classes.read_text().splitlines()
-        except OSError as error:
-            raise UserError(f"{classes}: {error.strerror}; give an index, or a file with a class's name a line") from None
+    names = list(read_index(classes).classes) if classes.is_dir() else classes.read_text().splitlines()
     if len(names) != count or len(set(names)) != count:
         raise UserError(
             f"{classes}: has {len(set(names))} names, the weights tell {count} classes apart; give the names they were trained with"

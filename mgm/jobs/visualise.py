@@ -1,4 +1,5 @@
-"""`mgm visualise`: the arrays of the figures that show clips. `mgm.report.figures.draw` draws them, on a machine without the data."""
+"""`mgm visualise`: the arrays of the figures that show clips. `mgm.report.figures.draw` draws them, on a machine without the data. And
+`mgm show VIDEO --out PNG`: what the masks see in any video, drawn at once."""
 
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -17,7 +18,7 @@ from mgm.masking import MASKS, Grid, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
 from mgm.rng import clip_seed, generator
 from mgm.spec import Clips, Mask, Pretrain, Visualise, read_spec
-from mgm.video import Clip, read_clip, slot_displacement, slot_magnitude
+from mgm.video import Clip, probe_video, read_clip, slot_displacement, slot_magnitude
 from mgm.video.sample import view_indices
 from mgm.video.transform import Box, apply, view_box
 
@@ -42,6 +43,23 @@ def visualise(job: Job[Visualise]) -> dict[str, Any]:
     arrays = draw(job, _choose(spec, job.index), runs)
     np.savez_compressed(job.folder / "arrays.npz", **arrays)
     return {}
+
+
+def show(video: Path, out: Path, seed: int = 0) -> None:
+    """Draw 16 frames from the middle of a video, their motion, and the masks of Table 4e on the grid of the paper's ViT-B.
+
+    The frames are 4 apart, as in the paper on K400, or less in a video that is too short for that.
+
+    Raises:
+        UserError: the video cannot be read, or has no motion vectors.
+    """
+    from mgm.report.figures import draw, style  # matplotlib takes a second to import
+
+    frames = probe_video(video).frames
+    clips = Clips(frames=16, size=224, stride=min(max((frames - 1) // 15, 1), 4))
+    names = [name for name, mask in MASKS.items() if mask.row]
+    arrays = masks_on_a_clip(video, frames, clips, tubelet=2, grid=Grid(8, 14, 14), names=names, seed=seed)
+    style.write(draw.masks_on_a_clip(arrays), out)
 
 
 def masks_on_a_clip(path: Path, frames: int, clips: Clips, tubelet: int, grid: Grid, names: Sequence[str], seed: int) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.experiments.recipes import MASK_RATIO
 from mgm.jobs.data import Execution, Job
-from mgm.jobs.show import show
-from mgm.jobs.visualise import _objects, visualise
+from mgm.jobs.visualise import _objects, show, visualise
 from mgm.masking import MASKS
 from mgm.models import build_mae, save_weights
 from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, Visualise

@@ -25,9 +25,7 @@ KEY = (
 def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
     """A panel a mask; in it, its share over the slots of a clip, beside the share of the frame that it hides.
 
-    Args:
-        arrays: as `mgm.jobs.measure.coverage` returns them.
-        note: a line below, such as the scale's caveat.
+    `arrays` are as `mgm.jobs.measure.coverage` returns them; `note` is a line below.
     """
     import seaborn.objects as so  # takes a second
     from seaborn import axes_style
@@ -40,7 +38,8 @@ def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
     )
     guided = {name: name in MASKS and MASKS[name].guided for name in names}
     table["guided"] = table["mask"].map(guided)
-    text = wrapped((KEY.format(clips=_range(arrays["clips_S"])), note), WIDTH)
+    clips = " to ".join(map(str, np.unique([arrays["clips_S"].min(), arrays["clips_S"].max()])))
+    text = wrapped((KEY.format(clips=clips), note), WIDTH)
     foot = AXIS + (len(text) + 0.8) * LINE
     rows = -(-len(order) // IN_A_ROW)
     columns = -(-len(order) // rows)
@@ -78,8 +77,3 @@ def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
     figure.text((LEFT + (WIDTH - LEFT) / 2) / WIDTH, (foot - 0.38) / height, "slot of the clip", size=8.5, ha="center")
     write_below(figure, text)
     return figure
-
-
-def _range(clips_S: np.ndarray) -> str:
-    low, high = int(clips_S.min()), int(clips_S.max())
-    return str(low) if low == high else f"{low} to {high}"

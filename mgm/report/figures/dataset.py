@@ -18,12 +18,7 @@ SHADES = {"train": INK, "test": "#9aa3b2", "": INK}
 
 @mpl.rc_context(STYLE)
 def draw(arrays: Mapping[str, Any], title: str) -> Figure:
-    """Four panels.
-
-    Args:
-        arrays: as `mgm.jobs.inspect.Dataset.arrays` gives them.
-        title: what was looked at.
-    """
+    """Four panels of what `mgm.jobs.inspect.Dataset.arrays` gives."""
     figure = blank(7.4, 4.6, layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08, hspace=0.06, wspace=0.06))
     (durations, sizes), (codecs, motion) = figure.subplots(2, 2)
     videos = pd.DataFrame({"duration": arrays["duration_N"], "short": arrays["short_N"], "split": arrays["split_N"]})

@@ -1,4 +1,5 @@
-"""The figures that show clips: arrays in, a matplotlib figure out. No data and no torch: they can be redrawn on any laptop."""
+"""The figures that show clips: arrays of a `visualise` run of that figure in, a matplotlib figure out; `note` is a line below, such as the
+scale's caveat. No data and no torch: they can be redrawn on any laptop."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,12 +31,7 @@ RECONSTRUCTION_KEY = (
 
 @mpl.rc_context(STYLE)
 def masks_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
-    """Figure 5: a clip's frames, its motion, and masks on it.
-
-    Args:
-        arrays: as `mgm.jobs.visualise.masks_on_a_clip` returns them.
-        note: a line below, such as the scale's caveat.
-    """
+    """Figure 5: a clip's frames, its motion, and masks on it; `arrays` as `mgm.jobs.visualise.masks_on_a_clip` returns them."""
     grid = ClipGrid(arrays["index_S"][None], 2 + len(arrays["names_N"]), (MASK_KEY, note))
     _frames(grid, arrays, 0, "first of each slot")
     _motion(grid, arrays, 1)
@@ -55,11 +51,7 @@ def mask_on_a_clip(arrays: Mapping[str, Any], mask: int) -> Figure:
 
 @mpl.rc_context(STYLE)
 def attention_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
-    """Figure 6: a clip's frames with boxes, a run's mask, the motion, and what the centre patch of the centre frame attends to.
-
-    Args:
-        arrays: of a `visualise` run of figure 6.
-    """
+    """Figure 6: a clip's frames with boxes, a run's mask, the motion, and what the centre patch of the centre frame attends to."""
     known = arrays["objects_SK4"].shape[1] > 0
     boxes = "first of each slot,\nwith the objects'\nboxes" if known else "first of each slot;\nthis video has no\nboxes of objects"
     grid = ClipGrid(arrays["index_S"][None], 4, (MASK_KEY, ATTENTION_KEY, note))
@@ -73,11 +65,7 @@ def attention_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
 
 @mpl.rc_context(STYLE)
 def attention_on_clips(arrays: Mapping[str, Any], note: str = "") -> Figure:
-    """Figure 7: the frames of several clips, and over them what the centre patch of the centre frame attends to.
-
-    Args:
-        arrays: of a `visualise` run of figure 7.
-    """
+    """Figure 7: the frames of several clips, and over them what the centre patch of the centre frame attends to."""
     grid = ClipGrid(arrays["index_BS"], 2, (ATTENTION_KEY, note))
     for clip, frames_SHWC in enumerate(arrays["frames_BSHWC"]):
         grid.label(clip, 0, f"clip {clip + 1}", wrapped(str(arrays["class_B"][clip])))
@@ -89,11 +77,7 @@ def attention_on_clips(arrays: Mapping[str, Any], note: str = "") -> Figure:
 
 @mpl.rc_context(STYLE)
 def reconstructions(arrays: Mapping[str, Any], note: str = "") -> Figure:
-    """Figure 8: clips, and for each run its mask and what its model makes of the patches that are left.
-
-    Args:
-        arrays: of a `visualise` run of figure 8.
-    """
+    """Figure 8: clips, and for each run its mask and what its model makes of the patches that are left."""
     names = [str(name) for name in arrays["names_P"]]
     grid = ClipGrid(arrays["index_BS"], 1 + 2 * len(names), (RECONSTRUCTION_KEY, note))
     for clip, frames_SHWC in enumerate(arrays["frames_BSHWC"]):

@@ -50,12 +50,8 @@ def intervals(axes: Axes, less: pd.DataFrame, ticks: Sequence[str]) -> None:
 
 @mpl.rc_context(STYLE)
 def seeds(plot: Plot, runs: pd.DataFrame, missing: str) -> Figure:
-    """Two panels a line: every seed of every row with its mean, and each row less `plot.beside` with the 95 % interval of Student's t.
-
-    Args:
-        runs: as `runs_of` returns them.
-        missing: a sentence on the runs that are not done.
-    """
+    """Two panels a line: every seed of every row (of `runs_of`) with its mean, and each row less `plot.beside` with the 95 % interval of
+    Student's t. `missing` is a sentence on the runs that are not done."""
     less = differences(runs, plot.beside)
     key = f"Dots are seeds, bars their means. Right: a row less {plot.beside}, paired by seed, with its 95 % interval."
     text = wrapped((key, missing), WIDTH)

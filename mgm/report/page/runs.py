@@ -101,12 +101,7 @@ def run_details(
         }
         for run_id, spec in registry.specs.items()
     }
-    return {"results": address(results, reports), "pool": [json.loads(entry) for entry in pool], "runs": runs}
-
-
-def address(results: Path, reports: Path) -> str:
-    """A link from `reports`, which holds as long as the two keep their places."""
-    return quote(relpath(results, reports))
+    return {"results": quote(relpath(results, reports)), "pool": [json.loads(entry) for entry in pool], "runs": runs}
 
 
 def outcome(result: dict[str, Any] | None, losses: Losses) -> str:
