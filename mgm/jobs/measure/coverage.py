@@ -1,7 +1,6 @@
 """How much of what moves each mask hides, slot by slot. The papers do not measure it; it is what motion guidance is for."""
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from mgm.experiments.recipes import MASK_RATIO
 from mgm.jobs.data import Job
 from mgm.jobs.measure import choose
 from mgm.masking import MASKS, Grid, make_mask
-from mgm.report.statistics import t_975
+from mgm.report.statistics import over_seeds
 from mgm.rng import clip_seed
 from mgm.spec import Measure, Views
 from mgm.video.loader import Cache, test_loader
@@ -90,12 +89,9 @@ def moving_pixels(motion_BSHW: Tensor, grid: Grid, patch: int) -> Tensor:
 
 def _interval(x_NBS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over clips and the bounds of its 95 % interval (Student's t); NaN where there is no clip, or one for the bounds."""
-    count_S = np.isfinite(x_NBS[0]).sum(0)  # what moves does not depend on the mask
-    known_S = np.where(count_S > 0, count_S, np.nan)
-    mean_NS = np.nansum(x_NBS, 1) / known_S
-    spread_S = np.array([t_975(int(count) - 1) / sqrt(count * (count - 1)) if count > 1 else np.nan for count in count_S])
-    half_NS = spread_S * np.sqrt(np.nansum(np.square(x_NBS - mean_NS[:, None]), 1))
-    return mean_NS, mean_NS - half_NS, mean_NS + half_NS
+    found_NS4 = np.array([[over_seeds(x_B[np.isfinite(x_B)].tolist() or [np.nan]) for x_B in x_BS.T] for x_BS in x_NBS])
+    mean_NS, low_NS, high_NS, _ = np.moveaxis(np.where(np.isfinite(found_NS4), found_NS4, np.nan), -1, 0)
+    return mean_NS, low_NS, high_NS
 
 
 def measure(job: Job[Measure]) -> tuple[dict[str, Any], dict[str, Any]]:
