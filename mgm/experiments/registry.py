@@ -3,13 +3,12 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from mgm.errors import UserError
-from mgm.experiments.scales import Scale
-from mgm.spec import Finetune, Measure, Pretrain, Probe, Run, Spec, Visualise, parents
+from mgm.experiments.scales import R, Scale
+from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, Visualise, parents
 
-R = TypeVar("R", bound=Run)
 SHARES = {"top1": "top-1 accuracy in %", "outside": "% of predictions"}  # metrics that are shares of the test videos, in a reader's words
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mgm.datasets.files import open_all
+from mgm.datasets.files import files_below, open_all
 from mgm.datasets.index import SPLITS, read_index
 from mgm.datasets.shards import verify_shards
 from mgm.errors import UserError
@@ -110,16 +110,17 @@ def inspect_folder(folder: Path, videos: int = 100) -> Dataset:
             unreadable += verify_shards(index, folder)
         about = f"{counts}, of {len(index.classes):,} classes, digest {index.digest}; {index.note}"
     else:
-        below = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-        names = sorted(path.as_posix() for path in below if not any(part.startswith(".") for part in path.parts))
+        names, unusable = files_below(folder)
         if not names:
             raise UserError(f"{folder}: holds no index and no file; name the folder of the videos, or the one `mgm prepare` wrote")
-        infos, unreadable = open_all(folder, spread(names, videos))
+        infos, unreadable = open_all(folder, spread(sorted(names), videos))
         facts = [
             Facts(str(folder / name), "", info.duration_s, info.width, info.height, info.codec, info.has_vectors)
             for name, info in infos.items()
         ]
-        counted, about = len(names), f"{len(names):,} files, without an index"
+        unreadable += unusable
+        counted = len(names) + len(unusable)
+        about = f"{counted:,} files, without an index"
     decoded = []
     for video in spread([video for video in facts if video.has_vectors], videos):
         try:
