@@ -93,9 +93,10 @@ def synthetic(
     processes: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 2,
 ) -> None:
     """Draw a set of videos whose classes are motions."""
-    from mgm.datasets.prepare import prepare_synthetic, summary
+    from mgm.datasets.prepare import read_params, summary
+    from mgm.datasets.synthetic.make import generate  # PyAV
 
-    typer.echo(summary(prepare_synthetic(params, out, processes)))
+    typer.echo(summary(generate(read_params(params), out, processes)))
 
 
 def _prepare(

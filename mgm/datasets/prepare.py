@@ -85,17 +85,6 @@ def read_sources(out: Path) -> Index:
     return read_index(out / "source")
 
 
-def prepare_synthetic(params: Path | Synthetic, out: Path, processes: int = 1) -> Index:
-    """`mgm prepare synthetic --params params.json --out DIR`: see `mgm.datasets.synthetic.make`.
-
-    Raises:
-        UserError: a parameter is unknown or out of range, or `out` holds other videos.
-    """
-    from mgm.datasets.synthetic.make import generate  # PyAV
-
-    return generate(params if isinstance(params, Synthetic) else read_params(params), out, processes)
-
-
 def read_params(path: Path) -> Synthetic:
     """The parameters that a JSON file holds; those it does not name have their defaults."""
     try:

@@ -11,12 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 if TYPE_CHECKING:
-    from mgm.masking.boxes import Boxes as Boxes
-    from mgm.masking.clips import Clips as Clips
-    from mgm.masking.clips import Grid as Grid
-    from mgm.masking.make import make_boxes as make_boxes
-    from mgm.masking.make import make_mask as make_mask
-    from mgm.masking.running_cell import predicted as predicted
+    from mgm.masking.boxes import Boxes
+    from mgm.masking.clips import Clips, Grid
+    from mgm.masking.make import make_boxes, make_mask
+    from mgm.masking.running_cell import predicted
 
 
 class MaskInfo(NamedTuple):

@@ -172,23 +172,14 @@ def cell_means(flow_HW2: np.ndarray) -> np.ndarray:
 
 
 def estimator(method: Flow, weights: Path | None = None, device: str = "cpu") -> Estimate:
-    """The function that estimates flow.
-
-    Args:
-        method: "raft-small" or "dis".
-        weights: of RAFT, as `raft_weights` returns it.
-        device: for RAFT.
-
-    Returns:
-        K + 1 frames in a row, (K + 1, H, W, 3) uint8 RGB, become the motion of all but the first, (K, H, W, 2) float32 per pixel.
+    """The function that estimates flow. `weights`, as `raft_weights` returns them, and `device` are RAFT's.
 
     Raises:
         UserError: the weights do not fit.
     """
     if method == "dis":
         return _fitted(_dis(), SHORT[method])
-    if weights is None:
-        raise ValueError("raft-small needs weights; see raft_weights")
+    assert weights is not None, "raft-small needs weights; see raft_weights"
     return _fitted(_raft_small(weights, device), SHORT[method])
 
 

@@ -39,11 +39,7 @@ class Inspection:
         info = self.info
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.pictures.items()))
         rate = f"{info.frames} frames, {info.fps:.4g} a second, {info.duration_s:.1f} s"
-        lines = [
-            self.path,
-            f"  video     {info.codec}, {info.width} x {info.height}, {rate}",
-            f"  pictures  {kinds}",
-        ]
+        lines = [self.path, f"  video     {info.codec}, {info.width} x {info.height}, {rate}", f"  pictures  {kinds}"]
         if not info.has_vectors:
             lines.append(
                 f"  vectors   none: FFmpeg exports none for {info.codec}; transcode to H.264, or use a mask without motion guidance"

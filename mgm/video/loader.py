@@ -112,20 +112,10 @@ class Cache:
 
 
 def training_loader(
-    videos: Sequence[IndexedVideo],
-    clips: Clips,
-    tubelet: int,
-    seed: int,
-    batch: int,
-    workers: int = 0,
-    cache: Cache | None = None,
-    motion: Guidance | None = "vectors",
-    first_step: int = 0,
-    augment: Augment = NO_AUGMENT,
-    share: tuple[int, int] = (0, 1),
-    distance: Distance = "estimated",
-    directions: bool = False,
-) -> Iterator[Batch]:
+    videos: Sequence[IndexedVideo], clips: Clips, tubelet: int, seed: int, batch: int, workers: int = 0, cache: Cache | None = None,
+    motion: Guidance | None = "vectors", first_step: int = 0, augment: Augment = NO_AUGMENT, share: tuple[int, int] = (0, 1),
+    distance: Distance = "estimated", directions: bool = False,
+) -> Iterator[Batch]:  # fmt: skip
     """Endless training batches, from step `first_step` on.
 
     Step k takes positions k * batch to (k + 1) * batch of the epochs' permutations, laid end to end; of several processes, each reads an
@@ -165,17 +155,9 @@ def training_loader(
 
 
 def test_loader(
-    videos: Sequence[IndexedVideo],
-    clips: Clips,
-    tubelet: int,
-    views: Views,
-    batch: int,
-    workers: int = 0,
-    cache: Cache | None = None,
-    motion: Guidance | None = None,
-    share: tuple[int, int] = (0, 1),
-    directions: bool = False,
-) -> Iterator[Batch]:
+    videos: Sequence[IndexedVideo], clips: Clips, tubelet: int, views: Views, batch: int, workers: int = 0, cache: Cache | None = None,
+    motion: Guidance | None = None, share: tuple[int, int] = (0, 1), directions: bool = False,
+) -> Iterator[Batch]:  # fmt: skip
     """All test views of all videos, in order: `views.temporal` x `views.spatial` clips a video, side by side in one batch.
 
     A batch holds as many whole videos as `batch` clips allow, but at least one. Each video is decoded once. Of `share` (i, n) every n-th

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 import mgm
 from mgm.cli import app
 from mgm.datasets.index import read_index
-from mgm.datasets.prepare import prepare_synthetic, read_params, summary
+from mgm.datasets.prepare import read_params, summary
+from mgm.datasets.synthetic.make import generate
 from mgm.datasets.synthetic.params import Synthetic
 from tests.helpers.errors import refused
 
@@ -43,7 +44,7 @@ def test_a_kind_has_all_its_classes_by_default(tmp_path):
 
 def test_parameters_from_a_file_make_the_set_and_its_summary(tmp_path):
     (tmp_path / "params.json").write_text('{"classes": 2, "train_per_class": 2, "test_per_class": 1, "size": 32, "frames": 4}')
-    index = prepare_synthetic(tmp_path / "params.json", tmp_path / "set")
+    index = generate(read_params(tmp_path / "params.json"), tmp_path / "set")
     assert index.digest == read_params(tmp_path / "params.json").digest
     first, second, head, left, right = summary(index).splitlines()
     assert first.startswith("6 videos of 2 classes in ")
@@ -55,7 +56,7 @@ def test_parameters_from_a_file_make_the_set_and_its_summary(tmp_path):
 def test_derived_indices_are_prepared_from_the_command_line(tmp_path):
     """Their folders are given, or one line says what is wrong."""
     for kind in ("ucf101", "hmdb51"):
-        prepare_synthetic(Synthetic(kind=kind, train_per_class=1, test_per_class=1, size=32, frames=2), tmp_path / kind)
+        generate(Synthetic(kind=kind, train_per_class=1, test_per_class=1, size=32, frames=2), tmp_path / kind)
     command = ["prepare", "hmdb14-ucf7", "--source", f"{tmp_path}/hmdb51", "--target", f"{tmp_path}/ucf101"]
     result = CliRunner().invoke(app, [*command, "--out", f"{tmp_path}/pda"])
     assert result.exit_code == 0, result.output

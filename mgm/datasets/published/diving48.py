@@ -12,19 +12,18 @@ One of the 48 classes (label 30) has no video. A name is ID_NUMBER, ID the compe
 """
 
 import json
-import lzma
 from pathlib import Path
 from typing import Any
 
 from mgm.datasets.index import SPLITS, Index
 from mgm.datasets.published import PUBLISHED
-from mgm.datasets.published.listed import Entry, Lists, add, index_listed, plain_name, read_json, rows_of
+from mgm.datasets.published.listed import LISTS, Entry, Lists, add, carried, index_listed, plain_name, read_json, rows_of
 from mgm.errors import UserError
 
 _FIELDS = {"vid_name": str, "label": int, "start_frame": int, "end_frame": int}
 _NAMES = ("Diving48_V2_train", "Diving48_V2_test", "Diving48_vocab")
+_CARRIED = "diving48_v2.json.xz"
 _INSTEAD = "add it to the others, or remove those to use the lists mgm carries"
-_CARRIED = Path(__file__).parent / "lists" / "diving48_v2.json.xz"
 
 
 def index_diving48(source: Path, out: Path) -> Index:
@@ -68,5 +67,4 @@ def _read(source: Path) -> dict[str, tuple[Path, list[Any]]]:
     paths = {name: source / f"{name}.json" for name in _NAMES}
     if any(path.is_file() for path in paths.values()):
         return {name: (path, read_json(path, list, _INSTEAD)) for name, path in paths.items()}
-    with lzma.open(_CARRIED, "rt", encoding="utf-8") as file:
-        return {name: (_CARRIED, values) for name, values in json.load(file).items()}
+    return {name: (LISTS / _CARRIED, values) for name, values in json.loads(carried(_CARRIED)).items()}

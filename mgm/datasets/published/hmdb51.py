@@ -8,7 +8,6 @@ lists/hmdb51_split1.txt.xz. Labels number the classes in sorted order. A name is
 share its first part, and the official splits keep those together.
 """
 
-import lzma
 import os
 from collections import Counter
 from functools import partial
@@ -16,11 +15,10 @@ from pathlib import Path
 
 from mgm.datasets.index import Index
 from mgm.datasets.published import PUBLISHED
-from mgm.datasets.published.listed import Entry, Lists, add, index_listed, plain_name, read_text
+from mgm.datasets.published.listed import Entry, Lists, add, carried, index_listed, plain_name, read_text
 from mgm.errors import UserError
 
 A_CLASS = (70, 30)  # train and test videos, in each split
-_CARRIED = Path(__file__).parent / "lists" / "hmdb51_split1.txt.xz"
 _SPLITS = {"0": "", "1": "train", "2": "test"}
 
 
@@ -63,9 +61,8 @@ def read_lists(source: Path, split: int) -> Lists:
 
 def carried_lists() -> Lists:
     """The official lists of split 1, from the copy carried here: lines CLASS/NAME MARK."""
-    with lzma.open(_CARRIED, "rt", encoding="utf-8") as file:
-        lines = [(f"{_CARRIED}: line {number}", *line.split("/")) for number, line in enumerate(file, start=1)]
-    return _follow([(where, label, line) for where, label, line in lines])
+    lines = [line.split("/") for line in carried("hmdb51_split1.txt.xz").splitlines()]
+    return _follow([(f"the carried list: line {number}", label, line) for number, (label, line) in enumerate(lines, start=1)])
 
 
 def _follow(lines: list[tuple[str, str, str]]) -> Lists:

@@ -6,6 +6,7 @@ no entry reaches outside it.
 """
 
 import json
+import lzma
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from mgm.datasets.files import files_below, open_all, video_of
 from mgm.datasets.index import SPLITS, Index, listed_counts, new_index, require_splits, write_index
 from mgm.errors import UserError
 
+LISTS = Path(__file__).parent / "lists"
 SUFFIXES = (".mp4", ".mkv", ".avi", ".webm")  # of several files of one video the first of these is used: .webm rarely has vectors
 
 
@@ -153,6 +155,12 @@ def add(entries: dict[str, Entry], key: str, entry: Entry, where: str) -> None:
     if key in entries:
         raise UserError(f"{where}: names {entry.name} a second time; remove one of the two")
     entries[key] = entry
+
+
+def carried(name: str) -> str:
+    """The text of a list that mgm carries."""
+    data = (LISTS / name).read_bytes()
+    return (lzma.decompress(data) if name.endswith(".xz") else data).decode()
 
 
 def read_text(path: Path, instead: str) -> str:

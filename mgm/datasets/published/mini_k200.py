@@ -4,16 +4,14 @@ An id is read off a file's name, ID_START_END.ext. Videos of K400's training spl
 its test split among the 5,000 validation ids. Classes and labels stay K400's: pretraining, which Mini-K200 is for (Table 4d), uses none.
 """
 
-import lzma
 import os
 import re
 from pathlib import Path
 
 from mgm.datasets.index import SPLITS, Index, listed_counts, new_index, read_index
-from mgm.datasets.published.listed import write_found
+from mgm.datasets.published.listed import carried, write_found
 from mgm.errors import UserError
 
-_CARRIED = Path(__file__).parent / "lists"
 _NAME = re.compile(r"(.{11})_\d+_\d+\.\w+")
 
 
@@ -43,4 +41,4 @@ def index_mini_k200(source: Path, out: Path) -> Index:
 
 def carried_ids() -> dict[str, frozenset[str]]:
     """The published YouTube ids of each split, from the copy carried here."""
-    return {split: frozenset(lzma.open(_CARRIED / f"mini_k200_{split}.txt.xz", "rt").read().split()) for split in SPLITS}
+    return {split: frozenset(carried(f"mini_k200_{split}.txt.xz").split()) for split in SPLITS}

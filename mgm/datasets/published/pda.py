@@ -15,7 +15,6 @@ indices. Light to import: `pda_digest` serves where nothing is drawn yet.
 import csv
 import hashlib
 import json
-import lzma
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +22,11 @@ from functools import partial
 from pathlib import Path
 
 from mgm.datasets.index import SPLITS, Index, Video, listed_counts, read_index
-from mgm.datasets.published.listed import write_found
+from mgm.datasets.published.listed import carried, write_found
 from mgm.errors import UserError
 
 TASKS = ("ucf14-hmdb7", "hmdb14-ucf7")
 CLASSES, SHARED = 14, 7
-_CARRIED = Path(__file__).parent / "lists" / "pda.csv.xz"
 _VERSION = 1  # raise it when the same indices would give another
 
 
@@ -82,8 +80,7 @@ index_ucf14_hmdb7, index_hmdb14_ucf7 = (partial(index_pda, task) for task in TAS
 
 def carried_lists(task: str) -> TaskLists:
     """The published lists of a task, from the copy carried here."""
-    with lzma.open(_CARRIED, "rt", newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["task"] == task]
+    rows = [row for row in csv.DictReader(carried("pda.csv.xz").splitlines()) if row["task"] == task]
     videos = {split: [(int(row["label"]), row["path"]) for row in rows if row["split"] == split] for split in SPLITS}
     source, target = (tuple(dict(sorted((label, path.partition("/")[0]) for label, path in videos[split])).values()) for split in SPLITS)
     return TaskLists(source, target, videos)

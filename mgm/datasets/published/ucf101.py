@@ -16,11 +16,10 @@ from pathlib import Path
 
 from mgm.datasets.index import SPLITS, Index
 from mgm.datasets.published import PUBLISHED
-from mgm.datasets.published.listed import Entry, Lists, index_listed, plain_name, read_text
+from mgm.datasets.published.listed import Entry, Lists, carried, index_listed, plain_name, read_text
 from mgm.errors import UserError
 
 OFFICIAL = {1: PUBLISHED["ucf101"].official, 2: (9_586, 3_734), 3: (9_624, 3_696)}  # split: its train and test videos
-_CARRIED = Path(__file__).parent / "lists" / "ucf101.csv"
 _FILES_OF = {"HandstandPushups": "HandStandPushups"}  # the one class whose files spell it otherwise
 
 
@@ -34,8 +33,7 @@ def index_ucf101(source: Path, out: Path, split: int = 1) -> Index:
 
 def carried_lists(split: int) -> Lists:
     """The official lists, from the copy carried here."""
-    with _CARRIED.open(newline="", encoding="utf-8") as file:
-        clips_of = dict(list(csv.reader(file))[1:])
+    clips_of = dict(list(csv.reader(carried("ucf101.csv").splitlines()))[1:])
     tested = range(7 * split - 6, 7 * split + 1)
     split_of = {
         f"{name}/v_{_FILES_OF.get(name, name)}_g{group:02}_c{clip:02}.avi": "test" if group in tested else "train"
