@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import sqrt
 from pathlib import Path
 
@@ -20,9 +21,7 @@ from mgm.runs.result import RunStatus
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 CONTRADICTED = "contradicted by the paper's own table"
 SUPPORTS, CONTRADICTS, SILENT = "supports", "contradicts", "has no number"
-COLUMNS = ("claim", "source", "quoted", "ours", "verdict", "id", "table", "note", "run_ids")
 LISTED = 6  # numbers of which a largest or smallest is taken, shown one by one up to this many
-
 
 Numbers = Callable[[LinearCombination], Estimate]  # the interval is empty for a quoted number
 
@@ -31,13 +30,13 @@ Numbers = Callable[[LinearCombination], Estimate]  # the interval is empty for a
 class Verdict:
     """`table` is what the paper's own tables say of the claim; `verdict` weighs them first, then our runs."""
 
-    id: str
     claim: str
     source: str
     quoted: str
     ours: str
-    table: str
     verdict: str
+    id: str
+    table: str
     note: str
     run_ids: tuple[str, ...]
 
@@ -70,21 +69,21 @@ def judge(
 def write_claims(reports: Path, verdicts: Iterable[Verdict]) -> Path:
     """`reports`/claims.csv."""
     lines = pd.DataFrame(map(asdict, verdicts)).assign(run_ids=lambda every: every.run_ids.str.join(" "))
-    return atomic.write(reports / "claims.csv", lines[list(COLUMNS)].to_csv(index=False, lineterminator="\n"))
+    return atomic.write(reports / "claims.csv", lines.to_csv(index=False, lineterminator="\n"))
 
 
 def table_says(claim: Claim, quoted: Mapping[Key, float]) -> str:
     """The tables' answer: none to another paper's claims, nor to numbers that stand in the text alone."""
     if claim.text_only or not quoted.keys() >= set(claim.cells):
         return SILENT
-    numbers = of_tables(quoted)
+    numbers = partial(of_tables, quoted)
     holds = all(any(one.low <= evaluate(quantity, numbers).mean <= one.high for quantity in one.either) for one in claim.conditions)
     return SUPPORTS if holds else CONTRADICTS
 
 
 def runs_say(claim: Claim, rows: Mapping[Key, Row], full: bool) -> str:
     """The runs' answer, as `judge` describes it. Every cell of `rows` has an estimate. `full`: sizes count, too."""
-    numbers = of_runs(rows)
+    numbers = partial(of_runs, rows)
     answers = [[_agrees(one, evaluate(quantity, numbers), full) for quantity in one.either] for one in claim.conditions]
     conditions = [True if True in either else None if None in either else False for either in answers]
     return FAILS if False in conditions else UNDECIDED if None in conditions else HOLDS
@@ -98,33 +97,26 @@ def evaluate(quantity: Quantity, numbers: Numbers) -> Estimate:
     return Estimate(*map(pick, zip(*(evaluate(one, numbers) for one in quantity.among))))
 
 
-def of_tables(quoted: Mapping[Key, float]) -> Numbers:
-    def number(what: LinearCombination) -> Estimate:
-        value = what.evaluate([quoted[key] for key in what.cells])
-        return Estimate(value, value, value)
-
-    return number
+def of_tables(quoted: Mapping[Key, float], what: LinearCombination) -> Estimate:
+    value = what.evaluate([quoted[key] for key in what.cells])
+    return Estimate(value, value, value)
 
 
-def of_runs(rows: Mapping[Key, Row]) -> Numbers:
-    """Numbers paired by seed where all cells share two seeds or more; else each cell's own interval moves the number, in quadrature."""
-
-    def number(what: LinearCombination) -> Estimate:
-        cells = [rows[key] for key in what.cells]
-        seeds = [values for values in zip(*(row.values for row in cells)) if None not in values]
-        if len(seeds) > 1:
-            return over_seeds([what.evaluate([value for value in values if value is not None]) for values in seeds])
-        numbers = [_of_cell(row) for row in cells]
-        means = [number.mean for number in numbers]
-        mean, down, up = what.evaluate(means), 0.0, 0.0
-        for position, number in enumerate(numbers):
-            if not number.has_interval:
-                return Estimate(mean)
-            ends = [what.evaluate([*means[:position], end, *means[position + 1 :]]) for end in (number.low, number.high)]
-            down, up = down + (mean - min(ends)) ** 2, up + (max(ends) - mean) ** 2
-        return Estimate(mean, mean - sqrt(down), mean + sqrt(up))
-
-    return number
+def of_runs(rows: Mapping[Key, Row], what: LinearCombination) -> Estimate:
+    """Pair by seed where all cells share two seeds or more; else each cell's own interval moves the number, in quadrature."""
+    cells = [rows[key] for key in what.cells]
+    seeds = [values for values in zip(*(row.values for row in cells)) if None not in values]
+    if len(seeds) > 1:
+        return over_seeds([what.evaluate([value for value in values if value is not None]) for values in seeds])
+    numbers = [_of_cell(row) for row in cells]
+    means = [number.mean for number in numbers]
+    mean, down, up = what.evaluate(means), 0.0, 0.0
+    for position, number in enumerate(numbers):
+        if not number.has_interval:
+            return Estimate(mean)
+        ends = [what.evaluate([*means[:position], end, *means[position + 1 :]]) for end in (number.low, number.high)]
+        down, up = down + (mean - min(ends)) ** 2, up + (max(ends) - mean) ** 2
+    return Estimate(mean, mean - sqrt(down), mean + sqrt(up))
 
 
 def _judge(claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], full: bool) -> Verdict:
@@ -140,14 +132,15 @@ def _judge(claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], f
     run = run and len(used) == len(claim.cells) and all(row.status == "run" for row in used.values())
     table = table_says(claim, quoted)
     has_numbers = all(key in quoted for key in claim.cells)
+    of_cells = [one for one in claim.conditions if any(quantity.cells for quantity in one.either)]
     once = "measured once, so without an interval" if any(map(_measured_once, used.values())) else ""
     notes = [claim.note, *(FOOTNOTES.get(key, "") for key in claim.cells), *(row.remark for row in used.values()), once]
     return Verdict(
-        claim.id,
         claim.says,
         claim.source,
-        quoted=_show_all(claim.conditions, of_tables(quoted)) if has_numbers else DASH,
-        ours=_show_all([one for one in claim.conditions if any(quantity.cells for quantity in one.either)], of_runs(used)) if run else DASH,
+        id=claim.id,
+        quoted=_show_all(claim.conditions, partial(of_tables, quoted)) if has_numbers else DASH,
+        ours=_show_all(of_cells, partial(of_runs, used)) if run else DASH,
         table=table,
         verdict=CONTRADICTED if table == CONTRADICTS else runs_say(claim, used, full) if run else NOT_RUN,
         note="; ".join(dict.fromkeys(filter(None, notes))),
