@@ -37,7 +37,7 @@ test: setup ## the fast tests (about 5 minutes on two idle cores)
 
 test-all: setup ## every test, after `make reproduce`, whose results some read: servers, Slurm, a browser, killed runs (half an hour)
 	@$(BIN)/pytest -n 2 -m "not ($(SLOW))"
-	@$(BIN)/pytest -m "$(SLOW)"
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$(SLOW)"
 
 chaos: setup ## kill training 100 times at random moments (SIGKILL), compare with undisturbed runs (some minutes)
 	@$(BIN)/python -m tests.helpers.killer 100

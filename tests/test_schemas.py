@@ -5,10 +5,9 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
 from mgm.dag.cluster import PROFILE
-from mgm.dag.config import parse_config, schemas
+from mgm.dag.config import schemas
 from mgm.dag.files import WORKFLOW
-from mgm.errors import UserError
-from mgm.experiments.scales import load_scale, read_yaml
+from mgm.experiments.scales import read_yaml
 
 SCHEMAS = WORKFLOW / "schemas"
 FILES = [("scale", path) for path in sorted((WORKFLOW / "config").glob("*.yaml"))]
@@ -25,12 +24,3 @@ def test_snakemake_takes_what_we_ship_and_refuses_a_field_more(kind, path):
     validate(fields, schema, set_default=False)
     with pytest.raises(WorkflowError, match="epochs_"):
         validate({**fields, "epochs_": 3}, schema, set_default=False)
-
-
-def test_a_wrong_field_is_one_line_that_names_it(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text((WORKFLOW / "config" / "smoke.yaml").read_text() + "\nepochs_: 3\n")
-    for fails in (lambda: parse_config({"epochs_": 3}), lambda: load_scale(path)):
-        with pytest.raises(UserError, match="epochs_") as error:
-            fails()
-        assert "\n" not in str(error.value)

@@ -23,19 +23,8 @@ def test_marked({fixture}):
 def run(folder: Path, service: str, fixture: str, **environment: str) -> subprocess.CompletedProcess:
     (folder / "conftest.py").write_text((ROOT / "tests/conftest.py").read_text())
     (folder / "test_it.py").write_text(MARKED.format(service=service, fixture=fixture))
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-c",
-        ROOT / "pyproject.toml",
-        "--rootdir",
-        folder,
-        "-o",
-        f"pythonpath={ROOT}",
-        folder,
-        "-rs",
-    ]
+    options = f"-c {ROOT}/pyproject.toml --rootdir {folder} -o pythonpath={ROOT} -rs"
+    command = [sys.executable, "-m", "pytest", *options.split(), str(folder)]
     kept = {name: value for name, value in os.environ.items() if name != "MGM_CI"}
     return subprocess.run(command, cwd=folder, env=kept | environment, capture_output=True, text=True)
 

@@ -99,24 +99,8 @@ def _others(value):
         return [value + 1, value * 2, 0.5, 1, value / 2]
     if isinstance(value, list):
         return [[0.5, 0.5], ["x"], [2, 3, 4]]
-    return [
-        "x",
-        "dis",
-        "none",
-        "running-cell",
-        "inverse",
-        "zero",
-        "8",
-        "coverage",
-        "vit-s",
-        "tube",
-        "spill",
-        "window",
-        "centre",
-        "float32",
-        PARENT,
-        "rand-m7-n4-mstd0.5-inc1",
-    ]
+    names = "x dis none running-cell inverse zero 8 coverage vit-s tube spill window centre float32 rand-m7-n4-mstd0.5-inc1"
+    return [*names.split(), PARENT]
 
 
 def _with(fields, path, value):
@@ -128,6 +112,7 @@ def _with(fields, path, value):
     ("verb", "fields", "named", "values"),
     [
         ("pretrain", {"mask": {"name": "x"}}, "mask.name", ["'x'", "tube"]),
+        ("pretrain", {"mask": {"distance": "none", "guidance": "dis"}}, "mask", ["distance none is for vectors, and guidance is dis"]),
         ("pretrain", {"mask": {"ratio": 1.0}}, "mask.ratio", ["1.0"]),
         ("pretrain", {"mask": {"ratio": 0.0}}, "mask.ratio", ["0.0"]),
         ("pretrain", {"mask": {"ratio": 0.001}}, "mask.ratio", ["0.001", "0 of 196", "1 to 195"]),

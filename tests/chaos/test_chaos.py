@@ -48,6 +48,7 @@ def test_usr1_stops_a_run_after_its_step_and_a_second_writer_meanwhile_is_told_s
     second = subprocess.run(run.command, capture_output=True, text=True, check=False)
     assert second.returncode == 2
     assert f"{run.folder}: process {first.pid} on " in second.stderr.splitlines()[-1]
+    assert not (run.folder / "error.txt").exists()  # it marks nothing
     os.kill(first.pid, signal.SIGUSR1)
     os.kill(first.pid, signal.SIGCONT)
     assert first.wait() == 128 + signal.SIGUSR1

@@ -88,12 +88,6 @@ def test_without_lists_the_carried_ones_are_followed(published, tmp_path):
     assert "2 videos have fewer frames than the lists say (rgb/-mmq0PT-u8k_00155.mp4 has 8 of 48)" in index.note
 
 
-def test_a_dive_with_fewer_frames_than_its_list_says_is_counted(source, tmp_path):
-    index = index_diving48(source(train=[row("-a_b_00001", 0, 0, 9), row("-a_b_00002", 1, 30, 38)]), tmp_path / "out")
-    assert "1 videos have fewer frames than the lists say (rgb/-a_b_00001.mp4 has 8 of 9)" in index.note
-    assert len(index.videos) == 3
-
-
 @pytest.mark.parametrize(
     ("lists", "says"),
     [

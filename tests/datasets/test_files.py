@@ -42,29 +42,6 @@ def test_a_second_call_opens_only_what_changed_or_could_not_be_read(videos, tmp_
     assert [name for name, _ in open_all(root, names)[1]] == [names[0]]
 
 
-def test_a_call_that_was_killed_while_writing_is_continued(videos, tmp_path):
-    root, names = videos
-    checked = tmp_path / "checked.jsonl"
-    infos, _ = open_all(root, names[:2], checked)
-    lines = checked.read_text().rstrip("\n")
-    checked.write_text(lines[:-5])  # the second file's line is cut short
-    for name in names[:2]:
-        spoil(root / name)
-    again, ((name, _),) = open_all(root, names, checked)
-    assert (list(again), name) == ([names[0], names[2]], names[1])
-    spoil(root / names[2])
-    assert list(open_all(root, names, checked)[0]) == [names[0], names[2]]
-    assert again[names[0]] == infos[names[0]]
-
-
-def test_a_link_that_leads_nowhere_is_listed(videos):
-    root, names = videos
-    (root / "d.mp4").symlink_to(root / "nowhere.mp4")
-    infos, unreadable = open_all(root, [*names, "d.mp4"])
-    assert list(infos) == names
-    assert unreadable == [("d.mp4", "cannot be opened (No such file or directory); replace it, or remove it")]
-
-
 def test_many_files_are_opened_in_processes_and_a_killed_call_continues(videos, tmp_path, monkeypatch):
     root, names = videos
     for number in range(130):
@@ -75,8 +52,8 @@ def test_many_files_are_opened_in_processes_and_a_killed_call_continues(videos, 
     monkeypatch.setattr(files, "CHUNK", 33)
     infos, ((missing, _),) = open_all(root, many, checked)
     assert (missing, list(infos)) == ("7.mp4", [name for name in many if name != "7.mp4"])
-    lines = checked.read_text().splitlines(keepends=True)
-    checked.write_text("".join(lines[: len(lines) // 2]))
+    lines = checked.read_text()
+    checked.write_text(lines[: len(lines) // 2])  # in the middle of one
     monkeypatch.setattr(files, "cores", lambda: 1)
     asked = []
     monkeypatch.setattr(files, "_open_some", lambda root, names, real=files._open_some: asked.extend(names) or real(root, names))

@@ -3,7 +3,6 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-import av
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,10 +11,7 @@ from mgm.datasets import folder
 from mgm.datasets.folder import draw_test_groups, index_folder
 from mgm.datasets.index import read_index
 from mgm.errors import UserError
-from mgm.video import read_clip
 from tests.helpers.errors import refused
-
-UT_INTERACTION = Path(__file__).parents[3] / "shared" / "data" / "clips" / "ut_interaction"
 
 
 @pytest.fixture
@@ -100,25 +96,6 @@ def test_flow_beside_videos_changes_no_index(videos, tmp_path):
             write(path.with_name(f"{path.name}.{method}.npy"), "x")
     assert index_folder(videos, tmp_path / "after") == before
     assert (tmp_path / "after" / "fingerprint.txt").read_text() == (tmp_path / "before" / "fingerprint.txt").read_text()
-
-
-def test_a_file_cut_short_counts_the_frames_it_has(generated, tmp_path, video):
-    for name in "ab":
-        for number in range(2):
-            video(tmp_path / "videos" / name / f"{number}.mp4")
-    target = tmp_path / "videos" / "a" / "1.mp4"
-    target.unlink()
-    with av.open(generated[1].videos[0].path) as old, av.open(str(target), "w", options={"movflags": "faststart"}) as new:
-        stream = new.add_stream_from_template(old.streams.video[0])  # its list of frames comes first, and survives the cut
-        for packet in old.demux(old.streams.video[0]):
-            if packet.size:
-                packet.stream = stream
-                new.mux(packet)
-    target.write_bytes(target.read_bytes()[:-3000])
-    index = index_folder(tmp_path / "videos", tmp_path / "out")
-    cut = index.videos[1]
-    assert 1 <= cut.frames < 24
-    assert len(read_clip(cut.path, range(cut.frames)).frames_THWC) == cut.frames
 
 
 def test_a_csv_gives_labels_splits_and_groups(tmp_path, video):
@@ -289,16 +266,3 @@ def test_files_of_their_own_group_are_split_80_to_20(counts, seed):
 def test_groups_that_cannot_be_kept_apart_say_so():
     with pytest.raises(UserError, match="give a split column"):  # any side that has two of them has all of a class
         draw_test_groups([("a", "1"), ("a", "2"), ("b", "2"), ("b", "3"), ("c", "3"), ("c", "1")], seed=0)
-
-
-@pytest.mark.skipif(not UT_INTERACTION.is_dir(), reason="the UT-Interaction clips are not here")
-def test_ut_interaction_split_by_sequence(tmp_path):
-    lines = []
-    for path in sorted(UT_INTERACTION.glob("set1/*.avi")):
-        _, sequence, label = path.stem.split("_")
-        lines.append(f"{path},{label},{sequence}")
-    index = index_folder(write(tmp_path / "ut.csv", "path,label,group", *lines), tmp_path / "out")
-    assert (len(index.videos), len(index.classes), index.excluded) == (60, 6, ())
-    assert {video.group for video in index.train}.isdisjoint(video.group for video in index.test)
-    assert Counter(video.label for video in index.test).keys() == set(range(6))
-    assert all(video.codec == "mpeg4" and video.has_vectors and video.frames > 30 for video in index.videos)

@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from mgm.datasets.published.k400 import index_k400
-from mgm.datasets.published.mini_k200 import carried_ids, index_mini_k200
 from mgm.errors import UserError
 from tests.helpers.errors import refused
 
@@ -138,15 +137,3 @@ def test_no_annotations_and_no_text(k400, tmp_path):
     (source / "annotations" / "all.csv").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"all.csv: is not text in UTF-8"):
         index_k400(source, tmp_path / "out")
-
-
-def test_mini_k200_is_found_in_what_k400_became(k400, tmp_path):
-    ids = {split: sorted(names)[:2] for split, names in carried_ids().items()}
-    rows = [("a", "AAAAAAAAAAA", "train"), *(("a", name, "train") for name in ids["train"]), *(("a", name, "val") for name in ids["test"])]
-    source = k400(
-        *(f"{split}/{name}_000003_000004.mp4" for _, name, split in rows),
-        all=HEADER + "".join(f"{label},{name},3,4,{split},0\n" for label, name, split in rows),
-    )
-    index_k400(source, tmp_path / "out")
-    mini = index_mini_k200(tmp_path / "out", tmp_path / "mini")
-    assert {(video.group, video.split) for video in mini.videos} == {(name, split) for split in ids for name in ids[split]}

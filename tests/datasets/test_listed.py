@@ -8,7 +8,6 @@ from typing import get_args
 import pytest
 
 from mgm.datasets.index import read_index
-from mgm.datasets.prepare import summary
 from mgm.datasets.published import PUBLISHED
 from mgm.datasets.published.listed import Entry, Lists, find_videos, index_listed, plain_name
 from mgm.datasets.synthetic.params import Kind
@@ -109,15 +108,6 @@ def test_odd_names_pass_and_are_found_again(place, tmp_path):
     assert all(os.path.getsize(video.path) == video.bytes for video in again.videos)
 
 
-def test_a_name_that_no_list_can_hold_is_left_out(place, tmp_path):
-    place("a.mp4")
-    for name in (b"\xff.mp4", b"two\nlines.mp4"):
-        shutil.copy(tmp_path / "source" / "a.mp4", os.path.join(os.fsencode(tmp_path / "source"), name))
-    found = find_videos(tmp_path / "source", lambda _, name: name)
-    assert set(found.name_of) == {"a"}
-    assert [name for name, _ in found.unusable] == ["\\udcff.mp4", "two\\nlines.mp4"]
-
-
 def test_of_several_files_of_a_video_one_is_used(place, tmp_path):
     """Re-encoded beside its source, or a replacement that CVDF ships: that file, and the others are counted."""
     for name in ("1.webm", "1.mp4", "2.webm", "val/3.mp4", "replacement_for_corrupted_k400/3.mp4"):
@@ -141,16 +131,3 @@ def test_linked_folders_are_followed_once(place, tmp_path):
 def test_a_list_names_plain_files_only(name):
     with pytest.raises(UserError, match=r"list.txt: line 3: .* is not the plain name of a video; correct it"):
         plain_name("list.txt: line 3", name)
-
-
-@pytest.mark.parametrize("name", [*ODD, "..x", "a..b"])
-def test_odd_names_are_plain(name):
-    assert plain_name("list.txt: line 3", name) == name
-
-
-def test_the_summary_shows_the_first_of_many_left_out(published, tmp_path):
-    from dataclasses import replace
-
-    index = replace(published("k400").index, excluded=tuple((f"{number}.mp4", "is empty") for number in range(1_030)))
-    lines = summary(index).splitlines()
-    assert lines[-2:] == ["  19.mp4: is empty", "  and 1,010 more: index.json has them all"]

@@ -1,5 +1,4 @@
 import shutil
-from collections import Counter
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -150,15 +149,6 @@ def test_published_lists_decide_for_ucf14_hmdb7(real, tmp_path):
     assert "no videos of the other 1 classes" in summary(index)
 
 
-def test_published_lists_decide_for_hmdb14_ucf7(real, tmp_path):
-    ucf, hmdb = some("hmdb14-ucf7", "test"), some("hmdb14-ucf7", "train")
-    ucf_index, hmdb_index = real([*ucf, "YoYo/v_YoYo_g08_c01.avi"], [*((name, "train") for name in hmdb), ("wave/a.avi", "test")])
-    index = index_pda("hmdb14-ucf7", hmdb_index, ucf_index, tmp_path / "out")
-    assert index.classes == HMDB14
-    assert [(Path(video.path).name, video.label) for video in index.train] == [(Path(name).name, label) for label, name in enumerate(hmdb)]
-    assert [(Path(video.path).name, video.label) for video in index.test] == [(Path(name).name, label) for label, name in enumerate(ucf)]
-
-
 def test_classes_that_disagree_are_one_clear_line(real, looks_alike, tmp_path):
     ucf, hmdb = some("ucf14-hmdb7", "train"), some("ucf14-hmdb7", "test")
     ucf_index, hmdb_index = real([*ucf, *OTHERS], [*((name, "test") for name in hmdb[:-1]), ("wave/a.avi", "train")])
@@ -181,13 +171,3 @@ def test_data_that_disagree_with_the_lists_are_one_clear_line(real, looks_alike,
     alike = read_index(looks_alike["hmdb51"])
     write_index(replace(alike, videos=tuple(video for video in alike.videos if video.label != 2)), tmp_path / "partial")
     fails("ucf14-hmdb7", looks_alike["ucf101"], tmp_path / "partial", out, "has no test video of class going_sideways")
-
-
-@pytest.mark.skipif(not DATA.is_dir(), reason="the UCF101 clips are not here")
-def test_real_clips_of_ucf101(real, tmp_path):
-    _, hmdb_index = real(OTHERS, [*((name, "test") for name in some("ucf14-hmdb7", "test")), ("wave/a.avi", "train")])
-    index_ucf101(DATA / "clips" / "ucf101", tmp_path / "clips")
-    index = index_pda("ucf14-hmdb7", tmp_path / "clips", hmdb_index, tmp_path / "out")
-    assert Counter(index.classes[video.label] for video in index.train) == {"Punch": 16, "PushUps": 16}
-    assert "32 of 1,324 train videos" in index.note
-    assert all(Path(video.path).is_file() for video in read_index(tmp_path / "out").videos)

@@ -27,6 +27,10 @@ from tests.helpers.errors import refused
         ('{"classes": 13}', "classes: kind ssv2 has at most 12 (got 13)"),
         ('{"kind": "hmdb51", "classes": 15}', "classes: kind hmdb51 has at most 14 (got 15)"),
         ('{"size": 40}', "size: Input should be a multiple of 16 (got 40)"),
+        ('{"layout": "jump"}', "layout"),
+        ('{"layout": "sway", "kind": "hmdb51"}', "ssv2 and k400"),
+        ('{"sprites": 3}', "sway"),
+        ('{"layout": "sway", "quick": 15}', "quick"),
     ],
 )
 def test_bad_parameters_name_file_and_field(tmp_path, text, says):
@@ -35,11 +39,6 @@ def test_bad_parameters_name_file_and_field(tmp_path, text, says):
         path.write_text(text)
     with refused(f"{path}: ", says):
         read_params(path)
-
-
-def test_a_kind_has_all_its_classes_by_default(tmp_path):
-    (tmp_path / "params.json").write_text('{"kind": "hmdb51"}')
-    assert read_params(tmp_path / "params.json").classes == 14
 
 
 def test_parameters_from_a_file_make_the_set_and_its_summary(tmp_path):

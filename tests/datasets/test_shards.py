@@ -2,29 +2,20 @@
 
 import errno
 import json
+import os
 import shutil
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from typer.testing import CliRunner
 
-from mgm.cli import app
 from mgm.datasets import shards
 from mgm.datasets.folder import index_folder
 from mgm.datasets.index import check_files, read_index
 from mgm.datasets.shards import Settings, shard_index, shard_part, verify_shards
 from mgm.errors import UserError
-from mgm.jobs.data import Execution
-from mgm.jobs.finetune import finetune
-from mgm.jobs.pretrain import pretrain
-from mgm.jobs.probe import probe
-from mgm.jobs.runner import run_all
-from mgm.spec import Clips, Data, Decoder, Finetune, FinetuneOptim, Mask, Model, Optim, Pretrain, Probe, Views
+from mgm.runs.lock import folder_lock
 from mgm.video import read_clip
 from mgm.video.shards import HEADER, ROW
 from tests.helpers.videos import moving_square, write_video
@@ -174,16 +165,9 @@ def test_a_full_disk_leaves_no_half_of_a_shard(prepared, monkeypatch):
     assert shard_index(source, out, SETTINGS).digest == read_index(prepared / "out").digest
 
 
-def test_two_writers_and_other_settings_are_refused(prepared):
-    code = (
-        "import sys, time; from pathlib import Path; from mgm.runs.lock import folder_lock\n"
-        "with folder_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(prepared / "out" / "shards")], stdout=subprocess.PIPE) as holder:
-        holder.stdout.readline()
-        with pytest.raises(UserError, match=f"process {holder.pid} on .* writes here"):
-            again(prepared)
-        holder.kill()
+def test_another_writer_and_other_settings_are_refused(prepared):
+    with folder_lock(prepared / "out" / "shards"), pytest.raises(UserError, match=f"process {os.getpid()} on .* writes here"):
+        again(prepared)
     with pytest.raises(UserError, match="quality 90, not 80"):
         shard_index(read_index(prepared / "out" / "source"), prepared / "out", Settings(64, quality=80))
 
@@ -195,35 +179,3 @@ def test_a_video_that_breaks_off_is_left_out_with_its_reason(prepared):
     index = again(prepared)
     assert "a/2.mp4" in dict(index.excluded)
     assert list(verify_shards(index, prepared / "out")) == []
-
-
-def test_jobs_run_wholly_from_shards(videos, tmp_path):
-    torch.set_num_threads(1)
-    shutil.copytree(videos, tmp_path / "videos")
-    out = tmp_path / "out"
-    result = CliRunner().invoke(app, ["prepare", "folder", "--source", str(tmp_path / "videos"), "--out", str(out), "--shards"])
-    assert result.exit_code == 0, result.output
-    shutil.rmtree(tmp_path / "videos")  # the sources are not needed any more
-    small = {
-        "data": Data(dataset="folder", digest=read_index(out).digest),
-        "clips": Clips(frames=4, size=24, stride=2, flip=False),
-        "model": Model(width=16, depth=1, heads=2, patch=8),
-    }
-    optim = {"lr": 0.064, "min_lr": 1e-4, "batch": 2, "steps": 2, "precision": "float32"}
-    pretraining = Pretrain(**small, decoder=Decoder(width=8, depth=1, heads=2), mask=Mask(name="mgm"), optim=Optim(**optim), std_floor=0.1)
-    finetuning = Finetune(
-        **small,
-        parent=pretraining.run_id,
-        optim=FinetuneOptim(**optim),
-        drop_path=0.0,
-        head_dropout=0.0,
-        views=Views(temporal=2, spatial=1),
-    )
-    probing = Probe(**small, parent=pretraining.run_id)
-    execution = Execution(tmp_path / "results", {"folder": out})
-    for spec, job in ((pretraining, pretrain), (finetuning, finetune), (probing, probe)):
-        run_all([spec], job, execution)
-        assert json.loads((tmp_path / "results" / spec.run_id / "result.json").read_text())["failed_videos"] == []
-    inspected = CliRunner().invoke(app, ["inspect", str(out)])
-    assert inspected.exit_code == 0, inspected.output
-    assert "unreadable  0 files" in inspected.output

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from mgm.datasets.index import read_index
-from mgm.datasets.prepare import summary
 from mgm.datasets.published.ssv2 import index_ssv2
 from tests.helpers.errors import refused
 
@@ -87,22 +85,3 @@ def test_lists_that_cannot_be_followed_name_file_and_entry(ssv2, tmp_path, lists
     with refused(says):
         index_ssv2(ssv2(**lists), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.skipif(not WEBM.is_dir(), reason="the webm clips are not here")
-def test_real_webm_is_kept_though_it_has_no_vectors_until_it_is_re_encoded(ssv2, tmp_path):
-    source = ssv2("20bn-something-something-v2/50.mp4")
-    folder = source / "20bn-something-something-v2"
-    for name, clip in (("41", "task41_1"), ("5", "task5_0")):
-        shutil.copy(WEBM / f"{clip}.webm", folder / f"{name}.webm")
-    index = index_ssv2(source, tmp_path / "out")
-    assert index == read_index(tmp_path / "out")
-    found = {Path(video.path).name: (video.codec, video.has_vectors, video.frames, video.width, video.height) for video in index.videos}
-    assert found["41.webm"] == ("vp9", False, 58, 427, 240)
-    assert found["5.webm"] == ("vp9", False, 52, 427, 240)
-    assert found["50.mp4"][:2] == ("h264", True)
-    assert "2 videos have no motion vectors (vp9)" in summary(index)
-    shutil.copy(folder / "50.mp4", folder / "41.mp4")
-    index = index_ssv2(source, tmp_path / "out")
-    assert {Path(video.path).name for video in index.videos} == {"41.mp4", "5.webm", "50.mp4"}
-    assert "1 further files of the same videos are not used" in index.note

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.datasets.folder import index_folder
 from mgm.datasets.index import read_index
-from mgm.datasets.prepare import prepare_transcoded, read_shard
-from mgm.datasets.synthetic.encode import GOP, _fitted, encode
+from mgm.datasets.prepare import read_shard
+from mgm.datasets.synthetic.encode import GOP, encode
 from mgm.datasets.transcode import transcode_index
 from mgm.errors import UserError
 from mgm.video import open_video, probe_video, read_clip
@@ -95,21 +95,6 @@ def test_a_copy_has_short_groups_and_no_b_frame_that_others_need(tmp_path):
         decoded = [picture.index for picture in video.pictures(0, False, wanted)]
     assert kinds == "IBBBPBBBPBBBPBBP" * 2 + "IBP"
     assert decoded == list(wanted), "no B-picture, nor the P-picture that ends the group"
-
-
-@pytest.mark.parametrize(
-    ("size", "short_side", "fitted"),
-    [
-        ((240, 320), 256, (240, 320)),
-        ((720, 1280), 256, (256, 456)),  # 455.1
-        ((1280, 720), 320, (568, 320)),  # 568.9
-        ((257, 257), 256, (256, 256)),
-        ((135, 241), 256, (134, 240)),  # not enlarged
-        ((1, 9), 256, (2, 8)),  # H.264 has nothing smaller
-    ],
-)
-def test_sizes(size, short_side, fitted):
-    assert _fitted(*size, short_side) == fitted
 
 
 def test_a_large_video_is_scaled(tmp_path):
@@ -224,38 +209,7 @@ def test_every_source_has_a_copy_of_its_own_below_out(sources, tmp_path):
     assert tmp_path / "out" / "videos" / "cats" / "a.mp4" in paths
 
 
-@pytest.mark.parametrize("kind", ["ucf101", "hmdb51", "k400", "ssv2", "diving48"])
-def test_published_layouts_are_transcoded_in_shards(published, tmp_path, kind):
-    def run(*arguments: str):
-        command = ["prepare", kind, "--source", str(published(kind).source), "--processes", "1", "--transcode", *arguments]
-        return CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out")])
-
-    result = run("--shard", "2/3")
-    assert "holds no index for the shards to follow; before them, once, run the same `mgm prepare` without" in str(result.exception)
-    plain = ["prepare", kind, "--source", str(published(kind).source), "--out", str(tmp_path / "out" / "source")]
-    assert CliRunner().invoke(app, plain).exit_code == 0
-    assert run("--shard", "2/3").output.splitlines()[-1] == "part 2 of 3: 3 of 3 videos are done"
-    result = run()
-    assert result.exit_code == 0, result.output
-    assert "transcoded from index" in result.output
-    assert len(read_index(tmp_path / "out").videos) == 9
-    assert (tmp_path / "out" / "missing.txt").read_text() == ""
-
-
 @pytest.mark.parametrize("option", [("--short-side", "320"), ("--processes", "2"), ("--shard", "1/2")])
 def test_options_of_transcoding_are_not_ignored_without_it(tmp_path, option):
     result = CliRunner().invoke(app, ["prepare", "k400", "--source", str(tmp_path), "--out", str(tmp_path / "out"), *option])
     assert f"{option[0]} says how to transcode, and --transcode is not given" in str(result.exception)
-
-
-def test_two_runs_into_one_folder_at_once_are_refused(generated, tmp_path):
-    (tmp_path / "out").mkdir()
-    code = "import sys, pathlib, mgm.runs.lock\nwith mgm.runs.lock.folder_lock(pathlib.Path(sys.argv[1])): print(1, flush=True), input()"
-    command = [sys.executable, "-c", code, str(tmp_path / "out")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "1\n"
-        with pytest.raises(UserError, match=rf"out: process {other.pid} on .* writes here; wait for it"):
-            prepare_transcoded(lambda out: generated[1], tmp_path / "out", processes=1)
-        other.stdin.write("\n")
-        other.stdin.close()
-    assert not any((tmp_path / "out").iterdir())

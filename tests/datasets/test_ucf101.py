@@ -82,19 +82,6 @@ def test_a_part_of_the_videos_is_indexed_and_the_rest_is_listed(ucf101, tmp_path
     assert [other[video.path] for video in index.videos] == ["train", "test", "train", "train"]
 
 
-def test_what_cannot_be_used_is_listed_with_a_reason(ucf101, tmp_path):
-    source = ucf101((*HERE, "YoYo/v_YoYo_g25_c02.avi", "YoYo/v_YoYo_g26_c01.avi", "Juggling/v_Juggling_g01_c01.avi"))
-    (source / "UCF-101" / "YoYo" / "v_YoYo_g25_c02.avi").write_bytes(b"not a video")
-    index = index_ucf101(source, tmp_path / "out")
-    assert len(index.videos) == 4
-    (broken, why), *strangers = index.excluded
-    assert broken == "YoYo/v_YoYo_g25_c02.avi"
-    assert why
-    assert strangers == [
-        (name, "is not in the lists of UCF101 split 1") for name in ("Juggling/v_Juggling_g01_c01.avi", "YoYo/v_YoYo_g26_c01.avi")
-    ]
-
-
 CLASSES = "1 Biking\r\n2 Diving\r\n"
 TRAIN = "Biking/v_Biking_g08_c01.avi 1\r\nDiving/v_Diving_g08_c01.avi 2\r\n"
 TEST = "Biking/v_Biking_g01_c01.avi\r\nDiving/v_Diving_g01_c01.avi\r\n"
@@ -135,12 +122,6 @@ def test_lists_beside_the_videos_are_followed(ucf101, tmp_path):
 )
 def test_lists_that_cannot_be_followed_name_file_and_line(ucf101, tmp_path, lists, says):
     fails(ucf101(NAMES, **lists), tmp_path / "out", says)
-
-
-def test_a_source_without_videos_to_use_says_so(ucf101, tmp_path):
-    fails(tmp_path / "nowhere", tmp_path / "out", "nowhere: no such folder", "--source")
-    fails(ucf101(["cats/1.avi"]), tmp_path / "out", "0 of the 13,320 videos of UCF101 split 1 are here (1 others)")
-    fails(ucf101(HERE[:1]), tmp_path / "out", "0 of the 1 readable videos are in the train split")
 
 
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="the UCF101 clips are not here")

@@ -259,19 +259,6 @@ def zoo(tmp_path_factory) -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.parametrize("name", CODECS)
-def test_every_kind_of_video_is_read_or_refused(zoo, tmp_path, name):
-    path = tmp_path / name
-    path.write_bytes(zoo[name])
-    guided = not name.startswith(("vp9", "mjpeg", "gif"))  # these codecs store no motion vectors
-    clip = read_clip(path, range(0, 8, 2), motion=guided)
-    assert clip.frames_THWC.shape[0] == 4
-    if not guided:
-        with pytest.raises(UserError, match=path.name):
-            read_clip(path, range(0, 8, 2))
-    assert inspect_video(path).describe()
-
-
 @inputs(150)
 @given(st.data())
 def test_broken_videos(zoo, tmp_path, data):

@@ -49,37 +49,15 @@ def finish(results: Path, spec: Spec, top1: float = 60.0, steps: int = 30, video
         n_test = videos
     if isinstance(spec, Measure):
         metrics |= {"saliency": 1.3, "vectors_ms": 5.0, "flow_ms": 50.0, "speedup": 2.0}
-    write_result(
-        folder,
-        {
-            "run_id": spec.run_id,
-            "verb": spec.verb,
-            "spec": spec.model_dump(mode="json"),
-            "metrics": metrics,
-            "n_test": n_test,
-            "seed": spec.seed,
-            "parents": list(parents(spec)),
-            "commit": "d67827d" + "0" * 33,
-            "dirty": False,
-            "data": {
-                "dataset": spec.data.dataset,
-                "digest": spec.data.digest,
-                "classes": 12,
-                "train": 960,
-                "test": 240,
-                "note": "generated",
-            },
-            "weights_sha256": "ab" * 32 if isinstance(spec, Pretrain | Finetune) else None,
-            "files": files,
-            "versions": {"python": "3.11", "torch": "2.8"},
-            "device": "cpu",
-            "threads": 1,
-            "wall_s": 12.5,
-            "started": "2026-01-01T10:00:00+00:00",
-            "finished": "2026-01-01T10:00:12+00:00",
-            "failed_videos": [],
-        },
-    )
+    about = {
+        "run_id": spec.run_id, "verb": spec.verb, "spec": spec.model_dump(mode="json"), "seed": spec.seed, "parents": list(parents(spec)),
+        "metrics": metrics, "n_test": n_test, "failed_videos": [], "files": files,
+        "weights_sha256": "ab" * 32 if isinstance(spec, Pretrain | Finetune) else None,
+        "commit": "d67827d" + "0" * 33, "dirty": False, "versions": {"python": "3.11", "torch": "2.8"}, "device": "cpu", "threads": 1,
+        "wall_s": 12.5, "started": "2026-01-01T10:00:00+00:00", "finished": "2026-01-01T10:00:12+00:00",
+    }  # fmt: skip
+    data = {"dataset": spec.data.dataset, "digest": spec.data.digest, "classes": 12, "train": 960, "test": 240, "note": "generated"}
+    write_result(folder, {**about, "data": data})
     return folder
 
 
@@ -97,22 +75,27 @@ def finish_all(results: Path, known: Registry, steps: int = 30) -> None:
         finish(results, spec, top1=40 + (7 * position) % 35, steps=steps)
 
 
+def clip_arrays(slots: int, masks: tuple[str, ...] = ("tube", "mgm")) -> dict[str, np.ndarray]:
+    """Made-up arrays of masks on a clip; the last mask has a box, and the first slot tells no motion."""
+    rng = np.random.default_rng(0)
+    boxes_NS4 = np.full((len(masks), slots, 4), np.nan, np.float32)
+    boxes_NS4[-1] = (1, 2, 5, 5)
+    return {
+        "frames_SHWC": rng.integers(0, 256, (slots, 48, 48, 3), dtype=np.uint8),
+        "index_S": np.arange(slots) * 4,
+        "motion_SHW2": rng.normal(size=(slots, 6, 6, 2)).astype(np.float32),
+        "magnitude_SHW": rng.random((slots, 6, 6)).astype(np.float32),
+        "has_motion_S": (np.arange(slots) > 0) | (slots == 1),
+        "names_N": np.array(masks),
+        "ratio_N": np.array([0.9, 0.75][-len(masks) :]),
+        "masked_NSHW": rng.random((len(masks), slots, 6, 6)) < 0.75,
+        "boxes_NS4": boxes_NS4,
+    }
+
+
 def draw_arrays(results, known: Registry):
     """What the visualise job keeps, three slots of a clip; the content does not matter here."""
-    spec = known.figures["5"].run
-    folder = finish(results, spec)
-    rng = np.random.default_rng(0)
-    np.savez(
-        folder / "arrays.npz",
-        frames_SHWC=rng.integers(0, 255, (3, 48, 48, 3), dtype=np.uint8),
-        index_S=np.arange(0, 6, 2),
-        motion_SHW2=rng.normal(size=(3, 6, 6, 2)).astype(np.float32),
-        magnitude_SHW=rng.random((3, 6, 6)).astype(np.float32),
-        has_motion_S=np.array([False, True, True]),
-        names_N=np.array(["block", "mgm"]),
-        ratio_N=np.array([0.75, 0.75]),
-        masked_NSHW=rng.random((2, 3, 6, 6)) < 0.75,
-        boxes_NS4=np.full((2, 3, 4), 2.0, np.float32),
-    )
+    folder = finish(results, known.figures["5"].run)
+    np.savez(folder / "arrays.npz", **clip_arrays(3))
     result = read_result(folder)
     write_result(folder, {**result, "files": {"arrays.npz": file_digest(folder / "arrays.npz")}})

@@ -18,20 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mgm.datasets.synthetic.make import generate
-from mgm.datasets.synthetic.params import Synthetic
 from mgm.runs.files import file_digest
 from mgm.runs.log import log_lines
 from mgm.runs.result import examine
-from mgm.spec import Augment, Clips, Data, Decoder, Finetune, FinetuneOptim, Mask, Model, Optim, Pretrain, Probe, Spec, Views
+from mgm.spec import Augment, Decoder, Finetune, FinetuneOptim, Mask, Optim, Pretrain, Probe, Spec, Views
+from tests.helpers.small_runs import PARAMS, SMALL
 
 STEPS, CHECKPOINT_S = 60, 0.05
 START_S, FINISH_S, PROBE_S = 3.0, {"pretrain": 0.05, "finetune": 0.15}, 5.0  # what starting, ending and a probe last, about
-PARAMS = Synthetic(classes=3, train_per_class=8, test_per_class=4, size=32, frames=12)
-SMALL = {
-    "data": Data(dataset="ssv2", digest=PARAMS.digest),
-    "clips": Clips(frames=4, size=24, stride=2, flip=False),
-    "model": Model(width=16, depth=2, heads=2, patch=8),
-}
 OPTIM = {"lr": 0.064, "min_lr": 1e-4, "batch": 4, "steps": STEPS, "precision": "float32"}
 VIEWS = Views(temporal=4, spatial=3)
 PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2), mask=Mask(name="mgm"), optim=Optim(**OPTIM))

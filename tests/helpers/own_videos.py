@@ -20,10 +20,10 @@ def own_videos(folder: Path, drawn: Path, train: int, test: int) -> Path:
     return folder
 
 
-def small_scale(folder: Path, factor: float, specs_per_job: int) -> Path:
-    """A scale's file: smoke with one seed, few steps, and a checkpoint every few of them."""
+def small_scale(folder: Path, factor: float, specs_per_job: int, seeds: tuple[int, ...] = (0,)) -> Path:
+    """A scale's file: smoke with few seeds, few steps, and a checkpoint every few of them."""
     scale = yaml.safe_load(SMOKE.read_text())
-    scale |= {"seeds": [0], "more_seeds": {}, "specs_per_job": specs_per_job}
+    scale |= {"seeds": list(seeds), "more_seeds": {}, "specs_per_job": specs_per_job}
     scale["steps"]["factor"] = factor
     scale["execution"]["checkpoint_s"] = 0.1
     scale["overrides"]["finetune"]["data.labels_per_class"] = scale["overrides"]["probe"]["data.labels_per_class"] = 4

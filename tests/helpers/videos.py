@@ -3,6 +3,7 @@
 import struct
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -10,6 +11,14 @@ import pytest
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "clips"
 real_clips = pytest.mark.skipif(not SHARED.exists(), reason="real clips are not here")
+
+
+class Row(NamedTuple):
+    """What the loader asks of a video."""
+
+    path: str
+    frames: int
+    label: int = 0
 
 
 def moving_square(frames=24, height=64, width=64, step=(4, 0), side=24, seed=0) -> np.ndarray:
@@ -54,11 +63,7 @@ def write_video(path, frames_THWC, codec="libx264", pix_fmt="yuv420p", times=Non
 
 def rotate_metadata(path, clockwise: int, height: int, width: int) -> str:
     """Overwrite an MP4's track matrix, so that a player turns it by `clockwise` degrees."""
-    a, b, c, d, x, y = {
-        90: (0, 1, -1, 0, height, 0),
-        180: (-1, 0, 0, -1, width, height),
-        270: (0, -1, 1, 0, 0, width),
-    }[clockwise]
+    a, b, c, d, x, y = {90: (0, 1, -1, 0, height, 0), 180: (-1, 0, 0, -1, width, height), 270: (0, -1, 1, 0, 0, width)}[clockwise]
     data = bytearray(Path(path).read_bytes())
     at = data.index(b"tkhd") + 4 + 40  # version 0: the matrix follows 40 bytes of other fields
     fixed = [value << 16 for value in (a, b, 0, c, d, 0, x, y)]

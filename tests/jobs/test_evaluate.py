@@ -13,12 +13,8 @@ from mgm.errors import UserError
 from mgm.jobs.evaluate import evaluate
 from mgm.jobs.export import export
 from mgm.jobs.finetune import finetune
-from mgm.jobs.pretrain import pretrain
-from mgm.jobs.probe import probe
 from mgm.jobs.runner import run_all
-from mgm.models import build_classifier, read_weights, save_weights
-from mgm.models.formats import to_huggingface, to_videomae
-from mgm.runs.files import file_digest
+from mgm.models import build_classifier, save_weights
 from mgm.spec import read_spec
 
 
@@ -37,13 +33,6 @@ def files(folder):
 def predictions(path):
     with path.open() as file:
         return list(csv.DictReader(file))
-
-
-def test_it_finds_what_the_run_found_and_writes_nothing(run, execution):
-    before = files(execution.results)
-    top1 = json.loads((run / "result.json").read_text())["metrics"]["top1"]
-    assert evaluate(run, None, execution, {}) == f"{run.name}: top1 {top1:.2f} on 12 videos of ssv2, 2 x 1 views"
-    assert files(execution.results) == before
 
 
 def test_other_views_weights_and_datasets(run, execution, tmp_path, videos):
@@ -84,31 +73,14 @@ def test_what_cannot_be_evaluated_is_one_clear_line(run, execution, pretraining,
         evaluate(tmp_path / "text.json", None, execution, {})
 
 
-@pytest.mark.parametrize("convert", [to_videomae, to_huggingface])
-def test_weights_from_elsewhere_are_parents_whatever_their_format(execution, pretraining, finetuning, probing, convert, result_of):
-    """As the workflow links them: a .pth behind the name weights.safetensors gives what the run's own weights give."""
-    run_all([pretraining], pretrain, execution)
-    own = execution.results / pretraining.run_id / "weights.safetensors"
-    file = execution.results / "checkpoint.pth"
-    torch.save({"model": convert(read_weights(own)), "epoch": 1}, file)
-    place = execution.results / f"external-row-{file_digest(file)[:8]}" / own.name
-    place.parent.mkdir()
-    place.symlink_to(file)
-    for spec, compute in ((finetuning, finetune), (probing, probe)):
-        outside = spec.model_copy(update={"parent": place.parent.name})
-        run_all([spec, outside], compute, execution)
-        found = [predictions(execution.results / each.run_id / "predictions.csv") for each in (spec, outside)]
-        assert found[0] == found[1]
-        assert result_of(spec)["metrics"] == result_of(outside)["metrics"]
-        assert result_of(outside)["parents"] == [place.parent.name]
-
-
 def test_the_command_line(run, videos, tmp_path):
     def mgm(*words):
         return CliRunner().invoke(app, list(map(str, words)))
 
     top1 = json.loads((run / "result.json").read_text())["metrics"]["top1"]
+    before = files(run)
     done = mgm("evaluate", run, run, "--data", f"ssv2={videos}", "--out", tmp_path / "out")
+    assert files(run) == before
     assert done.output.splitlines() == [f"{run.name}: top1 {top1:.2f} on 12 videos of ssv2, 2 x 1 views"] * 2
     assert (tmp_path / "out" / run.name / "evaluation.json").exists()
     done = mgm("export", run, "--to", "hf", "--out", tmp_path / "hf", "--index", videos)

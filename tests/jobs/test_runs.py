@@ -5,11 +5,9 @@ import errno
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -62,10 +60,6 @@ def test_a_chain_of_runs_leaves_believable_results(execution, pretraining, finet
     assert {"step", "steps", "loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss", "time"} <= lines[0].keys()
     assert all(0 < line["coverage"] <= 1 for line in lines)
 
-
-def test_top1_is_what_the_predictions_file_says(execution, pretraining, finetuning, probing, result_of):
-    for spec in (pretraining, finetuning, probing):
-        run(spec, execution)
     for spec in (finetuning, probing):
         with (execution.results / spec.run_id / "predictions.csv").open() as file:
             rows = list(csv.DictReader(file))
@@ -74,16 +68,16 @@ def test_top1_is_what_the_predictions_file_says(execution, pretraining, finetuni
         assert [row["label"] for row in rows] == [index.classes[video.label] for video in index.test]
         assert result_of(spec)["metrics"]["top1"] == pytest.approx(100 * sum(row["label"] == row["prediction"] for row in rows) / 12)
         assert result_of(spec)["n_test"] == 12
-
-
-def test_what_is_done_is_left_alone(execution, pretraining):
-    before = (run(pretraining, execution) / "result.json").stat()
-    after = (run(pretraining, execution) / "result.json").stat()
+    before = (folder / "result.json").stat()
+    for name in ("checkpoint.pt", ".999999.checkpoint.pt", "writer.lock"):  # as a kill between the result and the tidying leaves them
+        (folder / name).touch()
+    after = (run(probing, execution) / "result.json").stat()  # what is done is left alone
     assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
+    assert not {path.name for path in folder.iterdir()} - {"result.json", "spec.json", "predictions.csv"}
 
 
 @pytest.mark.parametrize("kind", ["pretraining", "finetuning", "augmented"])
-@pytest.mark.parametrize("stop_at", [1, 5, 11])
+@pytest.mark.parametrize("stop_at", [1, 5])
 def test_stopped_and_resumed_the_weights_are_bit_equal(execution, pretraining, kind, stop_at, tmp_path, monkeypatch, request):
     """Dropout, drop path, masks, crops, augmentation, mixing and the data's order all continue where they were."""
     run(pretraining, execution)
@@ -109,37 +103,6 @@ def test_stopped_and_resumed_the_weights_are_bit_equal(execution, pretraining, k
     resumed = run(spec, again)
     assert same(weights(resumed), whole)
     assert [json.loads(line)["step"] for line in (resumed / "log.jsonl").read_text().splitlines()] == list(range(1, 13))
-
-
-def test_sigterm_leaves_a_checkpoint_of_its_step(execution, pretraining, tmp_path, monkeypatch, capfd):
-    whole = weights(run(pretraining, execution))
-    again = replace(execution, results=tmp_path / "again", checkpoint_s=1e9, cache=None)
-    real = data.training_loader
-
-    def terminated(*args, first_step, **kwargs):
-        for step, batch in enumerate(real(*args, first_step=first_step, **kwargs), first_step):
-            if step == 5:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
-
-    monkeypatch.setattr(data, "training_loader", terminated)
-    with pytest.raises(SystemExit) as stop:
-        run(pretraining, again)
-    assert stop.value.code == 128 + signal.SIGTERM
-    assert "stopped at step 6 of 12; run again to continue" in capfd.readouterr().err
-    assert examine(again.results / pretraining.run_id, pretraining).state != "failed"
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    monkeypatch.setattr(data, "training_loader", real)
-    assert same(weights(run(pretraining, again)), whole)
-    assert "continues at step 6 of 12" in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("kind", ["pretraining", "augmented"])
-def test_workers_and_cache_change_nothing(execution, kind, tmp_path, request):
-    spec = request.getfixturevalue(kind).model_copy(update={"parent": ""} if kind == "augmented" else {})
-    here = weights(run(spec, execution))
-    there = weights(run(spec, replace(execution, results=tmp_path / "workers", workers=2, cache=None)))
-    assert same(here, there)
 
 
 @pytest.mark.parametrize("kind", ["pretraining", "augmented"])
@@ -187,13 +150,6 @@ def test_every_part_of_the_augmentation_reaches_the_training(execution, augmente
         less = spec.model_copy(update={"augment": spec.augment.model_copy(update=change)})
         found.append(weights(run(less, execution)))
     assert not any(same(one, two) for one, two in combinations(found, 2))
-
-
-def test_the_log_counts_every_repeat(execution, augmented):
-    folder = run(augmented.model_copy(update={"parent": ""}), execution)
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    clips = [after["clips_per_s"] * (after["time"] - before["time"]) for before, after in pairwise(lines)]
-    assert np.median(clips) == pytest.approx(8, rel=0.2)  # 4 videos, twice
 
 
 def test_more_views_than_frames_stop_a_run_before_it_trains(execution, finetuning, probing, monkeypatch):
@@ -337,32 +293,6 @@ def test_results_that_came_without_weights_say_so(execution, pretraining, finetu
     (execution.results / pretraining.run_id / "weights.safetensors").unlink()
     with pytest.raises(UserError, match=f"the run is done; delete .*{pretraining.run_id} to train it again"):
         run_all([finetuning], finetune, execution)
-
-
-def test_a_second_writer_trains_nothing_and_marks_nothing(execution, pretraining, finetuning, capsys):
-    """It goes on with its other specs, and once the first is done it has nothing left to do."""
-    folder = execution.results / pretraining.run_id
-    folder.mkdir(parents=True)
-    code = "import sys, time; from pathlib import Path; from mgm.runs.lock import folder_lock\n"
-    code += "with folder_lock(Path(sys.argv[1])): print(1, flush=True); time.sleep(60)"
-    other = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE)
-    other.stdout.readline()
-    free = pretraining.model_copy(update={"seed": 1})
-    try:
-        with pytest.raises(UserError, match="^1 of 2 runs failed"):
-            run_all([pretraining, free], pretrain, execution)
-    finally:
-        other.kill()
-        other.wait()
-        other.stdout.close()
-    assert f"{folder}: process {other.pid} on " in capsys.readouterr().err
-    assert [path.name for path in folder.iterdir()] == ["writer.lock"]
-    assert examine(folder, pretraining).state == "not run"
-    assert examine(execution.results / free.run_id, free).state == "run"
-    run(pretraining, execution)
-    (folder / "checkpoint.pt").touch()  # as a kill between the result and the tidying leaves it
-    run(pretraining, execution)
-    assert not list(folder.glob("checkpoint*")) + list(folder.glob("writer*"))
 
 
 def test_data_that_is_missing_or_another_is_refused(execution, pretraining, tmp_path):

@@ -1,8 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
-import matplotlib.image
 import numpy as np
 import pytest
 import torch
@@ -12,11 +10,10 @@ from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.experiments.recipes import MASK_RATIO
 from mgm.jobs.data import Execution, Job
-from mgm.jobs.visualise import _objects, show, visualise
+from mgm.jobs.visualise import visualise
 from mgm.masking import MASKS
 from mgm.models import build_mae, save_weights
 from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, Visualise
-from mgm.video.transform import Box
 
 CLIPS = Clips(frames=8, size=48, stride=2, crop="centre")
 SPEC = Visualise(data=Data(dataset="ssv2"), clips=CLIPS, model=Model(patch=8))
@@ -86,16 +83,6 @@ def test_every_mask_on_one_clip(tmp_path, index):
     assert (tmp_path / "run" / "arrays.npz").stat().st_size < 100_000
 
 
-def test_the_seed_decides(tmp_path, index, results):
-    for figure, name, parents in (("5", "masked_NSHW", ()), ("8", "masked_BPSHW", (TRAINED.run_id, TUBE.run_id))):
-        first, again, other = (
-            _arrays(tmp_path / (figure + run), index, _figure(figure, *parents, seed=seed), results)
-            for run, seed in (("a", 0), ("b", 0), ("c", 1))
-        )
-        assert all(np.array_equal(first[key], again[key], equal_nan=first[key].dtype.kind == "f") for key in first)
-        assert not np.array_equal(first[name], other[name])
-
-
 def test_figure_6_looks_into_a_run(tmp_path, index, results):
     arrays = _arrays(tmp_path / "run", index, _figure("6", TRAINED.run_id), results)
     same = _arrays(tmp_path / "five", index)
@@ -112,18 +99,6 @@ def test_figure_6_looks_into_a_run(tmp_path, index, results):
     assert arrays["parents_P"].tolist() == [TRAINED.run_id]
     boxes_SK4 = load_boxes(index.root)[Path(str(arrays["source"])).stem][arrays["index_S"]] / 64  # the crop is the whole frame
     np.testing.assert_allclose(arrays["objects_SK4"], boxes_SK4, atol=1e-6)  # float32
-
-
-def test_boxes_of_ones_own_and_none(tmp_path, index):
-    job = SimpleNamespace(spec=SPEC, index=index, execution=Execution(tmp_path, {"ssv2": tmp_path}))
-    video, shown, crop = index.test[0], np.array([0, 3, 5]), Box(top=0, left=16, height=32, width=32)
-    assert _objects(job, video, shown, crop).shape == (3, 0, 4)
-    name = index.name(video)
-    lines = [f"{name},3,8,16,16,48", f"{name},5,0,0,8,8", f"{name},5,4,40,12,56"]
-    (tmp_path / "boxes.csv").write_text("path,frame,top,left,bottom,right\n" + "\n".join(lines) + "\n")
-    none = [np.nan] * 4  # no box in frame 0, one in frame 3; of frame 5's, the first lies left of the crop, the second hangs out of it
-    expected = [[none, none], [[0.25, 0, 0.5, 1], none], [none, [0.125, 0.75, 0.375, 1.25]]]
-    np.testing.assert_array_equal(_objects(job, video, shown, crop), np.array(expected, np.float32))
 
 
 def test_figure_7_shows_several_clips(tmp_path, index, results):
@@ -186,17 +161,3 @@ def test_parents_that_do_not_fit_are_one_clear_line(tmp_path, index, results):
     for number, (spec, message) in enumerate(wrong):
         with pytest.raises(UserError, match=message):
             _arrays(tmp_path / str(number), index, spec, folder)
-
-
-def test_show_draws_one_picture(tmp_path, index):
-    out = tmp_path / "new folder" / "masks.png"
-    show(index.videos[0].path, out)
-    height, width, _ = matplotlib.image.imread(out).shape
-    assert width > 1500
-    assert height > 1500
-
-
-def test_show_names_a_bad_file(tmp_path):
-    with pytest.raises(UserError, match=r"nothing\.mp4: no such file"):
-        show(tmp_path / "nothing.mp4", tmp_path / "masks.png")
-    assert not (tmp_path / "masks.png").exists()

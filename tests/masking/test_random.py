@@ -24,12 +24,6 @@ def test_splitmix64_is_the_published_one():
     assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
-def test_independent_of_batch_and_length():
-    together = prng.bits(SEEDS, prng.TIES, 100)
-    for i in range(len(SEEDS)):
-        assert torch.equal(prng.bits(SEEDS[i : i + 1], prng.TIES, 30)[0], together[i, :30])
-
-
 def test_uniform():
     u = prng.uniform(torch.arange(500), prng.START, 400).numpy()
     assert u.min() >= 0

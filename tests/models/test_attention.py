@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mgm.errors import UserError
 from mgm.models import attention_map, build_mae
 from mgm.models.vit import patchify
 from mgm.spec import Clips, Data, Decoder, Model, Pretrain
@@ -49,9 +48,3 @@ def test_each_query_sees_what_the_models_own_attention_weighs(encoder, frames):
         torch.testing.assert_close(found.flatten(1), expected_BLL[:, token], rtol=0, atol=1e-6)  # float32, weights up to 1
         torch.testing.assert_close(found.sum(dim=(1, 2, 3)), torch.ones(2), rtol=0, atol=1e-6)
     assert expected_BLL.std(dim=2).min() > 0.01  # or uniform weights would pass too
-
-
-def test_a_timesformer_has_no_one_map(frames):
-    spec = SPEC.model_copy(update={"model": SPEC.model.model_copy(update={"backbone": "timesformer"})})
-    with pytest.raises(UserError, match="TimeSformer attends over time and over space apart"):
-        attention_map(build_mae(spec).encoder, frames, (0, 0, 0))

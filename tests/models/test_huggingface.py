@@ -5,13 +5,18 @@ import torch
 from torch.nn import functional as F
 
 from mgm.masking import Grid, make_mask
-from mgm.models import build_classifier, build_mae, reconstruction_loss
+from mgm.models import build_classifier, build_mae, kernels, reconstruction_loss
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain
 from tests.helpers.huggingface import sharpened, their_classifier, their_pretraining, translated
 
-SMALL = {"clips": Clips(frames=6, size=48), "model": Model(width=48, depth=3, heads=3, patch=8)}
+
+def shapes(width: int) -> dict:
+    return {"clips": Clips(frames=6, size=48), "model": Model(width=width, depth=3, heads=3, patch=8)}
+
+
 SIZES = {  # clips; and which of Hugging Face's attentions: "eager" is written out, but keeps 1568 x 1568 weights a head
-    "small": (SMALL, Decoder(width=32, depth=2, heads=4), 3, "eager"),
+    "small": (shapes(48), Decoder(width=32, depth=2, heads=4), 3, "eager"),
+    "wide": (shapes(384), Decoder(width=192, depth=2, heads=4), 3, "eager"),  # so that our own kernels are used
     "vit-b": ({}, Decoder(), 1, "sdpa"),  # the paper's, at 16 x 224 x 224
 }
 
@@ -37,15 +42,22 @@ def assert_close(ours, theirs, what):
     assert error <= 1e-5 * largest, f"{what}: {error:.2g} of {largest:.2g}"
 
 
-def assert_gradients_close(ours, theirs):
+def assert_gradients_close(ours, theirs, of_norm=None):
     mine = translated({name: parameter.grad for name, parameter in ours.named_parameters()})
     gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
     assert mine.keys() == gradients.keys()
     for name in gradients:
-        assert_close(mine[name], gradients[name], name)
+        if of_norm:
+            assert (mine[name] - gradients[name]).norm() < of_norm * gradients[name].norm(), name
+        else:
+            assert_close(mine[name], gradients[name], name)
 
 
-def test_pretraining(size):
+@pytest.mark.parametrize("kernel", ["onednn", "own"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_pretraining(size, kernel, precision, monkeypatch):
+    """By either kernel, whatever this CPU's measurement says. bf16 keeps 8 bits of what passes between layers."""
+    monkeypatch.setattr(kernels, "onednn", kernel == "onednn")
     spec, _, frames, attention = size
     ours = build_mae(spec)
     sharpened(ours, 0.2)
@@ -53,14 +65,19 @@ def test_pretraining(size):
     seeds = torch.arange(len(frames))
     masked_BL = make_mask("mgm", Grid(*spec.grid), 0.75, seeds, torch.rand(len(frames), spec.grid[0], 28, 28))
 
-    predicted, target = ours(frames, masked_BL)
-    loss = reconstruction_loss(predicted, target, torch.ones(len(frames)))
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        predicted, target = ours(frames, masked_BL)
+        loss = reconstruction_loss(predicted, target, torch.ones(len(frames)))
     wanted = theirs(pixel_values(frames), bool_masked_pos=masked_BL)
-    assert_close(predicted, wanted.logits, "pixels")
-    assert_close(loss, wanted.loss, "loss")
     loss.backward()
     wanted.loss.backward()
-    assert_gradients_close(ours, theirs)
+    if precision == "float32":
+        assert_close(predicted, wanted.logits, "pixels")
+        assert_close(loss, wanted.loss, "loss")
+        assert_gradients_close(ours, theirs)
+    else:
+        assert loss.item() == pytest.approx(wanted.loss.item(), rel=2e-3)
+        assert_gradients_close(ours, theirs, of_norm=0.03)
 
 
 def test_classification(size):

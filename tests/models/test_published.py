@@ -16,7 +16,7 @@ from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.experiments.recipes import DECODERS
 from mgm.models import build_classifier, build_features, build_mae, load_encoder, load_weights, model_of, read_weights
-from mgm.models.formats import OTHERS, to_ours
+from mgm.models.formats import OTHERS, to_ours, to_videomae
 from mgm.models.vit import sinusoid_table
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
 
@@ -37,6 +37,10 @@ def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
     }
 
 
+def method_of(name: str) -> str:
+    return name.partition(" ViT-")[0]
+
+
 def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     """One number in a file, whatever the shape."""
     return sinusoid_table(*shape[1:]) if name.endswith("pos_embed") else torch.zeros(1).expand(shape)
@@ -44,7 +48,7 @@ def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", KEYS)
 def test_every_key_of_the_encoder_is_used(tmp_path, name):
-    method, size, kind = name.split(" ViT-")[0], *name.split(" ViT-")[1].split()[:2]
+    method, size, kind = method_of(name), *name.split(" ViT-")[1].split()[:2]
     path, shapes = tmp_path / "published.pth", shapes_of(name)
     torch.save({"module" if "V2" in method else "model": {key: value(key, shape) for key, shape in shapes.items()}}, path)
     weights = read_weights(path, 8 * 14 * 14)
@@ -64,6 +68,8 @@ def test_every_key_of_the_encoder_is_used(tmp_path, name):
         with torch.device("meta"):
             mae = build_mae(Pretrain(data=DATA, model=model, decoder=DECODERS[model.backbone])).state_dict()
         assert {key: v.shape for key, v in weights.items()} == {key: v.shape for key, v in mae.items()}
+    if name.startswith("VideoMAE ViT-B"):  # and out again
+        assert {key: tuple(v.shape) for key, v in to_videomae(weights).items()} == shapes
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +81,10 @@ def tiny(tmp_path_factory) -> tuple[Path, int]:
     return out, sum(video.label == 2 for video in index.test)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * ("ViT-S" not in name)) for name in KEYS])
+STARTS = ["VideoMAE ViT-S finetune", "VideoMAE V2 ViT-S finetune", *{method_of(name): name for name in KEYS if "pretrain" in name}.values()]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * ("ViT-S" not in name)) for name in STARTS])
 def test_a_file_starts_a_run_and_one_with_a_head_is_evaluated(tmp_path, tiny, name):
     """At full size, on clips of eight tokens, by the commands of a user. The head of the file prefers class 2."""
     (videos, right), shapes = tiny, shapes_of(name)

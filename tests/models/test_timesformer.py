@@ -4,10 +4,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from mgm.masking import MASKS, Grid, make_mask
-from mgm.models import build_classifier, build_features, build_mae, load_encoder, reconstruction_loss, save_weights
+from mgm.models import build_classifier, build_features, build_mae
 from mgm.models.encoder import Encoder
-from mgm.models.vit import gather_tokens, patchify
-from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, Probe
+from mgm.models.vit import gather_tokens
+from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
 
 GRID = Grid(slots=4, height=3, width=5)
 PLACES = GRID.height * GRID.width
@@ -78,19 +78,6 @@ def assert_same(fast, slow, encoder):
         assert (a - b).abs().max().item() <= 1e-9 * b.abs().max().item() + 1e-15, name
 
 
-def test_all_tokens_are_a_reshape(encoder, patches):
-    """Without a mask, written plainly: (B P) S D over time, (B S) P D over space."""
-    x = encoder.patch_embed(patches) + encoder.pos_embed
-    for block in encoder.blocks:
-        over_time = x.reshape(3, GRID.slots, PLACES, 24).permute(0, 2, 1, 3).reshape(3 * PLACES, GRID.slots, 24)
-        over_time = block.temporal_fc(block.temporal_attn(block.temporal_norm1(over_time)))
-        x = x + over_time.reshape(3, PLACES, GRID.slots, 24).permute(0, 2, 1, 3).reshape(3, GRID.slots * PLACES, 24)
-        over_space = block.attn(block.norm1(x.reshape(3 * GRID.slots, PLACES, 24)))
-        x = x + over_space.reshape(3, GRID.slots * PLACES, 24)
-        x = x + block.mlp(block.norm2(x))
-    assert_same(encoder(patches), encoder.norm(x), encoder)
-
-
 def test_nothing_hidden_is_the_same_by_index_and_by_loop(encoder, patches):
     everything = torch.arange(patches.shape[1]).expand(3, -1)
     assert_same(encoder(patches, everything), encoder(patches), encoder)
@@ -112,41 +99,6 @@ def test_the_masks_above_are_ragged():
     visible = {name: (~masked_BL).view(3, GRID.slots, PLACES) for name, masked_BL in masks.items()}
     assert {0, 1, 2} <= set(visible["smm"].sum(dim=1).flatten().tolist())
     assert {1, 2, 3} <= set(visible["agnostic"].sum(dim=2).flatten().tolist())
-
-
-def test_at_the_start_a_slot_hears_itself_alone(patches):
-    """temporal_fc is zero then, so nothing passes between slots."""
-    torch.manual_seed(0)
-    encoder = Encoder((GRID.slots, GRID.height, GRID.width), MODEL.model_copy(update={"depth": 1}))
-    nn.init.zeros_(encoder.blocks[0].temporal_fc.weight)
-    other = patches.clone()
-    other[:, PLACES:] = 7  # all slots but the first
-    change = (encoder(other) - encoder(patches)).abs().amax(dim=(0, 2))
-    assert (change[:PLACES] == 0).all()
-    assert (change[PLACES:] > 0).all()
-
-
-@pytest.mark.parametrize("name", ["agnostic", "mgm"])
-def test_it_drops_into_pretraining_finetuning_and_probing(tmp_path, name):
-    spec = PRETRAIN.model_copy(update={"mask": Mask(name=name)})
-    generator = torch.Generator().manual_seed(0)
-    frames = torch.randint(0, 256, (2, 8, 24, 24, 3), dtype=torch.uint8, generator=generator)
-    masked_BL = make_mask(name, Grid(*spec.grid), 0.75, torch.arange(2), torch.ones(2, 4, 3, 3))
-    mae = build_mae(spec)
-    loss = reconstruction_loss(*mae(frames, masked_BL), torch.ones(2))
-    loss.backward()
-    assert all(torch.isfinite(parameter.grad).all() for parameter in mae.parameters())
-    assert mae.encoder.blocks[0].temporal_fc.weight.grad.abs().max() > 0  # zero at the start, but it learns
-
-    save_weights(mae, tmp_path / "weights.safetensors")
-    tokens_BLD = mae.encoder(patchify(frames, 2, 8))
-    features = build_features(Probe(**SMALL, seed=1))
-    load_encoder(features, tmp_path / "weights.safetensors")
-    torch.testing.assert_close(features(frames), tokens_BLD.mean(dim=1))
-    classifier = build_classifier(Finetune(**SMALL, seed=1), classes=5)
-    load_encoder(classifier, tmp_path / "weights.safetensors")
-    assert torch.equal(classifier.encoder.blocks[1].temporal_attn.qkv.weight, mae.encoder.blocks[1].temporal_attn.qkv.weight)
-    assert classifier(frames).shape == (2, 5)
 
 
 def test_temporal_fc_starts_at_zero():

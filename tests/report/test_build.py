@@ -1,7 +1,6 @@
 """The report reads what exists and shows it; it works offline and with nothing there at all."""
 
 import re
-from html.parser import HTMLParser
 
 import pytest
 
@@ -9,34 +8,6 @@ from mgm.errors import UserError
 from mgm.experiments.suite import make_registry
 from mgm.report.build import build_report
 from tests.helpers.fake_results import BOTH, draw_arrays, finish, finish_all, registry, write_log
-
-VOID = {"meta", "link", "img", "br", "input", "hr", "line", "path", "circle", "polyline"}
-
-
-class Page(HTMLParser):
-    """Ids, links and sources of a page, checked for balance on the way."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.ids, self.links, self.sources, self.open = [], [], [], []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.ids += [attrs["id"]] if "id" in attrs else []
-        self.links += [attrs["href"]] if tag == "a" else []
-        self.sources += [attrs[name] for name in ("src", "data", "srcset") if name in attrs]
-        if tag == "link":
-            self.sources.append(attrs["href"])
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        pass
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 @pytest.fixture
@@ -48,7 +19,6 @@ def test_with_nothing_there_the_page_says_so(places):
     known = registry()
     path = build_report(known, *places)
     text = path.read_text()
-    Page(text)
     assert path == places[1] / "index.html"
     assert f"0 of {len(known.specs)} finished" in text
     assert known.figures["5"].run.run_id in text
@@ -57,21 +27,14 @@ def test_with_nothing_there_the_page_says_so(places):
     assert not places[0].exists()
 
 
-def test_a_full_page_is_self_contained_and_its_links_lead_somewhere(places):
+def test_a_full_page_is_self_contained(places):
     known = registry()
     finish_all(places[0], known)
     draw_arrays(places[0], known)
     text = build_report(known, *places).read_text()
-    page = Page(text)
-    assert len(page.ids) == len(set(page.ids))
-    assert set(known.specs) <= set(page.ids)
-    assert all(source.startswith("data:") for source in page.sources)
-    assert [source[5:15] for source in page.sources if len(source) > 10] == [*["image/svg+"] * 3, "image/webp"]  # 4a, 4 edge, 4 seeds, 5
-    for link in page.links:
-        if link.startswith("#"):
-            assert link[1:] in page.ids, link
-        else:
-            assert (places[1] / link).exists(), link
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(known.specs) <= set(ids)  # test_page_chromium.py follows every link
     assert not re.search(r"https?://(?!www\.w3\.org)", text)
     assert known.scale.caveat.split(";")[-1].strip() in text
     assert f"{len(known.specs)} of {len(known.specs)} finished" in text

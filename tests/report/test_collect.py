@@ -19,15 +19,6 @@ def cell_runs(known: Registry, row: str, column: str = "SSv2"):
 MGM = ("MGM (Dense)", "SSv2")
 
 
-def test_nothing_there_is_not_run_everywhere(tmp_path):
-    known = registry()
-    table = collect(known, tmp_path / "absent")
-    runs = {(cell.row, cell.column): len(cell.runs) for cell in known.tables["4e"].cells}
-    assert {key: len(row.run_ids) for key, row in table.items()} == runs
-    assert {row.status for row in table.values()} == {"not run"}
-    assert all(row.estimate is None and row.why for row in table.values())
-
-
 def test_done_is_the_mean_of_its_own_runs(tmp_path):
     known = registry()
     for run, top1 in zip(cell_runs(known, "MGM (Dense)"), (50, 60, 70)):

@@ -1,14 +1,12 @@
 """MLflow's own pages, in Chromium: the list of models, and a model with what tested it."""
 
-import os
-import shutil
-
 import pytest
 
 from mgm.report.mlflow.register import register
 from mgm.report.mlflow.sync import default_uri, sync
 from mgm.runs.result import read_result, write_result
 from mgm.spec import Probe
+from tests.helpers.browser import chromium
 from tests.helpers.fake_results import DIGEST, finish, registry
 from tests.helpers.tracking import Server
 
@@ -20,8 +18,6 @@ PROBE = next(spec for spec in KNOWN.specs.values() if isinstance(spec, Probe) an
 @pytest.fixture
 def pages(tmp_path):
     """MLflow with a probe and the pretraining that it tests, whose model is registered."""
-    from playwright.sync_api import sync_playwright
-
     place = tmp_path / "results" / "smoke"
     for spec in (KNOWN.specs[PROBE.parent], PROBE):
         finish(place, spec, top1=60)
@@ -30,13 +26,10 @@ def pages(tmp_path):
     register(place, default_uri(place), [PROBE.parent])
     server = Server(tmp_path / "server", default_uri(place))
     try:
-        with sync_playwright() as playwright:
-            root = ["--no-sandbox"] if os.geteuid() == 0 else []
-            chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=root)
-            page = chromium.new_page(viewport={"width": 1440, "height": 900})
+        with chromium() as browser:
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
             page.set_default_timeout(120_000)
             yield page, server.uri
-            chromium.close()
     finally:
         server.kill()
 

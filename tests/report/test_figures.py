@@ -8,39 +8,23 @@ import pytest
 from mgm.report.figures.draw import DRAW, masks_on_a_clip
 from mgm.report.figures.style import DPI, save, write
 from mgm.spec import Visualise
+from tests.helpers.fake_results import clip_arrays
 
 NOTE = "Scale smoke: toy models trained for seconds on generated videos; it says nothing about which mask is best."
 CLIPS = tuple(get_args(Visualise.model_fields["figure"].annotation))
 
 
-def arrays(slots=4, masks=("tube", "mgm")):
-    rng = np.random.default_rng(0)
-    boxes_NS4 = np.full((len(masks), slots, 4), np.nan, np.float32)
-    boxes_NS4[-1] = (1, 2, 5, 5)
-    return {
-        "frames_SHWC": rng.integers(0, 256, (slots, 48, 48, 3), dtype=np.uint8),
-        "index_S": np.arange(slots) * 4,
-        "motion_SHW2": rng.normal(size=(slots, 6, 6, 2)).astype(np.float32),
-        "magnitude_SHW": rng.random((slots, 6, 6)).astype(np.float32),
-        "has_motion_S": (np.arange(slots) > 0) | (slots == 1),
-        "names_N": np.array(masks),
-        "ratio_N": np.array([0.9, 0.75][-len(masks) :]),
-        "masked_NSHW": rng.random((len(masks), slots, 6, 6)) < 0.75,
-        "boxes_NS4": boxes_NS4,
-    }
-
-
 def arrays_of(figure, slots=4):
     """What a visualise job of a figure leaves, made up."""
     if figure == "5":
-        return arrays(slots)
+        return clip_arrays(slots)
     rng = np.random.default_rng(1)
     attention_BSHW = rng.random((2, slots, 6, 6), dtype=np.float32)
     attention_BSHW /= attention_BSHW.sum((1, 2, 3), keepdims=True)
     if figure == "6":
         objects_SK4 = np.tile(np.array([[0.2, 0.3, 0.6, 0.8], [np.nan] * 4], np.float32), (slots, 1, 1))
         looks = {"attention_SHW": attention_BSHW[0], "query_3": np.array([slots // 2, 3, 3])}
-        return {**arrays(slots, ("mgm",)), "objects_SK4": objects_SK4, **looks, "parents_P": np.array(["run"])}
+        return {**clip_arrays(slots, ("mgm",)), "objects_SK4": objects_SK4, **looks, "parents_P": np.array(["run"])}
     clips = 2
     shown = {
         "frames_BSHWC": rng.integers(0, 256, (clips, slots, 48, 48, 3), dtype=np.uint8),
@@ -109,12 +93,12 @@ def test_other_arrays_give_another_picture(figure):
 
 def test_three_formats_and_the_arrays_the_same_each_time(tmp_path):
     for name in ("a", "b"):
-        save(masks_on_a_clip(arrays()), tmp_path / name / "figure5", arrays())
+        save(masks_on_a_clip(clip_arrays(4)), tmp_path / name / "figure5", clip_arrays(4))
     for ending in ("svg", "pdf", "png", "npz"):
         first, second = ((tmp_path / name / f"figure5.{ending}").read_bytes() for name in ("a", "b"))
         assert first == second
     with np.load(tmp_path / "a" / "figure5.npz") as saved:
-        assert np.array_equal(saved["masked_NSHW"], arrays()["masked_NSHW"])
+        assert np.array_equal(saved["masked_NSHW"], clip_arrays(4)["masked_NSHW"])
 
 
 def test_uniform_attention_and_a_video_without_boxes_can_be_drawn(tmp_path):

@@ -6,25 +6,15 @@ import pytest
 from matplotlib.image import imread
 
 from mgm.report.page.mask_player import mask_player
+from tests.helpers.fake_results import clip_arrays
 
-SLOTS, SIDE, ROWS = 4, 96, 6
+SLOTS, SIDE, ROWS = 4, 48, 6
 
 
 @pytest.fixture
 def arrays():
-    rng = np.random.default_rng(0)
-    boxes_NS4 = np.full((2, SLOTS, 4), np.nan, np.float32)
-    boxes_NS4[1] = (1, 2, 5, 5)
     smooth_SHWC = np.broadcast_to(np.linspace(0, 255, SIDE)[None, :, None, None], (SLOTS, SIDE, SIDE, 3)).astype(np.uint8)
-    return {
-        "frames_SHWC": smooth_SHWC,
-        "index_S": np.arange(SLOTS) * 2,
-        "magnitude_SHW": rng.random((SLOTS, 12, 12)).astype(np.float32),
-        "names_N": np.array(["tube", "mgm"]),
-        "ratio_N": np.array([0.9, 0.75]),
-        "masked_NSHW": rng.random((2, SLOTS, ROWS, ROWS)) < 0.75,
-        "boxes_NS4": boxes_NS4,
-    }
+    return clip_arrays(SLOTS) | {"frames_SHWC": smooth_SHWC}
 
 
 def pixels(uri, kind):

@@ -1,7 +1,5 @@
 """The page in a real browser: from disk, at three widths, in light and dark, by keyboard, without JavaScript, on paper."""
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 from mgm.experiments.registry import Registry, label_of
 from mgm.masking import MASKS
 from mgm.report.build import build_report
+from tests.helpers.browser import chromium
 from tests.helpers.fake_results import draw_arrays, finish_all, registry, write_log
 
 pytestmark = [pytest.mark.chromium, pytest.mark.slow]
@@ -21,13 +20,8 @@ EVIL = "</script><img src=x onerror=alert(1)>"  # `visit` would hear of it
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        root = ["--no-sandbox"] if os.geteuid() == 0 else []
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=root)
-        yield chromium
-        chromium.close()
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture

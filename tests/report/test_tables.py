@@ -10,7 +10,7 @@ from html import unescape
 import pytest
 
 from mgm.experiments.quoted import reported
-from mgm.report.cells import COLUMNS, cells, rows
+from mgm.report.cells import COLUMNS, rows
 from mgm.report.tables import BOLD, DASH, MINUS, _tex, leaders, number, write_tables
 from mgm.runs.frame import examine_all
 from tests.helpers.fake_results import BOTH, finish, finish_all, registry
@@ -52,15 +52,6 @@ def test_all_formats_show_every_cell_and_the_scale(tmp_path):
     for text in (texts["md"], texts["tex"], texts["html"]):
         assert f"Scale {known.scale.name}" in text
         assert all(number(row.estimate.mean) in text for row in collected[1:])
-
-
-def test_all_cells_are_one_frame(tmp_path):
-    known = registry()
-    finish_all(tmp_path, known, steps=2)
-    found = cells(known, tmp_path)
-    assert len(found) == sum(len(table.cells) for table in known.tables.values())
-    assert {"table", *COLUMNS} <= set(found.columns)
-    assert found[found.status == "run"].ours.notna().all()
 
 
 def test_markup_in_a_scales_text_is_shown_as_text(tmp_path):

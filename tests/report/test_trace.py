@@ -89,19 +89,6 @@ def test_two_runs_differ_in_these_fields(tmp_path):
     assert lines == {"state": ["run", "run"], "mask.name": ["mgm", "tube"], "mask.ratio": ["0.75", "0.9"], "metrics.loss": ["0.5", "0.5"]}
 
 
-def test_runs_of_other_verbs_and_one_with_itself(tmp_path):
-    known = registry()
-    child = runs_of(known, "MGM (Dense)")[0]
-    for spec in (child, known.specs[child.parent]):
-        finish(tmp_path / "smoke", spec, top1=60.0)
-    lines = [line.split() for line in diff(tmp_path, child.run_id, child.parent).splitlines()]
-    assert ["verb", "finetune", "pretrain"] in lines
-    assert ["parent", child.parent, '""'] in lines
-    assert ["decoder.depth", "-", str(known.specs[child.parent].decoder.depth)] in lines
-    assert ["metrics.top1", "60", "-"] in lines
-    assert "no field differs" in diff(tmp_path, child.run_id, child.run_id)
-
-
 def test_no_such_run_and_two_of_it(tmp_path):
     known = registry()
     run = runs_of(known, "MGM (Dense)")[0]

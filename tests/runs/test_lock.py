@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from mgm.datasets.prepare import prepare_transcoded
 from mgm.datasets.synthetic.make import generate
 from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
@@ -118,18 +119,17 @@ def test_where_locks_do_not_reach_a_living_writer_is_known_by_its_beat(other, lo
     assert not path.exists()
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with (
-        pytest.raises(UserError, match=r"file/writer.lock: cannot be written \(Not a directory\); make the folder writable"),
-        folder_lock(tmp_path / "file"),
-    ):
-        pass
-
-
-def test_a_set_is_drawn_by_one_process(other, tmp_path):
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda out: generate(Synthetic(classes=2, train_per_class=1, test_per_class=1, size=32, frames=12), out),
+        lambda out: prepare_transcoded(lambda source: None, out, processes=1),
+    ],
+    ids=["drawn", "transcoded"],
+)
+def test_what_one_process_writes_no_other_does(other, tmp_path, write):
     with pytest.raises(UserError, match=f"process {other.pid} on"):
-        generate(Synthetic(classes=2, train_per_class=1, test_per_class=1, size=32, frames=12), tmp_path)
+        write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["writer.lock"]
 
 

@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file
 
 from mgm.datasets.synthetic.make import generate
-from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.jobs import data
 from mgm.jobs.data import Execution
@@ -26,16 +25,11 @@ from mgm.jobs.runner import run_all
 from mgm.runs.lock import folder_lock
 from mgm.runs.log import log_lines
 from mgm.runs.result import examine
-from mgm.spec import Augment, Clips, Data, Decoder, Finetune, FinetuneOptim, Model, Optim, Pretrain, Views
+from mgm.spec import Augment, Decoder, Finetune, FinetuneOptim, Optim, Pretrain, Views
 from mgm.training import collectives
+from tests.helpers.small_runs import PARAMS, SMALL
 from tests.helpers.two_processes import STOP_AT, trained_toy
 
-PARAMS = Synthetic(classes=3, train_per_class=8, test_per_class=4, size=32, frames=12)
-SMALL = {
-    "data": Data(dataset="ssv2", digest=PARAMS.digest),
-    "clips": Clips(frames=4, size=24, stride=2, flip=False),
-    "model": Model(width=16, depth=2, heads=2, patch=8),
-}
 OPTIM = {"lr": 0.064, "min_lr": 1e-4, "batch": 4, "steps": 12, "precision": "float32", "clip_grad": 0.02}
 PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2), optim=Optim(**OPTIM), std_floor=0.1)
 MIXED = Finetune(
@@ -270,16 +264,6 @@ def test_under_torchrun_an_error_is_one_line_and_ends_all(folder, tmp_path):
     run = tmp_path / "out" / short.run_id
     assert (run / "error.txt").read_text() == line.removeprefix("mgm: ") + "\n"
     assert not (run / "result.json").exists()
-
-
-def test_what_a_killed_writer_left_in_a_finished_folder_goes(folder):
-    run = folder / "one" / PRETRAIN.run_id
-    kept = sorted(path.name for path in run.iterdir())
-    (run / "writer.lock").write_text(json.dumps({"host": socket.gethostname(), "pid": 999999}))
-    for name in ("checkpoint.pt", ".999999.checkpoint.pt"):
-        (run / name).touch()
-    run_all([PRETRAIN], pretrain, Execution(folder / "one", {"ssv2": folder / "ssv2"}))
-    assert sorted(path.name for path in run.iterdir()) == kept
 
 
 def test_a_batch_that_processes_do_not_divide_is_refused(folder, tmp_path, monkeypatch):

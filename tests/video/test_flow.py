@@ -1,6 +1,6 @@
 """Flow sidecars: what is estimated, what is written, what is read, what is refused."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,13 +11,13 @@ import torch
 from mgm.errors import UserError
 from mgm.rng import generator
 from mgm.spec import Clips, Views
-from mgm.video import flow, loader, probe_video, read_clip, slot_magnitude
+from mgm.video import flow, loader, read_clip, slot_magnitude
 from mgm.video.decode import read_frames
 from mgm.video.flow import NoFlow, cell_means, estimator, motions, raft_weights, read_flow, sidecar, write_flow
 from mgm.video.motion import cells
 from mgm.video.sample import stride
 from mgm.video.transform import apply, training_box
-from tests.helpers.videos import SHARED, moving_square, real_clips, rotate_metadata, write_video
+from tests.helpers.videos import SHARED, Row, moving_square, rotate_metadata, write_video
 
 RAFT = SHARED.parent / "weights" / "raft-small.torchvision-keys.pth"
 needs_raft = pytest.mark.skipif(not RAFT.exists(), reason="RAFT's weights are not here")
@@ -45,24 +45,6 @@ def test_a_known_translation_is_found(method, weights, height, width, step):
     middle = flow_THW2[:, height // 4 : -height // 4, width // 4 : -width // 4]
     np.testing.assert_allclose(middle.mean((0, 1, 2)), step, atol=0.3)
     assert (np.linalg.norm(middle - step, axis=-1) < 0.5).mean() > 0.9
-
-
-@pytest.mark.parametrize(("method", "weights"), ESTIMATORS)
-def test_flow_agrees_with_the_vectors_of_the_same_file(tmp_path, method, weights):
-    """A square crosses a still background 6 pixels a frame: over its inner cells both say so, within a pixel (vectors are per block and
-    chosen for cheap coding, flow blurs at edges)."""
-    frames_THWC, step = moving_square(6, 128, 160, (6, 0), side=48), np.array([6.0, 0.0])
-    path = write_video(tmp_path / "v.mp4", frames_THWC, bf=0, g=100)
-    write_flow(path, method, estimator(method, weights))
-    clip = read_clip(path, range(1, 6))
-    flow_THW2, has_motion_T = read_flow(path, method, range(1, 6))
-    assert has_motion_T.all()
-    assert clip.has_motion_T.all()
-    for t, motions_HW2 in enumerate(zip(flow_THW2, clip.motion_THW2), 1):
-        left, top = 8 + 6 * t, 40
-        inner = np.s_[top // 8 + 1 : (top + 48) // 8 - 1, left // 8 + 2 : (left + 48) // 8 - 1]
-        for motion_HW2 in motions_HW2:
-            np.testing.assert_allclose(np.median(motion_HW2[inner].reshape(-1, 2), 0), step, atol=1)
 
 
 @pytest.mark.parametrize(("method", "weights"), ESTIMATORS)
@@ -239,13 +221,6 @@ def test_without_a_path_torchvisions_own_weights_are_used_or_one_line_says_why_n
 CLIPS = Clips(frames=4, size=48, stride=2, flip=True)
 
 
-@dataclass(frozen=True)
-class Row:
-    path: str
-    frames: int
-    label: int = 0
-
-
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     """Of codecs with and without vectors, one shorter than a clip, each with its flow."""
@@ -274,13 +249,6 @@ def test_a_batch_with_flow_is_what_its_sidecars_say(videos):
             magnitude = slot_magnitude(clip.motion_THW2, np.ones(clip.motion_THW2.shape[:3]), index_T > 0, 2)
             np.testing.assert_allclose(batch.motion_BSHW[b].numpy(), magnitude, rtol=1e-6)
             assert magnitude.any()
-
-
-@pytest.mark.parametrize(("workers", "megabytes"), [(1, 0), (0, 100), (0, 0.3)])
-def test_workers_and_cache_change_no_batch_with_flow(videos, workers, megabytes):
-    for one, two in zip(batches_of(videos), batches_of(videos, workers=workers, cache=loader.Cache(megabytes))):
-        assert torch.equal(one.frames_BTHWC, two.frames_BTHWC)
-        assert torch.equal(one.motion_BSHW, two.motion_BSHW)
 
 
 def test_runs_of_other_guidance_share_a_caches_frames(videos):
@@ -327,17 +295,3 @@ def test_a_sidecar_that_does_not_fit_stops_a_run_in_one_line(tmp_path, workers):
     assert len(batches_of([row], workers=workers)) == 5
     with pytest.raises(NoFlow, match="has 12 frames, frame 12 was asked for"):
         read_flow(row.path, "dis", [0, 12])
-
-
-@real_clips
-@pytest.mark.parametrize("name", ["task5_0.webm", "video1.webm"])
-def test_real_videos_without_vectors_get_flow(tmp_path, name):
-    path = tmp_path / name
-    path.symlink_to(SHARED / "other" / name)
-    info = probe_video(path)
-    assert not info.has_vectors
-    write_flow(path, "dis", estimator("dis"))
-    motion_THW2, has_motion_T = read_flow(path, "dis", range(info.frames), (info.frames, cells(info.height), cells(info.width)))
-    assert has_motion_T[1:].all()
-    assert np.isfinite(motion_THW2).all()
-    assert np.abs(motion_THW2).max() > 1

@@ -1,18 +1,12 @@
-import ctypes
 import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
-
-import pytest
 
 from mgm.spec import Clips
-from mgm.video import read_clip, training_loader
-from tests.helpers.videos import moving_square, write_video
-
-MALLINFO2 = getattr(ctypes.CDLL(None), "mallinfo2", None)  # glibc's, from 2.33 on
+from mgm.video import training_loader
+from tests.helpers.videos import Row, moving_square, write_video
 
 CODE = """
 import sys, random
@@ -59,17 +53,11 @@ def test_memory_is_flat_over_2000_clips(tmp_path):
     assert slope < 1, done.stdout
 
 
-class Named(NamedTuple):
-    path: str
-    frames: int
-    label: int = 0
-
-
 def test_no_picture_waits_for_the_cycle_collector(tmp_path):
     """What waits in a reference cycle is a whole picture each, and Python collects old cycles once in some 2,000 clips."""
     whole = write_video(tmp_path / "b.mp4", moving_square(12), bf=2, g=6)
     (tmp_path / "cut.mp4").write_bytes(Path(whole).read_bytes()[:2000])
-    videos = [Named(whole, 12), Named(str(tmp_path / "cut.mp4"), 12)]
+    videos = [Row(whole, 12), Row(str(tmp_path / "cut.mp4"), 12)]
     batches = training_loader(videos, Clips(frames=4, size=48, stride=3), tubelet=2, seed=0, batch=2)
     first = next(batches)
     assert first.weight_B.sum() == 1  # one of each
@@ -85,26 +73,3 @@ def test_no_picture_waits_for_the_cycle_collector(tmp_path):
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
-
-
-def in_use() -> int:
-    """Bytes that C code has allocated and not freed."""
-
-    class Info(ctypes.Structure):
-        _fields_ = [(f"field_{n}", ctypes.c_size_t) for n in range(7)] + [("uordblks", ctypes.c_size_t), ("_", ctypes.c_size_t * 2)]
-
-    MALLINFO2.restype = Info
-    return MALLINFO2().uordblks
-
-
-@pytest.mark.skipif(MALLINFO2 is None, reason="only glibc tells what is allocated")
-def test_a_read_leaves_less_than_50_bytes_allocated(tmp_path):
-    """PyAV's generator of packets left 150 where it was not closed; now it is 0."""
-    path = write_video(tmp_path / "b.mp4", moving_square(12), bf=2, g=6)
-    held = []
-    for _ in range(3):  # the first round warms up
-        for _ in range(200):
-            read_clip(path, range(0, 8, 2))
-        gc.collect()
-        held.append(in_use())
-    assert held[2] - held[1] < 50 * 200

@@ -10,7 +10,6 @@ import torch
 from mgm.datasets.folder import index_folder
 from mgm.datasets.index import Index
 from mgm.datasets.shards import Settings, shard_index
-from mgm.errors import UserError
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.spec import Augment, Clips, Views
 from mgm.video import Cache, NoVectors, probe_video, read_clip, training_loader
@@ -119,9 +118,3 @@ def test_every_fourth_frame_is_enough_for_stride_four(indices, tmp_path):
 
 def replace_start(clips: Clips, multiple: int) -> Clips:
     return clips.model_copy(update={"start_multiple": multiple})
-
-
-def test_more_frames_than_there_are(indices):
-    video = indices[1].videos[0]
-    with pytest.raises(UserError, match=f"frame {video.frames} was asked for"):
-        read_clip(video.path, [video.frames])

@@ -1,11 +1,8 @@
 """All vectors of a file are those that `read_clip` finds frame by frame."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from mgm.errors import UserError
 from mgm.video import read_clip
 from mgm.video.vectors import read_vectors
 from tests.helpers.videos import moving_square, rotate_metadata, write_video
@@ -32,10 +29,3 @@ def test_a_codec_without_vectors_has_none(tmp_path):
     vectors = read_vectors(write_video(tmp_path / "v.webm", moving_square(6), codec="libvpx-vp9"))
     assert (len(vectors.kinds_T), len(vectors.index_N)) == (6, 0)
     assert vectors.speed.size == 0
-
-
-def test_a_change_of_size_in_midstream_is_an_error(tmp_path):
-    parts = [write_video(tmp_path / f"{side}.h264", moving_square(4, side, side)) for side in (64, 96)]
-    (tmp_path / "both.h264").write_bytes(b"".join(Path(part).read_bytes() for part in parts))
-    with pytest.raises(UserError, match=r"both.h264: frame 4 is 96 x 96 pixels, earlier ones 64 x 64; transcode it"):
-        read_vectors(tmp_path / "both.h264")

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from tests.helpers import programs
+from tests.helpers.browser import chromium
 from tests.helpers.programs import ROOT, snakemake
 
 
@@ -53,17 +54,12 @@ def test_snakedeploy_deploys_it_into_an_empty_folder(tmp_path):
 @pytest.mark.slow
 @pytest.mark.chromium
 def test_snakemakes_report_opens_without_errors(tmp_path):
-    from playwright.sync_api import sync_playwright
-
     run(*snakemake(tmp_path, "dataset_ucf101"), cwd=tmp_path)
     run(*snakemake(tmp_path, "dataset_ucf101", "--report", "report.zip"), cwd=tmp_path)
     shutil.unpack_archive(tmp_path / "report.zip", tmp_path / "open")
     (page_file,) = (tmp_path / "open").rglob("report.html")
     faults: list[str] = []
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"]) as browser,
-    ):
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or faults.append(request.url))
         page.on("console", lambda message: message.type != "error" or faults.append(message.text))

@@ -27,7 +27,7 @@ def snakemake(here: Path, name: str, videos: str, *more: str) -> dict[str, list[
 
 def test_the_mask_ablation_runs_from_shards_with_the_masks_of_the_files(tmp_path):
     own_videos(tmp_path / "videos", tmp_path / "drawn", train=6, test=2)
-    small_scale(tmp_path, factor=60, specs_per_job=8)
+    small_scale(tmp_path, factor=12, specs_per_job=8)
     files = snakemake(tmp_path, "files", "videos", "--until", "pretrain")
     prepare = ["mgm", "prepare", "folder", "--source", "videos", "--out", "data/mine", "--shards", "--short-side", "64"]
     assert run(prepare, cwd=tmp_path).returncode == 0

@@ -1,6 +1,5 @@
 """`snakemake` in a terminal, stopped in every way: what is done stays done, the same command continues, and nothing ends without a word."""
 
-import json
 import os
 import pty
 import signal
@@ -14,7 +13,7 @@ from mgm.runs.lock import folder_lock
 from tests.helpers.own_videos import own_videos, small_scale
 from tests.helpers.programs import ENVIRONMENT, snakemake
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("interrupted")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # seven starts of Snakemake
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +23,14 @@ def videos(tmp_path_factory) -> Path:
 
 
 class Terminal:
-    """`snakemake --quiet all --until pretrain` with a terminal of its own: six runs, three a job, one job at a time."""
+    """`snakemake --quiet all --until pretrain` with a terminal of its own: twelve runs, three a job, one job at a time."""
 
     def __init__(self, here: Path, videos: Path):
         if not (here / "scale.yaml").exists():
-            small_scale(here, factor=40, specs_per_job=4)
+            small_scale(here, factor=12, specs_per_job=3, seeds=(0, 1))
         command = snakemake(here, "--quiet", "all", "--until", "pretrain", cores=1)
         command += ["--config", "scale=scale.yaml", "name=mine", f"videos={videos}", "--", "table4e"]
-        self.results, self.said, self.status = here / "results" / "mine", b"", None
+        self.results, self.said, self.started = here / "results" / "mine", b"", time.time()
         self.pid, self.keys = pty.fork()
         if self.pid == 0:
             os.chdir(here)
@@ -46,13 +45,13 @@ class Terminal:
         except OSError:  # the terminal's other end is closed
             pass
 
-    def wait_for(self, count: int) -> dict[Path, int]:
-        """The results, with their times, once there are so many and another run is training."""
-        for _ in range(3000):  # on a busy machine starting takes a minute
-            done = {path: path.stat().st_mtime_ns for path in self.results.glob("pretrain-*/result.json")}
-            if len(done) >= count and any(not (log.parent / "result.json").exists() for log in self.results.glob("*/log.jsonl")):
-                return done
-            time.sleep(0.1)
+    def wait(self, count: int = 0) -> None:
+        """Until a run is training, and so many are done."""
+        for _ in range(12_000):  # on a busy machine starting takes a minute
+            logs = [log for log in self.results.glob("pretrain-*/log.jsonl") if log.stat().st_mtime > self.started]
+            if len(done(self.results)) >= count and any(not (log.parent / "result.json").exists() for log in logs):
+                return
+            time.sleep(0.05)
         raise AssertionError(self.said.decode())
 
     def end(self) -> tuple[int, str]:
@@ -60,6 +59,11 @@ class Terminal:
         _, status = os.waitpid(self.pid, 0)
         self.reader.join(20)
         return os.waitstatus_to_exitcode(status), self.said.decode()
+
+
+def done(results: Path) -> dict[Path, int]:
+    """The results, and when they were written."""
+    return {path: path.stat().st_mtime_ns for path in results.glob("pretrain-*/result.json")}
 
 
 def jobs_of(results: Path) -> list[int]:
@@ -75,60 +79,45 @@ def jobs_of(results: Path) -> list[int]:
     return found
 
 
-def continues(here: Path, videos: Path, done: dict[Path, int]) -> None:
-    """The same command, called again, does the rest and leaves what was done alone."""
-    again = Terminal(here, videos)
-    assert again.end()[0] == 0, again.said.decode()
-    results = list(again.results.glob("pretrain-*/result.json"))
-    assert len(results) == 6
-    assert {path: path.stat().st_mtime_ns for path in done} == done
-
-
-@pytest.mark.parametrize("how", ["Ctrl-C", "Ctrl-C twice", "SIGTERM", "SIGKILL"])
-def test_the_same_command_continues(how, tmp_path, videos):
-    first = Terminal(tmp_path, videos)
-    done = first.wait_for(2)
-    if how.startswith("Ctrl-C"):
-        os.write(first.keys, b"\x03")
+def interrupt(terminal: Terminal, how: str) -> None:
+    if how == "SIGKILL of a job":  # as the out-of-memory killer does
+        [job] = jobs_of(terminal.results)
+        os.kill(job, signal.SIGKILL)
+    elif how.startswith("Ctrl-C"):
+        os.write(terminal.keys, b"\x03")
         if how.endswith("twice"):
             time.sleep(0.5)
-            os.write(first.keys, b"\x03")
+            os.write(terminal.keys, b"\x03")
     else:
-        os.kill(first.pid, getattr(signal, how))
-    status, said = first.end()
-    assert status != 0
-    if how in ("Ctrl-C", "SIGTERM"):  # twice, Snakemake itself ends with a traceback
-        assert "Traceback" not in said
-        assert "The same command continues." in said
-    continues(tmp_path, videos, done)
-    assert not jobs_of(first.results)
+        os.kill(terminal.pid, getattr(signal, how))
 
 
-def test_a_second_caller_is_told_of_the_first(tmp_path, videos):
+def test_however_it_stops_what_is_done_stays_and_the_same_command_continues(tmp_path, videos):
+    """One DAG, stopped in every way in turn; a second caller, and bad input to one run, on the way."""
+    kept: dict[Path, int] = {}
+    for how in ("Ctrl-C", "Ctrl-C twice", "SIGKILL of a job", "SIGTERM", "SIGKILL"):
+        first = Terminal(tmp_path, videos)
+        first.wait(count=how == "SIGKILL of a job")
+        if how == "Ctrl-C":
+            [job] = jobs_of(first.results)
+            os.kill(job, signal.SIGSTOP)  # so that it is still there when the second comes
+            status, said = Terminal(tmp_path, videos).end()
+            os.kill(job, signal.SIGCONT)
+            assert status != 0
+            [line] = [line for line in said.splitlines() if line.startswith("mgm: ")]
+            assert f"process {first.pid} on" in line
+        kept |= done(first.results)
+        interrupt(first, how)
+        status, said = first.end()
+        assert status != 0, how
+        if how in ("Ctrl-C", "SIGTERM"):  # twice, Snakemake itself ends with a traceback
+            assert "Traceback" not in said
+            assert "The same command continues." in said
+        assert how != "SIGKILL of a job" or "logs/mine/pretrain-" in said  # where it says why
+        assert kept.items() <= done(first.results).items(), how
+
     first = Terminal(tmp_path, videos)
-    first.wait_for(1)
-    status, said = Terminal(tmp_path, videos).end()
-    assert status != 0
-    [line] = [line for line in said.splitlines() if line.startswith("mgm: ")]
-    assert f"process {first.pid} on" in line
-    assert first.end()[0] == 0, first.said.decode()
-
-
-def test_a_killed_job_loses_no_finished_run(tmp_path, videos):
-    """As the out-of-memory killer does."""
-    first = Terminal(tmp_path, videos)
-    done = first.wait_for(2)
-    [job] = jobs_of(first.results)
-    os.kill(job, signal.SIGKILL)
-    status, said = first.end()
-    assert status != 0
-    assert "logs/mine/pretrain-" in said  # where it says why
-    continues(tmp_path, videos, done)
-
-
-def test_bad_input_to_one_run_loses_no_other(tmp_path, videos):
-    first = Terminal(tmp_path, videos)
-    done = first.wait_for(1)
+    first.wait()
     specs = [path.stem for path in (first.results / "specs").glob("pretrain-*.json")]
     idle = next(run_id for run_id in specs if not (first.results / run_id).exists())
     (first.results / idle).mkdir()
@@ -137,6 +126,11 @@ def test_bad_input_to_one_run_loses_no_other(tmp_path, videos):
     assert status != 0
     assert said.count(f"process {os.getpid()} on") == 1  # by the job alone: neither Snakemake nor its end repeat it
     assert "CalledProcessError" not in said
-    done |= {path: path.stat().st_mtime_ns for path in first.results.glob("pretrain-*/result.json")}
-    continues(tmp_path, videos, done)
-    assert json.loads((first.results / idle / "result.json").read_text())["verb"] == "pretrain"
+    kept |= done(first.results)
+    assert len(kept) == 11  # it stopped no other
+
+    last = Terminal(tmp_path, videos)
+    assert last.end()[0] == 0, last.said.decode()
+    assert len(done(last.results)) == 12
+    assert kept.items() <= done(last.results).items()
+    assert not jobs_of(last.results)
