@@ -33,6 +33,7 @@ class Terminal:
         self.results, self.said, self.started = here / "results" / "mine", b"", time.time()
         self.pid, self.keys = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job, as these tests may be, ignores it
             os.chdir(here)
             os.execve(command[0], command, ENVIRONMENT)
         self.reader = threading.Thread(target=self._read, daemon=True)
