@@ -35,7 +35,7 @@ SLOW := slow or smoke or mlflow or postgres or chromium or slurm
 test: setup ## the fast tests (about 5 minutes on two idle cores)
 	@$(BIN)/pytest -n 2 -m "not ($(SLOW))"
 
-test-all: setup ## every test, after `make reproduce`, whose results some read: servers, Slurm, a browser, killed runs (half an hour)
+test-all: setup ## every test, after `make reproduce`, whose results some read: servers, Slurm, a browser, killed runs (a quarter of an hour)
 	@$(BIN)/pytest -n 2 -m "not ($(SLOW))"
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$(SLOW)"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mgm.cli import main
 from mgm.datasets.synthetic.make import generate
 from mgm.datasets.synthetic.params import Synthetic
 from mgm.spec import Data, Pretrain
@@ -54,25 +55,24 @@ def spec_file(folder: Path, **changes) -> Path:
     return path
 
 
-def test_bad_specs_are_one_line(tmp_path):
-    for words, message in [
-        (["pretrain", "none.json"], "none.json: no such spec"),
-        (["pretrain", spec_file(tmp_path, epochs=3)], "epochs is not a field; remove it or correct its name"),
-        (["pretrain", spec_file(tmp_path, mask={"name": "cube"})], "mask.name: is unknown; choose one of"),
-        (["finetune", spec_file(tmp_path)], "is a pretrain spec; run it with `mgm pretrain`"),
-        (["pretrain", spec_file(tmp_path)], "no place for dataset ssv2; pass --data ssv2=FOLDER"),
+def test_bad_specs_are_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "text.json").write_text("{")
+    for verb, file, data, message in [
+        ("pretrain", "none.json", "x=y", "none.json: no such spec"),
+        ("pretrain", tmp_path / "text.json", "x=y", "not JSON"),
+        ("pretrain", spec_file(tmp_path, epochs=3), "x=y", "epochs is not a field; remove it or correct its name"),
+        ("finetune", spec_file(tmp_path), "x=y", "is a pretrain spec; run it with `mgm pretrain`"),
+        ("pretrain", spec_file(tmp_path), "x=y", "no place for dataset ssv2; pass --data ssv2=FOLDER"),
+        ("pretrain", spec_file(tmp_path), "x", "--data x: write it as NAME=FOLDER"),
     ]:
-        done = mgm(*words, "--out", tmp_path, "--data", "x=y")
-        assert done.returncode == 2, done
-        last = done.stderr.strip().splitlines()[-1]
-        assert last.startswith("mgm: ")
-        assert message in last
-        assert "Traceback" not in done.stderr
-    (tmp_path / "spec.json").write_text("{")
-    done = mgm("pretrain", tmp_path / "spec.json", "--out", tmp_path, "--data", "x=y")
-    assert "not JSON" in done.stderr
-    done = mgm("pretrain", spec_file(tmp_path), "--out", tmp_path, "--data", "x")
-    assert "--data x: write it as NAME=FOLDER" in done.stderr
+        monkeypatch.setattr("sys.argv", ["mgm", verb, str(file), "--out", str(tmp_path), "--data", data])
+        with pytest.raises(SystemExit) as end:
+            main()
+        told = capsys.readouterr().err
+        assert end.value.code == 2
+        assert told.splitlines()[-1].startswith("mgm: ")
+        assert message in told
+        assert "Traceback" not in told
 
 
 def test_inspect_and_show(videos, tmp_path):

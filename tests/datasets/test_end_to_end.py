@@ -111,14 +111,3 @@ def test_files_of_any_name_are_prepared_trained_on_and_tested(published, tmp_pat
     assert len(index.videos) == 6
     rows = train_and_test("folder", index, out, tmp_path / "results")
     assert [row["path"] for row in rows] == [index.name(video) for video in index.test]
-
-
-def test_a_file_that_is_gone_since_preparing_is_one_line_before_any_training(published, tmp_path, monkeypatch):
-    source = tmp_path / "source"
-    shutil.copytree(published("ucf101").source, source)
-    index, _ = prepare("ucf101", source, tmp_path / "index")
-    Path(index.train[1].path).unlink()
-    monkeypatch.setattr("mgm.jobs.pretrain.build_mae", None)
-    with pytest.raises(UserError, match=r"is not there; of the index's 9 videos 1 are missing and 0 have changed: put") as error:
-        train_and_test("ucf101", index, tmp_path / "index", tmp_path / "results")
-    assert "\n" not in str(error.value)

@@ -120,13 +120,6 @@ def test_of_several_files_of_a_video_one_is_used(place, tmp_path):
     assert "2 further files of the same videos are not used, such as val/3.mp4" in index.note
 
 
-def test_linked_folders_are_followed_once(place, tmp_path):
-    place("elsewhere/1.mp4").parent.rename(tmp_path / "elsewhere")
-    (tmp_path / "source" / "train").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "source")
-    assert find_videos(tmp_path / "source", lambda _, name: name).name_of == {"1": "train/1.mp4"}
-
-
 @pytest.mark.parametrize("name", ["../x", "a/b", "/etc/passwd", "..", ".", "", "a\\b", "a\nb", "a\0b", 7, None])
 def test_a_list_names_plain_files_only(name):
     with pytest.raises(UserError, match=r"list.txt: line 3: .* is not the plain name of a video; correct it"):

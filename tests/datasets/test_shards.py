@@ -2,8 +2,9 @@
 
 import errno
 import json
-import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from mgm.datasets.folder import index_folder
 from mgm.datasets.index import check_files, read_index
 from mgm.datasets.shards import Settings, shard_index, shard_part, verify_shards
 from mgm.errors import UserError
-from mgm.runs.lock import folder_lock
 from mgm.video import read_clip
 from mgm.video.shards import HEADER, ROW
 from tests.helpers.videos import moving_square, write_video
@@ -166,8 +166,15 @@ def test_a_full_disk_leaves_no_half_of_a_shard(prepared, monkeypatch):
 
 
 def test_another_writer_and_other_settings_are_refused(prepared):
-    with folder_lock(prepared / "out" / "shards"), pytest.raises(UserError, match=f"process {os.getpid()} on .* writes here"):
-        again(prepared)
+    code = (
+        "import sys; from pathlib import Path; from mgm.runs.lock import folder_lock\nwith folder_lock(Path(sys.argv[1])): print(), input()"
+    )
+    command = [sys.executable, "-uc", code, str(prepared / "out" / "shards")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        with pytest.raises(UserError, match=f"process {holder.pid} on .* writes here"):
+            again(prepared)
+        holder.kill()
     with pytest.raises(UserError, match="quality 90, not 80"):
         shard_index(read_index(prepared / "out" / "source"), prepared / "out", Settings(64, quality=80))
 

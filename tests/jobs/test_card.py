@@ -35,9 +35,3 @@ def test_the_cells_that_rest_on_the_weights(results, spec):
     row = next(line for line in card.text.splitlines() if line.startswith("| 4e | MGM (Dense) | SSv2 |"))
     assert "| 60.0 | 60.4 [" in row  # this seed's number; the mean of 60.0 and 60.8 (146 of 240)
     assert all(told in card.text for told in (DIGEST, "d" * 64, SCALE.scale.caveat.split(".")[-2]))
-
-
-def test_a_run_of_no_scale_has_a_card_without_numbers(tmp_path):
-    card = card_of(tmp_path, PARENT)
-    assert card.data.eval_results is None
-    assert "not recorded" in card.text

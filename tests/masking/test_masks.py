@@ -126,19 +126,6 @@ def test_a_box_that_holds_still_hides_the_same_patches(problem, name, edge):
     assert torch.equal(masked_BSN[:, 1:][still_BS], masked_BSN[:, :-1][still_BS])
 
 
-@pytest.mark.parametrize("ratio", [0.1, 0.5, 0.75, 0.9])
-@pytest.mark.parametrize("name", DENSE)
-def test_slot_0_lies_inside_the_frame_and_centres_always_do(name, ratio):
-    seeds, motion = _clips(50)
-    boxes = make_boxes(name, GRID, ratio, seeds, motion)
-    for centre, size in ((boxes.x_BS, boxes.width_BS), (boxes.y_BS, boxes.height_BS)):
-        assert (centre[:, 0] - size[:, 0] / 2 >= -1e-5).all()
-        assert (centre[:, 0] + size[:, 0] / 2 <= 14 + 1e-5).all()
-        assert (centre >= 0).all()
-        assert (centre <= 14).all()
-        assert torch.allclose(size[:, 0], torch.tensor((ratio * 196) ** 0.5))
-
-
 def test_smm_moves_by_at_most_a_seventh_of_the_frame():
     boxes = make_boxes("smm", GRID, 0.3, torch.arange(100))
     steps = boxes.x_BS.diff(dim=1).abs()

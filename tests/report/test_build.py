@@ -7,6 +7,7 @@ import pytest
 from mgm.errors import UserError
 from mgm.experiments.suite import make_registry
 from mgm.report.build import build_report
+from mgm.report.page.deviations import FILE, deviations
 from tests.helpers.fake_results import BOTH, draw_arrays, finish, finish_all, registry, write_log
 
 
@@ -115,3 +116,14 @@ def test_a_user_s_own_videos_have_no_quoted_numbers(places):
         assert word not in text
     lines = (places[1] / "tables/table4e.csv").read_text().splitlines()
     assert all(line.split(",")[2] == "" for line in lines[1:] if '"' not in line)
+
+
+def test_nothing_of_deviations_is_lost():
+    """Every word of its sections is in the HTML, none of its marks."""
+    plain = {title: re.sub(r"<[^>]+>", " ", str(content)) for title, content in deviations()}
+    assert "The masks" in plain
+    for part in FILE.read_text().split("\n## ")[1:]:
+        title, _, body = part.partition("\n")
+        assert [word for word in re.findall(r"[A-Za-z]{3,}", body) if word not in plain[title]] == []
+        assert "`" not in plain[title]
+        assert "---" not in plain[title]

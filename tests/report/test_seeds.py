@@ -47,7 +47,4 @@ def test_it_is_drawn_with_any_number_of_runs(found, tmp_path):
         figure = seeds(PLOT, runs_of(PLOT, some), "Not run: all others.")
         dots = figure.axes[0]
         assert [label.get_text() for label in dots.get_yticklabels()] == list(PLOT.ticks)
-
-
-def test_one_seed_has_no_such_figure():
     assert "4_seeds" not in registry(seeds=(0,)).plots

@@ -14,10 +14,7 @@ def test_interval_over_seeds_is_scipys(n):
     estimate = over_seeds(list(values))
     assert (estimate.mean, estimate.n) == (pytest.approx(values.mean()), n)
     assert (estimate.low, estimate.high) == (pytest.approx(low, abs=1e-3), pytest.approx(high, abs=1e-3))
-
-
-def test_one_seed_has_no_interval_over_seeds():
-    assert over_seeds([50.0]) == (50.0, -inf, inf, 1)
+    assert over_seeds([50.0]) == (50.0, -inf, inf, 1)  # one seed has no interval
 
 
 def test_interval_over_videos_is_scipys_bootstrap():

@@ -56,14 +56,6 @@ def test_names_in_part_and_in_full(tmp_path):
     assert told("figure5") == ["figure5"]
 
 
-def test_a_quoted_cell_and_one_that_did_not_run(tmp_path):
-    known = registry(datasets=("ssv2", "k400"))
-    assert "no run fills this cell" in trace(known, tmp_path, "table1/BEVT, SSv2, 800+150")
-    text = trace(known, tmp_path, "table4e/tube/ssv2")
-    assert text.count("state    not run") == 6
-    assert "commit" not in text
-
-
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [

@@ -17,8 +17,3 @@ def test_it_counts_pictures_and_measures_vectors(tmp_path):
     text = found.describe()
     for part in (path, "h264, 144 x 128, 20 frames, 25 a second, 0.8 s", "1 I", "on 95% of frames"):
         assert part in text
-
-
-def test_it_says_when_there_are_no_vectors(tmp_path):
-    text = inspect_video(write_video(tmp_path / "v.webm", moving_square(6), codec="libvpx-vp9")).describe()
-    assert "vectors   none: FFmpeg exports none for vp9; transcode to H.264" in text

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from mgm.errors import UserError
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Views
 from mgm.video import cut, loader, read_clip, slot_displacement, slot_magnitude, transform
@@ -122,11 +121,6 @@ def test_a_video_with_fewer_frames_than_indexed_fails_only_where_they_are_wanted
     for megabytes in (0, 100):
         weights = torch.cat([batch.weight_B for batch in first_batches([longer], count=20, cache=loader.Cache(megabytes))])
         assert 0 < weights.mean() < 1
-
-
-def test_no_videos_is_an_error():
-    with pytest.raises(UserError, match="no videos to train on"):
-        first_batches([])
 
 
 @pytest.mark.parametrize("sampling", ["stride", "segments"])

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from mgm.video import inspect_video, read_clip, slot_displacement, slot_magnitude
 from mgm.video.motion import VECTOR, cells, rasterise, reference_distance, rotate
-from tests.helpers.videos import SHARED, moving_square, real_clips, write_video
+from mgm.video.vectors import read_vectors
+from tests.helpers.videos import SHARED, moving_square, real_clips, rotate_metadata, write_video
 
 REAL = [
     "other/bikes.mp4",
@@ -175,3 +176,26 @@ def test_mpeg4_b_frames_carry_no_information_and_still_p_frames_do(tmp_path):
     still = read_clip(write_video(tmp_path / "p.avi", moving_square(6, step=(0, 0)), codec="mpeg4", b_frames=0), range(6))
     assert still.has_motion_T.tolist() == [False] + [True] * 5
     assert not still.motion_THW2.any()
+
+
+@pytest.mark.parametrize(("codec", "turned"), [("libx264", 0), ("libx264", 90), ("mpeg4", 0)])
+def test_all_vectors_of_a_file_are_those_that_read_clip_finds(tmp_path, codec, turned):
+    path = write_video(tmp_path / "v.mp4", moving_square(24, 72, 100), codec, b_frames=2, gop=10)
+    if turned:
+        rotate_metadata(path, turned, 72, 100)
+    vectors, clip = read_vectors(path), read_clip(path, range(24))
+    assert np.array_equal(vectors.index_N, np.flatnonzero(clip.has_motion_T))
+    assert 0 < len(vectors.index_N) < 24
+    assert np.array_equal(vectors.motion_NHW2, clip.motion_THW2[clip.has_motion_T])
+    assert np.array_equal(vectors.distance_NHW, clip.distance_THW[clip.has_motion_T])
+    assert (vectors.height, vectors.width) == (clip.height, clip.width)
+    assert len(vectors.kinds_T) == 24
+    n = len(vectors.index_N) // 2
+    assert vectors.speed[n, 4, 5] == pytest.approx(np.linalg.norm(vectors.motion_NHW2[n, 4, 5]) / vectors.distance_NHW[n, 4, 5])
+    assert vectors.speed.max() > 1
+
+
+def test_a_codec_without_vectors_has_none(tmp_path):
+    vectors = read_vectors(write_video(tmp_path / "v.webm", moving_square(6), codec="libvpx-vp9"))
+    assert (len(vectors.kinds_T), len(vectors.index_N)) == (6, 0)
+    assert vectors.speed.size == 0
