@@ -27,17 +27,20 @@ def pages(tmp_path):
     server = Server(tmp_path / "server", default_uri(place))
     try:
         with chromium() as browser:
-            page = browser.new_page(viewport={"width": 1440, "height": 900})
-            page.set_default_timeout(120_000)
-            yield page, server.uri
+            context = browser.new_context(viewport={"width": 1440, "height": 900})
+            context.set_default_timeout(120_000)
+            yield context, server.uri
     finally:
         server.kill()
 
 
 def test_from_the_list_of_models_to_a_model_and_what_tested_it(pages):
-    page, uri = pages
-    page.goto(f"{uri}/#/experiments/1/models")
-    page.get_by_text("Model training", exact=True).click()
+    context, uri = pages
+    chooser = context.new_page()
+    chooser.goto(f"{uri}/#/experiments/1/models")
+    chooser.get_by_text("Model training", exact=True).click()
+    chooser.wait_for_url("**workflowType=machine_learning**")
+    page = context.new_page()  # the first is still on its way to the runs
     page.goto(f"{uri}/#/experiments/1/models")
     page.locator("a[href*='/models/m-']", has_text=PROBE.parent).first.click()
     metric = page.get_by_role("row").filter(has_text="test/top1")
