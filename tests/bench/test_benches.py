@@ -56,7 +56,6 @@ def test_the_loader_reads_what_it_is_given(tmp_path, short_video):
     assert rows["shards"].keys() == {"without vectors", "JPEG alone"} | theirs
     for row in rows["sources"].values():
         assert row["ratio"] == pytest.approx(row["ours"] / row["peer"], rel=1e-6)  # clips a second; one pair is its own median
-    assert rows["sources"]["FFmpeg alone"]["ratio"] < 1  # ours does as much, and more
 
 
 def test_starting_is_measured_up_to_a_step(tmp_path):
