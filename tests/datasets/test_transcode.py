@@ -213,3 +213,8 @@ def test_every_source_has_a_copy_of_its_own_below_out(sources, tmp_path):
 def test_options_of_transcoding_are_not_ignored_without_it(tmp_path, option):
     result = CliRunner().invoke(app, ["prepare", "k400", "--source", str(tmp_path), "--out", str(tmp_path / "out"), *option])
     assert f"{option[0]} says how to transcode, and --transcode is not given" in str(result.exception)
+
+
+def test_parts_follow_an_index_made_once_before_them(tmp_path):
+    command = ["prepare", "k400", "--source", str(tmp_path), "--out", str(tmp_path / "out"), "--transcode", "--shard", "2/3"]
+    assert "holds no index for the shards to follow" in str(CliRunner().invoke(app, command).exception)

@@ -81,13 +81,6 @@ def test_stride_views_spread_evenly_from_the_first_frame_to_the_last(n, views):
         assert np.ptp(np.diff(starts)) <= 4
 
 
-@pytest.mark.parametrize("sampling", ["stride", "window", "segments"])
-def test_one_frame_gives_a_still_clip(sampling):
-    clips = Clips(frames=4, sampling=sampling)
-    assert sample.training_indices(clips, 1, np.random.default_rng(0)).tolist() == [0] * 4
-    assert sample.view_indices(clips, 1, 1, 2).tolist() == [0] * 4
-
-
 @given(LENGTH, FRAMES, STEP, st.integers(1, 5), st.integers(0, 9))
 def test_starts_can_be_multiples_of_a_number(n, frames, step, multiple, seed):
     clips = Clips(frames=frames, stride=step, start_multiple=multiple)
