@@ -118,7 +118,7 @@ def test_with_a_result_deleted_and_no_data_the_report_trains_nothing(smoke, tmp_
     (tmp_path / "results" / "smoke" / victim.run_id / "result.json").unlink()
     done = programs.run(snakemake(tmp_path, "report", cores=1))
     assert done.returncode == 0, done.stderr
-    assert {line.strip(" :") for line in done.stderr.splitlines() if " rule " in f" {line}"} == {"localrule report"}, done.stderr
+    assert "wildcards: job=" not in done.stdout + done.stderr  # as of everything that trains or prepares
     assert not (tmp_path / "data").exists()
     with (tmp_path / "reports" / "smoke" / "tables" / "table4e.csv").open() as file:
         statuses = [row["status"] for row in csv.DictReader(file)]
