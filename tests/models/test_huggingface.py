@@ -1,5 +1,7 @@
 """Our models and Hugging Face's, with the same weights: the same predictions, loss, logits and gradients."""
 
+import itertools
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -53,9 +55,11 @@ def assert_gradients_close(ours, theirs, of_norm=None):
             assert_close(mine[name], gradients[name], name)
 
 
-@pytest.mark.parametrize("kernel", ["onednn", "own"])
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_pretraining(size, kernel, precision, monkeypatch):
+HOW = [("vit-b", "float32", "onednn"), *itertools.product(("small", "wide"), ("float32", "bf16"), ("onednn", "own"))]
+
+
+@pytest.mark.parametrize(("size", "precision", "kernel"), HOW, indirect=["size"])
+def test_pretraining(size, precision, kernel, monkeypatch):
     """By either kernel, whatever this CPU's measurement says. bf16 keeps 8 bits of what passes between layers."""
     monkeypatch.setattr(kernels, "onednn", kernel == "onednn")
     spec, _, frames, attention = size
