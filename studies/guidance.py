@@ -70,8 +70,10 @@ def probes() -> pd.DataFrame:
             continue
         cells = registry_of(folder).tables["4e"].cells
         wanted = {run.run_id for cell in cells if cell.column.endswith("linear probe") for run in cell.runs}
-        runs = frame(folder).query("status == 'run'")
-        runs = runs[runs.run_id.isin(wanted)]
+        runs = frame(folder)
+        runs = runs[(runs.status == "run") & runs.run_id.isin(wanted)]
+        if runs.empty:
+            continue
         runs = runs.assign(mask=runs["mask"].where(runs.parent != "", "none"), variation=title, top1=runs["metrics.top1"])
         parts.append(runs[runs["mask"].isin(masks)])
     return pd.concat(parts)[["variation", "mask", "seed", "top1", "run_id", "commit"]]
