@@ -156,9 +156,7 @@ def progress(execution: Execution) -> str:
                 left.append((spec.verb, work))
     if not done:
         return ""
-    rest = 0.0
-    for verb, work in left:
-        alike = [one for one in done if one[0] == verb] or done
-        rest += work * sum(seconds for *_, seconds in alike) / sum(work for _, work, _ in alike)
-    rest /= max(1, (os.cpu_count() or 1) // execution.threads)
+    alike = {verb: [one for one in done if one[0] == verb] for verb in {verb for verb, *_ in done}} | {"any": done}
+    rates = {verb: sum(seconds for *_, seconds in some) / sum(work for _, work, _ in some) for verb, some in alike.items()}
+    rest = sum(work * rates.get(verb, rates["any"]) for verb, work in left) / max(1, (os.cpu_count() or 1) // execution.threads)
     return f"; {len(done)} of {len(done) + len(left)} runs done" + (f", about {duration(rest)} of computing left" if left else "")
