@@ -91,7 +91,7 @@ def test_killed_and_timed_out_jobs_end_as_if_undisturbed(place):
     assert not any(watcher.is_alive() for watcher in watchers)
     assert "Trying to restart job" in done.stderr  # the killed one
     jobs = subprocess.run(["scontrol", "show", "job", "--oneliner"], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert [job for job in jobs if "Restarts=1" in job and "NumNodes=2" in job], jobs  # the one that its time limit stopped
+    assert [job for job in jobs if "NumNodes=2" in job and "Restarts=0" not in job], jobs  # its time limit stopped it, once or more often
 
     workflow.write()
     alone = place / "alone"  # here, undisturbed, by as many processes
