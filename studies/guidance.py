@@ -37,6 +37,7 @@ VARIATIONS = {  # name: (title, fields of the generated set, fields of pretraini
 }
 ROWS = {"none": "No pretraining", "tube": "Random Tube", "block": "Random Block", "mgm": "MGM (Dense)"}
 PAIRS = {"less random weights": "none", "less Random Tube": "tube", "less Random Block": "block"}
+SEEDS = [0, 1, 2, 3, 4]
 ROOT = Path(__file__).parents[1]
 
 
@@ -80,20 +81,22 @@ def probes() -> pd.DataFrame:
 
 
 def differences(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a variation and pair: MGM less the other mask, paired by seed, with its 95 % interval."""
+    """A row a variation and pair that it changes: MGM less the other mask, paired by seed, with its 95 % interval; last, the mean over
+    variations, seed by seed, of those that have `SEEDS`."""
     wide = runs.pivot(index=["variation", "seed"], columns="mask", values="top1")
-    rows = []
+    apart = {}
     for title, *_, masks in VARIATIONS.values():
-        if title not in wide.index:
-            continue
-        found, base = wide.loc[title].copy(), wide.loc[BASE]
-        for mask in ROWS.keys() - set(masks):
-            found[mask] = base[mask].reindex(found.index)
-        for pair, other in PAIRS.items():
-            apart = (found["mgm"] - found[other]).dropna()
-            if len(apart) > 1:
-                estimate = over_seeds(apart.tolist())
-                rows.append((title, pair, estimate.mean, estimate.low, estimate.high, len(apart)))
+        if title in wide.index:
+            found, base = wide.loc[title].copy(), wide.loc[BASE]
+            for mask in ROWS.keys() - set(masks):
+                found[mask] = base[mask].reindex(found.index)
+            changed = {pair: other for pair, other in PAIRS.items() if {"mgm", other} & set(masks)}
+            apart |= {(title, pair): (found["mgm"] - found[other]).dropna() for pair, other in changed.items()}
+    for pair in PAIRS:
+        whole = {title: some for (title, name), some in apart.items() if name == pair and set(SEEDS) <= set(some.index)}
+        apart["mean over settings", pair] = pd.DataFrame(whole).loc[SEEDS].mean(axis=1)
+    several = {key: over_seeds(some.tolist()) for key, some in apart.items() if len(some) > 1}
+    rows = [(*key, found.mean, found.low, found.high, found.n) for key, found in several.items()]
     return pd.DataFrame(rows, columns=["variation", "pair", "mean", "low", "high", "seeds"])
 
 
@@ -123,7 +126,7 @@ def draw() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("train", "draw"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--names", nargs="+", choices=VARIATIONS, default=[name for name in VARIATIONS if name != "mini"])
     args = parser.parse_args()

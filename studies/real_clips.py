@@ -115,37 +115,37 @@ def data(dataset: str) -> dict[str, dict[str, str]]:
     return {"data": {"dataset": dataset, "digest": read_index(DATA / dataset).digest}}
 
 
-def table() -> None:
-    """Write every probe, and print each set's accuracy over all its clips: means over seeds, and differences paired by seed."""
+def probes() -> pd.DataFrame:
+    """A row a probe: `set`, `dataset` (the set and its fold), `mask`, `seed`, `top1`, `n_test`, `run_id`, `commit`."""
     runs = frame(RESULTS).query("status == 'run' and verb == 'probe'")
     runs = runs.assign(mask=runs["mask"].where(runs.parent != "", "none"), set=runs.dataset.str[:-2], top1=runs["metrics.top1"])
     columns = ["set", "dataset", "mask", "seed", "top1", "n_test", "run_id", "commit"]
-    runs[columns].sort_values(columns[:4]).round(2).to_csv(ROOT / "docs/real-clips.csv", index=False, lineterminator="\n")
-    runs["right"] = runs.top1 * runs.n_test
-    whole = runs.groupby(["set", "mask", "seed"])[["right", "n_test"]].sum()
+    return runs[columns].sort_values(columns[:4]).reset_index(drop=True)
+
+
+def table() -> None:
+    """Write every probe; print each set's accuracy over all its clips, and differences: means over seeds, the latter paired."""
+    runs = probes()
+    runs.round(2).to_csv(ROOT / "docs/real-clips.csv", index=False, lineterminator="\n")
+    whole = runs.assign(right=runs.top1 * runs.n_test).groupby(["set", "mask", "seed"])[["right", "n_test"]].sum()
     wide = (whole.right / whole.n_test).unstack("mask")
     for name, some in [*wide.groupby("set"), ("mean of sets", wide.groupby("seed").mean())]:
         for mask in some:
-            print(
-                name,
-                mask,
-                interval(some[mask]),
-                *(f"less {other} {interval(some[mask] - some[other])}" for other in some if other != mask),
-                sep="; ",
-            )
+            less = (f"less {other} {interval(some[mask] - some[other])}" for other in some if other != mask)
+            print(name, mask, interval(some[mask]), *less, sep="; ")
 
 
 def interval(values: pd.Series) -> str:
     found = over_seeds(values.dropna().tolist())
-    return f"{found.mean:.1f}" if found.low is None else f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]"
+    return f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" if found.has_interval else f"{found.mean:.1f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("prepare", "train", "table"))
-    parser.add_argument("--clips", type=Path)
+    parser.add_argument("--clips", type=Path, default=Path("clips"))
     args = parser.parse_args()
-    prepare(args.clips) if args.what == "prepare" else globals()[args.what]()
+    prepare(args.clips) if args.what == "prepare" else train() if args.what == "train" else table()
 
 
 if __name__ == "__main__":
