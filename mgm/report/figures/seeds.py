@@ -32,7 +32,7 @@ def differences(runs: pd.DataFrame, beside: str) -> pd.DataFrame:
     lines = []
     for line, some in runs.groupby("line", sort=False):
         values = some.pivot(index="seed", columns="tick", values="value").reindex(columns=some.tick.unique())
-        for tick in values.columns.drop(beside, errors="ignore") if beside in values else ():
+        for tick in values.columns.drop(beside) if beside in values else ():
             apart = (values[tick] - values[beside]).dropna()
             if len(apart) > 1:
                 less = over_seeds(apart.tolist())
