@@ -130,6 +130,7 @@ class Mask(FrozenModel):
     ratio: float = Field(0.75, gt=0, lt=1)
     edge: Edge = "grow"
     jitter: bool = True
+    guided_start: bool = False  # mgm's box follows the motion in slot 0 too, where the paper puts it at random (3.3)
     guidance: Guidance = "vectors"  # the codec's motion vectors, or optical flow from sidecars (`mgm.video.flow`)
     distance: Distance = "estimated"  # frames to a vector's reference, which divide it; none: as exported, which is eq. 6 to the letter
     predicts: Literal["all", "running-cell"] = "all"  # what the decoder predicts: all that is hidden, or half of it (VideoMAE V2)

@@ -34,6 +34,8 @@ VARIATIONS = {  # name: (title, fields of the generated set, fields of pretraini
     "r75": ("75 % hidden, the tube too", {}, {RATIO: 0.75}, ("tube",)),
     "r90": ("90 % hidden", {}, {RATIO: 0.9}, ("tube", "block", "mgm")),
     "clamp": ("boxes stay in the frame", {}, {EDGE: "clamp"}, ("mgm",)),
+    "vectors": ("vectors as exported", {}, {"mask.distance": "none"}, ("mgm",)),
+    "start": ("guided from slot 0", {}, {"mask.guided_start": True}, ("mgm",)),
 }
 ROWS = {"none": "No pretraining", "tube": "Random Tube", "block": "Random Block", "mgm": "MGM (Dense)"}
 PAIRS = {"less random weights": "none", "less Random Tube": "tube", "less Random Block": "block"}

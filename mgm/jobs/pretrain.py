@@ -41,7 +41,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     def loss_of(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         masked_BL = make_mask(
             spec.mask.name, grid, spec.mask.ratio, batch.seed_B, batch.motion_BSHW,
-            edge=spec.mask.edge, jitter=spec.mask.jitter, displacement_BSHW2=batch.displacement_BSHW2,
+            edge=spec.mask.edge, jitter=spec.mask.jitter, guided_start=spec.mask.guided_start, displacement_BSHW2=batch.displacement_BSHW2,
         )  # fmt: skip
         second_BL = None if spec.mask.predicts == "all" else predicted(masked_BL, grid, batch.seed_B)
         predicted_BMP, target_BMP = model(batch.frames_BTHWC, masked_BL, second_BL)

@@ -207,7 +207,7 @@ def _masks(masks: Sequence[Mask], grid: Grid, seed: int, clip: Clip, tubelet: in
         apart_THW = clip.distance_THW if mask.distance == "estimated" else np.ones_like(clip.distance_THW)
         motion = (clip.motion_THW2, apart_THW, clip.has_motion_T, tubelet)
         magnitude_SHW, shift_SHW2 = slot_magnitude(*motion), slot_displacement(*motion, stride) / clip.width
-        guides = (torch.from_numpy(magnitude_SHW)[None], mask.edge, mask.jitter, torch.from_numpy(shift_SHW2)[None])
+        guides = (torch.from_numpy(magnitude_SHW)[None], mask.edge, mask.jitter, mask.guided_start, torch.from_numpy(shift_SHW2)[None])
         how = (mask.name, grid, mask.ratio, seed_B, *guides)
         masked.append(make_mask(*how)[0].view(grid.slots, grid.height, grid.width).numpy())
         found = make_boxes(*how)

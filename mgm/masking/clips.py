@@ -31,6 +31,7 @@ class Clips:
     motion_BSHW: Tensor | None  # float32, >= 0, at any resolution; a slot without motion information is all zero
     edge: Edge
     jitter: bool
+    guided_start: bool = False
     displacement_BSHW2: Tensor | None = None  # (dx, dy) of what lies there, in frame sides since the slot before, on the motion's cells
 
     @property

@@ -17,7 +17,7 @@ from mgm.masking.dense import dense
 
 def make_mask(
     name: str, grid: Grid, ratio: float, seed_B: Tensor, motion_BSHW: Tensor | None = None, edge: Edge = "grow", jitter: bool = True,
-    displacement_BSHW2: Tensor | None = None,
+    guided_start: bool = False, displacement_BSHW2: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Which tokens of each clip are hidden.
 
@@ -29,6 +29,7 @@ def make_mask(
             information, and negative counts as zero. The unguided masks ignore it.
         edge: what a box does at the edge of the frame: `grow` on the other side, `clamp` inside, or `spill` at random places.
         jitter: whether mgm's box changes its aspect ratio from slot to slot (eq. 7).
+        guided_start: whether mgm's box follows the motion in slot 0 too, where the paper puts it at random (3.3).
         displacement_BSHW2: (dx, dy) of what lies in each cell of motion_BSHW, since the slot before, in sides of the frame. Only masks that
             motion carries need it.
 
@@ -38,7 +39,7 @@ def make_mask(
     Raises:
         UserError: an unknown mask or edge, a ratio that hides nothing or everything, motion that is missing or of another shape.
     """
-    clips = _checked(name, Clips(grid, ratio, seed_B, motion_BSHW, edge, jitter, displacement_BSHW2))
+    clips = _checked(name, Clips(grid, ratio, seed_B, motion_BSHW, edge, jitter, guided_start, displacement_BSHW2))
     function = mask_function(name)
     hide = dense(function) if MASKS[name].dense else function
     return hide(clips).flatten(1)
@@ -46,10 +47,10 @@ def make_mask(
 
 def make_boxes(
     name: str, grid: Grid, ratio: float, seed_B: Tensor, motion_BSHW: Tensor | None = None, edge: Edge = "grow", jitter: bool = True,
-    displacement_BSHW2: Tensor | None = None,
+    guided_start: bool = False, displacement_BSHW2: Tensor | None = None,
 ) -> Boxes | None:  # fmt: skip
     """The boxes behind `make_mask` of the same arguments, for figures and checks; None for a mask that has none."""
-    clips = _checked(name, Clips(grid, ratio, seed_B, motion_BSHW, edge, jitter, displacement_BSHW2))
+    clips = _checked(name, Clips(grid, ratio, seed_B, motion_BSHW, edge, jitter, guided_start, displacement_BSHW2))
     if not MASKS[name].dense:
         return None
     boxes = mask_function(name)(clips)

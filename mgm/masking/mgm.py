@@ -12,7 +12,7 @@ JITTER = 0.1  # largest change of a side from slot to slot, in sides; the paper 
 
 
 def mgm(clips: Clips) -> Boxes:
-    """Slot 0's box at a random place inside the frame; later ones centred on the cell of largest motion.
+    """Slot 0's box at a random place inside the frame, unless its start is guided; later ones centred on the cell of largest motion.
 
     Eq. 6 upsamples the map to pixels by nearest neighbour, so all pixels of a cell tie: the box goes to the cell's centre. Of tied
     cells the one nearest the last centre is taken. A last centre is one that motion gave: slot 0's is not, so the first guided slot
@@ -31,9 +31,9 @@ def _follow(clips: Clips) -> tuple[Tensor, Tensor]:
     smaller_BSN = motion_BSN < largest_BS1
 
     x_B, y_B = first_centre(clips)
-    centres = [torch.stack([x_B, y_B])]
+    centres = [] if clips.guided_start else [torch.stack([x_B, y_B])]
     guided_B = torch.zeros_like(x_B, dtype=torch.bool)  # whether motion gave the last centre
-    for slot in range(1, slots):
+    for slot in range(len(centres), slots):
         moves_B = largest_BS1[:, slot, 0] > 0
         distance_BN = (cell_x_N - x_B[:, None]).square() + (cell_y_N - y_B[:, None]).square()
         tied_BN = (distance_BN * guided_B[:, None]).masked_fill_(smaller_BSN[:, slot], torch.inf)

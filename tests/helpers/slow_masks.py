@@ -68,11 +68,11 @@ def sides(first, jitter):
     return [min(max(side, f(max(1, first / 2))), f(first * 2)) for side in walk]
 
 
-def block_boxes(grid, ratio, seed, motion, jitter):
+def block_boxes(grid, ratio, seed, *_):
     return [first_box(grid, ratio, seed)] * grid.slots
 
 
-def smm_boxes(grid, ratio, seed, motion, jitter):
+def smm_boxes(grid, ratio, seed, *_):
     boxes = [first_box(grid, ratio, seed)]
     for vx, vy in velocities(grid, seed):  # eq. 5
         x, y, w, h = boxes[-1]
@@ -80,17 +80,17 @@ def smm_boxes(grid, ratio, seed, motion, jitter):
     return boxes
 
 
-def mgm_boxes(grid, ratio, seed, motion, jitter):
+def mgm_boxes(grid, ratio, seed, motion, jitter, guided_start):
     x, y, w, h = first_box(grid, ratio, seed)
     sx, sy = jitters(grid, seed)
     ws, hs = (sides(w, sx), sides(h, sy)) if jitter else ([w] * grid.slots, [h] * grid.slots)
     rows, columns = motion.shape[1:]
     order = bits(seed, TIES, rows * columns)
-    boxes = [(x, y, ws[0], hs[0])]
+    boxes = []
     guided = False
-    for t in range(1, grid.slots):
+    for t in range(grid.slots):
         largest = max(motion[t].flatten())
-        if largest > 0:
+        if largest > 0 and (t > 0 or guided_start):
             tied = []
             for row in range(rows):
                 for column in range(columns):
@@ -334,9 +334,9 @@ SPARSE |= {"motion-bins": motion_bins, "multi-block": multi_block, "green-noise"
 CARRIED = {"warped": warped}
 
 
-def mask(name, grid, ratio, seed, motion, edge, jitter, displacement):
+def mask(name, grid, ratio, seed, motion, edge, jitter, guided_start, displacement):
     if name in CARRIED:
         return CARRIED[name](grid, ratio, seed, motion, displacement)
     if name in SPARSE:
         return SPARSE[name](grid, ratio, seed, motion)
-    return dense(grid, ratio, seed, BOXES[name](grid, ratio, seed, motion, jitter), edge)
+    return dense(grid, ratio, seed, BOXES[name](grid, ratio, seed, motion, jitter, guided_start), edge)

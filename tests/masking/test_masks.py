@@ -60,12 +60,12 @@ def test_counts_are_exact(problem, name, edge, jitter):
 
 
 @settings(max_examples=150, deadline=None)
-@given(problems(), st.sampled_from(SLOW), edges, st.booleans())
-def test_equals_the_slow_transcription(problem, name, edge, jitter):
+@given(problems(), st.sampled_from(SLOW), edges, st.booleans(), st.booleans())
+def test_equals_the_slow_transcription(problem, name, edge, jitter, guided_start):
     grid, ratio, seeds, motion = problem
-    fast = make_mask(name, grid, ratio, seeds, motion, edge, jitter).view(len(seeds), grid.slots, -1).numpy()
+    fast = make_mask(name, grid, ratio, seeds, motion, edge, jitter, guided_start).view(len(seeds), grid.slots, -1).numpy()
     for clip, seed in enumerate(seeds.tolist()):
-        expected = slow.mask(name, grid, ratio, seed, motion[clip].numpy(), edge, jitter, moved(motion)[clip].numpy())
+        expected = slow.mask(name, grid, ratio, seed, motion[clip].numpy(), edge, jitter, guided_start, moved(motion)[clip].numpy())
         np.testing.assert_array_equal(fast[clip], expected)
 
 
@@ -75,7 +75,7 @@ def test_equals_the_slow_transcription_at_the_papers_size(name, edge):
     seeds, motion = _clips(2)
     fast = make_mask(name, GRID, 0.75, seeds, motion, edge).view(2, 8, -1).numpy()
     for clip, seed in enumerate(seeds.tolist()):
-        expected = slow.mask(name, GRID, 0.75, seed, motion[clip].numpy(), edge, True, moved(motion)[clip].numpy())
+        expected = slow.mask(name, GRID, 0.75, seed, motion[clip].numpy(), edge, True, False, moved(motion)[clip].numpy())
         np.testing.assert_array_equal(fast[clip], expected)
 
 
