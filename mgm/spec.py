@@ -132,14 +132,8 @@ class Mask(FrozenModel):
     jitter: bool = True
     guided_start: bool = False  # mgm's box follows the motion in slot 0 too, where the paper puts it at random (3.3)
     guidance: Guidance = "vectors"  # the codec's motion vectors, or optical flow from sidecars (`mgm.video.flow`)
-    distance: Distance = "estimated"  # frames to a vector's reference, which divide it; none: as exported, which is eq. 6 to the letter
+    distance: Distance = "estimated"  # frames to a vector's reference, which divide it; none: eq. 6 to the letter; flow has no distance
     predicts: Literal["all", "running-cell"] = "all"  # what the decoder predicts: all that is hidden, or half of it (VideoMAE V2)
-
-    @model_validator(mode="after")
-    def _has_distances(self):
-        if self.distance == "none" and self.guidance != "vectors":
-            raise ValueError(f"distance none is for vectors, and guidance is {self.guidance}, which has no distance; leave it estimated")
-        return self
 
 
 class Optim(FrozenModel):

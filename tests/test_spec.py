@@ -112,7 +112,6 @@ def _with(fields, path, value):
     ("verb", "fields", "named", "values"),
     [
         ("pretrain", {"mask": {"name": "x"}}, "mask.name", ["'x'", "tube"]),
-        ("pretrain", {"mask": {"distance": "none", "guidance": "dis"}}, "mask", ["distance none is for vectors, and guidance is dis"]),
         ("pretrain", {"mask": {"ratio": 1.0}}, "mask.ratio", ["1.0"]),
         ("pretrain", {"mask": {"ratio": 0.0}}, "mask.ratio", ["0.0"]),
         ("pretrain", {"mask": {"ratio": 0.001}}, "mask.ratio", ["0.001", "0 of 196", "1 to 195"]),
