@@ -77,7 +77,7 @@ def probes() -> pd.DataFrame:
         runs = runs[(runs.status == "run") & runs.run_id.isin(wanted)]
         if runs.empty:
             continue
-        runs = runs.assign(mask=runs["mask"].where(runs.parent != "", "none"), variation=title, top1=runs["metrics.top1"])
+        runs = runs.assign(variation=title, top1=runs["metrics.top1"])
         parts.append(runs[runs["mask"].isin(masks)])
     return pd.concat(parts)[["variation", "mask", "seed", "top1", "run_id", "commit"]]
 

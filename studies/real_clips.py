@@ -118,7 +118,7 @@ def data(dataset: str) -> dict[str, dict[str, str]]:
 def probes() -> pd.DataFrame:
     """A row a probe: `set`, `dataset` (the set and its fold), `mask`, `seed`, `top1`, `n_test`, `run_id`, `commit`."""
     runs = frame(RESULTS).query("status == 'run' and verb == 'probe'")
-    runs = runs.assign(mask=runs["mask"].where(runs.parent != "", "none"), set=runs.dataset.str[:-2], top1=runs["metrics.top1"])
+    runs = runs.assign(set=runs.dataset.str[:-2], top1=runs["metrics.top1"])
     columns = ["set", "dataset", "mask", "seed", "top1", "n_test", "run_id", "commit"]
     return runs[columns].sort_values(columns[:4]).reset_index(drop=True)
 

@@ -1,5 +1,5 @@
 """What the experiments will cost: operations, GPU hours, wall time and disk, of each table and figure and of all. Arithmetic alone, by the
-rules that stand below every plan (mgm/report/plan.txt.j2)."""
+rules that stand below every plan (mgm/report/plan.txt.j2); an epoch is whole batches."""
 
 import heapq
 import json

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mgm.errors import UserError
 from mgm.runs.result import RunStatus, examine
-from mgm.spec import Pretrain, Spec, parents, read_spec
+from mgm.spec import Finetune, Pretrain, Probe, Spec, parents, read_spec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,8 +23,8 @@ def frame(results: Path) -> "pd.DataFrame":
     spaces), `status` (run, altered, failed, running, not run), `why` (what is wrong, unless status is run), `metrics.NAME` for each metric,
     `n_test`, `commit` (ends in -dirty like `git describe --dirty`), `digest` (of the data), `wall_s`, `device`.
 
-    A finetuned or probed run has the mask, ratio, edge and guidance of the pretraining it starts from. Numbers of a run that is not
-    believed (any status but `run`) are empty.
+    A finetuned or probed run has the mask, ratio, edge and guidance of the pretraining it starts from; from random weights its mask is
+    "none". Numbers of a run that is not believed (any status but `run`) are empty.
 
     Raises:
         UserError: no such folder.
@@ -88,8 +88,9 @@ def _row(run_id: str, specs: Mapping[str, Spec | UserError], found: RunStatus) -
     spec = specs[run_id]
     if not isinstance(spec, UserError):
         optim, mask = getattr(spec, "optim", None), _mask(spec, specs)
+        from_random = isinstance(spec, Finetune | Probe) and not spec.parent
         row |= {"verb": spec.verb, "dataset": spec.data.dataset, "backbone": spec.model.backbone, "seed": spec.seed}
-        row |= {"parent": " ".join(parents(spec)), "epochs": optim.epochs if optim else None}
+        row |= {"parent": " ".join(parents(spec)), "epochs": optim.epochs if optim else None, "mask": "none" if from_random else None}
         row |= {"mask": mask.name, "ratio": mask.ratio, "edge": mask.edge, "guidance": mask.guidance} if mask else {}
     if result := found.result:
         row |= {f"metrics.{name}": value for name, value in result["metrics"].items()}

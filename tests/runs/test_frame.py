@@ -30,6 +30,8 @@ def test_has_a_row_a_run(results):
         "commit": "d67827d" + "0" * 33, "wall_s": 12.5, "device": "cpu",
     }  # fmt: skip
     assert {name: row[name] for name in expected} == expected
+    finish(results, alone := CHILD.model_copy(update={"parent": ""}))
+    assert frame(results).set_index("run_id").loc[alone.run_id, "mask"] == "none"
 
 
 def test_says_the_status_of_each_run(results):

@@ -1,5 +1,6 @@
 """What Snakemake's catalogue and its users' tools expect: lint, a deployed copy, Snakemake's own report."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_snakedeploy_deploys_it_into_an_empty_folder(tmp_path):
 @pytest.mark.slow
 @pytest.mark.chromium
 def test_snakemakes_report_opens_without_errors(tmp_path):
-    run(*snakemake(tmp_path, "dataset_ucf101"), cwd=tmp_path)
+    run(*snakemake(tmp_path, "dataset_ucf101"), cwd=tmp_path, PATH=os.defpath)  # as in a shell without the environment
     run(*snakemake(tmp_path, "dataset_ucf101", "--report", "report.zip"), cwd=tmp_path)
     shutil.unpack_archive(tmp_path / "report.zip", tmp_path / "open")
     (page_file,) = (tmp_path / "open").rglob("report.html")
