@@ -4,14 +4,18 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mgm import __version__
 from mgm.datasets.commands import prepare_app
 from mgm.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from mgm.experiments.registry import Registry
 
 app = typer.Typer(
     help="Motion-guided masking for video masked autoencoders, and the experiments of its paper.",
@@ -46,27 +50,15 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _started(
-    context: typer.Context,
+def _options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
-) -> None:
-    """Refuse several processes where a verb runs in one."""
-    verb, processes = context.invoked_subcommand, _processes()
-    if processes > 1 and verb not in DISTRIBUTED:
-        if os.environ.get("RANK", "0") != "0":
-            sys.exit(2)  # rank 0 says why
-        raise UserError(f"mgm {verb}: runs in one process, and torchrun started {processes}; start it without torchrun")
-
-
-def _processes() -> int:
-    """Return how many processes torchrun started for this run; 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+) -> None: ...
 
 
 @contextmanager
 def _together() -> Iterator[None]:
     """Join the other processes that torchrun started, if any."""
-    if _processes() > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or a connection that closes at the end is a page of warnings
         from mgm.training.collectives import process_group
 
@@ -76,33 +68,42 @@ def _together() -> Iterator[None]:
         yield
 
 
-@_together()
 def _run(
     context: typer.Context, specs: list[Path], out: Path, data: list[str], threads: int, workers: int, cache_mb: int, **options
 ) -> None:
     """Run the verb that was called on each spec; `options` are further fields of `Execution`."""
-    from mgm.jobs.init import resolve_init
-    from mgm.runs.files import read_json
-    from mgm.spec import parse
+    verb, parsed, places = str(context.info_name), [], _places(data)
+    with _together():
+        from mgm.jobs.data import Execution
+        from mgm.jobs.init import resolve_init
+        from mgm.jobs.runner import run_all
+        from mgm.runs.files import read_json
+        from mgm.spec import parse
+        from mgm.training import collectives
+        from mgm.video.loader import Cache
 
-    verb, parsed = str(context.info_name), []
-    for path in specs:
-        try:
-            parsed.append(parse(resolve_init(read_json(path), str(path), out), str(path)))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such spec") from None
-        if parsed[-1].verb != verb:
-            raise UserError(f"{path}: is a {parsed[-1].verb} spec; run it with `mgm {parsed[-1].verb}`")
-    places = _places(data)
+        if verb not in DISTRIBUTED and (processes := collectives.world_size()) > 1:
+            raise UserError(f"mgm {verb}: runs in one process, and torchrun started {processes}; start it without torchrun")
+        for path in specs:
+            try:
+                parsed.append(parse(resolve_init(read_json(path), str(path), out), str(path)))
+            except FileNotFoundError:
+                raise UserError(f"{path}: no such spec") from None
+            if parsed[-1].verb != verb:
+                raise UserError(f"{path}: is a {parsed[-1].verb} spec; run it with `mgm {parsed[-1].verb}`")
+        job = getattr(import_module(f"mgm.jobs.{verb}"), verb)
+        run_all(parsed, job, Execution(out, places, threads, workers, cache=Cache(cache_mb) if cache_mb else None, **options))
 
-    from importlib import import_module
 
-    from mgm.jobs.data import Execution
-    from mgm.jobs.runner import run_all
-    from mgm.video.loader import Cache
+def _registry(results: Path) -> "Registry":
+    """The registry of a results folder. Thousands of runs are millions of objects that stay: looking for cycles among them is a fifth of
+    a report's time."""
+    import gc
 
-    job = getattr(import_module(f"mgm.jobs.{verb}"), verb)
-    run_all(parsed, job, Execution(out, places, threads, workers, cache=Cache(cache_mb) if cache_mb else None, **options))
+    from mgm.experiments.suite import registry_of
+
+    gc.set_threshold(1_000_000)
+    return registry_of(results)
 
 
 def _places(data: list[str]) -> dict[str, Path]:
@@ -356,10 +357,9 @@ def trace(
     results: Results = Path("results"),
 ) -> None:
     """Say what a table's cell rests on: runs, specs, commit, data, weights, logs."""
-    from mgm.experiments.suite import registry_of
     from mgm.report.trace import trace as describe
 
-    typer.echo(describe(registry_of(results / name), results / name, cell))
+    typer.echo(describe(_registry(results / name), results / name, cell))
 
 
 @app.command()
@@ -402,19 +402,11 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", help="Delete them.")] = False,
 ) -> None:
     """List the runs that no table or figure wants, and delete them with --yes."""
-    from mgm.experiments.suite import registry_of
     from mgm.report.clean import clean as tidy
 
     if Path(name).name != name or name == "..":
         raise UserError(f"{name}: is no name of results; pass the folder's name in {results}/ alone")
-    typer.echo(tidy(registry_of(results / name), results / name, yes))
-
-
-def _look_for_less_garbage() -> None:
-    """Thousands of runs are millions of objects that stay: looking for cycles among them is a fifth of a report's time."""
-    import gc
-
-    gc.set_threshold(1_000_000)
+    typer.echo(tidy(_registry(results / name), results / name, yes))
 
 
 @app.command()
@@ -425,11 +417,9 @@ def report(
     only: Annotated[str | None, typer.Option(help="One target, such as table4e or figure5.")] = None,
 ) -> None:
     """Write tables, figures and the page from the results that exist. Never trains."""
-    from mgm.experiments.suite import registry_of
     from mgm.report.build import build_report
 
-    _look_for_less_garbage()
-    page = build_report(registry_of(results / name), results / name, reports / name, only)
+    page = build_report(_registry(results / name), results / name, reports / name, only)
     typer.echo(f"wrote {page}")
 
 
@@ -444,11 +434,10 @@ def crate(
     weights: Annotated[bool, typer.Option("--weights", help="Put weights in too; else they are named by their digest.")] = False,
 ) -> None:
     """Write results, their report and how they came about as a Workflow Run RO-Crate."""
-    from mgm.experiments.suite import registry_of
     from mgm.report.crate import write_crate
 
     out = out or reports / f"{name}.crate.zip"
-    count = write_crate(registry_of(results / name), results / name, reports / name, out, weights)
+    count = write_crate(_registry(results / name), results / name, reports / name, out, weights)
     typer.echo(f"wrote {out}: {count} runs with their report")
 
 
@@ -469,11 +458,9 @@ def sync(
     if len(given := [f"--{flag}" for flag, on in (("follow", follow), ("check", check), ("repair", repair)) if on]) > 1:
         raise UserError(f"{' '.join(given)}: choose one")
 
-    from mgm.experiments.suite import registry_of
     from mgm.report.mlflow import sync as mlflow
 
-    _look_for_less_garbage()
-    registry, uri = registry_of(results / name), uri or mlflow.default_uri(results / name)
+    registry, uri = _registry(results / name), uri or mlflow.default_uri(results / name)
     if follow:
         mlflow.follow(registry, results / name, uri, weights)
         return
