@@ -2,7 +2,7 @@
 they are many. How salient motion is takes decoding: evenly spread videos again."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mgm.datasets.files import files_below, open_all
-from mgm.datasets.index import SPLITS, read_index
+from mgm.datasets.index import SPLITS, Video, read_index
 from mgm.datasets.shards import verify_shards
 from mgm.errors import UserError
+from mgm.video.decode import VideoInfo
 from mgm.video.inspect import Inspection, inspect_video
 
 T = TypeVar("T")
@@ -21,32 +22,19 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Facts of one video; `split` is empty where there is no index."""
-
-    path: str
-    split: str
-    duration_s: float
-    width: int
-    height: int
-    codec: str
-    has_vectors: bool
-
-
-@dataclass(frozen=True)
 class Dataset:
-    """`counted`: videos there are, of which `facts` holds all or an even spread; `decoded`: those whose motion was measured."""
+    """`counted`: videos there are, of which `facts` holds all or an even spread, by path; `decoded`: those whose motion was measured."""
 
     folder: Path
     about: str
     counted: int
-    facts: tuple[Facts, ...]
+    facts: Mapping[str, Video | VideoInfo]
     decoded: tuple[Inspection, ...]
     unreadable: tuple[tuple[str, str], ...]
 
     def describe(self) -> str:
         """Some lines of text."""
-        seconds = np.array([video.duration_s for video in self.facts])
+        seconds, facts = self._seconds, self.facts.values()
         lines = [str(self.folder), f"  videos      {self.about}"]
         if len(self.facts) + len(self.unreadable) < self.counted:
             lines.append(f"  opened      {len(self.facts) + len(self.unreadable):,} of {self.counted:,}, evenly spread")
@@ -54,9 +42,9 @@ class Dataset:
             low, middle, high = np.quantile(seconds, (0, 0.5, 1))
             hours = seconds.mean() * (self.counted - len(self.unreadable)) / 3600
             lines.append(f"  durations   {low:.1f} to {high:.1f} s, median {middle:.1f} s; about {hours:,.1f} hours in all")
-            lines.append(f"  codecs      {_most(video.codec for video in self.facts)}")
-            lines.append(f"  sizes       {_most(f'{video.width} x {video.height}' for video in self.facts)}")
-            share = np.mean([video.has_vectors for video in self.facts])
+            lines.append(f"  codecs      {_most(video.codec for video in facts)}")
+            lines.append(f"  sizes       {_most(f'{video.width} x {video.height}' for video in facts)}")
+            share = np.mean([video.has_vectors for video in facts])
             lines.append(
                 f"  vectors     {share:.0%} of videos have them" + ("" if share else ": transcode, or use flow or an unguided mask")
             )
@@ -75,16 +63,21 @@ class Dataset:
 
     def arrays(self) -> dict[str, Any]:
         """What `mgm.report.figures.dataset.draw` draws."""
+        facts = self.facts.values()
         return {
-            "duration_N": np.array([video.duration_s for video in self.facts]),
-            "short_N": np.array([min(video.width, video.height) for video in self.facts]),
-            "codec_N": np.array([video.codec for video in self.facts]),
-            "vectors_N": np.array([video.has_vectors for video in self.facts]),
-            "split_N": np.array([video.split for video in self.facts]),
+            "duration_N": self._seconds,
+            "short_N": np.array([min(video.width, video.height) for video in facts]),
+            "codec_N": np.array([video.codec for video in facts]),
+            "vectors_N": np.array([video.has_vectors for video in facts]),
+            "split_N": np.array([getattr(video, "split", "") for video in facts]),
             "concentration_M": self._concentration,
             "counted": self.counted,
             "unreadable": len(self.unreadable),
         }
+
+    @property
+    def _seconds(self) -> np.ndarray:
+        return np.array([video.frames / (video.fps or 25) for video in self.facts.values()])
 
     @property
     def _concentration(self) -> np.ndarray:
@@ -97,15 +90,12 @@ def inspect_folder(folder: Path, videos: int = 100) -> Dataset:
     Raises:
         UserError: there is no video, or the index is broken.
     """
-    unreadable: list[tuple[str, str]]
+    facts: Mapping[str, Video | VideoInfo]
     if (folder / "index.json").is_file():
         index = read_index(folder)
-        facts = [
-            Facts(video.path, video.split, video.frames / (video.fps or 25), video.width, video.height, video.codec, video.has_vectors)
-            for video in index.videos
-        ]
+        facts, unreadable = {video.path: video for video in index.videos}, list(index.excluded)
         counts = " and ".join(f"{sum(video.split == split for video in index.videos):,} {split}" for split in SPLITS)
-        counted, unreadable = len(facts) + len(index.excluded), list(index.excluded)
+        counted = len(facts) + len(unreadable)
         if (index.root / "shards.json").is_file():
             unreadable += verify_shards(index, folder)
         about = f"{counts}, of {len(index.classes):,} classes, digest {index.digest}; {index.note}"
@@ -114,20 +104,16 @@ def inspect_folder(folder: Path, videos: int = 100) -> Dataset:
         if not names:
             raise UserError(f"{folder}: holds no index and no file; name the folder of the videos, or the one `mgm prepare` wrote")
         infos, unreadable = open_all(folder, spread(sorted(names), videos))
-        facts = [
-            Facts(str(folder / name), "", info.duration_s, info.width, info.height, info.codec, info.has_vectors)
-            for name, info in infos.items()
-        ]
-        unreadable += unusable
+        facts, unreadable = {str(folder / name): info for name, info in infos.items()}, unreadable + unusable
         counted = len(names) + len(unusable)
         about = f"{counted:,} files, without an index"
     decoded = []
-    for video in spread([video for video in facts if video.has_vectors], videos):
+    for path in spread([path for path, video in facts.items() if video.has_vectors], videos):
         try:
-            decoded.append(inspect_video(video.path))
+            decoded.append(inspect_video(path))
         except UserError as error:
-            unreadable.append((video.path, str(error).removeprefix(f"{video.path}: ")))
-    return Dataset(folder, about, counted, tuple(facts), tuple(decoded), tuple(unreadable))
+            unreadable.append((path, str(error).removeprefix(f"{path}: ")))
+    return Dataset(folder, about, counted, facts, tuple(decoded), tuple(unreadable))
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
