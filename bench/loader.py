@@ -23,7 +23,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TypeAlias
@@ -35,10 +35,10 @@ import numpy as np
 import torch
 from common import Row, compared, cpu_seconds
 
-from mgm.datasets.files import video_of
+from mgm.datasets.encode import encode
+from mgm.datasets.files import open_all
 from mgm.datasets.index import Index
-from mgm.datasets.shards import Settings, shard_index
-from mgm.datasets.synthetic.encode import encode
+from mgm.datasets.shards import Settings, write_shards
 from mgm.errors import UserError
 from mgm.spec import Clips, Guidance
 from mgm.video import Clip, open_video, probe_video, slot_magnitude
@@ -213,11 +213,13 @@ def in_shards(paths: Iterable[str], folder: Path) -> dict[str, str]:
     """{path of a video: the same in a shard}."""
     folder.mkdir(parents=True)
     names = {path: f"{number:04}{Path(path).suffix}" for number, path in enumerate(paths)}
-    videos = []
-    for path, name, split in [*((path, name, "train") for path, name in names.items()), (min(names), "test", "test")]:
+    split_of = dict.fromkeys(names.values(), "train") | {"test": "test"}
+    for path, name in [*names.items(), (min(names), "test")]:
         (folder / name).symlink_to(Path(path).resolve())
-        videos.append(video_of(folder, name, 0, split, name, probe_video(path)))
-    index = shard_index(Index(folder, ("all",), tuple(videos), (), "", ""), folder / "out", Settings())
+    found, _ = open_all(folder, list(split_of))
+    videos = tuple(replace(video, split=split_of[name], group=name) for name, video in found.items())
+    index = write_shards(Index(folder, ("all",), videos, (), "", ""), folder / "out", Settings())
+    assert isinstance(index, Index)
     made = {index.name(video).partition("/")[2]: video.path for video in index.videos}
     return {path: made[name] for path, name in names.items()}
 

@@ -24,7 +24,7 @@ import torch
 from common import Row
 from loader import CLIPS, TUBELET, generate, in_shards, with_decord
 
-from mgm.datasets.synthetic.encode import encode
+from mgm.datasets.encode import encode
 from mgm.video import probe_video, training_loader
 from mgm.video.sample import training_indices
 

@@ -44,7 +44,7 @@ def first_fault(error: "ValidationError", below: int = 0) -> str:
     where = ".".join(str(part) for part in first["loc"][below:])
     if first["type"] == "extra_forbidden":
         return f"{where} is not a field; remove it or correct its name"
-    got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
+    got = "" if isinstance(first["input"], dict | list) else f" (got {first['input']!r})"
     return ": ".join(filter(None, (where, first["msg"].removeprefix("Value error, ")))) + got
 
 

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,32 +24,49 @@ Processes = Annotated[int | None, typer.Option(min=1, help="Processes that trans
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Transcode only the I-th of N parts of the videos; index later, without.")]
 
 
-@prepare_app.command()
-def folder(
-    source: Annotated[Path, typer.Option(help="One folder per class, or a CSV path,label[,split][,group].")], out: Out,
-    seed: Annotated[int, typer.Option(min=0, help="Of the 80/20 split that is made when the source has none.")] = 0,
-    transcode: Transcode = False, shards: Shards = False, every: Every = 1, quality: Quality = 90,
-        short_side: ShortSide = None, processes: Processes = None, shard: Shard = None,
-) -> None:  # fmt: skip
-    """Index your own videos."""
-    from mgm.datasets.folder import index_folder
-
-    _prepare(partial(index_folder, source, seed=seed), out, transcode, shards, every, quality, short_side, processes, shard)
-
-
-def _downloaded(dataset: Published) -> Callable[..., None]:
-    """The verb of a dataset that is indexed as its users downloaded it."""
+def _indexed(index: Callable[..., Index], holds: str, own: str = "", splits: int = 1) -> Callable[..., None]:
+    """The verb of a dataset that is indexed as its users have it, and copied if asked to; `own`: the option that it alone has."""
 
     def verb(
-        source: Annotated[Path, typer.Option(help=f"The folder that holds {dataset.source}.")], out: Out,
-        split: Annotated[int, typer.Option(min=1, max=dataset.splits, help="The official split; the paper's is 1.")] = 1,
+        source: Annotated[Path, typer.Option(help=holds)], out: Out,
+        split: Annotated[int, typer.Option(min=1, max=splits, help="The official split; the paper's is 1.")] = 1,
+        seed: Annotated[int, typer.Option(min=0, help="Of the 80/20 split that is made when the source has none.")] = 0,
         transcode: Transcode = False, shards: Shards = False, every: Every = 1, quality: Quality = 90,
         short_side: ShortSide = None, processes: Processes = None, shard: Shard = None,
     ) -> None:  # fmt: skip
-        options = {"split": split} if dataset.splits > 1 else {}
-        _prepare(partial(dataset.index, source, **options), out, transcode, shards, every, quality, short_side, processes, shard)
+        from mgm.datasets.files import cores
+        from mgm.datasets.prepare import prepare_copies, summary
 
-    return verb if dataset.splits > 1 else _without(verb, "split")
+        chosen = {name: value for name, value in (("split", split), ("seed", seed)) if name == own}
+        make: Callable[..., Any] = partial(index, source, **chosen)
+        side, workers = short_side or 256, processes or cores()
+        copies: list[Callable[..., Any]] = []
+        if transcode:
+            from mgm.datasets.transcode import transcode as write_videos  # PyAV
+
+            copies.append(partial(write_videos, short_side=side, processes=workers))
+        if shards:
+            from mgm.datasets.shards import Settings, write_shards
+
+            copies.append(partial(write_shards, settings=Settings(side, every, quality), processes=workers))
+        given = {"short-side": short_side, "processes": processes, "shard": shard}
+        if not copies and (idle := [name for name, value in given.items() if value is not None]):
+            raise UserError(f"--{idle[0]} says how to transcode, and --transcode is not given; add it, or leave out --{idle[0]}")
+        for copy in copies[:-1]:
+            make = partial(prepare_copies, make, copy=copy)
+        typer.echo(summary(prepare_copies(make, out, copies[-1], shard) if copies else make(out)))
+
+    signature = inspect.signature(verb)
+    hidden = {"split", "seed"} - {own}  # these keep their defaults
+    shown = [known for known in signature.parameters.values() if known.name not in hidden]
+    verb.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+    return verb
+
+
+def _folder(source: Path, out: Path, seed: int) -> Index:
+    from mgm.datasets.folder import index_folder
+
+    return index_folder(source, out, seed)
 
 
 def _derived(dataset: Published) -> Callable[..., None]:
@@ -73,17 +90,16 @@ def _derived(dataset: Published) -> Callable[..., None]:
     return verb if others else of_one
 
 
-def _without(verb: Callable[..., None], parameter: str) -> Callable[..., None]:
-    """Hide a parameter, which then keeps its default, from the command line."""
-    signature = inspect.signature(verb)
-    shown = [known for known in signature.parameters.values() if known.name != parameter]
-    verb.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
-    return verb
-
-
+prepare_app.command("folder", help="Index your own videos.")(
+    _indexed(_folder, "One folder per class, or a CSV path,label[,split][,group].", own="seed")
+)
 for _dataset in PUBLISHED.values():
-    _make = _derived if _dataset.derived_from else _downloaded
-    prepare_app.command(_dataset.name, help=f"Index {_dataset.title}.")(_make(_dataset))
+    if _dataset.derived_from:
+        _verb = _derived(_dataset)
+    else:
+        _own = "split" if _dataset.splits > 1 else ""
+        _verb = _indexed(_dataset.index, f"The folder that holds {_dataset.source}.", _own, _dataset.splits)
+    prepare_app.command(_dataset.name, help=f"Index {_dataset.title}.")(_verb)
 
 
 @prepare_app.command()
@@ -97,22 +113,3 @@ def synthetic(
     from mgm.datasets.synthetic.make import generate  # PyAV
 
     typer.echo(summary(generate(read_params(params), out, processes)))
-
-
-def _prepare(
-    make: Callable[[Path], Index], out: Path, transcode: bool, shards: bool, every: int, quality: int, short_side: int | None,
-    processes: int | None, shard: str | None,
-) -> None:  # fmt: skip
-    from mgm.datasets.prepare import prepare_shards, prepare_transcoded, summary
-
-    if shards:
-        from mgm.datasets.shards import Settings
-
-        files = partial(prepare_transcoded, make, short_side=short_side or 256, processes=processes) if transcode else make
-        typer.echo(summary(prepare_shards(files, out, Settings(short_side or 256, every, quality), processes, shard)))
-    elif transcode:
-        typer.echo(summary(prepare_transcoded(make, out, short_side or 256, processes, shard)))
-    elif given := [name for name, value in (("short-side", short_side), ("processes", processes), ("shard", shard)) if value is not None]:
-        raise UserError(f"--{given[0]} says how to transcode, and --transcode is not given; add it, or leave out --{given[0]}")
-    else:
-        typer.echo(summary(make(out)))

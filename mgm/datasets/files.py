@@ -4,14 +4,14 @@ import errno
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mgm.console import track
 from mgm.datasets.index import Video, content_hash
@@ -19,12 +19,9 @@ from mgm.errors import UserError
 from mgm.runs.files import naming
 from mgm.runs.lock import end_with_parent
 
-if TYPE_CHECKING:
-    from mgm.video.decode import VideoInfo
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CHUNK = 64  # files that a process opens between two reports
-_VERSION = 1  # raise it when the same file would give another VideoInfo
+_VERSION = 2  # raise it when the same file would give another row
 
 
 def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str, str]]]:
@@ -65,14 +62,6 @@ class Part:
     failed: tuple[tuple[str, str], ...]
 
 
-def size_of(path: Path) -> int | None:
-    """Bytes of a file; None if it is not there."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
-
-
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -99,14 +88,15 @@ def in_processes(work: Callable[[Any], Any], tasks: Sequence[Any], processes: in
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def open_all(root: Path, names: Sequence[str], checked: Path | None = None) -> "tuple[dict[str, VideoInfo], list[tuple[str, str]]]":
-    """Given paths below the root: ({name: VideoInfo} of what can be read, [(name, reason)] of the rest).
+def open_all(root: Path, names: Sequence[str], checked: Path | None = None) -> tuple[dict[str, Video], list[tuple[str, str]]]:
+    """Given paths below the root: ({name: its row of an index, without label, split and group} of what can be read, [(name, reason)] of
+    the rest).
 
     `checked`: a file that keeps what was found, so that an interrupted call, or one after more videos came, opens only the others. A file
     whose size or time changed is opened again, as is one that could not be read. More than a few are opened by a process a core.
     """
-    known = dict(read_infos([checked])) if checked and checked.is_file() else {}
-    results: dict[str, VideoInfo | str] = {}
+    known = dict(_read_lines(root, checked)) if checked and checked.is_file() else {}
+    results: dict[str, Video | str] = {}
     files = dict[str, tuple[int, str, int, int]]()
     for name in names:
         try:
@@ -124,44 +114,31 @@ def open_all(root: Path, names: Sequence[str], checked: Path | None = None) -> "
     for some in track(opened, f"opening videos, {CHUNK} at a time", len(chunks)) if len(chunks) > 1 else opened:
         results |= some
         if checked:
-            lines = "".join(info_line(files[name], info) for name, info in some.items() if not isinstance(info, str))
+            lines = [json.dumps([*files[name], *astuple(video)[1:]]) for name, video in some.items() if not isinstance(video, str)]
             with naming(checked), checked.open("a", encoding="utf-8") as file:
-                file.write(f"\n{lines}" if lines else "")  # a line that a kill cut short ends here
-    infos = {name: result for name in names if not isinstance(result := results[name], str)}
-    return infos, [(name, result) for name in names if isinstance(result := results[name], str)]
+                file.write("\n".join(["", *lines, ""]) if lines else "")  # a line that a kill cut short ends here
+    videos = {name: result for name in names if not isinstance(result := results[name], str)}
+    return videos, [(name, result) for name in names if isinstance(result := results[name], str)]
 
 
-def _open_some(root: Path, names: Sequence[str]) -> "dict[str, VideoInfo | str]":
+def _read_lines(root: Path, checked: Path) -> Iterator[tuple[tuple[Any, ...], Video]]:
+    """The file and its row of each line. One that was cut short, or lists other facts, is as if it were not there."""
+    for line in checked.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError, TypeError):
+            version, name, size, time, *facts = json.loads(line)
+            yield (version, name, size, time), Video(os.path.join(root, name), *facts)
+
+
+def _open_some(root: Path, names: Sequence[str]) -> dict[str, Video | str]:
     from mgm.video import probe_video  # PyAV takes a fifth of a second, which an unchanged folder need not pay
 
-    found: dict[str, VideoInfo | str] = {}
+    found: dict[str, Video | str] = {}
     for name in names:
         path = os.path.join(root, name)
         try:
-            found[name] = probe_video(path)
+            info = asdict(probe_video(path))
+            del info["duration_s"]
+            found[name] = Video(path, 0, "", "", **info, bytes=os.path.getsize(path), content=content_hash(path))
         except UserError as error:
             found[name] = str(error).removeprefix(f"{path}: ")
     return found
-
-
-def info_line(key: Sequence[Any], info: "VideoInfo") -> str:
-    """A line that `read_infos` reads."""
-    return json.dumps([*key, asdict(info)]) + "\n"
-
-
-def read_infos(paths: Iterable[Path]) -> "Iterator[tuple[tuple[Any, ...], VideoInfo]]":
-    """The (key, info) of each line that `info_line` wrote. One that was cut short, or lists other facts, is as if it were not there."""
-    from mgm.video.decode import VideoInfo
-
-    for path in paths:
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, TypeError):
-                *key, facts = json.loads(line)
-                yield tuple(key), VideoInfo(**facts)
-
-
-def video_of(root: Path, name: str, label: int, split: str, group: str, info: "VideoInfo") -> Video:
-    """The row of an index for a file that was opened."""
-    path, facts = os.path.join(root, name), asdict(info)
-    del facts["duration_s"]
-    return Video(path, label, split, group, **facts, bytes=os.path.getsize(path), content=content_hash(path))

@@ -9,8 +9,6 @@ group unless the CSV says otherwise), drawn from the seed. Every file is opened;
 """
 
 import csv
-import hashlib
-import json
 import os
 import random
 from collections import Counter
@@ -19,29 +17,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from mgm.datasets.files import files_below, open_all, video_of
-from mgm.datasets.index import SPLITS, Index, new_index, read_index, write_index
+from mgm.datasets.files import files_below, open_all
+from mgm.datasets.index import SPLITS, Index, Video, new_index, read_index, write_index
 from mgm.errors import UserError
-from mgm.runs.files import write
 from mgm.spec import Flow
 
 TEST_SHARE = 0.2
 _SIDECARS = tuple(f".{method}.npy" for method in get_args(Flow))
-_VERSION = 1  # raise it when the same files would give another index
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """A video as the source lists it. `name` is its path below the root; `split` may be empty."""
+    """A video as the source lists it; `split` may be empty."""
 
-    name: str
     label: str
     split: str
     group: str
 
 
 def index_folder(source: Path, out: Path, seed: int = 0) -> Index:
-    """The index of the videos in `source`, written to folder `out`; at once if nothing changed since the last call.
+    """The index of the videos in `source`, written to folder `out` unless it is there already; only new and changed files are opened.
 
     Raises:
         UserError: no source, no videos, a class without a readable one, a CSV that cannot be followed, or groups that
@@ -49,27 +44,23 @@ def index_folder(source: Path, out: Path, seed: int = 0) -> Index:
     """
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     root, listed, unlabelled = _list(source, out)
-    fingerprint, mark = _fingerprint(root, listed, unlabelled, seed), out / "fingerprint.txt"
-    if mark.is_file() and mark.read_text() == fingerprint:
-        with suppress(UserError):  # a damaged index is made again
-            return read_index(out)
-
-    infos, excluded = open_all(root, [video.name for video in listed], out / "checked.jsonl")
-    readable = [video for video in listed if video.name in infos]
-    _require_every_class(source, listed, readable, excluded)
-    classes = _classes(listed)
+    found, excluded = open_all(root, list(listed), out / "checked.jsonl")
+    names = {video.label for video in listed.values()}  # in order; by value where all are numbers
+    classes = tuple(sorted(names, key=lambda name: (int(name), name)) if all(name.isdecimal() for name in names) else sorted(names))
+    _require_every_class(source, classes, listed, dict(excluded))
     label_of = {name: label for label, name in enumerate(classes)}
-    readable, note = _with_split(source, readable, classes, seed)
-    videos = [video_of(root, video.name, label_of[video.label], video.split, video.group, infos[video.name]) for video in readable]
+    read = [replace(video, label=label_of[(own := listed[name]).label], split=own.split, group=own.group) for name, video in found.items()]
+    videos, note = _with_split(source, read, classes, seed)
     index = new_index(root, classes, videos, [*unlabelled, *excluded], note)
-    mark.unlink(missing_ok=True)
+    with suppress(UserError):  # there is none, or a damaged one
+        if read_index(out) == index:
+            return index  # unwritten: jobs may be reading it
     write_index(index, out)
-    write(mark, fingerprint)
     return index
 
 
-def _list(source: Path, out: Path) -> tuple[Path, list[_Listed], list[tuple[str, str]]]:
-    """(root, videos, files without a label and why): what the source says, before any video is opened."""
+def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple[str, str]]]:
+    """(root, videos by their paths below it, files without a label and why): what the source says, before any video is opened."""
     if source.is_file():
         return *_list_csv(source), []
     if not source.is_dir():
@@ -78,7 +69,7 @@ def _list(source: Path, out: Path) -> tuple[Path, list[_Listed], list[tuple[str,
         raise UserError(f"{out}: lies inside the videos' folder {source}, where it would count as a class; write the index elsewhere")
     if (source / "videos.csv").is_file():
         return *_list_csv(source / "videos.csv"), []
-    listed, unlabelled = [], []
+    listed, unlabelled = dict[str, _Listed](), []
     for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
@@ -91,7 +82,7 @@ def _list(source: Path, out: Path) -> tuple[Path, list[_Listed], list[tuple[str,
         if not names:
             reason = f" ({unusable[0][1]})" if unusable else ""
             raise UserError(f"{ascii(str(source / entry.name))[1:-1]}: a class folder without videos{reason}; put some there, or remove it")
-        listed += [_Listed(name, entry.name, "", name) for name in names]
+        listed |= {name: _Listed(entry.name, "", name) for name in names}
     if not listed:
         raise UserError(
             f"{source}: no class folders and no videos.csv, {len(unlabelled)} other files; "
@@ -100,7 +91,7 @@ def _list(source: Path, out: Path) -> tuple[Path, list[_Listed], list[tuple[str,
     return source, listed, unlabelled
 
 
-def _list_csv(path: Path) -> tuple[Path, list[_Listed]]:
+def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         try:
             lines = [[value.strip() for value in line] for line in csv.reader(file)]
@@ -135,46 +126,23 @@ def _list_csv(path: Path) -> tuple[Path, list[_Listed]]:
         )
     inside = all(Path(name).is_relative_to(path.parent) for name in rows)
     root = path.parent if inside else Path(os.path.commonpath([os.path.dirname(name) for name in rows]))
-    listed = []
-    for file_path, row in rows.items():
-        name = os.path.relpath(file_path, root).replace(os.sep, "/")
-        listed.append(_Listed(name, row["label"], row.get("split", ""), row.get("group", name)))
-    return root, listed
+    named = {os.path.relpath(file_path, root).replace(os.sep, "/"): row for file_path, row in rows.items()}
+    return root, {name: _Listed(row["label"], row.get("split", ""), row.get("group", name)) for name, row in named.items()}
 
 
-def _fingerprint(root: Path, listed: list[_Listed], unlabelled: list[tuple[str, str]], seed: int) -> str:
-    """Changes when a file, its label or an option does; costs a stat a file."""
-    facts: list[object] = [_VERSION, str(root), seed, unlabelled]
-    for video in listed:
-        try:
-            stat = os.stat(os.path.join(root, video.name))
-        except OSError:  # a link that leads nowhere, or to itself; opening it will say so
-            facts.append(video.name)
-        else:
-            facts.append((video.name, video.label, video.split, video.group, stat.st_size, stat.st_mtime_ns))
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def _classes(listed: list[_Listed]) -> tuple[str, ...]:
-    """Class names in order; by value where all are numbers."""
-    names = {video.label for video in listed}
-    return tuple(sorted(names, key=lambda name: (int(name), name)) if all(name.isdecimal() for name in names) else sorted(names))
-
-
-def _require_every_class(source: Path, listed: list[_Listed], readable: list[_Listed], excluded: list[tuple[str, str]]) -> None:
-    if len(_classes(listed)) < 2:
+def _require_every_class(source: Path, classes: tuple[str, ...], listed: dict[str, _Listed], reasons: dict[str, str]) -> None:
+    if len(classes) < 2:
         raise UserError(f"{source}: 1 class, and classification takes at least 2; add videos of another class")
-    counts, reasons = Counter(video.label for video in readable), dict(excluded)
-    for label in _classes(listed):
-        if not counts[label]:
-            names = [video.name for video in listed if video.label == label]
-            raise UserError(
-                f"{source}: class {label!r} has {len(names)} videos and 0 can be read; replace them or remove the class "
-                f"(the first: {names[0]}: {reasons[names[0]]})"
-            )
+    readable = {video.label for name, video in listed.items() if name not in reasons}
+    if empty := [label for label in classes if label not in readable]:
+        names = [name for name, video in listed.items() if video.label == empty[0]]
+        raise UserError(
+            f"{source}: class {empty[0]!r} has {len(names)} videos and 0 can be read; replace them or remove the class "
+            f"(the first: {names[0]}: {reasons[names[0]]})"
+        )
 
 
-def _with_split(source: Path, videos: list[_Listed], classes: tuple[str, ...], seed: int) -> tuple[list[_Listed], str]:
+def _with_split(source: Path, videos: list[Video], classes: tuple[str, ...], seed: int) -> tuple[list[Video], str]:
     """The videos, each with its split, and one line on where it comes from."""
     if videos[0].split:
         note = "split as given"
@@ -183,7 +151,7 @@ def _with_split(source: Path, videos: list[_Listed], classes: tuple[str, ...], s
             if sides.setdefault(video.group, video.split) != video.split:
                 raise UserError(f"{source}: group {video.group!r} is in train and in test; give each group one split")
     else:
-        test = draw_test_groups([(video.label, video.group) for video in videos], seed)
+        test = draw_test_groups([(classes[video.label], video.group) for video in videos], seed)
         videos = [replace(video, split="test" if video.group in test else "train") for video in videos]
         note = (
             f"no split given: whole groups drawn with seed {seed}, {len(test)} of {len({video.group for video in videos})} groups for test"
@@ -194,7 +162,7 @@ def _with_split(source: Path, videos: list[_Listed], classes: tuple[str, ...], s
             raise UserError(
                 f"{source}: 0 of {len(videos)} videos are in the {split} split; add some, or groups or a split column that allow it"
             )
-        if without := [label for label in classes if label not in labels]:
+        if without := [name for label, name in enumerate(classes) if label not in labels]:
             note += f"; no {split} videos of {', '.join(without)}"
     return videos, note
 

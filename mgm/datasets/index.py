@@ -37,7 +37,7 @@ class Video:
     codec: str
     has_vectors: bool
     bytes: int
-    content: str = ""  # `content_hash`; empty in an index that was made before it was kept
+    content: str = ""  # `content_hash`; empty for a video in a shard, which has checksums
 
 
 @dataclass(frozen=True)
@@ -168,12 +168,12 @@ def read_index(out: Path) -> Index:
     with rows_path.open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file)
         header = tuple(next(reader, ()))
-        if header not in (_COLUMNS, _COLUMNS[:-1]):  # one made before `content` was kept will do
+        if header != _COLUMNS:
             raise UserError(f"{rows_path}: its first line is not {','.join(_COLUMNS)}; {again}")
         videos = []
         for row in reader:
             try:
-                videos.append(_video(row, header, root, len(classes)))
+                videos.append(_video(row, root, len(classes)))
             except ValueError as error:
                 raise UserError(f"{rows_path}: line {reader.line_num}: {error}; {again}") from None
     if len(videos) != count:
@@ -201,12 +201,12 @@ def check_files(index: Index) -> None:
 
         return check_shards(index.root)
     with ThreadPoolExecutor(8) as pool:  # a shared file system answers many at once
-        found = [(video, fault) for video, fault in zip(index.videos, pool.map(_fault, index.videos)) if fault]
+        found = [(video, wrong) for video, wrong in zip(index.videos, pool.map(fault, index.videos)) if wrong]
     if found:
-        video, fault = found[0]
-        gone = sum(fault == _GONE for _, fault in found)
+        video, wrong = found[0]
+        gone = [wrong for _, wrong in found].count(_GONE)
         raise UserError(
-            f"{video.path}: {fault}; of the index's {len(index.videos):,} videos {gone:,} are missing and {len(found) - gone:,} have "
+            f"{video.path}: {wrong}; of the index's {len(index.videos):,} videos {gone:,} are missing and {len(found) - gone:,} have "
             "changed: put them back, or run `mgm prepare` again"
         )
 
@@ -214,7 +214,7 @@ def check_files(index: Index) -> None:
 _GONE = "is not there"
 
 
-def _fault(video: Video) -> str:
+def fault(video: Video) -> str:
     """What is wrong with a video's file; nothing, if it is the one that was indexed."""
     try:
         size = os.stat(video.path).st_size
@@ -230,17 +230,17 @@ def _fault(video: Video) -> str:
 _COLUMNS = tuple(field.name for field in fields(Video))
 
 
-def _video(row: list[str], header: tuple[str, ...], root: Path, classes: int) -> Video:
-    if len(row) != len(header):
-        raise ValueError(f"{len(row)} values where there are {len(header)} columns")
-    path, label, split, group, frames, fps, width, height, codec, has_vectors, size, *content = row
+def _video(row: list[str], root: Path, classes: int) -> Video:
+    if len(row) != len(_COLUMNS):
+        raise ValueError(f"{len(row)} values where there are {len(_COLUMNS)} columns")
+    path, label, split, group, frames, fps, width, height, codec, has_vectors, size, content = row
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is neither train nor test")
     if not 0 <= int(label) < classes:
         raise ValueError(f"label {label} is outside the {classes} classes")
     return Video(
         os.path.normpath(os.path.join(root, path)), int(label), split, group, int(frames), float(fps), int(width), int(height), codec,
-        has_vectors == "1", int(size), *content,
+        has_vectors == "1", int(size), content,
     )  # fmt: skip
 
 

@@ -3,57 +3,32 @@
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from mgm.datasets.files import Part, cores
+from mgm.datasets.files import Part
 from mgm.datasets.index import SPLITS, Index, read_index
 from mgm.datasets.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
 from mgm.runs.files import read_json
 from mgm.runs.lock import folder_lock
 
-if TYPE_CHECKING:
-    from mgm.datasets.shards import Settings
-
-Make = Callable[[Path], Index | Part]  # writes the index of the sources to a folder
 SHOWN = 20  # of the files left out; a set of 240,000 may lack thousands
 
 
-def prepare_transcoded(
-    make: Make, out: Path, short_side: int = 256, processes: int | None = None, shard: str | None = None
+def prepare_copies(
+    make: Callable[[Path], Index | Part], out: Path, copy: Callable[..., Index | Part], shard: str | None = None
 ) -> Index | Part:
-    """`mgm prepare DATASET --transcode [--short-side 256] [--processes N] [--shard I/N]`: see `mgm.datasets.transcode`.
+    """`mgm prepare DATASET --transcode` or `--shards`, with `--shard I/N`: `copy` is `transcode` or `write_shards`, given its settings.
 
-    `make` is given OUT/source and makes the index of the sources there; with a shard it must be there already. `processes` is one a core
-    that this process may use, unless given.
+    `make` is given OUT/source and makes the index of the sources there; with a shard it must be there already. With both options `make`
+    transcodes: videos of a codec without motion vectors then have them.
     """
-    from mgm.datasets.transcode import transcode_index, transcode_part  # PyAV
-
-    options: dict[str, Any] = {"short_side": short_side, "processes": processes or cores()}
-    return _prepare_copies(make, out, partial(transcode_index, **options), partial(transcode_part, **options), shard)
-
-
-def prepare_shards(make: Make, out: Path, settings: "Settings", processes: int | None = None, shard: str | None = None) -> Index | Part:
-    """`mgm prepare DATASET --shards [--shard I/N]`: see `mgm.datasets.shards`. Arguments are those of `prepare_transcoded`.
-
-    With `--transcode` too the sources are the transcoded files: videos of a codec without motion vectors then have them.
-    """
-    from mgm.datasets.shards import shard_index, shard_part
-
-    options: dict[str, Any] = {"settings": settings, "processes": processes or cores()}
-    return _prepare_copies(make, out, partial(shard_index, **options), partial(shard_part, **options), shard)
-
-
-def _prepare_copies(make: Make, out: Path, index: Callable[..., Index], part: Callable[..., Part], shard: str | None) -> Index | Part:
     if shard is not None:
-        number, of = read_shard(shard)
-        return part(read_sources(out), out, number=number, of=of)
+        return copy(read_sources(out), out, part=read_shard(shard))
     out.mkdir(parents=True, exist_ok=True)
     with folder_lock(out):
         make(out / "source")
-        whole = index(read_sources(out), out)
+        whole = copy(read_sources(out), out)
         if (out / "source" / "missing.txt").is_file():  # the note speaks of it
             shutil.copyfile(out / "source" / "missing.txt", out / "missing.txt")
     return whole

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from mgm.console import show, track
-from mgm.datasets.files import FULL, Part, in_processes, size_of
-from mgm.datasets.index import Index, Video, content_hash, new_index, read_index, require_splits, write_index
+from mgm.datasets.files import FULL, Part, in_processes
+from mgm.datasets.index import Index, Video, fault, new_index, read_index, require_splits, write_index
 from mgm.errors import UserError
 from mgm.runs import files
 from mgm.runs.lock import folder_lock
@@ -50,23 +50,28 @@ class Settings:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: choose one from {least} to {most}")
 
 
-def shard_index(source: Index, out: Path, settings: Settings, processes: int = 1) -> Index:
+def write_shards(source: Index, out: Path, settings: Settings, processes: int = 1, part: tuple[int, int] | None = None) -> Index | Part:
     """The index over the videos of `source` in shards, written to folder `out`; shards that are there and still right are kept.
 
     A video that cannot be read is listed among the excluded ones.
+    With `part` (i, n), write every n-th shard from the i-th (1 to n) on, and no index: a call without does, and what is missing.
 
     Raises:
-        UserError: `out` holds shards of other settings, the disk is or would be full, or a split has no video left.
+        UserError: `out` holds shards of other settings, the disk is full or would be, or a split has no video left.
     """
     root = Path(os.path.abspath(out)) / "shards"
-    root.mkdir(parents=True, exist_ok=True)
-    with folder_lock(root):
-        files.remove_parts(root)
+    own = root / "part-{}-of-{}".format(*part) if part else root
+    own.mkdir(parents=True, exist_ok=True)
+    with folder_lock(own):
         about = _claim(source, root, settings, processes)
-        sidecars = _write(source, root, about, settings, processes, range(about["shards"]))
+        numbers = range(about["shards"])[slice(part[0] - 1, None, part[1]) if part else slice(None)]
+        sidecars = _write(source, root, about, settings, processes, numbers)
+        failed = sorted((name, reason) for sidecar in sidecars.values() for name, reason in sidecar["failed"])
+        if part:
+            return Part(*part, sum(len(sidecar["videos"]) for sidecar in sidecars.values()), tuple(failed))
+        files.remove_parts(root)
         about["bytes"] = {name: sidecar["bytes"] for name, sidecar in sidecars.items()}
         files.write(root / "shards.json", json.dumps(about, indent=1) + "\n")
-    failed = [(name, reason) for sidecar in sidecars.values() for name, reason in sidecar["failed"]]
     place_of = {row[0]: (shard, row) for shard, sidecar in sidecars.items() for row in sidecar["videos"]}
     videos = []  # in the sources' order, so that a run draws the same clips
     for video in source.videos:
@@ -79,25 +84,9 @@ def shard_index(source: Index, out: Path, settings: Settings, processes: int = 1
         f"{source.note}; in {len(sidecars)} shards from index {source.digest} ({kept} as JPEG, short side at most {settings.short_side}, "
         f"quality {settings.quality}; motion vectors of the source)"
     )
-    index = new_index(root, source.classes, videos, [*source.excluded, *sorted(failed)], note)
+    index = new_index(root, source.classes, videos, [*source.excluded, *failed], note)
     write_index(index, out)
     return index
-
-
-def shard_part(source: Index, out: Path, settings: Settings, number: int, of: int, processes: int = 1) -> Part:
-    """Write every `of`-th shard from the `number`-th (1 to `of`) on. Then `shard_index` writes the index, and what is missing.
-
-    Raises:
-        UserError: as `shard_index`.
-    """
-    root = Path(os.path.abspath(out)) / "shards"
-    own = root / f"part-{number}-of-{of}"
-    own.mkdir(parents=True, exist_ok=True)
-    with folder_lock(own):
-        about = _claim(source, root, settings, processes)
-        sidecars = _write(source, root, about, settings, processes, range(number - 1, about["shards"], of))
-    failed = tuple(sorted((name, reason) for sidecar in sidecars.values() for name, reason in sidecar["failed"]))
-    return Part(number, of, sum(len(sidecar["videos"]) for sidecar in sidecars.values()), failed)
 
 
 def check_shards(root: Path) -> None:
@@ -107,7 +96,7 @@ def check_shards(root: Path) -> None:
         UserError: names the first that is not, and counts them.
     """
     sizes = _about(root).get("bytes", {})
-    wrong = [(name, size, there) for name, size in sizes.items() if (there := size_of(root / name)) != size]
+    wrong = [(name, size, there) for name, size in sizes.items() if (there := _size(root / name)) != size]
     if wrong or not sizes:
         name, size, there = wrong[0] if wrong else ("shards.json", 0, None)
         found = "is not there" if there is None else f"has {there:,} bytes, and had {size:,}"
@@ -194,7 +183,7 @@ def _write(
         target, videos = root / f"{number:05}.tar", sorted(contents[number])
         signature = _signature(videos)
         sidecar = _sidecar(target)
-        if sidecar.get("signature") == signature and size_of(target) == sidecar["bytes"]:
+        if sidecar.get("signature") == signature and _size(target) == sidecar["bytes"]:
             sidecars[target.name] = sidecar
         else:
             tasks.append((target, videos, signature, settings))
@@ -252,8 +241,8 @@ def _write_record(
     from mgm.video.motion import reference_distance
     from mgm.video.shards import HEADER, MAGIC, ROW, pack_motion, table_crc
 
-    if size_of(Path(video.path)) != video.bytes or (video.content and content_hash(video.path) != video.content):
-        raise UserError(f"{video.path}: is not the file that was indexed, or is gone; run `mgm prepare` again")
+    if found := fault(video):
+        raise UserError(f"{video.path}: {found}; run `mgm prepare` again")
     options = [cv2.IMWRITE_JPEG_QUALITY, settings.quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
     rows, packed, references, seen, shape = [], bytearray(), [], 0, (0, 0)
     for picture, frame_HWC in read_pictures(video.path, video.has_vectors, settings.every):
@@ -322,6 +311,11 @@ def _about(root: Path) -> dict[str, Any]:
             f"{root}: holds shards of format {about.get('version')}, this mgm reads and writes {VERSION}; prepare into another --out"
         )
     return about
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None if it is not there."""
+    return path.stat().st_size if path.is_file() else None
 
 
 def _sidecar(target: Path) -> dict[str, Any]:

@@ -2,104 +2,78 @@
 
     OUT/source/        the index of the sources
     OUT/transcode.json how the videos are encoded; written first, and the sign that OUT/videos is ours
-    OUT/videos/        the videos, named as the sources are, but for .mp4
-    OUT/done/          a line for each finished video, in a file a part; what is there and as long as its line says is left alone
+    OUT/videos/        the videos, named as the sources are, but for .mp4; one that has its source's time of change is left alone
     OUT/index.csv, index.json    over OUT/videos, with the sources' labels, splits and groups; index.json is written last
 
-A video is written under a hidden name, opened again, and only then moved to its place: a kill or a full disk leaves no half of one.
-What a copy is like, and its settings: `mgm.datasets.synthetic.encode`.
+A video is written under a hidden name and then moved to its place: a kill or a full disk leaves no half of one.
+What a copy is like, and its settings: `mgm.datasets.encode`.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import av
 
 from mgm.console import track
-from mgm.datasets.files import FULL, Part, in_processes, info_line, read_infos, size_of, video_of
-from mgm.datasets.index import Index, Video, new_index, require_splits, write_index
-from mgm.datasets.synthetic.encode import ENCODING, GOP, encode
+from mgm.datasets.encode import ENCODING, GOP, encode
+from mgm.datasets.files import FULL, Part, in_processes, open_all
+from mgm.datasets.index import Index, new_index, require_splits, write_index
 from mgm.errors import UserError
 from mgm.runs.files import atomic_write, read_json, remove_parts, write
-from mgm.video.decode import VideoInfo, probe_video
 
 SHORT_SIDES = (256, 320)
 
 
-def transcode_index(source: Index, out: Path, short_side: int = 256, processes: int = 1) -> Index:
+def transcode(source: Index, out: Path, short_side: int = 256, processes: int = 1, part: tuple[int, int] | None = None) -> Index | Part:
     """The index over the transcoded videos of `source`, written to folder `out`; what parts or an earlier call finished is kept.
 
     A video that cannot be transcoded is listed among the excluded ones; calling again tries it again.
+    With `part` (i, n), transcode every n-th video from the i-th (1 to n) on, and write no index: a call without does, once all are there.
 
     Raises:
         UserError: another short side than 256 or 320, `out` holds other videos, the disk is full, or a split has no video left.
     """
     out = Path(os.path.abspath(out))
-    infos, failed = _transcode(source, out, short_side, processes, source.videos, "all")
-    names, root = _targets(source), out / "videos"
-    videos = [
-        video_of(root, names[name], video.label, video.split, video.group, infos[name])
-        for video in source.videos
-        if (name := source.name(video)) in infos
+    _claim(out, short_side)
+    root, targets = out / "videos", _targets(source)
+    videos = sorted(source.videos, key=source.name)[part[0] - 1 :: part[1]] if part else source.videos
+    tasks = [(video.path, video.frames, root / targets[source.name(video)], short_side) for video in videos]
+    if tasks := [task for task in tasks if not _is_done(task[0], task[2])]:
+        (out / "index.json").unlink(missing_ok=True)  # until it is written anew there is no whole index
+    name_of = {video.path: source.name(video) for video in videos}
+    done = track(in_processes(_transcode_one, tasks, processes), "transcoding", len(tasks)) if tasks else ()
+    failed = sorted((name_of[path], reason) for path, reason in done if reason)
+    if part:
+        return Part(*part, len(videos) - len(failed), tuple(failed))
+
+    for folder in {(root / target).parent for target in targets.values()}:
+        if folder.is_dir():
+            remove_parts(folder)
+    infos, unreadable = open_all(root, [targets[name] for name in name_of.values() if name not in dict(failed)], out / "checked.jsonl")
+    copies = [
+        replace(infos[target], label=video.label, split=video.split, group=video.group)
+        for video in videos
+        if (target := targets[source.name(video)]) in infos
     ]
-    require_splits(root, videos, failed)
+    require_splits(root, copies, failed)
     note = (
         f"{source.note}; transcoded from index {source.digest} to H.264 (short side at most {short_side}, groups of {GOP} frames, "
         f"x264 {ENCODING['preset']}, crf {ENCODING['crf']}, {ENCODING['tune']})"
     )
-    for folder in {(root / name).parent for name in names.values()}:
-        if folder.is_dir():
-            remove_parts(folder)
-    index = new_index(root, source.classes, videos, [*source.excluded, *failed], note)
+    index = new_index(root, source.classes, copies, [*source.excluded, *failed, *unreadable], note)
     write_index(index, out)
     return index
 
 
-def transcode_part(source: Index, out: Path, number: int, of: int, short_side: int = 256, processes: int = 1) -> Part:
-    """Transcode every `of`-th video of `source`, from the `number`-th (1 to `of`) on, into folder `out`. Writes no index:
-    `transcode_index` does, once all parts are there, and completes what is missing.
-
-    Raises:
-        UserError: as `transcode_index`.
-    """
-    videos = sorted(source.videos, key=source.name)[number - 1 :: of]
-    infos, failed = _transcode(source, Path(os.path.abspath(out)), short_side, processes, videos, f"{number}-of-{of}")
-    return Part(number, of, len(infos), tuple(failed))
-
-
-def _transcode(
-    source: Index, out: Path, short_side: int, processes: int, videos: Sequence[Video], part: str
-) -> tuple[dict[str, VideoInfo], list[tuple[str, str]]]:
-    """({name of a source: what its copy is}, [(name of a source, why it has none)]) of these videos."""
-    _claim(out, short_side)
-    targets, there = _targets(source), dict(read_infos(sorted((out / "done").glob("*.jsonl"), key=os.path.getmtime)))
-    infos: dict[str, VideoInfo] = {}
-    failed: list[tuple[str, str]] = []
-    tasks = []
-    for video in videos:
-        name = source.name(video)
-        target = out / "videos" / targets[name]
-        if info := there.get((name, video.bytes, size_of(target))):
-            infos[name] = info
-        else:
-            tasks.append((name, video.path, video.frames, video.bytes, target, short_side))
-    if not tasks:
-        return infos, failed
-    (out / "index.json").unlink(missing_ok=True)  # until it is written anew there is no whole index
-    (out / "done").mkdir(exist_ok=True)
-    with (out / "done" / f"{part}.jsonl").open("a", encoding="utf-8") as file:
-        file.write("\n")  # a line that a kill cut short ends here
-        for name, result in track(in_processes(_transcode_one, tasks, processes), "transcoding", len(tasks)):
-            if isinstance(result, str):
-                failed.append((name, result))
-            else:
-                size, infos[name], source_bytes = result
-                file.write(info_line((name, source_bytes, size), infos[name]))
-                file.flush()
-    return infos, sorted(failed)
+def _is_done(path: str, target: Path) -> bool:
+    """Tell whether a copy is there, of the source as it is; file systems differ in parts of a second."""
+    try:
+        return int(os.stat(path).st_mtime) == int(target.stat().st_mtime)
+    except OSError:
+        return False
 
 
 def _claim(out: Path, short_side: int) -> None:
@@ -135,29 +109,27 @@ def _targets(source: Index) -> dict[str, str]:
     return targets
 
 
-def _transcode_one(task: tuple[str, str, int, int, Path, int]) -> tuple[str, str | tuple[int, VideoInfo, int]]:
-    """(name, reason) of a video that cannot be transcoded, (name, (bytes of the copy, what it is, bytes of the source)) of one that was.
+def _transcode_one(task: tuple[str, int, Path, int]) -> tuple[str, str]:
+    """(path, why it cannot be transcoded) of a video; the reason is empty where it was.
 
     Raises:
         UserError: the disk is full.
     """
-    name, path, frames, size, target, short_side = task
+    path, frames, target, short_side = task
     try:
         with atomic_write(target) as temporary:
             with temporary.open("wb") as file:
                 written = encode(path, file, short_side)
             if written != frames:
                 raise UserError(f"{written:,} of its {frames:,} frames decode; replace the file, or remove it")
-            info = probe_video(temporary)
-            if info.frames != frames:
-                raise UserError(f"its copy has {info.frames:,} frames of {frames:,}; report this as a bug of mgm, or remove the file")
-        return name, (target.stat().st_size, info, size)
+            os.utime(temporary, (time := os.stat(path).st_mtime, time))
+        return path, ""
     except UserError as error:
-        return name, str(error).removeprefix(f"{path}: ")
+        return path, str(error).removeprefix(f"{path}: ")
     except (OSError, av.FFmpegError) as error:
         if error.errno in FULL:
             raise UserError(
                 f"{target.parent}: no space left for the copy of {path} ({os.strerror(error.errno)}); free some and run again: "
                 "what is done is kept"
             ) from None
-        return name, f"cannot be transcoded ({error.strerror}); replace the file, or remove it"
+        return path, f"cannot be transcoded ({error.strerror}); replace the file, or remove it"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mgm.console import track
-from mgm.datasets.files import files_below, open_all, video_of
+from mgm.datasets.files import files_below, open_all
 from mgm.datasets.index import Video, read_index
 from mgm.errors import UserError
 from mgm.jobs.data import with_channels
@@ -70,11 +70,11 @@ def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]]]:
         raise UserError(f"{source}: no such folder, index or video; correct the path")
     root = source if source.is_dir() else source.parent
     names, unusable = files_below(source) if source.is_dir() else ([source.name], [])
-    infos, unreadable = open_all(root, sorted(names))
-    if not infos:
+    videos, unreadable = open_all(root, sorted(names))
+    if not videos:
         reason = f"; {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
         raise UserError(f"{source}: holds no video that can be read{reason}")
-    return {name: video_of(root, name, 0, "test", "", info) for name, info in infos.items()}, unusable + unreadable
+    return videos, unusable + unreadable
 
 
 def apply(

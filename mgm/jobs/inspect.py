@@ -13,7 +13,6 @@ from mgm.datasets.files import files_below, open_all
 from mgm.datasets.index import SPLITS, Video, read_index
 from mgm.datasets.shards import verify_shards
 from mgm.errors import UserError
-from mgm.video.decode import VideoInfo
 from mgm.video.inspect import Inspection, inspect_video
 
 T = TypeVar("T")
@@ -28,7 +27,7 @@ class Dataset:
     folder: Path
     about: str
     counted: int
-    facts: Mapping[str, Video | VideoInfo]
+    facts: Mapping[str, Video]
     decoded: tuple[Inspection, ...]
     unreadable: tuple[tuple[str, str], ...]
 
@@ -69,7 +68,7 @@ class Dataset:
             "short_N": np.array([min(video.width, video.height) for video in facts]),
             "codec_N": np.array([video.codec for video in facts]),
             "vectors_N": np.array([video.has_vectors for video in facts]),
-            "split_N": np.array([getattr(video, "split", "") for video in facts]),
+            "split_N": np.array([video.split for video in facts]),
             "concentration_M": self._concentration,
             "counted": self.counted,
             "unreadable": len(self.unreadable),
@@ -90,7 +89,6 @@ def inspect_folder(folder: Path, videos: int = 100) -> Dataset:
     Raises:
         UserError: there is no video, or the index is broken.
     """
-    facts: Mapping[str, Video | VideoInfo]
     if (folder / "index.json").is_file():
         index = read_index(folder)
         facts, unreadable = {video.path: video for video in index.videos}, list(index.excluded)
@@ -103,8 +101,8 @@ def inspect_folder(folder: Path, videos: int = 100) -> Dataset:
         names, unusable = files_below(folder)
         if not names:
             raise UserError(f"{folder}: holds no index and no file; name the folder of the videos, or the one `mgm prepare` wrote")
-        infos, unreadable = open_all(folder, spread(sorted(names), videos))
-        facts, unreadable = {str(folder / name): info for name, info in infos.items()}, unreadable + unusable
+        found, unreadable = open_all(folder, spread(sorted(names), videos))
+        facts, unreadable = {video.path: video for video in found.values()}, unreadable + unusable
         counted = len(names) + len(unusable)
         about = f"{counted:,} files, without an index"
     decoded = []

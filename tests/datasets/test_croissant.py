@@ -8,7 +8,7 @@ import pytest
 
 from mgm.datasets.folder import index_folder
 from mgm.datasets.index import Video, read_index
-from mgm.datasets.shards import Settings, shard_index
+from mgm.datasets.shards import Settings, write_shards
 from mgm.runs.files import file_digest
 from tests.helpers.videos import moving_square, write_video
 
@@ -24,7 +24,7 @@ def places(tmp_path_factory) -> tuple[Path, Path]:
         for seed in range(3):
             write_video(root / "videos" / label / f"{seed}.mp4", moving_square(8, 64, 80, (5, 3), seed=ord(label) + seed), gop=4)
     index_folder(root / "videos", root / "out" / "source")
-    shard_index(read_index(root / "out" / "source"), root / "out", Settings(short_side=64))
+    write_shards(read_index(root / "out" / "source"), root / "out", Settings(short_side=64))
     return root / "out" / "source", root / "out"
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgm.datasets import folder
+from mgm.datasets import files
 from mgm.datasets.folder import draw_test_groups, index_folder
 from mgm.datasets.index import read_index
 from mgm.errors import UserError
@@ -95,7 +95,6 @@ def test_flow_beside_videos_changes_no_index(videos, tmp_path):
         for method in ("dis", "raft-small"):
             write(path.with_name(f"{path.name}.{method}.npy"), "x")
     assert index_folder(videos, tmp_path / "after") == before
-    assert (tmp_path / "after" / "fingerprint.txt").read_text() == (tmp_path / "before" / "fingerprint.txt").read_text()
 
 
 def test_a_csv_gives_labels_splits_and_groups(tmp_path, video):
@@ -169,21 +168,22 @@ def test_a_linked_folder_keeps_its_name(videos, tmp_path):
     assert read_index(tmp_path / "out") == index
 
 
-def test_an_unchanged_folder_is_not_opened_again(videos, tmp_path, monkeypatch):
+def test_an_unchanged_folder_is_not_opened_or_written_again(videos, tmp_path, monkeypatch):
+    opened, written = [], tmp_path / "out" / "index.json"
+    monkeypatch.setattr(files, "_open_some", lambda root, names, real=files._open_some: opened.extend(names) or real(root, names))
     first = index_folder(videos, tmp_path / "out")
-    opened = []
-    open_all = folder.open_all
-    monkeypatch.setattr(folder, "open_all", lambda *args: opened.append(1) or open_all(*args))
+    before = written.stat().st_mtime_ns
     assert index_folder(videos, tmp_path / "out") == first
-    assert not opened
+    assert (len(opened), written.stat().st_mtime_ns) == (10, before)
     os.utime(videos / "cats" / "0.mp4", ns=(1, 1))
-    assert index_folder(videos, tmp_path / "out").digest == first.digest
+    assert index_folder(videos, tmp_path / "out") == first
+    assert opened[10:] == ["cats/0.mp4"]
     (videos / "cats" / "0.mp4").unlink()
     assert index_folder(videos, tmp_path / "out").digest != first.digest
     last = index_folder(videos, tmp_path / "out", seed=1)
     (tmp_path / "out" / "index.csv").unlink()
-    assert index_folder(videos, tmp_path / "out", seed=1) == last
-    assert len(opened) == 4
+    assert index_folder(videos, tmp_path / "out", seed=1) == last == read_index(tmp_path / "out")
+    assert len(opened) == 11
 
 
 def test_what_cannot_be_indexed_says_so(tmp_path, videos, video):

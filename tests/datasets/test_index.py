@@ -107,10 +107,3 @@ def test_a_video_of_other_bytes_and_equal_size_is_another(tmp_path, at):
     Path(videos[2].path).write_bytes(changed)
     with pytest.raises(UserError, match="has 100,000 bytes as the index says, but others .* 0 are missing and 1 have changed"):
         check_files(index)
-
-
-def test_an_index_from_before_contents_were_kept_is_read(tmp_path):
-    write_index(make(tmp_path), tmp_path)
-    path = tmp_path / "index.csv"
-    path.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in path.read_text(encoding="utf-8").splitlines()), encoding="utf-8")
-    assert read_index(tmp_path) == make(tmp_path)

@@ -14,7 +14,7 @@ import pytest
 from mgm.datasets import shards
 from mgm.datasets.folder import index_folder
 from mgm.datasets.index import check_files, read_index
-from mgm.datasets.shards import Settings, shard_index, shard_part, verify_shards
+from mgm.datasets.shards import Settings, verify_shards, write_shards
 from mgm.errors import UserError
 from mgm.video import read_clip
 from mgm.video.shards import HEADER, ROW
@@ -39,13 +39,13 @@ def prepared(videos, tmp_path, monkeypatch) -> Path:
     """A folder of its own, with the videos in three shards or more."""
     monkeypatch.setattr(shards, "SHARD_BYTES", 1.2e5)
     shutil.copytree(videos, tmp_path / "videos")
-    shard_index(index_folder(tmp_path / "videos", tmp_path / "out" / "source"), tmp_path / "out", SETTINGS)
+    write_shards(index_folder(tmp_path / "videos", tmp_path / "out" / "source"), tmp_path / "out", SETTINGS)
     assert len(list((tmp_path / "out" / "shards").glob("*.tar"))) >= 3
     return tmp_path
 
 
 def again(folder: Path):
-    return shard_index(index_folder(folder / "videos", folder / "out" / "source"), folder / "out", SETTINGS)
+    return write_shards(index_folder(folder / "videos", folder / "out" / "source"), folder / "out", SETTINGS)
 
 
 def stamps(folder: Path) -> dict[str, int]:
@@ -68,10 +68,10 @@ def test_another_call_writes_only_what_is_missing_or_changed(prepared):
 def test_parts_by_several_processes_leave_what_one_call_leaves(prepared, tmp_path):
     out = tmp_path / "parts"
     source = index_folder(prepared / "videos", out / "source")
-    parts = [shard_part(source, out, SETTINGS, number, 2, processes=2) for number in (1, 2)]
+    parts = [write_shards(source, out, SETTINGS, 2, part=(number, 2)) for number in (1, 2)]
     assert sum(part.videos for part in parts) == 12
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.tar")}
-    assert shard_index(source, out, SETTINGS).digest == read_index(prepared / "out").digest
+    assert write_shards(source, out, SETTINGS).digest == read_index(prepared / "out").digest
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.tar")} == before
 
 
@@ -138,7 +138,7 @@ def test_a_changed_source_is_named(prepared):
     damage(changed, 300)
     assert [name for name, _ in verify_shards(index, prepared / "out")] == [str(changed)]
     shutil.rmtree(prepared / "out" / "shards")
-    assert ("a/3.mp4" in dict(shard_index(source, prepared / "out", SETTINGS).excluded)) == bool(source.videos[0].content)
+    assert ("a/3.mp4" in dict(write_shards(source, prepared / "out", SETTINGS).excluded)) == bool(source.videos[0].content)
 
 
 def test_a_full_disk_leaves_no_half_of_a_shard(prepared, monkeypatch):
@@ -148,7 +148,7 @@ def test_a_full_disk_leaves_no_half_of_a_shard(prepared, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
         with pytest.raises(UserError, match=r"about .* GB, and 0.0 GB are free; .*--every 4"):
-            shard_index(source, out, SETTINGS)
+            write_shards(source, out, SETTINGS)
     add, count = shards._add, iter(range(10**6))
 
     def failing(file, name, data):
@@ -159,10 +159,10 @@ def test_a_full_disk_leaves_no_half_of_a_shard(prepared, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shards, "_add", failing)
         with pytest.raises(UserError, match="no space left for 0000.*what is done is kept"):
-            shard_index(source, out, SETTINGS)
+            write_shards(source, out, SETTINGS)
     assert {path.suffix for path in (out / "shards").iterdir()} <= {".tar", ".json"}
     assert not (out / "index.json").exists()
-    assert shard_index(source, out, SETTINGS).digest == read_index(prepared / "out").digest
+    assert write_shards(source, out, SETTINGS).digest == read_index(prepared / "out").digest
 
 
 def test_another_writer_and_other_settings_are_refused(prepared):
@@ -176,7 +176,7 @@ def test_another_writer_and_other_settings_are_refused(prepared):
             again(prepared)
         holder.kill()
     with pytest.raises(UserError, match="quality 90, not 80"):
-        shard_index(read_index(prepared / "out" / "source"), prepared / "out", Settings(64, quality=80))
+        write_shards(read_index(prepared / "out" / "source"), prepared / "out", Settings(64, quality=80))
 
 
 def test_a_video_that_breaks_off_is_left_out_with_its_reason(prepared):

@@ -14,11 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from mgm.cli import app
+from mgm.datasets.encode import GOP, encode
 from mgm.datasets.folder import index_folder
 from mgm.datasets.index import read_index
 from mgm.datasets.prepare import read_shard
-from mgm.datasets.synthetic.encode import GOP, encode
-from mgm.datasets.transcode import transcode_index
+from mgm.datasets.transcode import transcode
 from mgm.errors import UserError
 from mgm.video import open_video, probe_video, read_clip
 from tests.helpers.videos import moving_square, rotate_metadata, write_video
@@ -118,7 +118,7 @@ def test_a_source_that_breaks_is_listed_and_done_once_it_is_replaced(sources, tm
     whole = {video: Path(video.path).read_bytes() for video in (avi, webm)}
     Path(avi.path).write_bytes(whole[avi][: len(whole[avi]) * 9 // 10])
     Path(webm.path).write_bytes(b"")
-    index = transcode_index(sources, tmp_path / "out", processes=2)
+    index = transcode(sources, tmp_path / "out", processes=2)
     assert len(index.videos) == 4
     reasons = dict(index.excluded)
     assert "of its 20 frames decode; replace the file" in reasons[sources.name(avi)]
@@ -127,7 +127,7 @@ def test_a_source_that_breaks_is_listed_and_done_once_it_is_replaced(sources, tm
 
     for video, data in whole.items():
         Path(video.path).write_bytes(data)
-    index = transcode_index(sources, tmp_path / "out")
+    index = transcode(sources, tmp_path / "out")
     assert (len(index.videos), index.excluded) == (6, ())
 
 
@@ -135,7 +135,7 @@ def test_a_split_without_videos_is_no_index(sources, tmp_path):
     for video in sources.test:
         Path(video.path).write_bytes(b"")
     with pytest.raises(UserError, match=r"0 of the 4 readable videos are in the test split.*cannot be read as a video"):
-        transcode_index(sources, tmp_path / "out")
+        transcode(sources, tmp_path / "out")
     assert not (tmp_path / "out" / "index.json").exists()
 
 
@@ -146,12 +146,12 @@ def test_a_full_disk_stops_and_a_rerun_completes(sources, tmp_path, processes):
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
         with pytest.raises(UserError, match=r"no space left for the copy of .*; free some and run again: what is done is kept"):
-            transcode_index(sources, tmp_path / "out", processes=processes)
+            transcode(sources, tmp_path / "out", processes=processes)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert times(tmp_path / "out" / "videos") == {}
     assert not (tmp_path / "out" / "index.json").exists()
-    assert len(transcode_index(sources, tmp_path / "out").videos) == 6
+    assert len(transcode(sources, tmp_path / "out").videos) == 6
 
 
 def test_a_kill_leaves_only_whole_videos_and_a_rerun_completes(generated, tmp_path):
@@ -182,13 +182,13 @@ def test_a_kill_leaves_only_whole_videos_and_a_rerun_completes(generated, tmp_pa
 
 def test_another_folder_or_size_is_refused(sources, tmp_path):
     with pytest.raises(UserError, match="--short-side 224 is neither 256 nor 320"):
-        transcode_index(sources, tmp_path / "out", 224)
+        transcode(sources, tmp_path / "out", 224)
     (tmp_path / "mine" / "videos").mkdir(parents=True)
     with pytest.raises(UserError, match="did not make; choose another --out"):
-        transcode_index(sources, tmp_path / "mine")
-    transcode_index(sources, tmp_path / "out")
+        transcode(sources, tmp_path / "mine")
+    transcode(sources, tmp_path / "out")
     with pytest.raises(UserError, match="transcoded with short side 256, not with short side 320 as now"):
-        transcode_index(sources, tmp_path / "out", 320)
+        transcode(sources, tmp_path / "out", 320)
     assert read_index(tmp_path / "out")
 
 
@@ -202,7 +202,7 @@ def test_every_source_has_a_copy_of_its_own_below_out(sources, tmp_path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         shutil.copy(video.path, path)
         renamed.append(replace(video, path=path))
-    index = transcode_index(replace(sources, videos=(*renamed, *sources.videos[3:])), tmp_path / "out")
+    index = transcode(replace(sources, videos=(*renamed, *sources.videos[3:])), tmp_path / "out")
     paths = {Path(video.path) for video in index.videos}
     assert len(paths) == 6
     assert all(path.is_relative_to(tmp_path / "out" / "videos") and path.is_file() for path in paths)

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from mgm.datasets.prepare import prepare_transcoded
+from mgm.datasets.prepare import prepare_copies
 from mgm.datasets.synthetic.make import generate
 from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
@@ -123,7 +123,7 @@ def test_where_locks_do_not_reach_a_living_writer_is_known_by_its_beat(other, lo
     "write",
     [
         lambda out: generate(Synthetic(classes=2, train_per_class=1, test_per_class=1, size=32, frames=12), out),
-        lambda out: prepare_transcoded(lambda source: None, out, processes=1),
+        lambda out: prepare_copies(lambda source: None, out, lambda *_: None),
     ],
     ids=["drawn", "transcoded"],
 )

@@ -9,7 +9,7 @@ import torch
 
 from mgm.datasets.folder import index_folder
 from mgm.datasets.index import Index
-from mgm.datasets.shards import Settings, shard_index
+from mgm.datasets.shards import Settings, write_shards
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.spec import Augment, Clips, Views
 from mgm.video import Cache, NoVectors, probe_video, read_clip, training_loader
@@ -46,7 +46,7 @@ def indices(tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, Index]:
     """The videos, and the same in shards."""
     folder = tmp_path_factory.mktemp("shards")
     source = index_folder(sources(folder / "videos"), folder / "out" / "source", 0)
-    return source, shard_index(source, folder / "out", Settings(short_side=128))
+    return source, write_shards(source, folder / "out", Settings(short_side=128))
 
 
 def with_vectors(index: Index):
@@ -103,7 +103,7 @@ def test_a_codec_without_vectors_is_refused_for_guidance_only(indices):
 
 def test_every_fourth_frame_is_enough_for_stride_four(indices, tmp_path):
     source = replace(indices[0], videos=tuple(video for video in indices[0].videos if video.frames >= 40))
-    shards = shard_index(source, tmp_path, Settings(short_side=128, every=4))
+    shards = write_shards(source, tmp_path, Settings(short_side=128, every=4))
     assert {video.frames % 4 for video in shards.videos} == {1}
     assert shards.digest != indices[1].digest
     clips = Clips(frames=4, size=64, stride=4, start_multiple=4)

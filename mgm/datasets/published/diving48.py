@@ -13,27 +13,35 @@ One of the 48 classes (label 30) has no video. A name is ID_NUMBER, ID the compe
 
 import json
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
 
 from mgm.datasets.index import SPLITS, Index
 from mgm.datasets.published import PUBLISHED
-from mgm.datasets.published.listed import LISTS, Entry, Lists, add, carried, index_listed, plain_name, read_json, rows_of
+from mgm.datasets.published.listed import Entry, Lists, add, carried, find_videos, index_listed, plain_name, read_json
 from mgm.errors import UserError
 
-_FIELDS = {"vid_name": str, "label": int, "start_frame": int, "end_frame": int}
-_NAMES = ("Diving48_V2_train", "Diving48_V2_test", "Diving48_vocab")
 _CARRIED = "diving48_v2.json.xz"
 _INSTEAD = "add it to the others, or remove those to use the lists mgm carries"
 
 
+class Row(BaseModel):
+    vid_name: str
+    label: int
+    start_frame: int
+    end_frame: int
+
+
 def index_diving48(source: Path, out: Path) -> Index:
-    return index_listed(source, out, "Diving48 V2", lambda _, name: name, read_lists, PUBLISHED["diving48"].official, _short)
+    found = find_videos(source, lambda _, name: name)
+    lists = read_lists(source)
 
+    def short(index: Index) -> str:
+        listed = [(video, lists.entries[Path(video.path).stem].frames) for video in index.videos]
+        fewer = [f"{index.name(video)} has {video.frames} of {frames}" for video, frames in listed if video.frames < frames]
+        return f"; {len(fewer):,} videos have fewer frames than the lists say ({fewer[0]})" if fewer else ""
 
-def _short(index: Index, lists: Lists) -> str:
-    listed = [(video, lists.entries[Path(video.path).stem].frames) for video in index.videos]
-    short = [f"{index.name(video)} has {video.frames} of {frames}" for video, frames in listed if video.frames < frames]
-    return f"; {len(short):,} videos have fewer frames than the lists say ({short[0]})" if short else ""
+    return index_listed(found, lists, out, "Diving48 V2", PUBLISHED["diving48"].official, short)
 
 
 def read_lists(source: Path) -> Lists:
@@ -42,29 +50,25 @@ def read_lists(source: Path) -> Lists:
     Raises:
         UserError: a file is missing, or an entry cannot be followed; the file and the entry are named.
     """
-    lists = _read(source)
-    vocabulary, parts = lists["Diving48_vocab"]
-    classes = tuple(", ".join(map(str, part)) if isinstance(part, list) else str(part) for part in parts)
+    kinds = dict.fromkeys((f"Diving48_V2_{split}" for split in SPLITS), list[Row]) | {"Diving48_vocab": list[list[str]]}
+    paths = {name: source / f"{name}.json" for name in kinds}
+    if any(path.is_file() for path in paths.values()):
+        values = {name: read_json(path, kinds[name], _INSTEAD) for name, path in paths.items()}
+    else:
+        values = {name: TypeAdapter(kinds[name]).validate_python(some) for name, some in json.loads(carried(_CARRIED)).items()}
+    classes = tuple(", ".join(parts) for parts in values["Diving48_vocab"])
     if len(set(classes)) < len(classes):
-        raise UserError(f"{vocabulary}: names a class twice among its {len(classes)}; download it again")
+        raise UserError(f"{paths['Diving48_vocab']}: names a class twice among its {len(classes)}; download it again")
     entries: dict[str, Entry] = {}
     for split in SPLITS:
-        for where, row in rows_of(*lists[f"Diving48_V2_{split}"], _FIELDS):
-            name, label, start, end = (row[field] for field in _FIELDS)
-            if not 0 <= label < len(classes):
-                raise UserError(f"{where}: label {label} is none of the {len(classes)} in {vocabulary.name}; correct one")
-            if not 0 <= start < end:
-                raise UserError(f"{where}: ends at frame {end} and starts at frame {start}; correct it")
-            entry = Entry(f"rgb/{name}.mp4", label, split, name.rpartition("_")[0] or name, end - start)
-            add(entries, plain_name(where, name), entry, where)
+        for number, row in enumerate(values[f"Diving48_V2_{split}"]):
+            where, name = f"{paths[f'Diving48_V2_{split}']}: {number}", row.vid_name
+            if not 0 <= row.label < len(classes):
+                raise UserError(f"{where}: label {row.label} is none of the {len(classes)} in Diving48_vocab.json; correct one")
+            if not 0 <= row.start_frame < row.end_frame:
+                raise UserError(f"{where}: ends at frame {row.end_frame} and starts at frame {row.start_frame}; correct it")
+            group, frames = name.rpartition("_")[0] or name, row.end_frame - row.start_frame
+            add(entries, plain_name(where, name), Entry(f"rgb/{name}.mp4", row.label, split, group, frames), where)
     if not entries:
         raise UserError(f"{source}: the lists of Diving48 V2 name no video; download them again")
     return Lists(classes, entries)
-
-
-def _read(source: Path) -> dict[str, tuple[Path, list[Any]]]:
-    """(the file, what it holds) of each list by its name."""
-    paths = {name: source / f"{name}.json" for name in _NAMES}
-    if any(path.is_file() for path in paths.values()):
-        return {name: (path, read_json(path, list, _INSTEAD)) for name, path in paths.items()}
-    return {name: (LISTS / _CARRIED, values) for name, values in json.loads(carried(_CARRIED)).items()}

@@ -10,12 +10,11 @@ share its first part, and the official splits keep those together.
 
 import os
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 from mgm.datasets.index import Index
 from mgm.datasets.published import PUBLISHED
-from mgm.datasets.published.listed import Entry, Lists, add, carried, index_listed, plain_name, read_text
+from mgm.datasets.published.listed import Entry, Lists, add, carried, find_videos, index_listed, plain_name, read_text
 from mgm.errors import UserError
 
 A_CLASS = (70, 30)  # train and test videos, in each split
@@ -23,15 +22,13 @@ _SPLITS = {"0": "", "1": "train", "2": "test"}
 
 
 def index_hmdb51(source: Path, out: Path, split: int = 1) -> Index:
-    read, official = partial(read_lists, split=split), PUBLISHED["hmdb51"].official  # of each split
-    return index_listed(source, out, f"HMDB51 split {split}", "{0}/{1}".format, read, official, _uneven)
-
-
-def _uneven(index: Index, lists: Lists) -> str:
-    counts = Counter((entry.label, entry.split) for entry in lists.entries.values())
+    found, lists = find_videos(source, "{0}/{1}".format), read_lists(source, split)
+    counts, (train, test) = Counter((entry.label, entry.split) for entry in lists.entries.values()), A_CLASS
     other = [name for label, name in enumerate(lists.classes) if (counts[label, "train"], counts[label, "test"]) != A_CLASS]
-    train, test = A_CLASS
-    return f"; the lists of {len(other)} classes have other than {train} train and {test} test videos, such as {other[0]}" if other else ""
+    uneven = (
+        f"; the lists of {len(other)} classes have other than {train} train and {test} test videos, such as {other[0]}" if other else ""
+    )
+    return index_listed(found, lists, out, f"HMDB51 split {split}", PUBLISHED["hmdb51"].official, lambda index: uneven)
 
 
 def read_lists(source: Path, split: int) -> Lists:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mgm.datasets.index import Index
 from mgm.datasets.published import PUBLISHED
-from mgm.datasets.published.listed import Entry, Found, Lists, add, index_listed, plain_name, read_text
+from mgm.datasets.published.listed import Entry, Found, Lists, add, find_videos, index_listed, plain_name, read_text
 from mgm.errors import UserError
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
@@ -28,7 +28,9 @@ _NAME = re.compile(r"(.+)_(\d+)_(\d+)")
 
 def index_k400(source: Path, out: Path) -> Index:
     """Index as `index_listed` does. The note counts files a second and more too short; what lies in another class's folder is left out."""
-    return index_listed(source, out, "Kinetics-400", _key, read_annotations, remark=_remarks, keep=_in_their_class)
+    found, annotations = find_videos(source, _key), read_annotations(source)
+    _leave_out_other_classes(found, annotations)
+    return index_listed(found, annotations, out, "Kinetics-400", remark=lambda index: _remarks(index, annotations))
 
 
 def _remarks(index: Index, annotations: Lists) -> str:
@@ -111,20 +113,15 @@ def _seconds(key: str) -> int:
     return int(end) - int(start)
 
 
-def _in_their_class(found: Found, annotations: Lists) -> Found:
-    """Without the files that lie in the folder of another class than the annotations say."""
-    folders = {_folder(name): name for name in annotations.classes}
-    name_of, unusable = dict(found.name_of), list(found.unusable)
-    for key, name in found.name_of.items():
-        lies_in = folders.get(_folder(os.path.basename(os.path.dirname(name))))
-        if key in annotations.entries and lies_in and lies_in != (label := annotations.classes[annotations.entries[key].label]):
-            unusable.append(
-                (name, f"lies in the folder of class {lies_in}, but is annotated as {label}; move it, or correct the annotation")
-            )
-            del name_of[key]
-    return Found(name_of, found.spare, unusable)
+def _leave_out_other_classes(found: Found, annotations: Lists) -> None:
+    """Leave out the files that lie in the folder of another class than the annotations say, whether spaces became underscores or not."""
 
+    def plain(name: str) -> str:
+        return name.replace("_", " ").casefold()
 
-def _folder(name: str) -> str:
-    """A class's folder, whether its spaces became underscores or not."""
-    return name.replace("_", " ").casefold()
+    class_of = {plain(name): name for name in annotations.classes}
+    for key, entry in annotations.entries.items():
+        name, label = found.name_of.get(key, ""), annotations.classes[entry.label]
+        if (lies_in := class_of.get(plain(os.path.basename(os.path.dirname(name))), label)) != label:
+            reason = f"lies in the folder of class {lies_in}, but is annotated as {label}; move it, or correct the annotation"
+            found.unusable.append((found.name_of.pop(key), reason))

@@ -9,14 +9,16 @@ import json
 import lzma
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mgm.datasets.files import files_below, open_all, video_of
+from pydantic import TypeAdapter, ValidationError
+
+from mgm.datasets.files import files_below, open_all
 from mgm.datasets.index import SPLITS, Index, listed_counts, new_index, require_splits, write_index
-from mgm.errors import UserError
+from mgm.errors import UserError, first_fault
 
 LISTS = Path(__file__).parent / "lists"
 SUFFIXES = (".mp4", ".mkv", ".avi", ".webm")  # of several files of one video the first of these is used: .webm rarely has vectors
@@ -46,48 +48,42 @@ class Lists:
 class Found:
     """The video files below a root: {key: path below it}; the paths of further files of the same videos; (path, reason) of the unusable."""
 
+    root: Path
     name_of: dict[str, str]
     spare: list[str]
     unusable: list[tuple[str, str]]
 
 
 def index_listed(
-    source: Path, out: Path, dataset: str, key: Callable[[str, str], str | None], read: Callable[[Path], Lists],
-    official: tuple[int, int] | None = None, remark: Callable[[Index, Lists], str] = lambda index, lists: "", below: str = "",
-    keep: Callable[[Found, Lists], Found] = lambda found, lists: found,
+    found: Found, lists: Lists, out: Path, dataset: str, official: tuple[int, int] | None = None,
+    remark: Callable[[Index], str] = lambda index: "",
 ) -> Index:  # fmt: skip
-    """The index of the listed videos that are in `source`, written to folder `out`; every file is opened.
+    """The index of the listed videos that were found, written to folder `out`; every file is opened.
 
     What the lists name and the source lacks goes to OUT/missing.txt, a path a line, and is counted in the index's note. OUT/checked.jsonl
     keeps what opening each file showed, which a later call need not find out again.
 
     Args:
-        key: see `find_videos`; read: the lists of a source.
+        found: by `find_videos`.
         official: how many train and test videos the published lists name; where these differ, the note says so.
-        remark: of the index and the lists, what its note ends with.
-        below: a folder of the source that holds the videos, if it is there.
-        keep: without the files that lie where the lists say they cannot.
+        remark: what the index's note ends with.
 
     Raises:
-        UserError: no source, lists that cannot be followed, or no readable video of train or of test.
+        UserError: no readable video of train or of test.
     """
-    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
-    root = source / below if (source / below).is_dir() else source
-    found, lists = find_videos(root, key), read(source)
-    found, entries, unused = keep(found, lists), lists.entries, lists.unused
-    here = [key for key in entries if key in found.name_of]
+    entries, unused = lists.entries, lists.unused
+    here = {found.name_of[key]: entry for key, entry in entries.items() if key in found.name_of}
     strangers = [name for key, name in found.name_of.items() if key not in entries and key not in unused]
     if not here:
         like = next(iter(entries.values())).name
         raise UserError(
-            f"{root}: 0 of the {len(entries):,} videos of {dataset} are here ({len(strangers) + len(found.unusable):,} others); "
+            f"{found.root}: 0 of the {len(entries):,} videos of {dataset} are here ({len(strangers) + len(found.unusable):,} others); "
             f"give --source the folder that holds files such as {like}"
         )
-    key_of = {found.name_of[key]: key for key in here}
-    infos, unreadable = open_all(root, list(key_of), out / "checked.jsonl")
-    videos = [video_of(root, name, (entry := entries[key_of[name]]).label, entry.split, entry.group, info) for name, info in infos.items()]
-    require_splits(root, videos, unreadable)
-    listed, there = Counter(entry.split for entry in entries.values()), Counter(entries[key].split for key in here)
+    opened, unreadable = open_all(found.root, list(here), out / "checked.jsonl")
+    videos = [replace(video, label=here[name].label, split=here[name].split, group=here[name].group) for name, video in opened.items()]
+    require_splits(found.root, videos, unreadable)
+    listed, there = (Counter(entry.split for entry in some.values()) for some in (entries, here))
     note = f"{dataset}: {listed_counts(listed, there)}"
     if official and tuple(listed[split] for split in SPLITS) != official:
         note += f"; the lists in the source differ from the official {official[0]:,} train and {official[1]:,} test videos"
@@ -99,9 +95,9 @@ def index_listed(
     if found.spare:
         note += f"; {len(found.spare):,} further files of the same videos are not used, such as {found.spare[0]}"
     excluded = [*unreadable, *found.unusable, *((name, f"is not in the lists of {dataset}") for name in sorted(strangers))]
-    index = new_index(root, lists.classes, videos, excluded, note)
+    index = new_index(found.root, lists.classes, videos, excluded, note)
     missing = [entry.name for key, entry in entries.items() if key not in found.name_of]
-    return write_found(replace(index, note=note + remark(index, lists)), missing, out)
+    return write_found(replace(index, note=note + remark(index)), missing, out)
 
 
 def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
@@ -112,6 +108,7 @@ def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
     Raises:
         UserError: the root is no folder, or holds no video.
     """
+    root = Path(os.path.abspath(root))
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give --source the folder that holds the videos and their lists")
     below, unusable = files_below(root)
@@ -123,14 +120,13 @@ def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
     name_of: dict[str, str] = {}
     spare = []
     for name in names:
-        stem = os.path.splitext(os.path.basename(name))[0]
-        if (identity := key(os.path.basename(os.path.dirname(name)), stem)) is None:
+        folder, file = os.path.split(name)
+        identity = key(os.path.basename(folder), os.path.splitext(file)[0])
+        if identity is None:
             unusable.append((name, "is not named as this dataset's videos are"))
-        elif identity in name_of:
+        elif name_of.setdefault(identity, name) != name:
             spare.append(name)
-        else:
-            name_of[identity] = name
-    return Found(name_of, spare, sorted(unusable))
+    return Found(root, name_of, spare, sorted(unusable))
 
 
 def _preference(name: str) -> tuple[bool, int, str]:
@@ -173,43 +169,26 @@ def read_text(path: Path, instead: str) -> str:
         raise UserError(f"{path}: is not text in UTF-8; download it again") from None
 
 
-def read_json(path: Path, kind: type, instead: str) -> Any:
-    """What a JSON file holds, if it is of a type (list or dict).
+def read_json(path: Path, kind: Any, instead: str) -> Any:
+    """What a JSON file holds, if it is of a type; entries count from 0.
 
     Raises:
         UserError: no such file, not JSON, or of another type.
     """
     try:
-        value = json.loads(read_text(path, instead))
+        return TypeAdapter(kind).validate_python(json.loads(read_text(path, instead)), strict=True)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: is not JSON ({error}), perhaps cut short; download it again") from None
-    if not isinstance(value, kind):
-        raise UserError(f"{path}: is a {type(value).__name__} where a {kind.__name__} should be; download it again")
-    return value
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_fault(error)}; correct it, or download it again") from None
 
 
-def rows_of(path: Path, values: Sequence[Any], fields: dict[str, type]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where it is, its fields) of every object of an array that the file at `path` holds.
-
-    Raises:
-        UserError: one is no object, or lacks a field or has it of another type.
-    """
-    for number, row in enumerate(values, start=1):
-        where = f"{path}: entry {number}"
-        for field, kind in fields.items():
-            if not isinstance(row, dict) or field not in row:
-                raise UserError(f"{where}: has no {field}; correct it")
-            if type(row[field]) is not kind:
-                raise UserError(f"{where}: {field} is {row[field]!r}, not of type {kind.__name__}; correct it")
-        yield where, row
-
-
-def plain_name(where: str, name: object) -> str:
+def plain_name(where: str, name: str) -> str:
     """A name that a list gives, if it is one of a file and not a path.
 
     Raises:
-        UserError: it is empty, leads elsewhere or is not text; `where` is the place in the list.
+        UserError: it is empty or leads elsewhere; `where` is the place in the list.
     """
-    if not isinstance(name, str) or not name.isprintable() or name in ("", ".", "..") or "/" in name or "\\" in name:
+    if not name.isprintable() or name in ("", ".", "..") or "/" in name or "\\" in name:
         raise UserError(f"{where}: {name!r} is not the plain name of a video; correct it")
     return name

@@ -9,17 +9,29 @@ validation split, as everyone's: the test split's labels are not public, so its 
 
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from mgm.datasets.index import Index
 from mgm.datasets.published import PUBLISHED
-from mgm.datasets.published.listed import Entry, Lists, add, index_listed, plain_name, read_json, rows_of
+from mgm.datasets.published.listed import Entry, Lists, add, find_videos, index_listed, plain_name, read_json
 from mgm.errors import UserError
 
 _SPLITS = {"train": "train", "test": "validation"}
 _INSTEAD = "put labels.json, train.json and validation.json into --source or a folder labels in it"
 
 
+class Row(BaseModel):
+    id: str
+    template: str
+
+
+class TestRow(BaseModel):
+    id: str
+
+
 def index_ssv2(source: Path, out: Path) -> Index:
-    return index_listed(source, out, "Something-Something v2", lambda _, name: name, read_lists, PUBLISHED["ssv2"].official)
+    found = find_videos(source, lambda _, name: name)
+    return index_listed(found, read_lists(source), out, "Something-Something v2", PUBLISHED["ssv2"].official)
 
 
 def read_lists(source: Path) -> Lists:
@@ -29,24 +41,24 @@ def read_lists(source: Path) -> Lists:
         UserError: a file is missing, or an entry cannot be followed; the file and the entry are named.
     """
     path = list_file(source, "labels")
-    numbers: dict[str, str] = read_json(path, dict, _INSTEAD)
-    if sorted(map(str, numbers.values()), key=lambda text: (len(text), text)) != [str(label) for label in range(len(numbers))]:
+    numbers = read_json(path, dict[str, str], _INSTEAD)
+    if sorted(numbers.values(), key=lambda text: (len(text), text)) != [str(label) for label in range(len(numbers))]:
         raise UserError(f"{path}: its {len(numbers)} classes are not numbered from 0 to {len(numbers) - 1}; download it again")
     label_of = {name: int(number) for name, number in numbers.items()}
     entries: dict[str, Entry] = {}
     for split, official in _SPLITS.items():
         listed = list_file(source, official)
-        for where, row in rows_of(listed, read_json(listed, list, _INSTEAD), {"id": str, "template": str}):
-            name = row["template"].replace("[", "").replace("]", "")
+        for number, row in enumerate(read_json(listed, list[Row], _INSTEAD)):
+            where, name = f"{listed}: {number}", row.template.replace("[", "").replace("]", "")
             if name not in label_of:
                 raise UserError(f"{where}: class {name!r} is not one of the {len(label_of)} in {path.name}; correct one")
-            video = plain_name(where, row["id"])
+            video = plain_name(where, row.id)
             add(entries, video, Entry(f"{video}.webm", label_of[name], split, video), where)
     if not entries:
         raise UserError(f"{path.parent}: its lists name no video; download them again")
     unused, test = frozenset[str](), list_file(source, "test")
     if test.is_file():
-        unused = frozenset(row["id"] for _, row in rows_of(test, read_json(test, list, _INSTEAD), {"id": str}))
+        unused = frozenset(row.id for row in read_json(test, list[TestRow], _INSTEAD))
     return Lists(tuple(sorted(label_of, key=label_of.__getitem__)), entries, unused - entries.keys())
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mgm.datasets.index import SPLITS, Index
 from mgm.datasets.published import PUBLISHED
-from mgm.datasets.published.listed import Entry, Lists, carried, index_listed, plain_name, read_text
+from mgm.datasets.published.listed import Entry, Lists, carried, find_videos, index_listed, plain_name, read_text
 from mgm.errors import UserError
 
 OFFICIAL = {1: PUBLISHED["ucf101"].official, 2: (9_586, 3_734), 3: (9_624, 3_696)}  # split: its train and test videos
@@ -24,11 +24,10 @@ _FILES_OF = {"HandstandPushups": "HandStandPushups"}  # the one class whose file
 
 
 def index_ucf101(source: Path, out: Path, split: int = 1) -> Index:
-    def read(source: Path) -> Lists:
-        folder = source / "ucfTrainTestlist"
-        return read_lists(folder, split) if folder.is_dir() else carried_lists(split)
-
-    return index_listed(source, out, f"UCF101 split {split}", "{0}/{1}".format, read, OFFICIAL[split], below="UCF-101")
+    root, folder = source / "UCF-101", source / "ucfTrainTestlist"
+    found = find_videos(root if root.is_dir() else source, "{0}/{1}".format)
+    lists = read_lists(folder, split) if folder.is_dir() else carried_lists(split)
+    return index_listed(found, lists, out, f"UCF101 split {split}", OFFICIAL[split])
 
 
 def carried_lists(split: int) -> Lists:

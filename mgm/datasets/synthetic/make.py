@@ -19,14 +19,13 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from mgm.datasets.files import in_processes, video_of
-from mgm.datasets.index import Index, read_index, write_index
+from mgm.datasets.files import in_processes
+from mgm.datasets.index import Index, Video, content_hash, read_index, write_index
 from mgm.datasets.synthetic.drawing import boxes, draw, scene
 from mgm.datasets.synthetic.layouts import video_name, write_lists
 from mgm.datasets.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.runs.lock import folder_lock
-from mgm.video.decode import VideoInfo
 
 GOP = 12
 
@@ -115,12 +114,13 @@ def _draw_all(params: Synthetic, videos: Path, processes: int) -> dict[str, NDAr
 
 def _index(params: Synthetic, out: Path) -> Index:
     root = Path(os.path.abspath(out))
-    info = VideoInfo(params.frames, float(params.fps), params.size, params.size, "h264", True, params.frames / params.fps)
+    facts = (params.frames, float(params.fps), params.size, params.size, "h264", True)
     videos = []
     for split, count in params.counts.items():
         for index in range(count):
-            name = video_name(params, split, index)
-            videos.append(video_of(root / "videos", name, index % params.classes, split, Path(name).stem, info))
+            path = root / "videos" / video_name(params, split, index)
+            row = (str(path), index % params.classes, split, path.stem, *facts, path.stat().st_size, content_hash(path))
+            videos.append(Video(*row))
     counts = f"{params.train_per_class} train and {params.test_per_class} test per class"
     note = f"generated videos (seed {params.seed}), split as drawn: {counts}"
     return Index(root, params.names, tuple(videos), (), params.digest, note)
