@@ -321,10 +321,14 @@ def show(
 def plan(
     scale: Annotated[str, typer.Option(help="A scale of published datasets, or a YAML file.")] = "paper",
     gpu: Annotated[str | None, typer.Option(help="v100, a100, h100 (default), h200; with --clips-per-s any name.")] = None,
-    utilisation: Annotated[float, typer.Option(help="Share of a GPU's peak that training sustains.")] = 0.4,
+    utilisation: Annotated[float, typer.Option(min=0.001, max=1, help="Share of a GPU's peak that training sustains.")] = 0.4,
     measured: Annotated[Path, typer.Option(help="Results of `make gpu`, whose rate counts without --gpu.")] = Path("reports/gpu"),
-    clips_per_s: Annotated[float | None, typer.Option(help="In its place: clips/s a GPU, measured pretraining ViT-B by MGM.")] = None,
-    loader_clips_per_s: Annotated[float | None, typer.Option(help="Videos/s that one core decodes; by default always enough.")] = None,
+    clips_per_s: Annotated[
+        float | None, typer.Option(min=0.1, help="In its place: clips/s a GPU, measured pretraining ViT-B by MGM.")
+    ] = None,
+    loader_clips_per_s: Annotated[
+        float | None, typer.Option(min=0.1, help="Videos/s that one core decodes; by default always enough.")
+    ] = None,
     cores: Annotated[int, typer.Option(min=1, help="Cores a GPU that decode.")] = 8,
     gpus: Annotated[int, typer.Option(min=1, help="GPUs in all.")] = 64,
     gpus_per_run: Annotated[int | None, typer.Option(min=1, help="GPUs of one run; by default 8, or all if fewer.")] = None,

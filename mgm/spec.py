@@ -6,13 +6,12 @@ because they must not change its result; see `mgm.jobs.data.Execution`.
 
 import hashlib
 import json
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from mgm.errors import UserError, first_fault
 from mgm.masking import MASKS, Edge
@@ -20,14 +19,7 @@ from mgm.masking import MASKS, Edge
 LARGE = 10**9  # no whole number of a spec is larger
 
 
-def _named(name: str) -> str:
-    if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)?", name):
-        raise ValueError("is no name; use letters, digits, '.', '_' and '-' alone")
-    return name
-
-
-Name = Annotated[str, AfterValidator(_named)]  # becomes part of a path
-
+Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")]  # becomes part of a path
 
 BACKBONES = {  # width, depth, heads of the encoder (V: modeling_finetune.py), then of the decoder (V: modeling_pretrain.py, pretrain.sh)
     "vit-s": ((384, 12, 6), (192, 4, 3)),
@@ -38,17 +30,8 @@ BACKBONES = {  # width, depth, heads of the encoder (V: modeling_finetune.py), t
 }
 
 
-def _one_of(names: Collection[str]) -> AfterValidator:
-    def check(name: str) -> str:
-        if name not in names:
-            raise ValueError(f"is unknown; choose one of {', '.join(names)}")
-        return name
-
-    return AfterValidator(check)
-
-
-BackboneName = Annotated[str, _one_of(BACKBONES)]
-MaskName = Annotated[str, _one_of(MASKS)]
+BackboneName = Annotated[str, Field(pattern=f"^({'|'.join(BACKBONES)})$")]
+MaskName = Annotated[str, Field(pattern=f"^({'|'.join(MASKS)})$")]
 Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from OpenCV
 Guidance = Literal["vectors", Flow]
 Distance = Literal["estimated", "none"]
@@ -136,12 +119,15 @@ class Mask(FrozenModel):
     predicts: Literal["all", "running-cell"] = "all"  # what the decoder predicts: all that is hidden, or half of it (VideoMAE V2)
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Optim(FrozenModel):
     """AdamW with linear warm-up and cosine decay. The learning rate of a step of `batch` clips is lr * batch / 256."""
 
     lr: float = Field(1.5e-4, gt=0)
     min_lr: float = Field(1e-5, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     weight_decay: float = Field(0.05, ge=0)
     batch: int = Field(512, ge=1, le=LARGE)
     epochs: int = Field(800, ge=1, le=LARGE)  # the paper's epochs: the name of the run
@@ -150,20 +136,13 @@ class Optim(FrozenModel):
     clip_grad: float = Field(0.0, ge=0)  # 0: none
     precision: Literal["float32", "bf16"] = "bf16"
 
-    @field_validator("betas")
-    @classmethod
-    def _are_decays(cls, betas):
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError("each must be at least 0 and less than 1")
-        return betas
-
 
 class FinetuneOptim(Optim):
     """The same with finetuning's defaults."""
 
     lr: float = Field(5e-4, gt=0)
     min_lr: float = Field(1e-6, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     batch: int = Field(128, ge=1, le=LARGE)
     epochs: int = Field(100, ge=1, le=LARGE)
     warmup_epochs: float = Field(5, ge=0)
@@ -172,18 +151,11 @@ class FinetuneOptim(Optim):
 class Augment(FrozenModel):
     """Finetuning's augmentation beside crop and flip; off unless a recipe says so."""
 
-    rand: str = ""  # RandAugment in timm's notation; empty: none
+    rand: str = Field("", pattern=r"^(rand-m\d+-n\d+(-mstd\d+(\.\d+)?)?(-inc[01])?)?$")  # RandAugment in timm's notation; empty: none
     erasing: float = Field(0.0, ge=0, le=1)  # probability that a box of the clip is erased
     mixup: float = Field(0.0, ge=0)  # parameter of Beta(a, a); 0: none. With CutMix on too, each has half of the steps
     cutmix: float = Field(0.0, ge=0)
     repeats: int = Field(1, ge=1, le=LARGE)  # clips of a video in a step, from one decoding pass; the learning rate does not count them
-
-    @field_validator("rand")
-    @classmethod
-    def _is_timms_notation(cls, rand):
-        if rand and not re.fullmatch(r"rand-m\d+-n\d+(-mstd\d+(\.\d+)?)?(-inc[01])?", rand):
-            raise ValueError("not RandAugment in timm's notation; write it like rand-m7-n4-mstd0.5-inc1, or leave it empty")
-        return rand
 
 
 class Views(FrozenModel):

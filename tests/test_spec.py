@@ -113,12 +113,11 @@ def _with(fields, path, value):
     [
         ("pretrain", {"mask": {"name": "x"}}, "mask.name", ["'x'", "tube"]),
         ("pretrain", {"mask": {"ratio": 1.0}}, "mask.ratio", ["1.0"]),
-        ("pretrain", {"mask": {"ratio": 0.0}}, "mask.ratio", ["0.0"]),
         ("pretrain", {"mask": {"ratio": 0.001}}, "mask.ratio", ["0.001", "0 of 196", "1 to 195"]),
         ("pretrain", {"clips": {"size": 16}}, "clips.size 16", ["model.patch 16"]),  # one patch cannot be hidden in part
         ("pretrain", {"epochs": 3}, "epochs", ["remove it"]),
         ("pretrain", {"optim": {"learning_rate": 3}}, "optim.learning_rate", ["remove it"]),
-        ("pretrain", {"optim": {"betas": [2, 3]}}, "optim.betas", ["[2, 3]", "less than 1"]),
+        ("pretrain", {"optim": {"betas": [2, 3]}}, "optim.betas.0", ["got 2", "less than 1"]),
         ("pretrain", {"optim": {"lr": 1e999}}, "optim.lr", ["finite", "inf"]),
         ("pretrain", {"optim": {"epochs": 10**30}}, "optim.epochs", [str(10**30)]),
         ("pretrain", {"seed": 2**70}, "seed", [str(2**70)]),
@@ -130,15 +129,10 @@ def _with(fields, path, value):
         ("pretrain", {"clips": {"size": 80000}}, "clips.size", ["80000", "4096"]),
         ("pretrain", {"clips": {"frames": 3}}, "clips.frames", ["3", "2"]),
         ("pretrain", {"data": {}}, "data.dataset", ["required"]),
-        ("finetune", {"layer_decay": 1.5}, "layer_decay", ["1.5"]),
-        ("finetune", {"drop_path": 1.0}, "drop_path", ["1.0"]),
         ("finetune", {"augment": {"erasing": 2.0}}, "augment.erasing", ["2.0"]),
-        ("finetune", {"augment": {"mixup": -0.8}}, "augment.mixup", ["-0.8"]),
-        ("finetune", {"augment": {"repeats": 0}}, "augment.repeats", ["0"]),
-        ("finetune", {"augment": {"rand": "strong"}}, "augment.rand", ["'strong'", "rand-m7-n4-mstd0.5-inc1"]),
+        ("finetune", {"augment": {"rand": "strong"}}, "augment.rand", ["'strong'", "rand-m"]),
         ("finetune", {"augment": {"cutmix": 1.0}, "optim": {"batch": 1}}, "augment.mixup and augment.cutmix", ["1", "optim.batch"]),
         ("finetune", {"views": {"spatial": 2}}, "views.spatial", ["2", "1 or 3"]),
-        ("finetune", {"views": {"temporal": 0}}, "views.temporal", ["0"]),
     ],
 )
 def test_bad_fields_are_one_clear_line(verb, fields, named, values):

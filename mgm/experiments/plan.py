@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -149,19 +150,13 @@ def machine(
         source: of the rate, in words.
 
     Raises:
-        UserError: no such GPU, or numbers that make no machine.
+        UserError: no such GPU, or a run with more than there are.
     """
     if not clips_per_s and gpu not in PEAK:
         raise UserError(f"--gpu {gpu}: its peak is not known here; choose one of {', '.join(PEAK)}, or pass --clips-per-s as measured")
-    if not 0 < utilisation <= 1:
-        raise UserError(f"--utilisation {utilisation}: is no share of a GPU's peak; choose one above 0 and up to 1")
-    if gpus_a_run is None:
-        gpus_a_run = min(8, gpus)
-    if not 1 <= gpus_a_run <= gpus:
+    gpus_a_run = gpus_a_run or min(8, gpus)
+    if gpus_a_run > gpus:
         raise UserError(f"--gpus-per-run {gpus_a_run}: a run cannot have it of --gpus {gpus}; choose 1 to {gpus}")
-    for option, value in (("--clips-per-s", clips_per_s), ("--loader-clips-per-s", decoded)):
-        if value is not None and value <= 0:
-            raise UserError(f"{option} {value:g}: is no rate; pass what was measured, above 0")
     rate = clips_per_s * 6.0 * multiply_adds(recipes.pretrain("k400")) if clips_per_s else PEAK[gpu] * utilisation
     how = f"{clips_per_s:g} clips/s of ViT-B" if clips_per_s else f"assumed: {utilisation:.0%} of the {gpu.upper()}'s peak"
     return Machine(gpu, rate, gpus, gpus_a_run, decoded or math.inf, source or how)
@@ -257,19 +252,17 @@ def part(target: str, specs: Sequence[Spec], costs: Mapping[str, Cost], machine:
 def wall(specs: Sequence[Spec], costs: Mapping[str, Cost], machine: Machine) -> float:
     """Hours until the last run ends: whenever GPUs are free, the run starts that the longest chain waits for."""
     waits, behind = _behind(specs, costs)
-    ready = [(-behind[run_id], run_id) for run_id, before in waits.items() if not before]
-    heapq.heapify(ready)
-    running: list[tuple[float, str]] = []
-    now, done = 0.0, set[str]()
-    while ready or running:
+    ready, running, now = list[tuple[float, str]](), list[tuple[float, str]](), 0.0
+    order = TopologicalSorter(waits)
+    order.prepare()
+    while order.is_active():
+        for run_id in order.get_ready():
+            heapq.heappush(ready, (-behind[run_id], run_id))
         while ready and len(running) < machine.slots:
             run_id = heapq.heappop(ready)[1]
             heapq.heappush(running, (now + costs[run_id].hours / machine.gpus_a_run, run_id))
         now, ended = heapq.heappop(running)
-        done.add(ended)
-        for run_id, before in waits.items():
-            if ended in before and done.issuperset(before):
-                heapq.heappush(ready, (-behind[run_id], run_id))
+        order.done(ended)
     return now
 
 

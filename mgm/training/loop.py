@@ -168,7 +168,11 @@ def _train(
             of_all = sorted(chain(*collectives.all_gather_object(unreadable)), key=itemgetter(0))  # as one process would have met them
             failures |= dict.fromkeys(name for _, name in of_all)
             unreadable.clear()
-            _check_failures(run, failures)
+            if len(failures) > 0.01 * run.videos:
+                raise UserError(
+                    f"{run.run_id}: {len(failures)} of {run.videos} training videos could not be read, more than 1 %: "
+                    f"{next(iter(failures))} first; restore them, or prepare the dataset again to leave them out"
+                )
         if save_now or (step + 1) % log_every == 0 or last:
             mean = dict(zip(sums, collectives.all_reduce(torch.stack([*sums.values()])).tolist()))
             if not math.isfinite(mean["loss"]) or not math.isfinite(norm.item()):
@@ -190,14 +194,6 @@ def _train(
                 show(f"{run.run_id}: stopped at step {step + 1} of {run.steps}; run again to continue")
             sys.exit(128 + stop)
     return list(failures)
-
-
-def _check_failures(run: Training, failures: dict[str, None]) -> None:
-    if len(failures) > 0.01 * run.videos:
-        raise UserError(
-            f"{run.run_id}: {len(failures)} of {run.videos} training videos could not be read, more than 1 %: "
-            f"{next(iter(failures))} first; restore them, or prepare the dataset again to leave them out"
-        )
 
 
 @contextmanager

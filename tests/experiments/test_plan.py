@@ -160,22 +160,11 @@ def test_json_and_picture(plan, tmp_path):
         draw(plan, tmp_path / "plan.txt")
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"gpu": "b7"}, "--gpu b7: .* choose one of v100, a100, h100, h200, or pass --clips-per-s"),
-        ({"utilisation": 1.5}, "--utilisation 1.5"),
-        ({"gpus": 4, "gpus_a_run": 8}, "--gpus-per-run 8: .* --gpus 4; choose 1 to 4"),
-        ({"clips_per_s": -1.0}, "--clips-per-s -1"),
-        ({"decoded": 0.0}, "--loader-clips-per-s 0"),
-    ],
-)
-def test_what_is_no_machine(given, message):
-    with pytest.raises(UserError, match=message):
-        machine(**{"gpu": "h100", "utilisation": 0.4, "gpus": 64, **given})
-
-
-def test_generated_sets_and_unknown_targets(registry):
+def test_what_is_no_machine_nor_target(registry):
+    with pytest.raises(UserError, match="--gpu b7: .* choose one of v100, a100, h100, h200, or pass --clips-per-s"):
+        machine("b7", 0.4, 64)
+    with pytest.raises(UserError, match="--gpus-per-run 8: .* --gpus 4; choose 1 to 4"):
+        machine("h100", 0.4, 4, 8)
     given = machine("a100", 0.4, 4)
     assert (given.flops, given.gpus_a_run, given.slots) == (PEAK["a100"] * 0.4, 4, 1)
     with pytest.raises(UserError, match="scale smoke: dataset ssv2 has no published number of videos"):

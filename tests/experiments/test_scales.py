@@ -42,7 +42,6 @@ def changed(**fields) -> str:
         (changed(backbones={"vit-x": {"width": 8}}), "vit-x"),
         (changed(backbones={"vit-b": {"width": 48, "depth": 2, "heads": 4}}), "backbones has no vit-s"),
         (changed(more_seeds={"table9": [0]}), "more_seeds.table9"),
-        (TEXT.replace("labels_per_class: 20", "labels_per_class: 41"), "labels_per_class 41"),
     ],
 )
 def test_a_bad_scale_is_one_line(content, named, tmp_path):
@@ -60,8 +59,8 @@ def test_a_bad_scale_is_one_line(content, named, tmp_path):
     [
         ({"scale": "huge"}, "huge.yaml: no such scale; choose one of mini, paper, smoke"),
         ({"scale": "/nowhere/mine.yaml"}, "/nowhere/mine.yaml: no such scale; give a YAML file, or one of"),
-        ({"name": "../x"}, "--config name: '../x'"),
-        ({"name": ""}, "--config name: ''"),
+        ({"name": "../x"}, "--config name: .*'../x'"),
+        ({"name": ""}, "--config name: .*''"),
         ({"shards": "abc"}, "--config shards: .*abc"),
         ({"shards": 0}, "--config shards: .*0"),
         ({"epochs": 3}, "--config epochs"),

@@ -31,7 +31,7 @@ VIEWS = Views(temporal=4, spatial=3)
 PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2), mask=Mask(name="mgm"), optim=Optim(**OPTIM))
 FINETUNE = Finetune(
     **SMALL, parent=PRETRAIN.run_id, optim=FinetuneOptim(**OPTIM), views=VIEWS, drop_path=0.3, head_dropout=0.3,
-    augment=Augment(rand="rand-m7-n4-mstd0.5-inc1", erasing=0.25, mixup=0.8, cutmix=1.0),
+    augment=Augment(rand="rand-m7-n4-mstd0.5-inc1", erasing=0.25, mixup=0.8, cutmix=1.0, repeats=2),
 )  # fmt: skip
 PROBE = Probe(**SMALL, parent=PRETRAIN.run_id, views=VIEWS)
 SPECS: dict[str, Spec] = {"pretrain": PRETRAIN, "finetune": FINETUNE, "probe": PROBE}

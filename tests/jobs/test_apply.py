@@ -17,7 +17,6 @@ from mgm.errors import UserError
 from mgm.jobs import apply as applied
 from mgm.jobs.data import with_channels
 from mgm.jobs.embed import embed
-from mgm.jobs.export import export_onnx
 from mgm.jobs.finetune import class_weights
 from mgm.jobs.predict import predict
 from mgm.models import build_classifier, build_features, build_mae, model_of, read_weights, save_weights
@@ -135,12 +134,6 @@ def test_weights_alone_say_their_model_and_bad_input_is_one_line(place):
         with pytest.raises(UserError, match=re.escape(line)) as caught:
             call()
         assert "\n" not in str(caught.value)
-
-
-def test_onnx_of_a_pretraining_run_is_its_encoder(place):
-    told = export_onnx(PRETRAIN, Path("pretrained/weights.safetensors"), Path("onnx"))
-    assert "encoder.onnx" in told
-    assert not Path("onnx/classifier.onnx").exists()
 
 
 def test_class_weights_count_classes_alike_and_videos_one_on_average():

@@ -76,35 +76,6 @@ def test_a_chain_of_runs_leaves_believable_results(execution, pretraining, finet
     assert not {path.name for path in folder.iterdir()} - {"result.json", "spec.json", "predictions.csv"}
 
 
-@pytest.mark.parametrize("kind", ["pretraining", "finetuning", "augmented"])
-@pytest.mark.parametrize("stop_at", [1, 5])
-def test_stopped_and_resumed_the_weights_are_bit_equal(execution, pretraining, kind, stop_at, tmp_path, monkeypatch, request):
-    """Dropout, drop path, masks, crops, augmentation, mixing and the data's order all continue where they were."""
-    run(pretraining, execution)
-    spec = request.getfixturevalue(kind)
-    whole = weights(run(spec, execution))
-    again = replace(execution, results=tmp_path / "again", checkpoint_s=0, cache=None)
-    if spec.verb == "finetune":
-        run(pretraining, again)
-
-    real = data.training_loader
-
-    def stopping(*args, first_step, **kwargs):
-        for step, batch in enumerate(real(*args, first_step=first_step, **kwargs), first_step):
-            if step == stop_at:
-                raise KeyboardInterrupt
-            yield batch
-
-    monkeypatch.setattr(data, "training_loader", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        run(spec, again)
-    assert not (again.results / spec.run_id / "result.json").exists()
-    monkeypatch.setattr(data, "training_loader", real)
-    resumed = run(spec, again)
-    assert same(weights(resumed), whole)
-    assert [json.loads(line)["step"] for line in (resumed / "log.jsonl").read_text().splitlines()] == list(range(1, 13))
-
-
 @pytest.mark.parametrize("kind", ["pretraining", "augmented"])
 def test_accumulation_changes_nothing_but_rounding(execution, pretraining, kind, tmp_path, request):
     spec = request.getfixturevalue(kind)
@@ -133,13 +104,6 @@ def job(spec, execution, folder, **changes) -> Job:
     index = read_index(execution.data["ssv2"])
     folder.mkdir()
     return Job(spec, folder, execution, replace(index, **changes))
-
-
-def test_a_plain_run_imports_neither_timm_nor_torchvision(execution, pretraining, finetuning, monkeypatch):
-    for name in ["timm", "torchvision", *(name for name in sys.modules if name.startswith(("timm.", "torchvision.")))]:
-        monkeypatch.setitem(sys.modules, name, None)  # importing it raises ImportError
-    run(pretraining, execution)
-    run(finetuning, execution)
 
 
 def test_every_part_of_the_augmentation_reaches_the_training(execution, augmented, tmp_path):

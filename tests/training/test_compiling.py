@@ -1,4 +1,4 @@
-"""Blocks that torch.compile made, against the blocks as they are; and an environment in which it cannot work."""
+"""Blocks that torch.compile made, or that compute their activations again, against the blocks as they are."""
 
 import pytest
 import torch
@@ -58,6 +58,20 @@ def test_compiled_blocks_give_the_same_step(build, precision, of_loss, of_gradie
     assert (gradients_again - gradients).norm() < of_gradients * gradients.norm()
     assert torch._dynamo.utils.counters["frames"]["ok"] >= 2
     assert torch.equal(step(made, loss_of, precision)[0], loss)  # as before
+
+
+@pytest.mark.parametrize("build", [pretraining, finetuning])
+def test_recomputed_activations_give_the_same_gradients_from_less_memory(build):
+    kept, whole = list[int](), build(VIT)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.nbytes) or x, lambda x: x):
+        loss, gradients = step(*whole, "float32")
+        of_all = sum(kept)
+        with wrapped_blocks(whole[0], recomputed):
+            again, gradients_again = step(*whole, "float32")
+        assert sum(kept) < 1.5 * of_all
+        assert step(*whole, "float32")[0] == loss  # as before
+    assert torch.equal(loss, again)
+    assert torch.equal(gradients, gradients_again)
 
 
 def test_without_a_compiler_a_line_says_so_and_blocks_run_as_they_are(monkeypatch):

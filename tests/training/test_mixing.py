@@ -70,13 +70,3 @@ def test_an_unreadable_clip_is_no_part_of_it(lost, seed):
     assert torch.equal(mixed[readable], alone)
     assert torch.equal(target_BC[readable], alone_BC)
     assert mixed[readable].flatten(1).all()  # no black was mixed in
-
-
-def test_smoothing_the_mixed_labels_in_the_loss_is_timms_smoothing():
-    from timm.data.mixup import mixup_target
-
-    _, target_BC = mix(flat_clips(), LABELS, WHOLE, B, 0.8, 0.0, generator(3, "augment"))
-    logits_BC = torch.randn(B, B, generator=torch.Generator().manual_seed(0))
-    timms_BC = mixup_target(LABELS, B, lam=target_BC[0, 0].item(), smoothing=0.1)
-    timms = torch.sum(-timms_BC * logits_BC.log_softmax(-1), -1).mean()  # its SoftTargetCrossEntropy
-    torch.testing.assert_close(torch.nn.functional.cross_entropy(logits_BC, target_BC, label_smoothing=0.1), timms)

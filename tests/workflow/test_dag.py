@@ -62,13 +62,6 @@ def test_a_job_waits_for_what_it_reads_and_never_for_itself():
 
 
 @pytest.mark.slow
-def test_a_single_target_trains_only_what_it_needs(tmp_path):
-    done = snakemake(tmp_path, "-n", "table4e")
-    assert "pretrain-table4e-0-1" in done.stdout
-    assert "-others-" not in done.stdout
-
-
-@pytest.mark.slow
 def test_missing_data_warns_in_a_dry_run_and_stops_a_real_one(tmp_path):
     scale = scale_of_ssv2(tmp_path, "videos/ssv2")
     dry = snakemake(tmp_path, "-n", "--config", f"scale={scale}")
