@@ -483,7 +483,7 @@ def sync(
             return
     typer.echo(mlflow.sync(registry, results / name, uri, weights, differing.keys()))
     if register:
-        from mgm.report.mlflow.register import register as add_versions
+        from mgm.report.mlflow.models import register as add_versions
 
         typer.echo("\n".join(add_versions(results / name, uri, register)))
 

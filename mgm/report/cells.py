@@ -1,9 +1,10 @@
 """From a registry and its runs to the cells of its tables: each cell its own runs' mean, or why there is none."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, nan
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -71,10 +72,20 @@ def rows(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, list[R
     return {name: [row_of(cell, found) for cell in table.cells] for name, table in registry.tables.items()}
 
 
+def paired(rows: Iterable[Row], number: Callable[[Sequence[Any]], float]) -> Estimate | None:
+    """A number made of several cells' values, seed by seed over the seeds that all have; None when there is none."""
+    seeds = [values for values in zip(*(row.values for row in rows)) if None not in values]
+    return over_seeds([number(values) for values in seeds]) if seeds else None
+
+
 def gain(better: Row, base: Row) -> Estimate | None:
-    """The difference of two cells, paired by seed, over the seeds both have; None when there is none."""
-    pairs = [(a, b) for a, b in zip(better.values, base.values) if a is not None and b is not None]
-    return over_seeds([a - b for a, b in pairs]) if pairs else None
+    """The difference of two cells, paired by seed."""
+    return paired((better, base), lambda values: values[0] - values[1])
+
+
+def mean_gain(better: Sequence[Row], base: Row) -> Estimate | None:
+    """The mean over rows, minus the base, paired by seed."""
+    return paired((*better, base), lambda values: sum(values[:-1]) / len(better) - values[-1])
 
 
 def row_of(cell: Cell, found: Mapping[str, RunStatus]) -> Row:

@@ -21,6 +21,12 @@ TEX = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {MINUS: "$-$", DASH: "--", "→": r"$\rightarrow$", "<": r"\textless{}", ">": r"\textgreater{}"}
 )
+LATEX = r"""\begin{{table}}
+\centering\footnotesize\setlength{{\tabcolsep}}{{3pt}}
+\caption{{{caption} \emph{{{caveat}}}}}
+\label{{tab:{name}}}
+{tabular}\end{{table}}
+"""
 
 
 @dataclass(frozen=True)
@@ -37,19 +43,21 @@ class Section:
 
 
 def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> Path:
-    """`folder`/table4e.csv, .md, .tex and .html; returns the csv."""
+    """`folder`/table4e.csv, .md, .tex (needs booktabs) and .html (a fragment without style, for pages with their own); returns the csv."""
     caption = " ".join(filter(None, (f"{table.label}. {table.title}. {table.note}", beside_the_paper(scale))))
-    caveat = f"Scale {scale.name}. {caveat_of(scale)}"
-    if leaders(table, rows):
-        caption += f" {BOLD}"
-
-    def shown(write: Callable[..., str], text: Callable[[str], str], title: str, strong: str) -> str:
-        return write(_grid(table, rows, scale, text, title, strong), text(caption), text(caveat), table.name)
-
-    stem = folder / f"table{table.name}"
-    atomic.write(stem.with_suffix(".md"), shown(_markdown, _md, "**{}**", "**{}**"))
-    atomic.write(stem.with_suffix(".tex"), shown(_latex, _tex, r"\addlinespace\emph{{{}}}", r"\textbf{{{}}}"))
-    atomic.write(stem.with_suffix(".html"), shown(_html, escape, "<em>{}</em>", "<strong>{}</strong>"))
+    caption += f" {BOLD}" if leaders(table, rows) else ""
+    caveat, stem = f"Scale {scale.name}. {caveat_of(scale)}", folder / f"table{table.name}"
+    grid = _grid(table, rows, scale, _md, "**{}**", "**{}**")
+    align = ("left", *["right"] * (grid.shape[1] - 2), "left")
+    text = grid.to_markdown(index=False, disable_numparse=True, colalign=align)
+    atomic.write(stem.with_suffix(".md"), f"{_md(caption)}\n\n{text}\n\n*{_md(caveat)}*\n")
+    text = _grid(table, rows, scale, _tex, r"\addlinespace\emph{{{}}}", r"\textbf{{{}}}").to_latex(
+        index=False, column_format="".join(side[0] for side in align)
+    )
+    atomic.write(stem.with_suffix(".tex"), LATEX.format(caption=_tex(caption), caveat=_tex(caveat), name=table.name, tabular=text))
+    style = _grid(table, rows, scale, escape, "<em>{}</em>", "<strong>{}</strong>").style.hide(axis="index")
+    text = style.set_caption(f"{escape(caption)} <em>{escape(caveat)}</em>").to_html(exclude_styles=True)
+    atomic.write(stem.with_suffix(".html"), text)
     return atomic.write(stem.with_suffix(".csv"), frame(rows)[list(COLUMNS)].round(4).to_csv(index=False, lineterminator="\n"))
 
 
@@ -167,26 +175,6 @@ def _cells(table: Table, row: Row, scale: Scale) -> dict[str, str]:
     if comparable(scale):
         cells["Difference"] = number(row.difference, sign=True, decimals=row.decimals)
     return cells | {"Runs": runs(row), "Status": row.status}
-
-
-def _markdown(grid: pd.DataFrame, caption: str, caveat: str, name: str) -> str:
-    align = ("left", *["right"] * (grid.shape[1] - 2), "left")
-    return f"{caption}\n\n{grid.to_markdown(index=False, disable_numparse=True, colalign=align)}\n\n*{caveat}*\n"
-
-
-def _latex(grid: pd.DataFrame, caption: str, caveat: str, name: str) -> str:
-    """Needs booktabs."""
-    return rf"""\begin{{table}}
-\centering\footnotesize\setlength{{\tabcolsep}}{{3pt}}
-\caption{{{caption} \emph{{{caveat}}}}}
-\label{{tab:{name}}}
-{grid.to_latex(index=False, column_format="l" + "r" * (grid.shape[1] - 2) + "l")}\end{{table}}
-"""
-
-
-def _html(grid: pd.DataFrame, caption: str, caveat: str, name: str) -> str:
-    """A fragment: no style, for a page that has its own."""
-    return grid.style.hide(axis="index").set_caption(f"{caption} <em>{caveat}</em>").to_html(exclude_styles=True)
 
 
 def _md(text: str) -> str:

@@ -28,29 +28,27 @@ def trace(registry: Registry, results: Path, wanted: str) -> str:
 
 
 def _matching(registry: Registry, target: str, row: str = "", column: str = "") -> list[Cell]:
-    if target.startswith("table") and (table := registry.tables.get(target.removeprefix("table"))):
-        cells = table.cells
-    elif target.startswith("figure") and (plot := registry.plots.get(target.removeprefix("figure"))):
-        cells = plot.cells
-    else:
+    shown = {f"table{name}": table.cells for name, table in registry.tables.items()}
+    shown |= {f"figure{name}": plot.cells for name, plot in registry.plots.items()}
+    if target not in shown:
         targets = [name for name in registry.targets() if name != "all"]
         raise UserError(f"{target}: no such table or figure at scale {registry.scale.name}; choose one of {', '.join(targets)}")
-    rows = _named(row, [cell.row for cell in cells])
-    columns = _named(column, [cell.column for cell in cells if cell.row in rows])
-    matching = [cell for cell in cells if cell.row in rows and cell.column in columns]
-    if not matching:
-        kind, name, there = ("row", row, [cell.row for cell in cells]) if not rows else ("column", column, [cell.column for cell in cells])
-        raise UserError(f"{target}: no {kind} has {name!r} in its name; choose from {'; '.join(dict.fromkeys(there))}")
+    rows = _named(row, "row", target, [cell.row for cell in shown[target]])
+    columns = _named(column, "column", target, [cell.column for cell in shown[target] if cell.row in rows])
+    matching = [cell for cell in shown[target] if cell.row in rows and cell.column in columns]
     if len(matching) > MOST:
         which = "; ".join(dict.fromkeys(cell.row for cell in matching))
         raise UserError(f"{target}: {row!r} matches {len(matching)} cells, more than {MOST}; name one of the rows {which}, or /column too")
     return matching
 
 
-def _named(part: str, names: list[str]) -> set[str]:
+def _named(part: str, kind: str, target: str, names: list[str]) -> set[str]:
     """Those that are called so, or else those with it in their names; upper and lower case are one."""
-    exact = {name for name in names if name.lower() == part.strip().lower()}
-    return exact or {name for name in names if part.strip().lower() in name.lower()}
+    wanted = part.strip().lower()
+    found = {name for name in names if name.lower() == wanted} or {name for name in names if wanted in name.lower()}
+    if not found:
+        raise UserError(f"{target}: no {kind} has {part!r} in its name; choose from {'; '.join(dict.fromkeys(names))}")
+    return found
 
 
 def _told(registry: Registry, found: dict[str, RunStatus], results: Path, target: str, cell: Cell) -> str:

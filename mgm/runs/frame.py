@@ -1,6 +1,6 @@
 """All runs of a results folder as one tidy pandas table."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +54,9 @@ def read_specs(results: Path) -> dict[str, Spec | UserError]:
     return {run_id: _spec(run_id, place) for run_id, place in places.items()}
 
 
-def examine_all(results: Path, specs: Mapping[str, Spec | UserError]) -> dict[str, RunStatus]:
-    """Examine each run. A run whose ancestor is altered is altered too: its weights come from somewhere unknown."""
+def examine_all(results: Path, specs: Mapping[str, Spec | UserError], run_ids: Iterable[str] | None = None) -> dict[str, RunStatus]:
+    """Examine each run, or these and what they start from. A run whose ancestor is altered is altered too: its weights come from somewhere
+    unknown."""
     found: dict[str, RunStatus] = {}
 
     def visit(run_id: str) -> RunStatus:
@@ -70,7 +71,7 @@ def examine_all(results: Path, specs: Mapping[str, Spec | UserError]) -> dict[st
                     found[run_id] = RunStatus("altered", f"{run_id}: its parent {bad} is altered")
         return found[run_id]
 
-    for run_id in specs:
+    for run_id in specs if run_ids is None else run_ids:
         visit(run_id)
     return found
 

@@ -105,7 +105,7 @@ def _examine(folder: Path, spec: Spec) -> RunStatus:
     if error_file.is_file():
         return RunStatus("failed", " ".join(error_file.read_text(errors="replace").split()) or "no reason given")
     progress = _progress(folder)
-    if progress and _age(folder) < QUIET_S:
+    if progress and age(folder) < QUIET_S:
         return RunStatus("running", progress)
     return RunStatus("not run", f"stopped, {progress}; run again to continue" if progress else "")
 
@@ -169,7 +169,7 @@ def _progress(folder: Path) -> str:
     return "no step logged" if (folder / "spec.json").exists() else ""
 
 
-def _age(folder: Path) -> float:
+def age(folder: Path) -> float:
     """Seconds since the log grew or a file came or went (a checkpoint is renamed into place)."""
     log = folder / "log.jsonl"
     return time.time() - max(folder.stat().st_mtime, log.stat().st_mtime if log.exists() else 0)

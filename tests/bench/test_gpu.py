@@ -34,17 +34,6 @@ def test_every_part_measures_all_its_rows_and_goes_on_where_it_was_stopped(tmp_p
     assert call() == (0, rows)  # nothing is measured twice
 
 
-def test_without_a_gpu_it_says_so(tmp_path):
-    import torch
-
-    if torch.cuda.is_available():
-        return
-    done = subprocess.run([sys.executable, BENCH, "--out", tmp_path], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.startswith("bench/gpu.py: no CUDA device here")
-    assert len(done.stderr.strip().splitlines()) == 1
-
-
 def test_the_page_shows_every_row_and_says_what_is_not_measured(tmp_path, monkeypatch):
     """docs/speed.md holds what `--docs` writes: today's rows, by the results that are committed with it, which are none."""
     monkeypatch.syspath_prepend(BENCH.parent)

@@ -42,7 +42,6 @@ def test_a_full_page_is_self_contained(places):
     for cell in known.tables["4e"].cells:
         for run in cell.runs:
             assert f'href="#{run.run_id}"' in text
-    assert text == build_report(known, *places).read_text()  # the same results give the same page
     drawn = {path.name for path in (places[1] / "figures").iterdir()}
     assert drawn == {f"figure{name}.{ending}" for name in ("4a", "4_edge", "4_seeds", "5") for ending in ("svg", "pdf", "png", "npz")}
 

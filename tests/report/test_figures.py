@@ -5,8 +5,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from mgm.report.figures.draw import DRAW, masks_on_a_clip
-from mgm.report.figures.style import DPI, save, write
+from mgm.report.figures.draw import DRAW
+from mgm.report.figures.style import DPI, write
 from mgm.spec import Visualise
 from tests.helpers.fake_results import clip_arrays
 
@@ -89,16 +89,6 @@ def test_other_arrays_give_another_picture(figure):
         else:
             value[-1] = 2 * value[-1] + 1
         assert png(figure, {**known, name: value}) != before, name
-
-
-def test_three_formats_and_the_arrays_the_same_each_time(tmp_path):
-    for name in ("a", "b"):
-        save(masks_on_a_clip(clip_arrays(4)), tmp_path / name / "figure5", clip_arrays(4))
-    for ending in ("svg", "pdf", "png", "npz"):
-        first, second = ((tmp_path / name / f"figure5.{ending}").read_bytes() for name in ("a", "b"))
-        assert first == second
-    with np.load(tmp_path / "a" / "figure5.npz") as saved:
-        assert np.array_equal(saved["masked_NSHW"], clip_arrays(4)["masked_NSHW"])
 
 
 def test_uniform_attention_and_a_video_without_boxes_can_be_drawn(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from mgm.errors import UserError
 from mgm.report.mlflow.check import check
 from mgm.report.mlflow.sync import follow, sync
-from tests.helpers.fake_results import finish, registry, write_log
+from tests.helpers.fake_results import finish, registry
 from tests.helpers.services import require
 from tests.helpers.tracking import Postgres, Server
 
@@ -115,7 +115,6 @@ def test_a_server_that_is_killed_and_one_that_follows_it(place, server, postgres
 
 def test_a_server_that_hangs_is_waited_for_but_not_for_ever(place, server, monkeypatch):
     sync(KNOWN, place, server.uri)
-    write_log(place / RUNS[0].run_id, 20, 20)  # its time of writing is new, its content the same
     finish(place, RUNS[1], top1=70, steps=20)
     server.signal(signal.SIGSTOP)
     try:

@@ -63,9 +63,7 @@ def test_a_result_edited_after_the_fact_is_altered_everywhere(tmp_path, edit):
     told = trace(KNOWN, results, "table4e/mgm (dense)/ssv2")
     assert told.startswith("table4e/MGM (Dense)/SSv2: altered")
     assert "60" not in told.splitlines()[0]
-    records = Records(KNOWN, results)
-    records.scan()
-    record = records.read(RUN.run_id)
+    [record] = Records(KNOWN, results).read([RUN.run_id])
     assert (record.tags["status"], record.curve, record.final, set(record.files)) == ("altered", [], [], {"spec.json"})
     table = build_report(KNOWN, results, tmp_path / "reports/smoke", "table4e").read_text()
     cell = next(line for line in table.splitlines() if line.startswith("MGM (Dense),SSv2,"))

@@ -153,19 +153,15 @@ def test_table_1_stands_in_four_sections_with_quoted_rows_dashed(table_1):
     assert ["MGM (ViT-B; SSv2; 180 GFLOPs)", "400", "69.6", "not run", DASH, "0 of 3", "not run"] in md
 
 
-def test_a_single_run_says_so_with_its_interval(table_1):
-    texts, collected = table_1(seeds=(0,))
+def test_a_single_run_says_so_and_the_difference_is_shown_at_the_papers_scale_alone(table_1):
+    texts, collected = table_1(seeds=(0,), name="paper")
     row = next(row for row in collected if row.row == "MGM, SSv2, 800")
     assert row.estimate.n == 1
     assert row.estimate.low < 50 < row.estimate.high
-    assert ["50.0 (n = 1)", f"[{row.estimate.low:.1f}, {row.estimate.high:.1f}]", "1 of 1", "run"] in [line[3:] for line in grids(texts)[0]]
-    assert "50.0 (partial, n = 1)" in table_1()[0]["md"]
-
-
-def test_the_difference_to_the_paper_is_shown_at_its_scale_alone(table_1):
+    interval, lines = f"[{row.estimate.low:.1f}, {row.estimate.high:.1f}]", [line[3:] for line in grids(texts)[0]]
+    assert ["50.0 (n = 1)", interval, number(row.difference, sign=True), "1 of 1", "run"] in lines
     smoke, _ = table_1()
-    paper, _ = table_1(name="paper")
+    assert "50.0 (partial, n = 1)" in smoke["md"]
     for ending in ("md", "tex", "html"):
-        assert "Difference" in paper[ending]
+        assert "Difference" in texts[ending]
         assert "Difference" not in smoke[ending]
-    assert smoke["csv"].splitlines()[0] == paper["csv"].splitlines()[0] == ",".join(COLUMNS)

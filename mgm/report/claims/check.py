@@ -10,10 +10,10 @@ import pandas as pd
 
 from mgm.experiments.quoted import FOOTNOTES, reported
 from mgm.experiments.registry import SHARES, Registry
-from mgm.report.cells import Row, row_of
+from mgm.report.cells import Row, paired, row_of
 from mgm.report.claims.claim import Claim, Condition, Key, LinearCombination, Quantity
 from mgm.report.claims.paper import CLAIMS
-from mgm.report.statistics import Estimate, over_seeds
+from mgm.report.statistics import Estimate
 from mgm.report.tables import DASH, MINUS, comparable
 from mgm.runs import files as atomic
 from mgm.runs.result import RunStatus
@@ -105,9 +105,8 @@ def of_tables(quoted: Mapping[Key, float], what: LinearCombination) -> Estimate:
 def of_runs(rows: Mapping[Key, Row], what: LinearCombination) -> Estimate:
     """Pair by seed where all cells share two seeds or more; else each cell's own interval moves the number, in quadrature."""
     cells = [rows[key] for key in what.cells]
-    seeds = [values for values in zip(*(row.values for row in cells)) if None not in values]
-    if len(seeds) > 1:
-        return over_seeds([what.evaluate([value for value in values if value is not None]) for values in seeds])
+    if (by_seed := paired(cells, what.evaluate)) and by_seed.n > 1:
+        return by_seed
     numbers = [_of_cell(row) for row in cells]
     means = [number.mean for number in numbers]
     mean, down, up = what.evaluate(means), 0.0, 0.0

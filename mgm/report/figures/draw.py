@@ -41,15 +41,6 @@ def masks_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def mask_on_a_clip(arrays: Mapping[str, Any], mask: int) -> Figure:
-    """The frames of Figure 5 and one of its masks, the `mask`-th."""
-    grid = ClipGrid(arrays["index_S"][None], 2, (MASK_KEY,))
-    _frames(grid, arrays, 0, "first of each slot")
-    _mask(grid, arrays, 1, mask)
-    return grid.figure
-
-
-@mpl.rc_context(STYLE)
 def attention_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
     """Figure 6: a clip's frames with boxes, a run's mask, the motion, and what the centre patch of the centre frame attends to."""
     known = arrays["objects_SK4"].shape[1] > 0

@@ -5,15 +5,16 @@ finetuned run also names its parent's model as its input; a probe tests its pare
 """
 
 import json
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from mgm.errors import UserError
 from mgm.report.mlflow.record import Record
+from mgm.report.mlflow.tracker import Tracker, writing
 
 EXTERNAL = "mlflow.model.isExternal"  # MLflow's tag: the weights are elsewhere
-SHOWN = (
-    *("verb", "status", "scale", "seed", "data", "data.digest"),
-    *("table", "row", "column", "commit", "dirty", "weights.sha256", "weights.path"),
-)
 
 
 def log_model(client: Any, experiment_id: str, run_id: str, record: Record, parent_models: list[str]) -> tuple[str, list[Any]]:
@@ -26,12 +27,12 @@ def log_model(client: Any, experiment_id: str, run_id: str, record: Record, pare
     """
     from mlflow.entities import Dataset, DatasetInput, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Metric
 
-    name, digest = record.facts["data"], record.facts.get("data.digest", "")
-    source = json.dumps({"dataset": name, "digest": digest, "note": record.facts.get("data.note", "")})
+    name, digest = record.facts["data"], record.facts["data.digest"]
+    source = json.dumps({"dataset": name, "digest": digest, "note": record.facts["data.note"]})
     data = [DatasetInput(Dataset(name, digest, "mgm prepare", source))] if digest else []
     client.log_inputs(run_id, data, [LoggedModelInput(model) for model in parent_models])
     model = ""
-    if record.facts.get("weights.sha256"):
+    if record.facts["weights.sha256"]:
         made = client.create_logged_model(experiment_id, record.run_id, run_id, model_tags(record), record.params, record.facts["verb"])
         model = client.finalize_logged_model(made.model_id, LoggedModelStatus.READY).model_id
         client.log_outputs(run_id, [LoggedModelOutput(model, record.last)])
@@ -41,4 +42,34 @@ def log_model(client: Any, experiment_id: str, run_id: str, record: Record, pare
 
 
 def model_tags(record: Record) -> dict[str, str]:
-    return {tag: record.facts[tag] for tag in SHOWN if tag in record.facts} | {EXTERNAL: "true"}
+    return record.tags | {EXTERNAL: "true"}
+
+
+def register(results: Path, uri: str, run_ids: Iterable[str]) -> list[str]:
+    """Register the models of runs that are mirrored, those that are not yet; return a line a run.
+
+    Raises:
+        UserError: a run is not in MLflow, or has no weights.
+    """
+    with writing(uri, results):
+        tracker = Tracker(uri, results, create=False)
+        for run_id in run_ids:
+            if not any(run.model for run in tracker.runs.get(run_id, [])):
+                raise UserError(f"{run_id}: has no model in MLflow; name a pretraining or finetuning run of {results.name} that is done")
+        return [f"{run_id}: version {_version(tracker.client, run_id, tracker.runs[run_id][0].model)} in MLflow" for run_id in run_ids]
+
+
+def _version(client: Any, name: str, model: str) -> str:
+    """The version of registered model `name` that is this logged model; made if there is none."""
+    from mlflow.models.utils import get_external_mlflow_model_spec
+
+    held = client.get_logged_model(model)
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if version.source == held.artifact_location:
+            return str(version.version)
+    with TemporaryDirectory() as folder:  # the registry wants a model's description among its artefacts
+        get_external_mlflow_model_spec(held).save(str(Path(folder) / "MLmodel"))
+        client.log_model_artifacts(model, folder)
+    return str(client.create_model_version(name, held.artifact_location, held.source_run_id, model_id=model).version)

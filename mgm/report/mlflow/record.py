@@ -7,27 +7,25 @@ there are several, and `table.NAME` the cells of that one table as "row / column
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any
 
 from mgm.experiments.registry import Registry
+from mgm.runs.frame import examine_all
 from mgm.runs.log import LARGEST, log_lines
-from mgm.runs.result import RunStatus, examine
+from mgm.runs.result import QUIET_S, RunStatus, age, examine
 from mgm.spec import Mask, Pretrain, Spec, dotted, parents
 
-FORMAT = 3  # of what is mirrored; another one mirrors all anew
+FORMAT = 4  # of what is mirrored; another one mirrors all anew
 STATUS = {"run": "finished", "running": "running", "failed": "failed", "altered": "altered", "not run": "stopped"}  # the tag `status`
 LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
+PARENT = "mlflow.parentRunId"  # MLflow's own tag, by which its pages nest runs
 LONGEST = 5000  # letters of a tag; newer MLflow takes 8000
-DIGEST, STEP, PREFIX, FINAL = "mgm.digest", "mgm.step", "mgm.prefix", "mgm.final"  # tags, for the next sync; see `Record.tags`
-OURS = (
-    *("verb", "status", "why", "scale", "seed", "parents", "folder", "data", "data.digest", "data.note", "device", "seal"),
-    *("table", "row", "column", "commit", "dirty", "weights.sha256", "weights.path", "mlflow.source.name", "mlflow.source.git.commit"),
-)
 
 Metric = tuple[str, float, int, int]  # key, value, milliseconds since 1970, step
 
@@ -36,195 +34,158 @@ Metric = tuple[str, float, int, int]  # key, value, milliseconds since 1970, ste
 class Record:
     """A run in MLflow's terms. `curve` and `final` are its metrics, in training by step and of its result."""
 
-    run_id: str
-    status: str
-    parents: tuple[str, ...]
-    params: dict[str, str]
-    facts: dict[str, str]
-    curve: list[Metric]
-    final: list[Metric]
-    files: dict[str, str]  # small artefacts by name
-    mask: tuple[str, float, str] | None  # name, ratio, and digest of `arrays`, those of Figure 5, which may show it
-    arrays: Path
-    weights: Path | None  # where its weights are, if they are
-    start: int
-    end: int | None
+    spec: Spec
+    run: RunStatus
+    folder: Path
+    scale: str
+    cells: Sequence[tuple[str, str, str]]  # table, row, column
+    arrays: Path | None  # of the clip with every mask, for a run whose mask may be shown on it
+
+    @property
+    def run_id(self) -> str:
+        return self.spec.run_id
+
+    @property
+    def status(self) -> str:
+        return STATUS[self.run.state]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return self.run.result or {}
+
+    @cached_property
+    def curve(self) -> list[Metric]:
+        return [
+            (f"train/{name}", float(line[name]), _milliseconds(line.get("time")), line["step"])
+            for line in (log_lines(self.folder) if self.status != "altered" else ())
+            for name in LOGGED
+            if _is_number(line.get(name))
+        ]
 
     @property
     def last(self) -> int:
-        return self.curve[-1][3] if self.curve else -1
+        return self.curve[-1][3] if self.curve else 0
+
+    @property
+    def final(self) -> list[Metric]:
+        metrics = self.result.get("metrics", {})
+        return [(f"test/{name}", float(value), self.end or 0, self.last) for name, value in metrics.items() if _is_number(value)]
+
+    @property
+    def start(self) -> int:
+        return _milliseconds(self.result.get("started")) or (self.curve[0][2] if self.curve else 0)
+
+    @property
+    def end(self) -> int | None:
+        return _milliseconds(self.result.get("finished")) or (self.curve[-1][2] if self.curve else None)
+
+    @property
+    def params(self) -> dict[str, str]:
+        fields = dotted(self.spec.model_dump(mode="json"))
+        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Small artefacts by name."""
+        found = {"spec.json": self.spec.model_dump_json(indent=1) + "\n"}
+        return found | ({"result.json": json.dumps(self.result, indent=1) + "\n"} if self.result else {})
 
     @cached_property
-    def prefix(self) -> str:
-        return self.prefix_to(self.last)
-
-    @cached_property
-    def digest(self) -> str:
-        rest = (self.run_id, self.parents, self.final, self.files, self.mask, self.start, self.end)
-        return digest_of([FORMAT, self.prefix, self.facts, *rest])
+    def facts(self) -> dict[str, str]:
+        """Every tag, empty where there is nothing to say."""
+        spec, result = self.spec, self.result
+        data, weights = result.get("data", {}), self.folder / "weights.safetensors"
+        cells: dict[str, list[str]] = defaultdict(list)
+        for table, row, column in self.cells:
+            for name, text in (("table", table), ("row", row), ("column", column), (f"table.{table}", f"{row} / {column}")):
+                cells[name].append(text)
+        facts = {
+            "verb": spec.verb,
+            "status": self.status,
+            "why": "" if self.status == "running" else self.run.why,
+            "scale": self.scale,
+            "seed": str(spec.seed),
+            "parents": " ".join(parents(spec)),
+            "folder": f"{self.folder.parent.name}/{spec.run_id}",
+            "data": spec.data.dataset,
+            "data.digest": data.get("digest", spec.data.digest),
+            "data.note": data.get("note", ""),
+            "commit": result.get("commit", ""),
+            "dirty": str(result["dirty"]).lower() if result else "",
+            "weights.sha256": result.get("weights_sha256") or "",
+            "weights.path": f"{self.folder.parent.name}/{spec.run_id}/{weights.name}" if result and weights.exists() else "",
+            "device": result.get("device", ""),
+            "seal": result.get("seal", ""),
+            "mlflow.source.name": f"mgm {spec.verb}",
+            "mlflow.source.git.commit": result.get("commit", ""),
+        } | {name: "; ".join(dict.fromkeys(texts)) for name, texts in cells.items()}
+        return {name: text if len(text) <= LONGEST else text[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}" for name, text in facts.items()}
 
     @property
     def tags(self) -> dict[str, str]:
-        """All tags but the parent's id in MLflow. The last three tell the next sync what of the metrics is there."""
-        return self.facts | {DIGEST: self.digest, STEP: str(self.last), PREFIX: self.prefix, FINAL: digest_of(self.final)}
+        return {name: text for name, text in self.facts.items() if text}
 
-    def prefix_to(self, step: int) -> str:
-        """Digest of what cannot change in an MLflow run: its parameters, and the metrics up to `step`."""
-        return digest_of([FORMAT, self.params, [metric for metric in self.curve if metric[3] <= step]])
-
-    def continues(self, tags: Mapping[str, str]) -> bool:
-        """Tell whether the MLflow run with these tags is wholly written, and this record adds nothing but metrics after its last."""
-        whole = bool(tags.get(DIGEST)) and tags.get(PREFIX) == self.prefix_to(int(tags.get(STEP, -1)))
-        whole &= tags.get("weights.sha256") in (None, self.facts.get("weights.sha256"))
-        return whole and tags.get(FINAL) in (digest_of([]), digest_of(self.final))
-
-
-class Entry(NamedTuple):
-    """A run that has left something: a signature of its files, names, times and sizes, and what they said when they were read."""
-
-    signature: str
-    status: str
-    digest: str
+    def is_ours(self, tag: str) -> bool:
+        """Tell a tag that a record may have from MLflow's own, and from those of someone who looked at the run."""
+        return tag in self.facts or tag in (PARENT, "table", "row", "column") or tag.startswith(("mgm.", "table."))
 
 
 class Records:
-    """The records of a registry's runs. `entries` are what is known of them, parents first; `scan` brings them up to date."""
+    """The records of a registry's runs, in its order: parents before children."""
 
-    def __init__(self, registry: Registry, results: Path, entries: Mapping[str, Entry] | None = None):
-        self.registry, self.results, self.cells = registry, results, _cells(registry)
-        self.entries = dict(entries or {})
-        self.masks = ""  # digest of the arrays of Figure 5
-        self.arrays = results / registry.mask_clip.run_id / "arrays.npz" if registry.mask_clip else Path()
+    def __init__(self, registry: Registry, results: Path):
+        self.registry, self.results, self.cells = registry, results, defaultdict[str, list[tuple[str, str, str]]](list)
+        self.arrays = results / registry.mask_clip.run_id / "arrays.npz" if registry.mask_clip else Path()  # of Figure 5
+        for table in registry.tables.values():
+            for cell in table.cells:
+                for run in registry.with_parents(run.run_id for run in cell.runs):
+                    self.cells[run.run_id].append((cell.table, cell.row, cell.column))
 
-    def scan(self) -> dict[str, Entry]:
-        """Read the runs whose files changed, or that may have stopped since; return all entries."""
-        known, self.entries, self.masks = self.entries, {}, self._digest_of_masks()
+    def signatures(self) -> dict[str, str]:
+        """For each run that has a folder a digest that changes when its record may have changed. No file is read for it."""
+        found: dict[str, str] = {}
+        clip = _stat(self.arrays) if self.arrays.is_file() else []
         for run_id, spec in self.registry.specs.items():
-            if not (self.results / run_id).is_dir():
-                continue
-            signature, entry = self._signature(spec), known.get(run_id)
-            if entry is None or entry.signature != signature or entry.status == "running":
-                record = self.read(run_id)
-                entry = Entry(signature, record.status, record.digest) if record else None
-            if entry:
-                self.entries[run_id] = entry
-        return self.entries
+            if (folder := self.results / run_id).is_dir():
+                files = sorted((file.name, *_stat(file)) for file in os.scandir(folder))
+                is_quiet = not (folder / "result.json").exists() and age(folder) > QUIET_S
+                before = [found.get(parent) for parent in parents(spec)]
+                fields = (spec.model_dump_json(), self.registry.scale.name, self.cells[run_id], clip if _is_plain(spec) else [])
+                found[run_id] = digest_of([FORMAT, *fields, files, is_quiet, before])
+        return found
 
-    def read(self, run_id: str) -> Record | None:
-        """The record of a run, None if it has left nothing. Its parents' entries are up to date."""
-        spec = self.registry.specs[run_id]
-        bad = [parent for parent in parents(spec) if parent in self.entries and self.entries[parent].status == "altered"]
-        run = RunStatus("altered", f"{run_id}: its parent {bad[0]} is altered") if bad else examine(self.results / run_id, spec)
-        return None if run.state == "not run" and not run.why else self._record(spec, run)
-
-    def _signature(self, spec: Spec) -> str:
-        """A digest that changes when the run's record may have changed, but for how long ago its files were written."""
-        files = sorted((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in os.scandir(self.results / spec.run_id))
-        before = [self.entries[parent].signature for parent in parents(spec) if parent in self.entries]
-        masks = self.masks if _is_plain(spec) else ""
-        return digest_of([FORMAT, self.registry.scale.name, spec.model_dump_json(), self.cells.get(spec.run_id), masks, files, before])
-
-    def _digest_of_masks(self) -> str:
-        run = self.registry.mask_clip
-        shown = examine(self.arrays.parent, run).result if run and self.arrays.is_file() else None
-        return shown["files"].get(self.arrays.name, "") if shown else ""
-
-    def _record(self, spec: Spec, run: RunStatus) -> Record:
-        folder, result = self.results / spec.run_id, run.result or {}
-        lines = [] if run.state == "altered" else log_lines(folder)
-        curve = [
-            (f"train/{name}", float(line[name]), _milliseconds(line.get("time")), line["step"])
-            for line in lines
-            for name in LOGGED
-            if is_number(line.get(name))
-        ]
-        last = curve[-1][3] if curve else 0
-        start, end = (_milliseconds(result.get(name)) for name in ("started", "finished"))
-        weights = folder / "weights.safetensors"
-        return Record(
-            spec.run_id,
-            STATUS[run.state],
-            parents(spec),
-            {name: value if isinstance(value, str) else json.dumps(value) for name, value in dotted(spec.model_dump(mode="json")).items()},
-            {name: _short(text) for name, text in self._facts(spec, run, weights).items() if text},
-            curve,
-            [(f"test/{name}", float(value), end, last) for name, value in result.get("metrics", {}).items() if is_number(value)],
-            {"spec.json": spec.model_dump_json(indent=1) + "\n"} | ({"result.json": json.dumps(result, indent=1) + "\n"} if result else {}),
-            (spec.mask.name, spec.mask.ratio, self.masks) if self.masks and _is_plain(spec) else None,
-            self.arrays,
-            weights if result.get("weights_sha256") and weights.exists() else None,
-            start or (curve[0][2] if curve else 0),
-            end or (curve[-1][2] if curve else None),
-        )
-
-    def _facts(self, spec: Spec, run: RunStatus, weights: Path) -> dict[str, str]:
-        result, cells = run.result, self.cells.get(spec.run_id, [])
-        facts = {
-            "verb": spec.verb,
-            "status": STATUS[run.state],
-            "why": "" if run.state == "running" else run.why,
-            "scale": self.registry.scale.name,
-            "seed": str(spec.seed),
-            "parents": " ".join(parents(spec)),
-            "folder": f"{self.results.name}/{spec.run_id}",
-            "data": spec.data.dataset,
-            "data.digest": spec.data.digest,
-            "mlflow.source.name": f"mgm {spec.verb}",
-            "table": "; ".join(dict.fromkeys(table for table, _, _ in cells)),
-            "row": "; ".join(dict.fromkeys(row for _, row, _ in cells)),
-            "column": "; ".join(dict.fromkeys(column for _, _, column in cells)),
-        }
-        for table in dict.fromkeys(table for table, _, _ in cells):
-            facts[f"table.{table}"] = "; ".join(dict.fromkeys(f"{row} / {column}" for name, row, column in cells if name == table))
-        if result:
-            facts |= {
-                "commit": result["commit"],
-                "mlflow.source.git.commit": result["commit"],
-                "dirty": str(result["dirty"]).lower(),
-                "data.digest": result["data"]["digest"],
-                "data.note": result["data"]["note"],
-                "weights.sha256": result["weights_sha256"] or "",
-                "weights.path": f"{self.results.name}/{spec.run_id}/{weights.name}" if weights.exists() else "",
-                "device": result["device"],
-                "seal": result["seal"],
-            }
-        return facts
-
-
-def is_ours(tag: str) -> bool:
-    """Tell a tag that `Record.tags` may have from MLflow's own, and from those of someone who looked at the run."""
-    return tag in OURS or tag.startswith(("mgm.", "table."))
+    def read(self, run_ids: Collection[str]) -> Iterator[Record]:
+        """The records of these runs but for those that have left nothing."""
+        clip = self.registry.mask_clip
+        arrays = self.arrays if clip and self.arrays.is_file() and examine(self.arrays.parent, clip).result else None
+        found = examine_all(self.results, self.registry.specs, run_ids)
+        for run_id in run_ids:
+            spec, run = self.registry.specs[run_id], found[run_id]
+            if run.state != "not run" or run.why:
+                shown = arrays if _is_plain(spec) else None
+                yield Record(spec, run, self.results / run_id, self.registry.scale.name, self.cells[run_id], shown)
 
 
 def digest_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _stat(file: Path | os.DirEntry) -> tuple[int, int]:
+    stat = file.stat()
+    return stat.st_mtime_ns, stat.st_size
 
 
-def _cells(registry: Registry) -> dict[str, list[tuple[str, str, str]]]:
-    """Run id -> (table, row, column) of the cells it fills, itself or through a child."""
-    cells: dict[str, list[tuple[str, str, str]]] = {}
-    for table in registry.tables.values():
-        for cell in table.cells:
-            for run in registry.with_parents(run.run_id for run in cell.runs):
-                cells.setdefault(run.run_id, []).append((cell.table, cell.row, cell.column))
-    return cells
-
-
-def _is_plain(spec: Spec) -> TypeGuard[Pretrain]:
+def _is_plain(spec: Spec) -> bool:
     """Tell whether a run's mask is as Figure 5 shows masks: with the usual edge, jitter and guidance."""
     return isinstance(spec, Pretrain) and spec.mask == Mask(name=spec.mask.name, ratio=spec.mask.ratio)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _milliseconds(time: Any) -> int:
     """Milliseconds since 1970 of seconds since then, or of an ISO date; 0 where there is none."""
     if isinstance(time, str):
         return int(datetime.fromisoformat(time).timestamp() * 1000)
-    return int(1000 * time) if is_number(time) and 0 < time < LARGEST / 1000 else 0
+    return int(1000 * time) if _is_number(time) and 0 < time < LARGEST / 1000 else 0

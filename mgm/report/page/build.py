@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from mgm.experiments.registry import SHARES, Registry, Table, label_of
 from mgm.experiments.scales import Scale
-from mgm.report.cells import Row, gain
+from mgm.report.cells import Row, gain, mean_gain
 from mgm.report.claims.check import Verdict
 from mgm.report.page.deviations import deviations
-from mgm.report.page.overview import cost, mean_gain, overview
+from mgm.report.page.overview import cost, overview
 from mgm.report.page.runs import VERBS, cell_id, day, duration, labels_of, losses_of, outcome, run_details, training
 from mgm.report.page.svg import NARROW, PERCENT, POINTS_OF, TEMPLATES, WIDTH, Axis
 from mgm.report.statistics import Estimate

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mgm.experiments.registry import Registry, label_of
-from mgm.report.cells import Row, commit_of, frame, gain
+from mgm.report.cells import Row, commit_of, frame, gain, mean_gain
 from mgm.report.claims.check import NOT_RUN, Verdict
 from mgm.report.page.runs import VERBS
-from mgm.report.statistics import Estimate, over_seeds
 from mgm.report.tables import caveat_of, comparable, number
 from mgm.runs.result import RunStatus
 from mgm.spec import Spec
@@ -57,12 +56,6 @@ def cost(registry: Registry, found: Mapping[str, RunStatus]) -> list[list[tuple[
         return name, address, len(specs), len(done), sum(result["wall_s"] for result in done)
 
     return [[line(*which, specs) for which, specs in group.items() if specs] for group in groups]
-
-
-def mean_gain(better: Sequence[Row], base: Row) -> Estimate | None:
-    """Seed by seed the mean over rows, minus the base; only over seeds that every row has."""
-    seeds = [values for values in zip(*(row.values for row in better), base.values) if None not in values]
-    return over_seeds([sum(values[:-1]) / len(better) - values[-1] for values in seeds]) if seeds else None
 
 
 def _beside_the_paper(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
