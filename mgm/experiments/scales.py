@@ -114,16 +114,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         fields = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give a YAML file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else ""
-        why = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}: not YAML{line}: {why}; correct it") from None
-    except (ValueError, RecursionError) as error:  # a date that is none, a number of 5,000 digits, 1,000 brackets
-        raise UserError(f"{path}: not YAML: {error}; correct it") from None
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bytes, dates and numbers that are none
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); correct it") from None
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
         raise UserError(f"{path}: holds no fields, written as NAME: VALUE; workflow/config/smoke.yaml shows some")
     return fields

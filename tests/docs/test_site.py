@@ -226,10 +226,9 @@ def test_a_measurement_of_ones_own(folder):
     from mgm.datasets.index import read_index
 
     found, index = run("add-a-measurement.md"), read_index(folder / "drawn")
-    metrics, _ = found["measure"](SimpleNamespace(index=index, spec=SimpleNamespace(videos=0)))
+    metrics = found["measure"](SimpleNamespace(index=index, spec=SimpleNamespace(videos=0)))
     rates = [8e-6 * Path(video.path).stat().st_size / (video.frames / video.fps) for video in index.test]
     assert metrics["mbit_s"] == pytest.approx(sum(rates) / len(rates))
-    assert f"{metrics['mbit_s']:.2f} Mbit/s" in found["describe"](None, metrics, {})
 
 
 def test_your_own_analysis(folder):

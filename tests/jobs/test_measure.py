@@ -268,7 +268,11 @@ def test_the_command(videos, tmp_path, monkeypatch):
     monkeypatch.setattr(STEP_TIME, "SECONDS", 0)
     monkeypatch.setattr(importlib.import_module("mgm.jobs.measure"), "MODELS", {"vit-b": SMALL["model"].model_copy(update={"patch": 16})})
     monkeypatch.setattr(importlib.import_module("mgm.jobs.measure"), "DECODERS", {"vit-b": DECODER})
-    for words, told in ((("saliency", "--index", videos), "saliency"), (("coverage", "--index", videos), "mgm"), (("step-time",), "step")):
+    for words, told in (
+        (("saliency", "--index", videos), "saliency"),
+        (("coverage", "--index", videos), "coverage_mgm"),
+        (("step-time",), "speedup"),
+    ):
         done = mgm(*words)
         assert done.exit_code == 0, done.exception
         assert told in done.output

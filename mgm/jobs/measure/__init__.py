@@ -1,7 +1,5 @@
-"""`mgm measure`: numbers that the papers state in their text, and one that explains the masks. Each has a module here, named as it is, with
-
-    measure(job) -> metrics, arrays                its numbers, and what arrays.npz keeps
-    describe(spec, metrics, arrays) -> str         the same in some lines
+"""`mgm measure`: numbers that the papers state in their text, and one that explains the masks. Each has a module here, named as it is:
+its `measure(job)` returns the numbers by name, and may leave arrays.npz in the job's folder.
 
 saliency      motion inside boxes over motion outside (paper, section 1)
 motion-time   reading motion vectors against computing optical flow (paper, section 4.5)
@@ -12,10 +10,8 @@ coverage      how much of what moves each mask hides (ours)
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from tempfile import TemporaryDirectory
 from typing import Any
-
-import numpy as np
 
 from mgm.datasets.index import Index, Video, read_index
 from mgm.errors import UserError
@@ -28,15 +24,12 @@ WITHOUT_VIDEOS = ("step-time",)
 
 
 def measure(job: Job[Measure]) -> dict[str, Any]:
-    """Return the metrics of the measurement `job.spec.name`; write its arrays, if it has any."""
-    metrics, arrays = _module(job.spec.name).measure(job)
-    if arrays:
-        np.savez_compressed(job.folder / "arrays.npz", **arrays)
-    return metrics
+    """Return the metrics of the measurement `job.spec.name`."""
+    return import_module(f"{__name__}.{job.spec.name.replace('-', '_')}").measure(job)
 
 
 def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: Path | None) -> str:
-    """What measurement `name` finds at the paper's settings, in a few lines of text; writes nothing.
+    """What measurement `name` finds at the paper's settings, a number a line; keeps nothing.
 
     Args:
         place: folder of a dataset's index; step-time needs none.
@@ -53,12 +46,9 @@ def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: 
         raise UserError(f"{name} is measured on videos; pass --index FOLDER, one that `mgm prepare` made")
     places = {"folder": place} if place else {}
     index = read_index(place) if place else Index(Path(), (), (), (), "", "")
-    job = Job(spec, Path(), Execution(Path(), places, flow_weights=weights), index)
-    return _module(name).describe(spec, *_module(name).measure(job))
-
-
-def _module(name: str) -> ModuleType:
-    return import_module(f"{__name__}.{name.replace('-', '_')}")
+    with TemporaryDirectory() as scratch:
+        metrics = measure(Job(spec, Path(scratch), Execution(Path(), places, flow_weights=weights), index))
+    return "\n".join(f"{name:<24}{value:.4g}" for name, value in metrics.items())
 
 
 def choose(index: Index, videos: int) -> Sequence[Video]:

@@ -1,6 +1,6 @@
 """How much of what moves each mask hides, slot by slot. The papers do not measure it; it is what motion guidance is for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -94,14 +94,7 @@ def _interval(x_NBS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean_NS, low_NS, high_NS
 
 
-def measure(job: Job[Measure]) -> tuple[dict[str, Any], dict[str, Any]]:
-    videos = choose(job.index, job.spec.videos)
-    return coverage(job.spec, videos, workers=job.execution.workers, cache=job.execution.cache)
-
-
-def describe(spec: Measure, metrics: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    lines = [f"{'mask':<14}hides   of what moves (95 % over {metrics['videos']} clips)"]
-    columns = [arrays[f"{name}_N"] for name in ("names", "hidden", "overall", "overall_low", "overall_high")]
-    for name, hidden, mean, low, high in sorted(zip(*columns), key=lambda line: -line[2]):
-        lines.append(f"{name:<14}{hidden:.1f} %  {mean:.1f} % ({low:.1f} to {high:.1f})")
-    return "\n".join(lines)
+def measure(job: Job[Measure]) -> dict[str, Any]:
+    metrics, arrays = coverage(job.spec, choose(job.index, job.spec.videos), job.execution.workers, job.execution.cache)
+    np.savez_compressed(job.folder / "arrays.npz", **arrays)
+    return metrics

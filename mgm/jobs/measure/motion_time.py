@@ -1,7 +1,7 @@
 """Reading motion vectors against computing optical flow, in time a video (paper, section 4.5: 80 ms against 2.5 s on SSv2)."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ import cv2
 import torch
 
 from mgm.datasets.index import Video
-from mgm.experiments.quoted import reported
 from mgm.jobs.data import Job
 from mgm.jobs.measure import choose
 from mgm.spec import Flow, Measure
@@ -64,14 +63,5 @@ def _one_thread() -> Iterator[None]:
         cv2.setNumThreads(before[1])
 
 
-def measure(job: Job[Measure]) -> tuple[dict[str, Any], dict[str, Any]]:
-    return motion_time(choose(job.index, job.spec.videos), job.spec.flow, job.execution.flow_weights), {}
-
-
-def describe(spec: Measure, metrics: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
-    vectors, paper = (reported()["measured", row, "ms a video"] for row in ("Reading motion vectors", "Optical flow"))
-    return (
-        f"vectors  {metrics['vectors_ms']:.1f} ms a video (the paper: {vectors:g})\n"
-        f"flow     {metrics['flow_ms']:.1f} ms a video by {spec.flow} (the paper: {paper:g} by raft-small)\n"
-        f"ratio    {metrics['ratio']:.1f}, one thread, {metrics['videos']} test videos of {metrics['frames']:.0f} frames"
-    )
+def measure(job: Job[Measure]) -> dict[str, Any]:
+    return motion_time(choose(job.index, job.spec.videos), job.spec.flow, job.execution.flow_weights)

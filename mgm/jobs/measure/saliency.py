@@ -19,7 +19,6 @@ import numpy as np
 from mgm.datasets.index import Index, Video
 from mgm.datasets.synthetic.make import load_boxes
 from mgm.errors import UserError
-from mgm.experiments.quoted import reported
 from mgm.jobs.data import Job
 from mgm.jobs.measure import choose
 from mgm.spec import Measure
@@ -119,14 +118,5 @@ def _read_csv(path: Path, index: Index) -> dict[str, dict[int, np.ndarray]]:
     return {name: {frame: np.array(several) for frame, several in frames.items()} for name, frames in boxes.items()}
 
 
-def measure(job: Job[Measure]) -> tuple[dict[str, Any], dict[str, Any]]:
-    return saliency_score(job.index, job.execution.data[job.spec.data.dataset], choose(job.index, job.spec.videos)), {}
-
-
-def describe(spec: Measure, metrics: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
-    paper = ", ".join(f"{reported()['measured', 'Saliency score', name]:g} on {name}" for name in ("SSv2", "K400"))
-    return (
-        f"saliency  {metrics['saliency']:.2f} (the paper: {paper})\n"
-        f"inside    {metrics['inside']:.2f} pixels a frame\n"
-        f"outside   {metrics['outside']:.2f} pixels a frame, over {metrics['videos']} test videos"
-    )
+def measure(job: Job[Measure]) -> dict[str, Any]:
+    return saliency_score(job.index, job.execution.data[job.spec.data.dataset], choose(job.index, job.spec.videos))

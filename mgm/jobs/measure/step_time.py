@@ -1,14 +1,13 @@
 """How much faster a pretraining step is when the encoder sees a tenth of the tokens (ST-MAE's abstract: more than 4x in wall-clock)."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mgm.experiments.quoted import reported
 from mgm.experiments.recipes import PRETRAIN_OPTIM
 from mgm.jobs.data import Job
 from mgm.masking import Grid, make_mask
@@ -88,15 +87,5 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def measure(job: Job[Measure]) -> tuple[dict[str, Any], dict[str, Any]]:
-    return step_time(job.spec), {}
-
-
-def describe(spec: Measure, metrics: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
-    claim = reported()["measured", "Step at 90 % hidden", "times faster"]
-    return (
-        f"{spec.ratio:.0%} hidden  {metrics['masked_ms']:.0f} ms a step of {BATCH} clips\n"
-        f"all seen    {metrics['full_ms']:.0f} ms\n"
-        f"speed-up    {metrics['speedup']:.2f}x, half of {metrics['pairs']} pairs within {metrics['speedup_low']:.2f} to "
-        f"{metrics['speedup_high']:.2f} (ST-MAE: more than {claim:g}x)"
-    )
+def measure(job: Job[Measure]) -> dict[str, Any]:
+    return step_time(job.spec)
