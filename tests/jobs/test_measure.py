@@ -252,12 +252,6 @@ def test_coverage_of_videos_in_which_nothing_moves_is_an_error(monkeypatch, inde
         COVERAGE.coverage(spec("coverage"), index.test)
 
 
-def test_one_clip_has_no_interval(index):
-    _, arrays = COVERAGE.coverage(spec("coverage"), index.test[:1])
-    assert np.isfinite(arrays["overall_N"]).all()
-    assert np.isnan(arrays["overall_low_N"]).all()
-
-
 # the command line
 
 

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from mgm.datasets.index import read_index
+from mgm.datasets.shards import Settings, write_shards
 from mgm.errors import UserError
 from mgm.jobs import data
 from mgm.jobs.data import Execution, Job
@@ -26,6 +27,7 @@ from mgm.jobs.probe import probe
 from mgm.jobs.runner import run_all
 from mgm.jobs.visualise import visualise
 from mgm.runs import files
+from mgm.runs.log import log_lines
 from mgm.runs.result import examine, write_result
 from mgm.spec import Data, Views, Visualise, parse
 
@@ -155,6 +157,17 @@ def test_a_codec_without_vectors_is_refused_by_guided_masks_alone(execution, pre
     tube = pretraining.model_copy(update={"mask": pretraining.mask.model_copy(update={"name": "tube"})})
     pretrain(job(tube, execution, tmp_path / "tube", videos=still))
     assert (tmp_path / "tube" / "weights.safetensors").exists()
+
+
+def test_a_run_from_shards_has_the_masks_of_the_files(execution, pretraining, videos, tmp_path):
+    """How much of the motion is hidden, bit for bit; pixels went through JPEG."""
+    shards = write_shards(read_index(videos), tmp_path / "shards", Settings(64))
+    spec = pretraining.model_copy(update={"data": Data(dataset="ssv2", digest=shards.digest)})
+    logs = [log_lines(run(pretraining, execution)), log_lines(run(spec, replace(execution, data={"ssv2": tmp_path / "shards"})))]
+    assert len(logs[0]) == 12
+    for before, here in zip(*logs, strict=True):
+        assert (here["step"], here["coverage"]) == (before["step"], before["coverage"])
+        assert here["loss"] == pytest.approx(before["loss"], rel=0.1)
 
 
 def test_few_labels_are_the_same_for_all_runs_of_a_seed(execution, finetuning, probing, tmp_path):

@@ -27,16 +27,22 @@ def paths_of(fields, prefix=()):
             yield (*prefix, name)
 
 
-def changed(value):
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int | float):
-        return value + 1
-    if isinstance(value, str):
-        return value + "x"
-    if isinstance(value, list):
-        return [*value, 1]
-    return "x"  # None
+def spoilt(good: str, path) -> dict:
+    """A result's fields, with another value at one place."""
+    fields = place = json.loads(good)
+    *groups, last = path
+    for group in groups:
+        place = place[group]
+    match place[last]:
+        case bool(value):
+            place[last] = not value
+        case int(value) | float(value):
+            place[last] = value + 1
+        case list(value):
+            place[last] = [*value, 1]
+        case value:
+            place[last] = f"{value}x"
+    return fields
 
 
 def test_no_changed_science_is_believed(tmp_path, spec):
@@ -48,13 +54,7 @@ def test_no_changed_science_is_believed(tmp_path, spec):
     science += [("seed",), ("parents",), ("verb",), ("run_id",), ("data", "dataset"), ("data", "digest"), ("files", "predictions.csv")]
     assert len(science) > 25
     for path in science:
-        fields = json.loads(good)
-        *groups, last = path
-        place = fields
-        for group in groups:
-            place = place[group]
-        place[last] = changed(place[last])
-        write_result(folder, fields)
+        write_result(folder, spoilt(good, path))
         found = examine(folder, spec)
         assert found.state == "altered", path
         assert found.result is None
@@ -63,17 +63,12 @@ def test_no_changed_science_is_believed(tmp_path, spec):
 
 def test_every_field_is_sealed(tmp_path, spec):
     folder = finish(tmp_path, spec)
-    good = json.loads((folder / "result.json").read_text())
-    for path in paths_of(good):
-        fields = json.loads(json.dumps(good))
-        place = fields
-        for group in path[:-1]:
-            place = place[group]
-        place[path[-1]] = changed(place[path[-1]])
-        (folder / "result.json").write_text(json.dumps(fields))
+    good = (folder / "result.json").read_text()
+    for path in paths_of(json.loads(good)):
+        (folder / "result.json").write_text(json.dumps(spoilt(good, path)))
         assert examine(folder, spec).state == "altered", path
-    for name in good:
-        (folder / "result.json").write_text(json.dumps({key: value for key, value in good.items() if key != name}))
+    for name in (fields := json.loads(good)):
+        (folder / "result.json").write_text(json.dumps({key: value for key, value in fields.items() if key != name}))
         assert examine(folder, spec).state == "altered", name
 
 

@@ -273,20 +273,6 @@ def test_a_batch_that_processes_do_not_divide_is_refused(folder, tmp_path, monke
         next(data.training_batches(data.Job(PRETRAIN, tmp_path, execution, data.find_index(PRETRAIN, execution)), [], None, 0))
 
 
-def test_more_processes_than_gpus_are_refused(monkeypatch):
-    chosen = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    for name, value in {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "3"}.items():
-        monkeypatch.setenv(name, value)
-    collectives._choose_gpu()
-    assert chosen == [1]
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(UserError, match="^--nproc-per-node 3: the node has 2 GPUs"):
-        collectives._choose_gpu()
-
-
 def test_what_runs_in_one_process_is_refused_in_one_line():
     statuses, said = ended(two(MGM, "probe", "spec.json", "--out", "x", "--data", "ssv2=y"))
     line = "mgm: mgm probe: runs in one process, and torchrun started 2; start it without torchrun"
