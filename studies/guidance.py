@@ -29,6 +29,8 @@ VARIATIONS = {  # name: (title, fields of the generated set, fields of pretraini
     "mini": (BASE, {}, {}, ("none", "tube", "block", "mgm")),
     "d15": ("movers of 0.15", {"diameter": 0.15}, {}, ("none", "tube", "block", "mgm")),
     "d24": ("movers of 0.24", {"diameter": 0.24}, {}, ("none", "tube", "block", "mgm")),
+    "one": ("one mover, not three", {"sprites": 1}, {}, ("none", "tube", "block", "mgm")),
+    "one60": ("one mover, 60 % hidden", {"sprites": 1}, {RATIO: 0.6}, ("none", "tube", "block", "mgm")),
     "still": ("still background", {"pan": 0.0}, {}, ("none", "tube", "block", "mgm")),
     "r60": ("60 % hidden", {}, {RATIO: 0.6}, ("tube", "block", "mgm")),
     "r75": ("75 % hidden, the tube too", {}, {RATIO: 0.75}, ("tube",)),
