@@ -20,15 +20,15 @@ def prepare_copies(
 ) -> Index | Part:
     """`mgm prepare DATASET --transcode` or `--shards`, with `--shard I/N`: `copy` is `transcode` or `write_shards`, given its settings.
 
-    `make` is given OUT/source and makes the index of the sources there; with a shard it must be there already. With both options `make`
-    transcodes: videos of a codec without motion vectors then have them.
+    `make` is given OUT/source and makes the index of the sources there; with a shard it must be there already: if each made it, every
+    video would be opened once a shard. With both options `make` transcodes: videos of a codec without motion vectors then have them.
     """
     if shard is not None:
-        return copy(read_sources(out), out, part=read_shard(shard))
+        return copy(read_index(out / "source"), out, part=read_shard(shard))
     out.mkdir(parents=True, exist_ok=True)
     with folder_lock(out):
         make(out / "source")
-        whole = copy(read_sources(out), out)
+        whole = copy(read_index(out / "source"), out)
         if (out / "source" / "missing.txt").is_file():  # the note speaks of it
             shutil.copyfile(out / "source" / "missing.txt", out / "missing.txt")
     return whole
@@ -44,20 +44,6 @@ def read_shard(text: str) -> tuple[int, int]:
     if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
         raise UserError(f"--shard {text!r} is not I/N with I from 1 to N; the second of eight shards is 2/8")
     return int(number), int(of)
-
-
-def read_sources(out: Path) -> Index:
-    """The index of the sources, made before the shards: if each made it, every video would be opened once a shard.
-
-    Raises:
-        UserError: it is not there.
-    """
-    if not (out / "source" / "index.json").is_file():
-        raise UserError(
-            f"{out / 'source'}: holds no index for the shards to follow; before them, once, run the same `mgm prepare` without "
-            f"--transcode and with --out {out / 'source'}"
-        )
-    return read_index(out / "source")
 
 
 def read_params(path: Path) -> Synthetic:

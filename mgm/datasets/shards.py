@@ -302,10 +302,9 @@ def _about(root: Path) -> dict[str, Any]:
     """What shards.json says.
 
     Raises:
-        UserError: it is not there, is broken, or of another version.
+        UserError: it is broken, or of another version.
     """
-    if not (about := _read(root / "shards.json")):
-        raise UserError(f"{root / 'shards.json'}: cannot be read; delete {root} and run the same `mgm prepare` again")
+    about = files.read_json(root / "shards.json")
     if about.get("version") != VERSION:
         raise UserError(
             f"{root}: holds shards of format {about.get('version')}, this mgm reads and writes {VERSION}; prepare into another --out"
@@ -319,13 +318,8 @@ def _size(path: Path) -> int | None:
 
 
 def _sidecar(target: Path) -> dict[str, Any]:
-    """What the .json of a shard says; nothing if there is none or it is of another version."""
-    about = _read(target.with_suffix(".json"))
-    return about if about.get("version") == VERSION else {}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """What a JSON file says; nothing if there is none that can be read."""
+    """What the .json of a shard says; nothing if there is none that can be read, or it is of another version."""
     with suppress(FileNotFoundError, UserError):
-        return files.read_json(path)
+        if (about := files.read_json(target.with_suffix(".json"))).get("version") == VERSION:
+            return about
     return {}

@@ -52,7 +52,8 @@ def transcode(source: Index, out: Path, short_side: int = 256, processes: int = 
     for folder in {(root / target).parent for target in targets.values()}:
         if folder.is_dir():
             remove_parts(folder)
-    infos, unreadable = open_all(root, [targets[name] for name in name_of.values() if name not in dict(failed)], out / "checked.jsonl")
+    lost = dict(failed)
+    infos, unreadable = open_all(root, [targets[name] for name in name_of.values() if name not in lost], out / "checked.jsonl")
     copies = [
         replace(infos[target], label=video.label, split=video.split, group=video.group)
         for video in videos

@@ -3,8 +3,8 @@
     masked_BL = make_mask("mgm", Grid(slots=8, height=14, width=14), ratio=0.75, seed_B=seeds, motion_BSHW=magnitude)
 
 MASKS is the one list of masks. Specs, tables and figures read it without loading torch; the rest of the package loads torch on first use.
-To add a mask, write mgm/masking/NAME.py with a function NAME from `Clips` to a (B, S, patches) bool tensor, or to the `Boxes` of a dense
-mask, and add a line here (a hyphen in the name is an underscore in the file's name).
+To add a mask, write mgm/masking/NAME.py with a function NAME from `Clips` to a (B, S, patches) bool tensor, or to `Boxes`, to which the
+nearest patches are hidden, and add a line here (a hyphen in the name is an underscore in the file's name).
 """
 
 from importlib import import_module
@@ -21,7 +21,6 @@ class MaskInfo(NamedTuple):
     """What tables and figures know of a mask."""
 
     row: str = ""  # its row in Table 4e; empty: none
-    dense: bool = False  # the function returns boxes, and the patches nearest to them are hidden; otherwise what is hidden itself
     guided: bool = False  # needs motion
     carried: bool = False  # and its direction
     source: str = ""  # the method it is from, where that is not MGM's paper: its row is of our own (`experiments.tables.OTHERS`)
@@ -32,11 +31,11 @@ EDGES = get_args(Edge)
 MASKS = {
     "agnostic": MaskInfo(),
     "tube": MaskInfo("Random Tube"),
-    "block": MaskInfo("Random Block", dense=True),
+    "block": MaskInfo("Random Block"),
     "smm-sparse": MaskInfo("SMM (Sparse)"),
-    "smm": MaskInfo("SMM (Dense)", dense=True),
+    "smm": MaskInfo("SMM (Dense)"),
     "mgm-sparse": MaskInfo("MGM (Sparse)", guided=True),
-    "mgm": MaskInfo("MGM (Dense)", dense=True, guided=True),
+    "mgm": MaskInfo("MGM (Dense)", guided=True),
     "warped": MaskInfo("Warped (MGMAE)", guided=True, carried=True, source="MGMAE"),
     "motion-bins": MaskInfo("Motion Bins (TrackMAE)", guided=True, source="TrackMAE"),
     "multi-block": MaskInfo("Multi-Block (V-JEPA)", source="V-JEPA"),

@@ -1,37 +1,28 @@
 """Dense pattern: the K patches nearest the box's centre."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from mgm.masking import prng
-from mgm.masking.boxes import Boxes, clamped
+from mgm.masking.boxes import Boxes
 from mgm.masking.choose import sort_key, topk_mask
 from mgm.masking.clips import Clips, Grid
 
 
-def dense(trajectory: Callable[[Clips], Boxes]) -> Callable[[Clips], Tensor]:
-    """The strategy that hides, in every slot, the K patches nearest the trajectory's box.
+def nearest(clips: Clips, boxes: Boxes) -> Tensor:
+    """(B, S, patches): hide, in every slot, the K patches nearest its box.
 
     Nearest in the box-scaled Chebyshev distance max(|x - cx| / w, |y - cy| / h), ties at random. What lies beyond the edge of the
-    frame is hidden on the other side (grow) or at random places (spill), or the box is first moved inside (clamp). The three agree
+    frame is hidden on the other side (grow) or at random places (spill); under clamp the boxes are inside already. The three agree
     where the box lies inside. Random orders are drawn once a clip, so a box that holds still hides the same patches in all slots.
     """
-
-    def hide(clips: Clips) -> Tensor:
-        boxes = trajectory(clips)
-        if clips.edge == "clamp":
-            boxes = clamped(boxes, clips.grid)
-        ties_B1N = clips.bits(prng.TIES, clips.grid.patches)[:, None]
-        key_BSN = sort_key(distance(boxes, clips.grid), ties_B1N)
-        if clips.edge == "spill":
-            fill_B1N = clips.bits(prng.FILL, clips.grid.patches)[:, None]
-            kept_BS1 = (clips.hidden * share_inside(boxes, clips.grid)).round()[:, :, None]
-            key_BSN = torch.where(key_BSN.argsort(-1).argsort(-1) < kept_BS1, -1, fill_B1N)
-        return topk_mask(key_BSN, clips.hidden)
-
-    return hide
+    ties_B1N = clips.bits(prng.TIES, clips.grid.patches)[:, None]
+    key_BSN = sort_key(distance(boxes, clips.grid), ties_B1N)
+    if clips.edge == "spill":
+        fill_B1N = clips.bits(prng.FILL, clips.grid.patches)[:, None]
+        kept_BS1 = (clips.hidden * share_inside(boxes, clips.grid)).round()[:, :, None]
+        key_BSN = torch.where(key_BSN.argsort(-1).argsort(-1) < kept_BS1, -1, fill_B1N)
+    return topk_mask(key_BSN, clips.hidden)
 
 
 def distance(boxes: Boxes, grid: Grid) -> Tensor:

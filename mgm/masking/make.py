@@ -1,8 +1,6 @@
 """Make a batch's masks: check the arguments, find the mask's file, hide what it says."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from importlib import import_module
 
 import torch
@@ -12,7 +10,7 @@ from mgm.errors import UserError
 from mgm.masking import EDGES, MASKS, Edge
 from mgm.masking.boxes import Boxes, clamped
 from mgm.masking.clips import Clips, Grid
-from mgm.masking.dense import dense
+from mgm.masking.dense import nearest
 
 
 def make_mask(
@@ -40,9 +38,8 @@ def make_mask(
         UserError: an unknown mask or edge, a ratio that hides nothing or everything, motion that is missing or of another shape.
     """
     clips = _checked(name, Clips(grid, ratio, seed_B, motion_BSHW, edge, jitter, guided_start, displacement_BSHW2))
-    function = mask_function(name)
-    hide = dense(function) if MASKS[name].dense else function
-    return hide(clips).flatten(1)
+    made = _made(name, clips)
+    return (nearest(clips, made) if isinstance(made, Boxes) else made).flatten(1)
 
 
 def make_boxes(
@@ -51,17 +48,15 @@ def make_boxes(
 ) -> Boxes | None:  # fmt: skip
     """The boxes behind `make_mask` of the same arguments, for figures and checks; None for a mask that has none."""
     clips = _checked(name, Clips(grid, ratio, seed_B, motion_BSHW, edge, jitter, guided_start, displacement_BSHW2))
-    if not MASKS[name].dense:
-        return None
-    boxes = mask_function(name)(clips)
-    return clamped(boxes, grid) if edge == "clamp" else boxes
+    made = _made(name, clips)
+    return made if isinstance(made, Boxes) else None
 
 
-@cache
-def mask_function(name: str) -> Callable:
-    """The function named like its file: `Clips` to a (B, S, patches) bool tensor, or to `Boxes` for a dense mask."""
+def _made(name: str, clips: Clips) -> Tensor | Boxes:
+    """What the function named like its file makes of the clips: a (B, S, patches) bool tensor, or the boxes of a dense mask."""
     file = name.replace("-", "_")
-    return getattr(import_module(f"mgm.masking.{file}"), file)
+    made = getattr(import_module(f"mgm.masking.{file}"), file)(clips)
+    return clamped(made, clips.grid) if isinstance(made, Boxes) and clips.edge == "clamp" else made
 
 
 def _checked(name: str, clips: Clips) -> Clips:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from mgm.runs.files import file_digest, regular
 INDEX = ".index.json"  # of weights in several files: Hugging Face writes model.safetensors.index.json
 IN_FOLDERS = ("weights.safetensors", "model.safetensors", "pytorch_model.bin", "checkpoint.pth")  # ours; Hugging Face's; an export's
 SHARDED = tuple(name + INDEX for name in IN_FOLDERS[1:3])
-OPTIMISER = {"optimizer", "optimizer_state_dict", "optimizer_states"}
 WRAPPERS = ("model", "module", "state_dict")  # V saves {"model": weights, "optimizer": ...}, DeepSpeed {"module": weights, ...}
 _scalar = np.float64(0).__reduce__()[0]
 HARMLESS: list[Any] = [  # what V's checkpoints hold beside tensors: its arguments, and learning rates that are numpy's
@@ -51,10 +49,7 @@ def weights_file(path: Path) -> Path:
     if path.is_dir():
         names = IN_FOLDERS + SHARDED
         if not (found := [path / name for name in names if (path / name).exists()]):
-            raise UserError(
-                f"{path}: this folder holds no weights ({', '.join(names)}); name the file"
-                + (f" ({_DEEPSPEED})" if (path / "zero_to_fp32.py").exists() or any(path.glob("*optim_states.pt")) else "")
-            )
+            raise UserError(f"{path}: this folder holds no weights ({', '.join(names)}); name the file")
         return found[0]
     try:
         return regular(path)
@@ -114,29 +109,11 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise UserError(f"{path}: not a whole safetensors file ({error}); {_AGAIN}") from None
     if start.startswith((b"PK", b"\x80")):  # a zip archive since PyTorch 1.6, a pickle before
-        _require_plausible_size(path)
         return _require_dense_floats(_unwrapped(_unpickled(path), path), path)
     raise UserError(f"{path}: not a whole safetensors file, and not PyTorch's; {_AGAIN}")
 
 
 _AGAIN = "copy it again, or, if a run made it, delete it and run its run again"
-
-
-def _require_plausible_size(path: Path) -> None:
-    """Refuse an archive whose parts are compressed, which PyTorch never does: a few MB may unpack to many GB.
-
-    Raises:
-        UserError: its header says that it would unpack to more than the file is long.
-    """
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked, size = sum(part.file_size for part in archive.infolist()), path.stat().st_size
-    except Exception as error:  # a torn archive fails in many ways
-        raise UserError(f"{path}: not a whole PyTorch file of weights ({type(error).__name__}); {_AGAIN}") from None
-    if unpacked > size:
-        raise UserError(f"{path}: {size / 1e6:.0f} MB would unpack to {unpacked / 1e6:.0f} MB; save it by torch.save")
 
 
 def _unpickled(path: Path) -> Any:
@@ -157,8 +134,6 @@ def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:
     for _ in WRAPPERS:  # each at most once: a dictionary may hold itself
         if isinstance(found, dict):
             found = next((found[name] for name in WRAPPERS if isinstance(found.get(name), dict)), found)
-    if isinstance(found, dict) and OPTIMISER & found.keys():
-        raise UserError(f"{path}: holds an optimiser's state and no model's; give the file with the model ({_DEEPSPEED})")
     if not isinstance(found, dict) or not found:
         raise UserError(f"{path}: holds {'nothing' if isinstance(found, dict) else type(found).__name__}, not named weights; {_STATE_DICT}")
     if other := next((name for name, value in found.items() if not isinstance(value, Tensor)), None):
@@ -166,7 +141,6 @@ def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:
     return {str(name): value for name, value in found.items()}
 
 
-_DEEPSPEED = "of DeepSpeed's, mp_rank_00_model_states.pt, or what its zero_to_fp32.py writes"
 _STATE_DICT = "save the model's state_dict alone"
 
 

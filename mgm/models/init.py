@@ -1,8 +1,10 @@
 """What weights are before training. What is not named here keeps PyTorch's default, as in V, the official VideoMAE code."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from mgm.models.timesformer import DividedBlock
 from mgm.models.vit import Block
@@ -12,12 +14,7 @@ def init_pretraining(model: nn.Module) -> None:
     """V, modeling_pretrain.py: xavier uniform for the blocks' linear layers (qkv as one matrix), zero bias."""
     for block in model.modules():
         if isinstance(block, Block):
-            for linear in block.modules():
-                if isinstance(linear, nn.Linear):
-                    nn.init.xavier_uniform_(linear.weight)
-                    if linear.bias is not None:
-                        nn.init.zeros_(linear.bias)
-    _zero_temporal_fc(model)
+            _init_linear(block, nn.init.xavier_uniform_)
 
 
 def init_pixel_head(head: nn.Linear, init: Literal["xavier", "zero"]) -> None:
@@ -28,16 +25,14 @@ def init_pixel_head(head: nn.Linear, init: Literal["xavier", "zero"]) -> None:
 
 def init_from_scratch(model: nn.Module, std: float) -> None:
     """V, modeling_finetune.py: truncated normal (there 0.02) for every linear layer, zero bias."""
-    for linear in model.modules():
-        if isinstance(linear, nn.Linear):
-            nn.init.trunc_normal_(linear.weight, std=std)
-            if linear.bias is not None:
-                nn.init.zeros_(linear.bias)
-    _zero_temporal_fc(model)
+    _init_linear(model, partial(nn.init.trunc_normal_, std=std))
 
 
-def _zero_temporal_fc(model: nn.Module) -> None:
-    """TimeSformer: a block starts as a ViT's block over space alone."""
-    for block in model.modules():
-        if isinstance(block, DividedBlock):
-            nn.init.zeros_(block.temporal_fc.weight)
+def _init_linear(model: nn.Module, draw: Callable[[Tensor], object]) -> None:
+    modules = list(model.modules())
+    for linear in (module for module in modules if isinstance(module, nn.Linear)):
+        draw(linear.weight)
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
+    for block in (module for module in modules if isinstance(module, DividedBlock)):  # starts as a ViT's block over space alone
+        nn.init.zeros_(block.temporal_fc.weight)

@@ -140,19 +140,15 @@ def write_flow(path: str | Path, method: Flow, estimate: Estimate, shape: tuple[
 def motions(path: str | Path, estimate: Estimate) -> Iterator[tuple[int, np.ndarray]]:
     """(t, motion_HW2) of a video's frames in order, float32, one vector per cell: frame 0 with zeros, then every frame that decodes and
     follows one that does."""
-    frames = list[np.ndarray]()
-    last = -1
+    frames, last = list[np.ndarray](), -1  # a row without gaps, and the number of its last frame
     for t, frame_HWC in read_frames(path):
-        if t != last + 1 or not frames:  # the first, or one after a gap
+        if t != last + 1 or (len(frames) - 1) * frame_HWC.shape[0] * frame_HWC.shape[1] >= PIXELS:
             yield from _estimated(frames, last, estimate)
-            frames = []
-            if t == 0:
-                yield 0, np.zeros((cells(frame_HWC.shape[0]), cells(frame_HWC.shape[1]), 2), np.float32)
+            frames = frames[-1:] if t == last + 1 else []
+        if t == 0:
+            yield 0, np.zeros((cells(frame_HWC.shape[0]), cells(frame_HWC.shape[1]), 2), np.float32)
         frames.append(frame_HWC)
         last = t
-        if (len(frames) - 1) * frame_HWC.shape[0] * frame_HWC.shape[1] >= PIXELS:
-            yield from _estimated(frames, last, estimate)
-            frames = frames[-1:]
     yield from _estimated(frames, last, estimate)
 
 
@@ -219,7 +215,16 @@ def _raft_small(weights: Path, device: str) -> Estimate:
     from torchvision.models.optical_flow import raft_small
 
     model = raft_small(weights=None)
-    _load(model, weights)
+    try:
+        model.load_state_dict(torch.load(regular(weights), map_location="cpu", weights_only=True))
+    except UserError:
+        raise
+    except Exception as error:  # torch.load raises whatever its unpickler met
+        why = "; ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise UserError(
+            f"{weights}: not RAFT-small's weights ({why}); give --weights a state_dict of torchvision's raft_small, such as "
+            "raft_small_C_T_V2"
+        ) from None
     model.requires_grad_(False).eval().to(device)
 
     def estimate(frames_THWC: np.ndarray) -> np.ndarray:
@@ -227,36 +232,6 @@ def _raft_small(weights: Path, device: str) -> Estimate:
         return -model(frames_TCHW[1:], frames_TCHW[:-1])[-1].permute(0, 2, 3, 1).cpu().numpy()
 
     return estimate
-
-
-def _load(model: Any, weights: Path) -> None:
-    """Load a state dict into RAFT-small, every tensor of it and no other.
-
-    Raises:
-        UserError: in one line, why it does not fit.
-    """
-    import torch
-
-    fix = "give --weights a state_dict of torchvision's raft_small, such as raft_small_C_T_V2"
-    try:
-        given = torch.load(regular(weights), map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{weights}: no such file; {fix}") from None
-    except UserError:
-        raise
-    except Exception as error:  # torch.load raises whatever its unpickler met
-        raise UserError(f"{weights}: not a weights file ({type(error).__name__}); {fix}") from None
-    if not isinstance(given, dict) or not all(isinstance(value, torch.Tensor) for value in given.values()):
-        raise UserError(f"{weights}: not a state_dict of tensors; {fix}")
-    wanted = model.state_dict()
-    missing, extra = [name for name in wanted if name not in given], [name for name in given if name not in wanted]
-    if missing or extra:
-        which = f"{missing[0]} is missing" if missing else f"{extra[0]} has no place"
-        raise UserError(f"{weights}: {len(missing)} of {len(wanted)} tensors missing, {len(extra)} too many ({which}); {fix}")
-    for name, value in wanted.items():
-        if given[name].shape != value.shape:
-            raise UserError(f"{weights}: {name} has shape {tuple(given[name].shape)}, RAFT-small's is {tuple(value.shape)}; {fix}")
-    model.load_state_dict(given, strict=True)
 
 
 def raft_weights(method: Flow, weights: Path | None) -> Path | None:

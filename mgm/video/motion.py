@@ -68,22 +68,14 @@ def rotate(motion_THW2: np.ndarray, future_THW: np.ndarray, height: int, width: 
     """
     if not rotation:
         return motion_THW2, future_THW
-    rows, columns = np.arange(motion_THW2.shape[1]), np.arange(motion_THW2.shape[2])
-    if rotation in (2, 3):
-        rows = _reversed(height)
-    if rotation in (1, 2):
-        columns = _reversed(width)
-    motion_THW2, future_THW = motion_THW2[:, rows][:, :, columns], future_THW[:, rows][:, :, columns]
-    if rotation in (1, 3):
-        motion_THW2, future_THW = motion_THW2.transpose(0, 2, 1, 3)[..., ::-1], future_THW.transpose(0, 2, 1)
+    frames, rows, columns = future_THW.shape
+    cell_HW = np.arange(rows * columns).reshape(rows, columns).repeat(CELL, 0).repeat(CELL, 1)[:height, :width]
+    cell_HW = np.rot90(cell_HW, rotation)
+    row, column = (np.minimum(np.arange(0, side, CELL) + CELL // 2, side - 1) for side in cell_HW.shape)
+    cell_HW = cell_HW[row[:, None], column]
+    motion_THW2 = motion_THW2.reshape(frames, -1, 2)[:, cell_HW]
     signs = np.array({1: (1, -1), 2: (-1, -1), 3: (-1, 1)}[rotation], np.float32)
-    return motion_THW2 * signs, future_THW
-
-
-def _reversed(pixels: int) -> np.ndarray:
-    """For each cell of a reversed axis, the old cell that holds its centre."""
-    centre = np.minimum(np.arange(0, pixels, CELL) + CELL // 2, pixels - 1)
-    return (pixels - 1 - centre) // CELL
+    return (motion_THW2[..., ::-1] if rotation % 2 else motion_THW2) * signs, future_THW.reshape(frames, -1)[:, cell_HW]
 
 
 def reference_distance(index_T: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

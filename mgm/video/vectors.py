@@ -47,17 +47,17 @@ def read_vectors(path: str | Path) -> Vectors:
         kinds_T = tuple(kind.decode() for kind in record.rows["kind"].tolist())
         index_N = record.every * np.flatnonzero(informed_N)
         return Vectors(kinds_T, index_N, motion_NHW2[informed_N], distance_NHW[informed_N], *record.size)
-    kinds, references, indices, motions, futures, sizes = [], [], [], [], [], dict[tuple[int, int], int]()
+    kinds, references, indices, motions, futures = list[str](), list[int](), list[int](), list[np.ndarray](), list[np.ndarray]()
+    height, width = 0, 0
     with open_video(path) as video:
         for picture in video.pictures(motion=video.has_vectors):
-            kinds.append(picture.kind)
-            sizes.setdefault(picture.size, picture.index)
-            if len(sizes) > 1:
-                (height, width), _ = sizes
+            if kinds and picture.size != (height, width):
                 raise UserError(
                     f"{path}: frame {picture.index} is {picture.size[0]} x {picture.size[1]} pixels, earlier ones {height} x {width}; "
                     f"transcode it: {transcode(path)}"
                 )
+            height, width = picture.size
+            kinds.append(picture.kind)
             if picture.is_reference:
                 references.append(picture.index)
             if picture.vectors is not None:
@@ -65,7 +65,6 @@ def read_vectors(path: str | Path) -> Vectors:
                 motion_HW2, future_HW = picture.cells()
                 motions.append(motion_HW2)
                 futures.append(future_HW)
-    height, width = next(iter(sizes), (0, 0))
     if not indices:
         return Vectors(tuple(kinds), np.empty(0, int), np.empty((0, 0, 0, 2), np.float32), np.empty((0, 0, 0), np.float32), height, width)
     past_N, future_N = reference_distance(np.array(indices), np.array(references))

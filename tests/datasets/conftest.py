@@ -1,3 +1,6 @@
+import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,3 +31,23 @@ def published(tmp_path_factory):
         return sets[kind]
 
     return draw
+
+
+@pytest.fixture
+def build(tmp_path, published):
+    """Builds a folder anew, of copies of a video (8 frames, 0.7 s) and of lists (texts, or what JSON holds), by their paths."""
+    video = published("diving48").index.videos[0].path
+
+    def build(*videos: str, lists=None) -> Path:
+        source = tmp_path / "source"
+        shutil.rmtree(source, ignore_errors=True)
+        for name in videos:
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(video, source / name)
+        for name, value in (lists or {}).items():
+            if value is not None:
+                (source / name).parent.mkdir(parents=True, exist_ok=True)
+                (source / name).write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8", newline="")
+        return source
+
+    return build

@@ -9,27 +9,12 @@ import pytest
 
 from mgm.datasets.index import read_index
 from mgm.datasets.published import PUBLISHED
-from mgm.datasets.published.listed import Entry, Lists, find_videos, index_listed, plain_name
+from mgm.datasets.published.listed import Entry, Lists, find_videos, index_listed
 from mgm.datasets.synthetic.params import Kind
-from mgm.errors import UserError
 from tests.helpers.errors import refused
 
 PREPARE = {name: PUBLISHED[name].index for name in get_args(Kind)}  # those that the generator draws
 ODD = ("-dash", "a b", "(c) [d]", "#e;f!", "& 'g' \"h\"", "naïve ダンス", "100%_x")  # names that HMDB51 and K400 have, or could
-
-
-@pytest.fixture
-def place(published, tmp_path):
-    """Puts a real video at a path below tmp_path/source."""
-    video = published("diving48").index.videos[0].path
-
-    def put(name: str) -> Path:
-        path = tmp_path / "source" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(video, path)
-        return path
-
-    return put
 
 
 @pytest.mark.parametrize("kind", PREPARE)
@@ -92,35 +77,24 @@ def test_a_source_without_the_videos_says_so(published, tmp_path, kind):
     fails(empty, "0 of the 1 readable videos are in the test split", "add some")
 
 
-def test_odd_names_pass_and_are_found_again(place, tmp_path):
-    for name in ODD:
-        place(f"{name}/{name}.mp4")
-    place(".hidden/x.mp4")
-    place("a b/.x.mp4")
-    place("a b/x.mp4.part")
+def test_odd_names_pass_and_are_found_again(build, tmp_path):
+    source = build(*(f"{name}/{name}.mp4" for name in ODD), ".hidden/x.mp4", "a b/.x.mp4", "a b/x.mp4.part")
     entries = {
         f"{name}/{name}": Entry(f"{name}/{name}.mp4", number % 2, ("train", "test")[number % 2], name) for number, name in enumerate(ODD)
     }
-    index_listed(find_videos(tmp_path / "source", "{0}/{1}".format), Lists(("a", "b"), entries), tmp_path / "out", "odd")
+    index_listed(find_videos(source, "{0}/{1}".format), Lists(("a", "b"), entries), tmp_path / "out", "odd")
     again = read_index(tmp_path / "out")
     assert (again.excluded, (tmp_path / "out" / "missing.txt").read_text()) == ((), "")
     assert {video.group for video in again.videos} == set(ODD)
     assert all(os.path.getsize(video.path) == video.bytes for video in again.videos)
 
 
-def test_of_several_files_of_a_video_one_is_used(place, tmp_path):
+def test_of_several_files_of_a_video_one_is_used(build, tmp_path):
     """Re-encoded beside its source, or a replacement that CVDF ships: that file, and the others are counted."""
-    for name in ("1.webm", "1.mp4", "2.webm", "val/3.mp4", "replacement_for_corrupted_k400/3.mp4"):
-        place(name)
-    found = find_videos(tmp_path / "source", lambda _, name: name)
+    names = ("1.webm", "1.mp4", "2.webm", "val/3.mp4", "replacement_for_corrupted_k400/3.mp4")
+    found = find_videos(build(*names), lambda _, name: name)
     assert found.name_of == {"1": "1.mp4", "2": "2.webm", "3": "replacement_for_corrupted_k400/3.mp4"}
     assert found.spare == ["val/3.mp4", "1.webm"]
-    entries = {name: Entry(name, 0, "test" if name == "3" else "train", name) for name in "12"} | {"3": Entry("3", 0, "test", "3")}
+    entries = {name: Entry(name, 0, "test" if name == "3" else "train", name) for name in "123"}
     index = index_listed(found, Lists(("a",), entries), tmp_path / "out", "set")
     assert "2 further files of the same videos are not used, such as val/3.mp4" in index.note
-
-
-@pytest.mark.parametrize("name", ["../x", "a/b", "/etc/passwd", "..", ".", "", "a\\b", "a\nb", "a\0b"])
-def test_a_list_names_plain_files_only(name):
-    with pytest.raises(UserError, match=r"list.txt: line 3: .* is not the plain name of a video; correct it"):
-        plain_name("list.txt: line 3", name)

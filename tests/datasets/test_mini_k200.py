@@ -1,25 +1,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from mgm.datasets.index import Index, Video, content_digest, read_index, write_index
 from mgm.datasets.published.mini_k200 import carried_ids, index_mini_k200
 from tests.helpers.errors import refused
-
-SPLITS = Path(__file__).parents[3] / "shared" / "data" / "splits" / "mini_kinetics_200"
-
-
-def test_the_carried_ids_have_the_published_counts():
-    ids = carried_ids()
-    assert (len(ids["train"]), len(ids["test"]), len(ids["train"] & ids["test"])) == (80_000, 5_000, 0)
-    assert all(len(name) == 11 for split in ids.values() for name in split)
-
-
-@pytest.mark.skipif(not SPLITS.is_dir(), reason="the published ids are not here")
-@pytest.mark.parametrize(("split", "name"), [("train", "train"), ("test", "val")])
-def test_the_carried_ids_are_the_published_ones(split, name):
-    assert carried_ids()[split] == set((SPLITS / f"{name}_ytid_list.txt").read_text().split())
 
 
 def k400(folder: Path, names: list[tuple[str, int, str]]) -> Index:

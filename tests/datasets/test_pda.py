@@ -149,25 +149,23 @@ def test_published_lists_decide_for_ucf14_hmdb7(real, tmp_path):
     assert "no videos of the other 1 classes" in summary(index)
 
 
-def test_classes_that_disagree_are_one_clear_line(real, looks_alike, tmp_path):
-    ucf, hmdb = some("ucf14-hmdb7", "train"), some("ucf14-hmdb7", "test")
-    ucf_index, hmdb_index = real([*ucf, *OTHERS], [*((name, "test") for name in hmdb[:-1]), ("wave/a.avi", "train")])
-    out = tmp_path / "out"
-    fails("ucf14-hmdb7", ucf_index, hmdb_index, out, f"{hmdb_index / 'index.json'}: lacks class pullup", "ucf14-hmdb7")
-    fails("ucf14-hmdb7", hmdb_index, ucf_index, out, "7 and 101 classes, 0 of them shared", "check --source and --target")
-    fails("ucf14-hmdb7", tmp_path / "nowhere", hmdb_index, out, "nowhere", "mgm prepare")
-    fails("ucf14-hmdb7", looks_alike["ucf101"], looks_alike["ucf101"], out, "14 and 14 classes, 14 of them shared")
-    fails("ucf14-hmdb7", looks_alike["ucf101"], hmdb_index, out, "index.json: lacks class RockClimbingIndoor")
-
-
-def test_data_that_disagree_with_the_lists_are_one_clear_line(real, looks_alike, tmp_path):
-    ucf, hmdb = some("ucf14-hmdb7", "train"), some("ucf14-hmdb7", "test")
+def test_what_disagrees_is_one_clear_line(real, looks_alike, tmp_path):
+    task, out, (ucf, hmdb) = "ucf14-hmdb7", tmp_path / "out", (some("ucf14-hmdb7", split) for split in ("train", "test"))
     ucf_index, hmdb_index = real([*ucf, *OTHERS], [*((name, "test") for name in hmdb), ("wave/a.avi", "train")])
-    whole, out = read_index(ucf_index), tmp_path / "out"
-    write_index(replace(whole, videos=tuple(replace(video, label=100) for video in whole.videos)), tmp_path / "wrong")
-    fails("ucf14-hmdb7", tmp_path / "wrong", hmdb_index, out, f"{ucf[0]} has class YoYo", "class RockClimbingIndoor")
-    write_index(replace(whole, videos=whole.videos[-1:]), tmp_path / "few")
-    fails("ucf14-hmdb7", tmp_path / "few", hmdb_index, out, "has 0 of the 1,324 videos", ucf[0])
-    alike = read_index(looks_alike["hmdb51"])
-    write_index(replace(alike, videos=tuple(video for video in alike.videos if video.label != 2)), tmp_path / "partial")
-    fails("ucf14-hmdb7", looks_alike["ucf101"], tmp_path / "partial", out, "has no test video of class going_sideways")
+    whole, targets, alike = read_index(ucf_index), read_index(hmdb_index), read_index(looks_alike["hmdb51"])
+    made = {
+        "lacking": replace(targets, classes=tuple(name for name in targets.classes if name != "pullup"), videos=()),
+        "wrong": replace(whole, videos=tuple(replace(video, label=100) for video in whole.videos)),
+        "few": replace(whole, videos=whole.videos[-1:]),
+        "partial": replace(alike, videos=tuple(video for video in alike.videos if video.label != 2)),
+    }
+    for name, index in made.items():
+        write_index(index, tmp_path / name)
+    fails(task, ucf_index, tmp_path / "lacking", out, f"{tmp_path / 'lacking' / 'index.json'}: lacks class pullup", task)
+    fails(task, hmdb_index, ucf_index, out, "8 and 101 classes, 0 of them shared", "check --source and --target")
+    fails(task, tmp_path / "nowhere", hmdb_index, out, "nowhere", "mgm prepare")
+    fails(task, looks_alike["ucf101"], looks_alike["ucf101"], out, "14 and 14 classes, 14 of them shared")
+    fails(task, looks_alike["ucf101"], hmdb_index, out, "index.json: lacks class RockClimbingIndoor")
+    fails(task, tmp_path / "wrong", hmdb_index, out, f"{ucf[0]} has class YoYo", "class RockClimbingIndoor")
+    fails(task, tmp_path / "few", hmdb_index, out, "has 0 of the 1,324 videos", ucf[0])
+    fails(task, looks_alike["ucf101"], tmp_path / "partial", out, "has no test video of class going_sideways")

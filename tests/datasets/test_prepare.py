@@ -63,6 +63,10 @@ def test_derived_indices_are_prepared_from_the_command_line(tmp_path):
     assert (tmp_path / "pda" / "index.json").is_file()
     result = CliRunner().invoke(app, ["prepare", "mini-k200", "--source", f"{tmp_path}/ucf101", "--out", f"{tmp_path}/mini"])
     assert "no file of 28 is named ID_START_END.ext" in str(result.exception)
+    result = CliRunner().invoke(
+        app, ["prepare", "hmdb51", "--source", f"{tmp_path}/hmdb51/videos", "--out", f"{tmp_path}/x", "--split", "2"]
+    )
+    assert "has no lists *_test_split2.txt" in str(result.exception)
 
 
 def test_the_summary_lists_what_was_left_out(generated):

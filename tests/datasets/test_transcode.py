@@ -217,4 +217,4 @@ def test_options_of_transcoding_are_not_ignored_without_it(tmp_path, option):
 
 def test_parts_follow_an_index_made_once_before_them(tmp_path):
     command = ["prepare", "k400", "--source", str(tmp_path), "--out", str(tmp_path / "out"), "--transcode", "--shard", "2/3"]
-    assert "holds no index for the shards to follow" in str(CliRunner().invoke(app, command).exception)
+    assert "so this folder holds no whole index; run `mgm prepare`" in str(CliRunner().invoke(app, command).exception)

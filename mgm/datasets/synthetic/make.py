@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgm.datasets.files import in_processes
-from mgm.datasets.index import Index, Video, content_hash, read_index, write_index
+from mgm.datasets.index import Index, Video, content_hash, fault, read_index, write_index
 from mgm.datasets.synthetic.drawing import boxes, draw, scene
 from mgm.datasets.synthetic.layouts import video_name, write_lists
 from mgm.datasets.synthetic.params import Synthetic
@@ -132,8 +132,5 @@ def _finished(params: Synthetic, out: Path) -> Index | None:
         index = read_index(out)
     except UserError:
         return None
-    try:
-        whole = all(os.path.getsize(video.path) == video.bytes for video in index.videos) and (out / "boxes.npz").is_file()
-    except FileNotFoundError:
-        return None
-    return index if index.digest == params.digest and whole else None
+    whole = index.digest == params.digest and (out / "boxes.npz").is_file() and not any(map(fault, index.videos))
+    return index if whole else None
