@@ -13,6 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from mgm.datasets.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.experiments.recipes import DECODERS, MODELS, PRETRAIN_CLIPS
@@ -29,7 +31,7 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
 
 
 def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: Path | None) -> str:
-    """What measurement `name` finds at the paper's settings, a number a line; keeps nothing.
+    """What measurement `name` finds at the paper's settings, a number a line, and a table of those that are a mask's; keeps nothing.
 
     Args:
         place: folder of a dataset's index; step-time needs none.
@@ -48,7 +50,13 @@ def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: 
     index = read_index(place) if place else Index(Path(), (), (), (), "", "")
     with TemporaryDirectory() as scratch:
         metrics = measure(Job(spec, Path(scratch), Execution(Path(), places, flow_weights=weights), index))
-    return "\n".join(f"{name:<24}{value:.4g}" for name, value in metrics.items())
+        arrays = dict(np.load(file)) if (file := Path(scratch, "arrays.npz")).exists() else {}
+    lines = [f"{name:<24}{value:.4g}" for name, value in metrics.items()]
+    if columns := {name.removesuffix("_N"): array_N for name, array_N in arrays.items() if name.endswith("_N")}:
+        import pandas as pd
+
+        lines += ["", pd.DataFrame(columns).to_string(index=False, float_format="%.2f")]
+    return "\n".join(lines)
 
 
 def choose(index: Index, videos: int) -> Sequence[Video]:
