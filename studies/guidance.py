@@ -3,6 +3,7 @@ a rule at the frame's edge.
 
     python studies/guidance.py train   # in the background, in parts: called again, it continues
     python studies/guidance.py draw    # docs/guidance.csv and docs/guidance.png, from results/mini and results/guidance-*
+    python studies/guidance.py cover   # how much of the movers each box hides; needs the generated videos, which `train` leaves in data/
 
 Each variation is scale mini with a few fields changed, run by the workflow under a name of its own; seeds are the same everywhere, so
 differences are paired. What is not changed is mini's own Table 4e (`snakemake --cores all --config scale=mini -- table4e`).
@@ -13,16 +14,22 @@ import subprocess
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
+import torch
 import yaml
 
 from mgm.dag.study import CONFIG, Workflow
+from mgm.datasets.index import read_index
+from mgm.datasets.synthetic.make import load_boxes
 from mgm.experiments.scales import read_yaml
 from mgm.experiments.suite import registry_of
+from mgm.masking import Grid, make_mask
 from mgm.report.figures.seeds import intervals
 from mgm.report.figures.style import STYLE, blank, write
 from mgm.report.statistics import over_seeds
 from mgm.runs.frame import frame
+from mgm.video import read_clip, slot_magnitude
 
 BASE, RATIO, EDGE = "as mini", "mask.ratio", "mask.edge"
 VARIATIONS = {  # name: (title, fields of the generated set, fields of pretraining, the masks that these change)
@@ -127,14 +134,49 @@ def draw() -> None:
     write(figure, ROOT / "docs/guidance.png")
 
 
+def cover() -> None:
+    """Print the share of the movers' pixels that a box hides, in per cent: the mean over test videos, with its 95 % interval."""
+    for name, (title, _, pretrain, masks) in VARIATIONS.items():
+        place = ROOT / "data" / f"ssv2-{registry_of(ROOT / 'results' / folder_of(name)).scale.datasets['ssv2'].digest}"
+        discs = load_boxes(place)
+        videos = [video for video in read_index(place).videos if video.split == "test"]
+        for mask in (mask for mask in masks if mask in ("block", "mgm")):
+            hidden = [hidden_share(video.path, discs[Path(video.path).stem], mask, seed, pretrain) for seed, video in enumerate(videos)]
+            found = over_seeds(hidden)
+            print(f"{title}: {mask} {found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]")
+
+
+def hidden_share(path: str, boxes_TK4: np.ndarray, mask: str, seed: int, pretrain: dict) -> float:
+    """The share of one video's discs under a mask, in per cent, in the clip that probes see. `boxes_TK4` are the discs' edges."""
+    frames, grid, size = range(4, 20, 2), Grid(4, 6, 6), 64
+    clip = read_clip(path, frames)
+    distance_THW = np.ones_like(clip.distance_THW) if pretrain.get("mask.distance") == "none" else clip.distance_THW
+    motion_SHW = slot_magnitude(clip.motion_THW2, distance_THW, clip.has_motion_T, tubelet=2)
+    masked_BL = make_mask(
+        mask, grid, pretrain.get(RATIO, 0.75), torch.tensor([seed]), torch.from_numpy(motion_SHW)[None],
+        edge=pretrain.get(EDGE, "grow"), guided_start=pretrain.get("mask.guided_start", False),
+    )  # fmt: skip
+    patch = np.arange(size) * grid.width // size
+    masked_SHW = masked_BL.view(grid.slots, grid.height, grid.width).numpy()
+    hidden_THW = masked_SHW.repeat(2, 0)[:, patch][:, :, patch]
+    top, left, bottom, right = np.moveaxis(boxes_TK4[list(frames)], 2, 0)[..., None, None]
+    y_H1, x_W = np.arange(size)[:, None] + 0.5, np.arange(size) + 0.5
+    from_centre = ((2 * y_H1 - top - bottom) / (bottom - top)) ** 2 + ((2 * x_W - left - right) / (right - left)) ** 2
+    disc_THW = (from_centre <= 1).any(1)
+    return 100 * (disc_THW & hidden_THW).sum() / disc_THW.sum()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "draw"))
+    parser.add_argument("what", choices=("train", "draw", "cover"))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--names", nargs="+", choices=VARIATIONS, default=[name for name in VARIATIONS if name != "mini"])
     args = parser.parse_args()
-    train(args.seeds, args.cores, args.names) if args.what == "train" else draw()
+    if args.what == "train":
+        train(args.seeds, args.cores, args.names)
+    else:
+        {"draw": draw, "cover": cover}[args.what]()
 
 
 if __name__ == "__main__":
