@@ -14,7 +14,7 @@ from mgm.dag.cluster import Cluster, load_cluster
 from mgm.dag.config import Config, parse_config
 from mgm.dag.files import WORKFLOW
 from mgm.datasets.published import PUBLISHED
-from mgm.datasets.synthetic.params import parse_params
+from mgm.datasets.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
 from mgm.experiments.scales import OWN, Dataset, Scale, load_scale
 from mgm.experiments.suite import make_registry
@@ -66,6 +66,7 @@ class Workflow:
             scale = self._filled(scale, data)
         self.scale = scale
         self.registry = make_registry(scale)
+        self._require_labels()
         self._locked = ExitStack()  # lives as long as this object
         of_job = batches(self.registry)
         made_by = {spec.run_id: name for name, specs in of_job.items() for spec in specs}
@@ -105,6 +106,17 @@ class Workflow:
             self.places[name] = data / f"{name}-{digest}"
             datasets[name] = dataset.model_copy(update={"digest": digest})
         return scale.model_copy(update={"datasets": datasets})
+
+    def _require_labels(self) -> None:
+        """Refuse, before any training, runs that take more labels a class than their generated videos have."""
+        given = {name: Synthetic.model_validate_json(params).train_per_class for name, params in self.generated.items()}
+        for spec in self.registry.specs.values():
+            wanted, dataset = spec.data.labels_per_class, spec.data.dataset
+            if wanted > (held := given.get(dataset, wanted)):
+                raise UserError(
+                    f"scale {self.scale.name}: {spec.verb} takes data.labels_per_class {wanted}, but "
+                    f"datasets.{dataset}.generate.train_per_class is {held}; lower the one or raise the other"
+                )
 
     def _sources(self, options: Config, scale: Scale) -> dict[str, str]:
         """Find where the published datasets were downloaded to, of those that are to be prepared here."""

@@ -22,8 +22,9 @@ ENCODING = {
     "crf": "20",
     "tune": "fastdecode",  # no CABAC, no deblocking, no weighted prediction
     # I BBB P BBB P BBB P BB P: B-frames are nobody's reference, so a reader leaves out those it does not want, and every vector refers to
-    # the nearest I- or P-frame, so its distance in frames is known. One thread: the same file whatever the machine's cores.
-    "x264-params": f"keyint={GOP}:min-keyint={GOP}:scenecut=0:bframes=3:b-adapt=0:b-pyramid=none:ref=1:weightp=0:threads=1",
+    # the nearest I- or P-frame, so its distance in frames is known. One thread, and no macroblock tree, whose AVX-512 code gives other bits
+    # from call to call: the same file every time, whatever the machine's cores.
+    "x264-params": f"keyint={GOP}:min-keyint={GOP}:scenecut=0:bframes=3:b-adapt=0:b-pyramid=none:ref=1:weightp=0:mbtree=0:threads=1",
 }
 
 

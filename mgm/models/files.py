@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,29 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise UserError(f"{path}: not a whole safetensors file ({error}); {_AGAIN}") from None
     if start.startswith((b"PK", b"\x80")):  # a zip archive since PyTorch 1.6, a pickle before
+        _require_plausible_size(path)
         return _require_dense_floats(_unwrapped(_unpickled(path), path), path)
     raise UserError(f"{path}: not a whole safetensors file, and not PyTorch's; {_AGAIN}")
 
 
 _AGAIN = "copy it again, or, if a run made it, delete it and run its run again"
+
+
+def _require_plausible_size(path: Path) -> None:
+    """Refuse an archive whose parts are compressed, which PyTorch never does: a few MB may unpack to many GB.
+
+    Raises:
+        UserError: its header says that it would unpack to more than the file is long.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked, size = sum(part.file_size for part in archive.infolist()), path.stat().st_size
+    except Exception as error:  # a torn archive fails in many ways
+        raise UserError(f"{path}: not a whole PyTorch file of weights ({type(error).__name__}); {_AGAIN}") from None
+    if unpacked > size:
+        raise UserError(f"{path}: {size / 1e6:.0f} MB would unpack to {unpacked / 1e6:.0f} MB; save it by torch.save")
 
 
 def _unpickled(path: Path) -> Any:

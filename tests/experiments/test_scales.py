@@ -42,6 +42,7 @@ def changed(**fields) -> str:
         (changed(backbones={"vit-x": {"width": 8}}), "vit-x"),
         (changed(backbones={"vit-b": {"width": 48, "depth": 2, "heads": 4}}), "backbones has no vit-s"),
         (changed(more_seeds={"table9": [0]}), "more_seeds.table9"),
+        (TEXT.replace("labels_per_class: 20", "labels_per_class: 41"), "labels_per_class 41"),
     ],
 )
 def test_a_bad_scale_is_one_line(content, named, tmp_path):

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +228,9 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     refused({}, "holds nothing, not named weights")
     refused({"model": {"a": 1}}, "its a is int, not a weight")
     refused({"optimizer": {"state": {}}, "epoch": 3}, "its optimizer is dict, not a weight")
+    with zipfile.ZipFile(tmp_path / "bomb", "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("archive/data/0", bytes(10**7))
+    refused((tmp_path / "bomb").read_bytes(), "0 MB would unpack to 10 MB")
 
     refused(mae | {"cls_token": torch.zeros(2), "x.1.y": torch.zeros(2)}, r"2 of \d+ names are neither ours.*: cls_token, x\.1\.y;")
     refused(to_huggingface(mae) | {"pooler.dense.weight": torch.zeros(2)}, r"1 of \d+ names are neither ours.*: pooler.dense.weight;")
