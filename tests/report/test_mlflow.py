@@ -45,10 +45,17 @@ def place(tmp_path, template, monkeypatch):
 KNOWN = registry(seeds=(0,))
 
 
-def lineage():
-    """A finetuned run of MGM (Dense) and its parent."""
-    run = next(cell.runs[0] for cell in KNOWN.tables["4e"].cells if (cell.row, cell.column) == ("MGM (Dense)", "SSv2"))
-    return KNOWN.specs[run.parent], run
+CHILD = KNOWN.tables["4e"].cell("MGM (Dense)", "SSv2").runs[0]
+PARENT = KNOWN.specs[CHILD.parent]
+
+
+@pytest.fixture
+def pair(place):
+    """Results of a finetuned run and its parent, mirrored."""
+    finish(place, PARENT, steps=5)
+    finish(place, CHILD, top1=60, steps=5)
+    assert counts(sync(KNOWN, place)) == (2, 0, 0)
+    return place
 
 
 def mirrored(place):
@@ -68,72 +75,67 @@ def counts(summary):
 
 
 def test_a_run_its_parent_its_curve_and_its_cell(place):
-    parent, child = lineage()
-    finish(place, parent, steps=20)
-    finish(place, child, top1=60, steps=5)
+    finish(place, PARENT, steps=20)
+    finish(place, CHILD, top1=60, steps=5)
     assert counts(sync(KNOWN, place)) == (2, 0, 0)
     client, runs = mirrored(place)
-    run = runs[child.run_id]
+    run = runs[CHILD.run_id]
     assert run.info.status == "FINISHED"
     assert run.data.metrics["test/top1"] == pytest.approx(60)
-    assert run.data.params["optim.lr"] == json.dumps(child.optim.lr)
+    assert run.data.params["optim.lr"] == json.dumps(CHILD.optim.lr)
     assert run.data.params["clips.sampling"] == "stride"
     tags = run.data.tags
     assert "4e" in tags["table"].split("; ")
     assert "MGM (Dense)" in tags["row"].split("; ")
     assert "SSv2" in tags["column"].split("; ")
     assert (tags["verb"], tags["seed"], tags["dirty"]) == ("finetune", "0", "false")
-    assert (tags["parents"], tags["commit"]) == (parent.run_id, read_result(place / child.run_id)["commit"])
-    assert tags["mlflow.parentRunId"] == runs[parent.run_id].info.run_id
-    history = client.get_metric_history(runs[parent.run_id].info.run_id, "train/loss")
+    assert (tags["parents"], tags["commit"]) == (PARENT.run_id, read_result(place / CHILD.run_id)["commit"])
+    assert tags["mlflow.parentRunId"] == runs[PARENT.run_id].info.run_id
+    history = client.get_metric_history(runs[PARENT.run_id].info.run_id, "train/loss")
     assert [metric.step for metric in sorted(history, key=lambda metric: metric.step)] == list(range(1, 21))
-    assert runs[parent.run_id].data.tags["row"].startswith("ViT-B")  # of Table 4a, the first that it stands in
+    assert runs[PARENT.run_id].data.tags["row"].startswith("ViT-B")  # of Table 4a, the first that it stands in
 
     def found(query):
         return {run.info.run_name for run in client.search_runs([run.info.experiment_id], query)}
 
     cell = "tags.`table.4e` LIKE '%MGM (Dense) / SSv2%'"
-    assert found(cell) == {parent.run_id, child.run_id}
-    assert found(f"{cell} AND tags.verb = 'finetune' AND tags.status = 'finished'") == {child.run_id}
-    assert found(f"tags.mlflow.parentRunId = '{runs[parent.run_id].info.run_id}'") == {child.run_id}
+    assert found(cell) == {PARENT.run_id, CHILD.run_id}
+    assert found(f"{cell} AND tags.verb = 'finetune' AND tags.status = 'finished'") == {CHILD.run_id}
+    assert found(f"tags.mlflow.parentRunId = '{runs[PARENT.run_id].info.run_id}'") == {CHILD.run_id}
     assert found("tags.`table.4e` LIKE '%Random%'") == set()
 
 
 def test_artefacts_are_small_and_weights_are_copied_on_demand(place, tmp_path):
-    parent, child = lineage()
-    finish(place, parent, steps=3)
-    finish(place, child, steps=3)
+    finish(place, PARENT, steps=3)
+    finish(place, CHILD, steps=3)
     draw_arrays(place, KNOWN)
-    weights = place / parent.run_id / "weights.safetensors"
+    weights = place / PARENT.run_id / "weights.safetensors"
     weights.write_bytes(b"weights")
-    result = read_result(place / parent.run_id)
-    write_result(place / parent.run_id, {**result, "weights_sha256": file_digest(weights)})
+    result = read_result(place / PARENT.run_id)
+    write_result(place / PARENT.run_id, {**result, "weights_sha256": file_digest(weights)})
     sync(KNOWN, place)
     client, runs = mirrored(place)
 
     def files(run_id):
         return {file.path for file in client.list_artifacts(runs[run_id].info.run_id)}
 
-    assert files(parent.run_id) == {"spec.json", "result.json", "curves.svg", "masks.png"}
-    assert files(child.run_id) == {"spec.json", "result.json", "curves.svg"}
-    tags = runs[parent.run_id].data.tags
-    assert (tags["weights.path"], tags["weights.sha256"]) == (f"smoke/{parent.run_id}/weights.safetensors", file_digest(weights))
+    assert files(PARENT.run_id) == {"spec.json", "result.json", "curves.svg", "masks.png"}
+    assert files(CHILD.run_id) == {"spec.json", "result.json", "curves.svg"}
+    tags = runs[PARENT.run_id].data.tags
+    assert (tags["weights.path"], tags["weights.sha256"]) == (f"smoke/{PARENT.run_id}/weights.safetensors", file_digest(weights))
     assert sync(KNOWN, place, weights=True).weights == 1
-    assert "weights.safetensors" in files(parent.run_id)
+    assert "weights.safetensors" in files(PARENT.run_id)
     assert sync(KNOWN, place, weights=True).weights == 0
     assert check(KNOWN, place) == {}
     weights.write_bytes(b"other weights")
-    finish(place, parent, steps=4)
+    finish(place, PARENT, steps=4)
     with pytest.raises(UserError, match="weights.safetensors: digest .* is not the result's abababababab"):
         sync(KNOWN, place, weights=True)
 
 
+@pytest.mark.usefixtures("pair")
 def test_a_second_sync_changes_nothing_and_a_changed_result_is_updated(place, template, monkeypatch):
     """A stamp saves time and is not needed."""
-    parent, child = lineage()
-    finish(place, parent, steps=5)
-    finish(place, child, top1=60, steps=5)
-    sync(KNOWN, place)
     database, stamp = place.parent / "mlflow.db", place / "mlflow-sync.json"
     before = database.read_bytes()
     with monkeypatch.context() as patch:  # neither the results nor MLflow are read
@@ -145,12 +147,12 @@ def test_a_second_sync_changes_nothing_and_a_changed_result_is_updated(place, te
         assert counts(sync(KNOWN, place)) == (0, 0, 2)
         assert stamp.read_text() != text
     assert database.read_bytes() == before
-    finish(place, child, top1=70, steps=5)
+    finish(place, CHILD, top1=70, steps=5)
     assert counts(sync(KNOWN, place)) == (0, 1, 1)
     _, runs = mirrored(place)
     assert len(runs) == 2
-    assert runs[child.run_id].data.metrics["test/top1"] == pytest.approx(70)
-    mirrored(place)[0].delete_run(runs[child.run_id].info.run_id)  # a change in MLflow is seen
+    assert runs[CHILD.run_id].data.metrics["test/top1"] == pytest.approx(70)
+    mirrored(place)[0].delete_run(runs[CHILD.run_id].info.run_id)  # a change in MLflow is seen
     assert counts(sync(KNOWN, place)) == (1, 0, 1)
     database.write_bytes(template)  # another database
     assert counts(sync(KNOWN, place)) == (2, 0, 0)
@@ -159,7 +161,7 @@ def test_a_second_sync_changes_nothing_and_a_changed_result_is_updated(place, te
 
 @pytest.mark.parametrize("size", [60, 100_000])
 def test_a_torn_database_is_one_line_within_seconds(place, size):
-    finish(place, lineage()[0], steps=5)
+    finish(place, PARENT, steps=5)
     sync(KNOWN, place)
     path = place.parent / "mlflow.db"
     path.write_bytes(path.read_bytes()[:size])
@@ -171,44 +173,40 @@ def test_a_torn_database_is_one_line_within_seconds(place, size):
 
 
 def test_a_training_run_grows_in_place(place):
-    parent, _ = lineage()
-    write_log(place / parent.run_id, 4, 9)
+    write_log(place / PARENT.run_id, 4, 9)
     sync(KNOWN, place)
     client, runs = mirrored(place)
-    first = runs[parent.run_id].info
+    first = runs[PARENT.run_id].info
     assert first.status == "RUNNING"
     client.set_tag(first.run_id, "reviewed", "yes")  # a user's tags stay
     client.set_tag(first.run_id, "table.9z", "a cell of another registry")
-    write_log(place / parent.run_id, 7, 9)
+    write_log(place / PARENT.run_id, 7, 9)
     assert counts(sync(KNOWN, place)) == (0, 1, 0)
-    finish(place, parent, steps=9)
+    finish(place, PARENT, steps=9)
     assert counts(sync(KNOWN, place)) == (0, 1, 0)
     run = client.get_run(first.run_id)
     assert (run.info.status, run.data.tags["reviewed"], "table.9z" in run.data.tags) == ("FINISHED", "yes", False)
     assert len(client.get_metric_history(first.run_id, "train/loss")) == 9
-    write_log(place / parent.run_id, 3, 9)  # started anew: another curve
-    (place / parent.run_id / "result.json").unlink()
+    write_log(place / PARENT.run_id, 3, 9)  # started anew: another curve
+    (place / PARENT.run_id / "result.json").unlink()
     sync(KNOWN, place)
     _, runs = mirrored(place)
-    assert runs[parent.run_id].info.run_id != first.run_id
+    assert runs[PARENT.run_id].info.run_id != first.run_id
 
 
+@pytest.mark.usefixtures("pair")
 def test_failed_and_altered_runs_show_as_such_without_a_result_and_so_do_their_children(place):
-    parent, child = lineage()
-    other = next(spec for spec in KNOWN.specs.values() if spec.verb == "pretrain" and spec is not parent)
-    finish(place, parent, steps=5)
-    finish(place, child, steps=5)
-    sync(KNOWN, place)
-    write_result(place / parent.run_id, {**read_result(place / parent.run_id), "seed": 5})
+    other = next(spec for spec in KNOWN.specs.values() if spec.verb == "pretrain" and spec is not PARENT)
+    write_result(place / PARENT.run_id, {**read_result(place / PARENT.run_id), "seed": 5})
     (place / other.run_id).mkdir()
     (place / other.run_id / "error.txt").write_text("out of memory")
     assert counts(sync(KNOWN, place)) == (1, 2, 0)
     _, runs = mirrored(place)
     assert {run_id: (run.info.status, run.data.tags["status"]) for run_id, run in runs.items()} == {
-        **dict.fromkeys((parent.run_id, child.run_id), ("FAILED", "altered")),
+        **dict.fromkeys((PARENT.run_id, CHILD.run_id), ("FAILED", "altered")),
         other.run_id: ("FAILED", "failed"),
     }
-    assert runs[child.run_id].data.metrics == {}
+    assert runs[CHILD.run_id].data.metrics == {}
     assert runs[other.run_id].data.tags["why"] == "out of memory"
 
 
@@ -240,11 +238,10 @@ def test_a_sync_that_ends_anywhere_is_made_level_by_the_next(place, monkeypatch)
         for name in CALLS:
             patch.setattr(MlflowClient, name, watched(getattr(MlflowClient, name)))
 
-    parent, child = lineage()
-    write_log(place / parent.run_id, 4, 9)
+    write_log(place / PARENT.run_id, 4, 9)
     sync(KNOWN, place)
-    write_log(place / parent.run_id, 7, 9)
-    finish(place, child, steps=3)
+    write_log(place / PARENT.run_id, 7, 9)
+    finish(place, CHILD, steps=3)
     before = (place.parent / "mlflow.db").read_bytes()
     for last in range(40):
         (place.parent / "mlflow.db").write_bytes(before)
@@ -259,13 +256,10 @@ def test_a_sync_that_ends_anywhere_is_made_level_by_the_next(place, monkeypatch)
     raise AssertionError("a sync of two runs makes more calls than this test ends it at")
 
 
+@pytest.mark.usefixtures("pair")
 def test_what_differs_in_mlflow_is_named_and_repaired(place):
-    parent, child = lineage()
-    finish(place, parent, steps=5)
-    finish(place, child, top1=60, steps=5)
-    sync(KNOWN, place)
     client, runs = mirrored(place)
-    one, other = runs[parent.run_id].info.run_id, runs[child.run_id].info.run_id
+    one, other = runs[PARENT.run_id].info.run_id, runs[CHILD.run_id].info.run_id
     client.set_tag(one, "mlflow.note.content", "a reviewer's note")
     assert check(KNOWN, place) == {}
     client.set_tag(one, "seed", "7")
@@ -277,14 +271,14 @@ def test_what_differs_in_mlflow_is_named_and_repaired(place):
         database.execute("UPDATE params SET value = '9' WHERE run_uuid = ? AND key = 'optim.lr'", (other,))
     differing = check(KNOWN, place)
     wanted = {
-        parent.run_id: (
+        PARENT.run_id: (
             "parameter nonsense is '1' .*missing",
             "tag seed is '7' .*'0'",
             "metric train/loss has 1 points .0.1 at step 6, 1 ms. .*, none in",
         ),
-        child.run_id: (
+        CHILD.run_id: (
             "status is FAILED .*FINISHED",
-            f"parameter optim.lr is '9' .*'{child.optim.lr}'",
+            f"parameter optim.lr is '9' .*'{CHILD.optim.lr}'",
             "metric train/lr has 1 points .1.001 at step 3, .* in MLflow alone, 1 points .0.001 at step 3",
         ),
     }
@@ -293,139 +287,134 @@ def test_what_differs_in_mlflow_is_named_and_repaired(place):
         assert [bool(re.match(*pair)) for pair in zip(patterns, differing[run_id], strict=True)] == [True] * 3, differing[run_id]
     assert counts(sync(KNOWN, place, distrusted=differing)) == (0, 2, 0)
     assert check(KNOWN, place) == {}
-    client.delete_run(mirrored(place)[1][child.run_id].info.run_id)
-    assert check(KNOWN, place) == {child.run_id: ["is in MLflow 0 times"]}
+    client.delete_run(mirrored(place)[1][CHILD.run_id].info.run_id)
+    assert check(KNOWN, place) == {CHILD.run_id: ["is in MLflow 0 times"]}
 
 
 def test_children_follow_a_parent_that_is_mirrored_anew(place):
-    parent, child = lineage()
-    finish(place, child, steps=3)
+    finish(place, CHILD, steps=3)
     sync(KNOWN, place)
-    assert "mlflow.parentRunId" not in mirrored(place)[1][child.run_id].data.tags  # no parent yet
+    assert "mlflow.parentRunId" not in mirrored(place)[1][CHILD.run_id].data.tags  # no parent yet
     for steps in (3, 4):  # another curve: the parent's run in MLflow is another
-        finish(place, parent, steps=steps)
-        write_log(place / parent.run_id, steps, 20 + steps)
-        (place / parent.run_id / "log.jsonl").write_text((place / parent.run_id / "log.jsonl").read_text().replace("0.4", f"0.{steps}"))
+        finish(place, PARENT, steps=steps)
+        write_log(place / PARENT.run_id, steps, 20 + steps)
+        (place / PARENT.run_id / "log.jsonl").write_text((place / PARENT.run_id / "log.jsonl").read_text().replace("0.4", f"0.{steps}"))
         sync(KNOWN, place)
         _, runs = mirrored(place)
-        assert runs[child.run_id].data.tags["mlflow.parentRunId"] == runs[parent.run_id].info.run_id
+        assert runs[CHILD.run_id].data.tags["mlflow.parentRunId"] == runs[PARENT.run_id].info.run_id
     assert check(KNOWN, place) == {}
 
 
 def test_a_stopped_run_is_no_longer_running(place):
-    parent, _ = lineage()
-    write_log(place / parent.run_id, 4, 9)
+    write_log(place / PARENT.run_id, 4, 9)
     sync(KNOWN, place)
-    for path in (place / parent.run_id / "log.jsonl", place / parent.run_id):
+    for path in (place / PARENT.run_id / "log.jsonl", place / PARENT.run_id):
         os.utime(path, (1e9, 1e9))
     assert counts(sync(KNOWN, place)) == (0, 1, 0)
-    run = mirrored(place)[1][parent.run_id]
+    run = mirrored(place)[1][PARENT.run_id]
     assert (run.info.status, run.data.tags["status"]) == ("KILLED", "stopped")
-    write_log(place / parent.run_id, 6, 9)  # goes on
+    write_log(place / PARENT.run_id, 6, 9)  # goes on
     sync(KNOWN, place)
-    again = mirrored(place)[1][parent.run_id]
+    again = mirrored(place)[1][PARENT.run_id]
     assert (again.info.run_id, again.info.status, last_step(place, again)) == (run.info.run_id, "RUNNING", 6)
 
 
 def test_half_written_foreign_and_edited_files(place):
     """What is not ours is passed over, what is half there is altered; nothing of it stops a sync."""
-    parent, child = lineage()
-    finish(place, child, steps=3)
-    result = (place / child.run_id / "result.json").read_text()
-    (place / child.run_id / "result.json").write_text(result[:200])
+    finish(place, CHILD, steps=3)
+    result = (place / CHILD.run_id / "result.json").read_text()
+    (place / CHILD.run_id / "result.json").write_text(result[:200])
     (place / "another-run").mkdir()
     (place / "another-run/result.json").write_bytes(b"\xff\x00")
-    write_log(place / parent.run_id, 3, 9)
+    write_log(place / PARENT.run_id, 3, 9)
     lines = ({"step": "7"}, {"step": 1e400}, {"step": 2**70}, [4], {"step": 4, "loss": "low", "lr": None, "time": "noon"})
-    with (place / parent.run_id / "log.jsonl").open("ab") as log:
+    with (place / PARENT.run_id / "log.jsonl").open("ab") as log:
         log.write(b"\xff\xfe\n" + b"".join(json.dumps(line).encode() + b"\n" for line in lines))
         log.write(b'{"step": 5, "loss": NaN, "time": 1e300}\n{"step": 6, "lo')
     sync(KNOWN, place)
     _, runs = mirrored(place)
-    assert set(runs) == {parent.run_id, child.run_id}
-    assert (runs[child.run_id].data.tags["status"], runs[child.run_id].data.metrics) == ("altered", {})
-    assert (runs[parent.run_id].info.status, last_step(place, runs[parent.run_id])) == ("RUNNING", 5)
+    assert set(runs) == {PARENT.run_id, CHILD.run_id}
+    assert (runs[CHILD.run_id].data.tags["status"], runs[CHILD.run_id].data.metrics) == ("altered", {})
+    assert (runs[PARENT.run_id].info.status, last_step(place, runs[PARENT.run_id])) == ("RUNNING", 5)
     assert check(KNOWN, place) == {}
-    (place / child.run_id / "result.json").write_text(result)
+    (place / CHILD.run_id / "result.json").write_text(result)
     sync(KNOWN, place)
-    assert mirrored(place)[1][child.run_id].data.tags["status"] == "finished"
+    assert mirrored(place)[1][CHILD.run_id].data.tags["status"] == "finished"
 
 
 @pytest.mark.slow
 def test_follow_mirrors_a_training_run_until_all_are_finished(place, capsys):
     """A registry of two runs, a parent that trains and its child that comes later."""
     known = registry(seeds=(0,))
-    parent, child = lineage()
-    known.specs = {run.run_id: run for run in (parent, child)}
+    known.specs = {run.run_id: run for run in (PARENT, CHILD)}
     known.tables, known.figures = {}, {}
 
     def work():
         for done in range(1, 6):
-            write_log(place / parent.run_id, done, 5)
+            write_log(place / PARENT.run_id, done, 5)
             for _ in range(600):  # until it is mirrored
                 time.sleep(0.1)
                 with sqlite3.connect(place.parent / "mlflow.db") as database:
                     if database.execute("SELECT max(step) FROM metrics").fetchone() == (done,):
                         break
-        finish(place, parent, steps=5)
-        finish(place, child, steps=5)
+        finish(place, PARENT, steps=5)
+        finish(place, CHILD, steps=5)
 
     threading.Thread(target=work, daemon=True).start()
     follow(known, place, every=0.1)
     assert check(known, place) == {}
     assert len(capsys.readouterr().out.splitlines()) > 2
     client, runs = mirrored(place)
-    assert len(client.search_runs([runs[parent.run_id].info.experiment_id], run_view_type=3)) == 2  # all ever made: it grew in place
+    assert len(client.search_runs([runs[PARENT.run_id].info.experiment_id], run_view_type=3)) == 2  # all ever made: it grew in place
 
 
 def test_weights_are_models_with_their_metrics_datasets_and_parents(place):
     """A finetuned run's model has that run's metrics; a probe's are its parent's model's. Nothing is copied."""
-    parent, child = lineage()
     probe = next(spec for spec in KNOWN.specs.values() if isinstance(spec, Probe) and spec.parent)
     probed = KNOWN.specs[probe.parent]
-    for spec in dict.fromkeys([parent, child, probed, probe]):
+    for spec in dict.fromkeys([PARENT, CHILD, probed, probe]):
         finish(place, spec, top1=60, steps=3)
         result = read_result(place / spec.run_id)
         if spec is not probe:
             result |= {"weights_sha256": file_digest(place / spec.run_id / "spec.json")}
-        if spec is parent:  # as pretraining leaves it
+        if spec is PARENT:  # as pretraining leaves it
             result |= {"metrics": {}}
         write_result(place / spec.run_id, result)
     sync(KNOWN, place)
     client, runs = mirrored(place)
 
     def models():
-        found = client.search_logged_models([runs[child.run_id].info.experiment_id])
+        found = client.search_logged_models([runs[CHILD.run_id].info.experiment_id])
         return {model.name: model for model in found}
 
     made = models()
-    assert made.keys() == {parent.run_id, child.run_id, probed.run_id}
-    model = made[child.run_id]
-    assert (model.status, model.source_run_id, model.model_type) == ("READY", runs[child.run_id].info.run_id, "finetune")
-    assert model.tags["weights.sha256"] == read_result(place / child.run_id)["weights_sha256"]
-    assert model.params["optim.lr"] == json.dumps(child.optim.lr)
+    assert made.keys() == {PARENT.run_id, CHILD.run_id, probed.run_id}
+    model = made[CHILD.run_id]
+    assert (model.status, model.source_run_id, model.model_type) == ("READY", runs[CHILD.run_id].info.run_id, "finetune")
+    assert model.tags["weights.sha256"] == read_result(place / CHILD.run_id)["weights_sha256"]
+    assert model.params["optim.lr"] == json.dumps(CHILD.optim.lr)
     metric = next(metric for metric in model.metrics if metric.key == "test/top1")
-    assert (metric.value, metric.dataset_digest, metric.run_id) == (60, DIGEST, runs[child.run_id].info.run_id)
-    run = client.get_run(runs[child.run_id].info.run_id)
-    assert [one.model_id for one in run.inputs.model_inputs] == [made[parent.run_id].model_id]
+    assert (metric.value, metric.dataset_digest, metric.run_id) == (60, DIGEST, runs[CHILD.run_id].info.run_id)
+    run = client.get_run(runs[CHILD.run_id].info.run_id)
+    assert [one.model_id for one in run.inputs.model_inputs] == [made[PARENT.run_id].model_id]
     assert [one.dataset.digest for one in run.inputs.dataset_inputs] == [DIGEST]
     assert [one.model_id for one in run.outputs.model_outputs] == [model.model_id]
     assert ("test/top1", runs[probe.run_id].info.run_id) in {(metric.key, metric.run_id) for metric in made[probed.run_id].metrics}
     assert not check(KNOWN, place)
 
-    lines = [register(place, default_uri(place), [child.run_id]) for _ in range(2)]
+    lines = [register(place, default_uri(place), [CHILD.run_id]) for _ in range(2)]
     assert lines[0] == lines[1]
-    assert [version.source for version in client.search_model_versions(f"name = '{child.run_id}'")] == [model.artifact_location]
+    assert [version.source for version in client.search_model_versions(f"name = '{CHILD.run_id}'")] == [model.artifact_location]
     with pytest.raises(UserError, match="has no model in MLflow"):
         register(place, default_uri(place), [probe.run_id])
 
-    result = read_result(place / parent.run_id)
-    write_result(place / parent.run_id, {**result, "weights_sha256": "e" * 64})
-    write_result(place / child.run_id, {**read_result(place / child.run_id), "parents_sha256": {parent.run_id: "e" * 64}})
+    result = read_result(place / PARENT.run_id)
+    write_result(place / PARENT.run_id, {**result, "weights_sha256": "e" * 64})
+    write_result(place / CHILD.run_id, {**read_result(place / CHILD.run_id), "parents_sha256": {PARENT.run_id: "e" * 64}})
     sync(KNOWN, place)
     assert models().keys() == made.keys()
-    assert models()[parent.run_id].model_id != made[parent.run_id].model_id
-    run = client.get_run(mirrored(place)[1][child.run_id].info.run_id)
-    assert [one.model_id for one in run.inputs.model_inputs] == [models()[parent.run_id].model_id]
+    assert models()[PARENT.run_id].model_id != made[PARENT.run_id].model_id
+    run = client.get_run(mirrored(place)[1][CHILD.run_id].info.run_id)
+    assert [one.model_id for one in run.inputs.model_inputs] == [models()[PARENT.run_id].model_id]
     assert not check(KNOWN, place)
     assert not list(place.parent.rglob("*.safetensors"))

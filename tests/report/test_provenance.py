@@ -44,11 +44,8 @@ EDITS = {
     "a prediction": lambda folder: (folder / "predictions.csv").write_text(
         (folder / "predictions.csv").read_text().replace(",1,1", ",1,2", 1)
     ),
-    "another spec": lambda folder: (folder / "spec.json").write_text((folder / "spec.json").read_text().replace('"seed":0', '"seed":3')),
     "half of it": lambda folder: (folder / "result.json").write_bytes((folder / "result.json").read_bytes()[:300]),
-    "a folder": lambda folder: ((folder / "result.json").unlink(), (folder / "result.json").mkdir()),
     "sealed again without a commit": lambda folder: write_result(folder, {**read_result(folder), "commit": None}),
-    "sealed again without fields": lambda folder: write_result(folder, {"run_id": RUN.run_id}),
 }
 
 

@@ -121,13 +121,9 @@ def of_runs(rows: Mapping[Key, Row], what: LinearCombination) -> Estimate:
 def _judge(claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], full: bool) -> Verdict:
     used = {key: rows[key] for key in claim.cells if key in rows}
     run = any(row.status == "run" for row in used.values())
-    if full:  # a method that nobody ran stands as quoted, without spread
-        used = {
-            key: replace(row, estimate=Estimate(value, value, value), values=(), status="run")
-            if row.status == "quoted" and (value := quoted.get(key)) is not None
-            else row
-            for key, row in used.items()
-        }
+    for key in [key for key, row in used.items() if full and row.status == "quoted" and key in quoted]:
+        value = quoted[key]  # a method that nobody ran stands as quoted, without spread
+        used[key] = replace(used[key], estimate=Estimate(value, value, value), values=(), status="run")
     run = run and len(used) == len(claim.cells) and all(row.status == "run" for row in used.values())
     table = table_says(claim, quoted)
     has_numbers = all(key in quoted for key in claim.cells)

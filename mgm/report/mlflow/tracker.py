@@ -70,15 +70,12 @@ class Tracker:
         beside = None if uri.startswith("http") else (results.resolve().parent / "mlflow-artifacts" / results.name).as_uri()
         self.experiment_id = experiment.experiment_id if experiment else self.client.create_experiment(results.name, beside)
         self.runs: dict[str, list[TrackedRun]] = {}
-        for run in self.search_runs():
-            models = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
-            self.runs.setdefault(run.info.run_name, []).append(TrackedRun(run.info.run_id, dict(run.data.tags), *models[:1]))
-
-    def search_runs(self) -> Iterator[Any]:
         token: str | None = None
         while token != "":
             found = self.client.search_runs([self.experiment_id], max_results=1000, page_token=token)
-            yield from found
+            for run in found:
+                models = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
+                self.runs.setdefault(run.info.run_name, []).append(TrackedRun(run.info.run_id, dict(run.data.tags), *models[:1]))
             token = found.token or ""
 
     def nested(self, parents: Collection[str]) -> dict[str, str]:
