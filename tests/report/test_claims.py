@@ -75,6 +75,8 @@ STEP, SALIENCY = ("measured", "Step at 90 % hidden", "times faster"), ("measured
 
 def test_what_the_tables_contradict_is_just_this():
     assert len(BY_ID) == len(CLAIMS)
+    unknown = {key for claim in CLAIMS for key in claim.cells if key not in reported()}
+    assert {table for table, *_ in unknown} == {"4a_ratio", "st-mae"}  # a figure without printed numbers, and no run
     verdicts = judge(scale(), {}, {})
     assert {one.id: one.quoted for one in verdicts if one.verdict == CONTRADICTED} == EXCEPTIONS
     assert {one.verdict for one in verdicts} == {CONTRADICTED, NOT_RUN}  # nothing was run

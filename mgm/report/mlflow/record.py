@@ -147,7 +147,7 @@ class Records:
         clip = _stat(self.arrays) if self.arrays.is_file() else []
         for run_id, spec in self.registry.specs.items():
             if (folder := self.results / run_id).is_dir():
-                files = sorted((file.name, *_stat(file)) for file in os.scandir(folder))
+                files = sorted((file.name, *_stat(file)) for file in os.scandir(folder) if file.name[0] != ".")
                 is_quiet = not (folder / "result.json").exists() and age(folder) > QUIET_S
                 before = [found.get(parent) for parent in parents(spec)]
                 fields = (spec.model_dump_json(), self.registry.scale.name, self.cells[run_id], clip if _is_plain(spec) else [])
