@@ -3,7 +3,7 @@ a rule at the frame's edge.
 
     python studies/guidance.py train   # in the background, in parts: called again, it continues
     python studies/guidance.py draw    # docs/guidance.csv and docs/guidance.png, from results/mini and results/guidance-*
-    python studies/guidance.py cover   # how much of the movers each box hides; needs the generated videos, which `train` leaves in data/
+    python studies/guidance.py cover   # docs/guidance-cover.csv, how much of the movers a box hides, from the videos that `train` left
 
 Each variation is scale mini with a few fields changed, run by the workflow under a name of its own; seeds are the same everywhere, so
 differences are paired. What is not changed is mini's own Table 4e (`snakemake --cores all --config scale=mini -- table4e`).
@@ -36,20 +36,23 @@ VARIATIONS = {  # name: (title, fields of the generated set, fields of pretraini
     "mini": (BASE, {}, {}, ("none", "tube", "block", "mgm")),
     "d15": ("movers of 0.15", {"diameter": 0.15}, {}, ("none", "tube", "block", "mgm")),
     "d24": ("movers of 0.24", {"diameter": 0.24}, {}, ("none", "tube", "block", "mgm")),
-    "one": ("one mover, not three", {"sprites": 1}, {}, ("none", "tube", "block", "mgm")),
-    "one60": ("one mover, 60 % hidden", {"sprites": 1}, {RATIO: 0.6}, ("none", "tube", "block", "mgm")),
     "still": ("still background", {"pan": 0.0}, {}, ("none", "tube", "block", "mgm")),
     "r60": ("60 % hidden", {}, {RATIO: 0.6}, ("tube", "block", "mgm")),
     "r75": ("75 % hidden, the tube too", {}, {RATIO: 0.75}, ("tube",)),
     "r90": ("90 % hidden", {}, {RATIO: 0.9}, ("tube", "block", "mgm")),
+    "one": ("one mover, not three", {"sprites": 1}, {}, ("none", "tube", "block", "mgm")),
+    "one60": ("one mover, 60 % hidden", {"sprites": 1}, {RATIO: 0.6}, ("none", "tube", "block", "mgm")),
     "clamp": ("boxes stay in the frame", {}, {EDGE: "clamp"}, ("mgm",)),
-    "vectors": ("vectors as exported", {}, {"mask.distance": "none"}, ("mgm",)),
-    "start": ("guided from slot 0", {}, {"mask.guided_start": True}, ("mgm",)),
+    "vectors": ("vectors not divided by their distance", {}, {"mask.distance": "none"}, ("mgm",)),
+    "start": ("guided in slot 0 too", {}, {"mask.guided_start": True}, ("mgm",)),
 }
 ROWS = {"none": "No pretraining", "tube": "Random Tube", "block": "Random Block", "mgm": "MGM (Dense)"}
 PAIRS = {"less random weights": "none", "less Random Tube": "tube", "less Random Block": "block"}
+MEANS = {"three movers: mean": False, "one mover: mean": True}  # whether their titles begin with "one mover"
+HIDDEN = "hides, less block"  # more of the movers
 SEEDS = [0, 1, 2, 3, 4]
 ROOT = Path(__file__).parents[1]
+COVER = ROOT / "docs/guidance-cover.csv"
 
 
 def train(seeds: list[int], cores: int, names: list[str]) -> None:
@@ -92,20 +95,25 @@ def probes() -> pd.DataFrame:
 
 
 def differences(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a variation and pair that it changes: MGM less the other mask, paired by seed, with its 95 % interval; last, the mean over
-    variations, seed by seed, of those that have `SEEDS`."""
+    """A row a variation and pair that it changes: MGM less the other mask, paired by seed, with its 95 % interval; last, means over
+    variations, seed by seed, of those that have `SEEDS`. What changes MGM's mask alone is a reading of the paper: MGM less MGM as mini."""
     wide = runs.pivot(index=["variation", "seed"], columns="mask", values="top1")
     apart = {}
     for title, *_, masks in VARIATIONS.values():
         if title in wide.index:
             found, base = wide.loc[title].copy(), wide.loc[BASE]
+            if masks == ("mgm",):
+                apart[title, "less MGM as mini"] = (found["mgm"] - base["mgm"]).dropna()
+                continue
             for mask in ROWS.keys() - set(masks):
                 found[mask] = base[mask].reindex(found.index)
             changed = {pair: other for pair, other in PAIRS.items() if {"mgm", other} & set(masks)}
             apart |= {(title, pair): (found["mgm"] - found[other]).dropna() for pair, other in changed.items()}
-    for pair in PAIRS:
-        whole = {title: some for (title, name), some in apart.items() if name == pair and set(SEEDS) <= set(some.index)}
-        apart["mean over settings", pair] = pd.DataFrame(whole).loc[SEEDS].mean(axis=1)
+    for mean, one in MEANS.items():
+        for pair in PAIRS:
+            some = {title: d for (title, name), d in apart.items() if name == pair and title.startswith("one mover") == one}
+            if whole := {title: d for title, d in some.items() if set(SEEDS) <= set(d.index)}:
+                apart[mean, pair] = pd.DataFrame(whole).loc[SEEDS].mean(axis=1)
     several = {key: over_seeds(some.tolist()) for key, some in apart.items() if len(some) > 1}
     rows = [(*key, found.mean, found.low, found.high, found.n) for key, found in several.items()]
     return pd.DataFrame(rows, columns=["variation", "pair", "mean", "low", "high", "seeds"])
@@ -118,16 +126,17 @@ def draw() -> None:
     runs.round(2).to_csv(ROOT / "docs/guidance.csv", index=False, lineterminator="\n")
     table = differences(runs)
     print(table.round(1).to_string(index=False))
-    titles = list(dict.fromkeys(table.variation))
-    figure = blank(7.4, 0.3 * len(titles) + 0.8)
-    several = figure.subplots(1, len(PAIRS), sharey=True)
-    figure.subplots_adjust(left=0.24, right=0.98, top=1 - 0.3 / figure.get_figheight(), bottom=0.45 / figure.get_figheight(), wspace=0.08)
-    for axes, pair in zip(several, PAIRS):
+    table = pd.concat([table, pd.read_csv(COVER)])
+    titles = list(dict.fromkeys(table[table.pair.isin(PAIRS)].variation))
+    figure = blank(9.2, 0.3 * len(titles) + 0.8)
+    several = figure.subplots(1, len(PAIRS) + 1, sharey=True)
+    figure.subplots_adjust(left=0.2, right=0.98, top=1 - 0.3 / figure.get_figheight(), bottom=0.45 / figure.get_figheight(), wspace=0.08)
+    for axes, pair in zip(several, (*PAIRS, HIDDEN)):
         some = table[table.pair == pair].rename(columns={"variation": "tick"})
         intervals(axes, some, titles)
         axes.set_yticks(range(len(titles)), titles)
         axes.set_title(f"MGM {pair}", loc="left", size=9)
-        axes.set(xlabel="points", ylabel="")
+        axes.set(xlabel="points of top-1" if pair in PAIRS else "% of the movers", ylabel="")
         axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
         axes.tick_params(axis="y", length=0)
     several[0].invert_yaxis()
@@ -135,21 +144,29 @@ def draw() -> None:
 
 
 def cover() -> None:
-    """Print the share of the movers' pixels that a box hides, in per cent: the mean over test videos, with its 95 % interval."""
+    """Write how much of the movers' pixels a block and MGM hide, in per cent, and the difference, paired by test video."""
+    rows = []
     for name, (title, _, pretrain, masks) in VARIATIONS.items():
         place = ROOT / "data" / f"ssv2-{registry_of(ROOT / 'results' / folder_of(name)).scale.datasets['ssv2'].digest}"
         discs = load_boxes(place)
-        videos = [video for video in read_index(place).videos if video.split == "test"]
-        for mask in (mask for mask in masks if mask in ("block", "mgm")):
-            hidden = [hidden_share(video.path, discs[Path(video.path).stem], mask, seed, pretrain) for seed, video in enumerate(videos)]
-            found = over_seeds(hidden)
-            print(f"{title}: {mask} {found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]")
+        videos = [Path(video.path) for video in read_index(place).videos if video.split == "test"]
+        shares = {
+            mask: np.array([hidden_share(path, discs[path.stem], mask, seed, pretrain) for seed, path in enumerate(videos)])
+            for mask in masks
+            if mask in ("block", "mgm")
+        }
+        if len(shares) == 2:
+            shares[HIDDEN] = shares["mgm"] - shares["block"]
+        for what, share in shares.items():
+            found = over_seeds(share.tolist())
+            rows.append((title, what, round(found.mean, 1), round(found.low, 1), round(found.high, 1)))
+    pd.DataFrame(rows, columns=["variation", "pair", "mean", "low", "high"]).to_csv(COVER, index=False, lineterminator="\n")
 
 
-def hidden_share(path: str, boxes_TK4: np.ndarray, mask: str, seed: int, pretrain: dict) -> float:
+def hidden_share(path: Path, boxes_TK4: np.ndarray, mask: str, seed: int, pretrain: dict) -> float:
     """The share of one video's discs under a mask, in per cent, in the clip that probes see. `boxes_TK4` are the discs' edges."""
     frames, grid, size = range(4, 20, 2), Grid(4, 6, 6), 64
-    clip = read_clip(path, frames)
+    clip = read_clip(str(path), frames)
     distance_THW = np.ones_like(clip.distance_THW) if pretrain.get("mask.distance") == "none" else clip.distance_THW
     motion_SHW = slot_magnitude(clip.motion_THW2, distance_THW, clip.has_motion_T, tubelet=2)
     masked_BL = make_mask(
