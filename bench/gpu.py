@@ -373,7 +373,7 @@ def mini(bench: Bench) -> Iterator[Task]:
 
 
 def part_of_mini(bench: Bench) -> Row:
-    command = ["snakemake", "--cores", str(os.cpu_count()), "--config", "scale=mini", "--", "table4e"]
+    command = [str(Path(sys.executable).with_name("snakemake")), "--cores", str(os.cpu_count()), "--config", "scale=mini", "--", "table4e"]
     if bench.dry:
         command.insert(1, "--dry-run")
     started = time.monotonic()
