@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from mgm.dag.study import CONFIG, Workflow
-from mgm.datasets.index import read_index
+from mgm.datasets.index import Video, read_index
 from mgm.datasets.synthetic.make import load_boxes
 from mgm.experiments.scales import read_yaml
 from mgm.experiments.suite import registry_of
@@ -29,9 +29,11 @@ from mgm.report.figures.seeds import intervals
 from mgm.report.figures.style import STYLE, blank, write
 from mgm.report.statistics import over_seeds
 from mgm.runs.frame import frame
+from mgm.spec import Pretrain
 from mgm.video import read_clip, slot_magnitude
+from mgm.video.sample import view_indices
 
-BASE, RATIO, EDGE = "as mini", "mask.ratio", "mask.edge"
+BASE, RATIO = "as mini", "mask.ratio"
 VARIATIONS = {  # name: (title, fields of the generated set, fields of pretraining, the masks that these change)
     "mini": (BASE, {}, {}, ("none", "tube", "block", "mgm")),
     "d15": ("movers of 0.15", {"diameter": 0.15}, {}, ("none", "tube", "block", "mgm")),
@@ -42,13 +44,13 @@ VARIATIONS = {  # name: (title, fields of the generated set, fields of pretraini
     "r90": ("90 % hidden", {}, {RATIO: 0.9}, ("tube", "block", "mgm")),
     "one": ("one mover, not three", {"sprites": 1}, {}, ("none", "tube", "block", "mgm")),
     "one60": ("one mover, 60 % hidden", {"sprites": 1}, {RATIO: 0.6}, ("none", "tube", "block", "mgm")),
-    "clamp": ("boxes stay in the frame", {}, {EDGE: "clamp"}, ("mgm",)),
+    "clamp": ("boxes stay in the frame", {}, {"mask.edge": "clamp"}, ("mgm",)),
     "vectors": ("vectors not divided by their distance", {}, {"mask.distance": "none"}, ("mgm",)),
     "start": ("guided in slot 0 too", {}, {"mask.guided_start": True}, ("mgm",)),
 }
 ROWS = {"none": "No pretraining", "tube": "Random Tube", "block": "Random Block", "mgm": "MGM (Dense)"}
 PAIRS = {"less random weights": "none", "less Random Tube": "tube", "less Random Block": "block"}
-MEANS = {"three movers: mean": False, "one mover: mean": True}  # whether their titles begin with "one mover"
+MEANS = {"three movers: mean": 3, "one mover: mean": 1}  # over the variations with so many
 HIDDEN = "hides, less block"  # more of the movers
 SEEDS = [0, 1, 2, 3, 4]
 ROOT = Path(__file__).parents[1]
@@ -109,9 +111,10 @@ def differences(runs: pd.DataFrame) -> pd.DataFrame:
                 found[mask] = base[mask].reindex(found.index)
             changed = {pair: other for pair, other in PAIRS.items() if {"mgm", other} & set(masks)}
             apart |= {(title, pair): (found["mgm"] - found[other]).dropna() for pair, other in changed.items()}
-    for mean, one in MEANS.items():
+    movers = {title: videos.get("sprites", 3) for title, videos, *_ in VARIATIONS.values()}
+    for mean, count in MEANS.items():
         for pair in PAIRS:
-            some = {title: d for (title, name), d in apart.items() if name == pair and title.startswith("one mover") == one}
+            some = {title: d for (title, name), d in apart.items() if name == pair and movers[title] == count}
             if whole := {title: d for title, d in some.items() if set(SEEDS) <= set(d.index)}:
                 apart[mean, pair] = pd.DataFrame(whole).loc[SEEDS].mean(axis=1)
     several = {key: over_seeds(some.tolist()) for key, some in apart.items() if len(some) > 1}
@@ -146,12 +149,14 @@ def draw() -> None:
 def cover() -> None:
     """Write how much of the movers' pixels a block and MGM hide, in per cent, and the difference, paired by test video."""
     rows = []
-    for name, (title, _, pretrain, masks) in VARIATIONS.items():
-        place = ROOT / "data" / f"ssv2-{registry_of(ROOT / 'results' / folder_of(name)).scale.datasets['ssv2'].digest}"
+    for name, (title, *_, masks) in VARIATIONS.items():
+        registry = registry_of(ROOT / "results" / folder_of(name))
+        place = ROOT / "data" / f"ssv2-{registry.scale.datasets['ssv2'].digest}"
         discs = load_boxes(place)
-        videos = [Path(video.path) for video in read_index(place).videos if video.split == "test"]
+        videos = [video for video in read_index(place).videos if video.split == "test"]
+        specs = {spec.mask.name: spec for spec in registry.runs_of("table4e") if isinstance(spec, Pretrain)}
         shares = {
-            mask: np.array([hidden_share(path, discs[path.stem], mask, seed, pretrain) for seed, path in enumerate(videos)])
+            mask: np.array([hidden_share(video, discs[Path(video.path).stem], specs[mask], seed) for seed, video in enumerate(videos)])
             for mask in masks
             if mask in ("block", "mgm")
         }
@@ -163,21 +168,20 @@ def cover() -> None:
     pd.DataFrame(rows, columns=["variation", "pair", "mean", "low", "high"]).to_csv(COVER, index=False, lineterminator="\n")
 
 
-def hidden_share(path: Path, boxes_TK4: np.ndarray, mask: str, seed: int, pretrain: dict) -> float:
-    """The share of one video's discs under a mask, in per cent, in the clip that probes see. `boxes_TK4` are the discs' edges."""
-    frames, grid, size = range(4, 20, 2), Grid(4, 6, 6), 64
-    clip = read_clip(str(path), frames)
-    distance_THW = np.ones_like(clip.distance_THW) if pretrain.get("mask.distance") == "none" else clip.distance_THW
-    motion_SHW = slot_magnitude(clip.motion_THW2, distance_THW, clip.has_motion_T, tubelet=2)
-    masked_BL = make_mask(
-        mask, grid, pretrain.get(RATIO, 0.75), torch.tensor([seed]), torch.from_numpy(motion_SHW)[None],
-        edge=pretrain.get(EDGE, "grow"), guided_start=pretrain.get("mask.guided_start", False),
-    )  # fmt: skip
-    patch = np.arange(size) * grid.width // size
-    masked_SHW = masked_BL.view(grid.slots, grid.height, grid.width).numpy()
-    hidden_THW = masked_SHW.repeat(2, 0)[:, patch][:, :, patch]
-    top, left, bottom, right = np.moveaxis(boxes_TK4[list(frames)], 2, 0)[..., None, None]
-    y_H1, x_W = np.arange(size)[:, None] + 0.5, np.arange(size) + 0.5
+def hidden_share(video: Video, boxes_TK4: np.ndarray, spec: Pretrain, seed: int) -> float:
+    """The share of one video's discs under a mask, in per cent, in the middle clip. `boxes_TK4` are the discs' edges."""
+    mask, tubelet, patch = spec.mask, spec.model.tubelet, spec.model.patch
+    index_T = view_indices(spec.clips, video.frames, view=0, views=1)
+    clip, side = read_clip(video.path, index_T), spec.clips.size // patch
+    grid = Grid(spec.clips.frames // tubelet, side, side)
+    motion_SHW = slot_magnitude(clip.motion_THW2, clip.divisor(mask.distance), clip.has_motion_T, tubelet)
+    guide_BSHW = torch.from_numpy(motion_SHW)[None]
+    masked_BL = make_mask(mask.name, grid, mask.ratio, torch.tensor([seed]), guide_BSHW, mask.edge, mask.jitter, mask.guided_start)
+    y_H, x_W = np.arange(clip.height), np.arange(clip.width)
+    masked_THW = masked_BL.view(grid.slots, side, side).numpy().repeat(tubelet, 0)
+    hidden_THW = masked_THW[:, y_H * side // clip.height][:, :, x_W * side // clip.width]
+    top, left, bottom, right = np.moveaxis(boxes_TK4[index_T], 2, 0)[..., None, None]
+    y_H1, x_W = y_H[:, None] + 0.5, x_W + 0.5
     from_centre = ((2 * y_H1 - top - bottom) / (bottom - top)) ** 2 + ((2 * x_W - left - right) / (right - left)) ** 2
     disc_THW = (from_centre <= 1).any(1)
     return 100 * (disc_THW & hidden_THW).sum() / disc_THW.sum()

@@ -204,8 +204,7 @@ def _masks(masks: Sequence[Mask], grid: Grid, seed: int, clip: Clip, tubelet: in
     seed_B = torch.tensor([seed])
     masked, boxes = [], []
     for mask in masks:
-        apart_THW = clip.distance_THW if mask.distance == "estimated" else np.ones_like(clip.distance_THW)
-        motion = (clip.motion_THW2, apart_THW, clip.has_motion_T, tubelet)
+        motion = (clip.motion_THW2, clip.divisor(mask.distance), clip.has_motion_T, tubelet)
         magnitude_SHW, shift_SHW2 = slot_magnitude(*motion), slot_displacement(*motion, stride) / clip.width
         guides = (torch.from_numpy(magnitude_SHW)[None], mask.edge, mask.jitter, mask.guided_start, torch.from_numpy(shift_SHW2)[None])
         how = (mask.name, grid, mask.ratio, seed_B, *guides)

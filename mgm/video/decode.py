@@ -15,6 +15,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from mgm.errors import UserError
+from mgm.spec import Distance
 from mgm.video.container import CODECS_WITH_VECTORS, DecodedFrame, VideoReader, open_video, transcode
 from mgm.video.motion import VECTOR, rasterise, reference_distance
 from mgm.video.shards import ShardReading, open_record, shard_of
@@ -51,6 +52,10 @@ class Clip:
     @property
     def width(self) -> int:
         return (self.size or self.frames_THWC.shape[1:])[1]
+
+    def divisor(self, distance: Distance) -> np.ndarray:
+        """What vectors are divided by: their estimated distance, or 1 where a mask takes them as exported."""
+        return self.distance_THW if distance == "estimated" else np.ones_like(self.distance_THW)
 
     @property
     def nbytes(self) -> int:
