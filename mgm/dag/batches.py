@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mgm.experiments.cost import longest_chains, train_flops
 from mgm.experiments.registry import Registry
-from mgm.spec import Spec, parents
+from mgm.spec import Pretrain, Spec, parents
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,9 @@ def batches(registry: Registry) -> dict[str, list[Spec]]:
     """Runs by job name: one run a job, named by its id, or up to `specs_per_job` of one verb and one generation, so that no job waits
     for itself.
 
-    Table 4e, the mask ablation, has batches of its own, and so has Table 1, the longest. In the others runs on one dataset lie side by
-    side, and of those table by table: few datasets are decoded twice, and a single target trains little for others.
+    Table 4e, the mask ablation, has batches of its own, and so have Table 1, the longest, and what waits for optical flow. In the others
+    runs on one dataset lie side by side, and of those table by table: few datasets are decoded twice, and a single target trains little
+    for others.
     """
     specs, scale = registry.specs, registry.scale
     if scale.specs_per_job == 1:
@@ -41,6 +42,8 @@ def batches(registry: Registry) -> dict[str, list[Spec]]:
     generation: dict[str, int] = {}
     for run_id, spec in specs.items():  # parents come first
         generation[run_id] = 1 + max((generation.get(parent, 0) for parent in parents(spec)), default=-1)
+        if flow_of(spec) or any(home.get(parent) == "flow" for parent in parents(spec)):
+            home[run_id] = "flow"
     groups: dict[str, list[Spec]] = {}
     for run_id in sorted(specs, key=lambda run_id: places.index(specs[run_id].data.dataset)):
         name = f"{specs[run_id].verb}-{home.get(run_id, 'others')}-{generation[run_id]}"
@@ -51,6 +54,11 @@ def batches(registry: Registry) -> dict[str, list[Spec]]:
         cuts = [len(group) * part // count for part in range(count + 1)]
         found |= {f"{name}-{part}": group[start:end] for part, (start, end) in enumerate(pairwise(cuts), start=1)}
     return found
+
+
+def flow_of(spec: Spec) -> tuple[str, str] | None:
+    """The dataset whose optical flow a run's mask follows, and the method; None for other runs."""
+    return (spec.data.dataset, spec.mask.guidance) if isinstance(spec, Pretrain) and spec.mask.guidance != "vectors" else None
 
 
 def prioritised(jobs: Sequence[Job]) -> dict[str, Job]:

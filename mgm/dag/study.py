@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mgm.dag.batches import Job, batches, prioritised
+from mgm.dag.batches import Job, batches, flow_of, prioritised
 from mgm.dag.cluster import Cluster, load_cluster
 from mgm.dag.config import Config, parse_config
 from mgm.dag.files import WORKFLOW
@@ -21,7 +21,7 @@ from mgm.experiments.suite import make_registry
 from mgm.runs import files as atomic
 from mgm.runs.lock import folder_lock, wait_for_flock
 from mgm.runs.log import log_lines
-from mgm.spec import Pretrain, Spec, parents
+from mgm.spec import Spec, parents
 
 CONFIG = WORKFLOW / "config"
 PREPARED = tuple(name for name, dataset in PUBLISHED.items() if not dataset.derived_from)  # from what their users downloaded
@@ -150,7 +150,7 @@ class Workflow:
                 words = (*words, "--out", str(place))
                 jobs.append(Job(job, "prepare", words, index, after, threads=every or 1 if drawn else 1, parallel=drawn))
         weights = ("--weights", self.scale.flow_weights) if self.scale.flow_weights else ()
-        for name, method in sorted({flow for spec in self.registry.specs.values() if (flow := _flow(spec))}):
+        for name, method in sorted({flow for spec in self.registry.specs.values() if (flow := flow_of(spec))}):
             makes, words = (self.places[name] / f"flow-{method}.json",), (str(self.places[name]), "--method", method, *weights)
             after = (f"prepare-{name}",) if name in self.built_datasets else ()
             jobs.append(Job(f"flow-{name}-{method}", "flow", words, makes, after, threads=self._threads("flow", 1), parallel=True))
@@ -176,7 +176,7 @@ class Workflow:
             words += [f"--{name.replace('_', '-')}" for name in ("recompute", "bf16_gradients") if getattr(self.cluster.jobs[verb], name)]
         after = {made_by[parent] for spec in specs for parent in parents(spec) if parent in made_by}
         after |= {f"prepare-{dataset}" for dataset in datasets if dataset in self.built_datasets}
-        after |= {"flow-{}-{}".format(*flow) for spec in specs if (flow := _flow(spec))}
+        after |= {"flow-{}-{}".format(*flow) for spec in specs if (flow := flow_of(spec))}
         makes = tuple(self.results / spec.run_id / "result.json" for spec in specs)
         return Job(name, verb, tuple(words), makes, tuple(sorted(after)), tuple(specs), self._threads(verb, here.threads))
 
@@ -267,11 +267,6 @@ class Workflow:
             return [name, "--source", self.sources.get(name, "DIR")]
         options = [word for option, part in zip(("source", "target"), parts) for word in (f"--{option}", str(self.places[part]))]
         return [name, *options]
-
-
-def _flow(spec: Spec) -> tuple[str, str] | None:
-    """The dataset whose optical flow a run's mask follows, and the method; None for other runs."""
-    return (spec.data.dataset, spec.mask.guidance) if isinstance(spec, Pretrain) and spec.mask.guidance != "vectors" else None
 
 
 def _placed(scale: Scale, cluster: Cluster) -> Scale:

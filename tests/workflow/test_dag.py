@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from mgm.dag.batches import flow_of
 from mgm.dag.checks import missing, problems
 from mgm.dag.study import Workflow
 from mgm.datasets.index import Video, read_index
@@ -59,6 +60,18 @@ def test_a_job_waits_for_what_it_reads_and_never_for_itself():
     assert made == set(workflow.registry.specs)
     alone = Workflow({"scale": "paper"})
     assert {job.name for job in alone.jobs.values() if job.specs} == set(alone.registry.specs)
+
+
+def test_runs_that_follow_motion_vectors_do_not_wait_for_optical_flow():
+    workflow = Workflow({})
+
+    def needs(name: str) -> set[str]:
+        return {name}.union(*map(needs, workflow.jobs[name].after))
+
+    waiting = [job for job in workflow.jobs.values() if job.specs and any(name.startswith("flow-") for name in needs(job.name))]
+    assert waiting
+    for spec in (spec for job in waiting for spec in job.specs):
+        assert any(map(flow_of, workflow.registry.with_parents([spec.run_id]))), spec.run_id
 
 
 @pytest.mark.slow
