@@ -159,7 +159,7 @@ def table_4_still(registry: Registry) -> None:
     note = "Linear probes with every label, on clips whose frames are all the middle one: the less, the more Table 4e says of motion."
     table = registry.add_table("4_still", title, note)
     for row in (masks.base, masks.ours):
-        probes = [run for run in masks.cell(row, column).runs if isinstance(run, Probe)]
+        probes = [run for run in masks.cell(row, column).runs if isinstance(run, Probe) and run.seed in registry.seeds("table4_still")]
         every_label = probes[0].data.model_copy(update={"labels_per_class": 0})
         still = [run.model_copy(update={"still": True, "label_draws": 1, "data": every_label}) for run in probes]
         table.add(row, column, tuple(map(registry.add, still)))
