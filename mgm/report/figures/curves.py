@@ -115,6 +115,11 @@ def _panel(axes: Axes, points: pd.DataFrame, shown: tuple[str, ...], joined: boo
     low, high = np.nanmin(values), np.nanmax(values)
     margin = max(0.12 * (high - low), 1 - (high - low) / 2)  # two points at least: a single number is no mountain
     axes.set_ylim(max(low - margin, 0), min(high + margin, 100))  # a percentage, whatever its interval
+    if not joined:  # bars side by side leave no room for names beside their marks
+        for name, (colour, mark) in looks.items():
+            axes.plot([], [], mark, color=colour, markersize=5, label=name)
+        axes.legend(loc="center right", frameon=False, labelcolor="linecolor", prop={"size": 8, "weight": "bold"})
+        return
     ends: Any = pd.concat([drawn[y].assign(y=drawn[y][y]).dropna(subset="y").drop_duplicates("line", keep="last") for y in shown])
     labels = [
         (row.x, row.y, row.line, {"color": looks[row.line][0], "weight": "bold"}) for row in ends.drop_duplicates("line").itertuples()

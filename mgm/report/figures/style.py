@@ -71,7 +71,7 @@ def write(figure: Figure, path: Path, kind: str = "png") -> None:
 
 def wrapped(texts: Sequence[str], width: float) -> list[str]:
     """Paragraphs in lines that fit a figure of this width in inches."""
-    return [line for text in texts for line in textwrap.wrap(text, int((width - 0.2) * 18.5))]
+    return [line for text in texts for line in textwrap.wrap(text, int((width - 0.2) * 17.2))]
 
 
 def write_below(figure: Figure, lines: Sequence[str]) -> None:
