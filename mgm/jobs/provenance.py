@@ -41,7 +41,7 @@ def provenance() -> dict[str, Any]:
 
 
 def git_commit() -> tuple[str, bool]:
-    """The commit of the code that runs, and whether tracked files differ from it; empty when it is not a checkout."""
+    """The commit of the code that runs, and whether tracked files differ from it, committed results aside; empty when it is no checkout."""
     root = Path(__file__).parents[2]
 
     def git(*words: str) -> str:
@@ -50,6 +50,6 @@ def git_commit() -> tuple[str, bool]:
     try:
         if Path(git("rev-parse", "--show-toplevel") or "/").resolve() != root.resolve():
             return "", False
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"))
     except FileNotFoundError:  # no git here
         return "", False
