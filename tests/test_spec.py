@@ -4,6 +4,7 @@ import pytest
 
 from mgm.errors import UserError
 from mgm.spec import (
+    BACKBONES,
     Clips,
     Data,
     Finetune,
@@ -138,6 +139,11 @@ def _with(fields, path, value):
 def test_bad_fields_are_one_clear_line(verb, fields, named, values):
     with refused(f"s.json: {named}", *values):
         parse({"verb": verb, "data": {"dataset": "ssv2"}, **fields}, "s.json")
+
+
+def test_weights_tell_the_vits_apart_by_width_and_depth():
+    sizes = [encoder[:2] for name, (encoder, _) in BACKBONES.items() if name != "timesformer"]
+    assert len(set(sizes)) == len(sizes)
 
 
 def test_a_newer_version_of_the_science_is_another_run():

@@ -68,7 +68,7 @@ def summary(index: Index | Part) -> str:
         counts = [count[label, split] for split in SPLITS]
         lines.append(f"{index.classes[label]:{width}}  " + "  ".join(f"{number:>6}" for number in counts))
     if absent := len(index.classes) - len(there):
-        lines.append(f"no videos of the other {absent} classes")
+        lines.append(f"classes without videos: {absent}")
     if still := sum(not video.has_vectors for video in index.videos):
         codecs = ", ".join(sorted({video.codec for video in index.videos if not video.has_vectors}))
         lines.append(f"{still} videos have no motion vectors ({codecs}): masks that follow motion need their optical flow (`mgm flow`)")

@@ -43,7 +43,7 @@ def test_a_full_page_is_self_contained(places):
         for run in cell.runs:
             assert f'href="#{run.run_id}"' in text
     drawn = {path.name for path in (places[1] / "figures").iterdir()}
-    assert drawn == {f"figure{name}.{ending}" for name in ("4a", "4_edge", "4_seeds", "5") for ending in ("svg", "pdf", "png", "npz")}
+    assert drawn == {f"figure{name}.{ending}" for name in (*known.plots, "5") for ending in ("svg", "pdf", "png", "npz")}
 
 
 def test_a_foreign_log_does_not_break_the_page(places):
