@@ -118,9 +118,10 @@ class Registry:
     def has(self, *datasets: str) -> bool:
         return set(datasets) <= set(self.scale.datasets)
 
-    def seeds(self, target: str) -> tuple[int, ...]:
-        """The seeds of a table or figure."""
-        return self.scale.more_seeds.get(target, self.scale.seeds)
+    def seeds(self, target: str, verb: str = "") -> tuple[int, ...]:
+        """The seeds of a table or figure, or of its runs of one verb."""
+        more = self.scale.more_seeds
+        return more.get(f"{target}.{verb}") or more.get(target, self.scale.seeds)
 
     def add_scaled(self, spec: R, seed: int) -> R:
         """Add a run of the paper as this scale changes it."""

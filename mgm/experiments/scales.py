@@ -60,7 +60,7 @@ class Scale(FrozenModel):
     caveat: str  # what its numbers allow to conclude, shown with every table
     expected_cost: str  # of the whole DAG, said before it starts
     seeds: tuple[int, ...] = Field(min_length=1)
-    more_seeds: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # of targets such as table4e
+    more_seeds: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # of targets such as table4e, or of its probes: table4e.probe
     steps: Steps | None = None  # none: real epochs
     overrides: dict[Verb, dict[str, Any]] = Field(default_factory=dict)
     backbones: dict[BackboneName, dict[str, int]] = Field(default_factory=dict)

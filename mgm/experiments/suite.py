@@ -22,7 +22,8 @@ def make_registry(scale: Scale) -> Registry:
         raise UserError(
             f"weights: {min(unknown)!r} is not a row of Table 1 at scale {scale.name}; write it as there, such as 'MAM2, SSv2, 1200'"
         )
-    if not scale.own_videos and (unknown := scale.more_seeds.keys() - registry.targets()):  # of them a part is made
+    wanted = {name.removesuffix(".probe") for name in scale.more_seeds}
+    if not scale.own_videos and (unknown := wanted - set(registry.targets())):  # of them a part is made
         targets = ", ".join(registry.targets())
         raise UserError(f"scale {scale.name}: more_seeds.{min(unknown)} is not a table or figure; choose from {targets}")
     return registry

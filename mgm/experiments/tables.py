@@ -245,8 +245,8 @@ def downstream_runs(
     seeds: Sequence[int] = (),
 ) -> tuple:
     """One finetuning or probe a seed, by default of the target's, from the parent of that seed."""
-    recipe = recipes.probe if probe else recipes.finetune
-    return tuple(registry.add_scaled(recipe(dataset, parent(seed), model), seed) for seed in seeds or registry.seeds(target))
+    recipe, verb = (recipes.probe, "probe") if probe else (recipes.finetune, "finetune")
+    return tuple(registry.add_scaled(recipe(dataset, parent(seed), model), seed) for seed in seeds or registry.seeds(target, verb))
 
 
 def _finetuned_and_probed(

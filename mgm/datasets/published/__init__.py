@@ -23,7 +23,7 @@ class Published:
         train, test, classes: official counts, of split 1. `mgm plan` computes with them.
         splits: how many official splits there are to choose from.
         derived_from: the datasets whose indices it is made of; `--source`, and `--target` if there are two, are their folders.
-        recipe: the dataset whose finetuning recipe, sampling and test views it follows (`mgm.experiments.recipes`); if empty its own there, or SSv2's.
+        recipe: the dataset whose finetuning recipe, sampling and test views it follows (`experiments.recipes`); empty: its own, or SSv2's.
         file: of its function; the one of its name if empty.
     """
 
