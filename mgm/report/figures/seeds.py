@@ -67,7 +67,7 @@ def seeds(plot: Plot, runs: pd.DataFrame, missing: str) -> Figure:
         some, apart = runs[runs.line == name], less[less.line == name]
         colours = {tick: ACCENT if tick == plot.beside else INK for tick in plot.ticks}
         if len(some):
-            look = {"hue": "tick", "palette": colours, "size": 3.6, "alpha": 0.65, "jitter": 0, "legend": False}
+            look = {"hue": "tick", "palette": colours, "size": 3.6, "alpha": 0.45, "jitter": 0, "legend": False}
             sns.stripplot(some, x="value", y="tick", order=plot.ticks, ax=dots, **look)
             for tick, mean in some.groupby("tick").value.mean().items():
                 dots.plot(mean, tick, "|", markersize=13, markeredgewidth=1.8, color=colours[str(tick)])
