@@ -114,7 +114,7 @@ def differences(runs: pd.DataFrame) -> pd.DataFrame:
     movers = {title: videos.get("sprites", 3) for title, videos, *_ in VARIATIONS.values()}
     for mean, count in MEANS.items():
         for pair in PAIRS:
-            some = {title: d for (title, name), d in apart.items() if name == pair and movers[title] == count}
+            some = {title: d for (title, name), d in apart.items() if name == pair and movers.get(title) == count}
             if whole := {title: d for title, d in some.items() if set(SEEDS) <= set(d.index)}:
                 apart[mean, pair] = pd.DataFrame(whole).loc[SEEDS].mean(axis=1)
     several = {key: over_seeds(some.tolist()) for key, some in apart.items() if len(some) > 1}
