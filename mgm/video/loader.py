@@ -311,10 +311,10 @@ def _collate(
         if clip is not None:
             frames_BTHWC[b] = clip.frames_THWC
             if motion_BSHW is not None:
-                motion = (clip.motion_THW2, clip.divisor(distance), clip.has_motion_T, tubelet)
-                motion_BSHW[b] = slot_magnitude(*motion)
+                moved = (clip.motion_THW2, clip.divisor(distance), clip.has_motion_T, tubelet)
+                motion_BSHW[b] = slot_magnitude(*moved)
                 if displacement_BSHW2 is not None:
-                    displacement_BSHW2[b] = slot_displacement(*motion, clips.stride) / size
+                    displacement_BSHW2[b] = slot_displacement(*moved, clips.stride) / size
     return Batch(
         torch.from_numpy(frames_BTHWC),
         None if motion_BSHW is None else torch.from_numpy(motion_BSHW),
