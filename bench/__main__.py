@@ -1,5 +1,5 @@
-"""All benches, one after another, and one table of them: `make bench`, or `python bench OUT`. After an interruption it goes on with the
-row it was at."""
+"""All benches, one after another, and one table of them: `make bench`, or `python bench OUT`. After
+an interruption it goes on with the row it was at."""
 
 import json
 import subprocess
@@ -21,12 +21,22 @@ BENCHES = {  # its minutes on two idle cores, and its options here
 
 def main(out: Path) -> None:
     done = out / "parts"
-    print(f"{len(BENCHES)} benches, about {sum(minutes for minutes, _ in BENCHES.values()):.0f} minutes on two idle cores", flush=True)
+    print(
+        f"{len(BENCHES)} benches, about {sum(minutes for minutes, _ in BENCHES.values()):.0f} minutes on two idle cores",
+        flush=True,
+    )
     for name, (minutes, options) in BENCHES.items():
         if not (file := done / f"{name}.json").exists():
             print(f"\n{name}: about {minutes:g} minutes", flush=True)
-            subprocess.run([sys.executable, Path(__file__).with_name(f"{name}.py"), "--json", file, *options], check=True)
-    rows = [common.Row(**row) for name in BENCHES for row in json.loads((done / f"{name}.json").read_text())]
+            subprocess.run(
+                [sys.executable, Path(__file__).with_name(f"{name}.py"), "--json", file, *options],
+                check=True,
+            )
+    rows = [
+        common.Row(**row)
+        for name in BENCHES
+        for row in json.loads((done / f"{name}.json").read_text())
+    ]
     common.finish(rows, out / "bench.json")
     (out / "bench.md").write_text(f"{common.table(rows)}\n\n{common.machine()}\n", encoding="utf-8")
     for name in BENCHES:

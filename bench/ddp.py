@@ -1,7 +1,9 @@
-"""Two processes that train one run, against one: seconds of the same optimiser steps, on CPUs with one thread each.
+"""Two processes that train one run, against one: seconds of the same optimiser steps, on CPUs with
+one thread each.
 
-Loading and decoding are part of it, and starting is not: seconds are counted from one line of the run's log to another. It needs two
-free cores to say what the processes cost one another; on busy ones it says what the others leave.
+Loading and decoding are part of it, and starting is not: seconds are counted from one line of the
+run's log to another. It needs two free cores to say what the processes cost one another; on busy
+ones it says what the others leave.
 """
 
 import json
@@ -14,8 +16,8 @@ from pathlib import Path
 import common
 from common import Row, paired
 
-from mgm.datasets.synthetic.make import generate
-from mgm.datasets.synthetic.params import Synthetic
+from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.params import Synthetic
 from mgm.spec import Clips, Data, Decoder, Model, Optim, Pretrain
 
 PARAMS = Synthetic(classes=2, train_per_class=16, test_per_class=2, size=96, frames=32)
@@ -40,11 +42,23 @@ def train(processes: int, steps: int, videos: Path) -> float:
         file = Path(out, "spec.json")
         file.write_text(run.model_dump_json())
         command = ["pretrain", str(file), "--out", out, "--data", f"ssv2={videos}"]
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-        done = subprocess.run([sys.executable, *torchrun, "-m", "mgm", *command], capture_output=True, text=True, check=False)
+        torchrun = (
+            ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+            if processes > 1
+            else []
+        )
+        done = subprocess.run(
+            [sys.executable, *torchrun, "-m", "mgm", *command],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             sys.exit(f"mgm pretrain in {processes} processes failed: {done.stderr}")
-        times = [json.loads(line)["time"] for line in Path(out, run.run_id, "log.jsonl").read_text().splitlines()]
+        times = [
+            json.loads(line)["time"]
+            for line in Path(out, run.run_id, "log.jsonl").read_text().splitlines()
+        ]
         return times[-1] - times[WARM - 1]
 
 
@@ -58,13 +72,26 @@ def main() -> None:
 
         def run(processes: int) -> float:
             took = train(processes, args.steps, videos)
-            print(f"{processes} of 1 thread: {took:.2f} s, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+            print(
+                f"{processes} of 1 thread: {took:.2f} s, load {os.getloadavg()[0]:.1f}",
+                file=sys.stderr,
+                flush=True,
+            )
             return took
 
         def both() -> list[Row]:
-            return [Row("mgm pretrain by 2 processes, against 1", *paired(lambda: run(2), lambda: run(1), args.repeats), GOAL, "s")]
+            return [
+                Row(
+                    "mgm pretrain by 2 processes, against 1",
+                    *paired(lambda: run(2), lambda: run(1), args.repeats),
+                    GOAL,
+                    "s",
+                )
+            ]
 
-        rows = common.measured("ddp", "a minute and a half", {"2 processes against 1": both}, args.json)
+        rows = common.measured(
+            "ddp", "a minute and a half", {"2 processes against 1": both}, args.json
+        )
     common.finish(rows, args.json)
 
 

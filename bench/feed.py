@@ -1,9 +1,11 @@
-"""Can the loader keep the step busy? The share of time in which the device steps and does not wait, against what two rates predict.
+"""Can the loader keep the step busy? The share of time in which the device steps and does not wait,
+against what two rates predict.
 
-One core loads so many clips a second, the device trains on so many; n workers keep it busy for n times the one over the other, or always.
-On a GPU the step is ViT-B's in bf16 and the workers are as many as the cores; on a CPU, which shares its cores with the workers, it is a
-small model's, and there is a core less. The videos are generated ones like K400's, in shards (`mgm prepare --shards`) or, with --files, as
-they are.
+One core loads so many clips a second, the device trains on so many; n workers keep it busy for n
+times the one over the other, or always. On a GPU the step is ViT-B's in bf16 and the workers are as
+many as the cores; on a CPU, which shares its cores with the workers, it is a small model's, and
+there is a core less. The videos are generated ones like K400's, in shards (`mgm prepare --shards`)
+or, with --files, as they are.
 """
 
 import itertools
@@ -20,10 +22,10 @@ import torch
 from common import Row
 from loader import generate, in_shards
 
-from mgm.jobs.measure.step_time import step_seconds
 from mgm.masking import Grid, make_mask
 from mgm.models import build_mae, reconstruction_loss
 from mgm.spec import Data, Decoder, Mask, Model, Pretrain
+from mgm.stages.measure.step_time import step_seconds
 from mgm.training.memory import set_malloc_options
 from mgm.training.optimiser import build_optimiser
 from mgm.video import Batch, probe_video, training_loader
@@ -49,7 +51,9 @@ class Trainer:
         started = time.perf_counter()
         batch = batch.map(lambda x: x.to(self.device, non_blocking=True))
         mask = self.spec.mask
-        masked_BL = make_mask(mask.name, Grid(*self.spec.grid), mask.ratio, batch.seed_B, batch.motion_BSHW)
+        masked_BL = make_mask(
+            mask.name, Grid(*self.spec.grid), mask.ratio, batch.seed_B, batch.motion_BSHW
+        )
         step_seconds(
             self.optimiser,
             lambda: reconstruction_loss(*self.model(batch.frames_BTHWC, masked_BL), batch.weight_B),
@@ -79,7 +83,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64 if gpu else 4)
     parser.add_argument("--workers", type=int, default=cores if gpu else max(1, cores - 1))
     parser.add_argument("--frames", type=int, default=300, help="of a generated video (300)")
-    parser.add_argument("--files", action="store_true", help="read the videos themselves, not shards of them")
+    parser.add_argument(
+        "--files", action="store_true", help="read the videos themselves, not shards of them"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     set_malloc_options()
@@ -92,19 +98,37 @@ def main() -> None:
         videos = [Video(path, probe_video(path).frames) for path in paths]
 
         def loader(workers: int) -> Iterator[Batch]:
-            return training_loader(videos, spec.clips, spec.model.tubelet, seed=0, batch=args.batch, workers=workers)
+            return training_loader(
+                videos, spec.clips, spec.model.tubelet, seed=0, batch=args.batch, workers=workers
+            )
 
         alone = loader(workers=0)
         batch = next(alone)
-        loads, steps = (args.batch / per_batch(work, args.repeats) for work in (lambda: next(alone), lambda: trainer.step(batch)))
+        loads, steps = (
+            args.batch / per_batch(work, args.repeats)
+            for work in (lambda: next(alone), lambda: trainer.step(batch))
+        )
         predicted = min(1.0, args.workers * loads / steps)
-        measured = busy_share(trainer, loader(args.workers), first=3 * args.workers, steps=2 * args.repeats)
+        measured = busy_share(
+            trainer, loader(args.workers), first=3 * args.workers, steps=2 * args.repeats
+        )
     name = f"feed {'ViT-B' if gpu else 'a small model'} ({device.type}) by {args.workers} workers{' from files' if args.files else ''}"
-    rows = [Row(f"{name}, busy, against the rates' prediction", 100 * measured, 100 * predicted, measured / predicted, 0.9, "%")]
+    rows = [
+        Row(
+            f"{name}, busy, against the rates' prediction",
+            100 * measured,
+            100 * predicted,
+            measured / predicted,
+            0.9,
+            "%",
+        )
+    ]
     if gpu:
         rows.append(Row(f"{name}, busy, against always", 100 * measured, 100, measured, 0.95, "%"))
     common.finish(rows, args.json)
-    print(f"a core loads {loads:.1f} clips/s, a step takes {steps:.1f}: {steps / loads:.1f} cores keep it busy")
+    print(
+        f"a core loads {loads:.1f} clips/s, a step takes {steps:.1f}: {steps / loads:.1f} cores keep it busy"
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
-"""All that only a GPU can show, in parts of at most 8 minutes that continue when called again: `make gpu`.
+"""All that only a GPU can show, in parts of at most 8 minutes that continue when called again:
+`make gpu`.
 
-    --part parity     masks, model, gradients and an optimiser step on the GPU against the CPU; NCCL; resume after SIGKILL; no waiting
-    --part step       clips/s, memory and share of the chip's peak; eager, compiled, CUDA graphs; against transformers
-    --part ladder     batch size against memory and speed; activation checkpointing, accumulation
-    --part feed       loader to device: the device's idle share by number of workers, from files and from shards
-    --part mini       as much of scale mini as fits
+    --part parity     masks, model, gradients and an optimiser step on the GPU against the CPU;
+    NCCL; resume after SIGKILL; no waiting --part step       clips/s, memory and share of the chip's
+    peak; eager, compiled, CUDA graphs; against transformers --part ladder     batch size against
+    memory and speed; activation checkpointing, accumulation --part feed       loader to device: the
+    device's idle share by number of workers, from files and from shards --part mini       as much
+    of scale mini as fits
 
-Each row is written to OUT/PART.jsonl when it is measured, and a row that is there is not measured again. What cannot run here (memory, a
-compiler that is missing) is a row that says why. OUT/PART.md shows the rows; `mgm plan` reads OUT, and `--docs` writes it into
-docs/speed.md. `--dry` runs every part at toy size on a CPU.
+Each row is written to OUT/PART.jsonl when it is measured, and a row that is there is not measured
+again. What cannot run here (memory, a compiler that is missing) is a row that says why. OUT/PART.md
+shows the rows; `mgm plan` reads OUT, and `--docs` writes it into docs/speed.md. `--dry` runs every
+part at toy size on a CPU.
 """
 
 import argparse
@@ -31,11 +34,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mgm.experiments.cost import multiply_adds
-from mgm.jobs.measure.step_time import step_seconds
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.models import build_classifier, build_mae, reconstruction_loss
+from mgm.paper.cost import multiply_adds
 from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain
+from mgm.stages.measure.step_time import step_seconds
 from mgm.training import mix
 from mgm.training.compiling import block_compiler
 from mgm.training.memory import recomputed, wrapped_blocks
@@ -66,12 +69,20 @@ class Bench:
 
     def pretraining(self, size: str, ratio: float, mask: str = "tube") -> Pretrain:
         model, decoder = self.sizes[size]
-        return Pretrain(data=DATA, clips=self.clips, model=model, decoder=decoder, mask=Mask(name=mask, ratio=ratio))
+        return Pretrain(
+            data=DATA,
+            clips=self.clips,
+            model=model,
+            decoder=decoder,
+            mask=Mask(name=mask, ratio=ratio),
+        )
 
     def frames(self, batch: int, device: torch.device | None = None) -> Tensor:
         noise = torch.Generator().manual_seed(0)
         shape = (batch, self.clips.frames, self.clips.size, self.clips.size, 3)
-        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise).to(device or self.device)
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise).to(
+            device or self.device
+        )
 
     @cache  # noqa: B019  one bench a process
     def peak(self) -> float:
@@ -93,20 +104,29 @@ class Bench:
             torch.cuda.synchronize()
 
 
-def timed(bench: Bench, optimiser, loss_of: Callable[[], Tensor], clips: int, flops_a_clip: float) -> Row:
-    """Clips/s (median step), peak memory, and the share of the chip's measured peak that the counted FLOPs make."""
+def timed(
+    bench: Bench, optimiser, loss_of: Callable[[], Tensor], clips: int, flops_a_clip: float
+) -> Row:
+    """Clips/s (median step), peak memory, and the share of the chip's measured peak that the
+    counted FLOPs make.
+    """
     if bench.device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     for _ in range(bench.steps):
         step_seconds(optimiser, loss_of, bench.device, bench.bf16)
-    seconds = statistics.median(step_seconds(optimiser, loss_of, bench.device, bench.bf16) for _ in range(bench.steps))
+    seconds = statistics.median(
+        step_seconds(optimiser, loss_of, bench.device, bench.bf16) for _ in range(bench.steps)
+    )
     memory = torch.cuda.max_memory_allocated() / 1e9 if bench.device.type == "cuda" else 0.0
     rate = clips / seconds
     return {"clips_per_s": rate, "memory_gb": memory, "mfu": flops_a_clip * rate / bench.peak()}
 
 
-COMPILED = {"whole model compiled": "default", "CUDA graphs": "reduce-overhead"}  # "compile" is what jobs do: block by block
+COMPILED = {
+    "whole model compiled": "default",
+    "CUDA graphs": "reduce-overhead",
+}  # "compile" is what jobs do: block by block
 
 
 def compiled(model: nn.Module, how: str) -> nn.Module:
@@ -127,7 +147,15 @@ def wraps(bench: Bench, how: str, recompute: bool = False) -> list[Callable]:
     return [compiler]
 
 
-def ours_pretraining(bench: Bench, size: str, ratio: float, how: str, batch: int = 0, recompute: bool = False, accumulate: int = 1) -> Row:
+def ours_pretraining(
+    bench: Bench,
+    size: str,
+    ratio: float,
+    how: str,
+    batch: int = 0,
+    recompute: bool = False,
+    accumulate: int = 1,
+) -> Row:
     spec, batch = bench.pretraining(size, ratio), batch or bench.batch
     model = build_mae(spec).to(bench.device).train()
     optimiser = build_optimiser(model, spec.optim)
@@ -137,7 +165,9 @@ def ours_pretraining(bench: Bench, size: str, ratio: float, how: str, batch: int
     forward = compiled(model, how)
 
     def loss_of() -> Tensor:
-        masked_BL = make_mask("tube", Grid(*spec.grid), ratio, seed_B)  # made on the device, as in training
+        masked_BL = make_mask(
+            "tube", Grid(*spec.grid), ratio, seed_B
+        )  # made on the device, as in training
         return reconstruction_loss(*forward(frames_BTHWC, masked_BL), weight_B) / accumulate
 
     def accumulated() -> Tensor:
@@ -157,7 +187,13 @@ def ours_finetuning(bench: Bench, size: str, how: str) -> Row:
     frames_BTHWC, forward = bench.frames(batch), compiled(model, how)
     label_B = torch.arange(batch, device=bench.device) % classes
     with wrapped_blocks(model, *wraps(bench, how)):
-        return timed(bench, optimiser, lambda: nn.functional.cross_entropy(forward(frames_BTHWC), label_B), batch, 6 * multiply_adds(spec))
+        return timed(
+            bench,
+            optimiser,
+            lambda: nn.functional.cross_entropy(forward(frames_BTHWC), label_B),
+            batch,
+            6 * multiply_adds(spec),
+        )
 
 
 def theirs_pretraining(bench: Bench, size: str, ratio: float, attention: str, how: str) -> Row:
@@ -166,15 +202,25 @@ def theirs_pretraining(bench: Bench, size: str, ratio: float, attention: str, ho
 
     spec = bench.pretraining(size, ratio)
     config = VideoMAEConfig(
-        image_size=spec.clips.size, num_frames=spec.clips.frames, use_mean_pooling=False, attn_implementation=attention,
-        hidden_size=spec.model.width, num_hidden_layers=spec.model.depth, num_attention_heads=spec.model.heads,
-        intermediate_size=4 * spec.model.width, decoder_hidden_size=spec.decoder.width, decoder_num_hidden_layers=spec.decoder.depth,
-        decoder_num_attention_heads=spec.decoder.heads, decoder_intermediate_size=4 * spec.decoder.width,
-    )  # fmt: skip
+        image_size=spec.clips.size,
+        num_frames=spec.clips.frames,
+        use_mean_pooling=False,
+        attn_implementation=attention,
+        hidden_size=spec.model.width,
+        num_hidden_layers=spec.model.depth,
+        num_attention_heads=spec.model.heads,
+        intermediate_size=4 * spec.model.width,
+        decoder_hidden_size=spec.decoder.width,
+        decoder_num_hidden_layers=spec.decoder.depth,
+        decoder_num_attention_heads=spec.decoder.heads,
+        decoder_intermediate_size=4 * spec.decoder.width,
+    )
     model = VideoMAEForPreTraining(config).to(bench.device).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=True)
     pixels_BTCHW = (bench.frames(bench.batch) / 255).permute(0, 1, 4, 2, 3).contiguous()
-    masked_BL = make_mask("tube", Grid(*spec.grid), ratio, torch.arange(bench.batch, device=bench.device))
+    masked_BL = make_mask(
+        "tube", Grid(*spec.grid), ratio, torch.arange(bench.batch, device=bench.device)
+    )
     forward = compiled(model, how)
     loss_of = lambda: forward(pixel_values=pixels_BTCHW, bool_masked_pos=masked_BL).loss  # noqa: E731
     return timed(bench, optimiser, loss_of, bench.batch, 6 * multiply_adds(spec))
@@ -184,11 +230,17 @@ def step(bench: Bench) -> Iterator[Task]:
     ways = ("eager",) if bench.dry else ("eager", "compile", *COMPILED)
     middle = "toy" if bench.dry else "ViT-B"
     if bench.dry:  # compiling takes a minute of a CPU, so once
-        yield "toy, pretraining at 0.75, ours compile", partial(ours_pretraining, bench, "toy", 0.75, "compile")
+        yield (
+            "toy, pretraining at 0.75, ours compile",
+            partial(ours_pretraining, bench, "toy", 0.75, "compile"),
+        )
     for size in sorted(bench.sizes, key=lambda size: size != middle):  # the paper's model first
         for ratio in (0.75, 0.9):
             for how in ways:
-                yield f"{size}, pretraining at {ratio:g}, ours {how}", partial(ours_pretraining, bench, size, ratio, how)
+                yield (
+                    f"{size}, pretraining at {ratio:g}, ours {how}",
+                    partial(ours_pretraining, bench, size, ratio, how),
+                )
             if size == middle:
                 for attention in ("eager", "sdpa"):
                     for how in ("eager", "whole model compiled")[: len(ways)]:
@@ -201,16 +253,25 @@ def step(bench: Bench) -> Iterator[Task]:
 def ladder(bench: Bench) -> Iterator[Task]:
     size = "toy" if bench.dry else "ViT-B"
     for batch in (2, 4) if bench.dry else (16, 32, 64, 128, 256, 512):
-        yield f"{size} at 0.75, batch {batch}", partial(ours_pretraining, bench, size, 0.75, "eager", batch)
+        yield (
+            f"{size} at 0.75, batch {batch}",
+            partial(ours_pretraining, bench, size, 0.75, "eager", batch),
+        )
         name = f"{size} at 0.75, batch {batch}, activation checkpointing"
         yield name, partial(ours_pretraining, bench, size, 0.75, "eager", batch, recompute=True)
-        yield f"{size} at 0.75, batch {batch}, in 2 parts", partial(ours_pretraining, bench, size, 0.75, "eager", batch, accumulate=2)
+        yield (
+            f"{size} at 0.75, batch {batch}, in 2 parts",
+            partial(ours_pretraining, bench, size, 0.75, "eager", batch, accumulate=2),
+        )
 
 
 def parity(bench: Bench) -> Iterator[Task]:
     size = "toy" if bench.dry else "ViT-B"
     for name in MASKS:
-        yield f"mask {name}: share of tokens that differ from the CPU's", partial(mask_difference, bench, name)
+        yield (
+            f"mask {name}: share of tokens that differ from the CPU's",
+            partial(mask_difference, bench, name),
+        )
     for precision in ("float32", "bf16"):
         yield (
             f"{size}, {precision}: loss, gradients, one step against the CPU in float32",
@@ -218,12 +279,18 @@ def parity(bench: Bench) -> Iterator[Task]:
         )
     yield "ten steps without a wait for the device", partial(steps_without_waiting, bench)
     yield "one process of DistributedDataParallel against none", partial(ddp_difference, bench)
-    yield "training killed and continued against one that was not", partial(resume_difference, bench)
+    yield (
+        "training killed and continued against one that was not",
+        partial(resume_difference, bench),
+    )
 
 
 def bounded(bounds: dict[str, float], **values: float) -> Row:
     """The values, and whether each is within its bound."""
-    return values | {"bounds": bounds, "holds": all(values[name] <= bound for name, bound in bounds.items())}
+    return values | {
+        "bounds": bounds,
+        "holds": all(values[name] <= bound for name, bound in bounds.items()),
+    }
 
 
 def mask_difference(bench: Bench, name: str) -> Row:
@@ -233,14 +300,19 @@ def mask_difference(bench: Bench, name: str) -> Row:
 
     def mask(device: torch.device) -> Tensor:
         moving = motion_BSHW.to(device), shift_BSHW2.to(device)
-        return make_mask(name, grid, 0.75, seed_B.to(device), moving[0], displacement_BSHW2=moving[1]).cpu()
+        return make_mask(
+            name, grid, 0.75, seed_B.to(device), moving[0], displacement_BSHW2=moving[1]
+        ).cpu()
 
     masks = [mask(device) for device in (torch.device("cpu"), bench.device)]
     return bounded({"differ": 0.0}, differ=(masks[0] != masks[1]).float().mean().item())
 
 
 def model_difference(bench: Bench, size: str, precision: str) -> Row:
-    """Relative differences. float32 differs by the order of sums through 24 blocks' products (TF32 is off); bf16 has 8 bits."""
+    """Relative differences.
+
+    float32 differs by the order of sums through 24 blocks' products (TF32 is off); bf16 has 8 bits.
+    """
     torch.backends.cuda.matmul.allow_tf32 = False
     spec, found = bench.pretraining(size, 0.75), []
     for device, bf16 in ((torch.device("cpu"), False), (bench.device, precision == "bf16")):
@@ -248,9 +320,15 @@ def model_difference(bench: Bench, size: str, precision: str) -> Row:
         optimiser = build_optimiser(model, spec.optim)
         masked_BL = make_mask("tube", Grid(*spec.grid), 0.75, torch.arange(2, device=device))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            loss = reconstruction_loss(*model(bench.frames(2, device), masked_BL), torch.ones(2, device=device))
+            loss = reconstruction_loss(
+                *model(bench.frames(2, device), masked_BL), torch.ones(2, device=device)
+            )
         loss.backward()
-        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).double().cpu()
+        gradient = (
+            torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+            .double()
+            .cpu()
+        )
         before = torch.cat([p.detach().flatten() for p in model.parameters()]).cpu()
         optimiser.step()
         moved = torch.cat([p.detach().flatten() for p in model.parameters()]).cpu() - before
@@ -262,11 +340,19 @@ def model_difference(bench: Bench, size: str, precision: str) -> Row:
         "step": ((moved_2 - moved).norm() / moved.norm()).item(),
     }
     # Adam's first step is the sign of a gradient, so the smallest gradients decide its difference.
-    return bounded({"loss": 1e-5, "gradient": 1e-3, "step": 0.05} if precision == "float32" else {"loss": 1e-2, "gradient": 0.1}, **values)
+    return bounded(
+        {"loss": 1e-5, "gradient": 1e-3, "step": 0.05}
+        if precision == "float32"
+        else {"loss": 1e-2, "gradient": 0.1},
+        **values,
+    )
 
 
 def steps_without_waiting(bench: Bench) -> Row:
-    """Masks, forward, backward, optimiser, and Mixup of a finetuning step. A wait is an error that names its operation."""
+    """Masks, forward, backward, optimiser, and Mixup of a finetuning step.
+
+    A wait is an error that names its operation.
+    """
     spec = bench.pretraining("toy" if bench.dry else "ViT-B", 0.75, "mgm")
     model = build_mae(spec).to(bench.device).train()
     optimiser = build_optimiser(model, spec.optim)
@@ -276,7 +362,9 @@ def steps_without_waiting(bench: Bench) -> Row:
     weight_B, on_host_B = torch.ones(batch, device=bench.device), torch.ones(batch)
 
     def one_step() -> None:
-        mixed_BTHWC, _ = mix(frames_BTHWC, seed_B % 4, on_host_B, 4, 0.8, 1.0, np.random.default_rng(0))
+        mixed_BTHWC, _ = mix(
+            frames_BTHWC, seed_B % 4, on_host_B, 4, 0.8, 1.0, np.random.default_rng(0)
+        )
         masked_BL = make_mask("mgm", Grid(*spec.grid), 0.75, seed_B, motion_BSHW)
         optimiser.zero_grad()
         reconstruction_loss(*model(mixed_BTHWC, masked_BL), weight_B).backward()
@@ -301,21 +389,38 @@ def ddp_difference(bench: Bench) -> Row:
 
     spec = bench.pretraining("toy" if bench.dry else "ViT-B", 0.75)
     with tempfile.TemporaryDirectory() as folder:
-        dist.init_process_group("gloo" if bench.dry else "nccl", init_method=f"file://{folder}/store", rank=0, world_size=1)
+        dist.init_process_group(
+            "gloo" if bench.dry else "nccl",
+            init_method=f"file://{folder}/store",
+            rank=0,
+            world_size=1,
+        )
         gradients = []
         for wrap in (lambda model: model, DistributedDataParallel):
             model = build_mae(spec).to(bench.device).train()
-            masked_BL = make_mask("tube", Grid(*spec.grid), 0.75, torch.arange(2, device=bench.device))
-            reconstruction_loss(*wrap(model)(bench.frames(2), masked_BL), torch.ones(2, device=bench.device)).backward()
-            gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+            masked_BL = make_mask(
+                "tube", Grid(*spec.grid), 0.75, torch.arange(2, device=bench.device)
+            )
+            reconstruction_loss(
+                *wrap(model)(bench.frames(2), masked_BL), torch.ones(2, device=bench.device)
+            ).backward()
+            gradients.append(
+                torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+            )
         dist.destroy_process_group()
-    return bounded({"gradient": 1e-6}, gradient=((gradients[1] - gradients[0]).norm() / gradients[0].norm()).item())
+    return bounded(
+        {"gradient": 1e-6},
+        gradient=((gradients[1] - gradients[0]).norm() / gradients[0].norm()).item(),
+    )
 
 
 def resume_difference(bench: Bench) -> Row:
-    """The loss of the last step, relative. CUDA's atomic sums come in any order, and training amplifies that; a wrong state is far off."""
-    from mgm.datasets.synthetic.make import generate
-    from mgm.datasets.synthetic.params import Synthetic
+    """The loss of the last step, relative.
+
+    CUDA's atomic sums come in any order, and training amplifies that; a wrong state is far off.
+    """
+    from mgm.data.synthetic.make import generate
+    from mgm.data.synthetic.params import Synthetic
     from mgm.spec import Optim
 
     params = Synthetic(classes=3, train_per_class=16, test_per_class=1, size=32, frames=12)
@@ -333,7 +438,17 @@ def resume_difference(bench: Bench) -> Row:
         (root / "spec.json").write_text(spec.model_dump_json())
 
         def train(out: str, kill: bool) -> list[dict]:
-            command = [sys.executable, "-m", "mgm", "pretrain", root / "spec.json", "--out", root / out, "--data", f"ssv2={root / 'data'}"]
+            command = [
+                sys.executable,
+                "-m",
+                "mgm",
+                "pretrain",
+                root / "spec.json",
+                "--out",
+                root / out,
+                "--data",
+                f"ssv2={root / 'data'}",
+            ]
             command += ["--checkpoint-s", "0.2"]
             log = root / out / spec.run_id / "log.jsonl"
             process = subprocess.Popen(command, cwd=common.ROOT, stderr=subprocess.DEVNULL)
@@ -348,7 +463,9 @@ def resume_difference(bench: Bench) -> Row:
             return [json.loads(line) for line in log.read_text().splitlines()]
 
         whole, parts = train("whole", kill=False), train("killed", kill=True)
-    return bounded({"loss": 1e-2}, loss=abs(parts[-1]["loss"] / whole[-1]["loss"] - 1), steps=len(parts))
+    return bounded(
+        {"loss": 1e-2}, loss=abs(parts[-1]["loss"] / whole[-1]["loss"] - 1), steps=len(parts)
+    )
 
 
 def feed(bench: Bench) -> Iterator[Task]:
@@ -360,7 +477,14 @@ def feed(bench: Bench) -> Iterator[Task]:
 def fed(bench: Bench, workers: int, source: str) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder, "rows.json")
-        command = [sys.executable, Path(__file__).with_name("feed.py"), "--workers", str(workers), "--json", rows]
+        command = [
+            sys.executable,
+            Path(__file__).with_name("feed.py"),
+            "--workers",
+            str(workers),
+            "--json",
+            rows,
+        ]
         command += ["--files"] if source == "files" else []
         command += ["--repeats", "3", "--frames", "60"] if bench.dry else []
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=common.ROOT)
@@ -373,20 +497,38 @@ def mini(bench: Bench) -> Iterator[Task]:
 
 
 def part_of_mini(bench: Bench) -> Row:
-    command = [str(Path(sys.executable).with_name("snakemake")), "--cores", str(os.cpu_count()), "--config", "scale=mini", "--", "table4e"]
+    command = [
+        str(Path(sys.executable).with_name("snakemake")),
+        "--cores",
+        str(os.cpu_count()),
+        "--config",
+        "scale=mini",
+        "--",
+        "table4e",
+    ]
     if bench.dry:
         command.insert(1, "--dry-run")
     started = time.monotonic()
-    process = subprocess.Popen(command, cwd=common.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=common.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     try:
         _, said = process.communicate(timeout=420)
     except subprocess.TimeoutExpired:
         process.terminate()
         process.communicate()
         done = len(list((common.ROOT / "results" / "mini").glob("*/result.json")))
-        return {"runs_done": done, "seconds": time.monotonic() - started, "again": True}  # the next call continues
+        return {
+            "runs_done": done,
+            "seconds": time.monotonic() - started,
+            "again": True,
+        }  # the next call continues
     if process.returncode:
-        raise RuntimeError(said.strip().splitlines()[-1] if said.strip() else f"snakemake ended with status {process.returncode}")
+        raise RuntimeError(
+            said.strip().splitlines()[-1]
+            if said.strip()
+            else f"snakemake ended with status {process.returncode}"
+        )
     return {"seconds": time.monotonic() - started}
 
 
@@ -396,8 +538,17 @@ PARTS = {"parity": parity, "step": step, "ladder": ladder, "feed": feed, "mini":
 def run_part(name: str, bench: Bench, out: Path, seconds: float) -> bool:
     """Measure what is missing, within `seconds`. True when nothing is missing any more."""
     tasks = {task: partial(tried, bench, work) for task, work in PARTS[name](bench)}
-    print(f"{name}: {len(tasks)} rows, {'some minutes' if bench.dry else 'at most 8 minutes a call'}", flush=True)
-    rows = common.each(name, tasks, out / f"{name}.jsonl", again=lambda row: row.get("again", False), seconds=seconds)
+    print(
+        f"{name}: {len(tasks)} rows, {'some minutes' if bench.dry else 'at most 8 minutes a call'}",
+        flush=True,
+    )
+    rows = common.each(
+        name,
+        tasks,
+        out / f"{name}.jsonl",
+        again=lambda row: row.get("again", False),
+        seconds=seconds,
+    )
     (out / f"{name}.md").write_text(markdown(name, rows) + "\n")
     print(markdown(name, rows))
     if len(rows) < len(tasks):
@@ -421,7 +572,10 @@ def tried(bench: Bench, work: Callable[[], Row]) -> Row:
 def markdown(name: str, rows: dict[str, Row]) -> str:
     shown = [f"## {name}", "", "| | |", "|---|---|"]
     for task, row in rows.items():
-        values = "; ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}".strip() for key, value in row.items())
+        values = "; ".join(
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}".strip()
+            for key, value in row.items()
+        )
         shown.append(f"| {task} | {values} |")
     return "\n".join(shown)
 
@@ -431,20 +585,37 @@ MARK = "<!-- from bench/gpu.py --docs -->"
 
 
 def page(out: Path) -> str:
-    """The part of docs/speed.md between its marks: every row of every part but mini, from the results in `out`, where some are."""
-    where = json.loads((out / "machine.json").read_text()) if (out / "machine.json").exists() else None
-    told = f"{where['chip']}, {where['date'][:10]}; {where['machine']}" if where else "No GPU has been measured yet."
+    """The part of docs/speed.md between its marks:
+
+    every row of every part but mini, from the results in `out`, where some are.
+    """
+    where = (
+        json.loads((out / "machine.json").read_text()) if (out / "machine.json").exists() else None
+    )
+    told = (
+        f"{where['chip']}, {where['date'][:10]}; {where['machine']}"
+        if where
+        else "No GPU has been measured yet."
+    )
     shown = [MARK, "", told, ""]
     for part in ("parity", "step", "ladder", "feed"):
         file = out / f"{part}.jsonl"
         rows = dict(map(json.loads, file.read_text().splitlines())) if file.exists() else {}
         tasks = (task for task, _ in PARTS[part](Bench(dry=False)))
-        shown += [markdown(part, {task: rows.get(task, {"": "not measured"}) for task in tasks}).replace("## ", "### ", 1), ""]
+        shown += [
+            markdown(part, {task: rows.get(task, {"": "not measured"}) for task in tasks}).replace(
+                "## ", "### ", 1
+            ),
+            "",
+        ]
     return "\n".join([*shown, MARK])
 
 
 def no_cuda() -> str:
-    """Why there is none: no device, a driver that is too old, a torch without CUDA; empty where there is one."""
+    """Why there is none:
+
+    no device, a driver that is too old, a torch without CUDA; empty where there is one.
+    """
     if torch.cuda.is_available():
         return ""
     try:
@@ -458,16 +629,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", choices=[*PARTS, "all"], default="all")
     parser.add_argument("--out", type=Path, default=common.ROOT / "reports" / "gpu")
-    parser.add_argument("--seconds", type=float, default=400, help="start no row later than this into a part (400)")
+    parser.add_argument(
+        "--seconds", type=float, default=400, help="start no row later than this into a part (400)"
+    )
     parser.add_argument("--dry", action="store_true", help="toy size, on a CPU")
-    parser.add_argument("--docs", action="store_true", help="measure nothing; write what OUT has into docs/speed.md")
+    parser.add_argument(
+        "--docs", action="store_true", help="measure nothing; write what OUT has into docs/speed.md"
+    )
     args = parser.parse_args()
     if args.docs:
         before, _, after = PAGE.read_text().split(MARK)
         PAGE.write_text(before + page(args.out) + after)
         return
     if not args.dry and (why := no_cuda()):
-        sys.exit(f"bench/gpu.py: no CUDA device here ({why}); install a driver that fits torch, or pass --dry")
+        sys.exit(
+            f"bench/gpu.py: no CUDA device here ({why}); install a driver that fits torch, or pass --dry"
+        )
     args.out.mkdir(parents=True, exist_ok=True)
     bench = Bench(args.dry)
     where = {
@@ -479,7 +656,10 @@ def main() -> None:
         "peak_tflops": bench.peak() / 1e12,
     }
     (args.out / "machine.json").write_text(json.dumps(where, indent=1) + "\n")
-    done = [run_part(name, bench, args.out, args.seconds) for name in (PARTS if args.part == "all" else [args.part])]
+    done = [
+        run_part(name, bench, args.out, args.seconds)
+        for name in (PARTS if args.part == "all" else [args.part])
+    ]
     sys.exit(0 if all(done) else 3)  # 3: call again
 
 

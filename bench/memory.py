@@ -1,9 +1,10 @@
-"""Memory of a process that reads clips: megabytes in the last tenth of the reads over those in the second; 1 where it is flat. 2,000 reads
-by default; --reads 20000 takes an hour.
+"""Memory of a process that reads clips: megabytes in the last tenth of the reads over those in the
+second; 1 where it is flat. 2,000 reads by default; --reads 20000 takes an hour.
 
-Both are means over a tenth: at a single moment, a batch that is there or not is 3 %. Clips are as in bench/loader.py, from two generated
-videos, their training-ready copies, their shards, and a file cut short that always fails; ours come from the training loader, in batches,
-read in its own process or in a worker. The peer is decord, which reads the whole files. Each is in a process of its own.
+Both are means over a tenth: at a single moment, a batch that is there or not is 3 %. Clips are as
+in bench/loader.py, from two generated videos, their training-ready copies, their shards, and a file
+cut short that always fails; ours come from the training loader, in batches, read in its own process
+or in a worker. The peer is decord, which reads the whole files. Each is in a process of its own.
 """
 
 import os
@@ -24,7 +25,7 @@ import torch
 from common import Row
 from loader import CLIPS, TUBELET, generate, in_shards, with_decord
 
-from mgm.datasets.encode import encode
+from mgm.data.encode import encode
 from mgm.video import probe_video, training_loader
 from mgm.video.sample import training_indices
 
@@ -48,26 +49,43 @@ def resident() -> float:
 def grown(reader: str, reads: int, paths: list[str]) -> float:
     """What the process has in the last tenth of `reads` clips over what it had in the second."""
     torch.set_num_threads(1)
-    videos = [Named(path, 300 if path.endswith("cut.mp4") else probe_video(path).frames) for path in paths]
-    batches = by_decord(videos, reads) if reader == "decord" else by_loader(videos, reads, workers=int(reader == "worker"))
+    videos = [
+        Named(path, 300 if path.endswith("cut.mp4") else probe_video(path).frames) for path in paths
+    ]
+    batches = (
+        by_decord(videos, reads)
+        if reader == "decord"
+        else by_loader(videos, reads, workers=int(reader == "worker"))
+    )
     held = [resident() for _ in batches]
     tenth = len(held) // 10
     return mean(held[-tenth:]) / mean(held[tenth : 2 * tenth])
 
 
 def by_loader(videos: list[Named], reads: int, workers: int) -> Iterator[object]:
-    return islice(training_loader(videos, CLIPS, TUBELET, seed=0, batch=BATCH, workers=workers), reads // BATCH)
+    return islice(
+        training_loader(videos, CLIPS, TUBELET, seed=0, batch=BATCH, workers=workers),
+        reads // BATCH,
+    )
 
 
 def by_decord(videos: list[Named], reads: int) -> Iterator[object]:
     rng = np.random.default_rng(0)
     for first in range(0, reads // BATCH * BATCH, BATCH):
         chosen = [videos[number % len(videos)] for number in range(first, first + BATCH)]
-        yield [with_decord(video.path, training_indices(CLIPS, video.frames, rng), first) for video in chosen]
+        yield [
+            with_decord(video.path, training_indices(CLIPS, video.frames, rng), first)
+            for video in chosen
+        ]
 
 
 def in_a_process(reader: str, reads: int, paths: list[str]) -> float:
-    done = subprocess.run([sys.executable, __file__, "--one", reader, str(reads), *paths], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, __file__, "--one", reader, str(reads), *paths],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return float(done.stdout)
 
 
@@ -87,11 +105,31 @@ def main() -> None:
         shards = [*in_shards(whole[:2], Path(folder) / "shards").values()]
 
         def row(name: str, reader: str, paths: list[str]) -> list[Row]:
-            mine, theirs = in_a_process(reader, args.reads, paths), in_a_process("decord", args.reads, whole)
-            return [Row(f"memory at the end of {args.reads:,} reads{name}", mine, theirs, theirs / mine, 1.02, "times", "ours")]
+            mine, theirs = (
+                in_a_process(reader, args.reads, paths),
+                in_a_process("decord", args.reads, whole),
+            )
+            return [
+                Row(
+                    f"memory at the end of {args.reads:,} reads{name}",
+                    mine,
+                    theirs,
+                    theirs / mine,
+                    1.02,
+                    "times",
+                    "ours",
+                )
+            ]
 
-        ways = (("", "loader", [*whole, str(cut)]), (", in a worker", "worker", [*whole, str(cut)]), (", from shards", "loader", shards))
-        tasks = {name or "in its process": partial(row, name, reader, paths) for name, reader, paths in ways}
+        ways = (
+            ("", "loader", [*whole, str(cut)]),
+            (", in a worker", "worker", [*whole, str(cut)]),
+            (", from shards", "loader", shards),
+        )
+        tasks = {
+            name or "in its process": partial(row, name, reader, paths)
+            for name, reader, paths in ways
+        }
         rows = common.measured("memory", f"{args.reads / 300:.0f} minutes", tasks, args.json)
     common.finish(rows, args.json)
 

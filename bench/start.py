@@ -1,7 +1,8 @@
-"""Starting: seconds from a process's start to its first optimiser step, beside a bare `import torch`.
+"""Starting: seconds from a process's start to its first optimiser step, beside a bare `import
+torch`.
 
-The first step is over when a run logs its second, so that is what we wait for. A probe has no steps to log: we wait for its result,
-which is later still.
+The first step is over when a run logs its second, so that is what we wait for. A probe has no steps
+to log: we wait for its result, which is later still.
 """
 
 import subprocess
@@ -14,9 +15,20 @@ from pathlib import Path
 import common
 from common import Row, paired, seconds
 
-from mgm.datasets.synthetic.make import generate
-from mgm.datasets.synthetic.params import Synthetic
-from mgm.spec import Clips, Data, Decoder, Finetune, FinetuneOptim, Model, Optim, Pretrain, Probe, Spec
+from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.params import Synthetic
+from mgm.spec import (
+    Clips,
+    Data,
+    Decoder,
+    Finetune,
+    FinetuneOptim,
+    Model,
+    Optim,
+    Pretrain,
+    Probe,
+    Spec,
+)
 
 PARAMS = Synthetic(classes=2, train_per_class=4, test_per_class=2, size=32, frames=12)
 MGM = str(Path(sys.executable).with_name("mgm"))
@@ -27,7 +39,12 @@ SHAPES = {
 }
 STEPS = {"batch": 2, "steps": 100, "precision": "float32"}
 RUNS = [
-    (Pretrain(**SHAPES, decoder=Decoder(width=8, depth=1, heads=2), optim=Optim(**STEPS)), "log.jsonl", 2, 4),
+    (
+        Pretrain(**SHAPES, decoder=Decoder(width=8, depth=1, heads=2), optim=Optim(**STEPS)),
+        "log.jsonl",
+        2,
+        4,
+    ),
     (Probe(**SHAPES), "result.json", 1, 4),
     (Finetune(**SHAPES, optim=FinetuneOptim(**STEPS)), "log.jsonl", 2, 9),
 ]  # what to run, the file that shows its first step, the lines to wait for, the goal in seconds
@@ -40,11 +57,15 @@ def start(spec: Spec, file: str, lines: int, videos: Path) -> float:
         spec_file.write_text(spec.model_dump_json())
         command = [MGM, spec.verb, str(spec_file), "--out", out, "--data", f"ssv2={videos}"]
         started = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
             ended = False
             while not log.exists() or log.read_text().count("\n") < lines:
                 if ended:  # and the file had its last chance
-                    sys.exit(f"mgm {spec.verb} ended before its first step: {process.stderr.read() if process.stderr else ''}")
+                    sys.exit(
+                        f"mgm {spec.verb} ended before its first step: {process.stderr.read() if process.stderr else ''}"
+                    )
                 ended = process.poll() is not None
                 time.sleep(0.005)
             took = time.perf_counter() - started
@@ -62,7 +83,9 @@ def shown_help() -> float:
 
 def main() -> None:
     parser = common.arguments(__doc__, repeats=3)
-    parser.add_argument("--verbs", nargs="+", default=[spec.verb for spec, *_ in RUNS], help="what to start (all)")
+    parser.add_argument(
+        "--verbs", nargs="+", default=[spec.verb for spec, *_ in RUNS], help="what to start (all)"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         videos = Path(folder, "videos")
@@ -72,7 +95,11 @@ def main() -> None:
             took = paired(lambda: start(spec, file, lines, videos), bare_torch, args.repeats)
             return [Row(f"mgm {spec.verb} to its first step", *took, goal, "s", "ours")]
 
-        tasks = {"help": lambda: [Row("mgm --help", *paired(shown_help, bare_torch, args.repeats), 0.5, "s", "ours")]}
+        tasks = {
+            "help": lambda: [
+                Row("mgm --help", *paired(shown_help, bare_torch, args.repeats), 0.5, "s", "ours")
+            ]
+        }
         tasks |= {run[0].verb: partial(verb, *run) for run in RUNS if run[0].verb in args.verbs}
         rows = common.measured("start", "a minute", tasks, args.json)
     common.finish(rows, args.json)

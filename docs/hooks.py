@@ -1,5 +1,5 @@
-"""Pages that are made when the site is built, so that they cannot go stale: the commands, from the program itself, and two files of the
-repository's root."""
+"""Pages that are made when the site is built, so that they cannot go stale: the commands, from the
+program itself, and two files of the repository's root."""
 
 from pathlib import Path
 
@@ -27,7 +27,11 @@ def on_files(files, config):
 def commands() -> str:
     """Every verb's help, as typer gives it."""
     root = typer.main.get_command(app)
-    parts = ["# Commands", root.help, "Bad input is answered by one line that names the file or field and the next step, and status 2."]
+    parts = [
+        "# Commands",
+        root.help,
+        "Bad input is answered by one line that names the file or field and the next step, and status 2.",
+    ]
     return "\n\n".join([*parts, *_verbs(root, click.Context(root, info_name="mgm"))]) + "\n"
 
 
@@ -40,8 +44,14 @@ def _verbs(group, context):
             yield from _verbs(command, inner)
         else:
             usage = " ".join([words, *command.collect_usage_pieces(inner)])
-            rows = [record for parameter in command.get_params(inner) if (record := parameter.get_help_record(inner))]
-            yield f"```text\n{usage}\n```\n\n| option | |\n|---|---|\n" + "\n".join(f"| `{what}` | {_cell(told)} |" for what, told in rows)
+            rows = [
+                record
+                for parameter in command.get_params(inner)
+                if (record := parameter.get_help_record(inner))
+            ]
+            yield f"```text\n{usage}\n```\n\n| option | |\n|---|---|\n" + "\n".join(
+                f"| `{what}` | {_cell(told)} |" for what, told in rows
+            )
 
 
 def _cell(text: str) -> str:

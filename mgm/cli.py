@@ -1,4 +1,7 @@
-"""`mgm VERB`: each verb is a thin door to the package; what a verb needs is imported when it is called."""
+"""`mgm VERB`:
+
+each verb is a thin door to the package; what a verb needs is imported when it is called.
+"""
 
 import os
 import sys
@@ -11,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mgm import __version__
-from mgm.datasets.commands import prepare_app
+from mgm.data.commands import prepare_app
 from mgm.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from mgm.experiments.registry import Registry
+    from mgm.paper.registry import Registry
 
 app = typer.Typer(
     help="Motion-guided masking for video masked autoencoders, and the experiments of its paper.",
@@ -27,16 +30,47 @@ app = typer.Typer(
 DISTRIBUTED = ("pretrain", "finetune", "evaluate")  # verbs that several processes share
 app.add_typer(prepare_app, name="prepare")
 
-Specs = Annotated[list[Path], typer.Argument(help="Spec files; several are run one after another in one process.", metavar="SPEC.json...")]
-Out = Annotated[Path, typer.Option(help="Folder of results; each run gets a folder in it, named by its run id.")]
-Data = Annotated[list[str], typer.Option(help="Where a dataset's index is, as NAME=FOLDER; repeat for several.")]
+Specs = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Spec files; several are run one after another in one process.", metavar="SPEC.json..."
+    ),
+]
+Out = Annotated[
+    Path, typer.Option(help="Folder of results; each run gets a folder in it, named by its run id.")
+]
+Data = Annotated[
+    list[str], typer.Option(help="Where a dataset's index is, as NAME=FOLDER; repeat for several.")
+]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of a process.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that decode videos for one that computes; 0: it does.")]
-Accumulate = Annotated[int, typer.Option(min=1, help="Parts a process's share of a step's batch is split into, to save memory.")]
-CacheMb = Annotated[int, typer.Option(min=0, help="Memory for decoded videos, for datasets small enough to keep.")]
-Compile = Annotated[Literal["auto", "on", "off"], typer.Option(help="torch.compile for a model's blocks; auto: on a GPU.")]
-Bf16Gradients = Annotated[bool, typer.Option("--bf16-gradients", help="Several processes exchange gradients in bf16: half the traffic.")]
-Recompute = Annotated[bool, typer.Option("--recompute", help="Compute activations again in the backward pass, to save memory.")]
+Workers = Annotated[
+    int, typer.Option(min=0, help="Processes that decode videos for one that computes; 0: it does.")
+]
+Accumulate = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Parts a process's share of a step's batch is split into, to save memory."
+    ),
+]
+CacheMb = Annotated[
+    int, typer.Option(min=0, help="Memory for decoded videos, for datasets small enough to keep.")
+]
+Compile = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option(help="torch.compile for a model's blocks; auto: on a GPU."),
+]
+Bf16Gradients = Annotated[
+    bool,
+    typer.Option(
+        "--bf16-gradients", help="Several processes exchange gradients in bf16: half the traffic."
+    ),
+]
+Recompute = Annotated[
+    bool,
+    typer.Option(
+        "--recompute", help="Compute activations again in the backward pass, to save memory."
+    ),
+]
 CheckpointS = Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")]
 Name = Annotated[str, typer.Argument(help="Name of the results.")]
 Results = Annotated[Path, typer.Option(help="Folder of all results.")]
@@ -51,7 +85,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
 ) -> None: ...
 
 
@@ -59,7 +98,9 @@ def _options(
 def _together() -> Iterator[None]:
     """Join the other processes that torchrun started, if any."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or a connection that closes at the end is a page of warnings
+        os.environ.setdefault(
+            "TORCH_CPP_LOG_LEVEL", "ERROR"
+        )  # or a connection that closes at the end is a page of warnings
         from mgm.training.collectives import process_group
 
         with process_group():
@@ -69,38 +110,60 @@ def _together() -> Iterator[None]:
 
 
 def _run(
-    context: typer.Context, specs: list[Path], out: Path, data: list[str], threads: int, workers: int, cache_mb: int, **options
+    context: typer.Context,
+    specs: list[Path],
+    out: Path,
+    data: list[str],
+    threads: int,
+    workers: int,
+    cache_mb: int,
+    **options,
 ) -> None:
     """Run the verb that was called on each spec; `options` are further fields of `Execution`."""
     verb, parsed, places = str(context.info_name), [], _places(data)
     with _together():
-        from mgm.jobs.data import Execution
-        from mgm.jobs.init import resolve_init
-        from mgm.jobs.runner import run_all
-        from mgm.runs.files import read_json
+        from mgm.results.files import read_json
         from mgm.spec import parse
+        from mgm.stages.data import Execution
+        from mgm.stages.init import resolve_init
+        from mgm.stages.runner import run_all
         from mgm.training import collectives
         from mgm.video.loader import Cache
 
         if verb not in DISTRIBUTED and (processes := collectives.world_size()) > 1:
-            raise UserError(f"mgm {verb}: runs in one process, and torchrun started {processes}; start it without torchrun")
+            raise UserError(
+                f"mgm {verb}: runs in one process, and torchrun started {processes}; start it without torchrun"
+            )
         for path in specs:
             try:
                 parsed.append(parse(resolve_init(read_json(path), str(path), out), str(path)))
             except FileNotFoundError:
                 raise UserError(f"{path}: no such spec") from None
             if parsed[-1].verb != verb:
-                raise UserError(f"{path}: is a {parsed[-1].verb} spec; run it with `mgm {parsed[-1].verb}`")
-        job = getattr(import_module(f"mgm.jobs.{verb}"), verb)
-        run_all(parsed, job, Execution(out, places, threads, workers, cache=Cache(cache_mb) if cache_mb else None, **options))
+                raise UserError(
+                    f"{path}: is a {parsed[-1].verb} spec; run it with `mgm {parsed[-1].verb}`"
+                )
+        job = getattr(import_module(f"mgm.stages.{verb}"), verb)
+        run_all(
+            parsed,
+            job,
+            Execution(
+                out,
+                places,
+                threads,
+                workers,
+                cache=Cache(cache_mb) if cache_mb else None,
+                **options,
+            ),
+        )
 
 
 def _registry(results: Path) -> "Registry":
-    """The registry of a results folder. Thousands of runs are millions of objects that stay: looking for cycles among them is a fifth of
-    a report's time."""
+    """The registry of a results folder. Thousands of runs are millions of objects that stay:
+    looking for cycles among them is a fifth of a report's time."""
     import gc
 
-    from mgm.experiments.suite import registry_of
+    from mgm.paper.suite import registry_of
 
     gc.set_threshold(1_000_000)
     return registry_of(results)
@@ -113,31 +176,66 @@ def _places(data: list[str]) -> dict[str, Path]:
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="An empty folder, or one to be made.", metavar="DIR")]) -> None:
-    """Write the workflow's files (Snakefile, rules, scales, profiles) to a folder, to run the experiments there."""
+def init(
+    folder: Annotated[
+        Path, typer.Argument(help="An empty folder, or one to be made.", metavar="DIR")
+    ],
+) -> None:
+    """Write the workflow's files (Snakefile, rules, scales, profiles) to a folder, to run the
+    experiments there.
+    """
     from mgm.dag.files import init as write
 
     write(folder)
-    typer.echo(f"wrote {folder}/workflow; next: pip install 'mgm-video[suite]', cd {folder}, snakemake --cores all")
+    typer.echo(
+        f"wrote {folder}/workflow; next: pip install 'mgm-video[suite]', cd {folder}, snakemake --cores all"
+    )
 
 
-@app.command("finetune", help="Train classifiers, from pretrained weights or from scratch, and test them.")
+@app.command(
+    "finetune", help="Train classifiers, from pretrained weights or from scratch, and test them."
+)
 @app.command("pretrain", help="Train masked autoencoders.")
 def train(
-    context: typer.Context, specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Workers = 0, accumulate: Accumulate = 1,
-    cache_mb: CacheMb = 0, checkpoint_s: CheckpointS = 300, recompute: Recompute = False, compile: Compile = "auto",
+    context: typer.Context,
+    specs: Specs,
+    out: Out,
+    data: Data,
+    threads: Threads = 1,
+    workers: Workers = 0,
+    accumulate: Accumulate = 1,
+    cache_mb: CacheMb = 0,
+    checkpoint_s: CheckpointS = 300,
+    recompute: Recompute = False,
+    compile: Compile = "auto",
     bf16_gradients: Bf16Gradients = False,
-) -> None:  # fmt: skip
+) -> None:
     _run(
-        context, specs, out, data, threads, workers, cache_mb,
-        accumulate=accumulate, checkpoint_s=checkpoint_s, recompute=recompute, compile=compile, bf16_gradients=bf16_gradients,
-    )  # fmt: skip
+        context,
+        specs,
+        out,
+        data,
+        threads,
+        workers,
+        cache_mb,
+        accumulate=accumulate,
+        checkpoint_s=checkpoint_s,
+        recompute=recompute,
+        compile=compile,
+        bf16_gradients=bf16_gradients,
+    )
 
 
 @app.command("visualise", help="Make the arrays of the figures that show clips.")
 @app.command("probe", help="Fit linear classifiers on frozen features and test them.")
 def compute(
-    context: typer.Context, specs: Specs, out: Out, data: Data, threads: Threads = 1, workers: Workers = 0, cache_mb: CacheMb = 0
+    context: typer.Context,
+    specs: Specs,
+    out: Out,
+    data: Data,
+    threads: Threads = 1,
+    workers: Workers = 0,
+    cache_mb: CacheMb = 0,
 ) -> None:
     _run(context, specs, out, data, threads, workers, cache_mb)
 
@@ -150,50 +248,96 @@ def _one_or_three(spatial: int | None) -> int | None:
 
 @app.command()
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finetuning runs, or their spec files.", metavar="RUN | SPEC.json...")],
-    data: Annotated[str, typer.Option(help="The dataset to test on and the folder of its index, as NAME=FOLDER.")],
-    temporal: Annotated[int | None, typer.Option(min=1, help="Temporal views; by default the spec's.")] = None,
-    spatial: Annotated[int | None, typer.Option(callback=_one_or_three, help="Spatial views, 1 or 3; by default the spec's.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights of ours, VideoMAE's or Hugging Face's; by default the run's.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for predictions and scores; by default nothing is written.")] = None,
-    threads: Threads = 1, workers: Workers = 0,
-) -> None:  # fmt: skip
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders of finetuning runs, or their spec files.", metavar="RUN | SPEC.json..."
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(help="The dataset to test on and the folder of its index, as NAME=FOLDER."),
+    ],
+    temporal: Annotated[
+        int | None, typer.Option(min=1, help="Temporal views; by default the spec's.")
+    ] = None,
+    spatial: Annotated[
+        int | None,
+        typer.Option(callback=_one_or_three, help="Spatial views, 1 or 3; by default the spec's."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Weights of ours, VideoMAE's or Hugging Face's; by default the run's."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for predictions and scores; by default nothing is written."),
+    ] = None,
+    threads: Threads = 1,
+    workers: Workers = 0,
+) -> None:
     """Test finetuned weights, with other views or on other data; print top-1."""
     if len(runs) > 1 and weights:
-        raise UserError(f"--weights {weights}: fits one run, but {len(runs)} are given; evaluate them one at a time")
+        raise UserError(
+            f"--weights {weights}: fits one run, but {len(runs)} are given; evaluate them one at a time"
+        )
     places = _places([data])
 
-    from mgm.jobs.data import Execution
-    from mgm.jobs.evaluate import evaluate as test
+    from mgm.stages.data import Execution
+    from mgm.stages.evaluate import evaluate as test
 
     views = {name: count for name, count in (("temporal", temporal), ("spatial", spatial)) if count}
     with _together():
         for run in runs:
             execution = Execution(Path(), places, threads, workers)
-            if text := test(run, weights, execution, views, out / run.stem if out and len(runs) > 1 else out):
+            if text := test(
+                run, weights, execution, views, out / run.stem if out and len(runs) > 1 else out
+            ):
                 typer.echo(text)
 
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="The folder of a pretraining or finetuning run.", metavar="RUN")],
-    to: Annotated[Literal["hf", "videomae", "onnx"], typer.Option(help="Hugging Face's transformers, VideoMAE's official code, or ONNX.")],
+    run: Annotated[
+        Path, typer.Argument(help="The folder of a pretraining or finetuning run.", metavar="RUN")
+    ],
+    to: Annotated[
+        Literal["hf", "videomae", "onnx"],
+        typer.Option(help="Hugging Face's transformers, VideoMAE's official code, or ONNX."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    index: Annotated[Path | None, typer.Option(help="hf: folder of the dataset's index, for the classes' names.")] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="hf: folder of the dataset's index, for the classes' names.")
+    ] = None,
 ) -> None:
     """Write a run's weights in another format."""
-    from mgm.jobs.export import export as write
+    from mgm.stages.export import export as write
 
     typer.echo(write(run, to, out, index))
 
 
-Source = Annotated[Path, typer.Argument(help="A folder of videos, one that `mgm prepare` wrote, or a video.", metavar="SOURCE")]
-AnyWeights = Annotated[Path, typer.Option(help="A run's folder, or weights of ours, VideoMAE's, Hugging Face's or a later method's.")]
+Source = Annotated[
+    Path,
+    typer.Argument(
+        help="A folder of videos, one that `mgm prepare` wrote, or a video.", metavar="SOURCE"
+    ),
+]
+AnyWeights = Annotated[
+    Path,
+    typer.Option(
+        help="A run's folder, or weights of ours, VideoMAE's, Hugging Face's or a later method's."
+    ),
+]
 Temporal = Annotated[int, typer.Option(min=1, help="Clips of a video, evenly spread.")]
 Spatial = Annotated[int, typer.Option(callback=_one_or_three, help="Crops of a clip, 1 or 3.")]
 Frames = Annotated[int, typer.Option(min=1, help="Weights without a run: frames of a clip.")]
 Size = Annotated[int, typer.Option(min=8, help="Weights without a run: pixels of a clip's side.")]
-Stride = Annotated[int, typer.Option(min=1, help="Weights without a run: frames of the video from one of a clip to the next.")]
+Stride = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Weights without a run: frames of the video from one of a clip to the next."
+    ),
+]
 
 
 @app.command()
@@ -201,46 +345,114 @@ def embed(
     source: Source,
     weights: AnyWeights,
     out: Annotated[Path, typer.Option(help="The file to write, .parquet or .npy.")],
-    per: Annotated[Literal["clip", "video"], typer.Option(help="A feature a clip, or the mean of a video's.")] = "video",
-    temporal: Temporal = 1, spatial: Spatial = 1, frames: Frames = 16, size: Size = 224, stride: Stride = 4,
-    threads: Threads = 1, workers: Workers = 0,
-) -> None:  # fmt: skip
+    per: Annotated[
+        Literal["clip", "video"], typer.Option(help="A feature a clip, or the mean of a video's.")
+    ] = "video",
+    temporal: Temporal = 1,
+    spatial: Spatial = 1,
+    frames: Frames = 16,
+    size: Size = 224,
+    stride: Stride = 4,
+    threads: Threads = 1,
+    workers: Workers = 0,
+) -> None:
     """Write features of videos; run again, it continues where it was stopped."""
-    from mgm.jobs.embed import embed as compute
     from mgm.spec import Views
+    from mgm.stages.embed import embed as compute
 
-    typer.echo(compute(source, weights, out, Views(temporal=temporal, spatial=spatial), per, frames, size, stride, workers, threads))
+    typer.echo(
+        compute(
+            source,
+            weights,
+            out,
+            Views(temporal=temporal, spatial=spatial),
+            per,
+            frames,
+            size,
+            stride,
+            workers,
+            threads,
+        )
+    )
 
 
 @app.command()
 def predict(
     source: Source,
     weights: AnyWeights,
-    out: Annotated[Path, typer.Option(help="Folder for predictions.csv, scores.parquet and index.html.")],
-    classes: Annotated[Path | None, typer.Option(help="The classes' names: an index's folder, or a file with a name a line.")] = None,
-    temporal: Temporal = 5, spatial: Spatial = 3, frames: Frames = 16, size: Size = 224, stride: Stride = 4,
-    threads: Threads = 1, workers: Workers = 0,
-) -> None:  # fmt: skip
-    """Say what a classifier sees in videos, with a page of their top 5; run again, it continues where it was stopped."""
-    from mgm.jobs.predict import predict as compute
-    from mgm.spec import Views
+    out: Annotated[
+        Path, typer.Option(help="Folder for predictions.csv, scores.parquet and index.html.")
+    ],
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="The classes' names: an index's folder, or a file with a name a line."),
+    ] = None,
+    temporal: Temporal = 5,
+    spatial: Spatial = 3,
+    frames: Frames = 16,
+    size: Size = 224,
+    stride: Stride = 4,
+    threads: Threads = 1,
+    workers: Workers = 0,
+) -> None:
+    """Say what a classifier sees in videos, with a page of their top 5;
 
-    typer.echo(compute(source, weights, out, classes, Views(temporal=temporal, spatial=spatial), frames, size, stride, workers, threads))
+    run again, it continues where it was stopped.
+    """
+    from mgm.spec import Views
+    from mgm.stages.predict import predict as compute
+
+    typer.echo(
+        compute(
+            source,
+            weights,
+            out,
+            classes,
+            Views(temporal=temporal, spatial=spatial),
+            frames,
+            size,
+            stride,
+            workers,
+            threads,
+        )
+    )
 
 
 @app.command()
 def measure(
     context: typer.Context,
-    what: Annotated[list[str], typer.Argument(metavar="NAME | SPEC.json...", help="saliency, motion-time, step-time or coverage.")],
-    index: Annotated[Path | None, typer.Option(help="NAME: folder of the dataset's index; step-time needs none.")] = None,
-    videos: Annotated[int, typer.Option(min=0, help="NAME: test videos to measure, evenly spaced; 0: all.")] = 200,
-    flow: Annotated[str, typer.Option(help="motion-time: what to compare with, raft-small or dis.")] = "raft-small",
-    weights: Annotated[Path | None, typer.Option(help="motion-time: RAFT-small's weights; by default torchvision's own.")] = None,
-    out: Annotated[Path | None, typer.Option(help="SPEC.json: folder of results; each run gets a folder in it.")] = None,
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME | SPEC.json...", help="saliency, motion-time, step-time or coverage."
+        ),
+    ],
+    index: Annotated[
+        Path | None, typer.Option(help="NAME: folder of the dataset's index; step-time needs none.")
+    ] = None,
+    videos: Annotated[
+        int, typer.Option(min=0, help="NAME: test videos to measure, evenly spaced; 0: all.")
+    ] = 200,
+    flow: Annotated[
+        str, typer.Option(help="motion-time: what to compare with, raft-small or dis.")
+    ] = "raft-small",
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="motion-time: RAFT-small's weights; by default torchvision's own."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="SPEC.json: folder of results; each run gets a folder in it."),
+    ] = None,
     data: Data = [],  # noqa: B006
-    threads: Threads = 1, workers: Workers = 0, cache_mb: CacheMb = 0,
-) -> None:  # fmt: skip
-    """Measure what the papers state: NAME at their settings, printed and not kept; or specs, as runs."""
+    threads: Threads = 1,
+    workers: Workers = 0,
+    cache_mb: CacheMb = 0,
+) -> None:
+    """Measure what the papers state:
+
+    NAME at their settings, printed and not kept; or specs, as runs.
+    """
     from typing import get_args
 
     from mgm.spec import Measure
@@ -248,17 +460,28 @@ def measure(
     names = get_args(Measure.model_fields["name"].annotation)
     if not set(names) & set(what):
         if unknown := next((word for word in what if not word.endswith(".json")), None):
-            raise UserError(f"{unknown}: is neither a measurement ({', '.join(names)}) nor a spec file")
+            raise UserError(
+                f"{unknown}: is neither a measurement ({', '.join(names)}) nor a spec file"
+            )
         if out is None:
             raise UserError(f"{what[0]}: a spec is a run; pass --out FOLDER for its result")
-        _run(context, [Path(word) for word in what], out, data, threads, workers, cache_mb, flow_weights=weights)
+        _run(
+            context,
+            [Path(word) for word in what],
+            out,
+            data,
+            threads,
+            workers,
+            cache_mb,
+            flow_weights=weights,
+        )
         return
     if len(what) > 1:
         raise UserError(f"{' '.join(what)}: measure one NAME at a time, or spec files alone")
 
     import torch
 
-    from mgm.jobs.measure import measure_now
+    from mgm.stages.measure import measure_now
 
     torch.set_num_threads(threads)
     typer.echo(measure_now(what[0], index, videos, flow, weights))
@@ -266,13 +489,28 @@ def measure(
 
 @app.command()
 def flow(
-    index: Annotated[Path, typer.Argument(help="The folder of a dataset's index, as `mgm prepare` made it.", metavar="INDEX_DIR")],
-    method: Annotated[Literal["raft-small", "dis"], typer.Option(help="raft-small (torchvision's) or dis (OpenCV's).")],
-    weights: Annotated[Path | None, typer.Option(help="A state_dict of torchvision's raft_small; by default its own, downloaded.")] = None,
+    index: Annotated[
+        Path,
+        typer.Argument(
+            help="The folder of a dataset's index, as `mgm prepare` made it.", metavar="INDEX_DIR"
+        ),
+    ],
+    method: Annotated[
+        Literal["raft-small", "dis"],
+        typer.Option(help="raft-small (torchvision's) or dis (OpenCV's)."),
+    ],
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="A state_dict of torchvision's raft_small; by default its own, downloaded."
+        ),
+    ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 1,
 ) -> None:
-    """Write the optical flow of a dataset's videos beside them, to guide masks in the place of motion vectors."""
-    from mgm.jobs.flow import flow as compute
+    """Write the optical flow of a dataset's videos beside them, to guide masks in the place of
+    motion vectors.
+    """
+    from mgm.stages.flow import flow as compute
 
     done = compute(index, method, weights, processes)
     typer.echo(f"flow of {done['videos']} videos by {method}: {index}/flow-{method}.json")
@@ -280,13 +518,21 @@ def flow(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A video file, a folder of videos, or one that `mgm prepare` wrote.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="A video file, a folder of videos, or one that `mgm prepare` wrote."),
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder: a PNG to draw.")] = None,
-    videos: Annotated[int | None, typer.Option(min=1, help="Folder: videos to decode, evenly spread (100).")] = None,
+    videos: Annotated[
+        int | None, typer.Option(min=1, help="Folder: videos to decode, evenly spread (100).")
+    ] = None,
 ) -> None:
-    """Say what a video file or a dataset holds: codecs, durations, motion vectors, where the motion is."""
+    """Say what a video file or a dataset holds:
+
+    codecs, durations, motion vectors, where the motion is.
+    """
     if path.is_dir():
-        from mgm.jobs.inspect import inspect_folder
+        from mgm.stages.inspect import inspect_folder
 
         found = inspect_folder(path, videos or 100)
         typer.echo(found.describe())
@@ -298,7 +544,9 @@ def inspect(
             typer.echo(f"wrote {out}")
         return
     if out or videos:
-        raise UserError(f"{path}: is no folder, and --out and --videos are for folders; leave them out")
+        raise UserError(
+            f"{path}: is no folder, and --out and --videos are for folders; leave them out"
+        )
 
     from mgm.video.inspect import inspect_video
 
@@ -311,7 +559,7 @@ def show(
     out: Annotated[Path, typer.Option(help="The PNG to write.")],
 ) -> None:
     """Draw a clip's frames, motion vectors and masks in one picture."""
-    from mgm.jobs.visualise import show as draw
+    from mgm.stages.visualise import show as draw
 
     draw(video, out)
     typer.echo(f"wrote {out}")
@@ -319,31 +567,57 @@ def show(
 
 @app.command()
 def plan(
-    scale: Annotated[str, typer.Option(help="A scale of published datasets, or a YAML file.")] = "paper",
-    gpu: Annotated[str | None, typer.Option(help="v100, a100, h100 (default), h200; with --clips-per-s any name.")] = None,
-    utilisation: Annotated[float, typer.Option(min=0.001, max=1, help="Share of a GPU's peak that training sustains.")] = 0.4,
-    measured: Annotated[Path, typer.Option(help="Results of `make gpu`, whose rate counts without --gpu.")] = Path("reports/gpu"),
+    scale: Annotated[
+        str, typer.Option(help="A scale of published datasets, or a YAML file.")
+    ] = "paper",
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="v100, a100, h100 (default), h200; with --clips-per-s any name."),
+    ] = None,
+    utilisation: Annotated[
+        float, typer.Option(min=0.001, max=1, help="Share of a GPU's peak that training sustains.")
+    ] = 0.4,
+    measured: Annotated[
+        Path, typer.Option(help="Results of `make gpu`, whose rate counts without --gpu.")
+    ] = Path("reports/gpu"),
     clips_per_s: Annotated[
-        float | None, typer.Option(min=0.1, help="In its place: clips/s a GPU, measured pretraining ViT-B by MGM.")
+        float | None,
+        typer.Option(
+            min=0.1, help="In its place: clips/s a GPU, measured pretraining ViT-B by MGM."
+        ),
     ] = None,
     loader_clips_per_s: Annotated[
-        float | None, typer.Option(min=0.1, help="Videos/s that one core decodes; by default always enough.")
+        float | None,
+        typer.Option(min=0.1, help="Videos/s that one core decodes; by default always enough."),
     ] = None,
     cores: Annotated[int, typer.Option(min=1, help="Cores a GPU that decode.")] = 8,
     gpus: Annotated[int, typer.Option(min=1, help="GPUs in all.")] = 64,
-    gpus_per_run: Annotated[int | None, typer.Option(min=1, help="GPUs of one run; by default 8, or all if fewer.")] = None,
-    target: Annotated[str | None, typer.Option(help="One table or figure, such as table4e.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A picture of it to write: .svg, .png or .pdf.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="A file for all its numbers.", metavar="FILE")] = None,
+    gpus_per_run: Annotated[
+        int | None, typer.Option(min=1, help="GPUs of one run; by default 8, or all if fewer.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="One table or figure, such as table4e.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A picture of it to write: .svg, .png or .pdf.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="A file for all its numbers.", metavar="FILE")
+    ] = None,
 ) -> None:
     """Say what the experiments will cost: GPU hours, time and disk of each table and figure."""
     from mgm.dag.study import Workflow
-    from mgm.experiments.plan import machine, make_plan, read_measured
+    from mgm.paper.plan import machine, make_plan, read_measured
     from mgm.report.plan import describe, write_json
 
     decoded = None if loader_clips_per_s is None else loader_clips_per_s * cores
-    rate = (not gpu and not clips_per_s and read_measured(measured)) or {"gpu": gpu or "h100", "clips_per_s": clips_per_s}
-    given = machine(utilisation=utilisation, gpus=gpus, gpus_a_run=gpus_per_run, decoded=decoded, **rate)
+    rate = (not gpu and not clips_per_s and read_measured(measured)) or {
+        "gpu": gpu or "h100",
+        "clips_per_s": clips_per_s,
+    }
+    given = machine(
+        utilisation=utilisation, gpus=gpus, gpus_a_run=gpus_per_run, decoded=decoded, **rate
+    )
     found = make_plan(Workflow({"scale": scale}).registry, given, utilisation, target)
     if out:
         from mgm.report.figures.plan import draw
@@ -356,7 +630,12 @@ def plan(
 
 @app.command()
 def trace(
-    cell: Annotated[str, typer.Argument(help="TABLE/ROW or TABLE/ROW/COLUMN, such as table4e/mgm; parts of names will do.")],
+    cell: Annotated[
+        str,
+        typer.Argument(
+            help="TABLE/ROW or TABLE/ROW/COLUMN, such as table4e/mgm; parts of names will do."
+        ),
+    ],
     name: Annotated[str, typer.Option(help="Name of the results.")] = "smoke",
     results: Results = Path("results"),
 ) -> None:
@@ -383,20 +662,24 @@ def results(
     name: Name = "smoke",
     results: Results = Path("results"),
     csv: Annotated[Path | None, typer.Option(help="CSV file to write.", metavar="FILE")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="Parquet file to write.", metavar="FILE")] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(help="Parquet file to write.", metavar="FILE")
+    ] = None,
 ) -> None:
     """Write all runs as one table, a row a run: what it is, its status, its metrics."""
     if not (csv or parquet):
         raise UserError("mgm results: has nothing to write; add --csv FILE or --parquet FILE")
 
-    from mgm.runs import frame
+    from mgm.results import frame
 
     table = frame(results / name)
     for path, write in ((csv, table.to_csv), (parquet, table.to_parquet)):
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
             write(path, index=False)
-    typer.echo(f"wrote {len(table)} runs: {', '.join(str(path) for path in (csv, parquet) if path)}")
+    typer.echo(
+        f"wrote {len(table)} runs: {', '.join(str(path) for path in (csv, parquet) if path)}"
+    )
 
 
 @app.command()
@@ -409,7 +692,9 @@ def clean(
     from mgm.report.clean import clean as tidy
 
     if Path(name).name != name or name == "..":
-        raise UserError(f"{name}: is no name of results; pass the folder's name in {results}/ alone")
+        raise UserError(
+            f"{name}: is no name of results; pass the folder's name in {results}/ alone"
+        )
     typer.echo(tidy(_registry(results / name), results / name, yes))
 
 
@@ -418,7 +703,9 @@ def report(
     name: Name = "smoke",
     results: Results = Path("results"),
     reports: Reports = Path("reports"),
-    only: Annotated[str | None, typer.Option(help="One target, such as table4e or figure5.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="One target, such as table4e or figure5.")
+    ] = None,
 ) -> None:
     """Write tables, figures and the page from the results that exist. Never trains."""
     from mgm.report.build import build_report
@@ -433,9 +720,15 @@ def crate(
     results: Results = Path("results"),
     reports: Reports = Path("reports"),
     out: Annotated[
-        Path | None, typer.Option(help="The zip to write; NAME.crate.zip beside the reports unless given.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="The zip to write; NAME.crate.zip beside the reports unless given.", metavar="FILE"
+        ),
     ] = None,
-    weights: Annotated[bool, typer.Option("--weights", help="Put weights in too; else they are named by their digest.")] = False,
+    weights: Annotated[
+        bool,
+        typer.Option("--weights", help="Put weights in too; else they are named by their digest."),
+    ] = False,
 ) -> None:
     """Write results, their report and how they came about as a Workflow Run RO-Crate."""
     from mgm.report.crate import write_crate
@@ -449,17 +742,43 @@ def crate(
 def sync(
     name: Name = "smoke",
     results: Results = Path("results"),
-    uri: Annotated[str | None, typer.Option(help="MLflow's tracking address; a database beside the results by default.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on while jobs run, until every run is finished.")] = False,
-    weights: Annotated[bool, typer.Option("--weights", help="Copy weights too; else they are named by path and digest.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; say where MLflow differs from the files.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Check, and mirror anew what differs.")] = False,
+    uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow's tracking address; a database beside the results by default."),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on while jobs run, until every run is finished.")
+    ] = False,
+    weights: Annotated[
+        bool,
+        typer.Option("--weights", help="Copy weights too; else they are named by path and digest."),
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Write nothing; say where MLflow differs from the files."),
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Check, and mirror anew what differs.")
+    ] = False,
     register: Annotated[
-        list[str], typer.Option(help="Register this run's weights in MLflow's model registry; repeat for several.", metavar="RUN")
+        list[str],
+        typer.Option(
+            help="Register this run's weights in MLflow's model registry; repeat for several.",
+            metavar="RUN",
+        ),
     ] = [],  # noqa: B006
 ) -> None:
     """Mirror results to MLflow. Files are the truth: a tracker that is down loses nothing."""
-    if len(given := [f"--{flag}" for flag, on in (("follow", follow), ("check", check), ("repair", repair)) if on]) > 1:
+    if (
+        len(
+            given := [
+                f"--{flag}"
+                for flag, on in (("follow", follow), ("check", check), ("repair", repair))
+                if on
+            ]
+        )
+        > 1
+    ):
         raise UserError(f"{' '.join(given)}: choose one")
 
     from mgm.report.mlflow import sync as mlflow
@@ -475,10 +794,13 @@ def sync(
         differing = compare(registry, results / name, uri)
         lines = [f"{run_id}: {line}" for run_id, several in differing.items() for line in several]
         typer.echo(
-            "\n".join(lines[:50] + [f"and {len(lines) - 50} differences more"] * (len(lines) > 50)) or "MLflow has what the files say"
+            "\n".join(lines[:50] + [f"and {len(lines) - 50} differences more"] * (len(lines) > 50))
+            or "MLflow has what the files say"
         )
         if check and lines:
-            raise UserError(f"{uri}: {len(lines)} differences in {len(differing)} runs; `mgm sync {name} --repair` mirrors these anew")
+            raise UserError(
+                f"{uri}: {len(lines)} differences in {len(differing)} runs; `mgm sync {name} --repair` mirrors these anew"
+            )
         if check:
             return
     typer.echo(mlflow.sync(registry, results / name, uri, weights, differing.keys()))

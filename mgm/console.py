@@ -11,13 +11,19 @@ LINE_S = 30.0  # seconds between lines of progress where there is no terminal
 
 
 def show(line: str) -> None:
-    """Print a line to stderr. A reader that has left (a log's writer that was stopped with us) misses nothing."""
+    """Print a line to stderr.
+
+    A reader that has left (a log's writer that was stopped with us) misses nothing.
+    """
     with suppress(BrokenPipeError):
         print(line, file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """Yield `items`, showing how many of `total` are done: a bar on a terminal, else a line now and then and one at the end."""
+    """Yield `items`, showing how many of `total` are done:
+
+    a bar on a terminal, else a line now and then and one at the end.
+    """
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import track as bar
@@ -30,7 +36,10 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
         now = time.monotonic()
         if now - told >= LINE_S or done == total:
             told, left = now, (now - started) / done * (total - done)
-            show(f"{what}: {done} of {total}" + (f", about {duration(left)} left" if left else f" in {duration(now - started)}"))
+            show(
+                f"{what}: {done} of {total}"
+                + (f", about {duration(left)} left" if left else f" in {duration(now - started)}")
+            )
 
 
 def duration(seconds: float) -> str:

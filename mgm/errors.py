@@ -1,4 +1,7 @@
-"""The one exception a user is meant to read, and the one line it becomes. docs/cluster.md says what exit statuses mean."""
+"""The one exception a user is meant to read, and the one line it becomes.
+
+docs/cluster.md says what exit statuses mean.
+"""
 
 import errno
 import os
@@ -18,7 +21,9 @@ NEXT_STEPS = {
     errno.EEXIST: "a file stands where a folder is needed; choose another place",
     errno.EISDIR: "a folder stands where a file is needed; choose another place",
     errno.ENAMETOOLONG: "shorten it",
-} | dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its rights, or choose another place")
+} | dict.fromkeys(
+    (errno.EACCES, errno.EPERM, errno.EROFS), "change its rights, or choose another place"
+)
 
 EXTRAS = {  # of the package: the modules that each brings
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
@@ -28,7 +33,12 @@ EXTRAS = {  # of the package: the modules that each brings
     ),
     "suite": ("snakemake", "timm", "torchvision"),
 }
-FULL_DISK = ("No space left", "code: 28", "unexpected pos", "PytorchStreamWriter failed writing")  # of PyTorch and safetensors
+FULL_DISK = (
+    "No space left",
+    "code: 28",
+    "unexpected pos",
+    "PytorchStreamWriter failed writing",
+)  # of PyTorch and safetensors
 
 
 class UserError(Exception):
@@ -39,7 +49,11 @@ class UserError(Exception):
 
 
 def first_fault(error: "ValidationError", below: int = 0) -> str:
-    """'field: what is wrong with it (got VALUE)' of the first fault that pydantic found; `below`: parts of a field's place to leave out."""
+    """'field:
+
+    what is wrong with it (got VALUE)' of the first fault that pydantic found; `below`: parts of a
+    field's place to leave out.
+    """
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][below:])
     if first["type"] == "extra_forbidden":
@@ -50,7 +64,8 @@ def first_fault(error: "ValidationError", below: int = 0) -> str:
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """End the process with status 2 and one line on stderr where the block raises what a user is meant to read.
+    """End the process with status 2 and one line on stderr where the block raises what a user is
+    meant to read.
 
     Other exceptions are faults of ours and keep their tracebacks.
     """
@@ -64,7 +79,8 @@ def one_line() -> Iterator[None]:
 
 
 def as_user_error(error: BaseException) -> UserError | None:
-    """Turn what the system refused (a full disk, an unwritable place), or an extra not installed, into one line; None: a fault of ours.
+    """Turn what the system refused (a full disk, an unwritable place), or an extra not installed,
+    into one line; None: a fault of ours.
 
     PyTorch and safetensors hide the system's error in a RuntimeError or an error of their own.
     """
@@ -73,7 +89,11 @@ def as_user_error(error: BaseException) -> UserError | None:
     if isinstance(error, ModuleNotFoundError):
         module = str(error.name).partition(".")[0]
         extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)
-        return UserError(f"{module} is not installed; run pip install 'mgm-video[{extra}]'") if extra else None
+        return (
+            UserError(f"{module} is not installed; run pip install 'mgm-video[{extra}]'")
+            if extra
+            else None
+        )
     if type(error).__name__ in ("RuntimeError", "SafetensorError"):
         cause = error.__cause__ or error.__context__
         if any(sign in str(error) for sign in FULL_DISK):
@@ -82,6 +102,16 @@ def as_user_error(error: BaseException) -> UserError | None:
             error = cause
     if not isinstance(error, OSError):
         return None
-    place = ": ".join(os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes))
+    place = ": ".join(
+        os.fsdecode(name)
+        for name in (error.filename, error.filename2)
+        if isinstance(name, str | bytes)
+    )
     why = error.strerror or f"{type(error).__name__}: {error}".splitlines()[0]
-    return UserError("; ".join(filter(None, (f"{place}: {why}" if place else why, NEXT_STEPS.get(error.errno or 0, "")))))
+    return UserError(
+        "; ".join(
+            filter(
+                None, (f"{place}: {why}" if place else why, NEXT_STEPS.get(error.errno or 0, ""))
+            )
+        )
+    )

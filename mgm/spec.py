@@ -1,7 +1,7 @@
 """What a run is: frozen, validated, hashed. No torch here.
 
-A spec holds science only. Paths, workers, devices, accumulation and compilation are arguments of the job that runs it,
-because they must not change its result; see `mgm.jobs.data.Execution`.
+A spec holds science only. Paths, workers, devices, accumulation and compilation are arguments of
+the job that runs it, because they must not change its result; see `mgm.stages.data.Execution`.
 """
 
 import hashlib
@@ -21,12 +21,23 @@ LARGE = 10**9  # no whole number of a spec is larger
 
 Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")]  # becomes part of a path
 
-BACKBONES = {  # width, depth, heads of the encoder (V: modeling_finetune.py), then of the decoder (V: modeling_pretrain.py, pretrain.sh)
+# width, depth, heads of the encoder (V: modeling_finetune.py), then of the decoder (V:
+# modeling_pretrain.py, pretrain.sh)
+BACKBONES = {
     "vit-s": ((384, 12, 6), (192, 4, 3)),
     "vit-b": ((768, 12, 12), (384, 4, 6)),
-    "vit-l": ((1024, 24, 16), (512, 12, 8)),  # decoder depth: scripts/kinetics/videomae_vit_large_*/pretrain.sh
-    "vit-h": ((1280, 32, 16), (640, 12, 8)),  # decoder depth: scripts/kinetics/videomae_vit_huge_*/pretrain.sh
-    "timesformer": ((768, 12, 12), (384, 4, 6)),  # ViT-B's sizes (paper, 4.2); paper silent on the decoder, which attends jointly
+    "vit-l": (
+        (1024, 24, 16),
+        (512, 12, 8),
+    ),  # decoder depth: scripts/kinetics/videomae_vit_large_*/pretrain.sh
+    "vit-h": (
+        (1280, 32, 16),
+        (640, 12, 8),
+    ),  # decoder depth: scripts/kinetics/videomae_vit_huge_*/pretrain.sh
+    "timesformer": (
+        (768, 12, 12),
+        (384, 4, 6),
+    ),  # ViT-B's sizes (paper, 4.2); paper silent on the decoder, which attends jointly
 }
 
 
@@ -42,7 +53,10 @@ class FrozenModel(BaseModel):
 
 
 class Data(FrozenModel):
-    """Which videos. `digest` is the index digest of a user's folder or of a generated set; published sets have none."""
+    """Which videos.
+
+    `digest` is the index digest of a user's folder or of a generated set; published sets have none.
+    """
 
     dataset: Name
     digest: str = ""
@@ -59,17 +73,25 @@ class Clips(FrozenModel):
     stride: int = Field(4, ge=1, le=LARGE)
     crop: Literal["multiscale", "resized", "centre"] = "multiscale"
     flip: bool = True
-    start_multiple: int = Field(1, ge=1, le=LARGE)  # random starts of "stride" are its multiples: 4 meets transcoded P-frames
+    start_multiple: int = Field(
+        1, ge=1, le=LARGE
+    )  # random starts of "stride" are its multiples: 4 meets transcoded P-frames
 
     @model_validator(mode="after")
     def _has_starts(self):
         if self.start_multiple > 1 and self.sampling != "stride":
-            raise ValueError(f"start_multiple {self.start_multiple} is for sampling stride; set it to 1 for sampling {self.sampling}")
+            raise ValueError(
+                f"start_multiple {self.start_multiple} is for sampling stride; set it to 1 for sampling {self.sampling}"
+            )
         return self
 
 
 class Model(FrozenModel):
-    """The encoder: a ViT or a TimeSformer (divided attention) over tubelets of `tubelet` x `patch` x `patch` pixels."""
+    """The encoder:
+
+    a ViT or a TimeSformer (divided attention) over tubelets of `tubelet` x `patch` x `patch`
+    pixels.
+    """
 
     backbone: BackboneName = "vit-b"
     width: int = Field(768, ge=8, le=LARGE)
@@ -79,12 +101,16 @@ class Model(FrozenModel):
     patch: int = Field(16, ge=1, le=LARGE)
     channels: int = Field(3, ge=1, le=64)  # of a frame; video files give 3, or 1 as grey
 
-    positions: tuple[()] | tuple[int, int, int] = ()  # grid of the encoder's table, which is interpolated to the clips'; empty: the clips'
+    positions: (
+        tuple[()] | tuple[int, int, int]
+    ) = ()  # grid of the encoder's table, which is interpolated to the clips'; empty: the clips'
 
     @model_validator(mode="after")
     def _check(self):
         if any(side < 1 for side in self.positions):
-            raise ValueError(f"positions {list(self.positions)} is no grid; write slots, rows and columns, each at least 1")
+            raise ValueError(
+                f"positions {list(self.positions)} is no grid; write slots, rows and columns, each at least 1"
+            )
         return _heads_divide_width(self)
 
 
@@ -102,7 +128,9 @@ class Decoder(FrozenModel):
 
 def _heads_divide_width(part):
     if part.width % part.heads:
-        raise ValueError(f"width {part.width} is not a multiple of heads {part.heads}; change one of them")
+        raise ValueError(
+            f"width {part.width} is not a multiple of heads {part.heads}; change one of them"
+        )
     return part
 
 
@@ -113,17 +141,28 @@ class Mask(FrozenModel):
     ratio: float = Field(0.75, gt=0, lt=1)
     edge: Edge = "grow"
     jitter: bool = True
-    guided_start: bool = False  # mgm's box follows the motion in slot 0 too, where the paper puts it at random (3.3)
-    guidance: Guidance = "vectors"  # the codec's motion vectors, or optical flow from sidecars (`mgm.video.flow`)
-    distance: Distance = "estimated"  # frames to a vector's reference, which divide it; none: eq. 6 to the letter; flow has no distance
-    predicts: Literal["all", "running-cell"] = "all"  # what the decoder predicts: all that is hidden, or half of it (VideoMAE V2)
+    guided_start: bool = (
+        False  # mgm's box follows the motion in slot 0 too, where the paper puts it at random (3.3)
+    )
+    guidance: Guidance = (
+        "vectors"  # the codec's motion vectors, or optical flow from sidecars (`mgm.video.flow`)
+    )
+    # frames to a vector's reference, which divide it; none: eq. 6 to the letter; flow has no
+    # distance
+    distance: Distance = "estimated"
+    predicts: Literal["all", "running-cell"] = (
+        "all"  # what the decoder predicts: all that is hidden, or half of it (VideoMAE V2)
+    )
 
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optim(FrozenModel):
-    """AdamW with linear warm-up and cosine decay. The learning rate of a step of `batch` clips is lr * batch / 256."""
+    """AdamW with linear warm-up and cosine decay.
+
+    The learning rate of a step of `batch` clips is lr * batch / 256.
+    """
 
     lr: float = Field(1.5e-4, gt=0)
     min_lr: float = Field(1e-5, ge=0)
@@ -131,7 +170,9 @@ class Optim(FrozenModel):
     weight_decay: float = Field(0.05, ge=0)
     batch: int = Field(512, ge=1, le=LARGE)
     epochs: int = Field(800, ge=1, le=LARGE)  # the paper's epochs: the name of the run
-    steps: int = Field(0, ge=0, le=LARGE)  # 0: epochs over the data; otherwise this many, and warm-up keeps its share
+    steps: int = Field(
+        0, ge=0, le=LARGE
+    )  # 0: epochs over the data; otherwise this many, and warm-up keeps its share
     warmup_epochs: float = Field(40, ge=0)
     clip_grad: float = Field(0.0, ge=0)  # 0: none
     precision: Literal["float32", "bf16"] = "bf16"
@@ -151,11 +192,17 @@ class FinetuneOptim(Optim):
 class Augment(FrozenModel):
     """Finetuning's augmentation beside crop and flip; off unless a recipe says so."""
 
-    rand: str = Field("", pattern=r"^(rand-m\d+-n\d+(-mstd\d+(\.\d+)?)?(-inc[01])?)?$")  # RandAugment in timm's notation; empty: none
+    rand: str = Field(
+        "", pattern=r"^(rand-m\d+-n\d+(-mstd\d+(\.\d+)?)?(-inc[01])?)?$"
+    )  # RandAugment in timm's notation; empty: none
     erasing: float = Field(0.0, ge=0, le=1)  # probability that a box of the clip is erased
-    mixup: float = Field(0.0, ge=0)  # parameter of Beta(a, a); 0: none. With CutMix on too, each has half of the steps
+    mixup: float = Field(
+        0.0, ge=0
+    )  # parameter of Beta(a, a); 0: none. With CutMix on too, each has half of the steps
     cutmix: float = Field(0.0, ge=0)
-    repeats: int = Field(1, ge=1, le=LARGE)  # clips of a video in a step, from one decoding pass; the learning rate does not count them
+    repeats: int = Field(
+        1, ge=1, le=LARGE
+    )  # clips of a video in a step, from one decoding pass; the learning rate does not count them
 
 
 class Views(FrozenModel):
@@ -172,12 +219,16 @@ class Run(FrozenModel):
     clips: Clips = Clips()
     model: Model = Model()
     seed: int = Field(0, ge=0, lt=2**63)  # a 64-bit integer wherever it goes
-    version: int = Field(1, ge=1, le=1)  # of the science: raise it where a change of code makes other numbers of the same fields
+    version: int = Field(
+        1, ge=1, le=1
+    )  # of the science: raise it where a change of code makes other numbers of the same fields
     verb: str
 
     @cached_property  # reports ask for it a hundred thousand times
     def hash(self) -> str:
-        """8 hex digits of the canonical JSON of the fields that differ from their defaults, so a new field orphans no run."""
+        """8 hex digits of the canonical JSON of the fields that differ from their defaults, so a
+        new field orphans no run.
+        """
         text = json.dumps(differences(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -198,7 +249,9 @@ class Run(FrozenModel):
     @model_validator(mode="after")
     def _patches_divide_clip(self):
         if self.clips.size % self.model.patch:
-            raise ValueError(f"clips.size {self.clips.size} is not a multiple of model.patch {self.model.patch}; change one of them")
+            raise ValueError(
+                f"clips.size {self.clips.size} is not a multiple of model.patch {self.model.patch}; change one of them"
+            )
         if self.clips.frames % self.model.tubelet:
             raise ValueError(
                 f"clips.frames {self.clips.frames} is not a multiple of model.tubelet {self.model.tubelet}; change one of them"
@@ -216,12 +269,18 @@ class Pretrain(Run):
     """Masked autoencoding (DESIGN 2; the paper's Table 5)."""
 
     verb: Literal["pretrain"] = "pretrain"
-    parent: Name = ""  # run id of the pretraining run whose weights it starts from; empty: from scratch
+    parent: Name = (
+        ""  # run id of the pretraining run whose weights it starts from; empty: from scratch
+    )
     decoder: Decoder = Decoder()
     mask: Mask = Mask()
     optim: Optim = Optim()
-    std_floor: float = Field(1e-6, gt=0)  # added to the standard deviation that normalises a target patch
-    head_init: Literal["xavier", "zero"] = "xavier"  # weights of the decoder's last layer, before training
+    std_floor: float = Field(
+        1e-6, gt=0
+    )  # added to the standard deviation that normalises a target patch
+    head_init: Literal["xavier", "zero"] = (
+        "xavier"  # weights of the decoder's last layer, before training
+    )
 
     def slug(self) -> list[str]:
         verb, *rest = super().slug()
@@ -259,34 +318,50 @@ class Finetune(Run):
     verb: Literal["finetune"] = "finetune"
     parent: Name = ""  # run id of the pretraining run; empty: from scratch
     optim: FinetuneOptim = FinetuneOptim()
-    init_std: float = Field(0.02, gt=0)  # of linear layers' weights, from scratch; narrow models need more than V's
+    init_std: float = Field(
+        0.02, gt=0
+    )  # of linear layers' weights, from scratch; narrow models need more than V's
     layer_decay: float = Field(0.75, gt=0, le=1)
     drop_path: float = Field(0.1, ge=0, lt=1)
     head_dropout: float = Field(0.0, ge=0, lt=1)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    class_weights: Literal["none", "inverse"] = "none"  # inverse: a clip's loss counts by 1 / the videos of its class, 1 on average
+    class_weights: Literal["none", "inverse"] = (
+        "none"  # inverse: a clip's loss counts by 1 / the videos of its class, 1 on average
+    )
     augment: Augment = Augment()
     views: Views = Views()
 
     def slug(self) -> list[str]:
-        return [*super().slug(), f"e{self.optim.epochs}", self.parent.rsplit("-", 1)[-1] or "scratch"]
+        return [
+            *super().slug(),
+            f"e{self.optim.epochs}",
+            self.parent.rsplit("-", 1)[-1] or "scratch",
+        ]
 
     @model_validator(mode="after")
     def _has_clips_to_mix(self):
         clips = self.optim.batch * self.augment.repeats
         if clips < 2 and (self.augment.mixup or self.augment.cutmix):
-            raise ValueError(f"augment.mixup and augment.cutmix mix a step's clips, but it has {clips}; set both to 0 or raise optim.batch")
+            raise ValueError(
+                f"augment.mixup and augment.cutmix mix a step's clips, but it has {clips}; set both to 0 or raise optim.batch"
+            )
         return self
 
 
 class Probe(Run):
-    """Linear classification of frozen features, from a parent run or from random weights. The paper is silent on the recipe."""
+    """Linear classification of frozen features, from a parent run or from random weights.
+
+    The paper is silent on the recipe.
+    """
 
     verb: Literal["probe"] = "probe"
     parent: Name = ""  # run id of the pretraining run; empty: random weights
     train_clips: int = Field(1, ge=1, le=LARGE)  # clips a training video gives, evenly spaced
-    label_draws: int = Field(1, ge=1, le=1000)  # draws of `data.labels_per_class`, each fitted and tested; top-1 is their mean
-    still: bool = False  # a control: every clip is its middle frame, repeated, so that accuracy is what one frame tells
+    label_draws: int = Field(
+        1, ge=1, le=1000
+    )  # draws of `data.labels_per_class`, each fitted and tested; top-1 is their mean
+    # a control: every clip is its middle frame, repeated, so that accuracy is what one frame tells
+    still: bool = False
     views: Views = Views()
 
     def slug(self) -> list[str]:
@@ -295,7 +370,9 @@ class Probe(Run):
     @model_validator(mode="after")
     def _has_labels_to_draw(self):
         if self.label_draws > 1 and not self.data.labels_per_class:
-            raise ValueError(f"label_draws is {self.label_draws}, but data.labels_per_class 0 takes all labels; set one of them")
+            raise ValueError(
+                f"label_draws is {self.label_draws}, but data.labels_per_class 0 takes all labels; set one of them"
+            )
         return self
 
 
@@ -304,14 +381,19 @@ class Visualise(Run):
 
     verb: Literal["visualise"] = "visualise"
     figure: Literal["5", "6", "7", "8"] = "5"
-    parents: tuple[Name, ...] = ()  # run ids of the pretraining runs whose models the figure looks into
+    parents: tuple[
+        Name, ...
+    ] = ()  # run ids of the pretraining runs whose models the figure looks into
 
     def slug(self) -> list[str]:
         return [self.verb, f"figure{self.figure}", self.data.dataset]
 
 
 class Measure(Run):
-    """A number that the papers state in their text, or that explains their masks; see `mgm.jobs.measure`."""
+    """A number that the papers state in their text, or that explains their masks;
+
+    see `mgm.stages.measure`.
+    """
 
     verb: Literal["measure"] = "measure"
     name: Literal["saliency", "motion-time", "step-time", "coverage"]
@@ -352,7 +434,9 @@ def read_spec(place: Path) -> Spec:
     try:
         return parse(json.loads(path.read_text()), str(path))
     except (ValueError, TypeError, OSError, RecursionError) as error:
-        raise UserError(f"{path}: not a spec in JSON ({error}); give the folder of a whole run, as in results/NAME/RUN_ID") from None
+        raise UserError(
+            f"{path}: not a spec in JSON ({error}); give the folder of a whole run, as in results/NAME/RUN_ID"
+        ) from None
 
 
 def parents(spec: Spec) -> tuple[str, ...]:
@@ -365,13 +449,21 @@ def parents(spec: Spec) -> tuple[str, ...]:
 
 def differences(spec: Run) -> dict[str, Any]:
     """The fields of `spec` that differ from their defaults, `verb` always among them."""
-    version = {"version": spec.version} if spec.version > 1 else {}  # 1 was the first: a later default must change the hash
-    return {**spec.model_dump(mode="json", exclude={"version"}, exclude_defaults=True), "verb": spec.verb, **version}
+    version = (
+        {"version": spec.version} if spec.version > 1 else {}
+    )  # 1 was the first: a later default must change the hash
+    return {
+        **spec.model_dump(mode="json", exclude={"version"}, exclude_defaults=True),
+        "verb": spec.verb,
+        **version,
+    }
 
 
 def dotted(fields: dict[str, Any], before: str = "") -> dict[str, Any]:
     """Nested fields by their dotted names."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
-        flat |= dotted(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+        flat |= (
+            dotted(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+        )
     return flat

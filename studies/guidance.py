@@ -1,12 +1,14 @@
-"""When does guidance help: linear probes of MGM, a tube and a static block over the size of movers, the background, the mask ratio, and
-a rule at the frame's edge.
+"""When does guidance help: linear probes of MGM, a tube and a static block over the size of movers,
+the background, the mask ratio, and a rule at the frame's edge.
 
     python studies/guidance.py train   # in the background, in parts: called again, it continues
-    python studies/guidance.py draw    # docs/guidance.csv and docs/guidance.png, from results/mini and results/guidance-*
-    python studies/guidance.py cover   # docs/guidance-cover.csv, how much of the movers a box hides, from the videos that `train` left
+    python studies/guidance.py draw    # docs/guidance.csv and docs/guidance.png, from results/mini
+    and results/guidance-* python studies/guidance.py cover   # docs/guidance-cover.csv, how much of
+    the movers a box hides, from the videos that `train` left
 
-Each variation is scale mini with a few fields changed, run by the workflow under a name of its own; seeds are the same everywhere, so
-differences are paired. What is not changed is mini's own Table 4e (`snakemake --cores all --config scale=mini -- table4e`).
+Each variation is scale mini with a few fields changed, run by the workflow under a name of its own;
+seeds are the same everywhere, so differences are paired. What is not changed is mini's own Table 4e
+(`snakemake --cores all --config scale=mini -- table4e`).
 """
 
 import argparse
@@ -20,21 +22,22 @@ import torch
 import yaml
 
 from mgm.dag.study import CONFIG, Workflow
-from mgm.datasets.index import Video, read_index
-from mgm.datasets.synthetic.make import load_boxes
-from mgm.experiments.scales import read_yaml
-from mgm.experiments.suite import registry_of
+from mgm.data.index import Video, read_index
+from mgm.data.synthetic.make import load_boxes
 from mgm.masking import Grid, make_mask
+from mgm.paper.scales import read_yaml
+from mgm.paper.suite import registry_of
 from mgm.report.figures.seeds import intervals
 from mgm.report.figures.style import STYLE, blank, write
 from mgm.report.statistics import over_seeds
-from mgm.runs.frame import frame
+from mgm.results.frame import frame
 from mgm.spec import Pretrain
 from mgm.video import read_clip, slot_magnitude
 from mgm.video.sample import view_indices
 
 BASE, RATIO = "as mini", "mask.ratio"
-VARIATIONS = {  # name: (title, fields of the generated set, fields of pretraining, the masks that these change)
+# name: (title, fields of the generated set, fields of pretraining, the masks that these change)
+VARIATIONS = {
     "mini": (BASE, {}, {}, ("none", "tube", "block", "mgm")),
     "d15": ("movers of 0.15", {"diameter": 0.15}, {}, ("none", "tube", "block", "mgm")),
     "d24": ("movers of 0.24", {"diameter": 0.24}, {}, ("none", "tube", "block", "mgm")),
@@ -43,12 +46,22 @@ VARIATIONS = {  # name: (title, fields of the generated set, fields of pretraini
     "r75": ("75 % hidden, the tube too", {}, {RATIO: 0.75}, ("tube",)),
     "r90": ("90 % hidden", {}, {RATIO: 0.9}, ("tube", "block", "mgm")),
     "one": ("one mover, not three", {"sprites": 1}, {}, ("none", "tube", "block", "mgm")),
-    "one60": ("one mover, 60 % hidden", {"sprites": 1}, {RATIO: 0.6}, ("none", "tube", "block", "mgm")),
+    "one60": (
+        "one mover, 60 % hidden",
+        {"sprites": 1},
+        {RATIO: 0.6},
+        ("none", "tube", "block", "mgm"),
+    ),
     "clamp": ("boxes stay in the frame", {}, {"mask.edge": "clamp"}, ("mgm",)),
     "vectors": ("vectors not divided by their distance", {}, {"mask.distance": "none"}, ("mgm",)),
     "start": ("guided in slot 0 too", {}, {"mask.guided_start": True}, ("mgm",)),
 }
-ROWS = {"none": "No pretraining", "tube": "Random Tube", "block": "Random Block", "mgm": "MGM (Dense)"}
+ROWS = {
+    "none": "No pretraining",
+    "tube": "Random Tube",
+    "block": "Random Block",
+    "mgm": "MGM (Dense)",
+}
 PAIRS = {"less random weights": "none", "less Random Tube": "tube", "less Random Block": "block"}
 MEANS = {"three movers: mean": 3, "one mover: mean": 1}  # over the variations with so many
 HIDDEN = "hides, less block"  # more of the movers
@@ -70,8 +83,23 @@ def train(seeds: list[int], cores: int, names: list[str]) -> None:
         config = {"scale": str(path)}
         table = Workflow(config).registry.tables["4e"]
         cells = [table.cell(ROWS[mask], "SSv2, linear probe") for mask in masks]
-        targets = [f"results/{fields['name']}/jobs/{run.run_id}" for cell in cells for run in cell.runs]
-        subprocess.run(["snakemake", "--cores", str(cores), "--quiet", "all", "--config", f"scale={path}", "--", *targets], check=True)
+        targets = [
+            f"results/{fields['name']}/jobs/{run.run_id}" for cell in cells for run in cell.runs
+        ]
+        subprocess.run(
+            [
+                "snakemake",
+                "--cores",
+                str(cores),
+                "--quiet",
+                "all",
+                "--config",
+                f"scale={path}",
+                "--",
+                *targets,
+            ],
+            check=True,
+        )
 
 
 def folder_of(name: str) -> str:
@@ -79,14 +107,23 @@ def folder_of(name: str) -> str:
 
 
 def probes() -> pd.DataFrame:
-    """A row a run: `variation`, `mask`, `seed`, `top1`. Masks that a variation does not change have the runs of the base."""
+    """A row a run:
+
+    `variation`, `mask`, `seed`, `top1`. Masks that a variation does not change have the runs of the
+    base.
+    """
     parts = []
     for name, (title, *_, masks) in VARIATIONS.items():
         folder = ROOT / "results" / folder_of(name)
         if not folder.exists():
             continue
         cells = registry_of(folder).tables["4e"].cells
-        wanted = {run.run_id for cell in cells if cell.column.endswith("linear probe") for run in cell.runs}
+        wanted = {
+            run.run_id
+            for cell in cells
+            if cell.column.endswith("linear probe")
+            for run in cell.runs
+        }
         runs = frame(folder)
         runs = runs[(runs.status == "run") & runs.run_id.isin(wanted)]
         if runs.empty:
@@ -97,8 +134,9 @@ def probes() -> pd.DataFrame:
 
 
 def differences(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a variation and pair that it changes: MGM less the other mask, paired by seed, with its 95 % interval; last, means over
-    variations, seed by seed, of those that have `SEEDS`. What changes MGM's mask alone is a reading of the paper: MGM less MGM as mini."""
+    """A row a variation and pair that it changes: MGM less the other mask, paired by seed, with its
+    95 % interval; last, means over variations, seed by seed, of those that have `SEEDS`. What
+    changes MGM's mask alone is a reading of the paper: MGM less MGM as mini."""
     wide = runs.pivot(index=["variation", "seed"], columns="mask", values="top1")
     apart = {}
     for title, *_, masks in VARIATIONS.values():
@@ -110,11 +148,18 @@ def differences(runs: pd.DataFrame) -> pd.DataFrame:
             for mask in ROWS.keys() - set(masks):
                 found[mask] = base[mask].reindex(found.index)
             changed = {pair: other for pair, other in PAIRS.items() if {"mgm", other} & set(masks)}
-            apart |= {(title, pair): (found["mgm"] - found[other]).dropna() for pair, other in changed.items()}
+            apart |= {
+                (title, pair): (found["mgm"] - found[other]).dropna()
+                for pair, other in changed.items()
+            }
     movers = {title: videos.get("sprites", 3) for title, videos, *_ in VARIATIONS.values()}
     for mean, count in MEANS.items():
         for pair in PAIRS:
-            some = {title: d for (title, name), d in apart.items() if name == pair and movers.get(title) == count}
+            some = {
+                title: d
+                for (title, name), d in apart.items()
+                if name == pair and movers.get(title) == count
+            }
             if whole := {title: d for title, d in some.items() if set(SEEDS) <= set(d.index)}:
                 apart[mean, pair] = pd.DataFrame(whole).loc[SEEDS].mean(axis=1)
     several = {key: over_seeds(some.tolist()) for key, some in apart.items() if len(some) > 1}
@@ -133,7 +178,13 @@ def draw() -> None:
     titles = list(dict.fromkeys(table[table.pair.isin(PAIRS)].variation))
     figure = blank(9.2, 0.3 * len(titles) + 0.8)
     several = figure.subplots(1, len(PAIRS) + 1, sharey=True)
-    figure.subplots_adjust(left=0.2, right=0.98, top=1 - 0.3 / figure.get_figheight(), bottom=0.45 / figure.get_figheight(), wspace=0.08)
+    figure.subplots_adjust(
+        left=0.2,
+        right=0.98,
+        top=1 - 0.3 / figure.get_figheight(),
+        bottom=0.45 / figure.get_figheight(),
+        wspace=0.08,
+    )
     for axes, pair in zip(several, (*PAIRS, HIDDEN)):
         some = table[table.pair == pair].rename(columns={"variation": "tick"})
         intervals(axes, some, titles)
@@ -147,16 +198,27 @@ def draw() -> None:
 
 
 def cover() -> None:
-    """Write how much of the movers' pixels a block and MGM hide, in per cent, and the difference, paired by test video."""
+    """Write how much of the movers' pixels a block and MGM hide, in per cent, and the difference,
+    paired by test video.
+    """
     rows = []
     for name, (title, *_, masks) in VARIATIONS.items():
         registry = registry_of(ROOT / "results" / folder_of(name))
         place = ROOT / "data" / f"ssv2-{registry.scale.datasets['ssv2'].digest}"
         discs = load_boxes(place)
         videos = [video for video in read_index(place).videos if video.split == "test"]
-        specs = {spec.mask.name: spec for spec in registry.runs_of("table4e") if isinstance(spec, Pretrain)}
+        specs = {
+            spec.mask.name: spec
+            for spec in registry.runs_of("table4e")
+            if isinstance(spec, Pretrain)
+        }
         shares = {
-            mask: np.array([hidden_share(video, discs[Path(video.path).stem], specs[mask], seed) for seed, video in enumerate(videos)])
+            mask: np.array(
+                [
+                    hidden_share(video, discs[Path(video.path).stem], specs[mask], seed)
+                    for seed, video in enumerate(videos)
+                ]
+            )
             for mask in masks
             if mask in ("block", "mgm")
         }
@@ -164,35 +226,62 @@ def cover() -> None:
             shares[HIDDEN] = shares["mgm"] - shares["block"]
         for what, share in shares.items():
             found = over_seeds(share.tolist())
-            rows.append((title, what, round(found.mean, 1), round(found.low, 1), round(found.high, 1)))
-    pd.DataFrame(rows, columns=["variation", "pair", "mean", "low", "high"]).to_csv(COVER, index=False, lineterminator="\n")
+            rows.append(
+                (title, what, round(found.mean, 1), round(found.low, 1), round(found.high, 1))
+            )
+    pd.DataFrame(rows, columns=["variation", "pair", "mean", "low", "high"]).to_csv(
+        COVER, index=False, lineterminator="\n"
+    )
 
 
 def hidden_share(video: Video, boxes_TK4: np.ndarray, spec: Pretrain, seed: int) -> float:
-    """The share of one video's discs under a mask, in per cent, in the middle clip. `boxes_TK4` are the discs' edges."""
+    """The share of one video's discs under a mask, in per cent, in the middle clip.
+
+    `boxes_TK4` are the discs' edges.
+    """
     mask, tubelet, patch = spec.mask, spec.model.tubelet, spec.model.patch
     index_T = view_indices(spec.clips, video.frames, view=0, views=1)
     clip, side = read_clip(video.path, index_T), spec.clips.size // patch
     grid = Grid(spec.clips.frames // tubelet, side, side)
-    motion_SHW = slot_magnitude(clip.motion_THW2, clip.divisor(mask.distance), clip.has_motion_T, tubelet)
+    motion_SHW = slot_magnitude(
+        clip.motion_THW2, clip.divisor(mask.distance), clip.has_motion_T, tubelet
+    )
     guide_BSHW = torch.from_numpy(motion_SHW)[None]
-    masked_BL = make_mask(mask.name, grid, mask.ratio, torch.tensor([seed]), guide_BSHW, mask.edge, mask.jitter, mask.guided_start)
+    masked_BL = make_mask(
+        mask.name,
+        grid,
+        mask.ratio,
+        torch.tensor([seed]),
+        guide_BSHW,
+        mask.edge,
+        mask.jitter,
+        mask.guided_start,
+    )
     y_H, x_W = np.arange(clip.height), np.arange(clip.width)
     masked_THW = masked_BL.view(grid.slots, side, side).numpy().repeat(tubelet, 0)
     hidden_THW = masked_THW[:, y_H * side // clip.height][:, :, x_W * side // clip.width]
     top, left, bottom, right = np.moveaxis(boxes_TK4[index_T], 2, 0)[..., None, None]
     y_H1, x_W = y_H[:, None] + 0.5, x_W + 0.5
-    from_centre = ((2 * y_H1 - top - bottom) / (bottom - top)) ** 2 + ((2 * x_W - left - right) / (right - left)) ** 2
+    from_centre = ((2 * y_H1 - top - bottom) / (bottom - top)) ** 2 + (
+        (2 * x_W - left - right) / (right - left)
+    ) ** 2
     disc_THW = (from_centre <= 1).any(1)
     return 100 * (disc_THW & hidden_THW).sum() / disc_THW.sum()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("train", "draw", "cover"))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--names", nargs="+", choices=VARIATIONS, default=[name for name in VARIATIONS if name != "mini"])
+    parser.add_argument(
+        "--names",
+        nargs="+",
+        choices=VARIATIONS,
+        default=[name for name in VARIATIONS if name != "mini"],
+    )
     args = parser.parse_args()
     if args.what == "train":
         train(args.seeds, args.cores, args.names)

@@ -1,11 +1,14 @@
-"""Do the masks help on real clips: pretraining on three small public sets at once, without labels; linear probes on each.
+"""Do the masks help on real clips: pretraining on three small public sets at once, without labels;
+linear probes on each.
 
-    python studies/real_clips.py prepare --clips DIR   # DIR/fight, DIR/ucf101, DIR/ut_interaction, as their authors name the files
-    python studies/real_clips.py train                 # in the background, in parts: called again, it continues
-    python studies/real_clips.py table                 # docs/real-clips.csv, and means with their intervals
+    python studies/real_clips.py prepare --clips DIR   # DIR/fight, DIR/ucf101, DIR/ut_interaction,
+    as their authors name the files python studies/real_clips.py train                 # in the
+    background, in parts: called again, it continues python studies/real_clips.py table
+    # docs/real-clips.csv, and means with their intervals
 
-Surveillance Camera Fight (2 classes), UCF101 (its classes of 20 clips or more), UT-Interaction (6 classes). Each set has three folds by the
-scene that a name tells, so that every clip is tested once a seed. Pretraining sees the test clips too, whatever the mask, but no label.
+Surveillance Camera Fight (2 classes), UCF101 (its classes of 20 clips or more), UT-Interaction (6
+classes). Each set has three folds by the scene that a name tells, so that every clip is tested once
+a seed. Pretraining sees the test clips too, whatever the mask, but no label.
 """
 
 import argparse
@@ -17,14 +20,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgm.datasets.index import read_index
-from mgm.jobs.data import Execution
-from mgm.jobs.pretrain import pretrain
-from mgm.jobs.probe import probe
-from mgm.jobs.runner import run_all
+from mgm.data.index import read_index
 from mgm.report.statistics import over_seeds
-from mgm.runs.frame import frame
+from mgm.results.frame import frame
 from mgm.spec import parse
+from mgm.stages.data import Execution
+from mgm.stages.pretrain import pretrain
+from mgm.stages.probe import probe
+from mgm.stages.runner import run_all
 from mgm.video.loader import Cache
 
 ROOT = Path(__file__).parents[1]
@@ -69,19 +72,30 @@ def prepare(clips: Path) -> None:
     everything = []
     for name, (pattern, scene) in SCENES.items():
         videos = sorted(clips.glob(pattern))
-        labels = [UT[int(video.stem[-1])] if name == "ut" else video.parent.name for video in videos]
+        labels = [
+            UT[int(video.stem[-1])] if name == "ut" else video.parent.name for video in videos
+        ]
         enough = {label for label, count in Counter(labels).items() if count >= 20}
         everything += videos
         for fold in FOLDS:
             rows = [
-                (video.resolve(), label, "test" if int(re.search(scene, video.stem)[1]) % len(FOLDS) == fold else "train")
+                (
+                    video.resolve(),
+                    label,
+                    "test"
+                    if int(re.search(scene, video.stem)[1]) % len(FOLDS) == fold
+                    else "train",
+                )
                 for video, label in zip(videos, labels)
                 if label in enough
             ]
             write(DATA / f"{name}-{fold}.csv", rows)
     write(
         DATA / "all.csv",
-        [(video.resolve(), video.parts[len(clips.parts)], "train" if place else "test") for place, video in enumerate(everything)],
+        [
+            (video.resolve(), video.parts[len(clips.parts)], "train" if place else "test")
+            for place, video in enumerate(everything)
+        ],
     )
 
 
@@ -89,22 +103,54 @@ def write(path: Path, rows: list[tuple[Path, str, str]]) -> None:
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([("path", "label", "split"), *rows])
     subprocess.run(
-        ["mgm", "prepare", "folder", "--source", path, "--out", path.with_suffix(""), "--shards", "--short-side", "72"], check=True
+        [
+            "mgm",
+            "prepare",
+            "folder",
+            "--source",
+            path,
+            "--out",
+            path.with_suffix(""),
+            "--shards",
+            "--short-side",
+            "72",
+        ],
+        check=True,
     )
 
 
 def train() -> None:
     """Run what is not done: a pretraining a mask and seed, and its probes."""
-    execution = Execution(RESULTS, {path.stem: path.with_suffix("") for path in DATA.glob("*.csv")}, cache=Cache(2000))
+    execution = Execution(
+        RESULTS, {path.stem: path.with_suffix("") for path in DATA.glob("*.csv")}, cache=Cache(2000)
+    )
     for mask, ratio in MASKS.items():
         for seed in SEEDS:
             parent = ""
             if ratio:
-                spec = parse({"verb": "pretrain", **data("all"), **PRETRAIN, "mask": {"name": mask, "ratio": ratio}, "seed": seed}, mask)
+                spec = parse(
+                    {
+                        "verb": "pretrain",
+                        **data("all"),
+                        **PRETRAIN,
+                        "mask": {"name": mask, "ratio": ratio},
+                        "seed": seed,
+                    },
+                    mask,
+                )
                 run_all([spec], pretrain, execution)
                 parent = spec.run_id
             probes = [
-                parse({"verb": "probe", **data(f"{name}-{fold}"), **PROBE, "parent": parent, "seed": seed}, name)
+                parse(
+                    {
+                        "verb": "probe",
+                        **data(f"{name}-{fold}"),
+                        **PROBE,
+                        "parent": parent,
+                        "seed": seed,
+                    },
+                    name,
+                )
                 for name in SCENES
                 for fold in FOLDS
             ]
@@ -116,7 +162,10 @@ def data(dataset: str) -> dict[str, dict[str, str]]:
 
 
 def probes() -> pd.DataFrame:
-    """A row a probe: `set`, `dataset` (the set and its fold), `mask`, `seed`, `top1`, `n_test`, `run_id`, `commit`."""
+    """A row a probe:
+
+    `set`, `dataset` (the set and its fold), `mask`, `seed`, `top1`, `n_test`, `run_id`, `commit`.
+    """
     runs = frame(RESULTS).query("status == 'run' and verb == 'probe'")
     runs = runs.assign(set=runs.dataset.str[:-2], top1=runs["metrics.top1"])
     columns = ["set", "dataset", "mask", "seed", "top1", "n_test", "run_id", "commit"]
@@ -124,24 +173,42 @@ def probes() -> pd.DataFrame:
 
 
 def table() -> None:
-    """Write every probe; print each set's accuracy over all its clips, and differences: means over seeds, the latter paired."""
+    """Write every probe;
+
+    print each set's accuracy over all its clips, and differences: means over seeds, the latter
+    paired.
+    """
     runs = probes()
     runs.round(2).to_csv(ROOT / "docs/real-clips.csv", index=False, lineterminator="\n")
-    whole = runs.assign(right=runs.top1 * runs.n_test).groupby(["set", "mask", "seed"])[["right", "n_test"]].sum()
+    whole = (
+        runs.assign(right=runs.top1 * runs.n_test)
+        .groupby(["set", "mask", "seed"])[["right", "n_test"]]
+        .sum()
+    )
     wide = (whole.right / whole.n_test).unstack("mask")
     for name, some in [*wide.groupby("set"), ("mean of sets", wide.groupby("seed").mean())]:
         for mask in some:
-            less = (f"less {other} {interval(some[mask] - some[other])}" for other in some if other != mask)
+            less = (
+                f"less {other} {interval(some[mask] - some[other])}"
+                for other in some
+                if other != mask
+            )
             print(name, mask, interval(some[mask]), *less, sep="; ")
 
 
 def interval(values: pd.Series) -> str:
     found = over_seeds(values.dropna().tolist())
-    return f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" if found.has_interval else f"{found.mean:.1f}"
+    return (
+        f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]"
+        if found.has_interval
+        else f"{found.mean:.1f}"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("prepare", "train", "table"))
     parser.add_argument("--clips", type=Path, default=Path("clips"))
     args = parser.parse_args()

@@ -1,4 +1,7 @@
-"""Skips are for users' machines: with MGM_CI=1 a skipped test is a failed one. At the end: how many tests each service really served."""
+"""Skips are for users' machines:
+
+with MGM_CI=1 a skipped test is a failed one. At the end: how many tests each service really served.
+"""
 
 import os
 from collections import Counter
@@ -27,16 +30,23 @@ def pytest_runtest_makereport(item, call):
     report = yield
     report.services = _services(item) if report.when == "call" and not report.skipped else []
     if report.skipped and os.environ.get("MGM_CI") == "1" and not hasattr(report, "wasxfail"):
-        report.outcome, report.longrepr = "failed", f"MGM_CI=1, but this was skipped: {report.longrepr}"
+        report.outcome, report.longrepr = (
+            "failed",
+            f"MGM_CI=1, but this was skipped: {report.longrepr}",
+        )
     return report
 
 
 def pytest_runtest_logreport(report):
-    REPORTED.update(getattr(report, "services", []))  # xdist hands the workers' reports to the process that prints
+    REPORTED.update(
+        getattr(report, "services", [])
+    )  # xdist hands the workers' reports to the process that prints
 
 
 def pytest_terminal_summary(terminalreporter):
-    terminalreporter.write_line("services: " + ", ".join(f"{service} {REPORTED[service]}" for service in SERVICES))
+    terminalreporter.write_line(
+        "services: " + ", ".join(f"{service} {REPORTED[service]}" for service in SERVICES)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""The command line: help is quick to come, and bad input is one line with the next step, never a traceback."""
+"""The command line:
+
+help is quick to come, and bad input is one line with the next step, never a traceback.
+"""
 
 import json
 import subprocess
@@ -8,15 +11,17 @@ from pathlib import Path
 import pytest
 
 from mgm.cli import main
-from mgm.datasets.synthetic.make import generate
-from mgm.datasets.synthetic.params import Synthetic
+from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.params import Synthetic
 from mgm.spec import Data, Pretrain
 
 MGM = str(Path(sys.executable).parent / "mgm")
 
 
 def mgm(*words, cwd=None):
-    return subprocess.run([MGM, *map(str, words)], capture_output=True, text=True, timeout=120, check=False, cwd=cwd)
+    return subprocess.run(
+        [MGM, *map(str, words)], capture_output=True, text=True, timeout=120, check=False, cwd=cwd
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,10 @@ torch.nn.utils.clip_grad_norm_([one], 1.0)"""
     [
         ("import mgm.cli", "torch av mlflow matplotlib pandas"),
         ("import mgm.video", "torch"),
-        ("import mgm.datasets.published, mgm.datasets.synthetic.params, mgm.datasets.index", "torch av numpy pandas"),
+        (
+            "import mgm.data.published, mgm.data.synthetic.params, mgm.data.index",
+            "torch av numpy pandas",
+        ),
         (STEP, "torch._dynamo"),  # which takes 3 seconds of a process that compiles nothing
     ],
 )
@@ -60,12 +68,24 @@ def test_bad_specs_are_one_line(tmp_path, monkeypatch, capsys):
     for verb, file, data, message in [
         ("pretrain", "none.json", "x=y", "none.json: no such spec"),
         ("pretrain", tmp_path / "text.json", "x=y", "not JSON"),
-        ("pretrain", spec_file(tmp_path, epochs=3), "x=y", "epochs is not a field; remove it or correct its name"),
+        (
+            "pretrain",
+            spec_file(tmp_path, epochs=3),
+            "x=y",
+            "epochs is not a field; remove it or correct its name",
+        ),
         ("finetune", spec_file(tmp_path), "x=y", "is a pretrain spec; run it with `mgm pretrain`"),
-        ("pretrain", spec_file(tmp_path), "x=y", "no place for dataset ssv2; pass --data ssv2=FOLDER"),
+        (
+            "pretrain",
+            spec_file(tmp_path),
+            "x=y",
+            "no place for dataset ssv2; pass --data ssv2=FOLDER",
+        ),
         ("pretrain", spec_file(tmp_path), "x", "--data x: write it as NAME=FOLDER"),
     ]:
-        monkeypatch.setattr("sys.argv", ["mgm", verb, str(file), "--out", str(tmp_path), "--data", data])
+        monkeypatch.setattr(
+            "sys.argv", ["mgm", verb, str(file), "--out", str(tmp_path), "--data", data]
+        )
         with pytest.raises(SystemExit) as end:
             main()
         told = capsys.readouterr().err

@@ -20,7 +20,10 @@ def file(tmp_path):
 
 
 def test_a_users_file_lies_over_the_profiles_and_the_command_line_over_both(file):
-    given = load_cluster(file({"partition": "a100", "account": "vision", "jobs": {"pretrain": {"nodes": 8}}}), account="other")
+    given = load_cluster(
+        file({"partition": "a100", "account": "vision", "jobs": {"pretrain": {"nodes": 8}}}),
+        account="other",
+    )
     usual = Cluster.model_validate(yaml.safe_load((PROFILE / "cluster.yaml").read_text()))
     assert (given.partition, given.account) == ("a100", "other")
     assert given.jobs["pretrain"] == usual.jobs["pretrain"].model_copy(update={"nodes": 8})
@@ -28,7 +31,9 @@ def test_a_users_file_lies_over_the_profiles_and_the_command_line_over_both(file
 
 
 def test_resources_are_what_the_executor_reads(file):
-    cluster = load_cluster(file({"sbatch": "--constraint=h100", "jobs": {"probe": {"hours": 0.1, "gpus": 0}}}))
+    cluster = load_cluster(
+        file({"sbatch": "--constraint=h100", "jobs": {"probe": {"hours": 0.1, "gpus": 0}}})
+    )
     pretrain = cluster.resources("pretrain")
     assert pretrain["nodes"] == 2
     assert (pretrain["tasks"], pretrain["cpus_per_task"]) == (2, 96)  # a torchrun on each node
@@ -37,10 +42,20 @@ def test_resources_are_what_the_executor_reads(file):
     assert pretrain["runtime"] == 24 * 60
     assert pretrain["slurm_extra"] == "--signal=TERM@120 --constraint=h100"
     words = shlex.split(cluster.command_wrapper("pretrain", "a log").partition("run.sh")[2])
-    assert words[:7] == ["a log", "srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=96", "--gres=gpu:8"]
+    assert words[:7] == [
+        "a log",
+        "srun",
+        "--nodes=2",
+        "--ntasks=2",
+        "--ntasks-per-node=1",
+        "--cpus-per-task=96",
+        "--gres=gpu:8",
+    ]
     assert words[-3:] == ["--nnodes=2", "--nproc-per-node=8", "--no-python"]
     probe = cluster.resources("probe")
-    assert probe["slurm_extra"] == "--constraint=h100"  # a warning may come a minute early, at once in a job of six minutes
+    assert (
+        probe["slurm_extra"] == "--constraint=h100"
+    )  # a warning may come a minute early, at once in a job of six minutes
     assert not {"gres", "tasks", "mpi", "slurm_partition", "slurm_account"} & set(probe)
     assert cluster.command_wrapper("probe", "log").split("run.sh")[1].split() == ["log"]
 

@@ -25,7 +25,9 @@ def test_every_requirement_is_pinned_within_its_range():
     for text in wanted:
         requirement = Requirement(text)
         versions = pinned()[requirement.name.lower().replace("_", "-")]
-        assert all(requirement.specifier.contains(version, prereleases=True) for version in versions), text
+        assert all(
+            requirement.specifier.contains(version, prereleases=True) for version in versions
+        ), text
 
 
 def test_every_pin_has_hashes_and_no_address():
@@ -39,6 +41,10 @@ def test_every_pin_has_hashes_and_no_address():
 def test_conda_installs_the_same_versions():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     python, pip, *rest = environment["dependencies"]
-    assert rest == [{"pip": ["--require-hashes", "-r requirements.lock"]}]  # the lock itself, so no version can differ
+    assert rest == [
+        {"pip": ["--require-hashes", "-r requirements.lock"]}
+    ]  # the lock itself, so no version can differ
     assert pip == "pip"
-    assert SpecifierSet(PROJECT["project"]["requires-python"]).contains(python.removeprefix("python=") + ".0")
+    assert SpecifierSet(PROJECT["project"]["requires-python"]).contains(
+        python.removeprefix("python=") + ".0"
+    )

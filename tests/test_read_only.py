@@ -1,4 +1,5 @@
-"""Commands in places that may not be written: one line that names the place a user gave, status 2, and nothing half done.
+"""Commands in places that may not be written: one line that names the place a user gave, status 2,
+and nothing half done.
 
 Root may write anywhere, so the commands run without the capabilities by which it does.
 """
@@ -11,7 +12,11 @@ from tests.helpers.fake_results import finish_all, registry
 from tests.helpers.programs import ROOT, run
 
 pytestmark = pytest.mark.slow
-MERE_USER = ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+MERE_USER = (
+    ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"]
+    if os.geteuid() == 0
+    else []
+)
 
 
 @pytest.fixture
@@ -40,12 +45,19 @@ def here(tmp_path):
         ("mgm results x --csv out.csv", "out.csv: Permission denied"),
         ("mgm plan --json out.json", "out.json: Permission denied"),
         ("mgm pretrain spec.json --out results/x --data ssv2=videos", "Permission denied"),
-        ("snakemake --snakefile {root}/workflow/Snakefile --cores 1 --quiet all --config name=y", "results/y: Permission denied"),
+        (
+            "snakemake --snakefile {root}/workflow/Snakefile --cores 1 --quiet all --config name=y",
+            "results/y: Permission denied",
+        ),
     ],
 )
 def test_one_line_names_the_place(command, named, here):
     done = run([*MERE_USER, *command.format(root=ROOT).split()], cwd=here)
     assert done.returncode == 2, done.stderr
-    [line] = [line for line in done.stderr.splitlines() if not line.startswith("Using workflow specific profile")]
+    [line] = [
+        line
+        for line in done.stderr.splitlines()
+        if not line.startswith("Using workflow specific profile")
+    ]
     assert line.startswith("mgm: ")
     assert named in line

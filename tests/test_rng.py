@@ -4,7 +4,12 @@ from mgm.rng import STREAMS, clip_seed, generator
 
 
 def test_seeds_are_distinct_non_negative_and_fixed():
-    seeds = {clip_seed(run, epoch, sample) for run in range(10) for epoch in range(10) for sample in range(100)}
+    seeds = {
+        clip_seed(run, epoch, sample)
+        for run in range(10)
+        for epoch in range(10)
+        for sample in range(100)
+    }
     assert len(seeds) == 10_000
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert clip_seed(0, 0, 0) == FIRST  # results depend on it; it never changes

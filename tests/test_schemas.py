@@ -7,15 +7,21 @@ from snakemake.utils import validate
 from mgm.dag.cluster import PROFILE
 from mgm.dag.config import schemas
 from mgm.dag.files import WORKFLOW
-from mgm.experiments.scales import read_yaml
+from mgm.paper.scales import read_yaml
 
 SCHEMAS = WORKFLOW / "schemas"
 FILES = [("scale", path) for path in sorted((WORKFLOW / "config").glob("*.yaml"))]
-FILES += [("cluster", PROFILE / "cluster.yaml"), ("config", PROFILE / "paper.yaml"), ("config", WORKFLOW / "config" / "config.yml")]
+FILES += [
+    ("cluster", PROFILE / "cluster.yaml"),
+    ("config", PROFILE / "paper.yaml"),
+    ("config", WORKFLOW / "config" / "config.yml"),
+]
 
 
 def test_the_schemas_are_current():
-    assert {path.name: path.read_text() for path in SCHEMAS.iterdir()} == schemas()  # `make format` writes them
+    assert {
+        path.name: path.read_text() for path in SCHEMAS.iterdir()
+    } == schemas()  # `make format` writes them
 
 
 @pytest.mark.parametrize(("kind", "path"), FILES, ids=lambda given: getattr(given, "name", given))

@@ -18,7 +18,7 @@ from mgm.spec import (
     Views,
     Visualise,
     parse,
-)  # fmt: skip
+)
 from tests.helpers.errors import refused
 
 SSV2 = Data(dataset="ssv2")
@@ -26,13 +26,18 @@ PARENT = "pretrain-mgm-vitb-ssv2-e200-a7c57380"
 
 
 def test_ten_run_ids_never_change():
-    """A run id names results that took weeks. If this fails, a default or the hash changed: put it back, and add a field instead."""
+    """A run id names results that took weeks.
+
+    If this fails, a default or the hash changed: put it back, and add a field instead.
+    """
     runs = [
         Pretrain(data=SSV2),
         Pretrain(data=SSV2, optim=Optim(epochs=200)),
         Pretrain(data=SSV2, optim=Optim(epochs=200), seed=1),
         Pretrain(data=SSV2, mask=Mask(name="tube", ratio=0.9)),
-        Pretrain(data=Data(dataset="folder", digest="0123456789ab"), clips=Clips(stride=2, flip=False)),
+        Pretrain(
+            data=Data(dataset="folder", digest="0123456789ab"), clips=Clips(stride=2, flip=False)
+        ),
         Finetune(data=SSV2, parent=PARENT),
         Finetune(data=SSV2, optim=FinetuneOptim(epochs=30), views=Views(temporal=2)),
         Probe(data=Data(dataset="ucf101"), parent=PARENT),
@@ -115,7 +120,12 @@ def _with(fields, path, value):
         ("pretrain", {"mask": {"name": "x"}}, "mask.name", ["'x'", "tube"]),
         ("pretrain", {"mask": {"ratio": 1.0}}, "mask.ratio", ["1.0"]),
         ("pretrain", {"mask": {"ratio": 0.001}}, "mask.ratio", ["0.001", "0 of 196", "1 to 195"]),
-        ("pretrain", {"clips": {"size": 16}}, "clips.size 16", ["model.patch 16"]),  # one patch cannot be hidden in part
+        (
+            "pretrain",
+            {"clips": {"size": 16}},
+            "clips.size 16",
+            ["model.patch 16"],
+        ),  # one patch cannot be hidden in part
         ("pretrain", {"epochs": 3}, "epochs", ["remove it"]),
         ("pretrain", {"optim": {"learning_rate": 3}}, "optim.learning_rate", ["remove it"]),
         ("pretrain", {"optim": {"betas": [2, 3]}}, "optim.betas.0", ["got 2", "less than 1"]),
@@ -132,7 +142,12 @@ def _with(fields, path, value):
         ("pretrain", {"data": {}}, "data.dataset", ["required"]),
         ("finetune", {"augment": {"erasing": 2.0}}, "augment.erasing", ["2.0"]),
         ("finetune", {"augment": {"rand": "strong"}}, "augment.rand", ["'strong'", "rand-m"]),
-        ("finetune", {"augment": {"cutmix": 1.0}, "optim": {"batch": 1}}, "augment.mixup and augment.cutmix", ["1", "optim.batch"]),
+        (
+            "finetune",
+            {"augment": {"cutmix": 1.0}, "optim": {"batch": 1}},
+            "augment.mixup and augment.cutmix",
+            ["1", "optim.batch"],
+        ),
         ("finetune", {"views": {"spatial": 2}}, "views.spatial", ["2", "1 or 3"]),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 from mgm.dag.batches import Job
 from mgm.dag.cluster import Cluster
 from mgm.dag.study import Workflow
-from mgm.datasets.index import read_index, require_vectors
+from mgm.data.index import read_index, require_vectors
 from mgm.errors import UserError
 from mgm.masking import MASKS
 from mgm.spec import Finetune, Pretrain, Spec
@@ -19,21 +19,28 @@ def missing(workflow: Workflow) -> dict[str, str]:
     found = {}
     for name, place in workflow.places.items():
         if name not in workflow.built_datasets and not (place / "index.json").exists():
-            command = f"mgm prepare {shlex.join([*workflow.preparation(name), '--out', str(place)])}"
+            command = (
+                f"mgm prepare {shlex.join([*workflow.preparation(name), '--out', str(place)])}"
+            )
             found[name] = f"dataset {name}: {place / 'index.json'} is not there; run `{command}`"
     return found
 
 
 def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
-    """A line for each thing that would stop these jobs: a dataset missing, not as its index says, or without the motion vectors that a
-    mask follows; weights that do not fit; a cluster that refuses such jobs."""
+    """A line for each thing that would stop these jobs: a dataset missing, not as its index says,
+    or without the motion vectors that a mask follows; weights that do not fit; a cluster that
+    refuses such jobs."""
     jobs = [job for name, job in workflow.jobs.items() if name in names]
     specs = [spec for job in jobs for spec in job.specs]
     needed = {spec.data.dataset for spec in specs}
     absent = missing(workflow)
     found = [line for name, line in absent.items() if name in needed]
     checks: list[Callable[[], object]] = [
-        partial(_check_index, workflow.places[name], [spec for spec in specs if spec.data.dataset == name])
+        partial(
+            _check_index,
+            workflow.places[name],
+            [spec for spec in specs if spec.data.dataset == name],
+        )
         for name in workflow.places
         if name in needed - absent.keys() and (workflow.places[name] / "index.json").exists()
     ]
@@ -44,8 +51,15 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
     if workflow.external:
         from mgm.models import build_classifier, load_encoder
 
-        users = {spec.parent: spec for spec in workflow.registry.specs.values() if isinstance(spec, Finetune)}
-        checks += [partial(load_encoder, build_classifier(users[name], 1), path) for name, path in workflow.external.items()]
+        users = {
+            spec.parent: spec
+            for spec in workflow.registry.specs.values()
+            if isinstance(spec, Finetune)
+        }
+        checks += [
+            partial(load_encoder, build_classifier(users[name], 1), path)
+            for name, path in workflow.external.items()
+        ]
     for check in checks:
         try:
             check()
@@ -60,14 +74,20 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
 def _check_index(place: Path, specs: Iterable[Spec]) -> None:
     videos = read_index(place).train
     for spec in specs:
-        if isinstance(spec, Pretrain) and MASKS[spec.mask.name].guided and spec.mask.guidance == "vectors":
+        if (
+            isinstance(spec, Pretrain)
+            and MASKS[spec.mask.name].guided
+            and spec.mask.guidance == "vectors"
+        ):
             require_vectors(videos, spec.mask.name)
 
 
 def check_divisible(cluster: Cluster, jobs: Iterable[Job]) -> list[str]:
     """A line for each verb whose processes cannot share its batch out evenly."""
     found = {}
-    for spec in (spec for job in jobs for spec in job.specs if isinstance(spec, Pretrain | Finetune)):
+    for spec in (
+        spec for job in jobs for spec in job.specs if isinstance(spec, Pretrain | Finetune)
+    ):
         job = cluster.jobs[spec.verb]
         if spec.optim.batch % (job.processes * job.accumulate):
             found[spec.verb] = (

@@ -1,4 +1,7 @@
-"""What jobs ask of a Slurm cluster. No torch. The values lie in workflow/profiles/slurm/cluster.yaml and in a user's file over it."""
+"""What jobs ask of a Slurm cluster.
+
+No torch. The values lie in workflow/profiles/slurm/cluster.yaml and in a user's file over it.
+"""
 
 import shlex
 import shutil
@@ -11,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from mgm.dag.files import WORKFLOW
 from mgm.errors import UserError, first_fault
-from mgm.experiments.scales import read_yaml
+from mgm.paper.scales import read_yaml
 from mgm.spec import FrozenModel
 
 PROFILE = WORKFLOW / "profiles" / "slurm"
@@ -20,11 +23,17 @@ TORCHRUN = (  # on the first node, where Snakemake's shell fills in its name
     """bash -c 'trap "" TERM USR1; exec torchrun "$@"' torchrun --signals-to-handle=SIGINT --rdzv-backend=c10d """
     "--rdzv-endpoint=$(hostname):$((10000 + SLURM_JOB_ID % 20000)) --rdzv-id=$SLURM_JOB_ID"
 )
-WARNING_S = 120  # before the time limit, for a last checkpoint; Slurm sends it up to a minute early, too early for a job of minutes
+# before the time limit, for a last checkpoint; Slurm sends it up to a minute early, too early for a
+# job of minutes
+WARNING_S = 120
 
 
 class JobResources(FrozenModel):
-    """What one job asks for. `gpus` are of a node, each with a process (none: one process); `cpus` and `mem_gb` are of a process."""
+    """What one job asks for.
+
+    `gpus` are of a node, each with a process (none: one process); `cpus` and `mem_gb` are of a
+    process.
+    """
 
     nodes: int = Field(ge=1)
     gpus: int = Field(ge=0)
@@ -46,7 +55,13 @@ class JobResources(FrozenModel):
         """Options of sbatch and srun: one task on each node, which starts the node's processes."""
         gres = [f"--gres=gpu:{self.gpus}"] if self.gpus else []
         cpus = self.cpus * max(self.gpus, 1)
-        return [f"--nodes={self.nodes}", f"--ntasks={self.nodes}", "--ntasks-per-node=1", f"--cpus-per-task={cpus}", *gres]
+        return [
+            f"--nodes={self.nodes}",
+            f"--ntasks={self.nodes}",
+            "--ntasks-per-node=1",
+            f"--cpus-per-task={cpus}",
+            *gres,
+        ]
 
 
 class Cluster(FrozenModel):
@@ -67,40 +82,76 @@ class Cluster(FrozenModel):
             "nodes": job.nodes,
             "mem_mb": round(1000 * job.mem_gb * max(job.gpus, 1)),
             "runtime": max(round(60 * job.hours), 1),
-            "slurm_extra": f"--signal=TERM@{WARNING_S} {self.sbatch}".strip() if 3600 * job.hours > 5 * WARNING_S else self.sbatch,
+            "slurm_extra": f"--signal=TERM@{WARNING_S} {self.sbatch}".strip()
+            if 3600 * job.hours > 5 * WARNING_S
+            else self.sbatch,
         }
         asked |= {"slurm_partition": self.partition} if self.partition else {}
         asked |= {"slurm_account": self.account} if self.account else {}
-        asked |= {"gres": f"gpu:{job.gpus}", "tasks_per_gpu": 0} if job.gpus else {}  # 0: tasks are counted by node
-        asked |= {"tasks": job.nodes, "mpi": "srun", "cpus_per_task": job.cpus * max(job.gpus, 1)} if job.processes > 1 else {}
+        asked |= (
+            {"gres": f"gpu:{job.gpus}", "tasks_per_gpu": 0} if job.gpus else {}
+        )  # 0: tasks are counted by node
+        asked |= (
+            {"tasks": job.nodes, "mpi": "srun", "cpus_per_task": job.cpus * max(job.gpus, 1)}
+            if job.processes > 1
+            else {}
+        )
         return asked
 
     def command_wrapper(self, kind: str, log: str) -> str:
-        """What stands before a job's command: `run.sh`, and for a job of several processes `srun`, which starts one torchrun on each node.
+        """What stands before a job's command: `run.sh`, and for a job of several processes `srun`,
+        which starts one torchrun on each node.
 
-        Snakemake's shell must outlive a SIGTERM that all of a job's processes get, or nothing would be left to requeue it. So must
-        torchrun, which would give a step and its checkpoint 30 s; the processes it starts handle the signal themselves.
+        Snakemake's shell must outlive a SIGTERM that all of a job's processes get, or nothing would
+        be left to requeue it. So must torchrun, which would give a step and its checkpoint 30 s;
+        the processes it starts handle the signal themselves.
         """
         job = self.jobs[kind]
-        srun = f"srun {' '.join(job.layout)} --kill-on-bad-exit=1 {TORCHRUN}" if job.processes > 1 else ""
-        srun += f" --nnodes={job.nodes} --nproc-per-node={max(job.gpus, 1)} --no-python" if job.processes > 1 else ""
+        srun = (
+            f"srun {' '.join(job.layout)} --kill-on-bad-exit=1 {TORCHRUN}"
+            if job.processes > 1
+            else ""
+        )
+        srun += (
+            f" --nnodes={job.nodes} --nproc-per-node={max(job.gpus, 1)} --no-python"
+            if job.processes > 1
+            else ""
+        )
         return f"trap : TERM USR1; {shlex.quote(str(PROFILE / 'run.sh'))} {shlex.quote(log)} {srun}"
 
     def submit_errors(self, kinds: set[str]) -> list[str]:
-        """A line for each kind of job that the cluster refuses; Slurm itself is asked, and nothing is submitted."""
+        """A line for each kind of job that the cluster refuses;
+
+        Slurm itself is asked, and nothing is submitted.
+        """
         if not shutil.which("sbatch"):
-            return ["no Slurm on this machine (sbatch is not found); run it where jobs are submitted, or `snakemake --cores all` here"]
+            return [
+                "no Slurm on this machine (sbatch is not found); run it where jobs are submitted, or `snakemake --cores all` here"
+            ]
         found = []
         for kind in sorted(kinds):
             asked = self.resources(kind)
             words = ["sbatch", "--test-only", *self.jobs[kind].layout]
-            words += [f"--mem={asked['mem_mb']}", f"--time={asked['runtime']}", *shlex.split(self.sbatch)]
+            words += [
+                f"--mem={asked['mem_mb']}",
+                f"--time={asked['runtime']}",
+                *shlex.split(self.sbatch),
+            ]
             words += [f"--partition={self.partition}"] if self.partition else []
             words += [f"--account={self.account}"] if self.account else []
-            done = subprocess.run([*words, "--wrap", "true"], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [*words, "--wrap", "true"], capture_output=True, text=True, check=False
+            )
             if done.returncode:
-                reason = done.stderr.strip().splitlines()[-1].removeprefix("allocation failure: ").removeprefix("sbatch: error: ")
-                found.append(f"Slurm refuses {kind} jobs: {reason} ({' '.join(words[2:])}); correct {USUAL}")
+                reason = (
+                    done.stderr.strip()
+                    .splitlines()[-1]
+                    .removeprefix("allocation failure: ")
+                    .removeprefix("sbatch: error: ")
+                )
+                found.append(
+                    f"Slurm refuses {kind} jobs: {reason} ({' '.join(words[2:])}); correct {USUAL}"
+                )
         return found
 
 
@@ -112,19 +163,27 @@ def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
     """
     file = Path(given)
     if given != USUAL and not file.exists():
-        raise UserError(f"--config cluster={given}: no such file; copy {PROFILE.name}/cluster.yaml there, or leave it out")
+        raise UserError(
+            f"--config cluster={given}: no such file; copy {PROFILE.name}/cluster.yaml there, or leave it out"
+        )
     own = read_yaml(file) if file.exists() else {}
     fields = deep_merge(read_yaml(PROFILE / "cluster.yaml"), own)
-    fields |= {name: value for name, value in (("partition", partition), ("account", account)) if value}
+    fields |= {
+        name: value for name, value in (("partition", partition), ("account", account)) if value
+    }
     try:
         return Cluster.model_validate(fields)
     except ValidationError as error:
-        raise UserError(f"{given}: {first_fault(error)}; the profile's cluster.yaml shows what there is") from None
+        raise UserError(
+            f"{given}: {first_fault(error)}; the profile's cluster.yaml shows what there is"
+        ) from None
 
 
 def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`above` laid over `below`, field by field."""
     both = {
-        name: deep_merge(below[name], above[name]) for name in above if isinstance(above[name], dict) and isinstance(below.get(name), dict)
+        name: deep_merge(below[name], above[name])
+        for name in above
+        if isinstance(above[name], dict) and isinstance(below.get(name), dict)
     }
     return {**below, **above, **both}

@@ -1,4 +1,7 @@
-"""What a user writes for the workflow: the options of `--config`, and JSON Schemas of these, of a scale and of a cluster's file."""
+"""What a user writes for the workflow:
+
+the options of `--config`, and JSON Schemas of these, of a scale and of a cluster's file.
+"""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from mgm.dag.cluster import Cluster
 from mgm.dag.files import WORKFLOW
 from mgm.errors import UserError, first_fault
-from mgm.experiments.scales import Name, Scale
+from mgm.paper.scales import Name, Scale
 from mgm.spec import FrozenModel
 
 
@@ -18,19 +21,36 @@ class Config(FrozenModel):
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # name=2024 is a name
 
-    scale: str = Field("smoke", description="A scale's name (smoke, mini, paper), or a YAML file of your own.")
+    scale: str = Field(
+        "smoke", description="A scale's name (smoke, mini, paper), or a YAML file of your own."
+    )
     name: Name | None = Field(None, description="The results' name, by default the scale's.")
     videos: str | None = Field(
         None,
         description="A folder or CSV of your own videos, or what `mgm prepare folder` made of them, in place of the paper's datasets; "
         "needs a name.",
     )
-    weights: dict[str, str] = Field({}, description="Row of Table 1: weights to finetune in its place.")
-    flow_weights: str = Field("", description="A file with RAFT-small's weights; by default torchvision's own, from the network.")
-    sources: dict[str, str] | None = Field(None, description="Published dataset: the folder it was downloaded to, to be prepared by jobs.")
-    shards: int | None = Field(None, ge=1, description="Jobs that share the videos of such a dataset.")
-    cluster: str | None = Field(None, description="A YAML file that says what Slurm's jobs ask for; by default jobs run on this machine.")
-    partition: str = Field("", description="Slurm's partition, before the one in the cluster's file.")
+    weights: dict[str, str] = Field(
+        {}, description="Row of Table 1: weights to finetune in its place."
+    )
+    flow_weights: str = Field(
+        "",
+        description="A file with RAFT-small's weights; by default torchvision's own, from the network.",
+    )
+    sources: dict[str, str] | None = Field(
+        None,
+        description="Published dataset: the folder it was downloaded to, to be prepared by jobs.",
+    )
+    shards: int | None = Field(
+        None, ge=1, description="Jobs that share the videos of such a dataset."
+    )
+    cluster: str | None = Field(
+        None,
+        description="A YAML file that says what Slurm's jobs ask for; by default jobs run on this machine.",
+    )
+    partition: str = Field(
+        "", description="Slurm's partition, before the one in the cluster's file."
+    )
     account: str = Field("", description="Slurm's account, before the one in the cluster's file.")
 
 
@@ -46,17 +66,29 @@ def parse_config(config: Mapping[str, Any]) -> Config:
         first = error.errors()[0]
         if first["type"] == "dict_type":
             name = first["loc"][0]
-            raise UserError(f"--config {name}: write it as {name}='{{NAME: VALUE, ...}}' (got {first['input']!r})") from None
-        raise UserError(f"--config {first_fault(error)}; the options are {', '.join(Config.model_fields)}") from None
+            raise UserError(
+                f"--config {name}: write it as {name}='{{NAME: VALUE, ...}}' (got {first['input']!r})"
+            ) from None
+        raise UserError(
+            f"--config {first_fault(error)}; the options are {', '.join(Config.model_fields)}"
+        ) from None
 
 
 def schemas() -> dict[str, str]:
-    """Return the text of each file in workflow/schemas, made from the models that check these inputs here."""
-    found = {name: model.model_json_schema() for name, model in (("config", Config), ("scale", Scale), ("cluster", Cluster))}
+    """Return the text of each file in workflow/schemas, made from the models that check these
+    inputs here.
+    """
+    found = {
+        name: model.model_json_schema()
+        for name, model in (("config", Config), ("scale", Scale), ("cluster", Cluster))
+    }
     for part in (found["cluster"], *found["cluster"]["$defs"].values()):
         part.pop("required")  # a user's file keeps what differs from the profile's
     draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {f"{name}.schema.json": json.dumps(draft | schema, indent=1) + "\n" for name, schema in found.items()}
+    return {
+        f"{name}.schema.json": json.dumps(draft | schema, indent=1) + "\n"
+        for name, schema in found.items()
+    }
 
 
 if __name__ == "__main__":  # `make format`

@@ -1,10 +1,13 @@
-"""Masks for video masked autoencoders: the paper's method (3.2, 3.3), its baselines, and later papers' masks, each in a file of its own.
+"""Masks for video masked autoencoders: the paper's method (3.2, 3.3), its baselines, and later
+papers' masks, each in a file of its own.
 
-    masked_BL = make_mask("mgm", Grid(slots=8, height=14, width=14), ratio=0.75, seed_B=seeds, motion_BSHW=magnitude)
+    masked_BL = make_mask("mgm", Grid(slots=8, height=14, width=14), ratio=0.75, seed_B=seeds,
+    motion_BSHW=magnitude)
 
-MASKS is the one list of masks. Specs, tables and figures read it without loading torch; the rest of the package loads torch on first use.
-To add a mask, write mgm/masking/NAME.py with a function NAME from `Clips` to a (B, S, patches) bool tensor, or to `Boxes`, to which the
-nearest patches are hidden, and add a line here (a hyphen in the name is an underscore in the file's name).
+MASKS is the one list of masks. Specs, tables and figures read it without loading torch; the rest of
+the package loads torch on first use. To add a mask, write mgm/masking/NAME.py with a function NAME
+from `Clips` to a (B, S, patches) bool tensor, or to `Boxes`, to which the nearest patches are
+hidden, and add a line here (a hyphen in the name is an underscore in the file's name).
 """
 
 from importlib import import_module
@@ -23,7 +26,9 @@ class MaskInfo(NamedTuple):
     row: str = ""  # its row in Table 4e; empty: none
     guided: bool = False  # needs motion
     carried: bool = False  # and its direction
-    source: str = ""  # the method it is from, where that is not MGM's paper: its row is of our own (`experiments.tables.OTHERS`)
+    # the method it is from, where that is not MGM's paper: its row is of our own
+    # (`experiments.tables.OTHERS`)
+    source: str = ""
 
 
 Edge = Literal["grow", "clamp", "spill"]  # what a box does at the edge of the frame
@@ -43,8 +48,26 @@ MASKS = {
     "running-cell": MaskInfo("Running Cell (VideoMAE V2)", source="VideoMAE V2"),
 }
 
-_FILES = {"Boxes": "boxes", "Clips": "clips", "Grid": "clips", "make_boxes": "make", "make_mask": "make", "predicted": "running_cell"}
-__all__ = ["EDGES", "MASKS", "Boxes", "Clips", "Edge", "Grid", "MaskInfo", "make_boxes", "make_mask", "predicted"]
+_FILES = {
+    "Boxes": "boxes",
+    "Clips": "clips",
+    "Grid": "clips",
+    "make_boxes": "make",
+    "make_mask": "make",
+    "predicted": "running_cell",
+}
+__all__ = [
+    "EDGES",
+    "MASKS",
+    "Boxes",
+    "Clips",
+    "Edge",
+    "Grid",
+    "MaskInfo",
+    "make_boxes",
+    "make_mask",
+    "predicted",
+]
 
 
 def __getattr__(name: str):

@@ -7,4 +7,6 @@ from mgm.masking.clips import Clips
 def block(clips: Clips) -> Boxes:
     x_B, y_B = first_centre(clips)
     width_BS, height_BS = constant_size(clips)
-    return Boxes(x_B[:, None].expand_as(width_BS), y_B[:, None].expand_as(width_BS), width_BS, height_BS)
+    return Boxes(
+        x_B[:, None].expand_as(width_BS), y_B[:, None].expand_as(width_BS), width_BS, height_BS
+    )

@@ -5,7 +5,8 @@ from torch import Tensor
 
 
 def sort_key(value: Tensor, random_bits: Tensor) -> Tensor:
-    """An int64 key that orders by `value` (float32, >= 0) and, among equals, by `random_bits` (32 of them).
+    """An int64 key that orders by `value` (float32, >= 0) and, among equals, by `random_bits` (32
+    of them).
 
     The bits of non-negative floats, read as an integer, keep their order.
     """

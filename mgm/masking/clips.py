@@ -23,16 +23,24 @@ class Grid:
 
 @dataclass(frozen=True)
 class Clips:
-    """A batch of clips to mask. Lengths are in patches: patch (row, column) covers [column, column + 1] x [row, row + 1]."""
+    """A batch of clips to mask.
+
+    Lengths are in patches: patch (row, column) covers [column, column + 1] x [row, row + 1].
+    """
 
     grid: Grid
     ratio: float
     seed_B: Tensor  # int64
-    motion_BSHW: Tensor | None  # float32, >= 0, at any resolution; a slot without motion information is all zero
+    motion_BSHW: (
+        Tensor | None
+    )  # float32, >= 0, at any resolution; a slot without motion information is all zero
     edge: Edge
     jitter: bool
     guided_start: bool = False
-    displacement_BSHW2: Tensor | None = None  # (dx, dy) of what lies there, in frame sides since the slot before, on the motion's cells
+    displacement_BSHW2: Tensor | None = (
+        # (dx, dy) of what lies there, in frame sides since the slot before, on the motion's cells
+        None
+    )
 
     @property
     def hidden(self) -> int:

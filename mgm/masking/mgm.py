@@ -12,11 +12,13 @@ JITTER = 0.1  # largest change of a side from slot to slot, in sides; the paper 
 
 
 def mgm(clips: Clips) -> Boxes:
-    """Slot 0's box at a random place inside the frame, unless its start is guided; later ones centred on the cell of largest motion.
+    """Slot 0's box at a random place inside the frame, unless its start is guided; later ones
+    centred on the cell of largest motion.
 
-    Eq. 6 upsamples the map to pixels by nearest neighbour, so all pixels of a cell tie: the box goes to the cell's centre. Of tied
-    cells the one nearest the last centre is taken. A last centre is one that motion gave: slot 0's is not, so the first guided slot
-    takes one of its tied cells at random. A slot without motion holds the last centre, be it slot 0's.
+    Eq. 6 upsamples the map to pixels by nearest neighbour, so all pixels of a cell tie: the box
+    goes to the cell's centre. Of tied cells the one nearest the last centre is taken. A last centre
+    is one that motion gave: slot 0's is not, so the first guided slot takes one of its tied cells
+    at random. A slot without motion holds the last centre, be it slot 0's.
     """
     return Boxes(*_follow(clips), *(jittered_size(clips) if clips.jitter else constant_size(clips)))
 
@@ -55,20 +57,26 @@ def _cell_centres(clips: Clips, rows: int, columns: int) -> tuple[Tensor, Tensor
 
 
 def jittered_size(clips: Clips) -> tuple[Tensor, Tensor]:
-    """w_t = w_{t-1} + sx_t and h_t = h_{t-1} + sy_t, with jitters that sum to zero (eq. 7), uniform in +-JITTER before that.
+    """w_t = w_{t-1} + sx_t and h_t = h_{t-1} + sy_t, with jitters that sum to zero (eq. 7), uniform
+    in +-JITTER before that.
 
-    A side stays between half and twice the first and at least one patch: bounds for small boxes and for clips of more than 11 slots.
+    A side stays between half and twice the first and at least one patch: bounds for small boxes and
+    for clips of more than 11 slots.
     """
     steps = clips.grid.slots - 1
     steps_B2N = (2 * clips.uniform(prng.SIZES, 2 * steps).unflatten(1, (2, steps)) - 1) * JITTER
     width, height = first_size(clips.ratio, clips.grid)
-    return _zero_sum_walk(steps_B2N[:, 0] * width, width), _zero_sum_walk(steps_B2N[:, 1] * height, height)
+    return _zero_sum_walk(steps_B2N[:, 0] * width, width), _zero_sum_walk(
+        steps_B2N[:, 1] * height, height
+    )
 
 
 def _zero_sum_walk(step_BN: Tensor, first: float) -> Tensor:
     sides = [step_BN.new_full((len(step_BN),), first)]
     steps = step_BN.unbind(1)
-    mean_B = sum(steps) * (1 / max(1, len(steps)))  # in the order of slots: a reduction's order depends on the device
+    mean_B = sum(steps) * (
+        1 / max(1, len(steps))
+    )  # in the order of slots: a reduction's order depends on the device
     for step_B in steps:
         sides.append(sides[-1] + (step_B - mean_B))
     return torch.stack(sides, 1).clamp(max(1.0, first / 2), first * 2)

@@ -1,4 +1,7 @@
-"""Sparse MGM (Table 4e): the patches that move most. The paper leaves "sparse" open; this is our reading."""
+"""Sparse MGM (Table 4e):
+
+the patches that move most. The paper leaves "sparse" open; this is our reading.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +13,15 @@ from mgm.masking.clips import Clips
 
 
 def mgm_sparse(clips: Clips) -> Tensor:
-    """A patch moves as much as its largest cell (top-1, as eq. 7). Ties, and so the rest where fewer than K move, at random.
+    """A patch moves as much as its largest cell (top-1, as eq. 7). Ties, and so the rest where
+    fewer than K move, at random.
 
     A slot without motion keeps the last slot's set; slot 0 draws one.
     """
     assert clips.motion_BSHW is not None
-    motion_BSN = F.adaptive_max_pool2d(clips.motion_BSHW, (clips.grid.height, clips.grid.width)).flatten(2)
+    motion_BSN = F.adaptive_max_pool2d(
+        clips.motion_BSHW, (clips.grid.height, clips.grid.width)
+    ).flatten(2)
     ties_BSN = clips.bits(prng.TIES, clips.grid.slots * clips.grid.patches).view(motion_BSN.shape)
     hidden_BSN = topk_mask(-sort_key(motion_BSN, ties_BSN), clips.hidden)
     slots = [hidden_BSN[:, 0]]

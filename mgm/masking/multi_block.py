@@ -1,7 +1,9 @@
-"""V-JEPA's multi-block mask: the union of large blocks, the same in every slot (Bardes et al., 2024).
+"""V-JEPA's multi-block mask: the union of large blocks, the same in every slot (Bardes et al.,
+2024).
 
-Read in its code (facebookresearch/jepa: src/masks/multiblock3d.py, configs/pretrain/vitl16.yaml): 8 short-range blocks of 15 % of the
-frame or 2 long-range ones of 70 %, aspect ratio 0.75 to 1.5, whole slots of time. There a clip gets both masks; here one, by a fair coin.
+Read in its code (facebookresearch/jepa: src/masks/multiblock3d.py, configs/pretrain/vitl16.yaml): 8
+short-range blocks of 15 % of the frame or 2 long-range ones of 70 %, aspect ratio 0.75 to 1.5,
+whole slots of time. There a clip gets both masks; here one, by a fair coin.
 """
 
 import torch
@@ -18,15 +20,25 @@ ASPECT = (0.75, 1.5)
 
 
 def multi_block(clips: Clips) -> Tensor:
-    """Hide the patches nearest the union of a clip's blocks, ties at random: blocks grow, or shrink, alike until K are hidden."""
+    """Hide the patches nearest the union of a clip's blocks, ties at random:
+
+    blocks grow, or shrink, alike until K are hidden.
+    """
     long_B = clips.bits(prng.START, 1)[:, 0] % 2 == 1
-    keys = [sort_key(_to_nearest(clips, *kind), clips.bits(prng.TIES, clips.grid.patches)) for kind in KINDS]
+    keys = [
+        sort_key(_to_nearest(clips, *kind), clips.bits(prng.TIES, clips.grid.patches))
+        for kind in KINDS
+    ]
     key_BN = torch.where(long_B[:, None], keys[1], keys[0])
     return topk_mask(key_BN, clips.hidden)[:, None].expand(-1, clips.grid.slots, -1)
 
 
 def _to_nearest(clips: Clips, blocks: int, scale: float) -> Tensor:
-    """(B, patches): box-scaled distance to the nearest of a clip's blocks, which are of one size and lie on whole patches."""
+    """(B, patches):
+
+    box-scaled distance to the nearest of a clip's blocks, which are of one size and lie on whole
+    patches.
+    """
     grid = clips.grid
     aspect_B1 = ASPECT[0] + (ASPECT[1] - ASPECT[0]) * clips.uniform(prng.SIZES, 1)
     area = int(scale * grid.patches)

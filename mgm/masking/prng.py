@@ -1,13 +1,15 @@
 """Random numbers that are a function of (clip seed, stream, index) and of nothing else.
 
-splitmix64 (Steele, Lea & Flood 2014) in wrapping int64 tensor arithmetic: no state, so a clip gets the same numbers alone,
-in any batch and on any device.
+splitmix64 (Steele, Lea & Flood 2014) in wrapping int64 tensor arithmetic: no state, so a clip gets
+the same numbers alone, in any batch and on any device.
 """
 
 import torch
 from torch import Tensor
 
-START, SIZES, VELOCITIES, TIES, FILL, SET, PLACES, NOISE = range(8)  # a mask's independent uses of randomness; append only
+START, SIZES, VELOCITIES, TIES, FILL, SET, PLACES, NOISE = range(
+    8
+)  # a mask's independent uses of randomness; append only
 
 
 def _signed(x: int) -> int:
@@ -35,7 +37,9 @@ def _mix_(z: Tensor) -> Tensor:
 
 def bits(seed_B: Tensor, stream: int, n: int) -> Tensor:
     """`n` random integers of 32 bits per clip: (B, n) int64."""
-    stream_B = _mix_(seed_B + _signed((stream + 1) * 0x9E3779B97F4A7C15 % (1 << 64)))  # a stream begins far from the others
+    stream_B = _mix_(
+        seed_B + _signed((stream + 1) * 0x9E3779B97F4A7C15 % (1 << 64))
+    )  # a stream begins far from the others
     counter_N = torch.arange(1, n + 1, device=seed_B.device) * GOLDEN
     return _shift(_mix_(stream_B[:, None] + counter_N), 32)
 

@@ -1,4 +1,7 @@
-"""Sparse SMM (Table 4e): tube's random set, carried by SMM's velocities. The paper leaves "sparse" open; this is our reading."""
+"""Sparse SMM (Table 4e):
+
+tube's random set, carried by SMM's velocities. The paper leaves "sparse" open; this is our reading.
+"""
 
 import torch
 from torch import Tensor
@@ -9,10 +12,15 @@ from mgm.masking.tube import tube
 
 
 def smm_sparse(clips: Clips) -> Tensor:
-    """The set moves by the velocities' sum, rounded to whole patches, and wraps at the border, which keeps its count."""
+    """The set moves by the velocities' sum, rounded to whole patches, and wraps at the border,
+    which keeps its count.
+    """
     height, width = clips.grid.height, clips.grid.width
     device = clips.seed_B.device
-    row_H1, column_W = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+    row_H1, column_W = (
+        torch.arange(height, device=device)[:, None],
+        torch.arange(width, device=device),
+    )
     hidden_BN = tube(clips)[:, 0]
     x_B = y_B = torch.zeros(len(clips.seed_B), device=device)
     slots = [hidden_BN]

@@ -1,7 +1,9 @@
-"""MGMAE's mask: a base mask of the middle slot, carried to the others by motion (Huang et al., ICCV 2023, 3.2 and 3.3).
+"""MGMAE's mask: a base mask of the middle slot, carried to the others by motion (Huang et al., ICCV
+2023, 3.2 and 3.3).
 
-Read in the paper and its code (MCG-NJU/MGMAE: masking_generator.py, engine_for_mgmae.py); DEVIATIONS says what differs here. Sums and
-products are in one order on every device, so that a clip's mask is the same everywhere.
+Read in the paper and its code (MCG-NJU/MGMAE: masking_generator.py, engine_for_mgmae.py);
+DEVIATIONS says what differs here. Sums and products are in one order on every device, so that a
+clip's mask is the same everywhere.
 """
 
 import torch
@@ -15,10 +17,11 @@ FINE = 2  # places of the carried map along a patch's side
 
 
 def warped(clips: Clips) -> Tensor:
-    """Gaussian hills on random patches of the middle slot are carried from slot to slot; the patches that are highest are visible.
+    """Gaussian hills on random patches of the middle slot are carried from slot to slot; the
+    patches that are highest are visible.
 
-    A place takes the value of where its content was in the neighbouring slot that is nearer to the middle (backward warping), or its
-    value in the base map if that lies outside the frame.
+    A place takes the value of where its content was in the neighbouring slot that is nearer to the
+    middle (backward warping), or its value in the base map if that lies outside the frame.
     """
     assert clips.displacement_BSHW2 is not None
     grid, middle = clips.grid, clips.grid.slots // 2
@@ -37,30 +40,49 @@ def warped(clips: Clips) -> Tensor:
 
 
 def _hills(clips: Clips) -> Tensor:
-    """(B, rows, columns): the highest of exp(-distance^2), in patches, over a random set of visible patches."""
+    """(B, rows, columns):
+
+    the highest of exp(-distance^2), in patches, over a random set of visible patches.
+    """
     grid = clips.grid
     hidden_BN = topk_mask(clips.bits(prng.SET, grid.patches), clips.hidden)
     shown_BHW = (~hidden_BN).float().unflatten(1, (grid.height, grid.width))
     over_columns_BHX = (shown_BHW[:, :, None] * _falloff(grid.width).to(shown_BHW)).amax(3)
-    return (over_columns_BHX[:, None] * _falloff(grid.height).to(shown_BHW)[None, :, :, None]).amax(2)
+    return (over_columns_BHX[:, None] * _falloff(grid.height).to(shown_BHW)[None, :, :, None]).amax(
+        2
+    )
 
 
 def _falloff(patches: int) -> Tensor:
-    """(places, patches): exp(-d^2) of the centres' distance along an axis; made on the CPU, whose exp is the one that counts."""
+    """(places, patches):
+
+    exp(-d^2) of the centres' distance along an axis; made on the CPU, whose exp is the one that
+    counts.
+    """
     place = (torch.arange(FINE * patches, device="cpu") + 0.5) / FINE
     patch = torch.arange(patches, device="cpu") + 0.5
     return (-(place[:, None] - patch).square()).exp()
 
 
 def _at_places(x_BSHW2: Tensor, rows: int, columns: int) -> Tensor:
-    """(B, S, rows, columns, 2): the displacement of the cell that holds each place's centre, in places."""
+    """(B, S, rows, columns, 2):
+
+    the displacement of the cell that holds each place's centre, in places.
+    """
     row = (2 * torch.arange(rows, device=x_BSHW2.device) + 1) * x_BSHW2.shape[2] // (2 * rows)
-    column = (2 * torch.arange(columns, device=x_BSHW2.device) + 1) * x_BSHW2.shape[3] // (2 * columns)
-    return x_BSHW2[:, :, row][:, :, :, column] * torch.tensor([columns, rows], device=x_BSHW2.device)
+    column = (
+        (2 * torch.arange(columns, device=x_BSHW2.device) + 1) * x_BSHW2.shape[3] // (2 * columns)
+    )
+    return x_BSHW2[:, :, row][:, :, :, column] * torch.tensor(
+        [columns, rows], device=x_BSHW2.device
+    )
 
 
 def _pulled(map_BHW: Tensor, shift_BHW2: Tensor, base_BHW: Tensor) -> Tensor:
-    """The map at each place plus its shift, between places bilinear; outside the frame, the base map."""
+    """The map at each place plus its shift, between places bilinear;
+
+    outside the frame, the base map.
+    """
     _, rows, columns = map_BHW.shape
     x_BHW = shift_BHW2[..., 0] + torch.arange(columns, device=map_BHW.device)
     y_BHW = shift_BHW2[..., 1] + torch.arange(rows, device=map_BHW.device)[:, None]
@@ -70,9 +92,15 @@ def _pulled(map_BHW: Tensor, shift_BHW2: Tensor, base_BHW: Tensor) -> Tensor:
     share_x_BHW, share_y_BHW = x_BHW - left_BHW, y_BHW - top_BHW
 
     def at(row_BHW: Tensor, column_BHW: Tensor) -> Tensor:
-        place_BHW = row_BHW.long().clamp(max=rows - 1) * columns + column_BHW.long().clamp(max=columns - 1)
+        place_BHW = row_BHW.long().clamp(max=rows - 1) * columns + column_BHW.long().clamp(
+            max=columns - 1
+        )
         return map_BHW.flatten(1).gather(1, place_BHW.flatten(1)).view_as(map_BHW)
 
     upper_BHW = at(top_BHW, left_BHW) * (1 - share_x_BHW) + at(top_BHW, left_BHW + 1) * share_x_BHW
-    lower_BHW = at(top_BHW + 1, left_BHW) * (1 - share_x_BHW) + at(top_BHW + 1, left_BHW + 1) * share_x_BHW
-    return torch.where(inside_BHW, upper_BHW * (1 - share_y_BHW) + lower_BHW * share_y_BHW, base_BHW)
+    lower_BHW = (
+        at(top_BHW + 1, left_BHW) * (1 - share_x_BHW) + at(top_BHW + 1, left_BHW + 1) * share_x_BHW
+    )
+    return torch.where(
+        inside_BHW, upper_BHW * (1 - share_y_BHW) + lower_BHW * share_y_BHW, base_BHW
+    )

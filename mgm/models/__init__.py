@@ -4,4 +4,11 @@ from mgm.models.attention import attention_map
 from mgm.models.classifier import Classifier, Features, build_classifier, build_features
 from mgm.models.mae import MAE, build_mae, reconstruction_loss
 from mgm.models.reconstruct import reconstruct
-from mgm.models.weights import classes_of, load_encoder, load_weights, model_of, read_weights, save_weights
+from mgm.models.weights import (
+    classes_of,
+    load_encoder,
+    load_weights,
+    model_of,
+    read_weights,
+    save_weights,
+)

@@ -13,7 +13,10 @@ from mgm.spec import Finetune, Probe
 
 
 class Classifier(nn.Module):
-    """VideoMAE's finetuning model: the final norm is replaced by `fc_norm` after the mean over tokens (RECIPES)."""
+    """VideoMAE's finetuning model:
+
+    the final norm is replaced by `fc_norm` after the mean over tokens (RECIPES).
+    """
 
     def __init__(self, spec: Finetune, classes: int):
         super().__init__()
@@ -22,7 +25,9 @@ class Classifier(nn.Module):
         self.dropout = nn.Dropout(spec.head_dropout)
         self.head = nn.Linear(spec.model.width, classes)
         init_from_scratch(self, spec.init_std)
-        with torch.no_grad():  # V: a head that starts near zero keeps the first gradients from shaking the encoder
+        with (
+            torch.no_grad()
+        ):  # V: a head that starts near zero keeps the first gradients from shaking the encoder
             self.head.weight.mul_(0.001)
             self.head.bias.mul_(0.001)
 
@@ -33,8 +38,8 @@ class Classifier(nn.Module):
 
 
 class Features(nn.Module):
-    """The frozen encoder of a linear probe: the mean of its tokens after the final norm, or, of a finetuned encoder, its own norm of the
-    mean."""
+    """The frozen encoder of a linear probe: the mean of its tokens after the final norm, or, of a
+    finetuned encoder, its own norm of the mean."""
 
     def __init__(self, spec: Probe, finetuned: bool = False):
         super().__init__()

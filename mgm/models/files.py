@@ -16,28 +16,48 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mgm.errors import UserError
-from mgm.runs.files import file_digest, regular
+from mgm.results.files import file_digest, regular
 
-INDEX = ".index.json"  # of weights in several files: Hugging Face writes model.safetensors.index.json
-IN_FOLDERS = ("weights.safetensors", "model.safetensors", "pytorch_model.bin", "checkpoint.pth")  # ours; Hugging Face's; an export's
+INDEX = (
+    ".index.json"  # of weights in several files: Hugging Face writes model.safetensors.index.json
+)
+IN_FOLDERS = (
+    "weights.safetensors",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "checkpoint.pth",
+)  # ours; Hugging Face's; an export's
 SHARDED = tuple(name + INDEX for name in IN_FOLDERS[1:3])
-WRAPPERS = ("model", "module", "state_dict")  # V saves {"model": weights, "optimizer": ...}, DeepSpeed {"module": weights, ...}
+WRAPPERS = (
+    "model",
+    "module",
+    "state_dict",
+)  # V saves {"model": weights, "optimizer": ...}, DeepSpeed {"module": weights, ...}
 _scalar = np.float64(0).__reduce__()[0]
-HARMLESS: list[Any] = [  # what V's checkpoints hold beside tensors: its arguments, and learning rates that are numpy's
-    argparse.Namespace, np.dtype, np.dtypes.Float64DType,
-    (_scalar, "numpy.core.multiarray.scalar"), (_scalar, "numpy._core.multiarray.scalar"),
-]  # fmt: skip
+HARMLESS: list[
+    Any
+    # what V's checkpoints hold beside tensors: its arguments, and learning rates that are numpy's
+] = [
+    argparse.Namespace,
+    np.dtype,
+    np.dtypes.Float64DType,
+    (_scalar, "numpy.core.multiarray.scalar"),
+    (_scalar, "numpy._core.multiarray.scalar"),
+]
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors or PyTorch file, or of the one in a folder, under the names they have there.
+    """The tensors of a safetensors or PyTorch file, or of the one in a folder, under the names they
+    have there.
 
     Of weights in several files, the file is the index that lists them.
 
     Raises:
         UserError: no such file, not whole, not weights, or a pickle that would run code.
     """
-    path = weights_file(path.resolve() if path.is_symlink() else path)  # an index's files lie beside the index, not beside a link
+    path = weights_file(
+        path.resolve() if path.is_symlink() else path
+    )  # an index's files lie beside the index, not beside a link
     return _read_parts(path) if path.name.endswith(INDEX) else _read_file(path)
 
 
@@ -50,14 +70,20 @@ def weights_file(path: Path) -> Path:
     if path.is_dir():
         names = IN_FOLDERS + SHARDED
         if not (found := [path / name for name in names if (path / name).exists()]):
-            raise UserError(f"{path}: this folder holds no weights ({', '.join(names)}); name the file")
+            raise UserError(
+                f"{path}: this folder holds no weights ({', '.join(names)}); name the file"
+            )
         return found[0]
     try:
         return regular(path)
     except OSError:
         if (path.parent / "result.json").exists():  # as of results that came without weights
-            raise UserError(f"{path}: no such weights, though the run is done; delete {path.parent} to train it again") from None
-        raise UserError(f"{path}: no such weights; run the parent first, or correct the parent's run id") from None
+            raise UserError(
+                f"{path}: no such weights, though the run is done; delete {path.parent} to train it again"
+            ) from None
+        raise UserError(
+            f"{path}: no such weights; run the parent first, or correct the parent's run id"
+        ) from None
 
 
 def weights_digest(path: Path) -> str:
@@ -81,12 +107,19 @@ def parts_of(index: Path) -> dict[str, list[str]]:
     """
     try:
         names = json.loads(index.read_text())["weight_map"]
-        parts = {file: [name for name in names if names[name] == file] for file in sorted(set(names.values()))}
+        parts = {
+            file: [name for name in names if names[name] == file]
+            for file in sorted(set(names.values()))
+        }
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{index}: not an index of weights (it has no weight_map of names and files); {_AGAIN}") from None
+        raise UserError(
+            f"{index}: not an index of weights (it has no weight_map of names and files); {_AGAIN}"
+        ) from None
     for file in parts:
         if Path(file).name != file or not (index.parent / file).is_file():
-            raise UserError(f"{index}: names {file}, which is not a file beside it; copy all {len(parts)} files into one folder")
+            raise UserError(
+                f"{index}: names {file}, which is not a file beside it; copy all {len(parts)} files into one folder"
+            )
     return parts
 
 
@@ -96,7 +129,9 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
         found = _read_file(index.parent / file)
         if wrong := sorted(set(names) ^ found.keys()):
             where = "has no" if wrong[0] in names else "also has"
-            raise UserError(f"{index.parent / file}: {where} {wrong[0]}, unlike {index.name} says; {_AGAIN}")
+            raise UserError(
+                f"{index.parent / file}: {where} {wrong[0]}, unlike {index.name} says; {_AGAIN}"
+            )
         weights |= found
     return weights
 
@@ -119,7 +154,8 @@ _AGAIN = "copy it again, or, if a run made it, delete it and run its run again"
 
 
 def _require_plausible_size(path: Path) -> None:
-    """Refuse an archive whose parts are compressed, which PyTorch never does: a few MB may unpack to many GB.
+    """Refuse an archive whose parts are compressed, which PyTorch never does: a few MB may unpack
+    to many GB.
 
     Raises:
         UserError: its header says that it would unpack to more than the file is long.
@@ -130,15 +166,26 @@ def _require_plausible_size(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             unpacked, size = sum(part.file_size for part in archive.infolist()), path.stat().st_size
     except Exception as error:  # a torn archive fails in many ways
-        raise UserError(f"{path}: not a whole PyTorch file of weights ({type(error).__name__}); {_AGAIN}") from None
+        raise UserError(
+            f"{path}: not a whole PyTorch file of weights ({type(error).__name__}); {_AGAIN}"
+        ) from None
     if unpacked > size:
-        raise UserError(f"{path}: {size / 1e6:.0f} MB would unpack to {unpacked / 1e6:.0f} MB; save it by torch.save")
+        raise UserError(
+            f"{path}: {size / 1e6:.0f} MB would unpack to {unpacked / 1e6:.0f} MB; save it by torch.save"
+        )
 
 
 def _unpickled(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(HARMLESS), path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickles; an error says what matters. A path's suffix would mislead torch.load
+        with (
+            torch.serialization.safe_globals(HARMLESS),
+            path.open("rb") as file,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter(
+                "ignore"
+                # of odd pickles; an error says what matters. A path's suffix would mislead torch.load
+            )
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn file fails in many ways
         if found := re.search(r"GLOBAL (\S+)|[Uu]nsupported class (\S+)", str(error)):
@@ -146,17 +193,27 @@ def _unpickled(path: Path) -> Any:
                 f"{path}: asks for {found[1] or found[2]}, which is code and not weights, so it was not opened; "
                 "save the model's state_dict alone"
             ) from None
-        raise UserError(f"{path}: not a whole PyTorch file of weights ({type(error).__name__}); {_AGAIN}") from None
+        raise UserError(
+            f"{path}: not a whole PyTorch file of weights ({type(error).__name__}); {_AGAIN}"
+        ) from None
 
 
 def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:
     for _ in WRAPPERS:  # each at most once: a dictionary may hold itself
         if isinstance(found, dict):
-            found = next((found[name] for name in WRAPPERS if isinstance(found.get(name), dict)), found)
+            found = next(
+                (found[name] for name in WRAPPERS if isinstance(found.get(name), dict)), found
+            )
     if not isinstance(found, dict) or not found:
-        raise UserError(f"{path}: holds {'nothing' if isinstance(found, dict) else type(found).__name__}, not named weights; {_STATE_DICT}")
-    if other := next((name for name, value in found.items() if not isinstance(value, Tensor)), None):
-        raise UserError(f"{path}: its {other} is {type(found[other]).__name__}, not a weight; {_STATE_DICT}")
+        raise UserError(
+            f"{path}: holds {'nothing' if isinstance(found, dict) else type(found).__name__}, not named weights; {_STATE_DICT}"
+        )
+    if other := next(
+        (name for name, value in found.items() if not isinstance(value, Tensor)), None
+    ):
+        raise UserError(
+            f"{path}: its {other} is {type(found[other]).__name__}, not a weight; {_STATE_DICT}"
+        )
     return {str(name): value for name, value in found.items()}
 
 
@@ -167,8 +224,16 @@ def _require_dense_floats(weights: dict[str, Tensor], path: Path) -> dict[str, T
     """Refuse what copying into a model would cast silently, or what has no values to copy."""
     for name, value in weights.items():
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
-            layout = "meta" if value.is_meta else "quantised" if value.is_quantized else str(value.layout).removeprefix("torch.")
+            layout = (
+                "meta"
+                if value.is_meta
+                else "quantised"
+                if value.is_quantized
+                else str(value.layout).removeprefix("torch.")
+            )
             raise UserError(f"{path}: {name} is {layout}; save dense tensors")
         if not value.is_floating_point():
-            raise UserError(f"{path}: {name} is {str(value.dtype).removeprefix('torch.')}, weights are floating-point; convert it")
+            raise UserError(
+                f"{path}: {name} is {str(value.dtype).removeprefix('torch.')}, weights are floating-point; convert it"
+            )
     return weights

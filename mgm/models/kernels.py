@@ -1,7 +1,8 @@
-"""Linear layers and attention by the kernel that is fastest where they run: on a CPU not always the one that PyTorch picks.
+"""Linear layers and attention by the kernel that is fastest where they run: on a CPU not always the
+one that PyTorch picks.
 
-Nothing here asks who made a CPU: products are timed once a process, in some milliseconds. A GPU, and what torch.compile compiles, has
-PyTorch's own kernels.
+Nothing here asks who made a CPU: products are timed once a process, in some milliseconds. A GPU,
+and what torch.compile compiles, has PyTorch's own kernels.
 """
 
 import time
@@ -17,8 +18,13 @@ CPU_KERNELS = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(
     torch, "_softmax_backward_data"
 )  # private: a release may drop them
 WIDE = 256  # channels, or tokens, from which a product's speed shows
-FASTER = 1.5  # times that oneDNN's product must be as fast: in a step it has copies around it, and at 1.1 (AVX2) a step took longer
-onednn: bool | None = None  # the choice, once made; a checkpoint keeps it, or a resumed run would end with other last bits
+# times that oneDNN's product must be as fast: in a step it has copies around it, and at 1.1 (AVX2)
+# a step took longer
+FASTER = 1.5
+onednn: bool | None = (
+    # the choice, once made; a checkpoint keeps it, or a resumed run would end with other last bits
+    None
+)
 
 
 class Linear(nn.Linear):
@@ -27,10 +33,16 @@ class Linear(nn.Linear):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """F.linear; wide ones in float32 on a CPU by oneDNN where that is faster than what PyTorch calls (MKL, mostly)."""
+    """F.linear;
+
+    wide ones in float32 on a CPU by oneDNN where that is faster than what PyTorch calls (MKL,
+    mostly).
+    """
     plain = _on_cpu(x) and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if plain and min(weight.shape) >= WIDE and uses_onednn():
-        return OneDNNLinear.apply(x.contiguous(), weight, bias)  # oneDNN takes thousands of times as long for some strides
+        return OneDNNLinear.apply(
+            x.contiguous(), weight, bias
+        )  # oneDNN takes thousands of times as long for some strides
     return F.linear(x, weight, bias)
 
 
@@ -39,7 +51,10 @@ def _on_cpu(x: Tensor) -> bool:
 
 
 class OneDNNLinear(torch.autograd.Function):
-    """A linear layer whose three products are oneDNN's, from PyTorch's tensors and into them: no copy into oneDNN's own."""
+    """A linear layer whose three products are oneDNN's, from PyTorch's tensors and into them:
+
+    no copy into oneDNN's own.
+    """
 
     @staticmethod
     def forward(ctx, x, weight, bias):
@@ -64,7 +79,10 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def uses_onednn() -> bool:
-    """Decide once a process: what a checkpoint said, or the faster of both float32 kernels on a product of some milliseconds."""
+    """Decide once a process:
+
+    what a checkpoint said, or the faster of both float32 kernels on a product of some milliseconds.
+    """
     global onednn
     if onednn is None:
         onednn = _onednn_is_faster()
@@ -79,7 +97,10 @@ def _onednn_is_faster() -> bool:
 
 @cache
 def bf16_slowdown() -> float:
-    """How many times longer a product takes in bf16 than in float32 on this CPU: far above 1 where it has no units for bf16."""
+    """How many times longer a product takes in bf16 than in float32 on this CPU:
+
+    far above 1 where it has no units for bf16.
+    """
     x, weight = torch.ones(64, 256), torch.ones(256, 256)
     halves = x.bfloat16(), weight.bfloat16()
     single, half = _fastest(lambda: linear(x, weight), lambda: F.linear(*halves))
@@ -88,7 +109,10 @@ def bf16_slowdown() -> float:
 
 @torch.inference_mode()
 def _fastest(*works: Callable[[], object], turns: int = 8) -> list[float]:
-    """Seconds of each, the least of some turns: what else the machine does can only add to them. The first turn warms up."""
+    """Seconds of each, the least of some turns:
+
+    what else the machine does can only add to them. The first turn warms up.
+    """
     seconds = list[list[float]]()
     for _ in range(turns + 1):
         marks = [time.perf_counter()]
@@ -99,25 +123,38 @@ def _fastest(*works: Callable[[], object], turns: int = 8) -> list[float]:
     return [min(of_work) for of_work in zip(*seconds[1:])]
 
 
-def scaled_dot_product_attention(q_BNVD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, attn_mask_BVL: Tensor | None = None) -> Tensor:
-    """softmax(q k' / sqrt(D)) v for N heads. `attn_mask_BVL` says which queries see which keys; default: all."""
+def scaled_dot_product_attention(
+    q_BNVD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, attn_mask_BVL: Tensor | None = None
+) -> Tensor:
+    """softmax(q k' / sqrt(D)) v for N heads.
+
+    `attn_mask_BVL` says which queries see which keys; default: all.
+    """
     if _on_cpu(q_BNVD) and attn_mask_BVL is None:
         wide = min(q_BNVD.shape[2], k_BNLD.shape[2]) >= WIDE
-        if q_BNVD.dtype == torch.bfloat16 or (q_BNVD.dtype == torch.float32 and wide and uses_onednn()):
+        if q_BNVD.dtype == torch.bfloat16 or (
+            q_BNVD.dtype == torch.float32 and wide and uses_onednn()
+        ):
             return RecomputedAttention.apply(q_BNVD, k_BNLD, v_BNLD)
-    return F.scaled_dot_product_attention(q_BNVD, k_BNLD, v_BNLD, attn_mask=None if attn_mask_BVL is None else attn_mask_BVL[:, None])
+    return F.scaled_dot_product_attention(
+        q_BNVD, k_BNLD, v_BNLD, attn_mask=None if attn_mask_BVL is None else attn_mask_BVL[:, None]
+    )
 
 
 class RecomputedAttention(torch.autograd.Function):
-    """Attention as two matrix products, whose weights are computed again in the backward pass and never kept.
+    """Attention as two matrix products, whose weights are computed again in the backward pass and
+    never kept.
 
-    In bf16 twice as fast as PyTorch's fused kernel, whose bf16 is no faster than its float32; in float32, by oneDNN, 1.6 times. In bf16
-    scores are rounded to bf16 before the softmax, as Hugging Face's eager attention does; the fused kernel keeps them in float32.
+    In bf16 twice as fast as PyTorch's fused kernel, whose bf16 is no faster than its float32; in
+    float32, by oneDNN, 1.6 times. In bf16 scores are rounded to bf16 before the softmax, as Hugging
+    Face's eager attention does; the fused kernel keeps them in float32.
     """
 
     @staticmethod
     def forward(ctx, q_BNVD, k_BNLD, v_BNLD):
-        q_BNVD, k_BNLD, v_BNLD = (x.contiguous() for x in (q_BNVD * q_BNVD.shape[-1] ** -0.5, k_BNLD, v_BNLD))
+        q_BNVD, k_BNLD, v_BNLD = (
+            x.contiguous() for x in (q_BNVD * q_BNVD.shape[-1] ** -0.5, k_BNLD, v_BNLD)
+        )
         ctx.save_for_backward(q_BNVD, k_BNLD, v_BNLD)
         out_BNVD = q_BNVD.new_empty(q_BNVD.transpose(1, 2).shape).transpose(1, 2)
         for out, q, k, v in _parts(out_BNVD, q_BNVD, k_BNLD, v_BNLD):
@@ -138,7 +175,12 @@ class RecomputedAttention(torch.autograd.Function):
 
 def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """What fits a cache: clips in bf16, heads in float32, where a product takes two matrices."""
-    return zip(*(x if x.dtype == torch.bfloat16 else [head for clip in x for head in clip] for x in tensors))
+    return zip(
+        *(
+            x if x.dtype == torch.bfloat16 else [head for clip in x for head in clip]
+            for x in tensors
+        )
+    )
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The parts of VideoMAE's vision transformer: tubelet embedding, fixed positions, pre-norm blocks.
 
-Parameter names follow the official code, so that its weights fit (RECIPES: modeling_pretrain.py, modeling_finetune.py).
+Parameter names follow the official code, so that its weights fit (RECIPES: modeling_pretrain.py,
+modeling_finetune.py).
 """
 
 import torch
@@ -14,20 +15,30 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def sinusoid_table(tokens: int, width: int) -> Tensor:
-    """(1, tokens, width) fixed 1-D sine-cosine positions; even channels are sines, odd ones cosines."""
+    """(1, tokens, width) fixed 1-D sine-cosine positions;
+
+    even channels are sines, odd ones cosines.
+    """
     channel = torch.arange(width, dtype=torch.float64)
-    angle_LD = torch.arange(tokens, dtype=torch.float64)[:, None] / 10000 ** (2 * (channel // 2) / width)
+    angle_LD = torch.arange(tokens, dtype=torch.float64)[:, None] / 10000 ** (
+        2 * (channel // 2) / width
+    )
     angle_LD[:, 0::2].sin_()
     angle_LD[:, 1::2].cos_()
     return angle_LD.float()[None]
 
 
 def patchify(frames_BTHWC: Tensor, tubelet: int, patch: int) -> Tensor:
-    """(B, L, tubelet * patch * patch, C): the pixels of each token; tokens in (slot, row, column) order, pixels in (t, y, x) order."""
+    """(B, L, tubelet * patch * patch, C):
+
+    the pixels of each token; tokens in (slot, row, column) order, pixels in (t, y, x) order.
+    """
     B, T, H, W, C = frames_BTHWC.shape
     S, rows, columns = T // tubelet, H // patch, W // patch
     x = frames_BTHWC.reshape(B, S, tubelet, rows, patch, columns, patch, C)
-    return x.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(B, S * rows * columns, tubelet * patch * patch, C)
+    return x.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(
+        B, S * rows * columns, tubelet * patch * patch, C
+    )
 
 
 def gather_tokens(x_BLD: Tensor, index_BN: Tensor) -> Tensor:
@@ -36,14 +47,18 @@ def gather_tokens(x_BLD: Tensor, index_BN: Tensor) -> Tensor:
 
 
 class TubeletEmbedding(nn.Module):
-    """A 3-D convolution whose stride is its kernel, computed as one matrix product over the tokens that are asked for."""
+    """A 3-D convolution whose stride is its kernel, computed as one matrix product over the tokens
+    that are asked for.
+    """
 
     scale: Tensor
     shift: Tensor
 
     def __init__(self, width: int, tubelet: int, patch: int, channels: int = 3):
         super().__init__()
-        self.proj = nn.Conv3d(channels, width, kernel_size=(tubelet, patch, patch), stride=(tubelet, patch, patch))
+        self.proj = nn.Conv3d(
+            channels, width, kernel_size=(tubelet, patch, patch), stride=(tubelet, patch, patch)
+        )
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
         if channels != 3:  # every channel by the mean of the three
             mean, std = mean.mean().repeat(channels), std.mean().repeat(channels)
@@ -53,12 +68,15 @@ class TubeletEmbedding(nn.Module):
     def forward(self, patches_BLPC: Tensor) -> Tensor:
         """patches_BLPC: uint8 pixels from `patchify`. Returns (B, L, D)."""
         x_BLPC = torch.addcmul(self.shift, patches_BLPC.to(self.scale.dtype), self.scale)
-        weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)  # to the order of a patch: (t, y, x), channel fastest
+        weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(
+            1
+        )  # to the order of a patch: (t, y, x), channel fastest
         return linear(x_BLPC.flatten(2), weight, self.proj.bias)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; queries and values have biases, keys have none. `attn_mask_BVV` says which tokens see which; default: all.
+    """Multi-head self-attention; queries and values have biases, keys have none. `attn_mask_BVV`
+    says which tokens see which; default: all.
 
     With `last`, the outputs of so many last tokens alone.
     """
@@ -76,8 +94,13 @@ class Attention(nn.Module):
         of_queries, of_others = self.qkv.weight.split((width, 2 * width))
         queries = linear(x_BVD[:, -last:], of_queries, self.q_bias)
         others = linear(x_BVD, of_others, torch.cat((torch.zeros_like(self.v_bias), self.v_bias)))
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (queries, *others.chunk(2, dim=-1)))
-        return self.proj(scaled_dot_product_attention(q, k, v, attn_mask_BVV).transpose(1, 2).flatten(2))
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in (queries, *others.chunk(2, dim=-1))
+        )
+        return self.proj(
+            scaled_dot_product_attention(q, k, v, attn_mask_BVV).transpose(1, 2).flatten(2)
+        )
 
 
 class Mlp(nn.Module):
@@ -91,9 +114,11 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block. In training, each clip skips each branch with probability `drop_path`.
+    """Pre-norm transformer block. In training, each clip skips each branch with probability
+    `drop_path`.
 
-    With `last`, it computes so many last tokens alone: they see all, and nothing is spent on outputs that nobody reads.
+    With `last`, it computes so many last tokens alone: they see all, and nothing is spent on
+    outputs that nobody reads.
     """
 
     def __init__(self, width: int, heads: int, drop_path: float = 0.0):

@@ -1,4 +1,7 @@
-"""Weights in, from files of ours, of VideoMAE's official code or of Hugging Face's; and out, as safetensors."""
+"""Weights in, from files of ours, of VideoMAE's official code or of Hugging Face's;
+
+and out, as safetensors.
+"""
 
 from pathlib import Path
 
@@ -9,21 +12,28 @@ from torch import Tensor, nn
 from mgm.errors import UserError
 from mgm.models.files import read_tensors
 from mgm.models.formats import listed, to_ours
-from mgm.runs.files import atomic_write
+from mgm.results.files import atomic_write
 from mgm.spec import BACKBONES, Model
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write all parameters in float32, whole or not at all."""
     with atomic_write(path) as temporary:
-        save_file({name: value.detach().float().contiguous().cpu() for name, value in model.state_dict().items()}, temporary)
+        save_file(
+            {
+                name: value.detach().float().contiguous().cpu()
+                for name, value in model.state_dict().items()
+            },
+            temporary,
+        )
 
 
 def read_weights(path: Path, tokens: int = 0) -> dict[str, Tensor]:
-    """The weights in a file of any format that `mgm.models.formats` knows, or in a folder, under our names.
+    """The weights in a file of any format that `mgm.models.formats` knows, or in a folder, under
+    our names.
 
-    Raises:
-        UserError: no such file, not whole, not weights, a pickle that would run code, or names that belong to another model.
+    Raises: UserError: no such file, not whole, not weights, a pickle that would run code, or names
+        that belong to another model.
     """
     return to_ours(read_tensors(path), path, tokens)
 
@@ -31,34 +41,46 @@ def read_weights(path: Path, tokens: int = 0) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Give `model` all the weights in a file; see `read_weights`.
 
-    Raises:
-        UserError: as `read_weights`; or a weight is missing, too many, not finite, or has another shape than the model's.
+    Raises: UserError: as `read_weights`; or a weight is missing, too many, not finite, or has
+        another shape than the model's.
     """
     _fill(model.state_dict(), read_weights(path, model.encoder.positions), path)  # type: ignore[union-attr, arg-type]
 
 
 def load_encoder(model: nn.Module, path: Path) -> None:
-    """Give `model.encoder` the encoder in a file, and `model.fc_norm` that of a finetuned one; decoder, head and, where the model has
-    none, the final norm are left out.
+    """Give `model.encoder` the encoder in a file, and `model.fc_norm` that of a finetuned one;
+    decoder, head and, where the model has none, the final norm are left out.
 
-    Raises:
-        UserError: as `read_weights`; or a weight is missing, too many, not finite, or has another shape than the model's.
+    Raises: UserError: as `read_weights`; or a weight is missing, too many, not finite, or has
+        another shape than the model's.
     """
     weights, own = read_weights(path, model.encoder.positions), model.state_dict()  # type: ignore[union-attr, arg-type]
     kept = ("encoder.", "fc_norm.") if is_classifier(weights) else ("encoder.",)
     own = {name: value for name, value in own.items() if name.startswith(kept)}
     unneeded = {"encoder.norm.weight", "encoder.norm.bias"} - own.keys()
-    _fill(own, {name: value for name, value in weights.items() if name.startswith(kept) and name not in unneeded}, path)
+    _fill(
+        own,
+        {
+            name: value
+            for name, value in weights.items()
+            if name.startswith(kept) and name not in unneeded
+        },
+        path,
+    )
 
 
 def is_classifier(weights: dict[str, Tensor]) -> bool:
-    """Tell whether these are a finetuned run's weights: their norm comes after the mean over tokens."""
+    """Tell whether these are a finetuned run's weights:
+
+    their norm comes after the mean over tokens.
+    """
     return "fc_norm.weight" in weights
 
 
 def model_of(weights: dict[str, Tensor], path: Path) -> Model:
-    """The encoder that these weights are of, read from their shapes. No shape tells the heads: each of 64 channels, or 80 in a ViT-H, as in
-    every published ViT; and a width that 64 does not divide is one head.
+    """The encoder that these weights are of, read from their shapes. No shape tells the heads: each
+    of 64 channels, or 80 in a ViT-H, as in every published ViT; and a width that 64 does not divide
+    is one head.
 
     Raises:
         UserError: they hold no encoder of ours.
@@ -71,12 +93,21 @@ def model_of(weights: dict[str, Tensor], path: Path) -> Model:
         )
     width, channels, tubelet, patch, _ = kernel.shape
     divided = any("temporal_fc" in name for name in weights)
-    sizes = {(width, depth): (name, heads) for name, ((width, depth, heads), _) in BACKBONES.items() if name != "timesformer"}
+    sizes = {
+        (width, depth): (name, heads)
+        for name, ((width, depth, heads), _) in BACKBONES.items()
+        if name != "timesformer"
+    }
     name, heads = sizes.get((width, len(blocks)), ("vit-b", width // 64 if width % 64 == 0 else 1))
     return Model(
-        backbone="timesformer" if divided else name, width=width, depth=len(blocks), heads=heads, tubelet=tubelet, patch=patch,
+        backbone="timesformer" if divided else name,
+        width=width,
+        depth=len(blocks),
+        heads=heads,
+        tubelet=tubelet,
+        patch=patch,
         channels=channels,
-    )  # fmt: skip
+    )
 
 
 def classes_of(weights: dict[str, Tensor], path: Path) -> int:
@@ -86,19 +117,31 @@ def classes_of(weights: dict[str, Tensor], path: Path) -> int:
         UserError: they are not a classifier's.
     """
     if "head.bias" not in weights:
-        raise UserError(f"{path}: has no head.bias, so it is no classifier's; give the weights of a finetuned model")
+        raise UserError(
+            f"{path}: has no head.bias, so it is no classifier's; give the weights of a finetuned model"
+        )
     return weights["head.bias"].numel()
 
 
 def _fill(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> None:
     missing, unused = own.keys() - weights.keys(), weights.keys() - own.keys()
-    faults = [f"has no {listed(missing)} ({len(missing)} of {len(own)} weights missing)"] if missing else []
-    faults += [f"the model has no {listed(unused)} ({len(unused)} weights too many)"] if unused else []
+    faults = (
+        [f"has no {listed(missing)} ({len(missing)} of {len(own)} weights missing)"]
+        if missing
+        else []
+    )
+    faults += (
+        [f"the model has no {listed(unused)} ({len(unused)} weights too many)"] if unused else []
+    )
     if faults:
         raise UserError(f"{path}: {'; '.join(faults)}; it is a checkpoint of another model")
     for name in sorted(own):
         if weights[name].shape != own[name].shape:
-            if name in ("head.weight", "head.bias") and weights[name].ndim and weights[name].shape[1:] == own[name].shape[1:]:
+            if (
+                name in ("head.weight", "head.bias")
+                and weights[name].ndim
+                and weights[name].shape[1:] == own[name].shape[1:]
+            ):
                 raise UserError(
                     f"{path}: tells {len(weights[name])} classes apart, the data have {len(own[name])}; give weights of those data"
                 )

@@ -1,4 +1,7 @@
-"""From a registry and its runs to the cells of its tables: each cell its own runs' mean, or why there is none."""
+"""From a registry and its runs to the cells of its tables:
+
+each cell its own runs' mean, or why there is none.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,20 +11,33 @@ from typing import Any
 
 import pandas as pd
 
-from mgm.experiments.quoted import reported
-from mgm.experiments.registry import Cell, Registry
+from mgm.paper.quoted import reported
+from mgm.paper.registry import Cell, Registry
 from mgm.report.statistics import Estimate, over_seeds, over_videos
-from mgm.runs.frame import commit_of, examine_all
-from mgm.runs.result import RunStatus
+from mgm.results.frame import commit_of, examine_all
+from mgm.results.result import RunStatus
 
-COLUMNS = ("row", "column", "paper", "ours", "difference", "ci_low", "ci_high", "n", "status", "run_ids", "commit")
+COLUMNS = (
+    "row",
+    "column",
+    "paper",
+    "ours",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "n",
+    "status",
+    "run_ids",
+    "commit",
+)
 NUMBERS = ("paper", "ours", "difference", "ci_low", "ci_high")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row(Cell):
-    """A cell with its numbers. `status` is run, partial (the mean of the runs that are done), quoted, altered, failed, running or not
-    run; only the first two have a number of ours. `values` holds it run by run, None for a run without one."""
+    """A cell with its numbers. `status` is run, partial (the mean of the runs that are done),
+    quoted, altered, failed, running or not run; only the first two have a number of ours. `values`
+    holds it run by run, None for a run without one."""
 
     paper: float | None
     estimate: Estimate | None
@@ -40,11 +56,16 @@ class Row(Cell):
 
     @property
     def difference(self) -> float | None:
-        return None if self.estimate is None or self.paper is None else self.estimate.mean - self.paper
+        return (
+            None if self.estimate is None or self.paper is None else self.estimate.mean - self.paper
+        )
 
 
 def cells(registry: Registry, results: Path) -> pd.DataFrame:
-    """Read `results` and return the cells of all tables of the registry as one frame; see `frame` for its columns."""
+    """Read `results` and return the cells of all tables of the registry as one frame;
+
+    see `frame` for its columns.
+    """
     several = rows(registry, examine_all(results, registry.specs))
     return frame(row for table in several.values() for row in table)
 
@@ -52,28 +73,54 @@ def cells(registry: Registry, results: Path) -> pd.DataFrame:
 def frame(rows: Iterable[Row]) -> pd.DataFrame:
     """One frame of cells, a row a cell.
 
-    Columns: `table`, `row`, `column`, `paper` (the paper's number), `ours` (mean over runs), `difference`, `ci_low`, `ci_high` (95 %
-    interval), `n` (runs in the mean), `status`, `run_ids` (joined by spaces), `commit`, `why` (what is missing), `metric`.
+    Columns: `table`, `row`, `column`, `paper` (the paper's number), `ours` (mean over runs),
+    `difference`, `ci_low`, `ci_high` (95 % interval), `n` (runs in the mean), `status`, `run_ids`
+    (joined by spaces), `commit`, `why` (what is missing), `metric`.
     """
     lines = []
     for row in rows:
         estimate = row.estimate or Estimate(nan, n=0)
         lines.append(
-            {"table": row.table, "row": row.row, "column": row.column, "paper": row.paper, "ours": estimate.mean}
-            | {"difference": row.difference, "ci_low": estimate.low, "ci_high": estimate.high, "n": estimate.n, "status": row.status}
-            | {"run_ids": " ".join(row.run_ids), "commit": row.commit, "why": row.why, "metric": row.metric}
+            {
+                "table": row.table,
+                "row": row.row,
+                "column": row.column,
+                "paper": row.paper,
+                "ours": estimate.mean,
+            }
+            | {
+                "difference": row.difference,
+                "ci_low": estimate.low,
+                "ci_high": estimate.high,
+                "n": estimate.n,
+                "status": row.status,
+            }
+            | {
+                "run_ids": " ".join(row.run_ids),
+                "commit": row.commit,
+                "why": row.why,
+                "metric": row.metric,
+            }
         )
-    cells = pd.DataFrame(lines, columns=["table", *COLUMNS, "why", "metric"]).astype(dict.fromkeys(NUMBERS, "float64"))
+    cells = pd.DataFrame(lines, columns=["table", *COLUMNS, "why", "metric"]).astype(
+        dict.fromkeys(NUMBERS, "float64")
+    )
     return cells.replace([-inf, inf], nan)
 
 
 def rows(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, list[Row]]:
     """Table name -> its rows, in the registry's order."""
-    return {name: [row_of(cell, found) for cell in table.cells] for name, table in registry.tables.items()}
+    return {
+        name: [row_of(cell, found) for cell in table.cells]
+        for name, table in registry.tables.items()
+    }
 
 
 def paired(rows: Iterable[Row], number: Callable[[Sequence[Any]], float]) -> Estimate | None:
-    """A number made of several cells' values, seed by seed over the seeds that all have; None when there is none."""
+    """A number made of several cells' values, seed by seed over the seeds that all have;
+
+    None when there is none.
+    """
     seeds = [values for values in zip(*(row.values for row in rows)) if None not in values]
     return over_seeds([number(values) for values in seeds]) if seeds else None
 
@@ -94,24 +141,51 @@ def row_of(cell: Cell, found: Mapping[str, RunStatus]) -> Row:
     paper = reported().get((cell.table, cell.row, cell.column))
     done = [run.result for run in runs if run.result]
     status = _status([run.state for run in runs], quoted=paper is not None)
-    missing = [f"{run.state}: {run.why or spec.run_id}" for spec, run in zip(cell.runs, runs) if run.state != "run"]
+    missing = [
+        f"{run.state}: {run.why or spec.run_id}"
+        for spec, run in zip(cell.runs, runs)
+        if run.state != "run"
+    ]
     believed = status in ("run", "partial")
-    values = tuple(float(run.result["metrics"][cell.metric]) if run.result and believed else None for run in runs)
-    estimate = _estimate([value for value in values if value is not None], done[0]["n_test"]) if believed else None
+    values = tuple(
+        float(run.result["metrics"][cell.metric]) if run.result and believed else None
+        for run in runs
+    )
+    estimate = (
+        _estimate([value for value in values if value is not None], done[0]["n_test"])
+        if believed
+        else None
+    )
     commit = " ".join(dict.fromkeys(map(commit_of, done))) if believed else ""
-    return Row(**vars(cell), paper=paper, estimate=estimate, status=status, why="; ".join(missing), values=values, commit=commit)
+    return Row(
+        **vars(cell),
+        paper=paper,
+        estimate=estimate,
+        status=status,
+        why="; ".join(missing),
+        values=values,
+        commit=commit,
+    )
 
 
 def _with_metric(run_id: str, run: RunStatus, metric: str) -> RunStatus:
-    """Return the run, or an altered one in its place if its result has no finite number for the metric."""
+    """Return the run, or an altered one in its place if its result has no finite number for the
+    metric.
+    """
     value = run.result["metrics"].get(metric) if run.result else 0
     if isinstance(value, int | float) and isfinite(value):
         return run
-    return RunStatus("altered", f"{run_id}: result.json: metrics.{metric} is {str(value)[:40]}, not a finite number")
+    return RunStatus(
+        "altered",
+        f"{run_id}: result.json: metrics.{metric} is {str(value)[:40]}, not a finite number",
+    )
 
 
 def _status(states: Sequence[str], quoted: bool) -> str:
-    """One altered run spoils its cell; a failed one is shown before one that is running or missing."""
+    """One altered run spoils its cell;
+
+    a failed one is shown before one that is running or missing.
+    """
     if not states:
         return "quoted" if quoted else "not run"
     if "altered" in states:

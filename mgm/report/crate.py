@@ -1,8 +1,11 @@
-"""`mgm crate NAME`: results with all that was shown of them, as one zip that other people's tools read: a Workflow Run RO-Crate.
+"""`mgm crate NAME`: results with all that was shown of them, as one zip that other people's tools
+read: a Workflow Run RO-Crate.
 
-Files lie as in a checkout (workflow/, config/, results/NAME/, reports/NAME/), so the page's links hold and `mgm report` works in it.
-ro-crate-metadata.json says how they came about, by RO-Crate 1.1 and the Workflow Run profiles 0.5: one action a run, from spec, data and
-its parent's weights to its files, by a verb of mgm at a commit with its libraries. A table's cell is an entity based on its runs' results.
+Files lie as in a checkout (workflow/, config/, results/NAME/, reports/NAME/), so the page's links
+hold and `mgm report` works in it. ro-crate-metadata.json says how they came about, by RO-Crate 1.1
+and the Workflow Run profiles 0.5: one action a run, from spec, data and its parent's weights to its
+files, by a verb of mgm at a commit with its libraries. A table's cell is an entity based on its
+runs' results.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,12 +18,12 @@ from urllib.parse import quote
 
 from mgm import __version__
 from mgm.errors import UserError
-from mgm.experiments.registry import Registry
+from mgm.paper.registry import Registry
 from mgm.report.build import build_report
 from mgm.report.cells import Row, rows
-from mgm.runs.files import atomic_write, file_digest
-from mgm.runs.frame import commit_of, examine_all
-from mgm.runs.result import RunStatus
+from mgm.results.files import atomic_write, file_digest
+from mgm.results.frame import commit_of, examine_all
+from mgm.results.result import RunStatus
 from mgm.spec import Spec, parents
 
 PROFILES = {
@@ -33,8 +36,11 @@ CODE = ("README.md", "LICENSE", "CITATION.cff", "requirements.lock", "Dockerfile
 DONE, FAILED = "http://schema.org/CompletedActionStatus", "http://schema.org/FailedActionStatus"
 
 
-def write_crate(registry: Registry, results: Path, reports: Path, out: Path, weights: bool = False) -> int:
-    """Make the report anew and write it to zip file `out` with the runs that are done or failed; return how many these are.
+def write_crate(
+    registry: Registry, results: Path, reports: Path, out: Path, weights: bool = False
+) -> int:
+    """Make the report anew and write it to zip file `out` with the runs that are done or failed;
+    return how many these are.
 
     Args:
         results, reports: `results/NAME` and `reports/NAME`, as `build_report` has them.
@@ -44,10 +50,14 @@ def write_crate(registry: Registry, results: Path, reports: Path, out: Path, wei
         UserError: there is no workflow/Snakefile here, or no run is done.
     """
     if not Path(SNAKEFILE).is_file():
-        raise UserError(f"{SNAKEFILE}: no such file here; call `mgm crate` in the folder whose workflow made the results")
+        raise UserError(
+            f"{SNAKEFILE}: no such file here; call `mgm crate` in the folder whose workflow made the results"
+        )
     found = examine_all(results, registry.specs)
     if not any(run.result for run in found.values()):
-        raise UserError(f"{results}: no run is done, so there is nothing to put into a crate; run `snakemake --cores all` first")
+        raise UserError(
+            f"{results}: no run is done, so there is nothing to put into a crate; run `snakemake --cores all` first"
+        )
     build_report(registry, results, reports)
     crate = Crate(registry, results, reports, found, weights)
     with atomic_write(out) as temporary:
@@ -58,33 +68,77 @@ def write_crate(registry: Registry, results: Path, reports: Path, out: Path, wei
 class Crate:
     """The entities of a crate, made in the order of the work: workflow, runs, report."""
 
-    def __init__(self, registry: Registry, results: Path, reports: Path, found: Mapping[str, RunStatus], weights: bool):
+    def __init__(
+        self,
+        registry: Registry,
+        results: Path,
+        reports: Path,
+        found: Mapping[str, RunStatus],
+        weights: bool,
+    ):
         from rocrate.rocrate import ROCrate
 
-        self.crate, self.weights, self.results, self.reports = ROCrate(version="1.1"), weights, results, reports
+        self.crate, self.weights, self.results, self.reports = (
+            ROCrate(version="1.1"),
+            weights,
+            results,
+            reports,
+        )
         self.result_of: dict[str, Any] = {}  # run id: the entity of its result.json
         self.data: dict[str, Any] = {}
         name = results.name
         self.crate.name = f"mgm: results {name}"
         self.crate.description = f"Runs at scale {registry.scale.name}, with tables, figures and claims. {registry.scale.caveat}"
-        self.crate.license = self.entity("https://spdx.org/licenses/Apache-2.0", "CreativeWork", name="Apache License 2.0")
-        self.crate.root_dataset["conformsTo"] = [self.entity(url, "CreativeWork", name=title) for url, title in PROFILES.items()]
-        workflow = self.crate.add_workflow(SNAKEFILE, SNAKEFILE, main=True, lang="snakemake", properties={"name": "The Snakefile of mgm"})
-        code = [*CODE, *(path.as_posix() for folder in ("workflow", "config") for path in sorted(Path(folder).rglob("*")))]
+        self.crate.license = self.entity(
+            "https://spdx.org/licenses/Apache-2.0", "CreativeWork", name="Apache License 2.0"
+        )
+        self.crate.root_dataset["conformsTo"] = [
+            self.entity(url, "CreativeWork", name=title) for url, title in PROFILES.items()
+        ]
+        workflow = self.crate.add_workflow(
+            SNAKEFILE,
+            SNAKEFILE,
+            main=True,
+            lang="snakemake",
+            properties={"name": "The Snakefile of mgm"},
+        )
+        code = [
+            *CODE,
+            *(
+                path.as_posix()
+                for folder in ("workflow", "config")
+                for path in sorted(Path(folder).rglob("*"))
+            ),
+        ]
         for path in code:
             if Path(path).is_file() and path not in self.crate:
                 self.file(Path(path), path)
         scale = self.file(
-            results / "scale.json", f"results/{name}/scale.json", description="what was asked for: the scale, and data by digest"
+            results / "scale.json",
+            f"results/{name}/scale.json",
+            description="what was asked for: the scale, and data by digest",
         )
-        self.actions = [self.run(registry.specs[run_id], run) for run_id, run in found.items() if run.state in ("run", "failed")]
+        self.actions = [
+            self.run(registry.specs[run_id], run)
+            for run_id, run in found.items()
+            if run.state in ("run", "failed")
+        ]
         done = [run.result for run in found.values() if run.result]
-        workflow["version"] = " ".join(dict.fromkeys(commit_of(result) for result in done)) or "unknown"
+        workflow["version"] = (
+            " ".join(dict.fromkeys(commit_of(result) for result in done)) or "unknown"
+        )
         shown = self.report(registry, found)
-        times = {"startTime": min(result["started"] for result in done), "endTime": max(result["finished"] for result in done)}
+        times = {
+            "startTime": min(result["started"] for result in done),
+            "endTime": max(result["finished"] for result in done),
+        }
         inputs, outputs = [scale, *self.data.values()], [*self.result_of.values(), *shown]
         about = f"{len(done)} runs are done of {len(registry.specs)} that the scale has"
-        facts = {"actionStatus": DONE, "name": f"Snakemake's run of {name}", "description": about} | times
+        facts = {
+            "actionStatus": DONE,
+            "name": f"Snakemake's run of {name}",
+            "description": about,
+        } | times
         whole = self.action("#workflow", workflow, inputs, outputs, **facts)
         self.crate.root_dataset["mentions"] = [whole, *self.actions, self.crate.get("#report")]
 
@@ -99,52 +153,100 @@ class Crate:
         }
         inputs, outputs = [written.pop("spec.json", None)], list(written.values())
         for parent in parents(spec):
-            inputs.append(self.weights_of(parent, result.get("parents_sha256", {}).get(parent) or ""))
-        software, facts = self.software(spec.verb, result), {"actionStatus": FAILED, "error": run.why, "description": run.why}
+            inputs.append(
+                self.weights_of(parent, result.get("parents_sha256", {}).get(parent) or "")
+            )
+        software, facts = (
+            self.software(spec.verb, result),
+            {"actionStatus": FAILED, "error": run.why, "description": run.why},
+        )
         if not result:
             return self.action(f"#{spec.run_id}", software, inputs, outputs, **facts)
         self.result_of[spec.run_id] = written["result.json"]
-        data, metrics = result["data"], "; ".join(f"{name} {value:g}" for name, value in result["metrics"].items())
+        data, metrics = (
+            result["data"],
+            "; ".join(f"{name} {value:g}" for name, value in result["metrics"].items()),
+        )
         key = f"{data['dataset']}-{data['digest']}"
         if key not in self.data:
             about = f"{data['train']} training and {data['test']} test videos of {data['classes']} classes; {data['note']}"
             title = f"dataset {data['dataset']}, digest {data['digest']}"
-            self.data[key] = self.entity(f"#data-{key}", "CreativeWork", identifier=data["digest"], description=about, name=title)
+            self.data[key] = self.entity(
+                f"#data-{key}",
+                "CreativeWork",
+                identifier=data["digest"],
+                description=about,
+                name=title,
+            )
         inputs.append(self.data[key])
         if digest := result["weights_sha256"]:
             outputs.append(self.weights_of(spec.run_id, digest))
-        facts = {"actionStatus": DONE, "startTime": result["started"], "endTime": result["finished"]}
-        facts["description"] = f"seed {spec.seed}, {result['wall_s']:g} s on {result['device']}: {metrics}"
+        facts = {
+            "actionStatus": DONE,
+            "startTime": result["started"],
+            "endTime": result["finished"],
+        }
+        facts["description"] = (
+            f"seed {spec.seed}, {result['wall_s']:g} s on {result['device']}: {metrics}"
+        )
         return self.action(f"#{spec.run_id}", software, inputs, outputs, **facts)
 
     def report(self, registry: Registry, found: Mapping[str, RunStatus]) -> list[Any]:
-        """What is shown, each target's files with the results they are based on, and each table's cells with theirs."""
+        """What is shown, each target's files with the results they are based on, and each table's
+        cells with theirs.
+        """
         targets, shown = registry.targets(), []
         for path in sorted(path for path in self.reports.rglob("*") if path.is_file()):
-            based = [spec.run_id for spec in targets.get(path.stem, ())] if path.stem != "all" else []
+            based = (
+                [spec.run_id for spec in targets.get(path.stem, ())] if path.stem != "all" else []
+            )
             place = f"reports/{self.results.name}/{path.relative_to(self.reports).as_posix()}"
             shown.append(self.file(path, place, isBasedOn=self.results_of(based)))
         for table in rows(registry, found).values():
             for row in table:
-                if file := self.crate.get(f"reports/{self.results.name}/tables/table{row.table}.csv"):
+                if file := self.crate.get(
+                    f"reports/{self.results.name}/tables/table{row.table}.csv"
+                ):
                     file.append_to("about", self.cell(row))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         text = f"tables, figures, claims and page of {len(self.result_of)} results"
-        about = {"name": f"mgm report {self.results.name}", "description": text, "endTime": now, "actionStatus": DONE}
-        self.action("#report", self.software("report", {}), list(self.result_of.values()), shown, **about)
+        about = {
+            "name": f"mgm report {self.results.name}",
+            "description": text,
+            "endTime": now,
+            "actionStatus": DONE,
+        }
+        self.action(
+            "#report", self.software("report", {}), list(self.result_of.values()), shown, **about
+        )
         return shown
 
     def cell(self, row: Row) -> Any:
         """A cell with its mean and interval, based on the results of its runs."""
         name = f"table{row.table}/{row.row}/{row.column}"
-        facts: dict[str, Any] = {"propertyID": row.metric, "description": f"{row.status}: {row.why}" if row.why else row.status}
+        facts: dict[str, Any] = {
+            "propertyID": row.metric,
+            "description": f"{row.status}: {row.why}" if row.why else row.status,
+        }
         if row.estimate:
-            bounds = {"value": row.estimate.mean, "minValue": row.estimate.low, "maxValue": row.estimate.high}
+            bounds = {
+                "value": row.estimate.mean,
+                "minValue": row.estimate.low,
+                "maxValue": row.estimate.high,
+            }
             facts |= {name: round(value, 4) for name, value in bounds.items() if isfinite(value)}
-        return self.entity(f"#{quote(name)}", ["CreativeWork", "PropertyValue"], name=name, isBasedOn=self.results_of(row.run_ids), **facts)
+        return self.entity(
+            f"#{quote(name)}",
+            ["CreativeWork", "PropertyValue"],
+            name=name,
+            isBasedOn=self.results_of(row.run_ids),
+            **facts,
+        )
 
     def results_of(self, run_ids: Iterable[str]) -> list[Any]:
-        return [self.result_of[run_id] for run_id in dict.fromkeys(run_ids) if run_id in self.result_of]
+        return [
+            self.result_of[run_id] for run_id in dict.fromkeys(run_ids) if run_id in self.result_of
+        ]
 
     def place(self, run_id: str, name: str) -> str:
         return f"results/{self.results.name}/{run_id}/{name}"
@@ -153,27 +255,56 @@ class Crate:
         """Weights by their digest; as a file if they are here and wanted."""
         path = self.results / run_id / "weights.safetensors"
         if self.weights and path.is_file():
-            return self.crate.get(self.place(run_id, path.name)) or self.file(path, self.place(run_id, path.name))
-        return self.entity(f"#weights-{run_id}", "CreativeWork", name=f"weights of {run_id}, not in the crate", sha256=digest)
+            return self.crate.get(self.place(run_id, path.name)) or self.file(
+                path, self.place(run_id, path.name)
+            )
+        return self.entity(
+            f"#weights-{run_id}",
+            "CreativeWork",
+            name=f"weights of {run_id}, not in the crate",
+            sha256=digest,
+        )
 
     def software(self, verb: str, result: Mapping[str, Any]) -> Any:
         """A verb of mgm at a commit, with the versions of its libraries."""
         versions = result.get("versions", {"mgm": __version__})
         needs = [
-            self.entity(f"#{name}-{number}", "SoftwareApplication", name=name, softwareVersion=number) for name, number in versions.items()
+            self.entity(
+                f"#{name}-{number}", "SoftwareApplication", name=name, softwareVersion=number
+            )
+            for name, number in versions.items()
         ]
         commit = commit_of(result) if result else ""
         facts = {"softwareVersion": commit or versions["mgm"], "softwareRequirements": needs}
         facts["description"] = f"commit {commit or 'not known'}"
-        return self.entity(f"#mgm-{verb}-{commit or versions['mgm']}", "SoftwareApplication", name=f"mgm {verb}", **facts)
+        return self.entity(
+            f"#mgm-{verb}-{commit or versions['mgm']}",
+            "SoftwareApplication",
+            name=f"mgm {verb}",
+            **facts,
+        )
 
-    def action(self, identifier: str, instrument: Any, inputs: list[Any], outputs: list[Any], **facts: Any) -> Any:
+    def action(
+        self, identifier: str, instrument: Any, inputs: list[Any], outputs: list[Any], **facts: Any
+    ) -> Any:
         links = {"object": [one for one in inputs if one], "result": outputs}
-        return self.crate.add_action(instrument, identifier, properties=_given({"name": identifier.lstrip("#")} | facts | links))
+        return self.crate.add_action(
+            instrument,
+            identifier,
+            properties=_given({"name": identifier.lstrip("#")} | facts | links),
+        )
 
     def file(self, path: Path, place: str, **facts: Any) -> Any:
-        kind = {".jsonl": "application/jsonl", ".lock": "text/plain", ".npz": "application/zip"}.get(path.suffix) or guess_type(path)[0]
-        about = {"contentSize": str(path.stat().st_size), "sha256": file_digest(path), "encodingFormat": kind or "text/plain"}
+        kind = {
+            ".jsonl": "application/jsonl",
+            ".lock": "text/plain",
+            ".npz": "application/zip",
+        }.get(path.suffix) or guess_type(path)[0]
+        about = {
+            "contentSize": str(path.stat().st_size),
+            "sha256": file_digest(path),
+            "encodingFormat": kind or "text/plain",
+        }
         return self.crate.add_file(path, place, properties=_given({"name": place} | about | facts))
 
     def entity(self, identifier: str, kind: str | list[str], /, **facts: Any) -> Any:
@@ -181,10 +312,15 @@ class Crate:
         from rocrate.model.contextentity import ContextEntity
 
         made = {"@type": kind} | _given(facts)
-        return self.crate.get(identifier) or self.crate.add(ContextEntity(self.crate, identifier, properties=made))
+        return self.crate.get(identifier) or self.crate.add(
+            ContextEntity(self.crate, identifier, properties=made)
+        )
 
 
 def _given(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts without those that are empty; a list of one is that one, as RO-Crate wants it."""
-    single = {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in facts.items()}
+    single = {
+        name: value[0] if isinstance(value, list) and len(value) == 1 else value
+        for name, value in facts.items()
+    }
     return {name: value for name, value in single.items() if value not in ("", [], None)}

@@ -8,18 +8,27 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from mgm.experiments.plan import Check, Plan, epoch_cost_ratio
-from mgm.experiments.registry import label_of
-from mgm.runs import files as atomic
+from mgm.paper.plan import Check, Plan, epoch_cost_ratio
+from mgm.paper.registry import label_of
+from mgm.results import files as atomic
 
 
 def describe(plan: Plan) -> str:
-    """The whole plan: compute beside epochs row by row, then table by table, what bounds it, and how far the formula was off once."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined)
+    """The whole plan:
+
+    compute beside epochs row by row, then table by table, what bounds it, and how far the formula
+    was off once.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined
+    )
     return environment.get_template("plan.txt.j2").render(
         plan=plan,
         machine=plan.machine,
-        lines=[(target, list(several)) for target, several in groupby(plan.lines, lambda line: line.target)],
+        lines=[
+            (target, list(several))
+            for target, several in groupby(plan.lines, lambda line: line.target)
+        ],
         tables=[one for one in plan.parts if one.target.startswith("table")],
         check=plan.check,
         ratios=epoch_cost_ratio(),
@@ -39,7 +48,10 @@ def caution(check: Check) -> str:
 
 
 def write_json(plan: Plan, path: Path) -> None:
-    """Write every number of the plan; hours, FLOPs and bytes as they are, an unbounded loader as null."""
+    """Write every number of the plan;
+
+    hours, FLOPs and bytes as they are, an unbounded loader as null.
+    """
     fields = asdict(plan)
     if plan.machine.decoded == inf:
         fields["machine"]["decoded"] = None

@@ -23,7 +23,10 @@ class Estimate(NamedTuple):
 
 
 def over_seeds(values: list[float]) -> Estimate:
-    """Student's t interval of two or more independent runs. Three seeds make it wide, and rightly so."""
+    """Student's t interval of two or more independent runs.
+
+    Three seeds make it wide, and rightly so.
+    """
     n = len(values)
     mean = sum(values) / n
     if n < 2:
@@ -33,10 +36,12 @@ def over_seeds(values: list[float]) -> Estimate:
 
 
 def over_videos(correct: int, videos: int) -> Estimate:
-    """Percentile bootstrap of one run's accuracy, in per cent, over its test videos; the spread of seeds is not in it.
+    """Percentile bootstrap of one run's accuracy, in per cent, over its test videos; the spread of
+    seeds is not in it.
 
-    Resampling `videos` outcomes with replacement is a draw from a binomial distribution, which takes no array of outcomes. Where all
-    videos agree there is no interval, rather than one of zero width.
+    Resampling `videos` outcomes with replacement is a draw from a binomial distribution, which
+    takes no array of outcomes. Where all videos agree there is no interval, rather than one of zero
+    width.
     """
     if not 0 < correct < videos:
         return Estimate(100 * correct / videos)

@@ -1,4 +1,8 @@
-"""A table in four formats: csv for programs, md and tex for papers, html for pages; each but the csv carries its scale's caveat."""
+"""A table in four formats:
+
+csv for programs, md and tex for papers, html for pages; each but the csv carries its scale's
+caveat.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,11 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgm.experiments.quoted import note, reported
-from mgm.experiments.registry import Table
-from mgm.experiments.scales import Scale
+from mgm.paper.quoted import note, reported
+from mgm.paper.registry import Table
+from mgm.paper.scales import Scale
 from mgm.report.cells import COLUMNS, Row, frame, gain
-from mgm.runs import files as atomic
+from mgm.results import files as atomic
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 BOLD = "Bold: above every other row that was run, by a difference whose 95 % interval, paired by seed, excludes zero."
@@ -43,8 +47,12 @@ class Section:
 
 
 def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> Path:
-    """`folder`/table4e.csv, .md, .tex (needs booktabs) and .html (a fragment without style, for pages with their own); returns the csv."""
-    caption = " ".join(filter(None, (f"{table.label}. {table.title}. {table.note}", beside_the_paper(scale))))
+    """`folder`/table4e.csv, .md, .tex (needs booktabs) and .html (a fragment without style, for
+    pages with their own); returns the csv.
+    """
+    caption = " ".join(
+        filter(None, (f"{table.label}. {table.title}. {table.note}", beside_the_paper(scale)))
+    )
     caption += f" {BOLD}" if leaders(table, rows) else ""
     caveat, stem = f"Scale {scale.name}. {caveat_of(scale)}", folder / f"table{table.name}"
     grid = _grid(table, rows, scale, _md, "**{}**", "**{}**")
@@ -54,11 +62,21 @@ def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> P
     text = _grid(table, rows, scale, _tex, r"\addlinespace\emph{{{}}}", r"\textbf{{{}}}").to_latex(
         index=False, column_format="".join(side[0] for side in align)
     )
-    atomic.write(stem.with_suffix(".tex"), LATEX.format(caption=_tex(caption), caveat=_tex(caveat), name=table.name, tabular=text))
-    style = _grid(table, rows, scale, escape, "<em>{}</em>", "<strong>{}</strong>").style.hide(axis="index")
-    text = style.set_caption(f"{escape(caption)} <em>{escape(caveat)}</em>").to_html(exclude_styles=True)
+    atomic.write(
+        stem.with_suffix(".tex"),
+        LATEX.format(caption=_tex(caption), caveat=_tex(caveat), name=table.name, tabular=text),
+    )
+    style = _grid(table, rows, scale, escape, "<em>{}</em>", "<strong>{}</strong>").style.hide(
+        axis="index"
+    )
+    text = style.set_caption(f"{escape(caption)} <em>{escape(caveat)}</em>").to_html(
+        exclude_styles=True
+    )
     atomic.write(stem.with_suffix(".html"), text)
-    return atomic.write(stem.with_suffix(".csv"), frame(rows)[list(COLUMNS)].round(4).to_csv(index=False, lineterminator="\n"))
+    return atomic.write(
+        stem.with_suffix(".csv"),
+        frame(rows)[list(COLUMNS)].round(4).to_csv(index=False, lineterminator="\n"),
+    )
 
 
 def caveat_of(scale: Scale) -> str:
@@ -70,7 +88,9 @@ def caveat_of(scale: Scale) -> str:
 
 
 def comparable(scale: Scale) -> bool:
-    """Tell whether our number and the paper's answer one question, so that their difference means something."""
+    """Tell whether our number and the paper's answer one question, so that their difference means
+    something.
+    """
     return scale.name == "paper" and not scale.own_videos
 
 
@@ -88,26 +108,43 @@ def sections(table: Table, rows: list[Row]) -> list[Section]:
     return [
         Section(column, group, tuple(several))
         for column in table.columns
-        for group, several in groupby((row for row in rows if row.column == column), lambda row: table.groups.get(names(table, row)[0], ""))
+        for group, several in groupby(
+            (row for row in rows if row.column == column),
+            lambda row: table.groups.get(names(table, row)[0], ""),
+        )
     ]
 
 
 def leaders(table: Table, rows: list[Row]) -> list[Row]:
-    """The rows to print in bold: of a section's accuracies the one above each other by a difference, paired by seed, whose 95 % interval
-    is above zero. A single seed knows nothing of seeds, and where a run is missing no one is the best: then there is none."""
+    """The rows to print in bold: of a section's accuracies the one above each other by a
+    difference, paired by seed, whose 95 % interval is above zero. A single seed knows nothing of
+    seeds, and where a run is missing no one is the best: then there is none."""
     best = []
     for section in sections(table, rows):
         run = [row for row in section.rows if row.run_ids and row.metric == "top1"]
         if len(run) > 1 and all(row.status == "run" for row in run):
-            best += [row for row in run if all((one := gain(row, other)) and one.low > 0 for other in run if other is not row)]
+            best += [
+                row
+                for row in run
+                if all(
+                    (one := gain(row, other)) and one.low > 0 for other in run if other is not row
+                )
+            ]
     return best
 
 
 def names(table: Table, row: Row) -> list[str]:
-    """The cells that name a row, as many as `head_of` has: "MGM, SSv2, 800" is MGM and 800, for its section says SSv2."""
+    """The cells that name a row, as many as `head_of` has:
+
+    "MGM, SSv2, 800" is MGM and 800, for its section says SSv2.
+    """
     kinds = table.head.split(", ")
     parts = row.row.rsplit(", ", len(kinds) - 1)
-    return [DASH if part == "-" else part for kind, part in zip(kinds, parts, strict=True) if kind != "dataset"]
+    return [
+        DASH if part == "-" else part
+        for kind, part in zip(kinds, parts, strict=True)
+        if kind != "dataset"
+    ]
 
 
 def head_of(table: Table) -> list[str]:
@@ -115,9 +152,13 @@ def head_of(table: Table) -> list[str]:
 
 
 def detail(table: Table, row: Row) -> str:
-    """What stands small beside a row's name: how our run differs from it, and what the paper prints there: backbone and pretraining data.
-    Its section says whether it was supervised."""
-    printed = note(*row.key).replace("supervised, ", "").removesuffix("; supervised") if table.shows_notes else ""
+    """What stands small beside a row's name: how our run differs from it, and what the paper prints
+    there: backbone and pretraining data. Its section says whether it was supervised."""
+    printed = (
+        note(*row.key).replace("supervised, ", "").removesuffix("; supervised")
+        if table.shows_notes
+        else ""
+    )
     return "; ".join(filter(None, (printed, row.remark)))
 
 
@@ -140,23 +181,32 @@ def runs(row: Row) -> str:
 
 
 def ours(row: Row) -> str:
-    """Our number, or in its place why there is none; a mean over some of the seeds says so, and so does a single run."""
+    """Our number, or in its place why there is none;
+
+    a mean over some of the seeds says so, and so does a single run.
+    """
     if row.estimate is None:
         return DASH if row.status == "quoted" else row.status
     remarks = [row.status] * (row.status != "run") + ["n = 1"] * (row.estimate.n == 1)
-    return number(row.estimate.mean, decimals=row.decimals) + (f" ({', '.join(remarks)})" if remarks else "")
+    return number(row.estimate.mean, decimals=row.decimals) + (
+        f" ({', '.join(remarks)})" if remarks else ""
+    )
 
 
-def _grid(table: Table, rows: list[Row], scale: Scale, text: Callable[[str], str], title: str, strong: str) -> pd.DataFrame:
+def _grid(
+    table: Table, rows: list[Row], scale: Scale, text: Callable[[str], str], title: str, strong: str
+) -> pd.DataFrame:
     """Lay out a table as a reader sees it: under each section's title its rows.
 
-    Args:
-        text: escapes a cell's text for one format.
-        title: that format's markup of a section's title, with a place for it; `strong`: of the best number.
+    Args: text: escapes a cell's text for one format. title: that format's markup of a section's
+        title, with a place for it; `strong`: of the best number.
     """
     best, lines = leaders(table, rows), []
     for section in sections(table, rows):
-        cells = [{name: text(cell) for name, cell in _cells(table, row, scale).items()} for row in section.rows]
+        cells = [
+            {name: text(cell) for name, cell in _cells(table, row, scale).items()}
+            for row in section.rows
+        ]
         for row, line in zip(section.rows, cells, strict=True):
             line["Ours"] = strong.format(line["Ours"]) if row in best else line["Ours"]
         lines += [{head_of(table)[0]: title.format(text(section.title))}, *cells]
@@ -167,8 +217,12 @@ def _cells(table: Table, row: Row, scale: Scale) -> dict[str, str]:
     """Heading -> text of a row."""
     first, *others = names(table, row)
     gflops = reported().get((row.table, row.row, "GFLOPs"))  # of a view, printed once a line
-    details = "; ".join(filter(None, (detail(table, row), f"{gflops:.0f} GFLOPs" if gflops else "")))
-    cells = dict(zip(head_of(table), [f"{first} ({details})" if details else first, *others], strict=True))
+    details = "; ".join(
+        filter(None, (detail(table, row), f"{gflops:.0f} GFLOPs" if gflops else ""))
+    )
+    cells = dict(
+        zip(head_of(table), [f"{first} ({details})" if details else first, *others], strict=True)
+    )
     if not scale.own_videos:
         cells["Paper"] = number(row.paper, decimals=row.decimals)
     cells |= {"Ours": ours(row), "95 % interval": interval(row)}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mgm.errors import UserError
-from mgm.runs.files import atomic_write
+from mgm.results.files import atomic_write
 
 NEWEST, BEFORE = "checkpoint.pt", "checkpoint.before.pt"
 
@@ -28,12 +28,21 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:  # torch turns an OSError into a RuntimeError, or not
         why = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         free = shutil.disk_usage(folder).free / 1e6
-        goes_on = "continues from the checkpoint before" if newest.exists() or (folder / BEFORE).exists() else "starts again"
-        raise UserError(f"{newest}: cannot be written ({why}; {free:.0f} MB are free); make room and run again, it {goes_on}") from error
+        goes_on = (
+            "continues from the checkpoint before"
+            if newest.exists() or (folder / BEFORE).exists()
+            else "starts again"
+        )
+        raise UserError(
+            f"{newest}: cannot be written ({why}; {free:.0f} MB are free); make room and run again, it {goes_on}"
+        ) from error
 
 
-def load_checkpoint(folder: Path, run_id: str, show: Callable[[str], None] = print) -> dict[str, Any] | None:
-    """Load the newest checkpoint that can be read, or None. A torn one is deleted, or the next would move it over the whole one.
+def load_checkpoint(
+    folder: Path, run_id: str, show: Callable[[str], None] = print
+) -> dict[str, Any] | None:
+    """Load the newest checkpoint that can be read, or None. A torn one is deleted, or the next
+    would move it over the whole one.
 
     Raises:
         UserError: the checkpoints are torn, or belong to another run.
@@ -43,16 +52,22 @@ def load_checkpoint(folder: Path, run_id: str, show: Callable[[str], None] = pri
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             owner = state["run_id"]
-        except Exception:  # a torn file, or another program's, fails in many ways; the one before it is whole
+        except (
+            Exception
+        ):  # a torn file, or another program's, fails in many ways; the one before it is whole
             continue
         if owner != run_id:
-            raise UserError(f"{path}: belongs to run {owner}, not to {run_id}; move it away, or use another --out")
+            raise UserError(
+                f"{path}: belongs to run {owner}, not to {run_id}; move it away, or use another --out"
+            )
         if path != found[0]:
             show(f"{found[0]}: torn, so {run_id} goes back to the checkpoint before it")
             found[0].unlink()
         return state
     if found:
-        raise UserError(f"{found[0]}: cannot be read, nor the one before it; delete the checkpoints of {folder.name} to start it again")
+        raise UserError(
+            f"{found[0]}: cannot be read, nor the one before it; delete the checkpoints of {folder.name} to start it again"
+        )
     return None
 
 

@@ -1,7 +1,9 @@
-"""What several processes of one run exchange: thin names over torch.distributed that also work in a process on its own.
+"""What several processes of one run exchange: thin names over torch.distributed that also work in a
+process on its own.
 
-torchrun starts the processes, says in their environment which is which, and ends all of them when one fails. Objects and decisions travel
-by gloo on the host, gradients by NCCL where they are on a GPU, so that a decision costs the GPU no synchronisation.
+torchrun starts the processes, says in their environment which is which, and ends all of them when
+one fails. Objects and decisions travel by gloo on the host, gradients by NCCL where they are on a
+GPU, so that a decision costs the GPU no synchronisation.
 """
 
 import os
@@ -40,29 +42,47 @@ def is_main() -> bool:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that torchrun started for the block, one GPU each. The first to fail says why; the others end silently.
+    """Join the processes that torchrun started for the block, one GPU each. The first to fail says
+    why; the others end silently.
 
     Raises:
         UserError: the processes do not meet, or are more than the GPUs of their node.
         SystemExit: something failed in the block.
     """
-    for number in (signal.SIGTERM, signal.SIGUSR1):  # training has its own handler; a launcher may have had them ignored
+    for number in (
+        signal.SIGTERM,
+        signal.SIGUSR1,
+    ):  # training has its own handler; a launcher may have had them ignored
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         store, own_rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", store=store, rank=own_rank, world_size=size, timeout=TIMEOUT
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            store=store,
+            rank=own_rank,
+            world_size=size,
+            timeout=TIMEOUT,
         )
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"torch.distributed: the processes did not meet ({str(error).splitlines()[0]}); start them by torchrun") from error
+        raise UserError(
+            f"torch.distributed: the processes did not meet ({str(error).splitlines()[0]}); start them by torchrun"
+        ) from error
     try:
         _choose_gpu()
         yield
         barrier()
     except BaseException as error:
         _say_why(error, store)
-        code = error.code if isinstance(error, SystemExit) else 130 if isinstance(error, KeyboardInterrupt) else 1
-        os._exit(2 if as_user_error(error) else code if isinstance(code, int) else 1)  # a group that lost a process cannot be destroyed
+        code = (
+            error.code
+            if isinstance(error, SystemExit)
+            else 130
+            if isinstance(error, KeyboardInterrupt)
+            else 1
+        )
+        os._exit(
+            2 if as_user_error(error) else code if isinstance(code, int) else 1
+        )  # a group that lost a process cannot be destroyed
     dist.destroy_process_group()
 
 
@@ -71,12 +91,17 @@ def _choose_gpu() -> None:
         return
     local_rank, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if local_rank >= gpus:
-        raise UserError(f"--nproc-per-node {os.environ['LOCAL_WORLD_SIZE']}: the node has {gpus} GPUs; start one process for each GPU")
+        raise UserError(
+            f"--nproc-per-node {os.environ['LOCAL_WORLD_SIZE']}: the node has {gpus} GPUs; start one process for each GPU"
+        )
     torch.cuda.set_device(local_rank)
 
 
 def is_peer_loss(error: BaseException) -> bool:
-    """Tell the error of a process whose peer is gone: gloo raises a plain RuntimeError. The run itself is as whole as after any kill."""
+    """Tell the error of a process whose peer is gone:
+
+    gloo raises a plain RuntimeError. The run itself is as whole as after any kill.
+    """
     if world_size() == 1:
         return False
     gone = re.search(r"gloo|NCCL|Connection (closed|reset)|peer", str(error))
@@ -161,12 +186,17 @@ def all_gather_cat(own_B: Tensor) -> Tensor:
 
 
 def exchange(own_B: Tensor, index_N: Tensor) -> Tensor:
-    """(B, ...): this process's part of all_gather_cat(own_B)[index_N], of which only what is needed travels. `index_N` is a permutation, on
-    the host."""
+    """(B, ...): this process's part of all_gather_cat(own_B)[index_N], of which only what is needed
+    travels. `index_N` is a permutation, on the host."""
     source_N = index_N.div(len(own_B), rounding_mode="floor").view(world_size(), -1)  # by rank
-    leaving = (index_N[source_N.flatten() == rank()] - rank() * len(own_B)).to(own_B.device, non_blocking=True)
+    leaving = (index_N[source_N.flatten() == rank()] - rank() * len(own_B)).to(
+        own_B.device, non_blocking=True
+    )
     order = source_N[rank()].argsort(stable=True).to(own_B.device, non_blocking=True)
     coming = own_B.new_empty(own_B.shape)
-    counts = torch.bincount(source_N[rank()], minlength=world_size()).tolist(), (source_N == rank()).sum(1).tolist()
+    counts = (
+        torch.bincount(source_N[rank()], minlength=world_size()).tolist(),
+        (source_N == rank()).sum(1).tolist(),
+    )
     dist.all_to_all_single(coming, own_B[leaving], *counts)
     return torch.empty_like(coming).index_copy_(0, order, coming)

@@ -9,15 +9,20 @@ from typing import Any
 import torch
 
 from mgm.console import duration
-from mgm.runs.log import append_log, rewind_log
+from mgm.results.log import append_log, rewind_log
 
 SHOW_S = 10  # seconds between lines for whoever watches
 
 
 class Log:
-    """Appends to a run's log. A run that continues drops the lines past its checkpoint, so that no step stands twice."""
+    """Appends to a run's log.
 
-    def __init__(self, path: Path, first: int, steps: int, batch: int, show: Callable[[str], None], name: str):
+    A run that continues drops the lines past its checkpoint, so that no step stands twice.
+    """
+
+    def __init__(
+        self, path: Path, first: int, steps: int, batch: int, show: Callable[[str], None], name: str
+    ):
         rewind_log(path.parent, first)
         self.path, self.steps, self.batch, self.show, self.name = path, steps, batch, show, name
         self.first, self.started, self.shown = first, time.monotonic(), time.monotonic()
@@ -30,7 +35,13 @@ class Log:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         if torch.cuda.is_available():
             memory = torch.cuda.max_memory_allocated() / 2**20
-        line = {"step": step, "steps": self.steps, **numbers, "clips_per_s": clips_per_s, "memory_mb": memory}
+        line = {
+            "step": step,
+            "steps": self.steps,
+            **numbers,
+            "clips_per_s": clips_per_s,
+            "memory_mb": memory,
+        }
         line |= {"seconds": seconds, "time": time.time()}
         append_log(self.path.parent, line)
         self.last_step, self.last_time = step, now

@@ -34,8 +34,9 @@ LOGS = 100  # lines a run's log has, about
 class Training:
     """A training run.
 
-    `batches(first_step)` yields, a step, the equal parts of this process's share of its batch and the names of the videos in it that could
-    not be read; `loss_of(part)` is a part's mean loss and what to log beside it.
+    `batches(first_step)` yields, a step, the equal parts of this process's share of its batch and
+    the names of the videos in it that could not be read; `loss_of(part)` is a part's mean loss and
+    what to log beside it.
     """
 
     run_id: str
@@ -51,19 +52,30 @@ class Training:
 
 
 def train(
-    run: Training, folder: Path, *, checkpoint_s: float = 300, recompute: bool = False, compile: Compile = "auto",
-    bf16_gradients: bool = False, show: Callable[[str], None] = print,
-) -> list[str]:  # fmt: skip
-    """Train to the last step, from the last checkpoint if there is one. Returns the names of the videos that could not be read.
+    run: Training,
+    folder: Path,
+    *,
+    checkpoint_s: float = 300,
+    recompute: bool = False,
+    compile: Compile = "auto",
+    bf16_gradients: bool = False,
+    show: Callable[[str], None] = print,
+) -> list[str]:
+    """Train to the last step, from the last checkpoint if there is one. Returns the names of the
+    videos that could not be read.
 
-    Stopped at any step and run again, the weights are bit-equal to an uninterrupted run's (on the CPU, same threads): batches are a
-    function of the step, and a checkpoint holds all other state. SIGTERM (the end of a time limit) and SIGUSR1 (its warning, where Slurm
-    is asked for one: `--signal=USR1@60`) stop it after the step with a checkpoint; what exit statuses mean is in `mgm.errors`.
+    Stopped at any step and run again, the weights are bit-equal to an uninterrupted run's (on the
+    CPU, same threads): batches are a function of the step, and a checkpoint holds all other state.
+    SIGTERM (the end of a time limit) and SIGUSR1 (its warning, where Slurm
+    is asked for one: `--signal=USR1@60`) stop it after the step with a checkpoint; what exit
+    statuses mean is in `mgm.errors`.
 
-    Several processes (`mgm.training.collectives`) train one model by DistributedDataParallel: losses and gradients are those of the whole
-    batch but for the order of float32 sums, and all agree on when to stop. Stopped and run again, on as many processes or others, they end
-    with the same weights to rounding, but for the draws of dropout and drop path on another number. Those draw by (seed, step, rank), so
-    that no process has a state to keep; a process on its own draws from one stream, which its checkpoint holds.
+    Several processes (`mgm.training.collectives`) train one model by DistributedDataParallel:
+    losses and gradients are those of the whole batch but for the order of float32 sums, and all
+    agree on when to stop. Stopped and run again, on as many processes or others, they end with the
+    same weights to rounding, but for the draws of dropout and drop path on another number. Those
+    draw by (seed, step, rank), so that no process has a state to keep; a process on its own draws
+    from one stream, which its checkpoint holds.
 
     Args:
         checkpoint_s: seconds between checkpoints.
@@ -71,9 +83,8 @@ def train(
         compile: the transformer blocks ("auto": on a GPU; `mgm.training.compiling`).
         bf16_gradients: halve what several processes exchange; their mean is rounded to bf16.
 
-    Raises:
-        UserError: the loss is not finite, more than 1 % of the clips could not be read, or a GPU is full.
-        SystemExit: SIGTERM or SIGUSR1 came.
+    Raises: UserError: the loss is not finite, more than 1 % of the clips could not be read, or a
+        GPU is full. SystemExit: SIGTERM or SIGUSR1 came.
     """
     device = next(run.model.parameters()).device
     if device.type == "cpu":
@@ -104,7 +115,8 @@ class _Loss(nn.Module):
 def _parallel(loss: nn.Module, bf16_gradients: bool) -> nn.Module:
     """Average the gradients of all processes in the backward pass.
 
-    Without `static_graph`: with it, PyTorch 2.15 queues its all-reduce inside `no_sync` too, which accumulation needs.
+    Without `static_graph`: with it, PyTorch 2.15 queues its all-reduce inside `no_sync` too, which
+    accumulation needs.
     """
     if collectives.world_size() == 1:
         return loss
@@ -118,7 +130,12 @@ def _parallel(loss: nn.Module, bf16_gradients: bool) -> nn.Module:
 
 
 def _train(
-    run: Training, folder: Path, checkpoint_s: float, bf16_gradients: bool, show: Callable[[str], None], signals: list[int]
+    run: Training,
+    folder: Path,
+    checkpoint_s: float,
+    bf16_gradients: bool,
+    show: Callable[[str], None],
+    signals: list[int],
 ) -> list[str]:
     optimiser = build_optimiser(run.model, run.optim, run.layer_decay)
     is_main, processes = collectives.is_main(), collectives.world_size()
@@ -135,9 +152,17 @@ def _train(
     loss_module = _parallel(_Loss(run), bf16_gradients)  # copies the model's weights of rank 0
     no_sync = getattr(loss_module, "no_sync", nullcontext)
     device = next(run.model.parameters()).device
-    precision = torch.autocast(device.type, torch.bfloat16) if run.optim.precision == "bf16" else nullcontext()
+    precision = (
+        torch.autocast(device.type, torch.bfloat16)
+        if run.optim.precision == "bf16"
+        else nullcontext()
+    )
     log_every = math.ceil(run.steps / LOGS)
-    log = Log(folder / "log.jsonl", first, run.steps, run.optim.batch * run.repeats, show, run.run_id) if is_main else None
+    log = (
+        Log(folder / "log.jsonl", first, run.steps, run.optim.batch * run.repeats, show, run.run_id)
+        if is_main
+        else None
+    )
     unreadable = list[tuple[int, str]]()  # with their steps, until all processes know
     saved_at = time.monotonic()
     run.model.train()
@@ -158,14 +183,25 @@ def _train(
                     loss, extra = loss_module(part)
                 (loss / len(parts)).backward()
             for name, value in {"loss": loss.detach(), **extra}.items():
-                sums[name] = sums.get(name, torch.zeros((), device=device)) + value / (len(parts) * processes)
-        norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.optim.clip_grad or math.inf)
+                sums[name] = sums.get(name, torch.zeros((), device=device)) + value / (
+                    len(parts) * processes
+                )
+        norm = torch.nn.utils.clip_grad_norm_(
+            run.model.parameters(), run.optim.clip_grad or math.inf
+        )
 
-        last, checkpoint_due = step + 1 == run.steps, is_main and time.monotonic() - saved_at >= checkpoint_s
-        stop, save, failed = collectives.all_reduce_max(signals[0] if signals else 0, checkpoint_due, bool(unreadable))
+        last, checkpoint_due = (
+            step + 1 == run.steps,
+            is_main and time.monotonic() - saved_at >= checkpoint_s,
+        )
+        stop, save, failed = collectives.all_reduce_max(
+            signals[0] if signals else 0, checkpoint_due, bool(unreadable)
+        )
         save_now = bool(stop or save)
         if failed:
-            of_all = sorted(chain(*collectives.all_gather_object(unreadable)), key=itemgetter(0))  # as one process would have met them
+            of_all = sorted(
+                chain(*collectives.all_gather_object(unreadable)), key=itemgetter(0)
+            )  # as one process would have met them
             failures |= dict.fromkeys(name for _, name in of_all)
             unreadable.clear()
             if len(failures) > 0.01 * run.videos:
@@ -181,7 +217,10 @@ def _train(
                     f"lower optim.lr (now {run.optim.lr}) or set optim.clip_grad, and run it again"
                 )
             if log:
-                log.write(step + 1, {"loss": mean.pop("loss"), "lr": rate, "grad_norm": norm.item()} | mean)
+                log.write(
+                    step + 1,
+                    {"loss": mean.pop("loss"), "lr": rate, "grad_norm": norm.item()} | mean,
+                )
         optimiser.step()
         if save_now and is_main:
             save_checkpoint(folder, _state(run, optimiser, step + 1, failures))
@@ -191,16 +230,24 @@ def _train(
             if is_main:
                 if marker := os.environ.get("MGM_STOPPED"):
                     Path(marker).touch()
-                show(f"{run.run_id}: stopped at step {step + 1} of {run.steps}; run again to continue")
+                show(
+                    f"{run.run_id}: stopped at step {step + 1} of {run.steps}; run again to continue"
+                )
             sys.exit(128 + stop)
     return list(failures)
 
 
 @contextmanager
 def _catch_signals() -> Iterator[list[int]]:
-    """Collect the SIGTERMs and SIGUSR1s that come during the block. Outside of training both end a process at once."""
+    """Collect the SIGTERMs and SIGUSR1s that come during the block.
+
+    Outside of training both end a process at once.
+    """
     came: list[int] = []
-    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGTERM, signal.SIGUSR1)
+    }
     try:
         yield came
     finally:

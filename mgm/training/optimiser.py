@@ -14,8 +14,9 @@ from mgm.spec import Optim
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019) by PyTorch's fused kernel.
 
-    It gives the numbers of torch.optim.AdamW(fused=True), bit by bit, by the same function. That class imports torch._dynamo on first use:
-    half of the time that a process took to its first step.
+    It gives the numbers of torch.optim.AdamW(fused=True), bit by bit, by the same function. That
+    class imports torch._dynamo on first use: half of the time that a process took to its first
+    step.
 
     Args:
         groups: each with `params`, on one device, their `weight_decay` and `lr`.
@@ -27,7 +28,9 @@ class AdamW:
             {
                 "first": [torch.zeros_like(parameter) for parameter in group["params"]],
                 "second": [torch.zeros_like(parameter) for parameter in group["params"]],
-                "steps": [torch.zeros((), device=parameter.device) for parameter in group["params"]],
+                "steps": [
+                    torch.zeros((), device=parameter.device) for parameter in group["params"]
+                ],
             }
             for group in groups
         ]
@@ -41,20 +44,39 @@ class AdamW:
     def step(self) -> None:
         """A parameter without a gradient stays as it is."""
         for group, moments in zip(self.param_groups, self.moments, strict=True):
-            several = zip(group["params"], moments["first"], moments["second"], moments["steps"], strict=True)
-            moved = [(parameter, parameter.grad, *own) for parameter, *own in several if parameter.grad is not None]
+            several = zip(
+                group["params"], moments["first"], moments["second"], moments["steps"], strict=True
+            )
+            moved = [
+                (parameter, parameter.grad, *own)
+                for parameter, *own in several
+                if parameter.grad is not None
+            ]
             if not moved:
                 continue
             parameters, gradients, first, second, steps = map(list, zip(*moved))
             adamw(
-                parameters, gradients, first, second, [], steps, fused=True,
-                lr=group["lr"], beta1=self.betas[0], beta2=self.betas[1], weight_decay=group["weight_decay"], eps=self.eps,
-                amsgrad=False, maximize=False,
-            )  # fmt: skip
+                parameters,
+                gradients,
+                first,
+                second,
+                [],
+                steps,
+                fused=True,
+                lr=group["lr"],
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                weight_decay=group["weight_decay"],
+                eps=self.eps,
+                amsgrad=False,
+                maximize=False,
+            )
 
     def tensors(self) -> list[torch.Tensor]:
         """All of its state."""
-        return [tensor for moments in self.moments for tensors in moments.values() for tensor in tensors]
+        return [
+            tensor for moments in self.moments for tensors in moments.values() for tensor in tensors
+        ]
 
     def state_dict(self) -> list[dict[str, list[torch.Tensor]]]:
         return self.moments
@@ -63,26 +85,45 @@ class AdamW:
     def load_state_dict(self, state: list[dict[str, list[torch.Tensor]]]) -> None:
         for own, saved in zip(self.moments, state, strict=True):
             for name, tensors in own.items():
-                torch._foreach_copy_(tensors, [tensor.to(tensors[0].device) for tensor in saved[name]])
+                torch._foreach_copy_(
+                    tensors, [tensor.to(tensors[0].device) for tensor in saved[name]]
+                )
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:
-    """Groups by decay and depth. No weight decay on one-dimensional parameters and the mask token (V: optim_factory.py).
+    """Groups by decay and depth. No weight decay on one-dimensional parameters and the mask token
+    (V: optim_factory.py).
 
-    `layer_decay` ** (depth + 1 - layer) scales the learning rate: the embedding is layer 0, block i layer i + 1,
-    all after the encoder's blocks layer depth + 1 (BEiT; the paper's Table 6).
+    `layer_decay` ** (depth + 1 - layer) scales the learning rate: the embedding is layer 0, block i
+    layer i + 1, all after the encoder's blocks layer depth + 1 (BEiT; the paper's Table 6).
     """
     depth = 1 + max(
-        (int(layer) for layer in re.findall(r"^encoder\.blocks\.(\d+)\.", "\n".join(dict(model.named_parameters())), re.M)), default=0
+        (
+            int(layer)
+            for layer in re.findall(
+                r"^encoder\.blocks\.(\d+)\.", "\n".join(dict(model.named_parameters())), re.M
+            )
+        ),
+        default=0,
     )
     groups: dict[tuple[bool, int], dict] = {}
     for name, parameter in model.named_parameters():
         decays = parameter.ndim > 1 and name != "mask_token"
         block = re.match(r"encoder\.blocks\.(\d+)\.", name)
-        layer = int(block[1]) + 1 if block else 0 if name.startswith("encoder.patch_embed.") else depth + 1
+        layer = (
+            int(block[1]) + 1
+            if block
+            else 0
+            if name.startswith("encoder.patch_embed.")
+            else depth + 1
+        )
         group = groups.setdefault(
             (decays, layer),
-            {"params": [], "weight_decay": weight_decay if decays else 0.0, "lr_scale": layer_decay ** (depth + 1 - layer)},
+            {
+                "params": [],
+                "weight_decay": weight_decay if decays else 0.0,
+                "lr_scale": layer_decay ** (depth + 1 - layer),
+            },
         )
         group["params"].append(parameter)
     return list(groups.values())
@@ -96,7 +137,8 @@ def build_optimiser(model: nn.Module, optim: Optim, layer_decay: float = 1.0) ->
 
 
 def learning_rate(step: int, steps: int, optim: Optim) -> float:
-    """Linear warm-up from 0, then a half cosine to the minimum, both scaled by batch / 256 (P Tables 5 and 6; V scales the minimum too).
+    """Linear warm-up from 0, then a half cosine to the minimum, both scaled by batch / 256 (P
+    Tables 5 and 6; V scales the minimum too).
 
     `step` counts from 0; the warm-up takes the share warmup_epochs / epochs of them.
     """
@@ -105,7 +147,9 @@ def learning_rate(step: int, steps: int, optim: Optim) -> float:
     if step < warmup:
         return optim.lr * scale * step / warmup
     progress = (step - warmup) / max(1, steps - warmup)
-    return scale * (optim.min_lr + (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * progress)) / 2)
+    return scale * (
+        optim.min_lr + (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * progress)) / 2
+    )
 
 
 def set_learning_rate(optimiser: AdamW, rate: float) -> None:

@@ -1,4 +1,7 @@
-"""A file becomes a clip: decode, motion, sample, transform, loader. The parts that need torch load on first use."""
+"""A file becomes a clip:
+
+decode, motion, sample, transform, loader. The parts that need torch load on first use.
+"""
 
 from mgm.video.container import NoVectors, open_video
 from mgm.video.decode import Clip, VideoInfo, probe_video, read_clip

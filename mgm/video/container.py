@@ -1,9 +1,10 @@
 """An open video file: its decoded pictures in presentation order, from a chosen frame on.
 
-One thread, because with frame threads the exported vectors differ from run to run, and a decoder that stops early can hang.
+One thread, because with frame threads the exported vectors differ from run to run, and a decoder
+that stops early can hang.
 
-Frames are counted as a player shows them: frames that an edit list hides are not counted, and in a video of variable frame rate frame i is
-the i-th picture, whatever the time.
+Frames are counted as a player shows them: frames that an edit list hides are not counted, and in a
+video of variable frame rate frame i is the i-th picture, whatever the time.
 """
 
 from collections.abc import Collection, Iterator
@@ -22,24 +23,51 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import PictureType
 
 from mgm.errors import UserError
-from mgm.runs.files import regular
+from mgm.results.files import regular
 from mgm.video.motion import VECTOR, rasterise
-from mgm.video.packets import MPEG, from_sequence_header, is_idr, is_unused_b, mpeg_kind, shown_order
+from mgm.video.packets import (
+    MPEG,
+    from_sequence_header,
+    is_idr,
+    is_unused_b,
+    mpeg_kind,
+    shown_order,
+)
 
 CODECS_WITH_VECTORS = frozenset(
-    {"h264", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2"}
-)  # whose FFmpeg decoders export them; HEVC, VP8, VP9 and AV1 export none, although the paper names H.265
+    {
+        "h264",
+        "mpeg1video",
+        "mpeg2video",
+        "mpeg4",
+        "h263",
+        "flv1",
+        "msmpeg4v2",
+        "msmpeg4v3",
+        "wmv1",
+        "wmv2",
+    }
+    # whose FFmpeg decoders export them; HEVC, VP8, VP9 and AV1 export none, although the paper names
+    # H.265
+)
 EXPORT_VECTORS = 1 << 28  # AV_CODEC_FLAG2_EXPORT_MVS
 B_PICTURES = ("B", "BI")
 
 
 class NoVectors(UserError):
-    """The file's codec carries no motion vectors that FFmpeg can export: true of the whole file, always."""
+    """The file's codec carries no motion vectors that FFmpeg can export:
+
+    true of the whole file, always.
+    """
 
 
 @dataclass(frozen=True)
 class DecodedFrame:
-    """One decoded picture: its type ("I", "P", "B" ...), its vectors (None where there is no motion information) and its pixels."""
+    """One decoded picture:
+
+    its type ("I", "P", "B" ...), its vectors (None where there is no motion information) and its
+    pixels.
+    """
 
     index: int
     frame: av.VideoFrame
@@ -52,9 +80,14 @@ class DecodedFrame:
 
     @cached_property
     def vectors(self) -> np.ndarray | None:
-        if not self.motion or self.kind == "I" or (self.codec == "mpeg4" and self.kind in B_PICTURES):
+        if (
+            not self.motion
+            or self.kind == "I"
+            or (self.codec == "mpeg4" and self.kind in B_PICTURES)
+        ):
             return None
-        # not `frame.side_data`: it and the frame would hold each other, and pictures pile up until Python's cycle collector has its turn
+        # not `frame.side_data`: it and the frame would hold each other, and pictures pile up until
+        # Python's cycle collector has its turn
         side_data = SideDataContainer(self.frame).get("MOTION_VECTORS")  # type: ignore[call-arg]
         return None if side_data is None else side_data.to_ndarray()
 
@@ -74,9 +107,14 @@ class DecodedFrame:
         return (width, height) if self.rotation % 2 else (height, width)
 
     def cells(self) -> tuple[np.ndarray, np.ndarray]:
-        """The vectors painted into cells of the frame as shown: `motion_HW2`, `future_HW`; zero and False where there are none."""
+        """The vectors painted into cells of the frame as shown:
+
+        `motion_HW2`, `future_HW`; zero and False where there are none.
+        """
         vectors = np.empty(0, VECTOR) if self.vectors is None else self.vectors
-        motion_1HW2, future_1HW = rasterise(vectors, [len(vectors)], self.frame.height, self.frame.width, self.rotation)
+        motion_1HW2, future_1HW = rasterise(
+            vectors, [len(vectors)], self.frame.height, self.frame.width, self.rotation
+        )
         return motion_1HW2[0], future_1HW[0]
 
 
@@ -84,21 +122,30 @@ class DecodedFrame:
 class Timeline:
     """What a container's packets say of the pictures in them, without decoding any.
 
-    MP4 and Matroska store presentation times. AVI and MPEG streams do not: their pictures are put in order by their types, and the time of
-    a picture is its number. Other streams are decoded from the start, as is VP8, whose packets may show nothing.
+    MP4 and Matroska store presentation times. AVI and MPEG streams do not: their pictures are put
+    in order by their types, and the time of a picture is its number. Other streams are decoded from
+    the start, as is VP8, whose packets may show nothing.
     """
 
     times: np.ndarray  # presentation times of all frames, sorted
     keys: list[tuple[int, int]]  # key frames: presentation time, and the offset to seek to
     start: int  # the offset of the first packet
-    order: list[tuple[int, int]]  # packets as decoded: presentation time (-1: none), number of IDR pictures up to it
-    marks: dict[int, int] | None = None  # numbered pictures alone: CRC-32 of a key frame's packet: its place in `order`
-    unused: frozenset[int] = frozenset()  # and the times of their B-pictures, to which no other picture refers
+    order: list[
+        tuple[int, int]
+    ]  # packets as decoded: presentation time (-1: none), number of IDR pictures up to it
+    marks: dict[int, int] | None = (
+        None  # numbered pictures alone: CRC-32 of a key frame's packet: its place in `order`
+    )
+    unused: frozenset[int] = (
+        frozenset()
+    )  # and the times of their B-pictures, to which no other picture refers
 
     def needed(self, wanted: Collection[int]) -> list[int]:
-        """Presentation times of the packets that pictures of the times `wanted` may need, in decoding order.
+        """Presentation times of the packets that pictures of the times `wanted` may need, in
+        decoding order.
 
-        No picture needs one that is decoded after it, and none after an IDR picture one from before (ISO/IEC 14496-10, 3.69).
+        No picture needs one that is decoded after it, and none after an IDR picture one from before
+        (ISO/IEC 14496-10, 3.69).
         """
         last = {period: at for at, (time, period) in enumerate(self.order) if time in wanted}
         return [time for at, (time, period) in enumerate(self.order) if at <= last.get(period, -1)]
@@ -113,7 +160,9 @@ class VideoReader:
         self.timeline = self._listed() if self._lists_times else self._counted()
 
     def _open(self) -> None:
-        self.container = av.open(str(self.path), metadata_errors="replace")  # a title in Latin-1 is no reason to fail
+        self.container = av.open(
+            str(self.path), metadata_errors="replace"
+        )  # a title in Latin-1 is no reason to fail
         self.stream = self._video_stream()
         self.stream.codec_context.thread_count = 1
         self.codec: str = self.stream.codec_context.codec.canonical_name
@@ -122,14 +171,22 @@ class VideoReader:
         self.container.close()
 
     def _video_stream(self) -> av.VideoStream:
-        streams = [stream for stream in self.container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic]
+        streams = [
+            stream
+            for stream in self.container.streams.video
+            if not stream.disposition & av.stream.Disposition.attached_pic
+        ]
         name = self.container.format.name
         if not streams:
             raise UserError(f"{self.path}: has no video stream; replace the file or leave it out")
         if name in ("tty", "image2") or name.endswith("_pipe"):  # text and pictures
-            raise UserError(f"{self.path}: is {name.removesuffix('_pipe')} data, not a video; leave it out")
+            raise UserError(
+                f"{self.path}: is {name.removesuffix('_pipe')} data, not a video; leave it out"
+            )
         if streams[0].codec_context is None:
-            raise UserError(f"{self.path}: no decoder for its video stream; transcode it: {transcode(self.path)}")
+            raise UserError(
+                f"{self.path}: no decoder for its video stream; transcode it: {transcode(self.path)}"
+            )
         return streams[0]
 
     @property
@@ -139,7 +196,9 @@ class VideoReader:
     @property
     def skips_nonref(self) -> bool:
         """Pictures that nobody needs can be told from their packets."""
-        return self.timeline is not None and (self.timeline.marks is not None or (self.codec == "h264" and self._prefix > 0))
+        return self.timeline is not None and (
+            self.timeline.marks is not None or (self.codec == "h264" and self._prefix > 0)
+        )
 
     @property
     def _lists_times(self) -> bool:
@@ -147,7 +206,10 @@ class VideoReader:
 
     @property
     def _prefix(self) -> int:
-        """Bytes of the length before each unit of a packet of H.264; 0 where units are found by start codes."""
+        """Bytes of the length before each unit of a packet of H.264;
+
+        0 where units are found by start codes.
+        """
         extradata = self.stream.codec_context.extradata or b""
         return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
 
@@ -155,9 +217,16 @@ class VideoReader:
         """The timeline of a container that stores presentation times."""
         if self.codec == "vp8":
             return None
-        by_time = "matroska" in self.container.format.name  # its index holds presentation times, MP4's decoding times
+        by_time = (
+            "matroska" in self.container.format.name
+        )  # its index holds presentation times, MP4's decoding times
         prefix, period = self._prefix if self.codec == "h264" else 0, 0
-        order, times, keys, start = list[tuple[int, int]](), list[int](), list[tuple[int, int]](), None
+        order, times, keys, start = (
+            list[tuple[int, int]](),
+            list[int](),
+            list[tuple[int, int]](),
+            None,
+        )
         for packet in self._packets():
             if not packet.size:
                 continue
@@ -177,13 +246,18 @@ class VideoReader:
         return Timeline(np.array(sorted(times), np.int64), sorted(keys), start, order)
 
     def _counted(self) -> Timeline | None:
-        """The timeline of MPEG-1, 2 or 4 in AVI or an MPEG stream: a picture's time is its number, and every packet holds one picture.
+        """The timeline of MPEG-1, 2 or 4 in AVI or an MPEG stream: a picture's time is its number,
+        and every packet holds one picture.
 
-        A stream with packets of another kind, or that begins with what earlier pictures are needed for, is decoded from the start.
+        A stream with packets of another kind, or that begins with what earlier pictures are needed
+        for, is decoded from the start.
         """
         if self.codec not in MPEG or self.container.format.name not in ("avi", "mpeg", "mpegts"):
             return None
-        kinds, found = list[str](), list[tuple[int, int, int]]()  # of key frames: place, offset, CRC-32
+        kinds, found = (
+            list[str](),
+            list[tuple[int, int, int]](),
+        )  # of key frames: place, offset, CRC-32
         for packet in self._packets(unpacked=True):
             if not packet.size:
                 continue
@@ -191,7 +265,9 @@ class VideoReader:
             if kind is None:
                 break
             if kind == "I" and packet.is_keyframe and packet.dts is not None:
-                found.append((len(kinds), packet.dts, crc32(from_sequence_header(data, self.codec))))
+                found.append(
+                    (len(kinds), packet.dts, crc32(from_sequence_header(data, self.codec)))
+                )
             kinds.append(kind)
         else:
             marks = {mark: place for place, _, mark in found}
@@ -199,16 +275,25 @@ class VideoReader:
                 shown = shown_order(kinds)
                 keys = [(shown[place], offset) for place, offset, _ in found]
                 unused = frozenset(time for time, kind in zip(shown, kinds) if kind == "B")
-                return Timeline(np.arange(max(shown) + 1), keys, keys[0][1], [(time, 0) for time in shown], marks, unused)
+                return Timeline(
+                    np.arange(max(shown) + 1),
+                    keys,
+                    keys[0][1],
+                    [(time, 0) for time in shown],
+                    marks,
+                    unused,
+                )
         self.close()
         self._open()  # what was read cannot be read again
         return None
 
-    def pictures(self, first: int = 0, motion: bool = True, wanted: Collection[int] | None = None) -> Iterator[DecodedFrame]:
+    def pictures(
+        self, first: int = 0, motion: bool = True, wanted: Collection[int] | None = None
+    ) -> Iterator[DecodedFrame]:
         """Decoded pictures in presentation order, from the key frame at or before frame `first` on.
 
-        With `wanted`, pictures that are not among these frames and that none of them needs may be left out: decoding them is most of the
-        time, and changes nothing else.
+        With `wanted`, pictures that are not among these frames and that none of them needs may be
+        left out: decoding them is most of the time, and changes nothing else.
         """
         if motion and not self.has_vectors:
             raise NoVectors(
@@ -217,19 +302,42 @@ class VideoReader:
             )
         if motion:
             self.stream.codec_context.flags2 |= EXPORT_VECTORS
-        decoded = enumerate(self._frames()) if self.timeline is None else self._from_key(self.timeline, first, wanted)
+        decoded = (
+            enumerate(self._frames())
+            if self.timeline is None
+            else self._from_key(self.timeline, first, wanted)
+        )
         for index, frame in decoded:
             yield DecodedFrame(index, frame, self.codec, motion)
 
-    def _from_key(self, timeline: Timeline, first: int, wanted: Collection[int] | None) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _from_key(
+        self, timeline: Timeline, first: int, wanted: Collection[int] | None
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
         index_of = {int(time): index for index, time in enumerate(timeline.times)}
-        nearest = [offset for time, offset in timeline.keys if time <= timeline.times[min(first, len(timeline.times) - 1)]][-1:]
-        times = {int(timeline.times[i]) for i in wanted if i < len(timeline.times)} if wanted and self.skips_nonref else None
-        if times and timeline.marks is not None:  # these decoders export a picture's vectors as they decode the next reference
+        nearest = [
+            offset
+            for time, offset in timeline.keys
+            if time <= timeline.times[min(first, len(timeline.times) - 1)]
+        ][-1:]
+        times = (
+            {int(timeline.times[i]) for i in wanted if i < len(timeline.times)}
+            if wanted and self.skips_nonref
+            else None
+        )
+        if (
+            times and timeline.marks is not None
+        ):  # these decoders export a picture's vectors as they decode the next reference
             times.update([time for time, _ in timeline.order if time > max(times)][:1])
-        for offset in (*nearest, timeline.start):  # from the start where the nearest key frame turns out to lie behind `first`
+        for offset in (
+            *nearest,
+            timeline.start,
+        ):  # from the start where the nearest key frame turns out to lie behind `first`
             self.container.seek(offset, stream=self.stream)
-            frames = ((index_of[frame.pts], frame) for frame in self._frames(times) if frame.pts in index_of)
+            frames = (
+                (index_of[frame.pts], frame)
+                for frame in self._frames(times)
+                if frame.pts in index_of
+            )
             head = next(frames, None)
             if head is not None and (head[0] <= first or offset == timeline.start):
                 yield head
@@ -237,13 +345,18 @@ class VideoReader:
                 return
 
     def _packets(self, unpacked: bool = False) -> Iterator[Any]:
-        """Whole packets until the end of the file, or of what there is of it; the last one is empty and flushes the decoder.
+        """Whole packets until the end of the file, or of what there is of it; the last one is empty
+        and flushes the decoder.
 
-        With `unpacked`, two pictures that MPEG-4 files of some encoders have in one packet come in two.
-        PyAV's generator is closed by hand: one that is dropped half-way leaks 150 bytes.
+        With `unpacked`, two pictures that MPEG-4 files of some encoders have in one packet come in
+        two. PyAV's generator is closed by hand: one that is dropped half-way leaks 150 bytes.
         """
         demuxed: Any = self.container.demux(self.stream)
-        unpack = BitStreamFilterContext("mpeg4_unpack_bframes", self.stream) if unpacked and self.codec == "mpeg4" else None
+        unpack = (
+            BitStreamFilterContext("mpeg4_unpack_bframes", self.stream)
+            if unpacked and self.codec == "mpeg4"
+            else None
+        )
         with suppress(av.FFmpegError), closing(demuxed) as packets:
             for packet in packets:
                 if packet.is_corrupt:
@@ -255,7 +368,10 @@ class VideoReader:
                     yield packet
 
     def _timed(self) -> Iterator[Any]:
-        """Packets with their presentation times. Where those are numbers, they are counted from the first key frame that is recognised."""
+        """Packets with their presentation times.
+
+        Where those are numbers, they are counted from the first key frame that is recognised.
+        """
         if self.timeline is None or self.timeline.marks is None:
             yield from self._packets()
             return
@@ -274,11 +390,16 @@ class VideoReader:
             yield packet
 
     def _frames(self, wanted: Collection[int] | None = None) -> Iterator[av.VideoFrame]:
-        """All frames that decode. As players do, go on after a packet that does not; who wanted its frame complains.
+        """All frames that decode. As players do, go on after a packet that does not; who wanted its
+        frame complains.
 
         With `wanted`, only packets that frames of these presentation times may need are decoded.
         """
-        for packet in self._timed() if wanted is None or self.timeline is None else self._packets_for(wanted, self.timeline):
+        for packet in (
+            self._timed()
+            if wanted is None or self.timeline is None
+            else self._packets_for(wanted, self.timeline)
+        ):
             with suppress(av.FFmpegError):
                 yield from self.stream.decode(packet)
 
@@ -295,7 +416,9 @@ class VideoReader:
     def _unused(self, packet: Any) -> bool:
         """Tell whether no other picture refers to the one in a packet."""
         assert self.timeline is not None
-        return packet.pts in self.timeline.unused or (self.codec == "h264" and is_unused_b(memoryview(packet), self._prefix))
+        return packet.pts in self.timeline.unused or (
+            self.codec == "h264" and is_unused_b(memoryview(packet), self._prefix)
+        )
 
 
 @contextmanager
@@ -310,9 +433,13 @@ def open_video(path: str | Path) -> Iterator[VideoReader]:
         with closing(VideoReader(path)) as video:
             yield video
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; check the path, or prepare the dataset again") from None
+        raise UserError(
+            f"{path}: no such file; check the path, or prepare the dataset again"
+        ) from None
     except (av.FFmpegError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as a video ({error.strerror}); replace the file or leave it out") from None
+        raise UserError(
+            f"{path}: cannot be read as a video ({error.strerror}); replace the file or leave it out"
+        ) from None
 
 
 def transcode(path: str | Path) -> str:

@@ -1,7 +1,8 @@
-"""Clips cut out of a video while it is decoded: a frame is cropped and scaled as it comes, and then forgotten.
+"""Clips cut out of a video while it is decoded: a frame is cropped and scaled as it comes, and then
+forgotten.
 
-What comes out is what `transform.apply` makes of `read_clip`'s whole frames, bit for bit. Laying those out in memory, 4 MB a clip, would
-cost more time than converting them.
+What comes out is what `transform.apply` makes of `read_clip`'s whole frames, bit for bit. Laying
+those out in memory, 4 MB a clip, would cost more time than converting them.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,14 +30,20 @@ class IndexedVideo(Protocol):
 
 @dataclass(frozen=True)
 class Cut:
-    """A clip to be: frames `index_T`; given a frame's height and width, its box and whether it is mirrored."""
+    """A clip to be:
+
+    frames `index_T`; given a frame's height and width, its box and whether it is mirrored.
+    """
 
     index_T: np.ndarray
     place: Callable[[int, int], tuple[Box, bool]]
 
 
-def read_cuts(video: IndexedVideo, cuts: Sequence[Cut], size: int, motion: Guidance | None) -> list[Clip]:
-    """The clips of a video, of `size` x `size` pixels, from one decoding pass. All have as many frames.
+def read_cuts(
+    video: IndexedVideo, cuts: Sequence[Cut], size: int, motion: Guidance | None
+) -> list[Clip]:
+    """The clips of a video, of `size` x `size` pixels, from one decoding pass. All have as many
+    frames.
 
     Raises:
         NoVectors, NoFlow, UserError: as `read_whole`.
@@ -51,18 +58,27 @@ def read_cuts(video: IndexedVideo, cuts: Sequence[Cut], size: int, motion: Guida
             boxes = boxes or [cut.place(*(reading.size or shape)) for cut in cuts]
             for v in np.flatnonzero((place_VT == n).any(1)):
                 box, flip = boxes[v]
-                frames_VTHWC[v, place_VT[v] == n] = cut_frames(frame_HWC[None], box.on(shape, reading.size), size, flip)
+                frames_VTHWC[v, place_VT[v] == n] = cut_frames(
+                    frame_HWC[None], box.on(shape, reading.size), size, flip
+                )
         motion_NHW2, distance_NHW, informed_N = reading.motion()
     if motion is not None and motion != "vectors":
-        motion_NHW2, informed_N = read_flow(video.path, motion, wanted_N, (video.frames, *distance_NHW.shape[1:]))
+        motion_NHW2, informed_N = read_flow(
+            video.path, motion, wanted_N, (video.frames, *distance_NHW.shape[1:])
+        )
     return [
-        Clip(frames_THWC, *cut_motion(motion_NHW2[place_T], distance_NHW[place_T], box, size, flip), informed_N[place_T])
+        Clip(
+            frames_THWC,
+            *cut_motion(motion_NHW2[place_T], distance_NHW[place_T], box, size, flip),
+            informed_N[place_T],
+        )
         for frames_THWC, place_T, (box, flip) in zip(frames_VTHWC, place_VT, boxes)
     ]
 
 
 def read_whole(video: IndexedVideo, index_T: np.ndarray, motion: Guidance | None) -> Clip:
-    """The frames `index_T` of a video with the codec's vectors, with the flow of its sidecar, or without motion.
+    """The frames `index_T` of a video with the codec's vectors, with the flow of its sidecar, or
+    without motion.
 
     Raises:
         NoVectors, UserError: as `read_clip`.
@@ -71,5 +87,9 @@ def read_whole(video: IndexedVideo, index_T: np.ndarray, motion: Guidance | None
     clip = read_clip(video.path, index_T, motion == "vectors")
     if motion is None or motion == "vectors":
         return clip
-    flow_THW2, has_motion_T = read_flow(video.path, motion, index_T, (video.frames, *clip.distance_THW.shape[1:]))
-    return replace(clip, motion_THW2=flow_THW2, has_motion_T=has_motion_T)  # the distance is 1 throughout already
+    flow_THW2, has_motion_T = read_flow(
+        video.path, motion, index_T, (video.frames, *clip.distance_THW.shape[1:])
+    )
+    return replace(
+        clip, motion_THW2=flow_THW2, has_motion_T=has_motion_T
+    )  # the distance is 1 throughout already

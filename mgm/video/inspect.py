@@ -1,4 +1,7 @@
-"""What `mgm inspect` says of a video file: what it holds, and how well its motion vectors could guide a mask."""
+"""What `mgm inspect` says of a video file:
+
+what it holds, and how well its motion vectors could guide a mask.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -15,15 +18,15 @@ from mgm.video.vectors import read_vectors
 class Inspection:
     """One file, decoded to its end.
 
-    Attributes:
-        info: as `probe_video` gives it.
-        pictures: how many of each picture type ("I", "P", "B") were decoded.
-        informed: share of frames that carry motion information.
-        coverage: share of cells with a nonzero vector, mean over those frames.
-        concentration: share of the motion that lies in the tenth of the cells that move most, mean over the frames in which anything
-            moves: 0.1 where motion is spread evenly (a pan), 1 where it is all in one place. It stands in for the paper's saliency score
-            (section 1: motion inside annotated boxes over motion outside), which needs boxes.
-        speed: pixels a frame of the cells that move, mean; vectors divided by their estimated reference distance.
+    Attributes: info: as `probe_video` gives it. pictures: how many of each picture type ("I", "P",
+        "B") were decoded. informed: share of frames that carry motion information. coverage: share
+        of cells with a nonzero vector, mean over those frames. concentration: share of the motion
+        that lies in the tenth of the cells that move most, mean over the frames in which anything
+            moves: 0.1 where motion is spread evenly (a pan), 1 where it is all in one place. It
+            stands in for the paper's saliency score (section 1: motion inside annotated boxes over
+            motion outside), which needs boxes.
+        speed: pixels a frame of the cells that move, mean; vectors divided by their estimated
+            reference distance.
     """
 
     path: str
@@ -39,13 +42,19 @@ class Inspection:
         info = self.info
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.pictures.items()))
         rate = f"{info.frames} frames, {info.fps:.4g} a second, {info.duration_s:.1f} s"
-        lines = [self.path, f"  video     {info.codec}, {info.width} x {info.height}, {rate}", f"  pictures  {kinds}"]
+        lines = [
+            self.path,
+            f"  video     {info.codec}, {info.width} x {info.height}, {rate}",
+            f"  pictures  {kinds}",
+        ]
         if not info.has_vectors:
             lines.append(
                 f"  vectors   none: FFmpeg exports none for {info.codec}; transcode to H.264, or use a mask without motion guidance"
             )
         else:
-            lines.append(f"  vectors   on {self.informed:.0%} of frames; nonzero in {self.coverage:.0%} of their cells")
+            lines.append(
+                f"  vectors   on {self.informed:.0%} of frames; nonzero in {self.coverage:.0%} of their cells"
+            )
             lines.append(
                 f"  motion    {self.speed:.1f} pixels a frame where it moves; {self.concentration:.0%} of it in a tenth of the cells"
             )
@@ -73,6 +82,8 @@ def inspect_video(path: str | Path) -> Inspection:
         pictures=dict(kinds),
         informed=informed / kinds.total(),
         coverage=float((speed_NL > 0).mean()),
-        concentration=float((top_N[total_N > 0] / total_N[total_N > 0]).mean()) if total_N.any() else 0.0,
+        concentration=float((top_N[total_N > 0] / total_N[total_N > 0]).mean())
+        if total_N.any()
+        else 0.0,
         speed=float(speed_NL[speed_NL > 0].mean()) if total_N.any() else 0.0,
     )

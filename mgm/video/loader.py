@@ -1,8 +1,8 @@
 """Batches of clips for training and testing.
 
-A training clip is a function of (run seed, epoch, sample) alone (under repeated augmentation, of its repeat too), and batch k of
-(run seed, k) alone: batch mates, workers, the cache and where a run was resumed do not matter. `sample` is a video's position in the
-sequence the caller gives.
+A training clip is a function of (run seed, epoch, sample) alone (under repeated augmentation, of
+its repeat too), and batch k of (run seed, k) alone: batch mates, workers, the cache and where a run
+was resumed do not matter. `sample` is a video's position in the sequence the caller gives.
 """
 
 import itertools
@@ -34,16 +34,14 @@ NO_AUGMENT = Augment()
 class Batch(NamedTuple):
     """Clips and what belongs to each.
 
-    Attributes:
-        frames_BTHWC: uint8 RGB.
-        motion_BSHW: float32 magnitude per slot on size // 8 cells a side (`motion.slot_magnitude`); None where motion was not asked for.
-        displacement_BSHW2: float32 (dx, dy) since the slot before, in sides of the frame; None unless asked for.
-        seed_B: int64, the clip's `clip_seed`; `mgm.masking` draws its mask from it.
-        label_B: int64.
+    Attributes: frames_BTHWC: uint8 RGB. motion_BSHW: float32 magnitude per slot on size // 8 cells
+        a side (`motion.slot_magnitude`); None where motion was not asked for. displacement_BSHW2:
+        float32 (dx, dy) since the slot before, in sides of the frame; None unless asked for.
+        seed_B: int64, the clip's `clip_seed`; `mgm.masking` draws its mask from it. label_B: int64.
         sample_B: int64, the video's position; the key under which test views are averaged.
-        weight_B: float32, 1, or 0 for a training video that could not be read: its frames are zeros and its loss must not count.
-        failed: paths of those videos.
-        target_BC: float32 share of each class, once a job has mixed the batch's clips (`mgm.training.mix`); None before.
+        weight_B: float32, 1, or 0 for a training video that could not be read: its frames are zeros
+        and its loss must not count. failed: paths of those videos. target_BC: float32 share of each
+        class, once a job has mixed the batch's clips (`mgm.training.mix`); None before.
     """
 
     frames_BTHWC: torch.Tensor
@@ -58,27 +56,36 @@ class Batch(NamedTuple):
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         """The batch with `change` applied to each of its tensors."""
-        changed = {name: change(value) for name, value in self._asdict().items() if isinstance(value, torch.Tensor)}
+        changed = {
+            name: change(value)
+            for name, value in self._asdict().items()
+            if isinstance(value, torch.Tensor)
+        }
         return self._replace(**changed)  # type: ignore[arg-type]
 
 
 class Cache:
-    """Whole decoded videos, kept in memory up to `megabytes`; clips cut from them are those that would be read from the files.
+    """Whole decoded videos, kept in memory up to `megabytes`; clips cut from them are those that
+    would be read from the files.
 
-    Jobs that run one after another in a process may share one. Nothing is ever dropped: epochs visit every video equally often, so
-    what came first is as good as anything.
+    Jobs that run one after another in a process may share one. Nothing is ever dropped: epochs
+    visit every video equally often, so what came first is as good as anything.
     """
 
     def __init__(self, megabytes: float):
         self.megabytes, self.free = megabytes, megabytes * 1e6
-        self.whole: dict[str, dict[Guidance | None, Clip]] = {}  # by path and motion; all of a path share their frames
+        self.whole: dict[
+            str, dict[Guidance | None, Clip]
+        ] = {}  # by path and motion; all of a path share their frames
 
     def read(self, video: IndexedVideo, index_T: np.ndarray, motion: Guidance | None) -> Clip:
         """The frames `index_T` of a video, from memory where it can be."""
         whole = self._whole(video, motion)
         return read_whole(video, index_T, motion) if whole is None else whole[index_T]
 
-    def cut(self, video: IndexedVideo, cuts: Sequence[Cut], size: int, motion: Guidance | None) -> list[Clip]:
+    def cut(
+        self, video: IndexedVideo, cuts: Sequence[Cut], size: int, motion: Guidance | None
+    ) -> list[Clip]:
         """The clips that `read_cuts` gives, from memory where they can be."""
         whole = self._whole(video, motion)
         if whole is None:
@@ -103,7 +110,10 @@ class Cache:
             return
         size, known = clip.nbytes, self._find(video, None)
         if known is not None:
-            clip, size = replace(clip, frames_THWC=known.frames_THWC), size - known.frames_THWC.nbytes
+            clip, size = (
+                replace(clip, frames_THWC=known.frames_THWC),
+                size - known.frames_THWC.nbytes,
+            )
         if size <= self.free:
             self.whole.setdefault(video.path, {})[motion] = clip
             self.free -= size
@@ -112,33 +122,42 @@ class Cache:
 
 
 def training_loader(
-    videos: Sequence[IndexedVideo], clips: Clips, tubelet: int, seed: int, batch: int, workers: int = 0, cache: Cache | None = None,
-    motion: Guidance | None = "vectors", first_step: int = 0, augment: Augment = NO_AUGMENT, share: tuple[int, int] = (0, 1),
-    distance: Distance = "estimated", directions: bool = False,
-) -> Iterator[Batch]:  # fmt: skip
+    videos: Sequence[IndexedVideo],
+    clips: Clips,
+    tubelet: int,
+    seed: int,
+    batch: int,
+    workers: int = 0,
+    cache: Cache | None = None,
+    motion: Guidance | None = "vectors",
+    first_step: int = 0,
+    augment: Augment = NO_AUGMENT,
+    share: tuple[int, int] = (0, 1),
+    distance: Distance = "estimated",
+    directions: bool = False,
+) -> Iterator[Batch]:
     """Endless training batches, from step `first_step` on.
 
-    Step k takes positions k * batch to (k + 1) * batch of the epochs' permutations, laid end to end; of several processes, each reads an
-    equal part of them, in order. A video that cannot be read keeps its place with weight 0 and is named in `Batch.failed`; the job that
-    trains counts them and stops the run above 1 %.
+    Step k takes positions k * batch to (k + 1) * batch of the epochs' permutations, laid end to
+    end; of several processes, each reads an equal part of them, in order. A video that cannot be
+    read keeps its place with weight 0 and is named in `Batch.failed`; the job that trains counts
+    them and stops the run above 1 %.
 
-    Under repeated augmentation a video gives `augment.repeats` clips side by side, all of the same frames, as VideoMAE does: each has a
-    crop, flip and augmentation of its own, and the first is the clip that the video gives without repeats.
+    Under repeated augmentation a video gives `augment.repeats` clips side by side, all of the same
+    frames, as VideoMAE does: each has a crop, flip and augmentation of its own, and the first is
+    the clip that the video gives without repeats.
 
-    Args:
-        videos: the training split; what `sample` counts.
-        clips: frames, size, sampling, crop and flip.
-        tubelet: frames in a slot, for the motion's magnitude.
-        seed: of the run.
-        batch: videos a step.
-        workers: processes that decode; 0 decodes in this one. The batches are the same.
-        cache: keeps decoded videos in memory; workers share its megabytes out among caches of their own. The batches are the same.
-        motion: "vectors" reads the codec's; a method of `mgm.video.flow` reads the videos' sidecars, whatever the codec; None reads none.
-        first_step: where to begin.
-        augment: repeats, RandAugment and random erasing; the latter two only without `motion`, which would not follow them.
-        share: which part of each batch to give, counted from 0, and of how many.
-        distance: what a vector is divided by (`Mask.distance`).
-        directions: give displacement_BSHW2 too; it takes twice as long as motion_BSHW, and few masks read it.
+    Args: videos: the training split; what `sample` counts. clips: frames, size, sampling, crop and
+        flip. tubelet: frames in a slot, for the motion's magnitude. seed: of the run. batch: videos
+        a step. workers: processes that decode; 0 decodes in this one. The batches are the same.
+        cache: keeps decoded videos in memory; workers share its megabytes out among caches of their
+        own. The batches are the same. motion: "vectors" reads the codec's; a method of
+        `mgm.video.flow` reads the videos' sidecars, whatever the codec; None reads none.
+        first_step: where to begin. augment: repeats, RandAugment and random erasing; the latter two
+        only without `motion`, which would not follow them. share: which part of each batch to give,
+        counted from 0, and of how many. distance: what a vector is divided by (`Mask.distance`).
+        directions: give displacement_BSHW2 too; it takes twice as long as motion_BSHW, and few
+        masks read it.
 
     Raises:
         NoVectors: a video's codec has no motion vectors, though `motion` is "vectors".
@@ -149,28 +168,53 @@ def training_loader(
     if motion and (augment.rand or augment.erasing):
         raise ValueError("RandAugment and random erasing change frames alone; train without motion")
     dataset = _TrainingBatches(
-        videos, clips, tubelet, seed, batch, _for_workers(cache, workers), motion, augment, share, distance, directions
+        videos,
+        clips,
+        tubelet,
+        seed,
+        batch,
+        _for_workers(cache, workers),
+        motion,
+        augment,
+        share,
+        distance,
+        directions,
     )
     return map(_raised, _load(dataset, itertools.count(first_step), workers))
 
 
 def test_loader(
-    videos: Sequence[IndexedVideo], clips: Clips, tubelet: int, views: Views, batch: int, workers: int = 0, cache: Cache | None = None,
-    motion: Guidance | None = None, share: tuple[int, int] = (0, 1), directions: bool = False,
-) -> Iterator[Batch]:  # fmt: skip
-    """All test views of all videos, in order: `views.temporal` x `views.spatial` clips a video, side by side in one batch.
+    videos: Sequence[IndexedVideo],
+    clips: Clips,
+    tubelet: int,
+    views: Views,
+    batch: int,
+    workers: int = 0,
+    cache: Cache | None = None,
+    motion: Guidance | None = None,
+    share: tuple[int, int] = (0, 1),
+    directions: bool = False,
+) -> Iterator[Batch]:
+    """All test views of all videos, in order: `views.temporal` x `views.spatial` clips a video,
+    side by side in one batch.
 
-    A batch holds as many whole videos as `batch` clips allow, but at least one. Each video is decoded once. Of `share` (i, n) every n-th
-    batch is given, from the i-th on: the batches are those of one process, so that scores do not depend on how many share them.
+    A batch holds as many whole videos as `batch` clips allow, but at least one. Each video is
+    decoded once. Of `share` (i, n) every n-th
+    batch is given, from the i-th on: the batches are those of one process, so that scores do not
+    depend on how many share them.
 
     Raises:
         UserError: a video cannot be read; it is named.
     """
-    dataset = _TestBatches(videos, clips, tubelet, views, batch, _for_workers(cache, workers), motion, directions)
+    dataset = _TestBatches(
+        videos, clips, tubelet, views, batch, _for_workers(cache, workers), motion, directions
+    )
     return map(_raised, _load(dataset, range(share[0], len(dataset), share[1]), workers))
 
 
-def view_batches(videos: Sequence[IndexedVideo], clips: Clips, tubelet: int, views: Views, workers: int = 0) -> Iterator[Batch | UserError]:
+def view_batches(
+    videos: Sequence[IndexedVideo], clips: Clips, tubelet: int, views: Views, workers: int = 0
+) -> Iterator[Batch | UserError]:
     """The test views of each video, a batch a video; of one that cannot be read, why."""
     dataset = _TestBatches(videos, clips, tubelet, views, 1, Cache(0), None, False)
     return _load(dataset, range(len(dataset)), workers)
@@ -196,7 +240,8 @@ def _load(dataset: Dataset, steps, workers: int) -> Iterator[Batch | UserError]:
         num_workers=workers,
         collate_fn=_as_it_is,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # or starting it would draw from the global one, and a resumed run's dropout would differ
+        # or starting it would draw from the global one, and a resumed run's dropout would differ
+        generator=torch.Generator(),
     )
 
 
@@ -207,12 +252,40 @@ def _as_it_is(item):
 class _TrainingBatches(Dataset):
     """Item k is the batch of step k, or a share of it."""
 
-    def __init__(self, videos, clips, tubelet, seed, batch, cache, motion, augment, share, distance, directions):
-        self.videos, self.clips, self.tubelet, self.seed, self.batch, self.motion = videos, clips, tubelet, seed, batch, motion
-        self.cache, self.repeats, self.distance, self.directions = cache, augment.repeats, distance, directions
+    def __init__(
+        self,
+        videos,
+        clips,
+        tubelet,
+        seed,
+        batch,
+        cache,
+        motion,
+        augment,
+        share,
+        distance,
+        directions,
+    ):
+        self.videos, self.clips, self.tubelet, self.seed, self.batch, self.motion = (
+            videos,
+            clips,
+            tubelet,
+            seed,
+            batch,
+            motion,
+        )
+        self.cache, self.repeats, self.distance, self.directions = (
+            cache,
+            augment.repeats,
+            distance,
+            directions,
+        )
         self.own = range(share[0] * batch // share[1], (share[0] + 1) * batch // share[1])
         self.augmentation = ClipAugmentation(augment) if augment.rand or augment.erasing else None
-        self._order = (-1, np.empty(0, np.int64))  # the last epoch's, because the next step most likely needs it again
+        self._order = (
+            -1,
+            np.empty(0, np.int64),
+        )  # the last epoch's, because the next step most likely needs it again
 
     def order(self, epoch: int) -> np.ndarray:
         """The epoch's permutation of the videos."""
@@ -235,7 +308,17 @@ class _TrainingBatches(Dataset):
                 return error
             except UserError:
                 made += [None] * self.repeats
-        return _collate(made, samples, seeds, self.videos, self.clips, self.tubelet, self.motion, self.distance, self.directions)
+        return _collate(
+            made,
+            samples,
+            seeds,
+            self.videos,
+            self.clips,
+            self.tubelet,
+            self.motion,
+            self.distance,
+            self.directions,
+        )
 
     def seeds_of(self, epoch: int, sample: int) -> list[int]:
         """One seed per repeat: the clip's own first, the others made from it."""
@@ -246,7 +329,12 @@ class _TrainingBatches(Dataset):
         """One clip per seed, all of the same frames."""
         index_T = training_indices(self.clips, video.frames, generator(seeds_R[0], "sample"))
         if self.augmentation is None:
-            return self.cache.cut(video, [Cut(index_T, partial(self.place, seed)) for seed in seeds_R], self.clips.size, self.motion)
+            return self.cache.cut(
+                video,
+                [Cut(index_T, partial(self.place, seed)) for seed in seeds_R],
+                self.clips.size,
+                self.motion,
+            )
         whole = self.cache.read(video, index_T, self.motion)
         return [self.augmented(whole, seed, self.augmentation) for seed in seeds_R]
 
@@ -269,7 +357,13 @@ class _TestBatches(Dataset):
     """Item k is the k-th group of whole videos."""
 
     def __init__(self, videos, clips, tubelet, views, batch, cache, motion, directions):
-        self.videos, self.clips, self.tubelet, self.views, self.motion = videos, clips, tubelet, views, motion
+        self.videos, self.clips, self.tubelet, self.views, self.motion = (
+            videos,
+            clips,
+            tubelet,
+            views,
+            motion,
+        )
         self.cache, self.directions = cache, directions
         self.group = max(batch // (views.temporal * views.spatial), 1)
 
@@ -287,12 +381,28 @@ class _TestBatches(Dataset):
             made += views
             samples += [sample] * len(views)
         seeds = [clip_seed(0, 0, sample) for sample in samples]
-        return _collate(made, samples, seeds, self.videos, self.clips, self.tubelet, self.motion, "estimated", self.directions)
+        return _collate(
+            made,
+            samples,
+            seeds,
+            self.videos,
+            self.clips,
+            self.tubelet,
+            self.motion,
+            "estimated",
+            self.directions,
+        )
 
     def clips_of(self, video: IndexedVideo) -> list[Clip]:
         temporal, spatial = self.views.temporal, self.views.spatial
-        index_VT = np.stack([view_indices(self.clips, video.frames, view, temporal) for view in range(temporal)])
-        cuts = [Cut(index_T, partial(self.place, view)) for index_T in index_VT for view in range(spatial)]
+        index_VT = np.stack(
+            [view_indices(self.clips, video.frames, view, temporal) for view in range(temporal)]
+        )
+        cuts = [
+            Cut(index_T, partial(self.place, view))
+            for index_T in index_VT
+            for view in range(spatial)
+        ]
         return self.cache.cut(video, cuts, self.clips.size, self.motion)
 
     def place(self, view: int, height: int, width: int) -> tuple[Box, bool]:
@@ -301,12 +411,26 @@ class _TestBatches(Dataset):
 
 
 def _collate(
-    made, samples, seeds, videos, clips: Clips, tubelet: int, motion: Guidance | None, distance: Distance, directions: bool
+    made,
+    samples,
+    seeds,
+    videos,
+    clips: Clips,
+    tubelet: int,
+    motion: Guidance | None,
+    distance: Distance,
+    directions: bool,
 ) -> Batch:
     size, cells = clips.size, max(clips.size // CELL, 1)
     frames_BTHWC = np.zeros((len(made), clips.frames, size, size, 3), np.uint8)
-    motion_BSHW = np.zeros((len(made), clips.frames // tubelet, cells, cells), np.float32) if motion else None
-    displacement_BSHW2 = np.zeros((*motion_BSHW.shape, 2), np.float32) if motion_BSHW is not None and directions else None
+    motion_BSHW = (
+        np.zeros((len(made), clips.frames // tubelet, cells, cells), np.float32) if motion else None
+    )
+    displacement_BSHW2 = (
+        np.zeros((*motion_BSHW.shape, 2), np.float32)
+        if motion_BSHW is not None and directions
+        else None
+    )
     for b, clip in enumerate(made):
         if clip is not None:
             frames_BTHWC[b] = clip.frames_THWC
@@ -322,6 +446,12 @@ def _collate(
         torch.tensor([videos[sample].label for sample in samples]),
         torch.tensor(samples),
         torch.tensor([float(clip is not None) for clip in made]),
-        tuple(dict.fromkeys(videos[sample].path for sample, clip in zip(samples, made) if clip is None)),
-        displacement_BSHW2=None if displacement_BSHW2 is None else torch.from_numpy(displacement_BSHW2),
+        tuple(
+            dict.fromkeys(
+                videos[sample].path for sample, clip in zip(samples, made) if clip is None
+            )
+        ),
+        displacement_BSHW2=None
+        if displacement_BSHW2 is None
+        else torch.from_numpy(displacement_BSHW2),
     )

@@ -1,17 +1,20 @@
 """Read videos from shards: their frames as JPEG, and the motion vectors of the source file.
 
-A shard is an uncompressed tar in WebDataset's convention, so files of one key are one record, and other tools read it. A video is
+A shard is an uncompressed tar in WebDataset's convention, so files of one key are one record, and
+other tools read it. A video is
 
-    KEY.00000.jpg ...  its frames at the shards' short side: every one, or every k-th
-    KEY.vectors        of each frame that has motion information: its cells, packed (`pack_motion`)
-    KEY.table          where each of those lies, with its checksum, picture type and reference distances: a `HEADER`, then a `ROW` a frame
-    KEY.json, KEY.cls  the source's name, SHA-256 and more; the label. For people and other tools, not read here
+    KEY.00000.jpg ...  its frames at the shards' short side: every one, or every k-th KEY.vectors
+    of each frame that has motion information: its cells, packed (`pack_motion`) KEY.table
+    where each of those lies, with its checksum, picture type and reference distances: a `HEADER`,
+    then a `ROW` a frame KEY.json, KEY.cls  the source's name, SHA-256 and more; the label. For
+    people and other tools, not read here
 
-An index names a record `SHARD.tar#OFFSET/NAME`, and OFFSET is where its table lies: a clip is read by `pread` of the table, of its
-frames and of their vectors, without a search, and every byte that is used is checked. Libraries that read shards give whole samples; a
-clip needs a tenth of one.
+An index names a record `SHARD.tar#OFFSET/NAME`, and OFFSET is where its table lies: a clip is read
+by `pread` of the table, of its frames and of their vectors, without a search, and every byte that
+is used is checked. Libraries that read shards give whole samples; a clip needs a tenth of one.
 
-Boxes and motion are in pixels of the *source*, so random draws and masks are those of the source file, bit for bit.
+Boxes and motion are in pixels of the *source*, so random draws and masks are those of the source
+file, bit for bit.
 """
 
 import os
@@ -34,13 +37,26 @@ from mgm.video.motion import cells
 VERSION = 1
 HEADER = struct.Struct(
     "<8sIIII16sdIQI"
-)  # magic, version, every, height, width, codec, fps, rows, where the vectors begin, CRC-32 of it all
+    # magic, version, every, height, width, codec, fps, rows, where the vectors begin, CRC-32 of it all
+)
 MAGIC = b"mgmshard"
 ROW = np.dtype(
     [
-        *(("offset", "<u8"), ("bytes", "<u4"), ("crc", "<u4")),  # of the JPEG file, from the start of the shard
-        *(("vectors", "<u4"), ("vector_bytes", "<u4"), ("vector_crc", "<u4")),  # from the start of the vectors; 0 bytes: no information
-        *(("past", "<u4"), ("future", "<u4"), ("kind", "S4")),  # distances to the references, in frames
+        *(
+            ("offset", "<u8"),
+            ("bytes", "<u4"),
+            ("crc", "<u4"),
+        ),  # of the JPEG file, from the start of the shard
+        *(
+            ("vectors", "<u4"),
+            ("vector_bytes", "<u4"),
+            ("vector_crc", "<u4"),
+        ),  # from the start of the vectors; 0 bytes: no information
+        *(
+            ("past", "<u4"),
+            ("future", "<u4"),
+            ("kind", "S4"),
+        ),  # distances to the references, in frames
     ]
 )
 UNITS = 4  # a pixel: no codec whose vectors FFmpeg exports has finer ones
@@ -49,7 +65,10 @@ _NEAR = 1 << 18  # bytes of vectors to read at once
 
 
 class NotInShard(UserError):
-    """Shards do not hold what the run asks for, whichever the video: no accident of one clip, so no reason to go on without."""
+    """Shards do not hold what the run asks for, whichever the video:
+
+    no accident of one clip, so no reason to go on without.
+    """
 
 
 def shard_of(path: str | Path) -> tuple[str, int] | None:
@@ -60,20 +79,27 @@ def shard_of(path: str | Path) -> tuple[str, int] | None:
 
 
 def pack_motion(motion_HW2: np.ndarray, future_HW: np.ndarray) -> bytes:
-    """A frame's cells without loss: quarters of a pixel, then a bit a cell for a future reference; deflated.
+    """A frame's cells without loss: quarters of a pixel, then a bit a cell for a future reference;
+    deflated.
 
     Raises:
         UserError: a vector is no multiple of a quarter pixel, or longer than 8191.
     """
     quarters_HW2 = np.rint(motion_HW2 * UNITS).clip(-(2**15), 2**15 - 1).astype("<i2")
     if not np.array_equal(quarters_HW2 / np.float32(UNITS), motion_HW2):
-        raise UserError("a motion vector is finer than a quarter pixel, or longer than 8,191; report this as a bug of mgm, or leave it out")
+        raise UserError(
+            "a motion vector is finer than a quarter pixel, or longer than 8,191; report this as a bug of mgm, or leave it out"
+        )
     return zlib.compress(quarters_HW2.tobytes() + np.packbits(future_HW).tobytes())
 
 
 @dataclass(frozen=True)
 class Record:
-    """A video in a shard. `size`: height and width of the source, as shown; of its frames every `every`-th is here, and has a row."""
+    """A video in a shard.
+
+    `size`: height and width of the source, as shown; of its frames every `every`-th is here, and
+    has a row.
+    """
 
     path: str
     file: BinaryIO
@@ -99,13 +125,19 @@ class Record:
         height, width = cells(self.size[0]), cells(self.size[1])
         count, informed_N = height * width, rows["vector_bytes"] > 0
         nothing = bytes(4 * count + -(-count // 8))
-        packed_NL = np.frombuffer(b"".join(self._unpacked(rows, nothing)), np.uint8).reshape(len(rows), -1)
+        packed_NL = np.frombuffer(b"".join(self._unpacked(rows, nothing)), np.uint8).reshape(
+            len(rows), -1
+        )
         quarters = packed_NL[:, : 4 * count].copy().view("<i2").reshape(len(rows), height, width, 2)
         motion_NHW2 = np.multiply(quarters, np.float32(1 / UNITS), dtype=np.float32)
-        past_N, future_N = (rows[name].astype(np.float32)[:, None, None] for name in ("past", "future"))
+        past_N, future_N = (
+            rows[name].astype(np.float32)[:, None, None] for name in ("past", "future")
+        )
         bits_NL = packed_NL[:, 4 * count :]
         if bits_NL.any():
-            future_NHW = np.unpackbits(bits_NL, axis=1, count=count).view(bool).reshape(-1, height, width)
+            future_NHW = (
+                np.unpackbits(bits_NL, axis=1, count=count).view(bool).reshape(-1, height, width)
+            )
             distance_NHW = np.where(future_NHW, future_N, past_N)
         else:
             distance_NHW = np.broadcast_to(past_N, (len(rows), height, width)).copy()
@@ -122,10 +154,20 @@ class Record:
             pass
 
     def _unpacked(self, rows: np.ndarray, nothing: bytes) -> Iterator[bytes]:
-        """What `pack_motion` packed, of ascending rows. Those of a clip lie close together, and are read at once."""
-        places, what = list(zip(*(rows[name].tolist() for name in ("vectors", "vector_bytes", "vector_crc")))), "motion vectors"
+        """What `pack_motion` packed, of ascending rows.
+
+        Those of a clip lie close together, and are read at once.
+        """
+        places, what = (
+            list(zip(*(rows[name].tolist() for name in ("vectors", "vector_bytes", "vector_crc")))),
+            "motion vectors",
+        )
         start, span = places[0][0], sum(places[-1][:2]) - places[0][0]
-        near = self._read(self.vectors_at + start, span, what) if span < _NEAR and rows["vector_bytes"].any() else b""
+        near = (
+            self._read(self.vectors_at + start, span, what)
+            if span < _NEAR and rows["vector_bytes"].any()
+            else b""
+        )
         for at, size, crc in places:
             offset = self.vectors_at + at
             data = near[at - start : at - start + size] if near else self._read(offset, size, what)
@@ -134,12 +176,16 @@ class Record:
     def _read(self, offset: int, count: int, what: str) -> bytes:
         data = os.pread(self.file.fileno(), count, offset)
         if len(data) < count:
-            raise UserError(f"{self.path}: its shard ends after {offset + len(data):,} bytes, {what} needs {offset + count:,}; {AGAIN}")
+            raise UserError(
+                f"{self.path}: its shard ends after {offset + len(data):,} bytes, {what} needs {offset + count:,}; {AGAIN}"
+            )
         return data
 
     def _checked(self, data: bytes, offset: int, crc: int, what: str) -> bytes:
         if zlib.crc32(data) != crc:
-            raise UserError(f"{self.path}: the {len(data):,} bytes of {what} at {offset:,} are not those that were written; {AGAIN}")
+            raise UserError(
+                f"{self.path}: the {len(data):,} bytes of {what} at {offset:,} are not those that were written; {AGAIN}"
+            )
         return data
 
 
@@ -157,19 +203,29 @@ def open_record(path: str | Path) -> Record:
     file, offset = _opened(found[0]), found[1]
     data = os.pread(file.fileno(), _FIRST_READ, offset)
     if len(data) < HEADER.size:
-        raise UserError(f"{path}: its shard ends after {os.fstat(file.fileno()).st_size:,} bytes, before this video; {AGAIN}")
-    magic, version, every, height, width, codec, fps, count, vectors_at, crc = HEADER.unpack_from(data)
+        raise UserError(
+            f"{path}: its shard ends after {os.fstat(file.fileno()).st_size:,} bytes, before this video; {AGAIN}"
+        )
+    magic, version, every, height, width, codec, fps, count, vectors_at, crc = HEADER.unpack_from(
+        data
+    )
     if magic != MAGIC:
         raise UserError(f"{path}: no video begins at byte {offset:,} of its shard; {AGAIN}")
     if version != VERSION:
-        raise UserError(f"{path}: is in format {version} of shards, this mgm reads {VERSION}; prepare the dataset again")
+        raise UserError(
+            f"{path}: is in format {version} of shards, this mgm reads {VERSION}; prepare the dataset again"
+        )
     end = HEADER.size + count * ROW.itemsize
     if len(data) < end:
         data += os.pread(file.fileno(), end - len(data), offset + len(data))
     if len(data) < end or table_crc(data[: HEADER.size], data[HEADER.size : end]) != crc:
-        raise UserError(f"{path}: the {end:,} bytes of its table at {offset:,} are not those that were written; {AGAIN}")
+        raise UserError(
+            f"{path}: the {end:,} bytes of its table at {offset:,} are not those that were written; {AGAIN}"
+        )
     rows = np.frombuffer(data, ROW, count, HEADER.size)
-    return Record(str(path), file, every, (height, width), codec.rstrip(b"\0").decode(), fps, vectors_at, rows)
+    return Record(
+        str(path), file, every, (height, width), codec.rstrip(b"\0").decode(), fps, vectors_at, rows
+    )
 
 
 def table_crc(header: bytes, rows: bytes) -> int:
@@ -186,7 +242,9 @@ class ShardReading:
     def __init__(self, path: str | Path, wanted_N: np.ndarray, motion: bool):
         self.record = record = open_record(path)
         if motion and record.codec not in CODECS_WITH_VECTORS:
-            raise NoVectors(f"{path}: its source's codec {record.codec} has no motion vectors; use a mask without motion guidance")
+            raise NoVectors(
+                f"{path}: its source's codec {record.codec} has no motion vectors; use a mask without motion guidance"
+            )
         self.size = record.size
         row_N, off_N = np.divmod(wanted_N, record.every)
         if off_N.any():
@@ -219,4 +277,6 @@ def _opened(shard: str) -> BinaryIO:
     try:
         return open(shard, "rb", buffering=0)
     except OSError as error:
-        raise UserError(f"{shard}: cannot be opened ({error.strerror}); put the shard back, or run the same `mgm prepare` again") from None
+        raise UserError(
+            f"{shard}: cannot be opened ({error.strerror}); put the shard back, or run the same `mgm prepare` again"
+        ) from None

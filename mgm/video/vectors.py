@@ -31,7 +31,10 @@ class Vectors:
 
     @property
     def speed(self) -> np.ndarray:
-        """(N, H, W) float32, pixels a frame: magnitudes, each divided by its estimated reference distance."""
+        """(N, H, W) float32, pixels a frame:
+
+        magnitudes, each divided by its estimated reference distance.
+        """
         return np.hypot(self.motion_NHW2[..., 0], self.motion_NHW2[..., 1]) / self.distance_NHW
 
 
@@ -46,8 +49,16 @@ def read_vectors(path: str | Path) -> Vectors:
         motion_NHW2, distance_NHW, informed_N = record.motion(record.rows)
         kinds_T = tuple(kind.decode() for kind in record.rows["kind"].tolist())
         index_N = record.every * np.flatnonzero(informed_N)
-        return Vectors(kinds_T, index_N, motion_NHW2[informed_N], distance_NHW[informed_N], *record.size)
-    kinds, references, indices, motions, futures = list[str](), list[int](), list[int](), list[np.ndarray](), list[np.ndarray]()
+        return Vectors(
+            kinds_T, index_N, motion_NHW2[informed_N], distance_NHW[informed_N], *record.size
+        )
+    kinds, references, indices, motions, futures = (
+        list[str](),
+        list[int](),
+        list[int](),
+        list[np.ndarray](),
+        list[np.ndarray](),
+    )
     height, width = 0, 0
     with open_video(path) as video:
         for picture in video.pictures(motion=video.has_vectors):
@@ -66,7 +77,16 @@ def read_vectors(path: str | Path) -> Vectors:
                 motions.append(motion_HW2)
                 futures.append(future_HW)
     if not indices:
-        return Vectors(tuple(kinds), np.empty(0, int), np.empty((0, 0, 0, 2), np.float32), np.empty((0, 0, 0), np.float32), height, width)
+        return Vectors(
+            tuple(kinds),
+            np.empty(0, int),
+            np.empty((0, 0, 0, 2), np.float32),
+            np.empty((0, 0, 0), np.float32),
+            height,
+            width,
+        )
     past_N, future_N = reference_distance(np.array(indices), np.array(references))
-    distance_NHW = np.where(futures, future_N[:, None, None], past_N[:, None, None]).astype(np.float32)
+    distance_NHW = np.where(futures, future_N[:, None, None], past_N[:, None, None]).astype(
+        np.float32
+    )
     return Vectors(tuple(kinds), np.array(indices), np.stack(motions), distance_NHW, height, width)

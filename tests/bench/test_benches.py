@@ -47,15 +47,25 @@ def test_masks_are_all_measured(tmp_path):
 
 def test_the_loader_reads_what_it_is_given(tmp_path, short_video):
     found = {row["name"]: row for row in run("loader.py", tmp_path, "--videos", short_video)}
-    rows = {name: {full.partition("), ")[2]: row for full, row in found.items() if full.startswith(name)} for name in KINDS}
+    rows = {
+        name: {
+            full.partition("), ")[2]: row for full, row in found.items() if full.startswith(name)
+        }
+        for name in KINDS
+    }
     peers = {"decord", "torchcodec", "torchcodec's resize"}
-    own, theirs = {"without vectors", "FFmpeg alone", "FFmpeg alone, with vectors"}, {f"against {peer}" for peer in peers}
+    own, theirs = (
+        {"without vectors", "FFmpeg alone", "FFmpeg alone, with vectors"},
+        {f"against {peer}" for peer in peers},
+    )
     assert rows["sources"].keys() == own | theirs
     theirs = {f"{peer} on the sources" for peer in theirs} | {"against mgm on the sources"}
     assert rows["copies"].keys() == own | theirs
     assert rows["shards"].keys() == {"without vectors", "JPEG alone"} | theirs
     for row in rows["sources"].values():
-        assert row["ratio"] == pytest.approx(row["ours"] / row["peer"], rel=1e-6)  # clips a second; one pair is its own median
+        assert row["ratio"] == pytest.approx(
+            row["ours"] / row["peer"], rel=1e-6
+        )  # clips a second; one pair is its own median
 
 
 def test_starting_is_measured_up_to_a_step(tmp_path):
@@ -78,14 +88,24 @@ def test_copies_are_measured_against_their_sources(tmp_path, short_video):
 
 def test_memory_is_measured_over_reads(tmp_path):
     rows = run("memory.py", tmp_path, "--reads", "80", "--frames", "40")
-    assert [row["name"].partition("reads")[2] for row in rows] == ["", ", in a worker", ", from shards"]
+    assert [row["name"].partition("reads")[2] for row in rows] == [
+        "",
+        ", in a worker",
+        ", from shards",
+    ]
     assert all(0.5 < row["ours"] < 2 for row in rows)
 
 
 def test_steps_of_both_are_measured(tmp_path):
     rows = run("step.py", tmp_path, "--ratios", "0.9", "--precisions", "bf16", "--size", "64")
-    of_peer = [f"step ViT-B, ratio 0.9, bf16, batch 1 (cpu), transformers {attention}" for attention in ("eager", "sdpa")]
-    assert [row["name"] for row in rows] == [*of_peer, "step ViT-B, 90 % hidden (cpu), all tokens seen"]
+    of_peer = [
+        f"step ViT-B, ratio 0.9, bf16, batch 1 (cpu), transformers {attention}"
+        for attention in ("eager", "sdpa")
+    ]
+    assert [row["name"] for row in rows] == [
+        *of_peer,
+        "step ViT-B, 90 % hidden (cpu), all tokens seen",
+    ]
 
 
 def test_feeding_is_measured_beside_its_prediction(tmp_path):

@@ -29,7 +29,10 @@ def test_an_interrupted_bench_goes_on_and_a_finished_one_starts_anew(common, tmp
     tasks = {name: lambda name=name: work(name) for name in "abc"}
     with pytest.raises(KeyboardInterrupt):
         common.measured("bench", "a second", tasks | {"b": lambda: work("b", fails=True)}, file)
-    assert [json.loads(line)[0] for line in (tmp_path / "out" / "rows.json.part").read_text().splitlines()] == ["a"]
+    assert [
+        json.loads(line)[0]
+        for line in (tmp_path / "out" / "rows.json.part").read_text().splitlines()
+    ] == ["a"]
     rows = common.measured("bench", "a second", tasks, file)
     assert done == ["a", "b", "b", "c"]
     common.finish(rows, file)
@@ -50,4 +53,7 @@ def test_peers_take_turns_with_us(common):
 
     found = common.compared(taking("ours", 2.0), [taking("p", 3.0), taking("q", 1.0)], repeats=3)
     assert found == [(2.0, 3.0, 1.5), (2.0, 1.0, 0.5)]
-    assert [order[at : at + 3] for at in range(0, 12, 3)] == [["q", "p", "ours"], ["ours", "p", "q"]] * 2
+    assert [order[at : at + 3] for at in range(0, 12, 3)] == [
+        ["q", "p", "ours"],
+        ["ours", "p", "q"],
+    ] * 2

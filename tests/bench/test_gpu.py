@@ -1,4 +1,7 @@
-"""The GPU's benches, at toy size on this CPU: every part runs, holds what it promises, and continues where it was stopped."""
+"""The GPU's benches, at toy size on this CPU:
+
+every part runs, holds what it promises, and continues where it was stopped.
+"""
 
 import json
 import subprocess
@@ -15,35 +18,65 @@ BENCH = Path(__file__).parents[2] / "bench" / "gpu.py"
 
 def test_every_part_measures_all_its_rows_and_goes_on_where_it_was_stopped(tmp_path):
     def call(*options: str) -> tuple[int, dict[str, dict[str, dict]]]:
-        done = subprocess.run([sys.executable, BENCH, "--dry", "--out", tmp_path, *options], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, BENCH, "--dry", "--out", tmp_path, *options],
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode in (0, 3), done.stderr
-        return done.returncode, {file.stem: dict(map(json.loads, file.read_text().splitlines())) for file in tmp_path.glob("*.jsonl")}
+        return done.returncode, {
+            file.stem: dict(map(json.loads, file.read_text().splitlines()))
+            for file in tmp_path.glob("*.jsonl")
+        }
 
     status, begun = call("--seconds", "0.1")  # no row is started late
     assert status == 3
     status, rows = call()
     assert status == 0
-    assert {part: len(rows[part]) for part in rows} == {"parity": len(MASKS) + 5, "step": 8, "ladder": 6, "feed": 2, "mini": 1}
+    assert {part: len(rows[part]) for part in rows} == {
+        "parity": len(MASKS) + 5,
+        "step": 8,
+        "ladder": 6,
+        "feed": 2,
+        "mini": 1,
+    }
     for part, found in rows.items():
         assert begun[part].items() <= found.items()
         assert all(name in (tmp_path / f"{part}.md").read_text() for name in found)
         for name, row in found.items():
             assert "error" not in row, (name, row)
             assert row.get("holds", True), (name, row)
-            assert min(row.get("clips_per_s", 1), row.get("busy_percent", 1), row.get("seconds", 1)) > 0
+            assert (
+                min(row.get("clips_per_s", 1), row.get("busy_percent", 1), row.get("seconds", 1))
+                > 0
+            )
     assert call() == (0, rows)  # nothing is measured twice
 
 
 def test_the_page_shows_every_row_and_says_what_is_not_measured(tmp_path, monkeypatch):
-    """docs/speed.md holds what `--docs` writes: today's rows, by the results that are committed with it, which are none."""
+    """docs/speed.md holds what `--docs` writes:
+
+    today's rows, by the results that are committed with it, which are none.
+    """
     monkeypatch.syspath_prepend(BENCH.parent)
     import gpu
 
-    assert gpu.page(tmp_path) in gpu.PAGE.read_text() or "No GPU has been measured yet" not in gpu.PAGE.read_text()
-    tasks = [task for part in ("parity", "step", "ladder", "feed") for task, _ in gpu.PARTS[part](gpu.Bench(dry=False))]
+    assert (
+        gpu.page(tmp_path) in gpu.PAGE.read_text()
+        or "No GPU has been measured yet" not in gpu.PAGE.read_text()
+    )
+    tasks = [
+        task
+        for part in ("parity", "step", "ladder", "feed")
+        for task, _ in gpu.PARTS[part](gpu.Bench(dry=False))
+    ]
     assert all(task in gpu.PAGE.read_text() for task in tasks)
-    (tmp_path / "machine.json").write_text(json.dumps({"chip": "H200", "date": "2026-11-21T09:00", "machine": "here"}))
-    (tmp_path / "step.jsonl").write_text(json.dumps(["ViT-B, pretraining at 0.75, ours compile", {"clips_per_s": 1000.0}]) + "\n")
+    (tmp_path / "machine.json").write_text(
+        json.dumps({"chip": "H200", "date": "2026-11-21T09:00", "machine": "here"})
+    )
+    (tmp_path / "step.jsonl").write_text(
+        json.dumps(["ViT-B, pretraining at 0.75, ours compile", {"clips_per_s": 1000.0}]) + "\n"
+    )
     measured = gpu.page(tmp_path)
     assert "| ViT-B, pretraining at 0.75, ours compile | clips_per_s 1000 |" in measured
     assert measured.count("not measured") == len(tasks) - 1
@@ -60,7 +93,11 @@ def test_what_cannot_run_is_a_row_and_the_next_one_goes_on(tmp_path, monkeypatch
 
     bench = gpu.Bench(dry=True)
     monkeypatch.setattr(gpu, "block_compiler", lambda choice, device, show: show("no C++ compiler"))
-    works = {"full": full, "uncompiled": lambda: gpu.wraps(bench, "compile"), "well": lambda: {"holds": True}}
+    works = {
+        "full": full,
+        "uncompiled": lambda: gpu.wraps(bench, "compile"),
+        "well": lambda: {"holds": True},
+    }
     monkeypatch.setitem(gpu.PARTS, "step", lambda bench: iter(works.items()))
     assert gpu.run_part("step", bench, tmp_path, 100)
     rows = dict(map(json.loads, (tmp_path / "step.jsonl").read_text().splitlines()))

@@ -1,4 +1,7 @@
-"""The whole DAG killed at random moments: what it ends with is bit-equal to what an undisturbed one does."""
+"""The whole DAG killed at random moments:
+
+what it ends with is bit-equal to what an undisturbed one does.
+"""
 
 import csv
 import os
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mgm.runs.files import file_digest
+from mgm.results.files import file_digest
 from tests.helpers.own_videos import own_videos, small_scale
 from tests.helpers.programs import ENVIRONMENT, snakemake
 
@@ -31,13 +34,23 @@ def start(place: Path, here: Path, *words: str) -> subprocess.Popen:
     here.mkdir(exist_ok=True)
     config = (f"scale={place / 'scale.yaml'}", "name=mine", f"videos={place / 'videos'}")
     command = snakemake(here, "--config", *config, *words, "--", "table4e")
-    return subprocess.Popen(command, stderr=(here / "said").open("a"), stdout=subprocess.DEVNULL, env=ENVIRONMENT, start_new_session=True)
+    return subprocess.Popen(
+        command,
+        stderr=(here / "said").open("a"),
+        stdout=subprocess.DEVNULL,
+        env=ENVIRONMENT,
+        start_new_session=True,
+    )
 
 
 def outcome(here: Path) -> dict[str, object]:
     """Every weight and prediction, and the table."""
     results = here / "results" / "mine"
-    kept = [path for path in results.rglob("*") if path.name in ("weights.safetensors", "predictions.csv")]
+    kept = [
+        path
+        for path in results.rglob("*")
+        if path.name in ("weights.safetensors", "predictions.csv")
+    ]
     with (here / "reports" / "mine" / "tables" / "table4e.csv").open() as file:
         table = list(csv.DictReader(file))
     assert {row["status"] for row in table} == {"run"}
@@ -51,7 +64,9 @@ def test_the_dag_killed_at_random_moments_ends_with_the_same_weights_and_table(p
     lasts, draw, here, cut = time.monotonic() - started, random.Random(0), tmp_path / "killed", 0
     for part in range(KILLS):
         process = start(place, here)
-        time.sleep(lasts * draw.uniform(0.5, 1) * (part + 1) / (KILLS + 1) + 2)  # later and later, as there is less left to do
+        time.sleep(
+            lasts * draw.uniform(0.5, 1) * (part + 1) / (KILLS + 1) + 2
+        )  # later and later, as there is less left to do
         os.killpg(process.pid, signal.SIGKILL)
         cut += process.wait() != 0
     assert start(place, here).wait() == 0, (here / "said").read_text()

@@ -1,4 +1,7 @@
-"""The documentation site: it builds strictly and offline, its links hold, it has every verb, and what it shows as code runs."""
+"""The documentation site:
+
+it builds strictly and offline, its links hold, it has every verb, and what it shows as code runs.
+"""
 
 import html
 import json
@@ -20,14 +23,17 @@ import typer
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.datasets.synthetic.make import generate
-from mgm.datasets.synthetic.params import Synthetic
+from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.params import Synthetic
 from mgm.masking import Grid, make_boxes
 from tests.helpers.browser import chromium
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-ELSEWHERE = {"add-a-mask.md": "tests/masking/test_one_line.py", "use-our-masks.md": "tests/jobs/test_use_our_masks.py"}  # run there
+ELSEWHERE = {
+    "add-a-mask.md": "tests/masking/test_one_line.py",
+    "use-our-masks.md": "tests/stages/test_use_our_masks.py",
+}  # run there
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -53,14 +59,20 @@ class Page(HTMLParser):
         if tag == "a" or given.get("rel") in ("canonical", "prev", "next"):
             self.links += [given["href"]] if given.get("href") else []
         else:
-            self.loads += [given[name] for name in ("src", "href", "data", "poster", "srcset") if given.get(name)]
+            self.loads += [
+                given[name]
+                for name in ("src", "href", "data", "poster", "srcset")
+                if given.get(name)
+            ]
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> dict[Path, Page]:
     """The pages of the built site. Addresses that a proxy would have to fetch answer nothing."""
     out = tmp_path_factory.mktemp("site").resolve()
-    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    nowhere = dict.fromkeys(
+        ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"
+    )
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)],
         cwd=ROOT,
@@ -70,7 +82,11 @@ def site(tmp_path_factory) -> dict[Path, Page]:
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    pages = {path: Page(path.read_text()) for path in sorted(out.rglob("*.html")) if path.name != "404.html"}  # that one is for servers
+    pages = {
+        path: Page(path.read_text())
+        for path in sorted(out.rglob("*.html"))
+        if path.name != "404.html"
+    }  # that one is for servers
     assert len(pages) > 20
     return pages
 
@@ -83,7 +99,9 @@ def test_every_link_and_anchor_resolves(site):
                 continue
             target, anchor = urldefrag(link)
             file = (path.parent / unquote(target)).resolve() if target else path
-            if not file.is_file() or (anchor and file.suffix == ".html" and unquote(anchor) not in site[file].anchors):
+            if not file.is_file() or (
+                anchor and file.suffix == ".html" and unquote(anchor) not in site[file].anchors
+            ):
                 broken.append(f"{path.name}: {link}")
     assert not broken
 
@@ -93,8 +111,17 @@ def test_every_page_is_clean_in_a_narrow_browser_and_search_works_from_disk(site
     faults: list[tuple[str, str]] = []
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 390, "height": 800})
-        page.on("request", lambda request: request.url.startswith(("file:", "data:", "about:")) or faults.append((page.url, request.url)))
-        page.on("console", lambda message: message.type != "error" or faults.append((page.url, message.text)))
+        page.on(
+            "request",
+            lambda request: (
+                request.url.startswith(("file:", "data:", "about:"))
+                or faults.append((page.url, request.url))
+            ),
+        )
+        page.on(
+            "console",
+            lambda message: message.type != "error" or faults.append((page.url, message.text)),
+        )
         page.on("pageerror", lambda error: faults.append((page.url, str(error))))
         for path in site:
             page.goto(path.as_uri())
@@ -122,8 +149,14 @@ def test_every_verb_has_a_section_with_its_options(site):
     for words, command in verbs():
         start = text.index(f'id="{"-".join(words)}"')
         section = text[start : text.find("<h", start + 10)]
-        assert html.escape(command.help.splitlines()[0], quote=False) in section.replace("&quot;", '"'), words
-        assert all(parameter.opts[0] in section for parameter in command.params if parameter.param_type_name == "option"), words
+        assert html.escape(command.help.splitlines()[0], quote=False) in section.replace(
+            "&quot;", '"'
+        ), words
+        assert all(
+            parameter.opts[0] in section
+            for parameter in command.params
+            if parameter.param_type_name == "option"
+        ), words
 
 
 def test_every_command_on_a_page_is_one_that_mgm_takes():
@@ -131,9 +164,16 @@ def test_every_command_on_a_page_is_one_that_mgm_takes():
     known, seen = dict(verbs()), 0
     for page in (*PAGES, ROOT / "README.md"):
         for line in "\n".join(blocks(page.read_text(), "")).splitlines():
-            if not line.startswith("mgm ") or (words := shlex.split(line, comments=True)) == ["mgm", "--help"]:
+            if not line.startswith("mgm ") or (words := shlex.split(line, comments=True)) == [
+                "mgm",
+                "--help",
+            ]:
                 continue
-            verb = max((given for given in known if given == tuple(words[: len(given)])), key=len, default=None)
+            verb = max(
+                (given for given in known if given == tuple(words[: len(given)])),
+                key=len,
+                default=None,
+            )
             assert verb, f"{page.name}: {line}"
             try:
                 known[verb].make_context(" ".join(verb), words[len(verb) :])
@@ -145,7 +185,9 @@ def test_every_command_on_a_page_is_one_that_mgm_takes():
 
 def test_every_example_is_run_by_a_test():
     here = Path(__file__).read_text()
-    assert all(re.search(rf'[(\[]"{name}"[)\]]', here) for name in CODE.keys() - ELSEWHERE.keys())  # below
+    assert all(
+        re.search(rf'[(\[]"{name}"[)\]]', here) for name in CODE.keys() - ELSEWHERE.keys()
+    )  # below
     assert all(name in (ROOT / test).read_text() for name, test in ELSEWHERE.items())
 
 
@@ -160,7 +202,9 @@ def test_add_a_backbone():
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """An empty folder to be in, with two videos."""
-    index = generate(Synthetic(classes=2, train_per_class=1, test_per_class=1, size=64), tmp_path / "drawn")
+    index = generate(
+        Synthetic(classes=2, train_per_class=1, test_per_class=1, size=64), tmp_path / "drawn"
+    )
     for video, name in zip(index.videos, ("video.mp4", "other.mp4")):
         (tmp_path / name).write_bytes(Path(video.path).read_bytes())
     monkeypatch.chdir(tmp_path)
@@ -188,7 +232,9 @@ def test_guidance_from_a_detector(folder):
     detections = found["detections"]
     assert sum(map(len, detections)) > 15
     for slot in range(1, 8):
-        left, top, right, bottom, _ = max(detections[2 * slot] + detections[2 * slot + 1], key=lambda box: box[4])
+        left, top, right, bottom, _ = max(
+            detections[2 * slot] + detections[2 * slot + 1], key=lambda box: box[4]
+        )
         centre = 16 * boxes.x_BS[0, slot].item(), 16 * boxes.y_BS[0, slot].item()
         np.testing.assert_allclose(centre, ((left + right) / 2, (top + bottom) / 2), atol=8)
     assert (found["masked_BL"].view(8, 196).sum(1) == 147).all()
@@ -196,7 +242,10 @@ def test_guidance_from_a_detector(folder):
 
 def test_a_dataset_from_a_list(folder, capsys):
     index = run("add-a-dataset.md")["index"]
-    assert [(video.split, video.codec, video.frames) for video in index.videos] == [("train", "h264", 24), ("test", "h264", 24)]
+    assert [(video.split, video.codec, video.frames) for video in index.videos] == [
+        ("train", "h264", 24),
+        ("test", "h264", 24),
+    ]
     assert index.digest in capsys.readouterr().out
 
 
@@ -206,7 +255,10 @@ def test_a_table_of_ones_own():
     assert table.rows == ["Tube, 0.9", "Tube, 0.75", "MGM, 0.75"]
     assert table.cell("Tube, 0.9", "SSv2").runs == known.cell("Random Tube", "SSv2").runs[:1]
     assert table.cell("MGM, 0.75", "SSv2").runs == known.cell("MGM (Dense)", "SSv2").runs[:1]
-    assert sorted(run.verb for run in registry.runs_of("table4_ratio")) == ["finetune"] * 3 + ["pretrain"] * 3
+    assert (
+        sorted(run.verb for run in registry.runs_of("table4_ratio"))
+        == ["finetune"] * 3 + ["pretrain"] * 3
+    )
 
 
 def test_a_figure_of_ones_own(folder):
@@ -214,7 +266,12 @@ def test_a_figure_of_ones_own(folder):
     from mgm.dag.study import Workflow
     from tests.helpers.fake_results import finish
 
-    probes = [run for cell in Workflow({}).registry.tables["4_edge"].cells if cell.column.endswith("probe") for run in cell.runs]
+    probes = [
+        run
+        for cell in Workflow({}).registry.tables["4_edge"].cells
+        if cell.column.endswith("probe")
+        for run in cell.runs
+    ]
     for probe in probes:
         finish(Path("results/smoke"), probe, top1=50.0, steps=2)
     svg = run("add-a-figure.md")["svg"]
@@ -225,11 +282,13 @@ def test_a_figure_of_ones_own(folder):
 def test_a_measurement_of_ones_own(folder):
     from types import SimpleNamespace
 
-    from mgm.datasets.index import read_index
+    from mgm.data.index import read_index
 
     found, index = run("add-a-measurement.md"), read_index(folder / "drawn")
     metrics = found["measure"](SimpleNamespace(index=index, spec=SimpleNamespace(videos=0)))
-    rates = [8e-6 * Path(video.path).stat().st_size / (video.frames / video.fps) for video in index.test]
+    rates = [
+        8e-6 * Path(video.path).stat().st_size / (video.frames / video.fps) for video in index.test
+    ]
     assert metrics["mbit_s"] == pytest.approx(sum(rates) / len(rates))
 
 
@@ -246,7 +305,10 @@ def test_your_own_analysis(folder):
 
 @pytest.mark.slow
 def test_small_data(folder):
-    """The page's commands, on its specs with two steps; the weights it starts from are its pretraining's."""
+    """The page's commands, on its specs with two steps;
+
+    the weights it starts from are its pretraining's.
+    """
     text = (ROOT / "docs/small-data.md").read_text()
     specs = {spec["verb"]: spec for spec in map(json.loads, blocks(text, "json"))}
     shown = {key: specs["finetune"][key] for key in ("clips", "model")}
@@ -255,10 +317,22 @@ def test_small_data(folder):
     specs["probe"] |= shown  # on the page it is of ViT-B
     for verb, name in (("pretrain", "pretrain"), ("probe", "probe"), ("finetune", "gentle")):
         Path(f"{name}.json").write_text(json.dumps(specs[verb]))
-    index = generate(Synthetic(classes=2, train_per_class=8, test_per_class=2, size=64), folder / "more")
-    Path("mine.csv").write_text("path,label,split\n" + "".join(f"{video.path},{video.label},{video.split}\n" for video in index.videos))
-    prepare, probe, finetune = (line for line in "\n".join(blocks(text, "")).splitlines() if line.startswith("mgm "))
-    for command in (prepare, "mgm pretrain pretrain.json --data mine=data/mine --out results", probe, finetune):
+    index = generate(
+        Synthetic(classes=2, train_per_class=8, test_per_class=2, size=64), folder / "more"
+    )
+    Path("mine.csv").write_text(
+        "path,label,split\n"
+        + "".join(f"{video.path},{video.label},{video.split}\n" for video in index.videos)
+    )
+    prepare, probe, finetune = (
+        line for line in "\n".join(blocks(text, "")).splitlines() if line.startswith("mgm ")
+    )
+    for command in (
+        prepare,
+        "mgm pretrain pretrain.json --data mine=data/mine --out results",
+        probe,
+        finetune,
+    ):
         done = CliRunner().invoke(app, shlex.split(command)[1:])
         assert done.exit_code == 0, (command, done.output, done.exception)
         for weights in Path("results").glob("pretrain-*/weights.safetensors"):

@@ -1,7 +1,9 @@
-"""Bad input of every kind that a user hands over: the right result, or one line. Never a traceback, a hang, or a second line.
+"""Bad input of every kind that a user hands over: the right result, or one line. Never a traceback,
+a hang, or a second line.
 
-Hypothesis changes what is valid: specs, scales, CSVs, results, weights and video files. Counts add up to more than 1,000 inputs a run.
-The examples are the same in each run, so that a failure can be seen again.
+Hypothesis changes what is valid: specs, scales, CSVs, results, weights and video files. Counts add
+up to more than 1,000 inputs a run. The examples are the same in each run, so that a failure can be
+seen again.
 """
 
 import json
@@ -17,10 +19,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from mgm.dag.study import Workflow, overview
-from mgm.datasets.folder import index_folder
+from mgm.data.folder import index_folder
 from mgm.errors import UserError
 from mgm.models.files import read_tensors
-from mgm.runs.result import examine
+from mgm.results.result import examine
 from mgm.spec import Finetune, Pretrain, read_spec
 from mgm.video import read_clip
 from mgm.video.inspect import inspect_video
@@ -34,9 +36,13 @@ STATES = {"run", "running", "failed", "altered", "not run"}
 
 def inputs(count: int):
     return settings(
-        max_examples=count, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture],
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
         phases=[Phase.generate],  # a failure is told as found: making it smaller takes minutes
-    )  # fmt: skip
+    )
 
 
 def one_line_or(result):
@@ -58,7 +64,24 @@ junk = st.one_of(
     st.floats(),
     st.text(max_size=20),
     st.sampled_from(
-        ["", "a" * 300, "../../x", "$(touch x)", "\x00", "\ud800", "1e999", "mgm", "vit-b", "0", 80000, 2**63, -1, 0.5, [], {}]
+        [
+            "",
+            "a" * 300,
+            "../../x",
+            "$(touch x)",
+            "\x00",
+            "\ud800",
+            "1e999",
+            "mgm",
+            "vit-b",
+            "0",
+            80000,
+            2**63,
+            -1,
+            0.5,
+            [],
+            {},
+        ]
     ),
     st.lists(st.integers(-3, 3), max_size=3),
     st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),
@@ -67,7 +90,13 @@ junk = st.one_of(
 
 def places(value, at=()):
     """Every place in nested dictionaries and lists."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, inner in items:
         yield (*at, key)
         yield from places(inner, (*at, key))
@@ -153,7 +182,10 @@ def videos(tmp_path_factory) -> Path:
     """Two classes of two videos, and what is none."""
     folder = tmp_path_factory.mktemp("videos")
     for name in ("a0", "a1", "b0", "b1"):
-        write_video(folder / f"{name}.mp4", moving_square(frames=4, height=32, width=32, side=12, seed=ord(name[0])))
+        write_video(
+            folder / f"{name}.mp4",
+            moving_square(frames=4, height=32, width=32, side=12, seed=ord(name[0])),
+        )
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("not a video")
     return folder
@@ -162,13 +194,41 @@ def videos(tmp_path_factory) -> Path:
 @inputs(150)
 @given(st.data())
 def test_csvs(videos, tmp_path, data):
-    names = st.sampled_from(["a0.mp4", "a1.mp4", "b0.mp4", "b1.mp4", "empty.mp4", "text.mp4", "missing.mp4", "../x.mp4", ""])
+    names = st.sampled_from(
+        [
+            "a0.mp4",
+            "a1.mp4",
+            "b0.mp4",
+            "b1.mp4",
+            "empty.mp4",
+            "text.mp4",
+            "missing.mp4",
+            "../x.mp4",
+            "",
+        ]
+    )
     labels = st.sampled_from(["a", "b", "1", "01", "2", "", " ", "ä", '"', "a,b", "\ud800"])
     header = data.draw(
-        st.sampled_from(["path,label", "label,path", "path,label,split", "path,label,group", "path,label,split,group", "path"])
+        st.sampled_from(
+            [
+                "path,label",
+                "label,path",
+                "path,label,split",
+                "path,label,group",
+                "path,label,split,group",
+                "path",
+            ]
+        )
     )
-    columns = {"path": names, "label": labels, "split": st.sampled_from(["train", "test", "", "val"]), "group": st.sampled_from(["g", "h"])}
-    rows = data.draw(st.lists(st.tuples(*(columns[column] for column in header.split(","))), max_size=8))
+    columns = {
+        "path": names,
+        "label": labels,
+        "split": st.sampled_from(["train", "test", "", "val"]),
+        "group": st.sampled_from(["g", "h"]),
+    }
+    rows = data.draw(
+        st.lists(st.tuples(*(columns[column] for column in header.split(","))), max_size=8)
+    )
     text = "\n".join([header, *(",".join(row) for row in rows)]).encode(errors="surrogatepass")
     if data.draw(st.integers(0, 4)) == 0:
         text = mangled(text, data.draw)
@@ -188,10 +248,16 @@ def test_csvs(videos, tmp_path, data):
 def test_results(tmp_path, data):
     """Reading results never raises: each run has a state."""
     known = registry(seeds=(0,))
-    spec = next(spec for spec in known.specs.values() if isinstance(spec, data.draw(st.sampled_from([Pretrain, Finetune]))))
+    spec = next(
+        spec
+        for spec in known.specs.values()
+        if isinstance(spec, data.draw(st.sampled_from([Pretrain, Finetune])))
+    )
     shutil.rmtree(tmp_path / spec.run_id, ignore_errors=True)  # the last example's
     folder = finish(tmp_path, spec)
-    path = folder / data.draw(st.sampled_from(["result.json", "result.json", "result.json", "spec.json", "log.jsonl"]))
+    path = folder / data.draw(
+        st.sampled_from(["result.json", "result.json", "result.json", "spec.json", "log.jsonl"])
+    )
     match data.draw(st.sampled_from(["fields", "fields", "bytes", "gone", "folder"])):
         case "fields" if path.suffix == ".json":
             write_json(path, changed(json.loads(path.read_text()), data.draw))
@@ -222,9 +288,13 @@ def weights(tmp_path_factory) -> list[bytes]:
 @given(st.data())
 def test_weights(weights, tmp_path, data):
     content = data.draw(st.sampled_from(weights))
-    if content[8:9] == b"{" and data.draw(st.booleans()):  # a safetensors header, changed as a header
+    if content[8:9] == b"{" and data.draw(
+        st.booleans()
+    ):  # a safetensors header, changed as a header
         size = struct.unpack("<Q", content[:8])[0]
-        header = json.dumps(changed(json.loads(content[8 : 8 + size]), data.draw)).encode(errors="surrogatepass")
+        header = json.dumps(changed(json.loads(content[8 : 8 + size]), data.draw)).encode(
+            errors="surrogatepass"
+        )
         content = struct.pack("<Q", len(header)) + header + content[8 + size :]
     else:
         content = mangled(content, data.draw)
@@ -254,7 +324,9 @@ def zoo(tmp_path_factory) -> dict[str, bytes]:
     found = {}
     for name, options in CODECS.items():
         side = 33 if name.startswith("odd") else 32
-        write_video(folder / name, moving_square(frames=8, height=side, width=side, side=12), **options)
+        write_video(
+            folder / name, moving_square(frames=8, height=side, width=side, side=12), **options
+        )
         found[name] = (folder / name).read_bytes()
     return found
 

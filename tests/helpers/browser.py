@@ -12,5 +12,10 @@ def chromium() -> Iterator:
     from playwright.sync_api import sync_playwright
 
     options = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=shutil.which("chromium"), args=options) as browser:
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=options
+        ) as browser,
+    ):
         yield browser

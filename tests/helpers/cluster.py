@@ -1,7 +1,9 @@
-"""A real Slurm on one host: munged, slurmctld and two nodes with two pretend GPUs each; on loopback, without systemd, cgroups, accounting.
+"""A real Slurm on one host: munged, slurmctld and two nodes with two pretend GPUs each; on
+loopback, without systemd, cgroups, accounting.
 
-It needs root and Debian's packages slurmctld, slurmd, slurm-client and munge. Inner steps forget SLURM_CONF, so the configuration must be
-linked from /etc/slurm; a machine that has a Slurm of its own is refused.
+It needs root and Debian's packages slurmctld, slurmd, slurm-client and munge. Inner steps forget
+SLURM_CONF, so the configuration must be linked from /etc/slurm; a machine that has a Slurm of its
+own is refused.
 """
 
 import os
@@ -48,10 +50,21 @@ def cluster(folder: Path) -> Iterator[None]:
             "seed-file": folder / "munge" / "seed",
         }
         options = [f"--{name}={path}" for name, path in files.items()]
-        started += [_start(folder, "munged", *options, f"--log-file={folder / 'munged.log'}", "--force", "--foreground")]
+        started += [
+            _start(
+                folder,
+                "munged",
+                *options,
+                f"--log-file={folder / 'munged.log'}",
+                "--force",
+                "--foreground",
+            )
+        ]
         _wait("munged", folder, lambda: (folder / "munge.socket").exists())
         started += [_start(folder, "slurmctld", "-D", "-c")]
-        started += [_start(folder, "slurmd", "-D", "-N", f"n{number}") for number in range(1, NODES + 1)]
+        started += [
+            _start(folder, "slurmd", "-D", "-N", f"n{number}") for number in range(1, NODES + 1)
+        ]
         _wait("slurmctld", folder, lambda: _idle() == NODES)
         yield
     finally:
@@ -83,7 +96,8 @@ def _configure(folder: Path) -> None:
         "SlurmUser=root",
         "SlurmdUser=root",
         "AuthType=auth/munge",
-        f"AuthInfo=socket={folder / 'munge.socket'},cred_expire=5",  # a requeued job waits as long as a credential lives
+        # a requeued job waits as long as a credential lives
+        f"AuthInfo=socket={folder / 'munge.socket'},cred_expire=5",
         "CredType=cred/munge",
         f"StateSaveLocation={folder / 'state'}",
         f"SlurmdSpoolDir={folder / 'spool'}.%n",
@@ -112,8 +126,14 @@ def _configure(folder: Path) -> None:
         f"NodeName={node} NodeAddr=127.0.0.1 NodeHostname={host} Port={own} CPUs={CPUS} RealMemory={MEMORY_MB} Gres=gpu:{GPUS}"
         for node, own in zip(nodes, port[1:])
     ]
-    lines += [f"PartitionName=all Nodes={','.join(nodes)} Default=YES MaxTime=INFINITE DefaultTime=10 State=UP"]
-    texts = ["\n".join(lines), "\n".join(f"NodeName={node} Name=gpu File={gpu}" for node in nodes for gpu in gpus), "CgroupAutomount=no"]
+    lines += [
+        f"PartitionName=all Nodes={','.join(nodes)} Default=YES MaxTime=INFINITE DefaultTime=10 State=UP"
+    ]
+    texts = [
+        "\n".join(lines),
+        "\n".join(f"NodeName={node} Name=gpu File={gpu}" for node in nodes for gpu in gpus),
+        "CgroupAutomount=no",
+    ]
     PLACE.mkdir(exist_ok=True)
     for name, text in zip(FILES, texts):
         (folder / "etc" / name).write_text(f"{text}\n")
@@ -121,7 +141,9 @@ def _configure(folder: Path) -> None:
 
 
 def _start(folder: Path, program: str, *words) -> subprocess.Popen:
-    output = (folder / "log" / f"{program}-{'-'.join(map(str, words[-1:]))}".replace("/", "_")[:200]).open("ab")
+    output = (
+        folder / "log" / f"{program}-{'-'.join(map(str, words[-1:]))}".replace("/", "_")[:200]
+    ).open("ab")
     return subprocess.Popen([_program(program), *map(str, words)], stdout=output, stderr=output)
 
 
@@ -141,7 +163,9 @@ def _wait(what: str, folder: Path, there, seconds: float = 60) -> None:
     until = time.monotonic() + seconds
     while not there():
         if time.monotonic() > until:
-            raise TimeoutError(f"{what} is not ready after {seconds:g} s; its log is in {folder / 'log'}")
+            raise TimeoutError(
+                f"{what} is not ready after {seconds:g} s; its log is in {folder / 'log'}"
+            )
         time.sleep(0.1)
 
 

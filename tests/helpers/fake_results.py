@@ -1,15 +1,18 @@
-"""Result folders as the jobs leave them, for tests of what reads them. The numbers are made up; no model was trained."""
+"""Result folders as the jobs leave them, for tests of what reads them.
+
+The numbers are made up; no model was trained.
+"""
 
 import json
 from pathlib import Path
 
 import numpy as np
 
-from mgm.experiments.registry import Registry
-from mgm.experiments.scales import Dataset, Scale, load_scale
-from mgm.experiments.suite import make_registry
-from mgm.runs.files import file_digest
-from mgm.runs.result import read_result, write_result
+from mgm.paper.registry import Registry
+from mgm.paper.scales import Dataset, Scale, load_scale
+from mgm.paper.suite import make_registry
+from mgm.results.files import file_digest
+from mgm.results.result import read_result, write_result
 from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, parents
 
 CONFIG = Path(__file__).parents[2] / "workflow/config"
@@ -19,18 +22,28 @@ DIGEST = "0123456789ab"
 BOTH = ("ssv2", "k400")  # the datasets of a scale that has Table 1 and Figure 1
 
 
-def smoke(seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes) -> Scale:
+def smoke(
+    seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes
+) -> Scale:
     """The smoke scale, its generated sets' digests filled in as the workflow does."""
     scale = load_scale(CONFIG / "smoke.yaml")
-    filled = {name: Dataset(generate=scale.datasets["ssv2"].generate, digest=DIGEST) for name in datasets}
-    return scale.model_copy(update={"datasets": filled, "seeds": seeds, "more_seeds": {}, **changes})
+    filled = {
+        name: Dataset(generate=scale.datasets["ssv2"].generate, digest=DIGEST) for name in datasets
+    }
+    return scale.model_copy(
+        update={"datasets": filled, "seeds": seeds, "more_seeds": {}, **changes}
+    )
 
 
-def registry(seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes) -> Registry:
+def registry(
+    seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes
+) -> Registry:
     return make_registry(smoke(seeds, datasets, **changes))
 
 
-def finish(results: Path, spec: Spec, top1: float = 60.0, steps: int = 30, videos: int = 240) -> Path:
+def finish(
+    results: Path, spec: Spec, top1: float = 60.0, steps: int = 30, videos: int = 240
+) -> Path:
     """The folder of `spec`, finished; `top1` is rounded to what `videos` test videos can give."""
     folder = results / spec.run_id
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +55,10 @@ def finish(results: Path, spec: Spec, top1: float = 60.0, steps: int = 30, video
     if isinstance(spec, Finetune | Probe):
         correct = round(top1 / 100 * videos)
         labels = np.arange(videos) % 12
-        rows = [f"v{i}.mp4,{label},{label if i < correct else (label + 1) % 12}" for i, label in enumerate(labels)]
+        rows = [
+            f"v{i}.mp4,{label},{label if i < correct else (label + 1) % 12}"
+            for i, label in enumerate(labels)
+        ]
         (folder / "predictions.csv").write_text("path,label,prediction\n" + "\n".join(rows) + "\n")
         files["predictions.csv"] = file_digest(folder / "predictions.csv")
         metrics |= {"top1": 100 * correct / videos, "outside": 100 / videos}
@@ -50,13 +66,33 @@ def finish(results: Path, spec: Spec, top1: float = 60.0, steps: int = 30, video
     if isinstance(spec, Measure):
         metrics |= {"saliency": 1.3, "vectors_ms": 5.0, "flow_ms": 50.0, "speedup": 2.0}
     about = {
-        "run_id": spec.run_id, "verb": spec.verb, "spec": spec.model_dump(mode="json"), "seed": spec.seed, "parents": list(parents(spec)),
-        "metrics": metrics, "n_test": n_test, "failed_videos": [], "files": files,
+        "run_id": spec.run_id,
+        "verb": spec.verb,
+        "spec": spec.model_dump(mode="json"),
+        "seed": spec.seed,
+        "parents": list(parents(spec)),
+        "metrics": metrics,
+        "n_test": n_test,
+        "failed_videos": [],
+        "files": files,
         "weights_sha256": "ab" * 32 if isinstance(spec, Pretrain | Finetune) else None,
-        "commit": "d67827d" + "0" * 33, "dirty": False, "versions": {"python": "3.11", "torch": "2.8"}, "device": "cpu", "threads": 1,
-        "wall_s": 12.5, "started": "2026-01-01T10:00:00+00:00", "finished": "2026-01-01T10:00:12+00:00",
-    }  # fmt: skip
-    data = {"dataset": spec.data.dataset, "digest": spec.data.digest, "classes": 12, "train": 960, "test": 240, "note": "generated"}
+        "commit": "d67827d" + "0" * 33,
+        "dirty": False,
+        "versions": {"python": "3.11", "torch": "2.8"},
+        "device": "cpu",
+        "threads": 1,
+        "wall_s": 12.5,
+        "started": "2026-01-01T10:00:00+00:00",
+        "finished": "2026-01-01T10:00:12+00:00",
+    }
+    data = {
+        "dataset": spec.data.dataset,
+        "digest": spec.data.digest,
+        "classes": 12,
+        "train": 960,
+        "test": 240,
+        "note": "generated",
+    }
     write_result(folder, {**about, "data": data})
     return folder
 
@@ -65,8 +101,18 @@ def write_log(folder: Path, done: int, steps: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "log.jsonl", "w") as file:
         for step in range(1, done + 1):
-            line = {"step": step, "steps": steps, "loss": 0.4 + 1.5 / step**0.5, "lr": 1e-3, "grad_norm": 1.0, "clips_per_s": 500.0}
-            file.write(json.dumps({**line, "memory_mb": 400.0, "coverage": 0.75, "time": 1e9 + step}) + "\n")
+            line = {
+                "step": step,
+                "steps": steps,
+                "loss": 0.4 + 1.5 / step**0.5,
+                "lr": 1e-3,
+                "grad_norm": 1.0,
+                "clips_per_s": 500.0,
+            }
+            file.write(
+                json.dumps({**line, "memory_mb": 400.0, "coverage": 0.75, "time": 1e9 + step})
+                + "\n"
+            )
 
 
 def finish_all(results: Path, known: Registry, steps: int = 30) -> None:
@@ -76,7 +122,10 @@ def finish_all(results: Path, known: Registry, steps: int = 30) -> None:
 
 
 def clip_arrays(slots: int, masks: tuple[str, ...] = ("tube", "mgm")) -> dict[str, np.ndarray]:
-    """Made-up arrays of masks on a clip; the last mask has a box, and the first slot tells no motion."""
+    """Made-up arrays of masks on a clip;
+
+    the last mask has a box, and the first slot tells no motion.
+    """
     rng = np.random.default_rng(0)
     boxes_NS4 = np.full((len(masks), slots, 4), np.nan, np.float32)
     boxes_NS4[-1] = (1, 2, 5, 5)

@@ -1,7 +1,8 @@
 """Hugging Face's VideoMAE with our weights: code that nobody here wrote, to compare with.
 
-Three of its defaults are set for the comparison: `use_mean_pooling` is False for pretraining (True removes the encoder's final norm), and
-the epsilons, 1e-12 in the blocks and 1e-5 in `decoder.norm` and `fc_norm`, are V's 1e-6 in every norm.
+Three of its defaults are set for the comparison: `use_mean_pooling` is False for pretraining (True
+removes the encoder's final norm), and the epsilons, 1e-12 in the blocks and 1e-5 in `decoder.norm`
+and `fc_norm`, are V's 1e-6 in every norm.
 """
 
 import re
@@ -37,15 +38,22 @@ OUTSIDE = {
 
 
 def their_names(name: str, value: Tensor) -> dict[str, Tensor]:
-    """What our parameter `name` (its value, or its gradient) is over there. One of ours, the qkv matrix, is three of theirs."""
+    """What our parameter `name` (its value, or its gradient) is over there.
+
+    One of ours, the qkv matrix, is three of theirs.
+    """
     for ours, theirs in PLACES.items():
         if match := re.match(ours, name):
             prefix, rest = match.expand(theirs), name[match.end() :]
             if rest == "attn.qkv.weight":
                 parts = zip(("query", "key", "value"), value.chunk(3))
-                return {f"{prefix}attention.attention.{part}.weight": matrix for part, matrix in parts}
+                return {
+                    f"{prefix}attention.attention.{part}.weight": matrix for part, matrix in parts
+                }
             if rest in ("attn.q_bias", "attn.v_bias"):
-                return {f"{prefix}attention.attention.{'query' if 'q_' in rest else 'value'}.bias": value}
+                return {
+                    f"{prefix}attention.attention.{'query' if 'q_' in rest else 'value'}.bias": value
+                }
             module, kind = rest.rsplit(".", 1)
             return {f"{prefix}{BLOCK[module]}.{kind}": value}
     if name in OUTSIDE:
@@ -55,11 +63,18 @@ def their_names(name: str, value: Tensor) -> dict[str, Tensor]:
 
 
 def translated(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {theirs: part for name, value in values.items() for theirs, part in their_names(name, value).items()}
+    return {
+        theirs: part
+        for name, value in values.items()
+        for theirs, part in their_names(name, value).items()
+    }
 
 
 def sharpened(model: nn.Module, std: float) -> None:
-    """No parameter keeps a value that hides a mistake: every norm scales and shifts, every bias is there."""
+    """No parameter keeps a value that hides a mistake:
+
+    every norm scales and shifts, every bias is there.
+    """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
@@ -82,7 +97,9 @@ def their_pretraining(ours: MAE, spec: Pretrain, attention: str) -> VideoMAEForP
     return _with_weights(VideoMAEForPreTraining(config), ours)
 
 
-def their_classifier(ours: Classifier, spec: Finetune, attention: str) -> VideoMAEForVideoClassification:
+def their_classifier(
+    ours: Classifier, spec: Finetune, attention: str
+) -> VideoMAEForVideoClassification:
     config = _config(spec, attn_implementation=attention, num_labels=ours.head.out_features)
     return _with_weights(VideoMAEForVideoClassification(config), ours)
 

@@ -1,6 +1,8 @@
-"""Kill real `mgm` processes by SIGKILL at random moments, run them again, and compare what they end with to what undisturbed ones do.
+"""Kill real `mgm` processes by SIGKILL at random moments, run them again, and compare what they end
+with to what undisturbed ones do.
 
-    python -m tests.helpers.killer [KILLS] [SEED]     the long form (`make chaos`): rounds of pretrain, finetune and probe
+    python -m tests.helpers.killer [KILLS] [SEED]     the long form (`make chaos`): rounds of
+    pretrain, finetune and probe
 
 Where a kill hit is read from what it left on disk, not from where it was aimed.
 """
@@ -17,22 +19,44 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgm.datasets.synthetic.make import generate
-from mgm.runs.files import file_digest
-from mgm.runs.log import log_lines
-from mgm.runs.result import examine
-from mgm.spec import Augment, Decoder, Finetune, FinetuneOptim, Mask, Optim, Pretrain, Probe, Spec, Views
+from mgm.data.synthetic.make import generate
+from mgm.results.files import file_digest
+from mgm.results.log import log_lines
+from mgm.results.result import examine
+from mgm.spec import (
+    Augment,
+    Decoder,
+    Finetune,
+    FinetuneOptim,
+    Mask,
+    Optim,
+    Pretrain,
+    Probe,
+    Spec,
+    Views,
+)
 from tests.helpers.small_runs import PARAMS, SMALL
 
 STEPS, CHECKPOINT_S = 60, 0.05
-START_S, FINISH_S, PROBE_S = 3.0, {"pretrain": 0.05, "finetune": 0.15}, 5.0  # what starting, ending and a probe last, about
+START_S, FINISH_S, PROBE_S = (
+    3.0,
+    {"pretrain": 0.05, "finetune": 0.15},
+    5.0,
+)  # what starting, ending and a probe last, about
 OPTIM = {"lr": 0.064, "min_lr": 1e-4, "batch": 4, "steps": STEPS, "precision": "float32"}
 VIEWS = Views(temporal=4, spatial=3)
-PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2), mask=Mask(name="mgm"), optim=Optim(**OPTIM))
+PRETRAIN = Pretrain(
+    **SMALL, decoder=Decoder(width=8, depth=1, heads=2), mask=Mask(name="mgm"), optim=Optim(**OPTIM)
+)
 FINETUNE = Finetune(
-    **SMALL, parent=PRETRAIN.run_id, optim=FinetuneOptim(**OPTIM), views=VIEWS, drop_path=0.3, head_dropout=0.3,
+    **SMALL,
+    parent=PRETRAIN.run_id,
+    optim=FinetuneOptim(**OPTIM),
+    views=VIEWS,
+    drop_path=0.3,
+    head_dropout=0.3,
     augment=Augment(rand="rand-m7-n4-mstd0.5-inc1", erasing=0.25, mixup=0.8, cutmix=1.0, repeats=2),
-)  # fmt: skip
+)
 PROBE = Probe(**SMALL, parent=PRETRAIN.run_id, views=VIEWS)
 SPECS: dict[str, Spec] = {"pretrain": PRETRAIN, "finetune": FINETUNE, "probe": PROBE}
 
@@ -61,7 +85,15 @@ class Run:
         file = results / f"{verb}.json"
         results.mkdir(parents=True, exist_ok=True)
         file.write_text(self.spec.model_dump_json())
-        self.command = [str(Path(sys.executable).with_name("mgm")), verb, str(file), "--out", str(results), "--data", f"ssv2={data}"]
+        self.command = [
+            str(Path(sys.executable).with_name("mgm")),
+            verb,
+            str(file),
+            "--out",
+            str(results),
+            "--data",
+            f"ssv2={data}",
+        ]
         if verb != "probe":
             self.command += ["--checkpoint-s", str(CHECKPOINT_S)]
 
@@ -74,7 +106,10 @@ class Run:
         assert status == 0, f"{self.verb}: ended with {status}: {self.said.read_text()}"
 
     def kill(self, aim: str, draw: random.Random, later: int) -> Kill | None:
-        """Start it and kill it at a random moment of that kind, with room for `later` kills; None if it ended first."""
+        """Start it and kill it at a random moment of that kind, with room for `later` kills;
+
+        None if it ended first.
+        """
         started, begun = time.time_ns(), self._step()
         target = min(begun + draw.randint(1, max(1, 2 * (STEPS - begun) // (later + 2))), STEPS)
         process = self.start()
@@ -114,7 +149,9 @@ class Run:
             phase = "writing a checkpoint"
         else:
             phase = "training" if fresh("log.jsonl") else "starting"
-        late = phase != "starting" and any((self.folder / name).exists() for name in ("checkpoint.pt", "checkpoint.before.pt"))
+        late = phase != "starting" and any(
+            (self.folder / name).exists() for name in ("checkpoint.pt", "checkpoint.before.pt")
+        )
         return Kill(self.verb, self._step(), phase, late, seconds)
 
     def _step(self) -> int:
@@ -125,9 +162,21 @@ class Run:
         """All that must be bit-equal, and that nothing is left over."""
         found = examine(self.folder, self.spec)
         assert found.result, f"{self.folder}: {found}: {self.said.read_text()}"
-        numbers = [[line[name] for name in ("step", "loss", "lr", "grad_norm")] for line in log_lines(self.folder)]
-        kept = {path.name: file_digest(path) for path in self.folder.iterdir() if path.name in ("weights.safetensors", "predictions.csv")}
-        rest = {path.name for path in self.folder.iterdir()} - {"log.jsonl", "result.json", "spec.json", *kept}
+        numbers = [
+            [line[name] for name in ("step", "loss", "lr", "grad_norm")]
+            for line in log_lines(self.folder)
+        ]
+        kept = {
+            path.name: file_digest(path)
+            for path in self.folder.iterdir()
+            if path.name in ("weights.safetensors", "predictions.csv")
+        }
+        rest = {path.name for path in self.folder.iterdir()} - {
+            "log.jsonl",
+            "result.json",
+            "spec.json",
+            *kept,
+        }
         return {"metrics": found.result["metrics"], "log": numbers, "rest": sorted(rest), **kept}
 
 
@@ -139,12 +188,21 @@ def _written(path: Path) -> int:
         return 0
 
 
-def disturbed(data: Path, results: Path, seed: int, kills: dict[str, int], show: Callable[[str], None]) -> tuple[list[Kill], dict]:
-    """Runs of these verbs in turn, each killed up to so many times and then left to finish: the kills, and outcomes by verb."""
+def disturbed(
+    data: Path, results: Path, seed: int, kills: dict[str, int], show: Callable[[str], None]
+) -> tuple[list[Kill], dict]:
+    """Runs of these verbs in turn, each killed up to so many times and then left to finish:
+
+    the kills, and outcomes by verb.
+    """
     draw, hit, outcomes = random.Random(seed), list[Kill](), {}
     for verb, count in kills.items():
         run = Run(verb, data, results)
-        aims = [*draw.choices(["start", "train", "write"], [1, 5, 4], k=count - 1), "finish"] if count else []
+        aims = (
+            [*draw.choices(["start", "train", "write"], [1, 5, 4], k=count - 1), "finish"]
+            if count
+            else []
+        )
         for later, aim in zip(reversed(range(count)), aims):
             if not (kill := run.kill(aim, draw, later)):
                 break
@@ -161,10 +219,17 @@ def verdict(kills: list[Kill]) -> str:
     Raises:
         AssertionError: they did not reach the moments that matter, so that they show nothing.
     """
-    late, phases = sum(kill.late for kill in kills), Counter(f"{kill.verb}: {kill.phase}" for kill in kills)
+    late, phases = (
+        sum(kill.late for kill in kills),
+        Counter(f"{kill.verb}: {kill.phase}" for kill in kills),
+    )
     table = "\n".join(f"{count:5}  {phase}" for phase, count in sorted(phases.items()))
-    assert 3 * late >= len(kills), f"only {late} of {len(kills)} kills came after the first checkpoint\n{table}"
-    assert any(kill.phase == "writing a checkpoint" for kill in kills), f"no kill hit while a checkpoint was written\n{table}"
+    assert 3 * late >= len(kills), (
+        f"only {late} of {len(kills)} kills came after the first checkpoint\n{table}"
+    )
+    assert any(kill.phase == "writing a checkpoint" for kill in kills), (
+        f"no kill hit while a checkpoint was written\n{table}"
+    )
     return f"{table}\n{len(kills):5}  kills, {late} of them after the first checkpoint"
 
 
@@ -180,15 +245,28 @@ def main(wanted: int = 100, seed: int = 0) -> None:
             for _ in range(2):
                 rounds += 1
                 here = folder / str(rounds)
-                futures.append(pool.submit(disturbed, folder / "ssv2", here, seed + rounds, each, lambda line: print(line, flush=True)))
+                futures.append(
+                    pool.submit(
+                        disturbed,
+                        folder / "ssv2",
+                        here,
+                        seed + rounds,
+                        each,
+                        lambda line: print(line, flush=True),
+                    )
+                )
             for future in futures:
                 hit, outcomes = future.result()
                 kills += hit
                 for verb, outcome in outcomes.items():
-                    assert outcome == whole[verb], f"{verb}: {json.dumps(outcome)} is not {json.dumps(whole[verb])}"
+                    assert outcome == whole[verb], (
+                        f"{verb}: {json.dumps(outcome)} is not {json.dumps(whole[verb])}"
+                    )
     print(verdict(kills))
     seconds = time.monotonic() - started
-    print(f"chaos: {rounds} rounds of {', '.join(each)} in {seconds:.0f} s; weights, logs and results bit-equal to undisturbed ones")
+    print(
+        f"chaos: {rounds} rounds of {', '.join(each)} in {seconds:.0f} s; weights, logs and results bit-equal to undisturbed ones"
+    )
 
 
 if __name__ == "__main__":

@@ -11,10 +11,29 @@ ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
 
 def snakemake(folder: Path, *words: str | Path, cores: int = 2) -> list[str]:
     """The command that runs the Snakefile in a folder."""
-    command = [BIN / "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile", "--directory", folder, "--cores", cores, *words]
+    command = [
+        BIN / "snakemake",
+        "--snakefile",
+        ROOT / "workflow" / "Snakefile",
+        "--directory",
+        folder,
+        "--cores",
+        cores,
+        *words,
+    ]
     return [str(word) for word in command]
 
 
-def run(words: list[str], cwd: Path | None = None, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    words: list[str], cwd: Path | None = None, timeout: float = 300, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, whatever its status."""
-    return subprocess.run(words, cwd=cwd, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(
+        words,
+        cwd=cwd,
+        env=ENVIRONMENT | environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

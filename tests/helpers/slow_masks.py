@@ -1,6 +1,8 @@
-"""The masks again, slowly: one clip, loops, scalars, word for word after equations 5-7 and DESIGN's pattern rules.
+"""The masks again, slowly: one clip, loops, scalars, word for word after equations 5-7 and DESIGN's
+pattern rules.
 
-Scalars are float32, so that results can be compared exactly. Random numbers come from splitmix64 in Python's big integers.
+Scalars are float32, so that results can be compared exactly. Random numbers come from splitmix64 in
+Python's big integers.
 """
 
 import math
@@ -34,7 +36,12 @@ def first_box(grid, ratio, seed):
     height = min(max(math.sqrt(area), area / grid.width), grid.height)
     width = area / height
     x, y = uniform(seed, START, 2)
-    return x * f(grid.width - width) + f(width / 2), y * f(grid.height - height) + f(height / 2), f(width), f(height)
+    return (
+        x * f(grid.width - width) + f(width / 2),
+        y * f(grid.height - height) + f(height / 2),
+        f(width),
+        f(height),
+    )
 
 
 def velocities(grid, seed):
@@ -95,7 +102,10 @@ def mgm_boxes(grid, ratio, seed, motion, jitter, guided_start):
             for row in range(rows):
                 for column in range(columns):
                     if motion[t, row, column] == largest:
-                        cx, cy = f(column + 0.5) * f(grid.width / columns), f(row + 0.5) * f(grid.height / rows)
+                        cx, cy = (
+                            f(column + 0.5) * f(grid.width / columns),
+                            f(row + 0.5) * f(grid.height / rows),
+                        )
                         away = (cx - x) * (cx - x) + (cy - y) * (cy - y) if guided else f(0)
                         tied.append((away, order[row * columns + column], cx, cy))
             _, _, x, y = min(tied)
@@ -152,7 +162,9 @@ def agnostic(grid, ratio, seed, motion):
     n = grid.height * grid.width
     words = bits(seed, SET, grid.slots * n)
     mask = np.zeros(grid.slots * n, bool)
-    mask[sorted(range(grid.slots * n), key=lambda token: words[token])[: grid.slots * int(ratio * n)]] = True
+    mask[
+        sorted(range(grid.slots * n), key=lambda token: words[token])[: grid.slots * int(ratio * n)]
+    ] = True
     return mask.reshape(grid.slots, n)
 
 
@@ -182,7 +194,10 @@ def mgm_sparse(grid, ratio, seed, motion):
         for row in range(grid.height):
             for column in range(grid.width):
                 top, bottom = row * rows // grid.height, -(-(row + 1) * rows // grid.height)
-                left, right = column * columns // grid.width, -(-(column + 1) * columns // grid.width)
+                left, right = (
+                    column * columns // grid.width,
+                    -(-(column + 1) * columns // grid.width),
+                )
                 patch = row * grid.width + column
                 moves.append((motion[t, top:bottom, left:right].max(), ties[t * n + patch], patch))
         mask[t, [patch for _, _, patch in sorted(moves, reverse=True)[: int(ratio * n)]]] = True
@@ -190,20 +205,36 @@ def mgm_sparse(grid, ratio, seed, motion):
 
 
 def warped(grid, ratio, seed, motion, displacement):
-    """The map at twice the grid: hills on random patches of the middle slot, pulled outwards slot by slot."""
+    """The map at twice the grid:
+
+    hills on random patches of the middle slot, pulled outwards slot by slot.
+    """
     rows, columns = 2 * grid.height, 2 * grid.width
     n = grid.height * grid.width
     hidden = int(ratio * n)
-    shown = [divmod(patch, grid.width) for patch in range(n) if patch not in random_set(grid, ratio, seed)]
+    shown = [
+        divmod(patch, grid.width)
+        for patch in range(n)
+        if patch not in random_set(grid, ratio, seed)
+    ]
 
     def fall(place, patch):  # torch's exp, whose last bit is not numpy's
-        return f(torch.exp(torch.tensor(-((f((place + 0.5) / 2) - f(patch + 0.5)) ** 2), dtype=torch.float32)).item())
+        return f(
+            torch.exp(
+                torch.tensor(-((f((place + 0.5) / 2) - f(patch + 0.5)) ** 2), dtype=torch.float32)
+            ).item()
+        )
 
-    base = [[max(fall(row, r) * fall(column, c) for r, c in shown) for column in range(columns)] for row in range(rows)]
+    base = [
+        [max(fall(row, r) * fall(column, c) for r, c in shown) for column in range(columns)]
+        for row in range(rows)
+    ]
 
     def cell(slot, row, column):
         dx, dy = displacement[
-            slot, (2 * row + 1) * displacement.shape[1] // (2 * rows), (2 * column + 1) * displacement.shape[2] // (2 * columns)
+            slot,
+            (2 * row + 1) * displacement.shape[1] // (2 * rows),
+            (2 * column + 1) * displacement.shape[2] // (2 * columns),
         ]
         return dx * f(columns), dy * f(rows)
 
@@ -237,7 +268,9 @@ def warped(grid, ratio, seed, motion, displacement):
         heights = []
         for patch in range(n):
             r, c = (2 * side for side in divmod(patch, grid.width))
-            heights.append((f(0) + m[r][c] + m[r][c + 1] + m[r + 1][c] + m[r + 1][c + 1], ties[patch], patch))
+            heights.append(
+                (f(0) + m[r][c] + m[r][c + 1] + m[r + 1][c] + m[r + 1][c + 1], ties[patch], patch)
+            )
         mask[slot, [patch for _, _, patch in sorted(heights)[:hidden]]] = True
     return mask
 
@@ -257,7 +290,9 @@ def motion_bins(grid, ratio, seed, motion):
         moves.append((total, ties[patch], patch))
     order = [patch for _, _, patch in sorted(moves)]
     shown = n - int(ratio * n)
-    low, high = (sorted(half, key=lambda patch: draw[patch]) for half in (order[: n // 2], order[n // 2 :]))
+    low, high = (
+        sorted(half, key=lambda patch: draw[patch]) for half in (order[: n // 2], order[n // 2 :])
+    )
     mask = np.ones((grid.slots, n), bool)
     mask[:, high[: shown // 2] + low[: shown - shown // 2]] = False
     return mask
@@ -276,7 +311,10 @@ def multi_block(grid, ratio, seed, motion):
         row, column = divmod(patch, grid.width)
         away = []
         for k in range(blocks):
-            top, left = int(places[2 * k] * (f(grid.height) - h + f(1))), int(places[2 * k + 1] * (f(grid.width) - w + f(1)))
+            top, left = (
+                int(places[2 * k] * (f(grid.height) - h + f(1))),
+                int(places[2 * k + 1] * (f(grid.width) - w + f(1))),
+            )
             cy, cx = f(top) + h / f(2), f(left) + w / f(2)
             away.append(max(abs(f(column + 0.5) - cx) / w, abs(f(row + 0.5) - cy) / h))
         near.append((min(away), ties[patch], patch))
@@ -289,7 +327,9 @@ def green_noise(grid, ratio, seed, motion):
     """scipy's convolution with the whole kernel at once, in place of three passes."""
     reach = 6
     sides = [side + 2 * reach for side in (grid.slots, grid.height, grid.width)]
-    white = np.array([word >> 8 for word in bits(seed, NOISE, math.prod(sides))], float).reshape(sides)
+    white = np.array([word >> 8 for word in bits(seed, NOISE, math.prod(sides))], float).reshape(
+        sides
+    )
 
     def kernel(width):
         line = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
@@ -297,7 +337,9 @@ def green_noise(grid, ratio, seed, motion):
         line[reach] += 256 - line.sum()
         return line[:, None, None] * line[:, None] * line
 
-    green = convolve(white, kernel(1.0) - kernel(2.0), mode="valid", method="direct").reshape(grid.slots, -1)
+    green = convolve(white, kernel(1.0) - kernel(2.0), mode="valid", method="direct").reshape(
+        grid.slots, -1
+    )
     return green.argsort(1).argsort(1) < int(ratio * grid.height * grid.width)
 
 
@@ -305,7 +347,11 @@ def turns(grid, seed):
     """V2's Cell: a queue of four places, whose first stands one further on in each slot."""
     start = bits(seed, START, 1)[0]
     return [
-        [(row % 2 * 2 + column % 2 + start + slot) % 4 for row in range(grid.height) for column in range(grid.width)]
+        [
+            (row % 2 * 2 + column % 2 + start + slot) % 4
+            for row in range(grid.height)
+            for column in range(grid.width)
+        ]
         for slot in range(grid.slots)
     ]
 
@@ -315,7 +361,9 @@ def running_cell(grid, ratio, seed, motion):
     ties = bits(seed, TIES, n)
     mask = np.zeros((grid.slots, n), bool)
     for slot, turn in enumerate(turns(grid, seed)):
-        mask[slot, sorted(range(n), key=lambda patch: (turn[patch], ties[patch]))[: int(ratio * n)]] = True
+        mask[
+            slot, sorted(range(n), key=lambda patch: (turn[patch], ties[patch]))[: int(ratio * n)]
+        ] = True
     return mask
 
 
@@ -323,14 +371,21 @@ def predicted(grid, masked, seed):
     n = grid.height * grid.width
     ties, out = bits(seed, TIES, n), np.zeros((grid.slots, n), bool)
     for slot, turn in enumerate(turns(grid, seed)):
-        hidden = sorted(np.flatnonzero(masked[slot]), key=lambda patch: (turn[patch] < 2, ties[patch]))
+        hidden = sorted(
+            np.flatnonzero(masked[slot]), key=lambda patch: (turn[patch] < 2, ties[patch])
+        )
         out[slot, hidden[: len(hidden) // 2]] = True
     return out
 
 
 BOXES = {"block": block_boxes, "smm": smm_boxes, "mgm": mgm_boxes}
 SPARSE = {"tube": tube, "agnostic": agnostic, "smm-sparse": smm_sparse, "mgm-sparse": mgm_sparse}
-SPARSE |= {"motion-bins": motion_bins, "multi-block": multi_block, "green-noise": green_noise, "running-cell": running_cell}
+SPARSE |= {
+    "motion-bins": motion_bins,
+    "multi-block": multi_block,
+    "green-noise": green_noise,
+    "running-cell": running_cell,
+}
 CARRIED = {"warped": warped}
 
 
@@ -339,4 +394,6 @@ def mask(name, grid, ratio, seed, motion, edge, jitter, guided_start, displaceme
         return CARRIED[name](grid, ratio, seed, motion, displacement)
     if name in SPARSE:
         return SPARSE[name](grid, ratio, seed, motion)
-    return dense(grid, ratio, seed, BOXES[name](grid, ratio, seed, motion, jitter, guided_start), edge)
+    return dense(
+        grid, ratio, seed, BOXES[name](grid, ratio, seed, motion, jitter, guided_start), edge
+    )

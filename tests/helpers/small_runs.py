@@ -1,6 +1,6 @@
 """The smallest data and model that the tests of jobs share."""
 
-from mgm.datasets.synthetic.params import Synthetic
+from mgm.data.synthetic.params import Synthetic
 from mgm.spec import Clips, Data, Model
 
 PARAMS = Synthetic(classes=3, train_per_class=8, test_per_class=4, size=32, frames=12)

@@ -1,4 +1,7 @@
-"""A PostgreSQL of our own and an MLflow server on it, on loopback, in a folder that goes away. Both can be stopped and started again."""
+"""A PostgreSQL of our own and an MLflow server on it, on loopback, in a folder that goes away.
+
+Both can be stopped and started again.
+"""
 
 import os
 import shutil
@@ -20,27 +23,58 @@ PASSWORDLESS = "--auth=trust"  # on a Unix socket in a folder of our own
 
 
 class Postgres:
-    """A cluster that listens on a Unix socket in its folder alone. PostgreSQL refuses to be root, so root starts it as another user; its
-    folder is none of pytest's, which every pytest that starts closes to other users."""
+    """A cluster that listens on a Unix socket in its folder alone. PostgreSQL refuses to be root,
+    so root starts it as another user; its folder is none of pytest's, which every pytest that
+    starts closes to other users."""
 
     def __init__(self):
         self.bin = postgres_bin()
         self.temporary = TemporaryDirectory(prefix="mgm-postgres-")
         self.folder = folder = Path(self.temporary.name)
-        self.user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+        self.user = (
+            ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+            if os.geteuid() == 0
+            else []
+        )
         if self.user:
             shutil.chown(folder, "postgres", "postgres")
-        self._run("initdb", "-D", folder / "data", "-U", "mgm", PASSWORDLESS, "--no-sync", "--encoding=UTF8", "--locale=C")
+        self._run(
+            "initdb",
+            "-D",
+            folder / "data",
+            "-U",
+            "mgm",
+            PASSWORDLESS,
+            "--no-sync",
+            "--encoding=UTF8",
+            "--locale=C",
+        )
         self.start()
         self.execute("CREATE DATABASE mlflow", "postgres")
         self.uri = f"postgresql://mgm@/mlflow?host={folder}"
 
     def _run(self, program: str, *arguments) -> None:
-        subprocess.run([*self.user, self.bin / program, *arguments], cwd=self.folder, check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            [*self.user, self.bin / program, *arguments],
+            cwd=self.folder,
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
 
     def start(self) -> None:
         options = f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c fsync=off"
-        self._run("pg_ctl", "-D", self.folder / "data", "-l", self.folder / "log", "-o", options, "-w", "start")
+        self._run(
+            "pg_ctl",
+            "-D",
+            self.folder / "data",
+            "-l",
+            self.folder / "log",
+            "-o",
+            options,
+            "-w",
+            "start",
+        )
 
     def stop(self) -> None:
         """At once, as a crash would."""
@@ -48,12 +82,19 @@ class Postgres:
             self._run("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "stop")
 
     def execute(self, command: str, database: str = "mlflow") -> None:
-        with closing(psycopg2.connect(host=str(self.folder), user="mgm", dbname=database)) as connection:
+        with closing(
+            psycopg2.connect(host=str(self.folder), user="mgm", dbname=database)
+        ) as connection:
             connection.autocommit = True
             connection.cursor().execute(command)
 
     def rows(self, question: str) -> list[tuple]:
-        with closing(psycopg2.connect(host=str(self.folder), user="mgm", dbname="mlflow")) as connection, connection.cursor() as cursor:
+        with (
+            closing(
+                psycopg2.connect(host=str(self.folder), user="mgm", dbname="mlflow")
+            ) as connection,
+            connection.cursor() as cursor,
+        ):
             cursor.execute(question)
             return cursor.fetchall()
 
@@ -70,16 +111,36 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", self.database, "--artifacts-destination", str(self.folder / "artifacts")]
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--workers",
+            "1",
+        ]
+        command += [
+            "--backend-store-uri",
+            self.database,
+            "--artifacts-destination",
+            str(self.folder / "artifacts"),
+        ]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+            )
         end = time.monotonic() + 300
         while True:
             with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=5):
                 return
             if time.monotonic() > end or self.process.poll() is not None:
-                raise AssertionError(f"no MLflow server at {self.uri}: {(self.folder / 'log').read_text()[-2000:]}")
+                raise AssertionError(
+                    f"no MLflow server at {self.uri}: {(self.folder / 'log').read_text()[-2000:]}"
+                )
             time.sleep(0.2)
 
     def signal(self, number: int) -> None:

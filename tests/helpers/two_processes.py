@@ -1,4 +1,5 @@
-"""What tests/training/test_collectives.py has two processes do, in one start: `python two_processes.py FOLDER`, by torchrun's variables.
+"""What tests/training/test_collectives.py has two processes do, in one start: `python
+two_processes.py FOLDER`, by torchrun's variables.
 
 FOLDER holds NAME.json specs; each process writes to FOLDER/RANK.json what it saw.
 """
@@ -15,12 +16,12 @@ import torch
 from torch import nn
 
 from mgm.errors import UserError
-from mgm.jobs import data
-from mgm.jobs.data import Execution
-from mgm.jobs.evaluate import evaluate
-from mgm.jobs.finetune import finetune
-from mgm.jobs.runner import run_all
 from mgm.spec import Optim, parse
+from mgm.stages import data
+from mgm.stages.data import Execution
+from mgm.stages.evaluate import evaluate
+from mgm.stages.finetune import finetune
+from mgm.stages.runner import run_all
 from mgm.training import Training, collectives, train
 
 COMPUTE = {"finetune": finetune}
@@ -39,17 +40,29 @@ def toy(failing, videos=1000, parts=1) -> Training:
     def batches(first):
         for step in range(first, 12):
             x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
-            own = [name for at, clip, name in failing if at == step and clip in share_of(torch.arange(8))]
+            own = [
+                name
+                for at, clip, name in failing
+                if at == step and clip in share_of(torch.arange(8))
+            ]
             yield list(share_of(x).chunk(parts)), own
 
     def loss_of(x):
         return (model(x) - x.sum(dim=1, keepdim=True)).square().mean(), {"first": x[0, 0]}
 
-    optim = Optim(lr=0.5, min_lr=0.01, batch=8, epochs=10, warmup_epochs=1, precision="float32", clip_grad=0.5)
+    optim = Optim(
+        lr=0.5, min_lr=0.01, batch=8, epochs=10, warmup_epochs=1, precision="float32", clip_grad=0.5
+    )
     return Training("toy", model, optim, 12, videos, batches, loss_of)
 
 
-FAILING = [(3, 1, "b"), (3, 6, "d"), (4, 0, "a"), (9, 7, "d"), (11, 5, "c")]  # step, clip of the batch, video
+FAILING = [
+    (3, 1, "b"),
+    (3, 6, "d"),
+    (4, 0, "a"),
+    (9, 7, "d"),
+    (11, 5, "c"),
+]  # step, clip of the batch, video
 
 
 def trained_toy(folder: Path, videos: int, parts: int, **how) -> dict:
@@ -59,7 +72,10 @@ def trained_toy(folder: Path, videos: int, parts: int, **how) -> dict:
         failed = train(run, folder, show=lambda line: None, **how)
     except UserError as error:
         return {"error": str(error)}
-    return {"failed": failed, "weights": torch.cat([x.flatten() for x in run.model.parameters()]).tolist()}
+    return {
+        "failed": failed,
+        "weights": torch.cat([x.flatten() for x in run.model.parameters()]).tolist(),
+    }
 
 
 def stopped(spec, execution: Execution) -> object:
@@ -84,7 +100,10 @@ def stopped(spec, execution: Execution) -> object:
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     here = Execution(folder / "two", {"ssv2": folder / "ssv2"}, accumulate=2)
-    specs = {path.stem: parse(json.loads(path.read_text()), str(path)) for path in (folder / "specs").glob("*.json")}
+    specs = {
+        path.stem: parse(json.loads(path.read_text()), str(path))
+        for path in (folder / "specs").glob("*.json")
+    }
     seen: dict[str, object] = {}
     with collectives.process_group():
         seen["toy"] = trained_toy(folder / "toy", 1000, 2)

@@ -1,4 +1,7 @@
-"""Small videos made for the tests: a textured square that moves over a textured background, in any codec PyAV's wheels can write."""
+"""Small videos made for the tests:
+
+a textured square that moves over a textured background, in any codec PyAV's wheels can write.
+"""
 
 import struct
 from fractions import Fraction
@@ -22,7 +25,10 @@ class Row(NamedTuple):
 
 
 def moving_square(frames=24, height=64, width=64, step=(4, 0), side=24, seed=0) -> np.ndarray:
-    """(T, H, W, 3) uint8: a bright square that moves `step` (x, y) pixels a frame over a dim still background."""
+    """(T, H, W, 3) uint8:
+
+    a bright square that moves `step` (x, y) pixels a frame over a dim still background.
+    """
     rng = np.random.default_rng(seed)
 
     def texture(h, w, low, high):
@@ -38,7 +44,17 @@ def moving_square(frames=24, height=64, width=64, step=(4, 0), side=24, seed=0) 
     return frames_THWC
 
 
-def write_video(path, frames_THWC, codec="libx264", pix_fmt="yuv420p", times=None, rate=25, b_frames=None, gop=None, **options) -> str:
+def write_video(
+    path,
+    frames_THWC,
+    codec="libx264",
+    pix_fmt="yuv420p",
+    times=None,
+    rate=25,
+    b_frames=None,
+    gop=None,
+    **options,
+) -> str:
     """Encode frames; `times` are presentation times in 1 / 1000 s for a variable frame rate."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
@@ -63,7 +79,11 @@ def write_video(path, frames_THWC, codec="libx264", pix_fmt="yuv420p", times=Non
 
 def rotate_metadata(path, clockwise: int, height: int, width: int) -> str:
     """Overwrite an MP4's track matrix, so that a player turns it by `clockwise` degrees."""
-    a, b, c, d, x, y = {90: (0, 1, -1, 0, height, 0), 180: (-1, 0, 0, -1, width, height), 270: (0, -1, 1, 0, 0, width)}[clockwise]
+    a, b, c, d, x, y = {
+        90: (0, 1, -1, 0, height, 0),
+        180: (-1, 0, 0, -1, width, height),
+        270: (0, -1, 1, 0, 0, width),
+    }[clockwise]
     data = bytearray(Path(path).read_bytes())
     at = data.index(b"tkhd") + 4 + 40  # version 0: the matrix follows 40 bytes of other fields
     fixed = [value << 16 for value in (a, b, 0, c, d, 0, x, y)]

@@ -1,4 +1,6 @@
-"""The results of mini that come with the repository are those of the scale and the code as they stand, and travel: page, crate, archive."""
+"""The results of mini that come with the repository are those of the scale and the code as they
+stand, and travel: page, crate, archive.
+"""
 
 import json
 import re
@@ -13,11 +15,11 @@ import yaml
 
 import mgm
 from mgm.dag.study import Workflow
-from mgm.experiments.suite import registry_of
+from mgm.paper.suite import registry_of
 from mgm.report.cells import cells
 from mgm.report.crate import write_crate
-from mgm.runs.files import file_digest
-from mgm.runs.result import examine
+from mgm.results.files import file_digest
+from mgm.results.result import examine
 from tests.helpers.rocrate import findings
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +49,12 @@ def crate(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("crate")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        write_crate(registry_of(RESULTS / "mini"), RESULTS / "mini", folder / "reports/mini", folder / "mini.zip")
+        write_crate(
+            registry_of(RESULTS / "mini"),
+            RESULTS / "mini",
+            folder / "reports/mini",
+            folder / "mini.zip",
+        )
     with zipfile.ZipFile(folder / "mini.zip") as file:
         file.extractall(folder / "crate")
     return folder / "crate"
@@ -60,17 +67,32 @@ def test_their_crate_is_a_valid_workflow_run_crate(crate, monkeypatch):
 
 @pytest.mark.slow
 def test_every_cell_is_followed_in_the_crate_to_its_runs(crate, shown):
-    """From a cell to results, from these to the actions that wrote them, and on to spec, data, software and the parent's weights."""
-    entities = {entity["@id"]: entity for entity in json.loads((crate / "ro-crate-metadata.json").read_text())["@graph"]}
-    actions = [one for one in entities.values() if one["@type"] == "CreateAction" and one["@id"] != "#workflow"]  # which wrote all
+    """From a cell to results, from these to the actions that wrote them, and on to spec, data,
+    software and the parent's weights.
+    """
+    entities = {
+        entity["@id"]: entity
+        for entity in json.loads((crate / "ro-crate-metadata.json").read_text())["@graph"]
+    }
+    actions = [
+        one
+        for one in entities.values()
+        if one["@type"] == "CreateAction" and one["@id"] != "#workflow"
+    ]  # which wrote all
     writers = {one: action for action in actions for one in links(action, "result")}
     followed = 0
     for cell in shown[shown.n > 0].itertuples():
         name = f"table{cell.table}/{cell.row}/{cell.column}"
         entity = next(entity for entity in entities.values() if entity.get("name") == name)
         assert entity["value"] == pytest.approx(cell.ours, abs=1e-4)
-        assert entity["@id"] in links(entities[f"reports/mini/tables/table{cell.table}.csv"], "about")
-        done = {run_id for run_id in cell.run_ids.split() if (RESULTS / "mini" / run_id / "result.json").exists()}
+        assert entity["@id"] in links(
+            entities[f"reports/mini/tables/table{cell.table}.csv"], "about"
+        )
+        done = {
+            run_id
+            for run_id in cell.run_ids.split()
+            if (RESULTS / "mini" / run_id / "result.json").exists()
+        }
         assert {Path(result).parent.name for result in links(entity, "isBasedOn")} == done
         for result in links(entity, "isBasedOn"):
             action, told = writers[result], json.loads((crate / result).read_text())
@@ -93,19 +115,35 @@ def links(entity: dict, name: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_archive_holds_code_lock_results_and_page(tmp_path):
-    subprocess.run(["make", "archive", "NAME=mini", f"ARCHIVE={tmp_path}/mgm.tar.gz"], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        ["make", "archive", "NAME=mini", f"ARCHIVE={tmp_path}/mgm.tar.gz"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
     with tarfile.open(tmp_path / "mgm.tar.gz") as archive:
         names = set(archive.getnames())
-    wanted = {"mgm/mgm/cli.py", "mgm/requirements.lock", "mgm/.zenodo.json", "mgm/results/mini/scale.json", "mgm/reports/mini/index.html"}
+    wanted = {
+        "mgm/mgm/cli.py",
+        "mgm/requirements.lock",
+        "mgm/.zenodo.json",
+        "mgm/results/mini/scale.json",
+        "mgm/reports/mini/index.html",
+    }
     assert wanted <= names
     assert not any(name.endswith(".safetensors") for name in names)
 
 
 def test_what_is_said_of_the_software_is_the_same_everywhere():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    citation, zenodo = yaml.safe_load((ROOT / "CITATION.cff").read_text()), json.loads((ROOT / ".zenodo.json").read_text())
+    citation, zenodo = (
+        yaml.safe_load((ROOT / "CITATION.cff").read_text()),
+        json.loads((ROOT / ".zenodo.json").read_text()),
+    )
     assert mgm.__version__ == citation["version"] == zenodo["version"]
     assert project["license"] == citation["license"] == zenodo["license"]
     assert citation["title"] == zenodo["title"]
-    assert [author["name"] for author in citation["authors"]] == [creator["name"] for creator in zenodo["creators"]]
+    assert [author["name"] for author in citation["authors"]] == [
+        creator["name"] for creator in zenodo["creators"]
+    ]
     assert re.fullmatch(r"arXiv:\d{4}\.\d{5}", zenodo["related_identifiers"][0]["identifier"])

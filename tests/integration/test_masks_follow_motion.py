@@ -1,4 +1,7 @@
-"""Real H.264 vectors, real masks: the dense MGM box goes where things move, and the vectors are why."""
+"""Real H.264 vectors, real masks:
+
+the dense MGM box goes where things move, and the vectors are why.
+"""
 
 from pathlib import Path
 
@@ -6,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mgm.datasets.synthetic.make import generate, load_boxes
-from mgm.datasets.synthetic.params import Synthetic
+from mgm.data.synthetic.make import generate, load_boxes
+from mgm.data.synthetic.params import Synthetic
 from mgm.masking import Grid, make_boxes
 from mgm.video import read_clip, slot_magnitude
 
@@ -19,7 +22,10 @@ GRID = Grid(len(SAMPLED) // 2, 14, 14)
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     out = tmp_path_factory.mktemp("drawn")
-    index = generate(Synthetic(train_per_class=2, test_per_class=1, size=SIZE, frames=FRAMES, pan=2.8, seed=1), out)
+    index = generate(
+        Synthetic(train_per_class=2, test_per_class=1, size=SIZE, frames=FRAMES, pan=2.8, seed=1),
+        out,
+    )
     return index, load_boxes(out)
 
 
@@ -28,22 +34,32 @@ def _in(x, y, top, left, bottom, right) -> bool:
 
 
 def share_in_a_moving_box(index, boxes, shuffle: bool) -> float:
-    """Of the slots that motion guides, the share whose box is centred in an annotated sprite of one of the slot's two frames.
+    """Of the slots that motion guides, the share whose box is centred in an annotated sprite of one
+    of the slot's two frames.
 
-    The centre is that of a cell of 8 x 8 pixels, so it may lie half a cell outside a sprite that the cell touches.
+    The centre is that of a cell of 8 x 8 pixels, so it may lie half a cell outside a sprite that
+    the cell touches.
     """
     rng = np.random.default_rng(0)
     inside = []
     for position, video in enumerate(index.videos):
         clip = read_clip(video.path, SAMPLED)
-        motion_SHW = slot_magnitude(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, tubelet=2)
+        motion_SHW = slot_magnitude(
+            clip.motion_THW2, clip.distance_THW, clip.has_motion_T, tubelet=2
+        )
         if shuffle:  # the same vectors at other places
-            motion_SHW = np.stack([rng.permutation(slot.ravel()).reshape(slot.shape) for slot in motion_SHW])
-        found = make_boxes("mgm", GRID, 0.75, torch.tensor([position]), torch.from_numpy(motion_SHW)[None])
+            motion_SHW = np.stack(
+                [rng.permutation(slot.ravel()).reshape(slot.shape) for slot in motion_SHW]
+            )
+        found = make_boxes(
+            "mgm", GRID, 0.75, torch.tensor([position]), torch.from_numpy(motion_SHW)[None]
+        )
         for slot in range(1, GRID.slots):
             if motion_SHW[slot].any():
                 x, y = (float(centre[0, slot]) * SIZE / 14 for centre in (found.x_BS, found.y_BS))
-                annotated = boxes[Path(video.path).stem][SAMPLED[2 * slot : 2 * slot + 2]].reshape(-1, 4)
+                annotated = boxes[Path(video.path).stem][SAMPLED[2 * slot : 2 * slot + 2]].reshape(
+                    -1, 4
+                )
                 inside.append(any(_in(x, y, *box) for box in annotated))
     assert len(inside) > 150
     return float(np.mean(inside))

@@ -12,15 +12,15 @@ import pytest
 from scipy import stats
 
 from mgm.dag.study import Workflow
-from mgm.datasets.index import read_index
-from mgm.experiments.suite import registry_of
-from mgm.jobs.data import Execution
-from mgm.jobs.pretrain import learnt_nothing
-from mgm.jobs.probe import probe
-from mgm.jobs.runner import run_all
-from mgm.runs.log import log_lines
-from mgm.runs.result import examine
+from mgm.data.index import read_index
+from mgm.paper.suite import registry_of
+from mgm.results.log import log_lines
+from mgm.results.result import examine
 from mgm.spec import Probe
+from mgm.stages.data import Execution
+from mgm.stages.pretrain import learnt_nothing
+from mgm.stages.probe import probe
+from mgm.stages.runner import run_all
 from mgm.video.loader import Cache
 from tests.helpers import programs
 from tests.helpers.programs import ROOT, snakemake
@@ -34,7 +34,9 @@ def registry(smoke):
 
 
 def test_every_run_is_done_and_believed(registry, smoke):
-    states = {run_id: examine(smoke / run_id, spec).state for run_id, spec in registry.specs.items()}
+    states = {
+        run_id: examine(smoke / run_id, spec).state for run_id, spec in registry.specs.items()
+    }
     assert set(states.values()) == {"run"}, states
 
 
@@ -49,15 +51,34 @@ FIGURES = ("1", "4a", "4b", "5", "6", "7", "8")
 
 def test_tables_figures_and_page_are_in_their_places():
     reports = ROOT / "reports" / "smoke"
-    for name, ending in itertools.product((*TABLES, "4_edge", "measured"), ("csv", "md", "tex", "html")):
+    for name, ending in itertools.product(
+        (*TABLES, "4_edge", "measured"), ("csv", "md", "tex", "html")
+    ):
         assert (reports / "tables" / f"table{name}.{ending}").stat().st_size > 0
-    for name, ending in itertools.product((*FIGURES, "4_edge", "5_coverage"), ("svg", "pdf", "png", "npz")):
+    for name, ending in itertools.product(
+        (*FIGURES, "4_edge", "5_coverage"), ("svg", "pdf", "png", "npz")
+    ):
         assert (reports / "figures" / f"figure{name}.{ending}").stat().st_size > 0
     with (reports / "tables" / "table4e.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["row", "column", "paper", "ours", "difference", "ci_low", "ci_high", "n", "status", "run_ids", "commit"]
+    assert list(rows[0]) == [
+        "row",
+        "column",
+        "paper",
+        "ours",
+        "difference",
+        "ci_low",
+        "ci_high",
+        "n",
+        "status",
+        "run_ids",
+        "commit",
+    ]
     assert {row["status"] for row in rows} == {"run"}
-    assert Counter(row["n"] for row in rows) == {"3": 14, "1": 12}  # the paper's masks and none; masks of other papers
+    assert Counter(row["n"] for row in rows) == {
+        "3": 14,
+        "1": 12,
+    }  # the paper's masks and none; masks of other papers
     with (reports / "tables" / "table1.csv").open() as file:
         first = list(csv.DictReader(file))
     assert {(row["status"], row["n"]) for row in first} == {("run", "1"), ("quoted", "0")}
@@ -77,17 +98,28 @@ def test_mlflow_mirrors_every_run(registry):
 
 def test_pretraining_learns(registry, smoke):
     parents = {run.parent for cell in registry.tables["4e"].cells for run in cell.runs} - {""}
-    assert {parent: learnt_nothing(log_lines(smoke / parent)) for parent in parents} == dict.fromkeys(parents, "")
+    assert {
+        parent: learnt_nothing(log_lines(smoke / parent)) for parent in parents
+    } == dict.fromkeys(parents, "")
 
 
 def test_probes_of_pretrained_weights_beat_random_ones(registry, smoke):
-    """Mean over masks and seeds: the 95 % interval over test videos is above zero. Smoke promises this alone: finetuning from scratch
-    learns these videos in some seeds and not in others, so its gain is within its spread, and no order of the masks is asserted."""
+    """Mean over masks and seeds: the 95 % interval over test videos is above zero. Smoke promises
+    this alone: finetuning from scratch learns these videos in some seeds and not in others, so its
+    gain is within its spread, and no order of the masks is asserted."""
     right = {}  # of a row: the share of its seeds that are right, by test video
     for cell in registry.tables["4e"].cells:
-        if cell.column == "SSv2, linear probe" and len(cell.runs) == 3:  # the paper's masks and none
-            predictions = [list(csv.DictReader((smoke / run.run_id / "predictions.csv").open())) for run in cell.runs]
-            right[cell.row] = np.mean([[line["label"] == line["prediction"] for line in lines] for lines in predictions], axis=0)
+        if (
+            cell.column == "SSv2, linear probe" and len(cell.runs) == 3
+        ):  # the paper's masks and none
+            predictions = [
+                list(csv.DictReader((smoke / run.run_id / "predictions.csv").open()))
+                for run in cell.runs
+            ]
+            right[cell.row] = np.mean(
+                [[line["label"] == line["prediction"] for line in lines] for lines in predictions],
+                axis=0,
+            )
     random = right.pop("No pretraining")
     gain = 100 * (np.mean(list(right.values()), axis=0) - random)
     assert (len(right), len(gain)) == (6, 240)
@@ -96,29 +128,45 @@ def test_probes_of_pretrained_weights_beat_random_ones(registry, smoke):
 
 
 def test_with_shuffled_labels_the_probe_falls_to_chance(registry, smoke, tmp_path):
-    """720 predictions at 1 in 12: within the central 99.9 % of the binomial, the features notwithstanding."""
-    cell = next(cell for cell in registry.tables["4e"].cells if (cell.row, cell.column) == ("MGM (Dense)", "SSv2, linear probe"))
+    """720 predictions at 1 in 12:
+
+    within the central 99.9 % of the binomial, the features notwithstanding.
+    """
+    cell = next(
+        cell
+        for cell in registry.tables["4e"].cells
+        if (cell.row, cell.column) == ("MGM (Dense)", "SSv2, linear probe")
+    )
     place = Workflow({}, data=ROOT / "data").places["ssv2"]
     cache, right, total = Cache(1000), 0, 0
     for run in cell.runs:
         assert isinstance(run, Probe)
         (tmp_path / run.parent).symlink_to(smoke / run.parent)
-        shuffled = run.model_copy(update={"data": run.data.model_copy(update={"shuffle_labels": True})})
+        shuffled = run.model_copy(
+            update={"data": run.data.model_copy(update={"shuffle_labels": True})}
+        )
         run_all([shuffled], probe, Execution(tmp_path, {"ssv2": place}, cache=cache))
         result = json.loads((tmp_path / shuffled.run_id / "result.json").read_text())
-        right, total = right + round(result["metrics"]["top1"] * result["n_test"] / 100), total + result["n_test"]
+        right, total = (
+            right + round(result["metrics"]["top1"] * result["n_test"] / 100),
+            total + result["n_test"],
+        )
     assert total == 3 * len(read_index(place).test)
     low, high = stats.binom.interval(0.999, total, 1 / 12)
     assert low <= right <= high, f"{right} of {total}"
 
 
 def test_with_a_result_deleted_and_no_data_the_report_trains_nothing(smoke, tmp_path):
-    shutil.copytree(smoke, tmp_path / "results" / "smoke", ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(
+        smoke, tmp_path / "results" / "smoke", ignore=shutil.ignore_patterns("*.safetensors")
+    )
     victim = registry_of(smoke).tables["4e"].cell("Random Block", "SSv2").runs[0]
     (tmp_path / "results" / "smoke" / victim.run_id / "result.json").unlink()
     done = programs.run(snakemake(tmp_path, "report", cores=1))
     assert done.returncode == 0, done.stderr
-    assert "wildcards: job=" not in done.stdout + done.stderr  # as of everything that trains or prepares
+    assert (
+        "wildcards: job=" not in done.stdout + done.stderr
+    )  # as of everything that trains or prepares
     assert not (tmp_path / "data").exists()
     with (tmp_path / "reports" / "smoke" / "tables" / "table4e.csv").open() as file:
         statuses = [row["status"] for row in csv.DictReader(file)]

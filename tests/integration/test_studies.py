@@ -9,7 +9,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("study", "csv"), [("guidance", "guidance.csv"), ("real_clips", "real-clips.csv")])
+@pytest.mark.parametrize(
+    ("study", "csv"), [("guidance", "guidance.csv"), ("real_clips", "real-clips.csv")]
+)
 def test_the_csv_holds_every_run(study, csv):
     spec = importlib.util.spec_from_file_location(study, ROOT / "studies" / f"{study}.py")
     module = importlib.util.module_from_spec(spec)

@@ -20,11 +20,19 @@ names, edges = st.sampled_from(list(MASKS)), st.sampled_from(EDGES)
 def moved(motion):
     """(dx, dy) that go with magnitudes: up to two thirds of the frame, and out of it."""
     angle = torch.arange(motion.numel()).view(motion.shape) * 2.4
-    return torch.stack((angle.cos(), angle.sin()), -1) * (motion / motion.max().clamp(min=1))[..., None] * 0.66
+    return (
+        torch.stack((angle.cos(), angle.sin()), -1)
+        * (motion / motion.max().clamp(min=1))[..., None]
+        * 0.66
+    )
 
 
 def make_mask(name, grid, ratio, seeds, motion=None, *how, displacement=None, **named):
-    displacement = moved(motion) if motion is not None and displacement is None and motion.ndim == 4 else displacement
+    displacement = (
+        moved(motion)
+        if motion is not None and displacement is None and motion.ndim == 4
+        else displacement
+    )
     return make(name, grid, ratio, seeds, motion, *how, displacement_BSHW2=displacement, **named)
 
 
@@ -32,15 +40,20 @@ def make_mask(name, grid, ratio, seeds, motion=None, *how, displacement=None, **
 def problems(draw, max_clips=4):
     """A grid, a ratio that hides some, seeds, and motion with ties, still slots and still clips."""
     grid = Grid(draw(st.integers(1, 5)), draw(st.integers(1, 8)), draw(st.integers(2, 8)))
-    ratio = draw(st.sampled_from([r for r in (0.1, 0.3, 0.5, 0.75, 0.9) if 0 < int(r * grid.patches) < grid.patches] or [0.5]))
+    ratio = draw(
+        st.sampled_from(
+            [r for r in (0.1, 0.3, 0.5, 0.75, 0.9) if 0 < int(r * grid.patches) < grid.patches]
+            or [0.5]
+        )
+    )
     clips = draw(st.integers(1, max_clips))
     seeds = torch.tensor(draw(st.lists(st.integers(0, 2**63 - 1), min_size=clips, max_size=clips)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     size = draw(st.sampled_from([(1, 1), (2, 2), (0.5, 0.5), (1.7, 3)]))
     rows, columns = max(1, int(grid.height * size[0])), max(1, int(grid.width * size[1]))
-    motion = rng.integers(0, draw(st.sampled_from([2, 4, 1000])), (clips, grid.slots, rows, columns)) * rng.random(
-        (clips, grid.slots, 1, 1)
-    )
+    motion = rng.integers(
+        0, draw(st.sampled_from([2, 4, 1000])), (clips, grid.slots, rows, columns)
+    ) * rng.random((clips, grid.slots, 1, 1))
     motion *= rng.random((clips, grid.slots, 1, 1)) < 0.7
     return grid, ratio, seeds, torch.tensor(motion, dtype=torch.float32)
 
@@ -63,9 +76,23 @@ def test_counts_are_exact(problem, name, edge, jitter):
 @given(problems(), st.sampled_from(SLOW), edges, st.booleans(), st.booleans())
 def test_equals_the_slow_transcription(problem, name, edge, jitter, guided_start):
     grid, ratio, seeds, motion = problem
-    fast = make_mask(name, grid, ratio, seeds, motion, edge, jitter, guided_start).view(len(seeds), grid.slots, -1).numpy()
+    fast = (
+        make_mask(name, grid, ratio, seeds, motion, edge, jitter, guided_start)
+        .view(len(seeds), grid.slots, -1)
+        .numpy()
+    )
     for clip, seed in enumerate(seeds.tolist()):
-        expected = slow.mask(name, grid, ratio, seed, motion[clip].numpy(), edge, jitter, guided_start, moved(motion)[clip].numpy())
+        expected = slow.mask(
+            name,
+            grid,
+            ratio,
+            seed,
+            motion[clip].numpy(),
+            edge,
+            jitter,
+            guided_start,
+            moved(motion)[clip].numpy(),
+        )
         np.testing.assert_array_equal(fast[clip], expected)
 
 
@@ -75,7 +102,17 @@ def test_equals_the_slow_transcription_at_the_papers_size(name, edge):
     seeds, motion = _clips(2)
     fast = make_mask(name, GRID, 0.75, seeds, motion, edge).view(2, 8, -1).numpy()
     for clip, seed in enumerate(seeds.tolist()):
-        expected = slow.mask(name, GRID, 0.75, seed, motion[clip].numpy(), edge, True, False, moved(motion)[clip].numpy())
+        expected = slow.mask(
+            name,
+            GRID,
+            0.75,
+            seed,
+            motion[clip].numpy(),
+            edge,
+            True,
+            False,
+            moved(motion)[clip].numpy(),
+        )
         np.testing.assert_array_equal(fast[clip], expected)
 
 
@@ -85,15 +122,27 @@ def test_a_clips_mask_ignores_its_batch(problem, name, edge):
     grid, ratio, seeds, motion = problem
     together = make_mask(name, grid, ratio, seeds, motion, edge)
     for i in range(len(seeds)):
-        alone = make_mask(name, grid, ratio, seeds[i : i + 1], motion[i : i + 1], edge, displacement=moved(motion)[i : i + 1])
+        alone = make_mask(
+            name,
+            grid,
+            ratio,
+            seeds[i : i + 1],
+            motion[i : i + 1],
+            edge,
+            displacement=moved(motion)[i : i + 1],
+        )
         assert torch.equal(alone[0], together[i])
-    turned = make_mask(name, grid, ratio, seeds.flip(0), motion.flip(0), edge, displacement=moved(motion).flip(0))
+    turned = make_mask(
+        name, grid, ratio, seeds.flip(0), motion.flip(0), edge, displacement=moved(motion).flip(0)
+    )
     assert torch.equal(turned.flip(0), together)
 
 
 def _clips(n, rows=28):
     rng = np.random.default_rng(0)
-    return torch.arange(n) * 7919, torch.tensor(rng.integers(0, 6, (n, 8, rows, rows)), dtype=torch.float32)
+    return torch.arange(n) * 7919, torch.tensor(
+        rng.integers(0, 6, (n, 8, rows, rows)), dtype=torch.float32
+    )
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -102,12 +151,16 @@ def test_seeds_matter_and_unguided_masks_ignore_motion(name):
     masks = make_mask(name, GRID, 0.75, seeds, torch.zeros_like(motion))
     assert len({tuple(m.tolist()) for m in masks}) == 8 or name == "running-cell"  # which has four
     if not MASKS[name].guided:
-        assert torch.equal(make_mask(name, GRID, 0.75, seeds, motion), make_mask(name, GRID, 0.75, seeds))
+        assert torch.equal(
+            make_mask(name, GRID, 0.75, seeds, motion), make_mask(name, GRID, 0.75, seeds)
+        )
 
 
 def test_random_masks_are_what_they_say():
     seeds, _ = _clips(200)
-    tube, agnostic = (make_mask(name, GRID, 0.75, seeds).view(200, 8, 14, 14) for name in ("tube", "agnostic"))
+    tube, agnostic = (
+        make_mask(name, GRID, 0.75, seeds).view(200, 8, 14, 14) for name in ("tube", "agnostic")
+    )
     assert (tube[:, :1] == tube[:, 1:]).all()
     assert not (agnostic[:, :1] == agnostic[:, 1:]).all()
     for mask in (tube, agnostic):  # every place is as likely as another: 0.75 +- 5 standard errors
@@ -120,7 +173,9 @@ def test_a_box_that_holds_still_hides_the_same_patches(problem, name, edge):
     """Block's always does, so its mask is static: the control without motion of Table 4e."""
     grid, ratio, seeds, motion = problem
     boxes = make_boxes(name, grid, ratio, seeds, motion, edge, jitter=False)
-    masked_BSN = make_mask(name, grid, ratio, seeds, motion, edge, jitter=False).view(len(seeds), grid.slots, -1)
+    masked_BSN = make_mask(name, grid, ratio, seeds, motion, edge, jitter=False).view(
+        len(seeds), grid.slots, -1
+    )
     still_BS = (boxes.x_BS[:, 1:] == boxes.x_BS[:, :-1]) & (boxes.y_BS[:, 1:] == boxes.y_BS[:, :-1])
     assert name != "block" or still_BS.all()
     assert torch.equal(masked_BSN[:, 1:][still_BS], masked_BSN[:, :-1][still_BS])
@@ -143,7 +198,10 @@ def test_jitter_sums_to_zero_and_changes_the_aspect_ratio():
     assert (boxes.width_BS / boxes.height_BS)[:, 1:-1].std() > 0.05
     constant = make_boxes("mgm", GRID, 0.75, seeds, motion, jitter=False)
     assert (constant.width_BS == constant.width_BS[0, 0]).all()
-    assert not torch.equal(make_mask("mgm", GRID, 0.75, seeds, motion), make_mask("mgm", GRID, 0.75, seeds, motion, jitter=False))
+    assert not torch.equal(
+        make_mask("mgm", GRID, 0.75, seeds, motion),
+        make_mask("mgm", GRID, 0.75, seeds, motion, jitter=False),
+    )
 
 
 @pytest.mark.parametrize("rows", [7, 14, 28, 42])
@@ -153,7 +211,9 @@ def test_mgm_centres_on_the_largest_cell_at_any_resolution(rows):
     row, column = motion.flatten(2).argmax(2) // rows, motion.flatten(2).argmax(2) % rows
     assert torch.allclose(boxes.x_BS[:, 1:], ((column + 0.5) * 14 / rows)[:, 1:])
     assert torch.allclose(boxes.y_BS[:, 1:], ((row + 0.5) * 14 / rows)[:, 1:])
-    assert torch.equal(boxes.x_BS[:, 0], make_boxes("block", GRID, 0.3, torch.arange(20)).x_BS[:, 0])
+    assert torch.equal(
+        boxes.x_BS[:, 0], make_boxes("block", GRID, 0.3, torch.arange(20)).x_BS[:, 0]
+    )
 
 
 def test_a_still_slot_holds_the_last_centre():
@@ -168,7 +228,9 @@ def test_a_still_slot_holds_the_last_centre():
 def test_ties_go_to_the_cell_nearest_the_last_centre():
     motion = torch.zeros(1, 8, 14, 14)
     motion[0, 1, 7, 3] = 1
-    motion[0, 2:, 0, 0] = motion[0, 2:, 8, 4] = motion[0, 2:, 13, 13] = 2  # plain argmax would take the corner
+    motion[0, 2:, 0, 0] = motion[0, 2:, 8, 4] = motion[0, 2:, 13, 13] = (
+        2  # plain argmax would take the corner
+    )
     boxes = make_boxes("mgm", GRID, 0.5, torch.tensor([5]), motion)
     assert boxes.x_BS[0, 1:].tolist() == [3.5] + [4.5] * 6
     assert boxes.y_BS[0, 1:].tolist() == [7.5] + [8.5] * 6
@@ -193,12 +255,15 @@ def test_edge_rules_differ_at_the_edge_and_agree_inside():
     motion[0, :, 0, 7] = motion[1, :, 7, 7] = 1
     seeds = torch.tensor([1, 2])
     (grow, grow_inside), (clamp, clamp_inside), (spill, spill_inside) = (
-        make_mask("mgm", GRID, 0.25, seeds, motion, edge, jitter=False).view(2, 8, 14, 14)[:, 1:] for edge in EDGES
+        make_mask("mgm", GRID, 0.25, seeds, motion, edge, jitter=False).view(2, 8, 14, 14)[:, 1:]
+        for edge in EDGES
     )
     assert torch.equal(grow_inside, clamp_inside)
     assert torch.equal(grow_inside, spill_inside)
     # A 7 x 7 box centred on the first row, column 7: rows -3 to 3 of columns 4 to 10.
-    assert grow[:, :5, 3:12].all()  # grown: 5 x 9 = 45 of the 49 nearest, the other 4 among the next ring
+    assert grow[
+        :, :5, 3:12
+    ].all()  # grown: 5 x 9 = 45 of the 49 nearest, the other 4 among the next ring
     assert not grow[:, 6:].any()
     assert clamp[:, :7, 4:11].all()  # clamped: the same box, moved inside
     assert spill[:, :4, 4:11].all()  # spilt: the 4 x 7 in the frame, the other 21 anywhere
@@ -219,15 +284,26 @@ def test_sparse_mgm_hides_what_moves_most():
 
 
 def test_the_warped_mask_goes_along_with_what_moves():
-    """Everything moves two patches to the right from slot to slot: so does the mask, but for what comes in and ties."""
+    """Everything moves two patches to the right from slot to slot:
+
+    so does the mask, but for what comes in and ties.
+    """
     grid, seeds = Grid(4, 14, 14), torch.arange(20)
     motion, displacement = torch.ones(20, 4, 28, 28), torch.zeros(20, 4, 28, 28, 2)
     displacement[..., 0] = 2 / 14
-    shown = ~make_mask("warped", grid, 0.9, seeds, motion, displacement=displacement).view(20, 4, 14, 14)
-    still = make_mask("warped", grid, 0.9, seeds, motion, displacement=0 * displacement).view(20, 4, 14, 14)
-    assert (still == make_mask("tube", grid, 0.9, seeds).view(20, 4, 14, 14)).float().mean() > 0.97  # nothing moves: a tube
+    shown = ~make_mask("warped", grid, 0.9, seeds, motion, displacement=displacement).view(
+        20, 4, 14, 14
+    )
+    still = make_mask("warped", grid, 0.9, seeds, motion, displacement=0 * displacement).view(
+        20, 4, 14, 14
+    )
+    assert (
+        still == make_mask("tube", grid, 0.9, seeds).view(20, 4, 14, 14)
+    ).float().mean() > 0.97  # nothing moves: a tube
     for slot in range(1, 4):
-        stays = (shown[:, slot, :, 2:] & shown[:, slot - 1, :, :-2]).sum() / shown[:, slot - 1, :, :-2].sum()
+        stays = (shown[:, slot, :, 2:] & shown[:, slot - 1, :, :-2]).sum() / shown[
+            :, slot - 1, :, :-2
+        ].sum()
         assert stays > 0.8
         assert (shown[:, slot] & shown[:, slot - 1]).sum() / shown[:, slot - 1].sum() < 0.45
 
@@ -250,12 +326,17 @@ def test_the_second_mask_is_half_of_what_is_hidden_in_every_slot(problem):
     assert not (found & ~masked_BL).any()
     for clip, seed in enumerate(seeds.tolist()):
         masked = masked_BL[clip].view(grid.slots, -1).numpy()
-        np.testing.assert_array_equal(found[clip].view(grid.slots, -1).numpy(), slow.predicted(grid, masked, seed))
+        np.testing.assert_array_equal(
+            found[clip].view(grid.slots, -1).numpy(), slow.predicted(grid, masked, seed)
+        )
 
 
 SEEDS = torch.arange(2)
 BAD = [
-    (("cube", GRID, 0.75, SEEDS), "'cube' is unknown; choose one of agnostic, tube, block, smm-sparse, smm, mgm-sparse, mgm"),
+    (
+        ("cube", GRID, 0.75, SEEDS),
+        "'cube' is unknown; choose one of agnostic, tube, block, smm-sparse, smm, mgm-sparse, mgm",
+    ),
     (("tube", GRID, 0.0, SEEDS), "0.0 is outside"),
     (("tube", GRID, 1.0, SEEDS), "1.0 is outside"),
     (("tube", GRID, float("nan"), SEEDS), "nan is outside"),
@@ -264,15 +345,24 @@ BAD = [
     (("tube", Grid(0, 14, 14), 0.75, SEEDS), "0 x 14 x 14 is empty"),
     (("mgm", GRID, 0.75, SEEDS), "'mgm' needs motion_BSHW, and none was given"),
     (("mgm-sparse", GRID, 0.75, SEEDS), "'mgm-sparse' needs motion_BSHW"),
-    (("mgm", GRID, 0.75, SEEDS, torch.zeros(3, 8, 28, 28)), "(3, 8, 28, 28), but the mask is for 2 clips of 8 slots"),
-    (("mgm", GRID, 0.75, SEEDS, torch.zeros(2, 4, 28, 28)), "(2, 4, 28, 28), but the mask is for 2 clips of 8 slots"),
+    (
+        ("mgm", GRID, 0.75, SEEDS, torch.zeros(3, 8, 28, 28)),
+        "(3, 8, 28, 28), but the mask is for 2 clips of 8 slots",
+    ),
+    (
+        ("mgm", GRID, 0.75, SEEDS, torch.zeros(2, 4, 28, 28)),
+        "(2, 4, 28, 28), but the mask is for 2 clips of 8 slots",
+    ),
     (("mgm", GRID, 0.75, SEEDS, torch.zeros(2, 8, 28)), "(2, 8, 28), but"),
     (("tube", GRID, 0.75, SEEDS.float()), "torch.float32"),
     (
         ("warped", GRID, 0.75, SEEDS, torch.zeros(2, 8, 28, 28)),
         "'warped' needs displacement_BSHW2 of shape (2, 8, 28, 28, 2), and none was",
     ),
-    (("block", GRID, 0.75, SEEDS, None, "wrap"), "'wrap' is unknown; choose one of grow, clamp, spill"),
+    (
+        ("block", GRID, 0.75, SEEDS, None, "wrap"),
+        "'wrap' is unknown; choose one of grow, clamp, spill",
+    ),
 ]
 
 

@@ -1,4 +1,7 @@
-"""A mask is one file and one line: dropped into a copy of the package, it is everywhere that a mask is."""
+"""A mask is one file and one line:
+
+dropped into a copy of the package, it is everywhere that a mask is.
+"""
 
 import os
 import re
@@ -8,12 +11,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-(FILE, LINE) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "add-a-mask.md").read_text(), re.DOTALL)[:2]
+(FILE, LINE) = re.findall(
+    r"```python\n(.*?)```", (ROOT / "docs" / "add-a-mask.md").read_text(), re.DOTALL
+)[:2]
 
 SEEN = """
 import re, sys
-from mgm.experiments.suite import make_registry
-from mgm.experiments.scales import load_scale
+from mgm.paper.suite import make_registry
+from mgm.paper.scales import load_scale
 from mgm.dag.study import CONFIG
 from mgm.spec import Mask
 
@@ -51,6 +56,18 @@ def test_a_file_and_a_line_are_a_mask_and_a_row_of_table_4e(tmp_path):
     text = table.read_text()
     assert text.count('\n    "mgm": ') == 1
     table.write_text(text.replace('\n    "mgm": ', f'\n    {LINE.strip()}\n    "mgm": '))
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", SEEN], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tmp_path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SEEN],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert (done.returncode, done.stdout) == (0, "seen\n"), done.stderr

@@ -11,8 +11,12 @@ SEEDS = torch.tensor([0, 1, 2, 2**63 - 1, -5, 1234567890123456789])
 
 @pytest.mark.parametrize("stream", range(6))
 def test_equals_big_integers(stream):
-    assert prng.bits(SEEDS, stream, 50).tolist() == [slow.bits(seed, stream, 50) for seed in SEEDS.tolist()]
-    assert prng.uniform(SEEDS, stream, 50).tolist() == [slow.uniform(seed, stream, 50) for seed in SEEDS.tolist()]
+    assert prng.bits(SEEDS, stream, 50).tolist() == [
+        slow.bits(seed, stream, 50) for seed in SEEDS.tolist()
+    ]
+    assert prng.uniform(SEEDS, stream, 50).tolist() == [
+        slow.uniform(seed, stream, 50) for seed in SEEDS.tolist()
+    ]
 
 
 def test_splitmix64_is_the_published_one():
@@ -28,7 +32,11 @@ def test_uniform():
     u = prng.uniform(torch.arange(500), prng.START, 400).numpy()
     assert u.min() >= 0
     assert u.max() < 1
-    for sample in (u.ravel(), u[0], u[:, 0]):  # over everything, within a clip, over clips with neighbouring seeds
+    for sample in (
+        u.ravel(),
+        u[0],
+        u[:, 0],
+    ):  # over everything, within a clip, over clips with neighbouring seeds
         assert stats.kstest(sample, "uniform").pvalue > 1e-4
 
 

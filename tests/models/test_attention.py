@@ -7,7 +7,10 @@ from mgm.models.vit import patchify
 from mgm.spec import Clips, Data, Decoder, Model, Pretrain
 
 SPEC = Pretrain(
-    data=Data(dataset="ssv2"), clips=Clips(frames=4, size=24), model=Model(width=16, depth=3, heads=2, patch=8), decoder=Decoder(width=12)
+    data=Data(dataset="ssv2"),
+    clips=Clips(frames=4, size=24),
+    model=Model(width=16, depth=3, heads=2, patch=8),
+    decoder=Decoder(width=12),
 )
 GRID = (2, 3, 3)
 
@@ -16,25 +19,38 @@ GRID = (2, 3, 3)
 def encoder():
     encoder = build_mae(SPEC).encoder.eval()
     with torch.no_grad():
-        for parameter in encoder.parameters():  # far from the first weights, so that attention is far from uniform
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+        for parameter in (
+            encoder.parameters()
+        ):  # far from the first weights, so that attention is far from uniform
+            parameter.add_(
+                0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+            )
     return encoder
 
 
 @pytest.fixture
 def frames():
-    return torch.randint(0, 256, (2, 4, 24, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        0, 256, (2, 4, 24, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def slow_weights(encoder, frames):
-    """(B, heads, L, L) of the last block, as its own attention is called: values that are the unit matrix come out as the weights."""
+    """(B, heads, L, L) of the last block, as its own attention is called:
+
+    values that are the unit matrix come out as the weights.
+    """
     caught = []
     attention = encoder.blocks[-1].attn
     handle = attention.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
     encoder(patchify(frames, 2, 8))
     handle.remove()
     bias = torch.cat((attention.q_bias, torch.zeros(16), attention.v_bias))
-    q, k, _ = F.linear(caught[0], attention.qkv.weight, bias).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+    q, k, _ = (
+        F.linear(caught[0], attention.qkv.weight, bias)
+        .unflatten(-1, (3, 2, 8))
+        .permute(2, 0, 3, 1, 4)
+    )
     return F.scaled_dot_product_attention(q, k, torch.eye(18).expand(2, 2, 18, 18))
 
 
@@ -45,6 +61,8 @@ def test_each_query_sees_what_the_models_own_attention_weighs(encoder, frames):
         query = (token // 9, token % 9 // 3, token % 3)
         found = attention_map(encoder, frames, query)
         assert found.shape == (2, *GRID)
-        torch.testing.assert_close(found.flatten(1), expected_BLL[:, token], rtol=0, atol=1e-6)  # float32, weights up to 1
+        torch.testing.assert_close(
+            found.flatten(1), expected_BLL[:, token], rtol=0, atol=1e-6
+        )  # float32, weights up to 1
         torch.testing.assert_close(found.sum(dim=(1, 2, 3)), torch.ones(2), rtol=0, atol=1e-6)
     assert expected_BLL.std(dim=2).min() > 0.01  # or uniform weights would pass too

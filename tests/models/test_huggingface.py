@@ -1,4 +1,7 @@
-"""Our models and Hugging Face's, with the same weights: the same predictions, loss, logits and gradients."""
+"""Our models and Hugging Face's, with the same weights:
+
+the same predictions, loss, logits and gradients.
+"""
 
 import itertools
 
@@ -13,12 +16,22 @@ from tests.helpers.huggingface import sharpened, their_classifier, their_pretrai
 
 
 def shapes(width: int) -> dict:
-    return {"clips": Clips(frames=6, size=48), "model": Model(width=width, depth=3, heads=3, patch=8)}
+    return {
+        "clips": Clips(frames=6, size=48),
+        "model": Model(width=width, depth=3, heads=3, patch=8),
+    }
 
 
-SIZES = {  # clips; and which of Hugging Face's attentions: "eager" is written out, but keeps 1568 x 1568 weights a head
+# clips; and which of Hugging Face's attentions: "eager" is written out, but keeps 1568 x 1568
+# weights a head
+SIZES = {
     "small": (shapes(48), Decoder(width=32, depth=2, heads=4), 3, "eager"),
-    "wide": (shapes(384), Decoder(width=192, depth=2, heads=4), 3, "eager"),  # so that our own kernels are used
+    "wide": (
+        shapes(384),
+        Decoder(width=192, depth=2, heads=4),
+        3,
+        "eager",
+    ),  # so that our own kernels are used
     "vit-b": ({}, Decoder(), 1, "sdpa"),  # the paper's, at 16 x 224 x 224
 }
 
@@ -28,7 +41,9 @@ def size(request):
     torch.manual_seed(0)
     fields, decoder, clips, attention = SIZES[request.param]
     spec = Pretrain(data=Data(dataset="k400"), decoder=decoder, **fields)
-    frames = torch.randint(0, 256, (clips, spec.clips.frames, spec.clips.size, spec.clips.size, 3), dtype=torch.uint8)
+    frames = torch.randint(
+        0, 256, (clips, spec.clips.frames, spec.clips.size, spec.clips.size, 3), dtype=torch.uint8
+    )
     return spec, Finetune(data=spec.data, **fields), frames, attention
 
 
@@ -55,19 +70,27 @@ def assert_gradients_close(ours, theirs, of_norm=None):
             assert_close(mine[name], gradients[name], name)
 
 
-HOW = [("vit-b", "float32", "onednn"), *itertools.product(("small", "wide"), ("float32", "bf16"), ("onednn", "own"))]
+HOW = [
+    ("vit-b", "float32", "onednn"),
+    *itertools.product(("small", "wide"), ("float32", "bf16"), ("onednn", "own")),
+]
 
 
 @pytest.mark.parametrize(("size", "precision", "kernel"), HOW, indirect=["size"])
 def test_pretraining(size, precision, kernel, monkeypatch):
-    """By either kernel, whatever this CPU's measurement says. bf16 keeps 8 bits of what passes between layers."""
+    """By either kernel, whatever this CPU's measurement says.
+
+    bf16 keeps 8 bits of what passes between layers.
+    """
     monkeypatch.setattr(kernels, "onednn", kernel == "onednn")
     spec, _, frames, attention = size
     ours = build_mae(spec)
     sharpened(ours, 0.2)
     theirs = their_pretraining(ours, spec, attention)
     seeds = torch.arange(len(frames))
-    masked_BL = make_mask("mgm", Grid(*spec.grid), 0.75, seeds, torch.rand(len(frames), spec.grid[0], 28, 28))
+    masked_BL = make_mask(
+        "mgm", Grid(*spec.grid), 0.75, seeds, torch.rand(len(frames), spec.grid[0], 28, 28)
+    )
 
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         predicted, target = ours(frames, masked_BL)

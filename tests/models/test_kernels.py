@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mgm.jobs.pretrain import SLOW
 from mgm.models import kernels
 from mgm.models.kernels import linear, scaled_dot_product_attention
+from mgm.stages.pretrain import SLOW
 
 
 def with_gradients(f, inputs, gradient):
@@ -36,8 +36,13 @@ def either_kernel(request, monkeypatch):
 def test_linear_and_its_gradients_are_the_sums(shape):
     torch.manual_seed(0)
     B, L, K, N = shape
-    inputs, gradient = [torch.randn(B, L, K), torch.randn(N, K), torch.randn(N)], torch.randn(B, L, N)
-    slow = with_gradients(lambda x, weight, bias: x @ weight.T + bias, [x.double() for x in inputs], gradient)
+    inputs, gradient = (
+        [torch.randn(B, L, K), torch.randn(N, K), torch.randn(N)],
+        torch.randn(B, L, N),
+    )
+    slow = with_gradients(
+        lambda x, weight, bias: x @ weight.T + bias, [x.double() for x in inputs], gradient
+    )
     for found, wanted in zip(with_gradients(linear, inputs, gradient), slow, strict=True):
         assert found.dtype == torch.float32
         assert error(found, wanted) < 1e-6  # float32 sums of some hundred products
@@ -56,14 +61,20 @@ def doubled(q, k, v):
 
 
 @pytest.mark.usefixtures("either_kernel")
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])  # bf16 has 8 bits, scores here reach 8
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)]
+)  # bf16 has 8 bits, scores here reach 8
 @pytest.mark.parametrize(("V", "L"), [(17, 29), (256, 260)])  # fewer queries than keys
 def test_attention_and_its_gradients_are_the_formula(V, L, dtype, tolerance):
     torch.manual_seed(0)
     B, N, D = 3, 2, 24
     inputs = [torch.randn(B, count, N, D).to(dtype).transpose(1, 2) for count in (V, L, L)]
     gradient = torch.randn(B, N, V, D).to(dtype)
-    slow = with_gradients(lambda q, k, v: (2 * q @ k.mT / D**0.5).softmax(dim=-1) @ v, [x.double() for x in inputs], gradient.double())
+    slow = with_gradients(
+        lambda q, k, v: (2 * q @ k.mT / D**0.5).softmax(dim=-1) @ v,
+        [x.double() for x in inputs],
+        gradient.double(),
+    )
     for found, wanted in zip(with_gradients(doubled, inputs, gradient), slow, strict=True):
         assert found.dtype == dtype
         assert error(found, wanted) < tolerance
@@ -85,7 +96,9 @@ def test_the_kernel_is_chosen_by_a_measurement(monkeypatch):
         home = F if slow == "linear" else torch.ops.mkldnn
         real = getattr(home, slow)
         with monkeypatch.context() as patch:
-            patch.setattr(home, slow, lambda *args, real=real: [real(*args) for _ in range(6)].pop())
+            patch.setattr(
+                home, slow, lambda *args, real=real: [real(*args) for _ in range(6)].pop()
+            )
             assert kernels._onednn_is_faster() is faster
 
 
@@ -96,5 +109,10 @@ def test_bf16_is_slow_where_a_cpu_has_no_units_for_it(isa):
     if isa != "AVX2" and "avx512_bf16" not in Path("/proc/cpuinfo").read_text():
         return
     told = "import torch; torch.set_num_threads(1); from mgm.models.kernels import bf16_slowdown; print(bf16_slowdown())"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, env=os.environ | {"ONEDNN_MAX_CPU_ISA": isa})
+    done = subprocess.run(
+        [sys.executable, "-c", told],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": isa},
+    )
     assert (float(done.stdout) > SLOW) == (isa == "AVX2"), done.stderr

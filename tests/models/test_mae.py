@@ -1,12 +1,23 @@
 import pytest
 import torch
 
-from mgm.models import build_classifier, build_features, build_mae, load_encoder, reconstruction_loss, save_weights
+from mgm.models import (
+    build_classifier,
+    build_features,
+    build_mae,
+    load_encoder,
+    reconstruction_loss,
+    save_weights,
+)
 from mgm.models.encoder import Encoder
 from mgm.models.vit import Block, patchify
 from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, Probe
 
-SMALL = {"data": Data(dataset="ssv2"), "clips": Clips(frames=4, size=24), "model": Model(width=16, depth=2, heads=2, patch=8)}
+SMALL = {
+    "data": Data(dataset="ssv2"),
+    "clips": Clips(frames=4, size=24),
+    "model": Model(width=16, depth=2, heads=2, patch=8),
+}
 PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2), mask=Mask(ratio=0.75))
 L = 2 * 3 * 3
 HIDDEN = 2 * int(0.75 * 9)
@@ -31,7 +42,9 @@ def test_a_second_mask_says_what_is_predicted_and_the_decoder_sees_no_more(batch
     wanted = second[masked].view(3, HIDDEN)
     assert some.shape == (3, HIDDEN // 2, 2 * 8 * 8 * 3)
     assert torch.equal(its_target, target[wanted].view(its_target.shape))
-    assert not torch.allclose(some, all_of_them[wanted].view(some.shape))  # fewer mask tokens are attended to
+    assert not torch.allclose(
+        some, all_of_them[wanted].view(some.shape)
+    )  # fewer mask tokens are attended to
 
 
 def test_prediction_depends_on_visible_pixels_alone(batch):
@@ -42,7 +55,12 @@ def test_prediction_depends_on_visible_pixels_alone(batch):
     for clip in range(3):
         for token in range(L):
             slot, row, column = token // 9, token % 9 // 3, token % 3
-            part = (clip, slice(2 * slot, 2 * slot + 2), slice(8 * row, 8 * row + 8), slice(8 * column, 8 * column + 8))
+            part = (
+                clip,
+                slice(2 * slot, 2 * slot + 2),
+                slice(8 * row, 8 * row + 8),
+                slice(8 * column, 8 * column + 8),
+            )
             (hidden_changed if masked[clip, token] else visible_changed)[part] = 7
     assert torch.equal(model(hidden_changed, masked)[0], before)
     assert not torch.allclose(model(visible_changed, masked)[0], before)
@@ -61,9 +79,13 @@ def test_a_clip_of_weight_zero_has_no_gradient_and_keeps_its_place(batch):
 
 
 def test_models_are_functions_of_the_seed():
-    weights = [build_mae(PRETRAIN.model_copy(update={"seed": seed})).state_dict() for seed in (0, 0, 1)]
+    weights = [
+        build_mae(PRETRAIN.model_copy(update={"seed": seed})).state_dict() for seed in (0, 0, 1)
+    ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert not torch.equal(weights[0]["encoder.blocks.0.mlp.fc1.weight"], weights[2]["encoder.blocks.0.mlp.fc1.weight"])
+    assert not torch.equal(
+        weights[0]["encoder.blocks.0.mlp.fc1.weight"], weights[2]["encoder.blocks.0.mlp.fc1.weight"]
+    )
 
 
 def test_the_head_starts_near_zero():
@@ -87,7 +109,9 @@ def test_pretrained_encoder_arrives_whole(tmp_path):
         load_encoder(model, tmp_path / "weights.safetensors")
         own = model.encoder.state_dict()
         assert all(torch.equal(own[name], parent.encoder.state_dict()[name]) for name in own)
-    assert "norm.weight" in features.encoder.state_dict()  # a probe keeps the final norm, a classifier drops it
+    assert (
+        "norm.weight" in features.encoder.state_dict()
+    )  # a probe keeps the final norm, a classifier drops it
     assert "norm.weight" not in classifier.encoder.state_dict()
 
 
@@ -114,7 +138,9 @@ def test_patchify_is_the_literal_cut():
     for slot in range(2):
         for row in range(2):
             for column in range(3):
-                cut = frames[:, 2 * slot : 2 * slot + 2, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3]
+                cut = frames[
+                    :, 2 * slot : 2 * slot + 2, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3
+                ]
                 assert torch.equal(patches[:, token], cut.reshape(2, 18, 3))
                 token += 1
 

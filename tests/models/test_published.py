@@ -1,5 +1,6 @@
-"""The published files of VideoMAE and of the methods after it: a file made to each one's list of names and shapes is read, every key of its
-encoder used. `published_keys.json` has the lists: parameter -> shape, `12 blocks.#` for twelve blocks, or the name of an equal list."""
+"""The published files of VideoMAE and of the methods after it: a file made to each one's list of
+names and shapes is read, every key of its encoder used. `published_keys.json` has the lists:
+parameter -> shape, `12 blocks.#` for twelve blocks, or the name of an equal list."""
 
 import json
 from dataclasses import replace
@@ -10,19 +11,31 @@ import torch
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.datasets.index import write_index
-from mgm.datasets.synthetic.make import generate
-from mgm.datasets.synthetic.params import Synthetic
+from mgm.data.index import write_index
+from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
-from mgm.experiments.recipes import DECODERS
-from mgm.models import build_classifier, build_features, build_mae, load_encoder, load_weights, model_of, read_weights
+from mgm.models import (
+    build_classifier,
+    build_features,
+    build_mae,
+    load_encoder,
+    load_weights,
+    model_of,
+    read_weights,
+)
 from mgm.models.formats import OTHERS, to_ours, to_videomae
 from mgm.models.vit import sinusoid_table
+from mgm.paper.recipes import DECODERS
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
 
 KEYS = json.loads((Path(__file__).parent / "published_keys.json").read_text())
 DATA = Data(dataset="k400")
-SMALL = {"data": DATA, "clips": Clips(frames=4, size=24), "model": Model(width=16, depth=2, heads=2, patch=8)}
+SMALL = {
+    "data": DATA,
+    "clips": Clips(frames=4, size=24),
+    "model": Model(width=16, depth=2, heads=2, patch=8),
+}
 PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2))
 
 
@@ -43,14 +56,23 @@ def method_of(name: str) -> str:
 
 def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     """One number in a file, whatever the shape."""
-    return sinusoid_table(*shape[1:]) if name.endswith("pos_embed") else torch.zeros(1).expand(shape)
+    return (
+        sinusoid_table(*shape[1:]) if name.endswith("pos_embed") else torch.zeros(1).expand(shape)
+    )
 
 
 @pytest.mark.parametrize("name", KEYS)
 def test_every_key_of_the_encoder_is_used(tmp_path, name):
     method, size, kind = method_of(name), *name.split(" ViT-")[1].split()[:2]
     path, shapes = tmp_path / "published.pth", shapes_of(name)
-    torch.save({"module" if "V2" in method else "model": {key: value(key, shape) for key, shape in shapes.items()}}, path)
+    torch.save(
+        {
+            "module" if "V2" in method else "model": {
+                key: value(key, shape) for key, shape in shapes.items()
+            }
+        },
+        path,
+    )
     weights = read_weights(path, 8 * 14 * 14)
     model = model_of(weights, path)
     assert model.backbone == f"vit-{size.lower()}"
@@ -63,44 +85,86 @@ def test_every_key_of_the_encoder_is_used(tmp_path, name):
             used = {key: v for key, v in weights.items() if key.startswith("encoder.")}
     assert {key: v.shape for key, v in used.items()} == {key: v.shape for key, v in ours.items()}
     dropped = {key for key in shapes if OTHERS.fullmatch(key)}
-    assert bool(dropped) == (kind == "pretrain" and method in ("AdaMAE", "MME", "SIGMA", "TrackMAE"))
-    if kind == "pretrain" and not dropped and method != "SMILE":  # the decoder is VideoMAE's as well
+    assert bool(dropped) == (
+        kind == "pretrain" and method in ("AdaMAE", "MME", "SIGMA", "TrackMAE")
+    )
+    if (
+        kind == "pretrain" and not dropped and method != "SMILE"
+    ):  # the decoder is VideoMAE's as well
         with torch.device("meta"):
-            mae = build_mae(Pretrain(data=DATA, model=model, decoder=DECODERS[model.backbone])).state_dict()
-        assert {key: v.shape for key, v in weights.items()} == {key: v.shape for key, v in mae.items()}
+            mae = build_mae(
+                Pretrain(data=DATA, model=model, decoder=DECODERS[model.backbone])
+            ).state_dict()
+        assert {key: v.shape for key, v in weights.items()} == {
+            key: v.shape for key, v in mae.items()
+        }
     if name.startswith("VideoMAE ViT-B"):  # and out again
         assert {key: tuple(v.shape) for key, v in to_videomae(weights).items()} == shapes
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> tuple[Path, int]:
-    """An index with as many classes as published heads have, and videos of three; how many of its test videos are of class 2."""
+    """An index with as many classes as published heads have, and videos of three;
+
+    how many of its test videos are of class 2.
+    """
     out = tmp_path_factory.mktemp("tiny")
-    index = generate(Synthetic(classes=3, train_per_class=3, test_per_class=1, size=32, frames=12), out)
-    write_index(replace(index, classes=(*index.classes, *(f"class {n}" for n in range(3, 400)))), out)
+    index = generate(
+        Synthetic(classes=3, train_per_class=3, test_per_class=1, size=32, frames=12), out
+    )
+    write_index(
+        replace(index, classes=(*index.classes, *(f"class {n}" for n in range(3, 400)))), out
+    )
     return out, sum(video.label == 2 for video in index.test)
 
 
-STARTS = ["VideoMAE ViT-S finetune", "VideoMAE V2 ViT-S finetune", *{method_of(name): name for name in KEYS if "pretrain" in name}.values()]
+STARTS = [
+    "VideoMAE ViT-S finetune",
+    "VideoMAE V2 ViT-S finetune",
+    *{method_of(name): name for name in KEYS if "pretrain" in name}.values(),
+]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * ("ViT-S" not in name)) for name in STARTS])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * ("ViT-S" not in name)) for name in STARTS],
+)
 def test_a_file_starts_a_run_and_one_with_a_head_is_evaluated(tmp_path, tiny, name):
-    """At full size, on clips of eight tokens, by the commands of a user. The head of the file prefers class 2."""
+    """At full size, on clips of eight tokens, by the commands of a user.
+
+    The head of the file prefers class 2.
+    """
     (videos, right), shapes = tiny, shapes_of(name)
     weights = {key: value(key, shape) for key, shape in shapes.items()}
     if "finetune" in name:
         weights["head.bias"] = torch.eye(shapes["head.bias"][0])[2]
     torch.save({"module" if "V2" in name else "model": weights}, tmp_path / "published.pth")
-    model = model_of(read_weights(tmp_path / "published.pth"), tmp_path).model_copy(update={"positions": (8, 14, 14)})
-    fields = {"data": {"dataset": "mine"}, "clips": {"frames": 4, "size": 32, "stride": 2}, "model": model.model_dump(mode="json")}
+    model = model_of(read_weights(tmp_path / "published.pth"), tmp_path).model_copy(
+        update={"positions": (8, 14, 14)}
+    )
+    fields = {
+        "data": {"dataset": "mine"},
+        "clips": {"frames": 4, "size": 32, "stride": 2},
+        "model": model.model_dump(mode="json"),
+    }
     fields |= {"views": {"temporal": 1, "spatial": 1}}
     probe, finetune = tmp_path / "probe.json", tmp_path / "finetune.json"
-    probe.write_text(json.dumps(fields | {"verb": "probe", "init": str(tmp_path / "published.pth")}))
+    probe.write_text(
+        json.dumps(fields | {"verb": "probe", "init": str(tmp_path / "published.pth")})
+    )
     finetune.write_text(json.dumps(fields | {"verb": "finetune"}))
-    commands = [["probe", str(probe), "--out", str(tmp_path / "results"), "--data", f"mine={videos}"]]
+    commands = [
+        ["probe", str(probe), "--out", str(tmp_path / "results"), "--data", f"mine={videos}"]
+    ]
     if "finetune" in name:
-        test = ["--weights", str(tmp_path / "published.pth"), "--data", f"mine={videos}", "--out", str(tmp_path / "tested")]
+        test = [
+            "--weights",
+            str(tmp_path / "published.pth"),
+            "--data",
+            f"mine={videos}",
+            "--out",
+            str(tmp_path / "tested"),
+        ]
         commands.append(["evaluate", str(finetune), *test])
     for command in commands:
         done = CliRunner().invoke(app, command)
@@ -108,7 +172,9 @@ def test_a_file_starts_a_run_and_one_with_a_head_is_evaluated(tmp_path, tiny, na
     (run,) = (tmp_path / "results").glob("probe-*")
     assert json.loads((run / "result.json").read_text())["parents"][0].startswith("external-")
     if "finetune" in name:
-        assert json.loads((tmp_path / "tested" / "evaluation.json").read_text())["metrics"]["top1"] == pytest.approx(100 * right / 3)
+        assert json.loads((tmp_path / "tested" / "evaluation.json").read_text())["metrics"][
+            "top1"
+        ] == pytest.approx(100 * right / 3)
 
 
 def test_one_bias_of_queries_keys_and_values_gives_the_same_features(tmp_path):
@@ -119,7 +185,9 @@ def test_one_bias_of_queries_keys_and_values_gives_the_same_features(tmp_path):
     for name, weight in model.state_dict().items():
         drawn = weight + 0.1 * torch.randn_like(weight)
         if name.endswith("q_bias"):
-            theirs[name.replace("q_bias", "qkv.bias")] = torch.cat([drawn, torch.randn(16), torch.randn(16)])
+            theirs[name.replace("q_bias", "qkv.bias")] = torch.cat(
+                [drawn, torch.randn(16), torch.randn(16)]
+            )
         elif not name.endswith("v_bias"):
             theirs[name] = drawn
     torch.save({"model": theirs}, tmp_path / "track.pth")
@@ -127,7 +195,9 @@ def test_one_bias_of_queries_keys_and_values_gives_the_same_features(tmp_path):
     x_BLD = torch.randn(2, 5, 16)
     attention, name = model.encoder.blocks[0].attn, "encoder.blocks.0.attn.qkv."
     q, k, v = (
-        torch.nn.functional.linear(x_BLD, theirs[f"{name}weight"], theirs[f"{name}bias"]).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+        torch.nn.functional.linear(x_BLD, theirs[f"{name}weight"], theirs[f"{name}bias"])
+        .unflatten(-1, (3, 2, 8))
+        .permute(2, 0, 3, 1, 4)
     )
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     torch.testing.assert_close(attention(x_BLD), attention.proj(expected), atol=1e-5, rtol=1e-5)
@@ -139,36 +209,61 @@ def test_half_precision_is_read(tmp_path):
     model = build_mae(PRETRAIN)
     load_weights(model, tmp_path / "half.pt")
     assert all(v.dtype == torch.float32 for v in model.state_dict().values())
-    assert torch.equal(model.encoder.blocks[0].mlp.fc1.weight, weights["encoder.blocks.0.mlp.fc1.weight"].float())
+    assert torch.equal(
+        model.encoder.blocks[0].mlp.fc1.weight, weights["encoder.blocks.0.mlp.fc1.weight"].float()
+    )
 
 
 def test_a_table_of_another_grid_is_interpolated_when_asked_and_refused_else(tmp_path):
-    theirs = build_features(Probe(**SMALL)).state_dict() | {"encoder.pos_embed": sinusoid_table(2 * 3 * 3, 16)}
+    theirs = build_features(Probe(**SMALL)).state_dict() | {
+        "encoder.pos_embed": sinusoid_table(2 * 3 * 3, 16)
+    }
     torch.save(theirs, tmp_path / "small.pth")
     larger = Probe(**SMALL | {"clips": Clips(frames=8, size=48)})
-    with pytest.raises(UserError, match=r"encoder.pos_embed is for 18 tokens, the model's clips have 144; .*set model.positions"):
+    with pytest.raises(
+        UserError,
+        match=r"encoder.pos_embed is for 18 tokens, the model's clips have 144; .*set model.positions",
+    ):
         load_encoder(build_features(larger), tmp_path / "small.pth")
-    asked = larger.model_copy(update={"model": larger.model.model_copy(update={"positions": (2, 3, 3)})})
+    asked = larger.model_copy(
+        update={"model": larger.model.model_copy(update={"positions": (2, 3, 3)})}
+    )
     model = build_features(asked)
     load_encoder(model, tmp_path / "small.pth")
     table_SHWD = model.encoder.pos_embed[0].view(4, 6, 6, 16)
     assert table_SHWD.shape[:3] == asked.grid
     old_SHWD = sinusoid_table(18, 16)[0].view(2, 3, 3, 16)
     torch.testing.assert_close(table_SHWD[0, 0, 0], old_SHWD[0, 0, 0])
-    torch.testing.assert_close(table_SHWD[0, 0, 2], 0.75 * old_SHWD[0, 0, 1] + 0.25 * old_SHWD[0, 0, 0])
+    torch.testing.assert_close(
+        table_SHWD[0, 0, 2], 0.75 * old_SHWD[0, 0, 1] + 0.25 * old_SHWD[0, 0, 0]
+    )
 
 
 def test_what_holds_no_video_vit_says_so():
     mae = shapes_of("MME ViT-B pretrain")
-    with pytest.raises(UserError, match=r"any: has no encoder.patch_embed.proj.weight .* give weights of a video ViT"):
-        model_of(to_ours({key: value(key, shape) for key, shape in mae.items() if "patch_embed" not in key}, Path("any")), Path("any"))
+    with pytest.raises(
+        UserError,
+        match=r"any: has no encoder.patch_embed.proj.weight .* give weights of a video ViT",
+    ):
+        model_of(
+            to_ours(
+                {key: value(key, shape) for key, shape in mae.items() if "patch_embed" not in key},
+                Path("any"),
+            ),
+            Path("any"),
+        )
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
 @pytest.mark.parametrize(("frames", "size", "patch"), [(8, 24, 8), (32, 16, 4)])
 def test_channels_and_sizes_go_in_and_out(tmp_path, channels, frames, size, patch):
     model = Model(width=16, depth=1, heads=2, patch=patch, channels=channels)
-    spec = Pretrain(data=DATA, clips=Clips(frames=frames, size=size), model=model, decoder=Decoder(width=8, depth=1, heads=2))
+    spec = Pretrain(
+        data=DATA,
+        clips=Clips(frames=frames, size=size),
+        model=model,
+        decoder=Decoder(width=8, depth=1, heads=2),
+    )
     mae = build_mae(spec)
     torch.save({"model": mae.state_dict()}, tmp_path / "w.pth")
     assert model_of(read_weights(tmp_path / "w.pth"), tmp_path).channels == channels

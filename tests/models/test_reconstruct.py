@@ -7,9 +7,12 @@ from mgm.models.vit import patchify
 from mgm.spec import Clips, Data, Decoder, Model, Pretrain
 
 SPEC = Pretrain(
-    data=Data(dataset="ssv2"), clips=Clips(frames=4, size=24), model=Model(width=16, depth=1, heads=2, patch=8),
-    decoder=Decoder(width=12, depth=1, heads=2), std_floor=0.1,
-)  # fmt: skip
+    data=Data(dataset="ssv2"),
+    clips=Clips(frames=4, size=24),
+    model=Model(width=16, depth=1, heads=2, patch=8),
+    decoder=Decoder(width=12, depth=1, heads=2),
+    std_floor=0.1,
+)
 GRID, L = (2, 3, 3), 18
 
 
@@ -29,14 +32,20 @@ def test_unpatchify_undoes_patchify(batch):
 
 @torch.inference_mode()
 def test_each_hidden_patch_has_the_statistics_of_visible_ones(batch):
-    """Token by token, in double precision; a prediction of the model is undone with the mean and deviation of visible patches."""
+    """Token by token, in double precision;
+
+    a prediction of the model is undone with the mean and deviation of visible patches.
+    """
     frames, masked = batch
     model = build_mae(SPEC)
     predicted, _ = model(frames, masked)
     got = patchify(reconstruct(model, frames, masked), 2, 8)
     patches = patchify(frames, 2, 8)
     for clip in range(2):
-        visible, hidden = (~masked[clip]).nonzero().flatten().tolist(), masked[clip].nonzero().flatten().tolist()
+        visible, hidden = (
+            (~masked[clip]).nonzero().flatten().tolist(),
+            masked[clip].nonzero().flatten().tolist(),
+        )
         for token in visible:
             assert torch.equal(got[clip, token], patches[clip, token])
         for place, token in enumerate(hidden):
@@ -49,7 +58,9 @@ def test_each_hidden_patch_has_the_statistics_of_visible_ones(batch):
                 total += 1 / square**2
             normal = predicted[clip, place].double().reshape(-1, 3)
             expected = 255 * (normal * (deviation / total + 0.1) + mean / total).clamp(0, 1)
-            torch.testing.assert_close(got[clip, token].double(), expected, rtol=0, atol=0.51)  # rounded to whole values
+            torch.testing.assert_close(
+                got[clip, token].double(), expected, rtol=0, atol=0.51
+            )  # rounded to whole values
 
 
 def where(token):
@@ -62,6 +73,11 @@ def test_nothing_of_a_hidden_patch_leaks(batch):
     model = build_mae(SPEC)
     hidden = unpatchify(masked[:, :, None, None].expand(2, L, 2 * 8 * 8, 3), GRID, 2, 8)
     before = reconstruct(model, frames, masked)
-    assert torch.equal(reconstruct(model, torch.where(hidden, 255 - frames, frames), masked), before)
+    assert torch.equal(
+        reconstruct(model, torch.where(hidden, 255 - frames, frames), masked), before
+    )
     assert torch.equal(reconstruct(model, torch.where(hidden, 7, frames), masked), before)
-    assert not torch.equal(reconstruct(model, torch.where(hidden, frames, 255 - frames), masked)[hidden], before[hidden])
+    assert not torch.equal(
+        reconstruct(model, torch.where(hidden, frames, 255 - frames), masked)[hidden],
+        before[hidden],
+    )

@@ -18,7 +18,10 @@ PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2))
 
 @pytest.fixture
 def encoder():
-    """An encoder none of whose weights is 0 or 1, temporal_fc's included; in float64, so that the comparisons are sharp."""
+    """An encoder none of whose weights is 0 or 1, temporal_fc's included;
+
+    in float64, so that the comparisons are sharp.
+    """
     torch.manual_seed(0)
     encoder = Encoder((GRID.slots, GRID.height, GRID.width), MODEL)
     for parameter in encoder.parameters():
@@ -29,7 +32,9 @@ def encoder():
 @pytest.fixture
 def patches():
     generator = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (3, GRID.slots * PLACES, 2 * 8 * 8, 3), dtype=torch.uint8, generator=generator)
+    return torch.randint(
+        0, 256, (3, GRID.slots * PLACES, 2 * 8 * 8, 3), dtype=torch.uint8, generator=generator
+    )
 
 
 def attend(attention, x_ND):
@@ -52,7 +57,12 @@ def slow_encoder(encoder, patches_BLPC, masked_BL):
         x_VD = (encoder.patch_embed(patches_LPC[None])[0] + encoder.pos_embed[0])[visible]
         for block in encoder.blocks:
             for attention, norm, last, group_of in (
-                (block.temporal_attn, block.temporal_norm1, block.temporal_fc, lambda token: token % PLACES),
+                (
+                    block.temporal_attn,
+                    block.temporal_norm1,
+                    block.temporal_fc,
+                    lambda token: token % PLACES,
+                ),
                 (block.attn, block.norm1, nn.Identity(), lambda token: token // PLACES),
             ):
                 groups = {}
@@ -68,41 +78,71 @@ def slow_encoder(encoder, patches_BLPC, masked_BL):
 
 
 def assert_same(fast, slow, encoder):
-    """Outputs, and the gradients of a function that weighs each of them differently, to 1e-9 of the largest."""
+    """Outputs, and the gradients of a function that weighs each of them differently, to 1e-9 of the
+    largest.
+    """
     grads = []
     for output in (fast, slow):
         encoder.zero_grad()
-        (output * torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output)).sum().backward()
+        (
+            output * torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output)
+        ).sum().backward()
         grads.append({name: parameter.grad for name, parameter in encoder.named_parameters()})
-    for name, (a, b) in {"output": (fast, slow), **{name: (grads[0][name], grads[1][name]) for name in grads[0]}}.items():
+    for name, (a, b) in {
+        "output": (fast, slow),
+        **{name: (grads[0][name], grads[1][name]) for name in grads[0]},
+    }.items():
         assert (a - b).abs().max().item() <= 1e-9 * b.abs().max().item() + 1e-15, name
 
 
 def test_nothing_hidden_is_the_same_by_index_and_by_loop(encoder, patches):
     everything = torch.arange(patches.shape[1]).expand(3, -1)
     assert_same(encoder(patches, everything), encoder(patches), encoder)
-    assert_same(encoder(patches), slow_encoder(encoder, patches, torch.zeros(3, patches.shape[1])), encoder)
+    assert_same(
+        encoder(patches), slow_encoder(encoder, patches, torch.zeros(3, patches.shape[1])), encoder
+    )
 
 
 @pytest.mark.parametrize("name", MASKS)
 @pytest.mark.parametrize("ratio", [0.3, 0.9])
 def test_every_mask_is_the_literal_loop(encoder, patches, name, ratio):
     motion_BSHW = torch.rand(3, GRID.slots, 6, 10, generator=torch.Generator().manual_seed(2))
-    masked_BL = make_mask(name, GRID, ratio, torch.arange(3), motion_BSHW, displacement_BSHW2=torch.rand(*motion_BSHW.shape, 2) - 0.5)
+    masked_BL = make_mask(
+        name,
+        GRID,
+        ratio,
+        torch.arange(3),
+        motion_BSHW,
+        displacement_BSHW2=torch.rand(*motion_BSHW.shape, 2) - 0.5,
+    )
     index_BV = (~masked_BL).nonzero()[:, 1].view(3, -1)
-    assert_same(encoder(gather_tokens(patches, index_BV), index_BV), slow_encoder(encoder, patches, masked_BL), encoder)
+    assert_same(
+        encoder(gather_tokens(patches, index_BV), index_BV),
+        slow_encoder(encoder, patches, masked_BL),
+        encoder,
+    )
 
 
 def test_the_masks_above_are_ragged():
-    """Otherwise the loop would not test what it is for: places, and under agnostic masks slots, with few and with many."""
-    masks = {name: make_mask(name, GRID, 0.9, torch.arange(3), torch.ones(3, GRID.slots, 6, 10)) for name in ("agnostic", "smm")}
+    """Otherwise the loop would not test what it is for:
+
+    places, and under agnostic masks slots, with few and with many.
+    """
+    masks = {
+        name: make_mask(name, GRID, 0.9, torch.arange(3), torch.ones(3, GRID.slots, 6, 10))
+        for name in ("agnostic", "smm")
+    }
     visible = {name: (~masked_BL).view(3, GRID.slots, PLACES) for name, masked_BL in masks.items()}
     assert {0, 1, 2} <= set(visible["smm"].sum(dim=1).flatten().tolist())
     assert {1, 2, 3} <= set(visible["agnostic"].sum(dim=2).flatten().tolist())
 
 
 def test_temporal_fc_starts_at_zero():
-    for model in (build_mae(PRETRAIN), build_classifier(Finetune(**SMALL), classes=5), build_features(Probe(**SMALL))):
+    for model in (
+        build_mae(PRETRAIN),
+        build_classifier(Finetune(**SMALL), classes=5),
+        build_features(Probe(**SMALL)),
+    ):
         for block in model.encoder.blocks:
             assert not block.temporal_fc.weight.any()
             assert not block.temporal_fc.bias.any()

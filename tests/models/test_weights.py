@@ -1,4 +1,7 @@
-"""Weights that others wrote: every format arrives whole under our names, and what cannot is one clear line."""
+"""Weights that others wrote:
+
+every format arrives whole under our names, and what cannot is one clear line.
+"""
 
 import argparse
 import os
@@ -10,17 +13,34 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification, VideoMAEModel
+from transformers import (
+    VideoMAEConfig,
+    VideoMAEForPreTraining,
+    VideoMAEForVideoClassification,
+    VideoMAEModel,
+)
 
 from mgm.errors import UserError
-from mgm.experiments.recipes import DECODERS, MODELS
-from mgm.models import build_classifier, build_features, build_mae, load_encoder, load_weights, read_weights, save_weights
+from mgm.models import (
+    build_classifier,
+    build_features,
+    build_mae,
+    load_encoder,
+    load_weights,
+    read_weights,
+    save_weights,
+)
 from mgm.models.formats import to_huggingface, to_ours, to_videomae
 from mgm.models.vit import sinusoid_table
+from mgm.paper.recipes import DECODERS, MODELS
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe, parse
 from tests.helpers.huggingface import sharpened, translated
 
-SMALL = {"data": Data(dataset="k400"), "clips": Clips(frames=4, size=24), "model": Model(width=16, depth=2, heads=2, patch=8)}
+SMALL = {
+    "data": Data(dataset="k400"),
+    "clips": Clips(frames=4, size=24),
+    "model": Model(width=16, depth=2, heads=2, patch=8),
+}
 PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2))
 FINETUNE = Finetune(**SMALL)
 SIZES = {  # the same for Hugging Face's
@@ -32,13 +52,21 @@ SIZES = {  # the same for Hugging Face's
     "num_attention_heads": 2,
     "intermediate_size": 64,
 }
-DECODER = {"decoder_hidden_size": 8, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 32}
+DECODER = {
+    "decoder_hidden_size": 8,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 32,
+}
 VITB = {"data": Data(dataset="k400")}
 HERE = Path("any.file")
 
 
 def models():
-    """A small masked autoencoder and a small classifier; no weight keeps a value that hides a mistake."""
+    """A small masked autoencoder and a small classifier;
+
+    no weight keeps a value that hides a mistake.
+    """
     for model in (build_mae(PRETRAIN), build_classifier(FINETUNE, classes=5)):
         torch.manual_seed(1)
         sharpened(model, 0.2)
@@ -55,50 +83,92 @@ def same(a, b):
 
 def new_style(theirs):
     """As transformers 5.x has them."""
-    return {name.replace("q_bias", "query.bias").replace("v_bias", "value.bias"): value for name, value in theirs.items()}
+    return {
+        name.replace("q_bias", "query.bias").replace("v_bias", "value.bias"): value
+        for name, value in theirs.items()
+    }
 
 
 LARGE = {
-    "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
-    "decoder_hidden_size": 512, "decoder_num_hidden_layers": 12, "decoder_num_attention_heads": 8, "decoder_intermediate_size": 2048,
-}  # fmt: skip
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "decoder_hidden_size": 512,
+    "decoder_num_hidden_layers": 12,
+    "decoder_num_attention_heads": 8,
+    "decoder_intermediate_size": 2048,
+}
 
 
 @pytest.mark.parametrize(("backbone", "sizes"), [("vit-b", {}), ("vit-l", LARGE)])
 def test_backbones_have_hugging_faces_keys_and_shapes_in_both_directions(backbone, sizes):
-    """ViT-L beside the paper's ViT-B: a backbone is a line of sizes, and its weights go in and out as any other's."""
-    spec = parse({"verb": "pretrain", "data": SMALL["data"], "model": MODELS[backbone], "decoder": DECODERS[backbone]}, "s.json")
+    """ViT-L beside the paper's ViT-B:
+
+    a backbone is a line of sizes, and its weights go in and out as any other's.
+    """
+    spec = parse(
+        {
+            "verb": "pretrain",
+            "data": SMALL["data"],
+            "model": MODELS[backbone],
+            "decoder": DECODERS[backbone],
+        },
+        "s.json",
+    )
     with torch.device("meta"):
         ours = build_mae(spec).state_dict()
-        theirs = VideoMAEForPreTraining(VideoMAEConfig(**sizes, use_mean_pooling=False)).state_dict()
+        theirs = VideoMAEForPreTraining(
+            VideoMAEConfig(**sizes, use_mean_pooling=False)
+        ).state_dict()
     shapes = {key: value.shape for key, value in theirs.items()}
     assert {key: value.shape for key, value in new_style(to_huggingface(ours)).items()} == shapes
-    assert {key: value.shape for key, value in to_ours(theirs, HERE).items()} == {key: value.shape for key, value in ours.items()}
+    assert {key: value.shape for key, value in to_ours(theirs, HERE).items()} == {
+        key: value.shape for key, value in ours.items()
+    }
 
 
 def test_round_trips_are_bit_equal():
     for model in models():
         ours = weights_of(model)
-        for there in (to_huggingface, to_videomae, lambda weights: new_style(to_huggingface(weights))):
+        for there in (
+            to_huggingface,
+            to_videomae,
+            lambda weights: new_style(to_huggingface(weights)),
+        ):
             assert same(to_ours(there(ours), HERE), ours)
-        assert same(new_style(to_huggingface(ours)), translated(ours))  # the names that the parity tests spell out
+        assert same(
+            new_style(to_huggingface(ours)), translated(ours)
+        )  # the names that the parity tests spell out
 
 
-@pytest.mark.parametrize("wrap", [
-    lambda weights: weights,
-    lambda weights: {"model": weights, "epoch": 3},
-    lambda weights: {"module": weights, "ds_version": "0.5"},
-    lambda weights: {"model": {f"module.{name}": value for name, value in weights.items()}},
-    lambda weights: {"state_dict": {f"module.model.{name}": value for name, value in weights.items()}},
-    lambda weights: {f"backbone.{name}": value for name, value in weights.items()},
-], ids=["plain", "model", "module", "model-ddp", "state_dict", "backbone"])  # fmt: skip
-@pytest.mark.parametrize("convert", [lambda weights: weights, to_videomae, to_huggingface], ids=["ours", "videomae", "hf"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda weights: weights,
+        lambda weights: {"model": weights, "epoch": 3},
+        lambda weights: {"module": weights, "ds_version": "0.5"},
+        lambda weights: {"model": {f"module.{name}": value for name, value in weights.items()}},
+        lambda weights: {
+            "state_dict": {f"module.model.{name}": value for name, value in weights.items()}
+        },
+        lambda weights: {f"backbone.{name}": value for name, value in weights.items()},
+    ],
+    ids=["plain", "model", "module", "model-ddp", "state_dict", "backbone"],
+)
+@pytest.mark.parametrize(
+    "convert",
+    [lambda weights: weights, to_videomae, to_huggingface],
+    ids=["ours", "videomae", "hf"],
+)
 def test_files_are_told_apart_by_what_they_hold(tmp_path, wrap, convert):
     path = tmp_path / "weights.safetensors"  # the name an external file gets, whatever it is
     for model in models():
         torch.save(wrap(convert(weights_of(model))), path)
         assert same(read_weights(path), weights_of(model))
-        torch.save(wrap(convert(weights_of(model))), path, _use_new_zipfile_serialization=False)  # before PyTorch 1.6
+        torch.save(
+            wrap(convert(weights_of(model))), path, _use_new_zipfile_serialization=False
+        )  # before PyTorch 1.6
         assert same(read_weights(path), weights_of(model))
 
 
@@ -127,7 +197,10 @@ def test_hugging_faces_own_files_arrive_whole(tmp_path):
     encoder = VideoMAEModel(VideoMAEConfig(**SIZES, use_mean_pooling=False))
     encoder.save_pretrained(tmp_path / "encoder")
     features = build_features(Probe(**SMALL), tmp_path / "encoder")
-    theirs = {name.removeprefix("videomae."): value for name, value in translated(weights_of(features)).items()}
+    theirs = {
+        name.removeprefix("videomae."): value
+        for name, value in translated(weights_of(features)).items()
+    }
     assert same(theirs, weights_of(encoder))
 
 
@@ -135,7 +208,10 @@ def test_weights_in_several_files_arrive_whole_or_not_at_all(tmp_path):
     """As transformers cuts large models: an index, and the files that it names."""
     mae = VideoMAEForPreTraining(VideoMAEConfig(**SIZES, **DECODER, use_mean_pooling=False))
     mae.save_pretrained(tmp_path, max_shard_size="20KB")
-    index, parts = tmp_path / "model.safetensors.index.json", sorted(tmp_path.glob("model-*.safetensors"))
+    index, parts = (
+        tmp_path / "model.safetensors.index.json",
+        sorted(tmp_path.glob("model-*.safetensors")),
+    )
     assert len(parts) > 1
     (tmp_path / "link").symlink_to(index)
     for place in (tmp_path, index, tmp_path / "link"):
@@ -153,7 +229,9 @@ def test_weights_in_several_files_arrive_whole_or_not_at_all(tmp_path):
     save_file(first | {"more": torch.zeros(2)}, parts[0])
     refused(rf"{parts[0].name}: (has no|also has) .*, unlike model.safetensors.index.json says")
     parts[0].unlink()
-    refused(rf"index.json: names {parts[0].name}, which is not a file beside it; copy all {len(parts)} files into one folder")
+    refused(
+        rf"index.json: names {parts[0].name}, which is not a file beside it; copy all {len(parts)} files into one folder"
+    )
     index.write_text(listed.replace(parts[0].name, "../" + parts[0].name))
     refused("which is not a file beside it")
     index.write_text("{}")
@@ -161,13 +239,23 @@ def test_weights_in_several_files_arrive_whole_or_not_at_all(tmp_path):
 
 
 def test_an_official_checkpoint_with_its_arguments_and_numpy_numbers(tmp_path):
-    """V saves its argparse arguments and an optimiser whose learning rates are numpy's; neither runs code."""
+    """V saves its argparse arguments and an optimiser whose learning rates are numpy's;
+
+    neither runs code.
+    """
     path = tmp_path / "checkpoint-799.pth"
     model = next(models())
     rates = {"param_groups": [{"lr": np.float64(1e-4), "params": [0]}]}
-    checkpoint = {"model": weights_of(model), "optimizer": rates, "epoch": 799, "args": argparse.Namespace(lr=1e-4)}
+    checkpoint = {
+        "model": weights_of(model),
+        "optimizer": rates,
+        "epoch": 799,
+        "args": argparse.Namespace(lr=1e-4),
+    }
     torch.save(checkpoint, path, _use_new_zipfile_serialization=False)
-    path.write_bytes(path.read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))  # as numpy 1 names it
+    path.write_bytes(
+        path.read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    )  # as numpy 1 names it
     assert same(read_weights(path), weights_of(model))
     torch.save(checkpoint, path)
     other = build_mae(PRETRAIN.model_copy(update={"seed": 7}))
@@ -175,7 +263,9 @@ def test_an_official_checkpoint_with_its_arguments_and_numpy_numbers(tmp_path):
     assert same(weights_of(other), weights_of(model))
     for target in (build_classifier(FINETUNE, classes=3), build_features(Probe(**SMALL))):
         load_encoder(target, path)
-        assert torch.equal(target.encoder.blocks[1].attn.qkv.weight, model.encoder.blocks[1].attn.qkv.weight)
+        assert torch.equal(
+            target.encoder.blocks[1].attn.qkv.weight, model.encoder.blocks[1].attn.qkv.weight
+        )
 
 
 def test_positions_are_left_out_if_they_are_the_fixed_ones_and_refused_if_learned():
@@ -183,7 +273,9 @@ def test_positions_are_left_out_if_they_are_the_fixed_ones_and_refused_if_learne
     table = sinusoid_table(2 * 3 * 3, 16)
     assert same(to_ours(weights | {"pos_embed": table}, HERE), to_ours(weights, HERE))
     assert same(to_ours(weights | {"pos_embed": table.bfloat16()}, HERE), to_ours(weights, HERE))
-    with pytest.raises(UserError, match=r"any.file: pos_embed is not VideoMAE's fixed sine-cosine table"):
+    with pytest.raises(
+        UserError, match=r"any.file: pos_embed is not VideoMAE's fixed sine-cosine table"
+    ):
         to_ours(weights | {"pos_embed": torch.randn_like(table)}, HERE)
 
 
@@ -205,7 +297,10 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
         assert str(path) in str(caught.value)
         assert not (tmp_path / "ran").exists()
 
-    refused({"model": mae, "x": Evil()}, r"asks for (posix|nt)\.system, which is code and not weights, so it was not opened")
+    refused(
+        {"model": mae, "x": Evil()},
+        r"asks for (posix|nt)\.system, which is code and not weights, so it was not opened",
+    )
     refused(pickle.dumps(Evil(), protocol=2), r"asks for (posix|nt)\.system, which is code")
     refused(b"", "not a whole safetensors file, and not PyTorch's")
     refused(b"PK\x03\x04 nothing", "not a whole PyTorch file of weights")
@@ -220,9 +315,15 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     itself["model"] = itself
     refused(itself, "its epoch is int, not a weight")
     refused(torch.zeros(3), "holds Tensor, not named weights")
-    refused(mae | {"mask_token": mae["mask_token"].long()}, "mask_token is int64, weights are floating-point")
+    refused(
+        mae | {"mask_token": mae["mask_token"].long()},
+        "mask_token is int64, weights are floating-point",
+    )
     refused(mae | {"mask_token": mae["mask_token"].cfloat()}, "mask_token is complex64")
-    refused(mae | {"mask_token": mae["mask_token"].to_sparse()}, "mask_token is sparse_coo; save dense tensors")
+    refused(
+        mae | {"mask_token": mae["mask_token"].to_sparse()},
+        "mask_token is sparse_coo; save dense tensors",
+    )
     refused(mae | {"mask_token": mae["mask_token"].to("meta")}, "mask_token is meta")
     refused([1, 2], "holds list, not named weights")
     refused({}, "holds nothing, not named weights")
@@ -232,31 +333,64 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
         bomb.writestr("archive/data/0", bytes(10**7))
     refused((tmp_path / "bomb").read_bytes(), "0 MB would unpack to 10 MB")
 
-    refused(mae | {"cls_token": torch.zeros(2), "x.1.y": torch.zeros(2)}, r"2 of \d+ names are neither ours.*: cls_token, x\.1\.y;")
-    refused(to_huggingface(mae) | {"pooler.dense.weight": torch.zeros(2)}, r"1 of \d+ names are neither ours.*: pooler.dense.weight;")
-    refused(mae | {"x": torch.zeros(2)}, "names are neither", load=load_encoder, target=build_classifier(FINETUNE, 5))
-    refused(mae | {"module.mask_token": torch.zeros(2)}, "holds mask_token twice, under different prefixes")
+    refused(
+        mae | {"cls_token": torch.zeros(2), "x.1.y": torch.zeros(2)},
+        r"2 of \d+ names are neither ours.*: cls_token, x\.1\.y;",
+    )
+    refused(
+        to_huggingface(mae) | {"pooler.dense.weight": torch.zeros(2)},
+        r"1 of \d+ names are neither ours.*: pooler.dense.weight;",
+    )
+    refused(
+        mae | {"x": torch.zeros(2)},
+        "names are neither",
+        load=load_encoder,
+        target=build_classifier(FINETUNE, 5),
+    )
+    refused(
+        mae | {"module.mask_token": torch.zeros(2)},
+        "holds mask_token twice, under different prefixes",
+    )
     both = to_huggingface(mae)
     both["videomae.encoder.layer.0.attention.attention.query.bias"] = torch.zeros(16)
     refused(both, r"videomae\.encoder\.layer\.0.* and another name mean the same weight")
     lacking = to_huggingface(mae)
     del lacking["videomae.encoder.layer.1.attention.attention.key.weight"]
-    refused(lacking, r"has encoder\.blocks\.1\.attn\.query\.weight, but no encoder\.blocks\.1\.attn\.key\.weight")
+    refused(
+        lacking,
+        r"has encoder\.blocks\.1\.attn\.query\.weight, but no encoder\.blocks\.1\.attn\.key\.weight",
+    )
     lacking = {name: value for name, value in mae.items() if name != "decoder.norm.bias"}
-    refused(lacking, r"has no decoder\.norm\.bias \(1 of \d+ weights missing\); it is a checkpoint of another model")
+    refused(
+        lacking,
+        r"has no decoder\.norm\.bias \(1 of \d+ weights missing\); it is a checkpoint of another model",
+    )
     refused(
         classifier,
         r"has no decoder.* and \d+ more \(\d+ of \d+ weights missing\); the model has no fc_norm\.bias, .*\(4 weights too many\)",
     )
-    refused(mae | {"mask_token": torch.zeros(1, 1, 9)}, r"mask_token is \(1, 1, 9\), the model's is \(1, 1, 8\)")
-    refused(mae | {"mask_token": torch.full((1, 1, 8), torch.nan)}, "mask_token has values that are not finite")
-    refused(classifier, "tells 5 classes apart, the data have 3; give weights of those data", target=build_classifier(FINETUNE, 3))
+    refused(
+        mae | {"mask_token": torch.zeros(1, 1, 9)},
+        r"mask_token is \(1, 1, 9\), the model's is \(1, 1, 8\)",
+    )
+    refused(
+        mae | {"mask_token": torch.full((1, 1, 8), torch.nan)},
+        "mask_token has values that are not finite",
+    )
+    refused(
+        classifier,
+        "tells 5 classes apart, the data have 3; give weights of those data",
+        target=build_classifier(FINETUNE, 3),
+    )
     os.mkfifo(tmp_path / "fifo")
     for special in (tmp_path / "fifo", Path("/dev/zero")):
         with pytest.raises(UserError, match="is a pipe or a device, not a file"):
             read_weights(special)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty: this folder holds no weights \(weights\.safetensors, .*\); name the file"):
+    with pytest.raises(
+        UserError,
+        match=r"empty: this folder holds no weights \(weights\.safetensors, .*\); name the file",
+    ):
         read_weights(tmp_path / "empty")
 
 
@@ -266,6 +400,8 @@ def test_a_name_that_no_format_has_is_found_behind_every_prefix():
         for convert in (to_videomae, to_huggingface):
             theirs = convert(weights_of(model))
             for name in theirs:
-                renamed = {f"{name}x" if key == name else key: value for key, value in theirs.items()}
+                renamed = {
+                    f"{name}x" if key == name else key: value for key, value in theirs.items()
+                }
                 with pytest.raises(UserError, match="names are neither ours"):
                     to_ours(renamed, HERE)

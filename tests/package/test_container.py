@@ -1,4 +1,7 @@
-"""The two recipes of images agree and take the lock. They are parsed, not built: that needs a registry of images, and six gigabytes."""
+"""The two recipes of images agree and take the lock.
+
+They are parsed, not built: that needs a registry of images, and six gigabytes.
+"""
 
 import re
 from fnmatch import fnmatch
@@ -16,19 +19,34 @@ def found(pattern: str, text: str) -> str:
 
 def test_both_start_from_one_base_and_install_the_same():
     assert found(r"^FROM (\S+)$", DOCKER) == found(r"^From: (\S+)$", APPTAINER)
-    for pattern in (r"apt-get install (.*?)(?: \\)?$", r"(git config .* && make setup && .*)$", r"PATH=(\S+)"):
+    for pattern in (
+        r"apt-get install (.*?)(?: \\)?$",
+        r"(git config .* && make setup && .*)$",
+        r"PATH=(\S+)",
+    ):
         assert found(pattern, DOCKER) == found(pattern, APPTAINER)
 
 
 def test_setup_installs_the_lock_by_its_hashes():
-    [line] = [line for line in (ROOT / "Makefile").read_text().splitlines() if "uv pip sync" in line]
+    [line] = [
+        line for line in (ROOT / "Makefile").read_text().splitlines() if "uv pip sync" in line
+    ]
     assert "--require-hashes requirements.lock" in line
 
 
 def test_every_tracked_file_is_copied_and_the_image_is_the_one_that_jobs_ask_for():
     assert found(r"^COPY (.*)$", DOCKER) == ". /opt/mgm"
-    ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    ignored = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     tracked = check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
-    assert not [path for path in tracked for pattern in ignored if fnmatch(path, pattern.rstrip("/")) or fnmatch(path, f"{pattern}/*")]
+    assert not [
+        path
+        for path in tracked
+        for pattern in ignored
+        if fnmatch(path, pattern.rstrip("/")) or fnmatch(path, f"{pattern}/*")
+    ]
     image = found(r'^container: "(\S+)"', (ROOT / "workflow" / "Snakefile").read_text())
     assert f"apptainer build {image} apptainer.def" in APPTAINER

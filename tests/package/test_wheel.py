@@ -1,4 +1,7 @@
-"""The wheel, built and installed into an empty environment: the library alone, then with the suite."""
+"""The wheel, built and installed into an empty environment:
+
+the library alone, then with the suite.
+"""
 
 import json
 import os
@@ -49,12 +52,28 @@ class Environment:
     def install(self, extra: str = "") -> None:
         lock = str(ROOT / "requirements.lock")
         where = ("--python", str(self.folder / "env"), "--constraint", lock)
-        self.run(sys.executable, "-m", "uv", "pip", "install", "--quiet", *where, f"{self.wheel}{extra}")
+        self.run(
+            sys.executable, "-m", "uv", "pip", "install", "--quiet", *where, f"{self.wheel}{extra}"
+        )
 
-    def run(self, *words: str, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    def run(
+        self, *words: str, cwd: Path | None = None, code: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("PYTHONPATH", "VIRTUAL_ENV")
+        }
         environment["PATH"] = f"{self.folder / 'env' / 'bin'}:{environment['PATH']}"
-        done = subprocess.run(words, cwd=cwd or self.folder, env=environment, capture_output=True, text=True, timeout=500, check=False)
+        done = subprocess.run(
+            words,
+            cwd=cwd or self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+        )
         assert done.returncode == code, done.stdout + done.stderr
         return done
 
@@ -62,7 +81,11 @@ class Environment:
 @pytest.fixture(scope="module")
 def library(tmp_path_factory) -> Environment:
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
     (wheel,) = folder.glob("mgm_video-*.whl")
     environment = Environment(folder, wheel)
     environment.install()
@@ -72,7 +95,9 @@ def library(tmp_path_factory) -> Environment:
 @real_clips
 @pytest.mark.slow
 def test_the_readmes_example_runs_with_the_library_alone(library, tmp_path):
-    [example] = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    [example] = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     shutil.copy(next(SHARED.rglob("*.mp4")), tmp_path / "video.mp4")
     end = "\nassert masked_BL.sum() == 8 * 147 and motion_SHW.any()"
     library.run("python", "-c", ABSENT + example + end, cwd=tmp_path)
@@ -92,20 +117,38 @@ def test_the_library_needs_no_extra_and_what_does_says_which(library, tmp_path):
 def test_the_suite_runs_where_mgm_init_wrote_it(library, tmp_path):
     library.install("[suite]")
     library.run("mgm", "init", "mine", cwd=tmp_path)
-    assert "mine/workflow: is there already" in library.run("mgm", "init", "mine", cwd=tmp_path, code=2).stderr
+    assert (
+        "mine/workflow: is there already"
+        in library.run("mgm", "init", "mine", cwd=tmp_path, code=2).stderr
+    )
     smoke = tmp_path / "mine" / "config" / "smoke.yaml"
-    smoke.write_text(smoke.read_text().replace("name: smoke", "name: changed"))  # the folder's own files are read
-    done = library.run("snakemake", "-n", "--quiet", "rules", "--", "table4e", cwd=tmp_path / "mine")
+    smoke.write_text(
+        smoke.read_text().replace("name: smoke", "name: changed")
+    )  # the folder's own files are read
+    done = library.run(
+        "snakemake", "-n", "--quiet", "rules", "--", "table4e", cwd=tmp_path / "mine"
+    )
     assert re.search(r"pretrain +\d", done.stdout)
     assert (tmp_path / "mine" / "results" / "changed" / "scale.json").exists()
-    library.run("snakemake", "--cores", "1", "--quiet", "all", "--", "tables", cwd=tmp_path / "mine")
+    library.run(
+        "snakemake", "--cores", "1", "--quiet", "all", "--", "tables", cwd=tmp_path / "mine"
+    )
     assert (tmp_path / "mine" / "reports" / "changed" / "tables" / "table4e.csv").exists()
 
 
 def test_each_extra_names_the_modules_it_brings():
-    """Those that mgm itself imports: a module of another distribution that the extra needs may be among them."""
+    """Those that mgm itself imports:
+
+    a module of another distribution that the extra needs may be among them.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    distributions = {module: {name.lower() for name in names} for module, names in packages_distributions().items()}
+    distributions = {
+        module: {name.lower() for name in names}
+        for module, names in packages_distributions().items()
+    }
     for extra, requirements in project["optional-dependencies"].items():
-        brought = {Requirement(text).name.lower() for text in requirements} - {"mgm-video", "snakemake-executor-plugin-slurm"}
+        brought = {Requirement(text).name.lower() for text in requirements} - {
+            "mgm-video",
+            "snakemake-executor-plugin-slurm",
+        }
         assert brought <= {name for module in EXTRAS[extra] for name in distributions[module]}

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from mgm.errors import UserError
-from mgm.experiments.suite import make_registry
+from mgm.paper.suite import make_registry
 from mgm.report.build import build_report
 from mgm.report.page.deviations import FILE, deviations
 from tests.helpers.fake_results import BOTH, draw_arrays, finish, finish_all, registry, write_log
@@ -24,7 +24,9 @@ def test_with_nothing_there_the_page_says_so(places):
     assert f"0 of {len(known.specs)} finished" in text
     assert known.figures["5"].run.run_id in text
     cells = [cell for table in known.tables.values() for cell in table.cells]
-    assert text.count('<span class="status is-not-run">not run</span>') == len(cells) + len(known.specs)
+    assert text.count('<span class="status is-not-run">not run</span>') == len(cells) + len(
+        known.specs
+    )
     assert not places[0].exists()
 
 
@@ -43,12 +45,19 @@ def test_a_full_page_is_self_contained(places):
         for run in cell.runs:
             assert f'href="#{run.run_id}"' in text
     drawn = {path.name for path in (places[1] / "figures").iterdir()}
-    assert drawn == {f"figure{name}.{ending}" for name in (*known.plots, "5") for ending in ("svg", "pdf", "png", "npz")}
+    assert drawn == {
+        f"figure{name}.{ending}"
+        for name in (*known.plots, "5")
+        for ending in ("svg", "pdf", "png", "npz")
+    }
 
 
 def test_a_foreign_log_does_not_break_the_page(places):
     known = registry(seeds=(0,))
-    for spec, text in zip(known.specs.values(), ('{"step": 1}\n{"step": 2}\n', '{"step": 1, "loss": NaN}\n' * 3, "[1]\nhello\n")):
+    for spec, text in zip(
+        known.specs.values(),
+        ('{"step": 1}\n{"step": 2}\n', '{"step": 1, "loss": NaN}\n' * 3, "[1]\nhello\n"),
+    ):
         finish(places[0], spec)
         (places[0] / spec.run_id / "log.jsonl").write_text(text)
     assert "no run has written a log yet" in build_report(known, *places).read_text()
@@ -57,7 +66,9 @@ def test_a_foreign_log_does_not_break_the_page(places):
 def test_what_is_missing_is_named_with_its_reason(places):
     known = registry()
     finish_all(places[0], known, steps=3)
-    failed, altered, running = [run_id for run_id, spec in known.specs.items() if spec.verb == "finetune"][3:6]
+    failed, altered, running = [
+        run_id for run_id, spec in known.specs.items() if spec.verb == "finetune"
+    ][3:6]
     for run_id in (failed, running):
         for path in (places[0] / run_id).iterdir():
             path.unlink()
@@ -89,7 +100,9 @@ def test_only_one_table_or_figure(places):
     known = registry(seeds=(0,))
     assert build_report(known, *places, only="table4e") == places[1] / "tables/table4e.csv"
     assert not (places[1] / "index.html").exists()
-    with pytest.raises(UserError, match=f"figure 5: not run; run {known.figures['5'].run.run_id} first"):
+    with pytest.raises(
+        UserError, match=f"figure 5: not run; run {known.figures['5'].run.run_id} first"
+    ):
         build_report(known, *places, only="figure5")
     draw_arrays(places[0], known)
     assert build_report(known, *places, only="figure5").exists()
@@ -98,8 +111,12 @@ def test_only_one_table_or_figure(places):
     assert not (places[1] / "index.html").exists()
     both = registry(seeds=(0,), datasets=BOTH)
     assert build_report(both, *places, only="table1") == places[1] / "tables/table1.csv"
-    assert build_report(both, *places, only="figure1").exists()  # with nothing run it draws the paper's numbers
-    with pytest.raises(UserError, match="table9: no such table or figure; choose one of table4a, .*figure5"):
+    assert build_report(
+        both, *places, only="figure1"
+    ).exists()  # with nothing run it draws the paper's numbers
+    with pytest.raises(
+        UserError, match="table9: no such table or figure; choose one of table4a, .*figure5"
+    ):
         build_report(known, *places, only="table9")
 
 
@@ -123,6 +140,8 @@ def test_nothing_of_deviations_is_lost():
     assert "The masks" in plain
     for part in FILE.read_text().split("\n## ")[1:]:
         title, _, body = part.partition("\n")
-        assert [word for word in re.findall(r"[A-Za-z]{3,}", body) if word not in plain[title]] == []
+        assert [
+            word for word in re.findall(r"[A-Za-z]{3,}", body) if word not in plain[title]
+        ] == []
         assert "`" not in plain[title]
         assert "---" not in plain[title]

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mgm.experiments.quoted import reported
-from mgm.experiments.scales import load_scale
-from mgm.experiments.suite import make_registry
+from mgm.paper.quoted import reported
+from mgm.paper.scales import load_scale
+from mgm.paper.suite import make_registry
 from mgm.report.cells import Row, rows
 from mgm.report.claims.check import (
     CONTRADICTED,
@@ -29,7 +29,7 @@ from mgm.report.claims.check import (
 from mgm.report.claims.paper import CLAIMS
 from mgm.report.statistics import Estimate, over_seeds
 from mgm.report.tables import DASH
-from mgm.runs.result import RunStatus
+from mgm.results.result import RunStatus
 
 ROOT = Path(__file__).parents[2]
 PAPERS = ROOT.parent / "shared/paper"
@@ -61,7 +61,9 @@ def row(key, *values: float, status: str = "run", half: float | None = None) -> 
     if half is not None:
         estimate = Estimate(values[0], values[0] - half, values[0] + half, 1)
     runs = tuple(SimpleNamespace(run_id=f"{key[1]}-{seed}") for seed in range(len(values)))
-    return Row(*key, runs, paper=reported().get(key), estimate=estimate, status=status, values=values)
+    return Row(
+        *key, runs, paper=reported().get(key), estimate=estimate, status=status, values=values
+    )
 
 
 def verdict_of(id: str, *cells: Row, name: str = "smoke"):
@@ -69,14 +71,23 @@ def verdict_of(id: str, *cells: Row, name: str = "smoke"):
 
 
 YES, NO = ("4c", "yes", "SSv2"), ("4c", "no", "SSv2")
-VECTORS, FLOW = ("measured", "Reading motion vectors", "ms a video"), ("measured", "Optical flow", "ms a video")
-STEP, SALIENCY = ("measured", "Step at 90 % hidden", "times faster"), ("measured", "Saliency score", "SSv2")
+VECTORS, FLOW = (
+    ("measured", "Reading motion vectors", "ms a video"),
+    ("measured", "Optical flow", "ms a video"),
+)
+STEP, SALIENCY = (
+    ("measured", "Step at 90 % hidden", "times faster"),
+    ("measured", "Saliency score", "SSv2"),
+)
 
 
 def test_what_the_tables_contradict_is_just_this():
     assert len(BY_ID) == len(CLAIMS)
     unknown = {key for claim in CLAIMS for key in claim.cells if key not in reported()}
-    assert {table for table, *_ in unknown} == {"4a_ratio", "st-mae"}  # a figure without printed numbers, and no run
+    assert {table for table, *_ in unknown} == {
+        "4a_ratio",
+        "st-mae",
+    }  # a figure without printed numbers, and no run
     verdicts = judge(scale(), {}, {})
     assert {one.id: one.quoted for one in verdicts if one.verdict == CONTRADICTED} == EXCEPTIONS
     assert {one.verdict for one in verdicts} == {CONTRADICTED, NOT_RUN}  # nothing was run
@@ -88,19 +99,30 @@ def test_what_the_tables_contradict_is_just_this():
 
 
 def test_deviations_lists_just_these():
-    text = (ROOT / "DEVIATIONS.md").read_text(encoding="utf-8").split("## The paper against itself")[1].split("\n## ")[0]
-    assert re.findall(r"^- `([^`]+)`", text, flags=re.MULTILINE) == [claim.id for claim in CLAIMS if claim.id in EXCEPTIONS]
+    text = (
+        (ROOT / "DEVIATIONS.md")
+        .read_text(encoding="utf-8")
+        .split("## The paper against itself")[1]
+        .split("\n## ")[0]
+    )
+    assert re.findall(r"^- `([^`]+)`", text, flags=re.MULTILINE) == [
+        claim.id for claim in CLAIMS if claim.id in EXCEPTIONS
+    ]
 
 
 def text_of(name: str) -> str:
-    """A paper's text without citations, and with the percentages that became formulas as they were printed."""
+    """A paper's text without citations, and with the percentages that became formulas as they were
+    printed.
+    """
     text = (PAPERS / name).read_text(encoding="utf-8").split("\nReferences\n")[0]
     text = re.sub(r"%(similar-toabsent)?percent[^%]*%", "%", text)
     text = text.replace("×\\times", "×").replace("similar-to\\sim", "∼")
     return " ".join(re.sub(r"\s*\[[\d, ]+\]", "", text).split())
 
 
-@pytest.mark.skipif(not PAPERS.exists(), reason="the papers' texts lie beside a checkout of the maintainers only")
+@pytest.mark.skipif(
+    not PAPERS.exists(), reason="the papers' texts lie beside a checkout of the maintainers only"
+)
 def test_quotations_are_the_papers_and_leave_no_percentage_out():
     mgm, st_mae = text_of("mgm-paper.txt"), text_of("st-mae-abstract.txt")
     covered = set()
@@ -114,11 +136,16 @@ def test_quotations_are_the_papers_and_leave_no_percentage_out():
             covered |= set(range(at, start)) if text is mgm else set()
     stated = list(re.finditer(r"\d+(\.\d+)?%|\d+× (less|more|faster)", mgm))
     assert len(stated) == 58  # counted by hand
-    assert [mgm[one.start() - 60 : one.end() + 20] for one in stated if one.start() not in covered] == []
+    assert [
+        mgm[one.start() - 60 : one.end() + 20] for one in stated if one.start() not in covered
+    ] == []
 
 
 def test_a_changed_number_flips_what_uses_it_and_nothing_else():
-    """Every number of every table, in a copy. A claim that the tables support turns with every cell it names."""
+    """Every number of every table, in a copy.
+
+    A claim that the tables support turns with every cell it names.
+    """
     before = {one.id: table_says(one, reported()) for one in CLAIMS}
     turned = set()
     tables = {key: value for key, value in reported().items() if key[0] != "measured"}
@@ -138,14 +165,38 @@ def test_a_changed_number_flips_what_uses_it_and_nothing_else():
 @pytest.mark.parametrize(
     ("yes", "no", "scale", "verdict", "ours"),
     [
-        ((61, 66.1, 55.9), (60, 65, 55), "smoke", HOLDS, None),  # seeds differ far more than the masks do
+        (
+            (61, 66.1, 55.9),
+            (60, 65, 55),
+            "smoke",
+            HOLDS,
+            None,
+        ),  # seeds differ far more than the masks do
         ((59, 63.9, 54.1), (60, 65, 55), "smoke", FAILS, None),
         ((62, 64, 56), (60, 65, 55), "smoke", UNDECIDED, None),
-        ((63,), (60,), "smoke", UNDECIDED, "+3.0 [−2.0, +8.0]"),  # without two seeds the cells' own intervals add in quadrature
+        (
+            (63,),
+            (60,),
+            "smoke",
+            UNDECIDED,
+            "+3.0 [−2.0, +8.0]",
+        ),  # without two seeds the cells' own intervals add in quadrature
         ((66,), (60,), "smoke", HOLDS, None),
         ((54,), (60,), "smoke", FAILS, None),
-        ((90, None), (10,), "smoke", UNDECIDED, "+80.0 (no interval)"),  # nothing measures their spread
-        ((60.1, 70.11), (60, 70), "smoke", HOLDS, None),  # +0.1, claimed +0.2: size counts at the paper's scale alone
+        (
+            (90, None),
+            (10,),
+            "smoke",
+            UNDECIDED,
+            "+80.0 (no interval)",
+        ),  # nothing measures their spread
+        (
+            (60.1, 70.11),
+            (60, 70),
+            "smoke",
+            HOLDS,
+            None,
+        ),  # +0.1, claimed +0.2: size counts at the paper's scale alone
         ((60.1, 70.11), (60, 70), "paper", FAILS, None),
         ((65, 75.1), (60, 70), "paper", HOLDS, None),  # more than claimed
     ],
@@ -153,10 +204,14 @@ def test_a_changed_number_flips_what_uses_it_and_nothing_else():
 def test_our_runs_decide_by_the_interval_of_the_difference(yes, no, scale, verdict, ours):
     halves = (3, 4) if len(yes) == 1 else (None, None)
     yes = [value for value in yes if value is not None]
-    one = verdict_of("jitter", row(YES, *yes, half=halves[0]), row(NO, *no, half=halves[1]), name=scale)
+    one = verdict_of(
+        "jitter", row(YES, *yes, half=halves[0]), row(NO, *no, half=halves[1]), name=scale
+    )
     assert (one.verdict, one.table, one.quoted) == (verdict, SUPPORTS, "+0.2")
     assert one.ours == ours or not ours
-    assert one.run_ids == tuple(f"{kind}-{seed}" for kind in ("yes", "no") for seed in range(len(yes)))
+    assert one.run_ids == tuple(
+        f"{kind}-{seed}" for kind in ("yes", "no") for seed in range(len(yes))
+    )
 
 
 @pytest.mark.parametrize(
@@ -180,21 +235,36 @@ def test_what_was_measured_once_is_taken_as_it_is(id, keys, values, scale, verdi
 def test_a_cell_that_is_not_wholly_run_is_not_run(status):
     one = verdict_of("jitter", row(YES, 61, 62, status=status), row(NO, 50, 51))
     assert (one.verdict, one.ours) == (NOT_RUN, DASH)
-    assert verdict_of("jitter", row(YES, 61, 62)).verdict == NOT_RUN  # and the other cell is no cell of the registry
+    assert (
+        verdict_of("jitter", row(YES, 61, 62)).verdict == NOT_RUN
+    )  # and the other cell is no cell of the registry
 
 
 def test_the_tables_speak_first():
-    ours, theirs = (row(("1", f"{method}, K400, 800", "K400"), *values) for method, values in (("MGM", (90, 91)), ("VideoMAE", (50, 51))))
+    ours, theirs = (
+        row(("1", f"{method}, K400, 800", "K400"), *values)
+        for method, values in (("MGM", (90, 91)), ("VideoMAE", (50, 51)))
+    )
     one = verdict_of("k400-videomae-1.4", ours, theirs)
-    assert (one.verdict, one.table, one.quoted, one.ours) == (CONTRADICTED, CONTRADICTS, "+0.8", "+40.0")
+    assert (one.verdict, one.table, one.quoted, one.ours) == (
+        CONTRADICTED,
+        CONTRADICTS,
+        "+0.8",
+        "+40.0",
+    )
     assert "model zoo" in one.note
     changed = {**reported(), ("1", "MGM, K400, 800", "K400"): 81.4}
-    assert judge(scale(), {"1": [ours, theirs]}, {}, changed, [BY_ID["k400-videomae-1.4"]])[0].verdict == HOLDS
+    assert (
+        judge(scale(), {"1": [ours, theirs]}, {}, changed, [BY_ID["k400-videomae-1.4"]])[0].verdict
+        == HOLDS
+    )
 
 
 def test_a_claim_of_less_is_judged_from_below():
     probes = [
-        row(("2d", method, column), 50 + gain, 51 + gain) for column in ("UCF", "HMDB") for method, gain in (("MGM", 5), ("VideoMAE", 0))
+        row(("2d", method, column), 50 + gain, 51 + gain)
+        for column in ("UCF", "HMDB")
+        for method, gain in (("MGM", 5), ("VideoMAE", 0))
     ]
     behind = [row(("2d", "MGM", "Diving48"), 10, 11), row(("2d", "VideoMAE", "Diving48"), 12, 13)]
     assert verdict_of("probe-after-ssv2", *probes, *behind).verdict == HOLDS
@@ -204,14 +274,24 @@ def test_a_claim_of_less_is_judged_from_below():
 
 
 def test_at_the_papers_scale_a_method_nobody_ran_stands_as_quoted():
-    mgm, *mvit = (("1", f"{method}, SSv2, {epochs}", "SSv2") for method, epochs in (("MGM", 2400), ("MViTv1", 200), ("MViTv2", 200)))
+    mgm, *mvit = (
+        ("1", f"{method}, SSv2, {epochs}", "SSv2")
+        for method, epochs in (("MGM", 2400), ("MViTv1", 200), ("MViTv2", 200))
+    )
     quoted = [row(key, status="quoted") for key in mvit]
     ours = row(mgm, 72.0, 72.3)
     assert verdict_of("ssv2-mvit", ours, *quoted).verdict == NOT_RUN
     one = verdict_of("ssv2-mvit", ours, *quoted, name="paper")
-    assert (one.verdict, one.run_ids) == (UNDECIDED, ours.run_ids)  # two seeds leave 72.15 +- 1.9: MViTv2 has 70.5
-    assert verdict_of("ssv2-mvit", row(mgm, 72.1, 72.2, 72.15), *quoted, name="paper").verdict == HOLDS
-    assert verdict_of("ssv2-mvit", row(mgm, status="quoted"), *quoted, name="paper").verdict == NOT_RUN
+    assert (one.verdict, one.run_ids) == (
+        UNDECIDED,
+        ours.run_ids,
+    )  # two seeds leave 72.15 +- 1.9: MViTv2 has 70.5
+    assert (
+        verdict_of("ssv2-mvit", row(mgm, 72.1, 72.2, 72.15), *quoted, name="paper").verdict == HOLDS
+    )
+    assert (
+        verdict_of("ssv2-mvit", row(mgm, status="quoted"), *quoted, name="paper").verdict == NOT_RUN
+    )
 
 
 def test_the_whole_dag_decides_whatever_it_has_runs_for():
@@ -219,13 +299,28 @@ def test_the_whole_dag_decides_whatever_it_has_runs_for():
     known = make_registry(load_scale(ROOT / "workflow/config/smoke.yaml"))
     names = {cell.metric for table in known.tables.values() for cell in table.cells}
     found = {
-        run_id: RunStatus("run", result={"metrics": dict.fromkeys(names, 40.0 + 7 * i % 35), "n_test": 240, "commit": "c", "dirty": False})
+        run_id: RunStatus(
+            "run",
+            result={
+                "metrics": dict.fromkeys(names, 40.0 + 7 * i % 35),
+                "n_test": 240,
+                "commit": "c",
+                "dirty": False,
+            },
+        )
         for i, run_id in enumerate(known.specs)
     }
     verdicts = {one.id: one for one in judge(known, rows(known, found), found)}
-    cells = {(cell.table, cell.row, cell.column) for table in known.tables.values() for cell in table.cells if cell.runs}
+    cells = {
+        (cell.table, cell.row, cell.column)
+        for table in known.tables.values()
+        for cell in table.cells
+        if cell.runs
+    }
     cells |= {("4a_ratio", "0.6", "SSv2"), ("4a_ratio", "0.9", "SSv2")}
-    assert {one.id for one in verdicts.values() if one.ours != DASH} == {one.id for one in CLAIMS if one.cells and set(one.cells) <= cells}
+    assert {one.id for one in verdicts.values() if one.ours != DASH} == {
+        one.id for one in CLAIMS if one.cells and set(one.cells) <= cells
+    }
     assert len([one for one in verdicts.values() if one.ours != DASH]) > 40
     assert verdicts["ratio-0.75"].verdict != NOT_RUN
     assert "DIS, not RAFT-small" in verdicts["vectors-30-times-faster"].note
@@ -236,7 +331,21 @@ def test_the_csv_holds_every_verdict(tmp_path):
     path = write_claims(tmp_path, verdicts)
     lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     assert path.name == "claims.csv"
-    assert list(lines[0]) == ["claim", "source", "quoted", "ours", "verdict", "id", "table", "note", "run_ids"]
+    assert list(lines[0]) == [
+        "claim",
+        "source",
+        "quoted",
+        "ours",
+        "verdict",
+        "id",
+        "table",
+        "note",
+        "run_ids",
+    ]
     assert [line["verdict"] for line in lines] == [one.verdict for one in verdicts]
     jitter = next(line for line in lines if line["id"] == "jitter")
-    assert (jitter["verdict"], jitter["source"], jitter["run_ids"]) == (HOLDS, "4.5 Ablations", "yes-0 yes-1 yes-2 no-0 no-1 no-2")
+    assert (jitter["verdict"], jitter["source"], jitter["run_ids"]) == (
+        HOLDS,
+        "4.5 Ablations",
+        "yes-0 yes-1 yes-2 no-0 no-1 no-2",
+    )

@@ -2,18 +2,22 @@
 
 import pytest
 
-from mgm.experiments.registry import Registry
+from mgm.paper.registry import Registry
 from mgm.report.cells import Row, gain, rows
-from mgm.runs.frame import examine_all
+from mgm.results.frame import examine_all
 from tests.helpers.fake_results import finish, finish_all, registry, write_log
 
 
 def collect(known: Registry, results) -> dict[tuple[str, str], Row]:
-    return {(row.row, row.column): row for row in rows(known, examine_all(results, known.specs))["4e"]}
+    return {
+        (row.row, row.column): row for row in rows(known, examine_all(results, known.specs))["4e"]
+    }
 
 
 def cell_runs(known: Registry, row: str, column: str = "SSv2"):
-    return next(cell.runs for cell in known.tables["4e"].cells if (cell.row, cell.column) == (row, column))
+    return next(
+        cell.runs for cell in known.tables["4e"].cells if (cell.row, cell.column) == (row, column)
+    )
 
 
 MGM = ("MGM (Dense)", "SSv2")
@@ -26,7 +30,12 @@ def test_partial_is_marked_and_counts_what_is_done(tmp_path):
         finish(tmp_path, run, top1)
     write_log(tmp_path / runs[2].run_id, 3, 30)
     row = collect(known, tmp_path)[MGM]
-    assert (row.status, row.estimate.mean, row.estimate.n, row.paper) == ("partial", pytest.approx(55), 2, 67.3)
+    assert (row.status, row.estimate.mean, row.estimate.n, row.paper) == (
+        "partial",
+        pytest.approx(55),
+        2,
+        67.3,
+    )
     assert (row.difference, row.commit) == (pytest.approx(-12.3), "d67827d" + "0" * 33)
     assert "running" in row.why
     assert row.values == (pytest.approx(50), pytest.approx(60), None)
@@ -45,7 +54,9 @@ def test_gain_is_paired_by_seed(tmp_path):
     known = registry()
     for run, top1 in zip(cell_runs(known, "MGM (Dense)"), (50, 60, 70)):
         finish(tmp_path, run, top1)
-    for run, top1 in zip(cell_runs(known, "No pretraining")[1:], (55, 60)):  # the first seed is not run
+    for run, top1 in zip(
+        cell_runs(known, "No pretraining")[1:], (55, 60)
+    ):  # the first seed is not run
         finish(tmp_path, run, top1)
     table = collect(known, tmp_path)
     estimate = gain(table[MGM], table["No pretraining", "SSv2"])

@@ -27,7 +27,13 @@ def arrays(slots=4, names=tuple(KIND), seed=0):
 
 def panels(figure):
     """Each mask's panel: titles are left-aligned with their panels, in this order."""
-    return dict(zip((text.get_text() for text in figure.texts if text.get_weight() == "bold"), figure.axes, strict=True))
+    return dict(
+        zip(
+            (text.get_text() for text in figure.texts if text.get_weight() == "bold"),
+            figure.axes,
+            strict=True,
+        )
+    )
 
 
 @pytest.mark.parametrize("slots", [1, 8])
@@ -42,7 +48,9 @@ def test_a_panel_shows_its_masks_numbers(slots):
         assert np.array_equal(line.get_xdata(), np.arange(1, slots + 1))
         assert np.array_equal(line.get_ydata(), given["share_NS"][row])
         bars = axes.collections[0].get_segments()
-        assert np.array_equal([bar[:, 1] for bar in bars], np.stack([given["low_NS"][row], given["high_NS"][row]], 1))
+        assert np.array_equal(
+            [bar[:, 1] for bar in bars], np.stack([given["low_NS"][row], given["high_NS"][row]], 1)
+        )
         assert axes.texts[0].get_text() == f"{given['overall_N'][row]:.1f}"
         low, high = axes.get_ylim()
         assert low < given["low_NS"].min()
@@ -51,7 +59,11 @@ def test_a_panel_shows_its_masks_numbers(slots):
 
 @pytest.mark.parametrize("slots", [4, 8])
 def test_all_text_lies_inside_and_apart(slots):
-    figure = coverage(arrays(slots), "Scale smoke: toy models trained for seconds; it says nothing about which mask is best. " * 2)
+    figure = coverage(
+        arrays(slots),
+        "Scale smoke: toy models trained for seconds; it says nothing about which mask is best. "
+        * 2,
+    )
     renderer = figure.canvas.get_renderer()
     texts = [*figure.texts, *(axes.texts[0] for axes in figure.axes)]
     boxes = [text.get_window_extent(renderer) for text in texts if text.get_text()]
@@ -64,7 +76,9 @@ def test_all_text_lies_inside_and_apart(slots):
     assert below.y1 <= min(axes.get_tightbbox(renderer).y0 for axes in figure.axes)
     for axes in figure.axes:  # numbers stand below what is drawn
         number = axes.texts[0].get_window_extent(renderer)
-        lowest = min(axes.transData.transform(bar)[:, 1].min() for bar in axes.collections[0].get_segments())
+        lowest = min(
+            axes.transData.transform(bar)[:, 1].min() for bar in axes.collections[0].get_segments()
+        )
         assert number.y1 < lowest
 
 

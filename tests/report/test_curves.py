@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from mgm.report.figures.curves import arrays_of, curves, missing, points_of
-from mgm.runs.frame import examine_all
+from mgm.results.frame import examine_all
 from tests.helpers.fake_results import BOTH, finish, registry
 
 KNOWN = registry(seeds=(0, 1), datasets=BOTH)
@@ -33,7 +33,10 @@ def test_each_point_stands_once_in_frame_and_arrays(tmp_path):
     assert (videomae.status, videomae.n, videomae.wanted) == ("partial", 1, 2)
     assert (mam2.status, mam2.paper, mam2.wanted) == ("quoted", 71.3, 0)
     assert np.isnan(mam2.ours)
-    assert missing(points) == "Not run: MGM 400, 1200, 1600, 2400; VideoMAE 1600, 2400. Partial: VideoMAE 800."
+    assert (
+        missing(points)
+        == "Not run: MGM 400, 1200, 1600, 2400; VideoMAE 1600, 2400. Partial: VideoMAE 800."
+    )
     arrays = arrays_of(points, PLOT)
     assert {array.dtype.kind for array in arrays.values()} == set("Uifb")
     assert np.array_equal(arrays["low_P"], points.ci_low, equal_nan=True)
@@ -49,10 +52,15 @@ def test_labels_meet_neither_marks_nor_labels(tmp_path, together, done):
     renderer = figure.canvas.get_renderer()
     names = set()
     for axes in figure.axes:
-        labels = [text for text in axes.texts if text.get_text() and text.get_text() != "nothing run yet"]
+        labels = [
+            text for text in axes.texts if text.get_text() and text.get_text() != "nothing run yet"
+        ]
         names |= {label.get_text() for label in labels}
         boxes = [label.get_window_extent(renderer) for label in labels]
-        marks = np.concatenate([axes.transData.transform(line.get_xydata()) for line in axes.lines] or [np.empty((0, 2))])
+        marks = np.concatenate(
+            [axes.transData.transform(line.get_xydata()) for line in axes.lines]
+            or [np.empty((0, 2))]
+        )
         for i, box in enumerate(boxes):
             assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1
             assert not any(box.overlaps(other) for other in boxes[:i])
@@ -74,14 +82,18 @@ def test_numbers_that_cannot_be_compared_share_no_axis(tmp_path):
 def test_a_missing_point_breaks_the_line(tmp_path):
     for epochs in (400, 1200):
         run(tmp_path, "MGM", epochs, 40)
-    line = next(line for line in drawn(tmp_path, together=False).axes[1].lines if len(line.get_xdata()) > 2)
+    line = next(
+        line for line in drawn(tmp_path, together=False).axes[1].lines if len(line.get_xdata()) > 2
+    )
     assert np.isfinite(line.get_ydata()).tolist() == [True, False, True, False, False]
 
 
 def only(**fields):
     """Frame of one point of MGM."""
     cell = {"line": "MGM", "x": 200.0, "tick": "200", "wanted": 3, "n": 3, "status": "run"}
-    return pd.DataFrame([{**dict.fromkeys(("paper", "ours", "ci_low", "ci_high"), np.nan), **cell, **fields}])
+    return pd.DataFrame(
+        [{**dict.fromkeys(("paper", "ours", "ci_low", "ci_high"), np.nan), **cell, **fields}]
+    )
 
 
 @pytest.mark.parametrize(("low", "high", "arrows"), [(40.0, 60.0, []), (-10.2, 119.3, [0, 100])])
@@ -97,6 +109,13 @@ def test_an_axis_of_percentages_stays_within_them(low, high, arrows):
 
 
 def test_an_axis_spans_two_points_at_least():
-    """The paper's one number of Figure 4a: an axis over hundredths of a point would tell of differences that nobody measured."""
-    bottom, top = curves(only(paper=67.3, n=0, status="not run"), PLOT, "smoke", together=False).axes[0].get_ylim()
+    """The paper's one number of Figure 4a:
+
+    an axis over hundredths of a point would tell of differences that nobody measured.
+    """
+    bottom, top = (
+        curves(only(paper=67.3, n=0, status="not run"), PLOT, "smoke", together=False)
+        .axes[0]
+        .get_ylim()
+    )
     assert top - bottom >= 2

@@ -4,7 +4,7 @@ import pytest
 
 from mgm.report.mlflow.models import register
 from mgm.report.mlflow.sync import default_uri, sync
-from mgm.runs.result import read_result, write_result
+from mgm.results.result import read_result, write_result
 from mgm.spec import Probe
 from tests.helpers.browser import chromium
 from tests.helpers.fake_results import DIGEST, finish, registry
@@ -21,7 +21,9 @@ def pages(tmp_path):
     place = tmp_path / "results" / "smoke"
     for spec in (KNOWN.specs[PROBE.parent], PROBE):
         finish(place, spec, top1=60)
-    write_result(place / PROBE.parent, {**read_result(place / PROBE.parent), "weights_sha256": "a" * 64})
+    write_result(
+        place / PROBE.parent, {**read_result(place / PROBE.parent), "weights_sha256": "a" * 64}
+    )
     sync(KNOWN, place)
     register(place, default_uri(place), [PROBE.parent])
     server = Server(tmp_path / "server", default_uri(place))

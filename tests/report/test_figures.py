@@ -22,9 +22,16 @@ def arrays_of(figure, slots=4):
     attention_BSHW = rng.random((2, slots, 6, 6), dtype=np.float32)
     attention_BSHW /= attention_BSHW.sum((1, 2, 3), keepdims=True)
     if figure == "6":
-        objects_SK4 = np.tile(np.array([[0.2, 0.3, 0.6, 0.8], [np.nan] * 4], np.float32), (slots, 1, 1))
+        objects_SK4 = np.tile(
+            np.array([[0.2, 0.3, 0.6, 0.8], [np.nan] * 4], np.float32), (slots, 1, 1)
+        )
         looks = {"attention_SHW": attention_BSHW[0], "query_3": np.array([slots // 2, 3, 3])}
-        return {**clip_arrays(slots, ("mgm",)), "objects_SK4": objects_SK4, **looks, "parents_P": np.array(["run"])}
+        return {
+            **clip_arrays(slots, ("mgm",)),
+            "objects_SK4": objects_SK4,
+            **looks,
+            "parents_P": np.array(["run"]),
+        }
     clips = 2
     shown = {
         "frames_BSHWC": rng.integers(0, 256, (clips, slots, 48, 48, 3), dtype=np.uint8),
@@ -32,7 +39,11 @@ def arrays_of(figure, slots=4):
         "class_B": np.array(["going sideways and dropping"] * clips),
     }
     if figure == "7":
-        return {**shown, "attention_BSHW": attention_BSHW, "query_B3": np.array([[slots // 2, 3, 3]] * clips)}
+        return {
+            **shown,
+            "attention_BSHW": attention_BSHW,
+            "query_B3": np.array([[slots // 2, 3, 3]] * clips),
+        }
     return {
         **shown,
         "masked_BPSHW": rng.random((clips, 2, slots, 6, 6)) < 0.75,
@@ -101,13 +112,18 @@ def test_uniform_attention_and_a_video_without_boxes_can_be_drawn(tmp_path):
 
 
 def test_more_attention_is_brighter_in_grey(tmp_path):
-    """For readers who see no colours: of two patches of an attention map, the one with more is the brighter."""
+    """For readers who see no colours:
+
+    of two patches of an attention map, the one with more is the brighter.
+    """
     known = arrays_of("6", slots=1)
     known["attention_SHW"] = np.arange(36, dtype=np.float32).reshape(1, 6, 6) / 630
     known["query_3"] = np.array([1, 0, 0])  # marks no slot
     drawn = DRAW["6"](known, "")
     write(drawn, tmp_path / "figure.png")
-    grey_HW = matplotlib.image.imread(tmp_path / "figure.png")[..., :3] @ np.array([0.299, 0.587, 0.114])
+    grey_HW = matplotlib.image.imread(tmp_path / "figure.png")[..., :3] @ np.array(
+        [0.299, 0.587, 0.114]
+    )
     cell = drawn.axes[-1].get_position()
     height, width = grey_HW.shape
     rows = height * (1 - cell.y1 + (np.arange(6) + 0.5) / 6 * cell.height)

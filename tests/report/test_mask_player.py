@@ -17,7 +17,9 @@ def pixels(uri, kind):
 
 
 def test_each_strip_holds_its_mask_slot_by_slot():
-    smooth_SHWC = np.broadcast_to(np.linspace(0, 255, SIDE)[None, :, None, None], (SLOTS, SIDE, SIDE, 3)).astype(np.uint8)
+    smooth_SHWC = np.broadcast_to(
+        np.linspace(0, 255, SIDE)[None, :, None, None], (SLOTS, SIDE, SIDE, 3)
+    ).astype(np.uint8)
     arrays = clip_arrays(SLOTS) | {"frames_SHWC": smooth_SHWC}
     shown = mask_player(arrays, "run")
     assert [one.name for one in shown.strips] == ["the clip", "motion", "tube", "mgm"]
@@ -26,8 +28,13 @@ def test_each_strip_holds_its_mask_slot_by_slot():
         strip = pixels(one.strip, "png")
         assert strip.shape == (ROWS, SLOTS * ROWS, 4)
         for slot in range(SLOTS):
-            assert np.array_equal(strip[:, slot * ROWS : (slot + 1) * ROWS, 3] > 0.5, masked_SHW[slot])
+            assert np.array_equal(
+                strip[:, slot * ROWS : (slot + 1) * ROWS, 3] > 0.5, masked_SHW[slot]
+            )
     assert shown.strips[3].about == "motion-guided, dense, 75% hidden"
-    assert [one.boxes for one in shown.strips[2:]] == [(), [[-1.5, -0.5, 5, 5]] * SLOTS]  # corners and sides
+    assert [one.boxes for one in shown.strips[2:]] == [
+        (),
+        [[-1.5, -0.5, 5, 5]] * SLOTS,
+    ]  # corners and sides
     strip, given = pixels(shown.clip, "webp"), np.concatenate(list(arrays["frames_SHWC"]), axis=1)
     assert np.abs(strip[..., :3].astype(float) - given).mean() < 3  # of 255: WebP is lossy

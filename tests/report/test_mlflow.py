@@ -15,8 +15,8 @@ from mgm.errors import UserError
 from mgm.report.mlflow.check import check
 from mgm.report.mlflow.models import register
 from mgm.report.mlflow.sync import default_uri, follow, sync
-from mgm.runs.files import file_digest
-from mgm.runs.result import read_result, write_result
+from mgm.results.files import file_digest
+from mgm.results.result import read_result, write_result
 from mgm.spec import Probe
 from tests.helpers.fake_results import DIGEST, draw_arrays, finish, registry, write_log
 
@@ -63,11 +63,16 @@ def mirrored(place):
 
     client = MlflowClient(default_uri(place))
     experiment = client.get_experiment_by_name("smoke")
-    return client, {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    return client, {
+        run.info.run_name: run for run in client.search_runs([experiment.experiment_id])
+    }
 
 
 def last_step(place, run):
-    return max(metric.step for metric in mirrored(place)[0].get_metric_history(run.info.run_id, "train/loss"))
+    return max(
+        metric.step
+        for metric in mirrored(place)[0].get_metric_history(run.info.run_id, "train/loss")
+    )
 
 
 def counts(summary):
@@ -89,18 +94,27 @@ def test_a_run_its_parent_its_curve_and_its_cell(place):
     assert "MGM (Dense)" in tags["row"].split("; ")
     assert "SSv2" in tags["column"].split("; ")
     assert (tags["verb"], tags["seed"], tags["dirty"]) == ("finetune", "0", "false")
-    assert (tags["parents"], tags["commit"]) == (PARENT.run_id, read_result(place / CHILD.run_id)["commit"])
+    assert (tags["parents"], tags["commit"]) == (
+        PARENT.run_id,
+        read_result(place / CHILD.run_id)["commit"],
+    )
     assert tags["mlflow.parentRunId"] == runs[PARENT.run_id].info.run_id
     history = client.get_metric_history(runs[PARENT.run_id].info.run_id, "train/loss")
-    assert [metric.step for metric in sorted(history, key=lambda metric: metric.step)] == list(range(1, 21))
-    assert runs[PARENT.run_id].data.tags["row"].startswith("ViT-B")  # of Table 4a, the first that it stands in
+    assert [metric.step for metric in sorted(history, key=lambda metric: metric.step)] == list(
+        range(1, 21)
+    )
+    assert (
+        runs[PARENT.run_id].data.tags["row"].startswith("ViT-B")
+    )  # of Table 4a, the first that it stands in
 
     def found(query):
         return {run.info.run_name for run in client.search_runs([run.info.experiment_id], query)}
 
     cell = "tags.`table.4e` LIKE '%MGM (Dense) / SSv2%'"
     assert found(cell) == {PARENT.run_id, CHILD.run_id}
-    assert found(f"{cell} AND tags.verb = 'finetune' AND tags.status = 'finished'") == {CHILD.run_id}
+    assert found(f"{cell} AND tags.verb = 'finetune' AND tags.status = 'finished'") == {
+        CHILD.run_id
+    }
     assert found(f"tags.mlflow.parentRunId = '{runs[PARENT.run_id].info.run_id}'") == {CHILD.run_id}
     assert found("tags.`table.4e` LIKE '%Random%'") == set()
 
@@ -122,19 +136,26 @@ def test_artefacts_are_small_and_weights_are_copied_on_demand(place, tmp_path):
     assert files(PARENT.run_id) == {"spec.json", "result.json", "curves.svg", "masks.png"}
     assert files(CHILD.run_id) == {"spec.json", "result.json", "curves.svg"}
     tags = runs[PARENT.run_id].data.tags
-    assert (tags["weights.path"], tags["weights.sha256"]) == (f"smoke/{PARENT.run_id}/weights.safetensors", file_digest(weights))
+    assert (tags["weights.path"], tags["weights.sha256"]) == (
+        f"smoke/{PARENT.run_id}/weights.safetensors",
+        file_digest(weights),
+    )
     assert sync(KNOWN, place, weights=True).weights == 1
     assert "weights.safetensors" in files(PARENT.run_id)
     assert sync(KNOWN, place, weights=True).weights == 0
     assert check(KNOWN, place) == {}
     weights.write_bytes(b"other weights")
     finish(place, PARENT, steps=4)
-    with pytest.raises(UserError, match="weights.safetensors: digest .* is not the result's abababababab"):
+    with pytest.raises(
+        UserError, match="weights.safetensors: digest .* is not the result's abababababab"
+    ):
         sync(KNOWN, place, weights=True)
 
 
 @pytest.mark.usefixtures("pair")
-def test_a_second_sync_changes_nothing_and_a_changed_result_is_updated(place, template, monkeypatch):
+def test_a_second_sync_changes_nothing_and_a_changed_result_is_updated(
+    place, template, monkeypatch
+):
     """A stamp saves time and is not needed."""
     database, stamp = place.parent / "mlflow.db", place / "mlflow-sync.json"
     before = database.read_bytes()
@@ -185,7 +206,11 @@ def test_a_training_run_grows_in_place(place):
     finish(place, PARENT, steps=9)
     assert counts(sync(KNOWN, place)) == (0, 1, 0)
     run = client.get_run(first.run_id)
-    assert (run.info.status, run.data.tags["reviewed"], "table.9z" in run.data.tags) == ("FINISHED", "yes", False)
+    assert (run.info.status, run.data.tags["reviewed"], "table.9z" in run.data.tags) == (
+        "FINISHED",
+        "yes",
+        False,
+    )
     assert len(client.get_metric_history(first.run_id, "train/loss")) == 9
     write_log(place / PARENT.run_id, 3, 9)  # started anew: another curve
     (place / PARENT.run_id / "result.json").unlink()
@@ -196,7 +221,9 @@ def test_a_training_run_grows_in_place(place):
 
 @pytest.mark.usefixtures("pair")
 def test_failed_and_altered_runs_show_as_such_without_a_result_and_so_do_their_children(place):
-    other = next(spec for spec in KNOWN.specs.values() if spec.verb == "pretrain" and spec is not PARENT)
+    other = next(
+        spec for spec in KNOWN.specs.values() if spec.verb == "pretrain" and spec is not PARENT
+    )
     write_result(place / PARENT.run_id, {**read_result(place / PARENT.run_id), "seed": 5})
     (place / other.run_id).mkdir()
     (place / other.run_id / "error.txt").write_text("out of memory")
@@ -219,8 +246,8 @@ CALLS = ("create_run", "log_batch", "set_tag", "log_artifacts", "set_terminated"
 
 @pytest.mark.slow
 def test_a_sync_that_ends_anywhere_is_made_level_by_the_next(place, monkeypatch):
-    """Whatever call to the tracker is the last one that came through; a run that grows among them. A sync tidies nothing up, so an
-    exception is as good as a SIGKILL."""
+    """Whatever call to the tracker is the last one that came through; a run that grows among them.
+    A sync tidies nothing up, so an exception is as good as a SIGKILL."""
     from mlflow import MlflowClient
 
     def until(last):
@@ -267,8 +294,13 @@ def test_what_differs_in_mlflow_is_named_and_repaired(place):
     client.log_metric(one, "train/loss", 0.1, timestamp=1, step=6)
     client.set_terminated(other, "FAILED")
     with sqlite3.connect(place.parent / "mlflow.db") as database:
-        database.execute("UPDATE metrics SET value = value + 1 WHERE run_uuid = ? AND key = 'train/lr' AND step = 3", (other,))
-        database.execute("UPDATE params SET value = '9' WHERE run_uuid = ? AND key = 'optim.lr'", (other,))
+        database.execute(
+            "UPDATE metrics SET value = value + 1 WHERE run_uuid = ? AND key = 'train/lr' AND step = 3",
+            (other,),
+        )
+        database.execute(
+            "UPDATE params SET value = '9' WHERE run_uuid = ? AND key = 'optim.lr'", (other,)
+        )
     differing = check(KNOWN, place)
     wanted = {
         PARENT.run_id: (
@@ -284,7 +316,9 @@ def test_what_differs_in_mlflow_is_named_and_repaired(place):
     }
     assert differing.keys() == wanted.keys()
     for run_id, patterns in wanted.items():
-        assert [bool(re.match(*pair)) for pair in zip(patterns, differing[run_id], strict=True)] == [True] * 3, differing[run_id]
+        assert [
+            bool(re.match(*pair)) for pair in zip(patterns, differing[run_id], strict=True)
+        ] == [True] * 3, differing[run_id]
     assert counts(sync(KNOWN, place, distrusted=differing)) == (0, 2, 0)
     assert check(KNOWN, place) == {}
     client.delete_run(mirrored(place)[1][CHILD.run_id].info.run_id)
@@ -298,7 +332,9 @@ def test_children_follow_a_parent_that_is_mirrored_anew(place):
     for steps in (3, 4):  # another curve: the parent's run in MLflow is another
         finish(place, PARENT, steps=steps)
         write_log(place / PARENT.run_id, steps, 20 + steps)
-        (place / PARENT.run_id / "log.jsonl").write_text((place / PARENT.run_id / "log.jsonl").read_text().replace("0.4", f"0.{steps}"))
+        (place / PARENT.run_id / "log.jsonl").write_text(
+            (place / PARENT.run_id / "log.jsonl").read_text().replace("0.4", f"0.{steps}")
+        )
         sync(KNOWN, place)
         _, runs = mirrored(place)
         assert runs[CHILD.run_id].data.tags["mlflow.parentRunId"] == runs[PARENT.run_id].info.run_id
@@ -316,26 +352,45 @@ def test_a_stopped_run_is_no_longer_running(place):
     write_log(place / PARENT.run_id, 6, 9)  # goes on
     sync(KNOWN, place)
     again = mirrored(place)[1][PARENT.run_id]
-    assert (again.info.run_id, again.info.status, last_step(place, again)) == (run.info.run_id, "RUNNING", 6)
+    assert (again.info.run_id, again.info.status, last_step(place, again)) == (
+        run.info.run_id,
+        "RUNNING",
+        6,
+    )
 
 
 def test_half_written_foreign_and_edited_files(place):
-    """What is not ours is passed over, what is half there is altered; nothing of it stops a sync."""
+    """What is not ours is passed over, what is half there is altered;
+
+    nothing of it stops a sync.
+    """
     finish(place, CHILD, steps=3)
     result = (place / CHILD.run_id / "result.json").read_text()
     (place / CHILD.run_id / "result.json").write_text(result[:200])
     (place / "another-run").mkdir()
     (place / "another-run/result.json").write_bytes(b"\xff\x00")
     write_log(place / PARENT.run_id, 3, 9)
-    lines = ({"step": "7"}, {"step": 1e400}, {"step": 2**70}, [4], {"step": 4, "loss": "low", "lr": None, "time": "noon"})
+    lines = (
+        {"step": "7"},
+        {"step": 1e400},
+        {"step": 2**70},
+        [4],
+        {"step": 4, "loss": "low", "lr": None, "time": "noon"},
+    )
     with (place / PARENT.run_id / "log.jsonl").open("ab") as log:
         log.write(b"\xff\xfe\n" + b"".join(json.dumps(line).encode() + b"\n" for line in lines))
         log.write(b'{"step": 5, "loss": NaN, "time": 1e300}\n{"step": 6, "lo')
     sync(KNOWN, place)
     _, runs = mirrored(place)
     assert set(runs) == {PARENT.run_id, CHILD.run_id}
-    assert (runs[CHILD.run_id].data.tags["status"], runs[CHILD.run_id].data.metrics) == ("altered", {})
-    assert (runs[PARENT.run_id].info.status, last_step(place, runs[PARENT.run_id])) == ("RUNNING", 5)
+    assert (runs[CHILD.run_id].data.tags["status"], runs[CHILD.run_id].data.metrics) == (
+        "altered",
+        {},
+    )
+    assert (runs[PARENT.run_id].info.status, last_step(place, runs[PARENT.run_id])) == (
+        "RUNNING",
+        5,
+    )
     assert check(KNOWN, place) == {}
     (place / CHILD.run_id / "result.json").write_text(result)
     sync(KNOWN, place)
@@ -365,11 +420,16 @@ def test_follow_mirrors_a_training_run_until_all_are_finished(place, capsys):
     assert check(known, place) == {}
     assert len(capsys.readouterr().out.splitlines()) > 2
     client, runs = mirrored(place)
-    assert len(client.search_runs([runs[PARENT.run_id].info.experiment_id], run_view_type=3)) == 2  # all ever made: it grew in place
+    assert (
+        len(client.search_runs([runs[PARENT.run_id].info.experiment_id], run_view_type=3)) == 2
+    )  # all ever made: it grew in place
 
 
 def test_weights_are_models_with_their_metrics_datasets_and_parents(place):
-    """A finetuned run's model has that run's metrics; a probe's are its parent's model's. Nothing is copied."""
+    """A finetuned run's model has that run's metrics;
+
+    a probe's are its parent's model's. Nothing is copied.
+    """
     probe = next(spec for spec in KNOWN.specs.values() if isinstance(spec, Probe) and spec.parent)
     probed = KNOWN.specs[probe.parent]
     for spec in dict.fromkeys([PARENT, CHILD, probed, probe]):
@@ -390,27 +450,42 @@ def test_weights_are_models_with_their_metrics_datasets_and_parents(place):
     made = models()
     assert made.keys() == {PARENT.run_id, CHILD.run_id, probed.run_id}
     model = made[CHILD.run_id]
-    assert (model.status, model.source_run_id, model.model_type) == ("READY", runs[CHILD.run_id].info.run_id, "finetune")
+    assert (model.status, model.source_run_id, model.model_type) == (
+        "READY",
+        runs[CHILD.run_id].info.run_id,
+        "finetune",
+    )
     assert model.tags["weights.sha256"] == read_result(place / CHILD.run_id)["weights_sha256"]
     assert model.params["optim.lr"] == json.dumps(CHILD.optim.lr)
     metric = next(metric for metric in model.metrics if metric.key == "test/top1")
-    assert (metric.value, metric.dataset_digest, metric.run_id) == (60, DIGEST, runs[CHILD.run_id].info.run_id)
+    assert (metric.value, metric.dataset_digest, metric.run_id) == (
+        60,
+        DIGEST,
+        runs[CHILD.run_id].info.run_id,
+    )
     run = client.get_run(runs[CHILD.run_id].info.run_id)
     assert [one.model_id for one in run.inputs.model_inputs] == [made[PARENT.run_id].model_id]
     assert [one.dataset.digest for one in run.inputs.dataset_inputs] == [DIGEST]
     assert [one.model_id for one in run.outputs.model_outputs] == [model.model_id]
-    assert ("test/top1", runs[probe.run_id].info.run_id) in {(metric.key, metric.run_id) for metric in made[probed.run_id].metrics}
+    assert ("test/top1", runs[probe.run_id].info.run_id) in {
+        (metric.key, metric.run_id) for metric in made[probed.run_id].metrics
+    }
     assert not check(KNOWN, place)
 
     lines = [register(place, default_uri(place), [CHILD.run_id]) for _ in range(2)]
     assert lines[0] == lines[1]
-    assert [version.source for version in client.search_model_versions(f"name = '{CHILD.run_id}'")] == [model.artifact_location]
+    assert [
+        version.source for version in client.search_model_versions(f"name = '{CHILD.run_id}'")
+    ] == [model.artifact_location]
     with pytest.raises(UserError, match="has no model in MLflow"):
         register(place, default_uri(place), [probe.run_id])
 
     result = read_result(place / PARENT.run_id)
     write_result(place / PARENT.run_id, {**result, "weights_sha256": "e" * 64})
-    write_result(place / CHILD.run_id, {**read_result(place / CHILD.run_id), "parents_sha256": {PARENT.run_id: "e" * 64}})
+    write_result(
+        place / CHILD.run_id,
+        {**read_result(place / CHILD.run_id), "parents_sha256": {PARENT.run_id: "e" * 64}},
+    )
     sync(KNOWN, place)
     assert models().keys() == made.keys()
     assert models()[PARENT.run_id].model_id != made[PARENT.run_id].model_id

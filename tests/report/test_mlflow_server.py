@@ -1,4 +1,7 @@
-"""A real MLflow server on a real PostgreSQL, killed, hung, slow, refusing, absent: nothing is lost, the next sync brings it level."""
+"""A real MLflow server on a real PostgreSQL, killed, hung, slow, refusing, absent:
+
+nothing is lost, the next sync brings it level.
+"""
 
 import signal
 import subprocess
@@ -42,7 +45,10 @@ def server(postgres, tmp_path_factory):
 @pytest.fixture
 def place(tmp_path, request, monkeypatch):
     """Results under the test's own name, so under an experiment of their own."""
-    for name, value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}.items():
+    for name, value in {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    }.items():
         monkeypatch.setenv(name, value)
     folder = tmp_path / "results" / request.node.name
     folder.mkdir(parents=True)
@@ -59,8 +65,12 @@ def is_level(place, server):
 
 def slow_down(postgres, body):
     """A database that does this at each new metric, until `speed_up`."""
-    postgres.execute(f"CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN NEW; END $$")
-    postgres.execute("CREATE TRIGGER act BEFORE INSERT ON metrics FOR EACH ROW EXECUTE FUNCTION act()")
+    postgres.execute(
+        f"CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN NEW; END $$"
+    )
+    postgres.execute(
+        "CREATE TRIGGER act BEFORE INSERT ON metrics FOR EACH ROW EXECUTE FUNCTION act()"
+    )
 
 
 def speed_up(postgres):
@@ -68,11 +78,16 @@ def speed_up(postgres):
 
 
 def in_the_middle(place, server, postgres, act) -> None:
-    """`act` once a sync in a process of its own has written a part, but not all; its one line is on stderr."""
+    """`act` once a sync in a process of its own has written a part, but not all;
+
+    its one line is on stderr.
+    """
     code = "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from tests.helpers.fake_results import registry; "
     code += "from mgm.report.mlflow.sync import sync; sync(registry(seeds=(0,)), Path(sys.argv[2]), sys.argv[3])"
     before = postgres.rows(POINTS)[0][0]
-    slow_down(postgres, "PERFORM pg_sleep(0.04)")  # a run takes five seconds, so that the middle is not missed
+    slow_down(
+        postgres, "PERFORM pg_sleep(0.04)"
+    )  # a run takes five seconds, so that the middle is not missed
     command = [sys.executable, "-c", code, str(ROOT), str(place), server.uri]
     syncing = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while (points := postgres.rows(POINTS)[0][0] - before) == 0:
@@ -87,7 +102,12 @@ def in_the_middle(place, server, postgres, act) -> None:
 
 @pytest.mark.parametrize("what", ["sync", "database"])
 def test_whoever_is_killed_in_the_middle(place, server, postgres, what):
-    in_the_middle(place, server, postgres, subprocess.Popen.kill if what == "sync" else lambda _: postgres.stop())
+    in_the_middle(
+        place,
+        server,
+        postgres,
+        subprocess.Popen.kill if what == "sync" else lambda _: postgres.stop(),
+    )
     if what == "database":
         postgres.start()
     speed_up(postgres)
@@ -101,7 +121,9 @@ def test_a_server_that_is_killed_and_one_that_follows_it(place, server, postgres
     speed_up(postgres)
     known = registry(seeds=(0,))
     known.specs, known.tables, known.figures = {run.run_id: run for run in RUNS}, {}, {}
-    following = threading.Thread(target=follow, args=(known, place, server.uri), kwargs={"every": 0.2}, daemon=True)
+    following = threading.Thread(
+        target=follow, args=(known, place, server.uri), kwargs={"every": 0.2}, daemon=True
+    )
     following.start()
     said = ""
     while "nothing is lost" not in said:

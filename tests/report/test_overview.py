@@ -4,12 +4,14 @@ import pytest
 
 from mgm.report.cells import rows
 from mgm.report.page.overview import cost, overview
-from mgm.runs.frame import examine_all
+from mgm.results.frame import examine_all
 from tests.helpers.fake_results import finish, finish_all, registry
 
 
 def told(tmp_path, accuracies, name="smoke", **changes):
-    """How it compares and what may be concluded, with these accuracies in Table 4e, a row's by seed."""
+    """How it compares and what may be concluded, with these accuracies in Table 4e, a row's by
+    seed.
+    """
     known = registry(name=name, **changes)
     for cell in known.tables["4e"].cells:
         for run, top1 in zip(cell.runs, accuracies.get(cell.row, ())):
@@ -23,34 +25,53 @@ OTHERS = ("Random Block", "SMM (Sparse)", "Random Tube", "MGM (Sparse)", "SMM (D
 
 
 def test_ours_is_above_below_or_within_noise_of_each_mask(tmp_path):
-    accuracies = dict.fromkeys(OTHERS, (60.0, 60.1, 60.2)) | {"MGM (Dense)": (70.0, 70.2, 70.1), "No pretraining": (10.0, 10.1, 10.3)}
+    accuracies = dict.fromkeys(OTHERS, (60.0, 60.1, 60.2)) | {
+        "MGM (Dense)": (70.0, 70.2, 70.1),
+        "No pretraining": (10.0, 10.1, 10.3),
+    }
     accuracies |= {"Random Tube": (80.0, 80.0, 80.3), "SMM (Dense)": (70.1, 69.0, 71.3)}
     compares, _ = told(tmp_path, accuracies)
-    ours = (
-        "MGM (Dense) with the other masks, SSv2: above Random Block, SMM (Sparse), MGM (Sparse); below Random Tube; within noise of 1 of 5"
-    )
+    ours = "MGM (Dense) with the other masks, SSv2: above Random Block, SMM (Sparse), MGM (Sparse); below Random Tube; within noise of 1 of 5"
     assert f"{ours} (differences paired by seed)." in compares
     gains = [text for text in compares if text.startswith("With no pretraining, SSv2:")]
     assert len(gains) == 1
-    assert "the 6 masks of Table 4e add +56.6 points [" in gains[0]  # (60.1 * 3 + 80.1 + 70.13 + 70.1) / 6 - 10.13
+    assert (
+        "the 6 masks of Table 4e add +56.6 points [" in gains[0]
+    )  # (60.1 * 3 + 80.1 + 70.13 + 70.1) / 6 - 10.13
     assert "noise" not in gains[0]
 
 
 def test_one_seed_tells_no_two_methods_apart(tmp_path):
     rows_of = (*OTHERS, "MGM (Dense)")
-    compares, concludes = told(tmp_path, dict.fromkeys(rows_of, (60.0,)) | {"No pretraining": (10.0,)}, seeds=(0,))
+    compares, concludes = told(
+        tmp_path, dict.fromkeys(rows_of, (60.0,)) | {"No pretraining": (10.0,)}, seeds=(0,)
+    )
     assert not [text for text in compares if text.startswith("MGM (Dense) with")]
-    assert [text.endswith("on average, from one seed.") for text in compares if text.startswith("With no pretraining")] == [True, True]
+    assert [
+        text.endswith("on average, from one seed.")
+        for text in compares
+        if text.startswith("With no pretraining")
+    ] == [True, True]
     single = [text for text in concludes if "rest on one seed" in text]
     assert len(single) == 1
-    assert len(set(single[0].split()[0:3:2])) == 1  # "14 of 14", or more where other tables share the runs
+    assert (
+        len(set(single[0].split()[0:3:2])) == 1
+    )  # "14 of 14", or more where other tables share the runs
 
 
-@pytest.mark.parametrize(("name", "words"), [("smoke", "no difference is shown"), ("paper", "inside our 95 % interval in 1 of 2 cells")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("smoke", "no difference is shown"), ("paper", "inside our 95 % interval in 1 of 2 cells")],
+)
 def test_the_paper_is_compared_with_at_its_scale_alone(tmp_path, name, words):
-    """Its 67.3 is inside [67.1, 67.5], its 62.9 below [66.4, 67.4]; the mean of +0.0 and +4.0 is +2.0."""
+    """Its 67.3 is inside [67.1, 67.5], its 62.9 below [66.4, 67.4];
+
+    the mean of +0.0 and +4.0 is +2.0.
+    """
     accuracies = {"MGM (Dense)": (67.2, 67.3, 67.4), "Random Block": (66.7, 66.9, 67.1)}
-    compares, _ = told(tmp_path, accuracies, name, more_seeds={"table4a": (7,), "table4b": (7,), "table4c": (7,)})
+    compares, _ = told(
+        tmp_path, accuracies, name, more_seeds={"table4a": (7,), "table4b": (7,), "table4c": (7,)}
+    )
     assert words in compares[0]
     assert ("ours is +2.0 points from it" in compares[0]) == (name == "paper")
 
@@ -60,7 +81,15 @@ def test_costs_add_up(tmp_path):
     finish_all(tmp_path, known, steps=2)
     (tmp_path / next(iter(known.specs)) / "result.json").unlink()
     everything, verbs, targets = cost(known, examine_all(tmp_path, known.specs))
-    assert everything == [("All", "#runs", len(known.specs), len(known.specs) - 1, pytest.approx(12.5 * (len(known.specs) - 1)))]
+    assert everything == [
+        (
+            "All",
+            "#runs",
+            len(known.specs),
+            len(known.specs) - 1,
+            pytest.approx(12.5 * (len(known.specs) - 1)),
+        )
+    ]
     for column in (2, 3, 4):
         assert sum(line[column] for line in verbs) == pytest.approx(everything[0][column])
     lines = {line[0]: line for line in targets}

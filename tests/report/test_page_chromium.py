@@ -1,12 +1,15 @@
-"""The page in a real browser: from disk, at three widths, in light and dark, by keyboard, without JavaScript, on paper."""
+"""The page in a real browser:
+
+from disk, at three widths, in light and dark, by keyboard, without JavaScript, on paper.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from mgm.experiments.registry import Registry, label_of
 from mgm.masking import MASKS
+from mgm.paper.registry import Registry, label_of
 from mgm.report.build import build_report
 from tests.helpers.browser import chromium
 from tests.helpers.fake_results import draw_arrays, finish_all, registry, write_log
@@ -26,11 +29,16 @@ def browser():
 
 @pytest.fixture
 def visit(browser, tmp_path):
-    """Opens a page; at the test's end nothing may have been complained of, nor loaded from elsewhere."""
+    """Opens a page;
+
+    at the test's end nothing may have been complained of, nor loaded from elsewhere.
+    """
     contexts, complaints, loaded = [], [], []
 
     def go(path: Path, width: int = 1000, height: int = 900, **options):
-        context = browser.new_context(viewport={"width": width, "height": height}, offline=True, **options)
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, offline=True, **options
+        )
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
@@ -56,13 +64,21 @@ class Report:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Report:
-    """A page at the paper's scale, so that differences show; of its runs some failed, some were edited, some run, some are gone."""
+    """A page at the paper's scale, so that differences show;
+
+    of its runs some failed, some were edited, some run, some are gone.
+    """
     folder = tmp_path_factory.mktemp("page")
     known, results = registry(seeds=(0, 1), name="paper"), folder / "results/trial"
     finish_all(results, known)
     draw_arrays(results, known)
     cells = {cell.row: cell for cell in known.tables["4e"].cells if cell.column == "SSv2"}
-    states = dict(zip(("failed", "altered", "running", "not run"), ("Random Block", "SMM (Sparse)", "Random Tube", "SMM (Dense)")))
+    states = dict(
+        zip(
+            ("failed", "altered", "running", "not run"),
+            ("Random Block", "SMM (Sparse)", "Random Tube", "SMM (Dense)"),
+        )
+    )
     for state, row in states.items():
         for run in cells[row].runs:
             folder_of_run = results / run.run_id
@@ -83,7 +99,9 @@ def report(tmp_path_factory) -> Report:
 def unfold(page):
     """Open everything that is folded; the lines of runs draw their details."""
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    page.wait_for_function("[...document.querySelectorAll('.run .body')].every(body => body.querySelector('dl'))")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.run .body')].every(body => body.querySelector('dl'))"
+    )
     page.evaluate("document.querySelectorAll('.run details').forEach(one => one.open = true)")
 
 
@@ -93,11 +111,15 @@ def test_every_link_and_picture_resolves_and_no_script_comes_from_the_data(visit
     failed = next(run_id for run_id, state in report.states.items() if state == "failed")
     assert EVIL in page.locator(f"[id='{failed}'] dl").inner_text()
     assert EVIL in page.inner_text("#overview")
-    targets = page.eval_on_selector_all("a", "links => links.map(link => link.getAttribute('href'))")
+    targets = page.eval_on_selector_all(
+        "a", "links => links.map(link => link.getAttribute('href'))"
+    )
     ids = set(page.eval_on_selector_all("[id]", "all => all.map(one => one.id)"))
     assert len(targets) > 500
     for target in set(targets):
-        exists = target[1:] in ids if target.startswith("#") else (report.path.parent / target).exists()
+        exists = (
+            target[1:] in ids if target.startswith("#") else (report.path.parent / target).exists()
+        )
         assert exists, target
     sizes = page.evaluate("""async () => {
         const films = [...document.querySelectorAll('.film, #gallery')];
@@ -109,12 +131,18 @@ def test_every_link_and_picture_resolves_and_no_script_comes_from_the_data(visit
     assert all(width > 0 and height > 0 for width, height, _ in sizes)
     titles = {label_of(path.stem) for path in (report.path.parent / "figures").glob("*.png")}
     assert "Figure 4a" in titles
-    assert {alt.split(":")[0] for *_, alt in sizes} == titles | {""}  # films have a label of their own
+    assert {alt.split(":")[0] for *_, alt in sizes} == titles | {
+        ""
+    }  # films have a label of their own
 
 
 def test_a_cell_leads_to_its_run_in_two_clicks(visit, report):
     page = visit(report.path)
-    cell = next(cell for cell in report.known.tables["4e"].cells if (cell.row, cell.column) == ("MGM (Sparse)", "SSv2"))
+    cell = next(
+        cell
+        for cell in report.known.tables["4e"].cells
+        if (cell.row, cell.column) == ("MGM (Sparse)", "SSv2")
+    )
     run = cell.runs[1]
     page.locator("#cell-4e-mgm-sparse-ssv2").get_by_role("link", name="seed 1").click()
     opened = page.locator(f"[id='{run.run_id}']")
@@ -138,7 +166,9 @@ def test_a_cell_leads_to_its_run_in_two_clicks(visit, report):
 
 def test_a_table_sorts_by_keyboard(visit, report):
     page = visit(report.path)
-    body = page.locator("#table-4e table").first.locator("tbody").first.locator("tr")  # each section sorts by itself
+    body = (
+        page.locator("#table-4e table").first.locator("tbody").first.locator("tr")
+    )  # each section sorts by itself
 
     def names():
         return body.locator("th").all_inner_texts()
@@ -150,7 +180,12 @@ def test_a_table_sorts_by_keyboard(visit, report):
     for order in ("ascending", "descending", None):
         page.keyboard.press("Enter")
         assert head.get_attribute("aria-sort") == order
-        values = [float(value) for value in body.evaluate_all("rows => rows.map(row => row.cells[2].dataset.sort ?? NaN)")]
+        values = [
+            float(value)
+            for value in body.evaluate_all(
+                "rows => rows.map(row => row.cells[2].dataset.sort ?? NaN)"
+            )
+        ]
         numbers = [value for value in values if value == value]
         assert len(numbers) == 3
         if order:
@@ -167,7 +202,9 @@ def test_a_table_sorts_by_keyboard(visit, report):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_overflows_the_window(visit, report, width):
     page = visit(report.path, width)
-    page.add_style_tag(content="* { letter-spacing: .1em !important }")  # wide letters stand for another machine's fonts
+    page.add_style_tag(
+        content="* { letter-spacing: .1em !important }"
+    )  # wide letters stand for another machine's fonts
     unfold(page)
     assert page.evaluate("document.documentElement.scrollWidth") == width
     loose = page.evaluate("""() => [...document.querySelectorAll('body *')].filter(one => !one.closest('.wide, .film, .skip, svg')
@@ -178,7 +215,9 @@ def test_nothing_overflows_the_window(visit, report, width):
 def test_a_box_that_scrolls_is_reached_by_keyboard(visit, report):
     """A box whose content is 400 pixels wide, whatever the machine's fonts."""
     page = visit(report.path, 320)
-    page.evaluate("document.querySelector('.wide').innerHTML = '<table style=\"width: 400px\"><caption>Wide</caption></table>'")
+    page.evaluate(
+        "document.querySelector('.wide').innerHTML = '<table style=\"width: 400px\"><caption>Wide</caption></table>'"
+    )
     page.set_viewport_size({"width": 330, "height": 900})
     box = page.locator(".wide").first
     page.wait_for_function("document.querySelector('.wide').tabIndex === 0")
@@ -200,12 +239,19 @@ def test_without_javascript_everything_but_a_runs_details_can_be_read(visit, rep
     assert page.locator("td.plot svg").first.is_visible()
     run_id = next(iter(report.known.specs))
     page.locator(f"[id='{run_id}'] > summary").click()
-    assert page.locator(f"[id='{run_id}']").get_by_role("link").get_attribute("href").endswith(f"results/trial/{run_id}/")
+    assert (
+        page.locator(f"[id='{run_id}']")
+        .get_by_role("link")
+        .get_attribute("href")
+        .endswith(f"results/trial/{run_id}/")
+    )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_has_contrast(visit, report, scheme):
-    """At least 4.5 to 1, WCAG's AA, between each text and the ground it stands on, from the styles as computed."""
+    """At least 4.5 to 1, WCAG's AA, between each text and the ground it stands on, from the styles
+    as computed.
+    """
     page = visit(report.path, color_scheme=scheme)
     unfold(page)
     ground, worst = page.evaluate("""() => {
@@ -237,7 +283,10 @@ def test_a_status_is_told_apart_without_colour(visit, report):
     looks = dict(shown)
     assert set(looks) == {"run", "partial", "failed", "altered", "running", "not run"}
     assert len(set(looks.values())) == len(looks)
-    assert all(page.locator(f"[id='{run_id}'] .status").first.inner_text() == state for run_id, state in report.states.items())
+    assert all(
+        page.locator(f"[id='{run_id}'] .status").first.inner_text() == state
+        for run_id, state in report.states.items()
+    )
 
 
 def test_it_prints_whole(visit, report):
@@ -259,7 +308,11 @@ def test_the_gallery_plays_and_stops_and_rests_where_motion_is_not_wanted(visit,
     still = visit(report.path, reduced_motion="reduce")
     page = visit(report.path)
     gallery = page.locator("#gallery")
-    slider, button, film = gallery.get_by_role("slider"), gallery.get_by_role("button"), gallery.locator(".film").nth(2)
+    slider, button, film = (
+        gallery.get_by_role("slider"),
+        gallery.get_by_role("button"),
+        gallery.locator(".film").nth(2),
+    )
     at = "film => getComputedStyle(film).backgroundPosition"
     before = film.evaluate(at)
     page.wait_for_function("document.querySelector('#gallery input').value > 1")
@@ -293,10 +346,17 @@ def test_a_screen_reader_finds_its_way(visit, report):
     assert bad == []
     page.keyboard.press("Tab")
     skip = page.get_by_role("link", name="Skip to the results")
-    assert skip.evaluate("one => one === document.activeElement && one.getBoundingClientRect().top >= 0")
+    assert skip.evaluate(
+        "one => one === document.activeElement && one.getBoundingClientRect().top >= 0"
+    )
     page.keyboard.press("Enter")
     assert page.url.endswith("#overview")
-    levels = [int(level) for level in page.eval_on_selector_all("h1, h2, h3", "all => all.map(one => one.tagName[1])")]
+    levels = [
+        int(level)
+        for level in page.eval_on_selector_all(
+            "h1, h2, h3", "all => all.map(one => one.tagName[1])"
+        )
+    ]
     assert levels[0] == 1
     assert levels.count(1) == 1
 
@@ -308,5 +368,7 @@ def test_the_smoke_page(visit, smoke):
     page = visit(path, 390)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert page.locator(".film").count() == 2 + len(MASKS)
-    targets = page.eval_on_selector_all("a:not([href^='#'])", "links => links.map(link => link.getAttribute('href'))")
+    targets = page.eval_on_selector_all(
+        "a:not([href^='#'])", "links => links.map(link => link.getAttribute('href'))"
+    )
     assert [target for target in targets if not (path.parent / target).exists()] == []

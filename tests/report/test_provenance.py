@@ -1,4 +1,7 @@
-"""What is shown rests on files alone: carried elsewhere without the weights they show the same, and edited they are altered everywhere."""
+"""What is shown rests on files alone:
+
+carried elsewhere without the weights they show the same, and edited they are altered everywhere.
+"""
 
 import shutil
 
@@ -9,8 +12,8 @@ from mgm.cli import app
 from mgm.report.build import build_report
 from mgm.report.mlflow.record import Records
 from mgm.report.trace import trace
-from mgm.runs.files import file_digest
-from mgm.runs.result import read_result, write_result
+from mgm.results.files import file_digest
+from mgm.results.result import read_result, write_result
 from tests.helpers.fake_results import draw_arrays, finish, finish_all, registry
 
 KNOWN = registry(seeds=(0,))
@@ -26,12 +29,25 @@ def test_results_without_weights_build_the_same_page_elsewhere(tmp_path):
     for run_id in KNOWN.specs:
         (here / "results/smoke" / run_id / "weights.safetensors").write_bytes(b"weights")
         (here / "results/smoke" / run_id / "checkpoint.pt").write_bytes(b"checkpoint")
-    shutil.copytree(here / "results", there / "results", ignore=shutil.ignore_patterns("weights.safetensors", "checkpoint.pt"))
+    shutil.copytree(
+        here / "results",
+        there / "results",
+        ignore=shutil.ignore_patterns("weights.safetensors", "checkpoint.pt"),
+    )
     for place in (here, there):
         build_report(KNOWN, place / "results/smoke", place / "reports/smoke")
     files = {path.relative_to(here) for path in (here / "reports").rglob("*") if path.is_file()}
-    assert files == {path.relative_to(there) for path in (there / "reports").rglob("*") if path.is_file()}
-    assert {"index.html", "claims.csv", "table4e.csv", "table4e.tex", "figure4a.svg", "figure5.svg"} <= {path.name for path in files}
+    assert files == {
+        path.relative_to(there) for path in (there / "reports").rglob("*") if path.is_file()
+    }
+    assert {
+        "index.html",
+        "claims.csv",
+        "table4e.csv",
+        "table4e.tex",
+        "figure4a.svg",
+        "figure5.svg",
+    } <= {path.name for path in files}
     for path in files:
         assert (here / path).read_bytes() == (there / path).read_bytes(), path
     assert str(tmp_path) not in (there / "reports/smoke/index.html").read_text()
@@ -44,8 +60,12 @@ EDITS = {
     "a prediction": lambda folder: (folder / "predictions.csv").write_text(
         (folder / "predictions.csv").read_text().replace(",1,1", ",1,2", 1)
     ),
-    "half of it": lambda folder: (folder / "result.json").write_bytes((folder / "result.json").read_bytes()[:300]),
-    "sealed again without a commit": lambda folder: write_result(folder, {**read_result(folder), "commit": None}),
+    "half of it": lambda folder: (folder / "result.json").write_bytes(
+        (folder / "result.json").read_bytes()[:300]
+    ),
+    "sealed again without a commit": lambda folder: write_result(
+        folder, {**read_result(folder), "commit": None}
+    ),
 }
 
 
@@ -61,7 +81,12 @@ def test_a_result_edited_after_the_fact_is_altered_everywhere(tmp_path, edit):
     assert told.startswith("table4e/MGM (Dense)/SSv2: altered")
     assert "60" not in told.splitlines()[0]
     [record] = Records(KNOWN, results).read([RUN.run_id])
-    assert (record.tags["status"], record.curve, record.final, set(record.files)) == ("altered", [], [], {"spec.json"})
+    assert (record.tags["status"], record.curve, record.final, set(record.files)) == (
+        "altered",
+        [],
+        [],
+        {"spec.json"},
+    )
     table = build_report(KNOWN, results, tmp_path / "reports/smoke", "table4e").read_text()
     cell = next(line for line in table.splitlines() if line.startswith("MGM (Dense),SSv2,"))
     assert ",altered," in cell
@@ -77,7 +102,9 @@ def test_weights_that_were_exchanged_are_named_by_trace(tmp_path):
     told = trace(KNOWN, tmp_path, "table4e/mgm (dense)/ssv2")
     assert f"weights  {file_digest(weights)}\n" in told
     weights.write_bytes(b"exchanged")
-    assert "weights.safetensors was altered; delete the run" in trace(KNOWN, tmp_path, "table4e/mgm (dense)/ssv2")
+    assert "weights.safetensors was altered; delete the run" in trace(
+        KNOWN, tmp_path, "table4e/mgm (dense)/ssv2"
+    )
 
 
 def test_check_and_repair_on_the_command_line(tmp_path, monkeypatch):
@@ -99,7 +126,10 @@ def test_check_and_repair_on_the_command_line(tmp_path, monkeypatch):
     (run,) = client.search_runs([client.get_experiment_by_name("smoke").experiment_id])
     client.set_tag(run.info.run_id, "seed", "7")
     code, out, error = said("--check")
-    assert (code, out) == (1, f"{RUN.parent}: tag seed is '7' in MLflow, '0' by its files\n")  # 2 by way of `main`
+    assert (code, out) == (
+        1,
+        f"{RUN.parent}: tag seed is '7' in MLflow, '0' by its files\n",
+    )  # 2 by way of `main`
     assert error.endswith("1 differences in 1 runs; `mgm sync smoke --repair` mirrors these anew")
     assert "0 runs created, 1 updated" in said("--repair")[1]
     assert said("--check")[0] == 0

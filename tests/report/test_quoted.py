@@ -4,19 +4,38 @@ import csv
 from collections import Counter
 from pathlib import Path
 
-from mgm.experiments import quoted as module
-from mgm.experiments.quoted import reported
+from mgm.paper import quoted as module
+from mgm.paper.quoted import reported
 
-ROWS = list(csv.DictReader(Path(module.__file__).with_name("quoted.csv").read_text(encoding="utf-8").splitlines()))
+ROWS = list(
+    csv.DictReader(
+        Path(module.__file__).with_name("quoted.csv").read_text(encoding="utf-8").splitlines()
+    )
+)
 
 
 def test_every_number_of_every_table_once():
     keys = [(row["table"], row["row"], row["column"]) for row in ROWS]
     assert len(keys) == len(set(keys)) == len(reported())
     assert Counter(row["table"] for row in ROWS) == {
-        "1": 57, "2a": 12, "2b": 12, "2c": 9, "2d": 9, "3": 6, "4a": 3, "4b": 2, "4c": 2, "4d": 4, "4e": 6, "measured": 5,
-    }  # fmt: skip
-    assert Counter(row["column"] for row in ROWS if row["table"] == "1") == {"SSv2": 19, "K400": 18, "GFLOPs": 20}
+        "1": 57,
+        "2a": 12,
+        "2b": 12,
+        "2c": 9,
+        "2d": 9,
+        "3": 6,
+        "4a": 3,
+        "4b": 2,
+        "4c": 2,
+        "4d": 4,
+        "4e": 6,
+        "measured": 5,
+    }
+    assert Counter(row["column"] for row in ROWS if row["table"] == "1") == {
+        "SSv2": 19,
+        "K400": 18,
+        "GFLOPs": 20,
+    }
     assert {row["table"] for row in ROWS if None in row} == set()  # no line has a comma too many
 
 
@@ -25,7 +44,9 @@ def test_sums_and_spots():
     paper = reported()
 
     def total(table, column):
-        return round(sum(value for (name, _, at), value in paper.items() if (name, at) == (table, column)), 1)
+        return round(
+            sum(value for (name, _, at), value in paper.items() if (name, at) == (table, column)), 1
+        )
 
     assert total("4e", "SSv2") == 390.8
     assert total("2a", "UCF") == 380.3

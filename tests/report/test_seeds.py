@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from mgm.report.figures.seeds import differences, runs_of, seeds
-from mgm.runs.frame import examine_all
+from mgm.results.frame import examine_all
 from tests.helpers.fake_results import finish, registry
 
 KNOWN = registry(seeds=(0, 1, 2))
@@ -28,7 +28,9 @@ def test_every_run_that_is_done_is_a_dot(found):
     assert set(runs.line) == {"SSv2, linear probe"}
     for row, values in VALUES.items():
         shown = runs[runs.tick == row].set_index("seed").value
-        assert shown.to_dict() == pytest.approx({seed: value for seed, value in enumerate(values) if value is not None}, abs=0.3)
+        assert shown.to_dict() == pytest.approx(
+            {seed: value for seed, value in enumerate(values) if value is not None}, abs=0.3
+        )
 
 
 def test_differences_are_students_interval_over_the_seeds_both_have(found):
@@ -39,7 +41,9 @@ def test_differences_are_students_interval_over_the_seeds_both_have(found):
     for tick, row in less.iterrows():
         apart = (values[tick] - values["MGM (Dense)"]).dropna()
         low, high = stats.t.interval(0.95, len(apart) - 1, apart.mean(), stats.sem(apart))
-        np.testing.assert_allclose((row["mean"], row.low, row.high), (apart.mean(), low, high), rtol=1e-4)  # t is rounded to 4 decimals
+        np.testing.assert_allclose(
+            (row["mean"], row.low, row.high), (apart.mean(), low, high), rtol=1e-4
+        )  # t is rounded to 4 decimals
 
 
 def test_it_is_drawn_with_any_number_of_runs(found, tmp_path):

@@ -9,11 +9,16 @@ from mgm.report.statistics import Estimate
 def test_an_axis_of_percentages_stays_within_them():
     assert Axis.over([-5.2, 58.0, 119.3], within=PERCENT) == Axis(0, 100)
     assert Axis.over([31.0, 62.0], within=PERCENT) == Axis(30, 70)
-    assert (Axis.over([100.0], within=PERCENT).high, Axis.over([-130.0, 20.0], within=POINTS_OF).low) == (100, -100)
+    assert (
+        Axis.over([100.0], within=PERCENT).high,
+        Axis.over([-130.0, 20.0], within=POINTS_OF).low,
+    ) == (100, -100)
     assert Axis.over([2500.0]).high > 2500
 
 
-@pytest.mark.parametrize(("low", "high", "arrows"), [(20, 80, 0), (0, 100, 0), (-5, 58, 1), (-10, 119, 2)])
+@pytest.mark.parametrize(
+    ("low", "high", "arrows"), [(20, 80, 0), (0, 100, 0), (-5, 58, 1), (-10, 119, 2)]
+)
 def test_an_interval_beyond_the_axis_ends_there_with_an_arrow(low, high, arrows):
     axis = Axis(0, 100)
     drawn = drawing("interval", axis, Estimate((low + high) / 2, low, high, 3))

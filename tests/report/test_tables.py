@@ -11,7 +11,7 @@ import pytest
 
 from mgm.report.cells import COLUMNS, rows
 from mgm.report.tables import BOLD, DASH, MINUS, _tex, leaders, number, write_tables
-from mgm.runs.frame import examine_all
+from mgm.results.frame import examine_all
 from tests.helpers.fake_results import BOTH, finish, finish_all, registry
 
 
@@ -19,16 +19,35 @@ def write(known, results, name):
     """Text of a table's files by their endings, and its rows."""
     collected = rows(known, examine_all(results, known.specs))[name]
     path = write_tables(results / "tables", known.tables[name], collected, known.scale)
-    return {ending: path.with_suffix(f".{ending}").read_text() for ending in ("csv", "md", "tex", "html")}, collected
+    return {
+        ending: path.with_suffix(f".{ending}").read_text()
+        for ending in ("csv", "md", "tex", "html")
+    }, collected
 
 
 def grids(texts):
     """Lines of cells, heading first, as a reader of Markdown, TeX and HTML sees them."""
-    md = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in texts["md"].splitlines() if line.startswith("| ")]
-    body = re.sub(r"\\(toprule|midrule|bottomrule|addlinespace|emph|textbf)\b", "", texts["tex"].partition(r"\toprule")[2])
-    body = body.partition(r"\end{tabular}")[0].replace(r"\%", "%").replace("--", DASH).replace(r"$\rightarrow$", "→")
+    md = [
+        [cell.strip(" *") for cell in line.split("|")[1:-1]]
+        for line in texts["md"].splitlines()
+        if line.startswith("| ")
+    ]
+    body = re.sub(
+        r"\\(toprule|midrule|bottomrule|addlinespace|emph|textbf)\b",
+        "",
+        texts["tex"].partition(r"\toprule")[2],
+    )
+    body = (
+        body.partition(r"\end{tabular}")[0]
+        .replace(r"\%", "%")
+        .replace("--", DASH)
+        .replace(r"$\rightarrow$", "→")
+    )
     tex = [[cell.strip(" {}\n") for cell in line.split(" & ")] for line in body.split(r"\\")[:-1]]
-    rows = [re.findall(r"<t[hd] *>(.*?)</t[hd]>", line) for line in re.findall(r"<tr>(.*?)</tr>", texts["html"], re.DOTALL)]
+    rows = [
+        re.findall(r"<t[hd] *>(.*?)</t[hd]>", line)
+        for line in re.findall(r"<tr>(.*?)</tr>", texts["html"], re.DOTALL)
+    ]
     return md, tex, [[unescape(re.sub("<.*?>", "", cell)) for cell in line] for line in rows]
 
 
@@ -39,15 +58,24 @@ def test_all_formats_show_every_cell_and_the_scale(tmp_path):
     texts, collected = write(known, tmp_path, "4e")
     lines = list(csv.DictReader(texts["csv"].splitlines()))
     assert tuple(lines[0]) == COLUMNS
-    assert [(line["row"], line["column"], line["status"]) for line in lines] == [(row.row, row.column, row.status) for row in collected]
+    assert [(line["row"], line["column"], line["status"]) for line in lines] == [
+        (row.row, row.column, row.status) for row in collected
+    ]
     assert (lines[0]["status"], lines[0]["ours"], lines[0]["n"]) == ("altered", "", "0")
     last = next(line for line in lines if line["row"] == "MGM (Dense)")
-    assert (last["row"], float(last["paper"]), last["n"], len(last["run_ids"].split())) == ("MGM (Dense)", 67.3, "3", 3)
+    assert (last["row"], float(last["paper"]), last["n"], len(last["run_ids"].split())) == (
+        "MGM (Dense)",
+        67.3,
+        "3",
+        3,
+    )
     assert float(last["difference"]) == pytest.approx(float(last["ours"]) - 67.3, abs=1e-3)
     assert float(last["ci_low"]) < float(last["ours"]) < float(last["ci_high"])
     md, tex, html = grids(texts)
     assert md == tex == html
-    assert len(md) == 1 + 4 + len(collected)  # heading, and for each column a title and one of the rows of our own
+    assert len(md) == 1 + 4 + len(
+        collected
+    )  # heading, and for each column a title and one of the rows of our own
     for text in (texts["md"], texts["tex"], texts["html"]):
         assert f"Scale {known.scale.name}" in text
         assert all(number(row.estimate.mean) in text for row in collected[1:])
@@ -63,7 +91,9 @@ def test_markup_in_a_scales_text_is_shown_as_text(tmp_path):
 
 @pytest.fixture
 def accuracies(tmp_path):
-    """Table 4e's files and rows where MGM (Dense) finetunes to one list of accuracies, a value a seed, and every other mask to another."""
+    """Table 4e's files and rows where MGM (Dense) finetunes to one list of accuracies, a value a
+    seed, and every other mask to another.
+    """
 
     def finished(ours, others):
         known = registry(seeds=tuple(range(len(ours))), name="paper")
@@ -85,7 +115,14 @@ def test_bold_is_above_every_other_row_beyond_noise(accuracies):
         assert texts[ending].count(mark) == 2
         assert BOLD.split(",")[0] in texts[ending]
     assert (
-        leaders(registry().tables["4e"], [replace(row, status="partial") if row.row == "Random Tube" else row for row in collected]) == []
+        leaders(
+            registry().tables["4e"],
+            [
+                replace(row, status="partial") if row.row == "Random Tube" else row
+                for row in collected
+            ],
+        )
+        == []
     )
 
 
@@ -104,7 +141,9 @@ def test_nothing_is_bold_within_noise_or_of_one_seed(accuracies, ours, others):
     assert not re.search(r"\*\*\d", texts["md"])
 
 
-@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not here: install texlive-latex-recommended")
+@pytest.mark.skipif(
+    not shutil.which("pdflatex"), reason="pdflatex is not here: install texlive-latex-recommended"
+)
 def test_every_table_compiles_and_fits_a_page(tmp_path):
     """With a real TeX; the longest captions, the widest rows, every status."""
     known = registry(datasets=BOTH, name="paper")
@@ -117,11 +156,15 @@ def test_every_table_compiles_and_fits_a_page(tmp_path):
         write_tables(tmp_path, table, collected[name], known.scale)
     inputs = "\n".join(rf"\input{{table{name}}}\clearpage" for name in known.tables)
     packages = r"\usepackage{booktabs}\usepackage[margin=2cm]{geometry}"
-    (tmp_path / "all.tex").write_text(rf"\documentclass{{article}}{packages}\begin{{document}}{inputs}\end{{document}}")
+    (tmp_path / "all.tex").write_text(
+        rf"\documentclass{{article}}{packages}\begin{{document}}{inputs}\end{{document}}"
+    )
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-2000:]
-    wide = [float(points) for points in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide", ran.stdout)]
+    wide = [
+        float(points) for points in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide", ran.stdout)
+    ]
     assert max(wide, default=0) < 5, ran.stdout  # points; more can be seen
     assert not re.findall(r"Missing character|Float too large|undefined", ran.stdout), ran.stdout
     assert f"({len(known.tables)} pages" in ran.stdout
@@ -145,12 +188,32 @@ def table_1(tmp_path):
 def test_table_1_stands_in_four_sections_with_quoted_rows_dashed(table_1):
     md, tex, html = grids(table_1()[0])
     assert md == tex == html
-    assert md[0] == ["Method", "Pretraining epochs", "Paper", "Ours", "95 % interval", "Runs", "Status"]
+    assert md[0] == [
+        "Method",
+        "Pretraining epochs",
+        "Paper",
+        "Ours",
+        "95 % interval",
+        "Runs",
+        "Status",
+    ]
     titles = [line[0] for line in md if not any(line[1:])]
-    assert titles == [f"{column}, {group}" for column in ("SSv2", "K400") for group in ("supervised", "self-supervised")]
+    assert titles == [
+        f"{column}, {group}"
+        for column in ("SSv2", "K400")
+        for group in ("supervised", "self-supervised")
+    ]
     assert ["MViTv2 (MViT-B; K400; 225 GFLOPs)", "200", "70.5", DASH, DASH, DASH, "quoted"] in md
     assert ["SlowFast (R101 + NL)", DASH, "79.8", DASH, DASH, DASH, "quoted"] in md
-    assert ["MGM (ViT-B; SSv2; 180 GFLOPs)", "400", "69.6", "not run", DASH, "0 of 3", "not run"] in md
+    assert [
+        "MGM (ViT-B; SSv2; 180 GFLOPs)",
+        "400",
+        "69.6",
+        "not run",
+        DASH,
+        "0 of 3",
+        "not run",
+    ] in md
 
 
 def test_a_single_run_says_so_and_the_difference_is_shown_at_the_papers_scale_alone(table_1):
@@ -158,7 +221,10 @@ def test_a_single_run_says_so_and_the_difference_is_shown_at_the_papers_scale_al
     row = next(row for row in collected if row.row == "MGM, SSv2, 800")
     assert row.estimate.n == 1
     assert row.estimate.low < 50 < row.estimate.high
-    interval, lines = f"[{row.estimate.low:.1f}, {row.estimate.high:.1f}]", [line[3:] for line in grids(texts)[0]]
+    interval, lines = (
+        f"[{row.estimate.low:.1f}, {row.estimate.high:.1f}]",
+        [line[3:] for line in grids(texts)[0]],
+    )
     assert ["50.0 (n = 1)", interval, number(row.difference, sign=True), "1 of 1", "run"] in lines
     smoke, _ = table_1()
     assert "50.0 (partial, n = 1)" in smoke["md"]

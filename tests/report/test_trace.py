@@ -23,11 +23,16 @@ def test_a_cell_is_traced_to_data_commit_and_weights(tmp_path):
         finish(tmp_path, known.specs[run.parent])
         finish(tmp_path, run, top1=60.0)
     text = trace(known, tmp_path, "table4e/mgm (dense)/ssv2")
-    assert text.startswith("table4e/MGM (Dense)/SSv2: 60.0 by 3 of 3 runs, run; the paper has 67.3\n")
+    assert text.startswith(
+        "table4e/MGM (Dense)/SSv2: 60.0 by 3 of 3 runs, run; the paper has 67.3\n"
+    )
     first = runs_of(known, "MGM (Dense)")[0]
     block = text.split("\n\n")[1].splitlines()
     assert block[0].strip() == first.run_id
-    facts = {line.split()[0]: " ".join(line.split()[1:]) for line in block[1 : block.index(f"  starts from {first.parent}")]}
+    facts = {
+        line.split()[0]: " ".join(line.split()[1:])
+        for line in block[1 : block.index(f"  starts from {first.parent}")]
+    }
     assert facts == {
         "state": "run",
         "spec": f"{first.hash} {tmp_path / first.run_id / 'spec.json'}",
@@ -45,12 +50,23 @@ def test_names_in_part_and_in_full(tmp_path):
     known = registry()
 
     def told(wanted):
-        return [line.split(":")[0] for line in trace(known, tmp_path, wanted).splitlines() if line.startswith(("table", "figure"))]
+        return [
+            line.split(":")[0]
+            for line in trace(known, tmp_path, wanted).splitlines()
+            if line.startswith(("table", "figure"))
+        ]
 
     both = ["SSv2", "SSv2, linear probe"]
-    assert told("table4e/mgm") == [f"table4e/{row}/{column}" for row in known.tables["4e"].rows if "MGM" in row for column in both]
+    assert told("table4e/mgm") == [
+        f"table4e/{row}/{column}"
+        for row in known.tables["4e"].rows
+        if "MGM" in row
+        for column in both
+    ]
     assert told("table4e/MGM (Dense)") == [f"table4e/MGM (Dense)/{column}" for column in both]
-    assert told("table4e/mgm (dense)/SSv2") == ["table4e/MGM (Dense)/SSv2"]  # in full, though it is part of the other column's name
+    assert told("table4e/mgm (dense)/SSv2") == [
+        "table4e/MGM (Dense)/SSv2"
+    ]  # in full, though it is part of the other column's name
     assert told("table4e/mgm (dense)/probe") == ["table4e/MGM (Dense)/SSv2, linear probe"]
     assert told("figure4a/0.9") == ["figure4a/0.9/SSv2"]
     assert told("figure5") == ["figure5"]
@@ -59,10 +75,22 @@ def test_names_in_part_and_in_full(tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ("table9/mgm", "table9: no such table or figure at scale smoke; choose one of table4a, table4b, .*table4e.* figure5"),
-        ("table4e/foo", r"table4e: no row has 'foo' in its name; choose from No pretraining; Random Block; .*; MGM \(Dense\)"),
-        ("table4e/mgm/k400", "table4e: no column has 'k400' in its name; choose from SSv2; SSv2, linear probe"),
-        ("table4e", "table4e: '' matches 26 cells, more than 8; name one of the rows No pretraining; .*, or /column too"),
+        (
+            "table9/mgm",
+            "table9: no such table or figure at scale smoke; choose one of table4a, table4b, .*table4e.* figure5",
+        ),
+        (
+            "table4e/foo",
+            r"table4e: no row has 'foo' in its name; choose from No pretraining; Random Block; .*; MGM \(Dense\)",
+        ),
+        (
+            "table4e/mgm/k400",
+            "table4e: no column has 'k400' in its name; choose from SSv2; SSv2, linear probe",
+        ),
+        (
+            "table4e",
+            "table4e: '' matches 26 cells, more than 8; name one of the rows No pretraining; .*, or /column too",
+        ),
     ],
 )
 def test_nothing_or_too_much(tmp_path, wanted, message):
@@ -72,23 +100,36 @@ def test_nothing_or_too_much(tmp_path, wanted, message):
 
 def test_two_runs_differ_in_these_fields(tmp_path):
     known, results = registry(), tmp_path / "smoke"
-    mgm, tube = (known.specs[runs_of(known, row)[0].parent] for row in ("MGM (Dense)", "Random Tube"))
+    mgm, tube = (
+        known.specs[runs_of(known, row)[0].parent] for row in ("MGM (Dense)", "Random Tube")
+    )
     for spec in (mgm, tube):
         finish(results, spec)
     text = diff(tmp_path, mgm.run_id, str(results / tube.run_id))
     lines = {line.split()[0]: line.split()[1:] for line in text.splitlines()[1:]}
     assert text.splitlines()[0].split() == [mgm.run_id, tube.run_id]
-    assert lines == {"state": ["run", "run"], "mask.name": ["mgm", "tube"], "mask.ratio": ["0.75", "0.9"], "metrics.loss": ["0.5", "0.5"]}
+    assert lines == {
+        "state": ["run", "run"],
+        "mask.name": ["mgm", "tube"],
+        "mask.ratio": ["0.75", "0.9"],
+        "metrics.loss": ["0.5", "0.5"],
+    }
 
 
 def test_no_such_run_and_two_of_it(tmp_path):
     known = registry()
     run = runs_of(known, "MGM (Dense)")[0]
-    with pytest.raises(UserError, match=r"nothing-1: is no run in .* and no folder with a spec.json; correct it, or pass --results"):
+    with pytest.raises(
+        UserError,
+        match=r"nothing-1: is no run in .* and no folder with a spec.json; correct it, or pass --results",
+    ):
         diff(tmp_path, "nothing-1", "nothing-2")
     for name in ("a", "b"):
         finish(tmp_path / name, run)
-    with pytest.raises(UserError, match=f"{run.run_id}: ran under several names; pass one of the folders .*/a/.*, .*/b/"):
+    with pytest.raises(
+        UserError,
+        match=f"{run.run_id}: ran under several names; pass one of the folders .*/a/.*, .*/b/",
+    ):
         diff(tmp_path, run.run_id, run.run_id)
 
 
@@ -136,7 +177,11 @@ def test_clean_on_the_command_line_takes_names_of_results_alone(tmp_path):
         finish(tmp_path / name, old)
 
     def call(*words):
-        return CliRunner().invoke(app, ["clean", *words, "--results", str(tmp_path)], catch_exceptions=False).output
+        return (
+            CliRunner()
+            .invoke(app, ["clean", *words, "--results", str(tmp_path)], catch_exceptions=False)
+            .output
+        )
 
     with pytest.raises(UserError, match=r"scale.json: no such file"):
         call("other", "--yes")

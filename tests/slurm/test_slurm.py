@@ -1,4 +1,7 @@
-"""The Snakefile on a real Slurm of two nodes: jobs that are killed, stopped by their time limit and refused."""
+"""The Snakefile on a real Slurm of two nodes:
+
+jobs that are killed, stopped by their time limit and refused.
+"""
 
 import json
 import os
@@ -22,7 +25,10 @@ from tests.helpers.programs import BIN, ROOT
 
 ENVIRONMENT = programs.ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]  # a requeued job waits for its minute, and for Slurm
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.timeout(1500),
+]  # a requeued job waits for its minute, and for Slurm
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,17 +56,39 @@ def place(tmp_path_factory) -> Path:
 
 
 def config(place: Path, **more: str) -> list[str]:
-    options = {"scale": place / "scale.yaml", "name": "mine", "videos": place / "videos", "cluster": place / "cluster.yaml"} | more
+    options = {
+        "scale": place / "scale.yaml",
+        "name": "mine",
+        "videos": place / "videos",
+        "cluster": place / "cluster.yaml",
+    } | more
     return ["--config", *(f"{name}={value}" for name, value in options.items())]
 
 
-def snakemake(place: Path, *words: str, environment=ENVIRONMENT, timeout=700, **more: str) -> subprocess.CompletedProcess:
-    """The literal `snakemake --profile slurm` from the repository's root, with results elsewhere, and polling as fast as it can."""
-    command = [BIN / "snakemake", "--profile", "slurm", "--directory", place, "--slurm-init-seconds-before-status-checks", "1"]
+def snakemake(
+    place: Path, *words: str, environment=ENVIRONMENT, timeout=700, **more: str
+) -> subprocess.CompletedProcess:
+    """The literal `snakemake --profile slurm` from the repository's root, with results elsewhere,
+    and polling as fast as it can.
+    """
+    command = [
+        BIN / "snakemake",
+        "--profile",
+        "slurm",
+        "--directory",
+        place,
+        "--slurm-init-seconds-before-status-checks",
+        "1",
+    ]
     return subprocess.run(
         [*map(str, command), *config(place, **more), "--", *words],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 def when_saved(folder: Path, number: signal.Signals) -> None:
@@ -75,8 +103,14 @@ def test_killed_and_timed_out_jobs_end_as_if_undisturbed(place):
         {"scale": str(place / "scale.yaml"), "name": "mine", "videos": str(place / "videos")},
         *(place / name for name in ("results", "reports", "data")),
     )
-    finetuned = next(spec for spec in workflow.registry.runs_of("table4e") if spec.verb == "finetune" and "mgm" in str(spec.parent))
-    killed = next(run_id for run_id in workflow.registry.specs if run_id.startswith("pretrain-block"))
+    finetuned = next(
+        spec
+        for spec in workflow.registry.runs_of("table4e")
+        if spec.verb == "finetune" and "mgm" in str(spec.parent)
+    )
+    killed = next(
+        run_id for run_id in workflow.registry.specs if run_id.startswith("pretrain-block")
+    )
     ids = [str(finetuned.parent), finetuned.run_id, killed]
     results = place / "results" / "mine"
     watchers = [
@@ -90,22 +124,38 @@ def test_killed_and_timed_out_jobs_end_as_if_undisturbed(place):
     assert done.returncode == 0, done.stderr
     assert not any(watcher.is_alive() for watcher in watchers)
     assert "Trying to restart job" in done.stderr  # the killed one
-    jobs = subprocess.run(["scontrol", "show", "job", "--oneliner"], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert [job for job in jobs if "NumNodes=2" in job and "Restarts=0" not in job], jobs  # its time limit stopped it, once or more often
+    jobs = subprocess.run(
+        ["scontrol", "show", "job", "--oneliner"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert [job for job in jobs if "NumNodes=2" in job and "Restarts=0" not in job], (
+        jobs
+    )  # its time limit stopped it, once or more often
 
     workflow.write()
     alone = place / "alone"  # here, undisturbed, by as many processes
     for run_id, processes in zip(ids, (2, 1, 2)):
-        command = [BIN / "torchrun", "--standalone", "--nproc-per-node", str(processes), "-m", "mgm"] if processes > 1 else [BIN / "mgm"]
+        command = (
+            [BIN / "torchrun", "--standalone", "--nproc-per-node", str(processes), "-m", "mgm"]
+            if processes > 1
+            else [BIN / "mgm"]
+        )
         verb = run_id.split("-")[0]
         spec, data = results / "specs" / f"{run_id}.json", f"folder={place / 'data' / 'mine'}"
         run = subprocess.run(
             [*map(str, command), verb, str(spec), "--data", data, "--out", str(alone)],
-            env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False,
-        )  # fmt: skip
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
         assert run.returncode == 0, run.stderr
-        there, here = (load_file(folder / run_id / "weights.safetensors") for folder in (results, alone))
-        for name in here:  # float32 sums of two processes, in another order after the bucket sizes that a start begins with
+        there, here = (
+            load_file(folder / run_id / "weights.safetensors") for folder in (results, alone)
+        )
+        # float32 sums of two processes, in another order after the bucket sizes that a start begins
+        # with
+        for name in here:
             torch.testing.assert_close(there[name], here[name], rtol=1e-3, atol=1e-4)
 
 
@@ -115,10 +165,18 @@ def test_what_the_cluster_refuses_is_said_before_any_job(place, tmp_path):
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(cluster))
     done = snakemake(place, "table4e", cluster=tmp_path / "cluster.yaml")
     assert done.returncode != 0, done.stderr
-    assert "mgm: Slurm refuses pretrain jobs: Requested node configuration is not available" in done.stderr  # a node has two GPUs
+    assert (
+        "mgm: Slurm refuses pretrain jobs: Requested node configuration is not available"
+        in done.stderr
+    )  # a node has two GPUs
     assert "a batch of 6 is not shared out evenly among 8 processes x 1 parts" in done.stderr
     assert "has been submitted" not in done.stderr
-    assert "Invalid partition name" in load_cluster(str(place / "cluster.yaml"), partition="nowhere").submit_errors({"probe"})[0]
+    assert (
+        "Invalid partition name"
+        in load_cluster(str(place / "cluster.yaml"), partition="nowhere").submit_errors({"probe"})[
+            0
+        ]
+    )
 
 
 def test_without_slurm_one_line_says_so(place, tmp_path):

@@ -1,4 +1,7 @@
-"""Real processes on this machine (gloo): the same losses whatever their number, one end whatever happens to one of them."""
+"""Real processes on this machine (gloo):
+
+the same losses whatever their number, one end whatever happens to one of them.
+"""
 
 import json
 import os
@@ -15,29 +18,44 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mgm.datasets.synthetic.make import generate
+from mgm.data.synthetic.make import generate
 from mgm.errors import UserError
-from mgm.jobs import data
-from mgm.jobs.data import Execution
-from mgm.jobs.finetune import finetune
-from mgm.jobs.pretrain import pretrain
-from mgm.jobs.runner import run_all
-from mgm.runs.lock import folder_lock
-from mgm.runs.log import log_lines
-from mgm.runs.result import examine
+from mgm.results.lock import folder_lock
+from mgm.results.log import log_lines
+from mgm.results.result import examine
 from mgm.spec import Augment, Decoder, Finetune, FinetuneOptim, Optim, Pretrain, Views
+from mgm.stages import data
+from mgm.stages.data import Execution
+from mgm.stages.finetune import finetune
+from mgm.stages.pretrain import pretrain
+from mgm.stages.runner import run_all
 from mgm.training import collectives
 from tests.helpers.small_runs import PARAMS, SMALL
 from tests.helpers.two_processes import STOP_AT, trained_toy
 
-OPTIM = {"lr": 0.064, "min_lr": 1e-4, "batch": 4, "steps": 12, "precision": "float32", "clip_grad": 0.02}
-PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2), optim=Optim(**OPTIM), std_floor=0.1)
+OPTIM = {
+    "lr": 0.064,
+    "min_lr": 1e-4,
+    "batch": 4,
+    "steps": 12,
+    "precision": "float32",
+    "clip_grad": 0.02,
+}
+PRETRAIN = Pretrain(
+    **SMALL, decoder=Decoder(width=8, depth=1, heads=2), optim=Optim(**OPTIM), std_floor=0.1
+)
 MIXED = Finetune(
-    **SMALL, optim=FinetuneOptim(**OPTIM), drop_path=0.0, views=Views(temporal=4, spatial=3),
+    **SMALL,
+    optim=FinetuneOptim(**OPTIM),
+    drop_path=0.0,
+    views=Views(temporal=4, spatial=3),
     augment=Augment(mixup=0.8, cutmix=1.0, repeats=2),
-)  # fmt: skip
+)
 DROPPING = MIXED.model_copy(update={"drop_path": 0.3, "head_dropout": 0.3})
-CLOSE = {"rtol": 1e-3, "atol": 1e-4}  # of weights: float32 sums in another order, through 12 steps of Adam
+CLOSE = {
+    "rtol": 1e-3,
+    "atol": 1e-4,
+}  # of weights: float32 sums in another order, through 12 steps of Adam
 MGM = Path(sys.executable).with_name("mgm")
 
 
@@ -50,18 +68,24 @@ def two(*command) -> list[subprocess.Popen]:
     words = [str(word) for word in command]
     return [
         subprocess.Popen(
-            words, env={**os.environ, **about, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            words,
+            env={**os.environ, **about, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
 
 
 def ended(processes, within=280) -> tuple[list[int], str]:
     """Return their exit statuses, and what they said, together."""
     end = time.monotonic() + within
     try:
-        said = [process.communicate(timeout=max(end - time.monotonic(), 0.1))[1] for process in processes]
+        said = [
+            process.communicate(timeout=max(end - time.monotonic(), 0.1))[1]
+            for process in processes
+        ]
     finally:
         for process in processes:
             process.kill()
@@ -69,7 +93,14 @@ def ended(processes, within=280) -> tuple[list[int], str]:
 
 
 def torchrun(*command) -> list[str]:
-    words = [MGM.with_name("torchrun"), "--standalone", "--nproc-per-node", "2", "--no-python", *command]
+    words = [
+        MGM.with_name("torchrun"),
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--no-python",
+        *command,
+    ]
     return [str(word) for word in words]
 
 
@@ -96,7 +127,9 @@ def folder(tmp_path_factory) -> Path:
 
         patch.setattr(data, "training_loader", stopping)
         with pytest.raises(KeyboardInterrupt):
-            run_all([MIXED], finetune, replace(alone, results=folder / "one-to-two", checkpoint_s=0))
+            run_all(
+                [MIXED], finetune, replace(alone, results=folder / "one-to-two", checkpoint_s=0)
+            )
     return folder
 
 
@@ -109,9 +142,16 @@ def both(folder) -> list[dict]:
 
 
 def assert_same_log(one: Path, other: Path):
-    """All that describes the training, of every step. Losses are float32 means of the same numbers, summed in another order; through 12
-    steps of Adam, which divides by small gradients' size, the difference grows to some 1e-5."""
-    logs = [[{name: line[name] for name in line if name not in NOT_TRAINING} for line in log_lines(folder)] for folder in (one, other)]
+    """All that describes the training, of every step. Losses are float32 means of the same numbers,
+    summed in another order; through 12 steps of Adam, which divides by small gradients' size, the
+    difference grows to some 1e-5."""
+    logs = [
+        [
+            {name: line[name] for name in line if name not in NOT_TRAINING}
+            for line in log_lines(folder)
+        ]
+        for folder in (one, other)
+    ]
     assert [line["step"] for line in logs[0]] == list(range(1, 13))
     for mine, theirs in zip(*logs, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-4)
@@ -129,7 +169,10 @@ def assert_close(one: Path, other: Path):
 
 def test_torchrun_pretrains_with_the_losses_of_one_process(folder):
     done = subprocess.run(
-        torchrun(*command(folder, folder / "torchrun", PRETRAIN), "--accumulate", "2"), capture_output=True, text=True, timeout=200
+        torchrun(*command(folder, folder / "torchrun", PRETRAIN), "--accumulate", "2"),
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stderr.splitlines() if "pretrain" in line]
@@ -139,7 +182,12 @@ def test_torchrun_pretrains_with_the_losses_of_one_process(folder):
     assert_same_log(one, other)
     assert_close(one, other)
     assert examine(other, PRETRAIN).result["processes"] == 2
-    assert sorted(path.name for path in other.iterdir()) == ["log.jsonl", "result.json", "spec.json", "weights.safetensors"]
+    assert sorted(path.name for path in other.iterdir()) == [
+        "log.jsonl",
+        "result.json",
+        "spec.json",
+        "weights.safetensors",
+    ]
 
 
 def test_finetuning_mixes_the_same_pairs(folder, both):
@@ -150,10 +198,15 @@ def test_finetuning_mixes_the_same_pairs(folder, both):
 
 
 def test_uneven_tests_count_each_video_once(folder, both):
-    """12 videos in batches of 5, 5 and 2: rank 0 has 7 of them. The same weights give the same file, bit by bit."""
+    """12 videos in batches of 5, 5 and 2:
+
+    rank 0 has 7 of them. The same weights give the same file, bit by bit.
+    """
     assert both[1]["told"] == ""
     name = "predictions.csv"
-    assert (folder / "evaluated" / name).read_bytes() == (folder / "one" / MIXED.run_id / name).read_bytes()
+    assert (folder / "evaluated" / name).read_bytes() == (
+        folder / "one" / MIXED.run_id / name
+    ).read_bytes()
     result = examine(folder / "one" / MIXED.run_id, MIXED).result
     assert f"top1 {result['metrics']['top1']:.2f} on 12 videos" in both[0]["told"]
 
@@ -162,11 +215,18 @@ def test_failures_are_those_of_one_process_and_in_its_order(both, tmp_path):
     alone = trained_toy(tmp_path / "toy", 1000, 4)
     for seen in both:
         assert seen["toy"]["failed"] == alone["failed"] == ["b", "d", "a", "c"]
-        torch.testing.assert_close(torch.tensor(seen["toy"]["weights"]), torch.tensor(alone["weights"]), **CLOSE)
+        torch.testing.assert_close(
+            torch.tensor(seen["toy"]["weights"]), torch.tensor(alone["weights"]), **CLOSE
+        )
         exact, rounded = (torch.tensor(seen[name]["weights"]) for name in ("toy", "bf16"))
-        torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.02)  # gradients of 8 bits, through 12 steps of Adam
+        torch.testing.assert_close(
+            rounded, exact, rtol=0.1, atol=0.02
+        )  # gradients of 8 bits, through 12 steps of Adam
         assert not torch.equal(rounded, exact)
-        assert "3 of 299 training videos could not be read, more than 1 %: b first" in seen["many"]["error"]
+        assert (
+            "3 of 299 training videos could not be read, more than 1 %: b first"
+            in seen["many"]["error"]
+        )
 
 
 def test_a_signal_to_one_stops_both_after_its_step_and_they_end_as_if_undisturbed(folder, both):
@@ -174,13 +234,18 @@ def test_a_signal_to_one_stops_both_after_its_step_and_they_end_as_if_undisturbe
     left = torch.load(folder / "two-to-one" / MIXED.run_id / "checkpoint.pt", weights_only=True)
     assert left["step"] == STOP_AT + 1
     assert_close(folder / "two" / DROPPING.run_id, folder / "again" / DROPPING.run_id)
-    whole, mixed = (load_file(folder / "two" / spec.run_id / "weights.safetensors") for spec in (DROPPING, MIXED))
+    whole, mixed = (
+        load_file(folder / "two" / spec.run_id / "weights.safetensors")
+        for spec in (DROPPING, MIXED)
+    )
     assert not all(torch.equal(whole[name], mixed[name]) for name in whole)  # dropout is on
 
 
 def test_a_run_goes_on_with_another_number_of_processes(folder, both):
     """With dropout off, as if the number had not changed."""
-    run_all([MIXED], finetune, Execution(folder / "two-to-one", {"ssv2": folder / "ssv2"}, accumulate=4))
+    run_all(
+        [MIXED], finetune, Execution(folder / "two-to-one", {"ssv2": folder / "ssv2"}, accumulate=4)
+    )
     for name in ("two-to-one", "one-to-two"):
         assert_same_log(folder / "one" / MIXED.run_id, folder / name / MIXED.run_id)
         assert_close(folder / "one" / MIXED.run_id, folder / name / MIXED.run_id)
@@ -195,7 +260,9 @@ def command(folder, out, spec, verb="pretrain") -> list:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_to_one_process_stops_both_with_a_marker_for_the_scheduler(folder, tmp_path, monkeypatch, number):
+def test_a_signal_to_one_process_stops_both_with_a_marker_for_the_scheduler(
+    folder, tmp_path, monkeypatch, number
+):
     """torchrun's own status is 1; see workflow/profiles/slurm/run.sh."""
     monkeypatch.setenv("MGM_STOPPED", str(tmp_path / "stopped"))
     run, processes = started(folder, tmp_path)
@@ -234,26 +301,45 @@ def started(folder, out) -> tuple[Path, list[subprocess.Popen]]:
     """Start a long run on two processes, and wait for its first checkpoint."""
     processes, run = two(*command(folder, out, LONG), "--checkpoint-s", "0.2"), out / LONG.run_id
     end = time.monotonic() + 100
-    while not (run / "checkpoint.pt").exists() and time.monotonic() < end and processes[0].poll() is None:
+    while (
+        not (run / "checkpoint.pt").exists()
+        and time.monotonic() < end
+        and processes[0].poll() is None
+    ):
         time.sleep(0.05)
     return run, processes
 
 
 @pytest.mark.slow
 def test_under_torchrun_an_error_is_one_line_and_ends_all(folder, tmp_path):
-    """A second writer is refused by rank 0 alone; the seventh test video is of rank 1's share, while rank 0 waits for the scores."""
+    """A second writer is refused by rank 0 alone;
+
+    the seventh test video is of rank 1's share, while rank 0 waits for the scores.
+    """
     run = tmp_path / PRETRAIN.run_id
     run.mkdir()
     with folder_lock(run):
-        done = subprocess.run(torchrun(*command(folder, tmp_path, PRETRAIN)), capture_output=True, text=True, timeout=100)
+        done = subprocess.run(
+            torchrun(*command(folder, tmp_path, PRETRAIN)),
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("mgm: ")]
     assert f"{run}: process {os.getpid()} on {socket.gethostname()} writes here" in line
     assert not list(run.iterdir())
 
     shutil.copytree(folder / "ssv2", tmp_path / "ssv2")
-    short = MIXED.model_copy(update={"augment": Augment(), "optim": MIXED.optim.model_copy(update={"steps": 2})})
-    name = (folder / "one" / MIXED.run_id / "predictions.csv").read_text().splitlines()[7].split(",")[0]
+    short = MIXED.model_copy(
+        update={"augment": Augment(), "optim": MIXED.optim.model_copy(update={"steps": 2})}
+    )
+    name = (
+        (folder / "one" / MIXED.run_id / "predictions.csv")
+        .read_text()
+        .splitlines()[7]
+        .split(",")[0]
+    )
     video = next((tmp_path / "ssv2").rglob(Path(name).name))
     video.write_bytes(video.read_bytes()[:100])
     words = torchrun(*command(tmp_path, tmp_path / "out", short, "finetune"))
@@ -269,11 +355,23 @@ def test_under_torchrun_an_error_is_one_line_and_ends_all(folder, tmp_path):
 def test_a_batch_that_processes_do_not_divide_is_refused(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(collectives, "world_size", lambda: 3)
     execution = Execution(tmp_path, {"ssv2": folder / "ssv2"}, accumulate=2)
-    with pytest.raises(UserError, match="^3 processes with --accumulate 2 do not divide optim.batch 4; 3 x 2 must$"):
-        next(data.training_batches(data.Job(PRETRAIN, tmp_path, execution, data.find_index(PRETRAIN, execution)), [], None, 0))
+    with pytest.raises(
+        UserError, match="^3 processes with --accumulate 2 do not divide optim.batch 4; 3 x 2 must$"
+    ):
+        next(
+            data.training_batches(
+                data.Job(PRETRAIN, tmp_path, execution, data.find_index(PRETRAIN, execution)),
+                [],
+                None,
+                0,
+            )
+        )
 
 
 def test_what_runs_in_one_process_is_refused_in_one_line():
     statuses, said = ended(two(MGM, "probe", "spec.json", "--out", "x", "--data", "ssv2=y"))
     line = "mgm: mgm probe: runs in one process, and torchrun started 2; start it without torchrun"
-    assert (statuses, {*said.splitlines()}) == ([2, 2], {line})  # the second says it too where the first is gone before it can ask
+    assert (statuses, {*said.splitlines()}) == (
+        [2, 2],
+        {line},
+    )  # the second says it too where the first is gone before it can ask

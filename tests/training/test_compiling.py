@@ -1,4 +1,6 @@
-"""Blocks that torch.compile made, or that compute their activations again, against the blocks as they are."""
+"""Blocks that torch.compile made, or that compute their activations again, against the blocks as
+they are.
+"""
 
 import pytest
 import torch
@@ -21,17 +23,28 @@ def test_auto_leaves_a_cpu_alone_and_off_leaves_all():
 def pretraining(model: Model):
     spec = Pretrain(**SHAPES, model=model, decoder=Decoder(width=16, depth=2, heads=2))
     mae = build_mae(spec)
-    masked_BL = torch.rand(3, 32, generator=torch.Generator().manual_seed(0)).argsort(dim=1) < spec.grid[0] * spec.hidden
-    return mae, lambda frames_BTHWC: reconstruction_loss(*mae(frames_BTHWC, masked_BL), torch.ones(3))
+    masked_BL = (
+        torch.rand(3, 32, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
+        < spec.grid[0] * spec.hidden
+    )
+    return mae, lambda frames_BTHWC: reconstruction_loss(
+        *mae(frames_BTHWC, masked_BL), torch.ones(3)
+    )
 
 
 def finetuning(model: Model):
-    classifier = build_classifier(Finetune(**SHAPES, model=model, drop_path=0.5, head_dropout=0.5), 5)
-    return classifier, lambda frames_BTHWC: nn.functional.cross_entropy(classifier(frames_BTHWC), torch.arange(3))
+    classifier = build_classifier(
+        Finetune(**SHAPES, model=model, drop_path=0.5, head_dropout=0.5), 5
+    )
+    return classifier, lambda frames_BTHWC: nn.functional.cross_entropy(
+        classifier(frames_BTHWC), torch.arange(3)
+    )
 
 
 def step(model, loss_of, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
-    frames_BTHWC = torch.randint(0, 256, (3, 4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    frames_BTHWC = torch.randint(
+        0, 256, (3, 4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     torch.manual_seed(1)  # of drop path and dropout
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -41,9 +54,13 @@ def step(model, loss_of, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.slow  # compiling takes a minute of a CPU
-@pytest.mark.parametrize(("build", "precision", "of_loss", "of_gradients"), [
-    (pretraining, "bf16", 5e-3, 0.03), (finetuning, "float32", 1e-6, 1e-5),  # bf16 has 8 bits; float32 sums in another order
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("build", "precision", "of_loss", "of_gradients"),
+    [
+        (pretraining, "bf16", 5e-3, 0.03),
+        (finetuning, "float32", 1e-6, 1e-5),  # bf16 has 8 bits; float32 sums in another order
+    ],
+)
 def test_compiled_blocks_give_the_same_step(build, precision, of_loss, of_gradients):
     said = list[str]()
     compiled = block_compiler("on", torch.device("cpu"), said.append)
@@ -63,7 +80,9 @@ def test_compiled_blocks_give_the_same_step(build, precision, of_loss, of_gradie
 @pytest.mark.parametrize("build", [pretraining, finetuning])
 def test_recomputed_activations_give_the_same_gradients_from_less_memory(build):
     kept, whole = list[int](), build(VIT)
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.nbytes) or x, lambda x: x):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda x: kept.append(x.nbytes) or x, lambda x: x
+    ):
         loss, gradients = step(*whole, "float32")
         of_all = sum(kept)
         with wrapped_blocks(whole[0], recomputed):

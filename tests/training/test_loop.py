@@ -1,4 +1,7 @@
-"""The loop on a toy model: resuming, checkpoints, failures. The jobs' tests do the same with real videos."""
+"""The loop on a toy model:
+
+resuming, checkpoints, failures. The jobs' tests do the same with real videos.
+"""
 
 import json
 import os
@@ -37,7 +40,9 @@ def toy(steps=24, parts=1, stop_at=None, spoil_at=None, failing=(), videos=1000)
             yield list(x.chunk(parts)), [name for at, name in failing if at == step]
 
     def loss_of(x):
-        return (model(x) - x.sum(dim=1, keepdim=True)).square().mean(), {"size": torch.tensor(len(x))}
+        return (model(x) - x.sum(dim=1, keepdim=True)).square().mean(), {
+            "size": torch.tensor(len(x))
+        }
 
     return Training("run-1", model, OPTIM, steps, videos, batches, loss_of)
 
@@ -61,7 +66,9 @@ def test_stopped_at_any_step_and_resumed_the_weights_are_bit_equal(tmp_path):
         resumed = toy()
         train(resumed, folder, show=quiet)
         assert torch.equal(weights(resumed), weights(whole)), step
-        steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+        steps = [
+            json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()
+        ]
         assert steps == list(range(1, 25))
 
 
@@ -76,13 +83,18 @@ def test_a_resumed_run_keeps_its_kernel(tmp_path, monkeypatch, choice):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_next_step_named(tmp_path):
-    with pytest.raises(UserError, match=r"run-1: the loss is (nan|inf) .* at step 7 of 24; lower optim.lr"):
+    with pytest.raises(
+        UserError, match=r"run-1: the loss is (nan|inf) .* at step 7 of 24; lower optim.lr"
+    ):
         train(toy(spoil_at=7), tmp_path, show=quiet)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
 def test_a_torn_checkpoint_gives_way_to_the_one_before_and_all_agrees(tmp_path, share):
-    """The newest cut to a share of its bytes; then stopped again before, while and after the next one is written."""
+    """The newest cut to a share of its bytes;
+
+    then stopped again before, while and after the next one is written.
+    """
     whole, said = toy(), []
     (tmp_path / "whole").mkdir()
     train(whole, tmp_path / "whole", show=quiet)
@@ -92,7 +104,10 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before_and_all_agrees(tmp_path, 
     newest.write_bytes(newest.read_bytes()[: int(share * newest.stat().st_size)])
     with pytest.raises(Stop):
         train(toy(stop_at=8), tmp_path, checkpoint_s=0, show=said.append)
-    assert said == [f"{newest}: torn, so run-1 goes back to the checkpoint before it", "run-1: continues at step 8 of 24"]
+    assert said == [
+        f"{newest}: torn, so run-1 goes back to the checkpoint before it",
+        "run-1: continues at step 8 of 24",
+    ]
     assert not newest.exists()  # or the next checkpoint would move it over the whole one
     with pytest.raises(Stop):
         train(toy(stop_at=10), tmp_path, checkpoint_s=0, show=quiet)
@@ -100,8 +115,14 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before_and_all_agrees(tmp_path, 
     train(resumed, tmp_path, show=said.append)
     assert said[2:] == ["run-1: continues at step 10 of 24"]
     assert torch.equal(weights(resumed), weights(whole))
-    logs = [[json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in (tmp_path, tmp_path / "whole")]
-    numbers = [[[line[name] for name in ("step", "loss", "lr", "grad_norm")] for line in log] for log in logs]
+    logs = [
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in (tmp_path, tmp_path / "whole")
+    ]
+    numbers = [
+        [[line[name] for name in ("step", "loss", "lr", "grad_norm")] for line in log]
+        for log in logs
+    ]
     assert numbers[0] == numbers[1]
 
 
@@ -118,10 +139,18 @@ def test_two_torn_checkpoints_stop_with_the_next_step_named(tmp_path):
 def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path):
     with pytest.raises(Stop):
         train(toy(stop_at=3), tmp_path, checkpoint_s=0, show=quiet)
-    limits, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))  # a write past it fails as one on a full disk does
+    limits, ignored = (
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+    )
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (3000, limits[1])
+    )  # a write past it fails as one on a full disk does
     try:
-        with pytest.raises(UserError, match=r"checkpoint.pt: cannot be written \(.*MB are free\); make room and run again, it continues"):
+        with pytest.raises(
+            UserError,
+            match=r"checkpoint.pt: cannot be written \(.*MB are free\); make room and run again, it continues",
+        ):
             train(toy(), tmp_path, checkpoint_s=0, show=quiet)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -163,11 +192,16 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 
 
 def test_numbers_leave_the_device_at_logged_steps_alone(tmp_path, monkeypatch):
-    """Each reading waits for the device: two of the loss and the norm, two again if it logs what loss_of says."""
+    """Each reading waits for the device:
+
+    two of the loss and the norm, two again if it logs what loss_of says.
+    """
     read = []
     for name in ("item", "__float__", "__bool__", "tolist"):
         real = getattr(torch.Tensor, name)
-        monkeypatch.setattr(torch.Tensor, name, lambda x, name=name, real=real: (read.append(name), real(x))[1])
+        monkeypatch.setattr(
+            torch.Tensor, name, lambda x, name=name, real=real: (read.append(name), real(x))[1]
+        )
     steps, counts = 250, []
     run = toy(steps=steps)
     batches = run.batches
@@ -178,7 +212,9 @@ def test_numbers_leave_the_device_at_logged_steps_alone(tmp_path, monkeypatch):
             yield batch
 
     train(replace(run, batches=counted), tmp_path, show=quiet)
-    logged = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    logged = [
+        json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()
+    ]
     assert len(logged) == 84  # every third, and the last
     reading = [step for step in range(1, steps) if counts[step] > counts[step - 1]]
     assert reading == [step for step in logged if step < steps]

@@ -14,7 +14,12 @@ LABELS = torch.arange(B)
 
 def flat_clips():
     """Clip b is 40 * b everywhere, in every frame and channel."""
-    return (40 * torch.arange(B, dtype=torch.uint8)).view(B, 1, 1, 1, 1).expand(B, T, SIDE, SIDE, 3).contiguous()
+    return (
+        (40 * torch.arange(B, dtype=torch.uint8))
+        .view(B, 1, 1, 1, 1)
+        .expand(B, T, SIDE, SIDE, 3)
+        .contiguous()
+    )
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -24,9 +29,13 @@ def test_cutmix_replaces_exactly_the_share_that_the_label_says(seed):
         partner = B - 1 - b
         replaced_THW = (frames[b] == 40 * partner).all(-1)
         assert ((frames[b] == 40 * b).all(-1) ^ replaced_THW).all()
-        assert (replaced_THW == replaced_THW[:1]).all()  # space only: the same pixels in every frame
+        assert (
+            replaced_THW == replaced_THW[:1]
+        ).all()  # space only: the same pixels in every frame
         share = replaced_THW.sum().item() / (T * SIDE * SIDE)
-        assert target_BC[b, partner].item() == pytest.approx(share, abs=1e-7)  # to float32's last place
+        assert target_BC[b, partner].item() == pytest.approx(
+            share, abs=1e-7
+        )  # to float32's last place
         assert target_BC[b, b].item() == pytest.approx(1 - share, abs=1e-7)
         rows, columns = replaced_THW[0].any(1).sum(), replaced_THW[0].any(0).sum()
         assert rows * columns == replaced_THW[0].sum()  # a box
@@ -35,11 +44,19 @@ def test_cutmix_replaces_exactly_the_share_that_the_label_says(seed):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_mixup_mixes_every_pixel_as_the_label_says(seed):
-    frames = torch.randint(0, 256, (B, T, SIDE, SIDE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    frames = torch.randint(
+        0,
+        256,
+        (B, T, SIDE, SIDE, 3),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(seed),
+    )
     mixed, target_BC = mix(frames, LABELS, WHOLE, B, 0.8, 0.0, generator(seed, "augment"))
     for b in range(B):
         partner = B - 1 - b
-        expected = target_BC[b, b] * frames[b].double() + target_BC[b, partner] * frames[partner].double()
+        expected = (
+            target_BC[b, b] * frames[b].double() + target_BC[b, partner] * frames[partner].double()
+        )
         assert (mixed[b].double() - expected).abs().max() <= 0.501
         assert target_BC[b].count_nonzero() <= 2
     assert len(set(target_BC.diagonal().tolist())) == 1  # one ratio for the batch
@@ -50,7 +67,9 @@ def test_each_of_the_two_has_half_of_the_steps():
     cut = []
     for seed in range(300):
         frames, _ = mix(flat_clips(), LABELS, WHOLE, B, 0.8, 1.0, generator(seed, "augment"))
-        cut.append(bool(torch.isin(frames, flat_clips()).all() and (frames != frames[:, :, :1, :1]).any()))
+        cut.append(
+            bool(torch.isin(frames, flat_clips()).all() and (frames != frames[:, :, :1, :1]).any())
+        )
     assert 0.4 < np.mean(cut) < 0.6
 
 
@@ -66,7 +85,9 @@ def test_an_unreadable_clip_is_no_part_of_it(lost, seed):
     assert not mixed[lost].any()
     assert torch.equal(target_BC[lost], torch.eye(B)[lost])
     assert not target_BC[readable][:, lost].any()
-    alone, alone_BC = mix(frames[readable], LABELS[readable], WHOLE[readable], B, 0.8, 1.0, generator(seed, "augment"))
+    alone, alone_BC = mix(
+        frames[readable], LABELS[readable], WHOLE[readable], B, 0.8, 1.0, generator(seed, "augment")
+    )
     assert torch.equal(mixed[readable], alone)
     assert torch.equal(target_BC[readable], alone_BC)
     assert mixed[readable].flatten(1).all()  # no black was mixed in

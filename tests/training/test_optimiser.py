@@ -9,7 +9,11 @@ from mgm.spec import Clips, Data, Finetune, Model, Optim, Pretrain
 from mgm.training import build_optimiser, learning_rate, parameter_groups
 from mgm.training.optimiser import AdamW, set_learning_rate
 
-SMALL = {"data": Data(dataset="ssv2"), "clips": Clips(frames=4, size=24), "model": Model(width=16, depth=2, heads=2, patch=8)}
+SMALL = {
+    "data": Data(dataset="ssv2"),
+    "clips": Clips(frames=4, size=24),
+    "model": Model(width=16, depth=2, heads=2, patch=8),
+}
 
 
 def test_schedule_is_linear_then_half_a_cosine():
@@ -21,16 +25,24 @@ def test_schedule_is_linear_then_half_a_cosine():
     assert rates[550] == pytest.approx((2e-3 + 2e-5) / 2)
     for step in range(100, 1000):
         progress = (step - 100) / 900
-        assert rates[step] == pytest.approx(2e-5 + (2e-3 - 2e-5) * 0.5 * (1 + math.cos(math.pi * progress)))
+        assert rates[step] == pytest.approx(
+            2e-5 + (2e-3 - 2e-5) * 0.5 * (1 + math.cos(math.pi * progress))
+        )
 
 
 def test_every_parameter_is_in_one_group_and_one_dimensional_ones_do_not_decay():
     model = build_mae(Pretrain(**SMALL))
     groups = parameter_groups(model, weight_decay=0.05)
-    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
-    assert len(decay) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    decay = {
+        id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]
+    }
+    assert (
+        len(decay) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    )
     for name, parameter in model.named_parameters():
-        assert decay[id(parameter)] == (0.0 if parameter.ndim == 1 or name == "mask_token" else 0.05), name
+        assert decay[id(parameter)] == (
+            0.0 if parameter.ndim == 1 or name == "mask_token" else 0.05
+        ), name
     assert {group["lr_scale"] for group in groups} == {1.0}
 
 
@@ -40,7 +52,10 @@ def test_adamw_is_torchs_bit_by_bit_and_goes_on_from_its_state():
     gradients = [[torch.randn(5, 4), torch.randn(3)] for _ in range(6)]
 
     def groups():
-        return [{"params": [value.clone().requires_grad_()], "weight_decay": decay} for value, decay in zip(start, (0.05, 0.0))]
+        return [
+            {"params": [value.clone().requires_grad_()], "weight_decay": decay}
+            for value, decay in zip(start, (0.05, 0.0))
+        ]
 
     theirs_groups, ours_groups = groups(), groups()
     theirs = torch.optim.AdamW(theirs_groups, betas=(0.9, 0.95), eps=1e-8, fused=True)
@@ -61,10 +76,22 @@ def test_adamw_is_torchs_bit_by_bit_and_goes_on_from_its_state():
 
 def test_layer_decay_grows_towards_the_input():
     model = build_classifier(Finetune(**SMALL), classes=3)
-    scale = {id(p): group["lr_scale"] for group in parameter_groups(model, 0.05, layer_decay=0.5) for p in group["params"]}
-    wanted = {"encoder.patch_embed": 0.5**3, "encoder.blocks.0": 0.5**2, "encoder.blocks.1": 0.5, "fc_norm": 1.0, "head": 1.0}
+    scale = {
+        id(p): group["lr_scale"]
+        for group in parameter_groups(model, 0.05, layer_decay=0.5)
+        for p in group["params"]
+    }
+    wanted = {
+        "encoder.patch_embed": 0.5**3,
+        "encoder.blocks.0": 0.5**2,
+        "encoder.blocks.1": 0.5,
+        "fc_norm": 1.0,
+        "head": 1.0,
+    }
     for name, parameter in model.named_parameters():
-        assert scale[id(parameter)] == next(value for prefix, value in wanted.items() if name.startswith(prefix)), name
+        assert scale[id(parameter)] == next(
+            value for prefix, value in wanted.items() if name.startswith(prefix)
+        ), name
     optimiser = build_optimiser(model, Finetune(**SMALL).optim, 0.5)
     set_learning_rate(optimiser, 0.8)
     assert {group["lr"] for group in optimiser.param_groups} == {0.1, 0.2, 0.4, 0.8}

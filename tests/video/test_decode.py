@@ -35,7 +35,10 @@ def assert_frames_alone_equal_the_whole(path, motion=True, tries=15):
         ("pyramid.mp4", {"g": 12, "bf": 3, "b_pyramid": "normal"}),
         ("open_gops.mp4", {"g": 6, "bf": 2, "x264_params": "open-gop=1:keyint=6:min-keyint=6"}),
         ("open_gops.mkv", {"g": 6, "bf": 2, "x264_params": "open-gop=1:keyint=6:min-keyint=6"}),
-        ("variable_rate.mp4", {"g": 7, "times": np.cumsum(np.random.default_rng(0).integers(10, 90, 24))}),
+        (
+            "variable_rate.mp4",
+            {"g": 7, "times": np.cumsum(np.random.default_rng(0).integers(10, 90, 24))},
+        ),
         ("stream.ts", {"g": 6}),
         ("mpeg4.avi", {"codec": "mpeg4", "b_frames": 2, "gop": 6}),
         ("mpeg4.mp4", {"codec": "mpeg4", "b_frames": 2, "gop": 6}),
@@ -51,18 +54,31 @@ def test_what_is_read_does_not_depend_on_which_frames_were_asked_for(tmp_path, n
     path = write_video(tmp_path / name, frames_THWC, **options)
     whole = assert_frames_alone_equal_the_whole(path)
     assert len(whole.frames_THWC) == 24
-    drawn_TN, read_TN = (array.reshape(24, -1).astype(np.float32) for array in (frames_THWC, whole.frames_THWC))
+    drawn_TN, read_TN = (
+        array.reshape(24, -1).astype(np.float32) for array in (frames_THWC, whole.frames_THWC)
+    )
     distance_TT = ((read_TN[:, None] - drawn_TN) ** 2).mean(-1)
-    assert distance_TT.argmin(1).tolist() == list(range(24))  # every frame is the one that was drawn
+    assert distance_TT.argmin(1).tolist() == list(
+        range(24)
+    )  # every frame is the one that was drawn
     assert whole.has_motion_T.any() == (name != "intra.mp4")
     assert whole.distance_THW.min() >= 1
 
 
 @real_clips
-@pytest.mark.parametrize("name", [
-    "other/demo.mp4", "other/task41_1.webm", "other/video1.webm", "other/ucf11_v_biking_01_01.mpg", "ut_interaction/set2/10_12_4.avi",
-    "ucf101/Punch/v_Punch_g02_c01.avi", "ucf101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi",  # long groups; two pictures in a packet
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "other/demo.mp4",
+        "other/task41_1.webm",
+        "other/video1.webm",
+        "other/ucf11_v_biking_01_01.mpg",
+        "ut_interaction/set2/10_12_4.avi",
+        "ucf101/Punch/v_Punch_g02_c01.avi",
+        # long groups; two pictures in a packet
+        "ucf101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi",
+    ],
+)
 def test_frames_of_real_clips_do_not_depend_on_which_were_asked_for(name):
     path = SHARED / name
     assert_frames_alone_equal_the_whole(path, motion=probe_video(path).has_vectors, tries=4)
@@ -85,7 +101,9 @@ def test_rotation_turns_frames_and_vectors_alike(tmp_path, clockwise, turns):
     assert (info.height, info.width) == turned.frames_THWC.shape[1:3]
     still, moved = upright.motion_THW2.sum((0, 1, 2)), turned.motion_THW2.sum((0, 1, 2))
     assert still[0] > 100 > abs(still[1])
-    expected = {90: (-still[1], still[0]), 180: -still, 270: (still[1], -still[0])}[clockwise]  # right becomes down, left, up
+    expected = {90: (-still[1], still[0]), 180: -still, 270: (still[1], -still[0])}[
+        clockwise
+    ]  # right becomes down, left, up
     np.testing.assert_allclose(moved, expected)
 
 
@@ -93,9 +111,13 @@ def test_frames_hidden_by_an_edit_list_are_not_counted(tmp_path):
     path = write_video(tmp_path / "edited.mp4", moving_square(), bf=2, g=12)
     whole = read_clip(path, range(24))
     data = bytearray(Path(path).read_bytes())
-    at = data.index(b"elst") + 12 + 4  # version, flags, count and duration lie before the media time
+    at = (
+        data.index(b"elst") + 12 + 4
+    )  # version, flags, count and duration lie before the media time
     (start,) = struct.unpack_from(">i", data, at)
-    struct.pack_into(">i", data, at, start + 5 * 512)  # PyAV's MP4 counts 512 ticks a frame at 25 a second
+    struct.pack_into(
+        ">i", data, at, start + 5 * 512
+    )  # PyAV's MP4 counts 512 ticks a frame at 25 a second
     Path(path).write_bytes(data)
     assert probe_video(path).frames == 19
     edited = assert_frames_alone_equal_the_whole(path)
@@ -125,15 +147,22 @@ def test_a_codec_without_vectors_says_so_and_reads_without_them(tmp_path, name, 
     path = write_video(tmp_path / name, moving_square(10), codec=codec, pix_fmt=pix_fmt)
     info = probe_video(path)
     assert (info.codec, info.has_vectors, info.frames) == (known_as, False, 10)
-    with pytest.raises(NoVectors, match=rf"{name}: its codec {known_as} .* \(ffmpeg -i .* -c:v libx264 .*mask without") as error:
+    with pytest.raises(
+        NoVectors,
+        match=rf"{name}: its codec {known_as} .* \(ffmpeg -i .* -c:v libx264 .*mask without",
+    ) as error:
         read_clip(path, [0, 5])
     assert "\n" not in str(error.value)
     assert_frames_alone_equal_the_whole(path, motion=False, tries=3)
 
 
-@pytest.mark.parametrize("codec", ["h263p", "flv", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2", "mpeg1video", "mpeg2video"])
+@pytest.mark.parametrize(
+    "codec", ["h263p", "flv", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2", "mpeg1video", "mpeg2video"]
+)
 def test_every_codec_said_to_have_vectors_has_them(tmp_path, codec):
-    path = write_video(tmp_path / ("v.flv" if codec == "flv" else "v.avi"), moving_square(6), codec=codec)
+    path = write_video(
+        tmp_path / ("v.flv" if codec == "flv" else "v.avi"), moving_square(6), codec=codec
+    )
     assert probe_video(path).has_vectors
     clip = read_clip(path, range(6))
     assert clip.has_motion_T.sum() >= 4
@@ -143,7 +172,9 @@ def test_every_codec_said_to_have_vectors_has_them(tmp_path, codec):
 def audio_file(path):
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000)
-        samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        samples = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+        )
         samples.sample_rate = 16000
         container.mux(stream.encode(samples))
         container.mux(stream.encode())
@@ -154,7 +185,11 @@ def picture_file(path):
         stream = container.add_stream("png", rate=1)
         stream.height = stream.width = 16
         stream.pix_fmt = "rgb24"
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")))
+        container.mux(
+            stream.encode(
+                av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+            )
+        )
         container.mux(stream.encode())
 
 
@@ -197,14 +232,22 @@ def test_a_truncated_file_gives_what_it_has_and_says_how_much_that_is(tmp_path):
     assert 4 < frames < 24
     assert_same(read_clip(cut, [0, 3]), read_clip(whole, [0, 3]))
     assert_frames_alone_equal_the_whole(cut)
-    with pytest.raises(UserError, match=rf"cut.mp4: frame 23 was asked for, but the video ends after {frames} of 24 frames; .* cut short"):
+    with pytest.raises(
+        UserError,
+        match=rf"cut.mp4: frame 23 was asked for, but the video ends after {frames} of 24 frames; .* cut short",
+    ):
         read_clip(cut, [0, 23])
 
 
 @pytest.mark.parametrize("name", ["v.mp4", "v.avi", "v.mkv"])
 def test_an_index_beyond_the_end_names_both_numbers(tmp_path, name):
-    path = write_video(tmp_path / name, moving_square(10), codec="mpeg4" if name.endswith("avi") else "libx264")
-    with pytest.raises(UserError, match=rf"{name}: frame 12 was asked for, but the video ends after 10 frames; ask for less"):
+    path = write_video(
+        tmp_path / name, moving_square(10), codec="mpeg4" if name.endswith("avi") else "libx264"
+    )
+    with pytest.raises(
+        UserError,
+        match=rf"{name}: frame 12 was asked for, but the video ends after 10 frames; ask for less",
+    ):
         read_clip(path, [4, 12])
     with pytest.raises(UserError, match=f"{name}: frame indices must be"):
         read_clip(path, [-1])
@@ -221,7 +264,9 @@ def test_corrupt_packets_in_the_middle_cost_their_frames_only(tmp_path):
     broken.write_bytes(data)
     assert_same(read_clip(broken, [0, 5]), read_clip(path, [0, 5]))
     assert_same(read_clip(broken, [47]), read_clip(path, [47]))
-    with pytest.raises(UserError, match=r"broken.mp4: frame \d+ does not decode, though later ones do"):
+    with pytest.raises(
+        UserError, match=r"broken.mp4: frame \d+ does not decode, though later ones do"
+    ):
         read_clip(broken, range(48))
 
 
@@ -238,17 +283,24 @@ def test_files_are_closed_whatever_happens(tmp_path):
 
 
 def test_a_change_of_size_in_midstream_is_an_error(tmp_path):
-    parts = [write_video(tmp_path / f"{side}.h264", moving_square(4, side, side)) for side in (64, 96)]
+    parts = [
+        write_video(tmp_path / f"{side}.h264", moving_square(4, side, side)) for side in (64, 96)
+    ]
     (tmp_path / "both.h264").write_bytes(b"".join(Path(part).read_bytes() for part in parts))
     assert read_clip(tmp_path / "both.h264", [3]).height == 64
     assert read_clip(tmp_path / "both.h264", [4]).height == 96
-    with pytest.raises(UserError, match=r"both.h264: frame 4 is 96 x 96 pixels, earlier ones 64 x 64; transcode it"):
+    with pytest.raises(
+        UserError, match=r"both.h264: frame 4 is 96 x 96 pixels, earlier ones 64 x 64; transcode it"
+    ):
         read_clip(tmp_path / "both.h264", range(8))
 
 
 @pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
 def test_only_what_wanted_pictures_need_is_decoded(tmp_path, name):
-    """Nothing after the last wanted picture, nor between it and the next IDR picture; groups without one not at all."""
+    """Nothing after the last wanted picture, nor between it and the next IDR picture;
+
+    groups without one not at all.
+    """
     params = "keyint=16:min-keyint=16:scenecut=0:bframes=3:b-adapt=0:b-pyramid=none:ref=1"
     path = write_video(tmp_path / name, moving_square(48, width=128), x264_params=params)
     whole = read_clip(path, range(48))
@@ -259,15 +311,26 @@ def test_only_what_wanted_pictures_need_is_decoded(tmp_path, name):
         ({8, 13}, {0, 4, 8, 12, 13, 15}),  # the last picture of a group is a P-picture
     ):
         with open_video(path) as video:
-            assert {picture.index for picture in video.pictures(min(wanted), wanted=wanted)} == needed
+            assert {
+                picture.index for picture in video.pictures(min(wanted), wanted=wanted)
+            } == needed
         assert_same(read_clip(path, sorted(wanted)), whole[sorted(wanted)])
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("v.avi", {"codec": "mpeg4"}), ("v.mpg", {"codec": "mpeg1video"}), ("v2.mpg", {"codec": "mpeg2video"})]
+    ("name", "options"),
+    [
+        ("v.avi", {"codec": "mpeg4"}),
+        ("v.mpg", {"codec": "mpeg1video"}),
+        ("v2.mpg", {"codec": "mpeg2video"}),
+    ],
 )
-def test_mpeg_without_stored_times_is_read_from_the_key_frame_before(tmp_path, monkeypatch, name, options):
-    path = write_video(tmp_path / name, moving_square(48, 192, 256, (6, 2)), gop=12, b_frames=2, **options)
+def test_mpeg_without_stored_times_is_read_from_the_key_frame_before(
+    tmp_path, monkeypatch, name, options
+):
+    path = write_video(
+        tmp_path / name, moving_square(48, 192, 256, (6, 2)), gop=12, b_frames=2, **options
+    )
     with open_video(path) as video:
         keys = [int(time) for time, _ in video.timeline.keys]
         read = [picture.index for picture in video.pictures(30, wanted={30, 34})]
@@ -275,7 +338,9 @@ def test_mpeg_without_stored_times_is_read_from_the_key_frame_before(tmp_path, m
     assert min(read) in set(keys) - {0}  # an MPEG stream may be entered a key frame early
     assert {30, 34} <= set(read) < set(range(min(read), 48))
     fast = [read_clip(path, index_T) for index_T in ([30, 34, 38], [3], range(48), [47])]
-    monkeypatch.setattr(VideoReader, "_counted", lambda reader: None)  # the obvious slow way: all of it, from the start
+    monkeypatch.setattr(
+        VideoReader, "_counted", lambda reader: None
+    )  # the obvious slow way: all of it, from the start
     whole = read_clip(path, range(48))
     for clip, index_T in zip(fast, ([30, 34, 38], [3], range(48), [47])):
         assert_same(clip, whole[list(index_T)])
@@ -291,8 +356,15 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path, kind):
             "device": lambda: path.symlink_to("/dev/zero"),
             "folder": path.mkdir,
         }[kind]()
-        for read in (probe_video, inspect_video, lambda path: read_clip(path, [0]), lambda path: list(read_frames(path))):
-            with pytest.raises(UserError, match=r"v.mp4: is a (pipe or a device|folder), not a file"):
+        for read in (
+            probe_video,
+            inspect_video,
+            lambda path: read_clip(path, [0]),
+            lambda path: list(read_frames(path)),
+        ):
+            with pytest.raises(
+                UserError, match=r"v.mp4: is a (pipe or a device|folder), not a file"
+            ):
                 read(path)
 
 

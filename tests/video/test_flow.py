@@ -13,7 +13,16 @@ from mgm.rng import generator
 from mgm.spec import Clips, Views
 from mgm.video import flow, loader, read_clip, slot_magnitude
 from mgm.video.decode import read_frames
-from mgm.video.flow import NoFlow, cell_means, estimator, motions, raft_weights, read_flow, sidecar, write_flow
+from mgm.video.flow import (
+    NoFlow,
+    cell_means,
+    estimator,
+    motions,
+    raft_weights,
+    read_flow,
+    sidecar,
+    write_flow,
+)
 from mgm.video.motion import cells
 from mgm.video.sample import stride
 from mgm.video.transform import apply, training_box
@@ -29,17 +38,29 @@ def pan(frames, height, width, step, seed=0) -> np.ndarray:
     """(T, H, W, 3) uint8: a smooth texture that moves (dx, dy) pixels a frame."""
     rng = np.random.default_rng(seed)
     margin = frames * max(map(abs, step))
-    coarse_CHW = torch.from_numpy(rng.uniform(0, 255, (1, 3, (height + 2 * margin) // 6 + 1, (width + 2 * margin) // 6 + 1)))
-    scene_HWC = torch.nn.functional.interpolate(coarse_CHW, scale_factor=6, mode="bicubic")[0].clamp(0, 255).permute(1, 2, 0).numpy()
+    coarse_CHW = torch.from_numpy(
+        rng.uniform(0, 255, (1, 3, (height + 2 * margin) // 6 + 1, (width + 2 * margin) // 6 + 1))
+    )
+    scene_HWC = (
+        torch.nn.functional.interpolate(coarse_CHW, scale_factor=6, mode="bicubic")[0]
+        .clamp(0, 255)
+        .permute(1, 2, 0)
+        .numpy()
+    )
     top, left = ([margin - step[axis] * t for t in range(frames)] for axis in (1, 0))
-    return np.stack([scene_HWC[y : y + height, x : x + width] for y, x in zip(top, left)]).astype(np.uint8)
+    return np.stack([scene_HWC[y : y + height, x : x + width] for y, x in zip(top, left)]).astype(
+        np.uint8
+    )
 
 
 @pytest.mark.parametrize(("method", "weights"), ESTIMATORS)
-@pytest.mark.parametrize(("height", "width", "step"), [(128, 160, (3, -2)), (131, 150, (-4, 1)), (45, 52, (2, 1))])
+@pytest.mark.parametrize(
+    ("height", "width", "step"), [(128, 160, (3, -2)), (131, 150, (-4, 1)), (45, 52, (2, 1))]
+)
 def test_a_known_translation_is_found(method, weights, height, width, step):
-    """Also where sides are no multiples of 8, and where frames are enlarged. Content enters at the edges, so the middle is judged: its
-    mean within 0.3 pixels (DIS errs by 0.05 on this texture, RAFT-small by 0.2) and 9 of 10 pixels within half a pixel."""
+    """Also where sides are no multiples of 8, and where frames are enlarged. Content enters at the
+    edges, so the middle is judged: its mean within 0.3 pixels (DIS errs by 0.05 on this texture,
+    RAFT-small by 0.2) and 9 of 10 pixels within half a pixel."""
     flow_THW2 = estimator(method, weights)(pan(3, height, width, step))
     assert flow_THW2.shape == (2, height, width, 2)
     assert flow_THW2.dtype == np.float32
@@ -50,12 +71,17 @@ def test_a_known_translation_is_found(method, weights, height, width, step):
 
 @pytest.mark.parametrize(("method", "weights"), ESTIMATORS)
 def test_motion_lies_where_things_are_in_the_later_frame(method, weights):
-    """The strip that a square has just reached moves with it; counted from the earlier frame's places it would be still background."""
+    """The strip that a square has just reached moves with it;
+
+    counted from the earlier frame's places it would be still background.
+    """
     frames_THWC = moving_square(2, 128, 160, (8, 0), side=48)
     (flow_HW2,) = estimator(method, weights)(frames_THWC)
     assert (frames_THWC[1, 48:80, 56:64] > 100).all()
     assert (frames_THWC[0, 48:80, 56:64] < 100).all()
-    np.testing.assert_allclose(np.median(flow_HW2[48:80, 56:64].reshape(-1, 2), 0), (8, 0), atol=1.5)  # flow blurs at edges
+    np.testing.assert_allclose(
+        np.median(flow_HW2[48:80, 56:64].reshape(-1, 2), 0), (8, 0), atol=1.5
+    )  # flow blurs at edges
     assert np.linalg.norm(flow_HW2[:, 90:], axis=-1).max() < 0.5
 
 
@@ -65,7 +91,10 @@ def slow_cell_means(flow_HW2):
     for row in range(cells(height)):
         for column in range(cells(width)):
             inside = [
-                flow_HW2[y, x] for y in range(row * 8, row * 8 + 8) for x in range(column * 8, column * 8 + 8) if y < height and x < width
+                flow_HW2[y, x]
+                for y in range(row * 8, row * 8 + 8)
+                for x in range(column * 8, column * 8 + 8)
+                if y < height and x < width
             ]
             means[row, column] = sum(vector.astype(float) for vector in inside) / len(inside)
     return means
@@ -74,7 +103,9 @@ def slow_cell_means(flow_HW2):
 @pytest.mark.parametrize(("height", "width"), [(16, 24), (17, 23), (5, 9)])
 def test_a_cell_has_the_mean_of_its_pixels(height, width):
     flow_HW2 = np.random.default_rng(0).normal(0, 10, (height, width, 2)).astype(np.float32)
-    np.testing.assert_allclose(cell_means(flow_HW2), slow_cell_means(flow_HW2), rtol=1e-4, atol=1e-5)  # float32 sums of 64
+    np.testing.assert_allclose(
+        cell_means(flow_HW2), slow_cell_means(flow_HW2), rtol=1e-4, atol=1e-5
+    )  # float32 sums of 64
 
 
 def write_small_pan(path, frames=12, **options):
@@ -85,7 +116,10 @@ def write_small_pan(path, frames=12, **options):
     ("name", "options"),
     [
         ("pyramid.mp4", {"g": 8, "bf": 3}),
-        ("variable_rate.mp4", {"g": 7, "times": np.cumsum(np.random.default_rng(0).integers(10, 90, 12))}),
+        (
+            "variable_rate.mp4",
+            {"g": 7, "times": np.cumsum(np.random.default_rng(0).integers(10, 90, 12))},
+        ),
         ("mpeg4.avi", {"codec": "mpeg4", "b_frames": 2}),
         ("vp8.webm", {"codec": "libvpx"}),
         ("vp9.webm", {"codec": "libvpx-vp9"}),
@@ -93,7 +127,10 @@ def write_small_pan(path, frames=12, **options):
     ],
 )
 def test_row_i_of_a_sidecar_belongs_to_frame_i_of_the_clip(tmp_path, name, options):
-    """Each row made again from the frames that `read_clip` returns; float16 keeps 11 bits of a few pixels."""
+    """Each row made again from the frames that `read_clip` returns;
+
+    float16 keeps 11 bits of a few pixels.
+    """
     path = write_small_pan(tmp_path / name, **options)
     if name == "turned.mp4":
         rotate_metadata(path, 90, 48, 64)
@@ -104,7 +141,9 @@ def test_row_i_of_a_sidecar_belongs_to_frame_i_of_the_clip(tmp_path, name, optio
     assert whole.dtype == np.float16
     assert not whole[0].any()
     for t in range(1, 12):
-        np.testing.assert_allclose(whole[t], cell_means(dis(clip.frames_THWC[t - 1 : t + 1])[0]), atol=0.01)
+        np.testing.assert_allclose(
+            whole[t], cell_means(dis(clip.frames_THWC[t - 1 : t + 1])[0]), atol=0.01
+        )
     motion_THW2, has_motion_T = read_flow(path, "dis", [5, 0, 11, 5])
     np.testing.assert_array_equal(motion_THW2, whole[[5, 0, 11, 5]].astype(np.float32))
     assert motion_THW2.dtype == np.float32
@@ -135,10 +174,20 @@ def test_frames_that_do_not_decode_leave_no_motion_information(tmp_path, monkeyp
     path, real = write_small_pan(tmp_path / "v.mp4"), read_frames
     write_flow(path, "dis", estimator("dis"))
     whole = np.load(sidecar(path, "dis"))
-    monkeypatch.setattr(flow, "read_frames", lambda path: ((t, frame) for t, frame in real(path) if t not in (4, 5, 11)))
+    monkeypatch.setattr(
+        flow,
+        "read_frames",
+        lambda path: ((t, frame) for t, frame in real(path) if t not in (4, 5, 11)),
+    )
     write_flow(path, "dis", estimator("dis"))
     damaged_THW2, has_motion_T = read_flow(path, "dis", range(12))
-    assert np.nonzero(~has_motion_T)[0].tolist() == [0, 4, 5, 6, 11]  # 6 follows one that is not there
+    assert np.nonzero(~has_motion_T)[0].tolist() == [
+        0,
+        4,
+        5,
+        6,
+        11,
+    ]  # 6 follows one that is not there
     np.testing.assert_array_equal(damaged_THW2[has_motion_T], whole[has_motion_T])
     assert not damaged_THW2[~has_motion_T].any()
 
@@ -168,9 +217,15 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, weights):
     state, path = torch.load(weights, weights_only=True), tmp_path / "raft.pth"
     first = next(iter(state))
     for content in (
-        None, b"<html>not found</html>", weights.read_bytes()[:1000], [torch.zeros(1)], {"model": state}, state | {"more": torch.zeros(1)},
-        {name: value for name, value in state.items() if name != first}, state | {first: torch.zeros(3, 3)},
-    ):  # fmt: skip
+        None,
+        b"<html>not found</html>",
+        weights.read_bytes()[:1000],
+        [torch.zeros(1)],
+        {"model": state},
+        state | {"more": torch.zeros(1)},
+        {name: value for name, value in state.items() if name != first},
+        state | {first: torch.zeros(3, 3)},
+    ):
         if isinstance(content, bytes):
             path.write_bytes(content)
         elif content is not None:
@@ -181,7 +236,9 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, weights):
     estimator("raft-small", path)
 
 
-def test_without_a_path_torchvisions_own_weights_are_used_or_one_line_says_why_not(tmp_path, monkeypatch):
+def test_without_a_path_torchvisions_own_weights_are_used_or_one_line_says_why_not(
+    tmp_path, monkeypatch
+):
     from torchvision.models.optical_flow import Raft_Small_Weights
 
     def unreachable(*args, **kwargs):
@@ -190,7 +247,10 @@ def test_without_a_path_torchvisions_own_weights_are_used_or_one_line_says_why_n
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
     name = Raft_Small_Weights.DEFAULT.url.rpartition("/")[2]
-    with pytest.raises(UserError, match=rf"{name} cannot be downloaded \(OSError: no route to host\); pass --weights PATH") as error:
+    with pytest.raises(
+        UserError,
+        match=rf"{name} cannot be downloaded \(OSError: no route to host\); pass --weights PATH",
+    ) as error:
         raft_weights("raft-small", None)
     assert "\n" not in str(error.value)
     (tmp_path / "checkpoints").mkdir()
@@ -208,14 +268,25 @@ CLIPS = Clips(frames=4, size=48, stride=2, flip=True)
 def videos(tmp_path_factory):
     """Of codecs with and without vectors, one shorter than a clip, each with its flow."""
     folder, rows = tmp_path_factory.mktemp("videos"), []
-    for name, frames, codec in [("a.mp4", 12, "libx264"), ("b.webm", 12, "libvpx-vp9"), ("c.webm", 3, "libvpx")]:
+    for name, frames, codec in [
+        ("a.mp4", 12, "libx264"),
+        ("b.webm", 12, "libvpx-vp9"),
+        ("c.webm", 3, "libvpx"),
+    ]:
         rows.append(Row(write_small_pan(folder / name, frames, codec=codec), frames))
         write_flow(rows[-1].path, "dis", estimator("dis"))
     return rows
 
 
 def batches_of(videos, **options):
-    return list(islice(loader.training_loader(videos, CLIPS, **{"tubelet": 2, "seed": 7, "batch": 2, "motion": "dis", **options}), 5))
+    return list(
+        islice(
+            loader.training_loader(
+                videos, CLIPS, **{"tubelet": 2, "seed": 7, "batch": 2, "motion": "dis", **options}
+            ),
+            5,
+        )
+    )
 
 
 def test_a_batch_with_flow_is_what_its_sidecars_say(videos):
@@ -227,16 +298,23 @@ def test_a_batch_with_flow_is_what_its_sidecars_say(videos):
             flow_THW2 = np.load(f"{video.path}.dis.npy")[index_T].astype(np.float32)
             clip = replace(read_clip(video.path, index_T, motion=False), motion_THW2=flow_THW2)
             rng = generator(seed, "crop")
-            clip = apply(clip, training_box(CLIPS, clip.height, clip.width, rng), 48, rng.random() < 0.5)
+            clip = apply(
+                clip, training_box(CLIPS, clip.height, clip.width, rng), 48, rng.random() < 0.5
+            )
             np.testing.assert_array_equal(batch.frames_BTHWC[b].numpy(), clip.frames_THWC)
-            magnitude = slot_magnitude(clip.motion_THW2, np.ones(clip.motion_THW2.shape[:3]), index_T > 0, 2)
+            magnitude = slot_magnitude(
+                clip.motion_THW2, np.ones(clip.motion_THW2.shape[:3]), index_T > 0, 2
+            )
             np.testing.assert_allclose(batch.motion_BSHW[b].numpy(), magnitude, rtol=1e-6)
             assert magnitude.any()
 
 
 def test_runs_of_other_guidance_share_a_caches_frames(videos):
     (video, *_), cache = videos, loader.Cache(100)
-    clips = {motion: cache.read(video, np.arange(12), motion) for motion in ("vectors", "dis", None, "dis")}
+    clips = {
+        motion: cache.read(video, np.arange(12), motion)
+        for motion in ("vectors", "dis", None, "dis")
+    }
     assert set(cache.whole[video.path]) == {"vectors", "dis"}
     for motion, clip in clips.items():
         fresh = loader.Cache(0).read(video, np.arange(12), motion)
@@ -256,7 +334,9 @@ def test_a_sidecar_that_does_not_fit_stops_a_run_in_one_line(tmp_path, workers):
     def stops(words, row=row):
         for batches in (
             batches_of,
-            lambda videos, **options: list(loader.test_loader(videos, CLIPS, 2, Views(), 2, motion="dis", **options)),
+            lambda videos, **options: list(
+                loader.test_loader(videos, CLIPS, 2, Views(), 2, motion="dis", **options)
+            ),
         ):
             with pytest.raises(NoFlow, match=words) as error:
                 batches([row], workers=workers)

@@ -18,9 +18,20 @@ CLIPS = Clips(frames=4, size=48, stride=3, flip=True)
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
-    shapes = [(20, 64, 64), (24, 72, 96), (5, 64, 80), (1, 64, 64), (24, 96, 64)]  # the third and fourth are shorter than the span
+    shapes = [
+        (20, 64, 64),
+        (24, 72, 96),
+        (5, 64, 80),
+        (1, 64, 64),
+        (24, 96, 64),
+    ]  # the third and fourth are shorter than the span
     return [
-        Row(write_video(folder / f"{i}.mp4", moving_square(*shape, seed=i), bf=2, g=8), shape[0], i % 3) for i, shape in enumerate(shapes)
+        Row(
+            write_video(folder / f"{i}.mp4", moving_square(*shape, seed=i), bf=2, g=8),
+            shape[0],
+            i % 3,
+        )
+        for i, shape in enumerate(shapes)
     ]
 
 
@@ -68,18 +79,35 @@ def test_a_clip_is_a_function_of_run_seed_epoch_and_sample(videos):
             np.testing.assert_array_equal(batch.frames_BTHWC[b].numpy(), clip.frames_THWC)
             magnitude = slot_magnitude(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, 2)
             np.testing.assert_array_equal(batch.motion_BSHW[b].numpy(), magnitude)
-            shift = slot_displacement(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, 2, 3) / 48
+            shift = (
+                slot_displacement(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, 2, 3) / 48
+            )
             np.testing.assert_array_equal(batch.displacement_BSHW2[b].numpy(), shift)
-            assert (batch.seed_B[b], batch.sample_B[b], batch.label_B[b], batch.weight_B[b]) == (seed, sample, videos[sample].label, 1)
+            assert (batch.seed_B[b], batch.sample_B[b], batch.label_B[b], batch.weight_B[b]) == (
+                seed,
+                sample,
+                videos[sample].label,
+                1,
+            )
             place += 1
     assert torch.isfinite(batches[0].motion_BSHW).all()
     assert any(batch.motion_BSHW.any() for batch in batches)
-    assert [t.dtype for t in batches[0][:6]] == [torch.uint8, torch.float32, torch.int64, torch.int64, torch.int64, torch.float32]
+    assert [t.dtype for t in batches[0][:6]] == [
+        torch.uint8,
+        torch.float32,
+        torch.int64,
+        torch.int64,
+        torch.int64,
+        torch.float32,
+    ]
 
 
 def test_vectors_as_exported_are_not_divided(videos):
     """`distance: none`, eq. 6 to the letter; frames are the same."""
-    loaders = [loader.training_loader(videos, CLIPS, 2, seed=7, batch=3, distance=distance) for distance in ("estimated", "none")]
+    loaders = [
+        loader.training_loader(videos, CLIPS, 2, seed=7, batch=3, distance=distance)
+        for distance in ("estimated", "none")
+    ]
     farther = 0
     for _, divided, exported in zip(range(4), *loaders):
         assert torch.equal(divided.frames_BTHWC, exported.frames_BTHWC)
@@ -92,11 +120,19 @@ REPEATED = Augment(repeats=3)
 ALL = Augment(rand="rand-m7-n4-mstd0.5-inc1", erasing=0.5, repeats=2)
 
 
-@pytest.mark.parametrize(("workers", "megabytes", "step"), [(2, 0, 0), (0, 100, 3), (0, 0.5, 0), (1, 0.5, 3)])
-@pytest.mark.parametrize("options", [{}, {"augment": ALL, "motion": None}], ids=["plain", "augmented"])
-def test_workers_cache_and_resuming_change_nothing(videos, broken, options, workers, megabytes, step):
+@pytest.mark.parametrize(
+    ("workers", "megabytes", "step"), [(2, 0, 0), (0, 100, 3), (0, 0.5, 0), (1, 0.5, 3)]
+)
+@pytest.mark.parametrize(
+    "options", [{}, {"augment": ALL, "motion": None}], ids=["plain", "augmented"]
+)
+def test_workers_cache_and_resuming_change_nothing(
+    videos, broken, options, workers, megabytes, step
+):
     rows = [*videos, broken]
-    again = first_batches(rows, 6 - step, **options, first_step=step, workers=workers, cache=loader.Cache(megabytes))
+    again = first_batches(
+        rows, 6 - step, **options, first_step=step, workers=workers, cache=loader.Cache(megabytes)
+    )
     assert_same(first_batches(rows, **options)[step:], again)
 
 
@@ -127,7 +163,12 @@ def test_an_unreadable_training_video_keeps_its_place_with_weight_0(videos, brok
 def test_a_video_with_fewer_frames_than_indexed_fails_only_where_they_are_wanted(videos):
     longer = Row(videos[0].path, 24, 0)  # 20 in truth
     for megabytes in (0, 100):
-        weights = torch.cat([batch.weight_B for batch in first_batches([longer], count=20, cache=loader.Cache(megabytes))])
+        weights = torch.cat(
+            [
+                batch.weight_B
+                for batch in first_batches([longer], count=20, cache=loader.Cache(megabytes))
+            ]
+        )
         assert 0 < weights.mean() < 1
 
 
@@ -135,23 +176,34 @@ def test_a_video_with_fewer_frames_than_indexed_fails_only_where_they_are_wanted
 @pytest.mark.parametrize("batch", [1, 13])
 def test_test_views_come_whole_and_in_order(videos, sampling, batch):
     clips = Clips(frames=4, size=48, stride=3, sampling=sampling)
-    batches = list(loader.test_loader(videos, clips, 2, Views(temporal=2, spatial=3), batch, motion="vectors"))
+    batches = list(
+        loader.test_loader(videos, clips, 2, Views(temporal=2, spatial=3), batch, motion="vectors")
+    )
     assert [len(b.sample_B) for b in batches] == ([6] * 5 if batch == 1 else [12, 12, 6])
     frames_NTHWC, motion_NSHW, sample_N = (
-        torch.cat([getattr(b, name) for b in batches]) for name in ("frames_BTHWC", "motion_BSHW", "sample_B")
+        torch.cat([getattr(b, name) for b in batches])
+        for name in ("frames_BTHWC", "motion_BSHW", "sample_B")
     )
     n = 0
     for sample, video in enumerate(videos):
         for temporal in range(2):
             clip = read_clip(video.path, view_indices(clips, video.frames, temporal, 2))
             for spatial in range(3):
-                view = apply(clip, transform.test_box(clip.height, clip.width, spatial, 3, 48), 48, False)
+                view = apply(
+                    clip, transform.test_box(clip.height, clip.width, spatial, 3, 48), 48, False
+                )
                 assert sample_N[n] == sample
                 np.testing.assert_array_equal(frames_NTHWC[n].numpy(), view.frames_THWC)
-                magnitude = slot_magnitude(view.motion_THW2, view.distance_THW, view.has_motion_T, 2)
+                magnitude = slot_magnitude(
+                    view.motion_THW2, view.distance_THW, view.has_motion_T, 2
+                )
                 np.testing.assert_array_equal(motion_NSHW[n].numpy(), magnitude)
                 n += 1
-    with_workers = list(loader.test_loader(videos, clips, 2, Views(temporal=2, spatial=3), batch, workers=2, motion="vectors"))
+    with_workers = list(
+        loader.test_loader(
+            videos, clips, 2, Views(temporal=2, spatial=3), batch, workers=2, motion="vectors"
+        )
+    )
     assert_same(batches, with_workers)
 
 
@@ -164,17 +216,24 @@ def test_repeats_come_from_one_decoding_pass(videos, monkeypatch):
 
     monkeypatch.setattr(cut, "open_reading", counted)
     batches = first_batches(videos, count=5, augment=REPEATED)
-    assert sorted(paths) == sorted(video.path for video in videos * 3)  # three epochs, each video once in each
+    assert sorted(paths) == sorted(
+        video.path for video in videos * 3
+    )  # three epochs, each video once in each
     assert [len(batch.sample_B) for batch in batches] == [9] * 5
 
 
 def test_repeats_share_their_frames_and_have_crops_of_their_own(videos):
-    """As V's kinetics.py: `loadvideo_decord` once, then `_aug_frame` of the same buffer for each repeat."""
+    """As V's kinetics.py:
+
+    `loadvideo_decord` once, then `_aug_frame` of the same buffer for each repeat.
+    """
     for batch in first_batches(videos, augment=REPEATED):
         for video_at in range(0, len(batch.seed_B), 3):
             clip = frames_of(videos[batch.sample_B[video_at]], batch.seed_B[video_at].item())
             for b in range(video_at, video_at + 3):
-                np.testing.assert_array_equal(batch.frames_BTHWC[b].numpy(), cropped(clip, batch.seed_B[b].item()).frames_THWC)
+                np.testing.assert_array_equal(
+                    batch.frames_BTHWC[b].numpy(), cropped(clip, batch.seed_B[b].item()).frames_THWC
+                )
 
 
 def test_augmentation_comes_before_the_crop_and_erasing_after_it(videos):
@@ -182,7 +241,10 @@ def test_augmentation_comes_before_the_crop_and_erasing_after_it(videos):
     augmentation = ClipAugmentation(ALL)
     for batch in first_batches(videos, augment=ALL, motion=None):
         for b, seed in enumerate(batch.seed_B.tolist()):
-            clip, rng = frames_of(videos[batch.sample_B[b]], batch.seed_B[b // 2 * 2].item(), motion=False), generator(seed, "augment")
+            clip, rng = (
+                frames_of(videos[batch.sample_B[b]], batch.seed_B[b // 2 * 2].item(), motion=False),
+                generator(seed, "augment"),
+            )
             clip.frames_THWC[:] = augmentation.rand(clip.frames_THWC, rng)
             erased = augmentation.erase(cropped(clip, seed).frames_THWC, rng)
             np.testing.assert_array_equal(batch.frames_BTHWC[b].numpy(), erased)
@@ -195,7 +257,10 @@ def test_frames_are_not_moved_away_from_their_vectors(videos):
 
 @pytest.fixture(scope="module")
 def gradient(tmp_path_factory):
-    """A lossless video of 90 x 60 pixels whose red says the frame and whose green the column; 100 frames."""
+    """A lossless video of 90 x 60 pixels whose red says the frame and whose green the column;
+
+    100 frames.
+    """
     frames_THWC = np.zeros((100, 60, 90, 3), np.uint8)
     frames_THWC[..., 0] = 2 * np.arange(100)[:, None, None]
     frames_THWC[..., 1] = 2 * np.arange(90)
@@ -206,7 +271,9 @@ def gradient(tmp_path_factory):
 @pytest.mark.parametrize(
     ("clips", "views", "frames"),
     [
-        (  # exact stride 4, evenly spaced from the first frame to the last: V's kinetics.py starts at int(k * (25 - 16) / 4) of every 4th
+        # exact stride 4, evenly spaced from the first frame to the last: V's kinetics.py starts at
+        # int(k * (25 - 16) / 4) of every 4th
+        (
             Clips(frames=16, size=60, stride=4, sampling="window"),
             Views(temporal=5, spatial=3),
             [[4 * (start + t) for t in range(16)] for start in (0, 2, 4, 6, 9)],
@@ -214,11 +281,18 @@ def gradient(tmp_path_factory):
         (  # segments' starts, then their mid-points
             Clips(frames=16, size=60, sampling="segments"),
             Views(temporal=2, spatial=3),
-            [[int(100 / 16 * t) for t in range(16)], [int(100 / 32 + 100 / 16 * t) for t in range(16)]],
+            [
+                [int(100 / 16 * t) for t in range(16)],
+                [int(100 / 32 + 100 / 16 * t) for t in range(16)],
+            ],
         ),
     ],
 )
 def test_views_lie_where_the_recipes_say(gradient, clips, views, frames):
     (batch,) = loader.test_loader([gradient], clips, 2, views, 64)
-    seen = [(clip[:, 0, 0, 0].tolist(), clip[0, 0, 0, 1].item() // 2) for clip in batch.frames_BTHWC]
-    assert seen == [([2 * t for t in of_view], left) for of_view in frames for left in (0, 15, 30)]  # three squares along the long side
+    seen = [
+        (clip[:, 0, 0, 0].tolist(), clip[0, 0, 0, 1].item() // 2) for clip in batch.frames_BTHWC
+    ]
+    assert seen == [
+        ([2 * t for t in of_view], left) for of_view in frames for left in (0, 15, 30)
+    ]  # three squares along the long side

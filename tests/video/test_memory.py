@@ -33,7 +33,9 @@ print(np.polyfit(np.arange(len(late)), late, 1)[0], late[-1] - late[0])
 
 
 def test_memory_is_flat_over_2000_clips(tmp_path):
-    """The slope of resident memory over the last 80 % is below 1 KB a clip, corrupt and B-frame files among them."""
+    """The slope of resident memory over the last 80 % is below 1 KB a clip, corrupt and B-frame
+    files among them.
+    """
     frames_THWC = moving_square(12)
     write_video(tmp_path / "b.mp4", frames_THWC, bf=2, g=6)
     write_video(tmp_path / "b.avi", frames_THWC, codec="mpeg4", b_frames=2)
@@ -54,11 +56,15 @@ def test_memory_is_flat_over_2000_clips(tmp_path):
 
 
 def test_no_picture_waits_for_the_cycle_collector(tmp_path):
-    """What waits in a reference cycle is a whole picture each, and Python collects old cycles once in some 2,000 clips."""
+    """What waits in a reference cycle is a whole picture each, and Python collects old cycles once
+    in some 2,000 clips.
+    """
     whole = write_video(tmp_path / "b.mp4", moving_square(12), bf=2, g=6)
     (tmp_path / "cut.mp4").write_bytes(Path(whole).read_bytes()[:2000])
     videos = [Row(whole, 12), Row(str(tmp_path / "cut.mp4"), 12)]
-    batches = training_loader(videos, Clips(frames=4, size=48, stride=3), tubelet=2, seed=0, batch=2)
+    batches = training_loader(
+        videos, Clips(frames=4, size=48, stride=3), tubelet=2, seed=0, batch=2
+    )
     first = next(batches)
     assert first.weight_B.sum() == 1  # one of each
     assert first.motion_BSHW.any()
@@ -68,7 +74,9 @@ def test_no_picture_waits_for_the_cycle_collector(tmp_path):
     try:
         next(batches)
         gc.collect()
-        assert [item for item in gc.garbage if type(item).__module__.partition(".")[0] == "av"] == []
+        assert [
+            item for item in gc.garbage if type(item).__module__.partition(".")[0] == "av"
+        ] == []
     finally:
         gc.set_debug(0)
         gc.garbage.clear()

@@ -58,13 +58,17 @@ def test_vectors_of_real_clips_are_those_pyav_exports(name):
         for array, same in zip(vars(clip).values(), vars(again).values()):
             np.testing.assert_array_equal(array, same)
         for t, (data, kind) in enumerate(zip(exported, kinds)):
-            silent = data is None or (name.endswith(".avi") and kind == av.video.frame.PictureType.B)
+            silent = data is None or (
+                name.endswith(".avi") and kind == av.video.frame.PictureType.B
+            )
             assert clip.has_motion_T[t] == (not silent)
             if data is None:
                 assert not clip.motion_THW2[t].any()
                 continue
             vectors = data.to_ndarray()
-            if silent:  # MPEG-4 B-frames: were FFmpeg to export true ones one day, they should be used
+            if (
+                silent
+            ):  # MPEG-4 B-frames: were FFmpeg to export true ones one day, they should be used
                 assert not vectors["motion_x"].any()
                 assert not vectors["motion_y"].any()
             motion_HW2, _ = slow_paint(vectors, frames[t].height, frames[t].width)
@@ -79,14 +83,33 @@ def test_paint_matches_the_slow_version_and_clips_at_the_edges(height, width, se
         for top in range(0, height + 16, 16):
             for left in range(0, width + 16, 16):
                 w, h = rng.choice([8, 16], 2)
-                blocks = [(left + x, top + y) for x in range(0, 16, w) for y in range(0, 16, h) if rng.random() < 0.7]
-                vectors += [(source, w, h, x + w // 2, y + h // 2, *rng.integers(-40, 40, 2), rng.choice([1, 2, 4])) for x, y in blocks]
+                blocks = [
+                    (left + x, top + y)
+                    for x in range(0, 16, w)
+                    for y in range(0, 16, h)
+                    if rng.random() < 0.7
+                ]
+                vectors += [
+                    (
+                        source,
+                        w,
+                        h,
+                        x + w // 2,
+                        y + h // 2,
+                        *rng.integers(-40, 40, 2),
+                        rng.choice([1, 2, 4]),
+                    )
+                    for x, y in blocks
+                ]
     vectors = np.array(vectors, VECTOR)
     rng.shuffle(vectors)
     half = len(vectors) // 2  # two frames in one go, and one without vectors between them
     for fast_THW, *slow_T in zip(
         rasterise(vectors, [half, 0, len(vectors) - half], height, width),
-        *(slow_paint(part, height, width) for part in (vectors[:half], vectors[:0], vectors[half:])),
+        *(
+            slow_paint(part, height, width)
+            for part in (vectors[:half], vectors[:0], vectors[half:])
+        ),
     ):
         np.testing.assert_array_equal(fast_THW, np.stack(slow_T))
 
@@ -124,7 +147,10 @@ def test_reference_distance_matches_the_slow_version(kinds):
 
 def test_slot_magnitude_divides_by_distance_and_skips_uninformed_frames():
     rng = np.random.default_rng(0)
-    motion, distance = rng.normal(size=(6, 2, 3, 2)).astype(np.float32), rng.integers(1, 4, (6, 2, 3)).astype(np.float32)
+    motion, distance = (
+        rng.normal(size=(6, 2, 3, 2)).astype(np.float32),
+        rng.integers(1, 4, (6, 2, 3)).astype(np.float32),
+    )
     has_motion = np.array([False, True, True, True, False, False])
     slow = np.zeros((3, 2, 3))
     for t in range(6):
@@ -142,7 +168,11 @@ def test_slot_displacement_is_the_mean_of_what_is_known_over_the_slots_frames():
     has_motion = np.array([False, True, True, True, False, False])
     found = slot_displacement(motion, distance, has_motion, tubelet=2, stride=3)
     assert found.dtype == np.float32
-    assert found[:, 0, 0].tolist() == [[24, -12], [24, -12], [0, 0]]  # six frames of the video; an I-frame does not count
+    assert found[:, 0, 0].tolist() == [
+        [24, -12],
+        [24, -12],
+        [0, 0],
+    ]  # six frames of the video; an I-frame does not count
     assert not found[:, 0, 1].any()
 
 
@@ -170,10 +200,15 @@ def test_a_known_motion_is_found_whatever_the_reference(tmp_path, name, options,
 
 
 def test_mpeg4_b_frames_carry_no_information_and_still_p_frames_do(tmp_path):
-    moving = read_clip(write_video(tmp_path / "b.avi", moving_square(13), codec="mpeg4", b_frames=2), range(13))
+    moving = read_clip(
+        write_video(tmp_path / "b.avi", moving_square(13), codec="mpeg4", b_frames=2), range(13)
+    )
     assert 3 <= moving.has_motion_T.sum() < 6
     assert not moving.motion_THW2[~moving.has_motion_T].any()
-    still = read_clip(write_video(tmp_path / "p.avi", moving_square(6, step=(0, 0)), codec="mpeg4", b_frames=0), range(6))
+    still = read_clip(
+        write_video(tmp_path / "p.avi", moving_square(6, step=(0, 0)), codec="mpeg4", b_frames=0),
+        range(6),
+    )
     assert still.has_motion_T.tolist() == [False] + [True] * 5
     assert not still.motion_THW2.any()
 
@@ -191,7 +226,9 @@ def test_all_vectors_of_a_file_are_those_that_read_clip_finds(tmp_path, codec, t
     assert (vectors.height, vectors.width) == (clip.height, clip.width)
     assert len(vectors.kinds_T) == 24
     n = len(vectors.index_N) // 2
-    assert vectors.speed[n, 4, 5] == pytest.approx(np.linalg.norm(vectors.motion_NHW2[n, 4, 5]) / vectors.distance_NHW[n, 4, 5])
+    assert vectors.speed[n, 4, 5] == pytest.approx(
+        np.linalg.norm(vectors.motion_NHW2[n, 4, 5]) / vectors.distance_NHW[n, 4, 5]
+    )
     assert vectors.speed.max() > 1
 
 

@@ -1,4 +1,7 @@
-"""Clips from shards: masks are those of the source files bit for bit, and pictures nearly theirs."""
+"""Clips from shards:
+
+masks are those of the source files bit for bit, and pictures nearly theirs.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from mgm.datasets.folder import index_folder
-from mgm.datasets.index import Index
-from mgm.datasets.shards import Settings, write_shards
+from mgm.data.folder import index_folder
+from mgm.data.index import Index
+from mgm.data.shards import Settings, write_shards
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.spec import Augment, Clips, Views
 from mgm.video import Cache, NoVectors, probe_video, read_clip, training_loader
@@ -23,7 +26,10 @@ CLIPS = Clips(frames=8, size=64, stride=2)
 
 
 def sources(folder: Path) -> Path:
-    """A folder a class; each has videos of every codec that gives vectors, a turned one, one without, and real clips."""
+    """A folder a class;
+
+    each has videos of every codec that gives vectors, a turned one, one without, and real clips.
+    """
     for label, seed in (("a", 1), ("b", 2)):
         below = folder / label
         below.mkdir(parents=True)
@@ -36,7 +42,11 @@ def sources(folder: Path) -> Path:
         write_video(below / "vp9.webm", frames[:20], "libvpx-vp9")
         if SHARED.exists():
             for kind in ("fight", "other", "ucf101", "ut_interaction"):
-                for path in sorted(path for path in (SHARED / kind).rglob("*.*") if path.suffix in (".avi", ".mp4", ".mpg", ".mkv"))[:2]:
+                for path in sorted(
+                    path
+                    for path in (SHARED / kind).rglob("*.*")
+                    if path.suffix in (".avi", ".mp4", ".mpg", ".mkv")
+                )[:2]:
                     (below / f"{kind}-{path.name}").symlink_to(path)
     return folder
 
@@ -57,7 +67,12 @@ def test_masks_from_shards_are_the_sources_bit_for_bit(indices):
     files, shards = map(with_vectors, indices)
     assert {"h264", "mpeg4", "mpeg1video"} <= {video.codec for video in shards}
     repeats = Augment(repeats=2)
-    loaders = (training_loader(videos, CLIPS, 2, seed=1, batch=len(videos), augment=repeats, directions=True) for videos in (files, shards))
+    loaders = (
+        training_loader(
+            videos, CLIPS, 2, seed=1, batch=len(videos), augment=repeats, directions=True
+        )
+        for videos in (files, shards)
+    )
     for _, of_files, of_shards in zip(range(2), *loaders):
         assert not of_shards.failed
         for name in ("motion_BSHW", "displacement_BSHW2", "seed_B", "label_B", "sample_B"):
@@ -65,11 +80,23 @@ def test_masks_from_shards_are_the_sources_bit_for_bit(indices):
         assert (of_shards.motion_BSHW.flatten(1).amax(1) > 0).float().mean() > 0.9
         for mask in MASKS:
             masks = [
-                make_mask(mask, Grid(4, 4, 4), 0.75, batch.seed_B, batch.motion_BSHW, displacement_BSHW2=batch.displacement_BSHW2)
+                make_mask(
+                    mask,
+                    Grid(4, 4, 4),
+                    0.75,
+                    batch.seed_B,
+                    batch.motion_BSHW,
+                    displacement_BSHW2=batch.displacement_BSHW2,
+                )
                 for batch in (of_files, of_shards)
             ]
             assert torch.equal(*masks), mask
-        error_B = (of_files.frames_BTHWC.float() - of_shards.frames_BTHWC.float()).abs().flatten(1).mean(1)
+        error_B = (
+            (of_files.frames_BTHWC.float() - of_shards.frames_BTHWC.float())
+            .abs()
+            .flatten(1)
+            .mean(1)
+        )
         assert error_B.max() < 12
         assert error_B.median() < 4
 
@@ -77,15 +104,24 @@ def test_masks_from_shards_are_the_sources_bit_for_bit(indices):
 def test_whole_videos_views_and_the_cache_see_the_same_motion(indices):
     files, shards = map(with_vectors, indices)
     for file, shard in zip(files, shards):
-        assert probe_video(shard.path) == replace(probe_video(file.path), duration_s=probe_video(shard.path).duration_s)
+        assert probe_video(shard.path) == replace(
+            probe_video(file.path), duration_s=probe_video(shard.path).duration_s
+        )
         index_T = np.arange(0, file.frames, 3)
-        assert np.array_equal(read_clip(file.path, index_T).distance_THW, read_clip(shard.path, index_T).distance_THW)
+        assert np.array_equal(
+            read_clip(file.path, index_T).distance_THW, read_clip(shard.path, index_T).distance_THW
+        )
         whole, kept = read_vectors(file.path), read_vectors(shard.path)
         assert whole.kinds_T == kept.kinds_T
         assert np.array_equal(whole.speed, kept.speed)
     views = Views(temporal=2, spatial=3)
     batches = [
-        torch.cat([batch.motion_BSHW for batch in view_loader(videos, CLIPS, 2, views, 6, cache=cache, motion="vectors")])
+        torch.cat(
+            [
+                batch.motion_BSHW
+                for batch in view_loader(videos, CLIPS, 2, views, 6, cache=cache, motion="vectors")
+            ]
+        )
         for videos, cache in ((files, None), (shards, None), (shards, Cache(500)))
     ]
     assert torch.equal(batches[0], batches[1])
@@ -102,16 +138,22 @@ def test_a_codec_without_vectors_is_refused_for_guidance_only(indices):
 
 
 def test_every_fourth_frame_is_enough_for_stride_four(indices, tmp_path):
-    source = replace(indices[0], videos=tuple(video for video in indices[0].videos if video.frames >= 40))
+    source = replace(
+        indices[0], videos=tuple(video for video in indices[0].videos if video.frames >= 40)
+    )
     shards = write_shards(source, tmp_path, Settings(short_side=128, every=4))
     assert {video.frames % 4 for video in shards.videos} == {1}
     assert shards.digest != indices[1].digest
     clips = Clips(frames=4, size=64, stride=4, start_multiple=4)
-    batch = next(training_loader(with_vectors(shards), clips, 2, seed=0, batch=len(with_vectors(shards))))
+    batch = next(
+        training_loader(with_vectors(shards), clips, 2, seed=0, batch=len(with_vectors(shards)))
+    )
     assert not batch.failed
     file, shard = with_vectors(source)[0], with_vectors(shards)[0]
     index_T = np.array([0, 4, 12, 36])
-    assert np.array_equal(read_clip(file.path, index_T).motion_THW2, read_clip(shard.path, index_T).motion_THW2)
+    assert np.array_equal(
+        read_clip(file.path, index_T).motion_THW2, read_clip(shard.path, index_T).motion_THW2
+    )
     with pytest.raises(NotInShard, match="start_multiple to 4"):
         next(training_loader(with_vectors(shards), replace_start(clips, 1), 2, seed=0, batch=20))
 

@@ -1,4 +1,7 @@
-"""What Snakemake's catalogue and its users' tools expect: lint, a deployed copy, Snakemake's own report."""
+"""What Snakemake's catalogue and its users' tools expect:
+
+lint, a deployed copy, Snakemake's own report.
+"""
 
 import os
 import shutil
@@ -33,7 +36,10 @@ def test_lint_finds_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_snakedeploy_deploys_it_into_an_empty_folder(tmp_path):
-    """By a GitHub address, which git is told to find here; Snakemake fetches the Snakefile and its rules by it too."""
+    """By a GitHub address, which git is told to find here;
+
+    Snakemake fetches the Snakefile and its rules by it too.
+    """
     served, place = tmp_path / "served" / "someone", tmp_path / "mine"
     run("git", "clone", "--quiet", str(ROOT), str(served / "mgm"), cwd=tmp_path)
     commit = run("git", "rev-parse", "HEAD", cwd=served / "mgm").strip()
@@ -43,9 +49,20 @@ def test_snakedeploy_deploys_it_into_an_empty_folder(tmp_path):
         "GIT_CONFIG_VALUE_0": "https://github.com/",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
-    run("snakedeploy", "deploy-workflow", "https://github.com/someone/mgm", str(place), "--commit", commit, cwd=tmp_path, **here)
+    run(
+        "snakedeploy",
+        "deploy-workflow",
+        "https://github.com/someone/mgm",
+        str(place),
+        "--commit",
+        commit,
+        cwd=tmp_path,
+        **here,
+    )
     assert commit in (place / "workflow" / "Snakefile").read_text()
-    assert {path.name for path in (place / "config").iterdir()} == {path.name for path in (ROOT / "config").iterdir()}
+    assert {path.name for path in (place / "config").iterdir()} == {
+        path.name for path in (ROOT / "config").iterdir()
+    }
     assert (place / "profiles" / "default" / "config.yaml").is_file()
     told = run("snakemake", "-n", "--cores", "1", "table4e", cwd=place, **here)
     assert "pretrain-table4e-0-1" in told
@@ -55,14 +72,21 @@ def test_snakedeploy_deploys_it_into_an_empty_folder(tmp_path):
 @pytest.mark.slow
 @pytest.mark.chromium
 def test_snakemakes_report_opens_without_errors(tmp_path):
-    run(*snakemake(tmp_path, "dataset_ucf101"), cwd=tmp_path, PATH=os.defpath)  # as in a shell without the environment
+    run(
+        *snakemake(tmp_path, "dataset_ucf101"), cwd=tmp_path, PATH=os.defpath
+    )  # as in a shell without the environment
     run(*snakemake(tmp_path, "dataset_ucf101", "--report", "report.zip"), cwd=tmp_path)
     shutil.unpack_archive(tmp_path / "report.zip", tmp_path / "open")
     (page_file,) = (tmp_path / "open").rglob("report.html")
     faults: list[str] = []
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or faults.append(request.url))
+        page.on(
+            "request",
+            lambda request: (
+                request.url.startswith(("file:", "data:", "blob:")) or faults.append(request.url)
+            ),
+        )
         page.on("console", lambda message: message.type != "error" or faults.append(message.text))
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(page_file.as_uri())

@@ -9,7 +9,7 @@ import yaml
 from mgm.dag.batches import flow_of
 from mgm.dag.checks import missing, problems
 from mgm.dag.study import Workflow
-from mgm.datasets.index import Video, read_index
+from mgm.data.index import Video, read_index
 from mgm.errors import UserError
 from mgm.models import build_mae, save_weights
 from mgm.spec import Data, Model, Pretrain, parents
@@ -25,14 +25,18 @@ def snakemake(folder: Path, *words: str):
 def scale_of_ssv2(folder: Path, root: str) -> Path:
     """Scale smoke with one dataset, which its user prepared."""
     smoke = yaml.safe_load((ROOT / "workflow" / "config" / "smoke.yaml").read_text())
-    (folder / "cluster.yaml").write_text(yaml.safe_dump(smoke | {"datasets": {"ssv2": {"root": root}}}))
+    (folder / "cluster.yaml").write_text(
+        yaml.safe_dump(smoke | {"datasets": {"ssv2": {"root": root}}})
+    )
     return folder / "cluster.yaml"
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> Path:
     """A user's folder: one folder per class."""
-    return own_videos(tmp_path_factory.mktemp("mine"), tmp_path_factory.mktemp("drawn"), train=6, test=1)
+    return own_videos(
+        tmp_path_factory.mktemp("mine"), tmp_path_factory.mktemp("drawn"), train=6, test=1
+    )
 
 
 @pytest.mark.slow
@@ -43,7 +47,12 @@ def test_a_dry_run_lists_the_runs_and_makes_none(tmp_path):
     for rule in rules.split():
         assert rule in done.stdout + done.stderr
     assert not (tmp_path / "data").exists()
-    assert sorted(path.name for path in (tmp_path / "results" / "smoke").iterdir()) == ["datasets", "jobs", "scale.json", "specs"]
+    assert sorted(path.name for path in (tmp_path / "results" / "smoke").iterdir()) == [
+        "datasets",
+        "jobs",
+        "scale.json",
+        "specs",
+    ]
 
 
 def test_a_job_waits_for_what_it_reads_and_never_for_itself():
@@ -68,7 +77,11 @@ def test_runs_that_follow_motion_vectors_do_not_wait_for_optical_flow():
     def needs(name: str) -> set[str]:
         return {name}.union(*map(needs, workflow.jobs[name].after))
 
-    waiting = [job for job in workflow.jobs.values() if job.specs and any(name.startswith("flow-") for name in needs(job.name))]
+    waiting = [
+        job
+        for job in workflow.jobs.values()
+        if job.specs and any(name.startswith("flow-") for name in needs(job.name))
+    ]
     assert waiting
     for spec in (spec for job in waiting for spec in job.specs):
         assert any(map(flow_of, workflow.registry.with_parents([spec.run_id]))), spec.run_id
@@ -79,7 +92,10 @@ def test_missing_data_warns_in_a_dry_run_and_stops_a_real_one(tmp_path):
     scale = scale_of_ssv2(tmp_path, "videos/ssv2")
     dry = snakemake(tmp_path, "-n", "--config", f"scale={scale}")
     assert dry.returncode == 0, dry.stderr
-    assert "dataset ssv2: videos/ssv2/index.json is not there; run `mgm prepare ssv2" in dry.stdout + dry.stderr
+    assert (
+        "dataset ssv2: videos/ssv2/index.json is not there; run `mgm prepare ssv2"
+        in dry.stdout + dry.stderr
+    )
     real = snakemake(tmp_path, "--config", f"scale={scale}")
     assert real.returncode != 0
     assert "videos/ssv2/index.json is not there" in real.stderr
@@ -95,11 +111,18 @@ def test_a_downloaded_dataset_is_prepared_and_transcoded_in_shards(tmp_path):
     source = tmp_path / "UCF 101" / "BabyCrawling"
     source.mkdir(parents=True)
     for group in ("g01", "g02", "g20"):  # split 1 tests groups 1 to 7
-        (source / f"v_BabyCrawling_{group}_c01.avi").symlink_to(clips / f"v_BabyCrawling_{group}_c01.avi")
+        (source / f"v_BabyCrawling_{group}_c01.avi").symlink_to(
+            clips / f"v_BabyCrawling_{group}_c01.avi"
+        )
     config = ("--config", "scale=paper", f"sources={{ucf101: {source.parent}}}", "shards=2")
     done = snakemake(tmp_path, *config, "--", "dataset_ucf101")
     assert done.returncode == 0, done.stderr
-    for job in ("prepare-ucf101-source", "prepare-ucf101-1-of-2", "prepare-ucf101-2-of-2", "prepare-ucf101"):
+    for job in (
+        "prepare-ucf101-source",
+        "prepare-ucf101-1-of-2",
+        "prepare-ucf101-2-of-2",
+        "prepare-ucf101",
+    ):
         assert f"wildcards: job={job}\n" in done.stdout + done.stderr
     index = read_index(tmp_path / "data" / "ucf101")
     assert (len(index.train), len(index.test)) == (1, 2)
@@ -107,10 +130,25 @@ def test_a_downloaded_dataset_is_prepared_and_transcoded_in_shards(tmp_path):
 
 
 def test_sets_made_of_downloaded_ones_are_made_by_jobs_too(tmp_path):
-    workflow = Workflow({"scale": "paper", "sources": dict.fromkeys(("k400", "ucf101", "hmdb51"), str(tmp_path))})
-    assert {*workflow.built_datasets} == {"k400", "ucf101", "hmdb51", "mini-k200", "ucf14-hmdb7", "hmdb14-ucf7"}
+    workflow = Workflow(
+        {"scale": "paper", "sources": dict.fromkeys(("k400", "ucf101", "hmdb51"), str(tmp_path))}
+    )
+    assert {*workflow.built_datasets} == {
+        "k400",
+        "ucf101",
+        "hmdb51",
+        "mini-k200",
+        "ucf14-hmdb7",
+        "hmdb14-ucf7",
+    }
     assert set(missing(workflow)) == {"ssv2", "diving48"}
-    assert workflow.preparation("hmdb14-ucf7") == ["hmdb14-ucf7", "--source", "data/hmdb51", "--target", "data/ucf101"]
+    assert workflow.preparation("hmdb14-ucf7") == [
+        "hmdb14-ucf7",
+        "--source",
+        "data/hmdb51",
+        "--target",
+        "data/ucf101",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -137,11 +175,21 @@ def test_workflow_files_are_written_once(tmp_path):
 
 def test_a_missing_dataset_stops_only_what_needs_it_and_weights_are_checked_first(tmp_path):
     paper = Workflow({"scale": "paper"}, data=tmp_path)
-    rules = {target: [Path(marker).name for marker in paper.markers_of(target)] for target in ("table4e", "table3")}
+    rules = {
+        target: [Path(marker).name for marker in paper.markers_of(target)]
+        for target in ("table4e", "table3")
+    }
     assert [line.split(":")[0] for line in problems(paper, rules["table4e"])] == ["dataset ssv2"]
     lines = problems(paper, rules["table3"])
-    assert [line.split(":")[0] for line in lines] == ["dataset k400", "dataset ucf14-hmdb7", "dataset hmdb14-ucf7"]
-    assert "run `mgm prepare ucf14-hmdb7 --source data/ucf101 --target data/hmdb51 --out data/ucf14-hmdb7`" in lines[1]
+    assert [line.split(":")[0] for line in lines] == [
+        "dataset k400",
+        "dataset ucf14-hmdb7",
+        "dataset hmdb14-ucf7",
+    ]
+    assert (
+        "run `mgm prepare ucf14-hmdb7 --source data/ucf101 --target data/hmdb51 --out data/ucf14-hmdb7`"
+        in lines[1]
+    )
     (tmp_path / "raft.pth").write_text("no weights")
     paper = Workflow({"scale": "paper", "flow_weights": str(tmp_path / "raft.pth")})
     assert any("raft.pth" in line for line in problems(paper, rules["table4e"]))
@@ -149,35 +197,50 @@ def test_a_missing_dataset_stops_only_what_needs_it_and_weights_are_checked_firs
 
 def test_an_index_that_disagrees_with_its_classes_is_found_before_any_job(tmp_path, videos):
     index = Workflow({"name": "mine", "videos": str(videos)}, data=tmp_path).places["folder"]
-    assert Workflow({"name": "again", "videos": str(index)}).places["folder"] == index  # prepared already
+    assert (
+        Workflow({"name": "again", "videos": str(index)}).places["folder"] == index
+    )  # prepared already
     rows = (index / "index.csv").read_text().replace(",0,train,", ",7,train,", 1)
     (index / "index.csv").write_text(rows)
     workflow = Workflow({"scale": str(scale_of_ssv2(tmp_path, str(index)))})
-    assert any("label 7 is outside the 2 classes" in line for line in problems(workflow, workflow.jobs))
+    assert any(
+        "label 7 is outside the 2 classes" in line for line in problems(workflow, workflow.jobs)
+    )
 
 
 def test_weights_of_an_external_row_are_linked_and_named_by_content(tmp_path):
     weights = tmp_path / "mam2.safetensors"
     weights.write_bytes(b"weights")
-    workflow = Workflow({"weights": {"MAM2, SSv2, 1200": str(weights)}}, results=tmp_path / "results")
+    workflow = Workflow(
+        {"weights": {"MAM2, SSv2, 1200": str(weights)}}, results=tmp_path / "results"
+    )
     workflow.write()
     [run] = workflow.registry.tables["1"].cell("MAM2, SSv2, 1200", "SSv2").runs
     assert (workflow.results / run.parent / "weights.safetensors").read_bytes() == b"weights"
     assert all(run.parent not in name for job in workflow.jobs.values() for name in job.after)
     assert any("mam2.safetensors" in line for line in problems(workflow, []))  # they are no weights
-    with pytest.raises(UserError, match="weights: MAM2, SSv2, 1200: gone: no such weights; correct the path"):
+    with pytest.raises(
+        UserError, match="weights: MAM2, SSv2, 1200: gone: no such weights; correct the path"
+    ):
         Workflow({"weights": {"MAM2, SSv2, 1200": "gone"}})
 
 
 def test_weights_of_another_size_are_named_before_any_job(tmp_path):
-    save_weights(build_mae(Pretrain(data=Data(dataset="ssv2"), model=Model(width=64, depth=4, heads=4))), tmp_path / "wide.safetensors")
-    [line] = problems(Workflow({"weights": {"MAM2, SSv2, 1200": str(tmp_path / "wide.safetensors")}}), [])
+    save_weights(
+        build_mae(Pretrain(data=Data(dataset="ssv2"), model=Model(width=64, depth=4, heads=4))),
+        tmp_path / "wide.safetensors",
+    )
+    [line] = problems(
+        Workflow({"weights": {"MAM2, SSv2, 1200": str(tmp_path / "wide.safetensors")}}), []
+    )
     assert "wide.safetensors: " in line
     assert line.endswith("it is a checkpoint of another model")
 
 
 def test_weights_in_several_files_are_named_by_all_of_them(tmp_path):
-    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}')
+    (tmp_path / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}'
+    )
     (tmp_path / "1.safetensors").write_bytes(b"first")
     names = set()
     for second in (b"second", b"other"):
@@ -192,6 +255,8 @@ def test_videos_without_vectors_are_refused_before_any_training(monkeypatch):
     monkeypatch.setattr("mgm.dag.checks.read_index", lambda place: SimpleNamespace(train=videos))
     monkeypatch.setattr(Path, "exists", lambda path: True)
     jobs = [name for name, job in workflow.jobs.items() if job.rule == "pretrain"]
-    assert any("a.webm: codec vp9 gives no motion vectors" in line for line in problems(workflow, jobs))
+    assert any(
+        "a.webm: codec vp9 gives no motion vectors" in line for line in problems(workflow, jobs)
+    )
     unguided = [job.name for job in workflow.jobs.values() if job.specs and job.rule == "probe"]
     assert not problems(workflow, unguided)

@@ -1,4 +1,7 @@
-"""`snakemake` in a terminal, stopped in every way: what is done stays done, the same command continues, and nothing ends without a word."""
+"""`snakemake` in a terminal, stopped in every way:
+
+what is done stays done, the same command continues, and nothing ends without a word.
+"""
 
 import os
 import pty
@@ -9,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mgm.runs.lock import folder_lock
+from mgm.results.lock import folder_lock
 from tests.helpers.own_videos import own_videos, small_scale
 from tests.helpers.programs import ENVIRONMENT, snakemake
 
@@ -23,17 +26,29 @@ def videos(tmp_path_factory) -> Path:
 
 
 class Terminal:
-    """`snakemake --quiet all --until pretrain` with a terminal of its own: twelve runs, three a job, one job at a time."""
+    """`snakemake --quiet all --until pretrain` with a terminal of its own:
+
+    twelve runs, three a job, one job at a time.
+    """
 
     def __init__(self, here: Path, videos: Path):
         if not (here / "scale.yaml").exists():
             small_scale(here, factor=12, specs_per_job=3, seeds=(0, 1))
         command = snakemake(here, "--quiet", "all", "--until", "pretrain", cores=1)
-        command += ["--config", "scale=scale.yaml", "name=mine", f"videos={videos}", "--", "table4e"]
+        command += [
+            "--config",
+            "scale=scale.yaml",
+            "name=mine",
+            f"videos={videos}",
+            "--",
+            "table4e",
+        ]
         self.results, self.said, self.started = here / "results" / "mine", b"", time.time()
         self.pid, self.keys = pty.fork()
         if self.pid == 0:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job, as these tests may be, ignores it
+            signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            )  # a background job, as these tests may be, ignores it
             os.chdir(here)
             os.execve(command[0], command, ENVIRONMENT)
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -49,8 +64,14 @@ class Terminal:
     def wait(self, count: int = 0) -> None:
         """Until a run is training, and so many are done."""
         for _ in range(12_000):  # on a busy machine starting takes a minute
-            logs = [log for log in self.results.glob("pretrain-*/log.jsonl") if log.stat().st_mtime > self.started]
-            if len(done(self.results)) >= count and any(not (log.parent / "result.json").exists() for log in logs):
+            logs = [
+                log
+                for log in self.results.glob("pretrain-*/log.jsonl")
+                if log.stat().st_mtime > self.started
+            ]
+            if len(done(self.results)) >= count and any(
+                not (log.parent / "result.json").exists() for log in logs
+            ):
                 return
             time.sleep(0.05)
         raise AssertionError(self.said.decode())
@@ -73,7 +94,11 @@ def jobs_of(results: Path) -> list[int]:
     for place in Path("/proc").glob("[0-9]*"):
         try:
             words = (place / "cmdline").read_bytes().split(b"\0")
-            if b"pretrain" in words[1:] and words[1].endswith(b"/mgm") and Path(os.readlink(place / "cwd")) == results.parents[1]:
+            if (
+                b"pretrain" in words[1:]
+                and words[1].endswith(b"/mgm")
+                and Path(os.readlink(place / "cwd")) == results.parents[1]
+            ):
                 found.append(int(place.name))
         except OSError:  # it has ended
             pass
@@ -94,7 +119,10 @@ def interrupt(terminal: Terminal, how: str) -> None:
 
 
 def test_however_it_stops_what_is_done_stays_and_the_same_command_continues(tmp_path, videos):
-    """One DAG, stopped in every way in turn; a second caller, and bad input to one run, on the way."""
+    """One DAG, stopped in every way in turn;
+
+    a second caller, and bad input to one run, on the way.
+    """
     kept: dict[Path, int] = {}
     for how in ("Ctrl-C", "Ctrl-C twice", "SIGKILL of a job", "SIGTERM", "SIGKILL"):
         first = Terminal(tmp_path, videos)
@@ -125,7 +153,9 @@ def test_however_it_stops_what_is_done_stays_and_the_same_command_continues(tmp_
     with folder_lock(first.results / idle):
         status, said = first.end()
     assert status != 0
-    assert said.count(f"process {os.getpid()} on") == 1  # by the job alone: neither Snakemake nor its end repeat it
+    assert (
+        said.count(f"process {os.getpid()} on") == 1
+    )  # by the job alone: neither Snakemake nor its end repeat it
     assert "CalledProcessError" not in said
     kept |= done(first.results)
     assert len(kept) % 3 == 2  # the two others of its job are done

@@ -1,4 +1,7 @@
-"""The claims of the papers' texts, judged: by the numbers the paper's own tables quote, and by our runs."""
+"""The claims of the papers' texts, judged:
+
+by the numbers the paper's own tables quote, and by our runs.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -8,15 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgm.experiments.quoted import FOOTNOTES, reported
-from mgm.experiments.registry import SHARES, Registry
+from mgm.paper.quoted import FOOTNOTES, reported
+from mgm.paper.registry import SHARES, Registry
 from mgm.report.cells import Row, paired, row_of
 from mgm.report.claims.claim import Claim, Condition, Key, LinearCombination, Quantity
 from mgm.report.claims.paper import CLAIMS
 from mgm.report.statistics import Estimate
 from mgm.report.tables import DASH, MINUS, comparable
-from mgm.runs import files as atomic
-from mgm.runs.result import RunStatus
+from mgm.results import files as atomic
+from mgm.results.result import RunStatus
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 CONTRADICTED = "contradicted by the paper's own table"
@@ -28,7 +31,10 @@ Numbers = Callable[[LinearCombination], Estimate]  # the interval is empty for a
 
 @dataclass(frozen=True)
 class Verdict:
-    """`table` is what the paper's own tables say of the claim; `verdict` weighs them first, then our runs."""
+    """`table` is what the paper's own tables say of the claim;
+
+    `verdict` weighs them first, then our runs.
+    """
 
     claim: str
     source: str
@@ -50,9 +56,10 @@ def judge(
 ) -> list[Verdict]:
     """Judge every claim, in the order of the text.
 
-    Tables that contradict a claim decide it. Otherwise our runs do, once all cells it needs are run: it holds when the 95 % interval
-    of each of its numbers lies on the claimed side, fails when one lies on the other, and is undecided in between. How large a difference
-    is counts at the paper's scale alone, where a method that nobody ran stands as the paper quotes it.
+    Tables that contradict a claim decide it. Otherwise our runs do, once all cells it needs are
+    run: it holds when the 95 % interval of each of its numbers lies on the claimed side, fails when
+    one lies on the other, and is undecided in between. How large a difference is counts at the
+    paper's scale alone, where a method that nobody ran stands as the paper quotes it.
 
     Args:
         collected: as `mgm.report.cells.rows` gives it.
@@ -62,35 +69,55 @@ def judge(
     full = comparable(registry.scale)
     numbers = reported() if quoted is None else quoted
     figures = [row_of(cell, found) for plot in registry.plots.values() for cell in plot.cells]
-    rows = {row.key: row for row in (*figures, *(row for table in collected.values() for row in table))}
+    rows = {
+        row.key: row for row in (*figures, *(row for table in collected.values() for row in table))
+    }
     return [_judge(claim, numbers, rows, full) for claim in claims]
 
 
 def write_claims(reports: Path, verdicts: Iterable[Verdict]) -> Path:
     """`reports`/claims.csv."""
-    lines = pd.DataFrame(map(asdict, verdicts)).assign(run_ids=lambda every: every.run_ids.str.join(" "))
+    lines = pd.DataFrame(map(asdict, verdicts)).assign(
+        run_ids=lambda every: every.run_ids.str.join(" ")
+    )
     return atomic.write(reports / "claims.csv", lines.to_csv(index=False, lineterminator="\n"))
 
 
 def table_says(claim: Claim, quoted: Mapping[Key, float]) -> str:
-    """The tables' answer: none to another paper's claims, nor to numbers that stand in the text alone."""
+    """The tables' answer:
+
+    none to another paper's claims, nor to numbers that stand in the text alone.
+    """
     if claim.text_only or not quoted.keys() >= set(claim.cells):
         return SILENT
     numbers = partial(of_tables, quoted)
-    holds = all(any(one.low <= evaluate(quantity, numbers).mean <= one.high for quantity in one.either) for one in claim.conditions)
+    holds = all(
+        any(one.low <= evaluate(quantity, numbers).mean <= one.high for quantity in one.either)
+        for one in claim.conditions
+    )
     return SUPPORTS if holds else CONTRADICTS
 
 
 def runs_say(claim: Claim, rows: Mapping[Key, Row], full: bool) -> str:
-    """The runs' answer, as `judge` describes it. Every cell of `rows` has an estimate. `full`: sizes count, too."""
+    """The runs' answer, as `judge` describes it.
+
+    Every cell of `rows` has an estimate. `full`: sizes count, too.
+    """
     numbers = partial(of_runs, rows)
-    answers = [[_agrees(one, evaluate(quantity, numbers), full) for quantity in one.either] for one in claim.conditions]
-    conditions = [True if True in either else None if None in either else False for either in answers]
+    answers = [
+        [_agrees(one, evaluate(quantity, numbers), full) for quantity in one.either]
+        for one in claim.conditions
+    ]
+    conditions = [
+        True if True in either else None if None in either else False for either in answers
+    ]
     return FAILS if False in conditions else UNDECIDED if None in conditions else HOLDS
 
 
 def evaluate(quantity: Quantity, numbers: Numbers) -> Estimate:
-    """The largest number of several has their largest bounds, so it is above a value when one of them is; the smallest, when all are."""
+    """The largest number of several has their largest bounds, so it is above a value when one of
+    them is; the smallest, when all are.
+    """
     if isinstance(quantity, LinearCombination):
         return numbers(quantity)
     pick = max if quantity.pick == "largest" else min
@@ -103,7 +130,10 @@ def of_tables(quoted: Mapping[Key, float], what: LinearCombination) -> Estimate:
 
 
 def of_runs(rows: Mapping[Key, Row], what: LinearCombination) -> Estimate:
-    """Pair by seed where all cells share two seeds or more; else each cell's own interval moves the number, in quadrature."""
+    """Pair by seed where all cells share two seeds or more;
+
+    else each cell's own interval moves the number, in quadrature.
+    """
     cells = [rows[key] for key in what.cells]
     if (by_seed := paired(cells, what.evaluate)) and by_seed.n > 1:
         return by_seed
@@ -113,23 +143,41 @@ def of_runs(rows: Mapping[Key, Row], what: LinearCombination) -> Estimate:
     for position, number in enumerate(numbers):
         if not number.has_interval:
             return Estimate(mean)
-        ends = [what.evaluate([*means[:position], end, *means[position + 1 :]]) for end in (number.low, number.high)]
+        ends = [
+            what.evaluate([*means[:position], end, *means[position + 1 :]])
+            for end in (number.low, number.high)
+        ]
         down, up = down + (mean - min(ends)) ** 2, up + (max(ends) - mean) ** 2
     return Estimate(mean, mean - sqrt(down), mean + sqrt(up))
 
 
-def _judge(claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], full: bool) -> Verdict:
+def _judge(
+    claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], full: bool
+) -> Verdict:
     used = {key: rows[key] for key in claim.cells if key in rows}
     run = any(row.status == "run" for row in used.values())
-    for key in [key for key, row in used.items() if full and row.status == "quoted" and key in quoted]:
+    for key in [
+        key for key, row in used.items() if full and row.status == "quoted" and key in quoted
+    ]:
         value = quoted[key]  # a method that nobody ran stands as quoted, without spread
-        used[key] = replace(used[key], estimate=Estimate(value, value, value), values=(), status="run")
-    run = run and len(used) == len(claim.cells) and all(row.status == "run" for row in used.values())
+        used[key] = replace(
+            used[key], estimate=Estimate(value, value, value), values=(), status="run"
+        )
+    run = (
+        run and len(used) == len(claim.cells) and all(row.status == "run" for row in used.values())
+    )
     table = table_says(claim, quoted)
     has_numbers = all(key in quoted for key in claim.cells)
     of_cells = [one for one in claim.conditions if any(quantity.cells for quantity in one.either)]
-    once = "measured once, so without an interval" if any(map(_measured_once, used.values())) else ""
-    notes = [claim.note, *(FOOTNOTES.get(key, "") for key in claim.cells), *(row.remark for row in used.values()), once]
+    once = (
+        "measured once, so without an interval" if any(map(_measured_once, used.values())) else ""
+    )
+    notes = [
+        claim.note,
+        *(FOOTNOTES.get(key, "") for key in claim.cells),
+        *(row.remark for row in used.values()),
+        once,
+    ]
     return Verdict(
         claim.says,
         claim.source,
@@ -137,7 +185,11 @@ def _judge(claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], f
         quoted=_show_all(claim.conditions, partial(of_tables, quoted)) if has_numbers else DASH,
         ours=_show_all(of_cells, partial(of_runs, used)) if run else DASH,
         table=table,
-        verdict=CONTRADICTED if table == CONTRADICTS else runs_say(claim, used, full) if run else NOT_RUN,
+        verdict=CONTRADICTED
+        if table == CONTRADICTS
+        else runs_say(claim, used, full)
+        if run
+        else NOT_RUN,
         note="; ".join(dict.fromkeys(filter(None, notes))),
         run_ids=tuple(dict.fromkeys(run_id for row in used.values() for run_id in row.run_ids)),
     )
@@ -145,7 +197,11 @@ def _judge(claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], f
 
 def _agrees(condition: Condition, number: Estimate, full: bool) -> bool | None:
     """The side the interval is on: True the claimed one, False another, None in between."""
-    if full and condition.size is not None and (number.high < condition.size if condition.size > 0 else number.low > condition.size):
+    if (
+        full
+        and condition.size is not None
+        and (number.high < condition.size if condition.size > 0 else number.low > condition.size)
+    ):
         return False
     if condition.above is None or (condition.above < number.low and number.high < condition.below):
         return True
@@ -164,7 +220,9 @@ def _of_cell(row: Row) -> Estimate:
 
 
 def _show_all(conditions: Iterable[Condition], numbers: Numbers) -> str:
-    return "; ".join(" or ".join(_show(one, numbers) for one in condition.either) for condition in conditions)
+    return "; ".join(
+        " or ".join(_show(one, numbers) for one in condition.either) for condition in conditions
+    )
 
 
 def _show(quantity: Quantity, numbers: Numbers) -> str:
@@ -177,12 +235,19 @@ def _show(quantity: Quantity, numbers: Numbers) -> str:
 
 
 def _format(number: Estimate, signed: bool, unit: str = "") -> str:
-    """Differences with their sign and one decimal, as the tables print; other numbers with two at most."""
+    """Differences with their sign and one decimal, as the tables print;
+
+    other numbers with two at most.
+    """
 
     def text(value: float) -> str:
         return (f"{value:+.1f}" if signed else f"{round(value, 2):g}").replace("-", MINUS)
 
     shown = text(number.mean)
     if number.low != number.high:
-        shown += f" [{text(number.low)}, {text(number.high)}]" if number.has_interval else " (no interval)"
+        shown += (
+            f" [{text(number.low)}, {text(number.high)}]"
+            if number.has_interval
+            else " (no interval)"
+        )
     return f"{shown} {unit}".strip()

@@ -1,6 +1,7 @@
 """The forms of a claim: a number made of table cells, and where that number must lie.
 
-A claim is data. `paper.yaml` lists the papers' claims, `check.py` judges them: on the papers' own tables, and on our runs.
+A claim is data. `paper.yaml` lists the papers' claims, `check.py` judges them: on the papers' own
+tables, and on our runs.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,14 +11,20 @@ from typing import Any
 
 Key = tuple[str, str, str]  # table, row, column, as in quoted.csv and in the registry
 
-HALF = 0.05  # the tables and the text print one decimal: a difference agrees when it rounds to the stated number
-NEARLY = 0.2  # what "equivalent", "the same" and "nearly the same" may fall short by; 4.5 calls 0.2 "a small boost"
+# the tables and the text print one decimal: a difference agrees when it rounds to the stated number
+HALF = 0.05
+# what "equivalent", "the same" and "nearly the same" may fall short by; 4.5 calls 0.2 "a small
+# boost"
+NEARLY = 0.2
 LARGE = 3.6  # the smallest gain that 4.4 calls "significantly better"
 
 
 @dataclass(frozen=True)
 class LinearCombination:
-    """Cells, each times its weight, plus a constant; or the ratio of two cells. A constant alone comes from the sentence itself."""
+    """Cells, each times its weight, plus a constant;
+
+    or the ratio of two cells. A constant alone comes from the sentence itself.
+    """
 
     cells: tuple[Key, ...] = ()
     weights: tuple[float, ...] = ()
@@ -43,12 +50,17 @@ class LinearCombination:
         if self.is_ratio:
             top, bottom = values
             return top / bottom
-        return self.constant + sum(weight * value for weight, value in zip(self.weights, values, strict=True))
+        return self.constant + sum(
+            weight * value for weight, value in zip(self.weights, values, strict=True)
+        )
 
 
 @dataclass(frozen=True)
 class MinMax:
-    """The largest or the smallest of several numbers: "up to" is a largest, "all" and "best" are about a smallest."""
+    """The largest or the smallest of several numbers:
+
+    "up to" is a largest, "all" and "best" are about a smallest.
+    """
 
     pick: str
     among: "tuple[Quantity, ...]"
@@ -65,8 +77,9 @@ Quantity = LinearCombination | MinMax
 class Condition:
     """A requirement on one number, or on any one of several that the sentence may mean (`either`).
 
-    The tables must give a number from `low` to `high`. The interval of our runs must lie between `above` and `below`, the side that is
-    claimed; None where the sentence takes no side. At the paper's scale it must also reach `size`, away from zero.
+    The tables must give a number from `low` to `high`. The interval of our runs must lie between
+    `above` and `below`, the side that is claimed; None where the sentence takes no side. At the
+    paper's scale it must also reach `size`, away from zero.
     """
 
     either: tuple[Quantity, ...]
@@ -90,7 +103,14 @@ class Claim:
 
     @property
     def cells(self) -> tuple[Key, ...]:
-        return tuple(dict.fromkeys(key for condition in self.conditions for quantity in condition.either for key in quantity.cells))
+        return tuple(
+            dict.fromkeys(
+                key
+                for condition in self.conditions
+                for quantity in condition.either
+                for key in quantity.cells
+            )
+        )
 
 
 def cell(table: str, row: str, column: str) -> LinearCombination:
@@ -112,18 +132,26 @@ def least(*among: Quantity | list[LinearCombination]) -> MinMax:
 
 def _each(among: Iterable[Quantity | list[LinearCombination]]) -> tuple[Quantity, ...]:
     """Put a list's numbers in its place."""
-    return tuple(quantity for one in among for quantity in (one if isinstance(one, list) else [one]))
+    return tuple(
+        quantity for one in among for quantity in (one if isinstance(one, list) else [one])
+    )
 
 
 def by(size: float, *either: Quantity, within: float = HALF, above: float = 0.0) -> Condition:
-    """Require `size`, to the precision it is printed with; of our runs more than `above`, or less than zero where `size` is negative."""
+    """Require `size`, to the precision it is printed with;
+
+    of our runs more than `above`, or less than zero where `size` is negative.
+    """
     if size < 0:
         return Condition(either, size - within, size + within, above=-inf, below=0.0, size=size)
     return Condition(either, size - within, size + within, above, size=size)
 
 
 def over(size: float, quantity: Quantity) -> Condition:
-    """Require more than `size`: at least the next number that a table can print; of our runs more than zero."""
+    """Require more than `size`:
+
+    at least the next number that a table can print; of our runs more than zero.
+    """
     return Condition((quantity,), low=size + HALF, size=size)
 
 
@@ -152,4 +180,16 @@ def states(value: float, quantity: Quantity) -> Condition:
     return Condition((quantity,), value - HALF, value + HALF, above=None, size=value)
 
 
-FORMS = (cell, computed, most, least, by, over, beats, at_least, no_worse, no_large, states)  # words of a formula
+FORMS = (
+    cell,
+    computed,
+    most,
+    least,
+    by,
+    over,
+    beats,
+    at_least,
+    no_worse,
+    no_large,
+    states,
+)  # words of a formula

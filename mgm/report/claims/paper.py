@@ -1,4 +1,7 @@
-"""The claims of the two papers' texts that numbers can decide: read from `paper.yaml`, and the words that its formulas use."""
+"""The claims of the two papers' texts that numbers can decide:
+
+read from `paper.yaml`, and the words that its formulas use.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +9,8 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from mgm.experiments import recipes
-from mgm.experiments.cost import official_multiply_adds
+from mgm.paper import recipes
+from mgm.paper.cost import official_multiply_adds
 from mgm.report.claims.claim import FORMS, Claim, LinearCombination, cell, computed
 
 
@@ -43,7 +46,9 @@ def gains(table: str, method: str = "MGM", than: str = "VideoMAE") -> list[Linea
 
 def wider(method: str, epochs: int) -> LinearCombination:
     """How much more MGM gains over a method on SSv2 than on K400."""
-    return (ssv2("MGM", epochs) - ssv2(method, epochs)) - (k400("MGM", epochs) - k400(method, epochs))
+    return (ssv2("MGM", epochs) - ssv2(method, epochs)) - (
+        k400("MGM", epochs) - k400(method, epochs)
+    )
 
 
 def fewer_epochs(ours: int, theirs: int) -> LinearCombination:
@@ -51,7 +56,9 @@ def fewer_epochs(ours: int, theirs: int) -> LinearCombination:
 
 
 def compute(name: str, epochs: int) -> float:
-    """Multiply-adds a video of pretraining takes in the official code, which embeds hidden tubelets before it drops them."""
+    """Multiply-adds a video of pretraining takes in the official code, which embeds hidden tubelets
+    before it drops them.
+    """
     return epochs * official_multiply_adds(recipes.pretrain("ssv2", name, epochs))
 
 
@@ -64,7 +71,20 @@ def read_claims() -> tuple[Claim, ...]:
     environment = Environment(undefined=StrictUndefined)
     fields = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text(encoding="utf-8"))
     words: dict[str, Any] = {
-        one.__name__: one for one in (*FORMS, ssv2, k400, gflops, mask, masks, gain, gains, wider, fewer_epochs, compute)
+        one.__name__: one
+        for one in (
+            *FORMS,
+            ssv2,
+            k400,
+            gflops,
+            mask,
+            masks,
+            gain,
+            gains,
+            wider,
+            fewer_epochs,
+            compute,
+        )
     }
     words["frames"] = recipes.PRETRAIN_CLIPS["k400"].frames
 

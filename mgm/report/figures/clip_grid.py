@@ -1,4 +1,8 @@
-"""A grid of clips: a column is a slot of the token grid, a row what its label says; below, a key in words. And what a cell can show."""
+"""A grid of clips:
+
+a column is a slot of the token grid, a row what its label says; below, a key in words. And what a
+cell can show.
+"""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,11 +17,16 @@ from mgm.report.figures import style
 from mgm.report.figures.style import ACCENT, HIDDEN, INK, QUIET
 
 CELL, GAP, LABELS, HEAD, LINE = 1.06, 0.05, 1.40, 0.30, 0.14  # inches
-SCALE = mpl.colormaps["cividis"]  # the larger the brighter, also in grey and to colour-blind readers
+SCALE = mpl.colormaps[
+    "cividis"
+]  # the larger the brighter, also in grey and to colour-blind readers
 
 
 class ClipGrid:
-    """Place for one or several clips below one another, each with as many rows. Use it within `mpl.rc_context(STYLE)`."""
+    """Place for one or several clips below one another, each with as many rows.
+
+    Use it within `mpl.rc_context(STYLE)`.
+    """
 
     def __init__(self, index_BS: np.ndarray, rows: int, texts: Sequence[str]):
         """
@@ -34,12 +43,20 @@ class ClipGrid:
         self.figure = style.blank(self.width, self.height)
         for clip, index_S in enumerate(index_BS):
             for slot, index in enumerate(index_S):
-                self._text(LABELS + slot * (CELL + GAP) + CELL / 2, self._top(clip, 0) + 0.07, f"frame {index}", ha="center", size=8)
+                self._text(
+                    LABELS + slot * (CELL + GAP) + CELL / 2,
+                    self._top(clip, 0) + 0.07,
+                    f"frame {index}",
+                    ha="center",
+                    size=8,
+                )
         self._lines(0.08, (len(lines) + 0.5) * LINE, lines)
 
     def cell(self, clip: int, row: int, slot: int) -> Axes:
         left, bottom = LABELS + slot * (CELL + GAP), self._top(clip, row) - CELL
-        axes = self.figure.add_axes((left / self.width, bottom / self.height, CELL / self.width, CELL / self.height))
+        axes = self.figure.add_axes(
+            (left / self.width, bottom / self.height, CELL / self.width, CELL / self.height)
+        )
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(visible=True, color=HIDDEN)
         return axes
@@ -55,7 +72,9 @@ class ClipGrid:
         """The label of a row of maps: a title, a bar of `SCALE`, and the values at its ends."""
         top, width = self._top(clip, row) - CELL / 2 + 0.32, 1.12
         self._text(0.08, top - 0.13, title, size=10, weight="bold", color=INK)
-        axes = self.figure.add_axes((0.08 / self.width, (top - 0.32) / self.height, width / self.width, 0.08 / self.height))
+        axes = self.figure.add_axes(
+            (0.08 / self.width, (top - 0.32) / self.height, width / self.width, 0.08 / self.height)
+        )
         axes.imshow(np.linspace(0, 1, 256)[None], cmap=SCALE, aspect="auto")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
@@ -68,11 +87,15 @@ class ClipGrid:
         return self.height - clip * self.part - HEAD - row * (CELL + GAP)
 
     def _lines(self, x: float, top: float, lines: Sequence[str]) -> None:
-        for line, text in enumerate(lines):  # one by one: matplotlib's own distances depend on the letters
+        for line, text in enumerate(
+            lines
+        ):  # one by one: matplotlib's own distances depend on the letters
             self._text(x, top - line * LINE - 0.1, text)
 
     def _text(self, x: float, y: float, text: str, **how: Any) -> None:
-        self.figure.text(x / self.width, y / self.height, text, **{"size": 7.5, "color": QUIET, **how})
+        self.figure.text(
+            x / self.width, y / self.height, text, **{"size": 7.5, "color": QUIET, **how}
+        )
 
 
 def wrapped(text: str) -> str:
@@ -86,13 +109,38 @@ def frame(axes: Axes, frame_HWC: np.ndarray) -> None:
 
 def pale(axes: Axes, frame_HWC: np.ndarray) -> None:
     """The frame in light grey, for something to lie over it."""
-    axes.imshow(140 + _grey(frame_HWC) * 0.45, extent=(0, 1, 1, 0), cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
+    axes.imshow(
+        140 + _grey(frame_HWC) * 0.45,
+        extent=(0, 1, 1, 0),
+        cmap="gray",
+        vmin=0,
+        vmax=255,
+        interpolation="antialiased",
+    )
 
 
 def tinted(axes: Axes, frame_HWC: np.ndarray, share_HW: np.ndarray) -> None:
-    """A map of values in [0, 1] over the frame: the colour is the map's, what is left of the frame only lightens and darkens it."""
-    axes.imshow(_grey(frame_HWC), extent=(0, 1, 1, 0), cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
-    axes.imshow(share_HW, extent=(0, 1, 1, 0), cmap=SCALE, vmin=0, vmax=1, interpolation="nearest", alpha=0.7)
+    """A map of values in [0, 1] over the frame:
+
+    the colour is the map's, what is left of the frame only lightens and darkens it.
+    """
+    axes.imshow(
+        _grey(frame_HWC),
+        extent=(0, 1, 1, 0),
+        cmap="gray",
+        vmin=0,
+        vmax=255,
+        interpolation="antialiased",
+    )
+    axes.imshow(
+        share_HW,
+        extent=(0, 1, 1, 0),
+        cmap=SCALE,
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
+        alpha=0.7,
+    )
 
 
 def _grey(frame_HWC: np.ndarray) -> np.ndarray:
@@ -103,12 +151,24 @@ def outlines(axes: Axes, boxes_K4: np.ndarray) -> None:
     """Boxes (top, left, bottom, right) in shares of the frame's sides; NaN for none."""
     for top, left, bottom, right in boxes_K4[np.isfinite(boxes_K4).all(1)]:
         for colour, line in (("white", 2.2), (INK, 1.0)):  # one of them can be seen on any ground
-            axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=line))
+            axes.add_patch(
+                Rectangle(
+                    (left, top),
+                    right - left,
+                    bottom - top,
+                    fill=False,
+                    edgecolor=colour,
+                    linewidth=line,
+                )
+            )
     axes.set(xlim=(0, 1), ylim=(1, 0))
 
 
 def glow(magnitude_SHW: np.ndarray) -> np.ndarray:
-    """Colour the motion of a clip: the larger, the less transparent; a few wild vectors do not pale the rest."""
+    """Colour the motion of a clip:
+
+    the larger, the less transparent; a few wild vectors do not pale the rest.
+    """
     share_SHW = (magnitude_SHW / max(np.quantile(magnitude_SHW, 0.995), 1e-9)).clip(max=1)
     return _tint(ACCENT, 0.85 * share_SHW**0.7)
 
@@ -119,11 +179,26 @@ def veil(masked_SHW: np.ndarray) -> np.ndarray:
 
 
 def _tint(colour: str, opacity_SHW: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.broadcast_to(mpl.colors.to_rgb(colour), (*opacity_SHW.shape, 3)), opacity_SHW[..., None]], axis=-1)
+    return np.concatenate(
+        [
+            np.broadcast_to(mpl.colors.to_rgb(colour), (*opacity_SHW.shape, 3)),
+            opacity_SHW[..., None],
+        ],
+        axis=-1,
+    )
 
 
-def motion(axes: Axes, frame_HWC: np.ndarray, motion_HW2: np.ndarray, glow_HW4: np.ndarray, has_motion: bool) -> None:
-    """The frame, pale; over it the `glow` of its magnitude, and in each of 7 x 7 fields the largest vector as an arrow."""
+def motion(
+    axes: Axes,
+    frame_HWC: np.ndarray,
+    motion_HW2: np.ndarray,
+    glow_HW4: np.ndarray,
+    has_motion: bool,
+) -> None:
+    """The frame, pale;
+
+    over it the `glow` of its magnitude, and in each of 7 x 7 fields the largest vector as an arrow.
+    """
     pale(axes, frame_HWC)
     if not has_motion:
         axes.text(0.5, 0.5, "no motion\ninformation", size=7, color=INK, ha="center", va="center")
@@ -138,22 +213,55 @@ def motion(axes: Axes, frame_HWC: np.ndarray, motion_HW2: np.ndarray, glow_HW4: 
             part = np.ix_(row, column)
             largest = motion_HW2[part].reshape(-1, 2)[speed_HW[part].argmax()]
             if np.hypot(*largest) > 0.15 * speed_HW.max():
-                arrows.append(((column.mean() + 0.5) / speed_HW.shape[1], (row.mean() + 0.5) / speed_HW.shape[0], *largest))
+                arrows.append(
+                    (
+                        (column.mean() + 0.5) / speed_HW.shape[1],
+                        (row.mean() + 0.5) / speed_HW.shape[0],
+                        *largest,
+                    )
+                )
     if arrows:
         x, y, dx, dy = np.array(arrows).T
         longest = np.hypot(dx, dy).max()
-        axes.quiver(x, y, dx / longest, dy / longest, angles="xy", scale_units="xy", scale=fields, width=0.016, headwidth=3.6,
-                    headlength=4, headaxislength=3.6, minshaft=1.4, color=INK, pivot="mid")  # fmt: skip
+        axes.quiver(
+            x,
+            y,
+            dx / longest,
+            dy / longest,
+            angles="xy",
+            scale_units="xy",
+            scale=fields,
+            width=0.016,
+            headwidth=3.6,
+            headlength=4,
+            headaxislength=3.6,
+            minshaft=1.4,
+            color=INK,
+            pivot="mid",
+        )
     axes.set(xlim=(0, 1), ylim=(1, 0))
 
 
-def masked(axes: Axes, frame_HWC: np.ndarray, masked_HW: np.ndarray, box_4: np.ndarray | None = None) -> None:
-    """The frame with its hidden patches pale, and a dense mask's box (centre x, centre y, width, height in patches; NaN for none)."""
+def masked(
+    axes: Axes, frame_HWC: np.ndarray, masked_HW: np.ndarray, box_4: np.ndarray | None = None
+) -> None:
+    """The frame with its hidden patches pale, and a dense mask's box (centre x, centre y, width,
+    height in patches; NaN for none).
+    """
     rows, columns = masked_HW.shape
     axes.imshow(frame_HWC, extent=(0, columns, rows, 0), interpolation="antialiased")
     axes.imshow(veil(masked_HW), extent=(0, columns, rows, 0), interpolation="nearest")
     if box_4 is not None and np.isfinite(box_4).all():
         x, y, width, height = box_4
-        axes.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, fill=False, edgecolor=ACCENT, linewidth=1.4))
+        axes.add_patch(
+            Rectangle(
+                (x - width / 2, y - height / 2),
+                width,
+                height,
+                fill=False,
+                edgecolor=ACCENT,
+                linewidth=1.4,
+            )
+        )
         axes.plot(x, y, "o", markersize=3.2, color=ACCENT, markeredgewidth=0)
     axes.set(xlim=(0, columns), ylim=(rows, 0))

@@ -1,4 +1,7 @@
-"""Figures that draw table cells over a number, such as accuracy over pretraining epochs. Points in, a matplotlib figure out."""
+"""Figures that draw table cells over a number, such as accuracy over pretraining epochs.
+
+Points in, a matplotlib figure out.
+"""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -12,36 +15,50 @@ from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mgm.experiments.registry import Plot
+from mgm.paper.registry import Plot
 from mgm.report.cells import frame, row_of
 from mgm.report.figures.style import ACCENT, LINE, QUIET, STYLE, blank, wrapped, write_below
-from mgm.runs.result import RunStatus
+from mgm.results.result import RunStatus
 
-LOOKS = ((ACCENT, "o"), ("#0072b2", "s"), ("#117a5b", "^"), ("#7d4a86", "v"))  # dark enough for text; told apart in grey by their marks
+LOOKS = (
+    (ACCENT, "o"),
+    ("#0072b2", "s"),
+    ("#117a5b", "^"),
+    ("#7d4a86", "v"),
+)  # dark enough for text; told apart in grey by their marks
 QUOTED = "#767676"
 WIDTH, HEIGHT = 7.4, 3.5  # inches
 
 
 def points_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
-    """A frame of cells, a row a point, with `line` (its name), `x`, `tick` (x as a reader sees it) and `wanted` (runs asked for)."""
+    """A frame of cells, a row a point, with `line` (its name), `x`, `tick` (x as a reader sees it)
+    and `wanted` (runs asked for).
+    """
     points = [(name, x, cell) for name, cells in plot.lines.items() for x, cell in cells]
     ticks = [plot.ticks[int(x)] if plot.ticks else f"{x:g}" for _, x, _ in points]
     return frame(row_of(cell, found) for *_, cell in points).assign(
-        line=[name for name, *_ in points], x=[float(x) for _, x, _ in points], tick=ticks, wanted=[len(cell.runs) for *_, cell in points]
+        line=[name for name, *_ in points],
+        x=[float(x) for _, x, _ in points],
+        tick=ticks,
+        wanted=[len(cell.runs) for *_, cell in points],
     )
 
 
 def arrays_of(points: pd.DataFrame, plot: Plot) -> dict[str, np.ndarray]:
     """What a plot draws, point by point; NaN where there is no number.
 
-    Returns:
-        line_P (names), x_P, tick_P, paper_P, ours_P, low_P, high_P (per cent), n_P (runs in the mean), wanted_P (runs asked for),
-        status_P; joined: whether lines join the points.
+    Returns: line_P (names), x_P, tick_P, paper_P, ours_P, low_P, high_P (per cent), n_P (runs in
+        the mean), wanted_P (runs asked for), status_P; joined: whether lines join the points.
     """
     columns = points.rename(columns={"ci_low": "low", "ci_high": "high"})
     texts = {name: columns[name].to_numpy(str) for name in ("line", "tick", "status")}
-    numbers = {name: columns[name].to_numpy() for name in ("x", "paper", "ours", "low", "high", "n", "wanted")}
-    return {f"{name}_P": values for name, values in (texts | numbers).items()} | {"joined": np.array(not plot.ticks)}
+    numbers = {
+        name: columns[name].to_numpy()
+        for name in ("x", "paper", "ours", "low", "high", "n", "wanted")
+    }
+    return {f"{name}_P": values for name, values in (texts | numbers).items()} | {
+        "joined": np.array(not plot.ticks)
+    }
 
 
 def missing(points: pd.DataFrame) -> str:
@@ -55,16 +72,23 @@ def missing(points: pd.DataFrame) -> str:
 
 @mpl.rc_context(STYLE)
 def curves(points: pd.DataFrame, plot: Plot, scale: str, together: bool) -> Figure:
-    """Lines of cells over x: ours filled, with 95 % intervals; the paper's hollow and dotted; methods never run as labelled points.
+    """Lines of cells over x: ours filled, with 95 % intervals; the paper's hollow and dotted;
+    methods never run as labelled points.
 
-    Args:
-        points: as `points_of` returns them.
-        scale: its name, for the heading of our numbers.
-        together: our numbers and the paper's share an axis, because they can be compared; else a panel each.
+    Args: points: as `points_of` returns them. scale: its name, for the heading of our numbers.
+        together: our numbers and the paper's share an axis, because they can be compared; else a
+        panel each.
     """
     quoted = bool(points.paper.notna().any())
-    single, beyond = bool((points.n == 1).any()), bool(((points.ci_low < 0) | (points.ci_high > 100)).any())
-    key = "Filled marks are ours, bars their 95 % intervals" + " (dashed: of a single run, over its test videos)" * single + "."
+    single, beyond = (
+        bool((points.n == 1).any()),
+        bool(((points.ci_low < 0) | (points.ci_high > 100)).any()),
+    )
+    key = (
+        "Filled marks are ours, bars their 95 % intervals"
+        + " (dashed: of a single run, over its test videos)" * single
+        + "."
+    )
     key += " An arrow: the interval goes on beyond 0 or 100." * beyond
     key += " Hollow marks are the paper's; diamonds are methods not run here." * quoted
     together |= not quoted
@@ -72,12 +96,20 @@ def curves(points: pd.DataFrame, plot: Plot, scale: str, together: bool) -> Figu
     text = wrapped((key, missing(points), apart), WIDTH)
     foot = 0.55 + (len(text) + 0.8) * LINE
     height = HEIGHT + foot
-    panels: dict[str, tuple[str, ...]] = {f"Ours at scale {scale}" + ", beside the paper" * quoted: ("ours", "paper")}
+    panels: dict[str, tuple[str, ...]] = {
+        f"Ours at scale {scale}" + ", beside the paper" * quoted: ("ours", "paper")
+    }
     if not together:
         panels = {"The paper": ("paper",), f"Ours, at scale {scale}": ("ours",)}
     figure = blank(WIDTH, height)
     several = figure.subplots(1, len(panels), squeeze=False)[0]
-    figure.subplots_adjust(left=0.62 / WIDTH, right=1 - 0.12 / WIDTH, top=1 - 0.36 / height, bottom=foot / height, wspace=0.2)
+    figure.subplots_adjust(
+        left=0.62 / WIDTH,
+        right=1 - 0.12 / WIDTH,
+        top=1 - 0.36 / height,
+        bottom=foot / height,
+        wspace=0.2,
+    )
     for axes, (title, shown) in zip(several, panels.items(), strict=True):
         _panel(axes, points, shown, joined=not plot.ticks)
         axes.set_title(title, loc="left", size=9.5)
@@ -90,13 +122,32 @@ def _panel(axes: Axes, points: pd.DataFrame, shown: tuple[str, ...], joined: boo
     run = list(points[points.wanted > 0].line.unique())
     looks = {name: LOOKS[place % len(LOOKS)] for place, name in enumerate(run)}
     span = (points.x.max() - points.x.min()) or 1.0
-    drawn = {y: points[points.line.isin(run) & points[y].notna().groupby(points.line).transform("any")] for y in shown}
+    drawn = {
+        y: points[points.line.isin(run) & points[y].notna().groupby(points.line).transform("any")]
+        for y in shown
+    }
     quoted = points[~points.line.isin(run) & points.paper.notna() & ("paper" in shown)]
     if "paper" in shown:
-        _draw(axes, drawn["paper"], "paper", looks, so.Path(linestyle=":", linewidth=1.2 * joined, pointsize=5, fillcolor="white"))
-        axes.plot(quoted.x, quoted.paper, "D", markersize=4, markerfacecolor="white", markeredgecolor=QUOTED, markeredgewidth=0.9)
+        _draw(
+            axes,
+            drawn["paper"],
+            "paper",
+            looks,
+            so.Path(linestyle=":", linewidth=1.2 * joined, pointsize=5, fillcolor="white"),
+        )
+        axes.plot(
+            quoted.x,
+            quoted.paper,
+            "D",
+            markersize=4,
+            markerfacecolor="white",
+            markeredgecolor=QUOTED,
+            markeredgewidth=0.9,
+        )
     if "ours" in shown:  # bars at one x are told apart by their places
-        places = drawn["ours"].line.map({name: (place - (len(run) - 1) / 2) * 0.014 * span for place, name in enumerate(run)})
+        places = drawn["ours"].line.map(
+            {name: (place - (len(run) - 1) / 2) * 0.014 * span for place, name in enumerate(run)}
+        )
         drawn["ours"] = drawn["ours"].assign(x=drawn["ours"].x + places.astype(float))
         _draw(axes, drawn["ours"], "ours", looks, so.Path(linewidth=1.5 * joined, pointsize=5))
         _bars(axes, drawn["ours"], looks)
@@ -110,36 +161,77 @@ def _panel(axes: Axes, points: pd.DataFrame, shown: tuple[str, ...], joined: boo
     values = points[[*shown, *(("ci_low", "ci_high") if "ours" in shown else ())]].to_numpy(float)
     if not np.isfinite(values).any():
         axes.set_yticks([])
-        axes.text(0.5, 0.5, "nothing run yet", transform=axes.transAxes, size=9, color=QUIET, ha="center", va="center", style="italic")
+        axes.text(
+            0.5,
+            0.5,
+            "nothing run yet",
+            transform=axes.transAxes,
+            size=9,
+            color=QUIET,
+            ha="center",
+            va="center",
+            style="italic",
+        )
         return
     low, high = np.nanmin(values), np.nanmax(values)
-    margin = max(0.12 * (high - low), 1 - (high - low) / 2)  # two points at least: a single number is no mountain
-    axes.set_ylim(max(low - margin, 0), min(high + margin, 100))  # a percentage, whatever its interval
+    margin = max(
+        0.12 * (high - low), 1 - (high - low) / 2
+    )  # two points at least: a single number is no mountain
+    axes.set_ylim(
+        max(low - margin, 0), min(high + margin, 100)
+    )  # a percentage, whatever its interval
     if not joined:  # bars side by side leave no room for names beside their marks
         for name, (colour, mark) in looks.items():
             axes.plot([], [], mark, color=colour, markersize=5, label=name)
-        axes.legend(loc="center right", frameon=False, labelcolor="linecolor", prop={"size": 8, "weight": "bold"})
+        axes.legend(
+            loc="center right",
+            frameon=False,
+            labelcolor="linecolor",
+            prop={"size": 8, "weight": "bold"},
+        )
         return
-    ends: Any = pd.concat([drawn[y].assign(y=drawn[y][y]).dropna(subset="y").drop_duplicates("line", keep="last") for y in shown])
+    ends: Any = pd.concat(
+        [
+            drawn[y].assign(y=drawn[y][y]).dropna(subset="y").drop_duplicates("line", keep="last")
+            for y in shown
+        ]
+    )
     labels = [
-        (row.x, row.y, row.line, {"color": looks[row.line][0], "weight": "bold"}) for row in ends.drop_duplicates("line").itertuples()
+        (row.x, row.y, row.line, {"color": looks[row.line][0], "weight": "bold"})
+        for row in ends.drop_duplicates("line").itertuples()
     ]
-    _label(axes, labels + [(x, y, name, {"color": QUOTED}) for x, y, name in zip(quoted.x, quoted.paper, quoted.line)])
+    _label(
+        axes,
+        labels
+        + [
+            (x, y, name, {"color": QUOTED})
+            for x, y, name in zip(quoted.x, quoted.paper, quoted.line)
+        ],
+    )
 
 
-def _draw(axes: Axes, points: pd.DataFrame, y: str, looks: Mapping[str, tuple[str, str]], mark: so.Path) -> None:
+def _draw(
+    axes: Axes, points: pd.DataFrame, y: str, looks: Mapping[str, tuple[str, str]], mark: so.Path
+) -> None:
     """A line a name; a missing point breaks it."""
     if len(points):
         plot = so.Plot(points, x="x", y=y, color="line", marker="line").add(mark, legend=False)
-        scales = {key: {name: look[place] for name, look in looks.items()} for place, key in enumerate(("color", "marker"))}
+        scales = {
+            key: {name: look[place] for name, look in looks.items()}
+            for place, key in enumerate(("color", "marker"))
+        }
         plot.scale(**scales).theme(STYLE).on(axes).plot()
 
 
 def _bars(axes: Axes, points: pd.DataFrame, looks: Mapping[str, tuple[str, str]]) -> None:
     """95 % intervals, cut off with an arrow at 0 and 100; dashed where they are of one run."""
-    bars = points.dropna(subset="ci_low").assign(low=lambda some: some.ci_low.clip(lower=0), high=lambda some: some.ci_high.clip(upper=100))
+    bars = points.dropna(subset="ci_low").assign(
+        low=lambda some: some.ci_low.clip(lower=0), high=lambda some: some.ci_high.clip(upper=100)
+    )
     if len(bars):
-        plot = so.Plot(bars, x="x", ymin="low", ymax="high", color="line", linestyle=bars.n == 1).add(so.Range(linewidth=1.1), legend=False)
+        plot = so.Plot(
+            bars, x="x", ymin="low", ymax="high", color="line", linestyle=bars.n == 1
+        ).add(so.Range(linewidth=1.1), legend=False)
         colours = {name: colour for name, (colour, _) in looks.items()}
         plot.scale(color=colours, linestyle={True: (2, 3), False: "-"}).theme(STYLE).on(axes).plot()
     for side, end, mark in ((bars.ci_low < 0, 0, "v"), (bars.ci_high > 100, 100, "^")):
@@ -150,17 +242,35 @@ def _bars(axes: Axes, points: pd.DataFrame, looks: Mapping[str, tuple[str, str]]
 def _label(axes: Axes, labels: list[tuple[float, float, str, dict[str, Any]]]) -> None:
     """Write names beside their points where they meet no mark, line or name."""
     place_L2 = np.array([(x, y) for x, y, *_ in labels])
-    beside_L2 = axes.transData.inverted().transform(axes.transData.transform(place_L2) + np.array([9, 0]))
-    texts = [axes.text(at[0], at[1], name, size=8, va="center", **style) for at, (*_, name, style) in zip(beside_L2, labels, strict=True)]
+    beside_L2 = axes.transData.inverted().transform(
+        axes.transData.transform(place_L2) + np.array([9, 0])
+    )
+    texts = [
+        axes.text(at[0], at[1], name, size=8, va="center", **style)
+        for at, (*_, name, style) in zip(beside_L2, labels, strict=True)
+    ]
     bars = [segment for collection in axes.collections for segment in collection.get_segments()]  # type: ignore[attr-defined]
-    around = np.concatenate([_along(axes, line) for line in (*(line.get_xydata() for line in axes.lines), *bars)])
+    around = np.concatenate(
+        [_along(axes, line) for line in (*(line.get_xydata() for line in axes.lines), *bars)]
+    )
     hair = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.5}
-    how: dict[str, Any] = {"arrowprops": hair, "expand": (1.3, 2), "min_arrow_len": 8, "iter_lim": 300}
+    how: dict[str, Any] = {
+        "arrowprops": hair,
+        "expand": (1.3, 2),
+        "min_arrow_len": 8,
+        "iter_lim": 300,
+    }
     adjust_text(texts, *around.T, target_x=place_L2[:, 0], target_y=place_L2[:, 1], ax=axes, **how)
 
 
 def _along(axes: Axes, xy_P2: Any) -> np.ndarray:
     """Points along a drawn line, in the data's units, a few pixels apart."""
     points = axes.transData.transform(np.asarray(xy_P2, float))
-    steps = [np.linspace(a, b, max(2, int(np.hypot(*(b - a)) / 9))) for a, b in pairwise(points) if np.isfinite([a, b]).all()]
-    return axes.transData.inverted().transform(np.concatenate([points[np.isfinite(points).all(1)], *steps]))
+    steps = [
+        np.linspace(a, b, max(2, int(np.hypot(*(b - a)) / 9)))
+        for a, b in pairwise(points)
+        if np.isfinite([a, b]).all()
+    ]
+    return axes.transData.inverted().transform(
+        np.concatenate([points[np.isfinite(points).all(1)], *steps])
+    )

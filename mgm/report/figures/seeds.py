@@ -1,4 +1,7 @@
-"""Figures that draw every run of some cells: a dot a seed, and how far each row lies from one of them, paired by seed."""
+"""Figures that draw every run of some cells:
+
+a dot a seed, and how far each row lies from one of them, paired by seed.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,11 +11,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mgm.experiments.registry import Plot
+from mgm.paper.registry import Plot
 from mgm.report.cells import row_of
 from mgm.report.figures.style import ACCENT, INK, LINE, QUIET, STYLE, blank, wrapped, write_below
 from mgm.report.statistics import over_seeds
-from mgm.runs.result import RunStatus
+from mgm.results.result import RunStatus
 
 WIDTH, ROW = 7.4, 0.27  # inches
 
@@ -23,15 +26,24 @@ def runs_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
     for name, cells in plot.lines.items():
         for _, cell in cells:
             values = row_of(cell, found).values
-            lines += [(name, cell.row, run.seed, value) for run, value in zip(cell.runs, values, strict=True) if value is not None]
+            lines += [
+                (name, cell.row, run.seed, value)
+                for run, value in zip(cell.runs, values, strict=True)
+                if value is not None
+            ]
     return pd.DataFrame(lines, columns=["line", "tick", "seed", "value"])
 
 
 def differences(runs: pd.DataFrame, beside: str) -> pd.DataFrame:
-    """A row a line and tick that shares two seeds with the tick `beside`: `line`, `tick`, and `mean`, `low`, `high` of the difference."""
+    """A row a line and tick that shares two seeds with the tick `beside`:
+
+    `line`, `tick`, and `mean`, `low`, `high` of the difference.
+    """
     lines = []
     for line, some in runs.groupby("line", sort=False):
-        values = some.pivot(index="seed", columns="tick", values="value").reindex(columns=some.tick.unique())
+        values = some.pivot(index="seed", columns="tick", values="value").reindex(
+            columns=some.tick.unique()
+        )
         for tick in values.columns.drop(beside) if beside in values else ():
             apart = (values[tick] - values[beside]).dropna()
             if len(apart) > 1:
@@ -41,17 +53,28 @@ def differences(runs: pd.DataFrame, beside: str) -> pd.DataFrame:
 
 
 def intervals(axes: Axes, less: pd.DataFrame, ticks: Sequence[str]) -> None:
-    """Draw `mean`, `low` and `high` of each `tick` on its own line of `ticks`, beside a line at zero."""
+    """Draw `mean`, `low` and `high` of each `tick` on its own line of `ticks`, beside a line at
+    zero.
+    """
     places = [ticks.index(tick) for tick in less.tick]
     reach = less[["low", "high"]].sub(less["mean"], axis=0).abs().to_numpy().T
-    axes.errorbar(less["mean"].to_numpy(), places, xerr=reach, fmt="o", markersize=3.6, color=INK, elinewidth=1.2)
+    axes.errorbar(
+        less["mean"].to_numpy(),
+        places,
+        xerr=reach,
+        fmt="o",
+        markersize=3.6,
+        color=INK,
+        elinewidth=1.2,
+    )
     axes.axvline(0, color=ACCENT, linewidth=0.9)
 
 
 @mpl.rc_context(STYLE)
 def seeds(plot: Plot, runs: pd.DataFrame, missing: str) -> Figure:
-    """Two panels a line: every seed of every row (of `runs_of`) with its mean, and each row less `plot.beside` with the 95 % interval of
-    Student's t. `missing` is a sentence on the runs that are not done."""
+    """Two panels a line: every seed of every row (of `runs_of`) with its mean, and each row less
+    `plot.beside` with the 95 % interval of Student's t. `missing` is a sentence on the runs that
+    are not done."""
     less = differences(runs, plot.beside)
     key = f"Dots are seeds, bars their means. Right: a row less {plot.beside}, paired by seed, with its 95 % interval."
     text = wrapped((key, missing), WIDTH)
@@ -61,16 +84,30 @@ def seeds(plot: Plot, runs: pd.DataFrame, missing: str) -> Figure:
     figure = blank(WIDTH, height)
     panels = figure.subplots(len(shown), 2, squeeze=False, sharey="row", width_ratios=(3, 2))
     figure.subplots_adjust(
-        left=1.5 / WIDTH, right=1 - 0.15 / WIDTH, top=1 - 0.34 / height, bottom=foot / height, wspace=0.07, hspace=0.75 / panel
+        left=1.5 / WIDTH,
+        right=1 - 0.15 / WIDTH,
+        top=1 - 0.34 / height,
+        bottom=foot / height,
+        wspace=0.07,
+        hspace=0.75 / panel,
     )
     for (dots, bars), name in zip(panels, shown, strict=True):
         some, apart = runs[runs.line == name], less[less.line == name]
         colours = {tick: ACCENT if tick == plot.beside else INK for tick in plot.ticks}
         if len(some):
-            look = {"hue": "tick", "palette": colours, "size": 3.6, "alpha": 0.45, "jitter": 0, "legend": False}
+            look = {
+                "hue": "tick",
+                "palette": colours,
+                "size": 3.6,
+                "alpha": 0.45,
+                "jitter": 0,
+                "legend": False,
+            }
             sns.stripplot(some, x="value", y="tick", order=plot.ticks, ax=dots, **look)
             for tick, mean in some.groupby("tick").value.mean().items():
-                dots.plot(mean, tick, "|", markersize=13, markeredgewidth=1.8, color=colours[str(tick)])
+                dots.plot(
+                    mean, tick, "|", markersize=13, markeredgewidth=1.8, color=colours[str(tick)]
+                )
         intervals(bars, apart, plot.ticks)
         dots.set_title(name, loc="left", size=9.5)
         bars.set_title(f"less {plot.beside}, in points", loc="left", size=9.5)

@@ -11,7 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 INK, QUIET, HIDDEN = "#1a1a1a", "#6b6b6b", "#dde2ea"
-CLOCKS = {"png": "Software", "svg": "Date", "pdf": "CreationDate"}  # fields of a file that would differ from one writing to the next
+CLOCKS = {
+    "png": "Software",
+    "svg": "Date",
+    "pdf": "CreationDate",
+}  # fields of a file that would differ from one writing to the next
 DPI = 200  # of a figure as PNG
 LINE = 0.15  # inches between lines of a figure's foot
 ACCENT = "#d55e00"  # vermilion of Okabe and Ito's palette, safe for the colour-blind
@@ -56,7 +60,10 @@ def blank(width: float, height: float, **options: Any) -> Figure:
 
 
 def save(figure: Figure, stem: Path, arrays: Mapping[str, Any]) -> None:
-    """`stem`.svg, .pdf and .png, and the arrays that were drawn as `stem`.npz beside them; the same arrays give the same bytes."""
+    """`stem`.svg, .pdf and .png, and the arrays that were drawn as `stem`.npz beside them;
+
+    the same arrays give the same bytes.
+    """
     for kind in CLOCKS:
         write(figure, stem.with_suffix(f".{kind}"), kind)
     np.savez_compressed(stem.with_suffix(".npz"), **arrays)
@@ -66,7 +73,9 @@ def save(figure: Figure, stem: Path, arrays: Mapping[str, Any]) -> None:
 def write(figure: Figure, path: Path, kind: str = "png") -> None:
     """Write a figure as png, svg or pdf; the same figure gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI if kind == "png" else "figure", format=kind, metadata={CLOCKS[kind]: None})
+    figure.savefig(
+        path, dpi=DPI if kind == "png" else "figure", format=kind, metadata={CLOCKS[kind]: None}
+    )
 
 
 def wrapped(texts: Sequence[str], width: float) -> list[str]:
@@ -78,4 +87,6 @@ def write_below(figure: Figure, lines: Sequence[str]) -> None:
     """Write lines at the figure's foot; they take (number of lines + 0.8) * LINE inches."""
     width, height = figure.get_size_inches()
     below = (len(lines) + 0.4) * LINE / height
-    figure.text(0.08 / width, below, "\n".join(lines), size=7.5, color=QUIET, va="top", linespacing=1.25)
+    figure.text(
+        0.08 / width, below, "\n".join(lines), size=7.5, color=QUIET, va="top", linespacing=1.25
+    )

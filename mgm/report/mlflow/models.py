@@ -1,7 +1,9 @@
-"""Weights as MLflow 3's logged models, for its pages of models: one a run that has weights, external, so nothing is copied.
+"""Weights as MLflow 3's logged models, for its pages of models: one a run that has weights,
+external, so nothing is copied.
 
-A model carries its run's parameters and tags, among them the path and digest of its weights, and the run's test metrics on its dataset. A
-finetuned run also names its parent's model as its input; a probe tests its parent's model, which then carries the probe's metrics.
+A model carries its run's parameters and tags, among them the path and digest of its weights, and
+the run's test metrics on its dataset. A finetuned run also names its parent's model as its input; a
+probe tests its parent's model, which then carries the probe's metrics.
 """
 
 import json
@@ -17,15 +19,25 @@ from mgm.report.mlflow.tracker import Tracker, writing
 EXTERNAL = "mlflow.model.isExternal"  # MLflow's tag: the weights are elsewhere
 
 
-def log_model(client: Any, experiment_id: str, run_id: str, record: Record, parent_models: list[str]) -> tuple[str, list[Any]]:
+def log_model(
+    client: Any, experiment_id: str, run_id: str, record: Record, parent_models: list[str]
+) -> tuple[str, list[Any]]:
     """Link a finished run in MLflow with its dataset and models, and make its own.
 
-    Return its model's id, empty if it has no weights, and its test metrics, which name dataset and model and are yet to be logged.
+    Return its model's id, empty if it has no weights, and its test metrics, which name dataset and
+    model and are yet to be logged.
 
     Args:
         parent_models: ids of the models that the run starts from.
     """
-    from mlflow.entities import Dataset, DatasetInput, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Metric
+    from mlflow.entities import (
+        Dataset,
+        DatasetInput,
+        LoggedModelInput,
+        LoggedModelOutput,
+        LoggedModelStatus,
+        Metric,
+    )
 
     name, digest = record.facts["data"], record.facts["data.digest"]
     source = json.dumps({"dataset": name, "digest": digest, "note": record.facts["data.note"]})
@@ -33,12 +45,21 @@ def log_model(client: Any, experiment_id: str, run_id: str, record: Record, pare
     client.log_inputs(run_id, data, [LoggedModelInput(model) for model in parent_models])
     model = ""
     if record.facts["weights.sha256"]:
-        made = client.create_logged_model(experiment_id, record.run_id, run_id, model_tags(record), record.params, record.facts["verb"])
+        made = client.create_logged_model(
+            experiment_id,
+            record.run_id,
+            run_id,
+            model_tags(record),
+            record.params,
+            record.facts["verb"],
+        )
         model = client.finalize_logged_model(made.model_id, LoggedModelStatus.READY).model_id
         client.log_outputs(run_id, [LoggedModelOutput(model, record.last)])
     tested = model or (parent_models[0] if len(parent_models) == 1 else None)
     tested_on = (name, digest) if digest else (None, None)
-    return model, [Metric(*metric, tested, tested_on[0], tested_on[1], run_id) for metric in record.final]
+    return model, [
+        Metric(*metric, tested, tested_on[0], tested_on[1], run_id) for metric in record.final
+    ]
 
 
 def model_tags(record: Record) -> dict[str, str]:
@@ -55,8 +76,13 @@ def register(results: Path, uri: str, run_ids: Iterable[str]) -> list[str]:
         tracker = Tracker(uri, results, create=False)
         for run_id in run_ids:
             if not any(run.model for run in tracker.runs.get(run_id, [])):
-                raise UserError(f"{run_id}: has no model in MLflow; name a pretraining or finetuning run of {results.name} that is done")
-        return [f"{run_id}: version {_version(tracker.client, run_id, tracker.runs[run_id][0].model)} in MLflow" for run_id in run_ids]
+                raise UserError(
+                    f"{run_id}: has no model in MLflow; name a pretraining or finetuning run of {results.name} that is done"
+                )
+        return [
+            f"{run_id}: version {_version(tracker.client, run_id, tracker.runs[run_id][0].model)} in MLflow"
+            for run_id in run_ids
+        ]
 
 
 def _version(client: Any, name: str, model: str) -> str:
@@ -69,7 +95,13 @@ def _version(client: Any, name: str, model: str) -> str:
     for version in client.search_model_versions(f"name = '{name}'"):
         if version.source == held.artifact_location:
             return str(version.version)
-    with TemporaryDirectory() as folder:  # the registry wants a model's description among its artefacts
+    with (
+        TemporaryDirectory() as folder
+    ):  # the registry wants a model's description among its artefacts
         get_external_mlflow_model_spec(held).save(str(Path(folder) / "MLmodel"))
         client.log_model_artifacts(model, folder)
-    return str(client.create_model_version(name, held.artifact_location, held.source_run_id, model_id=model).version)
+    return str(
+        client.create_model_version(
+            name, held.artifact_location, held.source_run_id, model_id=model
+        ).version
+    )

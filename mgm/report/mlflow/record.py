@@ -1,7 +1,8 @@
 """The record of each run that MLflow should hold, from the files alone.
 
-A run is found in MLflow by its tags. `table`, `row` and `column` name the cells it fills, itself or through a child, joined by "; " where
-there are several, and `table.NAME` the cells of that one table as "row / column; ..."; docs/dashboard.md shows searches.
+A run is found in MLflow by its tags. `table`, `row` and `column` name the cells it fills, itself or
+through a child, joined by "; " where there are several, and `table.NAME` the cells of that one
+table as "row / column; ..."; docs/dashboard.md shows searches.
 """
 
 import hashlib
@@ -15,14 +16,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mgm.experiments.registry import Registry
-from mgm.runs.frame import examine_all
-from mgm.runs.log import LARGEST, log_lines
-from mgm.runs.result import QUIET_S, RunStatus, age, examine
+from mgm.paper.registry import Registry
+from mgm.results.frame import examine_all
+from mgm.results.log import LARGEST, log_lines
+from mgm.results.result import QUIET_S, RunStatus, age, examine
 from mgm.spec import Mask, Pretrain, Spec, dotted, parents
 
 FORMAT = 4  # of what is mirrored; another one mirrors all anew
-STATUS = {"run": "finished", "running": "running", "failed": "failed", "altered": "altered", "not run": "stopped"}  # the tag `status`
+STATUS = {
+    "run": "finished",
+    "running": "running",
+    "failed": "failed",
+    "altered": "altered",
+    "not run": "stopped",
+}  # the tag `status`
 LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
 PARENT = "mlflow.parentRunId"  # MLflow's own tag, by which its pages nest runs
 LONGEST = 5000  # letters of a tag; newer MLflow takes 8000
@@ -32,7 +39,10 @@ Metric = tuple[str, float, int, int]  # key, value, milliseconds since 1970, ste
 
 @dataclass(frozen=True)
 class Record:
-    """A run in MLflow's terms. `curve` and `final` are its metrics, in training by step and of its result."""
+    """A run in MLflow's terms.
+
+    `curve` and `final` are its metrics, in training by step and of its result.
+    """
 
     spec: Spec
     run: RunStatus
@@ -69,7 +79,11 @@ class Record:
     @property
     def final(self) -> list[Metric]:
         metrics = self.result.get("metrics", {})
-        return [(f"test/{name}", float(value), self.end or 0, self.last) for name, value in metrics.items() if _is_number(value)]
+        return [
+            (f"test/{name}", float(value), self.end or 0, self.last)
+            for name, value in metrics.items()
+            if _is_number(value)
+        ]
 
     @property
     def start(self) -> int:
@@ -77,18 +91,25 @@ class Record:
 
     @property
     def end(self) -> int | None:
-        return _milliseconds(self.result.get("finished")) or (self.curve[-1][2] if self.curve else None)
+        return _milliseconds(self.result.get("finished")) or (
+            self.curve[-1][2] if self.curve else None
+        )
 
     @property
     def params(self) -> dict[str, str]:
         fields = dotted(self.spec.model_dump(mode="json"))
-        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
+        return {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in fields.items()
+        }
 
     @property
     def files(self) -> dict[str, str]:
         """Small artefacts by name."""
         found = {"spec.json": self.spec.model_dump_json(indent=1) + "\n"}
-        return found | ({"result.json": json.dumps(self.result, indent=1) + "\n"} if self.result else {})
+        return found | (
+            {"result.json": json.dumps(self.result, indent=1) + "\n"} if self.result else {}
+        )
 
     @cached_property
     def facts(self) -> dict[str, str]:
@@ -97,7 +118,12 @@ class Record:
         data, weights = result.get("data", {}), self.folder / "weights.safetensors"
         cells: dict[str, list[str]] = defaultdict(list)
         for table, row, column in self.cells:
-            for name, text in (("table", table), ("row", row), ("column", column), (f"table.{table}", f"{row} / {column}")):
+            for name, text in (
+                ("table", table),
+                ("row", row),
+                ("column", column),
+                (f"table.{table}", f"{row} / {column}"),
+            ):
                 cells[name].append(text)
         facts = {
             "verb": spec.verb,
@@ -113,57 +139,95 @@ class Record:
             "commit": result.get("commit", ""),
             "dirty": str(result["dirty"]).lower() if result else "",
             "weights.sha256": result.get("weights_sha256") or "",
-            "weights.path": f"{self.folder.parent.name}/{spec.run_id}/{weights.name}" if result and weights.exists() else "",
+            "weights.path": f"{self.folder.parent.name}/{spec.run_id}/{weights.name}"
+            if result and weights.exists()
+            else "",
             "device": result.get("device", ""),
             "seal": result.get("seal", ""),
             "mlflow.source.name": f"mgm {spec.verb}",
             "mlflow.source.git.commit": result.get("commit", ""),
         } | {name: "; ".join(dict.fromkeys(texts)) for name, texts in cells.items()}
-        return {name: text if len(text) <= LONGEST else text[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}" for name, text in facts.items()}
+        return {
+            name: text if len(text) <= LONGEST else text[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+            for name, text in facts.items()
+        }
 
     @property
     def tags(self) -> dict[str, str]:
         return {name: text for name, text in self.facts.items() if text}
 
     def is_ours(self, tag: str) -> bool:
-        """Tell a tag that a record may have from MLflow's own, and from those of someone who looked at the run."""
-        return tag in self.facts or tag in (PARENT, "table", "row", "column") or tag.startswith(("mgm.", "table."))
+        """Tell a tag that a record may have from MLflow's own, and from those of someone who looked
+        at the run.
+        """
+        return (
+            tag in self.facts
+            or tag in (PARENT, "table", "row", "column")
+            or tag.startswith(("mgm.", "table."))
+        )
 
 
 class Records:
     """The records of a registry's runs, in its order: parents before children."""
 
     def __init__(self, registry: Registry, results: Path):
-        self.registry, self.results, self.cells = registry, results, defaultdict[str, list[tuple[str, str, str]]](list)
-        self.arrays = results / registry.mask_clip.run_id / "arrays.npz" if registry.mask_clip else Path()  # of Figure 5
+        self.registry, self.results, self.cells = (
+            registry,
+            results,
+            defaultdict[str, list[tuple[str, str, str]]](list),
+        )
+        self.arrays = (
+            results / registry.mask_clip.run_id / "arrays.npz" if registry.mask_clip else Path()
+        )  # of Figure 5
         for table in registry.tables.values():
             for cell in table.cells:
                 for run in registry.with_parents(run.run_id for run in cell.runs):
                     self.cells[run.run_id].append((cell.table, cell.row, cell.column))
 
     def signatures(self) -> dict[str, str]:
-        """For each run that has a folder a digest that changes when its record may have changed. No file is read for it."""
+        """For each run that has a folder a digest that changes when its record may have changed.
+
+        No file is read for it.
+        """
         found: dict[str, str] = {}
         clip = _stat(self.arrays) if self.arrays.is_file() else []
         for run_id, spec in self.registry.specs.items():
             if (folder := self.results / run_id).is_dir():
-                files = sorted((file.name, *_stat(file)) for file in os.scandir(folder) if file.name[0] != ".")
+                files = sorted(
+                    (file.name, *_stat(file)) for file in os.scandir(folder) if file.name[0] != "."
+                )
                 is_quiet = not (folder / "result.json").exists() and age(folder) > QUIET_S
                 before = [found.get(parent) for parent in parents(spec)]
-                fields = (spec.model_dump_json(), self.registry.scale.name, self.cells[run_id], clip if _is_plain(spec) else [])
+                fields = (
+                    spec.model_dump_json(),
+                    self.registry.scale.name,
+                    self.cells[run_id],
+                    clip if _is_plain(spec) else [],
+                )
                 found[run_id] = digest_of([FORMAT, *fields, files, is_quiet, before])
         return found
 
     def read(self, run_ids: Collection[str]) -> Iterator[Record]:
         """The records of these runs but for those that have left nothing."""
         clip = self.registry.mask_clip
-        arrays = self.arrays if clip and self.arrays.is_file() and examine(self.arrays.parent, clip).result else None
+        arrays = (
+            self.arrays
+            if clip and self.arrays.is_file() and examine(self.arrays.parent, clip).result
+            else None
+        )
         found = examine_all(self.results, self.registry.specs, run_ids)
         for run_id in run_ids:
             spec, run = self.registry.specs[run_id], found[run_id]
             if run.state != "not run" or run.why:
                 shown = arrays if _is_plain(spec) else None
-                yield Record(spec, run, self.results / run_id, self.registry.scale.name, self.cells[run_id], shown)
+                yield Record(
+                    spec,
+                    run,
+                    self.results / run_id,
+                    self.registry.scale.name,
+                    self.cells[run_id],
+                    shown,
+                )
 
 
 def digest_of(value: Any) -> str:
@@ -176,8 +240,13 @@ def _stat(file: Path | os.DirEntry) -> tuple[int, int]:
 
 
 def _is_plain(spec: Spec) -> bool:
-    """Tell whether a run's mask is as Figure 5 shows masks: with the usual edge, jitter and guidance."""
-    return isinstance(spec, Pretrain) and spec.mask == Mask(name=spec.mask.name, ratio=spec.mask.ratio)
+    """Tell whether a run's mask is as Figure 5 shows masks:
+
+    with the usual edge, jitter and guidance.
+    """
+    return isinstance(spec, Pretrain) and spec.mask == Mask(
+        name=spec.mask.name, ratio=spec.mask.ratio
+    )
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,7 @@
-"""The experiment of a results folder in MLflow: opened, locked, its runs found, its failures said in one line."""
+"""The experiment of a results folder in MLflow:
+
+opened, locked, its runs found, its failures said in one line.
+"""
 
 import os
 import sqlite3
@@ -10,10 +13,11 @@ from typing import Any
 
 from mgm.errors import UserError
 from mgm.report.mlflow.record import PARENT
-from mgm.runs.lock import wait_for_flock
+from mgm.results.lock import wait_for_flock
 
 SETTINGS = {  # of MLflow, unless the user has set them
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a tracker that is down is said to be so within seconds
+    # a tracker that is down is said to be so within seconds
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
@@ -42,7 +46,9 @@ class TrackedRun:
 
 
 class Tracker:
-    """The experiment of `results`, with `runs` by run id as they were when it was opened or as they were written since."""
+    """The experiment of `results`, with `runs` by run id as they were when it was opened or as they
+    were written since.
+    """
 
     def __init__(self, uri: str, results: Path, create: bool = True):
         """
@@ -50,12 +56,16 @@ class Tracker:
             UserError: there is no such experiment, and it is not to be made.
             OSError, sqlite3.Error: the database cannot be made or read.
         """
-        missing = UserError(f"{uri}: has no experiment {results.name}; run `mgm sync {results.name}` first")
+        missing = UserError(
+            f"{uri}: has no experiment {results.name}; run `mgm sync {results.name}` first"
+        )
         if path := database(uri):
             if not create and not path.exists():
                 raise missing
             path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(path, timeout=10)) as file:  # MLflow itself would try a broken file for minutes
+            with closing(
+                sqlite3.connect(path, timeout=10)
+            ) as file:  # MLflow itself would try a broken file for minutes
                 file.execute("SELECT name FROM sqlite_master").fetchall()
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
@@ -67,29 +77,50 @@ class Tracker:
             raise missing
         if experiment and experiment.lifecycle_stage == "deleted":
             self.client.restore_experiment(experiment.experiment_id)
-        beside = None if uri.startswith("http") else (results.resolve().parent / "mlflow-artifacts" / results.name).as_uri()
-        self.experiment_id = experiment.experiment_id if experiment else self.client.create_experiment(results.name, beside)
+        beside = (
+            None
+            if uri.startswith("http")
+            else (results.resolve().parent / "mlflow-artifacts" / results.name).as_uri()
+        )
+        self.experiment_id = (
+            experiment.experiment_id
+            if experiment
+            else self.client.create_experiment(results.name, beside)
+        )
         self.runs: dict[str, list[TrackedRun]] = {}
         token: str | None = None
         while token != "":
-            found = self.client.search_runs([self.experiment_id], max_results=1000, page_token=token)
+            found = self.client.search_runs(
+                [self.experiment_id], max_results=1000, page_token=token
+            )
             for run in found:
-                models = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
-                self.runs.setdefault(run.info.run_name, []).append(TrackedRun(run.info.run_id, dict(run.data.tags), *models[:1]))
+                models = (
+                    [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
+                )
+                self.runs.setdefault(run.info.run_name, []).append(
+                    TrackedRun(run.info.run_id, dict(run.data.tags), *models[:1])
+                )
             token = found.token or ""
 
     def nested(self, parents: Collection[str]) -> dict[str, str]:
         """The tag by which MLflow's pages show a run below its parent."""
-        return next(({PARENT: self.runs[name][0].id} for name in parents if self.runs.get(name)), {})
+        return next(
+            ({PARENT: self.runs[name][0].id} for name in parents if self.runs.get(name)), {}
+        )
 
 
 @contextmanager
 def writing(uri: str, results: Path) -> Iterator[None]:
-    """Be the one process that mirrors these results, or others beside them, to a tracker; where folders can be locked."""
+    """Be the one process that mirrors these results, or others beside them, to a tracker;
+
+    where folders can be locked.
+    """
     folder = os.open(results.resolve().parent, os.O_RDONLY)
     try:
         with suppress(OSError):
-            wait_for_flock(folder, f"{results.parent}: another process mirrors to MLflow; waiting for it")
+            wait_for_flock(
+                folder, f"{results.parent}: another process mirrors to MLflow; waiting for it"
+            )
         with as_user_error(uri, results), _fast_sqlite():
             yield
     finally:
@@ -98,13 +129,18 @@ def writing(uri: str, results: Path) -> Iterator[None]:
 
 @contextmanager
 def _fast_sqlite() -> Iterator[None]:
-    """Let sqlite not wait for the disk at each of MLflow's many commits: what a power cut takes, the next sync brings back."""
+    """Let sqlite not wait for the disk at each of MLflow's many commits:
+
+    what a power cut takes, the next sync brings back.
+    """
     from sqlalchemy import Engine, event
 
     def connected(connection: Any, _: Any) -> None:
         if isinstance(connection, sqlite3.Connection):
             connection.execute("PRAGMA synchronous = OFF")
-            connection.execute("PRAGMA cache_size = -200000")  # 200 MB: indexes of millions of points are written all over
+            connection.execute(
+                "PRAGMA cache_size = -200000"
+            )  # 200 MB: indexes of millions of points are written all over
 
     event.listen(Engine, "connect", connected)
     try:
@@ -115,8 +151,8 @@ def _fast_sqlite() -> Iterator[None]:
 
 @contextmanager
 def as_user_error(uri: str, results: Path) -> Iterator[None]:
-    """Say in one line what a tracker fails with. What is no error of files, network, database or MLflow is a mistake of ours and keeps its
-    traceback."""
+    """Say in one line what a tracker fails with. What is no error of files, network, database or
+    MLflow is a mistake of ours and keeps its traceback."""
     try:
         yield
     except Exception as error:
@@ -124,7 +160,11 @@ def as_user_error(uri: str, results: Path) -> Iterator[None]:
         from sqlalchemy.exc import SQLAlchemyError
         from urllib3.exceptions import HTTPError
 
-        if not isinstance(error, OSError | sqlite3.Error | MlflowException | SQLAlchemyError | HTTPError):
+        if not isinstance(
+            error, OSError | sqlite3.Error | MlflowException | SQLAlchemyError | HTTPError
+        ):
             raise
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"tracker {uri}: {reason}; nothing is lost, {results} has it all; sync again when the tracker is up") from None
+        raise UserError(
+            f"tracker {uri}: {reason}; nothing is lost, {results} has it all; sync again when the tracker is up"
+        ) from None

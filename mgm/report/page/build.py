@@ -1,4 +1,7 @@
-"""The page: one HTML file that shows what was run, what came of it, and from which runs each number is."""
+"""The page:
+
+one HTML file that shows what was run, what came of it, and from which runs each number is.
+"""
 
 import base64
 from collections import Counter
@@ -9,18 +12,39 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mgm.experiments.registry import SHARES, Registry, Table, label_of
-from mgm.experiments.scales import Scale
+from mgm.paper.registry import SHARES, Registry, Table, label_of
+from mgm.paper.scales import Scale
 from mgm.report.cells import Row, gain, mean_gain
 from mgm.report.claims.check import Verdict
 from mgm.report.page.deviations import deviations
 from mgm.report.page.overview import cost, overview
-from mgm.report.page.runs import VERBS, cell_id, day, duration, labels_of, losses_of, outcome, run_details, training
+from mgm.report.page.runs import (
+    VERBS,
+    cell_id,
+    day,
+    duration,
+    labels_of,
+    losses_of,
+    outcome,
+    run_details,
+    training,
+)
 from mgm.report.page.svg import NARROW, PERCENT, POINTS_OF, TEMPLATES, WIDTH, Axis
 from mgm.report.statistics import Estimate
-from mgm.report.tables import BOLD, beside_the_paper, caveat_of, comparable, detail, head_of, leaders, names, number, sections
-from mgm.runs.log import log_lines
-from mgm.runs.result import RunStatus
+from mgm.report.tables import (
+    BOLD,
+    beside_the_paper,
+    caveat_of,
+    comparable,
+    detail,
+    head_of,
+    leaders,
+    names,
+    number,
+    sections,
+)
+from mgm.results.log import log_lines
+from mgm.results.result import RunStatus
 
 if TYPE_CHECKING:
     from mgm.report.page.mask_player import MaskPlayer  # matplotlib takes a second to import
@@ -28,8 +52,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FigureEntry:
-    """A figure as the page shows it: `source` is a data URI, empty when it could not be drawn, and `state` and `why` say why.
-    One that draws cells names their `tables`, one that shows clips its runs; `width` is in CSS pixels, 0 for the picture's own."""
+    """A figure as the page shows it: `source` is a data URI, empty when it could not be drawn, and
+    `state` and `why` say why. One that draws cells names their `tables`, one that shows clips its
+    runs; `width` is in CSS pixels, 0 for the picture's own."""
 
     name: str
     title: str
@@ -59,7 +84,10 @@ def page(
 ) -> str:
     """The HTML of `reports`/index.html."""
     TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    TEMPLATES.globals |= {one.__name__: one for one in (number, duration, label_of, names, detail, cell_id, outcome, day)}
+    TEMPLATES.globals |= {
+        one.__name__: one
+        for one in (number, duration, label_of, names, detail, cell_id, outcome, day)
+    }
     logs = {run_id: log_lines(results / run_id) for run_id in registry.specs}
     losses = {run_id: losses_of(log) for run_id, log in logs.items()}
     return TEMPLATES.get_template("page.html.j2").render(
@@ -73,7 +101,10 @@ def page(
         bold=BOLD,
         overview=overview(registry, found, rows, verdicts),
         player=player,
-        tables=[_table(table, list(rows[key]), registry.scale, found) for key, table in registry.tables.items()],
+        tables=[
+            _table(table, list(rows[key]), registry.scale, found)
+            for key, table in registry.tables.items()
+        ],
         figures=figures,
         claims=verdicts,
         verdicts=Counter(verdict.verdict for verdict in verdicts).most_common(),
@@ -88,17 +119,32 @@ def page(
     )
 
 
-def _table(table: Table, rows: list[Row], scale: Scale, found: Mapping[str, RunStatus]) -> dict[str, Any]:
+def _table(
+    table: Table, rows: list[Row], scale: Scale, found: Mapping[str, RunStatus]
+) -> dict[str, Any]:
     """A table as the page's template needs it: column by column, with an axis for its drawings."""
-    chances = {column: _chance([row for row in rows if row.column == column], found) for column in table.columns}
+    chances = {
+        column: _chance([row for row in rows if row.column == column], found)
+        for column in table.columns
+    }
     metrics = {row.column: row.metric for row in rows}
     head, estimates = head_of(table), [(row.metric, row.estimate) for row in rows if row.estimate]
 
     def axis_of(column: str) -> Axis:
         """Accuracies share an axis, whatever their column; other numbers have one a column."""
-        alike = [row for row in rows if row.column == column or row.metric == metrics[column] == "top1"]
-        values = [value for row in alike for value in (*_ends(row.estimate), row.paper, chances[row.column]) if value is not None]
-        width, within = NARROW if len(head) > 1 else WIDTH, {"within": PERCENT} if metrics[column] in SHARES else {}
+        alike = [
+            row for row in rows if row.column == column or row.metric == metrics[column] == "top1"
+        ]
+        values = [
+            value
+            for row in alike
+            for value in (*_ends(row.estimate), row.paper, chances[row.column])
+            if value is not None
+        ]
+        width, within = (
+            NARROW if len(head) > 1 else WIDTH,
+            {"within": PERCENT} if metrics[column] in SHARES else {},
+        )
         return Axis.over(values, width, 10 if max(values, default=0) > 10 else 1, **within)
 
     drawn: dict[str, list[str]] = {}
@@ -120,24 +166,39 @@ def _table(table: Table, rows: list[Row], scale: Scale, found: Mapping[str, RunS
             for column, several in groupby(sections(table, rows), lambda section: section.column)
         ],
         "best": leaders(table, rows),
-        "chance": next(iter(drawn)) if len(drawn) == 1 else "; ".join(f"{text} ({', '.join(columns)})" for text, columns in drawn.items()),
+        "chance": next(iter(drawn))
+        if len(drawn) == 1
+        else "; ".join(f"{text} ({', '.join(columns)})" for text, columns in drawn.items()),
         "several": any(one.n > 1 for _, one in estimates) or not estimates,
         "single": any(one.n == 1 for _, one in estimates),
-        "beyond": any(metric in SHARES and one.has_interval and (one.low < 0 or one.high > 100) for metric, one in estimates),
+        "beyond": any(
+            metric in SHARES and one.has_interval and (one.low < 0 or one.high > 100)
+            for metric, one in estimates
+        ),
         "gains": _gains(table, rows),
     }
 
 
 def _chance(rows: Sequence[Row], found: Mapping[str, RunStatus]) -> float | None:
-    """Chance of a column's runs, in per cent; None for many classes, where it is near zero and would only stretch the axis."""
+    """Chance of a column's runs, in per cent;
+
+    None for many classes, where it is near zero and would only stretch the axis.
+    """
     classes = {
-        run.result["data"]["classes"] for row in rows if row.metric == "top1" for run_id in row.run_ids if (run := found[run_id]).result
+        run.result["data"]["classes"]
+        for row in rows
+        if row.metric == "top1"
+        for run_id in row.run_ids
+        if (run := found[run_id]).result
     }
     return 100 / min(classes) if len(classes) == 1 and max(classes) <= 20 else None
 
 
 def _gains(table: Table, rows: Sequence[Row]) -> dict[str, Any] | None:
-    """Each row's gain over the table's base, and their mean; None for a table without that row or without a single pair."""
+    """Each row's gain over the table's base, and their mean;
+
+    None for a table without that row or without a single pair.
+    """
     if table.base not in table.rows:
         return None
     cells = {(row.row, row.column): row for row in rows}
@@ -146,7 +207,10 @@ def _gains(table: Table, rows: Sequence[Row]) -> dict[str, Any] | None:
     lines: dict[str, list[tuple[Estimate | None, str]]] = {}
     for name in names:
         pairs = [(cells[name, base.column], base) for base in bases]
-        lines[name] = [(gain(row, base), row.status if row.estimate is None else base.status) for row, base in pairs]
+        lines[name] = [
+            (gain(row, base), row.status if row.estimate is None else base.status)
+            for row, base in pairs
+        ]
     means = [mean_gain([cells[name, base.column] for name in names], base) for base in bases]
     lines["Mean of the above"] = [(mean, "not all run") for mean in means]
     ends = [value for line in lines.values() for estimate, _ in line for value in _ends(estimate)]

@@ -16,11 +16,22 @@ def deviations() -> list[tuple[str, Markup]]:
 
 
 def sections(text: str) -> list[tuple[str, Markup]]:
-    """Give each table its caption, its headings their scope (a row's is its first cell), and a box that scrolls."""
+    """Give each table its caption, its headings their scope (a row's is its first cell), and a box
+    that scrolls.
+    """
     found = []
     for section in text.split("\n## ")[1:]:
         title, _, body = section.partition("\n")
-        html = MARKDOWN.render(body).replace("<th>", '<th scope="col">').replace("</table>\n", "</table>\n</div>")
-        html = html.replace("<table>\n", f'<div class="wide"><table class="prose">\n<caption>{escape(title)}</caption>')
-        found.append((title, Markup(re.sub("<tr>\n<td>(.*)</td>", r'<tr>\n<th scope="row">\1</th>', html))))
+        html = (
+            MARKDOWN.render(body)
+            .replace("<th>", '<th scope="col">')
+            .replace("</table>\n", "</table>\n</div>")
+        )
+        html = html.replace(
+            "<table>\n",
+            f'<div class="wide"><table class="prose">\n<caption>{escape(title)}</caption>',
+        )
+        found.append(
+            (title, Markup(re.sub("<tr>\n<td>(.*)</td>", r'<tr>\n<th scope="row">\1</th>', html)))
+        )
     return found

@@ -1,4 +1,5 @@
-"""The mask player: the clip of Figure 5 with each mask moving over it, as pictures small enough to stand in the page.
+"""The mask player: the clip of Figure 5 with each mask moving over it, as pictures small enough to
+stand in the page.
 
 A strip has all frames beside one another. The page shows one frame of every strip at a time.
 """
@@ -19,8 +20,8 @@ from mgm.report.figures.style import DPI, KIND
 
 @dataclass(frozen=True)
 class MaskStrip:
-    """A picture to lay over the clip's own: a data URI, empty for the clip by itself. `boxes` has a dense mask's box slot by slot:
-    left, top, width, height in patches."""
+    """A picture to lay over the clip's own: a data URI, empty for the clip by itself. `boxes` has a
+    dense mask's box slot by slot: left, top, width, height in patches."""
 
     name: str
     about: str
@@ -30,7 +31,10 @@ class MaskStrip:
 
 @dataclass(frozen=True)
 class MaskPlayer:
-    """`clip` is the frames' strip of `slots` frames; a slot's grid has `rows` x `columns` patches."""
+    """`clip` is the frames' strip of `slots` frames;
+
+    a slot's grid has `rows` x `columns` patches.
+    """
 
     clip: str
     slots: int
@@ -45,15 +49,27 @@ def mask_player(arrays: Mapping[str, Any], run_id: str) -> MaskPlayer:
     masks = arrays["masked_NSHW"]
     strips = [
         MaskStrip("the clip", f"frames {', '.join(map(str, arrays['index_S']))}"),
-        MaskStrip("motion", "magnitude of the vectors", _uri(_strip(glow(arrays["magnitude_SHW"])), "png")),
+        MaskStrip(
+            "motion", "magnitude of the vectors", _uri(_strip(glow(arrays["magnitude_SHW"])), "png")
+        ),
     ]
-    for name, ratio, masked_SHW, boxes_S4 in zip(map(str, arrays["names_N"]), arrays["ratio_N"], masks, arrays["boxes_NS4"]):
-        about = ", ".join(filter(None, (KIND.get(name, "").replace("\n", " "), f"{ratio:.0%} hidden")))
-        corner_S4 = np.hstack([boxes_S4[:, :2] - boxes_S4[:, 2:] / 2, boxes_S4[:, 2:]]).astype(float).round(2)
+    for name, ratio, masked_SHW, boxes_S4 in zip(
+        map(str, arrays["names_N"]), arrays["ratio_N"], masks, arrays["boxes_NS4"]
+    ):
+        about = ", ".join(
+            filter(None, (KIND.get(name, "").replace("\n", " "), f"{ratio:.0%} hidden"))
+        )
+        corner_S4 = (
+            np.hstack([boxes_S4[:, :2] - boxes_S4[:, 2:] / 2, boxes_S4[:, 2:]])
+            .astype(float)
+            .round(2)
+        )
         boxes = corner_S4.tolist() if np.isfinite(boxes_S4).all() else ()
         strips.append(MaskStrip(name, about, _uri(_strip(veil(masked_SHW)), "png"), boxes))
     slots, rows, columns = masks.shape[1:]
-    return MaskPlayer(_uri(_strip(arrays["frames_SHWC"]), "webp"), slots, rows, columns, tuple(strips), run_id)
+    return MaskPlayer(
+        _uri(_strip(arrays["frames_SHWC"]), "webp"), slots, rows, columns, tuple(strips), run_id
+    )
 
 
 def webp_uri(png: Path) -> tuple[str, int]:

@@ -10,27 +10,43 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mgm.experiments.registry import Registry, label_of
+from mgm.paper.registry import Registry, label_of
 from mgm.report.cells import Row, commit_of
 from mgm.report.page.svg import Panel, thin
-from mgm.runs.result import RunStatus
+from mgm.results.result import RunStatus
 from mgm.spec import Spec, parents
 
-VERBS = {"pretrain": "Pretraining", "finetune": "Finetuning", "probe": "Linear probe", "measure": "Measurements", "visualise": "Pictures"}
+VERBS = {
+    "pretrain": "Pretraining",
+    "finetune": "Finetuning",
+    "probe": "Linear probe",
+    "measure": "Measurements",
+    "visualise": "Pictures",
+}
 NOTES = {  # on the curves of a verb
     "pretrain": "Reconstruction loss. Masks that hide different shares, or different places, set problems of different difficulty: a lower "
     "curve is not a better mask.",
     "finetune": "Training loss of the classifier.",
     "probe": "Training loss of the linear layer.",
 }
-FILES = ("result.json", "spec.json", "log.jsonl", "error.txt", "predictions.csv")  # of a run's folder, those a reader opens
+FILES = (
+    "result.json",
+    "spec.json",
+    "log.jsonl",
+    "error.txt",
+    "predictions.csv",
+)  # of a run's folder, those a reader opens
 
 Log = list[dict[str, Any]]  # the lines of log.jsonl
 Losses = list[tuple[float, float]]  # (step, loss)
 
 
-def training(registry: Registry, logs: Mapping[str, Log], losses: Mapping[str, Losses]) -> list[dict[str, Any]]:
-    """Loss over steps, a panel a row of the tables, a line a seed, one scale for all panels of a verb."""
+def training(
+    registry: Registry, logs: Mapping[str, Log], losses: Mapping[str, Losses]
+) -> list[dict[str, Any]]:
+    """Loss over steps, a panel a row of the tables, a line a seed, one scale for all panels of a
+    verb.
+    """
     groups = []
     for verb, note in NOTES.items():
         labelled: dict[str, list[str]] = {}  # label -> run ids
@@ -39,29 +55,54 @@ def training(registry: Registry, logs: Mapping[str, Log], losses: Mapping[str, L
                 labelled.setdefault(text, []).append(run_id)
         if not labelled:
             continue
-        series = {text: [losses[run_id] for run_id in run_ids] for text, run_ids in labelled.items()}
+        series = {
+            text: [losses[run_id] for run_id in run_ids] for text, run_ids in labelled.items()
+        }
         drawn = [value for several in series.values() for one in several for _, value in one]
         lasts = [logs[run_id][-1] for run_ids in labelled.values() for run_id in run_ids]
-        steps = max(float(value) for last in lasts for value in (last["step"], last.get("steps")) if isinstance(value, int | float))
-        panels = {text: Panel(several, steps, min(drawn), max(drawn)) for text, several in series.items()}
+        steps = max(
+            float(value)
+            for last in lasts
+            for value in (last["step"], last.get("steps"))
+            if isinstance(value, int | float)
+        )
+        panels = {
+            text: Panel(several, steps, min(drawn), max(drawn)) for text, several in series.items()
+        }
         groups.append({"title": VERBS[verb], "note": note, "panels": panels})
     return groups
 
 
 def losses_of(log: Log) -> Losses:
     """(step, loss) of a log, few enough to be drawn."""
-    return thin([(int(line["step"]), line["loss"]) for line in log if isinstance(line.get("loss"), int | float) and isfinite(line["loss"])])
+    return thin(
+        [
+            (int(line["step"]), line["loss"])
+            for line in log
+            if isinstance(line.get("loss"), int | float) and isfinite(line["loss"])
+        ]
+    )
 
 
 def labels_of(registry: Registry) -> dict[str, str]:
-    """Run id -> the row of a table, or the figure, it works for, in the order of the tables; the first names it."""
+    """Run id -> the row of a table, or the figure, it works for, in the order of the tables;
+
+    the first names it.
+    """
     said: list[tuple[str, Sequence[Spec]]] = [
-        (cell.row if table.rows_name_runs else f"{table.label}: {cell.row}, {cell.column}", cell.runs)
+        (
+            cell.row if table.rows_name_runs else f"{table.label}: {cell.row}, {cell.column}",
+            cell.runs,
+        )
         for table in sorted(registry.tables.values(), key=lambda table: not table.rows_name_runs)
         for cell in table.cells
     ]
     for name, plot in registry.plots.items():
-        said += [(f"{label_of(f'figure{name}')}: {line}, {x:g}", cell.runs) for line, points in plot.lines.items() for x, cell in points]
+        said += [
+            (f"{label_of(f'figure{name}')}: {line}, {x:g}", cell.runs)
+            for line, points in plot.lines.items()
+            for x, cell in points
+        ]
     said += [(label_of(f"figure{name}"), [figure.run]) for name, figure in registry.figures.items()]
     labels: dict[str, str] = {}
     for text, runs in said:
@@ -79,7 +120,10 @@ def run_details(
     results: Path,
     reports: Path,
 ) -> dict[str, Any]:
-    """What a run's line unfolds to, which the page's script draws. Runs share most of it, so they name entries of one `pool` by number."""
+    """What a run's line unfolds to, which the page's script draws.
+
+    Runs share most of it, so they name entries of one `pool` by number.
+    """
     pool: dict[str, int] = {}  # JSON -> number
 
     def number_of(entry: Any) -> int:
@@ -88,12 +132,16 @@ def run_details(
     cells: dict[str, list[int]] = {}
     for several in rows.values():
         for row in several:
-            shown = number_of([cell_id(row), f"{registry.tables[row.table].label}, {row.row}, {row.column}"])
+            shown = number_of(
+                [cell_id(row), f"{registry.tables[row.table].label}, {row.row}, {row.column}"]
+            )
             for run_id in row.run_ids:
                 cells.setdefault(run_id, []).append(shown)
     runs = {
         run_id: {
-            "fields": [number_of(field) for field in _fields(found[run_id], logs[run_id], losses[run_id])],
+            "fields": [
+                number_of(field) for field in _fields(found[run_id], logs[run_id], losses[run_id])
+            ],
             "files": number_of([name for name in FILES if (results / run_id / name).exists()]),
             "parents": parents(spec),
             "cells": cells.get(run_id, []),
@@ -101,7 +149,11 @@ def run_details(
         }
         for run_id, spec in registry.specs.items()
     }
-    return {"results": quote(relpath(results, reports)), "pool": [json.loads(entry) for entry in pool], "runs": runs}
+    return {
+        "results": quote(relpath(results, reports)),
+        "pool": [json.loads(entry) for entry in pool],
+        "runs": runs,
+    }
 
 
 def outcome(result: dict[str, Any] | None, losses: Losses) -> str:
@@ -112,31 +164,68 @@ def outcome(result: dict[str, Any] | None, losses: Losses) -> str:
 
 def _fields(run: RunStatus, log: Log, losses: Losses) -> list[tuple[str, str]]:
     """(name, text) of a run's result and log; for a run without a result, of its state and log."""
-    fields = [("state", f"{run.state}. {run.why}" if run.why else run.state)] if run.state != "run" else []
+    fields = (
+        [("state", f"{run.state}. {run.why}" if run.why else run.state)]
+        if run.state != "run"
+        else []
+    )
     if run.result:
-        metrics = [f"{name} {value:.4g}" for name, value in run.result["metrics"].items() if isinstance(value, int | float)]
+        metrics = [
+            f"{name} {value:.4g}"
+            for name, value in run.result["metrics"].items()
+            if isinstance(value, int | float)
+        ]
         tested = f" on {run.result['n_test']} test videos" if run.result["n_test"] else ""
         if metrics:
             fields.append(("result", ", ".join(metrics) + tested))
     if losses:
         zeros, last = _mean(log, "trivial_loss"), log[-1]
         beside = f"; {zeros:.3f} is that of predicting zeros" if zeros is not None else ""
-        fields.append(("loss", f"{losses[0][1]:.3f} → {losses[-1][1]:.3f} in {last['step']} of {last.get('steps', '?')} steps{beside}"))
-        speed, coverage, memory = _mean(log, "clips_per_s"), _mean(log, "coverage"), _mean(log[-1:], "memory_mb")
-        measured = (("{:.0f} clips/s", speed), ("{:.0f} MB at most", memory), ("mask coverage {:.1%}", coverage))
-        shown = [text.format(value).replace("%", " %") for text, value in measured if value is not None]
+        fields.append(
+            (
+                "loss",
+                f"{losses[0][1]:.3f} → {losses[-1][1]:.3f} in {last['step']} of {last.get('steps', '?')} steps{beside}",
+            )
+        )
+        speed, coverage, memory = (
+            _mean(log, "clips_per_s"),
+            _mean(log, "coverage"),
+            _mean(log[-1:], "memory_mb"),
+        )
+        measured = (
+            ("{:.0f} clips/s", speed),
+            ("{:.0f} MB at most", memory),
+            ("mask coverage {:.1%}", coverage),
+        )
+        shown = [
+            text.format(value).replace("%", " %") for text, value in measured if value is not None
+        ]
         fields.append(("measured", ", ".join(shown) or "not logged"))
     if result := run.result:
         data, failed = result["data"], result["failed_videos"]
         fields += [
-            ("data", f"{data['dataset']}, digest {data['digest'] or 'none'}, {data['train']} + {data['test']} videos, {data['note']}"),
+            (
+                "data",
+                f"{data['dataset']}, digest {data['digest'] or 'none'}, {data['train']} + {data['test']} videos, {data['note']}",
+            ),
             ("commit", commit_of(result)),
-            ("weights", f"sha256 {result['weights_sha256']}" if result["weights_sha256"] else "none kept"),
-            ("computed", f"in {duration(result['wall_s'])} on {result['device']}, finished {day(str(result['finished']))}"),
-            ("versions", ", ".join(f"{name} {version}" for name, version in result["versions"].items())),
+            (
+                "weights",
+                f"sha256 {result['weights_sha256']}" if result["weights_sha256"] else "none kept",
+            ),
+            (
+                "computed",
+                f"in {duration(result['wall_s'])} on {result['device']}, finished {day(str(result['finished']))}",
+            ),
+            (
+                "versions",
+                ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
+            ),
         ]
         if failed:
-            fields.append(("unreadable", f"{len(failed)} videos, weight 0: {', '.join(map(str, failed[:5]))}"))
+            fields.append(
+                ("unreadable", f"{len(failed)} videos, weight 0: {', '.join(map(str, failed[:5]))}")
+            )
     return fields
 
 

@@ -1,4 +1,7 @@
-"""Small drawings inside the page: their axes and points. `templates/svg.html.j2` writes them as SVG."""
+"""Small drawings inside the page:
+
+their axes and points. `templates/svg.html.j2` writes them as SVG.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,31 +12,54 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True)
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
+)
 WIDTH, NARROW = 148, 112  # of an interval's drawing, in CSS pixels
 PERCENT, POINTS_OF = (0.0, 100.0), (-100.0, 100.0)  # what a share, and a difference of two, can be
-POINTS, LINES = 100, 6  # a curve's points at most, each the mean of its share of the steps; of more lines each has fewer
+POINTS, LINES = (
+    100,
+    6,
+)  # a curve's points at most, each the mean of its share of the steps; of more lines each has fewer
 
 Series = Sequence[tuple[float, float]]  # of (step, loss)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A linear axis over `width` pixels, its ends rounded outwards to `step` but kept `within` what the values can be."""
+    """A linear axis over `width` pixels, its ends rounded outwards to `step` but kept `within` what
+    the values can be.
+    """
 
     low: float
     high: float
     width: int = WIDTH
 
     @classmethod
-    def over(cls, values: Sequence[float], width: int = WIDTH, step: float = 10, within: tuple[float, float] = (-inf, inf)) -> "Axis":
-        low, high = (step * floor(min(values) / step), step * ceil(max(values) / step)) if values else (0.0, 100.0)
+    def over(
+        cls,
+        values: Sequence[float],
+        width: int = WIDTH,
+        step: float = 10,
+        within: tuple[float, float] = (-inf, inf),
+    ) -> "Axis":
+        low, high = (
+            (step * floor(min(values) / step), step * ceil(max(values) / step))
+            if values
+            else (0.0, 100.0)
+        )
         low = max(low, within[0])
         return cls(low, min(max(high, low + step), within[1]), width)
 
     def at(self, value: float) -> float:
         """Pixels from the left; what lies beyond an end is at the end."""
-        return round(8 + (self.width - 16) * (min(max(value, self.low), self.high) - self.low) / (self.high - self.low), 1)
+        return round(
+            8
+            + (self.width - 16)
+            * (min(max(value, self.low), self.high) - self.low)
+            / (self.high - self.low),
+            1,
+        )
 
 
 @dataclass(frozen=True)
@@ -60,7 +86,9 @@ class Panel:
 
     def _point(self, step: float, loss: float) -> str:
         x = self.left + (self.right - self.left) * step / max(self.steps, 1)
-        y = self.bottom - (self.bottom - self.top) * (min(max(loss, self.low), self.high) - self.low) / ((self.high - self.low) or 1)
+        y = self.bottom - (self.bottom - self.top) * (
+            min(max(loss, self.low), self.high) - self.low
+        ) / ((self.high - self.low) or 1)
         return f"{x:.1f},{y:.1f}"
 
 
@@ -75,4 +103,7 @@ def thin(pairs: Series, points: int = POINTS) -> list[tuple[float, float]]:
     if size <= 1:
         return list(pairs)
     groups = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-    return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
+    return [
+        (sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group))
+        for group in groups
+    ]

@@ -1,0 +1,113 @@
+"""`croissant.json` beside an index: what the dataset is, in Croissant 1.0 (MLCommons), which
+dataset searches and loaders read.
+
+Written as JSON by itself: mlcroissant takes seconds to import and brings eight packages. Tests
+validate with it, and load the records.
+"""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from mgm.data.index import Index, Video
+from mgm.results.files import file_digest, read_json, write
+
+TYPES = {str: "sc:Text", int: "sc:Integer", float: "sc:Float", bool: "sc:Boolean"}
+REFERENCES = {"label": "classes/label", "split": "splits/name"}
+SPLITS = {"train": "cr:TrainingSplit", "test": "cr:TestSplit"}
+CONTEXT = json.loads(
+    Path(__file__).with_name("croissant_context.json").read_text(encoding="utf-8")
+)  # the standard's
+
+
+def write_croissant(index: Index, out: Path) -> Path:
+    """Write `out`/croissant.json of the index whose index.csv is in `out`:
+
+    the videos' table, the classes, and the shards if it has any.
+    """
+    types = get_type_hints(Video)
+    columns = [
+        _field("videos", name, types[name])
+        for name in (field.name for field in fields(Video))
+        if name != "content"
+    ]
+    for column in columns:
+        column["source"] = {
+            "fileObject": {"@id": "index.csv"},
+            "extract": {"column": column["name"]},
+        }
+        if column["name"] in REFERENCES:
+            column["references"] = {"field": {"@id": REFERENCES[column["name"]]}}
+    classes = [
+        {"classes/label": label, "classes/name": name} for label, name in enumerate(index.classes)
+    ]
+    splits = [{"splits/name": name, "splits/url": url} for name, url in SPLITS.items()]
+    about = {
+        "@context": CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": out.resolve().name,
+        "description": f"{len(index.train):,} training and {len(index.test):,} test videos of {len(index.classes)} classes; {index.note}",
+        "identifier": index.digest,
+        "distribution": [
+            _file(out / "index.csv", "index.csv", "text/csv", file_digest(out / "index.csv")),
+            *_shards(index.root),
+        ],
+        "recordSet": [
+            _records("videos", columns, key="path"),
+            _records(
+                "classes",
+                [_field("classes", "label", int), _field("classes", "name", str)],
+                "label",
+                classes,
+            ),
+            _records(
+                "splits",
+                [_field("splits", "name", str), _field("splits", "url", str)],
+                "name",
+                splits,
+            )
+            | {"dataType": "cr:Split"},
+        ],
+    }
+    return write(out / "croissant.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+
+
+def _shards(root: Path) -> list[dict[str, Any]]:
+    """The shards of an index whose root is a folder of shards, by what the .json beside each says."""
+    found = []
+    for path in sorted(root.glob("*.tar")) if (root / "shards.json").is_file() else ():
+        digest = read_json(path.with_suffix(".json")).get("sha256") or file_digest(
+            path
+        )  # older ones lack it
+        found.append(_file(path, f"shards/{path.name}", "application/x-tar", digest))
+    return found
+
+
+def _file(path: Path, name: str, kind: str, digest: str) -> dict[str, Any]:
+    about = {
+        "@type": "cr:FileObject",
+        "@id": name,
+        "name": name,
+        "contentUrl": name,
+        "encodingFormat": kind,
+    }
+    return about | {"contentSize": f"{path.stat().st_size} B", "sha256": digest}
+
+
+def _records(
+    name: str, columns: list[dict[str, Any]], key: str, data: list[dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    about = {
+        "@type": "cr:RecordSet",
+        "@id": name,
+        "name": name,
+        "key": {"@id": f"{name}/{key}"},
+        "field": columns,
+    }
+    return about | ({"data": data} if data else {})
+
+
+def _field(records: str, name: str, kind: type) -> dict[str, Any]:
+    return {"@type": "cr:Field", "@id": f"{records}/{name}", "name": name, "dataType": TYPES[kind]}

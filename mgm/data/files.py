@@ -1,0 +1,178 @@
+"""Finding and opening the files of a dataset:
+
+what can be read becomes a `Video`, the rest is listed with its reason.
+"""
+
+import errno
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import asdict, astuple, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mgm.console import track
+from mgm.data.index import Video, content_hash
+from mgm.errors import UserError
+from mgm.results.files import naming
+from mgm.results.lock import end_with_parent
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CHUNK = 64  # files that a process opens between two reports
+_VERSION = 2  # raise it when the same file would give another row
+
+
+def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str, str]]]:
+    """Paths below `root` of all files in `folder`, hidden ones aside; and (path, reason) of what
+    cannot be used.
+
+    Links are followed, each folder is read once.
+    """
+    names, unusable, seen = [], list[tuple[str, str]](), set()
+
+    def below(path: str) -> str:
+        return os.path.relpath(path, root).replace(os.sep, "/")
+
+    def failed(error: OSError) -> None:
+        unusable.append(
+            (
+                below(error.filename),
+                f"cannot be listed ({error.strerror}); make it readable, or remove it",
+            )
+        )
+
+    for at, folders, files in os.walk(root / folder, onerror=failed, followlinks=True):
+        if os.path.realpath(at) in seen:
+            unusable.append((below(at), "leads to a folder that is read already; remove the link"))
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(at))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in (below(os.path.join(at, file)) for file in files if not file.startswith(".")):
+            if name.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in name):
+                names.append(name)
+            else:
+                unusable.append((ascii(name)[1:-1], "has a name that is not UTF-8; rename it"))
+    return names, unusable
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one of several calls (`--shard I/N`) left:
+
+    how many of its videos are done, and (name, reason) of the others.
+    """
+
+    number: int
+    of: int
+    videos: int
+    failed: tuple[tuple[str, str], ...]
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_processes(work: Callable[[Any], Any], tasks: Sequence[Any], processes: int) -> Iterator[Any]:
+    """Yield `work(task)` of each task as they come, from so many processes; one is this one.
+
+    Raises:
+        UserError: a process died.
+    """
+    if processes == 1:
+        yield from map(work, tasks)
+        return
+    pool = ProcessPoolExecutor(
+        processes, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent
+    )
+    try:
+        for future in as_completed([pool.submit(work, task) for task in tasks]):
+            yield future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that works on videos died, perhaps for lack of memory; run again (what is done is kept), with fewer --processes"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def open_all(
+    root: Path, names: Sequence[str], checked: Path | None = None
+) -> tuple[dict[str, Video], list[tuple[str, str]]]:
+    """Given paths below the root: ({name: its row of an index, without label, split and group} of
+    what can be read, [(name, reason)] of the rest).
+
+    `checked`: a file that keeps what was found, so that an interrupted call, or one after more
+    videos came, opens only the others. A file whose size or time changed is opened again, as is one
+    that could not be read. More than a few are opened by a process a core.
+    """
+    known = dict(_read_lines(root, checked)) if checked and checked.is_file() else {}
+    results: dict[str, Video | str] = {}
+    files = dict[str, tuple[int, str, int, int]]()
+    for name in names:
+        try:
+            stat = os.stat(os.path.join(root, name))
+            files[name] = (_VERSION, name, stat.st_size, stat.st_mtime_ns)
+            if files[name] in known:
+                results[name] = known[files[name]]
+        except OSError as error:  # a link that leads nowhere, a file that may not be read
+            results[name] = f"cannot be opened ({error.strerror}); replace it, or remove it"
+    unknown = [name for name in names if name not in results]
+    chunks = [unknown[start : start + CHUNK] for start in range(0, len(unknown), CHUNK)]
+    if checked:
+        checked.parent.mkdir(parents=True, exist_ok=True)
+    opened = in_processes(partial(_open_some, root), chunks, min(cores(), max(len(chunks) // 2, 1)))
+    for some in (
+        track(opened, f"opening videos, {CHUNK} at a time", len(chunks))
+        if len(chunks) > 1
+        else opened
+    ):
+        results |= some
+        if checked:
+            lines = [
+                json.dumps([*files[name], *astuple(video)[1:]])
+                for name, video in some.items()
+                if not isinstance(video, str)
+            ]
+            with naming(checked), checked.open("a", encoding="utf-8") as file:
+                file.write(
+                    "\n".join(["", *lines, ""]) if lines else ""
+                )  # a line that a kill cut short ends here
+    videos = {name: result for name in names if not isinstance(result := results[name], str)}
+    return videos, [(name, result) for name in names if isinstance(result := results[name], str)]
+
+
+def _read_lines(root: Path, checked: Path) -> Iterator[tuple[tuple[Any, ...], Video]]:
+    """The file and its row of each line.
+
+    One that was cut short, or lists other facts, is as if it were not there.
+    """
+    for line in checked.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError, TypeError):
+            version, name, size, time, *facts = json.loads(line)
+            yield (version, name, size, time), Video(os.path.join(root, name), *facts)
+
+
+def _open_some(root: Path, names: Sequence[str]) -> dict[str, Video | str]:
+    from mgm.video import (
+        probe_video,
+    )  # PyAV takes a fifth of a second, which an unchanged folder need not pay
+
+    found: dict[str, Video | str] = {}
+    for name in names:
+        path = os.path.join(root, name)
+        try:
+            info = asdict(probe_video(path))
+            del info["duration_s"]
+            found[name] = Video(
+                path, 0, "", "", **info, bytes=os.path.getsize(path), content=content_hash(path)
+            )
+        except UserError as error:
+            found[name] = str(error).removeprefix(f"{path}: ")
+    return found

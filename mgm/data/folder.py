@@ -1,0 +1,280 @@
+"""A user's own videos become an index: one folder per class, or a CSV.
+
+- `source` is a folder: every folder in it is a class, every file below that (hidden ones aside) a
+  video of the class;
+- or a folder with a `videos.csv`, or a CSV itself: a header and the columns
+  `path,label[,split][,group]`, in any order. Paths are relative to the CSV's folder, or absolute;
+  split is train or test.
+
+Without a split, about a fifth of each class's videos become the test split, whole groups at a time
+(a file is its own group unless the CSV says otherwise), drawn from the seed. Every file is opened;
+unreadable ones are left out and listed.
+"""
+
+import csv
+import os
+import random
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+from mgm.data.files import files_below, open_all
+from mgm.data.index import SPLITS, Index, Video, new_index, read_index, write_index
+from mgm.errors import UserError
+from mgm.spec import Flow
+
+TEST_SHARE = 0.2
+_SIDECARS = tuple(f".{method}.npy" for method in get_args(Flow))
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A video as the source lists it; `split` may be empty."""
+
+    label: str
+    split: str
+    group: str
+
+
+def index_folder(source: Path, out: Path, seed: int = 0) -> Index:
+    """The index of the videos in `source`, written to folder `out` unless it is there already; only
+    new and changed files are opened.
+
+    Raises: UserError: no source, no videos, a class without a readable one, a CSV that cannot be
+        followed, or groups that
+            no split keeps apart.
+    """
+    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
+    root, listed, unlabelled = _list(source, out)
+    found, excluded = open_all(root, list(listed), out / "checked.jsonl")
+    names = {video.label for video in listed.values()}  # in order; by value where all are numbers
+    classes = tuple(
+        sorted(names, key=lambda name: (int(name), name))
+        if all(name.isdecimal() for name in names)
+        else sorted(names)
+    )
+    _require_every_class(source, classes, listed, dict(excluded))
+    label_of = {name: label for label, name in enumerate(classes)}
+    read = [
+        replace(
+            video, label=label_of[(own := listed[name]).label], split=own.split, group=own.group
+        )
+        for name, video in found.items()
+    ]
+    videos, note = _with_split(source, read, classes, seed)
+    index = new_index(root, classes, videos, [*unlabelled, *excluded], note)
+    with suppress(UserError):  # there is none, or a damaged one
+        if read_index(out) == index:
+            return index  # unwritten: jobs may be reading it
+    write_index(index, out)
+    return index
+
+
+def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple[str, str]]]:
+    """(root, videos by their paths below it, files without a label and why):
+
+    what the source says, before any video is opened.
+    """
+    if source.is_file():
+        return *_list_csv(source), []
+    if not source.is_dir():
+        raise UserError(
+            f"{source}: no such file or folder; name a folder with one folder per class, or a CSV path,label"
+        )
+    if out.is_relative_to(source):
+        raise UserError(
+            f"{out}: lies inside the videos' folder {source}, where it would count as a class; write the index elsewhere"
+        )
+    if (source / "videos.csv").is_file():
+        return *_list_csv(source / "videos.csv"), []
+    listed, unlabelled = dict[str, _Listed](), []
+    for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if not os.path.isdir(
+            entry.path
+        ):  # not entry.is_dir(), which fails where a link leads to itself
+            unlabelled.append((entry.name, "lies beside the class folders, so it has no label"))
+            continue
+        names, unusable = files_below(source, entry.name)
+        unlabelled += unusable
+        names = sorted(name for name in names if not name.endswith(_SIDECARS))
+        if not names:
+            reason = f" ({unusable[0][1]})" if unusable else ""
+            raise UserError(
+                f"{ascii(str(source / entry.name))[1:-1]}: a class folder without videos{reason}; put some there, or remove it"
+            )
+        listed |= {name: _Listed(entry.name, "", name) for name in names}
+    if not listed:
+        raise UserError(
+            f"{source}: no class folders and no videos.csv, {len(unlabelled)} other files; "
+            "make one folder per class, or write a videos.csv path,label"
+        )
+    return source, listed, unlabelled
+
+
+def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            lines = [[value.strip() for value in line] for line in csv.reader(file)]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(
+                f"{path}: not a CSV in UTF-8 ({error}); write lines path,label[,split][,group]"
+            ) from None
+    header = lines[0] if lines else []
+    for column in header:
+        if column not in ("path", "label", "split", "group"):
+            raise UserError(
+                f"{path}: unknown column {column!r}; the first line names the columns path,label[,split][,group]"
+            )
+    if len(set(header)) < len(header) or not {"path", "label"} <= set(header):
+        raise UserError(
+            f"{path}: its columns are {','.join(header) or 'missing'}; the first line must be path,label[,split][,group]"
+        )
+    rows = {}
+    for number, line in enumerate(lines[1:], start=2):
+        if not any(line):
+            continue
+        if len(line) != len(header):
+            raise UserError(
+                f"{path}: line {number} has {len(line)} values for {len(header)} columns; quote those with commas"
+            )
+        row = dict(zip(header, line))
+        if empty := [column for column, value in row.items() if not value]:
+            raise UserError(
+                f"{path}: line {number} has an empty {empty[0]}; fill it in, or remove the column or the line"
+            )
+        if row.get("split", "train") not in SPLITS:
+            raise UserError(
+                f"{path}: line {number} has split {row['split']!r}; write train or test"
+            )
+        file_path = os.path.normpath(path.parent / row["path"])
+        if file_path in rows:
+            raise UserError(
+                f"{path}: line {number} names {row['path']} a second time; remove one of the lines"
+            )
+        rows[file_path] = row
+    if not rows:
+        raise UserError(f"{path}: names no videos; add lines path,label")
+    if missing := [row["path"] for name, row in rows.items() if not os.path.isfile(name)]:
+        raise UserError(
+            f"{path}: {len(missing)} of {len(rows)} files do not exist, the first {missing[0]}; correct its path (relative to the CSV)"
+        )
+    inside = all(Path(name).is_relative_to(path.parent) for name in rows)
+    root = (
+        path.parent
+        if inside
+        else Path(os.path.commonpath([os.path.dirname(name) for name in rows]))
+    )
+    named = {
+        os.path.relpath(file_path, root).replace(os.sep, "/"): row
+        for file_path, row in rows.items()
+    }
+    return root, {
+        name: _Listed(row["label"], row.get("split", ""), row.get("group", name))
+        for name, row in named.items()
+    }
+
+
+def _require_every_class(
+    source: Path, classes: tuple[str, ...], listed: dict[str, _Listed], reasons: dict[str, str]
+) -> None:
+    if len(classes) < 2:
+        raise UserError(
+            f"{source}: 1 class, and classification takes at least 2; add videos of another class"
+        )
+    readable = {video.label for name, video in listed.items() if name not in reasons}
+    if empty := [label for label in classes if label not in readable]:
+        names = [name for name, video in listed.items() if video.label == empty[0]]
+        raise UserError(
+            f"{source}: class {empty[0]!r} has {len(names)} videos and 0 can be read; replace them or remove the class "
+            f"(the first: {names[0]}: {reasons[names[0]]})"
+        )
+
+
+def _with_split(
+    source: Path, videos: list[Video], classes: tuple[str, ...], seed: int
+) -> tuple[list[Video], str]:
+    """The videos, each with its split, and one line on where it comes from."""
+    if videos[0].split:
+        note = "split as given"
+        sides: dict[str, str] = {}
+        for video in videos:
+            if sides.setdefault(video.group, video.split) != video.split:
+                raise UserError(
+                    f"{source}: group {video.group!r} is in train and in test; give each group one split"
+                )
+    else:
+        test = draw_test_groups([(classes[video.label], video.group) for video in videos], seed)
+        videos = [
+            replace(video, split="test" if video.group in test else "train") for video in videos
+        ]
+        note = f"no split given: whole groups drawn with seed {seed}, {len(test)} of {len({video.group for video in videos})} groups for test"
+    for split in SPLITS:
+        labels = {video.label for video in videos if video.split == split}
+        if not labels:
+            raise UserError(
+                f"{source}: 0 of {len(videos)} videos are in the {split} split; add some, or groups or a split column that allow it"
+            )
+        if without := [name for label, name in enumerate(classes) if label not in labels]:
+            note += f"; no {split} videos of {', '.join(without)}"
+    return videos, note
+
+
+def draw_test_groups(
+    videos: list[tuple[str, str]], seed: int, share: float = TEST_SHARE
+) -> set[str]:
+    """The groups that become the test split, given each video's (label, group).
+
+    Each class gives about `share` of its videos, at least one group, and keeps at least one group
+    for training; a class of one group stays in training.
+
+    Raises: UserError: groups that several classes share leave a class of two or more groups without
+        a test video.
+    """
+    order = sorted({group for _, group in videos})
+    random.Random(seed).shuffle(order)
+    rank = {group: place for place, group in enumerate(order)}
+    sizes: dict[str, Counter[str]] = {
+        label: Counter() for label, _ in sorted(videos)
+    }  # label -> group -> videos
+    labels: dict[str, set[str]] = {group: set() for group in order}
+    for label, group in videos:
+        sizes[label][group] += 1
+        labels[group].add(label)
+    training = {
+        label: len(groups) for label, groups in sizes.items()
+    }  # groups a class still has there
+    test: set[str] = set()
+
+    def take(group: str) -> None:
+        test.add(group)
+        training.update({label: training[label] - 1 for label in labels[group]})
+
+    for label in sorted(
+        sizes, key=lambda label: len(sizes[label])
+    ):  # those with the least choice first
+        if len(sizes[label]) == 1:
+            continue
+        goal = share * sizes[label].total()
+        taken = sum(size for group, size in sizes[label].items() if group in test)
+        for group in (own := sorted(sizes[label], key=rank.__getitem__)):
+            size = sizes[label][group]
+            if (
+                group not in test
+                and abs(taken + size - goal) < abs(taken - goal)
+                and all(training[other] > 1 for other in labels[group])
+            ):
+                take(group)
+                taken += size
+        if not taken:  # every group is more than twice the goal
+            free = [group for group in own if all(training[other] > 1 for other in labels[group])]
+            if not free:
+                raise UserError(
+                    f"class {label!r}: its {len(sizes[label])} groups hold the only training videos of other classes, "
+                    "so none can be tested on; give a split column"
+                )
+            take(min(free, key=lambda group: sizes[label][group]))
+    return test

@@ -1,0 +1,308 @@
+"""An index: which videos a data set has, what they are and which split they belong to. No torch, no
+PyAV.
+
+On disk it is two files. `index.csv` has a row a video, its path relative to the root; `index.json`
+has the rest. `croissant.json` beside them tells other people's tools the same
+(`mgm.data.croissant`); nothing here reads it. `index.json` is written last and in one step: a
+folder without it holds no whole index.
+"""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from mgm.errors import UserError
+from mgm.masking import MASKS
+from mgm.results.files import atomic_write, write
+
+SPLITS = ("train", "test")
+_BLOCK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One video. `path` can be opened as it stands; `Index.name` gives the part below the root."""
+
+    path: str
+    label: int
+    split: str  # "train" or "test"
+    group: str  # videos of one group are never on both sides of a split
+    frames: int
+    fps: float
+    width: int  # pixels, as stored
+    height: int
+    codec: str
+    has_vectors: bool
+    bytes: int
+    content: str = ""  # `content_hash`; empty for a video in a shard, which has checksums
+
+
+@dataclass(frozen=True)
+class Index:
+    """`digest`: 12 hex digits that identify the content wherever it lies. `note`: how the split
+    came about. `excluded`: (path below the root, reason) of every listed video that is not used."""
+
+    root: Path
+    classes: tuple[str, ...]
+    videos: tuple[Video, ...]
+    excluded: tuple[tuple[str, str], ...]
+    digest: str
+    note: str
+
+    @property
+    def train(self) -> tuple[Video, ...]:
+        return tuple(video for video in self.videos if video.split == "train")
+
+    @property
+    def test(self) -> tuple[Video, ...]:
+        return tuple(video for video in self.videos if video.split == "test")
+
+    def name(self, video: Video) -> str:
+        """The video's path below the root, with forward slashes: the same on every machine."""
+        return _below(video.path, self.root)
+
+
+def new_index(
+    root: Path,
+    classes: tuple[str, ...],
+    videos: Sequence[Video],
+    excluded: Iterable[tuple[str, str]],
+    note: str,
+) -> Index:
+    """An index whose digest is its content's."""
+    return Index(
+        root, classes, tuple(videos), tuple(excluded), content_digest(root, classes, videos), note
+    )
+
+
+def content_digest(root: Path, classes: tuple[str, ...], videos: Iterable[Video]) -> str:
+    """12 hex digits of class names and of each video's relative path, size, label and split;
+
+    not of the root or of file times.
+    """
+    rows = sorted(
+        [_below(video.path, root), video.bytes, video.label, video.split] for video in videos
+    )
+    return hashlib.sha256(json.dumps([classes, rows], separators=(",", ":")).encode()).hexdigest()[
+        :12
+    ]
+
+
+def content_hash(path: str | Path) -> str:
+    """Hash a file's size and three blocks of 4 KiB:
+
+    its first, its middle and its last. Costs an open a file, whatever its length.
+    """
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        blocks = [
+            os.pread(file.fileno(), _BLOCK, max(at, 0))
+            for at in (0, (size - _BLOCK) // 2, size - _BLOCK)
+        ]
+    return hashlib.blake2b(b"".join([str(size).encode(), *blocks]), digest_size=8).hexdigest()
+
+
+def listed_counts(listed: Mapping[str, int], here: Mapping[str, int]) -> str:
+    """How many of the videos that a dataset's lists name are there, given both counts of each
+    split.
+    """
+    counts = ", ".join(
+        f"{here[split]:,} of {listed[split]:,} {split} videos are there" for split in SPLITS
+    )
+    return counts + (
+        "; the others are in missing.txt"
+        if any(here[split] != listed[split] for split in SPLITS)
+        else ""
+    )
+
+
+def write_index(index: Index, out: Path) -> None:
+    """Write `out`/index.csv, `out`/croissant.json and, last, `out`/index.json.
+
+    A root at or below `out` is stored relative to it, so that both move together.
+    Videos may lie elsewhere: their paths then begin with `../`.
+    """
+    from mgm.data.croissant import write_croissant  # which describes what this module defines
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "index.json").unlink(missing_ok=True)
+    with (
+        atomic_write(out / "index.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for video in index.videos:
+            values = {name: getattr(video, name) for name in _COLUMNS}
+            writer.writerow(
+                {
+                    **values,
+                    "path": index.name(video),
+                    "has_vectors": int(video.has_vectors),
+                }.values()
+            )
+    write_croissant(index, out)
+    root, home = Path(os.path.abspath(index.root)), Path(os.path.abspath(out))
+    about = {
+        "classes": index.classes,
+        "root": root.relative_to(home).as_posix() if root.is_relative_to(home) else str(root),
+        "digest": index.digest,
+        "videos": len(index.videos),
+        "note": index.note,
+        "excluded": index.excluded,
+    }
+    write(out / "index.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+
+
+def require_vectors(videos: Sequence[Video], mask: str) -> None:
+    """Refuse videos whose codec gives no motion vectors where a mask follows them.
+
+    Raises:
+        UserError: it names the first such video, and what to do.
+    """
+    if without := [video for video in videos if not video.has_vectors]:
+        unguided = ", ".join(name for name, info in MASKS.items() if not info.guided)
+        raise UserError(
+            f"{without[0].path}: codec {without[0].codec} gives no motion vectors ({len(without)} of {len(videos)} videos), which mask "
+            f"{mask} needs; re-encode to H.264 (ffmpeg -i IN -c:v libx264 OUT.mp4), guide it by optical flow (`mgm flow`), "
+            f"or choose one of {unguided}"
+        )
+
+
+def require_splits(
+    place: Path, videos: Sequence[Video], left_out: Sequence[tuple[str, str]]
+) -> None:
+    """Refuse a split without a video.
+
+    Raises:
+        UserError: it says how many can be read, and why the first other was left out.
+    """
+    for split in SPLITS:
+        if not any(video.split == split for video in videos):
+            first = f" (the first left out: {left_out[0][0]}: {left_out[0][1]})" if left_out else ""
+            raise UserError(
+                f"{place}: 0 of the {len(videos):,} readable videos are in the {split} split; add some{first}"
+            )
+
+
+def read_index(out: Path) -> Index:
+    """The index that `write_index` left in folder `out`.
+
+    Raises:
+        UserError: there is none, or it is broken.
+    """
+    about_path, rows_path = out / "index.json", out / "index.csv"
+    again = "run `mgm prepare` to make it"
+    for path in (about_path, rows_path):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file, so this folder holds no whole index; {again}")
+    try:
+        about = json.loads(about_path.read_text(encoding="utf-8"))
+        root = Path(os.path.abspath(out / about["root"]))
+        classes = tuple(about["classes"])
+        excluded = tuple((name, reason) for name, reason in about["excluded"])
+        digest, note, count = about["digest"], about["note"], about["videos"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{about_path}: not an index ({type(error).__name__}: {error}); {again}"
+        ) from None
+    with rows_path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        header = tuple(next(reader, ()))
+        if header != _COLUMNS:
+            raise UserError(f"{rows_path}: its first line is not {','.join(_COLUMNS)}; {again}")
+        videos = []
+        for row in reader:
+            try:
+                videos.append(_video(row, root, len(classes)))
+            except ValueError as error:
+                raise UserError(f"{rows_path}: line {reader.line_num}: {error}; {again}") from None
+    if len(videos) != count:
+        raise UserError(f"{rows_path}: {len(videos)} videos where index.json says {count}; {again}")
+    return Index(root, classes, tuple(videos), excluded, digest, note)
+
+
+def compared(index: Index) -> str:
+    """Say what `check_files` compares, for a run's result."""
+    return f"size of {len(index.videos):,} videos; first, middle and last 4 KiB of {sum(bool(video.content) for video in index.videos):,}"
+
+
+def check_files(index: Index) -> None:
+    """Compare every video's size and, where the index has it, `content_hash` with the index's.
+
+    Raises:
+        UserError: names the first video that is missing or another, and counts them all.
+    """
+    if not index.root.is_dir():
+        raise UserError(
+            f"{index.root}: no such folder, where {len(index.videos):,} videos should be; put it back, or run `mgm prepare` again"
+        )
+    if index.videos and ".tar#" in index.videos[0].path:
+        from mgm.data.shards import check_shards
+
+        return check_shards(index.root)
+    with ThreadPoolExecutor(8) as pool:  # a shared file system answers many at once
+        found = [
+            (video, wrong)
+            for video, wrong in zip(index.videos, pool.map(fault, index.videos))
+            if wrong
+        ]
+    if found:
+        video, wrong = found[0]
+        gone = [wrong for _, wrong in found].count(_GONE)
+        raise UserError(
+            f"{video.path}: {wrong}; of the index's {len(index.videos):,} videos {gone:,} are missing and {len(found) - gone:,} have "
+            "changed: put them back, or run `mgm prepare` again"
+        )
+
+
+_GONE = "is not there"
+
+
+def fault(video: Video) -> str:
+    """What is wrong with a video's file; nothing, if it is the one that was indexed."""
+    try:
+        size = os.stat(video.path).st_size
+        if size != video.bytes:
+            return f"has {size:,} bytes, the index says {video.bytes:,}"
+        if video.content and content_hash(video.path) != video.content:
+            return f"has {size:,} bytes as the index says, but others than when it was prepared"
+    except OSError:
+        return _GONE
+    return ""
+
+
+_COLUMNS = tuple(field.name for field in fields(Video))
+
+
+def _video(row: list[str], root: Path, classes: int) -> Video:
+    if len(row) != len(_COLUMNS):
+        raise ValueError(f"{len(row)} values where there are {len(_COLUMNS)} columns")
+    path, label, split, group, frames, fps, width, height, codec, has_vectors, size, content = row
+    if split not in SPLITS:
+        raise ValueError(f"split {split!r} is neither train nor test")
+    if not 0 <= int(label) < classes:
+        raise ValueError(f"label {label} is outside the {classes} classes")
+    return Video(
+        os.path.normpath(os.path.join(root, path)),
+        int(label),
+        split,
+        group,
+        int(frames),
+        float(fps),
+        int(width),
+        int(height),
+        codec,
+        has_vectors == "1",
+        int(size),
+        content,
+    )
+
+
+def _below(path: str, root: Path) -> str:
+    return os.path.relpath(path, root).replace(os.sep, "/")

@@ -1,0 +1,132 @@
+"""The published datasets. Importing this loads nothing of what makes their indices.
+
+To add one, write mgm/data/published/NAME.py with a function `index_NAME(source, out)`, and add an
+entry here (a hyphen in the name is an underscore in those of file and function).
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mgm.data.index import Index
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the project knows of a published dataset: everything else that names datasets is read
+    off this.
+
+    Attributes: name: the verb of `mgm prepare`, and the dataset's name in scales and specs. title:
+        its name in prose; `mgm prepare NAME --help` begins with it. source: what `--source` must
+        hold. train, test, classes: official counts, of split 1. `mgm plan` computes with them.
+        splits: how many official splits there are to choose from. derived_from: the datasets whose
+        indices it is made of; `--source`, and `--target` if there are two, are their folders.
+        recipe: the dataset whose finetuning recipe, sampling and test views it follows
+        (`experiments.recipes`); empty: its own, or SSv2's. file: of its function; the one of its
+        name if empty.
+    """
+
+    name: str
+    title: str
+    source: str
+    train: int
+    test: int
+    classes: int
+    splits: int = 1
+    derived_from: tuple[str, ...] = ()
+    recipe: str = ""
+    file: str = ""
+
+    @property
+    def official(self) -> tuple[int, int]:
+        """How many training and test videos the published lists name."""
+        return self.train, self.test
+
+    def index(self, *folders: Any, **options: Any) -> "Index":
+        """Write the index and return it: of (source, out), with `split=N` where there are several
+        official splits; of (source, target, out) where the dataset is derived from two."""
+        name = self.name.replace("-", "_")
+        return getattr(import_module(f"{__name__}.{self.file or name}"), f"index_{name}")(
+            *folders, **options
+        )
+
+
+_DATASETS = (
+    Published(
+        "ssv2",
+        "Something-Something v2 in its official layout",
+        "the videos in any folder, and labels/*.json or *.json",
+        train=168_913,
+        test=24_777,
+        classes=174,  # its authors' page; its validation split is tested on
+    ),
+    Published(
+        "k400",
+        "Kinetics-400: the clips that are still to be had, dead links listed",
+        "the videos in any folders, and annotations/*.csv or *.csv",
+        train=240_000,
+        test=20_000,
+        # the paper's 240K, VideoMAE's 20K of validation; what YouTube still has is less
+        classes=400,
+    ),
+    Published(
+        "mini-k200",
+        "the part of Kinetics-400 that is Mini-K200",
+        "K400's index",
+        train=80_000,
+        test=5_000,
+        classes=400,  # the lists of s9xie/mini-kinetics-200, with K400's classes
+        derived_from=("k400",),
+        recipe="k400",
+    ),
+    Published(
+        "ucf101",
+        "UCF101 in its official layout",
+        "UCF-101 (or its class folders) and, if you like, ucfTrainTestlist",
+        train=9_537,
+        test=3_783,
+        classes=101,
+        splits=3,
+    ),
+    Published(
+        "hmdb51",
+        "HMDB51 in its official layout",
+        "the class folders and, if you like, testTrainMulti_7030_splits",
+        train=3_570,
+        test=1_530,
+        classes=51,
+        splits=3,
+    ),
+    Published(
+        "diving48",
+        "Diving48 with version 2 of its labels",
+        "rgb and, if you like, the three lists Diving48_*.json",
+        train=15_027,
+        test=1_970,
+        classes=48,
+    ),
+    Published(
+        "ucf14-hmdb7",
+        "14 classes of UCF101 to train on, and the 7 of HMDB51 that they share to test on",
+        "UCF101's index",
+        train=1_324,
+        test=210,
+        classes=14,
+        derived_from=("ucf101", "hmdb51"),
+        recipe="ucf101",
+        file="pda",  # paper silent on domain adaptation's recipe: that of the set it trains on
+    ),
+    Published(
+        "hmdb14-ucf7",
+        "14 classes of HMDB51 to train on, and the 7 of UCF101 that they share to test on",
+        "HMDB51's index",
+        train=980,
+        test=266,
+        classes=14,
+        derived_from=("hmdb51", "ucf101"),
+        recipe="hmdb51",
+        file="pda",
+    ),
+)
+PUBLISHED = {dataset.name: dataset for dataset in _DATASETS}

@@ -1,0 +1,370 @@
+"""What a generated video shows: a class is how things move, and nothing else.
+
+Five bright sprites make the same motion before a darker, low-contrast background that pans slowly
+in a direction of its own; three or so are in view. What they look like, the background and the pan
+do not depend on the class. A translated sprite that has left on one side comes in again on the
+other, a zoomed one begins anew once it is out of the frame, so where sprites are is distributed
+alike at every time, and every frame of a class alike to those of the opposite class: only motion
+tells them. (With sprites that start where they stay visible, the first frame gave the class away: a
+small network that saw nothing else was right in 62 of 100 videos.)
+
+Of every kind but ssv2 a video is mirrored as a whole, or not, with equal chance: a class and its
+mirror image are the same distribution, to the pixel, so flipping keeps the label. In Kinetics the
+place and the things in view say much about the class; here they say nothing, in any kind, because a
+set that single frames solve cannot show what a mask does.
+
+With `layout: sway` sprites never leave the frame: each coordinate goes to and fro over all of its
+range, evenly, so that it is distributed alike at every time and in every class, and a class says
+which coordinates move and which way is the quick one. Sprites share a rhythm, each
+a part of the period behind the last, so that hidden ones follow from visible ones: a small model
+learns that, and neither wrapped sprites nor sprites with rhythms of their own (docs/results.md).
+
+The kinds ucf101 and hmdb51 share seven classes and look different: other shapes, colours and
+textures make the same motions, so going from one to the other is a shift of domain. A class of the
+kind diving48 is a sequence of motions, and another has the same ones in another order.
+
+A video is a function of (seed, split, index) alone. Places are rounded to 1/256 pixel, and from
+there on all drawing is integer arithmetic, so every machine draws the same pixels.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgm.data.index import SPLITS
+from mgm.data.synthetic.params import MOTIONS, SWAYS, Kind, Synthetic
+
+_SUB = 256  # positions and mixing weights are multiples of 1/256
+_LARGEST = 0.27  # a translated sprite's diameter, relative to the frame
+_PERIOD = 30  # frames of a way to and fro
+_TEXTURE = 32  # a sprite's texture is 32 x 32
+
+
+Direction = tuple[float, float, float]  # (right, down, nearer), of length 1
+Motion = tuple[
+    Direction, ...
+]  # of equal parts of the time, one after another; all are translations, or all zooms
+
+_D = math.sqrt(0.5)
+_DIRECTIONS: dict[str, Direction] = {
+    **{
+        "left": (-1, 0, 0),
+        "right": (1, 0, 0),
+        "up": (0, -1, 0),
+        "down": (0, 1, 0),
+        "in": (0, 0, 1),
+        "out": (0, 0, -1),
+    },
+    **{
+        "up-left": (-_D, -_D, 0),
+        "up-right": (_D, -_D, 0),
+        "down-left": (-_D, _D, 0),
+        "down-right": (_D, _D, 0),
+    },
+}
+
+
+def motion(kind: Kind, name: str) -> Motion:
+    """How things move in a class of a kind. Kinds that share a class's name share its motion."""
+    return tuple(_DIRECTIONS[part] for part in MOTIONS[kind][name])
+
+
+@dataclass(frozen=True)
+class Style:
+    """What a kind's sprites and backgrounds look like.
+
+    Colours are RGB means; contrasts what smooth noise adds or takes at most.
+    """
+
+    bank: int  # its stream of random numbers
+    shapes: tuple[str, ...]
+    sprite: tuple[int, int, int]
+    sprite_contrast: int
+    ground: tuple[int, int, int]
+    ground_contrast: int
+    ground_cell: int  # pixels from one extreme of a background's noise to the next
+
+
+_PLAIN = Style(0, ("disc", "square", "diamond"), (195, 195, 195), 55, (80, 80, 80), 22, 8)
+_WARM = Style(32, ("disc", "square"), (225, 190, 150), 40, (60, 95, 65), 30, 12)
+_COLD = Style(48, ("ring", "cross"), (155, 190, 230), 65, (105, 85, 80), 36, 6)
+STYLES: dict[Kind, Style] = {
+    "ssv2": _PLAIN,
+    "k400": _PLAIN,
+    "ucf101": _WARM,
+    "hmdb51": _COLD,
+    "diving48": _PLAIN,
+}
+# Of a kind's random numbers: kinds may share sprites and backgrounds, but no scene
+_FIRST_STREAM: dict[Kind, int] = {"ssv2": 0, "k400": 16, "ucf101": 32, "hmdb51": 48, "diving48": 64}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a video shows.
+
+    Everything but `label` is drawn without knowing the label; arrays have a row a sprite.
+    """
+
+    label: int
+    places: NDArray[
+        np.float64
+    ]  # (x, y) at the start, in turns of the torus that the sprites move on
+    depths: NDArray[
+        np.float64
+    ]  # at the start of a zoom, in turns: 0 far, 1 so near that the sprite is out of the frame
+    angles: NDArray[np.float64]  # seen from the middle of a zoom
+    diameters: NDArray[np.float64]  # pixels
+    looks: NDArray[np.int64]  # which sprites of the bank
+    travel: float  # of a translation over the whole video, in pixels
+    background: int  # which background of the bank
+    view: NDArray[np.float64]  # where in the background the frame is at the start, (x, y) in pixels
+    pan: NDArray[np.float64]  # its motion, in pixels a frame
+    mirrored: bool  # the whole video, left to right, once all of the above is drawn
+    phases: NDArray[
+        np.float64
+    ]  # of swaying at the start, in periods: along x, along y, of the diameter
+
+
+def scene(params: Synthetic, split: str, index: int) -> Scene:
+    """What video `index` of a split shows."""
+    rng = _rng(params.seed, _FIRST_STREAM[params.kind] + 1 + SPLITS.index(split), index)
+    size, count, order = params.size, params.sprites, np.arange(params.sprites)
+    lattice_K2 = (
+        np.stack([order, 2 * order], axis=1) / count
+    )  # five places spread evenly, so that some are in any crop
+    sprites, backgrounds = _bank(params)
+    pan_angle, margin = rng.uniform(0, 2 * math.pi), params.pan * params.frames
+    return Scene(
+        label=index % params.classes,
+        places=(rng.uniform(0, 1, 2) + lattice_K2 + rng.uniform(-0.1, 0.1, (count, 2))) % 1,
+        depths=(rng.uniform() + order / count + rng.uniform(-0.05, 0.05, count)) % 1,
+        angles=2
+        * math.pi
+        * (rng.uniform() + rng.permutation(count) / count + rng.uniform(-0.08, 0.08, count)),
+        diameters=size * rng.uniform(0.19, _LARGEST, count),
+        looks=rng.permutation(len(sprites))[:count],
+        travel=size * rng.uniform(0.52, 0.62),
+        background=int(rng.integers(len(backgrounds))),
+        view=rng.uniform(margin, backgrounds.shape[1] - size - margin - 1, 2),
+        pan=params.pan * np.array([math.cos(pan_angle), math.sin(pan_angle)]),
+        mirrored=params.kind != "ssv2" and bool(rng.integers(2)),
+        phases=rng.uniform(0, 1, 3),
+    )
+
+
+def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres (frames, sprites, 2) as (x, y), and diameters (frames, sprites), in pixels, before
+    any mirroring.
+
+    A sprite may be out of the frame.
+    """
+    if params.layout == "sway":
+        return _swaying(params, scene)
+    parts, size = motion(params.kind, params.names[scene.label]), params.size
+    time_T1, share = np.linspace(0, 1, params.frames)[:, None], 1 / len(parts)
+    path_T3 = np.sum(
+        [np.clip(time_T1 - number * share, 0, share) * part for number, part in enumerate(parts)],
+        axis=0,
+    )
+    if path_T3[:, 2].any():
+        depths_TK = (scene.depths + 1.25 * scene.travel / size * path_T3[:, 2:]) % 1
+        directions_K2 = np.array([[math.cos(angle), math.sin(angle)] for angle in scene.angles])
+        centres_TK2 = size / 2 + size * 8 ** (depths_TK[..., None] - 1) * directions_K2
+        diameters_TK = scene.diameters * 8 ** (depths_TK - 0.6)
+    else:
+        period = size + _LARGEST * size  # so that a sprite jumps unseen
+        moved_TK2 = scene.places * period + scene.travel * path_T3[:, None, :2]
+        centres_TK2 = moved_TK2 % period - _LARGEST * size / 2
+        diameters_TK = np.broadcast_to(scene.diameters, centres_TK2.shape[:2])
+    return np.round(centres_TK2 * _SUB) / _SUB, np.round(diameters_TK * _SUB) / _SUB
+
+
+def _swaying(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`tracks` of the layout sway."""
+    ways = [int(way) for way in SWAYS[params.kind][params.names[scene.label]]]
+    time_T1, order = np.arange(params.frames)[:, None] / _PERIOD, np.arange(params.sprites)
+    lags = (
+        order / params.sprites,
+        (2 / params.sprites + 0.17) * order,
+        order / params.sprites,
+    )  # so that sprites keep apart
+    x_TK, y_TK, near_TK = (
+        _to_and_fro(
+            scene.phases[axis] + lags[axis] + (way != 0) * time_T1, way, params.quick / _PERIOD
+        )
+        for axis, way in enumerate(ways)
+    )
+    centres_TK2 = params.size * (0.1 + 0.8 * np.stack([x_TK, y_TK], axis=-1))
+    diameters_TK = params.diameter * params.size * 2 ** (near_TK - 0.5)
+    return np.round(centres_TK2 * _SUB) / _SUB, np.round(diameters_TK * _SUB) / _SUB
+
+
+def _to_and_fro(phase_TK: NDArray[np.float64], way: int, quick: float) -> NDArray[np.float64]:
+    """From 0 to 1 and back once a period, both ways at constant speed;
+
+    the quick way takes the share `quick` of it.
+    """
+    rise = {1: quick, -1: 1 - quick}.get(way, 0.5)
+    phase_TK = phase_TK % 1
+    return np.where(phase_TK < rise, phase_TK / rise, (1 - phase_TK) / (1 - rise))
+
+
+def boxes(params: Synthetic, scene: Scene) -> NDArray[np.float32]:
+    """Top, left, bottom, right of each sprite in pixels, clipped to the frame:
+
+    (frames, sprites, 4). One out of the frame has no area.
+    """
+    centres_TK2, diameters_TK = tracks(params, scene)
+    middles, halves = centres_TK2[..., ::-1], diameters_TK[..., None] / 2
+    top, left, bottom, right = np.moveaxis(
+        np.concatenate([middles - halves, middles + halves], axis=-1), -1, 0
+    )
+    if scene.mirrored:
+        left, right = params.size - right, params.size - left
+    return np.clip(np.stack([top, left, bottom, right], axis=-1), 0, params.size).astype(np.float32)
+
+
+def draw(params: Synthetic, scene: Scene) -> NDArray[np.uint8]:
+    """The video's pixels, (frames, size, size, 3) RGB."""
+    sprites, backgrounds = _bank(params)
+    size = params.size
+    centres_TK2, diameters_TK = tracks(params, scene)
+    frames = np.empty((params.frames, size, size, 3), np.uint8)
+    for t, frame in enumerate(frames):
+        left, top = scene.view + t * scene.pan
+        row, column = math.floor(top), math.floor(left)
+        ground = backgrounds[
+            scene.background, row : row + size + 2, column : column + size + 2
+        ]  # all that is in view
+        canvas = _sample(ground, _grid(top - row, 1.0, size), _grid(left - column, 1.0, size))
+        for look, (x, y), diameter in zip(
+            scene.looks, centres_TK2[t], diameters_TK[t], strict=True
+        ):
+            _paint(canvas, sprites[look], x, y, diameter)
+        frame[...] = canvas[:, ::-1] if scene.mirrored else canvas
+    return frames
+
+
+def _paint(
+    canvas: NDArray[np.int32], sprite: NDArray[np.int32], x: float, y: float, diameter: float
+) -> None:
+    """Put a sprite (its fourth channel is opacity, 0 to 256) on the canvas, centred on (x, y)."""
+    size = len(canvas)
+    left, top = max(0, math.floor(x - diameter / 2)), max(0, math.floor(y - diameter / 2))
+    right, bottom = min(size, math.ceil(x + diameter / 2)), min(size, math.ceil(y + diameter / 2))
+    if left >= right or top >= bottom:
+        return
+    step = _TEXTURE / diameter  # texels a pixel
+    rows = _grid((top + 0.5 - y) * step + _TEXTURE / 2 - 0.5, step, bottom - top)
+    columns = _grid((left + 0.5 - x) * step + _TEXTURE / 2 - 0.5, step, right - left)
+    patch = _sample(sprite, rows, columns)
+    under = canvas[top:bottom, left:right]
+    under += ((patch[..., :3] - under) * patch[..., 3:]) >> 8
+
+
+def _grid(start: float, step: float, count: int) -> NDArray[np.int64]:
+    """`count` places from `start`, `step` apart, in units of 1/256:
+
+    integers, so that machines agree.
+    """
+    return round(start * _SUB) + np.arange(count) * round(step * _SUB)
+
+
+def _sample(
+    image: NDArray[np.int32], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """Bilinear interpolation at rows x columns (in 1/256), edges repeated."""
+    return _between(_between(image, rows, 0), columns, 1)
+
+
+def _between(image: NDArray[np.int32], places: NDArray[np.int64], axis: int) -> NDArray[np.int32]:
+    places = np.maximum(0, np.minimum(places, (image.shape[axis] - 1) * _SUB - 1))
+    whole, part = places >> 8, (places & 255).astype(np.int32)[:, None]
+    before, mixed = image.take(whole, axis), image.take(whole + 1, axis)
+    mixed -= before  # in place: it takes a third less time
+    mixed *= part if axis else part[:, None]
+    mixed += 128
+    mixed >>= 8
+    mixed += before
+    return mixed
+
+
+@lru_cache(maxsize=1)
+def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Sprites (16, 32, 32, 4) and backgrounds (8, side, side, 3) shared by a set's videos;
+
+    drawing them anew costs most of the time.
+    """
+    style = STYLES[params.kind]
+    if (
+        params.ground == "smooth"
+        # half a frame from one extreme to the next, so that what is hidden follows from what is seen
+    ):
+        style = replace(
+            style, ground=(100, 100, 100), ground_contrast=80, ground_cell=params.size // 2
+        )
+    if (
+        params.layout == "sway"
+    ):  # plain things on a quiet ground: what small models have time to learn is how they move
+        style = replace(style, shapes=("disc",), sprite_contrast=5, ground_contrast=12)
+    rng = _rng(params.seed, style.bank, 0)
+    side = params.size + 2 * (math.ceil(params.pan * params.frames) + 2) + 8
+    sprites = []
+    for look in range(16):
+        tint = rng.integers(-40, 41, 3)
+        texture = np.clip(
+            style.sprite + tint + _smooth(rng, 5, _TEXTURE, style.sprite_contrast), 0, 255
+        )
+        opacity = np.clip(_inside(style.shapes[look % len(style.shapes)]), 0, 256)[..., None]
+        sprites.append(np.concatenate([texture, opacity], axis=-1))
+    backgrounds = [
+        np.clip(
+            style.ground
+            + rng.integers(-15, 16, 3)
+            + _smooth(rng, side // style.ground_cell, side, style.ground_contrast),
+            0,
+            255,
+        )
+        for _ in range(8)
+    ]
+    return np.array(sprites, np.int32), np.array(backgrounds, np.int32)
+
+
+def _inside(shape: str) -> NDArray[np.int64]:
+    """How far inside a shape each texel lies:
+
+    negative outside it, 256 and more a few texels from its edge.
+    """
+    y, x = abs(
+        np.mgrid[:_TEXTURE, :_TEXTURE] * 2 - (_TEXTURE - 1)
+    )  # twice the distance from the middle
+    match shape:
+        case "disc":
+            return 2 * (_TEXTURE**2 - x * x - y * y)
+        case "square":
+            return 48 * (_TEXTURE - 1 - np.maximum(x, y))
+        case "diamond":
+            return 48 * (_TEXTURE - x - y)
+        case "ring":
+            return np.minimum(
+                2 * (_TEXTURE**2 - x * x - y * y), 2 * (x * x + y * y) - _TEXTURE**2 // 4
+            )
+        case _:  # a cross
+            return np.minimum(
+                48 * (_TEXTURE - 1 - np.maximum(x, y)), 48 * (_TEXTURE // 3 - np.minimum(x, y))
+            )
+
+
+def _smooth(rng: np.random.Generator, cells: int, side: int, contrast: int) -> NDArray[np.int32]:
+    """Smooth grey noise, (side, side, 1), between -contrast and contrast."""
+    coarse = rng.integers(-contrast, contrast + 1, (cells, cells, 1)).astype(np.int32)
+    places = _grid(0, (cells - 1) / side, side)
+    return _sample(coarse, places, places)
+
+
+def _rng(seed: int, stream: int, index: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, (stream << 32) + index]))

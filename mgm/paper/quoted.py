@@ -1,0 +1,71 @@
+"""The numbers of others: of the paper's Tables 1-4, and those in the text that we measure, from
+`quoted.csv`; and what a compute plan rests on, peaks of GPUs and one measured training time.
+Nothing else quotes a number."""
+
+import csv
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+PEAK = {  # FLOP/s of dense 16-bit matrix products, from NVIDIA's data sheets of the SXM modules
+    "v100": 125e12,  # fp16; it has no bf16
+    "a100": 312e12,
+    "h100": 989e12,  # printed 1,979 with sparsity
+    "h200": 989e12,  # as above
+}
+
+
+class Measured(NamedTuple):
+    """How long somebody's pretraining took."""
+
+    source: str
+    gpu: str
+    gpus: int
+    hours: float
+    epochs: int
+
+
+VIDEOMAE = Measured("MCG-NJU/VideoMAE, issue 5: ViT-B, K400, ratio 0.9", "v100", 64, 27.0, 800)
+
+
+@cache
+def reported() -> dict[tuple[str, str, str], float]:
+    """(table, row, column) -> value: top-1 in per cent, or what the row's and the column's names
+    say.
+
+    A row of Table 1 is "method, test dataset, pretraining epochs", with "-" where the paper prints
+    none; its GFLOPs, printed once a line, stand with the line's first dataset; ST-MAE has no SSv2
+    cell, where the paper prints N/A. Other rows and columns are named as the paper prints them.
+    """
+    return {key: value for key, (value, _) in _lines().items()}
+
+
+def note(table: str, row: str, column: str) -> str:
+    """What `quoted.csv` adds to a number;
+
+    for Table 1 "backbone; pretraining data". Empty where it adds nothing.
+    """
+    return _lines().get((table, row, column), (0.0, ""))[1]
+
+
+_ZOO = "VideoMAE's 800 epochs on {} are its model zoo's: no repeated augmentation, {} epochs of finetuning"
+# how a quoted baseline was trained otherwise than the rows beside it: V's zoo
+# (github.com/MCG-NJU/VideoMAE), S's recipe
+FOOTNOTES = {
+    ("1", "VideoMAE, K400, 800", "K400"): _ZOO.format("K400", 100) + "; with it, 81.0",
+    ("1", "VideoMAE, SSv2, 800", "SSv2"): _ZOO.format("SSv2", 50),
+    (
+        "1",
+        "ST-MAE, K400, 1600",
+        "K400",
+    ): "ST-MAE is quoted from another recipe: repeated augmentation 4, a deeper decoder, a class token",
+}
+
+
+@cache
+def _lines() -> dict[tuple[str, str, str], tuple[float, str]]:
+    with open(Path(__file__).with_name("quoted.csv"), encoding="utf-8", newline="") as file:
+        return {
+            (line["table"], line["row"], line["column"]): (float(line["value"]), line["note"])
+            for line in csv.DictReader(file)
+        }

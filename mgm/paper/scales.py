@@ -1,0 +1,196 @@
+"""A scale:
+
+the same experiments at another size. It lists what differs from the paper, and nothing else.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from mgm.errors import UserError, first_fault
+from mgm.spec import BackboneName, Flow, FrozenModel, Run, parse
+
+OWN = "folder"  # the dataset name of a user's own videos
+
+R = TypeVar("R", bound=Run)
+
+
+class Dataset(FrozenModel):
+    """The origin of a dataset: drawn by our generator with these parameters, made of two others for
+    domain adaptation (source, target), or prepared by the user under `root`."""
+
+    generate: dict[str, Any] = Field(default_factory=dict)
+    adapt: tuple[()] | tuple[str, str] = ()
+    root: str = ""
+    digest: str = ""  # filled in by the workflow for generated sets and for a user's folder
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Self:
+        if not (self.generate or self.adapt or self.root):
+            raise ValueError(
+                "needs `root`, the folder where `mgm prepare` wrote its index, or `generate` or `adapt`"
+            )
+        return self
+
+
+class Resources(FrozenModel):
+    """How jobs run here; none of it changes a result (beyond rounding, for threads)."""
+
+    threads: int = Field(1, ge=1)
+    workers: int = Field(0, ge=0)
+    cache_mb: int = Field(0, ge=0)
+    checkpoint_s: float = Field(300, ge=0)
+
+
+class Steps(FrozenModel):
+    """steps = factor * epochs ** power, one monotone rule for every run of a scale;
+
+    `warmup` is the share of them that warms up.
+    """
+
+    factor: float = Field(gt=0)
+    power: float = Field(gt=0, le=1)
+    warmup: float = Field(ge=0, lt=1)
+
+
+Name = Annotated[
+    str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")
+]  # of a folder, and one word to a shell
+Verb = Literal["pretrain", "finetune", "probe", "measure", "visualise"]
+
+
+class Scale(FrozenModel):
+    """`overrides` maps a verb to {dotted field:
+
+    value}; `backbones` maps a backbone to its encoder's fields.
+    """
+
+    name: Name
+    caveat: str  # what its numbers allow to conclude, shown with every table
+    expected_cost: str  # of the whole DAG, said before it starts
+    seeds: tuple[int, ...] = Field(min_length=1)
+    more_seeds: dict[str, tuple[int, ...]] = Field(
+        default_factory=dict
+    )  # of targets such as table4e, or of its probes: table4e.probe
+    steps: Steps | None = None  # none: real epochs
+    overrides: dict[Verb, dict[str, Any]] = Field(default_factory=dict)
+    backbones: dict[BackboneName, dict[str, int]] = Field(default_factory=dict)
+    datasets: dict[Name, Dataset]
+    flow: Flow = "raft-small"  # what Table 4b's optical flow is
+    flow_weights: str = (
+        ""  # a file with RAFT-small's weights; empty: torchvision's own, from the network
+    )
+    weights: dict[str, str] = Field(
+        default_factory=dict
+    )  # row of Table 1: weights a user gives, to be finetuned in its place
+    other_masks: bool = (
+        False  # whether Table 4e has rows for other papers' masks, each a pretraining a seed more
+    )
+    specs_per_job: int = Field(1, ge=1)
+    execution: Resources = Resources()
+
+    @property
+    def own_videos(self) -> bool:
+        return OWN in self.datasets
+
+    def apply(self, spec: R, seed: int) -> R:
+        """`spec`, as this scale runs it with `seed`."""
+        fields = spec.model_dump(mode="json")
+        for dotted, value in self.overrides.get(spec.verb, {}).items():  # type: ignore[call-overload]
+            _set(fields, dotted, value, f"scale {self.name}: overrides.{spec.verb}.{dotted}")
+        if self.backbones:  # none: full sizes
+            if spec.model.backbone not in self.backbones:
+                raise UserError(
+                    f"scale {self.name}: backbones has no {spec.model.backbone}, whose full size would train; add its sizes"
+                )
+            fields["model"] |= self.backbones[spec.model.backbone]
+        if self.steps and "optim" in fields:
+            epochs = fields["optim"]["epochs"]
+            fields["optim"]["steps"] = round(self.steps.factor * epochs**self.steps.power)
+            fields["optim"]["warmup_epochs"] = self.steps.warmup * epochs
+        fields["data"]["digest"] = self.datasets[spec.data.dataset].digest
+        fields["seed"] = seed
+        return parse(fields, f"scale {self.name}")  # type: ignore[return-value]
+
+
+def load_scale(path: Path, given: Mapping[str, Any] = MappingProxyType({})) -> Scale:
+    """The scale in a YAML file, with the fields that are `given` beside it.
+
+    Raises:
+        UserError: no such scale, or a field that is unknown, missing or invalid.
+    """
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        raise UserError(
+            f"{path}: no such scale; {f'choose one of {known}' if known else 'give a YAML file, or one of smoke, mini, paper'}"
+        )
+    return parse_scale({**read_yaml(path), **given}, path)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The fields of a YAML file.
+
+    Raises:
+        UserError: it cannot be read, is not YAML, names a field twice, or holds no fields.
+    """
+    try:
+        fields = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (
+        OSError,
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: bytes, dates and numbers that are none
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); correct it") from None
+    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
+        raise UserError(
+            f"{path}: holds no fields, written as NAME: VALUE; workflow/config/smoke.yaml shows some"
+        )
+    return fields
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a field that is given twice, of which YAML would keep the last, and aliases: they can
+    contain themselves, or unfold without end."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(
+                problem=f"*{event.anchor} stands for another place; write that out",
+                problem_mark=event.start_mark,
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value} stands twice", problem_mark=key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def parse_scale(fields: Any, source: Path) -> Scale:
+    """The scale that `fields` describe; `source` is named in the error."""
+    try:
+        return Scale.model_validate(fields)
+    except ValidationError as error:
+        raise UserError(
+            f"{source}: {first_fault(error)}; correct it, or for results of an older version use that version"
+        ) from None
+
+
+def _set(fields: dict[str, Any], dotted: str, value: Any, source: str) -> None:
+    *groups, last = dotted.split(".")
+    for group in groups:
+        fields = fields.get(group, {})
+    if last not in fields:
+        raise UserError(f"{source} is not a field of a spec; correct its name")
+    fields[last] = value

@@ -1,0 +1,51 @@
+"""All experiments of a scale: the registry, filled by every table and figure."""
+
+from pathlib import Path
+
+from mgm.errors import UserError
+from mgm.paper import figures, tables
+from mgm.paper.registry import Registry
+from mgm.paper.scales import Scale, parse_scale
+from mgm.results.files import read_json
+
+
+def make_registry(scale: Scale) -> Registry:
+    """Fill the registry of a scale.
+
+    Raises:
+        UserError: the scale names a row, table or figure that there is not.
+    """
+    registry = Registry(scale)
+    for make in (*tables.ALL, *figures.ALL):
+        make(registry)
+    if unknown := scale.weights.keys() - {
+        row for table in registry.tables.values() if table.takes_weights for row in table.rows
+    }:
+        raise UserError(
+            f"weights: {min(unknown)!r} is not a row of Table 1 at scale {scale.name}; write it as there, such as 'MAM2, SSv2, 1200'"
+        )
+    wanted = {name.removesuffix(".probe") for name in scale.more_seeds}
+    if not scale.own_videos and (
+        unknown := wanted - set(registry.targets())
+    ):  # of them a part is made
+        targets = ", ".join(registry.targets())
+        raise UserError(
+            f"scale {scale.name}: more_seeds.{min(unknown)} is not a table or figure; choose from {targets}"
+        )
+    return registry
+
+
+def registry_of(results: Path) -> Registry:
+    """Read the registry that the DAG left in a results folder, so that reports need neither the DAG
+    nor the data.
+
+    Raises:
+        UserError: nothing ran there, or its scale cannot be read.
+    """
+    path = results / "scale.json"
+    try:
+        return make_registry(parse_scale(read_json(path), path))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file; run `snakemake --cores all` first, or correct the name {results.name}"
+        ) from None

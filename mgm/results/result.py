@@ -1,0 +1,226 @@
+"""What a finished run leaves behind, and whether it may be believed.
+
+A result is believed when its seal holds and it is the result of exactly the run that was asked for,
+made from the weights that its parents have; otherwise a reader gets a state and a reason, not a
+number.
+"""
+
+import hashlib
+import json
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal
+
+from mgm import __version__
+from mgm.errors import UserError
+from mgm.results import files
+from mgm.results.files import file_digest, read_json
+from mgm.results.log import log_lines
+from mgm.spec import Spec, parents, parse
+
+State = Literal["run", "altered", "running", "failed", "not run"]
+
+FIELDS: dict[
+    str, type | UnionType
+] = {  # of a result, beside run_id and spec: what its readers may rely on
+    **dict.fromkeys(("verb", "commit", "device", "started", "finished"), str),
+    **dict.fromkeys(("n_test", "seed", "threads"), int),
+    **dict.fromkeys(("metrics", "data", "files", "versions"), dict),
+    "parents": list,
+    "dirty": bool,
+    "weights_sha256": str | None,
+    "wall_s": int | float,
+}
+DATA_FIELDS: dict[str, type] = {
+    **dict.fromkeys(("dataset", "digest", "note"), str),
+    **dict.fromkeys(("classes", "train", "test"), int),
+}
+LARGEST_NUMBER = 1e300  # whoever sums such numbers must not overflow
+QUIET_S = 600  # a folder nothing was written to for this long belongs to no live job
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of mgm, whose package has another name, and of these packages."""
+    return {"mgm": __version__, **{name: version(name) for name in packages}}
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """State of a run's folder.
+
+    `result` is there only in state `run`; `why` says what is wrong in the other states.
+    """
+
+    state: State
+    why: str = ""
+    result: dict[str, Any] | None = None
+
+
+def seal(fields: dict[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of everything but the seal itself;
+
+    a NaN has no JSON and raises ValueError.
+    """
+    bare = {name: value for name, value in fields.items() if name != "seal"}
+    return hashlib.sha256(
+        json.dumps(bare, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    ).hexdigest()
+
+
+def write_result(folder: Path, fields: dict[str, Any]) -> None:
+    """Write `folder`/result.json, sealed, whole or not at all."""
+    files.write(
+        folder / "result.json",
+        json.dumps({**fields, "seal": seal(fields)}, indent=1, allow_nan=False) + "\n",
+    )
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Read the sealed fields of `folder`/result.json.
+
+    Raises:
+        UserError: no such file, not JSON, or a seal that does not hold.
+    """
+    path = folder / "result.json"
+    try:
+        fields = read_json(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such result; run {folder.name} first") from None
+    except UserError as error:
+        raise UserError(f"{error}; delete it and run {folder.name} again") from None
+    found = fields.get("seal", "no seal") if isinstance(fields, dict) else "no fields"
+    if not isinstance(fields, dict) or found != seal(fields):
+        raise UserError(
+            f"{path}: changed since it was written (seal {str(found)[:12]}); delete it and run {folder.name} again"
+        )
+    return fields
+
+
+def examine(folder: Path, spec: Spec) -> RunStatus:
+    """Say whether `folder` holds the result of `spec`, and if not, why not. Reads every file but
+    the weights, writes nothing, and never
+    raises: what cannot be read is altered."""
+    try:
+        return _examine(folder, spec)
+    except OSError as error:
+        return RunStatus(
+            "altered",
+            f"{folder.name}: {error.filename or folder}: cannot be read ({error.strerror})",
+        )
+
+
+def _examine(folder: Path, spec: Spec) -> RunStatus:
+    if (folder / "result.json").exists():
+        try:
+            result = read_result(folder)
+        except UserError as error:
+            return RunStatus("altered", str(error).removeprefix(f"{folder}/"))
+        if result.get("run_id") != spec.run_id:
+            return RunStatus("altered", f"{folder.name} holds the result of {result.get('run_id')}")
+        why = _disagreement(folder, spec, result)
+        return (
+            RunStatus("altered", f"{folder.name}: {why}")
+            if why
+            else RunStatus("run", result=result)
+        )
+    error_file = folder / "error.txt"
+    if error_file.is_file():
+        return RunStatus(
+            "failed", " ".join(error_file.read_text(errors="replace").split()) or "no reason given"
+        )
+    progress = _progress(folder)
+    if progress and age(folder) < QUIET_S:
+        return RunStatus("running", progress)
+    return RunStatus("not run", f"stopped, {progress}; run again to continue" if progress else "")
+
+
+def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
+    """What in a sealed result contradicts `spec`, or itself, or the weights its parents have."""
+    try:
+        for fields, place, types in ((result, "", FIELDS), (result["data"], "data.", DATA_FIELDS)):
+            for name, kind in types.items():
+                if not isinstance(fields[name], kind):
+                    return f"result.json: {place}{name} is {fields[name]!r}, which it cannot be"
+        for name, value in [
+            *((name, result[name]) for name in ("n_test", "seed", "wall_s")),
+            *result["metrics"].items(),
+        ]:
+            if not isinstance(value, int | float) or abs(value) > LARGEST_NUMBER:
+                return f"result.json: {name} is {str(value)[:40]}, which it cannot be"
+        for name in ("started", "finished"):
+            datetime.fromisoformat(result[name])
+        recorded = parse(result["spec"], "result.json")
+        data = result["data"]
+        checks = [
+            ("spec", recorded.run_id, spec.run_id),
+            ("verb", result["verb"], spec.verb),
+            ("seed", result["seed"], spec.seed),
+            ("parents", list(result["parents"]), list(parents(spec))),
+            ("data.dataset", data["dataset"], spec.data.dataset),
+        ]
+        if spec.data.digest:  # published sets have none
+            checks.append(("data.digest", data["digest"], spec.data.digest))
+        if (folder / "spec.json").exists():
+            checks.append(
+                (
+                    "spec.json",
+                    parse(read_json(folder / "spec.json"), "spec.json").run_id,
+                    spec.run_id,
+                )
+            )
+        if spec.verb in ("finetune", "probe"):
+            checks.append(("metrics.top1", 0 <= result["metrics"]["top1"] <= 100, True))
+        for name, digest in result["files"].items():
+            if (folder / name).exists():
+                checks.append((name, file_digest(folder / name), digest))
+        if "parents_sha256" in result:  # results from before it was recorded have none
+            checks += [
+                (
+                    f"parents_sha256, the weights of {parent} it started from,",
+                    result["parents_sha256"][parent],
+                    wanted,
+                )
+                for parent in parents(spec)
+                if (wanted := recorded_digest(folder.parent / parent))
+            ]
+    except (UserError, ValueError) as error:
+        return str(error)
+    except (KeyError, TypeError, AttributeError) as error:
+        return f"result.json lacks or garbles {error}"
+    return next(
+        (f"{name} is {found}, not {wanted}" for name, found, wanted in checks if found != wanted),
+        "",
+    )
+
+
+def recorded_digest(folder: Path) -> str | None:
+    """SHA-256 of a run's weights as its result records it;
+
+    None for a run without a readable result, or without weights.
+    """
+    with suppress(UserError, FileNotFoundError):
+        result = read_json(folder / "result.json")
+        return result.get("weights_sha256") if isinstance(result, dict) else None
+    return None
+
+
+def _progress(folder: Path) -> str:
+    """How far an unfinished run is;
+
+    empty if it never started. A run without a log has its spec from the start.
+    """
+    lines = log_lines(folder)
+    if lines:
+        return f"step {lines[-1]['step']} of {lines[-1].get('steps', '?')}"
+    return "no step logged" if (folder / "spec.json").exists() else ""
+
+
+def age(folder: Path) -> float:
+    """Seconds since the log grew or a file came or went (a checkpoint is renamed into place)."""
+    log = folder / "log.jsonl"
+    return time.time() - max(folder.stat().st_mtime, log.stat().st_mtime if log.exists() else 0)

@@ -1,0 +1,128 @@
+"""The model card of exported weights, README.md:
+
+what they are, the table cells that rest on them, and the metadata that hubs read.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mgm.paper.registry import Registry
+from mgm.paper.suite import registry_of
+from mgm.results.frame import commit_of, examine_all
+from mgm.results.result import RunStatus
+from mgm.spec import Finetune, Pretrain, Spec, parents
+
+LICENCE = "apache-2.0"
+SEEN = "number seen with these weights"
+
+
+def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, notes: str) -> str:
+    """Markdown with a YAML head. The head's `model-index` has a result a cell: the accuracy of this
+    run, or of what was trained from it.
+
+    Args:
+        digest: SHA-256 of the run's own weights.
+        library: whose format the weights are in, "transformers" or "pytorch".
+        notes: what whoever loads them must know.
+    """
+    registry = (
+        registry_of(run.parent) if (run.parent / "scale.json").is_file() else None
+    )  # None: a run by itself
+    found = examine_all(run.parent, registry.specs if registry else {spec.run_id: spec})
+    result = found[spec.run_id].result if spec.run_id in found else None
+    evaluations, lines = _of_cells(registry, found, spec) if registry else ([], [])
+    head = {
+        "license": LICENCE,
+        "library_name": library,
+        "tags": ["video", "masked-autoencoder", "mgm", spec.model.backbone],
+        **({"pipeline_tag": "video-classification"} if isinstance(spec, Finetune) else {}),
+        **({"model-index": [{"name": spec.run_id, "results": evaluations}]} if evaluations else {}),
+    }
+    digest_of_data, note = (
+        (result["data"]["digest"], result["data"]["note"])
+        if result
+        else (spec.data.digest or "not recorded", "")
+    )
+    facts = {
+        "Run": f"`{spec.run_id}`, {spec.verb}, seed {spec.seed}"
+        + "".join(f", from `{parent}`" for parent in parents(spec)),
+        "Scale": f"{registry.scale.name}. {registry.scale.caveat}"
+        if registry
+        else "none: a run by itself",
+        "Data": f"{_dataset(registry, spec)}, digest `{digest_of_data}`. {note}".strip(),
+        "Code": f"mgm at commit {commit_of(result) or 'not known'}" if result else "not recorded",
+        "Weights": f"SHA-256 of the run's weights.safetensors, from which these were converted: `{digest}`",
+        "Licence": "Apache-2.0, as the code. The data have their owners' terms.",
+    }
+    table = [
+        "| table | row | column | " + SEEN + " | mean of the cell [95 % interval], runs |",
+        "|---|---|---|---|---|",
+        *lines,
+    ]
+    parts = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# {spec.run_id}",
+        "\n".join(f"- **{name}**: {fact}" for name, fact in facts.items()),
+        "## Results\n\n"
+        + ("\n".join(table) if lines else "No table cell with a number rests on these weights."),
+        "## Use\n\n" + "\n".join(f"- {line}" for line in notes.splitlines()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _of_cells(
+    registry: Registry, found: Mapping[str, RunStatus], spec: Spec
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The table cells that rest on a run:
+
+    its numbers in them as a model index's results, and a line of Markdown a cell.
+    """
+    from mgm.report.cells import row_of  # pandas, which a run by itself does without
+
+    evaluations, lines = [], []
+    for cell in (cell for table in registry.tables.values() for cell in table.cells):
+        row, shown = row_of(cell, found), []
+        for one, value in zip(cell.runs, row.values):
+            result = found[one.run_id].result
+            if value is None or result is None or spec.run_id not in (one.run_id, *parents(one)):
+                continue
+            shown.append(f"{value:.{cell.decimals}f}")
+            data = _dataset(registry, one)
+            name = f"{cell.metric}: table {cell.table}, {cell.row}, {cell.column} ({one.verb}, seed {one.seed})"
+            evaluations.append(
+                {
+                    "task": {"type": "video-classification"},
+                    "dataset": {
+                        "type": data.replace(" ", "-"),
+                        "name": data,
+                        "split": "test",
+                        "revision": result["data"]["digest"],
+                    },
+                    "metrics": [
+                        {
+                            "type": "accuracy" if cell.metric == "top1" else cell.metric,
+                            "value": round(value, 4),
+                            "name": name,
+                        }
+                    ],
+                }
+            )
+        if shown:
+            assert row.estimate is not None
+            mean, low, high = (f"{value:.{cell.decimals}f}" for value in row.estimate[:3])
+            bounds = f" [{low}, {high}]" if row.estimate.has_interval else ""
+            lines.append(
+                f"| {cell.table} | {cell.row} | {cell.column} | {', '.join(shown)} | {mean}{bounds}, {row.estimate.n} |"
+            )
+    return evaluations, lines
+
+
+def _dataset(registry: Registry | None, spec: Spec) -> str:
+    """The name of a run's data, which says so if they were generated in the place of the published
+    set.
+    """
+    name = spec.data.dataset
+    known = registry.scale.datasets.get(name) if registry else None
+    return f"generated in the place of {name}" if known and known.generate else name

@@ -1,0 +1,222 @@
+"""What a job works on: its spec, its folder, its videos, and the batches they give."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+
+from mgm import rng
+from mgm.data.index import Index, Video, check_files, read_index
+from mgm.errors import UserError
+from mgm.spec import Augment, Distance, Guidance, Run
+from mgm.stages.provenance import verified_weights
+from mgm.training import collectives
+from mgm.training.compiling import Compile
+from mgm.video.loader import NO_AUGMENT, Batch, Cache, training_loader
+
+S = TypeVar("S", bound=Run)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Settings of where and how jobs run.
+
+    None of it is in a run's id, since none of it may change a result.
+    """
+
+    results: Path
+    data: dict[str, Path]  # dataset name: folder of its index
+    threads: int = 1
+    workers: int = 0
+    accumulate: int = 1  # parts that a process's share of a step's batch is computed in
+    checkpoint_s: float = 300
+    recompute: bool = False  # activations, in the backward pass
+    cache: Cache | None = None
+    flow_weights: Path | None = None  # of RAFT-small; torchvision's own where None
+    compile: Compile = "auto"  # the transformer blocks, by torch.compile: on a GPU
+    bf16_gradients: bool = False  # what several processes exchange
+
+
+@dataclass
+class Job(Generic[S]):
+    """One run: its spec, its folder, and the videos it may use."""
+
+    spec: S
+    folder: Path
+    execution: Execution
+    index: Index
+    failed: list[str] = field(default_factory=list)  # training videos that could not be read
+    parents_sha256: dict[str, str] = field(default_factory=dict)  # of the weights that were loaded
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def weights(self, run_id: str) -> Path:
+        """Weights of a parent, after a check that they are those that its result names;
+
+        their digest goes into this run's result.
+        """
+        path, self.parents_sha256[run_id] = verified_weights(self.execution.results / run_id)
+        return path
+
+    def training_videos(self, number: int = 0) -> list[Video]:
+        """The training split; with `labels_per_class`, so many of each class, and with
+        `shuffle_labels`, under wrong names.
+
+        Both draws are functions of the run's seed and the draw's number, so runs that are compared
+        see the same labels.
+        """
+        data, videos = self.spec.data, list(self.index.train)
+        draw = rng.generator(rng.clip_seed(self.spec.seed, number, -1), "labels")
+        if data.labels_per_class:
+            order = draw.permutation(len(videos))
+            kept = []
+            for label, name in enumerate(self.index.classes):
+                of_class = [position for position in order if videos[position].label == label]
+                if len(of_class) < data.labels_per_class:
+                    raise UserError(
+                        f"data.labels_per_class is {data.labels_per_class}, but class {name} has {len(of_class)} training videos; lower it"
+                    )
+                kept += of_class[: data.labels_per_class]
+            videos = [videos[position] for position in sorted(kept)]
+        if data.shuffle_labels:
+            labels = draw.permutation([video.label for video in videos])
+            videos = [
+                replace(video, label=int(label))
+                for video, label in zip(videos, labels, strict=True)
+            ]
+        return videos
+
+
+def with_channels(frames_BTHWC: torch.Tensor, channels: int) -> torch.Tensor:
+    """RGB frames as a model of so many channels takes them: for 1, grey (ITU-R BT.601).
+
+    Raises:
+        UserError: another number; video files have no more.
+    """
+    if channels == 3:
+        return frames_BTHWC
+    if channels != 1:
+        raise UserError(
+            f"model.channels is {channels}, and video files give 3, or 1 as grey; train such models from Python on frames of your own"
+        )
+    grey = frames_BTHWC.to(torch.int32) @ torch.tensor(
+        [299, 587, 114], dtype=torch.int32, device=frames_BTHWC.device
+    )
+    return ((grey + 500) // 1000).to(torch.uint8)[..., None]
+
+
+def find_index(spec: Run, execution: Execution) -> Index:
+    """The index of the spec's dataset.
+
+    Raises: UserError: the dataset has no place, no index, is not the one the spec was made for, or
+        does not match its files.
+    """
+    name = spec.data.dataset
+    if name not in execution.data:
+        raise UserError(
+            f"{spec.run_id}: no place for dataset {name}; pass --data {name}=FOLDER, the folder `mgm prepare` made"
+        )
+    index = read_index(execution.data[name])
+    if spec.data.digest and index.digest != spec.data.digest:
+        raise UserError(
+            f"{execution.data[name]}: holds videos with digest {index.digest}, the run wants {spec.data.digest}; run `mgm prepare` again"
+        )
+    if collectives.is_main():  # once for all processes: it asks for each of the videos
+        check_files(index)
+    return index
+
+
+def moving_videos(index: Index) -> list[Video]:
+    """The test videos that have motion vectors.
+
+    Raises:
+        UserError: none has.
+    """
+    if not (moving := [video for video in index.test if video.has_vectors]):
+        raise UserError(
+            f"{index.root}: none of the {len(index.test)} test videos has motion vectors; "
+            "re-encode them to H.264 (ffmpeg -i IN -c:v libx264 OUT.mp4)"
+        )
+    return moving
+
+
+def training_batches(
+    job: Job,
+    videos: Sequence[Video],
+    motion: Guidance | None,
+    first_step: int,
+    *,
+    augment: Augment = NO_AUGMENT,
+    distance: Distance = "estimated",
+    directions: bool = False,
+    change: Callable[[int, Batch, torch.Tensor], Batch] = lambda step, batch, weight_B: batch,
+) -> Iterator[tuple[list[Batch], tuple[str, ...]]]:
+    """The batches of a run from a step on, or this process's share of them, each changed on the
+    device (`change(step, batch, weight_B)`, its weights a second time on the host, where reading
+    them waits for nothing) and then cut into as many equal parts as the execution accumulates."""
+    spec, parts, processes = job.spec, job.execution.accumulate, collectives.world_size()
+    if spec.optim.batch % (parts * processes):
+        if processes == 1:
+            raise UserError(
+                f"--accumulate {parts} does not divide optim.batch {spec.optim.batch}; choose a divisor"
+            )
+        raise UserError(
+            f"{processes} processes with --accumulate {parts} do not divide optim.batch {spec.optim.batch}; {processes} x {parts} must"
+        )
+    size = spec.optim.batch // (parts * processes) * augment.repeats
+    loader = training_loader(
+        videos,
+        spec.clips,
+        spec.model.tubelet,
+        spec.seed,
+        spec.optim.batch,
+        workers=job.execution.workers,
+        cache=job.execution.cache,
+        motion=motion,
+        first_step=first_step,
+        augment=augment,
+        share=(collectives.rank(), processes),
+        distance=distance,
+        directions=directions,
+    )
+    copy = device_copy(job.device)
+    for step, batch in enumerate(loader, first_step):
+        there = copy(batch)
+        there = there._replace(frames_BTHWC=with_channels(there.frames_BTHWC, spec.model.channels))
+        changed = change(step, there, batch.weight_B)
+        yield (
+            [
+                changed.map(itemgetter(slice(start, start + size)))
+                for start in range(0, size * parts, size)
+            ],
+            batch.failed,
+        )
+
+
+def device_copy(device: torch.device) -> Callable[[Batch], Batch]:
+    """Return what copies a batch to the device:
+
+    on a GPU from pinned memory and on a stream of its own, beside the step before.
+    """
+    if device.type != "cuda":
+        return lambda batch: batch.map(lambda x: x.to(device))
+    copying = torch.cuda.Stream(device)
+
+    def copy(batch: Batch) -> Batch:
+        with torch.cuda.stream(copying):
+            there = batch.map(lambda x: x.to(device, non_blocking=True))
+        computing = torch.cuda.current_stream(device)
+        computing.wait_stream(copying)
+        for tensor in there:
+            if isinstance(tensor, torch.Tensor):
+                tensor.record_stream(
+                    computing
+                )  # or its memory could be given away while the step reads it
+        return there
+
+    return copy

@@ -1,0 +1,196 @@
+"""The multi-view test: every test video once, its views' softmax scores averaged.
+
+Finetuning and probing end with it; `mgm evaluate` repeats it for finetuned weights, of a run or
+from elsewhere, with other views or data.
+"""
+
+import csv
+import json
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mgm.errors import UserError
+from mgm.models import build_classifier, classes_of, load_weights, read_weights
+from mgm.results import files
+from mgm.results.files import file_digest
+from mgm.spec import Data, Finetune, Probe, Views, read_spec
+from mgm.stages.data import Execution, Job, find_index, with_channels
+from mgm.stages.provenance import verified_weights
+from mgm.training import collectives
+from mgm.video import test_loader
+
+
+def evaluate(
+    place: Path,
+    weights: Path | None,
+    execution: Execution,
+    views: dict[str, int],
+    out: Path | None = None,
+) -> str:
+    """Test a finetuned model, and say in a line what came out; of several processes, rank 0 does.
+
+    Args: place: the folder of a finetuning run, or the file of its spec. weights: a file in any
+        format `read_weights` knows; None: the run's own. execution: threads, workers, and under
+        `data` the one dataset to test on. The spec's own must be the very one it names; another
+            need only have as many classes.
+        views: `temporal` and `spatial` in place of the spec's.
+        out: a folder for predictions.csv and evaluation.json; None: nothing is written.
+
+    Raises: UserError: not a finetuning run, weights that do not fit, a dataset with another number
+        of classes, more views than frames.
+    """
+    spec = read_spec(place)
+    if not isinstance(spec, Finetune):
+        raise UserError(
+            f"{place}: is a {spec.verb} run; only a finetuned classifier can be evaluated"
+        )
+    if weights is None and not place.is_dir():
+        raise UserError(
+            f"{place}: is a spec and has no weights; add --weights FILE, or give a run's folder"
+        )
+    if out and (out / "result.json").exists():
+        raise UserError(
+            f"{out}: is a run's own folder, whose predictions must stay; choose another --out"
+        )
+    path = weights or verified_weights(place)[0]
+    ((dataset, _),) = execution.data.items()
+    data = spec.data if dataset == spec.data.dataset else Data(dataset=dataset)
+    spec = spec.model_copy(
+        update={"data": data, "views": Views(**(spec.views.model_dump() | views))}
+    )
+    index = find_index(spec, execution)
+    if (classes := classes_of(read_weights(path), path)) != len(index.classes):
+        raise UserError(
+            f"{path}: tells {classes} classes apart, {dataset} has {len(index.classes)}; give weights of those data"
+        )
+    model = build_classifier(spec, classes)
+    load_weights(model, path)
+    torch.set_num_threads(execution.threads)
+    with TemporaryDirectory() as scratch:
+        job = Job(spec, out or Path(scratch), execution, index)
+        check_views(job)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        model.to(job.device).eval()
+        with torch.inference_mode():
+            metrics = test(job, lambda frames_BTHWC: model(frames_BTHWC).float())
+    if not collectives.is_main():
+        return ""
+    if out:
+        about = {
+            "spec": json.loads(spec.model_dump_json()),
+            "digest": index.digest,
+            "weights_sha256": file_digest(path) if path.is_file() else None,
+            "metrics": metrics,
+        }
+        files.write(out / "evaluation.json", json.dumps(about, indent=1) + "\n")
+    text = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
+    return f"{place.name}: {text} on {len(index.test)} videos of {dataset}, {spec.views.temporal} x {spec.views.spatial} views"
+
+
+def check_views(job: Job[Finetune] | Job[Probe]) -> None:
+    """A job calls this before it trains.
+
+    A test video with fewer frames than views has some views twice, which does no harm; but where
+    that is so for all, `views` is a mistake.
+
+    Raises:
+        UserError: no test video has as many frames as there are temporal views.
+    """
+    views, longest = (
+        job.spec.views.temporal,
+        max((video.frames for video in job.index.test), default=0),
+    )
+    if views > longest:
+        raise UserError(
+            f"views.temporal is {views}, but the longest test video has {longest} frames; lower views.temporal"
+        )
+
+
+def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Test `logits_of(frames_BTHWC) -> (B, classes)` on the test split; write predictions.csv,
+    return top-1 in percent.
+
+    Of several processes each tests its share, and rank 0 alone has the result; the others return
+    nothing.
+    """
+    spec, videos = job.spec, job.index.test
+    views = spec.views.temporal * spec.views.spatial
+    batches = test_loader(
+        videos,
+        spec.clips,
+        spec.model.tubelet,
+        spec.views,
+        batch=max(views, 64),
+        workers=job.execution.workers,
+        cache=job.execution.cache,
+        share=(collectives.rank(), collectives.world_size()),
+    )
+    own = [
+        (
+            logits_of(with_channels(batch.frames_BTHWC.to(job.device), spec.model.channels))
+            .cpu()
+            .numpy(),
+            batch.sample_B.numpy(),
+        )
+        for batch in batches
+    ]
+    found = [*chain(*collectives.gather_object(own))]
+    if not collectives.is_main():
+        return {}
+    return record(
+        job,
+        np.concatenate([sample_B for _, sample_B in found]),
+        np.concatenate([logits_BC for logits_BC, _ in found]),
+    )
+
+
+def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, Any]:
+    """Merge the views of each test video, write predictions.csv (path, label, the prediction of
+    each classifier), return their mean top-1.
+
+    Where some classes have no test video, as in partial domain adaptation, `outside` is the share
+    of predictions among those: negative transfer (Xu et al., 2021). Both are in per cent.
+    """
+    videos, classes = job.index.test, job.index.classes
+    label_N = np.array([video.label for video in videos])
+    order_N = np.argsort(
+        sample_N, kind="stable"
+    )  # the views of a video side by side: each has as many
+    prediction_LN = np.array(
+        [
+            [softmax_mean(x_VC).argmax() for x_VC in np.split(x_NC[order_N], len(videos))]
+            for x_NC in logits_NC
+        ]
+    )
+    with (job.folder / "predictions.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "label", *["prediction"] * len(logits_NC)])
+        for video, predicted in zip(
+            videos, prediction_LN.T
+        ):  # the whole path is the key: different videos may share a name
+            writer.writerow(
+                [
+                    job.index.name(video),
+                    classes[video.label],
+                    *(classes[number] for number in predicted),
+                ]
+            )
+    metrics = {"top1": 100 * (prediction_LN == label_N).mean().item()}
+    outside = 100 * (~np.isin(prediction_LN, label_N)).mean().item()
+    return metrics | {"outside": outside} if len({*label_N}) < len(classes) else metrics
+
+
+def softmax_mean(scores_VC: np.ndarray) -> np.ndarray:
+    """Softmax each view's logits, then average:
+
+    (V, C) -> (C,). Averaging logits first is another, wrong number (RECIPES).
+    """
+    shifted = np.exp(scores_VC - scores_VC.max(axis=-1, keepdims=True))
+    return (shifted / shifted.sum(axis=-1, keepdims=True)).mean(axis=-2)

@@ -1,0 +1,264 @@
+"""`mgm export RUN --to hf|videomae|onnx --out DIR`:
+
+a run's weights for Hugging Face's transformers, VideoMAE's official code, or ONNX.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from mgm.data.index import read_index
+from mgm.errors import UserError
+from mgm.models import (
+    build_classifier,
+    build_features,
+    build_mae,
+    classes_of,
+    load_weights,
+    read_weights,
+)
+from mgm.models.formats import to_huggingface, to_videomae
+from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
+from mgm.results import files
+from mgm.spec import Finetune, Pretrain, Probe, read_spec
+from mgm.stages.card import model_card
+from mgm.stages.provenance import verified_weights
+
+# of onnxruntime: largest difference of an output, in units of the outputs' largest magnitude (at
+# least 1)
+TOLERANCE = 1e-4
+
+
+def export(
+    run: Path, to: Literal["hf", "videomae", "onnx"], out: Path, index: Path | None = None
+) -> str:
+    """Write a pretraining or finetuning run's weights in another format, and their model card, to
+    `out`; return what to know, in lines.
+
+    `hf`: model.safetensors, config.json and preprocessor_config.json, for `from_pretrained` of
+    transformers 4.x and 5.x. A classifier's names of classes are those of `index`, the folder of
+    its dataset's index; without it they are numbered. `videomae`: checkpoint.pth, {"model":
+    state_dict}. `onnx`: see `export_onnx`.
+
+    Raises: UserError: no such run, one that has no such weights, a TimeSformer, weights that do not
+        fit the spec, an index of other data.
+    """
+    spec = read_spec(run)
+    if not isinstance(spec, Pretrain | Finetune):
+        raise UserError(
+            f"{run}: is a {spec.verb} run, which has no weights of its own; export a pretraining or finetuning run"
+        )
+    if to == "onnx":
+        return export_onnx(spec, verified_weights(run)[0], out)
+    if spec.model.backbone == "timesformer":
+        raise UserError(
+            f"{run}: a TimeSformer's divided attention has no place in VideoMAE's formats; export a ViT"
+        )
+    path, digest = verified_weights(run)
+    weights = read_weights(path)
+    if isinstance(spec, Finetune):
+        classes = classes_of(weights, path)
+        names = _names(spec, classes, index)
+        load_weights(
+            build_classifier(spec, classes), path
+        )  # what does not fit the spec is said here
+    else:
+        names = []
+        load_weights(build_mae(spec), path)
+    if to == "videomae":
+        with files.atomic_write(out / "checkpoint.pth") as temporary:
+            torch.save({"model": to_videomae(weights)}, temporary)
+        return _with_card(run, spec, digest, "pytorch", _about_videomae(spec, out), out)
+    with files.atomic_write(out / "model.safetensors") as temporary:
+        save_file(
+            to_huggingface(weights), temporary, metadata={"format": "pt"}
+        )  # transformers refuses a file that does not say so
+    files.write(out / "config.json", json.dumps(_config(spec, names), indent=2) + "\n")
+    files.write(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
+    return _with_card(run, spec, digest, "transformers", _about_huggingface(spec, out), out)
+
+
+def _with_card(
+    run: Path, spec: Pretrain | Finetune, digest: str, library: str, about: str, out: Path
+) -> str:
+    """Write the model card, in which `about` names no folder of this machine; return `about`."""
+    use = about.removeprefix(f"wrote {out}").lstrip(":/ ").replace(str(out), ".")
+    files.write(out / "README.md", model_card(run, spec, digest, library, use))
+    return about
+
+
+def _names(spec: Finetune, classes: int, index: Path | None) -> list[str]:
+    if index is None:
+        return [f"LABEL_{label}" for label in range(classes)]
+    found = read_index(index)
+    if len(found.classes) != classes:
+        raise UserError(
+            f"{index}: has {len(found.classes)} classes, the run's weights {classes}; give the index of {spec.data.dataset}"
+        )
+    if spec.data.digest and found.digest != spec.data.digest:
+        raise UserError(
+            f"{index}: holds videos with digest {found.digest}, the run was made with {spec.data.digest}; give its own index"
+        )
+    return list(found.classes)
+
+
+def _config(spec: Pretrain | Finetune, names: list[str]) -> dict[str, Any]:
+    model = spec.model
+    config = {
+        "architectures": [
+            "VideoMAEForPreTraining"
+            if isinstance(spec, Pretrain)
+            else "VideoMAEForVideoClassification"
+        ],
+        "model_type": "videomae",
+        "image_size": spec.clips.size,
+        "patch_size": model.patch,
+        "num_channels": model.channels,
+        "num_frames": spec.clips.frames,
+        "tubelet_size": model.tubelet,
+        "hidden_size": model.width,
+        "num_hidden_layers": model.depth,
+        "num_attention_heads": model.heads,
+        "intermediate_size": 4 * model.width,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "initializer_range": 0.02,
+        "layer_norm_eps": 1e-6,
+        "qkv_bias": True,  # 4.x's name, which 5.x reads as its qv_bias
+        "use_mean_pooling": isinstance(
+            spec, Finetune
+        ),  # for pretraining, True would remove the encoder's final norm
+    }
+    if isinstance(spec, Finetune):
+        return config | {
+            "id2label": {str(label): name for label, name in enumerate(names)},
+            "label2id": {n: i for i, n in enumerate(names)},
+        }
+    return config | {
+        "decoder_hidden_size": spec.decoder.width,
+        "decoder_num_hidden_layers": spec.decoder.depth,
+        "decoder_num_attention_heads": spec.decoder.heads,
+        "decoder_intermediate_size": 4 * spec.decoder.width,
+        "norm_pix_loss": True,
+    }
+
+
+def _preprocessor(spec: Pretrain | Finetune) -> dict[str, Any]:
+    size = spec.clips.size
+    return {
+        "image_processor_type": "VideoMAEImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": size},
+        "resample": 2,  # bilinear
+        "do_center_crop": True,
+        "crop_size": {"height": size, "width": size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(IMAGENET_MEAN),
+        "image_std": list(IMAGENET_STD),
+    }
+
+
+def _about_huggingface(spec: Pretrain | Finetune, out: Path) -> str:
+    pretraining = isinstance(spec, Pretrain)
+    name, norm = (
+        ("VideoMAEForPreTraining", "decoder.norm")
+        if pretraining
+        else ("VideoMAEForVideoClassification", "fc_norm")
+    )
+    lines = [
+        f'wrote {out}: model = transformers.{name}.from_pretrained("{out}")',
+        f"No file can carry the epsilon of {norm}, which is 1e-5 in Hugging Face's code and 1e-6 here; for our predictions to "
+        f"rounding, set model.{norm}.eps = 1e-6 after loading.",
+    ]
+    if isinstance(spec, Pretrain) and spec.std_floor != 1e-6:
+        lines.append(
+            f"Nor std_floor, {spec.std_floor} in this run and 1e-6 there: predictions are the same, the loss is not."
+        )
+    return "\n".join(lines)
+
+
+def _about_videomae(spec: Pretrain | Finetune, out: Path) -> str:
+    model, clips = spec.model, spec.clips
+    sizes = f"img_size={clips.size}, patch_size={model.patch}, tubelet_size={model.tubelet}, qkv_bias=True"
+    if isinstance(spec, Finetune):
+        name = f"VisionTransformer({sizes}, embed_dim={model.width}, depth={model.depth}, num_heads={model.heads}, all_frames={clips.frames}"
+    else:
+        name = (
+            f"PretrainVisionTransformer({sizes}, encoder_embed_dim={model.width}, encoder_depth={model.depth}, "
+            f"encoder_num_heads={model.heads}, decoder_num_classes={model.channels * model.tubelet * model.patch**2}, "
+            f"decoder_embed_dim={spec.decoder.width}, decoder_depth={spec.decoder.depth}, decoder_num_heads={spec.decoder.heads}"
+        )
+    lines = [f"wrote {out}/checkpoint.pth for {name}, norm_layer=partial(nn.LayerNorm, eps=1e-6))"]
+    if isinstance(spec, Pretrain) and clips.frames != 16:
+        tokens = math.prod(spec.grid)
+        lines.append(
+            f"That class has positions for 16 frames alone; for {clips.frames}, give it tables of {tokens} positions."
+        )
+    return "\n".join(lines)
+
+
+def export_onnx(spec: Pretrain | Finetune, weights: Path, out: Path) -> str:
+    """Write encoder.onnx (frames to features, as `mgm embed`), and classifier.onnx (frames to
+    logits) of a finetuning run, as graphs from uint8 frames, checked with onnxruntime.
+
+    Input: `frames`, (batch, T, H, W, C) uint8, any batch. Each file is run with onnxruntime on two
+    clips of noise.
+
+    Raises:
+        UserError: the two differ by more than TOLERANCE.
+    """
+    features = build_features(Probe(data=spec.data, clips=spec.clips, model=spec.model), weights)
+    models: dict[str, nn.Module] = {"encoder": features}
+    if isinstance(spec, Finetune):
+        classifier = build_classifier(spec, classes_of(read_weights(weights), weights))
+        load_weights(classifier, weights)
+        models["classifier"] = classifier
+    return "\n".join(
+        _write_onnx(model.eval(), spec, out / f"{name}.onnx") for name, model in models.items()
+    )
+
+
+def _write_onnx(model: nn.Module, spec: Pretrain | Finetune, path: Path) -> str:
+    import onnx  # noqa: F401  PyTorch would hide that it or the next is missing
+    import onnxruntime
+    import onnxscript  # noqa: F401
+
+    clips = spec.clips
+    shape = (2, clips.frames, clips.size, clips.size, spec.model.channels)
+    frames_BTHWC = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    )
+    with files.atomic_write(path) as temporary, torch.inference_mode():
+        expected = model(frames_BTHWC).numpy()
+        torch.onnx.export(
+            model,
+            (frames_BTHWC,),
+            temporary,
+            input_names=["frames"],
+            output_names=["output"],
+            dynamo=True,
+            external_data=False,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+            verbose=False,
+        )
+        session = onnxruntime.InferenceSession(
+            temporary.read_bytes(), providers=["CPUExecutionProvider"]
+        )
+        found = [session.run(None, {"frames": frames_BTHWC[:n].numpy()})[0] for n in (2, 1)]
+        off = max(float(np.abs(got - expected[: len(got)]).max()) for got in found) / max(
+            1.0, float(np.abs(expected).max())
+        )
+        if not off <= TOLERANCE:
+            raise UserError(
+                f"{path}: onnxruntime's output differs by {off:.1e}, more than {TOLERANCE:.0e}; report this as a bug of mgm"
+            )
+    return f"wrote {path}: frames {shape[1:]} uint8 to {expected.shape[1]} numbers; onnxruntime agrees within {off:.0e}"

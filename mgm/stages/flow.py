@@ -1,0 +1,187 @@
+"""`mgm flow`: optical flow of all videos of an index, beside the videos (see `mgm.video.flow`).
+
+    INDEX_DIR/flow-METHOD.weights.json   written first and kept: which weights, so that no set mixes
+    two INDEX_DIR/flow-METHOD.json           written last; without it the set is not whole
+    (Snakemake deletes it at will)
+
+No torch unless the method is RAFT's.
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from mgm.console import show, track
+from mgm.data.files import in_processes
+from mgm.data.index import Index, Video, read_index
+from mgm.errors import UserError
+from mgm.results import files
+from mgm.results.files import file_digest
+from mgm.results.lock import folder_lock
+from mgm.results.result import versions
+from mgm.spec import Flow
+from mgm.video.flow import Estimate, NoFlow, estimator, open_flow, raft_weights, sidecar, write_flow
+from mgm.video.motion import cells
+
+
+def flow(
+    folder: Path, method: Flow, weights: Path | None = None, processes: int = 1
+) -> dict[str, Any]:
+    """Write the sidecars of all videos of the index in `folder` that have no whole one, and then
+    the marker.
+
+    Args:
+        folder: of an index, as `mgm prepare` left it.
+        method: "dis" or "raft-small".
+        weights: of RAFT-small; torchvision's own where None.
+        processes: that estimate, one thread each.
+
+    Returns: The marker: method, weights (their SHA-256, None for DIS), digest of the index, number
+        of videos, versions, seconds.
+
+    Raises: UserError: before any work, weights that do not fit or other than those of the sidecars
+        that are there; at the end, one of the
+            videos that could not be read; or another process writes the flow of this folder.
+    """
+    index = read_index(folder)
+    weights = raft_weights(method, weights)
+    _estimate(method, weights)
+    about: dict[str, Any] = {"method": method, "weights": file_digest(weights) if weights else None}
+    if earlier := _finished(folder, index, about):
+        return earlier
+    with folder_lock(folder):
+        return _finished(folder, index, about) or _complete(
+            folder, index, about, weights, processes
+        )
+
+
+def _finished(folder: Path, index: Index, about: dict[str, Any]) -> dict[str, Any] | None:
+    """The marker, if there is nothing left to do."""
+    earlier = _require_same(folder, about)
+    if (
+        not earlier
+        or earlier["digest"] != index.digest
+        or not all(is_whole(video, about["method"]) for video in index.videos)
+    ):
+        return None
+    show(f"flow {about['method']}: all {len(index.videos)} videos are done already")
+    return earlier
+
+
+def _complete(
+    folder: Path, index: Index, about: dict[str, Any], weights: Path | None, processes: int
+) -> dict[str, Any]:
+    started, method = time.monotonic(), about["method"]
+    missing = [video for video in index.videos if not is_whole(video, method)]
+    files.write(_weights_of(folder, method), json.dumps(about) + "\n")
+    marker_of(folder, method).unlink(missing_ok=True)
+    written = in_processes(partial(_write, method, weights), missing, processes)
+    failures = [error for error in track(written, f"flow {method}", len(missing)) if error]
+    if failures:
+        raise UserError(
+            f"{failures[0]} ({len(failures)} of {len(missing)} videos failed; the others are done)"
+        )
+    packages = [
+        "av",
+        "numpy",
+        *(["torch", "torchvision"] if weights else ["opencv-python-headless"]),
+    ]
+    done = about | {
+        "digest": index.digest,
+        "videos": len(index.videos),
+        "computed": len(missing),
+        "seconds": round(time.monotonic() - started, 3),
+        "processes": processes,
+        "versions": versions(*packages),
+    }
+    files.write(marker_of(folder, method), json.dumps(done, indent=1) + "\n")
+    return done
+
+
+def require_flow(folder: Path, videos: Sequence[Video], method: Flow) -> dict[str, Any]:
+    """The marker that `flow` left in an index's folder, provided that all these videos have
+    sidecars.
+
+    Raises:
+        NoFlow: one has none, or `flow` has not finished; with the command to run.
+    """
+    command = f"run `mgm flow {folder} --method {method}`"
+    without = [video for video in videos if not os.path.exists(sidecar(video.path, method))]
+    if without:
+        first = sidecar(without[0].path, method)
+        raise NoFlow(
+            f"{first}: no such file ({len(without)} of {len(videos)} videos have no flow), but guidance {method} needs it; {command}"
+        )
+    marker = marker_of(folder, method)
+    if not marker.exists():
+        raise NoFlow(
+            f"{marker}: no such file, so the flow of these videos is not complete; {command}"
+        )
+    return json.loads(marker.read_text(encoding="utf-8"))
+
+
+def marker_of(folder: Path, method: Flow) -> Path:
+    """The file whose presence says that all videos of the index in `folder` have sidecars."""
+    return folder / f"flow-{method}.json"
+
+
+def _weights_of(folder: Path, method: Flow) -> Path:
+    return folder / f"flow-{method}.weights.json"
+
+
+def is_whole(video: Video, method: Flow) -> bool:
+    """Tell whether a video's sidecar is there and has its frames and size."""
+    try:
+        open_flow(video.path, method, _shape(video))
+    except NoFlow:
+        return False
+    return True
+
+
+def _shape(video: Video) -> tuple[int, int, int]:
+    return video.frames, cells(video.height), cells(video.width)
+
+
+def _require_same(folder: Path, about: dict[str, Any]) -> dict[str, Any] | None:
+    """The marker of an earlier, finished call; None if there is none.
+
+    Raises:
+        UserError: its sidecars, or those of an unfinished call, were made with other weights.
+    """
+    method, marker = about["method"], marker_of(folder, about["method"])
+    for path in (_weights_of(folder, method), marker):
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else about
+        if earlier["weights"] != about["weights"]:
+            raise UserError(
+                f"{path}: the flow beside these videos was made with weights {earlier['weights'][:12]}, now they are "
+                f"{about['weights'][:12]}; pass the former, or delete {folder}/flow-{method}*.json and all *.{method}.npy beside the videos"
+            )
+    return earlier if marker.exists() else None
+
+
+@cache
+def _estimate(method: Flow, weights: Path | None) -> Estimate:
+    """This process's estimator, on one thread of the processor or on a GPU."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    device = "cpu"
+    if weights:
+        import torch
+
+        torch.set_num_threads(1)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return estimator(method, weights, device)
+
+
+def _write(method: Flow, weights: Path | None, video: Video) -> str | None:
+    """Write one sidecar; what was wrong with the video, if anything."""
+    try:
+        write_flow(video.path, method, _estimate(method, weights), _shape(video))
+    except UserError as error:
+        return str(error)
+    return None

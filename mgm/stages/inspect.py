@@ -1,0 +1,155 @@
+"""`mgm inspect DIR`: what a dataset holds. An index tells most of it; a folder without one has its
+files opened, evenly spread where they are many. How salient motion is takes decoding: evenly spread
+videos again."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mgm.data.files import files_below, open_all
+from mgm.data.index import SPLITS, Video, read_index
+from mgm.data.shards import verify_shards
+from mgm.errors import UserError
+from mgm.video.inspect import Inspection, inspect_video
+
+T = TypeVar("T")
+SHOWN = 10
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`counted`:
+
+    videos there are, of which `facts` holds all or an even spread, by path; `decoded`: those whose
+    motion was measured.
+    """
+
+    folder: Path
+    about: str
+    counted: int
+    facts: Mapping[str, Video]
+    decoded: tuple[Inspection, ...]
+    unreadable: tuple[tuple[str, str], ...]
+
+    def describe(self) -> str:
+        """Some lines of text."""
+        seconds, facts = self._seconds, self.facts.values()
+        lines = [str(self.folder), f"  videos      {self.about}"]
+        if len(self.facts) + len(self.unreadable) < self.counted:
+            lines.append(
+                f"  opened      {len(self.facts) + len(self.unreadable):,} of {self.counted:,}, evenly spread"
+            )
+        if len(self.facts):
+            low, middle, high = np.quantile(seconds, (0, 0.5, 1))
+            hours = seconds.mean() * (self.counted - len(self.unreadable)) / 3600
+            lines.append(
+                f"  durations   {low:.1f} to {high:.1f} s, median {middle:.1f} s; about {hours:,.1f} hours in all"
+            )
+            lines.append(f"  codecs      {_most(video.codec for video in facts)}")
+            lines.append(
+                f"  sizes       {_most(f'{video.width} x {video.height}' for video in facts)}"
+            )
+            share = np.mean([video.has_vectors for video in facts])
+            lines.append(
+                f"  vectors     {share:.0%} of videos have them"
+                + ("" if share else ": transcode, or use flow or an unguided mask")
+            )
+        if self.decoded:
+            counts, _ = np.histogram(self._concentration, 10, (0, 1))
+            bars = "".join(
+                BARS[-(-count * (len(BARS) - 1) // max(counts.max(), 1))] for count in counts
+            )
+            coverage = np.mean([found.coverage for found in self.decoded])
+            lines.append(
+                f"  decoded     {len(self.decoded):,} videos with vectors, evenly spread; nonzero in {coverage:.0%} of cells"
+            )
+            median = np.median(self._concentration)
+            lines.append(
+                f"  motion      0 |{bars}| 1: share of a frame's motion in a tenth of its cells, median {median:.2f}"
+            )
+        lines.append(
+            f"  unreadable  {len(self.unreadable):,} files" + (":" if self.unreadable else "")
+        )
+        lines += [f"    {name}: {reason}" for name, reason in self.unreadable[:SHOWN]]
+        if (more := len(self.unreadable) - SHOWN) > 0:
+            lines.append(f"    and {more:,} more")
+        return "\n".join(lines)
+
+    def arrays(self) -> dict[str, Any]:
+        """What `mgm.report.figures.dataset.draw` draws."""
+        facts = self.facts.values()
+        return {
+            "duration_N": self._seconds,
+            "short_N": np.array([min(video.width, video.height) for video in facts]),
+            "codec_N": np.array([video.codec for video in facts]),
+            "vectors_N": np.array([video.has_vectors for video in facts]),
+            "split_N": np.array([video.split for video in facts]),
+            "concentration_M": self._concentration,
+            "counted": self.counted,
+            "unreadable": len(self.unreadable),
+        }
+
+    @property
+    def _seconds(self) -> np.ndarray:
+        return np.array([video.frames / (video.fps or 25) for video in self.facts.values()])
+
+    @property
+    def _concentration(self) -> np.ndarray:
+        return np.array([found.concentration for found in self.decoded])
+
+
+def inspect_folder(folder: Path, videos: int = 100) -> Dataset:
+    """Look at the dataset in `folder`: its index's rows, or its files; at most `videos` are
+    decoded, and opened where there is no index.
+
+    Raises:
+        UserError: there is no video, or the index is broken.
+    """
+    if (folder / "index.json").is_file():
+        index = read_index(folder)
+        facts, unreadable = {video.path: video for video in index.videos}, list(index.excluded)
+        counts = " and ".join(
+            f"{sum(video.split == split for video in index.videos):,} {split}" for split in SPLITS
+        )
+        counted = len(facts) + len(unreadable)
+        if (index.root / "shards.json").is_file():
+            unreadable += verify_shards(index, folder)
+        about = f"{counts}, of {len(index.classes):,} classes, digest {index.digest}; {index.note}"
+    else:
+        names, unusable = files_below(folder)
+        if not names:
+            raise UserError(
+                f"{folder}: holds no index and no file; name the folder of the videos, or the one `mgm prepare` wrote"
+            )
+        found, unreadable = open_all(folder, spread(sorted(names), videos))
+        facts, unreadable = {video.path: video for video in found.values()}, unreadable + unusable
+        counted = len(names) + len(unusable)
+        about = f"{counted:,} files, without an index"
+    decoded = []
+    for path in spread([path for path, video in facts.items() if video.has_vectors], videos):
+        try:
+            decoded.append(inspect_video(path))
+        except UserError as error:
+            unreadable.append((path, str(error).removeprefix(f"{path}: ")))
+    return Dataset(folder, about, counted, facts, tuple(decoded), tuple(unreadable))
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of them, evenly spread."""
+    return (
+        list(items)
+        if len(items) <= count
+        else [items[i * len(items) // count] for i in range(count)]
+    )
+
+
+def _most(values: Any) -> str:
+    """The commonest values with their counts."""
+    counts = Counter(values).most_common()
+    shown = ", ".join(f"{value} ({count:,})" for value, count in counts[:5])
+    return shown + (f", {len(counts) - 5} others" if len(counts) > 5 else "")

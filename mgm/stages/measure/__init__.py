@@ -1,0 +1,89 @@
+"""`mgm measure`: numbers that the papers state in their text, and one that explains the masks. Each
+has a module here, named as it is: its `measure(job)` returns the numbers by name, and may leave
+arrays.npz in the job's folder.
+
+saliency      motion inside boxes over motion outside (paper, section 1) motion-time   reading
+motion vectors against computing optical flow (paper, section 4.5) step-time     a pretraining step
+that hides most tokens against one whose encoder sees all (ST-MAE's abstract) coverage      how much
+of what moves each mask hides (ours)
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from mgm.data.index import Index, Video, read_index
+from mgm.errors import UserError
+from mgm.paper.recipes import DECODERS, MODELS, PRETRAIN_CLIPS
+from mgm.spec import Data, Measure, parse
+from mgm.stages.data import Execution, Job, moving_videos
+from mgm.stages.inspect import spread
+
+WITHOUT_VIDEOS = ("step-time",)
+
+
+def measure(job: Job[Measure]) -> dict[str, Any]:
+    """Return the metrics of the measurement `job.spec.name`."""
+    return import_module(f"{__name__}.{job.spec.name.replace('-', '_')}").measure(job)
+
+
+def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: Path | None) -> str:
+    """What measurement `name` finds at the paper's settings, a number a line, and a table of those
+    that are a mask's; keeps nothing.
+
+    Args: place: folder of a dataset's index; step-time needs none. videos: of the test split,
+        evenly spaced; 0: all. flow, weights: what motion-time compares with, and RAFT's weights,
+        torchvision's own where None.
+
+    Raises:
+        UserError: a place is needed, or what is there cannot be measured.
+    """
+    paper = {
+        "clips": PRETRAIN_CLIPS["ssv2"],
+        "model": MODELS["vit-b"],
+        "decoder": DECODERS["vit-b"],
+    }
+    spec = parse(
+        {
+            "verb": "measure",
+            "data": Data(dataset="folder"),
+            "name": name,
+            "flow": flow,
+            "videos": videos,
+            **paper,
+        },
+        "mgm measure",
+    )
+    assert isinstance(spec, Measure)
+    if place is None and name not in WITHOUT_VIDEOS:
+        raise UserError(
+            f"{name} is measured on videos; pass --index FOLDER, one that `mgm prepare` made"
+        )
+    places = {"folder": place} if place else {}
+    index = read_index(place) if place else Index(Path(), (), (), (), "", "")
+    with TemporaryDirectory() as scratch:
+        metrics = measure(
+            Job(spec, Path(scratch), Execution(Path(), places, flow_weights=weights), index)
+        )
+        arrays = dict(np.load(file)) if (file := Path(scratch, "arrays.npz")).exists() else {}
+    lines = [f"{name:<24}{value:.4g}" for name, value in metrics.items()]
+    if columns := {
+        name.removesuffix("_N"): array_N for name, array_N in arrays.items() if name.endswith("_N")
+    }:
+        import pandas as pd
+
+        lines += ["", pd.DataFrame(columns).to_string(index=False, float_format="%.2f")]
+    return "\n".join(lines)
+
+
+def choose(index: Index, videos: int) -> Sequence[Video]:
+    """Choose so many of the `moving_videos`, evenly spaced;
+
+    all of them where there are fewer, or for 0.
+    """
+    moving = moving_videos(index)
+    return spread(moving, videos or len(moving))

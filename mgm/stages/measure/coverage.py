@@ -1,0 +1,148 @@
+"""How much of what moves each mask hides, slot by slot.
+
+The papers do not measure it; it is what motion guidance is for.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mgm.data.index import Video
+from mgm.errors import UserError
+from mgm.masking import MASKS, Grid, make_mask
+from mgm.paper.recipes import MASK_RATIO
+from mgm.report.statistics import over_seeds
+from mgm.rng import clip_seed
+from mgm.spec import Measure, Views
+from mgm.stages.data import Job
+from mgm.stages.measure import choose
+from mgm.video.loader import Cache, test_loader
+
+MOVES = 0.5  # pixels a slot; codecs search in quarters of a pixel, so below this lies noise
+BATCH = 64
+
+
+def coverage(
+    spec: Measure, videos: Sequence[Video], workers: int = 0, cache: Cache | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The share of moving pixels that each mask hides at the ratio it is trained with, on the
+    middle clip of each video, centre crop.
+
+    A pixel moves if in the frames of a slot it goes at least MOVES pixels further than the slot's
+    median, which is the camera's motion where things cover less than half of the frame. Slots in
+    which nothing moves do not count.
+
+    Returns: metrics: coverage_<mask>, the mean over slots in per cent; videos: how many in which
+        something moves. arrays: names_N; ratio_N, and hidden_N, the per cent of a slot's patches
+        that it is; share_NS, low_NS, high_NS: mean over clips and
+            its 95 % interval, per cent, NaN where there are too few; overall_N, overall_low_N,
+            overall_high_N: the same of a clip's mean over its slots; clips_S: how many have
+            something that moves.
+
+    Raises:
+        UserError: nothing moves in any clip, or a video cannot be read.
+    """
+    grid, names = Grid(*spec.grid), list(MASKS)
+    batches = test_loader(
+        videos,
+        spec.clips,
+        spec.model.tubelet,
+        Views(temporal=1, spatial=1),
+        BATCH,
+        workers,
+        cache,
+        motion="vectors",
+        directions=True,
+    )
+    parts = []
+    for batch in batches:
+        assert batch.motion_BSHW is not None
+        moving_BSL = moving_pixels(batch.motion_BSHW, grid, spec.model.patch)
+        seed_B = torch.tensor(
+            [clip_seed(spec.seed, 0, sample) for sample in batch.sample_B.tolist()]
+        )
+        masks = [
+            make_mask(
+                name,
+                grid,
+                MASK_RATIO[name],
+                seed_B,
+                batch.motion_BSHW,
+                displacement_BSHW2=batch.displacement_BSHW2,
+            )
+            for name in names
+        ]
+        hidden_NBS = torch.stack(
+            [(moving_BSL * masked_BL.view(moving_BSL.shape)).sum(2) for masked_BL in masks]
+        )
+        parts.append(100 * hidden_NBS / moving_BSL.sum(2))  # 0 / 0 is NaN: nothing moves
+    share_NBS = torch.cat(parts, dim=1).double().numpy()
+    share_NBS = share_NBS[:, np.isfinite(share_NBS[0]).any(1)]
+    if not share_NBS.size:
+        raise UserError(
+            f"in no middle clip of {len(videos)} test videos does anything move {MOVES} pixels further than its surroundings; choose others"
+        )
+    share_NS, low_NS, high_NS = _interval(share_NBS)
+    overall_N, overall_low_N, overall_high_N = (
+        bound_N1[:, 0] for bound_N1 in _interval(np.nanmean(share_NBS, 2, keepdims=True))
+    )
+    arrays = {
+        "names_N": np.array(names),
+        "ratio_N": np.array([MASK_RATIO[name] for name in names]),
+        "hidden_N": np.array(
+            [100 * int(MASK_RATIO[name] * grid.patches) / grid.patches for name in names]
+        ),
+        "share_NS": share_NS,
+        "low_NS": low_NS,
+        "high_NS": high_NS,
+        "overall_N": overall_N,
+        "overall_low_N": overall_low_N,
+        "overall_high_N": overall_high_N,
+        "clips_S": np.isfinite(share_NBS[0]).sum(0),
+    }
+    metrics = {f"coverage_{name}": share for name, share in zip(names, overall_N.tolist())}
+    return metrics | {"videos": share_NBS.shape[1]}, arrays
+
+
+def moving_pixels(motion_BSHW: Tensor, grid: Grid, patch: int) -> Tensor:
+    """(B, S, patches) float32:
+
+    how many pixels of each patch move; a cell's motion is that of all its pixels.
+    """
+    median_BS = motion_BSHW.flatten(2).quantile(0.5, dim=2)
+    moves_BSHW = motion_BSHW - median_BS[..., None, None] >= MOVES
+    row = torch.arange(grid.height * patch) * motion_BSHW.shape[2] // (grid.height * patch)
+    column = torch.arange(grid.width * patch) * motion_BSHW.shape[3] // (grid.width * patch)
+    moves_BSPQ = moves_BSHW[:, :, row][:, :, :, column]
+    B, S = motion_BSHW.shape[:2]
+    return (
+        moves_BSPQ.view(B, S, grid.height, patch, grid.width, patch).sum((3, 5)).flatten(2).float()
+    )
+
+
+def _interval(x_NBS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over clips and the bounds of its 95 % interval (Student's t);
+
+    NaN where there is no clip, or one for the bounds.
+    """
+    found_NS4 = np.array(
+        [
+            [over_seeds(x_B[np.isfinite(x_B)].tolist() or [np.nan]) for x_B in x_BS.T]
+            for x_BS in x_NBS
+        ]
+    )
+    mean_NS, low_NS, high_NS, _ = np.moveaxis(
+        np.where(np.isfinite(found_NS4), found_NS4, np.nan), -1, 0
+    )
+    return mean_NS, low_NS, high_NS
+
+
+def measure(job: Job[Measure]) -> dict[str, Any]:
+    metrics, arrays = coverage(
+        job.spec, choose(job.index, job.spec.videos), job.execution.workers, job.execution.cache
+    )
+    np.savez_compressed(job.folder / "arrays.npz", **arrays)
+    return metrics

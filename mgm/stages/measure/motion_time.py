@@ -1,0 +1,80 @@
+"""Reading motion vectors against computing optical flow, in time a video (paper, section 4.5:
+
+80 ms against 2.5 s on SSv2).
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+
+from mgm.data.index import Video
+from mgm.spec import Flow, Measure
+from mgm.stages.data import Job
+from mgm.stages.measure import choose
+from mgm.video.flow import Estimate, estimator, motions, raft_weights
+from mgm.video.vectors import read_vectors
+
+
+def motion_time(videos: Sequence[Video], flow: Flow, weights: Path | None = None) -> dict[str, Any]:
+    """Time, on one thread, what guides the masks of whole videos: decoding with vectors as cells,
+    and decoding with flow as cells.
+
+    RAFT runs on a GPU where there is one.
+
+    Args: videos: to measure; the first one is measured twice, the first time for nothing, because
+        libraries start slowly. flow: the method to compare with. weights: RAFT's; torchvision's own
+        where None.
+
+    Returns: vectors_ms, flow_ms: means over the videos; ratio: flow / vectors; frames: a video has,
+        on average; videos: how many.
+
+    Raises:
+        UserError: no weights, or a video cannot be read.
+    """
+    estimate = estimator(
+        flow, raft_weights(flow, weights), "cuda" if torch.cuda.is_available() else "cpu"
+    )
+    with _one_thread():
+        _, *times = [_milliseconds(video.path, estimate) for video in (videos[0], *videos)]
+    vectors_ms, flow_ms = (sum(each) / len(videos) for each in zip(*times))
+    frames = sum(video.frames for video in videos) / len(videos)
+    return {
+        "vectors_ms": vectors_ms,
+        "flow_ms": flow_ms,
+        "ratio": flow_ms / vectors_ms,
+        "frames": frames,
+        "videos": len(videos),
+    }
+
+
+def _milliseconds(path: str, estimate: Estimate) -> tuple[float, float]:
+    Path(path).read_bytes()  # so that neither waits for the disk
+    start = time.perf_counter()
+    read_vectors(path)
+    between = time.perf_counter()
+    for _ in motions(path, estimate):
+        pass
+    return 1000 * (between - start), 1000 * (time.perf_counter() - between)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+def measure(job: Job[Measure]) -> dict[str, Any]:
+    return motion_time(
+        choose(job.index, job.spec.videos), job.spec.flow, job.execution.flow_weights
+    )

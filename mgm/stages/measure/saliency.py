@@ -1,0 +1,156 @@
+"""The saliency score: average magnitude of motion inside bounding boxes over that outside (paper,
+section 1).
+
+Boxes lie beside the index, in one of two files; a user's own file goes first:
+
+    boxes.csv   path,frame,top,left,bottom,right     a line a box: the video's path below the
+                                                     index's root (as in index.csv), the frame
+                                                     counted from 0, and edges in pixels of the
+                                                     decoded frame, right and bottom exclusive
+    boxes.npz   the generator's (`mgm.data.synthetic.make.load_boxes`)
+
+Frames without a line in boxes.csv are not annotated and do not count.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mgm.data.index import Index, Video
+from mgm.data.synthetic.make import load_boxes
+from mgm.errors import UserError
+from mgm.spec import Measure
+from mgm.stages.data import Job
+from mgm.stages.measure import choose
+from mgm.video.motion import CELL
+from mgm.video.vectors import read_vectors
+
+COLUMNS = ["path", "frame", "top", "left", "bottom", "right"]
+
+
+def saliency_score(index: Index, place: Path, videos: Sequence[Video]) -> dict[str, Any]:
+    """The score of some videos, over all their frames that are annotated and carry motion
+    information.
+
+    `saliency` is the ratio of two means over pixels, each over all videos: the mean of ratios of
+    single videos, another reading, is unbounded where a camera stands still, since then nothing
+    moves outside the boxes.
+
+    Returns:
+        saliency; inside, outside: mean motion in pixels a frame; videos: how many of them count.
+
+    Raises:
+        UserError: no boxes, bad boxes, or nothing to divide by.
+    """
+    boxes = read_boxes(place, index)
+    motion, pixels, counted = np.zeros(2), np.zeros(2), 0  # outside, inside
+    for video in videos:
+        annotated = boxes.get(index.name(video), {})
+        if not annotated:
+            continue
+        counted += 1
+        vectors = read_vectors(video.path)
+        for frame, speed_HW in zip(vectors.index_N.tolist(), vectors.speed):
+            if frame in annotated:
+                within_PQ = inside(annotated[frame], vectors.height, vectors.width)
+                speed_PQ = speed_HW.repeat(CELL, 0).repeat(CELL, 1)[
+                    : vectors.height, : vectors.width
+                ]
+                motion += np.bincount(within_PQ.ravel(), speed_PQ.ravel(), minlength=2)
+                pixels += np.bincount(within_PQ.ravel(), minlength=2)
+    if not counted:
+        raise UserError(
+            f"{place}: none of the {len(videos)} test videos that have motion vectors has boxes; annotate some of them"
+        )
+    if not pixels.all() or not motion[0]:
+        raise UserError(
+            f"{place}: {pixels[1]:.0f} pixels lie inside boxes and {pixels[0]:.0f} outside, where the motion sums to {motion[0]:.4g}; "
+            "a saliency score needs both, and motion outside"
+        )
+    outside_mean, inside_mean = (motion / pixels).tolist()
+    return {
+        "saliency": inside_mean / outside_mean,
+        "inside": inside_mean,
+        "outside": outside_mean,
+        "videos": counted,
+    }
+
+
+def inside(boxes_K4: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(height, width) bool: the pixels whose centre lies in a box."""
+    top_K, left_K, bottom_K, right_K = boxes_K4.T[..., None]
+    row_P, column_Q = np.arange(height) + 0.5, np.arange(width) + 0.5
+    row_KP, column_KQ = (
+        (top_K <= row_P) & (row_P < bottom_K),
+        (left_K <= column_Q) & (column_Q < right_K),
+    )
+    return (row_KP[:, :, None] & column_KQ[:, None, :]).any(0)
+
+
+def read_boxes(place: Path, index: Index) -> Mapping[str, Mapping[int, np.ndarray]]:
+    """The boxes beside an index: path below its root -> frame -> (K, 4) top, left, bottom, right.
+
+    Raises:
+        UserError: there are none, or a line of them is wrong.
+    """
+    if (place / "boxes.csv").is_file():
+        return _read_csv(place / "boxes.csv", index)
+    if (place / "boxes.npz").is_file():
+        drawn = load_boxes(place)
+        return {
+            index.name(video): dict(enumerate(drawn[Path(video.path).stem])) for video in index.test
+        }
+    raise UserError(
+        f"no boxes: neither {place / 'boxes.csv'} (yours: {','.join(COLUMNS)}) nor {place / 'boxes.npz'} (the generator's) is there; "
+        "write the first"
+    )
+
+
+def _read_csv(path: Path, index: Index) -> dict[str, dict[int, np.ndarray]]:
+    frames_of = {index.name(video): video.frames for video in index.videos} | {
+        name: 0 for name, _ in index.excluded
+    }
+    boxes: dict[str, dict[int, list[list[float]]]] = {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        if (header := next(reader, [])) != COLUMNS:
+            raise UserError(
+                f"{path}: its first line is {','.join(header)}; write {','.join(COLUMNS)}"
+            )
+        for row in reader:
+            try:
+                name, frame, *edges = row
+                box, number = [float(edge) for edge in edges], int(frame)
+                top, left, bottom, right = box
+            except ValueError:
+                raise UserError(
+                    f"{path}: line {reader.line_num} is {','.join(row)}; write a path and five numbers"
+                ) from None
+            if name not in frames_of:
+                raise UserError(
+                    f"{path}: line {reader.line_num}: {name} is no video of the index; write paths as index.csv does"
+                )
+            frames = frames_of[name]
+            if frames and not 0 <= number < frames:
+                raise UserError(
+                    f"{path}: line {reader.line_num}: {name} has {frames} frames, not a frame {number}; count from 0"
+                )
+            if not (top <= bottom and left <= right):
+                raise UserError(
+                    f"{path}: line {reader.line_num}: the box ends at ({bottom:g}, {right:g}) before it begins at ({top:g}, {left:g}); "
+                    "write top, left, bottom, right"
+                )
+            boxes.setdefault(name, {}).setdefault(number, []).append(box)
+    return {
+        name: {frame: np.array(several) for frame, several in frames.items()}
+        for name, frames in boxes.items()
+    }
+
+
+def measure(job: Job[Measure]) -> dict[str, Any]:
+    return saliency_score(
+        job.index, job.execution.data[job.spec.data.dataset], choose(job.index, job.spec.videos)
+    )

@@ -1,0 +1,118 @@
+"""How much faster a pretraining step is when the encoder sees a tenth of the tokens (ST-MAE's
+abstract: more than 4x in wall-clock).
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mgm.masking import Grid, make_mask
+from mgm.models import MAE, build_mae, reconstruction_loss
+from mgm.models.vit import gather_tokens, patchify
+from mgm.paper.recipes import PRETRAIN_OPTIM
+from mgm.spec import Mask, Measure, Pretrain
+from mgm.stages.data import Job
+from mgm.training.optimiser import build_optimiser
+
+BATCH = 2  # clips a step
+PAIRS, SECONDS = (
+    5,
+    2.0,
+)  # measured until both are reached: tiny models need many pairs, large ones take long
+
+
+def step_time(spec: Measure, least: int = PAIRS) -> dict[str, Any]:
+    """Time steps (forward, backward, AdamW) that hide `spec.ratio` of the tokens in tubes against
+    steps whose encoder sees all tokens.
+
+    Both predict the same hidden tokens with the same decoder over all tokens, from frames of noise
+    that are in memory. The two alternate on one model, so that what else the machine does falls on
+    both. float32 on a CPU, bf16 on a GPU. At least `least` pairs.
+
+    Returns: masked_ms, full_ms: medians; speedup: median of full / masked over pairs, with
+        speedup_low and speedup_high, its quartiles; pairs.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    mask = Mask(name="tube", ratio=spec.ratio)
+    pretraining = Pretrain(
+        data=spec.data,
+        clips=spec.clips,
+        model=spec.model,
+        decoder=spec.decoder,
+        mask=mask,
+        seed=spec.seed,
+    )
+    model = build_mae(pretraining).to(device).train()
+    optimiser = build_optimiser(model, PRETRAIN_OPTIM)
+    noise = torch.Generator().manual_seed(spec.seed)
+    shape = (BATCH, spec.clips.frames, spec.clips.size, spec.clips.size, 3)
+    frames_BTHWC = torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise).to(device)
+    masked_BL = make_mask("tube", Grid(*pretraining.grid), spec.ratio, torch.arange(BATCH)).to(
+        device
+    )
+    weight_B = torch.ones(BATCH, device=device)
+
+    def milliseconds(forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> float:
+        def loss_of() -> Tensor:
+            return reconstruction_loss(*forward(frames_BTHWC, masked_BL), weight_B)
+
+        return 1000 * step_seconds(optimiser, loss_of, device, bf16=device.type == "cuda")
+
+    def pair() -> tuple[float, float]:
+        return milliseconds(model), milliseconds(
+            lambda frames, masked: see_all(model, frames, masked)
+        )
+
+    pair()  # the first steps allocate
+    pairs, start = [pair()], time.perf_counter()
+    while len(pairs) < least or time.perf_counter() - start < SECONDS:
+        pairs.append(pair())
+    masked_N, full_N = np.array(pairs).T
+    low, speedup, high = np.quantile(full_N / masked_N, [0.25, 0.5, 0.75]).tolist()
+    medians = {"masked_ms": float(np.median(masked_N)), "full_ms": float(np.median(full_N))}
+    return medians | {
+        "speedup": speedup,
+        "speedup_low": low,
+        "speedup_high": high,
+        "pairs": len(pairs),
+    }
+
+
+def step_seconds(
+    optimiser: Any, loss_of: Callable[[], Tensor], device: torch.device, bf16: bool
+) -> float:
+    """Seconds of one step: `loss_of()` under autocast or not, its gradients, and the optimiser."""
+    _wait(device)
+    start = time.perf_counter()
+    optimiser.zero_grad()
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        loss = loss_of()
+    loss.backward()
+    optimiser.step()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def see_all(model: MAE, frames_BTHWC: Tensor, masked_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """Do as `model` does, but the encoder sees the hidden tokens too, so the decoder gets latents
+    where `model` has mask tokens.
+    """
+    order_BL = masked_BL.byte().argsort(dim=1, stable=True)  # as in MAE: hidden tokens last
+    hidden = masked_BL.shape[1] - model.visible
+    patches_BLPC = patchify(frames_BTHWC, model.encoder.tubelet, model.encoder.patch)
+    latent_BLD = model.encoder_to_decoder(model.encoder(patches_BLPC)) + model.pos_embed
+    predicted_BMP = model.decoder(gather_tokens(latent_BLD, order_BL), hidden=hidden)
+    return predicted_BMP, model.target(gather_tokens(patches_BLPC, order_BL[:, -hidden:]))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def measure(job: Job[Measure]) -> dict[str, Any]:
+    return step_time(job.spec)

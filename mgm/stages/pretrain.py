@@ -1,0 +1,148 @@
+"""`mgm pretrain`: masked autoencoding on the training split; leaves weights."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgm.console import show
+from mgm.data.index import require_vectors
+from mgm.errors import UserError
+from mgm.masking import MASKS, Grid, make_mask, predicted
+from mgm.models import build_mae, load_weights, reconstruction_loss, save_weights
+from mgm.models.kernels import bf16_slowdown
+from mgm.results.log import log_lines
+from mgm.spec import Optim, Pretrain
+from mgm.stages.data import Job, training_batches
+from mgm.stages.flow import require_flow
+from mgm.training import Training, collectives, train
+from mgm.video import Batch
+
+SLOW = 1.5  # times; a CPU with bf16 units has 0.3 to 0.6, one that emulates it 20 to 100
+
+
+def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
+    """Train from the parent's weights (or from scratch) and write weights.safetensors.
+
+    There is nothing to test yet, so no metrics.
+    """
+    spec, videos = job.spec, job.training_videos()
+    guidance = spec.mask.guidance if MASKS[spec.mask.name].guided else None
+    if guidance == "vectors":
+        require_vectors(videos, spec.mask.name)
+    elif guidance:
+        require_flow(job.execution.data[spec.data.dataset], videos, guidance)
+    model = build_mae(spec)
+    if spec.parent:
+        load_weights(model, job.weights(spec.parent))
+    model.to(job.device)
+    grid = Grid(*spec.grid)
+    steps = steps_of(spec.optim, len(videos))
+
+    def loss_of(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        masked_BL = make_mask(
+            spec.mask.name,
+            grid,
+            spec.mask.ratio,
+            batch.seed_B,
+            batch.motion_BSHW,
+            edge=spec.mask.edge,
+            jitter=spec.mask.jitter,
+            guided_start=spec.mask.guided_start,
+            displacement_BSHW2=batch.displacement_BSHW2,
+        )
+        second_BL = (
+            None if spec.mask.predicts == "all" else predicted(masked_BL, grid, batch.seed_B)
+        )
+        predicted_BMP, target_BMP = model(batch.frames_BTHWC, masked_BL, second_BL)
+        loss = reconstruction_loss(predicted_BMP, target_BMP, batch.weight_B)
+        extra = {
+            "trivial_loss": torch.linalg.vector_norm(target_BMP).square() / target_BMP.numel()
+        }  # of predicting zeros
+        return loss, extra | (
+            {"coverage": motion_coverage(masked_BL, batch.motion_BSHW, grid)} if guidance else {}
+        )
+
+    run = Training(
+        spec.run_id,
+        model,
+        spec.optim,
+        steps,
+        len(videos),
+        partial(
+            training_batches,
+            job,
+            videos,
+            guidance,
+            distance=spec.mask.distance,
+            directions=MASKS[spec.mask.name].carried,
+        ),
+        loss_of,
+        seed=spec.seed,
+    )
+    fit(job, run)
+    if collectives.is_main() and (text := learnt_nothing(log_lines(job.folder))):
+        show(f"{spec.run_id}: {text}")
+    return {}
+
+
+def fit(job: Job, run: Training) -> None:
+    """Train as the execution says, and write weights.safetensors."""
+    if (
+        collectives.is_main()
+        and job.device.type == "cpu"
+        and run.optim.precision == "bf16"
+        and (slower := bf16_slowdown()) > SLOW
+    ):
+        show(
+            f"{run.run_id}: this CPU takes {slower:.0f} times as long in bf16 as in float32; set optim.precision to float32"
+        )
+    how = {
+        name: getattr(job.execution, name)
+        for name in ("checkpoint_s", "recompute", "compile", "bf16_gradients")
+    }
+    job.failed = train(run, job.folder, show=show, **how)
+    if collectives.is_main():
+        save_weights(run.model, job.folder / "weights.safetensors")
+
+
+def learnt_nothing(log: Sequence[Mapping[str, float]]) -> str:
+    """A line about a run whose last tenth of logged losses is, on average, within 1 % of predicting
+    zeros; empty for others.
+
+    Small models on flat patches fall to that loss within some steps and may stay there.
+    """
+    last = [line for line in log if "trivial_loss" in line][-max(len(log) // 10, 1) :]
+    if not last:
+        return ""  # trained by a version that did not log it
+    loss, trivial = (
+        sum(line[name] for line in last) / len(last) for name in ("loss", "trivial_loss")
+    )
+    if loss < 0.99 * trivial:
+        return ""
+    return f"the loss, {loss:.3g}, is that of predicting zeros ({trivial:.3g}): it has learnt nothing yet; train longer, or raise std_floor"
+
+
+def steps_of(optim: Optim, videos: int) -> int:
+    """Optimiser steps of a run: as many as the scale says, or epochs over the videos, whole batches
+    only.
+
+    Raises:
+        UserError: a batch is larger than the training split.
+    """
+    if optim.steps:
+        return optim.steps
+    if videos < optim.batch:
+        raise UserError(
+            f"optim.batch is {optim.batch}, but there are {videos} training videos; lower it, or set optim.steps"
+        )
+    return optim.epochs * (videos // optim.batch)
+
+
+def motion_coverage(masked_BL: Tensor, motion_BSHW: Tensor, grid: Grid) -> Tensor:
+    """Share of the motion, summed over the batch, that lies under the mask."""
+    motion_BSHW = torch.nn.functional.adaptive_avg_pool2d(motion_BSHW, (grid.height, grid.width))
+    hidden = (motion_BSHW.flatten(1) * masked_BL).sum()
+    return hidden / motion_BSHW.sum().clamp(min=1e-9)

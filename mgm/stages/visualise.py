@@ -1,0 +1,352 @@
+"""`mgm visualise`: the arrays of the figures that show clips. `mgm.report.figures.draw` draws them,
+on a machine without the data. And `mgm show VIDEO --out PNG`: what the masks see in any video,
+drawn at once."""
+
+from collections.abc import Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mgm.data.index import Index, Video
+from mgm.errors import UserError
+from mgm.masking import MASKS, Grid, make_boxes, make_mask
+from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
+from mgm.paper.recipes import MASK_RATIO
+from mgm.rng import clip_seed, generator
+from mgm.spec import Clips, Mask, Pretrain, Visualise, read_spec
+from mgm.stages.data import Job, moving_videos
+from mgm.stages.measure.saliency import read_boxes
+from mgm.video import Clip, probe_video, read_clip, slot_displacement, slot_magnitude
+from mgm.video.sample import view_indices
+from mgm.video.transform import Box, apply, view_box
+
+PARENTS = {"5": 0, "6": 1, "7": 1, "8": 2}
+CLIPS = {"5": 1, "6": 1, "7": 4, "8": 2}
+
+
+@torch.inference_mode()
+def visualise(job: Job[Visualise]) -> dict[str, Any]:
+    """Write arrays.npz of the spec's figure, on the middle clips of test videos that the run's seed
+    chooses.
+
+    Raises: UserError: no test video has motion vectors, a chosen one cannot be read, or a parent is
+        missing or not made for such clips.
+    """
+    spec = job.spec
+    if len(spec.parents) != PARENTS[spec.figure]:
+        raise UserError(
+            f"{spec.run_id}: figure {spec.figure} shows {PARENTS[spec.figure]} pretraining runs, parents names {len(spec.parents)}"
+        )
+    runs = [_parent(job, run_id) for run_id in spec.parents]
+    draw = {"5": _figure_5, "6": _figure_6, "7": _figure_7, "8": _figure_8}[spec.figure]
+    arrays = draw(job, _choose(spec, job.index), runs)
+    np.savez_compressed(job.folder / "arrays.npz", **arrays)
+    return {}
+
+
+def show(video: Path, out: Path, seed: int = 0) -> None:
+    """Draw 16 frames from the middle of a video, their motion, and the masks of Table 4e on the
+    grid of the paper's ViT-B.
+
+    The frames are 4 apart, as in the paper on K400, or less in a video that is too short for that.
+
+    Raises:
+        UserError: the video cannot be read, or has no motion vectors.
+    """
+    from mgm.report.figures import draw, style  # matplotlib takes a second to import
+
+    frames = probe_video(video).frames
+    clips = Clips(frames=16, size=224, stride=min(max((frames - 1) // 15, 1), 4))
+    names = [name for name, mask in MASKS.items() if mask.row]
+    arrays = masks_on_a_clip(
+        video, frames, clips, tubelet=2, grid=Grid(8, 14, 14), names=names, seed=seed
+    )
+    style.write(draw.masks_on_a_clip(arrays), out)
+
+
+def masks_on_a_clip(
+    path: Path, frames: int, clips: Clips, tubelet: int, grid: Grid, names: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """The middle clip of a video, its centre crop, and each mask at the ratio it is trained with.
+
+    Args:
+        path, frames: the video, and how many frames it has.
+        clips: frames, size and sampling of the clip.
+        names: N masks.
+        seed: of the masks.
+
+    Returns: frames_SHWC: uint8, the first frame of each slot; index_S: its number in the video.
+        motion_SHW2: (dx, dy) in pixels a frame, the mean over a slot's frames; magnitude_SHW: what
+        guides the masks; has_motion_S. names_N, ratio_N, masked_NSHW, and boxes_NS4: (centre x,
+        centre y, width, height) in patches, NaN for a mask without boxes.
+
+    Raises:
+        UserError: the video cannot be read, or has no motion vectors.
+    """
+    clip, index_T, _ = _middle(path, frames, clips)
+    masks = [Mask.model_validate({"name": name, "ratio": MASK_RATIO[name]}) for name in names]
+    return {
+        **_frames(clip, index_T, tubelet),
+        **_motion(clip, tubelet),
+        **_masks(masks, grid, seed, clip, tubelet, clips.stride),
+    }
+
+
+def _figure_5(
+    job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]
+) -> dict[str, Any]:
+    """Every mask on one clip."""
+    ((video, seed),), spec = chosen, job.spec
+    arrays = masks_on_a_clip(
+        Path(video.path),
+        video.frames,
+        spec.clips,
+        spec.model.tubelet,
+        Grid(*spec.grid),
+        list(MASKS),
+        seed,
+    )
+    return {**arrays, "source": job.index.name(video)}
+
+
+def _figure_6(
+    job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]
+) -> dict[str, Any]:
+    """One clip as `masks_on_a_clip` has it, under the run's own mask, and besides:
+
+    objects_SK4: (top, left, bottom, right) of up to K objects as shares of the clip's sides, NaN
+    where there is none; K = 0 where the video has no boxes (`mgm.stages.measure.saliency` says
+    where they lie). attention_SHW: sums to 1. query_3: slot, row and column of the token that
+    looks. parents_P.
+    """
+    ((video, seed),), ((trained, model),), spec = chosen, runs, job.spec
+    clip, index_T, crop = _middle(Path(video.path), video.frames, spec.clips)
+    return {
+        **_frames(clip, index_T, spec.model.tubelet),
+        **_motion(clip, spec.model.tubelet),
+        **_masks(
+            [trained.mask], Grid(*spec.grid), seed, clip, spec.model.tubelet, spec.clips.stride
+        ),
+        "objects_SK4": _objects(job, video, index_T[:: spec.model.tubelet], crop),
+        **_attention(model, clip),
+        "parents_P": np.array(spec.parents),
+        "source": job.index.name(video),
+    }
+
+
+def _figure_7(
+    job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]
+) -> dict[str, Any]:
+    """B clips:
+
+    frames_BSHWC, index_BS, attention_BSHW (each clip's sums to 1), query_B3, class_B, source_B;
+    parents_P.
+    """
+    ((_, model),), spec = runs, job.spec
+    made = []
+    for video, _ in chosen:
+        clip, index_T, _ = _middle(Path(video.path), video.frames, spec.clips, motion=False)
+        made.append(
+            {
+                **_frames(clip, index_T, spec.model.tubelet),
+                **_attention(model, clip),
+                **_about(job.index, video),
+            }
+        )
+    return {**_stack(made), "parents_P": np.array(spec.parents)}
+
+
+def _figure_8(
+    job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]
+) -> dict[str, Any]:
+    """B clips under P runs: frames_BSHWC, index_BS, masked_BPSHW, reconstructed_BPSHWC
+    (`mgm.models.reconstruct`: visible patches as they are, nothing taken from hidden ones),
+    class_B, source_B; names_P and ratio_P of the runs' masks; parents_P."""
+    spec, made = job.spec, []
+    for video, seed in chosen:
+        clip, index_T, _ = _middle(Path(video.path), video.frames, spec.clips)
+        frames_BTHWC = torch.from_numpy(clip.frames_THWC)[None].to(job.device)
+        masks = [trained.mask for trained, _ in runs]
+        masked_PSHW = _masks(
+            masks, Grid(*spec.grid), seed, clip, spec.model.tubelet, spec.clips.stride
+        )["masked_NSHW"]
+        masked_P1L = torch.from_numpy(masked_PSHW).flatten(1)[:, None].to(job.device)
+        completed = [
+            reconstruct(model, frames_BTHWC, masked_BL)[0]
+            for (_, model), masked_BL in zip(runs, masked_P1L)
+        ]
+        shown = {
+            "masked_PSHW": masked_PSHW,
+            "reconstructed_PSHWC": torch.stack(completed)[:, :: spec.model.tubelet].cpu().numpy(),
+        }
+        made.append(
+            {**_frames(clip, index_T, spec.model.tubelet), **shown, **_about(job.index, video)}
+        )
+    return {
+        **_stack(made),
+        "names_P": np.array([trained.mask.name for trained, _ in runs]),
+        "ratio_P": np.array([trained.mask.ratio for trained, _ in runs]),
+        "parents_P": np.array(spec.parents),
+    }
+
+
+def _choose(spec: Visualise, index: Index) -> list[tuple[Video, int]]:
+    """Test videos with motion vectors, and the seed of each one's masks:
+
+    as many as the figure shows, or all where there are fewer.
+    """
+    guiding, chosen = moving_videos(index), []
+    for clip in range(min(CLIPS[spec.figure], len(guiding))):
+        seed = clip_seed(spec.seed, 0, -1 - clip)
+        chosen.append((guiding.pop(generator(seed, "sample").integers(len(guiding))), seed))
+    return chosen
+
+
+def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
+    """A pretraining run's spec and its model, if it was made for clips and a model like the
+    figure's.
+
+    A figure takes centre crops and never mirrors them, so crop and flip may differ.
+    """
+    spec, path = job.spec, job.execution.results / run_id / "spec.json"
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such run; run {run_id} first, or correct the run id in parents"
+        )
+    trained = read_spec(path)
+    if not isinstance(trained, Pretrain):
+        raise UserError(
+            f"{spec.run_id}: parent {run_id} is a {trained.verb} run; figure {spec.figure} shows pretraining runs"
+        )
+    if trained.mask.guidance != "vectors":
+        raise UserError(
+            f"{spec.run_id}: parent {run_id} is guided by {trained.mask.guidance}; figure {spec.figure} reads motion vectors, choose a run "
+            "guided by them"
+        )
+    for part, wanted, own in (
+        ("clips", spec.clips, trained.clips),
+        ("model", spec.model, trained.model),
+    ):
+        for name in type(wanted).model_fields:
+            if name not in ("crop", "flip") and getattr(wanted, name) != getattr(own, name):
+                raise UserError(
+                    f"{spec.run_id}: {part}.{name} is {getattr(wanted, name)}, but parent {run_id} was trained with {getattr(own, name)}; "
+                    "take the parent's"
+                )
+    model = build_mae(trained)
+    load_weights(model, job.weights(run_id))
+    return trained, model.to(job.device).eval()
+
+
+def _middle(
+    path: Path, frames: int, clips: Clips, motion: bool = True
+) -> tuple[Clip, np.ndarray, Box]:
+    """The centre crop of a video's middle clip, its frames' numbers, and where the crop lies in the
+    decoded frame.
+    """
+    index_T = view_indices(clips, frames, view=0, views=1)
+    clip = read_clip(path, index_T, motion)
+    crop = view_box(clip.height, clip.width, 0, 1)
+    return apply(clip, crop, clips.size, flip=False), index_T, crop
+
+
+def _frames(clip: Clip, index_T: np.ndarray, tubelet: int) -> dict[str, np.ndarray]:
+    return {"frames_SHWC": clip.frames_THWC[::tubelet], "index_S": index_T[::tubelet]}
+
+
+def _motion(clip: Clip, tubelet: int) -> dict[str, np.ndarray]:
+    speed_THW2 = (
+        clip.motion_THW2 / clip.distance_THW[..., None] * clip.has_motion_T[:, None, None, None]
+    )
+    return {
+        "motion_SHW2": speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:]).mean(
+            1, dtype=np.float32
+        ),
+        "magnitude_SHW": slot_magnitude(
+            clip.motion_THW2, clip.distance_THW, clip.has_motion_T, tubelet
+        ),
+        "has_motion_S": clip.has_motion_T.reshape(-1, tubelet).any(1),
+    }
+
+
+def _masks(
+    masks: Sequence[Mask], grid: Grid, seed: int, clip: Clip, tubelet: int, stride: int
+) -> dict[str, np.ndarray]:
+    seed_B = torch.tensor([seed])
+    masked, boxes = [], []
+    for mask in masks:
+        motion = (clip.motion_THW2, clip.divisor(mask.distance), clip.has_motion_T, tubelet)
+        magnitude_SHW, shift_SHW2 = (
+            slot_magnitude(*motion),
+            slot_displacement(*motion, stride) / clip.width,
+        )
+        guides = (
+            torch.from_numpy(magnitude_SHW)[None],
+            mask.edge,
+            mask.jitter,
+            mask.guided_start,
+            torch.from_numpy(shift_SHW2)[None],
+        )
+        how = (mask.name, grid, mask.ratio, seed_B, *guides)
+        masked.append(make_mask(*how)[0].view(grid.slots, grid.height, grid.width).numpy())
+        found = make_boxes(*how)
+        boxes.append(
+            np.full((grid.slots, 4), np.nan, np.float32)
+            if found is None
+            else torch.cat(astuple(found)).T.numpy()
+        )
+    return {
+        "names_N": np.array([mask.name for mask in masks]),
+        "ratio_N": np.array([mask.ratio for mask in masks]),
+        "masked_NSHW": np.stack(masked),
+        "boxes_NS4": np.stack(boxes),
+    }
+
+
+def _objects(job: Job[Visualise], video: Video, index_S: np.ndarray, crop: Box) -> np.ndarray:
+    """(S, K, 4) boxes of what a video shows, from beside its index;
+
+    NaN where a frame has fewer, or one is out of the frame.
+    """
+    place = job.execution.data[job.spec.data.dataset]
+    if (
+        not (place / "boxes.csv").exists() and not (place / "boxes.npz").exists()
+    ):  # boxes are no one's duty
+        return np.empty((len(index_S), 0, 4), np.float32)
+    boxes = read_boxes(place, job.index).get(job.index.name(video), {})
+    found = [boxes.get(int(frame), np.empty((0, 4))) for frame in index_S]
+    shown_SK4 = np.full((len(found), max(map(len, found)), 4), np.nan, np.float32)
+    for shown_K4, boxes_K4 in zip(shown_SK4, found):
+        share_K4 = (boxes_K4 - np.tile([crop.top, crop.left], 2)) / np.tile(
+            [crop.height, crop.width], 2
+        )
+        inside_K = (share_K4[:, 2:].clip(0, 1) > share_K4[:, :2].clip(0, 1)).all(1)
+        shown_K4[: len(share_K4)] = np.where(inside_K[:, None], share_K4, np.nan)
+    return shown_SK4
+
+
+def _attention(model: MAE, clip: Clip) -> dict[str, np.ndarray]:
+    """What the centre patch of the centre frame attends to."""
+    slots, rows, columns = model.encoder.grid
+    query = slots // 2, rows // 2, columns // 2
+    frames_BTHWC = torch.from_numpy(clip.frames_THWC)[None].to(model.encoder.pos_embed.device)
+    return {
+        "attention_SHW": attention_map(model.encoder, frames_BTHWC, query)[0].cpu().numpy(),
+        "query_3": np.array(query),
+    }
+
+
+def _about(index: Index, video: Video) -> dict[str, Any]:
+    return {"class": index.classes[video.label], "source": index.name(video)}
+
+
+def _stack(made: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """The arrays of B clips in one: frames_SHWC of each becomes frames_BSHWC."""
+    names = {key: key.partition("_") for key in made[0]}
+    return {
+        f"{name}_B{suffix}": np.stack([arrays[key] for arrays in made])
+        for key, (name, _, suffix) in names.items()
+    }

@@ -1,0 +1,333 @@
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mgm.data import files
+from mgm.data.folder import draw_test_groups, index_folder
+from mgm.data.index import read_index
+from mgm.errors import UserError
+from tests.helpers.errors import refused
+
+
+@pytest.fixture
+def video(generated):
+    """Copies a generated video to a path."""
+    sources = iter(generated[1].videos)
+
+    def copy(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(next(sources).path, path)
+
+    return copy
+
+
+@pytest.fixture
+def videos(tmp_path, video):
+    """Two class folders of five videos."""
+    for name in ("cats", "dogs"):
+        for number in range(5):
+            video(tmp_path / "videos" / name / f"{number}.mp4")
+    return tmp_path / "videos"
+
+
+def fails(source: Path, *says: str) -> None:
+    with refused(*says):
+        index_folder(source, source.parent / "out")
+    assert not (source.parent / "out" / "index.json").exists()
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_one_folder_per_class(videos, tmp_path):
+    index = index_folder(videos, tmp_path / "out")
+    assert index == read_index(tmp_path / "out")
+    assert index.classes == ("cats", "dogs")
+    assert Counter((video.label, video.split) for video in index.videos) == {
+        (0, "train"): 4,
+        (0, "test"): 1,
+        (1, "train"): 4,
+        (1, "test"): 1,
+    }
+    assert "seed 0" in index.note
+    assert "2 of 10 groups" in index.note
+    first = index.videos[0]
+    assert (index.name(first), first.group, first.frames, first.codec, first.has_vectors) == (
+        "cats/0.mp4",
+        "cats/0.mp4",
+        24,
+        "h264",
+        True,
+    )
+    assert first.bytes == os.path.getsize(first.path)
+
+
+def test_the_split_is_the_seeds(videos, tmp_path):
+    splits = [
+        tuple(video.split for video in index_folder(videos, tmp_path / f"{n}", seed).videos)
+        for n, seed in enumerate([0, 0, 1, 2, 3])
+    ]
+    assert splits[0] == splits[1]
+    assert len(set(splits)) > 1
+
+
+def test_hidden_files_are_skipped_and_others_listed_with_a_reason(videos, tmp_path, video):
+    write(videos / "cats" / ".DS_Store", "x")
+    (videos / "cats" / ".git").mkdir()
+    write(videos / "cats" / ".git" / "x.mp4", "x")
+    write(videos / "README.md", "x")
+    write(videos / "cats" / "notes.txt", "x")
+    video(videos / "dogs" / "deep" / "er" / "x.mp4")
+    (videos / "dogs" / "empty.mp4").touch()
+    (videos / "dogs" / "link.mp4").symlink_to("nowhere.mp4")
+    whole = (videos / "dogs" / "0.mp4").read_bytes()
+    (videos / "dogs" / "short.mp4").write_bytes(whole[: len(whole) // 2])
+    index = index_folder(videos, tmp_path / "out")
+    assert [name for name, _ in index.excluded] == [
+        "README.md",
+        "cats/notes.txt",
+        "dogs/empty.mp4",
+        "dogs/link.mp4",
+        "dogs/short.mp4",
+    ]
+    assert all(reason and str(videos) not in reason for _, reason in index.excluded)
+    assert "dogs/deep/er/x.mp4" in map(index.name, index.videos)
+    assert read_index(tmp_path / "out").excluded == index.excluded
+
+
+def test_flow_beside_videos_changes_no_index(videos, tmp_path):
+    before = index_folder(videos, tmp_path / "before")
+    for path in videos.glob("*/*.mp4"):
+        for method in ("dis", "raft-small"):
+            write(path.with_name(f"{path.name}.{method}.npy"), "x")
+    assert index_folder(videos, tmp_path / "after") == before
+
+
+def test_a_csv_gives_labels_splits_and_groups(tmp_path, video):
+    names = ["x, 1.mp4", "sub/2.mp4", "3.mp4", "4.mp4"]
+    for name in names:
+        video(tmp_path / "v" / name)
+    table = write(
+        tmp_path / "v" / "videos.csv",
+        "label,path,group,split",
+        'b,"x, 1.mp4",g1,train',
+        "a,sub/2.mp4,g1,train",
+        "b,3.mp4,g2,test",
+        "a,4.mp4,g3,test",
+    )
+    index = index_folder(table, tmp_path / "out")
+    assert index.classes == ("a", "b")
+    assert [(index.name(v), v.label, v.group, v.split) for v in index.videos] == [
+        ("x, 1.mp4", 1, "g1", "train"),
+        ("sub/2.mp4", 0, "g1", "train"),
+        ("3.mp4", 1, "g2", "test"),
+        ("4.mp4", 0, "g3", "test"),
+    ]
+    assert index.note == "split as given"
+    assert (
+        index_folder(tmp_path / "v", tmp_path / "other").digest == index.digest
+    )  # a folder with a videos.csv is the same
+
+
+def test_paths_of_a_csv_may_be_absolute_or_lead_elsewhere(tmp_path, video):
+    for name in ("a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4"):
+        video(tmp_path / "far" / name)
+    (tmp_path / "lists").mkdir()
+    lines = [
+        f"{tmp_path}/far/a/1.mp4,10",
+        "../far/a/2.mp4,10",
+        "../far/b/1.mp4,9",
+        "../far/b/2.mp4,9",
+    ]
+    index = index_folder(
+        write(tmp_path / "lists" / "mine.csv", "path,label", *lines), tmp_path / "out"
+    )
+    assert index.classes == ("9", "10")  # numbers in their order
+    assert index.root == tmp_path / "far"
+    assert index.name(index.videos[0]) == "a/1.mp4"
+
+
+def test_numbers_that_are_equal_are_ordered_by_their_text(tmp_path, video):
+    """`1` and `01` are two classes, in the same order whatever seed strings are hashed with."""
+    for number in range(8):
+        video(tmp_path / f"{number}.mp4")
+    labels = ["1", "01", "001", "0"]
+    write(
+        tmp_path / "videos.csv",
+        "path,label\n" + "".join(f"{number}.mp4,{labels[number % 4]}\n" for number in range(8)),
+    )
+    assert index_folder(tmp_path, tmp_path.parent / f"{tmp_path.name}-out").classes == (
+        "0",
+        "001",
+        "01",
+        "1",
+    )
+
+
+def test_links_are_followed_once_and_what_cannot_be_read_is_said(
+    videos, tmp_path, video, monkeypatch
+):
+    video(tmp_path / "elsewhere" / "new.mp4")
+    (videos / "cats" / "linked").symlink_to(tmp_path / "elsewhere")
+    (videos / "cats" / "loop").symlink_to(videos / "cats")
+    (videos / "itself").symlink_to(videos / "itself")
+    os.rename(videos / "dogs" / "4.mp4", os.path.join(os.fsencode(videos / "dogs"), b"\xff.mp4"))
+    (videos / "dogs" / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path="."):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    index = index_folder(videos, tmp_path / "out")
+    assert "cats/linked/new.mp4" in map(index.name, index.videos)
+    reasons = dict(index.excluded)
+    assert set(reasons) == {"cats/loop", "itself", "dogs/\\udcff.mp4", "dogs/locked"}
+    assert "Permission denied" in reasons["dogs/locked"]
+    assert "UTF-8" in reasons["dogs/\\udcff.mp4"]
+
+
+def test_a_linked_folder_keeps_its_name(videos, tmp_path):
+    (tmp_path / "link").symlink_to(videos)
+    index = index_folder(tmp_path / "link", tmp_path / "out")
+    assert index.root == tmp_path / "link"
+    assert read_index(tmp_path / "out") == index
+
+
+def test_an_unchanged_folder_is_not_opened_or_written_again(videos, tmp_path, monkeypatch):
+    opened, written = [], tmp_path / "out" / "index.json"
+    monkeypatch.setattr(
+        files,
+        "_open_some",
+        lambda root, names, real=files._open_some: opened.extend(names) or real(root, names),
+    )
+    first = index_folder(videos, tmp_path / "out")
+    before = written.stat().st_mtime_ns
+    assert index_folder(videos, tmp_path / "out") == first
+    assert (len(opened), written.stat().st_mtime_ns) == (10, before)
+    os.utime(videos / "cats" / "0.mp4", ns=(1, 1))
+    assert index_folder(videos, tmp_path / "out") == first
+    assert opened[10:] == ["cats/0.mp4"]
+    (videos / "cats" / "0.mp4").unlink()
+    assert index_folder(videos, tmp_path / "out").digest != first.digest
+    last = index_folder(videos, tmp_path / "out", seed=1)
+    (tmp_path / "out" / "index.csv").unlink()
+    assert index_folder(videos, tmp_path / "out", seed=1) == last == read_index(tmp_path / "out")
+    assert len(opened) == 11
+
+
+def test_what_cannot_be_indexed_says_so(tmp_path, videos, video):
+    fails(tmp_path / "nowhere", "nowhere: no such file or folder")
+    (tmp_path / "bare").mkdir()
+    write(tmp_path / "bare" / "a.txt", "x")
+    fails(tmp_path / "bare", "no class folders and no videos.csv, 1 other files")
+    with pytest.raises(UserError, match="write the index elsewhere"):
+        index_folder(videos, videos / "index")
+    video(tmp_path / "single" / "a" / "1.mp4")
+    fails(tmp_path / "single", "1 class", "at least 2")
+    (videos / "birds").mkdir()
+    fails(videos, "birds: a class folder without videos")
+    write(videos / "birds" / "a.mp4", "not a video")
+    fails(videos, "class 'birds' has 1 videos and 0 can be read", "birds/a.mp4")
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ([], "its columns are missing"),
+        (["path,label"], "names no videos"),
+        (["path,class", "1.mp4,a"], "unknown column 'class'"),
+        (["path,split", "1.mp4,train"], "its columns are path,split"),
+        (["path,label,label", "1.mp4,a,b"], "its columns are path,label,label"),
+        (["1.mp4,a"], "unknown column '1.mp4'"),
+        (
+            ["path,label", "1.mp4,a", "9.mp4,b", "8.mp4,b"],
+            "2 of 3 files do not exist, the first 9.mp4",
+        ),
+        (["path,label", "1.mp4,a", "1.mp4,b"], "line 3 names 1.mp4 a second time"),
+        (["path,label", "1.mp4,a,b"], "line 2 has 3 values for 2 columns"),
+        (["label,path", "a"], "line 2 has 1 values for 2 columns"),
+        (["path,label", "1.mp4,"], "line 2 has an empty label"),
+        (["path,label,split", "1.mp4,a,val"], "line 2 has split 'val'"),
+        (
+            ["path,label,split,group", "1.mp4,a,train,g", "2.mp4,b,test,g"],
+            "group 'g' is in train and in test",
+        ),
+        (
+            ["path,label,split", "1.mp4,a,train", "2.mp4,b,train"],
+            "0 of 2 videos are in the test split",
+        ),
+        (["path,label", "1.mp4,a", "2.mp4,b"], "0 of 2 videos are in the test split"),
+    ],
+)
+def test_a_csv_that_cannot_be_followed_says_so(tmp_path, video, lines, says):
+    for name in "12":
+        video(tmp_path / f"{name}.mp4")
+    fails(write(tmp_path / "list.csv", *lines), "list.csv", says)
+
+
+def test_classes_missing_on_a_side_are_noted(tmp_path, video):
+    for name in "12345":
+        video(tmp_path / "v" / f"{name}.mp4")
+    table = write(
+        tmp_path / "v" / "l.csv",
+        "path,label,split",
+        "1.mp4,a,train",
+        "2.mp4,b,train",
+        "3.mp4,b,test",
+        "4.mp4,c,test",
+        "5.mp4,b,test",
+    )
+    assert (
+        index_folder(table, tmp_path / "out").note
+        == "split as given; no train videos of c; no test videos of a"
+    )
+
+
+groups = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.integers(0, 12).map(str)), min_size=1, max_size=60
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(groups, st.integers(0, 5))
+def test_classes_of_several_groups_are_on_both_sides(videos, seed):
+    try:
+        test = draw_test_groups(videos, seed)
+    except UserError:  # shared groups; of their own groups there is always a split
+        videos = [(label, label + group) for label, group in videos]
+        test = draw_test_groups(videos, seed)
+    assert test == draw_test_groups(videos[::-1], seed)
+    for label in {label for label, _ in videos}:
+        mine = {group for other, group in videos if other == label}
+        assert mine - test, "a class without training videos"
+        assert (len(mine) < 2) == (not mine & test) or len(mine) < 2
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.sampled_from("abcd"), st.integers(2, 80), min_size=1), st.integers(0, 5))
+def test_files_of_their_own_group_are_split_80_to_20(counts, seed):
+    videos = [
+        (label, f"{label}{number}") for label, count in counts.items() for number in range(count)
+    ]
+    test = draw_test_groups(videos, seed)
+    for label, count in counts.items():
+        assert abs(sum(name[0] == label for name in test) - max(1, 0.2 * count)) <= 0.6
+
+
+def test_groups_that_cannot_be_kept_apart_say_so():
+    with pytest.raises(
+        UserError, match="give a split column"
+    ):  # any side that has two of them has all of a class
+        draw_test_groups(
+            [("a", "1"), ("a", "2"), ("b", "2"), ("b", "3"), ("c", "3"), ("c", "1")], seed=0
+        )

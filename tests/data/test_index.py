@@ -1,0 +1,166 @@
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mgm.data.index import (
+    Index,
+    Video,
+    check_files,
+    compared,
+    content_digest,
+    content_hash,
+    read_index,
+    write_index,
+)
+from mgm.errors import UserError
+from tests.helpers.errors import refused
+
+
+def make(root: Path, **changes) -> Index:
+    rows = [
+        ("a/x.mp4", 0, "train"),
+        ("a/y, z.mp4", 0, "test"),
+        ("b/x.mp4", 1, "train"),
+        ("b/ü.mp4", 1, "test"),
+    ]
+    videos = tuple(
+        Video(str(root / name), label, split, name, 24, 29.97, 64, 48, "h264", True, 100)
+        for name, label, split in rows
+    )
+    videos = tuple(
+        dataclasses.replace(video, **changes) if video.label else video for video in videos
+    )
+    return Index(
+        root,
+        ("a", "b"),
+        videos,
+        (("a/broken.mp4", "is not a video"),),
+        content_digest(root, ("a", "b"), videos),
+        "split as given",
+    )
+
+
+def test_what_is_written_is_read(tmp_path):
+    index = make(tmp_path / "videos")
+    write_index(index, tmp_path / "index")
+    assert read_index(tmp_path / "index") == index
+    assert [index.name(video) for video in index.train] == ["a/x.mp4", "b/x.mp4"]
+    assert [index.name(video) for video in index.test] == ["a/y, z.mp4", "b/ü.mp4"]
+    header, first, *_ = (tmp_path / "index" / "index.csv").read_text(encoding="utf-8").splitlines()
+    assert (
+        header == "path,label,split,group,frames,fps,width,height,codec,has_vectors,bytes,content"
+    )
+    assert first == "a/x.mp4,0,train,a/x.mp4,24,29.97,64,48,h264,1,100,"
+
+
+def test_videos_may_lie_beside_the_index_that_lists_them(tmp_path):
+    videos = make(tmp_path / "data" / "videos").videos
+    index = Index(tmp_path / "data" / "index", ("a", "b"), videos, (), "0" * 12, "")
+    write_index(index, index.root)
+    assert "../videos/a/x.mp4,0," in (index.root / "index.csv").read_text(encoding="utf-8")
+    assert read_index(index.root) == index
+    shutil.move(tmp_path / "data", tmp_path / "elsewhere")
+    assert read_index(tmp_path / "elsewhere" / "index").videos[0].path == str(
+        tmp_path / "elsewhere" / "videos" / "a" / "x.mp4"
+    )
+
+
+def test_the_digest_is_of_the_content(tmp_path):
+    digest = make(tmp_path / "one").digest
+    assert (
+        digest == make(tmp_path / "two").digest == make(tmp_path / "one", group="g", fps=1.0).digest
+    )
+    others = [
+        make(tmp_path, **change).digest
+        for change in (
+            {"bytes": 101},
+            {"label": 0},
+            {"split": "train"},
+            {"path": str(tmp_path / "c")},
+        )
+    ]
+    assert len({digest, *others}) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("index.json", None, "index.json: no such file"),
+        ("index.csv", None, "index.csv: no such file"),
+        ("index.json", lambda text: text[:40], "not an index"),
+        ("index.json", lambda text: "[]", "not an index"),
+        (
+            "index.json",
+            lambda text: json.dumps({**json.loads(text), "videos": 5}),
+            "4 videos where index.json says 5",
+        ),
+        (
+            "index.csv",
+            lambda text: text.replace("label", "class"),
+            "its first line is not path,label",
+        ),
+        ("index.csv", lambda text: text.rsplit("\n", 2)[0], "3 videos where index.json says 4"),
+        (
+            "index.csv",
+            lambda text: text.replace(",0,train", ",7,train"),
+            "line 2: label 7 is outside the 2 classes",
+        ),
+        ("index.csv", lambda text: text.replace("29.97", "fast"), "line 2: could not convert"),
+        ("index.csv", lambda text: text.replace("train", "tarin", 1), "line 2: split 'tarin'"),
+        ("index.csv", lambda text: text.replace(",100", "", 1), "line 2: 11 values"),
+    ],
+)
+def test_a_broken_index_says_what_is_wrong_and_what_to_do(tmp_path, name, change, says):
+    write_index(make(tmp_path), tmp_path)
+    path = tmp_path / name
+    if change is None:
+        path.unlink()
+    else:
+        path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with refused(says, str(path.parent), "mgm prepare"):
+        read_index(tmp_path)
+
+
+def test_files_that_are_gone_or_have_changed_are_counted_and_the_first_is_named(tmp_path):
+    index = make(tmp_path)
+    for video in index.videos:
+        Path(video.path).parent.mkdir(exist_ok=True)
+        Path(video.path).write_bytes(bytes(100))
+    check_files(index)
+    Path(index.videos[1].path).write_bytes(bytes(99))
+    Path(index.videos[2].path).unlink()
+    Path(index.videos[3].path).unlink()
+    with pytest.raises(
+        UserError,
+        match="y, z.mp4: has 99 bytes, the index says 100; .* 4 videos 2 are missing and 1 have changed",
+    ):
+        check_files(index)
+    shutil.rmtree(tmp_path)
+    with pytest.raises(UserError, match="no such folder, where 4 videos should be"):
+        check_files(index)
+
+
+@pytest.mark.parametrize("at", [0, 50_000, 99_999])
+def test_a_video_of_other_bytes_and_equal_size_is_another(tmp_path, at):
+    index = make(tmp_path)
+    for video in index.videos:
+        Path(video.path).parent.mkdir(exist_ok=True)
+        Path(video.path).write_bytes(bytes(100_000))
+    videos = tuple(
+        dataclasses.replace(video, bytes=100_000, content=content_hash(video.path))
+        for video in index.videos
+    )
+    index = dataclasses.replace(index, videos=videos)
+    check_files(index)
+    assert "of 4" in compared(index)
+    changed = bytearray(100_000)
+    changed[at] = 1
+    Path(videos[2].path).write_bytes(changed)
+    with pytest.raises(
+        UserError,
+        match="has 100,000 bytes as the index says, but others .* 0 are missing and 1 have changed",
+    ):
+        check_files(index)

@@ -1,0 +1,336 @@
+"""Published lists:
+
+those that mgm carries are the official ones, and one that cannot be followed is one line that names
+its place.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mgm.data.published import PUBLISHED
+from mgm.data.published.diving48 import read_lists as diving48
+from mgm.data.published.hmdb51 import A_CLASS, carried_lists
+from mgm.data.published.hmdb51 import read_lists as hmdb51
+from mgm.data.published.listed import Lists, plain_name
+from mgm.data.published.mini_k200 import carried_ids
+from mgm.data.published.ucf101 import OFFICIAL
+from mgm.data.published.ucf101 import carried_lists as ucf101
+from mgm.data.published.ucf101 import read_lists as read_ucf101
+from tests.helpers.errors import refused
+
+OFFICIAL_LISTS = Path(__file__).parents[3] / "shared" / "data" / "splits"
+
+
+def counts_of(lists: Lists) -> tuple[int, int, int]:
+    """Classes, training and test videos."""
+    counts = Counter(entry.split for entry in lists.entries.values())
+    return len(lists.classes), counts["train"], counts["test"]
+
+
+def sides_of(lists: Lists) -> list[set[str]]:
+    """The groups of training and of test videos."""
+    return [
+        {entry.group for entry in lists.entries.values() if entry.split == split}
+        for split in ("train", "test")
+    ]
+
+
+@pytest.mark.parametrize("split", [1, 2, 3])
+def test_the_carried_lists_of_ucf101(split):
+    assert counts_of(ucf101(split)) == (101, *OFFICIAL[split])
+    if OFFICIAL_LISTS.is_dir():
+        folder = OFFICIAL_LISTS / "ucfTrainTestlist"
+        assert b"\r\n" in (folder / "classInd.txt").read_bytes()
+        assert ucf101(split) == read_ucf101(folder, split)
+
+
+def test_the_carried_lists_of_hmdb51():
+    lists, official = carried_lists(), PUBLISHED["hmdb51"].official
+    assert (counts_of(lists), lists.classes) == ((51, *official), tuple(sorted(lists.classes)))
+    counts = Counter((entry.label, entry.split) for entry in lists.entries.values())
+    assert all((counts[label, "train"], counts[label, "test"]) == A_CLASS for label in range(51))
+    assert len(lists.unused) == 6_766 - sum(official)
+    assert set.isdisjoint(*sides_of(lists))
+    if OFFICIAL_LISTS.is_dir():
+        assert lists == hmdb51(OFFICIAL_LISTS / "hmdb51_split1", 1)
+
+
+def test_the_carried_lists_of_diving48(tmp_path):
+    """Counts, the class without videos, the dives' lengths, and no competition on both sides."""
+    lists = diving48(tmp_path)
+    frames = [entry.frames for entry in lists.entries.values()]
+    assert (counts_of(lists), lists.classes[0]) == (
+        (48, *PUBLISHED["diving48"].official),
+        "Back, 15som, 05Twis, FREE",
+    )
+    assert set(range(48)) - {entry.label for entry in lists.entries.values()} == {30}
+    assert (min(frames), max(frames)) == (24, 822)
+    assert list(map(len, sides_of(lists))) == [58, 26]
+    assert set.isdisjoint(*sides_of(lists))
+    if OFFICIAL_LISTS.is_dir():
+        folder = OFFICIAL_LISTS / "diving48_v2"
+        assert lists == diving48(folder)
+        for split in ("train", "test"):
+            assert all(
+                row["start_frame"] == 0
+                for row in json.loads((folder / f"Diving48_V2_{split}.json").read_text())
+            )
+
+
+def test_the_carried_ids_of_mini_k200():
+    ids = carried_ids()
+    assert (len(ids["train"]), len(ids["test"]), len(ids["train"] & ids["test"])) == (
+        80_000,
+        5_000,
+        0,
+    )
+    assert all(len(name) == 11 for split in ids.values() for name in split)
+    if OFFICIAL_LISTS.is_dir():
+        for split, name in (("train", "train"), ("test", "val")):
+            assert ids[split] == set(
+                (OFFICIAL_LISTS / "mini_kinetics_200" / f"{name}_ytid_list.txt").read_text().split()
+            )
+
+
+def dive(name, label, start=0, end=8) -> dict:
+    return {"vid_name": name, "label": label, "start_frame": start, "end_frame": end}
+
+
+CLOSING, UCF, JUMP = "Closing [something]", "ucfTrainTestlist/", "splits/jump_test_split1.txt"
+HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"
+CLASSES, TRAIN, TEST = (
+    "1 Biking\r\n2 Diving\r\n",
+    "Biking/v_Biking_g08_c01.avi 1\r\n",
+    "Diving/v_Diving_g01_c01.avi\r\n",
+)
+WHOLE = {
+    "ssv2": {
+        "labels/labels.json": {"Closing something": "0"},
+        "labels/train.json": [{"id": "41", "template": CLOSING}],
+        "labels/validation.json": [{"id": "5", "template": CLOSING}],
+    },
+    "diving48": {
+        "Diving48_V2_train.json": [dive("a_1", 0)],
+        "Diving48_V2_test.json": [dive("c_1", 1)],
+        "Diving48_vocab.json": [["Back", "PIKE"], ["Forward", "TUCK"]],
+    },
+    "ucf101": {
+        f"{UCF}classInd.txt": CLASSES,
+        f"{UCF}trainlist01.txt": TRAIN,
+        f"{UCF}testlist01.txt": TEST,
+    },
+    "hmdb51": {},
+    "k400": {},
+}
+BAD = [
+    (
+        "ssv2",
+        {"labels/labels.json": None},
+        "labels/labels.json: no such file; put labels.json, train.json and validation.json into --source",
+    ),
+    ("ssv2", {"labels/validation.json": None}, "labels/validation.json: no such file"),
+    (
+        "ssv2",
+        {"labels/labels.json": ["Closing something"]},
+        "labels.json: Input should be a valid dictionary",
+    ),
+    (
+        "ssv2",
+        {"labels/labels.json": {"a": "0", "b": "2"}},
+        "labels.json: its 2 classes are not numbered from 0 to 1",
+    ),
+    (
+        "ssv2",
+        {"labels/labels.json": {"a": "0", "b": "0"}},
+        "labels.json: its 2 classes are not numbered",
+    ),
+    (
+        "ssv2",
+        {"labels/train.json": '[{"id": "1"'},
+        "train.json: is not JSON (Expecting ',' delimiter: line 1 column 12 (char 11))",
+    ),
+    ("ssv2", {"labels/train.json": [{"id": "9"}]}, "train.json: 0.template: Field required"),
+    (
+        "ssv2",
+        {"labels/train.json": [{"id": 41, "template": CLOSING}]},
+        "train.json: 0.id: Input should be a valid string (got 41)",
+    ),
+    (
+        "ssv2",
+        {"labels/train.json": [{"id": "41", "template": "Opening"}]},
+        "train.json: 0: class 'Opening' is not one of the 1 in",
+    ),
+    (
+        "ssv2",
+        {"labels/train.json": [{"id": "../41", "template": CLOSING}]},
+        "train.json: 0: '../41' is not the plain name of a video",
+    ),
+    (
+        "ssv2",
+        {"labels/validation.json": [{"id": "41", "template": CLOSING}]},
+        "validation.json: 0: names 41.webm a second time",
+    ),
+    ("ssv2", {"labels/train.json": [], "labels/validation.json": []}, "name no video"),
+    (
+        "diving48",
+        {"Diving48_vocab.json": None},
+        "Diving48_vocab.json: no such file; add it to the others, or remove those",
+    ),
+    (
+        "diving48",
+        {"Diving48_vocab.json": [["a"], ["a"]]},
+        "Diving48_vocab.json: names a class twice among its 2",
+    ),
+    (
+        "diving48",
+        {"Diving48_V2_train.json": [dive("a_1", 0), dive("e_1", 2)]},
+        "train.json: 1: label 2 is none of the 2",
+    ),
+    ("diving48", {"Diving48_V2_train.json": [dive("e_1", -1)]}, "0: label -1 is none of the 2"),
+    (
+        "diving48",
+        {"Diving48_V2_train.json": [dive("e_1", True)]},
+        "train.json: 0.label: Input should be a valid integer (got True)",
+    ),
+    (
+        "diving48",
+        {"Diving48_V2_train.json": [dive("e_1", 0, 9, 9)]},
+        "0: ends at frame 9 and starts at frame 9",
+    ),
+    (
+        "diving48",
+        {"Diving48_V2_train.json": [dive("../e_1", 0)]},
+        "0: '../e_1' is not the plain name of a video",
+    ),
+    (
+        "diving48",
+        {"Diving48_V2_test.json": [dive("a_1", 0)]},
+        "Diving48_V2_test.json: 0: names rgb/a_1.mp4 a second time",
+    ),
+    ("diving48", {"Diving48_V2_train.json": [], "Diving48_V2_test.json": []}, "name no video"),
+    ("ucf101", {f"{UCF}testlist01.txt": None}, "testlist01.txt: no such file"),
+    (
+        "ucf101",
+        {f"{UCF}classInd.txt": "Biking\n"},
+        "classInd.txt: line 1: is not a number and a class",
+    ),
+    (
+        "ucf101",
+        {f"{UCF}classInd.txt": "1 Biking\n3 Diving\n"},
+        "its 2 classes are not numbered from 1 to 2",
+    ),
+    (
+        "ucf101",
+        {f"{UCF}trainlist01.txt": "Yoga/v_Yoga_g08_c01.avi 3\r\n"},
+        "trainlist01.txt: line 1: class Yoga 3 is not one of the 2",
+    ),
+    (
+        "ucf101",
+        {f"{UCF}trainlist01.txt": TRAIN.replace("avi 1", "avi 2")},
+        "class Biking has number 2, which classInd.txt gives to Diving",
+    ),
+    (
+        "ucf101",
+        {f"{UCF}testlist01.txt": TRAIN},
+        "testlist01.txt: line 1: names Biking/v_Biking_g08_c01.avi a second time",
+    ),
+    ("ucf101", {f"{UCF}trainlist01.txt": "Biking\n"}, "line 1: is not a path"),
+    (
+        "ucf101",
+        {f"{UCF}trainlist01.txt": "Biking/../../secret.avi\n"},
+        "line 1: '../../secret.avi' is not the plain name of a video",
+    ),
+    (
+        "hmdb51",
+        {JUMP: "a_jump_0.avi\n"},
+        "jump_test_split1.txt: line 1: is not a video's name and its mark, 0, 1 or 2",
+    ),
+    (
+        "hmdb51",
+        {JUMP: "a_jump_0.avi 1\nb_jump_0.avi 3\n"},
+        "line 2: is not a video's name and its mark",
+    ),
+    (
+        "hmdb51",
+        {JUMP: "a_jump_0.avi 0\n\na_jump_0.avi 2\n"},
+        "line 3: names jump/a_jump_0.avi a second time",
+    ),
+    (
+        "hmdb51",
+        {JUMP: "../hug/a_jump_0.avi 1\n"},
+        "line 1: '../hug/a_jump_0.avi' is not the plain name of a video",
+    ),
+    (
+        "hmdb51",
+        {JUMP: "a_jump_0.avi 1\n", "more/jump_test_split1.txt": ""},
+        "both hold lists of split 1; remove one",
+    ),
+    (
+        "k400",
+        {},
+        "has no annotations (0 csv files, none with these columns and a line); put the annotations",
+    ),
+    ("k400", {"all.csv": HEADER}, "has no annotations (1 csv files"),
+    ("k400", {"all.csv": "label,youtube_id\na,b\n"}, "has no annotations"),
+    ("k400", {"all.csv": HEADER + "a,b,1,2\n"}, "all.csv: line 2: has 4 values for 6 columns"),
+    (
+        "k400",
+        {"all.csv": HEADER + "a,b,1,2,trian,0\n"},
+        "all.csv: line 2: split 'trian' is none of train, val",
+    ),
+    (
+        "k400",
+        {"all.csv": HEADER + "a,b,x,2,train,0\n"},
+        "all.csv: line 2: time_start is 'x', not a number of seconds",
+    ),
+    (
+        "k400",
+        {"all.csv": HEADER + "a,b,10,2,train,0\n"},
+        "all.csv: line 2: ends at second 2 and starts at second 10",
+    ),
+    (
+        "k400",
+        {"all.csv": HEADER + "a,../b,1,2,train,0\n"},
+        "all.csv: line 2: '../b' is not the plain name of a video",
+    ),
+    (
+        "k400",
+        {"all.csv": HEADER + "a/../..,b,1,2,train,0\n"},
+        "line 2: 'a/../..' is not the plain name",
+    ),
+    (
+        "k400",
+        {"all.csv": HEADER + "a,b,1,2,train,0\na,b,1.0,2.0,val,0\n"},
+        "line 3: names val/a/b_000001_000002.mp4 a second time",
+    ),
+    (
+        "k400",
+        {"all.csv": HEADER + "a,b,1,2,train,0\nA,c,1,2,val,0\n"},
+        "line 3: class 'A' is none of the 1 that have training videos",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "lists", "says"), BAD)
+def test_lists_that_cannot_be_followed_name_file_and_place(build, tmp_path, kind, lists, says):
+    with refused(says):
+        PUBLISHED[kind].index(build("jump/a_1_2.mp4", lists=WHOLE[kind] | lists), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_list_that_is_no_text(build, tmp_path):
+    source = build("b_1_2.mp4", lists={"all.csv": ""})
+    (source / "all.csv").write_bytes(b"\xff\xfe")
+    with refused("all.csv: is not text in UTF-8"):
+        PUBLISHED["k400"].index(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "/etc/passwd", "..", ".", "", "a\\b", "a\nb", "a\0b"]
+)
+def test_a_list_names_plain_files_only(name):
+    with refused("list.txt: line 3: ", "is not the plain name of a video; correct it"):
+        plain_name("list.txt: line 3", name)

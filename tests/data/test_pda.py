@@ -1,0 +1,285 @@
+import shutil
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+
+from mgm.data.folder import index_folder
+from mgm.data.index import read_index, write_index
+from mgm.data.prepare import summary
+from mgm.data.published.pda import TASKS, carried_lists, index_pda, pda_digest
+from mgm.data.published.ucf101 import carried_lists as ucf101_lists
+from mgm.data.published.ucf101 import index_ucf101
+from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.params import CLASSES, Synthetic
+from mgm.video import probe_video
+from tests.helpers.errors import refused
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+PUBLISHED = {
+    "ucf14-hmdb7": (("train", "ucf101_train_uh"), ("test", "hmdb51_test_uh")),
+    "hmdb14-ucf7": (("train", "hmdb51_train_hu"), ("test", "ucf101_test_hu")),
+}
+UCF14 = (
+    "RockClimbingIndoor",
+    "Diving",
+    "Fencing",
+    "GolfSwing",
+    "HandstandWalking",
+    "SoccerPenalty",
+    "PullUps",
+    "Punch",
+    "PushUps",
+    "Biking",
+    "HorseRiding",
+    "Basketball",
+    "Archery",
+    "WalkingWithDog",
+)
+HMDB7 = ("climb", "dive", "fencing", "golf", "handstand", "kick_ball", "pullup")
+HMDB14 = (
+    "shoot_bow",
+    "shoot_ball",
+    "ride_bike",
+    "dive",
+    "fencing",
+    "golf",
+    "handstand",
+    "ride_horse",
+    "pullup",
+    "punch",
+    "pushup",
+    "climb",
+    "kick_ball",
+    "walk",
+)
+UCF7 = ("Archery", "Basketball", "Biking", "Diving", "Fencing", "GolfSwing", "HandstandWalking")
+
+
+def fails(task: str, source: Path, target: Path, out: Path, *says: str) -> None:
+    with refused(*says):
+        index_pda(task, source, target, out)
+    assert not (out / "index.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "source", "target", "counts"),
+    [("ucf14-hmdb7", UCF14, HMDB7, (1324, 210)), ("hmdb14-ucf7", HMDB14, UCF7, (980, 266))],
+)
+def test_the_carried_lists_are_the_tasks(task, source, target, counts):
+    lists = carried_lists(task)
+    assert (lists.source, lists.target) == (source, target)
+    assert tuple(map(len, lists.videos.values())) == counts
+    official = ucf101_lists(1).entries.values()
+    ours, split = (
+        (lists.videos["train"], "train")
+        if task == "ucf14-hmdb7"
+        else (lists.videos["test"], "test")
+    )
+    classes = source if split == "train" else target
+    assert {name for _, name in ours} == {
+        entry.name
+        for entry in official
+        if entry.split == split and entry.name.split("/")[0] in classes
+    }
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the published lists are not here")
+@pytest.mark.parametrize("task", TASKS)
+def test_the_carried_lists_are_the_published_ones(task):
+    for split, name in PUBLISHED[task]:
+        rows = [
+            line.split("\t")
+            for line in (DATA / "splits" / "patan" / f"{name}.txt")
+            .read_text(encoding="utf-8")
+            .splitlines()
+        ]
+        assert carried_lists(task).videos[split] == sorted(
+            (int(label), path) for _, label, path in rows
+        )
+
+
+@pytest.fixture(scope="module")
+def looks_alike(tmp_path_factory):
+    """Tiny generated look-alikes of UCF101 and HMDB51: {kind: folder}."""
+    home = tmp_path_factory.mktemp("alike")
+    for kind in ("ucf101", "hmdb51"):
+        generate(
+            Synthetic(kind=kind, train_per_class=2, test_per_class=1, size=32, frames=2),
+            home / kind,
+        )
+    return {kind: home / kind for kind in ("ucf101", "hmdb51")}
+
+
+@pytest.mark.parametrize(
+    ("task", "source", "target"),
+    [("ucf14-hmdb7", "ucf101", "hmdb51"), ("hmdb14-ucf7", "hmdb51", "ucf101")],
+)
+def test_generated_sets_share_their_classes_by_name(looks_alike, tmp_path, task, source, target):
+    index = index_pda(task, looks_alike[source], looks_alike[target], tmp_path / "out")
+    assert read_index(tmp_path / "out") == index
+    origin, goal = read_index(looks_alike[source]), read_index(looks_alike[target])
+    assert index.classes == CLASSES[source]
+    assert set(index.classes[:7]) < set(goal.classes)
+    assert not set(index.classes[7:]) & set(goal.classes)
+    assert [(video.path, index.classes[video.label]) for video in index.train] == [
+        (video.path, origin.classes[video.label]) for video in origin.train
+    ]
+    assert [(video.path, index.classes[video.label]) for video in index.test] == [
+        (video.path, goal.classes[video.label]) for video in goal.test if video.label < 7
+    ]
+    params = [
+        Synthetic(kind=kind, train_per_class=2, test_per_class=1, size=32, frames=2)
+        for kind in (source, target)
+    ]
+    assert index.digest == pda_digest(
+        task, *(each.digest for each in params)
+    )  # known before anything is drawn
+    assert "by name" in index.note
+    assert probe_video(index.videos[-1].path).frames == 2
+
+
+def test_the_digest_knows_task_source_and_target():
+    digests = {
+        pda_digest(task, source, target) for task in TASKS for source in "ab" for target in "ab"
+    }
+    assert len(digests) == 8
+    assert pda_digest("ucf14-hmdb7", "8bdfbb08085a", "ab1118cbe121") == "72e68e22bdb7"
+
+
+@pytest.fixture
+def real(tmp_path, looks_alike):
+    """Builds folders of UCF101 and HMDB51 with tiny files under listed names, and their indices:
+
+    (UCF101's, HMDB51's).
+    """
+    videos = cycle(read_index(looks_alike["ucf101"]).videos)
+
+    def put(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(next(videos).path, path)
+
+    def build(ucf, hmdb):
+        for name in ucf:
+            put(tmp_path / "videos" / "UCF-101" / name)
+        lines = ["path,label,split"]
+        for name, split in hmdb:
+            put(tmp_path / "videos" / "hmdb51_org" / name)
+            lines.append(f"hmdb51_org/{name},{name.partition('/')[0]},{split}")
+        (tmp_path / "videos" / "videos.csv").write_text("\n".join(lines) + "\n")
+        index_ucf101(tmp_path / "videos", tmp_path / "ucf101")
+        index_folder(tmp_path / "videos" / "videos.csv", tmp_path / "hmdb51")
+        return tmp_path / "ucf101", tmp_path / "hmdb51"
+
+    return build
+
+
+def some(task: str, split: str) -> list[str]:
+    """The first listed video of each class of a split."""
+    return list(dict(reversed(carried_lists(task).videos[split])).values())[::-1]
+
+
+OTHERS = [
+    "Archery/v_Archery_g01_c01.avi",
+    "YoYo/v_YoYo_g08_c01.avi",
+]  # test videos of the source, and classes of neither task
+
+
+def test_published_lists_decide_for_ucf14_hmdb7(real, tmp_path):
+    ucf, hmdb = some("ucf14-hmdb7", "train"), some("ucf14-hmdb7", "test")
+    drill = "climb/training_video_of_the_target.avi"
+    folders = real(
+        [*ucf[:-1], *OTHERS],
+        [*((name, "test") for name in hmdb), (drill, "train"), ("wave/a.avi", "test")],
+    )
+    index = index_pda("ucf14-hmdb7", *folders, tmp_path / "out")
+    assert read_index(tmp_path / "out") == index
+    assert index.classes == UCF14
+    assert [video.label for video in index.train] == list(range(13))
+    assert [video.label for video in index.test] == list(range(7))
+    assert [
+        Path(video.path).relative_to(tmp_path / "videos").as_posix() for video in index.videos
+    ] == [*(f"UCF-101/{name}" for name in ucf[:-1]), *(f"hmdb51_org/{name}" for name in hmdb)]
+    assert all(Path(video.path).is_file() for video in index.videos)
+    assert (
+        "published lists of ucf14-hmdb7: 13 of 1,324 train videos are there, 7 of 210 test videos are there"
+        in index.note
+    )
+    assert "missing.txt" in index.note
+    missing = (tmp_path / "out" / "missing.txt").read_text(encoding="utf-8").splitlines()
+    assert len(missing) == 1324 + 210 - 20
+    assert ucf[-1] in missing
+    assert not set(missing) & {*ucf[:-1], *hmdb}
+    assert "classes without videos: 1" in summary(index)
+
+
+def test_what_disagrees_is_one_clear_line(real, looks_alike, tmp_path):
+    task, out, (ucf, hmdb) = (
+        "ucf14-hmdb7",
+        tmp_path / "out",
+        (some("ucf14-hmdb7", split) for split in ("train", "test")),
+    )
+    ucf_index, hmdb_index = real(
+        [*ucf, *OTHERS], [*((name, "test") for name in hmdb), ("wave/a.avi", "train")]
+    )
+    whole, targets, alike = (
+        read_index(ucf_index),
+        read_index(hmdb_index),
+        read_index(looks_alike["hmdb51"]),
+    )
+    made = {
+        "lacking": replace(
+            targets, classes=tuple(name for name in targets.classes if name != "pullup"), videos=()
+        ),
+        "wrong": replace(whole, videos=tuple(replace(video, label=100) for video in whole.videos)),
+        "few": replace(whole, videos=whole.videos[-1:]),
+        "partial": replace(
+            alike, videos=tuple(video for video in alike.videos if video.label != 2)
+        ),
+    }
+    for name, index in made.items():
+        write_index(index, tmp_path / name)
+    fails(
+        task,
+        ucf_index,
+        tmp_path / "lacking",
+        out,
+        f"{tmp_path / 'lacking' / 'index.json'}: lacks class pullup",
+        task,
+    )
+    fails(
+        task,
+        hmdb_index,
+        ucf_index,
+        out,
+        "8 and 101 classes, 0 of them shared",
+        "check --source and --target",
+    )
+    fails(task, tmp_path / "nowhere", hmdb_index, out, "nowhere", "mgm prepare")
+    fails(
+        task,
+        looks_alike["ucf101"],
+        looks_alike["ucf101"],
+        out,
+        "14 and 14 classes, 14 of them shared",
+    )
+    fails(
+        task, looks_alike["ucf101"], hmdb_index, out, "index.json: lacks class RockClimbingIndoor"
+    )
+    fails(
+        task,
+        tmp_path / "wrong",
+        hmdb_index,
+        out,
+        f"{ucf[0]} has class YoYo",
+        "class RockClimbingIndoor",
+    )
+    fails(task, tmp_path / "few", hmdb_index, out, "has 0 of the 1,324 videos", ucf[0])
+    fails(
+        task,
+        looks_alike["ucf101"],
+        tmp_path / "partial",
+        out,
+        "has no test video of class going_sideways",
+    )

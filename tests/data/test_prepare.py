@@ -1,0 +1,150 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import mgm
+from mgm.cli import app
+from mgm.data.index import read_index
+from mgm.data.prepare import read_params, summary
+from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.params import Synthetic
+from tests.helpers.errors import refused
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "no such file"),
+        ("{", "not JSON"),
+        ("[]", "Input should be a valid dictionary"),
+        ('{"sprite": 2}', "sprite is not a field"),
+        (
+            '{"kind": "ucf11"}',
+            "kind: Input should be 'ssv2', 'k400', 'ucf101', 'hmdb51' or 'diving48' (got 'ucf11')",
+        ),
+        ('{"classes": 13}', "classes: kind ssv2 has at most 12 (got 13)"),
+        ('{"kind": "hmdb51", "classes": 15}', "classes: kind hmdb51 has at most 14 (got 15)"),
+        ('{"size": 40}', "size: Input should be a multiple of 16 (got 40)"),
+        ('{"layout": "jump"}', "layout"),
+        ('{"layout": "sway", "kind": "hmdb51"}', "ssv2 and k400"),
+        ('{"sprites": 3}', "sway"),
+        ('{"layout": "sway", "quick": 15}', "quick"),
+    ],
+)
+def test_bad_parameters_name_file_and_field(tmp_path, text, says):
+    path = tmp_path / "params.json"
+    if text is not None:
+        path.write_text(text)
+    with refused(f"{path}: ", says):
+        read_params(path)
+
+
+def test_parameters_from_a_file_make_the_set_and_its_summary(tmp_path):
+    (tmp_path / "params.json").write_text(
+        '{"classes": 2, "train_per_class": 2, "test_per_class": 1, "size": 32, "frames": 4}'
+    )
+    index = generate(read_params(tmp_path / "params.json"), tmp_path / "set")
+    assert index.digest == read_params(tmp_path / "params.json").digest
+    first, second, head, left, right = summary(index).splitlines()
+    assert first.startswith("6 videos of 2 classes in ")
+    assert "seed 0" in second
+    assert head.split() == ["train", "test"]
+    assert (left.split()[-2:], right.split()[-2:]) == (["2", "1"], ["2", "1"])
+
+
+def test_derived_indices_are_prepared_from_the_command_line(tmp_path):
+    """Their folders are given, or one line says what is wrong."""
+    for kind in ("ucf101", "hmdb51"):
+        generate(
+            Synthetic(kind=kind, train_per_class=1, test_per_class=1, size=32, frames=2),
+            tmp_path / kind,
+        )
+    command = [
+        "prepare",
+        "hmdb14-ucf7",
+        "--source",
+        f"{tmp_path}/hmdb51",
+        "--target",
+        f"{tmp_path}/ucf101",
+    ]
+    result = CliRunner().invoke(app, [*command, "--out", f"{tmp_path}/pda"])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("21 videos of 14 classes in ")
+    assert (tmp_path / "pda" / "index.json").is_file()
+    result = CliRunner().invoke(
+        app, ["prepare", "mini-k200", "--source", f"{tmp_path}/ucf101", "--out", f"{tmp_path}/mini"]
+    )
+    assert "no file of 28 is named ID_START_END.ext" in str(result.exception)
+    result = CliRunner().invoke(
+        app,
+        [
+            "prepare",
+            "hmdb51",
+            "--source",
+            f"{tmp_path}/hmdb51/videos",
+            "--out",
+            f"{tmp_path}/x",
+            "--split",
+            "2",
+        ],
+    )
+    assert "has no lists *_test_split2.txt" in str(result.exception)
+
+
+def test_the_summary_lists_what_was_left_out(generated):
+    from dataclasses import replace
+
+    index = generated[1]
+    still = tuple(replace(video, codec="vp9", has_vectors=False) for video in index.videos[:3])
+    text = summary(
+        replace(index, videos=(*still, *index.videos[3:]), excluded=(("a/x.mp4", "is empty"),))
+    )
+    assert "3 videos have no motion vectors (vp9)" in text
+    assert text.endswith("1 files left out:\n  a/x.mp4: is empty")
+
+
+def test_a_published_dataset_is_its_file_and_a_line(published, tmp_path):
+    """As docs/add-a-dataset.md says: the verb, the recipe and the jobs follow."""
+    package = tmp_path / "mgm"
+    shutil.copytree(
+        Path(mgm.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (tmp_path / "workflow").symlink_to(Path(mgm.__file__).parents[1] / "workflow")
+    sets = package / "datasets" / "published"
+    (sets / "tiny.py").write_text(
+        (sets / "ssv2.py").read_text().replace("index_ssv2", "index_tiny")
+    )
+    with (sets / "__init__.py").open("r+") as file:
+        lines = file.read()
+        file.seek(0)
+        line = 'Published("tiny", "Tiny", "the videos", train=6, test=3, classes=3, recipe="k400"),'
+        file.write(lines.replace("_DATASETS = (\n", f"_DATASETS = (\n    {line}\n", 1))
+    code = (
+        "from mgm.cli import main; from mgm.dag import study; from mgm.paper.recipes import MODELS, finetune; import mgm\n"
+        f"assert mgm.__file__.startswith({str(tmp_path)!r}) and 'tiny' in study.PREPARED\n"
+        "assert finetune('tiny', 'x', MODELS['vit-b']).clips == finetune('k400', 'x', MODELS['vit-b']).clips\nmain()"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "prepare",
+        "tiny",
+        "--source",
+        str(published("ssv2").source),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        check=True,
+        capture_output=True,
+    )
+    assert len(read_index(tmp_path / "out").videos) == 9

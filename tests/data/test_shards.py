@@ -1,0 +1,210 @@
+"""`mgm prepare --shards`:
+
+resumed and in parts it leaves the same; what is damaged is named; jobs run wholly from shards.
+"""
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mgm.data import shards
+from mgm.data.folder import index_folder
+from mgm.data.index import check_files, read_index
+from mgm.data.shards import Settings, verify_shards, write_shards
+from mgm.errors import UserError
+from mgm.video import read_clip
+from mgm.video.shards import HEADER, ROW
+from tests.helpers.videos import moving_square, write_video
+
+SETTINGS = Settings(short_side=64)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for label in "ab":
+        (folder / label).mkdir()
+        for seed in range(6):
+            frames = moving_square(16, 72, 88, (5, 3), seed=ord(label) + seed)
+            write_video(folder / label / f"{seed}.mp4", frames, gop=8, b_frames=2)
+    return folder
+
+
+@pytest.fixture
+def prepared(videos, tmp_path, monkeypatch) -> Path:
+    """A folder of its own, with the videos in three shards or more."""
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1.2e5)
+    shutil.copytree(videos, tmp_path / "videos")
+    write_shards(
+        index_folder(tmp_path / "videos", tmp_path / "out" / "source"), tmp_path / "out", SETTINGS
+    )
+    assert len(list((tmp_path / "out" / "shards").glob("*.tar"))) >= 3
+    return tmp_path
+
+
+def again(folder: Path):
+    return write_shards(
+        index_folder(folder / "videos", folder / "out" / "source"), folder / "out", SETTINGS
+    )
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {
+        path.name: path.stat().st_mtime_ns for path in (folder / "out" / "shards").glob("*.tar")
+    }
+
+
+def test_another_call_writes_only_what_is_missing_or_changed(prepared):
+    digest, before = read_index(prepared / "out").digest, stamps(prepared)
+    assert again(prepared).digest == digest
+    assert stamps(prepared) == before
+    (prepared / "out" / "shards" / "00001.tar").unlink()
+    assert again(prepared).digest == digest
+    assert {name for name, stamp in stamps(prepared).items() if stamp != before[name]} == {
+        "00001.tar"
+    }
+    before = stamps(prepared)
+    shutil.copyfile(prepared / "videos" / "b" / "0.mp4", prepared / "videos" / "a" / "0.mp4")
+    assert again(prepared).digest != digest
+    assert sum(stamp != before[name] for name, stamp in stamps(prepared).items()) == 1
+
+
+def test_parts_by_several_processes_leave_what_one_call_leaves(prepared, tmp_path):
+    out = tmp_path / "parts"
+    source = index_folder(prepared / "videos", out / "source")
+    parts = [write_shards(source, out, SETTINGS, 2, part=(number, 2)) for number in (1, 2)]
+    assert sum(part.videos for part in parts) == 12
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.tar")}
+    assert write_shards(source, out, SETTINGS).digest == read_index(prepared / "out").digest
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.tar")} == before
+
+
+def test_other_tools_read_the_tar(prepared):
+    index = read_index(prepared / "out")
+    found = 0
+    for path in sorted((prepared / "out" / "shards").glob("*.tar")):
+        with tarfile.open(path) as tar:
+            members = tar.getnames()
+            for about in [name for name in members if name.endswith(".json")]:
+                key, facts = about.partition(".")[0], json.load(tar.extractfile(about))
+                label = int(tar.extractfile(f"{key}.cls").read())
+                assert index.classes[label] == facts["source"].partition("/")[0]
+                assert (
+                    sum(name.startswith(f"{key}.") and name.endswith(".jpg") for name in members)
+                    == 16
+                )
+                found += 1
+    assert found == len(index.videos) == 12
+
+
+def damage(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_flipped_byte_is_found_wherever_it_lies(prepared):
+    index = read_index(prepared / "out")
+    assert list(verify_shards(index, prepared / "out")) == []
+    video = index.videos[0]
+    path, _, rest = video.path.partition("#")
+    whole = Path(path).read_bytes()
+    table = int(rest.partition("/")[0])
+    for at, message in (
+        (table + 70, "its table"),
+        (table - 600, "motion vectors"),
+        (table + 3, "no video begins"),
+    ):
+        damage(Path(path), at)
+        with pytest.raises(UserError, match=message):
+            read_clip(video.path, np.arange(16))
+        assert [name for name, _ in verify_shards(index, prepared / "out")] == [video.path]
+        Path(path).write_bytes(whole)
+    row = np.frombuffer(whole, ROW, 1, table + HEADER.size)[0]
+    damage(Path(path), int(row["offset"]) + 40)
+    with pytest.raises(UserError, match=f"{video.path}: the {row['bytes']:,} bytes of a frame"):
+        read_clip(video.path, [0])
+
+
+def test_missing_cut_and_old_shards_are_named_before_a_run(prepared):
+    index, path = read_index(prepared / "out"), prepared / "out" / "shards" / "00001.tar"
+    check_files(index)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1000])
+    with pytest.raises(
+        UserError, match=f"{path}: has {len(whole) - 1000:,} bytes, and had {len(whole):,}; 1 of"
+    ):
+        check_files(index)
+    path.unlink()
+    with pytest.raises(UserError, match=f"{path}: is not there"):
+        check_files(index)
+    about = prepared / "out" / "shards" / "shards.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"version": 0}))
+    for call in (lambda: check_files(index), lambda: again(prepared)):
+        with pytest.raises(UserError, match="format 0, this mgm reads and writes 1"):
+            call()
+
+
+def test_a_changed_source_is_named(prepared):
+    source, index = read_index(prepared / "out" / "source"), read_index(prepared / "out")
+    changed = prepared / "videos" / "a" / "3.mp4"
+    damage(changed, 300)
+    assert [name for name, _ in verify_shards(index, prepared / "out")] == [str(changed)]
+    shutil.rmtree(prepared / "out" / "shards")
+    assert ("a/3.mp4" in dict(write_shards(source, prepared / "out", SETTINGS).excluded)) == bool(
+        source.videos[0].content
+    )
+
+
+def test_a_full_disk_leaves_no_half_of_a_shard(prepared, monkeypatch):
+    out = prepared / "other"
+    source = read_index(prepared / "out" / "source")
+    usage = shutil.disk_usage(prepared)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
+        with pytest.raises(UserError, match=r"about .* GB, and 0.0 GB are free; .*--every 4"):
+            write_shards(source, out, SETTINGS)
+    add, count = shards._add, iter(range(10**6))
+
+    def failing(file, name, data):
+        if next(count) > 420:  # past the sample
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return add(file, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_add", failing)
+        with pytest.raises(UserError, match="no space left for 0000.*what is done is kept"):
+            write_shards(source, out, SETTINGS)
+    assert {path.suffix for path in (out / "shards").iterdir()} <= {".tar", ".json"}
+    assert not (out / "index.json").exists()
+    assert write_shards(source, out, SETTINGS).digest == read_index(prepared / "out").digest
+
+
+def test_another_writer_and_other_settings_are_refused(prepared):
+    code = "import sys; from pathlib import Path; from mgm.results.lock import folder_lock\nwith folder_lock(Path(sys.argv[1])): print(), input()"
+    command = [sys.executable, "-uc", code, str(prepared / "out" / "shards")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        with pytest.raises(UserError, match=f"process {holder.pid} on .* writes here"):
+            again(prepared)
+        holder.kill()
+    with pytest.raises(UserError, match="quality 90, not 80"):
+        write_shards(
+            read_index(prepared / "out" / "source"), prepared / "out", Settings(64, quality=80)
+        )
+
+
+def test_a_video_that_breaks_off_is_left_out_with_its_reason(prepared):
+    broken = prepared / "videos" / "a" / "2.mp4"
+    data = broken.read_bytes()
+    broken.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    index = again(prepared)
+    assert "a/2.mp4" in dict(index.excluded)
+    assert list(verify_shards(index, prepared / "out")) == []

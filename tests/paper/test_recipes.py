@@ -1,0 +1,150 @@
+"""The recipes against the paper's tables as printed, and against what else they are said to hold."""
+
+import pytest
+
+from mgm.paper import recipes
+from mgm.spec import Augment, Model
+
+TABLE_5 = """
+config                  SSv2      K400
+optimizer               AdamW     AdamW
+base learning rate      1.5e-4    1.5e-4
+weight decay            0.05      0.05
+optimizer momentum      0.9,0.95  0.9,0.95
+batch size              512       512
+learning rate schedule  cosine    cosine
+warmup epochs           40        40
+flip augmentation       no        yes
+augmentation            MultiScaleCrop  MultiScaleCrop
+"""
+
+TABLE_6 = """
+config                  SSv2       K400       AVA        UCF101     HMDB51     Diving48
+optimizer               AdamW      AdamW      AdamW      AdamW      AdamW      AdamW
+base learning rate      5e-4       1e-3       2.5e-4     5e-4       5e-4       5e-4
+weight decay            0.05       0.05       0.05       0.05       0.05       0.05
+optimizer momentum      0.9,0.999  0.9,0.999  0.9,0.999  0.9,0.999  0.9,0.999  0.9,0.999
+layer-wise lr decay     0.75       0.75       0.7        0.75       0.7        0.7
+batch size              128        128        128        128        128        128
+learning rate schedule  cosine     cosine     cosine     cosine     cosine     cosine
+warmup epochs           5          5          5          0          0          0
+total epochs            30         75         30         100        100        100
+flip augmentation       no         yes        yes        yes        yes        yes
+drop path               0.1        0.1        0.2        0.2        0.2        0.2
+"""  # the cells that span columns are repeated; repeated augmentation stands below
+
+REPEATED_AUGMENTATION = (2, 1, 2, 2, 2)  # as printed: five values for six columns
+
+READ = {  # how a printed row reads in a spec
+    "optimizer": lambda run: "AdamW",  # mgm.training.build_optimiser knows no other
+    "learning rate schedule": lambda run: "cosine",  # mgm.training.learning_rate knows no other
+    "base learning rate": lambda run: run.optim.lr,
+    "weight decay": lambda run: run.optim.weight_decay,
+    "optimizer momentum": lambda run: run.optim.betas,
+    "layer-wise lr decay": lambda run: run.layer_decay,
+    "batch size": lambda run: run.optim.batch,
+    "warmup epochs": lambda run: run.optim.warmup_epochs,
+    "total epochs": lambda run: run.optim.epochs,
+    "flip augmentation": lambda run: "yes" if run.clips.flip else "no",
+    "augmentation": lambda run: {"multiscale": "MultiScaleCrop"}[run.clips.crop],
+    "drop path": lambda run: run.drop_path,
+}
+
+
+def cells(printed):
+    """(dataset, row, value) of every cell: a number, a tuple of numbers, or a word."""
+    head, *rows = [
+        [cell for cell in line.split("  ") if cell] for line in printed.strip().splitlines()
+    ]
+    for name, *values in rows:
+        for column, value in zip(head[1:], values, strict=True):
+            try:
+                numbers = tuple(float(part) for part in value.split(","))
+            except ValueError:
+                yield column.strip().lower(), name, value.strip()
+            else:
+                yield column.strip().lower(), name, numbers if len(numbers) > 1 else numbers[0]
+
+
+@pytest.mark.parametrize(("dataset", "row", "printed"), list(cells(TABLE_5)))
+def test_pretraining_is_table_5_as_printed(dataset, row, printed):
+    assert READ[row](recipes.pretrain(dataset)) == printed
+
+
+@pytest.mark.parametrize(("dataset", "row", "printed"), list(cells(TABLE_6)))
+def test_finetuning_is_table_6_as_printed(dataset, row, printed):
+    assert READ[row](recipes.finetune(dataset, "", Model())) == printed
+
+
+def test_repeated_augmentation_is_what_table_6_prints_with_k400_read_as_ssv2():
+    repeats = {
+        dataset: recipes.finetune(dataset, "", Model()).augment.repeats
+        for dataset in recipes.FINETUNE
+    }
+    assert (
+        tuple(value for dataset, value in repeats.items() if dataset != "k400")
+        == REPEATED_AUGMENTATION
+    )
+    assert repeats["k400"] == repeats["ssv2"]
+
+
+@pytest.mark.parametrize("dataset", recipes.FINETUNE)
+def test_what_the_paper_takes_from_videomae(dataset):
+    run = recipes.finetune(dataset, "", Model())
+    assert run.augment.model_copy(update={"repeats": 1}) == Augment(
+        rand="rand-m7-n4-mstd0.5-inc1", erasing=0.25, mixup=0.8, cutmix=1.0
+    )
+    assert (run.label_smoothing, run.optim.min_lr, run.optim.clip_grad, run.clips.crop) == (
+        0.1,
+        1e-6,
+        0,
+        "resized",
+    )
+    assert run.head_dropout == (0.5 if dataset == "ucf101" else 0)
+    assert (run.clips.frames, run.clips.size) == (16, 224)
+    assert (run.clips.sampling, run.clips.stride) == (
+        ("segments", 2) if dataset == "ssv2" else ("window", 4)
+    )
+    if dataset != "ava":
+        assert (run.views.temporal, run.views.spatial) == ((2, 3) if dataset == "ssv2" else (5, 3))
+
+
+def test_pretraining_clips_and_ratios():
+    for dataset, stride in (("ssv2", 2), ("k400", 4)):
+        run = recipes.pretrain(dataset)
+        assert (run.clips.frames, run.clips.size, run.clips.sampling, run.clips.stride) == (
+            16,
+            224,
+            "stride",
+            stride,
+        )
+    hidden = dict.fromkeys(("block", "smm", "smm-sparse", "mgm", "mgm-sparse"), 147) | {
+        "motion-bins": 156,
+        "running-cell": 98,
+    }
+    hidden |= dict.fromkeys(("tube", "agnostic", "warped", "multi-block", "green-noise"), 176)
+    assert {name: recipes.pretrain("ssv2", name).hidden for name in hidden} == hidden
+
+
+def test_the_supervised_baseline_is_mvits():
+    run = recipes.supervised("k400")
+    assert run.parent == ""
+    assert (run.optim.lr * run.optim.batch / 256, run.optim.batch * run.augment.repeats) == (
+        1.6e-3,
+        512,
+    )
+    assert (run.optim.epochs, run.optim.warmup_epochs, run.optim.min_lr, run.optim.clip_grad) == (
+        200,
+        30,
+        1e-6,
+        1.0,
+    )
+    assert (run.layer_decay, run.drop_path, run.head_dropout, run.label_smoothing) == (
+        1.0,
+        0.2,
+        0.5,
+        0.1,
+    )
+    assert run.augment == recipes.finetune("k400", "", Model()).augment
+    assert run.clips == recipes.finetune("k400", "", Model()).clips
+    assert not recipes.supervised("ssv2").clips.flip

@@ -1,0 +1,100 @@
+"""A scale's file: what is wrong with it is said in one line that names the file and the field."""
+
+import pytest
+import yaml
+
+from mgm.dag.study import CONFIG, Workflow
+from mgm.errors import UserError
+
+TEXT = (CONFIG / "smoke.yaml").read_text()
+
+
+def changed(**fields) -> str:
+    return yaml.safe_dump({**yaml.safe_load(TEXT), **fields}, sort_keys=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        *((text, "holds no fields") for text in ("", "- smoke\n", "smoke\n")),
+        ("name: smoke\n\tseeds: [0]\n", "line 2"),
+        ("seeds: [0\nname: x\n", "line 2"),
+        (b"name: \xff\n", "can't decode byte 0xff"),
+        ("name: \0\n", "not YAML (unacceptable character"),
+        ("name: &a [*a]\n", "*a stands for another place"),
+        (
+            "".join(
+                f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9 if n else 'x')}]\n" for n in range(9)
+            ),
+            "*l0 stands for",
+        ),
+        ("name: 2026-13-45\n", "not YAML (month"),
+        (f"name: {'9' * 5000}\n", "not YAML (Exceeds"),
+        ("name: " + "[" * 3000, "not YAML"),
+        (f"{TEXT}---\n{TEXT}", "line"),
+        (f"{TEXT}\nname: other\n", "name stands twice"),
+        (changed(seedz=1), "seedz"),
+        (changed(seeds=[]), "seeds"),
+        *(
+            (changed(name=name), "name")
+            for name in (
+                "",
+                "n" * 300,
+                "$(touch X)x",
+                "tiny;touch X #",
+                "../../evil",
+                "/evil",
+                "..",
+                "-n",
+                5,
+            )
+        ),
+        (changed(datasets={"../x": {"root": "x"}}), "datasets"),
+        (changed(datasets={"ssv2": {}}), "datasets.ssv2"),
+        (changed(datasets={"ssv2": {"generate": {"clases": 2}}}), "datasets.ssv2.generate: clases"),
+        (
+            changed(datasets={"ssv2": {"generate": {"classes": "many"}}}),
+            "datasets.ssv2.generate: classes",
+        ),
+        (changed(overrides={"pretrian": {"optim.lr": 1}}), "overrides.pretrian"),
+        (changed(overrides={"pretrain": {"optim.lrr": 1}}), "overrides.pretrain.optim.lrr"),
+        (changed(overrides={"pretrain": {"optim.lr": float("inf")}}), "optim.lr"),
+        (changed(steps={"factor": float("nan"), "power": 1, "warmup": 0}), "steps.factor"),
+        (changed(backbones={"vit-x": {"width": 8}}), "vit-x"),
+        (
+            changed(backbones={"vit-b": {"width": 48, "depth": 2, "heads": 4}}),
+            "backbones has no vit-s",
+        ),
+        (changed(more_seeds={"table9": [0]}), "more_seeds.table9"),
+        (TEXT.replace("labels_per_class: 20", "labels_per_class: 41"), "labels_per_class 41"),
+    ],
+)
+def test_a_bad_scale_is_one_line(content, named, tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as error:
+        Workflow({"scale": str(path)})
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "s.yaml: " in str(error.value) or "scale smoke: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"scale": "huge"}, "huge.yaml: no such scale; choose one of mini, paper, smoke"),
+        (
+            {"scale": "/nowhere/mine.yaml"},
+            "/nowhere/mine.yaml: no such scale; give a YAML file, or one of",
+        ),
+        ({"name": "../x"}, "--config name: .*'../x'"),
+        ({"name": ""}, "--config name: .*''"),
+        ({"shards": "abc"}, "--config shards: .*abc"),
+        ({"shards": 0}, "--config shards: .*0"),
+        ({"epochs": 3}, "--config epochs"),
+    ],
+)
+def test_a_bad_option_is_one_line(config, named):
+    with pytest.raises(UserError, match=named) as error:
+        Workflow(config)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,82 @@
+"""One table of all runs, in memory and from the command line."""
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from mgm.cli import app
+from mgm.errors import UserError
+from mgm.results import frame
+from mgm.spec import Data, Finetune, Mask, Measure, Pretrain
+from tests.helpers.fake_results import finish
+
+DATA = Data(dataset="ssv2", digest="0123456789ab")
+PARENT = Pretrain(data=DATA, mask=Mask(name="tube", ratio=0.9))
+CHILD = Finetune(data=DATA, parent=PARENT.run_id, seed=3)
+
+
+@pytest.fixture
+def results(tmp_path):
+    finish(tmp_path, PARENT)
+    finish(tmp_path, CHILD, top1=60)
+    return tmp_path
+
+
+def test_has_a_row_a_run(results):
+    row = frame(results).set_index("run_id").loc[CHILD.run_id]
+    expected = {
+        "verb": "finetune",
+        "dataset": "ssv2",
+        "backbone": "vit-b",
+        "mask": "tube",
+        "ratio": 0.9,
+        "edge": "grow",
+        "guidance": "vectors",
+        "epochs": 100,
+        "seed": 3,
+        "parent": PARENT.run_id,
+        "status": "run",
+        "metrics.top1": 60.0,
+        "n_test": 240,
+        "digest": DATA.digest,
+        "commit": "d67827d" + "0" * 33,
+        "wall_s": 12.5,
+        "device": "cpu",
+    }
+    assert {name: row[name] for name in expected} == expected
+    finish(results, alone := CHILD.model_copy(update={"parent": ""}))
+    assert frame(results).set_index("run_id").loc[alone.run_id, "mask"] == "none"
+
+
+def test_says_the_status_of_each_run(results):
+    (results / "specs").mkdir()
+    waiting, failed = Measure(data=DATA, name="saliency"), CHILD.model_copy(update={"seed": 4})
+    (results / "specs" / f"{waiting.run_id}.json").write_text(waiting.model_dump_json())
+    (results / failed.run_id).mkdir()
+    (results / failed.run_id / "spec.json").write_text(failed.model_dump_json())
+    (results / failed.run_id / "error.txt").write_text("ssv2: no such dataset")
+    broken = results / "pretrain-of-another-tool"
+    broken.mkdir()
+    (broken / "spec.json").write_text("[]")
+    table = frame(results).set_index("run_id")
+    assert table.status[[waiting.run_id, failed.run_id, broken.name]].tolist() == [
+        "not run",
+        "failed",
+        "altered",
+    ]
+    assert table.why[failed.run_id] == "ssv2: no such dataset"
+    (results / PARENT.run_id / "result.json").write_text("{}")
+    assert (
+        frame(results).set_index("run_id").status[CHILD.run_id] == "altered"
+    )  # its weights come from nowhere known
+    assert frame(results).n_test.isna().all()
+
+
+def test_is_written_by_the_command(results, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    words = f"results {results.name} --results {results.parent} --csv {out}/a/runs.csv --parquet {out}/r.parquet".split()
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "r.parquet"), frame(results))
+    assert pd.read_csv(out / "a/runs.csv").shape == frame(results).shape
+    with pytest.raises(UserError, match="absent"):
+        frame(results / "absent")

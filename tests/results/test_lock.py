@@ -1,0 +1,155 @@
+"""Two processes and one folder: who may write it, and what a dead writer leaves."""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from mgm.data.prepare import prepare_copies
+from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.params import Synthetic
+from mgm.errors import UserError
+from mgm.results import lock as writer
+from mgm.results.lock import folder_lock
+
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from mgm.results.lock import folder_lock
+with folder_lock(Path(sys.argv[1])):
+    os.write(1, b"1\\n")
+    time.sleep(60)
+"""
+POOL = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from mgm.results.lock import end_with_parent
+def work(_):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+if __name__ == "__main__":
+    ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent).submit(work, 0).result()
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process that writes tmp_path."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"1\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_writer_is_told_who_the_first_is_and_a_dead_one_is_not_in_the_way(other, tmp_path):
+    started = time.monotonic()
+    for _ in range(2):  # looking does not free it
+        with (
+            pytest.raises(
+                UserError,
+                match=rf"^{tmp_path}: process {other.pid} on {socket.gethostname()} writes here; wait for it",
+            ) as error,
+            folder_lock(tmp_path),
+        ):
+            pass
+    assert "\n" not in str(error.value)
+    other.kill()
+    other.wait()
+    assert json.loads((tmp_path / "writer.lock").read_text())["pid"] == other.pid
+    with folder_lock(tmp_path):
+        assert json.loads((tmp_path / "writer.lock").read_text())["pid"] == os.getpid()
+    assert not list(tmp_path.iterdir())
+    assert time.monotonic() - started < writer.STALE_S / 2  # it never watched
+
+
+def test_a_child_that_outlives_the_writer_does_not_hold_the_folder(tmp_path):
+    code = HOLD.replace("os.write", "os.fork(); os.write")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert [process.stdout.readline() for _ in range(2)] == [b"1\n"] * 2
+        process.kill()
+        process.wait()
+        with folder_lock(tmp_path):
+            pass
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("locks", ["of another host", "not to be had"])
+def test_where_locks_do_not_reach_a_living_writer_is_known_by_its_beat(
+    other, locks, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(writer, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(writer, "STALE_S", 2.0)
+    path = tmp_path / "writer.lock"
+    if locks == "of another host":
+        other.kill()
+        other.wait()  # until the system has freed its lock
+        # here another host's lock would not be seen; its beats are this test's
+        path.write_text(json.dumps({"host": "node7", "pid": 123}))
+    else:
+
+        def refuse(*_):
+            raise OSError(errno.ENOLCK, "no locks")
+
+        monkeypatch.setattr(fcntl, "lockf", refuse)
+    ended = threading.Event()
+    threading.Thread(target=writer._heartbeat, args=(path, ended), daemon=True).start()
+    try:
+        with (
+            pytest.raises(UserError, match="process (123 on node7|[0-9]+ on .*) writes here"),
+            folder_lock(tmp_path),
+        ):
+            pass
+    finally:
+        ended.set()
+    assert "to see if it lives" in capsys.readouterr().err
+    started = time.monotonic()
+    with folder_lock(tmp_path):
+        assert time.monotonic() - started >= 2
+        before = path.stat().st_mtime_ns
+        while path.stat().st_mtime_ns == before:  # until our own beat
+            assert time.monotonic() - started < 30
+            time.sleep(0.05)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda out: generate(
+            Synthetic(classes=2, train_per_class=1, test_per_class=1, size=32, frames=12), out
+        ),
+        lambda out: prepare_copies(lambda source: None, out, lambda *_: None),
+    ],
+    ids=["drawn", "transcoded"],
+)
+def test_what_one_process_writes_no_other_does(other, tmp_path, write):
+    with pytest.raises(UserError, match=f"process {other.pid} on"):
+        write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["writer.lock"]
+
+
+def test_the_processes_of_a_killed_pool_end_with_it(tmp_path):
+    (tmp_path / "run.py").write_text(POOL)
+    process = subprocess.Popen([sys.executable, str(tmp_path / "run.py")], stdout=subprocess.PIPE)
+    assert int(process.stdout.readline()) != process.pid
+    process.kill()
+    process.wait()
+    started = time.monotonic()
+    assert process.stdout.read() == b""  # the pipe ends once nobody is left to write to it
+    assert time.monotonic() - started < 30  # not the 60 s of its work
+    process.stdout.close()

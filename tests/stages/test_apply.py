@@ -1,0 +1,204 @@
+"""`mgm embed`, `mgm predict` and `mgm export --to onnx`, as docs/use-a-model.md has them, on real
+clips where there are some.
+"""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from mgm.cli import app
+from mgm.errors import UserError
+from mgm.models import (
+    build_classifier,
+    build_features,
+    build_mae,
+    model_of,
+    read_weights,
+    save_weights,
+)
+from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe, Views
+from mgm.stages import apply as applied
+from mgm.stages.data import with_channels
+from mgm.stages.embed import embed
+from mgm.stages.finetune import class_weights
+from mgm.stages.predict import predict
+from mgm.video import test_loader as views_loader
+from tests.helpers.videos import SHARED
+
+SMALL = {
+    "data": Data(dataset="folder"),
+    "clips": Clips(frames=4, size=24, stride=2),
+    "model": Model(width=16, depth=2, heads=2, patch=8),
+}
+FINETUNE, PRETRAIN = (
+    Finetune(**SMALL),
+    Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2)),
+)
+PAGE = (Path(__file__).parents[2] / "docs" / "use-a-model.md").read_text()
+COMMANDS = re.findall(r"^mgm [^#\n]*", PAGE, re.MULTILINE)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, videos) -> Path:
+    """A finetuned run, a pretrained one, a folder of four clips, real ones where there are some,
+    and one that is none.
+    """
+    for name, spec, model in (
+        ("run", FINETUNE, build_classifier(FINETUNE, 3)),
+        ("pretrained", PRETRAIN, build_mae(PRETRAIN)),
+    ):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "spec.json").write_text(spec.model_dump_json())
+        save_weights(model, tmp_path / name / "weights.safetensors")
+    real = sorted((SHARED / "fight").rglob("*.mp4"))[:4] or sorted(videos.rglob("*.mp4"))[:4]
+    for path in real:
+        (tmp_path / "videos" / "deep").mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "videos" / "deep" / path.name)
+    (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "classes.txt").write_text("up\ndown\naside\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def features_of(spec, weights, names, views):
+    model = build_features(Probe(data=spec.data, clips=spec.clips, model=spec.model), weights)
+    found, _ = applied.find_videos(Path("videos"))
+    batches = views_loader(list(found.values()), spec.clips, spec.model.tubelet, views, batch=1)
+    with torch.inference_mode():
+        return np.stack([model(batch.frames_BTHWC).numpy() for batch in batches])
+
+
+def test_the_pages_commands_do_what_it_says(place):
+    assert len(COMMANDS) == 4
+    for command in COMMANDS:
+        done = CliRunner().invoke(app, shlex.split(command)[1:])
+        assert done.exit_code == 0, (command, done.output, done.exception)
+    table = pd.read_parquet("features.parquet")
+    assert table.path.tolist() == sorted(
+        f"deep/{path.name}" for path in Path("videos/deep").iterdir()
+    )
+    expected_NVD = features_of(
+        FINETUNE, Path("run/weights.safetensors"), table.path, Views(temporal=1, spatial=1)
+    )
+    np.testing.assert_array_equal(np.stack(table.feature), expected_NVD[:, 0])
+    ((name, reason),) = pd.read_csv("features.failed.csv").itertuples(index=False)
+    assert name == "broken.mp4"
+    assert reason
+
+    clips_MD, rows = np.load("clips.npy"), pd.read_csv("clips.csv")
+    assert clips_MD.shape == (16, 16)
+    assert rows.view.tolist() == [0, 1, 2, 3] * 4
+    assert not list(place.glob("*.parts"))
+
+    best, scores = (
+        pd.read_csv("predicted/predictions.csv"),
+        pd.read_parquet("predicted/scores.parquet"),
+    )
+    assert set(best.class_1) <= {"up", "down", "aside"}
+    np.testing.assert_allclose(scores[["up", "down", "aside"]].sum(axis=1), 1, atol=1e-5)
+    assert [row[row["class_1"]] for row in scores.merge(best).to_dict("records")] == pytest.approx(
+        best.score_1.tolist(), abs=1e-4
+    )
+    page = Path("predicted/index.html").read_text()
+    assert page.count("data:image/jpeg;base64,/9j/") == 4
+    assert all(name in page for name in ("aside", table.path[0]))
+
+    frames_BTHWC = np.random.default_rng(3).integers(0, 256, (3, 4, 24, 24, 3), dtype=np.uint8)
+    for name in ("encoder", "classifier"):
+        (found,) = onnxruntime.InferenceSession(f"onnx/{name}.onnx").run(
+            None, {"frames": frames_BTHWC}
+        )
+        assert found.shape == (3, 16 if name == "encoder" else 3)
+
+
+def test_a_stopped_command_continues_and_gives_the_same(place, monkeypatch):
+    monkeypatch.setattr(applied, "PART", 2)
+    how = (Views(temporal=2, spatial=1), "video", 16, 224, 4, 0, 1)
+    embed(Path("videos"), Path("run"), Path("whole.npy"), *how)
+    seen = []
+
+    def stops(videos, *rest):
+        for batch in original(videos, *rest):
+            seen.append(len(videos))
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+            yield batch
+
+    original = applied.view_batches
+    monkeypatch.setattr(applied, "view_batches", stops)
+    with pytest.raises(KeyboardInterrupt):
+        embed(Path("videos"), Path("run"), Path("again.npy"), *how)
+    with pytest.raises(
+        UserError, match=r"again.npy.parts: holds parts of other weights, videos or views"
+    ):
+        embed(Path("videos"), Path("pretrained"), Path("again.npy"), *how)
+    embed(Path("videos"), Path("run"), Path("again.npy"), *how)
+    assert seen[3:] == [2, 2]  # the first two are not read again
+    np.testing.assert_array_equal(np.load("again.npy"), np.load("whole.npy"))
+
+
+def test_weights_alone_say_their_model_and_bad_input_is_one_line(place):
+    weights = Path("pretrained/weights.safetensors")
+    assert model_of(read_weights(weights), weights) == SMALL["model"].model_copy(
+        update={"heads": 1}
+    )
+    how = (Views(temporal=1, spatial=1), "video", 4, 24, 2, 0, 1)
+    assert "4 features of width 16" in embed(Path("videos"), weights, Path("f.npy"), *how)
+    views, rest = how[0], (4, 24, 2, 0, 1)
+    for call, line in (
+        (lambda: embed(Path("videos"), weights, Path("f.txt"), *how), "ends in .parquet or .npy"),
+        (
+            lambda: embed(Path("nowhere"), weights, Path("f.npy"), *how),
+            "nowhere: no such folder, index or video",
+        ),
+        (
+            lambda: embed(Path("videos/broken.mp4"), weights, Path("f.npy"), *how),
+            "holds no video that can be read; broken.mp4: ",
+        ),
+        (
+            lambda: predict(Path("videos"), weights, Path("p"), None, views, *rest),
+            "is no classifier's",
+        ),
+        (
+            lambda: predict(
+                Path("videos"), Path("run"), Path("p"), Path("videos/broken.mp4"), views, *rest
+            ),
+            "the weights tell 3 classes apart",
+        ),
+    ):
+        with pytest.raises(UserError, match=re.escape(line)) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_class_weights_count_classes_alike_and_videos_one_on_average():
+    labels = [0] * 8 + [1] * 2 + [3] * 5  # of class 2 there is none
+    weight_C = class_weights(FINETUNE.model_copy(update={"class_weights": "inverse"}), labels, 4)
+    np.testing.assert_allclose(weight_C, [15 / 24, 15 / 6, 0, 15 / 15])
+    assert weight_C[torch.tensor(labels)].mean() == 1
+    assert class_weights(FINETUNE, labels, 4).tolist() == [1] * 4
+    assert FINETUNE.model_copy(update={"class_weights": "inverse"}).run_id != FINETUNE.run_id
+
+
+def test_grey_frames_are_the_luma_of_video():
+    rgb = torch.tensor(
+        [[[[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]]]], dtype=torch.uint8
+    )
+    assert with_channels(rgb, 1).flatten().tolist() == [76, 150, 29, 255]
+    assert with_channels(rgb, 3) is rgb
+    with pytest.raises(
+        UserError, match=r"model.channels is 5, and video files give 3, or 1 as grey"
+    ):
+        with_channels(rgb, 5)

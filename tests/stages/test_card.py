@@ -1,0 +1,51 @@
+"""A model card's head is what hubs read of it, and its numbers are those of the table cells that
+rest on the weights.
+"""
+
+import pytest
+from huggingface_hub import ModelCard
+
+from mgm.stages.card import model_card
+from tests.helpers.fake_results import DIGEST, finish, registry
+
+SCALE = registry(seeds=(0, 1))
+CELL = SCALE.tables["4e"].cell("MGM (Dense)", "SSv2")
+CHILD = CELL.runs[0]
+PARENT = SCALE.specs[CHILD.parent]
+
+
+@pytest.fixture
+def results(tmp_path):
+    (tmp_path / "scale.json").write_text(SCALE.scale.model_dump_json())
+    for seed, run in enumerate(CELL.runs):
+        finish(tmp_path, SCALE.specs[run.parent])
+        finish(tmp_path, run, top1=60 + seed)
+    return tmp_path
+
+
+def card_of(results, spec) -> ModelCard:
+    return ModelCard(model_card(results / spec.run_id, spec, "d" * 64, "transformers", "load it"))
+
+
+@pytest.mark.parametrize("spec", [CHILD, PARENT], ids=["finetuned", "pretrained"])
+def test_the_cells_that_rest_on_the_weights(results, spec):
+    card = card_of(results, spec)
+    mine = [
+        one
+        for one in card.data.eval_results
+        if one.metric_name.startswith("top1: table 4e, MGM (Dense), SSv2 ")
+    ]
+    assert [(one.metric_type, one.metric_value, one.dataset_revision) for one in mine] == [
+        ("accuracy", 60.0, DIGEST)
+    ]
+    assert mine[0].dataset_name == "generated in the place of ssv2"
+    assert (card.data.license, card.data.library_name, card.data.model_name) == (
+        "apache-2.0",
+        "transformers",
+        spec.run_id,
+    )
+    row = next(
+        line for line in card.text.splitlines() if line.startswith("| 4e | MGM (Dense) | SSv2 |")
+    )
+    assert "| 60.0 | 60.4 [" in row  # this seed's number; the mean of 60.0 and 60.8 (146 of 240)
+    assert all(told in card.text for told in (DIGEST, "d" * 64, SCALE.scale.caveat.split(".")[-2]))

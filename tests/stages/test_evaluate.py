@@ -1,0 +1,113 @@
+"""`mgm evaluate`:
+
+finetuned weights tested again, with the same views or others, wherever they come from.
+"""
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from mgm.cli import app
+from mgm.errors import UserError
+from mgm.models import build_classifier, save_weights
+from mgm.spec import read_spec
+from mgm.stages.evaluate import evaluate
+from mgm.stages.export import export
+from mgm.stages.finetune import finetune
+from mgm.stages.runner import run_all
+
+
+@pytest.fixture
+def run(execution, finetuning):
+    """A finetuned run, from scratch."""
+    spec = finetuning.model_copy(update={"parent": ""})
+    run_all([spec], finetune, execution)
+    return execution.results / spec.run_id
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def predictions(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_other_views_weights_and_datasets(run, execution, tmp_path, videos):
+    assert evaluate(run, None, execution, {"temporal": 1, "spatial": 3}).endswith("1 x 3 views")
+    assert "of other," in evaluate(run, None, replace(execution, data={"other": videos}), {})
+    for to in ("hf", "videomae"):
+        export(run, to, tmp_path / to)
+        line = evaluate(run / "spec.json", tmp_path / to, execution, {}, tmp_path / f"{to}-out")
+        assert predictions(tmp_path / f"{to}-out" / "predictions.csv") == predictions(
+            run / "predictions.csv"
+        )
+        scores = json.loads((tmp_path / f"{to}-out" / "evaluation.json").read_text())
+        assert f"top1 {scores['metrics']['top1']:.2f}" in line
+    model = build_classifier(read_spec(run), classes=3)
+    with torch.no_grad():
+        model.head.bias[1] += 100  # sees its second class everywhere
+    save_weights(model, tmp_path / "one.safetensors")
+    assert "top1 33.33" in evaluate(run, tmp_path / "one.safetensors", execution, {})
+
+
+def test_what_cannot_be_evaluated_is_one_clear_line(run, execution, pretraining, tmp_path):
+    for place, weights, out, line in [
+        (tmp_path / "none", None, None, "none: no such spec; give a run's folder"),
+        (
+            run / "spec.json",
+            None,
+            None,
+            r"spec.json: is a spec and has no weights; add --weights FILE",
+        ),
+        (run, tmp_path / "none.pth", None, "none.pth: no such weights"),
+        (
+            run,
+            None,
+            run,
+            "is a run's own folder, whose predictions must stay; choose another --out",
+        ),
+    ]:
+        with pytest.raises(UserError, match=line):
+            evaluate(place, weights, execution, {}, out)
+    save_weights(build_classifier(read_spec(run), classes=5), tmp_path / "five.safetensors")
+    with pytest.raises(
+        UserError,
+        match=r"five.safetensors: tells 5 classes apart, ssv2 has 3; give weights of those data",
+    ):
+        evaluate(run, tmp_path / "five.safetensors", execution, {})
+    (tmp_path / "spec.json").write_text(pretraining.model_dump_json())
+    with pytest.raises(
+        UserError, match="is a pretrain run; only a finetuned classifier can be evaluated"
+    ):
+        evaluate(tmp_path / "spec.json", run / "weights.safetensors", execution, {})
+
+
+def test_the_command_line(run, videos, tmp_path):
+    def mgm(*words):
+        return CliRunner().invoke(app, list(map(str, words)))
+
+    top1 = json.loads((run / "result.json").read_text())["metrics"]["top1"]
+    before = files(run)
+    done = mgm("evaluate", run, run, "--data", f"ssv2={videos}", "--out", tmp_path / "out")
+    assert files(run) == before
+    assert (
+        done.output.splitlines()
+        == [f"{run.name}: top1 {top1:.2f} on 12 videos of ssv2, 2 x 1 views"] * 2
+    )
+    assert (tmp_path / "out" / run.name / "evaluation.json").exists()
+    done = mgm("export", run, "--to", "hf", "--out", tmp_path / "hf", "--index", videos)
+    assert done.output.startswith(f"wrote {tmp_path / 'hf'}: ")
+    for words, line in [
+        (["--spatial", "2"], "--spatial 2: choose 1 or 3"),
+        (
+            ["--weights", "x", run],
+            "--weights x: fits one run, but 2 are given; evaluate them one at a time",
+        ),
+    ]:
+        assert str(mgm("evaluate", run, "--data", f"ssv2={videos}", *words).exception) == line

@@ -1,0 +1,181 @@
+"""Weights out:
+
+what transformers loads predicts as our models do, and what comes back is bit-equal.
+"""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    VideoMAEForPreTraining,
+    VideoMAEForVideoClassification,
+    VideoMAEImageProcessor,
+)
+
+from mgm.errors import UserError
+from mgm.masking import Grid, make_mask
+from mgm.models import build_classifier, build_mae, read_weights, reconstruction_loss, save_weights
+from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
+from mgm.stages.export import export
+
+SMALL = {
+    "data": Data(dataset="ssv2"),
+    "clips": Clips(frames=6, size=48),
+    "model": Model(width=48, depth=3, heads=3, patch=8),
+}
+PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=32, depth=2, heads=4))
+FINETUNE = Finetune(**SMALL)
+TOLERANCE = 1e-5  # of the largest value: float32 sums in another order
+# the last norm's, 9e-6 more than ours, shrinks what has variance v by 4.5e-6 / v; here v is about 1
+FIXED_EPSILON = 5e-5
+
+
+def run_of(spec, folder):
+    """A run's folder as a job leaves it, with weights that are all away from where they start."""
+    model = build_mae(spec) if isinstance(spec, Pretrain) else build_classifier(spec, classes=3)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1 or name == "head.weight":
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    folder.mkdir()
+    (folder / "spec.json").write_text(spec.model_dump_json())
+    save_weights(model, folder / "weights.safetensors")
+    return model.eval()
+
+
+def loaded(kind, folder):
+    model, about = kind.from_pretrained(folder, output_loading_info=True)
+    assert not any(about.values()), about
+    return model.eval()
+
+
+def clips():
+    return torch.randint(
+        0, 256, (2, 6, 48, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
+
+
+def processed(folder):
+    """The clips as Hugging Face's processor gives them, by our settings."""
+    processor = VideoMAEImageProcessor.from_pretrained(folder)
+    return processor([list(clip.numpy()) for clip in clips()], return_tensors="pt")["pixel_values"]
+
+
+def error(ours, theirs):
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+@torch.inference_mode()
+def test_transformers_predicts_the_hidden_pixels_as_we_do(tmp_path):
+    ours = run_of(PRETRAIN, tmp_path / "run")
+    told = export(tmp_path / "run", "hf", tmp_path / "hf")
+    theirs, frames = loaded(VideoMAEForPreTraining, tmp_path / "hf"), clips()
+    masked_BL = make_mask("tube", Grid(*PRETRAIN.grid), 0.75, torch.arange(2))
+    predicted, target = ours(frames, masked_BL)
+    wanted = theirs(processed(tmp_path / "hf"), bool_masked_pos=masked_BL)
+    assert error(predicted, wanted.logits) < FIXED_EPSILON
+    assert "model.decoder.norm.eps = 1e-6" in told
+    theirs.decoder.norm.eps = 1e-6
+    wanted = theirs(processed(tmp_path / "hf"), bool_masked_pos=masked_BL)
+    assert error(predicted, wanted.logits) < TOLERANCE
+    assert error(reconstruction_loss(predicted, target, torch.ones(2)), wanted.loss) < TOLERANCE
+
+
+@torch.inference_mode()
+def test_transformers_classifies_as_we_do(tmp_path):
+    ours = run_of(FINETUNE, tmp_path / "run")
+    told = export(tmp_path / "run", "hf", tmp_path / "hf")
+    theirs = loaded(VideoMAEForVideoClassification, tmp_path / "hf")
+    logits = ours(clips())
+    assert error(logits, theirs(processed(tmp_path / "hf")).logits) < FIXED_EPSILON
+    assert "model.fc_norm.eps = 1e-6" in told
+    theirs.fc_norm.eps = 1e-6
+    assert error(logits, theirs(processed(tmp_path / "hf")).logits) < TOLERANCE
+    assert theirs.config.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
+
+
+@pytest.mark.parametrize("spec", [PRETRAIN, FINETUNE], ids=["pretrain", "finetune"])
+def test_what_comes_back_is_bit_equal(tmp_path, spec):
+    run_of(spec, tmp_path / "run")
+    ours = load_file(tmp_path / "run" / "weights.safetensors")
+    kind = VideoMAEForPreTraining if spec is PRETRAIN else VideoMAEForVideoClassification
+    for to in ("hf", "videomae"):
+        export(tmp_path / "run", to, tmp_path / to)
+        assert str(tmp_path) not in (tmp_path / to / "README.md").read_text()
+        back = read_weights(tmp_path / to)
+        assert back.keys() == ours.keys()
+        assert all(torch.equal(back[name], ours[name]) for name in ours)
+    loaded(kind, tmp_path / "hf").save_pretrained(
+        tmp_path / "theirs"
+    )  # through transformers, and in the names it writes
+    back = read_weights(tmp_path / "theirs")
+    assert back.keys() == ours.keys()
+    assert all(torch.equal(back[name], ours[name]) for name in ours)
+
+
+def test_the_videomae_file_is_what_that_code_reads(tmp_path):
+    run_of(FINETUNE, tmp_path / "run")
+    told = export(tmp_path / "run", "videomae", tmp_path / "out")
+    found = torch.load(tmp_path / "out" / "checkpoint.pth", weights_only=True)
+    assert found.keys() == {"model"}
+    assert {
+        "patch_embed.proj.weight",
+        "blocks.2.attn.q_bias",
+        "fc_norm.weight",
+        "head.bias",
+    } <= found["model"].keys()
+    assert (
+        "VisionTransformer(img_size=48, patch_size=8, tubelet_size=2, qkv_bias=True, embed_dim=48, depth=3, num_heads=3"
+        in told
+    )
+    run_of(PRETRAIN, tmp_path / "mae")
+    told = export(tmp_path / "mae", "videomae", tmp_path / "out")
+    assert (
+        "decoder_num_classes=384, decoder_embed_dim=32, decoder_depth=2, decoder_num_heads=4"
+        in told
+    )
+    assert "positions for 16 frames alone; for 6, give it tables of 108 positions" in told
+
+
+def test_classes_have_their_names_if_the_index_is_given(tmp_path, videos):
+    run_of(FINETUNE, tmp_path / "run")
+    export(tmp_path / "run", "hf", tmp_path / "hf", videos)
+    names = json.loads((videos / "index.json").read_text())["classes"]
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert list(config["id2label"].values()) == names
+    assert config["label2id"] == {name: label for label, name in enumerate(names)}
+    run_of(
+        FINETUNE.model_copy(update={"data": Data(dataset="ssv2", digest="0" * 12)}),
+        tmp_path / "other",
+    )
+    with pytest.raises(
+        UserError,
+        match="holds videos with digest .*, the run was made with 000000000000; give its own index",
+    ):
+        export(tmp_path / "other", "hf", tmp_path / "hf", videos)
+
+
+def test_what_cannot_be_exported_is_one_clear_line(tmp_path):
+    timesformer = SMALL["model"].model_copy(update={"backbone": "timesformer"})
+    run_of(PRETRAIN.model_copy(update={"model": timesformer}), tmp_path / "timesformer")
+    with pytest.raises(
+        UserError,
+        match="a TimeSformer's divided attention has no place in VideoMAE's formats; export a ViT",
+    ):
+        export(tmp_path / "timesformer", "hf", tmp_path / "out")
+    (tmp_path / "probe").mkdir()
+    (tmp_path / "probe" / "spec.json").write_text(Probe(**SMALL).model_dump_json())
+    with pytest.raises(UserError, match="is a probe run, which has no weights of its own"):
+        export(tmp_path / "probe", "hf", tmp_path / "out")
+    with pytest.raises(
+        UserError, match="none/?: no such spec; give a run's folder|none: no such spec"
+    ):
+        export(tmp_path / "none", "hf", tmp_path / "out")
+    run_of(FINETUNE, tmp_path / "run")
+    (tmp_path / "run" / "spec.json").write_text(PRETRAIN.model_dump_json())
+    with pytest.raises(UserError, match="it is a checkpoint of another model"):
+        export(tmp_path / "run", "hf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,86 @@
+import shutil
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from mgm.cli import app
+from mgm.data.folder import index_folder
+from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.params import Synthetic
+from mgm.errors import UserError
+from mgm.stages.inspect import inspect_folder
+from mgm.video import inspect_video
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """Two classes of four videos and a broken one, and what is no video."""
+    made = generate(
+        Synthetic(classes=2, train_per_class=3, test_per_class=1, size=32, frames=12),
+        tmp_path_factory.mktemp("made"),
+    )
+    folder = tmp_path_factory.mktemp("videos")
+    for number, video in enumerate(made.videos):
+        place = folder / f"class {video.label}"
+        place.mkdir(exist_ok=True)
+        shutil.copy(video.path, place / f"{number}.mp4")
+    (folder / "class 0" / "broken.mp4").write_bytes(b"no video" * 99)
+    (folder / ".hidden").write_text("")
+    return folder
+
+
+def test_an_index_tells_what_its_dataset_holds(videos, tmp_path):
+    index = index_folder(videos, tmp_path / "index")
+    found = inspect_folder(tmp_path / "index", videos=3)
+    assert (found.counted, len(found.facts), len(found.decoded), len(found.unreadable)) == (
+        9,
+        8,
+        3,
+        1,
+    )
+    assert [one.path for one in found.decoded] == [index.videos[i].path for i in (0, 2, 5)]
+    assert found.decoded[0] == inspect_video(index.videos[0].path)
+    text = found.describe()
+    for part in (
+        f"{len(index.train)} train and {len(index.test)} test, of 2 classes, digest {index.digest}",
+        "codecs      h264 (8)\n  sizes       32 x 32 (8)\n  vectors     100% of videos have them",
+        "decoded     3 videos with vectors, evenly spread",
+        "unreadable  1 files:\n    class 0/broken.mp4: cannot be read as a video",
+    ):
+        assert part in text
+    assert "opened" not in text
+    np.testing.assert_allclose(
+        found.arrays()["duration_N"], [video.frames / video.fps for video in index.videos]
+    )
+
+
+def test_a_folder_without_an_index_is_opened_evenly_spread_and_drawn(videos, tmp_path):
+    result = CliRunner().invoke(
+        app, ["inspect", str(videos), "--videos", "3", "--out", str(tmp_path / "it.png")]
+    )
+    assert result.exit_code == 0, result.output
+    for part in (
+        "9 files, without an index",
+        "opened      3 of 9, evenly spread",
+        "unreadable  0 files",
+        f"wrote {tmp_path / 'it.png'}",
+    ):
+        assert part in result.output
+    picture = matplotlib.image.imread(tmp_path / "it.png")
+    assert picture.shape[:2] == (920, 1480)
+    whole = inspect_folder(videos)
+    assert (whole.counted, len(whole.facts), len(whole.unreadable)) == (9, 8, 1)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty: holds no index and no file; name the folder"):
+        inspect_folder(tmp_path / "empty")
+
+
+def test_a_files_inspection_takes_no_options_of_folders(videos):
+    path = next(videos.rglob("1.mp4"))
+    assert "h264, 32 x 32" in CliRunner().invoke(app, ["inspect", str(path)]).output
+    result = CliRunner().invoke(app, ["inspect", str(path), "--videos", "3"])
+    assert isinstance(result.exception, UserError)
+    assert "is no folder" in str(result.exception)

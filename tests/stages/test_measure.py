@@ -1,0 +1,379 @@
+"""Measurements on real (generated) videos, each against an obvious slow version or an answer known
+beforehand.
+"""
+
+import importlib
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from mgm.cli import app
+from mgm.data.index import read_index
+from mgm.data.synthetic.make import load_boxes
+from mgm.errors import UserError
+from mgm.masking import MASKS, Grid, make_mask
+from mgm.models import build_mae
+from mgm.paper.recipes import MASK_RATIO
+from mgm.report.statistics import over_seeds
+from mgm.results.result import examine
+from mgm.rng import clip_seed
+from mgm.spec import Data, Decoder, Measure
+from mgm.stages.measure import choose, measure
+from mgm.stages.measure.motion_time import motion_time
+from mgm.stages.measure.saliency import saliency_score
+from mgm.stages.measure.step_time import step_time
+from mgm.stages.runner import run_all
+from mgm.video import read_clip, slot_displacement
+from mgm.video.sample import view_indices
+from mgm.video.transform import apply, view_box
+from tests.helpers.errors import refused
+from tests.helpers.small_runs import PARAMS, SMALL
+
+SALIENCY, MOTION_TIME, STEP_TIME, COVERAGE = (
+    importlib.import_module(f"mgm.stages.measure.{name}")
+    for name in ("saliency", "motion_time", "step_time", "coverage")
+)
+DECODER = Decoder(width=8, depth=1, heads=2)
+
+
+def spec(name, **changes):
+    return Measure(**{**SMALL, "name": name, "decoder": DECODER, "flow": "dis"} | changes)
+
+
+@pytest.fixture
+def index(videos):
+    return read_index(videos)
+
+
+@pytest.fixture
+def copied(videos, tmp_path):
+    """The set in a place of its own, whose boxes a test may change."""
+    return Path(shutil.copytree(videos, tmp_path / "set"))
+
+
+def test_every_measurement_is_a_run(monkeypatch, execution, result_of):
+    monkeypatch.setattr(STEP_TIME, "SECONDS", 0)
+    specs = [spec(name) for name in ("saliency", "motion-time", "step-time", "coverage")]
+    run_all(specs, measure, execution)
+    metrics = {one.name: result_of(one)["metrics"] for one in specs}
+    assert metrics["saliency"].keys() == {"saliency", "inside", "outside", "videos"}
+    assert metrics["motion-time"].keys() == {"vectors_ms", "flow_ms", "ratio", "frames", "videos"}
+    assert metrics["step-time"].keys() == {
+        "masked_ms",
+        "full_ms",
+        "speedup",
+        "speedup_low",
+        "speedup_high",
+        "pairs",
+    }
+    assert metrics["coverage"].keys() == {*(f"coverage_{name}" for name in MASKS), "videos"}
+    for one in specs:
+        assert examine(execution.results / one.run_id, one).state == "run"
+    assert list(result_of(specs[3])["files"]) == ["arrays.npz"]
+
+
+# saliency
+
+
+def slow_saliency(index, boxes, videos):
+    """Pixel by pixel, from the frames as they are trained on."""
+    motion, pixels = {True: 0.0, False: 0.0}, {True: 0, False: 0}
+    for video in videos:
+        clip = read_clip(video.path, range(video.frames))
+        for t in np.flatnonzero(clip.has_motion_T):
+            for y in range(clip.height):
+                for x in range(clip.width):
+                    dx, dy = clip.motion_THW2[t, y // 8, x // 8]
+                    drawn = boxes[Path(video.path).stem][t]
+                    within = any(
+                        top <= y + 0.5 < bottom and left <= x + 0.5 < right
+                        for top, left, bottom, right in drawn
+                    )
+                    motion[within] += (dx**2 + dy**2) ** 0.5 / clip.distance_THW[t, y // 8, x // 8]
+                    pixels[within] += 1
+    means = {within: motion[within] / pixels[within] for within in (True, False)}
+    return {
+        "saliency": means[True] / means[False],
+        "inside": means[True],
+        "outside": means[False],
+        "videos": len(videos),
+    }
+
+
+def test_saliency_is_what_a_slow_loop_over_pixels_finds(videos, index):
+    chosen = choose(index, 4)
+    found = saliency_score(index, videos, chosen)
+    assert found == pytest.approx(
+        slow_saliency(index, load_boxes(videos), chosen), rel=1e-4
+    )  # magnitudes are float32
+    assert found["saliency"] > 1.1  # sprites move; the background pans slowly
+
+
+def test_a_users_boxes_go_before_the_generators(copied, index):
+    index = read_index(copied)
+    boxes = load_boxes(copied)
+    lines = ["path,frame,top,left,bottom,right"]
+    for video in index.test:
+        for frame, drawn in enumerate(boxes[Path(video.path).stem]):
+            lines += [",".join([index.name(video), str(frame), *map(str, box)]) for box in drawn]
+    (copied / "boxes.csv").write_text("\n".join(lines) + "\n")
+    both = saliency_score(index, copied, index.test)
+    (copied / "boxes.npz").unlink()
+    assert both == saliency_score(index, copied, index.test)
+    (copied / "boxes.csv").write_text("\n".join(lines[:200]) + "\n")
+    assert saliency_score(index, copied, index.test)["videos"] < both["videos"] == 12
+
+
+def test_bad_boxes_are_one_line(copied):
+    index = read_index(copied)
+    name, head = index.name(index.test[0]), "path,frame,top,left,bottom,right\n"
+    for text, message in [
+        (
+            "path,frame\n",
+            "boxes.csv: its first line is path,frame; write path,frame,top,left,bottom,right",
+        ),
+        ("", "its first line is ; write"),
+        (head + f"{name},0,1,2,3\n", f"line 2 is {name},0,1,2,3; write a path and five numbers"),
+        (head + f"{name},0,1,2,3,four\n", "write a path and five numbers"),
+        (
+            head + "none.mp4,0,1,2,3,4\n",
+            "line 2: none.mp4 is no video of the index; write paths as index.csv does",
+        ),
+        (head + f"{name},12,1,2,3,4\n", f"{name} has 12 frames, not a frame 12; count from 0"),
+        (head + f"{name},0,5,2,3,4\n", "the box ends at (3, 4) before it begins at (5, 2)"),
+        (
+            head,
+            "none of the 12 test videos that have motion vectors has boxes; annotate some of them",
+        ),
+        (head + f"{name},1,0,0,0,0\n", "0 pixels lie inside boxes and 1024 outside"),
+    ]:
+        (copied / "boxes.csv").write_text(text)
+        with refused(message):
+            saliency_score(index, copied, index.test)
+    (copied / "boxes.csv").unlink()
+    (copied / "boxes.npz").unlink()
+    with pytest.raises(
+        UserError,
+        match=r"no boxes: neither .*boxes\.csv \(yours: path,frame,.*\) nor .*boxes\.npz \(the generator's\) is",
+    ):
+        saliency_score(index, copied, index.test)
+
+
+def test_videos_are_evenly_spaced(index):
+    assert choose(index, 0) == choose(index, 12) == choose(index, 99) == list(index.test)
+    assert choose(index, 3) == [index.test[0], index.test[4], index.test[8]]
+    blind = replace(
+        index, videos=tuple(replace(video, has_vectors=False) for video in index.videos)
+    )
+    with pytest.raises(
+        UserError, match="none of the 12 test videos has motion vectors; re-encode them"
+    ):
+        choose(blind, 0)
+
+
+# motion-time
+
+
+def test_motion_time_counts_each_video_once_and_not_the_start(monkeypatch, index):
+    """By a clock that only reading moves:
+
+    vectors take 2 ms a video, flow 10 ms, and each library 1 s when it is first used.
+    """
+    clock, used = SimpleNamespace(now=0.0), set()
+
+    def takes(what, seconds):
+        clock.now += seconds + (what not in used)
+        used.add(what)
+
+    def flow(path, estimate):
+        for t in range(5):
+            takes("flow", 0.002)
+            yield t, np.zeros((4, 4, 2), np.float32)
+
+    monkeypatch.setattr(MOTION_TIME, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(MOTION_TIME, "read_vectors", lambda path: takes("vectors", 0.002))
+    monkeypatch.setattr(MOTION_TIME, "motions", flow)
+    found = motion_time(index.test[:3], "dis")
+    assert found == pytest.approx(
+        {"vectors_ms": 2, "flow_ms": 10, "ratio": 5, "frames": 12, "videos": 3}
+    )
+
+
+# step-time
+
+
+def test_the_full_step_differs_in_what_the_encoder_sees_alone(monkeypatch):
+    """By a clock that counts the encoder's tokens, the speed-up is their ratio."""
+    tokens = SimpleNamespace(encoder=0, decoder=set())
+
+    def count_encoder(module, args, result):
+        tokens.encoder += result.shape[1]
+
+    def counted(spec):
+        model = build_mae(spec)
+        model.encoder.register_forward_hook(count_encoder)
+        model.decoder.blocks[0].register_forward_hook(
+            lambda module, args, result: tokens.decoder.add(args[0].shape[1])
+        )
+        return model
+
+    monkeypatch.setattr(STEP_TIME, "build_mae", counted)
+    monkeypatch.setattr(STEP_TIME, "time", SimpleNamespace(perf_counter=lambda: tokens.encoder))
+    monkeypatch.setattr(STEP_TIME, "SECONDS", 0)
+    found = step_time(
+        spec("step-time", ratio=0.7)
+    )  # int(0.7 * 9) = 6 of 9 patches a slot are hidden
+    expected = {
+        "masked_ms": 6000,
+        "full_ms": 18000,
+        "speedup": 3,
+        "speedup_low": 3,
+        "speedup_high": 3,
+        "pairs": 5,
+    }
+    assert found == pytest.approx(expected)
+    assert tokens.decoder == {18}
+
+
+# coverage
+
+
+def slow_coverage(one, videos):
+    """(masks, clips, slots) per cent, pixel by pixel; NaN where nothing moves."""
+    slots, rows, columns = one.grid
+    size, tubelet, patch = one.clips.size, one.model.tubelet, one.model.patch
+    share_NBS = np.full((len(MASKS), len(videos), slots), np.nan)
+    for b, video in enumerate(videos):
+        clip = read_clip(video.path, view_indices(one.clips, video.frames, 0, 1))
+        clip = apply(clip, view_box(clip.height, clip.width, 0, 1), size, flip=False)
+        speed_THW = (
+            np.linalg.norm(clip.motion_THW2, axis=-1)
+            / clip.distance_THW
+            * clip.has_motion_T[:, None, None]
+        )
+        speed_SHW = np.stack(
+            [speed_THW[tubelet * s : tubelet * (s + 1)].sum(0) for s in range(slots)]
+        )
+        cells = speed_SHW.shape[1]
+        motion = (clip.motion_THW2, clip.distance_THW, clip.has_motion_T)
+        shift_BSHW2 = (
+            torch.from_numpy(slot_displacement(*motion, tubelet, one.clips.stride))[None] / size
+        )
+        for n, name in enumerate(MASKS):
+            seed_B, motion_BSHW = (
+                torch.tensor([clip_seed(one.seed, 0, b)]),
+                torch.from_numpy(speed_SHW[None]).float(),
+            )
+            masked_BL = make_mask(
+                name,
+                Grid(*one.grid),
+                MASK_RATIO[name],
+                seed_B,
+                motion_BSHW,
+                displacement_BSHW2=shift_BSHW2,
+            )
+            masked_SHW = masked_BL.view(slots, rows, columns)
+            for s in range(slots):
+                median, moving, hidden = np.median(speed_SHW[s]), 0, 0
+                for y in range(size):
+                    for x in range(size):
+                        if speed_SHW[s, y * cells // size, x * cells // size] >= median + 0.5:
+                            moving += 1
+                            hidden += bool(masked_SHW[s, y // patch, x // patch])
+                if moving:
+                    share_NBS[n, b, s] = 100 * hidden / moving
+    return share_NBS
+
+
+@pytest.mark.parametrize("patch", [8, 6])  # as large as a cell of vectors, and not
+def test_coverage_is_what_a_slow_loop_over_pixels_finds(index, patch):
+    one = spec("coverage", model=SMALL["model"].model_copy(update={"patch": patch}), seed=3)
+    videos = choose(index, 6)
+    metrics, arrays = COVERAGE.coverage(one, videos)
+    share_NBS = slow_coverage(one, videos)
+    assert metrics["videos"] == np.isfinite(share_NBS[0]).any(1).sum() > 1
+    assert arrays["names_N"].tolist() == list(MASKS)
+    assert arrays["clips_S"].tolist() == np.isfinite(share_NBS[0]).sum(0).tolist()
+    for n, name in enumerate(MASKS):
+        patches = (24 // patch) ** 2
+        assert arrays["hidden_N"][n] == 100 * int(MASK_RATIO[name] * patches) / patches
+        of_slots = [share_NBS[n, :, s] for s in range(2)]
+        per_clip = np.nanmean(share_NBS[n][np.isfinite(share_NBS[n]).any(1)], axis=1)
+        for values, keys, at in [
+            *(
+                (values[np.isfinite(values)], ("share_NS", "low_NS", "high_NS"), (n, s))
+                for s, values in enumerate(of_slots)
+            ),
+            (per_clip, ("overall_N", "overall_low_N", "overall_high_N"), n),
+        ]:
+            expected = over_seeds(values.tolist())
+            found = [arrays[key][at] for key in keys]
+            assert found == pytest.approx(
+                [expected.mean, expected.low, expected.high], rel=1e-5
+            )  # shares are float32
+        assert metrics[f"coverage_{name}"] == arrays["overall_N"][n]
+    assert metrics["coverage_mgm-sparse"] > metrics["coverage_smm-sparse"]
+
+
+def test_coverage_of_videos_in_which_nothing_moves_is_an_error(monkeypatch, index):
+    monkeypatch.setattr(COVERAGE, "MOVES", 1000.0)
+    with pytest.raises(
+        UserError,
+        match="in no middle clip of 12 test videos does anything move 1000.0 pixels further",
+    ):
+        COVERAGE.coverage(spec("coverage"), index.test)
+
+
+# the command line
+
+
+def test_the_command(videos, tmp_path, monkeypatch):
+    def mgm(*words):
+        return CliRunner().invoke(app, ["measure", *map(str, words)])
+
+    monkeypatch.setattr(STEP_TIME, "SECONDS", 0)
+    monkeypatch.setattr(
+        importlib.import_module("mgm.stages.measure"),
+        "MODELS",
+        {"vit-b": SMALL["model"].model_copy(update={"patch": 16})},
+    )
+    monkeypatch.setattr(
+        importlib.import_module("mgm.stages.measure"), "DECODERS", {"vit-b": DECODER}
+    )
+    for words, told in (
+        (("saliency", "--index", videos), "saliency"),
+        (("coverage", "--index", videos), "coverage_mgm"),
+        (("step-time",), "speedup"),
+    ):
+        done = mgm(*words)
+        assert done.exit_code == 0, done.exception
+        assert told in done.output
+    one = spec("coverage", data=Data(dataset="ssv2", digest=PARAMS.digest))
+    (tmp_path / "spec.json").write_text(one.model_dump_json())
+    assert (
+        mgm(
+            tmp_path / "spec.json", "--out", tmp_path / "results", "--data", f"ssv2={videos}"
+        ).exit_code
+        == 0
+    )
+    assert (tmp_path / "results" / one.run_id / "arrays.npz").exists()
+    for words, message in [
+        (
+            ["salience"],
+            "salience: is neither a measurement (saliency, motion-time, step-time, coverage) nor a spec file",
+        ),
+        (["saliency", "coverage"], "measure one NAME at a time, or spec files alone"),
+        ([tmp_path / "spec.json"], "spec.json: a spec is a run; pass --out FOLDER for its result"),
+        (["coverage"], "coverage is measured on videos; pass --index FOLDER"),
+        (
+            ["motion-time", "--index", videos, "--flow", "farneback"],
+            "flow: Input should be 'raft-small' or 'dis'",
+        ),
+    ]:
+        assert message in str(mgm(*words).exception), words

@@ -1,0 +1,487 @@
+"""Pretrain, finetune and probe on real (generated) videos:
+
+what they leave, what they survive, what they refuse.
+"""
+
+import csv
+import errno
+import json
+import os
+import shutil
+import sys
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mgm.data.index import read_index
+from mgm.data.shards import Settings, write_shards
+from mgm.errors import UserError
+from mgm.results import files
+from mgm.results.log import log_lines
+from mgm.results.result import examine, write_result
+from mgm.spec import Data, Views, Visualise, parse
+from mgm.stages import data
+from mgm.stages.data import Execution, Job
+from mgm.stages.evaluate import evaluate, softmax_mean
+from mgm.stages.export import export
+from mgm.stages.finetune import finetune
+from mgm.stages.pretrain import learnt_nothing, pretrain
+from mgm.stages.probe import probe
+from mgm.stages.runner import run_all
+from mgm.stages.visualise import visualise
+
+COMPUTE = {"pretrain": pretrain, "finetune": finetune, "probe": probe}
+
+
+def run(spec, execution):
+    run_all([spec], COMPUTE[spec.verb], execution)
+    return execution.results / spec.run_id
+
+
+def weights(folder):
+    return load_file(folder / "weights.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_chain_of_runs_leaves_believable_results(
+    execution, pretraining, finetuning, probing, result_of
+):
+    for spec in (pretraining, finetuning, probing):
+        folder = run(spec, execution)
+        assert examine(folder, spec).state == "run"
+        assert parse(json.loads((folder / "spec.json").read_text()), "spec.json") == spec
+        assert not list(folder.glob("checkpoint*"))
+        result = result_of(spec)
+        assert result["data"] == result["data"] | {
+            "digest": spec.data.digest,
+            "classes": 3,
+            "train": 24,
+            "test": 12,
+        }
+        assert result["failed_videos"] == []
+    assert result_of(finetuning)["parents"] == [pretraining.run_id]
+    lines = [
+        json.loads(line)
+        for line in (execution.results / pretraining.run_id / "log.jsonl").read_text().splitlines()
+    ]
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert {
+        "step",
+        "steps",
+        "loss",
+        "lr",
+        "grad_norm",
+        "clips_per_s",
+        "memory_mb",
+        "coverage",
+        "trivial_loss",
+        "time",
+    } <= lines[0].keys()
+    assert all(0 < line["coverage"] <= 1 for line in lines)
+
+    for spec in (finetuning, probing):
+        with (execution.results / spec.run_id / "predictions.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        index = read_index(execution.data["ssv2"])
+        assert [row["path"] for row in rows] == [index.name(video) for video in index.test]
+        assert [row["label"] for row in rows] == [
+            index.classes[video.label] for video in index.test
+        ]
+        assert result_of(spec)["metrics"]["top1"] == pytest.approx(
+            100 * sum(row["label"] == row["prediction"] for row in rows) / 12
+        )
+        assert result_of(spec)["n_test"] == 12
+    before = (folder / "result.json").stat()
+    for name in (
+        "checkpoint.pt",
+        ".999999.checkpoint.pt",
+        "writer.lock",
+    ):  # as a kill between the result and the tidying leaves them
+        (folder / name).touch()
+    after = (run(probing, execution) / "result.json").stat()  # what is done is left alone
+    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
+    assert not {path.name for path in folder.iterdir()} - {
+        "result.json",
+        "spec.json",
+        "predictions.csv",
+    }
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "augmented"])
+def test_accumulation_changes_nothing_but_rounding(execution, pretraining, kind, tmp_path, request):
+    spec = request.getfixturevalue(kind)
+    if kind == "augmented":  # dropout draws by part
+        spec = spec.model_copy(update={"parent": "", "drop_path": 0.0, "head_dropout": 0.0})
+    whole = weights(run(spec, execution))
+    parts = weights(run(spec, replace(execution, results=tmp_path / "parts", accumulate=2)))
+    for name in whole:  # float32 sums in another order, through 12 steps of Adam
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=1e-4)
+    with pytest.raises(
+        UserError, match="--accumulate 3 does not divide optim.batch 4; choose a divisor"
+    ):
+        run(pretraining, replace(execution, results=tmp_path / "thirds", accumulate=3))
+
+
+@pytest.mark.parametrize("slower", [40.0, 0.5])
+def test_a_job_says_before_it_trains_that_bf16_is_slow_here(
+    execution, pretraining, capsys, monkeypatch, slower
+):
+    spec = pretraining.model_copy(
+        update={"optim": pretraining.optim.model_copy(update={"precision": "bf16", "steps": 1})}
+    )
+    monkeypatch.setattr("mgm.stages.pretrain.bf16_slowdown", lambda: slower)
+    run(spec, execution)
+    told = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if spec.run_id in line and "40 times" in line and "optim.precision" in line
+    ]
+    assert len(told) == (slower > 1)
+
+
+def job(spec, execution, folder, **changes) -> Job:
+    index = read_index(execution.data["ssv2"])
+    folder.mkdir()
+    return Job(spec, folder, execution, replace(index, **changes))
+
+
+def test_every_part_of_the_augmentation_reaches_the_training(execution, augmented, tmp_path):
+    """Each switched off alone gives other weights."""
+    spec = augmented.model_copy(update={"parent": "", "drop_path": 0.0, "head_dropout": 0.0})
+    found = [weights(run(spec, execution))]
+    for change in ({"rand": ""}, {"erasing": 0.0}, {"mixup": 0.0}, {"cutmix": 0.0}, {"repeats": 1}):
+        less = spec.model_copy(update={"augment": spec.augment.model_copy(update=change)})
+        found.append(weights(run(less, execution)))
+    assert not any(same(one, two) for one, two in combinations(found, 2))
+
+
+def test_more_views_than_frames_stop_a_run_before_it_trains(
+    execution, finetuning, probing, monkeypatch
+):
+    monkeypatch.setattr(data, "training_loader", None)
+    for spec in (finetuning, probing):
+        many = spec.model_copy(update={"parent": "", "views": Views(temporal=13, spatial=1)})
+        with pytest.raises(
+            UserError,
+            match="views.temporal is 13, but the longest test video has 12 frames; lower views.temporal",
+        ):
+            run(many, execution)
+
+
+def test_an_unreadable_training_video_is_counted_and_listed(execution, pretraining, tmp_path):
+    index = read_index(execution.data["ssv2"])
+    gone = replace(index.train[0], path=str(tmp_path / "gone.mp4"))
+    many = [replace(video, group=str(copy)) for copy in range(5) for video in index.train]
+    one = job(pretraining, execution, tmp_path / "one", videos=(gone, *many, *index.test))
+    spec = pretraining.model_copy(
+        update={"optim": pretraining.optim.model_copy(update={"steps": 31})}
+    )  # every video once: 31 x 4 > 121
+    one = replace(one, spec=spec)
+    pretrain(one)
+    assert one.failed == [str(tmp_path / "gone.mp4")]
+    few = job(spec, execution, tmp_path / "few", videos=(gone, *index.train, *index.test))
+    with pytest.raises(
+        UserError,
+        match=r"1 of 25 training videos could not be read, more than 1 %: .*gone.mp4 first",
+    ):
+        pretrain(few)
+
+
+def test_an_unreadable_test_video_always_stops(
+    execution, pretraining, finetuning, probing, tmp_path
+):
+    run(pretraining, execution)
+    index = read_index(execution.data["ssv2"])
+    gone = replace(index.test[5], path=str(tmp_path / "gone.mp4"))
+    for spec in (finetuning, probing):
+        with pytest.raises(UserError, match=r"gone\.mp4"):
+            COMPUTE[spec.verb](
+                job(
+                    spec,
+                    execution,
+                    tmp_path / spec.verb,
+                    videos=(*index.train, *index.test[:5], gone),
+                )
+            )
+
+
+def test_a_codec_without_vectors_is_refused_by_guided_masks_alone(execution, pretraining, tmp_path):
+    index = read_index(execution.data["ssv2"])
+    still = tuple(replace(video, has_vectors=False, codec="vp9") for video in index.videos)
+    with pytest.raises(
+        UserError,
+        match=r"codec vp9 gives no motion vectors \(24 of 24 videos\), which mask mgm needs; re-encode",
+    ):
+        pretrain(job(pretraining, execution, tmp_path / "mgm", videos=still))
+    tube = pretraining.model_copy(
+        update={"mask": pretraining.mask.model_copy(update={"name": "tube"})}
+    )
+    pretrain(job(tube, execution, tmp_path / "tube", videos=still))
+    assert (tmp_path / "tube" / "weights.safetensors").exists()
+
+
+def test_a_run_from_shards_has_the_masks_of_the_files(execution, pretraining, videos, tmp_path):
+    """How much of the motion is hidden, bit for bit; pixels went through JPEG."""
+    shards = write_shards(read_index(videos), tmp_path / "shards", Settings(64))
+    spec = pretraining.model_copy(update={"data": Data(dataset="ssv2", digest=shards.digest)})
+    logs = [
+        log_lines(run(pretraining, execution)),
+        log_lines(run(spec, replace(execution, data={"ssv2": tmp_path / "shards"}))),
+    ]
+    assert len(logs[0]) == 12
+    for before, here in zip(*logs, strict=True):
+        assert (here["step"], here["coverage"]) == (before["step"], before["coverage"])
+        assert here["loss"] == pytest.approx(before["loss"], rel=0.1)
+
+
+def test_few_labels_are_the_same_for_all_runs_of_a_seed(execution, finetuning, probing, tmp_path):
+    data = finetuning.data.model_copy(update={"labels_per_class": 3})
+    chosen = []
+    for number, spec in enumerate(
+        (finetuning, finetuning.model_copy(update={"parent": "", "seed": 0}), probing)
+    ):
+        videos = job(
+            spec.model_copy(update={"data": data}), execution, tmp_path / str(number)
+        ).training_videos()
+        assert [sum(video.label == label for video in videos) for label in range(3)] == [3, 3, 3]
+        chosen.append([video.path for video in videos])
+    assert chosen[0] == chosen[1] == chosen[2]
+    other = job(
+        finetuning.model_copy(update={"data": data, "seed": 1}), execution, tmp_path / "other"
+    ).training_videos()
+    assert [video.path for video in other] != chosen[0]
+    data = data.model_copy(update={"labels_per_class": 9})
+    with pytest.raises(
+        UserError, match="data.labels_per_class is 9, but class .* has 8 training videos; lower it"
+    ):
+        job(
+            finetuning.model_copy(update={"data": data}), execution, tmp_path / "many"
+        ).training_videos()
+
+
+def test_draws_of_labels_are_independent_probes_whose_mean_is_reported(
+    execution, pretraining, probing, result_of
+):
+    run(pretraining, execution)
+    few = probing.model_copy(
+        update={"data": probing.data.model_copy(update={"labels_per_class": 3})}
+    )
+    many = few.model_copy(update={"label_draws": 4})
+    alone, together = (
+        list(csv.reader((run(spec, execution) / "predictions.csv").open(newline="")))
+        for spec in (few, many)
+    )
+    assert [row[:3] for row in together] == alone  # the first draw is that of a single one
+    right = [[row[column] == row[1] for row in together[1:]] for column in range(2, 6)]
+    assert result_of(many)["metrics"]["top1"] == pytest.approx(100 * np.mean(right))
+    assert len({tuple(column) for column in zip(*(row[2:] for row in together[1:]))}) > 1
+
+
+def test_a_still_probe_sees_the_middle_frame_alone(execution, probing, result_of, monkeypatch):
+    """The same as a probe of videos whose frames are all that one."""
+    module = sys.modules["mgm.stages.probe"]
+    loader = module.test_loader
+
+    def frozen(*args, **options):
+        for batch in loader(*args, **options):
+            middle_B1HWC = batch.frames_BTHWC[:, probing.clips.frames // 2, None]
+            yield batch._replace(frames_BTHWC=middle_B1HWC.repeat(1, probing.clips.frames, 1, 1, 1))
+
+    still, moving = (
+        probing.model_copy(update={"parent": "", "still": True}),
+        probing.model_copy(update={"parent": "", "seed": 0}),
+    )
+    said = (run(still, execution) / "predictions.csv").read_text()
+    usual = (run(moving, execution) / "predictions.csv").read_text()
+    shutil.rmtree(execution.results / moving.run_id)
+    monkeypatch.setattr(module, "test_loader", frozen)
+    assert (run(moving, execution) / "predictions.csv").read_text() == said != usual
+
+
+def test_shuffled_labels_keep_the_videos_and_the_counts(execution, probing, tmp_path):
+    data = probing.data.model_copy(update={"shuffle_labels": True})
+    shuffled = job(
+        probing.model_copy(update={"data": data}), execution, tmp_path / "shuffled"
+    ).training_videos()
+    straight = read_index(execution.data["ssv2"]).train
+    assert [video.path for video in shuffled] == [video.path for video in straight]
+    assert sorted(video.label for video in shuffled) == sorted(video.label for video in straight)
+    assert [video.label for video in shuffled] != [video.label for video in straight]
+
+
+def test_a_failure_is_recorded_and_the_others_still_run(execution, pretraining, finetuning):
+    lost = finetuning.model_copy(update={"parent": "pretrain-mgm-vitb-ssv2-e800-00000000"})
+    run(pretraining, execution)
+    with pytest.raises(UserError, match="1 of 2 runs failed"):
+        run_all([lost, finetuning], finetune, execution)
+    assert (
+        "weights.safetensors: no such weights; run the parent first"
+        in (execution.results / lost.run_id / "error.txt").read_text()
+    )
+    assert examine(execution.results / lost.run_id, lost).state == "failed"
+    assert examine(execution.results / finetuning.run_id, finetuning).state == "run"
+
+
+def test_a_cause_is_told_once(execution, pretraining, capfd):
+    nowhere = replace(execution, data={"ssv2": execution.results / "nowhere"})
+    with pytest.raises(UserError, match="nowhere") as alone:
+        run_all([pretraining], pretrain, nowhere)
+    assert not capfd.readouterr().err  # the command line tells what is raised
+    with pytest.raises(UserError, match="2 of 2 runs failed") as several:
+        run_all([pretraining, pretraining.model_copy(update={"seed": 1})], pretrain, nowhere)
+    assert (capfd.readouterr().err + str(several.value)).count(str(alone.value)) == 1
+
+
+def test_a_folder_removed_in_mid_run_is_one_line(execution, pretraining, monkeypatch, capfd):
+    """The run says so, the others go on, and the next call makes it anew."""
+    other, real = pretraining.model_copy(update={"seed": 1}), data.training_loader
+    folder = execution.results / pretraining.run_id
+
+    def removing(*args, **kwargs):
+        for step, batch in enumerate(real(*args, **kwargs)):
+            if step == 5 and (folder / "log.jsonl").exists():
+                shutil.rmtree(folder)
+            yield batch
+
+    monkeypatch.setattr(data, "training_loader", removing)
+    with pytest.raises(UserError, match="1 of 2 runs failed"):
+        run_all([pretraining, other], pretrain, execution)
+    [told] = [line for line in capfd.readouterr().err.splitlines() if "failed" in line]
+    assert (
+        told
+        == f"{pretraining.run_id}: failed: {folder}: was removed while its run went on; run it again"
+    )
+    assert examine(folder, pretraining).state == "failed"
+    assert examine(execution.results / other.run_id, other).state == "run"
+    monkeypatch.setattr(data, "training_loader", real)
+    assert examine(run(pretraining, execution), pretraining).state == "run"
+
+
+def test_results_that_came_without_weights_say_so(execution, pretraining, finetuning):
+    run(pretraining, execution)
+    (execution.results / pretraining.run_id / "weights.safetensors").unlink()
+    with pytest.raises(
+        UserError, match=f"the run is done; delete .*{pretraining.run_id} to train it again"
+    ):
+        run_all([finetuning], finetune, execution)
+
+
+def test_data_that_is_missing_or_another_is_refused(execution, pretraining, tmp_path):
+    with pytest.raises(UserError, match="no place for dataset ssv2; pass --data ssv2=FOLDER"):
+        run(pretraining, Execution(tmp_path / "a", {}))
+    other = pretraining.model_copy(update={"data": Data(dataset="ssv2", digest="0" * 12)})
+    with pytest.raises(
+        UserError,
+        match=f"holds videos with digest {pretraining.data.digest}, the run wants 000000000000",
+    ):
+        run(other, execution)
+
+
+def test_views_are_merged_by_the_mean_of_softmax_scores():
+    scores = np.array([[9.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 3.0, 0.0]])
+    slow = np.mean([[np.exp(x) / sum(np.exp(row)) for x in row] for row in scores], axis=0)
+    np.testing.assert_allclose(softmax_mean(scores), slow)
+    assert softmax_mean(scores).argmax() == 1  # the mean of logits would say 0
+    assert scores.mean(axis=0).argmax() == 0
+
+
+@pytest.mark.parametrize(("loss", "said"), [(0.0698, True), (0.06, False)])
+def test_a_run_that_predicts_nothing_says_so(loss, said):
+    fell = [{"loss": 0.27, "trivial_loss": 0.07}] * 10  # early lines do not count
+    assert bool(learnt_nothing([*fell, *[{"loss": loss, "trivial_loss": 0.07}] * 2])) == said
+    assert not learnt_nothing([{"loss": loss}])
+
+
+def test_weights_that_are_not_the_parents_are_refused_everywhere(
+    execution, pretraining, finetuning, probing, tmp_path
+):
+    """Another run's weights in a parent's place: no child trains on them, no verb takes them."""
+    for spec in (pretraining, pretraining.model_copy(update={"seed": 1}), finetuning):
+        run(spec, execution)
+    parent, child = (
+        execution.results / spec.run_id / "weights.safetensors"
+        for spec in (pretraining, finetuning)
+    )
+    other = (
+        execution.results
+        / pretraining.model_copy(update={"seed": 1}).run_id
+        / "weights.safetensors"
+    )
+    own = parent.read_bytes()
+    parent.write_bytes(other.read_bytes())
+    child.write_bytes(child.read_bytes()[:-4] + b"\0\0\0\0")
+    place = {"ssv2": execution.data["ssv2"]}
+    shown = Visualise(
+        data=pretraining.data,
+        clips=pretraining.clips,
+        model=pretraining.model,
+        figure="7",
+        parents=(pretraining.run_id,),
+    )
+    for use in (
+        lambda: run(finetuning.model_copy(update={"seed": 1}), execution),
+        lambda: run(probing, execution),
+        lambda: run_all([shown], visualise, execution),
+        lambda: export(parent.parent, "hf", tmp_path / "out"),
+        lambda: evaluate(child.parent, None, replace(execution, data=place), {}),
+    ):
+        with pytest.raises(UserError, match=r"weights\.safetensors: its SHA-256 is"):
+            use()
+    parent.write_bytes(own)
+    assert run(probing, execution)
+
+
+def test_a_child_of_other_weights_is_altered(execution, pretraining, probing, result_of):
+    run(pretraining, execution)
+    folder = run(probing, execution)
+    recorded = result_of(probing)
+    assert recorded["parents_sha256"] == {
+        pretraining.run_id: result_of(pretraining)["weights_sha256"]
+    }
+    write_result(folder, recorded | {"parents_sha256": {pretraining.run_id: "0" * 64}})
+    assert examine(folder, probing).state == "altered"
+    del recorded["parents_sha256"]
+    write_result(folder, recorded)  # from before it was recorded
+    assert examine(folder, probing).state == "run"
+
+
+@pytest.mark.parametrize("damage", ["{", '{"wall_s": "long"}', "[1]", "fifo", "folder"])
+def test_progress_stops_no_run(execution, pretraining, damage):
+    """A broken result and a foreign spec of others neither fail a run nor mark it."""
+    specs, other = execution.results / "specs", pretraining.model_copy(update={"seed": 1})
+    specs.mkdir(parents=True)
+    for spec in (pretraining, other):
+        (specs / f"{spec.run_id}.json").write_text(spec.model_dump_json())
+    (specs / "foreign.json").write_text("[1, 2]")
+    broken = execution.results / other.run_id / "result.json"
+    broken.parent.mkdir()
+    {"fifo": os.mkfifo, "folder": os.mkdir}.get(damage, lambda path: path.write_text(damage))(
+        broken
+    )
+    folder = run(pretraining, execution)
+    assert examine(folder, pretraining).state == "run"
+    assert not (folder / "error.txt").exists()
+    assert examine(broken.parent, other).state == "altered"
+
+
+def test_a_full_disk_is_one_line_even_for_its_record(execution, pretraining, monkeypatch, capfd):
+    free = pretraining.model_copy(update={"seed": 1})
+
+    def refuse(path, text):
+        if pretraining.run_id in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return real(path, text)
+
+    real = files.write
+    monkeypatch.setattr(files, "write", refuse)
+    with pytest.raises(UserError, match="1 of 2 runs failed"):
+        run_all([pretraining, free], pretrain, execution)
+    assert "spec.json: No space left on device; make room" in capfd.readouterr().err
+    assert examine(execution.results / free.run_id, free).state == "run"
