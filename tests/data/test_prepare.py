@@ -115,7 +115,7 @@ def test_a_published_dataset_is_its_file_and_a_line(published, tmp_path):
         Path(mgm.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
     )
     (tmp_path / "workflow").symlink_to(Path(mgm.__file__).parents[1] / "workflow")
-    sets = package / "datasets" / "published"
+    sets = package / "data" / "published"
     (sets / "tiny.py").write_text(
         (sets / "ssv2.py").read_text().replace("index_ssv2", "index_tiny")
     )
