@@ -42,9 +42,9 @@ def index_folder(source: Path, out: Path, seed: int = 0) -> Index:
     """The index of the videos in `source`, written to folder `out` unless it is there already; only
     new and changed files are opened.
 
-    Raises: UserError: no source, no videos, a class without a readable one, a CSV that cannot be
-        followed, or groups that
-            no split keeps apart.
+    Raises:
+        UserError: no source, no videos, a class without a readable one, a CSV that cannot be
+            followed, or groups that no split keeps apart.
     """
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     root, listed, unlabelled = _list(source, out)
@@ -231,8 +231,9 @@ def draw_test_groups(
     Each class gives about `share` of its videos, at least one group, and keeps at least one group
     for training; a class of one group stays in training.
 
-    Raises: UserError: groups that several classes share leave a class of two or more groups without
-        a test video.
+    Raises:
+        UserError: groups that several classes share leave a class of two or more groups without a
+            test video.
     """
     order = sorted({group for _, group in videos})
     random.Random(seed).shuffle(order)

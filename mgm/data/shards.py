@@ -72,8 +72,9 @@ def write_shards(
     A video that cannot be read is listed among the excluded ones. With `part` (i, n), write every
     n-th shard from the i-th (1 to n) on, and no index: a call without does, and what is missing.
 
-    Raises: UserError: `out` holds shards of other settings, the disk is full or would be, or a
-        split has no video left.
+    Raises:
+        UserError: `out` holds shards of other settings, the disk is full or would be, or a split
+            has no video left.
     """
     root = Path(os.path.abspath(out)) / "shards"
     own = root / "part-{}-of-{}".format(*part) if part else root

@@ -44,8 +44,9 @@ def transcode(
     again. With `part` (i, n), transcode every n-th video from the i-th (1 to n) on, and write no
     index: a call without does, once all are there.
 
-    Raises: UserError: another short side than 256 or 320, `out` holds other videos, the disk is
-        full, or a split has no video left.
+    Raises:
+        UserError: another short side than 256 or 320, `out` holds other videos, the disk is full,
+            or a split has no video left.
     """
     out = Path(os.path.abspath(out))
     _claim(out, short_side)

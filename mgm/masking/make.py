@@ -26,11 +26,15 @@ def make_mask(
 ) -> Tensor:
     """Which tokens of each clip are hidden.
 
-    Args: name: one of MASKS. ratio: K = int(ratio * H' * W') patches are hidden in every slot
-        (agnostic: S * K over the clip). seed_B: int64, one per clip; with the clip's motion it
-        determines the clip's mask, whatever else is in the batch. motion_BSHW: magnitude of motion
-        per slot at any resolution, on seed_B's device; all zero where a slot has no motion
-            information, and negative counts as zero. The unguided masks ignore it.
+    Args:
+        name: one of MASKS.
+        ratio: K = int(ratio * H' * W') patches are hidden in every slot (agnostic: S * K over the
+            clip).
+        seed_B: int64, one per clip; with the clip's motion it determines the clip's mask, whatever
+            else is in the batch.
+        motion_BSHW: magnitude of motion per slot at any resolution, on seed_B's device; all zero
+            where a slot has no motion information, and negative counts as zero. The unguided masks
+            ignore it.
         edge: what a box does at the edge of the frame: `grow` on the other side, `clamp` inside, or
             `spill` at random places.
         jitter: whether mgm's box changes its aspect ratio from slot to slot (eq. 7).
@@ -42,8 +46,9 @@ def make_mask(
     Returns:
         masked_BL: bool, slot-major, True where hidden.
 
-    Raises: UserError: an unknown mask or edge, a ratio that hides nothing or everything, motion
-        that is missing or of another shape.
+    Raises:
+        UserError: an unknown mask or edge, a ratio that hides nothing or everything, motion that is
+            missing or of another shape.
     """
     clips = _checked(
         name,

@@ -99,9 +99,9 @@ def to_ours(weights: dict[str, Tensor], path: Path, tokens: int = 0) -> dict[str
     tables are no weights and are left out, as are the parts of later methods that no model of ours
     has (`OTHERS`). `tokens`: positions that the model's own table has, if it is known.
 
-    Raises: UserError: names that no format has, two of one name, a part of queries, keys and
-        values, or positions that were learned or are of
-            another number of tokens.
+    Raises:
+        UserError: names that no format has, two of one name, a part of queries, keys and values, or
+            positions that were learned or are of another number of tokens.
     """
     plain: dict[str, Tensor] = {}
     for name, value in weights.items():

@@ -32,8 +32,9 @@ def read_weights(path: Path, tokens: int = 0) -> dict[str, Tensor]:
     """The weights in a file of any format that `mgm.models.formats` knows, or in a folder, under
     our names.
 
-    Raises: UserError: no such file, not whole, not weights, a pickle that would run code, or names
-        that belong to another model.
+    Raises:
+        UserError: no such file, not whole, not weights, a pickle that would run code, or names that
+            belong to another model.
     """
     return to_ours(read_tensors(path), path, tokens)
 
@@ -41,8 +42,9 @@ def read_weights(path: Path, tokens: int = 0) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Give `model` all the weights in a file; see `read_weights`.
 
-    Raises: UserError: as `read_weights`; or a weight is missing, too many, not finite, or has
-        another shape than the model's.
+    Raises:
+        UserError: as `read_weights`; or a weight is missing, too many, not finite, or has another
+            shape than the model's.
     """
     _fill(model.state_dict(), read_weights(path, model.encoder.positions), path)  # type: ignore[union-attr, arg-type]
 
@@ -51,8 +53,9 @@ def load_encoder(model: nn.Module, path: Path) -> None:
     """Give `model.encoder` the encoder in a file, and `model.fc_norm` that of a finetuned one;
     decoder, head and, where the model has none, the final norm are left out.
 
-    Raises: UserError: as `read_weights`; or a weight is missing, too many, not finite, or has
-        another shape than the model's.
+    Raises:
+        UserError: as `read_weights`; or a weight is missing, too many, not finite, or has another
+            shape than the model's.
     """
     weights, own = read_weights(path, model.encoder.positions), model.state_dict()  # type: ignore[union-attr, arg-type]
     kept = ("encoder.", "fc_norm.") if is_classifier(weights) else ("encoder.",)

@@ -168,10 +168,12 @@ def machine(
     """A machine of `gpus`, at a share of their peak; or at the pretraining clips a second that one
     was measured at.
 
-    Args: gpus_a_run: by default 8, a usual node's, or all if there are fewer. clips_per_s: of ViT-B
-        by MGM (ratio 0.75, 16 x 224 x 224), as a run's log says it, by the number of its GPUs.
-        decoded: videos a second that one GPU's cores decode; None: always enough. source: of the
-        rate, in words.
+    Args:
+        gpus_a_run: by default 8, a usual node's, or all if there are fewer.
+        clips_per_s: of ViT-B by MGM (ratio 0.75, 16 x 224 x 224), as a run's log says it, by the
+            number of its GPUs.
+        decoded: videos a second that one GPU's cores decode; None: always enough.
+        source: of the rate, in words.
 
     Raises:
         UserError: no such GPU, or a run with more than there are.

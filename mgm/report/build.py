@@ -28,10 +28,11 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
     """Write `reports`/tables, `reports`/figures, `reports`/claims.csv and `reports`/index.html;
     return the page.
 
-    Args: results: the folder of this name's runs, `results/<name>`; it need not exist. reports:
-        where to write, `reports/<name>`; its last part is the name on the page. only: "table4e" or
-        "figure5": write just that and return its csv or svg; "tables", "figures": all of them, and
-        return their folder.
+    Args:
+        results: the folder of this name's runs, `results/<name>`; it need not exist.
+        reports: where to write, `reports/<name>`; its last part is the name on the page.
+        only: "table4e" or "figure5": write just that and return its csv or svg; "tables",
+            "figures": all of them, and return their folder.
 
     Raises:
         UserError: `only` is no table or figure of the registry, or a figure whose run is not done.

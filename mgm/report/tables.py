@@ -198,8 +198,10 @@ def _grid(
 ) -> pd.DataFrame:
     """Lay out a table as a reader sees it: under each section's title its rows.
 
-    Args: text: escapes a cell's text for one format. title: that format's markup of a section's
-        title, with a place for it; `strong`: of the best number.
+    Args:
+        text: escapes a cell's text for one format.
+        title: that format's markup of a section's title, with a place for it; `strong`: of the best
+            number.
     """
     best, lines = leaders(table, rows), []
     for section in sections(table, rows):

@@ -86,8 +86,10 @@ def regular(path: Path) -> Path:
 def read_json(path: Path) -> Any:
     """Parse a JSON file.
 
-    Raises: UserError: it is no regular file, cannot be read, or is not JSON that every program
-        reads alike (NaN and 1e999 are not). FileNotFoundError: it is not there.
+    Raises:
+        UserError: it is no regular file, cannot be read, or is not JSON that every program reads
+            alike (NaN and 1e999 are not).
+        FileNotFoundError: it is not there.
     """
     try:
         return json.loads(

@@ -113,8 +113,9 @@ def with_channels(frames_BTHWC: torch.Tensor, channels: int) -> torch.Tensor:
 def find_index(spec: Run, execution: Execution) -> Index:
     """The index of the spec's dataset.
 
-    Raises: UserError: the dataset has no place, no index, is not the one the spec was made for, or
-        does not match its files.
+    Raises:
+        UserError: the dataset has no place, no index, is not the one the spec was made for, or does
+            not match its files.
     """
     name = spec.data.dataset
     if name not in execution.data:

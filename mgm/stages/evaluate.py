@@ -36,15 +36,17 @@ def evaluate(
 ) -> str:
     """Test a finetuned model, and say in a line what came out; of several processes, rank 0 does.
 
-    Args: place: the folder of a finetuning run, or the file of its spec. weights: a file in any
-        format `read_weights` knows; None: the run's own. execution: threads, workers, and under
-        `data` the one dataset to test on. The spec's own must be the very one it names; another
-            need only have as many classes.
+    Args:
+        place: the folder of a finetuning run, or the file of its spec.
+        weights: a file in any format `read_weights` knows; None: the run's own.
+        execution: threads, workers, and under `data` the one dataset to test on. The spec's own
+            must be the very one it names; another need only have as many classes.
         views: `temporal` and `spatial` in place of the spec's.
         out: a folder for predictions.csv and evaluation.json; None: nothing is written.
 
-    Raises: UserError: not a finetuning run, weights that do not fit, a dataset with another number
-        of classes, more views than frames.
+    Raises:
+        UserError: not a finetuning run, weights that do not fit, a dataset with another number of
+            classes, more views than frames.
     """
     spec = read_spec(place)
     if not isinstance(spec, Finetune):

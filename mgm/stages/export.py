@@ -43,11 +43,13 @@ def export(
 
     `hf`: model.safetensors, config.json and preprocessor_config.json, for `from_pretrained` of
     transformers 4.x and 5.x. A classifier's names of classes are those of `index`, the folder of
-    its dataset's index; without it they are numbered. `videomae`: checkpoint.pth, {"model":
-    state_dict}. `onnx`: see `export_onnx`.
+    its dataset's index; without it they are numbered.
+    `videomae`: checkpoint.pth, {"model": state_dict}.
+    `onnx`: see `export_onnx`.
 
-    Raises: UserError: no such run, one that has no such weights, a TimeSformer, weights that do not
-        fit the spec, an index of other data.
+    Raises:
+        UserError: no such run, one that has no such weights, a TimeSformer, weights that do not fit
+            the spec, an index of other data.
     """
     spec = read_spec(run)
     if not isinstance(spec, Pretrain | Finetune):

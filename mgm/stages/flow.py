@@ -40,12 +40,14 @@ def flow(
         weights: of RAFT-small; torchvision's own where None.
         processes: that estimate, one thread each.
 
-    Returns: The marker: method, weights (their SHA-256, None for DIS), digest of the index, number
-        of videos, versions, seconds.
+    Returns:
+        The marker: method, weights (their SHA-256, None for DIS), digest of the index, number of
+            videos, versions, seconds.
 
-    Raises: UserError: before any work, weights that do not fit or other than those of the sidecars
-        that are there; at the end, one of the
-            videos that could not be read; or another process writes the flow of this folder.
+    Raises:
+        UserError: before any work, weights that do not fit or other than those of the sidecars that
+            are there; at the end, one of the videos that could not be read; or another process
+            writes the flow of this folder.
     """
     index = read_index(folder)
     weights = raft_weights(method, weights)

@@ -16,8 +16,9 @@ from mgm.training import collectives
 def verified_weights(run: Path) -> tuple[Path, str]:
     """The weights in a run's folder, and their digest.
 
-    Raises: UserError: there are none, or they are not those that the run's result, or the name of
-        weights from elsewhere, says.
+    Raises:
+        UserError: there are none, or they are not those that the run's result, or the name of
+            weights from elsewhere, says.
     """
     path = run / "weights.safetensors"
     digest = weights_digest(path)

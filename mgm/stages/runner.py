@@ -36,8 +36,9 @@ def run_all(
     A cause is told once: of one run by the error raised, of several when it first occurs, and the
     error only counts them.
 
-    Raises: UserError: what failed, once all have been tried; that another process writes a run's
-        folder is one, and a full disk.
+    Raises:
+        UserError: what failed, once all have been tried; that another process writes a run's folder
+            is one, and a full disk.
     """
     torch.set_num_threads(execution.threads)
     failed: dict[str, str] = {}  # run id: why

@@ -32,8 +32,9 @@ def visualise(job: Job[Visualise]) -> dict[str, Any]:
     """Write arrays.npz of the spec's figure, on the middle clips of test videos that the run's seed
     chooses.
 
-    Raises: UserError: no test video has motion vectors, a chosen one cannot be read, or a parent is
-        missing or not made for such clips.
+    Raises:
+        UserError: no test video has motion vectors, a chosen one cannot be read, or a parent is
+            missing or not made for such clips.
     """
     spec = job.spec
     if len(spec.parents) != PARENTS[spec.figure]:
@@ -78,10 +79,12 @@ def masks_on_a_clip(
         names: N masks.
         seed: of the masks.
 
-    Returns: frames_SHWC: uint8, the first frame of each slot; index_S: its number in the video.
+    Returns:
+        frames_SHWC: uint8, the first frame of each slot; index_S: its number in the video.
         motion_SHW2: (dx, dy) in pixels a frame, the mean over a slot's frames; magnitude_SHW: what
-        guides the masks; has_motion_S. names_N, ratio_N, masked_NSHW, and boxes_NS4: (centre x,
-        centre y, width, height) in patches, NaN for a mask without boxes.
+            guides the masks; has_motion_S.
+        names_N, ratio_N, masked_NSHW, and boxes_NS4: (centre x, centre y, width, height) in
+            patches, NaN for a mask without boxes.
 
     Raises:
         UserError: the video cannot be read, or has no motion vectors.

@@ -83,8 +83,10 @@ def train(
         compile: the transformer blocks ("auto": on a GPU; `mgm.training.compiling`).
         bf16_gradients: halve what several processes exchange; their mean is rounded to bf16.
 
-    Raises: UserError: the loss is not finite, more than 1 % of the clips could not be read, or a
-        GPU is full. SystemExit: SIGTERM or SIGUSR1 came.
+    Raises:
+        UserError: the loss is not finite, more than 1 % of the clips could not be read, or a GPU is
+            full.
+        SystemExit: SIGTERM or SIGUSR1 came.
     """
     device = next(run.model.parameters()).device
     if device.type == "cpu":

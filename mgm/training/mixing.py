@@ -27,14 +27,19 @@ def mix(
     an odd number the last stays as it is. Of several processes each gives its share of the step's
     clips, and clips pair over all shares, as they do in one process.
 
-    Args: frames_BTHWC: uint8. label_B: int64, below `classes`. weight_B: on the host, 0 for clips
-        that could not be read; whom a clip pairs with is worked out there, so that no GPU is waited
-        for. mixup, cutmix: parameters of Beta(a, a), from which the ratio is drawn; 0 switches one
-        off. rng: all randomness.
+    Args:
+        frames_BTHWC: uint8.
+        label_B: int64, below `classes`.
+        weight_B: on the host, 0 for clips that could not be read; whom a clip pairs with is worked
+            out there, so that no GPU is waited for.
+        mixup, cutmix: parameters of Beta(a, a), from which the ratio is drawn; 0 switches one off.
+        rng: all randomness.
 
-    Returns: frames_BTHWC: uint8. Mixup rounds to whole pixel values (as timm's `FastCollateMixup`),
-        so that a step's clips stay small in memory. target_BC: float32, each clip's share of each
-        class; under CutMix exactly the share of its pixels.
+    Returns:
+        frames_BTHWC: uint8. Mixup rounds to whole pixel values (as timm's `FastCollateMixup`), so
+            that a step's clips stay small in memory.
+        target_BC: float32, each clip's share of each class; under CutMix exactly the share of its
+            pixels.
     """
     from timm.data.mixup import Mixup
 

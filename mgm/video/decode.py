@@ -107,9 +107,11 @@ def read_clip(
     asked for. Only in a damaged file, where the decoder fills gaps from earlier pictures, may it
     depend on where decoding began.
 
-    Args: path: a video file. frame_indices: which frames, counted in presentation order; any order,
-        repeats allowed. motion: whether to export vectors. Without, `has_motion_T` is all False and
-        any codec will do.
+    Args:
+        path: a video file.
+        frame_indices: which frames, counted in presentation order; any order, repeats allowed.
+        motion: whether to export vectors. Without, `has_motion_T` is all False and any codec will
+            do.
 
     Returns:
         A `Clip` of one frame per index.

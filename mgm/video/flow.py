@@ -73,8 +73,10 @@ def read_flow(
         index_T: frames, counted as `read_clip` counts them.
         shape: frames and cells (T, H, W) that the sidecar must have, where the caller knows.
 
-    Returns: motion_THW2: float32, pixels from the frame before; zero where there is no motion
-        information. has_motion_T: whether there is. The distance to the frame before is 1.
+    Returns:
+        motion_THW2: float32, pixels from the frame before; zero where there is no motion
+            information.
+        has_motion_T: whether there is. The distance to the frame before is 1.
 
     Raises:
         NoFlow: there is no sidecar, it is no such array, or its shape is another.

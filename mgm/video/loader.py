@@ -147,17 +147,24 @@ def training_loader(
     frames, as VideoMAE does: each has a crop, flip and augmentation of its own, and the first is
     the clip that the video gives without repeats.
 
-    Args: videos: the training split; what `sample` counts. clips: frames, size, sampling, crop and
-        flip. tubelet: frames in a slot, for the motion's magnitude. seed: of the run. batch: videos
-        a step. workers: processes that decode; 0 decodes in this one. The batches are the same.
+    Args:
+        videos: the training split; what `sample` counts.
+        clips: frames, size, sampling, crop and flip.
+        tubelet: frames in a slot, for the motion's magnitude.
+        seed: of the run.
+        batch: videos a step.
+        workers: processes that decode; 0 decodes in this one. The batches are the same.
         cache: keeps decoded videos in memory; workers share its megabytes out among caches of their
-        own. The batches are the same. motion: "vectors" reads the codec's; a method of
-        `mgm.video.flow` reads the videos' sidecars, whatever the codec; None reads none.
-        first_step: where to begin. augment: repeats, RandAugment and random erasing; the latter two
-        only without `motion`, which would not follow them. share: which part of each batch to give,
-        counted from 0, and of how many. distance: what a vector is divided by (`Mask.distance`).
+            own. The batches are the same.
+        motion: "vectors" reads the codec's; a method of `mgm.video.flow` reads the videos'
+            sidecars, whatever the codec; None reads none.
+        first_step: where to begin.
+        augment: repeats, RandAugment and random erasing; the latter two only without `motion`,
+            which would not follow them.
+        share: which part of each batch to give, counted from 0, and of how many.
+        distance: what a vector is divided by (`Mask.distance`).
         directions: give displacement_BSHW2 too; it takes twice as long as motion_BSHW, and few
-        masks read it.
+            masks read it.
 
     Raises:
         NoVectors: a video's codec has no motion vectors, though `motion` is "vectors".

@@ -32,9 +32,10 @@ def rasterise(
     A bi-predicted block has two vectors; the past reference's wins (the paper is silent). Blocks
     are cut off at the frame's edge.
 
-    Args: vectors: structured, with the fields of FFmpeg's `AVMotionVector` that `VECTOR` names;
-        those of one frame after those of another.
-            (dst_x, dst_y) is a block's centre, and its source lies at dst + motion / motion_scale.
+    Args:
+        vectors: structured, with the fields of FFmpeg's `AVMotionVector` that `VECTOR` names; those
+            of one frame after those of another. (dst_x, dst_y) is a block's centre, and its source
+            lies at dst + motion / motion_scale.
         counts_T: how many vectors each frame has.
         height, width: of the frames as coded, in pixels.
         rotation: quarter rotation counter-clockwise to show them upright.
@@ -150,7 +151,8 @@ def slot_magnitude(
         has_motion_T: frames that carry motion information; the others add nothing.
         tubelet: frames in a slot; divides T.
 
-    Returns: (S, H, W) float32, pixels a frame summed over `tubelet` frames. A slot without motion
+    Returns:
+        (S, H, W) float32, pixels a frame summed over `tubelet` frames. A slot without motion
         information is all zero.
     """
     dx_THW, dy_THW = motion_THW2[..., 0], motion_THW2[..., 1]
@@ -175,8 +177,9 @@ def slot_displacement(
         tubelet: frames in a slot; divides T.
         stride: frames of the video from one of the clip to the next.
 
-    Returns: (S, H, W, 2) float32, (dx, dy) in pixels, forward in time. A slot without motion
-        information is all zero.
+    Returns:
+        (S, H, W, 2) float32, (dx, dy) in pixels, forward in time. A slot without motion information
+        is all zero.
     """
     speed_THW2 = motion_THW2 / distance_THW[..., None] * has_motion_T[:, None, None, None]
     informed_S = np.maximum(has_motion_T.reshape(-1, tubelet).sum(1), 1)

@@ -141,8 +141,9 @@ def test_box(height: int, width: int, view: int, views: int, size: int) -> Box:
 def apply(clip: Clip, box: Box, size: int, flip: bool) -> Clip:
     """Cut `box` out of a clip, scale it to `size` x `size` pixels, and mirror it if asked to.
 
-    Returns: A clip whose frames are (T, size, size, 3), and whose motion is in pixels of the new
-        size, on size // 8 cells a side that each take the vector at their centre.
+    Returns:
+        A clip whose frames are (T, size, size, 3), and whose motion is in pixels of the new size,
+        on size // 8 cells a side that each take the vector at their centre.
     """
     motion_THW2, distance_THW = cut_motion(clip.motion_THW2, clip.distance_THW, box, size, flip)
     on_frame = box.on(clip.frames_THWC.shape[1:3], clip.size)

@@ -67,8 +67,9 @@ def index_diving48(source: Path, out: Path) -> Index:
 def read_lists(source: Path) -> Lists:
     """What the lists in a source say, by name, or those carried here.
 
-    Raises: UserError: a file is missing, or an entry cannot be followed; the file and the entry are
-        named.
+    Raises:
+        UserError: a file is missing, or an entry cannot be followed; the file and the entry are
+            named.
     """
     kinds = dict.fromkeys((f"Diving48_V2_{split}" for split in SPLITS), list[Row]) | {
         "Diving48_vocab": list[list[str]]

@@ -62,8 +62,9 @@ def read_lists(source: Path, split: int) -> Lists:
     """What the lists of a split in a source say, by CLASS/NAME without suffix; of split 1, if there
     are none, those carried here.
 
-    Raises: UserError: a line cannot be followed, the lists lie in several folders, or there are
-        none of this split.
+    Raises:
+        UserError: a line cannot be followed, the lists lie in several folders, or there are none of
+            this split.
     """
     paths = sorted(
         path

@@ -87,8 +87,11 @@ def index_listed(
     in the index's note. OUT/checked.jsonl keeps what opening each file showed, which a later call
     need not find out again.
 
-    Args: found: by `find_videos`. official: how many train and test videos the published lists
-        name; where these differ, the note says so. remark: what the index's note ends with.
+    Args:
+        found: by `find_videos`.
+        official: how many train and test videos the published lists name; where these differ, the
+            note says so.
+        remark: what the index's note ends with.
 
     Raises:
         UserError: no readable video of train or of test.

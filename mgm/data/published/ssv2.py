@@ -49,8 +49,9 @@ def index_ssv2(source: Path, out: Path) -> Index:
 def read_lists(source: Path) -> Lists:
     """What the lists in a source say, by id.
 
-    Raises: UserError: a file is missing, or an entry cannot be followed; the file and the entry are
-        named.
+    Raises:
+        UserError: a file is missing, or an entry cannot be followed; the file and the entry are
+            named.
     """
     path = list_file(source, "labels")
     numbers = read_json(path, dict[str, str], _INSTEAD)

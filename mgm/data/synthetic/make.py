@@ -37,8 +37,9 @@ def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
     """Draw the set into folder `out`, unless it is there already. An interrupted call leaves no
     index.json; calling again starts over.
 
-    Raises: UserError: `out` holds videos that this generator did not draw, or another process draws
-        there.
+    Raises:
+        UserError: `out` holds videos that this generator did not draw, or another process draws
+            there.
     """
     if index := _finished(params, out):
         return index

@@ -47,8 +47,9 @@ def points_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
 def arrays_of(points: pd.DataFrame, plot: Plot) -> dict[str, np.ndarray]:
     """What a plot draws, point by point; NaN where there is no number.
 
-    Returns: line_P (names), x_P, tick_P, paper_P, ours_P, low_P, high_P (per cent), n_P (runs in
-        the mean), wanted_P (runs asked for), status_P; joined: whether lines join the points.
+    Returns:
+        line_P (names), x_P, tick_P, paper_P, ours_P, low_P, high_P (per cent), n_P (runs in the
+        mean), wanted_P (runs asked for), status_P; joined: whether lines join the points.
     """
     columns = points.rename(columns={"ci_low": "low", "ci_high": "high"})
     texts = {name: columns[name].to_numpy(str) for name in ("line", "tick", "status")}
@@ -75,9 +76,11 @@ def curves(points: pd.DataFrame, plot: Plot, scale: str, together: bool) -> Figu
     """Lines of cells over x: ours filled, with 95 % intervals; the paper's hollow and dotted;
     methods never run as labelled points.
 
-    Args: points: as `points_of` returns them. scale: its name, for the heading of our numbers.
+    Args:
+        points: as `points_of` returns them.
+        scale: its name, for the heading of our numbers.
         together: our numbers and the paper's share an axis, because they can be compared; else a
-        panel each.
+            panel each.
     """
     quoted = bool(points.paper.notna().any())
     single, beyond = (

@@ -35,9 +35,11 @@ def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: 
     """What measurement `name` finds at the paper's settings, a number a line, and a table of those
     that are a mask's; keeps nothing.
 
-    Args: place: folder of a dataset's index; step-time needs none. videos: of the test split,
-        evenly spaced; 0: all. flow, weights: what motion-time compares with, and RAFT's weights,
-        torchvision's own where None.
+    Args:
+        place: folder of a dataset's index; step-time needs none.
+        videos: of the test split, evenly spaced; 0: all.
+        flow, weights: what motion-time compares with, and RAFT's weights, torchvision's own where
+            None.
 
     Raises:
         UserError: a place is needed, or what is there cannot be measured.

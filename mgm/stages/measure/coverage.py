@@ -35,12 +35,13 @@ def coverage(
     median, which is the camera's motion where things cover less than half of the frame. Slots in
     which nothing moves do not count.
 
-    Returns: metrics: coverage_<mask>, the mean over slots in per cent; videos: how many in which
-        something moves. arrays: names_N; ratio_N, and hidden_N, the per cent of a slot's patches
-        that it is; share_NS, low_NS, high_NS: mean over clips and
-            its 95 % interval, per cent, NaN where there are too few; overall_N, overall_low_N,
-            overall_high_N: the same of a clip's mean over its slots; clips_S: how many have
-            something that moves.
+    Returns:
+        metrics: coverage_<mask>, the mean over slots in per cent; videos: how many in which
+            something moves.
+        arrays: names_N; ratio_N, and hidden_N, the per cent of a slot's patches that it is;
+            share_NS, low_NS, high_NS: mean over clips and its 95 % interval, per cent, NaN where
+            there are too few; overall_N, overall_low_N, overall_high_N: the same of a clip's mean
+            over its slots; clips_S: how many have something that moves.
 
     Raises:
         UserError: nothing moves in any clip, or a video cannot be read.

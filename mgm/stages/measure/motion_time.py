@@ -26,12 +26,15 @@ def motion_time(videos: Sequence[Video], flow: Flow, weights: Path | None = None
 
     RAFT runs on a GPU where there is one.
 
-    Args: videos: to measure; the first one is measured twice, the first time for nothing, because
-        libraries start slowly. flow: the method to compare with. weights: RAFT's; torchvision's own
-        where None.
+    Args:
+        videos: to measure; the first one is measured twice, the first time for nothing, because
+            libraries start slowly.
+        flow: the method to compare with.
+        weights: RAFT's; torchvision's own where None.
 
-    Returns: vectors_ms, flow_ms: means over the videos; ratio: flow / vectors; frames: a video has,
-        on average; videos: how many.
+    Returns:
+        vectors_ms, flow_ms: means over the videos; ratio: flow / vectors; frames: a video has, on
+            average; videos: how many.
 
     Raises:
         UserError: no weights, or a video cannot be read.

@@ -33,8 +33,9 @@ def step_time(spec: Measure, least: int = PAIRS) -> dict[str, Any]:
     that are in memory. The two alternate on one model, so that what else the machine does falls on
     both. float32 on a CPU, bf16 on a GPU. At least `least` pairs.
 
-    Returns: masked_ms, full_ms: medians; speedup: median of full / masked over pairs, with
-        speedup_low and speedup_high, its quartiles; pairs.
+    Returns:
+        masked_ms, full_ms: medians; speedup: median of full / masked over pairs, with speedup_low
+            and speedup_high, its quartiles; pairs.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     mask = Mask(name="tube", ratio=spec.ratio)
