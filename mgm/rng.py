@@ -17,6 +17,7 @@ STREAMS = (
     "crop",
     "augment",
     "labels",
+    "guide",
 )  # a clip's independent uses of randomness; append only
 
 

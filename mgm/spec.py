@@ -44,7 +44,8 @@ BACKBONES = {
 BackboneName = Annotated[str, Field(pattern=f"^({'|'.join(BACKBONES)})$")]
 MaskName = Annotated[str, Field(pattern=f"^({'|'.join(MASKS)})$")]
 Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from OpenCV
-Guidance = Literal["vectors", Flow]
+Guidance = Literal["vectors", "shuffled", Flow]
+CODEC = ("vectors", "shuffled")  # guidance by the motion vectors that the codec stored
 Distance = Literal["estimated", "none"]
 
 
@@ -147,6 +148,7 @@ class Mask(FrozenModel):
     guidance: Guidance = (
         "vectors"  # the codec's motion vectors, or optical flow from sidecars (`mgm.video.flow`)
     )
+    # shuffled is a control: the codec's motion vectors of another training video
     # frames to a vector's reference, which divide it; none: eq. 6 to the letter; flow has no
     # distance
     distance: Distance = "estimated"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mgm.paper.cost import longest_chains, train_flops
 from mgm.paper.registry import Registry
-from mgm.spec import Pretrain, Spec, parents
+from mgm.spec import CODEC, Pretrain, Spec, parents
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def flow_of(spec: Spec) -> tuple[str, str] | None:
     """The dataset whose optical flow a run's mask follows, and the method; None for other runs."""
     return (
         (spec.data.dataset, spec.mask.guidance)
-        if isinstance(spec, Pretrain) and spec.mask.guidance != "vectors"
+        if isinstance(spec, Pretrain) and spec.mask.guidance not in CODEC
         else None
     )
 

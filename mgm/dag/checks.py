@@ -11,7 +11,7 @@ from mgm.dag.study import Workflow
 from mgm.data.index import read_index, require_vectors
 from mgm.errors import UserError
 from mgm.masking import MASKS
-from mgm.spec import Finetune, Pretrain, Spec
+from mgm.spec import CODEC, Finetune, Pretrain, Spec
 
 
 def missing(workflow: Workflow) -> dict[str, str]:
@@ -77,7 +77,7 @@ def _check_index(place: Path, specs: Iterable[Spec]) -> None:
         if (
             isinstance(spec, Pretrain)
             and MASKS[spec.mask.name].guided
-            and spec.mask.guidance == "vectors"
+            and spec.mask.guidance in CODEC
         ):
             require_vectors(videos, spec.mask.name)
 

@@ -1,5 +1,6 @@
 """A mean and its 95 % interval: over seeds where there are several, else over the test videos."""
 
+from collections.abc import Iterable, Sequence
 from functools import cache
 from math import inf, isfinite, sqrt
 from typing import NamedTuple
@@ -33,6 +34,28 @@ def over_seeds(values: list[float]) -> Estimate:
         return Estimate(mean)
     half = t_975(n - 1) * sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
     return Estimate(mean, mean - half, mean + half, n)
+
+
+def over_datasets(values: Iterable[Sequence[float]]) -> Estimate:
+    """Student's t interval over datasets, each with one or more runs.
+
+    The model is a random effect: y_ds = mu + a_d + e_ds, with a_d ~ N(0, A^2) for dataset d and
+    e_ds ~ N(0, E^2) for its seed s. With m_d the mean of the n_d runs of dataset d, D the number of
+    datasets and S^2 the sample variance of the m_d:
+
+        mean = sum(m_d) / D,  interval = mean +- t_0.975(D - 1) * sqrt(S^2 / D)
+
+    S^2 / D is an unbiased estimate of the mean's variance (A^2 + E^2 * mean of 1 / n_d) / D,
+    whatever the n_d are. The interval is exact where all n_d are equal. More seeds per dataset
+    shrink E's part alone: one dataset has no interval, however many seeds it has.
+
+    Args:
+        values: for each dataset the numbers of its runs, or their paired differences.
+
+    Returns:
+        The estimate; `n` counts datasets.
+    """
+    return over_seeds([sum(runs) / len(runs) for runs in values if len(runs)])
 
 
 def over_videos(correct: int, videos: int) -> Estimate:

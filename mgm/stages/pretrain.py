@@ -14,7 +14,7 @@ from mgm.masking import MASKS, Grid, make_mask, predicted
 from mgm.models import build_mae, load_weights, reconstruction_loss, save_weights
 from mgm.models.kernels import bf16_slowdown
 from mgm.results.log import log_lines
-from mgm.spec import Optim, Pretrain
+from mgm.spec import CODEC, Optim, Pretrain
 from mgm.stages.data import Job, training_batches
 from mgm.stages.flow import require_flow
 from mgm.training import Training, collectives, train
@@ -30,7 +30,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     """
     spec, videos = job.spec, job.training_videos()
     guidance = spec.mask.guidance if MASKS[spec.mask.name].guided else None
-    if guidance == "vectors":
+    if guidance in CODEC:
         require_vectors(videos, spec.mask.name)
     elif guidance:
         require_flow(job.execution.data[spec.data.dataset], videos, guidance)

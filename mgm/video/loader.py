@@ -157,7 +157,8 @@ def training_loader(
         cache: keeps decoded videos in memory; workers share its megabytes out among caches of their
             own. The batches are the same.
         motion: "vectors" reads the codec's; a method of `mgm.video.flow` reads the videos'
-            sidecars, whatever the codec; None reads none.
+            sidecars, whatever the codec; "shuffled" gives each clip the codec's motion of another
+            video; None reads none.
         first_step: where to begin.
         augment: repeats, RandAugment and random erasing; the latter two only without `motion`,
             which would not follow them.
@@ -172,6 +173,11 @@ def training_loader(
     """
     if not videos:
         raise UserError("no videos to train on: the training split is empty; check the index")
+    if motion == "shuffled" and len(videos) < 2:
+        raise UserError(
+            "mask.guidance shuffled takes each clip's motion from another video, but there is one "
+            "training video; add videos, or set mask.guidance to vectors"
+        )
     if motion and (augment.rand or augment.erasing):
         raise ValueError("RandAugment and random erasing change frames alone; train without motion")
     dataset = _TrainingBatches(
@@ -273,6 +279,8 @@ class _TrainingBatches(Dataset):
         distance,
         directions,
     ):
+        self.shuffled = motion == "shuffled"
+        motion = "vectors" if self.shuffled else motion
         self.videos, self.clips, self.tubelet, self.seed, self.batch, self.motion = (
             videos,
             clips,
@@ -310,7 +318,10 @@ class _TrainingBatches(Dataset):
             samples += [sample] * self.repeats
             seeds += seeds_R
             try:
-                made += self.clips_of(self.videos[sample], seeds_R)
+                own = self.clips_of(self.videos[sample], seeds_R)
+                if self.shuffled:
+                    own = [self.misguided(clip, sample, seed) for clip, seed in zip(own, seeds_R)]
+                made += own
             except (NoVectors, NoFlow, NotInShard) as error:
                 return error
             except UserError:
@@ -344,6 +355,19 @@ class _TrainingBatches(Dataset):
             )
         whole = self.cache.read(video, index_T, self.motion)
         return [self.augmented(whole, seed, self.augmentation) for seed in seeds_R]
+
+    def misguided(self, clip: Clip, sample: int, seed: int) -> Clip:
+        """Return the clip with the motion of another video, drawn from the clip's seed.
+
+        The other video gives a training clip of its own, with its own start, crop and flip. So the
+        clip stays a function of (run seed, epoch, sample): batch mates do not matter. If the other
+        video cannot be read, neither can the clip.
+        """
+        other = int(generator(seed, "guide").integers(len(self.videos) - 1))
+        other += other >= sample  # every video but the clip's own, equally often
+        guide = self.clips_of(self.videos[other], [clip_seed(seed, 0, other)])[0]
+        names = ("motion_THW2", "distance_THW", "has_motion_T")
+        return replace(clip, **{name: getattr(guide, name) for name in names})
 
     def place(self, seed: int, height: int, width: int) -> tuple[Box, bool]:
         """The box that a clip is cut from, and whether it is mirrored."""

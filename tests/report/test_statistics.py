@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mgm.report.statistics import over_seeds, over_videos
+from mgm.report.statistics import over_datasets, over_seeds, over_videos
 
 
 @pytest.mark.parametrize("n", [2, 3, 7, 40])
@@ -33,3 +33,41 @@ def test_interval_over_videos_is_scipys_bootstrap():
         (0, -inf, inf, 1),
         (100, -inf, inf, 1),
     ]  # all resamples would be equal
+
+
+@pytest.mark.parametrize(
+    ("runs", "between", "within"),
+    [
+        ([1] * 8, 3, 2),  # one seed per dataset
+        ([3] * 8, 3, 2),
+        ([4] * 4, 0, 5),  # datasets do not differ
+        ([2] * 12, 6, 1),  # datasets differ more than seeds
+        ([5] * 3, 2, 2),
+        ([1, 1, 2, 2, 3, 3, 4, 6], 3, 3),  # a study that stopped early
+    ],
+)
+def test_interval_over_datasets_covers_in_95_of_100_studies(runs, between, within):
+    rng, studies, mean = np.random.default_rng(0), 4000, 1.5
+    covered = 0
+    for _ in range(studies):
+        estimate = over_datasets(
+            (mean + rng.normal(0, between) + rng.normal(0, within, n)).tolist() for n in runs
+        )
+        covered += estimate.low <= mean <= estimate.high
+    assert 93 <= 100 * covered / studies <= 97
+
+
+def test_an_interval_over_seeds_alone_misses_other_datasets():
+    """Why datasets come first: 24 runs of 8 datasets are not 24 independent numbers."""
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(1000):
+        pooled = (rng.normal(0, 3, (8, 1)) + rng.normal(0, 2, (8, 3))).flatten()
+        estimate = over_seeds(pooled.tolist())
+        covered += estimate.low <= 0 <= estimate.high
+    assert covered < 850
+
+
+def test_interval_over_datasets_takes_their_means():
+    assert over_datasets([[1.0, 3.0], [5.0]]) == over_seeds([2.0, 5.0])
+    assert over_datasets([[1.0, 3.0, 4.0]]) == (pytest.approx(8 / 3), -inf, inf, 1)
+    assert over_datasets([[], [2.0]]).n == 1

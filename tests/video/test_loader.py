@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mgm.errors import UserError
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Views
 from mgm.video import cut, loader, read_clip, slot_displacement, slot_magnitude, transform
@@ -44,6 +45,43 @@ def broken(tmp_path):
 def first_batches(videos, count=6, **options):
     options = {"tubelet": 2, "seed": 7, "batch": 3, "directions": True, **options}
     return list(islice(loader.training_loader(videos, CLIPS, **options), count))
+
+
+def test_shuffled_guidance_takes_the_motion_of_another_video(videos):
+    """The frames stay; the motion is a training clip of a video drawn from the clip's seed."""
+    own, shuffled, reread = (
+        first_batches(videos, count=20, motion=motion)
+        for motion in ("vectors", "shuffled", "shuffled")
+    )
+    assert_same(shuffled, reread)
+    for one, other in zip(own, shuffled):
+        assert_same(
+            [one._replace(motion_BSHW=None, displacement_BSHW2=None)],
+            [other._replace(motion_BSHW=None, displacement_BSHW2=None)],
+        )
+        for b, (sample, seed) in enumerate(zip(one.sample_B.tolist(), one.seed_B.tolist())):
+            guide = int(generator(seed, "guide").integers(len(videos) - 1))
+            guide += guide >= sample
+            assert guide != sample
+            its_seed = clip_seed(seed, 0, guide)
+            clip = cropped(frames_of(videos[guide], its_seed), its_seed)
+            moved = slot_magnitude(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, 2)
+            np.testing.assert_array_equal(other.motion_BSHW[b].numpy(), moved)
+
+
+def test_shuffled_guidance_ignores_batch_mates_workers_and_the_cache(videos):
+    whole = first_batches(videos, count=8, motion="shuffled")
+    many = {"count": 8, "motion": "shuffled", "workers": 2, "cache": loader.Cache(10)}
+    assert_same(whole, first_batches(videos, **many))
+    alone = first_batches(videos, count=24, motion="shuffled", batch=1)
+    for place, clip in enumerate(alone):
+        assert torch.equal(clip.motion_BSHW[0], whole[place // 3].motion_BSHW[place % 3])
+    assert_same(whole[5:], first_batches(videos, count=3, motion="shuffled", first_step=5))
+
+
+def test_shuffled_guidance_wants_two_videos(videos):
+    with pytest.raises(UserError, match="from another video, but there is one training video"):
+        first_batches(videos[:1], motion="shuffled")
 
 
 def frames_of(video, seed, motion=True):
