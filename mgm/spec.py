@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from mgm.errors import UserError, first_fault
-from mgm.masking import MASKS, Edge
+from mgm.masking import MASKS, Edge, hidden_patches
 
 LARGE = 10**9  # no whole number of a spec is larger
 
@@ -155,6 +155,14 @@ class Mask(FrozenModel):
     predicts: Literal["all", "running-cell"] = (
         "all"  # what the decoder predicts: all that is hidden, or half of it (VideoMAE V2)
     )
+    # of the mask's definition; unless given, the one that this code computes
+    version: int = Field(1, ge=1, le=LARGE)
+
+    @model_validator(mode="after")
+    def _is_what_this_code_makes(self):
+        if "version" not in self.model_fields_set:
+            self.__dict__["version"] = MASKS[self.name].version
+        return self
 
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -292,7 +300,7 @@ class Pretrain(Run):
     def hidden(self) -> int:
         """Patches hidden in every slot; agnostic masking hides as many on average."""
         _, height, width = self.grid
-        return int(self.mask.ratio * (height * width))
+        return hidden_patches(self.mask.name, self.mask.ratio, height * width)
 
     @model_validator(mode="after")
     def _mask_hides_some(self):

@@ -161,6 +161,20 @@ def test_weights_tell_the_vits_apart_by_width_and_depth():
     assert len(set(sizes)) == len(sizes)
 
 
+def test_a_mask_that_was_mended_is_another_run_and_the_old_spec_is_still_read():
+    """The ids that these two specs had before their masks were mended."""
+    for name, old_id in (
+        ("warped", "pretrain-warped-vitb-ssv2-e800-bbba3ae4"),
+        ("motion-bins", "pretrain-motion-bins-vitb-ssv2-e800-07f5b12a"),
+    ):
+        run = Pretrain(data=SSV2, mask={"name": name})
+        fields = json.loads(run.model_dump_json())
+        assert fields["mask"]["version"] == 2
+        old = parse(_with(fields, ("mask", "version"), 1), "spec.json")
+        assert old.run_id == old_id != run.run_id
+    assert Pretrain(data=SSV2).mask.version == 1
+
+
 def test_a_newer_version_of_the_science_is_another_run():
     class Newer(Pretrain):
         version: int = 2

@@ -29,6 +29,9 @@ class MaskInfo(NamedTuple):
     # the method it is from, where that is not MGM's paper: its row is of our own
     # (`experiments.tables.OTHERS`)
     source: str = ""
+    # of the mask's definition: raise it when the same spec makes another mask, so that its runs
+    # get other ids
+    version: int = 1
 
 
 Edge = Literal["grow", "clamp", "spill"]  # what a box does at the edge of the frame
@@ -41,12 +44,24 @@ MASKS = {
     "smm": MaskInfo("SMM (Dense)"),
     "mgm-sparse": MaskInfo("MGM (Sparse)", guided=True),
     "mgm": MaskInfo("MGM (Dense)", guided=True),
-    "warped": MaskInfo("Warped (MGMAE)", guided=True, carried=True, source="MGMAE"),
-    "motion-bins": MaskInfo("Motion Bins (TrackMAE)", guided=True, source="TrackMAE"),
+    "warped": MaskInfo("Warped (MGMAE)", guided=True, carried=True, source="MGMAE", version=2),
+    "motion-bins": MaskInfo("Motion Bins (TrackMAE)", guided=True, source="TrackMAE", version=2),
     "multi-block": MaskInfo("Multi-Block (V-JEPA)", source="V-JEPA"),
     "green-noise": MaskInfo("Green Noise (Green3D)", source="Structured-Noise Masked Modeling"),
     "running-cell": MaskInfo("Running Cell (VideoMAE V2)", source="VideoMAE V2"),
 }
+
+
+def hidden_patches(name: str, ratio: float, patches: int) -> int:
+    """Return how many of a slot's patches a mask hides; `agnostic` hides as many on average.
+
+    Every mask rounds the hidden ones down, as VideoMAE does. MGMAE's code rounds the visible ones
+    down, here to at least one: it shows 19 of 196 patches at 0.9, where VideoMAE's shows 20.
+    """
+    if name == "warped":
+        return patches - max(1, int(patches * (1 - ratio)))
+    return int(ratio * patches)
+
 
 _FILES = {
     "Boxes": "boxes",
@@ -64,6 +79,7 @@ __all__ = [
     "Edge",
     "Grid",
     "MaskInfo",
+    "hidden_patches",
     "make_boxes",
     "make_mask",
     "predicted",

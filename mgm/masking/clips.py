@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from mgm.masking import Edge, prng
@@ -44,7 +45,7 @@ class Clips:
 
     @property
     def hidden(self) -> int:
-        """K, the patches hidden in every slot."""
+        """K, the patches hidden in every slot; `hidden_patches` says which mask hides others."""
         return int(self.ratio * self.grid.patches)
 
     def uniform(self, stream: int, n: int) -> Tensor:
@@ -52,3 +53,17 @@ class Clips:
 
     def bits(self, stream: int, n: int) -> Tensor:
         return prng.bits(self.seed_B, stream, n)
+
+
+def at_places(cells_BSHWX: Tensor, rows: int, columns: int) -> Tensor:
+    """Return the value of the cell that holds each place's centre, (B, S, rows, columns, ...).
+
+    Args:
+        cells_BSHWX: values on any grid of the frame, perhaps with more axes after it.
+        rows, columns: places along the frame's sides.
+    """
+    device = cells_BSHWX.device
+    height, width = cells_BSHWX.shape[2:4]
+    row = (2 * torch.arange(rows, device=device) + 1) * height // (2 * rows)
+    column = (2 * torch.arange(columns, device=device) + 1) * width // (2 * columns)
+    return cells_BSHWX[:, :, row][:, :, :, column]

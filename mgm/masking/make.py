@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mgm.errors import UserError
-from mgm.masking import EDGES, MASKS, Edge
+from mgm.masking import EDGES, MASKS, Edge, hidden_patches
 from mgm.masking.boxes import Boxes, clamped
 from mgm.masking.clips import Clips, Grid
 from mgm.masking.dense import nearest
@@ -29,7 +29,7 @@ def make_mask(
     Args:
         name: one of MASKS.
         ratio: K = int(ratio * H' * W') patches are hidden in every slot (agnostic: S * K over the
-            clip).
+            clip; warped: `hidden_patches`).
         seed_B: int64, one per clip; with the clip's motion it determines the clip's mask, whatever
             else is in the batch.
         motion_BSHW: magnitude of motion per slot at any resolution, on seed_B's device; all zero
@@ -104,9 +104,10 @@ def _checked(name: str, clips: Clips) -> Clips:
         )
     if not 0 < ratio < 1:
         raise UserError(f"mask ratio {ratio} is outside (0, 1); choose one between, such as 0.75")
-    if not 0 < clips.hidden < grid.patches:
+    hidden = hidden_patches(name, ratio, grid.patches)
+    if not 0 < hidden < grid.patches:
         raise UserError(
-            f"mask ratio {ratio} hides {clips.hidden} of {grid.patches} patches a slot; choose one that hides 1 to {grid.patches - 1}"
+            f"mask ratio {ratio} hides {hidden} of {grid.patches} patches a slot; choose one that hides 1 to {grid.patches - 1}"
         )
     if seed_B.dtype != torch.int64 or seed_B.ndim != 1:
         raise UserError(

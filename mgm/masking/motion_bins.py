@@ -2,16 +2,17 @@
 (Vandeghen et al., CVPR 2026).
 
 Read in its code (rvandeghen/TrackMAE: engine_for_pretraining_cotracker.py, rho_motion 0.5 of its
-README). There a patch moves as far as the track that starts in it; here, as what passes through it.
+README). There a patch moves as far as the mean of the 2 x 2 tracks that start in it; here, as the
+mean of what passes through its 2 x 2 quarters.
 """
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d
 
 from mgm.masking import prng
 from mgm.masking.choose import sort_key, topk_mask
-from mgm.masking.clips import Clips
+from mgm.masking.clips import Clips, at_places
+from mgm.masking.warped import FINE, sum_of_patches
 
 FROM_HIGH = 0.5  # share of the visible patches that are of the bin of high motion
 
@@ -21,7 +22,9 @@ def motion_bins(clips: Clips) -> Tensor:
     equal size; each bin shows its share at random, the same in every slot."""
     assert clips.motion_BSHW is not None
     grid, patches = clips.grid, clips.grid.patches
-    of_slots_BSN = adaptive_max_pool2d(clips.motion_BSHW, (grid.height, grid.width)).flatten(2)
+    of_slots_BSN = sum_of_patches(
+        at_places(clips.motion_BSHW, FINE * grid.height, FINE * grid.width)
+    )
     motion_BN = sum(
         of_slots_BSN.unbind(1)
     )  # in the order of slots: a reduction's order depends on the device

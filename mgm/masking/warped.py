@@ -9,9 +9,9 @@ clip's mask is the same everywhere.
 import torch
 from torch import Tensor
 
-from mgm.masking import prng
+from mgm.masking import hidden_patches, prng
 from mgm.masking.choose import sort_key, topk_mask
-from mgm.masking.clips import Clips
+from mgm.masking.clips import Clips, at_places
 
 FINE = 2  # places of the carried map along a patch's side
 
@@ -25,7 +25,11 @@ def warped(clips: Clips) -> Tensor:
     """
     assert clips.displacement_BSHW2 is not None
     grid, middle = clips.grid, clips.grid.slots // 2
-    shift_BSHW2 = _at_places(clips.displacement_BSHW2, FINE * grid.height, FINE * grid.width)
+    rows, columns = FINE * grid.height, FINE * grid.width
+    # the displacement of each place, in places
+    shift_BSHW2 = at_places(clips.displacement_BSHW2, rows, columns) * torch.tensor(
+        [columns, rows], device=clips.seed_B.device
+    )
     base_BHW = _hills(clips)
     maps = {middle: base_BHW}
     for slot in range(middle + 1, grid.slots):
@@ -33,10 +37,19 @@ def warped(clips: Clips) -> Tensor:
     for slot in reversed(range(middle)):  # what lies here goes on as it came
         maps[slot] = _pulled(maps[slot + 1], shift_BSHW2[:, slot], base_BHW)
     height_BSHW = torch.stack([maps[slot] for slot in range(grid.slots)], 1)
-    rows = [height_BSHW[:, :, i::FINE] for i in range(FINE)]
-    height_BSN = sum(row[..., j::FINE] for row in rows for j in range(FINE)).flatten(2)  # type: ignore[union-attr]
+    height_BSN = sum_of_patches(height_BSHW)
     ties_B1N = clips.bits(prng.TIES, grid.patches)[:, None]
-    return topk_mask(sort_key(height_BSN, ties_B1N), clips.hidden)
+    hidden = hidden_patches("warped", clips.ratio, grid.patches)
+    return topk_mask(sort_key(height_BSN, ties_B1N), hidden)
+
+
+def sum_of_patches(x_BSHW: Tensor) -> Tensor:
+    """Sum the FINE x FINE places of each patch: (B, S, rows, columns) to (B, S, patches).
+
+    The order of the sum is fixed, because a reduction's order depends on the device.
+    """
+    rows = [x_BSHW[:, :, i::FINE] for i in range(FINE)]
+    return sum(row[..., j::FINE] for row in rows for j in range(FINE)).flatten(2)  # type: ignore[union-attr]
 
 
 def _hills(clips: Clips) -> Tensor:
@@ -62,20 +75,6 @@ def _falloff(patches: int) -> Tensor:
     place = (torch.arange(FINE * patches, device="cpu") + 0.5) / FINE
     patch = torch.arange(patches, device="cpu") + 0.5
     return (-(place[:, None] - patch).square()).exp()
-
-
-def _at_places(x_BSHW2: Tensor, rows: int, columns: int) -> Tensor:
-    """(B, S, rows, columns, 2):
-
-    the displacement of the cell that holds each place's centre, in places.
-    """
-    row = (2 * torch.arange(rows, device=x_BSHW2.device) + 1) * x_BSHW2.shape[2] // (2 * rows)
-    column = (
-        (2 * torch.arange(columns, device=x_BSHW2.device) + 1) * x_BSHW2.shape[3] // (2 * columns)
-    )
-    return x_BSHW2[:, :, row][:, :, :, column] * torch.tensor(
-        [columns, rows], device=x_BSHW2.device
-    )
 
 
 def _pulled(map_BHW: Tensor, shift_BHW2: Tensor, base_BHW: Tensor) -> Tensor:

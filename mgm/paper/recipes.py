@@ -87,7 +87,7 @@ def _column(
         batch=128,  # P Table 6
         warmup_epochs=warmup,  # P Table 6
         epochs=epochs,  # P Table 6
-        min_lr=1e-6,  # V: run_class_finetuning.py; its UCF101 script alone has 1e-5
+        min_lr=1e-6,  # V: run_class_finetuning.py; its UCF101 and ViT-H K400 scripts have 1e-5
     )
     return {
         "optim": optim,
@@ -142,11 +142,11 @@ SUPERVISED = {  # X, the first row of P Table 2; for SSv2, where X has no recipe
         # X: for 512 clips, which are 256 videos twice; the learning rate here counts videos
         lr=1.6e-3,
         batch=256,
-        min_lr=1e-6,
+        min_lr=1.6e-5,  # X: 1e-6 times its 16 shards, like the peak (BASE_LR_SCALE_NUM_SHARDS)
         weight_decay=0.05,
         betas=(0.9, 0.999),
         epochs=200,
-        warmup_epochs=30,  # X starts it from 1e-6; here it starts from 0
+        warmup_epochs=30,  # X starts it from 1.6e-5; here it starts from 0
         clip_grad=1.0,
     ),
     "layer_decay": 1.0,

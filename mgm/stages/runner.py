@@ -13,12 +13,13 @@ import torch
 from mgm.console import duration, show
 from mgm.data.index import compared
 from mgm.errors import UserError, as_user_error
+from mgm.masking import MASKS
 from mgm.paper.cost import train_flops
 from mgm.results import files
 from mgm.results.files import file_digest, read_json
 from mgm.results.lock import folder_lock
 from mgm.results.result import examine, write_result
-from mgm.spec import Spec, parents, read_spec
+from mgm.spec import Pretrain, Spec, parents, read_spec
 from mgm.stages.data import Execution, Job, find_index
 from mgm.stages.provenance import provenance
 from mgm.training import collectives, remove_checkpoints
@@ -120,6 +121,12 @@ def _run(
         if spec.version != type(spec).model_fields["version"].default:
             raise UserError(
                 f"{spec.run_id}: version {spec.version} of the science; this code computes another, check out the older code"
+            )
+        if isinstance(spec, Pretrain) and spec.mask.version != MASKS[spec.mask.name].version:
+            raise UserError(
+                f"{spec.run_id}: mask.version is {spec.mask.version}, and this code makes version "
+                f"{MASKS[spec.mask.name].version} of {spec.mask.name}; remove the field for a new "
+                "run, or check out the code that made the other"
             )
         if collectives.is_main():
             (folder / "error.txt").unlink(missing_ok=True)

@@ -211,7 +211,7 @@ def warped(grid, ratio, seed, motion, displacement):
     """
     rows, columns = 2 * grid.height, 2 * grid.width
     n = grid.height * grid.width
-    hidden = int(ratio * n)
+    hidden = n - max(1, int(n * (1 - ratio)))
     shown = [
         divmod(patch, grid.width)
         for patch in range(n)
@@ -281,12 +281,17 @@ def motion_bins(grid, ratio, seed, motion):
     ties, draw = bits(seed, TIES, n), bits(seed, SET, n)
     moves = []
     for patch in range(n):
-        row, column = divmod(patch, grid.width)
-        top, bottom = row * rows // grid.height, -(-(row + 1) * rows // grid.height)
-        left, right = column * columns // grid.width, -(-(column + 1) * columns // grid.width)
+        row, column = (2 * side for side in divmod(patch, grid.width))
         total = f(0)
         for t in range(grid.slots):
-            total = total + motion[t, top:bottom, left:right].max()
+            of_slot = f(0)
+            for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):  # the centres of its quarters
+                of_slot = of_slot + motion[
+                    t,
+                    (2 * (row + y) + 1) * rows // (4 * grid.height),
+                    (2 * (column + x) + 1) * columns // (4 * grid.width),
+                ]
+            total = total + of_slot
         moves.append((total, ties[patch], patch))
     order = [patch for _, _, patch in sorted(moves)]
     shown = n - int(ratio * n)

@@ -66,6 +66,8 @@ def test_counts_are_exact(problem, name, edge, jitter):
     assert masked_BL.shape == (len(seeds), grid.slots * grid.patches)
     assert masked_BL.dtype == torch.bool
     hidden = int(ratio * grid.patches)
+    if name == "warped":  # as MGMAE: the visible ones are rounded down
+        hidden = grid.patches - max(1, int((1 - ratio) * grid.patches))
     if name == "agnostic":
         assert (masked_BL.sum(1) == grid.slots * hidden).all()
     else:
@@ -315,6 +317,21 @@ def test_motion_bins_show_as_much_of_the_moving_half_as_of_the_still_one():
     assert (shown[:, :, :7].sum((2, 3)) == 10).all()
     assert (shown[:, :, 7:].sum((2, 3)) == 10).all()
     assert (shown == shown[:, :1]).all()
+
+
+def test_motion_bins_rank_a_patch_by_the_mean_of_its_places():
+    """TrackMAE takes the mean of a patch's 2 x 2 tracks; the largest would rank 3 above 1."""
+    motion = torch.zeros(50, 8, 28, 28)
+    motion[:, :, :14] = 1  # the upper half moves everywhere
+    motion[:, :, 14::2, ::2] = 3  # of the lower half a quarter of each patch, by more
+    shown = ~make_mask("motion-bins", GRID, 0.9, torch.arange(50), motion).view(50, 8, 14, 14)
+    assert (shown[:, :, :7].sum((2, 3)) == 10).all()
+
+
+def test_warped_shows_as_many_as_mgmae():
+    motion = torch.ones(2, 8, 28, 28)
+    shown = ~make_mask("warped", GRID, 0.9, torch.arange(2), motion).view(2, 8, 196)
+    assert (shown.sum(2) == 19).all()
 
 
 @settings(max_examples=60, deadline=None)

@@ -17,7 +17,7 @@ from mgm.cli import app
 from mgm.data.index import read_index
 from mgm.data.synthetic.make import load_boxes
 from mgm.errors import UserError
-from mgm.masking import MASKS, Grid, make_mask
+from mgm.masking import MASKS, Grid, hidden_patches, make_mask
 from mgm.models import build_mae
 from mgm.paper.recipes import MASK_RATIO
 from mgm.report.statistics import over_seeds
@@ -302,7 +302,8 @@ def test_coverage_is_what_a_slow_loop_over_pixels_finds(index, patch):
     assert arrays["clips_S"].tolist() == np.isfinite(share_NBS[0]).sum(0).tolist()
     for n, name in enumerate(MASKS):
         patches = (24 // patch) ** 2
-        assert arrays["hidden_N"][n] == 100 * int(MASK_RATIO[name] * patches) / patches
+        hidden = hidden_patches(name, MASK_RATIO[name], patches)
+        assert arrays["hidden_N"][n] == 100 * hidden / patches
         of_slots = [share_NBS[n, :, s] for s in range(2)]
         per_clip = np.nanmean(share_NBS[n][np.isfinite(share_NBS[n]).any(1)], axis=1)
         for values, keys, at in [

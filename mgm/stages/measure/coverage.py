@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mgm.data.index import Video
 from mgm.errors import UserError
-from mgm.masking import MASKS, Grid, make_mask
+from mgm.masking import MASKS, Grid, hidden_patches, make_mask
 from mgm.paper.recipes import MASK_RATIO
 from mgm.report.statistics import over_seeds
 from mgm.rng import clip_seed
@@ -94,7 +94,10 @@ def coverage(
         "names_N": np.array(names),
         "ratio_N": np.array([MASK_RATIO[name] for name in names]),
         "hidden_N": np.array(
-            [100 * int(MASK_RATIO[name] * grid.patches) / grid.patches for name in names]
+            [
+                100 * hidden_patches(name, MASK_RATIO[name], grid.patches) / grid.patches
+                for name in names
+            ]
         ),
         "share_NS": share_NS,
         "low_NS": low_NS,
