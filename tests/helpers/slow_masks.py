@@ -286,11 +286,14 @@ def motion_bins(grid, ratio, seed, motion):
         for t in range(grid.slots):
             of_slot = f(0)
             for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):  # the centres of its quarters
-                of_slot = of_slot + motion[
-                    t,
-                    (2 * (row + y) + 1) * rows // (4 * grid.height),
-                    (2 * (column + x) + 1) * columns // (4 * grid.width),
-                ]
+                of_slot = (
+                    of_slot
+                    + motion[
+                        t,
+                        (2 * (row + y) + 1) * rows // (4 * grid.height),
+                        (2 * (column + x) + 1) * columns // (4 * grid.width),
+                    ]
+                )
             total = total + of_slot
         moves.append((total, ties[patch], patch))
     order = [patch for _, _, patch in sorted(moves)]
