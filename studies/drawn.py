@@ -1,0 +1,197 @@
+"""Do mini's differences between masks hold on other drawn datasets?
+
+    python studies/drawn.py train       # runs what is not done, dataset by dataset; call it again
+    python studies/drawn.py table       # docs/drawn-sets.csv, docs/drawn-sets.png and the intervals
+
+studies/drawn.md says what is run, in which order, when it stops, and what was predicted. Each run
+is one of scale mini's, on a dataset drawn from another seed.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+
+from mgm.dag.study import Workflow
+from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.params import Synthetic, parse_params
+from mgm.paper.registry import with_mask
+from mgm.report.figures.style import STYLE, blank, write
+from mgm.report.statistics import Estimate, over_datasets
+from mgm.results.frame import frame
+from mgm.spec import Pretrain, Probe, Run
+from mgm.stages.data import Execution
+from mgm.stages.pretrain import pretrain
+from mgm.stages.probe import probe
+from mgm.stages.runner import run_all
+from mgm.video.loader import Cache
+
+ROOT = Path(__file__).parents[1]
+RESULTS, DATA, DOCS = ROOT / "results/drawn", ROOT / "data", ROOT / "docs"
+# Layout: title, and the fields that differ from mini's generator.
+LAYOUTS = {
+    "mini": ("Three movers, quick way of 1 frame (mini)", {}),
+    "quick10": ("Three movers, quick way of 10 frames", {"quick": 10}),
+    "one": ("One mover, quick way of 1 frame", {"sprites": 1}),
+}
+DATA_SEEDS = tuple(range(701, 713))
+ROWS = {  # name: the row of Table 4e whose spec it has
+    "none": "No pretraining",
+    "tube": "Random Tube",
+    "block": "Random Block",
+    "smm": "SMM (Dense)",
+    "mgm": "MGM (Dense)",
+    "shuffled": "MGM (Dense)",
+}
+TITLES = {
+    "none": "Random weights",
+    "tube": "Random tube",
+    "block": "Random block",
+    "smm": "SMM",
+    "mgm": "MGM",
+    "shuffled": "MGM, shuffled guidance",
+}
+
+
+@cache
+def mini() -> Workflow:
+    return Workflow({"scale": "mini"})
+
+
+def datasets(layouts: list[str], seeds: list[int]) -> Iterator[tuple[str, Synthetic]]:
+    """Yield layouts and drawn datasets in the order of their runs."""
+    base = mini().scale.datasets["ssv2"].generate
+    for layout in layouts:
+        for seed in seeds:
+            fields = base | LAYOUTS[layout][1] | {"seed": seed}
+            yield layout, parse_params(fields, f"studies/drawn.py: {layout}")
+
+
+def specs(params: Synthetic) -> dict[str, tuple[Pretrain | None, Probe]]:
+    """Return the pretraining run and the linear probe of each mask on a drawn dataset.
+
+    The run's seed is the dataset's, so masks are paired within a dataset.
+    """
+    table, runs, found = mini().registry.tables["4e"], mini().registry.specs, {}
+    for name, row in ROWS.items():
+        linear = table.cell(row, "SSv2, linear probe").runs[0]
+        assert isinstance(linear, Probe)
+        parent = on(runs[linear.parent], params) if linear.parent else None
+        if name == "shuffled":
+            parent = with_mask(parent, guidance="shuffled")
+        linear = on(linear, params).model_copy(update={"parent": parent.run_id if parent else ""})
+        found[name] = (parent, linear)
+    return found
+
+
+def on(run: Run, params: Synthetic):
+    """Return the run on a drawn dataset."""
+    data = run.data.model_copy(update={"digest": params.digest})
+    return run.model_copy(update={"data": data, "seed": params.seed})
+
+
+def train(layouts: list[str], seeds: list[int], until: str) -> None:
+    """Run what is not done, every mask of a dataset before the next dataset."""
+    for _, params in datasets(layouts, seeds):
+        if until and time.strftime("%H:%M", time.gmtime()) >= until:
+            return print(f"the clock says {until}: stopped between datasets", flush=True)
+        place = DATA / f"ssv2-{params.digest}"
+        generate(params, place)
+        execution = Execution(RESULTS, {"ssv2": place}, cache=Cache(900))
+        for parent, linear in specs(params).values():
+            if parent:
+                run_all([parent], pretrain, execution)
+            run_all([linear], probe, execution)
+    print("every dataset is done", flush=True)
+
+
+def probes() -> pd.DataFrame:
+    """Return a row per run: `layout`, `data_seed`, `mask`, `top1`, `run_id`, `commit`."""
+    runs = frame(RESULTS)
+    done = runs[runs.status == "run"].set_index("run_id")
+    rows = []
+    for layout, params in datasets(list(LAYOUTS), list(DATA_SEEDS)):
+        of_set = {mask: linear.run_id for mask, (_, linear) in specs(params).items()}
+        if not set(of_set.values()) <= set(done.index):
+            continue  # a dataset counts once all of its masks are done
+        rows += [
+            (layout, params.seed, mask, done["metrics.top1"][run], run, done["commit"][run])
+            for mask, run in of_set.items()
+        ]
+    return pd.DataFrame(rows, columns=["layout", "data_seed", "mask", "top1", "run_id", "commit"])
+
+
+def estimates(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per layout and quantity, with its 95 % interval over datasets.
+
+    Quantities are each mask's accuracy and MGM minus every other row, paired within a dataset.
+    """
+    rows = []
+    for layout, some in runs.groupby("layout", sort=False):
+        wide = some.pivot_table(index="data_seed", columns="mask", values="top1", sort=False)
+        found = {TITLES[mask]: wide[mask] for mask in TITLES}
+        found |= {
+            f"MGM minus {TITLES[mask][0].lower() + TITLES[mask][1:]}"
+            if mask != "smm"
+            else "MGM minus SMM": wide["mgm"] - wide[mask]
+            for mask in TITLES
+            if mask != "mgm"
+        }
+        for name, values in found.items():
+            estimate: Estimate = over_datasets([[value] for value in values])
+            rows.append((layout, name, estimate.mean, estimate.low, estimate.high, estimate.n))
+    return pd.DataFrame(rows, columns=["layout", "what", "mean", "low", "high", "datasets"])
+
+
+@mpl.rc_context(STYLE)
+def draw(table: pd.DataFrame, runs: pd.DataFrame) -> None:
+    """Write docs/drawn-sets.png: MGM minus each mask, by layout; a dot per dataset."""
+    layouts = list(dict.fromkeys(table.layout))
+    pairs = ["none", "tube", "block", "smm", "shuffled"]
+    figure = blank(9.2, 2.6)
+    several = figure.subplots(1, len(layouts), sharey=True, sharex=True, squeeze=False)[0]
+    figure.subplots_adjust(left=0.17, right=0.98, top=0.88, bottom=0.2, wspace=0.08)
+    for axes, layout in zip(several, layouts):
+        wide = runs[runs.layout == layout].pivot(index="data_seed", columns="mask", values="top1")
+        for place, mask in enumerate(pairs):
+            apart = wide["mgm"] - wide[mask]
+            found = over_datasets([[value] for value in apart])
+            axes.plot(apart, [place] * len(apart), ".", color="#b5b5b5", markersize=4)
+            if found.has_interval:
+                axes.plot([found.low, found.high], [place] * 2, color="#1f5fa8", linewidth=2)
+            axes.plot(found.mean, place, "o", color="#1f5fa8", markersize=5)
+        axes.axvline(0, color="#6e6e6e", linewidth=0.8)
+        axes.set_yticks(range(len(pairs)), [TITLES[mask] for mask in pairs])
+        axes.set_title(f"{LAYOUTS[layout][0]}, {len(wide)} datasets", loc="left", size=8)
+        axes.set_xlabel("MGM minus the row (points)")
+        axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
+        axes.tick_params(axis="y", length=0)
+    several[0].invert_yaxis()
+    write(figure, DOCS / "drawn-sets.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("train", "table"))
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
+    parser.add_argument("--data-seeds", nargs="+", type=int, default=list(DATA_SEEDS[:8]))
+    parser.add_argument("--until", default="", help="HH:MM in UTC: start no dataset after it")
+    args = parser.parse_args()
+    if args.what == "train":
+        train(args.layouts, args.data_seeds, args.until)
+        return
+    runs = probes()
+    runs.round(2).to_csv(DOCS / "drawn-sets.csv", index=False, lineterminator="\n")
+    table = estimates(runs)
+    print(table.round(1).to_string(index=False))
+    draw(table, runs)
+
+
+if __name__ == "__main__":
+    main()
