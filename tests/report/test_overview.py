@@ -3,7 +3,7 @@
 import pytest
 
 from mgm.report.cells import rows
-from mgm.report.page.overview import cost, overview
+from mgm.report.page.overview import cost, finding, overview
 from mgm.results.frame import examine_all
 from tests.helpers.fake_results import finish, finish_all, registry
 
@@ -39,6 +39,35 @@ def test_ours_is_above_below_or_within_noise_of_each_mask(tmp_path):
         "the 6 masks of Table 4e add +56.6 points [" in gains[0]
     )  # (60.1 * 3 + 80.1 + 70.13 + 70.1) / 6 - 10.13
     assert "noise" not in gains[0]
+
+
+def found_in(tmp_path, accuracies, **changes):
+    """The page's first sentence, with these accuracies in Table 4e, a row's by seed."""
+    known = registry(**changes)
+    for cell in known.tables["4e"].cells:
+        for run, top1 in zip(cell.runs, accuracies.get(cell.row, ())):
+            finish(tmp_path, run, top1, videos=1000)
+    found = examine_all(tmp_path, known.specs)
+    return finding(known, rows(known, found), {"4_seeds"})
+
+
+def test_the_finding_names_the_base_and_the_nearest_mask_with_their_intervals(tmp_path):
+    accuracies = dict.fromkeys(OTHERS, (60.0, 60.1, 60.2)) | {
+        "MGM (Dense)": (70.0, 70.2, 70.1),
+        "No pretraining": (10.0, 10.1, 10.3),
+        "Random Tube": (80.0, 80.0, 80.3),
+    }
+    lead = found_in(tmp_path, accuracies)
+    assert (lead["table"], lead["figure"]) == ("4e", "4_seeds")
+    said = lead["sentence"]
+    assert "linear probe: MGM (Dense) reaches 70.1 % (mean of 3 seeds)" in said
+    # Differences by seed: 60.0, 60.1, 59.8, and -10.0, -9.8, -10.2.
+    assert "60.0 [59.6, 60.3] points above No pretraining" in said
+    assert "10.0 [9.5, 10.5] points below Random Tube, the best of 5 other masks" in said
+
+
+def test_nothing_is_found_before_the_first_run(tmp_path):
+    assert found_in(tmp_path, {}) == {"sentence": "", "table": "", "figure": ""}
 
 
 def test_one_seed_tells_no_two_methods_apart(tmp_path):

@@ -164,6 +164,29 @@ def test_a_cell_leads_to_its_run_in_two_clicks(visit, report):
     assert page.url.endswith(f"{run.run_id}/spec.json")
 
 
+def test_runs_are_filtered_and_columns_hidden(visit, report):
+    page = visit(report.path)
+    lines = page.locator(".run:visible")
+    every = lines.count()
+    page.locator("select[name=stage]").select_option("Linear probe")
+    assert 0 < lines.count() < every
+    assert lines.evaluate_all("all => new Set(all.map(one => one.dataset.stage)).size") == 1
+    page.locator("select[name=mask]").select_option("tube")
+    page.get_by_label("Text").fill("seed 1")
+    few = lines.count()
+    assert 0 < few < every
+    assert f"{few} of {every} runs" in page.locator(".filters").inner_text()
+    seeds = page.locator(".c-seed:visible")
+    assert seeds.count() == few
+    page.get_by_label("seed", exact=True).uncheck()
+    assert seeds.count() == 0
+    # A link to a run that the filters hide shows it.
+    hidden = page.locator(".run[hidden]").first.get_attribute("id")
+    page.evaluate("id => location.hash = id", hidden)
+    page.wait_for_function("id => document.getElementById(id).open", arg=hidden)
+    assert page.locator(f"[id='{hidden}']").is_visible()
+
+
 def test_a_table_sorts_by_keyboard(visit, report):
     page = visit(report.path)
     body = (
@@ -314,7 +337,8 @@ def test_the_gallery_plays_and_stops_and_rests_where_motion_is_not_wanted(visit,
         gallery.locator(".film").nth(2),
     )
     at = "film => getComputedStyle(film).backgroundPosition"
-    before = film.evaluate(at)
+    # The resting page shows the first slot; the playing one may have moved on already.
+    before = still.locator("#gallery .film").nth(2).evaluate(at)
     page.wait_for_function("document.querySelector('#gallery input').value > 1")
     assert button.inner_text() == "Pause"
     button.focus()

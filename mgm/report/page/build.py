@@ -17,12 +17,14 @@ from mgm.paper.scales import Scale
 from mgm.report.cells import Row, gain, mean_gain
 from mgm.report.claims.check import Verdict
 from mgm.report.page.deviations import deviations
-from mgm.report.page.overview import cost, overview
+from mgm.report.page.overview import cost, finding, overview
 from mgm.report.page.runs import (
     VERBS,
     cell_id,
+    columns_of,
     day,
     duration,
+    filters_of,
     labels_of,
     losses_of,
     outcome,
@@ -110,6 +112,9 @@ def page(
         verdicts=Counter(verdict.verdict for verdict in verdicts).most_common(),
         curves=training(registry, logs, losses),
         cost=cost(registry, found),
+        lead=finding(registry, rows, {figure.name for figure in figures if figure.source}),
+        columns=(columns := columns_of(registry, found)),
+        filters=filters_of(registry, found, columns),
         verbs=VERBS,
         labels=labels_of(registry),
         losses=losses,
@@ -154,7 +159,7 @@ def _table(
     return {
         "table": table,
         "head": head,
-        "width": len(head) + 4 + comparable(scale) - scale.own_videos,
+        "width": len(head) + 4 + bool(_minus(table, rows)) + comparable(scale) - scale.own_videos,
         "blocks": [
             {
                 "column": column,
@@ -176,6 +181,7 @@ def _table(
             for metric, one in estimates
         ),
         "gains": _gains(table, rows),
+        "minus": _minus(table, rows),
     }
 
 
@@ -215,6 +221,17 @@ def _gains(table: Table, rows: Sequence[Row]) -> dict[str, Any] | None:
     lines["Mean of the above"] = [(mean, "not all run") for mean in means]
     ends = [value for line in lines.values() for estimate, _ in line for value in _ends(estimate)]
     return {"axis": Axis.over([0.0, *ends], within=POINTS_OF), "lines": lines} if ends else None
+
+
+def _minus(table: Table, rows: Sequence[Row]) -> dict[tuple[str, str, str], Estimate]:
+    """Map each cell to its difference from `table.ours` in the same column, paired by seed."""
+    ours = {row.column: row for row in rows if row.row == table.ours}
+    pairs = (
+        (row, gain(row, ours[row.column]))
+        for row in rows
+        if row.column in ours and row.row != table.ours
+    )
+    return {row.key: difference for row, difference in pairs if difference}
 
 
 def _ends(estimate: Estimate | None) -> list[float]:

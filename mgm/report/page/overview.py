@@ -4,13 +4,14 @@ what was run and on what, how it compares, what may be concluded, what it cost.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from mgm.paper.registry import Registry, label_of
 from mgm.report.cells import Row, commit_of, frame, gain, mean_gain
 from mgm.report.claims.check import NOT_RUN, Verdict
 from mgm.report.page.runs import VERBS
+from mgm.report.statistics import Estimate
 from mgm.report.tables import caveat_of, comparable, number
 from mgm.results.result import RunStatus
 from mgm.spec import Spec
@@ -60,6 +61,57 @@ def overview(
             if found[run_id].state == state and (state != "not run" or found[run_id].why)
         ],
     }
+
+
+def finding(
+    registry: Registry, rows: Mapping[str, Sequence[Row]], drawn: Set[str]
+) -> dict[str, str]:
+    """Return the sentence that answers first, and the table and figure that it rests on.
+
+    The table is the one that compares a method of ours with others. Its linear probe is taken where
+    it has several seeds, else fine-tuning. All three values are empty while nothing is run.
+    """
+    nothing = {"sentence": "", "table": "", "figure": ""}
+    table = next((table for table in registry.tables.values() if table.ours), None)
+    if table is None:
+        return nothing
+    known = [row for row in rows[table.name] if row.estimate]
+    ours = [row for row in known if row.row == table.ours]
+    if not ours:
+        return nothing
+    mine = min(ours, key=lambda row: ("probe" not in row.column, ours.index(row)))
+    others = [row for row in known if row.column == mine.column and row.row != table.ours]
+    base = [row for row in others if row.row == table.base]
+    masks = [row for row in others if row.row != table.base and row.row not in table.groups]
+    gains = {row.row: one for row in (*base, *masks) if (one := gain(mine, row))}
+    nearest = sorted(
+        (row.row for row in masks if row.row in gains), key=lambda row: gains[row].mean
+    )
+    parts = [f"{_difference(gains[row.row])} {row.row}" for row in base if row.row in gains]
+    if nearest:
+        which = f", the best of {len(nearest)} other masks" if len(nearest) > 1 else ""
+        parts.append(f"{_difference(gains[nearest[0]])} {nearest[0]}{which}")
+    assert mine.estimate is not None
+    seeds = f"mean of {mine.estimate.n} seeds" if mine.estimate.n > 1 else "one seed"
+    sentence = f"{mine.column}: {mine.row} reaches {number(mine.estimate.mean)} % ({seeds})"
+    sentence += f", {' and '.join(parts)}." if parts else "."
+    plot = next((name for name, plot in registry.plots.items() if plot.beside == table.ours), "")
+    return {
+        "sentence": sentence[0].upper() + sentence[1:],
+        "table": table.name,
+        "figure": plot if plot in drawn else "",
+    }
+
+
+def _difference(difference: Estimate) -> str:
+    """Write a paired difference: its size, its interval, and its direction as a word."""
+    word = "above" if difference.mean >= 0 else "below"
+    size = abs(difference.mean)
+    if not difference.has_interval:
+        return f"{number(size)} points {word}"
+    ends = (difference.low, difference.high)
+    low, high = ends if difference.mean >= 0 else (-ends[1], -ends[0])
+    return f"{number(size)} [{number(low)}, {number(high)}] points {word}"
 
 
 def cost(

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from mgm.paper.registry import Registry, label_of
 from mgm.report.cells import Row, commit_of
-from mgm.report.page.svg import Panel, thin
+from mgm.report.page.svg import SMOOTH, Panel, thin
 from mgm.results.result import RunStatus
 from mgm.spec import Spec, parents
 
@@ -23,9 +23,10 @@ VERBS = {
     "measure": "Measurements",
     "visualise": "Pictures",
 }
-NOTES = {  # on the curves of a verb
-    "pretrain": "Reconstruction loss. Masks that hide different shares, or different places, set problems of different difficulty: a lower "
-    "curve is not a better mask.",
+# Notes on the curves of a stage.
+NOTES = {
+    "pretrain": "Reconstruction loss divided by the loss of predicting zeros (dotted line). Each "
+    "mask sets a problem of its own difficulty, so a lower curve is not a better mask.",
     "finetune": "Training loss of the classifier.",
     "probe": "Training loss of the linear layer.",
 }
@@ -55,10 +56,16 @@ def training(
                 labelled.setdefault(text, []).append(run_id)
         if not labelled:
             continue
+        # A batch's loss follows how much its clips vary. Dividing by the loss of predicting zeros
+        # on the same clips leaves what the model has learnt.
+        curve_of = relative_losses_of if verb == "pretrain" else losses_of
         series = {
-            text: [losses[run_id] for run_id in run_ids] for text, run_ids in labelled.items()
+            text: [thin(curve_of(logs[run_id]), SMOOTH) for run_id in run_ids]
+            for text, run_ids in labelled.items()
         }
+        rule = 1.0 if verb == "pretrain" else None
         drawn = [value for several in series.values() for one in several for _, value in one]
+        ends = [*drawn, rule] if rule is not None else drawn
         lasts = [logs[run_id][-1] for run_ids in labelled.values() for run_id in run_ids]
         steps = max(
             float(value)
@@ -67,7 +74,8 @@ def training(
             if isinstance(value, int | float)
         )
         panels = {
-            text: Panel(several, steps, min(drawn), max(drawn)) for text, several in series.items()
+            text: Panel(several, steps, min(ends), max(ends), rule)
+            for text, several in series.items()
         }
         groups.append({"title": VERBS[verb], "note": note, "panels": panels})
     return groups
@@ -82,6 +90,18 @@ def losses_of(log: Log) -> Losses:
             if isinstance(line.get("loss"), int | float) and isfinite(line["loss"])
         ]
     )
+
+
+def relative_losses_of(log: Log) -> Losses:
+    """Return (step, loss / loss of predicting zeros); (step, loss) where the log lacks the latter."""
+    lines = [line for line in log if isinstance(line.get("trivial_loss"), int | float)]
+    return [
+        (int(line["step"]), line["loss"] / line["trivial_loss"])
+        for line in lines
+        if isinstance(line.get("loss"), int | float)
+        and isfinite(line["loss"])
+        and line["trivial_loss"] > 0
+    ] or losses_of(log)
 
 
 def labels_of(registry: Registry) -> dict[str, str]:
@@ -109,6 +129,43 @@ def labels_of(registry: Registry) -> dict[str, str]:
         for run_id in (run_id for run in runs for run_id in (run.run_id, *parents(run))):
             labels.setdefault(run_id, text)
     return labels
+
+
+def columns_of(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, dict[str, str]]:
+    """Map a run id to the columns of its line: mask, dataset and computing time.
+
+    A run without a mask of its own has its parent's.
+    """
+
+    def mask_of(spec: Spec) -> str:
+        mask = getattr(spec, "mask", None)
+        above = [registry.specs[parent] for parent in parents(spec) if parent in registry.specs]
+        return mask.name if mask else mask_of(above[0]) if len(above) == 1 else ""
+
+    return {
+        run_id: {
+            "mask": mask_of(spec),
+            "dataset": spec.data.dataset,
+            "time": duration(result["wall_s"]) if (result := found[run_id].result) else "",
+        }
+        for run_id, spec in registry.specs.items()
+    }
+
+
+def filters_of(
+    registry: Registry,
+    found: Mapping[str, RunStatus],
+    columns: Mapping[str, Mapping[str, str]],
+) -> dict[str, list[str]]:
+    """Map each filter of the list of runs to its choices, without those that leave no choice."""
+    specs = registry.specs
+    choices = {
+        "Stage": dict.fromkeys(VERBS[spec.verb] for spec in specs.values()),
+        "Mask": dict.fromkeys(line["mask"] for line in columns.values() if line["mask"]),
+        "Dataset": dict.fromkeys(line["dataset"] for line in columns.values()),
+        "Status": dict.fromkeys(found[run_id].state for run_id in specs),
+    }
+    return {name: list(values) for name, values in choices.items() if len(values) > 1}
 
 
 def run_details(

@@ -17,10 +17,10 @@ TEMPLATES = Environment(
 )
 WIDTH, NARROW = 148, 112  # of an interval's drawing, in CSS pixels
 PERCENT, POINTS_OF = (0.0, 100.0), (-100.0, 100.0)  # what a share, and a difference of two, can be
-POINTS, LINES = (
-    100,
-    6,
-)  # a curve's points at most, each the mean of its share of the steps; of more lines each has fewer
+# A curve has at most so many points, each the mean of its share of the steps.
+POINTS = 100
+# Of a panel's curves each has fewer, so that trends show and not the noise of single batches.
+SMOOTH = 25
 
 Series = Sequence[tuple[float, float]]  # of (step, loss)
 
@@ -64,12 +64,16 @@ class Axis:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves over 0..`steps` and `low`..`high`, one a seed; its sides are in pixels."""
+    """Curves over 0..`steps` and `low`..`high`, one per seed; a dotted line at `rule`.
+
+    Its sides are in pixels.
+    """
 
     curves: Sequence[Series]
     steps: float
     low: float
     high: float
+    rule: float | None = None
     width, height = 184, 92
     left, right, top, bottom = 30.0, 180, 6.0, 76.0
 
@@ -81,15 +85,21 @@ class Panel:
     @property
     def lines(self) -> list[str]:
         """The points of each curve, as SVG writes them."""
-        points = POINTS * LINES // max(LINES, len(self.curves))
-        return [" ".join(self._point(*pair) for pair in thin(one, points)) for one in self.curves]
+        return [" ".join(self._point(*pair) for pair in one) for one in self.curves]
+
+    @property
+    def rule_y(self) -> float | None:
+        """Height of the dotted line; None where there is none or it lies outside the panel."""
+        inside = self.rule is not None and self.low <= self.rule <= self.high
+        return self._y(self.rule) if self.rule is not None and inside else None
 
     def _point(self, step: float, loss: float) -> str:
         x = self.left + (self.right - self.left) * step / max(self.steps, 1)
-        y = self.bottom - (self.bottom - self.top) * (
-            min(max(loss, self.low), self.high) - self.low
-        ) / ((self.high - self.low) or 1)
-        return f"{x:.1f},{y:.1f}"
+        return f"{x:.1f},{self._y(loss):.1f}"
+
+    def _y(self, loss: float) -> float:
+        share = (min(max(loss, self.low), self.high) - self.low) / ((self.high - self.low) or 1)
+        return self.bottom - (self.bottom - self.top) * share
 
 
 def drawing(macro: str, *args: Any) -> Markup:

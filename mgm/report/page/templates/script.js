@@ -78,6 +78,34 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
+// Filters hide lines of the list of runs; a box of columns hides one of them.
+const filters = document.querySelector(".filters");
+if (filters) {
+  const lines = [...document.querySelectorAll(".run")], output = filters.querySelector("output");
+  const filter = () => {
+    const wanted = ["stage", "mask", "dataset", "status"].map((name) => [name, filters.elements[name]?.value]).filter(([, value]) => value);
+    const text = filters.elements.text.value.trim().toLowerCase();
+    for (const line of lines)
+      line.hidden = wanted.some(([name, value]) => line.dataset[name] !== value) || (text && !line.querySelector("summary").textContent.toLowerCase().includes(text));
+    document.querySelectorAll(".stage").forEach((stage) => (stage.hidden = !stage.querySelector(".run:not([hidden])")));
+    output.value = `${lines.filter((line) => !line.hidden).length} of ${lines.length} runs`;
+  };
+  const style = document.head.appendChild(document.createElement("style"));
+  filters.oninput = () => {
+    const hidden = [...filters.querySelectorAll("input[type=checkbox]:not(:checked)")].map((box) => `.c-${box.value}`);
+    style.textContent = hidden.length ? `${hidden.join(",")} { display: none; }` : "";
+    filter();
+  };
+  filters.onsubmit = (event) => event.preventDefault();
+  filters.hidden = false;
+  filter();
+  // A link to a run that a filter hides shows it.
+  addEventListener("hashchange", () => {
+    const line = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (line?.matches(".run[hidden]")) (filters.reset(), filter(), line.scrollIntoView());
+  });
+}
+
 // The mask player shows one slot of every strip; it moves by itself only where the reader has nothing against motion.
 const player = document.getElementById("gallery");
 if (player) {
