@@ -16,8 +16,9 @@ from mgm.paper.registry import SHARES, Registry, Table, label_of
 from mgm.paper.scales import Scale
 from mgm.report.cells import Row, gain, mean_gain
 from mgm.report.claims.check import Verdict
+from mgm.report.page.classes import by_class
 from mgm.report.page.deviations import deviations
-from mgm.report.page.overview import cost, finding, overview
+from mgm.report.page.overview import caveat, cost, finding, overview
 from mgm.report.page.runs import (
     VERBS,
     cell_id,
@@ -36,7 +37,6 @@ from mgm.report.statistics import Estimate
 from mgm.report.tables import (
     BOLD,
     beside_the_paper,
-    caveat_of,
     comparable,
     detail,
     head_of,
@@ -92,6 +92,8 @@ def page(
     }
     logs = {run_id: log_lines(results / run_id) for run_id in registry.specs}
     losses = {run_id: losses_of(log) for run_id, log in logs.items()}
+    lead = finding(registry, rows, {figure.name for figure in figures if figure.source})
+    leading = next((row for row in rows.get(lead["table"], ()) if row.key == lead["cell"]), None)
     return TEMPLATES.get_template("page.html.j2").render(
         specs=registry.specs,
         found=found,
@@ -99,7 +101,7 @@ def page(
         scale=registry.scale,
         comparable=comparable(registry.scale),
         beside_the_paper=beside_the_paper(registry.scale),
-        caveat=caveat_of(registry.scale),
+        caveat=caveat(registry, found),
         bold=BOLD,
         overview=overview(registry, found, rows, verdicts),
         player=player,
@@ -112,7 +114,8 @@ def page(
         verdicts=Counter(verdict.verdict for verdict in verdicts).most_common(),
         curves=training(registry, logs, losses),
         cost=cost(registry, found),
-        lead=finding(registry, rows, {figure.name for figure in figures if figure.source}),
+        lead=lead,
+        classes=by_class(leading, results, found) if registry.scale.own_videos else None,
         columns=(columns := columns_of(registry, found)),
         filters=filters_of(registry, found, columns),
         verbs=VERBS,

@@ -53,7 +53,7 @@ def overview(
             *_pretraining(registry, rows),
             *_masks(registry, rows),
         ],
-        "concludes": _conclusions(registry, rows, verdicts),
+        "concludes": _conclusions(registry, found, rows, verdicts),
         "troubles": [
             run_id
             for state in ("altered", "failed", "running", "not run")
@@ -63,15 +63,39 @@ def overview(
     }
 
 
+def caveat(registry: Registry, found: Mapping[str, RunStatus]) -> str:
+    """Return what the numbers allow to conclude: for own videos from their data, else the scale's."""
+    scale = registry.scale
+    if not scale.own_videos:
+        return caveat_of(scale)
+    results = [run.result for run in found.values() if run.result is not None]
+    models = {spec.model for spec in registry.specs.values()}
+    frames = max(spec.clips.frames for spec in registry.specs.values())
+    size = max(spec.clips.size for spec in registry.specs.values())
+    width = max(model.width for model in models)
+    small = (
+        f"The models are small ({width} wide, clips of {frames} x {size} x {size}), so the order of "
+        "the masks may differ for larger ones."
+    )
+    if not results:
+        return f"Your own videos. {small}"
+    data = results[0]["data"]
+    step = f"{100 / data['test']:.1f}" if data["test"] else "?"
+    return (
+        f"{data['classes']} classes, {data['train']} training and {data['test']} test videos: one "
+        f"test video is {step} points. {small}"
+    )
+
+
 def finding(
     registry: Registry, rows: Mapping[str, Sequence[Row]], drawn: Set[str]
-) -> dict[str, str]:
-    """Return the sentence that answers first, and the table and figure that it rests on.
+) -> dict[str, Any]:
+    """Return the sentence that answers first, and the table, cell and figure that it rests on.
 
     The table is the one that compares a method of ours with others. Its linear probe is taken where
-    it has several seeds, else fine-tuning. All three values are empty while nothing is run.
+    it has several seeds, else fine-tuning. All values are empty while nothing is run.
     """
-    nothing = {"sentence": "", "table": "", "figure": ""}
+    nothing = {"sentence": "", "table": "", "cell": None, "figure": ""}
     table = next((table for table in registry.tables.values() if table.ours), None)
     if table is None:
         return nothing
@@ -99,6 +123,7 @@ def finding(
     return {
         "sentence": sentence[0].upper() + sentence[1:],
         "table": table.name,
+        "cell": mine.key,
         "figure": plot if plot in drawn else "",
     }
 
@@ -220,9 +245,12 @@ def _masks(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[
 
 
 def _conclusions(
-    registry: Registry, rows: Mapping[str, Sequence[Row]], verdicts: Sequence[Verdict]
+    registry: Registry,
+    found: Mapping[str, RunStatus],
+    rows: Mapping[str, Sequence[Row]],
+    verdicts: Sequence[Verdict],
 ) -> list[tuple[str, str]]:
-    said = [(caveat_of(registry.scale), "")]
+    said = [(caveat(registry, found), "")]
     counted = [
         row.estimate
         for several in rows.values()

@@ -159,7 +159,7 @@ def filters_of(
 ) -> dict[str, list[str]]:
     """Map each filter of the list of runs to its choices, without those that leave no choice."""
     specs = registry.specs
-    choices = {
+    choices: dict[str, dict[str, None]] = {
         "Stage": dict.fromkeys(VERBS[spec.verb] for spec in specs.values()),
         "Mask": dict.fromkeys(line["mask"] for line in columns.values() if line["mask"]),
         "Dataset": dict.fromkeys(line["dataset"] for line in columns.values()),
