@@ -47,6 +47,7 @@ Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from Ope
 Guidance = Literal["vectors", "shuffled", Flow]
 CODEC = ("vectors", "shuffled")  # guidance by the motion vectors that the codec stored
 Distance = Literal["estimated", "none"]
+ProbeKind = Literal["logistic", "sgd", "attentive", "knn"]
 
 
 class FrozenModel(BaseModel):
@@ -372,6 +373,8 @@ class Probe(Run):
     )  # draws of `data.labels_per_class`, each fitted and tested; top-1 is their mean
     # a control: every clip is its middle frame, repeated, so that accuracy is what one frame tells
     still: bool = False
+    kind: ProbeKind = "logistic"  # mgm.stages.probe_kinds
+    neighbours: int = Field(20, ge=1, le=LARGE)  # that vote, of kind knn
     views: Views = Views()
 
     def slug(self) -> list[str]:

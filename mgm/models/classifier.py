@@ -49,8 +49,15 @@ class Features(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, frames_BTHWC: Tensor) -> Tensor:
-        """(B, D) features of uint8 frames."""
-        x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
+        """Return (B, D) features of uint8 frames."""
+        return self.pooled(self.tokens(frames_BTHWC))
+
+    def tokens(self, frames_BTHWC: Tensor) -> Tensor:
+        """Return the (B, L, D) tokens of uint8 frames, in (slot, row, column) order."""
+        return self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
+
+    def pooled(self, x_BLD: Tensor) -> Tensor:
+        """Return (B, D) features of tokens."""
         return self.fc_norm(x_BLD.mean(dim=1))
 
 

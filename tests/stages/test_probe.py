@@ -1,8 +1,22 @@
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from mgm.stages.probe import PENALTIES, _choose_penalty, fit
+from mgm.errors import UserError
+from mgm.spec import Model, Probe
+from mgm.stages import probe_kinds
+from mgm.stages.features import Split
+from mgm.stages.probe_kinds import (
+    KINDS,
+    PENALTIES,
+    AttentiveProbe,
+    Training,
+    choose_penalty,
+    fit,
+    nearest,
+)
+from tests.helpers.small_runs import SMALL
 
 
 @pytest.fixture
@@ -42,7 +56,88 @@ def test_fit_does_not_see_the_scale_of_features(blobs):
 def test_penalty_is_chosen_by_held_out_videos(blobs):
     x_ND, label_N = blobs
     sample_N = torch.arange(60)
-    assert _choose_penalty(x_ND, label_N, sample_N, 3, seed=0) in PENALTIES
+    assert choose_penalty(x_ND, label_N, sample_N, 3, seed=0) in PENALTIES
     noise = torch.randn(60, 40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     noise[:, 0] += 4 * label_N  # one real feature among noise: a weak penalty overfits
-    assert _choose_penalty(noise, label_N, sample_N, 3, seed=0) > PENALTIES[0]
+    assert choose_penalty(noise, label_N, sample_N, 3, seed=0) > PENALTIES[0]
+
+
+def clips(count, seed, classes=3, tokens=6, width=16):
+    """Clips of classes that differ in one token's direction, wherever it is."""
+    generator = torch.Generator().manual_seed(seed)
+    label_N = torch.arange(count) % classes
+    x_NLD = torch.randn(count, tokens, width, generator=generator)
+    place_N = torch.randint(tokens, (count,), generator=generator)
+    x_NLD[torch.arange(count), place_N] += 4 * F.one_hot(label_N, width)
+    normal_NLD = F.layer_norm(x_NLD, (width,)).half().numpy()
+    return Split(x_NLD.mean(1), torch.arange(count), normal_NLD), label_N
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_finds_the_classes_and_repeats_itself(kind, monkeypatch):
+    torch.set_num_threads(1)  # two wait for each other at this size
+    monkeypatch.setattr(probe_kinds, "ATTENTIVE_STEPS", 60)
+    monkeypatch.setattr(probe_kinds, "ATTENTIVE_EPOCHS", 1)
+    (train, label_N), (test, wanted_N) = clips(120, 0), clips(60, 1)
+    spec = Probe(**SMALL | {"model": Model(width=16, heads=2, depth=1, patch=8)}, kind=kind)
+    training = Training(train, torch.ones(120, dtype=torch.bool), label_N, torch.arange(120))
+    logits_NC, chosen = KINDS[kind](training, test, 3, spec)
+    assert logits_NC.shape == (60, 3)
+    assert (logits_NC.argmax(1) == wanted_N).float().mean() > 0.45  # chance is 0.33
+    again_NC, same = KINDS[kind](training, test, 3, spec)
+    assert torch.equal(logits_NC, again_NC)
+    assert chosen == same
+
+
+def test_the_attentive_probe_is_the_cross_attention_block_it_abbreviates():
+    """V-JEPA's block, written out with keys and values of every token."""
+    torch.manual_seed(0)
+    x_BLD = F.layer_norm(torch.randn(3, 7, 12), (12,))
+    probe = AttentiveProbe(12, 3, 5)
+    for parameter in probe.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    seen_BLD = x_BLD * probe.norm1.weight + probe.norm1.bias
+    q_BHE, k_BHLE, v_BHLE = (
+        part.unflatten(-1, (3, 4)).transpose(-2, -3)
+        for part in (
+            probe.q(probe.query).expand(3, 1, 12),
+            probe.k(seen_BLD),
+            probe.v(seen_BLD),
+        )
+    )
+    attended = F.scaled_dot_product_attention(q_BHE, k_BHLE, v_BHLE).transpose(1, 2).flatten(1)
+    x_BD = probe.query + probe.proj(attended)
+    x_BD = x_BD + probe.fc2(F.gelu(probe.fc1(probe.norm2(x_BD))))
+    torch.testing.assert_close(probe(x_BLD), probe.head(x_BD), rtol=1e-4, atol=1e-4)
+
+
+def test_nearest_are_those_of_the_whole_product(monkeypatch):
+    monkeypatch.setattr(probe_kinds, "KNN_ROWS", 7)
+    monkeypatch.setattr(probe_kinds, "KNN_COLUMNS", 64)
+    monkeypatch.setattr(probe_kinds, "KNN_GROUP", 4)
+    generator = torch.Generator().manual_seed(0)
+    query_ND, x_MD = (torch.randn(count, 9, generator=generator) for count in (20, 150))
+    similarity_NK, place_NK = nearest(query_ND, x_MD, 5)
+    wanted = (F.normalize(query_ND) @ F.normalize(x_MD).T).topk(5)
+    assert torch.equal(place_NK, wanted.indices)
+    torch.testing.assert_close(similarity_NK, wanted.values)
+
+
+def test_votes_are_dinos_weighted_vote():
+    x_ND = torch.eye(3)[torch.tensor([0, 0, 1, 2])] + 0.1
+    train = Split(x_ND, torch.arange(4))
+    test = Split(torch.tensor([[1.0, 0.5, 0.0]]), torch.zeros(1, dtype=torch.long))
+    label_N = torch.tensor([0, 1, 1, 2])
+    training = Training(train, torch.ones(4, dtype=torch.bool), label_N, torch.arange(4))
+    logits_NC, _ = KINDS["knn"](training, test, 3, Probe(**SMALL, kind="knn", neighbours=3))
+    similarity_N = F.cosine_similarity(test.x_ND, x_ND)
+    votes = np.bincount(label_N[:3], (similarity_N[:3] / 0.07).exp().numpy(), minlength=3)
+    np.testing.assert_allclose(logits_NC.softmax(1)[0], votes / votes.sum(), rtol=1e-4)
+
+
+def test_more_neighbours_than_clips_are_refused():
+    (train, label_N), (test, _) = clips(12, 0), clips(6, 1)
+    training = Training(train, torch.ones(12, dtype=torch.bool), label_N, torch.arange(12))
+    with pytest.raises(UserError) as error:
+        KINDS["knn"](training, test, 3, Probe(**SMALL, kind="knn", neighbours=13))
+    assert "13" in str(error.value) and "12 training clips" in str(error.value)

@@ -286,7 +286,7 @@ def test_draws_of_labels_are_independent_probes_whose_mean_is_reported(
 
 def test_a_still_probe_sees_the_middle_frame_alone(execution, probing, result_of, monkeypatch):
     """The same as a probe of videos whose frames are all that one."""
-    module = sys.modules["mgm.stages.probe"]
+    module = sys.modules["mgm.stages.features"]
     loader = module.test_loader
 
     def frozen(*args, **options):
@@ -301,6 +301,7 @@ def test_a_still_probe_sees_the_middle_frame_alone(execution, probing, result_of
     said = (run(still, execution) / "predictions.csv").read_text()
     usual = (run(moving, execution) / "predictions.csv").read_text()
     shutil.rmtree(execution.results / moving.run_id)
+    shutil.rmtree(execution.results / "features")
     monkeypatch.setattr(module, "test_loader", frozen)
     assert (run(moving, execution) / "predictions.csv").read_text() == said != usual
 
