@@ -13,7 +13,6 @@ test split.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +60,8 @@ class Training(NamedTuple):
     video_N: Tensor
 
     @property
-    def x_ND(self) -> Tensor:
+    def pooled(self) -> Tensor:
+        """Return the (N, D) means of these clips' tokens."""
         return self.split.x_ND[self.kept_N]
 
 
@@ -72,7 +72,7 @@ def logistic(
     train: Training, test: Split, classes: int, spec: Probe
 ) -> tuple[Tensor, dict[str, float]]:
     """Fit logistic regression to convergence, with the penalty that held-out videos choose."""
-    x_ND = train.x_ND.double()
+    x_ND = train.pooled.double()
     penalty = choose_penalty(x_ND, train.label_N, train.video_N, classes, spec.seed)
     return fit(x_ND, train.label_N, classes, penalty)(test.x_ND.double()), {"penalty": penalty}
 
@@ -146,7 +146,7 @@ def sgd(train: Training, test: Split, classes: int, spec: Probe) -> tuple[Tensor
 
     BatchNorm takes its mean and variance over the whole training set, not over a batch.
     """
-    x_ND, held_N = train.x_ND.float(), held_out(train.video_N, spec.seed)
+    x_ND, held_N = train.pooled.float(), held_out(train.video_N, spec.seed)
 
     def trained(x_ND: Tensor, label_N: Tensor, rates: tuple[float, ...]):
         variance_D, mean_D = torch.var_mean(x_ND, dim=0, correction=0)
@@ -182,9 +182,7 @@ def _sgd_weights(
         start = step % epoch_steps * batch
         own_B = order_N[start : start + batch]
         x_BD, target_BC = x_ND[own_B], F.one_hot(label_N[own_B], classes)
-        logits_RBC = torch.baddbmm(
-            bias_RC[:, None], x_BD.expand(len(rates), -1, -1), weight_RDC
-        )
+        logits_RBC = torch.baddbmm(bias_RC[:, None], x_BD.expand(len(rates), -1, -1), weight_RDC)
         # The gradient of the mean cross-entropy with respect to the logits.
         error_RBC = (logits_RBC.softmax(dim=2) - target_BC) / batch
         rate_R = base_R * _schedule(step / epoch_steps, SGD_WARMUP, SGD_EPOCHS)
@@ -265,7 +263,9 @@ class AttentiveProbe(nn.Module):
         score_BLH = tokens_BLD @ (key_HD * self.norm1.weight).T
         seen_BHD = score_BLH.softmax(dim=1).transpose(1, 2) @ tokens_BLD
         seen_BHD = seen_BHD * self.norm1.weight + self.norm1.bias
-        value_BHE = torch.einsum("bhd,hed->bhe", seen_BHD, self.v.weight.view(self.heads, -1, width))
+        value_BHE = torch.einsum(
+            "bhd,hed->bhe", seen_BHD, self.v.weight.view(self.heads, -1, width)
+        )
         x_BD = self.query + self.proj(value_BHE.flatten(1) + self.v.bias)
         return self.head(x_BD + self.fc2(F.gelu(self.fc1(self.norm2(x_BD)))))
 
@@ -306,9 +306,7 @@ def _train_attentive(
 
 
 @torch.no_grad()
-def _logits(
-    probes: list[AttentiveProbe], tokens_NLD: np.ndarray, place_N: Tensor
-) -> list[Tensor]:
+def _logits(probes: list[AttentiveProbe], tokens_NLD: np.ndarray, place_N: Tensor) -> list[Tensor]:
     """Return each probe's logits of these clips, from one pass over their tokens."""
     device = probes[0].query.device
     found: list[list[Tensor]] = [[] for _ in probes]
@@ -331,7 +329,7 @@ def knn(train: Training, test: Split, classes: int, spec: Probe) -> tuple[Tensor
     """
     if (k := spec.neighbours) > (count := len(train.label_N)):
         raise UserError(f"neighbours is {k}, but there are {count} training clips; lower it")
-    similarity_NK, place_NK = nearest(test.x_ND, train.x_ND, k)
+    similarity_NK, place_NK = nearest(test.x_ND, train.pooled, k)
     weight_NK = ((similarity_NK - 1) / TEMPERATURE).exp()
     votes_NC = torch.zeros(len(test.x_ND), classes)
     votes_NC.scatter_add_(1, train.label_N[place_NK], weight_NK)

@@ -140,4 +140,4 @@ def test_more_neighbours_than_clips_are_refused():
     training = Training(train, torch.ones(12, dtype=torch.bool), label_N, torch.arange(12))
     with pytest.raises(UserError) as error:
         KINDS["knn"](training, test, 3, Probe(**SMALL, kind="knn", neighbours=13))
-    assert "13" in str(error.value) and "12 training clips" in str(error.value)
+    assert "neighbours is 13, but there are 12 training clips" in str(error.value)
