@@ -1,6 +1,7 @@
 """Pages that are made when the site is built, so that they cannot go stale: the commands, from the
 program itself, and two files of the repository's root."""
 
+import csv
 from pathlib import Path
 
 import click
@@ -56,3 +57,29 @@ def _verbs(group, context):
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("[", "\\[").replace("<", "&lt;")
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Called by MkDocs with a page's text: put tables where the page names their CSV file."""
+    for line in set(markdown.splitlines()):
+        if line.startswith("{{ ") and line.endswith(".csv }}"):
+            markdown = markdown.replace(line, csv_table(ROOT / "docs" / line[3:-3]))
+    return markdown
+
+
+HEADS = {
+    "k400": "K400",
+    "ssv2": "SSv2",
+    "k400_linear": "K400, linear probe",
+    "ssv2_linear": "SSv2, linear probe",
+    "relation": "Mask here",
+}
+
+
+def csv_table(path: Path) -> str:
+    """Return a CSV file as a table in Markdown."""
+    with path.open(encoding="utf-8", newline="") as file:
+        names, *rows = csv.reader(file)
+    heads = [HEADS.get(name, name[:1].upper() + name[1:]) for name in names]
+    lines = [heads, ["---"] * len(heads), *([_cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -231,7 +231,7 @@ class AttentiveProbe(nn.Module):
 
     With one query q, keys and values of single tokens are never needed. A head's scores are
     q' Wk x = (Wk' q)' x, and its output is Wv (sum of a x): both take one D-vector per head. This
-    costs L D H multiply-adds per clip in place of 2 L D D.
+    costs 2 L D H multiply-adds per clip in place of 2 L D D.
     """
 
     def __init__(self, width: int, heads: int, classes: int):
