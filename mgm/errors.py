@@ -41,11 +41,56 @@ FULL_DISK = (
 )  # of PyTorch and safetensors
 
 
+LONGEST = 1600  # characters of an error
+
+
 class UserError(Exception):
     """Bad input. The message is one line: the file or field, both numbers, and the next step.
 
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints it without a traceback and exits with status 2. Names in it come from
+    files that others wrote, so it is made `plain`.
     """
+
+    def __init__(self, message: str):
+        super().__init__(plain(message, LONGEST))
+
+
+def plain(text: str, longest: int | None = None) -> str:
+    """Return one line that is safe to print.
+
+    Characters that a terminal would act on (control characters, escape codes, changes of the
+    writing direction) become their escapes. Of a longer text the middle is left out.
+    """
+    if not text.isprintable():
+        text = "".join(
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+            for letter in text
+        )
+    if longest is not None and len(text) > longest:
+        text = f"{text[: longest // 2]} ... {text[-longest // 2 :]}"
+    return text
+
+
+@contextmanager
+def valid(source: str, then: str = "", below: int = 0) -> Iterator[None]:
+    """Turn a fault that pydantic finds in the block into one line: "SOURCE: FAULT; THEN".
+
+    Args:
+        source: the file or option that is checked.
+        then: what to do about a fault.
+        below: leading parts of a field's place to leave out.
+
+    Raises:
+        UserError: the block raised a ValidationError.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if type(error).__name__ != "ValidationError":
+            raise
+        fault = first_fault(error, below)  # type: ignore[arg-type]
+        message = ": ".join(filter(None, (source, fault)))
+        raise UserError("; ".join(filter(None, (message, then)))) from None
 
 
 def first_fault(error: "ValidationError", below: int = 0) -> str:
@@ -86,6 +131,8 @@ def as_user_error(error: BaseException) -> UserError | None:
     """
     if isinstance(error, UserError):
         return error
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return UserError("a path holds a NUL character, which no file's name can; correct it")
     if isinstance(error, ModuleNotFoundError):
         module = str(error.name).partition(".")[0]
         extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)

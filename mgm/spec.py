@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-from mgm.errors import UserError, first_fault
+from mgm.errors import UserError, valid
 from mgm.masking import MASKS, Edge, hidden_patches
 
 LARGE = 10**9  # no whole number of a spec is larger
@@ -429,10 +429,8 @@ def parse(fields: dict[str, Any], source: str) -> Spec:
     Raises:
         UserError: an unknown, missing or invalid field, named.
     """
-    try:
+    with valid(source, below=1):  # below the verb
         return _adapter.validate_python(fields)
-    except ValidationError as error:
-        raise UserError(f"{source}: {first_fault(error, below=1)}") from None  # below the verb
 
 
 def read_spec(place: Path) -> Spec:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from mgm.dag.files import WORKFLOW
-from mgm.errors import UserError, first_fault
+from mgm.errors import UserError, valid
 from mgm.paper.scales import read_yaml
 from mgm.spec import FrozenModel
 
@@ -171,12 +171,8 @@ def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
     fields |= {
         name: value for name, value in (("partition", partition), ("account", account)) if value
     }
-    try:
+    with valid(given, "the profile's cluster.yaml shows what there is"):
         return Cluster.model_validate(fields)
-    except ValidationError as error:
-        raise UserError(
-            f"{given}: {first_fault(error)}; the profile's cluster.yaml shows what there is"
-        ) from None
 
 
 def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

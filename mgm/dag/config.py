@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from mgm.dag.cluster import Cluster
 from mgm.dag.files import WORKFLOW
-from mgm.errors import UserError, first_fault
+from mgm.errors import UserError, valid
 from mgm.paper.scales import Name, Scale
 from mgm.spec import FrozenModel
 
@@ -60,18 +60,13 @@ def parse_config(config: Mapping[str, Any]) -> Config:
     Raises:
         UserError: an option that is unknown or invalid, named.
     """
-    try:
-        return Config.model_validate(dict(config))
-    except ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] == "dict_type":
-            name = first["loc"][0]
+    for name in ("weights", "sources"):
+        if not isinstance(value := config.get(name, {}), Mapping | None):
             raise UserError(
-                f"--config {name}: write it as {name}='{{NAME: VALUE, ...}}' (got {first['input']!r})"
-            ) from None
-        raise UserError(
-            f"--config {first_fault(error)}; the options are {', '.join(Config.model_fields)}"
-        ) from None
+                f"--config {name}: write it as {name}='{{NAME: VALUE, ...}}' (got {value!r})"
+            )
+    with valid("--config", f"the options are {', '.join(Config.model_fields)}"):
+        return Config.model_validate(dict(config))
 
 
 def schemas() -> dict[str, str]:

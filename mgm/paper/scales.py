@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from mgm.errors import UserError, first_fault
+from mgm.errors import UserError, valid
 from mgm.spec import BackboneName, Flow, FrozenModel, Run, parse
 
 OWN = "folder"  # the dataset name of a user's own videos
@@ -179,12 +179,8 @@ class _Loader(yaml.SafeLoader):
 
 def parse_scale(fields: Any, source: Path) -> Scale:
     """The scale that `fields` describe; `source` is named in the error."""
-    try:
+    with valid(str(source), "correct it, or for results of an older version use that version"):
         return Scale.model_validate(fields)
-    except ValidationError as error:
-        raise UserError(
-            f"{source}: {first_fault(error)}; correct it, or for results of an older version use that version"
-        ) from None
 
 
 def _set(fields: dict[str, Any], dotted: str, value: Any, source: str) -> None:

@@ -16,10 +16,10 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from mgm.errors import UserError, first_fault
+from mgm.errors import UserError, valid
 
 Kind = Literal["ssv2", "k400", "ucf101", "hmdb51", "diving48"]
 
@@ -144,9 +144,5 @@ def parse_params(fields: Any, source: str) -> Synthetic:
     Raises:
         UserError: a parameter is unknown or out of range.
     """
-    try:
+    with valid(source, f"the parameters are {', '.join(Synthetic.model_fields)}"):
         return Synthetic.model_validate(fields)
-    except ValidationError as error:
-        raise UserError(
-            f"{source}: {first_fault(error)}; the parameters are {', '.join(Synthetic.model_fields)}"
-        ) from None
