@@ -122,7 +122,7 @@ def _run(
     """Run the verb that was called on each spec; `options` are further fields of `Execution`."""
     verb, parsed, places = str(context.info_name), [], _places(data)
     with _together():
-        from mgm.results.files import read_json
+        from mgm.reading import read_json
         from mgm.spec import parse
         from mgm.stages.data import Execution
         from mgm.stages.init import resolve_init

@@ -72,12 +72,12 @@ def plain(text: str, longest: int | None = None) -> str:
 
 
 @contextmanager
-def valid(source: str, then: str = "", below: int = 0) -> Iterator[None]:
-    """Turn a fault that pydantic finds in the block into one line: "SOURCE: FAULT; THEN".
+def valid(before: str, then: str = "", below: int = 0) -> Iterator[None]:
+    """Turn a fault that pydantic finds in the block into one line.
 
     Args:
-        source: the file or option that is checked.
-        then: what to do about a fault.
+        before: what precedes the fault, such as "FILE: ".
+        then: what to do about it.
         below: leading parts of a field's place to leave out.
 
     Raises:
@@ -89,8 +89,7 @@ def valid(source: str, then: str = "", below: int = 0) -> Iterator[None]:
         if type(error).__name__ != "ValidationError":
             raise
         fault = first_fault(error, below)  # type: ignore[arg-type]
-        message = ": ".join(filter(None, (source, fault)))
-        raise UserError("; ".join(filter(None, (message, then)))) from None
+        raise UserError(before + "; ".join(filter(None, (fault, then)))) from None
 
 
 def first_fault(error: "ValidationError", below: int = 0) -> str:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from mgm.errors import UserError, valid
 from mgm.masking import MASKS, Edge, hidden_patches
+from mgm.reading import read_json
 
 LARGE = 10**9  # no whole number of a spec is larger
 
@@ -429,7 +430,7 @@ def parse(fields: dict[str, Any], source: str) -> Spec:
     Raises:
         UserError: an unknown, missing or invalid field, named.
     """
-    with valid(source, below=1):  # below the verb
+    with valid(f"{source}: ", below=1):  # below the verb
         return _adapter.validate_python(fields)
 
 
@@ -443,11 +444,12 @@ def read_spec(place: Path) -> Spec:
     if not path.is_file():
         raise UserError(f"{path}: no such spec; give a run's folder, as in results/NAME/RUN_ID")
     try:
-        return parse(json.loads(path.read_text()), str(path))
-    except (ValueError, TypeError, OSError, RecursionError) as error:
+        fields = read_json(path)
+    except UserError as error:
         raise UserError(
-            f"{path}: not a spec in JSON ({error}); give the folder of a whole run, as in results/NAME/RUN_ID"
+            f"{error}; give the folder of a whole run, as in results/NAME/RUN_ID"
         ) from None
+    return parse(fields, str(path))
 
 
 def parents(spec: Spec) -> tuple[str, ...]:

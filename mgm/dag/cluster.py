@@ -171,7 +171,7 @@ def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
     fields |= {
         name: value for name, value in (("partition", partition), ("account", account)) if value
     }
-    with valid(given, "the profile's cluster.yaml shows what there is"):
+    with valid(f"{given}: ", "the profile's cluster.yaml shows what there is"):
         return Cluster.model_validate(fields)
 
 

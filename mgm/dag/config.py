@@ -65,7 +65,7 @@ def parse_config(config: Mapping[str, Any]) -> Config:
             raise UserError(
                 f"--config {name}: write it as {name}='{{NAME: VALUE, ...}}' (got {value!r})"
             )
-    with valid("--config", f"the options are {', '.join(Config.model_fields)}"):
+    with valid("--config ", f"the options are {', '.join(Config.model_fields)}"):
         return Config.model_validate(dict(config))
 
 

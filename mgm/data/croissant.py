@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from mgm.data.index import Index, Video
-from mgm.results.files import file_digest, read_json, write
+from mgm.reading import file_digest, read_json
+from mgm.results.files import write
 
 TYPES = {str: "sc:Text", int: "sc:Integer", float: "sc:Float", bool: "sc:Boolean"}
 REFERENCES = {"label": "classes/label", "split": "splits/name"}

@@ -11,7 +11,6 @@ Without a split, about a fifth of each class's videos become the test split, who
 unreadable ones are left out and listed.
 """
 
-import csv
 import os
 import random
 from collections import Counter
@@ -23,6 +22,7 @@ from typing import get_args
 from mgm.data.files import files_below, open_all
 from mgm.data.index import SPLITS, Index, Video, new_index, read_index, write_index
 from mgm.errors import UserError
+from mgm.reading import read_table
 from mgm.spec import Flow
 
 TEST_SHARE = 0.2
@@ -116,13 +116,7 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
 
 
 def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            lines = [[value.strip() for value in line] for line in csv.reader(file)]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise UserError(
-                f"{path}: not a CSV in UTF-8 ({error}); write lines path,label[,split][,group]"
-            ) from None
+    lines = [[value.strip() for value in line] for _, line in read_table(path)]
     header = lines[0] if lines else []
     for column in header:
         if column not in ("path", "label", "split", "group"):

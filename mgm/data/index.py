@@ -7,18 +7,21 @@ has the rest. `croissant.json` beside them tells other people's tools the same
 folder without it holds no whole index.
 """
 
-import csv
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from mgm.errors import UserError
+from pydantic import BaseModel, field_validator
+
+from mgm.errors import UserError, valid
 from mgm.masking import MASKS
-from mgm.results.files import atomic_write, write
+from mgm.reading import read_json, read_table
+from mgm.results.files import atomic_write, table_writer, write
 
 SPLITS = ("train", "test")
 _BLOCK = 4096
@@ -135,7 +138,7 @@ def write_index(index: Index, out: Path) -> None:
         atomic_write(out / "index.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
+        writer = table_writer(file)
         writer.writerow(_COLUMNS)
         for video in index.videos:
             values = {name: getattr(video, name) for name in _COLUMNS}
@@ -202,26 +205,23 @@ def read_index(out: Path) -> Index:
         if not path.is_file():
             raise UserError(f"{path}: no such file, so this folder holds no whole index; {again}")
     try:
-        about = json.loads(about_path.read_text(encoding="utf-8"))
-        root = Path(os.path.abspath(out / about["root"]))
-        classes = tuple(about["classes"])
-        excluded = tuple((name, reason) for name, reason in about["excluded"])
-        digest, note, count = about["digest"], about["note"], about["videos"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{about_path}: not an index ({type(error).__name__}: {error}); {again}"
-        ) from None
-    with rows_path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        header = tuple(next(reader, ()))
-        if header != _COLUMNS:
-            raise UserError(f"{rows_path}: its first line is not {','.join(_COLUMNS)}; {again}")
-        videos = []
-        for row in reader:
-            try:
-                videos.append(_video(row, root, len(classes)))
-            except ValueError as error:
-                raise UserError(f"{rows_path}: line {reader.line_num}: {error}; {again}") from None
+        found = read_json(about_path)
+    except UserError as error:
+        raise UserError(f"{error}; {again}") from None
+    with valid(f"{about_path}: not an index: ", again):
+        about = _About.model_validate(found, strict=True)
+    root, classes = Path(os.path.abspath(out / about.root)), tuple(about.classes)
+    excluded = tuple((name, reason) for name, reason in about.excluded)
+    digest, note, count = about.digest, about.note, about.videos
+    rows = read_table(rows_path)
+    if tuple(next(rows, (0, []))[1]) != _COLUMNS:
+        raise UserError(f"{rows_path}: its first line is not {','.join(_COLUMNS)}; {again}")
+    videos = []
+    for line, row in rows:
+        try:
+            videos.append(_video(row, root, len(classes)))
+        except ValueError as error:
+            raise UserError(f"{rows_path}: line {line}: {error}; {again}") from None
     if len(videos) != count:
         raise UserError(f"{rows_path}: {len(videos)} videos where index.json says {count}; {again}")
     return Index(root, classes, tuple(videos), excluded, digest, note)
@@ -280,28 +280,67 @@ def fault(video: Video) -> str:
 _COLUMNS = tuple(field.name for field in fields(Video))
 
 
+class _About(BaseModel):
+    """What index.json says."""
+
+    classes: list[str]
+    root: str
+    digest: str
+    note: str
+    videos: int
+    excluded: list[list[str]]
+
+    @field_validator("root")
+    @classmethod
+    def _is_a_path(cls, root: str) -> str:
+        if "\0" in root:
+            raise ValueError("no path holds a NUL character")
+        return root
+
+    @field_validator("classes")
+    @classmethod
+    def _differ(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("two classes have one name")
+        return names
+
+    @field_validator("excluded")
+    @classmethod
+    def _pairs(cls, pairs: list[list[str]]) -> list[list[str]]:
+        if any(len(pair) != 2 for pair in pairs):
+            raise ValueError("an entry is not a path and a reason")
+        return pairs
+
+
 def _video(row: list[str], root: Path, classes: int) -> Video:
     if len(row) != len(_COLUMNS):
         raise ValueError(f"{len(row)} values where there are {len(_COLUMNS)} columns")
     path, label, split, group, frames, fps, width, height, codec, has_vectors, size, content = row
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is neither train nor test")
-    if not 0 <= int(label) < classes:
+    numbers = {"label": label, "frames": frames, "width": width, "height": height, "bytes": size}
+    whole = {name: _whole(name, text) for name, text in numbers.items()}
+    if whole["label"] >= classes:
         raise ValueError(f"label {label} is outside the {classes} classes")
+    if not 0 <= float(fps) < math.inf:
+        raise ValueError(f"fps {fps} is no rate")
     return Video(
         os.path.normpath(os.path.join(root, path)),
-        int(label),
-        split,
-        group,
-        int(frames),
-        float(fps),
-        int(width),
-        int(height),
-        codec,
-        has_vectors == "1",
-        int(size),
-        content,
+        split=split,
+        group=group,
+        fps=float(fps),
+        codec=codec,
+        has_vectors=has_vectors == "1",
+        content=content,
+        **whole,
     )
+
+
+def _whole(name: str, text: str) -> int:
+    """The whole number that a cell holds, from 0 to what 63 bits hold."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise ValueError(f"{name} {text[:40]!r} is no whole number from 0 to 10^18")
+    return int(text)
 
 
 def _below(path: str, root: Path) -> str:

@@ -9,7 +9,7 @@ from mgm.data.files import Part
 from mgm.data.index import SPLITS, Index, read_index
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
-from mgm.results.files import read_json
+from mgm.reading import read_json
 from mgm.results.lock import folder_lock
 
 SHOWN = 20  # of the files left out; a set of 240,000 may lack thousands

@@ -30,6 +30,7 @@ from mgm.console import show, track
 from mgm.data.files import FULL, Part, in_processes
 from mgm.data.index import Index, Video, fault, new_index, read_index, require_splits, write_index
 from mgm.errors import UserError
+from mgm.reading import file_digest, read_json
 from mgm.results import files
 from mgm.results.lock import folder_lock
 
@@ -159,7 +160,7 @@ def verify_shards(index: Index, out: Path) -> Iterator[tuple[str, str]]:
     for shard in _about(index.root)["bytes"] if root else ():
         for name, _, _, _, sha256 in _sidecar(index.root / shard)["videos"]:
             path = Path(os.path.join(root or "", name))
-            if path.is_file() and files.file_digest(path) != sha256:
+            if path.is_file() and file_digest(path) != sha256:
                 yield (
                     str(path),
                     f"has changed since {shard} was written of it; run the same `mgm prepare` again, or put it back",
@@ -277,7 +278,7 @@ def _write_shard(task: tuple[Path, list[_Named], str, Settings]) -> tuple[str, d
                     file.truncate()
             file.write(bytes(1024))  # the end of a tar
             size = file.tell()
-        digest = files.file_digest(target)
+        digest = file_digest(target)
         about = {
             "version": VERSION,
             "signature": signature,
@@ -368,7 +369,7 @@ def _write_record(
     facts = (MAGIC, VERSION, settings.every, *shape, codec, video.fps, len(rows), vectors_at)
     crc = table_crc(HEADER.pack(*facts, 0), table.tobytes())
     table_at = _add(file, f"{key}.table", HEADER.pack(*facts, crc) + table.tobytes())
-    sha256 = files.file_digest(Path(video.path))
+    sha256 = file_digest(Path(video.path))
     said = {
         "source": name,
         "sha256": sha256,
@@ -415,7 +416,7 @@ def _about(root: Path) -> dict[str, Any]:
     Raises:
         UserError: it is broken, or of another version.
     """
-    about = files.read_json(root / "shards.json")
+    about = read_json(root / "shards.json")
     if about.get("version") != VERSION:
         raise UserError(
             f"{root}: holds shards of format {about.get('version')}, this mgm reads and writes {VERSION}; prepare into another --out"
@@ -434,6 +435,6 @@ def _sidecar(target: Path) -> dict[str, Any]:
     nothing if there is none that can be read, or it is of another version.
     """
     with suppress(FileNotFoundError, UserError):
-        if (about := files.read_json(target.with_suffix(".json"))).get("version") == VERSION:
+        if (about := read_json(target.with_suffix(".json"))).get("version") == VERSION:
             return about
     return {}

@@ -25,7 +25,8 @@ from mgm.data.encode import ENCODING, GOP, encode
 from mgm.data.files import FULL, Part, in_processes, open_all
 from mgm.data.index import Index, new_index, require_splits, write_index
 from mgm.errors import UserError
-from mgm.results.files import atomic_write, read_json, remove_parts, write
+from mgm.reading import read_json
+from mgm.results.files import atomic_write, remove_parts, write
 
 SHORT_SIDES = (256, 320)
 

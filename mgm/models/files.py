@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import json
 import re
 import warnings
 import zipfile
@@ -16,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mgm.errors import UserError
-from mgm.results.files import file_digest, regular
+from mgm.reading import file_digest, read_json, regular
 
 INDEX = (
     ".index.json"  # of weights in several files: Hugging Face writes model.safetensors.index.json
@@ -106,17 +105,18 @@ def parts_of(index: Path) -> dict[str, list[str]]:
         UserError: it is no such index, or names a file that lies elsewhere or is not there.
     """
     try:
-        names = json.loads(index.read_text())["weight_map"]
-        parts = {
-            file: [name for name in names if names[name] == file]
-            for file in sorted(set(names.values()))
-        }
-    except (ValueError, KeyError, TypeError, AttributeError):
+        names = read_json(index)["weight_map"]
+        if not all(isinstance(file, str) for file in names.values()):
+            raise TypeError
+        parts: dict[str, list[str]] = {file: [] for file in sorted(set(names.values()))}
+        for name, file in names.items():
+            parts[file].append(name)
+    except (KeyError, TypeError, AttributeError):
         raise UserError(
             f"{index}: not an index of weights (it has no weight_map of names and files); {_AGAIN}"
         ) from None
     for file in parts:
-        if Path(file).name != file or not (index.parent / file).is_file():
+        if "\0" in file or Path(file).name != file or not (index.parent / file).is_file():
             raise UserError(
                 f"{index}: names {file}, which is not a file beside it; copy all {len(parts)} files into one folder"
             )

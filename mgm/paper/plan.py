@@ -18,6 +18,7 @@ from mgm.paper.cost import longest_chains, multiply_adds, official_multiply_adds
 from mgm.paper.quoted import PEAK, VIDEOMAE
 from mgm.paper.registry import Cell, Registry
 from mgm.paper.scales import Scale
+from mgm.reading import read_json, read_text
 from mgm.spec import Finetune, Model, Pretrain, Probe, Spec, parents
 
 CHECKPOINTS = 3  # two that are kept, and the one that is being written
@@ -138,8 +139,8 @@ def read_measured(folder: Path) -> dict[str, Any]:
         return {}
     try:
         rows, where = (
-            dict(map(json.loads, file.read_text().splitlines())),
-            json.loads(about.read_text()),
+            dict(map(json.loads, read_text(file).splitlines())),
+            read_json(about),
         )
         for row in ROWS:
             if clips_per_s := rows.get(row, {}).get("clips_per_s"):

@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from mgm.errors import UserError, valid
+from mgm.reading import read_text
 from mgm.spec import BackboneName, Flow, FrozenModel, Run, parse
 
 OWN = "folder"  # the dataset name of a user's own videos
@@ -138,13 +139,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: it cannot be read, is not YAML, names a field twice, or holds no fields.
     """
     try:
-        fields = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (
-        OSError,
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError: bytes, dates and numbers that are none
+        # ValueError: bytes, dates and numbers that are none; TypeError: keys that cannot be one
+        fields = yaml.load(read_text(path), _Loader)
+    except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); correct it") from None
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
         raise UserError(
@@ -169,17 +166,22 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(
+                    problem="a list or a mapping is no name of a field; write NAME: VALUE",
+                    problem_mark=key.start_mark,
+                )
+            if key.value in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"{key.value} stands twice", problem_mark=key.start_mark
                 )
-            seen.add(str(key.value))
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def parse_scale(fields: Any, source: Path) -> Scale:
     """The scale that `fields` describe; `source` is named in the error."""
-    with valid(str(source), "correct it, or for results of an older version use that version"):
+    with valid(f"{source}: ", "correct it, or for results of an older version use that version"):
         return Scale.model_validate(fields)
 
 

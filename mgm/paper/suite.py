@@ -6,7 +6,7 @@ from mgm.errors import UserError
 from mgm.paper import figures, tables
 from mgm.paper.registry import Registry
 from mgm.paper.scales import Scale, parse_scale
-from mgm.results.files import read_json
+from mgm.reading import read_json
 
 
 def make_registry(scale: Scale) -> Registry:

@@ -19,9 +19,10 @@ from urllib.parse import quote
 from mgm import __version__
 from mgm.errors import UserError
 from mgm.paper.registry import Registry
+from mgm.reading import file_digest
 from mgm.report.build import build_report
 from mgm.report.cells import Row, rows
-from mgm.results.files import atomic_write, file_digest
+from mgm.results.files import atomic_write
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
 from mgm.spec import Spec, parents

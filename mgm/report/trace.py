@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mgm.errors import UserError
 from mgm.paper.registry import Cell, Registry
+from mgm.reading import file_digest
 from mgm.report.cells import row_of
-from mgm.results.files import file_digest
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
 from mgm.spec import Spec, parents

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from mgm import __version__
 from mgm.errors import UserError
+from mgm.reading import file_digest, read_json
 from mgm.results import files
-from mgm.results.files import file_digest, read_json
 from mgm.results.log import log_lines
 from mgm.spec import Spec, parents, parse
 

@@ -4,7 +4,6 @@ Work is kept in parts beside the output, so that the same command continues wher
 video that cannot be read is listed and left out.
 """
 
-import csv
 import hashlib
 import json
 import shutil
@@ -23,6 +22,7 @@ from mgm.errors import UserError
 from mgm.models import model_of, read_weights
 from mgm.models.files import weights_digest
 from mgm.results import files
+from mgm.results.files import table_writer
 from mgm.spec import Clips, Finetune, Model, Pretrain, Views, read_spec
 from mgm.stages.data import with_channels
 from mgm.stages.provenance import verified_weights
@@ -176,5 +176,5 @@ def write_failed(out: Path, failed: list[tuple[str, str]]) -> str:
         files.atomic_write(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
-        csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *failed])
+        table_writer(file).writerows([("path", "reason"), *failed])
     return f"; {len(failed)} could not be read: {path}"

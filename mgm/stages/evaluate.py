@@ -4,7 +4,6 @@ Finetuning and probing end with it; `mgm evaluate` repeats it for finetuned weig
 from elsewhere, with other views or data.
 """
 
-import csv
 import json
 from collections.abc import Callable
 from itertools import chain
@@ -18,8 +17,9 @@ from torch import Tensor
 
 from mgm.errors import UserError
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
+from mgm.reading import file_digest
 from mgm.results import files
-from mgm.results.files import file_digest
+from mgm.results.files import table_writer
 from mgm.spec import Data, Finetune, Probe, Views, read_spec
 from mgm.stages.data import Execution, Job, find_index, with_channels
 from mgm.stages.provenance import verified_weights
@@ -171,8 +171,8 @@ def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, 
             for x_NC in logits_NC
         ]
     )
-    with (job.folder / "predictions.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+    with (job.folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = table_writer(file)
         writer.writerow(["path", "label", *["prediction"] * len(logits_NC)])
         for video, predicted in zip(
             videos, prediction_LN.T

@@ -19,8 +19,8 @@ from mgm.console import show, track
 from mgm.data.files import in_processes
 from mgm.data.index import Index, Video, read_index
 from mgm.errors import UserError
+from mgm.reading import file_digest, read_json
 from mgm.results import files
-from mgm.results.files import file_digest
 from mgm.results.lock import folder_lock
 from mgm.results.result import versions
 from mgm.spec import Flow
@@ -123,7 +123,7 @@ def require_flow(folder: Path, videos: Sequence[Video], method: Flow) -> dict[st
         raise NoFlow(
             f"{marker}: no such file, so the flow of these videos is not complete; {command}"
         )
-    return json.loads(marker.read_text(encoding="utf-8"))
+    return read_json(marker)
 
 
 def marker_of(folder: Path, method: Flow) -> Path:
@@ -156,7 +156,7 @@ def _require_same(folder: Path, about: dict[str, Any]) -> dict[str, Any] | None:
     """
     method, marker = about["method"], marker_of(folder, about["method"])
     for path in (_weights_of(folder, method), marker):
-        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else about
+        earlier = read_json(path) if path.exists() else about
         if earlier["weights"] != about["weights"]:
             raise UserError(
                 f"{path}: the flow beside these videos was made with weights {earlier['weights'][:12]}, now they are "

@@ -15,8 +15,8 @@ from mgm.data.index import compared
 from mgm.errors import UserError, as_user_error
 from mgm.masking import MASKS
 from mgm.paper.cost import train_flops
+from mgm.reading import file_digest, read_json
 from mgm.results import files
-from mgm.results.files import file_digest, read_json
 from mgm.results.lock import folder_lock
 from mgm.results.result import examine, write_result
 from mgm.spec import Pretrain, Spec, parents, read_spec

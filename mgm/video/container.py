@@ -23,7 +23,7 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import PictureType
 
 from mgm.errors import UserError
-from mgm.results.files import regular
+from mgm.reading import regular
 from mgm.video.motion import VECTOR, rasterise
 from mgm.video.packets import (
     MPEG,

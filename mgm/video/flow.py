@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 
 from mgm.errors import UserError
-from mgm.results.files import atomic_write, regular
+from mgm.reading import regular
+from mgm.results.files import atomic_write
 from mgm.spec import Flow
 from mgm.video.decode import probe_video, read_frames
 from mgm.video.motion import CELL, cells

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mgm.results.files import file_digest
+from mgm.reading import file_digest
 from tests.helpers.own_videos import own_videos, small_scale
 from tests.helpers.programs import ENVIRONMENT, snakemake
 

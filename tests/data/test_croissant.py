@@ -11,7 +11,7 @@ import pytest
 from mgm.data.folder import index_folder
 from mgm.data.index import Video, read_index
 from mgm.data.shards import Settings, write_shards
-from mgm.results.files import file_digest
+from mgm.reading import file_digest
 from tests.helpers.videos import moving_square, write_video
 
 pytestmark = pytest.mark.slow  # mlcroissant takes seconds to import

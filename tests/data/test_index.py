@@ -90,7 +90,7 @@ def test_the_digest_is_of_the_content(tmp_path):
     [
         ("index.json", None, "index.json: no such file"),
         ("index.csv", None, "index.csv: no such file"),
-        ("index.json", lambda text: text[:40], "not an index"),
+        ("index.json", lambda text: text[:40], "is not JSON"),
         ("index.json", lambda text: "[]", "not an index"),
         (
             "index.json",

@@ -11,7 +11,7 @@ import numpy as np
 from mgm.paper.registry import Registry
 from mgm.paper.scales import Dataset, Scale, load_scale
 from mgm.paper.suite import make_registry
-from mgm.results.files import file_digest
+from mgm.reading import file_digest
 from mgm.results.result import read_result, write_result
 from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, parents
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mgm.data.synthetic.make import generate
-from mgm.results.files import file_digest
+from mgm.reading import file_digest
 from mgm.results.log import log_lines
 from mgm.results.result import examine
 from mgm.spec import (

@@ -16,9 +16,9 @@ import yaml
 import mgm
 from mgm.dag.study import Workflow
 from mgm.paper.suite import registry_of
+from mgm.reading import file_digest
 from mgm.report.cells import cells
 from mgm.report.crate import write_crate
-from mgm.results.files import file_digest
 from mgm.results.result import examine
 from tests.helpers.rocrate import findings
 

@@ -19,8 +19,8 @@ def changed(**fields) -> str:
         *((text, "holds no fields") for text in ("", "- smoke\n", "smoke\n")),
         ("name: smoke\n\tseeds: [0]\n", "line 2"),
         ("seeds: [0\nname: x\n", "line 2"),
-        (b"name: \xff\n", "can't decode byte 0xff"),
-        ("name: \0\n", "not YAML (unacceptable character"),
+        (b"name: \xff\n", "is not text in UTF-8 (byte 0xff at 6"),
+        ("name: \0\n", "holds a NUL character"),
         ("name: &a [*a]\n", "*a stands for another place"),
         (
             "".join(

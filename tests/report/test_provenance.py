@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from mgm.cli import app
+from mgm.reading import file_digest
 from mgm.report.build import build_report
 from mgm.report.mlflow.record import Records
 from mgm.report.trace import trace
-from mgm.results.files import file_digest
 from mgm.results.result import read_result, write_result
 from tests.helpers.fake_results import draw_arrays, finish, finish_all, registry
 

@@ -7,7 +7,6 @@ to a path; keys are looked up among the files found below the root, so that no e
 it.
 """
 
-import json
 import lzma
 import os
 from collections import Counter
@@ -16,11 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from mgm import reading
 from mgm.data.files import files_below, open_all
 from mgm.data.index import SPLITS, Index, listed_counts, new_index, require_splits, write_index
-from mgm.errors import UserError, first_fault
+from mgm.errors import UserError, valid
 
 LISTS = Path(__file__).parent / "lists"
 SUFFIXES = (
@@ -208,11 +208,9 @@ def carried(name: str) -> str:
 def read_text(path: Path, instead: str) -> str:
     """A list's text. Raises UserError, with what to do instead, when there is none."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return reading.read_text(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {instead}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not text in UTF-8; download it again") from None
 
 
 def read_json(path: Path, kind: Any, instead: str) -> Any:
@@ -222,13 +220,13 @@ def read_json(path: Path, kind: Any, instead: str) -> Any:
         UserError: no such file, not JSON, or of another type.
     """
     try:
-        return TypeAdapter(kind).validate_python(json.loads(read_text(path, instead)), strict=True)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}: is not JSON ({error}), perhaps cut short; download it again"
-        ) from None
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_fault(error)}; correct it, or download it again") from None
+        found = reading.read_json(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {instead}") from None
+    except UserError as error:
+        raise UserError(f"{error}, perhaps cut short; download it again") from None
+    with valid(f"{path}: ", "correct it, or download it again"):
+        return TypeAdapter(kind).validate_python(found, strict=True)
 
 
 def plain_name(where: str, name: str) -> str:

@@ -18,7 +18,6 @@ generated set.
 Ids count from 100000 (train) and 200000 (test), with 11 digits where YouTube has 11 characters.
 """
 
-import csv
 import json
 import math
 from collections.abc import Iterable
@@ -26,7 +25,7 @@ from pathlib import Path
 
 from mgm.data.index import SPLITS
 from mgm.data.synthetic.params import Synthetic
-from mgm.results.files import write
+from mgm.results.files import table_writer, write
 
 _FIRST_ID = {"train": 100_000, "test": 200_000}
 _OFFICIAL = {
@@ -99,7 +98,7 @@ def write_lists(params: Synthetic, out: Path) -> None:
                 with (out / "annotations" / f"{official}.csv").open(
                     "w", newline="", encoding="utf-8"
                 ) as file:
-                    writer = csv.writer(file, lineterminator="\n")
+                    writer = table_writer(file)
                     writer.writerow(
                         ["label", "youtube_id", "time_start", "time_end", "split", "is_cc"]
                     )

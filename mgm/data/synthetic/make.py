@@ -28,6 +28,7 @@ from mgm.data.synthetic.drawing import boxes, draw, scene
 from mgm.data.synthetic.layouts import video_name, write_lists
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
+from mgm.reading import read_arrays
 from mgm.results.lock import folder_lock
 
 GOP = 12
@@ -71,8 +72,12 @@ def load_boxes(out: Path) -> dict[str, NDArray[np.float32]]:
 
     top, left, bottom, right in pixels, clipped to the frame.
     """
-    with np.load(out / "boxes.npz") as file:
-        return dict(file)
+    try:
+        return read_arrays(out / "boxes.npz")
+    except UserError as error:
+        raise UserError(
+            f"{error}; delete the folder and run `mgm prepare synthetic` again"
+        ) from None
 
 
 def _encode(frames_THWC: NDArray[np.uint8], fps: int, path: Path) -> None:

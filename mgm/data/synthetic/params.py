@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from mgm.errors import UserError, valid
+from mgm.errors import valid
 
 Kind = Literal["ssv2", "k400", "ucf101", "hmdb51", "diving48"]
 
@@ -144,5 +144,5 @@ def parse_params(fields: Any, source: str) -> Synthetic:
     Raises:
         UserError: a parameter is unknown or out of range.
     """
-    with valid(source, f"the parameters are {', '.join(Synthetic.model_fields)}"):
+    with valid(f"{source}: ", f"the parameters are {', '.join(Synthetic.model_fields)}"):
         return Synthetic.model_validate(fields)

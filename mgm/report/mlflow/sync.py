@@ -29,6 +29,7 @@ from tempfile import TemporaryDirectory
 from mgm.console import show, track
 from mgm.errors import UserError
 from mgm.paper.registry import Registry
+from mgm.reading import file_digest
 from mgm.report.mlflow.artifacts import artifacts
 from mgm.report.mlflow.models import log_model, model_tags
 from mgm.report.mlflow.points import held_points, insert_points, point
@@ -294,7 +295,7 @@ class Mirror(Tracker):
         )
         if not path.is_file() or run.tags.get(WEIGHTS) == wanted:
             return False
-        if (found := files.file_digest(path)) != wanted:
+        if (found := file_digest(path)) != wanted:
             raise UserError(
                 f"{path}: digest {found[:12]} is not the result's {str(wanted)[:12]}; delete the run and run it again"
             )

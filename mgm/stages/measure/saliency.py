@@ -12,7 +12,6 @@ Boxes lie beside the index, in one of two files; a user's own file goes first:
 Frames without a line in boxes.csv are not annotated and do not count.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 from mgm.data.index import Index, Video
 from mgm.data.synthetic.make import load_boxes
 from mgm.errors import UserError
+from mgm.reading import read_table
 from mgm.spec import Measure
 from mgm.stages.data import Job
 from mgm.stages.measure import choose
@@ -114,36 +114,36 @@ def _read_csv(path: Path, index: Index) -> dict[str, dict[int, np.ndarray]]:
         name: 0 for name, _ in index.excluded
     }
     boxes: dict[str, dict[int, list[list[float]]]] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        if (header := next(reader, [])) != COLUMNS:
+    rows = read_table(path)
+    _, header = next(rows, (0, []))
+    if header != COLUMNS:
+        raise UserError(f"{path}: its first line is {','.join(header)}; write {','.join(COLUMNS)}")
+    for line, row in rows:
+        try:
+            name, frame, *edges = row
+            box, number = [float(edge) for edge in edges], int(frame)
+            top, left, bottom, right = box
+        except ValueError:
             raise UserError(
-                f"{path}: its first line is {','.join(header)}; write {','.join(COLUMNS)}"
+                f"{path}: line {line} is {','.join(row)}; write a path and five numbers"
+            ) from None
+        if name not in frames_of:
+            raise UserError(
+                f"{path}: line {line}: {name} is no video of the index; write paths as index.csv "
+                "does"
             )
-        for row in reader:
-            try:
-                name, frame, *edges = row
-                box, number = [float(edge) for edge in edges], int(frame)
-                top, left, bottom, right = box
-            except ValueError:
-                raise UserError(
-                    f"{path}: line {reader.line_num} is {','.join(row)}; write a path and five numbers"
-                ) from None
-            if name not in frames_of:
-                raise UserError(
-                    f"{path}: line {reader.line_num}: {name} is no video of the index; write paths as index.csv does"
-                )
-            frames = frames_of[name]
-            if frames and not 0 <= number < frames:
-                raise UserError(
-                    f"{path}: line {reader.line_num}: {name} has {frames} frames, not a frame {number}; count from 0"
-                )
-            if not (top <= bottom and left <= right):
-                raise UserError(
-                    f"{path}: line {reader.line_num}: the box ends at ({bottom:g}, {right:g}) before it begins at ({top:g}, {left:g}); "
-                    "write top, left, bottom, right"
-                )
-            boxes.setdefault(name, {}).setdefault(number, []).append(box)
+        frames = frames_of[name]
+        if frames and not 0 <= number < frames:
+            raise UserError(
+                f"{path}: line {line}: {name} has {frames} frames, not a frame {number}; count "
+                "from 0"
+            )
+        if not (top <= bottom and left <= right):
+            raise UserError(
+                f"{path}: line {line}: the box ends at ({bottom:g}, {right:g}) before it begins at "
+                f"({top:g}, {left:g}); write top, left, bottom, right"
+            )
+        boxes.setdefault(name, {}).setdefault(number, []).append(box)
     return {
         name: {frame: np.array(several) for frame, several in frames.items()}
         for name, frames in boxes.items()

@@ -1,0 +1,122 @@
+"""Read files that others wrote: whole, in UTF-8, and never a pipe that hangs.
+
+Everything that reads text, a table, JSON or arrays goes through here, so that damage of every kind
+becomes one line that names the file.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mgm.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def regular(path: Path) -> Path:
+    """Return `path` if it is a regular file or a link to one. A FIFO or a device would hang its
+    reader.
+
+    Raises:
+        UserError: it is something else.
+        FileNotFoundError: it is not there.
+    """
+    if "\0" in str(path):
+        raise UserError(f"{path}: no file's name can hold a NUL character; correct the path")
+    path.stat()
+    if not path.is_file():
+        raise UserError(
+            f"{path}: is {'a folder' if path.is_dir() else 'a pipe or a device'}, not a file; move it away, or name another"
+        )
+    return path
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, with or without a byte-order mark; line ends stay as they are.
+
+    Raises:
+        UserError: it is no regular file, cannot be read, or is not text in UTF-8.
+        FileNotFoundError: it is not there.
+    """
+    data = regular(path).read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        other = "; it looks like UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise UserError(
+            f"{path}: is not text in UTF-8 (byte {data[error.start]:#04x} at {error.start:,}{other})"
+            "; save it as UTF-8"
+        ) from None
+    if "\0" in text:
+        raise UserError(
+            f"{path}: holds a NUL character (at {text.index(chr(0)):,}), so it is not text; "
+            "save it as UTF-8"
+        )
+    return text
+
+
+def read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row of a CSV file with the number of its last line.
+
+    Raises:
+        UserError: as `read_text`, or a line is not CSV.
+        FileNotFoundError: it is not there.
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num}: not CSV ({error}); correct it") from None
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        UserError: it is no regular file, cannot be read, or is not JSON that every program reads
+            alike (NaN and 1e999 are not).
+        FileNotFoundError: it is not there.
+    """
+    try:
+        return json.loads(read_text(path), parse_constant=_finite, parse_float=_finite)
+    except (FileNotFoundError, UserError):
+        raise
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{path}: is not JSON ({error})") from None
+
+
+def read_arrays(path: Path) -> "dict[str, np.ndarray]":
+    """Read all arrays of an npz file; objects, which would run code, are refused.
+
+    Raises:
+        UserError: it is damaged or no npz file.
+        FileNotFoundError: it is not there.
+    """
+    import numpy as np
+
+    try:
+        with np.load(regular(path)) as file:
+            return {name: file[name] for name in file.files}
+    except (FileNotFoundError, UserError):
+        raise
+    except Exception as error:  # a damaged archive fails in many ways
+        raise UserError(f"{path}: not a whole npz file ({type(error).__name__})") from None
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a regular file."""
+    with regular(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no number, or too large a one")
+    return number
