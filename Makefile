@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu reproduce mini test test-all chaos bench check format lock dashboard docs archive
+.PHONY: help setup gpu reproduce mini test test-all test-slow chaos bench check format lock dashboard docs archive
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -30,13 +30,16 @@ mini: setup ## a part of at most 8 minutes of Table 4e, the edge ablation and Fi
 	@timeout --signal=TERM 470 $(BIN)/snakemake --cores all --quiet all --config scale=mini -- table4e table4_edge figure4a || test $$? = 124
 	@$(BIN)/mgm report mini
 
-SLOW := slow or smoke or mlflow or postgres or chromium or slurm
+SLOW := real or slow or smoke or mlflow or postgres or chromium or slurm
 
 test: setup ## the fast tests (about 5 minutes on two idle cores)
 	@$(BIN)/pytest -n 2 -m "not ($(SLOW))"
 
 test-all: setup ## every test, after `make reproduce`, whose results some read: servers, Slurm, a browser, killed runs (a quarter of an hour)
 	@$(BIN)/pytest -n 2 -m "not ($(SLOW))"
+	@$(MAKE) --no-print-directory test-slow
+
+test-slow: setup ## the tests that `make test` leaves out, after `make reproduce`
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$(SLOW)"
 
 chaos: setup ## kill training 100 times at random moments (SIGKILL), compare with undisturbed runs (some minutes)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.services import SERVICES, require
+from tests.helpers.videos import SHARED
 
 ROOT = Path(__file__).parents[1]
 REPORTED = Counter[str]()
@@ -23,6 +24,8 @@ def _services(item) -> list[str]:
 def pytest_runtest_setup(item):
     for service in _services(item):  # before any fixture starts it
         require(service)
+    if item.get_closest_marker("real") and not SHARED.is_dir():
+        pytest.skip("real clips and lists are not here: they belong into ../shared")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,7 +6,6 @@ its place.
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -20,8 +19,9 @@ from mgm.data.published.ucf101 import OFFICIAL
 from mgm.data.published.ucf101 import carried_lists as ucf101
 from mgm.data.published.ucf101 import read_lists as read_ucf101
 from tests.helpers.errors import refused
+from tests.helpers.videos import SHARED
 
-OFFICIAL_LISTS = Path(__file__).parents[3] / "shared" / "data" / "splits"
+OFFICIAL_LISTS = SHARED / "data" / "splits"
 
 
 def counts_of(lists: Lists) -> tuple[int, int, int]:
@@ -41,10 +41,14 @@ def sides_of(lists: Lists) -> list[set[str]]:
 @pytest.mark.parametrize("split", [1, 2, 3])
 def test_the_carried_lists_of_ucf101(split):
     assert counts_of(ucf101(split)) == (101, *OFFICIAL[split])
-    if OFFICIAL_LISTS.is_dir():
-        folder = OFFICIAL_LISTS / "ucfTrainTestlist"
-        assert b"\r\n" in (folder / "classInd.txt").read_bytes()
-        assert ucf101(split) == read_ucf101(folder, split)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("split", [1, 2, 3])
+def test_the_carried_lists_of_ucf101_are_the_published_ones(split):
+    folder = OFFICIAL_LISTS / "ucfTrainTestlist"
+    assert b"\r\n" in (folder / "classInd.txt").read_bytes()
+    assert ucf101(split) == read_ucf101(folder, split)
 
 
 def test_the_carried_lists_of_hmdb51():
@@ -54,8 +58,11 @@ def test_the_carried_lists_of_hmdb51():
     assert all((counts[label, "train"], counts[label, "test"]) == A_CLASS for label in range(51))
     assert len(lists.unused) == 6_766 - sum(official)
     assert set.isdisjoint(*sides_of(lists))
-    if OFFICIAL_LISTS.is_dir():
-        assert lists == hmdb51(OFFICIAL_LISTS / "hmdb51_split1", 1)
+
+
+@pytest.mark.real
+def test_the_carried_lists_of_hmdb51_are_the_published_ones():
+    assert carried_lists() == hmdb51(OFFICIAL_LISTS / "hmdb51_split1", 1)
 
 
 def test_the_carried_lists_of_diving48(tmp_path):
@@ -70,14 +77,17 @@ def test_the_carried_lists_of_diving48(tmp_path):
     assert (min(frames), max(frames)) == (24, 822)
     assert list(map(len, sides_of(lists))) == [58, 26]
     assert set.isdisjoint(*sides_of(lists))
-    if OFFICIAL_LISTS.is_dir():
-        folder = OFFICIAL_LISTS / "diving48_v2"
-        assert lists == diving48(folder)
-        for split in ("train", "test"):
-            assert all(
-                row["start_frame"] == 0
-                for row in json.loads((folder / f"Diving48_V2_{split}.json").read_text())
-            )
+
+
+@pytest.mark.real
+def test_the_carried_lists_of_diving48_are_the_published_ones(tmp_path):
+    folder = OFFICIAL_LISTS / "diving48_v2"
+    assert diving48(tmp_path) == diving48(folder)
+    for split in ("train", "test"):
+        assert all(
+            row["start_frame"] == 0
+            for row in json.loads((folder / f"Diving48_V2_{split}.json").read_text())
+        )
 
 
 def test_the_carried_ids_of_mini_k200():
@@ -88,11 +98,13 @@ def test_the_carried_ids_of_mini_k200():
         0,
     )
     assert all(len(name) == 11 for split in ids.values() for name in split)
-    if OFFICIAL_LISTS.is_dir():
-        for split, name in (("train", "train"), ("test", "val")):
-            assert ids[split] == set(
-                (OFFICIAL_LISTS / "mini_kinetics_200" / f"{name}_ytid_list.txt").read_text().split()
-            )
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("split", "name"), [("train", "train"), ("test", "val")])
+def test_the_carried_ids_of_mini_k200_are_the_published_ones(split, name):
+    path = OFFICIAL_LISTS / "mini_kinetics_200" / f"{name}_ytid_list.txt"
+    assert carried_ids()[split] == set(path.read_text().split())
 
 
 def dive(name, label, start=0, end=8) -> dict:

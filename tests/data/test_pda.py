@@ -15,8 +15,9 @@ from mgm.data.synthetic.make import generate
 from mgm.data.synthetic.params import CLASSES, Synthetic
 from mgm.video import probe_video
 from tests.helpers.errors import refused
+from tests.helpers.videos import SHARED
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
+LISTS = SHARED / "data" / "splits" / "patan"
 PUBLISHED = {
     "ucf14-hmdb7": (("train", "ucf101_train_uh"), ("test", "hmdb51_test_uh")),
     "hmdb14-ucf7": (("train", "hmdb51_train_hu"), ("test", "ucf101_test_hu")),
@@ -85,15 +86,13 @@ def test_the_carried_lists_are_the_tasks(task, source, target, counts):
     }
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the published lists are not here")
+@pytest.mark.real
 @pytest.mark.parametrize("task", TASKS)
 def test_the_carried_lists_are_the_published_ones(task):
     for split, name in PUBLISHED[task]:
         rows = [
             line.split("\t")
-            for line in (DATA / "splits" / "patan" / f"{name}.txt")
-            .read_text(encoding="utf-8")
-            .splitlines()
+            for line in (LISTS / f"{name}.txt").read_text(encoding="utf-8").splitlines()
         ]
         assert carried_lists(task).videos[split] == sorted(
             (int(label), path) for _, label, path in rows

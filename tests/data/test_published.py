@@ -17,8 +17,9 @@ from mgm.data.published.k400 import index_k400
 from mgm.data.published.ssv2 import index_ssv2
 from mgm.data.published.ucf101 import carried_lists, index_ucf101
 from tests.helpers.errors import refused
+from tests.helpers.videos import CLIPS
 
-CLIPS = Path(__file__).parents[3] / "shared" / "data" / "clips" / "ucf101"
+UCF101 = CLIPS / "ucf101"
 
 
 def rows(index) -> list[tuple[str, int, str, str]]:
@@ -216,9 +217,9 @@ def test_ucf101_lists_beside_the_videos_are_followed(build, tmp_path):
     )
 
 
-@pytest.mark.skipif(not CLIPS.is_dir(), reason="the UCF101 clips are not here")
+@pytest.mark.real
 def test_real_clips_of_ucf101(tmp_path):
-    index = index_ucf101(CLIPS, tmp_path / "out")
+    index = index_ucf101(UCF101, tmp_path / "out")
     assert index.excluded == ()
     assert Counter(video.split for video in index.videos) == {"train": 48, "test": 43}
     counts = Counter((index.classes[video.label], video.split) for video in index.videos)

@@ -6,7 +6,6 @@ the library alone, then with the suite.
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,10 +16,10 @@ import pytest
 from packaging.requirements import Requirement
 
 from mgm.errors import EXTRAS
-from tests.helpers.videos import SHARED, real_clips
+from tests.helpers.videos import moving_square, write_video
 
 ROOT = Path(__file__).parents[2]
-LIBRARY = ("datasets", "masking", "models", "training", "video")
+LIBRARY = ("data", "masking", "models", "training", "video")
 IMPORT_ALL = """
 import importlib, json, pkgutil, mgm
 missing = {}
@@ -92,13 +91,12 @@ def library(tmp_path_factory) -> Environment:
     return environment
 
 
-@real_clips
 @pytest.mark.slow
 def test_the_readmes_example_runs_with_the_library_alone(library, tmp_path):
     [example] = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
     )
-    shutil.copy(next(SHARED.rglob("*.mp4")), tmp_path / "video.mp4")
+    write_video(tmp_path / "video.mp4", moving_square(40, 240, 320, (6, 2), side=96), gop=12)
     end = "\nassert masked_BL.sum() == 8 * 147 and motion_SHW.any()"
     library.run("python", "-c", ABSENT + example + end, cwd=tmp_path)
     assert "h264" in library.run("mgm", "inspect", "video.mp4", cwd=tmp_path).stdout

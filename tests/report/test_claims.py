@@ -30,9 +30,10 @@ from mgm.report.claims.paper import CLAIMS
 from mgm.report.statistics import Estimate, over_seeds
 from mgm.report.tables import DASH
 from mgm.results.result import RunStatus
+from tests.helpers.videos import SHARED
 
 ROOT = Path(__file__).parents[2]
-PAPERS = ROOT.parent / "shared/paper"
+PAPERS = SHARED / "paper"
 BY_ID = {claim.id: claim for claim in CLAIMS}
 EXCEPTIONS = {  # id -> what the tables give, worked out by hand
     "previous-state-of-the-art": "smallest of 8: +0.3, smallest of 8: −0.6",  # MotionMAE, MAM2
@@ -120,9 +121,7 @@ def text_of(name: str) -> str:
     return " ".join(re.sub(r"\s*\[[\d, ]+\]", "", text).split())
 
 
-@pytest.mark.skipif(
-    not PAPERS.exists(), reason="the papers' texts lie beside a checkout of the maintainers only"
-)
+@pytest.mark.real
 def test_quotations_are_the_papers_and_leave_no_percentage_out():
     mgm, st_mae = text_of("mgm-paper.txt"), text_of("st-mae-abstract.txt")
     covered = set()

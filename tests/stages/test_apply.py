@@ -31,7 +31,6 @@ from mgm.stages.embed import embed
 from mgm.stages.finetune import class_weights
 from mgm.stages.predict import predict
 from mgm.video import test_loader as views_loader
-from tests.helpers.videos import SHARED
 
 SMALL = {
     "data": Data(dataset="folder"),
@@ -62,8 +61,7 @@ def place(tmp_path, monkeypatch, videos) -> Path:
         (tmp_path / name).mkdir()
         (tmp_path / name / "spec.json").write_text(spec.model_dump_json())
         save_weights(model, tmp_path / name / "weights.safetensors")
-    real = sorted((SHARED / "fight").rglob("*.mp4"))[:4] or sorted(videos.rglob("*.mp4"))[:4]
-    for path in real:
+    for path in sorted(videos.rglob("*.mp4"))[:4]:
         (tmp_path / "videos" / "deep").mkdir(parents=True, exist_ok=True)
         shutil.copy(path, tmp_path / "videos" / "deep" / path.name)
     (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")

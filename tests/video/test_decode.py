@@ -11,7 +11,7 @@ from mgm.errors import UserError
 from mgm.video import NoVectors, inspect_video, open_video, probe_video, read_clip
 from mgm.video.container import VideoReader
 from mgm.video.decode import read_frames
-from tests.helpers.videos import SHARED, moving_square, real_clips, rotate_metadata, write_video
+from tests.helpers.videos import CLIPS, moving_square, rotate_metadata, write_video
 
 
 def assert_same(one, two):
@@ -65,7 +65,7 @@ def test_what_is_read_does_not_depend_on_which_frames_were_asked_for(tmp_path, n
     assert whole.distance_THW.min() >= 1
 
 
-@real_clips
+@pytest.mark.real
 @pytest.mark.parametrize(
     "name",
     [
@@ -80,7 +80,7 @@ def test_what_is_read_does_not_depend_on_which_frames_were_asked_for(tmp_path, n
     ],
 )
 def test_frames_of_real_clips_do_not_depend_on_which_were_asked_for(name):
-    path = SHARED / name
+    path = CLIPS / name
     assert_frames_alone_equal_the_whole(path, motion=probe_video(path).has_vectors, tries=4)
 
 

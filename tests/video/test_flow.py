@@ -29,9 +29,8 @@ from mgm.video.transform import apply, training_box
 from tests.helpers.errors import refused
 from tests.helpers.videos import SHARED, Row, moving_square, rotate_metadata, write_video
 
-RAFT = SHARED.parent / "weights" / "raft-small.torchvision-keys.pth"
-needs_raft = pytest.mark.skipif(not RAFT.exists(), reason="RAFT's weights are not here")
-ESTIMATORS = [("dis", None), pytest.param("raft-small", RAFT, marks=needs_raft)]
+RAFT = SHARED / "data" / "weights" / "raft-small.torchvision-keys.pth"
+ESTIMATORS = [("dis", None), pytest.param("raft-small", RAFT, marks=pytest.mark.real)]
 
 
 def pan(frames, height, width, step, seed=0) -> np.ndarray:

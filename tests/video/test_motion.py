@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mgm.video import inspect_video, read_clip, slot_displacement, slot_magnitude
 from mgm.video.motion import VECTOR, cells, rasterise, reference_distance, rotate
 from mgm.video.vectors import read_vectors
-from tests.helpers.videos import SHARED, moving_square, real_clips, rotate_metadata, write_video
+from tests.helpers.videos import CLIPS, moving_square, rotate_metadata, write_video
 
 REAL = [
     "other/bikes.mp4",
@@ -42,10 +42,10 @@ def slow_paint(vectors, height, width):
     return motion_HW2, future_HW
 
 
-@real_clips
+@pytest.mark.real
 @pytest.mark.parametrize("name", REAL)
 def test_vectors_of_real_clips_are_those_pyav_exports(name):
-    path = SHARED / name
+    path = CLIPS / name
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1

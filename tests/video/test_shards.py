@@ -20,42 +20,45 @@ from mgm.video import test_loader as view_loader
 from mgm.video.flow import NoFlow
 from mgm.video.shards import NotInShard
 from mgm.video.vectors import read_vectors
-from tests.helpers.videos import SHARED, moving_square, rotate_metadata, write_video
+from tests.helpers.videos import CLIPS as REAL_CLIPS
+from tests.helpers.videos import moving_square, rotate_metadata, write_video
 
 CLIPS = Clips(frames=8, size=64, stride=2)
 
 
-def sources(folder: Path) -> Path:
+def sources(folder: Path, real: bool) -> Path:
     """A folder a class;
 
-    each has videos of every codec that gives vectors, a turned one, one without, and real clips.
+    each has videos of every codec that gives vectors, a turned one, one without; and real clips.
     """
     for label, seed in (("a", 1), ("b", 2)):
         below = folder / label
         below.mkdir(parents=True)
-        frames = moving_square(40, 160, 208, (6, 2), seed=seed)
+        frames = moving_square(40, 160, 208, (6, 2), side=40, seed=seed)
         write_video(below / "h264.mp4", frames, gop=12, b_frames=3)
         write_video(below / "turned.mp4", frames)
         rotate_metadata(below / "turned.mp4", 90, 160, 208)
         write_video(below / "mpeg4.avi", frames, "mpeg4", gop=12, b_frames=2)
         write_video(below / "mpeg1.mpg", frames, "mpeg1video", gop=12, b_frames=2)
         write_video(below / "vp9.webm", frames[:20], "libvpx-vp9")
-        if SHARED.exists():
+        if real:
             for kind in ("fight", "other", "ucf101", "ut_interaction"):
                 for path in sorted(
                     path
-                    for path in (SHARED / kind).rglob("*.*")
+                    for path in (REAL_CLIPS / kind).rglob("*.*")
                     if path.suffix in (".avi", ".mp4", ".mpg", ".mkv")
                 )[:2]:
                     (below / f"{kind}-{path.name}").symlink_to(path)
     return folder
 
 
-@pytest.fixture(scope="module")
-def indices(tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, Index]:
-    """The videos, and the same in shards."""
+@pytest.fixture(scope="module", params=["generated", pytest.param("real", marks=pytest.mark.real)])
+def indices(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, Index]:
+    """The videos, and the same in shards; real clips join the generated ones."""
     folder = tmp_path_factory.mktemp("shards")
-    source = index_folder(sources(folder / "videos"), folder / "out" / "source", 0)
+    source = index_folder(
+        sources(folder / "videos", request.param == "real"), folder / "out" / "source", 0
+    )
     return source, write_shards(source, folder / "out", Settings(short_side=128))
 
 
@@ -77,7 +80,8 @@ def test_masks_from_shards_are_the_sources_bit_for_bit(indices):
         assert not of_shards.failed
         for name in ("motion_BSHW", "displacement_BSHW2", "seed_B", "label_B", "sample_B"):
             assert torch.equal(getattr(of_files, name), getattr(of_shards, name)), name
-        assert (of_shards.motion_BSHW.flatten(1).amax(1) > 0).float().mean() > 0.9
+        # A crop may miss what moves.
+        assert (of_shards.motion_BSHW.flatten(1).amax(1) > 0).float().mean() > 0.8
         for mask in MASKS:
             masks = [
                 make_mask(
