@@ -132,6 +132,14 @@ def find_index(spec: Run, execution: Execution) -> Index:
     return index
 
 
+def share_crops(job: Job) -> None:
+    """Let a run with a cache read a generated set's centre crops from the store beside the set."""
+    spec, place = job.spec, job.execution.data[job.spec.data.dataset]
+    cache = job.execution.cache
+    if cache and not job.execution.workers and (place / "generated.json").exists():
+        cache.share_crops(place, job.index.videos, spec.clips.size)
+
+
 def moving_videos(index: Index) -> list[Video]:
     """The test videos that have motion vectors.
 

@@ -20,7 +20,7 @@ from mgm.results import files
 from mgm.results.lock import folder_lock
 from mgm.results.result import examine, write_result
 from mgm.spec import Pretrain, Spec, parents, read_spec
-from mgm.stages.data import Execution, Job, find_index
+from mgm.stages.data import Execution, Job, find_index, share_crops
 from mgm.stages.provenance import provenance
 from mgm.training import collectives, remove_checkpoints
 
@@ -133,6 +133,7 @@ def _run(
             files.remove_parts(folder)  # a killed writer's, each as large as a checkpoint
             files.write(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
         job = Job(spec, folder, execution, find_index(spec, execution))
+        share_crops(job)
         metrics = compute(job)
         if not collectives.is_main():
             return ""

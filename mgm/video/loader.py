@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Distance, Guidance, Views
 from mgm.video.augment import ClipAugmentation
 from mgm.video.container import NoVectors
+from mgm.video.crops import CropStore, StoredVideo, open_crops
 from mgm.video.cut import Cut, IndexedVideo, read_cuts, read_whole
 from mgm.video.decode import Clip
 from mgm.video.flow import NoFlow
@@ -77,6 +79,13 @@ class Cache:
         self.whole: dict[
             str, dict[Guidance | None, Clip]
         ] = {}  # by path and motion; all of a path share their frames
+        self.crops: dict[tuple[str, int], CropStore] = {}  # by path and clip size
+
+    def share_crops(self, folder: Path, videos: Sequence[StoredVideo], size: int) -> None:
+        """Take centre crops of these videos from a store that all processes share."""
+        known = not videos or (videos[0].path, size) in self.crops
+        if not known and (store := open_crops(folder, videos, size)):
+            self.crops |= {(video.path, size): store for video in videos}
 
     def read(self, video: IndexedVideo, index_T: np.ndarray, motion: Guidance | None) -> Clip:
         """The frames `index_T` of a video, from memory where it can be."""
@@ -87,6 +96,9 @@ class Cache:
         self, video: IndexedVideo, cuts: Sequence[Cut], size: int, motion: Guidance | None
     ) -> list[Clip]:
         """The clips that `read_cuts` gives, from memory where they can be."""
+        store = self.crops.get((video.path, size)) if motion in (None, "vectors") else None
+        if store and all(cut.place(*store.shape) == (store.box, False) for cut in cuts):
+            return [store.clip(video.path, cut.index_T) for cut in cuts]
         whole = self._whole(video, motion)
         if whole is None:
             return read_cuts(video, cuts, size, motion)
