@@ -376,6 +376,9 @@ class Probe(Run):
     still: bool = False
     kind: ProbeKind = "logistic"  # mgm.stages.probe_kinds
     neighbours: int = Field(20, ge=1, le=LARGE)  # that vote, of kind knn
+    # what is held out to choose a penalty or a rate: a fifth of the training videos, or of their
+    # groups, so that nothing is fitted to a source that is held out
+    held_out: Literal["videos", "groups"] = "videos"
     views: Views = Views()
 
     def slug(self) -> list[str]:

@@ -105,7 +105,7 @@ def _others(value):
         return [value + 1, value * 2, 0.5, 1, value / 2]
     if isinstance(value, list):
         return [[0.5, 0.5], ["x"], [2, 3, 4]]
-    names = "x knn dis none running-cell inverse zero 8 coverage vit-s tube spill window centre float32 rand-m7-n4-mstd0.5-inc1"
+    names = "x knn groups dis none running-cell inverse zero 8 coverage vit-s tube spill window centre float32 rand-m7-n4-mstd0.5-inc1"
     return [*names.split(), PARENT]
 
 

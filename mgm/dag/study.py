@@ -110,7 +110,8 @@ class Workflow:
         prepared = (videos / "index.json").is_file()
         self.places[OWN] = place = videos if prepared else data / self.name
         index = read_index(videos) if prepared else index_folder(videos, place)
-        own = {OWN: Dataset(root=str(videos), digest=index.digest)}
+        grouped = len({video.group for video in index.train}) < len(index.train)
+        own = {OWN: Dataset(root=str(videos), digest=index.digest, grouped=grouped)}
         # other papers' masks want optical flow, which lies beside files and not in shards
         return scale.model_copy(update={"datasets": own, "other_masks": False})
 

@@ -27,7 +27,7 @@ class MaskInfo(NamedTuple):
     guided: bool = False  # needs motion
     carried: bool = False  # and its direction
     # the method it is from, where that is not MGM's paper: its row is of our own
-    # (`experiments.tables.OTHERS`)
+    # (`mgm.paper.tables.OTHERS`)
     source: str = ""
     # of the mask's definition: raise it when the same spec makes another mask, so that its runs
     # get other ids

@@ -206,6 +206,7 @@ def probe(dataset: str, parent: str, model: Model) -> Probe:
         clips=_of(FINETUNE_CLIPS, dataset).model_copy(update={"crop": "centre"}),
         model=model,
         parent=parent,
+        held_out="groups" if dataset in PUBLISHED and PUBLISHED[dataset].grouped else "videos",
         views=_of(VIEWS, dataset),
     )
 

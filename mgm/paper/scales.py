@@ -28,6 +28,7 @@ class Dataset(FrozenModel):
     adapt: tuple[()] | tuple[str, str] = ()
     root: str = ""
     digest: str = ""  # filled in by the workflow for generated sets and for a user's folder
+    grouped: bool = False  # filled in for a user's folder: several videos come from one source
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
@@ -101,6 +102,8 @@ class Scale(FrozenModel):
     def apply(self, spec: R, seed: int) -> R:
         """`spec`, as this scale runs it with `seed`."""
         fields = spec.model_dump(mode="json")
+        if self.datasets[spec.data.dataset].grouped and "held_out" in fields:
+            fields["held_out"] = "groups"
         for dotted, value in self.overrides.get(spec.verb, {}).items():  # type: ignore[call-overload]
             _set(fields, dotted, value, f"scale {self.name}: overrides.{spec.verb}.{dotted}")
         if self.backbones:  # none: full sizes

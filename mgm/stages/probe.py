@@ -4,11 +4,13 @@ The paper does not say how it probes. Features are computed once per set of weig
 (`mgm.stages.features`), on the training split and on the test split's views.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from mgm.data.index import Video
 from mgm.models import build_features
 from mgm.spec import Probe, Views
 from mgm.stages.data import Job
@@ -39,8 +41,8 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
         label_of = {video.path: video.label for video in drawn}
         label_N = torch.tensor([label_of.get(video.path, -1) for video in videos])[train.sample_N]
         kept_N = label_N >= 0
-        video_N = train.sample_N[kept_N].unique(return_inverse=True)[1]
-        own = Training(train, kept_N, label_N[kept_N], video_N)
+        unit_N = units(videos, spec.held_out)[train.sample_N[kept_N]]
+        own = Training(train, kept_N, label_N[kept_N], unit_N.unique(return_inverse=True)[1])
         logits_NC, setting = KINDS[spec.kind](own, test, len(job.index.classes), spec)
         logits.append(logits_NC.numpy())
         settings.append(setting)
@@ -49,3 +51,13 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
         forget_tokens(job, model, *splits)
     chosen = {name: float(np.median([one[name] for one in settings])) for name in settings[0]}
     return metrics | chosen
+
+
+def units(videos: Sequence[Video], held_out: str) -> torch.Tensor:
+    """Return the number of each video's unit, which is held out as a whole.
+
+    Units are numbered by their first video, so that groups of one video are numbered like videos.
+    """
+    names = [video.group or video.path if held_out == "groups" else video.path for video in videos]
+    number_of = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return torch.tensor([number_of[name] for name in names])

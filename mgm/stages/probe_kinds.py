@@ -51,13 +51,14 @@ KNN_GROUP = 32  # similarities of a row that are compared at once
 class Training(NamedTuple):
     """Training features of one draw of labels: the clips `kept_N` of a split, with their labels.
 
-    `video_N` counts the draw's videos from 0: clips of a video are held out together.
+    `unit_N` counts the draw's videos from 0, or their groups (`Probe.held_out`): clips of one unit
+    are held out together.
     """
 
     split: Split
     kept_N: Tensor
     label_N: Tensor
-    video_N: Tensor
+    unit_N: Tensor
 
     @property
     def pooled(self) -> Tensor:
@@ -73,7 +74,7 @@ def logistic(
 ) -> tuple[Tensor, dict[str, float]]:
     """Fit logistic regression to convergence, with the penalty that held-out videos choose."""
     x_ND = train.pooled.double()
-    penalty = choose_penalty(x_ND, train.label_N, train.video_N, classes, spec.seed)
+    penalty = choose_penalty(x_ND, train.label_N, train.unit_N, classes, spec.seed)
     return fit(x_ND, train.label_N, classes, penalty)(test.x_ND.double()), {"penalty": penalty}
 
 
@@ -113,10 +114,10 @@ def fit(x_ND: Tensor, label_N: Tensor, classes: int, penalty: float):
 
 
 def choose_penalty(
-    x_ND: Tensor, label_N: Tensor, video_N: Tensor, classes: int, seed: int
+    x_ND: Tensor, label_N: Tensor, unit_N: Tensor, classes: int, seed: int
 ) -> float:
     """Return the penalty with the best held-out accuracy; the stronger one of equals."""
-    held_N = held_out(video_N, seed)
+    held_N = held_out(unit_N, seed)
     accuracies = {}
     for penalty in PENALTIES:
         logits_NC = fit(x_ND[~held_N], label_N[~held_N], classes, penalty)(x_ND[held_N])
@@ -124,21 +125,22 @@ def choose_penalty(
     return max(PENALTIES, key=lambda penalty: (accuracies[penalty], penalty))
 
 
-def held_out(video_N: Tensor, seed: int) -> Tensor:
-    """Mark the clips of a fifth of the videos.
+def held_out(unit_N: Tensor, seed: int) -> Tensor:
+    """Mark the clips of a fifth of the units: videos, or groups of them.
 
     Raises:
-        UserError: there are too few videos.
+        UserError: there are too few.
     """
-    videos = int(video_N.max()) + 1
-    held = rng.generator(rng.clip_seed(seed, 0, -2), "labels").permutation(videos)[
-        : round(HELD_OUT * videos)
+    units = int(unit_N.max()) + 1
+    held = rng.generator(rng.clip_seed(seed, 0, -2), "labels").permutation(units)[
+        : round(HELD_OUT * units)
     ]
     if len(held) == 0:
         raise UserError(
-            f"{videos} training videos are too few to hold any out; a probe needs at least 5"
+            f"the training split has {units} videos or groups, too few to hold any out; a probe "
+            "needs at least 3 (held_out: videos counts videos)"
         )
-    return torch.isin(video_N, torch.as_tensor(held))
+    return torch.isin(unit_N, torch.as_tensor(held))
 
 
 def sgd(train: Training, test: Split, classes: int, spec: Probe) -> tuple[Tensor, dict[str, float]]:
@@ -146,7 +148,7 @@ def sgd(train: Training, test: Split, classes: int, spec: Probe) -> tuple[Tensor
 
     BatchNorm takes its mean and variance over the whole training set, not over a batch.
     """
-    x_ND, held_N = train.pooled.float(), held_out(train.video_N, spec.seed)
+    x_ND, held_N = train.pooled.float(), held_out(train.unit_N, spec.seed)
 
     def trained(x_ND: Tensor, label_N: Tensor, rates: tuple[float, ...]):
         variance_D, mean_D = torch.var_mean(x_ND, dim=0, correction=0)
@@ -209,7 +211,7 @@ def attentive(
     """
     assert train.split.tokens_NLD is not None and test.tokens_NLD is not None
     tokens_NLD, place_N = train.split.tokens_NLD, train.kept_N.nonzero()[:, 0]
-    held_N = held_out(train.video_N, spec.seed)
+    held_N = held_out(train.unit_N, spec.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def trained(kept_N: Tensor, rates: tuple[float, ...]) -> list["AttentiveProbe"]:

@@ -3,10 +3,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.spec import Model, Probe
 from mgm.stages import probe_kinds
 from mgm.stages.features import Split
+from mgm.stages.probe import units
 from mgm.stages.probe_kinds import (
     KINDS,
     PENALTIES,
@@ -14,6 +16,7 @@ from mgm.stages.probe_kinds import (
     Training,
     choose_penalty,
     fit,
+    held_out,
     nearest,
 )
 from tests.helpers.small_runs import SMALL
@@ -141,3 +144,21 @@ def test_more_neighbours_than_clips_are_refused():
     with pytest.raises(UserError) as error:
         KINDS["knn"](training, test, 3, Probe(**SMALL, kind="knn", neighbours=13))
     assert "neighbours is 13, but there are 12 training clips" in str(error.value)
+
+
+def test_groups_are_held_out_whole():
+    group_N = torch.arange(120) // 8  # 15 groups
+    held_N = held_out(group_N, seed=0)
+    assert set(group_N[held_N].tolist()).isdisjoint(group_N[~held_N].tolist())
+    assert held_N.sum() == 3 * 8
+    with pytest.raises(UserError, match=r"has 2 videos or groups, too few .*held_out: videos"):
+        held_out((group_N > 7).long(), seed=0)
+
+
+def test_units_are_numbered_by_their_first_video():
+    videos = [
+        Video(path, 0, "train", group, 16, 25.0, 32, 32, "h264", True, 1)
+        for path, group in (("a", "g2"), ("b", "g1"), ("c", "g2"), ("d", "d"))
+    ]
+    assert units(videos, "groups").tolist() == [0, 1, 0, 2]
+    assert units(videos, "videos").tolist() == [0, 1, 2, 3]

@@ -23,8 +23,8 @@ class Published:
         splits: how many official splits there are to choose from. derived_from: the datasets whose
         indices it is made of; `--source`, and `--target` if there are two, are their folders.
         recipe: the dataset whose finetuning recipe, sampling and test views it follows
-        (`experiments.recipes`); empty: its own, or SSv2's. file: of its function; the one of its
-        name if empty.
+        (`mgm.paper.recipes`); empty: its own, or SSv2's. file: of its function; the one of its
+        name if empty. grouped: whether several training videos come from one source.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Published:
     derived_from: tuple[str, ...] = ()
     recipe: str = ""
     file: str = ""
+    grouped: bool = False
 
     @property
     def official(self) -> tuple[int, int]:
@@ -88,6 +89,7 @@ _DATASETS = (
         test=3_783,
         classes=101,
         splits=3,
+        grouped=True,
     ),
     Published(
         "hmdb51",
@@ -97,6 +99,7 @@ _DATASETS = (
         test=1_530,
         classes=51,
         splits=3,
+        grouped=True,
     ),
     Published(
         "diving48",
@@ -105,6 +108,7 @@ _DATASETS = (
         train=15_027,
         test=1_970,
         classes=48,
+        grouped=True,
     ),
     Published(
         "ucf14-hmdb7",
@@ -116,6 +120,7 @@ _DATASETS = (
         derived_from=("ucf101", "hmdb51"),
         recipe="ucf101",
         file="pda",  # paper silent on domain adaptation's recipe: that of the set it trains on
+        grouped=True,
     ),
     Published(
         "hmdb14-ucf7",
@@ -127,6 +132,7 @@ _DATASETS = (
         derived_from=("hmdb51", "ucf101"),
         recipe="hmdb51",
         file="pda",
+        grouped=True,
     ),
 )
 PUBLISHED = {dataset.name: dataset for dataset in _DATASETS}
