@@ -113,9 +113,7 @@ def fit(x_ND: Tensor, label_N: Tensor, classes: int, penalty: float):
     return lambda x_ND: F.linear((x_ND - mean_D) * scale_D, weight, bias)
 
 
-def choose_penalty(
-    x_ND: Tensor, label_N: Tensor, unit_N: Tensor, classes: int, seed: int
-) -> float:
+def choose_penalty(x_ND: Tensor, label_N: Tensor, unit_N: Tensor, classes: int, seed: int) -> float:
     """Return the penalty with the best held-out accuracy; the stronger one of equals."""
     held_N = held_out(unit_N, seed)
     accuracies = {}
