@@ -55,6 +55,13 @@ TITLES = {
     "mgm": "MGM",
     "shuffled": "MGM, shuffled guidance",
 }
+OTHERS = {
+    "none": "random weights",
+    "tube": "random tube",
+    "block": "random block",
+    "smm": "SMM",
+    "shuffled": "MGM, shuffled guidance",
+}
 
 
 @cache
@@ -110,18 +117,23 @@ def train(layouts: list[str], seeds: list[int], until: str) -> None:
 
 
 def probes() -> pd.DataFrame:
-    """Return a row per run: `layout`, `data_seed`, `mask`, `top1`, `run_id`, `commit`."""
+    """Return a row per probe of a whole dataset: `layout`, `data_seed`, `mask`, `top1`, `run_id`,
+    `commit`.
+
+    A dataset counts once all of its masks are done.
+    """
     runs = frame(RESULTS)
-    done = runs[runs.status == "run"].set_index("run_id")
+    runs = runs[(runs.status == "run") & (runs.verb == "probe")]
+    masks = runs["mask"].where(runs.guidance != "shuffled", "shuffled")
+    runs = runs.assign(mask=masks, top1=runs["metrics.top1"]).set_index("mask")
     rows = []
     for layout, params in datasets(list(LAYOUTS), list(DATA_SEEDS)):
-        of_set = {mask: linear.run_id for mask, (_, linear) in specs(params).items()}
-        if not set(of_set.values()) <= set(done.index):
-            continue  # a dataset counts once all of its masks are done
-        rows += [
-            (layout, params.seed, mask, done["metrics.top1"][run], run, done["commit"][run])
-            for mask, run in of_set.items()
-        ]
+        some = runs[runs.digest == params.digest]
+        if set(ROWS) <= set(some.index):
+            rows += [
+                (layout, params.seed, mask, *some.loc[mask, ["top1", "run_id", "commit"]])
+                for mask in ROWS
+            ]
     return pd.DataFrame(rows, columns=["layout", "data_seed", "mask", "top1", "run_id", "commit"])
 
 
@@ -134,13 +146,7 @@ def estimates(runs: pd.DataFrame) -> pd.DataFrame:
     for layout, some in runs.groupby("layout", sort=False):
         wide = some.pivot_table(index="data_seed", columns="mask", values="top1", sort=False)
         found = {TITLES[mask]: wide[mask] for mask in TITLES}
-        found |= {
-            f"MGM minus {TITLES[mask][0].lower() + TITLES[mask][1:]}"
-            if mask != "smm"
-            else "MGM minus SMM": wide["mgm"] - wide[mask]
-            for mask in TITLES
-            if mask != "mgm"
-        }
+        found |= {f"MGM minus {name}": wide["mgm"] - wide[mask] for mask, name in OTHERS.items()}
         for name, values in found.items():
             estimate: Estimate = over_datasets([[value] for value in values])
             rows.append((layout, name, estimate.mean, estimate.low, estimate.high, estimate.n))
@@ -151,13 +157,12 @@ def estimates(runs: pd.DataFrame) -> pd.DataFrame:
 def draw(table: pd.DataFrame, runs: pd.DataFrame) -> None:
     """Write docs/drawn-sets.png: MGM minus each mask, by layout; a dot per dataset."""
     layouts = list(dict.fromkeys(table.layout))
-    pairs = ["none", "tube", "block", "smm", "shuffled"]
     figure = blank(9.2, 2.6)
     several = figure.subplots(1, len(layouts), sharey=True, sharex=True, squeeze=False)[0]
     figure.subplots_adjust(left=0.17, right=0.98, top=0.88, bottom=0.2, wspace=0.08)
     for axes, layout in zip(several, layouts):
         wide = runs[runs.layout == layout].pivot(index="data_seed", columns="mask", values="top1")
-        for place, mask in enumerate(pairs):
+        for place, mask in enumerate(OTHERS):
             apart = wide["mgm"] - wide[mask]
             found = over_datasets([[value] for value in apart])
             axes.plot(apart, [place] * len(apart), ".", color="#b5b5b5", markersize=4)
@@ -165,7 +170,7 @@ def draw(table: pd.DataFrame, runs: pd.DataFrame) -> None:
                 axes.plot([found.low, found.high], [place] * 2, color="#1f5fa8", linewidth=2)
             axes.plot(found.mean, place, "o", color="#1f5fa8", markersize=5)
         axes.axvline(0, color="#6e6e6e", linewidth=0.8)
-        axes.set_yticks(range(len(pairs)), [TITLES[mask] for mask in pairs])
+        axes.set_yticks(range(len(OTHERS)), [TITLES[mask] for mask in OTHERS])
         axes.set_title(f"{LAYOUTS[layout][0]}, {len(wide)} datasets", loc="left", size=8)
         axes.set_xlabel("MGM minus the row (points)")
         axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)

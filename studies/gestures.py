@@ -27,7 +27,7 @@ from mgm.data.index import read_index
 from mgm.masking import Grid, make_mask
 from mgm.report.figures.style import STYLE, blank, write
 from mgm.report.statistics import over_datasets, over_seeds
-from mgm.results.frame import frame
+from mgm.results.frame import frame, read_specs
 from mgm.spec import Pretrain, Probe, parse
 from mgm.stages.data import Execution
 from mgm.stages.pretrain import pretrain
@@ -53,6 +53,13 @@ TITLES = {
     "block": "Random block",
     "smm": "SMM",
     "mgm": "MGM",
+    "shuffled": "MGM, shuffled guidance",
+}
+OTHERS = {
+    "none": "random weights",
+    "tube": "random tube",
+    "block": "random block",
+    "smm": "SMM",
     "shuffled": "MGM, shuffled guidance",
 }
 LABELS = {"all labels": (0, 1), "5 labels per class": (5, 5)}  # labels per class, draws of them
@@ -167,21 +174,20 @@ def cover(clips: int = 400) -> None:
 
 def probes() -> pd.DataFrame:
     """Return a row per probe of a whole seed: `seed`, `mask`, `labels`, `top1`, `run_id`,
-    `commit`."""
-    runs = frame(RESULTS)
-    done = runs[runs.status == "run"].set_index("run_id")
-    rows = []
-    for seed in SEEDS:
-        of_seed = [
-            (seed, mask, labels, linear.run_id)
-            for mask, (_, several) in specs(seed).items()
-            for labels, linear in several.items()
-        ]
-        if {run for *_, run in of_seed} <= set(done.index):
-            rows += [
-                (*row, done["metrics.top1"][row[-1]], done["commit"][row[-1]]) for row in of_seed
-            ]
-    return pd.DataFrame(rows, columns=["seed", "mask", "labels", "run_id", "top1", "commit"])
+    `commit`.
+
+    A seed counts once all of its masks are done.
+    """
+    runs, specs_of = frame(RESULTS), read_specs(RESULTS)
+    runs = runs[(runs.status == "run") & (runs.verb == "probe")]
+    number = [specs_of[run].data.labels_per_class for run in runs.run_id]
+    names = {labels: name for name, (labels, _) in LABELS.items()}
+    masks = runs["mask"].where(runs.guidance != "shuffled", "shuffled")
+    runs = runs.assign(mask=masks, labels=[names[n] for n in number], top1=runs["metrics.top1"])
+    whole = runs.groupby("seed").filter(lambda some: len(some) == len(MASKS) * len(LABELS))
+    found = whole[["seed", "mask", "labels", "top1", "run_id", "commit"]]
+    order = {name: place for place, name in enumerate([*MASKS, *LABELS])}
+    return found.sort_values(["seed", "labels", "mask"], key=lambda x: x.map(order).fillna(x))
 
 
 def estimates(runs: pd.DataFrame) -> pd.DataFrame:

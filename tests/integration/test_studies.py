@@ -18,3 +18,46 @@ def test_the_csv_holds_every_run(study, csv):
     spec.loader.exec_module(module)
     found, printed = module.probes().round(2), pd.read_csv(ROOT / "docs" / csv)
     pd.testing.assert_frame_equal(found.reset_index(drop=True), printed, check_dtype=False)
+
+
+def load(study):
+    spec = importlib.util.spec_from_file_location(study, ROOT / "studies" / f"{study}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_masks_of_a_drawn_dataset_share_all_but_the_mask():
+    """Differences are paired: same videos, seed and recipe; no data seed that mini was tuned on."""
+    drawn = load("drawn")
+    assert not {0, 1, 2} & set(drawn.DATA_SEEDS)
+    (layout, params), *_ = drawn.datasets(["one"], [701])
+    assert (layout, params.sprites, params.quick, params.seed) == ("one", 1, 1, 701)
+    runs = drawn.specs(params)
+    assert set(runs) == set(drawn.TITLES)
+    parents = {mask: parent for mask, (parent, _) in runs.items() if parent}
+    for parent in parents.values():
+        assert (parent.data.digest, parent.seed, parent.optim.steps) == (params.digest, 701, 2800)
+        assert parent.model_copy(update={"mask": parents["mgm"].mask}) == parents["mgm"]
+    shuffled = parents["shuffled"].mask.model_dump() | {"guidance": "vectors"}
+    assert shuffled == parents["mgm"].mask.model_dump()
+    ratios = {mask: parent.mask.ratio for mask, parent in parents.items()}
+    assert ratios == dict.fromkeys(parents, 0.75) | {"tube": 0.9}
+    for mask, (parent, probe) in runs.items():
+        assert probe.parent == (parent.run_id if parent else ""), mask
+
+
+def test_a_drawn_datasets_interval_is_over_datasets(tmp_path):
+    """One run per dataset and mask: paired differences, and Student's t over datasets."""
+    drawn = load("drawn")
+    top1 = {"none": 30, "tube": 50, "block": 55, "smm": 56, "mgm": 60, "shuffled": 61}
+    rows = [
+        ("mini", seed, mask, value + (seed % 3 if mask == "mgm" else 0), "id", "c")
+        for seed in (701, 702, 703)
+        for mask, value in top1.items()
+    ]
+    columns = ["layout", "data_seed", "mask", "top1", "run_id", "commit"]
+    table = drawn.estimates(pd.DataFrame(rows, columns=columns)).set_index("what")
+    found = table.loc["MGM minus random tube"]
+    assert (found["mean"], found.datasets) == (pytest.approx(11), 3)
+    assert found.high - found.low == pytest.approx(2 * 4.3027 / 3**0.5)
