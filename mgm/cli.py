@@ -683,6 +683,19 @@ def results(
 
 
 @app.command()
+def pack(name: Name, results: Results = Path("results")) -> None:
+    """Write finished runs to one file, results/NAME.tar.xz, or add new runs to it.
+
+    It holds specs, results, predictions, logs and arrays, but no weights. Every command that reads
+    results/NAME unpacks it on first use.
+    """
+    from mgm.results.archive import pack as write
+
+    archive = write(results / name)
+    typer.echo(f"wrote {archive} ({archive.stat().st_size / 1e6:.1f} MB) and its digest")
+
+
+@app.command()
 def clean(
     name: Name,
     results: Results = Path("results"),

@@ -30,6 +30,7 @@ from mgm.paper.suite import registry_of
 from mgm.report.figures.seeds import intervals
 from mgm.report.figures.style import STYLE, blank, write
 from mgm.report.statistics import over_seeds
+from mgm.results.archive import unpack
 from mgm.results.frame import frame
 from mgm.spec import Pretrain
 from mgm.video import read_clip, slot_magnitude
@@ -115,6 +116,7 @@ def probes() -> pd.DataFrame:
     parts = []
     for name, (title, *_, masks) in VARIATIONS.items():
         folder = ROOT / "results" / folder_of(name)
+        unpack(folder)
         if not folder.exists():
             continue
         cells = registry_of(folder).tables["4e"].cells

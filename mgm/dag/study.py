@@ -22,6 +22,7 @@ from mgm.errors import UserError
 from mgm.paper.scales import OWN, Dataset, Scale, load_scale
 from mgm.paper.suite import make_registry
 from mgm.results import files as atomic
+from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_flock
 from mgm.results.log import log_lines
 from mgm.spec import Spec, parents
@@ -310,6 +311,7 @@ class Workflow:
 
         Unchanged files are left alone.
         """
+        unpack(self.results)
         files = {self.results / "scale.json": self.scale.model_dump_json(indent=1)}
         files |= {
             self.spec_file(run_id): spec.model_dump_json(indent=1)

@@ -7,6 +7,7 @@ from mgm.paper import figures, tables
 from mgm.paper.registry import Registry
 from mgm.paper.scales import Scale, parse_scale
 from mgm.reading import read_json
+from mgm.results.archive import unpack
 
 
 def make_registry(scale: Scale) -> Registry:
@@ -42,6 +43,7 @@ def registry_of(results: Path) -> Registry:
     Raises:
         UserError: nothing ran there, or its scale cannot be read.
     """
+    unpack(results)
     path = results / "scale.json"
     try:
         return make_registry(parse_scale(read_json(path), path))

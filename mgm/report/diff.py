@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mgm.errors import UserError
+from mgm.results.archive import unpack_all
 from mgm.results.result import examine
 from mgm.spec import dotted, read_spec
 
@@ -48,6 +49,7 @@ def diff(results: Path, first: str, second: str) -> str:
 def _folder(results: Path, run: str) -> Path:
     if (Path(run) / "spec.json").exists():
         return Path(run)
+    unpack_all(results)
     found = sorted(path.parent for path in results.glob(f"*/{Path(run).name}/spec.json"))
     if not found:
         raise UserError(

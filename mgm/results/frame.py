@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgm.errors import UserError
+from mgm.results.archive import unpack
 from mgm.results.result import RunStatus, examine
 from mgm.spec import Finetune, Pretrain, Probe, Spec, parents, read_spec
 
@@ -61,6 +62,7 @@ def read_specs(results: Path) -> dict[str, Spec | UserError]:
     Raises:
         UserError: no such folder.
     """
+    unpack(results)
     if not results.is_dir():
         raise UserError(
             f"{results}: no such folder of results; correct the name, or run its experiments first"

@@ -19,6 +19,7 @@ from mgm.paper.suite import registry_of
 from mgm.reading import file_digest
 from mgm.report.cells import cells
 from mgm.report.crate import write_crate
+from mgm.results.archive import unpack
 from mgm.results.result import examine
 from tests.helpers.rocrate import findings
 
@@ -27,6 +28,7 @@ RESULTS = ROOT / "results"
 
 
 def test_each_run_is_one_of_the_scale_and_believed(tmp_path):
+    unpack(RESULTS / "mini")
     specs = Workflow({"scale": "mini"}, results=tmp_path).registry.specs
     done = {path.parent.name for path in RESULTS.glob("mini/*/result.json")}
     assert done <= set(specs)

@@ -1,0 +1,150 @@
+"""Results of a study as one file, `results/NAME.tar.xz`, unpacked on first use.
+
+`results/SHA256SUMS` holds the digest of each archive, in the format of sha256sum. The unpacked
+folder remembers which archive it came from, so later calls read two small files.
+"""
+
+import hashlib
+import lzma
+import os
+import shutil
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from mgm.console import show
+from mgm.errors import UserError
+from mgm.reading import file_digest, read_text
+from mgm.results import files
+
+SUMS = "SHA256SUMS"
+MARKER = "archive.sha256"
+ENDING = ".tar.xz"
+# What others make again or cannot use: weights, checkpoints, and a live writer's files.
+LEFT_OUT = ("*.safetensors", "checkpoint*", "writer.lock", ".*")
+
+
+def unpack(results: Path) -> None:
+    """Unpack `results`.tar.xz into the folder `results`, unless that was done before.
+
+    Runs that the folder holds already stay as they are. Without an archive, do nothing.
+
+    Raises:
+        UserError: The archive is damaged, or its digest is unknown.
+    """
+    archive = results.parent / f"{results.name}{ENDING}"
+    if not archive.is_file():
+        return
+    wanted = _read_sums(archive.parent).get(archive.name)
+    marker = results / MARKER
+    before = marker.read_text().strip() if marker.is_file() else ""
+    if before and before == wanted:
+        return
+    if not wanted:
+        raise UserError(
+            f"{archive}: has no digest in {archive.parent / SUMS}; if you trust the file, add the"
+            f" line that `cd {archive.parent}; sha256sum {archive.name}` prints"
+        )
+    packed = archive.read_bytes()
+    if (found := hashlib.sha256(packed).hexdigest()) != wanted:
+        raise UserError(
+            f"{archive}: its SHA-256 is {found[:12]}..., not {wanted[:12]}... as {SUMS} says;"
+            f" restore it with `git checkout {archive}`"
+        )
+    temporary = archive.parent / f".{os.getpid()}.{results.name}"
+    try:
+        with tarfile.open(archive, "r:xz") as tar:
+            tar.extractall(temporary, filter="data")
+        new = temporary / results.name
+        (new / MARKER).write_text(f"{wanted}\n")
+        if before:
+            # The scale belongs to the runs of its archive.
+            (results / "scale.json").unlink(missing_ok=True)
+        count = _move(new, results)
+    except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
+        raise UserError(f"{archive}: is not an archive of results ({error})") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    show(f"unpacked {count} files from {archive}")
+
+
+def unpack_all(results: Path) -> None:
+    """Unpack every archive in the folder `results`."""
+    for archive in sorted(results.glob(f"*{ENDING}")):
+        unpack(archive.parent / archive.name.removesuffix(ENDING))
+
+
+def pack(results: Path) -> Path:
+    """Write the finished runs of the folder `results` to `results`.tar.xz, and its digest.
+
+    An archive that is there already is unpacked first, so it keeps its runs and gains the new ones.
+    Equal files give equal bytes: names are sorted, and times and owners are left out.
+
+    Returns:
+        The archive.
+
+    Raises:
+        UserError: No finished runs, or a damaged archive.
+    """
+    unpack(results)
+    runs = sorted(path.parent for path in results.glob("*/result.json"))
+    if not runs:
+        raise UserError(f"{results}: holds no finished run; run its experiments first")
+    archive = results.parent / f"{results.name}{ENDING}"
+    found = [path for run in runs for path in run.iterdir() if path.is_file() and _belongs(path)]
+    scale = results / "scale.json"
+    with (
+        files.atomic_write(archive) as temporary,
+        lzma.open(temporary, "wb", preset=9 | lzma.PRESET_EXTREME) as compressed,
+        tarfile.open(fileobj=compressed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        # Files of one kind side by side compress better.
+        for path in [scale] * scale.is_file() + sorted(found, key=lambda path: (path.name, path)):
+            member = tarfile.TarInfo(f"{results.name}/{path.relative_to(results)}")
+            member.size = path.stat().st_size
+            with path.open("rb") as file:
+                tar.addfile(member, file)
+    sums = _read_sums(archive.parent) | {archive.name: file_digest(archive)}
+    _write_sums(archive.parent, sums.items())
+    files.write(results / MARKER, f"{sums[archive.name]}\n")
+    return archive
+
+
+def _belongs(path: Path) -> bool:
+    return not any(path.match(pattern) for pattern in LEFT_OUT)
+
+
+def _move(new: Path, place: Path) -> int:
+    """Move the files of `new` that `place` lacks, and return their count. The marker comes last."""
+    count = sum(path.is_file() for path in new.rglob("*")) - 1
+    try:
+        new.rename(place)
+        return count
+    except OSError:
+        if not place.is_dir():
+            raise
+    moved = 0
+    for path in sorted(new.iterdir(), key=lambda path: path.name == MARKER):
+        target = place / path.name
+        if path.name == MARKER:
+            path.replace(target)
+        elif path.is_dir() and target.is_dir():
+            if not (target / "result.json").exists():
+                for file in sorted(path.iterdir(), key=lambda file: file.name == "result.json"):
+                    file.replace(target / file.name)
+                    moved += 1
+        elif not target.exists():
+            moved += len(list(path.iterdir())) if path.is_dir() else 1
+            path.rename(target)
+    return moved
+
+
+def _read_sums(folder: Path) -> dict[str, str]:
+    """Return the digest of each archive in `folder` by its name."""
+    path = folder / SUMS
+    lines = read_text(path).splitlines() if path.is_file() else []
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def _write_sums(folder: Path, sums: Iterable[tuple[str, str]]) -> None:
+    files.write(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(sums)))

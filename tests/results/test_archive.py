@@ -1,0 +1,130 @@
+"""One archive per study: equal bytes from equal files, a digest check, and no run lost."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mgm.errors import UserError
+from mgm.results.archive import pack, unpack, unpack_all
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    """Two finished runs and one that goes on."""
+    folder = tmp_path / "results" / "trial"
+    for run in ("a", "b"):
+        _finish(folder / run)
+        (folder / run / "weights.safetensors").write_text("large")
+    (folder / "c").mkdir()
+    (folder / "c" / "spec.json").write_text("{}")
+    (folder / "scale.json").write_text("{}")
+    return folder
+
+
+def _finish(run: Path) -> None:
+    run.mkdir(parents=True)
+    (run / "result.json").write_text(f"{run.name}\n")
+    (run / "spec.json").write_text("{}")
+
+
+def _forget(folder: Path) -> None:
+    subprocess.run(["rm", "-r", str(folder)], check=True)
+
+
+def _files(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "archive.sha256"
+    }
+
+
+def test_a_fresh_clone_gets_the_finished_runs_without_weights(results, capsys):
+    before = _files(results)
+    archive = pack(results)
+    _forget(results)
+    unpack(results)
+    kept = {name for name in before if "weights" not in name and not name.startswith("c/")}
+    assert _files(results) == {name: before[name] for name in kept}
+    assert f"unpacked 5 files from {archive}" in capsys.readouterr().err
+    unpack(results)
+    assert not capsys.readouterr().err
+    check = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    subprocess.run(check, cwd=results.parent, check=True, capture_output=True)
+
+
+def test_equal_files_give_equal_bytes(results):
+    first = pack(results).read_bytes()
+    (results / "a" / "result.json").touch()
+    assert pack(results).read_bytes() == first
+
+
+def test_an_archive_keeps_its_runs_when_others_are_added(results):
+    pack(results)
+    _forget(results)
+    _finish(results / "d")
+    pack(results)
+    _forget(results)
+    unpack(results)
+    assert {path.parent.name for path in results.glob("*/result.json")} == {"a", "b", "d"}
+
+
+def test_a_newer_archive_adds_its_runs_and_brings_its_scale(results):
+    old = pack(results).read_bytes()
+    sums = (results.parent / "SHA256SUMS").read_text()
+    _finish(results / "d")
+    (results / "scale.json").write_text('{"newer": 1}')
+    new = pack(results)
+    newer, newer_sums = new.read_bytes(), (results.parent / "SHA256SUMS").read_text()
+    _forget(results)
+    new.write_bytes(old)
+    (results.parent / "SHA256SUMS").write_text(sums)
+    unpack(results)
+    _finish(results / "mine")
+    new.write_bytes(newer)
+    (results.parent / "SHA256SUMS").write_text(newer_sums)
+    unpack_all(results.parent)
+    assert {path.parent.name for path in results.glob("*/result.json")} == {"a", "b", "d", "mine"}
+    assert (results / "scale.json").read_text() == '{"newer": 1}'
+
+
+def test_runs_that_are_here_stay(results):
+    pack(results)
+    _forget(results)
+    (results / "a").mkdir(parents=True)
+    (results / "a" / "result.json").write_text("mine\n")
+    (results / "b").mkdir()
+    (results / "b" / "weights.safetensors").write_text("kept")
+    unpack(results)
+    assert (results / "a" / "result.json").read_text() == "mine\n"
+    assert not (results / "a" / "spec.json").exists()
+    assert {path.name for path in (results / "b").iterdir()} == {
+        "result.json",
+        "spec.json",
+        "weights.safetensors",
+    }
+
+
+@pytest.mark.parametrize("fault", ["damaged", "unknown", "no archive", "empty"])
+def test_a_faulty_archive_is_one_line_and_writes_nothing(results, fault):
+    archive = pack(results)
+    _forget(results)
+    if fault == "damaged":
+        archive.write_bytes(archive.read_bytes()[:-9])
+    elif fault == "unknown":
+        (results.parent / "SHA256SUMS").unlink()
+    else:
+        archive.write_bytes(b"not xz" if fault == "no archive" else b"")
+        subprocess.run(
+            f"sha256sum {archive.name} > SHA256SUMS", shell=True, cwd=results.parent, check=True
+        )
+    with pytest.raises(UserError, match="trial.tar.xz: ") as error:
+        unpack(results)
+    assert "\n" not in str(error.value)
+    assert {path.name for path in results.parent.iterdir()} <= {"trial.tar.xz", "SHA256SUMS"}
+
+
+def test_nothing_to_pack_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="no finished run"):
+        pack(tmp_path / "results" / "none")
