@@ -11,17 +11,21 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-setup: .venv/.ready ## make .venv with the pinned versions (about 6 GB on Linux, most of it PyTorch)
+setup: .venv/.ready ## make .venv with the pinned versions (7.3 GB on Linux, most of it PyTorch and CUDA)
 
 .venv/.ready: requirements.lock pyproject.toml
-	@echo "Setting up .venv: about 6 GB on disk, some minutes on a slow line."
+	@command -v $(PYTHON) > /dev/null || { echo "mgm: $(PYTHON) is not found: install Python 3.11 to 3.13, or run make setup PYTHON=/path/to/python"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { echo "mgm: $$($(PYTHON) --version) is not 3.11 to 3.13; run make setup PYTHON=/path/to/python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "mgm: this Python cannot make virtual environments; on Debian: apt install python3-venv"; exit 2; }
+	@test -e $(BIN)/torchrun || test $$(df -Pk . | awk 'NR == 2 {print int($$4 / 1e6)}') -ge 8 || { echo "mgm: less than 8 GB are free in $(CURDIR); free some, or clone to another disk"; exit 2; }
+	@echo "Setting up .venv: 7.3 GB on disk. uv shows the progress; later calls take a second."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-reproduce: setup ## the paper at smoke scale: tables, figures, page (about 20 minutes on 2 cores)
+reproduce: setup ## the paper at smoke scale: tables, figures, page
 	@$(BIN)/python -m mgm.dag.study
 	@$(BIN)/snakemake --cores all --quiet all
 	@echo "The page: $(CURDIR)/reports/smoke/index.html"

@@ -129,7 +129,7 @@ def open_all(
         checked.parent.mkdir(parents=True, exist_ok=True)
     opened = in_processes(partial(_open_some, root), chunks, min(cores(), max(len(chunks) // 2, 1)))
     for some in (
-        track(opened, f"opening videos, {CHUNK} at a time", len(chunks))
+        track(opened, f"opening videos, in parts of {CHUNK}", len(chunks))
         if len(chunks) > 1
         else opened
     ):
