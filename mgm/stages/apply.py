@@ -4,12 +4,15 @@ Work is kept in parts beside the output, so that the same command continues wher
 video that cannot be read is listed and left out.
 """
 
-import hashlib
 import json
-import shutil
+import os
+import zlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -17,7 +20,7 @@ from torch import Tensor
 
 from mgm.console import track
 from mgm.data.files import files_below, open_all
-from mgm.data.index import Video, read_index
+from mgm.data.index import Video, check_files, fault, read_index
 from mgm.errors import UserError
 from mgm.models import model_of, read_weights
 from mgm.models.files import weights_digest
@@ -27,6 +30,7 @@ from mgm.spec import Clips, Finetune, Model, Pretrain, Views, read_spec
 from mgm.stages.data import with_channels
 from mgm.stages.provenance import verified_weights
 from mgm.video import view_batches
+from mgm.video.shards import shard_of
 
 PART = 64  # videos between two writes
 
@@ -73,7 +77,20 @@ def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]]]:
     """
     if (source / "index.json").is_file():
         index = read_index(source)
-        return {index.name(video): video for video in index.videos}, list(index.excluded)
+        if any(shard_of(video.path) for video in index.videos[:1]):
+            check_files(index)
+            faults = [""] * len(index.videos)
+        else:
+            with ThreadPoolExecutor(8) as pool:
+                faults = list(pool.map(fault, index.videos))
+        pairs = [(index.name(video), video) for video in index.videos]
+        changed = [(name, why) for (name, _), why in zip(pairs, faults) if why]
+        same = {name: video for (name, video), why in zip(pairs, faults) if not why}
+        if not same:
+            raise UserError(
+                f"{source}: none of its videos is as it was indexed; {changed[0][0]}: {changed[0][1]}; run `mgm prepare` again"
+            )
+        return same, [*index.excluded, *changed]
     if not source.exists():
         raise UserError(f"{source}: no such folder, index or video; correct the path")
     root = source if source.is_dir() else source.parent
@@ -105,63 +122,120 @@ def apply(
         An array a video by its name; and (name, reason) of those that could not be read.
 
     Raises:
-        UserError: the parts there are of other weights, views or videos; no video could be read.
+        UserError: the parts there are of other weights or views, or no parts; no video could be
+            read.
     """
-    parts = out.with_name(out.name + ".parts")
-    listed = hashlib.sha256("\n".join(videos).encode()).hexdigest()
     shapes = [part.model_dump_json() for part in (source.clips, source.model, views)]
-    about = json.dumps(
-        [weights_digest(source.weights), listed, reduce.__name__, *shapes]
-    )  # what parts depend on
-    known = parts / "about.json"
-    if known.exists() and known.read_text() != about:
-        raise UserError(
-            f"{parts}: holds parts of other weights, videos or views; delete it, or choose another --out"
-        )
-    files.write(known, about)
+    parts = Parts(out, json.dumps([weights_digest(source.weights), reduce.__name__, *shapes]))
+    key_of = {name: _key(name, video) for name, video in videos.items()}
+    done, failed = parts.read()
+    missing = [name for name, key in key_of.items() if key not in done and key not in failed]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    names = list(videos)
-    groups = {
-        parts / f"{start:08d}.npz": names[start : start + PART]
-        for start in range(0, len(names), PART)
-    }
-    missing = {path: group for path, group in groups.items() if not path.exists()}
-    wanted = [videos[name] for group in missing.values() for name in group]
     batches = track(
-        view_batches(wanted, source.clips, source.model.tubelet, views, workers),
+        view_batches(
+            [videos[name] for name in missing], source.clips, source.model.tubelet, views, workers
+        ),
         "videos",
-        len(wanted),
+        len(missing),
     )
-    for path, group in missing.items():
-        found, bad = {}, {}
-        for name in group:
+    for start in range(0, len(missing), PART):
+        found: dict[str, np.ndarray] = {}
+        bad: dict[str, str] = {}
+        for name in missing[start : start + PART]:
             batch = next(batches)
             if isinstance(batch, UserError):
-                bad[name] = str(batch)
+                bad[key_of[name]] = str(batch)
                 continue
             with torch.inference_mode():
                 frames_VTHWC = with_channels(batch.frames_BTHWC.to(device), source.model.channels)
-                found[name] = reduce(compute(frames_VTHWC).float().cpu().numpy())
-        with files.atomic_write(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, names=list(found), values=list(found.values()), failed=json.dumps(bad))
+                found[key_of[name]] = reduce(compute(frames_VTHWC).float().cpu().numpy())
+        parts.write(found, bad)
+        done |= found
+        failed |= bad
     for _ in batches:  # lets it say that all is done
         pass
-    values: dict[str, np.ndarray] = {}
-    failed: dict[str, str] = {}
-    for path in groups:
-        with np.load(path) as part:
-            values |= dict(zip(part["names"].tolist(), part["values"]))
-            failed |= json.loads(str(part["failed"]))
+    values = {name: done[key] for name, key in key_of.items() if key in done}
+    reasons = [(name, failed[key]) for name, key in key_of.items() if key in failed]
     if not values:
         raise UserError(
-            f"{out}: none of {len(names)} videos could be read; the first: {next(iter(failed.values()))}"
+            f"{out}: none of {len(videos)} videos could be read; the first: {reasons[0][1]}"
         )
-    return values, list(failed.items())
+    return values, reasons
+
+
+def _key(name: str, video: Video) -> str:
+    """Return what a video's result depends on besides the settings: name, place, size, content."""
+    time = os.stat(video.path).st_mtime_ns if os.path.exists(video.path) else 0
+    return json.dumps([name, video.bytes, video.content, time])
+
+
+class Parts:
+    """Results of some videos, in files of a folder beside the output, until all are joined.
+
+    A part names each of its videos by `_key`, so a file that was replaced is computed again and one
+    that vanished is left out.
+
+    Args:
+        out: the output file; parts lie in `out`.parts.
+        about: the settings that all results depend on.
+
+    Raises:
+        UserError: the folder is there and not ours, or its parts are of other settings.
+    """
+
+    def __init__(self, out: Path, about: str):
+        self.folder = folder_of_parts(out)
+        known = self.folder / "about.json"
+        if known.is_file():
+            if known.read_text(encoding="utf-8", errors="replace") != about:
+                raise UserError(
+                    f"{self.folder}: holds parts of other weights or views; delete it, or choose "
+                    "another --out"
+                )
+        elif self.folder.is_symlink() or self.folder.exists():
+            raise UserError(
+                f"{self.folder}: is there and was not made by mgm, which would write its parts "
+                "there; move it away, or choose another --out"
+            )
+        else:
+            files.write(known, about)
+
+    def read(self) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+        """Return results and reasons by key. A part that cannot be read is as if it were absent."""
+        done, failed = dict[str, np.ndarray](), dict[str, str]()
+        for path in sorted(self.folder.glob("*.npz")):
+            with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+                with np.load(path) as part:
+                    keys, values = part["keys"].tolist(), part["values"]
+                    bad = json.loads(str(part["failed"]))
+                done |= dict(zip(keys, values, strict=True))
+                failed |= bad
+        return done, failed
+
+    def write(self, found: Mapping[str, np.ndarray], bad: Mapping[str, str]) -> None:
+        """Write the next part."""
+        numbers = [int(path.stem) for path in self.folder.glob("*.npz") if path.stem.isdecimal()]
+        path = self.folder / f"{max(numbers, default=-1) + 1:08d}.npz"
+        with files.atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.savez(
+                file, keys=list(found), values=list(found.values()), failed=json.dumps(dict(bad))
+            )
+
+
+def folder_of_parts(out: Path) -> Path:
+    return out.with_name(out.name + ".parts")
 
 
 def discard_parts(out: Path) -> None:
-    """Remove the parts once the output is written."""
-    shutil.rmtree(out.with_name(out.name + ".parts"), ignore_errors=True)
+    """Remove the parts once the output is written, and their folder if nothing else lies in it."""
+    folder = folder_of_parts(out)
+    for path in folder.glob("*.npz"):
+        if path.stem.isdecimal():
+            path.unlink()
+    (folder / "about.json").unlink(missing_ok=True)
+    with suppress(OSError):
+        files.remove_parts(folder)
+        folder.rmdir()
 
 
 def write_failed(out: Path, failed: list[tuple[str, str]]) -> str:

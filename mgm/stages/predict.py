@@ -4,6 +4,7 @@ class scores of videos, and a page that shows them.
 """
 
 import base64
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def predict(
     """Write predictions.csv (path, then class and score of the TOP best), scores.parquet (path, a
     column a class) and index.html.
 
+    Where a class is called path, the column of videos in scores.parquet is `path_`.
     A video's scores are the mean over its views' softmax scores. `classes`: an index, or a file
     with a name a line, in the order of labels.
 
@@ -80,9 +82,9 @@ def predict(
     )
     files.write(out / "predictions.csv", table.to_csv(index=False, float_format="%.4f"))
     with files.atomic_write(out / "scores.parquet") as temporary:
-        pd.DataFrame(np.stack(list(found.values())), columns=labels).assign(
-            path=list(found)
-        ).to_parquet(temporary, index=False)
+        scores = pd.DataFrame(np.stack(list(found.values())), columns=labels)
+        scores.insert(len(labels), path_column(labels), list(found))
+        scores.to_parquet(temporary, index=False)
     shown = [(name, _picture(videos[name]), pairs) for name, pairs in islice(best.items(), SHOWN)]
     page = TEMPLATES.get_template("predict.html.j2").render(
         shown=shown, total=len(best), weights=weights.name
@@ -92,6 +94,14 @@ def predict(
     return f"wrote {out}/index.html: {len(best)} videos, {count} classes" + write_failed(
         out / "predictions.csv", unreadable + failed
     )
+
+
+def path_column(classes: Sequence[str]) -> str:
+    """Return the name of the column of videos: `path`, or `path_` where a class is called so."""
+    name = "path"
+    while name in classes:
+        name += "_"
+    return name
 
 
 def _names(classes: Path | None, count: int) -> list[str]:

@@ -138,13 +138,79 @@ def test_a_stopped_command_continues_and_gives_the_same(place, monkeypatch):
     monkeypatch.setattr(applied, "view_batches", stops)
     with pytest.raises(KeyboardInterrupt):
         embed(Path("videos"), Path("run"), Path("again.npy"), *how)
-    with pytest.raises(
-        UserError, match=r"again.npy.parts: holds parts of other weights, videos or views"
-    ):
+    with pytest.raises(UserError, match=r"again.npy.parts: holds parts of other weights or views"):
         embed(Path("videos"), Path("pretrained"), Path("again.npy"), *how)
     embed(Path("videos"), Path("run"), Path("again.npy"), *how)
     assert seen[3:] == [2, 2]  # the first two are not read again
     np.testing.assert_array_equal(np.load("again.npy"), np.load("whole.npy"))
+
+
+HOW = (Views(temporal=2, spatial=1), "video", 16, 224, 4, 0, 1)
+
+
+def stopped(monkeypatch, after: int, out: str) -> None:
+    """Call `mgm embed` and end it after some videos."""
+    original = applied.view_batches
+
+    def stops(videos, *rest):
+        for number, batch in enumerate(original(videos, *rest)):
+            if number == after:
+                raise KeyboardInterrupt
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(applied, "view_batches", stops)
+        with pytest.raises(KeyboardInterrupt):
+            embed(Path("videos"), Path("run"), Path(out), *HOW)
+
+
+def test_a_video_that_was_replaced_or_vanished_is_not_what_the_parts_say(place, monkeypatch):
+    monkeypatch.setattr(applied, "PART", 2)
+    stopped(monkeypatch, 3, "again.npy")
+    first, second, third, last = sorted(Path("videos/deep").iterdir())
+    shutil.copyfile(last, first)
+    second.unlink()
+    embed(Path("videos"), Path("run"), Path("again.npy"), *HOW)
+    assert pd.read_csv("again.csv").path.tolist() == [
+        f"deep/{path.name}" for path in (first, third, last)
+    ]
+    found = np.load("again.npy")
+    np.testing.assert_array_equal(found[0], found[2])
+    embed(Path("videos"), Path("run"), Path("whole.npy"), *HOW)
+    np.testing.assert_array_equal(found, np.load("whole.npy"))
+
+
+def test_a_damaged_part_is_computed_again(place, monkeypatch):
+    monkeypatch.setattr(applied, "PART", 2)
+    embed(Path("videos"), Path("run"), Path("whole.npy"), *HOW)
+    stopped(monkeypatch, 3, "again.npy")
+    (part,) = Path("again.npy.parts").glob("*.npz")
+    part.write_bytes(part.read_bytes()[:-40])
+    embed(Path("videos"), Path("run"), Path("again.npy"), *HOW)
+    np.testing.assert_array_equal(np.load("again.npy"), np.load("whole.npy"))
+
+
+def test_a_folder_that_is_not_ours_is_neither_used_nor_deleted(place, monkeypatch):
+    foreign = Path("f.npy.parts")
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"f.npy.parts: is there and was not made by mgm"):
+        embed(Path("videos"), Path("run"), Path("f.npy"), *HOW)
+    assert (foreign / "thesis.tex").read_text() == "years of work"
+    (foreign / "thesis.tex").unlink()
+    foreign.rmdir()
+    stopped(monkeypatch, 3, "f.npy")
+    (foreign / "notes.txt").write_text("of a user, in our folder")
+    embed(Path("videos"), Path("run"), Path("f.npy"), *HOW)
+    assert [path.name for path in foreign.iterdir()] == ["notes.txt"]
+
+
+def test_a_class_named_path_keeps_its_scores(place):
+    Path("classes.txt").write_text("up\npath\naside\n")
+    predict(Path("videos"), Path("run"), Path("p"), Path("classes.txt"), HOW[0], *HOW[2:])
+    scores = pd.read_parquet("p/scores.parquet")
+    assert list(scores.columns) == ["up", "path", "aside", "path_"]
+    np.testing.assert_allclose(scores[["up", "path", "aside"]].sum(axis=1), 1, atol=1e-5)
 
 
 def test_weights_alone_say_their_model_and_bad_input_is_one_line(place):
