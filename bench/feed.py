@@ -25,6 +25,7 @@ from loader import generate, in_shards
 from mgm.masking import Grid, make_mask
 from mgm.models import build_mae, reconstruction_loss
 from mgm.spec import Data, Decoder, Mask, Model, Pretrain
+from mgm.stages.data import motion_of
 from mgm.stages.measure.step_time import step_seconds
 from mgm.training.memory import set_malloc_options
 from mgm.training.optimiser import build_optimiser
@@ -51,9 +52,7 @@ class Trainer:
         started = time.perf_counter()
         batch = batch.map(lambda x: x.to(self.device, non_blocking=True))
         mask = self.spec.mask
-        masked_BL = make_mask(
-            mask.name, Grid(*self.spec.grid), mask.ratio, batch.seed_B, batch.motion_BSHW
-        )
+        masked_BL = make_mask(mask, Grid(*self.spec.grid), motion_of(batch), batch.seed_B)
         step_seconds(
             self.optimiser,
             lambda: reconstruction_loss(*self.model(batch.frames_BTHWC, masked_BL), batch.weight_B),

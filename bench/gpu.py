@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mgm.masking import MASKS, Grid, make_mask
+from mgm.masking import MASKS, Grid, Motion, make_mask
 from mgm.models import build_classifier, build_mae, reconstruction_loss
 from mgm.paper.cost import multiply_adds
 from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain
@@ -166,7 +166,7 @@ def ours_pretraining(
 
     def loss_of() -> Tensor:
         masked_BL = make_mask(
-            "tube", Grid(*spec.grid), ratio, seed_B
+            Mask(name="tube", ratio=ratio), Grid(*spec.grid), None, seed_B
         )  # made on the device, as in training
         return reconstruction_loss(*forward(frames_BTHWC, masked_BL), weight_B) / accumulate
 
@@ -219,7 +219,10 @@ def theirs_pretraining(bench: Bench, size: str, ratio: float, attention: str, ho
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=True)
     pixels_BTCHW = (bench.frames(bench.batch) / 255).permute(0, 1, 4, 2, 3).contiguous()
     masked_BL = make_mask(
-        "tube", Grid(*spec.grid), ratio, torch.arange(bench.batch, device=bench.device)
+        Mask(name="tube", ratio=ratio),
+        Grid(*spec.grid),
+        None,
+        torch.arange(bench.batch, device=bench.device),
     )
     forward = compiled(model, how)
     loss_of = lambda: forward(pixel_values=pixels_BTCHW, bool_masked_pos=masked_BL).loss  # noqa: E731
@@ -300,9 +303,7 @@ def mask_difference(bench: Bench, name: str) -> Row:
 
     def mask(device: torch.device) -> Tensor:
         moving = motion_BSHW.to(device), shift_BSHW2.to(device)
-        return make_mask(
-            name, grid, 0.75, seed_B.to(device), moving[0], displacement_BSHW2=moving[1]
-        ).cpu()
+        return make_mask(name, grid, Motion(*moving), seed_B.to(device)).cpu()
 
     masks = [mask(device) for device in (torch.device("cpu"), bench.device)]
     return bounded({"differ": 0.0}, differ=(masks[0] != masks[1]).float().mean().item())
@@ -318,7 +319,7 @@ def model_difference(bench: Bench, size: str, precision: str) -> Row:
     for device, bf16 in ((torch.device("cpu"), False), (bench.device, precision == "bf16")):
         model = build_mae(spec).to(device).train()
         optimiser = build_optimiser(model, spec.optim)
-        masked_BL = make_mask("tube", Grid(*spec.grid), 0.75, torch.arange(2, device=device))
+        masked_BL = make_mask("tube", Grid(*spec.grid), None, torch.arange(2, device=device))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             loss = reconstruction_loss(
                 *model(bench.frames(2, device), masked_BL), torch.ones(2, device=device)
@@ -365,7 +366,7 @@ def steps_without_waiting(bench: Bench) -> Row:
         mixed_BTHWC, _ = mix(
             frames_BTHWC, seed_B % 4, on_host_B, 4, 0.8, 1.0, np.random.default_rng(0)
         )
-        masked_BL = make_mask("mgm", Grid(*spec.grid), 0.75, seed_B, motion_BSHW)
+        masked_BL = make_mask("mgm", Grid(*spec.grid), Motion(motion_BSHW), seed_B)
         optimiser.zero_grad()
         reconstruction_loss(*model(mixed_BTHWC, masked_BL), weight_B).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -399,7 +400,7 @@ def ddp_difference(bench: Bench) -> Row:
         for wrap in (lambda model: model, DistributedDataParallel):
             model = build_mae(spec).to(bench.device).train()
             masked_BL = make_mask(
-                "tube", Grid(*spec.grid), 0.75, torch.arange(2, device=bench.device)
+                "tube", Grid(*spec.grid), None, torch.arange(2, device=bench.device)
             )
             reconstruction_loss(
                 *wrap(model)(bench.frames(2), masked_BL), torch.ones(2, device=bench.device)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from common import Row, paired, seconds
 
-from mgm.masking import MASKS, Grid, make_mask
+from mgm.masking import MASKS, Grid, Mask, Motion, make_mask
 
 GRID, RATIO, CELLS = Grid(slots=8, height=14, width=14), 0.75, 28
 
@@ -69,7 +69,7 @@ def main() -> None:
         def ours() -> float:
             return timed(
                 lambda: make_mask(
-                    name, GRID, RATIO, seed_B, motion_BSHW, displacement_BSHW2=shift_BSHW2
+                    Mask(name=name, ratio=RATIO), GRID, Motion(motion_BSHW, shift_BSHW2), seed_B
                 )
             )
 

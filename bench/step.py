@@ -38,7 +38,9 @@ class Steps:
         self.frames_BTHWC = torch.randint(
             0, 256, (batch, 16, size, size, 3), dtype=torch.uint8, generator=noise
         ).to(device)
-        self.masked_BL = make_mask("tube", Grid(*spec.grid), ratio, torch.arange(batch)).to(device)
+        self.masked_BL = make_mask(
+            Mask(name="tube", ratio=ratio), Grid(*spec.grid), None, torch.arange(batch)
+        ).to(device)
 
     def ours(self) -> Callable[[], float]:
         model, weight_B = (

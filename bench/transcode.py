@@ -19,7 +19,7 @@ import torch
 from common import Row
 from loader import CLIPS, REAL, by_codec, copies, generate, ours
 
-from mgm.masking import Grid, make_boxes
+from mgm.masking import Grid, Motion, make_boxes
 from mgm.video import probe_video
 from mgm.video.sample import training_indices
 
@@ -31,7 +31,7 @@ CHANCE = "two videos"
 def centres(path: str, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) of the box in each slot, in patches, and whether the slot moved."""
     motion_BSHW = torch.from_numpy(ours(path, index_T, seed)[1][None])
-    boxes = make_boxes("mgm", GRID, 0.75, torch.tensor([seed]), motion_BSHW)
+    boxes = make_boxes("mgm", GRID, Motion(motion_BSHW), torch.tensor([seed]))
     return torch.stack([boxes.x_BS[0], boxes.y_BS[0]], 1).numpy(), (
         motion_BSHW[0].flatten(1).amax(1) > 0
     ).numpy()

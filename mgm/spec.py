@@ -14,7 +14,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from mgm.errors import UserError, valid
-from mgm.masking import MASKS, Edge, hidden_patches
+from mgm.masking import CODEC as CODEC
+from mgm.masking import Distance as Distance
+from mgm.masking import Flow as Flow
+from mgm.masking import Guidance as Guidance
+from mgm.masking import Mask as Mask
+from mgm.masking import hidden_patches
 from mgm.reading import read_json
 
 LARGE = 10**9  # no whole number of a spec is larger
@@ -43,11 +48,6 @@ BACKBONES = {
 
 
 BackboneName = Annotated[str, Field(pattern=f"^({'|'.join(BACKBONES)})$")]
-MaskName = Annotated[str, Field(pattern=f"^({'|'.join(MASKS)})$")]
-Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from OpenCV
-Guidance = Literal["vectors", "shuffled", Flow]
-CODEC = ("vectors", "shuffled")  # guidance by the motion vectors that the codec stored
-Distance = Literal["estimated", "none"]
 ProbeKind = Literal["logistic", "sgd", "attentive", "knn"]
 
 
@@ -135,36 +135,6 @@ def _heads_divide_width(part):
             f"width {part.width} is not a multiple of heads {part.heads}; change one of them"
         )
     return part
-
-
-class Mask(FrozenModel):
-    """Which tokens are hidden."""
-
-    name: MaskName = "mgm"
-    ratio: float = Field(0.75, gt=0, lt=1)
-    edge: Edge = "grow"
-    jitter: bool = True
-    guided_start: bool = (
-        False  # mgm's box follows the motion in slot 0 too, where the paper puts it at random (3.3)
-    )
-    guidance: Guidance = (
-        "vectors"  # the codec's motion vectors, or optical flow from sidecars (`mgm.video.flow`)
-    )
-    # shuffled is a control: the codec's motion vectors of another training video
-    # frames to a vector's reference, which divide it; none: eq. 6 to the letter; flow has no
-    # distance
-    distance: Distance = "estimated"
-    predicts: Literal["all", "running-cell"] = (
-        "all"  # what the decoder predicts: all that is hidden, or half of it (VideoMAE V2)
-    )
-    # of the mask's definition; unless given, the one that this code computes
-    version: int = Field(1, ge=1, le=LARGE)
-
-    @model_validator(mode="after")
-    def _is_what_this_code_makes(self):
-        if "version" not in self.model_fields_set:
-            self.__dict__["version"] = MASKS[self.name].version
-        return self
 
 
 Decay = Annotated[float, Field(ge=0, lt=1)]

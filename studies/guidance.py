@@ -24,7 +24,7 @@ import yaml
 from mgm.dag.study import CONFIG, Workflow
 from mgm.data.index import Video, read_index
 from mgm.data.synthetic.make import load_boxes
-from mgm.masking import Grid, make_mask
+from mgm.masking import Grid, Motion, make_mask
 from mgm.paper.scales import read_yaml
 from mgm.paper.suite import registry_of
 from mgm.report.figures.seeds import intervals
@@ -249,16 +249,7 @@ def hidden_share(video: Video, boxes_TK4: np.ndarray, spec: Pretrain, seed: int)
         clip.motion_THW2, clip.divisor(mask.distance), clip.has_motion_T, tubelet
     )
     guide_BSHW = torch.from_numpy(motion_SHW)[None]
-    masked_BL = make_mask(
-        mask.name,
-        grid,
-        mask.ratio,
-        torch.tensor([seed]),
-        guide_BSHW,
-        mask.edge,
-        mask.jitter,
-        mask.guided_start,
-    )
+    masked_BL = make_mask(mask, grid, Motion(guide_BSHW), torch.tensor([seed]))
     y_H, x_W = np.arange(clip.height), np.arange(clip.width)
     masked_THW = masked_BL.view(grid.slots, side, side).numpy().repeat(tubelet, 0)
     hidden_THW = masked_THW[:, y_H * side // clip.height][:, :, x_W * side // clip.width]

@@ -1,4 +1,4 @@
-"""One box per slot: what the dense masks follow."""
+"""Dense masks: one box per slot, and the patches nearest to it."""
 
 import math
 from dataclasses import dataclass
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mgm.masking import prng
-from mgm.masking.clips import Clips, Grid
+from mgm.masking import draws
+from mgm.masking.draws import sort_key, topk_mask
+from mgm.masking.inputs import Grid, MaskInput
 
 
 @dataclass(frozen=True)
@@ -21,36 +22,37 @@ class Boxes:
 
 
 def first_size(ratio: float, grid: Grid) -> tuple[float, float]:
-    """w_0 = h_0 = sqrt(ratio * H' * W') (3.2, 3.3).
+    """Return width and height of the first box: w_0 = h_0 = sqrt(ratio * H' * W') (3.2, 3.3).
 
-    On a grid too narrow for that square, a rectangle of the same area that fits.
+    On a grid too narrow for that square, the box is a rectangle of the same area that fits.
     """
     area = ratio * grid.patches
     height = min(max(math.sqrt(area), area / grid.width), grid.height)
     return area / height, height
 
 
-def first_centre(clips: Clips) -> tuple[Tensor, Tensor]:
-    """The centre of a box drawn uniformly inside the frame:
+def first_centre(clips: MaskInput) -> tuple[Tensor, Tensor]:
+    """Draw the centre of the first box uniformly, with the box inside the frame.
 
     x_0, y_0 in rand(0, side of the frame - side of the box) (3.2, 3.3).
     """
-    width, height = first_size(clips.ratio, clips.grid)
-    x_B, y_B = clips.uniform(prng.START, 2).unbind(1)
-    return x_B * (clips.grid.width - width) + width / 2, y_B * (
-        clips.grid.height - height
-    ) + height / 2
+    width, height = first_size(clips.mask.ratio, clips.grid)
+    x_B, y_B = clips.uniform(draws.START, 2).unbind(1)
+    return (
+        x_B * (clips.grid.width - width) + width / 2,
+        y_B * (clips.grid.height - height) + height / 2,
+    )
 
 
-def constant_size(clips: Clips) -> tuple[Tensor, Tensor]:
-    """The first size in every slot."""
-    width, height = first_size(clips.ratio, clips.grid)
+def constant_size(clips: MaskInput) -> tuple[Tensor, Tensor]:
+    """Return the first box's width and height for every slot."""
+    width, height = first_size(clips.mask.ratio, clips.grid)
     ones_BS = torch.ones(len(clips.seed_B), clips.grid.slots, device=clips.seed_B.device)
     return ones_BS * width, ones_BS * height
 
 
 def clamped(boxes: Boxes, grid: Grid) -> Boxes:
-    """The boxes moved inside the frame; one wider than the frame is centred in it."""
+    """Move the boxes inside the frame, and centre those wider than the frame."""
     return Boxes(
         _inside(boxes.x_BS, boxes.width_BS, grid.width),
         _inside(boxes.y_BS, boxes.height_BS, grid.height),
@@ -62,3 +64,44 @@ def clamped(boxes: Boxes, grid: Grid) -> Boxes:
 def _inside(centre_BS: Tensor, size_BS: Tensor, frame: int) -> Tensor:
     margin_BS = (size_BS / 2).clamp(max=frame / 2)
     return torch.minimum(torch.maximum(centre_BS, margin_BS), frame - margin_BS)
+
+
+def nearest(clips: MaskInput, boxes: Boxes) -> Tensor:
+    """Hide the K patches nearest to each slot's box: (B, S, patches) bool.
+
+    Nearest is meant in the box-scaled Chebyshev distance max(|x - cx| / w, |y - cy| / h), with
+    random ties. The part of a box beyond the frame is hidden on the other side (grow) or at random
+    places (spill); under clamp the boxes are inside already. The three agree for a box inside.
+    Each clip has one random order for all slots, so a static box hides the same patches throughout.
+    """
+    ties_B1N = clips.bits(draws.TIES, clips.grid.patches)[:, None]
+    key_BSN = sort_key(distance(boxes, clips.grid), ties_B1N)
+    if clips.mask.edge == "spill":
+        fill_B1N = clips.bits(draws.FILL, clips.grid.patches)[:, None]
+        kept_BS1 = (clips.hidden * share_inside(boxes, clips.grid)).round()[:, :, None]
+        key_BSN = torch.where(key_BSN.argsort(-1).argsort(-1) < kept_BS1, -1, fill_B1N)
+    return topk_mask(key_BSN, clips.hidden)
+
+
+def distance(boxes: Boxes, grid: Grid) -> Tensor:
+    """Return the box-scaled Chebyshev distance of every patch's centre from the box's centre.
+
+    Returns:
+        (B, S, patches) float32, 0.5 on the box's outline.
+    """
+    row_H = torch.arange(grid.height, device=boxes.y_BS.device) + 0.5
+    column_W = torch.arange(grid.width, device=boxes.x_BS.device) + 0.5
+    y_BSH = (row_H - boxes.y_BS[:, :, None]).abs() / boxes.height_BS[:, :, None]
+    x_BSW = (column_W - boxes.x_BS[:, :, None]).abs() / boxes.width_BS[:, :, None]
+    return torch.maximum(y_BSH[:, :, :, None], x_BSW[:, :, None, :]).flatten(2)
+
+
+def share_inside(boxes: Boxes, grid: Grid) -> Tensor:
+    """Return the share of each box's area that lies in the frame: (B, S)."""
+    share_x_BS = _share(boxes.x_BS, boxes.width_BS, grid.width)
+    return share_x_BS * _share(boxes.y_BS, boxes.height_BS, grid.height)
+
+
+def _share(centre_BS: Tensor, size_BS: Tensor, frame: int) -> Tensor:
+    low_BS, high_BS = centre_BS - size_BS / 2, centre_BS + size_BS / 2
+    return (high_BS.clamp(max=frame) - low_BS.clamp(min=0)) / size_BS

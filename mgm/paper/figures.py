@@ -5,11 +5,12 @@ those that draw table cells, and those that draw the arrays of a run.
 
 from typing import get_args
 
+from mgm.masking import Edge
 from mgm.paper import recipes
 from mgm.paper.registry import Cell, Figure, Plot, Registry, with_mask
 from mgm.paper.scales import OWN
 from mgm.paper.tables import downstream_runs, trained_parent
-from mgm.spec import Edge, Measure, Visualise
+from mgm.spec import Measure, Visualise
 
 RATIOS = (
     0.6,

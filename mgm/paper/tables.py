@@ -6,12 +6,12 @@ the box at the frame's edge, and numbers of the text that we measure.
 from collections.abc import Callable, Sequence
 from typing import get_args
 
-from mgm.masking import MASKS
+from mgm.masking import MASKS, Edge
 from mgm.paper import recipes
 from mgm.paper.quoted import note, reported
 from mgm.paper.registry import Registry, Table, with_mask
 from mgm.paper.scales import OWN
-from mgm.spec import Edge, Finetune, Flow, Measure, Model, Pretrain, Probe
+from mgm.spec import Finetune, Flow, Measure, Model, Pretrain, Probe
 
 COLUMNS = {"ssv2": "SSv2", "k400": "K400"}
 OURS = {"MGM": "mgm", "VideoMAE": "tube", "ST-MAE": "agnostic"}  # methods we run, by their masks

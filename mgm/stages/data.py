@@ -11,6 +11,7 @@ import torch
 from mgm import rng
 from mgm.data.index import Index, Video, check_files, read_index
 from mgm.errors import UserError
+from mgm.masking import Motion
 from mgm.spec import Augment, Distance, Guidance, Run
 from mgm.stages.provenance import verified_weights
 from mgm.training import collectives
@@ -108,6 +109,13 @@ def with_channels(frames_BTHWC: torch.Tensor, channels: int) -> torch.Tensor:
         [299, 587, 114], dtype=torch.int32, device=frames_BTHWC.device
     )
     return ((grey + 500) // 1000).to(torch.uint8)[..., None]
+
+
+def motion_of(batch: Batch) -> Motion | None:
+    """Return the motion of a batch as masks take it; None if it was read without."""
+    if batch.motion_BSHW is None:
+        return None
+    return Motion(batch.motion_BSHW, batch.displacement_BSHW2)
 
 
 def find_index(spec: Run, execution: Execution) -> Index:

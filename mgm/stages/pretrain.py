@@ -15,7 +15,7 @@ from mgm.models import build_mae, load_weights, reconstruction_loss, save_weight
 from mgm.models.kernels import bf16_slowdown
 from mgm.results.log import log_lines
 from mgm.spec import CODEC, Optim, Pretrain
-from mgm.stages.data import Job, training_batches
+from mgm.stages.data import Job, motion_of, training_batches
 from mgm.stages.flow import require_flow
 from mgm.training import Training, collectives, train
 from mgm.video import Batch
@@ -42,17 +42,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     steps = steps_of(spec.optim, len(videos))
 
     def loss_of(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        masked_BL = make_mask(
-            spec.mask.name,
-            grid,
-            spec.mask.ratio,
-            batch.seed_B,
-            batch.motion_BSHW,
-            edge=spec.mask.edge,
-            jitter=spec.mask.jitter,
-            guided_start=spec.mask.guided_start,
-            displacement_BSHW2=batch.displacement_BSHW2,
-        )
+        masked_BL = make_mask(spec.mask, grid, motion_of(batch), batch.seed_B)
         second_BL = (
             None if spec.mask.predicts == "all" else predicted(masked_BL, grid, batch.seed_B)
         )

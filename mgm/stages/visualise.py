@@ -12,7 +12,7 @@ import torch
 
 from mgm.data.index import Index, Video
 from mgm.errors import UserError
-from mgm.masking import MASKS, Grid, make_boxes, make_mask
+from mgm.masking import MASKS, Grid, Motion, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
 from mgm.paper.recipes import MASK_RATIO
 from mgm.rng import clip_seed, generator
@@ -286,16 +286,10 @@ def _masks(
             slot_magnitude(*motion),
             slot_displacement(*motion, stride) / clip.width,
         )
-        guides = (
-            torch.from_numpy(magnitude_SHW)[None],
-            mask.edge,
-            mask.jitter,
-            mask.guided_start,
-            torch.from_numpy(shift_SHW2)[None],
-        )
-        how = (mask.name, grid, mask.ratio, seed_B, *guides)
-        masked.append(make_mask(*how)[0].view(grid.slots, grid.height, grid.width).numpy())
-        found = make_boxes(*how)
+        moves = Motion(torch.from_numpy(magnitude_SHW)[None], torch.from_numpy(shift_SHW2)[None])
+        masked_L = make_mask(mask, grid, moves, seed_B)[0]
+        masked.append(masked_L.view(grid.slots, grid.height, grid.width).numpy())
+        found = make_boxes(mask, grid, moves, seed_B)
         boxes.append(
             np.full((grid.slots, 4), np.nan, np.float32)
             if found is None

@@ -228,7 +228,7 @@ def test_quick_start(folder, capsys):
 def test_guidance_from_a_detector(folder):
     """From slot 1 on, the mask's box is centred on the best detection of its two frames, to a cell."""
     found = run("guidance.md")
-    boxes = make_boxes("mgm", Grid(8, 14, 14), 0.75, torch.tensor([0]), found["motion_BSHW"])
+    boxes = make_boxes("mgm", Grid(8, 14, 14), found["motion"], torch.tensor([0]))
     detections = found["detections"]
     assert sum(map(len, detections)) > 15
     for slot in range(1, 8):

@@ -11,7 +11,7 @@ import torch
 
 from mgm.data.synthetic.make import generate, load_boxes
 from mgm.data.synthetic.params import Synthetic
-from mgm.masking import Grid, make_boxes
+from mgm.masking import Grid, Motion, make_boxes
 from mgm.video import read_clip, slot_magnitude
 
 SIZE, FRAMES = 224, 24
@@ -52,7 +52,7 @@ def share_in_a_moving_box(index, boxes, shuffle: bool) -> float:
                 [rng.permutation(slot.ravel()).reshape(slot.shape) for slot in motion_SHW]
             )
         found = make_boxes(
-            "mgm", GRID, 0.75, torch.tensor([position]), torch.from_numpy(motion_SHW)[None]
+            "mgm", GRID, Motion(torch.from_numpy(motion_SHW)[None]), torch.tensor([position])
         )
         for slot in range(1, GRID.slots):
             if motion_SHW[slot].any():

@@ -5,9 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from mgm.errors import UserError
-from mgm.masking import EDGES, MASKS, Grid, make_boxes, predicted
+from mgm.masking import EDGES, MASKS, Grid, Mask, Motion, predicted
+from mgm.masking import make_boxes as boxes_of
 from mgm.masking import make_mask as make
 from tests.helpers import slow_masks as slow
 
@@ -27,13 +29,15 @@ def moved(motion):
     )
 
 
-def make_mask(name, grid, ratio, seeds, motion=None, *how, displacement=None, **named):
-    displacement = (
-        moved(motion)
-        if motion is not None and displacement is None and motion.ndim == 4
-        else displacement
-    )
-    return make(name, grid, ratio, seeds, motion, *how, displacement_BSHW2=displacement, **named)
+def make_mask(name, grid, ratio, seeds, motion=None, displacement=None, **settings):
+    if motion is not None:
+        motion = Motion(motion, moved(motion) if displacement is None else displacement)
+    return make(Mask(name=name, ratio=ratio, **settings), grid, motion, seeds)
+
+
+def make_boxes(name, grid, ratio, seeds, motion=None, **settings):
+    motion = None if motion is None else Motion(motion)
+    return boxes_of(Mask(name=name, ratio=ratio, **settings), grid, motion, seeds)
 
 
 @st.composite
@@ -62,7 +66,7 @@ def problems(draw, max_clips=4):
 @given(problems(), names, edges, st.booleans())
 def test_counts_are_exact(problem, name, edge, jitter):
     grid, ratio, seeds, motion = problem
-    masked_BL = make_mask(name, grid, ratio, seeds, motion, edge, jitter)
+    masked_BL = make_mask(name, grid, ratio, seeds, motion, edge=edge, jitter=jitter)
     assert masked_BL.shape == (len(seeds), grid.slots * grid.patches)
     assert masked_BL.dtype == torch.bool
     hidden = int(ratio * grid.patches)
@@ -79,7 +83,9 @@ def test_counts_are_exact(problem, name, edge, jitter):
 def test_equals_the_slow_transcription(problem, name, edge, jitter, guided_start):
     grid, ratio, seeds, motion = problem
     fast = (
-        make_mask(name, grid, ratio, seeds, motion, edge, jitter, guided_start)
+        make_mask(
+            name, grid, ratio, seeds, motion, edge=edge, jitter=jitter, guided_start=guided_start
+        )
         .view(len(seeds), grid.slots, -1)
         .numpy()
     )
@@ -102,7 +108,7 @@ def test_equals_the_slow_transcription(problem, name, edge, jitter, guided_start
 @pytest.mark.parametrize("name", SLOW)
 def test_equals_the_slow_transcription_at_the_papers_size(name, edge):
     seeds, motion = _clips(2)
-    fast = make_mask(name, GRID, 0.75, seeds, motion, edge).view(2, 8, -1).numpy()
+    fast = make_mask(name, GRID, 0.75, seeds, motion, edge=edge).view(2, 8, -1).numpy()
     for clip, seed in enumerate(seeds.tolist()):
         expected = slow.mask(
             name,
@@ -122,7 +128,7 @@ def test_equals_the_slow_transcription_at_the_papers_size(name, edge):
 @given(problems(max_clips=6), names, edges)
 def test_a_clips_mask_ignores_its_batch(problem, name, edge):
     grid, ratio, seeds, motion = problem
-    together = make_mask(name, grid, ratio, seeds, motion, edge)
+    together = make_mask(name, grid, ratio, seeds, motion, edge=edge)
     for i in range(len(seeds)):
         alone = make_mask(
             name,
@@ -130,12 +136,18 @@ def test_a_clips_mask_ignores_its_batch(problem, name, edge):
             ratio,
             seeds[i : i + 1],
             motion[i : i + 1],
-            edge,
+            edge=edge,
             displacement=moved(motion)[i : i + 1],
         )
         assert torch.equal(alone[0], together[i])
     turned = make_mask(
-        name, grid, ratio, seeds.flip(0), motion.flip(0), edge, displacement=moved(motion).flip(0)
+        name,
+        grid,
+        ratio,
+        seeds.flip(0),
+        motion.flip(0),
+        edge=edge,
+        displacement=moved(motion).flip(0),
     )
     assert torch.equal(turned.flip(0), together)
 
@@ -174,8 +186,8 @@ def test_random_masks_are_what_they_say():
 def test_a_box_that_holds_still_hides_the_same_patches(problem, name, edge):
     """Block's always does, so its mask is static: the control without motion of Table 4e."""
     grid, ratio, seeds, motion = problem
-    boxes = make_boxes(name, grid, ratio, seeds, motion, edge, jitter=False)
-    masked_BSN = make_mask(name, grid, ratio, seeds, motion, edge, jitter=False).view(
+    boxes = make_boxes(name, grid, ratio, seeds, motion, edge=edge, jitter=False)
+    masked_BSN = make_mask(name, grid, ratio, seeds, motion, edge=edge, jitter=False).view(
         len(seeds), grid.slots, -1
     )
     still_BS = (boxes.x_BS[:, 1:] == boxes.x_BS[:, :-1]) & (boxes.y_BS[:, 1:] == boxes.y_BS[:, :-1])
@@ -257,7 +269,9 @@ def test_edge_rules_differ_at_the_edge_and_agree_inside():
     motion[0, :, 0, 7] = motion[1, :, 7, 7] = 1
     seeds = torch.tensor([1, 2])
     (grow, grow_inside), (clamp, clamp_inside), (spill, spill_inside) = (
-        make_mask("mgm", GRID, 0.25, seeds, motion, edge, jitter=False).view(2, 8, 14, 14)[:, 1:]
+        make_mask("mgm", GRID, 0.25, seeds, motion, edge=edge, jitter=False).view(2, 8, 14, 14)[
+            :, 1:
+        ]
         for edge in EDGES
     )
     assert torch.equal(grow_inside, clamp_inside)
@@ -349,43 +363,50 @@ def test_the_second_mask_is_half_of_what_is_hidden_in_every_slot(problem):
 
 
 SEEDS = torch.arange(2)
+
+
+def zeros(*shape):
+    return Motion(torch.zeros(*shape))
+
+
 BAD = [
     (
-        ("cube", GRID, 0.75, SEEDS),
+        ("cube", GRID, None, SEEDS),
         "'cube' is unknown; choose one of agnostic, tube, block, smm-sparse, smm, mgm-sparse, mgm",
     ),
-    (("tube", GRID, 0.0, SEEDS), "0.0 is outside"),
-    (("tube", GRID, 1.0, SEEDS), "1.0 is outside"),
-    (("tube", GRID, float("nan"), SEEDS), "nan is outside"),
-    (("tube", GRID, 0.001, SEEDS), "0.001 hides 0 of 196 patches"),
-    (("tube", Grid(8, 1, 1), 0.75, SEEDS), "0.75 hides 0 of 1 patches"),
-    (("tube", Grid(0, 14, 14), 0.75, SEEDS), "0 x 14 x 14 is empty"),
-    (("mgm", GRID, 0.75, SEEDS), "'mgm' needs motion_BSHW, and none was given"),
-    (("mgm-sparse", GRID, 0.75, SEEDS), "'mgm-sparse' needs motion_BSHW"),
+    ((Mask(name="tube", ratio=0.001), GRID, None, SEEDS), "0.001 hides 0 of 196 patches"),
+    (("tube", Grid(8, 1, 1), None, SEEDS), "0.75 hides 0 of 1 patches"),
+    (("tube", Grid(0, 14, 14), None, SEEDS), "0 x 14 x 14 is empty"),
+    (("mgm", GRID, None, SEEDS), "'mgm' needs motion, and none was given"),
+    (("mgm-sparse", GRID, None, SEEDS), "'mgm-sparse' needs motion"),
     (
-        ("mgm", GRID, 0.75, SEEDS, torch.zeros(3, 8, 28, 28)),
+        ("mgm", GRID, zeros(3, 8, 28, 28), SEEDS),
         "(3, 8, 28, 28), but the mask is for 2 clips of 8 slots",
     ),
     (
-        ("mgm", GRID, 0.75, SEEDS, torch.zeros(2, 4, 28, 28)),
+        ("mgm", GRID, zeros(2, 4, 28, 28), SEEDS),
         "(2, 4, 28, 28), but the mask is for 2 clips of 8 slots",
     ),
-    (("mgm", GRID, 0.75, SEEDS, torch.zeros(2, 8, 28)), "(2, 8, 28), but"),
-    (("tube", GRID, 0.75, SEEDS.float()), "torch.float32"),
+    (("mgm", GRID, zeros(2, 8, 28), SEEDS), "(2, 8, 28), but"),
+    (("tube", GRID, None, SEEDS.float()), "torch.float32"),
     (
-        ("warped", GRID, 0.75, SEEDS, torch.zeros(2, 8, 28, 28)),
+        ("warped", GRID, zeros(2, 8, 28, 28), SEEDS),
         "'warped' needs displacement_BSHW2 of shape (2, 8, 28, 28, 2), and none was",
-    ),
-    (
-        ("block", GRID, 0.75, SEEDS, None, "wrap"),
-        "'wrap' is unknown; choose one of grow, clamp, spill",
     ),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[message for _, message in BAD])
 def test_bad_input_gives_one_clear_line(arguments, message):
-    for function in (make, make_boxes):
+    for function in (make, boxes_of):
         with pytest.raises(UserError, match=re.escape(message)) as caught:
             function(*arguments)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"ratio": 0.0}, {"ratio": 1.0}, {"ratio": float("nan")}, {"edge": "wrap"}], ids=str
+)
+def test_a_mask_refuses_bad_settings(setting):
+    with pytest.raises(ValidationError, match=next(iter(setting))):
+        Mask(**setting)

@@ -35,9 +35,9 @@ import torch
 from mgm.masking import MASKS, Grid, make_boxes, make_mask
 
 grid = Grid(8, 14, 14)
-masked_BS = make_mask("checkerboard", grid, 0.75, torch.arange(4)).view(4, 8, 14, 14)
+masked_BS = make_mask("checkerboard", grid, None, torch.arange(4)).view(4, 8, 14, 14)
 assert (masked_BS.sum((2, 3)) == int(0.75 * 196)).all()
-assert make_boxes("checkerboard", grid, 0.75, torch.arange(4)) is None
+assert make_boxes("checkerboard", grid, None, torch.arange(4)) is None
 row_H1, column_W = torch.arange(14)[:, None], torch.arange(14)
 for clip in masked_BS:  # one colour is hidden whole
     assert any(clip[:, (row_H1 + column_W) % 2 == colour].all() for colour in (0, 1))

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
-from mgm.masking import prng
+from mgm.masking import draws
 from tests.helpers import slow_masks as slow
 
 SEEDS = torch.tensor([0, 1, 2, 2**63 - 1, -5, 1234567890123456789])
@@ -11,10 +11,10 @@ SEEDS = torch.tensor([0, 1, 2, 2**63 - 1, -5, 1234567890123456789])
 
 @pytest.mark.parametrize("stream", range(6))
 def test_equals_big_integers(stream):
-    assert prng.bits(SEEDS, stream, 50).tolist() == [
+    assert draws.bits(SEEDS, stream, 50).tolist() == [
         slow.bits(seed, stream, 50) for seed in SEEDS.tolist()
     ]
-    assert prng.uniform(SEEDS, stream, 50).tolist() == [
+    assert draws.uniform(SEEDS, stream, 50).tolist() == [
         slow.uniform(seed, stream, 50) for seed in SEEDS.tolist()
     ]
 
@@ -29,7 +29,7 @@ def test_splitmix64_is_the_published_one():
 
 
 def test_uniform():
-    u = prng.uniform(torch.arange(500), prng.START, 400).numpy()
+    u = draws.uniform(torch.arange(500), draws.START, 400).numpy()
     assert u.min() >= 0
     assert u.max() < 1
     for sample in (
@@ -42,7 +42,10 @@ def test_uniform():
 
 def test_streams_seeds_and_neighbours_are_uncorrelated():
     seeds, n = torch.arange(200), 500
-    columns = [prng.uniform(seeds, stream, n).ravel() for stream in range(6)]
-    columns += [prng.uniform(seeds + 1, 0, n).ravel(), prng.uniform(seeds, 0, n).roll(1, 1).ravel()]
+    columns = [draws.uniform(seeds, stream, n).ravel() for stream in range(6)]
+    columns += [
+        draws.uniform(seeds + 1, 0, n).ravel(),
+        draws.uniform(seeds, 0, n).roll(1, 1).ravel(),
+    ]
     correlation = np.corrcoef(torch.stack(columns).numpy()) - np.eye(len(columns))
     assert np.abs(correlation).max() < 6 / np.sqrt(200 * n)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mgm.masking import Grid, make_mask
+from mgm.masking import Grid, Motion, make_mask
 from mgm.models import build_classifier, build_mae, kernels, reconstruction_loss
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain
 from tests.helpers.huggingface import sharpened, their_classifier, their_pretraining, translated
@@ -89,7 +89,7 @@ def test_pretraining(size, precision, kernel, monkeypatch):
     theirs = their_pretraining(ours, spec, attention)
     seeds = torch.arange(len(frames))
     masked_BL = make_mask(
-        "mgm", Grid(*spec.grid), 0.75, seeds, torch.rand(len(frames), spec.grid[0], 28, 28)
+        "mgm", Grid(*spec.grid), Motion(torch.rand(len(frames), spec.grid[0], 28, 28)), seeds
     )
 
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgm.masking import MASKS, Grid, make_mask
+from mgm.masking import MASKS, Grid, Mask, Motion, make_mask
 from mgm.models import build_classifier, build_features, build_mae
 from mgm.models.encoder import Encoder
 from mgm.models.vit import gather_tokens
@@ -108,12 +108,10 @@ def test_nothing_hidden_is_the_same_by_index_and_by_loop(encoder, patches):
 def test_every_mask_is_the_literal_loop(encoder, patches, name, ratio):
     motion_BSHW = torch.rand(3, GRID.slots, 6, 10, generator=torch.Generator().manual_seed(2))
     masked_BL = make_mask(
-        name,
+        Mask(name=name, ratio=ratio),
         GRID,
-        ratio,
+        Motion(motion_BSHW, torch.rand(*motion_BSHW.shape, 2) - 0.5),
         torch.arange(3),
-        motion_BSHW,
-        displacement_BSHW2=torch.rand(*motion_BSHW.shape, 2) - 0.5,
     )
     index_BV = (~masked_BL).nonzero()[:, 1].view(3, -1)
     assert_same(
@@ -129,7 +127,7 @@ def test_the_masks_above_are_ragged():
     places, and under agnostic masks slots, with few and with many.
     """
     masks = {
-        name: make_mask(name, GRID, 0.9, torch.arange(3), torch.ones(3, GRID.slots, 6, 10))
+        name: make_mask(Mask(name=name, ratio=0.9), GRID, None, torch.arange(3))
         for name in ("agnostic", "smm")
     }
     visible = {name: (~masked_BL).view(3, GRID.slots, PLACES) for name, masked_BL in masks.items()}

@@ -60,7 +60,12 @@ def test_pretraining(size, ratio):
         mask=Mask(name="agnostic", ratio=ratio),
         **SIZES[size],
     )
-    masked_BL = make_mask("agnostic", Grid(*spec.grid), ratio, torch.zeros(1, dtype=torch.int64))
+    masked_BL = make_mask(
+        Mask(name="agnostic", ratio=ratio),
+        Grid(*spec.grid),
+        None,
+        torch.zeros(1, dtype=torch.int64),
+    )
     assert multiply_adds(spec) == counted(lambda: build_mae(spec)(frames(spec), masked_BL))
 
 

@@ -73,7 +73,7 @@ def test_transformers_predicts_the_hidden_pixels_as_we_do(tmp_path):
     ours = run_of(PRETRAIN, tmp_path / "run")
     told = export(tmp_path / "run", "hf", tmp_path / "hf")
     theirs, frames = loaded(VideoMAEForPreTraining, tmp_path / "hf"), clips()
-    masked_BL = make_mask("tube", Grid(*PRETRAIN.grid), 0.75, torch.arange(2))
+    masked_BL = make_mask("tube", Grid(*PRETRAIN.grid), None, torch.arange(2))
     predicted, target = ours(frames, masked_BL)
     wanted = theirs(processed(tmp_path / "hf"), bool_masked_pos=masked_BL)
     assert error(predicted, wanted.logits) < FIXED_EPSILON

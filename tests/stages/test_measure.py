@@ -17,7 +17,7 @@ from mgm.cli import app
 from mgm.data.index import read_index
 from mgm.data.synthetic.make import load_boxes
 from mgm.errors import UserError
-from mgm.masking import MASKS, Grid, hidden_patches, make_mask
+from mgm.masking import MASKS, Grid, Mask, Motion, hidden_patches, make_mask
 from mgm.models import build_mae
 from mgm.paper.recipes import MASK_RATIO
 from mgm.report.statistics import over_seeds
@@ -271,12 +271,10 @@ def slow_coverage(one, videos):
                 torch.from_numpy(speed_SHW[None]).float(),
             )
             masked_BL = make_mask(
-                name,
+                Mask(name=name, ratio=MASK_RATIO[name]),
                 Grid(*one.grid),
-                MASK_RATIO[name],
+                Motion(motion_BSHW, shift_BSHW2),
                 seed_B,
-                motion_BSHW,
-                displacement_BSHW2=shift_BSHW2,
             )
             masked_SHW = masked_BL.view(slots, rows, columns)
             for s in range(slots):

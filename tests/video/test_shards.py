@@ -15,6 +15,7 @@ from mgm.data.index import Index
 from mgm.data.shards import Settings, write_shards
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.spec import Augment, Clips, Views
+from mgm.stages.data import motion_of
 from mgm.video import Cache, NoVectors, probe_video, read_clip, training_loader
 from mgm.video import test_loader as view_loader
 from mgm.video.flow import NoFlow
@@ -84,14 +85,7 @@ def test_masks_from_shards_are_the_sources_bit_for_bit(indices):
         assert (of_shards.motion_BSHW.flatten(1).amax(1) > 0).float().mean() > 0.8
         for mask in MASKS:
             masks = [
-                make_mask(
-                    mask,
-                    Grid(4, 4, 4),
-                    0.75,
-                    batch.seed_B,
-                    batch.motion_BSHW,
-                    displacement_BSHW2=batch.displacement_BSHW2,
-                )
+                make_mask(mask, Grid(4, 4, 4), motion_of(batch), batch.seed_B)
                 for batch in (of_files, of_shards)
             ]
             assert torch.equal(*masks), mask

@@ -16,8 +16,8 @@ from mgm.masking import MASKS, Grid, hidden_patches, make_mask
 from mgm.paper.recipes import MASK_RATIO
 from mgm.report.statistics import over_seeds
 from mgm.rng import clip_seed
-from mgm.spec import Measure, Views
-from mgm.stages.data import Job
+from mgm.spec import Mask, Measure, Views
+from mgm.stages.data import Job, motion_of
 from mgm.stages.measure import choose
 from mgm.video.loader import Cache, test_loader
 
@@ -66,14 +66,7 @@ def coverage(
             [clip_seed(spec.seed, 0, sample) for sample in batch.sample_B.tolist()]
         )
         masks = [
-            make_mask(
-                name,
-                grid,
-                MASK_RATIO[name],
-                seed_B,
-                batch.motion_BSHW,
-                displacement_BSHW2=batch.displacement_BSHW2,
-            )
+            make_mask(Mask(name=name, ratio=MASK_RATIO[name]), grid, motion_of(batch), seed_B)
             for name in names
         ]
         hidden_NBS = torch.stack(

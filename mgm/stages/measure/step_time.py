@@ -52,9 +52,7 @@ def step_time(spec: Measure, least: int = PAIRS) -> dict[str, Any]:
     noise = torch.Generator().manual_seed(spec.seed)
     shape = (BATCH, spec.clips.frames, spec.clips.size, spec.clips.size, 3)
     frames_BTHWC = torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise).to(device)
-    masked_BL = make_mask("tube", Grid(*pretraining.grid), spec.ratio, torch.arange(BATCH)).to(
-        device
-    )
+    masked_BL = make_mask(mask, Grid(*pretraining.grid), None, torch.arange(BATCH)).to(device)
     weight_B = torch.ones(BATCH, device=device)
 
     def milliseconds(forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> float:

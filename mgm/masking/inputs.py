@@ -1,0 +1,69 @@
+"""What a mask is made from: the token grid, the clips' motion and their seeds."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mgm.masking import Mask, draws, hidden_patches
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The token grid of a clip: `slots` in time, each of `height` x `width` patches."""
+
+    slots: int
+    height: int
+    width: int
+
+    @property
+    def patches(self) -> int:
+        """Patches of one slot."""
+        return self.height * self.width
+
+
+@dataclass(frozen=True)
+class Motion:
+    """The motion of a batch of clips, slot by slot.
+
+    Args:
+        magnitude_BSHW: strength of the motion, at any resolution. A slot without motion
+            information is all zero; negative values count as zero.
+        displacement_BSHW2: (dx, dy) of each cell's content since the slot before, in frame sides.
+            Only masks that motion carries read it.
+    """
+
+    magnitude_BSHW: Tensor
+    displacement_BSHW2: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class MaskInput:
+    """A batch of clips to mask.
+
+    Lengths are in patches: patch (row, column) covers [column, column + 1] x [row, row + 1].
+    `motion` is None for masks that do not read it.
+    """
+
+    mask: Mask
+    grid: Grid
+    motion: Motion | None
+    seed_B: Tensor  # int64
+
+    @property
+    def hidden(self) -> int:
+        """K, the number of patches hidden in every slot."""
+        return hidden_patches(self.mask.name, self.mask.ratio, self.grid.patches)
+
+    @property
+    def magnitude_BSHW(self) -> Tensor:
+        """The strength of the motion, for masks that are guided."""
+        assert self.motion is not None
+        return self.motion.magnitude_BSHW
+
+    def uniform(self, stream: int, n: int) -> Tensor:
+        """Return `n` random numbers in [0, 1) per clip: (B, n)."""
+        return draws.uniform(self.seed_B, stream, n)
+
+    def bits(self, stream: int, n: int) -> Tensor:
+        """Return `n` random integers of 32 bits per clip: (B, n)."""
+        return draws.bits(self.seed_B, stream, n)

@@ -1,0 +1,283 @@
+"""Masks of later papers, for comparison. As in `paper`, a function takes a batch of clips.
+
+Sums and products run in one order on every device, so a clip's mask is the same everywhere.
+DEVIATIONS.md lists how the masks here differ from their sources.
+"""
+
+from functools import cache
+from math import exp
+
+import torch
+from torch import Tensor
+
+from mgm.masking import draws
+from mgm.masking.boxes import Boxes, distance
+from mgm.masking.draws import sort_key, topk_mask
+from mgm.masking.inputs import Grid, MaskInput
+
+# --- MGMAE (Huang et al., ICCV 2023, 3.2 and 3.3) ---
+# Source: MCG-NJU/MGMAE, masking_generator.py and engine_for_mgmae.py
+
+FINE = 2  # cells of the warped map per side of a patch
+
+
+def warped(clips: MaskInput) -> Tensor:
+    """Warp a base mask of the middle slot to the other slots by motion; show the highest patches.
+
+    The base map has Gaussian hills on random patches. Slot by slot, a cell takes the value of its
+    content's place in the neighbouring slot nearer to the middle (backward warping). It takes its
+    value in the base map if that place lies outside the frame.
+    """
+    assert clips.motion is not None
+    assert clips.motion.displacement_BSHW2 is not None
+    grid, middle = clips.grid, clips.grid.slots // 2
+    rows, columns = FINE * grid.height, FINE * grid.width
+    # the displacement of each fine cell, in fine cells
+    unit_2 = torch.tensor([columns, rows], device=clips.seed_B.device)
+    shift_BSHW2 = _resampled(clips.motion.displacement_BSHW2, rows, columns) * unit_2
+    base_BHW = _hills(clips)
+    maps = {middle: base_BHW}
+    for slot in range(middle + 1, grid.slots):
+        maps[slot] = _pulled(maps[slot - 1], -shift_BSHW2[:, slot], base_BHW)
+    # backward in time, content is assumed to move on as it came
+    for slot in reversed(range(middle)):
+        maps[slot] = _pulled(maps[slot + 1], shift_BSHW2[:, slot], base_BHW)
+    height_BSHW = torch.stack([maps[slot] for slot in range(grid.slots)], 1)
+    height_BSN = _sum_per_patch(height_BSHW)
+    ties_B1N = clips.bits(draws.TIES, grid.patches)[:, None]
+    return topk_mask(sort_key(height_BSN, ties_B1N), clips.hidden)
+
+
+def _hills(clips: MaskInput) -> Tensor:
+    """Return the base map: the largest exp(-distance^2) over a random set of visible patches.
+
+    Returns:
+        (B, rows, columns), distances in patches.
+    """
+    grid = clips.grid
+    # MGMAE draws its base map as VideoMAE does, with the hidden patches rounded down
+    hidden = int(clips.mask.ratio * grid.patches)
+    hidden_BN = topk_mask(clips.bits(draws.SET, grid.patches), hidden)
+    shown_BHW = (~hidden_BN).float().unflatten(1, (grid.height, grid.width))
+    across_XW, down_YH = _falloff(grid.width).to(shown_BHW), _falloff(grid.height).to(shown_BHW)
+    over_columns_BHX = (shown_BHW[:, :, None] * across_XW).amax(3)
+    return (over_columns_BHX[:, None] * down_YH[None, :, :, None]).amax(2)
+
+
+def _falloff(patches: int) -> Tensor:
+    """Return exp(-d^2) of the distance along an axis: (cells, patches).
+
+    It is made on the CPU, since exp differs between devices.
+    """
+    cell = (torch.arange(FINE * patches, device="cpu") + 0.5) / FINE
+    patch = torch.arange(patches, device="cpu") + 0.5
+    return (-(cell[:, None] - patch).square()).exp()
+
+
+def _resampled(cells_BSHWX: Tensor, rows: int, columns: int) -> Tensor:
+    """Return the value at the centre of each fine cell: (B, S, rows, columns, ...).
+
+    Args:
+        cells_BSHWX: values on any grid of the frame, perhaps with more axes after it.
+        rows, columns: fine cells along the frame's sides.
+    """
+    device = cells_BSHWX.device
+    height, width = cells_BSHWX.shape[2:4]
+    row = (2 * torch.arange(rows, device=device) + 1) * height // (2 * rows)
+    column = (2 * torch.arange(columns, device=device) + 1) * width // (2 * columns)
+    return cells_BSHWX[:, :, row][:, :, :, column]
+
+
+def _sum_per_patch(x_BSHW: Tensor) -> Tensor:
+    """Sum the FINE x FINE fine cells of each patch: (B, S, rows, columns) to (B, S, patches).
+
+    The order of the sum is fixed, because a reduction's order depends on the device.
+    """
+    fine = [x_BSHW[:, :, i::FINE, j::FINE] for i in range(FINE) for j in range(FINE)]
+    return sum(fine[1:], start=fine[0]).flatten(2)
+
+
+def _pulled(map_BHW: Tensor, shift_BHW2: Tensor, base_BHW: Tensor) -> Tensor:
+    """Sample the map at each cell plus its shift, bilinearly; outside the frame, the base map."""
+    _, rows, columns = map_BHW.shape
+    x_BHW = shift_BHW2[..., 0] + torch.arange(columns, device=map_BHW.device)
+    y_BHW = shift_BHW2[..., 1] + torch.arange(rows, device=map_BHW.device)[:, None]
+    inside_BHW = (x_BHW > -0.5) & (x_BHW < columns - 0.5) & (y_BHW > -0.5) & (y_BHW < rows - 0.5)
+    x_BHW, y_BHW = x_BHW.clamp(0, columns - 1), y_BHW.clamp(0, rows - 1)
+    left_BHW, top_BHW = x_BHW.floor(), y_BHW.floor()
+    right_share_BHW, low_share_BHW = x_BHW - left_BHW, y_BHW - top_BHW
+
+    def at(row_BHW: Tensor, column_BHW: Tensor) -> Tensor:
+        row_BHW, column_BHW = row_BHW.long(), column_BHW.long()
+        cell_BHW = row_BHW.clamp(max=rows - 1) * columns + column_BHW.clamp(max=columns - 1)
+        return map_BHW.flatten(1).gather(1, cell_BHW.flatten(1)).view_as(map_BHW)
+
+    def across(row_BHW: Tensor) -> Tensor:
+        left, right = at(row_BHW, left_BHW), at(row_BHW, left_BHW + 1)
+        return left * (1 - right_share_BHW) + right * right_share_BHW
+
+    upper_BHW, lower_BHW = across(top_BHW), across(top_BHW + 1)
+    value_BHW = upper_BHW * (1 - low_share_BHW) + lower_BHW * low_share_BHW
+    return torch.where(inside_BHW, value_BHW, base_BHW)
+
+
+# --- TrackMAE (Vandeghen et al., CVPR 2026) ---
+# Source: rvandeghen/TrackMAE, engine_for_pretraining_cotracker.py, rho_motion 0.5 of its README.
+# There a patch moves as far as the mean of the 2 x 2 tracks that start in it; here as the mean of
+# the motion in its 2 x 2 quarters.
+
+FROM_HIGH = 0.5  # share of the visible patches that come from the bin of high motion
+
+
+def motion_bins(clips: MaskInput) -> Tensor:
+    """Show equal shares of the patches that move most and least, the same in every slot.
+
+    Patches are ranked by their motion over the clip, with random ties, and cut into two bins of
+    equal size. Each bin shows its share at random.
+    """
+    grid, patches = clips.grid, clips.grid.patches
+    rows, columns = FINE * grid.height, FINE * grid.width
+    slots = _sum_per_patch(_resampled(clips.magnitude_BSHW, rows, columns)).unbind(1)
+    # Python's sum adds in the order of slots; the order of a reduction depends on the device
+    motion_BN = sum(slots[1:], start=slots[0])
+    rank_BN = sort_key(motion_BN, clips.bits(draws.TIES, patches)).argsort(1).argsort(1)
+    high_BN = rank_BN >= patches // 2
+    draw_BN = clips.bits(draws.SET, patches)
+    shown = patches - clips.hidden
+    from_high = int(FROM_HIGH * shown)
+    last = 1 << 32  # after all draws of 32 bits
+    high_shown_BN = topk_mask(torch.where(high_BN, draw_BN, last), from_high)
+    low_shown_BN = topk_mask(torch.where(high_BN, last, draw_BN), shown - from_high)
+    return ~(high_shown_BN | low_shown_BN)[:, None].expand(-1, grid.slots, -1)
+
+
+# --- V-JEPA (Bardes et al., 2024) ---
+# Source: facebookresearch/jepa, src/masks/multiblock3d.py and configs/pretrain/vitl16.yaml. There a
+# clip gets both masks, the short-range and the long-range one; here one of them, by a fair coin.
+
+KINDS = ((8, 0.15), (2, 0.7))  # blocks, and the share of the frame that each covers
+ASPECT = (0.75, 1.5)
+
+
+def multi_block(clips: MaskInput) -> Tensor:
+    """Hide the union of large blocks, the same in every slot.
+
+    Hides the patches nearest to the union, with random ties: blocks grow or shrink alike until K
+    patches are hidden.
+    """
+    long_B = clips.bits(draws.START, 1)[:, 0] % 2 == 1
+    ties_BN = clips.bits(draws.TIES, clips.grid.patches)
+    short_BN, far_BN = (sort_key(_to_nearest(clips, *kind), ties_BN) for kind in KINDS)
+    key_BN = torch.where(long_B[:, None], far_BN, short_BN)
+    return topk_mask(key_BN, clips.hidden)[:, None].expand(-1, clips.grid.slots, -1)
+
+
+def _to_nearest(clips: MaskInput, blocks: int, scale: float) -> Tensor:
+    """Return each patch's box-scaled distance to the nearest block: (B, patches).
+
+    A clip's blocks have one size and lie on whole patches.
+    """
+    grid = clips.grid
+    aspect_B1 = ASPECT[0] + (ASPECT[1] - ASPECT[0]) * clips.uniform(draws.SIZES, 1)
+    area = int(scale * grid.patches)
+    height_B1 = (area * aspect_B1).sqrt().round().clamp(1, grid.height)
+    width_B1 = (area / aspect_B1).sqrt().round().clamp(1, grid.width)
+    place_BK2 = clips.uniform(draws.PLACES, 2 * blocks).unflatten(1, (blocks, 2))
+    top_BK = (place_BK2[..., 0] * (grid.height - height_B1 + 1)).floor()
+    left_BK = (place_BK2[..., 1] * (grid.width - width_B1 + 1)).floor()
+    sizes = (width_B1.expand_as(left_BK), height_B1.expand_as(top_BK))
+    return distance(Boxes(left_BK + width_B1 / 2, top_BK + height_B1 / 2, *sizes), grid).amin(1)
+
+
+# --- Green3D noise (Bhowmik et al., 2025, after ColorMAE, Hinojosa et al., ECCV 2024) ---
+# Source: carlosh93/ColorMAE, models/utils/masking_generator.py. The papers define green noise as
+# the difference of two Gaussian blurs; the widths of the two are our reading. All numbers are
+# whole, so that every device agrees.
+
+NARROW, WIDE = 1.0, 2.0  # standard deviations of the two blurs, in patches and slots
+REACH = 6  # of the kernels: three times the wider standard deviation
+UNIT = 1 << 8  # sum of a kernel
+
+
+def green_noise(clips: MaskInput) -> Tensor:
+    """Show the patches with the highest values of white noise, band-passed in space and time.
+
+    Noise is drawn beyond the clip, as far as the filter reaches.
+    """
+    grid = clips.grid
+    sides = [side + 2 * REACH for side in (grid.slots, grid.height, grid.width)]
+    white_BN = clips.bits(draws.NOISE, sides[0] * sides[1] * sides[2]) >> 8
+    white_BSHW = white_BN.unflatten(1, sides)
+    green_BSHW = _blurred(white_BSHW, NARROW) - _blurred(white_BSHW, WIDE)
+    return topk_mask(green_BSHW.flatten(2), clips.hidden)
+
+
+def _blurred(x_BSHW: Tensor, width: float) -> Tensor:
+    """Blur along each axis in turn and drop the margin; the result is scaled by UNIT**3."""
+    for axis in (3, 2, 1):
+        inner = x_BSHW.shape[axis] - 2 * REACH
+        weights = enumerate(_kernel(width))
+        shifted = [w * x_BSHW.narrow(axis, shift, inner) for shift, w in weights if w]
+        x_BSHW = sum(shifted[1:], start=shifted[0])
+    return x_BSHW
+
+
+@cache
+def _kernel(width: float) -> list[int]:
+    """Return a Gaussian in whole numbers that sum to UNIT; the middle takes the rounding error."""
+    weights = [exp(-0.5 * (x / width) ** 2) for x in range(-REACH, REACH + 1)]
+    whole = [round(UNIT * weight / sum(weights)) for weight in weights]
+    whole[REACH] += UNIT - sum(whole)
+    return whole
+
+
+# --- VideoMAE V2 (Wang et al., CVPR 2023, 3.2) ---
+# Source: OpenGVLab/VideoMAEv2, dataset/masking_generator.py. There running cells are the decoder's
+# mask only, of half of the patches.
+
+
+def running_cell(clips: MaskInput) -> Tensor:
+    """Hide patches of each 2 x 2 cell in turn: the hidden ones go round from slot to slot.
+
+    Cells fill one place after another, from a place that moves on by one per slot. Patches that do
+    not fill all cells alike are random.
+    """
+    turn_BSN, ties_B1N = _turn(clips.grid, clips.seed_B), _ties(clips.grid, clips.seed_B)
+    return topk_mask(sort_key(turn_BSN.float(), ties_B1N), clips.hidden)
+
+
+def predicted(masked_BL: Tensor, grid: Grid, seed_B: Tensor) -> Tensor:
+    """Return the tokens that the decoder predicts: half of each slot's hidden tokens.
+
+    The decoder never sees the other half. Tokens in the places that running cells of ratio one half
+    show come first; the count is made exact at random.
+
+    Args:
+        masked_BL: from `make_mask`, with equally many hidden tokens in every slot.
+        seed_B: as for `make_mask`.
+    """
+    masked_BSN = masked_BL.unflatten(1, (grid.slots, grid.patches))
+    count = int(masked_BSN[0, 0].sum()) // 2
+    # V2 shows the places 2 and 3 of a turn
+    order_BSN = (_turn(grid, seed_B) < 2).long() + 2 * (~masked_BSN).long()
+    return topk_mask(sort_key(order_BSN.float(), _ties(grid, seed_B)), count).flatten(1)
+
+
+def _turn(grid: Grid, seed_B: Tensor) -> Tensor:
+    """Return each patch's place in its cell, 0 to 3, counted from where the slot begins.
+
+    A clip's first slot begins at random.
+
+    Returns:
+        (B, S, patches).
+    """
+    device = seed_B.device
+    row_H1 = torch.arange(grid.height, device=device)[:, None]
+    place_N = (row_H1 % 2 * 2 + torch.arange(grid.width, device=device) % 2).flatten()
+    begin_B11 = draws.bits(seed_B, draws.START, 1)[:, :, None]
+    begin_BS1 = begin_B11 + torch.arange(grid.slots, device=device)[:, None]
+    return (place_N + begin_BS1) % 4
+
+
+def _ties(grid: Grid, seed_B: Tensor) -> Tensor:
+    return draws.bits(seed_B, draws.TIES, grid.patches)[:, None]

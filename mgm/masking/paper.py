@@ -1,0 +1,190 @@
+"""The seven masks of the paper (Table 4e): three baselines, simulated motion, and MGM.
+
+A function takes a batch of clips (`MaskInput`). It returns the hidden patches, (B, S, patches)
+bool, or the boxes whose nearest patches are hidden.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mgm.masking import draws
+from mgm.masking.boxes import Boxes, constant_size, first_centre, first_size
+from mgm.masking.draws import sort_key, topk_mask
+from mgm.masking.inputs import MaskInput
+
+SPEED = 1 / 7  # largest velocity, in frame sides per slot (2 of 14 patches); the paper has no range
+JITTER = 0.1  # largest change of a side from slot to slot, in sides; the paper has no range
+
+
+# --- Baselines ---
+
+
+def agnostic(clips: MaskInput) -> Tensor:
+    """Hide a random set of patches over the whole clip (ST-MAE).
+
+    A slot's count varies; the clip's does not.
+    """
+    slots, patches = clips.grid.slots, clips.grid.patches
+    hidden_BL = topk_mask(clips.bits(draws.SET, slots * patches), slots * clips.hidden)
+    return hidden_BL.unflatten(1, (slots, patches))
+
+
+def tube(clips: MaskInput) -> Tensor:
+    """Hide one random set of patches in every slot (random tube; VideoMAE)."""
+    hidden_BN = topk_mask(clips.bits(draws.SET, clips.grid.patches), clips.hidden)
+    return hidden_BN[:, None].expand(-1, clips.grid.slots, -1)
+
+
+def block(clips: MaskInput) -> Boxes:
+    """Place a static box at random (random block)."""
+    x_B, y_B = first_centre(clips)
+    width_BS, height_BS = constant_size(clips)
+    x_BS, y_BS = x_B[:, None].expand_as(width_BS), y_B[:, None].expand_as(width_BS)
+    return Boxes(x_BS, y_BS, width_BS, height_BS)
+
+
+# --- Simulated motion (3.2) ---
+
+
+def smm(clips: MaskInput) -> Boxes:
+    """Move a box by random velocities (eq. 5).
+
+    The scaling s_t of eq. 5 keeps w = h, so it changes nothing where K patches are hidden at any
+    size of the box; it is left out. The paper does not say what happens at the edge: here the
+    centre stays in the frame and bounces off its border.
+    """
+    sides = (clips.grid.width, clips.grid.height)
+    x_BS, y_BS = map(_bouncing_walk, first_centre(clips), _velocities(clips), sides)
+    return Boxes(x_BS, y_BS, *constant_size(clips))
+
+
+def smm_sparse(clips: MaskInput) -> Tensor:
+    """Move tube's random set by SMM's velocities.
+
+    The paper leaves "sparse" open; this is our reading. The set moves by the velocities' sum,
+    rounded to whole patches. It wraps at the border, which keeps its count.
+    """
+    height, width = clips.grid.height, clips.grid.width
+    device = clips.seed_B.device
+    row_H1 = torch.arange(height, device=device)[:, None]
+    column_W = torch.arange(width, device=device)
+    hidden_BN = tube(clips)[:, 0]
+    x_B = y_B = torch.zeros(len(clips.seed_B), device=device)
+    slots = [hidden_BN]
+    for step_x_B, step_y_B in zip(*(v.unbind(1) for v in _velocities(clips))):
+        x_B, y_B = x_B + step_x_B, y_B + step_y_B
+        from_row_BH1 = (row_H1 - y_B.round().long()[:, None, None]) % height
+        from_column_B1W = (column_W - x_B.round().long()[:, None, None]) % width
+        slots.append(hidden_BN.gather(1, (from_row_BH1 * width + from_column_B1W).flatten(1)))
+    return torch.stack(slots, 1)
+
+
+def _velocities(clips: MaskInput) -> tuple[Tensor, Tensor]:
+    """Draw v_x and v_y of slots 1, 2, ..., each (B, S - 1), uniform in +-SPEED.
+
+    They are drawn anew for every slot, as eq. 5 indexes them.
+    """
+    steps = clips.grid.slots - 1
+    steps_B2N = 2 * clips.uniform(draws.VELOCITIES, 2 * steps).unflatten(1, (2, steps)) - 1
+    speed_x, speed_y = SPEED * clips.grid.width, SPEED * clips.grid.height
+    return steps_B2N[:, 0] * speed_x, steps_B2N[:, 1] * speed_y
+
+
+def _bouncing_walk(start_B: Tensor, step_BN: Tensor, side: int) -> Tensor:
+    positions = [start_B]
+    for step_B in step_BN.unbind(1):
+        bounced_B = (positions[-1] + step_B).abs()  # off 0 ...
+        positions.append(side - (side - bounced_B).abs())  # ... and off the far side
+    return torch.stack(positions, 1)
+
+
+# --- Motion-guided masking (3.3) ---
+
+
+def mgm(clips: MaskInput) -> Boxes:
+    """Move a box to the largest motion of each slot (eqs. 6 and 7).
+
+    Slot 0's box lies at a random place inside the frame, unless `guided_start` is set. Eq. 6
+    upsamples the map to pixels by nearest neighbour, so all pixels of a cell tie: the box goes to
+    the cell's centre. Of tied cells, the nearest to the last centre that motion set is taken. Slot
+    0's centre is random, so the first guided slot takes one of its tied cells at random. A slot
+    without motion keeps the last centre, slot 0's included.
+    """
+    size = _jittered_size(clips) if clips.mask.jitter else constant_size(clips)
+    return Boxes(*_follow(clips), *size)
+
+
+def mgm_sparse(clips: MaskInput) -> Tensor:
+    """Hide the patches with the largest motion.
+
+    The paper leaves "sparse" open; this is our reading. A patch moves as much as its largest cell
+    (top-1, as eq. 7). Ties are random, also those of zero motion where fewer than K patches move. A
+    slot without motion keeps the last slot's set; slot 0 draws one.
+    """
+    grid = clips.grid
+    motion_BSN = F.adaptive_max_pool2d(clips.magnitude_BSHW, (grid.height, grid.width)).flatten(2)
+    ties_BSN = clips.bits(draws.TIES, grid.slots * grid.patches).view(motion_BSN.shape)
+    hidden_BSN = topk_mask(-sort_key(motion_BSN, ties_BSN), clips.hidden)
+    slots = [hidden_BSN[:, 0]]
+    for slot in range(1, grid.slots):
+        moves_B1 = (motion_BSN[:, slot] > 0).any(1, keepdim=True)
+        slots.append(torch.where(moves_B1, hidden_BSN[:, slot], slots[-1]))
+    return torch.stack(slots, 1)
+
+
+def _follow(clips: MaskInput) -> tuple[Tensor, Tensor]:
+    """Return the centres of MGM's boxes, each (B, S)."""
+    _, slots, rows, columns = clips.magnitude_BSHW.shape
+    cell_x_N, cell_y_N = _cell_centres(clips, rows, columns)
+    order_BN = clips.bits(draws.TIES, rows * columns)  # a random order of the cells, for ties
+    motion_BSN = clips.magnitude_BSHW.flatten(2)
+    largest_BS1 = motion_BSN.amax(2, keepdim=True)
+    smaller_BSN = motion_BSN < largest_BS1
+
+    x_B, y_B = first_centre(clips)
+    centres = [] if clips.mask.guided_start else [torch.stack([x_B, y_B])]
+    guided_B = torch.zeros_like(x_B, dtype=torch.bool)  # whether motion set the last centre
+    for slot in range(len(centres), slots):
+        moves_B = largest_BS1[:, slot, 0] > 0
+        distance_BN = (cell_x_N - x_B[:, None]).square() + (cell_y_N - y_B[:, None]).square()
+        tied_BN = (distance_BN * guided_B[:, None]).masked_fill_(smaller_BSN[:, slot], torch.inf)
+        cell_B = sort_key(tied_BN, order_BN).argmin(1)
+        x_B = torch.where(moves_B, cell_x_N[cell_B], x_B)
+        y_B = torch.where(moves_B, cell_y_N[cell_B], y_B)
+        guided_B = guided_B | moves_B
+        centres.append(torch.stack([x_B, y_B]))
+    x_BS, y_BS = torch.stack(centres, 2)
+    return x_BS, y_BS
+
+
+def _cell_centres(clips: MaskInput, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Return the centres of the motion map's cells, in patches, row by row."""
+    device = clips.seed_B.device
+    y_H = (torch.arange(rows, device=device) + 0.5) * (clips.grid.height / rows)
+    x_W = (torch.arange(columns, device=device) + 0.5) * (clips.grid.width / columns)
+    return x_W.repeat(rows), y_H.repeat_interleave(columns)
+
+
+def _jittered_size(clips: MaskInput) -> tuple[Tensor, Tensor]:
+    """Return widths and heights that change from slot to slot (eq. 7).
+
+    w_t = w_{t-1} + sx_t and h_t = h_{t-1} + sy_t, with jitters that sum to zero; before that they
+    are uniform in +-JITTER. A side stays between half and twice the first and at least one patch:
+    bounds for small boxes and for clips of more than 11 slots.
+    """
+    steps = clips.grid.slots - 1
+    steps_B2N = (2 * clips.uniform(draws.SIZES, 2 * steps).unflatten(1, (2, steps)) - 1) * JITTER
+    width, height = first_size(clips.mask.ratio, clips.grid)
+    width_BS = _zero_sum_walk(steps_B2N[:, 0] * width, width)
+    return width_BS, _zero_sum_walk(steps_B2N[:, 1] * height, height)
+
+
+def _zero_sum_walk(step_BN: Tensor, first: float) -> Tensor:
+    sides = [step_BN.new_full((len(step_BN),), first)]
+    steps = step_BN.unbind(1)
+    # Python's sum adds in the order of slots; the order of a reduction depends on the device
+    mean_B = sum(steps) * (1 / max(1, len(steps)))
+    for step_B in steps:
+        sides.append(sides[-1] + (step_B - mean_B))
+    return torch.stack(sides, 1).clamp(max(1.0, first / 2), first * 2)
