@@ -103,7 +103,7 @@ def test_deviations_lists_just_these():
     text = (
         (ROOT / "DEVIATIONS.md")
         .read_text(encoding="utf-8")
-        .split("## The paper against itself")[1]
+        .split("## The paper contradicts itself")[1]
         .split("\n## ")[0]
     )
     assert re.findall(r"^- `([^`]+)`", text, flags=re.MULTILINE) == [

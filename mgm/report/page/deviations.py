@@ -16,8 +16,9 @@ def deviations() -> list[tuple[str, Markup]]:
 
 
 def sections(text: str) -> list[tuple[str, Markup]]:
-    """Give each table its caption, its headings their scope (a row's is its first cell), and a box
-    that scrolls.
+    """Give each table a caption, its headings their scope, and a box that scrolls.
+
+    A caption is the heading above the table; a row's heading is its first cell.
     """
     found = []
     for section in text.split("\n## ")[1:]:
@@ -27,11 +28,18 @@ def sections(text: str) -> list[tuple[str, Markup]]:
             .replace("<th>", '<th scope="col">')
             .replace("</table>\n", "</table>\n</div>")
         )
-        html = html.replace(
-            "<table>\n",
-            f'<div class="wide"><table class="prose">\n<caption>{escape(title)}</caption>',
-        )
+        first, *parts = html.split("<h3>")
+        captioned = [_captioned(first, title)]
+        for part in parts:
+            heading, _, rest = part.partition("</h3>")
+            captioned.append(f"<h4>{heading}</h4>{_captioned(rest, heading)}")
+        html = "".join(captioned)
         found.append(
             (title, Markup(re.sub("<tr>\n<td>(.*)</td>", r'<tr>\n<th scope="row">\1</th>', html)))
         )
     return found
+
+
+def _captioned(html: str, caption: str) -> str:
+    opening = f'<div class="wide"><table class="prose">\n<caption>{escape(caption)}</caption>'
+    return html.replace("<table>\n", opening)
