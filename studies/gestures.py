@@ -29,7 +29,7 @@ from mgm.report.figures.style import STYLE, blank, write
 from mgm.report.statistics import over_datasets, over_seeds
 from mgm.results.frame import frame, read_specs
 from mgm.spec import Pretrain, Probe, parse
-from mgm.stages.data import Execution
+from mgm.stages.data import Execution, motion_of
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
@@ -154,9 +154,7 @@ def cover(clips: int = 400) -> None:
         other = training_loader(videos, parent.clips, 2, 0, 20, motion=parent.mask.guidance)
         grid = Grid(*parent.grid)
         for true, guide in islice(zip(own, other), clips // 20):
-            masked_BL = make_mask(
-                parent.mask.name, grid, parent.mask.ratio, true.seed_B, guide.motion_BSHW
-            )
+            masked_BL = make_mask(parent.mask, grid, motion_of(guide), true.seed_B)
             motion_BSHW = torch.nn.functional.adaptive_avg_pool2d(
                 true.motion_BSHW, (grid.height, grid.width)
             )
