@@ -1,6 +1,7 @@
 """Do mini's differences between masks hold on other drawn datasets?
 
     python studies/drawn.py train       # runs what is not done, dataset by dataset; call it again
+    python studies/drawn.py cover       # how many of the moving pixels each mask hides
     python studies/drawn.py table       # docs/drawn-sets.csv, docs/drawn-sets.png and the intervals
 
 studies/drawn.md says what is run, in which order, when it stops, and what was predicted. Each run
@@ -11,24 +12,28 @@ import argparse
 import time
 from collections.abc import Iterator
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 
 from mgm.dag.study import Workflow
+from mgm.data.index import read_index
 from mgm.data.synthetic.make import generate
 from mgm.data.synthetic.params import Synthetic, parse_params
+from mgm.masking import Grid, make_mask
 from mgm.paper.registry import with_mask
 from mgm.report.figures.style import STYLE, blank, write
 from mgm.report.statistics import Estimate, over_datasets
 from mgm.results.frame import frame
 from mgm.spec import Pretrain, Probe, Run
 from mgm.stages.data import Execution
+from mgm.stages.measure.coverage import moving_pixels
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
-from mgm.video.loader import Cache
+from mgm.video.loader import Cache, training_loader
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DATA, DOCS = ROOT / "results/drawn", ROOT / "data", ROOT / "docs"
@@ -116,6 +121,40 @@ def train(layouts: list[str], seeds: list[int], until: str) -> None:
     print("every dataset is done", flush=True)
 
 
+def cover(clips: int = 240) -> None:
+    """Print the share of moving pixels under each mask, over training clips of the drawn sets.
+
+    A pixel moves as `mgm measure coverage` counts it. The interval is over datasets.
+    """
+    shares: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for layout, params in datasets(list(LAYOUTS), list(DATA_SEEDS)):
+        place = DATA / f"ssv2-{params.digest}"
+        if not (place / "index.json").exists():
+            continue
+        videos = read_index(place).train
+        of_mask = {mask: parent for mask, (parent, _) in specs(params).items() if parent}
+        spec, cache, batch = of_mask["mgm"], Cache(900), 60
+        grid = Grid(*spec.grid)
+        own, other = (
+            training_loader(videos, spec.clips, 2, spec.seed, batch, cache=cache, motion=motion)
+            for motion in ("vectors", "shuffled")
+        )
+        for true, guide in islice(zip(own, other), clips // batch):
+            moving_BSN = moving_pixels(true.motion_BSHW, grid, spec.model.patch)
+            for mask, parent in of_mask.items():
+                motion_BSHW = (guide if mask == "shuffled" else true).motion_BSHW
+                masked_BL = make_mask(
+                    parent.mask.name, grid, parent.mask.ratio, true.seed_B, motion_BSHW
+                )
+                hidden_B = (moving_BSN * masked_BL.view(moving_BSN.shape)).sum((1, 2))
+                share_B = 100 * hidden_B / moving_BSN.sum((1, 2))
+                of_sets = shares.setdefault((layout, mask), {})
+                of_sets.setdefault(params.seed, []).extend(share_B[share_B.isfinite()].tolist())
+    for (layout, mask), of_sets in shares.items():
+        found = over_datasets(of_sets.values())
+        print(f"{layout}, {TITLES[mask]}: {found.mean:.1f} [{found.low:.1f}, {found.high:.1f}] %")
+
+
 def probes() -> pd.DataFrame:
     """Return a row per probe of a whole dataset: `layout`, `data_seed`, `mask`, `top1`, `run_id`,
     `commit`.
@@ -183,13 +222,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("train", "table"))
+    parser.add_argument("what", choices=("train", "cover", "table"))
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
     parser.add_argument("--data-seeds", nargs="+", type=int, default=list(DATA_SEEDS[:8]))
     parser.add_argument("--until", default="", help="HH:MM in UTC: start no dataset after it")
     args = parser.parse_args()
     if args.what == "train":
         train(args.layouts, args.data_seeds, args.until)
+        return
+    if args.what == "cover":
+        cover()
         return
     runs = probes()
     runs.round(2).to_csv(DOCS / "drawn-sets.csv", index=False, lineterminator="\n")
