@@ -26,6 +26,7 @@ from mgm.masking import Grid, make_mask
 from mgm.paper.registry import with_mask
 from mgm.report.figures.style import STYLE, blank, write
 from mgm.report.statistics import Estimate, over_datasets
+from mgm.results.archive import unpack
 from mgm.results.frame import frame
 from mgm.spec import Pretrain, Probe, Run
 from mgm.stages.data import Execution
@@ -161,6 +162,7 @@ def probes() -> pd.DataFrame:
 
     A dataset counts once all of its masks are done.
     """
+    unpack(RESULTS)
     runs = frame(RESULTS)
     runs = runs[(runs.status == "run") & (runs.verb == "probe")]
     masks = runs["mask"].where(runs.guidance != "shuffled", "shuffled")

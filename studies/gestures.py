@@ -27,6 +27,7 @@ from mgm.data.index import read_index
 from mgm.masking import Grid, make_mask
 from mgm.report.figures.style import STYLE, blank, write
 from mgm.report.statistics import over_datasets, over_seeds
+from mgm.results.archive import unpack
 from mgm.results.frame import frame, read_specs
 from mgm.spec import Pretrain, Probe, parse
 from mgm.stages.data import Execution, motion_of
@@ -176,6 +177,7 @@ def probes() -> pd.DataFrame:
 
     A seed counts once all of its masks are done.
     """
+    unpack(RESULTS)
     runs, specs_of = frame(RESULTS), read_specs(RESULTS)
     runs = runs[(runs.status == "run") & (runs.verb == "probe")]
     number = [specs_of[run].data.labels_per_class for run in runs.run_id]

@@ -78,6 +78,9 @@ class Scale(FrozenModel):
     more_seeds: dict[str, tuple[int, ...]] = Field(
         default_factory=dict
     )  # of targets such as table4e, or of its probes: table4e.probe
+    # Seeds that generated datasets are drawn from: seed s is run on the one of data_seeds[s % n].
+    # Empty: on the one of `datasets`.
+    data_seeds: tuple[int, ...] = ()
     steps: Steps | None = None  # none: real epochs
     overrides: dict[Verb, dict[str, Any]] = Field(default_factory=dict)
     backbones: dict[BackboneName, dict[str, int]] = Field(default_factory=dict)
@@ -95,9 +98,35 @@ class Scale(FrozenModel):
     specs_per_job: int = Field(1, ge=1)
     execution: Resources = Resources()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _draws_datasets(cls, fields: Any) -> Any:
+        """Add a dataset for each generated one and data seed."""
+        if not isinstance(fields, dict) or not fields.get("data_seeds"):
+            return fields
+        given, more = fields.get("datasets"), dict[str, Any]()
+        if not isinstance(given, dict) or not all(isinstance(x, dict) for x in given.values()):
+            return fields
+        if adapted := [name for name, dataset in given.items() if dataset.get("adapt")]:
+            raise ValueError(f"data_seeds draws no dataset like {adapted[0]}, which adapts others")
+        drawn = {f"{name}-d{seed}" for name in given for seed in fields["data_seeds"]}
+        for name, dataset in given.items():
+            if dataset.get("generate") and name not in drawn:
+                more |= {
+                    f"{name}-d{seed}": {"generate": dataset["generate"] | {"seed": seed}}
+                    for seed in fields["data_seeds"]
+                }
+        return fields | {"datasets": {**more, **given}}
+
     @property
     def own_videos(self) -> bool:
         return OWN in self.datasets
+
+    def drawn(self, dataset: str, seed: int) -> str:
+        """Return the dataset that a run with this seed sees in the place of `dataset`."""
+        if not self.data_seeds or not self.datasets[dataset].generate:
+            return dataset
+        return f"{dataset}-d{self.data_seeds[seed % len(self.data_seeds)]}"
 
     def apply(self, spec: R, seed: int) -> R:
         """`spec`, as this scale runs it with `seed`."""
@@ -116,7 +145,8 @@ class Scale(FrozenModel):
             epochs = fields["optim"]["epochs"]
             fields["optim"]["steps"] = round(self.steps.factor * epochs**self.steps.power)
             fields["optim"]["warmup_epochs"] = self.steps.warmup * epochs
-        fields["data"]["digest"] = self.datasets[spec.data.dataset].digest
+        fields["data"]["dataset"] = dataset = self.drawn(spec.data.dataset, seed)
+        fields["data"]["digest"] = self.datasets[dataset].digest
         fields["seed"] = seed
         return parse(fields, f"scale {self.name}")  # type: ignore[return-value]
 

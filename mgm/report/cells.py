@@ -13,7 +13,7 @@ import pandas as pd
 
 from mgm.paper.quoted import reported
 from mgm.paper.registry import Cell, Registry
-from mgm.report.statistics import Estimate, over_seeds, over_videos
+from mgm.report.statistics import Estimate, over_datasets, over_seeds, over_videos
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
 
@@ -121,8 +121,14 @@ def paired(rows: Iterable[Row], number: Callable[[Sequence[Any]], float]) -> Est
 
     None when there is none.
     """
-    seeds = [values for values in zip(*(row.values for row in rows)) if None not in values]
-    return over_seeds([number(values) for values in seeds]) if seeds else None
+    several = list(rows)
+    datasets = [run.data.dataset for run in several[0].runs] if several else []
+    seeds = [
+        (number(values), dataset)
+        for *values, dataset in zip(*(row.values for row in several), datasets)
+        if None not in values
+    ]
+    return _over_runs(*zip(*seeds)) if seeds else None
 
 
 def gain(better: Row, base: Row) -> Estimate | None:
@@ -151,11 +157,10 @@ def row_of(cell: Cell, found: Mapping[str, RunStatus]) -> Row:
         float(run.result["metrics"][cell.metric]) if run.result and believed else None
         for run in runs
     )
-    estimate = (
-        _estimate([value for value in values if value is not None], done[0]["n_test"])
-        if believed
-        else None
-    )
+    pairs = [
+        (value, run.data.dataset) for value, run in zip(values, cell.runs) if value is not None
+    ]
+    estimate = _estimate(pairs, done[0]["n_test"]) if believed else None
     commit = " ".join(dict.fromkeys(map(commit_of, done))) if believed else ""
     return Row(
         **vars(cell),
@@ -195,8 +200,19 @@ def _status(states: Sequence[str], quoted: bool) -> str:
     return next((state for state in ("failed", "running") if state in states), "not run")
 
 
-def _estimate(values: list[float], videos: int) -> Estimate:
-    """Interval over seeds; for one run whose metric is a share of its test videos, over those."""
+def _estimate(pairs: Sequence[tuple[float, str]], videos: int) -> Estimate:
+    """Interval over runs, given with their datasets; for one run whose metric is a share of its
+    test videos, over those."""
+    values = [value for value, _ in pairs]
     if len(values) > 1 or not videos:
-        return over_seeds(values)
+        return _over_runs(values, [dataset for _, dataset in pairs])
     return over_videos(round(values[0] * videos / 100), videos)._replace(mean=values[0])
+
+
+def _over_runs(values: Sequence[float], datasets: Sequence[str]) -> Estimate:
+    """Interval over datasets, then seeds, where runs see several datasets (`data_seeds`); else
+    over seeds."""
+    of_set: dict[str, list[float]] = {}
+    for value, dataset in zip(values, datasets, strict=True):
+        of_set.setdefault(dataset, []).append(value)
+    return over_datasets(of_set.values()) if len(of_set) > 1 else over_seeds(list(values))

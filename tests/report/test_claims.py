@@ -61,7 +61,10 @@ def row(key, *values: float, status: str = "run", half: float | None = None) -> 
     estimate = over_seeds(list(values)) if values else None
     if half is not None:
         estimate = Estimate(values[0], values[0] - half, values[0] + half, 1)
-    runs = tuple(SimpleNamespace(run_id=f"{key[1]}-{seed}") for seed in range(len(values)))
+    data = SimpleNamespace(dataset=key[2])
+    runs = tuple(
+        SimpleNamespace(run_id=f"{key[1]}-{seed}", data=data) for seed in range(len(values))
+    )
     return Row(
         *key, runs, paper=reported().get(key), estimate=estimate, status=status, values=values
     )

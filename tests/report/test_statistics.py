@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mgm.report import cells
 from mgm.report.statistics import over_datasets, over_seeds, over_videos
 
 
@@ -71,3 +72,9 @@ def test_interval_over_datasets_takes_their_means():
     assert over_datasets([[1.0, 3.0], [5.0]]) == over_seeds([2.0, 5.0])
     assert over_datasets([[1.0, 3.0, 4.0]]) == (pytest.approx(8 / 3), -inf, inf, 1)
     assert over_datasets([[], [2.0]]).n == 1
+
+
+def test_a_cells_interval_is_over_datasets_where_its_runs_see_several():
+    values, datasets = [60.0, 62.0, 70.0, 71.0], ["ssv2-d1", "ssv2-d2", "ssv2-d1", "ssv2-d2"]
+    assert cells._over_runs(values, datasets) == over_datasets([[60.0, 70.0], [62.0, 71.0]])
+    assert cells._over_runs(values, ["ssv2"] * 4) == over_seeds(values)
