@@ -29,7 +29,7 @@ from mgm.report.statistics import Estimate, over_datasets
 from mgm.results.archive import unpack
 from mgm.results.frame import frame
 from mgm.spec import Pretrain, Probe, Run
-from mgm.stages.data import Execution
+from mgm.stages.data import Execution, motion_of
 from mgm.stages.measure.coverage import moving_pixels
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
@@ -143,10 +143,8 @@ def cover(clips: int = 240) -> None:
         for true, guide in islice(zip(own, other), clips // batch):
             moving_BSN = moving_pixels(true.motion_BSHW, grid, spec.model.patch)
             for mask, parent in of_mask.items():
-                motion_BSHW = (guide if mask == "shuffled" else true).motion_BSHW
-                masked_BL = make_mask(
-                    parent.mask.name, grid, parent.mask.ratio, true.seed_B, motion_BSHW
-                )
+                motion = motion_of(guide if mask == "shuffled" else true)
+                masked_BL = make_mask(parent.mask, grid, motion, true.seed_B)
                 hidden_B = (moving_BSN * masked_BL.view(moving_BSN.shape)).sum((1, 2))
                 share_B = 100 * hidden_B / moving_BSN.sum((1, 2))
                 of_sets = shares.setdefault((layout, mask), {})
