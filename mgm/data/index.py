@@ -15,12 +15,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, field_validator
 
+from mgm.console import show
 from mgm.errors import UserError, valid
 from mgm.masking import MASKS
-from mgm.reading import read_json, read_table
+from mgm.reading import file_digest, read_json, read_table
 from mgm.results.files import atomic_write, table_writer, write
 
 SPLITS = ("train", "test")
@@ -159,6 +161,7 @@ def write_index(index: Index, out: Path) -> None:
         "note": index.note,
         "excluded": index.excluded,
     }
+    about["seal"] = _seal(about, out / "index.csv")
     write(out / "index.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -224,7 +227,43 @@ def read_index(out: Path) -> Index:
             raise UserError(f"{rows_path}: line {line}: {error}; {again}") from None
     if len(videos) != count:
         raise UserError(f"{rows_path}: {len(videos)} videos where index.json says {count}; {again}")
-    return Index(root, classes, tuple(videos), excluded, digest, note)
+    index = Index(root, classes, tuple(videos), excluded, digest, note)
+    _check_seal(index, found, out)
+    return index
+
+
+def _seal(about: Mapping[str, Any], rows: Path) -> str:
+    """Return the SHA-256 of index.csv and of all that index.json says, save where the root is."""
+    said = {name: value for name, value in about.items() if name not in ("root", "seal")}
+    return hashlib.sha256(
+        (json.dumps(said, sort_keys=True) + file_digest(rows)).encode()
+    ).hexdigest()
+
+
+def _check_seal(index: Index, about: Mapping[str, Any], out: Path) -> None:
+    """Compare an index with its seal, or one from before there were seals with its digest.
+
+    Raises:
+        UserError: something was changed since it was written.
+    """
+    again = "run `mgm prepare` again, which opens no video that is unchanged"
+    if seal := about.get("seal"):
+        if seal != _seal(about, out / "index.csv"):
+            raise UserError(
+                f"{out}: index.csv or index.json was changed since it was written (digest "
+                f"{index.digest}, seal {str(seal)[:12]}); put it back, or {again}"
+            )
+        return
+    found = content_digest(index.root, index.classes, index.videos)
+    if found == index.digest:
+        return
+    # the digest of generated videos is their parameters', of a set made of two others theirs
+    if not index.note.startswith(("generated videos", "published lists of")):
+        raise UserError(
+            f"{out / 'index.csv'}: its rows have digest {found}, index.json says {index.digest} "
+            f"and has no seal; put them back, or {again}"
+        )
+    show(f"{out / 'index.json'}: has no seal, so its rows cannot be checked; {again}")
 
 
 def compared(index: Index) -> str:
@@ -289,6 +328,7 @@ class _About(BaseModel):
     note: str
     videos: int
     excluded: list[list[str]]
+    seal: str = ""
 
     @field_validator("root")
     @classmethod

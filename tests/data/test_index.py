@@ -164,3 +164,54 @@ def test_a_video_of_other_bytes_and_equal_size_is_another(tmp_path, at):
         match="has 100,000 bytes as the index says, but others .* 0 are missing and 1 have changed",
     ):
         check_files(index)
+
+
+def without_seal(place) -> None:
+    about = json.loads((place / "index.json").read_text(encoding="utf-8"))
+    assert about.pop("seal")
+    (place / "index.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("index.csv", "a/x.mp4,0,train", "a/x.mp4,1,train"),
+        ("index.csv", '"a/y, z.mp4",0,test', '"a/y, z.mp4",1,test'),
+        ("index.csv", "b/x.mp4,1,train", "b/x.mp4,1,test"),
+        ("index.csv", "a/x.mp4,0,train,a/x.mp4,24", "a/x.mp4,0,train,a/x.mp4,12"),
+        ("index.csv", "train,a/x.mp4", "train,another group"),
+        ("index.json", '"a",', '"b",'),
+        ("index.json", "split as given", "split by seed"),
+    ],
+)
+@pytest.mark.parametrize("sealed", [True, False])
+def test_what_was_changed_after_writing_is_refused(tmp_path, file, before, after, sealed):
+    write_index(make(tmp_path / "videos"), tmp_path)
+    path = tmp_path / file
+    text = path.read_text(encoding="utf-8")
+    assert text.count(before) == 1
+    changed = text.replace(before, after)
+    if before == '"a",':  # the two classes change places
+        changed = changed[::-1].replace('"b"'[::-1], '"a"'[::-1], 1)[::-1]
+    path.write_text(changed, encoding="utf-8")
+    if not sealed:
+        if after in ("split by seed", "train,another group") or ",12" in after:
+            return  # an index from before there were seals has a digest of labels and files alone
+        without_seal(tmp_path)
+    with pytest.raises(UserError, match="was changed since it was written|its rows have digest"):
+        read_index(tmp_path)
+
+
+def test_a_seal_that_was_deleted_is_told_where_no_digest_stands_for_it(tmp_path, capsys):
+    index = make(tmp_path / "videos")
+    write_index(index, tmp_path)
+    without_seal(tmp_path)
+    assert read_index(tmp_path) == index  # by its digest
+    assert capsys.readouterr().err == ""
+    generated = dataclasses.replace(index, digest="0" * 12, note="generated videos (seed 0)")
+    write_index(generated, tmp_path)
+    assert read_index(tmp_path) == generated
+    assert capsys.readouterr().err == ""
+    without_seal(tmp_path)
+    assert read_index(tmp_path) == generated
+    assert "index.json: has no seal, so its rows cannot be checked" in capsys.readouterr().err
