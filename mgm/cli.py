@@ -5,17 +5,20 @@ each verb is a thin door to the package; what a verb needs is imported when it i
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from importlib import import_module
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from mgm import __version__
 from mgm.data.commands import prepare_app
 from mgm.errors import UserError, one_line
+from mgm.spec import LoadOptions, RunOptions
 
 if TYPE_CHECKING:
     from mgm.paper.registry import Registry
@@ -46,32 +49,6 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads of a process.")]
 Workers = Annotated[
     int, typer.Option(min=0, help="Processes that decode videos for one that computes; 0: it does.")
 ]
-Accumulate = Annotated[
-    int,
-    typer.Option(
-        min=1, help="Parts a process's share of a step's batch is split into, to save memory."
-    ),
-]
-CacheMb = Annotated[
-    int, typer.Option(min=0, help="Memory for decoded videos, for datasets small enough to keep.")
-]
-Compile = Annotated[
-    Literal["auto", "on", "off"],
-    typer.Option(help="torch.compile for a model's blocks; auto: on a GPU."),
-]
-Bf16Gradients = Annotated[
-    bool,
-    typer.Option(
-        "--bf16-gradients", help="Several processes exchange gradients in bf16: half the traffic."
-    ),
-]
-Recompute = Annotated[
-    bool,
-    typer.Option(
-        "--recompute", help="Compute activations again in the backward pass, to save memory."
-    ),
-]
-CheckpointS = Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")]
 Name = Annotated[str, typer.Argument(help="Name of the results.")]
 Results = Annotated[Path, typer.Option(help="Folder of all results.")]
 Reports = Annotated[Path, typer.Option(help="Folder of all reports.")]
@@ -94,6 +71,31 @@ def _options(
 ) -> None: ...
 
 
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take its parameter `options` as one command-line option per field."""
+    plain = signature(command)
+    model: type[LoadOptions] = plain.parameters["options"].annotation
+    added = []
+    for name, field in model.model_fields.items():
+        least = next((limit.ge for limit in field.metadata if hasattr(limit, "ge")), None)
+        flag = (f"--{name.replace('_', '-')}",) if field.annotation is bool else ()
+        option = typer.Option(*flag, min=least, help=field.description)
+        annotation: Any = Annotated[field.annotation, option]  # type: ignore[valid-type]
+        added.append(
+            Parameter(name, Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+        )
+
+    @wraps(command)
+    def called(**given: Any) -> None:
+        options = model(**{name: given.pop(name) for name in model.model_fields})
+        command(**given, options=options)
+
+    own = [one for name, one in plain.parameters.items() if name != "options"]
+    called.__signature__ = plain.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+    called.__annotations__ = {one.name: one.annotation for one in [*own, *added]}
+    return called
+
+
 @contextmanager
 def _together() -> Iterator[None]:
     """Join the other processes that torchrun started, if any."""
@@ -114,21 +116,18 @@ def _run(
     specs: list[Path],
     out: Path,
     data: list[str],
-    threads: int,
-    workers: int,
-    cache_mb: int,
-    **options,
+    options: LoadOptions,
+    flow_weights: Path | None = None,
 ) -> None:
-    """Run the verb that was called on each spec; `options` are further fields of `Execution`."""
+    """Run the stage that was called on each spec."""
     verb, parsed, places = str(context.info_name), [], _places(data)
     with _together():
         from mgm.reading import read_json
         from mgm.spec import parse
-        from mgm.stages.data import Execution
+        from mgm.stages.data import Workplace
         from mgm.stages.init import resolve_init
         from mgm.stages.runner import run_all
         from mgm.training import collectives
-        from mgm.video.loader import Cache
 
         if verb not in DISTRIBUTED and (processes := collectives.world_size()) > 1:
             raise UserError(
@@ -144,18 +143,8 @@ def _run(
                     f"{path}: is a {parsed[-1].verb} spec; run it with `mgm {parsed[-1].verb}`"
                 )
         job = getattr(import_module(f"mgm.stages.{verb}"), verb)
-        run_all(
-            parsed,
-            job,
-            Execution(
-                out,
-                places,
-                threads,
-                workers,
-                cache=Cache(cache_mb) if cache_mb else None,
-                **options,
-            ),
-        )
+        own = RunOptions(**options.model_dump())
+        run_all(parsed, job, Workplace(out, places, own, flow_weights))
 
 
 def _registry(results: Path) -> "Registry":
@@ -196,48 +185,18 @@ def init(
     "finetune", help="Train classifiers, from pretrained weights or from scratch, and test them."
 )
 @app.command("pretrain", help="Train masked autoencoders.")
-def train(
-    context: typer.Context,
-    specs: Specs,
-    out: Out,
-    data: Data,
-    threads: Threads = 1,
-    workers: Workers = 0,
-    accumulate: Accumulate = 1,
-    cache_mb: CacheMb = 0,
-    checkpoint_s: CheckpointS = 300,
-    recompute: Recompute = False,
-    compile: Compile = "auto",
-    bf16_gradients: Bf16Gradients = False,
-) -> None:
-    _run(
-        context,
-        specs,
-        out,
-        data,
-        threads,
-        workers,
-        cache_mb,
-        accumulate=accumulate,
-        checkpoint_s=checkpoint_s,
-        recompute=recompute,
-        compile=compile,
-        bf16_gradients=bf16_gradients,
-    )
+@_with_options
+def train(context: typer.Context, specs: Specs, out: Out, data: Data, options: RunOptions) -> None:
+    _run(context, specs, out, data, options)
 
 
 @app.command("visualise", help="Make the arrays of the figures that show clips.")
 @app.command("probe", help="Fit linear classifiers on frozen features and test them.")
+@_with_options
 def compute(
-    context: typer.Context,
-    specs: Specs,
-    out: Out,
-    data: Data,
-    threads: Threads = 1,
-    workers: Workers = 0,
-    cache_mb: CacheMb = 0,
+    context: typer.Context, specs: Specs, out: Out, data: Data, options: LoadOptions
 ) -> None:
-    _run(context, specs, out, data, threads, workers, cache_mb)
+    _run(context, specs, out, data, options)
 
 
 def _one_or_three(spatial: int | None) -> int | None:
@@ -283,15 +242,15 @@ def evaluate(
         )
     places = _places([data])
 
-    from mgm.stages.data import Execution
+    from mgm.stages.data import Workplace
     from mgm.stages.evaluate import evaluate as test
 
     views = {name: count for name, count in (("temporal", temporal), ("spatial", spatial)) if count}
     with _together():
         for run in runs:
-            execution = Execution(Path(), places, threads, workers)
+            workplace = Workplace(Path(), places, RunOptions(threads=threads, workers=workers))
             if text := test(
-                run, weights, execution, views, out / run.stem if out and len(runs) > 1 else out
+                run, weights, workplace, views, out / run.stem if out and len(runs) > 1 else out
             ):
                 typer.echo(text)
 
@@ -419,6 +378,7 @@ def predict(
 
 
 @app.command()
+@_with_options
 def measure(
     context: typer.Context,
     what: Annotated[
@@ -445,9 +405,7 @@ def measure(
         typer.Option(help="SPEC.json: folder of results; each run gets a folder in it."),
     ] = None,
     data: Data = [],  # noqa: B006
-    threads: Threads = 1,
-    workers: Workers = 0,
-    cache_mb: CacheMb = 0,
+    options: LoadOptions = LoadOptions(),
 ) -> None:
     """Measure what the papers state:
 
@@ -465,16 +423,7 @@ def measure(
             )
         if out is None:
             raise UserError(f"{what[0]}: a spec is a run; pass --out FOLDER for its result")
-        _run(
-            context,
-            [Path(word) for word in what],
-            out,
-            data,
-            threads,
-            workers,
-            cache_mb,
-            flow_weights=weights,
-        )
+        _run(context, [Path(word) for word in what], out, data, options, flow_weights=weights)
         return
     if len(what) > 1:
         raise UserError(f"{' '.join(what)}: measure one NAME at a time, or spec files alone")
@@ -483,7 +432,7 @@ def measure(
 
     from mgm.stages.measure import measure_now
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(options.threads)
     typer.echo(measure_now(what[0], index, videos, flow, weights))
 
 

@@ -1,12 +1,12 @@
 """What a run is: frozen, validated, hashed. No torch here.
 
-A spec holds science only. Paths, workers, devices, accumulation and compilation are arguments of
-the job that runs it, because they must not change its result; see `mgm.stages.data.Execution`.
+A spec holds science only. `RunOptions` hold how a run is computed (threads, workers, accumulation,
+compilation and so on), because that must not change its result.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -53,6 +53,59 @@ ProbeKind = Literal["logistic", "sgd", "attentive", "knn"]
 
 class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class LoadOptions(FrozenModel):
+    """How a stage that reads videos is computed."""
+
+    threads: int = Field(1, ge=1, description="Threads of a process.")
+    workers: int = Field(
+        0,
+        ge=0,
+        description="Processes that decode videos for one that computes; 0: it decodes itself.",
+    )
+    cache_mb: int = Field(
+        0, ge=0, description="Memory for decoded videos, for datasets small enough to keep."
+    )
+
+
+class RunOptions(LoadOptions):
+    """How a run is computed. A run's id has none of it, since none of it may change a result.
+
+    The command line, the files of scales and clusters, and the training loop share this one value.
+    A new option is a field here and the line that reads it.
+    """
+
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="Parts a process's share of a step's batch is split into, to save memory.",
+    )
+    checkpoint_s: float = Field(300, ge=0, description="Seconds between checkpoints.")
+    recompute: bool = Field(
+        False, description="Compute activations again in the backward pass, to save memory."
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="torch.compile for a model's blocks; auto: on a GPU."
+    )
+    bf16_gradients: bool = Field(
+        False, description="Several processes exchange gradients in bf16: half the traffic."
+    )
+
+    def changed(self, by: "RunOptions") -> "RunOptions":
+        """Return these options, with those that `by` was given in their place."""
+        names = RunOptions.model_fields.keys() & by.model_fields_set
+        return self.model_copy(update={name: getattr(by, name) for name in names})
+
+    def words(self, names: Iterable[str]) -> list[str]:
+        """Return the command line of those options of `names` that differ from their defaults."""
+        words: list[str] = []
+        for name in names:
+            value = getattr(self, name)
+            if value != RunOptions.model_fields[name].default:
+                text = f"{value:g}" if isinstance(value, float) else str(value)
+                words += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
+        return words
 
 
 class Data(FrozenModel):

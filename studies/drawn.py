@@ -28,13 +28,13 @@ from mgm.report.figures.style import STYLE, blank, write
 from mgm.report.statistics import Estimate, over_datasets
 from mgm.results.archive import unpack
 from mgm.results.frame import frame
-from mgm.spec import Pretrain, Probe, Run
-from mgm.stages.data import Execution, motion_of
+from mgm.spec import Pretrain, Probe, Run, RunOptions
+from mgm.stages.data import Workplace, motion_of
 from mgm.stages.measure.coverage import moving_pixels
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
-from mgm.video.loader import Cache, training_loader
+from mgm.video.loader import training_loader
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DATA, DOCS = ROOT / "results/drawn", ROOT / "data", ROOT / "docs"
@@ -114,7 +114,7 @@ def train(layouts: list[str], seeds: list[int], until: str) -> None:
             return print(f"the clock says {until}: stopped between datasets", flush=True)
         place = DATA / f"ssv2-{params.digest}"
         generate(params, place)
-        execution = Execution(RESULTS, {"ssv2": place}, cache=Cache(900))
+        execution = Workplace(RESULTS, {"ssv2": place}, RunOptions(cache_mb=900))
         for parent, linear in specs(params).values():
             if parent:
                 run_all([parent], pretrain, execution)

@@ -29,12 +29,12 @@ from mgm.report.figures.style import STYLE, blank, write
 from mgm.report.statistics import over_datasets, over_seeds
 from mgm.results.archive import unpack
 from mgm.results.frame import frame, read_specs
-from mgm.spec import Pretrain, Probe, parse
-from mgm.stages.data import Execution, motion_of
+from mgm.spec import Pretrain, Probe, RunOptions, parse
+from mgm.stages.data import Workplace, motion_of
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
-from mgm.video.loader import Cache, training_loader
+from mgm.video.loader import training_loader
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DATA, DOCS = ROOT / "results/gestures", ROOT / "data/gestures", ROOT / "docs"
@@ -127,7 +127,7 @@ def specs(seed: int) -> dict[str, tuple[Pretrain | None, dict[str, Probe]]]:
 
 def train(seeds: list[int], until: str) -> None:
     """Run what is not done, every mask of a seed before the next seed."""
-    execution = Execution(RESULTS, {"gestures": DATA}, cache=Cache(1500))
+    execution = Workplace(RESULTS, {"gestures": DATA}, RunOptions(cache_mb=1500))
     for seed in seeds:
         if until and time.strftime("%H:%M", time.gmtime()) >= until:
             return print(f"the clock says {until}: stopped between seeds", flush=True)
@@ -151,7 +151,7 @@ def cover(clips: int = 400) -> None:
             continue
         parent, _ = specs(0)[mask]
         assert parent
-        own = training_loader(videos, parent.clips, 2, 0, 20, cache=Cache(0))
+        own = training_loader(videos, parent.clips, 2, 0, 20, RunOptions(cache_mb=0))
         other = training_loader(videos, parent.clips, 2, 0, 20, motion=parent.mask.guidance)
         grid = Grid(*parent.grid)
         for true, guide in islice(zip(own, other), clips // 20):

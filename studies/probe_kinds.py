@@ -18,12 +18,11 @@ from mgm.paper import recipes
 from mgm.paper.scales import Scale, load_scale
 from mgm.report.statistics import over_seeds
 from mgm.results.frame import frame
-from mgm.spec import Probe
-from mgm.stages.data import Execution
+from mgm.spec import Probe, RunOptions
+from mgm.stages.data import Workplace
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
-from mgm.video.loader import Cache
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results/probe-kinds"
@@ -36,7 +35,7 @@ KINDS = ("attentive", "logistic", "sgd", "knn")
 def train(seeds: tuple[int, ...] = SEEDS) -> None:
     """Run what is not done."""
     scale, place = mini()
-    execution = Execution(RESULTS, {"ssv2": place}, cache=Cache(900))
+    execution = Workplace(RESULTS, {"ssv2": place}, RunOptions(cache_mb=900))
     for seed in seeds:
         for mask in MASKS:
             parent = ""

@@ -23,12 +23,11 @@ import pandas as pd
 from mgm.data.index import read_index
 from mgm.report.statistics import over_seeds
 from mgm.results.frame import frame
-from mgm.spec import parse
-from mgm.stages.data import Execution
+from mgm.spec import RunOptions, parse
+from mgm.stages.data import Workplace
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
-from mgm.video.loader import Cache
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DATA = ROOT / "results/real-clips", ROOT / "data/real-clips"
@@ -121,8 +120,10 @@ def write(path: Path, rows: list[tuple[Path, str, str]]) -> None:
 
 def train() -> None:
     """Run what is not done: a pretraining a mask and seed, and its probes."""
-    execution = Execution(
-        RESULTS, {path.stem: path.with_suffix("") for path in DATA.glob("*.csv")}, cache=Cache(2000)
+    execution = Workplace(
+        RESULTS,
+        {path.stem: path.with_suffix("") for path in DATA.glob("*.csv")},
+        RunOptions(cache_mb=2000),
     )
     for mask, ratio in MASKS.items():
         for seed in SEEDS:

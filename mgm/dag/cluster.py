@@ -8,14 +8,14 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from mgm.dag.files import WORKFLOW
 from mgm.errors import UserError, valid
 from mgm.paper.scales import read_yaml
-from mgm.spec import FrozenModel
+from mgm.spec import FrozenModel, RunOptions
 
 PROFILE = WORKFLOW / "profiles" / "slurm"
 USUAL = "cluster.yaml"  # of a user, where Snakemake runs; it need not exist
@@ -28,8 +28,8 @@ TORCHRUN = (  # on the first node, where Snakemake's shell fills in its name
 WARNING_S = 120
 
 
-class JobResources(FrozenModel):
-    """What one job asks for.
+class JobResources(RunOptions):
+    """Resources that one job asks for, and options in place of the scale's.
 
     `gpus` are of a node, each with a process (none: one process); `cpus` and `mem_gb` are of a
     process.
@@ -40,10 +40,6 @@ class JobResources(FrozenModel):
     cpus: int = Field(ge=1)
     mem_gb: float = Field(gt=0)
     hours: float = Field(gt=0)
-    accumulate: int = Field(1, ge=1)
-    recompute: bool = False
-    compile: Literal["auto", "off"] = "auto"
-    bf16_gradients: bool = False
 
     @property
     def processes(self) -> int:

@@ -25,7 +25,7 @@ from mgm.results import files as atomic
 from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_flock
 from mgm.results.log import log_lines
-from mgm.spec import Spec, parents
+from mgm.spec import LoadOptions, RunOptions, Spec, parents
 
 CONFIG = WORKFLOW / "config"
 PREPARED = tuple(
@@ -270,28 +270,12 @@ class Workflow:
         words += [
             word for dataset in datasets for word in ("--data", f"{dataset}={self.places[dataset]}")
         ]
-        options: dict[str, Any] = {
-            "out": self.results,
-            "threads": here.threads,
-            "workers": here.workers,
-            "cache-mb": here.cache_mb,
-        }
-        if verb in ("pretrain", "finetune"):
-            options["checkpoint-s"] = f"{here.checkpoint_s:g}"
-            if self.cluster:
-                options |= {
-                    "accumulate": self.cluster.jobs[verb].accumulate,
-                    "compile": self.cluster.jobs[verb].compile,
-                }
+        words += ["--out", str(self.results)]
         if verb == "measure" and self.scale.flow_weights:
-            options["weights"] = self.scale.flow_weights
-        words += [word for option, value in options.items() for word in (f"--{option}", str(value))]
-        if self.cluster and "accumulate" in options:
-            words += [
-                f"--{name.replace('_', '-')}"
-                for name in ("recompute", "bf16_gradients")
-                if getattr(self.cluster.jobs[verb], name)
-            ]
+            words += ["--weights", self.scale.flow_weights]
+        options = here.changed(self.cluster.jobs[verb]) if self.cluster else here
+        kind = RunOptions if verb in ("pretrain", "finetune") else LoadOptions
+        words += options.words(kind.model_fields)
         after = {made_by[parent] for spec in specs for parent in parents(spec) if parent in made_by}
         after |= {f"prepare-{dataset}" for dataset in datasets if dataset in self.built_datasets}
         after |= {"flow-{}-{}".format(*flow) for spec in specs if (flow := flow_of(spec))}

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from mgm.errors import UserError, valid
 from mgm.reading import read_text
-from mgm.spec import BackboneName, Flow, FrozenModel, Run, parse
+from mgm.spec import BackboneName, Flow, FrozenModel, Run, RunOptions, parse
 
 OWN = "folder"  # the dataset name of a user's own videos
 
@@ -37,15 +37,6 @@ class Dataset(FrozenModel):
                 "needs `root`, the folder where `mgm prepare` wrote its index, or `generate` or `adapt`"
             )
         return self
-
-
-class Resources(FrozenModel):
-    """How jobs run here; none of it changes a result (beyond rounding, for threads)."""
-
-    threads: int = Field(1, ge=1)
-    workers: int = Field(0, ge=0)
-    cache_mb: int = Field(0, ge=0)
-    checkpoint_s: float = Field(300, ge=0)
 
 
 class Steps(FrozenModel):
@@ -96,7 +87,7 @@ class Scale(FrozenModel):
         False  # whether Table 4e has rows for other papers' masks, each a pretraining a seed more
     )
     specs_per_job: int = Field(1, ge=1)
-    execution: Resources = Resources()
+    execution: RunOptions = RunOptions()
 
     @model_validator(mode="before")
     @classmethod

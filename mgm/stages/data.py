@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -12,33 +13,34 @@ from mgm import rng
 from mgm.data.index import Index, Video, check_files, read_index
 from mgm.errors import UserError
 from mgm.masking import Motion
-from mgm.spec import Augment, Distance, Guidance, Run
+from mgm.spec import Augment, Distance, Guidance, Run, RunOptions
 from mgm.stages.provenance import verified_weights
 from mgm.training import collectives
-from mgm.training.compiling import Compile
 from mgm.video.loader import NO_AUGMENT, Batch, Cache, training_loader
 
 S = TypeVar("S", bound=Run)
 
 
 @dataclass(frozen=True)
-class Execution:
-    """Settings of where and how jobs run.
+class Workplace:
+    """Where runs read and write, and how they are computed.
 
-    None of it is in a run's id, since none of it may change a result.
+    Args:
+        results: folder of all runs.
+        data: the folder of each dataset's index, by the dataset's name.
+        options: how runs are computed.
+        flow_weights: of RAFT-small; torchvision's own if None.
     """
 
     results: Path
-    data: dict[str, Path]  # dataset name: folder of its index
-    threads: int = 1
-    workers: int = 0
-    accumulate: int = 1  # parts that a process's share of a step's batch is computed in
-    checkpoint_s: float = 300
-    recompute: bool = False  # activations, in the backward pass
-    cache: Cache | None = None
-    flow_weights: Path | None = None  # of RAFT-small; torchvision's own where None
-    compile: Compile = "auto"  # the transformer blocks, by torch.compile: on a GPU
-    bf16_gradients: bool = False  # what several processes exchange
+    data: dict[str, Path]
+    options: RunOptions = RunOptions()
+    flow_weights: Path | None = None
+
+    @cached_property
+    def cache(self) -> Cache | None:
+        """Decoded videos, shared by the runs of a process."""
+        return Cache(self.options.cache_mb) if self.options.cache_mb else None
 
 
 @dataclass
@@ -47,10 +49,14 @@ class Job(Generic[S]):
 
     spec: S
     folder: Path
-    execution: Execution
+    workplace: Workplace
     index: Index
     failed: list[str] = field(default_factory=list)  # training videos that could not be read
     parents_sha256: dict[str, str] = field(default_factory=dict)  # of the weights that were loaded
+
+    @property
+    def options(self) -> RunOptions:
+        return self.workplace.options
 
     @property
     def device(self) -> torch.device:
@@ -61,7 +67,7 @@ class Job(Generic[S]):
 
         their digest goes into this run's result.
         """
-        path, self.parents_sha256[run_id] = verified_weights(self.execution.results / run_id)
+        path, self.parents_sha256[run_id] = verified_weights(self.workplace.results / run_id)
         return path
 
     def training_videos(self, number: int = 0) -> list[Video]:
@@ -118,7 +124,7 @@ def motion_of(batch: Batch) -> Motion | None:
     return Motion(batch.motion_BSHW, batch.displacement_BSHW2)
 
 
-def find_index(spec: Run, execution: Execution) -> Index:
+def find_index(spec: Run, workplace: Workplace) -> Index:
     """The index of the spec's dataset.
 
     Raises:
@@ -126,14 +132,14 @@ def find_index(spec: Run, execution: Execution) -> Index:
             not match its files.
     """
     name = spec.data.dataset
-    if name not in execution.data:
+    if name not in workplace.data:
         raise UserError(
             f"{spec.run_id}: no place for dataset {name}; pass --data {name}=FOLDER, the folder `mgm prepare` made"
         )
-    index = read_index(execution.data[name])
+    index = read_index(workplace.data[name])
     if spec.data.digest and index.digest != spec.data.digest:
         raise UserError(
-            f"{execution.data[name]}: holds videos with digest {index.digest}, the run wants {spec.data.digest}; run `mgm prepare` again"
+            f"{workplace.data[name]}: holds videos with digest {index.digest}, the run wants {spec.data.digest}; run `mgm prepare` again"
         )
     if collectives.is_main():  # once for all processes: it asks for each of the videos
         check_files(index)
@@ -142,9 +148,9 @@ def find_index(spec: Run, execution: Execution) -> Index:
 
 def share_crops(job: Job) -> None:
     """Let a run with a cache read a generated set's centre crops from the store beside the set."""
-    spec, place = job.spec, job.execution.data[job.spec.data.dataset]
-    cache = job.execution.cache
-    if cache and not job.execution.workers and (place / "generated.json").exists():
+    spec, place = job.spec, job.workplace.data[job.spec.data.dataset]
+    cache = job.workplace.cache
+    if cache and not job.options.workers and (place / "generated.json").exists():
         cache.share_crops(place, job.index.videos, spec.clips.size)
 
 
@@ -175,8 +181,8 @@ def training_batches(
 ) -> Iterator[tuple[list[Batch], tuple[str, ...]]]:
     """The batches of a run from a step on, or this process's share of them, each changed on the
     device (`change(step, batch, weight_B)`, its weights a second time on the host, where reading
-    them waits for nothing) and then cut into as many equal parts as the execution accumulates."""
-    spec, parts, processes = job.spec, job.execution.accumulate, collectives.world_size()
+    them waits for nothing) and then cut into as many equal parts as the options say."""
+    spec, parts, processes = job.spec, job.options.accumulate, collectives.world_size()
     if spec.optim.batch % (parts * processes):
         if processes == 1:
             raise UserError(
@@ -192,8 +198,8 @@ def training_batches(
         spec.model.tubelet,
         spec.seed,
         spec.optim.batch,
-        workers=job.execution.workers,
-        cache=job.execution.cache,
+        workers=job.options.workers,
+        cache=job.workplace.cache,
         motion=motion,
         first_step=first_step,
         augment=augment,

@@ -21,7 +21,7 @@ from mgm.reading import file_digest
 from mgm.results import files
 from mgm.results.files import table_writer
 from mgm.spec import Data, Finetune, Probe, Views, read_spec
-from mgm.stages.data import Execution, Job, find_index, with_channels
+from mgm.stages.data import Job, Workplace, find_index, with_channels
 from mgm.stages.provenance import verified_weights
 from mgm.training import collectives
 from mgm.video import test_loader
@@ -30,7 +30,7 @@ from mgm.video import test_loader
 def evaluate(
     place: Path,
     weights: Path | None,
-    execution: Execution,
+    workplace: Workplace,
     views: dict[str, int],
     out: Path | None = None,
 ) -> str:
@@ -39,7 +39,7 @@ def evaluate(
     Args:
         place: the folder of a finetuning run, or the file of its spec.
         weights: a file in any format `read_weights` knows; None: the run's own.
-        execution: threads, workers, and under `data` the one dataset to test on. The spec's own
+        workplace: threads, workers, and under `data` the one dataset to test on. The spec's own
             must be the very one it names; another need only have as many classes.
         views: `temporal` and `spatial` in place of the spec's.
         out: a folder for predictions.csv and evaluation.json; None: nothing is written.
@@ -62,21 +62,21 @@ def evaluate(
             f"{out}: is a run's own folder, whose predictions must stay; choose another --out"
         )
     path = weights or verified_weights(place)[0]
-    ((dataset, _),) = execution.data.items()
+    ((dataset, _),) = workplace.data.items()
     data = spec.data if dataset == spec.data.dataset else Data(dataset=dataset)
     spec = spec.model_copy(
         update={"data": data, "views": Views(**(spec.views.model_dump() | views))}
     )
-    index = find_index(spec, execution)
+    index = find_index(spec, workplace)
     if (classes := classes_of(read_weights(path), path)) != len(index.classes):
         raise UserError(
             f"{path}: tells {classes} classes apart, {dataset} has {len(index.classes)}; give weights of those data"
         )
     model = build_classifier(spec, classes)
     load_weights(model, path)
-    torch.set_num_threads(execution.threads)
+    torch.set_num_threads(workplace.options.threads)
     with TemporaryDirectory() as scratch:
-        job = Job(spec, out or Path(scratch), execution, index)
+        job = Job(spec, out or Path(scratch), workplace, index)
         check_views(job)
         job.folder.mkdir(parents=True, exist_ok=True)
         model.to(job.device).eval()
@@ -130,8 +130,8 @@ def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor])
         spec.model.tubelet,
         spec.views,
         batch=max(views, 64),
-        workers=job.execution.workers,
-        cache=job.execution.cache,
+        workers=job.options.workers,
+        cache=job.workplace.cache,
         share=(collectives.rank(), collectives.world_size()),
     )
     own = [

@@ -81,8 +81,8 @@ def _compute(
         spec.model.tubelet,
         views,
         batch=CLIPS,
-        workers=job.execution.workers,
-        cache=job.execution.cache,
+        workers=job.options.workers,
+        cache=job.workplace.cache,
     )
     clips = len(videos) * views.temporal * views.spatial
     found, samples = list[Tensor](), list[Tensor]()
@@ -127,7 +127,7 @@ def _require_room(folder: Path, size: int) -> None:
 
 
 def _folder(job: Job[Probe]) -> Path:
-    folder = job.execution.results / "features"
+    folder = job.workplace.results / "features"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

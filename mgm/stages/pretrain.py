@@ -33,7 +33,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     if guidance in CODEC:
         require_vectors(videos, spec.mask.name)
     elif guidance:
-        require_flow(job.execution.data[spec.data.dataset], videos, guidance)
+        require_flow(job.workplace.data[spec.data.dataset], videos, guidance)
     model = build_mae(spec)
     if spec.parent:
         load_weights(model, job.weights(spec.parent))
@@ -79,7 +79,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
 
 
 def fit(job: Job, run: Training) -> None:
-    """Train as the execution says, and write weights.safetensors."""
+    """Train, and write weights.safetensors."""
     if (
         collectives.is_main()
         and job.device.type == "cpu"
@@ -89,11 +89,7 @@ def fit(job: Job, run: Training) -> None:
         show(
             f"{run.run_id}: this CPU takes {slower:.0f} times as long in bf16 as in float32; set optim.precision to float32"
         )
-    how = {
-        name: getattr(job.execution, name)
-        for name in ("checkpoint_s", "recompute", "compile", "bf16_gradients")
-    }
-    job.failed = train(run, job.folder, show=show, **how)
+    job.failed = train(run, job.folder, job.options, show)
     if collectives.is_main():
         save_weights(run.model, job.folder / "weights.safetensors")
 

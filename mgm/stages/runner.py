@@ -20,13 +20,13 @@ from mgm.results import files
 from mgm.results.lock import folder_lock
 from mgm.results.result import examine, write_result
 from mgm.spec import Pretrain, Spec, parents, read_spec
-from mgm.stages.data import Execution, Job, find_index, share_crops
+from mgm.stages.data import Job, Workplace, find_index, share_crops
 from mgm.stages.provenance import provenance
 from mgm.training import collectives, remove_checkpoints
 
 
 def run_all(
-    specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], execution: Execution
+    specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], workplace: Workplace
 ) -> None:
     """Run each spec in its folder, one after another; what is done already is left alone, and a
     failure does not stop the others.
@@ -41,19 +41,19 @@ def run_all(
         UserError: what failed, once all have been tried; that another process writes a run's folder
             is one, and a full disk.
     """
-    torch.set_num_threads(execution.threads)
+    torch.set_num_threads(workplace.options.threads)
     failed: dict[str, str] = {}  # run id: why
     for spec in specs:
-        folder = execution.results / spec.run_id
+        folder = workplace.results / spec.run_id
         try:
             with ExitStack() as lock:
                 if not collectives.broadcast_object(
                     collectives.is_main() and _lock_unless_done(folder, spec, lock)
                 ):
                     continue
-                text = _run(spec, folder, compute, execution)
+                text = _run(spec, folder, compute, workplace)
                 if collectives.is_main():
-                    show(f"{spec.run_id}: {text}{progress(execution)}")
+                    show(f"{spec.run_id}: {text}{progress(workplace)}")
         except Exception as error:
             known = as_user_error(error)
             if known is None or collectives.world_size() > 1 or len(specs) == 1:
@@ -110,7 +110,7 @@ def record_errors(folder: Path) -> Iterator[None]:
 
 
 def _run(
-    spec: Spec, folder: Path, compute: Callable[[Job], dict[str, Any]], execution: Execution
+    spec: Spec, folder: Path, compute: Callable[[Job], dict[str, Any]], workplace: Workplace
 ) -> str:
     """Compute one run, or this process's share of it;
 
@@ -132,7 +132,7 @@ def _run(
             (folder / "error.txt").unlink(missing_ok=True)
             files.remove_parts(folder)  # a killed writer's, each as large as a checkpoint
             files.write(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
-        job = Job(spec, folder, execution, find_index(spec, execution))
+        job = Job(spec, folder, workplace, find_index(spec, workplace))
         share_crops(job)
         metrics = compute(job)
         if not collectives.is_main():
@@ -183,7 +183,7 @@ def result_fields(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def progress(execution: Execution) -> str:
+def progress(workplace: Workplace) -> str:
     """'; 23 of 61 runs done, about 2 min left', from the files, when the workflow has listed what
     there is to do. What cannot be read is
     not counted: progress stops no run."""
@@ -191,11 +191,11 @@ def progress(execution: Execution) -> str:
         list[tuple[str, float, float]](),
         list[tuple[str, float]](),
     )  # verb, work (and seconds) of each run
-    for path in (execution.results / "specs").glob("*.json"):
+    for path in (workplace.results / "specs").glob("*.json"):
         with suppress(UserError, OSError, ValueError, KeyError, TypeError, OverflowError):
             spec = read_spec(path)
             work = train_flops(spec)
-            if (result := execution.results / path.stem / "result.json").exists():
+            if (result := workplace.results / path.stem / "result.json").exists():
                 done.append((spec.verb, work, float(read_json(result)["wall_s"])))
             else:
                 left.append((spec.verb, work))
@@ -209,7 +209,7 @@ def progress(execution: Execution) -> str:
         for verb, some in alike.items()
     }
     rest = sum(work * rates.get(verb, rates["any"]) for verb, work in left) / max(
-        1, (os.cpu_count() or 1) // execution.threads
+        1, (os.cpu_count() or 1) // workplace.options.threads
     )
     return f"; {len(done)} of {len(done) + len(left)} runs done" + (
         f", about {duration(rest)} of computing left" if left else ""

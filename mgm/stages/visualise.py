@@ -214,7 +214,7 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
 
     A figure takes centre crops and never mirrors them, so crop and flip may differ.
     """
-    spec, path = job.spec, job.execution.results / run_id / "spec.json"
+    spec, path = job.spec, job.workplace.results / run_id / "spec.json"
     if not path.exists():
         raise UserError(
             f"{path}: no such run; run {run_id} first, or correct the run id in parents"
@@ -308,7 +308,7 @@ def _objects(job: Job[Visualise], video: Video, index_S: np.ndarray, crop: Box) 
 
     NaN where a frame has fewer, or one is out of the frame.
     """
-    place = job.execution.data[job.spec.data.dataset]
+    place = job.workplace.data[job.spec.data.dataset]
     if (
         not (place / "boxes.csv").exists() and not (place / "boxes.npz").exists()
     ):  # boxes are no one's duty

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from mgm.errors import UserError
 from mgm.models import kernels
 from mgm.rng import clip_seed
-from mgm.spec import Optim
+from mgm.spec import Optim, RunOptions
 from mgm.training import collectives
 from mgm.training.checkpoint import load_checkpoint, save_checkpoint
-from mgm.training.compiling import Compile, block_compiler
+from mgm.training.compiling import block_compiler
 from mgm.training.log import Log
 from mgm.training.memory import recomputed, set_malloc_options, wrapped_blocks
 from mgm.training.optimiser import AdamW, build_optimiser, learning_rate, set_learning_rate
@@ -54,11 +54,7 @@ class Training:
 def train(
     run: Training,
     folder: Path,
-    *,
-    checkpoint_s: float = 300,
-    recompute: bool = False,
-    compile: Compile = "auto",
-    bf16_gradients: bool = False,
+    options: RunOptions = RunOptions(),
     show: Callable[[str], None] = print,
 ) -> list[str]:
     """Train to the last step, from the last checkpoint if there is one. Returns the names of the
@@ -77,12 +73,6 @@ def train(
     draw by (seed, step, rank), so that no process has a state to keep; a process on its own draws
     from one stream, which its checkpoint holds.
 
-    Args:
-        checkpoint_s: seconds between checkpoints.
-        recompute: activations, in the backward pass (`mgm.training.memory`).
-        compile: the transformer blocks ("auto": on a GPU; `mgm.training.compiling`).
-        bf16_gradients: halve what several processes exchange; their mean is rounded to bf16.
-
     Raises:
         UserError: the loss is not finite, more than 1 % of the clips could not be read, or a GPU is
             full.
@@ -91,11 +81,13 @@ def train(
     device = next(run.model.parameters()).device
     if device.type == "cpu":
         set_malloc_options()
-    compiled = block_compiler(compile, device, show if collectives.is_main() else lambda line: None)
-    wraps = [wrap for wrap in (compiled, recomputed if recompute else None) if wrap]
+    compiled = block_compiler(
+        options.compile, device, show if collectives.is_main() else lambda line: None
+    )
+    wraps = [wrap for wrap in (compiled, recomputed if options.recompute else None) if wrap]
     with _catch_signals() as signals, wrapped_blocks(run.model, *wraps):
         try:
-            return _train(run, folder, checkpoint_s, bf16_gradients, show, signals)
+            return _train(run, folder, options, show, signals)
         except torch.OutOfMemoryError as error:
             why = str(error).partition(". ")[0]
             raise UserError(
@@ -134,8 +126,7 @@ def _parallel(loss: nn.Module, bf16_gradients: bool) -> nn.Module:
 def _train(
     run: Training,
     folder: Path,
-    checkpoint_s: float,
-    bf16_gradients: bool,
+    options: RunOptions,
     show: Callable[[str], None],
     signals: list[int],
 ) -> list[str]:
@@ -151,7 +142,9 @@ def _train(
         show(f"{run.run_id}: continues at step {first} of {run.steps}")
     first, failures = collectives.broadcast_object((first, failures))
     collectives.broadcast_(optimiser.tensors())
-    loss_module = _parallel(_Loss(run), bf16_gradients)  # copies the model's weights of rank 0
+    loss_module = _parallel(
+        _Loss(run), options.bf16_gradients
+    )  # copies the model's weights of rank 0
     no_sync = getattr(loss_module, "no_sync", nullcontext)
     device = next(run.model.parameters()).device
     precision = (
@@ -194,7 +187,7 @@ def _train(
 
         last, checkpoint_due = (
             step + 1 == run.steps,
-            is_main and time.monotonic() - saved_at >= checkpoint_s,
+            is_main and time.monotonic() - saved_at >= options.checkpoint_s,
         )
         stop, save, failed = collectives.all_reduce_max(
             signals[0] if signals else 0, checkpoint_due, bool(unreadable)

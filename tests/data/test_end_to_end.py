@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.data.index import read_index
 from mgm.spec import Clips, Data, Decoder, Finetune, FinetuneOptim, Model, Optim, Pretrain, Views
-from mgm.stages.data import Execution
+from mgm.stages.data import Workplace
 from mgm.stages.finetune import finetune
 from mgm.stages.pretrain import pretrain
 from mgm.stages.runner import run_all
@@ -52,8 +52,8 @@ def test_files_of_any_name_are_prepared_trained_on_and_tested(build, tmp_path, t
         optim=FinetuneOptim(**OPTIM),
         views=Views(temporal=2, spatial=1),
     )
-    run_all([pretraining], pretrain, Execution(results, {"folder": out}))
-    run_all([finetuning], finetune, Execution(results, {"folder": out}))
+    run_all([pretraining], pretrain, Workplace(results, {"folder": out}))
+    run_all([finetuning], finetune, Workplace(results, {"folder": out}))
     result = json.loads((results / finetuning.run_id / "result.json").read_text())
     assert (result["data"]["train"], result["data"]["test"], result["failed_videos"]) == (
         len(index.train),

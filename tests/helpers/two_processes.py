@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from mgm.errors import UserError
-from mgm.spec import Optim, parse
+from mgm.spec import Optim, RunOptions, parse
 from mgm.stages import data
-from mgm.stages.data import Execution
+from mgm.stages.data import Workplace
 from mgm.stages.evaluate import evaluate
 from mgm.stages.finetune import finetune
 from mgm.stages.runner import run_all
@@ -69,7 +69,7 @@ def trained_toy(folder: Path, videos: int, parts: int, **how) -> dict:
     folder.mkdir(exist_ok=True)
     run = toy(FAILING, videos, parts)
     try:
-        failed = train(run, folder, show=lambda line: None, **how)
+        failed = train(run, folder, RunOptions(**how), lambda line: None)
     except UserError as error:
         return {"error": str(error)}
     return {
@@ -78,7 +78,7 @@ def trained_toy(folder: Path, videos: int, parts: int, **how) -> dict:
     }
 
 
-def stopped(spec, execution: Execution) -> object:
+def stopped(spec, execution: Workplace) -> object:
     """Run a spec, and send SIGTERM to rank 1 alone in the middle of a step."""
     real = data.training_loader
 
@@ -99,7 +99,7 @@ def stopped(spec, execution: Execution) -> object:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    here = Execution(folder / "two", {"ssv2": folder / "ssv2"}, accumulate=2)
+    here = Workplace(folder / "two", {"ssv2": folder / "ssv2"}, RunOptions(accumulate=2))
     specs = {
         path.stem: parse(json.loads(path.read_text()), str(path))
         for path in (folder / "specs").glob("*.json")
@@ -112,7 +112,9 @@ def main(folder: Path) -> None:
         for spec in (specs["mixed"], specs["dropping"]):
             run_all([spec], finetune, here)
         run_all([specs["mixed"], specs["dropping"]], finetune, here)  # done already
-        again = replace(here, results=folder / "again", checkpoint_s=1e9)
+        again = replace(
+            here, results=folder / "again", options=RunOptions(accumulate=2, checkpoint_s=1e9)
+        )
         seen["status"] = [stopped(specs["dropping"], again), stopped(specs["mixed"], again)]
         if collectives.is_main():
             shutil.copytree(folder / "again", folder / "two-to-one")
@@ -120,7 +122,9 @@ def main(folder: Path) -> None:
         run_all([specs["dropping"]], finetune, again)
         run_all([specs["mixed"]], finetune, replace(here, results=folder / "one-to-two"))
         one = folder / "one" / specs["mixed"].run_id
-        seen["told"] = evaluate(one, None, replace(here, accumulate=1), {}, folder / "evaluated")
+        seen["told"] = evaluate(
+            one, None, replace(here, options=RunOptions()), {}, folder / "evaluated"
+        )
     Path(folder, f"{os.environ['RANK']}.json").write_text(json.dumps(seen))
 
 

@@ -16,12 +16,11 @@ from mgm.data.index import read_index
 from mgm.paper.suite import registry_of
 from mgm.results.log import log_lines
 from mgm.results.result import examine
-from mgm.spec import Probe
-from mgm.stages.data import Execution
+from mgm.spec import Probe, RunOptions
+from mgm.stages.data import Workplace
 from mgm.stages.pretrain import learnt_nothing
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
-from mgm.video.loader import Cache
 from tests.helpers import programs
 from tests.helpers.programs import ROOT, snakemake
 
@@ -138,14 +137,15 @@ def test_with_shuffled_labels_the_probe_falls_to_chance(registry, smoke, tmp_pat
         if (cell.row, cell.column) == ("MGM (Dense)", "SSv2, linear probe")
     )
     place = Workflow({}, data=ROOT / "data").places["ssv2"]
-    cache, right, total = Cache(1000), 0, 0
+    workplace = Workplace(tmp_path, {"ssv2": place}, RunOptions(cache_mb=1000))
+    right, total = 0, 0
     for run in cell.runs:
         assert isinstance(run, Probe)
         (tmp_path / run.parent).symlink_to(smoke / run.parent)
         shuffled = run.model_copy(
             update={"data": run.data.model_copy(update={"shuffle_labels": True})}
         )
-        run_all([shuffled], probe, Execution(tmp_path, {"ssv2": place}, cache=cache))
+        run_all([shuffled], probe, workplace)
         result = json.loads((tmp_path / shuffled.run_id / "result.json").read_text())
         right, total = (
             right + round(result["metrics"]["top1"] * result["n_test"] / 100),

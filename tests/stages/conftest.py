@@ -5,9 +5,19 @@ import pytest
 import torch
 
 from mgm.data.synthetic.make import generate
-from mgm.spec import Augment, Decoder, Finetune, FinetuneOptim, Mask, Optim, Pretrain, Probe, Views
-from mgm.stages.data import Execution
-from mgm.video.loader import Cache
+from mgm.spec import (
+    Augment,
+    Decoder,
+    Finetune,
+    FinetuneOptim,
+    Mask,
+    Optim,
+    Pretrain,
+    Probe,
+    RunOptions,
+    Views,
+)
+from mgm.stages.data import Workplace
 from tests.helpers.small_runs import PARAMS, SMALL
 
 OPTIM = {"lr": 0.064, "min_lr": 1e-4, "batch": 4, "steps": 12, "precision": "float32"}
@@ -22,9 +32,9 @@ def videos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def execution(tmp_path, videos) -> Execution:
+def execution(tmp_path, videos) -> Workplace:
     torch.set_num_threads(1)
-    return Execution(tmp_path / "results", {"ssv2": videos}, cache=Cache(100))
+    return Workplace(tmp_path / "results", {"ssv2": videos}, RunOptions(cache_mb=100))
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from mgm.errors import UserError
 from mgm.results import files
 from mgm.results.log import log_lines
 from mgm.results.result import examine, write_result
-from mgm.spec import Data, Views, Visualise, parse
+from mgm.spec import Data, RunOptions, Views, Visualise, parse
 from mgm.stages import data
-from mgm.stages.data import Execution, Job
+from mgm.stages.data import Job, Workplace
 from mgm.stages.evaluate import evaluate, softmax_mean
 from mgm.stages.export import export
 from mgm.stages.finetune import finetune
@@ -120,13 +120,18 @@ def test_accumulation_changes_nothing_but_rounding(execution, pretraining, kind,
     if kind == "augmented":  # dropout draws by part
         spec = spec.model_copy(update={"parent": "", "drop_path": 0.0, "head_dropout": 0.0})
     whole = weights(run(spec, execution))
-    parts = weights(run(spec, replace(execution, results=tmp_path / "parts", accumulate=2)))
+    parts = weights(
+        run(spec, replace(execution, results=tmp_path / "parts", options=RunOptions(accumulate=2)))
+    )
     for name in whole:  # float32 sums in another order, through 12 steps of Adam
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=1e-4)
     with pytest.raises(
         UserError, match="--accumulate 3 does not divide optim.batch 4; choose a divisor"
     ):
-        run(pretraining, replace(execution, results=tmp_path / "thirds", accumulate=3))
+        run(
+            pretraining,
+            replace(execution, results=tmp_path / "thirds", options=RunOptions(accumulate=3)),
+        )
 
 
 @pytest.mark.parametrize("slower", [40.0, 0.5])
@@ -376,7 +381,7 @@ def test_results_that_came_without_weights_say_so(execution, pretraining, finetu
 
 def test_data_that_is_missing_or_another_is_refused(execution, pretraining, tmp_path):
     with pytest.raises(UserError, match="no place for dataset ssv2; pass --data ssv2=FOLDER"):
-        run(pretraining, Execution(tmp_path / "a", {}))
+        run(pretraining, Workplace(tmp_path / "a", {}))
     other = pretraining.model_copy(update={"data": Data(dataset="ssv2", digest="0" * 12)})
     with pytest.raises(
         UserError,

@@ -12,7 +12,7 @@ from mgm.masking import MASKS
 from mgm.models import build_mae, save_weights
 from mgm.paper.recipes import MASK_RATIO
 from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, Visualise
-from mgm.stages.data import Execution, Job
+from mgm.stages.data import Job, Workplace
 from mgm.stages.visualise import visualise
 
 CLIPS = Clips(frames=8, size=48, stride=2, crop="centre")
@@ -69,7 +69,7 @@ def _figure(figure, *parents, **changes):
 
 def _arrays(folder, index, spec=SPEC, results=Path("nowhere")):
     folder.mkdir()
-    assert visualise(Job(spec, folder, Execution(results, {"ssv2": index.root}), index)) == {}
+    assert visualise(Job(spec, folder, Workplace(results, {"ssv2": index.root}), index)) == {}
     with np.load(folder / "arrays.npz", allow_pickle=False) as file:
         return dict(file)
 

@@ -23,9 +23,9 @@ from mgm.errors import UserError
 from mgm.results.lock import folder_lock
 from mgm.results.log import log_lines
 from mgm.results.result import examine
-from mgm.spec import Augment, Decoder, Finetune, FinetuneOptim, Optim, Pretrain, Views
+from mgm.spec import Augment, Decoder, Finetune, FinetuneOptim, Optim, Pretrain, RunOptions, Views
 from mgm.stages import data
-from mgm.stages.data import Execution
+from mgm.stages.data import Workplace
 from mgm.stages.finetune import finetune
 from mgm.stages.pretrain import pretrain
 from mgm.stages.runner import run_all
@@ -113,7 +113,7 @@ def folder(tmp_path_factory) -> Path:
     for name, spec in {"pretrain": PRETRAIN, "mixed": MIXED, "dropping": DROPPING}.items():
         (folder / "specs" / f"{name}.json").write_text(spec.model_dump_json())
     torch.set_num_threads(1)
-    alone = Execution(folder / "one", {"ssv2": folder / "ssv2"}, accumulate=4)
+    alone = Workplace(folder / "one", {"ssv2": folder / "ssv2"}, RunOptions(accumulate=4))
     run_all([PRETRAIN], pretrain, alone)
     run_all([MIXED], finetune, alone)
     with pytest.MonkeyPatch.context() as patch:
@@ -128,7 +128,13 @@ def folder(tmp_path_factory) -> Path:
         patch.setattr(data, "training_loader", stopping)
         with pytest.raises(KeyboardInterrupt):
             run_all(
-                [MIXED], finetune, replace(alone, results=folder / "one-to-two", checkpoint_s=0)
+                [MIXED],
+                finetune,
+                replace(
+                    alone,
+                    results=folder / "one-to-two",
+                    options=RunOptions(accumulate=4, checkpoint_s=0),
+                ),
             )
     return folder
 
@@ -244,7 +250,9 @@ def test_a_signal_to_one_stops_both_after_its_step_and_they_end_as_if_undisturbe
 def test_a_run_goes_on_with_another_number_of_processes(folder, both):
     """With dropout off, as if the number had not changed."""
     run_all(
-        [MIXED], finetune, Execution(folder / "two-to-one", {"ssv2": folder / "ssv2"}, accumulate=4)
+        [MIXED],
+        finetune,
+        Workplace(folder / "two-to-one", {"ssv2": folder / "ssv2"}, RunOptions(accumulate=4)),
     )
     for name in ("two-to-one", "one-to-two"):
         assert_same_log(folder / "one" / MIXED.run_id, folder / name / MIXED.run_id)
@@ -354,7 +362,7 @@ def test_under_torchrun_an_error_is_one_line_and_ends_all(folder, tmp_path):
 
 def test_a_batch_that_processes_do_not_divide_is_refused(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(collectives, "world_size", lambda: 3)
-    execution = Execution(tmp_path, {"ssv2": folder / "ssv2"}, accumulate=2)
+    execution = Workplace(tmp_path, {"ssv2": folder / "ssv2"}, RunOptions(accumulate=2))
     with pytest.raises(
         UserError, match="^3 processes with --accumulate 2 do not divide optim.batch 4; 3 x 2 must$"
     ):

@@ -15,7 +15,7 @@ from torch import nn
 
 from mgm.errors import UserError
 from mgm.models import kernels
-from mgm.spec import Optim
+from mgm.spec import Optim, RunOptions
 from mgm.training import Training, load_checkpoint, save_checkpoint, train
 from mgm.training.loop import _catch_signals
 
@@ -62,7 +62,7 @@ def test_stopped_at_any_step_and_resumed_the_weights_are_bit_equal(tmp_path):
         folder = tmp_path / f"stopped-{step}"
         folder.mkdir()
         with pytest.raises(Stop):
-            train(toy(stop_at=step), folder, checkpoint_s=0, show=quiet)
+            train(toy(stop_at=step), folder, RunOptions(checkpoint_s=0), quiet)
         resumed = toy()
         train(resumed, folder, show=quiet)
         assert torch.equal(weights(resumed), weights(whole)), step
@@ -76,9 +76,9 @@ def test_stopped_at_any_step_and_resumed_the_weights_are_bit_equal(tmp_path):
 def test_a_resumed_run_keeps_its_kernel(tmp_path, monkeypatch, choice):
     monkeypatch.setattr(kernels, "onednn", choice)
     with pytest.raises(Stop):
-        train(toy(stop_at=3), tmp_path, checkpoint_s=0, show=quiet)
+        train(toy(stop_at=3), tmp_path, RunOptions(checkpoint_s=0), quiet)
     kernels.onednn = None  # another process
-    train(toy(), tmp_path, checkpoint_s=0, show=quiet)
+    train(toy(), tmp_path, RunOptions(checkpoint_s=0), quiet)
     assert kernels.onednn is choice
 
 
@@ -99,18 +99,18 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before_and_all_agrees(tmp_path, 
     (tmp_path / "whole").mkdir()
     train(whole, tmp_path / "whole", show=quiet)
     with pytest.raises(Stop):
-        train(toy(stop_at=9), tmp_path, checkpoint_s=0, show=quiet)
+        train(toy(stop_at=9), tmp_path, RunOptions(checkpoint_s=0), quiet)
     newest = tmp_path / "checkpoint.pt"
     newest.write_bytes(newest.read_bytes()[: int(share * newest.stat().st_size)])
     with pytest.raises(Stop):
-        train(toy(stop_at=8), tmp_path, checkpoint_s=0, show=said.append)
+        train(toy(stop_at=8), tmp_path, RunOptions(checkpoint_s=0), said.append)
     assert said == [
         f"{newest}: torn, so run-1 goes back to the checkpoint before it",
         "run-1: continues at step 8 of 24",
     ]
     assert not newest.exists()  # or the next checkpoint would move it over the whole one
     with pytest.raises(Stop):
-        train(toy(stop_at=10), tmp_path, checkpoint_s=0, show=quiet)
+        train(toy(stop_at=10), tmp_path, RunOptions(checkpoint_s=0), quiet)
     resumed = toy()
     train(resumed, tmp_path, show=said.append)
     assert said[2:] == ["run-1: continues at step 10 of 24"]
@@ -138,7 +138,7 @@ def test_two_torn_checkpoints_stop_with_the_next_step_named(tmp_path):
 
 def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path):
     with pytest.raises(Stop):
-        train(toy(stop_at=3), tmp_path, checkpoint_s=0, show=quiet)
+        train(toy(stop_at=3), tmp_path, RunOptions(checkpoint_s=0), quiet)
     limits, ignored = (
         resource.getrlimit(resource.RLIMIT_FSIZE),
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
@@ -151,7 +151,7 @@ def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path)
             UserError,
             match=r"checkpoint.pt: cannot be written \(.*MB are free\); make room and run again, it continues",
         ):
-            train(toy(), tmp_path, checkpoint_s=0, show=quiet)
+            train(toy(), tmp_path, RunOptions(checkpoint_s=0), quiet)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
@@ -186,7 +186,7 @@ def test_a_signal_leaves_a_checkpoint_of_its_step_and_its_status(tmp_path, numbe
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     with pytest.raises(Stop):
-        train(toy(stop_at=3), tmp_path, checkpoint_s=0, show=quiet)
+        train(toy(stop_at=3), tmp_path, RunOptions(checkpoint_s=0), quiet)
     with pytest.raises(UserError, match="belongs to run run-1, not to run-2"):
         train(replace(toy(), run_id="run-2"), tmp_path, show=quiet)
 

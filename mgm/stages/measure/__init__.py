@@ -20,7 +20,7 @@ from mgm.data.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.paper.recipes import DECODERS, MODELS, PRETRAIN_CLIPS
 from mgm.spec import Data, Measure, parse
-from mgm.stages.data import Execution, Job, moving_videos
+from mgm.stages.data import Job, Workplace, moving_videos
 from mgm.stages.inspect import spread
 
 WITHOUT_VIDEOS = ("step-time",)
@@ -69,7 +69,7 @@ def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: 
     index = read_index(place) if place else Index(Path(), (), (), (), "", "")
     with TemporaryDirectory() as scratch:
         metrics = measure(
-            Job(spec, Path(scratch), Execution(Path(), places, flow_weights=weights), index)
+            Job(spec, Path(scratch), Workplace(Path(), places, flow_weights=weights), index)
         )
         arrays = dict(np.load(file)) if (file := Path(scratch, "arrays.npz")).exists() else {}
     lines = [f"{name:<24}{value:.4g}" for name, value in metrics.items()]

@@ -139,7 +139,7 @@ def _interval(x_NBS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def measure(job: Job[Measure]) -> dict[str, Any]:
     metrics, arrays = coverage(
-        job.spec, choose(job.index, job.spec.videos), job.execution.workers, job.execution.cache
+        job.spec, choose(job.index, job.spec.videos), job.options.workers, job.workplace.cache
     )
     np.savez_compressed(job.folder / "arrays.npz", **arrays)
     return metrics

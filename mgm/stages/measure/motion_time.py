@@ -79,5 +79,5 @@ def _one_thread() -> Iterator[None]:
 
 def measure(job: Job[Measure]) -> dict[str, Any]:
     return motion_time(
-        choose(job.index, job.spec.videos), job.spec.flow, job.execution.flow_weights
+        choose(job.index, job.spec.videos), job.spec.flow, job.workplace.flow_weights
     )

@@ -152,5 +152,5 @@ def _read_csv(path: Path, index: Index) -> dict[str, dict[int, np.ndarray]]:
 
 def measure(job: Job[Measure]) -> dict[str, Any]:
     return saliency_score(
-        job.index, job.execution.data[job.spec.data.dataset], choose(job.index, job.spec.videos)
+        job.index, job.workplace.data[job.spec.data.dataset], choose(job.index, job.spec.videos)
     )

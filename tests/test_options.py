@@ -1,0 +1,48 @@
+"""A field of RunOptions is at once an option of the command line, of clusters and of scales."""
+
+import typer
+
+from mgm.cli import app
+from mgm.dag.cluster import JobResources
+from mgm.paper.scales import Scale
+from mgm.spec import LoadOptions, RunOptions
+
+CHANGED = RunOptions(
+    threads=2,
+    workers=3,
+    cache_mb=4,
+    accumulate=5,
+    checkpoint_s=6.5,
+    recompute=True,
+    compile="off",
+    bf16_gradients=True,
+)
+
+
+def parsed(stage: str, words: list[str]) -> dict[str, object]:
+    command = typer.main.get_command(app).commands[stage]  # type: ignore[attr-defined]
+    words = ["spec.json", "--out", "results", "--data", "a=b", *words]
+    return command.make_context(stage, words).params
+
+
+def test_the_command_line_takes_what_the_options_write():
+    for options in (RunOptions(), CHANGED):
+        for stage, kind in (
+            ("pretrain", RunOptions),
+            ("finetune", RunOptions),
+            ("probe", LoadOptions),
+        ):
+            found = parsed(stage, options.words(kind.model_fields))
+            assert {name: found[name] for name in kind.model_fields} == {
+                name: getattr(options, name) for name in kind.model_fields
+            }
+    assert RunOptions().words(RunOptions.model_fields) == []
+    default = {name: field.default for name, field in RunOptions.model_fields.items()}
+    assert all(getattr(CHANGED, name) != value for name, value in default.items())
+
+
+def test_scales_and_clusters_have_every_option():
+    assert Scale.model_fields["execution"].annotation is RunOptions
+    assert issubclass(JobResources, RunOptions)
+    job = JobResources(nodes=1, gpus=0, cpus=1, mem_gb=1, hours=1, accumulate=4, compile="auto")
+    assert CHANGED.changed(job) == CHANGED.model_copy(update={"accumulate": 4, "compile": "auto"})
