@@ -34,7 +34,7 @@ from mgm.stages.measure.coverage import moving_pixels
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
-from mgm.video.loader import training_loader
+from mgm.video.loader import Cache, training_loader
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DATA, DOCS = ROOT / "results/drawn", ROOT / "data", ROOT / "docs"
