@@ -77,6 +77,8 @@ def write_shards(
         UserError: `out` holds shards of other settings, the disk is full or would be, or a split
             has no video left.
     """
+    from mgm.video.shards import below
+
     root = Path(os.path.abspath(out)) / "shards"
     own = root / "part-{}-of-{}".format(*part) if part else root
     own.mkdir(parents=True, exist_ok=True)
@@ -104,7 +106,7 @@ def write_shards(
             videos.append(
                 replace(
                     video,
-                    path=str(root / f"{shard}#{offset}" / _below(name)),
+                    path=str(root / f"{shard}#{offset}" / below(name)),
                     bytes=size,
                     frames=frames,
                     content="",
@@ -403,11 +405,6 @@ def _signature(videos: Sequence[_Named]) -> str:
         for name, video in videos
     ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
-
-
-def _below(name: str) -> str:
-    """A name without the way out of the root."""
-    return "/".join(part for part in name.split("/") if part not in ("", ".."))
 
 
 def _about(root: Path) -> dict[str, Any]:

@@ -17,8 +17,10 @@ Boxes and motion are in pixels of the *source*, so random draws and masks are th
 file, bit for bit.
 """
 
+import json
 import os
 import struct
+import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,6 +64,7 @@ ROW = np.dtype(
 UNITS = 4  # a pixel: no codec whose vectors FFmpeg exports has finer ones
 _FIRST_READ = 1 << 14  # bytes: the table of 400 frames
 _NEAR = 1 << 18  # bytes of vectors to read at once
+_BLOCK = 512  # bytes: what a tar is made of
 
 
 class NotInShard(UserError):
@@ -222,10 +225,50 @@ def open_record(path: str | Path) -> Record:
         raise UserError(
             f"{path}: the {end:,} bytes of its table at {offset:,} are not those that were written; {AGAIN}"
         )
+    wanted, name = (
+        str(path).partition(".tar#")[2].partition("/")[2],
+        _source_name(file, data, offset, end),
+    )
+    if name is None or below(name) != wanted:
+        lies = "has no readable name" if name is None else f"is {name}"
+        raise UserError(
+            f"{path}: the video at byte {offset:,} of its shard {lies}, not {wanted}; delete the "
+            "shard and its .json, and run the same `mgm prepare` again"
+        )
     rows = np.frombuffer(data, ROW, count, HEADER.size)
     return Record(
         str(path), file, every, (height, width), codec.rstrip(b"\0").decode(), fps, vectors_at, rows
     )
+
+
+def _source_name(file: BinaryIO, data: bytes, offset: int, end: int) -> str | None:
+    """Return the name that a record's KEY.json has for its source; None if it cannot be read.
+
+    That file follows the table, so it mostly is in what was read already.
+
+    Args:
+        data: what the shard holds from `offset` on, where the table begins; the table is
+            `end` bytes long.
+    """
+    at = end + -end % _BLOCK
+    if len(data) < at + 2 * _BLOCK:
+        data = data[:at] + os.pread(file.fileno(), 4 * _BLOCK, offset + min(at, len(data)))
+    try:
+        info = tarfile.TarInfo.frombuf(data[at : at + _BLOCK], "utf-8", "strict")
+        if not info.name.endswith(".json") or info.size > _FIRST_READ:
+            return None
+        text = data[at + _BLOCK : at + _BLOCK + info.size]
+        if len(text) < info.size:
+            text = os.pread(file.fileno(), info.size, offset + at + _BLOCK)
+        name = json.loads(text)["source"]
+    except (tarfile.TarError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return name if isinstance(name, str) else None
+
+
+def below(name: str) -> str:
+    """Return a name without the way out of its root."""
+    return "/".join(part for part in name.split("/") if part not in ("", ".."))
 
 
 def table_crc(header: bytes, rows: bytes) -> int:

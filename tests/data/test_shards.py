@@ -133,6 +133,46 @@ def test_a_flipped_byte_is_found_wherever_it_lies(prepared):
         read_clip(video.path, [0])
 
 
+def swap_offsets(sidecar: Path) -> list[str]:
+    """Let two videos of a shard change places in its .json; their names."""
+    about = json.loads(sidecar.read_text())
+    one, other = about["videos"][:2]
+    one[1], other[1] = other[1], one[1]
+    sidecar.write_text(json.dumps(about))
+    return [one[0], other[0]]
+
+
+def test_a_video_that_another_stands_for_is_named_when_it_is_read(prepared):
+    """Offsets that were swapped in a sidecar reach the index of the next call."""
+    sidecars = sorted((prepared / "out" / "shards").glob("0*.json"))
+    two = next(path for path in sidecars if len(json.loads(path.read_text())["videos"]) > 1)
+    names = swap_offsets(two)
+    again(prepared)
+    index = read_index(prepared / "out")
+    wrong = [video for video in index.videos if video.path.endswith(tuple(names))]
+    assert len(wrong) == 2
+    for video, other in zip(wrong, sorted(names, reverse=True)):
+        with pytest.raises(UserError, match=f"of its shard is {other}, not "):
+            read_clip(video.path, np.arange(16))
+    assert {name for name, _ in verify_shards(index, prepared / "out")} == {
+        video.path for video in wrong
+    }
+
+
+def test_swapped_offsets_of_the_index_are_refused(prepared):
+    path = prepared / "out" / "index.csv"
+    rows = path.read_text().splitlines()
+    first, second = (row.split(",") for row in rows[1:3])
+    first[0], second[0] = (
+        f"{other[0].partition('#')[0]}#{other[0].partition('#')[2].partition('/')[0]}/"
+        + own[0].partition("#")[2].partition("/")[2]
+        for own, other in ((first, second), (second, first))
+    )
+    path.write_text("\n".join([rows[0], ",".join(first), ",".join(second), *rows[3:]]) + "\n")
+    with pytest.raises(UserError, match="was changed since it was written"):
+        read_index(prepared / "out")
+
+
 def test_missing_cut_and_old_shards_are_named_before_a_run(prepared):
     index, path = read_index(prepared / "out"), prepared / "out" / "shards" / "00001.tar"
     check_files(index)
