@@ -28,7 +28,7 @@ from mgm.spec import Data, Decoder, Mask, Model, Pretrain
 from mgm.stages.data import motion_of
 from mgm.stages.measure.step_time import step_seconds
 from mgm.training.memory import set_malloc_options
-from mgm.training.optimiser import build_optimiser
+from mgm.training.optim import build_optimiser
 from mgm.video import Batch, probe_video, training_loader
 
 SMALL = {"model": Model(width=96, depth=2, heads=2), "decoder": Decoder(width=48, depth=1, heads=1)}

@@ -42,7 +42,7 @@ from mgm.stages.measure.step_time import step_seconds
 from mgm.training import mix
 from mgm.training.compiling import block_compiler
 from mgm.training.memory import recomputed, wrapped_blocks
-from mgm.training.optimiser import build_optimiser
+from mgm.training.optim import build_optimiser
 
 DATA = Data(dataset="folder")
 SIZES = {  # encoder and decoder of VideoMAE's scripts

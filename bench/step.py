@@ -23,7 +23,7 @@ from mgm.paper.cost import multiply_adds
 from mgm.spec import Clips, Data, Mask, Measure, Pretrain
 from mgm.stages.measure.step_time import step_seconds, step_time
 from mgm.training.memory import set_malloc_options
-from mgm.training.optimiser import build_optimiser
+from mgm.training.optim import build_optimiser
 
 DATA = Data(dataset="folder")
 

@@ -31,7 +31,7 @@ def videos(tmp_path_factory):
 
 
 STEP = """import torch
-from mgm.training.optimiser import AdamW
+from mgm.training.optim import AdamW
 one = torch.ones(3, requires_grad=True)
 one.grad = torch.ones(3)
 AdamW([{"params": [one], "weight_decay": 0.0, "lr": 0.1}], (0.9, 0.95)).step()

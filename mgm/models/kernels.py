@@ -1,8 +1,7 @@
-"""Linear layers and attention by the kernel that is fastest where they run: on a CPU not always the
-one that PyTorch picks.
+"""Linear layers and attention by faster CPU kernels than PyTorch's choice.
 
-Nothing here asks who made a CPU: products are timed once a process, in some milliseconds. A GPU,
-and what torch.compile compiles, has PyTorch's own kernels.
+The choice is a function of the CPU's instructions alone, so a resumed run makes it again. GPUs and
+compiled blocks keep PyTorch's own kernels.
 """
 
 import time
@@ -18,13 +17,6 @@ CPU_KERNELS = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(
     torch, "_softmax_backward_data"
 )  # private: a release may drop them
 WIDE = 256  # channels, or tokens, from which a product's speed shows
-# times that oneDNN's product must be as fast: in a step it has copies around it, and at 1.1 (AVX2)
-# a step took longer
-FASTER = 1.5
-onednn: bool | None = (
-    # the choice, once made; a checkpoint keeps it, or a resumed run would end with other last bits
-    None
-)
 
 
 class Linear(nn.Linear):
@@ -33,11 +25,7 @@ class Linear(nn.Linear):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """F.linear;
-
-    wide ones in float32 on a CPU by oneDNN where that is faster than what PyTorch calls (MKL,
-    mostly).
-    """
+    """Return F.linear, with wide float32 products on a CPU by oneDNN where it is faster."""
     plain = _on_cpu(x) and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if plain and min(weight.shape) >= WIDE and uses_onednn():
         return OneDNNLinear.apply(
@@ -51,10 +39,7 @@ def _on_cpu(x: Tensor) -> bool:
 
 
 class OneDNNLinear(torch.autograd.Function):
-    """A linear layer whose three products are oneDNN's, from PyTorch's tensors and into them:
-
-    no copy into oneDNN's own.
-    """
+    """A linear layer with three products by oneDNN, without copies into oneDNN's own tensors."""
 
     @staticmethod
     def forward(ctx, x, weight, bias):
@@ -78,28 +63,21 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
+@cache
 def uses_onednn() -> bool:
-    """Decide once a process:
+    """Return whether oneDNN computes wide float32 products: with AVX-512.
 
-    what a checkpoint said, or the faster of both float32 kernels on a product of some milliseconds.
+    There its product took half of the time of PyTorch's (MKL), on an AMD EPYC. With AVX2 it was 1.1
+    times as fast, and a whole step took longer, since copies surround the product.
     """
-    global onednn
-    if onednn is None:
-        onednn = _onednn_is_faster()
-    return onednn
-
-
-def _onednn_is_faster() -> bool:
-    x, weight = torch.ones(256, 512), torch.ones(1024, 512)
-    own, other = _fastest(lambda: F.linear(x, weight), lambda: _product(x, weight))
-    return own > FASTER * other
+    return "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
 @cache
 def bf16_slowdown() -> float:
-    """How many times longer a product takes in bf16 than in float32 on this CPU:
+    """Return how many times longer a product takes in bf16 than in float32 on this CPU.
 
-    far above 1 where it has no units for bf16.
+    It is far above 1 on a CPU without units for bf16.
     """
     x, weight = torch.ones(64, 256), torch.ones(256, 256)
     halves = x.bfloat16(), weight.bfloat16()
@@ -109,9 +87,9 @@ def bf16_slowdown() -> float:
 
 @torch.inference_mode()
 def _fastest(*works: Callable[[], object], turns: int = 8) -> list[float]:
-    """Seconds of each, the least of some turns:
+    """Return the seconds of each work: the least of some turns, after one to warm up.
 
-    what else the machine does can only add to them. The first turn warms up.
+    Other work on the machine can only add to them.
     """
     seconds = list[list[float]]()
     for _ in range(turns + 1):
@@ -126,9 +104,9 @@ def _fastest(*works: Callable[[], object], turns: int = 8) -> list[float]:
 def scaled_dot_product_attention(
     q_BNVD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, attn_mask_BVL: Tensor | None = None
 ) -> Tensor:
-    """softmax(q k' / sqrt(D)) v for N heads.
+    """Return softmax(q k' / sqrt(D)) v for N heads.
 
-    `attn_mask_BVL` says which queries see which keys; default: all.
+    `attn_mask_BVL` is True where a query sees a key; None: everywhere.
     """
     if _on_cpu(q_BNVD) and attn_mask_BVL is None:
         wide = min(q_BNVD.shape[2], k_BNLD.shape[2]) >= WIDE
@@ -142,8 +120,7 @@ def scaled_dot_product_attention(
 
 
 class RecomputedAttention(torch.autograd.Function):
-    """Attention as two matrix products, whose weights are computed again in the backward pass and
-    never kept.
+    """Attention as two matrix products; its weights are computed again in the backward pass.
 
     In bf16 twice as fast as PyTorch's fused kernel, whose bf16 is no faster than its float32; in
     float32, by oneDNN, 1.6 times. In bf16 scores are rounded to bf16 before the softmax, as Hugging
@@ -174,7 +151,7 @@ class RecomputedAttention(torch.autograd.Function):
 
 
 def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """What fits a cache: clips in bf16, heads in float32, where a product takes two matrices."""
+    """Yield parts that fit a cache: clips in bf16; heads in float32, whose product takes matrices."""
     return zip(
         *(
             x if x.dtype == torch.bfloat16 else [head for clip in x for head in clip]

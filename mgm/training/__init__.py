@@ -3,4 +3,4 @@
 from mgm.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from mgm.training.loop import Training, train
 from mgm.training.mixing import mix
-from mgm.training.optimiser import build_optimiser, learning_rate, parameter_groups
+from mgm.training.optim import build_optimiser, learning_rate, parameter_groups

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from mgm.errors import UserError
-from mgm.models import kernels
 from mgm.rng import clip_seed
 from mgm.spec import Optim, RunOptions
 from mgm.training import collectives
@@ -25,7 +24,13 @@ from mgm.training.checkpoint import load_checkpoint, save_checkpoint
 from mgm.training.compiling import block_compiler
 from mgm.training.log import Log
 from mgm.training.memory import recomputed, set_malloc_options, wrapped_blocks
-from mgm.training.optimiser import AdamW, build_optimiser, learning_rate, set_learning_rate
+from mgm.training.optim import (
+    Optimiser,
+    build_optimiser,
+    learning_rate,
+    set_learning_rate,
+    share_state,
+)
 
 LOGS = 100  # lines a run's log has, about
 
@@ -137,11 +142,10 @@ def _train(
         run.model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"])
-        kernels.onednn = state.get("onednn")
         first, failures = state["step"], dict.fromkeys(state["failed"])
         show(f"{run.run_id}: continues at step {first} of {run.steps}")
     first, failures = collectives.broadcast_object((first, failures))
-    collectives.broadcast_(optimiser.tensors())
+    share_state(optimiser)
     loss_module = _parallel(
         _Loss(run), options.bf16_gradients
     )  # copies the model's weights of rank 0
@@ -252,13 +256,14 @@ def _catch_signals() -> Iterator[list[int]]:
         sys.exit(128 + came[0])
 
 
-def _state(run: Training, optimiser: AdamW, step: int, failures: dict[str, None]) -> dict[str, Any]:
+def _state(
+    run: Training, optimiser: Optimiser, step: int, failures: dict[str, None]
+) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "step": step,
         "model": run.model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "rng": torch.get_rng_state(),
-        "onednn": kernels.onednn,
         "failed": list(failures),
     }

@@ -82,7 +82,7 @@ def test_pretraining(size, precision, kernel, monkeypatch):
 
     bf16 keeps 8 bits of what passes between layers.
     """
-    monkeypatch.setattr(kernels, "onednn", kernel == "onednn")
+    monkeypatch.setattr(kernels, "uses_onednn", lambda: kernel == "onednn")
     spec, _, frames, attention = size
     ours = build_mae(spec)
     sharpened(ours, 0.2)

@@ -28,7 +28,7 @@ def error(found, wanted):
 @pytest.fixture(params=[True, False], ids=["onednn", "own"])
 def either_kernel(request, monkeypatch):
     """Whatever this CPU's measurement says."""
-    monkeypatch.setattr(kernels, "onednn", request.param)
+    monkeypatch.setattr(kernels, "uses_onednn", lambda: request.param)
 
 
 @pytest.mark.usefixtures("either_kernel")
@@ -90,16 +90,11 @@ def test_the_switch_leaves_pytorchs_own_kernels(monkeypatch):
     assert torch.equal(scaled_dot_product_attention(q_BNVD, q_BNVD, q_BNVD), own)
 
 
-def test_the_kernel_is_chosen_by_a_measurement(monkeypatch):
-    """Of a core that pretends to be slow at one of them."""
-    for slow, faster in (("linear", True), ("_linear_pointwise", False)):
-        home = F if slow == "linear" else torch.ops.mkldnn
-        real = getattr(home, slow)
-        with monkeypatch.context() as patch:
-            patch.setattr(
-                home, slow, lambda *args, real=real: [real(*args) for _ in range(6)].pop()
-            )
-            assert kernels._onednn_is_faster() is faster
+def test_the_kernel_is_a_function_of_the_instructions(monkeypatch):
+    """So that a resumed run has the kernel of the run that was stopped."""
+    for name, onednn in (("AVX512", True), ("AVX2", False), ("DEFAULT", False)):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=name: name)
+        assert kernels.uses_onednn.__wrapped__() is onednn
 
 
 @pytest.mark.slow  # each starts a process

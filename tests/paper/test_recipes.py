@@ -37,7 +37,7 @@ drop path               0.1        0.1        0.2        0.2        0.2        0
 REPEATED_AUGMENTATION = (2, 1, 2, 2, 2)  # as printed: five values for six columns
 
 READ = {  # how a printed row reads in a spec
-    "optimizer": lambda run: "AdamW",  # mgm.training.build_optimiser knows no other
+    "optimizer": lambda run: run.optim.name,
     "learning rate schedule": lambda run: "cosine",  # mgm.training.learning_rate knows no other
     "base learning rate": lambda run: run.optim.lr,
     "weight decay": lambda run: run.optim.weight_decay,

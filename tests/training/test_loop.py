@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from mgm.errors import UserError
-from mgm.models import kernels
 from mgm.spec import Optim, RunOptions
 from mgm.training import Training, load_checkpoint, save_checkpoint, train
 from mgm.training.loop import _catch_signals
@@ -70,16 +69,6 @@ def test_stopped_at_any_step_and_resumed_the_weights_are_bit_equal(tmp_path):
             json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()
         ]
         assert steps == list(range(1, 25))
-
-
-@pytest.mark.parametrize("choice", [True, False])
-def test_a_resumed_run_keeps_its_kernel(tmp_path, monkeypatch, choice):
-    monkeypatch.setattr(kernels, "onednn", choice)
-    with pytest.raises(Stop):
-        train(toy(stop_at=3), tmp_path, RunOptions(checkpoint_s=0), quiet)
-    kernels.onednn = None  # another process
-    train(toy(), tmp_path, RunOptions(checkpoint_s=0), quiet)
-    assert kernels.onednn is choice
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_next_step_named(tmp_path):

@@ -16,7 +16,7 @@ from mgm.models.vit import gather_tokens, patchify
 from mgm.paper.recipes import PRETRAIN_OPTIM
 from mgm.spec import Mask, Measure, Pretrain
 from mgm.stages.data import Job
-from mgm.training.optimiser import build_optimiser
+from mgm.training.optim import build_optimiser
 
 BATCH = 2  # clips a step
 PAIRS, SECONDS = (

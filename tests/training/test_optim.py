@@ -7,7 +7,7 @@ import torch
 from mgm.models import build_classifier, build_mae
 from mgm.spec import Clips, Data, Finetune, Model, Optim, Pretrain
 from mgm.training import build_optimiser, learning_rate, parameter_groups
-from mgm.training.optimiser import AdamW, set_learning_rate
+from mgm.training.optim import AdamW, set_learning_rate
 
 SMALL = {
     "data": Data(dataset="ssv2"),

@@ -1,22 +1,25 @@
-"""AdamW, its parameter groups, and the schedule of its learning rate."""
+"""Optimisers by name, their parameter groups, and the schedule of the learning rate."""
 
+import inspect
 import math
 import re
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.optim.adamw import adamw
 
+from mgm.errors import UserError
 from mgm.spec import Optim
+from mgm.training import collectives
 
 
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019) by PyTorch's fused kernel.
 
-    It gives the numbers of torch.optim.AdamW(fused=True), bit by bit, by the same function. That
-    class imports torch._dynamo on first use: half of the time that a process took to its first
-    step.
+    It is torch.optim.AdamW(fused=True) bit for bit, by the same function. That class imports
+    torch._dynamo on first use, which took half of the time to a process's first step.
 
     Args:
         groups: each with `params`, on one device, their `weight_decay` and `lr`.
@@ -42,7 +45,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self) -> None:
-        """A parameter without a gradient stays as it is."""
+        """Update the parameters that have a gradient."""
         for group, moments in zip(self.param_groups, self.moments, strict=True):
             several = zip(
                 group["params"], moments["first"], moments["second"], moments["steps"], strict=True
@@ -73,7 +76,7 @@ class AdamW:
             )
 
     def tensors(self) -> list[torch.Tensor]:
-        """All of its state."""
+        """Return all of its state."""
         return [
             tensor for moments in self.moments for tensors in moments.values() for tensor in tensors
         ]
@@ -129,11 +132,64 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
     return list(groups.values())
 
 
-def build_optimiser(model: nn.Module, optim: Optim, layer_decay: float = 1.0) -> AdamW:
+Optimiser = AdamW | torch.optim.Optimizer
+
+
+def build_optimiser(model: nn.Module, optim: Optim, layer_decay: float = 1.0) -> Optimiser:
+    """Return the optimiser that `optim` names, over the model's parameter groups.
+
+    AdamW is ours; other names are classes of torch.optim, and "module:Class" is one of the user's.
+    Every class gets `lr` and `optim.options`, and `betas` if it has them.
+
+    Raises:
+        UserError: no such class, or options that it refuses.
+    """
     groups = parameter_groups(model, optim.weight_decay, layer_decay)
-    optimiser = AdamW(groups, optim.betas)
+    optimiser: Optimiser
+    if optim.name == "AdamW" and not optim.options:
+        optimiser = AdamW(groups, optim.betas)
+    else:
+        kind = _find_class(optim.name)
+        known = inspect.signature(kind).parameters
+        given = {"lr": optim.lr, "betas": optim.betas, **optim.options}
+        given = {name: x for name, x in given.items() if name in known or name in optim.options}
+        try:
+            optimiser = cast(torch.optim.Optimizer, kind(groups, **given))
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"optim.name {optim.name}: {error}; change optim.options, or choose another"
+            ) from None
     set_learning_rate(optimiser, optim.lr)
     return optimiser
+
+
+def _find_class(name: str) -> type:
+    module, _, kind = name.rpartition(":")
+    try:
+        found = getattr(import_module(module or "torch.optim"), kind)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"optim.name {name}: {error}; write a class of torch.optim, such as SGD, or "
+            "module:Class for one of your own on PYTHONPATH"
+        ) from None
+    step = getattr(found, "step", None)
+    if not isinstance(found, type) or step is None:
+        raise UserError(f"optim.name {name}: is not an optimiser's class; name one")
+    closure = inspect.signature(step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise UserError(
+            f"optim.name {name}: evaluates the loss several times per step, which the training "
+            "loop does not; choose another"
+        )
+    return found
+
+
+def share_state(optimiser: Optimiser) -> None:
+    """Give every process the state that rank 0's optimiser was resumed with."""
+    if isinstance(optimiser, AdamW):
+        collectives.broadcast_(optimiser.tensors())
+    elif collectives.world_size() > 1:
+        optimiser.load_state_dict(collectives.broadcast_object(optimiser.state_dict()))
 
 
 def learning_rate(step: int, steps: int, optim: Optim) -> float:
@@ -152,6 +208,6 @@ def learning_rate(step: int, steps: int, optim: Optim) -> float:
     )
 
 
-def set_learning_rate(optimiser: AdamW, rate: float) -> None:
+def set_learning_rate(optimiser: Optimiser, rate: float) -> None:
     for group in optimiser.param_groups:
         group["lr"] = rate * group["lr_scale"]
