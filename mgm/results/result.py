@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from mgm import __version__
 from mgm.errors import UserError
-from mgm.reading import file_digest, read_json
+from mgm.reading import file_digest, read_json, read_table
 from mgm.results import files
 from mgm.results.log import log_lines
 from mgm.spec import Spec, parents, parse
@@ -41,6 +41,14 @@ DATA_FIELDS: dict[str, type] = {
     **dict.fromkeys(("classes", "train", "test"), int),
 }
 LARGEST_NUMBER = 1e300  # whoever sums such numbers must not overflow
+# the least and the largest that a field can be; of every other number, LARGEST_NUMBER
+BOUNDS = {
+    "wall_s": (0, 1e9),
+    "threads": (1, 1e5),
+    "top1": (0, 100),
+    **dict.fromkeys(("n_test", "classes", "train", "test"), (0, 1e9)),
+}
+ROUNDING = 1e-6  # points of accuracy, between a recorded number and the same one computed anew
 QUIET_S = 600  # a folder nothing was written to for this long belongs to no live job
 
 
@@ -144,16 +152,23 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
     try:
         for fields, place, types in ((result, "", FIELDS), (result["data"], "data.", DATA_FIELDS)):
             for name, kind in types.items():
-                if not isinstance(fields[name], kind):
+                wrong = isinstance(fields[name], bool) and kind is not bool
+                if wrong or not isinstance(fields[name], kind):
                     return f"result.json: {place}{name} is {fields[name]!r}, which it cannot be"
         for name, value in [
-            *((name, result[name]) for name in ("n_test", "seed", "wall_s")),
+            *((name, result[name]) for name in ("n_test", "seed", "threads", "wall_s")),
+            *((name, result["data"][name]) for name in ("classes", "train", "test")),
             *result["metrics"].items(),
         ]:
-            if not isinstance(value, int | float) or abs(value) > LARGEST_NUMBER:
+            least, most = BOUNDS.get(name, (-LARGEST_NUMBER, LARGEST_NUMBER))
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not least <= value <= most
+            ):
                 return f"result.json: {name} is {str(value)[:40]}, which it cannot be"
-        for name in ("started", "finished"):
-            datetime.fromisoformat(result[name])
+        if datetime.fromisoformat(result["started"]) > datetime.fromisoformat(result["finished"]):
+            return f"result.json: finished is {result['finished']}, before it started"
         recorded = parse(result["spec"], "result.json")
         data = result["data"]
         checks = [
@@ -173,8 +188,6 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
                     spec.run_id,
                 )
             )
-        if spec.verb in ("finetune", "probe"):
-            checks.append(("metrics.top1", 0 <= result["metrics"]["top1"] <= 100, True))
         for name, digest in result["files"].items():
             if (folder / name).exists():
                 checks.append((name, file_digest(folder / name), digest))
@@ -188,12 +201,45 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
                 for parent in parents(spec)
                 if (wanted := recorded_digest(folder.parent / parent))
             ]
+        if wrong := [
+            f"{name} is {found}, not {wanted}" for name, found, wanted in checks if found != wanted
+        ]:
+            return wrong[0]
+        return _untested(folder, result) if spec.verb in ("finetune", "probe") else ""
     except (UserError, ValueError) as error:
         return str(error)
     except (KeyError, TypeError, AttributeError) as error:
         return f"result.json lacks or garbles {error}"
+
+
+def _untested(folder: Path, result: dict[str, Any]) -> str:
+    """Say which number of the test is not what predictions.csv and the data give.
+
+    A folder without predictions.csv is held to the size of the test split alone.
+    """
+    metrics, videos = result["metrics"], result["data"]["test"]
+    if result["n_test"] != videos:
+        return f"result.json: n_test is {result['n_test']}, and the test split has {videos} videos"
+    if not 0 <= metrics.get("outside", 0) <= 100 or "top1" not in metrics:
+        return f"result.json: top1 or outside of {metrics} cannot be"
+    path = folder / "predictions.csv"
+    if not path.exists():
+        return ""
+    rows = [row for _, row in read_table(path)][1:]
+    if len(rows) != videos or len({len(row) for row in rows}) > 1:
+        return f"predictions.csv has {len(rows)} whole rows, and the test split {videos} videos"
+    labels = {row[1] for row in rows}
+    predicted = [(row[1], name) for row in rows for name in row[2:]]
+    found = {
+        "top1": 100 * sum(label == name for label, name in predicted) / len(predicted),
+        "outside": 100 * sum(name not in labels for _, name in predicted) / len(predicted),
+    }
     return next(
-        (f"{name} is {found}, not {wanted}" for name, found, wanted in checks if found != wanted),
+        (
+            f"result.json: {name} is {metrics[name]}, and predictions.csv gives {value:.6g}"
+            for name, value in found.items()
+            if abs(metrics.get(name, value) - value) > ROUNDING
+        ),
         "",
     )
 
