@@ -198,13 +198,13 @@ def draw(table: pd.DataFrame, runs: pd.DataFrame) -> None:
     layouts = list(dict.fromkeys(table.layout))
     figure = blank(9.2, 2.6)
     several = figure.subplots(1, len(layouts), sharey=True, sharex=True, squeeze=False)[0]
-    figure.subplots_adjust(left=0.17, right=0.98, top=0.88, bottom=0.2, wspace=0.08)
+    figure.subplots_adjust(left=0.2, right=0.98, top=0.88, bottom=0.2, wspace=0.08)
     for axes, layout in zip(several, layouts):
         wide = runs[runs.layout == layout].pivot(index="data_seed", columns="mask", values="top1")
         for place, mask in enumerate(OTHERS):
             apart = wide["mgm"] - wide[mask]
             found = over_datasets([[value] for value in apart])
-            axes.plot(apart, [place] * len(apart), ".", color="#b5b5b5", markersize=4)
+            axes.plot(apart, [place] * len(apart), "o", color="#e08214", markersize=3.5, zorder=4)
             if found.has_interval:
                 axes.plot([found.low, found.high], [place] * 2, color="#1f5fa8", linewidth=2)
             axes.plot(found.mean, place, "o", color="#1f5fa8", markersize=5)

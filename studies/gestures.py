@@ -199,11 +199,7 @@ def estimates(runs: pd.DataFrame) -> pd.DataFrame:
     for labels, some in runs.groupby("labels", sort=False):
         wide = some.pivot(index="seed", columns="mask", values="top1")
         found = {TITLES[mask]: wide[mask] for mask in TITLES}
-        found |= {
-            f"MGM minus {TITLES[mask]}": wide["mgm"] - wide[mask]
-            for mask in TITLES
-            if mask != "mgm"
-        }
+        found |= {f"MGM minus {name}": wide["mgm"] - wide[mask] for mask, name in OTHERS.items()}
         for name, values in found.items():
             estimate = over_seeds(values.tolist())
             rows.append((labels, name, estimate.mean, estimate.low, estimate.high, estimate.n))
@@ -215,13 +211,13 @@ def draw(runs: pd.DataFrame) -> None:
     """Write docs/gestures.png: top-1 of each mask, a dot per seed."""
     figure = blank(9.2, 2.4)
     several = figure.subplots(1, len(LABELS), sharey=True)
-    figure.subplots_adjust(left=0.17, right=0.98, top=0.88, bottom=0.2, wspace=0.08)
+    figure.subplots_adjust(left=0.2, right=0.98, top=0.88, bottom=0.2, wspace=0.08)
     for axes, labels in zip(several, LABELS):
         wide = runs[runs.labels == labels].pivot(index="seed", columns="mask", values="top1")
         for place, mask in enumerate(TITLES):
             values = wide[mask]
             found = over_seeds(values.tolist())
-            axes.plot(values, [place] * len(values), ".", color="#b5b5b5", markersize=4)
+            axes.plot(values, [place] * len(values), "o", color="#e08214", markersize=3.5, zorder=4)
             if found.has_interval:
                 axes.plot([found.low, found.high], [place] * 2, color="#1f5fa8", linewidth=2)
             axes.plot(found.mean, place, "o", color="#1f5fa8", markersize=5)
