@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mgm import __version__
-from mgm.data.commands import prepare_app
-from mgm.errors import UserError, one_line
+from mgm.data.commands import few, prepare_app
+from mgm.errors import UserError, one_line, valid
 from mgm.spec import LoadOptions, RunOptions
 
 if TYPE_CHECKING:
@@ -45,9 +45,16 @@ Out = Annotated[
 Data = Annotated[
     list[str], typer.Option(help="Where a dataset's index is, as NAME=FOLDER; repeat for several.")
 ]
-Threads = Annotated[int, typer.Option(min=1, help="Threads of a process.")]
+Threads = Annotated[
+    int, typer.Option(min=1, callback=few("--threads"), help="Threads of a process.")
+]
 Workers = Annotated[
-    int, typer.Option(min=0, help="Processes that decode videos for one that computes; 0: it does.")
+    int,
+    typer.Option(
+        min=0,
+        callback=few("--workers"),
+        help="Processes that decode videos for one that computes; 0: it does.",
+    ),
 ]
 Name = Annotated[str, typer.Argument(help="Name of the results.")]
 Results = Annotated[Path, typer.Option(help="Folder of all results.")]
@@ -87,7 +94,8 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def called(**given: Any) -> None:
-        options = model(**{name: given.pop(name) for name in model.model_fields})
+        with valid("--"):
+            options = model(**{name: given.pop(name) for name in model.model_fields})
         command(**given, options=options)
 
     own = [one for name, one in plain.parameters.items() if name != "options"]
@@ -316,7 +324,7 @@ def embed(
     workers: Workers = 0,
 ) -> None:
     """Write features of videos; run again, it continues where it was stopped."""
-    from mgm.spec import Views
+    from mgm.stages.apply import read_views
     from mgm.stages.embed import embed as compute
 
     typer.echo(
@@ -324,7 +332,7 @@ def embed(
             source,
             weights,
             out,
-            Views(temporal=temporal, spatial=spatial),
+            read_views(temporal, spatial),
             per,
             frames,
             size,
@@ -358,7 +366,7 @@ def predict(
 
     run again, it continues where it was stopped.
     """
-    from mgm.spec import Views
+    from mgm.stages.apply import read_views
     from mgm.stages.predict import predict as compute
 
     typer.echo(
@@ -367,7 +375,7 @@ def predict(
             weights,
             out,
             classes,
-            Views(temporal=temporal, spatial=spatial),
+            read_views(temporal, spatial),
             frames,
             size,
             stride,
@@ -454,7 +462,9 @@ def flow(
             help="A state_dict of torchvision's raft_small; by default its own, downloaded."
         ),
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 1,
+    processes: Annotated[
+        int, typer.Option(min=1, callback=few("--processes"), help="Processes, of one thread each.")
+    ] = 1,
 ) -> None:
     """Write the optical flow of a dataset's videos beside them, to guide masks in the place of
     motion vectors.

@@ -41,6 +41,7 @@ FULL_DISK = (
 )  # of PyTorch and safetensors
 
 
+MOST_PROCESSES = 1024  # and threads of one: none of them is started of more
 LONGEST = 1600  # characters of an error
 
 
@@ -53,6 +54,17 @@ class UserError(Exception):
 
     def __init__(self, message: str):
         super().__init__(plain(message, LONGEST))
+
+
+def require_few(what: str, count: int | None) -> int | None:
+    """Return a number of processes or threads that a machine can start.
+
+    Raises:
+        UserError: it is larger; `what` names the option.
+    """
+    if count is not None and count > MOST_PROCESSES:
+        raise UserError(f"{what} {count}: choose at most {MOST_PROCESSES:,}")
+    return count
 
 
 def plain(text: str, longest: int | None = None) -> str:

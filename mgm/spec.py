@@ -6,6 +6,7 @@ compilation and so on), because that must not change its result.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-from mgm.errors import UserError, valid
+from mgm.errors import MOST_PROCESSES, UserError, valid
 from mgm.masking import CODEC as CODEC
 from mgm.masking import Distance as Distance
 from mgm.masking import Flow as Flow
@@ -23,6 +24,7 @@ from mgm.masking import hidden_patches
 from mgm.reading import read_json
 
 LARGE = 10**9  # no whole number of a spec is larger
+MOST_TOKENS = 10**6  # of a clip; the paper's have 1,568
 
 
 Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")]  # becomes part of a path
@@ -58,10 +60,11 @@ class FrozenModel(BaseModel):
 class LoadOptions(FrozenModel):
     """How a stage that reads videos is computed."""
 
-    threads: int = Field(1, ge=1, description="Threads of a process.")
+    threads: int = Field(1, ge=1, le=MOST_PROCESSES, description="Threads of a process.")
     workers: int = Field(
         0,
         ge=0,
+        le=MOST_PROCESSES,
         description="Processes that decode videos for one that computes; 0: it decodes itself.",
     )
     cache_mb: int = Field(
@@ -295,6 +298,11 @@ class Run(FrozenModel):
         if self.clips.frames % self.model.tubelet:
             raise ValueError(
                 f"clips.frames {self.clips.frames} is not a multiple of model.tubelet {self.model.tubelet}; change one of them"
+            )
+        if (tokens := math.prod(self.grid)) > MOST_TOKENS:
+            raise ValueError(
+                f"clips.frames {self.clips.frames} and clips.size {self.clips.size} are "
+                f"{tokens:,} tokens, more than {MOST_TOKENS:,}; lower one of them"
             )
         return self
 

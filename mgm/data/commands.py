@@ -13,11 +13,21 @@ import typer
 
 from mgm.data.index import Index
 from mgm.data.published import PUBLISHED, Published
-from mgm.errors import UserError
+from mgm.errors import UserError, require_few
 
 prepare_app = typer.Typer(
     no_args_is_help=True, help="Make a dataset ready: check every video, write an index."
 )
+
+
+def few(option: str) -> Callable[[int | None], int | None]:
+    """Return a callback that refuses more processes or threads than a machine can start."""
+
+    def check(count: int | None) -> int | None:
+        return require_few(option, count)
+
+    return check
+
 
 Out = Annotated[Path, typer.Option(help="Folder to write the index to.")]
 Transcode = Annotated[
@@ -46,7 +56,11 @@ ShortSide = Annotated[
 ]
 Processes = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes that transcode or write shards; one a core unless given."),
+    typer.Option(
+        min=1,
+        callback=few("--processes"),
+        help="Processes that transcode or write shards; one a core unless given.",
+    ),
 ]
 Shard = Annotated[
     str | None,
@@ -167,7 +181,9 @@ def synthetic(
         Path, typer.Option(help="A JSON file with the generator's parameters; {} for its defaults.")
     ],
     out: Annotated[Path, typer.Option(help="Folder to draw the videos into.")],
-    processes: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 2,
+    processes: Annotated[
+        int, typer.Option(min=1, callback=few("--processes"), help="Processes that draw.")
+    ] = 2,
 ) -> None:
     """Draw a set of videos whose classes are motions."""
     from mgm.data.prepare import read_params, summary

@@ -283,8 +283,10 @@ def check_files(index: Index) -> None:
         )
     if index.videos and ".tar#" in index.videos[0].path:
         from mgm.data.shards import check_shards
+        from mgm.video.shards import shard_of
 
-        return check_shards(index.root)
+        if shard_of(index.videos[0].path):
+            return check_shards(index.root)
     with ThreadPoolExecutor(8) as pool:  # a shared file system answers many at once
         found = [
             (video, wrong)

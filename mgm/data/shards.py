@@ -26,15 +26,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
+from pydantic import BaseModel
+
 from mgm.console import show, track
 from mgm.data.files import FULL, Part, in_processes
 from mgm.data.index import Index, Video, fault, new_index, read_index, require_splits, write_index
-from mgm.errors import UserError
+from mgm.errors import UserError, valid
 from mgm.reading import file_digest, read_json
 from mgm.results import files
 from mgm.results.lock import folder_lock
 
 SHARD_BYTES = 1e9
+MOST_SHARDS = 100_000  # of 1 GB: more than any file system here would take
 VERSION = 1  # of the format, which is `mgm.video.shards`'s
 SAMPLE = 16  # videos, of 32 frames each, that tell how large the shards will be
 _Named: TypeAlias = tuple[str, Video]  # name below the source's root
@@ -160,7 +163,13 @@ def verify_shards(index: Index, out: Path) -> Iterator[tuple[str, str]]:
     source = out / "source"
     root = read_index(source).root if (source / "index.json").is_file() else None
     for shard in _about(index.root)["bytes"] if root else ():
-        for name, _, _, _, sha256 in _sidecar(index.root / shard)["videos"]:
+        sidecar = _sidecar(index.root / shard)
+        if not sidecar:
+            yield (
+                str((index.root / shard).with_suffix(".json")),
+                "is missing or damaged; run the same `mgm prepare` again, which writes it anew",
+            )
+        for name, _, _, _, sha256 in sidecar.get("videos", ()):
             path = Path(os.path.join(root or "", name))
             if path.is_file() and file_digest(path) != sha256:
                 yield (
@@ -413,10 +422,24 @@ def _about(root: Path) -> dict[str, Any]:
     Raises:
         UserError: it is broken, or of another version.
     """
-    about = read_json(root / "shards.json")
-    if about.get("version") != VERSION:
+    path = root / "shards.json"
+    about = read_json(path)
+    if not isinstance(about, dict) or about.get("version") != VERSION:
+        version = about.get("version") if isinstance(about, dict) else None
         raise UserError(
-            f"{root}: holds shards of format {about.get('version')}, this mgm reads and writes {VERSION}; prepare into another --out"
+            f"{root}: holds shards of format {version}, this mgm reads and writes {VERSION}; "
+            "prepare into another --out"
+        )
+    count, sizes = about.get("shards"), about.get("bytes", {})
+    if type(count) is not int or not 1 <= count <= MOST_SHARDS:
+        raise UserError(
+            f"{path}: shards is {count!r}, not a number from 1 to {MOST_SHARDS:,}; "
+            "prepare into another --out"
+        )
+    if not isinstance(sizes, dict) or not all(type(size) is int for size in sizes.values()):
+        raise UserError(
+            f"{path}: bytes is no list of shards and their sizes; delete the file, and run the "
+            "same `mgm prepare` again"
         )
     return about
 
@@ -426,12 +449,26 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
+class _Sidecar(BaseModel):
+    """What the .json of a shard says: `videos` has (name, offset, bytes, frames, SHA-256)."""
+
+    version: int
+    signature: str
+    bytes: int
+    sha256: str = ""  # older ones lack it
+    videos: list[tuple[str, int, int, int, str]]
+    failed: list[tuple[str, str]]
+
+
 def _sidecar(target: Path) -> dict[str, Any]:
     """What the .json of a shard says;
 
     nothing if there is none that can be read, or it is of another version.
     """
     with suppress(FileNotFoundError, UserError):
-        if (about := read_json(target.with_suffix(".json"))).get("version") == VERSION:
+        fields = read_json(target.with_suffix(".json"))
+        with valid(""):
+            about = _Sidecar.model_validate(fields).model_dump()
+        if about["version"] == VERSION:
             return about
     return {}

@@ -10,5 +10,6 @@ from mgm.models.weights import (
     load_weights,
     model_of,
     read_weights,
+    require_fit,
     save_weights,
 )

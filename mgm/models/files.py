@@ -232,6 +232,11 @@ def _require_dense_floats(weights: dict[str, Tensor], path: Path) -> dict[str, T
                 else str(value.layout).removeprefix("torch.")
             )
             raise UserError(f"{path}: {name} is {layout}; save dense tensors")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise UserError(
+                f"{path}: {name} is {tuple(value.shape)}, of which the file holds "
+                f"{value.untyped_storage().nbytes():,} bytes; save dense tensors"
+            )
         if not value.is_floating_point():
             raise UserError(
                 f"{path}: {name} is {str(value.dtype).removeprefix('torch.')}, weights are floating-point; convert it"

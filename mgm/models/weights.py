@@ -3,13 +3,14 @@
 and out, as safetensors.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mgm.errors import UserError
+from mgm.errors import UserError, valid
 from mgm.models.files import read_tensors
 from mgm.models.formats import listed, to_ours
 from mgm.results.files import atomic_write
@@ -94,7 +95,11 @@ def model_of(weights: dict[str, Tensor], path: Path) -> Model:
         raise UserError(
             f"{path}: has no encoder.patch_embed.proj.weight of five dimensions and no encoder blocks; give weights of a video ViT"
         )
-    width, channels, tubelet, patch, _ = kernel.shape
+    width, channels, tubelet, patch, columns = kernel.shape
+    if patch != columns:
+        raise UserError(
+            f"{path}: its patches are {patch} x {columns}, and models here have squares"
+        )
     divided = any("temporal_fc" in name for name in weights)
     sizes = {
         (width, depth): (name, heads)
@@ -102,15 +107,16 @@ def model_of(weights: dict[str, Tensor], path: Path) -> Model:
         if name != "timesformer"
     }
     name, heads = sizes.get((width, len(blocks)), ("vit-b", width // 64 if width % 64 == 0 else 1))
-    return Model(
-        backbone="timesformer" if divided else name,
-        width=width,
-        depth=len(blocks),
-        heads=heads,
-        tubelet=tubelet,
-        patch=patch,
-        channels=channels,
-    )
+    with valid(f"{path}: its shapes are of no model here: "):
+        return Model(
+            backbone="timesformer" if divided else name,
+            width=width,
+            depth=len(blocks),
+            heads=heads,
+            tubelet=tubelet,
+            patch=patch,
+            channels=channels,
+        )
 
 
 def classes_of(weights: dict[str, Tensor], path: Path) -> int:
@@ -126,7 +132,38 @@ def classes_of(weights: dict[str, Tensor], path: Path) -> int:
     return weights["head.bias"].numel()
 
 
+def require_fit(build: Callable[[], nn.Module], weights: dict[str, Tensor], path: Path) -> None:
+    """Compare shapes before a model takes memory: a small file may name a very large one.
+
+    Args:
+        build: makes the model; its encoder alone is compared.
+
+    Raises:
+        UserError: a weight of the encoder is missing, too many, or has another shape.
+    """
+    with torch.device("meta"):
+        own = build().state_dict()
+    kept = {name: value for name, value in own.items() if name.startswith("encoder.")}
+    unneeded = {"encoder.norm.weight", "encoder.norm.bias"} - kept.keys()
+    found = {
+        name: value
+        for name, value in weights.items()
+        if name.startswith("encoder.") and name not in unneeded
+    }
+    _compare(kept, found, path)
+
+
 def _fill(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> None:
+    _compare(own, weights, path)
+    for name in sorted(own):
+        own[name].copy_(weights[name])
+        if not torch.isfinite(own[name]).all():
+            raise UserError(
+                f"{path}: {name} has values that are not finite; the run that wrote it diverged, run it again with a lower optim.lr"
+            )
+
+
+def _compare(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> None:
     missing, unused = own.keys() - weights.keys(), weights.keys() - own.keys()
     faults = (
         [f"has no {listed(missing)} ({len(missing)} of {len(own)} weights missing)"]
@@ -151,9 +188,4 @@ def _fill(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> Non
             raise UserError(
                 f"{path}: {name} is {tuple(weights[name].shape)}, the model's is {tuple(own[name].shape)}; "
                 "it is a checkpoint of another model"
-            )
-        own[name].copy_(weights[name])
-        if not torch.isfinite(own[name]).all():
-            raise UserError(
-                f"{path}: {name} has values that are not finite; the run that wrote it diverged, run it again with a lower optim.lr"
             )

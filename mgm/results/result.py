@@ -267,6 +267,10 @@ def _progress(folder: Path) -> str:
 
 
 def age(folder: Path) -> float:
-    """Seconds since the log grew or a file came or went (a checkpoint is renamed into place)."""
+    """Seconds since the log grew or a file came or went (a checkpoint is renamed into place).
+
+    A time in the future, as of a clock that was wrong, counts as long ago as it lies ahead.
+    """
     log = folder / "log.jsonl"
-    return time.time() - max(folder.stat().st_mtime, log.stat().st_mtime if log.exists() else 0)
+    latest = max(folder.stat().st_mtime, log.stat().st_mtime if log.exists() else 0)
+    return abs(time.time() - latest)

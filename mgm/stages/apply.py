@@ -6,13 +6,11 @@ video that cannot be read is listed and left out.
 
 import json
 import os
-import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -21,12 +19,14 @@ from torch import Tensor
 from mgm.console import track
 from mgm.data.files import files_below, open_all
 from mgm.data.index import Video, check_files, fault, read_index
-from mgm.errors import UserError
-from mgm.models import model_of, read_weights
+from mgm.errors import UserError, valid
+from mgm.models import Features, model_of, read_weights, require_fit
 from mgm.models.files import weights_digest
+from mgm.models.weights import is_classifier
+from mgm.reading import read_arrays, read_text
 from mgm.results import files
 from mgm.results.files import table_writer
-from mgm.spec import Clips, Finetune, Model, Pretrain, Views, read_spec
+from mgm.spec import Clips, Data, Finetune, Model, Pretrain, Probe, Views, read_spec
 from mgm.stages.data import with_channels
 from mgm.stages.provenance import verified_weights
 from mgm.video import view_batches
@@ -61,11 +61,23 @@ def find_source(place: Path, frames: int, size: int, stride: int) -> Source:
                 f"{place}: is a {spec.verb} run, which has no weights of its own; give a pretraining or finetuning run"
             )
         return Source(verified_weights(place)[0], spec.clips, spec.model)
-    return Source(
-        place,
-        Clips(frames=frames, size=size, stride=stride, sampling="window"),
-        model_of(read_weights(place), place),
-    )
+    weights = read_weights(place)
+    model = model_of(weights, place)
+    with valid(f"{place}: --frames {frames} --size {size} --stride {stride}: "):
+        clips = Clips(frames=frames, size=size, stride=stride, sampling="window")
+        spec = Probe(data=Data(dataset="folder"), clips=clips, model=model)
+    require_fit(lambda: Features(spec, finetuned=is_classifier(weights)), weights, place)
+    return Source(place, clips, model)
+
+
+def read_views(temporal: int, spatial: int) -> Views:
+    """The views that the command line asks for.
+
+    Raises:
+        UserError: more than there can be.
+    """
+    with valid(f"--temporal {temporal}: "):
+        return Views(temporal=temporal, spatial=spatial)  # type: ignore[arg-type]
 
 
 def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]]]:
@@ -125,6 +137,11 @@ def apply(
         UserError: the parts there are of other weights or views, or no parts; no video could be
             read.
     """
+    longest = max(video.frames for video in videos.values())
+    if views.temporal > longest:
+        raise UserError(
+            f"--temporal {views.temporal}: the longest video has {longest} frames; lower it"
+        )
     shapes = [part.model_dump_json() for part in (source.clips, source.model, views)]
     parts = Parts(out, json.dumps([weights_digest(source.weights), reduce.__name__, *shapes]))
     key_of = {name: _key(name, video) for name, video in videos.items()}
@@ -187,7 +204,7 @@ class Parts:
         self.folder = folder_of_parts(out)
         known = self.folder / "about.json"
         if known.is_file():
-            if known.read_text(encoding="utf-8", errors="replace") != about:
+            if read_text(known) != about:
                 raise UserError(
                     f"{self.folder}: holds parts of other weights or views; delete it, or choose "
                     "another --out"
@@ -204,10 +221,10 @@ class Parts:
         """Return results and reasons by key. A part that cannot be read is as if it were absent."""
         done, failed = dict[str, np.ndarray](), dict[str, str]()
         for path in sorted(self.folder.glob("*.npz")):
-            with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
-                with np.load(path) as part:
-                    keys, values = part["keys"].tolist(), part["values"]
-                    bad = json.loads(str(part["failed"]))
+            with suppress(UserError, OSError, ValueError, KeyError, TypeError):
+                part = read_arrays(path)
+                keys, values = part["keys"].tolist(), part["values"]
+                bad = json.loads(str(part["failed"]))
                 done |= dict(zip(keys, values, strict=True))
                 failed |= bad
         return done, failed

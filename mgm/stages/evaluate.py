@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mgm.errors import UserError
+from mgm.errors import UserError, valid
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.reading import file_digest
 from mgm.results import files
@@ -64,9 +64,9 @@ def evaluate(
     path = weights or verified_weights(place)[0]
     ((dataset, _),) = workplace.data.items()
     data = spec.data if dataset == spec.data.dataset else Data(dataset=dataset)
-    spec = spec.model_copy(
-        update={"data": data, "views": Views(**(spec.views.model_dump() | views))}
-    )
+    with valid("views."):
+        given = Views(**(spec.views.model_dump() | views))
+    spec = spec.model_copy(update={"data": data, "views": given})
     index = find_index(spec, workplace)
     if (classes := classes_of(read_weights(path), path)) != len(index.classes):
         raise UserError(

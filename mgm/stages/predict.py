@@ -4,6 +4,7 @@ class scores of videos, and a page that shows them.
 """
 
 import base64
+import io
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader
 from mgm.data.index import Video, read_index
 from mgm.errors import UserError
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
+from mgm.reading import read_text
 from mgm.results import files
 from mgm.spec import Data, Finetune, Views
 from mgm.stages.apply import apply, discard_parts, find_source, find_videos, write_failed
@@ -107,9 +109,10 @@ def path_column(classes: Sequence[str]) -> str:
 def _names(classes: Path | None, count: int) -> list[str]:
     if classes is None:
         return [f"class {label}" for label in range(count)]
-    names = (
-        list(read_index(classes).classes) if classes.is_dir() else classes.read_text().splitlines()
-    )
+    if classes.is_dir():
+        names = list(read_index(classes).classes)
+    else:  # a name may hold what str.splitlines takes for a line's end
+        names = [line.rstrip("\r\n") for line in io.StringIO(read_text(classes), newline=None)]
     if len(names) != count or len(set(names)) != count:
         raise UserError(
             f"{classes}: has {len(set(names))} names, the weights tell {count} classes apart; give the names they were trained with"
@@ -118,8 +121,12 @@ def _names(classes: Path | None, count: int) -> list[str]:
 
 
 def _picture(video: Video) -> str:
-    """The middle frame as a JPEG in text."""
-    frame_HWC = read_clip(video.path, np.array([video.frames // 2]), motion=False).frames_THWC[0]
+    """The middle frame as a JPEG in text; empty if the video has gone meanwhile."""
+    try:
+        clip = read_clip(video.path, np.array([video.frames // 2]), motion=False)
+    except UserError:
+        return ""
+    frame_HWC = clip.frames_THWC[0]
     high = max(1, round(WIDE * frame_HWC.shape[0] / frame_HWC.shape[1]))
     _, jpeg = cv2.imencode(
         ".jpg", cv2.resize(frame_HWC, (WIDE, high), interpolation=cv2.INTER_AREA)[..., ::-1]

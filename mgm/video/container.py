@@ -158,12 +158,15 @@ class VideoReader:
         self.path = path
         self._open()
         self.timeline = self._listed() if self._lists_times else self._counted()
+        if self.timeline is None and not self._at_start:  # packets cannot be read again
+            self.close()
+            self._open()
 
     def _open(self) -> None:
         self.container = av.open(
             str(self.path), metadata_errors="replace"
         )  # a title in Latin-1 is no reason to fail
-        self.stream = self._video_stream()
+        self.stream, self._at_start = self._video_stream(), True
         self.stream.codec_context.thread_count = 1
         self.codec: str = self.stream.codec_context.codec.canonical_name
 
@@ -283,8 +286,6 @@ class VideoReader:
                     marks,
                     unused,
                 )
-        self.close()
-        self._open()  # what was read cannot be read again
         return None
 
     def pictures(
@@ -351,6 +352,7 @@ class VideoReader:
         With `unpacked`, two pictures that MPEG-4 files of some encoders have in one packet come in
         two. PyAV's generator is closed by hand: one that is dropped half-way leaks 150 bytes.
         """
+        self._at_start = False
         demuxed: Any = self.container.demux(self.stream)
         unpack = (
             BitStreamFilterContext("mpeg4_unpack_bframes", self.stream)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mgm.errors import UserError
+from mgm.errors import UserError, require_few
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Distance, Guidance, Views
 from mgm.video.augment import ClipAugmentation
@@ -258,6 +258,7 @@ def _raised(item: Batch | UserError) -> Batch:
 
 
 def _load(dataset: Dataset, steps, workers: int) -> Iterator[Batch | UserError]:
+    require_few("workers", workers)
     yield from DataLoader(
         dataset,
         sampler=steps,

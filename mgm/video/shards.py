@@ -18,7 +18,9 @@ file, bit for bit.
 """
 
 import json
+import math
 import os
+import re
 import struct
 import tarfile
 import zlib
@@ -76,9 +78,21 @@ class NotInShard(UserError):
 
 def shard_of(path: str | Path) -> tuple[str, int] | None:
     """The shard of a record's path and the place of its table; None for the path of a file."""
-    shard, found, rest = str(path).partition(".tar#")
-    offset = rest.partition("/")[0]
-    return (f"{shard}.tar", int(offset)) if found and offset.isdecimal() else None
+    text = str(path)
+    for found in _PLACE.finditer(text) if ".tar#" in text else ():
+        shard = text[: found.start()] + ".tar"
+        # a folder may be called x.tar#5 too
+        if _is_file(shard) or not os.path.isdir(text[: found.end() - 1]):
+            return shard, int(found[1])
+    return None
+
+
+_PLACE = re.compile(r"\.tar#(\d{1,18})/")
+
+
+@lru_cache(maxsize=4096)
+def _is_file(path: str) -> bool:
+    return os.path.isfile(path)
 
 
 def pack_motion(motion_HW2: np.ndarray, future_HW: np.ndarray) -> bytes:
@@ -112,6 +126,7 @@ class Record:
     fps: float
     vectors_at: int
     rows: np.ndarray
+    end: int  # bytes of the shard
 
     @property
     def frames(self) -> int:
@@ -127,10 +142,7 @@ class Record:
         """`motion_NHW2`, `distance_NHW` and `has_motion_N` of some rows, as `Clip` has them."""
         height, width = cells(self.size[0]), cells(self.size[1])
         count, informed_N = height * width, rows["vector_bytes"] > 0
-        nothing = bytes(4 * count + -(-count // 8))
-        packed_NL = np.frombuffer(b"".join(self._unpacked(rows, nothing)), np.uint8).reshape(
-            len(rows), -1
-        )
+        packed_NL = np.frombuffer(b"".join(self._unpacked(rows)), np.uint8).reshape(len(rows), -1)
         quarters = packed_NL[:, : 4 * count].copy().view("<i2").reshape(len(rows), height, width, 2)
         motion_NHW2 = np.multiply(quarters, np.float32(1 / UNITS), dtype=np.float32)
         past_N, future_N = (
@@ -153,10 +165,10 @@ class Record:
         Raises:
             UserError: a byte is not what was written.
         """
-        for _ in chain(self.jpegs(self.rows), self._unpacked(self.rows, b"")):
+        for _ in chain(self.jpegs(self.rows), self._unpacked(self.rows)):
             pass
 
-    def _unpacked(self, rows: np.ndarray, nothing: bytes) -> Iterator[bytes]:
+    def _unpacked(self, rows: np.ndarray) -> Iterator[bytes]:
         """What `pack_motion` packed, of ascending rows.
 
         Those of a clip lie close together, and are read at once.
@@ -165,22 +177,44 @@ class Record:
             list(zip(*(rows[name].tolist() for name in ("vectors", "vector_bytes", "vector_crc")))),
             "motion vectors",
         )
+        nothing = bytes(self._unpacked_bytes)
         start, span = places[0][0], sum(places[-1][:2]) - places[0][0]
         near = (
             self._read(self.vectors_at + start, span, what)
-            if span < _NEAR and rows["vector_bytes"].any()
+            if 0 <= span < _NEAR and rows["vector_bytes"].any()
             else b""
         )
         for at, size, crc in places:
             offset = self.vectors_at + at
             data = near[at - start : at - start + size] if near else self._read(offset, size, what)
-            yield zlib.decompress(self._checked(data, offset, crc, what)) if size else nothing
+            yield self._inflated(self._checked(data, offset, crc, what)) if size else nothing
+
+    @property
+    def _unpacked_bytes(self) -> int:
+        """Bytes of a frame's cells as `pack_motion` has them before it deflates them."""
+        count = cells(self.size[0]) * cells(self.size[1])
+        return 4 * count + -(-count // 8)
+
+    def _inflated(self, data: bytes) -> bytes:
+        wanted = self._unpacked_bytes
+        try:
+            found = zlib.decompressobj().decompress(data, wanted + 1)
+        except zlib.error:
+            found = b""
+        if len(found) != wanted:
+            raise UserError(
+                f"{self.path}: motion vectors of its shard do not fit its size; {AGAIN}"
+            )
+        return found
 
     def _read(self, offset: int, count: int, what: str) -> bytes:
-        data = os.pread(self.file.fileno(), count, offset)
+        # bounded before it is read: a damaged count asks for gigabytes
+        end = min(self.end, offset + count)
+        data = os.pread(self.file.fileno(), end - offset, offset) if offset < end else b""
         if len(data) < count:
             raise UserError(
-                f"{self.path}: its shard ends after {offset + len(data):,} bytes, {what} needs {offset + count:,}; {AGAIN}"
+                f"{self.path}: its shard ends after {min(self.end, offset + len(data)):,} bytes, "
+                f"{what} needs {offset + count:,}; {AGAIN}"
             )
         return data
 
@@ -203,11 +237,11 @@ def open_record(path: str | Path) -> Record:
     """
     found = shard_of(path)
     assert found is not None, path
-    file, offset = _opened(found[0]), found[1]
+    (file, shard_end), offset = _opened(found[0]), found[1]
     data = os.pread(file.fileno(), _FIRST_READ, offset)
     if len(data) < HEADER.size:
         raise UserError(
-            f"{path}: its shard ends after {os.fstat(file.fileno()).st_size:,} bytes, before this video; {AGAIN}"
+            f"{path}: its shard ends after {shard_end:,} bytes, before this video; {AGAIN}"
         )
     magic, version, every, height, width, codec, fps, count, vectors_at, crc = HEADER.unpack_from(
         data
@@ -219,26 +253,35 @@ def open_record(path: str | Path) -> Record:
             f"{path}: is in format {version} of shards, this mgm reads {VERSION}; prepare the dataset again"
         )
     end = HEADER.size + count * ROW.itemsize
-    if len(data) < end:
+    # a count of rows is believed as far as the shard goes, before its checksum can be computed
+    if len(data) < end <= shard_end - offset:
         data += os.pread(file.fileno(), end - len(data), offset + len(data))
     if len(data) < end or table_crc(data[: HEADER.size], data[HEADER.size : end]) != crc:
         raise UserError(
             f"{path}: the {end:,} bytes of its table at {offset:,} are not those that were written; {AGAIN}"
         )
-    wanted, name = (
-        str(path).partition(".tar#")[2].partition("/")[2],
+    sizes = {"every": (every, 64), "height": (height, 1 << 15), "width": (width, 1 << 15)}
+    sizes |= {"rows": (count, 1 << 32), "vectors": (vectors_at, shard_end)}
+    for name, (value, most) in sizes.items():
+        if not 1 <= value <= most:
+            raise UserError(
+                f"{path}: its table in the shard has {name} {value:,}, not 1 to {most:,}; {AGAIN}"
+            )
+    if not (codec.isascii() and 0 <= fps < math.inf):
+        raise UserError(f"{path}: its table in the shard has codec {codec!r}, fps {fps}; {AGAIN}")
+    wanted, source = (
+        str(path)[len(found[0]) :].partition("/")[2],
         _source_name(file, data, offset, end),
     )
-    if name is None or below(name) != wanted:
-        lies = "has no readable name" if name is None else f"is {name}"
+    if source is None or below(source) != wanted:
+        lies = "has no readable name" if source is None else f"is {source}"
         raise UserError(
             f"{path}: the video at byte {offset:,} of its shard {lies}, not {wanted}; delete the "
             "shard and its .json, and run the same `mgm prepare` again"
         )
     rows = np.frombuffer(data, ROW, count, HEADER.size)
-    return Record(
-        str(path), file, every, (height, width), codec.rstrip(b"\0").decode(), fps, vectors_at, rows
-    )
+    name = codec.rstrip(b"\0").decode()
+    return Record(str(path), file, every, (height, width), name, fps, vectors_at, rows, shard_end)
 
 
 def _source_name(file: BinaryIO, data: bytes, offset: int, end: int) -> str | None:
@@ -304,8 +347,10 @@ class ShardReading:
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         for n, jpeg in enumerate(self.record.jpegs(self.rows)):
-            # its checksum was right, so it decodes: uint8 RGB
-            yield n, cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)  # type: ignore[misc]
+            frame_HWC = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+            if frame_HWC is None:
+                raise UserError(f"{self.record.path}: a frame is no JPEG; {AGAIN}")
+            yield n, frame_HWC
 
     def motion(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = self.rows
@@ -316,9 +361,11 @@ class ShardReading:
 
 
 @lru_cache(maxsize=256)  # of some thousand shards; a process may have 1,024 files open
-def _opened(shard: str) -> BinaryIO:
+def _opened(shard: str) -> tuple[BinaryIO, int]:
+    """A shard, and its bytes."""
     try:
-        return open(shard, "rb", buffering=0)
+        file = open(shard, "rb", buffering=0)  # noqa: SIM115
+        return file, os.fstat(file.fileno()).st_size
     except OSError as error:
         raise UserError(
             f"{shard}: cannot be opened ({error.strerror}); put the shard back, or run the same `mgm prepare` again"

@@ -5,19 +5,30 @@ hang.
 import json
 import os
 import shutil
+import struct
+import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 
+import mgm.stages.predict as predicting
+from mgm.cli import app
 from mgm.data.folder import index_folder
-from mgm.data.index import read_index
+from mgm.data.index import check_files, read_index
+from mgm.data.shards import Settings, verify_shards, write_shards
 from mgm.errors import UserError
+from mgm.models import build_classifier, save_weights
 from mgm.models.files import read_tensors
 from mgm.paper.scales import read_yaml
 from mgm.reading import read_arrays, read_json, read_table, read_text
+from mgm.results.result import examine
+from mgm.spec import Clips, Data, Finetune, Model, Pretrain
 from mgm.stages.measure.saliency import read_boxes
+from mgm.video import probe_video, read_clip
+from mgm.video.shards import HEADER, ROW, shard_of, table_crc
 from tests.helpers.errors import refused
 from tests.helpers.videos import moving_square, write_video
 
@@ -208,3 +219,280 @@ def test_no_reader_hangs_at_a_pipe_or_a_device(tmp_path, make):
     for read in (read_text, read_yaml, read_json, read_arrays, lambda path: [*read_table(path)]):
         with refused("x.yaml: is a pipe or a device, not a file"):
             read(tmp_path / "x.yaml")
+
+
+def repeated(path: Path, copy: Path) -> None:
+    """Copy a video; the picture after the 20th has the time of the 20th."""
+    with av.open(str(path)) as source, av.open(str(copy), "w") as target:
+        stream, last = target.add_stream_from_template(source.streams.video[0]), 0
+        for number, packet in enumerate(source.demux(source.streams.video[0])):
+            if packet.dts is None:
+                continue
+            packet.stream = stream
+            if number == 20:
+                packet.pts = packet.dts = last
+            last = packet.pts
+            target.mux(packet)
+
+
+def test_a_matroska_file_with_a_repeated_time_is_read_to_its_end(tmp_path):
+    """Its packets tell no order, so that it is opened again and decoded from the start."""
+    frames = moving_square(40, 64, 64)
+    write_video(tmp_path / "a.mkv", frames, gop=10, b_frames=0)
+    repeated(tmp_path / "a.mkv", tmp_path / "b.mkv")
+    assert probe_video(tmp_path / "b.mkv").frames == 40
+    for motion in (True, False):
+        whole = read_clip(tmp_path / "a.mkv", [0, 19, 20, 39], motion)
+        found = read_clip(tmp_path / "b.mkv", [0, 19, 20, 39], motion)
+        np.testing.assert_array_equal(found.frames_THWC, whole.frames_THWC)
+        np.testing.assert_array_equal(found.motion_THW2, whole.motion_THW2)
+
+
+def test_an_mp4_file_with_a_repeated_time_is_read_to_its_end(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_video(path, moving_square(40, 64, 64), gop=10, b_frames=0)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"stts") + 8  # entries, then a count and a duration each
+    assert struct.unpack(">II", data[at : at + 8]) == (1, 40)
+    data[at + 8 : at + 12] = struct.pack(">I", 0)  # all pictures have one time
+    path.write_bytes(data)
+    with av.open(str(path)) as file:
+        times = [packet.pts for packet in file.demux(file.streams.video[0]) if packet.size]
+    assert len(set(times)) < len(times)
+    assert probe_video(path).frames == 40
+    assert len(read_clip(path, [0, 19, 20, 39]).frames_THWC) == 4
+
+
+def test_carriage_returns_in_names_stay_in_them(place):
+    (place / "videos" / "a").rename(place / "videos" / "a\rc")
+    (place / "videos" / "b" / "0.mp4").rename(place / "videos" / "b" / "0\r\n.mp4")
+    made = index_folder(place / "videos", place / "index")
+    assert read_index(place / "index") == made
+    assert made.classes == ("a\rc", "b")
+    assert {"b/0\r\n.mp4", "a\rc/1.mp4"} <= {made.name(video) for video in made.videos}
+
+
+def test_a_folder_may_be_called_like_a_shard(place):
+    (place / "x.tar#5").mkdir()
+    folder = (place / "videos").rename(place / "x.tar#5" / "videos")
+    index = index_folder(folder, place / "x.tar#5" / "source")
+    assert len(index.videos) == 6
+    check_files(index)
+    out = place / "x.tar#5"
+    shards = write_shards(read_index(out / "source"), out, Settings(short_side=64))
+    check_files(shards)
+    for here in (index, shards):
+        assert read_clip(here.videos[0].path, [0, 3]).frames_THWC.shape == (2, 32, 32, 3)
+
+
+@pytest.fixture
+def shards(place) -> Path:
+    index = index_folder(place / "videos", place / "out" / "source")
+    write_shards(index, place / "out", Settings(short_side=64))
+    return place / "out"
+
+
+def with_header(path: Path, at: int, field: int, value, sealed: bool) -> None:
+    """Change a field of a record's header in its shard, and its checksum too if `sealed`."""
+    data = bytearray(path.read_bytes())
+    fields = list(HEADER.unpack_from(data, at))
+    rows = data[at + HEADER.size : at + HEADER.size + fields[7] * ROW.itemsize]
+    fields[field] = value
+    if sealed:
+        fields[-1] = table_crc(HEADER.pack(*fields), bytes(rows))
+    HEADER.pack_into(data, at, *fields)
+    path.write_bytes(data)
+
+
+HEADERS = [
+    (7, 7 * 10**8, False, "bytes of its table"),
+    (7, 2**32 - 1, False, "bytes of its table"),
+    (2, 0, True, "every 0, not 1 to 64"),
+    (2, 2**32 - 1, True, "every 4,294,967,295"),
+    (3, 0, True, "height 0"),
+    (4, 2**32 - 1, True, "width 4,294,967,295"),
+    (3, 2000, True, "do not fit its size"),
+    (5, b"\xff", True, "codec b'\\xff"),
+    (6, float("nan"), True, "fps nan"),
+    (8, 2**64 - 1, True, "vectors 18,446,744,073,709,551,615"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "sealed", "says"), HEADERS)
+def test_a_damaged_table_of_a_shard_is_one_unreadable_video(shards, field, value, sealed, says):
+    """A count is bounded before it is read, and before its checksum can be computed."""
+    video = read_index(shards).videos[0]
+    shard, at = shard_of(video.path)
+    with_header(Path(shard), at, field, value, sealed)
+    with refused(f"{video.path}: ", says):
+        read_clip(video.path, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "[]", "null", '"x"', '{"version": 1}', '{"version": 1, "videos": 3}', "[" * 10**5, "{"],
+)
+def test_a_shard_without_its_sidecar_is_written_again(shards, text):
+    (path,) = (shards / "shards").glob("0*.json")
+    before, index = path.read_text(), read_index(shards)
+    path.unlink() if text is None else path.write_text(text)
+    assert any("run the same `mgm prepare`" in why for _, why in verify_shards(index, shards))
+    assert write_shards(read_index(shards / "source"), shards, Settings(short_side=64)) == index
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"shards": 10**9}, "shards is 1000000000, not a number from 1 to 100,000"),
+        ({"shards": 0}, "shards is 0"),
+        ({"shards": "x"}, "shards is 'x'"),
+        ({"bytes": [1]}, "bytes is no list of shards"),
+        ({"every": 0}, "every 0, not 1"),
+        (None, "format None"),
+    ],
+)
+def test_an_odd_shards_json_is_one_line(shards, change, says):
+    path = shards / "shards" / "shards.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change if change else []))
+    with refused(says):
+        write_shards(read_index(shards / "source"), shards, Settings(short_side=64))
+
+
+SMALL = {
+    "data": Data(dataset="folder"),
+    "clips": Clips(frames=4, size=24, stride=2),
+    "model": Model(width=16, depth=2, heads=2, patch=8),
+}
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory) -> Path:
+    """A classifier's weights without a run."""
+    path = tmp_path_factory.mktemp("bare") / "bare.safetensors"
+    save_weights(build_classifier(Finetune(**SMALL), 2), path)
+    return path
+
+
+def command(verb: str, place: Path, weights: Path, *options: str) -> None:
+    words = [verb, str(place / "videos"), "--weights", str(weights)]
+    words += ["--out", str(place / ("o.npy" if verb == "embed" else "o"))]
+    given = {"--size": "24", "--frames": "4", "--temporal": "1", "--spatial": "1"}
+    given |= dict(zip(options[::2], options[1::2]))
+    words += [word for option in given.items() for word in option]
+    app(words, standalone_mode=False)
+
+
+OPTIONS = [
+    (("--size", "50"), "clips.size 50 is not a multiple of model.patch 8"),
+    (("--frames", "3"), "clips.frames 3 is not a multiple of model.tubelet 2"),
+    (("--frames", "5000"), "frames: Input should be less than or equal to 4096 (got 5000)"),
+    (("--frames", "4096", "--size", "4096"), "536,870,912 tokens, more than 1,000,000"),
+    (("--temporal", "10000000000"), "temporal: Input should be less than"),
+    (("--temporal", "1000000000"), "the longest video has 4 frames"),
+    (("--stride", "10000000000"), "stride: Input should be less than"),
+    (("--workers", "10000000000"), "--workers 10000000000: choose at most 1,024"),
+    (("--threads", "3000000"), "--threads 3000000: choose at most 1,024"),
+]
+
+
+@pytest.mark.parametrize("verb", ["embed", "predict"])
+@pytest.mark.parametrize(("options", "says"), OPTIONS)
+def test_options_that_bare_weights_cannot_have_are_one_line(place, bare, verb, options, says):
+    with refused(says):
+        command(verb, place, bare, *options)
+    assert not list(place.glob("o*"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ((16, 3, 2, 7, 7), "clips.size 24 is not a multiple of model.patch 7"),
+        ((16, 3, 3, 8, 8), "clips.frames 4 is not a multiple of model.tubelet 3"),
+        ((4, 3, 2, 8, 8), "width: Input should be greater than or equal to 8"),
+        ((0, 3, 2, 8, 8), "width: Input should be greater than or equal to 8"),
+        ((16, 3, 2, 0, 0), "patch: Input should be greater than or equal to 1"),
+        ((16, 65, 2, 8, 8), "channels: Input should be less than or equal to 64"),
+        ((16, 3, 2, 8, 4), "its patches are 8 x 4"),
+        ((16, 3, 2, 8), "no encoder.patch_embed.proj.weight of five dimensions"),
+        ((10**5, 1, 1, 1, 1), "weights missing"),  # a model of 10^11 weights, if it were built
+    ],
+)
+def test_shapes_of_no_model_are_one_line(place, shape, says):
+    weights = {"encoder.patch_embed.proj.weight": torch.zeros(shape)}
+    torch.save(weights | {"encoder.blocks.0.norm1.weight": torch.zeros(1)}, place / "w.pt")
+    with refused(says):
+        command("embed", place, place / "w.pt")
+
+
+@pytest.mark.parametrize("count", [10**5, 10**12])
+def test_a_tensor_larger_than_what_the_file_holds_is_one_line(tmp_path, count):
+    torch.save({"a": torch.zeros(1).expand(count)}, tmp_path / "w.pt")
+    with refused(f"a is ({count},), of which the file holds 4 bytes; save dense tensors"):
+        read_tensors(tmp_path / "w.pt")
+
+
+def test_predict_ends_although_a_video_goes(place, bare, monkeypatch, capsys):
+    """Before the page is drawn, and between two calls; a damaged part is computed again."""
+    real = predicting.apply
+
+    def stopped(*arguments):
+        real(*arguments)
+        raise UserError("stopped")
+
+    monkeypatch.setattr(predicting, "apply", stopped)
+    with refused("stopped"):
+        command("predict", place, bare)
+    (part,) = (place / "o" / "scores.parquet.parts").glob("*.npz")
+    part.write_bytes(part.read_bytes()[:100])
+    (place / "videos" / "a" / "0.mp4").unlink()
+
+    def gone(*arguments):
+        found = real(*arguments)
+        (place / "videos" / "b" / "0.mp4").unlink()
+        return found
+
+    monkeypatch.setattr(predicting, "apply", gone)
+    command("predict", place, bare)
+    assert (
+        "not a whole npz file (BadZipFile); its videos are computed again"
+        in capsys.readouterr().err
+    )
+    rows = (place / "o" / "predictions.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == [
+        "a/1.mp4",
+        "a/2.mp4",
+        *(f"b/{n}.mp4" for n in range(3)),
+    ]
+    assert (place / "o" / "index.html").read_text().count("<img") == 4
+
+
+def test_a_replaced_video_is_computed_again(place, bare, monkeypatch):
+    real, counts = predicting.apply, []
+
+    def counted(compute, *arguments):
+        def once(frames):
+            counts.append(len(frames))
+            return compute(frames)
+
+        found = real(once, *arguments)
+        if len(counts) == 6:
+            raise UserError("stopped")
+        return found
+
+    monkeypatch.setattr(predicting, "apply", counted)
+    with refused("stopped"):
+        command("predict", place, bare)
+    shutil.copy(place / "videos" / "b" / "1.mp4", place / "videos" / "a" / "0.mp4")
+    command("predict", place, bare)
+    assert len(counts) == 7
+
+
+def test_a_time_in_the_future_is_no_sign_of_life(tmp_path):
+    spec = Pretrain(**SMALL)
+    folder = tmp_path / spec.run_id
+    folder.mkdir()
+    (folder / "spec.json").write_text(spec.model_dump_json())
+    assert examine(folder, spec).state == "running"
+    os.utime(folder, (time.time() + 10**7,) * 2)
+    assert examine(folder, spec).state == "not run"
