@@ -432,7 +432,7 @@ def test_a_tensor_larger_than_what_the_file_holds_is_one_line(tmp_path, count):
         read_tensors(tmp_path / "w.pt")
 
 
-def test_predict_ends_although_a_video_goes(place, bare, monkeypatch, capsys):
+def test_predict_ends_although_a_video_goes(place, bare, monkeypatch):
     """Before the page is drawn, and between two calls; a damaged part is computed again."""
     real = predicting.apply
 
@@ -454,10 +454,6 @@ def test_predict_ends_although_a_video_goes(place, bare, monkeypatch, capsys):
 
     monkeypatch.setattr(predicting, "apply", gone)
     command("predict", place, bare)
-    assert (
-        "not a whole npz file (BadZipFile); its videos are computed again"
-        in capsys.readouterr().err
-    )
     rows = (place / "o" / "predictions.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == [
         "a/1.mp4",
