@@ -516,11 +516,18 @@ def inspect(
 def show(
     video: Annotated[Path, typer.Argument(help="A video file with motion vectors.")],
     out: Annotated[Path, typer.Option(help="The PNG to write.")],
+    masks: Annotated[
+        str, typer.Option(help="Masks to draw, separated by commas; by default Table 4e's six.")
+    ] = "",
+    start: Annotated[
+        int | None, typer.Option(min=0, help="First frame; by default the clip is in the middle.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the masks' random draws.")] = 0,
 ) -> None:
     """Draw a clip's frames, motion vectors and masks in one picture."""
     from mgm.stages.visualise import show as draw
 
-    draw(video, out)
+    draw(video, out, seed, [name for name in masks.split(",") if name], start)
     typer.echo(f"wrote {out}")
 
 

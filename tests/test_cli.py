@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
 from mgm.cli import main
@@ -101,6 +102,21 @@ def test_inspect_and_show(videos, tmp_path):
     done = mgm("show", videos.videos[0].path, "--out", tmp_path / "shown.png")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "shown.png").read_bytes().startswith(b"\x89PNG")
+    options = ("--masks", "mgm,tube", "--start", 4, "--seed", 3)
+    done = mgm("show", videos.videos[0].path, "--out", tmp_path / "two.png", *options)
+    assert done.returncode == 0, done.stderr
+    heights = [plt.imread(tmp_path / name).shape[0] for name in ("two.png", "shown.png")]
+    assert heights[0] < heights[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(("--masks", "mgn"), "--masks mgn: no such mask"), (("--start", 9), "start at 8 or before")],
+)
+def test_a_mask_or_a_start_that_is_not_there_is_one_line(videos, tmp_path, options, message):
+    done = mgm("show", videos.videos[0].path, "--out", tmp_path / "shown.png", *options)
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize("verb", ["inspect", "show"])

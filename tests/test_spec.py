@@ -181,3 +181,13 @@ def test_a_newer_version_of_the_science_is_another_run():
 
     assert Newer(data=SSV2).run_id not in (Pretrain(data=SSV2).run_id, PINNED[0])
     assert Newer(data=SSV2, version=1).run_id == PINNED[0]
+
+
+def test_a_mask_may_be_its_bare_name():
+    named, bare = (
+        parse({"verb": "pretrain", "data": {"dataset": "ssv2"}, "mask": mask}, "spec.json")
+        for mask in ({"name": "tube"}, "tube")
+    )
+    assert named == bare
+    with refused("mask", "'mgn'", "tube"):
+        parse({"verb": "pretrain", "data": {"dataset": "ssv2"}, "mask": "mgn"}, "spec.json")

@@ -86,7 +86,9 @@ class Workflow:
         if options.videos is not None:
             if self.name == scale.name:
                 raise UserError(
-                    f"--config videos={options.videos}: needs a name of its own, lest results mix with {self.name}'s; add name=..."
+                    f"--config name={options.name}: is the scale's own name, and results would mix; choose another name"
+                    if options.name
+                    else f"--config videos={options.videos}: needs a name of its own, lest results mix with {self.name}'s; add name=..."
                 )
             scale = self._own(scale, Path(options.videos), data)
         else:

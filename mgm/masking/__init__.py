@@ -11,7 +11,7 @@ returns the hidden patches, (B, S, patches) bool, or `Boxes` whose nearest patch
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -88,6 +88,11 @@ class Mask(BaseModel):
     predicts: Literal["all", "running-cell"] = "all"
     # of the mask's definition; unless given, the one that this code computes
     version: int = Field(1, ge=1, le=10**9)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_a_bare_name(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _is_what_this_code_makes(self):

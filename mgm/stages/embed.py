@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mgm.data.index import read_index
 from mgm.errors import UserError
 from mgm.models import build_features
 from mgm.results import files
@@ -33,7 +34,7 @@ def embed(
     """Write the encoder's features of every video: the mean of its tokens after the final norm, or
     a finetuned encoder's own norm of the mean. `per` clip keeps each view, `per` video their mean.
 
-    Parquet: columns path, class (of an index), view (per clip), feature. npy: features (N, D)
+    Parquet: columns path, view (per clip), feature; of an index also label, class and split. npy: features (N, D)
     float32, and the other columns in a CSV file of the same name.
 
     Raises:
@@ -53,7 +54,10 @@ def embed(
     )
     table, features = pd.DataFrame({"path": list(found)}), np.stack(list(found.values()))
     if (source / "index.json").is_file():
+        classes = read_index(source).classes
         table["label"] = [videos[name].label for name in found]
+        table["class"] = [classes[label] for label in table["label"]]
+        table["split"] = [videos[name].split for name in found]
     table = table.loc[table.index.repeat(features.shape[1])].reset_index(drop=True)
     if per == "clip":
         table["view"] = np.tile(np.arange(features.shape[1]), len(features))

@@ -57,7 +57,7 @@ def export(
             f"{run}: is a {spec.verb} run, which has no weights of its own; export a pretraining or finetuning run"
         )
     if to == "onnx":
-        return export_onnx(spec, verified_weights(run)[0], out)
+        return export_onnx(spec, verified_weights(run)[0], out, index)
     if spec.model.backbone == "timesformer":
         raise UserError(
             f"{run}: a TimeSformer's divided attention has no place in VideoMAE's formats; export a ViT"
@@ -208,12 +208,15 @@ def _about_videomae(spec: Pretrain | Finetune, out: Path) -> str:
     return "\n".join(lines)
 
 
-def export_onnx(spec: Pretrain | Finetune, weights: Path, out: Path) -> str:
+def export_onnx(
+    spec: Pretrain | Finetune, weights: Path, out: Path, index: Path | None = None
+) -> str:
     """Write encoder.onnx (frames to features, as `mgm embed`), and classifier.onnx (frames to
     logits) of a finetuning run, as graphs from uint8 frames, checked with onnxruntime.
 
     Input: `frames`, (batch, T, H, W, C) uint8, any batch. Each file is run with onnxruntime on two
-    clips of noise.
+    clips of noise. A file's metadata describe its clips, and a classifier's the classes too: their
+    names with `index`, the folder of its dataset's index, else numbers.
 
     Raises:
         UserError: the two differ by more than TOLERANCE.
@@ -224,15 +227,29 @@ def export_onnx(spec: Pretrain | Finetune, weights: Path, out: Path) -> str:
         classifier = build_classifier(spec, classes_of(read_weights(weights), weights))
         load_weights(classifier, weights)
         models["classifier"] = classifier
-    return "\n".join(
-        _write_onnx(model.eval(), spec, out / f"{name}.onnx") for name, model in models.items()
-    )
+    about = {
+        "frames": str(spec.clips.frames),
+        "size": str(spec.clips.size),
+        "stride": str(spec.clips.stride),
+        "channels": str(spec.model.channels),
+        "input": "uint8 frames (batch, T, H, W, C), RGB; normalised inside",
+        "run": spec.run_id,
+    }
+    texts = []
+    for name, model in models.items():
+        if name == "classifier":
+            count = classes_of(read_weights(weights), weights)
+            about = about | {"classes": json.dumps(_names(spec, count, index))}
+        texts.append(_write_onnx(model.eval(), spec, out / f"{name}.onnx", about))
+    return "\n".join(texts)
 
 
-def _write_onnx(model: nn.Module, spec: Pretrain | Finetune, path: Path) -> str:
-    import onnx  # noqa: F401  PyTorch would hide that it or the next is missing
+def _write_onnx(
+    model: nn.Module, spec: Pretrain | Finetune, path: Path, about: dict[str, str]
+) -> str:
+    import onnx
     import onnxruntime
-    import onnxscript  # noqa: F401
+    import onnxscript  # noqa: F401  PyTorch would hide that it is missing
 
     clips = spec.clips
     shape = (2, clips.frames, clips.size, clips.size, spec.model.channels)
@@ -252,6 +269,9 @@ def _write_onnx(model: nn.Module, spec: Pretrain | Finetune, path: Path) -> str:
             dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
             verbose=False,
         )
+        graph = onnx.load(temporary)
+        onnx.helper.set_model_props(graph, about)
+        onnx.save(graph, temporary)
         session = onnxruntime.InferenceSession(
             temporary.read_bytes(), providers=["CPUExecutionProvider"]
         )

@@ -15,6 +15,7 @@ from mgm.errors import UserError
 from mgm.masking import MASKS, Grid, Motion, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
 from mgm.paper.recipes import MASK_RATIO
+from mgm.paper.tables import TABLE_4E
 from mgm.rng import clip_seed, generator
 from mgm.spec import Clips, Mask, Pretrain, Visualise, read_spec
 from mgm.stages.data import Job, moving_videos
@@ -48,28 +49,60 @@ def visualise(job: Job[Visualise]) -> dict[str, Any]:
     return {}
 
 
-def show(video: Path, out: Path, seed: int = 0) -> None:
-    """Draw 16 frames from the middle of a video, their motion, and the masks of Table 4e on the
-    grid of the paper's ViT-B.
+def show(
+    video: Path,
+    out: Path,
+    seed: int = 0,
+    masks: Sequence[str] = (),
+    start: int | None = None,
+) -> None:
+    """Draw 16 frames of a video, their motion, and masks on the grid of the paper's ViT-B.
 
     The frames are 4 apart, as in the paper on K400, or less in a video that is too short for that.
 
+    Args:
+        seed: of the masks.
+        masks: their names; by default those of the paper's Table 4e.
+        start: the first frame; by default the clip is in the video's middle.
+
     Raises:
-        UserError: the video cannot be read, or has no motion vectors.
+        UserError: an unknown mask, a video that cannot be read or has no motion vectors, or one
+            that ends before the clip does.
     """
+    if unknown := [name for name in masks if name not in MASKS]:
+        raise UserError(f"--masks {unknown[0]}: no such mask; choose from {', '.join(MASKS)}")
     from mgm.report.figures import draw, style  # matplotlib takes a second to import
 
     frames = probe_video(video).frames
-    clips = Clips(frames=16, size=224, stride=min(max((frames - 1) // 15, 1), 4))
-    names = [name for name, mask in MASKS.items() if mask.row]
+    if start is not None and start + 16 > frames:
+        raise UserError(
+            f"--start {start}: a clip has 16 frames, and {video} has {frames}; "
+            f"start at {max(frames - 16, 0)} or before"
+        )
+    left = frames - (start or 0)
+    clips = Clips(frames=16, size=224, stride=min(max((left - 1) // 15, 1), 4))
     arrays = masks_on_a_clip(
-        video, frames, clips, tubelet=2, grid=Grid(8, 14, 14), names=names, seed=seed
+        video,
+        frames,
+        clips,
+        tubelet=2,
+        grid=Grid(8, 14, 14),
+        names=masks or TABLE_4E,
+        seed=seed,
+        start=start,
     )
     style.write(draw.masks_on_a_clip(arrays), out)
 
 
 def masks_on_a_clip(
-    path: Path, frames: int, clips: Clips, tubelet: int, grid: Grid, names: Sequence[str], seed: int
+    path: Path,
+    frames: int,
+    clips: Clips,
+    tubelet: int,
+    grid: Grid,
+    names: Sequence[str],
+    seed: int,
+    start: int | None = None,
 ) -> dict[str, Any]:
     """The middle clip of a video, its centre crop, and each mask at the ratio it is trained with.
 
@@ -78,6 +111,7 @@ def masks_on_a_clip(
         clips: frames, size and sampling of the clip.
         names: N masks.
         seed: of the masks.
+        start: the clip's first frame, in place of the middle clip's.
 
     Returns:
         frames_SHWC: uint8, the first frame of each slot; index_S: its number in the video.
@@ -89,7 +123,7 @@ def masks_on_a_clip(
     Raises:
         UserError: the video cannot be read, or has no motion vectors.
     """
-    clip, index_T, _ = _middle(path, frames, clips)
+    clip, index_T, _ = _middle(path, frames, clips, start=start)
     masks = [Mask.model_validate({"name": name, "ratio": MASK_RATIO[name]}) for name in names]
     return {
         **_frames(clip, index_T, tubelet),
@@ -245,12 +279,14 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
 
 
 def _middle(
-    path: Path, frames: int, clips: Clips, motion: bool = True
+    path: Path, frames: int, clips: Clips, motion: bool = True, start: int | None = None
 ) -> tuple[Clip, np.ndarray, Box]:
-    """The centre crop of a video's middle clip, its frames' numbers, and where the crop lies in the
-    decoded frame.
+    """The centre crop of a video's middle clip (or of the one that starts at `start`), its frames'
+    numbers, and where the crop lies in the decoded frame.
     """
     index_T = view_indices(clips, frames, view=0, views=1)
+    if start is not None:
+        index_T = index_T - index_T[0] + start
     clip = read_clip(path, index_T, motion)
     crop = view_box(clip.height, clip.width, 0, 1)
     return apply(clip, crop, clips.size, flip=False), index_T, crop

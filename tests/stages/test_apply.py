@@ -15,6 +15,8 @@ import torch
 from typer.testing import CliRunner
 
 from mgm.cli import app
+from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.models import (
     build_classifier,
@@ -115,10 +117,12 @@ def test_the_pages_commands_do_what_it_says(place):
 
     frames_BTHWC = np.random.default_rng(3).integers(0, 256, (3, 4, 24, 24, 3), dtype=np.uint8)
     for name in ("encoder", "classifier"):
-        (found,) = onnxruntime.InferenceSession(f"onnx/{name}.onnx").run(
-            None, {"frames": frames_BTHWC}
-        )
+        session = onnxruntime.InferenceSession(f"onnx/{name}.onnx")
+        (found,) = session.run(None, {"frames": frames_BTHWC})
         assert found.shape == (3, 16 if name == "encoder" else 3)
+        about = session.get_modelmeta().custom_metadata_map
+        assert (about["frames"], about["size"]) == ("4", "24")
+        assert ("classes" in about) == (name == "classifier")
 
 
 def test_a_stopped_command_continues_and_gives_the_same(place, monkeypatch):
@@ -266,3 +270,24 @@ def test_grey_frames_are_the_luma_of_video():
         UserError, match=r"model.channels is 5, and video files give 3, or 1 as grey"
     ):
         with_channels(rgb, 5)
+
+
+def test_features_of_an_index_name_class_and_split(place):
+    index = generate(
+        Synthetic(classes=2, train_per_class=1, test_per_class=1, size=32, frames=16), place / "set"
+    )
+    embed(
+        Path("set"),
+        Path("run"),
+        Path("of_index.parquet"),
+        Views(temporal=1, spatial=1),
+        "video",
+        16,
+        224,
+        4,
+        0,
+        1,
+    )
+    table = pd.read_parquet("of_index.parquet")
+    assert sorted(table.split) == ["test", "test", "train", "train"]
+    assert [index.classes[label] for label in table.label] == table["class"].tolist()
