@@ -8,7 +8,7 @@ import torch
 from mgm.data.synthetic.make import generate, load_boxes
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
-from mgm.masking import MASKS
+from mgm.masking import MASKS, hidden_patches
 from mgm.models import build_mae, save_weights
 from mgm.paper.recipes import MASK_RATIO
 from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, Visualise
@@ -86,7 +86,7 @@ def test_every_mask_on_one_clip(tmp_path, index):
     for name, ratio, masked_SHW, box_S4 in zip(
         arrays["names_N"], arrays["ratio_N"], arrays["masked_NSHW"], arrays["boxes_NS4"]
     ):
-        assert masked_SHW.sum() == 4 * int(MASK_RATIO[str(name)] * 36)
+        assert masked_SHW.sum() == 4 * hidden_patches(str(name), MASK_RATIO[str(name)], 36)
         assert ratio == MASK_RATIO[str(name)]
         assert np.isfinite(box_S4).all() == (str(name) in ("block", "smm", "mgm"))
     guided = arrays["boxes_NS4"][list(MASKS).index("mgm"), 1:, :2]
