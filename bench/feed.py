@@ -29,7 +29,7 @@ from mgm.stages.data import motion_of
 from mgm.stages.measure.step_time import step_seconds
 from mgm.training.memory import set_malloc_options
 from mgm.training.optim import build_optimiser
-from mgm.video import Batch, probe_video, training_loader
+from mgm.video import Batch, Loading, probe_video, training_loader
 
 SMALL = {"model": Model(width=96, depth=2, heads=2), "decoder": Decoder(width=48, depth=1, heads=1)}
 
@@ -98,7 +98,12 @@ def main() -> None:
 
         def loader(workers: int) -> Iterator[Batch]:
             return training_loader(
-                videos, spec.clips, spec.model.tubelet, seed=0, batch=args.batch, workers=workers
+                videos,
+                spec.clips,
+                spec.model.tubelet,
+                seed=0,
+                batch=args.batch,
+                how=Loading(workers=workers),
             )
 
         alone = loader(workers=0)

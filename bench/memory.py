@@ -26,7 +26,7 @@ from common import Row
 from loader import CLIPS, TUBELET, generate, in_shards, with_decord
 
 from mgm.data.encode import encode
-from mgm.video import probe_video, training_loader
+from mgm.video import Loading, probe_video, training_loader
 from mgm.video.sample import training_indices
 
 BATCH = 8
@@ -64,7 +64,7 @@ def grown(reader: str, reads: int, paths: list[str]) -> float:
 
 def by_loader(videos: list[Named], reads: int, workers: int) -> Iterator[object]:
     return islice(
-        training_loader(videos, CLIPS, TUBELET, seed=0, batch=BATCH, workers=workers),
+        training_loader(videos, CLIPS, TUBELET, seed=0, batch=BATCH, how=Loading(workers=workers)),
         reads // BATCH,
     )
 

@@ -34,7 +34,7 @@ from mgm.stages.measure.coverage import moving_pixels
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
-from mgm.video.loader import Cache, training_loader
+from mgm.video.loader import Cache, Loading, training_loader
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DATA, DOCS = ROOT / "results/drawn", ROOT / "data", ROOT / "docs"
@@ -137,7 +137,9 @@ def cover(clips: int = 240) -> None:
         spec, cache, batch = of_mask["mgm"], Cache(900), 60
         grid = Grid(*spec.grid)
         own, other = (
-            training_loader(videos, spec.clips, 2, spec.seed, batch, cache=cache, motion=motion)
+            training_loader(
+                videos, spec.clips, 2, spec.seed, batch, how=Loading(motion, cache=cache)
+            )
             for motion in ("vectors", "shuffled")
         )
         for true, guide in islice(zip(own, other), clips // batch):

@@ -34,7 +34,7 @@ from mgm.stages.data import Workplace, motion_of
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
-from mgm.video.loader import training_loader
+from mgm.video.loader import Loading, training_loader
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DATA, DOCS = ROOT / "results/gestures", ROOT / "data/gestures", ROOT / "docs"
@@ -151,8 +151,8 @@ def cover(clips: int = 400) -> None:
             continue
         parent, _ = specs(0)[mask]
         assert parent
-        own = training_loader(videos, parent.clips, 2, 0, 20, RunOptions(cache_mb=0))
-        other = training_loader(videos, parent.clips, 2, 0, 20, motion=parent.mask.guidance)
+        own = training_loader(videos, parent.clips, 2, 0, 20)
+        other = training_loader(videos, parent.clips, 2, 0, 20, how=Loading(parent.mask.guidance))
         grid = Grid(*parent.grid)
         for true, guide in islice(zip(own, other), clips // 20):
             masked_BL = make_mask(parent.mask, grid, motion_of(guide), true.seed_B)

@@ -13,10 +13,10 @@ from mgm import rng
 from mgm.data.index import Index, Video, check_files, read_index
 from mgm.errors import UserError
 from mgm.masking import Motion
-from mgm.spec import Augment, Distance, Guidance, Run, RunOptions
+from mgm.spec import Run, RunOptions
 from mgm.stages.provenance import verified_weights
 from mgm.training import collectives
-from mgm.video.loader import NO_AUGMENT, Batch, Cache, training_loader
+from mgm.video.loader import Batch, Cache, Loading, training_loader
 
 S = TypeVar("S", bound=Run)
 
@@ -168,20 +168,30 @@ def moving_videos(index: Index) -> list[Video]:
     return moving
 
 
+def unchanged(step: int, batch: Batch, weight_B: torch.Tensor) -> Batch:
+    """Return the batch as it is."""
+    return batch
+
+
 def training_batches(
     job: Job,
     videos: Sequence[Video],
-    motion: Guidance | None,
+    wanted: Loading,
+    change: Callable[[int, Batch, torch.Tensor], Batch],
     first_step: int,
-    *,
-    augment: Augment = NO_AUGMENT,
-    distance: Distance = "estimated",
-    directions: bool = False,
-    change: Callable[[int, Batch, torch.Tensor], Batch] = lambda step, batch, weight_B: batch,
 ) -> Iterator[tuple[list[Batch], tuple[str, ...]]]:
-    """The batches of a run from a step on, or this process's share of them, each changed on the
-    device (`change(step, batch, weight_B)`, its weights a second time on the host, where reading
-    them waits for nothing) and then cut into as many equal parts as the options say."""
+    """Yield each step's micro-batches of this process, and the videos that could not be read.
+
+    Args:
+        wanted: motion and augmentation of the batches.
+        change: `change(step, batch, weight_B)` returns what a step is computed from. It gets the
+            batch on the device, and the weights on the host too, so that reading them does not wait
+            for the device.
+        first_step: where to begin.
+
+    Raises:
+        UserError: the batch does not divide into the processes' parts.
+    """
     spec, parts, processes = job.spec, job.options.accumulate, collectives.world_size()
     if spec.optim.batch % (parts * processes):
         if processes == 1:
@@ -191,21 +201,21 @@ def training_batches(
         raise UserError(
             f"{processes} processes with --accumulate {parts} do not divide optim.batch {spec.optim.batch}; {processes} x {parts} must"
         )
-    size = spec.optim.batch // (parts * processes) * augment.repeats
+    size = spec.optim.batch // (parts * processes) * wanted.augment.repeats
+    how = replace(
+        wanted,
+        workers=job.options.workers,
+        cache=job.workplace.cache,
+        share=(collectives.rank(), processes),
+    )
     loader = training_loader(
         videos,
         spec.clips,
         spec.model.tubelet,
         spec.seed,
         spec.optim.batch,
-        workers=job.options.workers,
-        cache=job.workplace.cache,
-        motion=motion,
         first_step=first_step,
-        augment=augment,
-        share=(collectives.rank(), processes),
-        distance=distance,
-        directions=directions,
+        how=how,
     )
     copy = device_copy(job.device)
     for step, batch in enumerate(loader, first_step):

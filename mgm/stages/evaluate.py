@@ -24,7 +24,7 @@ from mgm.spec import Data, Finetune, Probe, Views, read_spec
 from mgm.stages.data import Job, Workplace, find_index, with_channels
 from mgm.stages.provenance import verified_weights
 from mgm.training import collectives
-from mgm.video import test_loader
+from mgm.video import Loading, test_loader
 
 
 def evaluate(
@@ -130,9 +130,12 @@ def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor])
         spec.model.tubelet,
         spec.views,
         batch=max(views, 64),
-        workers=job.options.workers,
-        cache=job.workplace.cache,
-        share=(collectives.rank(), collectives.world_size()),
+        how=Loading(
+            motion=None,
+            workers=job.options.workers,
+            cache=job.workplace.cache,
+            share=(collectives.rank(), collectives.world_size()),
+        ),
     )
     own = [
         (

@@ -24,7 +24,7 @@ from mgm.models.classifier import Features
 from mgm.results.files import atomic_write
 from mgm.spec import Probe, Views
 from mgm.stages.data import Job, with_channels
-from mgm.video import test_loader
+from mgm.video import Loading, test_loader
 
 CLIPS = 64  # per forward pass
 
@@ -81,8 +81,7 @@ def _compute(
         spec.model.tubelet,
         views,
         batch=CLIPS,
-        workers=job.options.workers,
-        cache=job.workplace.cache,
+        how=Loading(None, workers=job.options.workers, cache=job.workplace.cache),
     )
     clips = len(videos) * views.temporal * views.spatial
     found, samples = list[Tensor](), list[Tensor]()

@@ -15,7 +15,7 @@ from mgm.stages.data import Job, training_batches
 from mgm.stages.evaluate import check_views, test
 from mgm.stages.pretrain import fit, steps_of
 from mgm.training import Training, mix
-from mgm.video import Batch
+from mgm.video import Batch, Loading
 
 
 def finetune(job: Job[Finetune]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         accuracy = (logits.argmax(dim=1) == label_B).float().mean()
         return (loss_B * batch.weight_B).mean(), {"train_top1": 100 * accuracy.detach()}
 
-    batches = partial(training_batches, job, videos, None, augment=augment, change=mixed)
+    batches = partial(training_batches, job, videos, Loading(None, augment=augment), mixed)
     run = Training(
         spec.run_id,
         model,

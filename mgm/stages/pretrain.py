@@ -15,10 +15,10 @@ from mgm.models import build_mae, load_weights, reconstruction_loss, save_weight
 from mgm.models.kernels import bf16_slowdown
 from mgm.results.log import log_lines
 from mgm.spec import CODEC, Optim, Pretrain
-from mgm.stages.data import Job, motion_of, training_batches
+from mgm.stages.data import Job, motion_of, training_batches, unchanged
 from mgm.stages.flow import require_flow
 from mgm.training import Training, collectives, train
-from mgm.video import Batch
+from mgm.video import Batch, Loading
 
 SLOW = 1.5  # times; a CPU with bf16 units has 0.3 to 0.6, one that emulates it 20 to 100
 
@@ -39,6 +39,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         load_weights(model, job.weights(spec.parent))
     model.to(job.device)
     grid = Grid(*spec.grid)
+    wanted = Loading(guidance, spec.mask.distance, directions=MASKS[spec.mask.name].carried)
     steps = steps_of(spec.optim, len(videos))
 
     def loss_of(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -61,14 +62,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         spec.optim,
         steps,
         len(videos),
-        partial(
-            training_batches,
-            job,
-            videos,
-            guidance,
-            distance=spec.mask.distance,
-            directions=MASKS[spec.mask.name].carried,
-        ),
+        partial(training_batches, job, videos, wanted, unchanged),
         loss_of,
         seed=spec.seed,
     )

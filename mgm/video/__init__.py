@@ -10,7 +10,7 @@ from mgm.video.motion import slot_displacement, slot_magnitude
 
 
 def __getattr__(name: str):
-    if name in ("Batch", "Cache", "test_loader", "training_loader", "view_batches"):
+    if name in ("Batch", "Cache", "Loading", "test_loader", "training_loader", "view_batches"):
         from mgm.video import loader
 
         return getattr(loader, name)

@@ -7,7 +7,7 @@ was resumed do not matter. `sample` is a video's position in the sequence the ca
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -133,79 +133,88 @@ class Cache:
             self.free = 0  # full
 
 
+@dataclass(frozen=True)
+class Loading:
+    """What batches hold besides frames, and how they are read.
+
+    Args:
+        motion: "vectors" reads the codec's motion vectors; a method of `mgm.video.flow` reads the
+            videos' sidecars, whatever the codec; "shuffled" gives each clip the codec's motion of
+            another video; None reads none.
+        distance: divisor of a motion vector (`Mask.distance`).
+        directions: add displacement_BSHW2. It takes twice as long as motion_BSHW, and few masks
+            read it.
+        augment: repeats, RandAugment and random erasing, for training. The latter two need
+            motion None, since motion would not follow them.
+        workers: processes that decode; 0 decodes in this one. The batches are the same.
+        cache: keeps decoded videos in memory; each worker has one with its share of the megabytes.
+            The batches are the same.
+        share: (i, n): this process reads the i-th of n parts.
+    """
+
+    motion: Guidance | None = "vectors"
+    distance: Distance = "estimated"
+    directions: bool = False
+    augment: Augment = NO_AUGMENT
+    workers: int = 0
+    cache: Cache | None = None
+    share: tuple[int, int] = (0, 1)
+
+    @property
+    def own_cache(self) -> Cache:
+        """The cache of one worker."""
+        if self.cache is None:
+            return Cache(0)
+        return Cache(self.cache.megabytes / self.workers) if self.workers else self.cache
+
+
+WITH_MOTION, WITHOUT_MOTION = Loading(), Loading(motion=None)
+
+
 def training_loader(
     videos: Sequence[IndexedVideo],
     clips: Clips,
     tubelet: int,
     seed: int,
     batch: int,
-    workers: int = 0,
-    cache: Cache | None = None,
-    motion: Guidance | None = "vectors",
     first_step: int = 0,
-    augment: Augment = NO_AUGMENT,
-    share: tuple[int, int] = (0, 1),
-    distance: Distance = "estimated",
-    directions: bool = False,
+    how: Loading = WITH_MOTION,
 ) -> Iterator[Batch]:
-    """Endless training batches, from step `first_step` on.
+    """Yield training batches without end, from step `first_step` on.
 
     Step k takes positions k * batch to (k + 1) * batch of the epochs' permutations, laid end to
     end; of several processes, each reads an equal part of them, in order. A video that cannot be
-    read keeps its place with weight 0 and is named in `Batch.failed`; the job that trains counts
+    read keeps its place with weight 0 and is named in `Batch.failed`; the stage that trains counts
     them and stops the run above 1 %.
 
     Under repeated augmentation a video gives `augment.repeats` clips side by side, all of the same
-    frames, as VideoMAE does: each has a crop, flip and augmentation of its own, and the first is
-    the clip that the video gives without repeats.
+    frames, as VideoMAE does: each has a crop, flip and augmentation of its own. The first is the
+    clip that the video gives without repeats.
 
     Args:
-        videos: the training split; what `sample` counts.
+        videos: the training split, which `sample` counts.
         clips: frames, size, sampling, crop and flip.
         tubelet: frames in a slot, for the motion's magnitude.
         seed: of the run.
-        batch: videos a step.
-        workers: processes that decode; 0 decodes in this one. The batches are the same.
-        cache: keeps decoded videos in memory; workers share its megabytes out among caches of their
-            own. The batches are the same.
-        motion: "vectors" reads the codec's; a method of `mgm.video.flow` reads the videos'
-            sidecars, whatever the codec; "shuffled" gives each clip the codec's motion of another
-            video; None reads none.
+        batch: videos per step.
         first_step: where to begin.
-        augment: repeats, RandAugment and random erasing; the latter two only without `motion`,
-            which would not follow them.
-        share: which part of each batch to give, counted from 0, and of how many.
-        distance: what a vector is divided by (`Mask.distance`).
-        directions: give displacement_BSHW2 too; it takes twice as long as motion_BSHW, and few
-            masks read it.
+        how: motion, augmentation, and how batches are read.
 
     Raises:
-        NoVectors: a video's codec has no motion vectors, though `motion` is "vectors".
+        NoVectors: a video's codec has no motion vectors, though `how.motion` is "vectors".
         NoFlow: a video has no sidecar of the method, or one that does not fit it.
     """
     if not videos:
         raise UserError("no videos to train on: the training split is empty; check the index")
-    if motion == "shuffled" and len(videos) < 2:
+    if how.motion == "shuffled" and len(videos) < 2:
         raise UserError(
             "mask.guidance shuffled takes each clip's motion from another video, but there is one "
             "training video; add videos, or set mask.guidance to vectors"
         )
-    if motion and (augment.rand or augment.erasing):
+    if how.motion and (how.augment.rand or how.augment.erasing):
         raise ValueError("RandAugment and random erasing change frames alone; train without motion")
-    dataset = _TrainingBatches(
-        videos,
-        clips,
-        tubelet,
-        seed,
-        batch,
-        _for_workers(cache, workers),
-        motion,
-        augment,
-        share,
-        distance,
-        directions,
-    )
-    return map(_raised, _load(dataset, itertools.count(first_step), workers))
+    dataset = _TrainingBatches(videos, clips, tubelet, seed, batch, how)
+    return map(_raised, _load(dataset, itertools.count(first_step), how.workers))
 
 
 def test_loader(
@@ -214,41 +223,29 @@ def test_loader(
     tubelet: int,
     views: Views,
     batch: int,
-    workers: int = 0,
-    cache: Cache | None = None,
-    motion: Guidance | None = None,
-    share: tuple[int, int] = (0, 1),
-    directions: bool = False,
+    how: Loading = WITHOUT_MOTION,
 ) -> Iterator[Batch]:
-    """All test views of all videos, in order: `views.temporal` x `views.spatial` clips a video,
-    side by side in one batch.
+    """Yield all test views of all videos, in order, with a video's views side by side in a batch.
 
-    A batch holds as many whole videos as `batch` clips allow, but at least one. Each video is
-    decoded once. Of `share` (i, n) every n-th
-    batch is given, from the i-th on: the batches are those of one process, so that scores do not
-    depend on how many share them.
+    A video has `views.temporal` x `views.spatial` clips and is decoded once. A batch holds as many
+    whole videos as `batch` clips allow, but at least one. Under `how.share` (i, n), every n-th batch
+    is yielded from the i-th on: the batches are those of one process, so scores do not depend on
+    the number of processes.
 
     Raises:
         UserError: a video cannot be read; it is named.
     """
-    dataset = _TestBatches(
-        videos, clips, tubelet, views, batch, _for_workers(cache, workers), motion, directions
-    )
-    return map(_raised, _load(dataset, range(share[0], len(dataset), share[1]), workers))
+    dataset = _TestBatches(videos, clips, tubelet, views, batch, how)
+    number, count = how.share
+    return map(_raised, _load(dataset, range(number, len(dataset), count), how.workers))
 
 
 def view_batches(
     videos: Sequence[IndexedVideo], clips: Clips, tubelet: int, views: Views, workers: int = 0
 ) -> Iterator[Batch | UserError]:
-    """The test views of each video, a batch a video; of one that cannot be read, why."""
-    dataset = _TestBatches(videos, clips, tubelet, views, 1, Cache(0), None, False)
+    """Yield one batch per video with its test views, or the error if it cannot be read."""
+    dataset = _TestBatches(videos, clips, tubelet, views, 1, WITHOUT_MOTION)
     return _load(dataset, range(len(dataset)), workers)
-
-
-def _for_workers(cache: Cache | None, workers: int) -> Cache:
-    if cache is None:
-        return Cache(0)
-    return Cache(cache.megabytes / workers) if workers else cache
 
 
 def _raised(item: Batch | UserError) -> Batch:
@@ -280,36 +277,21 @@ class _TrainingBatches(Dataset):
 
     def __init__(
         self,
-        videos,
-        clips,
-        tubelet,
-        seed,
-        batch,
-        cache,
-        motion,
-        augment,
-        share,
-        distance,
-        directions,
+        videos: Sequence[IndexedVideo],
+        clips: Clips,
+        tubelet: int,
+        seed: int,
+        batch: int,
+        how: Loading,
     ):
-        self.shuffled = motion == "shuffled"
-        motion = "vectors" if self.shuffled else motion
-        self.videos, self.clips, self.tubelet, self.seed, self.batch, self.motion = (
-            videos,
-            clips,
-            tubelet,
-            seed,
-            batch,
-            motion,
-        )
-        self.cache, self.repeats, self.distance, self.directions = (
-            cache,
-            augment.repeats,
-            distance,
-            directions,
-        )
-        self.own = range(share[0] * batch // share[1], (share[0] + 1) * batch // share[1])
-        self.augmentation = ClipAugmentation(augment) if augment.rand or augment.erasing else None
+        self.videos, self.clips, self.tubelet, self.seed = videos, clips, tubelet, seed
+        self.batch, self.how, self.cache = batch, how, how.own_cache
+        self.shuffled, self.repeats = how.motion == "shuffled", how.augment.repeats
+        self.motion: Guidance | None = "vectors" if self.shuffled else how.motion
+        number, count = how.share
+        self.own = range(number * batch // count, (number + 1) * batch // count)
+        augments = how.augment.rand or how.augment.erasing
+        self.augmentation = ClipAugmentation(how.augment) if augments else None
         self._order = (
             -1,
             np.empty(0, np.int64),
@@ -339,17 +321,7 @@ class _TrainingBatches(Dataset):
                 return error
             except UserError:
                 made += [None] * self.repeats
-        return _collate(
-            made,
-            samples,
-            seeds,
-            self.videos,
-            self.clips,
-            self.tubelet,
-            self.motion,
-            self.distance,
-            self.directions,
-        )
+        return _collate(self, made, samples, seeds)
 
     def seeds_of(self, epoch: int, sample: int) -> list[int]:
         """One seed per repeat: the clip's own first, the others made from it."""
@@ -400,15 +372,17 @@ class _TrainingBatches(Dataset):
 class _TestBatches(Dataset):
     """Item k is the k-th group of whole videos."""
 
-    def __init__(self, videos, clips, tubelet, views, batch, cache, motion, directions):
-        self.videos, self.clips, self.tubelet, self.views, self.motion = (
-            videos,
-            clips,
-            tubelet,
-            views,
-            motion,
-        )
-        self.cache, self.directions = cache, directions
+    def __init__(
+        self,
+        videos: Sequence[IndexedVideo],
+        clips: Clips,
+        tubelet: int,
+        views: Views,
+        batch: int,
+        how: Loading,
+    ):
+        self.videos, self.clips, self.tubelet, self.views = videos, clips, tubelet, views
+        self.how, self.cache = how, how.own_cache
         self.group = max(batch // (views.temporal * views.spatial), 1)
 
     def __len__(self) -> int:
@@ -425,17 +399,7 @@ class _TestBatches(Dataset):
             made += views
             samples += [sample] * len(views)
         seeds = [clip_seed(0, 0, sample) for sample in samples]
-        return _collate(
-            made,
-            samples,
-            seeds,
-            self.videos,
-            self.clips,
-            self.tubelet,
-            self.motion,
-            "estimated",
-            self.directions,
-        )
+        return _collate(self, made, samples, seeds)
 
     def clips_of(self, video: IndexedVideo) -> list[Clip]:
         temporal, spatial = self.views.temporal, self.views.spatial
@@ -447,7 +411,7 @@ class _TestBatches(Dataset):
             for index_T in index_VT
             for view in range(spatial)
         ]
-        return self.cache.cut(video, cuts, self.clips.size, self.motion)
+        return self.cache.cut(video, cuts, self.clips.size, self.how.motion)
 
     def place(self, view: int, height: int, width: int) -> tuple[Box, bool]:
         """The box that a spatial view is cut from; it is never mirrored."""
@@ -455,31 +419,30 @@ class _TestBatches(Dataset):
 
 
 def _collate(
-    made,
-    samples,
-    seeds,
-    videos,
-    clips: Clips,
-    tubelet: int,
-    motion: Guidance | None,
-    distance: Distance,
-    directions: bool,
+    batches: _TrainingBatches | _TestBatches,
+    made: Sequence[Clip | None],
+    samples: Sequence[int],
+    seeds: Sequence[int],
 ) -> Batch:
+    """Put clips into one batch, with zeros for the videos that could not be read."""
+    videos, clips, tubelet, how = batches.videos, batches.clips, batches.tubelet, batches.how
     size, cells = clips.size, max(clips.size // CELL, 1)
     frames_BTHWC = np.zeros((len(made), clips.frames, size, size, 3), np.uint8)
     motion_BSHW = (
-        np.zeros((len(made), clips.frames // tubelet, cells, cells), np.float32) if motion else None
+        np.zeros((len(made), clips.frames // tubelet, cells, cells), np.float32)
+        if how.motion
+        else None
     )
     displacement_BSHW2 = (
         np.zeros((*motion_BSHW.shape, 2), np.float32)
-        if motion_BSHW is not None and directions
+        if motion_BSHW is not None and how.directions
         else None
     )
     for b, clip in enumerate(made):
         if clip is not None:
             frames_BTHWC[b] = clip.frames_THWC
             if motion_BSHW is not None:
-                moved = (clip.motion_THW2, clip.divisor(distance), clip.has_motion_T, tubelet)
+                moved = (clip.motion_THW2, clip.divisor(how.distance), clip.has_motion_T, tubelet)
                 motion_BSHW[b] = slot_magnitude(*moved)
                 if displacement_BSHW2 is not None:
                     displacement_BSHW2[b] = slot_displacement(*moved, clips.stride) / size

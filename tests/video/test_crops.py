@@ -11,7 +11,7 @@ import torch
 from mgm.data.synthetic.make import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.spec import Clips, Views
-from mgm.video import Cache, training_loader
+from mgm.video import Cache, Loading, training_loader
 from mgm.video import test_loader as view_loader
 from mgm.video.crops import open_crops
 
@@ -42,14 +42,22 @@ def shared(index) -> Cache:
 @pytest.mark.parametrize("motion", ["vectors", None])
 def test_training_batches_and_test_views_are_those_of_the_files(index, shared, motion, monkeypatch):
     directions = motion is not None
-    given = {"seed": 3, "batch": 4, "motion": motion, "directions": directions}
-    files = [batch for _, batch in zip(range(3), training_loader(index.train, CLIPS, 2, **given))]
-    views = list(view_loader(index.test, CLIPS, 2, Views(temporal=2, spatial=1), 4, motion=motion))
+    given = {"seed": 3, "batch": 4}
+    how = Loading(motion, directions=directions)
+    files = [
+        batch
+        for _, batch in zip(range(3), training_loader(index.train, CLIPS, 2, **given, how=how))
+    ]
+    views = list(
+        view_loader(index.test, CLIPS, 2, Views(temporal=2, spatial=1), 4, Loading(motion))
+    )
     # From here on no file is opened.
     monkeypatch.setattr("mgm.video.loader.read_cuts", None)
-    assert_equal(files, training_loader(index.train, CLIPS, 2, cache=shared, **given), 3)
+    assert_equal(
+        files, training_loader(index.train, CLIPS, 2, **given, how=replace(how, cache=shared)), 3
+    )
     again = view_loader(
-        index.test, CLIPS, 2, Views(temporal=2, spatial=1), 4, cache=shared, motion=motion
+        index.test, CLIPS, 2, Views(temporal=2, spatial=1), 4, Loading(motion, cache=shared)
     )
     assert_equal(views, again, len(views))
 
@@ -61,7 +69,7 @@ def test_other_crops_and_sizes_are_cut_from_the_files(index, shared):
         CLIPS.model_copy(update={"size": 32}),
     ):
         batches = (
-            training_loader(index.train, clips, 2, seed=1, batch=6, cache=cache)
+            training_loader(index.train, clips, 2, seed=1, batch=6, how=Loading(cache=cache))
             for cache in (None, shared)
         )
         assert_equal(*batches, 2)

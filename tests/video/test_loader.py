@@ -43,8 +43,10 @@ def broken(tmp_path):
 
 
 def first_batches(videos, count=6, **options):
-    options = {"tubelet": 2, "seed": 7, "batch": 3, "directions": True, **options}
-    return list(islice(loader.training_loader(videos, CLIPS, **options), count))
+    given = {"tubelet": 2, "seed": 7, "batch": 3}
+    given |= {name: options.pop(name) for name in ("batch", "first_step") if name in options}
+    how = loader.Loading(**{"directions": True, **options})
+    return list(islice(loader.training_loader(videos, CLIPS, **given, how=how), count))
 
 
 def test_shuffled_guidance_takes_the_motion_of_another_video(videos):
@@ -143,7 +145,9 @@ def test_a_clip_is_a_function_of_run_seed_epoch_and_sample(videos):
 def test_vectors_as_exported_are_not_divided(videos):
     """`distance: none`, eq. 6 to the letter; frames are the same."""
     loaders = [
-        loader.training_loader(videos, CLIPS, 2, seed=7, batch=3, distance=distance)
+        loader.training_loader(
+            videos, CLIPS, 2, seed=7, batch=3, how=loader.Loading(distance=distance)
+        )
         for distance in ("estimated", "none")
     ]
     farther = 0
@@ -215,7 +219,7 @@ def test_a_video_with_fewer_frames_than_indexed_fails_only_where_they_are_wanted
 def test_test_views_come_whole_and_in_order(videos, sampling, batch):
     clips = Clips(frames=4, size=48, stride=3, sampling=sampling)
     batches = list(
-        loader.test_loader(videos, clips, 2, Views(temporal=2, spatial=3), batch, motion="vectors")
+        loader.test_loader(videos, clips, 2, Views(temporal=2, spatial=3), batch, loader.Loading())
     )
     assert [len(b.sample_B) for b in batches] == ([6] * 5 if batch == 1 else [12, 12, 6])
     frames_NTHWC, motion_NSHW, sample_N = (
@@ -239,7 +243,7 @@ def test_test_views_come_whole_and_in_order(videos, sampling, batch):
                 n += 1
     with_workers = list(
         loader.test_loader(
-            videos, clips, 2, Views(temporal=2, spatial=3), batch, workers=2, motion="vectors"
+            videos, clips, 2, Views(temporal=2, spatial=3), batch, loader.Loading(workers=2)
         )
     )
     assert_same(batches, with_workers)

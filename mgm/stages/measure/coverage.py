@@ -19,7 +19,7 @@ from mgm.rng import clip_seed
 from mgm.spec import Mask, Measure, Views
 from mgm.stages.data import Job, motion_of
 from mgm.stages.measure import choose
-from mgm.video.loader import Cache, test_loader
+from mgm.video.loader import Cache, Loading, test_loader
 
 MOVES = 0.5  # pixels a slot; codecs search in quarters of a pixel, so below this lies noise
 BATCH = 64
@@ -53,10 +53,7 @@ def coverage(
         spec.model.tubelet,
         Views(temporal=1, spatial=1),
         BATCH,
-        workers,
-        cache,
-        motion="vectors",
-        directions=True,
+        Loading(directions=True, workers=workers, cache=cache),
     )
     parts = []
     for batch in batches:
