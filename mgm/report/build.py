@@ -46,7 +46,7 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
         raise UserError(
             f"{only}: no such table or figure; choose one of {', '.join((*targets, *GROUPS))}"
         )
-    found = examine_all(results, registry.specs)
+    found = examine_all(results, registry.specs, weights=True)
     collected = rows(registry, found)
     for name, table in registry.tables.items():
         if only in (None, "tables", f"table{name}"):

@@ -8,6 +8,9 @@ files, by a verb of mgm at a commit with its libraries. A table's cell is an ent
 runs' results.
 """
 
+import hashlib
+import io
+import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from math import isfinite
@@ -34,6 +37,7 @@ PROFILES = {
 }
 SNAKEFILE = "workflow/Snakefile"
 CODE = ("README.md", "LICENSE", "CITATION.cff", "requirements.lock", "Dockerfile", "apptainer.def")
+WEIGHTS = "weights.safetensors"
 DONE, FAILED = "http://schema.org/CompletedActionStatus", "http://schema.org/FailedActionStatus"
 
 
@@ -54,7 +58,9 @@ def write_crate(
         raise UserError(
             f"{SNAKEFILE}: no such file here; call `mgm crate` in the folder whose workflow made the results"
         )
-    found = examine_all(results, registry.specs)
+    found = examine_all(results, registry.specs, weights=True)
+    if weights and (wrong := [run.why for run in found.values() if WEIGHTS in run.why]):
+        raise UserError(f"{results}: {wrong[0]}, or make the crate without --weights")
     if not any(run.result for run in found.values()):
         raise UserError(
             f"{results}: no run is done, so there is nothing to put into a crate; run `snakemake --cores all` first"
@@ -114,11 +120,7 @@ class Crate:
         for path in code:
             if Path(path).is_file() and path not in self.crate:
                 self.file(Path(path), path)
-        scale = self.file(
-            results / "scale.json",
-            f"results/{name}/scale.json",
-            description="what was asked for: the scale, and data by digest",
-        )
+        scale = self.scale(f"results/{name}/scale.json")
         self.actions = [
             self.run(registry.specs[run_id], run)
             for run_id, run in found.items()
@@ -142,6 +144,19 @@ class Crate:
         } | times
         whole = self.action("#workflow", workflow, inputs, outputs, **facts)
         self.crate.root_dataset["mentions"] = [whole, *self.actions, self.crate.get("#report")]
+
+    def scale(self, place: str) -> Any:
+        """The scale's file, in which a path of this machine is its last part alone."""
+        text = json.dumps(_private(json.loads((self.results / "scale.json").read_text())), indent=1)
+        about = {
+            "contentSize": str(len(text.encode())),
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "encodingFormat": "application/json",
+        }
+        said = "what was asked for: the scale, and data by digest"
+        return self.crate.add_file(
+            io.StringIO(text), place, properties={"name": place, "description": said} | about
+        )
 
     def run(self, spec: Spec, run: RunStatus) -> Any:
         """The action of one run: what it was made from, by what, and the files it left."""
@@ -254,7 +269,7 @@ class Crate:
 
     def weights_of(self, run_id: str, digest: str) -> Any:
         """Weights by their digest; as a file if they are here and wanted."""
-        path = self.results / run_id / "weights.safetensors"
+        path = self.results / run_id / WEIGHTS
         if self.weights and path.is_file():
             return self.crate.get(self.place(run_id, path.name)) or self.file(
                 path, self.place(run_id, path.name)
@@ -316,6 +331,15 @@ class Crate:
         return self.crate.get(identifier) or self.crate.add(
             ContextEntity(self.crate, identifier, properties=made)
         )
+
+
+def _private(value: Any) -> Any:
+    """Return a JSON value whose absolute paths are cut to their last part."""
+    if isinstance(value, dict):
+        return {name: _private(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_private(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _given(facts: Mapping[str, Any]) -> dict[str, Any]:

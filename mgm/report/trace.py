@@ -7,7 +7,6 @@ from pathlib import Path
 
 from mgm.errors import UserError
 from mgm.paper.registry import Cell, Registry
-from mgm.reading import file_digest
 from mgm.report.cells import row_of
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
@@ -25,13 +24,13 @@ def trace(registry: Registry, results: Path, wanted: str) -> str:
         UserError: no such table, row or column, or more cells than can be read at once.
     """
     target, *names = wanted.split("/", 2)
-    found = examine_all(results, registry.specs)
     if not names and (figure := registry.figures.get(target.removeprefix("figure"))):
+        found = examine_all(results, registry.specs, [figure.run.run_id], weights=True)
         return "\n".join([target, *_chain(registry, found, results, figure.run)])
-    return "\n\n".join(
-        _told(registry, found, results, target, cell)
-        for cell in _matching(registry, target, *names)
-    )
+    told = _matching(registry, target, *names)
+    wanted_runs = [run.run_id for cell in told for run in cell.runs]
+    found = examine_all(results, registry.specs, wanted_runs, weights=True)
+    return "\n\n".join(_told(registry, found, results, target, cell) for cell in told)
 
 
 def _matching(registry: Registry, target: str, row: str = "", column: str = "") -> list[Cell]:
@@ -124,21 +123,14 @@ def _facts(found: RunStatus, folder: Path, spec: Spec, metric: str, how: str) ->
             "seed": str(spec.seed),
             "commit": commit_of(result) or "unknown: it ran outside a checkout",
             "data": f"{result['data']['dataset']} {result['data']['digest']}",
-            "weights": _weights(folder / "weights.safetensors", result["weights_sha256"]),
+            "weights": _weights(folder, result["weights_sha256"]),
         }
     facts["log"] = str(log) if log.exists() else "none"
     return [f"  {how}{spec.run_id}", *(f"    {name:8} {fact}" for name, fact in facts.items())]
 
 
-def _weights(path: Path, recorded: str | None) -> str:
-    """The digest that the result recorded, and whether the file is still that one:
-
-    here alone the weights themselves are read.
-    """
-    if recorded is None or not path.exists():
-        return f"{recorded}, not here" if recorded else "none"
-    return (
-        recorded
-        if file_digest(path) == recorded
-        else f"{recorded}, but {path} was altered; delete the run and run it again"
-    )
+def _weights(folder: Path, recorded: str | None) -> str:
+    """The digest that the result recorded, and whether the file is here; it was read already."""
+    if recorded is None:
+        return "none"
+    return recorded if (folder / "weights.safetensors").exists() else f"{recorded}, not here"

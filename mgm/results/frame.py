@@ -75,10 +75,18 @@ def read_specs(results: Path) -> dict[str, Spec | UserError]:
 
 
 def examine_all(
-    results: Path, specs: Mapping[str, Spec | UserError], run_ids: Iterable[str] | None = None
+    results: Path,
+    specs: Mapping[str, Spec | UserError],
+    run_ids: Iterable[str] | None = None,
+    weights: bool = False,
 ) -> dict[str, RunStatus]:
-    """Examine each run, or these and what they start from. A run whose ancestor is altered is
-    altered too: its weights come from somewhere unknown."""
+    """Examine each run, or these and what they start from.
+
+    A run whose ancestor is altered is altered too: its weights come from somewhere unknown.
+
+    Args:
+        weights: read the weights too, as `examine` does.
+    """
     found: dict[str, RunStatus] = {}
 
     def visit(run_id: str) -> RunStatus:
@@ -87,7 +95,7 @@ def examine_all(
             if isinstance(spec, UserError):
                 found[run_id] = RunStatus("altered", str(spec))
             else:
-                found[run_id] = examine(results / run_id, spec)
+                found[run_id] = examine(results / run_id, spec, weights)
                 bad = next(
                     (
                         parent

@@ -109,12 +109,17 @@ def read_result(folder: Path) -> dict[str, Any]:
     return fields
 
 
-def examine(folder: Path, spec: Spec) -> RunStatus:
-    """Say whether `folder` holds the result of `spec`, and if not, why not. Reads every file but
-    the weights, writes nothing, and never
-    raises: what cannot be read is altered."""
+def examine(folder: Path, spec: Spec, weights: bool = False) -> RunStatus:
+    """Say whether `folder` holds the result of `spec`, and if not, why not.
+
+    Writes nothing and never raises: what cannot be read is altered.
+
+    Args:
+        weights: read the weights too, about a second per gigabyte. Who shows or packs results
+            does; who only needs to know which runs are done does not.
+    """
     try:
-        return _examine(folder, spec)
+        return _examine(folder, spec, weights)
     except OSError as error:
         return RunStatus(
             "altered",
@@ -122,7 +127,7 @@ def examine(folder: Path, spec: Spec) -> RunStatus:
         )
 
 
-def _examine(folder: Path, spec: Spec) -> RunStatus:
+def _examine(folder: Path, spec: Spec, weights: bool) -> RunStatus:
     if (folder / "result.json").exists():
         try:
             result = read_result(folder)
@@ -130,7 +135,7 @@ def _examine(folder: Path, spec: Spec) -> RunStatus:
             return RunStatus("altered", str(error).removeprefix(f"{folder}/"))
         if result.get("run_id") != spec.run_id:
             return RunStatus("altered", f"{folder.name} holds the result of {result.get('run_id')}")
-        why = _disagreement(folder, spec, result)
+        why = _disagreement(folder, spec, result) or (_exchanged(folder, result) if weights else "")
         return (
             RunStatus("altered", f"{folder.name}: {why}")
             if why
@@ -210,6 +215,22 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
         return str(error)
     except (KeyError, TypeError, AttributeError) as error:
         return f"result.json lacks or garbles {error}"
+
+
+def _exchanged(folder: Path, result: dict[str, Any]) -> str:
+    """Say if a run's weights are here and are not those that its result records."""
+    path, recorded = folder / "weights.safetensors", result["weights_sha256"]
+    if recorded is None or not path.exists():
+        return ""
+    found = file_digest(path)
+    return (
+        ""
+        if found == recorded
+        else (
+            f"weights.safetensors has SHA-256 {found[:12]}, and the run wrote {str(recorded)[:12]}; put "
+            "the file back, or delete the run and run it again"
+        )
+    )
 
 
 def _untested(folder: Path, result: dict[str, Any]) -> str:

@@ -10,7 +10,15 @@ from mgm.errors import UserError
 from mgm.report.clean import clean, unwanted
 from mgm.report.diff import diff
 from mgm.report.trace import trace
-from tests.helpers.fake_results import DIGEST, finish, finish_all, registry, smoke, write_log
+from tests.helpers.fake_results import (
+    DIGEST,
+    WEIGHTS_SHA256,
+    finish,
+    finish_all,
+    registry,
+    smoke,
+    write_log,
+)
 
 
 def runs_of(known, row: str, column: str = "SSv2"):
@@ -40,7 +48,7 @@ def test_a_cell_is_traced_to_data_commit_and_weights(tmp_path):
         "seed": "0",
         "commit": "d67827d" + "0" * 33,
         "data": f"ssv2 {DIGEST}",
-        "weights": "ab" * 32 + ", not here",
+        "weights": WEIGHTS_SHA256 + ", not here",
         "log": str(tmp_path / first.run_id / "log.jsonl"),
     }
     assert all(run.run_id in text and run.parent in text for run in runs_of(known, "MGM (Dense)"))
