@@ -449,11 +449,15 @@ class Measure(Run):
     """
 
     verb: Literal["measure"] = "measure"
-    name: Literal["saliency", "motion-time", "step-time", "coverage"]
+    name: Literal["saliency", "motion-time", "step-time", "coverage", "controls"]
     flow: Flow = "raft-small"  # what motion-time compares reading vectors with
     decoder: Decoder = Decoder()  # of step-time
     ratio: float = Field(0.9, gt=0, lt=1)  # of step-time; coverage takes each mask's own
     videos: int = Field(0, ge=0, le=LARGE)  # of the test split, evenly spaced; 0: all
+    # of controls, as a probe's
+    train_clips: int = Field(1, ge=1, le=LARGE)
+    label_draws: int = Field(1, ge=1, le=1000)
+    views: Views = Views()
 
     def slug(self) -> list[str]:
         return [self.verb, self.name, self.data.dataset]

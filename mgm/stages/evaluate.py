@@ -5,7 +5,7 @@ from elsewhere, with other views or data.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -165,15 +165,7 @@ def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, 
     """
     videos, classes = job.index.test, job.index.classes
     label_N = np.array([video.label for video in videos])
-    order_N = np.argsort(
-        sample_N, kind="stable"
-    )  # the views of a video side by side: each has as many
-    prediction_LN = np.array(
-        [
-            [softmax_mean(x_VC).argmax() for x_VC in np.split(x_NC[order_N], len(videos))]
-            for x_NC in logits_NC
-        ]
-    )
+    prediction_LN = predictions(sample_N, logits_NC)
     with (job.folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = table_writer(file)
         writer.writerow(["path", "label", *["prediction"] * len(logits_NC)])
@@ -190,6 +182,26 @@ def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, 
     metrics = {"top1": 100 * (prediction_LN == label_N).mean().item()}
     outside = 100 * (~np.isin(prediction_LN, label_N)).mean().item()
     return metrics | {"outside": outside} if len({*label_N}) < len(classes) else metrics
+
+
+def predictions(sample_N: np.ndarray, logits_NC: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the class that each classifier predicts for each video, its views merged.
+
+    Args:
+        sample_N: each view's video; every video has as many views.
+        logits_NC: each classifier's logits of all views.
+
+    Returns:
+        (classifiers, videos) class numbers, videos in order.
+    """
+    order_N = np.argsort(sample_N, kind="stable")
+    videos = len(np.unique(sample_N))
+    return np.array(
+        [
+            [softmax_mean(x_VC).argmax() for x_VC in np.split(x_NC[order_N], videos)]
+            for x_NC in logits_NC
+        ]
+    )
 
 
 def softmax_mean(scores_VC: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from mgm.models import build_features
 from mgm.spec import Probe, Views
 from mgm.stages.data import Job
 from mgm.stages.evaluate import check_views, record
-from mgm.stages.features import forget_tokens, split_features
+from mgm.stages.features import Split, forget_tokens, split_features
 from mgm.stages.probe_kinds import KINDS, Training
 
 
@@ -36,6 +36,33 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
     )
     with_tokens = spec.kind == "attentive"
     train, test = (split_features(job, model, *split, with_tokens) for split in splits)
+    logits, settings = fit_draws(job, draws, videos, train, test)
+    metrics = record(job, test.sample_N.numpy(), *logits)
+    if with_tokens:
+        forget_tokens(job, model, *splits)
+    chosen = {name: float(np.median([one[name] for one in settings])) for name in settings[0]}
+    return metrics | chosen
+
+
+def fit_draws(
+    job: Job[Probe],
+    draws: Sequence[Sequence[Video]],
+    videos: Sequence[Video],
+    train: Split,
+    test: Split,
+) -> tuple[list[np.ndarray], list[dict[str, float]]]:
+    """Fit a classifier per draw of the labels.
+
+    Args:
+        draws: the labelled videos of each draw.
+        videos: all videos of the draws, which `train.sample_N` counts.
+        train: features of their clips.
+        test: features of the test clips.
+
+    Returns:
+        Each draw's logits of the test clips, and the settings that it chose.
+    """
+    spec = job.spec
     logits, settings = [], []
     for drawn in draws:
         label_of = {video.path: video.label for video in drawn}
@@ -46,11 +73,7 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
         logits_NC, setting = KINDS[spec.kind](own, test, len(job.index.classes), spec)
         logits.append(logits_NC.numpy())
         settings.append(setting)
-    metrics = record(job, test.sample_N.numpy(), *logits)
-    if with_tokens:
-        forget_tokens(job, model, *splits)
-    chosen = {name: float(np.median([one[name] for one in settings])) for name in settings[0]}
-    return metrics | chosen
+    return logits, settings
 
 
 def units(videos: Sequence[Video], held_out: str) -> torch.Tensor:

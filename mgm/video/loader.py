@@ -240,6 +240,16 @@ def test_loader(
     return map(_raised, _load(dataset, range(number, len(dataset), count), how.workers))
 
 
+def test_clips(
+    video: IndexedVideo, clips: Clips, tubelet: int, views: Views, whole: Clip | None = None
+) -> list[Clip]:
+    """Cut a video's test views, from its decoded frames where they are at hand (`whole`)."""
+    cache = Cache(0)
+    if whole is not None:
+        cache.whole[video.path] = {None: whole}
+    return _TestBatches([video], clips, tubelet, views, 1, cache, None, False).clips_of(video)
+
+
 def view_batches(
     videos: Sequence[IndexedVideo], clips: Clips, tubelet: int, views: Views, workers: int = 0
 ) -> Iterator[Batch | UserError]:

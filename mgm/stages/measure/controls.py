@@ -1,0 +1,310 @@
+"""Controls: how well a linear probe classifies videos by features that need no model.
+
+A model must beat them before its accuracy says anything about video understanding. File facts show
+what the files give away, small pictures what appearance does, statistics of the codec's motion
+vectors what motion costs nothing, and random weights what an untrained model of the same size does.
+
+Labels, draws, splits and groups are those of the probes, and so is the classifier.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mgm.data.index import Index, Video
+from mgm.errors import UserError
+from mgm.models import build_features
+from mgm.paper.controls import CONTROLS, FILE_FACTS, Control
+from mgm.spec import Measure, Probe, Views
+from mgm.stages.data import Execution, Job, with_channels
+from mgm.stages.evaluate import predictions
+from mgm.stages.measure import features as simple
+from mgm.stages.probe import fit_draws
+from mgm.video.decode import read_clip
+from mgm.video.loader import test_clips
+
+BATCH = 64  # clips that random weights see at once
+RESAMPLES = 2000  # of test groups and label draws, for an interval
+GIVES_AWAY = 10.0  # points above chance at which a file fact is a warning
+COLUMNS = (
+    "control", "title", "kind", "top1", "ci_low", "ci_high", "chance", "penalty", "n_test",
+    "label_draws", "seed", "why", "warning",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Features of the videos of an index, each (videos, D), in the order of `index.videos`.
+
+    `views` holds each video's features under random weights, a row per view.
+    """
+
+    index: Index
+    features: dict[str, np.ndarray]
+    views: tuple[np.ndarray, ...] = ()
+
+
+def controls(
+    index: Index, like: Probe | Measure, *, weights: bool = True, workers: int = 0
+) -> pd.DataFrame:
+    """Classify an index's videos by each control; read each video once.
+
+    Args:
+        index: the videos, their split and groups.
+        like: labels, draws, seed, clips, views and model are this probe's. A probe with
+            `parent` set serves as well: random weights are those of its model.
+        weights: whether to measure random weights, the only control that runs a model.
+        workers: processes that decode; 0: this one.
+
+    Returns:
+        A row per control: `control`, `title`, `kind` (file, picture, motion or model), `top1` in
+        per cent (mean over label draws), `ci_low` and `ci_high` (95 %, bootstrap over test groups
+        and label draws), `chance` (the most frequent test class), `penalty`, `n_test`,
+        `label_draws`, `seed`, `why` (why there is no number) and `warning`.
+
+    Raises:
+        UserError: a video cannot be read, or a class has too few labels.
+    """
+    if cannot := unmeasurable(index):
+        return _frame([_row(control, like, index, why=cannot) for control in CONTROLS])
+    return classify(read(index, like if weights else None, workers), like)
+
+
+def unmeasurable(index: Index) -> str:
+    """Say why no control can be measured on an index; empty where they can."""
+    if len(index.classes) < 2:
+        return f"the dataset has {len(index.classes)} class, and a probe needs 2"
+    if not index.test:
+        return "the dataset has no test videos"
+    if len({video.label for video in index.train}) < 2:
+        return "the training videos are of fewer than 2 classes"
+    return ""
+
+
+def remarks(index: Index) -> list[str]:
+    """Say what limits the meaning of every control and probe of an index."""
+    found = []
+    trained = {video.label for video in index.train}
+    for label in sorted({video.label for video in index.test} - trained):
+        found.append(f"class {index.classes[label]} has test videos but no training videos")
+    groups = [{video.group for video in index.videos if video.label == label} for label in
+              range(len(index.classes))]  # fmt: skip
+    several = any(len(index.videos) > len(set().union(*groups)) for _ in groups)
+    whole = [name for name, some in zip(index.classes, groups) if len(some) == 1]
+    if several and whole:
+        found.append(
+            f"all videos of class {', '.join(whole)} are of one group: "
+            "whatever distinguishes the group passes for the class"
+        )
+    without = [video for video in index.videos if not video.has_vectors]
+    if without and len(without) < len(index.videos):
+        found.append(
+            f"{len(without)} of {len(index.videos)} videos have no motion vectors and count as "
+            "still, which may itself distinguish classes"
+        )
+    return found
+
+
+def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) -> Measured:
+    """Decode each video once and return its features; random weights' too if `like` is given.
+
+    Raises:
+        UserError: a video cannot be read; it is named.
+    """
+    videos = index.videos
+    features = {}
+    for name, values_NF in simple.file_facts(videos).items():
+        train_N = np.array([video.split == "train" for video in videos])
+        features[name] = simple.binned(values_NF[train_N], values_NF)
+    features[FILE_FACTS] = np.concatenate(list(features.values()), axis=1)
+    found, views = [], []
+    model = None if like is None else build_features(_probe(like))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pending: list[np.ndarray] = []
+
+    def flush() -> None:
+        if model is not None and pending:
+            frames_BTHWC = torch.from_numpy(np.concatenate(pending)).to(device)
+            with torch.inference_mode():
+                x_BD = model.to(device)(with_channels(frames_BTHWC, model_channels))
+            views.extend(np.split(x_BD.double().cpu().numpy(), np.cumsum(list(map(len, pending)))[:-1]))  # fmt: skip
+            pending.clear()
+
+    model_channels = like.model.channels if like is not None else 3
+    for numbers, frames_VTHWC in _read_all(videos, like, workers):
+        found.append(numbers)
+        if frames_VTHWC is not None:
+            pending.append(frames_VTHWC)
+            if sum(map(len, pending)) >= BATCH:
+                flush()
+    flush()
+    for name in found[0] if found else ():
+        features[name] = np.stack([numbers[name] for numbers in found]).astype(float)
+    return Measured(index, features, tuple(views))
+
+
+class _Reader(Dataset):
+    """Item k: the features of video k, and the frames of its test views."""
+
+    def __init__(self, videos: Sequence[Video], like: Probe | Measure | None):
+        self.videos, self.like = videos, like
+
+    def __getitem__(self, k: int):
+        try:
+            return self.read(self.videos[k])
+        except UserError as error:
+            return error
+
+    def read(self, video: Video):
+        window_T = simple.window(video)
+        clip = read_clip(video.path, window_T, motion=video.has_vectors)
+        numbers = simple.picture_features(clip.frames_THWC)
+        if video.has_vectors:
+            numbers |= simple.motion_features(clip)
+        else:
+            numbers |= simple.still_motion()
+        if self.like is None:
+            return numbers, None
+        views = Views(temporal=self.like.train_clips, spatial=1)
+        if video.split == "test":
+            views = self.like.views
+        whole = clip if len(window_T) == video.frames else None
+        made = test_clips(video, self.like.clips, self.like.model.tubelet, views, whole)
+        return numbers, np.stack([one.frames_THWC for one in made])
+
+
+def _read_all(videos: Sequence[Video], like: Probe | Measure | None, workers: int) -> Iterator:
+    loader = DataLoader(
+        _Reader(videos, like),
+        sampler=range(len(videos)),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=lambda item: item,
+        generator=torch.Generator(),
+    )
+    for item in loader:
+        if isinstance(item, UserError):
+            raise item
+        yield item
+
+
+def classify(measured: Measured, like: Probe | Measure) -> pd.DataFrame:
+    """Fit and test a linear probe on each control's features; columns as `controls` returns."""
+    index = measured.index
+    job = Job(like, Path(), Execution(Path(), {}), index)
+    draws = [job.training_videos(number) for number in range(like.label_draws)]
+    place_of = {video.path: place for place, video in enumerate(index.videos)}
+    videos = list({video.path: video for drawn in draws for video in drawn}.values())
+    train_N = np.array([place_of[video.path] for video in videos])
+    test_N = np.array([place_of[video.path] for video in index.test])
+    if not any(video.has_vectors for video in index.videos):
+        no_motion = "no video has motion vectors: its codec exports none; transcode to H.264"
+    else:
+        no_motion = ""
+    rows = []
+    for control in CONTROLS:
+        if control.kind == "motion" and no_motion:
+            rows.append(_row(control, like, index, why=no_motion))
+            continue
+        if control.kind == "model":
+            if not measured.views:
+                rows.append(_row(control, like, index, why="no model was given"))
+                continue
+            x_train, sample_train = _joined([measured.views[n] for n in train_N])
+            x_test, sample_test = _joined([measured.views[n] for n in test_N])
+        else:
+            x_ND = measured.features[control.name]
+            if np.ptp(x_ND, axis=0).max(initial=0) == 0:
+                rows.append(_row(control, like, index, why="it is the same for all videos"))
+                continue
+            x_train, sample_train = x_ND[train_N], np.arange(len(train_N))
+            x_test, sample_test = x_ND[test_N], np.arange(len(test_N))
+        try:
+            logits, penalties = fit_draws(
+                job,
+                draws,
+                videos,
+                torch.from_numpy(x_train),
+                torch.from_numpy(sample_train),
+                torch.from_numpy(x_test),
+            )
+        except UserError as error:
+            rows.append(_row(control, like, index, why=str(error)))
+            continue
+        label_N = np.array([video.label for video in index.test])
+        right_LN = predictions(sample_test, logits) == label_N
+        rows.append(_row(control, like, index, right_LN, float(np.median(penalties))))
+    return _frame(rows)
+
+
+def _joined(views: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate(views), np.repeat(np.arange(len(views)), [len(x) for x in views])
+
+
+def _row(
+    control: Control,
+    like: Probe | Measure,
+    index: Index,
+    right_LN: np.ndarray | None = None,
+    penalty: float = np.nan,
+    why: str = "",
+) -> dict[str, Any]:
+    chance, top1, low, high = chance_of(index), np.nan, np.nan, np.nan
+    if right_LN is not None:
+        top1 = 100 * right_LN.mean()
+        low, high = interval(right_LN, [video.group for video in index.test])
+    gives_away = control.kind == "file" and top1 >= chance + GIVES_AWAY
+    return {
+        "control": control.name, "title": control.title, "kind": control.kind, "top1": top1,
+        "ci_low": low, "ci_high": high, "chance": chance, "penalty": penalty,
+        "n_test": len(index.test), "label_draws": like.label_draws, "seed": like.seed, "why": why,
+        "warning": f"{control.says} alone predicts the class: {top1:.0f} % (chance {chance:.0f} %)"
+        if gives_away else "",
+    }  # fmt: skip
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def chance_of(index: Index) -> float:
+    """Return the accuracy of always naming the most frequent test class, in per cent."""
+    labels = [video.label for video in index.test]
+    return 100 * max(np.bincount(labels)) / len(labels) if labels else np.nan
+
+
+def interval(right_LN: np.ndarray, groups: Sequence[str]) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of a mean accuracy, in per cent.
+
+    Test groups are resampled whole, and so are label draws: videos of a group share their scene,
+    and videos of a draw share their classifier.
+
+    Args:
+        right_LN: whether each draw's classifier is right about each test video.
+        groups: each test video's group.
+    """
+    _, group_N = np.unique(groups, return_inverse=True)
+    size_G = np.bincount(group_N)
+    if len(size_G) < 2:
+        return np.nan, np.nan
+    right_LG = np.stack([np.bincount(group_N, right_N, len(size_G)) for right_N in right_LN])
+    draw = np.random.default_rng(0)
+    draws, count = len(right_LG), len(size_G)
+    weight_RG = draw.multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    weight_RL = draw.multinomial(draws, np.full(draws, 1 / draws), RESAMPLES) / draws
+    found_R = ((weight_RL @ right_LG) * weight_RG).sum(1) / (weight_RG @ size_G)
+    low, high = np.percentile(found_R, (2.5, 97.5))
+    return 100 * float(low), 100 * float(high)
+
+
+def _probe(like: Probe | Measure) -> Probe:
+    """Return the probe of random weights that `like` describes."""
+    fields = ("data", "clips", "model", "seed", "train_clips", "label_draws", "views")
+    return Probe(**{name: getattr(like, name) for name in fields})
