@@ -392,7 +392,7 @@ def measure(
     what: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME | SPEC.json...", help="saliency, motion-time, step-time or coverage."
+            metavar="NAME | SPEC.json...", help="saliency, motion-time, step-time, coverage or controls."
         ),
     ],
     index: Annotated[
@@ -407,6 +407,13 @@ def measure(
     weights: Annotated[
         Path | None,
         typer.Option(help="motion-time: RAFT-small's weights; by default torchvision's own."),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="controls: a run or its spec, whose labels, clips and model to take.",
+            metavar="RUN | SPEC.json",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -438,9 +445,14 @@ def measure(
 
     import torch
 
-    from mgm.stages.measure import measure_now
+    from mgm.stages.measure import controls_now, measure_now
 
     torch.set_num_threads(options.threads)
+    if what[0] == "controls":
+        if index is None:
+            raise UserError("controls: pass --index FOLDER, one that `mgm prepare` made")
+        typer.echo(controls_now(index, like, options.workers))
+        return
     typer.echo(measure_now(what[0], index, videos, flow, weights))
 
 

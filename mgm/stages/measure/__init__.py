@@ -1,11 +1,14 @@
-"""`mgm measure`: numbers that the papers state in their text, and one that explains the masks. Each
-has a module here, named as it is: its `measure(job)` returns the numbers by name, and may leave
+"""`mgm measure`: numbers that the papers state, and two that explain the masks' results.
+
+Each has a module of its name here: its `measure(job)` returns numbers by name, and may leave
 arrays.npz in the job's folder.
 
-saliency      motion inside boxes over motion outside (paper, section 1) motion-time   reading
-motion vectors against computing optical flow (paper, section 4.5) step-time     a pretraining step
-that hides most tokens against one whose encoder sees all (ST-MAE's abstract) coverage      how much
-of what moves each mask hides (ours)
+- saliency: motion inside boxes over motion outside (paper, section 1)
+- motion-time: reading motion vectors against computing optical flow (paper, section 4.5)
+- step-time: a pretraining step that hides most tokens against one whose encoder sees all
+  (ST-MAE's abstract)
+- coverage: how much of what moves each mask hides (ours)
+- controls: what a linear probe classifies without a trained model (ours)
 """
 
 from collections.abc import Sequence
@@ -19,7 +22,7 @@ import numpy as np
 from mgm.data.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.paper.recipes import DECODERS, MODELS, PRETRAIN_CLIPS
-from mgm.spec import Data, Measure, parse
+from mgm.spec import Data, Measure, Probe, parse, read_spec
 from mgm.stages.data import Job, Workplace, moving_videos
 from mgm.stages.inspect import spread
 
@@ -80,6 +83,27 @@ def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: 
 
         lines += ["", pd.DataFrame(columns).to_string(index=False, float_format="%.2f")]
     return "\n".join(lines)
+
+
+def controls_now(place: Path, like: Path | None, workers: int) -> str:
+    """Measure a dataset's controls and return them as text; keep nothing.
+
+    Args:
+        place: folder of the dataset's index.
+        like: a probe's spec or folder, or another run's: labels, clips, views and the model of
+            random weights are its own. None: all labels, and no random weights.
+        workers: processes that decode.
+
+    Raises:
+        UserError: no such index or run, or a video cannot be read.
+    """
+    from mgm.stages.measure.controls import controls, describe
+
+    index = read_index(place)
+    given = read_spec(like) if like else Probe(data=Data(dataset="folder"))
+    names = set(Probe.model_fields) & set(type(given).model_fields) - {"verb", "parent"}
+    spec = Probe(**{name: getattr(given, name) for name in names})
+    return describe(controls(index, spec, weights=like is not None, workers=workers), index)
 
 
 def choose(index: Index, videos: int) -> Sequence[Video]:

@@ -186,13 +186,17 @@ def _read_all(videos: Sequence[Video], like: Probe | Measure | None, workers: in
         sampler=range(len(videos)),
         batch_size=None,
         num_workers=workers,
-        collate_fn=lambda item: item,
+        collate_fn=_as_it_is,
         generator=torch.Generator(),
     )
     for item in loader:
         if isinstance(item, UserError):
             raise item
         yield item
+
+
+def _as_it_is(item):
+    return item
 
 
 def classify(measured: Measured, like: Probe | Measure) -> pd.DataFrame:
@@ -308,3 +312,33 @@ def _probe(like: Probe | Measure) -> Probe:
     """Return the probe of random weights that `like` describes."""
     fields = ("data", "clips", "model", "seed", "train_clips", "label_draws", "views")
     return Probe(**{name: getattr(like, name) for name in fields})
+
+
+def describe(table: pd.DataFrame, index: Index) -> str:
+    """Return the controls as text: a line each, then warnings and what limits their meaning."""
+    first = table.iloc[0]
+    labels = f"{first.label_draws} draws of the labels" if first.label_draws > 1 else "one draw"
+    lines = [
+        f"{len(index.classes)} classes, {len(index.train):,} training and {len(index.test):,} test "
+        f"videos; chance {first.chance:.1f} %; mean over {labels}",
+        f"{'linear probe on':<38}{'top-1':>6}  95 % interval",
+    ]
+    for row in table.itertuples():
+        bounds = "" if np.isnan(row.ci_low) else f"  [{row.ci_low:.1f}, {row.ci_high:.1f}]"
+        number = f"not measured: {row.why}" if row.why else f"{row.top1:6.1f}{bounds}"
+        lines.append(f"{row.title:<38}{number}")
+    notes = [f"warning: {text}" for text in table.warning if text]
+    notes += [f"note: {text}" for text in remarks(index)]
+    return "\n".join([*lines, *notes])
+
+
+def measure(job: Job[Measure]) -> dict[str, Any]:
+    """Measure the controls as a run: metrics by name, everything else in arrays.npz."""
+    table = controls(job.index, job.spec, workers=job.options.workers)
+    numbers = ("top1", "ci_low", "ci_high")
+    words = ("control", "title", "kind", "why", "warning")
+    arrays = {f"{name}_N": np.array(table[name], float) for name in numbers}
+    arrays |= {f"{name}_N": np.array(table[name].tolist()) for name in words}
+    np.savez_compressed(job.folder / "arrays.npz", remarks=np.array(remarks(job.index)), **arrays)
+    done = table[table.why == ""]
+    return dict(zip(done.control, done.top1.astype(float))) | {"chance": float(table.chance[0])}
