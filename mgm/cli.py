@@ -392,7 +392,8 @@ def measure(
     what: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME | SPEC.json...", help="saliency, motion-time, step-time, coverage or controls."
+            metavar="NAME | SPEC.json...",
+            help="saliency, motion-time, step-time, coverage or controls.",
         ),
     ],
     index: Annotated[

@@ -457,6 +457,7 @@ class Measure(Run):
     # of controls, as a probe's
     train_clips: int = Field(1, ge=1, le=LARGE)
     label_draws: int = Field(1, ge=1, le=1000)
+    held_out: Literal["videos", "groups"] = "videos"
     views: Views = Views()
 
     def slug(self) -> list[str]:

@@ -73,6 +73,39 @@ def over_videos(correct: int, videos: int) -> Estimate:
     return Estimate(100 * correct / videos, float(low), float(high))
 
 
+def p_value(estimate: Estimate) -> float:
+    """Return the two-sided p-value of "the mean is zero", from the estimate's own interval.
+
+    1 where nothing measures the spread. The interval of a single run, a bootstrap, is taken as a
+    normal one.
+    """
+    half = (estimate.high - estimate.low) / 2
+    if not estimate.has_interval:
+        return 1.0
+    if half == 0:
+        return float(estimate.mean == 0)
+    from scipy.special import ndtr, stdtr
+
+    if estimate.n < 2:
+        return 2 * float(ndtr(-abs(estimate.mean) / (half / 1.96)))
+    degrees = estimate.n - 1
+    return 2 * float(stdtr(degrees, -abs(estimate.mean) * t_975(degrees) / half))
+
+
+def holm(p_values: Sequence[float], alpha: float = 0.05) -> list[bool]:
+    """Tell which hypotheses Holm's step-down method rejects at family-wise level `alpha`.
+
+    The k-th smallest of m p-values must be at most alpha / (m - k + 1), and all smaller ones must
+    have passed (Holm, 1979).
+    """
+    rejected = [False] * len(p_values)
+    for place, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if p_values[number] > alpha / (len(p_values) - place):
+            break
+        rejected[number] = True
+    return rejected
+
+
 @cache
 def t_975(degrees: int) -> float:
     """97.5 % quantile of Student's t, to the four decimals of printed tables."""

@@ -4,7 +4,7 @@ csv for programs, md and tex for papers, html for pages; each but the csv carrie
 caveat.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
@@ -16,10 +16,14 @@ from mgm.paper.quoted import note, reported
 from mgm.paper.registry import Table
 from mgm.paper.scales import Scale
 from mgm.report.cells import COLUMNS, Row, frame, gain
+from mgm.report.statistics import holm, p_value
 from mgm.results import files as atomic
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
-BOLD = "Bold: above every other row that was run, by a difference whose 95 % interval, paired by seed, excludes zero."
+BOLD = (
+    "Bold: above every other row that was run. Differences are paired by seed, and Holm's method "
+    "keeps the chance of any false one among a row's comparisons at 5 %; intervals are not adjusted."
+)
 TEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -116,21 +120,25 @@ def sections(table: Table, rows: list[Row]) -> list[Section]:
 
 
 def leaders(table: Table, rows: list[Row]) -> list[Row]:
-    """The rows to print in bold: of a section's accuracies the one above each other by a
-    difference, paired by seed, whose 95 % interval is above zero. A single seed knows nothing of
-    seeds, and where a run is missing no one is the best: then there is none."""
+    """Return the rows to print in bold: of a section's accuracies the one above each other.
+
+    Every difference, paired by seed, must pass Holm's method over all of the row's comparisons. A
+    single seed says nothing about seeds, and where a run is missing no row is the best: then there
+    is none.
+    """
     best = []
     for section in sections(table, rows):
         run = [row for row in section.rows if row.run_ids and row.metric == "top1"]
         if len(run) > 1 and all(row.status == "run" for row in run):
-            best += [
-                row
-                for row in run
-                if all(
-                    (one := gain(row, other)) and one.low > 0 for other in run if other is not row
-                )
-            ]
+            best += [row for row in run if _is_above(row, [one for one in run if one is not row])]
     return best
+
+
+def _is_above(row: Row, others: Sequence[Row]) -> bool:
+    gains = [gain(row, other) for other in others]
+    return all(one is not None and one.low > 0 for one in gains) and all(
+        holm([p_value(one) for one in gains if one is not None])
+    )
 
 
 def names(table: Table, row: Row) -> list[str]:

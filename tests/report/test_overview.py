@@ -32,7 +32,7 @@ def test_ours_is_above_below_or_within_noise_of_each_mask(tmp_path):
     accuracies |= {"Random Tube": (80.0, 80.0, 80.3), "SMM (Dense)": (70.1, 69.0, 71.3)}
     compares, _ = told(tmp_path, accuracies)
     ours = "MGM (Dense) with the other masks, SSv2: above Random Block, SMM (Sparse), MGM (Sparse); below Random Tube; within noise of 1 of 5"
-    assert f"{ours} (differences paired by seed)." in compares
+    assert f"{ours} (differences paired by seed, Holm's method)." in compares
     gains = [text for text in compares if text.startswith("With no pretraining, SSv2:")]
     assert len(gains) == 1
     assert (

@@ -5,7 +5,14 @@ import pytest
 from scipy import stats
 
 from mgm.report import cells
-from mgm.report.statistics import over_datasets, over_seeds, over_videos
+from mgm.report.statistics import (
+    Estimate,
+    holm,
+    over_datasets,
+    over_seeds,
+    over_videos,
+    p_value,
+)
 
 
 @pytest.mark.parametrize("n", [2, 3, 7, 40])
@@ -78,3 +85,20 @@ def test_a_cells_interval_is_over_datasets_where_its_runs_see_several():
     values, datasets = [60.0, 62.0, 70.0, 71.0], ["ssv2-d1", "ssv2-d2", "ssv2-d1", "ssv2-d2"]
     assert cells._over_runs(values, datasets) == over_datasets([[60.0, 70.0], [62.0, 71.0]])
     assert cells._over_runs(values, ["ssv2"] * 4) == over_seeds(values)
+
+
+def test_p_values_are_those_of_the_interval():
+    from scipy.stats import ttest_1samp
+
+    values = [1.2, 0.3, 2.2, 0.9]
+    assert p_value(over_seeds(values)) == pytest.approx(ttest_1samp(values, 0).pvalue, rel=1e-3)
+    assert p_value(Estimate(1.0)) == 1
+    edge = Estimate(1.0, 0.0, 2.0, 5)
+    assert p_value(edge) == pytest.approx(0.05, abs=1e-4)
+
+
+def test_holm_steps_down():
+    assert holm([0.01, 0.04, 0.03]) == [True, False, False]  # 0.03 > 0.05 / 2
+    assert holm([0.01, 0.04, 0.02]) == [True, True, True]
+    assert holm([0.02]) == [True]
+    assert holm([]) == []

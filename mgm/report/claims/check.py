@@ -3,10 +3,10 @@
 by the numbers the paper's own tables quote, and by our runs.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from math import sqrt
+from math import isfinite, nan, sqrt
 from pathlib import Path
 
 import pandas as pd
@@ -16,13 +16,17 @@ from mgm.paper.registry import SHARES, Registry
 from mgm.report.cells import Row, paired, row_of
 from mgm.report.claims.claim import Claim, Condition, Key, LinearCombination, Quantity
 from mgm.report.claims.paper import CLAIMS
-from mgm.report.statistics import Estimate
+from mgm.report.statistics import Estimate, holm, p_value
 from mgm.report.tables import DASH, MINUS, comparable
 from mgm.results import files as atomic
 from mgm.results.result import RunStatus
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 CONTRADICTED = "contradicted by the paper's own table"
+DIFFERS = "differs from the paper's own table"
+UNTESTED = "not tested at this scale"
+ROUNDING = 0.1  # points: a table number this near to the claimed one differs by rounding alone
+LEAST_SEEDS = 3  # below, no claim about the paper's experiment has a verdict
 SUPPORTS, CONTRADICTS, SILENT = "supports", "contradicts", "has no number"
 LISTED = 6  # numbers of which a largest or smallest is taken, shown one by one up to this many
 
@@ -31,9 +35,10 @@ Numbers = Callable[[LinearCombination], Estimate]  # the interval is empty for a
 
 @dataclass(frozen=True)
 class Verdict:
-    """`table` is what the paper's own tables say of the claim;
+    """What came of a claim.
 
-    `verdict` weighs them first, then our runs.
+    `table` is what the paper's own tables say. `verdict` weighs them first, then our runs, if those
+    repeat the paper's experiment. `here` is what our runs show at their own scale.
     """
 
     claim: str
@@ -45,6 +50,7 @@ class Verdict:
     table: str
     note: str
     run_ids: tuple[str, ...]
+    here: str = ""
 
 
 def judge(
@@ -56,10 +62,12 @@ def judge(
 ) -> list[Verdict]:
     """Judge every claim, in the order of the text.
 
-    Tables that contradict a claim decide it. Otherwise our runs do, once all cells it needs are
-    run: it holds when the 95 % interval of each of its numbers lies on the claimed side, fails when
-    one lies on the other, and is undecided in between. How large a difference is counts at the
-    paper's scale alone, where a method that nobody ran stands as the paper quotes it.
+    Tables that contradict a claim decide it; one that is a rounding apart differs. Otherwise our
+    runs do, at the paper's scale with at least three seeds, once all cells it needs are run: the
+    claim holds when the interval of each of its numbers lies on the claimed side, fails when one
+    lies on the other, and is undecided in between. Intervals are widened by Holm's method, so that
+    the chance of any false verdict among all claims is 5 %. A method that nobody ran stands as the
+    paper quotes it. At other scales a claim is not tested, and `here` says what the scale shows.
 
     Args:
         collected: as `mgm.report.cells.rows` gives it.
@@ -72,7 +80,8 @@ def judge(
     rows = {
         row.key: row for row in (*figures, *(row for table in collected.values() for row in table))
     }
-    return [_judge(claim, numbers, rows, full) for claim in claims]
+    judged = [_judge(claim, numbers, rows, full, registry.scale.name) for claim in claims]
+    return _with_holm(judged)
 
 
 def write_claims(reports: Path, verdicts: Iterable[Verdict]) -> Path:
@@ -81,6 +90,29 @@ def write_claims(reports: Path, verdicts: Iterable[Verdict]) -> Path:
         run_ids=lambda every: every.run_ids.str.join(" ")
     )
     return atomic.write(reports / "claims.csv", lines.to_csv(index=False, lineterminator="\n"))
+
+
+def _with_holm(judged: Sequence[tuple[Verdict, float]]) -> list[Verdict]:
+    """Turn decided claims back to undecided where Holm's method does not keep their decision.
+
+    Each verdict comes with the largest p-value that its decision rests on; NaN where none.
+    """
+    tested = [place for place, (_, p) in enumerate(judged) if isfinite(p)]
+    kept = dict(zip(tested, holm([judged[place][1] for place in tested]), strict=True))
+    verdicts = []
+    for place, (verdict, _) in enumerate(judged):
+        if kept.get(place, True):
+            verdicts.append(verdict)
+        elif verdict.here:
+            verdicts.append(replace(verdict, here=_here(UNDECIDED, verdict.here.split(":")[0])))
+        else:
+            verdicts.append(replace(verdict, verdict=UNDECIDED))
+    return verdicts
+
+
+def _here(answer: str, scale: str) -> str:
+    words = {HOLDS: "so here", FAILS: "not so here", UNDECIDED: "undecided here"}
+    return f"{scale}: {words[answer]}"
 
 
 def table_says(claim: Claim, quoted: Mapping[Key, float]) -> str:
@@ -98,20 +130,48 @@ def table_says(claim: Claim, quoted: Mapping[Key, float]) -> str:
     return SUPPORTS if holds else CONTRADICTS
 
 
-def runs_say(claim: Claim, rows: Mapping[Key, Row], full: bool) -> str:
-    """The runs' answer, as `judge` describes it.
+def runs_say(claim: Claim, rows: Mapping[Key, Row], full: bool) -> tuple[str, float]:
+    """Return the runs' answer, as `judge` describes it, and the p-value that it rests on.
 
+    A claim that holds rests on its weakest condition, one that fails on its strongest refutation.
     Every cell of `rows` has an estimate. `full`: sizes count, too.
     """
     numbers = partial(of_runs, rows)
     answers = [
-        [_agrees(one, evaluate(quantity, numbers), full) for quantity in one.either]
+        [(_agrees(one, number, full), _p(one, number)) for number in _evaluated(one, numbers)]
         for one in claim.conditions
     ]
-    conditions = [
-        True if True in either else None if None in either else False for either in answers
+    held, failed = list[float](), list[float]()
+    for either in answers:
+        agreeing = [p for agrees, p in either if agrees]
+        if agreeing:
+            held.append(min(agreeing))
+        elif all(agrees is False for agrees, _ in either):
+            failed.append(max(p for _, p in either))
+    if failed:
+        return FAILS, min(failed)
+    if len(held) < len(answers):
+        return UNDECIDED, nan
+    return HOLDS, max(held)
+
+
+def _evaluated(condition: Condition, numbers: Numbers) -> list[Estimate]:
+    return [evaluate(quantity, numbers) for quantity in condition.either]
+
+
+def _p(condition: Condition, number: Estimate) -> float:
+    """Return the p-value of a number lying on no side of the nearest bound of its condition.
+
+    0 where the number has no spread, or the condition takes no side.
+    """
+    bounds = [
+        one for one in (condition.above, condition.below) if one is not None and isfinite(one)
     ]
-    return FAILS if False in conditions else UNDECIDED if None in conditions else HOLDS
+    if number.low == number.high or not bounds:
+        return 0.0
+    nearest = min(bounds, key=lambda bound: abs(number.mean - bound))
+    moved = (number.mean - nearest, number.low - nearest, number.high - nearest)
+    return p_value(Estimate(*moved, number.n))
 
 
 def evaluate(quantity: Quantity, numbers: Numbers) -> Estimate:
@@ -152,8 +212,8 @@ def of_runs(rows: Mapping[Key, Row], what: LinearCombination) -> Estimate:
 
 
 def _judge(
-    claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], full: bool
-) -> Verdict:
+    claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], full: bool, scale: str
+) -> tuple[Verdict, float]:
     used = {key: rows[key] for key in claim.cells if key in rows}
     run = any(row.status == "run" for row in used.values())
     for key in [
@@ -178,6 +238,15 @@ def _judge(
         *(row.remark for row in used.values()),
         once,
     ]
+    verdict, here, p = NOT_RUN, "", nan
+    if run:
+        answer, p = runs_say(claim, used, full)
+        verdict = answer if full and not _too_few(used.values()) else UNTESTED
+        if verdict == UNTESTED:
+            p = nan if _too_few(used.values()) else p
+            here = f"{scale}: too few seeds" if _too_few(used.values()) else _here(answer, scale)
+    if table == CONTRADICTS:
+        verdict = DIFFERS if _by_rounding(claim, quoted) else CONTRADICTED
     return Verdict(
         claim.says,
         claim.source,
@@ -185,13 +254,31 @@ def _judge(
         quoted=_show_all(claim.conditions, partial(of_tables, quoted)) if has_numbers else DASH,
         ours=_show_all(of_cells, partial(of_runs, used)) if run else DASH,
         table=table,
-        verdict=CONTRADICTED
-        if table == CONTRADICTS
-        else runs_say(claim, used, full)
-        if run
-        else NOT_RUN,
+        verdict=verdict,
         note="; ".join(dict.fromkeys(filter(None, notes))),
         run_ids=tuple(dict.fromkeys(run_id for row in used.values() for run_id in row.run_ids)),
+        here=here,
+    ), nan if verdict in (CONTRADICTED, DIFFERS) else p
+
+
+def _too_few(rows: Iterable[Row]) -> bool:
+    """Tell whether a number rests on fewer than `LEAST_SEEDS` runs that differ by their seeds."""
+    return any(
+        row.run_ids and row.estimate.n < LEAST_SEEDS and not _measured_once(row)
+        for row in rows
+        if row.estimate is not None
+    )
+
+
+def _by_rounding(claim: Claim, quoted: Mapping[Key, float]) -> bool:
+    """Tell whether the tables miss every condition by a rounding at most."""
+    numbers = partial(of_tables, quoted)
+    return all(
+        any(
+            one.low - ROUNDING <= number.mean <= one.high + ROUNDING
+            for number in _evaluated(one, numbers)
+        )
+        for one in claim.conditions
     )
 
 

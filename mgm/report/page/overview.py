@@ -11,7 +11,7 @@ from mgm.paper.registry import Registry, label_of
 from mgm.report.cells import Row, commit_of, frame, gain, mean_gain
 from mgm.report.claims.check import NOT_RUN, Verdict
 from mgm.report.page.runs import VERBS
-from mgm.report.statistics import Estimate
+from mgm.report.statistics import Estimate, holm, p_value
 from mgm.report.tables import caveat_of, comparable, number
 from mgm.results.result import RunStatus
 from mgm.spec import Spec
@@ -231,15 +231,16 @@ def _masks(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[
             if row.column == ours.column and row.row not in (table.ours, table.base)
         ]
         gains = [(row.row, one) for row in others if (one := gain(ours, row)) and one.has_interval]
-        above = [name for name, one in gains if one.low > 0]
-        below = [name for name, one in gains if one.high < 0]
+        shown = holm([p_value(one) for _, one in gains])
+        above = [name for (name, one), sure in zip(gains, shown) if sure and one.mean > 0]
+        below = [name for (name, one), sure in zip(gains, shown) if sure and one.mean < 0]
         if gains:
             within = len(gains) - len(above) - len(below)
             parts = [f"above {', '.join(above)}"] * bool(above) + [
                 f"below {', '.join(below)}"
             ] * bool(below)
             parts += [f"within noise of {within} of {len(gains)}"] * bool(within)
-            text = f"{ours.row} with the other masks, {ours.column}: {'; '.join(parts)} (differences paired by seed)."
+            text = f"{ours.row} with the other masks, {ours.column}: {'; '.join(parts)} (differences paired by seed, Holm's method)."
             said.append((text, f"table-{table.name}"))
     return said
 

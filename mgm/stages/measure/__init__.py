@@ -101,7 +101,7 @@ def controls_now(place: Path, like: Path | None, workers: int) -> str:
 
     index = read_index(place)
     given = read_spec(like) if like else Probe(data=Data(dataset="folder"))
-    names = set(Probe.model_fields) & set(type(given).model_fields) - {"verb", "parent"}
+    names = set(Probe.model_fields) & set(type(given).model_fields) - {"verb", "parent", "kind"}
     spec = Probe(**{name: getattr(given, name) for name in names})
     return describe(controls(index, spec, weights=like is not None, workers=workers), index)
 

@@ -8,7 +8,6 @@ Labels, draws, splits and groups are those of the probes, and so is the classifi
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,10 @@ from mgm.errors import UserError
 from mgm.models import build_features
 from mgm.paper.controls import CONTROLS, FILE_FACTS, Control
 from mgm.spec import Measure, Probe, Views
-from mgm.stages.data import Execution, Job, with_channels
+from mgm.stages.data import Job, Workplace, with_channels
 from mgm.stages.evaluate import predictions
-from mgm.stages.measure import features as simple
+from mgm.stages.features import Split
+from mgm.stages.measure import simple_features as simple
 from mgm.stages.probe import fit_draws
 from mgm.video.decode import read_clip
 from mgm.video.loader import test_clips
@@ -201,8 +201,8 @@ def _as_it_is(item):
 
 def classify(measured: Measured, like: Probe | Measure) -> pd.DataFrame:
     """Fit and test a linear probe on each control's features; columns as `controls` returns."""
-    index = measured.index
-    job = Job(like, Path(), Execution(Path(), {}), index)
+    index, like = measured.index, _probe(like)
+    job = Job(like, Path(), Workplace(Path(), {}), index)
     draws = [job.training_videos(number) for number in range(like.label_draws)]
     place_of = {video.path: place for place, video in enumerate(index.videos)}
     videos = list({video.path: video for drawn in draws for video in drawn}.values())
@@ -230,21 +230,19 @@ def classify(measured: Measured, like: Probe | Measure) -> pd.DataFrame:
                 continue
             x_train, sample_train = x_ND[train_N], np.arange(len(train_N))
             x_test, sample_test = x_ND[test_N], np.arange(len(test_N))
+        train, test = (
+            Split(torch.from_numpy(x_ND).float(), torch.from_numpy(sample_N))
+            for x_ND, sample_N in ((x_train, sample_train), (x_test, sample_test))
+        )
         try:
-            logits, penalties = fit_draws(
-                job,
-                draws,
-                videos,
-                torch.from_numpy(x_train),
-                torch.from_numpy(sample_train),
-                torch.from_numpy(x_test),
-            )
+            logits, settings = fit_draws(job, draws, videos, train, test)
         except UserError as error:
             rows.append(_row(control, like, index, why=str(error)))
             continue
         label_N = np.array([video.label for video in index.test])
         right_LN = predictions(sample_test, logits) == label_N
-        rows.append(_row(control, like, index, right_LN, float(np.median(penalties))))
+        penalty = float(np.median([chosen["penalty"] for chosen in settings]))
+        rows.append(_row(control, like, index, right_LN, penalty))
     return _frame(rows)
 
 
@@ -309,8 +307,8 @@ def interval(right_LN: np.ndarray, groups: Sequence[str]) -> tuple[float, float]
 
 
 def _probe(like: Probe | Measure) -> Probe:
-    """Return the probe of random weights that `like` describes."""
-    fields = ("data", "clips", "model", "seed", "train_clips", "label_draws", "views")
+    """Return the logistic probe of random weights that `like` describes."""
+    fields = ("data", "clips", "model", "seed", "train_clips", "label_draws", "held_out", "views")
     return Probe(**{name: getattr(like, name) for name in fields})
 
 

@@ -101,8 +101,9 @@ def motion_features(clip: Clip) -> dict[str, np.ndarray]:
         "vector_mean": positive - negative,
         "vector_four": np.concatenate([positive, negative]),
         "vector_histogram": np.sqrt(counts_QB.sum(0) / bin_THW.size),
-        "vector_quadrants": np.sqrt(counts_QB / np.maximum(counts_QB.sum(1, keepdims=True), 1))
-        .ravel(),
+        "vector_quadrants": np.sqrt(
+            counts_QB / np.maximum(counts_QB.sum(1, keepdims=True), 1)
+        ).ravel(),
         "vector_trajectory": _trajectory(speed_THW2),
     }
 
