@@ -247,7 +247,8 @@ def test_clips(
     cache = Cache(0)
     if whole is not None:
         cache.whole[video.path] = {None: whole}
-    return _TestBatches([video], clips, tubelet, views, 1, cache, None, False).clips_of(video)
+    how = Loading(motion=None, cache=cache)
+    return _TestBatches([video], clips, tubelet, views, 1, how).clips_of(video)
 
 
 def view_batches(
