@@ -1,0 +1,19 @@
+"""The notebook runs from top to bottom, and is kept with the outputs that it has then."""
+
+import json
+from pathlib import Path
+
+from tests.helpers.notebook import code_cells, run_cells
+
+NOTEBOOK = Path(__file__).parents[2] / "docs" / "first-look.ipynb"
+
+
+def test_the_notebook_runs_and_is_kept_with_its_outputs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = run_cells(NOTEBOOK)
+    kept = [cell["outputs"] for cell in code_cells(json.loads(NOTEBOOK.read_text()))]
+    assert [[one["output_type"] for one in cell] for cell in made] == [
+        [one["output_type"] for one in cell] for cell in kept
+    ]
+    assert "probe" in "".join(kept[4][0]["text"])
+    assert NOTEBOOK.stat().st_size < 300_000
