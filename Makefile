@@ -53,7 +53,7 @@ bench: setup ## masks, loading, steps, feeding and starting against peers, on th
 	@OMP_NUM_THREADS=1 $(BIN)/python bench
 
 gpu: setup ## what only a GPU shows, in parts of 8 minutes that continue when called again: reports/gpu
-	@for part in parity step ladder feed mini; do $(BIN)/python bench/gpu.py --part $$part || test $$? = 3; done
+	@for part in day parity step ladder feed mini; do $(BIN)/python bench/gpu.py --part $$part || test $$? = 3; done
 
 check: setup ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/snakefmt --check workflow 2>/dev/null

@@ -1,12 +1,12 @@
 """All that only a GPU can show, in parts of at most 8 minutes that continue when called again:
 `make gpu`.
 
-    --part parity     masks, model, gradients and an optimiser step on the GPU against the CPU;
-    NCCL; resume after SIGKILL; no waiting --part step       clips/s, memory and share of the chip's
-    peak; eager, compiled, CUDA graphs; against transformers --part ladder     batch size against
-    memory and speed; activation checkpointing, accumulation --part feed       loader to device: the
-    device's idle share by number of workers, from files and from shards --part mini       as much
-    of scale mini as fits
+    --part day        a step of each stage of scale day in both sizes, and its loader
+    --part parity     masks, model, gradients and a step on the GPU against the CPU; NCCL; resume
+    --part step       clips/s, memory, share of the peak; compiled or not; against transformers
+    --part ladder     batch size against memory and speed; checkpointing, accumulation
+    --part feed       the device's idle share by number of workers, from files and from shards
+    --part mini       as much of scale mini as fits
 
 Each row is written to OUT/PART.jsonl when it is measured, and a row that is there is not measured
 again. What cannot run here (memory, a compiler that is missing) is a row that says why. OUT/PART.md
@@ -34,15 +34,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mgm.dag.study import CONFIG
+from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.params import Synthetic
 from mgm.masking import MASKS, Grid, Motion, make_mask
 from mgm.models import build_classifier, build_mae, reconstruction_loss
 from mgm.paper.cost import multiply_adds
+from mgm.paper.scales import load_scale
+from mgm.paper.suite import make_registry
 from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain
 from mgm.stages.measure.step_time import step_seconds
 from mgm.training import mix
 from mgm.training.compiling import block_compiler
 from mgm.training.memory import recomputed, wrapped_blocks
 from mgm.training.optim import build_optimiser
+from mgm.video import training_loader
 
 DATA = Data(dataset="folder")
 SIZES = {  # encoder and decoder of VideoMAE's scripts
@@ -288,6 +294,85 @@ def parity(bench: Bench) -> Iterator[Task]:
     )
 
 
+def day(bench: Bench) -> Iterator[Task]:
+    """Scale day's two sizes: a step of each stage, and the loader that feeds it."""
+    for size in ("rehearsal",) if bench.dry else ("24gb", "80gb"):
+        registry = make_registry(load_scale(CONFIG / "day.yaml", size=size))
+        pretraining, finetuning = (
+            next(spec for spec in registry.specs.values() if isinstance(spec, kind))
+            for kind in (Pretrain, Finetune)
+        )
+        yield f"day, {size}: a pretraining step", partial(day_step, bench, pretraining)
+        yield f"day, {size}: a fine-tuning step", partial(day_step, bench, finetuning)
+        yield f"day, {size}: the loader", partial(day_loader, bench, pretraining)
+
+
+def day_step(bench: Bench, spec: Pretrain | Finetune) -> Row:
+    """Time a step in the fewest parts that the memory allows."""
+    repeats = spec.augment.repeats if isinstance(spec, Finetune) else 1
+    clips = spec.optim.batch * repeats
+    for parts in (1, 2, 4, 8, 16):
+        try:
+            return {"parts": parts} | step_in_parts(bench, spec, clips, parts)
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    raise RuntimeError(f"a batch of {clips} does not fit, not even in 16 parts")
+
+
+def step_in_parts(bench: Bench, spec: Pretrain | Finetune, clips: int, parts: int) -> Row:
+    own = max(1, clips // parts)
+    noise = torch.Generator().manual_seed(0)
+    shape = (own, spec.clips.frames, spec.clips.size, spec.clips.size, 3)
+    frames_BTHWC = torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise)
+    frames_BTHWC = frames_BTHWC.to(bench.device)
+    seed_B = torch.arange(own, device=bench.device)
+    if isinstance(spec, Pretrain):
+        model = build_mae(spec).to(bench.device).train()
+        weight_B = torch.ones(own, device=bench.device)
+        cells = spec.clips.size // 8
+        motion = Motion(torch.rand(own, spec.grid[0], cells, cells, device=bench.device))
+
+        def loss_of() -> Tensor:
+            masked_BL = make_mask(spec.mask, Grid(*spec.grid), motion, seed_B)
+            return reconstruction_loss(*model(frames_BTHWC, masked_BL), weight_B) / parts
+
+    else:
+        model = build_classifier(spec, 101).to(bench.device).train()
+
+        def loss_of() -> Tensor:
+            return nn.functional.cross_entropy(model(frames_BTHWC), seed_B % 101) / parts
+
+    def accumulated() -> Tensor:
+        for _ in range(parts - 1):
+            loss_of().backward()
+        return loss_of()
+
+    optimiser = build_optimiser(model, spec.optim)
+    with wrapped_blocks(model, *wraps(bench, "eager" if bench.dry else "compile")):
+        return timed(bench, optimiser, accumulated, own * parts, 6 * multiply_adds(spec))
+
+
+def day_loader(bench: Bench, spec: Pretrain) -> Row:
+    """Read batches of drawn videos of 256 x 256 (H.264), with motion vectors, on every core."""
+    workers = 0 if bench.dry else os.cpu_count() or 1
+    params = Synthetic(classes=2, train_per_class=8, test_per_class=1, size=256, frames=96)
+    with tempfile.TemporaryDirectory() as folder:
+        index = generate(params, Path(folder))
+        batch = min(spec.optim.batch, 16)
+        batches = training_loader(
+            index.train, spec.clips, spec.model.tubelet, 0, batch, workers=workers
+        )
+        next(batches)  # workers start
+        rounds = 1 if bench.dry else 40
+        started = time.perf_counter()
+        for _ in range(rounds):
+            next(batches)
+        return {
+            "videos_per_s": rounds * batch / (time.perf_counter() - started),
+            "cores": float(max(workers, 1)),
+        }
+
+
 def bounded(bounds: dict[str, float], **values: float) -> Row:
     """The values, and whether each is within its bound."""
     return values | {
@@ -420,8 +505,6 @@ def resume_difference(bench: Bench) -> Row:
 
     CUDA's atomic sums come in any order, and training amplifies that; a wrong state is far off.
     """
-    from mgm.data.synthetic.make import generate
-    from mgm.data.synthetic.params import Synthetic
     from mgm.spec import Optim
 
     params = Synthetic(classes=3, train_per_class=16, test_per_class=1, size=32, frames=12)
@@ -533,7 +616,14 @@ def part_of_mini(bench: Bench) -> Row:
     return {"seconds": time.monotonic() - started}
 
 
-PARTS = {"parity": parity, "step": step, "ladder": ladder, "feed": feed, "mini": mini}
+PARTS = {
+    "day": day,
+    "parity": parity,
+    "step": step,
+    "ladder": ladder,
+    "feed": feed,
+    "mini": mini,
+}
 
 
 def run_part(name: str, bench: Bench, out: Path, seconds: float) -> bool:
@@ -599,7 +689,7 @@ def page(out: Path) -> str:
         else "No GPU has been measured yet."
     )
     shown = [MARK, "", told, ""]
-    for part in ("parity", "step", "ladder", "feed"):
+    for part in ("day", "parity", "step", "ladder", "feed"):
         file = out / f"{part}.jsonl"
         rows = dict(map(json.loads, file.read_text().splitlines())) if file.exists() else {}
         tasks = (task for task, _ in PARTS[part](Bench(dry=False)))

@@ -283,6 +283,14 @@ def export(
     typer.echo(write(run, to, out, index))
 
 
+Every = Annotated[
+    float | None,
+    typer.Option(min=0.01, help="Seconds between windows of a long video; default: whole videos."),
+]
+Window = Annotated[
+    float,
+    typer.Option(min=0, help="Seconds that a window spans; default: the clip's frames and stride."),
+]
 Source = Annotated[
     Path,
     typer.Argument(
@@ -322,10 +330,16 @@ def embed(
     stride: Stride = 4,
     threads: Threads = 1,
     workers: Workers = 0,
+    every: Every = None,
+    window: Window = 0.0,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Every token of each window, to a .npy file.")
+    ] = False,
 ) -> None:
     """Write features of videos; run again, it continues where it was stopped."""
     from mgm.stages.apply import read_views
     from mgm.stages.embed import embed as compute
+    from mgm.stages.windows import Windows
 
     typer.echo(
         compute(
@@ -339,6 +353,8 @@ def embed(
             stride,
             workers,
             threads,
+            Windows(every, window) if every else None,
+            tokens,
         )
     )
 
@@ -361,6 +377,8 @@ def predict(
     stride: Stride = 4,
     threads: Threads = 1,
     workers: Workers = 0,
+    every: Every = None,
+    window: Window = 0.0,
 ) -> None:
     """Say what a classifier sees in videos, with a page of their top 5;
 
@@ -368,6 +386,7 @@ def predict(
     """
     from mgm.stages.apply import read_views
     from mgm.stages.predict import predict as compute
+    from mgm.stages.windows import Windows
 
     typer.echo(
         compute(
@@ -381,6 +400,7 @@ def predict(
             stride,
             workers,
             threads,
+            Windows(every, window) if every else None,
         )
     )
 
@@ -551,7 +571,9 @@ def plan(
     ] = "paper",
     gpu: Annotated[
         str | None,
-        typer.Option(help="v100, a100, h100 (default), h200; with --clips-per-s any name."),
+        typer.Option(
+            help="v100, a5000, rtx4090, a100, h100 (default), h200; with --clips-per-s any name."
+        ),
     ] = None,
     utilisation: Annotated[
         float, typer.Option(min=0.001, max=1, help="Share of a GPU's peak that training sustains.")
@@ -570,6 +592,9 @@ def plan(
         typer.Option(min=0.1, help="Videos/s that one core decodes; by default always enough."),
     ] = None,
     cores: Annotated[int, typer.Option(min=1, help="Cores a GPU that decode.")] = 8,
+    size: Annotated[
+        str, typer.Option(help="A scale's size, by default the largest that fits the GPU.")
+    ] = "",
     gpus: Annotated[int, typer.Option(min=1, help="GPUs in all.")] = 64,
     gpus_per_run: Annotated[
         int | None, typer.Option(min=1, help="GPUs of one run; by default 8, or all if fewer.")
@@ -585,19 +610,30 @@ def plan(
     ] = None,
 ) -> None:
     """Say what the experiments will cost: GPU hours, time and disk of each table and figure."""
-    from mgm.dag.study import Workflow
-    from mgm.paper.plan import machine, make_plan, read_measured
-    from mgm.report.plan import describe, write_json
+    from mgm.dag.study import CONFIG, Workflow
+    from mgm.paper.plan import machine, make_day, make_plan, read_measured, size_for
+    from mgm.report.plan import DECODED, describe, describe_day, write_json
 
     decoded = None if loader_clips_per_s is None else loader_clips_per_s * cores
     rate = (not gpu and not clips_per_s and read_measured(measured)) or {
         "gpu": gpu or "h100",
         "clips_per_s": clips_per_s,
     }
+    path = Path(scale) if scale.endswith((".yaml", ".yml")) else CONFIG / f"{scale}.yaml"
+    if path.exists() and not size:
+        size = size_for(path, str(rate["gpu"]))
+    workflow = Workflow({"scale": scale, "gpu": size})
+    if workflow.scale.grid:
+        gpus, gpus_per_run, decoded = 1, 1, cores * (loader_clips_per_s or DECODED)
     given = machine(
         utilisation=utilisation, gpus=gpus, gpus_a_run=gpus_per_run, decoded=decoded, **rate
     )
-    found = make_plan(Workflow({"scale": scale}).registry, given, utilisation, target)
+    if workflow.scale.grid:
+        day = make_day(workflow.registry, given, utilisation)
+        name = " ".join(filter(None, (workflow.name, size)))
+        typer.echo(describe_day(name, day, given, cores, loader_clips_per_s or DECODED))
+        return
+    found = make_plan(workflow.registry, given, utilisation, target)
     if out:
         from mgm.report.figures.plan import draw
 

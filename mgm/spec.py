@@ -326,6 +326,8 @@ class Pretrain(Run):
     std_floor: float = Field(
         1e-6, gt=0
     )  # added to the standard deviation that normalises a target patch
+    # the tubelet embedding and so many first blocks of the encoder keep the parent's weights
+    freeze_blocks: int = Field(0, ge=0, le=LARGE)
     head_init: Literal["xavier", "zero"] = (
         "xavier"  # weights of the decoder's last layer, before training
     )
@@ -339,6 +341,20 @@ class Pretrain(Run):
         """Patches hidden in every slot; agnostic masking hides as many on average."""
         _, height, width = self.grid
         return hidden_patches(self.mask.name, self.mask.ratio, height * width)
+
+    @model_validator(mode="after")
+    def _has_blocks_to_freeze(self):
+        if self.freeze_blocks and not self.parent:
+            raise ValueError(
+                f"freeze_blocks is {self.freeze_blocks}, but there is no parent whose weights to "
+                "keep; set parent, or freeze_blocks to 0"
+            )
+        if self.freeze_blocks > self.model.depth:
+            raise ValueError(
+                f"freeze_blocks is {self.freeze_blocks}, but the encoder has {self.model.depth} "
+                "blocks; lower it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _mask_hides_some(self):

@@ -4,7 +4,7 @@ what each process is called with, what it makes and what it waits for; and which
 process.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -86,4 +86,20 @@ def prioritised(jobs: Sequence[Job]) -> dict[str, Job]:
     longest = max(chains.values(), default=0.0) or 1.0
     return {
         job.name: replace(job, priority=round(1000 * chains[job.name] / longest)) for job in jobs
+    }
+
+
+def in_order(jobs: Sequence[Job], rank: Mapping[str, int]) -> dict[str, Job]:
+    """Return the jobs by name, with priorities that follow their runs' ranks.
+
+    What makes datasets goes first. A run starts as soon as what it waits for is done, and before
+    any run of a higher rank: a row of the table is complete before the next one begins.
+    """
+    first = len(rank)
+    return {
+        job.name: replace(
+            job,
+            priority=first - min((rank[spec.run_id] for spec in job.specs), default=-1),
+        )
+        for job in jobs
     }

@@ -65,6 +65,8 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
             check()
         except UserError as error:
             found.append(str(error))
+    if workflow.scale.grid and not workflow.cluster:
+        found += gpu_problems(workflow, specs)
     if workflow.cluster:
         found += workflow.cluster.submit_errors({job.rule for job in jobs})
         found += check_divisible(workflow.cluster, jobs)
@@ -95,3 +97,36 @@ def check_divisible(cluster: Cluster, jobs: Iterable[Job]) -> list[str]:
                 f"x {job.accumulate} parts; change jobs.{spec.verb} in cluster.yaml"
             )
     return list(found.values())
+
+
+def gpu_problems(workflow: Workflow, specs: Collection[Spec]) -> list[str]:
+    """Return a line for each thing that this machine's GPU lacks for a scale of one GPU."""
+    if workflow.yes or not workflow.scale.memory_gb:
+        return []
+    if not any(isinstance(spec, Pretrain | Finetune) for spec in specs):
+        return []
+    import torch
+
+    name, wanted = workflow.scale.name, workflow.scale.memory_gb
+    if not torch.cuda.is_available():
+        from mgm.paper.plan import cpu_hours
+
+        return [
+            f"scale {name}: there is no GPU here, and a core would take about "
+            f"{cpu_hours(workflow.registry):,.0f} hours; add yes=true to --config to run it so"
+        ]
+    found = []
+    free = torch.cuda.get_device_properties(0).total_memory / 1e9
+    if free < wanted:
+        found.append(
+            f"scale {name}: {torch.cuda.get_device_name()} has {free:.0f} GB and this size takes "
+            f"{wanted:g}; choose a smaller gpu= size, or add yes=true"
+        )
+    trained = (spec for spec in specs if isinstance(spec, Pretrain | Finetune))
+    wants = any(spec.optim.precision == "bf16" for spec in trained)
+    if wants and not torch.cuda.is_bf16_supported(including_emulation=False):
+        found.append(
+            f"scale {name}: {torch.cuda.get_device_name()} has no bf16; "
+            "set optim.precision to float32 in a scale of your own, or add yes=true"
+        )
+    return found

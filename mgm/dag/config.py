@@ -22,7 +22,7 @@ class Config(FrozenModel):
     model_config = ConfigDict(coerce_numbers_to_str=True)  # name=2024 is a name
 
     scale: str = Field(
-        "smoke", description="A scale's name (smoke, mini, paper), or a YAML file of your own."
+        "smoke", description="A scale's name (smoke, mini, day, paper), or a YAML file of your own."
     )
     name: Name | None = Field(None, description="The results' name, by default the scale's.")
     videos: str | None = Field(
@@ -43,6 +43,17 @@ class Config(FrozenModel):
     )
     shards: int | None = Field(
         None, ge=1, description="Jobs that share the videos of such a dataset."
+    )
+    ucf101: str | None = Field(None, description="The same as sources='{ucf101: DIR}'.")
+    hmdb51: str | None = Field(None, description="The same as sources='{hmdb51: DIR}'.")
+    gpu: str = Field(
+        "", description="A scale's size, such as 24gb and 80gb of scale day; by default its first."
+    )
+    steps: int | None = Field(
+        None, ge=1, description="Cut every training run to this many steps, to rehearse a scale."
+    )
+    yes: bool = Field(
+        False, description="Run on this machine though its GPU is missing or too small."
     )
     cluster: str | None = Field(
         None,

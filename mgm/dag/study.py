@@ -12,13 +12,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mgm.dag.batches import Job, batches, flow_of, prioritised
+from mgm.dag.batches import Job, batches, flow_of, in_order, prioritised
 from mgm.dag.cluster import Cluster, load_cluster
 from mgm.dag.config import Config, parse_config
 from mgm.dag.files import WORKFLOW
 from mgm.data.published import PUBLISHED
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
+from mgm.paper.grid import rank
 from mgm.paper.scales import OWN, Dataset, Scale, load_scale
 from mgm.paper.suite import make_registry
 from mgm.results import files as atomic
@@ -53,7 +54,11 @@ class Workflow:
         options = parse_config(config)
         own = options.scale.endswith((".yaml", ".yml"))
         given = options.model_dump(include={"flow_weights", "weights"}, exclude_unset=True)
-        scale = load_scale(Path(options.scale) if own else CONFIG / f"{options.scale}.yaml", given)
+        path = Path(options.scale) if own else CONFIG / f"{options.scale}.yaml"
+        scale = load_scale(path, given, options.gpu)
+        if options.steps:
+            scale = _shortened(scale, options.steps)
+        self.yes = options.yes
         self.cluster = (
             load_cluster(options.cluster, options.partition, options.account)
             if options.cluster is not None
@@ -93,18 +98,19 @@ class Workflow:
             scale = self._own(scale, Path(options.videos), data)
         else:
             scale = self._filled(scale, data)
+        if scale.grid:
+            scale = self._without_absent(scale)
         self.scale = scale
         self.registry = make_registry(scale)
         self._require_labels()
         self._locked = ExitStack()  # lives as long as this object
         of_job = batches(self.registry)
         made_by = {spec.run_id: name for name, specs in of_job.items() for spec in specs}
-        self.jobs = prioritised(
-            [
-                *self._dataset_jobs(),
-                *(self._run_job(name, specs, made_by) for name, specs in of_job.items()),
-            ]
-        )
+        jobs = [
+            *self._dataset_jobs(),
+            *(self._run_job(name, specs, made_by) for name, specs in of_job.items()),
+        ]
+        self.jobs = in_order(jobs, rank(self.registry)) if scale.grid else prioritised(jobs)
 
     def _own(self, scale: Scale, videos: Path, data: Path) -> Scale:
         from mgm.data.folder import index_folder
@@ -146,6 +152,21 @@ class Workflow:
             datasets[name] = dataset.model_copy(update={"digest": digest})
         return scale.model_copy(update={"datasets": datasets})
 
+    def _without_absent(self, scale: Scale) -> Scale:
+        """Leave out the transfer datasets that nobody gave: the rest is complete without them."""
+        assert scale.grid
+        there = {
+            name
+            for name in scale.datasets
+            if name in self.sources or (self.places[name] / "index.json").exists()
+        }
+        transfer = tuple(name for name in scale.grid.transfer if name in there)
+        grid = scale.grid.model_copy(update={"transfer": transfer})
+        kept = {grid.data, *transfer}
+        datasets = {name: one for name, one in scale.datasets.items() if name in kept}
+        self.places = {name: place for name, place in self.places.items() if name in kept}
+        return scale.model_copy(update={"grid": grid, "datasets": datasets})
+
     def _require_labels(self) -> None:
         """Refuse, before any training, runs that take more labels a class than their generated
         videos have.
@@ -173,6 +194,8 @@ class Workflow:
             if self.cluster
             else {}
         )
+        short = {"ucf101": options.ucf101, "hmdb51": options.hmdb51}
+        given = {**given, **{name: source for name, source in short.items() if source}}
         if unknown := sorted(set(given) - set(PREPARED)):
             raise UserError(
                 f"sources: {unknown[0]}: cannot be prepared by jobs; choose from {', '.join(PREPARED)}"
@@ -196,7 +219,8 @@ class Workflow:
         for name in self.built_datasets:
             place, words = self.places[name], tuple(self.preparation(name))
             job, index = f"prepare-{name}", (place / "index.json",)
-            if name in self.sources:
+            # A grid's datasets are small and have vectors: their files are read as they are.
+            if name in self.sources and not self.scale.grid:
                 source = (*words, "--out", str(place / "source"))
                 jobs.append(
                     Job(f"{job}-source", "prepare", source, (place / "source" / "index.json",))
@@ -289,7 +313,8 @@ class Workflow:
             makes,
             tuple(sorted(after)),
             tuple(specs),
-            self._threads(verb, here.threads),
+            # A grid's runs take one GPU in turn, so each of them takes every core.
+            self._threads(verb, 0 if self.scale.grid else here.threads),
         )
 
     def write(self) -> None:
@@ -403,6 +428,15 @@ class Workflow:
             for word in (f"--{option}", str(self.places[part]))
         ]
         return [name, *options]
+
+
+def _shortened(scale: Scale, steps: int) -> Scale:
+    """Cut every training run to `steps`; warm-up keeps its share."""
+    overrides = {
+        verb: {**scale.overrides.get(verb, {}), "optim.steps": steps}  # type: ignore[call-overload]
+        for verb in ("pretrain", "finetune")
+    }
+    return scale.model_copy(update={"steps": None, "overrides": {**scale.overrides, **overrides}})
 
 
 def _placed(scale: Scale, cluster: Cluster) -> Scale:

@@ -52,6 +52,12 @@ class Encoder(nn.Module):
         return self.norm(x_BVD)
 
 
+def freeze(encoder: Encoder, blocks: int) -> None:
+    """Let the tubelet embedding and the first blocks keep their weights in training."""
+    for part in (encoder.patch_embed, *encoder.blocks[:blocks]):
+        part.requires_grad_(False)
+
+
 def position_table(
     width: int, grid: tuple[int, int, int], made_for: tuple[int, int, int] | tuple[()] = ()
 ) -> Tensor:

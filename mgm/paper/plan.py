@@ -15,9 +15,9 @@ from mgm.data.published import PUBLISHED, Published
 from mgm.errors import UserError
 from mgm.paper import recipes
 from mgm.paper.cost import longest_chains, multiply_adds, official_multiply_adds
-from mgm.paper.quoted import PEAK, VIDEOMAE
+from mgm.paper.quoted import AVION, MEMORY_GB, PEAK, VIDEOMAE, Measured
 from mgm.paper.registry import Cell, Registry
-from mgm.paper.scales import Scale
+from mgm.paper.scales import Scale, read_yaml
 from mgm.reading import read_json, read_text
 from mgm.spec import Finetune, Model, Pretrain, Probe, Spec, parents
 
@@ -412,9 +412,9 @@ def line(target: str, cell: Cell, registry: Registry, costs: Mapping[str, Cost])
     )
 
 
-def check(utilisation: float) -> Check:
-    """The one published time of a VideoMAE pretraining, by what its own code computes."""
-    spec, published = recipes.pretrain("k400", "tube", VIDEOMAE.epochs), VIDEOMAE
+def check(utilisation: float, published: Measured = VIDEOMAE) -> Check:
+    """Hold the formula against a published time, by what VideoMAE's code computes."""
+    spec = recipes.pretrain("k400", "tube", published.epochs)
     clips = published.epochs * PUBLISHED["k400"].train
     flops = 6.0 * clips * official_multiply_adds(spec)
     peak = published.gpus * PEAK[published.gpu]
@@ -470,3 +470,94 @@ def _size(scale: Scale, name: str) -> Published:
             f"scale {scale.name}: dataset {name} has no published number of videos; plan a scale of published datasets, such as paper"
         )
     return PUBLISHED[name]
+
+
+@dataclass(frozen=True)
+class Day:
+    """A scale of one GPU, in the order in which it runs.
+
+    Attributes:
+        rows: (seed, row, hours from the start until the row is complete), in order.
+        hours: that the scale is meant to fill.
+        memory_gb: that a step takes, and that the GPU has (0: not known).
+        disk: bytes of weights, checkpoints and tokens at most.
+        loader: videos per second that keep the GPU busy.
+        check: a published time on one of these cards, by the same arithmetic.
+    """
+
+    rows: list[tuple[int, str, float]]
+    hours: float
+    memory_gb: tuple[float, float]
+    disk: float
+    loader: float
+    check: Check
+
+
+def make_day(registry: Registry, machine: Machine, utilisation: float) -> Day:
+    """Plan a scale that has a `grid`."""
+    scale = registry.scale
+    known = {name: _size(scale, name) for name in scale.datasets}
+    costs = {
+        run_id: cost(spec, known[spec.data.dataset], machine)
+        for run_id, spec in registry.specs.items()
+    }
+    table, done, hours = registry.tables["masks"], set[str](), 0.0
+    rows = list[tuple[int, str, float]]()
+    for place, seed in enumerate(scale.seeds):
+        for row in table.rows:
+            cells = [cell for cell in table.cells if cell.row == row]
+            runs = registry.with_parents(cell.runs[place].run_id for cell in cells)
+            hours += sum(costs[run.run_id].hours for run in runs if run.run_id not in done)
+            done |= {run.run_id for run in runs}
+            rows.append((seed, row, hours))
+    probes = [spec for spec in registry.specs.values() if isinstance(spec, Probe)]
+    tokens = max((_tokens(spec, known[spec.data.dataset]) for spec in probes), default=0.0)
+    runs_cost = costs.values()
+    disk = tokens + sum(one.weights for one in runs_cost)
+    disk += CHECKPOINTS * max((one.checkpoint for one in runs_cost), default=0.0)
+    return Day(
+        rows,
+        scale.hours,
+        (scale.memory_gb, MEMORY_GB.get(machine.name, 0)),
+        disk,
+        max((one.needs for one in runs_cost), default=0.0),
+        check(utilisation, AVION),
+    )
+
+
+def _tokens(spec: Probe, videos: Published) -> float:
+    """Return the bytes of tokens that an attentive probe keeps while it runs, 2 per value."""
+    if spec.kind != "attentive":
+        return 0.0
+    views = spec.views.temporal * spec.views.spatial
+    clips = videos.train * spec.train_clips + videos.test * views
+    return 2.0 * clips * math.prod(spec.grid) * spec.model.width
+
+
+# A core's share of its peak in training: AVX-512 in float32, 65 % of 205 GFLOP/s (docs/speed.md).
+CORE_FLOPS = 0.65 * 205e9
+
+
+def cpu_hours(registry: Registry) -> float:
+    """Return the hours that one core would take for a scale's runs."""
+    core = Machine("cpu", CORE_FLOPS, 1, 1)
+    return sum(
+        cost(spec, _size(registry.scale, spec.data.dataset), core).hours
+        for spec in registry.specs.values()
+    )
+
+
+def size_for(path: Path, gpu: str) -> str:
+    """Return the name of a scale's largest size that fits a GPU; empty where it has no sizes.
+
+    Raises:
+        UserError: none fits.
+    """
+    sizes = read_yaml(path).get("sizes", {})
+    wanted = {name: size["memory_gb"] for name, size in sizes.items() if "memory_gb" in size}
+    if not wanted or gpu not in MEMORY_GB:
+        return ""
+    fitting = {name: memory for name, memory in wanted.items() if memory <= MEMORY_GB[gpu]}
+    if not fitting:
+        raise UserError(f"--gpu {gpu}: has {MEMORY_GB[gpu]} GB, too few for any size of {path}")
+    return max(fitting, key=fitting.__getitem__)

@@ -12,8 +12,9 @@ import yaml
 from pydantic import Field, model_validator
 
 from mgm.errors import UserError, valid
+from mgm.masking import MaskName
 from mgm.reading import read_text
-from mgm.spec import BackboneName, Flow, FrozenModel, Run, RunOptions, parse
+from mgm.spec import BackboneName, Flow, FrozenModel, ProbeKind, Run, RunOptions, parse
 
 OWN = "folder"  # the dataset name of a user's own videos
 
@@ -56,6 +57,19 @@ Name = Annotated[
 Verb = Literal["pretrain", "finetune", "probe", "measure", "visualise"]
 
 
+class Grid(FrozenModel):
+    """A comparison of masks in place of the paper's tables; see `mgm.paper.grid`."""
+
+    data: Name
+    masks: tuple[MaskName, ...] = Field(min_length=1)  # the most important first
+    epochs: int = Field(200, ge=1)
+    backbone: BackboneName = "vit-b"
+    # `attentive` first: its pass over the videos leaves what the other kinds read
+    kinds: tuple[ProbeKind, ...] = ("attentive", "logistic", "sgd", "knn")
+    finetune: bool = True
+    transfer: tuple[Name, ...] = ()  # datasets that the weights are probed on as well
+
+
 class Scale(FrozenModel):
     """`overrides` maps a verb to {dotted field:
 
@@ -86,6 +100,11 @@ class Scale(FrozenModel):
     other_masks: bool = (
         False  # whether Table 4e has rows for other papers' masks, each a pretraining a seed more
     )
+    grid: Grid | None = None
+    memory_gb: float = Field(0, ge=0)  # that a GPU needs for it; 0: not known
+    hours: float = Field(0, ge=0)  # that it is meant to fill on one GPU; 0: not bounded
+    # fields over these, by the name of a size (`--config gpu=`); empty once one is chosen
+    sizes: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     specs_per_job: int = Field(1, ge=1)
     execution: RunOptions = RunOptions()
 
@@ -142,18 +161,42 @@ class Scale(FrozenModel):
         return parse(fields, f"scale {self.name}")  # type: ignore[return-value]
 
 
-def load_scale(path: Path, given: Mapping[str, Any] = MappingProxyType({})) -> Scale:
-    """The scale in a YAML file, with the fields that are `given` beside it.
+def load_scale(
+    path: Path, given: Mapping[str, Any] = MappingProxyType({}), size: str = ""
+) -> Scale:
+    """Read the scale in a YAML file, with the fields that are `given` next to it.
+
+    Args:
+        size: of a scale with several `sizes`, by default the first. Its fields are put over the
+            scale's own, group by group.
 
     Raises:
-        UserError: no such scale, or a field that is unknown, missing or invalid.
+        UserError: no such scale or size, or a field that is unknown, missing or invalid.
     """
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
         raise UserError(
-            f"{path}: no such scale; {f'choose one of {known}' if known else 'give a YAML file, or one of smoke, mini, paper'}"
+            f"{path}: no such scale; {f'choose one of {known}' if known else 'give a YAML file, or one of smoke, mini, day, paper'}"
         )
-    return parse_scale({**read_yaml(path), **given}, path)
+    fields = read_yaml(path)
+    sizes = fields.pop("sizes", {})
+    if not isinstance(sizes, dict) or not all(isinstance(one, dict) for one in sizes.values()):
+        raise UserError(f"{path}: sizes is not a group of fields by name; correct it")
+    if size and size not in sizes:
+        known = f"choose one of {', '.join(sizes)}" if sizes else "it has one size; leave gpu out"
+        raise UserError(f"{path}: has no size {size}; {known}")
+    if sizes:
+        fields = _merged(fields, sizes[size or next(iter(sizes))])
+    return parse_scale({**fields, **given}, path)
+
+
+def _merged(fields: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `fields` with those of `over` in their place, group by group."""
+    merged = dict(fields)
+    for name, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = _merged(merged[name], value) if both else value
+    return merged
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mgm.errors import UserError
-from mgm.paper import figures, tables
+from mgm.paper import figures, grid, tables
 from mgm.paper.registry import Registry
 from mgm.paper.scales import Scale, parse_scale
 from mgm.reading import read_json
@@ -17,7 +17,7 @@ def make_registry(scale: Scale) -> Registry:
         UserError: the scale names a row, table or figure that there is not.
     """
     registry = Registry(scale)
-    for make in (*tables.ALL, *figures.ALL):
+    for make in (grid.table_masks,) if scale.grid else (*tables.ALL, *figures.ALL):
         make(registry)
     if unknown := scale.weights.keys() - {
         row for table in registry.tables.values() if table.takes_weights for row in table.rows

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from mgm.paper.plan import Check, Plan, epoch_cost_ratio
+from mgm.paper.plan import Check, Day, Machine, Plan, epoch_cost_ratio
 from mgm.paper.registry import label_of
 from mgm.results import files as atomic
 
@@ -56,3 +56,50 @@ def write_json(plan: Plan, path: Path) -> None:
     if plan.machine.decoded == inf:
         fields["machine"]["decoded"] = None
     atomic.write(path, json.dumps(fields, indent=1, allow_nan=False) + "\n")
+
+
+# Clips per second of one core: MPEG-4 in AVI, as UCF101's files are (docs/loading.md).
+DECODED = 62.0
+
+
+def describe_day(name: str, day: Day, machine: Machine, cores: int, decoded: float) -> str:
+    """Describe a scale of one GPU: when each row is complete, and what the machine must have.
+
+    Args:
+        cores: that decode.
+        decoded: videos per second that one of them decodes.
+    """
+    lines = [f"{name} on one {machine.name.upper()}, {machine.source}", "", "hours  seed  row"]
+    bound = day.hours or inf
+    lines += [
+        f"{hours:5.1f}  {seed:4}  {row}{'' if hours <= bound else '  (after the day)'}"
+        for seed, row, hours in day.rows
+    ]
+    complete = sum(hours <= bound for *_, hours in day.rows)
+    last = day.rows[-1][-1]
+    fits = (
+        "all rows fit"
+        if complete == len(day.rows)
+        else f"{complete} of {len(day.rows)} rows fit; they are complete when it is stopped"
+    )
+    if day.hours:
+        lines += ["", f"{day.hours:g} hours: {fits}. All of it takes {last:.1f} hours."]
+    wanted, there = day.memory_gb
+    enough = "" if not there or there >= wanted else ": this size does not fit, choose a smaller"
+    lines += [
+        f"GPU memory: {wanted:g} GB (assumed) of {there:g} GB{enough}.",
+        f"Disk: {day.disk / 1e9:.1f} GB for weights, checkpoints and an attentive probe's tokens, "
+        "besides the videos.",
+        f"Loader: {day.loader:.0f} videos/s keep the GPU busy, {-(-day.loader // decoded):.0f} "
+        f"cores at {decoded:g} each. Here are {cores}"
+        + ("." if cores * decoded >= day.loader else ": the GPU waits, and the hours say so."),
+    ]
+    one = day.check
+    lines += [
+        "",
+        f"The same arithmetic for {one.source}: {one.flops / 1e18:.1f} EFLOP, "
+        f"{one.planned_h:.0f} h at {one.utilisation:.0%} of the peak. Its authors took "
+        f"{one.hours:.0f} h, {one.implied:.1%} of the peak.",
+        caution(one),
+    ]
+    return "\n".join(lines)

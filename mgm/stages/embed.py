@@ -3,6 +3,8 @@
 features of videos, from any weights, as Parquet or npy.
 """
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from mgm.models import build_features
 from mgm.results import files
 from mgm.spec import Data, Probe, Views
 from mgm.stages.apply import apply, discard_parts, find_source, find_videos, write_failed
+from mgm.stages.windows import Part, Windows, apply_windows
 
 FORMATS = (".parquet", ".npy")
 
@@ -30,9 +33,13 @@ def embed(
     stride: int,
     workers: int,
     threads: int,
+    windows: Windows | None = None,
+    tokens: bool = False,
 ) -> str:
     """Write the encoder's features of every video: the mean of its tokens after the final norm, or
     a finetuned encoder's own norm of the mean. `per` clip keeps each view, `per` video their mean.
+
+    With `windows`, features of clips along each video, with their seconds; see `_write_windows`.
 
     Parquet: columns path, view (per clip), feature; of an index also label, class and split. npy: features (N, D)
     float32, and the other columns in a CSV file of the same name.
@@ -42,6 +49,8 @@ def embed(
     """
     if out.suffix not in FORMATS:
         raise UserError(f"{out}: write features to a file that ends in {' or '.join(FORMATS)}")
+    if tokens and (windows is None or out.suffix != ".npy"):
+        raise UserError(f"{out}: --tokens needs --every SECONDS, and a file that ends in .npy")
     torch.set_num_threads(threads)
     given = find_source(weights, frames, size, stride)
     videos, unreadable = find_videos(source)
@@ -49,6 +58,12 @@ def embed(
         Probe(data=Data(dataset="folder"), clips=given.clips, model=given.model), given.weights
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
+    if windows:
+        compute = model.tokens if tokens else model
+        parts, failed = apply_windows(
+            compute, given, videos, windows, out, np.float16 if tokens else np.float32
+        )
+        return _write_windows(out, parts) + write_failed(out, unreadable + failed)
     found, failed = apply(
         model, mean_of_views if per == "video" else each_view, given, videos, views, out, workers
     )
@@ -74,6 +89,43 @@ def embed(
         f"wrote {out}: {len(features)} features of width {features.shape[1]}, {len(found)} videos"
     )
     return text + write_failed(out, unreadable + failed)
+
+
+def _write_windows(out: Path, parts: Iterator[Part]) -> str:
+    """Write columns path, start and end (seconds), and the features.
+
+    npy: features (N, D), or tokens (N, L, D) in float16, and the other columns in a CSV file. Parts
+    are read one at a time, so that tokens need not fit in memory.
+    """
+    tables, first = list[pd.DataFrame](), next(parts)
+    with files.atomic_write(out) as temporary, temporary.open("wb") as file:
+
+        def write_header(rows: int) -> None:
+            """NumPy pads its header so that the number of rows may change later."""
+            dtype, shape = first.value_N.dtype.str, (rows, *first.value_N.shape[1:])
+            fields = {"descr": dtype, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, fields)
+
+        if out.suffix == ".npy":
+            write_header(0)
+        for part in chain([first], parts):
+            table = pd.DataFrame({"path": part.name, "start": part.start_N, "end": part.end_N})
+            if out.suffix == ".npy":
+                file.write(np.ascontiguousarray(part.value_N).tobytes())
+            else:
+                table = table.assign(feature=list(part.value_N))
+            tables.append(table)
+        whole = pd.concat(tables, ignore_index=True)
+        if out.suffix == ".npy":
+            file.seek(0)
+            write_header(len(whole))
+        else:
+            whole.to_parquet(file, index=False)
+    if out.suffix == ".npy":
+        files.write(out.with_suffix(".csv"), whole.to_csv(index=False, float_format="%.3f"))
+    discard_parts(out)
+    videos = whole["path"].nunique()
+    return f"wrote {out}: {len(whole)} windows of width {first.value_N.shape[-1]}, {videos} videos"
 
 
 def mean_of_views(x_VD: np.ndarray) -> np.ndarray:

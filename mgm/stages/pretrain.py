@@ -12,6 +12,7 @@ from mgm.data.index import require_vectors
 from mgm.errors import UserError
 from mgm.masking import MASKS, Grid, make_mask, predicted
 from mgm.models import build_mae, load_weights, reconstruction_loss, save_weights
+from mgm.models.encoder import freeze
 from mgm.models.kernels import bf16_slowdown
 from mgm.results.log import log_lines
 from mgm.spec import CODEC, Optim, Pretrain
@@ -37,6 +38,8 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     model = build_mae(spec)
     if spec.parent:
         load_weights(model, job.weights(spec.parent))
+        if spec.freeze_blocks:
+            freeze(model.encoder, spec.freeze_blocks)
     model.to(job.device)
     grid = Grid(*spec.grid)
     wanted = Loading(guidance, spec.mask.distance, directions=MASKS[spec.mask.name].carried)

@@ -34,6 +34,7 @@ def test_every_part_measures_all_its_rows_and_goes_on_where_it_was_stopped(tmp_p
     status, rows = call()
     assert status == 0
     assert {part: len(rows[part]) for part in rows} == {
+        "day": 3,
         "parity": len(MASKS) + 5,
         "step": 8,
         "ladder": 6,
@@ -67,7 +68,7 @@ def test_the_page_shows_every_row_and_says_what_is_not_measured(tmp_path, monkey
     )
     tasks = [
         task
-        for part in ("parity", "step", "ladder", "feed")
+        for part in ("day", "parity", "step", "ladder", "feed")
         for task, _ in gpu.PARTS[part](gpu.Bench(dry=False))
     ]
     assert all(task in gpu.PAGE.read_text() for task in tasks)

@@ -86,7 +86,7 @@ def test_a_bad_scale_is_one_line(content, named, tmp_path):
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({"scale": "huge"}, "huge.yaml: no such scale; choose one of mini, paper, smoke"),
+        ({"scale": "huge"}, "huge.yaml: no such scale; choose one of day, mini, paper, smoke"),
         (
             {"scale": "/nowhere/mine.yaml"},
             "/nowhere/mine.yaml: no such scale; give a YAML file, or one of",

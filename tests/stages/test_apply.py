@@ -2,6 +2,7 @@
 clips where there are some.
 """
 
+import dataclasses
 import re
 import shlex
 import shutil
@@ -28,11 +29,16 @@ from mgm.models import (
 )
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe, Views
 from mgm.stages import apply as applied
+from mgm.stages import windows as windowed
 from mgm.stages.data import with_channels
 from mgm.stages.embed import embed
 from mgm.stages.finetune import class_weights
 from mgm.stages.predict import predict
+from mgm.stages.windows import Windows
+from mgm.video import probe_video, read_clip
 from mgm.video import test_loader as views_loader
+from mgm.video.transform import cut_frames
+from mgm.video.transform import test_box as crop
 
 SMALL = {
     "data": Data(dataset="folder"),
@@ -291,3 +297,81 @@ def test_features_of_an_index_name_class_and_split(place):
     table = pd.read_parquet("of_index.parquet")
     assert sorted(table.split) == ["test", "test", "train", "train"]
     assert [index.classes[label] for label in table.label] == table["class"].tolist()
+
+
+def test_windows_are_clips_along_a_video_and_survive_a_stop(place, monkeypatch):
+    """Each window's feature is that of its frames alone; the same command continues."""
+    video = min((place / "videos" / "deep").iterdir())
+    info = probe_video(video)
+    monkeypatch.setattr(windowed, "PART", 1)
+    out, every = place / "long.npy", 2 / info.fps
+    given = [video, place / "pretrained", out, Views(temporal=1, spatial=1), "clip", 4, 24, 2, 0, 1]
+    compute, calls = windowed._values, []
+
+    def stopping(*args):
+        calls.append(args[-1])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return compute(*args)
+
+    monkeypatch.setattr(windowed, "_values", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        embed(*given, Windows(every))
+    monkeypatch.setattr(windowed, "_values", lambda *a: calls.append(a[-1]) or compute(*a))
+    embed(*given, Windows(every))
+    assert [one.tolist() for one in calls[1:3]] == [calls[1].tolist()] * 2  # the first part is kept
+    table, x_ND = pd.read_csv(out.with_suffix(".csv")), np.load(out)
+    starts_N = np.arange(0, info.frames - 6, 2)
+    assert len(table) == len(x_ND) == len(starts_N)
+    np.testing.assert_allclose(table.start, starts_N / info.fps, atol=1e-3)
+    np.testing.assert_allclose(table.end - table.start, 7 / info.fps, atol=2e-3)
+    model = build_features(Probe(**SMALL), place / "pretrained" / "weights.safetensors")
+    for row, start in ((0, 0), (-1, starts_N[-1])):
+        clip = read_clip(video, start + 2 * np.arange(4), motion=False)
+        box = crop(*clip.frames_THWC.shape[1:3], 0, 1, 24)
+        frames = torch.from_numpy(cut_frames(clip.frames_THWC, box, 24, False))[None]
+        np.testing.assert_allclose(x_ND[row], model(frames)[0], atol=1e-5)
+
+
+def test_tokens_of_windows_have_the_features_as_their_mean(place):
+    common = ["--weights", str(place / "pretrained"), "--every", "0.2"]
+    source = str(place / "videos")
+    for name, words in (("x.npy", []), ("t.npy", ["--tokens"])):
+        said = CliRunner().invoke(
+            app, ["embed", source, *common, "--out", str(place / name), *words]
+        )
+        assert said.exit_code == 0, said.output
+    x_ND, t_NLD = np.load(place / "x.npy"), np.load(place / "t.npy")
+    assert t_NLD.dtype == np.float16
+    assert t_NLD.shape == (len(x_ND), 2 * 3 * 3, 16)
+    np.testing.assert_allclose(t_NLD.astype(np.float32).mean(1), x_ND, atol=5e-3)
+
+
+def test_predictions_of_windows_have_a_time_line(place):
+    out = place / "told"
+    words = ["--weights", str(place / "run"), "--every", "0.2", "--out", str(out)]
+    said = CliRunner().invoke(app, ["predict", str(place / "videos"), *words])
+    assert said.exit_code == 0, said.output
+    table = pd.read_csv(out / "windows.csv")
+    assert list(table) == ["path", "start", "end", "class", "score"]
+    assert len(table) == len(pd.read_parquet(out / "scores.parquet"))
+    page = (out / "index.html").read_text()
+    for _, line in re.findall(r'(class="line").*?>(.*?)</div>', page):
+        widths = [float(x) for x in re.findall(r"width: ([\d.]+)%", line)]
+        assert sum(widths) == pytest.approx(100, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("duration", "fps", "said"), [(13 * 3600, 25.0, "13.0 hours"), (9, 0.0, "no frame rate")]
+)
+def test_a_video_that_is_no_video_is_one_line(place, monkeypatch, duration, fps, said):
+    real = windowed.probe_video
+    monkeypatch.setattr(
+        windowed,
+        "probe_video",
+        lambda path: dataclasses.replace(real(path), duration_s=duration, fps=fps),
+    )
+    words = ["--weights", str(place / "pretrained"), "--every", "1", "--out", str(place / "x.npy")]
+    found = CliRunner().invoke(app, ["embed", str(place / "videos"), *words])
+    assert found.exit_code == 2 or isinstance(found.exception, UserError)
+    assert said in str(found.exception) + found.output

@@ -16,7 +16,7 @@ for verb in ("pretrain", "finetune", "probe", "measure", "visualise"):
         wildcard_constraints:
             job=rf"{verb}-[A-Za-z0-9._-]+",
         priority: lambda wildcards: paper.jobs[wildcards.job].priority
-        threads: lambda wildcards: paper.jobs[wildcards.job].threads
+        threads: lambda wildcards: paper.jobs[wildcards.job].threads or workflow.cores
         resources:
             **paper.resources(verb),
         params:

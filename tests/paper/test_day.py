@@ -1,0 +1,115 @@
+"""Scale day: its sizes, its order, its plan, and what stops it."""
+
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from mgm.cli import app
+from mgm.dag.checks import gpu_problems
+from mgm.dag.study import CONFIG, Workflow
+from mgm.errors import UserError
+from mgm.paper.plan import check, cpu_hours, size_for
+from mgm.paper.quoted import AVION
+from mgm.paper.scales import load_scale
+from mgm.spec import Finetune, Pretrain, Probe
+
+DAY = CONFIG / "day.yaml"
+CARDS = {"rtx4090": "24gb", "a5000": "24gb", "a100": "80gb", "h100": "80gb", "h200": "80gb"}
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "UCF-101").mkdir()
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_the_plan_says_what_fits_on_each_card(card):
+    said = CliRunner().invoke(app, ["plan", "--scale", "day", "--gpu", card, "--cores", "64"])
+    assert said.exit_code == 0, said.output
+    assert said.output.startswith(f"day {CARDS[card]} on one {card.upper()}")
+    hours = [
+        float(line.split()[0]) for line in said.output.splitlines() if re.match(r" *\d+\.\d ", line)
+    ]
+    assert len(hours) == 10
+    assert hours == sorted(hours)
+    assert re.search(r"24 hours: (all rows fit|\d of 10 rows fit)", said.output)
+
+
+def test_the_arithmetic_is_within_three_times_avions_measured_hours():
+    found = check(0.4, AVION)
+    assert found.hours == 583 / 4
+    assert 1 < found.hours / found.planned_h < 3
+
+
+def test_few_cores_make_the_day_longer():
+    words = ["plan", "--scale", "day", "--gpu", "h100", "--cores"]
+    few, many = (CliRunner().invoke(app, [*words, n]).output for n in ("4", "64"))
+    assert "the GPU waits" in few
+    assert "the GPU waits" not in many
+
+
+def test_both_sizes_have_the_papers_grid_of_tokens(source):
+    for size in ("24gb", "80gb"):
+        workflow = Workflow({"scale": "day", "gpu": size, "ucf101": source})
+        trained = [s for s in workflow.registry.specs.values() if not isinstance(s, Probe)]
+        assert {spec.grid for spec in trained} == {(8, 14, 14)}
+
+
+def test_jobs_are_in_order_and_each_row_is_complete_before_the_next(source):
+    workflow = Workflow({"scale": "day", "ucf101": source})
+    assert set(workflow.registry.tables) == {"masks"}
+    runs = [job for job in workflow.jobs.values() if job.specs]
+    ordered = sorted(runs, key=lambda job: -job.priority)
+    seeds = [job.specs[0].seed for job in ordered]
+    assert seeds == sorted(seeds)
+    kinds = [type(job.specs[0]) for job in ordered if job.specs[0].seed == 0]
+    row = [Pretrain, Finetune, *[Probe] * 4]
+    assert kinds == row[1:] + 4 * row
+    assert [job.specs[0].kind for job in ordered[1:5]] == ["attentive", "logistic", "sgd", "knn"]
+    prepared = [job for job in workflow.jobs.values() if job.rule == "prepare"]
+    assert min(job.priority for job in prepared) >= max(job.priority for job in runs)
+    assert all(job.threads == 0 for job in runs)  # one at a time
+
+
+def test_steps_are_cut_by_one_option(source):
+    workflow = Workflow({"scale": "day", "ucf101": source, "steps": 7})
+    specs = workflow.registry.specs.values()
+    assert {spec.optim.steps for spec in specs if not isinstance(spec, Probe)} == {7}
+
+
+def test_a_size_is_the_largest_that_fits(tmp_path):
+    assert size_for(DAY, "rtx4090") == "24gb"
+    small = tmp_path / "scale.yaml"
+    small.write_text("sizes: {a: {memory_gb: 200}}")
+    with pytest.raises(UserError, match="too few for any size"):
+        size_for(small, "h100")
+    with pytest.raises(UserError, match="has no size 12gb; choose one of 24gb, 80gb"):
+        load_scale(DAY, size="12gb")
+
+
+def test_without_a_gpu_it_says_the_hours_and_refuses(source, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    workflow = Workflow({"scale": "day", "ucf101": source})
+    specs = workflow.registry.specs.values()
+    (line,) = gpu_problems(workflow, specs)
+    assert "no GPU here" in line
+    assert f"{cpu_hours(workflow.registry):,.0f} hours" in line
+    workflow.yes = True
+    assert gpu_problems(workflow, specs) == []
+
+
+@pytest.mark.parametrize(
+    ("memory", "bf16", "said"), [(12, True, "takes 22"), (24, False, "no bf16")]
+)
+def test_a_gpu_that_lacks_something_is_one_line(source, monkeypatch, memory, bf16, said):
+    properties = type("Properties", (), {"total_memory": memory * 10**9})
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: properties)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "A card")
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: bf16)
+    workflow = Workflow({"scale": "day", "ucf101": source})
+    (line,) = gpu_problems(workflow, workflow.registry.specs.values())
+    assert said in line
