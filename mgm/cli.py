@@ -685,9 +685,14 @@ def results(
     if not (csv or parquet):
         raise UserError("mgm results: has nothing to write; add --csv FILE or --parquet FILE")
 
+    from mgm.paper.suite import registry_of
     from mgm.results import frame
 
-    table = frame(results / name)
+    try:
+        registry = registry_of(results / name)
+    except UserError:  # runs without a scale stand in no table
+        registry = None
+    table = frame(results / name, registry)
     for path, write in ((csv, table.to_csv), (parquet, table.to_parquet)):
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)

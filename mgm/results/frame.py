@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mgm.errors import UserError
 from mgm.results.archive import unpack
@@ -29,12 +29,25 @@ SPEC_COLUMNS = (
 RESULT_COLUMNS = ("n_test", "commit", "digest", "wall_s", "device")
 
 
-def frame(results: Path) -> "pd.DataFrame":
-    """Read every run in `results`, a row a run, sorted by run id.
+SEPARATOR = " | "  # between the tables, and between the rows, of a run that stands in several
+
+
+class Tables(Protocol):
+    """What `frame` needs of a registry (`mgm.paper.registry`)."""
+
+    @property
+    def tables(self) -> Mapping[str, Any]: ...
+
+
+def frame(results: Path, registry: Tables | None = None) -> "pd.DataFrame":
+    """Read every run in `results`, one row per run, sorted by run id.
 
     Columns: `run_id`, `verb`, `dataset`, `backbone`, `mask`, `ratio`, `edge`, `guidance`, `epochs`,
     `seed`, `parent` (several: joined by spaces), `status` (run, altered, failed, running, not run),
-    `why` (what is wrong, unless status is run), `metrics.NAME` for each metric, `n_test`, `commit`
+    `why` (what is wrong, unless status is run), `table` and `row` (of the paper's tables that the
+    run stands in, several joined by " | " in one order; empty for runs of no table, and without
+    `registry`, which `mgm.paper.suite.registry_of` gives), `metrics.NAME` for each metric,
+    `n_test`, `commit`
     (ends in -dirty like `git describe --dirty`), `digest` (of the data), `wall_s`, `device`.
 
     A finetuned or probed run has the mask, ratio, edge and guidance of the pretraining it starts
@@ -48,12 +61,29 @@ def frame(results: Path) -> "pd.DataFrame":
 
     specs = read_specs(results)
     found = examine_all(results, specs)
-    rows = [_row(run_id, specs, found[run_id]) for run_id in sorted(found)]
+    shown = _shown(registry)
+    rows = [
+        _row(run_id, specs, found[run_id])
+        | dict(zip(("table", "row"), map(SEPARATOR.join, zip(*shown.get(run_id, [("", "")])))))
+        for run_id in sorted(found)
+    ]
     metrics = sorted({name for row in rows for name in row if name.startswith("metrics.")})
-    table = pd.DataFrame(rows, columns=[*SPEC_COLUMNS, "status", "why", *metrics, *RESULT_COLUMNS])
+    table = pd.DataFrame(
+        rows, columns=[*SPEC_COLUMNS, "status", "why", "table", "row", *metrics, *RESULT_COLUMNS]
+    )
     return table.astype(
         dict.fromkeys(INTEGERS, "Int64") | dict.fromkeys(["ratio", "wall_s", *metrics], "float64")
     )
+
+
+def _shown(registry: Tables | None) -> dict[str, list[tuple[str, str]]]:
+    """Return (table, row) of each run that a table shows, without repetition."""
+    shown: dict[str, dict[tuple[str, str], None]] = {}
+    for name, table in registry.tables.items() if registry else ():
+        for cell in table.cells:
+            for run in cell.runs:
+                shown.setdefault(run.run_id, {})[name, cell.row] = None
+    return {run_id: list(places) for run_id, places in shown.items()}
 
 
 def read_specs(results: Path) -> dict[str, Spec | UserError]:

@@ -8,7 +8,7 @@ from mgm.cli import app
 from mgm.errors import UserError
 from mgm.results import frame
 from mgm.spec import Data, Finetune, Mask, Measure, Pretrain
-from tests.helpers.fake_results import finish
+from tests.helpers.fake_results import finish, registry
 
 DATA = Data(dataset="ssv2", digest="0123456789ab")
 PARENT = Pretrain(data=DATA, mask=Mask(name="tube", ratio=0.9))
@@ -80,3 +80,20 @@ def test_is_written_by_the_command(results, tmp_path_factory):
     assert pd.read_csv(out / "a/runs.csv").shape == frame(results).shape
     with pytest.raises(UserError, match="absent"):
         frame(results / "absent")
+
+
+def test_a_run_is_found_by_table_and_row(tmp_path):
+    """By the commands of docs/your-own-analysis.md; a mask's runs of other tables stay out."""
+    known = registry()
+    for spec in known.specs.values():
+        finish(tmp_path, spec)
+    runs = frame(tmp_path, known)
+    places = {name: runs[name].str.split(" | ", regex=False) for name in ("table", "row")}
+    runs = runs.assign(**places).explode(["table", "row"])
+    for cell in known.tables["4e"].cells:
+        found = runs[
+            (runs.table == "4e") & (runs.row == cell.row) & (runs.verb == cell.runs[0].verb)
+        ]
+        assert set(found.run_id) == {run.run_id for run in cell.runs}
+    assert set(runs.table) >= {"4a", "4b", "4e", ""}  # pretrainings fill no cell
+    assert set(frame(tmp_path).table) == {""}
