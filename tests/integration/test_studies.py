@@ -10,7 +10,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("study", "csv"), [("guidance", "guidance.csv"), ("real_clips", "real-clips.csv")]
+    ("study", "csv"),
+    [
+        ("guidance", "guidance.csv"),
+        ("real_clips", "real-clips.csv"),
+        ("gestures", "gestures.csv"),
+    ],
 )
 def test_the_csv_holds_every_run(study, csv):
     spec = importlib.util.spec_from_file_location(study, ROOT / "studies" / f"{study}.py")
