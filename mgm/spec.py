@@ -123,6 +123,28 @@ class Data(FrozenModel):
     shuffle_labels: bool = False  # a control: with it, accuracy must fall to chance
 
 
+# names that readers know, for data that may be drawn in their place
+PUBLISHED_NAMES = {
+    "ssv2": "SSv2",
+    "k400": "K400",
+    "mini-k200": "Mini-K200",
+    "ucf101": "UCF101",
+    "hmdb51": "HMDB51",
+    "diving48": "Diving48",
+}
+
+
+def data_name(data: Data) -> str:
+    """Return a dataset's name for readers: generated data never carries a published set's name.
+
+    Only generated sets and own folders have a digest; published sets have none.
+    """
+    name = PUBLISHED_NAMES.get(data.dataset, data.dataset)
+    if data.digest and data.dataset != "folder":
+        return f"{name} stand-in (generated)"
+    return name
+
+
 class Clips(FrozenModel):
     """How a video becomes a clip of `frames` x `size` x `size`."""
 

@@ -53,6 +53,7 @@ class Table:
     own_jobs: bool = False  # its runs share no job with others
     rows_name_runs: bool = False  # a row's name alone says what its runs are
     takes_weights: bool = False  # a user may give the weights of a row that is quoted
+    shown: dict[str, str] = field(default_factory=dict)  # columns: names for readers
     shows_notes: bool = (
         False  # the notes of quoted.csv (backbone, data) stand beside its rows' names
     )
@@ -96,6 +97,8 @@ class Plot:
     @property
     def cells(self) -> list[Cell]:
         return [cell for line in self.lines.values() for _, cell in line]
+
+    shown: dict[str, str] = field(default_factory=dict)  # lines: names for readers
 
 
 @dataclass(frozen=True)

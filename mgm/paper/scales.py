@@ -3,6 +3,7 @@
 the same experiments at another size. It lists what differs from the paper, and nothing else.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -137,6 +138,20 @@ class Scale(FrozenModel):
         if not self.data_seeds or not self.datasets[dataset].generate:
             return dataset
         return f"{dataset}-d{self.data_seeds[seed % len(self.data_seeds)]}"
+
+    def named(self, text: str) -> str:
+        """Return a title or axis that names no published set where this scale draws its data.
+
+        Own videos carry the name of their results.
+        """
+        if self.own_videos:
+            return text.replace("own videos", f"own videos ({self.name})")
+        if not any(dataset.generate for dataset in self.datasets.values()):
+            return text
+        names = "Something-Something V2|SSv2|Kinetics-400|K400|Mini-K200|UCF101|HMDB51|Diving48|UCF14|HMDB14|HMDB7|UCF7|UCF|HMDB"
+        short = {"Something-Something V2": "SSv2", "Kinetics-400": "K400"}
+        found = re.sub(rf"\b({names})\b", lambda one: f"{short.get(one[1], one[1])} stand-in", text)
+        return found if found == text else f"{found} (generated)"
 
     def apply(self, spec: R, seed: int) -> R:
         """`spec`, as this scale runs it with `seed`."""

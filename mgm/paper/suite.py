@@ -1,5 +1,6 @@
 """All experiments of a scale: the registry, filled by every table and figure."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from mgm.errors import UserError
@@ -19,6 +20,7 @@ def make_registry(scale: Scale) -> Registry:
     registry = Registry(scale)
     for make in (grid.table_masks,) if scale.grid else (*tables.ALL, *figures.ALL):
         make(registry)
+    _name_data(registry)
     if unknown := scale.weights.keys() - {
         row for table in registry.tables.values() if table.takes_weights for row in table.rows
     }:
@@ -34,6 +36,24 @@ def make_registry(scale: Scale) -> Registry:
             f"scale {scale.name}: more_seeds.{min(unknown)} is not a table or figure; choose from {targets}"
         )
     return registry
+
+
+def _name_data(registry: Registry) -> None:
+    """Give titles and axes the names of the data that the scale has in place of published sets."""
+    named = registry.scale.named
+    for table in registry.tables.values():
+        table.title = named(table.title)
+        table.shown = {column: named(column) for column in table.columns}
+    for name, plot in registry.plots.items():
+        registry.plots[name] = replace(
+            plot,
+            title=named(plot.title),
+            x=named(plot.x),
+            y=named(plot.y),
+            shown={line: named(line) for line in plot.lines},
+        )
+    for name, figure in registry.figures.items():
+        registry.figures[name] = replace(figure, title=named(figure.title))
 
 
 def registry_of(results: Path) -> Registry:

@@ -44,10 +44,12 @@ class Section:
     column: str
     group: str
     rows: tuple[Row, ...]
+    shown: str = ""
 
     @property
     def title(self) -> str:
-        return f"{self.column}, {self.group.lower()}" if self.group else self.column
+        column = self.shown or self.column
+        return f"{column}, {self.group.lower()}" if self.group else column
 
 
 def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> Path:
@@ -110,7 +112,7 @@ def beside_the_paper(scale: Scale) -> str:
 def sections(table: Table, rows: list[Row]) -> list[Section]:
     """The table column by column, and within a column group by group, in the registry's order."""
     return [
-        Section(column, group, tuple(several))
+        Section(column, group, tuple(several), table.shown.get(column, ""))
         for column in table.columns
         for group, several in groupby(
             (row for row in rows if row.column == column),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mgm.errors import UserError
 from mgm.results.archive import unpack
 from mgm.results.result import RunStatus, examine
-from mgm.spec import Finetune, Pretrain, Probe, Spec, parents, read_spec
+from mgm.spec import Finetune, Pretrain, Probe, Spec, data_name, parents, read_spec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +17,7 @@ SPEC_COLUMNS = (
     "run_id",
     "verb",
     "dataset",
+    "data",
     "backbone",
     "mask",
     "ratio",
@@ -42,7 +43,7 @@ class Tables(Protocol):
 def frame(results: Path, registry: Tables | None = None) -> "pd.DataFrame":
     """Read every run in `results`, one row per run, sorted by run id.
 
-    Columns: `run_id`, `verb`, `dataset`, `backbone`, `mask`, `ratio`, `edge`, `guidance`, `epochs`,
+    Columns: `run_id`, `verb`, `dataset`, `data` (its name for readers), `backbone`, `mask`, `ratio`, `edge`, `guidance`, `epochs`,
     `seed`, `parent` (several: joined by spaces), `status` (run, altered, failed, running, not run),
     `why` (what is wrong, unless status is run), `table` and `row` (of the paper's tables that the
     run stands in, several joined by " | " in one order; empty for runs of no table, and without
@@ -164,6 +165,7 @@ def _row(run_id: str, specs: Mapping[str, Spec | UserError], found: RunStatus) -
         row |= {
             "verb": spec.verb,
             "dataset": spec.data.dataset,
+            "data": data_name(spec.data),
             "backbone": spec.model.backbone,
             "seed": spec.seed,
         }

@@ -8,7 +8,8 @@ import yaml
 from mgm.dag.study import CONFIG, Workflow
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
-from mgm.paper.scales import parse_scale
+from mgm.paper.scales import load_scale, parse_scale
+from mgm.paper.suite import make_registry
 
 TEXT = (CONFIG / "smoke.yaml").read_text()
 
@@ -138,3 +139,17 @@ def test_data_seeds_refuse_adapted_datasets():
     fields["datasets"] |= {"other": {"adapt": ["ssv2", "ssv2"]}}
     with pytest.raises(UserError, match="data_seeds draws no dataset like other"):
         parse_scale(fields, Path("x.yaml"))
+
+
+def test_generated_data_never_carries_a_published_name():
+    for name in ("smoke", "mini"):
+        registry = make_registry(load_scale(CONFIG / f"{name}.yaml"))
+        texts = [table.title for table in registry.tables.values()]
+        texts += [name for table in registry.tables.values() for name in table.shown.values()]
+        texts += [text for plot in registry.plots.values() for text in (plot.title, plot.y)]
+        published = ("SSv2", "K400", "Kinetics", "Something", "UCF101", "HMDB51", "Diving48")
+        named = [text for text in texts if any(one in text for one in published)]
+        assert named
+        assert all("stand-in" in text and "(generated)" in text for text in named)
+    paper = make_registry(load_scale(CONFIG / "paper.yaml"))
+    assert not any("stand-in" in table.title for table in paper.tables.values())

@@ -199,7 +199,7 @@ def test_table_1_stands_in_four_sections_with_quoted_rows_dashed(table_1):
     ]
     titles = [line[0] for line in md if not any(line[1:])]
     assert titles == [
-        f"{column}, {group}"
+        f"{column} stand-in (generated), {group}"
         for column in ("SSv2", "K400")
         for group in ("supervised", "self-supervised")
     ]

@@ -27,6 +27,7 @@ def test_has_a_row_a_run(results):
     expected = {
         "verb": "finetune",
         "dataset": "ssv2",
+        "data": "SSv2 stand-in (generated)",
         "backbone": "vit-b",
         "mask": "tube",
         "ratio": 0.9,

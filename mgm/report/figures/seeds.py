@@ -109,8 +109,8 @@ def seeds(plot: Plot, runs: pd.DataFrame, missing: str) -> Figure:
                     mean, tick, "|", markersize=13, markeredgewidth=1.8, color=colours[str(tick)]
                 )
         intervals(bars, apart, plot.ticks)
-        dots.set_title(name, loc="left", size=9.5)
-        bars.set_title(f"less {plot.beside}, in points", loc="left", size=9.5)
+        dots.set_title(plot.shown.get(name, name), loc="left", size=9.5)
+        bars.set_title(f"Minus {plot.beside} (points)", loc="left", size=9.5)
         dots.set_yticks(range(len(plot.ticks)), plot.ticks)
         for axes in (dots, bars):
             axes.set(xlabel=plot.x if axes is dots else "", ylabel="")

@@ -20,7 +20,7 @@ from mgm.paper.registry import Registry
 from mgm.results.frame import examine_all
 from mgm.results.log import LARGEST, log_lines
 from mgm.results.result import QUIET_S, RunStatus, age, examine
-from mgm.spec import Mask, Pretrain, Spec, dotted, parents
+from mgm.spec import Mask, Pretrain, Spec, data_name, dotted, parents
 
 FORMAT = 4  # of what is mirrored; another one mirrors all anew
 STATUS = {
@@ -133,7 +133,7 @@ class Record:
             "seed": str(spec.seed),
             "parents": " ".join(parents(spec)),
             "folder": f"{self.folder.parent.name}/{spec.run_id}",
-            "data": spec.data.dataset,
+            "data": data_name(spec.data),
             "data.digest": data.get("digest", spec.data.digest),
             "data.note": data.get("note", ""),
             "commit": result.get("commit", ""),

@@ -14,7 +14,7 @@ from mgm.paper.registry import Registry, label_of
 from mgm.report.cells import Row, commit_of
 from mgm.report.page.svg import SMOOTH, Panel, thin
 from mgm.results.result import RunStatus
-from mgm.spec import Spec, parents
+from mgm.spec import Spec, data_name, parents
 
 VERBS = {
     "pretrain": "Pretraining",
@@ -145,7 +145,7 @@ def columns_of(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, 
     return {
         run_id: {
             "mask": mask_of(spec),
-            "dataset": spec.data.dataset,
+            "dataset": data_name(spec.data),
             "time": duration(result["wall_s"]) if (result := found[run_id].result) else "",
         }
         for run_id, spec in registry.specs.items()
