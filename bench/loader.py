@@ -47,7 +47,7 @@ from mgm.spec import Clips, Guidance
 from mgm.video import Clip, open_video, probe_video, slot_magnitude
 from mgm.video.cut import Cut, read_cuts
 from mgm.video.sample import training_indices
-from mgm.video.shards import ShardReading
+from mgm.video.shard_reader import ShardReading
 from mgm.video.transform import Box, cut_frames, training_box
 
 Reader: TypeAlias = Callable[[str, np.ndarray, int], object]  # (path, frames, seed of the crop)

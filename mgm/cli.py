@@ -133,7 +133,7 @@ def _run(
         from mgm.reading import read_json
         from mgm.spec import parse
         from mgm.stages.data import Workplace
-        from mgm.stages.init import resolve_init
+        from mgm.stages.initial_weights import resolve_init
         from mgm.stages.runner import run_all
         from mgm.training import collectives
 
@@ -540,7 +540,7 @@ def inspect(
             f"{path}: is no folder, and --out and --videos are for folders; leave them out"
         )
 
-    from mgm.video.inspect import inspect_video
+    from mgm.video.inspection import inspect_video
 
     typer.echo(inspect_video(path).describe())
 

@@ -45,7 +45,7 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
         if name in needed - absent.keys() and (workflow.places[name] / "index.json").exists()
     ]
     if workflow.scale.flow == "raft-small" and workflow.scale.flow_weights:
-        from mgm.video.flow import estimator  # torch, as below
+        from mgm.video.optical_flow import estimator  # torch, as below
 
         checks.append(partial(estimator, "raft-small", Path(workflow.scale.flow_weights)))
     if workflow.external:

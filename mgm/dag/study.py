@@ -80,7 +80,7 @@ class Workflow:
             str, Path
         ] = {}  # run id: the weights of a table's row that a user gives
         if scale.weights:
-            from mgm.stages.init import (
+            from mgm.stages.initial_weights import (
                 external_run_id,
             )  # torch, but for those alone who give weights
 
@@ -333,7 +333,7 @@ class Workflow:
             if not path.exists() or path.read_text() != text + "\n":
                 atomic.write(path, text + "\n")
         if self.external:
-            from mgm.stages.init import link
+            from mgm.stages.initial_weights import link
 
             for run_id, weights in self.external.items():
                 link(weights, self.results / run_id)

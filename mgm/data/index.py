@@ -283,7 +283,7 @@ def check_files(index: Index) -> None:
         )
     if index.videos and ".tar#" in index.videos[0].path:
         from mgm.data.shards import check_shards
-        from mgm.video.shards import shard_of
+        from mgm.video.shard_reader import shard_of
 
         if shard_of(index.videos[0].path):
             return check_shards(index.root)

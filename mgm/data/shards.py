@@ -3,7 +3,7 @@ motion vectors, in shards of about 1 GB.
 
     OUT/source/            the index of the sources OUT/shards/shards.json the settings and how many
     shards there are; written first. With the index come the shards' sizes OUT/shards/00000.tar   a
-    shard (`mgm.video.shards` says what is in it); 00000.json lists its videos, and says that it is
+    shard (`mgm.video.shard_reader` says what is in it); 00000.json lists its videos, and says that it is
     whole OUT/index.csv, index.json    over the videos in the shards, with the sources' labels,
     splits and groups; index.json is written last
 
@@ -38,7 +38,7 @@ from mgm.results.lock import folder_lock
 
 SHARD_BYTES = 1e9
 MOST_SHARDS = 100_000  # of 1 GB: more than any file system here would take
-VERSION = 1  # of the format, which is `mgm.video.shards`'s
+VERSION = 1  # of the format, which is `mgm.video.shard_reader`'s
 SAMPLE = 16  # videos, of 32 frames each, that tell how large the shards will be
 _Named: TypeAlias = tuple[str, Video]  # name below the source's root
 
@@ -80,7 +80,7 @@ def write_shards(
         UserError: `out` holds shards of other settings, the disk is full or would be, or a split
             has no video left.
     """
-    from mgm.video.shards import below
+    from mgm.video.shard_reader import below
 
     root = Path(os.path.abspath(out)) / "shards"
     own = root / "part-{}-of-{}".format(*part) if part else root
@@ -152,7 +152,7 @@ def verify_shards(index: Index, out: Path) -> Iterator[tuple[str, str]]:
     Raises:
         UserError: a shard is not there, or not as long as it was.
     """
-    from mgm.video.shards import open_record
+    from mgm.video.shard_reader import open_record
 
     check_shards(index.root)
     for video in index.videos:
@@ -321,7 +321,7 @@ def _write_record(
 
     from mgm.video.decode import read_pictures
     from mgm.video.motion import reference_distance
-    from mgm.video.shards import HEADER, MAGIC, ROW, pack_motion, table_crc
+    from mgm.video.shard_reader import HEADER, MAGIC, ROW, pack_motion, table_crc
 
     if found := fault(video):
         raise UserError(f"{video.path}: {found}; run `mgm prepare` again")

@@ -79,7 +79,7 @@ class Mask(BaseModel):
     jitter: bool = True
     # mgm's box follows the motion in slot 0 too, where the paper puts it at random (3.3)
     guided_start: bool = False
-    # the codec's motion vectors, or optical flow from sidecars (`mgm.video.flow`); shuffled is a
+    # the codec's motion vectors, or optical flow from sidecars (`mgm.video.optical_flow`); shuffled is a
     # control: the codec's motion vectors of another training video
     guidance: Guidance = "vectors"
     # frames to a vector's reference, which divide it; none: eq. 6 to the letter; flow has none

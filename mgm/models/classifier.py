@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from mgm.models.encoder import Encoder
-from mgm.models.init import init_from_scratch, init_pretraining
 from mgm.models.vit import patchify
+from mgm.models.weight_init import init_from_scratch, init_pretraining
 from mgm.models.weights import is_classifier, load_encoder, read_weights
 from mgm.spec import Finetune, Probe
 

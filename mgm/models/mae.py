@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgm.models.encoder import Encoder, position_table
-from mgm.models.init import init_pixel_head, init_pretraining
 from mgm.models.kernels import Linear
 from mgm.models.vit import Block, gather_tokens, patchify
+from mgm.models.weight_init import init_pixel_head, init_pretraining
 from mgm.spec import Pretrain
 
 
-class Decoder(nn.Module):
+class PixelDecoder(nn.Module):
     """Blocks over all tokens;
 
     what the last block gives, norm and head are for the hidden ones alone, which stand last.
@@ -56,7 +56,7 @@ class MAE(nn.Module):
         self.encoder = Encoder(spec.grid, spec.model)
         self.encoder_to_decoder = Linear(spec.model.width, spec.decoder.width, bias=False)
         self.mask_token = nn.Parameter(torch.empty(1, 1, spec.decoder.width))
-        self.decoder = Decoder(spec)
+        self.decoder = PixelDecoder(spec)
         self.register_buffer(
             "pos_embed",
             position_table(spec.decoder.width, spec.grid, spec.model.positions),

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mgm.errors import UserError, valid
-from mgm.models.files import read_tensors
 from mgm.models.formats import listed, to_ours
+from mgm.models.weights_file import read_tensors
 from mgm.results.files import atomic_write
 from mgm.spec import BACKBONES, Model
 

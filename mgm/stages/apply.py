@@ -21,8 +21,8 @@ from mgm.data.files import files_below, open_all
 from mgm.data.index import Video, check_files, fault, read_index
 from mgm.errors import UserError, valid
 from mgm.models import Features, model_of, read_weights, require_fit
-from mgm.models.files import weights_digest
 from mgm.models.weights import is_classifier
+from mgm.models.weights_file import weights_digest
 from mgm.reading import read_arrays, read_text
 from mgm.results import files
 from mgm.results.files import table_writer
@@ -30,7 +30,7 @@ from mgm.spec import Clips, Data, Finetune, Model, Pretrain, Probe, Views, read_
 from mgm.stages.data import with_channels
 from mgm.stages.provenance import verified_weights
 from mgm.video import view_batches
-from mgm.video.shards import shard_of
+from mgm.video.shard_reader import shard_of
 
 PART = 64  # videos between two writes
 

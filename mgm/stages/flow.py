@@ -1,4 +1,4 @@
-"""`mgm flow`: optical flow of all videos of an index, beside the videos (see `mgm.video.flow`).
+"""`mgm flow`: optical flow of all videos of an index, beside the videos (see `mgm.video.optical_flow`).
 
     INDEX_DIR/flow-METHOD.weights.json   written first and kept: which weights, so that no set mixes
     two INDEX_DIR/flow-METHOD.json           written last; without it the set is not whole
@@ -24,8 +24,16 @@ from mgm.results import files
 from mgm.results.lock import folder_lock
 from mgm.results.result import versions
 from mgm.spec import Flow
-from mgm.video.flow import Estimate, NoFlow, estimator, open_flow, raft_weights, sidecar, write_flow
 from mgm.video.motion import cells
+from mgm.video.optical_flow import (
+    Estimate,
+    NoFlow,
+    estimator,
+    open_flow,
+    raft_weights,
+    sidecar,
+    write_flow,
+)
 
 
 def flow(

@@ -14,7 +14,7 @@ from mgm.data.files import files_below, open_all
 from mgm.data.index import SPLITS, Video, read_index
 from mgm.data.shards import verify_shards
 from mgm.errors import UserError
-from mgm.video.inspect import Inspection, inspect_video
+from mgm.video.inspection import Inspection, inspect_video
 
 T = TypeVar("T")
 SHOWN = 10
@@ -22,7 +22,7 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
-class Dataset:
+class DatasetSummary:
     """`counted`:
 
     videos there are, of which `facts` holds all or an even spread, by path; `decoded`: those whose
@@ -103,7 +103,7 @@ class Dataset:
         return np.array([found.concentration for found in self.decoded])
 
 
-def inspect_folder(folder: Path, videos: int = 100) -> Dataset:
+def inspect_folder(folder: Path, videos: int = 100) -> DatasetSummary:
     """Look at the dataset in `folder`: its index's rows, or its files; at most `videos` are
     decoded, and opened where there is no index.
 
@@ -136,7 +136,7 @@ def inspect_folder(folder: Path, videos: int = 100) -> Dataset:
             decoded.append(inspect_video(path))
         except UserError as error:
             unreadable.append((path, str(error).removeprefix(f"{path}: ")))
-    return Dataset(folder, about, counted, facts, tuple(decoded), tuple(unreadable))
+    return DatasetSummary(folder, about, counted, facts, tuple(decoded), tuple(unreadable))
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:

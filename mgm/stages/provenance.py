@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mgm.errors import UserError
-from mgm.models.files import weights_digest
+from mgm.models.weights_file import weights_digest
 from mgm.results.result import recorded_digest, versions
 from mgm.training import collectives
 

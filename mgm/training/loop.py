@@ -22,7 +22,6 @@ from mgm.spec import Optim, RunOptions
 from mgm.training import collectives
 from mgm.training.checkpoint import load_checkpoint, save_checkpoint
 from mgm.training.compiling import block_compiler
-from mgm.training.log import Log
 from mgm.training.memory import recomputed, set_malloc_options, wrapped_blocks
 from mgm.training.optim import (
     Optimiser,
@@ -31,6 +30,7 @@ from mgm.training.optim import (
     set_learning_rate,
     share_state,
 )
+from mgm.training.train_log import Log
 
 LOGS = 100  # lines a run's log has, about
 

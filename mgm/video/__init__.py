@@ -5,7 +5,7 @@ decode, motion, sample, transform, loader. The parts that need torch load on fir
 
 from mgm.video.container import NoVectors, open_video
 from mgm.video.decode import Clip, VideoInfo, probe_video, read_clip
-from mgm.video.inspect import Inspection, inspect_video
+from mgm.video.inspection import Inspection, inspect_video
 from mgm.video.motion import slot_displacement, slot_magnitude
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mgm.spec import Guidance
 from mgm.video.decode import Clip, open_reading, read_clip
-from mgm.video.flow import read_flow
+from mgm.video.optical_flow import read_flow
 from mgm.video.transform import Box, cut_frames, cut_motion
 
 

@@ -24,7 +24,7 @@ from mgm.video.container import (
     transcode,
 )
 from mgm.video.motion import VECTOR, rasterise, reference_distance
-from mgm.video.shards import ShardReading, open_record, shard_of
+from mgm.video.shard_reader import ShardReading, open_record, shard_of
 
 
 @dataclass(frozen=True)

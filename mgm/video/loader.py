@@ -24,10 +24,10 @@ from mgm.video.container import NoVectors
 from mgm.video.crops import CropStore, StoredVideo, open_crops
 from mgm.video.cut import Cut, IndexedVideo, read_cuts, read_whole
 from mgm.video.decode import Clip
-from mgm.video.flow import NoFlow
 from mgm.video.motion import CELL, slot_displacement, slot_magnitude
+from mgm.video.optical_flow import NoFlow
 from mgm.video.sample import training_indices, view_indices
-from mgm.video.shards import NotInShard
+from mgm.video.shard_reader import NotInShard
 from mgm.video.transform import Box, apply, test_box, training_box
 
 NO_AUGMENT = Augment()
@@ -138,7 +138,7 @@ class Loading:
     """What batches hold besides frames, and how they are read.
 
     Args:
-        motion: "vectors" reads the codec's motion vectors; a method of `mgm.video.flow` reads the
+        motion: "vectors" reads the codec's motion vectors; a method of `mgm.video.optical_flow` reads the
             videos' sidecars, whatever the codec; "shuffled" gives each clip the codec's motion of
             another video; None reads none.
         distance: divisor of a motion vector (`Mask.distance`).

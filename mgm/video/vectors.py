@@ -8,7 +8,7 @@ import numpy as np
 from mgm.errors import UserError
 from mgm.video.container import open_video, transcode
 from mgm.video.motion import reference_distance
-from mgm.video.shards import open_record, shard_of
+from mgm.video.shard_reader import open_record, shard_of
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from mgm.data.index import check_files, read_index
 from mgm.data.shards import Settings, verify_shards, write_shards
 from mgm.errors import UserError
 from mgm.video import read_clip
-from mgm.video.shards import HEADER, ROW
+from mgm.video.shard_reader import HEADER, ROW
 from tests.helpers.videos import moving_square, write_video
 
 SETTINGS = Settings(short_side=64)

@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 from mgm.dag.study import Workflow, overview
 from mgm.data.folder import index_folder
 from mgm.errors import UserError
-from mgm.models.files import read_tensors
+from mgm.models.weights_file import read_tensors
 from mgm.results.result import examine
 from mgm.spec import Finetune, Pretrain, read_spec
 from mgm.video import read_clip
-from mgm.video.inspect import inspect_video
+from mgm.video.inspection import inspect_video
 from tests.helpers.fake_results import finish, registry
 from tests.helpers.videos import moving_square, write_video
 

@@ -21,14 +21,14 @@ from mgm.data.index import check_files, read_index
 from mgm.data.shards import Settings, verify_shards, write_shards
 from mgm.errors import UserError
 from mgm.models import build_classifier, save_weights
-from mgm.models.files import read_tensors
+from mgm.models.weights_file import read_tensors
 from mgm.paper.scales import read_yaml
 from mgm.reading import read_arrays, read_json, read_table, read_text
 from mgm.results.result import examine
 from mgm.spec import Clips, Data, Finetune, Model, Pretrain
 from mgm.stages.measure.saliency import read_boxes
 from mgm.video import probe_video, read_clip
-from mgm.video.shards import HEADER, ROW, shard_of, table_crc
+from mgm.video.shard_reader import HEADER, ROW, shard_of, table_crc
 from tests.helpers.errors import refused
 from tests.helpers.videos import moving_square, write_video
 

@@ -21,7 +21,7 @@ SHADES = {"train": INK, "test": "#9aa3b2", "": INK}
 
 @mpl.rc_context(STYLE)
 def draw(arrays: Mapping[str, Any], title: str) -> Figure:
-    """Four panels of what `mgm.stages.inspect.Dataset.arrays` gives."""
+    """Four panels of what `mgm.stages.inspect.DatasetSummary.arrays` gives."""
     figure = blank(
         7.4, 4.6, layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08, hspace=0.06, wspace=0.06)
     )

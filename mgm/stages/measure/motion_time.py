@@ -16,7 +16,7 @@ from mgm.data.index import Video
 from mgm.spec import Flow, Measure
 from mgm.stages.data import Job
 from mgm.stages.measure import choose
-from mgm.video.flow import Estimate, estimator, motions, raft_weights
+from mgm.video.optical_flow import Estimate, estimator, motions, raft_weights
 from mgm.video.vectors import read_vectors
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mgm.errors import UserError
-from mgm.models.files import weights_digest, weights_file
+from mgm.models.weights_file import weights_digest, weights_file
 
 
 def resolve_init(fields: Any, source: str, results: Path) -> Any:

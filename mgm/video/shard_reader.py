@@ -111,7 +111,7 @@ def pack_motion(motion_HW2: np.ndarray, future_HW: np.ndarray) -> bytes:
 
 
 @dataclass(frozen=True)
-class Record:
+class ShardVideo:
     """A video in a shard.
 
     `size`: height and width of the source, as shown; of its frames every `every`-th is here, and
@@ -229,7 +229,7 @@ class Record:
 AGAIN = "delete the shard and its .json, and run the same `mgm prepare` again"
 
 
-def open_record(path: str | Path) -> Record:
+def open_record(path: str | Path) -> ShardVideo:
     """A record by its path.
 
     Raises:
@@ -281,7 +281,9 @@ def open_record(path: str | Path) -> Record:
         )
     rows = np.frombuffer(data, ROW, count, HEADER.size)
     name = codec.rstrip(b"\0").decode()
-    return Record(str(path), file, every, (height, width), name, fps, vectors_at, rows, shard_end)
+    return ShardVideo(
+        str(path), file, every, (height, width), name, fps, vectors_at, rows, shard_end
+    )
 
 
 def _source_name(file: BinaryIO, data: bytes, offset: int, end: int) -> str | None:

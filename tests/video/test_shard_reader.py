@@ -18,8 +18,8 @@ from mgm.spec import Augment, Clips, Views
 from mgm.stages.data import motion_of
 from mgm.video import Cache, Loading, NoVectors, probe_video, read_clip, training_loader
 from mgm.video import test_loader as view_loader
-from mgm.video.flow import NoFlow
-from mgm.video.shards import NotInShard
+from mgm.video.optical_flow import NoFlow
+from mgm.video.shard_reader import NotInShard
 from mgm.video.vectors import read_vectors
 from tests.helpers.videos import CLIPS as REAL_CLIPS
 from tests.helpers.videos import moving_square, rotate_metadata, write_video

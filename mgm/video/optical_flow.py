@@ -33,7 +33,7 @@ from mgm.results.files import atomic_write
 from mgm.spec import Flow
 from mgm.video.decode import probe_video, read_frames
 from mgm.video.motion import CELL, cells
-from mgm.video.shards import shard_of
+from mgm.video.shard_reader import shard_of
 
 SHORT = {"raft-small": 128, "dis": 64}  # pixels of the short side that an estimator sees, at least
 PIXELS = 8 * 240 * 320  # of a batch of pairs, at most, unless one pair has more

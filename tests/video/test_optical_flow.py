@@ -11,9 +11,11 @@ import torch
 from mgm.errors import UserError
 from mgm.rng import generator
 from mgm.spec import Clips, Views
-from mgm.video import flow, loader, read_clip, slot_magnitude
+from mgm.video import loader, read_clip, slot_magnitude
+from mgm.video import optical_flow as flow
 from mgm.video.decode import read_frames
-from mgm.video.flow import (
+from mgm.video.motion import cells
+from mgm.video.optical_flow import (
     NoFlow,
     cell_means,
     estimator,
@@ -23,7 +25,6 @@ from mgm.video.flow import (
     sidecar,
     write_flow,
 )
-from mgm.video.motion import cells
 from mgm.video.sample import stride
 from mgm.video.transform import apply, training_box
 from tests.helpers.errors import refused

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.models import read_weights
 from mgm.models.formats import to_huggingface, to_videomae
-from mgm.stages.init import resolve_init
+from mgm.stages.initial_weights import resolve_init
 from mgm.stages.pretrain import pretrain
 from mgm.stages.runner import run_all
 
