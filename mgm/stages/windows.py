@@ -18,7 +18,7 @@ from torch import Tensor
 from mgm.console import track
 from mgm.data.index import Video
 from mgm.errors import UserError
-from mgm.models.files import weights_digest
+from mgm.models.weights_file import weights_digest
 from mgm.results import files
 from mgm.spec import Clips
 from mgm.stages.apply import Source
