@@ -125,7 +125,12 @@ def steps_of(optim: Optim, videos: int) -> int:
 
 
 def motion_coverage(masked_BL: Tensor, motion_BSHW: Tensor, grid: Grid) -> Tensor:
-    """Share of the motion, summed over the batch, that lies under the mask."""
+    """Return the share of a clip's motion that lies under the mask, averaged over clips.
+
+    A clip without motion counts with the share of tokens that are hidden. Every clip counts alike,
+    so that equal shares of a batch have the batch's mean.
+    """
     motion_BSHW = torch.nn.functional.adaptive_avg_pool2d(motion_BSHW, (grid.height, grid.width))
-    hidden = (motion_BSHW.flatten(1) * masked_BL).sum()
-    return hidden / motion_BSHW.sum().clamp(min=1e-9)
+    motion_BL = motion_BSHW.flatten(1).clamp(min=0)
+    motion_BL = torch.where(motion_BL.sum(1, keepdim=True) > 0, motion_BL, 1.0)
+    return ((motion_BL * masked_BL).sum(1) / motion_BL.sum(1)).mean()
