@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
     [
         ("guidance", "guidance.csv"),
         ("real_clips", "real-clips.csv"),
+        ("drawn", "drawn-sets.csv"),
         ("gestures", "gestures.csv"),
     ],
 )
