@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mgm import __version__
+from mgm.console import say
 from mgm.data.commands import few, prepare_app
 from mgm.errors import UserError, one_line, valid
 from mgm.spec import LoadOptions, RunOptions
@@ -63,7 +64,7 @@ Reports = Annotated[Path, typer.Option(help="Folder of all reports.")]
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"mgm {__version__}")
+        say(f"mgm {__version__}")
         raise typer.Exit
 
 
@@ -184,7 +185,7 @@ def init(
     from mgm.dag.files import init as write
 
     write(folder)
-    typer.echo(
+    say(
         f"wrote {folder}/workflow; next: pip install 'mgm-video[suite]', cd {folder}, snakemake --cores all"
     )
 
@@ -260,7 +261,7 @@ def evaluate(
             if text := test(
                 run, weights, workplace, views, out / run.stem if out and len(runs) > 1 else out
             ):
-                typer.echo(text)
+                say(text)
 
 
 @app.command()
@@ -280,7 +281,7 @@ def export(
     """Write a run's weights in another format."""
     from mgm.stages.export import export as write
 
-    typer.echo(write(run, to, out, index))
+    say(write(run, to, out, index))
 
 
 Every = Annotated[
@@ -341,7 +342,7 @@ def embed(
     from mgm.stages.embed import embed as compute
     from mgm.stages.windows import Windows
 
-    typer.echo(
+    say(
         compute(
             source,
             weights,
@@ -388,7 +389,7 @@ def predict(
     from mgm.stages.predict import predict as compute
     from mgm.stages.windows import Windows
 
-    typer.echo(
+    say(
         compute(
             source,
             weights,
@@ -472,9 +473,9 @@ def measure(
     if what[0] == "controls":
         if index is None:
             raise UserError("controls: pass --index FOLDER, one that `mgm prepare` made")
-        typer.echo(controls_now(index, like, options.workers))
+        say(controls_now(index, like, options.workers))
         return
-    typer.echo(measure_now(what[0], index, videos, flow, weights))
+    say(measure_now(what[0], index, videos, flow, weights))
 
 
 @app.command()
@@ -505,7 +506,7 @@ def flow(
     from mgm.stages.flow import flow as compute
 
     done = compute(index, method, weights, processes)
-    typer.echo(f"flow of {done['videos']} videos by {method}: {index}/flow-{method}.json")
+    say(f"flow of {done['videos']} videos by {method}: {index}/flow-{method}.json")
 
 
 @app.command()
@@ -527,13 +528,13 @@ def inspect(
         from mgm.stages.inspect import inspect_folder
 
         found = inspect_folder(path, videos or 100)
-        typer.echo(found.describe())
+        say(found.describe())
         if out:
             from mgm.report.figures.dataset import draw
             from mgm.report.figures.style import write
 
             write(draw(found.arrays(), str(path)), out)
-            typer.echo(f"wrote {out}")
+            say(f"wrote {out}")
         return
     if out or videos:
         raise UserError(
@@ -542,7 +543,7 @@ def inspect(
 
     from mgm.video.inspection import inspect_video
 
-    typer.echo(inspect_video(path).describe())
+    say(inspect_video(path).describe())
 
 
 @app.command()
@@ -561,7 +562,7 @@ def show(
     from mgm.stages.visualise import show as draw
 
     draw(video, out, seed, [name for name in masks.split(",") if name], start)
-    typer.echo(f"wrote {out}")
+    say(f"wrote {out}")
 
 
 @app.command()
@@ -631,7 +632,7 @@ def plan(
     if workflow.scale.grid:
         day = make_day(workflow.registry, given, utilisation)
         name = " ".join(filter(None, (workflow.name, size)))
-        typer.echo(describe_day(name, day, given, cores, loader_clips_per_s or DECODED))
+        say(describe_day(name, day, given, cores, loader_clips_per_s or DECODED))
         return
     found = make_plan(workflow.registry, given, utilisation, target)
     if out:
@@ -640,7 +641,7 @@ def plan(
         draw(found, out)
     if json_file:
         write_json(found, json_file)
-    typer.echo(describe(found))
+    say(describe(found))
 
 
 @app.command()
@@ -657,7 +658,7 @@ def trace(
     """Say what a table's cell rests on: runs, specs, commit, data, weights, logs."""
     from mgm.report.trace import trace as describe
 
-    typer.echo(describe(_registry(results / name), results / name, cell))
+    say(describe(_registry(results / name), results / name, cell))
 
 
 @app.command()
@@ -669,7 +670,7 @@ def diff(
     """Say in which fields two runs differ, and their metrics."""
     from mgm.report.diff import diff as compare
 
-    typer.echo(compare(results, run, other))
+    say(compare(results, run, other))
 
 
 @app.command()
@@ -697,9 +698,7 @@ def results(
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
             write(path, index=False)
-    typer.echo(
-        f"wrote {len(table)} runs: {', '.join(str(path) for path in (csv, parquet) if path)}"
-    )
+    say(f"wrote {len(table)} runs: {', '.join(str(path) for path in (csv, parquet) if path)}")
 
 
 @app.command()
@@ -712,7 +711,7 @@ def pack(name: Name, results: Results = Path("results")) -> None:
     from mgm.results.archive import pack as write
 
     archive = write(results / name)
-    typer.echo(f"wrote {archive} ({archive.stat().st_size / 1e6:.1f} MB) and its digest")
+    say(f"wrote {archive} ({archive.stat().st_size / 1e6:.1f} MB) and its digest")
 
 
 @app.command()
@@ -728,7 +727,7 @@ def clean(
         raise UserError(
             f"{name}: is no name of results; pass the folder's name in {results}/ alone"
         )
-    typer.echo(tidy(_registry(results / name), results / name, yes))
+    say(tidy(_registry(results / name), results / name, yes))
 
 
 @app.command()
@@ -744,7 +743,7 @@ def report(
     from mgm.report.build import build_report
 
     page = build_report(_registry(results / name), results / name, reports / name, only)
-    typer.echo(f"wrote {page}")
+    say(f"wrote {page}")
 
 
 @app.command()
@@ -768,7 +767,7 @@ def crate(
 
     out = out or reports / f"{name}.crate.zip"
     count = write_crate(_registry(results / name), results / name, reports / name, out, weights)
-    typer.echo(f"wrote {out}: {count} runs with their report")
+    say(f"wrote {out}: {count} runs with their report")
 
 
 @app.command()
@@ -826,7 +825,7 @@ def sync(
 
         differing = compare(registry, results / name, uri)
         lines = [f"{run_id}: {line}" for run_id, several in differing.items() for line in several]
-        typer.echo(
+        say(
             "\n".join(lines[:50] + [f"and {len(lines) - 50} differences more"] * (len(lines) > 50))
             or "MLflow has what the files say"
         )
@@ -836,11 +835,11 @@ def sync(
             )
         if check:
             return
-    typer.echo(mlflow.sync(registry, results / name, uri, weights, differing.keys()))
+    say(mlflow.sync(registry, results / name, uri, weights, differing.keys()))
     if register:
         from mgm.report.mlflow.models import register as add_versions
 
-        typer.echo("\n".join(add_versions(results / name, uri, register)))
+        say("\n".join(add_versions(results / name, uri, register)))
 
 
 def main() -> None:

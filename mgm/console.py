@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TypeVar
 
+from mgm.errors import plain
+
 T = TypeVar("T")
 LINE_S = 30.0  # seconds between lines of progress where there is no terminal
 
@@ -16,7 +18,12 @@ def show(line: str) -> None:
     A reader that has left (a log's writer that was stopped with us) misses nothing.
     """
     with suppress(BrokenPipeError):
-        print(line, file=sys.stderr, flush=True)
+        print(plain(line), file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    """Print a result's lines to stdout; names in them come from files that others wrote."""
+    print("\n".join(map(plain, text.split("\n"))), flush=True)
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:

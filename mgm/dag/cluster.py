@@ -8,9 +8,9 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mgm.dag.files import WORKFLOW
 from mgm.errors import UserError, valid
@@ -60,12 +60,41 @@ class JobResources(RunOptions):
         ]
 
 
+SlurmName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.,+:@-]{0,254})?$")]
+SET_HERE = {  # of sbatch: by the executor, or by other fields of this file
+    *("--wrap", "--output", "-o", "--array", "-a", "--job-name", "-J", "--parsable"),
+    *("--test-only", "--help", "-h", "--usage", "--version", "-V", "--signal", "--chdir", "-D"),
+    *("--partition", "-p", "--account", "-A", "--nodes", "-N", "--ntasks", "-n", "--time", "-t"),
+    *("--cpus-per-task", "-c", "--mem", "--ntasks-per-node", "--requeue", "--no-requeue"),
+}
+
+
+def _as_options(text: str) -> str:
+    """Return further options of sbatch, each quoted so that a shell takes it as it is."""
+    if not text.isprintable():
+        raise ValueError("holds a character that cannot be printed")
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"is no list of options ({error})") from None
+    before = "="
+    for word in words:
+        if not word.startswith("-") and (not before.startswith("-") or "=" in before):
+            raise ValueError(f"{word!r} is no option of sbatch; write --NAME=VALUE")
+        if word.partition("=")[0] in SET_HERE or (
+            word[:1] == "-" != word[1:2] and word[:2] in SET_HERE
+        ):
+            raise ValueError(f"{word} is set by mgm or Snakemake, or by another field; remove it")
+        before = word
+    return shlex.join(words)
+
+
 class Cluster(FrozenModel):
     """Say where jobs go, what each kind asks for, and where the datasets lie."""
 
-    partition: str = ""
-    account: str = ""
-    sbatch: str = ""
+    partition: SlurmName = ""
+    account: SlurmName = ""
+    sbatch: Annotated[str, AfterValidator(_as_options)] = ""
     data: dict[str, str] = Field(default_factory=dict)
     sources: dict[str, str] = Field(default_factory=dict)
     shards: int = Field(1, ge=1)

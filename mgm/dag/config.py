@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 from mgm.dag.cluster import Cluster
 from mgm.dag.files import WORKFLOW
 from mgm.errors import UserError, valid
-from mgm.paper.scales import Name, Scale
+from mgm.paper.scales import ResultsName, Scale
 from mgm.spec import FrozenModel
 
 
@@ -24,7 +24,7 @@ class Config(FrozenModel):
     scale: str = Field(
         "smoke", description="A scale's name (smoke, mini, day, paper), or a YAML file of your own."
     )
-    name: Name | None = Field(None, description="The results' name, by default the scale's.")
+    name: ResultsName | None = Field(None, description="The results' name, by default the scale's.")
     videos: str | None = Field(
         None,
         description="A folder or CSV of your own videos, or what `mgm prepare folder` made of them, in place of the paper's datasets; "

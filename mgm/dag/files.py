@@ -23,16 +23,30 @@ LINKS = {
 }
 
 
+HALF = ".workflow.init"  # in a user's folder until all is there
+
+
 def init(folder: Path) -> None:
     """Write the workflow's files to `folder`, for an installed mgm to run there.
 
+    `workflow` is renamed into place last, so a call that was interrupted can be repeated.
+
     Raises:
-        UserError: one of them is there already.
+        UserError: the folder is a file, or holds something.
     """
-    if taken := next(
-        (folder / name for name in ("workflow", *LINKS) if (folder / name).exists()), None
-    ):
-        raise UserError(f"{taken}: is there already; choose an empty folder")
-    shutil.copytree(WORKFLOW, folder / "workflow")
+    if folder.is_dir():
+        ours = {name for name in LINKS if (folder / name).is_symlink()} | {HALF}
+        if found := sorted({path.name for path in folder.iterdir()} - ours):
+            raise UserError(
+                f"{folder / ('workflow' if 'workflow' in found else found[0])}: is there already; "
+                "choose an empty folder"
+            )
+    elif folder.is_symlink() or folder.exists():
+        raise UserError(f"{folder}: is a file; choose an empty folder, or one to be made")
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / HALF, ignore_errors=True)
+    shutil.copytree(WORKFLOW, folder / HALF)
     for name, target in LINKS.items():
+        (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(target)
+    (folder / HALF).rename(folder / "workflow")

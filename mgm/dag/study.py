@@ -74,6 +74,11 @@ class Workflow:
         self.places: dict[str, Path] = {}  # dataset: the folder of its index
         self.generated: dict[str, str] = {}  # dataset: its generator's parameters as JSON
         self.derived: dict[str, tuple[str, ...]] = {}  # dataset: those it is made of
+        if options.videos is not None and options.sources:
+            raise UserError(
+                "--config sources: are of published datasets, whose place videos="
+                f"{options.videos} takes; leave one of the two out"
+            )
         self.sources = {} if options.videos is not None else self._sources(options, scale)
         self.shards = options.shards or (self.cluster.shards if self.cluster else 1)
         self.external: dict[
@@ -481,6 +486,8 @@ def ended_early(workflow: Workflow, names: Iterable[str], started: float) -> str
         if not (workflow.results / "jobs" / name).exists()
     }
     begun = [str(log) for log in logs.values() if log.exists() and log.stat().st_mtime >= started]
+    if not logs:
+        return f"mgm: {workflow.name}: stopped. The same command continues."
     said = f"; what ended early says why in {', '.join(begun)}" if begun else ""
     return f"mgm: {workflow.name}: {len(logs)} jobs are not done{said}. The same command continues."
 
@@ -490,7 +497,7 @@ def is_told(message: str) -> bool:
 
     a job that ended with status 2, and that jobs failed.
     """
-    again = r"RuleException:\nCalledProcessError.*non-zero exit status 2\.|Error in rule|Exiting because a job|WorkflowError:\nAt least one job"
+    again = r"RuleException:\nCalledProcessError.*(non-zero exit status (2|130|138|143)\.|died with <Signals\.SIG(INT|TERM|USR1))|Error in rule|Exiting because a job|WorkflowError:\nAt least one job"
     return bool(re.match(again, message, re.DOTALL))
 
 

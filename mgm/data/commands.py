@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mgm.console import say
 from mgm.data.index import Index
 from mgm.data.published import PUBLISHED, Published
 from mgm.errors import UserError, require_few
@@ -121,7 +122,7 @@ def _indexed(
             )
         for copy in copies[:-1]:
             make = partial(prepare_copies, make, copy=copy)
-        typer.echo(summary(prepare_copies(make, out, copies[-1], shard) if copies else make(out)))
+        say(summary(prepare_copies(make, out, copies[-1], shard) if copies else make(out)))
 
     signature = inspect.signature(verb)
     hidden = {"split", "seed"} - {own}  # these keep their defaults
@@ -149,14 +150,14 @@ def _derived(dataset: Published) -> Callable[..., None]:
     ) -> None:
         from mgm.data.prepare import summary
 
-        typer.echo(summary(dataset.index(source, target, out)))
+        say(summary(dataset.index(source, target, out)))
 
     def of_one(
         source: Annotated[Path, typer.Option(help=f"The folder of the index of {first}.")], out: Out
     ) -> None:
         from mgm.data.prepare import summary
 
-        typer.echo(summary(dataset.index(source, out)))
+        say(summary(dataset.index(source, out)))
 
     return verb if others else of_one
 
@@ -189,4 +190,4 @@ def synthetic(
     from mgm.data.prepare import read_params, summary
     from mgm.data.synthetic.make import generate  # PyAV
 
-    typer.echo(summary(generate(read_params(params), out, processes)))
+    say(summary(generate(read_params(params), out, processes)))

@@ -121,6 +121,7 @@ class Plan:
     check: Check
 
 
+MOST = 10**6  # GPUs, or clips a second of one
 ROWS = [
     f"ViT-B, pretraining at 0.75, ours {how}" for how in ("compile", "eager")
 ]  # of bench/gpu.py; jobs compile where they can
@@ -183,6 +184,9 @@ def machine(
         raise UserError(
             f"--gpu {gpu}: its peak is not known here; choose one of {', '.join(PEAK)}, or pass --clips-per-s as measured"
         )
+    for option, value in (("--clips-per-s", clips_per_s), ("--gpus", gpus)):
+        if value is not None and not value <= MOST:
+            raise UserError(f"{option} {value}: choose at most {MOST:,}")
     gpus_a_run = gpus_a_run or min(8, gpus)
     if gpus_a_run > gpus:
         raise UserError(

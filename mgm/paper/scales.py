@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mgm.errors import UserError, valid
 from mgm.masking import MaskName
@@ -55,6 +55,16 @@ class Steps(FrozenModel):
 Name = Annotated[
     str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")
 ]  # of a folder, and one word to a shell
+
+
+def _not_reserved(name: str) -> str:
+    if name.lower().startswith(RESERVED) or name.lower().endswith(".tar.xz"):
+        raise ValueError(f"is a name of mgm's own files beside results; choose another than {name}")
+    return name
+
+
+RESERVED = ("mlflow.db", "mlflow-artifacts")
+ResultsName = Annotated[Name, AfterValidator(_not_reserved)]
 Verb = Literal["pretrain", "finetune", "probe", "measure", "visualise"]
 
 
@@ -77,7 +87,7 @@ class Scale(FrozenModel):
     value}; `backbones` maps a backbone to its encoder's fields.
     """
 
-    name: Name
+    name: ResultsName
     caveat: str  # what its numbers allow to conclude, shown with every table
     expected_cost: str  # of the whole DAG, said before it starts
     seeds: tuple[int, ...] = Field(min_length=1)

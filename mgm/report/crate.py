@@ -291,10 +291,13 @@ class Crate:
             for name, number in versions.items()
         ]
         commit = commit_of(result) if result else ""
-        facts = {"softwareVersion": commit or versions["mgm"], "softwareRequirements": needs}
+        facts = {
+            "softwareVersion": commit or versions.get("mgm", __version__),
+            "softwareRequirements": needs,
+        }
         facts["description"] = f"commit {commit or 'not known'}"
         return self.entity(
-            f"#mgm-{verb}-{commit or versions['mgm']}",
+            f"#mgm-{verb}-{commit or versions.get('mgm', __version__)}",
             "SoftwareApplication",
             name=f"mgm {verb}",
             **facts,

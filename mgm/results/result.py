@@ -174,6 +174,8 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
                 return f"result.json: {name} is {str(value)[:40]}, which it cannot be"
         if datetime.fromisoformat(result["started"]) > datetime.fromisoformat(result["finished"]):
             return f"result.json: finished is {result['finished']}, before it started"
+        if wrong_text := _not_text(result):
+            return f"result.json: {wrong_text}"
         recorded = parse(result["spec"], "result.json")
         data = result["data"]
         checks = [
@@ -231,6 +233,23 @@ def _exchanged(folder: Path, result: dict[str, Any]) -> str:
             "the file back, or delete the run and run it again"
         )
     )
+
+
+def _not_text(result: dict[str, Any]) -> str:
+    """Say which of the fields that a report prints as text is none, if any."""
+    for name in ("versions", "files", "parents_sha256"):
+        for key, value in result.get(name, {}).items():
+            if not isinstance(value, str | None):
+                return f"{name}.{key} is {str(value)[:40]}, which is no text"
+    for name in ("parents", "failed_videos"):
+        several = result.get(name, [])
+        if not isinstance(several, list) or not all(isinstance(one, str) for one in several):
+            return f"{name} is {str(several)[:40]}, which is no list of names"
+    try:
+        json.dumps(result, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        return f"holds {error.object[error.start]!a}, which is no character"
+    return ""
 
 
 def _untested(folder: Path, result: dict[str, Any]) -> str:

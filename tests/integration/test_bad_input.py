@@ -4,8 +4,12 @@ hang.
 
 import json
 import os
+import shlex
 import shutil
+import signal
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,20 +20,26 @@ import torch
 
 import mgm.stages.predict as predicting
 from mgm.cli import app
+from mgm.dag import files as workflow_files
+from mgm.dag.cluster import load_cluster
+from mgm.dag.config import parse_config
+from mgm.dag.study import Workflow, is_told
 from mgm.data.folder import index_folder
 from mgm.data.index import check_files, read_index
 from mgm.data.shards import Settings, verify_shards, write_shards
 from mgm.errors import UserError
 from mgm.models import build_classifier, save_weights
 from mgm.models.weights_file import read_tensors
+from mgm.paper.plan import machine
 from mgm.paper.scales import read_yaml
 from mgm.reading import read_arrays, read_json, read_table, read_text
-from mgm.results.result import examine
+from mgm.results.result import examine, write_result
 from mgm.spec import Clips, Data, Finetune, Model, Pretrain
 from mgm.stages.measure.saliency import read_boxes
 from mgm.video import probe_video, read_clip
 from mgm.video.shard_reader import HEADER, ROW, shard_of, table_crc
 from tests.helpers.errors import refused
+from tests.helpers.fake_results import finish, registry
 from tests.helpers.videos import moving_square, write_video
 
 LATIN_1 = "path,frame\nä.mp4,1\n".encode("latin-1")
@@ -492,3 +502,211 @@ def test_a_time_in_the_future_is_no_sign_of_life(tmp_path):
     assert examine(folder, spec).state == "running"
     os.utime(folder, (time.time() + 10**7,) * 2)
     assert examine(folder, spec).state == "not run"
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_an_interrupted_init_can_be_repeated(tmp_path, monkeypatch, at):
+    """Whatever was done before it ended; a folder that holds something is left alone."""
+    real, calls = Path.symlink_to, []
+
+    def fails(self, *rest):
+        calls.append(self)
+        if len(calls) > at:
+            raise OSError(28, "No space left on device", str(self))
+        return real(self, *rest)
+
+    monkeypatch.setattr(Path, "symlink_to", fails)
+    monkeypatch.setattr(Path, "rename", lambda *_: fails(tmp_path))
+    with pytest.raises(OSError, match="No space"):
+        workflow_files.init(tmp_path / "mine")
+    monkeypatch.undo()
+    workflow_files.init(tmp_path / "mine")
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {
+        "workflow",
+        *workflow_files.LINKS,
+    }
+    with refused("workflow: is there already; choose an empty folder"):
+        workflow_files.init(tmp_path / "mine")
+
+
+def test_init_leaves_what_is_there_alone(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with refused("notes.txt: is there already; choose an empty folder"):
+        workflow_files.init(tmp_path)
+    with refused("notes.txt: is a file; choose an empty folder"):
+        workflow_files.init(tmp_path / "notes.txt")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "config").mkdir()
+    with refused("config: is there already"):
+        workflow_files.init(tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "name", ["mlflow-artifacts", "mlflow.db", "MLflow.db-journal", "mine.tar.xz", "../x", ".x"]
+)
+def test_a_name_of_our_own_files_is_refused(name):
+    with refused("--config name: ", name):
+        parse_config({"name": name})
+
+
+def test_sources_and_videos_exclude_each_other(tmp_path):
+    with refused("--config sources: ", f"videos={tmp_path}", "leave one of the two out"):
+        Workflow({"name": "x", "videos": str(tmp_path), "sources": {"k400": str(tmp_path)}})
+
+
+NAMES = [
+    "a;rm -rf x",
+    "a b",
+    "--wrap=x",
+    "a\nb",
+    "a'b",
+    "\x1b[31m",
+    "a" * 300,
+    "$(id)",
+    "{x}",
+    "a\0",
+]
+
+
+@pytest.mark.parametrize("field", ["partition", "account"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hostile_name_for_slurm_is_one_line(field, name):
+    with refused(f"cluster.yaml: {field}: String should match pattern"):
+        load_cluster("cluster.yaml", **{field: name})
+
+
+SBATCH = [
+    ("--x='a", "is no list of options (No closing quotation)"),
+    ("--x; touch pwn", "'pwn' is no option of sbatch"),
+    ("--x\n--y", "holds a character that cannot be printed"),
+    ("--x\0", "NUL|cannot be printed|unacceptable"),
+    ("$(touch pwn)", "'$(touch' is no option of sbatch"),
+    ("`id`", "'`id`' is no option of sbatch"),
+    ("script.sh", "'script.sh' is no option of sbatch"),
+    ("--x=1 | y", "'|' is no option of sbatch"),
+    *(
+        (text, "is set by mgm or Snakemake")
+        for text in (
+            *("--wrap=x", "--output=/etc/passwd", "-o x", "-ox", "--array=1-99", "--test-only"),
+            *("--signal=KILL", "--signal KILL@1", "-D /", "--parsable", "-J x", "--help", "-t 1"),
+            *("--partition=x", "--mem=1", "-N9", "--no-requeue"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), SBATCH)
+def test_hostile_options_for_sbatch_are_one_line(tmp_path, text, says):
+    (tmp_path / "c.yaml").write_text(json.dumps({"sbatch": text}))
+    with pytest.raises(UserError) as error:
+        load_cluster(str(tmp_path / "c.yaml"))
+    assert str(error.value).startswith(f"{tmp_path}/c.yaml: sbatch: ")
+    assert any(one in str(error.value) for one in says.split("|") if one) or says in str(
+        error.value
+    )
+
+
+def test_options_for_sbatch_reach_no_shell(tmp_path):
+    """Each is quoted, so what a shell would run is a part of its value."""
+    text = "--qos=normal --constraint='a100&ib' -C x --comment='$(id);`id`' --exclude=n1,n2"
+    (tmp_path / "c.yaml").write_text(json.dumps({"sbatch": text}))
+    cluster = load_cluster(str(tmp_path / "c.yaml"), partition="gpu,cpu")
+    assert cluster.partition == "gpu,cpu"
+    assert shlex.split(cluster.sbatch) == shlex.split(text)
+    said = subprocess.run(
+        f"printf '%s\\n' {cluster.sbatch}", shell=True, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.splitlines() == shlex.split(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"clips_per_s": float("inf")}, "--clips-per-s inf: choose at most 1,000,000"),
+        ({"clips_per_s": float("nan")}, "--clips-per-s nan"),
+        ({"clips_per_s": 1e308}, "--clips-per-s 1e+308"),
+        ({"gpus": 10**400}, "--gpus 1000"),
+    ],
+)
+def test_a_plan_of_no_machine_is_one_line(options, says):
+    with refused(says):
+        machine(**({"gpu": "h100", "utilisation": 0.4, "gpus": 64} | options))
+
+
+ODD_RESULTS = [
+    {"device": "\ud800"},
+    {"versions": {"mgm": {"a": 1}}},
+    {"parents": 3},
+    {"failed_videos": 3},
+    {"failed_videos": [3]},
+    {"files": {"predictions.csv": 3}},
+    {"parents_sha256": {"x": []}},
+    {"data": {"note": "\udc80"}},
+]
+
+
+@pytest.mark.parametrize("change", ODD_RESULTS)
+def test_an_odd_result_is_altered_and_stops_no_report(tmp_path, change):
+    known = registry(seeds=(0,))
+    spec = next(spec for spec in known.specs.values() if isinstance(spec, Pretrain))
+    folder = finish(tmp_path, spec)
+    assert examine(folder, spec).state == "run"
+    fields = json.loads((folder / "result.json").read_text())
+    for name, value in change.items():
+        fields[name] = fields[name] | value if name == "data" else value
+    write_result(folder, fields)
+    found = examine(folder, spec)
+    assert found.state == "altered"
+    assert "\n" not in found.why
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            "RuleException:\nCalledProcessError in file x, line 3:\nCommand 'y' returned non-zero exit status 2.",
+            True,
+        ),
+        (
+            "RuleException:\nCalledProcessError in file x:\nCommand 'y' returned non-zero exit status 130.",
+            True,
+        ),
+        (
+            "RuleException:\nCalledProcessError in file x:\nCommand 'y' died with <Signals.SIGINT: 2>.",
+            True,
+        ),
+        (
+            "RuleException:\nCalledProcessError in file x:\nCommand 'y' returned non-zero exit status 1.",
+            False,
+        ),
+    ],
+)
+def test_what_a_stop_tells_is_not_repeated_as_snakemakes_error(message, told):
+    assert is_told(message) == told
+
+
+def test_output_is_made_safe_for_a_terminal(place, capsys):
+    (place / "videos" / "a").rename(place / "videos" / "\x1b[31ma")
+    app(
+        ["prepare", "folder", "--source", str(place / "videos"), "--out", str(place / "n")],
+        standalone_mode=False,
+    )
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+    assert "\\x1b[31ma" in said.out
+
+
+def test_ctrl_c_while_libraries_are_imported_shows_no_traceback(tmp_path):
+    (tmp_path / "typer.py").write_text("import time; print('here', flush=True); time.sleep(60)")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mgm", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"},
+    )
+    assert process.stdout.readline() == "here\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == -signal.SIGINT
