@@ -451,11 +451,13 @@ def _cells(registry: Registry) -> list[tuple[str, Cell]]:
     cells = [
         (f"table{name}", cell) for name, table in registry.tables.items() for cell in table.cells
     ]
-    shown = {cell.runs for _, cell in cells}
+    shown = {tuple(run.run_id for run in cell.runs) for _, cell in cells}
     plots = [
         (f"figure{name}", cell) for name, plot in registry.plots.items() for cell in plot.cells
     ]
-    cells += [(name, cell) for name, cell in plots if cell.runs not in shown]
+    cells += [
+        (name, cell) for name, cell in plots if tuple(run.run_id for run in cell.runs) not in shown
+    ]
     once = {
         (name, cell.row, tuple(run.run_id for run in cell.runs)): (name, cell)
         for name, cell in reversed(cells)
