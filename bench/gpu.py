@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -49,6 +50,7 @@ from mgm.training.compiling import block_compiler
 from mgm.training.memory import recomputed, wrapped_blocks
 from mgm.training.optim import build_optimiser
 from mgm.video import training_loader
+from mgm.video.loader import WITH_MOTION
 
 DATA = Data(dataset="folder")
 SIZES = {  # encoder and decoder of VideoMAE's scripts
@@ -360,7 +362,12 @@ def day_loader(bench: Bench, spec: Pretrain) -> Row:
         index = generate(params, Path(folder))
         batch = min(spec.optim.batch, 16)
         batches = training_loader(
-            index.train, spec.clips, spec.model.tubelet, 0, batch, workers=workers
+            index.train,
+            spec.clips,
+            spec.model.tubelet,
+            0,
+            batch,
+            how=replace(WITH_MOTION, workers=workers),
         )
         next(batches)  # workers start
         rounds = 1 if bench.dry else 40
