@@ -1,0 +1,90 @@
+"""Options that bare weights are given, and text files in any encoding: the right result, or one
+line.
+"""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from mgm.errors import UserError
+from mgm.models import build_classifier, save_weights
+from mgm.paper.scales import read_yaml
+from mgm.reading import read_json, read_table, read_text
+from mgm.spec import Clips, Data, Finetune, Model
+from mgm.stages.apply import find_source, read_views
+
+pytestmark = pytest.mark.slow
+SPEC = Finetune(
+    data=Data(dataset="folder"),
+    clips=Clips(frames=4, size=24, stride=2),
+    model=Model(width=16, depth=2, heads=2, patch=8),
+)
+KERNEL = "encoder.patch_embed.proj.weight"
+number = st.one_of(st.integers(-3, 64), st.integers(-(10**12), 10**12))
+
+
+def inputs(count: int):
+    return settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+        phases=[Phase.generate],
+    )
+
+
+def one_line_or(result):
+    message = "a message"
+    try:
+        return result()
+    except UserError as error:
+        message = str(error)
+        return None
+    finally:
+        assert message.strip()
+        assert message.isprintable()
+        assert len(message) < 2000
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bare") / "w.safetensors"
+    save_weights(build_classifier(SPEC, 2), path)
+    return path
+
+
+@inputs(60)
+@given(st.tuples(number, number, number, number))
+def test_options(bare, asked):
+    frames, size, stride, temporal = asked
+    found = one_line_or(lambda: find_source(bare, frames, size, stride))
+    assert found is None or (found.clips.size % 8, found.clips.frames % 2) == (0, 0)
+    views = one_line_or(lambda: read_views(temporal, 3))
+    assert views is None or views.temporal == temporal
+
+
+@inputs(60)
+@given(st.lists(st.integers(0, 70), min_size=3, max_size=6), st.integers(0, 3))
+def test_shapes(tmp_path, shape, blocks):
+    weights = {KERNEL: torch.zeros([min(side, 9) for side in shape])}
+    weights |= {f"encoder.blocks.{n}.norm1.weight": torch.zeros(1) for n in range(blocks)}
+    save_file(weights, tmp_path / "w")
+    assert one_line_or(lambda: find_source(tmp_path / "w", 4, 24, 2)) is None
+
+
+@inputs(200)
+@given(
+    st.one_of(
+        st.binary(max_size=60),
+        st.tuples(
+            st.text(max_size=30), st.sampled_from(["latin-1", "utf-16", "utf-32", "utf-8"])
+        ).map(lambda pair: pair[0].encode(pair[1], errors="replace")),
+    )
+)
+def test_encodings(tmp_path, content):
+    (tmp_path / "x").write_bytes(content)
+    for read in (read_text, read_json, read_yaml, lambda path: list(read_table(path))):
+        one_line_or(lambda read=read: read(tmp_path / "x"))
