@@ -26,7 +26,7 @@ setup: .venv/.ready ## make .venv with the pinned versions (7.3 GB on Linux, mos
 	@touch $@
 
 reproduce: setup ## the paper at smoke scale: tables, figures, page
-	@$(BIN)/python -m mgm.dag.study
+	@$(BIN)/python -m mgm.dag.messages
 	@$(BIN)/snakemake --cores all --quiet all
 	@echo "The page: $(CURDIR)/reports/smoke/index.html"
 

@@ -182,7 +182,7 @@ def init(
     """Write the workflow's files (Snakefile, rules, scales, profiles) to a folder, to run the
     experiments there.
     """
-    from mgm.dag.files import init as write
+    from mgm.dag.scaffold import write_workflow as write
 
     write(folder)
     say(

@@ -85,7 +85,9 @@ def train(seeds: list[int], cores: int, names: list[str]) -> None:
         table = Workflow(config).registry.tables["4e"]
         cells = [table.cell(ROWS[mask], "SSv2, linear probe") for mask in masks]
         targets = [
-            f"results/{fields['name']}/jobs/{run.run_id}" for cell in cells for run in cell.runs
+            f"results/{fields['name']}/{run.run_id}/result.json"
+            for cell in cells
+            for run in cell.runs
         ]
         subprocess.run(
             [

@@ -27,7 +27,8 @@ def test_a_users_file_lies_over_the_profiles_and_the_command_line_over_both(file
     usual = Cluster.model_validate(yaml.safe_load((PROFILE / "cluster.yaml").read_text()))
     assert (given.partition, given.account) == ("a100", "other")
     assert given.jobs["pretrain"] == usual.jobs["pretrain"].model_copy(update={"nodes": 8})
-    assert {**given.jobs, "pretrain": None} == {**usual.jobs, "pretrain": None}
+    others = usual.jobs | {"adapt": usual.jobs["finetune"]}
+    assert given.jobs | {"pretrain": None} == others | {"pretrain": None}
 
 
 def test_resources_are_what_the_executor_reads(file):

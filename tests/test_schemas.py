@@ -6,7 +6,7 @@ from snakemake.utils import validate
 
 from mgm.dag.cluster import PROFILE
 from mgm.dag.config import schemas
-from mgm.dag.files import WORKFLOW
+from mgm.dag.scaffold import WORKFLOW
 from mgm.paper.scales import read_yaml
 
 SCHEMAS = WORKFLOW / "schemas"

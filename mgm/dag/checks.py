@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
 
-from mgm.dag.batches import Job
 from mgm.dag.cluster import Cluster
+from mgm.dag.jobs import DagJob
 from mgm.dag.study import Workflow
 from mgm.data.index import read_index, require_vectors
 from mgm.errors import UserError
@@ -84,17 +84,17 @@ def _check_index(place: Path, specs: Iterable[Spec]) -> None:
             require_vectors(videos, spec.mask.name)
 
 
-def check_divisible(cluster: Cluster, jobs: Iterable[Job]) -> list[str]:
-    """A line for each verb whose processes cannot share its batch out evenly."""
+def check_divisible(cluster: Cluster, jobs: Iterable[DagJob]) -> list[str]:
+    """Return a line for each rule whose processes cannot share its batch evenly."""
     found = {}
-    for spec in (
-        spec for job in jobs for spec in job.specs if isinstance(spec, Pretrain | Finetune)
-    ):
-        job = cluster.jobs[spec.verb]
-        if spec.optim.batch % (job.processes * job.accumulate):
-            found[spec.verb] = (
-                f"{spec.run_id}: a batch of {spec.optim.batch} is not shared out evenly among {job.processes} processes "
-                f"x {job.accumulate} parts; change jobs.{spec.verb} in cluster.yaml"
+    for job, spec in [(one, spec) for one in jobs for spec in one.specs]:
+        asked = cluster.jobs[job.rule]
+        if isinstance(spec, Pretrain | Finetune) and (
+            spec.optim.batch % (asked.processes * asked.accumulate)
+        ):
+            found[job.rule] = (
+                f"{spec.run_id}: a batch of {spec.optim.batch} is not shared out evenly among {asked.processes} processes "
+                f"x {asked.accumulate} parts; change jobs.{job.rule} in cluster.yaml"
             )
     return list(found.values())
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from mgm.dag.files import WORKFLOW
+from mgm.dag.scaffold import WORKFLOW
 from mgm.errors import UserError, valid
 from mgm.paper.scales import read_yaml
 from mgm.spec import FrozenModel, RunOptions
@@ -196,6 +196,11 @@ def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
     fields |= {
         name: value for name, value in (("partition", partition), ("account", account)) if value
     }
+    if isinstance(jobs := fields.get("jobs"), dict) and "finetune" in jobs:
+        # Domain adaptation is finetuning, so it asks for the same unless the file says otherwise.
+        adapt, finetune = jobs.get("adapt", {}), jobs["finetune"]
+        both = isinstance(adapt, dict) and isinstance(finetune, dict)
+        fields["jobs"] = jobs | {"adapt": deep_merge(finetune, adapt) if both else adapt}
     with valid(f"{given}: ", "the profile's cluster.yaml shows what there is"):
         return Cluster.model_validate(fields)
 

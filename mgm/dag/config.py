@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from mgm.dag.cluster import Cluster
-from mgm.dag.files import WORKFLOW
+from mgm.dag.scaffold import WORKFLOW
 from mgm.errors import UserError, valid
 from mgm.paper.scales import ResultsName, Scale
 from mgm.spec import FrozenModel

@@ -1,21 +1,19 @@
-"""What the Snakefile knows:
+"""The workflow of one scale: its registry, where its data lies, and the jobs that make its runs.
 
-the scale and its registry, where data lies, and the jobs that make every run. No torch.
+The Snakefile builds it in every process, so importing it must not import torch.
 """
 
-import re
 import shlex
-import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from mgm.dag.batches import Job, batches, flow_of, in_order, prioritised
 from mgm.dag.cluster import Cluster, load_cluster
 from mgm.dag.config import Config, parse_config
-from mgm.dag.files import WORKFLOW
+from mgm.dag.jobs import batches, dataset_jobs, in_order, prioritised, run_job
+from mgm.dag.scaffold import WORKFLOW
 from mgm.data.published import PUBLISHED
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
@@ -25,8 +23,6 @@ from mgm.paper.suite import make_registry
 from mgm.results import files as atomic
 from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_flock
-from mgm.results.log import log_lines
-from mgm.spec import LoadOptions, RunOptions, Spec, parents
 
 CONFIG = WORKFLOW / "config"
 PREPARED = tuple(
@@ -40,8 +36,13 @@ DERIVED = {
 class Workflow:
     """The experiments of one scale under one name.
 
-    `config` is Snakemake's; `mgm.dag.config` says what it takes. Without `cluster`, jobs run on
-    this machine.
+    Making one writes nothing, but for the index of a user's own videos.
+
+    Args:
+        config: Snakemake's; `mgm.dag.config` lists the options. Without `cluster`, jobs run on this
+            machine.
+        index_videos: Index new and changed videos of `--config videos=DIR`. If False, use the index
+            that is there.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Workflow:
         results: Path = Path("results"),
         reports: Path = Path("reports"),
         data: Path = Path("data"),
+        index_videos: bool = True,
     ):
         options = parse_config(config)
         own = options.scale.endswith((".yaml", ".yml"))
@@ -71,6 +73,7 @@ class Workflow:
             reports / self.name,
             Path("logs") / self.name,
         )
+        self._locked: ExitStack | None = None  # lives as long as this object
         self.places: dict[str, Path] = {}  # dataset: the folder of its index
         self.generated: dict[str, str] = {}  # dataset: its generator's parameters as JSON
         self.derived: dict[str, tuple[str, ...]] = {}  # dataset: those it is made of
@@ -100,7 +103,7 @@ class Workflow:
                     if options.name
                     else f"--config videos={options.videos}: needs a name of its own, lest results mix with {self.name}'s; add name=..."
                 )
-            scale = self._own(scale, Path(options.videos), data)
+            scale = self._own(scale, Path(options.videos), data, index_videos)
         else:
             scale = self._filled(scale, data)
         if scale.grid:
@@ -108,22 +111,36 @@ class Workflow:
         self.scale = scale
         self.registry = make_registry(scale)
         self._require_labels()
-        self._locked = ExitStack()  # lives as long as this object
         of_job = batches(self.registry)
-        made_by = {spec.run_id: name for name, specs in of_job.items() for spec in specs}
+        self.made_by = {spec.run_id: name for name, specs in of_job.items() for spec in specs}
         jobs = [
-            *self._dataset_jobs(),
-            *(self._run_job(name, specs, made_by) for name, specs in of_job.items()),
+            *dataset_jobs(self),
+            *(run_job(self, name, specs) for name, specs in of_job.items()),
         ]
         self.jobs = in_order(jobs, rank(self.registry)) if scale.grid else prioritised(jobs)
+        self.done = {name for name in self.jobs if self.is_done(name)}
+        self._markers = {name: self._free_marker(name) for name in self.jobs.keys() - self.done}
 
-    def _own(self, scale: Scale, videos: Path, data: Path) -> Scale:
+    def _own(self, scale: Scale, videos: Path, data: Path, index_videos: bool) -> Scale:
         from mgm.data.folder import index_folder
         from mgm.data.index import read_index
 
         prepared = (videos / "index.json").is_file()
         self.places[OWN] = place = videos if prepared else data / self.name
-        index = read_index(videos) if prepared else index_folder(videos, place)
+        if prepared:
+            index = read_index(videos)
+        elif index_videos:
+            # Another Snakemake that works on these results reads this index.
+            jobs = self.results / "jobs"
+            with folder_lock(jobs) if jobs.is_dir() else nullcontext():
+                index = index_folder(videos, place)
+        elif (place / "index.json").is_file():
+            index = read_index(place)
+        else:
+            raise UserError(
+                f"--config videos={videos}: has no index yet, and a dry run opens no video; run"
+                f" `mgm prepare folder --source {shlex.quote(str(videos))} --out {shlex.quote(str(place))}` first"
+            )
         grouped = len({video.group for video in index.train}) < len(index.train)
         own = {OWN: Dataset(root=str(videos), digest=index.digest, grouped=grouped)}
         # other papers' masks want optical flow, which lies beside files and not in shards
@@ -215,117 +232,13 @@ class Workflow:
                 raise UserError(f"sources: {name}: {source} is not there; correct the path")
         return here
 
-    def _dataset_jobs(self) -> list[Job]:
-        """What makes the generated datasets, the published ones under `sources`, those made of
-        others, and optical flow.
-        """
-        every = self._threads("prepare", 0)
-        jobs = []
-        for name in self.built_datasets:
-            place, words = self.places[name], tuple(self.preparation(name))
-            job, index = f"prepare-{name}", (place / "index.json",)
-            # A grid's datasets are small and have vectors: their files are read as they are.
-            if name in self.sources and not self.scale.grid:
-                source = (*words, "--out", str(place / "source"))
-                jobs.append(
-                    Job(f"{job}-source", "prepare", source, (place / "source" / "index.json",))
-                )
-                words = (*words, "--out", str(place), "--transcode")
-                shards = {
-                    f"{job}-{part}-of-{self.shards}": f"{part}/{self.shards}"
-                    for part in range(1, self.shards + 1)
-                }
-                for shard, part in shards.items():
-                    jobs.append(
-                        Job(
-                            shard,
-                            "prepare",
-                            (*words, "--shard", part),
-                            (),
-                            (f"{job}-source",),
-                            threads=every,
-                            parallel=True,
-                        )
-                    )
-                jobs.append(Job(job, "prepare", words, index, tuple(shards), parallel=True))
-            else:
-                after = tuple(
-                    f"prepare-{part}"
-                    for part in self.derived.get(name, ())
-                    if part in self.built_datasets
-                )
-                drawn = (
-                    name in self.generated
-                )  # by one process here: two would wait for each other, with a core idle
-                words = (*words, "--out", str(place))
-                jobs.append(
-                    Job(
-                        job,
-                        "prepare",
-                        words,
-                        index,
-                        after,
-                        threads=every or 1 if drawn else 1,
-                        parallel=drawn,
-                    )
-                )
-        weights = ("--weights", self.scale.flow_weights) if self.scale.flow_weights else ()
-        for name, method in sorted(
-            {flow for spec in self.registry.specs.values() if (flow := flow_of(spec))}
-        ):
-            makes, words = (
-                (self.places[name] / f"flow-{method}.json",),
-                (str(self.places[name]), "--method", method, *weights),
-            )
-            after = (f"prepare-{name}",) if name in self.built_datasets else ()
-            jobs.append(
-                Job(
-                    f"flow-{name}-{method}",
-                    "flow",
-                    words,
-                    makes,
-                    after,
-                    threads=self._threads("flow", 1),
-                    parallel=True,
-                )
-            )
-        return jobs
-
-    def _threads(self, kind: str, here: int) -> int:
+    def threads(self, kind: str, here: int) -> int:
         return self.cluster.jobs[kind].cpus if self.cluster else here
 
-    def _run_job(self, name: str, specs: list[Spec], made_by: Mapping[str, str]) -> Job:
-        here, verb = self.scale.execution, specs[0].verb
-        datasets = sorted({spec.data.dataset for spec in specs})
-        words = [str(self.spec_file(spec.run_id)) for spec in specs]
-        words += [
-            word for dataset in datasets for word in ("--data", f"{dataset}={self.places[dataset]}")
-        ]
-        words += ["--out", str(self.results)]
-        if verb == "measure" and self.scale.flow_weights:
-            words += ["--weights", self.scale.flow_weights]
-        options = here.changed(self.cluster.jobs[verb]) if self.cluster else here
-        kind = RunOptions if verb in ("pretrain", "finetune") else LoadOptions
-        words += options.words(kind.model_fields)
-        after = {made_by[parent] for spec in specs for parent in parents(spec) if parent in made_by}
-        after |= {f"prepare-{dataset}" for dataset in datasets if dataset in self.built_datasets}
-        after |= {"flow-{}-{}".format(*flow) for spec in specs if (flow := flow_of(spec))}
-        makes = tuple(self.results / spec.run_id / "result.json" for spec in specs)
-        return Job(
-            name,
-            verb,
-            tuple(words),
-            makes,
-            tuple(sorted(after)),
-            tuple(specs),
-            # A grid's runs take one GPU in turn, so each of them takes every core.
-            self._threads(verb, 0 if self.scale.grid else here.threads),
-        )
+    def start(self) -> None:
+        """Write what jobs read: the scale, every spec and every generator's parameters.
 
-    def write(self) -> None:
-        """Write the scale, every spec and every generator's parameters, as files for jobs to read.
-
-        Unchanged files are left alone.
+        To be called once before the first job, under the lock. Unchanged files are left alone.
         """
         unpack(self.results)
         files = {self.results / "scale.json": self.scale.model_dump_json(indent=1)}
@@ -344,39 +257,37 @@ class Workflow:
                 link(weights, self.results / run_id)
         for stale in set((self.results / "specs").glob("*.json")) - set(files):
             stale.unlink()
-        self._mark()
+        for marker in (self.results / "jobs").glob("*-*"):
+            if self.job_of(marker.name) not in self.done:
+                marker.unlink()
 
-    def _mark(self) -> None:
-        """Let each job's marker agree with the files it stands for: deleted results are made anew,
-        those that came otherwise stay.
-
-        A marker is all that a job declares to Snakemake, which deletes what a failed job declares.
-        """
-        folder = self.results / "jobs"
-        folder.mkdir(parents=True, exist_ok=True)
-        for job in self.jobs.values():
-            if not job.makes:
-                continue
-            if not all(path.is_file() for path in job.makes):
-                (folder / job.name).unlink(missing_ok=True)
-            elif not (folder / job.name).exists():
-                (folder / job.name).touch()
+    def is_done(self, name: str) -> bool:
+        """Return whether a job has made all its files, or its marker if it makes none."""
+        job = self.jobs[name]
+        return (
+            all(path.is_file() for path in job.makes)
+            if job.makes
+            else (self.results / "jobs" / job.name).exists()
+        )
 
     def lock(self) -> None:
-        """Be the one Snakemake that works on these results, until this process ends, however it
-        does.
+        """Lock these results for this Snakemake until its process ends.
 
-        Jobs of one that was killed are waited for: they leave a checkpoint, and hold `jobs.lock`
-        meanwhile (workflow/here.sh).
+        Jobs of a killed Snakemake hold `jobs.lock` (workflow/here.sh) until they have written a
+        checkpoint. Wait for them.
 
         Raises:
-            UserError: another one is at work.
+            UserError: Another Snakemake works on these results.
         """
+        if self._locked:
+            return
+        self._locked = ExitStack()
+        (self.results / "jobs").mkdir(parents=True, exist_ok=True)
         self._locked.enter_context(folder_lock(self.results / "jobs"))
         with (self.results / "jobs.lock").open("w") as file:
             wait_for_flock(
                 file,
-                f"{self.name}: waiting for the jobs of a Snakemake that was killed; they leave checkpoints",
+                f"{self.name}: waiting until the jobs of a killed Snakemake have written checkpoints",
             )
 
     def spec_file(self, run_id: str) -> Path:
@@ -387,15 +298,38 @@ class Workflow:
 
     @property
     def built_datasets(self) -> list[str]:
-        """Datasets that jobs make; the others are a user's to prepare."""
+        """Return the datasets that jobs make. Users prepare the others."""
         return list(dict.fromkeys([*self.generated, *self.sources, *self.derived]))
 
     def markers(self, names: Iterable[str]) -> list[str]:
-        """Files that say that these jobs are done."""
-        return [str(self.results / "jobs" / name) for name in names]
+        """Return the markers of those of these jobs that are not done.
+
+        A marker is all that a job declares to Snakemake, which deletes what a failed job declares.
+        """
+        return [self._markers[name] for name in names if name not in self.done]
+
+    def _free_marker(self, name: str) -> str:
+        """Return the marker that a job will write: JOB, or JOB~2, JOB~3, ... if that is there.
+
+        A marker can be there although its results were deleted. The job must then write another.
+        """
+        folder = self.results / "jobs"
+        names = (name if part == 1 else f"{name}~{part}" for part in count(1))
+        return str(folder / next(one for one in names if not (folder / one).exists()))
+
+    def job_of(self, marker: str) -> str:
+        """Return the job that a marker of this name belongs to."""
+        return marker.partition("~")[0]
+
+    def needed_by(self, target: str) -> list[str]:
+        """Return the inputs of a table or figure: results that are there, markers of the others."""
+        runs = self.registry.runs_of(target)
+        jobs = dict.fromkeys(self.made_by[spec.run_id] for spec in runs)
+        there = (self.results / spec.run_id / "result.json" for spec in runs)
+        return [*self.markers(jobs), *(str(path) for path in there if path.is_file())]
 
     def markers_of(self, target: str) -> list[str]:
-        """Markers of the jobs that make a table's or figure's runs."""
+        """Return the markers of the jobs that make a table's or figure's runs."""
         wanted = {spec.run_id for spec in self.registry.runs_of(target)}
         return self.markers(
             job.name
@@ -404,10 +338,10 @@ class Workflow:
         )
 
     def command_wrapper(self, name: str) -> str:
-        """What stands before a job's command, as shell code: on a cluster what starts its
-        processes, here what ends it with Snakemake.
+        """Return the shell code before a job's command.
 
-        `exec` here, so that its parent is Snakemake, whose end it is told of.
+        On a cluster it starts the job's processes. Here it ends the job with Snakemake: `exec`
+        makes Snakemake the job's parent, whose death signals it.
         """
         log = str(self.logs / f"{name}.log")
         if self.cluster:
@@ -417,11 +351,11 @@ class Workflow:
         )
 
     def resources(self, rule: str) -> dict[str, Any]:
-        """What a rule asks of a cluster; nothing of this machine."""
+        """Return the resources that a rule asks of the cluster; none on this machine."""
         return self.cluster.resources(rule) if self.cluster else {}
 
     def preparation(self, name: str) -> list[str]:
-        """What follows `mgm prepare` for a dataset, but for `--out`."""
+        """Return the words after `mgm prepare` for a dataset, without `--out`."""
         if name in self.generated:
             return ["synthetic", "--params", str(self.params_file(name))]
         parts = self.derived.get(name) or DERIVED.get(name)
@@ -445,7 +379,7 @@ def _shortened(scale: Scale, steps: int) -> Scale:
 
 
 def _placed(scale: Scale, cluster: Cluster) -> Scale:
-    """The scale, with its datasets where the cluster has them."""
+    """Return the scale with its datasets at the cluster's places."""
     if unknown := sorted(set(cluster.data) - {*PREPARED, *DERIVED}):
         raise UserError(
             f"cluster: data.{unknown[0]}: is no published dataset; choose from {', '.join((*PREPARED, *DERIVED))}"
@@ -455,68 +389,3 @@ def _placed(scale: Scale, cluster: Cluster) -> Scale:
         for name, dataset in scale.datasets.items()
     }
     return scale.model_copy(update={"datasets": datasets})
-
-
-def overview(workflow: Workflow) -> str:
-    """What the DAG will do and take, said before it starts."""
-    specs = workflow.registry.specs
-    verbs = Counter(spec.verb for spec in specs.values())
-    done = sum((workflow.results / run_id / "result.json").exists() for run_id in specs)
-    jobs = sum(
-        not job.makes or not all(path.is_file() for path in job.makes)
-        for job in workflow.jobs.values()
-    )
-    return (
-        f"{workflow.name}: {len(specs)} runs ({', '.join(f'{count} {verb}' for verb, count in verbs.items())}), {done} of them done; "
-        f"at most {jobs + 1} jobs. The whole takes {workflow.scale.expected_cost}.\n"
-        f"Stop it whenever you like; called again, it continues. The page will be {workflow.reports / 'index.html'}"
-    )
-
-
-def wanted(dag: Any) -> set[str]:
-    """Name the jobs that Snakemake's DAG will run."""
-    return {getattr(job.wildcards, "job", "") for job in dag.needrun_jobs()} - {""}
-
-
-def ended_early(workflow: Workflow, names: Iterable[str], started: float) -> str:
-    """Say which of these jobs began since `started` (seconds since 1970) and are not done."""
-    logs = {
-        name: workflow.logs / f"{name}.log"
-        for name in names
-        if not (workflow.results / "jobs" / name).exists()
-    }
-    begun = [str(log) for log in logs.values() if log.exists() and log.stat().st_mtime >= started]
-    if not logs:
-        return f"mgm: {workflow.name}: stopped. The same command continues."
-    said = f"; what ended early says why in {', '.join(begun)}" if begun else ""
-    return f"mgm: {workflow.name}: {len(logs)} jobs are not done{said}. The same command continues."
-
-
-def is_told(message: str) -> bool:
-    """An error of Snakemake that a job's own line and `ended_early` tell already:
-
-    a job that ended with status 2, and that jobs failed.
-    """
-    again = r"RuleException:\nCalledProcessError.*(non-zero exit status (2|130|138|143)\.|died with <Signals\.SIG(INT|TERM|USR1))|Error in rule|Exiting because a job|WorkflowError:\nAt least one job"
-    return bool(re.match(again, message, re.DOTALL))
-
-
-def training_share(workflow: Workflow, started: float, cores: int) -> str:
-    """Say what share of the cores' time since `started` (seconds since 1970) training steps took,
-    loading included; nothing without any.
-    """
-    lines = [
-        line for run_id in workflow.registry.specs for line in log_lines(workflow.results / run_id)
-    ]
-    wall, steps = (
-        time.time() - started,
-        sum(line.get("seconds", 0.0) for line in lines if line.get("time", 0.0) >= started),
-    )
-    if not steps:
-        return ""
-    minutes, seconds = divmod(round(wall), 60)
-    return f"{workflow.name}: {minutes} min {seconds:02d} s; training steps took {steps / (cores * wall):.0%} of {cores} cores' time"
-
-
-if __name__ == "__main__":  # `make reproduce` says it first
-    print(overview(Workflow({})))

@@ -24,6 +24,11 @@ ENDING = ".tar.xz"
 LEFT_OUT = ("*.safetensors", "checkpoint*", "writer.lock", ".*")
 
 
+def is_packed(results: Path) -> bool:
+    """Return whether the folder `results` has an archive."""
+    return (results.parent / f"{results.name}{ENDING}").is_file()
+
+
 def unpack(results: Path) -> None:
     """Unpack `results`.tar.xz into the folder `results`, unless that was done before.
 
@@ -32,9 +37,9 @@ def unpack(results: Path) -> None:
     Raises:
         UserError: The archive is damaged, or its digest is unknown.
     """
-    archive = results.parent / f"{results.name}{ENDING}"
-    if not archive.is_file():
+    if not is_packed(results):
         return
+    archive = results.parent / f"{results.name}{ENDING}"
     wanted = _read_sums(archive.parent).get(archive.name)
     marker = results / MARKER
     before = marker.read_text().strip() if marker.is_file() else ""

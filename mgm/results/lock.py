@@ -1,15 +1,15 @@
-"""One process writes a folder. Another that is asked to says who does, and stops.
+"""Locks on folders and files: one process writes, a second one stops with a message.
 
-The living writer holds a POSIX lock on FOLDER/writer.lock. The kernel drops it with the process,
-however it ends, so on one host, and over NFS or Lustre where they carry locks, a dead writer is
-never in the way. Children do not inherit it.
+The writer of a folder holds a POSIX lock on FOLDER/writer.lock. The kernel drops the lock when the
+process ends, so a dead writer never blocks another. This works on one host, and on NFS or Lustre
+that support locks. Child processes do not inherit the lock.
 
-Where locks stay on their host (NFS mounted `nolock`) or are not to be had (Lustre mounted without
-`flock`), the file itself tells: it holds the writer's host and process, and the writer touches it
-every HEARTBEAT_S. Whoever then finds a writer that it cannot judge, one of another host, watches
-the file for STALE_S (NFS keeps a file's times for up to 60 s): touched meanwhile it is alive, else
-dead. No clocks are compared. What this cannot see, without locks: two that start within the same
-moment, and a writer that was frozen for longer than STALE_S.
+NFS mounted `nolock` and Lustre mounted without `flock` have no locks between hosts. There the file
+itself tells: it holds the writer's host and process id, and the writer touches it every HEARTBEAT_S.
+A second process that cannot check the first one, because it runs on another host, watches the file
+for STALE_S (NFS caches a file's times for up to 60 s). If the file was touched, the writer is alive;
+else it is dead. No clocks are compared. Without locks, two cases are missed: two processes that start
+at the same moment, and a writer that was frozen for longer than STALE_S.
 """
 
 import errno
@@ -35,10 +35,10 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Be the one process that writes `folder`, until the block ends.
+    """Lock `folder` for this process until the block ends.
 
     Raises:
-        UserError: another process writes it, or it cannot be written at all.
+        UserError: Another process writes the folder, or it is not writable.
     """
     path, host = folder / "writer.lock", socket.gethostname()
     descriptor, locked = _open(path)
@@ -55,15 +55,14 @@ def folder_lock(folder: Path) -> Iterator[None]:
             yield
         finally:
             ended.set()
-            path.unlink(
-                missing_ok=True
-            )  # while locked: whoever opened it meanwhile sees that it is gone
+            # Still locked, so a process that opened it meanwhile sees that it is gone.
+            path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
 
 
 def _open(path: Path) -> tuple[int, bool]:
-    """The lock's file, open and locked; False: there are no locks here."""
+    """Open and lock the lock file. Return its descriptor, and whether it could be locked."""
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -85,11 +84,12 @@ def _open(path: Path) -> tuple[int, bool]:
         with suppress(FileNotFoundError):
             if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
                 return descriptor, locked
-        os.close(descriptor)  # its writer ended and removed it just now
+        # Its writer ended and removed it just now.
+        os.close(descriptor)
 
 
 def _read(descriptor: int) -> dict[str, Any] | None:
-    """Host and pid of the writer; None if it ended, or was killed before it wrote them."""
+    """Return the writer's host and process id, or None if the file does not hold them."""
     with suppress(ValueError):
         return json.loads(os.pread(descriptor, 1000, 0))
     return None
@@ -100,7 +100,7 @@ def _refusal(folder: Path, writer: dict[str, Any]) -> str:
 
 
 def _is_alive(path: Path, writer: dict[str, Any]) -> bool:
-    """Tell whether the writer touches its file, or removes it, within STALE_S."""
+    """Return whether the writer touches or removes its file within STALE_S."""
     show(
         f"{path}: of process {writer['pid']} on {writer['host']}; waiting up to {STALE_S:.0f} s to see if it lives"
     )
@@ -119,7 +119,7 @@ def _heartbeat(path: Path, ended: threading.Event) -> None:
 
 
 def wait_for_flock(file: int | IO, waiting: str) -> None:
-    """Lock a file or folder that is open; say `waiting` where another process has it."""
+    """Lock an open file or folder. Print `waiting` if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -128,9 +128,9 @@ def wait_for_flock(file: int | IO, waiting: str) -> None:
 
 
 def end_with_parent() -> None:
-    """For the start of a pool's process:
+    """End this worker process when its parent ends, even by SIGKILL.
 
-    end when the parent does, even by SIGKILL, so that no orphan writes on.
+    Otherwise an orphan would go on writing.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from mgm.dag.study import Workflow, overview
+from mgm.dag.messages import overview
+from mgm.dag.study import Workflow
 from mgm.data.folder import index_folder
 from mgm.errors import UserError
 from mgm.models.weights_file import read_tensors

@@ -120,7 +120,7 @@ def test_killed_and_timed_out_jobs_end_as_if_undisturbed(place):
     ]
     for watcher in watchers:
         watcher.start()
-    done = snakemake(place, *(f"results/mine/jobs/{run_id}" for run_id in ids))
+    done = snakemake(place, *(f"results/mine/{run_id}/result.json" for run_id in ids))
     assert done.returncode == 0, done.stderr
     assert not any(watcher.is_alive() for watcher in watchers)
     assert "Trying to restart job" in done.stderr  # the killed one
@@ -131,7 +131,7 @@ def test_killed_and_timed_out_jobs_end_as_if_undisturbed(place):
         jobs
     )  # its time limit stopped it, once or more often
 
-    workflow.write()
+    workflow.start()
     alone = place / "alone"  # here, undisturbed, by as many processes
     for run_id, processes in zip(ids, (2, 1, 2)):
         command = (

@@ -1,20 +1,21 @@
 """The Snakefile, run for real in an empty folder."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from mgm.dag.batches import flow_of
 from mgm.dag.checks import missing, problems
+from mgm.dag.jobs import flow_of
 from mgm.dag.study import Workflow
 from mgm.data.index import Video, read_index
 from mgm.errors import UserError
 from mgm.models import build_mae, save_weights
 from mgm.spec import Data, Model, Pretrain, parents
 from tests.helpers import programs
-from tests.helpers.own_videos import own_videos
+from tests.helpers.own_videos import own_videos, small_scale
 from tests.helpers.programs import ROOT, run
 from tests.helpers.videos import moving_square, write_video
 
@@ -47,13 +48,8 @@ def test_a_dry_run_lists_the_runs_and_makes_none(tmp_path):
     rules = "prepare-ssv2 prepare-ucf14-hmdb7 flow-ssv2-dis pretrain-table4e-0-1 finetune-others-2-1 measure-others-0-1 all"
     for rule in rules.split():
         assert rule in done.stdout + done.stderr
-    assert not (tmp_path / "data").exists()
-    assert sorted(path.name for path in (tmp_path / "results" / "smoke").iterdir()) == [
-        "datasets",
-        "jobs",
-        "scale.json",
-        "specs",
-    ]
+    assert "adapt-others" in done.stdout + done.stderr
+    assert {path.name for path in tmp_path.iterdir()} <= {".snakemake"}
 
 
 def test_a_job_waits_for_what_it_reads_and_never_for_itself():
@@ -61,7 +57,9 @@ def test_a_job_waits_for_what_it_reads_and_never_for_itself():
     made = set()
     for job in workflow.jobs.values():
         assert len(job.specs) <= workflow.scale.specs_per_job
-        assert all(spec.verb == job.rule and job.name.startswith(spec.verb) for spec in job.specs)
+        stage = "finetune" if job.rule == "adapt" else job.rule
+        assert job.name.startswith(job.rule)
+        assert all(spec.verb == stage for spec in job.specs)
         before = {spec.run_id for name in job.after for spec in workflow.jobs[name].specs}
         assert {parent for spec in job.specs for parent in parents(spec)} <= before
         assert {f"prepare-{spec.data.dataset}" for spec in job.specs} <= {*job.after}
@@ -69,7 +67,12 @@ def test_a_job_waits_for_what_it_reads_and_never_for_itself():
         made |= {spec.run_id for spec in job.specs}
     assert made == set(workflow.registry.specs)
     alone = Workflow({"scale": "paper"})
-    assert {job.name for job in alone.jobs.values() if job.specs} == set(alone.registry.specs)
+    assert set(alone.made_by) == set(alone.registry.specs)
+    assert all(len(job.specs) < 2 for job in alone.jobs.values())
+    adapting = {job.name for job in alone.jobs.values() if job.rule == "adapt"}
+    assert len(adapting) == 2 * len(
+        {cell.row for cell in alone.registry.tables["3"].cells if cell.runs}
+    )
 
 
 def test_runs_that_follow_motion_vectors_do_not_wait_for_optical_flow():
@@ -112,7 +115,7 @@ def test_a_downloaded_dataset_is_prepared_and_transcoded_in_shards(tmp_path):
         path = source / f"v_BabyCrawling_{group}_c01.avi"
         write_video(path, moving_square(48, 240, 320, (6, 2), side=96), "mpeg4", gop=12)
     config = ("--config", "scale=paper", f"sources={{ucf101: {source.parent}}}", "shards=2")
-    done = snakemake(tmp_path, *config, "--", "dataset_ucf101")
+    done = snakemake(tmp_path, *config, "--", "data/ucf101/index.json")
     assert done.returncode == 0, done.stderr
     for job in (
         "prepare-ucf101-source",
@@ -163,10 +166,10 @@ def test_wrong_sources_are_one_clear_line(sources, message):
 
 def test_workflow_files_are_written_once(tmp_path):
     workflow = Workflow({}, results=tmp_path)
-    workflow.write()
+    workflow.start()
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
     assert len(stamps) == len(workflow.registry.specs) + 1 + len(workflow.generated)
-    workflow.write()
+    workflow.start()
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
 
 
@@ -211,7 +214,7 @@ def test_weights_of_an_external_row_are_linked_and_named_by_content(tmp_path):
     workflow = Workflow(
         {"weights": {"MAM2, SSv2, 1200": str(weights)}}, results=tmp_path / "results"
     )
-    workflow.write()
+    workflow.start()
     [run] = workflow.registry.tables["1"].cell("MAM2, SSv2, 1200", "SSv2").runs
     assert (workflow.results / run.parent / "weights.safetensors").read_bytes() == b"weights"
     assert all(run.parent not in name for job in workflow.jobs.values() for name in job.after)
@@ -257,3 +260,79 @@ def test_videos_without_vectors_are_refused_before_any_training(monkeypatch):
     )
     unguided = [job.name for job in workflow.jobs.values() if job.specs and job.rule == "probe"]
     assert not problems(workflow, unguided)
+
+
+def listing(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file but Snakemake's own and the lock with its heartbeat, with its time and content."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file() and ".snakemake" not in path.parts and path.name != "writer.lock"
+    }
+
+
+@pytest.mark.slow
+def test_a_refused_call_and_a_dry_run_change_nothing(tmp_path):
+    """With another scale under the name of results that another process works on."""
+    workflow = Workflow({}, *(tmp_path / name for name in ("results", "reports", "data")))
+    workflow.lock()
+    workflow.start()
+    before = listing(tmp_path)
+    other = ("--config", "scale=mini", "name=smoke")
+    dry = snakemake(tmp_path, "-n", *other)
+    assert dry.returncode == 0, dry.stderr
+    assert listing(tmp_path) == before
+    refused = snakemake(tmp_path, "--quiet", "all", *other)
+    assert refused.returncode != 0
+    assert f"process {os.getpid()} on" in refused.stderr
+    assert listing(tmp_path) == before
+
+
+def test_a_marker_without_its_results_is_not_believed(tmp_path):
+    """A dry run leaves the old marker, and the next start removes it."""
+
+    def read() -> Workflow:
+        return Workflow({}, tmp_path / "results", tmp_path / "reports", tmp_path / "data")
+
+    workflow = read()
+    name = next(name for name, job in workflow.jobs.items() if job.specs)
+    marker = workflow.results / "jobs" / name
+    assert workflow.markers([name]) == [str(marker)]
+    marker.parent.mkdir(parents=True)
+    marker.touch()
+    workflow = read()
+    assert workflow.markers([name]) == [f"{marker}~2"]
+    assert workflow.job_of(f"{name}~2") == name
+    workflow.start()
+    assert not marker.exists()
+    for path in workflow.jobs[name].makes:
+        path.parent.mkdir()
+        path.touch()
+    assert read().markers([name]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_and_a_table_are_asked_for_by_their_files(tmp_path, videos):
+    small_scale(tmp_path, factor=2, specs_per_job=3, seeds=(0,))
+    config = ("--config", "scale=scale.yaml", "name=mine", f"videos={videos}")
+    dry = snakemake(tmp_path, "-n", *config)
+    assert dry.returncode != 0
+    assert "has no index yet, and a dry run opens no video" in dry.stderr
+    assert {path.name for path in tmp_path.iterdir()} <= {"scale.yaml", ".snakemake"}
+    first = snakemake(tmp_path, "--until", "prepare", *config)
+    assert first.returncode == 0, first.stderr
+    workflow = Workflow(
+        {"scale": str(tmp_path / "scale.yaml"), "name": "mine", "videos": str(videos)},
+        *(tmp_path / name for name in ("results", "reports", "data")),
+    )
+    run_id = next(run_id for run_id in workflow.registry.specs if run_id.startswith("pretrain"))
+    done = snakemake(tmp_path, *config, "--", f"results/mine/{run_id}/result.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = {path.parent.name for path in (tmp_path / "results/mine").glob("*/result.json")}
+    assert run_id in results
+    assert len(results) <= workflow.scale.specs_per_job
+    again = snakemake(tmp_path, "-n", *config, "--", f"results/mine/{run_id}/result.json")
+    assert "Nothing to be done" in again.stdout + again.stderr
+    listed = snakemake(tmp_path, "-n", *config, "--", "table4e").stdout
+    assert "reports/mine/tables/table4e.csv" in listed

@@ -1,29 +1,79 @@
-# What is shown. `report`, `tables` and `figures` read whatever results exist and never cause training; a table's or figure's own target,
-# such as table4e, trains what it needs first.
+# What is shown. `report`, `tables` and `figures` read whatever results exist and never cause training. A
+# table or figure by its file trains what it needs first.
 
-SHOWN = {
-    "report": ("", []),
-    "tables": ("--only tables", []),
-    "figures": ("--only figures", []),
-}
-SHOWN |= {
-    target: (f"--only {target}", paper.markers_of(target))
-    for target in paper.registry.targets()
-    if target != "all"
-}
 
-for target, (only, markers) in SHOWN.items():
+rule report:
+    log:
+        f"{paper.logs}/report.log",
+    localrule: True
+    params:
+        name=paper.name,
+    shell:
+        "mgm report {params.name:q} 2>&1 | tee {log:q}"
 
-    rule:
-        name:
-            target
-        input:
-            markers,
-        log:
-            f"{paper.logs}/{target}.log",
-        localrule: True
-        params:
-            name=paper.name,
-            only=only,
-        shell:
-            "mgm report {params.name:q} {params.only} 2>&1 | tee {log:q}"
+
+rule tables:
+    log:
+        f"{paper.logs}/tables.log",
+    localrule: True
+    params:
+        name=paper.name,
+    shell:
+        "mgm report {params.name:q} --only tables 2>&1 | tee {log:q}"
+
+
+rule figures:
+    log:
+        f"{paper.logs}/figures.log",
+    localrule: True
+    params:
+        name=paper.name,
+    shell:
+        "mgm report {params.name:q} --only figures 2>&1 | tee {log:q}"
+
+
+rule table:
+    input:
+        lambda wildcards: paper.needed_by(wildcards.table),
+    output:
+        f"{paper.reports}/tables/{{table}}.csv",
+    log:
+        f"{paper.logs}/{{table}}.log",
+    wildcard_constraints:
+        table="|".join(SHOWN["table"]) or "-",
+    localrule: True
+    params:
+        name=paper.name,
+    shell:
+        "mgm report {params.name:q} --only {wildcards.table} 2>&1 | tee {log:q}"
+
+
+rule figure:
+    input:
+        lambda wildcards: paper.needed_by(wildcards.figure),
+    output:
+        f"{paper.reports}/figures/{{figure}}.svg",
+    log:
+        f"{paper.logs}/{{figure}}.log",
+    wildcard_constraints:
+        figure="|".join(SHOWN["figure"]) or "-",
+    localrule: True
+    params:
+        name=paper.name,
+    shell:
+        "mgm report {params.name:q} --only {wildcards.figure} 2>&1 | tee {log:q}"
+
+
+# A table or figure by its name alone: `snakemake table4e`. The Snakefile removes this file at the end.
+rule target:
+    input:
+        lambda wildcards: (
+            f"{paper.reports}/tables/{wildcards.target}.csv"
+            if wildcards.target in SHOWN["table"]
+            else f"{paper.reports}/figures/{wildcards.target}.svg"
+        ),
+    output:
+        touch("{target}"),
+    wildcard_constraints:
+        target="|".join(SHOWN["table"] + SHOWN["figure"]),
+    localrule: True

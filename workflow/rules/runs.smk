@@ -1,27 +1,124 @@
-# Every run is a result.json, made by one of these verbs. A process costs seconds to start, so a scale may put several runs into one
-# (`specs_per_job`). A job declares its marker alone, not its results: Snakemake deletes what a failed job declares, and a run that is
-# done stays done.
+# Every run is a result.json, made by one of these rules. A process costs seconds to start, so a scale
+# may put several runs into one (`specs_per_job`). A job declares its marker alone, not its results:
+# Snakemake deletes what a failed job declares, and a run that is done stays done.
 
-for verb in ("pretrain", "finetune", "probe", "measure", "visualise"):
 
-    rule:
-        name:
-            verb
-        input:
-            ancient(lambda wildcards: paper.markers(paper.jobs[wildcards.job].after)),
-        output:
-            touch(f"{paper.results}/jobs/{{job}}"),
-        log:
-            f"{paper.logs}/{{job}}.log",
-        wildcard_constraints:
-            job=rf"{verb}-[A-Za-z0-9._-]+",
-        priority: lambda wildcards: paper.jobs[wildcards.job].priority
-        threads: lambda wildcards: paper.jobs[wildcards.job].threads or workflow.cores
-        resources:
-            **paper.resources(verb),
-        params:
-            wrapper=lambda wildcards: paper.command_wrapper(wildcards.job),
-            verb=verb,
-            words=lambda wildcards: paper.jobs[wildcards.job].words,
-        shell:
-            "{params.wrapper} mgm {params.verb} {params.words:q}"
+rule pretrain:
+    input:
+        after,
+    output:
+        touch(f"{JOBS}/{{job}}"),
+    log:
+        f"{paper.logs}/{{job}}.log",
+    wildcard_constraints:
+        job=names_of("pretrain"),
+    priority: priority
+    threads: threads
+    resources:
+        **paper.resources("pretrain"),
+    params:
+        wrapper=wrapper,
+        words=words,
+    shell:
+        "{params.wrapper} mgm pretrain {params.words:q}"
+
+
+rule finetune:
+    input:
+        after,
+    output:
+        touch(f"{JOBS}/{{job}}"),
+    log:
+        f"{paper.logs}/{{job}}.log",
+    wildcard_constraints:
+        job=names_of("finetune"),
+    priority: priority
+    threads: threads
+    resources:
+        **paper.resources("finetune"),
+    params:
+        wrapper=wrapper,
+        words=words,
+    shell:
+        "{params.wrapper} mgm finetune {params.words:q}"
+
+
+# Domain adaptation: finetuning on the source's classes, tested on the target's videos.
+use rule finetune as adapt with:
+    output:
+        touch(f"{JOBS}/{{job}}"),
+    wildcard_constraints:
+        job=names_of("adapt"),
+    resources:
+        **paper.resources("adapt"),
+
+
+rule probe:
+    input:
+        after,
+    output:
+        touch(f"{JOBS}/{{job}}"),
+    log:
+        f"{paper.logs}/{{job}}.log",
+    wildcard_constraints:
+        job=names_of("probe"),
+    priority: priority
+    threads: threads
+    resources:
+        **paper.resources("probe"),
+    params:
+        wrapper=wrapper,
+        words=words,
+    shell:
+        "{params.wrapper} mgm probe {params.words:q}"
+
+
+rule measure:
+    input:
+        after,
+    output:
+        touch(f"{JOBS}/{{job}}"),
+    log:
+        f"{paper.logs}/{{job}}.log",
+    wildcard_constraints:
+        job=names_of("measure"),
+    priority: priority
+    threads: threads
+    resources:
+        **paper.resources("measure"),
+    params:
+        wrapper=wrapper,
+        words=words,
+    shell:
+        "{params.wrapper} mgm measure {params.words:q}"
+
+
+rule visualise:
+    input:
+        after,
+    output:
+        touch(f"{JOBS}/{{job}}"),
+    log:
+        f"{paper.logs}/{{job}}.log",
+    wildcard_constraints:
+        job=names_of("visualise"),
+    priority: priority
+    threads: threads
+    resources:
+        **paper.resources("visualise"),
+    params:
+        wrapper=wrapper,
+        words=words,
+    shell:
+        "{params.wrapper} mgm visualise {params.words:q}"
+
+
+# A run by its file: its job makes it, so this rule runs nothing.
+rule result:
+    input:
+        ancient(lambda wildcards: paper.markers([paper.made_by[wildcards.run]])),
+    output:
+        f"{paper.results}/{{run}}/result.json",
+    wildcard_constraints:
+        run="|".join(paper.made_by),
+    localrule: True

@@ -37,7 +37,7 @@ _CARRIED = "diving48_v2.json.xz"
 _INSTEAD = "add it to the others, or remove those to use the lists mgm carries"
 
 
-class Row(BaseModel):
+class Diving48Row(BaseModel):
     vid_name: str
     label: int
     start_frame: int
@@ -71,7 +71,7 @@ def read_lists(source: Path) -> Lists:
         UserError: a file is missing, or an entry cannot be followed; the file and the entry are
             named.
     """
-    kinds = dict.fromkeys((f"Diving48_V2_{split}" for split in SPLITS), list[Row]) | {
+    kinds = dict.fromkeys((f"Diving48_V2_{split}" for split in SPLITS), list[Diving48Row]) | {
         "Diving48_vocab": list[list[str]]
     }
     paths = {name: source / f"{name}.json" for name in kinds}

@@ -30,7 +30,7 @@ _SPLITS = {"train": "train", "test": "validation"}
 _INSTEAD = "put labels.json, train.json and validation.json into --source or a folder labels in it"
 
 
-class Row(BaseModel):
+class Ssv2Row(BaseModel):
     id: str
     template: str
 
@@ -65,7 +65,7 @@ def read_lists(source: Path) -> Lists:
     entries: dict[str, Entry] = {}
     for split, official in _SPLITS.items():
         listed = list_file(source, official)
-        for number, row in enumerate(read_json(listed, list[Row], _INSTEAD)):
+        for number, row in enumerate(read_json(listed, list[Ssv2Row], _INSTEAD)):
             where, name = f"{listed}: {number}", row.template.replace("[", "").replace("]", "")
             if name not in label_of:
                 raise UserError(

@@ -9,14 +9,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from mgm.report.mlflow.record import Record
+from mgm.report.mlflow.record import RunRecord
 from mgm.report.page.svg import Panel, drawing
 from mgm.spec import Pretrain
 
 STYLE = "<style>svg{background:#fff;font:7px sans-serif;fill:#6b6b6b}path,polyline{fill:none;stroke:#6b6b6b}polyline{stroke:#d55e00}</style>"
 
 
-def artifacts(record: Record) -> dict[str, bytes]:
+def artifacts(record: RunRecord) -> dict[str, bytes]:
     """File name -> content."""
     files = {name: text.encode() for name, text in record.files.items()}
     loss = [

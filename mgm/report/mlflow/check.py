@@ -7,7 +7,7 @@ from mgm.console import track
 from mgm.paper.registry import Registry
 from mgm.report.mlflow.artifacts import artifacts
 from mgm.report.mlflow.points import Point, held_points, point
-from mgm.report.mlflow.record import Record, Records
+from mgm.report.mlflow.record import Records, RunRecord
 from mgm.report.mlflow.sync import DIGEST, STATUS
 from mgm.report.mlflow.tracker import Tracker, as_user_error, default_uri
 from mgm.spec import parents
@@ -34,7 +34,7 @@ def check(registry: Registry, results: Path, uri: str = "") -> dict[str, list[st
     return {run_id: lines for run_id, lines in found.items() if lines}
 
 
-def _differences(tracker: Tracker, record: Record, signature: str) -> Iterator[str]:
+def _differences(tracker: Tracker, record: RunRecord, signature: str) -> Iterator[str]:
     same, client = tracker.runs.get(record.run_id, []), tracker.client
     if len(same) != 1:
         yield f"is in MLflow {len(same)} times"

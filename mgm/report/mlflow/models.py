@@ -13,14 +13,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mgm.errors import UserError
-from mgm.report.mlflow.record import Record
+from mgm.report.mlflow.record import RunRecord
 from mgm.report.mlflow.tracker import Tracker, writing
 
 EXTERNAL = "mlflow.model.isExternal"  # MLflow's tag: the weights are elsewhere
 
 
 def log_model(
-    client: Any, experiment_id: str, run_id: str, record: Record, parent_models: list[str]
+    client: Any, experiment_id: str, run_id: str, record: RunRecord, parent_models: list[str]
 ) -> tuple[str, list[Any]]:
     """Link a finished run in MLflow with its dataset and models, and make its own.
 
@@ -62,7 +62,7 @@ def log_model(
     ]
 
 
-def model_tags(record: Record) -> dict[str, str]:
+def model_tags(record: RunRecord) -> dict[str, str]:
     return record.tags | {EXTERNAL: "true"}
 
 

@@ -38,7 +38,7 @@ Metric = tuple[str, float, int, int]  # key, value, milliseconds since 1970, ste
 
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """A run in MLflow's terms.
 
     `curve` and `final` are its metrics, in training by step and of its result.
@@ -207,7 +207,7 @@ class Records:
                 found[run_id] = digest_of([FORMAT, *fields, files, is_quiet, before])
         return found
 
-    def read(self, run_ids: Collection[str]) -> Iterator[Record]:
+    def read(self, run_ids: Collection[str]) -> Iterator[RunRecord]:
         """The records of these runs but for those that have left nothing."""
         clip = self.registry.mask_clip
         arrays = (
@@ -220,7 +220,7 @@ class Records:
             spec, run = self.registry.specs[run_id], found[run_id]
             if run.state != "not run" or run.why:
                 shown = arrays if _is_plain(spec) else None
-                yield Record(
+                yield RunRecord(
                     spec,
                     run,
                     self.results / run_id,

@@ -33,7 +33,7 @@ from mgm.reading import file_digest
 from mgm.report.mlflow.artifacts import artifacts
 from mgm.report.mlflow.models import log_model, model_tags
 from mgm.report.mlflow.points import held_points, insert_points, point
-from mgm.report.mlflow.record import Metric, Record, Records, digest_of
+from mgm.report.mlflow.record import Metric, Records, RunRecord, digest_of
 from mgm.report.mlflow.tracker import PARENT, TrackedRun, Tracker, database, default_uri, writing
 from mgm.results import files
 from mgm.spec import parents
@@ -196,7 +196,7 @@ class Mirror(Tracker):
         runs = self.runs.get(run_id, [])
         return len(runs) == 1 and tags.items() <= runs[0].tags.items()
 
-    def _update_run(self, record: Record, tags: dict[str, str], is_trusted: bool) -> str:
+    def _update_run(self, record: RunRecord, tags: dict[str, str], is_trusted: bool) -> str:
         """Write a run where it is not level, and say what this was, in a word of `Summary`."""
         if is_trusted and self._is_level(record.run_id, tags):
             return "unchanged"
@@ -216,7 +216,7 @@ class Mirror(Tracker):
         return "updated" if tracked else "created"
 
     def _lacking(
-        self, run: TrackedRun, record: Record, tags: Mapping[str, str]
+        self, run: TrackedRun, record: RunRecord, tags: Mapping[str, str]
     ) -> list[Metric] | None:
         """The points that the run in MLflow lacks, if it is wholly written and an earlier state of
         this record; else None.
@@ -237,7 +237,7 @@ class Mirror(Tracker):
         return [metric for key, metric in wanted.items() if key not in held]
 
     def _write(
-        self, record: Record, tags: dict[str, str], run: TrackedRun | None, points: list[Metric]
+        self, record: RunRecord, tags: dict[str, str], run: TrackedRun | None, points: list[Metric]
     ) -> TrackedRun:
         """Create the run, or let it grow by these points."""
         from mlflow import entities

@@ -1,7 +1,6 @@
-"""The workflow's files:
+"""The workflow's files: Snakefile, rules, scales and profiles.
 
-Snakefile, rules, scales, profiles. Git keeps them in `workflow/`; a wheel carries it inside the
-package.
+They lie in `workflow/` of a checkout, and inside the package of a wheel.
 """
 
 import shutil
@@ -10,11 +9,8 @@ from pathlib import Path
 from mgm.errors import UserError
 
 PACKAGE = Path(__file__).parents[1]
-PLACES = (
-    Path("workflow").resolve(),
-    PACKAGE / "workflow",
-    PACKAGE.parent / "workflow",
-)  # a user's own, as `init` writes it, goes first
+# A user's own files, as `mgm init` writes them, go first.
+PLACES = (Path("workflow").resolve(), PACKAGE / "workflow", PACKAGE.parent / "workflow")
 WORKFLOW = next(place for place in PLACES if (place / "here.sh").exists())
 LINKS = {
     "config": "workflow/config",
@@ -26,7 +22,7 @@ LINKS = {
 HALF = ".workflow.init"  # in a user's folder until all is there
 
 
-def init(folder: Path) -> None:
+def write_workflow(folder: Path) -> None:
     """Write the workflow's files to `folder`, for an installed mgm to run there.
 
     `workflow` is renamed into place last, so a call that was interrupted can be repeated.

@@ -1,0 +1,231 @@
+"""The jobs of the DAG: which runs share a process, its command, its inputs and its outputs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mgm.data.published import PUBLISHED
+from mgm.paper.cost import longest_chains, train_flops
+from mgm.paper.registry import Registry
+from mgm.paper.scales import Scale
+from mgm.spec import CODEC, LoadOptions, Pretrain, RunOptions, Spec, parents
+
+if TYPE_CHECKING:
+    from mgm.dag.study import Workflow
+
+
+@dataclass(frozen=True)
+class DagJob:
+    """One process, `mgm WORDS`. Its name starts with its rule's name."""
+
+    name: str
+    rule: str
+    words: tuple[str, ...]
+    # It is done when these files exist. Without any, it is done when its command succeeded.
+    makes: tuple[Path, ...]
+    after: tuple[str, ...] = ()  # names of jobs
+    specs: tuple[Spec, ...] = ()
+    threads: int = 1  # 0: every core
+    parallel: bool = False  # its command has an option `--processes`
+    # Length of the longest chain that starts here, in per mille of the longest of all.
+    priority: int = 0
+
+
+def batches(registry: Registry) -> dict[str, list[Spec]]:
+    """Return the runs of each job: one run, or up to `specs_per_job` of them.
+
+    Runs of a job have the same stage and DAG depth, so none depends on another. Table 4e (the mask
+    ablation), Table 1 (the longest) and runs that wait for optical flow have jobs of their own. In
+    the others, runs on one dataset share a job, table by table. So few processes decode the same
+    dataset, and a single target trains few runs of other targets.
+    """
+    specs, scale = registry.specs, registry.scale
+    if scale.specs_per_job == 1:
+        return {
+            run_id.replace(spec.verb, rule_of(spec, scale), 1): [spec]
+            for run_id, spec in specs.items()
+        }
+    places = list(scale.datasets)
+    alone = [f"table{name}" for name, table in registry.tables.items() if table.own_jobs]
+    home = {spec.run_id: target for target in alone for spec in registry.runs_of(target)}
+    generation: dict[str, int] = {}
+    for run_id, spec in specs.items():  # parents come first
+        generation[run_id] = 1 + max(
+            (generation.get(parent, 0) for parent in parents(spec)), default=-1
+        )
+        if flow_of(spec) or any(home.get(parent) == "flow" for parent in parents(spec)):
+            home[run_id] = "flow"
+    groups: dict[str, list[Spec]] = {}
+    for run_id in sorted(specs, key=lambda run_id: places.index(specs[run_id].data.dataset)):
+        name = f"{rule_of(specs[run_id], scale)}-{home.get(run_id, 'others')}-{generation[run_id]}"
+        groups.setdefault(name, []).append(specs[run_id])
+    found: dict[str, list[Spec]] = {}
+    for name, group in groups.items():
+        count = -(-len(group) // scale.specs_per_job)
+        cuts = [len(group) * part // count for part in range(count + 1)]
+        found |= {
+            f"{name}-{part}": group[start:end]
+            for part, (start, end) in enumerate(pairwise(cuts), start=1)
+        }
+    return found
+
+
+def rule_of(spec: Spec, scale: Scale) -> str:
+    """Return the name of the rule that makes a run: its stage, or `adapt` for domain adaptation."""
+    dataset = scale.datasets.get(spec.data.dataset)
+    published = PUBLISHED.get(spec.data.dataset)
+    parts = dataset.adapt if dataset and dataset.adapt else published and published.derived_from
+    return "adapt" if spec.verb == "finetune" and parts and len(parts) == 2 else spec.verb
+
+
+def flow_of(spec: Spec) -> tuple[str, str] | None:
+    """Return the dataset and method of the optical flow that a run's mask follows, if any."""
+    return (
+        (spec.data.dataset, spec.mask.guidance)
+        if isinstance(spec, Pretrain) and spec.mask.guidance not in CODEC
+        else None
+    )
+
+
+def prioritised(jobs: Sequence[DagJob]) -> dict[str, DagJob]:
+    """Return the jobs by name, with priorities: the longest chain of jobs starts first."""
+    chains = longest_chains(
+        {job.name: sum(map(train_flops, job.specs)) for job in jobs},
+        {job.name: job.after for job in jobs},
+    )
+    longest = max(chains.values(), default=0.0) or 1.0
+    return {
+        job.name: replace(job, priority=round(1000 * chains[job.name] / longest)) for job in jobs
+    }
+
+
+def in_order(jobs: Sequence[DagJob], rank: Mapping[str, int]) -> dict[str, DagJob]:
+    """Return the jobs by name, with priorities that follow their runs' ranks.
+
+    What makes datasets goes first. A run starts as soon as what it waits for is done, and before
+    any run of a higher rank: a row of the table is complete before the next one begins.
+    """
+    first = len(rank)
+    return {
+        job.name: replace(
+            job,
+            priority=first - min((rank[spec.run_id] for spec in job.specs), default=-1),
+        )
+        for job in jobs
+    }
+
+
+def dataset_jobs(workflow: "Workflow") -> list[DagJob]:
+    """Return the jobs that make datasets and optical flow.
+
+    They make the generated datasets, the published ones under `sources`, and those made of others.
+    """
+    every = workflow.threads("prepare", 0)
+    jobs = []
+    for name in workflow.built_datasets:
+        place, words = workflow.places[name], tuple(workflow.preparation(name))
+        job, index = f"prepare-{name}", (place / "index.json",)
+        # A grid's datasets are small and have vectors: their files are read as they are.
+        if name in workflow.sources and not workflow.scale.grid:
+            source = (*words, "--out", str(place / "source"))
+            jobs.append(
+                DagJob(f"{job}-source", "prepare", source, (place / "source" / "index.json",))
+            )
+            words = (*words, "--out", str(place), "--transcode")
+            shards = {
+                f"{job}-{part}-of-{workflow.shards}": f"{part}/{workflow.shards}"
+                for part in range(1, workflow.shards + 1)
+            }
+            for shard, part in shards.items():
+                jobs.append(
+                    DagJob(
+                        shard,
+                        "prepare",
+                        (*words, "--shard", part),
+                        (),
+                        (f"{job}-source",),
+                        threads=every,
+                        parallel=True,
+                    )
+                )
+            jobs.append(DagJob(job, "prepare", words, index, tuple(shards), parallel=True))
+        else:
+            after = tuple(
+                f"prepare-{part}"
+                for part in workflow.derived.get(name, ())
+                if part in workflow.built_datasets
+            )
+            drawn = (
+                name in workflow.generated
+            )  # by one process here: two would wait for each other, with a core idle
+            words = (*words, "--out", str(place))
+            jobs.append(
+                DagJob(
+                    job,
+                    "prepare",
+                    words,
+                    index,
+                    after,
+                    threads=every or 1 if drawn else 1,
+                    parallel=drawn,
+                )
+            )
+    weights = ("--weights", workflow.scale.flow_weights) if workflow.scale.flow_weights else ()
+    for name, method in sorted(
+        {flow for spec in workflow.registry.specs.values() if (flow := flow_of(spec))}
+    ):
+        makes, words = (
+            (workflow.places[name] / f"flow-{method}.json",),
+            (str(workflow.places[name]), "--method", method, *weights),
+        )
+        after = (f"prepare-{name}",) if name in workflow.built_datasets else ()
+        jobs.append(
+            DagJob(
+                f"flow-{name}-{method}",
+                "flow",
+                words,
+                makes,
+                after,
+                threads=workflow.threads("flow", 1),
+                parallel=True,
+            )
+        )
+    return jobs
+
+
+def run_job(workflow: "Workflow", name: str, specs: list[Spec]) -> DagJob:
+    """Return the job that makes these runs."""
+    here, verb = workflow.scale.execution, specs[0].verb
+    rule = rule_of(specs[0], workflow.scale)
+    datasets = sorted({spec.data.dataset for spec in specs})
+    words = [str(workflow.spec_file(spec.run_id)) for spec in specs]
+    words += [
+        word for dataset in datasets for word in ("--data", f"{dataset}={workflow.places[dataset]}")
+    ]
+    words += ["--out", str(workflow.results)]
+    if verb == "measure" and workflow.scale.flow_weights:
+        words += ["--weights", workflow.scale.flow_weights]
+    options = here.changed(workflow.cluster.jobs[rule]) if workflow.cluster else here
+    kind = RunOptions if verb in ("pretrain", "finetune") else LoadOptions
+    words += options.words(kind.model_fields)
+    after = {
+        workflow.made_by[parent]
+        for spec in specs
+        for parent in parents(spec)
+        if parent in workflow.made_by
+    }
+    after |= {f"prepare-{dataset}" for dataset in datasets if dataset in workflow.built_datasets}
+    after |= {"flow-{}-{}".format(*flow) for spec in specs if (flow := flow_of(spec))}
+    makes = tuple(workflow.results / spec.run_id / "result.json" for spec in specs)
+    return DagJob(
+        name,
+        rule,
+        tuple(words),
+        makes,
+        tuple(sorted(after)),
+        tuple(specs),
+        # A grid's runs take one GPU in turn, so each of them takes every core.
+        workflow.threads(rule, 0 if workflow.scale.grid else here.threads),
+    )

@@ -1,0 +1,33 @@
+# What the rules share: the files of jobs, and what a rule asks of the job it runs.
+
+SHOWN = {
+    kind: [name for name in paper.registry.targets() if name.startswith(kind)]
+    for kind in ("table", "figure")
+}
+
+JOBS = f"{paper.results}/jobs"
+
+
+def names_of(rule):
+    return rf"{rule}-[A-Za-z0-9._~-]+"
+
+
+def job_of(wildcards):
+    return paper.jobs[paper.job_of(wildcards.job)]
+
+
+after = ancient(lambda wildcards: paper.markers(job_of(wildcards).after))
+wrapper = lambda wildcards: paper.command_wrapper(job_of(wildcards).name)
+words = lambda wildcards: job_of(wildcards).words
+priority = lambda wildcards: job_of(wildcards).priority
+# 0: every core of this machine.
+threads = lambda wildcards: job_of(wildcards).threads or workflow.cores
+processes = lambda wildcards, threads: (
+    f"--processes {threads}" if job_of(wildcards).parallel else ""
+)
+
+
+def remove_short_names(dag):
+    for job in dag.jobs:
+        if job.rule.name == "target" and os.path.exists(job.output[0]):
+            os.remove(job.output[0])
