@@ -22,7 +22,7 @@ def run(*words: str, cwd: Path, **environment: str) -> str:
 
 
 def test_the_catalogue_finds_what_it_asks_for():
-    for name in ("Snakefile", "workflow/Snakefile", "config/README.md", "config/config.yml"):
+    for name in ("workflow/Snakefile", "config/README.md", "config/config.yml"):
         assert (ROOT / name).is_file()
     usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
     assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
