@@ -23,7 +23,7 @@ from mgm.cli import app
 from mgm.dag import files as workflow_files
 from mgm.dag.cluster import load_cluster
 from mgm.dag.config import parse_config
-from mgm.dag.study import Workflow, is_told
+from mgm.dag.study import Workflow
 from mgm.data.folder import index_folder
 from mgm.data.index import check_files, read_index
 from mgm.data.shards import Settings, verify_shards, write_shards
@@ -659,31 +659,6 @@ def test_an_odd_result_is_altered_and_stops_no_report(tmp_path, change):
     found = examine(folder, spec)
     assert found.state == "altered"
     assert "\n" not in found.why
-
-
-@pytest.mark.parametrize(
-    ("message", "told"),
-    [
-        (
-            "RuleException:\nCalledProcessError in file x, line 3:\nCommand 'y' returned non-zero exit status 2.",
-            True,
-        ),
-        (
-            "RuleException:\nCalledProcessError in file x:\nCommand 'y' returned non-zero exit status 130.",
-            True,
-        ),
-        (
-            "RuleException:\nCalledProcessError in file x:\nCommand 'y' died with <Signals.SIGINT: 2>.",
-            True,
-        ),
-        (
-            "RuleException:\nCalledProcessError in file x:\nCommand 'y' returned non-zero exit status 1.",
-            False,
-        ),
-    ],
-)
-def test_what_a_stop_tells_is_not_repeated_as_snakemakes_error(message, told):
-    assert is_told(message) == told
 
 
 def test_output_is_made_safe_for_a_terminal(place, capsys):
