@@ -835,7 +835,7 @@ def sync(
             )
         if check:
             return
-    say(mlflow.sync(registry, results / name, uri, weights, differing.keys()))
+    say(str(mlflow.sync(registry, results / name, uri, weights, differing.keys())))
     if register:
         from mgm.report.mlflow.models import register as add_versions
 

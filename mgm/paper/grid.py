@@ -45,9 +45,9 @@ def table_masks(registry: Registry) -> None:
                 )
             for dataset in (grid.data, *grid.transfer):
                 for kind in grid.kinds:
-                    spec = recipes.probe(dataset, start, model).model_copy(update={"kind": kind})
+                    probe = recipes.probe(dataset, start, model).model_copy(update={"kind": kind})
                     cells.setdefault((row, _column(dataset, KINDS[kind])), []).append(
-                        registry.add_scaled(spec, seed)
+                        registry.add_scaled(probe, seed)
                     )
     for (row, column), runs in cells.items():
         table.add(row, column, tuple(runs))

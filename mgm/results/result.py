@@ -208,10 +208,10 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
                 for parent in parents(spec)
                 if (wanted := recorded_digest(folder.parent / parent))
             ]
-        if wrong := [
+        if contradictions := [
             f"{name} is {found}, not {wanted}" for name, found, wanted in checks if found != wanted
         ]:
-            return wrong[0]
+            return contradictions[0]
         return _untested(folder, result) if spec.verb in ("finetune", "probe") else ""
     except (UserError, ValueError) as error:
         return str(error)

@@ -223,10 +223,12 @@ def export_onnx(
     """
     features = build_features(Probe(data=spec.data, clips=spec.clips, model=spec.model), weights)
     models: dict[str, nn.Module] = {"encoder": features}
+    names: list[str] = []
     if isinstance(spec, Finetune):
         classifier = build_classifier(spec, classes_of(read_weights(weights), weights))
         load_weights(classifier, weights)
         models["classifier"] = classifier
+        names = _names(spec, classes_of(read_weights(weights), weights), index)
     about = {
         "frames": str(spec.clips.frames),
         "size": str(spec.clips.size),
@@ -238,8 +240,7 @@ def export_onnx(
     texts = []
     for name, model in models.items():
         if name == "classifier":
-            count = classes_of(read_weights(weights), weights)
-            about = about | {"classes": json.dumps(_names(spec, count, index))}
+            about = about | {"classes": json.dumps(names)}
         texts.append(_write_onnx(model.eval(), spec, out / f"{name}.onnx", about))
     return "\n".join(texts)
 

@@ -15,7 +15,7 @@ from mgm.models import build_mae, load_weights, reconstruction_loss, save_weight
 from mgm.models.encoder import freeze
 from mgm.models.kernels import bf16_slowdown
 from mgm.results.log import log_lines
-from mgm.spec import CODEC, Optim, Pretrain
+from mgm.spec import Optim, Pretrain
 from mgm.stages.data import Job, motion_of, training_batches, unchanged
 from mgm.stages.flow import require_flow
 from mgm.training import Training, collectives, train
@@ -31,7 +31,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     """
     spec, videos = job.spec, job.training_videos()
     guidance = spec.mask.guidance if MASKS[spec.mask.name].guided else None
-    if guidance in CODEC:
+    if guidance == "vectors" or guidance == "shuffled":
         require_vectors(videos, spec.mask.name)
     elif guidance:
         require_flow(job.workplace.data[spec.data.dataset], videos, guidance)

@@ -35,7 +35,7 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
         (job.index.test, spec.views),
     )
     with_tokens = spec.kind == "attentive"
-    train, test = (split_features(job, model, *split, with_tokens) for split in splits)
+    train, test = (split_features(job, model, of, views, with_tokens) for of, views in splits)
     logits, settings = fit_draws(job, draws, videos, train, test)
     metrics = record(job, test.sample_N.numpy(), *logits)
     if with_tokens:

@@ -109,7 +109,7 @@ def apply_windows(
                 path = folder / f"{place:06d}-{start:08d}.npz"
                 if not path.exists():
                     own = plan.starts_N[start : start + PART]
-                    value_N = _values(compute, source, plan, own).astype(dtype)
+                    value_N: np.ndarray = _values(compute, source, plan, own).astype(dtype)
                     seconds = (own / plan.fps, (own + plan.span) / plan.fps)
                     with files.atomic_write(path) as temporary, temporary.open("wb") as file:
                         np.savez(file, start_N=seconds[0], end_N=seconds[1], value_N=value_N)
@@ -159,8 +159,8 @@ def _values(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = []
     with torch.inference_mode():
-        for frames_BTHWC in _batches(plan, starts_N, source.clips.size):
-            frames_BTHWC = torch.from_numpy(frames_BTHWC).to(device)
+        for batch_BTHWC in _batches(plan, starts_N, source.clips.size):
+            frames_BTHWC = torch.from_numpy(batch_BTHWC).to(device)
             value_B = compute(with_channels(frames_BTHWC, source.model.channels))
             found.append(value_B.float().cpu().numpy())
     return np.concatenate(found)

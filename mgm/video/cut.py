@@ -62,7 +62,7 @@ def read_cuts(
                     frame_HWC[None], box.on(shape, reading.size), size, flip
                 )
         motion_NHW2, distance_NHW, informed_N = reading.motion()
-    if motion is not None and motion != "vectors":
+    if motion == "raft-small" or motion == "dis":
         motion_NHW2, informed_N = read_flow(
             video.path, motion, wanted_N, (video.frames, *distance_NHW.shape[1:])
         )
@@ -85,7 +85,7 @@ def read_whole(video: IndexedVideo, index_T: np.ndarray, motion: Guidance | None
         NoFlow: as `read_flow`.
     """
     clip = read_clip(video.path, index_T, motion == "vectors")
-    if motion is None or motion == "vectors":
+    if motion is None or motion == "vectors" or motion == "shuffled":
         return clip
     flow_THW2, has_motion_T = read_flow(
         video.path, motion, index_T, (video.frames, *clip.distance_THW.shape[1:])

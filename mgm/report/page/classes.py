@@ -55,13 +55,13 @@ def by_class(row: Row | None, results: Path, found: Mapping[str, RunStatus]) -> 
     shares = 100 * counts.reindex(index=names, columns=names, fill_value=0)
     shares = shares.div(totals.reindex(names), axis=0).dropna()
     lines = []
-    for name, share in shares.iterrows():
+    for name, share in zip(map(str, shares.index), (row for _, row in shares.iterrows())):
         wrong = share.drop(name)
         worst = wrong.idxmax() if len(wrong) and wrong.max() > 0 else ""
         lines.append(
             ClassLine(
-                str(name),
-                int(totals[str(name)]),
+                name,
+                int(totals[name]),
                 float(share[name]),
                 str(worst),
                 float(wrong.max()) if worst else 0.0,

@@ -124,7 +124,8 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
         train_N = np.array([video.split == "train" for video in videos])
         features[name] = simple.binned(values_NF[train_N], values_NF)
     features[FILE_FACTS] = np.concatenate(list(features.values()), axis=1)
-    found, views = [], []
+    found: list[Any] = []
+    views: list[Any] = []
     model = None if like is None else build_features(_probe(like))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pending: list[np.ndarray] = []
@@ -321,10 +322,10 @@ def describe(table: pd.DataFrame, index: Index) -> str:
         f"videos; chance {first.chance:.1f} %; mean over {labels}",
         f"{'linear probe on':<38}{'top-1':>6}  95 % interval",
     ]
-    for row in table.itertuples():
-        bounds = "" if np.isnan(row.ci_low) else f"  [{row.ci_low:.1f}, {row.ci_high:.1f}]"
-        number = f"not measured: {row.why}" if row.why else f"{row.top1:6.1f}{bounds}"
-        lines.append(f"{row.title:<38}{number}")
+    for row in table.to_dict("records"):
+        bounds = "" if np.isnan(row["ci_low"]) else f"  [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
+        number = f"not measured: {row['why']}" if row["why"] else f"{row['top1']:6.1f}{bounds}"
+        lines.append(f"{row['title']:<38}{number}")
     notes = [f"warning: {text}" for text in table.warning if text]
     notes += [f"note: {text}" for text in remarks(index)]
     return "\n".join([*lines, *notes])
@@ -335,7 +336,7 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
     table = controls(job.index, job.spec, workers=job.options.workers)
     numbers = ("top1", "ci_low", "ci_high")
     words = ("control", "title", "kind", "why", "warning")
-    arrays = {f"{name}_N": np.array(table[name], float) for name in numbers}
+    arrays: dict[str, Any] = {f"{name}_N": np.array(table[name], float) for name in numbers}
     arrays |= {f"{name}_N": np.array(table[name].tolist()) for name in words}
     np.savez_compressed(job.folder / "arrays.npz", remarks=np.array(remarks(job.index)), **arrays)
     done = table[table.why == ""]
