@@ -220,6 +220,10 @@ def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:
 _STATE_DICT = "save the model's state_dict alone"
 
 
+# Bytes that a tensor may claim beyond those in the file: a view of a few values is no weight.
+LARGEST_VIEW = 100_000_000
+
+
 def _require_dense_floats(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Refuse what copying into a model would cast silently, or what has no values to copy."""
     for name, value in weights.items():
@@ -232,7 +236,8 @@ def _require_dense_floats(weights: dict[str, Tensor], path: Path) -> dict[str, T
                 else str(value.layout).removeprefix("torch.")
             )
             raise UserError(f"{path}: {name} is {layout}; save dense tensors")
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        claimed = value.numel() * value.element_size()
+        if claimed > LARGEST_VIEW and claimed > value.untyped_storage().nbytes():
             raise UserError(
                 f"{path}: {name} is {tuple(value.shape)}, of which the file holds "
                 f"{value.untyped_storage().nbytes():,} bytes; save dense tensors"

@@ -31,6 +31,7 @@ from tests.helpers.browser import chromium
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 ELSEWHERE = {
+    "add-an-optimiser.md": "tests/docs/test_add_an_optimiser.py",
     "add-a-mask.md": "tests/masking/test_one_line.py",
     "use-our-masks.md": "tests/stages/test_use_our_masks.py",
 }  # run there

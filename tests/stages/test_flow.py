@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.data.index import read_index
+from mgm.data.index import read_index, write_index
 from mgm.errors import UserError
 from mgm.spec import Mask
 from mgm.stages import flow as job
@@ -180,9 +181,10 @@ def test_a_mask_guided_by_flow_trains_on_videos_without_vectors(
 ):
     spec = pretraining.model_copy(update={"mask": Mask(name="mgm", guidance="dis")})
     execution.data["ssv2"] = folder
-    rows = (folder / "index.csv").read_text()
-    assert rows.count("h264,1") == COUNT
-    (folder / "index.csv").write_text(rows.replace("h264,1", "h264,0"))
+    index = read_index(folder)
+    assert sum(video.has_vectors for video in index.videos) == COUNT
+    videos = tuple(replace(video, has_vectors=False) for video in index.videos)
+    write_index(replace(index, videos=videos), folder)
     with pytest.raises(UserError, match="gives no motion vectors"):
         run_all([pretraining], pretrain, execution)
     first = sidecar(read_index(folder).train[0].path, "dis")

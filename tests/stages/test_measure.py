@@ -365,7 +365,7 @@ def test_the_command(videos, tmp_path, monkeypatch):
     for words, message in [
         (
             ["salience"],
-            "salience: is neither a measurement (saliency, motion-time, step-time, coverage) nor a spec file",
+            "salience: is neither a measurement (saliency, motion-time, step-time, coverage",
         ),
         (["saliency", "coverage"], "measure one NAME at a time, or spec files alone"),
         ([tmp_path / "spec.json"], "spec.json: a spec is a run; pass --out FOLDER for its result"),
