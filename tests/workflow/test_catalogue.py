@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mgm.dag.study import Workflow
 from tests.helpers import programs
 from tests.helpers.browser import chromium
 from tests.helpers.programs import ROOT, snakemake
@@ -22,11 +23,17 @@ def run(*words: str, cwd: Path, **environment: str) -> str:
 
 
 def test_the_catalogue_finds_what_it_asks_for():
-    for name in ("workflow/Snakefile", "config/README.md", "config/config.yml"):
+    for name in ("Snakefile", "workflow/Snakefile", "config/README.md", "config/config.yml"):
         assert (ROOT / name).is_file()
     usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
     assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
     assert (ROOT / "config").resolve() == ROOT / "workflow" / "config"
+
+
+@pytest.mark.slow
+def test_the_root_file_makes_everything(tmp_path):
+    words = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "1", "-n"]
+    assert "rule all:" in run(*words, "--directory", str(tmp_path), cwd=tmp_path)
 
 
 @pytest.mark.slow
@@ -72,10 +79,11 @@ def test_snakedeploy_deploys_it_into_an_empty_folder(tmp_path):
 @pytest.mark.slow
 @pytest.mark.chromium
 def test_snakemakes_report_opens_without_errors(tmp_path):
+    index = str(Workflow({}).places["ucf101"] / "index.json")
     run(
-        *snakemake(tmp_path, "data/ucf101/index.json"), cwd=tmp_path, PATH=os.defpath
+        *snakemake(tmp_path, index), cwd=tmp_path, PATH=os.defpath
     )  # as in a shell without the environment
-    run(*snakemake(tmp_path, "data/ucf101/index.json", "--report", "report.zip"), cwd=tmp_path)
+    run(*snakemake(tmp_path, index, "--report", "report.zip"), cwd=tmp_path)
     shutil.unpack_archive(tmp_path / "report.zip", tmp_path / "open")
     (page_file,) = (tmp_path / "open").rglob("report.html")
     faults: list[str] = []

@@ -5,6 +5,9 @@ SHOWN = {
     for kind in ("table", "figure")
 }
 
+# The folders of the datasets that jobs make.
+BUILT = {str(paper.places[name]): name for name in paper.built_datasets}
+
 JOBS = f"{paper.results}/jobs"
 
 

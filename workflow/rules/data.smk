@@ -47,9 +47,9 @@ rule flow:
 # A dataset by its index: its job makes it, so this rule runs nothing.
 rule dataset:
     input:
-        ancient(lambda wildcards: paper.markers([f"prepare-{wildcards.dataset}"])),
+        ancient(lambda wildcards: paper.markers([f"prepare-{BUILT[wildcards.place]}"])),
     output:
-        "data/{dataset}/index.json",
+        "{place}/index.json",
     wildcard_constraints:
-        dataset="|".join(paper.built_datasets) or "-",
+        place="|".join(map(re.escape, BUILT)) or "-",
     localrule: True
