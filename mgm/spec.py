@@ -297,6 +297,10 @@ class Run(FrozenModel):
         text = json.dumps(differences(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
+    def __hash__(self) -> int:
+        # Equal runs have equal ids; pydantic's own hash fails on a field that is a dict.
+        return hash(self.run_id)
+
     @cached_property
     def run_id(self) -> str:
         return "-".join([*self.slug(), self.hash])
