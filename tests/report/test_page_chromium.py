@@ -12,7 +12,13 @@ from mgm.masking import MASKS
 from mgm.paper.registry import Registry, label_of
 from mgm.report.build import build_report
 from tests.helpers.browser import chromium
-from tests.helpers.fake_results import draw_arrays, finish_all, registry, write_log
+from tests.helpers.fake_results import (
+    WEIGHTS_SHA256,
+    draw_arrays,
+    finish_all,
+    registry,
+    write_log,
+)
 
 pytestmark = [pytest.mark.chromium, pytest.mark.slow]
 
@@ -149,7 +155,7 @@ def test_a_cell_leads_to_its_run_in_two_clicks(visit, report):
     assert opened.evaluate("one => one.open")
     assert opened.evaluate("one => one.getBoundingClientRect().top < innerHeight")
     told = opened.inner_text()
-    for fact in ("d67827d", f"digest {run.data.digest}", "sha256 abab", "2026"):
+    for fact in ("d67827d", f"digest {run.data.digest}", f"sha256 {WEIGHTS_SHA256}", "2026"):
         assert fact in told, fact
     for name in ("result.json", "spec.json", "log.jsonl"):
         address = opened.get_by_role("link", name=name).get_attribute("href")
