@@ -10,7 +10,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mgm.console import show
 from mgm.errors import UserError
@@ -58,8 +58,7 @@ def unpack(results: Path) -> None:
         )
     temporary = archive.parent / f".{os.getpid()}.{results.name}"
     try:
-        with tarfile.open(archive, "r:xz") as tar:
-            tar.extractall(temporary, filter="data")
+        _extract(archive, temporary)
         new = temporary / results.name
         (new / MARKER).write_text(f"{wanted}\n")
         if before:
@@ -71,6 +70,28 @@ def unpack(results: Path) -> None:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     show(f"unpacked {count} files from {archive}")
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    """Write the archive's files below `folder`. Python has `filter="data"` only from 3.11.4 on.
+
+    Raises:
+        UserError: a member is a link or a device, or lies outside the folder.
+    """
+    with tarfile.open(archive, "r:xz") as tar:
+        for member in tar:
+            place = PurePosixPath(member.name)
+            if not member.isfile() or place.is_absolute() or ".." in place.parts:
+                raise UserError(
+                    f"{archive}: {member.name} is no plain file below it; restore the archive with"
+                    f" `git checkout {archive}`"
+                )
+            source = tar.extractfile(member)
+            assert source is not None
+            target = folder / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with source, target.open("wb") as file:
+                shutil.copyfileobj(source, file)
 
 
 def unpack_all(results: Path) -> None:

@@ -1,6 +1,8 @@
 """One archive per study: equal bytes from equal files, a digest check, and no run lost."""
 
+import hashlib
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,16 @@ def test_a_faulty_archive_is_one_line_and_writes_nothing(results, fault):
 def test_nothing_to_pack_is_one_line(tmp_path):
     with pytest.raises(UserError, match="no finished run"):
         pack(tmp_path / "results" / "none")
+
+
+def test_a_member_outside_the_folder_is_refused(tmp_path):
+    """A digest that somebody added for such an archive changes nothing."""
+    place = tmp_path / "results"
+    place.mkdir()
+    with tarfile.open(place / "evil.tar.xz", "w:xz") as tar:
+        tar.addfile(tarfile.TarInfo("../escaped.txt"))
+    digest = hashlib.sha256((place / "evil.tar.xz").read_bytes()).hexdigest()
+    (place / "SHA256SUMS").write_text(f"{digest}  evil.tar.xz\n")
+    with pytest.raises(UserError, match="is no plain file below it"):
+        unpack(place / "evil")
+    assert not (tmp_path / "escaped.txt").exists()
