@@ -117,7 +117,8 @@ def finding(
         parts.append(f"{_difference(gains[nearest[0]])} {nearest[0]}{which}")
     assert mine.estimate is not None
     seeds = f"mean of {mine.estimate.n} seeds" if mine.estimate.n > 1 else "one seed"
-    sentence = f"{mine.column}: {mine.row} reaches {number(mine.estimate.mean)} % ({seeds})"
+    where = registry.scale.named(mine.column)
+    sentence = f"{where}: {mine.row} reaches {number(mine.estimate.mean)} % ({seeds})"
     sentence += f", {' and '.join(parts)}." if parts else "."
     plot = next((name for name, plot in registry.plots.items() if plot.beside == table.ours), "")
     return {
