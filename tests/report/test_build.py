@@ -126,7 +126,7 @@ def test_a_user_s_own_videos_have_no_quoted_numbers(places):
     known = make_registry(scale.model_copy(update={"datasets": own}))
     finish_all(places[0], known, steps=3)
     text = build_report(known, *places).read_text()
-    assert "Own videos, top-1 accuracy" in text
+    assert "Own videos (smoke), top-1 accuracy" in text
     assert "<h1>Own videos: smoke</h1>" in text
     for word in ("to paper", "Paper</th>", "s number</span>"):
         assert word not in text

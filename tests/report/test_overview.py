@@ -8,15 +8,21 @@ from mgm.results.frame import examine_all
 from tests.helpers.fake_results import finish, finish_all, registry
 
 
-def told(tmp_path, accuracies, name="smoke", **changes):
-    """How it compares and what may be concluded, with these accuracies in Table 4e, a row's by
-    seed.
-    """
-    known = registry(name=name, **changes)
+def finished(tmp_path, accuracies, **changes):
+    """A registry and its runs, with these accuracies in Table 4e, a row's by seed."""
+    known = registry(**changes)
     for cell in known.tables["4e"].cells:
         for run, top1 in zip(cell.runs, accuracies.get(cell.row, ())):
             finish(tmp_path, run, top1, videos=1000)
     found = examine_all(tmp_path, known.specs)
+    return known, found
+
+
+def told(tmp_path, accuracies, name="smoke", **changes):
+    """How it compares and what may be concluded, with these accuracies in Table 4e, a row's by
+    seed.
+    """
+    known, found = finished(tmp_path, accuracies, name=name, **changes)
     said = overview(known, found, rows(known, found), [])
     return [text for text, _ in said["compares"]], [text for text, _ in said["concludes"]]
 
@@ -43,11 +49,7 @@ def test_ours_is_above_below_or_within_noise_of_each_mask(tmp_path):
 
 def found_in(tmp_path, accuracies, **changes):
     """The page's first sentence, with these accuracies in Table 4e, a row's by seed."""
-    known = registry(**changes)
-    for cell in known.tables["4e"].cells:
-        for run, top1 in zip(cell.runs, accuracies.get(cell.row, ())):
-            finish(tmp_path, run, top1, videos=1000)
-    found = examine_all(tmp_path, known.specs)
+    known, found = finished(tmp_path, accuracies, **changes)
     return finding(known, rows(known, found), {"4_seeds"})
 
 

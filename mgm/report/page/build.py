@@ -92,6 +92,7 @@ def page(
     }
     logs = {run_id: log_lines(results / run_id) for run_id in registry.specs}
     losses = {run_id: losses_of(log) for run_id, log in logs.items()}
+    columns = columns_of(registry, found)
     lead = finding(registry, rows, {figure.name for figure in figures if figure.source})
     leading = next((row for row in rows.get(lead["table"], ()) if row.key == lead["cell"]), None)
     return TEMPLATES.get_template("page.html.j2").render(
@@ -116,7 +117,7 @@ def page(
         cost=cost(registry, found),
         lead=lead,
         classes=by_class(leading, results, found) if registry.scale.own_videos else None,
-        columns=(columns := columns_of(registry, found)),
+        columns=columns,
         filters=filters_of(registry, found, columns),
         verbs=VERBS,
         labels=labels_of(registry),
@@ -155,6 +156,7 @@ def _table(
         )
         return Axis.over(values, width, 10 if max(values, default=0) > 10 else 1, **within)
 
+    minus = _minus(table, rows)
     drawn: dict[str, list[str]] = {}
     for column, chance in chances.items():
         if chance:
@@ -162,7 +164,7 @@ def _table(
     return {
         "table": table,
         "head": head,
-        "width": len(head) + 4 + bool(_minus(table, rows)) + comparable(scale) - scale.own_videos,
+        "width": len(head) + 4 + bool(minus) + comparable(scale) - scale.own_videos,
         "blocks": [
             {
                 "column": column,
@@ -184,7 +186,7 @@ def _table(
             for metric, one in estimates
         ),
         "gains": _gains(table, rows),
-        "minus": _minus(table, rows),
+        "minus": minus,
     }
 
 

@@ -93,7 +93,7 @@ def finding(
     """Return the sentence that answers first, and the table, cell and figure that it rests on.
 
     The table is the one that compares a method of ours with others. Its linear probe is taken where
-    it has several seeds, else fine-tuning. All values are empty while nothing is run.
+    there is one, else fine-tuning. All values are empty while nothing is run.
     """
     nothing = {"sentence": "", "table": "", "cell": None, "figure": ""}
     table = next((table for table in registry.tables.values() if table.ours), None)
