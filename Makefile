@@ -11,6 +11,14 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
+OFFLINE := mgm: the packages of requirements.lock did not come, for the reason above; connect to a package index and run make setup again
+# Where the home cannot be written, uv, Snakemake and Matplotlib keep their files in .venv.
+CACHE := "$${XDG_CACHE_HOME:-$$HOME/.cache}"
+ifneq ($(shell mkdir -p $(CACHE) 2> /dev/null && test -w $(CACHE) && echo yes),yes)
+export XDG_CACHE_HOME := $(CURDIR)/.venv/.cache
+export MPLCONFIGDIR := $(CURDIR)/.venv/.cache/matplotlib
+endif
+
 setup: .venv/.ready ## make .venv with the pinned versions (7.3 GB on Linux, most of it PyTorch and CUDA)
 
 .venv/.ready: requirements.lock pyproject.toml
@@ -20,8 +28,8 @@ setup: .venv/.ready ## make .venv with the pinned versions (7.3 GB on Linux, mos
 	@test -e $(BIN)/torchrun || test $$(df -Pk . | awk 'NR == 2 {print int($$4 / 1e6)}') -ge 8 || { echo "mgm: less than 8 GB are free in $(CURDIR); free some, or clone to another disk"; exit 2; }
 	@echo "Setting up .venv: 7.3 GB on disk. uv shows the progress; later calls take a second."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
+	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv || { echo "$(OFFLINE)"; exit 2; }
+	@$(BIN)/uv pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock || { echo "$(OFFLINE)"; exit 2; }
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -49,7 +57,7 @@ test-slow: setup ## the tests that `make test` leaves out, after `make reproduce
 chaos: setup ## kill training 100 times at random moments (SIGKILL), compare with undisturbed runs (some minutes)
 	@$(BIN)/python -m tests.helpers.killer 100
 
-bench: setup ## masks, loading, steps, feeding and starting against peers, on this machine (some minutes): reports/bench
+bench: setup ## masks, loading and a step against peers, on this machine (some minutes): reports/bench
 	@OMP_NUM_THREADS=1 $(BIN)/python bench
 
 gpu: setup ## what only a GPU shows, in parts of 8 minutes that continue when called again: reports/gpu

@@ -1,48 +1,43 @@
-"""All benches, one after another, and one table of them: `make bench`, or `python bench OUT`. After
-an interruption it goes on with the row it was at."""
+"""Masks, loading and a step against peers: `make bench`. Rows are printed as they come."""
 
-import json
-import subprocess
+import argparse
+import os
 import sys
 from pathlib import Path
 
-import common
+import peers
+import torch
+from measuring import ROOT, compared, machine
 
-BENCHES = {  # its minutes on two idle cores, and its options here
-    "masks": (0.5, []),
-    "loader": (1.5, ["--repeats", "3", "--most", "2"]),
-    "transcode": (2.5, ["--repeats", "3", "--most", "2"]),
-    "step": (5, []),
-    "feed": (1, []),
-    "start": (1, []),
-    "ddp": (1.5, []),
+BENCHES = {  # what it compares, and its minutes on two idle cores
+    "masks": (peers.masks, 0.5),
+    "loader": (peers.loader, 3),
+    "step": (peers.step, 4),
 }
 
 
-def main(out: Path) -> None:
-    done = out / "parts"
-    print(
-        f"{len(BENCHES)} benches, about {sum(minutes for minutes, _ in BENCHES.values()):.0f} minutes on two idle cores",
-        flush=True,
-    )
-    for name, (minutes, options) in BENCHES.items():
-        if not (file := done / f"{name}.json").exists():
-            print(f"\n{name}: about {minutes:g} minutes", flush=True)
-            subprocess.run(
-                [sys.executable, Path(__file__).with_name(f"{name}.py"), "--json", file, *options],
-                check=True,
-            )
-    rows = [
-        common.Row(**row)
-        for name in BENCHES
-        for row in json.loads((done / f"{name}.json").read_text())
-    ]
-    common.finish(rows, out / "bench.json")
-    (out / "bench.md").write_text(f"{common.table(rows)}\n\n{common.machine()}\n", encoding="utf-8")
-    for name in BENCHES:
-        (done / f"{name}.json").unlink()
-    print(f"wrote {out / 'bench.md'}")
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)} (all)")
+    parser.add_argument("--out", type=Path, default=ROOT / "reports" / "bench")
+    parser.add_argument("--repeats", type=int, default=3, help="turns to measure (3)")
+    parser.add_argument("--videos", type=Path, help="a folder per class, to load (drawn ones)")
+    args = parser.parse_args()
+    if unknown := set(args.names) - BENCHES.keys():
+        sys.exit(f"bench {min(unknown)}: no such bench; choose from {', '.join(BENCHES)}")
+    names = args.names or list(BENCHES)
+    minutes = sum(BENCHES[name][1] for name in names)
+    print(f"about {minutes:g} minutes on two idle cores (load is {os.getloadavg()[0]:.1f} now)")
+    torch.set_num_threads(1)
+    chosen = peers.Options(args.repeats, args.videos)
+    rows = ["| | ours | peer | ratio | goal | |", "|---|---|---|---|---|---|"]
+    for comparison in (one for name in names for one in BENCHES[name][0](chosen)):
+        rows += compared(comparison)
+        print("\n".join(rows[-len(comparison.peers) :]), flush=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "bench.md").write_text("\n".join([*rows, "", machine(), ""]), encoding="utf-8")
+    print(f"wrote {args.out / 'bench.md'}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else common.ROOT / "reports" / "bench")
+    main()

@@ -1,562 +1,219 @@
-"""All that only a GPU can show, in parts of at most 8 minutes that continue when called again:
-`make gpu`.
+"""What only a GPU can show: `make gpu`. Each part takes at most 8 minutes and can be continued.
 
     --part day        a step of each stage of scale day in both sizes, and its loader
-    --part parity     masks, model, gradients and a step on the GPU against the CPU; NCCL; resume
+    --part parity     masks, model, gradients and a step on the GPU against the CPU
     --part step       clips/s, memory, share of the peak; compiled or not; against transformers
-    --part ladder     batch size against memory and speed; checkpointing, accumulation
-    --part feed       the device's idle share by number of workers, from files and from shards
+    --part ladder     batch size against memory and speed; recomputing, parts
+    --part feed       the share of time in which the GPU steps, by number of workers
     --part mini       as much of scale mini as fits
 
-Each row is written to OUT/PART.jsonl when it is measured, and a row that is there is not measured
-again. What cannot run here (memory, a compiler that is missing) is a row that says why. OUT/PART.md
-shows the rows; `mgm plan` reads OUT, and `--docs` writes it into docs/speed.md. `--dry` runs every
-part at toy size on a CPU.
+A row is in OUT/PART.jsonl when it is measured, and is not measured again. What cannot run here
+(memory, a compiler that is missing) is a row that says why. `mgm plan` reads OUT, and `--docs`
+writes it into docs/speed.md. `--dry` runs every part at toy size on a CPU.
 """
 
 import argparse
+import itertools
 import json
 import os
-import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import common
 import numpy as np
 import torch
+from measuring import ROOT, machine
+from peers import frames, hugging_face
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 
 from mgm.dag.study import CONFIG
-from mgm.data.synthetic.make import generate
+from mgm.data.shards import Settings, write_shards
+from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
-from mgm.masking import MASKS, Grid, Motion, make_mask
+from mgm.masking import MASKS, Grid, Mask, Motion, make_mask
 from mgm.models import build_classifier, build_mae, reconstruction_loss
 from mgm.paper.cost import multiply_adds
+from mgm.paper.recipes import DECODERS, MODELS
 from mgm.paper.scales import load_scale
 from mgm.paper.suite import make_registry
-from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain
+from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain
 from mgm.stages.measure.step_time import step_seconds
 from mgm.training import mix
-from mgm.training.compiling import block_compiler
-from mgm.training.memory import recomputed, wrapped_blocks
+from mgm.training.efficiency import block_compiler, recomputed, wrapped_blocks
 from mgm.training.optim import build_optimiser
 from mgm.video import training_loader
 from mgm.video.loader import WITH_MOTION
 
-DATA = Data(dataset="folder")
-SIZES = {  # encoder and decoder of VideoMAE's scripts
-    "ViT-S": (Model(width=384, depth=12, heads=6), Decoder(width=192, depth=4, heads=3)),
-    "ViT-B": (Model(width=768, depth=12, heads=12), Decoder(width=384, depth=4, heads=6)),
-    "ViT-L": (Model(width=1024, depth=24, heads=16), Decoder(width=512, depth=4, heads=8)),
-}
-TOY = {"toy": (Model(width=64, depth=2, heads=2), Decoder(width=32, depth=1, heads=2))}
+NAMES = {"ViT-B": "vit-b", "ViT-S": "vit-s", "ViT-L": "vit-l"}  # the paper's model first
+TOY = Model(backbone="toy", width=64, depth=2, heads=2), Decoder(width=32, depth=1, heads=2)
 Row = dict[str, Any]
 Task = tuple[str, Callable[[], Row]]  # a row's name, and what measures it
 
 
+@dataclass(frozen=True)
 class Bench:
-    """Where and how large: the GPU at the paper's size, or a CPU at toy size."""
+    """Where and how large: the GPU at the paper's size, or a CPU at toy size (`dry`)."""
 
-    def __init__(self, dry: bool):
-        self.dry = dry
-        self.device = torch.device("cpu" if dry else "cuda")
-        self.sizes = TOY if dry else SIZES
-        self.clips = Clips(frames=4, size=64) if dry else Clips()
-        self.batch = 2 if dry else 64
-        self.steps = 2 if dry else 10  # timed, after as many that warm up
-        self.bf16 = not dry
+    dry: bool
+    peak: float = 0.0  # FLOP/s of a large matrix product in bf16 on this chip
 
-    def pretraining(self, size: str, ratio: float, mask: str = "tube") -> Pretrain:
-        model, decoder = self.sizes[size]
-        return Pretrain(
-            data=DATA,
-            clips=self.clips,
-            model=model,
-            decoder=decoder,
-            mask=Mask(name=mask, ratio=ratio),
-        )
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu" if self.dry else "cuda")
 
-    def frames(self, batch: int, device: torch.device | None = None) -> Tensor:
-        noise = torch.Generator().manual_seed(0)
-        shape = (batch, self.clips.frames, self.clips.size, self.clips.size, 3)
-        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise).to(
-            device or self.device
-        )
+    @property
+    def sizes(self) -> list[str]:
+        return ["toy"] if self.dry else list(NAMES)
 
-    @cache  # noqa: B019  one bench a process
-    def peak(self) -> float:
-        """FLOP/s of a large matrix product in bf16 on this chip: what a step is held against."""
-        n = 256 if self.dry else 8192
-        a, b = (torch.randn(n, n, device=self.device, dtype=torch.bfloat16) for _ in range(2))
-        times = [self._seconds(lambda: a @ b) for _ in range(5 if self.dry else 30)]
-        return 2 * n**3 / min(times)
-
-    def _seconds(self, work: Callable[[], object]) -> float:
-        self._wait()
-        started = time.perf_counter()
-        work()
-        self._wait()
-        return time.perf_counter() - started
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+    def spec(self, kind: type, size: str, ratio: float = 0.75, mask: str = "tube") -> Any:
+        clips = Clips(frames=4, size=64) if self.dry else Clips()
+        model, decoder = TOY if self.dry else (MODELS[NAMES[size]], DECODERS[NAMES[size]])
+        spec = kind(data=Data(dataset="folder"), clips=clips, model=model)
+        more = {"decoder": decoder, "mask": Mask(name=mask, ratio=ratio)}
+        return spec.model_copy(update=more) if kind is Pretrain else spec
 
 
-def timed(
-    bench: Bench, optimiser, loss_of: Callable[[], Tensor], clips: int, flops_a_clip: float
-) -> Row:
-    """Clips/s (median step), peak memory, and the share of the chip's measured peak that the
-    counted FLOPs make.
-    """
-    if bench.device.type == "cuda":
+def measured_peak(bench: Bench) -> float:
+    n = 256 if bench.dry else 8192
+    a, b = (torch.randn(n, n, device=bench.device, dtype=torch.bfloat16) for _ in range(2))
+    timer = Timer("a @ b", globals={"a": a, "b": b})
+    return 2 * n**3 / min(timer.blocked_autorange(min_run_time=0.1 if bench.dry else 1).times)
+
+
+def timed(bench: Bench, spec: Any, clips: int, optimiser: Any, loss: Callable[[], Tensor]) -> Row:
+    """Return clips/s, peak memory, and the share of the chip's peak that counted FLOPs make."""
+    if not bench.dry:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    for _ in range(bench.steps):
-        step_seconds(optimiser, loss_of, bench.device, bench.bf16)
-    seconds = statistics.median(
-        step_seconds(optimiser, loss_of, bench.device, bench.bf16) for _ in range(bench.steps)
+    work = partial(step_seconds, optimiser, loss, bench.device, bf16=not bench.dry)
+    for _ in range(2 if bench.dry else 10):  # kernels are chosen, memory is allocated
+        work()
+    found = Timer("work()", globals={"work": work}).blocked_autorange(
+        min_run_time=0.01 if bench.dry else 2.0
     )
-    memory = torch.cuda.max_memory_allocated() / 1e9 if bench.device.type == "cuda" else 0.0
-    rate = clips / seconds
-    return {"clips_per_s": rate, "memory_gb": memory, "mfu": flops_a_clip * rate / bench.peak()}
+    rate = clips / found.median
+    memory = 0.0 if bench.dry else torch.cuda.max_memory_allocated() / 1e9
+    share = 6 * multiply_adds(spec) * rate / bench.peak
+    return {"clips_per_s": rate, "memory_gb": memory, "mfu": share}
 
 
-COMPILED = {
-    "whole model compiled": "default",
-    "CUDA graphs": "reduce-overhead",
-}  # "compile" is what jobs do: block by block
-
-
-def compiled(model: nn.Module, how: str) -> nn.Module:
-    return torch.compile(model, mode=COMPILED[how], dynamic=False) if how in COMPILED else model  # type: ignore[return-value]
-
-
-def wraps(bench: Bench, how: str, recompute: bool = False) -> list[Callable]:
-    """What its blocks run through.
-
-    Raises:
-        RuntimeError: torch.compile does not work here.
-    """
-    if how != "compile":
-        return [recomputed] if recompute else []
+def ours(bench: Bench, spec: Any, clips: int, how: str = "eager", parts: int = 1) -> Row:
+    """Time a step on `clips` clips in `parts` parts; `how`: eager, compile or recompute."""
+    wraps: list[Any] = [recomputed] if how == "recompute" else []
     said = list[str]()
-    if not (compiler := block_compiler("on", bench.device, said.append)):
-        raise RuntimeError(said[0])
-    return [compiler]
+    if how == "compile":
+        if not (compiler := block_compiler("on", bench.device, said.append)):
+            raise RuntimeError(said[0])
+        wraps = [compiler]
+    own = max(1, clips // parts)
+    frames_BTHWC = frames(spec, own, bench.device)
+    seed_B, weight_B = torch.arange(own, device=bench.device), torch.ones(own, device=bench.device)
+    pretrains = isinstance(spec, Pretrain)
+    model = (build_mae(spec) if pretrains else build_classifier(spec, 400)).to(bench.device).train()
+    cells = spec.clips.size // 8
+    motion = Motion(torch.rand(own, spec.grid[0], cells, cells, device=bench.device))
+
+    def loss() -> Tensor:
+        if not pretrains:
+            return nn.functional.cross_entropy(model(frames_BTHWC), seed_B % 400) / parts
+        # On the device, as in training.
+        masked_BL = make_mask(spec.mask, Grid(*spec.grid), motion, seed_B)
+        return reconstruction_loss(*model(frames_BTHWC, masked_BL), weight_B) / parts
+
+    def in_parts() -> Tensor:
+        for _ in range(parts - 1):
+            loss().backward()
+        return loss()
+
+    with wrapped_blocks(model, *wraps):
+        return timed(bench, spec, own * parts, build_optimiser(model, spec.optim), in_parts)
 
 
-def ours_pretraining(
-    bench: Bench,
-    size: str,
-    ratio: float,
-    how: str,
-    batch: int = 0,
-    recompute: bool = False,
-    accumulate: int = 1,
-) -> Row:
-    spec, batch = bench.pretraining(size, ratio), batch or bench.batch
-    model = build_mae(spec).to(bench.device).train()
-    optimiser = build_optimiser(model, spec.optim)
-    frames_BTHWC = bench.frames(batch // accumulate)
-    seed_B = torch.arange(batch // accumulate, device=bench.device)
-    weight_B = torch.ones(len(seed_B), device=bench.device)
-    forward = compiled(model, how)
-
-    def loss_of() -> Tensor:
-        masked_BL = make_mask(
-            Mask(name="tube", ratio=ratio), Grid(*spec.grid), None, seed_B
-        )  # made on the device, as in training
-        return reconstruction_loss(*forward(frames_BTHWC, masked_BL), weight_B) / accumulate
-
-    def accumulated() -> Tensor:
-        for _ in range(accumulate - 1):
-            loss_of().backward()
-        return loss_of()
-
-    with wrapped_blocks(model, *wraps(bench, how, recompute)):
-        return timed(bench, optimiser, accumulated, batch, 6 * multiply_adds(spec))
-
-
-def ours_finetuning(bench: Bench, size: str, how: str) -> Row:
-    spec = Finetune(data=DATA, clips=bench.clips, model=bench.sizes[size][0])
-    classes, batch = 400, max(2, bench.batch // 4)
-    model = build_classifier(spec, classes).to(bench.device).train()
-    optimiser = build_optimiser(model, spec.optim)
-    frames_BTHWC, forward = bench.frames(batch), compiled(model, how)
-    label_B = torch.arange(batch, device=bench.device) % classes
-    with wrapped_blocks(model, *wraps(bench, how)):
-        return timed(
-            bench,
-            optimiser,
-            lambda: nn.functional.cross_entropy(forward(frames_BTHWC), label_B),
-            batch,
-            6 * multiply_adds(spec),
-        )
-
-
-def theirs_pretraining(bench: Bench, size: str, ratio: float, attention: str, how: str) -> Row:
-    """transformers' VideoMAE with the same masks; its frames are normalised already."""
-    from transformers import VideoMAEConfig, VideoMAEForPreTraining
-
-    spec = bench.pretraining(size, ratio)
-    config = VideoMAEConfig(
-        image_size=spec.clips.size,
-        num_frames=spec.clips.frames,
-        use_mean_pooling=False,
-        attn_implementation=attention,
-        hidden_size=spec.model.width,
-        num_hidden_layers=spec.model.depth,
-        num_attention_heads=spec.model.heads,
-        intermediate_size=4 * spec.model.width,
-        decoder_hidden_size=spec.decoder.width,
-        decoder_num_hidden_layers=spec.decoder.depth,
-        decoder_num_attention_heads=spec.decoder.heads,
-        decoder_intermediate_size=4 * spec.decoder.width,
-    )
-    model = VideoMAEForPreTraining(config).to(bench.device).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=True)
-    pixels_BTCHW = (bench.frames(bench.batch) / 255).permute(0, 1, 4, 2, 3).contiguous()
-    masked_BL = make_mask(
-        Mask(name="tube", ratio=ratio),
-        Grid(*spec.grid),
-        None,
-        torch.arange(bench.batch, device=bench.device),
-    )
-    forward = compiled(model, how)
-    loss_of = lambda: forward(pixel_values=pixels_BTCHW, bool_masked_pos=masked_BL).loss  # noqa: E731
-    return timed(bench, optimiser, loss_of, bench.batch, 6 * multiply_adds(spec))
+def theirs(bench: Bench, spec: Pretrain, clips: int, attention: str) -> Row:
+    frames_BTHWC = frames(spec, clips, bench.device)
+    seed_B = torch.arange(clips, device=bench.device)
+    masked_BL = make_mask(spec.mask, Grid(*spec.grid), None, seed_B)
+    return timed(bench, spec, clips, *hugging_face(spec, attention, frames_BTHWC, masked_BL))
 
 
 def step(bench: Bench) -> Iterator[Task]:
-    ways = ("eager",) if bench.dry else ("eager", "compile", *COMPILED)
-    middle = "toy" if bench.dry else "ViT-B"
-    if bench.dry:  # compiling takes a minute of a CPU, so once
-        yield (
-            "toy, pretraining at 0.75, ours compile",
-            partial(ours_pretraining, bench, "toy", 0.75, "compile"),
-        )
-    for size in sorted(bench.sizes, key=lambda size: size != middle):  # the paper's model first
+    clips = 2 if bench.dry else 64
+    for size in bench.sizes:
         for ratio in (0.75, 0.9):
-            for how in ways:
-                yield (
-                    f"{size}, pretraining at {ratio:g}, ours {how}",
-                    partial(ours_pretraining, bench, size, ratio, how),
-                )
-            if size == middle:
-                for attention in ("eager", "sdpa"):
-                    for how in ("eager", "whole model compiled")[: len(ways)]:
-                        name = f"{size}, pretraining at {ratio:g}, transformers {attention} {how}"
-                        yield name, partial(theirs_pretraining, bench, size, ratio, attention, how)
-        for how in ways:
-            yield f"{size}, finetuning, ours {how}", partial(ours_finetuning, bench, size, how)
+            spec, name = bench.spec(Pretrain, size, ratio), f"{size}, pretraining at {ratio:g}"
+            for how in ("eager", "compile"):
+                if not (bench.dry and how == "compile" and ratio == 0.9):  # takes a CPU a minute
+                    yield f"{name}, ours {how}", partial(ours, bench, spec, clips, how)
+            for attention in ("eager", "sdpa") if size == bench.sizes[0] else ():
+                work = partial(theirs, bench, spec, clips, attention)
+                yield f"{name}, transformers {attention}", work
+        spec = bench.spec(Finetune, size)
+        yield f"{size}, finetuning, ours", partial(ours, bench, spec, max(2, clips // 4))
 
 
 def ladder(bench: Bench) -> Iterator[Task]:
-    size = "toy" if bench.dry else "ViT-B"
-    for batch in (2, 4) if bench.dry else (16, 32, 64, 128, 256, 512):
-        yield (
-            f"{size} at 0.75, batch {batch}",
-            partial(ours_pretraining, bench, size, 0.75, "eager", batch),
-        )
-        name = f"{size} at 0.75, batch {batch}, activation checkpointing"
-        yield name, partial(ours_pretraining, bench, size, 0.75, "eager", batch, recompute=True)
-        yield (
-            f"{size} at 0.75, batch {batch}, in 2 parts",
-            partial(ours_pretraining, bench, size, 0.75, "eager", batch, accumulate=2),
-        )
-
-
-def parity(bench: Bench) -> Iterator[Task]:
-    size = "toy" if bench.dry else "ViT-B"
-    for name in MASKS:
-        yield (
-            f"mask {name}: share of tokens that differ from the CPU's",
-            partial(mask_difference, bench, name),
-        )
-    for precision in ("float32", "bf16"):
-        yield (
-            f"{size}, {precision}: loss, gradients, one step against the CPU in float32",
-            partial(model_difference, bench, size, precision),
-        )
-    yield "ten steps without a wait for the device", partial(steps_without_waiting, bench)
-    yield "one process of DistributedDataParallel against none", partial(ddp_difference, bench)
-    yield (
-        "training killed and continued against one that was not",
-        partial(resume_difference, bench),
-    )
+    spec = bench.spec(Pretrain, bench.sizes[0])
+    for clips in (2, 4) if bench.dry else (16, 32, 64, 128, 256, 512):
+        name = f"{bench.sizes[0]} at 0.75, batch {clips}"
+        yield name, partial(ours, bench, spec, clips)
+        yield f"{name}, recomputing", partial(ours, bench, spec, clips, "recompute")
+        yield f"{name}, in 2 parts", partial(ours, bench, spec, clips, parts=2)
 
 
 def day(bench: Bench) -> Iterator[Task]:
     """Scale day's two sizes: a step of each stage, and the loader that feeds it."""
     for size in ("rehearsal",) if bench.dry else ("24gb", "80gb"):
-        registry = make_registry(load_scale(CONFIG / "day.yaml", size=size))
-        pretraining, finetuning = (
-            next(spec for spec in registry.specs.values() if isinstance(spec, kind))
-            for kind in (Pretrain, Finetune)
-        )
-        yield f"day, {size}: a pretraining step", partial(day_step, bench, pretraining)
-        yield f"day, {size}: a fine-tuning step", partial(day_step, bench, finetuning)
-        yield f"day, {size}: the loader", partial(day_loader, bench, pretraining)
+        specs = make_registry(load_scale(CONFIG / "day.yaml", size=size)).specs.values()
+        for kind, name in ((Pretrain, "pretraining"), (Finetune, "fine-tuning")):
+            spec = next(spec for spec in specs if isinstance(spec, kind))
+            yield f"day, {size}: a {name} step", partial(day_step, bench, spec)
+        spec = next(spec for spec in specs if isinstance(spec, Pretrain))
+        yield f"day, {size}: the loader", partial(loaded, bench, spec)
 
 
 def day_step(bench: Bench, spec: Pretrain | Finetune) -> Row:
     """Time a step in the fewest parts that the memory allows."""
-    repeats = spec.augment.repeats if isinstance(spec, Finetune) else 1
-    clips = spec.optim.batch * repeats
+    clips = spec.optim.batch * (spec.augment.repeats if isinstance(spec, Finetune) else 1)
     for parts in (1, 2, 4, 8, 16):
         try:
-            return {"parts": parts} | step_in_parts(bench, spec, clips, parts)
+            how = "eager" if bench.dry else "compile"
+            return {"parts": parts} | ours(bench, spec, clips, how, parts)
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
     raise RuntimeError(f"a batch of {clips} does not fit, not even in 16 parts")
 
 
-def step_in_parts(bench: Bench, spec: Pretrain | Finetune, clips: int, parts: int) -> Row:
-    own = max(1, clips // parts)
-    noise = torch.Generator().manual_seed(0)
-    shape = (own, spec.clips.frames, spec.clips.size, spec.clips.size, 3)
-    frames_BTHWC = torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise)
-    frames_BTHWC = frames_BTHWC.to(bench.device)
-    seed_B = torch.arange(own, device=bench.device)
-    if isinstance(spec, Pretrain):
-        model = build_mae(spec).to(bench.device).train()
-        weight_B = torch.ones(own, device=bench.device)
-        cells = spec.clips.size // 8
-        motion = Motion(torch.rand(own, spec.grid[0], cells, cells, device=bench.device))
-
-        def loss_of() -> Tensor:
-            masked_BL = make_mask(spec.mask, Grid(*spec.grid), motion, seed_B)
-            return reconstruction_loss(*model(frames_BTHWC, masked_BL), weight_B) / parts
-
-    else:
-        model = build_classifier(spec, 101).to(bench.device).train()
-
-        def loss_of() -> Tensor:
-            return nn.functional.cross_entropy(model(frames_BTHWC), seed_B % 101) / parts
-
-    def accumulated() -> Tensor:
-        for _ in range(parts - 1):
-            loss_of().backward()
-        return loss_of()
-
-    optimiser = build_optimiser(model, spec.optim)
-    with wrapped_blocks(model, *wraps(bench, "eager" if bench.dry else "compile")):
-        return timed(bench, optimiser, accumulated, own * parts, 6 * multiply_adds(spec))
-
-
-def day_loader(bench: Bench, spec: Pretrain) -> Row:
-    """Read batches of drawn videos of 256 x 256 (H.264), with motion vectors, on every core."""
+def loaded(bench: Bench, spec: Pretrain) -> Row:
+    """Read batches of drawn videos of 256 x 256 (H.264), with motion vectors."""
     workers = 0 if bench.dry else os.cpu_count() or 1
+    rounds = 1 if bench.dry else 40
+    with batches(spec, workers, min(spec.optim.batch, 16)) as found:
+        next(found)  # workers start
+        started = time.perf_counter()
+        read = sum(len(next(found).seed_B) for _ in range(rounds))
+        took = time.perf_counter() - started
+    return {"videos_per_s": read / took, "cores": float(max(workers, 1))}
+
+
+@contextmanager
+def batches(spec: Pretrain, workers: int, batch: int, shards: bool = False) -> Iterator[Any]:
+    """Yield the training loader's batches of drawn videos, from files or from shards."""
     params = Synthetic(classes=2, train_per_class=8, test_per_class=1, size=256, frames=96)
     with tempfile.TemporaryDirectory() as folder:
-        index = generate(params, Path(folder))
-        batch = min(spec.optim.batch, 16)
-        batches = training_loader(
-            index.train,
-            spec.clips,
-            spec.model.tubelet,
-            0,
-            batch,
-            how=replace(WITH_MOTION, workers=workers),
-        )
-        next(batches)  # workers start
-        rounds = 1 if bench.dry else 40
-        started = time.perf_counter()
-        for _ in range(rounds):
-            next(batches)
-        return {
-            "videos_per_s": rounds * batch / (time.perf_counter() - started),
-            "cores": float(max(workers, 1)),
-        }
-
-
-def bounded(bounds: dict[str, float], **values: float) -> Row:
-    """The values, and whether each is within its bound."""
-    return values | {
-        "bounds": bounds,
-        "holds": all(values[name] <= bound for name, bound in bounds.items()),
-    }
-
-
-def mask_difference(bench: Bench, name: str) -> Row:
-    grid, seed_B = Grid(8, 14, 14), torch.arange(64)
-    shift_BSHW2 = 4 * torch.rand(64, 8, 28, 28, 2, generator=torch.Generator().manual_seed(0)) - 2
-    motion_BSHW = shift_BSHW2.norm(dim=-1)
-
-    def mask(device: torch.device) -> Tensor:
-        moving = motion_BSHW.to(device), shift_BSHW2.to(device)
-        return make_mask(name, grid, Motion(*moving), seed_B.to(device)).cpu()
-
-    masks = [mask(device) for device in (torch.device("cpu"), bench.device)]
-    return bounded({"differ": 0.0}, differ=(masks[0] != masks[1]).float().mean().item())
-
-
-def model_difference(bench: Bench, size: str, precision: str) -> Row:
-    """Relative differences.
-
-    float32 differs by the order of sums through 24 blocks' products (TF32 is off); bf16 has 8 bits.
-    """
-    torch.backends.cuda.matmul.allow_tf32 = False
-    spec, found = bench.pretraining(size, 0.75), []
-    for device, bf16 in ((torch.device("cpu"), False), (bench.device, precision == "bf16")):
-        model = build_mae(spec).to(device).train()
-        optimiser = build_optimiser(model, spec.optim)
-        masked_BL = make_mask("tube", Grid(*spec.grid), None, torch.arange(2, device=device))
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            loss = reconstruction_loss(
-                *model(bench.frames(2, device), masked_BL), torch.ones(2, device=device)
-            )
-        loss.backward()
-        gradient = (
-            torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-            .double()
-            .cpu()
-        )
-        before = torch.cat([p.detach().flatten() for p in model.parameters()]).cpu()
-        optimiser.step()
-        moved = torch.cat([p.detach().flatten() for p in model.parameters()]).cpu() - before
-        found.append((loss.item(), gradient, moved))
-    (loss, gradient, moved), (loss_2, gradient_2, moved_2) = found
-    values = {
-        "loss": abs(loss_2 / loss - 1),
-        "gradient": ((gradient_2 - gradient).norm() / gradient.norm()).item(),
-        "step": ((moved_2 - moved).norm() / moved.norm()).item(),
-    }
-    # Adam's first step is the sign of a gradient, so the smallest gradients decide its difference.
-    return bounded(
-        {"loss": 1e-5, "gradient": 1e-3, "step": 0.05}
-        if precision == "float32"
-        else {"loss": 1e-2, "gradient": 0.1},
-        **values,
-    )
-
-
-def steps_without_waiting(bench: Bench) -> Row:
-    """Masks, forward, backward, optimiser, and Mixup of a finetuning step.
-
-    A wait is an error that names its operation.
-    """
-    spec = bench.pretraining("toy" if bench.dry else "ViT-B", 0.75, "mgm")
-    model = build_mae(spec).to(bench.device).train()
-    optimiser = build_optimiser(model, spec.optim)
-    batch, side = 8, spec.clips.size // 8
-    frames_BTHWC, seed_B = bench.frames(batch), torch.arange(batch, device=bench.device)
-    motion_BSHW = torch.rand(batch, spec.grid[0], side, side, device=bench.device)
-    weight_B, on_host_B = torch.ones(batch, device=bench.device), torch.ones(batch)
-
-    def one_step() -> None:
-        mixed_BTHWC, _ = mix(
-            frames_BTHWC, seed_B % 4, on_host_B, 4, 0.8, 1.0, np.random.default_rng(0)
-        )
-        masked_BL = make_mask("mgm", Grid(*spec.grid), Motion(motion_BSHW), seed_B)
-        optimiser.zero_grad()
-        reconstruction_loss(*model(mixed_BTHWC, masked_BL), weight_B).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-
-    one_step()
-    if bench.device.type == "cuda":
-        torch.cuda.set_sync_debug_mode("error")
-    try:
-        for _ in range(10):
-            one_step()
-    finally:
-        if bench.device.type == "cuda":
-            torch.cuda.set_sync_debug_mode("default")
-    return {"holds": True}
-
-
-def ddp_difference(bench: Bench) -> Row:
-    import torch.distributed as dist
-    from torch.nn.parallel import DistributedDataParallel
-
-    spec = bench.pretraining("toy" if bench.dry else "ViT-B", 0.75)
-    with tempfile.TemporaryDirectory() as folder:
-        dist.init_process_group(
-            "gloo" if bench.dry else "nccl",
-            init_method=f"file://{folder}/store",
-            rank=0,
-            world_size=1,
-        )
-        gradients = []
-        for wrap in (lambda model: model, DistributedDataParallel):
-            model = build_mae(spec).to(bench.device).train()
-            masked_BL = make_mask(
-                "tube", Grid(*spec.grid), None, torch.arange(2, device=bench.device)
-            )
-            reconstruction_loss(
-                *wrap(model)(bench.frames(2), masked_BL), torch.ones(2, device=bench.device)
-            ).backward()
-            gradients.append(
-                torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-            )
-        dist.destroy_process_group()
-    return bounded(
-        {"gradient": 1e-6},
-        gradient=((gradients[1] - gradients[0]).norm() / gradients[0].norm()).item(),
-    )
-
-
-def resume_difference(bench: Bench) -> Row:
-    """The loss of the last step, relative.
-
-    CUDA's atomic sums come in any order, and training amplifies that; a wrong state is far off.
-    """
-    from mgm.spec import Optim
-
-    params = Synthetic(classes=3, train_per_class=16, test_per_class=1, size=32, frames=12)
-    spec = Pretrain(
-        data=Data(dataset="ssv2", digest=params.digest),
-        clips=Clips(frames=4, size=32, stride=2),
-        model=Model(width=32, depth=2, heads=2, patch=8),
-        decoder=Decoder(width=16, depth=1, heads=2),
-        optim=Optim(lr=0.03, batch=8, steps=300, precision="float32"),
-        std_floor=0.1,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        generate(params, root / "data")
-        (root / "spec.json").write_text(spec.model_dump_json())
-
-        def train(out: str, kill: bool) -> list[dict]:
-            command = [
-                sys.executable,
-                "-m",
-                "mgm",
-                "pretrain",
-                root / "spec.json",
-                "--out",
-                root / out,
-                "--data",
-                f"ssv2={root / 'data'}",
-            ]
-            command += ["--checkpoint-s", "0.2"]
-            log = root / out / spec.run_id / "log.jsonl"
-            process = subprocess.Popen(command, cwd=common.ROOT, stderr=subprocess.DEVNULL)
-            while kill and process.poll() is None:
-                time.sleep(0.05)
-                if log.exists() and log.read_text().count("\n") > 20:
-                    process.send_signal(signal.SIGKILL)
-                    process.wait()
-                    return train(out, kill=False)
-            if process.wait():
-                raise RuntimeError(f"mgm pretrain ended with status {process.returncode}")
-            return [json.loads(line) for line in log.read_text().splitlines()]
-
-        whole, parts = train("whole", kill=False), train("killed", kill=True)
-    return bounded(
-        {"loss": 1e-2}, loss=abs(parts[-1]["loss"] / whole[-1]["loss"] - 1), steps=len(parts)
-    )
+        index = generate(params, Path(folder, "drawn"))
+        if shards:
+            index = write_shards(index, Path(folder, "shards"), Settings())
+        how = replace(WITH_MOTION, workers=workers)
+        yield training_loader(index.train, spec.clips, spec.model.tubelet, 0, batch, how=how)
 
 
 def feed(bench: Bench) -> Iterator[Task]:
@@ -566,21 +223,118 @@ def feed(bench: Bench) -> Iterator[Task]:
 
 
 def fed(bench: Bench, workers: int, source: str) -> Row:
-    with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder, "rows.json")
-        command = [
-            sys.executable,
-            Path(__file__).with_name("feed.py"),
-            "--workers",
-            str(workers),
-            "--json",
-            rows,
-        ]
-        command += ["--files"] if source == "files" else []
-        command += ["--repeats", "3", "--frames", "60"] if bench.dry else []
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=common.ROOT)
-        row = json.loads(rows.read_text())[0]
-        return {"busy_percent": row["ours"], "predicted_percent": row["peer"]}
+    """Return the share of time in which a ViT-B's steps run, with batches from `workers`."""
+    spec, clips = bench.spec(Pretrain, bench.sizes[0], 0.9), 2 if bench.dry else 64
+    model = build_mae(spec).to(bench.device).train()
+    optimiser, rounds = build_optimiser(model, spec.optim), 3 if bench.dry else 40
+
+    def stepping(batch: Any) -> float:
+        started = time.perf_counter()
+        batch = batch.map(lambda x: x.to(bench.device, non_blocking=True))
+        masked_BL = make_mask(spec.mask, Grid(*spec.grid), None, batch.seed_B)
+        shown = partial(model, batch.frames_BTHWC, masked_BL)
+        loss = lambda: reconstruction_loss(*shown(), batch.weight_B)  # noqa: E731
+        step_seconds(optimiser, loss, bench.device, bf16=not bench.dry)
+        return time.perf_counter() - started
+
+    with batches(spec, workers, clips, source == "shards") as found:
+        for batch in itertools.islice(found, 3 * workers):  # what was loaded ahead
+            stepping(batch)
+        started = time.perf_counter()
+        busy = sum(stepping(batch) for batch in itertools.islice(found, rounds))
+        return {"busy_percent": 100 * busy / (time.perf_counter() - started)}
+
+
+def bounded(bounds: dict[str, float], **values: float) -> Row:
+    """Return the values, and whether each is within its bound."""
+    holds = all(values[name] <= bound for name, bound in bounds.items())
+    return values | {"bounds": bounds, "holds": holds}
+
+
+def parity(bench: Bench) -> Iterator[Task]:
+    for name in MASKS:
+        said = f"mask {name}: share of tokens that differ from the CPU's"
+        yield said, partial(mask_difference, bench, name)
+    for precision in ("float32", "bf16"):
+        said = (
+            f"{bench.sizes[0]}, {precision}: loss, gradients, one step against the CPU in float32"
+        )
+        yield said, partial(model_difference, bench, precision)
+    yield "ten steps without a wait for the device", partial(steps_without_waiting, bench)
+
+
+def mask_difference(bench: Bench, name: str) -> Row:
+    grid, noise = Grid(8, 14, 14), torch.Generator().manual_seed(0)
+    shift_BSHW2 = 4 * torch.rand(64, 8, 28, 28, 2, generator=noise) - 2
+
+    def mask(device: torch.device) -> Tensor:
+        motion = Motion(shift_BSHW2.norm(dim=-1).to(device), shift_BSHW2.to(device))
+        return make_mask(name, grid, motion, torch.arange(64).to(device)).cpu()
+
+    differ = mask(torch.device("cpu")) != mask(bench.device)
+    return bounded({"differ": 0.0}, differ=differ.float().mean().item())
+
+
+def model_difference(bench: Bench, precision: str) -> Row:
+    """Return relative differences.
+
+    float32 differs by the order of sums through 24 blocks' products (TF32 is off); bf16 has 8 bits.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = False
+    spec, found = bench.spec(Pretrain, bench.sizes[0]), []
+    for device, bf16 in ((torch.device("cpu"), False), (bench.device, precision == "bf16")):
+        model = build_mae(spec).to(device).train()
+        optimiser = build_optimiser(model, spec.optim)
+        masked_BL = make_mask("tube", Grid(*spec.grid), None, torch.arange(2, device=device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            shown = model(frames(spec, 2, device), masked_BL)
+            loss = reconstruction_loss(*shown, torch.ones(2, device=device))
+        loss.backward()
+        moved = [parameter for parameter in model.parameters() if parameter.grad is not None]
+        gradient = torch.cat([parameter.grad.flatten() for parameter in moved]).double().cpu()
+        before = torch.cat([parameter.detach().flatten() for parameter in moved]).cpu()
+        optimiser.step()
+        after = torch.cat([parameter.detach().flatten() for parameter in moved]).cpu()
+        found.append((loss.item(), gradient, after - before))
+    (loss, gradient, moved), (loss_2, gradient_2, moved_2) = found
+    values = {
+        "loss": abs(loss_2 / loss - 1),
+        "gradient": ((gradient_2 - gradient).norm() / gradient.norm()).item(),
+        "step": ((moved_2 - moved).norm() / moved.norm()).item(),
+    }
+    # Adam's first step is the sign of a gradient, so the smallest gradients decide its difference.
+    exact = {"loss": 1e-5, "gradient": 1e-3, "step": 0.05}
+    return bounded(exact if precision == "float32" else {"loss": 1e-2, "gradient": 0.1}, **values)
+
+
+def steps_without_waiting(bench: Bench) -> Row:
+    """Run ten steps with masks and Mixup. A wait for the device is an error that names it."""
+    spec, batch = bench.spec(Pretrain, bench.sizes[0], mask="mgm"), 8
+    model = build_mae(spec).to(bench.device).train()
+    optimiser, side = build_optimiser(model, spec.optim), spec.clips.size // 8
+    seed_B = torch.arange(batch, device=bench.device)
+    motion = Motion(torch.rand(batch, spec.grid[0], side, side, device=bench.device))
+    frames_BTHWC, weight_B = frames(spec, batch, bench.device), torch.ones(batch)
+    on_device_B = weight_B.to(bench.device)
+
+    def one_step() -> None:
+        draws = np.random.default_rng(0)
+        mixed, _ = mix(frames_BTHWC, seed_B % 4, weight_B, 4, 0.8, 1.0, draws)
+        masked_BL = make_mask("mgm", Grid(*spec.grid), motion, seed_B)
+        optimiser.zero_grad()
+        reconstruction_loss(*model(mixed, masked_BL), on_device_B).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+
+    one_step()
+    watched = torch.cuda.set_sync_debug_mode if not bench.dry else lambda mode: None
+    watched("error")
+    try:
+        for _ in range(10):
+            one_step()
+    finally:
+        watched("default")
+    return {"holds": True}
 
 
 def mini(bench: Bench) -> Iterator[Task]:
@@ -588,176 +342,119 @@ def mini(bench: Bench) -> Iterator[Task]:
 
 
 def part_of_mini(bench: Bench) -> Row:
-    command = [
-        str(Path(sys.executable).with_name("snakemake")),
-        "--cores",
-        str(os.cpu_count()),
-        "--config",
-        "scale=mini",
-        "--",
-        "table4e",
-    ]
-    if bench.dry:
-        command.insert(1, "--dry-run")
+    """Run mini's Table 4e for seven minutes; the next call continues."""
+    cores = str(os.cpu_count())
+    words = ["snakemake", *(["-n"] if bench.dry else []), "--cores", cores]
+    words += ["--config", "scale=mini", "--", "table4e"]
     started = time.monotonic()
-    process = subprocess.Popen(
-        command, cwd=common.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    command = [str(Path(sys.executable).with_name(words[0])), *words[1:]]
+    process = subprocess.Popen(command, cwd=ROOT, **silent)
     try:
         _, said = process.communicate(timeout=420)
     except subprocess.TimeoutExpired:
         process.terminate()
         process.communicate()
-        done = len(list((common.ROOT / "results" / "mini").glob("*/result.json")))
-        return {
-            "runs_done": done,
-            "seconds": time.monotonic() - started,
-            "again": True,
-        }  # the next call continues
+        done = len(list((ROOT / "results" / "mini").glob("*/result.json")))
+        return {"runs_done": done, "seconds": time.monotonic() - started, "again": True}
     if process.returncode:
-        raise RuntimeError(
-            said.strip().splitlines()[-1]
-            if said.strip()
-            else f"snakemake ended with status {process.returncode}"
-        )
+        raise RuntimeError(said.strip().rpartition("\n")[2] or f"status {process.returncode}")
     return {"seconds": time.monotonic() - started}
 
 
-PARTS = {
-    "day": day,
-    "parity": parity,
-    "step": step,
-    "ladder": ladder,
-    "feed": feed,
-    "mini": mini,
-}
+PARTS = {part.__name__: part for part in (day, parity, step, ladder, feed, mini)}
 
 
 def run_part(name: str, bench: Bench, out: Path, seconds: float) -> bool:
-    """Measure what is missing, within `seconds`. True when nothing is missing any more."""
-    tasks = {task: partial(tried, bench, work) for task, work in PARTS[name](bench)}
-    print(
-        f"{name}: {len(tasks)} rows, {'some minutes' if bench.dry else 'at most 8 minutes a call'}",
-        flush=True,
-    )
-    rows = common.each(
-        name,
-        tasks,
-        out / f"{name}.jsonl",
-        again=lambda row: row.get("again", False),
-        seconds=seconds,
-    )
-    (out / f"{name}.md").write_text(markdown(name, rows) + "\n")
-    print(markdown(name, rows))
-    if len(rows) < len(tasks):
-        print(f"{name}: {len(rows)} of {len(tasks)} rows; call again for the others")
-    return len(rows) == len(tasks)
+    """Measure the rows that OUT lacks, and return whether all are there.
+
+    No row starts later than `seconds`.
+    """
+    lines, tasks = out / f"{name}.jsonl", list(PARTS[name](bench))
+    rows = dict(map(json.loads, lines.read_text().splitlines())) if lines.exists() else {}
+    missing = [task for task in tasks if rows.get(task[0], {"again": True}).get("again")]
+    print(f"{name}: {len(missing)} of {len(tasks)} rows to measure, at most 8 minutes a call")
+    started = time.monotonic()
+    for number, (task, work) in enumerate(missing, 1):
+        if time.monotonic() - started > seconds:
+            print(f"{name}: call again for the other {len(missing) - number + 1} rows")
+            return False
+        print(f"{number} of {len(missing)}: {task} ...", flush=True)
+        rows[task] = tried(bench, work)
+        with lines.open("a") as file:
+            file.write(json.dumps([task, rows[task]]) + "\n")
+    print(markdown(name, rows), flush=True)
+    return not any(row.get("again") for row in rows.values())
 
 
 def tried(bench: Bench, work: Callable[[], Row]) -> Row:
-    """Its row; of what cannot run here, one that says why."""
+    """Return its row; of what cannot run here, one that says why."""
     try:
         return work()
     except Exception as error:  # memory, a compiler, a library: each fails in its own way
         why = (str(error).strip().splitlines() or [""])[0]
         return {"error": f"{type(error).__name__}: {why}"}
     finally:
-        if bench.device.type == "cuda":
-            torch.compiler.reset()
+        torch.compiler.reset()
+        if not bench.dry:
             torch.cuda.empty_cache()
 
 
 def markdown(name: str, rows: dict[str, Row]) -> str:
-    shown = [f"## {name}", "", "| | |", "|---|---|"]
+    shown = [f"### {name}", "", "| | |", "|---|---|"]
     for task, row in rows.items():
-        values = "; ".join(
-            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}".strip()
+        values = (
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
             for key, value in row.items()
         )
-        shown.append(f"| {task} | {values} |")
+        shown.append(f"| {task} | {'; '.join(values)} |")
     return "\n".join(shown)
 
 
-PAGE = common.ROOT / "docs" / "speed.md"
-MARK = "<!-- from bench/gpu.py --docs -->"
+PAGE, MARK = ROOT / "docs" / "speed.md", "<!-- from bench/gpu.py --docs -->"
 
 
 def page(out: Path) -> str:
-    """The part of docs/speed.md between its marks:
-
-    every row of every part but mini, from the results in `out`, where some are.
-    """
-    where = (
-        json.loads((out / "machine.json").read_text()) if (out / "machine.json").exists() else None
-    )
-    told = (
-        f"{where['chip']}, {where['date'][:10]}; {where['machine']}"
-        if where
-        else "No GPU has been measured yet."
-    )
+    """Return the part of docs/speed.md between its marks: what was measured, from `out`."""
+    about = out / "machine.json"
+    where = json.loads(about.read_text()) if about.exists() else None
+    told = "No GPU has been measured yet."
+    if where:
+        told = f"{where['chip']}, {where['date'][:10]}; {where['machine']}"
     shown = [MARK, "", told, ""]
     for part in ("day", "parity", "step", "ladder", "feed"):
-        file = out / f"{part}.jsonl"
-        rows = dict(map(json.loads, file.read_text().splitlines())) if file.exists() else {}
-        tasks = (task for task, _ in PARTS[part](Bench(dry=False)))
-        shown += [
-            markdown(part, {task: rows.get(task, {"": "not measured"}) for task in tasks}).replace(
-                "## ", "### ", 1
-            ),
-            "",
-        ]
+        if (file := out / f"{part}.jsonl").exists():
+            rows = dict(map(json.loads, file.read_text().splitlines()))
+            shown += [markdown(part, rows), ""]
     return "\n".join([*shown, MARK])
-
-
-def no_cuda() -> str:
-    """Why there is none:
-
-    no device, a driver that is too old, a torch without CUDA; empty where there is one.
-    """
-    if torch.cuda.is_available():
-        return ""
-    try:
-        torch.cuda.init()
-    except (RuntimeError, AssertionError) as error:
-        return str(error).splitlines()[0]
-    return "torch.cuda.is_available() is False"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", choices=[*PARTS, "all"], default="all")
-    parser.add_argument("--out", type=Path, default=common.ROOT / "reports" / "gpu")
-    parser.add_argument(
-        "--seconds", type=float, default=400, help="start no row later than this into a part (400)"
-    )
+    parser.add_argument("--out", type=Path, default=ROOT / "reports" / "gpu")
+    parser.add_argument("--seconds", type=float, default=400, help="no row starts later (400)")
     parser.add_argument("--dry", action="store_true", help="toy size, on a CPU")
-    parser.add_argument(
-        "--docs", action="store_true", help="measure nothing; write what OUT has into docs/speed.md"
-    )
+    parser.add_argument("--docs", action="store_true", help="only write OUT into docs/speed.md")
     args = parser.parse_args()
     if args.docs:
         before, _, after = PAGE.read_text().split(MARK)
         PAGE.write_text(before + page(args.out) + after)
         return
-    if not args.dry and (why := no_cuda()):
-        sys.exit(
-            f"bench/gpu.py: no CUDA device here ({why}); install a driver that fits torch, or pass --dry"
-        )
+    if not args.dry and not torch.cuda.is_available():
+        sys.exit("bench/gpu.py: no CUDA device; install a driver that fits torch, or pass --dry")
     args.out.mkdir(parents=True, exist_ok=True)
-    bench = Bench(args.dry)
+    bench = Bench(args.dry, measured_peak(Bench(args.dry)))
     where = {
         "chip": "CPU, toy size" if args.dry else torch.cuda.get_device_name(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.version.cuda,
-        "machine": common.machine(),
+        "machine": machine(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "peak_tflops": bench.peak() / 1e12,
+        "peak_tflops": bench.peak / 1e12,
     }
     (args.out / "machine.json").write_text(json.dumps(where, indent=1) + "\n")
-    done = [
-        run_part(name, bench, args.out, args.seconds)
-        for name in (PARTS if args.part == "all" else [args.part])
-    ]
+    names = PARTS if args.part == "all" else [args.part]
+    done = [run_part(name, bench, args.out, args.seconds) for name in names]
     sys.exit(0 if all(done) else 3)  # 3: call again
 
 

@@ -31,7 +31,8 @@ def commands() -> str:
     parts = [
         "# Commands",
         root.help,
-        "Bad input is answered by one line that names the file or field and the next step, and status 2.",
+        "Bad input is answered by one line that names the file or field and the next step, "
+        "and status 2.",
     ]
     return "\n\n".join([*parts, *_verbs(root, click.Context(root, info_name="mgm"))]) + "\n"
 

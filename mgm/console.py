@@ -1,4 +1,4 @@
-"""Lines and progress bars for whoever watches. Results go to files."""
+"""Lines and progress bars on the terminal. Results go to files."""
 
 import sys
 import time
@@ -13,24 +13,18 @@ LINE_S = 30.0  # seconds between lines of progress where there is no terminal
 
 
 def show(line: str) -> None:
-    """Print a line to stderr.
-
-    A reader that has left (a log's writer that was stopped with us) misses nothing.
-    """
+    """Print a line to stderr, and ignore a closed pipe."""
     with suppress(BrokenPipeError):
         print(plain(line), file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
-    """Print a result's lines to stdout; names in them come from files that others wrote."""
+    """Print a result's lines to stdout, safe for a terminal whatever names they contain."""
     print("\n".join(map(plain, text.split("\n"))), flush=True)
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """Yield `items`, showing how many of `total` are done:
-
-    a bar on a terminal, else a line now and then and one at the end.
-    """
+    """Yield `items` and show progress: a bar on a terminal, else a line from time to time."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import track as bar
@@ -43,14 +37,12 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
         now = time.monotonic()
         if now - told >= LINE_S or done == total:
             told, left = now, (now - started) / done * (total - done)
-            show(
-                f"{what}: {done} of {total}"
-                + (f", about {duration(left)} left" if left else f" in {duration(now - started)}")
-            )
+            ends = f", about {duration(left)} left" if left else f" in {duration(now - started)}"
+            show(f"{what}: {done} of {total}{ends}")
 
 
 def duration(seconds: float) -> str:
-    """'48 s', '3 min', '2 h 05 min'."""
+    """Return a duration such as "48 s", "3 min" or "2 h 05 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,6 +1,6 @@
-"""The one exception a user is meant to read, and the one line it becomes.
+"""Errors for the user: one exception, printed as one line.
 
-docs/cluster.md says what exit statuses mean.
+docs/cluster.md lists the exit statuses.
 """
 
 import errno
@@ -25,7 +25,8 @@ NEXT_STEPS = {
     (errno.EACCES, errno.EPERM, errno.EROFS), "change its rights, or choose another place"
 )
 
-EXTRAS = {  # of the package: the modules that each brings
+# the modules that each extra of the package installs
+EXTRAS = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "report": (
         *("adjustText", "jinja2", "markdown_it", "markupsafe", "matplotlib", "mlflow"),
@@ -33,15 +34,10 @@ EXTRAS = {  # of the package: the modules that each brings
     ),
     "suite": ("snakemake", "timm", "torchvision"),
 }
-FULL_DISK = (
-    "No space left",
-    "code: 28",
-    "unexpected pos",
-    "PytorchStreamWriter failed writing",
-)  # of PyTorch and safetensors
+# in the errors of PyTorch and safetensors
+FULL_DISK = ("No space left", "code: 28", "unexpected pos", "PytorchStreamWriter failed writing")
 
-
-MOST_PROCESSES = 1024  # and threads of one: none of them is started of more
+MOST_PROCESSES = 1024  # and threads per process
 LONGEST = 1600  # characters of an error
 
 
@@ -105,10 +101,10 @@ def valid(before: str, then: str = "", below: int = 0) -> Iterator[None]:
 
 
 def first_fault(error: "ValidationError", below: int = 0) -> str:
-    """'field:
+    """Return the first fault that pydantic found, as "field: what is wrong (got VALUE)".
 
-    what is wrong with it (got VALUE)' of the first fault that pydantic found; `below`: parts of a
-    field's place to leave out.
+    Args:
+        below: leading parts of the field's place to leave out.
     """
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][below:])
@@ -120,10 +116,9 @@ def first_fault(error: "ValidationError", below: int = 0) -> str:
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """End the process with status 2 and one line on stderr where the block raises what a user is
-    meant to read.
+    """Turn an error for the user into one line on stderr and exit status 2.
 
-    Other exceptions are faults of ours and keep their tracebacks.
+    Other exceptions are bugs of this package and keep their tracebacks.
     """
     try:
         yield
@@ -135,10 +130,11 @@ def one_line() -> Iterator[None]:
 
 
 def as_user_error(error: BaseException) -> UserError | None:
-    """Turn what the system refused (a full disk, an unwritable place), or an extra not installed,
-    into one line; None: a fault of ours.
+    """Return an error for the user, or None if the error is a bug of this package.
 
-    PyTorch and safetensors hide the system's error in a RuntimeError or an error of their own.
+    Errors for the user are faults of the system (a full disk, a folder without write access) and
+    extras that are not installed. PyTorch and safetensors hide the system's error in a RuntimeError
+    or an error of their own.
     """
     if isinstance(error, UserError):
         return error
@@ -147,11 +143,9 @@ def as_user_error(error: BaseException) -> UserError | None:
     if isinstance(error, ModuleNotFoundError):
         module = str(error.name).partition(".")[0]
         extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)
-        return (
-            UserError(f"{module} is not installed; run pip install 'mgm-video[{extra}]'")
-            if extra
-            else None
-        )
+        if extra is None:
+            return None
+        return UserError(f"{module} is not installed; run pip install 'mgm-video[{extra}]'")
     if type(error).__name__ in ("RuntimeError", "SafetensorError"):
         cause = error.__cause__ or error.__context__
         if any(sign in str(error) for sign in FULL_DISK):
@@ -160,16 +154,9 @@ def as_user_error(error: BaseException) -> UserError | None:
             error = cause
     if not isinstance(error, OSError):
         return None
-    place = ": ".join(
-        os.fsdecode(name)
-        for name in (error.filename, error.filename2)
-        if isinstance(name, str | bytes)
-    )
+    names = (error.filename, error.filename2)
+    places = [os.fsdecode(name) for name in names if isinstance(name, str | bytes)]
     why = error.strerror or f"{type(error).__name__}: {error}".splitlines()[0]
-    return UserError(
-        "; ".join(
-            filter(
-                None, (f"{place}: {why}" if place else why, NEXT_STEPS.get(error.errno or 0, ""))
-            )
-        )
-    )
+    line = ": ".join([*places, why])
+    next_step = NEXT_STEPS.get(error.errno or 0)
+    return UserError(f"{line}; {next_step}" if next_step else line)

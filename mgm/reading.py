@@ -1,7 +1,6 @@
-"""Read files that others wrote: whole, in UTF-8, and never a pipe that hangs.
+"""Read files from outside: text in UTF-8, tables, JSON and arrays.
 
-Everything that reads text, a table, JSON or arrays goes through here, so that damage of every kind
-becomes one line that names the file.
+Every kind of damage becomes an error of one line that names the file, and no pipe hangs the reader.
 """
 
 import csv
@@ -20,8 +19,9 @@ if TYPE_CHECKING:
 
 
 def regular(path: Path) -> Path:
-    """Return `path` if it is a regular file or a link to one. A FIFO or a device would hang its
-    reader.
+    """Return `path` if it is a regular file or a link to one.
+
+    A FIFO or a device would hang its reader.
 
     Raises:
         UserError: it is something else.
@@ -31,14 +31,13 @@ def regular(path: Path) -> Path:
         raise UserError(f"{path}: no file's name can hold a NUL character; correct the path")
     path.stat()
     if not path.is_file():
-        raise UserError(
-            f"{path}: is {'a folder' if path.is_dir() else 'a pipe or a device'}, not a file; move it away, or name another"
-        )
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        raise UserError(f"{path}: is {kind}, not a file; move it away, or name another")
     return path
 
 
 def read_text(path: Path) -> str:
-    """Read a text file in UTF-8, with or without a byte-order mark; line ends stay as they are.
+    """Read a text file in UTF-8, with or without a byte-order mark, and keep its line ends.
 
     Raises:
         UserError: it is no regular file, cannot be read, or is not text in UTF-8.
@@ -50,8 +49,8 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         other = "; it looks like UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
         raise UserError(
-            f"{path}: is not text in UTF-8 (byte {data[error.start]:#04x} at {error.start:,}{other})"
-            "; save it as UTF-8"
+            f"{path}: is not text in UTF-8 (byte {data[error.start]:#04x} at {error.start:,}"
+            f"{other}); save it as UTF-8"
         ) from None
     if "\0" in text:
         raise UserError(
@@ -80,8 +79,8 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file.
 
     Raises:
-        UserError: it is no regular file, cannot be read, or is not JSON that every program reads
-            alike (NaN and 1e999 are not).
+        UserError: it is no regular file, cannot be read, or is not JSON by the standard, which has
+            neither NaN nor 1e999.
         FileNotFoundError: it is not there.
     """
     try:
@@ -93,10 +92,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_arrays(path: Path) -> "dict[str, np.ndarray]":
-    """Read all arrays of an npz file; objects, which would run code, are refused.
+    """Read all arrays of an npz file, and refuse objects, which could run code.
 
     Raises:
-        UserError: it is damaged or no npz file.
+        UserError: it is damaged, or not an npz file.
         FileNotFoundError: it is not there.
     """
     import numpy as np
@@ -111,12 +110,12 @@ def read_arrays(path: Path) -> "dict[str, np.ndarray]":
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a regular file."""
+    """Return the SHA-256 of a regular file."""
     with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text} is no number, or too large a one")
+        raise ValueError(f"{text} is not a number, or too large")
     return number

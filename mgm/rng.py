@@ -1,7 +1,7 @@
-"""Randomness of a clip: a function of (run seed, epoch, sample) and of nothing else.
+"""Randomness of a clip: a function of (run seed, epoch, sample) alone.
 
-Batch mates, workers, ranks and devices must not matter (DESIGN 2), so nothing here keeps state: a
-seed goes in, a number or a fresh generator comes out.
+Batch mates, workers, ranks and devices must not matter, so nothing here keeps state: functions take
+a seed and return a number or a fresh generator.
 """
 
 import hashlib
@@ -11,34 +11,29 @@ from contextlib import contextmanager
 
 import numpy as np
 
-STREAMS = (
-    "order",
-    "sample",
-    "crop",
-    "augment",
-    "labels",
-    "guide",
-)  # a clip's independent uses of randomness; append only
+# a clip's independent uses of randomness; append only
+STREAMS = ("order", "sample", "crop", "augment", "labels", "guide")
 
 
 def clip_seed(run_seed: int, epoch: int, sample: int) -> int:
-    """One non-negative int64 per clip;
-
-    `mgm.masking` draws the clip's mask from it, on any device.
-    """
+    """Return a clip's seed, a non-negative int64, from which `mgm.masking` draws its mask."""
     digest = hashlib.blake2b(f"{run_seed}/{epoch}/{sample}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def generator(seed: int, stream: str) -> np.random.Generator:
-    """A counter-based generator for one use of a seed; streams of one seed are independent."""
+    """Return a counter-based generator for one use of a seed.
+
+    Streams of one seed are independent.
+    """
     return np.random.Generator(np.random.Philox(key=[seed, STREAMS.index(stream)]))
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Python's and NumPy's global generators start from `seed`, a 32-bit one, and are put back
-    after: for libraries that draw from them.
+    """Seed the global generators of Python and NumPy, and restore them afterwards.
+
+    For libraries that draw from them. The seed has 32 bits.
     """
     python, numpy = random.getstate(), np.random.get_state()
     random.seed(seed)

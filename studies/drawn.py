@@ -2,6 +2,7 @@
 
     python studies/drawn.py train       # runs what is not done, dataset by dataset; call it again
     python studies/drawn.py cover       # how many of the moving pixels each mask hides
+    python studies/drawn.py controls    # docs/drawn-controls.csv: features that need no model
     python studies/drawn.py table       # docs/drawn-sets.csv, docs/drawn-sets.png and the intervals
 
 studies/drawn.md says what is run, in which order, when it stops, and what was predicted. Each run
@@ -20,7 +21,7 @@ import pandas as pd
 
 from mgm.dag.study import Workflow
 from mgm.data.index import read_index
-from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.masking import Grid, make_mask
 from mgm.paper.registry import with_mask
@@ -30,19 +31,21 @@ from mgm.results.archive import unpack
 from mgm.results.frame import frame
 from mgm.spec import Pretrain, Probe, Run, RunOptions
 from mgm.stages.data import Workplace, motion_of
+from mgm.stages.measure.controls import controls
 from mgm.stages.measure.coverage import moving_pixels
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
-from mgm.video.loader import Cache, Loading, training_loader
+from mgm.video.cut import Cache
+from mgm.video.loader import Loading, training_loader
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DATA, DOCS = ROOT / "results/drawn", ROOT / "data", ROOT / "docs"
 # Layout: title, and the fields that differ from mini's generator.
 LAYOUTS = {
-    "mini": ("Three movers, quick way of 1 frame (mini)", {}),
-    "quick10": ("Three movers, quick way of 10 frames", {"quick": 10}),
-    "one": ("One mover, quick way of 1 frame", {"sprites": 1}),
+    "mini": ("Three moving shapes (layout mini)", {}),
+    "quick10": ("Three moving shapes, quick: 10", {"quick": 10}),
+    "one": ("One moving shape", {"sprites": 1}),
 }
 DATA_SEEDS = tuple(range(701, 713))
 ROWS = {  # name: the row of Table 4e whose spec it has
@@ -156,6 +159,30 @@ def cover(clips: int = 240) -> None:
         print(f"{layout}, {TITLES[mask]}: {found.mean:.1f} [{found.low:.1f}, {found.high:.1f}] %")
 
 
+def measure_controls() -> None:
+    """Classify the videos of layout `mini` without a model; print means over datasets.
+
+    Labels, draws and test videos are those of each dataset's linear probe.
+    """
+    found = []
+    for _, params in datasets(["mini"], list(DATA_SEEDS[:8])):
+        index = generate(params, DATA / f"ssv2-{params.digest}")
+        _, linear = specs(params)["none"]
+        table = controls(index, linear, weights=False)
+        found.append(table[table.top1.notna()].assign(data_seed=params.seed))
+    columns = ["data_seed", "control", "title", "top1", "chance", "n_test", "label_draws"]
+    rows = pd.concat(found)[columns]
+    rows.round(2).to_csv(DOCS / "drawn-controls.csv", index=False, lineterminator="\n")
+    for title, some in rows.groupby("title", sort=False):
+        print(f"{title}: {interval(some.top1)}")
+
+
+def interval(values: pd.Series) -> str:
+    """Return a mean and its 95 % interval over datasets."""
+    estimate = over_datasets([[value] for value in values])
+    return f"{estimate.mean:.1f} [{estimate.low:.1f}, {estimate.high:.1f}], n = {len(values)}"
+
+
 def probes() -> pd.DataFrame:
     """Return a row per probe of a whole dataset: `layout`, `data_seed`, `mask`, `top1`, `run_id`,
     `commit`.
@@ -164,16 +191,14 @@ def probes() -> pd.DataFrame:
     """
     unpack(RESULTS)
     runs = frame(RESULTS)
-    runs = runs[(runs.status == "run") & (runs.verb == "probe")]
-    masks = runs["mask"].where(runs.guidance != "shuffled", "shuffled")
-    runs = runs.assign(mask=masks, top1=runs["metrics.top1"]).set_index("mask")
+    runs = runs[runs.status == "run"].set_index("run_id")
     rows = []
     for layout, params in datasets(list(LAYOUTS), list(DATA_SEEDS)):
-        some = runs[runs.digest == params.digest]
-        if set(ROWS) <= set(some.index):
+        ids = {mask: linear.run_id for mask, (_, linear) in specs(params).items()}
+        if set(ids.values()) <= set(runs.index):
             rows += [
-                (layout, params.seed, mask, *some.loc[mask, ["top1", "run_id", "commit"]])
-                for mask in ROWS
+                (layout, params.seed, mask, runs["metrics.top1"][name], name, runs.commit[name])
+                for mask, name in ids.items()
             ]
     return pd.DataFrame(rows, columns=["layout", "data_seed", "mask", "top1", "run_id", "commit"])
 
@@ -224,7 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("train", "cover", "table"))
+    parser.add_argument("what", choices=("train", "cover", "controls", "table"))
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
     parser.add_argument("--data-seeds", nargs="+", type=int, default=list(DATA_SEEDS[:8]))
     parser.add_argument("--until", default="", help="HH:MM in UTC: start no dataset after it")
@@ -232,8 +257,8 @@ def main() -> None:
     if args.what == "train":
         train(args.layouts, args.data_seeds, args.until)
         return
-    if args.what == "cover":
-        cover()
+    if args.what in ("cover", "controls"):
+        {"cover": cover, "controls": measure_controls}[args.what]()
         return
     runs = probes()
     runs.round(2).to_csv(DOCS / "drawn-sets.csv", index=False, lineterminator="\n")

@@ -1,14 +1,12 @@
-"""When does guidance help: linear probes of MGM, a tube and a static block over the size of movers,
-the background, the mask ratio, and a rule at the frame's edge.
+"""When does guidance help? MGM minus a tube and a static block, on variations of scale mini.
 
     python studies/guidance.py train   # in the background, in parts: called again, it continues
-    python studies/guidance.py draw    # docs/guidance.csv and docs/guidance.png, from results/mini
-    and results/guidance-* python studies/guidance.py cover   # docs/guidance-cover.csv, how much of
-    the movers a box hides, from the videos that `train` left
+    python studies/guidance.py draw    # docs/guidance.csv and docs/guidance.png
+    python studies/guidance.py cover   # docs/guidance-cover.csv: how much of the discs a box hides
 
-Each variation is scale mini with a few fields changed, run by the workflow under a name of its own;
-seeds are the same everywhere, so differences are paired. What is not changed is mini's own Table 4e
-(`snakemake --cores all --config scale=mini -- table4e`).
+Each variation is scale mini with a few fields changed. It runs by the workflow, under its own name.
+Seeds are the same everywhere, so differences are paired. Masks that a variation does not change
+have mini's own runs (`snakemake --cores all --config scale=mini -- table4e`).
 """
 
 import argparse
@@ -22,8 +20,10 @@ import torch
 import yaml
 
 from mgm.dag.study import CONFIG, Workflow
-from mgm.data.index import Video, read_index
-from mgm.data.synthetic.make import load_boxes
+from mgm.data.index import Video
+from mgm.data.synthetic.drawing import scene, tracks
+from mgm.data.synthetic.generator import generate
+from mgm.data.synthetic.params import parse_params
 from mgm.masking import Grid, Motion, make_mask
 from mgm.paper.scales import read_yaml
 from mgm.paper.suite import registry_of
@@ -33,28 +33,28 @@ from mgm.report.statistics import over_seeds
 from mgm.results.archive import unpack
 from mgm.results.frame import frame
 from mgm.spec import Pretrain
-from mgm.video import read_clip, slot_magnitude
-from mgm.video.sample import view_indices
+from mgm.video import read_clip
+from mgm.video.transform import view_indices
 
 BASE, RATIO = "as mini", "mask.ratio"
 # name: (title, fields of the generated set, fields of pretraining, the masks that these change)
 VARIATIONS = {
     "mini": (BASE, {}, {}, ("none", "tube", "block", "mgm")),
-    "d15": ("movers of 0.15", {"diameter": 0.15}, {}, ("none", "tube", "block", "mgm")),
-    "d24": ("movers of 0.24", {"diameter": 0.24}, {}, ("none", "tube", "block", "mgm")),
-    "still": ("still background", {"pan": 0.0}, {}, ("none", "tube", "block", "mgm")),
+    "d15": ("smaller discs (0.15)", {"diameter": 0.15}, {}, ("none", "tube", "block", "mgm")),
+    "d24": ("larger discs (0.24)", {"diameter": 0.24}, {}, ("none", "tube", "block", "mgm")),
+    "still": ("static background", {"pan": 0.0}, {}, ("none", "tube", "block", "mgm")),
     "r60": ("60 % hidden", {}, {RATIO: 0.6}, ("tube", "block", "mgm")),
-    "r75": ("75 % hidden, the tube too", {}, {RATIO: 0.75}, ("tube",)),
+    "r75": ("tube at 75 %", {}, {RATIO: 0.75}, ("tube",)),
     "r90": ("90 % hidden", {}, {RATIO: 0.9}, ("tube", "block", "mgm")),
-    "one": ("one mover, not three", {"sprites": 1}, {}, ("none", "tube", "block", "mgm")),
+    "one": ("one disc instead of three", {"sprites": 1}, {}, ("none", "tube", "block", "mgm")),
     "one60": (
-        "one mover, 60 % hidden",
+        "one disc, 60 % hidden",
         {"sprites": 1},
         {RATIO: 0.6},
         ("none", "tube", "block", "mgm"),
     ),
-    "clamp": ("boxes stay in the frame", {}, {"mask.edge": "clamp"}, ("mgm",)),
-    "vectors": ("vectors not divided by their distance", {}, {"mask.distance": "none"}, ("mgm",)),
+    "clamp": ("box kept inside the frame", {}, {"mask.edge": "clamp"}, ("mgm",)),
+    "vectors": ("vectors not divided by distance", {}, {"mask.distance": "none"}, ("mgm",)),
     "start": ("guided in slot 0 too", {}, {"mask.guided_start": True}, ("mgm",)),
 }
 ROWS = {
@@ -63,9 +63,14 @@ ROWS = {
     "block": "Random Block",
     "mgm": "MGM (Dense)",
 }
-PAIRS = {"less random weights": "none", "less Random Tube": "tube", "less Random Block": "block"}
-MEANS = {"three movers: mean": 3, "one mover: mean": 1}  # over the variations with so many
-HIDDEN = "hides, less block"  # more of the movers
+PAIRS = {
+    "minus random weights": "none",
+    "minus random tube": "tube",
+    "minus random block": "block",
+}
+MEANS = {"three discs, mean": 3, "one disc, mean": 1}  # over the variations with so many
+# Share of the discs' pixels that MGM hides, minus the share that a block hides.
+HIDDEN = "Hidden: MGM minus block"
 SEEDS = [0, 1, 2, 3, 4]
 ROOT = Path(__file__).parents[1]
 COVER = ROOT / "docs/guidance-cover.csv"
@@ -110,11 +115,7 @@ def folder_of(name: str) -> str:
 
 
 def probes() -> pd.DataFrame:
-    """A row a run:
-
-    `variation`, `mask`, `seed`, `top1`. Masks that a variation does not change have the runs of the
-    base.
-    """
+    """Return a row per run: `variation`, `mask`, `seed`, `top1`, `run_id`, `commit`."""
     parts = []
     for name, (title, *_, masks) in VARIATIONS.items():
         folder = ROOT / "results" / folder_of(name)
@@ -138,16 +139,18 @@ def probes() -> pd.DataFrame:
 
 
 def differences(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a variation and pair that it changes: MGM less the other mask, paired by seed, with its
-    95 % interval; last, means over variations, seed by seed, of those that have `SEEDS`. What
-    changes MGM's mask alone is a reading of the paper: MGM less MGM as mini."""
+    """Return MGM minus the other mask, per variation and pair, with a 95 % interval over seeds.
+
+    Differences are paired by seed. The last rows are means over variations that have all `SEEDS`.
+    A variation that changes MGM's mask alone is compared with mini's own MGM.
+    """
     wide = runs.pivot(index=["variation", "seed"], columns="mask", values="top1")
     apart = {}
     for title, *_, masks in VARIATIONS.values():
         if title in wide.index:
             found, base = wide.loc[title].copy(), wide.loc[BASE]
             if masks == ("mgm",):
-                apart[title, "less MGM as mini"] = (found["mgm"] - base["mgm"]).dropna()
+                apart[title, "minus MGM as mini"] = (found["mgm"] - base["mgm"]).dropna()
                 continue
             for mask in ROWS.keys() - set(masks):
                 found[mask] = base[mask].reindex(found.index)
@@ -193,8 +196,11 @@ def draw() -> None:
         some = table[table.pair == pair].rename(columns={"variation": "tick"})
         intervals(axes, some, titles)
         axes.set_yticks(range(len(titles)), titles)
-        axes.set_title(f"MGM {pair}", loc="left", size=9)
-        axes.set(xlabel="points of top-1" if pair in PAIRS else "% of the movers", ylabel="")
+        axes.set_title(pair if pair == HIDDEN else f"MGM {pair}", loc="left", size=9)
+        axes.set(
+            xlabel="Top-1 accuracy (points)" if pair in PAIRS else "% of the discs' pixels",
+            ylabel="",
+        )
         axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
         axes.tick_params(axis="y", length=0)
     several[0].invert_yaxis()
@@ -202,15 +208,17 @@ def draw() -> None:
 
 
 def cover() -> None:
-    """Write how much of the movers' pixels a block and MGM hide, in per cent, and the difference,
-    paired by test video.
+    """Write the share of the discs' pixels that a block and MGM hide, in per cent.
+
+    The difference is paired by test video, and so is its interval.
     """
     rows = []
     for name, (title, *_, masks) in VARIATIONS.items():
         registry = registry_of(ROOT / "results" / folder_of(name))
-        place = ROOT / "data" / f"ssv2-{registry.scale.datasets['ssv2'].digest}"
-        discs = load_boxes(place)
-        videos = [video for video in read_index(place).videos if video.split == "test"]
+        dataset = registry.scale.datasets["ssv2"]
+        place = ROOT / "data" / f"ssv2-{dataset.digest}"
+        params = parse_params(dataset.generate, name)
+        videos = generate(params, place).test
         specs = {
             spec.mask.name: spec
             for spec in registry.runs_of("table4e")
@@ -219,7 +227,9 @@ def cover() -> None:
         shares = {
             mask: np.array(
                 [
-                    hidden_share(video, discs[Path(video.path).stem], specs[mask], seed)
+                    hidden_share(
+                        video, tracks(params, scene(params, "test", seed)), specs[mask], seed
+                    )
                     for seed, video in enumerate(videos)
                 ]
             )
@@ -238,29 +248,29 @@ def cover() -> None:
     )
 
 
-def hidden_share(video: Video, boxes_TK4: np.ndarray, spec: Pretrain, seed: int) -> float:
-    """The share of one video's discs under a mask, in per cent, in the middle clip.
+def hidden_share(
+    video: Video, discs: tuple[np.ndarray, np.ndarray], spec: Pretrain, seed: int
+) -> float:
+    """Return the share of a video's discs under a mask, in per cent, in its middle clip.
 
-    `boxes_TK4` are the discs' edges.
+    Args:
+        discs: centres (x, y) of whole discs, (T, K, 2), and diameters, (T, K), in pixels. Parts
+            outside the frame do not count.
     """
     mask, tubelet, patch = spec.mask, spec.model.tubelet, spec.model.patch
     index_T = view_indices(spec.clips, video.frames, view=0, views=1)
     clip, side = read_clip(video.path, index_T), spec.clips.size // patch
     grid = Grid(spec.clips.frames // tubelet, side, side)
-    motion_SHW = slot_magnitude(
-        clip.motion_THW2, clip.divisor(mask.distance), clip.has_motion_T, tubelet
-    )
-    guide_BSHW = torch.from_numpy(motion_SHW)[None]
-    masked_BL = make_mask(mask, grid, Motion(guide_BSHW), torch.tensor([seed]))
+    motion_SHW = clip.magnitude(tubelet, mask.distance, mask.compensate)
+    motion = Motion(torch.from_numpy(motion_SHW)[None])
+    masked_BL = make_mask(mask, grid, motion, torch.tensor([seed]))
     y_H, x_W = np.arange(clip.height), np.arange(clip.width)
     masked_THW = masked_BL.view(grid.slots, side, side).numpy().repeat(tubelet, 0)
     hidden_THW = masked_THW[:, y_H * side // clip.height][:, :, x_W * side // clip.width]
-    top, left, bottom, right = np.moveaxis(boxes_TK4[index_T], 2, 0)[..., None, None]
-    y_H1, x_W = y_H[:, None] + 0.5, x_W + 0.5
-    from_centre = ((2 * y_H1 - top - bottom) / (bottom - top)) ** 2 + (
-        (2 * x_W - left - right) / (right - left)
-    ) ** 2
-    disc_THW = (from_centre <= 1).any(1)
+    centre_TK2, diameter_TK = (some[index_T] for some in discs)
+    x_TK11, y_TK11 = np.moveaxis(centre_TK2, 2, 0)[..., None, None]
+    across_TKHW = (x_W + 0.5 - x_TK11) ** 2 + (y_H[:, None] + 0.5 - y_TK11) ** 2
+    disc_THW = (across_TKHW <= (diameter_TK[..., None, None] / 2) ** 2).any(1)
     return 100 * (disc_THW & hidden_THW).sum() / disc_THW.sum()
 
 

@@ -1,113 +1,91 @@
-"""How the probe decides: the same pretrained weights of scale mini under every probe kind.
+"""How the probe decides: the same pretrained weights under every kind of probe.
 
-    python studies/probe_kinds.py train    # in the background; called again, it continues
-    python studies/probe_kinds.py table    # docs/probe-kinds.csv, and means with their intervals
+    python studies/probe_kinds.py train    # runs what is not done; call it again
+    python studies/probe_kinds.py table    # docs/probe-kinds.csv and the intervals
 
-The weights are those of Table 4e at scale mini, so the runs of kind `logistic` are that table's.
-Seeds are the outer loop: whenever it is stopped, every mask has as many.
+The weights are those of studies/drawn.py, layout `mini`, whose own probes are of kind `logistic`.
+A dataset whose weights are not on this machine is left out. studies/drawn.md has the prediction.
 """
 
 import argparse
-from pathlib import Path
 
+import drawn
 import pandas as pd
 
-from mgm.data.synthetic.make import generate
-from mgm.data.synthetic.params import parse_params
-from mgm.paper import recipes
-from mgm.paper.scales import Scale, load_scale
-from mgm.report.statistics import over_seeds
-from mgm.results.frame import frame
-from mgm.spec import Probe, RunOptions
+from mgm.results.archive import unpack
+from mgm.results.frame import frame, read_specs
+from mgm.spec import Pretrain, Probe, RunOptions
 from mgm.stages.data import Workplace
-from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "results/probe-kinds"
-SEEDS = (0, 1, 2)
-MASKS = ("", "block", "tube", "mgm")
+MASKS = ("none", "tube", "block", "mgm")
 # `attentive` first: its pass over the videos leaves what the other kinds read.
-KINDS = ("attentive", "logistic", "sgd", "knn")
+KINDS = ("attentive", "sgd", "knn")
 
 
-def train(seeds: tuple[int, ...] = SEEDS) -> None:
-    """Run what is not done."""
-    scale, place = mini()
-    execution = Workplace(RESULTS, {"ssv2": place}, RunOptions(cache_mb=900))
-    for seed in seeds:
+def train() -> None:
+    """Run what is not done, every mask of a dataset before the next dataset."""
+    for _, params in drawn.datasets(["mini"], list(drawn.DATA_SEEDS)):
+        place = {"ssv2": drawn.DATA / f"ssv2-{params.digest}"}
+        specs = drawn.specs(params)
+        if not all(has_weights(specs[mask][0]) for mask in MASKS):
+            continue
+        execution = Workplace(drawn.RESULTS, place, RunOptions(cache_mb=900))
         for mask in MASKS:
-            parent = ""
-            if mask:
-                spec = scale.apply(recipes.pretrain("ssv2", mask, 200), seed)
-                run_all([spec], pretrain, execution)
-                parent = spec.run_id
-            run_all(probes(scale, parent, seed), probe, execution)
+            linear = specs[mask][1]
+            kinds = [linear.model_copy(update={"kind": kind}) for kind in KINDS]
+            run_all(kinds, probe, execution)
 
 
-def mini() -> tuple[Scale, Path]:
-    """Return scale mini and the folder of its videos, drawn if they are not there."""
-    scale = load_scale(ROOT / "workflow/config/mini.yaml")
-    dataset = scale.datasets["ssv2"]
-    params = parse_params(dataset.generate, "mini")
-    place = ROOT / f"data/ssv2-{params.digest}"
-    if not (place / "index.json").exists():
-        generate(params, place)
-    known = {"ssv2": dataset.model_copy(update={"digest": params.digest})}
-    return scale.model_copy(update={"datasets": known}), place
-
-
-def probes(scale: Scale, parent: str, seed: int) -> list[Probe]:
-    """Return a probe of every kind, otherwise Table 4e's."""
-    spec = scale.apply(recipes.probe("ssv2", parent, recipes.MODELS["vit-b"]), seed)
-    return [spec.model_copy(update={"kind": kind}) for kind in KINDS]
+def has_weights(parent: Pretrain | None) -> bool:
+    return parent is None or any((drawn.RESULTS / parent.run_id).glob("*.safetensors"))
 
 
 def found() -> pd.DataFrame:
-    """Return a row per probe: `kind`, `mask`, `seed`, `top1`, `n_test`, `run_id`, `commit`."""
-    scale, _ = mini()
-    kinds = dict[str, tuple[str, str]]()
-    for seed in SEEDS:
-        for mask in MASKS:
-            parent = scale.apply(recipes.pretrain("ssv2", mask, 200), seed).run_id if mask else ""
-            specs = probes(scale, parent, seed)
-            kinds |= {spec.run_id: (spec.kind, mask or "none") for spec in specs}
-    runs = frame(RESULTS).query("status == 'run' and verb == 'probe'")
-    runs = runs[runs.run_id.isin(list(kinds))]
-    runs = runs.assign(
-        kind=[kinds[run_id][0] for run_id in runs.run_id],
-        mask=[kinds[run_id][1] for run_id in runs.run_id],
-        top1=runs["metrics.top1"],
-    )
-    columns = ["kind", "mask", "seed", "top1", "n_test", "run_id", "commit"]
-    return runs[columns].sort_values(columns[:3]).reset_index(drop=True)
+    """Return a row per probe: `kind`, `data_seed`, `mask`, `top1`, `run_id`, `commit`.
+
+    A dataset counts for a kind once all masks are done.
+    """
+    unpack(drawn.RESULTS)
+    runs, specs = frame(drawn.RESULTS), read_specs(drawn.RESULTS)
+    runs = runs[runs.status == "run"].set_index("run_id")
+    rows = []
+    for _, params in drawn.datasets(["mini"], list(drawn.DATA_SEEDS)):
+        linear: dict[str, Probe] = {mask: drawn.specs(params)[mask][1] for mask in MASKS}
+        for kind in ("logistic", *KINDS):
+            ids = {
+                mask: spec.model_copy(update={"kind": kind}).run_id for mask, spec in linear.items()
+            }
+            if all(name in runs.index and name in specs for name in ids.values()):
+                rows += [
+                    (kind, params.seed, mask, runs["metrics.top1"][name], name, runs.commit[name])
+                    for mask, name in ids.items()
+                ]
+    return pd.DataFrame(rows, columns=["kind", "data_seed", "mask", "top1", "run_id", "commit"])
 
 
 def table() -> None:
-    """Write every probe; print means over seeds and differences to MGM, paired by seed."""
+    """Write every probe; print means over datasets and differences to MGM.
+
+    Only datasets that every kind has are compared.
+    """
     runs = found()
-    runs.round(2).to_csv(ROOT / "docs/probe-kinds.csv", index=False, lineterminator="\n")
-    for kind, some in runs.groupby("kind"):
-        wide = some.pivot(index="seed", columns="mask", values="top1")
-        for mask in wide:
-            parts = [kind, mask, interval(wide[mask])]
-            if mask != "mgm" and "mgm" in wide:
-                parts.append(f"MGM minus this {interval(wide['mgm'] - wide[mask])}")
-            print(*parts, sep="; ")
-
-
-def interval(values: pd.Series) -> str:
-    """Return a mean and its 95 % interval over seeds."""
-    estimate = over_seeds(values.dropna().tolist())
-    if not estimate.has_interval:
-        return f"{estimate.mean:.1f}"
-    return f"{estimate.mean:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
+    runs = runs.groupby("data_seed").filter(lambda some: some.kind.nunique() == len(KINDS) + 1)
+    path = drawn.DOCS / "probe-kinds.csv"
+    runs.round(2).to_csv(path, index=False, lineterminator="\n")
+    for kind, some in runs.groupby("kind", sort=False):
+        wide = some.pivot(index="data_seed", columns="mask", values="top1")
+        for mask in MASKS:
+            words = f"{kind}, {drawn.TITLES[mask]}: {drawn.interval(wide[mask])}"
+            if mask != "mgm":
+                words += (
+                    f"; MGM minus {drawn.OTHERS[mask]} {drawn.interval(wide['mgm'] - wide[mask])}"
+                )
+            print(words)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("train", "table"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    given = parser.parse_args()
-    train(tuple(given.seeds)) if given.what == "train" else table()
+    train() if parser.parse_args().what == "train" else table()

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from mgm.cli import main
-from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.spec import Data, Pretrain
 

@@ -33,7 +33,12 @@ def test_a_users_file_lies_over_the_profiles_and_the_command_line_over_both(file
 
 def test_resources_are_what_the_executor_reads(file):
     cluster = load_cluster(
-        file({"sbatch": "--constraint=h100", "jobs": {"probe": {"hours": 0.1, "gpus": 0}}})
+        file(
+            {
+                "sbatch": "--constraint=h100 --mail-type=FAIL",
+                "jobs": {"probe": {"hours": 0.1, "gpus": 0}},
+            }
+        )
     )
     pretrain = cluster.resources("pretrain")
     assert pretrain["nodes"] == 2
@@ -41,7 +46,8 @@ def test_resources_are_what_the_executor_reads(file):
     assert pretrain["gres"] == "gpu:8"
     assert pretrain["mem_mb"] == 8 * 48000
     assert pretrain["runtime"] == 24 * 60
-    assert pretrain["slurm_extra"] == "--signal=TERM@120 --constraint=h100"
+    assert pretrain["slurm_extra"] == "--signal=TERM@120 --mail-type=FAIL"
+    assert pretrain["constraint"] == "h100"
     words = shlex.split(cluster.command_wrapper("pretrain", "a log").partition("run.sh")[2])
     assert words[:7] == [
         "a log",
@@ -55,7 +61,7 @@ def test_resources_are_what_the_executor_reads(file):
     assert words[-3:] == ["--nnodes=2", "--nproc-per-node=8", "--no-python"]
     probe = cluster.resources("probe")
     assert (
-        probe["slurm_extra"] == "--constraint=h100"
+        probe["slurm_extra"] == "--mail-type=FAIL"
     )  # a warning may come a minute early, at once in a job of six minutes
     assert not {"gres", "tasks", "mpi", "slurm_partition", "slurm_account"} & set(probe)
     assert cluster.command_wrapper("probe", "log").split("run.sh")[1].split() == ["log"]

@@ -1,5 +1,7 @@
 """A field of RunOptions is at once an option of the command line, of clusters and of scales."""
 
+from typing import get_args
+
 import typer
 
 from mgm.cli import app
@@ -7,16 +9,16 @@ from mgm.dag.cluster import JobResources
 from mgm.paper.scales import Scale
 from mgm.spec import LoadOptions, RunOptions
 
-CHANGED = RunOptions(
-    threads=2,
-    workers=3,
-    cache_mb=4,
-    accumulate=5,
-    checkpoint_s=6.5,
-    recompute=True,
-    compile="off",
-    bf16_gradients=True,
-)
+
+def other(field) -> object:
+    """A valid value that is not the field's default."""
+    if field.annotation is bool:
+        return not field.default
+    choices = get_args(field.annotation)
+    return next(x for x in choices if x != field.default) if choices else field.default + 1
+
+
+CHANGED = RunOptions(**{name: other(field) for name, field in RunOptions.model_fields.items()})
 
 
 def parsed(stage: str, words: list[str]) -> dict[str, object]:

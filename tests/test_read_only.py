@@ -8,6 +8,7 @@ import os
 
 import pytest
 
+from mgm.spec import Model
 from tests.helpers.fake_results import finish_all, registry
 from tests.helpers.programs import ROOT, run
 
@@ -26,7 +27,11 @@ def here(tmp_path):
     finish_all(tmp_path / "results" / "x", known)
     spec = next(iter(known.specs.values()))
     (tmp_path / "results" / "x" / "scale.json").write_text(known.scale.model_dump_json())
-    (tmp_path / "spec.json").write_text(spec.model_copy(update={"seed": 9}).model_dump_json())
+    (tmp_path / "spec.json").write_text(
+        spec.model_copy(
+            update={"seed": 9, "model": Model(backbone="toy", width=24, depth=2, heads=4, patch=8)}
+        ).model_dump_json()
+    )
     (tmp_path / "reports").mkdir()
     (tmp_path / "videos").mkdir()
     folders = [tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())]

@@ -4,9 +4,9 @@ import pytest
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
+from mgm.dag import WORKFLOW
 from mgm.dag.cluster import PROFILE
 from mgm.dag.config import schemas
-from mgm.dag.scaffold import WORKFLOW
 from mgm.paper.scales import read_yaml
 
 SCHEMAS = WORKFLOW / "schemas"

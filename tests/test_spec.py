@@ -3,10 +3,12 @@ import json
 import pytest
 
 from mgm.errors import UserError
+from mgm.paper.scales import read_yaml
 from mgm.spec import (
     BACKBONES,
     Clips,
     Data,
+    Decoder,
     Finetune,
     FinetuneOptim,
     Mask,
@@ -18,7 +20,9 @@ from mgm.spec import (
     Views,
     Visualise,
     parse,
+    require_named_sizes,
 )
+from mgm.spec.new_spec import STAGES, commented, fields_of
 from tests.helpers.errors import refused
 
 SSV2 = Data(dataset="ssv2")
@@ -105,7 +109,8 @@ def _others(value):
         return [value + 1, value * 2, 0.5, 1, value / 2]
     if isinstance(value, list):
         return [[0.5, 0.5], ["x"], [2, 3, 4]]
-    names = "x knn groups dis none running-cell inverse zero 8 coverage vit-s tube spill window centre float32 rand-m7-n4-mstd0.5-inc1"
+    names = "x knn groups dis none affine running-cell inverse zero 8 coverage vit-s tube spill"
+    names += " window centre float32 rand-m7-n4-mstd0.5-inc1"
     return [*names.split(), PARENT]
 
 
@@ -156,6 +161,34 @@ def test_bad_fields_are_one_clear_line(verb, fields, named, values):
         parse({"verb": verb, "data": {"dataset": "ssv2"}, **fields}, "s.json")
 
 
+def test_a_backbone_has_its_sizes_by_its_name():
+    fields = {"verb": "pretrain", "data": {"dataset": "ssv2"}, "model": {"backbone": "vit-l"}}
+    spec = parse(fields, "s.json")
+    assert (spec.model.width, spec.model.depth, spec.model.heads) == BACKBONES["vit-l"][0]
+    assert (spec.decoder.width, spec.decoder.depth, spec.decoder.heads) == BACKBONES["vit-l"][1]
+    with refused("s.json: model: backbone vit-x", "vit-b", "width, depth, heads"):
+        parse({**fields, "model": {"backbone": "vit-x"}}, "s.json")
+    toy = {"width": 48, "depth": 2, "heads": 4}
+    for name, divided in (("timesformer-toy", True), ("toy", False)):
+        assert (
+            parse({**fields, "model": {"backbone": name, **toy}}, "s.json").model.divided is divided
+        )
+
+
+def test_a_spec_file_whose_name_promises_other_sizes_is_refused(tmp_path):
+    """Specs of a scale keep the sizes that the scale's file names, under their run ids."""
+    toy = Model(width=48, depth=2, heads=4)
+    path = tmp_path / "NAME" / "specs" / "s.json"
+    with refused(f"{path}: model.width is 48, and vit-b has 768", "such as vit-b-small"):
+        require_named_sizes(Probe(data=SSV2, model=toy), str(path))
+    path.parent.mkdir(parents=True)
+    (tmp_path / "NAME" / "scale.json").write_text("{}")
+    require_named_sizes(Probe(data=SSV2, model=toy), str(path))
+    named = toy.model_copy(update={"backbone": "toy"})
+    require_named_sizes(Probe(data=SSV2, model=named), "s.json")
+    require_named_sizes(Probe(data=SSV2, model=toy, parent=PARENT), "s.json")
+
+
 def test_weights_tell_the_vits_apart_by_width_and_depth():
     sizes = [encoder[:2] for name, (encoder, _) in BACKBONES.items() if name != "timesformer"]
     assert len(set(sizes)) == len(sizes)
@@ -191,3 +224,45 @@ def test_a_mask_may_be_its_bare_name():
     assert named == bare
     with refused("mask", "'mgn'", "tube"):
         parse({"verb": "pretrain", "data": {"dataset": "ssv2"}, "mask": "mgn"}, "spec.json")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_new_spec_is_the_stages_defaults(stage, tmp_path):
+    made = parse(fields_of(stage, "mine"), "x")
+    (tmp_path / "x.yaml").write_text(commented(made))
+    assert parse(read_yaml(tmp_path / "x.yaml"), "x") == made
+
+
+def test_words_are_fields_and_comments_say_what_they_mean():
+    words = ["optim.epochs=3", "optim.lr=1e-3", "model.backbone=vit-l", "clips.flip=false"]
+    made = parse(fields_of("pretrain", "mine", "tube", words), "x")
+    assert (made.mask.name, made.optim.epochs, made.optim.lr) == ("tube", 3, 1e-3)
+    assert made.clips.flip is False
+    assert "# Largest norm of the gradient. 0: no clipping.\n  clip_grad: 0.0" in commented(made)
+    with pytest.raises(UserError, match="--set epochs: write it as FIELD=VALUE"):
+        fields_of("pretrain", "mine", "", ["epochs"])
+
+
+def test_a_backbone_has_its_own_sizes_unless_others_are_given():
+    model = Model(backbone="vit-l")
+    assert (model.width, model.depth, model.heads) == BACKBONES["vit-l"][0]
+    assert Pretrain(data=Data(dataset="a"), model=model).decoder == Decoder(
+        width=512, depth=12, heads=8
+    )
+    assert Model(backbone="vit-l", width=64).width == 64
+    assert (
+        parse(
+            {"verb": "pretrain", "data": {"dataset": "a"}, "model": {"backbone": "vit-s"}}, "x"
+        ).decoder.width
+        == 192
+    )
+
+
+@pytest.mark.parametrize("mask", ["mgn", {"name": "mgn"}])
+def test_a_mask_that_is_not_there_names_the_nearest_one(mask):
+    with pytest.raises(UserError) as caught:
+        parse({"stage": "pretrain", "data": {"dataset": "a"}, "mask": mask}, "mine.json")
+    said = str(caught.value)
+    assert said.startswith("mine.json: mask.name: no such mask; did you mean mgm? The masks are ")
+    assert said.endswith("(got 'mgn')")
+    assert "\n" not in said

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from mgm.dag.scaffold import WORKFLOW
+from mgm.dag import WORKFLOW
 from mgm.errors import UserError, valid
 from mgm.paper.scales import read_yaml
 from mgm.spec import FrozenModel, RunOptions
@@ -20,7 +20,8 @@ from mgm.spec import FrozenModel, RunOptions
 PROFILE = WORKFLOW / "profiles" / "slurm"
 USUAL = "cluster.yaml"  # of a user, where Snakemake runs; it need not exist
 TORCHRUN = (  # on the first node, where Snakemake's shell fills in its name
-    """bash -c 'trap "" TERM USR1; exec torchrun "$@"' torchrun --signals-to-handle=SIGINT --rdzv-backend=c10d """
+    """bash -c 'trap "" TERM USR1; exec torchrun "$@"' torchrun """
+    "--signals-to-handle=SIGINT --rdzv-backend=c10d "
     "--rdzv-endpoint=$(hostname):$((10000 + SLURM_JOB_ID % 20000)) --rdzv-id=$SLURM_JOB_ID"
 )
 # before the time limit, for a last checkpoint; Slurm sends it up to a minute early, too early for a
@@ -61,11 +62,17 @@ class JobResources(RunOptions):
 
 
 SlurmName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.,+:@-]{0,254})?$")]
-SET_HERE = {  # of sbatch: by the executor, or by other fields of this file
+# Options of sbatch that the executor takes as resources of their own.
+RESOURCES = ("constraint", "qos", "clusters")
+# Options that the executor or other fields of the cluster file set. The executor refuses some of
+# them, but only when a job is submitted.
+SET_HERE = {
     *("--wrap", "--output", "-o", "--array", "-a", "--job-name", "-J", "--parsable"),
     *("--test-only", "--help", "-h", "--usage", "--version", "-V", "--signal", "--chdir", "-D"),
     *("--partition", "-p", "--account", "-A", "--nodes", "-N", "--ntasks", "-n", "--time", "-t"),
     *("--cpus-per-task", "-c", "--mem", "--ntasks-per-node", "--requeue", "--no-requeue"),
+    *("--error", "-e", "--export", "--comment", "--workdir", "--mem-per-cpu", "--gres", "--gpus"),
+    *("--ntasks-per-gpu", "--cpus-per-gpu"),
 }
 
 
@@ -81,9 +88,10 @@ def _as_options(text: str) -> str:
     for word in words:
         if not word.startswith("-") and (not before.startswith("-") or "=" in before):
             raise ValueError(f"{word!r} is no option of sbatch; write --NAME=VALUE")
-        if word.partition("=")[0] in SET_HERE or (
-            word[:1] == "-" != word[1:2] and word[:2] in SET_HERE
-        ):
+        name, equals, _ = word.partition("=")
+        if word[:2] in ("-C", "-M", "-q") or (name[2:] in RESOURCES and not equals):
+            raise ValueError(f"{word}: write it as --NAME=VALUE, such as --constraint=h100")
+        if name in SET_HERE or (word[:1] == "-" != word[1:2] and word[:2] in SET_HERE):
             raise ValueError(f"{word} is set by mgm or Snakemake, or by another field; remove it")
         before = word
     return shlex.join(words)
@@ -103,13 +111,19 @@ class Cluster(FrozenModel):
     def resources(self, kind: str) -> dict[str, Any]:
         """A rule's `resources:`, as Snakemake's Slurm executor reads them."""
         job = self.jobs[kind]
-        asked: dict[str, Any] = {
+        extra = [f"--signal=TERM@{WARNING_S}"] if 3600 * job.hours > 5 * WARNING_S else []
+        asked: dict[str, Any] = {}
+        for word in shlex.split(self.sbatch):
+            name, _, value = word.removeprefix("--").partition("=")
+            if name in RESOURCES:
+                asked[name] = value
+            else:
+                extra.append(word)
+        asked |= {
             "nodes": job.nodes,
             "mem_mb": round(1000 * job.mem_gb * max(job.gpus, 1)),
             "runtime": max(round(60 * job.hours), 1),
-            "slurm_extra": f"--signal=TERM@{WARNING_S} {self.sbatch}".strip()
-            if 3600 * job.hours > 5 * WARNING_S
-            else self.sbatch,
+            "slurm_extra": shlex.join(extra),
         }
         asked |= {"slurm_partition": self.partition} if self.partition else {}
         asked |= {"slurm_account": self.account} if self.account else {}
@@ -124,8 +138,9 @@ class Cluster(FrozenModel):
         return asked
 
     def command_wrapper(self, kind: str, log: str) -> str:
-        """What stands before a job's command: `run.sh`, and for a job of several processes `srun`,
-        which starts one torchrun on each node.
+        """Return the shell code before a job's command.
+
+        `run.sh`, and for a job of several processes `srun`, which starts one torchrun on each node.
 
         Snakemake's shell must outlive a SIGTERM that all of a job's processes get, or nothing would
         be left to requeue it. So must torchrun, which would give a step and its checkpoint 30 s;
@@ -145,13 +160,14 @@ class Cluster(FrozenModel):
         return f"trap : TERM USR1; {shlex.quote(str(PROFILE / 'run.sh'))} {shlex.quote(log)} {srun}"
 
     def submit_errors(self, kinds: set[str]) -> list[str]:
-        """A line for each kind of job that the cluster refuses;
+        """Return a line for each kind of job that the cluster refuses.
 
-        Slurm itself is asked, and nothing is submitted.
+        Slurm itself is asked (`sbatch --test-only`), and nothing is submitted.
         """
         if not shutil.which("sbatch"):
             return [
-                "no Slurm on this machine (sbatch is not found); run it where jobs are submitted, or `snakemake --cores all` here"
+                "no Slurm on this machine (sbatch is not found); run it where jobs are submitted, "
+                "or `snakemake --cores all` here"
             ]
         found = []
         for kind in sorted(kinds):
@@ -189,7 +205,8 @@ def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
     file = Path(given)
     if given != USUAL and not file.exists():
         raise UserError(
-            f"--config cluster={given}: no such file; copy {PROFILE.name}/cluster.yaml there, or leave it out"
+            f"--config cluster={given}: no such file; copy {PROFILE.name}/cluster.yaml there, or "
+            "leave it out"
         )
     own = read_yaml(file) if file.exists() else {}
     fields = deep_merge(read_yaml(PROFILE / "cluster.yaml"), own)

@@ -1,6 +1,6 @@
-"""What a user writes for the workflow:
+"""The options of `snakemake --config`, and the JSON Schemas of what a user writes.
 
-the options of `--config`, and JSON Schemas of these, of a scale and of a cluster's file.
+There is one each for these options, a scale and a cluster's file.
 """
 
 import json
@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
+from mgm.dag import WORKFLOW
 from mgm.dag.cluster import Cluster
-from mgm.dag.scaffold import WORKFLOW
 from mgm.errors import UserError, valid
 from mgm.paper.scales import ResultsName, Scale
 from mgm.spec import FrozenModel
@@ -27,15 +27,16 @@ class Config(FrozenModel):
     name: ResultsName | None = Field(None, description="The results' name, by default the scale's.")
     videos: str | None = Field(
         None,
-        description="A folder or CSV of your own videos, or what `mgm prepare folder` made of them, in place of the paper's datasets; "
-        "needs a name.",
+        description="A folder or CSV of your own videos, or what `mgm prepare folder` made of "
+        "them, in place of the paper's datasets; needs a name.",
     )
     weights: dict[str, str] = Field(
         {}, description="Row of Table 1: weights to finetune in its place."
     )
     flow_weights: str = Field(
         "",
-        description="A file with RAFT-small's weights; by default torchvision's own, from the network.",
+        description="A file with RAFT-small's weights; by default torchvision's own, from the "
+        "network.",
     )
     sources: dict[str, str] | None = Field(
         None,
@@ -57,7 +58,8 @@ class Config(FrozenModel):
     )
     cluster: str | None = Field(
         None,
-        description="A YAML file that says what Slurm's jobs ask for; by default jobs run on this machine.",
+        description="A YAML file that says what Slurm's jobs ask for; by default jobs run on this "
+        "machine.",
     )
     partition: str = Field(
         "", description="Slurm's partition, before the one in the cluster's file."
@@ -81,9 +83,7 @@ def parse_config(config: Mapping[str, Any]) -> Config:
 
 
 def schemas() -> dict[str, str]:
-    """Return the text of each file in workflow/schemas, made from the models that check these
-    inputs here.
-    """
+    """Return the text of each file in workflow/schemas, from the models that check these inputs."""
     found = {
         name: model.model_json_schema()
         for name, model in (("config", Config), ("scale", Scale), ("cluster", Cluster))

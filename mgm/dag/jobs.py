@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mgm.data.published import PUBLISHED
-from mgm.paper.cost import longest_chains, train_flops
+from mgm.paper.cost import longest_chains, train_multiply_adds
 from mgm.paper.registry import Registry
 from mgm.paper.scales import Scale
 from mgm.spec import CODEC, LoadOptions, Pretrain, RunOptions, Spec, parents
@@ -44,12 +44,17 @@ def batches(registry: Registry) -> dict[str, list[Spec]]:
     specs, scale = registry.specs, registry.scale
     if scale.specs_per_job == 1:
         return {
-            run_id.replace(spec.verb, rule_of(spec, scale), 1): [spec]
+            run_id.replace(spec.stage, rule_of(spec, scale), 1): [spec]
             for run_id, spec in specs.items()
         }
     places = list(scale.datasets)
     alone = [f"table{name}" for name, table in registry.tables.items() if table.own_jobs]
-    home = {spec.run_id: target for target in alone for spec in registry.runs_of(target)}
+    home = {
+        spec.run_id: target
+        for target in alone
+        for spec in registry.runs_of(target)
+        if spec.stage != "measure"
+    }
     generation: dict[str, int] = {}
     for run_id, spec in specs.items():  # parents come first
         generation[run_id] = 1 + max(
@@ -77,7 +82,7 @@ def rule_of(spec: Spec, scale: Scale) -> str:
     dataset = scale.datasets.get(spec.data.dataset)
     published = PUBLISHED.get(spec.data.dataset)
     parts = dataset.adapt if dataset and dataset.adapt else published and published.derived_from
-    return "adapt" if spec.verb == "finetune" and parts and len(parts) == 2 else spec.verb
+    return "adapt" if spec.stage == "finetune" and parts and len(parts) == 2 else spec.stage
 
 
 def flow_of(spec: Spec) -> tuple[str, str] | None:
@@ -92,7 +97,7 @@ def flow_of(spec: Spec) -> tuple[str, str] | None:
 def prioritised(jobs: Sequence[DagJob]) -> dict[str, DagJob]:
     """Return the jobs by name, with priorities: the longest chain of jobs starts first."""
     chains = longest_chains(
-        {job.name: sum(map(train_flops, job.specs)) for job in jobs},
+        {job.name: sum(map(train_multiply_adds, job.specs)) for job in jobs},
         {job.name: job.after for job in jobs},
     )
     longest = max(chains.values(), default=0.0) or 1.0
@@ -197,7 +202,7 @@ def dataset_jobs(workflow: "Workflow") -> list[DagJob]:
 
 def run_job(workflow: "Workflow", name: str, specs: list[Spec]) -> DagJob:
     """Return the job that makes these runs."""
-    here, verb = workflow.scale.execution, specs[0].verb
+    here, verb = workflow.scale.execution, specs[0].stage
     rule = rule_of(specs[0], workflow.scale)
     datasets = sorted({spec.data.dataset for spec in specs})
     words = [str(workflow.spec_file(spec.run_id)) for spec in specs]

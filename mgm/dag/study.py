@@ -10,17 +10,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from mgm.dag import WORKFLOW
 from mgm.dag.cluster import Cluster, load_cluster
 from mgm.dag.config import Config, parse_config
 from mgm.dag.jobs import batches, dataset_jobs, in_order, prioritised, run_job
-from mgm.dag.scaffold import WORKFLOW
 from mgm.data.published import PUBLISHED
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
-from mgm.paper.grid import rank
 from mgm.paper.scales import OWN, Dataset, Scale, load_scale
 from mgm.paper.suite import make_registry
-from mgm.results import files as atomic
+from mgm.results import atomic
 from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_flock
 
@@ -68,11 +67,8 @@ class Workflow:
         )
         scale = _placed(scale, self.cluster) if self.cluster else scale
         self.name = options.name or scale.name
-        self.results, self.reports, self.logs = (
-            results / self.name,
-            reports / self.name,
-            Path("logs") / self.name,
-        )
+        self.results, self.reports = results / self.name, reports / self.name
+        self.logs = Path("logs") / self.name
         self._locked: ExitStack | None = None  # lives as long as this object
         self.places: dict[str, Path] = {}  # dataset: the folder of its index
         self.generated: dict[str, str] = {}  # dataset: its generator's parameters as JSON
@@ -88,7 +84,7 @@ class Workflow:
             str, Path
         ] = {}  # run id: the weights of a table's row that a user gives
         if scale.weights:
-            from mgm.stages.initial_weights import (
+            from mgm.stages.parents import (
                 external_run_id,
             )  # torch, but for those alone who give weights
 
@@ -99,9 +95,11 @@ class Workflow:
         if options.videos is not None:
             if self.name == scale.name:
                 raise UserError(
-                    f"--config name={options.name}: is the scale's own name, and results would mix; choose another name"
+                    f"--config name={options.name}: is the scale's own name, and results would "
+                    "mix; choose another name"
                     if options.name
-                    else f"--config videos={options.videos}: needs a name of its own, lest results mix with {self.name}'s; add name=..."
+                    else f"--config videos={options.videos}: needs a name of its own, lest results "
+                    f"mix with {self.name}'s; add name=..."
                 )
             scale = self._own(scale, Path(options.videos), data, index_videos)
         else:
@@ -117,7 +115,8 @@ class Workflow:
             *dataset_jobs(self),
             *(run_job(self, name, specs) for name, specs in of_job.items()),
         ]
-        self.jobs = in_order(jobs, rank(self.registry)) if scale.grid else prioritised(jobs)
+        rank = {run_id: place for place, run_id in enumerate(self.registry.specs)}
+        self.jobs = in_order(jobs, rank) if scale.grid else prioritised(jobs)
         self.done = {name for name in self.jobs if self.is_done(name)}
         self._markers = {name: self._free_marker(name) for name in self.jobs.keys() - self.done}
 
@@ -139,10 +138,17 @@ class Workflow:
         else:
             raise UserError(
                 f"--config videos={videos}: has no index yet, and a dry run opens no video; run"
-                f" `mgm prepare folder --source {shlex.quote(str(videos))} --out {shlex.quote(str(place))}` first"
+                f" `mgm prepare folder --source {shlex.quote(str(videos))} --out "
+                f"{shlex.quote(str(place))}` first"
             )
         grouped = len({video.group for video in index.train}) < len(index.train)
-        own = {OWN: Dataset(root=str(videos), digest=index.digest, grouped=grouped)}
+        dataset = Dataset(
+            root=str(videos),
+            digest=index.digest,
+            grouped=grouped,
+            several_labels=index.several_labels,
+        )
+        own = {OWN: dataset}
         # other papers' masks want optical flow, which lies beside files and not in shards
         return scale.model_copy(update={"datasets": own, "other_masks": False})
 
@@ -156,11 +162,12 @@ class Workflow:
                 self.generated[name] = params.model_dump_json()
                 digest = params.digest
             elif dataset.adapt:
-                from mgm.data.published.pda import pda_digest
+                from mgm.data.published.derived import pda_digest
 
                 if unknown := [other for other in dataset.adapt if other not in datasets]:
                     raise UserError(
-                        f"scale {scale.name}: datasets.{name}.adapt names {unknown[0]}, which is not a dataset above it"
+                        f"scale {scale.name}: datasets.{name}.adapt names {unknown[0]}, which is "
+                        "not a dataset above it"
                     )
                 self.derived[name] = dataset.adapt
                 digest = pda_digest(name, *(datasets[other].digest for other in dataset.adapt))
@@ -190,9 +197,7 @@ class Workflow:
         return scale.model_copy(update={"grid": grid, "datasets": datasets})
 
     def _require_labels(self) -> None:
-        """Refuse, before any training, runs that take more labels a class than their generated
-        videos have.
-        """
+        """Refuse runs that take more labels per class than their generated videos have."""
         given = {
             name: Synthetic.model_validate_json(params).train_per_class
             for name, params in self.generated.items()
@@ -201,14 +206,14 @@ class Workflow:
             wanted, dataset = spec.data.labels_per_class, spec.data.dataset
             if wanted > (held := given.get(dataset, wanted)):
                 raise UserError(
-                    f"scale {self.scale.name}: {spec.verb} takes data.labels_per_class {wanted}, but "
-                    f"datasets.{dataset}.generate.train_per_class is {held}; lower the one or raise the other"
+                    f"scale {self.scale.name}: {spec.stage} takes data.labels_per_class {wanted}, "
+                    "but "
+                    f"datasets.{dataset}.generate.train_per_class is {held}; lower the one or "
+                    "raise the other"
                 )
 
     def _sources(self, options: Config, scale: Scale) -> dict[str, str]:
-        """Find where the published datasets were downloaded to, of those that are to be prepared
-        here.
-        """
+        """Return where the published datasets lie that jobs are to prepare."""
         given = (
             options.sources
             if options.sources is not None
@@ -220,7 +225,8 @@ class Workflow:
         given = {**given, **{name: source for name, source in short.items() if source}}
         if unknown := sorted(set(given) - set(PREPARED)):
             raise UserError(
-                f"sources: {unknown[0]}: cannot be prepared by jobs; choose from {', '.join(PREPARED)}"
+                f"sources: {unknown[0]}: cannot be prepared by jobs; choose from "
+                f"{', '.join(PREPARED)}"
             )
         here = {
             name: given[name]
@@ -251,7 +257,7 @@ class Workflow:
             if not path.exists() or path.read_text() != text + "\n":
                 atomic.write(path, text + "\n")
         if self.external:
-            from mgm.stages.initial_weights import link
+            from mgm.stages.parents import link
 
             for run_id, weights in self.external.items():
                 link(weights, self.results / run_id)
@@ -287,7 +293,8 @@ class Workflow:
         with (self.results / "jobs.lock").open("w") as file:
             wait_for_flock(
                 file,
-                f"{self.name}: waiting until the jobs of a killed Snakemake have written checkpoints",
+                f"{self.name}: waiting until the jobs of a killed Snakemake have written "
+                "checkpoints",
             )
 
     def spec_file(self, run_id: str) -> Path:
@@ -382,7 +389,8 @@ def _placed(scale: Scale, cluster: Cluster) -> Scale:
     """Return the scale with its datasets at the cluster's places."""
     if unknown := sorted(set(cluster.data) - {*PREPARED, *DERIVED}):
         raise UserError(
-            f"cluster: data.{unknown[0]}: is no published dataset; choose from {', '.join((*PREPARED, *DERIVED))}"
+            f"cluster: data.{unknown[0]}: is no published dataset; choose from "
+            f"{', '.join((*PREPARED, *DERIVED))}"
         )
     datasets = {
         name: dataset.model_copy(update={"root": cluster.data.get(name, dataset.root)})

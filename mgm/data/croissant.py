@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from mgm.data.index import Index, Video
 from mgm.reading import file_digest, read_json
-from mgm.results.files import write
+from mgm.results.atomic import write
 
 TYPES = {str: "sc:Text", int: "sc:Integer", float: "sc:Float", bool: "sc:Boolean"}
 REFERENCES = {"label": "classes/label", "split": "splits/name"}
@@ -23,22 +23,26 @@ CONTEXT = json.loads(
 
 
 def write_croissant(index: Index, out: Path) -> Path:
-    """Write `out`/croissant.json of the index whose index.csv is in `out`:
+    """Write `out`/croissant.json of the index whose index.csv is in `out`.
 
-    the videos' table, the classes, and the shards if it has any.
+    It has the videos' table, the classes, and the shards if there are any.
     """
     types = get_type_hints(Video)
     columns = [
         _field("videos", name, types[name])
         for name in (field.name for field in fields(Video))
-        if name != "content"
+        if name not in ("content", "labels")
     ]
+    several = index.several_labels
     for column in columns:
+        # Several labels stand in one cell, so it is text and refers to no single class.
+        if several and column["name"] == "label":
+            column["dataType"] = TYPES[str]
         column["source"] = {
             "fileObject": {"@id": "index.csv"},
             "extract": {"column": column["name"]},
         }
-        if column["name"] in REFERENCES:
+        if column["name"] in REFERENCES and not (several and column["name"] == "label"):
             column["references"] = {"field": {"@id": REFERENCES[column["name"]]}}
     classes = [
         {"classes/label": label, "classes/name": name} for label, name in enumerate(index.classes)
@@ -49,7 +53,10 @@ def write_croissant(index: Index, out: Path) -> Path:
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": out.resolve().name,
-        "description": f"{len(index.train):,} training and {len(index.test):,} test videos of {len(index.classes)} classes; {index.note}",
+        "description": (
+            f"{len(index.train):,} training and {len(index.test):,} test videos of "
+            f"{len(index.classes)} classes; {index.note}"
+        ),
         "identifier": index.digest,
         "distribution": [
             _file(out / "index.csv", "index.csv", "text/csv", file_digest(out / "index.csv")),
@@ -76,12 +83,10 @@ def write_croissant(index: Index, out: Path) -> Path:
 
 
 def _shards(root: Path) -> list[dict[str, Any]]:
-    """The shards of an index whose root is a folder of shards, by what the .json beside each says."""
+    """Return the shards of an index, by what the .json of each says."""
     found = []
     for path in sorted(root.glob("*.tar")) if (root / "shards.json").is_file() else ():
-        digest = read_json(path.with_suffix(".json")).get("sha256") or file_digest(
-            path
-        )  # older ones lack it
+        digest = read_json(path.with_suffix(".json"))["sha256"]
         found.append(_file(path, f"shards/{path.name}", "application/x-tar", digest))
     return found
 

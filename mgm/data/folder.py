@@ -4,7 +4,8 @@
   video of the class;
 - or a folder with a `videos.csv`, or a CSV itself: a header and the columns
   `path,label[,split][,group]`, in any order. Paths are relative to the CSV's folder, or absolute;
-  split is train or test.
+  split is train or test. A column `labels` in place of `label` gives a video several labels,
+  separated by semicolons.
 
 Without a split, about a fifth of each class's videos become the test split, whole groups at a time
 (a file is its own group unless the CSV says otherwise), drawn from the seed. Every file is opened;
@@ -19,8 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from mgm.data.files import files_below, open_all
 from mgm.data.index import SPLITS, Index, Video, new_index, read_index, write_index
+from mgm.data.opening import files_below, open_all
 from mgm.errors import UserError
 from mgm.reading import read_table
 from mgm.spec import Flow
@@ -36,20 +37,30 @@ class _Listed:
     label: str
     split: str
     group: str
+    # All labels, where the source has a column `labels`; `label` is the first.
+    labels: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of its classes."""
+        return self.labels or (self.label,)
 
 
 def index_folder(source: Path, out: Path, seed: int = 0) -> Index:
-    """The index of the videos in `source`, written to folder `out` unless it is there already; only
-    new and changed files are opened.
+    """Index the videos in `source`, and write the index to folder `out` unless it is there.
+
+    Only new and changed files are opened.
 
     Raises:
         UserError: no source, no videos, a class without a readable one, a CSV that cannot be
-            followed, or groups that no split keeps apart.
+        followed,
+            or groups that no split keeps apart.
     """
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     root, listed, unlabelled = _list(source, out)
     found, excluded = open_all(root, list(listed), out / "checked.jsonl")
-    names = {video.label for video in listed.values()}  # in order; by value where all are numbers
+    # In order; by value where all are numbers.
+    names = {name for video in listed.values() for name in video.names}
     classes = tuple(
         sorted(names, key=lambda name: (int(name), name))
         if all(name.isdecimal() for name in names)
@@ -59,7 +70,11 @@ def index_folder(source: Path, out: Path, seed: int = 0) -> Index:
     label_of = {name: label for label, name in enumerate(classes)}
     read = [
         replace(
-            video, label=label_of[(own := listed[name]).label], split=own.split, group=own.group
+            video,
+            label=label_of[(own := listed[name]).label],
+            labels=tuple(label_of[one] for one in own.labels),
+            split=own.split,
+            group=own.group,
         )
         for name, video in found.items()
     ]
@@ -73,19 +88,22 @@ def index_folder(source: Path, out: Path, seed: int = 0) -> Index:
 
 
 def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple[str, str]]]:
-    """(root, videos by their paths below it, files without a label and why):
+    """Return what the source says, before any video is opened.
 
-    what the source says, before any video is opened.
+    Returns:
+        The root, the videos by their paths below it, and (path, reason) of files without a label.
     """
     if source.is_file():
         return *_list_csv(source), []
     if not source.is_dir():
         raise UserError(
-            f"{source}: no such file or folder; name a folder with one folder per class, or a CSV path,label"
+            f"{source}: no such file or folder; name a folder with one folder per class, or a CSV "
+            "path,label"
         )
     if out.is_relative_to(source):
         raise UserError(
-            f"{out}: lies inside the videos' folder {source}, where it would count as a class; write the index elsewhere"
+            f"{out}: lies inside the videos' folder {source}, where it would count as a class; "
+            "write the index elsewhere"
         )
     if (source / "videos.csv").is_file():
         return *_list_csv(source / "videos.csv"), []
@@ -104,7 +122,8 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
         if not names:
             reason = f" ({unusable[0][1]})" if unusable else ""
             raise UserError(
-                f"{ascii(str(source / entry.name))[1:-1]}: a class folder without videos{reason}; put some there, or remove it"
+                f"{ascii(str(source / entry.name))[1:-1]}: a class folder without videos{reason}; "
+                "put some there, or remove it"
             )
         listed |= {name: _Listed(entry.name, "", name) for name in names}
     if not listed:
@@ -119,13 +138,17 @@ def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
     lines = [[value.strip() for value in line] for _, line in read_table(path)]
     header = lines[0] if lines else []
     for column in header:
-        if column not in ("path", "label", "split", "group"):
+        if column not in ("path", "label", "labels", "split", "group"):
             raise UserError(
-                f"{path}: unknown column {column!r}; the first line names the columns path,label[,split][,group]"
+                f"{path}: unknown column {column!r}; the first line names the columns "
+                "path,label[,split][,group]"
             )
-    if len(set(header)) < len(header) or not {"path", "label"} <= set(header):
+    label = "labels" if "labels" in header else "label"
+    both = {"label", "labels"} <= set(header)
+    if len(set(header)) < len(header) or both or not {"path", label} <= set(header):
         raise UserError(
-            f"{path}: its columns are {','.join(header) or 'missing'}; the first line must be path,label[,split][,group]"
+            f"{path}: its columns are {','.join(header) or 'missing'}; the first line must be "
+            "path,label[,split][,group]"
         )
     rows = {}
     for number, line in enumerate(lines[1:], start=2):
@@ -133,17 +156,27 @@ def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
             continue
         if len(line) != len(header):
             raise UserError(
-                f"{path}: line {number} has {len(line)} values for {len(header)} columns; quote those with commas"
+                f"{path}: line {number} has {len(line)} values for {len(header)} columns; quote "
+                "those with commas"
             )
         row = dict(zip(header, line))
         if empty := [column for column, value in row.items() if not value]:
             raise UserError(
-                f"{path}: line {number} has an empty {empty[0]}; fill it in, or remove the column or the line"
+                f"{path}: line {number} has an empty {empty[0]}; fill it in, or remove the column "
+                "or the line"
             )
         if row.get("split", "train") not in SPLITS:
             raise UserError(
                 f"{path}: line {number} has split {row['split']!r}; write train or test"
             )
+        if label == "labels":
+            names = [name.strip() for name in row["labels"].split(";")]
+            if "" in names or len(set(names)) < len(names):
+                raise UserError(
+                    f"{path}: line {number} has labels {row['labels']!r}; write different names "
+                    "with a semicolon between them"
+                )
+            row |= {"label": names[0], "labels": ";".join(names)}
         file_path = os.path.normpath(path.parent / row["path"])
         if file_path in rows:
             raise UserError(
@@ -154,7 +187,8 @@ def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
         raise UserError(f"{path}: names no videos; add lines path,label")
     if missing := [row["path"] for name, row in rows.items() if not os.path.isfile(name)]:
         raise UserError(
-            f"{path}: {len(missing)} of {len(rows)} files do not exist, the first {missing[0]}; correct its path (relative to the CSV)"
+            f"{path}: {len(missing)} of {len(rows)} files do not exist, the first {missing[0]}; "
+            "correct its path (relative to the CSV)"
         )
     inside = all(Path(name).is_relative_to(path.parent) for name in rows)
     root = (
@@ -167,7 +201,12 @@ def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
         for file_path, row in rows.items()
     }
     return root, {
-        name: _Listed(row["label"], row.get("split", ""), row.get("group", name))
+        name: _Listed(
+            row["label"],
+            row.get("split", ""),
+            row.get("group", name),
+            tuple(row["labels"].split(";")) if label == "labels" else (),
+        )
         for name, row in named.items()
     }
 
@@ -179,11 +218,14 @@ def _require_every_class(
         raise UserError(
             f"{source}: 1 class, and classification takes at least 2; add videos of another class"
         )
-    readable = {video.label for name, video in listed.items() if name not in reasons}
+    readable = {
+        label for name, video in listed.items() if name not in reasons for label in video.names
+    }
     if empty := [label for label in classes if label not in readable]:
-        names = [name for name, video in listed.items() if video.label == empty[0]]
+        names = [name for name, video in listed.items() if empty[0] in video.names]
         raise UserError(
-            f"{source}: class {empty[0]!r} has {len(names)} videos and 0 can be read; replace them or remove the class "
+            f"{source}: class {empty[0]!r} has {len(names)} videos and 0 can be read; replace them "
+            "or remove the class "
             f"(the first: {names[0]}: {reasons[names[0]]})"
         )
 
@@ -198,19 +240,29 @@ def _with_split(
         for video in videos:
             if sides.setdefault(video.group, video.split) != video.split:
                 raise UserError(
-                    f"{source}: group {video.group!r} is in train and in test; give each group one split"
+                    f"{source}: group {video.group!r} is in train and in test; give each group one "
+                    "split"
                 )
     else:
         test = draw_test_groups([(classes[video.label], video.group) for video in videos], seed)
         videos = [
             replace(video, split="test" if video.group in test else "train") for video in videos
         ]
-        note = f"no split given: whole groups drawn with seed {seed}, {len(test)} of {len({video.group for video in videos})} groups for test"
+        note = (
+            f"no split given: whole groups drawn with seed {seed}, {len(test)} of "
+            f"{len({video.group for video in videos})} groups for test"
+        )
     for split in SPLITS:
-        labels = {video.label for video in videos if video.split == split}
+        labels = {
+            label
+            for video in videos
+            if video.split == split
+            for label in video.labels or (video.label,)
+        }
         if not labels:
             raise UserError(
-                f"{source}: 0 of {len(videos)} videos are in the {split} split; add some, or groups or a split column that allow it"
+                f"{source}: 0 of {len(videos)} videos are in the {split} split; add some, or "
+                "groups or a split column that allow it"
             )
         if without := [name for label, name in enumerate(classes) if label not in labels]:
             note += f"; no {split} videos of {', '.join(without)}"
@@ -268,7 +320,8 @@ def draw_test_groups(
             free = [group for group in own if all(training[other] > 1 for other in labels[group])]
             if not free:
                 raise UserError(
-                    f"class {label!r}: its {len(sizes[label])} groups hold the only training videos of other classes, "
+                    f"class {label!r}: its {len(sizes[label])} groups hold the only training "
+                    "videos of other classes, "
                     "so none can be tested on; give a split column"
                 )
             take(min(free, key=lambda group: sizes[label][group]))

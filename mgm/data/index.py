@@ -1,8 +1,8 @@
 """An index: which videos a data set has, what they are and which split they belong to. No torch, no
 PyAV.
 
-On disk it is two files. `index.csv` has a row a video, its path relative to the root; `index.json`
-has the rest. `croissant.json` beside them tells other people's tools the same
+On disk it is two files. `index.csv` has one row per video, with its path relative to the root;
+`index.json` has the rest. `croissant.json` beside them tells other people's tools the same
 (`mgm.data.croissant`); nothing here reads it. `index.json` is written last and in one step: a
 folder without it holds no whole index.
 """
@@ -12,7 +12,6 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from mgm.console import show
 from mgm.errors import UserError, valid
 from mgm.masking import MASKS
 from mgm.reading import file_digest, read_json, read_table
-from mgm.results.files import atomic_write, table_writer, write
+from mgm.results.atomic import atomic_write, table_writer, write
 
 SPLITS = ("train", "test")
 _BLOCK = 4096
@@ -45,12 +44,19 @@ class Video:
     has_vectors: bool
     bytes: int
     content: str = ""  # `content_hash`; empty for a video in a shard, which has checksums
+    # All labels, where videos may have several; `label` is the first of them. Empty: one label.
+    labels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Index:
-    """`digest`: 12 hex digits that identify the content wherever it lies. `note`: how the split
-    came about. `excluded`: (path below the root, reason) of every listed video that is not used."""
+    """Which videos a dataset has.
+
+    Attributes:
+        digest: 12 hex digits that identify the content wherever it lies.
+        note: how the split came about.
+        excluded: (path below the root, reason) of every listed video that is not used.
+    """
 
     root: Path
     classes: tuple[str, ...]
@@ -66,6 +72,15 @@ class Index:
     @property
     def test(self) -> tuple[Video, ...]:
         return tuple(video for video in self.videos if video.split == "test")
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether videos may have several labels each."""
+        return any(video.labels for video in self.videos)
+
+    def class_names(self, video: Video) -> str:
+        """Return the names of a video's classes, separated by semicolons."""
+        return ";".join(self.classes[label] for label in video.labels or (video.label,))
 
     def name(self, video: Video) -> str:
         """The video's path below the root, with forward slashes: the same on every machine."""
@@ -86,12 +101,13 @@ def new_index(
 
 
 def content_digest(root: Path, classes: tuple[str, ...], videos: Iterable[Video]) -> str:
-    """12 hex digits of class names and of each video's relative path, size, label and split;
+    """Return 12 hex digits of class names and of each video's relative path, size, label and split.
 
-    not of the root or of file times.
+    The root and file times do not count.
     """
     rows = sorted(
-        [_below(video.path, root), video.bytes, video.label, video.split] for video in videos
+        [_below(video.path, root), video.bytes, video.labels or video.label, video.split]
+        for video in videos
     )
     return hashlib.sha256(json.dumps([classes, rows], separators=(",", ":")).encode()).hexdigest()[
         :12
@@ -99,9 +115,9 @@ def content_digest(root: Path, classes: tuple[str, ...], videos: Iterable[Video]
 
 
 def content_hash(path: str | Path) -> str:
-    """Hash a file's size and three blocks of 4 KiB:
+    """Hash a file's size and three blocks of 4 KiB: the first, the middle and the last.
 
-    its first, its middle and its last. Costs an open a file, whatever its length.
+    It costs one opening per file, whatever its length.
     """
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
@@ -113,9 +129,7 @@ def content_hash(path: str | Path) -> str:
 
 
 def listed_counts(listed: Mapping[str, int], here: Mapping[str, int]) -> str:
-    """How many of the videos that a dataset's lists name are there, given both counts of each
-    split.
-    """
+    """Return in words how many of the listed videos are there, from both counts of each split."""
     counts = ", ".join(
         f"{here[split]:,} of {listed[split]:,} {split} videos are there" for split in SPLITS
     )
@@ -148,6 +162,7 @@ def write_index(index: Index, out: Path) -> None:
                 {
                     **values,
                     "path": index.name(video),
+                    "label": "".join(f"{label};" for label in video.labels) or video.label,
                     "has_vectors": int(video.has_vectors),
                 }.values()
             )
@@ -174,8 +189,10 @@ def require_vectors(videos: Sequence[Video], mask: str) -> None:
     if without := [video for video in videos if not video.has_vectors]:
         unguided = ", ".join(name for name, info in MASKS.items() if not info.guided)
         raise UserError(
-            f"{without[0].path}: codec {without[0].codec} gives no motion vectors ({len(without)} of {len(videos)} videos), which mask "
-            f"{mask} needs; re-encode to H.264 (ffmpeg -i IN -c:v libx264 OUT.mp4), guide it by optical flow (`mgm flow`), "
+            f"{without[0].path}: codec {without[0].codec} gives no motion vectors ({len(without)} "
+            f"of {len(videos)} videos), which mask "
+            f"{mask} needs; re-encode to H.264 (ffmpeg -i IN -c:v libx264 OUT.mp4), guide it by "
+            "optical flow (`mgm flow`), "
             f"or choose one of {unguided}"
         )
 
@@ -192,7 +209,8 @@ def require_splits(
         if not any(video.split == split for video in videos):
             first = f" (the first left out: {left_out[0][0]}: {left_out[0][1]})" if left_out else ""
             raise UserError(
-                f"{place}: 0 of the {len(videos):,} readable videos are in the {split} split; add some{first}"
+                f"{place}: 0 of the {len(videos):,} readable videos are in the {split} split; add "
+                f"some{first}"
             )
 
 
@@ -266,59 +284,7 @@ def _check_seal(index: Index, about: Mapping[str, Any], out: Path) -> None:
     show(f"{out / 'index.json'}: has no seal, so its rows cannot be checked; {again}")
 
 
-def compared(index: Index) -> str:
-    """Say what `check_files` compares, for a run's result."""
-    return f"size of {len(index.videos):,} videos; first, middle and last 4 KiB of {sum(bool(video.content) for video in index.videos):,}"
-
-
-def check_files(index: Index) -> None:
-    """Compare every video's size and, where the index has it, `content_hash` with the index's.
-
-    Raises:
-        UserError: names the first video that is missing or another, and counts them all.
-    """
-    if not index.root.is_dir():
-        raise UserError(
-            f"{index.root}: no such folder, where {len(index.videos):,} videos should be; put it back, or run `mgm prepare` again"
-        )
-    if index.videos and ".tar#" in index.videos[0].path:
-        from mgm.data.shards import check_shards
-        from mgm.video.shard_reader import shard_of
-
-        if shard_of(index.videos[0].path):
-            return check_shards(index.root)
-    with ThreadPoolExecutor(8) as pool:  # a shared file system answers many at once
-        found = [
-            (video, wrong)
-            for video, wrong in zip(index.videos, pool.map(fault, index.videos))
-            if wrong
-        ]
-    if found:
-        video, wrong = found[0]
-        gone = [wrong for _, wrong in found].count(_GONE)
-        raise UserError(
-            f"{video.path}: {wrong}; of the index's {len(index.videos):,} videos {gone:,} are missing and {len(found) - gone:,} have "
-            "changed: put them back, or run `mgm prepare` again"
-        )
-
-
-_GONE = "is not there"
-
-
-def fault(video: Video) -> str:
-    """What is wrong with a video's file; nothing, if it is the one that was indexed."""
-    try:
-        size = os.stat(video.path).st_size
-        if size != video.bytes:
-            return f"has {size:,} bytes, the index says {video.bytes:,}"
-        if video.content and content_hash(video.path) != video.content:
-            return f"has {size:,} bytes as the index says, but others than when it was prepared"
-    except OSError:
-        return _GONE
-    return ""
-
-
-_COLUMNS = tuple(field.name for field in fields(Video))
+_COLUMNS = tuple(field.name for field in fields(Video) if field.name != "labels")
 
 
 class _About(BaseModel):
@@ -360,10 +326,15 @@ def _video(row: list[str], root: Path, classes: int) -> Video:
     path, label, split, group, frames, fps, width, height, codec, has_vectors, size, content = row
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is neither train nor test")
+    # One number, or several with a semicolon behind each.
+    labels = tuple(_whole("label", one) for one in label.split(";")[:-1]) if ";" in label else ()
+    if len(set(labels)) < len(labels) or (";" in label and not label.endswith(";")):
+        raise ValueError(f"label {label[:40]!r} is no list of different numbers")
+    label = str(labels[0]) if labels else label
     numbers = {"label": label, "frames": frames, "width": width, "height": height, "bytes": size}
     whole = {name: _whole(name, text) for name, text in numbers.items()}
-    if whole["label"] >= classes:
-        raise ValueError(f"label {label} is outside the {classes} classes")
+    if (largest := max(whole["label"], *labels, 0)) >= classes:
+        raise ValueError(f"label {largest} is outside the {classes} classes")
     if not 0 <= float(fps) < math.inf:
         raise ValueError(f"fps {fps} is no rate")
     return Video(
@@ -374,12 +345,13 @@ def _video(row: list[str], root: Path, classes: int) -> Video:
         codec=codec,
         has_vectors=has_vectors == "1",
         content=content,
+        labels=labels,
         **whole,
     )
 
 
 def _whole(name: str, text: str) -> int:
-    """The whole number that a cell holds, from 0 to what 63 bits hold."""
+    """Return the whole number that a cell holds."""
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
         raise ValueError(f"{name} {text[:40]!r} is no whole number from 0 to 10^18")
     return int(text)

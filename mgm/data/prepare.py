@@ -1,14 +1,25 @@
-"""What `mgm prepare` does. These functions print nothing; `summary` is what a user is shown."""
+"""`mgm prepare`: a command for own videos, one per published dataset, and one for generated sets.
+
+The functions above the commands print nothing; `summary` is what a user is shown.
+"""
 
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from inspect import Parameter, Signature
 from pathlib import Path
+from typing import Annotated, Any
 
-from mgm.data.files import Part
+import typer
+
+from mgm.console import say
 from mgm.data.index import SPLITS, Index, read_index
+from mgm.data.opening import PreparedPart
+from mgm.data.published import PUBLISHED, Published
 from mgm.data.synthetic.params import Synthetic, parse_params
-from mgm.errors import UserError
+from mgm.errors import UserError, require_few
 from mgm.reading import read_json
 from mgm.results.lock import folder_lock
 
@@ -16,17 +27,19 @@ SHOWN = 20  # of the files left out; a set of 240,000 may lack thousands
 
 
 def prepare_copies(
-    make: Callable[[Path], Index | Part],
+    make: Callable[[Path], Index | PreparedPart],
     out: Path,
-    copy: Callable[..., Index | Part],
+    copy: Callable[..., Index | PreparedPart],
     shard: str | None = None,
-) -> Index | Part:
-    """`mgm prepare DATASET --transcode` or `--shards`, with `--shard I/N`: `copy` is `transcode` or
-    `write_shards`, given its settings.
+) -> Index | PreparedPart:
+    """Index the sources into OUT/source, and write copies of them.
 
-    `make` is given OUT/source and makes the index of the sources there; with a shard it must be
-    there already: if each made it, every video would be opened once a shard. With both options
-    `make` transcodes: videos of a codec without motion vectors then have them.
+    Args:
+        make: makes the index of the sources in a folder. With `--transcode` and `--shards` it
+            transcodes, so videos of a codec without motion vectors have them then.
+        copy: `transcode` or `write_shards`, given its settings. shard: I/N, to write one part. The
+        index of the sources must be there then: if each part made
+            it, every video would be opened N times.
     """
     if shard is not None:
         return copy(read_index(out / "source"), out, part=read_shard(shard))
@@ -59,17 +72,18 @@ def read_params(path: Path) -> Synthetic:
         return parse_params(read_json(path), str(path))
     except FileNotFoundError:
         raise UserError(
-            f"{path}: no such file; write the parameters there, for example {Synthetic().model_dump_json()}"
+            f"{path}: no such file; write the parameters there, for example "
+            f"{Synthetic().model_dump_json()}"
         ) from None
 
 
-def summary(index: Index | Part) -> str:
-    """A few lines to read:
+def summary(index: Index | PreparedPart) -> str:
+    """Return a few lines to read.
 
-    videos per split and class, how they were split, and what was left out and why. Of a part, only
-    the last.
+    They count videos per split and class, and say how they were split and what was left out and
+    why. Of a part, they have the last alone.
     """
-    if isinstance(index, Part):
+    if isinstance(index, PreparedPart):
         total = index.videos + len(index.failed)
         return "\n".join(
             [
@@ -77,14 +91,18 @@ def summary(index: Index | Part) -> str:
                 *_left_out(index.failed),
             ]
         )
-    there = {video.label for video in index.videos}
+    labels_of = {video.path: video.labels or (video.label,) for video in index.videos}
+    there = {label for labels in labels_of.values() for label in labels}
     width = max(len(index.classes[label]) for label in there)
     lines = [
-        f"{len(index.videos)} videos of {len(index.classes)} classes in {index.root}, digest {index.digest}",
+        f"{len(index.videos)} videos of {len(index.classes)} classes in {index.root}, digest "
+        f"{index.digest}",
         index.note,
     ]
     lines += [f"{'':{width}}  " + "  ".join(f"{split:>6}" for split in SPLITS)]
-    count = Counter((video.label, video.split) for video in index.videos)
+    count = Counter(
+        (label, video.split) for video in index.videos for label in labels_of[video.path]
+    )
     for label in sorted(there):
         counts = [count[label, split] for split in SPLITS]
         lines.append(
@@ -95,7 +113,8 @@ def summary(index: Index | Part) -> str:
     if still := sum(not video.has_vectors for video in index.videos):
         codecs = ", ".join(sorted({video.codec for video in index.videos if not video.has_vectors}))
         lines.append(
-            f"{still} videos have no motion vectors ({codecs}): masks that follow motion need their optical flow (`mgm flow`)"
+            f"{still} videos have no motion vectors ({codecs}): masks that follow motion need "
+            "their optical flow (`mgm flow`)"
         )
     return "\n".join([*lines, *_left_out(index.excluded)])
 
@@ -110,3 +129,202 @@ def _left_out(excluded: Sequence[tuple[str, str]]) -> list[str]:
     if (more := len(excluded) - SHOWN) > 0:
         lines.append(f"  and {more:,} more: index.json has them all")
     return lines
+
+
+prepare_app = typer.Typer(
+    no_args_is_help=True, help="Make a dataset ready: check every video, write an index."
+)
+
+
+def few(option: str) -> Callable[[int | None], int | None]:
+    """Return a callback that refuses more processes or threads than a machine can start."""
+
+    def check(count: int | None) -> int | None:
+        return require_few(option, count)
+
+    return check
+
+
+Out = Annotated[Path, typer.Option(help="Folder to write the index to.")]
+
+
+@dataclass(frozen=True)
+class CopyOptions:
+    """How the videos are copied; every field is an option of `mgm prepare DATASET`."""
+
+    transcode: Annotated[
+        bool,
+        typer.Option(
+            "--transcode",
+            help="Write OUT/videos too: H.264 that gives random clips fast; index those.",
+        ),
+    ] = False
+    shards: Annotated[
+        bool,
+        typer.Option(
+            "--shards",
+            help="Write OUT/shards too: frames as JPEG and the sources' vectors; index those.",
+        ),
+    ] = False
+    every: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Shards: keep every k-th frame; then clips start at multiples of k."
+        ),
+    ] = 1
+    quality: Annotated[int, typer.Option(help="Shards: of the JPEG frames.")] = 90
+    short_side: Annotated[
+        int | None,
+        typer.Option(
+            help="256 (default) or 320 pixels (shards: any); smaller videos stay as they are."
+        ),
+    ] = None
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            callback=few("--processes"),
+            help="Processes that transcode or write shards; one a core unless given.",
+        ),
+    ] = None
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Transcode only the I-th of N parts of the videos; index later, without.",
+        ),
+    ] = None
+
+    def copies(self) -> list[Callable[..., Any]]:
+        """Return what writes each copy, transcoded files before shards.
+
+        Raises:
+            UserError: an option of copies is given, and no copy is asked for.
+        """
+        from mgm.data.opening import cores
+
+        side, processes = self.short_side or 256, self.processes or cores()
+        made: list[Callable[..., Any]] = []
+        if self.transcode:
+            from mgm.data.transcode import transcode
+
+            made.append(partial(transcode, short_side=side, processes=processes))
+        if self.shards:
+            from mgm.data.shards import Settings, write_shards
+
+            settings = Settings(side, self.every, self.quality)
+            made.append(partial(write_shards, settings=settings, processes=processes))
+        given = {"short-side": self.short_side, "processes": self.processes, "shard": self.shard}
+        if not made and (idle := [name for name, value in given.items() if value is not None]):
+            raise UserError(
+                f"--{idle[0]} says how to transcode, and --transcode is not given; add it, or "
+                f"leave out --{idle[0]}"
+            )
+        return made
+
+
+def _parameter(name: str, annotation: Any, default: Any = Parameter.empty) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _command(index: Callable[..., Index], holds: str, *own: Parameter) -> Callable[..., None]:
+    """Return the command of a dataset that is indexed as its users have it, and copied if asked.
+
+    Args:
+        index: writes the index, given (source, out) and the options in `own`.
+        holds: what `--source` must hold.
+        own: the options that this dataset alone has.
+    """
+
+    def command(source: Path, out: Path, **given: Any) -> None:
+        make: Callable[..., Any] = partial(
+            index, source, **{p.name: given.pop(p.name) for p in own}
+        )
+        options = CopyOptions(**given)
+        copies = options.copies()
+        for copy in copies[:-1]:
+            make = partial(prepare_copies, make, copy=copy)
+        whole = prepare_copies(make, out, copies[-1], options.shard) if copies else make(out)
+        say(summary(whole))
+
+    shown = [
+        _parameter("source", Annotated[Path, typer.Option(help=holds)]),
+        _parameter("out", Out),
+    ]
+    shown += own
+    shown += [_parameter(field.name, field.type, field.default) for field in fields(CopyOptions)]
+    command.__signature__ = Signature(shown)  # type: ignore[attr-defined]
+    return command
+
+
+def _folder(source: Path, out: Path, seed: int) -> Index:
+    from mgm.data.folder import index_folder
+
+    return index_folder(source, out, seed)
+
+
+def _derived(dataset: Published) -> Callable[..., None]:
+    """The verb of a dataset that is made of the indices of one or two others."""
+    first, *others = dataset.derived_from
+
+    def verb(
+        source: Annotated[Path, typer.Option(help=f"The folder of the index of {first}.")],
+        target: Annotated[
+            Path, typer.Option(help=f"The folder of the index of {''.join(others)}, to test on.")
+        ],
+        out: Out,
+    ) -> None:
+        say(summary(dataset.index(source, target, out)))
+
+    def of_one(
+        source: Annotated[Path, typer.Option(help=f"The folder of the index of {first}.")], out: Out
+    ) -> None:
+        say(summary(dataset.index(source, out)))
+
+    return verb if others else of_one
+
+
+SEED = Annotated[
+    int, typer.Option(min=0, help="Of the 80/20 split that is made when the source has none.")
+]
+prepare_app.command("folder", help="Index your own videos.")(
+    _command(
+        _folder,
+        "One folder per class, or a CSV path,label[,split][,group]; labels in place of label: "
+        "several.",
+        _parameter("seed", SEED, 0),
+    )
+)
+
+
+def _splits(dataset: Published) -> list[Parameter]:
+    """Return the option `--split` of a dataset with several official splits."""
+    help_text = "The official split; the paper's is 1."
+    option = typer.Option(min=1, max=dataset.splits, help=help_text)
+    return [_parameter("split", Annotated[int, option], 1)] if dataset.splits > 1 else []
+
+
+for _dataset in PUBLISHED.values():
+    prepare_app.command(_dataset.name, help=f"Index {_dataset.title}.")(
+        _derived(_dataset)
+        if _dataset.derived_from
+        else _command(
+            _dataset.index, f"The folder that holds {_dataset.source}.", *_splits(_dataset)
+        )
+    )
+
+
+@prepare_app.command()
+def synthetic(
+    params: Annotated[
+        Path, typer.Option(help="A JSON file with the generator's parameters; {} for its defaults.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to draw the videos into.")],
+    processes: Annotated[
+        int, typer.Option(min=1, callback=few("--processes"), help="Processes that draw.")
+    ] = 2,
+) -> None:
+    """Draw a set of videos whose classes are motions."""
+    from mgm.data.synthetic.generator import generate  # PyAV
+
+    say(summary(generate(read_params(params), out, processes)))

@@ -9,24 +9,30 @@ gives random clips fast.
 
 A video is written under a hidden name and then moved to its place: a kill or a full disk leaves no
 half of one.
-What a copy is like, and its settings: `mgm.data.encode`.
+What a copy is like, and its settings: `mgm.data.transcode`.
 """
 
 import hashlib
 import json
 import os
 from dataclasses import replace
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import av
+import numpy as np
+from av.video.frame import PictureType
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from mgm.console import track
-from mgm.data.encode import ENCODING, GOP, encode
-from mgm.data.files import FULL, Part, in_processes, open_all
 from mgm.data.index import Index, new_index, require_splits, write_index
+from mgm.data.opening import FULL, PreparedPart, in_processes, open_all
 from mgm.errors import UserError
 from mgm.reading import read_json
-from mgm.results.files import atomic_write, remove_parts, write
+from mgm.results.atomic import atomic_write, remove_parts, write
+from mgm.video.container import DecodedFrame, open_video
 
 SHORT_SIDES = (256, 320)
 
@@ -37,17 +43,18 @@ def transcode(
     short_side: int = 256,
     processes: int = 1,
     part: tuple[int, int] | None = None,
-) -> Index | Part:
-    """The index over the transcoded videos of `source`, written to folder `out`; what parts or an
-    earlier call finished is kept.
+) -> Index | PreparedPart:
+    """Transcode the videos of `source`, and return the index over them in folder `out`.
 
-    A video that cannot be transcoded is listed among the excluded ones; calling again tries it
-    again. With `part` (i, n), transcode every n-th video from the i-th (1 to n) on, and write no
-    index: a call without does, once all are there.
+    What parts or an earlier call finished is kept. A video that cannot be transcoded is listed
+    among the excluded ones, and tried again by the next call. With `part` (i, n), transcode every
+    n-th video from the i-th (1 to n) on, and write no index: a call without does, once all are
+    there.
 
     Raises:
         UserError: another short side than 256 or 320, `out` holds other videos, the disk is full,
-            or a split has no video left.
+        or a
+            split has no video left.
     """
     out = Path(os.path.abspath(out))
     _claim(out, short_side)
@@ -71,7 +78,7 @@ def transcode(
     )
     failed = sorted((name_of[path], reason) for path, reason in done if reason)
     if part:
-        return Part(*part, len(videos) - len(failed), tuple(failed))
+        return PreparedPart(*part, len(videos) - len(failed), tuple(failed))
 
     for folder in {(root / target).parent for target in targets.values()}:
         if folder.is_dir():
@@ -83,13 +90,20 @@ def transcode(
         out / "checked.jsonl",
     )
     copies = [
-        replace(infos[target], label=video.label, split=video.split, group=video.group)
+        replace(
+            infos[target],
+            label=video.label,
+            labels=video.labels,
+            split=video.split,
+            group=video.group,
+        )
         for video in videos
         if (target := targets[source.name(video)]) in infos
     ]
     require_splits(root, copies, failed)
     note = (
-        f"{source.note}; transcoded from index {source.digest} to H.264 (short side at most {short_side}, groups of {GOP} frames, "
+        f"{source.note}; transcoded from index {source.digest} to H.264 (short side at most "
+        f"{short_side}, groups of {GOP} frames, "
         f"x264 {ENCODING['preset']}, crf {ENCODING['crf']}, {ENCODING['tune']})"
     )
     index = new_index(root, source.classes, copies, [*source.excluded, *failed, *unreadable], note)
@@ -98,9 +112,9 @@ def transcode(
 
 
 def _is_done(path: str, target: Path) -> bool:
-    """Tell whether a copy is there, of the source as it is;
+    """Return whether a copy is there of the source as it is.
 
-    file systems differ in parts of a second.
+    File systems differ in parts of a second, so these do not count.
     """
     try:
         return int(os.stat(path).st_mtime) == int(target.stat().st_mtime)
@@ -112,7 +126,8 @@ def _claim(out: Path, short_side: int) -> None:
     """Make OUT/transcode.json, or see that the videos there were made as these will be."""
     if short_side not in SHORT_SIDES:
         raise UserError(
-            f"--short-side {short_side} is neither {SHORT_SIDES[0]} nor {SHORT_SIDES[1]}; choose one of them"
+            f"--short-side {short_side} is neither {SHORT_SIDES[0]} nor {SHORT_SIDES[1]}; choose "
+            "one of them"
         )
     mark = out / "transcode.json"
     settings = {"short_side": short_side, "codec": "libx264", "options": ENCODING}
@@ -122,19 +137,23 @@ def _claim(out: Path, short_side: int) -> None:
             name = other[0].replace("_", " ")
             then, now = (f"{name} {fields.get(other[0])}" for fields in (there, settings))
             raise UserError(
-                f"{out}: holds videos transcoded with {then}, not with {now} as now; choose another --out"
+                f"{out}: holds videos transcoded with {then}, not with {now} as now; choose "
+                "another --out"
             )
     elif (out / "videos").exists():
         raise UserError(
-            f"{out / 'videos'}: holds videos that `mgm prepare --transcode` did not make; choose another --out"
+            f"{out / 'videos'}: holds videos that `mgm prepare --transcode` did not make; choose "
+            "another --out"
         )
     (out / "videos").mkdir(parents=True, exist_ok=True)
     write(mark, json.dumps(settings, indent=1) + "\n")
 
 
 def _targets(source: Index) -> dict[str, str]:
-    """{name of a source: path of its copy below OUT/videos}. Of several sources that differ in
-    their suffix alone, or lie outside the root, each has a name of its own."""
+    """Return the path of each source's copy below OUT/videos.
+
+    Sources that differ in their suffix alone, or lie outside the root, have names of their own.
+    """
     targets: dict[str, str] = {}
     taken = set()
     for name in sorted(source.name(video) for video in source.videos):
@@ -173,7 +192,112 @@ def _transcode_one(task: tuple[str, int, Path, int]) -> tuple[str, str]:
     except (OSError, av.FFmpegError) as error:
         if error.errno in FULL:
             raise UserError(
-                f"{target.parent}: no space left for the copy of {path} ({os.strerror(error.errno)}); free some and run again: "
+                f"{target.parent}: no space left for the copy of {path} "
+                f"({os.strerror(error.errno)}); free some and run again: "
                 "what is done is kept"
             ) from None
         return path, f"cannot be transcoded ({error.strerror}); replace the file, or remove it"
+
+
+GOP = 16  # a random clip begins at most 15 frames behind a key frame
+ENCODING = {
+    "preset": "medium",
+    "crf": "20",
+    "tune": "fastdecode",  # no CABAC, no deblocking, no weighted prediction
+    # I BBB P BBB P BBB P BB P: B-frames are nobody's reference, so a reader leaves out those it
+    # does not want, and every vector refers to the nearest I- or P-frame, so its distance in frames
+    # is known. One thread, and no macroblock tree, whose AVX-512 code gives other bits from call to
+    # call: the same file every time, whatever the machine's cores.
+    "x264-params": f"keyint={GOP}:min-keyint={GOP}:scenecut=0:bframes=3:b-adapt=0:b-pyramid=none:"
+    "ref=1:weightp=0:mbtree=0:threads=1",
+}
+
+
+def encode(path: str, file: BinaryIO, short_side: int) -> int:
+    """Write the video at `path` to an open binary file as MP4; return its number of frames.
+
+    Frame i of the copy is picture i of the source, whatever its time where the frame rate varies;
+    the copy's rate is the source's average. Pictures are upright (rotation metadata is applied, as
+    `read_clip` does), never enlarged, in 8 bits with 4:2:0 chroma; their sides become even. Sample
+    aspect ratios are ignored, as `read_clip` does. Sound is dropped.
+
+    Raises:
+        UserError: the source cannot be read.
+        OSError, av.FFmpegError: of writing.
+    """
+    with open_video(path) as video:
+        pictures = video.pictures(motion=False)
+        first = next(pictures, None)
+        if first is None:
+            return 0
+        rate = video.stream.average_rate or video.stream.guessed_rate or Fraction(25)
+        height, width = _fitted(*first.size, short_side)
+        reformatter = VideoReformatter()
+        with av.open(file, "w", format="mp4") as container:
+            stream = container.add_stream(
+                "libx264", rate=Fraction(rate).limit_denominator(100_000), options=ENCODING
+            )
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            if not first.frame.format.is_rgb:  # whose matrix is none; YUV keeps its own
+                stream.codec_context.colorspace = first.frame.colorspace
+            frames = 0
+            for picture in chain([first], pictures):
+                frame = _converted(picture, height, width, reformatter)
+                frame.pts, frame.time_base = frames, 1 / stream.codec_context.framerate
+                container.mux(stream.encode(frame))
+                frames += 1
+            container.mux(stream.encode())
+    return frames
+
+
+def _fitted(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Return a size with a short side of at most `short_side`.
+
+    The sides are even and do not exceed the source's, but for 2.
+    """
+    scale = min(1.0, short_side / min(height, width))
+    height, width = (
+        max(2, min(round(side * scale / 2) * 2, side // 2 * 2)) for side in (height, width)
+    )
+    return height, width
+
+
+def _converted(
+    picture: DecodedFrame, height: int, width: int, reformatter: VideoReformatter
+) -> av.VideoFrame:
+    """Turn a decoded picture into an upright frame in yuv420p of video range.
+
+    The encoder chooses its type.
+    """
+    if picture.rotation % 2:
+        height, width = width, height
+    frame = reformatter.reformat(
+        picture.frame,
+        width,
+        height,
+        "yuv420p",
+        interpolation=Interpolation.BICUBIC,
+        dst_color_range=ColorRange.MPEG,
+        threads=1,
+    )
+    if picture.rotation:
+        frame = av.VideoFrame.from_ndarray(
+            _turned(frame.to_ndarray(), height, width, picture.rotation), format="yuv420p"
+        )
+    frame.pict_type = PictureType.NONE  # or x264 would repeat the source's
+    return frame
+
+
+def _turned(planes: np.ndarray, height: int, width: int, turns: int) -> np.ndarray:
+    """Turn each plane of yuv420p by quarter turns counter-clockwise.
+
+    PyAV has the planes one below the other.
+    """
+    luma, chroma = np.split(planes.ravel(), [height * width])
+    turned = [
+        np.rot90(luma.reshape(height, width), turns),
+        *np.rot90(chroma.reshape(2, height // 2, width // 2), turns, axes=(1, 2)),
+    ]
+    return np.concatenate([plane.ravel() for plane in turned]).reshape(
+        -1, height if turns % 2 else width
+    )

@@ -10,10 +10,11 @@ the name is an underscore in the file's name. The function takes a batch of clip
 returns the hidden patches, (B, S, patches) bool, or `Boxes` whose nearest patches are hidden.
 """
 
+from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
     from mgm.masking.boxes import Boxes
@@ -28,7 +29,8 @@ class MaskInfo(NamedTuple):
     row: str = ""  # its row in Table 4e; empty: none
     guided: bool = False  # reads motion
     carried: bool = False  # and the motion's direction
-    # the paper of the method, if it is not MGM's: its row is of our own (`mgm.paper.tables.OTHERS`)
+    # the paper of the method, if it is not MGM's; its row is our own addition
+    # (`mgm.paper.experiments.OTHERS`)
     source: str = ""
     # of the mask's definition: raise it when the same spec makes another mask, so that its runs
     # get other ids
@@ -57,11 +59,21 @@ MASKS = {
     "running-cell": MaskInfo("Running Cell (VideoMAE V2)", source="VideoMAE V2", file="others"),
 }
 
-MaskName = Annotated[str, Field(pattern=f"^({'|'.join(MASKS)})$")]
+
+def _known(name: Any) -> Any:
+    """Refuse a name that is no mask's, and name the nearest one."""
+    if isinstance(name, str) and name not in MASKS:
+        nearest = get_close_matches(name, MASKS, 1, 0.0)[0]
+        raise ValueError(f"no such mask; did you mean {nearest}? The masks are {', '.join(MASKS)}")
+    return name
+
+
+MaskName = Annotated[str, Field(pattern=f"^({'|'.join(MASKS)})$"), BeforeValidator(_known)]
 Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from OpenCV
 Guidance = Literal["vectors", "shuffled", Flow]
 CODEC = ("vectors", "shuffled")  # guidance by the motion vectors that the codec stored
 Distance = Literal["estimated", "none"]
+Compensate = Literal["none", "median", "affine"]
 
 
 class Mask(BaseModel):
@@ -79,11 +91,14 @@ class Mask(BaseModel):
     jitter: bool = True
     # mgm's box follows the motion in slot 0 too, where the paper puts it at random (3.3)
     guided_start: bool = False
-    # the codec's motion vectors, or optical flow from sidecars (`mgm.video.optical_flow`); shuffled is a
-    # control: the codec's motion vectors of another training video
+    # the codec's motion vectors, or optical flow from sidecars (`mgm.video.optical_flow`); shuffled
+    # is a control: the codec's motion vectors of another training video
     guidance: Guidance = "vectors"
     # frames to a vector's reference, which divide it; none: eq. 6 to the letter; flow has none
     distance: Distance = "estimated"
+    # the camera's motion, subtracted before the magnitude is taken: none (the paper); the median
+    # vector of each frame; or a robust affine fit to each frame's vectors (pan, zoom and rotation)
+    compensate: Compensate = "none"
     # what the decoder predicts: all hidden tokens, or half of them (VideoMAE V2)
     predicts: Literal["all", "running-cell"] = "all"
     # of the mask's definition; unless given, the one that this code computes
@@ -125,6 +140,7 @@ __all__ = [
     "EDGES",
     "MASKS",
     "Boxes",
+    "Compensate",
     "Distance",
     "Edge",
     "Flow",

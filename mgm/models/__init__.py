@@ -1,9 +1,8 @@
 """Encoders, the masked autoencoder, the classifier, and weights in and out."""
 
-from mgm.models.attention import attention_map
 from mgm.models.classifier import Classifier, Features, build_classifier, build_features
-from mgm.models.mae import MAE, build_mae, reconstruction_loss
-from mgm.models.reconstruct import reconstruct
+from mgm.models.encoder import attention_map
+from mgm.models.mae import MAE, build_mae, reconstruct, reconstruction_loss
 from mgm.models.weights import (
     classes_of,
     load_encoder,

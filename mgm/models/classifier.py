@@ -1,22 +1,18 @@
-"""The encoder as a classifier: the mean of its tokens, normalised, through one linear layer."""
+"""Classifiers and frozen features: the encoder, the mean of its tokens, and a norm."""
 
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mgm.models.encoder import Encoder
+from mgm.models.encoder import Encoder, init_from_scratch, init_pretraining
 from mgm.models.vit import patchify
-from mgm.models.weight_init import init_from_scratch, init_pretraining
 from mgm.models.weights import is_classifier, load_encoder, read_weights
 from mgm.spec import Finetune, Probe
 
 
 class Classifier(nn.Module):
-    """VideoMAE's finetuning model:
-
-    the final norm is replaced by `fc_norm` after the mean over tokens (RECIPES).
-    """
+    """VideoMAE's finetuning model, whose norm `fc_norm` comes after the mean over tokens."""
 
     def __init__(self, spec: Finetune, classes: int):
         super().__init__()
@@ -25,27 +21,28 @@ class Classifier(nn.Module):
         self.dropout = nn.Dropout(spec.head_dropout)
         self.head = nn.Linear(spec.model.width, classes)
         init_from_scratch(self, spec.init_std)
-        with (
-            torch.no_grad()
-        ):  # V: a head that starts near zero keeps the first gradients from shaking the encoder
+        # a head near zero keeps the first gradients of the encoder small, as in VideoMAE
+        with torch.no_grad():
             self.head.weight.mul_(0.001)
             self.head.bias.mul_(0.001)
 
     def forward(self, frames_BTHWC: Tensor) -> Tensor:
-        """Logits (B, classes) of uint8 frames."""
+        """Return the logits (B, classes) of uint8 frames."""
         x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
         return self.head(self.dropout(self.fc_norm(x_BLD.mean(dim=1))))
 
 
 class Features(nn.Module):
-    """The frozen encoder of a linear probe: the mean of its tokens after the final norm, or, of a
-    finetuned encoder, its own norm of the mean."""
+    """The frozen encoder of a probe: the mean of its tokens after the final norm.
+
+    A finetuned encoder has its norm after the mean.
+    """
 
     def __init__(self, spec: Probe, finetuned: bool = False):
         super().__init__()
         self.encoder = Encoder(spec.grid, spec.model, norm=not finetuned)
         self.fc_norm = nn.LayerNorm(spec.model.width, eps=1e-6) if finetuned else nn.Identity()
-        init_pretraining(self)  # random weights are those that pretraining starts from
+        init_pretraining(self)  # random weights are those of a pretraining run's start
         self.requires_grad_(False).eval()
 
     def forward(self, frames_BTHWC: Tensor) -> Tensor:
@@ -62,16 +59,19 @@ class Features(nn.Module):
 
 
 def build_classifier(spec: Finetune, classes: int) -> Classifier:
-    """The model of a finetuning spec, initialised from its seed."""
+    """Return a finetuning run's model, initialised from the run's seed."""
     torch.manual_seed(spec.seed)
     return Classifier(spec, classes)
 
 
 def build_features(spec: Probe, weights: Path | None = None) -> Features:
-    """The model of a probe, with the encoder in the file `weights`, or initialised from its seed.
+    """Return a probe's model, initialised from the run's seed.
+
+    Args:
+        weights: the file to load the encoder from; None keeps random weights.
 
     Raises:
-        UserError: weights that do not fit; see `load_encoder`.
+        UserError: the weights do not fit; see `load_encoder`.
     """
     torch.manual_seed(spec.seed)
     if weights is None:

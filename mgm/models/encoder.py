@@ -1,20 +1,31 @@
-"""The encoder: tubelets, positions, and the blocks of a ViT or of a TimeSformer."""
+"""The encoder of a ViT or a TimeSformer, its weights before training, and its attention maps."""
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from mgm.errors import UserError
 from mgm.models.timesformer import DividedBlock, divided_attention
-from mgm.models.vit import Block, TubeletEmbedding, sinusoid_table
+from mgm.models.vit import Block, TubeletEmbedding, patchify, sinusoid_table
 from mgm.spec import Model
 
 
 class Encoder(nn.Module):
-    """Tubelets, positions, blocks and, unless a classifier replaces it, the final norm.
+    """Tubelet embedding, positions, blocks and a final norm.
 
-    A ViT's blocks join all tokens; `timesformer`'s join them over time, then over space
-    (`mgm.models.timesformer`).
+    A ViT's blocks attend over all tokens. A TimeSformer's attend over time, then over space.
+
+    Args:
+        grid: slots, rows and columns of the clips' tokens.
+        model: the sizes.
+        drop_path: probability that a clip skips a branch of the last block. Earlier blocks have
+            less, in proportion to their depth, as in VideoMAE.
+        norm: add the final norm. A classifier has its own.
     """
 
     pos_embed: Tensor
@@ -24,25 +35,27 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.grid, self.tubelet, self.patch = grid, model.tubelet, model.patch
-        self.divided = model.backbone == "timesformer"
+        self.divided = model.divided
         self.patch_embed = TubeletEmbedding(model.width, model.tubelet, model.patch, model.channels)
-        self.positions = math.prod(
-            model.positions or grid
-        )  # of the table that weights were made with
+        # rows of the position table that the weights were trained with
+        self.positions = math.prod(model.positions or grid)
         self.register_buffer(
             "pos_embed", position_table(model.width, grid, model.positions), persistent=False
         )
         block = DividedBlock if self.divided else Block
-        rates = torch.linspace(
-            0, drop_path, model.depth, device="cpu"
-        ).tolist()  # deeper blocks drop more (V)
+        rates = torch.linspace(0, drop_path, model.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(block(model.width, model.heads, rate) for rate in rates)
         self.norm = nn.LayerNorm(model.width, eps=1e-6) if norm else nn.Identity()
 
     def forward(self, patches_BLPC: Tensor, index_BV: Tensor | None = None) -> Tensor:
-        """patches_BLPC:
+        """Encode patches.
 
-        the pixels of all tokens, or of those in `index_BV` alone. Returns (B, V, D).
+        Args:
+            patches_BLPC: uint8 pixels of all tokens, or of the tokens `index_BV`.
+            index_BV: places of the visible tokens on the grid; None if all are visible.
+
+        Returns:
+            (B, V, D).
         """
         positions = self.pos_embed if index_BV is None else self.pos_embed[0, index_BV]
         x_BVD = self.patch_embed(patches_BLPC) + positions
@@ -53,7 +66,7 @@ class Encoder(nn.Module):
 
 
 def freeze(encoder: Encoder, blocks: int) -> None:
-    """Let the tubelet embedding and the first blocks keep their weights in training."""
+    """Exclude the tubelet embedding and the first `blocks` blocks from training."""
     for part in (encoder.patch_embed, *encoder.blocks[:blocks]):
         part.requires_grad_(False)
 
@@ -61,16 +74,104 @@ def freeze(encoder: Encoder, blocks: int) -> None:
 def position_table(
     width: int, grid: tuple[int, int, int], made_for: tuple[int, int, int] | tuple[()] = ()
 ) -> Tensor:
-    """(1, tokens, width):
+    """Return the grid's fixed positions: (1, tokens, width).
 
-    the fixed table of the grid; or that of the grid `made_for`, interpolated to it (trilinear,
-    between centres).
+    Given another grid `made_for`, return its positions, interpolated to `grid` (trilinear, between
+    centres).
     """
     if not made_for or made_for == grid:
         return sinusoid_table(math.prod(grid), width)
     table_1DSHW = sinusoid_table(math.prod(made_for), width).transpose(1, 2).unflatten(2, made_for)
-    return (
-        nn.functional.interpolate(table_1DSHW, size=grid, mode="trilinear")
-        .flatten(2)
-        .transpose(1, 2)
-    )
+    resized_1DSHW = F.interpolate(table_1DSHW, size=grid, mode="trilinear")
+    return resized_1DSHW.flatten(2).transpose(1, 2)
+
+
+# --- Weights before training. What is not named here keeps PyTorch's default, as in VideoMAE. ---
+
+
+def init_pretraining(model: nn.Module) -> None:
+    """Initialise the blocks' linear layers: Xavier uniform, zero bias.
+
+    The matrices of queries, keys and values count as one (VideoMAE: modeling_pretrain.py).
+    """
+    for block in model.modules():
+        if isinstance(block, Block):
+            _init_linear(block, nn.init.xavier_uniform_)
+
+
+def init_pixel_head(head: nn.Linear, init: Literal["xavier", "zero"]) -> None:
+    """Initialise the decoder's last layer.
+
+    VideoMAE's is "xavier". With "zero" the first loss is that of predicting zeros, so a short run
+    spends no steps on getting there.
+    """
+    nn.init.zeros_(head.weight) if init == "zero" else nn.init.xavier_uniform_(head.weight)
+    nn.init.zeros_(head.bias)
+
+
+def init_from_scratch(model: nn.Module, std: float) -> None:
+    """Initialise every linear layer: truncated normal, zero bias.
+
+    VideoMAE's standard deviation is 0.02 (modeling_finetune.py).
+    """
+    _init_linear(model, partial(nn.init.trunc_normal_, std=std))
+
+
+def _init_linear(model: nn.Module, draw: Callable[[Tensor], object]) -> None:
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            draw(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    # a TimeSformer starts as a ViT that attends over space alone
+    for block in model.modules():
+        if isinstance(block, DividedBlock):
+            nn.init.zeros_(block.temporal_fc.weight)
+
+
+# --- Attention maps ---
+
+
+def attention_map(encoder: Encoder, frames_BTHWC: Tensor, query: tuple[int, int, int]) -> Tensor:
+    """Return how much one token attends to every token (the paper's Figures 6 and 7).
+
+    The map is the mean over the heads of the last block. All tokens are visible.
+
+    Args:
+        frames_BTHWC: uint8.
+        query: slot, row and column of the token that attends.
+
+    Returns:
+        (B, S, H, W) float32 on the token grid; each clip's values sum to 1.
+
+    Raises:
+        UserError: the encoder is a TimeSformer, which has no attention over all tokens.
+    """
+    if encoder.divided:
+        raise UserError(
+            "a TimeSformer attends over time and over space separately, so it has no single "
+            "attention map; choose a ViT's run"
+        )
+    patches_BLPC = patchify(frames_BTHWC, encoder.tubelet, encoder.patch)
+    x_BLD = encoder.patch_embed(patches_BLPC) + encoder.pos_embed
+    *blocks, last = encoder.blocks
+    assert isinstance(last, Block)
+    for block in blocks:
+        x_BLD = block(x_BLD)
+    _, rows, columns = encoder.grid
+    token = (query[0] * rows + query[1]) * columns + query[2]
+    return _attention_weights(last, x_BLD, token).mean(dim=1).unflatten(1, encoder.grid)
+
+
+def _attention_weights(block: Block, x_BLD: Tensor, query: int) -> Tensor:
+    """Return a block's attention weights of one query: (B, heads, L).
+
+    The block's own forward pass never holds them.
+    """
+    attention = block.attn
+    width = attention.proj.in_features
+    bias = torch.cat((attention.q_bias, torch.zeros_like(attention.q_bias)))
+    qk = F.linear(block.norm1(x_BLD), attention.qkv.weight[: 2 * width], bias)
+    q_BLND, k_BLND = qk.unflatten(-1, (2, attention.heads, -1)).float().unbind(2)
+    scores_BNL = torch.einsum("bnd,blnd->bnl", q_BLND[:, query], k_BLND) / q_BLND.shape[-1] ** 0.5
+    return scores_BNL.softmax(dim=-1)

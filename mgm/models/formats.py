@@ -1,10 +1,9 @@
-"""The names that weights have: ours, those of VideoMAE's official code (V) and those of Hugging
-Face's VideoMAE.
+"""The names of weights: ours, those of VideoMAE's official code, and those of Hugging Face.
 
-Ours are V's pretraining names (RECIPES). V's finetuning names lack our `encoder.`. Hugging Face has
-other names for all, and three matrices for the one of queries, keys and values; the biases of
-queries and values are `q_bias`, `v_bias` in its 4.x and `query.bias`, `value.bias` in its 5.x.
-Tensors are never changed, only cut and joined, so every round trip is bit-equal.
+Our names are VideoMAE's pretraining names. Its finetuning names lack our `encoder.`. Hugging Face
+has other names for all, and three matrices for queries, keys and values instead of one. Its biases
+of queries and values are `q_bias` and `v_bias` in version 4, `query.bias` and `value.bias` in
+version 5. Tensors are only cut and joined, so every round trip is bit-equal.
 """
 
 import re
@@ -17,9 +16,8 @@ from torch import Tensor
 from mgm.errors import UserError
 from mgm.models.vit import sinusoid_table
 
-PREFIXES = re.compile(
-    r"^(module\.|_orig_mod\.|model\.|backbone\.)+"
-)  # of DDP, torch.compile, and wrappers of V's models
+# of DDP, of torch.compile, and of wrappers of VideoMAE's models
+PREFIXES = re.compile(r"^(module\.|_orig_mod\.|model\.|backbone\.)+")
 QKV = ("query", "key", "value")
 
 _OUTSIDE = {
@@ -53,7 +51,7 @@ _BIASES = {
     for at, there in _BLOCKS.items()
     for x in "qv"
 }
-# Names with # for a block's number; the 4.x biases, which 5.x reads too
+# names with # for a block's number; the biases of version 4, which version 5 reads too
 THEIRS = {
     f"{ours}.{kind}": f"{theirs}.{kind}"
     for ours, theirs in _MODULES.items()
@@ -76,11 +74,10 @@ _OWN |= {
     if part in name
 }  # TimeSformer's
 _OWN |= {f"{at}.temporal_fc.{kind}" for at in _BLOCKS for kind in ("weight", "bias")}
-# What later methods pretrain beside a ViT and VideoMAE's decoder, and no model here takes: parts of
-# targets, samplers, other decoders
+# Parts of later methods besides a ViT and VideoMAE's decoder, which no model here has
 OTHERS = re.compile(
     r"encoder\.(pos_embed_probs|get_token_probs\..+)"  # AdaMAE's sampler of tokens
-    r"|decoder\.\d+\..+|encoder_to_decoder\.\d+\.weight"  # MME's decoders, one a target
+    r"|decoder\.\d+\..+|encoder_to_decoder\.\d+\.weight"  # MME's decoders, one per target
     # SIGMA's clusters and its projection of targets
     r"|prototypes|memory|memory_pred_head\..+|head\.\d+\..+"
     r"|tracker_decoder\..+|encoder_to_tracker\.weight"  # TrackMAE's second decoder
@@ -89,26 +86,31 @@ POSITIONS = re.compile(r"(^|\.)(pos_embed|position_embeddings|decoder_pos_embed)
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first names of many, in order, and how many more there are."""
+    """Return the first names in order, and the number of the others."""
     ordered = sorted(names)
     return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")
 
 
 def to_ours(weights: dict[str, Tensor], path: Path, tokens: int = 0) -> dict[str, Tensor]:
-    """Weights in any of the three formats, told apart by their names, under ours. Fixed position
-    tables are no weights and are left out, as are the parts of later methods that no model of ours
-    has (`OTHERS`). `tokens`: positions that the model's own table has, if it is known.
+    """Return weights of any of the three formats under our names.
+
+    The names tell the format. Fixed position tables are left out, since they are no weights, and so
+    are the parts of later methods (`OTHERS`).
+
+    Args:
+        tokens: positions of the model's own table, if they are known.
 
     Raises:
-        UserError: names that no format has, two of one name, a part of queries, keys and values, or
-            positions that were learned or are of another number of tokens.
+        UserError: a name of no format; two of one name; a part of queries, keys and values; or
+            positions that were learned, or are of another number of tokens.
     """
     plain: dict[str, Tensor] = {}
     for name, value in weights.items():
         short = PREFIXES.sub("", name)
         if short in plain:
             raise UserError(
-                f"{path}: holds {short} twice, under different prefixes; save one model's state_dict alone"
+                f"{path}: holds {short} twice, under different prefixes; "
+                "save one model's state_dict alone"
             )
         plain[short] = value
     kept = {name: value for name, value in plain.items() if not POSITIONS.search(name)}
@@ -131,21 +133,22 @@ def to_ours(weights: dict[str, Tensor], path: Path, tokens: int = 0) -> dict[str
     if len(named) < len(kept):
         twice = listed(kept.keys() - named.values())
         raise UserError(
-            f"{path}: {twice} and another name mean the same weight; save one model's state_dict alone"
+            f"{path}: {twice} and another name mean the same weight; "
+            "save one model's state_dict alone"
         )
     known = _OWN | THEIRS.keys()
     if unknown := [theirs for ours, theirs in named.items() if _template(ours)[0] not in known]:
         raise UserError(
-            f"{path}: {len(unknown)} of {len(weights)} names are neither ours, VideoMAE's nor Hugging Face's: {listed(unknown)}; "
-            "it is a checkpoint of another model"
+            f"{path}: {len(unknown)} of {len(weights)} names are neither ours, VideoMAE's nor "
+            f"Hugging Face's: {listed(unknown)}; it is a checkpoint of another model"
         )
     return _joined({ours: kept[theirs] for ours, theirs in named.items()}, path)
 
 
 def to_videomae(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our weights under V's names:
+    """Return our weights under VideoMAE's names.
 
-    those of PretrainVisionTransformer, or of VisionTransformer for a classifier.
+    They are those of PretrainVisionTransformer, or of VisionTransformer for a classifier.
     """
     classifier = "fc_norm.weight" in weights
     return {
@@ -155,8 +158,9 @@ def to_videomae(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_huggingface(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our weights under the names of Hugging Face's VideoMAEForPreTraining or
-    VideoMAEForVideoClassification.
+    """Return our weights under Hugging Face's names.
+
+    They are those of VideoMAEForPreTraining, or of VideoMAEForVideoClassification for a classifier.
     """
     parts: dict[str, Tensor] = {}
     for name, value in weights.items():
@@ -171,9 +175,9 @@ def to_huggingface(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_huggingface(name: str) -> str:
-    """Our name, or the same where there is none.
+    """Return our name for one of Hugging Face's, or the same if there is none.
 
-    VideoMAEModel alone has no `videomae.` before its names.
+    The names of a VideoMAEModel lack `videomae.`.
     """
     bare = name.startswith(("embeddings.", "encoder.layer.", "layernorm."))
     return _renamed(f"videomae.{name}" if bare else name, OURS)
@@ -192,7 +196,7 @@ def _template(name: str) -> tuple[str, str]:
 
 
 def _joined(parts: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Queries', keys' and values' matrices as one."""
+    """Join the matrices of queries, keys and values into one."""
     weights = dict(parts)
     for name in parts:
         if (
@@ -201,7 +205,7 @@ def _joined(parts: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
             three = [f"{of_block[1]}{part}.weight" for part in QKV]
             if missing := [part for part in three if part not in weights]:
                 raise UserError(
-                    f"{path}: has {name}, but no {listed(missing)}; it is not a whole checkpoint"
+                    f"{path}: has {name}, but no {listed(missing)}; give the whole checkpoint"
                 )
             if len({weights[part].shape[1:] for part in three}) > 1:
                 raise UserError(
@@ -212,8 +216,10 @@ def _joined(parts: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def _without_key_bias(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """TrackMAE's and timm's one bias of queries, keys and values as two: a bias of keys adds the
-    same to all scores of a query, which the softmax does not see."""
+    """Split one bias of queries, keys and values, as in TrackMAE and timm, and drop that of keys.
+
+    A bias of keys adds the same number to all scores of a query, so the softmax removes it.
+    """
     split: dict[str, Tensor] = {}
     for name, value in weights.items():
         if name.endswith(".attn.qkv.bias"):
@@ -228,14 +234,17 @@ def _without_key_bias(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _require_fixed(table: Tensor, name: str, path: Path, tokens: int) -> None:
+    # the tolerance is that of half precision
     if table.ndim < 2 or not torch.allclose(
         table.float(), sinusoid_table(*table.shape[-2:]), atol=1e-2
-    ):  # half precision's 3 digits
+    ):
         raise UserError(
-            f"{path}: {name} is not VideoMAE's fixed sine-cosine table; our models cannot take positions that were learned"
+            f"{path}: {name} is not VideoMAE's fixed sine-cosine table, and models here have no "
+            "learned positions; give weights with fixed positions"
         )
     if tokens and table.shape[-2] != tokens:
         raise UserError(
-            f"{path}: {name} is for {table.shape[-2]} tokens, the model's clips have {tokens}; to interpolate, set model.positions to "
-            "the slots, rows and columns the weights were made for"
+            f"{path}: {name} is for {table.shape[-2]} tokens, and the model's clips have {tokens}; "
+            "to interpolate, set model.positions to the slots, rows and columns of the clips that "
+            "the weights were trained on"
         )

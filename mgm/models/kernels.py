@@ -1,6 +1,6 @@
-"""Linear layers and attention by faster CPU kernels than PyTorch's choice.
+"""Linear layers and attention with faster CPU kernels than PyTorch's choice.
 
-The choice is a function of the CPU's instructions alone, so a resumed run makes it again. GPUs and
+The choice depends on the CPU's instructions alone, so a resumed run makes it again. GPUs and
 compiled blocks keep PyTorch's own kernels.
 """
 
@@ -13,24 +13,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# private functions, which a release may drop
 CPU_KERNELS = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(
     torch, "_softmax_backward_data"
-)  # private: a release may drop them
-WIDE = 256  # channels, or tokens, from which a product's speed shows
+)
+WIDE = 256  # channels, or tokens: smaller products gain nothing
 
 
 class Linear(nn.Linear):
+    """A linear layer that computes by `linear`."""
+
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return F.linear, with wide float32 products on a CPU by oneDNN where it is faster."""
+    """Compute F.linear, with wide float32 products by oneDNN on CPUs where it is faster."""
     plain = _on_cpu(x) and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if plain and min(weight.shape) >= WIDE and uses_onednn():
-        return OneDNNLinear.apply(
-            x.contiguous(), weight, bias
-        )  # oneDNN takes thousands of times as long for some strides
+        # for some strides oneDNN takes thousands of times as long
+        return OneDNNLinear.apply(x.contiguous(), weight, bias)
     return F.linear(x, weight, bias)
 
 
@@ -39,7 +41,7 @@ def _on_cpu(x: Tensor) -> bool:
 
 
 class OneDNNLinear(torch.autograd.Function):
-    """A linear layer with three products by oneDNN, without copies into oneDNN's own tensors."""
+    """A linear layer whose three products are oneDNN's, without copies to oneDNN's own tensors."""
 
     @staticmethod
     def forward(ctx, x, weight, bias):
@@ -65,10 +67,10 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 @cache
 def uses_onednn() -> bool:
-    """Return whether oneDNN computes wide float32 products: with AVX-512.
+    """Return whether oneDNN computes wide float32 products: on CPUs with AVX-512.
 
-    There its product took half of the time of PyTorch's (MKL), on an AMD EPYC. With AVX2 it was 1.1
-    times as fast, and a whole step took longer, since copies surround the product.
+    There, on an AMD EPYC, its product took half the time of PyTorch's (MKL). With AVX2 it was 1.1
+    times as fast, but a whole step took longer, because of copies around the product.
     """
     return "AVX512" in torch.backends.cpu.get_cpu_capability()
 
@@ -87,9 +89,9 @@ def bf16_slowdown() -> float:
 
 @torch.inference_mode()
 def _fastest(*works: Callable[[], object], turns: int = 8) -> list[float]:
-    """Return the seconds of each work: the least of some turns, after one to warm up.
+    """Return the seconds of each work: the least of several turns, after one to warm up.
 
-    Other work on the machine can only add to them.
+    The least, since other programs on the machine can only add time.
     """
     seconds = list[list[float]]()
     for _ in range(turns + 1):
@@ -120,11 +122,11 @@ def scaled_dot_product_attention(
 
 
 class RecomputedAttention(torch.autograd.Function):
-    """Attention as two matrix products; its weights are computed again in the backward pass.
+    """Attention as two matrix products, whose weights are computed again in the backward pass.
 
-    In bf16 twice as fast as PyTorch's fused kernel, whose bf16 is no faster than its float32; in
-    float32, by oneDNN, 1.6 times. In bf16 scores are rounded to bf16 before the softmax, as Hugging
-    Face's eager attention does; the fused kernel keeps them in float32.
+    It is twice as fast in bf16 as PyTorch's fused kernel, whose bf16 is no faster than its float32,
+    and 1.6 times as fast in float32, by oneDNN. In bf16, scores are rounded to bf16 before the
+    softmax, as in Hugging Face's eager attention. The fused kernel keeps them in float32.
     """
 
     @staticmethod
@@ -144,14 +146,14 @@ class RecomputedAttention(torch.autograd.Function):
         for g, q, k, v, dq, dk, dv in _parts(gradient_BNVD, *ctx.saved_tensors, *gradients):
             weights = _matmul(q, k.mT).softmax(dim=-1)
             dscores = torch._softmax_backward_data(_matmul(g, v.mT), weights, -1, weights.dtype)
-            dv.copy_(_matmul(g.mT, weights).mT)  # the small matrix is the one that is turned
+            dv.copy_(_matmul(g.mT, weights).mT)  # transposes the small matrix
             dk.copy_(_matmul(q.mT, dscores).mT)
             dq.copy_(_matmul(dscores, k)).mul_(q.shape[-1] ** -0.5)
         return gradients
 
 
 def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield parts that fit a cache: clips in bf16; heads in float32, whose product takes matrices."""
+    """Yield parts that fit a cache: clips in bf16, heads in float32."""
     return zip(
         *(
             x if x.dtype == torch.bfloat16 else [head for clip in x for head in clip]

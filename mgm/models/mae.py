@@ -1,7 +1,4 @@
-"""The video masked autoencoder:
-
-the encoder sees the visible tokens, a light decoder predicts the hidden ones.
-"""
+"""The video masked autoencoder: an encoder of the visible tokens, a light decoder of all tokens."""
 
 import math
 
@@ -9,18 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgm.models.encoder import Encoder, position_table
+from mgm.models.encoder import Encoder, init_pixel_head, init_pretraining, position_table
 from mgm.models.kernels import Linear
 from mgm.models.vit import Block, gather_tokens, patchify
-from mgm.models.weight_init import init_pixel_head, init_pretraining
 from mgm.spec import Pretrain
 
 
 class PixelDecoder(nn.Module):
-    """Blocks over all tokens;
-
-    what the last block gives, norm and head are for the hidden ones alone, which stand last.
-    """
+    """Blocks over all tokens, then a norm and a linear layer over the hidden ones."""
 
     def __init__(self, spec: Pretrain):
         super().__init__()
@@ -33,6 +26,7 @@ class PixelDecoder(nn.Module):
         init_pixel_head(self.head, spec.head_init)
 
     def forward(self, x_BLD: Tensor, hidden: int) -> Tensor:
+        """Return the pixels of the last `hidden` tokens; the last block computes those alone."""
         *blocks, final = self.blocks
         for block in blocks:
             x_BLD = block(x_BLD)
@@ -40,9 +34,9 @@ class PixelDecoder(nn.Module):
 
 
 class MAE(nn.Module):
-    """VideoMAE's pretraining model (paper, eqs.
+    """VideoMAE's pretraining model (paper, eqs. 1-4).
 
-    1-4). As many tokens are hidden, and predicted, in every clip, so all shapes are static.
+    Every clip has equally many hidden and predicted tokens, so all shapes are static.
     """
 
     pos_embed: Tensor
@@ -51,7 +45,8 @@ class MAE(nn.Module):
         super().__init__()
         tokens = math.prod(spec.grid)
         self.visible = tokens - spec.grid[0] * spec.hidden
-        self.half_hidden = spec.grid[0] * (spec.hidden // 2)  # tokens of a second mask
+        # tokens that the decoder predicts where it predicts half of the hidden ones
+        self.half_hidden = spec.grid[0] * (spec.hidden // 2)
         self.std_floor = spec.std_floor
         self.encoder = Encoder(spec.grid, spec.model)
         self.encoder_to_decoder = Linear(spec.model.width, spec.decoder.width, bias=False)
@@ -68,15 +63,19 @@ class MAE(nn.Module):
     def forward(
         self, frames_BTHWC: Tensor, masked_BL: Tensor, predicted_BL: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Predicted and true patches, each (B, M, P * C), for uint8 frames and a mask that is True
-        where hidden: all hidden ones, or of those that `predicted_BL` names (VideoMAE V2's second
-        mask; the decoder never sees the others)."""
-        rank_BL = (
-            masked_BL.byte() if predicted_BL is None else masked_BL.byte() * 2 - predicted_BL.byte()
-        )
-        order_BL = rank_BL.argsort(
-            dim=1, stable=True
-        )  # visible tokens first, then predicted ones, each in token order
+        """Return predictions and targets for the masked tokens, each (B, M, P * C).
+
+        Args:
+            frames_BTHWC: uint8.
+            masked_BL: True where hidden.
+            predicted_BL: True where the decoder predicts; None if it predicts all hidden tokens.
+                The decoder never sees the other hidden tokens (VideoMAE V2).
+        """
+        rank_BL = masked_BL.byte()
+        if predicted_BL is not None:
+            rank_BL = 2 * rank_BL - predicted_BL.byte()
+        # visible tokens first, then predicted ones, each in token order
+        order_BL = rank_BL.argsort(dim=1, stable=True)
         visible_BV, masked_BM = order_BL[:, : self.visible], order_BL[:, self.visible :]
         if predicted_BL is not None:
             masked_BM = masked_BM[:, : self.half_hidden]
@@ -92,28 +91,81 @@ class MAE(nn.Module):
         return predicted_BMP, self.target(gather_tokens(patches_BLPC, masked_BM))
 
     def target(self, patches_BMPC: Tensor) -> Tensor:
-        """Pixels in [0, 1], normalised per tubelet and channel by mean and unbiased deviation (V:
-        engine_for_pretraining.py).
+        """Normalise pixels per patch and channel: (B, M, P * C).
 
-        In few passes over memory, which is what it costs; pixels stay within 0 to 255, so the floor
-        is 255 times as high.
+        Pixels in [0, 1] lose their mean and are divided by their unbiased standard deviation plus
+        `std_floor` (VideoMAE: engine_for_pretraining.py).
         """
+        # Passes over memory are the cost, so pixels stay within 0 to 255, and the floor is scaled.
         x_BMCP = patches_BMPC.transpose(2, 3).contiguous().float()
         x_BMCP -= x_BMCP.mean(dim=3, keepdim=True)
-        deviation_BMC1 = torch.linalg.vector_norm(x_BMCP, dim=3, keepdim=True) / math.sqrt(
-            x_BMCP.shape[3] - 1
-        )
+        norm_BMC1 = torch.linalg.vector_norm(x_BMCP, dim=3, keepdim=True)
+        deviation_BMC1 = norm_BMC1 / math.sqrt(x_BMCP.shape[3] - 1)
         x_BMCP /= deviation_BMC1 + 255 * self.std_floor
         return x_BMCP.transpose(2, 3).flatten(2)
 
 
 def reconstruction_loss(predicted_BMP: Tensor, target_BMP: Tensor, weight_B: Tensor) -> Tensor:
-    """Mean squared error over the hidden tokens; a clip of weight 0 keeps its place in the mean."""
+    """Return the mean squared error of the masked tokens.
+
+    A clip of weight 0 adds nothing, but counts as a clip of the mean.
+    """
     loss_B = F.mse_loss(predicted_BMP.float(), target_BMP, reduction="none").mean(dim=(1, 2))
     return (loss_B * weight_B).mean()
 
 
 def build_mae(spec: Pretrain) -> MAE:
-    """The model of a pretraining spec, initialised from its seed."""
+    """Return a pretraining run's model, initialised from the run's seed."""
     torch.manual_seed(spec.seed)
     return MAE(spec)
+
+
+def reconstruct(model: MAE, frames_BTHWC: Tensor, masked_BL: Tensor) -> Tensor:
+    """Return the clip as the model completes it (the paper's Figure 8).
+
+    Visible patches stay as they are. The model predicts hidden patches normalised by their own mean
+    and standard deviation. Undoing that with the hidden patch's own two numbers, as is common,
+    would show colours and contrast that the model never predicted. Here both come from the clip's
+    visible patches, weighted by 1 / distance^4 on the token grid: the structure is the model's, the
+    colour and contrast are the neighbours'.
+
+    Args:
+        frames_BTHWC: uint8.
+        masked_BL: True where hidden, with as many hidden tokens as in the model's training.
+
+    Returns:
+        uint8 frames of the same shape.
+    """
+    predicted_BMP, _ = model(frames_BTHWC, masked_BL)
+    # the order of tokens in MAE.forward
+    order_BL = masked_BL.byte().argsort(dim=1, stable=True)
+    visible_BV, masked_BM = order_BL[:, : model.visible], order_BL[:, model.visible :]
+    patches_BLPC = patchify(frames_BTHWC, model.encoder.tubelet, model.encoder.patch).clone()
+
+    seen_BVPC = gather_tokens(patches_BLPC, visible_BV).float() / 255
+    sides = (
+        torch.arange(side, device=masked_BL.device, dtype=torch.float32)
+        for side in model.encoder.grid
+    )
+    place_L3 = torch.cartesian_prod(*sides)
+    weight_BMV = torch.cdist(place_L3[masked_BM], place_L3[visible_BV]) ** -4
+    weight_BMV = weight_BMV / weight_BMV.sum(dim=2, keepdim=True)
+    mean_BMC, deviation_BMC = weight_BMV @ seen_BVPC.mean(dim=2), weight_BMV @ seen_BVPC.std(dim=2)
+
+    normal_BMPC = predicted_BMP.float().unflatten(2, (-1, frames_BTHWC.shape[-1]))
+    contrast_BM1C = (deviation_BMC + model.std_floor)[:, :, None]
+    painted_BMPC = normal_BMPC * contrast_BM1C + mean_BMC[:, :, None]
+    clip_B1 = torch.arange(len(masked_BL), device=masked_BL.device)[:, None]
+    patches_BLPC[clip_B1, masked_BM] = (painted_BMPC.clamp(0, 1) * 255).round().to(torch.uint8)
+    return unpatchify(patches_BLPC, model.encoder.grid, model.encoder.tubelet, model.encoder.patch)
+
+
+def unpatchify(
+    patches_BLPC: Tensor, grid: tuple[int, int, int], tubelet: int, patch: int
+) -> Tensor:
+    """Return the frames (B, T, H, W, C) that `patchify` cut into patches."""
+    slots, rows, columns = grid
+    x = patches_BLPC.reshape(len(patches_BLPC), slots, rows, columns, tubelet, patch, patch, -1)
+    return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(
+        len(x), slots * tubelet, rows * patch, columns * patch, -1
+    )

@@ -1,11 +1,11 @@
-"""TimeSformer's divided attention (Bertasius et al., 2021): over time, then over space, for any set
-of visible tokens.
+"""TimeSformer's divided attention over time and space, for any visible tokens.
 
-Attention over time joins the tokens of one place, attention over space those of one slot. How many
-of them are visible varies with the mask, from place to place and, under agnostic masks, from slot
-to slot; every token sees exactly its visible fellows. There is no class token, and positions are
-the ViT's 1-D table over all tokens, where TimeSformer learns one table for places and one for
-slots. Parameter names follow the official code.
+Attention over time joins the visible tokens of one place, attention over space those of one slot.
+Their number varies from place to place, and under agnostic masks from slot to slot. There is no
+class token. Positions are the ViT's 1-D table over all tokens, where TimeSformer learns one table
+for places and one for slots. Parameters have the names of the official code.
+
+Source: Bertasius et al., 2021.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from mgm.models.kernels import Linear
 from mgm.models.vit import Attention, Block
 
-AxisAttention = Callable[
-    [Attention, Tensor], Tensor
-]  # applies an attention to x_BVD, over time or over space
+# applies an attention to x_BVD, over time or over space
+AxisAttention = Callable[[Attention, Tensor], Tensor]
 
 
 class DividedBlock(Block):
-    """Attention over time with a norm and a last linear layer of its own (zero at the start), then
-    a ViT's block over space.
+    """Attention over time with its own norm and last linear layer, then a ViT's block over space.
+
+    The last linear layer starts at zero.
     """
 
     def __init__(self, width: int, heads: int, drop_path: float = 0.0):
@@ -32,7 +32,10 @@ class DividedBlock(Block):
         self.temporal_attn = Attention(width, heads)
         self.temporal_fc = Linear(width, width)
 
-    def forward(self, x_BVD: Tensor, over_time: AxisAttention, over_space: AxisAttention) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, x_BVD: Tensor, over_time: AxisAttention, over_space: AxisAttention
+    ) -> Tensor:
+        """Return the tokens; `divided_attention` makes the two arguments."""
         x_BVD = x_BVD + self._keep(
             self.temporal_fc(over_time(self.temporal_attn, self.temporal_norm1(x_BVD)))
         )
@@ -43,13 +46,15 @@ class DividedBlock(Block):
 def divided_attention(
     grid: tuple[int, int, int], index_BV: Tensor | None = None
 ) -> tuple[AxisAttention, AxisAttention]:
-    """How to attend over time and over space: to all tokens of the grid, or to the visible ones
-    `index_BV` of each clip.
+    """Return attention over time and attention over space.
 
-    All tokens fall into groups of equal size: batches of small attentions. Visible ones do not: one
-    attention over all of them, in which a pair of other groups weighs nothing. That costs two
-    attentions of V x V where a ViT has one (11 % of a ViT-B-sized encoder's multiply-adds at ratio
-    0.75, 5 % at 0.9; `mgm.paper.cost`), and needs neither sorting nor padding.
+    All tokens fall into groups of equal size, so they take batches of small attentions. Visible
+    tokens do not: they take one attention over all of them, masked between groups. It needs neither
+    sorting nor padding. It costs two attentions of V x V where a ViT has one: 11 % of the
+    multiply-adds of an encoder of ViT-B's size at mask ratio 0.75, 5 % at 0.9 (`mgm.paper.cost`).
+
+    Args:
+        index_BV: places of the visible tokens on the grid; None if all are visible.
     """
     slots, places = grid[0], grid[1] * grid[2]
     if index_BV is None:

@@ -1,6 +1,6 @@
 """The parts of VideoMAE's vision transformer: tubelet embedding, fixed positions, pre-norm blocks.
 
-Parameter names follow the official code, so that its weights fit (RECIPES: modeling_pretrain.py,
+Parameters have the names of the official code, so that its weights fit (modeling_pretrain.py,
 modeling_finetune.py).
 """
 
@@ -15,23 +15,22 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def sinusoid_table(tokens: int, width: int) -> Tensor:
-    """(1, tokens, width) fixed 1-D sine-cosine positions;
+    """Return fixed 1-D positions: (1, tokens, width).
 
-    even channels are sines, odd ones cosines.
+    Even channels are sines, odd ones cosines.
     """
-    channel = torch.arange(width, dtype=torch.float64)
-    angle_LD = torch.arange(tokens, dtype=torch.float64)[:, None] / 10000 ** (
-        2 * (channel // 2) / width
-    )
+    channel_D = torch.arange(width, dtype=torch.float64)
+    token_L1 = torch.arange(tokens, dtype=torch.float64)[:, None]
+    angle_LD = token_L1 / 10000 ** (2 * (channel_D // 2) / width)
     angle_LD[:, 0::2].sin_()
     angle_LD[:, 1::2].cos_()
     return angle_LD.float()[None]
 
 
 def patchify(frames_BTHWC: Tensor, tubelet: int, patch: int) -> Tensor:
-    """(B, L, tubelet * patch * patch, C):
+    """Return the pixels of each token: (B, L, tubelet * patch * patch, C).
 
-    the pixels of each token; tokens in (slot, row, column) order, pixels in (t, y, x) order.
+    Tokens are in (slot, row, column) order, their pixels in (t, y, x) order.
     """
     B, T, H, W, C = frames_BTHWC.shape
     S, rows, columns = T // tubelet, H // patch, W // patch
@@ -42,14 +41,12 @@ def patchify(frames_BTHWC: Tensor, tubelet: int, patch: int) -> Tensor:
 
 
 def gather_tokens(x_BLD: Tensor, index_BN: Tensor) -> Tensor:
-    """The tokens `index_BN` of each clip; trailing dimensions are kept."""
+    """Return the tokens `index_BN` of each clip; trailing dimensions are kept."""
     return x_BLD[torch.arange(len(x_BLD), device=x_BLD.device)[:, None], index_BN]
 
 
 class TubeletEmbedding(nn.Module):
-    """A 3-D convolution whose stride is its kernel, computed as one matrix product over the tokens
-    that are asked for.
-    """
+    """A 3-D convolution whose stride is its kernel, as one matrix product over the given tokens."""
 
     scale: Tensor
     shift: Tensor
@@ -66,20 +63,15 @@ class TubeletEmbedding(nn.Module):
         self.register_buffer("shift", -mean / std, persistent=False)
 
     def forward(self, patches_BLPC: Tensor) -> Tensor:
-        """patches_BLPC: uint8 pixels from `patchify`. Returns (B, L, D)."""
+        """Embed uint8 pixels from `patchify`: (B, L, D)."""
         x_BLPC = torch.addcmul(self.shift, patches_BLPC.to(self.scale.dtype), self.scale)
-        weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(
-            1
-        )  # to the order of a patch: (t, y, x), channel fastest
+        # to the order of a patch: (t, y, x), channel fastest
+        weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)
         return linear(x_BLPC.flatten(2), weight, self.proj.bias)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; queries and values have biases, keys have none. `attn_mask_BVV`
-    says which tokens see which; default: all.
-
-    With `last`, the outputs of so many last tokens alone.
-    """
+    """Multi-head self-attention. Queries and values have biases, keys have none."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -90,6 +82,12 @@ class Attention(nn.Module):
         self.proj = Linear(width, width)
 
     def forward(self, x_BVD: Tensor, attn_mask_BVV: Tensor | None = None, last: int = 0) -> Tensor:
+        """Attend over the tokens.
+
+        Args:
+            attn_mask_BVV: True where a query sees a key; None: everywhere.
+            last: compute the outputs of the last N tokens alone; 0: of all.
+        """
         width = x_BVD.shape[-1]
         of_queries, of_others = self.qkv.weight.split((width, 2 * width))
         queries = linear(x_BVD[:, -last:], of_queries, self.q_bias)
@@ -104,6 +102,8 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
+    """Two linear layers with a GELU between them."""
+
     def __init__(self, width: int):
         super().__init__()
         self.fc1 = Linear(width, 4 * width)
@@ -114,11 +114,9 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block. In training, each clip skips each branch with probability
-    `drop_path`.
+    """Pre-norm transformer block.
 
-    With `last`, it computes so many last tokens alone: they see all, and nothing is spent on
-    outputs that nobody reads.
+    In training, each clip skips each branch with probability `drop_path`.
     """
 
     def __init__(self, width: int, heads: int, drop_path: float = 0.0):
@@ -130,7 +128,9 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(self, x_BLD: Tensor, last: int = 0) -> Tensor:
-        x_BLD = x_BLD[:, -last:] + self._keep(self.attn(self.norm1(x_BLD), last=last))  # of 0, all
+        """Return all tokens, or with `last` the last N alone; these attend over all."""
+        # -0 selects all
+        x_BLD = x_BLD[:, -last:] + self._keep(self.attn(self.norm1(x_BLD), last=last))
         return x_BLD + self._keep(self.mlp(self.norm2(x_BLD)))
 
     def _keep(self, branch_BLD: Tensor) -> Tensor:

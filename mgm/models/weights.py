@@ -1,7 +1,4 @@
-"""Weights in, from files of ours, of VideoMAE's official code or of Hugging Face's;
-
-and out, as safetensors.
-"""
+"""Load weights of mgm, of VideoMAE's official code or of Hugging Face; save them as safetensors."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,92 +10,90 @@ from torch import Tensor, nn
 from mgm.errors import UserError, valid
 from mgm.models.formats import listed, to_ours
 from mgm.models.weights_file import read_tensors
-from mgm.results.files import atomic_write
+from mgm.results.atomic import atomic_write
 from mgm.spec import BACKBONES, Model
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write all parameters in float32, whole or not at all."""
+    state = model.state_dict().items()
+    weights = {name: value.detach().float().contiguous().cpu() for name, value in state}
     with atomic_write(path) as temporary:
-        save_file(
-            {
-                name: value.detach().float().contiguous().cpu()
-                for name, value in model.state_dict().items()
-            },
-            temporary,
-        )
+        save_file(weights, temporary)
 
 
 def read_weights(path: Path, tokens: int = 0) -> dict[str, Tensor]:
-    """The weights in a file of any format that `mgm.models.formats` knows, or in a folder, under
-    our names.
+    """Read the weights in a file or a folder, in any format of `mgm.models.formats`.
+
+    Returns:
+        Tensors under our names.
 
     Raises:
-        UserError: no such file, not whole, not weights, a pickle that would run code, or names that
-            belong to another model.
+        UserError: the file is missing, not whole or not of weights; it is a pickle that would run
+            code; or its names belong to another model.
     """
     return to_ours(read_tensors(path), path, tokens)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Give `model` all the weights in a file; see `read_weights`.
+    """Load all weights in a file into a model.
 
     Raises:
         UserError: as `read_weights`; or a weight is missing, too many, not finite, or has another
             shape than the model's.
     """
-    _fill(model.state_dict(), read_weights(path, model.encoder.positions), path)  # type: ignore[union-attr, arg-type]
+    tokens: int = model.encoder.positions  # type: ignore[union-attr, assignment]
+    _fill(model.state_dict(), read_weights(path, tokens), path)
 
 
 def load_encoder(model: nn.Module, path: Path) -> None:
-    """Give `model.encoder` the encoder in a file, and `model.fc_norm` that of a finetuned one;
-    decoder, head and, where the model has none, the final norm are left out.
+    """Load the encoder in a file into `model.encoder`, and a finetuned one's norm into `fc_norm`.
+
+    Leaves out the decoder, the head, and the final norm if the model has none.
 
     Raises:
         UserError: as `read_weights`; or a weight is missing, too many, not finite, or has another
             shape than the model's.
     """
-    weights, own = read_weights(path, model.encoder.positions), model.state_dict()  # type: ignore[union-attr, arg-type]
+    tokens: int = model.encoder.positions  # type: ignore[union-attr, assignment]
+    weights, own = read_weights(path, tokens), model.state_dict()
     kept = ("encoder.", "fc_norm.") if is_classifier(weights) else ("encoder.",)
     own = {name: value for name, value in own.items() if name.startswith(kept)}
     unneeded = {"encoder.norm.weight", "encoder.norm.bias"} - own.keys()
-    _fill(
-        own,
-        {
-            name: value
-            for name, value in weights.items()
-            if name.startswith(kept) and name not in unneeded
-        },
-        path,
-    )
+    found = {
+        name: value
+        for name, value in weights.items()
+        if name.startswith(kept) and name not in unneeded
+    }
+    _fill(own, found, path)
 
 
 def is_classifier(weights: dict[str, Tensor]) -> bool:
-    """Tell whether these are a finetuned run's weights:
-
-    their norm comes after the mean over tokens.
-    """
+    """Return whether these are weights of a finetuned model, whose norm follows the mean."""
     return "fc_norm.weight" in weights
 
 
 def model_of(weights: dict[str, Tensor], path: Path) -> Model:
-    """The encoder that these weights are of, read from their shapes. No shape tells the heads: each
-    of 64 channels, or 80 in a ViT-H, as in every published ViT; and a width that 64 does not divide
-    is one head.
+    """Return the encoder's sizes, from the shapes of its weights.
+
+    No shape has the number of heads. They are taken to have 64 channels each, or 80 in a ViT-H, as
+    in every published ViT. A width that 64 does not divide is one head.
 
     Raises:
-        UserError: they hold no encoder of ours.
+        UserError: the weights hold no encoder of a model here.
     """
     kernel = weights.get("encoder.patch_embed.proj.weight")
     blocks = {name.split(".")[2] for name in weights if name.startswith("encoder.blocks.")}
     if kernel is None or kernel.ndim != 5 or not blocks:
         raise UserError(
-            f"{path}: has no encoder.patch_embed.proj.weight of five dimensions and no encoder blocks; give weights of a video ViT"
+            f"{path}: has no encoder.patch_embed.proj.weight of five dimensions or no encoder "
+            "blocks; give weights of a video ViT"
         )
     width, channels, tubelet, patch, columns = kernel.shape
     if patch != columns:
         raise UserError(
-            f"{path}: its patches are {patch} x {columns}, and models here have squares"
+            f"{path}: its patches are {patch} x {columns}, and models here have square ones; "
+            "give weights of another model"
         )
     divided = any("temporal_fc" in name for name in weights)
     sizes = {
@@ -107,7 +102,7 @@ def model_of(weights: dict[str, Tensor], path: Path) -> Model:
         if name != "timesformer"
     }
     name, heads = sizes.get((width, len(blocks)), ("vit-b", width // 64 if width % 64 == 0 else 1))
-    with valid(f"{path}: its shapes are of no model here: "):
+    with valid(f"{path}: its shapes fit no model here: "):
         return Model(
             backbone="timesformer" if divided else name,
             width=width,
@@ -120,23 +115,24 @@ def model_of(weights: dict[str, Tensor], path: Path) -> Model:
 
 
 def classes_of(weights: dict[str, Tensor], path: Path) -> int:
-    """How many classes a classifier's weights tell apart.
+    """Return the number of a classifier's classes.
 
     Raises:
-        UserError: they are not a classifier's.
+        UserError: the weights are not a classifier's.
     """
     if "head.bias" not in weights:
         raise UserError(
-            f"{path}: has no head.bias, so it is no classifier's; give the weights of a finetuned model"
+            f"{path}: has no head.bias, so it holds no classifier; "
+            "give the weights of a finetuned model"
         )
     return weights["head.bias"].numel()
 
 
 def require_fit(build: Callable[[], nn.Module], weights: dict[str, Tensor], path: Path) -> None:
-    """Compare shapes before a model takes memory: a small file may name a very large one.
+    """Compare shapes before a model takes memory, since a small file may describe a very large one.
 
     Args:
-        build: makes the model; its encoder alone is compared.
+        build: makes the model, whose encoder alone is compared.
 
     Raises:
         UserError: a weight of the encoder is missing, too many, or has another shape.
@@ -159,20 +155,18 @@ def _fill(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> Non
         own[name].copy_(weights[name])
         if not torch.isfinite(own[name]).all():
             raise UserError(
-                f"{path}: {name} has values that are not finite; the run that wrote it diverged, run it again with a lower optim.lr"
+                f"{path}: {name} has values that are not finite; the run that wrote it diverged, "
+                "run it again with a lower optim.lr"
             )
 
 
 def _compare(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> None:
     missing, unused = own.keys() - weights.keys(), weights.keys() - own.keys()
-    faults = (
-        [f"has no {listed(missing)} ({len(missing)} of {len(own)} weights missing)"]
-        if missing
-        else []
-    )
-    faults += (
-        [f"the model has no {listed(unused)} ({len(unused)} weights too many)"] if unused else []
-    )
+    faults = []
+    if missing:
+        faults.append(f"has no {listed(missing)} ({len(missing)} of {len(own)} weights missing)")
+    if unused:
+        faults.append(f"the model has no {listed(unused)} ({len(unused)} weights too many)")
     if faults:
         raise UserError(f"{path}: {'; '.join(faults)}; it is a checkpoint of another model")
     for name in sorted(own):
@@ -183,9 +177,10 @@ def _compare(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> 
                 and weights[name].shape[1:] == own[name].shape[1:]
             ):
                 raise UserError(
-                    f"{path}: tells {len(weights[name])} classes apart, the data have {len(own[name])}; give weights of those data"
+                    f"{path}: has {len(weights[name])} classes, and the data have "
+                    f"{len(own[name])}; give weights of those data"
                 )
             raise UserError(
-                f"{path}: {name} is {tuple(weights[name].shape)}, the model's is {tuple(own[name].shape)}; "
-                "it is a checkpoint of another model"
+                f"{path}: {name} is {tuple(weights[name].shape)}, and the model's is "
+                f"{tuple(own[name].shape)}; it is a checkpoint of another model"
             )

@@ -1,4 +1,4 @@
-"""A weights file becomes named tensors, by its content and not its suffix; no code in it runs."""
+"""Read a weights file as named tensors, by its content, not its suffix; no code in it runs."""
 
 import argparse
 import hashlib
@@ -17,26 +17,16 @@ from torch import Tensor
 from mgm.errors import UserError
 from mgm.reading import file_digest, read_json, regular
 
-INDEX = (
-    ".index.json"  # of weights in several files: Hugging Face writes model.safetensors.index.json
-)
-IN_FOLDERS = (
-    "weights.safetensors",
-    "model.safetensors",
-    "pytorch_model.bin",
-    "checkpoint.pth",
-)  # ours; Hugging Face's; an export's
+# of weights in several files: Hugging Face writes model.safetensors.index.json
+INDEX = ".index.json"
+# our own name, then Hugging Face's, then an export's
+IN_FOLDERS = ("weights.safetensors", "model.safetensors", "pytorch_model.bin", "checkpoint.pth")
 SHARDED = tuple(name + INDEX for name in IN_FOLDERS[1:3])
-WRAPPERS = (
-    "model",
-    "module",
-    "state_dict",
-)  # V saves {"model": weights, "optimizer": ...}, DeepSpeed {"module": weights, ...}
+# VideoMAE saves {"model": weights, "optimizer": ...}, DeepSpeed {"module": weights, ...}
+WRAPPERS = ("model", "module", "state_dict")
 _scalar = np.float64(0).__reduce__()[0]
-HARMLESS: list[
-    Any
-    # what V's checkpoints hold beside tensors: its arguments, and learning rates that are numpy's
-] = [
+# in VideoMAE's checkpoints besides tensors: its arguments, and learning rates of NumPy's types
+HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
     np.dtypes.Float64DType,
@@ -46,22 +36,21 @@ HARMLESS: list[
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors or PyTorch file, or of the one in a folder, under the names they
-    have there.
+    """Read the tensors of a safetensors or PyTorch file, or of the one in a folder.
 
-    Of weights in several files, the file is the index that lists them.
+    They keep the file's names. Weights in several files are read through the index that lists them.
 
     Raises:
-        UserError: no such file, not whole, not weights, or a pickle that would run code.
+        UserError: the file is missing, not whole or not of weights, or it is a pickle that would
+            run code.
     """
-    path = weights_file(
-        path.resolve() if path.is_symlink() else path
-    )  # an index's files lie beside the index, not beside a link
+    # an index's files lie beside the index, not beside a link to it
+    path = weights_file(path.resolve() if path.is_symlink() else path)
     return _read_parts(path) if path.name.endswith(INDEX) else _read_file(path)
 
 
 def weights_file(path: Path) -> Path:
-    """The file that a path to weights means: itself, or the one in a folder.
+    """Return the weights file of a path: the path itself, or the file in a folder.
 
     Raises:
         UserError: there is none.
@@ -76,9 +65,11 @@ def weights_file(path: Path) -> Path:
     try:
         return regular(path)
     except OSError:
-        if (path.parent / "result.json").exists():  # as of results that came without weights
+        # results may come without their weights
+        if (path.parent / "result.json").exists():
             raise UserError(
-                f"{path}: no such weights, though the run is done; delete {path.parent} to train it again"
+                f"{path}: no such weights, though the run is done; "
+                f"delete {path.parent} to train it again"
             ) from None
         raise UserError(
             f"{path}: no such weights; run the parent first, or correct the parent's run id"
@@ -86,7 +77,7 @@ def weights_file(path: Path) -> Path:
 
 
 def weights_digest(path: Path) -> str:
-    """SHA-256 of a weights file, or one over all files that an index lists.
+    """Return the SHA-256 of a weights file, or of the digests of all files that an index lists.
 
     Raises:
         UserError: there is no such file.
@@ -99,10 +90,10 @@ def weights_digest(path: Path) -> str:
 
 
 def parts_of(index: Path) -> dict[str, list[str]]:
-    """The files beside an index, and the names of the tensors in each.
+    """Return the files beside an index, with the names of the tensors in each.
 
     Raises:
-        UserError: it is no such index, or names a file that lies elsewhere or is not there.
+        UserError: it is not such an index, or names a file that is missing or lies elsewhere.
     """
     try:
         names = read_json(index)["weight_map"]
@@ -118,7 +109,8 @@ def parts_of(index: Path) -> dict[str, list[str]]:
     for file in parts:
         if "\0" in file or Path(file).name != file or not (index.parent / file).is_file():
             raise UserError(
-                f"{index}: names {file}, which is not a file beside it; copy all {len(parts)} files into one folder"
+                f"{index}: names {file}, which is not a file beside it; "
+                f"copy all {len(parts)} files into one folder"
             )
     return parts
 
@@ -130,7 +122,8 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
         if wrong := sorted(set(names) ^ found.keys()):
             where = "has no" if wrong[0] in names else "also has"
             raise UserError(
-                f"{index.parent / file}: {where} {wrong[0]}, unlike {index.name} says; {_AGAIN}"
+                f"{index.parent / file}: {where} {wrong[0]}, which contradicts {index.name}; "
+                f"{_AGAIN}"
             )
         weights |= found
     return weights
@@ -150,15 +143,16 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     raise UserError(f"{path}: not a whole safetensors file, and not PyTorch's; {_AGAIN}")
 
 
-_AGAIN = "copy it again, or, if a run made it, delete it and run its run again"
+_AGAIN = "copy it again; if a run made it, delete it and start the run again"
 
 
 def _require_plausible_size(path: Path) -> None:
-    """Refuse an archive whose parts are compressed, which PyTorch never does: a few MB may unpack
-    to many GB.
+    """Refuse an archive of compressed parts, since a few MB may unpack to many GB.
+
+    PyTorch never compresses.
 
     Raises:
-        UserError: its header says that it would unpack to more than the file is long.
+        UserError: by its header, the archive would unpack to more than the file's size.
     """
     if not zipfile.is_zipfile(path):
         return
@@ -171,7 +165,8 @@ def _require_plausible_size(path: Path) -> None:
         ) from None
     if unpacked > size:
         raise UserError(
-            f"{path}: {size / 1e6:.0f} MB would unpack to {unpacked / 1e6:.0f} MB; save it by torch.save"
+            f"{path}: {size / 1e6:.0f} MB would unpack to {unpacked / 1e6:.0f} MB; "
+            "save it by torch.save"
         )
 
 
@@ -182,16 +177,14 @@ def _unpickled(path: Path) -> Any:
             path.open("rb") as file,
             warnings.catch_warnings(),
         ):
-            warnings.simplefilter(
-                "ignore"
-                # of odd pickles; an error says what matters. A path's suffix would mislead torch.load
-            )
+            warnings.simplefilter("ignore")  # about odd pickles; an error says what matters
+            # an open file, since a path's suffix would mislead torch.load
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn file fails in many ways
         if found := re.search(r"GLOBAL (\S+)|[Uu]nsupported class (\S+)", str(error)):
             raise UserError(
-                f"{path}: asks for {found[1] or found[2]}, which is code and not weights, so it was not opened; "
-                "save the model's state_dict alone"
+                f"{path}: asks for {found[1] or found[2]}, which is code and not weights, so it "
+                f"was not opened; {_STATE_DICT}"
             ) from None
         raise UserError(
             f"{path}: not a whole PyTorch file of weights ({type(error).__name__}); {_AGAIN}"
@@ -206,7 +199,8 @@ def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:
             )
     if not isinstance(found, dict) or not found:
         raise UserError(
-            f"{path}: holds {'nothing' if isinstance(found, dict) else type(found).__name__}, not named weights; {_STATE_DICT}"
+            f"{path}: holds {'nothing' if isinstance(found, dict) else type(found).__name__}, "
+            f"not named weights; {_STATE_DICT}"
         )
     if other := next(
         (name for name, value in found.items() if not isinstance(value, Tensor)), None
@@ -220,12 +214,12 @@ def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:
 _STATE_DICT = "save the model's state_dict alone"
 
 
-# Bytes that a tensor may claim beyond those in the file: a view of a few values is no weight.
+# bytes: a larger tensor must not be a view of fewer values in the file
 LARGEST_VIEW = 100_000_000
 
 
 def _require_dense_floats(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Refuse what copying into a model would cast silently, or what has no values to copy."""
+    """Refuse tensors that a model would cast silently, and tensors without values of their own."""
     for name, value in weights.items():
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             layout = (
@@ -239,11 +233,12 @@ def _require_dense_floats(weights: dict[str, Tensor], path: Path) -> dict[str, T
         claimed = value.numel() * value.element_size()
         if claimed > LARGEST_VIEW and claimed > value.untyped_storage().nbytes():
             raise UserError(
-                f"{path}: {name} is {tuple(value.shape)}, of which the file holds "
-                f"{value.untyped_storage().nbytes():,} bytes; save dense tensors"
+                f"{path}: {name} is {tuple(value.shape)}, and the file holds "
+                f"{value.untyped_storage().nbytes():,} bytes of it; save dense tensors"
             )
         if not value.is_floating_point():
             raise UserError(
-                f"{path}: {name} is {str(value.dtype).removeprefix('torch.')}, weights are floating-point; convert it"
+                f"{path}: {name} is {str(value.dtype).removeprefix('torch.')}, and weights are "
+                "floating-point; convert it"
             )
     return weights

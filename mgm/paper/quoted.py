@@ -19,7 +19,7 @@ PEAK = {  # FLOP/s of dense 16-bit matrix products, from NVIDIA's data sheets of
 MEMORY_GB = {"v100": 32, "a100": 80, "h100": 80, "h200": 141, "rtx4090": 24, "a5000": 24}
 
 
-class Measured(NamedTuple):
+class PublishedTime(NamedTuple):
     """How long somebody's pretraining took."""
 
     source: str
@@ -30,31 +30,33 @@ class Measured(NamedTuple):
 
 
 # Four cards, 583 GPU hours in all; VideoMAE's own code took 995 on the same machine.
-AVION = Measured("AVION, README.md: VideoMAE ViT-B, K400, ratio 0.9", "a5000", 4, 583 / 4, 800)
-VIDEOMAE = Measured("MCG-NJU/VideoMAE, issue 5: ViT-B, K400, ratio 0.9", "v100", 64, 27.0, 800)
+AVION = PublishedTime("AVION, README.md: VideoMAE ViT-B, K400, ratio 0.9", "a5000", 4, 583 / 4, 800)
+VIDEOMAE = PublishedTime("MCG-NJU/VideoMAE, issue 5: ViT-B, K400, ratio 0.9", "v100", 64, 27.0, 800)
 
 
 @cache
 def reported() -> dict[tuple[str, str, str], float]:
-    """(table, row, column) -> value: top-1 in per cent, or what the row's and the column's names
-    say.
+    """Return the paper's values by (table, row, column): top-1 in %, or what their names say.
 
     A row of Table 1 is "method, test dataset, pretraining epochs", with "-" where the paper prints
-    none; its GFLOPs, printed once a line, stand with the line's first dataset; ST-MAE has no SSv2
+    none. Its GFLOPs, printed once per line, stand with the line's first dataset. ST-MAE has no SSv2
     cell, where the paper prints N/A. Other rows and columns are named as the paper prints them.
     """
     return {key: value for key, (value, _) in _lines().items()}
 
 
 def note(table: str, row: str, column: str) -> str:
-    """What `quoted.csv` adds to a number;
+    """Return what `quoted.csv` adds to a number; empty where it adds nothing.
 
-    for Table 1 "backbone; pretraining data". Empty where it adds nothing.
+    For Table 1 that is "backbone; pretraining data".
     """
     return _lines().get((table, row, column), (0.0, ""))[1]
 
 
-_ZOO = "VideoMAE's 800 epochs on {} are its model zoo's: no repeated augmentation, {} epochs of finetuning"
+_ZOO = (
+    "VideoMAE's 800 epochs on {} are its model zoo's: no repeated augmentation, {} epochs of "
+    "finetuning"
+)
 # how a quoted baseline was trained otherwise than the rows beside it: V's zoo
 # (github.com/MCG-NJU/VideoMAE), S's recipe
 FOOTNOTES = {
@@ -64,7 +66,10 @@ FOOTNOTES = {
         "1",
         "ST-MAE, K400, 1600",
         "K400",
-    ): "ST-MAE is quoted from another recipe: repeated augmentation 4, a deeper decoder, a class token",
+    ): (
+        "ST-MAE is quoted from another recipe: repeated augmentation 4, a deeper decoder, a class "
+        "token"
+    ),
 }
 
 

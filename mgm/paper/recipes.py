@@ -38,10 +38,7 @@ MASK_RATIO: dict[str, float] = {
     "running-cell": 0.5,  # VideoMAE V2: scripts/pretrain/*.sh, of the decoder
 }
 
-MODELS = {
-    name: Model(backbone=name, width=width, depth=depth, heads=heads)
-    for name, ((width, depth, heads), _) in BACKBONES.items()
-}
+MODELS = {name: Model(backbone=name) for name in BACKBONES}
 DECODERS = {
     name: Decoder(width=width, depth=depth, heads=heads)
     for name, (_, (width, depth, heads)) in BACKBONES.items()
@@ -184,9 +181,7 @@ def finetune(dataset: str, parent: str, model: Model) -> Finetune:
 
 
 def supervised(dataset: str) -> Finetune:
-    """From scratch by MViT's recipe (P Table 2, first row), on finetuning's clips, tested with its
-    views.
-    """
+    """From scratch by MViT's recipe (P Table 2, first row), on finetuning's clips and views."""
     given = {
         "data": Data(dataset=dataset),
         "clips": _of(FINETUNE_CLIPS, dataset),
@@ -197,9 +192,9 @@ def supervised(dataset: str) -> Finetune:
 
 
 def probe(dataset: str, parent: str, model: Model) -> Probe:
-    """Paper silent:
+    """A linear probe on frozen features, tested with finetuning's views.
 
-    MAE's linear probe on frozen features (RECIPES), tested with finetuning's views.
+    The paper gives no recipe for its probe; this one is MAE's.
     """
     return Probe(
         data=Data(dataset=dataset),
@@ -212,6 +207,6 @@ def probe(dataset: str, parent: str, model: Model) -> Probe:
 
 
 def _of(by_dataset: dict[str, Any], dataset: str) -> Any:
-    """The column of a dataset, of the one whose recipe it follows, or of SSv2, which does not flip."""
+    """Return the column of a dataset, of the one whose recipe it follows, or of SSv2."""
     follows = PUBLISHED[dataset].recipe if dataset in PUBLISHED else ""
     return by_dataset.get(follows or dataset, by_dataset["ssv2"])

@@ -1,7 +1,6 @@
-"""A container:
+"""Which runs there are, and which cell of which table or figure each fills.
 
-which runs there are, and which cell of which table or figure each fills. `mgm.paper.suite` fills
-it.
+`mgm.paper.suite` fills it.
 """
 
 import re
@@ -13,16 +12,24 @@ from mgm.errors import UserError
 from mgm.paper.scales import R, Scale
 from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, Visualise, parents
 
+CONTROL_ROWS = {  # row: the metric of a `measure controls` run
+    "Motion-vector histogram": "vector_histogram",
+    "Motion-vector histogram by quadrant": "vector_quadrants",
+    "Mean motion vector": "vector_mean",
+    "Mean frame difference, 12 x 12": "frame_difference",
+    "Middle frame, 12 x 12": "middle_frame",
+    "File facts": "file_facts",
+}
 SHARES = {
-    "top1": "top-1 accuracy in %",
+    **dict.fromkeys(("top1", *CONTROL_ROWS.values()), "top-1 accuracy in %"),
     "outside": "% of predictions",
+    "map": "mean average precision in %",
 }  # metrics that are shares of the test videos, in a reader's words
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table: the mean of a metric over `runs` (one per seed), beside the paper's
-    number if it prints one.
+    """One cell of a table: the mean of a metric over `runs`, one per seed.
 
     Without runs, the cell only quotes the paper.
     """
@@ -114,9 +121,9 @@ class Figure:
 
 @dataclass
 class Registry:
-    """All tables, figures and runs of one scale:
+    """All tables, figures and runs of one scale, for the datasets that the scale lists.
 
-    those whose datasets the scale lists. A run shared by several cells is one run.
+    A run shared by several cells is one run.
     """
 
     scale: Scale
@@ -131,6 +138,12 @@ class Registry:
     def figure_names(self) -> list[str]:
         """Names of all figures as the paper counts them, our own after the one they belong to."""
         return sorted([*self.plots, *self.figures], key=lambda name: name.replace("_", "~"))
+
+    @property
+    def controls(self) -> list[Measure]:
+        """The runs that classify videos without a model."""
+        every = self.specs.values()
+        return [run for run in every if isinstance(run, Measure) and run.name == "controls"]
 
     @property
     def mask_clip(self) -> Visualise | Measure | None:
@@ -172,7 +185,8 @@ class Registry:
         """The runs that a target needs, parents first."""
         if target not in (targets := self.targets()):
             raise UserError(
-                f"{target}: no such target at scale {self.scale.name}; choose one of {', '.join(targets)}"
+                f"{target}: no such target at scale {self.scale.name}; choose one of "
+                f"{', '.join(targets)}"
             )
         return self.with_parents(run.run_id for run in targets[target])
 
@@ -186,7 +200,7 @@ class Registry:
 
 
 def label_of(target: str) -> str:
-    """The name that a reader sees:
+    """Return the name that a reader sees.
 
     "Table 4, edge" of table4_edge; "Measured" of tablemeasured, which the paper does not number.
     """

@@ -1,6 +1,6 @@
-"""A scale:
+"""A scale: the same experiments at another size.
 
-the same experiments at another size. It lists what differs from the paper, and nothing else.
+It lists what differs from the paper, and nothing else.
 """
 
 import re
@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 from mgm.errors import UserError, valid
 from mgm.masking import MaskName
 from mgm.reading import read_text
-from mgm.spec import BackboneName, Flow, FrozenModel, ProbeKind, Run, RunOptions, parse
+from mgm.spec import BACKBONES, Flow, FrozenModel, KnownBackbone, ProbeKind, Run, RunOptions, parse
 
 OWN = "folder"  # the dataset name of a user's own videos
 
@@ -23,26 +23,33 @@ R = TypeVar("R", bound=Run)
 
 
 class Dataset(FrozenModel):
-    """The origin of a dataset: drawn by our generator with these parameters, made of two others for
-    domain adaptation (source, target), or prepared by the user under `root`."""
+    """The origin of a dataset.
+
+    It is drawn by our generator with the parameters `generate`, made of two others for domain
+    adaptation (`adapt`: source, target), or prepared by the user under `root`.
+    """
 
     generate: dict[str, Any] = Field(default_factory=dict)
     adapt: tuple[()] | tuple[str, str] = ()
     root: str = ""
     digest: str = ""  # filled in by the workflow for generated sets and for a user's folder
     grouped: bool = False  # filled in for a user's folder: several videos come from one source
+    several_labels: bool = False  # filled in for a user's folder: a video may have several labels
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
         if not (self.generate or self.adapt or self.root):
             raise ValueError(
-                "needs `root`, the folder where `mgm prepare` wrote its index, or `generate` or `adapt`"
+                "needs `root`, the folder where `mgm prepare` wrote its index, or `generate` or "
+                "`adapt`"
             )
         return self
 
 
 class Steps(FrozenModel):
-    """steps = factor * epochs ** power, one monotone rule for every run of a scale;
+    """One rule for the runs of a scale: steps = factor * epochs ** power.
+
+    `optim.steps` in a stage's overrides wins over it.
 
     `warmup` is the share of them that warms up.
     """
@@ -68,13 +75,13 @@ ResultsName = Annotated[Name, AfterValidator(_not_reserved)]
 Verb = Literal["pretrain", "finetune", "probe", "measure", "visualise"]
 
 
-class Grid(FrozenModel):
-    """A comparison of masks in place of the paper's tables; see `mgm.paper.grid`."""
+class Comparison(FrozenModel):
+    """A comparison of masks in place of the paper's tables; see `mgm.paper.ablations`."""
 
     data: Name
     masks: tuple[MaskName, ...] = Field(min_length=1)  # the most important first
     epochs: int = Field(200, ge=1)
-    backbone: BackboneName = "vit-b"
+    backbone: KnownBackbone = "vit-b"
     # `attentive` first: its pass over the videos leaves what the other kinds read
     kinds: tuple[ProbeKind, ...] = ("attentive", "logistic", "sgd", "knn")
     finetune: bool = True
@@ -82,9 +89,9 @@ class Grid(FrozenModel):
 
 
 class Scale(FrozenModel):
-    """`overrides` maps a verb to {dotted field:
+    """The experiments at one size: what differs from the paper, and nothing else.
 
-    value}; `backbones` maps a backbone to its encoder's fields.
+    `overrides` maps a stage to {dotted field: value}.
     """
 
     name: ResultsName
@@ -99,7 +106,8 @@ class Scale(FrozenModel):
     data_seeds: tuple[int, ...] = ()
     steps: Steps | None = None  # none: real epochs
     overrides: dict[Verb, dict[str, Any]] = Field(default_factory=dict)
-    backbones: dict[BackboneName, dict[str, int]] = Field(default_factory=dict)
+    # The encoder's fields in place of a backbone's; `backbone` is the name that they go by.
+    backbones: dict[KnownBackbone, dict[str, int | str]] = Field(default_factory=dict)
     datasets: dict[Name, Dataset]
     flow: Flow = "raft-small"  # what Table 4b's optical flow is
     flow_weights: str = (
@@ -111,7 +119,7 @@ class Scale(FrozenModel):
     other_masks: bool = (
         False  # whether Table 4e has rows for other papers' masks, each a pretraining a seed more
     )
-    grid: Grid | None = None
+    grid: Comparison | None = None
     memory_gb: float = Field(0, ge=0)  # that a GPU needs for it; 0: not known
     hours: float = Field(0, ge=0)  # that it is meant to fill on one GPU; 0: not bounded
     # fields over these, by the name of a size (`--config gpu=`); empty once one is chosen
@@ -158,7 +166,8 @@ class Scale(FrozenModel):
             return text.replace("own videos", f"own videos ({self.name})")
         if not any(dataset.generate for dataset in self.datasets.values()):
             return text
-        names = "Something-Something V2|SSv2|Kinetics-400|K400|Mini-K200|UCF101|HMDB51|Diving48|UCF14|HMDB14|HMDB7|UCF7|UCF|HMDB"
+        names = "Something-Something V2|SSv2|Kinetics-400|K400|Mini-K200|UCF101|HMDB51|Diving48"
+        names += "|UCF14|HMDB14|HMDB7|UCF7|UCF|HMDB"
         short = {"Something-Something V2": "SSv2", "Kinetics-400": "K400"}
         found = re.sub(rf"\b({names})\b", lambda one: f"{short.get(one[1], one[1])} stand-in", text)
         return found if found == text else f"{found} (generated)"
@@ -168,17 +177,26 @@ class Scale(FrozenModel):
         fields = spec.model_dump(mode="json")
         if self.datasets[spec.data.dataset].grouped and "held_out" in fields:
             fields["held_out"] = "groups"
-        for dotted, value in self.overrides.get(spec.verb, {}).items():  # type: ignore[call-overload]
-            _set(fields, dotted, value, f"scale {self.name}: overrides.{spec.verb}.{dotted}")
+        for dotted, value in self.overrides.get(spec.stage, {}).items():  # type: ignore[call-overload]
+            _set(fields, dotted, value, f"scale {self.name}: overrides.{spec.stage}.{dotted}")
+        if self.datasets[spec.data.dataset].several_labels:
+            # These count or draw videos by their one label.
+            fields["data"]["labels_per_class"] = 0
+            one = {"label_draws": 1, "class_weights": "none", "kind": "logistic"}
+            fields |= {name: value for name, value in one.items() if name in fields}
         if self.backbones:  # none: full sizes
             if spec.model.backbone not in self.backbones:
                 raise UserError(
-                    f"scale {self.name}: backbones has no {spec.model.backbone}, whose full size would train; add its sizes"
+                    f"scale {self.name}: backbones has no {spec.model.backbone}, whose full size "
+                    "would train; add its sizes"
                 )
             fields["model"] |= self.backbones[spec.model.backbone]
         if self.steps and "optim" in fields:
             epochs = fields["optim"]["epochs"]
-            fields["optim"]["steps"] = round(self.steps.factor * epochs**self.steps.power)
+            # An override of this stage's steps wins.
+            fields["optim"]["steps"] = fields["optim"]["steps"] or round(
+                self.steps.factor * epochs**self.steps.power
+            )
             fields["optim"]["warmup_epochs"] = self.steps.warmup * epochs
         fields["data"]["dataset"] = dataset = self.drawn(spec.data.dataset, seed)
         fields["data"]["digest"] = self.datasets[dataset].digest
@@ -200,9 +218,8 @@ def load_scale(
     """
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        raise UserError(
-            f"{path}: no such scale; {f'choose one of {known}' if known else 'give a YAML file, or one of smoke, mini, day, paper'}"
-        )
+        other = "give a YAML file, or one of smoke, mini, day, paper"
+        raise UserError(f"{path}: no such scale; {f'choose one of {known}' if known else other}")
     fields = read_yaml(path)
     sizes = fields.pop("sizes", {})
     if not isinstance(sizes, dict) or not all(isinstance(one, dict) for one in sizes.values()):
@@ -212,7 +229,21 @@ def load_scale(
         raise UserError(f"{path}: has no size {size}; {known}")
     if sizes:
         fields = _merged(fields, sizes[size or next(iter(sizes))])
-    return parse_scale({**fields, **given}, path)
+    scale = parse_scale({**fields, **given}, path)
+    if not UNNAMED_SIZES.fullmatch(str(fields.get("name"))):
+        for name, sizes in scale.backbones.items():
+            if {"width", "depth", "heads"} & sizes.keys() and sizes.get(
+                "backbone", name
+            ) in BACKBONES:
+                raise UserError(
+                    f"{path}: backbones.{name} gives other sizes to a known name; add "
+                    f"backbone: {name}-{scale.name.lower()} to it, the name that they go by"
+                )
+    return scale
+
+
+# Scales whose toy sizes go by the paper's names: run ids of committed results rest on them.
+UNNAMED_SIZES = re.compile(r"smoke|mini|day|guidance-\w+")
 
 
 def _merged(fields: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,14 +268,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); correct it") from None
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
         raise UserError(
-            f"{path}: holds no fields, written as NAME: VALUE; workflow/config/smoke.yaml shows some"
+            f"{path}: holds no fields, written as NAME: VALUE; workflow/config/smoke.yaml shows "
+            "some"
         )
     return fields
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a field that is given twice, of which YAML would keep the last, and aliases: they can
-    contain themselves, or unfold without end."""
+    """Refuse aliases, and a field that is given twice.
+
+    YAML would keep the last of the two. Aliases can contain themselves, or unfold without end.
+    """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):

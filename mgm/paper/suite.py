@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mgm.errors import UserError
-from mgm.paper import figures, grid, tables
+from mgm.paper import ablations, experiments, plots
 from mgm.paper.registry import Registry
 from mgm.paper.scales import Scale, parse_scale
 from mgm.reading import read_json
@@ -18,22 +18,25 @@ def make_registry(scale: Scale) -> Registry:
         UserError: the scale names a row, table or figure that there is not.
     """
     registry = Registry(scale)
-    for make in (grid.table_masks,) if scale.grid else (*tables.ALL, *figures.ALL):
+    for make in (
+        (ablations.table_masks,) if scale.grid else (*experiments.ALL, *ablations.ALL, *plots.ALL)
+    ):
         make(registry)
     _name_data(registry)
     if unknown := scale.weights.keys() - {
         row for table in registry.tables.values() if table.takes_weights for row in table.rows
     }:
         raise UserError(
-            f"weights: {min(unknown)!r} is not a row of Table 1 at scale {scale.name}; write it as there, such as 'MAM2, SSv2, 1200'"
+            f"weights: {min(unknown)!r} is not a row of Table 1 at scale {scale.name}; write it as "
+            "there, such as 'MAM2, SSv2, 1200'"
         )
     wanted = {name.removesuffix(".probe") for name in scale.more_seeds}
-    if not scale.own_videos and (
-        unknown := wanted - set(registry.targets())
-    ):  # of them a part is made
+    # Of own videos only a part of the targets is made.
+    if not scale.own_videos and (unknown := wanted - set(registry.targets())):
         targets = ", ".join(registry.targets())
         raise UserError(
-            f"scale {scale.name}: more_seeds.{min(unknown)} is not a table or figure; choose from {targets}"
+            f"scale {scale.name}: more_seeds.{min(unknown)} is not a table or figure; choose from "
+            f"{targets}"
         )
     return registry
 
@@ -57,8 +60,9 @@ def _name_data(registry: Registry) -> None:
 
 
 def registry_of(results: Path) -> Registry:
-    """Read the registry that the DAG left in a results folder, so that reports need neither the DAG
-    nor the data.
+    """Read the registry that the DAG left in a results folder.
+
+    So reports need neither the DAG nor the data.
 
     Raises:
         UserError: nothing ran there, or its scale cannot be read.
@@ -69,5 +73,6 @@ def registry_of(results: Path) -> Registry:
         return make_registry(parse_scale(read_json(path), path))
     except FileNotFoundError:
         raise UserError(
-            f"{path}: no such file; run `snakemake --cores all` first, or correct the name {results.name}"
+            f"{path}: no such file; run `snakemake --cores all` first, or correct the name "
+            f"{results.name}"
         ) from None

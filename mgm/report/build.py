@@ -11,10 +11,10 @@ import numpy as np
 from mgm.errors import UserError
 from mgm.paper.registry import Registry
 from mgm.report.cells import rows
-from mgm.report.claims.check import judge, write_claims
-from mgm.report.page.build import FigureEntry, page, svg_uri
-from mgm.report.tables import comparable, write_tables
-from mgm.results import files as atomic
+from mgm.report.claims.judge import judge, write_claims
+from mgm.report.page.html import Content, FigureEntry, page, svg_uri
+from mgm.report.table_files import comparable, write_tables
+from mgm.results import atomic
 from mgm.results.frame import examine_all
 from mgm.results.result import RunStatus
 
@@ -73,7 +73,7 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
     player = _mask_player(registry, results, found)
     return atomic.write(
         reports / "index.html",
-        page(registry, results, reports, found, collected, entries, verdicts, player),
+        page(Content(registry, results, reports, found, collected, entries, verdicts, player)),
     )
 
 

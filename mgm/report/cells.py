@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from mgm.paper.quoted import reported
-from mgm.paper.registry import Cell, Registry
+from mgm.paper.registry import CONTROL_ROWS, SHARES, Cell, Registry
 from mgm.report.statistics import Estimate, over_datasets, over_seeds, over_videos
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
@@ -71,7 +71,7 @@ def cells(registry: Registry, results: Path) -> pd.DataFrame:
 
 
 def frame(rows: Iterable[Row]) -> pd.DataFrame:
-    """One frame of cells, a row a cell.
+    """Return a frame with one row per cell.
 
     Columns: `table`, `row`, `column`, `paper` (the paper's number), `ours` (mean over runs),
     `difference`, `ci_low`, `ci_high` (95 % interval), `n` (runs in the mean), `status`, `run_ids`
@@ -122,13 +122,15 @@ def paired(rows: Iterable[Row], number: Callable[[Sequence[Any]], float]) -> Est
     None when there is none.
     """
     several = list(rows)
-    datasets = [run.data.dataset for run in several[0].runs] if several else []
-    seeds = [
-        (number(values), dataset)
-        for *values, dataset in zip(*(row.values for row in several), datasets)
-        if None not in values
-    ]
-    return _over_runs(*zip(*seeds)) if seeds else None
+    by_seed = [dict(zip((run.seed for run in row.runs), row.values)) for row in several]
+    if not several:
+        return None
+    dataset_of = {run.seed: run.data.dataset for run in several[0].runs}
+    shared = [seed for seed in by_seed[0] if all(one.get(seed) is not None for one in by_seed)]
+    if not shared:
+        return None
+    numbers = [number([one[seed] for one in by_seed]) for seed in shared]
+    return over_runs(numbers, [dataset_of[seed] for seed in shared])
 
 
 def gain(better: Row, base: Row) -> Estimate | None:
@@ -160,7 +162,7 @@ def row_of(cell: Cell, found: Mapping[str, RunStatus]) -> Row:
     pairs = [
         (value, run.data.dataset) for value, run in zip(values, cell.runs) if value is not None
     ]
-    estimate = _estimate(pairs, done[0]["n_test"]) if believed else None
+    estimate = _estimate(pairs, _test_videos(done[0], cell.metric)) if believed else None
     commit = " ".join(dict.fromkeys(map(commit_of, done))) if believed else ""
     return Row(
         **vars(cell),
@@ -173,11 +175,18 @@ def row_of(cell: Cell, found: Mapping[str, RunStatus]) -> Row:
     )
 
 
+def _test_videos(result: Mapping[str, Any], metric: str) -> int:
+    """Return the number of videos that a metric is a share of; 0 if it is not a share."""
+    return result["n_test"] or (result["data"]["test"] if metric in SHARES else 0)
+
+
 def _with_metric(run_id: str, run: RunStatus, metric: str) -> RunStatus:
     """Return the run, or an altered one in its place if its result has no finite number for the
     metric.
     """
     value = run.result["metrics"].get(metric) if run.result else 0
+    if value is None and metric in CONTROL_ROWS.values():
+        return RunStatus("not run", f"{run_id}: it cannot be measured on this dataset")
     if isinstance(value, int | float) and isfinite(value):
         return run
     return RunStatus(
@@ -205,11 +214,11 @@ def _estimate(pairs: Sequence[tuple[float, str]], videos: int) -> Estimate:
     test videos, over those."""
     values = [value for value, _ in pairs]
     if len(values) > 1 or not videos:
-        return _over_runs(values, [dataset for _, dataset in pairs])
+        return over_runs(values, [dataset for _, dataset in pairs])
     return over_videos(round(values[0] * videos / 100), videos)._replace(mean=values[0])
 
 
-def _over_runs(values: Sequence[float], datasets: Sequence[str]) -> Estimate:
+def over_runs(values: Sequence[float], datasets: Sequence[str]) -> Estimate:
     """Interval over datasets, then seeds, where runs see several datasets (`data_seeds`); else
     over seeds."""
     of_set: dict[str, list[float]] = {}

@@ -25,7 +25,7 @@ from mgm.paper.registry import Registry
 from mgm.reading import file_digest
 from mgm.report.build import build_report
 from mgm.report.cells import Row, rows
-from mgm.results.files import atomic_write
+from mgm.results.atomic import atomic_write
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
 from mgm.spec import Spec, parents
@@ -56,14 +56,16 @@ def write_crate(
     """
     if not Path(SNAKEFILE).is_file():
         raise UserError(
-            f"{SNAKEFILE}: no such file here; call `mgm crate` in the folder whose workflow made the results"
+            f"{SNAKEFILE}: no such file here; call `mgm crate` in the folder whose workflow made "
+            "the results"
         )
     found = examine_all(results, registry.specs, weights=True)
     if weights and (wrong := [run.why for run in found.values() if WEIGHTS in run.why]):
         raise UserError(f"{results}: {wrong[0]}, or make the crate without --weights")
     if not any(run.result for run in found.values()):
         raise UserError(
-            f"{results}: no run is done, so there is nothing to put into a crate; run `snakemake --cores all` first"
+            f"{results}: no run is done, so there is nothing to put into a crate; run `snakemake "
+            "--cores all` first"
         )
     build_report(registry, results, reports)
     crate = Crate(registry, results, reports, found, weights)
@@ -95,7 +97,10 @@ class Crate:
         self.data: dict[str, Any] = {}
         name = results.name
         self.crate.name = f"mgm: results {name}"
-        self.crate.description = f"Runs at scale {registry.scale.name}, with tables, figures and claims. {registry.scale.caveat}"
+        self.crate.description = (
+            f"Runs at scale {registry.scale.name}, with tables, figures and claims. "
+            f"{registry.scale.caveat}"
+        )
         self.crate.license = self.entity(
             "https://spdx.org/licenses/Apache-2.0", "CreativeWork", name="Apache License 2.0"
         )
@@ -173,7 +178,7 @@ class Crate:
                 self.weights_of(parent, result.get("parents_sha256", {}).get(parent) or "")
             )
         software, facts = (
-            self.software(spec.verb, result),
+            self.software(spec.stage, result),
             {"actionStatus": FAILED, "error": run.why, "description": run.why},
         )
         if not result:
@@ -185,7 +190,10 @@ class Crate:
         )
         key = f"{data['dataset']}-{data['digest']}"
         if key not in self.data:
-            about = f"{data['train']} training and {data['test']} test videos of {data['classes']} classes; {data['note']}"
+            about = (
+                f"{data['train']} training and {data['test']} test videos of {data['classes']} "
+                f"classes; {data['note']}"
+            )
             title = f"dataset {data['dataset']}, digest {data['digest']}"
             self.data[key] = self.entity(
                 f"#data-{key}",

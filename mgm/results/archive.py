@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from mgm.console import show
 from mgm.errors import UserError
 from mgm.reading import file_digest, read_text
-from mgm.results import files
+from mgm.results import atomic
 
 SUMS = "SHA256SUMS"
 MARKER = "archive.sha256"
@@ -120,7 +120,7 @@ def pack(results: Path) -> Path:
     found = [path for run in runs for path in run.iterdir() if path.is_file() and _belongs(path)]
     scale = results / "scale.json"
     with (
-        files.atomic_write(archive) as temporary,
+        atomic.atomic_write(archive) as temporary,
         lzma.open(temporary, "wb", preset=9 | lzma.PRESET_EXTREME) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
@@ -132,7 +132,7 @@ def pack(results: Path) -> Path:
                 tar.addfile(member, file)
     sums = _read_sums(archive.parent) | {archive.name: file_digest(archive)}
     _write_sums(archive.parent, sums.items())
-    files.write(results / MARKER, f"{sums[archive.name]}\n")
+    atomic.write(results / MARKER, f"{sums[archive.name]}\n")
     return archive
 
 
@@ -173,4 +173,4 @@ def _read_sums(folder: Path) -> dict[str, str]:
 
 
 def _write_sums(folder: Path, sums: Iterable[tuple[str, str]]) -> None:
-    files.write(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(sums)))
+    atomic.write(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(sums)))

@@ -43,13 +43,16 @@ class Tables(Protocol):
 def frame(results: Path, registry: Tables | None = None) -> "pd.DataFrame":
     """Read every run in `results`, one row per run, sorted by run id.
 
-    Columns: `run_id`, `verb`, `dataset`, `data` (its name for readers), `backbone`, `mask`, `ratio`, `edge`, `guidance`, `epochs`,
-    `seed`, `parent` (several: joined by spaces), `status` (run, altered, failed, running, not run),
-    `why` (what is wrong, unless status is run), `table` and `row` (of the paper's tables that the
-    run stands in, several joined by " | " in one order; empty for runs of no table, and without
-    `registry`, which `mgm.paper.suite.registry_of` gives), `metrics.NAME` for each metric,
-    `n_test`, `commit`
-    (ends in -dirty like `git describe --dirty`), `digest` (of the data), `wall_s`, `device`.
+    Columns:
+        `run_id`, `verb` (the stage), `dataset`, `data` (its name for readers), `backbone`, `mask`,
+        `ratio`, `edge`, `guidance`, `epochs`, `seed`;
+        `parent`: several are joined by spaces;
+        `status`: run, altered, failed, running or not run; `why`: what is wrong, unless it is run;
+        `table` and `row` of the paper that the run stands in, several joined by " | "; empty for
+        runs of no table, and without `registry` (`mgm.paper.suite.registry_of` returns one);
+        `metrics.NAME` for each metric, and `n_test`;
+        `commit` (ends in -dirty like `git describe --dirty`), `digest` of the data, `wall_s`,
+        `device`.
 
     A finetuned or probed run has the mask, ratio, edge and guidance of the pretraining it starts
     from; from random weights its mask is "none". Numbers of a run that is not believed (any status
@@ -163,7 +166,7 @@ def _row(run_id: str, specs: Mapping[str, Spec | UserError], found: RunStatus) -
         optim, mask = getattr(spec, "optim", None), _mask(spec, specs)
         from_random = isinstance(spec, Finetune | Probe) and not spec.parent
         row |= {
-            "verb": spec.verb,
+            "verb": spec.stage,
             "dataset": spec.data.dataset,
             "data": data_name(spec.data),
             "backbone": spec.model.backbone,

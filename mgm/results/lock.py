@@ -5,11 +5,11 @@ process ends, so a dead writer never blocks another. This works on one host, and
 that support locks. Child processes do not inherit the lock.
 
 NFS mounted `nolock` and Lustre mounted without `flock` have no locks between hosts. There the file
-itself tells: it holds the writer's host and process id, and the writer touches it every HEARTBEAT_S.
-A second process that cannot check the first one, because it runs on another host, watches the file
-for STALE_S (NFS caches a file's times for up to 60 s). If the file was touched, the writer is alive;
-else it is dead. No clocks are compared. Without locks, two cases are missed: two processes that start
-at the same moment, and a writer that was frozen for longer than STALE_S.
+shows who writes: it holds the writer's host and process id, and the writer touches it every
+HEARTBEAT_S. A second process that cannot check the first one, because it runs on another host,
+watches the file for STALE_S (NFS caches a file's times for up to 60 s). If the file was touched,
+the writer is alive; else it is dead. No clocks are compared. Without locks, two cases are missed:
+two processes that start at the same moment, and a writer that was frozen for longer than STALE_S.
 """
 
 import errno
@@ -27,7 +27,7 @@ from typing import IO, Any
 
 from mgm.console import show
 from mgm.errors import UserError
-from mgm.results.files import naming
+from mgm.results.atomic import naming
 
 HEARTBEAT_S, STALE_S = 10.0, 90.0
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -68,7 +68,8 @@ def _open(path: Path) -> tuple[int, bool]:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise UserError(
-                f"{path}: cannot be written ({error.strerror}); make the folder writable, or choose another"
+                f"{path}: cannot be written ({error.strerror}); make the folder writable, or "
+                "choose another"
             ) from None
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,13 +97,17 @@ def _read(descriptor: int) -> dict[str, Any] | None:
 
 
 def _refusal(folder: Path, writer: dict[str, Any]) -> str:
-    return f"{folder}: process {writer['pid']} on {writer['host']} writes here; wait for it, or stop it, and run again"
+    return (
+        f"{folder}: process {writer['pid']} on {writer['host']} writes here; wait for it, or "
+        "stop it, and run again"
+    )
 
 
 def _is_alive(path: Path, writer: dict[str, Any]) -> bool:
     """Return whether the writer touches or removes its file within STALE_S."""
     show(
-        f"{path}: of process {writer['pid']} on {writer['host']}; waiting up to {STALE_S:.0f} s to see if it lives"
+        f"{path}: of process {writer['pid']} on {writer['host']}; waiting up to {STALE_S:.0f} s "
+        "to see if it lives"
     )
     first, end = path.stat().st_mtime_ns, time.monotonic() + STALE_S
     while time.monotonic() < end:

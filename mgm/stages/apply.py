@@ -1,55 +1,60 @@
-"""Run a model over the videos of a folder or an index: what `mgm embed` and `mgm predict` share.
+"""Run a model over the videos of a folder or an index, for `mgm embed` and `mgm predict`.
 
-Work is kept in parts beside the output, so that the same command continues where it was stopped. A
+Work is kept in parts next to the output, so that the same command continues where it was stopped. A
 video that cannot be read is listed and left out.
 """
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mgm.console import track
-from mgm.data.files import files_below, open_all
-from mgm.data.index import Video, check_files, fault, read_index
+from mgm.data.index import Video, read_index
+from mgm.data.opening import check_files, fault, files_below, open_all
 from mgm.errors import UserError, valid
 from mgm.models import Features, model_of, read_weights, require_fit
 from mgm.models.weights import is_classifier
 from mgm.models.weights_file import weights_digest
 from mgm.reading import read_arrays, read_text
-from mgm.results import files
-from mgm.results.files import table_writer
-from mgm.spec import Clips, Data, Finetune, Model, Pretrain, Probe, Views, read_spec
+from mgm.results import atomic
+from mgm.results.atomic import table_writer
+from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model, Pretrain, Probe, Views, read_spec
 from mgm.stages.data import with_channels
-from mgm.stages.provenance import verified_weights
+from mgm.stages.parents import verified_weights
 from mgm.video import view_batches
 from mgm.video.shard_reader import shard_of
 
-PART = 64  # videos between two writes
+PART = 64  # videos per part
+ABOUT = "about.json"
+# Numbered by `Parts.write`, or a video's digest and a window (`mgm.stages.windows`).
+PART_NAME = re.compile(r"\d{8}|[0-9a-f]{16}-\d{8}")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Weights, and the clips and sizes they are for."""
+    """Weights, with the clips and the model they are for."""
 
     weights: Path
     clips: Clips
     model: Model
 
 
-def find_source(place: Path, frames: int, size: int, stride: int) -> Source:
-    """A run's folder, whose spec says all, or a file of weights in any format, from whose shapes
-    the model is read.
+def find_source(place: Path, how: ApplyOptions) -> Source:
+    """Return the weights in a run's folder, with its spec's clips and model, or bare weights.
 
     Args:
-        frames, size, stride: of a clip, for weights without a spec.
+        place: a run's folder, or weights in any format; their shapes determine the model.
+        how: the clips for weights without a spec.
 
     Raises:
         UserError: a run without weights of its own; no weights.
@@ -58,34 +63,38 @@ def find_source(place: Path, frames: int, size: int, stride: int) -> Source:
         spec = read_spec(place)
         if not isinstance(spec, Pretrain | Finetune):
             raise UserError(
-                f"{place}: is a {spec.verb} run, which has no weights of its own; give a pretraining or finetuning run"
+                f"{place}: is a {spec.stage} run, which has no weights of its own; give a "
+                "pretraining or fine-tuning run"
             )
         return Source(verified_weights(place)[0], spec.clips, spec.model)
     weights = read_weights(place)
     model = model_of(weights, place)
-    with valid(f"{place}: --frames {frames} --size {size} --stride {stride}: "):
-        clips = Clips(frames=frames, size=size, stride=stride, sampling="window")
+    given = f"--frames {how.frames} --size {how.size} --stride {how.stride}"
+    with valid(f"{place}: {given}: "):
+        clips = how.clips()
         spec = Probe(data=Data(dataset="folder"), clips=clips, model=model)
     require_fit(lambda: Features(spec, finetuned=is_classifier(weights)), weights, place)
     return Source(place, clips, model)
 
 
-def read_views(temporal: int, spatial: int) -> Views:
-    """The views that the command line asks for.
+def find_views(how: ApplyOptions) -> Views:
+    """Return the views that the command line asks for.
 
     Raises:
         UserError: more than there can be.
     """
-    with valid(f"--temporal {temporal}: "):
-        return Views(temporal=temporal, spatial=spatial)  # type: ignore[arg-type]
+    with valid(f"--temporal {how.temporal} --spatial {how.spatial}: "):
+        return how.views()
 
 
 def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]]]:
-    """Videos by name of an index, of all files below a folder, or of one file; and (name, reason)
-    of what cannot be read.
+    """Return the videos of an index, of a folder or of one file, by name.
+
+    Returns:
+        The videos; and (name, reason) of what cannot be read.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no video.
     """
     if (source / "index.json").is_file():
         index = read_index(source)
@@ -100,7 +109,8 @@ def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]]]:
         same = {name: video for (name, video), why in zip(pairs, faults) if not why}
         if not same:
             raise UserError(
-                f"{source}: none of its videos is as it was indexed; {changed[0][0]}: {changed[0][1]}; run `mgm prepare` again"
+                f"{source}: none of its videos is as it was indexed; {changed[0][0]}: "
+                f"{changed[0][1]}; run `mgm prepare` again"
             )
         return same, [*index.excluded, *changed]
     if not source.exists():
@@ -123,19 +133,19 @@ def apply(
     out: Path,
     workers: int,
 ) -> tuple[dict[str, np.ndarray], list[tuple[str, str]]]:
-    """`reduce(compute(views))` of every video, from parts that are there already or anew.
+    """Return `reduce(compute(views))` of every video, from existing parts or computed.
 
     Args:
-        compute: uint8 frames (V, T, H, W, C) of a video's views to (V, D).
-        reduce: (V, D) to what is kept of a video; all keep one shape.
-        out: the output file; parts lie in `out`.parts until they are joined.
+        compute: from uint8 frames (V, T, H, W, C) of a video's views to (V, D).
+        reduce: from (V, D) to what is kept of a video, of one shape for all videos.
+        out: the output file. Parts lie in `out`.parts until they are joined.
 
     Returns:
-        An array a video by its name; and (name, reason) of those that could not be read.
+        An array per video, by name; and (name, reason) of videos that could not be read.
 
     Raises:
-        UserError: the parts there are of other weights or views, or no parts; no video could be
-            read.
+        UserError: the parts there are of other weights or views, or the folder is not ours; no
+            video could be read.
     """
     longest = max(video.frames for video in videos.values())
     if views.temporal > longest:
@@ -144,7 +154,7 @@ def apply(
         )
     shapes = [part.model_dump_json() for part in (source.clips, source.model, views)]
     parts = Parts(out, json.dumps([weights_digest(source.weights), reduce.__name__, *shapes]))
-    key_of = {name: _key(name, video) for name, video in videos.items()}
+    key_of = {name: content_key(name, video) for name, video in videos.items()}
     done, failed = parts.read()
     missing = [name for name, key in key_of.items() if key not in done and key not in failed]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -169,7 +179,8 @@ def apply(
         parts.write(found, bad)
         done |= found
         failed |= bad
-    for _ in batches:  # lets it say that all is done
+    # Let `track` print that all is done.
+    for _ in batches:
         pass
     values = {name: done[key] for name, key in key_of.items() if key in done}
     reasons = [(name, failed[key]) for name, key in key_of.items() if key in failed]
@@ -180,17 +191,17 @@ def apply(
     return values, reasons
 
 
-def _key(name: str, video: Video) -> str:
-    """Return what a video's result depends on besides the settings: name, place, size, content."""
+def content_key(name: str, video: Video) -> str:
+    """Return what a video's result depends on besides the settings: name, size and content."""
     time = os.stat(video.path).st_mtime_ns if os.path.exists(video.path) else 0
     return json.dumps([name, video.bytes, video.content, time])
 
 
 class Parts:
-    """Results of some videos, in files of a folder beside the output, until all are joined.
+    """Results of some videos, in files of a folder next to the output, until all are joined.
 
-    A part names each of its videos by `_key`, so a file that was replaced is computed again and one
-    that vanished is left out.
+    A part names its videos by `content_key`, so a file that was replaced is computed again and one
+    that vanished is left out. A part that cannot be read is as if it were absent.
 
     Args:
         out: the output file; parts lie in `out`.parts.
@@ -202,27 +213,41 @@ class Parts:
 
     def __init__(self, out: Path, about: str):
         self.folder = folder_of_parts(out)
-        known = self.folder / "about.json"
+        known = self.folder / ABOUT
         if known.is_file():
             if read_text(known) != about:
                 raise UserError(
-                    f"{self.folder}: holds parts of other weights or views; delete it, or choose "
-                    "another --out"
+                    f"{self.folder}: holds parts of other weights, views or windows; delete it, or "
+                    "choose another --out"
                 )
         elif self.folder.is_symlink() or self.folder.exists():
             raise UserError(
-                f"{self.folder}: is there and was not made by mgm, which would write its parts "
+                f"{self.folder}: exists and was not made by mgm, which would write its parts "
                 "there; move it away, or choose another --out"
             )
         else:
-            files.write(known, about)
+            atomic.write(known, about)
+
+    def load(self, name: str) -> dict[str, np.ndarray] | None:
+        """Return the arrays of a part; None if it is absent, damaged or another part."""
+        with suppress(UserError, OSError, ValueError):
+            arrays = read_arrays(self.folder / f"{name}.npz")
+            if str(arrays.pop("part", "")) == name:
+                return arrays
+        return None
+
+    def save(self, name: str, **arrays: Any) -> None:
+        """Write a part."""
+        path = self.folder / f"{name}.npz"
+        with atomic.atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, part=name, **arrays)
 
     def read(self) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-        """Return results and reasons by key. A part that cannot be read is as if it were absent."""
+        """Return the results and the reasons of all parts, by key."""
         done, failed = dict[str, np.ndarray](), dict[str, str]()
         for path in sorted(self.folder.glob("*.npz")):
-            with suppress(UserError, OSError, ValueError, KeyError, TypeError):
-                part = read_arrays(path)
+            with suppress(ValueError, KeyError, TypeError):
+                part = self.load(path.stem) or {}
                 keys, values = part["keys"].tolist(), part["values"]
                 bad = json.loads(str(part["failed"]))
                 done |= dict(zip(keys, values, strict=True))
@@ -232,14 +257,16 @@ class Parts:
     def write(self, found: Mapping[str, np.ndarray], bad: Mapping[str, str]) -> None:
         """Write the next part."""
         numbers = [int(path.stem) for path in self.folder.glob("*.npz") if path.stem.isdecimal()]
-        path = self.folder / f"{max(numbers, default=-1) + 1:08d}.npz"
-        with files.atomic_write(path) as temporary, temporary.open("wb") as file:
-            np.savez(
-                file, keys=list(found), values=list(found.values()), failed=json.dumps(dict(bad))
-            )
+        self.save(
+            f"{max(numbers, default=-1) + 1:08d}",
+            keys=list(found),
+            values=list(found.values()),
+            failed=json.dumps(dict(bad)),
+        )
 
 
 def folder_of_parts(out: Path) -> Path:
+    """Return the folder of the parts of an output file."""
     return out.with_name(out.name + ".parts")
 
 
@@ -247,24 +274,21 @@ def discard_parts(out: Path) -> None:
     """Remove the parts once the output is written, and their folder if nothing else lies in it."""
     folder = folder_of_parts(out)
     for path in folder.glob("*.npz"):
-        if path.stem.isdecimal():
+        if PART_NAME.fullmatch(path.stem):
             path.unlink()
-    (folder / "about.json").unlink(missing_ok=True)
+    (folder / ABOUT).unlink(missing_ok=True)
     with suppress(OSError):
-        files.remove_parts(folder)
+        atomic.remove_parts(folder)
         folder.rmdir()
 
 
 def write_failed(out: Path, failed: list[tuple[str, str]]) -> str:
-    """List what could not be read beside the output, and say so in words;
-
-    nothing where all could.
-    """
+    """List what could not be read in a file next to the output; return words about it."""
     if not failed:
         return ""
     path = out.with_suffix(".failed.csv")
     with (
-        files.atomic_write(path) as temporary,
+        atomic.atomic_write(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         table_writer(file).writerows([("path", "reason"), *failed])

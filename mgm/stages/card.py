@@ -1,6 +1,7 @@
-"""The model card of exported weights, README.md:
+"""The model card of exported weights (README.md).
 
-what they are, the table cells that rest on them, and the metadata that hubs read.
+It says what they are, lists the table cells that rest on them, and has the metadata that hubs
+read.
 """
 
 from collections.abc import Mapping
@@ -20,8 +21,10 @@ SEEN = "number seen with these weights"
 
 
 def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, notes: str) -> str:
-    """Markdown with a YAML head. The head's `model-index` has a result a cell: the accuracy of this
-    run, or of what was trained from it.
+    """Return Markdown with a YAML head.
+
+    The head's `model-index` has a result per table cell: the accuracy of this run, or of a run that
+    was trained from it.
 
     Args:
         digest: SHA-256 of the run's own weights.
@@ -47,14 +50,15 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
         else (spec.data.digest or "not recorded", "")
     )
     facts = {
-        "Run": f"`{spec.run_id}`, {spec.verb}, seed {spec.seed}"
+        "Run": f"`{spec.run_id}`, {spec.stage}, seed {spec.seed}"
         + "".join(f", from `{parent}`" for parent in parents(spec)),
         "Scale": f"{registry.scale.name}. {registry.scale.caveat}"
         if registry
         else "none: a run by itself",
         "Data": f"{_dataset(registry, spec)}, digest `{digest_of_data}`. {note}".strip(),
         "Code": f"mgm at commit {commit_of(result) or 'not known'}" if result else "not recorded",
-        "Weights": f"SHA-256 of the run's weights.safetensors, from which these were converted: `{digest}`",
+        "Weights": "SHA-256 of the run's weights.safetensors, from which these were converted: "
+        f"`{digest}`",
         "Licence": "Apache-2.0, as the code. The data have their owners' terms.",
     }
     table = [
@@ -75,9 +79,10 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
 def _of_cells(
     registry: Registry, found: Mapping[str, RunStatus], spec: Spec
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The table cells that rest on a run:
+    """Return the table cells that rest on a run.
 
-    its numbers in them as a model index's results, and a line of Markdown a cell.
+    Returns:
+        The run's numbers as a model index's results, and a line of Markdown per cell.
     """
     from mgm.report.cells import row_of  # pandas, which a run by itself does without
 
@@ -90,7 +95,10 @@ def _of_cells(
                 continue
             shown.append(f"{value:.{cell.decimals}f}")
             data = _dataset(registry, one)
-            name = f"{cell.metric}: table {cell.table}, {cell.row}, {cell.column} ({one.verb}, seed {one.seed})"
+            name = (
+                f"{cell.metric}: table {cell.table}, {cell.row}, {cell.column} "
+                f"({one.stage}, seed {one.seed})"
+            )
             evaluations.append(
                 {
                     "task": {"type": "video-classification"},
@@ -114,15 +122,14 @@ def _of_cells(
             mean, low, high = (f"{value:.{cell.decimals}f}" for value in row.estimate[:3])
             bounds = f" [{low}, {high}]" if row.estimate.has_interval else ""
             lines.append(
-                f"| {cell.table} | {cell.row} | {cell.column} | {', '.join(shown)} | {mean}{bounds}, {row.estimate.n} |"
+                f"| {cell.table} | {cell.row} | {cell.column} | {', '.join(shown)} | "
+                f"{mean}{bounds}, {row.estimate.n} |"
             )
     return evaluations, lines
 
 
 def _dataset(registry: Registry | None, spec: Spec) -> str:
-    """The name of a run's data, which says so if they were generated in the place of the published
-    set.
-    """
+    """Return the name of a run's data. It says so if they were generated."""
     name = spec.data.dataset
     known = registry.scale.datasets.get(name) if registry else None
     return f"generated in the place of {name}" if known and known.generate else name

@@ -1,22 +1,25 @@
-"""What a job works on: its spec, its folder, its videos, and the batches they give."""
+"""Jobs: a run's spec, its folder, its videos and their batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 
 from mgm import rng
-from mgm.data.index import Index, Video, check_files, read_index
+from mgm.data.index import Index, Video, read_index
+from mgm.data.opening import check_files
 from mgm.errors import UserError
 from mgm.masking import Motion
 from mgm.spec import Run, RunOptions
-from mgm.stages.provenance import verified_weights
+from mgm.stages.parents import verified_weights
 from mgm.training import collectives
-from mgm.video.loader import Batch, Cache, Loading, training_loader
+from mgm.video.cut import Cache
+from mgm.video.loader import Batch, Loading, training_loader
 
 S = TypeVar("S", bound=Run)
 
@@ -63,21 +66,25 @@ class Job(Generic[S]):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def weights(self, run_id: str) -> Path:
-        """Weights of a parent, after a check that they are those that its result names;
+        """Return a parent's weights, checked against its result.
 
-        their digest goes into this run's result.
+        Their digest goes into this run's result.
         """
         path, self.parents_sha256[run_id] = verified_weights(self.workplace.results / run_id)
         return path
 
     def training_videos(self, number: int = 0) -> list[Video]:
-        """The training split; with `labels_per_class`, so many of each class, and with
-        `shuffle_labels`, under wrong names.
+        """Return the training split, or the labelled part of it that `data` asks for.
 
         Both draws are functions of the run's seed and the draw's number, so runs that are compared
         see the same labels.
         """
         data, videos = self.spec.data, list(self.index.train)
+        if data.labels_per_class and self.index.several_labels:
+            raise UserError(
+                f"data.labels_per_class is {data.labels_per_class}, but videos have several labels "
+                "each; set it to 0"
+            )
         draw = rng.generator(rng.clip_seed(self.spec.seed, number, -1), "labels")
         if data.labels_per_class:
             order = draw.permutation(len(videos))
@@ -86,17 +93,59 @@ class Job(Generic[S]):
                 of_class = [position for position in order if videos[position].label == label]
                 if len(of_class) < data.labels_per_class:
                     raise UserError(
-                        f"data.labels_per_class is {data.labels_per_class}, but class {name} has {len(of_class)} training videos; lower it"
+                        f"data.labels_per_class is {data.labels_per_class}, but class {name} has "
+                        f"{len(of_class)} training videos; lower it"
                     )
                 kept += of_class[: data.labels_per_class]
             videos = [videos[position] for position in sorted(kept)]
         if data.shuffle_labels:
-            labels = draw.permutation([video.label for video in videos])
+            order = draw.permutation(len(videos))
             videos = [
-                replace(video, label=int(label))
-                for video, label in zip(videos, labels, strict=True)
+                replace(video, label=videos[other].label, labels=videos[other].labels)
+                for video, other in zip(videos, order, strict=True)
             ]
         return videos
+
+
+@dataclass(frozen=True)
+class Split:
+    """Features of a split's clips.
+
+    Attributes:
+        x_ND: float32 mean of each clip's tokens.
+        sample_N: int64 position of each clip's video.
+        tokens_NLD: float16 tokens, each normalised to mean 0 and variance 1; None unless asked for.
+    """
+
+    x_ND: torch.Tensor
+    sample_N: torch.Tensor
+    tokens_NLD: np.ndarray | None = None
+
+
+class LabelledClips(NamedTuple):
+    """Training features of one draw of labels: the clips `kept_N` of a split, with their labels.
+
+    `unit_N` counts the draw's videos from 0, or their groups (`Probe.held_out`): clips of one unit
+    are held out together.
+    """
+
+    split: Split
+    kept_N: torch.Tensor
+    label_N: torch.Tensor
+    unit_N: torch.Tensor
+
+    @property
+    def pooled(self) -> torch.Tensor:
+        """Return the (N, D) means of these clips' tokens."""
+        return self.split.x_ND[self.kept_N]
+
+
+def multi_hot(videos: Sequence[Video], classes: int) -> torch.Tensor:
+    """Return (videos, classes) float32: 1 for each of a video's labels, else 0."""
+    target_NC = torch.zeros(len(videos), classes)
+    for target_C, video in zip(target_NC, videos, strict=True):
+        target_C[list(video.labels or (video.label,))] = 1
+    return target_NC
 
 
 def with_channels(frames_BTHWC: torch.Tensor, channels: int) -> torch.Tensor:
@@ -109,7 +158,8 @@ def with_channels(frames_BTHWC: torch.Tensor, channels: int) -> torch.Tensor:
         return frames_BTHWC
     if channels != 1:
         raise UserError(
-            f"model.channels is {channels}, and video files give 3, or 1 as grey; train such models from Python on frames of your own"
+            f"model.channels is {channels}, and video files give 3, or 1 as grey; train such "
+            "models from Python on frames of your own"
         )
     grey = frames_BTHWC.to(torch.int32) @ torch.tensor(
         [299, 587, 114], dtype=torch.int32, device=frames_BTHWC.device
@@ -125,7 +175,7 @@ def motion_of(batch: Batch) -> Motion | None:
 
 
 def find_index(spec: Run, workplace: Workplace) -> Index:
-    """The index of the spec's dataset.
+    """Return the index of the spec's dataset.
 
     Raises:
         UserError: the dataset has no place, no index, is not the one the spec was made for, or does
@@ -134,12 +184,14 @@ def find_index(spec: Run, workplace: Workplace) -> Index:
     name = spec.data.dataset
     if name not in workplace.data:
         raise UserError(
-            f"{spec.run_id}: no place for dataset {name}; pass --data {name}=FOLDER, the folder `mgm prepare` made"
+            f"{spec.run_id}: no place for dataset {name}; pass --data {name}=FOLDER, the folder "
+            "`mgm prepare` made"
         )
     index = read_index(workplace.data[name])
     if spec.data.digest and index.digest != spec.data.digest:
         raise UserError(
-            f"{workplace.data[name]}: holds videos with digest {index.digest}, the run wants {spec.data.digest}; run `mgm prepare` again"
+            f"{workplace.data[name]}: holds videos with digest {index.digest}, the run wants "
+            f"{spec.data.digest}; run `mgm prepare` again"
         )
     if collectives.is_main():  # once for all processes: it asks for each of the videos
         check_files(index)
@@ -155,7 +207,7 @@ def share_crops(job: Job) -> None:
 
 
 def moving_videos(index: Index) -> list[Video]:
-    """The test videos that have motion vectors.
+    """Return the test videos that have motion vectors.
 
     Raises:
         UserError: none has.
@@ -196,10 +248,12 @@ def training_batches(
     if spec.optim.batch % (parts * processes):
         if processes == 1:
             raise UserError(
-                f"--accumulate {parts} does not divide optim.batch {spec.optim.batch}; choose a divisor"
+                f"--accumulate {parts} does not divide optim.batch {spec.optim.batch}; choose a "
+                "divisor"
             )
         raise UserError(
-            f"{processes} processes with --accumulate {parts} do not divide optim.batch {spec.optim.batch}; {processes} x {parts} must"
+            f"{processes} processes with --accumulate {parts} do not divide optim.batch "
+            f"{spec.optim.batch}; {processes} x {parts} must"
         )
     size = spec.optim.batch // (parts * processes) * wanted.augment.repeats
     how = replace(
@@ -232,9 +286,9 @@ def training_batches(
 
 
 def device_copy(device: torch.device) -> Callable[[Batch], Batch]:
-    """Return what copies a batch to the device:
+    """Return a function that copies a batch to the device.
 
-    on a GPU from pinned memory and on a stream of its own, beside the step before.
+    On a GPU it copies from pinned memory on a separate stream, during the step before.
     """
     if device.type != "cuda":
         return lambda batch: batch.map(lambda x: x.to(device))

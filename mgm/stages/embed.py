@@ -1,7 +1,4 @@
-"""`mgm embed SOURCE --weights W --out FILE`:
-
-features of videos, from any weights, as Parquet or npy.
-"""
+"""`mgm embed SOURCE --weights W --out FILE`: features of videos, as Parquet or npy."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -14,10 +11,17 @@ import torch
 from mgm.data.index import read_index
 from mgm.errors import UserError
 from mgm.models import build_features
-from mgm.results import files
-from mgm.spec import Data, Probe, Views
-from mgm.stages.apply import apply, discard_parts, find_source, find_videos, write_failed
-from mgm.stages.windows import Part, Windows, apply_windows
+from mgm.results import atomic
+from mgm.spec import ApplyOptions, Data, Probe
+from mgm.stages.apply import (
+    apply,
+    discard_parts,
+    find_source,
+    find_videos,
+    find_views,
+    write_failed,
+)
+from mgm.stages.windows import WindowValues, apply_windows, find_windows
 
 FORMATS = (".parquet", ".npy")
 
@@ -26,64 +30,65 @@ def embed(
     source: Path,
     weights: Path,
     out: Path,
-    views: Views,
-    per: str,
-    frames: int,
-    size: int,
-    stride: int,
-    workers: int,
-    threads: int,
-    windows: Windows | None = None,
+    how: ApplyOptions,
+    per: str = "video",
     tokens: bool = False,
 ) -> str:
-    """Write the encoder's features of every video: the mean of its tokens after the final norm, or
-    a finetuned encoder's own norm of the mean. `per` clip keeps each view, `per` video their mean.
+    """Write the encoder's features of every video.
 
-    With `windows`, features of clips along each video, with their seconds; see `_write_windows`.
+    A clip's feature is the mean of its tokens after the final norm, or a fine-tuned encoder's own
+    norm of their mean. Parquet has the columns path, view (per clip) and feature; of an index also
+    label, class and split. npy has features (N, D) in float32, and a CSV file of the same name has
+    the other columns.
 
-    Parquet: columns path, view (per clip), feature; of an index also label, class and split. npy: features (N, D)
-    float32, and the other columns in a CSV file of the same name.
+    Args:
+        source: a video, a folder of videos, or an index.
+        weights: a run's folder, or weights in any format.
+        how: clips, views, or windows along each video (`_write_windows`).
+        per: `clip` keeps each view, `video` their mean.
+        tokens: every token of each window, in float16.
+
+    Returns:
+        Words about what was written.
 
     Raises:
         UserError: no videos, no weights, another file format.
     """
     if out.suffix not in FORMATS:
         raise UserError(f"{out}: write features to a file that ends in {' or '.join(FORMATS)}")
+    windows = find_windows(how)
     if tokens and (windows is None or out.suffix != ".npy"):
         raise UserError(f"{out}: --tokens needs --every SECONDS, and a file that ends in .npy")
-    torch.set_num_threads(threads)
-    given = find_source(weights, frames, size, stride)
+    torch.set_num_threads(how.threads)
+    given = find_source(weights, how)
     videos, unreadable = find_videos(source)
     model = build_features(
         Probe(data=Data(dataset="folder"), clips=given.clips, model=given.model), given.weights
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     if windows:
-        compute = model.tokens if tokens else model
-        parts, failed = apply_windows(
-            compute, given, videos, windows, out, np.float16 if tokens else np.float32
-        )
+        compute, dtype = (model.tokens, np.float16) if tokens else (model, np.float32)
+        parts, failed = apply_windows(compute, given, videos, windows, out, dtype)
         return _write_windows(out, parts) + write_failed(out, unreadable + failed)
-    found, failed = apply(
-        model, mean_of_views if per == "video" else each_view, given, videos, views, out, workers
-    )
+    reduce = mean_of_views if per == "video" else each_view
+    found, failed = apply(model, reduce, given, videos, find_views(how), out, how.workers)
     table, features = pd.DataFrame({"path": list(found)}), np.stack(list(found.values()))
     if (source / "index.json").is_file():
-        classes = read_index(source).classes
+        index = read_index(source)
         table["label"] = [videos[name].label for name in found]
-        table["class"] = [classes[label] for label in table["label"]]
+        table["class"] = [index.class_names(videos[name]) for name in found]
         table["split"] = [videos[name].split for name in found]
     table = table.loc[table.index.repeat(features.shape[1])].reset_index(drop=True)
     if per == "clip":
         table["view"] = np.tile(np.arange(features.shape[1]), len(features))
     features = features.reshape(len(table), -1)
-    with files.atomic_write(out) as temporary, temporary.open("wb") as file:
+    with atomic.atomic_write(out) as temporary, temporary.open("wb") as file:
         if out.suffix == ".npy":
             np.save(file, features)
         else:
             table.assign(feature=list(features)).to_parquet(file, index=False)
     if out.suffix == ".npy":
-        files.write(out.with_suffix(".csv"), table.to_csv(index=False))
+        atomic.write(out.with_suffix(".csv"), table.to_csv(index=False))
     discard_parts(out)
     text = (
         f"wrote {out}: {len(features)} features of width {features.shape[1]}, {len(found)} videos"
@@ -91,14 +96,14 @@ def embed(
     return text + write_failed(out, unreadable + failed)
 
 
-def _write_windows(out: Path, parts: Iterator[Part]) -> str:
+def _write_windows(out: Path, parts: Iterator[WindowValues]) -> str:
     """Write columns path, start and end (seconds), and the features.
 
-    npy: features (N, D), or tokens (N, L, D) in float16, and the other columns in a CSV file. Parts
-    are read one at a time, so that tokens need not fit in memory.
+    npy has features (N, D), or tokens (N, L, D) in float16, and a CSV file has the other columns.
+    Parts are read one at a time, so that tokens need not fit in memory.
     """
     tables, first = list[pd.DataFrame](), next(parts)
-    with files.atomic_write(out) as temporary, temporary.open("wb") as file:
+    with atomic.atomic_write(out) as temporary, temporary.open("wb") as file:
 
         def write_header(rows: int) -> None:
             """NumPy pads its header so that the number of rows may change later."""
@@ -122,15 +127,17 @@ def _write_windows(out: Path, parts: Iterator[Part]) -> str:
         else:
             whole.to_parquet(file, index=False)
     if out.suffix == ".npy":
-        files.write(out.with_suffix(".csv"), whole.to_csv(index=False, float_format="%.3f"))
+        atomic.write(out.with_suffix(".csv"), whole.to_csv(index=False, float_format="%.3f"))
     discard_parts(out)
     videos = whole["path"].nunique()
     return f"wrote {out}: {len(whole)} windows of width {first.value_N.shape[-1]}, {videos} videos"
 
 
 def mean_of_views(x_VD: np.ndarray) -> np.ndarray:
+    """Return the mean over views, (1, D)."""
     return x_VD.mean(0, keepdims=True)
 
 
 def each_view(x_VD: np.ndarray) -> np.ndarray:
+    """Return all views."""
     return x_VD

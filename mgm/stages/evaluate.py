@@ -18,11 +18,11 @@ from torch import Tensor
 from mgm.errors import UserError, valid
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.reading import file_digest
-from mgm.results import files
-from mgm.results.files import table_writer
+from mgm.results import atomic, precision
+from mgm.results.atomic import table_writer
 from mgm.spec import Data, Finetune, Probe, Views, read_spec
-from mgm.stages.data import Job, Workplace, find_index, with_channels
-from mgm.stages.provenance import verified_weights
+from mgm.stages.data import Job, Workplace, find_index, multi_hot, with_channels
+from mgm.stages.parents import verified_weights
 from mgm.training import collectives
 from mgm.video import Loading, test_loader
 
@@ -34,13 +34,13 @@ def evaluate(
     views: dict[str, int],
     out: Path | None = None,
 ) -> str:
-    """Test a finetuned model, and say in a line what came out; of several processes, rank 0 does.
+    """Test a fine-tuned model and return its metrics as a line; empty on other ranks than 0.
 
     Args:
         place: the folder of a finetuning run, or the file of its spec.
-        weights: a file in any format `read_weights` knows; None: the run's own.
-        workplace: threads, workers, and under `data` the one dataset to test on. The spec's own
-            must be the very one it names; another need only have as many classes.
+        weights: a file in any format that `read_weights` knows; None: the run's own.
+        workplace: threads, workers, and under `data` the one dataset to test on. A dataset of the
+            spec's name must have the spec's digest; another one as many classes.
         views: `temporal` and `spatial` in place of the spec's.
         out: a folder for predictions.csv and evaluation.json; None: nothing is written.
 
@@ -51,7 +51,7 @@ def evaluate(
     spec = read_spec(place)
     if not isinstance(spec, Finetune):
         raise UserError(
-            f"{place}: is a {spec.verb} run; only a finetuned classifier can be evaluated"
+            f"{place}: is a {spec.stage} run; only a finetuned classifier can be evaluated"
         )
     if weights is None and not place.is_dir():
         raise UserError(
@@ -70,7 +70,8 @@ def evaluate(
     index = find_index(spec, workplace)
     if (classes := classes_of(read_weights(path), path)) != len(index.classes):
         raise UserError(
-            f"{path}: tells {classes} classes apart, {dataset} has {len(index.classes)}; give weights of those data"
+            f"{path}: distinguishes {classes} classes, {dataset} has {len(index.classes)}; give "
+            "weights of those data"
         )
     model = build_classifier(spec, classes)
     load_weights(model, path)
@@ -91,16 +92,17 @@ def evaluate(
             "weights_sha256": file_digest(path) if path.is_file() else None,
             "metrics": metrics,
         }
-        files.write(out / "evaluation.json", json.dumps(about, indent=1) + "\n")
+        atomic.write(out / "evaluation.json", json.dumps(about, indent=1) + "\n")
     text = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
-    return f"{place.name}: {text} on {len(index.test)} videos of {dataset}, {spec.views.temporal} x {spec.views.spatial} views"
+    tested = f"{len(index.test)} videos of {dataset}"
+    return f"{place.name}: {text} on {tested}, {given.temporal} x {given.spatial} views"
 
 
 def check_views(job: Job[Finetune] | Job[Probe]) -> None:
-    """A job calls this before it trains.
+    """Refuse more temporal views than any test video has frames. Call this before training.
 
-    A test video with fewer frames than views has some views twice, which does no harm; but where
-    that is so for all, `views` is a mistake.
+    A test video with fewer frames than views has some views twice, which does no harm. If that is
+    so for all videos, `views` is a mistake.
 
     Raises:
         UserError: no test video has as many frames as there are temporal views.
@@ -111,16 +113,18 @@ def check_views(job: Job[Finetune] | Job[Probe]) -> None:
     )
     if views > longest:
         raise UserError(
-            f"views.temporal is {views}, but the longest test video has {longest} frames; lower views.temporal"
+            f"views.temporal is {views}, but the longest test video has {longest} frames; lower "
+            "views.temporal"
         )
 
 
 def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-    """Test `logits_of(frames_BTHWC) -> (B, classes)` on the test split; write predictions.csv,
-    return top-1 in percent.
+    """Test a classifier on the test split: write predictions.csv, return the metrics.
 
-    Of several processes each tests its share, and rank 0 alone has the result; the others return
-    nothing.
+    Each process tests its share. Rank 0 has the result; the others return nothing.
+
+    Args:
+        logits_of: from frames (B, T, H, W, C) to (B, classes).
     """
     spec, videos = job.spec, job.index.test
     views = spec.views.temporal * spec.views.spatial
@@ -157,21 +161,23 @@ def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor])
 
 
 def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, Any]:
-    """Merge the views of each test video, write predictions.csv (path, label, the prediction of
-    each classifier), return their mean top-1.
+    """Merge the views of each test video, write predictions.csv, return the mean top-1.
 
-    Where some classes have no test video, as in partial domain adaptation, `outside` is the share
-    of predictions among those: negative transfer (Xu et al., 2021). Both are in per cent.
+    predictions.csv has path, label, and the prediction of each classifier. Where some classes have
+    no test video, as in partial domain adaptation, `outside` is the share of predictions of those
+    classes: negative transfer (Xu et al., 2021). Both are in percent. Videos with several labels
+    have the mean average precision (`map`) instead.
     """
+    if job.index.several_labels:
+        return _record_several(job, sample_N, logits_NC[0])
     videos, classes = job.index.test, job.index.classes
     label_N = np.array([video.label for video in videos])
     prediction_LN = predictions(sample_N, logits_NC)
     with (job.folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = table_writer(file)
         writer.writerow(["path", "label", *["prediction"] * len(logits_NC)])
-        for video, predicted in zip(
-            videos, prediction_LN.T
-        ):  # the whole path is the key: different videos may share a name
+        # The whole path is the key: different videos may share a name.
+        for video, predicted in zip(videos, prediction_LN.T):
             writer.writerow(
                 [
                     job.index.name(video),
@@ -182,6 +188,28 @@ def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, 
     metrics = {"top1": 100 * (prediction_LN == label_N).mean().item()}
     outside = 100 * (~np.isin(prediction_LN, label_N)).mean().item()
     return metrics | {"outside": outside} if len({*label_N}) < len(classes) else metrics
+
+
+def _record_several(job: Job, sample_N: np.ndarray, logits_NC: np.ndarray) -> dict[str, Any]:
+    """Write predictions.csv (path, labels, a score per class), return the mean average precision.
+
+    A score is the mean over views of the logits' sigmoid.
+    """
+    videos, classes = job.index.test, job.index.classes
+    order_N = np.argsort(sample_N, kind="stable")
+    shares_NC = 1 / (1 + np.exp(-logits_NC[order_N].astype(np.float64)))
+    score_NC = np.stack([x_VC.mean(axis=0) for x_VC in np.split(shares_NC, len(videos))])
+    with (job.folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = table_writer(file)
+        writer.writerow(["path", "labels", *classes])
+        for video, score_C in zip(videos, score_NC, strict=True):
+            writer.writerow(
+                [job.index.name(video), job.index.class_names(video), *map(repr, score_C.tolist())]
+            )
+    positive_NC = multi_hot(videos, len(classes)).bool().numpy()
+    low, high = precision.interval(score_NC, positive_NC)
+    found = precision.mean_average_precision(score_NC, positive_NC)
+    return {"map": found, "map_low": low, "map_high": high}
 
 
 def predictions(sample_N: np.ndarray, logits_NC: Sequence[np.ndarray]) -> np.ndarray:
@@ -205,9 +233,9 @@ def predictions(sample_N: np.ndarray, logits_NC: Sequence[np.ndarray]) -> np.nda
 
 
 def softmax_mean(scores_VC: np.ndarray) -> np.ndarray:
-    """Softmax each view's logits, then average:
+    """Return the mean over views of the softmax: (V, C) to (C,).
 
-    (V, C) -> (C,). Averaging logits first is another, wrong number (RECIPES).
+    VideoMAE averages scores too. Averaging logits first gives another number.
     """
     shifted = np.exp(scores_VC - scores_VC.max(axis=-1, keepdims=True))
     return (shifted / shifted.sum(axis=-1, keepdims=True)).mean(axis=-2)

@@ -25,10 +25,10 @@ from mgm.models import (
 )
 from mgm.models.formats import to_huggingface, to_videomae
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
-from mgm.results import files
+from mgm.results import atomic
 from mgm.spec import Finetune, Pretrain, Probe, read_spec
 from mgm.stages.card import model_card
-from mgm.stages.provenance import verified_weights
+from mgm.stages.parents import verified_weights
 
 # of onnxruntime: largest difference of an output, in units of the outputs' largest magnitude (at
 # least 1)
@@ -38,8 +38,7 @@ TOLERANCE = 1e-4
 def export(
     run: Path, to: Literal["hf", "videomae", "onnx"], out: Path, index: Path | None = None
 ) -> str:
-    """Write a pretraining or finetuning run's weights in another format, and their model card, to
-    `out`; return what to know, in lines.
+    """Write a run's weights in another format, with a model card; return notes for their users.
 
     `hf`: model.safetensors, config.json and preprocessor_config.json, for `from_pretrained` of
     transformers 4.x and 5.x. A classifier's names of classes are those of `index`, the folder of
@@ -54,13 +53,15 @@ def export(
     spec = read_spec(run)
     if not isinstance(spec, Pretrain | Finetune):
         raise UserError(
-            f"{run}: is a {spec.verb} run, which has no weights of its own; export a pretraining or finetuning run"
+            f"{run}: is a {spec.stage} run, which has no weights of its own; export a pretraining "
+            "or finetuning run"
         )
     if to == "onnx":
         return export_onnx(spec, verified_weights(run)[0], out, index)
-    if spec.model.backbone == "timesformer":
+    if spec.model.divided:
         raise UserError(
-            f"{run}: a TimeSformer's divided attention has no place in VideoMAE's formats; export a ViT"
+            f"{run}: a TimeSformer's divided attention has no place in VideoMAE's formats; export "
+            "a ViT"
         )
     path, digest = verified_weights(run)
     weights = read_weights(path)
@@ -74,15 +75,15 @@ def export(
         names = []
         load_weights(build_mae(spec), path)
     if to == "videomae":
-        with files.atomic_write(out / "checkpoint.pth") as temporary:
+        with atomic.atomic_write(out / "checkpoint.pth") as temporary:
             torch.save({"model": to_videomae(weights)}, temporary)
         return _with_card(run, spec, digest, "pytorch", _about_videomae(spec, out), out)
-    with files.atomic_write(out / "model.safetensors") as temporary:
+    with atomic.atomic_write(out / "model.safetensors") as temporary:
         save_file(
             to_huggingface(weights), temporary, metadata={"format": "pt"}
         )  # transformers refuses a file that does not say so
-    files.write(out / "config.json", json.dumps(_config(spec, names), indent=2) + "\n")
-    files.write(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
+    atomic.write(out / "config.json", json.dumps(_config(spec, names), indent=2) + "\n")
+    atomic.write(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
     return _with_card(run, spec, digest, "transformers", _about_huggingface(spec, out), out)
 
 
@@ -91,7 +92,7 @@ def _with_card(
 ) -> str:
     """Write the model card, in which `about` names no folder of this machine; return `about`."""
     use = about.removeprefix(f"wrote {out}").lstrip(":/ ").replace(str(out), ".")
-    files.write(out / "README.md", model_card(run, spec, digest, library, use))
+    atomic.write(out / "README.md", model_card(run, spec, digest, library, use))
     return about
 
 
@@ -101,11 +102,13 @@ def _names(spec: Finetune, classes: int, index: Path | None) -> list[str]:
     found = read_index(index)
     if len(found.classes) != classes:
         raise UserError(
-            f"{index}: has {len(found.classes)} classes, the run's weights {classes}; give the index of {spec.data.dataset}"
+            f"{index}: has {len(found.classes)} classes, the run's weights {classes}; give the "
+            f"index of {spec.data.dataset}"
         )
     if spec.data.digest and found.digest != spec.data.digest:
         raise UserError(
-            f"{index}: holds videos with digest {found.digest}, the run was made with {spec.data.digest}; give its own index"
+            f"{index}: holds videos with digest {found.digest}, the run was made with "
+            f"{spec.data.digest}; give its own index"
         )
     return list(found.classes)
 
@@ -178,32 +181,44 @@ def _about_huggingface(spec: Pretrain | Finetune, out: Path) -> str:
     )
     lines = [
         f'wrote {out}: model = transformers.{name}.from_pretrained("{out}")',
-        f"No file can carry the epsilon of {norm}, which is 1e-5 in Hugging Face's code and 1e-6 here; for our predictions to "
+        f"No file can carry the epsilon of {norm}, which is 1e-5 in Hugging Face's code and 1e-6 "
+        "here; for our predictions to "
         f"rounding, set model.{norm}.eps = 1e-6 after loading.",
     ]
     if isinstance(spec, Pretrain) and spec.std_floor != 1e-6:
         lines.append(
-            f"Nor std_floor, {spec.std_floor} in this run and 1e-6 there: predictions are the same, the loss is not."
+            f"Nor std_floor, {spec.std_floor} in this run and 1e-6 there: predictions are the "
+            "same, the loss is not."
         )
     return "\n".join(lines)
 
 
 def _about_videomae(spec: Pretrain | Finetune, out: Path) -> str:
     model, clips = spec.model, spec.clips
-    sizes = f"img_size={clips.size}, patch_size={model.patch}, tubelet_size={model.tubelet}, qkv_bias=True"
+    sizes = (
+        f"img_size={clips.size}, patch_size={model.patch}, tubelet_size={model.tubelet}, "
+        "qkv_bias=True"
+    )
     if isinstance(spec, Finetune):
-        name = f"VisionTransformer({sizes}, embed_dim={model.width}, depth={model.depth}, num_heads={model.heads}, all_frames={clips.frames}"
+        name = (
+            f"VisionTransformer({sizes}, embed_dim={model.width}, depth={model.depth}, "
+            f"num_heads={model.heads}, all_frames={clips.frames}"
+        )
     else:
         name = (
-            f"PretrainVisionTransformer({sizes}, encoder_embed_dim={model.width}, encoder_depth={model.depth}, "
-            f"encoder_num_heads={model.heads}, decoder_num_classes={model.channels * model.tubelet * model.patch**2}, "
-            f"decoder_embed_dim={spec.decoder.width}, decoder_depth={spec.decoder.depth}, decoder_num_heads={spec.decoder.heads}"
+            f"PretrainVisionTransformer({sizes}, encoder_embed_dim={model.width}, "
+            f"encoder_depth={model.depth}, "
+            f"encoder_num_heads={model.heads}, "
+            f"decoder_num_classes={model.channels * model.tubelet * model.patch**2}, "
+            f"decoder_embed_dim={spec.decoder.width}, decoder_depth={spec.decoder.depth}, "
+            f"decoder_num_heads={spec.decoder.heads}"
         )
     lines = [f"wrote {out}/checkpoint.pth for {name}, norm_layer=partial(nn.LayerNorm, eps=1e-6))"]
     if isinstance(spec, Pretrain) and clips.frames != 16:
         tokens = math.prod(spec.grid)
         lines.append(
-            f"That class has positions for 16 frames alone; for {clips.frames}, give it tables of {tokens} positions."
+            f"That class has positions for 16 frames alone; for {clips.frames}, give it tables of "
+            f"{tokens} positions."
         )
     return "\n".join(lines)
 
@@ -211,8 +226,9 @@ def _about_videomae(spec: Pretrain | Finetune, out: Path) -> str:
 def export_onnx(
     spec: Pretrain | Finetune, weights: Path, out: Path, index: Path | None = None
 ) -> str:
-    """Write encoder.onnx (frames to features, as `mgm embed`), and classifier.onnx (frames to
-    logits) of a finetuning run, as graphs from uint8 frames, checked with onnxruntime.
+    """Write encoder.onnx (frames to features) and, of a fine-tuning run, classifier.onnx (logits).
+
+    Both take uint8 frames and are checked with onnxruntime. Features are those of `mgm embed`.
 
     Input: `frames`, (batch, T, H, W, C) uint8, any batch. Each file is run with onnxruntime on two
     clips of noise. A file's metadata describe its clips, and a classifier's the classes too: their
@@ -257,7 +273,7 @@ def _write_onnx(
     frames_BTHWC = torch.from_numpy(
         np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     )
-    with files.atomic_write(path) as temporary, torch.inference_mode():
+    with atomic.atomic_write(path) as temporary, torch.inference_mode():
         expected = model(frames_BTHWC).numpy()
         torch.onnx.export(
             model,
@@ -282,6 +298,10 @@ def _write_onnx(
         )
         if not off <= TOLERANCE:
             raise UserError(
-                f"{path}: onnxruntime's output differs by {off:.1e}, more than {TOLERANCE:.0e}; report this as a bug of mgm"
+                f"{path}: onnxruntime's output differs by {off:.1e}, more than {TOLERANCE:.0e}; "
+                "report this as a bug of mgm"
             )
-    return f"wrote {path}: frames {shape[1:]} uint8 to {expected.shape[1]} numbers; onnxruntime agrees within {off:.0e}"
+    return (
+        f"wrote {path}: frames {shape[1:]} uint8 to {expected.shape[1]} numbers; "
+        f"onnxruntime agrees within {off:.0e}"
+    )

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgm import rng
+from mgm.errors import UserError
 from mgm.models import build_classifier, load_encoder
 from mgm.spec import Finetune
-from mgm.stages.data import Job, training_batches
+from mgm.stages.data import Job, multi_hot, training_batches
 from mgm.stages.evaluate import check_views, test
 from mgm.stages.pretrain import fit, steps_of
 from mgm.training import Training, mix
@@ -19,8 +20,10 @@ from mgm.video import Batch, Loading
 
 
 def finetune(job: Job[Finetune]) -> dict[str, Any]:
-    """Train from the parent's encoder (or from scratch), test the last step's weights, return
-    top-1.
+    """Train from the parent's encoder, or from scratch, and test the last step's weights.
+
+    Returns:
+        Top-1 in percent; the mean average precision if videos have several labels.
     """
     spec, videos, classes = job.spec, job.training_videos(), len(job.index.classes)
     check_views(job)
@@ -29,12 +32,19 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         load_encoder(model, job.weights(spec.parent))
     model.to(job.device)
     steps, augment = steps_of(spec.optim, len(videos)), spec.augment
+    several = job.index.several_labels
+    if several:
+        require_one_label(spec)
+    target_NC = multi_hot(videos, classes) if several else torch.zeros(0)
     weight_C = class_weights(spec, [video.label for video in videos], classes).to(job.device)
 
     def mixed(step: int, batch: Batch, weight_B: Tensor) -> Batch:
-        """What is drawn depends on the run's seed and the step alone, so a resumed run draws the
-        same.
+        """Mix the batch.
+
+        Draws depend on the run's seed and the step alone, so a resumed run repeats them.
         """
+        if several:
+            return batch._replace(target_BC=target_NC.to(job.device)[batch.sample_B])
         if not augment.mixup and not augment.cutmix:
             return batch
         draw = rng.generator(rng.clip_seed(spec.seed, step, -1), "augment")
@@ -51,6 +61,15 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
 
     def loss_of(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         logits = model(batch.frames_BTHWC)
+        if several:
+            assert batch.target_BC is not None
+            smooth_BC = (
+                batch.target_BC * (1 - spec.label_smoothing) + spec.label_smoothing / classes
+            )
+            loss_B = F.binary_cross_entropy_with_logits(
+                logits.float(), smooth_BC, reduction="none"
+            ).mean(dim=1)
+            return (loss_B * batch.weight_B).mean(), {}
         target = batch.label_B if batch.target_BC is None else batch.target_BC
         loss_B = F.cross_entropy(
             logits.float(), target, label_smoothing=spec.label_smoothing, reduction="none"
@@ -83,11 +102,29 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         return test(job, lambda frames_BTHWC: model(frames_BTHWC).float())
 
 
-def class_weights(spec: Finetune, labels: Sequence[int], classes: int) -> Tensor:
-    """(classes,):
+def require_one_label(spec: Finetune) -> None:
+    """Refuse what is defined for one label per video alone.
 
-    what a training video's loss counts, by its class; ones, or inversely to its videos so that the
-    mean over videos is 1.
+    Raises:
+        UserError: it names the field.
+    """
+    fields = {
+        "augment.mixup": spec.augment.mixup,
+        "augment.cutmix": spec.augment.cutmix,
+        "class_weights": spec.class_weights != "none" and spec.class_weights,
+    }
+    for name, value in fields.items():
+        if value:
+            off = "none" if name == "class_weights" else 0
+            raise UserError(
+                f"{name} is {value}, but videos have several labels each; set it to {off}"
+            )
+
+
+def class_weights(spec: Finetune, labels: Sequence[int], classes: int) -> Tensor:
+    """Return the (classes,) weights of a training video's loss, with mean 1 over the videos.
+
+    They are ones, or inverse to the number of videos per class.
     """
     count_C = torch.bincount(torch.tensor(labels), minlength=classes)
     if spec.class_weights == "none":

@@ -1,4 +1,6 @@
-"""`mgm flow`: optical flow of all videos of an index, beside the videos (see `mgm.video.optical_flow`).
+"""`mgm flow`: write the optical flow of an index's videos next to them.
+
+`mgm.video.optical_flow` computes it.
 
     INDEX_DIR/flow-METHOD.weights.json   written first and kept: which weights, so that no set mixes
     two INDEX_DIR/flow-METHOD.json           written last; without it the set is not whole
@@ -16,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from mgm.console import show, track
-from mgm.data.files import in_processes
 from mgm.data.index import Index, Video, read_index
+from mgm.data.opening import in_processes
 from mgm.errors import UserError
 from mgm.reading import file_digest, read_json
-from mgm.results import files
+from mgm.results import atomic
 from mgm.results.lock import folder_lock
 from mgm.results.result import versions
 from mgm.spec import Flow
@@ -39,8 +41,7 @@ from mgm.video.optical_flow import (
 def flow(
     folder: Path, method: Flow, weights: Path | None = None, processes: int = 1
 ) -> dict[str, Any]:
-    """Write the sidecars of all videos of the index in `folder` that have no whole one, and then
-    the marker.
+    """Write the missing sidecars of an index's videos, then the marker.
 
     Args:
         folder: of an index, as `mgm prepare` left it.
@@ -70,7 +71,7 @@ def flow(
 
 
 def _finished(folder: Path, index: Index, about: dict[str, Any]) -> dict[str, Any] | None:
-    """The marker, if there is nothing left to do."""
+    """Return the marker if nothing is left to do."""
     earlier = _require_same(folder, about)
     if (
         not earlier
@@ -87,7 +88,7 @@ def _complete(
 ) -> dict[str, Any]:
     started, method = time.monotonic(), about["method"]
     missing = [video for video in index.videos if not is_whole(video, method)]
-    files.write(_weights_of(folder, method), json.dumps(about) + "\n")
+    atomic.write(_weights_of(folder, method), json.dumps(about) + "\n")
     marker_of(folder, method).unlink(missing_ok=True)
     written = in_processes(partial(_write, method, weights), missing, processes)
     failures = [error for error in track(written, f"flow {method}", len(missing)) if error]
@@ -108,13 +109,12 @@ def _complete(
         "processes": processes,
         "versions": versions(*packages),
     }
-    files.write(marker_of(folder, method), json.dumps(done, indent=1) + "\n")
+    atomic.write(marker_of(folder, method), json.dumps(done, indent=1) + "\n")
     return done
 
 
 def require_flow(folder: Path, videos: Sequence[Video], method: Flow) -> dict[str, Any]:
-    """The marker that `flow` left in an index's folder, provided that all these videos have
-    sidecars.
+    """Return the marker in an index's folder, if all these videos have sidecars.
 
     Raises:
         NoFlow: one has none, or `flow` has not finished; with the command to run.
@@ -124,7 +124,8 @@ def require_flow(folder: Path, videos: Sequence[Video], method: Flow) -> dict[st
     if without:
         first = sidecar(without[0].path, method)
         raise NoFlow(
-            f"{first}: no such file ({len(without)} of {len(videos)} videos have no flow), but guidance {method} needs it; {command}"
+            f"{first}: no such file ({len(without)} of {len(videos)} videos have no flow), but "
+            f"guidance {method} needs it; {command}"
         )
     marker = marker_of(folder, method)
     if not marker.exists():
@@ -135,7 +136,7 @@ def require_flow(folder: Path, videos: Sequence[Video], method: Flow) -> dict[st
 
 
 def marker_of(folder: Path, method: Flow) -> Path:
-    """The file whose presence says that all videos of the index in `folder` have sidecars."""
+    """Return the marker file: it is there once all videos of the index have sidecars."""
     return folder / f"flow-{method}.json"
 
 
@@ -157,7 +158,7 @@ def _shape(video: Video) -> tuple[int, int, int]:
 
 
 def _require_same(folder: Path, about: dict[str, Any]) -> dict[str, Any] | None:
-    """The marker of an earlier, finished call; None if there is none.
+    """Return the marker of an earlier, finished call; None if there is none.
 
     Raises:
         UserError: its sidecars, or those of an unfinished call, were made with other weights.
@@ -167,8 +168,10 @@ def _require_same(folder: Path, about: dict[str, Any]) -> dict[str, Any] | None:
         earlier = read_json(path) if path.exists() else about
         if earlier["weights"] != about["weights"]:
             raise UserError(
-                f"{path}: the flow beside these videos was made with weights {earlier['weights'][:12]}, now they are "
-                f"{about['weights'][:12]}; pass the former, or delete {folder}/flow-{method}*.json and all *.{method}.npy beside the videos"
+                f"{path}: the flow beside these videos was made with weights "
+                f"{earlier['weights'][:12]}, now they are "
+                f"{about['weights'][:12]}; pass the former, or delete {folder}/flow-{method}*.json "
+                f"and all *.{method}.npy beside the videos"
             )
     return earlier if marker.exists() else None
 

@@ -1,6 +1,8 @@
-"""`mgm inspect DIR`: what a dataset holds. An index tells most of it; a folder without one has its
-files opened, evenly spread where they are many. How salient motion is takes decoding: evenly spread
-videos again."""
+"""`mgm inspect DIR`: summarise a dataset.
+
+An index has most of it. In a folder without one, files are opened, an even spread if there are
+many. The motion's saliency takes decoding, again of an even spread.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,11 +12,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mgm.data.files import files_below, open_all
 from mgm.data.index import SPLITS, Video, read_index
+from mgm.data.opening import files_below, open_all
 from mgm.data.shards import verify_shards
 from mgm.errors import UserError
-from mgm.video.inspection import Inspection, inspect_video
+from mgm.video.vectors import Inspection, inspect_video
 
 T = TypeVar("T")
 SHOWN = 10
@@ -23,10 +25,12 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """`counted`:
+    """Facts about a dataset's videos.
 
-    videos there are, of which `facts` holds all or an even spread, by path; `decoded`: those whose
-    motion was measured.
+    Attributes:
+        counted: number of videos.
+        facts: all of them or an even spread, by path.
+        decoded: videos whose motion was measured.
     """
 
     folder: Path
@@ -37,18 +41,20 @@ class DatasetSummary:
     unreadable: tuple[tuple[str, str], ...]
 
     def describe(self) -> str:
-        """Some lines of text."""
+        """Return the summary as lines of text."""
         seconds, facts = self._seconds, self.facts.values()
         lines = [str(self.folder), f"  videos      {self.about}"]
         if len(self.facts) + len(self.unreadable) < self.counted:
             lines.append(
-                f"  opened      {len(self.facts) + len(self.unreadable):,} of {self.counted:,}, evenly spread"
+                f"  opened      {len(self.facts) + len(self.unreadable):,} of {self.counted:,}, "
+                "evenly spread"
             )
         if len(self.facts):
             low, middle, high = np.quantile(seconds, (0, 0.5, 1))
             hours = seconds.mean() * (self.counted - len(self.unreadable)) / 3600
             lines.append(
-                f"  durations   {low:.1f} to {high:.1f} s, median {middle:.1f} s; about {hours:,.1f} hours in all"
+                f"  durations   {low:.1f} to {high:.1f} s, median {middle:.1f} s; about "
+                f"{hours:,.1f} hours in all"
             )
             lines.append(f"  codecs      {_most(video.codec for video in facts)}")
             lines.append(
@@ -66,11 +72,13 @@ class DatasetSummary:
             )
             coverage = np.mean([found.coverage for found in self.decoded])
             lines.append(
-                f"  decoded     {len(self.decoded):,} videos with vectors, evenly spread; nonzero in {coverage:.0%} of cells"
+                f"  decoded     {len(self.decoded):,} videos with vectors, evenly spread; nonzero "
+                f"in {coverage:.0%} of cells"
             )
             median = np.median(self._concentration)
             lines.append(
-                f"  motion      0 |{bars}| 1: share of a frame's motion in a tenth of its cells, median {median:.2f}"
+                f"  motion      0 |{bars}| 1: share of a frame's motion in a tenth of its cells, "
+                f"median {median:.2f}"
             )
         lines.append(
             f"  unreadable  {len(self.unreadable):,} files" + (":" if self.unreadable else "")
@@ -81,7 +89,7 @@ class DatasetSummary:
         return "\n".join(lines)
 
     def arrays(self) -> dict[str, Any]:
-        """What `mgm.report.figures.dataset.draw` draws."""
+        """Return the arrays that `mgm.report.figures.dataset.draw` draws."""
         facts = self.facts.values()
         return {
             "duration_N": self._seconds,
@@ -104,8 +112,9 @@ class DatasetSummary:
 
 
 def inspect_folder(folder: Path, videos: int = 100) -> DatasetSummary:
-    """Look at the dataset in `folder`: its index's rows, or its files; at most `videos` are
-    decoded, and opened where there is no index.
+    """Summarise the dataset in `folder`, from its index or its files.
+
+    At most `videos` are decoded, and opened if there is no index.
 
     Raises:
         UserError: there is no video, or the index is broken.
@@ -124,7 +133,8 @@ def inspect_folder(folder: Path, videos: int = 100) -> DatasetSummary:
         names, unusable = files_below(folder)
         if not names:
             raise UserError(
-                f"{folder}: holds no index and no file; name the folder of the videos, or the one `mgm prepare` wrote"
+                f"{folder}: holds no index and no file; name the folder of the videos, or the one "
+                "`mgm prepare` wrote"
             )
         found, unreadable = open_all(folder, spread(sorted(names), videos))
         facts, unreadable = {video.path: video for video in found.values()}, unreadable + unusable
@@ -140,7 +150,7 @@ def inspect_folder(folder: Path, videos: int = 100) -> DatasetSummary:
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
-    """At most `count` of them, evenly spread."""
+    """Return at most `count` items, evenly spread."""
     return (
         list(items)
         if len(items) <= count
@@ -149,7 +159,7 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 
 def _most(values: Any) -> str:
-    """The commonest values with their counts."""
+    """Return the commonest values with their counts, as text."""
     counts = Counter(values).most_common()
     shown = ", ".join(f"{value} ({count:,})" for value, count in counts[:5])
     return shown + (f", {len(counts) - 5} others" if len(counts) > 5 else "")

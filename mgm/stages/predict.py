@@ -1,12 +1,9 @@
-"""`mgm predict SOURCE --weights W --out DIR`:
-
-class scores of videos, and a page that shows them.
-"""
+"""`mgm predict SOURCE --weights W --out DIR`: class scores of videos, and a page with them."""
 
 import base64
 import io
-from collections.abc import Sequence
-from itertools import groupby, islice, pairwise
+from collections.abc import Mapping, Sequence
+from itertools import chain, groupby, islice, pairwise
 from operator import itemgetter
 from pathlib import Path
 
@@ -20,11 +17,18 @@ from mgm.data.index import Video, read_index
 from mgm.errors import UserError
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.reading import read_text
-from mgm.results import files
-from mgm.spec import Data, Finetune, Views
-from mgm.stages.apply import apply, discard_parts, find_source, find_videos, write_failed
+from mgm.results import atomic
+from mgm.spec import ApplyOptions, Data, Finetune
+from mgm.stages.apply import (
+    apply,
+    discard_parts,
+    find_source,
+    find_videos,
+    find_views,
+    write_failed,
+)
 from mgm.stages.evaluate import softmax_mean
-from mgm.stages.windows import Part, Windows, apply_windows
+from mgm.stages.windows import WindowValues, apply_windows, find_windows
 from mgm.video import read_clip
 
 TEMPLATES = Environment(
@@ -33,38 +37,40 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-SHOWN, TOP, WIDE = 200, 5, 200  # videos on the page, classes of each, pixels of a picture
+SHOWN, TOP = 200, 5  # videos on the page, and classes per video
+WIDE = 200  # pixels per picture
+# Start and end of a window (seconds), its best class and that score.
+Line = tuple[float, float, str, float]
 
 
-def predict(
-    source: Path,
-    weights: Path,
-    out: Path,
-    classes: Path | None,
-    views: Views,
-    frames: int,
-    size: int,
-    stride: int,
-    workers: int,
-    threads: int,
-    windows: Windows | None = None,
-) -> str:
-    """Write predictions.csv (path, then class and score of the TOP best), scores.parquet (path, a
-    column a class) and index.html.
+def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: ApplyOptions) -> str:
+    """Write the class scores of every video, and a page.
 
-    Where a class is called path, the column of videos in scores.parquet is `path_`.
-    A video's scores are the mean over its views' softmax scores. `classes`: an index, or a file
-    with a name a line, in the order of labels.
+    - predictions.csv: path, then class and score of the TOP best.
+    - scores.parquet: path and a column per class. Where a class is called path, the column of
+      videos is `path_`.
+    - index.html: the videos with their best classes.
 
-    With `windows`, a score for each window: windows.csv (path, start, end, class, score of the
-    best), scores.parquet with start and end, and a time line per video on the page. A video's
-    scores are then the mean over its windows.
+    A video's scores are the mean over its views' softmax scores. With windows (`how.every`), each
+    window has scores: windows.csv has path, start, end, class and score of the best;
+    scores.parquet also has start and end; the page has a time line per video. A video's scores are
+    then the mean over its windows.
+
+    Args:
+        source: a video, a folder of videos, or an index.
+        weights: a fine-tuning run's folder, or a classifier's weights in any format.
+        out: the folder to write to.
+        classes: an index, or a file with a name per line, in the order of labels.
+        how: clips, and views or windows.
+
+    Returns:
+        Words about what was written.
 
     Raises:
-        UserError: no videos, weights of no classifier, as many names as it has no classes.
+        UserError: no videos; weights of no classifier; a number of names that is not theirs.
     """
-    torch.set_num_threads(threads)
-    given = find_source(weights, frames, size, stride)
+    torch.set_num_threads(how.threads)
+    given = find_source(weights, how)
     count = classes_of(read_weights(given.weights), given.weights)
     labels = _names(classes, count)
     videos, unreadable = find_videos(source)
@@ -73,49 +79,32 @@ def predict(
     )
     load_weights(model, given.weights)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    lines: dict[str, list[tuple[float, float, str, float]]] = {}
-    if windows:
+    kept, lines = out / "scores.parquet", dict[str, list[Line]]()
+    if windows := find_windows(how):
         parts, failed = apply_windows(
             lambda frames_BTHWC: model(frames_BTHWC).float().softmax(dim=1),
             given,
             videos,
             windows,
-            out / "scores.parquet",
+            kept,
         )
         scored = list(parts)
-        found = _mean_scores(scored)
-        lines = _time_lines(scored, labels)
-    else:
-        found, failed = apply(
-            model, softmax_mean, given, videos, views, out / "scores.parquet", workers
-        )
-    top = min(TOP, count)
-    best = {
-        name: [(labels[c], float(x_C[c])) for c in np.argsort(-x_C, kind="stable")[:top]]
-        for name, x_C in found.items()
-    }
-    columns = [
-        "path",
-        *(f"{what}_{place}" for place in range(1, top + 1) for what in ("class", "score")),
-    ]
-    table = pd.DataFrame(
-        [[name, *(cell for pair in pairs for cell in pair)] for name, pairs in best.items()],
-        columns=columns,
-    )
-    files.write(out / "predictions.csv", table.to_csv(index=False, float_format="%.4f"))
-    if windows:
-        rows = [(name, *row) for name, several in lines.items() for row in several]
-        columns = ["path", "start", "end", "class", "score"]
-        table = pd.DataFrame(rows, columns=columns)
-        files.write(out / "windows.csv", table.to_csv(index=False, float_format="%.4f"))
+        found, lines = _mean_scores(scored), _time_lines(scored, labels)
         scores = pd.concat(
             _with_windows(pd.DataFrame(part.value_N, columns=labels), part, labels)
             for part in scored
         )
+        rows = [(name, *line) for name, several in lines.items() for line in several]
+        table = pd.DataFrame(rows, columns=["path", "start", "end", "class", "score"])
+        atomic.write(out / "windows.csv", table.to_csv(index=False, float_format="%.4f"))
     else:
+        views = find_views(how)
+        found, failed = apply(model, softmax_mean, given, videos, views, kept, how.workers)
         scores = pd.DataFrame(np.stack(list(found.values())), columns=labels)
         scores.insert(len(labels), free_column("path", labels), list(found))
-    with files.atomic_write(out / "scores.parquet") as temporary:
+    best = _best(found, labels)
+    _write_predictions(out / "predictions.csv", best)
+    with atomic.atomic_write(kept) as temporary:
         scores.to_parquet(temporary, index=False)
     shown = [
         (name, _picture(videos[name]), pairs, _segments(lines.get(name, []), labels))
@@ -124,28 +113,46 @@ def predict(
     page = TEMPLATES.get_template("predict.html.j2").render(
         shown=shown, total=len(best), weights=weights.name
     )
-    files.write(out / "index.html", page)
-    discard_parts(out / "scores.parquet")
+    atomic.write(out / "index.html", page)
+    discard_parts(kept)
     return f"wrote {out}/index.html: {len(best)} videos, {count} classes" + write_failed(
         out / "predictions.csv", unreadable + failed
     )
 
 
+def _best(
+    found: Mapping[str, np.ndarray], labels: Sequence[str]
+) -> dict[str, list[tuple[str, float]]]:
+    """Return each video's TOP best classes with their scores."""
+    return {
+        name: [(labels[c], float(x_C[c])) for c in np.argsort(-x_C, kind="stable")[:TOP]]
+        for name, x_C in found.items()
+    }
+
+
+def _write_predictions(path: Path, best: Mapping[str, list[tuple[str, float]]]) -> None:
+    shown = len(next(iter(best.values())))
+    pairs = [f"{what}_{place}" for place in range(1, shown + 1) for what in ("class", "score")]
+    rows = [[name, *chain(*several)] for name, several in best.items()]
+    table = pd.DataFrame(rows, columns=["path", *pairs])
+    atomic.write(path, table.to_csv(index=False, float_format="%.4f"))
+
+
 def free_column(name: str, classes: Sequence[str]) -> str:
-    """Return a column's name, such as `path`, or `path_` where a class is called so."""
+    """Return a column's name, such as `path`, or `path_` where a class is called `path`."""
     while name in classes:
         name += "_"
     return name
 
 
-def _with_windows(scores: pd.DataFrame, part: Part, classes: Sequence[str]) -> pd.DataFrame:
+def _with_windows(scores: pd.DataFrame, part: WindowValues, classes: Sequence[str]) -> pd.DataFrame:
     """Add the columns of a part's windows to its scores."""
     for name, value in (("path", part.name), ("start", part.start_N), ("end", part.end_N)):
         scores.insert(scores.shape[1], free_column(name, classes), value)
     return scores
 
 
-def _mean_scores(parts: Sequence[Part]) -> dict[str, np.ndarray]:
+def _mean_scores(parts: Sequence[WindowValues]) -> dict[str, np.ndarray]:
     """Return each video's mean over its windows."""
     several: dict[str, list[np.ndarray]] = {}
     for part in parts:
@@ -153,11 +160,9 @@ def _mean_scores(parts: Sequence[Part]) -> dict[str, np.ndarray]:
     return {name: np.concatenate(values).mean(axis=0) for name, values in several.items()}
 
 
-def _time_lines(
-    parts: Sequence[Part], labels: Sequence[str]
-) -> dict[str, list[tuple[float, float, str, float]]]:
+def _time_lines(parts: Sequence[WindowValues], labels: Sequence[str]) -> dict[str, list[Line]]:
     """Return the start, end, best class and its score of each window, by video."""
-    lines: dict[str, list[tuple[float, float, str, float]]] = {}
+    lines = dict[str, list[Line]]()
     for part in parts:
         for start, end, x_C in zip(part.start_N, part.end_N, part.value_N, strict=True):
             best = int(x_C.argmax())
@@ -166,9 +171,7 @@ def _time_lines(
     return lines
 
 
-def _segments(
-    lines: Sequence[tuple[float, float, str, float]], labels: Sequence[str]
-) -> list[dict[str, str]]:
+def _segments(lines: Sequence[Line], labels: Sequence[str]) -> list[dict[str, str]]:
     """Return the coloured parts of a time line: windows in a row with one class are one part.
 
     A part ends where the next one starts; widths are shares of the video's length.
@@ -197,17 +200,19 @@ def _names(classes: Path | None, count: int) -> list[str]:
         return [f"class {label}" for label in range(count)]
     if classes.is_dir():
         names = list(read_index(classes).classes)
-    else:  # a name may hold what str.splitlines takes for a line's end
+    else:
+        # A name may hold a character that str.splitlines takes for a line's end.
         names = [line.rstrip("\r\n") for line in io.StringIO(read_text(classes), newline=None)]
     if len(names) != count or len(set(names)) != count:
         raise UserError(
-            f"{classes}: has {len(set(names))} names, the weights tell {count} classes apart; give the names they were trained with"
+            f"{classes}: has {len(set(names))} names, the weights distinguish {count} classes; "
+            "give the names they were trained with"
         )
     return names
 
 
 def _picture(video: Video) -> str:
-    """The middle frame as a JPEG in text; empty if the video has gone meanwhile."""
+    """Return the middle frame as a JPEG in base64; empty if the video is no longer there."""
     try:
         clip = read_clip(video.path, np.array([video.frames // 2]), motion=False)
     except UserError:

@@ -1,4 +1,4 @@
-"""`mgm pretrain`: masked autoencoding on the training split; leaves weights."""
+"""`mgm pretrain`: train a masked autoencoder on the training split; write its weights."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,7 +14,7 @@ from mgm.masking import MASKS, Grid, make_mask, predicted
 from mgm.models import build_mae, load_weights, reconstruction_loss, save_weights
 from mgm.models.encoder import freeze
 from mgm.models.kernels import bf16_slowdown
-from mgm.results.log import log_lines
+from mgm.results.result import log_lines
 from mgm.spec import Optim, Pretrain
 from mgm.stages.data import Job, motion_of, training_batches, unchanged
 from mgm.stages.flow import require_flow
@@ -25,9 +25,10 @@ SLOW = 1.5  # times; a CPU with bf16 units has 0.3 to 0.6, one that emulates it 
 
 
 def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
-    """Train from the parent's weights (or from scratch) and write weights.safetensors.
+    """Train from the parent's weights, or from scratch, and write weights.safetensors.
 
-    There is nothing to test yet, so no metrics.
+    Returns:
+        No metrics: there is nothing to test yet.
     """
     spec, videos = job.spec, job.training_videos()
     guidance = spec.mask.guidance if MASKS[spec.mask.name].guided else None
@@ -42,7 +43,12 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
             freeze(model.encoder, spec.freeze_blocks)
     model.to(job.device)
     grid = Grid(*spec.grid)
-    wanted = Loading(guidance, spec.mask.distance, directions=MASKS[spec.mask.name].carried)
+    wanted = Loading(
+        guidance,
+        spec.mask.distance,
+        spec.mask.compensate,
+        directions=MASKS[spec.mask.name].carried,
+    )
     steps = steps_of(spec.optim, len(videos))
 
     def loss_of(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -84,7 +90,8 @@ def fit(job: Job, run: Training) -> None:
         and (slower := bf16_slowdown()) > SLOW
     ):
         show(
-            f"{run.run_id}: this CPU takes {slower:.0f} times as long in bf16 as in float32; set optim.precision to float32"
+            f"{run.run_id}: this CPU takes {slower:.0f} times as long in bf16 as in float32; set "
+            "optim.precision to float32"
         )
     job.failed = train(run, job.folder, job.options, show)
     if collectives.is_main():
@@ -92,10 +99,10 @@ def fit(job: Job, run: Training) -> None:
 
 
 def learnt_nothing(log: Sequence[Mapping[str, float]]) -> str:
-    """A line about a run whose last tenth of logged losses is, on average, within 1 % of predicting
-    zeros; empty for others.
+    """Return a warning if the run's loss is that of predicting zeros; empty otherwise.
 
-    Small models on flat patches fall to that loss within some steps and may stay there.
+    The mean over the last tenth of logged losses counts, within 1 %. Small models on flat patches
+    fall to that loss within some steps and may stay there.
     """
     last = [line for line in log if "trivial_loss" in line][-max(len(log) // 10, 1) :]
     if not last:
@@ -105,12 +112,14 @@ def learnt_nothing(log: Sequence[Mapping[str, float]]) -> str:
     )
     if loss < 0.99 * trivial:
         return ""
-    return f"the loss, {loss:.3g}, is that of predicting zeros ({trivial:.3g}): it has learnt nothing yet; train longer, or raise std_floor"
+    return (
+        f"the loss, {loss:.3g}, is that of predicting zeros ({trivial:.3g}): it has learnt nothing "
+        "yet; train longer, or raise std_floor"
+    )
 
 
 def steps_of(optim: Optim, videos: int) -> int:
-    """Optimiser steps of a run: as many as the scale says, or epochs over the videos, whole batches
-    only.
+    """Return a run's optimiser steps: `optim.steps`, or epochs of whole batches over the videos.
 
     Raises:
         UserError: a batch is larger than the training split.
@@ -119,7 +128,8 @@ def steps_of(optim: Optim, videos: int) -> int:
         return optim.steps
     if videos < optim.batch:
         raise UserError(
-            f"optim.batch is {optim.batch}, but there are {videos} training videos; lower it, or set optim.steps"
+            f"optim.batch is {optim.batch}, but there are {videos} training videos; lower it, or "
+            "set optim.steps"
         )
     return optim.epochs * (videos // optim.batch)
 

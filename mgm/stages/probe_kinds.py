@@ -12,8 +12,7 @@ test split.
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -23,8 +22,10 @@ from torch.nn import functional as F
 
 from mgm import rng
 from mgm.errors import UserError
+from mgm.results.precision import mean_average_precision
 from mgm.spec import Probe
-from mgm.stages.features import Split
+from mgm.stages.data import LabelledClips, Split
+from mgm.stages.neighbours import nearest
 
 # Weights of the mean squared weight, next to the mean cross-entropy.
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -44,33 +45,13 @@ ATTENTIVE_BATCH = 64
 ATTENTIVE_STEPS = 300
 
 TEMPERATURE = 0.07  # DINO: eval_knn.py
-KNN_ROWS, KNN_COLUMNS = 1024, 16384  # of a block of similarities: 64 MB
-KNN_GROUP = 32  # similarities of a row that are compared at once
 
 
-class Training(NamedTuple):
-    """Training features of one draw of labels: the clips `kept_N` of a split, with their labels.
-
-    `unit_N` counts the draw's videos from 0, or their groups (`Probe.held_out`): clips of one unit
-    are held out together.
-    """
-
-    split: Split
-    kept_N: Tensor
-    label_N: Tensor
-    unit_N: Tensor
-
-    @property
-    def pooled(self) -> Tensor:
-        """Return the (N, D) means of these clips' tokens."""
-        return self.split.x_ND[self.kept_N]
-
-
-Kind = Callable[[Training, Split, int, Probe], tuple[Tensor, dict[str, float]]]
+Kind = Callable[[LabelledClips, Split, int, Probe], tuple[Tensor, dict[str, float]]]
 
 
 def logistic(
-    train: Training, test: Split, classes: int, spec: Probe
+    train: LabelledClips, test: Split, classes: int, spec: Probe
 ) -> tuple[Tensor, dict[str, float]]:
     """Fit logistic regression to convergence, with the penalty that held-out videos choose."""
     x_ND = train.pooled.double()
@@ -78,49 +59,98 @@ def logistic(
     return fit(x_ND, train.label_N, classes, penalty)(test.x_ND.double()), {"penalty": penalty}
 
 
-def fit(x_ND: Tensor, label_N: Tensor, classes: int, penalty: float):
+Predictor = Callable[[Tensor], Tensor]  # features (N, D) to logits (N, classes)
+
+
+def fit(x_ND: Tensor, label_N: Tensor, classes: int, penalty: float) -> Predictor:
     """Fit logistic regression on standardised features, to convergence.
 
     BatchNorm without affine, seen over the whole set at once, is this standardisation.
-
-    Returns:
-        A function from features to logits.
     """
+    return fit_path(x_ND, label_N, classes, (penalty,))[penalty]
+
+
+def fit_path(
+    x_ND: Tensor, label_N: Tensor, classes: int, penalties: Sequence[float]
+) -> dict[float, Predictor]:
+    """Fit logistic regression at several penalties, the strongest first.
+
+    With one label per clip, `label_N` counts classes and the loss is the cross-entropy. With
+    several, `label_N` is (N, classes) of 0 and 1, and the loss is the sum of the classes' binary
+    cross-entropies: one classifier per class.
+
+    L-BFGS needs few steps because of two changes of variables, which leave the optimum where it is.
+    The features are rotated to the R eigenvectors of their covariance: a rotation keeps the squared
+    weight, and the optimum has no weight along the directions that no feature takes. Each rotated
+    weight is then divided by the root of its curvature, about its eigenvalue / classes + penalty.
+    Each fit starts at the one before.
+    """
+    count = len(x_ND)
     variance_D, mean_D = torch.var_mean(x_ND, dim=0, correction=0)
     scale_D = (variance_D + 1e-6).rsqrt()
     normal_ND = (x_ND - mean_D) * scale_D
-    one_hot_NC = F.one_hot(label_N, classes).to(x_ND.dtype)
+    value_D, basis_DD = torch.linalg.eigh(normal_ND.T @ normal_ND / count)
+    used_D = value_D > 1e-12 * value_D.max().clamp(min=1e-12)
+    value_R, basis_DR = value_D[used_D], basis_DD[:, used_D]
+    rotated_NR = normal_ND @ basis_DR
+    several = label_N.ndim == 2
+    target_NC = (label_N if several else F.one_hot(label_N, classes)).to(x_ND.dtype)
+    sizes = [classes * len(value_R), classes]
+    weight_CR, bias_C = rotated_NR.new_zeros(classes, len(value_R)), rotated_NR.new_zeros(classes)
+    found: dict[float, Predictor] = {}
+    for penalty in sorted(penalties, reverse=True):
+        step_R = (value_R / classes + penalty).rsqrt()
+        step = classes**0.5
+        design_NR = rotated_NR * step_R
+        decay_R = penalty * step_R.square()
 
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        """Mean cross-entropy plus the penalty, and its gradient."""
-        weight_CD, bias_C = torch.from_numpy(flat).split([classes * x_ND.shape[1], classes])
-        weight_CD = weight_CD.view(classes, -1)
-        log_NC = F.linear(normal_ND, weight_CD, bias_C).log_softmax(1)
-        error_NC = (log_NC.exp() - one_hot_NC) / len(x_ND)
-        gradient = torch.cat(
-            [(error_NC.T @ normal_ND + penalty * weight_CD).flatten(), error_NC.sum(0)]
-        )
-        return -(log_NC * one_hot_NC).sum().item() / len(
-            x_ND
-        ) + penalty * weight_CD.square().sum().item() / 2, gradient.numpy()
+        def loss(flat: np.ndarray, design_NR=design_NR, decay_R=decay_R, step=step):
+            """Mean cross-entropy plus the penalty, and its gradient."""
+            scaled_CR, scaled_C = torch.from_numpy(flat).split(sizes)
+            scaled_CR = scaled_CR.view(classes, -1)
+            logits_NC = F.linear(design_NR, scaled_CR, step * scaled_C)
+            if several:
+                total = F.binary_cross_entropy_with_logits(logits_NC, target_NC, reduction="sum")
+                error_NC = (logits_NC.sigmoid() - target_NC) / count
+            else:
+                log_NC = logits_NC.log_softmax(1)
+                total = -(log_NC * target_NC).sum()
+                error_NC = (log_NC.exp() - target_NC) / count
+            slope_CR = error_NC.T @ design_NR + decay_R * scaled_CR
+            gradient = torch.cat([slope_CR.flatten(), step * error_NC.sum(0)])
+            return total.item() / count + (
+                decay_R * scaled_CR.square()
+            ).sum().item() / 2, gradient.numpy()
 
-    start = np.zeros(classes * (x_ND.shape[1] + 1))
-    found = minimize(
-        loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "gtol": 1e-6, "ftol": 0}
-    )
-    weight, bias = torch.from_numpy(found.x).split([classes * x_ND.shape[1], classes])
-    weight = weight.view(classes, -1)
-    return lambda x_ND: F.linear((x_ND - mean_D) * scale_D, weight, bias)
+        start = torch.cat([(weight_CR / step_R).flatten(), bias_C / step]).numpy()
+        options = {"maxiter": 1000, "gtol": 1e-6, "ftol": 0}
+        best = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+        scaled_CR, scaled_C = torch.from_numpy(best.x).split(sizes)
+        weight_CR, bias_C = scaled_CR.view(classes, -1) * step_R, step * scaled_C
+        found[penalty] = _predictor(mean_D, scale_D, weight_CR @ basis_DR.T, bias_C)
+    return found
+
+
+def _predictor(mean_D: Tensor, scale_D: Tensor, weight_CD: Tensor, bias_C: Tensor) -> Predictor:
+    return lambda x_ND: F.linear((x_ND - mean_D) * scale_D, weight_CD, bias_C)
 
 
 def choose_penalty(x_ND: Tensor, label_N: Tensor, unit_N: Tensor, classes: int, seed: int) -> float:
-    """Return the penalty with the best held-out accuracy; the stronger one of equals."""
+    """Return the penalty with the best held-out accuracy; the stronger one of equals.
+
+    With several labels per clip, the mean average precision counts in place of the accuracy.
+    """
     held_N = held_out(unit_N, seed)
-    accuracies = {}
-    for penalty in PENALTIES:
-        logits_NC = fit(x_ND[~held_N], label_N[~held_N], classes, penalty)(x_ND[held_N])
-        accuracies[penalty] = (logits_NC.argmax(dim=1) == label_N[held_N]).double().mean().item()
-    return max(PENALTIES, key=lambda penalty: (accuracies[penalty], penalty))
+    wanted = label_N[held_N]
+
+    def quality(logits_NC: Tensor) -> float:
+        if wanted.ndim == 2:
+            return mean_average_precision(logits_NC.numpy(), wanted.bool().numpy())
+        return float((logits_NC.argmax(dim=1) == wanted).sum())
+
+    path = fit_path(x_ND[~held_N], label_N[~held_N], classes, PENALTIES)
+    found = {penalty: quality(predict(x_ND[held_N])) for penalty, predict in path.items()}
+    return max(PENALTIES, key=lambda penalty: (found[penalty], penalty))
 
 
 def held_out(unit_N: Tensor, seed: int) -> Tensor:
@@ -141,7 +171,9 @@ def held_out(unit_N: Tensor, seed: int) -> Tensor:
     return torch.isin(unit_N, torch.as_tensor(held))
 
 
-def sgd(train: Training, test: Split, classes: int, spec: Probe) -> tuple[Tensor, dict[str, float]]:
+def sgd(
+    train: LabelledClips, test: Split, classes: int, spec: Probe
+) -> tuple[Tensor, dict[str, float]]:
     """Train MAE's linear probe: BatchNorm without affine, one linear layer, SGD with momentum.
 
     BatchNorm takes its mean and variance over the whole training set, not over a batch.
@@ -201,7 +233,7 @@ def _schedule(epoch: float, warmup: float, epochs: float) -> float:
 
 
 def attentive(
-    train: Training, test: Split, classes: int, spec: Probe
+    train: LabelledClips, test: Split, classes: int, spec: Probe
 ) -> tuple[Tensor, dict[str, float]]:
     """Train V-JEPA's probe: a cross-attention block of depth 1 with one query, a linear layer.
 
@@ -321,7 +353,9 @@ def _tokens(tokens_NLD: np.ndarray, place_B: Tensor, device: torch.device) -> Te
     return torch.from_numpy(tokens_NLD[place_B.numpy()]).to(device).float()
 
 
-def knn(train: Training, test: Split, classes: int, spec: Probe) -> tuple[Tensor, dict[str, float]]:
+def knn(
+    train: LabelledClips, test: Split, classes: int, spec: Probe
+) -> tuple[Tensor, dict[str, float]]:
     """Let the nearest training clips vote, by cosine similarity s with weight exp(s / 0.07).
 
     Returns:
@@ -334,42 +368,6 @@ def knn(train: Training, test: Split, classes: int, spec: Probe) -> tuple[Tensor
     votes_NC = torch.zeros(len(test.x_ND), classes)
     votes_NC.scatter_add_(1, train.label_N[place_NK], weight_NK)
     return votes_NC.log(), {}
-
-
-def nearest(query_ND: Tensor, x_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the cosine similarities and places (N, k) of each query's nearest rows.
-
-    Similarities are computed block by block, so that memory does not grow with either set.
-    """
-    query_ND, x_MD = F.normalize(query_ND.float()), F.normalize(x_MD.float())
-    similarities, places = list[Tensor](), list[Tensor]()
-    for rows_BD in query_ND.split(KNN_ROWS):
-        best, place = list[Tensor](), list[Tensor]()
-        for start in range(0, len(x_MD), KNN_COLUMNS):
-            own, at = _largest(rows_BD @ x_MD[start : start + KNN_COLUMNS].T, k)
-            best.append(own)
-            place.append(at + start)
-        similarity_BK, at_BK = torch.cat(best, dim=1).topk(k, dim=1)
-        similarities.append(similarity_BK)
-        places.append(torch.cat(place, dim=1).gather(1, at_BK))
-    return torch.cat(similarities), torch.cat(places)
-
-
-def _largest(x_BM: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k largest values of each row, or all of a shorter one, and their places.
-
-    They lie in the k groups with the largest maxima. Finding these reads the row once, while topk
-    on the whole row takes half as long as the matrix product that made it.
-    """
-    count = x_BM.shape[1]
-    if count % KNN_GROUP or count // KNN_GROUP < 2 * k:
-        return x_BM.topk(min(k, count), dim=1)
-    x_BGE = x_BM.unflatten(1, (-1, KNN_GROUP))
-    group_BK = x_BGE.amax(dim=2).topk(k, dim=1).indices
-    candidate_BKE = x_BGE.gather(1, group_BK[..., None].expand(-1, -1, KNN_GROUP))
-    value_BK, at_BK = candidate_BKE.flatten(1).topk(k, dim=1)
-    place_BK = group_BK.gather(1, at_BK // KNN_GROUP) * KNN_GROUP + at_BK % KNN_GROUP
-    return value_BK, place_BK
 
 
 KINDS: dict[str, Kind] = {"logistic": logistic, "sgd": sgd, "attentive": attentive, "knn": knn}

@@ -1,35 +1,39 @@
 """Run specs in their folders, one after another, and record what each left."""
 
 import os
+import platform
+import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mgm.console import duration, show
-from mgm.data.index import compared
+from mgm.data.opening import compared
 from mgm.errors import UserError, as_user_error
 from mgm.masking import MASKS
-from mgm.paper.cost import train_flops
+from mgm.paper.cost import train_multiply_adds
 from mgm.reading import file_digest, read_json
-from mgm.results import files
+from mgm.results import atomic
 from mgm.results.lock import folder_lock
-from mgm.results.result import examine, write_result
+from mgm.results.result import examine, versions, write_result
 from mgm.spec import Pretrain, Spec, parents, read_spec
 from mgm.stages.data import Job, Workplace, find_index, share_crops
-from mgm.stages.provenance import provenance
 from mgm.training import collectives, remove_checkpoints
 
 
 def run_all(
     specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], workplace: Workplace
 ) -> None:
-    """Run each spec in its folder, one after another; what is done already is left alone, and a
-    failure does not stop the others.
+    """Run each spec in its folder, one after another. Finished runs are left alone.
+
+    A failure does not stop the others.
 
     Of several processes rank 0 alone writes; the others do their share of each run that it does.
     There a failure ends all.
@@ -63,7 +67,8 @@ def run_all(
             show(f"{spec.run_id}: failed, as {same}" if same else f"{spec.run_id}: failed: {known}")
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(specs)} runs failed, for what is said above; mend it and run the same command again"
+            f"{len(failed)} of {len(specs)} runs failed, for what is said above; mend it and run "
+            "the same command again"
         )
 
 
@@ -84,25 +89,23 @@ def _lock_unless_done(folder: Path, spec: Spec, lock: ExitStack) -> bool:
 
 
 def clean_up(folder: Path) -> None:
-    """Leave in a finished run's folder only what a run leaves, whoever was killed there while
-    writing.
-    """
+    """Remove what a killed writer left in a finished run's folder."""
     remove_checkpoints(folder)
-    files.remove_parts(folder)
+    atomic.remove_parts(folder)
 
 
 @contextmanager
 def record_errors(folder: Path) -> Iterator[None]:
-    """Write a failure of the block to error.txt, for reports;
+    """Write a failure of the block to error.txt, for reports.
 
-    where that fails too, as on a full disk, the first failure counts.
+    If that fails too, as on a full disk, the first failure counts.
     """
     try:
         yield
     except Exception as error:
         with suppress(OSError):
             if not collectives.is_peer_loss(error):
-                files.write(
+                atomic.write(
                     folder / "error.txt",
                     f"{as_user_error(error) or f'{type(error).__name__}: {error}'}\n",
                 )
@@ -112,15 +115,16 @@ def record_errors(folder: Path) -> Iterator[None]:
 def _run(
     spec: Spec, folder: Path, compute: Callable[[Job], dict[str, Any]], workplace: Workplace
 ) -> str:
-    """Compute one run, or this process's share of it;
+    """Compute one run, or this process's share of it.
 
-    rank 0 writes its result, and says in some words how it went.
+    Rank 0 writes the result and returns words about it.
     """
     started, clock = datetime.now(UTC), time.monotonic()
     with record_errors(folder):
         if spec.version != type(spec).model_fields["version"].default:
             raise UserError(
-                f"{spec.run_id}: version {spec.version} of the science; this code computes another, check out the older code"
+                f"{spec.run_id}: version {spec.version} of the science; this code computes "
+                "another, check out the older code"
             )
         if isinstance(spec, Pretrain) and spec.mask.version != MASKS[spec.mask.name].version:
             raise UserError(
@@ -130,8 +134,8 @@ def _run(
             )
         if collectives.is_main():
             (folder / "error.txt").unlink(missing_ok=True)
-            files.remove_parts(folder)  # a killed writer's, each as large as a checkpoint
-            files.write(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
+            atomic.remove_parts(folder)  # a killed writer's, each as large as a checkpoint
+            atomic.write(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
         job = Job(spec, folder, workplace, find_index(spec, workplace))
         share_crops(job)
         metrics = compute(job)
@@ -151,15 +155,15 @@ def _run(
 
 
 def result_fields(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
-    """What result.json says of a run beside its times."""
+    """Return the fields of result.json except its times."""
     spec, index, folder = job.spec, job.index, job.folder
     weights = folder / "weights.safetensors"
     return {
         "run_id": spec.run_id,
-        "verb": spec.verb,
+        "verb": spec.stage,
         "spec": spec.model_dump(mode="json"),
         "metrics": metrics,
-        "n_test": len(index.test) if "top1" in metrics else 0,
+        "n_test": len(index.test) if {"top1", "map"} & metrics.keys() else 0,
         "seed": spec.seed,
         "parents": list(parents(spec)),
         "parents_sha256": job.parents_sha256,
@@ -183,34 +187,70 @@ def result_fields(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def provenance() -> dict[str, Any]:
+    """Return the code and machine of this process, for a result."""
+    commit, dirty = git_commit()
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "versions": {"python": platform.python_version(), **versions("torch", "av", "numpy")},
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "processes": collectives.world_size(),
+    }
+
+
+def git_commit() -> tuple[str, bool]:
+    """Return the commit of the running code, and whether tracked files differ from it.
+
+    Committed results do not count. The commit is empty outside a checkout.
+    """
+    root = Path(__file__).parents[2]
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=False
+        ).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel") or "/").resolve() != root.resolve():
+            return "", False
+        return git("rev-parse", "HEAD"), bool(
+            git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+        )
+    except FileNotFoundError:
+        # git is not installed.
+        return "", False
+
+
 def progress(workplace: Workplace) -> str:
-    """'; 23 of 61 runs done, about 2 min left', from the files, when the workflow has listed what
-    there is to do. What cannot be read is
-    not counted: progress stops no run."""
-    done, left = (
-        list[tuple[str, float, float]](),
-        list[tuple[str, float]](),
-    )  # verb, work (and seconds) of each run
+    """Return words like '; 23 of 61 runs done, about 2 min left', from the results.
+
+    Empty unless the workflow has listed the specs. Files that cannot be read are not counted.
+    """
+    # Work (FLOPs), and seconds of finished runs, by stage.
+    done = defaultdict[str, list[tuple[float, float]]](list)
+    left = list[tuple[str, float]]()
     for path in (workplace.results / "specs").glob("*.json"):
         with suppress(UserError, OSError, ValueError, KeyError, TypeError, OverflowError):
             spec = read_spec(path)
-            work = train_flops(spec)
+            work = train_multiply_adds(spec)
             if (result := workplace.results / path.stem / "result.json").exists():
-                done.append((spec.verb, work, float(read_json(result)["wall_s"])))
+                done[spec.stage].append((work, float(read_json(result)["wall_s"])))
             else:
-                left.append((spec.verb, work))
+                left.append((spec.stage, work))
     if not done:
         return ""
-    alike = {
-        verb: [one for one in done if one[0] == verb] for verb in {verb for verb, *_ in done}
-    } | {"any": done}
-    rates = {
-        verb: sum(seconds for *_, seconds in some) / sum(work for _, work, _ in some)
-        for verb, some in alike.items()
-    }
-    rest = sum(work * rates.get(verb, rates["any"]) for verb, work in left) / max(
-        1, (os.cpu_count() or 1) // workplace.options.threads
-    )
-    return f"; {len(done)} of {len(done) + len(left)} runs done" + (
-        f", about {duration(rest)} of computing left" if left else ""
-    )
+    finished = [*chain(*done.values())]
+
+    def rate(runs: Sequence[tuple[float, float]]) -> float:
+        """Return seconds per FLOP."""
+        return sum(seconds for _, seconds in runs) / sum(work for work, _ in runs)
+
+    rates = {stage: rate(runs) for stage, runs in done.items()}
+    seconds = sum(work * rates.get(stage, rate(finished)) for stage, work in left)
+    at_once = max(1, (os.cpu_count() or 1) // workplace.options.threads)
+    text = f", about {duration(seconds / at_once)} of computing left" if left else ""
+    return f"; {len(finished)} of {len(finished) + len(left)} runs done{text}"

@@ -1,6 +1,8 @@
-"""`mgm visualise`: the arrays of the figures that show clips. `mgm.report.figures.draw` draws them,
-on a machine without the data. And `mgm show VIDEO --out PNG`: what the masks see in any video,
-drawn at once."""
+"""`mgm visualise`: compute the arrays of the figures that show clips.
+
+`mgm.report.figures.draw` draws them, on a machine without the data. `mgm show VIDEO --out PNG`
+draws frames, motion and masks of any video at once.
+"""
 
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -14,15 +16,14 @@ from mgm.data.index import Index, Video
 from mgm.errors import UserError
 from mgm.masking import MASKS, Grid, Motion, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
+from mgm.paper.experiments import TABLE_4E
 from mgm.paper.recipes import MASK_RATIO
-from mgm.paper.tables import TABLE_4E
 from mgm.rng import clip_seed, generator
-from mgm.spec import Clips, Mask, Pretrain, Visualise, read_spec
+from mgm.spec import Clips, Mask, Model, Pretrain, Visualise, read_spec
 from mgm.stages.data import Job, moving_videos
 from mgm.stages.measure.saliency import read_boxes
-from mgm.video import Clip, probe_video, read_clip, slot_displacement, slot_magnitude
-from mgm.video.sample import view_indices
-from mgm.video.transform import Box, apply, view_box
+from mgm.video import Clip, probe_video, read_clip, slot_displacement
+from mgm.video.transform import Box, apply, view_box, view_indices
 
 PARENTS = {"5": 0, "6": 1, "7": 1, "8": 2}
 CLIPS = {"5": 1, "6": 1, "7": 4, "8": 2}
@@ -30,8 +31,9 @@ CLIPS = {"5": 1, "6": 1, "7": 4, "8": 2}
 
 @torch.inference_mode()
 def visualise(job: Job[Visualise]) -> dict[str, Any]:
-    """Write arrays.npz of the spec's figure, on the middle clips of test videos that the run's seed
-    chooses.
+    """Write arrays.npz of the spec's figure.
+
+    It shows the middle clips of test videos that the run's seed chooses.
 
     Raises:
         UserError: no test video has motion vectors, a chosen one cannot be read, or a parent is
@@ -40,7 +42,8 @@ def visualise(job: Job[Visualise]) -> dict[str, Any]:
     spec = job.spec
     if len(spec.parents) != PARENTS[spec.figure]:
         raise UserError(
-            f"{spec.run_id}: figure {spec.figure} shows {PARENTS[spec.figure]} pretraining runs, parents names {len(spec.parents)}"
+            f"{spec.run_id}: figure {spec.figure} shows {PARENTS[spec.figure]} pretraining runs, "
+            f"parents names {len(spec.parents)}"
         )
     runs = [_parent(job, run_id) for run_id in spec.parents]
     draw = {"5": _figure_5, "6": _figure_6, "7": _figure_7, "8": _figure_8}[spec.figure]
@@ -85,8 +88,7 @@ def show(
         video,
         frames,
         clips,
-        tubelet=2,
-        grid=Grid(8, 14, 14),
+        Model(),
         names=masks or TABLE_4E,
         seed=seed,
         start=start,
@@ -98,17 +100,17 @@ def masks_on_a_clip(
     path: Path,
     frames: int,
     clips: Clips,
-    tubelet: int,
-    grid: Grid,
+    model: Model,
     names: Sequence[str],
     seed: int,
     start: int | None = None,
 ) -> dict[str, Any]:
-    """The middle clip of a video, its centre crop, and each mask at the ratio it is trained with.
+    """Return a video's middle clip, cropped to its centre, with masks at their training ratio.
 
     Args:
-        path, frames: the video, and how many frames it has.
+        path, frames: the video, and its number of frames.
         clips: frames, size and sampling of the clip.
+        model: tubelet and patch, which make the token grid.
         names: N masks.
         seed: of the masks.
         start: the clip's first frame, in place of the middle clip's.
@@ -125,6 +127,8 @@ def masks_on_a_clip(
     """
     clip, index_T, _ = _middle(path, frames, clips, start=start)
     masks = [Mask.model_validate({"name": name, "ratio": MASK_RATIO[name]}) for name in names]
+    side, tubelet = clips.size // model.patch, model.tubelet
+    grid = Grid(clips.frames // tubelet, side, side)
     return {
         **_frames(clip, index_T, tubelet),
         **_motion(clip, tubelet),
@@ -135,14 +139,13 @@ def masks_on_a_clip(
 def _figure_5(
     job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]
 ) -> dict[str, Any]:
-    """Every mask on one clip."""
+    """Return every mask on one clip."""
     ((video, seed),), spec = chosen, job.spec
     arrays = masks_on_a_clip(
         Path(video.path),
         video.frames,
         spec.clips,
-        spec.model.tubelet,
-        Grid(*spec.grid),
+        spec.model,
         list(MASKS),
         seed,
     )
@@ -152,7 +155,7 @@ def _figure_5(
 def _figure_6(
     job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]
 ) -> dict[str, Any]:
-    """One clip as `masks_on_a_clip` has it, under the run's own mask, and besides:
+    """Return a clip as `masks_on_a_clip` does, under the run's own mask, with more arrays:
 
     objects_SK4: (top, left, bottom, right) of up to K objects as shares of the clip's sides, NaN
     where there is none; K = 0 where the video has no boxes (`mgm.stages.measure.saliency` says
@@ -177,10 +180,10 @@ def _figure_6(
 def _figure_7(
     job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]
 ) -> dict[str, Any]:
-    """B clips:
+    """Return B clips with their attention.
 
-    frames_BSHWC, index_BS, attention_BSHW (each clip's sums to 1), query_B3, class_B, source_B;
-    parents_P.
+    Arrays: frames_BSHWC, index_BS, attention_BSHW (sums to 1 per clip), query_B3, class_B, source_B
+    and parents_P.
     """
     ((_, model),), spec = runs, job.spec
     made = []
@@ -199,9 +202,11 @@ def _figure_7(
 def _figure_8(
     job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]
 ) -> dict[str, Any]:
-    """B clips under P runs: frames_BSHWC, index_BS, masked_BPSHW, reconstructed_BPSHWC
-    (`mgm.models.reconstruct`: visible patches as they are, nothing taken from hidden ones),
-    class_B, source_B; names_P and ratio_P of the runs' masks; parents_P."""
+    """Return B clips as P runs reconstruct them.
+
+    Arrays: frames_BSHWC, index_BS, masked_BPSHW, reconstructed_BPSHWC (`mgm.models.reconstruct`),
+    class_B, source_B, names_P and ratio_P of the runs' masks, and parents_P.
+    """
     spec, made = job.spec, []
     for video, seed in chosen:
         clip, index_T, _ = _middle(Path(video.path), video.frames, spec.clips)
@@ -231,9 +236,9 @@ def _figure_8(
 
 
 def _choose(spec: Visualise, index: Index) -> list[tuple[Video, int]]:
-    """Test videos with motion vectors, and the seed of each one's masks:
+    """Choose test videos with motion vectors, each with a seed for its masks.
 
-    as many as the figure shows, or all where there are fewer.
+    There are as many as the figure shows, or all if there are fewer.
     """
     guiding, chosen = moving_videos(index), []
     for clip in range(min(CLIPS[spec.figure], len(guiding))):
@@ -243,8 +248,7 @@ def _choose(spec: Visualise, index: Index) -> list[tuple[Video, int]]:
 
 
 def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
-    """A pretraining run's spec and its model, if it was made for clips and a model like the
-    figure's.
+    """Return a pretraining run's spec and model, if its clips and model are the figure's.
 
     A figure takes centre crops and never mirrors them, so crop and flip may differ.
     """
@@ -256,11 +260,13 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
     trained = read_spec(path)
     if not isinstance(trained, Pretrain):
         raise UserError(
-            f"{spec.run_id}: parent {run_id} is a {trained.verb} run; figure {spec.figure} shows pretraining runs"
+            f"{spec.run_id}: parent {run_id} is a {trained.stage} run; figure {spec.figure} shows "
+            "pretraining runs"
         )
     if trained.mask.guidance != "vectors":
         raise UserError(
-            f"{spec.run_id}: parent {run_id} is guided by {trained.mask.guidance}; figure {spec.figure} reads motion vectors, choose a run "
+            f"{spec.run_id}: parent {run_id} is guided by {trained.mask.guidance}; figure "
+            f"{spec.figure} reads motion vectors, choose a run "
             "guided by them"
         )
     for part, wanted, own in (
@@ -270,7 +276,8 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
         for name in type(wanted).model_fields:
             if name not in ("crop", "flip") and getattr(wanted, name) != getattr(own, name):
                 raise UserError(
-                    f"{spec.run_id}: {part}.{name} is {getattr(wanted, name)}, but parent {run_id} was trained with {getattr(own, name)}; "
+                    f"{spec.run_id}: {part}.{name} is {getattr(wanted, name)}, but parent {run_id} "
+                    f"was trained with {getattr(own, name)}; "
                     "take the parent's"
                 )
     model = build_mae(trained)
@@ -281,8 +288,10 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
 def _middle(
     path: Path, frames: int, clips: Clips, motion: bool = True, start: int | None = None
 ) -> tuple[Clip, np.ndarray, Box]:
-    """The centre crop of a video's middle clip (or of the one that starts at `start`), its frames'
-    numbers, and where the crop lies in the decoded frame.
+    """Read the centre crop of a video's middle clip, or of the clip from `start` on.
+
+    Returns:
+        The clip, its frames' numbers, and the crop's place in the decoded frame.
     """
     index_T = view_indices(clips, frames, view=0, views=1)
     if start is not None:
@@ -304,9 +313,7 @@ def _motion(clip: Clip, tubelet: int) -> dict[str, np.ndarray]:
         "motion_SHW2": speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:]).mean(
             1, dtype=np.float32
         ),
-        "magnitude_SHW": slot_magnitude(
-            clip.motion_THW2, clip.distance_THW, clip.has_motion_T, tubelet
-        ),
+        "magnitude_SHW": clip.magnitude(tubelet),
         "has_motion_S": clip.has_motion_T.reshape(-1, tubelet).any(1),
     }
 
@@ -317,11 +324,9 @@ def _masks(
     seed_B = torch.tensor([seed])
     masked, boxes = [], []
     for mask in masks:
+        magnitude_SHW = clip.magnitude(tubelet, mask.distance, mask.compensate)
         motion = (clip.motion_THW2, clip.divisor(mask.distance), clip.has_motion_T, tubelet)
-        magnitude_SHW, shift_SHW2 = (
-            slot_magnitude(*motion),
-            slot_displacement(*motion, stride) / clip.width,
-        )
+        shift_SHW2 = slot_displacement(*motion, stride) / clip.width
         moves = Motion(torch.from_numpy(magnitude_SHW)[None], torch.from_numpy(shift_SHW2)[None])
         masked_L = make_mask(mask, grid, moves, seed_B)[0]
         masked.append(masked_L.view(grid.slots, grid.height, grid.width).numpy())
@@ -340,9 +345,9 @@ def _masks(
 
 
 def _objects(job: Job[Visualise], video: Video, index_S: np.ndarray, crop: Box) -> np.ndarray:
-    """(S, K, 4) boxes of what a video shows, from beside its index;
+    """Return (S, K, 4) boxes of objects in a video, from the file next to its index.
 
-    NaN where a frame has fewer, or one is out of the frame.
+    NaN stands where a frame has fewer boxes, or a box is outside of the crop.
     """
     place = job.workplace.data[job.spec.data.dataset]
     if (
@@ -362,7 +367,7 @@ def _objects(job: Job[Visualise], video: Video, index_S: np.ndarray, crop: Box) 
 
 
 def _attention(model: MAE, clip: Clip) -> dict[str, np.ndarray]:
-    """What the centre patch of the centre frame attends to."""
+    """Return the attention of the centre patch of the centre slot."""
     slots, rows, columns = model.encoder.grid
     query = slots // 2, rows // 2, columns // 2
     frames_BTHWC = torch.from_numpy(clip.frames_THWC)[None].to(model.encoder.pos_embed.device)
@@ -377,7 +382,7 @@ def _about(index: Index, video: Video) -> dict[str, Any]:
 
 
 def _stack(made: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """The arrays of B clips in one: frames_SHWC of each becomes frames_BSHWC."""
+    """Stack the arrays of B clips: frames_SHWC of each becomes frames_BSHWC."""
     names = {key: key.partition("_") for key in made[0]}
     return {
         f"{name}_B{suffix}": np.stack([arrays[key] for arrays in made])

@@ -1,4 +1,4 @@
-"""Windows of long videos: a clip every so many seconds, for `mgm embed` and `mgm predict`.
+"""Windows of long videos: a clip every N seconds, for `mgm embed` and `mgm predict`.
 
 A file is read in parts, each by one pass from the key frame before it. Memory depends on the part,
 not on the file's length. Each part is written when it is done, so that the same command continues.
@@ -6,10 +6,11 @@ not on the file's length. Each part is written when it is done, so that the same
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,17 +20,17 @@ from mgm.console import track
 from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.models.weights_file import weights_digest
-from mgm.results import files
-from mgm.spec import Clips
-from mgm.stages.apply import Source
+from mgm.spec import ApplyOptions, Clips
+from mgm.stages.apply import Parts, Source, content_key
 from mgm.stages.data import with_channels
 from mgm.video import probe_video
-from mgm.video.decode import open_reading
+from mgm.video.decode import open_pass
 from mgm.video.transform import cut_frames, test_box
 
-PART = 256  # windows between two writes
-CLIPS = 16  # per forward pass
-LONGEST_S = 12 * 3600  # of a file that is taken for a video
+T = TypeVar("T")
+PART = 256  # windows per part
+CLIPS = 16  # windows per forward pass
+LONGEST_S = 12 * 3600  # a longer duration is taken for damage
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Windows:
         return np.minimum((np.arange(count) * self.every_s * fps).round(), last).astype(np.int64)
 
     def span(self, clips: Clips, fps: float) -> int:
-        """Return how many frames a window spans."""
+        """Return the number of frames that a window spans."""
         return round(self.window_s * fps) or (clips.frames - 1) * clips.stride + 1
 
     def offsets(self, clips: Clips, fps: float) -> np.ndarray:
@@ -61,9 +62,14 @@ class Windows:
         return np.linspace(0, self.span(clips, fps) - 1, clips.frames).round().astype(np.int64)
 
 
+def find_windows(how: ApplyOptions) -> Windows | None:
+    """Return the windows that the command line asks for; None: views of whole videos."""
+    return Windows(how.every, how.window) if how.every else None
+
+
 @dataclass(frozen=True)
-class Part:
-    """Some windows of one video: seconds of their starts and ends, and their values (N, ...)."""
+class WindowValues:
+    """Windows of one video: their starts and ends (seconds), and their values (N, ...)."""
 
     name: str
     start_N: np.ndarray
@@ -78,42 +84,36 @@ def apply_windows(
     windows: Windows,
     out: Path,
     dtype: type = np.float32,
-) -> tuple[Iterator[Part], list[tuple[str, str]]]:
+) -> tuple[Iterator[WindowValues], list[tuple[str, str]]]:
     """Compute every window of every video, in parts next to the output.
 
     Args:
         compute: from uint8 frames (B, T, H, W, C) to (B, ...).
 
     Returns:
-        The parts in order, read one by one; and (name, reason) of videos that could not be read.
+        The values in order, read part by part; and (name, reason) of videos that could not be read.
 
     Raises:
-        UserError: the parts there are of other weights, windows or videos; no video could be read.
+        UserError: the parts there are of other weights or windows, or the folder is not ours; no
+            video could be read.
     """
-    folder = out.with_name(out.name + ".parts")
-    listed = hashlib.sha256("\n".join(videos).encode()).hexdigest()
     shapes = [source.clips.model_dump_json(), source.model.model_dump_json()]
-    about = json.dumps([weights_digest(source.weights), listed, asdict(windows), *shapes])
-    known = folder / "about.json"
-    if known.exists() and known.read_text() != about:
-        raise UserError(
-            f"{folder}: holds parts of other weights, videos or windows; delete it, or choose "
-            "another --out"
-        )
-    files.write(known, about)
-    places, failed = list[tuple[str, Path]](), dict[str, str]()
-    for place, (name, video) in enumerate(track(iter(videos.items()), "videos", len(videos))):
+    settings = [weights_digest(source.weights), np.dtype(dtype).name, asdict(windows), *shapes]
+    parts = Parts(out, json.dumps(settings))
+    places, failed = list[tuple[str, str]](), dict[str, str]()
+    for name, video in track(videos.items(), "videos", len(videos)):
+        digest = hashlib.sha256(content_key(name, video).encode()).hexdigest()[:16]
+        own_places = list[tuple[str, str]]()
         try:
             plan = _plan(name, video, windows, source.clips)
             for start in range(0, len(plan.starts_N), PART):
-                path = folder / f"{place:06d}-{start:08d}.npz"
-                if not path.exists():
-                    own = plan.starts_N[start : start + PART]
+                own, part = plan.starts_N[start : start + PART], f"{digest}-{start:08d}"
+                if (known := parts.load(part)) is None or len(known["value_N"]) != len(own):
                     value_N: np.ndarray = _values(compute, source, plan, own).astype(dtype)
                     seconds = (own / plan.fps, (own + plan.span) / plan.fps)
-                    with files.atomic_write(path) as temporary, temporary.open("wb") as file:
-                        np.savez(file, start_N=seconds[0], end_N=seconds[1], value_N=value_N)
-                places.append((name, path))
+                    parts.save(part, start_N=seconds[0], end_N=seconds[1], value_N=value_N)
+                own_places.append((name, part))
+            places += own_places
         except UserError as error:
             failed[name] = str(error)
     if not places:
@@ -121,7 +121,7 @@ def apply_windows(
             f"{out}: none of {len(videos)} videos could be read; the first: "
             f"{next(iter(failed.values()))}"
         )
-    return map(_read, places), list(failed.items())
+    return (_read(parts, *place) for place in places), list(failed.items())
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,11 @@ class _Plan:
 def _plan(name: str, video: Video, windows: Windows, clips: Clips) -> _Plan:
     info = probe_video(video.path)
     if not info.fps:
-        raise UserError(f"{name}: says no frame rate; transcode it")
+        raise UserError(f"{name}: has no frame rate; transcode it")
     if info.duration_s > LONGEST_S:
         raise UserError(
-            f"{name}: lasts {info.duration_s / 3600:.1f} hours, and {LONGEST_S // 3600} are taken "
-            "at most; cut it"
+            f"{name}: lasts {info.duration_s / 3600:.1f} hours, and the limit is "
+            f"{LONGEST_S // 3600}; cut it"
         )
     return _Plan(
         video.path,
@@ -159,38 +159,50 @@ def _values(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = []
     with torch.inference_mode():
-        for batch_BTHWC in _batches(plan, starts_N, source.clips.size):
+        for batch_BTHWC in _ahead(_batches(plan, starts_N, source.clips.size)):
             frames_BTHWC = torch.from_numpy(batch_BTHWC).to(device)
             value_B = compute(with_channels(frames_BTHWC, source.model.channels))
             found.append(value_B.float().cpu().numpy())
     return np.concatenate(found)
 
 
+def _ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield `items`, making the next one in a thread while the last one is used."""
+    left = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, left, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, left, None)
+            yield item
+
+
 def _batches(plan: _Plan, starts_N: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Yield the windows' frames, CLIPS windows at a time, from one pass over the file."""
     index_NT = np.minimum(starts_N[:, None] + plan.offset_T, plan.frames - 1)
-    wanted_M = np.unique(index_NT)
-    slot_of = {int(frame): place for place, frame in enumerate(wanted_M)}
+    wanted_M, slot_NT = np.unique(index_NT, return_inverse=True)
+    slot_NT = slot_NT.reshape(index_NT.shape)
     # Frames that a window still to come needs: overlapping windows share them.
-    kept = dict[int, np.ndarray]()
-    ready, box = 0, None
-    with open_reading(plan.path, wanted_M, False) as reading:
-        for place, frame_HWC in reading:
+    kept, ready, box = dict[int, np.ndarray](), 0, None
+    with open_pass(plan.path, wanted_M, False) as decoding:
+        for place, frame_HWC in decoding:
             height, width = frame_HWC.shape[:2]
-            box = box or partial(test_box, height, width, 0, 1, size)()
+            box = box or test_box(height, width, view=0, views=1, size=size)
             kept[place] = cut_frames(frame_HWC[None], box, size, False)[0]
-            while ready < len(index_NT):
-                own = index_NT[ready : ready + CLIPS]
-                slots_BT = np.vectorize(slot_of.__getitem__)(own)
-                if not all(slot in kept for slot in set(slots_BT.ravel().tolist())):
-                    break
-                yield np.stack([[kept[int(slot)] for slot in row] for row in slots_BT])
-                ready += len(own)
-                first = slot_of[int(index_NT[ready:].min())] if ready < len(index_NT) else None
-                kept = {slot: x for slot, x in kept.items() if first is not None and slot >= first}
+            # Damaged files give some frames out of order.
+            while (slots_BT := slot_NT[ready : ready + CLIPS]).size and all(
+                slot in kept for slot in np.unique(slots_BT).tolist()
+            ):
+                yield np.stack([[kept[slot] for slot in row] for row in slots_BT.tolist()])
+                ready += len(slots_BT)
+                first = slot_NT[ready:].min(initial=len(wanted_M))
+                kept = {slot: x for slot, x in kept.items() if slot >= first}
 
 
-def _read(place: tuple[str, Path]) -> Part:
-    name, path = place
-    with np.load(path) as part:
-        return Part(name, part["start_N"], part["end_N"], part["value_N"])
+def _read(parts: Parts, name: str, part: str) -> WindowValues:
+    arrays = parts.load(part)
+    if arrays is None:
+        raise UserError(
+            f"{parts.folder}: part {part} was removed or damaged while mgm ran; run the same "
+            "command again"
+        )
+    return WindowValues(name, arrays["start_N"], arrays["end_N"], arrays["value_N"])

@@ -1,4 +1,4 @@
-"""Optimiser groups, schedule, mixing, loop, log and checkpoints."""
+"""Training: the loop, optimisers, mixing, checkpoints, and several processes."""
 
 from mgm.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from mgm.training.loop import Training, train

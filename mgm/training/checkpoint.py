@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, two kept while a run goes on, none after it."""
+"""Checkpoints, written whole or not at all: two while a run goes on, none after it."""
 
 import shutil
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from typing import Any
 import torch
 
 from mgm.errors import UserError
-from mgm.results.files import atomic_write
+from mgm.results.atomic import atomic_write
 
 NEWEST, BEFORE = "checkpoint.pt", "checkpoint.before.pt"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write `state` as the newest checkpoint; the one that was newest is kept beside it.
+    """Write `state` as the newest checkpoint, and keep the one before.
 
     Raises:
-        UserError: it cannot be written, as on a full disk; the earlier ones stay.
+        UserError: it cannot be written, for instance on a full disk. The earlier ones stay.
     """
     newest = folder / NEWEST
     try:
@@ -28,37 +28,35 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:  # torch turns an OSError into a RuntimeError, or not
         why = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         free = shutil.disk_usage(folder).free / 1e6
-        goes_on = (
-            "continues from the checkpoint before"
-            if newest.exists() or (folder / BEFORE).exists()
-            else "starts again"
-        )
+        kept = newest.exists() or (folder / BEFORE).exists()
+        goes_on = "continues from the checkpoint before" if kept else "starts again"
         raise UserError(
-            f"{newest}: cannot be written ({why}; {free:.0f} MB are free); make room and run again, it {goes_on}"
+            f"{newest}: cannot be written ({why}; {free:.0f} MB are free); "
+            f"make room and run again, it {goes_on}"
         ) from error
 
 
 def load_checkpoint(
     folder: Path, run_id: str, show: Callable[[str], None] = print
 ) -> dict[str, Any] | None:
-    """Load the newest checkpoint that can be read, or None. A torn one is deleted, or the next
-    would move it over the whole one.
+    """Load the newest checkpoint that can be read; None if there is no checkpoint.
+
+    A torn one is deleted, or the next save would move it over the whole one.
 
     Raises:
-        UserError: the checkpoints are torn, or belong to another run.
+        UserError: all checkpoints are torn, or one belongs to another run.
     """
     found = [path for path in (folder / NEWEST, folder / BEFORE) if path.exists()]
     for path in found:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             owner = state["run_id"]
-        except (
-            Exception
-        ):  # a torn file, or another program's, fails in many ways; the one before it is whole
+        except Exception:  # a torn file, or another program's, fails in many ways
             continue
         if owner != run_id:
             raise UserError(
-                f"{path}: belongs to run {owner}, not to {run_id}; move it away, or use another --out"
+                f"{path}: belongs to run {owner}, not to {run_id}; "
+                "move it away, or use another --out"
             )
         if path != found[0]:
             show(f"{found[0]}: torn, so {run_id} goes back to the checkpoint before it")
@@ -66,11 +64,13 @@ def load_checkpoint(
         return state
     if found:
         raise UserError(
-            f"{found[0]}: cannot be read, nor the one before it; delete the checkpoints of {folder.name} to start it again"
+            f"{found[0]}: cannot be read, nor the one before it; "
+            f"delete the checkpoints of {folder.name} to start it again"
         )
     return None
 
 
 def remove_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a run that is done."""
     for name in (NEWEST, BEFORE):
         (folder / name).unlink(missing_ok=True)

@@ -1,9 +1,8 @@
-"""What several processes of one run exchange: thin names over torch.distributed that also work in a
-process on its own.
+"""Exchange between the processes of a run: torch.distributed, which one process can use too.
 
-torchrun starts the processes, says in their environment which is which, and ends all of them when
-one fails. Objects and decisions travel by gloo on the host, gradients by NCCL where they are on a
-GPU, so that a decision costs the GPU no synchronisation.
+torchrun starts the processes, numbers them in their environment, and ends all of them when one
+fails. Objects and decisions travel by gloo on the host, and gradients on a GPU by NCCL, so that a
+decision does not synchronise the GPU.
 """
 
 import os
@@ -22,37 +21,39 @@ from torch import Tensor
 
 from mgm.errors import UserError, as_user_error
 
-TIMEOUT = timedelta(minutes=30)  # for the slowest to decode its share, or for rank 0 to write
+# the slowest process may decode, and rank 0 may write, for so long
+TIMEOUT = timedelta(minutes=30)
 
 T = TypeVar("T")
 
 
 def rank() -> int:
+    """Return this process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_main() -> bool:
-    """True on rank 0, which alone writes and speaks, and in a process on its own."""
+    """Return True on rank 0, which alone writes files and messages, and in a single process."""
     return rank() == 0
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that torchrun started for the block, one GPU each. The first to fail says
-    why; the others end silently.
+    """Join the processes that torchrun started, with one GPU each, inside the `with` statement.
+
+    The first process that fails prints why; the others end silently.
 
     Raises:
-        UserError: the processes do not meet, or are more than the GPUs of their node.
-        SystemExit: something failed in the block.
+        UserError: the processes do not meet, or a node has fewer GPUs than processes.
+        SystemExit: something failed inside.
     """
-    for number in (
-        signal.SIGTERM,
-        signal.SIGUSR1,
-    ):  # training has its own handler; a launcher may have had them ignored
+    # training has its own handlers; a launcher may have these signals ignored
+    for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         store, own_rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
@@ -65,7 +66,8 @@ def process_group() -> Iterator[None]:
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"torch.distributed: the processes did not meet ({str(error).splitlines()[0]}); start them by torchrun"
+            f"torch.distributed: the processes did not meet ({str(error).splitlines()[0]}); "
+            "start them by torchrun"
         ) from error
     try:
         _choose_gpu()
@@ -73,17 +75,19 @@ def process_group() -> Iterator[None]:
         barrier()
     except BaseException as error:
         _say_why(error, store)
-        code = (
-            error.code
-            if isinstance(error, SystemExit)
-            else 130
-            if isinstance(error, KeyboardInterrupt)
-            else 1
-        )
-        os._exit(
-            2 if as_user_error(error) else code if isinstance(code, int) else 1
-        )  # a group that lost a process cannot be destroyed
+        # at once, since a group that lost a process cannot be destroyed
+        os._exit(_exit_status(error))
     dist.destroy_process_group()
+
+
+def _exit_status(error: BaseException) -> int:
+    if as_user_error(error):
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code
+    return 1
 
 
 def _choose_gpu() -> None:
@@ -92,29 +96,32 @@ def _choose_gpu() -> None:
     local_rank, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if local_rank >= gpus:
         raise UserError(
-            f"--nproc-per-node {os.environ['LOCAL_WORLD_SIZE']}: the node has {gpus} GPUs; start one process for each GPU"
+            f"--nproc-per-node {os.environ['LOCAL_WORLD_SIZE']}: the node has {gpus} GPUs; "
+            "start one process per GPU"
         )
     torch.cuda.set_device(local_rank)
 
 
 def is_peer_loss(error: BaseException) -> bool:
-    """Tell the error of a process whose peer is gone:
+    """Return whether an error means that another process of the run is gone.
 
-    gloo raises a plain RuntimeError. The run itself is as whole as after any kill.
+    The run itself is as whole as after any kill.
     """
     if world_size() == 1:
         return False
+    # gloo raises a plain RuntimeError
     gone = re.search(r"gloo|NCCL|Connection (closed|reset)|peer", str(error))
     return isinstance(error, dist.DistError) or (type(error) is RuntimeError and gone is not None)
 
 
 def _say_why(error: BaseException, store: dist.Store) -> None:
-    """Print why the run ends, unless another process has done so, or all were told to."""
+    """Print why the run ends, unless another process has done so, or a signal ends all."""
     with suppress(RuntimeError):  # the store is gone when torchrun is
         if not isinstance(error, Exception) or store.add("failed", 1) > 1:
             return
     if is_peer_loss(error):
-        line = f"mgm: another process of this run is gone, so rank {rank()} ends ({str(error).splitlines()[0][:200]}); run again"
+        why = str(error).splitlines()[0][:200]
+        line = f"mgm: another process of this run is gone, so rank {rank()} ends ({why}); run again"
     elif known := as_user_error(error):
         line = f"mgm: {known}"
     else:
@@ -123,12 +130,12 @@ def _say_why(error: BaseException, store: dist.Store) -> None:
 
 
 def barrier() -> None:
-    """Wait until all processes are here."""
+    """Wait until all processes have come here."""
     all_gather_object(None)
 
 
 def all_gather_object(own: T) -> list[T]:
-    """Return what every process has, by rank."""
+    """Return the objects of all processes, by rank."""
     if world_size() == 1:
         return [own]
     gathered: list[Any] = [None] * world_size()
@@ -137,7 +144,7 @@ def all_gather_object(own: T) -> list[T]:
 
 
 def gather_object(own: T) -> list[T]:
-    """Return on rank 0 what every process has, by rank; elsewhere nothing."""
+    """Return the objects of all processes, by rank, on rank 0; an empty list elsewhere."""
     if world_size() == 1:
         return [own]
     gathered: list[Any] | None = [None] * world_size() if is_main() else None
@@ -146,7 +153,7 @@ def gather_object(own: T) -> list[T]:
 
 
 def broadcast_object(own: T) -> T:
-    """Return what rank 0 has."""
+    """Return rank 0's object."""
     if world_size() == 1:
         return own
     box: list[Any] = [own]
@@ -156,7 +163,7 @@ def broadcast_object(own: T) -> T:
 
 @torch.no_grad()
 def broadcast_(tensors: Iterable[Tensor]) -> None:
-    """Give tensors the values they have on rank 0."""
+    """Overwrite tensors with their values on rank 0."""
     if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
@@ -179,16 +186,22 @@ def all_reduce_max(*own: int) -> list[int]:
 
 
 def all_gather_cat(own_B: Tensor) -> Tensor:
-    """(world_size * B, ...): the tensors of all processes, laid end to end by rank."""
+    """Return the tensors of all processes, end to end by rank: (world_size * B, ...)."""
     whole = own_B.new_zeros(world_size(), *own_B.shape)
     whole[rank()] = own_B
     return all_reduce(whole).flatten(0, 1)
 
 
 def exchange(own_B: Tensor, index_N: Tensor) -> Tensor:
-    """(B, ...): this process's part of all_gather_cat(own_B)[index_N], of which only what is needed
-    travels. `index_N` is a permutation, on the host."""
-    source_N = index_N.div(len(own_B), rounding_mode="floor").view(world_size(), -1)  # by rank
+    """Return this process's part of all_gather_cat(own_B)[index_N]: (B, ...).
+
+    Only the rows that are needed travel.
+
+    Args:
+        index_N: a permutation, on the host.
+    """
+    # the rank that each row comes from, by the rank that it goes to
+    source_N = index_N.div(len(own_B), rounding_mode="floor").view(world_size(), -1)
     leaving = (index_N[source_N.flatten() == rank()] - rank() * len(own_B)).to(
         own_B.device, non_blocking=True
     )

@@ -1,7 +1,8 @@
-"""The training loop, for pretraining and finetuning alike."""
+"""The training loop of pretraining and finetuning, from the first step to the last."""
 
 import math
 import os
+import resource
 import signal
 import sys
 import time
@@ -16,13 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mgm.console import duration
 from mgm.errors import UserError
+from mgm.results.result import append_log, rewind_log
 from mgm.rng import clip_seed
 from mgm.spec import Optim, RunOptions
 from mgm.training import collectives
 from mgm.training.checkpoint import load_checkpoint, save_checkpoint
-from mgm.training.compiling import block_compiler
-from mgm.training.memory import recomputed, set_malloc_options, wrapped_blocks
+from mgm.training.efficiency import (
+    block_compiler,
+    recomputed,
+    set_malloc_options,
+    wrapped_blocks,
+)
 from mgm.training.optim import (
     Optimiser,
     build_optimiser,
@@ -30,30 +37,35 @@ from mgm.training.optim import (
     set_learning_rate,
     share_state,
 )
-from mgm.training.train_log import Log
 
-LOGS = 100  # lines a run's log has, about
+LOGGED = 100  # steps of a run that are logged, about
+SHOW_S = 10  # seconds between lines on the terminal
+JUDGE_S = 30  # seconds of training after which the loader's share is judged
 
 
 @dataclass(frozen=True)
 class Training:
     """A training run.
 
-    `batches(first_step)` yields, a step, the equal parts of this process's share of its batch and
-    the names of the videos in it that could not be read; `loss_of(part)` is a part's mean loss and
-    what to log beside it.
+    Args:
+        batches: `batches(first_step)` yields, for each step, the micro-batches of this process and
+            the names of the videos in them that could not be read.
+        loss_of: returns the mean loss of a micro-batch, and further numbers to log.
+        videos: of the training split, to judge how many may fail.
+        repeats: clips per video of a batch, for the log's clips per second.
+        seed: of the run.
     """
 
     run_id: str
     model: nn.Module
     optim: Optim
     steps: int
-    videos: int  # of the training split, to judge how many may fail
+    videos: int
     batches: Callable[[int], Iterator[tuple[Sequence[Any], Sequence[str]]]]
     loss_of: Callable[[Any], tuple[Tensor, dict[str, Tensor]]]
     layer_decay: float = 1.0
-    repeats: int = 1  # clips that each of the batch's videos gives, for the log's clips/s
-    seed: int = 0  # of the run
+    repeats: int = 1
+    seed: int = 0
 
 
 def train(
@@ -62,83 +74,127 @@ def train(
     options: RunOptions = RunOptions(),
     show: Callable[[str], None] = print,
 ) -> list[str]:
-    """Train to the last step, from the last checkpoint if there is one. Returns the names of the
-    videos that could not be read.
+    """Train to the last step, from the last checkpoint if there is one.
 
-    Stopped at any step and run again, the weights are bit-equal to an uninterrupted run's (on the
-    CPU, same threads): batches are a function of the step, and a checkpoint holds all other state.
-    SIGTERM (the end of a time limit) and SIGUSR1 (its warning, where Slurm
-    is asked for one: `--signal=USR1@60`) stop it after the step with a checkpoint; what exit
-    statuses mean is in `mgm.errors`.
+    A run that was stopped and continued ends with bit-equal weights on a CPU with as many threads:
+    batches are a function of the step, and a checkpoint holds all other state. SIGTERM (the end of
+    a time limit) and SIGUSR1 (Slurm's warning before it: `--signal=USR1@60`) end the step, write a
+    checkpoint and exit. `docs/cluster.md` lists the exit statuses.
 
-    Several processes (`mgm.training.collectives`) train one model by DistributedDataParallel:
-    losses and gradients are those of the whole batch but for the order of float32 sums, and all
-    agree on when to stop. Stopped and run again, on as many processes or others, they end with the
-    same weights to rounding, but for the draws of dropout and drop path on another number. Those
-    draw by (seed, step, rank), so that no process has a state to keep; a process on its own draws
-    from one stream, which its checkpoint holds.
+    Several processes train one model by DistributedDataParallel. Losses and gradients are those of
+    the whole batch, up to the order of float32 sums. Their dropout and drop path draw by (seed,
+    step, rank). One process alone draws from a stream that its checkpoint holds. So another number
+    of processes gives the same weights up to rounding, except for those draws.
+
+    Returns:
+        The names of the videos that could not be read.
 
     Raises:
-        UserError: the loss is not finite, more than 1 % of the clips could not be read, or a GPU is
-            full.
+        UserError: the loss is not finite, more than 1 % of the videos could not be read, or a GPU's
+            memory is full.
         SystemExit: SIGTERM or SIGUSR1 came.
     """
+    # --- The blocks: as they are, compiled, or recomputed in the backward pass ---
     device = next(run.model.parameters()).device
     if device.type == "cpu":
         set_malloc_options()
-    compiled = block_compiler(
-        options.compile, device, show if collectives.is_main() else lambda line: None
-    )
-    wraps = [wrap for wrap in (compiled, recomputed if options.recompute else None) if wrap]
-    with _catch_signals() as signals, wrapped_blocks(run.model, *wraps):
-        try:
-            return _train(run, folder, options, show, signals)
-        except torch.OutOfMemoryError as error:
-            why = str(error).partition(". ")[0]
-            raise UserError(
-                f"{run.run_id}: {why}; raise --accumulate, so that fewer clips are computed at a time, or pass --recompute"
-            ) from error
-
-
-class _Loss(nn.Module):
-    """A step's loss as a module, so that DistributedDataParallel sees the whole forward pass."""
-
-    def __init__(self, run: Training):
-        super().__init__()
-        self.model, self.loss_of = run.model, run.loss_of
-
-    def forward(self, part: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.loss_of(part)
-
-
-def _parallel(loss: nn.Module, bf16_gradients: bool) -> nn.Module:
-    """Average the gradients of all processes in the backward pass.
-
-    Without `static_graph`: with it, PyTorch 2.15 queues its all-reduce inside `no_sync` too, which
-    accumulation needs.
-    """
-    if collectives.world_size() == 1:
-        return loss
-    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
-    from torch.nn.parallel import DistributedDataParallel
-
-    parallel = DistributedDataParallel(loss, gradient_as_bucket_view=True)
-    if bf16_gradients:
-        parallel.register_comm_hook(None, bf16_compress_hook)
-    return parallel
-
-
-def _train(
-    run: Training,
-    folder: Path,
-    options: RunOptions,
-    show: Callable[[str], None],
-    signals: list[int],
-) -> list[str]:
-    optimiser = build_optimiser(run.model, run.optim, run.layer_decay)
     is_main, processes = collectives.is_main(), collectives.world_size()
-    first, failures = 0, dict[str, None]()  # a dict keeps the order of failure
-    if is_main and (state := load_checkpoint(folder, run.run_id, show)):
+    compiled = block_compiler(options.compile, device, show if is_main else lambda line: None)
+    wraps = [wrap for wrap in (compiled, recomputed if options.recompute else None) if wrap]
+
+    with (
+        _catch_signals() as signals,
+        wrapped_blocks(run.model, *wraps),
+        _advice_on_memory(run.run_id),
+    ):
+        # --- The state: that of the last checkpoint, or of step 0 ---
+        optimiser = build_optimiser(run.model, run.optim, run.layer_decay)
+        first, failures = _restore(run, optimiser, folder, show)
+        # copies rank 0's weights to all processes
+        loss_module = _parallel(_Loss(run), options.bf16_gradients)
+        no_sync = getattr(loss_module, "no_sync", nullcontext)
+        bf16 = run.optim.precision == "bf16"
+        precision = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
+        log_every = math.ceil(run.steps / LOGGED)
+        log = Log(run, folder, first, show) if is_main else None
+        unreadable = list[tuple[int, str]]()  # (step, name), until all processes know
+        saved_at = time.monotonic()
+        run.model.train()
+
+        batches = run.batches(first)
+        for step in range(first, run.steps):
+            if processes > 1:
+                torch.manual_seed(clip_seed(run.seed, step, -3 - collectives.rank()))
+
+            # --- Read the batch ---
+            asked_at = time.monotonic()
+            parts, names = next(batches)
+            if log:
+                log.waited += time.monotonic() - asked_at
+            unreadable += [(step, name) for name in names]
+
+            # --- Forward and backward pass of each micro-batch ---
+            rate = learning_rate(step, run.steps, run.optim)
+            set_learning_rate(optimiser, rate)
+            optimiser.zero_grad()
+            sums = dict[str, Tensor]()  # over micro-batches; over processes too when logged
+            for number, part in enumerate(parts, 1):
+                with no_sync() if number < len(parts) else nullcontext():
+                    with precision:
+                        loss, extra = loss_module(part)
+                    (loss / len(parts)).backward()
+                for name, value in {"loss": loss.detach(), **extra}.items():
+                    share = value / (len(parts) * processes)
+                    sums[name] = sums.get(name, torch.zeros((), device=device)) + share
+            largest_norm = run.optim.clip_grad or math.inf
+            norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), largest_norm)
+
+            # --- Agree with the other processes on what to do next ---
+            due = is_main and time.monotonic() - saved_at >= options.checkpoint_s
+            stop, save, failed = collectives.all_reduce_max(
+                signals[0] if signals else 0, due, bool(unreadable)
+            )
+            if failed:
+                of_all = chain(*collectives.all_gather_object(unreadable))
+                # in the order in which one process would have met them
+                failures |= dict.fromkeys(name for _, name in sorted(of_all, key=itemgetter(0)))
+                unreadable.clear()
+                _require_few_failures(run, failures)
+
+            # --- Log. Reading numbers waits for a GPU, so other steps read none. ---
+            if stop or save or (step + 1) % log_every == 0 or step + 1 == run.steps:
+                stacked = collectives.all_reduce(torch.stack([*sums.values()]))
+                means = dict(zip(sums, stacked.tolist()))
+                numbers = {"loss": means.pop("loss"), "lr": rate, "grad_norm": norm.item(), **means}
+                _require_finite(run, step, numbers)
+                if log:
+                    log.write(step + 1, numbers)
+
+            # --- Update the weights, save, stop ---
+            optimiser.step()
+            if (stop or save) and is_main:
+                save_checkpoint(folder, _state(run, optimiser, step + 1, failures))
+                saved_at = time.monotonic()
+            if stop:
+                collectives.barrier()  # torchrun ends all processes once one has ended
+                if is_main:
+                    _say_stopped(run, step + 1, show)
+                sys.exit(128 + stop)
+    return list(failures)
+
+
+# --- State, and what several processes share ---
+
+
+def _restore(
+    run: Training, optimiser: Optimiser, folder: Path, show: Callable[[str], None]
+) -> tuple[int, dict[str, None]]:
+    """Load the newest checkpoint; return the first step, and the videos that failed before it.
+
+    Failures are the keys of a dict, which keeps their order.
+    """
+    first, failures = 0, dict[str, None]()
+    if collectives.is_main() and (state := load_checkpoint(folder, run.run_id, show)):
         run.model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"])
@@ -146,114 +202,7 @@ def _train(
         show(f"{run.run_id}: continues at step {first} of {run.steps}")
     first, failures = collectives.broadcast_object((first, failures))
     share_state(optimiser)
-    loss_module = _parallel(
-        _Loss(run), options.bf16_gradients
-    )  # copies the model's weights of rank 0
-    no_sync = getattr(loss_module, "no_sync", nullcontext)
-    device = next(run.model.parameters()).device
-    precision = (
-        torch.autocast(device.type, torch.bfloat16)
-        if run.optim.precision == "bf16"
-        else nullcontext()
-    )
-    log_every = math.ceil(run.steps / LOGS)
-    log = (
-        Log(folder / "log.jsonl", first, run.steps, run.optim.batch * run.repeats, show, run.run_id)
-        if is_main
-        else None
-    )
-    unreadable = list[tuple[int, str]]()  # with their steps, until all processes know
-    saved_at = time.monotonic()
-    run.model.train()
-
-    batches = run.batches(first)
-    for step in range(first, run.steps):
-        if processes > 1:
-            torch.manual_seed(clip_seed(run.seed, step, -3 - collectives.rank()))
-        parts, names = next(batches)
-        unreadable += [(step, name) for name in names]
-        rate = learning_rate(step, run.steps, run.optim)
-        set_learning_rate(optimiser, rate)
-        optimiser.zero_grad()
-        sums = dict[str, Tensor]()  # over parts and, when logged, processes
-        for number, part in enumerate(parts, 1):
-            with no_sync() if number < len(parts) else nullcontext():
-                with precision:
-                    loss, extra = loss_module(part)
-                (loss / len(parts)).backward()
-            for name, value in {"loss": loss.detach(), **extra}.items():
-                sums[name] = sums.get(name, torch.zeros((), device=device)) + value / (
-                    len(parts) * processes
-                )
-        norm = torch.nn.utils.clip_grad_norm_(
-            run.model.parameters(), run.optim.clip_grad or math.inf
-        )
-
-        last, checkpoint_due = (
-            step + 1 == run.steps,
-            is_main and time.monotonic() - saved_at >= options.checkpoint_s,
-        )
-        stop, save, failed = collectives.all_reduce_max(
-            signals[0] if signals else 0, checkpoint_due, bool(unreadable)
-        )
-        save_now = bool(stop or save)
-        if failed:
-            of_all = sorted(
-                chain(*collectives.all_gather_object(unreadable)), key=itemgetter(0)
-            )  # as one process would have met them
-            failures |= dict.fromkeys(name for _, name in of_all)
-            unreadable.clear()
-            if len(failures) > 0.01 * run.videos:
-                raise UserError(
-                    f"{run.run_id}: {len(failures)} of {run.videos} training videos could not be read, more than 1 %: "
-                    f"{next(iter(failures))} first; restore them, or prepare the dataset again to leave them out"
-                )
-        if save_now or (step + 1) % log_every == 0 or last:
-            mean = dict(zip(sums, collectives.all_reduce(torch.stack([*sums.values()])).tolist()))
-            if not math.isfinite(mean["loss"]) or not math.isfinite(norm.item()):
-                raise UserError(
-                    f"{run.run_id}: the loss is {mean['loss']} and its gradient's norm {norm.item()} at step {step} of {run.steps}; "
-                    f"lower optim.lr (now {run.optim.lr}) or set optim.clip_grad, and run it again"
-                )
-            if log:
-                log.write(
-                    step + 1,
-                    {"loss": mean.pop("loss"), "lr": rate, "grad_norm": norm.item()} | mean,
-                )
-        optimiser.step()
-        if save_now and is_main:
-            save_checkpoint(folder, _state(run, optimiser, step + 1, failures))
-            saved_at = time.monotonic()
-        if stop:
-            collectives.barrier()  # torchrun ends all others once one has ended
-            if is_main:
-                if marker := os.environ.get("MGM_STOPPED"):
-                    Path(marker).touch()
-                show(
-                    f"{run.run_id}: stopped at step {step + 1} of {run.steps}; run again to continue"
-                )
-            sys.exit(128 + stop)
-    return list(failures)
-
-
-@contextmanager
-def _catch_signals() -> Iterator[list[int]]:
-    """Collect the SIGTERMs and SIGUSR1s that come during the block.
-
-    Outside of training both end a process at once.
-    """
-    came: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: came.append(number))
-        for number in (signal.SIGTERM, signal.SIGUSR1)
-    }
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if came:  # after the last step's look
-        sys.exit(128 + came[0])
+    return first, failures
 
 
 def _state(
@@ -267,3 +216,142 @@ def _state(
         "rng": torch.get_rng_state(),
         "failed": list(failures),
     }
+
+
+class _Loss(nn.Module):
+    """The loss as a module, so that DistributedDataParallel sees the whole forward pass."""
+
+    def __init__(self, run: Training):
+        super().__init__()
+        self.model, self.loss_of = run.model, run.loss_of
+
+    def forward(self, part: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.loss_of(part)
+
+
+def _parallel(loss: nn.Module, bf16_gradients: bool) -> nn.Module:
+    """Average the gradients of all processes in the backward pass."""
+    if collectives.world_size() == 1:
+        return loss
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+    from torch.nn.parallel import DistributedDataParallel
+
+    # not static_graph: with it, PyTorch 2.15 queues its all-reduce inside no_sync too
+    parallel = DistributedDataParallel(loss, gradient_as_bucket_view=True)
+    if bf16_gradients:
+        parallel.register_comm_hook(None, bf16_compress_hook)
+    return parallel
+
+
+# --- What ends a run early ---
+
+
+def _require_few_failures(run: Training, failures: dict[str, None]) -> None:
+    if len(failures) > 0.01 * run.videos:
+        raise UserError(
+            f"{run.run_id}: {len(failures)} of {run.videos} training videos could not be read, "
+            f"more than 1 %: {next(iter(failures))} first; restore them, or prepare the dataset "
+            "again to leave them out"
+        )
+
+
+def _require_finite(run: Training, step: int, numbers: dict[str, float]) -> None:
+    if not math.isfinite(numbers["loss"]) or not math.isfinite(numbers["grad_norm"]):
+        raise UserError(
+            f"{run.run_id}: the loss is {numbers['loss']} and its gradient's norm "
+            f"{numbers['grad_norm']} at step {step} of {run.steps}; lower optim.lr (now "
+            f"{run.optim.lr}) or set optim.clip_grad, and run it again"
+        )
+
+
+def _say_stopped(run: Training, step: int, show: Callable[[str], None]) -> None:
+    # the workflow reads this file to tell a stopped run from a failed one
+    if marker := os.environ.get("MGM_STOPPED"):
+        Path(marker).touch()
+    show(f"{run.run_id}: stopped at step {step} of {run.steps}; run again to continue")
+
+
+@contextmanager
+def _catch_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGUSR1 during the block. Outside of it both end the process."""
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGTERM, signal.SIGUSR1)
+    }
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:  # it came after the last step had looked
+        sys.exit(128 + came[0])
+
+
+@contextmanager
+def _advice_on_memory(run_id: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        why = str(error).partition(". ")[0]
+        raise UserError(
+            f"{run_id}: {why}; raise --accumulate, so that fewer clips are computed at a time, or "
+            "pass --recompute"
+        ) from error
+
+
+# --- The log ---
+
+
+class Log:
+    """A run's log.jsonl, and its lines on the terminal.
+
+    A run that continues drops the lines after its checkpoint, so that no step is logged twice.
+    """
+
+    def __init__(self, run: Training, folder: Path, first: int, show: Callable[[str], None]):
+        rewind_log(folder, first)
+        self.run, self.folder, self.show = run, folder, show
+        self.first, self.last_step = first, first
+        self.started = self.last_time = self.shown = time.monotonic()
+        self.waited = 0.0  # seconds for the loader
+        self.judged = False
+
+    def write(self, step: int, numbers: dict[str, Any]) -> None:
+        """Append a line, and show one from time to time."""
+        now, run = time.monotonic(), self.run
+        seconds = max(now - self.last_time, 1e-9)  # since the last line
+        clips_per_s = run.optim.batch * run.repeats * (step - self.last_step) / seconds
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if torch.cuda.is_available():
+            memory = torch.cuda.max_memory_allocated() / 2**20
+        line = {
+            "step": step,
+            "steps": run.steps,
+            **numbers,
+            "clips_per_s": clips_per_s,
+            "memory_mb": memory,
+            "seconds": seconds,
+            "time": time.time(),
+        }
+        append_log(self.folder, line)
+        self.last_step, self.last_time = step, now
+        if now - self.shown >= SHOW_S:
+            left = (run.steps - step) * (now - self.started) / (step - self.first)
+            self.show(
+                f"{run.run_id}: step {step} of {run.steps}, loss {numbers['loss']:.3f}, "
+                f"{clips_per_s:.0f} clips/s, {duration(left)} left"
+            )
+            self.shown = now
+        if not self.judged and now - self.started >= JUDGE_S:
+            self._judge_loader(now - self.started)
+
+    def _judge_loader(self, seconds: float) -> None:
+        """Say once if the run waits for clips most of its time."""
+        self.judged = True
+        if self.waited > seconds / 2:
+            self.show(
+                f"{self.run.run_id}: waiting for clips took {self.waited / seconds:.0%} of the "
+                f"first {duration(seconds)}; raise --workers, or read shards instead of files "
+                "(`mgm prepare ... --shards`)"
+            )

@@ -18,11 +18,11 @@ from mgm.training import collectives
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019) by PyTorch's fused kernel.
 
-    It is torch.optim.AdamW(fused=True) bit for bit, by the same function. That class imports
-    torch._dynamo on first use, which took half of the time to a process's first step.
+    It calls the function of torch.optim.AdamW(fused=True), and is equal bit for bit. That class
+    imports torch._dynamo on first use, which took half of the time to a process's first step.
 
     Args:
-        groups: each with `params`, on one device, their `weight_decay` and `lr`.
+        groups: each with `params` on one device, their `weight_decay` and `lr`.
     """
 
     def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float], eps: float = 1e-8):
@@ -39,6 +39,7 @@ class AdamW:
         ]
 
     def zero_grad(self) -> None:
+        """Drop all gradients."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
@@ -76,16 +77,18 @@ class AdamW:
             )
 
     def tensors(self) -> list[torch.Tensor]:
-        """Return all of its state."""
+        """Return all tensors of the state."""
         return [
             tensor for moments in self.moments for tensors in moments.values() for tensor in tensors
         ]
 
     def state_dict(self) -> list[dict[str, list[torch.Tensor]]]:
+        """Return the state of each group."""
         return self.moments
 
     @torch.no_grad()
     def load_state_dict(self, state: list[dict[str, list[torch.Tensor]]]) -> None:
+        """Overwrite the state."""
         for own, saved in zip(self.moments, state, strict=True):
             for name, tensors in own.items():
                 torch._foreach_copy_(
@@ -94,32 +97,24 @@ class AdamW:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:
-    """Groups by decay and depth. No weight decay on one-dimensional parameters and the mask token
-    (V: optim_factory.py).
+    """Return parameter groups by weight decay and depth.
 
-    `layer_decay` ** (depth + 1 - layer) scales the learning rate: the embedding is layer 0, block i
-    layer i + 1, all after the encoder's blocks layer depth + 1 (BEiT; the paper's Table 6).
+    One-dimensional parameters and the mask token have no weight decay (VideoMAE: optim_factory.py).
+    `layer_decay` ** (depth + 1 - layer) scales the learning rate. The embedding is layer 0, block i
+    is layer i + 1, and all after the encoder's blocks is layer depth + 1 (BEiT; the paper's
+    Table 6).
     """
-    depth = 1 + max(
-        (
-            int(layer)
-            for layer in re.findall(
-                r"^encoder\.blocks\.(\d+)\.", "\n".join(dict(model.named_parameters())), re.M
-            )
-        ),
-        default=0,
-    )
+    names = "\n".join(dict(model.named_parameters()))
+    blocks = map(int, re.findall(r"^encoder\.blocks\.(\d+)\.", names, re.M))
+    depth = 1 + max(blocks, default=0)
     groups: dict[tuple[bool, int], dict] = {}
     for name, parameter in model.named_parameters():
         decays = parameter.ndim > 1 and name != "mask_token"
         block = re.match(r"encoder\.blocks\.(\d+)\.", name)
-        layer = (
-            int(block[1]) + 1
-            if block
-            else 0
-            if name.startswith("encoder.patch_embed.")
-            else depth + 1
-        )
+        if block:
+            layer = int(block[1]) + 1
+        else:
+            layer = 0 if name.startswith("encoder.patch_embed.") else depth + 1
         group = groups.setdefault(
             (decays, layer),
             {
@@ -138,11 +133,11 @@ Optimiser = AdamW | torch.optim.Optimizer
 def build_optimiser(model: nn.Module, optim: Optim, layer_decay: float = 1.0) -> Optimiser:
     """Return the optimiser that `optim` names, over the model's parameter groups.
 
-    AdamW is ours; other names are classes of torch.optim, and "module:Class" is one of the user's.
-    Every class gets `lr` and `optim.options`, and `betas` if it has them.
+    "AdamW" is the class above. Other names are classes of torch.optim, and "module:Class" is a
+    class of the user's. Every class gets `lr` and `optim.options`, and `betas` if it takes them.
 
     Raises:
-        UserError: no such class, or options that it refuses.
+        UserError: there is no such class, or it refuses the options.
     """
     groups = parameter_groups(model, optim.weight_decay, layer_decay)
     optimiser: Optimiser
@@ -174,7 +169,7 @@ def _find_class(name: str) -> type:
         ) from None
     step = getattr(found, "step", None)
     if not isinstance(found, type) or step is None:
-        raise UserError(f"optim.name {name}: is not an optimiser's class; name one")
+        raise UserError(f"optim.name {name}: is not an optimiser's class; write one, such as SGD")
     closure = inspect.signature(step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise UserError(
@@ -185,7 +180,7 @@ def _find_class(name: str) -> type:
 
 
 def share_state(optimiser: Optimiser) -> None:
-    """Give every process the state that rank 0's optimiser was resumed with."""
+    """Copy the state of rank 0's optimiser to every process."""
     if isinstance(optimiser, AdamW):
         collectives.broadcast_(optimiser.tensors())
     elif collectives.world_size() > 1:
@@ -193,10 +188,13 @@ def share_state(optimiser: Optimiser) -> None:
 
 
 def learning_rate(step: int, steps: int, optim: Optim) -> float:
-    """Linear warm-up from 0, then a half cosine to the minimum, both scaled by batch / 256 (P
-    Tables 5 and 6; V scales the minimum too).
+    """Return a step's learning rate: linear warm-up from 0, then a half cosine to the minimum.
 
-    `step` counts from 0; the warm-up takes the share warmup_epochs / epochs of them.
+    Both are scaled by batch / 256 (the paper's Tables 5 and 6; VideoMAE scales the minimum too).
+    The warm-up takes the share warmup_epochs / epochs of the steps.
+
+    Args:
+        step: from 0.
     """
     scale = optim.batch / 256
     warmup = round(steps * optim.warmup_epochs / optim.epochs)
@@ -209,5 +207,6 @@ def learning_rate(step: int, steps: int, optim: Optim) -> float:
 
 
 def set_learning_rate(optimiser: Optimiser, rate: float) -> None:
+    """Set every group's learning rate to `rate` times its scale."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group["lr_scale"]

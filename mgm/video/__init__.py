@@ -1,16 +1,17 @@
-"""A file becomes a clip:
-
-decode, motion, sample, transform, loader. The parts that need torch load on first use.
-"""
+"""From video files to batches of clips. The parts that need torch load on first use."""
 
 from mgm.video.container import NoVectors, open_video
 from mgm.video.decode import Clip, VideoInfo, probe_video, read_clip
-from mgm.video.inspection import Inspection, inspect_video
-from mgm.video.motion import slot_displacement, slot_magnitude
+from mgm.video.motion import compensated, slot_displacement, slot_magnitude
+from mgm.video.vectors import Inspection, inspect_video
 
 
 def __getattr__(name: str):
-    if name in ("Batch", "Cache", "Loading", "test_loader", "training_loader", "view_batches"):
+    if name == "Cache":
+        from mgm.video.cut import Cache
+
+        return Cache
+    if name in ("Batch", "Loading", "test_loader", "training_loader", "view_batches"):
         from mgm.video import loader
 
         return getattr(loader, name)

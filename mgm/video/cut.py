@@ -1,24 +1,33 @@
-"""Clips cut out of a video while it is decoded: a frame is cropped and scaled as it comes, and then
-forgotten.
+"""Clips cut from a video: while it is decoded, from memory, or from a store on disk.
 
-What comes out is what `transform.apply` makes of `read_clip`'s whole frames, bit for bit. Laying
-those out in memory, 4 MB a clip, would cost more time than converting them.
+All three return the same clips, bit for bit: those that `transform.apply` cuts from `read_clip`'s
+whole frames.
 """
 
-from collections.abc import Callable, Sequence
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
+import av
 import numpy as np
 
+from mgm.errors import UserError
 from mgm.spec import Guidance
-from mgm.video.decode import Clip, open_reading, read_clip
+from mgm.video.decode import Clip, open_pass, read_clip
+from mgm.video.motion import CELL
 from mgm.video.optical_flow import read_flow
-from mgm.video.transform import Box, cut_frames, cut_motion
+from mgm.video.transform import Box, apply, cut_frames, cut_motion, test_box
 
 
 class IndexedVideo(Protocol):
-    """What a loader needs of an index row."""
+    """The fields of an index row that a loader reads."""
 
     @property
     def path(self) -> str: ...
@@ -28,22 +37,50 @@ class IndexedVideo(Protocol):
     def label(self) -> int: ...
 
 
+class StoredVideo(Protocol):
+    """The fields of an index row that a store of crops reads."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def frames(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def content(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Cut:
-    """A clip to be:
+    """A clip to be cut.
 
-    frames `index_T`; given a frame's height and width, its box and whether it is mirrored.
+    Args:
+        index_T: its frames.
+        place: returns the box, and whether it is mirrored, given the frame's height and width.
     """
 
     index_T: np.ndarray
     place: Callable[[int, int], tuple[Box, bool]]
 
 
+# --- While the video is decoded ---
+
+
 def read_cuts(
     video: IndexedVideo, cuts: Sequence[Cut], size: int, motion: Guidance | None
 ) -> list[Clip]:
-    """The clips of a video, of `size` x `size` pixels, from one decoding pass. All have as many
-    frames.
+    """Cut clips of `size` x `size` pixels from a video, in one decoding pass.
+
+    Each frame is cropped and scaled as it comes, since keeping whole frames, 4 MB per clip, costs
+    more time than converting them.
+
+    Args:
+        cuts: the clips, all of as many frames.
+        motion: as in `Loading`.
 
     Raises:
         NoVectors, NoFlow, UserError: as `read_whole`.
@@ -52,16 +89,16 @@ def read_cuts(
     place_VT = inverse.reshape(len(cuts), -1)
     frames_VTHWC = np.empty((*place_VT.shape, size, size, 3), np.uint8)
     boxes: list[tuple[Box, bool]] = []
-    with open_reading(video.path, wanted_N, motion == "vectors") as reading:
-        for n, frame_HWC in reading:
+    with open_pass(video.path, wanted_N, motion == "vectors") as decoding:
+        for n, frame_HWC in decoding:
             shape = frame_HWC.shape[:2]
-            boxes = boxes or [cut.place(*(reading.size or shape)) for cut in cuts]
+            boxes = boxes or [cut.place(*(decoding.size or shape)) for cut in cuts]
             for v in np.flatnonzero((place_VT == n).any(1)):
                 box, flip = boxes[v]
                 frames_VTHWC[v, place_VT[v] == n] = cut_frames(
-                    frame_HWC[None], box.on(shape, reading.size), size, flip
+                    frame_HWC[None], box.on(shape, decoding.size), size, flip
                 )
-        motion_NHW2, distance_NHW, informed_N = reading.motion()
+        motion_NHW2, distance_NHW, informed_N = decoding.motion()
     if motion == "raft-small" or motion == "dis":
         motion_NHW2, informed_N = read_flow(
             video.path, motion, wanted_N, (video.frames, *distance_NHW.shape[1:])
@@ -77,8 +114,7 @@ def read_cuts(
 
 
 def read_whole(video: IndexedVideo, index_T: np.ndarray, motion: Guidance | None) -> Clip:
-    """The frames `index_T` of a video with the codec's vectors, with the flow of its sidecar, or
-    without motion.
+    """Read whole frames of a video, with the codec's vectors, the flow of its sidecar, or neither.
 
     Raises:
         NoVectors, UserError: as `read_clip`.
@@ -90,6 +126,169 @@ def read_whole(video: IndexedVideo, index_T: np.ndarray, motion: Guidance | None
     flow_THW2, has_motion_T = read_flow(
         video.path, motion, index_T, (video.frames, *clip.distance_THW.shape[1:])
     )
-    return replace(
-        clip, motion_THW2=flow_THW2, has_motion_T=has_motion_T
-    )  # the distance is 1 throughout already
+    # read without vectors, so the distance is 1 throughout
+    return replace(clip, motion_THW2=flow_THW2, has_motion_T=has_motion_T)
+
+
+# --- From memory ---
+
+
+class Cache:
+    """Whole decoded videos, kept in memory up to `megabytes`.
+
+    Jobs that run one after another in a process may share one. Nothing is dropped: epochs visit
+    every video equally often, so the first videos are as good as any.
+    """
+
+    def __init__(self, megabytes: float):
+        self.megabytes, self.free = megabytes, megabytes * 1e6
+        # by path and motion; all entries of a path share their frames
+        self.whole: dict[str, dict[Guidance | None, Clip]] = {}
+        self.crops: dict[tuple[str, int], CropStore] = {}  # by path and clip size
+
+    def share_crops(self, folder: Path, videos: Sequence[StoredVideo], size: int) -> None:
+        """Read centre crops of these videos from a store that all processes share."""
+        known = not videos or (videos[0].path, size) in self.crops
+        if not known and (store := open_crops(folder, videos, size)):
+            self.crops |= {(video.path, size): store for video in videos}
+
+    def read(self, video: IndexedVideo, index_T: np.ndarray, motion: Guidance | None) -> Clip:
+        """Return whole frames of a video, from memory if they are there."""
+        whole = self._whole(video, motion)
+        return read_whole(video, index_T, motion) if whole is None else whole[index_T]
+
+    def cut(
+        self, video: IndexedVideo, cuts: Sequence[Cut], size: int, motion: Guidance | None
+    ) -> list[Clip]:
+        """Return the clips of `read_cuts`, from the store or from memory if they are there."""
+        store = self.crops.get((video.path, size)) if motion in (None, "vectors") else None
+        if store and all(cut.place(*store.shape) == (store.box, False) for cut in cuts):
+            return [store.clip(video.path, cut.index_T) for cut in cuts]
+        whole = self._whole(video, motion)
+        if whole is None:
+            return read_cuts(video, cuts, size, motion)
+        boxes = [cut.place(whole.height, whole.width) for cut in cuts]
+        return [apply(whole[cut.index_T], box, size, flip) for cut, (box, flip) in zip(cuts, boxes)]
+
+    def _whole(self, video: IndexedVideo, motion: Guidance | None) -> Clip | None:
+        """Return the whole video if it is kept, or if there is room to keep it."""
+        if self._find(video, motion) is None and self.free > 0:
+            self._keep(video, motion)
+        return self._find(video, motion)
+
+    def _find(self, video: IndexedVideo, motion: Guidance | None) -> Clip | None:
+        kept = self.whole.get(video.path, {})
+        return next(iter(kept.values()), None) if motion is None else kept.get(motion)
+
+    def _keep(self, video: IndexedVideo, motion: Guidance | None) -> None:
+        try:
+            clip = read_whole(video, np.arange(video.frames), motion)
+        except UserError:  # the frames of a clip may be readable all the same
+            return
+        size, known = clip.nbytes, self._find(video, None)
+        if known is not None:
+            clip = replace(clip, frames_THWC=known.frames_THWC)
+            size -= known.frames_THWC.nbytes
+        if size <= self.free:
+            self.whole.setdefault(video.path, {})[motion] = clip
+            self.free -= size
+        else:
+            self.free = 0  # full
+
+
+# --- From a store on disk ---
+# Reading a clip of a tiny video costs more than training on it. Where every clip is cut from the
+# same box, a store keeps all frames of the dataset, cropped and scaled, with their motion. Each
+# process maps them into memory.
+
+STORE_VERSION = 1  # of the files' content
+ARRAYS = ("frames", "motion", "distance", "has_motion")
+LARGEST_MB = 1000
+
+
+class CropStore:
+    """Every frame's centre crop and motion, in memory-mapped arrays (N videos, T frames, ...)."""
+
+    def __init__(self, folder: Path, videos: Sequence[StoredVideo], size: int):
+        self.arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS]
+        self.row = {video.path: n for n, video in enumerate(videos)}
+        self.shape = videos[0].height, videos[0].width
+        self.box = test_box(*self.shape, 0, 1, size)
+
+    def clip(self, path: str, index_T: np.ndarray) -> Clip:
+        """Return the clip of a video's frames `index_T`."""
+        row = self.row[path]
+        return Clip(*(array_NT[row][index_T] for array_NT in self.arrays))
+
+
+def open_crops(folder: Path, videos: Sequence[StoredVideo], size: int) -> CropStore | None:
+    """Open the store of these videos in `folder`; make it first if it is not there.
+
+    Args:
+        size: of the clips, in pixels.
+
+    Returns:
+        None if the videos differ in size or length, if the store would be larger than 1 GB, or if
+        it cannot be written. Clips are then read from the files.
+    """
+    shapes = {(video.frames, video.height, video.width) for video in videos}
+    if len(shapes) != 1:
+        return None
+    ((frames, _, _),) = shapes
+    cells = max(size // CELL, 1)
+    pixel_bytes, cell_bytes = 3 * size * size, 12 * cells * cells
+    if len(videos) * frames * (pixel_bytes + cell_bytes) > LARGEST_MB * 1e6:
+        return None
+    place = folder / f"crops-{size}-{_digest(videos)}"
+    try:
+        with _locked(folder / "crops.lock"):
+            if not place.exists():
+                _write_store(place, videos, frames, size)
+        return CropStore(place, videos, size)
+    except (OSError, UserError):
+        return None
+
+
+def _digest(videos: Sequence[StoredVideo]) -> str:
+    said = hashlib.sha256(f"{STORE_VERSION} {av.__version__}".encode())
+    for video in videos:
+        said.update(f"\n{video.bytes} {video.frames} {video.content}".encode())
+    return said.hexdigest()[:12]
+
+
+def _write_store(place: Path, videos: Sequence[StoredVideo], frames: int, size: int) -> None:
+    """Decode every video; the folder appears whole or not at all."""
+    cells, count = max(size // CELL, 1), len(videos)
+    shapes = {
+        "frames": ((count, frames, size, size, 3), np.uint8),
+        "motion": ((count, frames, cells, cells, 2), np.float32),
+        "distance": ((count, frames, cells, cells), np.float32),
+        "has_motion": ((count, frames), np.bool_),
+    }
+    parts = Path(tempfile.mkdtemp(prefix="crops-", suffix=".parts", dir=place.parent))
+    try:
+        arrays = [
+            np.lib.format.open_memmap(parts / f"{name}.npy", "w+", np.dtype(dtype), shape)
+            for name, (shape, dtype) in shapes.items()
+        ]
+        for n, video in enumerate(videos):
+            whole = read_clip(video.path, np.arange(frames))
+            box = test_box(whole.height, whole.width, 0, 1, size)
+            clip = apply(whole, box, size, False)
+            values = (clip.frames_THWC, clip.motion_THW2, clip.distance_THW, clip.has_motion_T)
+            for array_N, value in zip(arrays, values):
+                array_N[n] = value
+        for array_N in arrays:
+            array_N.flush()
+        parts.chmod(0o755)
+        os.rename(parts, place)
+    finally:
+        shutil.rmtree(parts, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Wait for a process that writes the same store."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

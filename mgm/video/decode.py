@@ -1,7 +1,7 @@
-"""A video file becomes a clip: chosen frames and their motion vectors, in one decoding pass.
+"""From a video file to a clip: chosen frames and their motion vectors, in one decoding pass.
 
-Rotation metadata (quarter turns) is applied to frames and vectors alike, as a player shows them;
-pixels of any depth become 8-bit RGB. Sample aspect ratios are ignored.
+Rotation metadata (quarter turns) applies to frames and vectors, as in a player. Pixels of any depth
+become 8-bit RGB. Sample aspect ratios are ignored.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from mgm.errors import UserError
-from mgm.spec import Distance
+from mgm.spec import Compensate, Distance
 from mgm.video.container import (
     CODECS_WITH_VECTORS,
     DecodedFrame,
@@ -23,24 +23,31 @@ from mgm.video.container import (
     open_video,
     transcode,
 )
-from mgm.video.motion import VECTOR, rasterise, reference_distance
-from mgm.video.shard_reader import ShardReading, open_record, shard_of
+from mgm.video.motion import (
+    VECTOR,
+    compensated,
+    rasterise,
+    reference_distance,
+    slot_magnitude,
+)
+from mgm.video.shard_reader import ShardPass, open_record, shard_of
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Chosen frames of a video.
+    """Chosen frames of a video and their motion.
 
-    Attributes: frames_THWC: uint8 RGB. motion_THW2: float32 (dx, dy) in pixels from the reference
-        frame, forward in time, for each cell of 8 x 8 pixels; zero where
-            there is none. H = ceil(height / 8), W = ceil(width / 8).
-        distance_THW: float32, estimated distance to the reference frame in frames, >= 1
+    Args:
+        frames_THWC: uint8 RGB.
+        motion_THW2: float32 (dx, dy) in pixels from the reference frame, forward in time, per cell
+            of 8 x 8 pixels; zero where there is none. H = ceil(height / 8), W = ceil(width / 8).
+        distance_THW: float32, estimated distance to the reference frame in frames, at least 1
             (`motion.reference_distance`).
-        has_motion_T: frames that carry motion information. An I-frame does not, nor an MPEG-4
-            B-frame, whose exported vectors are all zero; a P-frame whose vectors are zero does: it
-            says that nothing moved.
-        size: height and width, in pixels, of the frames that boxes and motion refer to, where
-            `frames_THWC` are smaller: those of a shard.
+        has_motion_T: True for frames that carry motion information. I-frames do not, nor do
+            B-frames of MPEG-4, whose exported vectors are all zero. A P-frame of zero vectors does:
+            nothing moved.
+        size: height and width of the frames that boxes and motion refer to, if `frames_THWC` are
+            smaller: those of a shard.
     """
 
     frames_THWC: np.ndarray
@@ -50,7 +57,7 @@ class Clip:
     size: tuple[int, int] | None = None
 
     def __getitem__(self, index) -> "Clip":
-        """The clip of some of the frames."""
+        """Return the clip of some of the frames."""
         return Clip(
             self.frames_THWC[index],
             self.motion_THW2[index],
@@ -61,21 +68,33 @@ class Clip:
 
     @property
     def height(self) -> int:
+        """Height of the frames that boxes refer to."""
         return (self.size or self.frames_THWC.shape[1:])[0]
 
     @property
     def width(self) -> int:
+        """Width of the frames that boxes refer to."""
         return (self.size or self.frames_THWC.shape[1:])[1]
 
-    def divisor(self, distance: Distance) -> np.ndarray:
-        """What vectors are divided by:
+    def magnitude(
+        self, tubelet: int, distance: Distance = "estimated", compensate: Compensate = "none"
+    ) -> np.ndarray:
+        """Return the magnitude of each slot's motion, as masks take it: (S, H, W) float32.
 
-        their estimated distance, or 1 where a mask takes them as exported.
+        `Mask.distance` and `Mask.compensate` say how.
         """
+        divisor_THW, motion_THW2 = self.divisor(distance), self.motion_THW2
+        if compensate != "none":
+            motion_THW2 = compensated(motion_THW2, divisor_THW, compensate)
+        return slot_magnitude(motion_THW2, divisor_THW, self.has_motion_T, tubelet)
+
+    def divisor(self, distance: Distance) -> np.ndarray:
+        """Return the number that divides each cell's vector (`Mask.distance`)."""
         return self.distance_THW if distance == "estimated" else np.ones_like(self.distance_THW)
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all arrays."""
         return sum(
             array.nbytes
             for array in (self.frames_THWC, self.motion_THW2, self.distance_THW, self.has_motion_T)
@@ -84,7 +103,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What `probe_video` found.
+    """Facts about a video file.
 
     Width and height are those of the frame as shown; `fps` is the average.
     """
@@ -103,15 +122,13 @@ def read_clip(
 ) -> Clip:
     """Decode chosen frames and their motion vectors.
 
-    What comes back depends on the file and on each index alone, not on which other frames were
-    asked for. Only in a damaged file, where the decoder fills gaps from earlier pictures, may it
-    depend on where decoding began.
+    A frame does not depend on which other frames are asked for. Damaged files are the exception:
+    the decoder fills gaps from earlier pictures, so it matters where decoding began.
 
     Args:
         path: a video file.
-        frame_indices: which frames, counted in presentation order; any order, repeats allowed.
-        motion: whether to export vectors. Without, `has_motion_T` is all False and any codec will
-            do.
+        frame_indices: frames in presentation order, from 0; any order, repeats allowed.
+        motion: export vectors. Without, `has_motion_T` is False throughout, and any codec will do.
 
     Returns:
         A `Clip` of one frame per index.
@@ -123,35 +140,39 @@ def read_clip(
     index_T = np.asarray(frame_indices, np.int64)
     if index_T.ndim != 1 or not len(index_T) or index_T.min() < 0:
         raise UserError(
-            f"{path}: frame indices must be a non-empty list of numbers from 0, got {list(frame_indices)[:3]}"
+            f"{path}: frame indices must be a non-empty list of numbers from 0, "
+            f"got {list(frame_indices)[:3]}"
         )
     wanted_N, order_T = np.unique(index_T, return_inverse=True)
-    with open_reading(path, wanted_N, motion) as reading:
-        frames_NHWC = np.stack([frame_HWC for _, frame_HWC in sorted(reading, key=itemgetter(0))])
-        clip_N = Clip(frames_NHWC, *reading.motion(), reading.size)
+    with open_pass(path, wanted_N, motion) as decoding:
+        frames_NHWC = np.stack([frame_HWC for _, frame_HWC in sorted(decoding, key=itemgetter(0))])
+        clip_N = Clip(frames_NHWC, *decoding.motion(), decoding.size)
     return clip_N if np.array_equal(wanted_N, index_T) else clip_N[order_T]
 
 
 @contextmanager
-def open_reading(
+def open_pass(
     path: str | Path, wanted_N: np.ndarray, motion: bool
-) -> "Iterator[Reading | ShardReading]":
-    """One pass over a video file, or over a video in a shard, for the frames `wanted_N`, sorted and
-    without repeats.
+) -> "Iterator[DecodePass | ShardPass]":
+    """Open one pass over a video, in a file or in a shard.
+
+    Args:
+        wanted_N: frames to read, sorted and without repeats.
+        motion: read motion vectors too.
     """
     if shard_of(path):
-        yield ShardReading(path, wanted_N, motion)
+        yield ShardPass(path, wanted_N, motion)
     else:
         with open_video(path) as video:
-            yield Reading(video, wanted_N, motion)
+            yield DecodePass(video, wanted_N, motion)
 
 
-class Reading:
-    """One decoding pass over an open video for the frames `wanted_N`, sorted and without repeats.
+class DecodePass:
+    """One decoding pass over an open video file.
 
-    Iterate over it, once, for each n and the pixels of frame `wanted_N[n]`, mostly in order; then
-    ask for their `motion`. Errors are those of `read_clip`, while iterating. `size` is None: boxes
-    and motion refer to the frames as they are.
+    Iterate over it once: it yields n and the pixels of frame `wanted_N[n]`, mostly in order. Then
+    ask for `motion`. Iterating raises the errors of `read_clip`. `size` is None, since boxes and
+    motion refer to the frames as they are.
     """
 
     size: tuple[int, int] | None = None
@@ -167,12 +188,9 @@ class Reading:
         place_of = {index: n for n, index in enumerate(self.wanted_N.tolist())}
         first, last, decoded = int(self.wanted_N[0]), int(self.wanted_N[-1]), 0
         reformatter, shape = VideoReformatter(), None
-        for wanted in (
-            place_of,
-            None,
-            # again, of all packets: where a file does not say how far it reorders frames, FFmpeg learns
-            # it
-        ):
+        # Then once more, with all packets: where a file does not say how far it reorders frames,
+        # FFmpeg learns it on the way.
+        for wanted in (place_of, None):
             self._references.clear()
             for picture in self.video.pictures(first, self._motion, wanted):
                 decoded = picture.index + 1
@@ -182,11 +200,7 @@ class Reading:
                 if n is not None and n not in self._vectors:
                     frame_HWC = _upright(self.video, picture, reformatter, shape)
                     shape = frame_HWC.shape
-                    self._vectors[n] = (
-                        None if picture.vectors is None else picture.vectors.tobytes()
-                    )  # FFmpeg may have its buffer back
-                    self._dtype = self._dtype if picture.vectors is None else picture.vectors.dtype
-                    self._coded = picture.frame.height, picture.frame.width, picture.rotation
+                    self._keep_vectors(n, picture)
                     yield n, frame_HWC
                 # the next reference gives the last B-frames their distance
                 if picture.index >= last and (picture.is_reference or not self._motion):
@@ -195,50 +209,48 @@ class Reading:
                 return
             if not self.video.skips_nonref:
                 break
-        raise UserError(
-            _too_few(
-                self.video,
-                min(index for index, n in place_of.items() if n not in self._vectors),
-                decoded,
-            )
-        )
+        missing = min(index for index, n in place_of.items() if n not in self._vectors)
+        raise UserError(_too_few(self.video, missing, decoded))
+
+    def _keep_vectors(self, n: int, picture: DecodedFrame) -> None:
+        self._vectors[n] = None
+        if picture.vectors is not None:
+            self._vectors[n] = picture.vectors.tobytes()  # a copy: FFmpeg reuses its buffer
+            self._dtype = picture.vectors.dtype
+        self._coded = picture.frame.height, picture.frame.width, picture.rotation
 
     def motion(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`motion_NHW2`, `distance_NHW` and `has_motion_N`, as `Clip` has them."""
+        """Return motion_NHW2, distance_NHW and has_motion_N, as `Clip` has them."""
         vectors = [self._vectors[n] for n in range(len(self.wanted_N))]
         informed_N = np.array([some is not None for some in vectors])
         joined = np.frombuffer(b"".join(some or b"" for some in vectors), self._dtype)
-        motion_NHW2, future_NHW = rasterise(
-            joined, [len(some or b"") // self._dtype.itemsize for some in vectors], *self._coded
-        )
+        counts_N = [len(some or b"") // self._dtype.itemsize for some in vectors]
+        motion_NHW2, future_NHW = rasterise(joined, counts_N, *self._coded)
         past_N, future_N = reference_distance(self.wanted_N, np.array(self._references))
-        distance_NHW = np.where(future_NHW, future_N[:, None, None], past_N[:, None, None]).astype(
-            np.float32
-        )
+        distance_NHW = np.where(future_NHW, future_N[:, None, None], past_N[:, None, None])
+        distance_NHW = distance_NHW.astype(np.float32)
         distance_NHW[~informed_N] = 1
         return motion_NHW2, distance_NHW, informed_N
 
 
 def read_frames(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
-    """All frames of a video that decode, one by one: (index, frame_HWC), the frame that `read_clip`
-    returns for that index.
+    """Yield the index and the pixels of every frame that decodes, as `read_clip` returns them.
 
     Raises:
         UserError: the file cannot be read, or its frames change their size.
     """
-    return (
-        (picture.index, frame_HWC)
-        for picture, frame_HWC in read_pictures(path)
-        if frame_HWC is not None
-    )
+    for picture, frame_HWC in read_pictures(path):
+        if frame_HWC is not None:
+            yield picture.index, frame_HWC
 
 
 def read_pictures(
     path: str | Path, motion: bool = False, every: int = 1
 ) -> Iterator[tuple[DecodedFrame, np.ndarray | None]]:
-    """All pictures of a video file that decode, and the pixels of every `every`-th;
+    """Yield every picture of a video file that decodes, and the pixels of every `every`-th.
 
-    errors are those of `read_frames`.
+    Raises:
+        UserError: as `read_frames`.
     """
     reformatter, shape = VideoReformatter(), None
     with open_video(path) as video:
@@ -256,43 +268,40 @@ def _upright(
     reformatter: VideoReformatter,
     shape: tuple[int, ...] | None,
 ) -> np.ndarray:
-    """A picture's pixels as shown, uint8 RGB, where FFmpeg put them;
+    """Return a picture's pixels as shown, uint8 RGB, in FFmpeg's own buffer.
 
-    an error if they are not of the earlier ones' shape.
+    Raises:
+        UserError: they have another shape than the earlier pictures' `shape`.
     """
     plane = reformatter.reformat(picture.frame, format="rgb24", threads=1).planes[0]
-    frame_HWC = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[
-        :, : 3 * plane.width
-    ]
-    frame_HWC = np.rot90(frame_HWC.reshape(plane.height, plane.width, 3), picture.rotation)
+    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    frame_HWC = lines[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
+    frame_HWC = np.rot90(frame_HWC, picture.rotation)
     if shape is not None and frame_HWC.shape != shape:
         now, before = (f"{height} x {width}" for height, width, _ in (frame_HWC.shape, shape))
         raise UserError(
-            f"{video.path}: frame {picture.index} is {now} pixels, earlier ones {before}; transcode it: {transcode(video.path)}"
+            f"{video.path}: frame {picture.index} is {now} pixels, earlier ones {before}; "
+            f"transcode it: {transcode(video.path)}"
         )
     return frame_HWC
 
 
 def probe_video(path: str | Path) -> VideoInfo:
-    """Look at a file without decoding more than it takes to count its frames.
+    """Return facts about a file; decode no more than it takes to count its frames.
 
-    MP4 and Matroska list their frames, so one is decoded, to see that it can be; other containers
-    are decoded to the end.
+    MP4 and Matroska list their frames, so one is decoded as a check. Other containers are decoded
+    to the end.
 
     Raises:
         UserError: the file cannot be read, or no frame of it decodes.
     """
     if shard_of(path):
         record = open_record(path)
-        (height, width), frames, codec = record.size, record.frames, record.codec
+        has_vectors = record.codec in CODECS_WITH_VECTORS
+        seconds = record.frames / record.fps if record.fps else 0
+        height, width = record.size
         return VideoInfo(
-            frames,
-            record.fps,
-            width,
-            height,
-            codec,
-            codec in CODECS_WITH_VECTORS,
-            frames / record.fps if record.fps else 0,
+            record.frames, record.fps, width, height, record.codec, has_vectors, seconds
         )
     with open_video(path) as video:
         pictures = video.pictures(motion=False)
@@ -311,7 +320,13 @@ def probe_video(path: str | Path) -> VideoInfo:
 
 def _too_few(video: VideoReader, asked: int, decoded: int) -> str:
     if asked < decoded:
-        return f"{video.path}: frame {asked} does not decode, though later ones do; replace the file or leave it out"
+        return (
+            f"{video.path}: frame {asked} does not decode, though later ones do; "
+            "replace the file or leave it out"
+        )
     said = video.stream.frames or (0 if video.timeline is None else len(video.timeline.times))
     ended = f"{decoded} of {said} frames" if said > decoded else f"{decoded} frames"
-    return f"{video.path}: frame {asked} was asked for, but the video ends after {ended}; ask for less, or replace the file if it is cut short"
+    return (
+        f"{video.path}: frame {asked} was asked for, but the video ends after {ended}; "
+        "ask for less, or replace the file if it is cut short"
+    )

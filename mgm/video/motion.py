@@ -1,14 +1,15 @@
-"""Motion vectors as FFmpeg exports them, turned into one vector per 8 x 8 cell and one magnitude
-per slot.
+"""From FFmpeg's motion vectors to one vector per 8 x 8 cell and one magnitude per slot.
 
-Numpy only. A vector says where a block came from in its *reference* frame, which may lie several
-frames away and in the future; `rasterise` signs it forward in time, `reference_distance` estimates
-how far away the reference was, `slot_magnitude` puts the two together.
+A vector points to a block's place in its *reference* frame, which may lie several frames away, also
+in the future. `rasterise` turns it forward in time, `reference_distance` estimates how far away
+the reference is, and `slot_magnitude` divides one by the other. NumPy only.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
+
+from mgm.spec import Compensate
 
 VECTOR = np.dtype(
     [
@@ -20,25 +21,24 @@ CELL = 8  # pixels: the smallest block FFmpeg exports a vector for
 
 
 def cells(pixels: int) -> int:
-    """Cells along an axis of `pixels`; the last one may hang over the edge."""
+    """Return the number of cells along an axis; the last one may reach beyond the edge."""
     return -(-pixels // CELL)
 
 
 def rasterise(
     vectors: np.ndarray, counts_T: Sequence[int], height: int, width: int, rotation: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rasterise frames' motion vectors into cells, all frames in one go, and rotate them upright.
+    """Rasterise the motion vectors of frames into cells, and rotate them upright.
 
     A bi-predicted block has two vectors; the past reference's wins (the paper is silent). Blocks
     are cut off at the frame's edge.
 
     Args:
-        vectors: structured, with the fields of FFmpeg's `AVMotionVector` that `VECTOR` names; those
-            of one frame after those of another. (dst_x, dst_y) is a block's centre, and its source
-            lies at dst + motion / motion_scale.
-        counts_T: how many vectors each frame has.
+        vectors: frame after frame, structured as FFmpeg's `AVMotionVector` (`VECTOR`). A block's
+            centre is (dst_x, dst_y), and its source lies at dst + motion / motion_scale.
+        counts_T: vectors of each frame.
         height, width: of the frames as coded, in pixels.
-        rotation: quarter rotation counter-clockwise to show them upright.
+        rotation: quarter turns counter-clockwise that show them upright.
 
     Returns:
         motion_THW2: (dx, dy) in pixels, forward in time; zero where no vector is.
@@ -54,15 +54,10 @@ def rasterise(
     wide_N, tall_N, future_N = width_N > CELL, height_N > CELL, vectors["source"] > 0
     block_N, none = np.arange(len(vectors)), len(vectors)
     owner_L = np.full(len(counts_T) * (rows + 4) * line, none)
-    for chosen_N in (
-        (future_N, ~future_N) if future_N.any() else (slice(None),)
-    ):  # past references last, so that they overwrite
-        cell, block, wide, tall = (
-            cell_N[chosen_N],
-            block_N[chosen_N],
-            wide_N[chosen_N],
-            tall_N[chosen_N],
-        )
+    # past references last, so that they overwrite future ones
+    for chosen_N in (future_N, ~future_N) if future_N.any() else (slice(None),):
+        cell, block = cell_N[chosen_N], block_N[chosen_N]
+        wide, tall = wide_N[chosen_N], tall_N[chosen_N]
         both = wide & tall
         owner_L[cell] = block
         owner_L[cell[wide] + 1] = block[wide]
@@ -71,7 +66,8 @@ def rasterise(
     owner_THW = owner_L.reshape(-1, rows + 4, line)[:, 2:-2, 2:-2]
     scale_N = np.maximum(vectors["motion_scale"], 1).astype(np.float32)
     scale_N[~future_N] *= -1  # a block that came from the left has moved to the right
-    shift_N2 = np.zeros((none + 1, 2), np.float32)  # the last one is for cells that no block covers
+    # the last one is for cells that no block covers
+    shift_N2 = np.zeros((none + 1, 2), np.float32)
     np.divide(vectors["motion_x"], scale_N, out=shift_N2[:-1, 0], casting="same_kind")
     np.divide(vectors["motion_y"], scale_N, out=shift_N2[:-1, 1], casting="same_kind")
     shift_N2 += 0  # no -0
@@ -87,48 +83,45 @@ def rasterise(
 def rotate(
     motion_THW2: np.ndarray, future_THW: np.ndarray, height: int, width: int, rotation: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rotate frames' cells by `rotation` quarter turns counter-clockwise, as `np.rot90` turns a
-    frame of `height` x `width` pixels.
+    """Rotate the cells of frames as `np.rot90` rotates a frame of `height` x `width` pixels.
 
-    Cells are counted from the top left corner before and after, so where a side is no multiple of 8
-    each new cell takes the vector of the old cell that holds its centre.
+    Cells are counted from the top left corner before and after. If a side is no multiple of 8, each
+    new cell takes the vector of the old cell that holds its centre.
+
+    Args:
+        rotation: quarter turns counter-clockwise.
     """
     if not rotation:
         return motion_THW2, future_THW
     frames, rows, columns = future_THW.shape
-    cell_HW = (
-        np.arange(rows * columns)
-        .reshape(rows, columns)
-        .repeat(CELL, 0)
-        .repeat(CELL, 1)[:height, :width]
-    )
-    cell_HW = np.rot90(cell_HW, rotation)
+    cell_HW = np.arange(rows * columns).reshape(rows, columns).repeat(CELL, 0).repeat(CELL, 1)
+    cell_HW = np.rot90(cell_HW[:height, :width], rotation)
     row, column = (
         np.minimum(np.arange(0, side, CELL) + CELL // 2, side - 1) for side in cell_HW.shape
     )
     cell_HW = cell_HW[row[:, None], column]
     motion_THW2 = motion_THW2.reshape(frames, -1, 2)[:, cell_HW]
     signs = np.array({1: (1, -1), 2: (-1, -1), 3: (-1, 1)}[rotation], np.float32)
-    return (motion_THW2[..., ::-1] if rotation % 2 else motion_THW2) * signs, future_THW.reshape(
-        frames, -1
-    )[:, cell_HW]
+    if rotation % 2:
+        motion_THW2 = motion_THW2[..., ::-1]
+    return motion_THW2 * signs, future_THW.reshape(frames, -1)[:, cell_HW]
 
 
 def reference_distance(
     index_T: np.ndarray, references: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate how many frames lie between a frame and the pictures its vectors refer to.
+    """Estimate the distance in frames from a frame to the pictures that its vectors refer to.
 
-    No codec exports the distance. In presentation order, a past reference is taken to be the last
-    I- or P-picture before the frame and a future one the next after it. B-pictures that serve as
-    references and P-pictures that refer further back break the estimate.
+    No codec exports it. In presentation order, a past reference is taken to be the last I- or
+    P-picture before the frame, and a future one the next after it. The estimate is wrong for
+    B-pictures that serve as references, and for P-pictures that refer further back.
 
     Args:
         index_T: indices of frames.
         references: sorted indices of all I- and P-pictures around them.
 
     Returns:
-        past_T, future_T: distances in frames; 1 where no such picture is known.
+        past_T, future_T: 1 where no such picture is known.
     """
     index_T, references = np.asarray(index_T), np.asarray(references)
     before = np.searchsorted(references, index_T) - 1
@@ -142,8 +135,9 @@ def reference_distance(
 def slot_magnitude(
     motion_THW2: np.ndarray, distance_THW: np.ndarray, has_motion_T: np.ndarray, tubelet: int
 ) -> np.ndarray:
-    """Motion of a slot: the sum over its frames of |motion| / reference distance (a reading; the
-    paper leaves shared slots open).
+    """Return each slot's motion: the sum over its frames of |motion| / reference distance.
+
+    The paper does not say how the frames of a slot add up; the sum is our reading.
 
     Args:
         motion_THW2: pixels from the reference frame.
@@ -152,13 +146,12 @@ def slot_magnitude(
         tubelet: frames in a slot; divides T.
 
     Returns:
-        (S, H, W) float32, pixels a frame summed over `tubelet` frames. A slot without motion
+        (S, H, W) float32, pixels per frame, summed over `tubelet` frames. A slot without motion
         information is all zero.
     """
     dx_THW, dy_THW = motion_THW2[..., 0], motion_THW2[..., 1]
-    speed_THW = (
-        np.sqrt(dx_THW * dx_THW + dy_THW * dy_THW) / distance_THW * has_motion_T[:, None, None]
-    )
+    magnitude_THW = np.sqrt(dx_THW * dx_THW + dy_THW * dy_THW)
+    speed_THW = magnitude_THW / distance_THW * has_motion_T[:, None, None]
     return speed_THW.reshape(-1, tubelet, *speed_THW.shape[1:]).sum(1, dtype=np.float32)
 
 
@@ -169,8 +162,9 @@ def slot_displacement(
     tubelet: int,
     stride: int,
 ) -> np.ndarray:
-    """Where a slot's content came from in the slot before, if it moved all the way as it does in
-    the slot's frames.
+    """Return how far each slot's content has moved since the slot before.
+
+    It is taken to move at one speed, the mean of the slot's frames.
 
     Args:
         motion_THW2, distance_THW, has_motion_T: as for `slot_magnitude`.
@@ -184,7 +178,68 @@ def slot_displacement(
     speed_THW2 = motion_THW2 / distance_THW[..., None] * has_motion_T[:, None, None, None]
     informed_S = np.maximum(has_motion_T.reshape(-1, tubelet).sum(1), 1)
     sum_SHW2 = speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:]).sum(1, dtype=np.float32)
-    return (
-        sum_SHW2
-        * (np.float32(tubelet * stride) / informed_S.astype(np.float32))[:, None, None, None]
-    )
+    frames_S = np.float32(tubelet * stride) / informed_S.astype(np.float32)
+    return sum_SHW2 * frames_S[:, None, None, None]
+
+
+# --- The camera's motion ---
+
+ROUNDS = 8  # of reweighting
+NOISE = 0.1  # pixels per frame: the least spread of vectors around the camera's motion
+NOTHING = 0.01  # pixels per frame: a shorter residual is rounding; codecs store quarters of a pixel
+
+
+def compensated(
+    motion_THW2: np.ndarray, distance_THW: np.ndarray, method: Compensate
+) -> np.ndarray:
+    """Subtract the camera's motion from each frame's vectors.
+
+    The camera's motion is that of most cells, so a moving object must cover less than half of the
+    frame. A cell without a vector counts as static. Vectors are compared as velocities, since those
+    of one frame may refer to different frames.
+
+    Args:
+        motion_THW2: pixels from the reference frame.
+        distance_THW: frames to the reference frame, >= 1.
+        method: "median" subtracts the median velocity of each frame, which removes a pan. "affine"
+            subtracts a robust fit of v = a + b x + c y, which removes zoom and rotation too.
+
+    Returns:
+        The residual, as motion_THW2; zero where it is shorter than `NOTHING`.
+    """
+    frames, rows, columns, _ = motion_THW2.shape
+    velocity_THW2 = motion_THW2.astype(np.float64) / distance_THW[..., None]
+    velocity_TN2 = velocity_THW2.reshape(frames, -1, 2)
+    camera_TN2 = np.median(velocity_TN2, axis=1, keepdims=True)
+    if method == "affine":
+        camera_TN2 = _affine_fit(velocity_TN2, camera_TN2, rows, columns)
+    residual_TN2 = velocity_TN2 - camera_TN2
+    residual_TN2[np.linalg.norm(residual_TN2, axis=2) < NOTHING] = 0
+    residual_THW2 = residual_TN2.reshape(motion_THW2.shape) * distance_THW[..., None]
+    return residual_THW2.astype(np.float32)
+
+
+def _affine_fit(
+    velocity_TN2: np.ndarray, camera_TN2: np.ndarray, rows: int, columns: int
+) -> np.ndarray:
+    """Fit v = a + b x + c y to each frame by iteratively reweighted least squares.
+
+    Let r be a cell's distance from the last fit, and s the frame's spread: 1.48 times the median of
+    r, which is the standard deviation of normal errors. The cell's weight is Geman and McClure's,
+    (1 + r^2 / s^2)^-2, so cells that move by themselves soon weigh nothing.
+
+    Args:
+        camera_TN2: the first fit.
+    """
+    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    terms_N3 = np.stack([np.ones(x.size), x.ravel(), y.ravel()], 1)
+    pairs_N9 = (terms_N3[:, :, None] * terms_N3[:, None]).reshape(-1, 9)
+    ridge_33 = 1e-9 * np.eye(3)  # for grids of one row or column
+    for _ in range(ROUNDS):
+        away_TN = np.linalg.norm(velocity_TN2 - camera_TN2, axis=2)
+        spread_T1 = np.maximum(1.48 * np.median(away_TN, axis=1, keepdims=True), NOISE)
+        weight_TN = (1 + (away_TN / spread_T1) ** 2) ** -2
+        normal_T33 = (weight_TN @ pairs_N9).reshape(-1, 3, 3)
+        right_T32 = terms_N3.T @ (weight_TN[..., None] * velocity_TN2)
+        camera_TN2 = terms_N3 @ np.linalg.solve(normal_T33 + ridge_33, right_T32)
+    return camera_TN2

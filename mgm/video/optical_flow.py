@@ -1,23 +1,22 @@
-"""Optical flow as guidance: motion from frame t-1 to frame t, one vector per 8 x 8 cell, in a
-sidecar beside the video.
+"""Optical flow as guidance: one vector per 8 x 8 cell and frame, in a sidecar of the video.
 
-`clip.mp4.dis.npy` holds (T, H, W, 2) float16 for method "dis": (dx, dy) in pixels of the decoded
-frame, forward in time; a cell has the mean over those of its pixels that lie in the frame. It
-describes the frames that `read_clip` returns under the same indices, whatever the codec. Row 0 is
-zero, for nothing comes before it; a row is NaN where its frame or the one before does not decode.
-Neither is motion information.
+The sidecar `clip.mp4.dis.npy` holds (T, H, W, 2) float16 for method "dis": (dx, dy) from frame t-1
+to frame t, in pixels of the decoded frame. A cell's vector is the mean over its pixels inside the
+frame. Frames have the indices of `read_clip`, whatever the codec. Row 0 is zero, since no frame
+comes before it. A row is NaN if its frame or the one before does not decode. Neither is motion
+information.
 
 Like the codec's vectors, a frame's motion lies where things are in *that* frame: it is the flow
-from t back to t-1, its sign turned.
+from t back to t-1 with its sign changed.
 
-- "raft-small": torchvision's RAFT-small, as the paper uses (Table 4b), with its 12 updates.
+- "raft-small": torchvision's RAFT-small, as in the paper (Table 4b), with its 12 updates.
 - "dis": OpenCV's DIS, preset medium, on grey frames.
 
-Frames whose short side is below 128 pixels (RAFT allows no less) or 64 (DIS: its patches of 8 are
-too few) are enlarged to it, and their flow is scaled back. Both see frames padded at the right and
-the bottom, by repeating the edge, to the multiples of 8 that RAFT asks for.
+Both need a short side of at least 128 (RAFT) or 64 pixels (DIS). Smaller frames are enlarged, and
+their flow is scaled back. Frames are padded at the right and the bottom to multiples of 8, which
+RAFT needs, by repeating the edge.
 
-Only estimating flow needs OpenCV or torch; reading it does not.
+Estimating flow needs OpenCV or torch; reading it does not.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,36 +28,33 @@ import numpy as np
 
 from mgm.errors import UserError
 from mgm.reading import regular
-from mgm.results.files import atomic_write
+from mgm.results.atomic import atomic_write
 from mgm.spec import Flow
 from mgm.video.decode import probe_video, read_frames
 from mgm.video.motion import CELL, cells
 from mgm.video.shard_reader import shard_of
 
-SHORT = {"raft-small": 128, "dis": 64}  # pixels of the short side that an estimator sees, at least
-PIXELS = 8 * 240 * 320  # of a batch of pairs, at most, unless one pair has more
+SHORT = {"raft-small": 128, "dis": 64}  # least pixels of the short side that an estimator sees
+PIXELS = 8 * 240 * 320  # most pixels per batch of pairs, unless one pair has more
 
-Estimate = Callable[
-    [np.ndarray], np.ndarray
-]  # K + 1 frames in a row, KHWC uint8 -> their K flows, (K, H, W, 2) float32, see `motions`
+# from K + 1 consecutive frames, KHWC uint8, to their K flows, (K, H, W, 2) float32
+Estimate = Callable[[np.ndarray], np.ndarray]
 
 
 class NoFlow(UserError):
-    """A video has no sidecar, or one that does not fit it:
-
-    no accident of one clip, so no reason to go on without.
-    """
+    """A video has no sidecar, or one that does not fit it, so the run must not go on."""
 
 
 def sidecar(path: str | Path, method: Flow) -> Path:
-    """Name the place of a video's flow.
+    """Return the path of a video's flow.
 
     Raises:
         NoFlow: the video is in a shard.
     """
     if shard_of(path):
         raise NoFlow(
-            f"{path}: flow lies beside files, and this is a shard; name the folder of the files' index (its `source`) in its place"
+            f"{path}: is in a shard, and flow is kept beside video files; "
+            "use the index of the files, which the shards' index names as its `source`"
         )
     return Path(f"{path}.{method}.npy")
 
@@ -66,26 +62,25 @@ def sidecar(path: str | Path, method: Flow) -> Path:
 def read_flow(
     path: str | Path, method: Flow, index_T: np.ndarray, shape: tuple[int, int, int] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The motion of chosen frames of a video, from its sidecar.
+    """Read the motion of chosen frames from a video's sidecar.
 
     Args:
         path: the video.
-        method: which sidecar.
-        index_T: frames, counted as `read_clip` counts them.
-        shape: frames and cells (T, H, W) that the sidecar must have, where the caller knows.
+        index_T: frames, with the indices of `read_clip`.
+        shape: frames and cells (T, H, W) that the sidecar must have, if they are known.
 
     Returns:
-        motion_THW2: float32, pixels from the frame before; zero where there is no motion
-            information.
-        has_motion_T: whether there is. The distance to the frame before is 1.
+        motion_THW2: float32, pixels from the frame before; zero without motion information.
+        has_motion_T: True for frames with motion information. Their distance is 1.
 
     Raises:
-        NoFlow: there is no sidecar, it is no such array, or its shape is another.
+        NoFlow: the sidecar is missing, is not such an array, or has another shape.
     """
     whole_THW2, index_T = open_flow(path, method, shape), np.asarray(index_T, np.int64)
     if len(index_T) and index_T.max() >= len(whole_THW2):
         raise NoFlow(
-            f"{sidecar(path, method)}: has {len(whole_THW2)} frames, frame {index_T.max()} was asked for; {_again(method)}"
+            f"{sidecar(path, method)}: has {len(whole_THW2)} frames, and frame {index_T.max()} was "
+            f"asked for; {_again(method)}"
         )
     motion_THW2 = whole_THW2[index_T].astype(np.float32)
     has_motion_T = (index_T > 0) & ~np.isnan(motion_THW2[:, 0, 0, 0])
@@ -95,9 +90,9 @@ def read_flow(
 def open_flow(
     path: str | Path, method: Flow, shape: tuple[int, int, int] | None = None
 ) -> np.ndarray:
-    """A video's whole sidecar, not yet read from disk:
+    """Map a video's whole sidecar into memory: (T, H, W, 2) float16.
 
-    (T, H, W, 2) float16. Arguments and errors are those of `read_flow`.
+    Arguments and errors are those of `read_flow`.
     """
     file = sidecar(path, method)
     try:
@@ -112,34 +107,36 @@ def open_flow(
         ) from None
     if flow_THW2.dtype != np.float16 or flow_THW2.ndim != 4 or flow_THW2.shape[3] != 2:
         raise NoFlow(
-            f"{file}: is {flow_THW2.dtype} of shape {flow_THW2.shape}, not float16 of (T, H, W, 2); delete it, then {_again(method)}"
+            f"{file}: is {flow_THW2.dtype} of shape {flow_THW2.shape}, not float16 of "
+            f"(T, H, W, 2); delete it, then {_again(method)}"
         )
     if shape is not None and flow_THW2.shape[:3] != tuple(shape):
         has, wants = (
-            "{} frames of {} x {} cells".format(*dims) for dims in (flow_THW2.shape, shape)
+            "{} frames of {} x {} cells".format(*sides) for sides in (flow_THW2.shape, shape)
         )
-        raise NoFlow(f"{file}: has {has}, the video {wants}; {_again(method)}")
+        raise NoFlow(f"{file}: has {has}, but the video has {wants}; {_again(method)}")
     return flow_THW2
 
 
 def _again(method: Flow) -> str:
-    return f"run `mgm flow INDEX_DIR --method {method}`, INDEX_DIR being the folder that `mgm prepare` made"
+    return f"run `mgm flow INDEX --method {method}`, where INDEX is the folder of `mgm prepare`"
 
 
 def write_flow(
     path: str | Path, method: Flow, estimate: Estimate, shape: tuple[int, int, int] | None = None
 ) -> Path:
     """Estimate the flow of a whole video and write its sidecar, which appears whole or not at all.
+
     Memory does not grow with the video.
 
     Args:
         path: the video.
         method: names the sidecar.
         estimate: `estimator(method, ...)`.
-        shape: frames and cells (T, H, W) of the video; looked up where not given.
+        shape: frames and cells (T, H, W) of the video; looked up if None.
 
     Raises:
-        UserError: the video cannot be read, changes its size, or is not of that shape.
+        UserError: the video cannot be read, changes its size, or has another shape.
     """
     if shape is None:
         info = probe_video(path)
@@ -154,24 +151,29 @@ def write_flow(
             rows = 0
             for t, motion_HW2 in motions(path, estimate):
                 if t >= shape[0] or motion_HW2.shape[:2] != shape[1:]:
-                    here = "frame {} of {} x {} cells".format(t, *motion_HW2.shape)
+                    here = "frame {} has {} x {} cells".format(t, *motion_HW2.shape)
                     raise UserError(
-                        f"{path}: {here} where {shape[0]} frames of {shape[1]} x {shape[2]} are listed; run `mgm prepare` again"
+                        f"{path}: {here}, but {shape[0]} frames of {shape[1]} x {shape[2]} cells "
+                        "are listed; run `mgm prepare` again"
                     )
                 out.write(unknown * (t - rows) + motion_HW2.astype("<f2").tobytes())
                 rows = t + 1
             out.write(unknown * (shape[0] - rows))
     except OSError as error:
         raise UserError(
-            f"{file}: cannot be written beside the video ({error.strerror}); make room, or the folder writable"
+            f"{file}: cannot be written beside the video ({error.strerror}); "
+            "make room, or make the folder writable"
         ) from None
     return file
 
 
 def motions(path: str | Path, estimate: Estimate) -> Iterator[tuple[int, np.ndarray]]:
-    """(t, motion_HW2) of a video's frames in order, float32, one vector per cell: frame 0 with
-    zeros, then every frame that decodes and follows one that does."""
-    frames, last = list[np.ndarray](), -1  # a row without gaps, and the number of its last frame
+    """Yield (t, motion_HW2) of a video's frames in order, float32, one vector per cell.
+
+    Frame 0 has zeros. Then comes every frame that decodes and follows one that does.
+    """
+    # consecutive frames, and the number of the last one
+    frames, last = list[np.ndarray](), -1
     for t, frame_HWC in read_frames(path):
         if t != last + 1 or (len(frames) - 1) * frame_HWC.shape[0] * frame_HWC.shape[1] >= PIXELS:
             yield from _estimated(frames, last, estimate)
@@ -186,17 +188,14 @@ def motions(path: str | Path, estimate: Estimate) -> Iterator[tuple[int, np.ndar
 def _estimated(
     frames: list[np.ndarray], last: int, estimate: Estimate
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Motion of all frames but the first of a row that ends with frame `last`."""
+    """Yield the motion of consecutive frames that end with frame `last`, except for the first."""
     if len(frames) > 1:
         for t, flow_HW2 in enumerate(estimate(np.stack(frames)), last - len(frames) + 2):
             yield t, cell_means(flow_HW2)
 
 
 def cell_means(flow_HW2: np.ndarray) -> np.ndarray:
-    """Mean of each cell's pixels;
-
-    of those that lie in the frame, where a cell hangs over its edge.
-    """
+    """Return the mean of each cell's pixels that lie in the frame."""
     rows, columns = (np.arange(0, side, CELL) for side in flow_HW2.shape[:2])
     sum_HW2 = np.add.reduceat(np.add.reduceat(flow_HW2, rows, 0), columns, 1)
     height, width = (
@@ -206,8 +205,11 @@ def cell_means(flow_HW2: np.ndarray) -> np.ndarray:
 
 
 def estimator(method: Flow, weights: Path | None = None, device: str = "cpu") -> Estimate:
-    """The function that estimates flow. `weights`, as `raft_weights` returns them, and `device` are
-    RAFT's.
+    """Return the function that estimates flow by a method.
+
+    Args:
+        weights: for RAFT, from `raft_weights`.
+        device: for RAFT.
 
     Raises:
         UserError: the weights do not fit.
@@ -219,7 +221,7 @@ def estimator(method: Flow, weights: Path | None = None, device: str = "cpu") ->
 
 
 def _fitted(estimate: Estimate, short: int) -> Estimate:
-    """`estimate`, given frames of a size that it can take (see the module's docstring)."""
+    """Return `estimate` for frames of any size (see the module's docstring)."""
     import cv2
 
     def fitted(frames_THWC: np.ndarray) -> np.ndarray:
@@ -272,31 +274,32 @@ def _raft_small(weights: Path, device: str) -> Estimate:
     except Exception as error:  # torch.load raises whatever its unpickler met
         why = "; ".join(line.strip() for line in str(error).splitlines()[:2])
         raise UserError(
-            f"{weights}: not RAFT-small's weights ({why}); give --weights a state_dict of torchvision's raft_small, such as "
-            "raft_small_C_T_V2"
+            f"{weights}: not RAFT-small's weights ({why}); give --weights a state_dict of "
+            "torchvision's raft_small, such as raft_small_C_T_V2"
         ) from None
     model.requires_grad_(False).eval().to(device)
 
     def estimate(frames_THWC: np.ndarray) -> np.ndarray:
-        frames_TCHW = (
-            torch.from_numpy(frames_THWC).to(device).permute(0, 3, 1, 2).contiguous() / 127.5 - 1
-        )  # as torchvision's transform
+        frames_TCHW = torch.from_numpy(frames_THWC).to(device).permute(0, 3, 1, 2).contiguous()
+        frames_TCHW = frames_TCHW / 127.5 - 1  # as torchvision's transform
         return -model(frames_TCHW[1:], frames_TCHW[:-1])[-1].permute(0, 2, 3, 1).cpu().numpy()
 
     return estimate
 
 
 def raft_weights(method: Flow, weights: Path | None) -> Path | None:
-    """The file of the method's weights: the given one, or torchvision's own for RAFT-small,
-    downloaded if need be; None for DIS.
+    """Return the file of a method's weights; None for DIS.
+
+    The default for RAFT-small is torchvision's own file, which is downloaded if it is missing.
 
     Raises:
-        UserError: it cannot be downloaded, or the method has none.
+        UserError: the file cannot be downloaded, or the method has no weights.
     """
     if method == "dis":
         if weights is not None:
             raise UserError(
-                f"--weights {weights}: dis has no weights; leave it out, or choose --method raft-small"
+                f"--weights {weights}: dis has no weights; "
+                "leave it out, or choose --method raft-small"
             )
         return None
     if weights is not None:
@@ -311,7 +314,7 @@ def raft_weights(method: Flow, weights: Path | None) -> Path | None:
             Raft_Small_Weights.DEFAULT.get_state_dict(progress=False, check_hash=True)
         except Exception as error:  # no network, a proxy's page in its place, a full disk
             raise UserError(
-                f"raft-small: torchvision's weights {file.name} cannot be downloaded ({type(error).__name__}: {error}); "
-                f"pass --weights PATH, or put the file at {file}"
+                f"raft-small: torchvision's weights {file.name} cannot be downloaded "
+                f"({type(error).__name__}: {error}); pass --weights PATH, or put the file at {file}"
             ) from None
     return file

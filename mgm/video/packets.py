@@ -1,52 +1,130 @@
-"""What an encoded packet holds, read from its bytes without decoding it."""
+"""What a video's encoded packets tell of its pictures, without decoding any."""
 
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+# the start code of a picture's header
 _PICTURE = {
     "mpeg1video": b"\0\0\1\0",
     "mpeg2video": b"\0\0\1\0",
     "mpeg4": b"\0\0\1\xb6",
-}  # the code before each picture's header
-PLACEHOLDER = (
-    20  # bytes: a shorter P-picture of MPEG-4 may be one that is not shown (FFmpeg's MAX_NVOP_SIZE)
-)
+}
 MPEG = frozenset(_PICTURE)
+# bytes: a shorter P-picture of MPEG-4 may be one that is not shown (FFmpeg's MAX_NVOP_SIZE)
+PLACEHOLDER = 20
 
 
-def mpeg_kind(packet: bytes, codec: str) -> str | None:
-    """Picture type ("I", "P", "B", "S") of a packet of MPEG-1, 2 or 4; "" without a picture, None
-    where it may hold two or show none.
+# --- The pictures of a file ---
 
-    After the start code MPEG-1 and 2 have 10 bits of order, then 3 of type (ISO/IEC 13818-2,
-    6.2.3); MPEG-4 begins with 2 bits of type (ISO/IEC 14496-2, 6.2.5).
+
+@dataclass(frozen=True)
+class Timeline:
+    """The order and the times of a file's pictures.
+
+    MP4 and Matroska store presentation times. AVI and MPEG streams do not: their pictures are put
+    in order by their types, and the time of a picture is its number.
+
+    Args:
+        times: presentation times of all frames, sorted.
+        keys: presentation time of each key frame, and the offset to seek to.
+        start: the offset of the first packet.
+        order: packets in decoding order: presentation time (-1: none), and the number of IDR
+            pictures up to the packet.
+        marks: the place in `order` of each key frame, by the CRC-32 of its packet. None if the file
+            stores times.
+        unused: times of the B-pictures that no other picture refers to, where `marks` is set.
     """
-    code = _PICTURE[codec]
-    at = packet.find(code) + 4
-    if at < 4:
-        return ""
-    if len(packet) < at + 2 or (codec == "mpeg2video" and packet.find(code, at) >= 0):  # two fields
+
+    times: np.ndarray
+    keys: list[tuple[int, int]]
+    start: int
+    order: list[tuple[int, int]]
+    marks: dict[int, int] | None = None
+    unused: frozenset[int] = frozenset()
+
+    def needed(self, wanted: Collection[int]) -> list[int]:
+        """Return the times of the packets that the pictures of times `wanted` may need.
+
+        They come in decoding order. No picture needs one that is decoded after it, and none after
+        an IDR picture needs one from before (ISO/IEC 14496-10, 3.69).
+        """
+        last = {period: at for at, (time, period) in enumerate(self.order) if time in wanted}
+        return [time for at, (time, period) in enumerate(self.order) if at <= last.get(period, -1)]
+
+
+def stored_times(packets: Iterable[Any], seek_by_time: bool, prefix: int) -> Timeline | None:
+    """Return the timeline of a container that stores presentation times.
+
+    Args:
+        packets: all of them.
+        seek_by_time: the container's index holds presentation times (Matroska), not decoding times.
+        prefix: bytes of the length before each unit of a packet of H.264; 0 for other streams.
+
+    Returns:
+        None if the times cannot be trusted: one is missing or occurs twice, or decoding times go
+        back, as in Matroska files of XviD in VfW mode.
+    """
+    order, times, keys = list[tuple[int, int]](), list[int](), list[tuple[int, int]]()
+    start, period, decoded = None, 0, -math.inf
+    for packet in packets:
+        if not packet.size:
+            continue
+        time = packet.pts
+        if time is None or (packet.dts is not None and packet.dts < decoded):
+            return None
+        decoded = decoded if packet.dts is None else packet.dts
+        offset = time if seek_by_time or packet.dts is None else packet.dts
+        start = offset if start is None else min(start, offset)
+        if packet.is_keyframe:
+            keys.append((time, offset))
+            period += prefix > 0 and is_idr(memoryview(packet), prefix)
+        if not packet.is_discard:
+            times.append(time)
+        order.append((time, period))
+    if start is None or not times or len(set(times)) < len(times):
         return None
-    if codec != "mpeg4":
-        return {1: "I", 2: "P", 3: "B"}.get(packet[at + 1] >> 3 & 7)
-    kind = "IPBS"[packet[at] >> 6]
-    return None if kind == "P" and len(packet) < PLACEHOLDER else kind
+    return Timeline(np.array(sorted(times), np.int64), sorted(keys), start, order)
 
 
-def from_sequence_header(packet: bytes, codec: str) -> bytes:
-    """A key frame's packet without what the end of an earlier picture may have left before it, as
-    after a seek in an MPEG stream.
+def counted_times(packets: Iterable[Any], codec: str) -> Timeline | None:
+    """Return the timeline of an MPEG-1, 2 or 4 stream that stores no presentation times.
+
+    A picture's time is its number, and every packet must hold one picture.
+
+    Returns:
+        None for a stream with other packets, or whose first pictures need earlier ones.
     """
-    header = (
-        -1
-        if codec == "mpeg4"
-        else packet.rfind(b"\0\0\1\xb3", 0, max(packet.find(_PICTURE[codec]), 0))
-    )
-    return packet[header:] if header > 0 else packet
+    kinds, found = list[str](), list[tuple[int, int, int]]()  # key frames: place, offset, CRC-32
+    for packet in packets:
+        if not packet.size:
+            continue
+        kind = mpeg_kind(data := bytes(packet), codec)
+        if kind is None:
+            return None
+        if kind == "I" and packet.is_keyframe and packet.dts is not None:
+            found.append((len(kinds), packet.dts, crc32(from_sequence_header(data, codec))))
+        kinds.append(kind)
+    marks = {mark: place for place, _, mark in found}
+    begins_whole = bool(found) and found[0][0] == 0 and kinds[1:2] != ["B"]
+    if not begins_whole or len(marks) < len(found):
+        return None
+    shown = shown_order(kinds)
+    keys = [(shown[place], offset) for place, offset, _ in found]
+    unused = frozenset(time for time, kind in zip(shown, kinds) if kind == "B")
+    order = [(time, 0) for time in shown]
+    return Timeline(np.arange(max(shown) + 1), keys, keys[0][1], order, marks, unused)
 
 
 def shown_order(kinds: list[str]) -> list[int]:
-    """When each picture is shown, counted from 0, given types in decoding order: an I- or P-picture
-    after the B-pictures that follow it.
+    """Return the place of each picture in presentation order, given types in decoding order.
 
-    A packet without a picture ("") has -1.
+    An I- or P-picture is shown after the B-pictures that follow it. A packet without a picture ("")
+    has -1.
     """
     shown, waiting, count = [-1] * len(kinds), None, 0
     for at, kind in enumerate([*kinds, "I"]):
@@ -59,13 +137,48 @@ def shown_order(kinds: list[str]) -> list[int]:
     return shown
 
 
+# --- The bytes of a packet ---
+
+
+def mpeg_kind(packet: bytes, codec: str) -> str | None:
+    """Return the picture type ("I", "P", "B", "S") of a packet of MPEG-1, 2 or 4.
+
+    After the start code MPEG-1 and 2 have 10 bits of order, then 3 of type (ISO/IEC 13818-2,
+    6.2.3); MPEG-4 begins with 2 bits of type (ISO/IEC 14496-2, 6.2.5).
+
+    Returns:
+        "" for a packet without a picture; None if it may hold two, or one that is not shown.
+    """
+    code = _PICTURE[codec]
+    at = packet.find(code) + 4
+    if at < 4:
+        return ""
+    two_fields = codec == "mpeg2video" and packet.find(code, at) >= 0
+    if len(packet) < at + 2 or two_fields:
+        return None
+    if codec != "mpeg4":
+        return {1: "I", 2: "P", 3: "B"}.get(packet[at + 1] >> 3 & 7)
+    kind = "IPBS"[packet[at] >> 6]
+    return None if kind == "P" and len(packet) < PLACEHOLDER else kind
+
+
+def from_sequence_header(packet: bytes, codec: str) -> bytes:
+    """Return a key frame's packet from its sequence header on.
+
+    After a seek in an MPEG stream, the end of an earlier picture may come before it.
+    """
+    if codec == "mpeg4":
+        return packet
+    header = packet.rfind(b"\0\0\1\xb3", 0, max(packet.find(_PICTURE[codec]), 0))
+    return packet[header:] if header > 0 else packet
+
+
 def is_unused_b(packet: memoryview | bytes, prefix: int) -> bool:
-    """Tell whether a packet of H.264 holds a B-picture that no other picture refers to (ISO/IEC
-    14496-10, 7.3.1 and 7.3.3).
+    """Return whether a packet of H.264 holds a B-picture that no other picture refers to.
 
     Each of its units follows its length in `prefix` bytes. A unit's first byte holds its
-    `nal_ref_idc` and type; a slice begins with its first macroblock, 0 being the bit 1, and its
-    type, B being 010 (1) or 00111 (6).
+    `nal_ref_idc` and type. A slice begins with its first macroblock (the bit 1 means 0), then its
+    type: B is 010 (1) or 00111 (6). Source: ISO/IEC 14496-10, 7.3.1 and 7.3.3.
     """
     at, found = 0, False
     while at + prefix + 1 < len(packet):
@@ -80,8 +193,9 @@ def is_unused_b(packet: memoryview | bytes, prefix: int) -> bool:
 
 
 def is_idr(packet: memoryview | bytes, prefix: int) -> bool:
-    """Tell whether a packet of H.264, as in `is_unused_b`, holds an IDR picture, before which every
-    decoder forgets all others.
+    """Return whether a packet of H.264 holds an IDR picture, at which decoders forget all others.
+
+    Its units are as in `is_unused_b`.
     """
     at = 0
     while at + prefix < len(packet):

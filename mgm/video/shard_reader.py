@@ -1,19 +1,19 @@
 """Read videos from shards: their frames as JPEG, and the motion vectors of the source file.
 
-A shard is an uncompressed tar in WebDataset's convention, so files of one key are one record, and
-other tools read it. A video is
+A shard is an uncompressed tar in WebDataset's convention: files of one key are one record, and
+other tools can read it. A video is
 
-    KEY.00000.jpg ...  its frames at the shards' short side: every one, or every k-th KEY.vectors
-    of each frame that has motion information: its cells, packed (`pack_motion`) KEY.table
-    where each of those lies, with its checksum, picture type and reference distances: a `HEADER`,
-    then a `ROW` a frame KEY.json, KEY.cls  the source's name, SHA-256 and more; the label. For
-    people and other tools, not read here
+    KEY.00000.jpg ...  its frames, every one or every k-th, at the shards' short side
+    KEY.vectors        the packed cells of each frame with motion information (`pack_motion`)
+    KEY.table          the places, checksums, picture types and reference distances of all
+                       these: a `HEADER`, then one `ROW` per frame
+    KEY.json, KEY.cls  the source's name, SHA-256 and more; the label, for people and other tools
 
-An index names a record `SHARD.tar#OFFSET/NAME`, and OFFSET is where its table lies: a clip is read
-by `pread` of the table, of its frames and of their vectors, without a search, and every byte that
-is used is checked. Libraries that read shards give whole samples; a clip needs a tenth of one.
+An index names a record `SHARD.tar#OFFSET/NAME`, where OFFSET is the place of its table. So a clip
+is read by `pread` of the table, of its frames and of their vectors, without a search. Every byte
+that is used is checked. Libraries for shards read whole samples, and a clip is a tenth of one.
 
-Boxes and motion are in pixels of the *source*, so random draws and masks are those of the source
+Boxes and motion are in pixels of the *source*, so random draws and masks equal those of the source
 file, bit for bit.
 """
 
@@ -39,49 +39,41 @@ from mgm.video.container import CODECS_WITH_VECTORS, NoVectors
 from mgm.video.motion import cells
 
 VERSION = 1
-HEADER = struct.Struct(
-    "<8sIIII16sdIQI"
-    # magic, version, every, height, width, codec, fps, rows, where the vectors begin, CRC-32 of it all
-)
+# magic, version, every, height, width, codec, fps, rows, start of the vectors, CRC-32 of the table
+HEADER = struct.Struct("<8sIIII16sdIQI")
 MAGIC = b"mgmshard"
 ROW = np.dtype(
     [
-        *(
-            ("offset", "<u8"),
-            ("bytes", "<u4"),
-            ("crc", "<u4"),
-        ),  # of the JPEG file, from the start of the shard
-        *(
-            ("vectors", "<u4"),
-            ("vector_bytes", "<u4"),
-            ("vector_crc", "<u4"),
-        ),  # from the start of the vectors; 0 bytes: no information
-        *(
-            ("past", "<u4"),
-            ("future", "<u4"),
-            ("kind", "S4"),
-        ),  # distances to the references, in frames
+        # the JPEG file, from the start of the shard
+        ("offset", "<u8"),
+        ("bytes", "<u4"),
+        ("crc", "<u4"),
+        # from the start of the vectors; 0 bytes: no motion information
+        ("vectors", "<u4"),
+        ("vector_bytes", "<u4"),
+        ("vector_crc", "<u4"),
+        # distances to the references, in frames; the picture type
+        ("past", "<u4"),
+        ("future", "<u4"),
+        ("kind", "S4"),
     ]
 )
-UNITS = 4  # a pixel: no codec whose vectors FFmpeg exports has finer ones
+UNITS = 4  # per pixel: no codec whose vectors FFmpeg exports has finer ones
 _FIRST_READ = 1 << 14  # bytes: the table of 400 frames
 _NEAR = 1 << 18  # bytes of vectors to read at once
-_BLOCK = 512  # bytes: what a tar is made of
+_BLOCK = 512  # bytes: the unit of a tar
 
 
 class NotInShard(UserError):
-    """Shards do not hold what the run asks for, whichever the video:
-
-    no accident of one clip, so no reason to go on without.
-    """
+    """The shards lack what the run needs, whichever the video, so the run must not go on."""
 
 
 def shard_of(path: str | Path) -> tuple[str, int] | None:
-    """The shard of a record's path and the place of its table; None for the path of a file."""
+    """Return a record's shard and the place of its table; None for the path of a file."""
     text = str(path)
     for found in _PLACE.finditer(text) if ".tar#" in text else ():
         shard = text[: found.start()] + ".tar"
-        # a folder may be called x.tar#5 too
+        # a folder may be called x.tar#5
         if _is_file(shard) or not os.path.isdir(text[: found.end() - 1]):
             return shard, int(found[1])
     return None
@@ -96,8 +88,8 @@ def _is_file(path: str) -> bool:
 
 
 def pack_motion(motion_HW2: np.ndarray, future_HW: np.ndarray) -> bytes:
-    """A frame's cells without loss: quarters of a pixel, then a bit a cell for a future reference;
-    deflated.
+    """Pack a frame's cells without loss: quarters of a pixel, then one bit per cell for a future
+    reference, deflated.
 
     Raises:
         UserError: a vector is no multiple of a quarter pixel, or longer than 8191.
@@ -105,7 +97,8 @@ def pack_motion(motion_HW2: np.ndarray, future_HW: np.ndarray) -> bytes:
     quarters_HW2 = np.rint(motion_HW2 * UNITS).clip(-(2**15), 2**15 - 1).astype("<i2")
     if not np.array_equal(quarters_HW2 / np.float32(UNITS), motion_HW2):
         raise UserError(
-            "a motion vector is finer than a quarter pixel, or longer than 8,191; report this as a bug of mgm, or leave it out"
+            "a motion vector is finer than a quarter pixel, or longer than 8,191; report this as a "
+            "bug of mgm, or leave the video out"
         )
     return zlib.compress(quarters_HW2.tobytes() + np.packbits(future_HW).tobytes())
 
@@ -114,8 +107,10 @@ def pack_motion(motion_HW2: np.ndarray, future_HW: np.ndarray) -> bytes:
 class ShardVideo:
     """A video in a shard.
 
-    `size`: height and width of the source, as shown; of its frames every `every`-th is here, and
-    has a row.
+    Args:
+        every: every `every`-th frame of the source is here, and has a row.
+        size: height and width of the source, as shown.
+        end: bytes of the shard.
     """
 
     path: str
@@ -126,20 +121,20 @@ class ShardVideo:
     fps: float
     vectors_at: int
     rows: np.ndarray
-    end: int  # bytes of the shard
+    end: int
 
     @property
     def frames(self) -> int:
-        """One more than the index of the last frame that is here."""
+        """The index of the last frame that is here, plus one."""
         return self.every * (len(self.rows) - 1) + 1
 
     def jpegs(self, rows: np.ndarray) -> Iterator[bytes]:
-        """Frames' files."""
+        """Yield the JPEG files of some rows."""
         for offset, size, crc in zip(*(rows[name].tolist() for name in ("offset", "bytes", "crc"))):
             yield self._checked(self._read(offset, size, "a frame"), offset, crc, "a frame")
 
     def motion(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`motion_NHW2`, `distance_NHW` and `has_motion_N` of some rows, as `Clip` has them."""
+        """Return motion_NHW2, distance_NHW and has_motion_N of some rows, as `Clip` has them."""
         height, width = cells(self.size[0]), cells(self.size[1])
         count, informed_N = height * width, rows["vector_bytes"] > 0
         packed_NL = np.frombuffer(b"".join(self._unpacked(rows)), np.uint8).reshape(len(rows), -1)
@@ -160,23 +155,21 @@ class ShardVideo:
         return motion_NHW2, distance_NHW, informed_N
 
     def check(self) -> None:
-        """Read all of it.
+        """Read all of it, and check every byte.
 
         Raises:
-            UserError: a byte is not what was written.
+            UserError: a byte was changed.
         """
         for _ in chain(self.jpegs(self.rows), self._unpacked(self.rows)):
             pass
 
     def _unpacked(self, rows: np.ndarray) -> Iterator[bytes]:
-        """What `pack_motion` packed, of ascending rows.
+        """Yield the packed cells of ascending rows, inflated.
 
         Those of a clip lie close together, and are read at once.
         """
-        places, what = (
-            list(zip(*(rows[name].tolist() for name in ("vectors", "vector_bytes", "vector_crc")))),
-            "motion vectors",
-        )
+        columns = (rows[name].tolist() for name in ("vectors", "vector_bytes", "vector_crc"))
+        places, what = list(zip(*columns)), "motion vectors"
         nothing = bytes(self._unpacked_bytes)
         start, span = places[0][0], sum(places[-1][:2]) - places[0][0]
         near = (
@@ -191,7 +184,7 @@ class ShardVideo:
 
     @property
     def _unpacked_bytes(self) -> int:
-        """Bytes of a frame's cells as `pack_motion` has them before it deflates them."""
+        """Bytes of a frame's cells before `pack_motion` deflates them."""
         count = cells(self.size[0]) * cells(self.size[1])
         return 4 * count + -(-count // 8)
 
@@ -208,7 +201,7 @@ class ShardVideo:
         return found
 
     def _read(self, offset: int, count: int, what: str) -> bytes:
-        # bounded before it is read: a damaged count asks for gigabytes
+        # bounded before the read, since a damaged count asks for gigabytes
         end = min(self.end, offset + count)
         data = os.pread(self.file.fileno(), end - offset, offset) if offset < end else b""
         if len(data) < count:
@@ -221,7 +214,8 @@ class ShardVideo:
     def _checked(self, data: bytes, offset: int, crc: int, what: str) -> bytes:
         if zlib.crc32(data) != crc:
             raise UserError(
-                f"{self.path}: the {len(data):,} bytes of {what} at {offset:,} are not those that were written; {AGAIN}"
+                f"{self.path}: the {len(data):,} bytes of {what} at {offset:,} are not those that "
+                f"were written; {AGAIN}"
             )
         return data
 
@@ -230,10 +224,10 @@ AGAIN = "delete the shard and its .json, and run the same `mgm prepare` again"
 
 
 def open_record(path: str | Path) -> ShardVideo:
-    """A record by its path.
+    """Open a record by its path.
 
     Raises:
-        UserError: its shard is missing, cut short or damaged, or of another version.
+        UserError: its shard is missing, cut short, damaged or of another version.
     """
     found = shard_of(path)
     assert found is not None, path
@@ -250,15 +244,17 @@ def open_record(path: str | Path) -> ShardVideo:
         raise UserError(f"{path}: no video begins at byte {offset:,} of its shard; {AGAIN}")
     if version != VERSION:
         raise UserError(
-            f"{path}: is in format {version} of shards, this mgm reads {VERSION}; prepare the dataset again"
+            f"{path}: is in format {version} of shards, and this mgm reads {VERSION}; "
+            "prepare the dataset again"
         )
     end = HEADER.size + count * ROW.itemsize
-    # a count of rows is believed as far as the shard goes, before its checksum can be computed
+    # the number of rows cannot be checked yet, so it is trusted as far as the shard goes
     if len(data) < end <= shard_end - offset:
         data += os.pread(file.fileno(), end - len(data), offset + len(data))
     if len(data) < end or table_crc(data[: HEADER.size], data[HEADER.size : end]) != crc:
         raise UserError(
-            f"{path}: the {end:,} bytes of its table at {offset:,} are not those that were written; {AGAIN}"
+            f"{path}: the {end:,} bytes of its table at {offset:,} are not those that were "
+            f"written; {AGAIN}"
         )
     sizes = {"every": (every, 64), "height": (height, 1 << 15), "width": (width, 1 << 15)}
     sizes |= {"rows": (count, 1 << 32), "vectors": (vectors_at, shard_end)}
@@ -269,15 +265,12 @@ def open_record(path: str | Path) -> ShardVideo:
             )
     if not (codec.isascii() and 0 <= fps < math.inf):
         raise UserError(f"{path}: its table in the shard has codec {codec!r}, fps {fps}; {AGAIN}")
-    wanted, source = (
-        str(path)[len(found[0]) :].partition("/")[2],
-        _source_name(file, data, offset, end),
-    )
+    wanted = str(path)[len(found[0]) :].partition("/")[2]
+    source = _source_name(file, data, offset, end)
     if source is None or below(source) != wanted:
         lies = "has no readable name" if source is None else f"is {source}"
         raise UserError(
-            f"{path}: the video at byte {offset:,} of its shard {lies}, not {wanted}; delete the "
-            "shard and its .json, and run the same `mgm prepare` again"
+            f"{path}: the video at byte {offset:,} of its shard {lies}, not {wanted}; {AGAIN}"
         )
     rows = np.frombuffer(data, ROW, count, HEADER.size)
     name = codec.rstrip(b"\0").decode()
@@ -287,13 +280,13 @@ def open_record(path: str | Path) -> ShardVideo:
 
 
 def _source_name(file: BinaryIO, data: bytes, offset: int, end: int) -> str | None:
-    """Return the name that a record's KEY.json has for its source; None if it cannot be read.
+    """Return the source's name from a record's KEY.json; None if it cannot be read.
 
-    That file follows the table, so it mostly is in what was read already.
+    That file follows the table, so most often it is in `data` already.
 
     Args:
-        data: what the shard holds from `offset` on, where the table begins; the table is
-            `end` bytes long.
+        data: bytes of the shard from `offset` on, where the table begins.
+        end: bytes of the table.
     """
     at = end + -end % _BLOCK
     if len(data) < at + 2 * _BLOCK:
@@ -312,38 +305,41 @@ def _source_name(file: BinaryIO, data: bytes, offset: int, end: int) -> str | No
 
 
 def below(name: str) -> str:
-    """Return a name without the way out of its root."""
+    """Return a path's name without parts that lead out of its root."""
     return "/".join(part for part in name.split("/") if part not in ("", ".."))
 
 
 def table_crc(header: bytes, rows: bytes) -> int:
-    """The checksum that ends a header, of all before it and of the rows."""
+    """Return the checksum that ends a header: of all before it, and of the rows."""
     return zlib.crc32(rows, zlib.crc32(header[: HEADER.size - 4]))
 
 
-class ShardReading:
-    """Reads a clip from a shard, as `mgm.video.decode.Reading` does from a file.
+class ShardPass:
+    """One pass over a video in a shard, as `mgm.video.decode.DecodePass` is over a file.
 
-    `size` is the source's, which boxes and motion refer to; frames may be smaller.
+    `size` is the source's, which boxes and motion refer to. Frames may be smaller.
     """
 
     def __init__(self, path: str | Path, wanted_N: np.ndarray, motion: bool):
         self.record = record = open_record(path)
         if motion and record.codec not in CODECS_WITH_VECTORS:
             raise NoVectors(
-                f"{path}: its source's codec {record.codec} has no motion vectors; use a mask without motion guidance"
+                f"{path}: its source's codec {record.codec} has no motion vectors; "
+                "use a mask without motion guidance"
             )
         self.size = record.size
         row_N, off_N = np.divmod(wanted_N, record.every)
         if off_N.any():
             index = int(wanted_N[off_N > 0][0])
             raise NotInShard(
-                f"{path}: has every {record.every}th frame, and frame {index} was asked for; set clips.start_multiple to {record.every} "
-                f"and clips.stride to a multiple, or prepare without --every"
+                f"{path}: has every {record.every}th frame, and frame {index} was asked for; set "
+                f"clips.start_multiple to {record.every} and clips.stride to a multiple, or "
+                "prepare without --every"
             )
         if row_N[-1] >= len(record.rows):
             raise UserError(
-                f"{path}: frame {int(wanted_N[-1])} was asked for, but the video ends after {record.frames} frames; ask for less"
+                f"{path}: frame {int(wanted_N[-1])} was asked for, but the video ends after "
+                f"{record.frames} frames; ask for less"
             )
         self.rows, self._motion = record.rows[row_N], motion
 
@@ -355,6 +351,7 @@ class ShardReading:
             yield n, frame_HWC
 
     def motion(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return motion_NHW2, distance_NHW and has_motion_N, as `Clip` has them."""
         rows = self.rows
         if not self._motion:
             rows = rows.copy()
@@ -362,13 +359,15 @@ class ShardReading:
         return self.record.motion(rows)
 
 
-@lru_cache(maxsize=256)  # of some thousand shards; a process may have 1,024 files open
+# a dataset has some thousand shards, and a process may have 1,024 files open
+@lru_cache(maxsize=256)
 def _opened(shard: str) -> tuple[BinaryIO, int]:
-    """A shard, and its bytes."""
+    """Open a shard; return the file and its size in bytes."""
     try:
         file = open(shard, "rb", buffering=0)  # noqa: SIM115
         return file, os.fstat(file.fileno()).st_size
     except OSError as error:
         raise UserError(
-            f"{shard}: cannot be opened ({error.strerror}); put the shard back, or run the same `mgm prepare` again"
+            f"{shard}: cannot be opened ({error.strerror}); put the shard back, or run the same "
+            "`mgm prepare` again"
         ) from None

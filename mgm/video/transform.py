@@ -1,12 +1,7 @@
-"""The box that a clip is cut from, and the one function that cuts frames and motion together.
+"""From decoded frames to a clip: which frames, which box, cutting, and augmentation.
 
-A crop is a box on the decoded frame, drawn by a pure function of a numpy generator; `apply` scales
-it to the clip's size. A box need not be square, so the two components of a motion vector are scaled
-separately, and magnitudes are taken after.
-
-Each crop is scaled as VideoMAE scales it: pretraining's by Pillow, antialiased bilinear;
-finetuning's by `torch.nn.functional.interpolate` and test views by OpenCV, both bilinear without
-antialiasing.
+Draws are pure functions of a NumPy generator. A box need not be square, so the components of a
+motion vector are scaled separately, and magnitudes are taken afterwards.
 """
 
 from dataclasses import dataclass
@@ -14,20 +9,106 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mgm.spec import Clips
+from mgm.rng import seeded
+from mgm.spec import Augment, Clips
 from mgm.video.decode import Clip
 from mgm.video.motion import CELL
+
+# --- Which frames. T is the clip's number of frames. ---
+# Sources: VideoMAE's datasets (MCG-NJU/VideoMAE: kinetics.py, ssv2.py), to which the paper refers
+# ("same as VideoMAE"). A video shorter than its span repeats its last frame. Under "segments" a
+# training clip repeats its first, as VideoMAE does. A video of one frame is a still clip.
+
+
+def training_indices(clips: Clips, n_frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the sorted frames of a random training clip: (T,)."""
+    if clips.sampling == "stride":
+        return stride(n_frames, clips.frames, clips.stride, rng, clips.start_multiple)
+    if clips.sampling == "window":
+        return window(n_frames, clips.frames, clips.stride, rng)
+    return segments(n_frames, clips.frames, rng)
+
+
+def view_indices(clips: Clips, n_frames: int, view: int, views: int) -> np.ndarray:
+    """Return the sorted frames of temporal test view `view` of `views`: (T,).
+
+    A model trained on windows is tested at their exact stride.
+    """
+    if clips.sampling == "segments":
+        return segment_view(n_frames, clips.frames, view, views)
+    return stride_view(n_frames, clips.frames, clips.stride, view, views)
+
+
+def stride(
+    n_frames: int, frames: int, step: int, rng: np.random.Generator, multiple: int = 1
+) -> np.ndarray:
+    """Take every `step`-th frame from a random start, a multiple of `multiple` (pretraining)."""
+    starts = max(n_frames - (frames - 1) * step, 1)
+    start = multiple * rng.integers(-(-starts // multiple))
+    return np.minimum(start + step * np.arange(frames), n_frames - 1)
+
+
+def window(n_frames: int, frames: int, step: int, rng: np.random.Generator) -> np.ndarray:
+    """Take evenly spaced frames of a random window of frames * step (finetuning on K400).
+
+    Source: kinetics.py, `loadvideo_decord`.
+    """
+    span = frames * step
+    if n_frames > span:
+        end = rng.integers(span, n_frames)
+        return np.linspace(end - span, end, frames).clip(max=end - 1).astype(np.int64)
+    points = np.linspace(0, n_frames, n_frames // step)
+    points = np.append(points, np.full(frames - len(points), n_frames))
+    return points.clip(max=n_frames - 1).astype(np.int64)
+
+
+def segments(n_frames: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Take one random frame of each of T equal segments (TSN; finetuning on SSv2).
+
+    A video of fewer than T frames gives its first frame T times (ssv2.py).
+    """
+    length = n_frames // frames
+    if length == 0:
+        return np.zeros(frames, np.int64)
+    return length * np.arange(frames) + rng.integers(length, size=frames)
+
+
+def stride_view(n_frames: int, frames: int, step: int, view: int, views: int) -> np.ndarray:
+    """Take every `step`-th frame, from a start that views spread evenly over the video.
+
+    A single view lies in the middle.
+    """
+    slack = max(-(-n_frames // step) - frames, 0)  # in steps
+    start = slack // 2 if views == 1 else slack * view // (views - 1)
+    return np.minimum(step * (start + np.arange(frames)), n_frames - 1)
+
+
+def segment_view(n_frames: int, frames: int, view: int, views: int) -> np.ndarray:
+    """Take one frame of each of T equal segments: view k of n takes the point k / n into them.
+
+    So of two views the first takes the starts and the second the mid-points (ssv2.py). A single
+    view takes the mid-points.
+    """
+    tick = n_frames / frames
+    offset = tick / 2 if views == 1 else view * tick / views
+    return (offset + tick * np.arange(frames)).astype(np.int64)
+
+
+# --- Which box ---
+# Each crop is scaled as VideoMAE scales it: pretraining's by Pillow, bilinear with antialiasing;
+# finetuning's by torch.nn.functional.interpolate and test views by OpenCV, both without.
 
 SCALES = (1.0, 0.875, 0.75, 0.66)
 
 
 @dataclass(frozen=True)
 class Box:
-    """A crop, in pixels of the decoded frame; whole ones, but for a test view.
+    """A crop in pixels of the decoded frame; whole ones, except for a test view.
 
-    Attributes: antialias: whether scaling it down averages over all pixels. scaled: of a test view,
-        for which the whole frame is scaled first: the frame's height and width then, and the crop's
-        top and left.
+    Args:
+        antialias: average over all pixels when scaling down.
+        scaled: for a test view, whose whole frame is scaled before the crop: the scaled frame's
+            height and width, and the crop's top and left in it.
     """
 
     top: float
@@ -38,25 +119,24 @@ class Box:
     scaled: tuple[int, int, int, int] | None = None
 
     def on(self, frame: tuple[int, ...], of: tuple[int, int] | None) -> "Box":
-        """The same part of a frame of height and width `frame`, where the box is one of a frame of
-        `of`; at least a pixel.
+        """Return the same part of a smaller or larger copy of the frame, at least one pixel.
+
+        Args:
+            frame: height and width of the copy.
+            of: height and width of the frame that the box lies on; None if that is `frame`.
         """
         if of is None or of == frame or self.scaled:
             return self
         down, across = frame[0] / of[0], frame[1] / of[1]
-        top, left = (
-            min(round(self.top * down), frame[0] - 1),
-            min(round(self.left * across), frame[1] - 1),
-        )
-        bottom, right = (
-            round((self.top + self.height) * down),
-            round((self.left + self.width) * across),
-        )
+        top = min(round(self.top * down), frame[0] - 1)
+        left = min(round(self.left * across), frame[1] - 1)
+        bottom = round((self.top + self.height) * down)
+        right = round((self.left + self.width) * across)
         return Box(top, left, max(bottom - top, 1), max(right - left, 1), self.antialias)
 
 
 def training_box(clips: Clips, height: int, width: int, rng: np.random.Generator) -> Box:
-    """The crop `clips.crop` of a frame of `height` x `width` pixels."""
+    """Return the training crop of a frame of `height` x `width` pixels (`Clips.crop`)."""
     if clips.crop == "multiscale":
         return multiscale(height, width, clips.size, rng)
     if clips.crop == "resized":
@@ -65,11 +145,11 @@ def training_box(clips: Clips, height: int, width: int, rng: np.random.Generator
 
 
 def multiscale(height: int, width: int, size: int, rng: np.random.Generator) -> Box:
-    """MultiScaleCrop (MCG-NJU/VideoMAE, transforms.py), pretraining's crop.
+    """Draw pretraining's crop, MultiScaleCrop (MCG-NJU/VideoMAE, transforms.py).
 
-    Height and width are the short side times one of four scales each, at most one step apart; a
+    Height and width are the short side times one of four scales each, at most one step apart. A
     side within 2 pixels of `size` becomes `size`. The box lies at one of 13 fixed places: corners,
-    centre, edge mid-points, quarter points.
+    centre, mid-points of edges, quarter points.
     """
     short = min(height, width)
     sides = [int(short * scale) for scale in SCALES]
@@ -77,9 +157,8 @@ def multiscale(height: int, width: int, size: int, rng: np.random.Generator) -> 
     pairs = [(i, j) for i in range(4) for j in range(4) if abs(i - j) <= 1]
     i, j = pairs[rng.integers(len(pairs))]
     down, right = (height - sides[i]) // 4, (width - sides[j]) // 4
-    places = [(row, column) for row in (0, 2, 4) for column in (0, 2, 4)] + [
-        (row, column) for row in (1, 3) for column in (1, 3)
-    ]
+    places = [(row, column) for row in (0, 2, 4) for column in (0, 2, 4)]
+    places += [(row, column) for row in (1, 3) for column in (1, 3)]
     row, column = places[rng.integers(13)]
     return Box(row * down, column * right, sides[i], sides[j])
 
@@ -87,95 +166,77 @@ def multiscale(height: int, width: int, size: int, rng: np.random.Generator) -> 
 def resized(
     height: int, width: int, rng: np.random.Generator, area=(0.08, 1.0), ratio=(0.75, 4 / 3)
 ) -> Box:
-    """Random resized crop:
+    """Draw finetuning's crop: uniform area, log-uniform width / height.
 
-    area uniform, width / height log-uniform; after ten tries that do not fit, the largest central
-    box.
+    After ten draws that do not fit, take the largest central box.
     """
     for _ in range(10):
         pixels = height * width * rng.uniform(*area)
         aspect = np.exp(rng.uniform(*np.log(ratio)))
         w, h = round((pixels * aspect) ** 0.5), round((pixels / aspect) ** 0.5)
         if 0 < w <= width and 0 < h <= height:
-            return Box(
-                int(rng.integers(height - h + 1)),
-                int(rng.integers(width - w + 1)),
-                h,
-                w,
-                antialias=False,
-            )
+            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+            return Box(int(top), int(left), h, w, antialias=False)
     h, w = min(height, round(width / ratio[0])), min(width, round(height * ratio[1]))
     return Box((height - h) // 2, (width - w) // 2, h, w, antialias=False)
 
 
 def view_box(height: int, width: int, view: int, views: int) -> Box:
-    """Square of the short side:
-
-    the centre one, or spatial view `view` of three along the long side.
-    """
+    """Return a square of the short side: the centre one, or view `view` along the long side."""
     short, slack = min(height, width), abs(height - width)
     offset = slack // 2 if views == 1 else slack * view // (views - 1)
     return Box(offset, 0, short, short) if height > width else Box(0, offset, short, short)
 
 
 def test_box(height: int, width: int, view: int, views: int, size: int) -> Box:
-    """Spatial test view `view` of `views` (MCG-NJU/VideoMAE, kinetics.py):
+    """Return spatial test view `view` of `views` (MCG-NJU/VideoMAE, kinetics.py).
 
-    the frame's short side becomes `size`, then a square is cut.
+    The frame's short side becomes `size`, then a square is cut.
     """
     tall, wide = (size * side // min(height, width) for side in (height, width))
     slack = max(tall, wide) - size
     offset = slack // 2 if views == 1 else slack * view // (views - 1)
     top, left = (offset, 0) if height > width else (0, offset)
     down, across = height / tall, width / wide
-    return Box(
-        top * down,
-        left * across,
-        size * down,
-        size * across,
-        antialias=False,
-        scaled=(tall, wide, top, left),
-    )
+    scaled = tall, wide, top, left
+    return Box(top * down, left * across, size * down, size * across, False, scaled)
+
+
+# --- Cutting frames and motion ---
 
 
 def apply(clip: Clip, box: Box, size: int, flip: bool) -> Clip:
-    """Cut `box` out of a clip, scale it to `size` x `size` pixels, and mirror it if asked to.
+    """Cut a box out of a clip, scale it to `size` x `size` pixels, and mirror it if `flip`.
 
     Returns:
-        A clip whose frames are (T, size, size, 3), and whose motion is in pixels of the new size,
-        on size // 8 cells a side that each take the vector at their centre.
+        A clip of frames (T, size, size, 3). Its motion is in pixels of the new size, on size // 8
+        cells per side, each with the vector at its centre.
     """
     motion_THW2, distance_THW = cut_motion(clip.motion_THW2, clip.distance_THW, box, size, flip)
     on_frame = box.on(clip.frames_THWC.shape[1:3], clip.size)
-    return Clip(
-        cut_frames(clip.frames_THWC, on_frame, size, flip),
-        motion_THW2,
-        distance_THW,
-        clip.has_motion_T,
-    )
+    frames_THWC = cut_frames(clip.frames_THWC, on_frame, size, flip)
+    return Clip(frames_THWC, motion_THW2, distance_THW, clip.has_motion_T)
 
 
 def cut_frames(frames_THWC: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:
-    """`apply` on the frames alone."""
+    """Do what `apply` does, for the frames."""
     if box.scaled:
         tall, wide, top, left = box.scaled
-        cut_THWC = resize(frames_THWC, tall, wide, antialias=False)[
-            :, top : top + size, left : left + size
-        ]
+        scaled_THWC = resize(frames_THWC, tall, wide, antialias=False)
+        cut_THWC = scaled_THWC[:, top : top + size, left : left + size]
     else:
         top, left, height, width = (
             int(side) for side in (box.top, box.left, box.height, box.width)
         )
-        cut_THWC = resize(
-            frames_THWC[:, top : top + height, left : left + width], size, size, box.antialias
-        )
+        part_THWC = frames_THWC[:, top : top + height, left : left + width]
+        cut_THWC = resize(part_THWC, size, size, box.antialias)
     return cut_THWC[:, :, ::-1] if flip else cut_THWC
 
 
 def cut_motion(
     motion_THW2: np.ndarray, distance_THW: np.ndarray, box: Box, size: int, flip: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`apply` on the motion alone."""
+    """Do what `apply` does, for the motion."""
     count = max(size // CELL, 1)
     centre = (np.arange(count) + 0.5) / count
     row = (box.top + centre * box.height).astype(np.int64) // CELL
@@ -185,23 +246,75 @@ def cut_motion(
     scale = np.array([(-size if flip else size) / box.width, size / box.height], np.float32)
     frames, _, width = distance_THW.shape
     cell = (row[:, None] * width + column).ravel()
-    motion_TL2, distance_TL = (
-        motion_THW2.reshape(frames, -1, 2).take(cell, 1),
-        distance_THW.reshape(frames, -1).take(cell, 1),
-    )
-    return motion_TL2.reshape(frames, count, count, 2) * scale, distance_TL.reshape(
-        frames, count, count
-    )
+    motion_TL2 = motion_THW2.reshape(frames, -1, 2).take(cell, 1)
+    distance_TL = distance_THW.reshape(frames, -1).take(cell, 1)
+    shape = frames, count, count
+    return motion_TL2.reshape(*shape, 2) * scale, distance_TL.reshape(shape)
 
 
 def resize(frames_THWC: np.ndarray, height: int, width: int, antialias: bool) -> np.ndarray:
-    """uint8 frames to `height` x `width`, bilinear; as they are where nothing needs scaling."""
+    """Scale uint8 frames to `height` x `width`, bilinear; return them as they are if they fit."""
     if frames_THWC.shape[1:3] == (height, width):
         return frames_THWC
-    frames_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(
-        0, 3, 1, 2
-    )  # channels last: its fast path
-    scaled = torch.nn.functional.interpolate(
+    # channels last in memory: PyTorch's fast path
+    frames_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)
+    scaled_TCHW = torch.nn.functional.interpolate(
         frames_TCHW, size=(height, width), mode="bilinear", antialias=antialias
     )
-    return scaled.permute(0, 2, 3, 1).numpy()
+    return scaled_TCHW.permute(0, 2, 3, 1).numpy()
+
+
+# --- Augmentation ---
+
+
+class ClipAugmentation:
+    """RandAugment on decoded frames and random erasing on the clip cut from them, by timm.
+
+    timm augments images. A clip needs one draw for all frames, or what moves would change. Motion
+    vectors do not follow these changes, so they are for training without motion.
+
+    Source: MCG-NJU/VideoMAE, kinetics.py, `_aug_frame`.
+    """
+
+    def __init__(self, augment: Augment):
+        # imported in the process that trains, before it starts workers: it takes seconds
+        from timm.data.auto_augment import rand_augment_transform
+        from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+        from timm.data.random_erasing import RandomErasing
+        from timm.data.transforms import str_to_pil_interp
+        from torchvision.transforms.functional import to_pil_image
+
+        bicubic = {"interpolation": str_to_pil_interp("bicubic")}
+        self._rand = rand_augment_transform(augment.rand, bicubic) if augment.rand else None
+        self._to_image = to_pil_image
+        self._erase = RandomErasing(augment.erasing, device="cpu")
+        self._mean = 255 * np.array(IMAGENET_DEFAULT_MEAN)
+        self._std = 255 * np.array(IMAGENET_DEFAULT_STD)
+
+    def rand(self, frames_THWC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Apply RandAugment: the same operations at the same strengths on every uint8 frame."""
+        if self._rand is None:
+            return frames_THWC
+        seed = int(rng.integers(2**32))
+        images = []
+        for frame_HWC in frames_THWC:
+            image = self._to_image(np.ascontiguousarray(frame_HWC))
+            # timm draws from global generators
+            with seeded(seed):
+                images.append(np.asarray(self._rand(image)))
+        return np.stack(images)
+
+    def erase(self, frames_THWC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Erase one box of all frames, with the given probability.
+
+        The box is filled with noise per frame, pixel and channel, normal with ImageNet's mean and
+        standard deviation (VideoMAE's "pixel" mode), rounded to whole values.
+        """
+        with seeded(int(rng.integers(2**32))):
+            kept_HW = self._erase(torch.ones(1, *frames_THWC.shape[1:3]))[0].bool().numpy()
+        if kept_HW.all():
+            return frames_THWC
+        erased_THWC = frames_THWC.copy()
+        noise = rng.normal(self._mean, self._std, (len(frames_THWC), (~kept_HW).sum(), 3))
+        erased_THWC[:, ~kept_HW] = noise.round().clip(0, 255)
+        return erased_THWC

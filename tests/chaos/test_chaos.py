@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.generator import generate
 from tests.helpers.killer import PARAMS, disturbed, verdict
 
 pytestmark = pytest.mark.slow

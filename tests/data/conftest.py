@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 
 BELOW = {

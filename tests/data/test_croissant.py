@@ -44,7 +44,7 @@ def test_it_is_valid_and_holds_the_same_records(places, which):
     assert (
         len(dataset.metadata.ctx.issues.warnings) <= 4
     )  # licence, citation, date and version, which nobody told us
-    names = [field.name for field in fields(Video) if field.name != "content"]
+    names = [field.name for field in fields(Video) if field.name not in ("content", "labels")]
     read = [
         {name: _plain(record[f"videos/{name}"]) for name in names}
         for record in dataset.records("videos")

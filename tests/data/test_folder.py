@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgm.data import files
+from mgm.data import opening
 from mgm.data.folder import draw_test_groups, index_folder
 from mgm.data.index import read_index
 from mgm.errors import UserError
@@ -206,9 +206,9 @@ def test_a_linked_folder_keeps_its_name(videos, tmp_path):
 def test_an_unchanged_folder_is_not_opened_or_written_again(videos, tmp_path, monkeypatch):
     opened, written = [], tmp_path / "out" / "index.json"
     monkeypatch.setattr(
-        files,
+        opening,
         "_open_some",
-        lambda root, names, real=files._open_some: opened.extend(names) or real(root, names),
+        lambda root, names, real=opening._open_some: opened.extend(names) or real(root, names),
     )
     first = index_folder(videos, tmp_path / "out")
     before = written.stat().st_mtime_ns

@@ -5,16 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mgm.data.index import (
-    Index,
-    Video,
-    check_files,
-    compared,
-    content_digest,
-    content_hash,
-    read_index,
-    write_index,
-)
+from mgm.data.index import Index, Video, content_digest, content_hash, read_index, write_index
+from mgm.data.opening import check_files, compared
 from mgm.errors import UserError
 from tests.helpers.errors import refused
 

@@ -10,14 +10,14 @@ from collections import Counter
 import pytest
 
 from mgm.data.published import PUBLISHED
-from mgm.data.published.diving48 import read_lists as diving48
-from mgm.data.published.hmdb51 import A_CLASS, carried_lists
-from mgm.data.published.hmdb51 import read_lists as hmdb51
+from mgm.data.published.derived import carried_ids
+from mgm.data.published.json_lists import read_diving48_lists as diving48
 from mgm.data.published.listed import Lists, plain_name
-from mgm.data.published.mini_k200 import carried_ids
-from mgm.data.published.ucf101 import OFFICIAL
-from mgm.data.published.ucf101 import carried_lists as ucf101
-from mgm.data.published.ucf101 import read_lists as read_ucf101
+from mgm.data.published.text_lists import A_CLASS, OFFICIAL
+from mgm.data.published.text_lists import carried_hmdb51_lists as carried_lists
+from mgm.data.published.text_lists import carried_ucf101_lists as ucf101
+from mgm.data.published.text_lists import read_hmdb51_lists as hmdb51
+from mgm.data.published.text_lists import read_ucf101_lists as read_ucf101
 from tests.helpers.errors import refused
 from tests.helpers.videos import SHARED
 
@@ -141,7 +141,8 @@ BAD = [
     (
         "ssv2",
         {"labels/labels.json": None},
-        "labels/labels.json: no such file; put labels.json, train.json and validation.json into --source",
+        "labels/labels.json: no such file; put labels.json, train.json and validation.json into "
+        "--source",
     ),
     ("ssv2", {"labels/validation.json": None}, "labels/validation.json: no such file"),
     (

@@ -2,7 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mgm.data.index import Index, Video, content_digest, read_index, write_index
-from mgm.data.published.mini_k200 import carried_ids, index_mini_k200
+from mgm.data.published.derived import carried_ids, index_mini_k200
 from tests.helpers.errors import refused
 
 
@@ -36,8 +36,8 @@ def test_the_videos_of_the_published_ids_are_kept(tmp_path):
     assert (index.classes, index.root) == (whole.classes, whole.root)
     assert index.digest != whole.digest
     assert (
-        "2 of 80,000 train videos are there, 1 of 5,000 test videos are there; the others are in missing.txt"
-        in index.note
+        "2 of 80,000 train videos are there, 1 of 5,000 test videos are there; the others are in "
+        "missing.txt" in index.note
     )
     missing = set((tmp_path / "mini" / "missing.txt").read_text().splitlines())
     assert len(missing) == 85_000 - 3

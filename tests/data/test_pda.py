@@ -8,10 +8,10 @@ import pytest
 from mgm.data.folder import index_folder
 from mgm.data.index import read_index, write_index
 from mgm.data.prepare import summary
-from mgm.data.published.pda import TASKS, carried_lists, index_pda, pda_digest
-from mgm.data.published.ucf101 import carried_lists as ucf101_lists
-from mgm.data.published.ucf101 import index_ucf101
-from mgm.data.synthetic.make import generate
+from mgm.data.published.derived import TASKS, carried_lists, index_pda, pda_digest
+from mgm.data.published.text_lists import carried_ucf101_lists as ucf101_lists
+from mgm.data.published.text_lists import index_ucf101
+from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import CLASSES, Synthetic
 from mgm.video import probe_video
 from tests.helpers.errors import refused
@@ -202,8 +202,8 @@ def test_published_lists_decide_for_ucf14_hmdb7(real, tmp_path):
     ] == [*(f"UCF-101/{name}" for name in ucf[:-1]), *(f"hmdb51_org/{name}" for name in hmdb)]
     assert all(Path(video.path).is_file() for video in index.videos)
     assert (
-        "published lists of ucf14-hmdb7: 13 of 1,324 train videos are there, 7 of 210 test videos are there"
-        in index.note
+        "published lists of ucf14-hmdb7: 13 of 1,324 train videos are there, 7 of 210 test videos "
+        "are there" in index.note
     )
     assert "missing.txt" in index.note
     missing = (tmp_path / "out" / "missing.txt").read_text(encoding="utf-8").splitlines()

@@ -11,11 +11,11 @@ import pytest
 from mgm.data.index import read_index
 from mgm.data.prepare import summary
 from mgm.data.published import PUBLISHED
-from mgm.data.published.hmdb51 import carried_lists as hmdb51_lists
-from mgm.data.published.hmdb51 import index_hmdb51
+from mgm.data.published.json_lists import index_ssv2
 from mgm.data.published.k400 import index_k400
-from mgm.data.published.ssv2 import index_ssv2
-from mgm.data.published.ucf101 import carried_lists, index_ucf101
+from mgm.data.published.text_lists import carried_hmdb51_lists as hmdb51_lists
+from mgm.data.published.text_lists import carried_ucf101_lists as carried_lists
+from mgm.data.published.text_lists import index_hmdb51, index_ucf101
 from tests.helpers.errors import refused
 from tests.helpers.videos import CLIPS
 
@@ -180,8 +180,8 @@ def test_a_part_of_ucf101_is_indexed_and_the_rest_is_listed(build, tmp_path, bel
         entry.name for entry in carried_lists(1).entries.values()
     }
     assert (
-        "2 of 9,537 train videos are there, 2 of 3,783 test videos are there; the others are in missing.txt"
-        in index.note
+        "2 of 9,537 train videos are there, 2 of 3,783 test videos are there; the others are in "
+        "missing.txt" in index.note
     )
     assert summary(index).endswith("classes without videos: 98")
     other = {
@@ -324,7 +324,8 @@ def test_a_file_in_the_folder_of_another_class_is_left_out(k400):
     ((name, reason),) = index.excluded
     assert name == names[0]
     assert reason.startswith(
-        "lies in the folder of class petting animal (not cat), but is annotated as massaging person's head"
+        "lies in the folder of class petting animal (not cat), but is annotated as massaging "
+        "person's head"
     )
 
 
@@ -337,7 +338,7 @@ def test_short_files_and_videos_on_both_sides_are_counted(k400):
         "AAAAAAAAAAA_110_120.mp4", "AAAAAAAAAAA_30_31.mp4", "CCCCCCCCCCC_0_1.mp4", text=text
     ).note
     assert (
-        "1 videos are more than a second shorter than annotated (AAAAAAAAAAA_110_120.mp4 lasts 0.7 of 10 s)"
-        in note
+        "1 videos are more than a second shorter than annotated (AAAAAAAAAAA_110_120.mp4 lasts 0.7 "
+        "of 10 s)" in note
     )
     assert "1 source videos have clips on both sides of the split, as the lists say" in note

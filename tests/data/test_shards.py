@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgm.data import shards
+from mgm.data import shard_writer, shards
 from mgm.data.folder import index_folder
-from mgm.data.index import check_files, read_index
+from mgm.data.index import read_index
+from mgm.data.opening import check_files
+from mgm.data.shard_writer import seal
 from mgm.data.shards import Settings, verify_shards, write_shards
 from mgm.errors import UserError
 from mgm.video import read_clip
@@ -134,16 +136,16 @@ def test_a_flipped_byte_is_found_wherever_it_lies(prepared):
 
 
 def swap_offsets(sidecar: Path) -> list[str]:
-    """Let two videos of a shard change places in its .json; their names."""
+    """Let two videos of a shard change places in its .json, sealed again; return their names."""
     about = json.loads(sidecar.read_text())
     one, other = about["videos"][:2]
     one[1], other[1] = other[1], one[1]
-    sidecar.write_text(json.dumps(about))
+    sidecar.write_text(json.dumps(about | {"seal": seal(about)}))
     return [one[0], other[0]]
 
 
 def test_a_video_that_another_stands_for_is_named_when_it_is_read(prepared):
-    """Offsets that were swapped in a sidecar reach the index of the next call."""
+    """Even if offsets that were swapped in a sidecar reached the index of the next call."""
     sidecars = sorted((prepared / "out" / "shards").glob("0*.json"))
     two = next(path for path in sidecars if len(json.loads(path.read_text())["videos"]) > 1)
     names = swap_offsets(two)
@@ -211,7 +213,7 @@ def test_a_full_disk_leaves_no_half_of_a_shard(prepared, monkeypatch):
         patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
         with pytest.raises(UserError, match=r"about .* GB, and 0.0 GB are free; .*--every 4"):
             write_shards(source, out, SETTINGS)
-    add, count = shards._add, iter(range(10**6))
+    add, count = shard_writer._add, iter(range(10**6))
 
     def failing(file, name, data):
         if next(count) > 420:  # past the sample
@@ -219,7 +221,7 @@ def test_a_full_disk_leaves_no_half_of_a_shard(prepared, monkeypatch):
         return add(file, name, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "_add", failing)
+        patch.setattr(shard_writer, "_add", failing)
         with pytest.raises(UserError, match="no space left for 0000.*what is done is kept"):
             write_shards(source, out, SETTINGS)
     assert {path.suffix for path in (out / "shards").iterdir()} <= {".tar", ".json"}

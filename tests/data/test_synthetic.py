@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from mgm.data.index import read_index
-from mgm.data.synthetic import make as synthetic
-from mgm.data.synthetic.layouts import video_name
-from mgm.data.synthetic.make import generate, load_boxes
+from mgm.data.synthetic import generator as synthetic
+from mgm.data.synthetic.generator import generate, load_boxes, video_name
 from mgm.data.synthetic.params import CLASSES, Synthetic
 from mgm.errors import UserError
 from mgm.video import probe_video

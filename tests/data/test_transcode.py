@@ -14,11 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.data.encode import GOP, encode
 from mgm.data.folder import index_folder
 from mgm.data.index import read_index
 from mgm.data.prepare import read_shard
-from mgm.data.transcode import transcode
+from mgm.data.transcode import GOP, encode, transcode
 from mgm.errors import UserError
 from mgm.video import open_video, probe_video, read_clip
 from tests.helpers.videos import moving_square, rotate_metadata, write_video

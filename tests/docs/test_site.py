@@ -23,7 +23,7 @@ import typer
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.masking import Grid, make_boxes
 from tests.helpers.browser import chromium
@@ -192,14 +192,6 @@ def test_every_example_is_run_by_a_test():
     assert all(name in (ROOT / test).read_text() for name, test in ELSEWHERE.items())
 
 
-def test_add_a_backbone():
-    """The page's line is the one that stands in the table."""
-    from mgm.spec import BACKBONES
-
-    for name, sizes in eval("{" + CODE["add-a-backbone.md"][0] + "}").items():
-        assert BACKBONES[name] == sizes
-
-
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """An empty folder to be in, with two videos."""
@@ -257,7 +249,7 @@ def test_a_table_of_ones_own():
     assert table.cell("Tube, 0.9", "SSv2").runs == known.cell("Random Tube", "SSv2").runs[:1]
     assert table.cell("MGM, 0.75", "SSv2").runs == known.cell("MGM (Dense)", "SSv2").runs[:1]
     assert (
-        sorted(run.verb for run in registry.runs_of("table4_ratio"))
+        sorted(run.stage for run in registry.runs_of("table4_ratio"))
         == ["finetune"] * 3 + ["pretrain"] * 3
     )
 

@@ -8,12 +8,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from mgm.errors import UserError
+from mgm.errors import UserError, valid
 from mgm.models import build_classifier, save_weights
 from mgm.paper.scales import read_yaml
 from mgm.reading import read_json, read_table, read_text
-from mgm.spec import Clips, Data, Finetune, Model
-from mgm.stages.apply import find_source, read_views
+from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model
+from mgm.stages.apply import find_source, find_views
 
 pytestmark = pytest.mark.slow
 SPEC = Finetune(
@@ -22,6 +22,7 @@ SPEC = Finetune(
     model=Model(width=16, depth=2, heads=2, patch=8),
 )
 KERNEL = "encoder.patch_embed.proj.weight"
+SHORT = ApplyOptions(frames=4, size=24, stride=2)
 number = st.one_of(st.integers(-3, 64), st.integers(-(10**12), 10**12))
 
 
@@ -59,11 +60,19 @@ def bare(tmp_path_factory):
 @inputs(60)
 @given(st.tuples(number, number, number, number))
 def test_options(bare, asked):
-    frames, size, stride, temporal = asked
-    found = one_line_or(lambda: find_source(bare, frames, size, stride))
+    names = ("frames", "size", "stride", "temporal")
+
+    def options():
+        with valid("--"):
+            return ApplyOptions(**dict(zip(names, asked)), spatial=3)
+
+    how = one_line_or(options)
+    if how is None:
+        return
+    found = one_line_or(lambda: find_source(bare, how))
     assert found is None or (found.clips.size % 8, found.clips.frames % 2) == (0, 0)
-    views = one_line_or(lambda: read_views(temporal, 3))
-    assert views is None or views.temporal == temporal
+    views = one_line_or(lambda: find_views(how))
+    assert views is None or views.temporal == how.temporal
 
 
 @inputs(60)
@@ -72,7 +81,7 @@ def test_shapes(tmp_path, shape, blocks):
     weights = {KERNEL: torch.zeros([min(side, 9) for side in shape])}
     weights |= {f"encoder.blocks.{n}.norm1.weight": torch.zeros(1) for n in range(blocks)}
     save_file(weights, tmp_path / "w")
-    assert one_line_or(lambda: find_source(tmp_path / "w", 4, 24, 2)) is None
+    assert one_line_or(lambda: find_source(tmp_path / "w", SHORT)) is None
 
 
 @inputs(200)

@@ -26,7 +26,7 @@ from mgm.models.weights_file import read_tensors
 from mgm.results.result import examine
 from mgm.spec import Finetune, Pretrain, read_spec
 from mgm.video import read_clip
-from mgm.video.inspection import inspect_video
+from mgm.video.vectors import inspect_video
 from tests.helpers.fake_results import finish, registry
 from tests.helpers.videos import moving_square, write_video
 

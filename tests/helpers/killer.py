@@ -19,10 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.generator import generate
 from mgm.reading import file_digest
-from mgm.results.log import log_lines
-from mgm.results.result import examine
+from mgm.results.result import examine, log_lines
 from mgm.spec import (
     Augment,
     Decoder,

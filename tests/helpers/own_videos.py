@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 
 SMOKE = Path(__file__).parents[2] / "workflow" / "config" / "smoke.yaml"

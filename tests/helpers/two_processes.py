@@ -90,7 +90,7 @@ def stopped(spec, execution: Workplace) -> object:
 
     data.training_loader = loader
     try:
-        run_all([spec], COMPUTE[spec.verb], execution)
+        run_all([spec], COMPUTE[spec.stage], execution)
     except SystemExit as end:
         return end.code
     finally:

@@ -19,18 +19,19 @@ import pytest
 import torch
 
 import mgm.stages.predict as predicting
+from mgm import dag
 from mgm.cli import app
-from mgm.dag import scaffold
 from mgm.dag.cluster import load_cluster
 from mgm.dag.config import parse_config
 from mgm.dag.study import Workflow
 from mgm.data.folder import index_folder
-from mgm.data.index import check_files, read_index
+from mgm.data.index import read_index
+from mgm.data.opening import check_files
 from mgm.data.shards import Settings, verify_shards, write_shards
 from mgm.errors import UserError
 from mgm.models import build_classifier, save_weights
 from mgm.models.weights_file import read_tensors
-from mgm.paper.plan import machine
+from mgm.paper.cost import machine
 from mgm.paper.scales import read_yaml
 from mgm.reading import read_arrays, read_json, read_table, read_text
 from mgm.results.result import examine, write_result
@@ -351,6 +352,18 @@ def test_a_shard_without_its_sidecar_is_written_again(shards, text):
     assert path.read_text() == before
 
 
+def test_swapped_offsets_in_a_sidecar_are_written_again(shards):
+    """They would give a video's frames to another's label."""
+    (path,) = (shards / "shards").glob("0*.json")
+    before, index = path.read_text(), read_index(shards)
+    about = json.loads(before)
+    one, two = about["videos"][:2]
+    one[1], two[1] = two[1], one[1]
+    path.write_text(json.dumps(about))
+    assert write_shards(read_index(shards / "source"), shards, Settings(short_side=64)) == index
+    assert path.read_text() == before
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -401,8 +414,14 @@ OPTIONS = [
     (("--temporal", "10000000000"), "temporal: Input should be less than"),
     (("--temporal", "1000000000"), "the longest video has 4 frames"),
     (("--stride", "10000000000"), "stride: Input should be less than"),
-    (("--workers", "10000000000"), "--workers 10000000000: choose at most 1,024"),
-    (("--threads", "3000000"), "--threads 3000000: choose at most 1,024"),
+    (
+        ("--workers", "10000000000"),
+        "--workers: Input should be less than or equal to 1024 (got 10000000000)",
+    ),
+    (
+        ("--threads", "3000000"),
+        "--threads: Input should be less than or equal to 1024 (got 3000000)",
+    ),
 ]
 
 
@@ -438,7 +457,7 @@ def test_shapes_of_no_model_are_one_line(place, shape, says):
 @pytest.mark.parametrize("count", [10**8, 10**12])
 def test_a_tensor_larger_than_what_the_file_holds_is_one_line(tmp_path, count):
     torch.save({"a": torch.zeros(1).expand(count)}, tmp_path / "w.pt")
-    with refused(f"a is ({count},), of which the file holds 4 bytes; save dense tensors"):
+    with refused(f"a is ({count},), and the file holds 4 bytes of it; save dense tensors"):
         read_tensors(tmp_path / "w.pt")
 
 
@@ -518,27 +537,27 @@ def test_an_interrupted_init_can_be_repeated(tmp_path, monkeypatch, at):
     monkeypatch.setattr(Path, "symlink_to", fails)
     monkeypatch.setattr(Path, "rename", lambda *_: fails(tmp_path))
     with pytest.raises(OSError, match="No space"):
-        scaffold.write_workflow(tmp_path / "mine")
+        dag.write_workflow(tmp_path / "mine")
     monkeypatch.undo()
-    scaffold.write_workflow(tmp_path / "mine")
+    dag.write_workflow(tmp_path / "mine")
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {
         "workflow",
-        *scaffold.LINKS,
+        *dag.LINKS,
     }
     with refused("workflow: is there already; choose an empty folder"):
-        scaffold.write_workflow(tmp_path / "mine")
+        dag.write_workflow(tmp_path / "mine")
 
 
 def test_init_leaves_what_is_there_alone(tmp_path):
     (tmp_path / "notes.txt").touch()
     with refused("notes.txt: is there already; choose an empty folder"):
-        scaffold.write_workflow(tmp_path)
+        dag.write_workflow(tmp_path)
     with refused("notes.txt: is a file; choose an empty folder"):
-        scaffold.write_workflow(tmp_path / "notes.txt")
+        dag.write_workflow(tmp_path / "notes.txt")
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "config").mkdir()
     with refused("config: is there already"):
-        scaffold.write_workflow(tmp_path / "x")
+        dag.write_workflow(tmp_path / "x")
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["notes.txt"]
 
 
@@ -590,9 +609,10 @@ SBATCH = [
         for text in (
             *("--wrap=x", "--output=/etc/passwd", "-o x", "-ox", "--array=1-99", "--test-only"),
             *("--signal=KILL", "--signal KILL@1", "-D /", "--parsable", "-J x", "--help", "-t 1"),
-            *("--partition=x", "--mem=1", "-N9", "--no-requeue"),
+            *("--partition=x", "--mem=1", "-N9", "--no-requeue", "--comment=x", "--gres=gpu:1"),
         )
     ),
+    *((text, "write it as --NAME=VALUE") for text in ("-C h100", "-Ch100", "--qos normal")),
 ]
 
 
@@ -609,7 +629,7 @@ def test_hostile_options_for_sbatch_are_one_line(tmp_path, text, says):
 
 def test_options_for_sbatch_reach_no_shell(tmp_path):
     """Each is quoted, so what a shell would run is a part of its value."""
-    text = "--qos=normal --constraint='a100&ib' -C x --comment='$(id);`id`' --exclude=n1,n2"
+    text = "--qos=normal --constraint='a100&ib' --mail-user='$(id);`id`' --exclude=n1,n2"
     (tmp_path / "c.yaml").write_text(json.dumps({"sbatch": text}))
     cluster = load_cluster(str(tmp_path / "c.yaml"), partition="gpu,cpu")
     assert cluster.partition == "gpu,cpu"
@@ -680,6 +700,8 @@ def test_ctrl_c_while_libraries_are_imported_shows_no_traceback(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"},
+        # A shell without job control starts its background jobs with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout.readline() == "here\n"
     process.send_signal(signal.SIGINT)

@@ -40,8 +40,7 @@ def shown():
     """The cells of a fresh clone."""
     shown = cells(registry_of(RESULTS / "mini"), RESULTS / "mini")
     probes = shown[(shown.table == "4e") & (shown.column == "SSv2, linear probe")]
-    assert len(probes) == 7
-    assert (probes.n > 0).all()
+    assert (probes[probes.metric == "top1"].n > 0).all()
     return shown
 
 
@@ -126,7 +125,7 @@ def test_the_archive_holds_code_lock_results_and_page(tmp_path):
     with tarfile.open(tmp_path / "mgm.tar.gz") as archive:
         names = set(archive.getnames())
     wanted = {
-        "mgm/mgm/cli.py",
+        "mgm/mgm/cli/base.py",
         "mgm/requirements.lock",
         "mgm/.zenodo.json",
         "mgm/results/mini/scale.json",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mgm.data.synthetic.make import generate, load_boxes
+from mgm.data.synthetic.generator import generate, load_boxes
 from mgm.data.synthetic.params import Synthetic
 from mgm.masking import Grid, Motion, make_boxes
 from mgm.video import read_clip, slot_magnitude

@@ -103,7 +103,10 @@ def test_bf16_is_slow_where_a_cpu_has_no_units_for_it(isa):
     """On a core held to AVX2, and, where it has them, with its bf16 units."""
     if isa != "AVX2" and "avx512_bf16" not in Path("/proc/cpuinfo").read_text():
         return
-    told = "import torch; torch.set_num_threads(1); from mgm.models.kernels import bf16_slowdown; print(bf16_slowdown())"
+    told = (
+        "import torch; torch.set_num_threads(1); "
+        "from mgm.models.kernels import bf16_slowdown; print(bf16_slowdown())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", told],
         capture_output=True,

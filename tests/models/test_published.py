@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.data.index import write_index
-from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.models import (
@@ -222,7 +222,8 @@ def test_a_table_of_another_grid_is_interpolated_when_asked_and_refused_else(tmp
     larger = Probe(**SMALL | {"clips": Clips(frames=8, size=48)})
     with pytest.raises(
         UserError,
-        match=r"encoder.pos_embed is for 18 tokens, the model's clips have 144; .*set model.positions",
+        match=r"encoder.pos_embed is for 18 tokens, and the model's clips have 144; "
+        r".*set model.positions",
     ):
         load_encoder(build_features(larger), tmp_path / "small.pth")
     asked = larger.model_copy(
@@ -277,5 +278,5 @@ def test_channels_and_sizes_go_in_and_out(tmp_path, channels, frames, size, patc
     assert predicted.shape == target.shape == (1, slots * spec.hidden, channels * 2 * patch**2)
     assert torch.equal(predicted, mae(frames_BTHWC, masked_BL.flatten(1))[0])
     other = spec.model_copy(update={"model": model.model_copy(update={"channels": 3})})
-    with pytest.raises(UserError, match=r"decoder.head.bias is .*, the model's is"):
+    with pytest.raises(UserError, match=r"decoder.head.bias is .*, and the model's is"):
         load_weights(build_mae(other), tmp_path / "w.pth")

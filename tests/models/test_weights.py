@@ -227,10 +227,13 @@ def test_weights_in_several_files_arrive_whole_or_not_at_all(tmp_path):
     refused(f"{parts[0].name}: not a whole safetensors file")
     first = load_file(parts[1])
     save_file(first | {"more": torch.zeros(2)}, parts[0])
-    refused(rf"{parts[0].name}: (has no|also has) .*, unlike model.safetensors.index.json says")
+    refused(
+        rf"{parts[0].name}: (has no|also has) .*, which contradicts model.safetensors.index.json"
+    )
     parts[0].unlink()
     refused(
-        rf"index.json: names {parts[0].name}, which is not a file beside it; copy all {len(parts)} files into one folder"
+        rf"index.json: names {parts[0].name}, which is not a file beside it; "
+        rf"copy all {len(parts)} files into one folder"
     )
     index.write_text(listed.replace(parts[0].name, "../" + parts[0].name))
     refused("which is not a file beside it")
@@ -317,7 +320,7 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     refused(torch.zeros(3), "holds Tensor, not named weights")
     refused(
         mae | {"mask_token": mae["mask_token"].long()},
-        "mask_token is int64, weights are floating-point",
+        "mask_token is int64, and weights are floating-point",
     )
     refused(mae | {"mask_token": mae["mask_token"].cfloat()}, "mask_token is complex64")
     refused(
@@ -371,7 +374,7 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     )
     refused(
         mae | {"mask_token": torch.zeros(1, 1, 9)},
-        r"mask_token is \(1, 1, 9\), the model's is \(1, 1, 8\)",
+        r"mask_token is \(1, 1, 9\), and the model's is \(1, 1, 8\)",
     )
     refused(
         mae | {"mask_token": torch.full((1, 1, 8), torch.nan)},
@@ -379,7 +382,7 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     )
     refused(
         classifier,
-        "tells 5 classes apart, the data have 3; give weights of those data",
+        "has 5 classes, and the data have 3; give weights of those data",
         target=build_classifier(FINETUNE, 3),
     )
     os.mkfifo(tmp_path / "fifo")

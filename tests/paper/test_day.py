@@ -1,15 +1,17 @@
 """Scale day: its sizes, its order, its plan, and what stops it."""
 
 import re
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.dag.checks import gpu_problems
+from mgm.dag.messages import archive_problems, gpu_problems
 from mgm.dag.study import CONFIG, Workflow
+from mgm.data.published import PUBLISHED
 from mgm.errors import UserError
-from mgm.paper.plan import check, cpu_hours, size_for
+from mgm.paper.budget import check, cpu_hours, size_for
 from mgm.paper.quoted import AVION
 from mgm.paper.scales import load_scale
 from mgm.spec import Finetune, Pretrain, Probe
@@ -78,6 +80,35 @@ def test_steps_are_cut_by_one_option(source):
     workflow = Workflow({"scale": "day", "ucf101": source, "steps": 7})
     specs = workflow.registry.specs.values()
     assert {spec.optim.steps for spec in specs if not isinstance(spec, Probe)} == {7}
+
+
+def test_a_half_unpacked_archive_is_one_line(source):
+    """Before any job starts; `yes` goes on without the videos that are missing."""
+    (Path(source) / "UCF-101" / "Archery").mkdir()
+    for clip in range(1, 4):
+        (Path(source) / "UCF-101" / "Archery" / f"v_Archery_g01_c0{clip}.avi").touch()
+    workflow = Workflow({"scale": "day", "ucf101": source})
+    (line,) = archive_problems(workflow, {"ucf101"})
+    assert f"ucf101={source}: holds 3 videos, and ucf101 has 13,320; unpack its archive" in line
+    workflow.yes = True
+    assert archive_problems(workflow, {"ucf101"}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "files", "says"),
+    [
+        ("ucf101", 2, {"ucfTrainTestlist/classInd.txt": "1 Archery"}, "trainlist02.txt: no such"),
+        ("hmdb51", 2, {}, "has no lists *_test_split2.txt; add the published"),
+    ],
+)
+def test_lists_of_another_split_or_none_are_one_line(tmp_path, name, split, files, says):
+    for file in ("Archery/v_Archery_g01_c01.avi", *files):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(files.get(file, ""))
+    with pytest.raises(UserError) as error:
+        PUBLISHED[name].index(tmp_path, tmp_path / "out", split=split)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_size_is_the_largest_that_fits(tmp_path):

@@ -7,10 +7,11 @@ import pytest
 
 from mgm.errors import UserError
 from mgm.paper import recipes
+from mgm.paper.experiments import MASK_ROWS, other_masks
 from mgm.paper.quoted import reported
+from mgm.paper.registry import CONTROL_ROWS
 from mgm.paper.scales import Dataset, load_scale
 from mgm.paper.suite import make_registry
-from mgm.paper.tables import MASK_ROWS, other_masks
 from mgm.spec import Finetune, Probe, dotted
 
 CONFIG = Path(__file__).parents[2] / "workflow" / "config"
@@ -21,11 +22,12 @@ def test_table_4e_has_the_papers_rows_and_three_seeds_each():
     registry = make_registry(SMOKE)
     table = registry.tables["4e"]
     others = other_masks("ssv2", "dis")
-    assert table.rows == ["No pretraining", *MASK_ROWS, *others]
-    assert set(table.groups) == set(others)  # marked as ours
+    assert table.rows == ["No pretraining", *MASK_ROWS, *others, *CONTROL_ROWS]
+    assert set(table.groups) == {*others, *CONTROL_ROWS}  # marked as ours
     assert table.columns == ["SSv2", "SSv2, linear probe"]
-    assert len(table.cells) == 2 * len(table.rows)
-    for cell in table.cells:
+    cells = [cell for cell in table.cells if cell.row not in CONTROL_ROWS]
+    assert len(cells) == 2 * (len(table.rows) - len(CONTROL_ROWS))
+    for cell in cells:
         assert [run.seed for run in cell.runs] == ([0] if cell.row in others else [0, 1, 2])
         assert all(
             isinstance(run, Probe if "probe" in cell.column else Finetune) for run in cell.runs
@@ -72,15 +74,15 @@ def test_targets_need_their_runs_and_no_others():
         3 * 3 * len(MASK_ROWS),
         3 * len(other_masks("ssv2", "dis")),
     )  # runs a row, of its seeds
-    assert len(registry.runs_of("table4e")) == scratch + masks + others
+    assert len(registry.runs_of("table4e")) == scratch + masks + others + len(registry.controls)
     assert len(registry.runs_of("table1")) == 2 * sum(
         bool(cell.runs) for cell in registry.tables["1"].cells
     )
     assert {run.run_id for run in registry.runs_of("figure1")} < {
         run.run_id for run in registry.runs_of("table1")
     }
-    assert [run.verb for run in registry.runs_of("figure5")] == ["visualise"]
-    assert {run.verb for run in registry.runs_of("figure8")} == {"pretrain", "visualise"}
+    assert [run.stage for run in registry.runs_of("figure5")] == ["visualise"]
+    assert {run.stage for run in registry.runs_of("figure8")} == {"pretrain", "visualise"}
     with pytest.raises(
         UserError,
         match="table9: no such target at scale smoke; choose one of all, table1, table2a, .*, figure5, .*",
@@ -153,7 +155,7 @@ def test_transfer_starts_from_what_its_row_says():
                 assert parent.data.dataset == dataset
                 if cell.row.startswith("Supervised"):
                     assert (
-                        parent.verb,
+                        parent.stage,
                         parent.parent,
                         parent.optim.epochs,
                         parent.head_dropout,
@@ -161,7 +163,7 @@ def test_transfer_starts_from_what_its_row_says():
                 elif cell.row.endswith("Finetune"):
                     assert parent in registry.tables["1"].cell(f"MGM, {label}, 800", label).runs
                 else:
-                    assert (parent.verb, parent.optim.epochs, parent.mask.name) == (
+                    assert (parent.stage, parent.optim.epochs, parent.mask.name) == (
                         "pretrain",
                         800,
                         {"VideoMAE": "tube", "MGM": "mgm"}[cell.row],
@@ -211,7 +213,7 @@ def test_smoke_differs_from_the_paper_only_in_what_its_yaml_lists():
         changed = {name for name in paper if paper[name] != smoke[name]}
         backbone = {f"model.{name}" for name in SMOKE.backbones[spec.model.backbone]}
         allowed = (
-            set(listed[spec.verb])
+            set(listed[spec.stage])
             | backbone
             | {"optim.steps", "optim.warmup_epochs", "data.digest"}
         )

@@ -70,6 +70,10 @@ def changed(**fields) -> str:
             changed(backbones={"vit-b": {"width": 48, "depth": 2, "heads": 4}}),
             "backbones has no vit-s",
         ),
+        (
+            changed(name="mine"),
+            "backbones.vit-b gives other sizes to a known name; add backbone: vit-b-mine",
+        ),
         (changed(more_seeds={"table9": [0]}), "more_seeds.table9"),
         (TEXT.replace("labels_per_class: 20", "labels_per_class: 41"), "labels_per_class 41"),
     ],
@@ -82,6 +86,20 @@ def test_a_bad_scale_is_one_line(content, named, tmp_path):
     assert named in str(error.value)
     assert "\n" not in str(error.value)
     assert "s.yaml: " in str(error.value) or "scale smoke: " in str(error.value)
+
+
+def test_a_scales_own_backbones_name_its_runs(tmp_path):
+    toy = {"width": 48, "depth": 2, "heads": 4}
+    names = ("vit-b", "vit-s", "timesformer")
+    (tmp_path / "s.yaml").write_text(
+        changed(name="mine", backbones={name: {"backbone": f"{name}-toy"} | toy for name in names})
+    )
+    found = {
+        spec.model.backbone
+        for spec in Workflow({"scale": str(tmp_path / "s.yaml")}).registry.specs.values()
+    }
+    assert found >= {"vit-b-toy", "timesformer-toy"}
+    assert not found & {"vit-s", "timesformer"}
 
 
 @pytest.mark.parametrize(
@@ -153,3 +171,12 @@ def test_generated_data_never_carries_a_published_name():
         assert all("stand-in" in text and "(generated)" in text for text in named)
     paper = make_registry(load_scale(CONFIG / "paper.yaml"))
     assert not any("stand-in" in table.title for table in paper.tables.values())
+
+
+def test_a_stages_own_steps_win_over_the_rule():
+    fields = yaml.safe_load(TEXT)
+    fields["overrides"]["finetune"]["optim.steps"] = 7
+    specs = make_registry(parse_scale(fields, Path("x.yaml"))).specs.values()
+    assert {spec.optim.steps for spec in specs if spec.stage == "finetune"} == {7}
+    rule = round(fields["steps"]["factor"] * 200 ** fields["steps"]["power"])
+    assert rule in {spec.optim.steps for spec in specs if spec.stage == "pretrain"}

@@ -7,7 +7,7 @@ import pytest
 from mgm.errors import UserError
 from mgm.paper.suite import make_registry
 from mgm.report.build import build_report
-from mgm.report.page.deviations import FILE, deviations
+from mgm.report.page.sections import DEVIATIONS, deviations
 from tests.helpers.fake_results import BOTH, draw_arrays, finish, finish_all, registry, write_log
 
 
@@ -67,7 +67,7 @@ def test_what_is_missing_is_named_with_its_reason(places):
     known = registry()
     finish_all(places[0], known, steps=3)
     failed, altered, running = [
-        run_id for run_id, spec in known.specs.items() if spec.verb == "finetune"
+        run_id for run_id, spec in known.specs.items() if spec.stage == "finetune"
     ][3:6]
     for run_id in (failed, running):
         for path in (places[0] / run_id).iterdir():
@@ -138,7 +138,7 @@ def test_nothing_of_deviations_is_lost():
     """Every word of its sections is in the HTML, none of its marks."""
     plain = {title: re.sub(r"<[^>]+>", " ", str(content)) for title, content in deviations()}
     assert list(plain) == ["The paper is silent", "We differ", "The paper contradicts itself"]
-    for part in FILE.read_text().split("\n## ")[1:]:
+    for part in DEVIATIONS.read_text().split("\n## ")[1:]:
         title, _, body = part.partition("\n")
         assert [
             word for word in re.findall(r"[A-Za-z]{3,}", body) if word not in plain[title]

@@ -13,7 +13,8 @@ from mgm.paper.quoted import reported
 from mgm.paper.scales import load_scale
 from mgm.paper.suite import make_registry
 from mgm.report.cells import Row, rows
-from mgm.report.claims.check import (
+from mgm.report.claims.claim import CLAIMS
+from mgm.report.claims.judge import (
     CONTRADICTED,
     CONTRADICTS,
     DIFFERS,
@@ -28,9 +29,8 @@ from mgm.report.claims.check import (
     table_says,
     write_claims,
 )
-from mgm.report.claims.paper import CLAIMS
 from mgm.report.statistics import Estimate, over_seeds
-from mgm.report.tables import DASH
+from mgm.report.table_files import DASH
 from mgm.results.result import RunStatus
 from tests.helpers.videos import SHARED
 
@@ -66,7 +66,8 @@ def row(key, *values: float, status: str = "run", half: float | None = None) -> 
         estimate = Estimate(values[0], values[0] - half, values[0] + half, 1)
     data = SimpleNamespace(dataset=key[2])
     runs = tuple(
-        SimpleNamespace(run_id=f"{key[1]}-{seed}", data=data) for seed in range(len(values))
+        SimpleNamespace(run_id=f"{key[1]}-{seed}", data=data, seed=seed)
+        for seed in range(len(values))
     )
     return Row(
         *key, runs, paper=reported().get(key), estimate=estimate, status=status, values=values
@@ -79,8 +80,8 @@ def verdict_of(id: str, *cells: Row, name: str = "smoke"):
 
 YES, NO = ("4c", "yes", "SSv2"), ("4c", "no", "SSv2")
 VECTORS, FLOW = (
-    ("measured", "Reading motion vectors", "ms a video"),
-    ("measured", "Optical flow", "ms a video"),
+    ("measured", "Reading motion vectors", "ms per video"),
+    ("measured", "Optical flow", "ms per video"),
 )
 STEP, SALIENCY = (
     ("measured", "Step at 90 % hidden", "times faster"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mgm.report.figures.coverage import coverage
+from mgm.report.figures.draw import coverage
 from mgm.report.figures.style import KIND, save
 
 

@@ -13,9 +13,8 @@ import pytest
 
 from mgm.errors import UserError
 from mgm.reading import file_digest
-from mgm.report.mlflow.check import check
 from mgm.report.mlflow.models import register
-from mgm.report.mlflow.sync import default_uri, follow, sync
+from mgm.report.mlflow.sync import check, default_uri, follow, sync
 from mgm.results.result import read_result, write_result
 from mgm.spec import Probe
 from tests.helpers.fake_results import DIGEST, draw_arrays, finish, registry, write_log
@@ -151,20 +150,14 @@ def test_artefacts_are_small_and_weights_are_copied_on_demand(place, tmp_path):
 
 
 @pytest.mark.usefixtures("pair")
-def test_a_second_sync_changes_nothing_and_a_changed_result_is_updated(
-    place, template, monkeypatch
-):
-    """A stamp saves time and is not needed."""
-    database, stamp = place.parent / "mlflow.db", place / "mlflow-sync.json"
+def test_a_second_sync_changes_nothing_and_a_changed_result_is_updated(place, template):
+    """Nor do files whose times change, as those of a fresh clone."""
+    database = place.parent / "mlflow.db"
     before = database.read_bytes()
-    with monkeypatch.context() as patch:  # neither the results nor MLflow are read
-        patch.setattr("mgm.report.mlflow.record.Records.read", None)
-        patch.setattr("mgm.report.mlflow.sync.Mirror", None)
-        assert counts(sync(KNOWN, place)) == (0, 0, 2)
-    for text in ("", "{"):
-        stamp.write_text(text)
-        assert counts(sync(KNOWN, place)) == (0, 0, 2)
-        assert stamp.read_text() != text
+    assert counts(sync(KNOWN, place)) == (0, 0, 2)
+    for file in (place / CHILD.run_id).iterdir():
+        os.utime(file, (1e9, 1e9))
+    assert counts(sync(KNOWN, place)) == (0, 0, 2)
     assert database.read_bytes() == before
     finish(place, CHILD, top1=70, steps=5)
     assert counts(sync(KNOWN, place)) == (0, 1, 1)
@@ -189,6 +182,18 @@ def test_a_torn_database_is_one_line_within_seconds(place, size):
         with pytest.raises(UserError, match="nothing is lost"):
             act(KNOWN, place)
         assert time.monotonic() - started < 40  # MLflow alone tries for 106 s
+
+
+def test_check_of_a_database_without_mlflows_tables_is_one_line_and_writes_nothing(place):
+    finish(place, PARENT, steps=5)
+    path = place.parent / "mlflow.db"
+    path.unlink()
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE another (n INTEGER)")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="has no experiment smoke; run `mgm sync smoke` first"):
+        check(KNOWN, place)
+    assert path.read_bytes() == before
 
 
 def test_a_training_run_grows_in_place(place):
@@ -220,7 +225,7 @@ def test_a_training_run_grows_in_place(place):
 @pytest.mark.usefixtures("pair")
 def test_failed_and_altered_runs_show_as_such_without_a_result_and_so_do_their_children(place):
     other = next(
-        spec for spec in KNOWN.specs.values() if spec.verb == "pretrain" and spec is not PARENT
+        spec for spec in KNOWN.specs.values() if spec.stage == "pretrain" and spec is not PARENT
     )
     write_result(place / PARENT.run_id, {**read_result(place / PARENT.run_id), "seed": 5})
     (place / other.run_id).mkdir()
@@ -291,11 +296,8 @@ def test_what_differs_in_mlflow_is_named_and_repaired(place):
     client.log_param(one, "nonsense", 1)
     client.log_metric(one, "train/loss", 0.1, timestamp=1, step=6)
     client.set_terminated(other, "FAILED")
+    client.log_metric(other, "train/lr", 1.001, step=6)
     with sqlite3.connect(place.parent / "mlflow.db") as database:
-        database.execute(
-            "UPDATE metrics SET value = value + 1 WHERE run_uuid = ? AND key = 'train/lr' AND step = 3",
-            (other,),
-        )
         database.execute(
             "UPDATE params SET value = '9' WHERE run_uuid = ? AND key = 'optim.lr'", (other,)
         )
@@ -304,12 +306,12 @@ def test_what_differs_in_mlflow_is_named_and_repaired(place):
         PARENT.run_id: (
             "parameter nonsense is '1' .*missing",
             "tag seed is '7' .*'0'",
-            "metric train/loss has 1 points .0.1 at step 6, 1 ms. .*, none in",
+            "metric train/loss is '0.1' in MLflow, '1.07",
         ),
         CHILD.run_id: (
-            "status is FAILED .*FINISHED",
+            "status is .FAILED. .*FINISHED",
             f"parameter optim.lr is '9' .*'{CHILD.optim.lr}'",
-            "metric train/lr has 1 points .1.001 at step 3, .* in MLflow alone, 1 points .0.001 at step 3",
+            "metric train/lr is '1.001' in MLflow, '0.001'",
         ),
     }
     assert differing.keys() == wanted.keys()
@@ -317,7 +319,7 @@ def test_what_differs_in_mlflow_is_named_and_repaired(place):
         assert [
             bool(re.match(*pair)) for pair in zip(patterns, differing[run_id], strict=True)
         ] == [True] * 3, differing[run_id]
-    assert counts(sync(KNOWN, place, distrusted=differing)) == (0, 2, 0)
+    assert counts(sync(KNOWN, place, anew=differing)) == (0, 2, 0)
     assert check(KNOWN, place) == {}
     client.delete_run(mirrored(place)[1][CHILD.run_id].info.run_id)
     assert check(KNOWN, place) == {CHILD.run_id: ["is in MLflow 0 times"]}

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from mgm.errors import UserError
-from mgm.report.mlflow.check import check
-from mgm.report.mlflow.sync import follow, sync
+from mgm.report.mlflow.sync import check, follow, sync
 from tests.helpers.fake_results import finish, registry
 from tests.helpers.services import require
 from tests.helpers.tracking import Postgres, Server
@@ -83,7 +82,7 @@ def in_the_middle(place, server, postgres, act) -> None:
     its one line is on stderr.
     """
     code = "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from tests.helpers.fake_results import registry; "
-    code += "from mgm.report.mlflow.sync import sync; sync(registry(seeds=(0,)), Path(sys.argv[2]), sys.argv[3])"
+    code += "from mgm.report.mlflow.sync import check, sync; sync(registry(seeds=(0,)), Path(sys.argv[2]), sys.argv[3])"
     before = postgres.rows(POINTS)[0][0]
     slow_down(
         postgres, "PERFORM pg_sleep(0.04)"

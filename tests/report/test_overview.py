@@ -2,9 +2,12 @@
 
 import pytest
 
+from mgm.paper.scales import OWN
 from mgm.report.cells import rows
-from mgm.report.page.overview import cost, finding, overview
+from mgm.report.page.overview import caveat, cost, finding, overview
+from mgm.report.page.sections import by_class
 from mgm.results.frame import examine_all
+from mgm.spec import Pretrain
 from tests.helpers.fake_results import finish, finish_all, registry
 
 
@@ -58,6 +61,7 @@ def test_the_finding_names_the_base_and_the_nearest_mask_with_their_intervals(tm
         "MGM (Dense)": (70.0, 70.2, 70.1),
         "No pretraining": (10.0, 10.1, 10.3),
         "Random Tube": (80.0, 80.0, 80.3),
+        "Motion-vector histogram": (40.0,),
     }
     lead = found_in(tmp_path, accuracies)
     assert (lead["table"], lead["figure"]) == ("4e", "4_seeds")
@@ -67,6 +71,7 @@ def test_the_finding_names_the_base_and_the_nearest_mask_with_their_intervals(tm
     # Differences by seed: 60.0, 60.1, 59.8, and -10.0, -9.8, -10.2.
     assert "60.0 [59.6, 60.3] points above No pretraining" in said
     assert "10.0 [9.5, 10.5] points below Random Tube, the best of 5 other masks" in said
+    assert said.endswith("Without a model, Motion-vector histogram reaches 40.0 %.")
 
 
 def test_nothing_is_found_before_the_first_run(tmp_path):
@@ -127,3 +132,50 @@ def test_costs_add_up(tmp_path):
     lines = {line[0]: line for line in targets}
     assert lines["Table 4e"][2] == len(known.runs_of("table4e"))
     assert set(lines) >= {"Table 4e", "Table 4, edge", "Figure 4a", "Figure 5"}
+
+
+def classes_of(tmp_path):
+    """Two runs of 240 predictions of 12 classes: the first 60 and 120 are right, the others say
+    the next class."""
+    known = registry()
+    cell = next(cell for cell in known.tables["4e"].cells if cell.row == "MGM (Dense)")
+    for run, top1 in zip(cell.runs[:2], (25.0, 50.0)):
+        finish(tmp_path, run, top1, videos=240)
+    found = examine_all(tmp_path, known.specs)
+    return by_class(
+        next(row for row in rows(known, found)["4e"] if row.runs == cell.runs), tmp_path, found
+    )
+
+
+def test_predictions_of_all_runs_are_counted_by_class(tmp_path):
+    found = classes_of(tmp_path)
+    assert found.runs == 2
+    assert len(found.lines) == 12
+    for line in found.lines:
+        assert (line.predictions, line.accuracy) == (40, pytest.approx(37.5))
+        assert line.confused_with == str((int(line.name) + 1) % 12)
+        assert line.confused == pytest.approx(62.5)
+    assert found.matrix["3"]["3"] == pytest.approx(37.5)
+    assert found.matrix["3"]["4"] == pytest.approx(62.5)
+    assert sum(found.matrix["3"].values()) == pytest.approx(100)
+
+
+def test_many_classes_have_no_matrix(tmp_path, monkeypatch):
+    monkeypatch.setattr("mgm.report.page.sections.LARGEST_MATRIX", 11)
+    found = classes_of(tmp_path)
+    assert found.matrix == {}
+    assert len(found.lines) == 12
+
+
+def test_without_predictions_there_is_none(tmp_path):
+    assert by_class(None, tmp_path, {}) is None
+
+
+def test_the_caveat_of_own_videos_names_the_clips_that_models_are_trained_on(tmp_path):
+    """Figure 5 shows clips of 224 x 224 whatever the models see."""
+    known = registry(seeds=(0,), datasets=(OWN,), name="boxing", other_masks=False)
+    trained = [spec for spec in known.specs.values() if isinstance(spec, Pretrain)]
+    assert known.figures["5"].run.clips.size > trained[0].clips.size
+    text = caveat(known, examine_all(tmp_path, known.specs))
+    size = trained[0].clips.size
+    assert f"clips of {trained[0].clips.frames} x {size} x {size})" in text

@@ -19,7 +19,7 @@ from mgm.reading import file_digest
 from mgm.report.build import build_report
 from mgm.report.crate import write_crate
 from mgm.report.mlflow.record import Records
-from mgm.report.trace import trace
+from mgm.report.terminal import trace
 from mgm.results.result import read_result, write_result
 from tests.helpers.fake_results import DIGEST, draw_arrays, finish, finish_all, registry
 
@@ -181,7 +181,7 @@ def test_check_and_repair_on_the_command_line(tmp_path, monkeypatch):
         1,
         f"{RUN.parent}: tag seed is '7' in MLflow, '0' by its files\n",
     )  # 2 by way of `main`
-    assert error.endswith("1 differences in 1 runs; `mgm sync smoke --repair` mirrors these anew")
+    assert error.endswith("1 differences in 1 runs; `mgm sync smoke --repair` mirrors these again")
     assert "0 runs created, 1 updated" in said("--repair")[1]
     assert said("--check")[0] == 0
     assert said("--check", "--follow")[2] == "--follow --check: choose one"

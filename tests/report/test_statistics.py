@@ -83,8 +83,8 @@ def test_interval_over_datasets_takes_their_means():
 
 def test_a_cells_interval_is_over_datasets_where_its_runs_see_several():
     values, datasets = [60.0, 62.0, 70.0, 71.0], ["ssv2-d1", "ssv2-d2", "ssv2-d1", "ssv2-d2"]
-    assert cells._over_runs(values, datasets) == over_datasets([[60.0, 70.0], [62.0, 71.0]])
-    assert cells._over_runs(values, ["ssv2"] * 4) == over_seeds(values)
+    assert cells.over_runs(values, datasets) == over_datasets([[60.0, 70.0], [62.0, 71.0]])
+    assert cells.over_runs(values, ["ssv2"] * 4) == over_seeds(values)
 
 
 def test_p_values_are_those_of_the_interval():

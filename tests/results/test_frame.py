@@ -93,7 +93,7 @@ def test_a_run_is_found_by_table_and_row(tmp_path):
     runs = runs.assign(**places).explode(["table", "row"])
     for cell in known.tables["4e"].cells:
         found = runs[
-            (runs.table == "4e") & (runs.row == cell.row) & (runs.verb == cell.runs[0].verb)
+            (runs.table == "4e") & (runs.row == cell.row) & (runs.verb == cell.runs[0].stage)
         ]
         assert set(found.run_id) == {run.run_id for run in cell.runs}
     assert set(runs.table) >= {"4a", "4b", "4e", ""}  # pretrainings fill no cell

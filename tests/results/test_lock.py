@@ -14,7 +14,7 @@ import time
 import pytest
 
 from mgm.data.prepare import prepare_copies
-from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.results import lock as writer

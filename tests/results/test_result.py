@@ -8,8 +8,7 @@ import pytest
 
 from mgm.errors import UserError
 from mgm.reading import file_digest
-from mgm.results.log import log_lines, rewind_log
-from mgm.results.result import QUIET_S, examine, read_result, write_result
+from mgm.results.result import QUIET_S, examine, log_lines, read_result, rewind_log, write_result
 from mgm.spec import Probe, Spec, parse
 from tests.helpers.fake_results import finish, registry, write_log
 

@@ -51,7 +51,9 @@ def place(tmp_path_factory) -> Path:
         "finetune": dict(small),
         "probe": dict(small),
     }  # a file holds no aliases
-    (folder / "cluster.yaml").write_text(yaml.safe_dump({"jobs": jobs}))
+    # A shell would run it; Slurm keeps it as an address, to which nothing is sent.
+    hostile = "--mail-user='$(touch pwned); `touch pwned` \"x\" | y'"
+    (folder / "cluster.yaml").write_text(yaml.safe_dump({"jobs": jobs, "sbatch": hostile}))
     return folder
 
 
@@ -106,7 +108,7 @@ def test_killed_and_timed_out_jobs_end_as_if_undisturbed(place):
     finetuned = next(
         spec
         for spec in workflow.registry.runs_of("table4e")
-        if spec.verb == "finetune" and "mgm" in str(spec.parent)
+        if spec.stage == "finetune" and "mgm" in str(spec.parent)
     )
     killed = next(
         run_id for run_id in workflow.registry.specs if run_id.startswith("pretrain-block")
@@ -185,5 +187,6 @@ def test_without_slurm_one_line_says_so(place, tmp_path):
     done = snakemake(place, "table4e", environment=ENVIRONMENT | {"PATH": f"{BIN}:{tmp_path}"})
     assert done.returncode != 0, done.stderr
     assert [line for line in done.stderr.splitlines() if line.startswith("mgm: ")] == [
-        "mgm: no Slurm on this machine (sbatch is not found); run it where jobs are submitted, or `snakemake --cores all` here"
+        "mgm: no Slurm on this machine (sbatch is not found); run it where jobs are submitted, or "
+        "`snakemake --cores all` here"
     ]

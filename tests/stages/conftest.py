@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.generator import generate
 from mgm.spec import (
     Augment,
     Decoder,

@@ -16,7 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.models import (
@@ -27,14 +27,13 @@ from mgm.models import (
     read_weights,
     save_weights,
 )
-from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe, Views
+from mgm.spec import ApplyOptions, Clips, Data, Decoder, Finetune, Model, Pretrain, Probe, Views
 from mgm.stages import apply as applied
 from mgm.stages import windows as windowed
 from mgm.stages.data import with_channels
 from mgm.stages.embed import embed
 from mgm.stages.finetune import class_weights
 from mgm.stages.predict import predict
-from mgm.stages.windows import Windows
 from mgm.video import probe_video, read_clip
 from mgm.video import test_loader as views_loader
 from mgm.video.transform import cut_frames
@@ -72,6 +71,7 @@ def place(tmp_path, monkeypatch, videos) -> Path:
     for path in sorted(videos.rglob("*.mp4"))[:4]:
         (tmp_path / "videos" / "deep").mkdir(parents=True, exist_ok=True)
         shutil.copy(path, tmp_path / "videos" / "deep" / path.name)
+    shutil.copy(path, tmp_path / "film.mp4")
     (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")
     (tmp_path / "classes.txt").write_text("up\ndown\naside\n")
     monkeypatch.chdir(tmp_path)
@@ -87,7 +87,7 @@ def features_of(spec, weights, names, views):
 
 
 def test_the_pages_commands_do_what_it_says(place):
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 6
     for command in COMMANDS:
         done = CliRunner().invoke(app, shlex.split(command)[1:])
         assert done.exit_code == 0, (command, done.output, done.exception)
@@ -117,6 +117,8 @@ def test_the_pages_commands_do_what_it_says(place):
     assert [row[row["class_1"]] for row in scores.merge(best).to_dict("records")] == pytest.approx(
         best.score_1.tolist(), abs=1e-4
     )
+    assert list(pd.read_parquet("film.parquet")) == ["path", "start", "end", "feature"]
+    assert Path("film/windows.csv").is_file()
     page = Path("predicted/index.html").read_text()
     assert page.count("data:image/jpeg;base64,/9j/") == 4
     assert all(name in page for name in ("aside", table.path[0]))
@@ -133,8 +135,7 @@ def test_the_pages_commands_do_what_it_says(place):
 
 def test_a_stopped_command_continues_and_gives_the_same(place, monkeypatch):
     monkeypatch.setattr(applied, "PART", 2)
-    how = (Views(temporal=2, spatial=1), "video", 16, 224, 4, 0, 1)
-    embed(Path("videos"), Path("run"), Path("whole.npy"), *how)
+    embed(Path("videos"), Path("run"), Path("whole.npy"), HOW)
     seen = []
 
     def stops(videos, *rest):
@@ -147,15 +148,15 @@ def test_a_stopped_command_continues_and_gives_the_same(place, monkeypatch):
     original = applied.view_batches
     monkeypatch.setattr(applied, "view_batches", stops)
     with pytest.raises(KeyboardInterrupt):
-        embed(Path("videos"), Path("run"), Path("again.npy"), *how)
-    with pytest.raises(UserError, match=r"again.npy.parts: holds parts of other weights or views"):
-        embed(Path("videos"), Path("pretrained"), Path("again.npy"), *how)
-    embed(Path("videos"), Path("run"), Path("again.npy"), *how)
+        embed(Path("videos"), Path("run"), Path("again.npy"), HOW)
+    with pytest.raises(UserError, match=r"again.npy.parts: holds parts of other weights, views"):
+        embed(Path("videos"), Path("pretrained"), Path("again.npy"), HOW)
+    embed(Path("videos"), Path("run"), Path("again.npy"), HOW)
     assert seen[3:] == [2, 2]  # the first two are not read again
     np.testing.assert_array_equal(np.load("again.npy"), np.load("whole.npy"))
 
 
-HOW = (Views(temporal=2, spatial=1), "video", 16, 224, 4, 0, 1)
+HOW = ApplyOptions(temporal=2)
 
 
 def stopped(monkeypatch, after: int, out: str) -> None:
@@ -171,7 +172,7 @@ def stopped(monkeypatch, after: int, out: str) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(applied, "view_batches", stops)
         with pytest.raises(KeyboardInterrupt):
-            embed(Path("videos"), Path("run"), Path(out), *HOW)
+            embed(Path("videos"), Path("run"), Path(out), HOW)
 
 
 def test_a_video_that_was_replaced_or_vanished_is_not_what_the_parts_say(place, monkeypatch):
@@ -180,23 +181,23 @@ def test_a_video_that_was_replaced_or_vanished_is_not_what_the_parts_say(place, 
     first, second, third, last = sorted(Path("videos/deep").iterdir())
     shutil.copyfile(last, first)
     second.unlink()
-    embed(Path("videos"), Path("run"), Path("again.npy"), *HOW)
+    embed(Path("videos"), Path("run"), Path("again.npy"), HOW)
     assert pd.read_csv("again.csv").path.tolist() == [
         f"deep/{path.name}" for path in (first, third, last)
     ]
     found = np.load("again.npy")
     np.testing.assert_array_equal(found[0], found[2])
-    embed(Path("videos"), Path("run"), Path("whole.npy"), *HOW)
+    embed(Path("videos"), Path("run"), Path("whole.npy"), HOW)
     np.testing.assert_array_equal(found, np.load("whole.npy"))
 
 
 def test_a_damaged_part_is_computed_again(place, monkeypatch):
     monkeypatch.setattr(applied, "PART", 2)
-    embed(Path("videos"), Path("run"), Path("whole.npy"), *HOW)
+    embed(Path("videos"), Path("run"), Path("whole.npy"), HOW)
     stopped(monkeypatch, 3, "again.npy")
     (part,) = Path("again.npy.parts").glob("*.npz")
     part.write_bytes(part.read_bytes()[:-40])
-    embed(Path("videos"), Path("run"), Path("again.npy"), *HOW)
+    embed(Path("videos"), Path("run"), Path("again.npy"), HOW)
     np.testing.assert_array_equal(np.load("again.npy"), np.load("whole.npy"))
 
 
@@ -204,20 +205,20 @@ def test_a_folder_that_is_not_ours_is_neither_used_nor_deleted(place, monkeypatc
     foreign = Path("f.npy.parts")
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match=r"f.npy.parts: is there and was not made by mgm"):
-        embed(Path("videos"), Path("run"), Path("f.npy"), *HOW)
+    with pytest.raises(UserError, match=r"f.npy.parts: exists and was not made by mgm"):
+        embed(Path("videos"), Path("run"), Path("f.npy"), HOW)
     assert (foreign / "thesis.tex").read_text() == "years of work"
     (foreign / "thesis.tex").unlink()
     foreign.rmdir()
     stopped(monkeypatch, 3, "f.npy")
     (foreign / "notes.txt").write_text("of a user, in our folder")
-    embed(Path("videos"), Path("run"), Path("f.npy"), *HOW)
+    embed(Path("videos"), Path("run"), Path("f.npy"), HOW)
     assert [path.name for path in foreign.iterdir()] == ["notes.txt"]
 
 
 def test_a_class_named_path_keeps_its_scores(place):
     Path("classes.txt").write_text("up\npath\naside\n")
-    predict(Path("videos"), Path("run"), Path("p"), Path("classes.txt"), HOW[0], *HOW[2:])
+    predict(Path("videos"), Path("run"), Path("p"), Path("classes.txt"), HOW)
     scores = pd.read_parquet("p/scores.parquet")
     assert list(scores.columns) == ["up", "path", "aside", "path_"]
     np.testing.assert_allclose(scores[["up", "path", "aside"]].sum(axis=1), 1, atol=1e-5)
@@ -228,28 +229,25 @@ def test_weights_alone_say_their_model_and_bad_input_is_one_line(place):
     assert model_of(read_weights(weights), weights) == SMALL["model"].model_copy(
         update={"heads": 1}
     )
-    how = (Views(temporal=1, spatial=1), "video", 4, 24, 2, 0, 1)
-    assert "4 features of width 16" in embed(Path("videos"), weights, Path("f.npy"), *how)
-    views, rest = how[0], (4, 24, 2, 0, 1)
+    how = ApplyOptions(frames=4, size=24, stride=2)
+    assert "4 features of width 16" in embed(Path("videos"), weights, Path("f.npy"), how)
     for call, line in (
-        (lambda: embed(Path("videos"), weights, Path("f.txt"), *how), "ends in .parquet or .npy"),
+        (lambda: embed(Path("videos"), weights, Path("f.txt"), how), "ends in .parquet or .npy"),
         (
-            lambda: embed(Path("nowhere"), weights, Path("f.npy"), *how),
+            lambda: embed(Path("nowhere"), weights, Path("f.npy"), how),
             "nowhere: no such folder, index or video",
         ),
         (
-            lambda: embed(Path("videos/broken.mp4"), weights, Path("f.npy"), *how),
+            lambda: embed(Path("videos/broken.mp4"), weights, Path("f.npy"), how),
             "holds no video that can be read; broken.mp4: ",
         ),
         (
-            lambda: predict(Path("videos"), weights, Path("p"), None, views, *rest),
-            "is no classifier's",
+            lambda: predict(Path("videos"), weights, Path("p"), None, how),
+            "holds no classifier",
         ),
         (
-            lambda: predict(
-                Path("videos"), Path("run"), Path("p"), Path("videos/broken.mp4"), views, *rest
-            ),
-            "the weights tell 3 classes apart",
+            lambda: predict(Path("videos"), Path("run"), Path("p"), Path("videos/broken.mp4"), how),
+            "the weights distinguish 3 classes",
         ),
     ):
         with pytest.raises(UserError, match=re.escape(line)) as caught:
@@ -282,18 +280,7 @@ def test_features_of_an_index_name_class_and_split(place):
     index = generate(
         Synthetic(classes=2, train_per_class=1, test_per_class=1, size=32, frames=16), place / "set"
     )
-    embed(
-        Path("set"),
-        Path("run"),
-        Path("of_index.parquet"),
-        Views(temporal=1, spatial=1),
-        "video",
-        16,
-        224,
-        4,
-        0,
-        1,
-    )
+    embed(Path("set"), Path("run"), Path("of_index.parquet"), ApplyOptions())
     table = pd.read_parquet("of_index.parquet")
     assert sorted(table.split) == ["test", "test", "train", "train"]
     assert [index.classes[label] for label in table.label] == table["class"].tolist()
@@ -305,7 +292,8 @@ def test_windows_are_clips_along_a_video_and_survive_a_stop(place, monkeypatch):
     info = probe_video(video)
     monkeypatch.setattr(windowed, "PART", 1)
     out, every = place / "long.npy", 2 / info.fps
-    given = [video, place / "pretrained", out, Views(temporal=1, spatial=1), "clip", 4, 24, 2, 0, 1]
+    how = ApplyOptions(frames=4, size=24, stride=2, every=every)
+    given = [video, place / "pretrained", out, how, "clip"]
     compute, calls = windowed._values, []
 
     def stopping(*args):
@@ -316,9 +304,10 @@ def test_windows_are_clips_along_a_video_and_survive_a_stop(place, monkeypatch):
 
     monkeypatch.setattr(windowed, "_values", stopping)
     with pytest.raises(KeyboardInterrupt):
-        embed(*given, Windows(every))
+        embed(*given)
     monkeypatch.setattr(windowed, "_values", lambda *a: calls.append(a[-1]) or compute(*a))
-    embed(*given, Windows(every))
+    embed(*given)
+    assert not applied.folder_of_parts(out).exists()
     assert [one.tolist() for one in calls[1:3]] == [calls[1].tolist()] * 2  # the first part is kept
     table, x_ND = pd.read_csv(out.with_suffix(".csv")), np.load(out)
     starts_N = np.arange(0, info.frames - 6, 2)

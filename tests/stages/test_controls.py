@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from mgm.data.index import read_index
-from mgm.paper.controls import CONTROLS
 from mgm.spec import Measure, Probe, Views
 from mgm.stages.measure import controls_now, measure
 from mgm.stages.measure.controls import (
+    CONTROLS,
     classify,
     controls,
     interval,

@@ -1,7 +1,10 @@
+import shutil
+import sys
+
 import pytest
 
 from mgm.errors import UserError
-from mgm.stages import features, probe_kinds
+from mgm.stages import probe_kinds
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
 
@@ -19,7 +22,11 @@ def test_four_kinds_decode_once_and_leave_no_tokens(execution, kinds, monkeypatc
     left = sorted(path.name for path in (execution.results / "features").iterdir())
     assert len(left) == 2  # a file per split
     assert all(name.endswith(".npz") for name in left)
-    monkeypatch.setattr(features, "test_loader", lambda *args, **options: pytest.fail("decodes"))
+    monkeypatch.setattr(
+        sys.modules["mgm.stages.probe"],
+        "test_loader",
+        lambda *args, **options: pytest.fail("decodes"),
+    )
     run_all([kinds["logistic"], kinds["sgd"], kinds["knn"]], probe, execution)
     assert set(result_of(kinds["attentive"])["metrics"]) == {"top1", "rate"}
     assert set(result_of(kinds["knn"])["metrics"]) == {"top1"}
@@ -36,6 +43,6 @@ def test_features_that_were_there_change_no_prediction(execution, kinds, tmp_pat
 
 def test_a_disk_without_room_for_tokens_is_one_line(execution, kinds, monkeypatch):
     usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(features.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(UserError, match="the tokens of an attentive probe take"):
         run_all([kinds["attentive"]], probe, execution)

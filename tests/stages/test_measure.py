@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.data.index import read_index
-from mgm.data.synthetic.make import load_boxes
+from mgm.data.synthetic.generator import load_boxes
 from mgm.errors import UserError
 from mgm.masking import MASKS, Grid, Mask, Motion, hidden_patches, make_mask
 from mgm.models import build_mae
@@ -30,15 +30,16 @@ from mgm.stages.measure.saliency import saliency_score
 from mgm.stages.measure.step_time import step_time
 from mgm.stages.runner import run_all
 from mgm.video import read_clip, slot_displacement
-from mgm.video.sample import view_indices
-from mgm.video.transform import apply, view_box
+from mgm.video.transform import apply, view_box, view_indices
 from tests.helpers.errors import refused
 from tests.helpers.small_runs import PARAMS, SMALL
+from tests.helpers.videos import Row, moving_square, write_video
 
 SALIENCY, MOTION_TIME, STEP_TIME, COVERAGE = (
     importlib.import_module(f"mgm.stages.measure.{name}")
     for name in ("saliency", "motion_time", "step_time", "coverage")
 )
+SIZE_48 = {"frames": 8, "size": 48, "stride": 1}
 DECODER = Decoder(width=8, depth=1, heads=2)
 
 
@@ -183,7 +184,7 @@ def test_videos_are_evenly_spaced(index):
 def test_motion_time_counts_each_video_once_and_not_the_start(monkeypatch, index):
     """By a clock that only reading moves:
 
-    vectors take 2 ms a video, flow 10 ms, and each library 1 s when it is first used.
+    vectors take 2 ms per video, flow 10 ms, and each library 1 s when it is first used.
     """
     clock, used = SimpleNamespace(now=0.0), set()
 
@@ -289,6 +290,25 @@ def slow_coverage(one, videos):
     return share_NBS
 
 
+def test_a_camera_that_follows_a_small_object_hides_it_from_uncompensated_guidance(tmp_path):
+    """The ground moves and the object does not: the raw motion is the ground's."""
+    videos = []
+    for seed in range(4):
+        ground = moving_square(1, 96, 240, side=24, seed=seed)[0]
+        ground[:, :60] = ground[:, 100:160]  # cover the bright square
+        frames_THWC = np.stack([ground[:, 4 * t : 4 * t + 96] for t in range(20)])
+        top, left = 24 + 8 * seed, 56 - 8 * seed
+        object_HWC = moving_square(1, 16, 16, side=16, seed=seed)[0]
+        frames_THWC[:, top : top + 16, left : left + 16] = object_HWC
+        videos.append(Row(write_video(tmp_path / f"{seed}.mp4", frames_THWC, bf=0, g=30), 20))
+    for method in ("median", "affine"):
+        one = spec("coverage", compensate=method, clips=SMALL["clips"].model_copy(update=SIZE_48))
+        found = COVERAGE.coverage(one, videos)[0]
+        assert found[f"coverage_mgm-sparse {method}"] > 95
+        assert found["coverage_mgm-sparse"] < found[f"coverage_mgm-sparse {method}"] - 15
+        assert "coverage_warped median" not in found
+
+
 @pytest.mark.parametrize("patch", [8, 6])  # as large as a cell of vectors, and not
 def test_coverage_is_what_a_slow_loop_over_pixels_finds(index, patch):
     one = spec("coverage", model=SMALL["model"].model_copy(update={"patch": patch}), seed=3)
@@ -367,7 +387,7 @@ def test_the_command(videos, tmp_path, monkeypatch):
             ["salience"],
             "salience: is neither a measurement (saliency, motion-time, step-time, coverage",
         ),
-        (["saliency", "coverage"], "measure one NAME at a time, or spec files alone"),
+        (["saliency", "coverage"], "measure one NAME at a time, or only spec files"),
         ([tmp_path / "spec.json"], "spec.json: a spec is a run; pass --out FOLDER for its result"),
         (["coverage"], "coverage is measured on videos; pass --index FOLDER"),
         (

@@ -6,18 +6,17 @@ from torch.nn import functional as F
 from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.spec import Model, Probe
-from mgm.stages import probe_kinds
-from mgm.stages.features import Split
+from mgm.stages import neighbours, probe_kinds
+from mgm.stages.data import LabelledClips, Split
 from mgm.stages.probe import units
 from mgm.stages.probe_kinds import (
     KINDS,
     PENALTIES,
     AttentiveProbe,
-    Training,
     choose_penalty,
     fit,
+    fit_path,
     held_out,
-    nearest,
 )
 from tests.helpers.small_runs import SMALL
 
@@ -47,6 +46,22 @@ def test_fit_is_the_optimum_of_penalised_logistic_regression(blobs):
         weight.grad.abs().max() < 1e-4
     )  # L-BFGS stops at 1e-6 on its own gradient; the solve above adds rounding
     assert bias.grad.abs().max() < 1e-4
+
+
+def test_a_path_of_penalties_has_the_fits_of_each_alone():
+    """More features than videos, and a weak penalty: fits that had not converged would differ by whole logits."""
+    generator = torch.Generator().manual_seed(0)
+    label_N = torch.arange(60) % 3
+    x_ND = torch.randn(60, 90, generator=generator, dtype=torch.float64)
+    x_ND = (
+        x_ND
+        * torch.logspace(0, -3, 90, dtype=torch.float64)
+        @ torch.randn(90, 90, generator=generator, dtype=torch.float64)
+    )
+    path = fit_path(x_ND, label_N, 3, PENALTIES)
+    for penalty in PENALTIES:
+        alone = fit(x_ND, label_N, 3, penalty)
+        torch.testing.assert_close(path[penalty](x_ND), alone(x_ND), rtol=0, atol=0.05)
 
 
 def test_fit_does_not_see_the_scale_of_features(blobs):
@@ -83,7 +98,7 @@ def test_every_kind_finds_the_classes_and_repeats_itself(kind, monkeypatch):
     monkeypatch.setattr(probe_kinds, "ATTENTIVE_EPOCHS", 1)
     (train, label_N), (test, wanted_N) = clips(120, 0), clips(60, 1)
     spec = Probe(**SMALL | {"model": Model(width=16, heads=2, depth=1, patch=8)}, kind=kind)
-    training = Training(train, torch.ones(120, dtype=torch.bool), label_N, torch.arange(120))
+    training = LabelledClips(train, torch.ones(120, dtype=torch.bool), label_N, torch.arange(120))
     logits_NC, chosen = KINDS[kind](training, test, 3, spec)
     assert logits_NC.shape == (60, 3)
     assert (logits_NC.argmax(1) == wanted_N).float().mean() > 0.45  # chance is 0.33
@@ -115,12 +130,12 @@ def test_the_attentive_probe_is_the_cross_attention_block_it_abbreviates():
 
 
 def test_nearest_are_those_of_the_whole_product(monkeypatch):
-    monkeypatch.setattr(probe_kinds, "KNN_ROWS", 7)
-    monkeypatch.setattr(probe_kinds, "KNN_COLUMNS", 64)
-    monkeypatch.setattr(probe_kinds, "KNN_GROUP", 4)
+    monkeypatch.setattr(neighbours, "KNN_ROWS", 7)
+    monkeypatch.setattr(neighbours, "KNN_COLUMNS", 64)
+    monkeypatch.setattr(neighbours, "KNN_GROUP", 4)
     generator = torch.Generator().manual_seed(0)
     query_ND, x_MD = (torch.randn(count, 9, generator=generator) for count in (20, 150))
-    similarity_NK, place_NK = nearest(query_ND, x_MD, 5)
+    similarity_NK, place_NK = neighbours.nearest(query_ND, x_MD, 5)
     wanted = (F.normalize(query_ND) @ F.normalize(x_MD).T).topk(5)
     assert torch.equal(place_NK, wanted.indices)
     torch.testing.assert_close(similarity_NK, wanted.values)
@@ -131,7 +146,7 @@ def test_votes_are_dinos_weighted_vote():
     train = Split(x_ND, torch.arange(4))
     test = Split(torch.tensor([[1.0, 0.5, 0.0]]), torch.zeros(1, dtype=torch.long))
     label_N = torch.tensor([0, 1, 1, 2])
-    training = Training(train, torch.ones(4, dtype=torch.bool), label_N, torch.arange(4))
+    training = LabelledClips(train, torch.ones(4, dtype=torch.bool), label_N, torch.arange(4))
     logits_NC, _ = KINDS["knn"](training, test, 3, Probe(**SMALL, kind="knn", neighbours=3))
     similarity_N = F.cosine_similarity(test.x_ND, x_ND)
     votes = np.bincount(label_N[:3], (similarity_N[:3] / 0.07).exp().numpy(), minlength=3)
@@ -140,7 +155,7 @@ def test_votes_are_dinos_weighted_vote():
 
 def test_more_neighbours_than_clips_are_refused():
     (train, label_N), (test, _) = clips(12, 0), clips(6, 1)
-    training = Training(train, torch.ones(12, dtype=torch.bool), label_N, torch.arange(12))
+    training = LabelledClips(train, torch.ones(12, dtype=torch.bool), label_N, torch.arange(12))
     with pytest.raises(UserError) as error:
         KINDS["knn"](training, test, 3, Probe(**SMALL, kind="knn", neighbours=13))
     assert "neighbours is 13, but there are 12 training clips" in str(error.value)

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from mgm.stages import provenance
+from mgm.stages import runner
 
 
 def test_a_tree_is_dirty_by_its_code_and_not_by_its_results(tmp_path, monkeypatch):
@@ -13,21 +13,21 @@ def test_a_tree_is_dirty_by_its_code_and_not_by_its_results(tmp_path, monkeypatc
             ["git", "-C", str(tmp_path), *who, *words], capture_output=True, text=True, check=True
         ).stdout.strip()
 
-    code, scale = tmp_path / "mgm/stages/provenance.py", tmp_path / "results/mini/scale.json"
+    code, scale = tmp_path / "mgm/stages/runner.py", tmp_path / "results/mini/scale.json"
     for path in (code, scale):
         path.parent.mkdir(parents=True)
         path.write_text("1\n")
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "first")
-    monkeypatch.setattr(provenance, "__file__", str(code))
+    monkeypatch.setattr(runner, "__file__", str(code))
     head = git("rev-parse", "HEAD")
-    assert provenance.git_commit() == (head, False)
+    assert runner.git_commit() == (head, False)
     scale.write_text("2\n")
-    assert provenance.git_commit() == (head, False)
+    assert runner.git_commit() == (head, False)
     code.write_text("2\n")
-    assert provenance.git_commit() == (head, True)
+    assert runner.git_commit() == (head, True)
     monkeypatch.setattr(
-        provenance, "__file__", str(Path(tmp_path.parent / "elsewhere/mgm/stages/provenance.py"))
+        runner, "__file__", str(Path(tmp_path.parent / "elsewhere/mgm/stages/runner.py"))
     )
-    assert provenance.git_commit() == ("", False)
+    assert runner.git_commit() == ("", False)

@@ -17,12 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mgm.console import duration
 from mgm.data.index import read_index
 from mgm.data.shards import Settings, write_shards
 from mgm.errors import UserError
-from mgm.results import files
-from mgm.results.log import log_lines
-from mgm.results.result import examine, write_result
+from mgm.results import atomic
+from mgm.results.result import examine, log_lines, write_result
 from mgm.spec import Data, RunOptions, Views, Visualise, parse
 from mgm.stages import data
 from mgm.stages.data import Job, Workplace
@@ -31,14 +31,14 @@ from mgm.stages.export import export
 from mgm.stages.finetune import finetune
 from mgm.stages.pretrain import learnt_nothing, pretrain
 from mgm.stages.probe import probe
-from mgm.stages.runner import run_all
+from mgm.stages.runner import progress, run_all
 from mgm.stages.visualise import visualise
 
 COMPUTE = {"pretrain": pretrain, "finetune": finetune, "probe": probe}
 
 
 def run(spec, execution):
-    run_all([spec], COMPUTE[spec.verb], execution)
+    run_all([spec], COMPUTE[spec.stage], execution)
     return execution.results / spec.run_id
 
 
@@ -207,11 +207,11 @@ def test_an_unreadable_test_video_always_stops(
     gone = replace(index.test[5], path=str(tmp_path / "gone.mp4"))
     for spec in (finetuning, probing):
         with pytest.raises(UserError, match=r"gone\.mp4"):
-            COMPUTE[spec.verb](
+            COMPUTE[spec.stage](
                 job(
                     spec,
                     execution,
-                    tmp_path / spec.verb,
+                    tmp_path / spec.stage,
                     videos=(*index.train, *index.test[:5], gone),
                 )
             )
@@ -291,7 +291,7 @@ def test_draws_of_labels_are_independent_probes_whose_mean_is_reported(
 
 def test_a_still_probe_sees_the_middle_frame_alone(execution, probing, result_of, monkeypatch):
     """The same as a probe of videos whose frames are all that one."""
-    module = sys.modules["mgm.stages.features"]
+    module = sys.modules["mgm.stages.probe"]
     loader = module.test_loader
 
     def frozen(*args, **options):
@@ -485,9 +485,26 @@ def test_a_full_disk_is_one_line_even_for_its_record(execution, pretraining, mon
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         return real(path, text)
 
-    real = files.write
-    monkeypatch.setattr(files, "write", refuse)
+    real = atomic.write
+    monkeypatch.setattr(atomic, "write", refuse)
     with pytest.raises(UserError, match="1 of 2 runs failed"):
         run_all([pretraining, free], pretrain, execution)
     assert "spec.json: No space left on device; make room" in capfd.readouterr().err
     assert examine(execution.results / free.run_id, free).state == "run"
+
+
+def test_progress_counts_finished_runs_and_estimates_the_rest(execution, pretraining, probing):
+    specs = execution.results / "specs"
+    specs.mkdir(parents=True)
+    assert progress(execution) == ""
+    for seed, seconds in ((0, 60.0), (1, 60.0), (2, None)):
+        spec = pretraining.model_copy(update={"seed": seed})
+        (specs / f"{spec.run_id}.json").write_text(spec.model_dump_json())
+        if seconds is not None:
+            (execution.results / spec.run_id).mkdir()
+            said = json.dumps({"wall_s": seconds})
+            (execution.results / spec.run_id / "result.json").write_text(said)
+    (specs / "damaged.json").write_text("{")
+    at_once = max(1, os.cpu_count() or 1)
+    left = duration(60 / at_once)
+    assert progress(execution) == f"; 2 of 3 runs done, about {left} of computing left"

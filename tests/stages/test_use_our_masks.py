@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 
 PAGE = Path(__file__).parents[2] / "docs" / "use-our-masks.md"

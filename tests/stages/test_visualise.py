@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mgm.data.synthetic.make import generate, load_boxes
+from mgm.data.synthetic.generator import generate, load_boxes
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.masking import MASKS, hidden_patches
@@ -195,7 +195,7 @@ def test_parents_that_do_not_fit_are_one_clear_line(tmp_path, index, results):
         (_figure("7", lost), r"weights\.safetensors: no such weights"),
         (
             _figure("7", divided.run_id, model=divided.model),
-            "a TimeSformer attends over time and over space apart",
+            "a TimeSformer attends over time and over space separately",
         ),
     ]
     for number, (spec, message) in enumerate(wrong):

@@ -18,11 +18,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mgm.data.synthetic.make import generate
+from mgm.data.synthetic.generator import generate
 from mgm.errors import UserError
 from mgm.results.lock import folder_lock
-from mgm.results.log import log_lines
-from mgm.results.result import examine
+from mgm.results.result import examine, log_lines
 from mgm.spec import Augment, Decoder, Finetune, FinetuneOptim, Optim, Pretrain, RunOptions, Views
 from mgm.stages import data
 from mgm.stages.data import Workplace
@@ -378,10 +377,10 @@ def test_a_batch_that_processes_do_not_divide_is_refused(folder, tmp_path, monke
         )
 
 
-def test_what_runs_in_one_process_is_refused_in_one_line():
-    statuses, said = ended(two(MGM, "probe", "spec.json", "--out", "x", "--data", "ssv2=y"))
+def test_what_runs_in_one_process_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "spec.json"
+    path.write_text('{"stage": "probe", "data": {"dataset": "ssv2"}}')
+    statuses, said = ended(two(MGM, "probe", str(path), "--out", "x", "--data", "ssv2=y"))
     line = "mgm: mgm probe: runs in one process, and torchrun started 2; start it without torchrun"
-    assert (statuses, {*said.splitlines()}) == (
-        [2, 2],
-        {line},
-    )  # the second says it too where the first is gone before it can ask
+    # the second says it too if the first is gone before it can ask
+    assert (statuses, {*said.splitlines()}) == ([2, 2], {line})

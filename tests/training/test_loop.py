@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -138,7 +139,8 @@ def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path)
     try:
         with pytest.raises(
             UserError,
-            match=r"checkpoint.pt: cannot be written \(.*MB are free\); make room and run again, it continues",
+            match=r"checkpoint.pt: cannot be written \(.*MB are free\); "
+            r"make room and run again, it continues",
         ):
             train(toy(), tmp_path, RunOptions(checkpoint_s=0), quiet)
     finally:
@@ -207,3 +209,21 @@ def test_numbers_leave_the_device_at_logged_steps_alone(tmp_path, monkeypatch):
     assert len(logged) == 84  # every third, and the last
     reading = [step for step in range(1, steps) if counts[step] > counts[step - 1]]
     assert reading == [step for step in logged if step < steps]
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(0.05, 1), (0.0, 0)])
+def test_a_run_that_waits_for_its_loader_says_so_once(tmp_path, monkeypatch, seconds, lines):
+    monkeypatch.setattr("mgm.training.loop.JUDGE_S", 0)
+    run, said = toy(), []
+
+    def slow(first, batches=run.batches):
+        for batch in batches(first):
+            time.sleep(seconds)
+            yield batch
+
+    def loss_of(x, loss_of=run.loss_of):
+        time.sleep(0.01)
+        return loss_of(x)
+
+    train(replace(run, batches=slow, loss_of=loss_of), tmp_path, show=said.append)
+    assert sum("--shards" in line for line in said) == lines

@@ -8,9 +8,7 @@ from mgm.errors import UserError
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Views
 from mgm.video import cut, loader, read_clip, slot_displacement, slot_magnitude, transform
-from mgm.video.augment import ClipAugmentation
-from mgm.video.sample import stride, view_indices
-from mgm.video.transform import apply, multiscale
+from mgm.video.transform import ClipAugmentation, apply, multiscale, stride, view_indices
 from tests.helpers.videos import Row, moving_square, write_video
 
 CLIPS = Clips(frames=4, size=48, stride=3, flip=True)
@@ -73,7 +71,7 @@ def test_shuffled_guidance_takes_the_motion_of_another_video(videos):
 
 def test_shuffled_guidance_ignores_batch_mates_workers_and_the_cache(videos):
     whole = first_batches(videos, count=8, motion="shuffled")
-    many = {"count": 8, "motion": "shuffled", "workers": 2, "cache": loader.Cache(10)}
+    many = {"count": 8, "motion": "shuffled", "workers": 2, "cache": cut.Cache(10)}
     assert_same(whole, first_batches(videos, **many))
     alone = first_batches(videos, count=24, motion="shuffled", batch=1)
     for place, clip in enumerate(alone):
@@ -173,19 +171,19 @@ def test_workers_cache_and_resuming_change_nothing(
 ):
     rows = [*videos, broken]
     again = first_batches(
-        rows, 6 - step, **options, first_step=step, workers=workers, cache=loader.Cache(megabytes)
+        rows, 6 - step, **options, first_step=step, workers=workers, cache=cut.Cache(megabytes)
     )
     assert_same(first_batches(rows, **options)[step:], again)
 
 
 def test_a_cache_keeps_within_its_bounds_and_saves_decoding(videos, monkeypatch):
-    cache = loader.Cache(0.7)
+    cache = cut.Cache(0.7)
     first_batches(videos, cache=cache)
     kept = sum(clip.nbytes for kept in cache.whole.values() for clip in kept.values())
     assert 0 < kept <= 0.7e6
-    everything = loader.Cache(100)
+    everything = cut.Cache(100)
     first_batches(videos, cache=everything)
-    monkeypatch.setattr(cut, "open_reading", None)
+    monkeypatch.setattr(cut, "open_pass", None)
     monkeypatch.setattr(cut, "read_clip", None)
     first_batches(videos, cache=everything)
 
@@ -208,7 +206,7 @@ def test_a_video_with_fewer_frames_than_indexed_fails_only_where_they_are_wanted
         weights = torch.cat(
             [
                 batch.weight_B
-                for batch in first_batches([longer], count=20, cache=loader.Cache(megabytes))
+                for batch in first_batches([longer], count=20, cache=cut.Cache(megabytes))
             ]
         )
         assert 0 < weights.mean() < 1
@@ -252,11 +250,11 @@ def test_test_views_come_whole_and_in_order(videos, sampling, batch):
 def test_repeats_come_from_one_decoding_pass(videos, monkeypatch):
     paths = []
 
-    def counted(path, *rest, real=cut.open_reading):
+    def counted(path, *rest, real=cut.open_pass):
         paths.append(path)
         return real(path, *rest)
 
-    monkeypatch.setattr(cut, "open_reading", counted)
+    monkeypatch.setattr(cut, "open_pass", counted)
     batches = first_batches(videos, count=5, augment=REPEATED)
     assert sorted(paths) == sorted(
         video.path for video in videos * 3

@@ -1,11 +1,18 @@
 import av
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgm.video import inspect_video, read_clip, slot_displacement, slot_magnitude
-from mgm.video.motion import VECTOR, cells, rasterise, reference_distance, rotate
+from mgm.video.motion import (
+    VECTOR,
+    cells,
+    compensated,
+    rasterise,
+    reference_distance,
+    rotate,
+)
 from mgm.video.vectors import read_vectors
 from tests.helpers.videos import CLIPS, moving_square, rotate_metadata, write_video
 
@@ -236,3 +243,103 @@ def test_a_codec_without_vectors_has_none(tmp_path):
     vectors = read_vectors(write_video(tmp_path / "v.webm", moving_square(6), codec="libvpx-vp9"))
     assert (len(vectors.kinds_T), len(vectors.index_N)) == (6, 0)
     assert vectors.speed.size == 0
+
+
+# The camera's motion
+
+
+def camera(rows, columns, a, b, c):
+    """(rows, columns, 2): v = a + b x + c y in pixels, with x and y from -1 to 1."""
+    field = np.zeros((rows, columns, 2))
+    for i in range(rows):
+        for j in range(columns):
+            y = 2 * i / (rows - 1) - 1 if rows > 1 else -1
+            x = 2 * j / (columns - 1) - 1 if columns > 1 else -1
+            field[i, j] = np.array(a) + np.array(b) * x + np.array(c) * y
+    return field
+
+
+def slow_affine(velocity_HW2, rounds=8):
+    """The robust fit of one frame, cell by cell, by weighted least squares from NumPy."""
+    rows, columns, _ = velocity_HW2.shape
+    fit_HW2 = np.empty_like(velocity_HW2)
+    fit_HW2[:] = np.median(velocity_HW2.reshape(-1, 2), 0)
+    places = [(i, j) for i in range(rows) for j in range(columns)]
+    terms = np.array([camera(rows, columns, (1, 0), (0, 0), (0, 0))[..., 0].ravel()] * 3).T
+    terms[:, 1] = camera(rows, columns, (0, 0), (1, 0), (0, 0))[..., 0].ravel()
+    terms[:, 2] = camera(rows, columns, (0, 0), (0, 0), (1, 0))[..., 0].ravel()
+    for _ in range(rounds):
+        far = [np.linalg.norm(velocity_HW2[place] - fit_HW2[place]) for place in places]
+        spread = max(1.48 * np.median(far), 0.1)
+        root = np.array([1 / (1 + r**2 / spread**2) for r in far])  # of the weight
+        given = np.array([velocity_HW2[place] for place in places]) * root[:, None]
+        found = np.linalg.lstsq(terms * root[:, None], given, rcond=None)[0]
+        for place, term in zip(places, terms):
+            fit_HW2[place] = term @ found
+    return fit_HW2
+
+
+numbers = st.tuples(st.floats(-9, 9), st.floats(-9, 9))
+sides = st.integers(2, 9)
+
+
+@settings(deadline=None, max_examples=30)
+@given(sides, sides, st.integers(0, 99))
+def test_the_affine_fit_is_that_of_the_slow_version(rows, columns, seed):
+    rng = np.random.default_rng(seed)
+    velocity = camera(rows, columns, *rng.normal(0, 4, (3, 2))) + rng.normal(0, 0.5, (3, 1, 1, 2))
+    velocity = velocity + rng.normal(0, 0.3, (3, rows, columns, 2))
+    velocity[:, 0, 0] += 20
+    distance = rng.integers(1, 4, (3, rows, columns)).astype(np.float32)
+    motion = (velocity * distance[..., None]).astype(np.float32)
+    for method in ("median", "affine"):
+        found = compensated(motion, distance, method) / distance[..., None]
+        for t in range(3):
+            own = motion[t].astype(np.float64) / distance[t][..., None]
+            median = np.median(own.reshape(-1, 2), 0)
+            slow = own - (median if method == "median" else slow_affine(own))
+            slow[np.linalg.norm(slow, axis=-1) < 0.01] = 0
+            np.testing.assert_allclose(found[t], slow, atol=2e-3)
+
+
+@settings(deadline=None)
+@given(sides, sides, numbers, st.sampled_from(["median", "affine"]))
+def test_a_pan_leaves_no_motion(rows, columns, pan, method):
+    distance = np.random.default_rng(0).integers(1, 4, (2, rows, columns)).astype(np.float32)
+    motion = (camera(rows, columns, pan, (0, 0), (0, 0)) * distance[..., None]).astype(np.float32)
+    assert not compensated(motion, distance, method).any()
+
+
+@settings(deadline=None)
+@given(sides, sides, numbers, st.floats(-5, 5), st.floats(-5, 5))
+def test_affine_removes_zoom_and_rotation(rows, columns, pan, zoom, turn):
+    motion = camera(rows, columns, pan, (zoom, turn), (-turn, zoom)).astype(np.float32)[None]
+    ones = np.ones(motion.shape[:3], np.float32)
+    assert not compensated(motion, ones, "affine").any()
+
+
+@settings(deadline=None)
+@given(numbers, st.floats(-3, 3), st.floats(-3, 3), st.integers(0, 9), st.integers(0, 9))
+def test_a_small_moving_object_survives_the_fit(pan, zoom, turn, top, left):
+    """Also one that the camera follows, so that it has the frame's only zero vectors."""
+    for own in ((7.0, -5.0), None):
+        motion = camera(14, 14, pan, (zoom, turn), (-turn, zoom)).astype(np.float32)[None]
+        if own is None and np.hypot(*pan) < 2 * np.hypot(zoom, turn) + 1:
+            continue  # the camera hardly moves there
+        there = (0, slice(top, top + 4), slice(left, left + 4))
+        before = motion[there].copy()
+        motion[there] = 0 if own is None else before + np.array(own)
+        left_over = compensated(motion, np.ones(motion.shape[:3], np.float32), "affine")
+        expected = -before if own is None else np.broadcast_to(own, before.shape)
+        np.testing.assert_allclose(left_over[there], expected, atol=0.05)
+        left_over[there] = 0
+        assert np.abs(left_over).max() < 0.05
+
+
+def test_a_frame_without_motion_and_a_single_cell_stay_zero():
+    for shape in ((1, 1, 1), (2, 1, 5), (2, 4, 4)):
+        zero = np.zeros((*shape, 2), np.float32)
+        for method in ("median", "affine"):
+            found = compensated(zero, np.ones(shape, np.float32), method)
+            assert found.dtype == np.float32
+            assert not found.any()

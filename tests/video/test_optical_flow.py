@@ -11,7 +11,7 @@ import torch
 from mgm.errors import UserError
 from mgm.rng import generator
 from mgm.spec import Clips, Views
-from mgm.video import loader, read_clip, slot_magnitude
+from mgm.video import cut, loader, read_clip, slot_magnitude
 from mgm.video import optical_flow as flow
 from mgm.video.decode import read_frames
 from mgm.video.motion import cells
@@ -25,8 +25,7 @@ from mgm.video.optical_flow import (
     sidecar,
     write_flow,
 )
-from mgm.video.sample import stride
-from mgm.video.transform import apply, training_box
+from mgm.video.transform import apply, stride, training_box
 from tests.helpers.errors import refused
 from tests.helpers.videos import SHARED, Row, moving_square, rotate_metadata, write_video
 
@@ -195,8 +194,8 @@ def test_frames_that_do_not_decode_leave_no_motion_information(tmp_path, monkeyp
 def test_a_video_other_than_listed_leaves_no_sidecar(tmp_path):
     path = write_small_pan(tmp_path / "v.mp4")
     for shape, words in [
-        ((9, 6, 8), "frame 9 of 6 x 8 cells where 9 frames of 6 x 8"),
-        ((12, 6, 9), "frame 0 of 6 x 8 cells where 12 frames of 6 x 9"),
+        ((9, 6, 8), "frame 9 has 6 x 8 cells, but 9 frames of 6 x 8 cells"),
+        ((12, 6, 9), "frame 0 has 6 x 8 cells, but 12 frames of 6 x 9 cells"),
     ]:
         with pytest.raises(UserError, match=rf"v.mp4: {words} are listed; run `mgm prepare` again"):
             write_flow(path, "dis", estimator("dis"), shape)
@@ -310,14 +309,14 @@ def test_a_batch_with_flow_is_what_its_sidecars_say(videos):
 
 
 def test_runs_of_other_guidance_share_a_caches_frames(videos):
-    (video, *_), cache = videos, loader.Cache(100)
+    (video, *_), cache = videos, cut.Cache(100)
     clips = {
         motion: cache.read(video, np.arange(12), motion)
         for motion in ("vectors", "dis", None, "dis")
     }
     assert set(cache.whole[video.path]) == {"vectors", "dis"}
     for motion, clip in clips.items():
-        fresh = loader.Cache(0).read(video, np.arange(12), motion)
+        fresh = cut.Cache(0).read(video, np.arange(12), motion)
         np.testing.assert_array_equal(clip.frames_THWC, fresh.frames_THWC)
         if motion:
             np.testing.assert_array_equal(clip.motion_THW2, fresh.motion_THW2)
@@ -343,18 +342,18 @@ def test_a_sidecar_that_does_not_fit_stops_a_run_in_one_line(tmp_path, workers):
             assert "\n" not in str(error.value)
             assert str(error.value).startswith(f"{file}: ")
 
-    stops("no such file, but guidance dis needs it; run `mgm flow INDEX_DIR --method dis`")
+    stops("no such file, but guidance dis needs it; run `mgm flow INDEX --method dis`")
     write_flow(row.path, "dis", estimator("dis"))
     good = file.read_bytes()
     file.write_bytes(good[:-100])
     stops("cannot be read as an array")
     np.save(file, np.zeros((11, 6, 8, 2), np.float16))
-    stops("has 11 frames of 6 x 8 cells, the video 12 frames of 6 x 8 cells")
+    stops("has 11 frames of 6 x 8 cells, but the video has 12 frames of 6 x 8 cells")
     np.save(file, np.zeros((12, 8, 6, 2), np.float16))
-    stops("has 12 frames of 8 x 6 cells, the video 12 frames of 6 x 8 cells")
+    stops("has 12 frames of 8 x 6 cells, but the video has 12 frames of 6 x 8 cells")
     np.save(file, np.zeros((12, 6, 8, 2), np.float32))
     stops("float32")
     file.write_bytes(good)
     assert len(batches_of([row], workers=workers)) == 5
-    with pytest.raises(NoFlow, match="has 12 frames, frame 12 was asked for"):
+    with pytest.raises(NoFlow, match="has 12 frames, and frame 12 was asked for"):
         read_flow(row.path, "dis", [0, 12])

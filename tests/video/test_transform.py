@@ -1,3 +1,5 @@
+import random
+
 import cv2
 import numpy as np
 import pytest
@@ -6,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mgm.spec import Clips
+from mgm.rng import generator, seeded
+from mgm.spec import Augment, Clips
 from mgm.video import transform
 from mgm.video.decode import Clip
-from mgm.video.transform import Box, apply, multiscale, resized
+from mgm.video.transform import Box, ClipAugmentation, apply, multiscale, resized
 
 SIDE = st.integers(16, 400)
 
@@ -144,3 +147,210 @@ def test_motion_is_cut_scaled_and_flipped_like_the_pixels(top, left, height, wid
             np.testing.assert_array_equal(
                 out.distance_THW[:, row, column], clip.distance_THW[:, y // 8, x // 8]
             )
+
+
+LENGTH, FRAMES, STEP = st.integers(1, 300), st.integers(1, 16), st.integers(1, 5)
+
+
+@given(LENGTH, FRAMES, STEP, st.sampled_from(["stride", "window", "segments"]), st.integers(0, 9))
+def test_indices_are_in_range_sorted_and_a_function_of_the_generator(
+    n, frames, step, sampling, seed
+):
+    clips = Clips(frames=frames, stride=step, sampling=sampling)
+    one, two = (transform.training_indices(clips, n, np.random.default_rng(seed)) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    views = [transform.view_indices(clips, n, view, 3) for view in range(3)]
+    for index_T in (one, *views):
+        assert index_T.shape == (frames,)
+        assert index_T.dtype == np.int64
+        assert index_T.min() >= 0
+        assert index_T.max() < n
+        assert (np.diff(index_T) >= 0).all()
+
+
+@given(LENGTH, FRAMES, STEP, st.integers(0, 9))
+def test_stride_is_exact_where_the_video_is_long_enough(n, frames, step, seed):
+    index_T = transform.stride(n, frames, step, np.random.default_rng(seed))
+    if n > (frames - 1) * step:
+        assert (np.diff(index_T) == step).all()
+    else:
+        assert index_T.tolist() == [min(t * step, n - 1) for t in range(frames)]
+
+
+def kinetics_window(n, frames, rate, rng):
+    """kinetics.py, line by line."""
+    converted = frames * rate
+    if n <= converted:
+        index = np.linspace(0, n, num=n // rate)
+        index = np.concatenate((index, np.ones(frames - n // rate) * n))
+        return np.clip(index, 0, n - 1).astype(np.int64)
+    end = rng.integers(converted, n)
+    start = end - converted
+    return np.clip(np.linspace(start, end, num=frames), start, end - 1).astype(np.int64)
+
+
+@given(LENGTH, FRAMES, STEP, st.integers(0, 9))
+def test_window_matches_videomae(n, frames, step, seed):
+    fast = transform.window(n, frames, step, np.random.default_rng(seed))
+    np.testing.assert_array_equal(
+        fast, kinetics_window(n, frames, step, np.random.default_rng(seed))
+    )
+
+
+@given(LENGTH, FRAMES, st.integers(0, 9))
+def test_segments_take_one_frame_of_each(n, frames, seed):
+    index_T = transform.segments(n, frames, np.random.default_rng(seed))
+    if n < frames:
+        assert index_T.tolist() == [0] * frames
+    else:
+        assert (index_T // (n // frames)).tolist() == list(range(frames))
+
+
+@given(st.integers(1, 300))
+def test_segment_views_match_videomae(n):
+    """ssv2.py: 32 sorted indices, of which view k takes [k::2]."""
+    tick = n / 16
+    both = sorted(
+        [int(tick / 2 + tick * x) for x in range(16)] + [int(tick * x) for x in range(16)]
+    )
+    for view in (0, 1):
+        assert transform.segment_view(n, 16, view, 2).tolist() == both[view::2]
+    assert transform.segment_view(n, 16, 0, 1).tolist() == [
+        int(tick / 2 + tick * x) for x in range(16)
+    ]
+
+
+@given(LENGTH, st.integers(1, 5))
+def test_stride_views_spread_evenly_from_the_first_frame_to_the_last(n, views):
+    starts = [int(transform.stride_view(n, 8, 4, view, views)[0]) for view in range(views)]
+    last = [int(transform.stride_view(n, 8, 4, view, views)[-1]) for view in range(views)]
+    if n > 28:
+        assert all(
+            (np.diff(transform.stride_view(n, 8, 4, view, views)) == 4).all()
+            for view in range(views)
+        )
+    if views > 1:
+        assert starts[0] == 0
+        assert last[-1] >= n - 4
+        assert np.ptp(np.diff(starts)) <= 4
+
+
+@given(LENGTH, FRAMES, STEP, st.integers(1, 5), st.integers(0, 9))
+def test_starts_can_be_multiples_of_a_number(n, frames, step, multiple, seed):
+    clips = Clips(frames=frames, stride=step, start_multiple=multiple)
+    starts = {
+        int(transform.training_indices(clips, n, np.random.default_rng(k))[0])
+        for k in range(seed, seed + 30)
+    }
+    assert all(
+        start % multiple == 0 and start <= max(n - (frames - 1) * step - 1, 0) for start in starts
+    )
+    with pytest.raises(
+        ValueError, match="is for sampling stride; set it to 1 for sampling segments"
+    ):
+        Clips(sampling="segments", start_multiple=multiple + 1)
+
+
+def test_every_multiple_is_a_start():
+    rng = np.random.default_rng(0)
+    assert {int(transform.stride(12, 4, 3, rng)[0]) for _ in range(200)} == {0, 1, 2}
+    assert {int(transform.stride(30, 4, 3, rng, 4)[0]) for _ in range(200)} == {0, 4, 8, 12, 16, 20}
+
+
+RAND = "rand-m7-n4-mstd0.5-inc1"
+
+
+@pytest.fixture(scope="module")
+def rand():
+    return ClipAugmentation(Augment(rand=RAND))
+
+
+def pictures(frames=4, height=40, width=56, seed=0):
+    """Smooth pictures, so that every operation shows."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (frames, 5, 7, 3), np.uint8)
+    return np.stack(
+        [np.asarray(Image.fromarray(image).resize((width, height))) for image in coarse]
+    )
+
+
+def test_every_frame_gets_the_same_operations_at_the_same_strength(rand, monkeypatch):
+    """What timm is asked to do to each frame, written down."""
+    done = []
+    for op in rand._rand.ops:
+
+        def noted(image, *args, name=op.name, real=op.aug_fn, **kwargs):
+            done.append((name, args, kwargs["resample"]))
+            return real(image, *args, **kwargs)
+
+        monkeypatch.setattr(op, "aug_fn", noted)
+    seen = set()
+    for seed in range(60):
+        done.clear()
+        rand.rand(pictures(6, seed=seed), generator(seed, "augment"))
+        one_frame, rest = divmod(len(done), 6)
+        assert rest == 0
+        assert done == done[:one_frame] * 6
+        assert one_frame <= 4
+        assert all(resample == Image.Resampling.BICUBIC for *_, resample in done)
+        seen |= {name for name, *_ in done}
+    assert seen == {op.name for op in rand._rand.ops}
+    assert len(seen) == 15
+
+
+def test_a_frame_is_what_timm_makes_of_it(rand):
+    from timm.data.auto_augment import rand_augment_transform
+
+    frames, policy = (
+        pictures(),
+        rand_augment_transform(RAND, {"interpolation": Image.Resampling.BICUBIC}),
+    )
+    for seed in range(20):
+        out = rand.rand(frames, generator(seed, "augment"))
+        for frame, got in zip(frames, out):
+            with seeded(int(generator(seed, "augment").integers(2**32))):
+                expected = policy(Image.fromarray(frame))
+            np.testing.assert_array_equal(got, np.asarray(expected))
+
+
+def test_the_global_generators_are_left_as_they_were(rand):
+    random.seed(1)
+    np.random.seed(1)
+    expected = random.random(), np.random.rand()
+    random.seed(1)
+    np.random.seed(1)
+    augmentation = ClipAugmentation(Augment(rand=RAND, erasing=1.0))
+    augmentation.erase(
+        augmentation.rand(pictures(), generator(3, "augment")), generator(3, "augment")
+    )
+    assert (random.random(), np.random.rand()) == expected
+
+
+def test_one_box_is_erased_from_all_frames_and_nothing_else():
+    erasing = ClipAugmentation(Augment(erasing=1.0))
+    frames = np.repeat(pictures(1, 48, 48), 6, 0)
+    areas = []
+    for seed in range(100):
+        out = erasing.erase(frames, generator(seed, "augment"))
+        changed_THW = (out != frames).any(-1)
+        rows, columns = (np.flatnonzero(changed_THW.any((0, axis))) for axis in (2, 1))
+        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert (
+            changed_THW[:, *box].mean() > 0.95
+        )  # noise may hit a pixel's own value in all channels, rarely
+        areas.append(len(rows) * len(columns) / 48**2)
+        assert (out[0] != out[1]).any()  # noise is each frame's own
+    assert 0.015 < min(areas) < 0.06
+    assert 0.25 < max(areas) < 0.35
+
+
+def test_the_noise_has_imagenets_mean_and_deviation():
+    erasing, frames = (
+        ClipAugmentation(Augment(erasing=1.0)),
+        np.full((16, 224, 224, 3), 1, np.uint8),
+    )
+    out = erasing.erase(frames, generator(0, "augment"))
+    noise_NC = out[:, (out != 1).any((0, 3))].reshape(-1, 3) / 255
+    np.testing.assert_allclose(noise_NC.mean(0), [0.485, 0.456, 0.406], atol=0.01)
+    np.testing.assert_allclose(
+        noise_NC.std(0), [0.229, 0.224, 0.225], atol=0.02
+    )  # a little less: cut off at black and white

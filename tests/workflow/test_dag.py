@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from mgm.dag.checks import missing, problems
 from mgm.dag.jobs import flow_of
+from mgm.dag.messages import missing, problems
 from mgm.dag.study import Workflow
 from mgm.data.index import Video, read_index
 from mgm.errors import UserError
@@ -59,7 +59,7 @@ def test_a_job_waits_for_what_it_reads_and_never_for_itself():
         assert len(job.specs) <= workflow.scale.specs_per_job
         stage = "finetune" if job.rule == "adapt" else job.rule
         assert job.name.startswith(job.rule)
-        assert all(spec.verb == stage for spec in job.specs)
+        assert all(spec.stage == stage for spec in job.specs)
         before = {spec.run_id for name in job.after for spec in workflow.jobs[name].specs}
         assert {parent for spec in job.specs for parent in parents(spec)} <= before
         assert {f"prepare-{spec.data.dataset}" for spec in job.specs} <= {*job.after}
@@ -187,8 +187,8 @@ def test_a_missing_dataset_stops_only_what_needs_it_and_weights_are_checked_firs
         "dataset hmdb14-ucf7",
     ]
     assert (
-        "run `mgm prepare ucf14-hmdb7 --source data/ucf101 --target data/hmdb51 --out data/ucf14-hmdb7`"
-        in lines[1]
+        "run `mgm prepare ucf14-hmdb7 --source data/ucf101 --target data/hmdb51 --out "
+        "data/ucf14-hmdb7`" in lines[1]
     )
     (tmp_path / "raft.pth").write_text("no weights")
     paper = Workflow({"scale": "paper", "flow_weights": str(tmp_path / "raft.pth")})
@@ -252,7 +252,7 @@ def test_weights_in_several_files_are_named_by_all_of_them(tmp_path):
 def test_videos_without_vectors_are_refused_before_any_training(monkeypatch):
     workflow = Workflow({"name": "mine"})
     videos = [Video("a.webm", 0, "train", "", 24, 25.0, 64, 64, "vp9", False, 1)]
-    monkeypatch.setattr("mgm.dag.checks.read_index", lambda place: SimpleNamespace(train=videos))
+    monkeypatch.setattr("mgm.dag.messages.read_index", lambda place: SimpleNamespace(train=videos))
     monkeypatch.setattr(Path, "exists", lambda path: True)
     jobs = [name for name, job in workflow.jobs.items() if job.rule == "pretrain"]
     assert any(

@@ -14,17 +14,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Published:
-    """What the project knows of a published dataset: everything else that names datasets is read
-    off this.
+    """What the project knows of a published dataset.
 
-    Attributes: name: the verb of `mgm prepare`, and the dataset's name in scales and specs. title:
-        its name in prose; `mgm prepare NAME --help` begins with it. source: what `--source` must
-        hold. train, test, classes: official counts, of split 1. `mgm plan` computes with them.
-        splits: how many official splits there are to choose from. derived_from: the datasets whose
-        indices it is made of; `--source`, and `--target` if there are two, are their folders.
+    Everything else that names datasets derives from it.
+
+    Attributes:
+        name: the command `mgm prepare NAME`, and the dataset's name in scales and specs. title: its
+        name in prose; `mgm prepare NAME --help` begins with it. source: what `--source` must hold.
+        train, test, classes: official counts, of split 1; `mgm plan` computes with them. splits:
+        number of official splits. derived_from: the datasets whose indices it is made of;
+        `--source`, and `--target` if there are
+            two, are their folders.
         recipe: the dataset whose finetuning recipe, sampling and test views it follows
-        (`mgm.paper.recipes`); empty: its own, or SSv2's. file: of its function; the one of its
-        name if empty. grouped: whether several training videos come from one source.
+            (`mgm.paper.recipes`). Empty: its own, or SSv2's.
+        file: the module of its function. Empty: the one of its name.
+        grouped: whether several training videos come from one source.
     """
 
     name: str
@@ -45,8 +49,11 @@ class Published:
         return self.train, self.test
 
     def index(self, *folders: Any, **options: Any) -> "Index":
-        """Write the index and return it: of (source, out), with `split=N` where there are several
-        official splits; of (source, target, out) where the dataset is derived from two."""
+        """Write the index and return it.
+
+        The arguments are (source, out), with `split=N` where there are several official splits, or
+        (source, target, out) where the dataset is derived from two.
+        """
         name = self.name.replace("-", "_")
         return getattr(import_module(f"{__name__}.{self.file or name}"), f"index_{name}")(
             *folders, **options
@@ -61,6 +68,7 @@ _DATASETS = (
         train=168_913,
         test=24_777,
         classes=174,  # its authors' page; its validation split is tested on
+        file="json_lists",
     ),
     Published(
         "k400",
@@ -80,6 +88,7 @@ _DATASETS = (
         classes=400,  # the lists of s9xie/mini-kinetics-200, with K400's classes
         derived_from=("k400",),
         recipe="k400",
+        file="derived",
     ),
     Published(
         "ucf101",
@@ -89,6 +98,7 @@ _DATASETS = (
         test=3_783,
         classes=101,
         splits=3,
+        file="text_lists",
         grouped=True,
     ),
     Published(
@@ -99,6 +109,7 @@ _DATASETS = (
         test=1_530,
         classes=51,
         splits=3,
+        file="text_lists",
         grouped=True,
     ),
     Published(
@@ -108,6 +119,7 @@ _DATASETS = (
         train=15_027,
         test=1_970,
         classes=48,
+        file="json_lists",
         grouped=True,
     ),
     Published(
@@ -119,7 +131,7 @@ _DATASETS = (
         classes=14,
         derived_from=("ucf101", "hmdb51"),
         recipe="ucf101",
-        file="pda",  # paper silent on domain adaptation's recipe: that of the set it trains on
+        file="derived",  # paper silent on domain adaptation's recipe: that of the set it trains on
         grouped=True,
     ),
     Published(
@@ -131,7 +143,7 @@ _DATASETS = (
         classes=14,
         derived_from=("hmdb51", "ucf101"),
         recipe="hmdb51",
-        file="pda",
+        file="derived",
         grouped=True,
     ),
 )

@@ -55,14 +55,20 @@ def index_k400(source: Path, out: Path) -> Index:
 def _remarks(index: Index, annotations: Lists) -> str:
     note, published = "", PUBLISHED["k400"].classes
     if len(annotations.classes) != published:
-        note += f"; the annotations have {len(annotations.classes)} classes, those published {published}"
+        note += (
+            f"; the annotations have {len(annotations.classes)} classes, those published "
+            f"{published}"
+        )
     seconds_of = {video.path: _seconds(Path(video.path).stem) for video in index.videos}
     if short := [
         video
         for video in index.videos
         if video.fps and video.frames / video.fps < seconds_of[video.path] - 1
     ]:
-        first = f"{index.name(short[0])} lasts {short[0].frames / short[0].fps:.1f} of {seconds_of[short[0].path]} s"
+        first = (
+            f"{index.name(short[0])} lasts {short[0].frames / short[0].fps:.1f} of "
+            f"{seconds_of[short[0].path]} s"
+        )
         note += f"; {len(short):,} videos are more than a second shorter than annotated ({first})"
     return note
 
@@ -101,7 +107,8 @@ def read_annotations(source: Path) -> Lists:
         label = plain_name(where, row["label"])
         if label not in trained:
             raise UserError(
-                f"{where}: class {label!r} is none of the {len(trained)} that have training videos; correct one"
+                f"{where}: class {label!r} is none of the {len(trained)} that have training "
+                "videos; correct one"
             )
         name = f"{split}/{label}/{identity}_{start:06}_{end:06}.mp4"
         add(entries, key, Entry(name, label_of[label], _SPLITS[split], identity), where)
@@ -113,7 +120,10 @@ def _rows(source: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
     A csv with other columns is something else.
     """
-    instead = f"put the annotations (train.csv, val.csv: {','.join(_COLUMNS)}) into --source or a folder annotations in it"
+    instead = (
+        f"put the annotations (train.csv, val.csv: {','.join(_COLUMNS)}) into --source or a folder "
+        "annotations in it"
+    )
     count = 0
     paths = sorted((source / "annotations").glob("*.csv")) or sorted(source.glob("*.csv"))
     for path in paths:
@@ -133,7 +143,8 @@ def _rows(source: Path) -> Iterator[tuple[str, dict[str, str]]]:
             yield where, dict(zip(header, line))
     if not count:
         raise UserError(
-            f"{source}: has no annotations ({len(paths)} csv files, none with these columns and a line); {instead}"
+            f"{source}: has no annotations ({len(paths)} csv files, none with these columns and a "
+            f"line); {instead}"
         )
 
 
@@ -158,8 +169,9 @@ def _seconds(key: str) -> int:
 
 
 def _leave_out_other_classes(found: Found, annotations: Lists) -> None:
-    """Leave out the files that lie in the folder of another class than the annotations say, whether
-    spaces became underscores or not.
+    """Leave out files that lie in the folder of another class than the annotations say.
+
+    Spaces and underscores of a folder's name count as equal.
     """
 
     def plain(name: str) -> str:
@@ -171,5 +183,8 @@ def _leave_out_other_classes(found: Found, annotations: Lists) -> None:
         if (
             lies_in := class_of.get(plain(os.path.basename(os.path.dirname(name))), label)
         ) != label:
-            reason = f"lies in the folder of class {lies_in}, but is annotated as {label}; move it, or correct the annotation"
+            reason = (
+                f"lies in the folder of class {lies_in}, but is annotated as {label}; move it, or "
+                "correct the annotation"
+            )
             found.unusable.append((found.name_of.pop(key), reason))

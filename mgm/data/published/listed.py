@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mgm import reading
-from mgm.data.files import files_below, open_all
 from mgm.data.index import SPLITS, Index, listed_counts, new_index, require_splits, write_index
+from mgm.data.opening import files_below, open_all
 from mgm.errors import UserError, valid
 
 LISTS = Path(__file__).parent / "lists"
@@ -47,11 +47,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Lists:
-    """What a dataset's lists say:
-
-    class names by label, entries by key, and the keys of what they name for neither of the two
-    splits.
-    """
+    """A dataset's lists: class names by label, entries by key, and the keys in neither split."""
 
     classes: tuple[str, ...]
     entries: dict[str, Entry]
@@ -60,10 +56,12 @@ class Lists:
 
 @dataclass(frozen=True)
 class Found:
-    """The video files below a root:
+    """The video files below a root.
 
-    {key: path below it}; the paths of further files of the same videos; (path, reason) of the
-    unusable.
+    Attributes:
+        name_of: {key: path below the root}.
+        spare: paths of further files of the same videos.
+        unusable: (path, reason).
     """
 
     root: Path
@@ -80,17 +78,16 @@ def index_listed(
     official: tuple[int, int] | None = None,
     remark: Callable[[Index], str] = lambda index: "",
 ) -> Index:
-    """The index of the listed videos that were found, written to folder `out`; every file is
-    opened.
+    """Index the listed videos that were found, and write the index to folder `out`.
 
-    What the lists name and the source lacks goes to OUT/missing.txt, a path a line, and is counted
-    in the index's note. OUT/checked.jsonl keeps what opening each file showed, which a later call
-    need not find out again.
+    Every file is opened. What the lists name and the source lacks goes to OUT/missing.txt, a path
+    per line, and is counted in the index's note. OUT/checked.jsonl keeps what opening each file
+    showed, for a later call.
 
     Args:
-        found: by `find_videos`.
-        official: how many train and test videos the published lists name; where these differ, the
-            note says so.
+        found: by `find_videos`. official: numbers of train and test videos that the published lists
+        name. Where these differ,
+            the note says so.
         remark: what the index's note ends with.
 
     Raises:
@@ -104,7 +101,8 @@ def index_listed(
     if not here:
         like = next(iter(entries.values())).name
         raise UserError(
-            f"{found.root}: 0 of the {len(entries):,} videos of {dataset} are here ({len(strangers) + len(found.unusable):,} others); "
+            f"{found.root}: 0 of the {len(entries):,} videos of {dataset} are here "
+            f"({len(strangers) + len(found.unusable):,} others); "
             f"give --source the folder that holds files such as {like}"
         )
     opened, unreadable = open_all(found.root, list(here), out / "checked.jsonl")
@@ -116,14 +114,23 @@ def index_listed(
     listed, there = (Counter(entry.split for entry in some.values()) for some in (entries, here))
     note = f"{dataset}: {listed_counts(listed, there)}"
     if official and tuple(listed[split] for split in SPLITS) != official:
-        note += f"; the lists in the source differ from the official {official[0]:,} train and {official[1]:,} test videos"
+        note += (
+            f"; the lists in the source differ from the official {official[0]:,} train and "
+            f"{official[1]:,} test videos"
+        )
     if idle := sum(key in found.name_of for key in unused):
         note += f"; {idle:,} others are in neither split, as the lists say"
     groups = [{video.group for video in videos if video.split == split} for split in SPLITS]
     if leaks := groups[0] & groups[1]:
-        note += f"; {len(leaks):,} source videos have clips on both sides of the split, as the lists say"
+        note += (
+            f"; {len(leaks):,} source videos have clips on both sides of the split, as the lists "
+            "say"
+        )
     if found.spare:
-        note += f"; {len(found.spare):,} further files of the same videos are not used, such as {found.spare[0]}"
+        note += (
+            f"; {len(found.spare):,} further files of the same videos are not used, such as "
+            f"{found.spare[0]}"
+        )
     excluded = [
         *unreadable,
         *found.unusable,
@@ -146,7 +153,8 @@ def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
     root = Path(os.path.abspath(root))
     if not root.is_dir():
         raise UserError(
-            f"{root}: no such folder; give --source the folder that holds the videos and their lists"
+            f"{root}: no such folder; give --source the folder that holds the videos and their "
+            "lists"
         )
     below, unusable = files_below(root)
     videos = [name for name in below if name.lower().endswith(SUFFIXES)]
@@ -158,7 +166,8 @@ def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
     ]
     if not (names := sorted(filter(str.isprintable, videos), key=_preference)):
         raise UserError(
-            f"{root}: holds no video ({', '.join(SUFFIXES)}); give --source the folder that holds the videos and their lists"
+            f"{root}: holds no video ({', '.join(SUFFIXES)}); give --source the folder that holds "
+            "the videos and their lists"
         )
     name_of: dict[str, str] = {}
     spare = []
@@ -178,10 +187,7 @@ def _preference(name: str) -> tuple[bool, int, str]:
 
 
 def write_found(index: Index, missing: Iterable[str], out: Path) -> Index:
-    """Write an index, and beside it missing.txt:
-
-    a path a line of what the lists name and the source lacks.
-    """
+    """Write an index, and missing.txt with a path per line of what the source lacks."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "missing.txt").write_text("".join(f"{name}\n" for name in missing), encoding="utf-8")
     write_index(index, out)

@@ -302,7 +302,7 @@ def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     style = STYLES[params.kind]
     if (
         params.ground == "smooth"
-        # half a frame from one extreme to the next, so that what is hidden follows from what is seen
+        # half a frame from one extreme to the next: what is hidden follows from what is seen
     ):
         style = replace(
             style, ground=(100, 100, 100), ground_contrast=80, ground_cell=params.size // 2

@@ -23,7 +23,7 @@ from mgm.errors import valid
 
 Kind = Literal["ssv2", "k400", "ucf101", "hmdb51", "diving48"]
 
-# Raise a kind's whenever `mgm.data.synthetic.make` draws other pixels for the same parameters
+# Raise a kind's whenever `mgm.data.synthetic.generator` draws other pixels for the same parameters
 GENERATOR_VERSION: dict[Kind, int] = {"ssv2": 2, "k400": 2, "ucf101": 1, "hmdb51": 1, "diving48": 1}
 
 
@@ -119,9 +119,9 @@ class Synthetic(BaseModel):
 
     @property
     def digest(self) -> str:
-        """12 hex digits of the parameters and the version of the kind's generator:
+        """12 hex digits of the parameters and the version of the kind's generator.
 
-        the set's name wherever it is drawn.
+        They are the set's name wherever it is drawn.
         """
         fields = {**self.model_dump(mode="json"), "generator": GENERATOR_VERSION[self.kind]}
         if self.layout == "wrap":  # sets from before there were layouts keep their names
@@ -138,11 +138,10 @@ class Synthetic(BaseModel):
 
 
 def parse_params(fields: Any, source: str) -> Synthetic:
-    """The set that `fields` describe; those that are not named have their defaults. `source` stands
-    in the error.
+    """Return the set that `fields` describe; the others have their defaults.
 
     Raises:
-        UserError: a parameter is unknown or out of range.
+        UserError: a parameter is unknown or out of range. It names `source`.
     """
     with valid(f"{source}: ", f"the parameters are {', '.join(Synthetic.model_fields)}"):
         return Synthetic.model_validate(fields)

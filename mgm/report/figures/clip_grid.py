@@ -98,8 +98,8 @@ class ClipGrid:
         )
 
 
-def wrapped(text: str) -> str:
-    """A text in lines that fit beside a row."""
+def class_name(text: str) -> str:
+    """Break a class name into lines that fit beside a row."""
     return "\n".join(textwrap.wrap(text, 21))
 
 

@@ -1,9 +1,7 @@
-"""The picture of `mgm inspect DIR`:
+"""The picture of `mgm inspect DIR`: durations, sizes, codecs, and where motion lies."""
 
-durations, sizes, codecs and where motion lies. Arrays in, a matplotlib figure out.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -21,64 +19,75 @@ SHADES = {"train": INK, "test": "#9aa3b2", "": INK}
 
 @mpl.rc_context(STYLE)
 def draw(arrays: Mapping[str, Any], title: str) -> Figure:
-    """Four panels of what `mgm.stages.inspect.DatasetSummary.arrays` gives."""
-    figure = blank(
-        7.4, 4.6, layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08, hspace=0.06, wspace=0.06)
-    )
-    (durations, sizes), (codecs, motion) = figure.subplots(2, 2)
+    """Draw where a dataset's videos differ; what is the same for all is said in the title.
+
+    Args:
+        arrays: what `mgm.stages.inspect.DatasetSummary.arrays` returns.
+    """
     videos = pd.DataFrame(
         {"duration": arrays["duration_N"], "short": arrays["short_N"], "split": arrays["split_N"]}
     )
-    _by_split(durations, videos, "duration", "duration (s)")
-    _by_split(sizes, videos, "short", "short side (pixels)")
-    _codecs(codecs, arrays["codec_N"], arrays["vectors_N"])
-    if len(arrays["concentration_M"]):
-        motion.hist(arrays["concentration_M"], np.linspace(0, 1, 21), color=ACCENT)
-        motion.axvline(0.1, color=QUIET, linewidth=1, linestyle=(0, (1, 1.6)))
-        motion.text(
-            0.09,
-            1,
-            "even",
-            transform=motion.get_xaxis_transform(),
-            size=7.5,
-            color=QUIET,
-            ha="right",
-            va="top",
-        )
-    else:
-        motion.text(
-            0.5,
-            0.5,
-            "no motion vectors",
-            transform=motion.transAxes,
-            color=QUIET,
-            ha="center",
-            style="italic",
-        )
-    motion.set_xlim(0, 1)
-    motion.set_xlabel(
-        f"motion in a tenth of the cells, share ({len(arrays['concentration_M']):,} decoded)"
-    )
-    for axes in (durations, sizes, motion):
-        axes.set_ylabel("videos")
-        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    panels: list[Callable[[Axes], None]] = []
+    same = []
+    for name, label, unit in (
+        ("duration", "duration (s)", "s long"),
+        ("short", "short side (pixels)", "pixels on the short side"),
+    ):
+        if videos[name].nunique() == 1:
+            same.append(f"{videos[name].iloc[0]:.4g} {unit}")
+        elif len(videos):
+            panels.append(partial(_by_split, videos=videos, value=name, label=label))
+    codecs = pd.DataFrame({"codec": arrays["codec_N"], "vectors": arrays["vectors_N"]})
+    if codecs.codec.nunique() == 1:
+        count, total = int(codecs.vectors.sum()), len(codecs)
+        with_vectors = {0: "no motion vectors", total: "with motion vectors"}
+        had = with_vectors.get(count, f"{count:,} of {total:,} with motion vectors")
+        same.append(f"{codecs.codec.iloc[0]}, {had}")
+    elif len(codecs):
+        panels.append(partial(_codecs, codecs=codecs))
+    panels.append(partial(_motion, concentration_M=arrays["concentration_M"]))
+    rows = 1 if len(panels) < 3 else 2
+    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08, hspace=0.06, wspace=0.06)
+    figure = blank(7.4, 0.6 + 2 * rows, layout=layout)
+    grid = figure.add_gridspec(rows, 2)
+    for place, panel in enumerate(panels):
+        last = place == len(panels) - 1 and len(panels) % 2 == 1
+        row, column = divmod(place, 2)
+        panel(figure.add_subplot(grid[row, :] if last else grid[row, column]))
     seen = len(arrays["duration_N"]) + arrays["unreadable"]
     opened = "" if seen >= arrays["counted"] else f", {seen:,} of them opened"
-    figure.suptitle(
-        f"{title}: {arrays['counted']:,} videos{opened}; {arrays['unreadable']:,} unreadable",
-        size=9.5,
-        x=0.012,
-        ha="left",
-    )
+    text = f"{title}: {arrays['counted']:,} videos{opened}; {arrays['unreadable']:,} unreadable"
+    alike = f"\nAll alike: {'; '.join(same)}" if same else ""
+    figure.suptitle(text + alike, size=9.5, x=0.012, ha="left")
     return figure
+
+
+def _motion(axes: Axes, concentration_M: np.ndarray) -> None:
+    """Draw how much of each video's motion lies in a tenth of its cells."""
+    if len(concentration_M):
+        axes.hist(concentration_M, np.linspace(0, 1, 21).tolist(), color=ACCENT)
+        axes.axvline(0.1, color=QUIET, linewidth=1, linestyle=(0, (1, 1.6)))
+        place = axes.get_xaxis_transform()
+        even: dict[str, Any] = {"size": 7.5, "color": QUIET, "ha": "right", "va": "top"}
+        axes.text(0.09, 1, "even", transform=place, **even)
+    else:
+        centred: dict[str, Any] = {"color": QUIET, "ha": "center", "style": "italic"}
+        axes.text(0.5, 0.5, "no motion vectors", transform=axes.transAxes, **centred)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(f"motion in a tenth of the cells, share ({len(concentration_M):,} decoded)")
+    _count_videos(axes)
+
+
+def _count_videos(axes: Axes) -> None:
+    axes.set_ylabel("videos")
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 
 def _by_split(axes: Axes, videos: pd.DataFrame, value: str, label: str) -> None:
     import seaborn as sns
 
     splits = [split for split in SHADES if (videos.split == split).any()]
-    low, high = (videos[value].min(), videos[value].max()) if len(videos) else (0, 1)
-    edges = np.linspace(low, high, 25).tolist() if high > low else [low - 0.5, low + 0.5]
+    edges = np.linspace(videos[value].min(), videos[value].max(), 25).tolist()
     look = {
         "hue_order": splits[::-1],
         "palette": SHADES,
@@ -87,12 +96,9 @@ def _by_split(axes: Axes, videos: pd.DataFrame, value: str, label: str) -> None:
         "linewidth": 0,
         "legend": False,
     }
-    if len(videos):
-        sns.histplot(videos, x=value, hue="split", bins=edges, ax=axes, **look)
+    sns.histplot(videos, x=value, hue="split", bins=edges, ax=axes, **look)
     axes.set_xlabel(label)
-    if low == high:
-        axes.set_xticks([low])
-        axes.set_xlim(low - 2, low + 2)
+    _count_videos(axes)
     for place, split in enumerate(reversed([split for split in splits if split])):
         axes.text(
             1 - 0.1 * place,
@@ -106,15 +112,10 @@ def _by_split(axes: Axes, videos: pd.DataFrame, value: str, label: str) -> None:
         )
 
 
-def _codecs(axes: Axes, codec_N: np.ndarray, vectors_N: np.ndarray) -> None:
+def _codecs(axes: Axes, codecs: pd.DataFrame) -> None:
     import seaborn as sns
 
-    codecs = (
-        pd.DataFrame({"codec": codec_N, "vectors": vectors_N})
-        .groupby("codec")
-        .vectors.agg(["size", "any"])
-        .sort_values("size")
-    )
+    codecs = codecs.groupby("codec").vectors.agg(["size", "any"]).sort_values("size")
     colours = {True: ACCENT, False: HIDDEN}
     sns.barplot(
         codecs,

@@ -21,7 +21,7 @@ WIDTH, ROW = 7.4, 0.27  # inches
 
 
 def runs_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
-    """A row a run that is done: `line`, `tick` (its cell's row), `seed`, `value`."""
+    """Return one row per finished run: `line`, `tick` (its cell's row), `seed`, `value`."""
     lines = []
     for name, cells in plot.lines.items():
         for _, cell in cells:
@@ -35,9 +35,9 @@ def runs_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
 
 
 def differences(runs: pd.DataFrame, beside: str) -> pd.DataFrame:
-    """A row a line and tick that shares two seeds with the tick `beside`:
+    """Return one row per line and tick that has at least two seeds in common with tick `beside`.
 
-    `line`, `tick`, and `mean`, `low`, `high` of the difference.
+    Columns: `line`, `tick`, and `mean`, `low`, `high` of the difference.
     """
     lines = []
     for line, some in runs.groupby("line", sort=False):
@@ -47,19 +47,19 @@ def differences(runs: pd.DataFrame, beside: str) -> pd.DataFrame:
         for tick in values.columns.drop(beside) if beside in values else ():
             apart = (values[tick] - values[beside]).dropna()
             if len(apart) > 1:
-                less = over_seeds(apart.tolist())
-                lines.append((line, tick, less.mean, less.low, less.high))
+                gaps = over_seeds(apart.tolist())
+                lines.append((line, tick, gaps.mean, gaps.low, gaps.high))
     return pd.DataFrame(lines, columns=["line", "tick", "mean", "low", "high"])
 
 
-def intervals(axes: Axes, less: pd.DataFrame, ticks: Sequence[str]) -> None:
+def intervals(axes: Axes, gaps: pd.DataFrame, ticks: Sequence[str]) -> None:
     """Draw `mean`, `low` and `high` of each `tick` on its own line of `ticks`, beside a line at
     zero.
     """
-    places = [ticks.index(tick) for tick in less.tick]
-    reach = less[["low", "high"]].sub(less["mean"], axis=0).abs().to_numpy().T
+    places = [ticks.index(tick) for tick in gaps.tick]
+    reach = gaps[["low", "high"]].sub(gaps["mean"], axis=0).abs().to_numpy().T
     axes.errorbar(
-        less["mean"].to_numpy(),
+        gaps["mean"].to_numpy(),
         places,
         xerr=reach,
         fmt="o",
@@ -72,11 +72,14 @@ def intervals(axes: Axes, less: pd.DataFrame, ticks: Sequence[str]) -> None:
 
 @mpl.rc_context(STYLE)
 def seeds(plot: Plot, runs: pd.DataFrame, missing: str) -> Figure:
-    """Two panels a line: every seed of every row (of `runs_of`) with its mean, and each row less
+    """Two panels a line: every seed of every row (of `runs_of`) with its mean, and each row minus
     `plot.beside` with the 95 % interval of Student's t. `missing` is a sentence on the runs that
     are not done."""
-    less = differences(runs, plot.beside)
-    key = f"Dots are seeds, bars their means. Right: a row less {plot.beside}, paired by seed, with its 95 % interval."
+    gaps = differences(runs, plot.beside)
+    key = (
+        f"Dots are seeds, bars their means. Right: a row minus {plot.beside}, paired by seed, "
+        "with its 95 % interval."
+    )
     text = wrapped((key, missing), WIDTH)
     foot, panel = 0.5 + (len(text) + 0.8) * LINE, ROW * len(plot.ticks) + 0.75
     shown = list(runs.line.unique()) or [*plot.lines][:1]
@@ -92,7 +95,7 @@ def seeds(plot: Plot, runs: pd.DataFrame, missing: str) -> Figure:
         hspace=0.75 / panel,
     )
     for (dots, bars), name in zip(panels, shown, strict=True):
-        some, apart = runs[runs.line == name], less[less.line == name]
+        some, apart = runs[runs.line == name], gaps[gaps.line == name]
         colours = {tick: ACCENT if tick == plot.beside else INK for tick in plot.ticks}
         if len(some):
             look = {

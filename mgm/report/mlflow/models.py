@@ -49,7 +49,7 @@ def log_model(
             experiment_id,
             record.run_id,
             run_id,
-            model_tags(record),
+            record.tags | {EXTERNAL: "true"},
             record.params,
             record.facts["verb"],
         )
@@ -62,12 +62,8 @@ def log_model(
     ]
 
 
-def model_tags(record: RunRecord) -> dict[str, str]:
-    return record.tags | {EXTERNAL: "true"}
-
-
 def register(results: Path, uri: str, run_ids: Iterable[str]) -> list[str]:
-    """Register the models of runs that are mirrored, those that are not yet; return a line a run.
+    """Register the models of runs that are mirrored, those that are not yet; return a line per run.
 
     Raises:
         UserError: a run is not in MLflow, or has no weights.
@@ -77,10 +73,12 @@ def register(results: Path, uri: str, run_ids: Iterable[str]) -> list[str]:
         for run_id in run_ids:
             if not any(run.model for run in tracker.runs.get(run_id, [])):
                 raise UserError(
-                    f"{run_id}: has no model in MLflow; name a pretraining or finetuning run of {results.name} that is done"
+                    f"{run_id}: has no model in MLflow; name a pretraining or finetuning run of "
+                    f"{results.name} that is done"
                 )
         return [
-            f"{run_id}: version {_version(tracker.client, run_id, tracker.runs[run_id][0].model)} in MLflow"
+            f"{run_id}: version "
+            f"{_version(tracker.client, run_id, tracker.runs[run_id][0].model)} in MLflow"
             for run_id in run_ids
         ]
 

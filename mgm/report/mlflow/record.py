@@ -8,21 +8,27 @@ table as "row / column; ..."; docs/dashboard.md shows searches.
 import hashlib
 import json
 import os
+import sys
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from mgm.paper.registry import Registry
+from mgm.report.page.svg import Panel, drawing
 from mgm.results.frame import examine_all
-from mgm.results.log import LARGEST, log_lines
-from mgm.results.result import QUIET_S, RunStatus, age, examine
+from mgm.results.result import LARGEST, QUIET_S, RunStatus, age, examine, log_lines
 from mgm.spec import Mask, Pretrain, Spec, data_name, dotted, parents
 
-FORMAT = 4  # of what is mirrored; another one mirrors all anew
+FORMAT = 5  # of what is mirrored; another one mirrors all anew
+DIGEST = "mgm.digest"  # tag: digest of the folder that was mirrored
+STEP, CURVE = "mgm.step", "mgm.curve"  # tags: how far the curve goes, and its digest
 STATUS = {
     "run": "finished",
     "running": "running",
@@ -32,6 +38,16 @@ STATUS = {
 }  # the tag `status`
 LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
 PARENT = "mlflow.parentRunId"  # MLflow's own tag, by which its pages nest runs
+# Of the tag `status`, MLflow's own.
+STATUSES = {
+    "finished": "FINISHED",
+    "running": "RUNNING",
+    "failed": "FAILED",
+    "altered": "FAILED",
+    "stopped": "KILLED",
+}
+SMALL = 1 << 20  # bytes; larger files are known by their size and time alone
+LARGEST_FLOAT = sys.float_info.max
 LONGEST = 5000  # letters of a tag; newer MLflow takes 8000
 
 Metric = tuple[str, float, int, int]  # key, value, milliseconds since 1970, step
@@ -75,6 +91,27 @@ class RunRecord:
     @property
     def last(self) -> int:
         return self.curve[-1][3] if self.curve else 0
+
+    @property
+    def latest(self) -> dict[str, str]:
+        """The last value of each metric, as text: a NaN equals itself."""
+        values = {key: value for key, value, _, _ in (*self.curve, *self.final)}
+        return {key: number_text(value) for key, value in values.items()}
+
+    def curve_digest(self, last: int) -> str:
+        """Digest of the parameters and of the curve up to step `last`."""
+        points = [point for point in self.curve if point[3] <= last]
+        return digest_of([FORMAT, self.params, points])
+
+    def continues(self, tags: Mapping[str, str]) -> bool:
+        """Tell whether these are the tags of an earlier, unfinished state of this run."""
+        unfinished = tags.get("status") in ("running", "stopped", "failed")
+        whole = bool(tags.get(DIGEST)) and STEP in tags
+        return unfinished and whole and tags.get(CURVE) == self.curve_digest(int(tags[STEP]))
+
+    def curve_after(self, tags: Mapping[str, str]) -> list[Metric]:
+        """The points that an earlier state with these tags lacks."""
+        return [point for point in self.curve if point[3] > int(tags[STEP])]
 
     @property
     def final(self) -> list[Metric]:
@@ -126,7 +163,7 @@ class RunRecord:
             ):
                 cells[name].append(text)
         facts = {
-            "verb": spec.verb,
+            "verb": spec.stage,
             "status": self.status,
             "why": "" if self.status == "running" else self.run.why,
             "scale": self.scale,
@@ -144,7 +181,9 @@ class RunRecord:
             else "",
             "device": result.get("device", ""),
             "seal": result.get("seal", ""),
-            "mlflow.source.name": f"mgm {spec.verb}",
+            STEP: str(self.last),
+            CURVE: self.curve_digest(self.last),
+            "mlflow.source.name": f"mgm {spec.stage}",
             "mlflow.source.git.commit": result.get("commit", ""),
         } | {name: "; ".join(dict.fromkeys(texts)) for name, texts in cells.items()}
         return {
@@ -184,27 +223,29 @@ class Records:
                 for run in registry.with_parents(run.run_id for run in cell.runs):
                     self.cells[run.run_id].append((cell.table, cell.row, cell.column))
 
-    def signatures(self) -> dict[str, str]:
-        """For each run that has a folder a digest that changes when its record may have changed.
-
-        No file is read for it.
-        """
+    def digests(self) -> dict[str, str]:
+        """Map each run that has a folder to the digest of all that its record is made from."""
         found: dict[str, str] = {}
-        clip = _stat(self.arrays) if self.arrays.is_file() else []
+        clip = _content(self.arrays) if self.arrays.is_file() else ""
         for run_id, spec in self.registry.specs.items():
             if (folder := self.results / run_id).is_dir():
-                files = sorted(
-                    (file.name, *_stat(file)) for file in os.scandir(folder) if file.name[0] != "."
+                files = [
+                    (file.name, _content(Path(file)))
+                    for file in sorted(os.scandir(folder), key=lambda file: file.name)
+                    if file.name[0] != "." and file.is_file()
+                ]
+                found[run_id] = digest_of(
+                    [
+                        FORMAT,
+                        spec.model_dump_json(),
+                        self.registry.scale.name,
+                        self.cells[run_id],
+                        clip if _is_plain(spec) else "",
+                        files,
+                        not (folder / "result.json").exists() and age(folder) > QUIET_S,
+                        [found.get(parent) for parent in parents(spec)],
+                    ]
                 )
-                is_quiet = not (folder / "result.json").exists() and age(folder) > QUIET_S
-                before = [found.get(parent) for parent in parents(spec)]
-                fields = (
-                    spec.model_dump_json(),
-                    self.registry.scale.name,
-                    self.cells[run_id],
-                    clip if _is_plain(spec) else [],
-                )
-                found[run_id] = digest_of([FORMAT, *fields, files, is_quiet, before])
         return found
 
     def read(self, run_ids: Collection[str]) -> Iterator[RunRecord]:
@@ -234,9 +275,22 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _stat(file: Path | os.DirEntry) -> tuple[int, int]:
+def _content(file: Path) -> str:
+    """Digest of a small file's bytes, or of a large one's size and time."""
     stat = file.stat()
-    return stat.st_mtime_ns, stat.st_size
+    return _digest_at(file, stat.st_mtime_ns, stat.st_size)
+
+
+@cache
+def _digest_at(file: Path, written: int, size: int) -> str:
+    if size > SMALL:
+        return f"{written} {size}"
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def number_text(value: float) -> str:
+    """A metric as it can be compared: MLflow's databases hold infinity as the largest number."""
+    return repr(value if value != value else min(max(value, -LARGEST_FLOAT), LARGEST_FLOAT))
 
 
 def _is_plain(spec: Spec) -> bool:
@@ -258,3 +312,53 @@ def _milliseconds(time: Any) -> int:
     if isinstance(time, str):
         return int(datetime.fromisoformat(time).timestamp() * 1000)
     return int(1000 * time) if _is_number(time) and 0 < time < LARGEST / 1000 else 0
+
+
+STYLE = (
+    "<style>svg{background:#fff;font:7px "
+    "sans-serif;fill:#6b6b6b}path,polyline{fill:none;stroke:#6b6b6b}"
+    "polyline{stroke:#d55e00}</style>"
+)
+
+
+def artifacts(record: RunRecord) -> dict[str, bytes]:
+    """File name -> content."""
+    files = {name: text.encode() for name, text in record.files.items()}
+    loss = [
+        (float(step), value)
+        for key, value, _, step in record.curve
+        if key == "train/loss" and np.isfinite(value)
+    ]
+    if loss:
+        values = [value for _, value in loss]
+        panel = Panel([loss], loss[-1][0], min(values), max(values))
+        head, rest = drawing("curves", panel, f"training loss of {record.run_id}").split(">", 1)
+        size = 'xmlns="http://www.w3.org/2000/svg" width="736" height="368"'
+        files["curves.svg"] = f"{head} {size}>{STYLE}{rest}\n".encode()
+    if record.arrays and isinstance(record.spec, Pretrain):
+        mask = record.spec.mask
+        if picture := _mask(record.arrays, record.arrays.stat().st_mtime_ns, mask.name, mask.ratio):
+            files["masks.png"] = picture
+    return files
+
+
+@cache
+def _mask(arrays: Path, written: int, name: str, ratio: float) -> bytes:
+    """The picture of a mask of Figure 5, empty where it shows none like it; runs share it."""
+    from mgm.report.figures.draw import masks_on_a_clip  # matplotlib takes a second to import
+    from mgm.report.figures.style import write
+
+    with np.load(arrays, allow_pickle=False) as file:
+        shown = dict(file)
+    rows = np.flatnonzero((shown["names_N"] == name) & (shown["ratio_N"] == ratio))[:1]
+    if not len(rows):
+        return b""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "masks.png"
+        write(
+            masks_on_a_clip(
+                {key: value[rows] if "_N" in key else value for key, value in shown.items()}
+            ),
+            path,
+        )
+        return path.read_bytes()

@@ -7,12 +7,12 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mgm.errors import UserError
-from mgm.report.mlflow.record import PARENT
+from mgm.report.mlflow.record import PARENT, number_text
 from mgm.results.lock import wait_for_flock
 
 SETTINGS = {  # of MLflow, unless the user has set them
@@ -38,11 +38,14 @@ def database(uri: str) -> Path | None:
 
 @dataclass
 class TrackedRun:
-    """A run in MLflow."""
+    """A run in MLflow. Of one that was written just now, the last three are empty."""
 
     id: str
     tags: dict[str, str]
     model: str = ""  # id of the logged model of its weights
+    status: str = ""
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, str] = field(default_factory=dict)  # the last of each
 
 
 class Tracker:
@@ -66,7 +69,9 @@ class Tracker:
             with closing(
                 sqlite3.connect(path, timeout=10)
             ) as file:  # MLflow itself would try a broken file for minutes
-                file.execute("SELECT name FROM sqlite_master").fetchall()
+                tables = file.execute("SELECT name FROM sqlite_master").fetchall()
+            if not create and ("experiments",) not in tables:
+                raise missing
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
@@ -94,12 +99,16 @@ class Tracker:
                 [self.experiment_id], max_results=1000, page_token=token
             )
             for run in found:
-                models = (
-                    [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
+                outputs = run.outputs.model_outputs if run.outputs else []
+                held = TrackedRun(
+                    run.info.run_id,
+                    dict(run.data.tags),
+                    next((output.model_id for output in outputs), ""),
+                    run.info.status,
+                    dict(run.data.params),
+                    {key: number_text(value) for key, value in run.data.metrics.items()},
                 )
-                self.runs.setdefault(run.info.run_name, []).append(
-                    TrackedRun(run.info.run_id, dict(run.data.tags), *models[:1])
-                )
+                self.runs.setdefault(run.info.run_name, []).append(held)
             token = found.token or ""
 
     def nested(self, parents: Collection[str]) -> dict[str, str]:
@@ -111,9 +120,9 @@ class Tracker:
 
 @contextmanager
 def writing(uri: str, results: Path) -> Iterator[None]:
-    """Be the one process that mirrors these results, or others beside them, to a tracker;
+    """Let one process at a time mirror a folder of results to a tracker.
 
-    where folders can be locked.
+    Where folders cannot be locked, nothing is held.
     """
     folder = os.open(results.resolve().parent, os.O_RDONLY)
     try:
@@ -166,5 +175,6 @@ def as_user_error(uri: str, results: Path) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"tracker {uri}: {reason}; nothing is lost, {results} has it all; sync again when the tracker is up"
+            f"tracker {uri}: {reason}; nothing is lost, {results} has it all; sync again when "
+            "the tracker is up"
         ) from None

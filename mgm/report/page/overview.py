@@ -1,18 +1,16 @@
-"""The page's first screen:
-
-what was run and on what, how it compares, what may be concluded, what it cost.
-"""
+"""The page's summaries: finding, comparisons, conclusions, cost, and accuracy by class."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
-from mgm.paper.registry import Registry, label_of
+from mgm.paper.ablations import CONTROLS
+from mgm.paper.registry import Registry, Table, label_of
 from mgm.report.cells import Row, commit_of, frame, gain, mean_gain
-from mgm.report.claims.check import NOT_RUN, Verdict
-from mgm.report.page.runs import VERBS
+from mgm.report.claims.judge import NOT_RUN, Verdict
+from mgm.report.page.runs import NOTES, VERBS
 from mgm.report.statistics import Estimate, holm, p_value
-from mgm.report.tables import caveat_of, comparable, number
+from mgm.report.table_files import caveat_of, comparable, number
 from mgm.results.result import RunStatus
 from mgm.spec import Spec
 
@@ -40,7 +38,7 @@ def overview(
     return {
         "done": len(results),
         "total": max(len(registry.specs), 1),
-        "verbs": Counter(spec.verb for spec in registry.specs.values()),
+        "verbs": Counter(spec.stage for spec in registry.specs.values()),
         "states": Counter(run.state for run in found.values() if run.state != "run"),
         "data": sorted(data),
         "devices": list(dict.fromkeys((result["device"], result["threads"]) for result in results)),
@@ -64,17 +62,19 @@ def overview(
 
 
 def caveat(registry: Registry, found: Mapping[str, RunStatus]) -> str:
-    """Return what the numbers allow to conclude: for own videos from their data, else the scale's."""
+    """Return what the numbers allow to conclude, from own videos' data or the scale's caveat."""
     scale = registry.scale
     if not scale.own_videos:
         return caveat_of(scale)
     results = [run.result for run in found.values() if run.result is not None]
-    models = {spec.model for spec in registry.specs.values()}
-    frames = max(spec.clips.frames for spec in registry.specs.values())
-    size = max(spec.clips.size for spec in registry.specs.values())
-    width = max(model.width for model in models)
+    # Figures may show larger clips than the models are trained on.
+    trained = [spec for spec in registry.specs.values() if spec.stage in NOTES]
+    frames = max(spec.clips.frames for spec in trained)
+    size = max(spec.clips.size for spec in trained)
+    width = max(spec.model.width for spec in trained)
     small = (
-        f"The models are small ({width} wide, clips of {frames} x {size} x {size}), so the order of "
+        f"The models are small ({width} wide, clips of {frames} x {size} x {size}), so the order "
+        "of "
         "the masks may differ for larger ones."
     )
     if not results:
@@ -120,6 +120,14 @@ def finding(
     where = registry.scale.named(mine.column)
     sentence = f"{where}: {mine.row} reaches {number(mine.estimate.mean)} % ({seeds})"
     sentence += f", {' and '.join(parts)}." if parts else "."
+    free = {
+        row.row: row.estimate.mean
+        for row in others
+        if row.estimate and table.groups.get(row.row) == CONTROLS
+    }
+    if free:
+        best = max(free, key=free.__getitem__)
+        sentence += f" Without a model, {best} reaches {number(free[best])} %."
     plot = next((name for name, plot in registry.plots.items() if plot.beside == table.ours), "")
     return {
         "sentence": sentence[0].upper() + sentence[1:],
@@ -143,13 +151,17 @@ def _difference(difference: Estimate) -> str:
 def cost(
     registry: Registry, found: Mapping[str, RunStatus]
 ) -> list[list[tuple[str, str, int, int, float]]]:
-    """(name, address, runs, finished runs, seconds), in three groups: of all, of each verb, and of
-    each table and figure with all that its runs start from; what several share counts in each."""
+    """Return run counts and seconds in three groups: all, per stage, per table or figure.
+
+    Returns:
+        Rows of (name, address, runs, finished runs, seconds). Tables and figures count all that
+        their runs start from. A run that several share counts in each.
+    """
     groups: list[Mapping[tuple[str, str], Sequence[Spec]]] = [
         {("All", "#runs"): list(registry.specs.values())},
         {
             (title, f"#runs-{verb}"): [
-                spec for spec in registry.specs.values() if spec.verb == verb
+                spec for spec in registry.specs.values() if spec.stage == verb
             ]
             for verb, title in VERBS.items()
         },
@@ -177,30 +189,45 @@ def _beside_the_paper(
     if registry.scale.own_videos:
         return [("With the paper: not at all, for it has no numbers for own videos.", "")]
     if not comparable(registry.scale):
-        other = f"for scale {registry.scale.name} trains other models on other data; its numbers stand beside ours for orientation"
+        other = (
+            f"for scale {registry.scale.name} trains other models on other data; its numbers "
+            "stand beside ours for orientation"
+        )
         return [(f"With the paper: not at all, {other}, and no difference is shown.", "")]
     cells = frame(row for several in rows.values() for row in several)
     known = cells[cells.metric == "top1"].dropna(subset=["paper", "ci_low", "ci_high"])
     if known.empty:
         return [("With the paper: no cell with a number of the paper's is run yet.", "")]
     inside, mean = known.paper.between(known.ci_low, known.ci_high).sum(), known.difference.mean()
-    text = f"its number is inside our 95 % interval in {inside} of {len(known)} cells; ours is {number(mean, True)} points from it"
+    text = (
+        f"its number is inside our 95 % interval in {inside} of {len(known)} cells; ours is "
+        f"{number(mean, True)} points from it"
+    )
     return [(f"With the paper: {text} on average.", "")]
+
+
+def _own_rows(
+    registry: Registry, rows: Mapping[str, Sequence[Row]], which: str
+) -> Iterator[tuple[Table, Row, list[Row]]]:
+    """Yield each table, its cells in the row that its field `which` names, and their masks.
+
+    The masks are the other rows of the column that pretrain under a mask.
+    """
+    for name, table in registry.tables.items():
+        for own in (row for row in rows[name] if row.row == getattr(table, which)):
+            column = [row for row in rows[name] if row.column == own.column]
+            masks = [
+                row
+                for row in column
+                if row.row not in (own.row, table.base) and row.metric == own.metric
+            ]
+            yield table, own, masks
 
 
 def _pretraining(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
     said = []
-    for table, base in (
-        (table, row)
-        for name, table in registry.tables.items()
-        for row in rows[name]
-        if row.row == table.base
-    ):
-        others = [
-            row
-            for row in rows[table.name]
-            if row.column == base.column and row is not base and row.row not in table.groups
-        ]
+    for table, base, masks in _own_rows(registry, rows, "base"):
+        others = [row for row in masks if row.row not in table.groups]
         if one := mean_gain(others, base):
             bounds = (
                 f" [{number(one.low, True)}, {number(one.high, True)}]" if one.has_interval else ""
@@ -212,37 +239,33 @@ def _pretraining(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[
                 if one.low <= 0 <= one.high
                 else ""
             )
-            text = f"the {len(others)} masks of {table.label} add {number(one.mean, True)} points{bounds} on average{noise}"
+            text = (
+                f"the {len(others)} masks of {table.label} add {number(one.mean, True)} "
+                f"points{bounds} on average{noise}"
+            )
             said.append((f"With no pretraining, {base.column}: {text}.", f"table-{table.name}"))
     return said
 
 
 def _masks(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
-    """Our mask against each of the others, paired by seed."""
+    """Compare our mask with each of the others, paired by seed."""
     said = []
-    for table, ours in (
-        (table, row)
-        for name, table in registry.tables.items()
-        for row in rows[name]
-        if row.row == table.ours
-    ):
-        others = [
-            row
-            for row in rows[table.name]
-            if row.column == ours.column and row.row not in (table.ours, table.base)
-        ]
-        gains = [(row.row, one) for row in others if (one := gain(ours, row)) and one.has_interval]
+    for table, ours, masks in _own_rows(registry, rows, "ours"):
+        gains = [(row.row, one) for row in masks if (one := gain(ours, row)) and one.has_interval]
+        if not gains:
+            continue
         shown = holm([p_value(one) for _, one in gains])
         above = [name for (name, one), sure in zip(gains, shown) if sure and one.mean > 0]
         below = [name for (name, one), sure in zip(gains, shown) if sure and one.mean < 0]
-        if gains:
-            within = len(gains) - len(above) - len(below)
-            parts = [f"above {', '.join(above)}"] * bool(above) + [
-                f"below {', '.join(below)}"
-            ] * bool(below)
-            parts += [f"within noise of {within} of {len(gains)}"] * bool(within)
-            text = f"{ours.row} with the other masks, {ours.column}: {'; '.join(parts)} (differences paired by seed, Holm's method)."
-            said.append((text, f"table-{table.name}"))
+        within = len(gains) - len(above) - len(below)
+        parts = [f"above {', '.join(above)}"] * bool(above)
+        parts += [f"below {', '.join(below)}"] * bool(below)
+        parts += [f"within noise of {within} of {len(gains)}"] * bool(within)
+        text = (
+            f"{ours.row} with the other masks, {ours.column}: {'; '.join(parts)} (differences "
+            "paired by seed, Holm's method)."
+        )
+        said.append((text, f"table-{table.name}"))
     return said
 
 
@@ -260,14 +283,18 @@ def _conclusions(
         if row.estimate and row.estimate.has_interval
     ]
     if single := sum(one.n == 1 for one in counted):
-        text = f"{single} of {len(counted)} numbers rest on one seed: their intervals are over test videos and know nothing of seeds"
+        text = (
+            f"{single} of {len(counted)} numbers rest on one seed: their intervals are over test "
+            "videos and know nothing of seeds"
+        )
         said.append((f"{text}, so they cannot tell two methods apart.", ""))
     judged = Counter(verdict.verdict for verdict in verdicts)
     if decided := {name: count for name, count in judged.most_common() if name != NOT_RUN}:
         text = ", ".join(f"{count} {name}" for name, count in decided.items())
         said.append(
             (
-                f"Of {len(verdicts)} claims of the papers' texts: {text}; {judged[NOT_RUN]} not run.",
+                f"Of {len(verdicts)} claims of the papers' texts: {text}; {judged[NOT_RUN]} not "
+                "run.",
                 "claims",
             )
         )

@@ -45,14 +45,12 @@ Losses = list[tuple[float, float]]  # (step, loss)
 def training(
     registry: Registry, logs: Mapping[str, Log], losses: Mapping[str, Losses]
 ) -> list[dict[str, Any]]:
-    """Loss over steps, a panel a row of the tables, a line a seed, one scale for all panels of a
-    verb.
-    """
+    """Return loss curves: one panel per table row, one line per seed, one scale per stage."""
     groups = []
     for verb, note in NOTES.items():
         labelled: dict[str, list[str]] = {}  # label -> run ids
         for run_id, text in labels_of(registry).items():
-            if len(losses.get(run_id, ())) > 1 and registry.specs[run_id].verb == verb:
+            if len(losses.get(run_id, ())) > 1 and registry.specs[run_id].stage == verb:
                 labelled.setdefault(text, []).append(run_id)
         if not labelled:
             continue
@@ -93,7 +91,7 @@ def losses_of(log: Log) -> Losses:
 
 
 def relative_losses_of(log: Log) -> Losses:
-    """Return (step, loss / loss of predicting zeros); (step, loss) where the log lacks the latter."""
+    """Return (step, loss / loss of predicting zeros), or (step, loss) where the log lacks it."""
     lines = [line for line in log if isinstance(line.get("trivial_loss"), int | float)]
     return [
         (int(line["step"]), line["loss"] / line["trivial_loss"])
@@ -109,7 +107,8 @@ def labels_of(registry: Registry) -> dict[str, str]:
 
     the first names it.
     """
-    said: list[tuple[str, Sequence[Spec]]] = [
+    said: list[tuple[str, Sequence[Spec]]] = [("Controls", registry.controls)]
+    said += [
         (
             cell.row if table.rows_name_runs else f"{table.label}: {cell.row}, {cell.column}",
             cell.runs,
@@ -160,7 +159,7 @@ def filters_of(
     """Map each filter of the list of runs to its choices, without those that leave no choice."""
     specs = registry.specs
     choices: dict[str, dict[str, None]] = {
-        "Stage": dict.fromkeys(VERBS[spec.verb] for spec in specs.values()),
+        "Stage": dict.fromkeys(VERBS[spec.stage] for spec in specs.values()),
         "Mask": dict.fromkeys(line["mask"] for line in columns.values() if line["mask"]),
         "Dataset": dict.fromkeys(line["dataset"] for line in columns.values()),
         "Status": dict.fromkeys(found[run_id].state for run_id in specs),
@@ -216,6 +215,8 @@ def run_details(
 def outcome(result: dict[str, Any] | None, losses: Losses) -> str:
     if result and "top1" in result["metrics"]:
         return f"{result['metrics']['top1']:.1f} %"
+    if result and "map" in result["metrics"]:
+        return f"mAP {result['metrics']['map']:.1f} %"
     return f"loss {losses[-1][1]:.3f}" if losses else "done"
 
 
@@ -241,7 +242,8 @@ def _fields(run: RunStatus, log: Log, losses: Losses) -> list[tuple[str, str]]:
         fields.append(
             (
                 "loss",
-                f"{losses[0][1]:.3f} → {losses[-1][1]:.3f} in {last['step']} of {last.get('steps', '?')} steps{beside}",
+                f"{losses[0][1]:.3f} → {losses[-1][1]:.3f} in {last['step']} of "
+                f"{last.get('steps', '?')} steps{beside}",
             )
         )
         speed, coverage, memory = (
@@ -263,7 +265,8 @@ def _fields(run: RunStatus, log: Log, losses: Losses) -> list[tuple[str, str]]:
         fields += [
             (
                 "data",
-                f"{data['dataset']}, digest {data['digest'] or 'none'}, {data['train']} + {data['test']} videos, {data['note']}",
+                f"{data['dataset']}, digest {data['digest'] or 'none'}, {data['train']} + "
+                f"{data['test']} videos, {data['note']}",
             ),
             ("commit", commit_of(result)),
             (
@@ -272,7 +275,8 @@ def _fields(run: RunStatus, log: Log, losses: Losses) -> list[tuple[str, str]]:
             ),
             (
                 "computed",
-                f"in {duration(result['wall_s'])} on {result['device']}, finished {day(str(result['finished']))}",
+                f"in {duration(result['wall_s'])} on {result['device']}, finished "
+                f"{day(str(result['finished']))}",
             ),
             (
                 "versions",

@@ -35,8 +35,9 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
 
 
 def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: Path | None) -> str:
-    """What measurement `name` finds at the paper's settings, a number a line, and a table of those
-    that are a mask's; keeps nothing.
+    """Measure `name` at the paper's settings and return text: a number per line, then a table.
+
+    Nothing is kept.
 
     Args:
         place: folder of a dataset's index; step-time needs none.
@@ -101,15 +102,12 @@ def controls_now(place: Path, like: Path | None, workers: int) -> str:
 
     index = read_index(place)
     given = read_spec(like) if like else Probe(data=Data(dataset="folder"))
-    names = set(Probe.model_fields) & set(type(given).model_fields) - {"verb", "parent", "kind"}
+    names = set(Probe.model_fields) & set(type(given).model_fields) - {"stage", "parent", "kind"}
     spec = Probe(**{name: getattr(given, name) for name in names})
     return describe(controls(index, spec, weights=like is not None, workers=workers), index)
 
 
 def choose(index: Index, videos: int) -> Sequence[Video]:
-    """Choose so many of the `moving_videos`, evenly spaced;
-
-    all of them where there are fewer, or for 0.
-    """
+    """Choose at most `videos` of the `moving_videos`, evenly spaced. 0: all of them."""
     moving = moving_videos(index)
     return spread(moving, videos or len(moving))

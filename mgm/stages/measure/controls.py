@@ -10,7 +10,7 @@ Labels, draws, splits and groups are those of the probes, and so is the classifi
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,11 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from mgm.data.index import Index, Video
 from mgm.errors import UserError
 from mgm.models import build_features
-from mgm.paper.controls import CONTROLS, FILE_FACTS, Control
 from mgm.spec import Measure, Probe, Views
-from mgm.stages.data import Job, Workplace, with_channels
+from mgm.stages.data import Job, Split, Workplace, with_channels
 from mgm.stages.evaluate import predictions
-from mgm.stages.features import Split
 from mgm.stages.measure import simple_features as simple
 from mgm.stages.probe import fit_draws
 from mgm.video.decode import read_clip
@@ -39,8 +37,39 @@ COLUMNS = (
 )  # fmt: skip
 
 
+FILE_FACTS = "file_facts"
+
+
 @dataclass(frozen=True)
-class Measured:
+class Control:
+    """A set of features. `says` begins the warning of a file fact that predicts the class."""
+
+    name: str
+    title: str
+    kind: Literal["file", "picture", "motion", "model"]
+    says: str = ""
+
+
+CONTROLS = (
+    Control("frames", "Number of frames", "file", "the number of frames"),
+    Control("duration", "Duration", "file", "the duration"),
+    Control("bytes", "File size", "file", "the file size"),
+    Control("picture_size", "Picture size", "file", "the picture size"),
+    Control(FILE_FACTS, "All file facts", "file", "what the file says of itself"),
+    Control("middle_frame", "Middle frame, 12 x 12", "picture"),
+    Control("mean_frame", "Mean frame, 12 x 12", "picture"),
+    Control("frame_difference", "Mean |frame difference|, 12 x 12", "picture"),
+    Control("vector_mean", "Mean motion vector, 2 numbers", "motion"),
+    Control("vector_four", "Motion in four directions, 4 numbers", "motion"),
+    Control("vector_histogram", "Motion-vector histogram, 9 x 9", "motion"),
+    Control("vector_quadrants", "Motion-vector histogram by quadrant", "motion"),
+    Control("vector_trajectory", "Trajectory of the largest motion", "motion"),
+    Control("random_weights", "Random weights", "model"),
+)
+
+
+@dataclass(frozen=True)
+class ControlFeatures:
     """Features of the videos of an index, each (videos, D), in the order of `index.videos`.
 
     `views` holds each video's features under random weights, a row per view.
@@ -78,7 +107,7 @@ def controls(
 
 
 def unmeasurable(index: Index) -> str:
-    """Say why no control can be measured on an index; empty where they can."""
+    """Return why no control can be measured on an index; empty if they can."""
     if len(index.classes) < 2:
         return f"the dataset has {len(index.classes)} class, and a probe needs 2"
     if not index.test:
@@ -89,7 +118,7 @@ def unmeasurable(index: Index) -> str:
 
 
 def remarks(index: Index) -> list[str]:
-    """Say what limits the meaning of every control and probe of an index."""
+    """Return what limits the meaning of every control and probe of an index."""
     found = []
     trained = {video.label for video in index.train}
     for label in sorted({video.label for video in index.test} - trained):
@@ -112,7 +141,7 @@ def remarks(index: Index) -> list[str]:
     return found
 
 
-def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) -> Measured:
+def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) -> ControlFeatures:
     """Decode each video once and return its features; random weights' too if `like` is given.
 
     Raises:
@@ -135,7 +164,8 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
             frames_BTHWC = torch.from_numpy(np.concatenate(pending)).to(device)
             with torch.inference_mode():
                 x_BD = model.to(device)(with_channels(frames_BTHWC, model_channels))
-            views.extend(np.split(x_BD.double().cpu().numpy(), np.cumsum(list(map(len, pending)))[:-1]))  # fmt: skip
+            ends = np.cumsum([len(clips) for clips in pending])
+            views.extend(np.split(x_BD.double().cpu().numpy(), ends[:-1]))
             pending.clear()
 
     model_channels = like.model.channels if like is not None else 3
@@ -148,7 +178,7 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
     flush()
     for name in found[0] if found else ():
         features[name] = np.stack([numbers[name] for numbers in found]).astype(float)
-    return Measured(index, features, tuple(views))
+    return ControlFeatures(index, features, tuple(views))
 
 
 class _Reader(Dataset):
@@ -200,7 +230,7 @@ def _as_it_is(item):
     return item
 
 
-def classify(measured: Measured, like: Probe | Measure) -> pd.DataFrame:
+def classify(measured: ControlFeatures, like: Probe | Measure) -> pd.DataFrame:
     """Fit and test a linear probe on each control's features; columns as `controls` returns."""
     index, like = measured.index, _probe(like)
     job = Job(like, Path(), Workplace(Path(), {}), index)

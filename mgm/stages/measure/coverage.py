@@ -1,6 +1,6 @@
-"""How much of what moves each mask hides, slot by slot.
+"""Coverage: the share of the moving pixels that each mask hides, slot by slot.
 
-The papers do not measure it; it is what motion guidance is for.
+The papers do not measure it. It is the purpose of motion guidance.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,11 @@ from mgm.masking import MASKS, Grid, hidden_patches, make_mask
 from mgm.paper.recipes import MASK_RATIO
 from mgm.report.statistics import over_seeds
 from mgm.rng import clip_seed
-from mgm.spec import Mask, Measure, Views
+from mgm.spec import Compensate, Mask, Measure, Views
 from mgm.stages.data import Job, motion_of
 from mgm.stages.measure import choose
-from mgm.video.loader import Cache, Loading, test_loader
+from mgm.video.cut import Cache
+from mgm.video.loader import Loading, test_loader
 
 MOVES = 0.5  # pixels a slot; codecs search in quarters of a pixel, so below this lies noise
 BATCH = 64
@@ -28,12 +29,13 @@ BATCH = 64
 def coverage(
     spec: Measure, videos: Sequence[Video], workers: int = 0, cache: Cache | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The share of moving pixels that each mask hides at the ratio it is trained with, on the
-    middle clip of each video, centre crop.
+    """Return the share of moving pixels that each mask hides, at the ratio it is trained with.
 
-    A pixel moves if in the frames of a slot it goes at least MOVES pixels further than the slot's
-    median, which is the camera's motion where things cover less than half of the frame. Slots in
-    which nothing moves do not count.
+    Measured on the centre crop of each video's middle clip. A pixel moves if in the frames of a
+    slot it goes at least MOVES pixels further than the slot's median, which is the camera's motion
+    where things cover less than half of the frame. With `spec.compensate`, a pixel moves if its
+    motion goes MOVES pixels beyond the camera's; each guided mask is then measured a second time,
+    guided by the compensated motion. Slots in which nothing moves do not count.
 
     Returns:
         metrics: coverage_<mask>, the mean over slots in per cent; videos: how many in which
@@ -41,54 +43,68 @@ def coverage(
         arrays: names_N; ratio_N, and hidden_N, the per cent of a slot's patches that it is;
             share_NS, low_NS, high_NS: mean over clips and its 95 % interval, per cent, NaN where
             there are too few; overall_N, overall_low_N, overall_high_N: the same of a clip's mean
-            over its slots; clips_S: how many have something that moves.
+            over its slots; clips_S: how many have something that moves. A mask measured a second
+            time is named "<mask> <compensate>".
 
     Raises:
         UserError: nothing moves in any clip, or a video cannot be read.
     """
-    grid, names = Grid(*spec.grid), list(MASKS)
-    batches = test_loader(
-        videos,
-        spec.clips,
-        spec.model.tubelet,
-        Views(temporal=1, spatial=1),
-        BATCH,
-        Loading(directions=True, workers=workers, cache=cache),
-    )
-    parts = []
-    for batch in batches:
-        assert batch.motion_BSHW is not None
-        moving_BSL = moving_pixels(batch.motion_BSHW, grid, spec.model.patch)
-        seed_B = torch.tensor(
-            [clip_seed(spec.seed, 0, sample) for sample in batch.sample_B.tolist()]
+    grid, views = Grid(*spec.grid), Views(temporal=1, spatial=1)
+    methods = tuple(dict.fromkeys(("none", spec.compensate)))
+    masks: list[tuple[str, Mask, Compensate]] = [
+        (name, Mask(name=name, ratio=MASK_RATIO[name]), "none") for name in MASKS
+    ]
+    masks += [
+        (f"{name} {method}", mask, method)
+        for method in methods[1:]
+        for name, mask, _ in masks
+        if MASKS[name].guided and not MASKS[name].carried
+    ]
+    loaders = [
+        test_loader(
+            videos,
+            spec.clips,
+            spec.model.tubelet,
+            views,
+            BATCH,
+            Loading(compensate=method, directions=True, workers=workers, cache=cache),
         )
-        masks = [
-            make_mask(Mask(name=name, ratio=MASK_RATIO[name]), grid, motion_of(batch), seed_B)
-            for name in names
-        ]
+        for method in methods
+    ]
+    parts = []
+    for batches in zip(*loaders):
+        guides = dict(zip(methods, map(motion_of, batches)))
+        truth_BSHW = batches[-1].motion_BSHW
+        assert truth_BSHW is not None
+        moving_BSL = moving_pixels(truth_BSHW, grid, spec.model.patch, spec.compensate)
+        samples = batches[0].sample_B.tolist()
+        seed_B = torch.tensor([clip_seed(spec.seed, 0, sample) for sample in samples])
         hidden_NBS = torch.stack(
-            [(moving_BSL * masked_BL.view(moving_BSL.shape)).sum(2) for masked_BL in masks]
+            [
+                (
+                    moving_BSL * make_mask(mask, grid, guides[method], seed_B).view_as(moving_BSL)
+                ).sum(2)
+                for _, mask, method in masks
+            ]
         )
         parts.append(100 * hidden_NBS / moving_BSL.sum(2))  # 0 / 0 is NaN: nothing moves
     share_NBS = torch.cat(parts, dim=1).double().numpy()
     share_NBS = share_NBS[:, np.isfinite(share_NBS[0]).any(1)]
     if not share_NBS.size:
         raise UserError(
-            f"in no middle clip of {len(videos)} test videos does anything move {MOVES} pixels further than its surroundings; choose others"
+            f"in no middle clip of {len(videos)} test videos does anything move {MOVES} pixels "
+            "further than its surroundings; choose others"
         )
     share_NS, low_NS, high_NS = _interval(share_NBS)
     overall_N, overall_low_N, overall_high_N = (
         bound_N1[:, 0] for bound_N1 in _interval(np.nanmean(share_NBS, 2, keepdims=True))
     )
+    names, ratios = [name for name, _, _ in masks], [mask.ratio for _, mask, _ in masks]
+    hidden = [hidden_patches(mask.name, mask.ratio, grid.patches) for _, mask, _ in masks]
     arrays = {
         "names_N": np.array(names),
-        "ratio_N": np.array([MASK_RATIO[name] for name in names]),
-        "hidden_N": np.array(
-            [
-                100 * hidden_patches(name, MASK_RATIO[name], grid.patches) / grid.patches
-                for name in names
-            ]
-        ),
+        "ratio_N": np.array(ratios),
+        "hidden_N": np.array([100 * count / grid.patches for count in hidden]),
         "share_NS": share_NS,
         "low_NS": low_NS,
         "high_NS": high_NS,
@@ -101,13 +117,18 @@ def coverage(
     return metrics | {"videos": share_NBS.shape[1]}, arrays
 
 
-def moving_pixels(motion_BSHW: Tensor, grid: Grid, patch: int) -> Tensor:
-    """(B, S, patches) float32:
+def moving_pixels(
+    motion_BSHW: Tensor, grid: Grid, patch: int, compensate: Compensate = "none"
+) -> Tensor:
+    """Count the pixels of each patch that move: (B, S, patches) float32.
 
-    how many pixels of each patch move; a cell's motion is that of all its pixels.
+    A cell's motion is that of all its pixels. The slot's median is the camera's motion, unless
+    `motion_BSHW` is compensated already.
     """
-    median_BS = motion_BSHW.flatten(2).quantile(0.5, dim=2)
-    moves_BSHW = motion_BSHW - median_BS[..., None, None] >= MOVES
+    if compensate == "none":
+        median_BS = motion_BSHW.flatten(2).quantile(0.5, dim=2)
+        motion_BSHW = motion_BSHW - median_BS[..., None, None]
+    moves_BSHW = motion_BSHW >= MOVES
     row = torch.arange(grid.height * patch) * motion_BSHW.shape[2] // (grid.height * patch)
     column = torch.arange(grid.width * patch) * motion_BSHW.shape[3] // (grid.width * patch)
     moves_BSPQ = moves_BSHW[:, :, row][:, :, :, column]
@@ -118,9 +139,9 @@ def moving_pixels(motion_BSHW: Tensor, grid: Grid, patch: int) -> Tensor:
 
 
 def _interval(x_NBS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over clips and the bounds of its 95 % interval (Student's t);
+    """Return the mean over clips and the bounds of its 95 % interval (Student's t).
 
-    NaN where there is no clip, or one for the bounds.
+    The mean of no clip and the bounds of one are NaN.
     """
     found_NS4 = np.array(
         [
@@ -135,6 +156,7 @@ def _interval(x_NBS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def measure(job: Job[Measure]) -> dict[str, Any]:
+    """Measure coverage on the run's test videos and write arrays.npz."""
     metrics, arrays = coverage(
         job.spec, choose(job.index, job.spec.videos), job.options.workers, job.workplace.cache
     )

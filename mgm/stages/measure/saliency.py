@@ -1,5 +1,6 @@
-"""The saliency score: average magnitude of motion inside bounding boxes over that outside (paper,
-section 1).
+"""Compute the saliency score: mean motion inside bounding boxes divided by that outside.
+
+Source: paper, section 1.
 
 Boxes lie beside the index, in one of two files; a user's own file goes first:
 
@@ -7,7 +8,7 @@ Boxes lie beside the index, in one of two files; a user's own file goes first:
                                                      index's root (as in index.csv), the frame
                                                      counted from 0, and edges in pixels of the
                                                      decoded frame, right and bottom exclusive
-    boxes.npz   the generator's (`mgm.data.synthetic.make.load_boxes`)
+    boxes.npz   the generator's (`mgm.data.synthetic.generator.load_boxes`)
 
 Frames without a line in boxes.csv are not annotated and do not count.
 """
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from mgm.data.index import Index, Video
-from mgm.data.synthetic.make import load_boxes
+from mgm.data.synthetic.generator import load_boxes
 from mgm.errors import UserError
 from mgm.reading import read_table
 from mgm.spec import Measure
@@ -32,8 +33,7 @@ COLUMNS = ["path", "frame", "top", "left", "bottom", "right"]
 
 
 def saliency_score(index: Index, place: Path, videos: Sequence[Video]) -> dict[str, Any]:
-    """The score of some videos, over all their frames that are annotated and carry motion
-    information.
+    """Return the score over all frames that are annotated and have motion vectors.
 
     `saliency` is the ratio of two means over pixels, each over all videos: the mean of ratios of
     single videos, another reading, is unbounded where a camera stands still, since then nothing
@@ -63,11 +63,13 @@ def saliency_score(index: Index, place: Path, videos: Sequence[Video]) -> dict[s
                 pixels += np.bincount(within_PQ.ravel(), minlength=2)
     if not counted:
         raise UserError(
-            f"{place}: none of the {len(videos)} test videos that have motion vectors has boxes; annotate some of them"
+            f"{place}: none of the {len(videos)} test videos that have motion vectors has boxes; "
+            "annotate some of them"
         )
     if not pixels.all() or not motion[0]:
         raise UserError(
-            f"{place}: {pixels[1]:.0f} pixels lie inside boxes and {pixels[0]:.0f} outside, where the motion sums to {motion[0]:.4g}; "
+            f"{place}: {pixels[1]:.0f} pixels lie inside boxes and {pixels[0]:.0f} outside, where "
+            f"the motion sums to {motion[0]:.4g}; "
             "a saliency score needs both, and motion outside"
         )
     outside_mean, inside_mean = (motion / pixels).tolist()
@@ -80,7 +82,7 @@ def saliency_score(index: Index, place: Path, videos: Sequence[Video]) -> dict[s
 
 
 def inside(boxes_K4: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(height, width) bool: the pixels whose centre lies in a box."""
+    """Return (height, width) bool: the pixels whose centre lies in a box."""
     top_K, left_K, bottom_K, right_K = boxes_K4.T[..., None]
     row_P, column_Q = np.arange(height) + 0.5, np.arange(width) + 0.5
     row_KP, column_KQ = (
@@ -91,7 +93,9 @@ def inside(boxes_K4: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def read_boxes(place: Path, index: Index) -> Mapping[str, Mapping[int, np.ndarray]]:
-    """The boxes beside an index: path below its root -> frame -> (K, 4) top, left, bottom, right.
+    """Read the boxes next to an index, by path below its root and by frame.
+
+    Boxes are (K, 4): top, left, bottom, right.
 
     Raises:
         UserError: there are none, or a line of them is wrong.
@@ -104,7 +108,8 @@ def read_boxes(place: Path, index: Index) -> Mapping[str, Mapping[int, np.ndarra
             index.name(video): dict(enumerate(drawn[Path(video.path).stem])) for video in index.test
         }
     raise UserError(
-        f"no boxes: neither {place / 'boxes.csv'} (yours: {','.join(COLUMNS)}) nor {place / 'boxes.npz'} (the generator's) is there; "
+        f"no boxes: neither {place / 'boxes.csv'} (yours: {','.join(COLUMNS)}) nor "
+        f"{place / 'boxes.npz'} (the generator's) is there; "
         "write the first"
     )
 

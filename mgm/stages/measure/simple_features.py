@@ -14,7 +14,7 @@ from mgm.video.motion import CELL
 
 SIDE = 12  # rows and columns of a small picture
 POINTS = 16  # points of a trajectory
-# Edges of a histogram's 9 bins per axis, in pixels a frame of a video whose short side is 64 pixels.
+# Edges of a histogram's 9 bins per axis, in pixels per frame of a video of short side 64.
 # Codecs search in quarters of a pixel, so the middle bin is "still".
 EDGES = (-4.0, -2.0, -1.0, -0.25, 0.25, 1.0, 2.0, 4.0)
 SHORT_SIDE = 64

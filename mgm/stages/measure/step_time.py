@@ -1,5 +1,6 @@
-"""How much faster a pretraining step is when the encoder sees a tenth of the tokens (ST-MAE's
-abstract: more than 4x in wall-clock).
+"""Time a pretraining step whose encoder sees a tenth of the tokens, against one that sees all.
+
+Source: ST-MAE's abstract: more than 4x in wall-clock.
 """
 
 import time
@@ -18,7 +19,7 @@ from mgm.spec import Mask, Measure, Pretrain
 from mgm.stages.data import Job
 from mgm.training.optim import build_optimiser
 
-BATCH = 2  # clips a step
+BATCH = 2  # clips per step
 PAIRS, SECONDS = (
     5,
     2.0,
@@ -26,8 +27,9 @@ PAIRS, SECONDS = (
 
 
 def step_time(spec: Measure, least: int = PAIRS) -> dict[str, Any]:
-    """Time steps (forward, backward, AdamW) that hide `spec.ratio` of the tokens in tubes against
-    steps whose encoder sees all tokens.
+    """Time steps that hide `spec.ratio` of the tokens in tubes, against steps that hide none.
+
+    A step is forward, backward and AdamW.
 
     Both predict the same hidden tokens with the same decoder over all tokens, from frames of noise
     that are in memory. The two alternate on one model, so that what else the machine does falls on
@@ -97,8 +99,9 @@ def step_seconds(
 
 
 def see_all(model: MAE, frames_BTHWC: Tensor, masked_BL: Tensor) -> tuple[Tensor, Tensor]:
-    """Do as `model` does, but the encoder sees the hidden tokens too, so the decoder gets latents
-    where `model` has mask tokens.
+    """Run `model` with an encoder that sees the hidden tokens too.
+
+    The decoder then gets latents where `model` has mask tokens.
     """
     order_BL = masked_BL.byte().argsort(dim=1, stable=True)  # as in MAE: hidden tokens last
     hidden = masked_BL.shape[1] - model.visible

@@ -1,0 +1,74 @@
+"""How the benches measure: torch.utils.benchmark, ours and peers in turns."""
+
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from torch.utils.benchmark import Timer
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Our work and that of peers, which do the same.
+
+    Args:
+        peers: by name: the work, and the least ratio of its time to ours.
+        clock: `time.process_time` counts all threads and not what else the machine does.
+    """
+
+    name: str
+    ours: Callable[[], object]
+    peers: Mapping[str, tuple[Callable[[], object], float]]
+    repeats: int = 5
+    clock: Callable[[], float] = field(default=time.perf_counter)
+
+
+def compared(comparison: Comparison) -> list[str]:
+    """Measure in turns, so that what else the machine does falls on all; the first turn warms up.
+
+    Returns:
+        A line of Markdown per peer: median times, the median ratio of neighbours, and the goal.
+    """
+    works = [comparison.ours, *(work for work, _ in comparison.peers.values())]
+    timers = [Timer("work()", globals={"work": work}, timer=comparison.clock) for work in works]
+    turns = list[list[float]]()
+    for turn in range(comparison.repeats + 1):
+        order = range(len(timers)) if turn % 2 else reversed(range(len(timers)))
+        took = {number: timers[number].timeit(1).median for number in order}
+        turns.append([took[number] for number in range(len(timers))])
+    mine, *others = zip(*turns[1:])
+    ours, rows = statistics.median(mine), []
+    for (peer, (_, least)), theirs in zip(comparison.peers.items(), others):
+        ratio = statistics.median(b / a for a, b in zip(mine, theirs))
+        goal = f"at least {least:g} | {'met' if ratio >= least else 'missed'}"
+        shown = f"{readable(ours)} | {readable(statistics.median(theirs))} | {ratio:.2f}"
+        rows.append(f"| {comparison.name}, against {peer} | {shown} | {goal} |")
+    return rows
+
+
+def readable(seconds: float) -> str:
+    factor, unit = (1, "s") if seconds >= 1 else (1e3, "ms") if seconds >= 1e-3 else (1e6, "us")
+    return f"{seconds * factor:.3g} {unit}"
+
+
+def machine() -> str:
+    """Return where and with what it was measured, as one line."""
+    cpu = Path("/proc/cpuinfo")
+    names = [line for line in cpu.read_text().splitlines() if line.startswith("model name")]
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    known = ("mgm-video", "torch", "av", "decord", "numpy")
+    packages = ", ".join(f"{name} {version(name)}" for name in known)
+    chip = names[0].partition(":")[2].strip() if names else platform.machine()
+    return (
+        f"{chip}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {platform.system()}, "
+        f"Python {platform.python_version()}, {packages}; commit {commit or 'unknown'}"
+    )

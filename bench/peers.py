@@ -1,0 +1,220 @@
+"""Our work and that of peers: one generator of comparisons per bench.
+
+Loading: a clip is 16 frames at stride 4 from a random start, cut by MultiScaleCrop and resized to
+224. All readers open the file anew for each clip, and take the same frames and crop. Ours reads the
+motion vectors as well. The peers read the sources; ours also reads what `mgm prepare` makes of
+them, copies (`--transcode`) and shards (`--shards`).
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measuring import Comparison
+from torch import Tensor
+
+from mgm.data.folder import index_folder
+from mgm.data.index import Index
+from mgm.data.shards import Settings, write_shards
+from mgm.data.synthetic.generator import generate
+from mgm.data.synthetic.params import Synthetic
+from mgm.data.transcode import transcode
+from mgm.masking import MASKS, Grid, Mask, Motion, make_mask
+from mgm.models import build_mae, reconstruction_loss
+from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
+from mgm.spec import Clips, Data, Finetune, Pretrain
+from mgm.stages.measure.step_time import step_seconds
+from mgm.training.efficiency import set_malloc_options
+from mgm.training.optim import build_optimiser
+from mgm.video import slot_magnitude
+from mgm.video.cut import Cut, read_cuts
+from mgm.video.transform import cut_frames, training_box, training_indices
+
+CLIPS, TUBELET = Clips(), 2
+GRID, RATIO, CELLS = Grid(slots=8, height=14, width=14), 0.75, 28
+BATCH = 64  # clips whose masks are made at once
+
+
+@dataclass(frozen=True)
+class Options:
+    repeats: int
+    videos: Path | None = None
+    size: int = 224  # of the step's clips, in pixels
+
+
+def masks(options: Options) -> Iterator[Comparison]:
+    """Masks of 64 clips, against VideoMAE's tubes drawn clip by clip in numpy, as its code does."""
+    rng = np.random.default_rng(0)
+    # Static in most places, blocks of 2 x 2 equal cells, whole numbers of quarter pixels.
+    shape = (BATCH, GRID.slots, CELLS // 2, CELLS // 2)
+    blocks = rng.integers(0, 64, shape) * (rng.random(shape) < 0.3)
+    motion_BSHW = torch.from_numpy(blocks / 4).float()
+    motion_BSHW = motion_BSHW.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    shift_BSHW2 = torch.stack((motion_BSHW, -motion_BSHW), -1) / (CELLS * 8)
+    motion, seed_B = Motion(motion_BSHW, shift_BSHW2), torch.arange(BATCH) * 7919
+
+    def tube() -> np.ndarray:
+        hidden = int(RATIO * GRID.patches)
+        frame = np.hstack([np.zeros(GRID.patches - hidden), np.ones(hidden)])
+        np.random.shuffle(frame)
+        return np.tile(frame, (GRID.slots, 1)).flatten()
+
+    def peer() -> Tensor:
+        return torch.from_numpy(np.stack([tube() for _ in range(BATCH)])).bool()
+
+    for name in MASKS:
+        ours = partial(make_mask, Mask(name=name, ratio=RATIO), GRID, motion, seed_B)
+        yield Comparison(f"mask {name}", ours, {"VideoMAE's tubes": (peer, 10)}, options.repeats)
+
+
+@dataclass(frozen=True)
+class File:
+    """A video as the loader knows it."""
+
+    path: str
+    frames: int = 0
+    label: int = 0
+
+
+def ours(path: str, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def place(height: int, width: int) -> tuple[Any, bool]:
+        return training_box(CLIPS, height, width, np.random.default_rng(seed)), False
+
+    clip = read_cuts(File(path), [Cut(index_T, place)], CLIPS.size, "vectors")[0]
+    motion = slot_magnitude(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, TUBELET)
+    return clip.frames_THWC, motion
+
+
+def resized(frames_THWC: np.ndarray, seed: int) -> np.ndarray:
+    box = training_box(CLIPS, *frames_THWC.shape[1:3], np.random.default_rng(seed))
+    return cut_frames(frames_THWC, box, CLIPS.size, False)
+
+
+def with_decord(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
+    import decord
+
+    reader = decord.VideoReader(path, num_threads=1)
+    return resized(reader.get_batch(index_T.clip(max=len(reader) - 1)).asnumpy(), seed)
+
+
+def with_torchcodec(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(path, num_ffmpeg_threads=1, dimension_order="NHWC")
+    frames_THWC = decoder.get_frames_at(index_T.clip(max=len(decoder) - 1).tolist()).data.numpy()
+    return resized(frames_THWC, seed)
+
+
+# Peers that read videos, and how many times our time theirs should be: from sources and copies,
+# and from shards.
+READERS = {"decord": (with_decord, 1.3, 8), "torchcodec": (with_torchcodec, 1.2, 6)}
+
+
+def loader(options: Options) -> Iterator[Comparison]:
+    """CPU time of a clip of each video. A peer that cannot read one is left out, loudly."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        sources = index_folder(options.videos, place / "index") if options.videos else draw(place)
+        frames = {sources.name(video): video.frames for video in sources.videos}
+        paths = {name: str(sources.root / name) for name in frames}
+
+        def turn(read: Callable[[str, np.ndarray, int], object], files: dict[str, str]) -> None:
+            rng = np.random.default_rng(0)
+            for name, count in frames.items():
+                read(files[name], training_indices(CLIPS, count, rng), int(rng.integers(1000)))
+
+        readers = dict(READERS)
+        for name, (read, *_) in READERS.items():
+            try:
+                turn(read, paths)
+            except (ImportError, OSError, RuntimeError) as error:
+                print(f"{name} is left out: {str(error).splitlines()[0]}", file=sys.stderr)
+                del readers[name]
+        copies, shards = transcode(sources, place / "c"), write_shards(sources, place, Settings())
+        assert isinstance(copies, Index)
+        assert isinstance(shards, Index)
+        # Copies and shards hold the sources in their order.
+        kinds = {"sources": sources, "copies": copies, "shards": shards}
+        for kind, index in kinds.items():
+            files = {name: video.path for name, video in zip(frames, index.videos)}
+            against = {
+                f"{name} on the sources": (
+                    partial(turn, read, paths),
+                    from_shards if kind == "shards" else least,
+                )
+                for name, (read, least, from_shards) in readers.items()
+            }
+            mine, name = partial(turn, ours, files), f"a clip of each of {len(files)} {kind}"
+            yield Comparison(name, mine, against, options.repeats, time.process_time)
+
+
+def draw(folder: Path) -> Index:
+    """Draw four videos of K400's size; their groups of pictures are shorter than K400's."""
+    params = Synthetic(classes=2, train_per_class=1, test_per_class=1, size=256, frames=300)
+    return generate(params, folder / "drawn")
+
+
+def hugging_face(spec: Pretrain, attention: str, frames_BTHWC: Tensor, masked_BL: Tensor) -> Any:
+    """Return transformers' VideoMAE of a spec's sizes with AdamW's fused kernel, and its loss.
+
+    Its frames are normalised beforehand.
+    """
+    from transformers import VideoMAEConfig, VideoMAEForPreTraining
+
+    sizes = {"hidden_size": spec.model.width, "num_hidden_layers": spec.model.depth}
+    sizes |= {"num_attention_heads": spec.model.heads, "intermediate_size": 4 * spec.model.width}
+    for name, size in zip(
+        list(sizes), (spec.decoder.width, spec.decoder.depth, spec.decoder.heads)
+    ):
+        sizes[f"decoder_{name}"] = size
+    config = VideoMAEConfig(
+        image_size=spec.clips.size,
+        num_frames=spec.clips.frames,
+        use_mean_pooling=False,
+        attn_implementation=attention,
+        decoder_intermediate_size=4 * spec.decoder.width,
+        **sizes,
+    )
+    device = frames_BTHWC.device
+    model = VideoMAEForPreTraining(config).to(device).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=True)
+    mean, std = (torch.tensor(each, device=device) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    pixels_BTCHW = ((frames_BTHWC / 255 - mean) / std).permute(0, 1, 4, 2, 3).contiguous()
+    return optimiser, lambda: model(pixel_values=pixels_BTCHW, bool_masked_pos=masked_BL).loss
+
+
+def frames(spec: Pretrain | Finetune, batch: int, device: torch.device) -> Tensor:
+    noise = torch.Generator().manual_seed(0)
+    shape = (batch, spec.clips.frames, spec.clips.size, spec.clips.size, 3)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise).to(device)
+
+
+def step(options: Options) -> Iterator[Comparison]:
+    """A pretraining step, against Hugging Face's VideoMAE with the same masks on one thread."""
+    set_malloc_options()  # as our jobs do; the peer has it too, since it is the process's
+    device, mask = torch.device("cpu"), Mask(name="tube", ratio=RATIO)
+    spec = Pretrain(data=Data(dataset="folder"), clips=Clips(size=options.size), mask=mask)
+    masked_BL = make_mask(mask, Grid(*spec.grid), None, torch.arange(1))
+    frames_BTHWC, weight_B = frames(spec, 1, device), torch.ones(1)
+    model = build_mae(spec).train()
+    optimiser = build_optimiser(model, spec.optim)
+    steps = {
+        "ours": (optimiser, lambda: reconstruction_loss(*model(frames_BTHWC, masked_BL), weight_B))
+    }
+    for attention in ("eager", "sdpa"):
+        steps[attention] = hugging_face(spec, attention, frames_BTHWC, masked_BL)
+    for bf16, eager in ((False, 1.5), (True, 1.2)):
+        works = {name: partial(step_seconds, *parts, device, bf16) for name, parts in steps.items()}
+        against = {
+            "transformers, eager": (works["eager"], eager),
+            "transformers, sdpa": (works["sdpa"], 1.0),
+        }
+        name = f"a step of ViT-B, {'bf16' if bf16 else 'float32'}"
+        yield Comparison(name, works["ours"], against, options.repeats, time.process_time)

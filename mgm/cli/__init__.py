@@ -1,0 +1,26 @@
+"""The commands of `mgm`. Each imports what it needs when it is called, so that help is fast."""
+
+import sys
+
+from mgm.cli.base import app
+from mgm.data.prepare import prepare_app
+from mgm.errors import one_line
+
+# Help lists commands in the order in which they are made.
+# isort: off
+import mgm.cli.stage_commands
+import mgm.cli.video_commands
+import mgm.cli.result_commands
+import mgm.cli.study_commands
+# isort: on
+
+app.add_typer(prepare_app, name="prepare")
+
+
+def main() -> None:
+    """Run the program; bad input ends it with one line and status 2."""
+    try:
+        with one_line():
+            app(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(130)

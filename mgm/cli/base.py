@@ -1,0 +1,111 @@
+"""What all commands share: the program, groups of options, and where datasets are."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic.fields import FieldInfo
+from typer.models import OptionInfo
+
+from mgm import __version__
+from mgm.console import say
+from mgm.errors import UserError, valid
+from mgm.spec import FrozenModel
+
+app = typer.Typer(
+    help="Motion-guided masking for video masked autoencoders, and the experiments of its paper.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[
+    Path, typer.Option(help="Folder of results. Each run gets a folder in it, named by its run id.")
+]
+Data = Annotated[
+    list[str], typer.Option(help="A dataset and the folder of its index, as NAME=FOLDER; repeat.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"mgm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None: ...
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take values whole: a `FrozenModel` parameter is one option per field.
+
+    Typer reads a command's signature, so the wrapper gets one with a parameter per field.
+    """
+    plain = signature(command).parameters
+    groups = {
+        name: one.annotation
+        for name, one in plain.items()
+        if isinstance(one.annotation, type) and issubclass(one.annotation, FrozenModel)
+    }
+    own = [one for name, one in plain.items() if name not in groups]
+    shown = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in own]
+    for group in groups.values():
+        shown += [_option(*field) for field in group.model_fields.items()]
+
+    @wraps(command)
+    def called(**given: Any) -> None:
+        for name, group in groups.items():
+            with valid("--"):
+                given[name] = group(**{field: given.pop(field) for field in group.model_fields})
+        command(**given)
+
+    called.__signature__ = signature(command).replace(parameters=shown)  # type: ignore[attr-defined]
+    called.__annotations__ = {one.name: one.annotation for one in shown}
+    return called
+
+
+def _option(name: str, field: FieldInfo) -> Parameter:
+    """Return a field as a parameter: with its own `typer.Option`, or one made from its facts."""
+    option = next((one for one in field.metadata if isinstance(one, OptionInfo)), None)
+    if option is None:
+        least = next((one.ge for one in field.metadata if hasattr(one, "ge")), None)
+        # One flag, so that there is no --no-NAME.
+        flag = (f"--{name.replace('_', '-')}",) if field.annotation is bool else ()
+        option = typer.Option(*flag, min=least, help=field.description)
+    annotation: Any = Annotated[field.annotation, option]  # type: ignore[valid-type]
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+
+
+def places(data: list[str]) -> dict[str, Path]:
+    """Return the folder of each dataset's index, from words like NAME=FOLDER."""
+    if wrong := next((pair for pair in data if "=" not in pair), None):
+        raise UserError(f"--data {wrong}: write it as NAME=FOLDER")
+    return {name: Path(folder) for name, _, folder in (pair.partition("=") for pair in data)}
+
+
+@contextmanager
+def all_processes() -> Iterator[None]:
+    """Join the other processes that torchrun started, if any."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Otherwise a connection that closes at the end is a page of warnings.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        from mgm.training.collectives import process_group
+
+        with process_group():
+            yield
+    else:
+        yield

@@ -1,0 +1,315 @@
+"""Commands that run specs: one per stage, and `new-spec` that writes one."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import typer
+
+from mgm.cli.base import Data, Out, all_processes, app, grouped, places
+from mgm.console import say
+from mgm.errors import UserError
+from mgm.spec import (
+    FrozenModel,
+    LoadOptions,
+    Measure,
+    ReadOptions,
+    RunOptions,
+    parse,
+    require_named_sizes,
+)
+
+# Stages that several processes share.
+DISTRIBUTED = ("pretrain", "finetune")
+YAML = (".yaml", ".yml")
+
+Specs = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Spec files (JSON or YAML), run one after another. None: give --data and --set.",
+        metavar="[SPEC.json...]",
+    ),
+]
+Mask = Annotated[str, typer.Option(help="Without a spec file: the mask's name.")]
+Changes = Annotated[
+    list[str],
+    typer.Option(
+        "--set", help="Without a spec file: a field, as FIELD=VALUE; repeat.", metavar="FIELD=VALUE"
+    ),
+]
+DEFAULT_OUT = Path("results")
+
+
+@app.command(help="Train masked autoencoders.")
+@grouped
+def pretrain(
+    options: RunOptions,
+    specs: Specs = [],  # noqa: B006
+    data: Data = [],  # noqa: B006
+    mask: Mask = "",
+    changes: Changes = [],  # noqa: B006
+    out: Out = DEFAULT_OUT,
+) -> None:
+    _run("pretrain", _read(specs, "pretrain", data, mask, changes), out, data, options)
+
+
+@app.command(help="Train classifiers, from pretrained weights or from scratch, and test them.")
+@grouped
+def finetune(
+    options: RunOptions,
+    specs: Specs = [],  # noqa: B006
+    data: Data = [],  # noqa: B006
+    changes: Changes = [],  # noqa: B006
+    out: Out = DEFAULT_OUT,
+) -> None:
+    _run("finetune", _read(specs, "finetune", data, "", changes), out, data, options)
+
+
+@app.command(help="Fit classifiers on frozen features and test them.")
+@grouped
+def probe(
+    options: LoadOptions,
+    specs: Specs = [],  # noqa: B006
+    data: Data = [],  # noqa: B006
+    changes: Changes = [],  # noqa: B006
+    out: Out = DEFAULT_OUT,
+) -> None:
+    _run("probe", _read(specs, "probe", data, "", changes), out, data, options)
+
+
+@app.command(help="Compute the arrays of the figures that show clips.")
+@grouped
+def visualise(
+    options: LoadOptions,
+    specs: Specs = [],  # noqa: B006
+    data: Data = [],  # noqa: B006
+    changes: Changes = [],  # noqa: B006
+    out: Out = DEFAULT_OUT,
+) -> None:
+    _run("visualise", _read(specs, "visualise", data, "", changes), out, data, options)
+
+
+@app.command("new-spec")
+def new_spec(
+    stage: Annotated[
+        Literal["pretrain", "finetune", "probe", "visualise", "measure"],
+        typer.Argument(help="The stage that the spec is for."),
+    ],
+    dataset: Annotated[str, typer.Option(help="The dataset's name.")] = "mine",
+    mask: Annotated[str, typer.Option(help="pretrain: the mask's name.")] = "",
+    changes: Annotated[
+        list[str],
+        typer.Option("--set", help="A field, as FIELD=VALUE; repeat.", metavar="FIELD=VALUE"),
+    ] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="The file to write; default: print it.")] = None,
+) -> None:
+    """Write a spec with comments and default values, as YAML."""
+    from mgm.spec.new_spec import commented, fields_of, write_new
+
+    fields = fields_of(stage, dataset, mask, changes)
+    say(write_new(commented(parse(fields, "new-spec")), out))
+
+
+def _read(
+    paths: list[Path], stage: str, data: list[str], mask: str, changes: list[str]
+) -> list[tuple[str, Any]]:
+    """Return each spec's name for errors and its fields: from files, or from words alone."""
+    if paths:
+        if words := [f"--mask {mask}"] * bool(mask) + [f"--set {one}" for one in changes]:
+            raise UserError(f"{words[0]}: is for a run without a spec file; change {paths[0]}")
+        return [(str(path), _fields(path)) for path in paths]
+    if not data:
+        raise UserError(
+            f"mgm {stage}: has no spec and no dataset; give a spec file (`mgm new-spec {stage}` "
+            "writes one), or --data NAME=FOLDER"
+        )
+    ((name, folder), *more) = places(data).items()
+    if more:
+        raise UserError(f"--data {more[0][0]}: a run without a spec file has one dataset")
+
+    from mgm.data.index import read_index
+    from mgm.spec import PUBLISHED_NAMES
+    from mgm.spec.new_spec import fields_of
+
+    fields = fields_of(stage, name, mask, changes)
+    # The digest tells two folders of one name apart. Published sets go by their name.
+    if name not in PUBLISHED_NAMES:
+        fields["data"].setdefault("digest", read_index(folder).digest)
+    return [("--set", fields)]
+
+
+def _fields(path: Path) -> Any:
+    """Read a spec file."""
+    from mgm.paper.scales import read_yaml
+    from mgm.reading import read_json
+
+    try:
+        return read_yaml(path) if path.suffix in YAML else read_json(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such spec") from None
+
+
+def _run(
+    stage: str,
+    given: list[tuple[str, Any]],
+    out: Path,
+    data: list[str],
+    options: LoadOptions,
+    flow_weights: Path | None = None,
+) -> None:
+    """Run a stage on each spec."""
+    where = places(data)
+    with all_processes():
+        from mgm.stages.data import Workplace
+        from mgm.stages.parents import complete
+        from mgm.stages.runner import run_all
+        from mgm.training import collectives
+
+        if stage not in DISTRIBUTED and (processes := collectives.world_size()) > 1:
+            raise UserError(
+                f"mgm {stage}: runs in one process, and torchrun started {processes}; start it "
+                "without torchrun"
+            )
+        specs = []
+        for source, fields in given:
+            spec = parse(complete(fields, source, out), source)
+            if spec.stage != stage:
+                raise UserError(f"{source}: is a {spec.stage} spec; run it with `mgm {spec.stage}`")
+            require_named_sizes(spec, source)
+            specs.append(spec)
+        job = getattr(import_module(f"mgm.stages.{stage}"), stage)
+        own = RunOptions(**options.model_dump())
+        run_all(specs, job, Workplace(out, where, own, flow_weights))
+
+
+def one_or_three(spatial: int | None) -> int | None:
+    """Return a number of spatial views, or refuse it."""
+    if spatial not in (None, 1, 3):
+        raise UserError(f"--spatial {spatial}: choose 1 or 3")
+    return spatial
+
+
+class OtherViews(FrozenModel):
+    """Test views in place of a spec's."""
+
+    temporal: Annotated[
+        int | None, typer.Option(min=1, help="Temporal views; default: the spec's.")
+    ] = None
+    spatial: Annotated[
+        int | None,
+        typer.Option(callback=one_or_three, help="Spatial views, 1 or 3; default: the spec's."),
+    ] = None
+
+
+@app.command()
+@grouped
+def evaluate(
+    views: OtherViews,
+    options: ReadOptions,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders of fine-tuning runs, or their spec files.", metavar="RUN | SPEC.json..."
+        ),
+    ],
+    data: Annotated[str, typer.Option(help="The dataset to test on, as NAME=FOLDER of its index.")],
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Weights of mgm, VideoMAE or Hugging Face; default: the run's."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for predictions and scores; default: nothing is written."),
+    ] = None,
+) -> None:
+    """Test fine-tuned weights, with other views or on other data; print top-1."""
+    if len(runs) > 1 and weights:
+        raise UserError(
+            f"--weights {weights}: fits one run, but {len(runs)} are given; evaluate them one at "
+            "a time"
+        )
+    where = places([data])
+
+    from mgm.stages.data import Workplace
+    from mgm.stages.evaluate import evaluate as test
+
+    changed = views.model_dump(exclude_none=True)
+    with all_processes():
+        for run in runs:
+            workplace = Workplace(Path(), where, RunOptions(**options.model_dump()))
+            own_out = out / run.stem if out and len(runs) > 1 else out
+            if text := test(run, weights, workplace, changed, own_out):
+                say(text)
+
+
+class MeasureOptions(FrozenModel):
+    """What `mgm measure NAME` reads; specs have fields for it."""
+
+    index: Annotated[
+        Path | None, typer.Option(help="NAME: folder of the dataset's index; not for step-time.")
+    ] = None
+    videos: Annotated[
+        int, typer.Option(min=0, help="NAME: test videos to measure, evenly spaced; 0: all.")
+    ] = 200
+    flow: Annotated[
+        str, typer.Option(help="motion-time: what to compare with, raft-small or dis.")
+    ] = "raft-small"
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="motion-time: RAFT-small's weights; default: torchvision's."),
+    ] = None
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="controls: a run or its spec, for labels, clips and model.",
+            metavar="RUN | SPEC.json",
+        ),
+    ] = None
+
+
+@app.command()
+@grouped
+def measure(
+    given: MeasureOptions,
+    options: LoadOptions,
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME | SPEC.json...",
+            help="saliency, motion-time, step-time, coverage or controls.",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="SPEC.json: folder of results; one folder per run.")
+    ] = None,
+    data: Data = [],  # noqa: B006
+) -> None:
+    """Measure what the papers state.
+
+    NAME prints it at their settings and keeps nothing. Specs are runs.
+    """
+    names = get_args(Measure.model_fields["name"].annotation)
+    if not set(names) & set(what):
+        if unknown := next((word for word in what if not word.endswith((".json", *YAML))), None):
+            raise UserError(
+                f"{unknown}: is neither a measurement ({', '.join(names)}) nor a spec file"
+            )
+        if out is None:
+            raise UserError(f"{what[0]}: a spec is a run; pass --out FOLDER for its result")
+        specs = [(word, _fields(Path(word))) for word in what]
+        _run("measure", specs, out, data, options, flow_weights=given.weights)
+        return
+    if len(what) > 1:
+        raise UserError(f"{' '.join(what)}: measure one NAME at a time, or only spec files")
+
+    import torch
+
+    from mgm.stages.measure import controls_now, measure_now
+
+    torch.set_num_threads(options.threads)
+    if what[0] == "controls":
+        if given.index is None:
+            raise UserError("controls: pass --index FOLDER, one that `mgm prepare` made")
+        say(controls_now(given.index, given.like, options.workers))
+        return
+    say(measure_now(what[0], given.index, given.videos, given.flow, given.weights))

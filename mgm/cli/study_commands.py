@@ -1,0 +1,116 @@
+"""Commands for the whole study: its files and its cost."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mgm.cli.base import app, grouped
+from mgm.console import say
+from mgm.spec import FrozenModel
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="An empty or new folder.", metavar="DIR")],
+) -> None:
+    """Write the workflow's files (Snakefile, rules, scales, profiles) to a folder.
+
+    The experiments then run there.
+    """
+    from mgm.dag import write_workflow as write
+
+    write(folder)
+    say(
+        f"wrote {folder}/workflow; next: pip install 'mgm-video[suite]', cd {folder}, "
+        "snakemake --cores all"
+    )
+
+
+class PlanOptions(FrozenModel):
+    """The GPUs that a plan is made for."""
+
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="v100, a5000, rtx4090, a100, h100 (default), h200; with --clips-per-s any name."
+        ),
+    ] = None
+    utilisation: Annotated[
+        float, typer.Option(min=0.001, max=1, help="Share of a GPU's peak that training sustains.")
+    ] = 0.4
+    measured: Annotated[
+        Path, typer.Option(help="Results of `make gpu`, whose rate counts without --gpu.")
+    ] = Path("reports/gpu")
+    clips_per_s: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, help="Measured clips/s per GPU, pretraining ViT-B by MGM; replaces the peak."
+        ),
+    ] = None
+    loader_clips_per_s: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Videos/s that one core decodes; by default always enough."),
+    ] = None
+    cores: Annotated[int, typer.Option(min=1, help="Cores per GPU that decode.")] = 8
+    size: Annotated[
+        str, typer.Option(help="A scale's size; by default the largest that fits the GPU.")
+    ] = ""
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs in all.")] = 64
+    gpus_per_run: Annotated[
+        int | None, typer.Option(min=1, help="GPUs of one run; by default 8, or all if fewer.")
+    ] = None
+
+
+@app.command()
+@grouped
+def plan(
+    given: PlanOptions,
+    scale: Annotated[
+        str, typer.Option(help="A scale of published datasets, or a YAML file.")
+    ] = "paper",
+    target: Annotated[
+        str | None, typer.Option(help="One table or figure, such as table4e.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Draw the plan to this file: .svg, .png or .pdf.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all numbers to this file.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Print what the experiments cost: GPU hours, time and disk per table and figure."""
+    from mgm.dag.study import CONFIG, Workflow
+    from mgm.paper.budget import make_day, make_plan, size_for
+    from mgm.paper.cost import machine, read_measured
+    from mgm.report.compute_plan import DECODED, describe, describe_day, write_json
+
+    per_core = given.loader_clips_per_s
+    decoded = None if per_core is None else per_core * given.cores
+    rate = (not given.gpu and not given.clips_per_s and read_measured(given.measured)) or {
+        "gpu": given.gpu or "h100",
+        "clips_per_s": given.clips_per_s,
+    }
+    path = Path(scale) if scale.endswith((".yaml", ".yml")) else CONFIG / f"{scale}.yaml"
+    size, gpus, gpus_per_run = given.size, given.gpus, given.gpus_per_run
+    if path.exists() and not size:
+        size = size_for(path, str(rate["gpu"]))
+    workflow = Workflow({"scale": scale, "gpu": size})
+    if workflow.scale.grid:
+        gpus, gpus_per_run, decoded = 1, 1, given.cores * (per_core or DECODED)
+    chosen = machine(
+        utilisation=given.utilisation, gpus=gpus, gpus_a_run=gpus_per_run, decoded=decoded, **rate
+    )
+    if workflow.scale.grid:
+        day = make_day(workflow.registry, chosen, given.utilisation)
+        name = " ".join(filter(None, (workflow.name, size)))
+        say(describe_day(name, day, chosen, given.cores, per_core or DECODED))
+        return
+    found = make_plan(workflow.registry, chosen, given.utilisation, target)
+    if out:
+        from mgm.report.compute_plan import draw
+
+        draw(found, out)
+    if json_file:
+        write_json(found, json_file)
+    say(describe(found))

@@ -1,0 +1,247 @@
+"""Find, open and check the files of a dataset.
+
+What can be read becomes a `Video`; the rest is listed with its reason.
+"""
+
+import errno
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import asdict, astuple, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mgm.console import track
+from mgm.data.index import Index, Video, content_hash
+from mgm.errors import UserError
+from mgm.results.atomic import naming
+from mgm.results.lock import end_with_parent
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CHUNK = 64  # files that a process opens between two reports
+_VERSION = 2  # raise it when the same file would give another row
+
+
+def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the paths below `root` of all files in `folder`, without hidden ones.
+
+    Links are followed, and each folder is read once. The second list is (path, reason) of what
+    cannot be used.
+    """
+    names, unusable, seen = [], list[tuple[str, str]](), set()
+
+    def below(path: str) -> str:
+        return os.path.relpath(path, root).replace(os.sep, "/")
+
+    def failed(error: OSError) -> None:
+        unusable.append(
+            (
+                below(error.filename),
+                f"cannot be listed ({error.strerror}); make it readable, or remove it",
+            )
+        )
+
+    for at, folders, files in os.walk(root / folder, onerror=failed, followlinks=True):
+        if os.path.realpath(at) in seen:
+            unusable.append((below(at), "leads to a folder that is read already; remove the link"))
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(at))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in (below(os.path.join(at, file)) for file in files if not file.startswith(".")):
+            if name.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in name):
+                names.append(name)
+            else:
+                unusable.append((ascii(name)[1:-1], "has a name that is not UTF-8; rename it"))
+    return names, unusable
+
+
+@dataclass(frozen=True)
+class PreparedPart:
+    """What one of several calls (`--shard I/N`) left.
+
+    `videos` counts those that are done; `failed` has (name, reason) of the others.
+    """
+
+    number: int
+    of: int
+    videos: int
+    failed: tuple[tuple[str, str], ...]
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_processes(work: Callable[[Any], Any], tasks: Sequence[Any], processes: int) -> Iterator[Any]:
+    """Yield `work(task)` of each task as they come, from so many processes; one is this one.
+
+    Raises:
+        UserError: a process died.
+    """
+    if processes == 1:
+        yield from map(work, tasks)
+        return
+    pool = ProcessPoolExecutor(
+        processes, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent
+    )
+    try:
+        for future in as_completed([pool.submit(work, task) for task in tasks]):
+            yield future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that works on videos died, perhaps for lack of memory; run again (what is "
+            "done is kept), with fewer --processes"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def open_all(
+    root: Path, names: Sequence[str], checked: Path | None = None
+) -> tuple[dict[str, Video], list[tuple[str, str]]]:
+    """Open the videos at `names` below the root.
+
+    A process per core opens more than a few.
+
+    Args:
+        checked: a file that keeps what was found, so that a call after an interruption, or after
+        more
+            videos came, opens only the others. A file whose size or time changed is opened again,
+            as is one that could not be read.
+
+    Returns:
+        {name: its row of an index, without label, split and group}, and (name, reason) of what
+        cannot be read.
+    """
+    known = dict(_read_lines(root, checked)) if checked and checked.is_file() else {}
+    results: dict[str, Video | str] = {}
+    files = dict[str, tuple[int, str, int, int]]()
+    for name in names:
+        try:
+            stat = os.stat(os.path.join(root, name))
+            files[name] = (_VERSION, name, stat.st_size, stat.st_mtime_ns)
+            if files[name] in known:
+                results[name] = known[files[name]]
+        except OSError as error:  # a link that leads nowhere, a file that may not be read
+            results[name] = f"cannot be opened ({error.strerror}); replace it, or remove it"
+    unknown = [name for name in names if name not in results]
+    chunks = [unknown[start : start + CHUNK] for start in range(0, len(unknown), CHUNK)]
+    if checked:
+        checked.parent.mkdir(parents=True, exist_ok=True)
+    opened = in_processes(partial(_open_some, root), chunks, min(cores(), max(len(chunks) // 2, 1)))
+
+    def found() -> Iterator[tuple[str, Video | str]]:
+        for some in opened:
+            if checked:
+                lines = [
+                    json.dumps([*files[name], *astuple(video)[1:]])
+                    for name, video in some.items()
+                    if not isinstance(video, str)
+                ]
+                with naming(checked), checked.open("a", encoding="utf-8") as file:
+                    # A line that a kill cut short ends here.
+                    file.write("\n".join(["", *lines, ""]) if lines else "")
+            yield from some.items()
+
+    many = len(chunks) > 1
+    results |= track(found(), "opening videos", len(unknown)) if many else found()
+    videos = {name: result for name in names if not isinstance(result := results[name], str)}
+    return videos, [(name, result) for name in names if isinstance(result := results[name], str)]
+
+
+def _read_lines(root: Path, checked: Path) -> Iterator[tuple[tuple[Any, ...], Video]]:
+    """Yield the file and its row of each line.
+
+    A line that was cut short, or lists other facts, counts as missing.
+    """
+    for line in checked.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError, TypeError):
+            version, name, size, time, *facts = json.loads(line)
+            facts = [tuple(fact) if isinstance(fact, list) else fact for fact in facts]
+            yield (version, name, size, time), Video(os.path.join(root, name), *facts)
+
+
+def _open_some(root: Path, names: Sequence[str]) -> dict[str, Video | str]:
+    from mgm.video import (
+        probe_video,
+    )  # PyAV takes a fifth of a second, which an unchanged folder need not pay
+
+    found: dict[str, Video | str] = {}
+    for name in names:
+        path = os.path.join(root, name)
+        try:
+            info = asdict(probe_video(path))
+            del info["duration_s"]
+            found[name] = Video(
+                path, 0, "", "", **info, bytes=os.path.getsize(path), content=content_hash(path)
+            )
+        except UserError as error:
+            found[name] = str(error).removeprefix(f"{path}: ")
+    return found
+
+
+def compared(index: Index) -> str:
+    """Say what `check_files` compares, for a run's result."""
+    return (
+        f"size of {len(index.videos):,} videos; first, middle and last 4 KiB of "
+        f"{sum(bool(video.content) for video in index.videos):,}"
+    )
+
+
+def check_files(index: Index) -> None:
+    """Compare every video's size and, where the index has it, `content_hash` with the index's.
+
+    Raises:
+        UserError: names the first video that is missing or another, and counts them all.
+    """
+    if not index.root.is_dir():
+        raise UserError(
+            f"{index.root}: no such folder, where {len(index.videos):,} videos should be; put it "
+            "back, or run `mgm prepare` again"
+        )
+    if index.videos and ".tar#" in index.videos[0].path:
+        from mgm.data.shards import check_shards
+        from mgm.video.shard_reader import shard_of
+
+        if shard_of(index.videos[0].path):
+            return check_shards(index.root)
+    with ThreadPoolExecutor(8) as pool:  # a shared file system answers many at once
+        found = [
+            (video, wrong)
+            for video, wrong in zip(index.videos, pool.map(fault, index.videos))
+            if wrong
+        ]
+    if found:
+        video, wrong = found[0]
+        gone = [wrong for _, wrong in found].count(_GONE)
+        raise UserError(
+            f"{video.path}: {wrong}; of the index's {len(index.videos):,} videos {gone:,} are "
+            f"missing and {len(found) - gone:,} have "
+            "changed: put them back, or run `mgm prepare` again"
+        )
+
+
+_GONE = "is not there"
+
+
+def fault(video: Video) -> str:
+    """What is wrong with a video's file; nothing, if it is the one that was indexed."""
+    try:
+        size = os.stat(video.path).st_size
+        if size != video.bytes:
+            return f"has {size:,} bytes, the index says {video.bytes:,}"
+        if video.content and content_hash(video.path) != video.content:
+            return f"has {size:,} bytes as the index says, but others than when it was prepared"
+    except OSError:
+        return _GONE
+    return ""
+
+
+# `labels` are written in the column `label`, each with a semicolon behind it.

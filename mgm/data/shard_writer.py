@@ -1,0 +1,223 @@
+"""Write one shard: a tar of JPEG frames, packed motion vectors and tables.
+
+`mgm.video.shard_reader` says what is in it, and reads it.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+from mgm.data.index import Index, Video
+from mgm.data.opening import FULL, fault
+from mgm.errors import UserError
+from mgm.reading import file_digest
+from mgm.results import atomic
+
+VERSION = 1  # of the format, which is `mgm.video.shard_reader`'s
+END_BYTES = 1024  # zeros at the end of a tar
+SAMPLE = 16  # videos, of 32 frames each, that tell how large the shards will be
+NamedVideo: TypeAlias = tuple[str, Video]  # name below the source's root
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What shards keep: every `every`-th frame, its short side at most `short_side` pixels.
+
+    Frames are JPEG of `quality`, chroma 4:2:0.
+    """
+
+    short_side: int = 256
+    every: int = 1
+    quality: int = 90
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("short_side", 64, 4096), ("every", 1, 64), ("quality", 50, 100)):
+            if not least <= getattr(self, name) <= most:
+                raise UserError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)}: choose one from {least} to "
+                    f"{most}"
+                )
+
+
+def measure_sample(source: Index, settings: Settings) -> tuple[float, float]:
+    """Return bytes per kept frame and seconds per frame of the source.
+
+    They are measured on the first frames of some evenly spread videos.
+    """
+    count, kept, total, started = len(source.videos), 0, 0, time.process_time()
+    for video in (
+        [source.videos[i * count // SAMPLE] for i in range(SAMPLE)]
+        if count > SAMPLE
+        else source.videos
+    ):
+        try:
+            file = io.BytesIO()
+            kept += _write_record(file, "0", source.name(video), video, settings, most=32)[2]
+            total += file.tell()
+        except UserError:  # it is left out later, with its reason
+            continue
+    if not kept:
+        raise UserError(f"{source.root}: none of its first videos can be read; see `mgm inspect`")
+    return total / kept, (time.process_time() - started) / kept / settings.every
+
+
+def write_shard(task: tuple[Path, list[NamedVideo], str, Settings]) -> tuple[str, dict[str, Any]]:
+    """Write a shard and its .json, which is returned.
+
+    Raises:
+        UserError: the disk is full, or cannot be written.
+    """
+    target, videos, signature, settings = task
+    rows, failed = [], []
+    try:
+        with atomic.atomic_write(target) as temporary, temporary.open("wb") as file:
+            for number, (name, video) in enumerate(videos):
+                start = file.tell()
+                try:
+                    offset, sha256, _, frames = _write_record(
+                        file, f"{number:06}", name, video, settings
+                    )
+                    rows.append((name, offset, file.tell() - start, frames, sha256))
+                except UserError as error:
+                    failed.append((name, str(error).removeprefix(f"{video.path}: ")))
+                    file.seek(start)
+                    file.truncate()
+            file.write(bytes(END_BYTES))
+            size = file.tell()
+        digest = file_digest(target)
+        about = {
+            "version": VERSION,
+            "signature": signature,
+            "bytes": size,
+            "sha256": digest,
+            "videos": rows,
+            "failed": failed,
+        }
+        about["seal"] = seal(about)
+        atomic.write(target.with_suffix(".json"), json.dumps(about) + "\n")
+        return target.name, about
+    except OSError as error:
+        what = "no space left for" if error.errno in FULL else "cannot write"
+        raise UserError(
+            f"{target.parent}: {what} {target.name} ({error.strerror}); mend that and run again: "
+            "what is done is kept"
+        ) from None
+
+
+def seal(about: dict[str, Any]) -> str:
+    """Return a digest of what a shard's .json says, apart from the seal itself."""
+    said = {name: value for name, value in about.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+
+
+def _write_record(
+    file: BinaryIO, key: str, name: str, video: Video, settings: Settings, most: int | None = None
+) -> tuple[int, str, int, int]:
+    """Append a video to a shard.
+
+    Args:
+        most: keep only so many frames.
+
+    Returns:
+        Where its table lies, its source's SHA-256, frames kept, and frames to count.
+
+    Raises:
+        UserError: a frame of it does not decode, or its source is not the one that was indexed.
+    """
+    import cv2
+    import numpy as np
+
+    from mgm.video.decode import read_pictures
+    from mgm.video.motion import reference_distance
+    from mgm.video.shard_reader import HEADER, MAGIC, ROW, pack_motion, table_crc
+
+    if found := fault(video):
+        raise UserError(f"{video.path}: {found}; run `mgm prepare` again")
+    options = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        settings.quality,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+    ]
+    rows, packed, references, seen, shape = [], bytearray(), [], 0, (0, 0)
+    for picture, frame_HWC in read_pictures(video.path, video.has_vectors, settings.every):
+        if most is not None and picture.index >= most * settings.every:
+            break
+        seen = picture.index + 1
+        if picture.is_reference:
+            references.append(picture.index)
+        if frame_HWC is None:
+            continue
+        shape = frame_HWC.shape[:2]
+        if min(shape) > settings.short_side:
+            scale = settings.short_side / min(shape)
+            frame_HWC = cv2.resize(
+                frame_HWC,
+                (round(shape[1] * scale), round(shape[0] * scale)),
+                interpolation=cv2.INTER_AREA,
+            )
+        jpeg = cv2.imencode(".jpg", cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2BGR), options)[
+            1
+        ].tobytes()
+        vectors = b"" if picture.vectors is None else pack_motion(*picture.cells())
+        offset = _add(file, f"{key}.{picture.index:05}.jpg", jpeg)
+        rows.append(
+            (
+                offset,
+                len(jpeg),
+                zlib.crc32(jpeg),
+                len(packed),
+                len(vectors),
+                zlib.crc32(vectors),
+                0,
+                0,
+                picture.kind.encode(),
+            )
+        )
+        packed += vectors
+    if most is None and seen != video.frames:
+        raise UserError(
+            f"{video.path}: {seen:,} of its {video.frames:,} frames decode; replace the file, or "
+            "leave it out"
+        )
+    table = np.array(rows, ROW)
+    table["past"], table["future"] = reference_distance(
+        settings.every * np.arange(len(rows)), np.array(references, int)
+    )
+    vectors_at = _add(file, f"{key}.vectors", bytes(packed))
+    codec = video.codec.encode()[:16]
+    facts = (MAGIC, VERSION, settings.every, *shape, codec, video.fps, len(rows), vectors_at)
+    crc = table_crc(HEADER.pack(*facts, 0), table.tobytes())
+    table_at = _add(file, f"{key}.table", HEADER.pack(*facts, crc) + table.tobytes())
+    sha256 = file_digest(Path(video.path))
+    said = {
+        "source": name,
+        "sha256": sha256,
+        "codec": video.codec,
+        "fps": video.fps,
+        "height": shape[0],
+        "width": shape[1],
+    }
+    _add(
+        file,
+        f"{key}.json",
+        json.dumps({**said, "every": settings.every, "split": video.split}).encode(),
+    )
+    _add(file, f"{key}.cls", str(video.label).encode())
+    return table_at, sha256, len(rows), settings.every * (len(rows) - 1) + 1
+
+
+def _add(file: BinaryIO, name: str, data: bytes) -> int:
+    """Append a file to a tar; return where its bytes lie."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    file.write(info.tobuf(tarfile.USTAR_FORMAT))
+    offset = file.tell()
+    file.write(data + bytes(-len(data) % 512))
+    return offset

@@ -1,0 +1,338 @@
+"""The generator: short H.264 videos laid out as their namesake is published.
+
+`mgm.data.synthetic.drawing` draws them. Of kind ssv2 labels are directional: never flip them. Of
+the others a flipped video keeps its label. Every machine hands the same pixels to the encoder; the
+bytes of the files may differ between versions of x264.
+
+    OUT/generated.json          what was asked for; written first: the sign that OUT/videos is ours
+    OUT/boxes.npz               stem of a video -> (frames, sprites, 4) float32: top, left, bottom,
+                                right in pixels
+    OUT/index.csv, index.json   index.json is written last: without it the set is not whole
+
+Videos and lists lie as each kind's namesake has them:
+
+    ssv2        OUT/videos/ID.mp4
+                OUT/labels/{labels,train,validation}.json; our test split is its validation split
+    k400        OUT/videos/{train,val}/CLASS/ID_START_END.mp4, in seconds
+                OUT/annotations/{train,val}.csv; val is our test split
+    ucf101      OUT/videos/UCF-101/CLASS/v_CLASS_gNN_cMM.avi; split 1 tests groups 1 to 7
+                OUT/videos/ucfTrainTestlist/{classInd,trainlist01,testlist01}.txt
+    hmdb51      OUT/videos/hmdb51_org/CLASS/ID_CLASS_0.avi
+                OUT/videos/testTrainMulti_7030_splits/CLASS_test_split1.txt
+    diving48    OUT/videos/rgb/ID.mp4
+                OUT/videos/Diving48_V2_{train,test}.json, Diving48_vocab.json
+
+Ids count from 100000 (train) and 200000 (test), with 11 digits where YouTube has 11 characters.
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from mgm.data.index import SPLITS, Index, Video, content_hash, read_index, write_index
+from mgm.data.opening import fault, in_processes
+from mgm.data.synthetic.drawing import boxes, draw, scene
+from mgm.data.synthetic.params import Synthetic
+from mgm.errors import UserError
+from mgm.reading import read_arrays
+from mgm.results.atomic import table_writer, write
+from mgm.results.lock import folder_lock
+
+GOP = 12
+
+
+def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
+    """Draw the set into folder `out`, unless it is there already.
+
+    An interrupted call leaves no index.json; calling again starts over.
+
+    Raises:
+        UserError: `out` holds videos that this generator did not draw, or another process draws
+        there.
+    """
+    if index := _finished(params, out):
+        return index
+    out.mkdir(parents=True, exist_ok=True)
+    with folder_lock(out):
+        return _finished(params, out) or _generate(params, out, processes)
+
+
+def _generate(params: Synthetic, out: Path, processes: int) -> Index:
+    videos, mark = out / "videos", out / "generated.json"
+    if videos.exists() and not mark.exists():
+        raise UserError(
+            f"{videos}: holds videos that `mgm prepare synthetic` did not draw; choose another "
+            "--out"
+        )
+    (out / "index.json").unlink(missing_ok=True)
+    mark.write_text(params.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if videos.exists():
+        shutil.rmtree(videos)
+    videos.mkdir()
+    np.savez(out / "boxes.npz", allow_pickle=False, **_draw_all(params, videos, processes))
+    write_lists(params, out)
+    index = _index(params, out)
+    write_index(index, out)
+    return index
+
+
+def load_boxes(out: Path) -> dict[str, NDArray[np.float32]]:
+    """Return the boxes by the stem of a video's path, (frames, sprites, 4).
+
+    A box is top, left, bottom, right in pixels, clipped to the frame.
+    """
+    try:
+        return read_arrays(out / "boxes.npz")
+    except UserError as error:
+        raise UserError(
+            f"{error}; delete the folder and run `mgm prepare synthetic` again"
+        ) from None
+
+
+def _encode(frames_THWC: NDArray[np.uint8], fps: int, path: Path) -> None:
+    """Write H.264 with two B-frames between P-frames.
+
+    There is one reference each way, and vectors go down to blocks of 8 x 8.
+    """
+    options = {
+        "preset": "ultrafast",
+        "crf": "18",
+        "x264-params": f"keyint={GOP}:min-keyint={GOP}:scenecut=0:bframes=2:b-adapt=0:"
+        "b-pyramid=none:ref=1:weightp=0:weightb=0:"
+        "partitions=p8x8,b8x8:me=hex:merange=16:subme=2:rc-lookahead=0:threads=1",
+    }
+    size = frames_THWC.shape[1]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options=options)
+        stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
+        for planes in _yuv420(frames_THWC):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
+        container.mux(stream.encode())
+
+
+def _yuv420(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the frames' planes, one below the other: (frames, size * 3 / 2, size).
+
+    BT.601 in integers, since swscale's rounding may vary.
+    """
+    count, size = frames_THWC.shape[:2]
+    red, green, blue = np.moveaxis(frames_THWC.astype(np.int32), -1, 0)
+    luma = (66 * red + 129 * green + 25 * blue + 128 >> 8) + 16
+    red, green, blue = (
+        rows[..., ::2] + rows[..., 1::2]
+        for rows in (plane[:, ::2] + plane[:, 1::2] for plane in (red, green, blue))
+    )
+    chroma_u = (-38 * red - 74 * green + 112 * blue + 512 >> 10) + 128
+    chroma_v = (112 * red - 94 * green - 18 * blue + 512 >> 10) + 128
+    parts = [
+        luma,
+        chroma_u.reshape(count, size // 4, size),
+        chroma_v.reshape(count, size // 4, size),
+    ]
+    return np.concatenate(parts, axis=1).astype(np.uint8)
+
+
+def _draw_some(
+    params: Synthetic, videos: Path, task: tuple[str, range]
+) -> list[tuple[str, NDArray[np.float32]]]:
+    split, indices = task
+    drawn = []
+    for index in indices:
+        what = scene(params, split, index)
+        path = videos / video_name(params, split, index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _encode(draw(params, what), params.fps, path)
+        drawn.append((path.stem, boxes(params, what)))
+    return drawn
+
+
+def _draw_all(params: Synthetic, videos: Path, processes: int) -> dict[str, NDArray[np.float32]]:
+    """Draw every video and return its boxes by its stem.
+
+    It does not matter to a video which process draws it.
+    """
+    tasks = [
+        (split, range(count)[start : start + 40])
+        for split, count in params.counts.items()
+        for start in range(0, count, 40)
+    ]
+    return dict(
+        sorted(
+            chain.from_iterable(in_processes(partial(_draw_some, params, videos), tasks, processes))
+        )
+    )
+
+
+def _index(params: Synthetic, out: Path) -> Index:
+    root = Path(os.path.abspath(out))
+    facts = (params.frames, float(params.fps), params.size, params.size, "h264", True)
+    videos = []
+    for split, count in params.counts.items():
+        for index in range(count):
+            path = root / "videos" / video_name(params, split, index)
+            row = (
+                str(path),
+                index % params.classes,
+                split,
+                path.stem,
+                *facts,
+                path.stat().st_size,
+                content_hash(path),
+            )
+            videos.append(Video(*row))
+    counts = f"{params.train_per_class} train and {params.test_per_class} test per class"
+    note = f"generated videos (seed {params.seed}), split as drawn: {counts}"
+    return Index(root, params.names, tuple(videos), (), params.digest, note)
+
+
+def _finished(params: Synthetic, out: Path) -> Index | None:
+    """The set's index if exactly this set lies in `out`, whole."""
+    try:
+        index = read_index(out)
+    except UserError:
+        return None
+    whole = (
+        index.digest == params.digest
+        and (out / "boxes.npz").is_file()
+        and not any(map(fault, index.videos))
+    )
+    return index if whole else None
+
+
+_FIRST_ID = {"train": 100_000, "test": 200_000}
+_OFFICIAL = {
+    "ssv2": {"train": "train", "test": "validation"},
+    "k400": {"train": "train", "test": "val"},
+}  # names of splits
+
+
+def video_name(params: Synthetic, split: str, index: int) -> str:
+    """A video's path below OUT/videos."""
+    name, number, identity = (
+        params.names[index % params.classes],
+        index // params.classes,
+        _FIRST_ID[split] + index,
+    )
+    match params.kind:
+        case "ssv2":
+            return f"{identity}.mp4"
+        case "k400":
+            folder, end = f"{_OFFICIAL['k400'][split]}/{name}", _seconds(params)
+            return f"{folder}/{identity:011d}_{0:06d}_{end:06d}.mp4"
+        case "ucf101":
+            first, groups = (1, 7) if split == "test" else (8, 18)
+            group, clip = first + number % groups, 1 + number // groups
+            return f"UCF-101/{name}/v_{name}_g{group:02d}_c{clip:02d}.avi"
+        case "hmdb51":
+            return f"hmdb51_org/{name}/{identity}_{name}_0.avi"
+        case "diving48":
+            return f"rgb/{identity}.mp4"
+
+
+def _seconds(params: Synthetic) -> int:
+    return math.ceil(params.frames / params.fps)
+
+
+def write_lists(params: Synthetic, out: Path) -> None:
+    """Write the labels and splits below OUT."""
+    videos = {  # (label, class, id, path below the folder of all classes) of each
+        split: [
+            (
+                index % params.classes,
+                params.names[index % params.classes],
+                _FIRST_ID[split] + index,
+                video_name(params, split, index),
+            )
+            for index in range(count)
+        ]
+        for split, count in params.counts.items()
+    }
+    rows: list[dict[str, object]]
+    match params.kind:
+        case "ssv2":
+            names = [name[0].upper() + name[1:] for name in params.names]
+            _write_json(
+                out / "labels" / "labels.json",
+                {name: str(label) for label, name in enumerate(names)},
+            )
+            for split, official in _OFFICIAL["ssv2"].items():
+                rows = [
+                    {
+                        "id": str(identity),
+                        "label": name,
+                        "template": names[label],
+                        "placeholders": [],
+                    }
+                    for label, name, identity, _ in videos[split]
+                ]
+                _write_json(out / "labels" / f"{official}.json", rows)
+        case "k400":
+            (out / "annotations").mkdir(exist_ok=True)
+            for split, official in _OFFICIAL["k400"].items():
+                with (out / "annotations" / f"{official}.csv").open(
+                    "w", newline="", encoding="utf-8"
+                ) as file:
+                    writer = table_writer(file)
+                    writer.writerow(
+                        ["label", "youtube_id", "time_start", "time_end", "split", "is_cc"]
+                    )
+                    for _, name, identity, _ in videos[split]:
+                        writer.writerow(
+                            [name, f"{identity:011d}", 0, _seconds(params), official, 0]
+                        )
+        case "ucf101":
+            folder = out / "videos" / "ucfTrainTestlist"
+            _write_lines(
+                folder / "classInd.txt",
+                (f"{label} {name}" for label, name in enumerate(params.names, 1)),
+            )
+            for split in SPLITS:
+                names = [
+                    path.removeprefix("UCF-101/") + f" {label + 1}" * (split == "train")
+                    for label, _, _, path in videos[split]
+                ]
+                _write_lines(folder / f"{split}list01.txt", names)
+        case "hmdb51":
+            for name in params.names:
+                marked = (
+                    (path, mark)
+                    for mark, split in enumerate(SPLITS, 1)
+                    for _, of, _, path in videos[split]
+                    if of == name
+                )
+                lines = (f"{Path(path).name} {mark}" for path, mark in marked)
+                _write_lines(
+                    out / "videos" / "testTrainMulti_7030_splits" / f"{name}_test_split1.txt", lines
+                )
+        case "diving48":
+            _write_json(
+                out / "videos" / "Diving48_vocab.json", [name.split(", ") for name in params.names]
+            )
+            for split in SPLITS:
+                rows = [
+                    {
+                        "vid_name": str(identity),
+                        "label": label,
+                        "start_frame": 0,
+                        "end_frame": params.frames,
+                    }
+                    for label, _, identity, _ in videos[split]
+                ]
+                _write_json(out / "videos" / f"Diving48_V2_{split}.json", rows)
+
+
+def _write_json(path: Path, value: object) -> None:
+    write(path, json.dumps(value, indent=1) + "\n")
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    write(path, "\n".join(lines) + "\n")

@@ -1,0 +1,190 @@
+"""Tables of our own: controls, ablations, measured numbers, and the masks of a scale's `grid`."""
+
+from typing import get_args
+
+from mgm.masking import MASKS, Edge
+from mgm.paper import recipes
+from mgm.paper.experiments import (
+    COLUMNS,
+    finetuned_and_probed,
+    fixed_parent,
+    pretrained,
+    trained_parent,
+)
+from mgm.paper.registry import CONTROL_ROWS, Registry, with_mask
+from mgm.paper.scales import Comparison
+from mgm.spec import Measure, Probe
+
+
+def table_4_still(registry: Registry) -> None:
+    """Ours: Table 4e's probes on still clips."""
+    masks = registry.tables["4e"]
+    column = next(name for name in masks.columns if name.endswith("linear probe"))
+    title = "Our control: what one frame tells"
+    note = (
+        "Linear probes with every label, on clips whose frames are all the middle one: the less, "
+        "the more Table 4e says of motion."
+    )
+    table = registry.add_table("4_still", title, note)
+    for row in (masks.base, masks.ours):
+        probes = [
+            run
+            for run in masks.cell(row, column).runs
+            if isinstance(run, Probe) and run.seed in registry.seeds("table4_still")
+        ]
+        every_label = probes[0].data.model_copy(update={"labels_per_class": 0})
+        still = [
+            run.model_copy(update={"still": True, "label_draws": 1, "data": every_label})
+            for run in probes
+        ]
+        table.add(row, column, tuple(map(registry.add, still)))
+
+
+CONTROLS = "Controls: no model"  # the title of the rows of Table 4e that need none
+CONTROL_FIELDS = (
+    "data", "clips", "model", "seed", "train_clips", "label_draws", "held_out", "views",
+)  # fmt: skip
+
+
+def controls(registry: Registry) -> None:
+    """Ours: Table 4e's linear probe on features that need no model.
+
+    Labels, draws, splits and groups are those of the probes with the scale's own seeds.
+    """
+    table = registry.tables["4e"]
+    column = next(name for name in table.columns if name.endswith("linear probe"))
+    runs = tuple(
+        registry.add(
+            Measure(name="controls", **{name: getattr(probe, name) for name in CONTROL_FIELDS})
+        )
+        for probe in table.cell(table.base, column).runs
+        if probe.seed in registry.scale.seeds
+    )
+    for row, metric in CONTROL_ROWS.items():
+        table.groups[row] = CONTROLS
+        table.add(row, column, runs, metric)
+
+
+def table_4_edge(registry: Registry) -> None:
+    """Ours: what a box does at the frame's edge.
+
+    A random block stays inside the frame, so the rule does not touch it.
+    """
+    if not registry.has("ssv2"):
+        return
+    table = registry.add_table(
+        "4_edge",
+        "Our ablation: the box at the frame's edge",
+        "The paper does not say what a box does at the edge. Grow: what hangs over is gained on "
+        "the other side. Clamp: the box stays "
+        "inside the frame. Spill: what hangs over goes to random patches. A random block never "
+        "reaches the edge.",
+        head="Mask",
+    )
+    finetuned_and_probed(
+        registry, table, "Random Block", "ssv2", "SSv2", pretrained(registry, "ssv2", "block", 200)
+    )
+    for name, mask in {"SMM": "smm", "MGM": "mgm"}.items():
+        for edge in get_args(Edge):
+            parent = trained_parent(registry, with_mask(recipes.pretrain("ssv2", mask), edge=edge))
+            finetuned_and_probed(registry, table, f"{name} ({edge})", "ssv2", "SSv2", parent)
+
+
+def measured(registry: Registry) -> None:
+    """Numbers of the papers' text that are measured, not trained for."""
+    if not registry.has("ssv2", "k400"):
+        return
+    flow = registry.scale.flow
+    table = registry.add_table(
+        "measured",
+        "Numbers of the papers' text, measured",
+        "Saliency: mean motion inside the annotated boxes over that outside. Times: one thread of "
+        "this machine. The step: one of masked "
+        "pretraining against one whose encoder sees all tokens.",
+        head="What",
+    )
+    seed = registry.scale.seeds[0]
+
+    def runs(name: str, dataset: str, videos: int = 0) -> tuple[Measure]:
+        like = registry.scale.apply(recipes.pretrain(dataset), seed)
+        fields = {
+            "data": like.data,
+            "clips": like.clips,
+            "model": like.model,
+            "decoder": like.decoder,
+        }
+        return (registry.add(Measure(name=name, flow=flow, videos=videos, seed=seed, **fields)),)  # type: ignore[arg-type]
+
+    motion_time, dis = (
+        runs("motion-time", "ssv2", videos=60),
+        "DIS, not RAFT-small" if flow == "dis" else "",
+    )
+    for dataset, column in COLUMNS.items():
+        table.add("Saliency score", column, runs("saliency", dataset), "saliency", 2)
+    table.add("Reading motion vectors", "ms per video", motion_time, "vectors_ms")
+    table.add("Optical flow", "ms per video", motion_time, "flow_ms", remark=dis)
+    table.add("Step at 90 % hidden", "times faster", runs("step-time", "ssv2"), "speedup", 2)
+
+
+KINDS = {
+    "logistic": "linear probe",
+    "sgd": "SGD probe",
+    "attentive": "attentive probe",
+    "knn": "k-NN",
+}
+NAMES = {"ucf101": "UCF101", "hmdb51": "HMDB51", "ssv2": "SSv2", "k400": "K400"}
+NONE = "No pretraining"
+
+
+def table_masks(registry: Registry) -> None:
+    """Fill the grid's table, seed by seed and row by row, so that runs are in their order."""
+    grid = registry.scale.grid
+    assert grid is not None
+    table = registry.add_table(
+        "masks",
+        "Masks by evaluation",
+        f"Pretrained on {NAMES.get(grid.data, grid.data)} for {grid.epochs} epochs. "
+        "A row is added when its pretraining and all its evaluations are done.",
+        base=NONE,
+        ours=MASKS["mgm"].row if "mgm" in grid.masks else "",
+        head="Mask",
+    )
+    model = recipes.MODELS[grid.backbone]
+    cells: dict[tuple[str, str], list] = {}
+    for seed in registry.scale.seeds:
+        for row, parent in _rows(registry, grid).items():
+            start = parent(seed)
+            if grid.finetune:
+                spec = recipes.finetune(grid.data, start, model)
+                cells.setdefault((row, _column(grid.data, "fine-tuned")), []).append(
+                    registry.add_scaled(spec, seed)
+                )
+            for dataset in (grid.data, *grid.transfer):
+                for kind in grid.kinds:
+                    probe = recipes.probe(dataset, start, model).model_copy(update={"kind": kind})
+                    cells.setdefault((row, _column(dataset, KINDS.get(kind, kind))), []).append(
+                        registry.add_scaled(probe, seed)
+                    )
+    for (row, column), runs in cells.items():
+        table.add(row, column, tuple(runs))
+
+
+def _rows(registry: Registry, grid: Comparison):
+    """Return each row's parent: random weights first, then the masks as the scale lists them."""
+    rows = {NONE: fixed_parent("")}
+    for mask in grid.masks:
+        spec = recipes.pretrain(grid.data, mask, grid.epochs, grid.backbone)
+        rows[MASKS[mask].row] = trained_parent(registry, spec)
+    return rows
+
+
+def _column(dataset: str, what: str) -> str:
+    return f"{NAMES.get(dataset, dataset)}, {what}"
+
+
+ALL = (
+    table_4_still,
+    controls,
+    table_4_edge,
+    measured,
+)

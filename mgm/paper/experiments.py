@@ -1,0 +1,329 @@
+"""The paper's tables, cell by cell."""
+
+from collections.abc import Callable, Sequence
+
+from mgm.masking import MASKS
+from mgm.paper import recipes
+from mgm.paper.quoted import note, reported
+from mgm.paper.registry import Registry, Table, with_mask
+from mgm.paper.scales import OWN
+from mgm.spec import Finetune, Flow, Model, Pretrain
+
+COLUMNS = {"ssv2": "SSv2", "k400": "K400"}
+
+OURS = {"MGM": "mgm", "VideoMAE": "tube", "ST-MAE": "agnostic"}  # methods we run, by their masks
+
+TRANSFER = {"UCF": "ucf101", "HMDB": "hmdb51", "Diving48": "diving48"}  # columns of Table 2
+
+# Columns of Table 3.
+ADAPTATION = {"UCF14 → HMDB7": "ucf14-hmdb7", "HMDB14 → UCF7": "hmdb14-ucf7"}
+
+TABLE_4E = ("block", "smm-sparse", "tube", "mgm-sparse", "smm", "mgm")  # the paper's order
+
+MASK_ROWS = {  # rows of Table 4e: the paper's, then a user's own
+    MASKS[name].row: name
+    for name in dict.fromkeys((*TABLE_4E, *MASKS))
+    if MASKS[name].row and not MASKS[name].source
+}
+OTHERS = "Ours: masks of other papers"  # the rows of Table 4e that the paper does not have
+
+
+def table_1(registry: Registry) -> None:
+    """Finetuned top-1 on SSv2 and K400 over pretraining epochs.
+
+    A method that differs in more than its mask is quoted. If a user gives its weights, they are
+    finetuned like ours.
+    """
+    if not registry.has("ssv2", "k400"):
+        return
+    printed = [key for key in reported() if key[0] == "1" and key[2] in COLUMNS.values()]
+    table = registry.add_table(
+        "1",
+        "Finetuned top-1 on Something-Something V2 and Kinetics-400",
+        "MGM, VideoMAE and ST-MAE are run here, under one recipe that differs in the mask alone; "
+        "the other rows are quoted from the paper. "
+        "ST-MAE's own recipe is another (repeated augmentation 4, a deeper decoder, a class "
+        "token), so its row is agnostic masking under "
+        "VideoMAE's. The paper quotes VideoMAE's 800-epoch cells from runs without repeated "
+        "augmentation.",
+        head="Method, dataset, pretraining epochs",
+        groups={
+            key[1].split(", ")[0]: "Supervised" if "supervised" in note(*key) else "Self-supervised"
+            for key in printed
+        },
+        rows_name_runs=True,
+        own_jobs=True,
+        takes_weights=True,
+        shows_notes=True,
+    )
+    datasets = {column: dataset for dataset, column in COLUMNS.items()}
+    for _, row, column in printed:
+        method, _, epochs = row.split(", ")
+        runs, remark = tuple[Finetune, ...](), ""
+        if weights := registry.scale.weights.get(row):
+            runs = downstream_runs(registry, "table1", datasets[column], fixed_parent(weights))
+            remark = "from given weights"
+        elif method in OURS:
+            runs = downstream_runs(
+                registry,
+                "table1",
+                datasets[column],
+                pretrained(registry, datasets[column], OURS[method], int(epochs)),
+            )
+        table.add(row, column, runs, remark=remark)
+
+
+def table_2(registry: Registry) -> None:
+    """Transfer from K400 (a, c) and SSv2 (b, d), pretrained for 800 epochs (P Table 2).
+
+    Finetuned in a and b, by linear probe in c and d.
+    """
+    for name, dataset, probes in (
+        ("2a", "k400", False),
+        ("2b", "ssv2", False),
+        ("2c", "k400", True),
+        ("2d", "ssv2", True),
+    ):
+        if not registry.has(dataset, *TRANSFER.values()):
+            continue
+        table = registry.add_table(
+            name,
+            f"{'Linear probe' if probes else 'Finetuning'} on UCF101, HMDB51 and Diving48 from "
+            f"{COLUMNS[dataset]}",
+            "UCF101 and HMDB51 on their split 1. The supervised baseline is ViT-B from scratch by "
+            "MViT's recipe."
+            + (" The paper gives no recipe for its probe; ours is MAE's." if probes else ""),
+        )
+        parents = {
+            f"Supervised ({COLUMNS[dataset]})": trained_parent(
+                registry, recipes.supervised(dataset)
+            )
+        }
+        parents |= _pretrained_800(registry, dataset)
+        if probes:
+            del parents[f"MGM + {COLUMNS[dataset]} Finetune"]
+        for row, parent in parents.items():
+            for column, downstream in TRANSFER.items():
+                table.add(
+                    row,
+                    column,
+                    downstream_runs(registry, f"table{name}", downstream, parent, probes),
+                )
+
+
+def table_3(registry: Registry) -> None:
+    """Partial domain adaptation from K400-800.
+
+    Trained on one set's 14 classes, tested on the other's videos of the 7 shared ones.
+    """
+    if not registry.has("k400", *ADAPTATION.values()):
+        return
+    table = registry.add_table(
+        "3",
+        "Partial domain adaptation",
+        "Finetuned on the source's 14 classes, tested as a 14-way classifier on the target's "
+        "videos of the 7 shared classes; no video of "
+        "the target is seen. Negative transfer is the share of predictions outside the 7 shared "
+        "classes (the paper does not report it).",
+    )
+    for metric, suffix in (("top1", ""), ("outside", ", negative transfer")):
+        for row, parent in _pretrained_800(registry, "k400").items():
+            for column, dataset in ADAPTATION.items():
+                table.add(
+                    row,
+                    column + suffix,
+                    downstream_runs(registry, "table3", dataset, parent),
+                    metric,
+                )
+
+
+def table_4abc(registry: Registry) -> None:
+    """Backbones, guidance and jitter of MGM: 200 epochs on SSv2 (P 4.5)."""
+    if not registry.has("ssv2"):
+        return
+    flow = registry.scale.flow
+    base = recipes.pretrain("ssv2")
+    dis = "DIS, not RAFT-small" if flow == "dis" else ""
+    small = {
+        row: recipes.pretrain("ssv2", backbone=name)
+        for row, name in (("ViT-S", "vit-s"), ("ViT-B", "vit-b"), ("TimesFormer", "timesformer"))
+    }
+    rows: dict[str, tuple[str, str, dict[str, tuple[Pretrain, str]]]] = {
+        "4a": ("Backbones", "Backbone", {row: (spec, "") for row, spec in small.items()}),
+        "4b": (
+            "What guides the mask",
+            "Guidance",
+            {"optical flow": (with_mask(base, guidance=flow), dis), "motion vector": (base, "")},
+        ),
+        "4c": (
+            "Jitter of the box's aspect ratio",
+            "Jitter",
+            {"no": (with_mask(base, jitter=False), ""), "yes": (base, "")},
+        ),
+    }
+    for name, (title, head, several) in rows.items():
+        table = registry.add_table(
+            name, title, "MGM, 200 epochs of pretraining on SSv2.", head=head
+        )
+        for row, (spec, remark) in several.items():
+            runs = downstream_runs(
+                registry, f"table{name}", "ssv2", trained_parent(registry, spec), model=spec.model
+            )
+            table.add(row, "SSv2", runs, remark=remark)
+
+
+def table_4d(registry: Registry) -> None:
+    """Pretraining on Mini-K200 against K400, tested on K400 (P 4.5)."""
+    if not registry.has("k400", "mini-k200"):
+        return
+    title = "Pretraining data"
+    table = registry.add_table(
+        "4d", title, "MGM, 200 epochs of pretraining; finetuned on K400.", head=title
+    )
+    for row, dataset in (("Mini-K200", "mini-k200"), ("K400", "k400")):
+        table.add(row, "samples", metric="samples", decimals=0)
+        table.add(
+            row,
+            "K400",
+            downstream_runs(registry, "table4d", "k400", pretrained(registry, dataset, "mgm", 200)),
+        )
+
+
+def table_4e(registry: Registry) -> None:
+    """The mask grid: 200 epochs on SSv2 (P 4.5), or on a user's own videos."""
+    dataset, column = (OWN, "own videos") if registry.scale.own_videos else ("ssv2", "SSv2")
+    remarks = (
+        "Tube hides 90 % of the patches, every other mask of the paper 75 % (VideoMAE's and the "
+        "paper's values)."
+    )
+    if not registry.scale.own_videos:
+        remarks += (
+            " The linear probe and the row without pretraining are ours: the paper reports "
+            "neither here."
+        )
+    if registry.scale.other_masks:
+        remarks += (
+            " Masks of other papers have their papers' ratios and this table's recipe: no number "
+            "of theirs."
+        )
+    title = "Mask types: trajectory by spatial continuity"
+    table = registry.add_table(
+        "4e",
+        title,
+        remarks,
+        base="No pretraining",
+        ours=MASKS["mgm"].row,
+        own_jobs=True,
+        rows_name_runs=True,
+    )
+    rows = {table.base: fixed_parent("")} | {
+        row: pretrained(registry, dataset, mask, 200) for row, mask in MASK_ROWS.items()
+    }
+    for row, parent in rows.items():
+        finetuned_and_probed(registry, table, row, dataset, column, parent)
+    if registry.scale.other_masks:
+        for row, spec in other_masks(dataset, registry.scale.flow).items():
+            table.groups[row] = OTHERS
+            finetuned_and_probed(
+                registry,
+                table,
+                row,
+                dataset,
+                column,
+                trained_parent(registry, spec),
+                registry.scale.seeds,
+            )
+
+
+def other_masks(dataset: str, flow: Flow) -> dict[str, Pretrain]:
+    """Other papers' masks under Table 4e's recipe: rows of our own, with the scale's own seeds.
+    MGMAE's is carried by vectors and by flow; VideoMAE V2's is the decoder's, beside tubes."""
+    made = {
+        info.row: recipes.pretrain(dataset, name) for name, info in MASKS.items() if info.source
+    }
+    warped, cell = MASKS["warped"].row, MASKS["running-cell"].row
+    made[f"{warped} by flow"] = with_mask(made[warped], guidance=flow)
+    made[cell] = with_mask(recipes.pretrain(dataset, "tube"), predicts="running-cell")
+    return made
+
+
+Parent = Callable[[int], str]  # of a seed: the run id to start from, empty for none
+
+
+def trained_parent(registry: Registry, spec: Pretrain | Finetune) -> Parent:
+    return lambda seed: registry.add_scaled(spec, seed).run_id
+
+
+def fixed_parent(run_id: str) -> Parent:
+    return lambda seed: run_id
+
+
+def pretrained(registry: Registry, dataset: str, mask: str, epochs: int) -> Parent:
+    return trained_parent(registry, recipes.pretrain(dataset, mask, epochs))
+
+
+def _pretrained_800(registry: Registry, dataset: str) -> dict[str, Parent]:
+    """Return the parents of Tables 2 and 3.
+
+    They are pretrained for 800 epochs, and then finetuned with the pretraining set's labels, as in
+    Table 1.
+    """
+    mgm = pretrained(registry, dataset, "mgm", 800)
+
+    def finetuned(seed: int) -> str:
+        return registry.add_scaled(
+            recipes.finetune(dataset, mgm(seed), recipes.MODELS["vit-b"]), seed
+        ).run_id
+
+    return {
+        "VideoMAE": pretrained(registry, dataset, "tube", 800),
+        "MGM": mgm,
+        f"MGM + {COLUMNS[dataset]} Finetune": finetuned,
+    }
+
+
+def downstream_runs(
+    registry: Registry,
+    target: str,
+    dataset: str,
+    parent: Parent,
+    probe: bool = False,
+    model: Model = recipes.MODELS["vit-b"],
+    seeds: Sequence[int] = (),
+) -> tuple:
+    """One finetuning or probe a seed, by default of the target's, from the parent of that seed."""
+    recipe, verb = (recipes.probe, "probe") if probe else (recipes.finetune, "finetune")
+    return tuple(
+        registry.add_scaled(recipe(dataset, parent(seed), model), seed)
+        for seed in seeds or registry.seeds(target, verb)
+    )
+
+
+def finetuned_and_probed(
+    registry: Registry,
+    table: Table,
+    row: str,
+    dataset: str,
+    column: str,
+    parent: Parent,
+    seeds: Sequence[int] = (),
+) -> None:
+    known = registry.scale.datasets.get(dataset)
+    metric = "map" if known and known.several_labels else "top1"
+    for probe, suffix in ((False, ""), (True, ", linear probe")):
+        table.add(
+            row,
+            column + suffix,
+            downstream_runs(registry, f"table{table.name}", dataset, parent, probe, seeds=seeds),
+            metric,
+        )
+
+
+ALL = (
+    table_1,
+    table_2,
+    table_3,
+    table_4abc,
+    table_4d,
+    table_4e,
+)

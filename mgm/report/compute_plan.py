@@ -1,0 +1,179 @@
+"""A compute plan as text, JSON and picture."""
+
+import json
+import textwrap
+from dataclasses import asdict
+from itertools import groupby
+from math import inf
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from mgm.errors import UserError
+from mgm.paper.budget import Check, Day, Machine, Plan, epoch_cost_ratio
+from mgm.paper.registry import label_of
+from mgm.results import atomic
+
+
+def describe(plan: Plan) -> str:
+    """The whole plan:
+
+    compute beside epochs row by row, then table by table, what bounds it, and how far the formula
+    was off once.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined
+    )
+    return environment.get_template("plan.txt.j2").render(
+        plan=plan,
+        machine=plan.machine,
+        lines=[
+            (target, list(several))
+            for target, several in groupby(plan.lines, lambda line: line.target)
+        ],
+        tables=[one for one in plan.parts if one.target.startswith("table")],
+        check=plan.check,
+        ratios=epoch_cost_ratio(),
+        caution=caution(plan.check),
+        label_of=label_of,
+        inf=inf,
+    )
+
+
+def caution(check: Check) -> str:
+    """What the published time says of the assumed utilisation."""
+    times = check.utilisation / check.implied
+    return (
+        f"Were GPUs kept no busier than those were, a plan at {check.utilisation:.0%} of the "
+        f"peak would take {times:.1f} times its hours: "
+        "measure yours."
+    )
+
+
+def write_json(plan: Plan, path: Path) -> None:
+    """Write every number of the plan;
+
+    hours, FLOPs and bytes as they are, an unbounded loader as null.
+    """
+    fields = asdict(plan)
+    if plan.machine.decoded == inf:
+        fields["machine"]["decoded"] = None
+    atomic.write(path, json.dumps(fields, indent=1, allow_nan=False) + "\n")
+
+
+# Clips per second of one core: MPEG-4 in AVI, as UCF101's files are (docs/loading.md).
+DECODED = 62.0
+
+
+def describe_day(name: str, day: Day, machine: Machine, cores: int, decoded: float) -> str:
+    """Describe a scale of one GPU: when each row is complete, and what the machine must have.
+
+    Args:
+        cores: that decode.
+        decoded: videos per second that one of them decodes.
+    """
+    lines = [f"{name} on one {machine.name.upper()}, {machine.source}", "", "hours  seed  row"]
+    bound = day.hours or inf
+    lines += [
+        f"{hours:5.1f}  {seed:4}  {row}{'' if hours <= bound else '  (after the day)'}"
+        for seed, row, hours in day.rows
+    ]
+    complete = sum(hours <= bound for *_, hours in day.rows)
+    last = day.rows[-1][-1]
+    fits = (
+        "all rows fit"
+        if complete == len(day.rows)
+        else f"{complete} of {len(day.rows)} rows fit; they are complete when it is stopped"
+    )
+    if day.hours:
+        lines += ["", f"{day.hours:g} hours: {fits}. All of it takes {last:.1f} hours."]
+    wanted, there = day.memory_gb
+    enough = "" if not there or there >= wanted else ": this size does not fit, choose a smaller"
+    lines += [
+        f"GPU memory: {wanted:g} GB (assumed) of {there:g} GB{enough}.",
+        f"Disk: {day.disk / 1e9:.1f} GB for weights, checkpoints and an attentive probe's tokens, "
+        "besides the videos.",
+        f"Loader: {day.loader:.0f} videos/s keep the GPU busy, {-(-day.loader // decoded):.0f} "
+        f"cores at {decoded:g} each. Here are {cores}"
+        + ("." if cores * decoded >= day.loader else ": the GPU waits, and the hours say so."),
+    ]
+    one = day.check
+    lines += [
+        "",
+        f"The same arithmetic for {one.source}: {one.flops / 1e18:.1f} EFLOP, "
+        f"{one.planned_h:.0f} h at {one.utilisation:.0%} of the peak. Its authors took "
+        f"{one.hours:.0f} h, {one.implied:.1%} of the peak.",
+        caution(one),
+    ]
+    return "\n".join(lines)
+
+
+def draw(plan: Plan, path: Path) -> None:
+    """Bars of GPU hours, a table or figure each, by what they go into; readable in grey.
+
+    Raises:
+        UserError: `path` does not end as a picture does.
+    """
+    import matplotlib as mpl  # takes a second
+
+    from mgm.report.figures.style import CLOCKS, INK, LINE, QUIET, STYLE, blank, write, write_below
+
+    if path.suffix[1:] not in CLOCKS:
+        raise UserError(
+            f"{path}: is no picture that is drawn here; end it in one of "
+            f"{', '.join(f'.{kind}' for kind in CLOCKS)}"
+        )
+    parts, machine = plan.parts, plan.machine
+    pretraining = [one.pretrain_h for one in parts]
+    rest = [one.hours - one.pretrain_h for one in parts]
+    longest = max(one.hours for one in parts) or 1
+    key = (
+        f"GPU hours on {machine.name.upper()} at {machine.flops / 1e12:.0f} TFLOP/s each, every "
+        "table or figure alone with the fewest runs "
+        "that fill it; shared runs count once in the last bar. Behind each bar: GPU hours, and "
+        "the wall time on "
+        f"{machine.gpus} GPUs, {machine.gpus_a_run} a run. {plan.check.source} took "
+        f"{plan.check.hours:g} h, {plan.check.implied:.1%} of "
+        f"their peak. {caution(plan.check)}"
+    )
+    words = textwrap.wrap(key, 138)
+    bars, foot = 0.24 * len(parts), 0.5 + LINE * (len(words) + 0.8)
+    height = bars + foot + 0.62
+    with mpl.rc_context(STYLE):
+        figure = blank(7.4, height)
+        axes = figure.add_axes((1.15 / 7.4, foot / height, 5.15 / 7.4, bars / height))
+        at = range(len(parts))
+        axes.barh(at, pretraining, 0.68, color=INK, label="pretraining")
+        axes.barh(
+            at,
+            rest,
+            0.68,
+            pretraining,
+            color="#a8a8a8",
+            label="finetuning, linear probes and their tests",
+        )
+        for position, one in enumerate(parts):
+            said = f"{one.hours:,.1f}   ({one.wall_h:,.1f} h)"
+            axes.text(
+                one.hours + 0.008 * longest, position, said, size=7.5, va="center", color=QUIET
+            )
+        axes.set_yticks(list(at), [label_of(one.target) for one in parts], size=8)
+        axes.tick_params(axis="y", length=0)
+        axes.set(ylim=(len(parts) - 0.4, -0.6), xlim=(0, 1.02 * longest))
+        axes.set_xlabel("GPU hours", size=8.5)
+        figure.text(
+            0.08 / 7.4,
+            1 - 0.22 / height,
+            f"What scale {plan.scale} computes",
+            size=11,
+            weight="bold",
+        )
+        figure.legend(
+            loc="upper left",
+            bbox_to_anchor=(0.02 / 7.4, 1 - 0.26 / height),
+            ncols=3,
+            frameon=False,
+            fontsize=8,
+        )
+        write_below(figure, words)
+        write(figure, path, path.suffix[1:])

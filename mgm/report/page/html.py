@@ -1,0 +1,249 @@
+"""The page: one HTML file with what was run, what was found, and the runs behind each number."""
+
+import base64
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mgm.paper.registry import SHARES, Registry, Table, label_of
+from mgm.paper.scales import Scale
+from mgm.report.cells import Row, gain, mean_gain
+from mgm.report.claims.judge import Verdict
+from mgm.report.page.overview import caveat, cost, finding, overview
+from mgm.report.page.runs import (
+    VERBS,
+    cell_id,
+    columns_of,
+    day,
+    duration,
+    filters_of,
+    labels_of,
+    losses_of,
+    outcome,
+    run_details,
+    training,
+)
+from mgm.report.page.sections import by_class, controls_of, deviations
+from mgm.report.page.svg import NARROW, PERCENT, POINTS_OF, TEMPLATES, WIDTH, Axis
+from mgm.report.statistics import Estimate
+from mgm.report.table_files import (
+    BOLD,
+    beside_the_paper,
+    comparable,
+    detail,
+    head_of,
+    leaders,
+    names,
+    number,
+    sections,
+)
+from mgm.results.result import RunStatus, log_lines
+
+if TYPE_CHECKING:
+    from mgm.report.page.mask_player import MaskPlayer  # matplotlib takes a second to import
+
+
+@dataclass(frozen=True)
+class FigureEntry:
+    """A figure as the page shows it: `source` is a data URI, empty when it could not be drawn, and
+    `state` and `why` say why. One that draws cells names their `tables`, one that shows clips its
+    runs; `width` is in CSS pixels, 0 for the picture's own."""
+
+    name: str
+    title: str
+    caption: str
+    run_ids: tuple[str, ...] = ()
+    state: str = "run"
+    why: str = ""
+    source: str = ""
+    width: int = 0
+    tables: tuple[str, ...] = ()
+
+
+def svg_uri(path: Path) -> str:
+    """An SVG as a data URI: nothing to load, and its ids cannot clash with the page's."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that a page shows: the runs in `results`, the tables' rows, and what was made of them."""
+
+    registry: Registry
+    results: Path
+    reports: Path
+    found: Mapping[str, RunStatus]
+    rows: Mapping[str, Sequence[Row]]
+    figures: Sequence[FigureEntry]
+    verdicts: Sequence[Verdict]
+    player: "MaskPlayer | None"
+
+
+def page(content: Content) -> str:
+    """Return the HTML of `reports`/index.html."""
+    registry, found, rows = content.registry, content.found, content.rows
+    results, figures, verdicts = content.results, content.figures, content.verdicts
+    TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    TEMPLATES.globals |= {
+        one.__name__: one
+        for one in (number, duration, label_of, names, detail, cell_id, outcome, day)
+    }
+    logs = {run_id: log_lines(results / run_id) for run_id in registry.specs}
+    losses = {run_id: losses_of(log) for run_id, log in logs.items()}
+    columns = columns_of(registry, found)
+    lead = finding(registry, rows, {figure.name for figure in figures if figure.source})
+    leading = next((row for row in rows.get(lead["table"], ()) if row.key == lead["cell"]), None)
+    return TEMPLATES.get_template("page.html.j2").render(
+        specs=registry.specs,
+        found=found,
+        name=results.name,
+        scale=registry.scale,
+        comparable=comparable(registry.scale),
+        beside_the_paper=beside_the_paper(registry.scale),
+        caveat=caveat(registry, found),
+        bold=BOLD,
+        overview=overview(registry, found, rows, verdicts),
+        player=content.player,
+        tables=[
+            _table(table, list(rows[key]), registry.scale, found)
+            for key, table in registry.tables.items()
+        ],
+        figures=figures,
+        claims=verdicts,
+        verdicts=Counter(verdict.verdict for verdict in verdicts).most_common(),
+        curves=training(registry, logs, losses),
+        cost=cost(registry, found),
+        lead=lead,
+        classes=by_class(leading, results, found) if registry.scale.own_videos else None,
+        controls=controls_of(registry, results, found),
+        columns=columns,
+        filters=filters_of(registry, found, columns),
+        verbs=VERBS,
+        labels=labels_of(registry),
+        losses=losses,
+        results=results,
+        details=run_details(registry, found, rows, logs, losses, results, content.reports),
+        deviations=deviations(),
+    )
+
+
+def _table(
+    table: Table, rows: list[Row], scale: Scale, found: Mapping[str, RunStatus]
+) -> dict[str, Any]:
+    """A table as the page's template needs it: column by column, with an axis for its drawings."""
+    chances = {
+        column: _chance([row for row in rows if row.column == column], found)
+        for column in table.columns
+    }
+    metrics = {row.column: row.metric for row in reversed(rows)}  # of a column's first row
+    head, estimates = head_of(table), [(row.metric, row.estimate) for row in rows if row.estimate]
+
+    def axis_of(column: str) -> Axis:
+        """Accuracies share an axis, whatever their column; other numbers have one a column."""
+        alike = [
+            row for row in rows if row.column == column or row.metric == metrics[column] == "top1"
+        ]
+        values = [
+            value
+            for row in alike
+            for value in (*_ends(row.estimate), row.paper, chances[row.column])
+            if value is not None
+        ]
+        width, within = (
+            NARROW if len(head) > 1 else WIDTH,
+            {"within": PERCENT} if metrics[column] in SHARES else {},
+        )
+        return Axis.over(values, width, 10 if max(values, default=0) > 10 else 1, **within)
+
+    minus = _minus(table, rows)
+    drawn: dict[str, list[str]] = {}
+    for column, chance in chances.items():
+        if chance:
+            drawn.setdefault(f"{number(chance)} %", []).append(column)
+    return {
+        "table": table,
+        "head": head,
+        "width": len(head) + 4 + bool(minus) + comparable(scale) - scale.own_videos,
+        "blocks": [
+            {
+                "column": column,
+                "unit": SHARES.get(metrics[column], ""),
+                "axis": axis_of(column),
+                "chance": chances[column],
+                "sections": list(several),
+            }
+            for column, several in groupby(sections(table, rows), lambda section: section.column)
+        ],
+        "best": leaders(table, rows),
+        "chance": next(iter(drawn))
+        if len(drawn) == 1
+        else "; ".join(f"{text} ({', '.join(columns)})" for text, columns in drawn.items()),
+        "several": any(one.n > 1 for _, one in estimates) or not estimates,
+        "single": any(one.n == 1 for _, one in estimates),
+        "beyond": any(
+            metric in SHARES and one.has_interval and (one.low < 0 or one.high > 100)
+            for metric, one in estimates
+        ),
+        "gains": _gains(table, rows),
+        "minus": minus,
+    }
+
+
+def _chance(rows: Sequence[Row], found: Mapping[str, RunStatus]) -> float | None:
+    """Chance of a column's runs, in per cent;
+
+    None for many classes, where it is near zero and would only stretch the axis.
+    """
+    classes = {
+        run.result["data"]["classes"]
+        for row in rows
+        if row.metric == "top1"
+        for run_id in row.run_ids
+        if (run := found[run_id]).result
+    }
+    return 100 / min(classes) if len(classes) == 1 and max(classes) <= 20 else None
+
+
+def _gains(table: Table, rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Each row's gain over the table's base, and their mean;
+
+    None for a table without that row or without a single pair.
+    """
+    if table.base not in table.rows:
+        return None
+    cells = {(row.row, row.column): row for row in rows}
+    bases = [cells[table.base, column] for column in table.columns]
+    whole = [
+        name for name in table.rows if all((name, column) in cells for column in table.columns)
+    ]
+    names = [name for name in whole if name != table.base]
+    lines: dict[str, list[tuple[Estimate | None, str]]] = {}
+    for name in names:
+        pairs = [(cells[name, base.column], base) for base in bases]
+        lines[name] = [
+            (gain(row, base), row.status if row.estimate is None else base.status)
+            for row, base in pairs
+        ]
+    means = [mean_gain([cells[name, base.column] for name in names], base) for base in bases]
+    lines["Mean of the above"] = [(mean, "not all run") for mean in means]
+    ends = [value for line in lines.values() for estimate, _ in line for value in _ends(estimate)]
+    return {"axis": Axis.over([0.0, *ends], within=POINTS_OF), "lines": lines} if ends else None
+
+
+def _minus(table: Table, rows: Sequence[Row]) -> dict[tuple[str, str, str], Estimate]:
+    """Map each cell to its difference from `table.ours` in the same column, paired by seed."""
+    ours = {row.column: row for row in rows if row.row == table.ours}
+    pairs = (
+        (row, gain(row, ours[row.column]))
+        for row in rows
+        if row.column in ours and row.row != table.ours
+    )
+    return {row.key: difference for row, difference in pairs if difference}
+
+
+def _ends(estimate: Estimate | None) -> list[float]:
+    return [value for value in estimate[:3] if isfinite(value)] if estimate else []

@@ -1,0 +1,186 @@
+"""Sections of the page that stand by themselves: controls, accuracy by class, deviations."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf, isnan
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from markdown_it import MarkdownIt
+from markupsafe import Markup, escape
+
+from mgm.paper.registry import Registry
+from mgm.report.cells import Row, over_runs
+from mgm.report.page.svg import PERCENT, Axis
+from mgm.report.statistics import Estimate
+from mgm.results.result import RunStatus
+from mgm.spec import Measure, data_name
+
+# DEVIATIONS.md of a checkout; an installed package has none.
+DEVIATIONS = Path(__file__).parents[3] / "DEVIATIONS.md"
+MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
+# A matrix of more classes does not fit a page; the list by class stays.
+LARGEST_MATRIX = 20
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What a linear probe classifies without a model, over all runs that measured it.
+
+    `lines` maps a control's title to its top-1 accuracy, or to why there is none. All but `runs` is
+    empty while no run is done.
+    """
+
+    runs: list[Measure]
+    dataset: str = ""
+    chance: float | None = None
+    lines: Mapping[str, Estimate | str] = field(default_factory=dict)
+    axis: Axis | None = None
+    warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def controls_of(
+    registry: Registry, results: Path, found: Mapping[str, RunStatus]
+) -> Controls | None:
+    """Read the controls of a scale's runs; None for a scale that measures none.
+
+    A single run has the bootstrap interval that it wrote. Several have one over seeds, or over
+    datasets where they see several.
+    """
+    wanted = registry.controls
+    if not wanted:
+        return None
+    done = [
+        run
+        for run in wanted
+        if found[run.run_id].result and (results / run.run_id / "arrays.npz").exists()
+    ]
+    if not done:
+        return Controls(wanted)
+    tables = []
+    for run in done:
+        with np.load(results / run.run_id / "arrays.npz", allow_pickle=False) as file:
+            arrays = dict(file)
+        columns = {name[:-2]: array_N for name, array_N in arrays.items() if name.endswith("_N")}
+        tables.append(pd.DataFrame(columns).set_index("title"))
+    first = tables[0]
+    datasets = [run.data.dataset for run in done]
+    lines: dict[str, Estimate | str] = {}
+    for title in first.index:
+        values = [float(table.top1[title]) for table in tables]
+        if any(map(isnan, values)):
+            lines[str(title)] = str(first.why[title])
+        elif len(values) == 1:
+            low, high = first.ci_low[title], first.ci_high[title]
+            interval = (-inf, inf) if isnan(low) else (float(low), float(high))
+            lines[str(title)] = Estimate(values[0], *interval)
+        else:
+            lines[str(title)] = over_runs(values, datasets)
+    chances = [found[run.run_id].result["metrics"].get("chance") for run in done]  # type: ignore[index]
+    known = [one for one in lines.values() if isinstance(one, Estimate)]
+    ends = [end for one in known for end in (one.mean, one.low, one.high) if abs(end) < inf]
+    return Controls(
+        wanted,
+        data_name(done[0].data),
+        chances[0],
+        lines,
+        Axis.over([0.0, *ends], within=PERCENT),
+        tuple(dict.fromkeys(str(text) for table in tables for text in table.warning if text)),
+        tuple(map(str, arrays["remarks"])),
+    )
+
+
+@dataclass(frozen=True)
+class ClassLine:
+    """One class: its share of right predictions, and the wrong class that was predicted most."""
+
+    name: str
+    predictions: int
+    accuracy: float
+    confused_with: str
+    confused: float
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """What `by_class` returns.
+
+    `matrix` maps label, then prediction, to a share of the label's predictions in per cent. It is
+    empty above `LARGEST_MATRIX` classes.
+    """
+
+    row: Row
+    runs: int
+    lines: list[ClassLine]
+    matrix: dict[str, dict[str, float]]
+
+
+def by_class(row: Row | None, results: Path, found: Mapping[str, RunStatus]) -> ByClass | None:
+    """Sum the predictions of a cell's finished runs by class.
+
+    Returns:
+        The least accurate class first; None where no run has written `predictions.csv`.
+    """
+    run_ids = row.run_ids if row else ()
+    paths = [results / run_id / "predictions.csv" for run_id in run_ids if found[run_id].result]
+    frames = [
+        pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths if path.exists()
+    ]
+    if row is None or not frames:
+        return None
+    said = pd.concat(frames)
+    names = sorted({*said.label, *said.prediction})
+    counts = pd.crosstab(said.label, said.prediction).reindex(columns=names, fill_value=0)
+    totals = counts.sum(axis=1)
+    shares = (100 * counts).div(totals, axis=0)
+    matrix = {
+        str(label): dict(zip(names, row))
+        for label, row in zip(shares.index, shares.to_numpy().tolist())
+    }
+    lines = []
+    for label, share_of in matrix.items():
+        wrong = {name: share for name, share in share_of.items() if name != label and share}
+        worst = max(wrong, key=wrong.__getitem__, default="")
+        lines.append(
+            ClassLine(label, int(totals[label]), share_of[label], worst, wrong.get(worst, 0.0))
+        )
+    lines.sort(key=lambda line: line.accuracy)
+    return ByClass(row, len(frames), lines, matrix if len(names) <= LARGEST_MATRIX else {})
+
+
+def deviations() -> list[tuple[str, Markup]]:
+    """(heading, content) of each section; none without the file."""
+    return deviation_sections(DEVIATIONS.read_text()) if DEVIATIONS.exists() else []
+
+
+def deviation_sections(text: str) -> list[tuple[str, Markup]]:
+    """Give each table a caption, its headings their scope, and a box that scrolls.
+
+    A caption is the heading above the table; a row's heading is its first cell.
+    """
+    found = []
+    for section in text.split("\n## ")[1:]:
+        title, _, body = section.partition("\n")
+        html = (
+            MARKDOWN.render(body)
+            .replace("<th>", '<th scope="col">')
+            .replace("</table>\n", "</table>\n</div>")
+        )
+        first, *parts = html.split("<h3>")
+        captioned = [_captioned(first, title)]
+        for part in parts:
+            heading, _, rest = part.partition("</h3>")
+            captioned.append(f"<h4>{heading}</h4>{_captioned(rest, heading)}")
+        html = "".join(captioned)
+        found.append(
+            (title, Markup(re.sub("<tr>\n<td>(.*)</td>", r'<tr>\n<th scope="row">\1</th>', html)))
+        )
+    return found
+
+
+def _captioned(html: str, caption: str) -> str:
+    opening = f'<div class="wide"><table class="prose">\n<caption>{escape(caption)}</caption>'
+    return html.replace("<table>\n", opening)

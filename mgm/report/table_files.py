@@ -1,0 +1,259 @@
+"""A table in four formats:
+
+csv for programs, md and tex for papers, html for pages; each but the csv carries its scale's
+caveat.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from pathlib import Path
+
+import pandas as pd
+
+from mgm.paper.quoted import note, reported
+from mgm.paper.registry import Table
+from mgm.paper.scales import Scale
+from mgm.report.cells import COLUMNS, Row, frame, gain
+from mgm.report.statistics import holm, p_value
+from mgm.results import atomic
+
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+BOLD = (
+    "Bold: above every other row that was run. Differences are paired by seed, and Holm's method "
+    "keeps the chance of any false one among a row's comparisons at 5 %; intervals are not "
+    "adjusted."
+)
+TEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {MINUS: "$-$", DASH: "--", "→": r"$\rightarrow$"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}"}
+)
+LATEX = r"""\begin{{table}}
+\centering\footnotesize\setlength{{\tabcolsep}}{{3pt}}
+\caption{{{caption} \emph{{{caveat}}}}}
+\label{{tab:{name}}}
+{tabular}\end{{table}}
+"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows of one column, and of one of Table 1's groups; its title stands above them."""
+
+    column: str
+    group: str
+    rows: tuple[Row, ...]
+    shown: str = ""
+
+    @property
+    def title(self) -> str:
+        column = self.shown or self.column
+        return f"{column}, {self.group.lower()}" if self.group else column
+
+
+def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> Path:
+    """`folder`/table4e.csv, .md, .tex (needs booktabs) and .html (a fragment without style, for
+    pages with their own); returns the csv.
+    """
+    caption = " ".join(
+        filter(None, (f"{table.label}. {table.title}. {table.note}", beside_the_paper(scale)))
+    )
+    caption += f" {BOLD}" if leaders(table, rows) else ""
+    caveat, stem = f"Scale {scale.name}. {caveat_of(scale)}", folder / f"table{table.name}"
+    grid = _grid(table, rows, scale, _md, "**{}**", "**{}**")
+    align = ("left", *["right"] * (grid.shape[1] - 2), "left")
+    text = grid.to_markdown(index=False, disable_numparse=True, colalign=align)
+    atomic.write(stem.with_suffix(".md"), f"{_md(caption)}\n\n{text}\n\n*{_md(caveat)}*\n")
+    text = _grid(table, rows, scale, _tex, r"\addlinespace\emph{{{}}}", r"\textbf{{{}}}").to_latex(
+        index=False, column_format="".join(side[0] for side in align)
+    )
+    atomic.write(
+        stem.with_suffix(".tex"),
+        LATEX.format(caption=_tex(caption), caveat=_tex(caveat), name=table.name, tabular=text),
+    )
+    style = _grid(table, rows, scale, escape, "<em>{}</em>", "<strong>{}</strong>").style.hide(
+        axis="index"
+    )
+    text = style.set_caption(f"{escape(caption)} <em>{escape(caveat)}</em>").to_html(
+        exclude_styles=True
+    )
+    atomic.write(stem.with_suffix(".html"), text)
+    return atomic.write(
+        stem.with_suffix(".csv"),
+        frame(rows)[list(COLUMNS)].round(4).to_csv(index=False, lineterminator="\n"),
+    )
+
+
+def caveat_of(scale: Scale) -> str:
+    """The scale's caveat as a sentence to follow its name, which it may begin with."""
+    text = scale.caveat.strip()
+    if text.lower().startswith(f"{scale.name} scale: ".lower()):
+        text = text.split(": ", 1)[1]
+    return text[:1].upper() + text[1:]
+
+
+def comparable(scale: Scale) -> bool:
+    """Tell whether our number and the paper's answer one question, so that their difference means
+    something.
+    """
+    return scale.name == "paper" and not scale.own_videos
+
+
+def beside_the_paper(scale: Scale) -> str:
+    """What a reader must know who sees our numbers beside the paper's, or misses them there."""
+    if scale.own_videos:
+        return "Own videos: the paper has no numbers for them."
+    if not comparable(scale):
+        return (
+            f"Scale {scale.name} is not the paper's: the paper's numbers are for orientation, "
+            "and no difference is shown."
+        )
+    return ""
+
+
+def sections(table: Table, rows: list[Row]) -> list[Section]:
+    """The table column by column, and within a column group by group, in the registry's order."""
+    return [
+        Section(column, group, tuple(several), table.shown.get(column, ""))
+        for column in table.columns
+        for group, several in groupby(
+            (row for row in rows if row.column == column),
+            lambda row: table.groups.get(names(table, row)[0], ""),
+        )
+    ]
+
+
+def leaders(table: Table, rows: list[Row]) -> list[Row]:
+    """Return the rows to print in bold: of a section's accuracies the one above each other.
+
+    Every difference, paired by seed, must pass Holm's method over all of the row's comparisons. A
+    single seed says nothing about seeds, and where a run is missing no row is the best: then there
+    is none.
+    """
+    best = []
+    for section in sections(table, rows):
+        run = [row for row in section.rows if row.run_ids and row.metric == "top1"]
+        if len(run) > 1 and all(row.status == "run" for row in run):
+            best += [row for row in run if _is_above(row, [one for one in run if one is not row])]
+    return best
+
+
+def _is_above(row: Row, others: Sequence[Row]) -> bool:
+    gains = [gain(row, other) for other in others]
+    return all(one is not None and one.low > 0 for one in gains) and all(
+        holm([p_value(one) for one in gains if one is not None])
+    )
+
+
+def names(table: Table, row: Row) -> list[str]:
+    """The cells that name a row, as many as `head_of` has:
+
+    "MGM, SSv2, 800" is MGM and 800, for its section says SSv2.
+    """
+    kinds = table.head.split(", ")
+    parts = row.row.rsplit(", ", len(kinds) - 1)
+    return [
+        DASH if part == "-" else part
+        for kind, part in zip(kinds, parts, strict=True)
+        if kind != "dataset"
+    ]
+
+
+def head_of(table: Table) -> list[str]:
+    return [kind[:1].upper() + kind[1:] for kind in table.head.split(", ") if kind != "dataset"]
+
+
+def detail(table: Table, row: Row) -> str:
+    """What stands small beside a row's name: how our run differs from it, and what the paper prints
+    there: backbone and pretraining data. Its section says whether it was supervised."""
+    printed = (
+        note(*row.key).replace("supervised, ", "").removesuffix("; supervised")
+        if table.shows_notes
+        else ""
+    )
+    return "; ".join(filter(None, (printed, row.remark)))
+
+
+def number(value: float | None, sign: bool = False, decimals: int = 1) -> str:
+    """One decimal, as the paper prints; a true minus; a dash where there is no number."""
+    if value is None:
+        return DASH
+    return f"{value:{'+' if sign else ''},.{decimals}f}".replace("-", MINUS)
+
+
+def interval(row: Row) -> str:
+    if not (row.estimate and row.estimate.has_interval):
+        return DASH
+    return (
+        f"[{number(row.estimate.low, decimals=row.decimals)}, "
+        f"{number(row.estimate.high, decimals=row.decimals)}]"
+    )
+
+
+def runs(row: Row) -> str:
+    """How many of the wanted runs are in the number."""
+    return f"{row.estimate.n if row.estimate else 0} of {len(row.run_ids)}" if row.run_ids else DASH
+
+
+def ours(row: Row) -> str:
+    """Our number, or in its place why there is none;
+
+    a mean over some of the seeds says so, and so does a single run.
+    """
+    if row.estimate is None:
+        return DASH if row.status == "quoted" else row.status
+    remarks = [row.status] * (row.status != "run") + ["n = 1"] * (row.estimate.n == 1)
+    return number(row.estimate.mean, decimals=row.decimals) + (
+        f" ({', '.join(remarks)})" if remarks else ""
+    )
+
+
+def _grid(
+    table: Table, rows: list[Row], scale: Scale, text: Callable[[str], str], title: str, strong: str
+) -> pd.DataFrame:
+    """Lay out a table as a reader sees it: under each section's title its rows.
+
+    Args:
+        text: escapes a cell's text for one format.
+        title: that format's markup of a section's title, with a place for it; `strong`: of the best
+            number.
+    """
+    best, lines = leaders(table, rows), []
+    for section in sections(table, rows):
+        cells = [
+            {name: text(cell) for name, cell in _cells(table, row, scale).items()}
+            for row in section.rows
+        ]
+        for row, line in zip(section.rows, cells, strict=True):
+            line["Ours"] = strong.format(line["Ours"]) if row in best else line["Ours"]
+        lines += [{head_of(table)[0]: title.format(text(section.title))}, *cells]
+    return pd.DataFrame(lines, columns=list(cells[0])).fillna("").rename(columns=text)
+
+
+def _cells(table: Table, row: Row, scale: Scale) -> dict[str, str]:
+    """Heading -> text of a row."""
+    first, *others = names(table, row)
+    gflops = reported().get((row.table, row.row, "GFLOPs"))  # of a view, printed once a line
+    details = "; ".join(
+        filter(None, (detail(table, row), f"{gflops:.0f} GFLOPs" if gflops else ""))
+    )
+    cells = dict(
+        zip(head_of(table), [f"{first} ({details})" if details else first, *others], strict=True)
+    )
+    if not scale.own_videos:
+        cells["Paper"] = number(row.paper, decimals=row.decimals)
+    cells |= {"Ours": ours(row), "95 % interval": interval(row)}
+    if comparable(scale):
+        cells["Difference"] = number(row.difference, sign=True, decimals=row.decimals)
+    return cells | {"Runs": runs(row), "Status": row.status}
+
+
+def _md(text: str) -> str:
+    return escape(text, quote=False).replace("|", "\\|")
+
+
+def _tex(text: str) -> str:
+    return text.translate(TEX)

@@ -1,0 +1,250 @@
+"""What `mgm trace`, `mgm diff` and `mgm clean` print: what a number rests on, how two runs differ,
+and which runs no table or figure uses.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mgm.errors import UserError
+from mgm.masking import MASKS
+from mgm.paper.registry import Cell, Registry
+from mgm.report.cells import row_of
+from mgm.results.archive import unpack_all
+from mgm.results.frame import commit_of, examine_all, read_specs
+from mgm.results.result import RunStatus, examine
+from mgm.spec import Spec, dotted, parents, read_spec
+
+MOST = 8  # cells that are told at once
+
+
+def trace(registry: Registry, results: Path, wanted: str) -> str:
+    """Return what the cells rest on that `wanted` names.
+
+    "table4e/mgm" is every cell of the mask's row in Table 4e, "table4e/mgm/SSv2" the one of a
+    column. A row or column may be given by a part of its name: "table2a/mgm/ucf" is every cell of
+    Table 2a with "mgm" in its row and "ucf" in its column. "figure8" is the run whose arrays the
+    figure draws.
+
+    Raises:
+        UserError: no such table, row or column, or more cells than can be read at once.
+    """
+    target, *names = wanted.split("/", 2)
+    if not names and (figure := registry.figures.get(target.removeprefix("figure"))):
+        found = examine_all(results, registry.specs, [figure.run.run_id], weights=True)
+        return "\n".join([target, *_chain(registry, found, results, figure.run)])
+    told = _matching(registry, target, *names)
+    wanted_runs = [run.run_id for cell in told for run in cell.runs]
+    found = examine_all(results, registry.specs, wanted_runs, weights=True)
+    return "\n\n".join(_told(registry, found, results, target, cell) for cell in told)
+
+
+def _matching(registry: Registry, target: str, row: str = "", column: str = "") -> list[Cell]:
+    shown = {f"table{name}": table.cells for name, table in registry.tables.items()}
+    shown |= {f"figure{name}": plot.cells for name, plot in registry.plots.items()}
+    if target not in shown:
+        targets = [name for name in registry.targets() if name != "all"]
+        raise UserError(
+            f"{target}: no such table or figure at scale {registry.scale.name}; choose one of "
+            f"{', '.join(targets)}"
+        )
+    rows = _named(row, "row", target, [cell.row for cell in shown[target]])
+    columns = _named(
+        column, "column", target, [cell.column for cell in shown[target] if cell.row in rows]
+    )
+    matching = [cell for cell in shown[target] if cell.row in rows and cell.column in columns]
+    if len(matching) > MOST:
+        which = "; ".join(dict.fromkeys(cell.row for cell in matching))
+        raise UserError(
+            f"{target}: {row!r} matches {len(matching)} cells, more than {MOST}; name one of the "
+            f"rows {which}, or /column too"
+        )
+    return matching
+
+
+def _named(part: str, kind: str, target: str, names: list[str]) -> set[str]:
+    """Return the names that `part` means: a whole name, a mask's row, or else a part of names.
+
+    Upper and lower case are one.
+    """
+    wanted = part.strip().lower()
+    whole = {wanted, MASKS[wanted].row.lower()} if wanted in MASKS else {wanted}
+    found = {name for name in names if name.lower() in whole} or {
+        name for name in names if wanted in name.lower()
+    }
+    if not found:
+        raise UserError(
+            f"{target}: no {kind} has {part!r} in its name; choose from "
+            f"{'; '.join(dict.fromkeys(names))}"
+        )
+    return found
+
+
+def _told(
+    registry: Registry, found: dict[str, RunStatus], results: Path, target: str, cell: Cell
+) -> str:
+    row = row_of(cell, found)
+    ours = (
+        f"{row.estimate.mean:.{row.decimals}f} by {row.estimate.n} of {len(row.runs)} runs, "
+        if row.estimate
+        else ""
+    )
+    paper = f"; the paper has {row.paper:.{row.decimals}f}" if row.paper is not None else ""
+    lines = [f"{target}/{cell.row}/{cell.column}: {ours}{row.status}{paper}"]
+    if not cell.runs:
+        lines.append("  no run fills this cell")
+    for run in cell.runs:
+        lines += _chain(registry, found, results, run, cell.metric)
+    return "\n".join(lines)
+
+
+def _chain(
+    registry: Registry, found: dict[str, RunStatus], results: Path, run: Spec, metric: str = ""
+) -> list[str]:
+    """The run with its metric, and below it what it starts from, up to the first."""
+    lines = [""]
+    for depth, spec in enumerate(reversed(registry.with_parents([run.run_id]))):
+        value = "" if depth else metric
+        lines += _facts(
+            found[spec.run_id], results / spec.run_id, spec, value, "starts from " if depth else ""
+        )
+        for given in set(parents(spec)) - set(registry.specs):  # no run: weights from elsewhere
+            lines.append(
+                f"  starts from {given}, weights that were given: "
+                f"{(results / given / 'weights.safetensors').resolve()}"
+            )
+    return lines
+
+
+def _facts(found: RunStatus, folder: Path, spec: Spec, metric: str, how: str) -> list[str]:
+    result, log = found.result, folder / "log.jsonl"
+    files = (
+        folder / "spec.json",
+        folder.parent / "specs" / f"{spec.run_id}.json",
+    )  # the job's, and the workflow's
+    written = next((str(file) for file in files if file.exists()), "")
+    facts = {
+        "state": f"{found.state}: {found.why}" if found.why else found.state,
+        "spec": f"{spec.hash}  {written}".rstrip(),
+    }
+    if result:
+        if metric:
+            facts[metric] = f"{result['metrics'][metric]:g}"
+        facts |= {
+            "seed": str(spec.seed),
+            "commit": commit_of(result) or "unknown: it ran outside a checkout",
+            "data": f"{result['data']['dataset']} {result['data']['digest']}",
+            "weights": _weights(folder, result["weights_sha256"]),
+        }
+    facts["log"] = str(log) if log.exists() else "none"
+    return [f"  {how}{spec.run_id}", *(f"    {name:8} {fact}" for name, fact in facts.items())]
+
+
+def _weights(folder: Path, recorded: str | None) -> str:
+    """The digest that the result recorded, and whether the file is here; it was read already."""
+    if recorded is None:
+        return "none"
+    return recorded if (folder / "weights.safetensors").exists() else f"{recorded}, not here"
+
+
+def diff(results: Path, first: str, second: str) -> str:
+    """Two runs, each a run id under `results` (whatever the name) or a folder.
+
+    Raises:
+        UserError: no such run, an id under several names, or a file that is not a spec.
+    """
+    folders = [_folder(results, run) for run in (first, second)]
+    specs = [read_spec(folder) for folder in folders]
+    found = [examine(folder, spec) for folder, spec in zip(folders, specs, strict=True)]
+    metrics = [one.result["metrics"] if one.result else {} for one in found]
+    states = [f"{one.state}: {one.why}" if one.why else one.state for one in found]
+    fields = [dotted(spec.model_dump(mode="json")) for spec in specs]
+    absent = (
+        object()
+    )  # a field that only one has, since it is of another verb, is a dash in the other
+    differing = [
+        name
+        for name in fields[0] | fields[1]
+        if fields[0].get(name, absent) != fields[1].get(name, absent)
+    ]
+    table = [
+        ("", *(spec.run_id for spec in specs)),
+        ("state", *states),
+        *((name, *(_shown(one.get(name)) for one in fields)) for name in differing),
+        *([] if differing else [("no field differs", "", "")]),
+        *(
+            (f"metrics.{name}", *(_shown(one.get(name)) for one in metrics))
+            for name in metrics[0] | metrics[1]
+        ),
+    ]
+    left, middle = (max(len(line[column]) for line in table) for column in (0, 1))
+    return "\n".join(
+        f"{name:{left}}  {one:{middle}}  {other}".rstrip() for name, one, other in table
+    )
+
+
+def _folder(results: Path, run: str) -> Path:
+    if (Path(run) / "spec.json").exists():
+        return Path(run)
+    unpack_all(results)
+    found = sorted(path.parent for path in results.glob(f"*/{Path(run).name}/spec.json"))
+    if not found:
+        raise UserError(
+            f"{run}: is no run in {results}/ and no folder with a spec.json; correct it, or pass "
+            "--results"
+        )
+    if len(found) > 1:
+        raise UserError(
+            f"{run}: ran under several names; pass one of the folders {', '.join(map(str, found))}"
+        )
+    return found[0]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return (
+        f"{value:.6g}"
+        if isinstance(value, float)
+        else json.dumps(value)
+        if not isinstance(value, str)
+        else value or '""'
+    )
+
+
+def unwanted(registry: Registry, results: Path) -> dict[Path, bool]:
+    """The runs in `results` that the registry does not know: folders that hold the spec whose run
+    id is their name, and no other; and whether a job still writes to each."""
+    return {
+        folder: examine(folder, spec).state == "running"
+        for run_id, spec in sorted(read_specs(results).items())
+        if run_id not in registry.specs and not isinstance(spec, UserError)
+        if not (folder := results / run_id).is_symlink() and (folder / "spec.json").exists()
+    }
+
+
+def clean(registry: Registry, results: Path, delete: bool) -> str:
+    """Say which runs no table or figure wants, and delete them if asked to.
+
+    A run that is being written stays.
+    """
+    found = unwanted(registry, results)
+    if not found:
+        return f"{results}: every run there is wanted by a table or figure"
+    sizes = {
+        folder: sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir()) / 1e6
+        for folder in found
+    }
+    lines = [
+        f"{sizes[folder]:10.1f} MB  {folder}{'  (running: left alone)' * running}"
+        for folder, running in found.items()
+    ]
+    idle = [folder for folder, running in found.items() if not running]
+    runs = "1 run" if len(idle) == 1 else f"{len(idle)} runs"
+    total = f"{runs} that no table or figure wants, {sum(sizes[folder] for folder in idle):.1f} MB"
+    if not delete:
+        return "\n".join([*lines, f"{total}; add --yes to delete them"])
+    for folder in idle:
+        shutil.rmtree(folder)
+    return "\n".join([*lines, f"deleted {total}"])

@@ -1,0 +1,121 @@
+"""A spec's fields as words of the command line, and as a YAML file with comments."""
+
+import inspect
+import json
+import re
+import textwrap
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+
+from mgm.errors import UserError
+from mgm.masking import MASKS, Mask
+from mgm.spec.run_specs import Finetune, Probe, Run, Spec
+
+STAGES: dict[str, type[Run]] = {one.model_fields["stage"].default: one for one in get_args(Spec)}
+
+
+def fields_of(stage: str, dataset: str, mask: str = "", changes: list[str] | None = None) -> Any:
+    """Return the fields of a spec from words.
+
+    Args:
+        mask: name of the mask, of a pretraining run; empty: the default.
+        changes: words like optim.epochs=50. Values are written as in YAML.
+
+    Raises:
+        UserError: a change is not written as FIELD=VALUE.
+    """
+    fields: dict[str, Any] = {"stage": stage, "data": {"dataset": dataset}}
+    if mask:
+        fields["mask"] = {"name": mask}
+    if stage == "measure":
+        fields["name"] = "coverage"
+    for change in changes or []:
+        dotted, equals, text = change.partition("=")
+        *path, last = dotted.split(".")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        place = fields
+        for name in path:
+            place = place.setdefault(name, {})
+        if not equals or not isinstance(place, dict):
+            raise UserError(f"--set {change}: write it as FIELD=VALUE, such as optim.epochs=50")
+        place[last] = value
+    return fields
+
+
+def commented(spec: Run) -> str:
+    """Return a spec as YAML, each field with the comment that its class has above it."""
+    head = [
+        f"# A spec for `mgm {spec.stage} FILE --out results --data {spec.data.dataset}=FOLDER`.",
+        "# A field that you remove takes its default; clips and model of a run with a parent, the "
+        "parent's.",
+        f"stage: {spec.stage}",
+    ]
+    return "\n".join([*head, *_lines(spec, 0, ("stage", "version"))]) + "\n"
+
+
+def _lines(value: BaseModel, depth: int, without: tuple[str, ...] = ()) -> list[str]:
+    told, lines = _comments(type(value)), list[str]()
+    before = "  " * depth
+    for name, field in type(value).model_fields.items():
+        if name in without:
+            continue
+        own = getattr(value, name)
+        comment = told.get(name, "")
+        if get_origin(field.annotation) is Literal:
+            choices = [str(one) for one in get_args(field.annotation)]
+            comment += f" Choices: {', '.join(choices)}."
+        if isinstance(value, Mask) and name == "name":
+            comment += f" Choices: {', '.join(MASKS)}."
+        if isinstance(own, BaseModel):
+            comment = comment or (inspect.getdoc(own) or "").partition("\n")[0]
+        # A blank line between the groups of a spec.
+        if isinstance(own, BaseModel) and not depth:
+            lines.append("")
+        indent = f"{before}# "
+        lines += textwrap.wrap(comment.strip(), 96, initial_indent=indent, subsequent_indent=indent)
+        if isinstance(own, BaseModel):
+            part = [f"{before}{name}:", *_lines(own, depth + 1, ("version",))]
+            # A run with a parent takes these from it.
+            taken = isinstance(value, Finetune | Probe) and name in ("clips", "model")
+            lines += [f"# {line}" for line in part] if taken else part
+        else:
+            lines.append(f"{before}{name}: {json.dumps(own)}")
+    return lines
+
+
+def _comments(model: type[BaseModel]) -> dict[str, str]:
+    """Return the comment above each field, from the source of the class and its bases."""
+    found: dict[str, str] = {}
+    for one in reversed(model.__mro__):
+        if not issubclass(one, BaseModel) or one is BaseModel:
+            continue
+        above = list[str]()
+        for line in inspect.getsource(one).splitlines():
+            if line.strip().startswith("#"):
+                above.append(line.strip().removeprefix("#").strip())
+                continue
+            if above and (field := re.match(r"    (\w+): ", line)):
+                found[field[1]] = " ".join(above)
+            above = []
+    return found
+
+
+def write_new(text: str, out: Path | None) -> str:
+    """Write a new spec to a file that is not there yet, or return it to be printed.
+
+    Raises:
+        UserError: the file is there.
+    """
+    if out is None:
+        return text.rstrip()
+    if out.exists():
+        raise UserError(f"{out}: is there already; choose another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    return f"wrote {out}"

@@ -1,0 +1,377 @@
+"""The specs of runs, one class per stage: validated, hashed, named."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
+
+from mgm.errors import UserError, valid
+from mgm.masking import Compensate, Flow, Mask, hidden_patches
+from mgm.reading import read_json
+from mgm.spec.values import (
+    LARGE,
+    Augment,
+    Clips,
+    Data,
+    Decoder,
+    FinetuneOptim,
+    FrozenModel,
+    Model,
+    Name,
+    Optim,
+    ProbeKind,
+    Views,
+    sized,
+)
+
+MOST_TOKENS = 10**6  # per clip; the paper's clips have 1,568
+
+
+class Run(FrozenModel):
+    """Fields every run has. `run_id` names the run and the folder of its results.
+
+    Files call the field `stage` `verb`, its first name, on which run ids rest.
+    """
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
+    data: Data
+    clips: Clips = Clips()
+    model: Model = Model()
+    seed: int = Field(0, ge=0, lt=2**63)
+    # Version of the science. Raise it where changed code gives other numbers for the same fields.
+    version: int = Field(1, ge=1, le=1)
+    stage: str = Field(alias="verb")
+
+    # Cached, because reports read it a hundred thousand times.
+    @cached_property
+    def hash(self) -> str:
+        """Return 8 hex digits of the canonical JSON of the fields that differ from their defaults.
+
+        A new field with a default therefore changes no run id.
+        """
+        text = json.dumps(differences(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    def __hash__(self) -> int:
+        # Equal runs have equal ids; pydantic's own hash fails on a field that is a dict.
+        return hash(self.run_id)
+
+    @cached_property
+    def run_id(self) -> str:
+        return "-".join([*self.slug(), self.hash])
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with other values and its own run id."""
+        copy = super().model_copy(update=update, deep=deep)
+        for name in ("hash", "run_id"):
+            copy.__dict__.pop(name, None)
+        return copy
+
+    def slug(self) -> list[str]:
+        return [self.stage, self.model.backbone.replace("-", ""), self.data.dataset]
+
+    @model_validator(mode="after")
+    def _patches_divide_clip(self):
+        if self.clips.size % self.model.patch:
+            raise ValueError(
+                f"clips.size {self.clips.size} is not a multiple of model.patch "
+                f"{self.model.patch}; change one of them"
+            )
+        if self.clips.frames % self.model.tubelet:
+            raise ValueError(
+                f"clips.frames {self.clips.frames} is not a multiple of model.tubelet "
+                f"{self.model.tubelet}; change one of them"
+            )
+        if (tokens := math.prod(self.grid)) > MOST_TOKENS:
+            raise ValueError(
+                f"clips.frames {self.clips.frames} and clips.size {self.clips.size} are "
+                f"{tokens:,} tokens, more than {MOST_TOKENS:,}; lower one of them"
+            )
+        return self
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Slots, rows and columns of the token grid."""
+        side = self.clips.size // self.model.patch
+        return self.clips.frames // self.model.tubelet, side, side
+
+
+class Pretrain(Run):
+    """Masked autoencoding (the paper's Table 5)."""
+
+    stage: Literal["pretrain"] = Field("pretrain", alias="verb")
+    # Run id of the pretraining run whose weights it starts from. Empty: from scratch.
+    parent: Name = ""
+    decoder: Decoder = Decoder()
+    mask: Mask = Mask()
+    optim: Optim = Optim()
+    # Added to the standard deviation that normalises a target patch.
+    std_floor: float = Field(1e-6, gt=0)
+    # The tubelet embedding and the first N blocks of the encoder keep the parent's weights.
+    freeze_blocks: int = Field(0, ge=0, le=LARGE)
+    # Weights of the decoder's last layer before training.
+    head_init: Literal["xavier", "zero"] = "xavier"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _decoder_of_the_backbone(cls, given: Any) -> Any:
+        """Take sizes of the decoder that are not given from the backbone."""
+        if not isinstance(given, dict) or not isinstance(given.get("decoder", {}), dict):
+            return given
+        model = given.get("model")
+        backbone = (
+            model.get("backbone") if isinstance(model, dict) else getattr(model, "backbone", 0)
+        )
+        return given | {"decoder": sized(given.get("decoder", {}), backbone, 1)}
+
+    def slug(self) -> list[str]:
+        stage, *rest = super().slug()
+        return [stage, self.mask.name, *rest, f"e{self.optim.epochs}"]
+
+    @property
+    def hidden(self) -> int:
+        """Patches hidden per slot; agnostic masking hides this many on average."""
+        _, height, width = self.grid
+        return hidden_patches(self.mask.name, self.mask.ratio, height * width)
+
+    @model_validator(mode="after")
+    def _has_blocks_to_freeze(self):
+        if self.freeze_blocks and not self.parent:
+            raise ValueError(
+                f"freeze_blocks is {self.freeze_blocks}, but there is no parent whose weights to "
+                "keep; set parent, or freeze_blocks to 0"
+            )
+        if self.freeze_blocks > self.model.depth:
+            raise ValueError(
+                f"freeze_blocks is {self.freeze_blocks}, but the encoder has {self.model.depth} "
+                "blocks; lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mask_hides_some(self):
+        _, height, width = self.grid
+        patches, hidden = height * width, self.hidden
+        if patches < 2:
+            raise ValueError(
+                f"clips.size {self.clips.size} is one patch of model.patch {self.model.patch}, "
+                "which hides all or nothing; lower it"
+            )
+        if self.mask.predicts != "all" and (self.mask.name == "agnostic" or hidden < 2):
+            raise ValueError(
+                f"mask.predicts {self.mask.predicts} takes half of what each slot hides, and mask "
+                f"{self.mask.name} at mask.ratio "
+                f"{self.mask.ratio} has no two hidden patches in every slot; choose another mask "
+                "or raise the ratio"
+            )
+        if not 0 < hidden < patches:
+            raise ValueError(
+                f"mask.ratio {self.mask.ratio} hides {hidden} of {patches} patches per slot; "
+                f"choose one that hides 1 to {patches - 1}"
+            )
+        return self
+
+
+class Finetune(Run):
+    """Supervised training of all weights, from a parent or from scratch (the paper's Table 6)."""
+
+    stage: Literal["finetune"] = Field("finetune", alias="verb")
+    # Run id of the pretraining run. Empty: from scratch.
+    parent: Name = ""
+    optim: FinetuneOptim = FinetuneOptim()
+    # Standard deviation of linear layers' weights from scratch. VideoMAE's 0.02 is too small for
+    # narrow models.
+    init_std: float = Field(0.02, gt=0)
+    layer_decay: float = Field(0.75, gt=0, le=1)
+    drop_path: float = Field(0.1, ge=0, lt=1)
+    head_dropout: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    # inverse: a clip's loss is divided by the number of videos of its class, then scaled to mean 1.
+    class_weights: Literal["none", "inverse"] = "none"
+    augment: Augment = Augment()
+    views: Views = Views()
+
+    def slug(self) -> list[str]:
+        return [
+            *super().slug(),
+            f"e{self.optim.epochs}",
+            self.parent.rsplit("-", 1)[-1] or "scratch",
+        ]
+
+    @model_validator(mode="after")
+    def _has_clips_to_mix(self):
+        clips = self.optim.batch * self.augment.repeats
+        if clips < 2 and (self.augment.mixup or self.augment.cutmix):
+            raise ValueError(
+                f"augment.mixup and augment.cutmix mix a step's clips, but it has {clips}; set "
+                "both to 0 or raise optim.batch"
+            )
+        return self
+
+
+class Probe(Run):
+    """Linear classification of frozen features, from a parent run or from random weights.
+
+    The paper is silent on the recipe.
+    """
+
+    stage: Literal["probe"] = Field("probe", alias="verb")
+    # Run id of the pretraining run. Empty: random weights.
+    parent: Name = ""
+    # Clips per training video, evenly spaced.
+    train_clips: int = Field(1, ge=1, le=LARGE)
+    # Draws of `data.labels_per_class`, each fitted and tested. Top-1 is their mean.
+    label_draws: int = Field(1, ge=1, le=1000)
+    # Single-frame control: every clip is its middle frame, repeated.
+    still: bool = False
+    # `mgm.stages.probe_kinds` has one function per kind.
+    kind: ProbeKind = "logistic"
+    # Neighbours that vote, of kind knn.
+    neighbours: int = Field(20, ge=1, le=LARGE)
+    # What is held out to choose a penalty or a rate: a fifth of the training videos, or of their
+    # groups, so that nothing is fitted to a source that is held out.
+    held_out: Literal["videos", "groups"] = "videos"
+    views: Views = Views()
+
+    def slug(self) -> list[str]:
+        return [*super().slug(), self.parent.rsplit("-", 1)[-1] or "random"]
+
+    @model_validator(mode="after")
+    def _has_labels_to_draw(self):
+        if self.label_draws > 1 and not self.data.labels_per_class:
+            raise ValueError(
+                f"label_draws is {self.label_draws}, but data.labels_per_class 0 takes all labels; "
+                "set one of them"
+            )
+        return self
+
+
+class Visualise(Run):
+    """Arrays for a figure that shows clips; `mgm.report.figures.draw` draws them."""
+
+    stage: Literal["visualise"] = Field("visualise", alias="verb")
+    figure: Literal["5", "6", "7", "8"] = "5"
+    # Run ids of the pretraining runs whose models the figure shows.
+    parents: tuple[Name, ...] = ()
+
+    def slug(self) -> list[str]:
+        return [self.stage, f"figure{self.figure}", self.data.dataset]
+
+
+class Measure(Run):
+    """A number that the papers state in their text, or that explains their masks.
+
+    `mgm.stages.measure` computes it.
+    """
+
+    stage: Literal["measure"] = Field("measure", alias="verb")
+    name: Literal["saliency", "motion-time", "step-time", "coverage", "controls"]
+    # motion-time: the optical flow that reading vectors is compared with.
+    flow: Flow = "raft-small"
+    # step-time: the decoder and the mask ratio. coverage takes each mask's own ratio.
+    decoder: Decoder = Decoder()
+    ratio: float = Field(0.9, gt=0, lt=1)
+    # Test videos to measure, evenly spaced. 0: all.
+    videos: int = Field(0, ge=0, le=LARGE)
+    # coverage: what moves is what this does not explain; guided masks are measured with it and
+    # without.
+    compensate: Compensate = "none"
+    # controls: as of a probe.
+    train_clips: int = Field(1, ge=1, le=LARGE)
+    label_draws: int = Field(1, ge=1, le=1000)
+    held_out: Literal["videos", "groups"] = "videos"
+    views: Views = Views()
+
+    def slug(self) -> list[str]:
+        return [self.stage, self.name, self.data.dataset]
+
+
+Spec = Pretrain | Finetune | Probe | Visualise | Measure
+_adapter: TypeAdapter[Spec] = TypeAdapter(Annotated[Spec, Field(discriminator="stage")])
+
+
+def parse(fields: dict[str, Any], source: str) -> Spec:
+    """Return the spec that `fields` describe.
+
+    Args:
+        fields: as a spec file has them. The stage may be called `stage` or `verb`.
+        source: a file's name, for the error.
+
+    Raises:
+        UserError: an unknown, missing or invalid field, named.
+    """
+    # The first part of a fault's place is the stage.
+    with valid(f"{source}: ", below=1):
+        return _adapter.validate_python(fields)
+
+
+def read_spec(place: Path) -> Spec:
+    """Read the spec in a run's folder, or in a JSON file.
+
+    Raises:
+        UserError: there is no spec, or the file is not one.
+    """
+    path = place / "spec.json" if place.is_dir() else place
+    if not path.is_file():
+        raise UserError(f"{path}: no such spec; give a run's folder, as in results/NAME/RUN_ID")
+    try:
+        fields = read_json(path)
+    except UserError as error:
+        raise UserError(
+            f"{error}; give the folder of a whole run, as in results/NAME/RUN_ID"
+        ) from None
+    return parse(fields, str(path))
+
+
+def require_named_sizes(spec: Spec, source: str) -> None:
+    """Refuse a new spec whose backbone's name promises other sizes.
+
+    A run with a parent has the parent's model. A scale's specs, in results/NAME/specs, have the
+    sizes that the scale.json beside them lists.
+
+    Raises:
+        UserError: the sizes are not those of the name.
+    """
+    folder = Path(source).absolute().parent
+    of_a_scale = folder.name == "specs" and (folder.parent / "scale.json").exists()
+    if not (of_a_scale or parents(spec)) and (fault := spec.model.misnamed):
+        raise UserError(
+            f"{source}: model.{fault}; leave the sizes out, or give the backbone a name of your "
+            "own, "
+            f"such as {spec.model.backbone}-small"
+        )
+
+
+def parents(spec: Spec) -> tuple[str, ...]:
+    """Return the ids of the runs whose weights `spec` starts from."""
+    if isinstance(spec, Visualise):
+        return spec.parents
+    parent = getattr(spec, "parent", "")
+    return (parent,) if parent else ()
+
+
+def differences(spec: Run) -> dict[str, Any]:
+    """Return the fields of `spec` that differ from their defaults, and always its stage."""
+    # Version 1 was the first and left no trace; a later default must change the hash.
+    version = {"version": spec.version} if spec.version > 1 else {}
+    return {
+        **spec.model_dump(mode="json", exclude={"version"}, exclude_defaults=True),
+        "verb": spec.stage,
+        **version,
+    }
+
+
+def dotted(fields: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Return nested fields by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        flat |= (
+            dotted(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+        )
+    return flat

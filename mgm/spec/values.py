@@ -1,0 +1,238 @@
+"""The values that a run's spec is made of: data, clips, model, optimiser, augmentation, views."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+LARGE = 10**9  # no whole number of a spec is larger
+
+# A part of a path.
+Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")]
+
+# Width, depth and heads of the encoder, then of the decoder.
+# Sources: VideoMAE's modeling_finetune.py, modeling_pretrain.py, and
+# scripts/kinetics/videomae_vit_{base,large,huge}_*/pretrain.sh for the decoder's depth.
+BACKBONES = {
+    "vit-s": ((384, 12, 6), (192, 4, 3)),
+    "vit-b": ((768, 12, 12), (384, 4, 6)),
+    "vit-l": ((1024, 24, 16), (512, 12, 8)),
+    "vit-h": ((1280, 32, 16), (640, 12, 8)),
+    # ViT-B's sizes (paper, 4.2). The paper is silent on the decoder, which attends jointly.
+    "timesformer": ((768, 12, 12), (384, 4, 6)),
+}
+
+# A name of BACKBONES, or of one's own for other sizes. "timesformer-..." divides its attention too.
+BackboneName = Annotated[str, Field(pattern="^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
+KnownBackbone = Annotated[str, Field(pattern=f"^({'|'.join(BACKBONES)})$")]
+SIZES = ("width", "depth", "heads")
+ProbeKind = Literal["logistic", "sgd", "attentive", "knn"]
+
+
+class FrozenModel(BaseModel):
+    """A value that cannot change, and that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(FrozenModel):
+    """Which videos."""
+
+    dataset: Name
+    # The index digest of a user's folder or of a generated set; published sets have none.
+    digest: str = ""
+    # Training videos per class. 0: every labelled training video.
+    labels_per_class: int = Field(0, ge=0, le=LARGE)
+    # A control: with shuffled labels, accuracy must fall to chance.
+    shuffle_labels: bool = False
+
+
+# Names that readers know, for data that may be drawn in their place.
+PUBLISHED_NAMES = {
+    "ssv2": "SSv2",
+    "k400": "K400",
+    "mini-k200": "Mini-K200",
+    "ucf101": "UCF101",
+    "hmdb51": "HMDB51",
+    "diving48": "Diving48",
+}
+
+
+def data_name(data: Data) -> str:
+    """Return a dataset's name for readers: generated data never carries a published set's name.
+
+    Only generated sets and own folders have a digest; published sets have none.
+    """
+    name = PUBLISHED_NAMES.get(data.dataset, data.dataset)
+    if data.digest and data.dataset != "folder":
+        return f"{name} stand-in (generated)"
+    return name
+
+
+class Clips(FrozenModel):
+    """How a video becomes a clip of `frames` x `size` x `size`."""
+
+    frames: int = Field(16, ge=1, le=4096)
+    size: int = Field(224, ge=8, le=4096)
+    sampling: Literal["stride", "segments", "window"] = "stride"
+    stride: int = Field(4, ge=1, le=LARGE)
+    crop: Literal["multiscale", "resized", "centre"] = "multiscale"
+    flip: bool = True
+    # Random starts of sampling "stride" are multiples of this.
+    # 4 aligns them with the P-frames of transcoded files.
+    start_multiple: int = Field(1, ge=1, le=LARGE)
+
+    @model_validator(mode="after")
+    def _has_starts(self):
+        if self.start_multiple > 1 and self.sampling != "stride":
+            raise ValueError(
+                f"start_multiple {self.start_multiple} is for sampling stride; set it to 1 for "
+                f"sampling {self.sampling}"
+            )
+        return self
+
+
+class Model(FrozenModel):
+    """The encoder: a ViT, or a TimeSformer (divided attention).
+
+    A backbone of `BACKBONES` has its sizes by its name; one's own name needs all three. A token is
+    a tubelet of `tubelet` x `patch` x `patch` pixels.
+    """
+
+    backbone: BackboneName = "vit-b"
+    width: int = Field(768, ge=8, le=LARGE)
+    depth: int = Field(12, ge=1, le=LARGE)
+    heads: int = Field(12, ge=1, le=LARGE)
+    tubelet: int = Field(2, ge=1, le=LARGE)
+    patch: int = Field(16, ge=1, le=LARGE)
+    # Channels of a frame. Video files give 3, or 1 as grey.
+    channels: int = Field(3, ge=1, le=64)
+    # Grid that the position table was built for. Interpolated if the clip's grid differs.
+    # Empty: the clip's grid.
+    positions: tuple[()] | tuple[int, int, int] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_backbone(cls, given: Any) -> Any:
+        """Take sizes that are not given from the backbone, so that its name says what runs."""
+        if not isinstance(given, dict):
+            return given
+        name = given.get("backbone")
+        known = not isinstance(name, str) or name in BACKBONES
+        if not known and (absent := [size for size in SIZES if size not in given]):
+            raise ValueError(
+                f"backbone {name} is none of {', '.join(BACKBONES)}, and its {absent[0]} is not "
+                f"given; add {', '.join(SIZES)}, or correct the name"
+            )
+        return sized(given, name, 0)
+
+    @property
+    def divided(self) -> bool:
+        """Return whether attention is over time and space in turn."""
+        return self.backbone.partition("-")[0] == "timesformer"
+
+    @property
+    def misnamed(self) -> str:
+        """Return how the sizes differ from the backbone's name; empty if they do not."""
+        if self.backbone not in BACKBONES:
+            return ""
+        for size, known in zip(SIZES, BACKBONES[self.backbone][0]):
+            if getattr(self, size) != known:
+                return f"{size} is {getattr(self, size)}, and {self.backbone} has {known}"
+        return ""
+
+    @model_validator(mode="after")
+    def _check(self):
+        if any(side < 1 for side in self.positions):
+            raise ValueError(
+                f"positions {list(self.positions)} is no grid; write slots, rows and columns, "
+                "each at least 1"
+            )
+        return _heads_divide_width(self)
+
+
+class Decoder(FrozenModel):
+    """The light decoder over all tokens."""
+
+    width: int = Field(384, ge=8, le=LARGE)
+    depth: int = Field(4, ge=1, le=LARGE)
+    heads: int = Field(6, ge=1, le=LARGE)
+
+    @model_validator(mode="after")
+    def _check(self):
+        return _heads_divide_width(self)
+
+
+def _heads_divide_width(part):
+    if part.width % part.heads:
+        raise ValueError(
+            f"width {part.width} is not a multiple of heads {part.heads}; change one of them"
+        )
+    return part
+
+
+def sized(fields: dict[str, Any], backbone: Any, part: int) -> dict[str, Any]:
+    """Complete width, depth and heads of an encoder (part 0) or a decoder (part 1)."""
+    if not isinstance(backbone, str) or backbone not in BACKBONES:
+        return fields
+    return dict(zip(SIZES, BACKBONES[backbone][part], strict=True)) | fields
+
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Optim(FrozenModel):
+    """An optimiser with linear warm-up and cosine decay.
+
+    The learning rate of a step of `batch` clips is lr * batch / 256.
+    """
+
+    # AdamW, another class of torch.optim, or module:Class (`mgm.training.optim`).
+    name: str = Field("AdamW", pattern=r"^([A-Za-z_][\w.]*:)?[A-Za-z_]\w*$", max_length=200)
+    # Further arguments of the class, such as momentum.
+    options: dict[str, bool | int | float | str] = {}
+
+    lr: float = Field(1.5e-4, gt=0)
+    min_lr: float = Field(1e-5, ge=0)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    weight_decay: float = Field(0.05, ge=0)
+    batch: int = Field(512, ge=1, le=LARGE)
+    # The paper's epochs, which name the run.
+    epochs: int = Field(800, ge=1, le=LARGE)
+    # 0: `epochs` over the data. Otherwise this many steps; warm-up keeps its share of them.
+    steps: int = Field(0, ge=0, le=LARGE)
+    warmup_epochs: float = Field(40, ge=0)
+    # Largest norm of the gradient. 0: no clipping.
+    clip_grad: float = Field(0.0, ge=0)
+    precision: Literal["float32", "bf16"] = "bf16"
+
+
+class FinetuneOptim(Optim):
+    """The optimiser with the defaults of fine-tuning."""
+
+    lr: float = Field(5e-4, gt=0)
+    min_lr: float = Field(1e-6, ge=0)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    batch: int = Field(128, ge=1, le=LARGE)
+    epochs: int = Field(100, ge=1, le=LARGE)
+    warmup_epochs: float = Field(5, ge=0)
+
+
+class Augment(FrozenModel):
+    """Augmentation of fine-tuning besides crop and flip. Off unless a recipe sets it."""
+
+    # RandAugment in timm's notation. Empty: none.
+    rand: str = Field("", pattern=r"^(rand-m\d+-n\d+(-mstd\d+(\.\d+)?)?(-inc[01])?)?$")
+    # Probability that a box of the clip is erased.
+    erasing: float = Field(0.0, ge=0, le=1)
+    # Parameter a of Beta(a, a). 0: off. With CutMix on too, each takes half of the steps.
+    mixup: float = Field(0.0, ge=0)
+    cutmix: float = Field(0.0, ge=0)
+    # Clips per video and step, from one decoding pass. The learning rate does not count them.
+    repeats: int = Field(1, ge=1, le=LARGE)
+
+
+class Views(FrozenModel):
+    """Test views of a video; their softmax scores are averaged."""
+
+    temporal: int = Field(5, ge=1, le=LARGE)
+    spatial: Literal[1, 3] = 3

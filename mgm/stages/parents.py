@@ -1,0 +1,129 @@
+"""Where a run starts from: a parent's weights and fields, or weights that were made elsewhere.
+
+Weights from elsewhere, in any format that `mgm.models` reads, become a parent: a folder in the
+results that links to them. A spec file names them by `"init": PATH`; a scale's `weights` names
+those of a table's rows.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mgm.errors import UserError
+from mgm.models.weights_file import weights_digest, weights_file
+from mgm.results.result import recorded_digest
+from mgm.spec import read_spec
+
+INHERITING = ("finetune", "probe")
+
+
+def complete(fields: Any, source: str, results: Path) -> Any:
+    """Complete the fields of a spec file: `init` becomes `parent`, and a parent's fields are taken.
+
+    Raises:
+        UserError: no weights at `init`, both `init` and `parent`, or a model unlike the parent's.
+    """
+    return inherit(resolve_init(fields, source, results), source, results)
+
+
+def resolve_init(fields: Any, source: str, results: Path) -> Any:
+    """Turn `init` into `parent`: a run in `results` that links to those weights.
+
+    The digest of their content names that run, so a path never enters a run's id.
+
+    Raises:
+        UserError: no weights there, or a `parent` besides `init`.
+    """
+    if not isinstance(fields, dict) or "init" not in fields:
+        return fields
+    if fields.get("parent"):
+        raise UserError(
+            f"{source}: has both init and parent, and a run starts from one; remove one of them"
+        )
+    if not isinstance(fields["init"], str) or not fields["init"]:
+        raise UserError(
+            f"{source}: init is {fields['init']!r}; write the path of a weights file or of a "
+            "folder that holds one"
+        )
+    parent, weights = external_run_id(fields["init"], f"{source}: init")
+    link(weights, results / parent)
+    return {name: value for name, value in fields.items() if name != "init"} | {"parent": parent}
+
+
+def inherit(fields: Any, source: str, results: Path) -> Any:
+    """Take `model` and `clips` of a probe or a fine-tuning from its parent where they are missing.
+
+    A field of `clips` that is given wins, since a run may test other clips than it was trained on.
+    A field of `model` may only repeat the parent's. A model's `positions` may differ.
+
+    Raises:
+        UserError: a field of `model` differs from the parent's; both values are named.
+    """
+    if not isinstance(fields, dict) or not isinstance(fields.get("parent"), str):
+        return fields
+    place = results / fields["parent"]
+    stage = fields.get("stage", fields.get("verb"))
+    if stage not in INHERITING or not fields["parent"] or not (place / "spec.json").is_file():
+        return fields
+    parent = read_spec(place)
+    completed = dict(fields)
+    for part in ("model", "clips"):
+        own = fields.get(part, {})
+        if not isinstance(own, dict):
+            return fields
+        theirs = getattr(parent, part).model_dump(mode="json")
+        for name, value in own.items() if part == "model" else ():
+            wanted = theirs.get(name, value)
+            if name != "positions" and value != wanted:
+                raise UserError(
+                    f"{source}: model.{name} is {value}, but parent {fields['parent']} has "
+                    f"{wanted}; leave model out, or choose another parent"
+                )
+        completed[part] = theirs | own
+    return completed
+
+
+def external_run_id(path: str, source: str, row: str = "") -> tuple[str, Path]:
+    """Return the id of the run that stands for such weights, and their file.
+
+    Args:
+        source: what named the path, for the error.
+        row: a table's row, which becomes part of the id.
+
+    Raises:
+        UserError: no weights there.
+    """
+    try:
+        weights = weights_file(Path(path))
+    except UserError as error:
+        raise UserError(f"{source}: {str(error).partition(';')[0]}; correct the path") from None
+    named = re.sub("[^a-z0-9]+", "-", row.lower()).strip("-")
+    return "-".join(filter(None, ("external", named, weights_digest(weights)[:8]))), weights
+
+
+def link(weights: Path, run: Path) -> None:
+    """Link the weights into the folder `run`, where a training run has its own."""
+    place = run / "weights.safetensors"
+    if place.resolve() != weights.resolve():
+        run.mkdir(parents=True, exist_ok=True)
+        # A link from before the weights were moved.
+        place.unlink(missing_ok=True)
+        place.symlink_to(weights.resolve())
+
+
+def verified_weights(run: Path) -> tuple[Path, str]:
+    """Return the weights in a run's folder, and their digest.
+
+    Raises:
+        UserError: there are none, or their digest is not that of the run's result or, for weights
+            from elsewhere, of the folder's name.
+    """
+    path = run / "weights.safetensors"
+    digest = weights_digest(path)
+    wanted = run.name[-8:] if run.name.startswith("external-") else recorded_digest(run)
+    if wanted and not digest.startswith(wanted):
+        raise UserError(
+            f"{path}: its SHA-256 is {digest[:12]}, the run wrote {wanted[:12]}; restore it, or "
+            f"delete {run} and run it again"
+        )
+    return path, digest

@@ -1,0 +1,71 @@
+import os
+import shutil
+
+import pytest
+
+from mgm.data import opening
+from mgm.data.opening import open_all
+
+
+@pytest.fixture
+def videos(published, tmp_path):
+    """Three copies of a video, by name below tmp_path/videos."""
+    names = ["a.mp4", "b é#.mp4", "c.mp4"]
+    (tmp_path / "videos").mkdir()
+    for name in names:
+        shutil.copy(published("diving48").index.videos[0].path, tmp_path / "videos" / name)
+    return tmp_path / "videos", names
+
+
+def spoil(path) -> None:
+    """Other bytes, but the same size and time:
+
+    who opens the file cannot read it, who looks at it sees no change.
+    """
+    stat = os.stat(path)
+    path.write_bytes(bytes(stat.st_size))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_second_call_opens_only_what_changed_or_could_not_be_read(videos, tmp_path):
+    root, names = videos
+    checked = tmp_path / "out" / "checked.jsonl"
+    broken = root / "c.mp4"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"")
+    infos, ((name, _),) = open_all(root, names, checked)
+    assert (list(infos), name) == (names[:2], "c.mp4")
+    broken.write_bytes(whole)
+    spoil(root / names[0])
+    again, unreadable = open_all(root, names, checked)
+    assert (list(again), unreadable) == (names, [])
+    assert {name: again[name] for name in infos} == infos
+    os.utime(root / names[0])
+    assert [name for name, _ in open_all(root, names, checked)[1]] == [names[0]]
+    assert [name for name, _ in open_all(root, names)[1]] == [names[0]]
+
+
+def test_many_files_are_opened_in_processes_and_a_killed_call_continues(
+    videos, tmp_path, monkeypatch, capsys
+):
+    root, names = videos
+    for number in range(130):
+        os.link(root / names[0], root / f"{number}.mp4")
+    many, checked = [f"{number}.mp4" for number in range(130)], tmp_path / "checked.jsonl"
+    (root / "7.mp4").unlink()
+    monkeypatch.setattr(opening, "cores", lambda: 2)
+    monkeypatch.setattr(opening, "CHUNK", 33)
+    infos, ((missing, _),) = open_all(root, many, checked)
+    assert "opening videos: 129 of 129 in " in capsys.readouterr().err
+    assert (missing, list(infos)) == ("7.mp4", [name for name in many if name != "7.mp4"])
+    lines = checked.read_text()
+    checked.write_text(lines[: len(lines) // 2])  # in the middle of one
+    monkeypatch.setattr(opening, "cores", lambda: 1)
+    asked = []
+    monkeypatch.setattr(
+        opening,
+        "_open_some",
+        lambda root, names, real=opening._open_some: asked.extend(names) or real(root, names),
+    )
+    assert open_all(root, many, checked)[0] == infos
+    assert 33 <= len(asked) < 129

@@ -1,0 +1,200 @@
+"""Each `add-a-*` page: its files and lines, put into a copy of the project, do what the page says.
+
+Then tests of what they touch pass in that copy. On a page,
+
+- `<!-- file: PATH -->` stands above a block that is a file of its own;
+- `<!-- above: TEXT in PATH -->` above a block that goes before the line that begins with TEXT;
+- a `diff` block names its file, and takes out (-) and puts in (+) lines below the line before (a
+  space). Each line stands there exactly once.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(
+    r"(?:^<!-- (file|above): (.+?)(?: in (\S+))? -->\n)?^```(\w*)\n(.*?)^```$", re.M | re.S
+)
+
+REGISTRY = """
+from mgm.dag.study import Workflow
+registry = Workflow({"scale": "smoke"}).registry
+"""
+# Page: what shows that the addition is there, and the tests to run then.
+PAGES = {
+    "mask": (
+        REGISTRY + "assert 'Checkerboard' in registry.tables['4e'].rows",
+        ["tests/masking/test_masks.py", "-k", "checkerboard"],
+    ),
+    "dataset": (
+        """
+import csv, os
+from pathlib import Path
+from typer.testing import CliRunner
+from mgm.cli import app
+from mgm.dag.study import PREPARED
+from mgm.data.index import read_index
+from mgm.data.synthetic.generator import generate
+from mgm.data.synthetic.params import Synthetic
+
+drawn = generate(
+    Synthetic(classes=3, train_per_class=1, test_per_class=1, size=32, frames=4), Path("drawn")
+)
+with open("drawn/clips.csv", "w", newline="") as file:
+    rows = csv.writer(file)
+    rows.writerow(["name", "label", "split"])
+    for video in drawn.videos:
+        rows.writerow([Path(video.path).stem, drawn.classes[video.label], video.split])
+words = ["prepare", "clips", "--source", "drawn", "--out", "data/clips"]
+done = CliRunner().invoke(app, words)
+assert done.exit_code == 0, done.exception
+assert len(read_index(Path("data/clips")).videos) == 6
+assert "clips" in PREPARED
+""",
+        ["tests/paper/test_recipes.py", "tests/test_schemas.py"],
+    ),
+    "table-row": (
+        REGISTRY + "assert len(registry.runs_of('table4_ratio')) == 6",
+        ["tests/paper/test_registry.py"],
+    ),
+    "figure": (
+        REGISTRY
+        + """
+import numpy as np
+from mgm.report.figures.draw import DRAW
+assert {"4_probe", "frames"} <= set(registry.figure_names)
+assert registry.figures["frames"].run.name == "middle-frames"
+frames_NHWC = np.zeros((4, 8, 8, 3), np.uint8)
+assert len(DRAW["frames"]({"frames_NHWC": frames_NHWC}, "note").axes) == 4
+from types import SimpleNamespace
+from pathlib import Path
+from mgm.data.synthetic.generator import generate
+from mgm.data.synthetic.params import Synthetic
+from mgm.stages.measure.middle_frames import measure
+index = generate(Synthetic(classes=2, train_per_class=1, test_per_class=2, size=64), Path("drawn"))
+spec = registry.figures["frames"].run
+assert measure(SimpleNamespace(index=index, spec=spec, folder=Path())) == {"videos": 4}
+assert np.load("arrays.npz")["frames_NHWC"].shape == (4, 64, 64, 3)
+""",
+        ["tests/paper/test_registry.py"],
+    ),
+    "measurement": (
+        REGISTRY
+        + "(run,) = registry.tables['measured'].cell('Bit rate', 'Mbit/s').runs\n"
+        + "assert run.name == 'bit-rate'",
+        ["tests/paper/test_registry.py"],
+    ),
+    "backbone": (
+        """
+from mgm.models import build_mae
+from mgm.spec import Data, Model, Pretrain
+spec = Pretrain(data=Data(dataset="ssv2"), model=Model(backbone="vit-ti"))
+assert (spec.model.width, spec.decoder.depth) == (192, 4)
+build_mae(spec)
+"""
+        + REGISTRY,
+        ["tests/test_schemas.py", "tests/paper/test_scales.py", "tests/test_spec.py"],
+    ),
+    "probe-kind": (
+        """
+import torch
+from types import SimpleNamespace
+from mgm.spec import Data, Probe
+from mgm.stages.probe_kinds import KINDS, Split
+x_ND, label_N = torch.eye(3).repeat(4, 1), torch.arange(3).repeat(4)
+train = SimpleNamespace(pooled=x_ND, label_N=label_N)
+spec = Probe(data=Data(dataset="ssv2"), kind="centroid")
+logits_NC, _ = KINDS["centroid"](train, Split(x_ND, label_N), 3, spec)
+assert (logits_NC.argmax(1) == label_N).all()
+""",
+        ["tests/test_schemas.py", "tests/paper/test_day.py", "-k", "not cards"],
+    ),
+    "run-option": (
+        """
+import os
+from pathlib import Path
+from typer.testing import CliRunner
+from mgm.cli import app
+from mgm.spec import RunOptions
+from mgm.stages.data import Workplace
+from mgm.stages.runner import run_all
+before = os.nice(0)
+run_all([], None, Workplace(Path(), {}, RunOptions(nice=3)))
+assert os.nice(0) == before + 3
+assert "--nice" in CliRunner().invoke(app, ["pretrain", "--help"]).output
+""",
+        ["tests/test_schemas.py", "tests/test_options.py", "tests/test_cluster.py"],
+    ),
+}
+
+
+def put(text: str, target: Path) -> None:
+    """Apply a diff of the kind that the pages show."""
+    lines, at = target.read_text().splitlines(), None
+    for line in text.splitlines()[1:]:
+        mark, content = line[:1], line[1:]
+        if mark == "+":
+            assert at is not None
+            lines.insert(at, content)
+            at += 1
+            continue
+        assert lines.count(content) == 1, f"{target}: {lines.count(content)} times {content!r}"
+        at = lines.index(content) + 1
+        if mark == "-":
+            del lines[(at := at - 1)]
+    target.write_text("\n".join(lines) + "\n")
+
+
+def applied(page: str, copy: Path) -> None:
+    """Put a page's files and lines into a copy of the project.
+
+    What two blocks of a page change is changed for the second as for the first.
+    """
+    text = (ROOT / "docs" / f"add-a-{page}.md").read_text()
+    found = 0
+    for kind, what, where, language, code in BLOCK.findall(text):
+        if kind == "file":
+            (copy / what).write_text(code)
+        elif kind == "above":
+            target = copy / where
+            lines = target.read_text().splitlines(keepends=True)
+            (at,) = [at for at, line in enumerate(lines) if line.lstrip().startswith(what)]
+            indent = " " * (len(lines[at]) - len(lines[at].lstrip()))
+            lines.insert(at, "".join(indent + line for line in code.splitlines(keepends=True)))
+            target.write_text("".join(lines))
+        elif language == "diff":
+            put(code, copy / code.splitlines()[0].removeprefix("--- "))
+        else:
+            continue
+        found += 1
+    assert found >= 1
+
+
+def test_every_page_is_executed():
+    pages = {path.stem.removeprefix("add-a-") for path in (ROOT / "docs").glob("add-a-*.md")}
+    assert pages == set(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_adds_what_it_says_and_the_tests_pass(page, tmp_path):
+    ignored = shutil.ignore_patterns("__pycache__", "node_modules")
+    for name in ("mgm", "workflow", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    for name in ("pyproject.toml", "docs", "Makefile", "studies", "profiles"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    applied(page, tmp_path)
+    shown, tests = PAGES[page]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTEST_XDIST_WORKER", None)
+    (tmp_path / "shown.py").write_text(shown)
+    for words in (["-m", "mgm.dag.config"], ["shown.py"], ["-m", "pytest", "-q", "-x", *tests]):
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{words}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"

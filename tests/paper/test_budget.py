@@ -1,0 +1,262 @@
+"""The plan's arithmetic against the models themselves, an obvious slow version, and the one
+published time.
+"""
+
+import json
+import math
+from dataclasses import replace
+from itertools import pairwise, permutations
+
+import pytest
+from typer.testing import CliRunner
+
+from mgm.cli import app
+from mgm.dag.study import Workflow
+from mgm.data.published import PUBLISHED
+from mgm.errors import UserError
+from mgm.models import build_classifier, build_mae
+from mgm.paper.budget import check, make_plan
+from mgm.paper.cost import Cost, Machine, cost, machine, parameters, read_measured, wall
+from mgm.paper.quoted import PEAK
+from mgm.report.compute_plan import describe, draw, write_json
+from mgm.spec import (
+    Clips,
+    Data,
+    Decoder,
+    Finetune,
+    FinetuneOptim,
+    Model,
+    Pretrain,
+    Probe,
+    Views,
+    parents,
+)
+
+SSV2 = Data(dataset="ssv2")
+CLIPS = Clips(frames=8, size=32)
+
+
+def videos_of(train, test):
+    """A dataset of so many videos and ten classes."""
+    return replace(PUBLISHED["ssv2"], train=train, test=test, classes=10)
+
+
+SIZES = {
+    "vit": Model(width=32, depth=3, heads=2, patch=8),
+    "timesformer": Model(backbone="timesformer", width=16, depth=2, heads=2, patch=16),
+}
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return Workflow({"scale": "paper"}).registry
+
+
+@pytest.fixture(scope="module")
+def plan(registry):
+    return make_plan(registry, machine("h100", 0.4, 64), 0.4)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_parameters_are_the_models_own(size):
+    mae = Pretrain(
+        data=SSV2, clips=CLIPS, model=SIZES[size], decoder=Decoder(width=12, depth=2, heads=2)
+    )
+    assert parameters(mae, 0) == sum(weight.numel() for weight in build_mae(mae).parameters())
+    classifier = Finetune(data=SSV2, clips=CLIPS, model=SIZES[size])
+    assert parameters(classifier, 7) == sum(
+        weight.numel() for weight in build_classifier(classifier, 7).parameters()
+    )
+
+
+def test_a_run_by_hand():
+    """ViT-B, a view:
+
+    180.3e9 multiply-adds and the last layer's 768 x 10; ten epochs of 7 whole batches of 4 videos,
+    two clips each.
+    """
+    videos, gpu = videos_of(30, 5), Machine("slow", 1e12, 1, 1)
+    optim = FinetuneOptim(batch=4, epochs=10)
+    spec = Finetune(
+        data=SSV2, optim=optim, augment={"repeats": 2}, views=Views(temporal=2, spatial=3)
+    )
+    view = 2 * (180.3e9 + 7680)
+    got = cost(spec, videos, gpu)
+    assert got.decoded == 280
+    assert got.train == pytest.approx(3 * 560 * view, rel=3e-4)  # 180.3 is rounded
+    assert got.test == pytest.approx(5 * 6 * view, rel=3e-4)
+    assert got.hours == pytest.approx((got.train + got.test) / 1e12 / 3600)
+    probed = cost(Probe(data=SSV2, train_clips=2, views=Views(temporal=2, spatial=3)), videos, gpu)
+    assert (probed.train, probed.test) == (
+        pytest.approx(60 * view, rel=3e-4),
+        pytest.approx(30 * view, rel=3e-4),
+    )
+    assert probed.checkpoint == probed.weights == 0
+
+
+def test_the_published_time():
+    """800 x 240,000 clips of 35.4e9 multiply-adds in the official code (test_cost), six FLOPs each,
+    on 64 V100s of 125 TFLOP/s in 27 h.
+    """
+    got = check(0.4)
+    assert got.flops == pytest.approx(800 * 240_000 * 35.4e9 * 6, rel=1.5e-3)  # 35.4 is rounded
+    assert got.implied == pytest.approx(got.flops / (64 * 125e12 * 27 * 3600))
+    assert got.planned_h / got.hours == pytest.approx(got.implied / 0.4)
+    assert 0.05 < got.implied < 0.055
+    assert check(got.implied).planned_h == pytest.approx(27)
+
+
+def _costs(registry, hours):
+    return {run_id: Cost(run_id, "", 0, 0, 0, hours(run_id), 0, 0, 0) for run_id in registry.specs}
+
+
+def test_wall_time_against_every_order(registry):
+    """With two at a time, no order of the few runs of Table 4c ends before ours does, and on one
+    machine it is the sum.
+    """
+    specs = registry.runs_of("table4c")
+    costs = _costs(registry, lambda run_id: 1 + sum(map(ord, run_id)) % 7)
+
+    def slow(order):
+        free, ended = [0.0, 0.0], {}
+        for spec in order:
+            if any(parent not in ended for parent in parents(spec)):
+                return math.inf
+            slot = min(range(2), key=lambda place: free[place])
+            start = max(free[slot], *(ended[parent] for parent in parents(spec)), 0.0)
+            free[slot] = ended[spec.run_id] = start + costs[spec.run_id].hours
+        return max(ended.values())
+
+    assert wall(specs, costs, Machine("x", 1, 2, 1)) == min(map(slow, permutations(specs)))
+    assert wall(specs, costs, Machine("x", 1, 1, 1)) == sum(
+        costs[spec.run_id].hours for spec in specs
+    )
+    assert wall(specs, costs, Machine("x", 1, 4, 4)) == pytest.approx(
+        sum(costs[spec.run_id].hours for spec in specs) / 4
+    )
+
+
+def test_the_parts_of_the_paper(plan, registry):
+    by_target = {one.target: one for one in plan.parts}
+    whole, table4e = by_target["all"], by_target["table4e"]
+    assert plan.parts[-1] is whole
+    assert whole.runs == len(registry.specs)
+    assert all(
+        one.hours <= whole.hours
+        and one.own_hours <= one.hours
+        and one.wall_h <= whole.wall_h + 1e-9
+        for one in plan.parts
+    )
+    assert sum(one.hours for one in plan.parts[:-1]) > whole.hours  # shared runs count once
+    assert whole.hours == pytest.approx(whole.flops / (989e12 * 0.4) / 3600)
+    assert table4e.runs == len(registry.runs_of("table4e"))
+    assert 0 < table4e.own_hours < table4e.hours  # its MGM and its tube stand elsewhere too
+    assert by_target["table4d"].own_hours == pytest.approx(by_target["table4d"].hours)
+    assert whole.wall_h >= max(whole.hours / 64, sum(hours for _, hours in plan.chain))
+    assert "figure5" not in by_target
+
+
+def test_the_critical_path_is_a_chain_and_the_longest(plan, registry):
+    ids = [run_id for run_id, _ in plan.chain]
+    for before, after in pairwise(ids):
+        assert before in parents(registry.specs[after])
+    assert not parents(registry.specs[ids[0]])
+    # slow: the time of every run with all its ancestors, none of which here has two parents
+    costs = {
+        run_id: cost(spec, PUBLISHED[spec.data.dataset], plan.machine).hours
+        for run_id, spec in registry.specs.items()
+    }
+    longest = max(
+        sum(costs[one.run_id] for one in registry.with_parents([run_id]))
+        for run_id, spec in registry.specs.items()
+        if len(parents(spec)) < 2
+    )
+    assert sum(hours for _, hours in plan.chain) == pytest.approx(longest / 8)
+
+
+def test_compute_stands_beside_epochs(plan):
+    lines = {(one.target, one.row): one for one in plan.lines}
+    mgm, videomae = lines["table1", "MGM, K400, 800"], lines["table1", "VideoMAE, K400, 800"]
+    assert (mgm.epochs, videomae.epochs) == (800, 800)
+    assert (
+        mgm.pretrain / videomae.pretrain
+        == pytest.approx(mgm.equivalent_epochs / 800)
+        == pytest.approx(55.0 / 33.35, rel=0.002)
+    )  # test_cost's, rounded
+    assert videomae.equivalent_epochs == 800
+    assert lines["table2a", "MGM + K400 Finetune"].supervised == (75, 100)
+    assert lines["table2a", "Supervised (K400)"].epochs == 0
+    assert {one.target for one in plan.lines} >= {"table1", "table4e", "figure4a"}
+    text = describe(plan)
+    assert "computes 1.65 times one at 0.9 (1.62 in the official code" in text.replace("\n", " ")
+    assert "Table 4e alone: " in text
+
+
+def test_json_and_picture(plan, tmp_path):
+    write_json(plan, tmp_path / "plan.json")
+    fields = json.loads((tmp_path / "plan.json").read_text())
+    assert fields["parts"][-1]["hours"] == plan.parts[-1].hours
+    assert fields["machine"]["decoded"] is None
+    for name in ("plan.svg", "plan.png", "again.svg"):
+        draw(plan, tmp_path / name)
+    assert (tmp_path / "plan.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
+    with pytest.raises(UserError, match=r"plan.txt: is no picture .* end it in one of .png"):
+        draw(plan, tmp_path / "plan.txt")
+
+
+def test_what_is_no_machine_nor_target(registry):
+    with pytest.raises(
+        UserError,
+        match="--gpu b7: .* choose one of v100, a100, h100, h200, rtx4090, a5000, or pass --clips-per-s",
+    ):
+        machine("b7", 0.4, 64)
+    with pytest.raises(UserError, match="--gpus-per-run 8: .* --gpus 4; choose 1 to 4"):
+        machine("h100", 0.4, 4, 8)
+    given = machine("a100", 0.4, 4)
+    assert (given.flops, given.gpus_a_run, given.slots) == (PEAK["a100"] * 0.4, 4, 1)
+    with pytest.raises(
+        UserError, match="scale smoke: dataset ssv2 has no published number of videos"
+    ):
+        make_plan(Workflow({"scale": "smoke"}).registry, given, 0.4)
+    with pytest.raises(UserError, match="table9: no such target at scale paper"):
+        make_plan(registry, given, 0.4, "table9")
+
+
+def test_the_plan_takes_its_rate_from_the_gpu_bench(tmp_path, monkeypatch):
+    """The file as bench/gpu.py writes it:
+
+    what jobs do (compiled) goes before eager; a bench at toy size is none.
+    """
+    assert not read_measured(tmp_path)
+    (tmp_path / "machine.json").write_text(
+        json.dumps({"chip": "NVIDIA H200", "date": "2026-11-21T09:00:00+00:00"})
+    )
+    lines = [["toy, pretraining at 0.75, ours eager", {"clips_per_s": 5.0}]]
+    for name, rate in (
+        (None, None),
+        ("ours eager", 800.0),
+        ("ours compile", 1000.0),
+        ("transformers sdpa eager", 9.0),
+    ):
+        lines += [[f"ViT-B, pretraining at 0.75, {name}", {"clips_per_s": rate}]] if name else []
+        (tmp_path / "step.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        found = read_measured(tmp_path)
+        assert found.get("clips_per_s") == (rate if name is None or "ours" in name else 1000.0)
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "measured": ["--measured", str(tmp_path)],
+        "assumed": ["--gpu", "h100"],
+        "7 clips/s": ["--clips-per-s", "7"],
+    }
+    told = {
+        source: CliRunner()
+        .invoke(app, ["plan", "--target", "table4e", "--gpus", "8", *given[source]])
+        .output
+        for source in given
+    }
+    for source, text in told.items():
+        assert source in next(line for line in text.splitlines() if "TFLOP/s a GPU" in line)
+    assert "NVIDIA H200" in told["measured"]
+    (tmp_path / "step.jsonl").write_text("[")
+    with pytest.raises(UserError, match="make gpu"):
+        read_measured(tmp_path)
