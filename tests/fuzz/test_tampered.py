@@ -4,6 +4,7 @@ Nothing is read in silence that was not written: neither frames, nor vectors, no
 """
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -117,12 +118,19 @@ def test_a_sidecar_is_written_again_or_named(origin, tmp_path, name, change):
     assert found is None or read(found) == whole
 
 
+def rows(index) -> tuple:
+    """Return what an index says, below its root: a root may move, so no seal covers it."""
+    return index.classes, [replace(video, path=index.name(video)) for video in index.videos]
+
+
 @TIMES
 @given(name=st.sampled_from(["index.csv", "index.json"]), change=CHANGES)
 @example(name="index.csv", change=(0.9, "replace", b"1"))
+# The root's first letter: another folder, in which no video is found.
+@example(name="index.json", change=(0.109375, "replace", b" "))
 def test_an_index(origin, tmp_path, name, change):
     place = copied(origin, tmp_path)
     whole = read_index(place / "out")
     tamper(place / "out" / name, change)
     found = unless_refused(lambda: read_index(place / "out"))
-    assert found is None or (found.videos, found.classes) == (whole.videos, whole.classes)
+    assert found is None or rows(found) == rows(whole)
