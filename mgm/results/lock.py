@@ -1,8 +1,8 @@
 """Locks on folders and files: one process writes, a second one stops with a message.
 
-The writer of a folder holds a POSIX lock on FOLDER/writer.lock. The kernel drops the lock when the
-process ends, so a dead writer never blocks another. This works on one host, and on NFS or Lustre
-that support locks. Child processes do not inherit the lock.
+The writer of a folder holds a POSIX lock on FOLDER/writer.lock, that of a file on FILE.lock. The
+kernel drops the lock when the process ends, so a dead writer never blocks another. This works on
+one host, and on NFS or Lustre that support locks. Child processes do not inherit the lock.
 
 NFS mounted `nolock` and Lustre mounted without `flock` have no locks between hosts. There the file
 shows who writes: it holds the writer's host and process id, and the writer touches it every
@@ -40,12 +40,32 @@ def folder_lock(folder: Path) -> Iterator[None]:
     Raises:
         UserError: Another process writes the folder, or it is not writable.
     """
-    path, host = folder / "writer.lock", socket.gethostname()
-    descriptor, locked = _open(path)
+    with _writer_lock(folder / "writer.lock", folder):
+        yield
+
+
+@contextmanager
+def file_lock(file: Path) -> Iterator[None]:
+    """Lock the output `file`, by FILE.lock next to it, until the block ends.
+
+    Raises:
+        UserError: Another process writes the file, or its folder is not writable.
+    """
+    with naming(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with _writer_lock(file.with_name(f"{file.name}.lock"), file):
+        yield
+
+
+@contextmanager
+def _writer_lock(path: Path, place: Path) -> Iterator[None]:
+    """Hold the lock file `path`; errors name `place`, which is written."""
+    host = socket.gethostname()
+    descriptor, locked = _open(path, place)
     try:
         before = _read(descriptor)
         if before and (before["host"] != host or not locked) and _is_alive(path, before):
-            raise UserError(_refusal(folder, before))
+            raise UserError(_refusal(place, before))
         with naming(path):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps({"host": host, "pid": os.getpid()}).encode(), 0)
@@ -61,7 +81,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open(path: Path) -> tuple[int, bool]:
+def _open(path: Path, place: Path) -> tuple[int, bool]:
     """Open and lock the lock file. Return its descriptor, and whether it could be locked."""
     while True:
         try:
@@ -78,9 +98,7 @@ def _open(path: Path) -> tuple[int, bool]:
             if error.errno not in NO_LOCKS:
                 writer = _read(descriptor)
                 os.close(descriptor)
-                raise UserError(
-                    _refusal(path.parent, writer or {"host": "a host", "pid": "?"})
-                ) from None
+                raise UserError(_refusal(place, writer or {"host": "a host", "pid": "?"})) from None
             locked = False
         with suppress(FileNotFoundError):
             if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
@@ -96,9 +114,9 @@ def _read(descriptor: int) -> dict[str, Any] | None:
     return None
 
 
-def _refusal(folder: Path, writer: dict[str, Any]) -> str:
+def _refusal(place: Path, writer: dict[str, Any]) -> str:
     return (
-        f"{folder}: process {writer['pid']} on {writer['host']} writes here; wait for it, or "
+        f"{place}: process {writer['pid']} on {writer['host']} writes here; wait for it, or "
         "stop it, and run again"
     )
 

@@ -12,6 +12,7 @@ from mgm.data.index import read_index
 from mgm.errors import UserError
 from mgm.models import build_features
 from mgm.results import atomic
+from mgm.results.lock import file_lock
 from mgm.spec import ApplyOptions, Data, Probe
 from mgm.stages.apply import (
     apply,
@@ -52,7 +53,7 @@ def embed(
         Words about what was written.
 
     Raises:
-        UserError: no videos, no weights, another file format.
+        UserError: no videos, no weights, another file format, or another process writes `out`.
     """
     if out.suffix not in FORMATS:
         raise UserError(f"{out}: write features to a file that ends in {' or '.join(FORMATS)}")
@@ -66,34 +67,34 @@ def embed(
         Probe(data=Data(dataset="folder"), clips=given.clips, model=given.model), given.weights
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    if windows:
-        compute, dtype = (model.tokens, np.float16) if tokens else (model, np.float32)
-        parts, failed = apply_windows(compute, given, videos, windows, out, dtype)
-        return _write_windows(out, parts) + write_failed(out, unreadable + failed)
-    reduce = mean_of_views if per == "video" else each_view
-    found, failed = apply(model, reduce, given, videos, find_views(how), out, how.workers)
-    table, features = pd.DataFrame({"path": list(found)}), np.stack(list(found.values()))
-    if (source / "index.json").is_file():
-        index = read_index(source)
-        table["label"] = [videos[name].label for name in found]
-        table["class"] = [index.class_names(videos[name]) for name in found]
-        table["split"] = [videos[name].split for name in found]
-    table = table.loc[table.index.repeat(features.shape[1])].reset_index(drop=True)
-    if per == "clip":
-        table["view"] = np.tile(np.arange(features.shape[1]), len(features))
-    features = features.reshape(len(table), -1)
-    with atomic.atomic_write(out) as temporary, temporary.open("wb") as file:
+    with file_lock(out):
+        if windows:
+            compute, dtype = (model.tokens, np.float16) if tokens else (model, np.float32)
+            parts, failed = apply_windows(compute, given, videos, windows, out, dtype)
+            return _write_windows(out, parts) + write_failed(out, unreadable + failed)
+        reduce = mean_of_views if per == "video" else each_view
+        found, failed = apply(model, reduce, given, videos, find_views(how), out, how.workers)
+        table, features = pd.DataFrame({"path": list(found)}), np.stack(list(found.values()))
+        if (source / "index.json").is_file():
+            index = read_index(source)
+            table["label"] = [videos[name].label for name in found]
+            table["class"] = [index.class_names(videos[name]) for name in found]
+            table["split"] = [videos[name].split for name in found]
+        table = table.loc[table.index.repeat(features.shape[1])].reset_index(drop=True)
+        if per == "clip":
+            table["view"] = np.tile(np.arange(features.shape[1]), len(features))
+        features = features.reshape(len(table), -1)
+        with atomic.atomic_write(out) as temporary, temporary.open("wb") as file:
+            if out.suffix == ".npy":
+                np.save(file, features)
+            else:
+                table.assign(feature=list(features)).to_parquet(file, index=False)
         if out.suffix == ".npy":
-            np.save(file, features)
-        else:
-            table.assign(feature=list(features)).to_parquet(file, index=False)
-    if out.suffix == ".npy":
-        atomic.write(out.with_suffix(".csv"), table.to_csv(index=False))
-    discard_parts(out)
-    text = (
-        f"wrote {out}: {len(features)} features of width {features.shape[1]}, {len(found)} videos"
-    )
-    return text + write_failed(out, unreadable + failed)
+            atomic.write(out.with_suffix(".csv"), table.to_csv(index=False))
+        discard_parts(out)
+        count, width = features.shape
+        text = f"wrote {out}: {count} features of width {width}, {len(found)} videos"
+        return text + write_failed(out, unreadable + failed)
 
 
 def _write_windows(out: Path, parts: Iterator[WindowValues]) -> str:

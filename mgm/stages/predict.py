@@ -18,6 +18,7 @@ from mgm.errors import UserError
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.reading import read_text
 from mgm.results import atomic
+from mgm.results.lock import file_lock
 from mgm.spec import ApplyOptions, Data, Finetune
 from mgm.stages.apply import (
     apply,
@@ -80,44 +81,45 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
     load_weights(model, given.weights)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     kept, lines = out / "scores.parquet", dict[str, list[Line]]()
-    if windows := find_windows(how):
-        parts, failed = apply_windows(
-            lambda frames_BTHWC: model(frames_BTHWC).float().softmax(dim=1),
-            given,
-            videos,
-            windows,
-            kept,
+    with file_lock(kept):
+        if windows := find_windows(how):
+            parts, failed = apply_windows(
+                lambda frames_BTHWC: model(frames_BTHWC).float().softmax(dim=1),
+                given,
+                videos,
+                windows,
+                kept,
+            )
+            scored = list(parts)
+            found, lines = _mean_scores(scored), _time_lines(scored, labels)
+            scores = pd.concat(
+                _with_windows(pd.DataFrame(part.value_N, columns=labels), part, labels)
+                for part in scored
+            )
+            rows = [(name, *line) for name, several in lines.items() for line in several]
+            table = pd.DataFrame(rows, columns=["path", "start", "end", "class", "score"])
+            atomic.write(out / "windows.csv", table.to_csv(index=False, float_format="%.4f"))
+        else:
+            views = find_views(how)
+            found, failed = apply(model, softmax_mean, given, videos, views, kept, how.workers)
+            scores = pd.DataFrame(np.stack(list(found.values())), columns=labels)
+            scores.insert(len(labels), free_column("path", labels), list(found))
+        best = _best(found, labels)
+        _write_predictions(out / "predictions.csv", best)
+        with atomic.atomic_write(kept) as temporary:
+            scores.to_parquet(temporary, index=False)
+        shown = [
+            (name, _picture(videos[name]), pairs, _segments(lines.get(name, []), labels))
+            for name, pairs in islice(best.items(), SHOWN)
+        ]
+        page = TEMPLATES.get_template("predict.html.j2").render(
+            shown=shown, total=len(best), weights=weights.name
         )
-        scored = list(parts)
-        found, lines = _mean_scores(scored), _time_lines(scored, labels)
-        scores = pd.concat(
-            _with_windows(pd.DataFrame(part.value_N, columns=labels), part, labels)
-            for part in scored
+        atomic.write(out / "index.html", page)
+        discard_parts(kept)
+        return f"wrote {out}/index.html: {len(best)} videos, {count} classes" + write_failed(
+            out / "predictions.csv", unreadable + failed
         )
-        rows = [(name, *line) for name, several in lines.items() for line in several]
-        table = pd.DataFrame(rows, columns=["path", "start", "end", "class", "score"])
-        atomic.write(out / "windows.csv", table.to_csv(index=False, float_format="%.4f"))
-    else:
-        views = find_views(how)
-        found, failed = apply(model, softmax_mean, given, videos, views, kept, how.workers)
-        scores = pd.DataFrame(np.stack(list(found.values())), columns=labels)
-        scores.insert(len(labels), free_column("path", labels), list(found))
-    best = _best(found, labels)
-    _write_predictions(out / "predictions.csv", best)
-    with atomic.atomic_write(kept) as temporary:
-        scores.to_parquet(temporary, index=False)
-    shown = [
-        (name, _picture(videos[name]), pairs, _segments(lines.get(name, []), labels))
-        for name, pairs in islice(best.items(), SHOWN)
-    ]
-    page = TEMPLATES.get_template("predict.html.j2").render(
-        shown=shown, total=len(best), weights=weights.name
-    )
-    atomic.write(out / "index.html", page)
-    discard_parts(kept)
-    return f"wrote {out}/index.html: {len(best)} videos, {count} classes" + write_failed(
-        out / "predictions.csv", unreadable + failed
-    )
 
 
 def _best(

@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.models import Features, build_features
+from mgm.reading import read_arrays
 from mgm.results.atomic import atomic_write
 from mgm.spec import Probe, Views
 from mgm.stages.data import Job, LabelledClips, Split, multi_hot, with_channels
@@ -117,16 +119,21 @@ def split_features(
     Raises:
         UserError: a video cannot be read, or the disk has no room for the tokens.
     """
-    folder, name = _folder(job), _name(job, model, videos, views)
-    pooled, kept = folder / f"{name}.npz", folder / f"{name}.tokens.npy"
-    if pooled.exists() and (kept.exists() or not tokens):
-        with np.load(pooled) as arrays:
-            x_ND, sample_N = map(torch.from_numpy, (arrays["x_ND"], arrays["sample_N"]))
-    else:
-        x_ND, sample_N = _compute(job, model, videos, views, kept if tokens else None)
-        with atomic_write(pooled) as temporary:
-            np.savez(temporary, x_ND=x_ND.numpy(), sample_N=sample_N.numpy())
-    return Split(x_ND, sample_N, np.load(kept, mmap_mode="r") if tokens else None)
+    name = _name(job, model, videos, views)
+    pooled, kept = (_folder(job) / f"{name}{suffix}" for suffix in (".npz", ".tokens.npy"))
+
+    def read() -> Split:
+        arrays = read_arrays(pooled)
+        x_ND, sample_N = (torch.from_numpy(arrays[of]) for of in ("x_ND", "sample_N"))
+        return Split(x_ND, sample_N, np.load(kept, mmap_mode="r") if tokens else None)
+
+    # A damaged file is as if it were absent.
+    with suppress(UserError, OSError, ValueError, KeyError, EOFError):
+        return read()
+    x_ND, sample_N = _compute(job, model, videos, views, kept if tokens else None)
+    with atomic_write(pooled) as temporary:
+        np.savez(temporary, x_ND=x_ND.numpy(), sample_N=sample_N.numpy())
+    return read()
 
 
 def forget_tokens(job: Job[Probe], model: Features, *splits: tuple[Sequence[Video], Views]) -> None:

@@ -3,9 +3,12 @@ clips where there are some.
 """
 
 import dataclasses
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +217,32 @@ def test_a_folder_that_is_not_ours_is_neither_used_nor_deleted(place, monkeypatc
     (foreign / "notes.txt").write_text("of a user, in our folder")
     embed(Path("videos"), Path("run"), Path("f.npy"), HOW)
     assert [path.name for path in foreign.iterdir()] == ["notes.txt"]
+
+
+def test_a_second_call_on_one_output_is_refused(place, monkeypatch):
+    """Else each would delete the other's parts."""
+    call = [sys.executable, "-m", "mgm", "embed", "videos", "--weights", "run", "--out", "f.npy"]
+    predicted = [*call[:3], "predict", *call[4:-1], "p"]
+    said = dict[str, str]()
+    original = applied.view_batches
+
+    def meanwhile(videos, *rest):
+        for batch in original(videos, *rest):
+            for out, command in (("f.npy", call), ("p/scores.parquet", predicted)):
+                if Path(out + ".lock").exists() and out not in said:
+                    done = subprocess.run(command, capture_output=True, text=True)
+                    said[out] = f"{done.returncode} {done.stderr}"
+            yield batch
+
+    monkeypatch.setattr(applied, "view_batches", meanwhile)
+    embed(Path("videos"), Path("run"), Path("f.npy"), HOW)
+    predict(Path("videos"), Path("run"), Path("p"), None, HOW)
+    assert list(said) == ["f.npy", "p/scores.parquet"]
+    for out, text in said.items():
+        assert re.fullmatch(rf"2 .*{out}: process {os.getpid()} on \S+ writes here; .*\n", text)
+    assert np.load("f.npy").shape == (4, 16)
+    assert len(pd.read_csv("p/predictions.csv")) == 4
+    assert not [*Path().rglob("*.lock"), *Path().rglob("*.parts")]
 
 
 def test_a_class_named_path_keeps_its_scores(place):

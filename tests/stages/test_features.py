@@ -8,6 +8,13 @@ from mgm.stages import probe_kinds
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
 
+probing_module = sys.modules["mgm.stages.probe"]
+
+
+def flipped(data: bytes) -> bytes:
+    """Change a value of an array, which the archive's checksum finds."""
+    return data[:200] + bytes([data[200] ^ 1]) + data[201:]
+
 
 @pytest.fixture
 def kinds(probing, monkeypatch):
@@ -23,7 +30,7 @@ def test_four_kinds_decode_once_and_leave_no_tokens(execution, kinds, monkeypatc
     assert len(left) == 2  # a file per split
     assert all(name.endswith(".npz") for name in left)
     monkeypatch.setattr(
-        sys.modules["mgm.stages.probe"],
+        probing_module,
         "test_loader",
         lambda *args, **options: pytest.fail("decodes"),
     )
@@ -39,6 +46,23 @@ def test_features_that_were_there_change_no_prediction(execution, kinds, tmp_pat
     (first / "result.json").unlink()
     run_all([kinds["attentive"], kinds["logistic"]], probe, execution)
     assert (first / "predictions.csv").read_text() == alone
+
+
+@pytest.mark.parametrize("kind", ["logistic", "attentive"])
+@pytest.mark.parametrize("damage", [lambda data: data[:-30], lambda data: b"", flipped])
+def test_damaged_features_are_computed_again(execution, kinds, damage, kind, monkeypatch):
+    monkeypatch.setattr(probing_module, "forget_tokens", lambda *args: None)
+    run_all([kinds[kind]], probe, execution)
+    run = execution.results / kinds[kind].run_id
+    whole = (run / "predictions.csv").read_text()
+    for path in (execution.results / "features").glob("*.npz"):
+        path.write_bytes(damage(path.read_bytes()))
+    if damage is not flipped:
+        for path in (execution.results / "features").glob("*.npy"):
+            path.write_bytes(damage(path.read_bytes()))
+    (run / "result.json").unlink()
+    run_all([kinds[kind]], probe, execution)
+    assert (run / "predictions.csv").read_text() == whole
 
 
 def test_a_disk_without_room_for_tokens_is_one_line(execution, kinds, monkeypatch):
