@@ -13,7 +13,8 @@ import numpy as np
 from guidance import hidden_share
 
 from mgm.data.index import read_index
-from mgm.data.synthetic.generator import generate, load_boxes
+from mgm.data.synthetic.drawing import scene, tracks
+from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.report.statistics import over_seeds
 from mgm.spec import Clips, Data, Mask, Model, Pretrain
@@ -53,20 +54,19 @@ def main() -> None:
             )
             place = folder / f"{sprites}-{pan}"
             generate(params, place, processes=2)
-            cells = [_cell(place, mask) for mask in MASKS.values()]
+            cells = [_cell(params, place, mask) for mask in MASKS.values()]
             print(f"| {sprites} | {pan:g} | " + " | ".join(cells) + " |", flush=True)
 
 
-def _cell(place: Path, mask: Mask) -> str:
+def _cell(params: Synthetic, place: Path, mask: Mask) -> str:
     spec = Pretrain(
         data=Data(dataset="ssv2"),
         clips=Clips(frames=8, size=112, stride=2),
         model=Model(patch=8),
         mask=mask,
     )
-    discs = load_boxes(place)
     shares = [
-        hidden_share(video, discs[Path(video.path).stem], spec, seed)
+        hidden_share(video, tracks(params, scene(params, "test", seed)), spec, seed)
         for seed, video in enumerate(read_index(place).test)
     ]
     found = over_seeds(np.array(shares).tolist())

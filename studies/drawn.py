@@ -1,7 +1,7 @@
 """Do mini's differences between masks hold on other drawn datasets?
 
     python studies/drawn.py train       # runs what is not done, dataset by dataset; call it again
-    python studies/drawn.py cover       # how many of the moving pixels each mask hides
+    python studies/drawn.py cover       # how many of the shapes' pixels each mask hides
     python studies/drawn.py controls    # docs/drawn-controls.csv: features that need no model
     python studies/drawn.py table       # docs/drawn-sets.csv, docs/drawn-sets.png and the intervals
 
@@ -13,31 +13,28 @@ import argparse
 import time
 from collections.abc import Iterator
 from functools import cache
-from itertools import islice
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
+from guidance import hidden_share
 
 from mgm.dag.study import Workflow
-from mgm.data.index import read_index
+from mgm.data.synthetic.drawing import scene, tracks
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic, parse_params
-from mgm.masking import Grid, make_mask
 from mgm.paper.registry import with_mask
 from mgm.report.figures.style import STYLE, blank, write
 from mgm.report.statistics import Estimate, over_datasets
 from mgm.results.archive import unpack
 from mgm.results.frame import frame
+from mgm.results.result import examine
 from mgm.spec import Pretrain, Probe, Run, RunOptions
-from mgm.stages.data import Workplace, motion_of
+from mgm.stages.data import Workplace
 from mgm.stages.measure.controls import controls
-from mgm.stages.measure.coverage import moving_pixels
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
-from mgm.video.cut import Cache
-from mgm.video.loader import Loading, training_loader
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DATA, DOCS = ROOT / "results/drawn", ROOT / "data", ROOT / "docs"
@@ -46,6 +43,7 @@ LAYOUTS = {
     "mini": ("Three moving shapes (layout mini)", {}),
     "quick10": ("Three moving shapes, quick: 10", {"quick": 10}),
     "one": ("One moving shape", {"sprites": 1}),
+    "pan": ("One moving shape, panning camera", {"sprites": 1, "pan": 4.0}),
 }
 DATA_SEEDS = tuple(range(701, 713))
 ROWS = {  # name: the row of Table 4e whose spec it has
@@ -55,7 +53,16 @@ ROWS = {  # name: the row of Table 4e whose spec it has
     "smm": "SMM (Dense)",
     "mgm": "MGM (Dense)",
     "shuffled": "MGM (Dense)",
+    "median": "MGM (Dense)",
+    "affine": "MGM (Dense)",
 }
+CHANGES = {  # name: what differs in the mask of its row
+    "shuffled": {"guidance": "shuffled"},
+    "median": {"compensate": "median"},
+    "affine": {"compensate": "affine"},
+}
+# Compensation is for a camera that moves.
+ONLY_PAN = ("median", "affine")
 TITLES = {
     "none": "Random weights",
     "tube": "Random tube",
@@ -63,6 +70,8 @@ TITLES = {
     "smm": "SMM",
     "mgm": "MGM",
     "shuffled": "MGM, shuffled guidance",
+    "median": "MGM, compensated (median)",
+    "affine": "MGM, compensated (affine)",
 }
 OTHERS = {
     "none": "random weights",
@@ -70,7 +79,14 @@ OTHERS = {
     "block": "random block",
     "smm": "SMM",
     "shuffled": "MGM, shuffled guidance",
+    "median": "MGM, compensated (median)",
+    "affine": "MGM, compensated (affine)",
 }
+
+
+def masks_of(layout: str) -> list[str]:
+    """Return the rows that a layout has."""
+    return [name for name in ROWS if layout == "pan" or name not in ONLY_PAN]
 
 
 @cache
@@ -97,8 +113,8 @@ def specs(params: Synthetic) -> dict[str, tuple[Pretrain | None, Probe]]:
         linear = table.cell(row, "SSv2, linear probe").runs[0]
         assert isinstance(linear, Probe)
         parent = on(runs[linear.parent], params) if linear.parent else None
-        if name == "shuffled":
-            parent = with_mask(parent, guidance="shuffled")
+        if parent and name in CHANGES:
+            parent = with_mask(parent, **CHANGES[name])
         linear = on(linear, params).model_copy(update={"parent": parent.run_id if parent else ""})
         found[name] = (parent, linear)
     return found
@@ -112,69 +128,74 @@ def on(run: Run, params: Synthetic):
 
 def train(layouts: list[str], seeds: list[int], until: str) -> None:
     """Run what is not done, every mask of a dataset before the next dataset."""
-    for _, params in datasets(layouts, seeds):
+    unpack(RESULTS)
+    for layout, params in datasets(layouts, seeds):
         if until and time.strftime("%H:%M", time.gmtime()) >= until:
             return print(f"the clock says {until}: stopped between datasets", flush=True)
+        of_masks = specs(params)
+        runs = [run for mask in masks_of(layout) for run in of_masks[mask] if run]
+        if all(examine(RESULTS / run.run_id, run).state == "run" for run in runs):
+            print(f"{layout} {params.seed}: done already", flush=True)
+            continue
         place = DATA / f"ssv2-{params.digest}"
         generate(params, place)
         execution = Workplace(RESULTS, {"ssv2": place}, RunOptions(cache_mb=900))
-        for parent, linear in specs(params).values():
-            if parent:
-                run_all([parent], pretrain, execution)
-            run_all([linear], probe, execution)
+        for run in runs:
+            run_all([run], pretrain if isinstance(run, Pretrain) else probe, execution)
     print("every dataset is done", flush=True)
 
 
-def cover(clips: int = 240) -> None:
-    """Print the share of moving pixels under each mask, over training clips of the drawn sets.
+def cover(layouts: list[str], seeds: list[int], videos: int = 120) -> None:
+    """Print the share of the shapes' pixels under each mask, over test videos of the drawn sets.
 
-    A pixel moves as `mgm measure coverage` counts it. The interval is over datasets.
+    The truth is where the shapes were drawn, so it holds under a panning camera too. The interval
+    is over datasets.
     """
-    shares: dict[tuple[str, str], dict[int, list[float]]] = {}
-    for layout, params in datasets(list(LAYOUTS), list(DATA_SEEDS)):
-        place = DATA / f"ssv2-{params.digest}"
-        if not (place / "index.json").exists():
-            continue
-        videos = read_index(place).train
-        of_mask = {mask: parent for mask, (parent, _) in specs(params).items() if parent}
-        spec, cache, batch = of_mask["mgm"], Cache(900), 60
-        grid = Grid(*spec.grid)
-        own, other = (
-            training_loader(
-                videos, spec.clips, 2, spec.seed, batch, how=Loading(motion, cache=cache)
-            )
-            for motion in ("vectors", "shuffled")
-        )
-        for true, guide in islice(zip(own, other), clips // batch):
-            moving_BSN = moving_pixels(true.motion_BSHW, grid, spec.model.patch)
-            for mask, parent in of_mask.items():
-                motion = motion_of(guide if mask == "shuffled" else true)
-                masked_BL = make_mask(parent.mask, grid, motion, true.seed_B)
-                hidden_B = (moving_BSN * masked_BL.view(moving_BSN.shape)).sum((1, 2))
-                share_B = 100 * hidden_B / moving_BSN.sum((1, 2))
-                of_sets = shares.setdefault((layout, mask), {})
-                of_sets.setdefault(params.seed, []).extend(share_B[share_B.isfinite()].tolist())
+    shares: dict[tuple[str, str], list[list[float]]] = {}
+    for layout, params in datasets(layouts, seeds):
+        place, of_masks = DATA / f"ssv2-{params.digest}", specs(params)
+        test = generate(params, place).test
+        chosen = range(min(videos, len(test)))
+        discs = {n: tracks(params, scene(params, "test", n)) for n in chosen}
+        for mask in masks_of(layout):
+            parent, _ = of_masks[mask]
+            if parent is None:
+                continue
+            # The next video is of another class.
+            step = int(mask == "shuffled")
+            found = [
+                hidden_share(test[n], discs[n], parent, n, test[(n + step) % len(test)])
+                for n in chosen
+            ]
+            shares.setdefault((layout, mask), []).append(found)
     for (layout, mask), of_sets in shares.items():
-        found = over_datasets(of_sets.values())
-        print(f"{layout}, {TITLES[mask]}: {found.mean:.1f} [{found.low:.1f}, {found.high:.1f}] %")
+        estimate = over_datasets(of_sets)
+        words = f"{estimate.mean:.1f} [{estimate.low:.1f}, {estimate.high:.1f}] %"
+        print(f"{layout}, {TITLES[mask]}: {words}, n = {estimate.n}")
 
 
-def measure_controls() -> None:
-    """Classify the videos of layout `mini` without a model; print means over datasets.
+def measure_controls(layouts: list[str], seeds: list[int]) -> None:
+    """Classify videos without a model; print means over datasets.
 
-    Labels, draws and test videos are those of each dataset's linear probe.
+    Labels, draws and test videos are those of each dataset's linear probe. Datasets that
+    docs/drawn-controls.csv has already are kept.
     """
-    found = []
-    for _, params in datasets(["mini"], list(DATA_SEEDS[:8])):
+    path = DOCS / "drawn-controls.csv"
+    found = [pd.read_csv(path)] if path.exists() else []
+    known = {key for rows in found for key in zip(rows.layout, rows.data_seed)}
+    columns = ["layout", "data_seed", "control", "title", "top1", "chance", "n_test", "label_draws"]
+    for layout, params in datasets(layouts, seeds):
+        if (layout, params.seed) in known:
+            continue
         index = generate(params, DATA / f"ssv2-{params.digest}")
         _, linear = specs(params)["none"]
         table = controls(index, linear, weights=False)
-        found.append(table[table.top1.notna()].assign(data_seed=params.seed))
-    columns = ["data_seed", "control", "title", "top1", "chance", "n_test", "label_draws"]
-    rows = pd.concat(found)[columns]
-    rows.round(2).to_csv(DOCS / "drawn-controls.csv", index=False, lineterminator="\n")
-    for title, some in rows.groupby("title", sort=False):
-        print(f"{title}: {interval(some.top1)}")
+        table = table[table.top1.notna()].assign(layout=layout, data_seed=params.seed)
+        found.append(table[columns].round(2))
+        pd.concat(found).to_csv(path, index=False, lineterminator="\n")
+        print(f"{layout} {params.seed}: done", flush=True)
+    for (layout, title), some in pd.concat(found).groupby(["layout", "title"], sort=False):
+        print(f"{layout}, {title}: {interval(some.top1)}")
 
 
 def interval(values: pd.Series) -> str:
@@ -194,7 +215,8 @@ def probes() -> pd.DataFrame:
     runs = runs[runs.status == "run"].set_index("run_id")
     rows = []
     for layout, params in datasets(list(LAYOUTS), list(DATA_SEEDS)):
-        ids = {mask: linear.run_id for mask, (_, linear) in specs(params).items()}
+        of_masks = specs(params)
+        ids = {mask: of_masks[mask][1].run_id for mask in masks_of(layout)}
         if set(ids.values()) <= set(runs.index):
             rows += [
                 (layout, params.seed, mask, runs["metrics.top1"][name], name, runs.commit[name])
@@ -206,13 +228,23 @@ def probes() -> pd.DataFrame:
 def estimates(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a row per layout and quantity, with its 95 % interval over datasets.
 
-    Quantities are each mask's accuracy and MGM minus every other row, paired within a dataset.
+    Quantities are each mask's accuracy and differences, paired within a dataset: MGM minus every
+    other row, and compensated masks minus the random block.
     """
     rows = []
     for layout, some in runs.groupby("layout", sort=False):
         wide = some.pivot_table(index="data_seed", columns="mask", values="top1", sort=False)
-        found = {TITLES[mask]: wide[mask] for mask in TITLES}
-        found |= {f"MGM minus {name}": wide["mgm"] - wide[mask] for mask, name in OTHERS.items()}
+        found = {TITLES[mask]: wide[mask] for mask in masks_of(layout)}
+        found |= {
+            f"MGM minus {OTHERS[mask]}": wide["mgm"] - wide[mask]
+            for mask in masks_of(layout)
+            if mask != "mgm"
+        }
+        found |= {
+            f"{TITLES[mask]} minus random block": wide[mask] - wide["block"]
+            for mask in ONLY_PAN
+            if mask in wide
+        }
         for name, values in found.items():
             estimate: Estimate = over_datasets([[value] for value in values])
             rows.append((layout, name, estimate.mean, estimate.low, estimate.high, estimate.n))
@@ -223,12 +255,21 @@ def estimates(runs: pd.DataFrame) -> pd.DataFrame:
 def draw(table: pd.DataFrame, runs: pd.DataFrame) -> None:
     """Write docs/drawn-sets.png: MGM minus each mask, by layout; a dot per dataset."""
     layouts = list(dict.fromkeys(table.layout))
-    figure = blank(9.2, 2.6)
-    several = figure.subplots(1, len(layouts), sharey=True, sharex=True, squeeze=False)[0]
-    figure.subplots_adjust(left=0.2, right=0.98, top=0.88, bottom=0.2, wspace=0.08)
+    columns = min(len(layouts), 2)
+    rows = -(-len(layouts) // columns)
+    figure = blank(9.2, 2.6 * rows)
+    several = figure.subplots(rows, columns, sharey=True, sharex=True, squeeze=False).ravel()
+    figure.subplots_adjust(
+        left=0.2, right=0.98, top=1 - 0.12 / rows, bottom=0.2 / rows, wspace=0.08, hspace=0.4
+    )
+    others = [mask for mask in OTHERS if mask in set(runs["mask"])]
+    for axes in several[len(layouts) :]:
+        axes.set_visible(False)
     for axes, layout in zip(several, layouts):
         wide = runs[runs.layout == layout].pivot(index="data_seed", columns="mask", values="top1")
-        for place, mask in enumerate(OTHERS):
+        for place, mask in enumerate(others):
+            if mask not in wide:
+                continue
             apart = wide["mgm"] - wide[mask]
             found = over_datasets([[value] for value in apart])
             axes.plot(apart, [place] * len(apart), "o", color="#e08214", markersize=3.5, zorder=4)
@@ -236,7 +277,7 @@ def draw(table: pd.DataFrame, runs: pd.DataFrame) -> None:
                 axes.plot([found.low, found.high], [place] * 2, color="#1f5fa8", linewidth=2)
             axes.plot(found.mean, place, "o", color="#1f5fa8", markersize=5)
         axes.axvline(0, color="#6e6e6e", linewidth=0.8)
-        axes.set_yticks(range(len(OTHERS)), [TITLES[mask] for mask in OTHERS])
+        axes.set_yticks(range(len(others)), [TITLES[mask] for mask in others])
         axes.set_title(f"{LAYOUTS[layout][0]}, {len(wide)} datasets", loc="left", size=8)
         axes.set_xlabel("MGM minus the row (points)")
         axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
@@ -258,7 +299,7 @@ def main() -> None:
         train(args.layouts, args.data_seeds, args.until)
         return
     if args.what in ("cover", "controls"):
-        {"cover": cover, "controls": measure_controls}[args.what]()
+        {"cover": cover, "controls": measure_controls}[args.what](args.layouts, args.data_seeds)
         return
     runs = probes()
     runs.round(2).to_csv(DOCS / "drawn-sets.csv", index=False, lineterminator="\n")

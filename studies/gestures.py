@@ -127,6 +127,7 @@ def specs(seed: int) -> dict[str, tuple[Pretrain | None, dict[str, Probe]]]:
 
 def train(seeds: list[int], until: str) -> None:
     """Run what is not done, every mask of a seed before the next seed."""
+    unpack(RESULTS)
     execution = Workplace(RESULTS, {"gestures": DATA}, RunOptions(cache_mb=1500))
     for seed in seeds:
         if until and time.strftime("%H:%M", time.gmtime()) >= until:

@@ -249,17 +249,22 @@ def cover() -> None:
 
 
 def hidden_share(
-    video: Video, discs: tuple[np.ndarray, np.ndarray], spec: Pretrain, seed: int
+    video: Video,
+    discs: tuple[np.ndarray, np.ndarray],
+    spec: Pretrain,
+    seed: int,
+    guide: Video | None = None,
 ) -> float:
     """Return the share of a video's discs under a mask, in per cent, in its middle clip.
 
     Args:
         discs: centres (x, y) of whole discs, (T, K, 2), and diameters, (T, K), in pixels. Parts
             outside the frame do not count.
+        guide: the video whose motion guides the mask; its own by default.
     """
     mask, tubelet, patch = spec.mask, spec.model.tubelet, spec.model.patch
     index_T = view_indices(spec.clips, video.frames, view=0, views=1)
-    clip, side = read_clip(video.path, index_T), spec.clips.size // patch
+    clip, side = read_clip((guide or video).path, index_T), spec.clips.size // patch
     grid = Grid(spec.clips.frames // tubelet, side, side)
     motion_SHW = clip.magnitude(tubelet, mask.distance, mask.compensate)
     motion = Motion(torch.from_numpy(motion_SHW)[None])

@@ -1,12 +1,15 @@
 """What the docs print of a study is what its committed results say."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# Studies import one another.
+sys.path.append(str(ROOT / "studies"))
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,25 @@ def test_the_masks_of_a_drawn_dataset_share_all_but_the_mask():
     assert ratios == dict.fromkeys(parents, 0.75) | {"tube": 0.9}
     for mask, (parent, probe) in runs.items():
         assert probe.parent == (parent.run_id if parent else ""), mask
+    assert {mask: parents[mask].mask.compensate for mask in parents} == dict.fromkeys(
+        parents, "none"
+    ) | {"median": "median", "affine": "affine"}
+
+
+def test_only_the_panning_layout_compensates():
+    drawn = load("drawn")
+    (_, pan), (_, one) = drawn.datasets(["pan", "one"], [701])
+    assert pan.model_copy(update={"pan": one.pan}) == one
+    assert set(drawn.masks_of("pan")) - set(drawn.masks_of("one")) == {"median", "affine"}
+    assert "none" in drawn.masks_of("one")
+
+
+def test_a_finished_dataset_is_neither_drawn_nor_run_again(monkeypatch, capsys):
+    """The committed archive holds datasets 701 to 708 of layout mini."""
+    drawn = load("drawn")
+    monkeypatch.setattr(drawn, "generate", lambda *_: pytest.fail("draws a finished dataset"))
+    drawn.train(["mini"], [701, 708], until="")
+    assert capsys.readouterr().out.count("done already") == 2
 
 
 def test_a_drawn_datasets_interval_is_over_datasets(tmp_path):

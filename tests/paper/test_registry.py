@@ -136,6 +136,27 @@ def test_the_ablations_differ_from_mgm_in_one_field():
     assert parent("4a", "TimesFormer").model.backbone == "timesformer"
 
 
+def test_guidance_rows_differ_from_mgm_in_one_field_of_the_mask():
+    """At mini, with its own seeds; MGM's row is Table 4e's. A scale of one seed has none."""
+    assert "4_guidance" not in make_registry(SMOKE).tables
+    registry = make_registry(load_scale(CONFIG / "mini.yaml"))
+    table, column = registry.tables["4_guidance"], "SSv2, linear probe"
+    assert table.columns == [column]
+    known = registry.tables["4e"].cell("MGM (Dense)", column).runs[:5]
+    assert table.cell(table.ours, column).runs == known
+    for row, change in {
+        "MGM, shuffled guidance": {"mask.guidance": "shuffled"},
+        "MGM, compensated (median)": {"mask.compensate": "median"},
+        "MGM, compensated (affine)": {"mask.compensate": "affine"},
+    }.items():
+        runs = table.cell(row, column).runs
+        assert [run.seed for run in runs] == [0, 1, 2, 3, 4]
+        for run, base in zip(runs, known, strict=True):
+            fields = dotted(registry.specs[run.parent].model_dump())
+            of_mgm = dotted(registry.specs[base.parent].model_dump())
+            assert {name: fields[name] for name in fields if fields[name] != of_mgm[name]} == change
+
+
 def test_transfer_starts_from_what_its_row_says():
     """Tables 2 and 3:
 
