@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from mgm.data.published import PUBLISHED
 from mgm.paper import recipes
 from mgm.paper.cost import official_multiply_adds
 
@@ -242,6 +243,15 @@ def fewer_epochs(ours: int, theirs: int) -> LinearCombination:
     return computed(100 * (1 - ours / theirs), "% fewer epochs")
 
 
+def videos(dataset: str) -> LinearCombination:
+    """Count the videos that the published lists of split 1 name."""
+    return computed(sum(PUBLISHED[dataset].official), "videos")
+
+
+def classes(dataset: str) -> LinearCombination:
+    return computed(PUBLISHED[dataset].classes, "classes")
+
+
 def compute(name: str, epochs: int) -> float:
     """Multiply-adds a video of pretraining takes in the official code, which embeds hidden tubelets
     before it drops them.
@@ -271,6 +281,8 @@ def read_claims() -> tuple[Claim, ...]:
             wider,
             fewer_epochs,
             compute,
+            videos,
+            classes,
         )
     }
     words["frames"] = recipes.PRETRAIN_CLIPS["k400"].frames

@@ -21,8 +21,8 @@ from mgm.results import atomic
 from mgm.results.result import RunStatus
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
-CONTRADICTED = "contradicted by the paper's own table"
-DIFFERS = "differs from the paper's own table"
+CONTRADICTED = "contradicted by published numbers"
+DIFFERS = "differs from published numbers"
 UNTESTED = "not tested at this scale"
 ROUNDING = 0.1  # points: a table number this near to the claimed one differs by rounding alone
 LEAST_SEEDS = 3  # below, no claim about the paper's experiment has a verdict
@@ -36,7 +36,7 @@ Numbers = Callable[[LinearCombination], Estimate]  # the interval is empty for a
 class Verdict:
     """What came of a claim.
 
-    `table` is what the paper's own tables say. `verdict` weighs them first, then our runs, if those
+    `table` is what published numbers say: the paper's own tables, or datasets' lists. `verdict` weighs them first, then our runs, if those
     repeat the paper's experiment. `here` is what our runs show at their own scale.
     """
 
@@ -244,6 +244,8 @@ def _judge(
         if verdict == UNTESTED:
             p = nan if _too_few(used.values()) else p
             here = f"{scale}: too few seeds" if _too_few(used.values()) else _here(answer, scale)
+    if not claim.cells and table == SUPPORTS:
+        verdict = HOLDS  # there is nothing to run
     if table == CONTRADICTS:
         verdict = DIFFERS if _by_rounding(claim, quoted) else CONTRADICTED
     return Verdict(
