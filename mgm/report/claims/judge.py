@@ -36,8 +36,9 @@ Numbers = Callable[[LinearCombination], Estimate]  # the interval is empty for a
 class Verdict:
     """What came of a claim.
 
-    `table` is what published numbers say: the paper's own tables, or datasets' lists. `verdict` weighs them first, then our runs, if those
-    repeat the paper's experiment. `here` is what our runs show at their own scale.
+    `table` is what published numbers say: the paper's own tables, or datasets' lists. `verdict`
+    weighs them first, then our runs, if those repeat the paper's experiment. `here` is what our
+    runs show at their own scale.
     """
 
     claim: str
