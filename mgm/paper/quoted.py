@@ -1,11 +1,15 @@
-"""The numbers of others: of the paper's Tables 1-4, and those in the text that we measure, from
-`quoted.csv`; and what a compute plan rests on, peaks of GPUs and one measured training time.
-Nothing else quotes a number."""
+"""The numbers of others; nothing else quotes a number.
+
+Those of the paper's Tables 1-4, and of the text where we measure them, are in `quoted.csv`. A
+compute plan rests on peaks of GPUs and one measured training time. Sizes are of published lists.
+"""
 
 import csv
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+
+from mgm.data.published import PUBLISHED
 
 PEAK = {  # FLOP/s of dense 16-bit matrix products, from NVIDIA's data sheets of the SXM modules
     "v100": 125e12,  # fp16; it has no bf16
@@ -32,6 +36,12 @@ class PublishedTime(NamedTuple):
 # Four cards, 583 GPU hours in all; VideoMAE's own code took 995 on the same machine.
 AVION = PublishedTime("AVION, README.md: VideoMAE ViT-B, K400, ratio 0.9", "a5000", 4, 583 / 4, 800)
 VIDEOMAE = PublishedTime("MCG-NJU/VideoMAE, issue 5: ViT-B, K400, ratio 0.9", "v100", 64, 27.0, 800)
+
+
+def listed(dataset: str) -> tuple[int, int]:
+    """Return the videos and classes in a dataset's published lists, of split 1."""
+    one = PUBLISHED[dataset]
+    return one.train + one.test, one.classes
 
 
 @cache
