@@ -110,7 +110,7 @@ def _others(value):
     if isinstance(value, list):
         return [[0.5, 0.5], ["x"], [2, 3, 4]]
     names = "x knn groups dis none affine running-cell inverse zero 8 coverage vit-s tube spill"
-    names += " window centre float32 rand-m7-n4-mstd0.5-inc1"
+    names += " window centre float32 motion rand-m7-n4-mstd0.5-inc1"
     return [*names.split(), PARENT]
 
 
@@ -132,6 +132,12 @@ def _with(fields, path, value):
             ["model.patch 16"],
         ),  # one patch cannot be hidden in part
         ("pretrain", {"epochs": 3}, "epochs", ["remove it"]),
+        (
+            "pretrain",
+            {"target": "motion", "mask": {"guidance": "shuffled"}},
+            "target motion",
+            ["another video's", "mask.guidance"],
+        ),
         ("pretrain", {"optim": {"learning_rate": 3}}, "optim.learning_rate", ["remove it"]),
         ("pretrain", {"optim": {"betas": [2, 3]}}, "optim.betas.0", ["got 2", "less than 1"]),
         ("pretrain", {"optim": {"lr": 1e999}}, "optim.lr", ["finite", "inf"]),

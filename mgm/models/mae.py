@@ -12,7 +12,7 @@ from mgm.models.vit import Block, gather_tokens, patchify
 from mgm.spec import Pretrain
 
 
-class PixelDecoder(nn.Module):
+class TokenDecoder(nn.Module):
     """Blocks over all tokens, then a norm and a linear layer over the hidden ones."""
 
     def __init__(self, spec: Pretrain):
@@ -22,11 +22,11 @@ class PixelDecoder(nn.Module):
             Block(width, spec.decoder.heads) for _ in range(spec.decoder.depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = Linear(width, spec.model.channels * spec.model.tubelet * spec.model.patch**2)
+        self.head = Linear(width, spec.target_size)
         init_pixel_head(self.head, spec.head_init)
 
     def forward(self, x_BLD: Tensor, hidden: int) -> Tensor:
-        """Return the pixels of the last `hidden` tokens; the last block computes those alone."""
+        """Predict the last `hidden` tokens; the last block computes those alone."""
         *blocks, final = self.blocks
         for block in blocks:
             x_BLD = block(x_BLD)
@@ -51,7 +51,7 @@ class MAE(nn.Module):
         self.encoder = Encoder(spec.grid, spec.model)
         self.encoder_to_decoder = Linear(spec.model.width, spec.decoder.width, bias=False)
         self.mask_token = nn.Parameter(torch.empty(1, 1, spec.decoder.width))
-        self.decoder = PixelDecoder(spec)
+        self.decoder = TokenDecoder(spec)
         self.register_buffer(
             "pos_embed",
             position_table(spec.decoder.width, spec.grid, spec.model.positions),
@@ -61,15 +61,22 @@ class MAE(nn.Module):
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
     def forward(
-        self, frames_BTHWC: Tensor, masked_BL: Tensor, predicted_BL: Tensor | None = None
+        self,
+        frames_BTHWC: Tensor,
+        masked_BL: Tensor,
+        predicted_BL: Tensor | None = None,
+        motion_BL2: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return predictions and targets for the masked tokens, each (B, M, P * C).
+
+        Of target "motion", each is (B, M, 2).
 
         Args:
             frames_BTHWC: uint8.
             masked_BL: True where hidden.
             predicted_BL: True where the decoder predicts; None if it predicts all hidden tokens.
                 The decoder never sees the other hidden tokens (VideoMAE V2).
+            motion_BL2: targets in place of pixels (`motion_of_tokens`).
         """
         rank_BL = masked_BL.byte()
         if predicted_BL is not None:
@@ -88,6 +95,8 @@ class MAE(nn.Module):
         predicted_BMP = self.decoder(
             torch.cat((visible_BVD, masked_BMD), dim=1), hidden=masked_BM.shape[1]
         )
+        if motion_BL2 is not None:
+            return predicted_BMP, gather_tokens(motion_BL2, masked_BM)
         return predicted_BMP, self.target(gather_tokens(patches_BLPC, masked_BM))
 
     def target(self, patches_BMPC: Tensor) -> Tensor:
@@ -103,6 +112,20 @@ class MAE(nn.Module):
         deviation_BMC1 = norm_BMC1 / math.sqrt(x_BMCP.shape[3] - 1)
         x_BMCP /= deviation_BMC1 + 255 * self.std_floor
         return x_BMCP.transpose(2, 3).flatten(2)
+
+
+def motion_of_tokens(displacement_BSHW2: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Return each token's mean motion vector, (B, L, 2): (dx, dy) in patches per time slot.
+
+    Args:
+        displacement_BSHW2: of the codec's cells, in sides of the frame (`Batch`).
+        grid: slots, rows and columns of the tokens.
+    """
+    slots, rows, columns = grid
+    cells_NCHW = displacement_BSHW2.flatten(0, 1).permute(0, 3, 1, 2)
+    x_NCHW = F.adaptive_avg_pool2d(cells_NCHW, (rows, columns))
+    x_BL2 = x_NCHW.permute(0, 2, 3, 1).reshape(-1, slots * rows * columns, 2)
+    return x_BL2 * x_BL2.new_tensor((columns, rows))
 
 
 def reconstruction_loss(predicted_BMP: Tensor, target_BMP: Tensor, weight_B: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
         + visible * width * decoder.width
         + (decoder.depth - 1) * _block(decoded, decoder.width)
         + _block(decoded, decoder.width, predicted)
-        + predicted * decoder.width * _pixels(spec.model)
+        + predicted * decoder.width * spec.target_size
     )
 
 
@@ -279,15 +279,15 @@ def cost(spec: Spec, videos: Published, machine: Machine) -> Cost:
 def parameters(spec: Pretrain | Finetune, classes: int) -> int:
     """Weights of a run's model; positions are a fixed table."""
     model = spec.model
-    width, pixels = model.width, _pixels(model)
-    encoder = (pixels + 1) * width + model.depth * _block_weights(model)
+    width = model.width
+    encoder = (_pixels(model) + 1) * width + model.depth * _block_weights(model)
     if isinstance(spec, Finetune):
         return encoder + 2 * width + (width + 1) * classes
     narrow = spec.decoder.width
     decoder = (
         spec.decoder.depth * _block_weights(Model(width=narrow, heads=spec.decoder.heads))
         + 2 * narrow
-        + (narrow + 1) * pixels
+        + (narrow + 1) * spec.target_size
     )
     return encoder + 2 * width + width * narrow + narrow + decoder
 

@@ -111,6 +111,9 @@ class Pretrain(Run):
     decoder: Decoder = Decoder()
     mask: Mask = Mask()
     optim: Optim = Optim()
+    # What the decoder predicts of a hidden token: its normalised pixels (the paper), or the mean
+    # motion vector of its cells, in patches per time slot. `mask.guidance` says whose vectors.
+    target: Literal["pixels", "motion"] = "pixels"
     # Added to the standard deviation that normalises a target patch.
     std_floor: float = Field(1e-6, gt=0)
     # The tubelet embedding and the first N blocks of the encoder keep the parent's weights.
@@ -139,6 +142,22 @@ class Pretrain(Run):
         """Patches hidden per slot; agnostic masking hides this many on average."""
         _, height, width = self.grid
         return hidden_patches(self.mask.name, self.mask.ratio, height * width)
+
+    @property
+    def target_size(self) -> int:
+        """Numbers that the decoder predicts per token."""
+        if self.target == "motion":
+            return 2
+        return self.model.channels * self.model.tubelet * self.model.patch**2
+
+    @model_validator(mode="after")
+    def _has_its_own_motion(self):
+        if self.target == "motion" and self.mask.guidance == "shuffled":
+            raise ValueError(
+                "target motion predicts a clip's own vectors, and mask.guidance shuffled reads "
+                "another video's; set target to pixels or mask.guidance to vectors"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_blocks_to_freeze(self):

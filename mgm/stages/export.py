@@ -63,6 +63,11 @@ def export(
             f"{run}: a TimeSformer's divided attention has no place in VideoMAE's formats; export "
             "a ViT"
         )
+    if isinstance(spec, Pretrain) and spec.target != "pixels":
+        raise UserError(
+            f"{run}: predicts {spec.target}, and decoders of VideoMAE's formats predict pixels; "
+            "export a run fine-tuned from it"
+        )
     path, digest = verified_weights(run)
     weights = read_weights(path)
     if isinstance(spec, Finetune):

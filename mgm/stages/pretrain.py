@@ -11,7 +11,13 @@ from mgm.console import show
 from mgm.data.index import require_vectors
 from mgm.errors import UserError
 from mgm.masking import MASKS, Grid, make_mask, predicted
-from mgm.models import build_mae, load_weights, reconstruction_loss, save_weights
+from mgm.models import (
+    build_mae,
+    load_weights,
+    motion_of_tokens,
+    reconstruction_loss,
+    save_weights,
+)
 from mgm.models.encoder import freeze
 from mgm.models.kernels import bf16_slowdown
 from mgm.results.result import log_lines
@@ -31,9 +37,11 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         No metrics: there is nothing to test yet.
     """
     spec, videos = job.spec, job.training_videos()
-    guidance = spec.mask.guidance if MASKS[spec.mask.name].guided else None
+    predicts_motion = spec.target == "motion"
+    guided = MASKS[spec.mask.name].guided
+    guidance = spec.mask.guidance if guided or predicts_motion else None
     if guidance == "vectors" or guidance == "shuffled":
-        require_vectors(videos, spec.mask.name)
+        require_vectors(videos, spec.mask.name + " with target motion" * predicts_motion)
     elif guidance:
         require_flow(job.workplace.data[spec.data.dataset], videos, guidance)
     model = build_mae(spec)
@@ -47,7 +55,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         guidance,
         spec.mask.distance,
         spec.mask.compensate,
-        directions=MASKS[spec.mask.name].carried,
+        directions=MASKS[spec.mask.name].carried or predicts_motion,
     )
     steps = steps_of(spec.optim, len(videos))
 
@@ -56,7 +64,11 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         second_BL = (
             None if spec.mask.predicts == "all" else predicted(masked_BL, grid, batch.seed_B)
         )
-        predicted_BMP, target_BMP = model(batch.frames_BTHWC, masked_BL, second_BL)
+        motion_BL2 = None
+        if predicts_motion:
+            assert batch.displacement_BSHW2 is not None
+            motion_BL2 = motion_of_tokens(batch.displacement_BSHW2, spec.grid)
+        predicted_BMP, target_BMP = model(batch.frames_BTHWC, masked_BL, second_BL, motion_BL2)
         loss = reconstruction_loss(predicted_BMP, target_BMP, batch.weight_B)
         extra = {
             "trivial_loss": torch.linalg.vector_norm(target_BMP).square() / target_BMP.numel()

@@ -263,6 +263,11 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
             f"{spec.run_id}: parent {run_id} is a {trained.stage} run; figure {spec.figure} shows "
             "pretraining runs"
         )
+    if spec.figure == "8" and trained.target != "pixels":
+        raise UserError(
+            f"{spec.run_id}: parent {run_id} predicts {trained.target}; figure 8 shows predicted "
+            "pixels, choose a run with target pixels"
+        )
     if trained.mask.guidance != "vectors":
         raise UserError(
             f"{spec.run_id}: parent {run_id} is guided by {trained.mask.guidance}; figure "

@@ -75,6 +75,40 @@ def test_a_finished_dataset_is_neither_drawn_nor_run_again(monkeypatch, capsys):
     assert capsys.readouterr().out.count("done already") == 2
 
 
+def test_the_ladder_starts_at_mini_and_changes_what_it_says():
+    """Rungs differ from mini's MGM in steps, width, patch and target alone, on unseen datasets."""
+    features, drawn = load("features"), load("drawn")
+    assert not set(features.DATA_SEEDS) & set(range(701, 709))
+    base, linear = drawn.specs(features.dataset(709))["mgm"]
+    assert features.specs(features.RUNGS[1], 709, 709) == (base, [linear])
+    ids = set()
+    for rung in features.RUNGS:
+        for data_seed, seed in rung.on:
+            parent, probes = features.specs(rung, data_seed, seed)
+            runs = [parent, *probes] if parent else probes
+            ids |= {run.run_id for run in runs}
+            for run in runs:
+                assert run.data.digest == features.dataset(data_seed).digest
+                assert run.model.width // run.model.heads == 12
+                assert (run.model.width, run.model.patch) == (rung.width, rung.patch)
+            if parent:
+                assert (parent.optim.steps, parent.target) == (rung.steps, rung.target)
+                assert parent.mask == base.mask
+                assert 3 * parent.decoder.width == 2 * rung.width
+                lr = base.optim.lr * base.model.width
+                assert parent.optim.lr * rung.width == pytest.approx(lr)
+            assert {probe.parent for probe in probes} == {parent.run_id if parent else ""}
+    planned = [run.run_id for _, runs in features.order() for run in runs]
+    tuned = {run.run_id for seed in (709, 710) for _, run in features.ceilings(seed).values()}
+    assert set(planned) == ids | tuned
+    # A parent is in the order before the runs that start from it.
+    seen = set()
+    for _, runs in features.order():
+        for run in runs:
+            assert not getattr(run, "parent", "") or run.parent in seen
+            seen.add(run.run_id)
+
+
 def test_a_drawn_datasets_interval_is_over_datasets(tmp_path):
     """One run per dataset and mask: paired differences, and Student's t over datasets."""
     drawn = load("drawn")

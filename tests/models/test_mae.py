@@ -6,6 +6,7 @@ from mgm.models import (
     build_features,
     build_mae,
     load_encoder,
+    motion_of_tokens,
     reconstruct,
     reconstruction_loss,
     save_weights,
@@ -47,6 +48,26 @@ def test_a_second_mask_says_what_is_predicted_and_the_decoder_sees_no_more(batch
     assert not torch.allclose(
         some, all_of_them[wanted].view(some.shape)
     )  # fewer mask tokens are attended to
+
+
+def test_a_motion_target_is_the_mean_vector_of_the_tokens_cells(batch):
+    """In patches per slot; a token of two by two cells has their mean, a token of half a cell
+    its cell's vector.
+    """
+    frames, masked = batch
+    model = build_mae(PRETRAIN.model_copy(update={"target": "motion"}))
+    moved = torch.rand(3, 2, 3, 3, 2)
+    motion = motion_of_tokens(moved, (2, 3, 3))
+    torch.testing.assert_close(motion, 3 * moved.reshape(3, L, 2))
+    predicted, target = model(frames, masked, None, motion)
+    assert predicted.shape == (3, HIDDEN, 2)
+    assert torch.equal(target, motion[masked].view(3, HIDDEN, 2))
+
+    moved = torch.rand(1, 2, 4, 4, 2)
+    coarse = motion_of_tokens(moved, (2, 2, 2)).view(2, 2, 2, 2)
+    torch.testing.assert_close(coarse[1, 0, 1], 2 * moved[0, 1, :2, 2:].mean((0, 1)))
+    fine = motion_of_tokens(moved, (2, 8, 8)).view(2, 8, 8, 2)
+    torch.testing.assert_close(fine[1, 5, 2], 8 * moved[0, 1, 2, 1])
 
 
 def test_prediction_depends_on_visible_pixels_alone(batch):

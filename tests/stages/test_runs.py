@@ -23,7 +23,7 @@ from mgm.data.shards import Settings, write_shards
 from mgm.errors import UserError
 from mgm.results import atomic
 from mgm.results.result import examine, log_lines, write_result
-from mgm.spec import Data, RunOptions, Views, Visualise, parse
+from mgm.spec import Data, Mask, RunOptions, Views, Visualise, parse
 from mgm.stages import data
 from mgm.stages.data import Job, Workplace
 from mgm.stages.evaluate import evaluate, softmax_mean
@@ -33,6 +33,7 @@ from mgm.stages.pretrain import learnt_nothing, pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import progress, run_all
 from mgm.stages.visualise import visualise
+from tests.helpers.small_runs import SMALL
 
 COMPUTE = {"pretrain": pretrain, "finetune": finetune, "probe": probe}
 
@@ -132,6 +133,27 @@ def test_accumulation_changes_nothing_but_rounding(execution, pretraining, kind,
             pretraining,
             replace(execution, results=tmp_path / "thirds", options=RunOptions(accumulate=3)),
         )
+
+
+@pytest.mark.parametrize("mask", ["mgm", "tube"])
+def test_a_run_may_predict_motion_in_place_of_pixels(execution, pretraining, mask):
+    """Two numbers per token, from the codec's vectors, whatever the mask; figure 8 and the formats
+    of VideoMAE have pixels alone.
+    """
+    spec = pretraining.model_copy(
+        update={"target": "motion", "head_init": "zero", "mask": Mask(name=mask)}
+    )
+    folder = run(spec, execution)
+    lines = log_lines(folder)
+    # A head of zeros predicts no motion, and something moves.
+    assert lines[0]["loss"] == pytest.approx(lines[0]["trivial_loss"])
+    assert min(line["trivial_loss"] for line in lines) > 0.01
+    assert weights(folder)["decoder.head.weight"].shape == (2, 8)
+    with pytest.raises(UserError, match="predicts motion, and decoders of VideoMAE's formats"):
+        export(folder, "hf", execution.results / "out")
+    shown = Visualise(**SMALL, figure="8", parents=(spec.run_id, spec.run_id))
+    with pytest.raises(UserError, match="figure 8 shows predicted pixels"):
+        run_all([shown], visualise, execution)
 
 
 @pytest.mark.parametrize("slower", [40.0, 0.5])
