@@ -16,7 +16,7 @@ from mgm.data.index import read_index
 from mgm.data.synthetic.drawing import scene, tracks
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
-from mgm.report.statistics import over_seeds
+from mgm.results.statistics import over_seeds
 from mgm.spec import Clips, Data, Mask, Model, Pretrain
 
 PANS = (0.0, 0.8, 2.0, 4.0)  # pixels per frame

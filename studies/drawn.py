@@ -25,12 +25,12 @@ from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.paper.registry import with_mask
 from mgm.report.figures.style import STYLE, blank, write
-from mgm.report.statistics import Estimate, over_datasets
 from mgm.results.archive import unpack
 from mgm.results.frame import frame
 from mgm.results.result import examine
+from mgm.results.statistics import Estimate, over_datasets
 from mgm.spec import Pretrain, Probe, Run, RunOptions
-from mgm.stages.data import Workplace
+from mgm.stages.job import Workplace
 from mgm.stages.measure.controls import controls
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe

@@ -20,14 +20,14 @@ from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.paper.cost import train_multiply_adds
 from mgm.report.figures.style import STYLE, blank, write
-from mgm.report.statistics import over_seeds
 from mgm.results import atomic
 from mgm.results.archive import unpack
 from mgm.results.frame import frame
 from mgm.results.result import examine
+from mgm.results.statistics import over_seeds
 from mgm.spec import Finetune, Model, Pretrain, Probe, ProbeKind, Run, RunOptions
-from mgm.stages.data import Workplace
 from mgm.stages.finetune import finetune
+from mgm.stages.job import Workplace
 from mgm.stages.measure.controls import controls
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe

@@ -26,11 +26,11 @@ import torch
 from mgm.data.index import read_index
 from mgm.masking import Grid, make_mask
 from mgm.report.figures.style import STYLE, blank, write
-from mgm.report.statistics import over_datasets, over_seeds
 from mgm.results.archive import unpack
 from mgm.results.frame import frame, read_specs
+from mgm.results.statistics import over_datasets, over_seeds
 from mgm.spec import Pretrain, Probe, RunOptions, parse
-from mgm.stages.data import Workplace, motion_of
+from mgm.stages.job import Workplace, motion_of
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all

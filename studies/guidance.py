@@ -29,9 +29,9 @@ from mgm.paper.scales import read_yaml
 from mgm.paper.suite import registry_of
 from mgm.report.figures.seeds import intervals
 from mgm.report.figures.style import STYLE, blank, write
-from mgm.report.statistics import over_seeds
 from mgm.results.archive import unpack
 from mgm.results.frame import frame
+from mgm.results.statistics import over_seeds
 from mgm.spec import Pretrain
 from mgm.video import read_clip
 from mgm.video.transform import view_indices

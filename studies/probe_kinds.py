@@ -15,7 +15,7 @@ import pandas as pd
 from mgm.results.archive import unpack
 from mgm.results.frame import frame, read_specs
 from mgm.spec import Pretrain, Probe, RunOptions
-from mgm.stages.data import Workplace
+from mgm.stages.job import Workplace
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
 

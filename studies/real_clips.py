@@ -21,10 +21,10 @@ from pathlib import Path
 import pandas as pd
 
 from mgm.data.index import read_index
-from mgm.report.statistics import over_seeds
 from mgm.results.frame import frame
+from mgm.results.statistics import over_seeds
 from mgm.spec import RunOptions, parse
-from mgm.stages.data import Workplace
+from mgm.stages.job import Workplace
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all

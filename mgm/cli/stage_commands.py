@@ -160,7 +160,7 @@ def _run(
     """Run a stage on each spec."""
     where = places(data)
     with all_processes():
-        from mgm.stages.data import Workplace
+        from mgm.stages.job import Workplace
         from mgm.stages.parents import complete
         from mgm.stages.runner import run_all
         from mgm.training import collectives
@@ -230,8 +230,8 @@ def evaluate(
         )
     where = places([data])
 
-    from mgm.stages.data import Workplace
     from mgm.stages.evaluate import evaluate as test
+    from mgm.stages.job import Workplace
 
     changed = views.model_dump(exclude_none=True)
     with all_processes():

@@ -82,10 +82,15 @@ def export(
         Path | None, typer.Option(help="hf: folder of the dataset's index, for class names.")
     ] = None,
 ) -> None:
-    """Write a run's weights in another format."""
+    """Write a run's weights in another format, with a model card."""
+    from mgm.report.card import write_card
     from mgm.stages.export import export as write
 
-    say(write(run, to, out, index))
+    about = write(run, to, out, index)
+    # ONNX files hold their metadata.
+    if to != "onnx":
+        write_card(run, out, to, about)
+    say(about)
 
 
 @app.command()
@@ -165,7 +170,9 @@ def show(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the masks.")] = 0,
 ) -> None:
     """Draw a clip's frames, motion vectors and masks in one picture."""
-    from mgm.stages.visualise import show as draw
+    from mgm.report.figures import draw, style
+    from mgm.stages.visualise import show as compute
 
-    draw(video, out, seed, [name for name in masks.split(",") if name], start)
+    arrays = compute(video, seed, [name for name in masks.split(",") if name], start)
+    style.write(draw.masks_on_a_clip(arrays), out)
     say(f"wrote {out}")

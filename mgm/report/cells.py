@@ -13,9 +13,9 @@ import pandas as pd
 
 from mgm.paper.quoted import reported
 from mgm.paper.registry import CONTROL_ROWS, SHARES, Cell, Registry
-from mgm.report.statistics import Estimate, over_datasets, over_seeds, over_videos
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
+from mgm.results.statistics import Estimate, over_datasets, over_seeds, over_videos
 
 COLUMNS = (
     "row",

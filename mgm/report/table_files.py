@@ -16,8 +16,8 @@ from mgm.paper.quoted import note, reported
 from mgm.paper.registry import Table
 from mgm.paper.scales import Scale
 from mgm.report.cells import COLUMNS, Row, frame, gain
-from mgm.report.statistics import holm, p_value
 from mgm.results import atomic
+from mgm.results.statistics import holm, p_value
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 BOLD = (

@@ -29,7 +29,7 @@ from mgm.reading import read_arrays, read_text
 from mgm.results import atomic
 from mgm.results.atomic import table_writer
 from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model, Pretrain, Probe, Views, read_spec
-from mgm.stages.data import with_channels
+from mgm.stages.job import with_channels
 from mgm.stages.parents import verified_weights
 from mgm.video import view_batches
 from mgm.video.shard_reader import shard_of

@@ -21,7 +21,7 @@ from mgm.reading import file_digest
 from mgm.results import atomic, precision
 from mgm.results.atomic import table_writer
 from mgm.spec import Data, Finetune, Probe, Views, read_spec
-from mgm.stages.data import Job, Workplace, find_index, multi_hot, with_channels
+from mgm.stages.job import Job, Workplace, find_index, multi_hot, with_channels
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
 from mgm.video import Loading, test_loader

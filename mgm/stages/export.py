@@ -1,7 +1,4 @@
-"""`mgm export RUN --to hf|videomae|onnx --out DIR`:
-
-a run's weights for Hugging Face's transformers, VideoMAE's official code, or ONNX.
-"""
+"""`mgm export`: a run's weights for Hugging Face's transformers, VideoMAE's code, or ONNX."""
 
 import json
 import math
@@ -27,18 +24,17 @@ from mgm.models.formats import to_huggingface, to_videomae
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from mgm.results import atomic
 from mgm.spec import Finetune, Pretrain, Probe, read_spec
-from mgm.stages.card import model_card
 from mgm.stages.parents import verified_weights
 
-# of onnxruntime: largest difference of an output, in units of the outputs' largest magnitude (at
-# least 1)
+# Of onnxruntime: the largest difference of an output, relative to the outputs' largest magnitude
+# (at least 1).
 TOLERANCE = 1e-4
 
 
 def export(
     run: Path, to: Literal["hf", "videomae", "onnx"], out: Path, index: Path | None = None
 ) -> str:
-    """Write a run's weights in another format, with a model card; return notes for their users.
+    """Write a run's weights in another format; return notes for their users.
 
     `hf`: model.safetensors, config.json and preprocessor_config.json, for `from_pretrained` of
     transformers 4.x and 5.x. A classifier's names of classes are those of `index`, the folder of
@@ -56,8 +52,9 @@ def export(
             f"{run}: is a {spec.stage} run, which has no weights of its own; export a pretraining "
             "or finetuning run"
         )
+    path, _ = verified_weights(run)
     if to == "onnx":
-        return export_onnx(spec, verified_weights(run)[0], out, index)
+        return export_onnx(spec, path, out, index)
     if spec.model.divided:
         raise UserError(
             f"{run}: a TimeSformer's divided attention has no place in VideoMAE's formats; export "
@@ -68,37 +65,25 @@ def export(
             f"{run}: predicts {spec.target}, and decoders of VideoMAE's formats predict pixels; "
             "export a run fine-tuned from it"
         )
-    path, digest = verified_weights(run)
     weights = read_weights(path)
     if isinstance(spec, Finetune):
         classes = classes_of(weights, path)
         names = _names(spec, classes, index)
-        load_weights(
-            build_classifier(spec, classes), path
-        )  # what does not fit the spec is said here
+        # What does not fit the spec is an error here.
+        load_weights(build_classifier(spec, classes), path)
     else:
         names = []
         load_weights(build_mae(spec), path)
     if to == "videomae":
         with atomic.atomic_write(out / "checkpoint.pth") as temporary:
             torch.save({"model": to_videomae(weights)}, temporary)
-        return _with_card(run, spec, digest, "pytorch", _about_videomae(spec, out), out)
+        return _about_videomae(spec, out)
     with atomic.atomic_write(out / "model.safetensors") as temporary:
-        save_file(
-            to_huggingface(weights), temporary, metadata={"format": "pt"}
-        )  # transformers refuses a file that does not say so
+        # transformers refuses a file that does not name its format.
+        save_file(to_huggingface(weights), temporary, metadata={"format": "pt"})
     atomic.write(out / "config.json", json.dumps(_config(spec, names), indent=2) + "\n")
     atomic.write(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
-    return _with_card(run, spec, digest, "transformers", _about_huggingface(spec, out), out)
-
-
-def _with_card(
-    run: Path, spec: Pretrain | Finetune, digest: str, library: str, about: str, out: Path
-) -> str:
-    """Write the model card, in which `about` names no folder of this machine; return `about`."""
-    use = about.removeprefix(f"wrote {out}").lstrip(":/ ").replace(str(out), ".")
-    atomic.write(out / "README.md", model_card(run, spec, digest, library, use))
-    return about
+    return _about_huggingface(spec, out)
 
 
 def _names(spec: Finetune, classes: int, index: Path | None) -> list[str]:
@@ -142,9 +127,8 @@ def _config(spec: Pretrain | Finetune, names: list[str]) -> dict[str, Any]:
         "initializer_range": 0.02,
         "layer_norm_eps": 1e-6,
         "qkv_bias": True,  # 4.x's name, which 5.x reads as its qv_bias
-        "use_mean_pooling": isinstance(
-            spec, Finetune
-        ),  # for pretraining, True would remove the encoder's final norm
+        # For pretraining, True would remove the encoder's final norm.
+        "use_mean_pooling": isinstance(spec, Finetune),
     }
     if isinstance(spec, Finetune):
         return config | {

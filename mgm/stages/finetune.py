@@ -12,8 +12,8 @@ from mgm import rng
 from mgm.errors import UserError
 from mgm.models import build_classifier, load_encoder
 from mgm.spec import Finetune
-from mgm.stages.data import Job, multi_hot, training_batches
 from mgm.stages.evaluate import check_views, test
+from mgm.stages.job import Job, multi_hot, training_batches
 from mgm.stages.pretrain import fit, steps_of
 from mgm.training import Training, mix
 from mgm.video import Batch, Loading

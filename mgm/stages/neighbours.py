@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mgm.models.kernels import linear
+
 KNN_ROWS, KNN_COLUMNS = 1024, 16384  # of a block of similarities: 64 MB
 KNN_GROUP = 32  # similarities of a row that are compared at once
 
@@ -18,7 +20,7 @@ def nearest(query_ND: Tensor, x_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
     for rows_BD in query_ND.split(KNN_ROWS):
         best, place = list[Tensor](), list[Tensor]()
         for start in range(0, len(x_MD), KNN_COLUMNS):
-            own, at = _largest(rows_BD @ x_MD[start : start + KNN_COLUMNS].T, k)
+            own, at = _largest(linear(rows_BD, x_MD[start : start + KNN_COLUMNS]), k)
             best.append(own)
             place.append(at + start)
         similarity_BK, at_BK = torch.cat(best, dim=1).topk(k, dim=1)

@@ -22,8 +22,8 @@ from mgm.models.encoder import freeze
 from mgm.models.kernels import bf16_slowdown
 from mgm.results.result import log_lines
 from mgm.spec import Optim, Pretrain
-from mgm.stages.data import Job, motion_of, training_batches, unchanged
 from mgm.stages.flow import require_flow
+from mgm.stages.job import Job, motion_of, training_batches, unchanged
 from mgm.training import Training, collectives, train
 from mgm.video import Batch, Loading
 

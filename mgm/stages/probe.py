@@ -28,8 +28,8 @@ from mgm.models import Features, build_features
 from mgm.reading import read_arrays
 from mgm.results.atomic import atomic_write
 from mgm.spec import Probe, Views
-from mgm.stages.data import Job, LabelledClips, Split, multi_hot, with_channels
 from mgm.stages.evaluate import check_views, record
+from mgm.stages.job import Job, LabelledClips, Split, multi_hot, with_channels
 from mgm.stages.probe_kinds import KINDS
 from mgm.video import Loading, test_loader
 

@@ -24,7 +24,7 @@ from mgm import rng
 from mgm.errors import UserError
 from mgm.results.precision import mean_average_precision
 from mgm.spec import Probe
-from mgm.stages.data import LabelledClips, Split
+from mgm.stages.job import LabelledClips, Split
 from mgm.stages.neighbours import nearest
 
 # Weights of the mean squared weight, next to the mean cross-entropy.

@@ -24,7 +24,7 @@ from mgm.results import atomic
 from mgm.results.lock import folder_lock
 from mgm.results.result import examine, versions, write_result
 from mgm.spec import Pretrain, Spec, parents, read_spec
-from mgm.stages.data import Job, Workplace, find_index, share_crops
+from mgm.stages.job import Job, Workplace, find_index, share_crops
 from mgm.training import collectives, remove_checkpoints
 
 

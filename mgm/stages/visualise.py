@@ -1,7 +1,7 @@
 """`mgm visualise`: compute the arrays of the figures that show clips.
 
-`mgm.report.figures.draw` draws them, on a machine without the data. `mgm show VIDEO --out PNG`
-draws frames, motion and masks of any video at once.
+`mgm.report.figures.draw` draws them, on a machine without the data. `mgm show` computes and draws
+the frames, motion and masks of any video.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from mgm.paper.experiments import TABLE_4E
 from mgm.paper.recipes import MASK_RATIO
 from mgm.rng import clip_seed, generator
 from mgm.spec import Clips, Mask, Model, Pretrain, Visualise, read_spec
-from mgm.stages.data import Job, moving_videos
+from mgm.stages.job import Job, moving_videos
 from mgm.stages.measure.saliency import read_boxes
 from mgm.video import Clip, probe_video, read_clip, slot_displacement
 from mgm.video.transform import Box, apply, view_box, view_indices
@@ -53,13 +53,9 @@ def visualise(job: Job[Visualise]) -> dict[str, Any]:
 
 
 def show(
-    video: Path,
-    out: Path,
-    seed: int = 0,
-    masks: Sequence[str] = (),
-    start: int | None = None,
-) -> None:
-    """Draw 16 frames of a video, their motion, and masks on the grid of the paper's ViT-B.
+    video: Path, seed: int = 0, masks: Sequence[str] = (), start: int | None = None
+) -> dict[str, Any]:
+    """Return 16 frames of a video, their motion, and masks on the grid of the paper's ViT-B.
 
     The frames are 4 apart, as in the paper on K400, or less in a video that is too short for that.
 
@@ -68,14 +64,15 @@ def show(
         masks: their names; by default those of the paper's Table 4e.
         start: the first frame; by default the clip is in the video's middle.
 
+    Returns:
+        The arrays of `masks_on_a_clip`.
+
     Raises:
         UserError: an unknown mask, a video that cannot be read or has no motion vectors, or one
             that ends before the clip does.
     """
     if unknown := [name for name in masks if name not in MASKS]:
         raise UserError(f"--masks {unknown[0]}: no such mask; choose from {', '.join(MASKS)}")
-    from mgm.report.figures import draw, style  # matplotlib takes a second to import
-
     frames = probe_video(video).frames
     if start is not None and start + 16 > frames:
         raise UserError(
@@ -84,16 +81,7 @@ def show(
         )
     left = frames - (start or 0)
     clips = Clips(frames=16, size=224, stride=min(max((left - 1) // 15, 1), 4))
-    arrays = masks_on_a_clip(
-        video,
-        frames,
-        clips,
-        Model(),
-        names=masks or TABLE_4E,
-        seed=seed,
-        start=start,
-    )
-    style.write(draw.masks_on_a_clip(arrays), out)
+    return masks_on_a_clip(video, frames, clips, Model(), masks or TABLE_4E, seed, start)
 
 
 def masks_on_a_clip(

@@ -22,7 +22,7 @@ from mgm.errors import UserError
 from mgm.models.weights_file import weights_digest
 from mgm.spec import ApplyOptions, Clips
 from mgm.stages.apply import Parts, Source, content_key
-from mgm.stages.data import with_channels
+from mgm.stages.job import with_channels
 from mgm.video import probe_video
 from mgm.video.decode import open_pass
 from mgm.video.transform import cut_frames, test_box

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.data.index import read_index
 from mgm.spec import Clips, Data, Decoder, Finetune, FinetuneOptim, Model, Optim, Pretrain, Views
-from mgm.stages.data import Workplace
 from mgm.stages.finetune import finetune
+from mgm.stages.job import Workplace
 from mgm.stages.pretrain import pretrain
 from mgm.stages.runner import run_all
 

@@ -122,7 +122,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.spec import RunOptions
-from mgm.stages.data import Workplace
+from mgm.stages.job import Workplace
 from mgm.stages.runner import run_all
 before = os.nice(0)
 run_all([], None, Workplace(Path(), {}, RunOptions(nice=3)))

@@ -18,9 +18,9 @@ from torch import nn
 from mgm.errors import UserError
 from mgm.spec import Optim, RunOptions, parse
 from mgm.stages import data
-from mgm.stages.data import Workplace
 from mgm.stages.evaluate import evaluate
 from mgm.stages.finetune import finetune
+from mgm.stages.job import Workplace
 from mgm.stages.runner import run_all
 from mgm.training import Training, collectives, train
 

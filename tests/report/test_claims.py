@@ -29,9 +29,9 @@ from mgm.report.claims.judge import (
     table_says,
     write_claims,
 )
-from mgm.report.statistics import Estimate, over_seeds
 from mgm.report.table_files import DASH
 from mgm.results.result import RunStatus
+from mgm.results.statistics import Estimate, over_seeds
 from tests.helpers.videos import SHARED
 
 ROOT = Path(__file__).parents[2]

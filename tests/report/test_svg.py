@@ -3,7 +3,7 @@ import re
 import pytest
 
 from mgm.report.page.svg import PERCENT, POINTS_OF, Axis, drawing
-from mgm.report.statistics import Estimate
+from mgm.results.statistics import Estimate
 
 
 def test_an_axis_of_percentages_stays_within_them():

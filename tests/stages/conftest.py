@@ -17,7 +17,7 @@ from mgm.spec import (
     RunOptions,
     Views,
 )
-from mgm.stages.data import Workplace
+from mgm.stages.job import Workplace
 from tests.helpers.small_runs import PARAMS, SMALL
 
 OPTIM = {"lr": 0.064, "min_lr": 1e-4, "batch": 4, "steps": 12, "precision": "float32"}

@@ -33,9 +33,9 @@ from mgm.models import (
 from mgm.spec import ApplyOptions, Clips, Data, Decoder, Finetune, Model, Pretrain, Probe, Views
 from mgm.stages import apply as applied
 from mgm.stages import windows as windowed
-from mgm.stages.data import with_channels
 from mgm.stages.embed import embed
 from mgm.stages.finetune import class_weights
+from mgm.stages.job import with_channels
 from mgm.stages.predict import predict
 from mgm.video import probe_video, read_clip
 from mgm.video import test_loader as views_loader

@@ -17,6 +17,7 @@ from transformers import (
 from mgm.errors import UserError
 from mgm.masking import Grid, make_mask
 from mgm.models import build_classifier, build_mae, read_weights, reconstruction_loss, save_weights
+from mgm.report.card import write_card
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
 from mgm.stages.export import export
 
@@ -103,7 +104,8 @@ def test_what_comes_back_is_bit_equal(tmp_path, spec):
     ours = load_file(tmp_path / "run" / "weights.safetensors")
     kind = VideoMAEForPreTraining if spec is PRETRAIN else VideoMAEForVideoClassification
     for to in ("hf", "videomae"):
-        export(tmp_path / "run", to, tmp_path / to)
+        about = export(tmp_path / "run", to, tmp_path / to)
+        write_card(tmp_path / "run", tmp_path / to, to, about)
         assert str(tmp_path) not in (tmp_path / to / "README.md").read_text()
         back = read_weights(tmp_path / to)
         assert back.keys() == ours.keys()

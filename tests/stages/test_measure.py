@@ -20,8 +20,8 @@ from mgm.errors import UserError
 from mgm.masking import MASKS, Grid, Mask, Motion, hidden_patches, make_mask
 from mgm.models import build_mae
 from mgm.paper.recipes import MASK_RATIO
-from mgm.report.statistics import over_seeds
 from mgm.results.result import examine
+from mgm.results.statistics import over_seeds
 from mgm.rng import clip_seed
 from mgm.spec import Data, Decoder, Measure
 from mgm.stages.measure import choose, measure

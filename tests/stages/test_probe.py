@@ -7,7 +7,7 @@ from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.spec import Model, Probe
 from mgm.stages import neighbours, probe_kinds
-from mgm.stages.data import LabelledClips, Split
+from mgm.stages.job import LabelledClips, Split
 from mgm.stages.probe import units
 from mgm.stages.probe_kinds import (
     KINDS,
@@ -139,6 +139,24 @@ def test_nearest_are_those_of_the_whole_product(monkeypatch):
     wanted = (F.normalize(query_ND) @ F.normalize(x_MD).T).topk(5)
     assert torch.equal(place_NK, wanted.indices)
     torch.testing.assert_close(similarity_NK, wanted.values)
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.1], ids=["random", "clustered"])
+def test_nearest_of_wide_features_are_those_in_float64(spread):
+    """Wide features take oneDNN's product where the CPU has AVX-512."""
+    generator = torch.Generator().manual_seed(0)
+    centre_CD = torch.randn(20, 300, generator=generator)
+    query_ND, x_MD = (
+        centre_CD[torch.arange(count) % 20] + spread * torch.randn(count, 300, generator=generator)
+        for count in (60, 1200)
+    )
+    similarity_NK, place_NK = neighbours.nearest(query_ND, x_MD, 9)
+    exact_NM = F.normalize(query_ND.double()) @ F.normalize(x_MD.double()).T
+    assert (place_NK.sort(dim=1).values.diff(dim=1) > 0).all()
+    # Float32 keeps 24 bits: a neighbour may change places with an equal one, up to rounding.
+    torch.testing.assert_close(similarity_NK.double(), exact_NM.topk(9).values, rtol=0, atol=1e-6)
+    found_NK = exact_NM.gather(1, place_NK)
+    torch.testing.assert_close(found_NK, similarity_NK.double(), rtol=0, atol=1e-6)
 
 
 def test_votes_are_dinos_weighted_vote():

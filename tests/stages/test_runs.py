@@ -25,10 +25,10 @@ from mgm.results import atomic
 from mgm.results.result import examine, log_lines, write_result
 from mgm.spec import Data, Mask, RunOptions, Views, Visualise, parse
 from mgm.stages import data
-from mgm.stages.data import Job, Workplace
 from mgm.stages.evaluate import evaluate, softmax_mean
 from mgm.stages.export import export
 from mgm.stages.finetune import finetune
+from mgm.stages.job import Job, Workplace
 from mgm.stages.pretrain import learnt_nothing, pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import progress, run_all

@@ -12,7 +12,7 @@ from mgm.masking import MASKS, hidden_patches
 from mgm.models import build_mae, save_weights
 from mgm.paper.recipes import MASK_RATIO
 from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, Visualise
-from mgm.stages.data import Job, Workplace
+from mgm.stages.job import Job, Workplace
 from mgm.stages.visualise import visualise
 
 CLIPS = Clips(frames=8, size=48, stride=2, crop="centre")

@@ -24,8 +24,8 @@ from mgm.results.lock import folder_lock
 from mgm.results.result import examine, log_lines
 from mgm.spec import Augment, Decoder, Finetune, FinetuneOptim, Optim, Pretrain, RunOptions, Views
 from mgm.stages import data
-from mgm.stages.data import Workplace
 from mgm.stages.finetune import finetune
+from mgm.stages.job import Workplace
 from mgm.stages.pretrain import pretrain
 from mgm.stages.runner import run_all
 from mgm.training import collectives

@@ -15,7 +15,7 @@ from mgm.data.index import Index
 from mgm.data.shards import Settings, write_shards
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.spec import Augment, Clips, Views
-from mgm.stages.data import motion_of
+from mgm.stages.job import motion_of
 from mgm.video import Cache, Loading, NoVectors, probe_video, read_clip, training_loader
 from mgm.video import test_loader as view_loader
 from mgm.video.optical_flow import NoFlow

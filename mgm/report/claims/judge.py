@@ -15,10 +15,10 @@ from mgm.paper.quoted import FOOTNOTES, reported
 from mgm.paper.registry import SHARES, Registry
 from mgm.report.cells import Row, paired, row_of
 from mgm.report.claims.claim import CLAIMS, Claim, Condition, Key, LinearCombination, Quantity
-from mgm.report.statistics import Estimate, holm, p_value
 from mgm.report.table_files import DASH, MINUS, comparable
 from mgm.results import atomic
 from mgm.results.result import RunStatus
+from mgm.results.statistics import Estimate, holm, p_value
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 CONTRADICTED = "contradicted by published numbers"

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from mgm.paper.registry import Plot
 from mgm.report.cells import row_of
 from mgm.report.figures.style import ACCENT, INK, LINE, QUIET, STYLE, blank, wrapped, write_below
-from mgm.report.statistics import over_seeds
 from mgm.results.result import RunStatus
+from mgm.results.statistics import over_seeds
 
 WIDTH, ROW = 7.4, 0.27  # inches
 

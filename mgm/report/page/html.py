@@ -29,7 +29,6 @@ from mgm.report.page.runs import (
 )
 from mgm.report.page.sections import by_class, controls_of, deviations
 from mgm.report.page.svg import NARROW, PERCENT, POINTS_OF, TEMPLATES, WIDTH, Axis
-from mgm.report.statistics import Estimate
 from mgm.report.table_files import (
     BOLD,
     beside_the_paper,
@@ -42,6 +41,7 @@ from mgm.report.table_files import (
     sections,
 )
 from mgm.results.result import RunStatus, log_lines
+from mgm.results.statistics import Estimate
 
 if TYPE_CHECKING:
     from mgm.report.page.mask_player import MaskPlayer  # matplotlib takes a second to import

@@ -9,9 +9,9 @@ from mgm.paper.registry import Registry, Table, label_of
 from mgm.report.cells import Row, commit_of, frame, gain, mean_gain
 from mgm.report.claims.judge import NOT_RUN, Verdict
 from mgm.report.page.runs import NOTES, VERBS
-from mgm.report.statistics import Estimate, holm, p_value
 from mgm.report.table_files import caveat_of, comparable, number
 from mgm.results.result import RunStatus
+from mgm.results.statistics import Estimate, holm, p_value
 from mgm.spec import Spec
 
 

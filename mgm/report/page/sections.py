@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 from mgm.paper.registry import Registry
 from mgm.report.cells import Row, over_runs
 from mgm.report.page.svg import PERCENT, Axis
-from mgm.report.statistics import Estimate
 from mgm.results.result import RunStatus
+from mgm.results.statistics import Estimate
 from mgm.spec import Measure, data_name
 
 # DEVIATIONS.md of a checkout; an installed package has none.

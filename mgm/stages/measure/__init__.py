@@ -23,8 +23,8 @@ from mgm.data.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.paper.recipes import DECODERS, MODELS, PRETRAIN_CLIPS
 from mgm.spec import Data, Measure, Probe, parse, read_spec
-from mgm.stages.data import Job, Workplace, moving_videos
 from mgm.stages.inspect import spread
+from mgm.stages.job import Job, Workplace, moving_videos
 
 WITHOUT_VIDEOS = ("step-time",)
 

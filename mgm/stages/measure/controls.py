@@ -21,8 +21,8 @@ from mgm.data.index import Index, Video
 from mgm.errors import UserError
 from mgm.models import build_features
 from mgm.spec import Measure, Probe, Views
-from mgm.stages.data import Job, Split, Workplace, with_channels
 from mgm.stages.evaluate import predictions
+from mgm.stages.job import Job, Split, Workplace, with_channels
 from mgm.stages.measure import simple_features as simple
 from mgm.stages.probe import fit_draws
 from mgm.video.decode import read_clip

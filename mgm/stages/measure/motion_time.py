@@ -14,7 +14,7 @@ import torch
 
 from mgm.data.index import Video
 from mgm.spec import Flow, Measure
-from mgm.stages.data import Job
+from mgm.stages.job import Job
 from mgm.stages.measure import choose
 from mgm.video.optical_flow import Estimate, estimator, motions, raft_weights
 from mgm.video.vectors import read_vectors

@@ -24,7 +24,7 @@ from mgm.data.synthetic.generator import load_boxes
 from mgm.errors import UserError
 from mgm.reading import read_table
 from mgm.spec import Measure
-from mgm.stages.data import Job
+from mgm.stages.job import Job
 from mgm.stages.measure import choose
 from mgm.video.motion import CELL
 from mgm.video.vectors import read_vectors

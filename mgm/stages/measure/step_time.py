@@ -16,7 +16,7 @@ from mgm.models import MAE, build_mae, reconstruction_loss
 from mgm.models.vit import gather_tokens, patchify
 from mgm.paper.recipes import PRETRAIN_OPTIM
 from mgm.spec import Mask, Measure, Pretrain
-from mgm.stages.data import Job
+from mgm.stages.job import Job
 from mgm.training.optim import build_optimiser
 
 BATCH = 2  # clips per step

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from mgm.report import cells
-from mgm.report.statistics import (
+from mgm.results.statistics import (
     Estimate,
     holm,
     over_datasets,

@@ -5,7 +5,7 @@ rest on the weights.
 import pytest
 from huggingface_hub import ModelCard
 
-from mgm.stages.card import model_card
+from mgm.report.card import model_card
 from tests.helpers.fake_results import DIGEST, finish, registry
 
 SCALE = registry(seeds=(0, 1))

@@ -12,12 +12,28 @@ import yaml
 
 from mgm.paper.registry import Registry
 from mgm.paper.suite import registry_of
+from mgm.reading import file_digest
+from mgm.results import atomic
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
-from mgm.spec import Finetune, Pretrain, Spec, parents
+from mgm.spec import Finetune, Pretrain, Spec, parents, read_spec
 
 LICENCE = "apache-2.0"
 SEEN = "number seen with these weights"
+
+
+def write_card(run: Path, out: Path, to: str, about: str) -> None:
+    """Write the model card README.md next to weights that `mgm export` wrote for `to`.
+
+    Args:
+        about: how to load them. The card names no folder of this machine.
+    """
+    spec = read_spec(run)
+    assert isinstance(spec, Pretrain | Finetune)
+    library = "transformers" if to == "hf" else "pytorch"
+    use = about.removeprefix(f"wrote {out}").lstrip(":/ ").replace(str(out), ".")
+    digest = file_digest(run / "weights.safetensors")
+    atomic.write(out / "README.md", model_card(run, spec, digest, library, use))
 
 
 def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, notes: str) -> str:
@@ -31,9 +47,8 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
         library: whose format the weights are in, "transformers" or "pytorch".
         notes: what whoever loads them must know.
     """
-    registry = (
-        registry_of(run.parent) if (run.parent / "scale.json").is_file() else None
-    )  # None: a run by itself
+    # None: a run by itself.
+    registry = registry_of(run.parent) if (run.parent / "scale.json").is_file() else None
     found = examine_all(run.parent, registry.specs if registry else {spec.run_id: spec})
     result = found[spec.run_id].result if spec.run_id in found else None
     evaluations, lines = _of_cells(registry, found, spec) if registry else ([], [])
