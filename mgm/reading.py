@@ -1,4 +1,4 @@
-"""Read files from outside: text in UTF-8, tables, JSON and arrays.
+"""Read files from outside: text in UTF-8, tables, JSON, YAML and arrays.
 
 Every kind of damage becomes an error of one line that names the file, and no pipe hangs the reader.
 """
@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from mgm.errors import UserError
 
@@ -89,6 +91,56 @@ def read_json(path: Path) -> Any:
         raise
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON ({error})") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read the fields of a YAML file.
+
+    Raises:
+        UserError: it cannot be read, is not YAML, names a field twice, or holds no fields.
+    """
+    try:
+        # ValueError: bytes, dates and numbers that are none; TypeError: keys that cannot be one
+        fields = yaml.load(read_text(path), _Loader)
+    except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); correct it") from None
+    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
+        raise UserError(
+            f"{path}: holds no fields, written as NAME: VALUE; workflow/config/smoke.yaml shows "
+            "some"
+        )
+    return fields
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuse aliases, and a field that is given twice.
+
+    YAML would keep the last of the two. Aliases can contain themselves, or unfold without end.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(
+                problem=f"*{event.anchor} stands for another place; write that out",
+                problem_mark=event.start_mark,
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(
+                    problem="a list or a mapping is no name of a field; write NAME: VALUE",
+                    problem_mark=key.start_mark,
+                )
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value} stands twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def read_arrays(path: Path) -> "dict[str, np.ndarray]":

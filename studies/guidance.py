@@ -25,8 +25,8 @@ from mgm.data.synthetic.drawing import scene, tracks
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import parse_params
 from mgm.masking import Grid, Motion, make_mask
-from mgm.paper.scales import read_yaml
 from mgm.paper.suite import registry_of
+from mgm.reading import read_yaml
 from mgm.report.figures.seeds import intervals
 from mgm.report.figures.style import STYLE, blank, write
 from mgm.results.archive import unpack

@@ -7,7 +7,7 @@ from snakemake.utils import validate
 from mgm.dag import WORKFLOW
 from mgm.dag.cluster import PROFILE
 from mgm.dag.config import schemas
-from mgm.paper.scales import read_yaml
+from mgm.reading import read_yaml
 
 SCHEMAS = WORKFLOW / "schemas"
 FILES = [("scale", path) for path in sorted((WORKFLOW / "config").glob("*.yaml"))]

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from mgm.errors import UserError
-from mgm.paper.scales import read_yaml
+from mgm.reading import read_yaml
 from mgm.spec import (
     BACKBONES,
     Clips,

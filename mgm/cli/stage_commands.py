@@ -140,8 +140,7 @@ def _read(
 
 def _fields(path: Path) -> Any:
     """Read a spec file."""
-    from mgm.paper.scales import read_yaml
-    from mgm.reading import read_json
+    from mgm.reading import read_json, read_yaml
 
     try:
         return read_yaml(path) if path.suffix in YAML else read_json(path)

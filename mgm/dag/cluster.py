@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 
 from mgm.dag import WORKFLOW
 from mgm.errors import UserError, valid
-from mgm.paper.scales import read_yaml
+from mgm.reading import read_yaml
 from mgm.spec import FrozenModel, RunOptions
 
 PROFILE = WORKFLOW / "profiles" / "slurm"

@@ -202,7 +202,7 @@ def dataset_jobs(workflow: "Workflow") -> list[DagJob]:
 
 def run_job(workflow: "Workflow", name: str, specs: list[Spec]) -> DagJob:
     """Return the job that makes these runs."""
-    here, verb = workflow.scale.execution, specs[0].stage
+    here, stage = workflow.scale.execution, specs[0].stage
     rule = rule_of(specs[0], workflow.scale)
     datasets = sorted({spec.data.dataset for spec in specs})
     words = [str(workflow.spec_file(spec.run_id)) for spec in specs]
@@ -210,10 +210,10 @@ def run_job(workflow: "Workflow", name: str, specs: list[Spec]) -> DagJob:
         word for dataset in datasets for word in ("--data", f"{dataset}={workflow.places[dataset]}")
     ]
     words += ["--out", str(workflow.results)]
-    if verb == "measure" and workflow.scale.flow_weights:
+    if stage == "measure" and workflow.scale.flow_weights:
         words += ["--weights", workflow.scale.flow_weights]
     options = here.changed(workflow.cluster.jobs[rule]) if workflow.cluster else here
-    kind = RunOptions if verb in ("pretrain", "finetune") else LoadOptions
+    kind = RunOptions if stage in ("pretrain", "finetune") else LoadOptions
     words += options.words(kind.model_fields)
     after = {
         workflow.made_by[parent]

@@ -72,6 +72,17 @@ def training_share(workflow: Workflow, started: float, cores: int) -> str:
     )
 
 
+def order(workflow: Workflow) -> list[str]:
+    """Return the jobs that are left, in the order in which they start one at a time."""
+    left = {name: job for name, job in workflow.jobs.items() if name not in workflow.done}
+    names = list[str]()
+    while left:
+        ready = (job for job in left.values() if not left.keys() & {*job.after})
+        names.append(max(ready, key=lambda job: job.priority).name)
+        del left[names[-1]]
+    return names
+
+
 def missing(workflow: Workflow) -> dict[str, str]:
     """A line for each dataset that is neither there nor made here."""
     found = {}

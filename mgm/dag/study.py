@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mgm.dag import WORKFLOW
-from mgm.dag.cluster import Cluster, load_cluster
+from mgm.dag.cluster import load_cluster
 from mgm.dag.config import Config, parse_config
 from mgm.dag.jobs import batches, dataset_jobs, in_order, prioritised, run_job
 from mgm.data.published import PUBLISHED
@@ -24,9 +24,8 @@ from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_flock
 
 CONFIG = WORKFLOW / "config"
-PREPARED = tuple(
-    name for name, dataset in PUBLISHED.items() if not dataset.derived_from
-)  # from what their users downloaded
+# What jobs make of their users' downloads.
+PREPARED = tuple(name for name, dataset in PUBLISHED.items() if not dataset.derived_from)
 DERIVED = {
     name: dataset.derived_from for name, dataset in PUBLISHED.items() if dataset.derived_from
 }
@@ -58,14 +57,20 @@ class Workflow:
         path = Path(options.scale) if own else CONFIG / f"{options.scale}.yaml"
         scale = load_scale(path, given, options.gpu)
         if options.steps:
-            scale = _shortened(scale, options.steps)
+            scale = scale.shortened(options.steps)
         self.yes = options.yes
         self.cluster = (
             load_cluster(options.cluster, options.partition, options.account)
             if options.cluster is not None
             else None
         )
-        scale = _placed(scale, self.cluster) if self.cluster else scale
+        if self.cluster:
+            if unknown := sorted(set(self.cluster.data) - {*PREPARED, *DERIVED}):
+                raise UserError(
+                    f"cluster: data.{unknown[0]}: is no published dataset; choose from "
+                    f"{', '.join((*PREPARED, *DERIVED))}"
+                )
+            scale = scale.placed(self.cluster.data)
         self.name = options.name or scale.name
         self.results, self.reports = results / self.name, reports / self.name
         self.logs = Path("logs") / self.name
@@ -80,13 +85,10 @@ class Workflow:
             )
         self.sources = {} if options.videos is not None else self._sources(options, scale)
         self.shards = options.shards or (self.cluster.shards if self.cluster else 1)
-        self.external: dict[
-            str, Path
-        ] = {}  # run id: the weights of a table's row that a user gives
+        # Run id: the weights that a user gives for a table's row.
+        self.external: dict[str, Path] = {}
         if scale.weights:
-            from mgm.stages.parents import (
-                external_run_id,
-            )  # torch, but for those alone who give weights
+            from mgm.stages.parents import external_run_id  # imports torch
 
             self.external = dict(
                 external_run_id(path, f"weights: {row}", row) for row, path in scale.weights.items()
@@ -374,26 +376,3 @@ class Workflow:
             for word in (f"--{option}", str(self.places[part]))
         ]
         return [name, *options]
-
-
-def _shortened(scale: Scale, steps: int) -> Scale:
-    """Cut every training run to `steps`; warm-up keeps its share."""
-    overrides = {
-        verb: {**scale.overrides.get(verb, {}), "optim.steps": steps}  # type: ignore[call-overload]
-        for verb in ("pretrain", "finetune")
-    }
-    return scale.model_copy(update={"steps": None, "overrides": {**scale.overrides, **overrides}})
-
-
-def _placed(scale: Scale, cluster: Cluster) -> Scale:
-    """Return the scale with its datasets at the cluster's places."""
-    if unknown := sorted(set(cluster.data) - {*PREPARED, *DERIVED}):
-        raise UserError(
-            f"cluster: data.{unknown[0]}: is no published dataset; choose from "
-            f"{', '.join((*PREPARED, *DERIVED))}"
-        )
-    datasets = {
-        name: dataset.model_copy(update={"root": cluster.data.get(name, dataset.root)})
-        for name, dataset in scale.datasets.items()
-    }
-    return scale.model_copy(update={"datasets": datasets})

@@ -264,10 +264,10 @@ def _folder(source: Path, out: Path, seed: int) -> Index:
 
 
 def _derived(dataset: Published) -> Callable[..., None]:
-    """The verb of a dataset that is made of the indices of one or two others."""
+    """Return the command of a dataset that is made of the indices of one or two others."""
     first, *others = dataset.derived_from
 
-    def verb(
+    def of_two(
         source: Annotated[Path, typer.Option(help=f"The folder of the index of {first}.")],
         target: Annotated[
             Path, typer.Option(help=f"The folder of the index of {''.join(others)}, to test on.")
@@ -281,7 +281,7 @@ def _derived(dataset: Published) -> Callable[..., None]:
     ) -> None:
         say(summary(dataset.index(source, out)))
 
-    return verb if others else of_one
+    return of_two if others else of_one
 
 
 SEED = Annotated[

@@ -22,7 +22,8 @@ from mgm.paper.cost import (
 )
 from mgm.paper.quoted import AVION, MEMORY_GB, PEAK, VIDEOMAE, PublishedTime
 from mgm.paper.registry import Cell, Registry
-from mgm.paper.scales import Scale, read_yaml
+from mgm.paper.scales import Scale
+from mgm.reading import read_yaml
 from mgm.spec import Finetune, Pretrain, Probe, Spec
 
 

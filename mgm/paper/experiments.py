@@ -292,10 +292,10 @@ def downstream_runs(
     seeds: Sequence[int] = (),
 ) -> tuple:
     """One finetuning or probe a seed, by default of the target's, from the parent of that seed."""
-    recipe, verb = (recipes.probe, "probe") if probe else (recipes.finetune, "finetune")
+    recipe, stage = (recipes.probe, "probe") if probe else (recipes.finetune, "finetune")
     return tuple(
         registry.add_scaled(recipe(dataset, parent(seed), model), seed)
-        for seed in seeds or registry.seeds(target, verb)
+        for seed in seeds or registry.seeds(target, stage)
     )
 
 

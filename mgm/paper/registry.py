@@ -157,10 +157,10 @@ class Registry:
     def has(self, *datasets: str) -> bool:
         return set(datasets) <= set(self.scale.datasets)
 
-    def seeds(self, target: str, verb: str = "") -> tuple[int, ...]:
-        """The seeds of a table or figure, or of its runs of one verb."""
+    def seeds(self, target: str, stage: str = "") -> tuple[int, ...]:
+        """Return the seeds of a table or figure, or of its runs of one stage."""
         more = self.scale.more_seeds
-        return more.get(f"{target}.{verb}") or more.get(target, self.scale.seeds)
+        return more.get(f"{target}.{stage}") or more.get(target, self.scale.seeds)
 
     def add_scaled(self, spec: R, seed: int) -> R:
         """Add a run of the paper as this scale changes it."""

@@ -9,12 +9,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import AfterValidator, Field, model_validator
 
 from mgm.errors import UserError, valid
 from mgm.masking import MaskName
-from mgm.reading import read_text
+from mgm.reading import read_yaml
 from mgm.spec import BACKBONES, Flow, FrozenModel, KnownBackbone, ProbeKind, Run, RunOptions, parse
 
 OWN = "folder"  # the dataset name of a user's own videos
@@ -72,7 +71,8 @@ def _not_reserved(name: str) -> str:
 
 RESERVED = ("mlflow.db", "mlflow-artifacts")
 ResultsName = Annotated[Name, AfterValidator(_not_reserved)]
-Verb = Literal["pretrain", "finetune", "probe", "measure", "visualise"]
+Stage = Literal["pretrain", "finetune", "probe", "measure", "visualise"]
+TRAINING: tuple[Stage, Stage] = ("pretrain", "finetune")
 
 
 class Comparison(FrozenModel):
@@ -105,7 +105,7 @@ class Scale(FrozenModel):
     # Empty: on the one of `datasets`.
     data_seeds: tuple[int, ...] = ()
     steps: Steps | None = None  # none: real epochs
-    overrides: dict[Verb, dict[str, Any]] = Field(default_factory=dict)
+    overrides: dict[Stage, dict[str, Any]] = Field(default_factory=dict)
     # The encoder's fields in place of a backbone's; `backbone` is the name that they go by.
     backbones: dict[KnownBackbone, dict[str, int | str]] = Field(default_factory=dict)
     datasets: dict[Name, Dataset]
@@ -172,8 +172,21 @@ class Scale(FrozenModel):
         found = re.sub(rf"\b({names})\b", lambda one: f"{short.get(one[1], one[1])} stand-in", text)
         return found if found == text else f"{found} (generated)"
 
+    def shortened(self, steps: int) -> Self:
+        """Cut every training run to `steps`; warm-up keeps its share."""
+        cut = {stage: {**self.overrides.get(stage, {}), "optim.steps": steps} for stage in TRAINING}
+        return self.model_copy(update={"steps": None, "overrides": {**self.overrides, **cut}})
+
+    def placed(self, places: Mapping[str, str]) -> Self:
+        """Take the roots of datasets from `places` where it names them."""
+        datasets = {
+            name: dataset.model_copy(update={"root": places.get(name, dataset.root)})
+            for name, dataset in self.datasets.items()
+        }
+        return self.model_copy(update={"datasets": datasets})
+
     def apply(self, spec: R, seed: int) -> R:
-        """`spec`, as this scale runs it with `seed`."""
+        """Return `spec` as this scale runs it with `seed`."""
         fields = spec.model_dump(mode="json")
         if self.datasets[spec.data.dataset].grouped and "held_out" in fields:
             fields["held_out"] = "groups"
@@ -242,8 +255,8 @@ def load_scale(
     return scale
 
 
-# Scales whose toy sizes go by the paper's names: run ids of committed results rest on them.
-UNNAMED_SIZES = re.compile(r"smoke|mini|day|guidance-\w+")
+# Scales whose toy sizes go by the paper's names: ids of committed runs rest on them.
+UNNAMED_SIZES = re.compile(r"mini|guidance-\w+")
 
 
 def _merged(fields: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,56 +266,6 @@ def _merged(fields: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(merged.get(name), dict)
         merged[name] = _merged(merged[name], value) if both else value
     return merged
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The fields of a YAML file.
-
-    Raises:
-        UserError: it cannot be read, is not YAML, names a field twice, or holds no fields.
-    """
-    try:
-        # ValueError: bytes, dates and numbers that are none; TypeError: keys that cannot be one
-        fields = yaml.load(read_text(path), _Loader)
-    except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); correct it") from None
-    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
-        raise UserError(
-            f"{path}: holds no fields, written as NAME: VALUE; workflow/config/smoke.yaml shows "
-            "some"
-        )
-    return fields
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuse aliases, and a field that is given twice.
-
-    YAML would keep the last of the two. Aliases can contain themselves, or unfold without end.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.MarkedYAMLError(
-                problem=f"*{event.anchor} stands for another place; write that out",
-                problem_mark=event.start_mark,
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(
-                    problem="a list or a mapping is no name of a field; write NAME: VALUE",
-                    problem_mark=key.start_mark,
-                )
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"{key.value} stands twice", problem_mark=key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def parse_scale(fields: Any, source: Path) -> Scale:

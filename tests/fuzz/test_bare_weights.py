@@ -10,8 +10,7 @@ from safetensors.torch import save_file
 
 from mgm.errors import UserError, valid
 from mgm.models import build_classifier, save_weights
-from mgm.paper.scales import read_yaml
-from mgm.reading import read_json, read_table, read_text
+from mgm.reading import read_json, read_table, read_text, read_yaml
 from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model
 from mgm.stages.apply import find_source, find_views
 

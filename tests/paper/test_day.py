@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.dag.messages import archive_problems, gpu_problems
+from mgm.dag.messages import archive_problems, gpu_problems, order
 from mgm.dag.study import CONFIG, Workflow
 from mgm.data.published import PUBLISHED
 from mgm.errors import UserError
@@ -15,6 +15,7 @@ from mgm.paper.budget import check, cpu_hours, size_for
 from mgm.paper.quoted import AVION
 from mgm.paper.scales import load_scale
 from mgm.spec import Finetune, Pretrain, Probe
+from tests.helpers.programs import run, snakemake
 
 DAY = CONFIG / "day.yaml"
 CARDS = {"rtx4090": "24gb", "a5000": "24gb", "a100": "80gb", "h100": "80gb", "h200": "80gb"}
@@ -74,6 +75,24 @@ def test_jobs_are_in_order_and_each_row_is_complete_before_the_next(source):
     prepared = [job for job in workflow.jobs.values() if job.rule == "prepare"]
     assert min(job.priority for job in prepared) >= max(job.priority for job in runs)
     assert all(job.threads == 0 for job in runs)  # one at a time
+    assert order(workflow) == [job.name for job in (*prepared, *ordered)]
+
+
+@pytest.mark.slow
+def test_a_dry_run_prints_the_jobs_in_their_order(source):
+    """The rehearsal's too, whose jobs hold runs of several rows."""
+    workflow = Workflow({"scale": "day", "gpu": "rehearsal", "ucf101": source})
+    names = order(workflow)
+    assert sorted(names) == sorted(workflow.jobs)
+    assert all(names.index(a) < names.index(n) for n in names for a in workflow.jobs[n].after)
+    said = run(snakemake(Path(source), "-n", "--config", "scale=day", f"ucf101={source}"))
+    assert said.returncode == 0, said.stderr
+    listed = (
+        (said.stdout + said.stderr)
+        .split("the jobs, in the order in which they run:\n")[1]
+        .splitlines()
+    )
+    assert listed[:59] == order(Workflow({"scale": "day", "ucf101": source}))
 
 
 def test_steps_are_cut_by_one_option(source):

@@ -133,7 +133,7 @@ def test_the_ablations_differ_from_mgm_in_one_field():
         fields = dotted(run.model_dump())
         assert {name: fields[name] for name in fields if fields[name] != base[name]} == change
     assert parent("4d", "Mini-K200", "K400").data.dataset == "mini-k200"
-    assert parent("4a", "TimesFormer").model.backbone == "timesformer"
+    assert parent("4a", "TimesFormer").model.backbone == "timesformer-smoke"
 
 
 def test_guidance_rows_differ_from_mgm_in_one_field_of_the_mask():

@@ -12,6 +12,7 @@ from mgm.paper.scales import load_scale, parse_scale
 from mgm.paper.suite import make_registry
 
 TEXT = (CONFIG / "smoke.yaml").read_text()
+TOY = {"width": 48, "depth": 2, "heads": 4}
 
 
 def changed(**fields) -> str:
@@ -67,11 +68,11 @@ def changed(**fields) -> str:
         (changed(steps={"factor": float("nan"), "power": 1, "warmup": 0}), "steps.factor"),
         (changed(backbones={"vit-x": {"width": 8}}), "vit-x"),
         (
-            changed(backbones={"vit-b": {"width": 48, "depth": 2, "heads": 4}}),
+            changed(backbones={"vit-b": TOY | {"backbone": "toy"}}),
             "backbones has no vit-s",
         ),
         (
-            changed(name="mine"),
+            changed(name="mine", backbones={"vit-b": TOY}),
             "backbones.vit-b gives other sizes to a known name; add backbone: vit-b-mine",
         ),
         (changed(more_seeds={"table9": [0]}), "more_seeds.table9"),
@@ -89,10 +90,9 @@ def test_a_bad_scale_is_one_line(content, named, tmp_path):
 
 
 def test_a_scales_own_backbones_name_its_runs(tmp_path):
-    toy = {"width": 48, "depth": 2, "heads": 4}
     names = ("vit-b", "vit-s", "timesformer")
     (tmp_path / "s.yaml").write_text(
-        changed(name="mine", backbones={name: {"backbone": f"{name}-toy"} | toy for name in names})
+        changed(name="mine", backbones={name: {"backbone": f"{name}-toy"} | TOY for name in names})
     )
     found = {
         spec.model.backbone
