@@ -79,7 +79,7 @@ def train(
     A run that was stopped and continued ends with bit-equal weights on a CPU with as many threads:
     batches are a function of the step, and a checkpoint holds all other state. SIGTERM (the end of
     a time limit) and SIGUSR1 (Slurm's warning before it: `--signal=USR1@60`) end the step, write a
-    checkpoint and exit. `docs/cluster.md` lists the exit statuses.
+    checkpoint and exit. `docs/killed.md` lists the exit statuses.
 
     Several processes train one model by DistributedDataParallel. Losses and gradients are those of
     the whole batch, up to the order of float32 sums. Their dropout and drop path draw by (seed,
