@@ -127,9 +127,8 @@ class Cluster(FrozenModel):
         }
         asked |= {"slurm_partition": self.partition} if self.partition else {}
         asked |= {"slurm_account": self.account} if self.account else {}
-        asked |= (
-            {"gres": f"gpu:{job.gpus}", "tasks_per_gpu": 0} if job.gpus else {}
-        )  # 0: tasks are counted by node
+        # 0: tasks are counted by node.
+        asked |= {"gres": f"gpu:{job.gpus}", "tasks_per_gpu": 0} if job.gpus else {}
         asked |= (
             {"tasks": job.nodes, "mpi": "srun", "cpus_per_task": job.cpus * max(job.gpus, 1)}
             if job.processes > 1

@@ -162,9 +162,8 @@ def dataset_jobs(workflow: "Workflow") -> list[DagJob]:
                 for part in workflow.derived.get(name, ())
                 if part in workflow.built_datasets
             )
-            drawn = (
-                name in workflow.generated
-            )  # by one process here: two would wait for each other, with a core idle
+            # By one process here: two would wait for each other, with a core idle.
+            drawn = name in workflow.generated
             words = (*words, "--out", str(place))
             jobs.append(
                 DagJob(

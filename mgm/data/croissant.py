@@ -1,8 +1,8 @@
-"""`croissant.json` beside an index: what the dataset is, in Croissant 1.0 (MLCommons), which
-dataset searches and loaders read.
+"""Describe a dataset in `croissant.json` beside its index.
 
-Written as JSON by itself: mlcroissant takes seconds to import and brings eight packages. Tests
-validate with it, and load the records.
+The format is Croissant 1.0 (MLCommons), which dataset searches and loaders read. It is written
+without mlcroissant, which takes seconds to import and brings eight packages. Tests validate with
+it, and load the records.
 """
 
 import json
@@ -17,9 +17,8 @@ from mgm.results.atomic import write
 TYPES = {str: "sc:Text", int: "sc:Integer", float: "sc:Float", bool: "sc:Boolean"}
 REFERENCES = {"label": "classes/label", "split": "splits/name"}
 SPLITS = {"train": "cr:TrainingSplit", "test": "cr:TestSplit"}
-CONTEXT = json.loads(
-    Path(__file__).with_name("croissant_context.json").read_text(encoding="utf-8")
-)  # the standard's
+# The standard's.
+CONTEXT = json.loads(Path(__file__).with_name("croissant_context.json").read_text(encoding="utf-8"))
 
 
 def write_croissant(index: Index, out: Path) -> Path:

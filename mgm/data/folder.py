@@ -111,9 +111,8 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
     for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
-        if not os.path.isdir(
-            entry.path
-        ):  # not entry.is_dir(), which fails where a link leads to itself
+        # Not entry.is_dir(), which fails where a link leads to itself.
+        if not os.path.isdir(entry.path):
             unlabelled.append((entry.name, "lies beside the class folders, so it has no label"))
             continue
         names, unusable = files_below(source, entry.name)
@@ -284,25 +283,22 @@ def draw_test_groups(
     order = sorted({group for _, group in videos})
     random.Random(seed).shuffle(order)
     rank = {group: place for place, group in enumerate(order)}
-    sizes: dict[str, Counter[str]] = {
-        label: Counter() for label, _ in sorted(videos)
-    }  # label -> group -> videos
+    # Label -> group -> videos.
+    sizes: dict[str, Counter[str]] = {label: Counter() for label, _ in sorted(videos)}
     labels: dict[str, set[str]] = {group: set() for group in order}
     for label, group in videos:
         sizes[label][group] += 1
         labels[group].add(label)
-    training = {
-        label: len(groups) for label, groups in sizes.items()
-    }  # groups a class still has there
+    # Groups a class still has there.
+    training = {label: len(groups) for label, groups in sizes.items()}
     test: set[str] = set()
 
     def take(group: str) -> None:
         test.add(group)
         training.update({label: training[label] - 1 for label in labels[group]})
 
-    for label in sorted(
-        sizes, key=lambda label: len(sizes[label])
-    ):  # those with the least choice first
+    # Those with the least choice first.
+    for label in sorted(sizes, key=lambda label: len(sizes[label])):
         if len(sizes[label]) == 1:
             continue
         goal = share * sizes[label].total()

@@ -1,10 +1,9 @@
-"""An index: which videos a data set has, what they are and which split they belong to. No torch, no
-PyAV.
+"""The index of a dataset: its videos, what they are, and their splits.
 
 On disk it is two files. `index.csv` has one row per video, with its path relative to the root;
 `index.json` has the rest. `croissant.json` beside them tells other people's tools the same
 (`mgm.data.croissant`); nothing here reads it. `index.json` is written last and in one step: a
-folder without it holds no whole index.
+folder without it holds no whole index. This module imports neither torch nor PyAV.
 """
 
 import hashlib

@@ -37,9 +37,9 @@ def prepare_copies(
     Args:
         make: makes the index of the sources in a folder. With `--transcode` and `--shards` it
             transcodes, so videos of a codec without motion vectors have them then.
-        copy: `transcode` or `write_shards`, given its settings. shard: I/N, to write one part. The
-        index of the sources must be there then: if each part made
-            it, every video would be opened N times.
+        copy: `transcode` or `write_shards`, given its settings.
+        shard: I/N, to write one part. The index of the sources must be there then: if each part
+            made it, every video would be opened N times.
     """
     if shard is not None:
         return copy(read_index(out / "source"), out, part=read_shard(shard))

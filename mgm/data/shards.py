@@ -230,9 +230,8 @@ def _write(
         else:
             tasks.append((target, videos, signature, settings))
     if tasks:
-        (root.parent / "index.json").unlink(
-            missing_ok=True
-        )  # until it is written anew there is no whole index
+        # Until it is written anew there is no whole index.
+        (root.parent / "index.json").unlink(missing_ok=True)
         written = in_processes(write_shard, tasks, min(processes, len(tasks)))
         sidecars |= track(written, "writing shards", len(tasks))
     return dict(sorted(sidecars.items()))

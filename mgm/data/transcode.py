@@ -1,15 +1,17 @@
-"""`mgm prepare DATASET --transcode`: every readable video of an index becomes an H.264 file that
-gives random clips fast.
+"""`mgm prepare DATASET --transcode`: write H.264 files that give random clips fast.
 
-    OUT/source/        the index of the sources OUT/transcode.json how the videos are encoded;
-    written first, and the sign that OUT/videos is ours OUT/videos/        the videos, named as the
-    sources are, but for .mp4; one that has its source's time of change is left alone OUT/index.csv,
-    index.json    over OUT/videos, with the sources' labels, splits and groups; index.json is
-    written last
+Every readable video of an index becomes one.
+
+    OUT/source/                 the index of the sources
+    OUT/transcode.json          how the videos are encoded; written first, and the sign that
+                                OUT/videos is ours
+    OUT/videos/                 the videos, named as the sources are, but for .mp4; one that has its
+                                source's time of change is left alone
+    OUT/index.csv, index.json   over OUT/videos, with the sources' labels, splits and groups;
+                                index.json is written last
 
 A video is written under a hidden name and then moved to its place: a kill or a full disk leaves no
 half of one.
-What a copy is like, and its settings: `mgm.data.transcode`.
 """
 
 import hashlib
@@ -67,9 +69,8 @@ def transcode(
         for video in videos
     ]
     if tasks := [task for task in tasks if not _is_done(task[0], task[2])]:
-        (out / "index.json").unlink(
-            missing_ok=True
-        )  # until it is written anew there is no whole index
+        # Until it is written anew there is no whole index.
+        (out / "index.json").unlink(missing_ok=True)
     name_of = {video.path: source.name(video) for video in videos}
     done = (
         track(in_processes(_transcode_one, tasks, processes), "transcoding", len(tasks))

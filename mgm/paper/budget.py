@@ -1,6 +1,8 @@
-"""What the experiments will cost: operations, GPU hours, wall time and disk, of each table and
-figure and of all. Arithmetic alone, by the rules that stand below every plan
-(mgm/report/plan.txt.j2); an epoch is whole batches."""
+"""What the experiments cost: operations, GPU hours, wall time and disk.
+
+Each table and figure has its cost, and so have all. It is arithmetic alone, by the rules below
+every plan (mgm/report/plan.txt.j2); an epoch is whole batches.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -51,8 +53,10 @@ class TargetCost:
 @dataclass(frozen=True)
 class Line:
     """Compute beside epochs, of a table's cell: all its runs with their parents.
+
     `equivalent_epochs` is how many epochs at ratio 0.9 compute as much as its pretraining's
-    `epochs`. Without pretraining both are 0."""
+    `epochs`. Without pretraining both are 0.
+    """
 
     target: str
     row: str
@@ -114,9 +118,8 @@ def make_plan(
             name if name.startswith("figure") else "",
         ),
     )
-    names = (
-        [target] if target else ordered
-    )  # tables as the registry has them, figures by their numbers, all
+    # Tables as the registry has them, figures by their numbers, all.
+    names = [target] if target else ordered
     elsewhere = {
         name: {
             spec.run_id

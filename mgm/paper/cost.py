@@ -1,7 +1,6 @@
-"""What a clip costs: the multiply-adds of one forward pass, by formula. Its training step takes
-three times as many.
+"""The cost of a clip: multiply-adds of one forward pass, by formula.
 
-Matrix products alone are counted, as papers do.
+A training step takes three times as many. Matrix products alone are counted, as papers do.
 """
 
 import heapq
@@ -160,9 +159,8 @@ class Cost:
 
 MOST = 10**6  # GPUs, or clips per second of one
 
-ROWS = [
-    f"ViT-B, pretraining at 0.75, ours {how}" for how in ("compile", "eager")
-]  # of bench/gpu.py; jobs compile where they can
+# Of bench/gpu.py; jobs compile where they can.
+ROWS = [f"ViT-B, pretraining at 0.75, ours {how}" for how in ("compile", "eager")]
 
 
 def read_measured(folder: Path) -> dict[str, Any]:
@@ -251,9 +249,8 @@ def cost(spec: Spec, videos: Published, machine: Machine) -> Cost:
     train = test = trained = decoded = tested = checkpoint = weights = 0.0
     if isinstance(spec, Pretrain | Finetune | Probe):
         forward = 2.0 * multiply_adds(spec, videos.classes if isinstance(spec, Finetune) else 0)
-        if isinstance(
-            spec, Probe
-        ):  # one forward pass of each clip; the classifier on top costs next to nothing
+        # One forward pass of each clip; the classifier on top costs next to nothing.
+        if isinstance(spec, Probe):
             decoded = trained = float(spec.train_clips * videos.train)
             train = trained * forward
         else:
@@ -343,7 +340,6 @@ def _behind(
 ) -> tuple[dict[str, list[str]], dict[str, float]]:
     """The runs that each run waits for, and GPU hours of the longest chain that starts with it."""
     hours = {spec.run_id: costs[spec.run_id].hours for spec in specs}
-    waits = {
-        spec.run_id: [parent for parent in parents(spec) if parent in hours] for spec in specs
-    }  # weights that a user gives are no run
+    # Weights that a user gives are no run.
+    waits = {spec.run_id: [parent for parent in parents(spec) if parent in hours] for spec in specs}
     return waits, longest_chains(hours, waits)

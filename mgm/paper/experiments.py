@@ -236,8 +236,10 @@ def table_4e(registry: Registry) -> None:
 
 
 def other_masks(dataset: str, flow: Flow) -> dict[str, Pretrain]:
-    """Other papers' masks under Table 4e's recipe: rows of our own, with the scale's own seeds.
-    MGMAE's is carried by vectors and by flow; VideoMAE V2's is the decoder's, beside tubes."""
+    """Add other papers' masks under Table 4e's recipe, with the scale's own seeds.
+
+    MGMAE's is carried by vectors and by flow; VideoMAE V2's is the decoder's, beside tubes.
+    """
     made = {
         info.row: recipes.pretrain(dataset, name) for name, info in MASKS.items() if info.source
     }

@@ -9,11 +9,12 @@ from mgm.paper.registry import Cell, Figure, Plot, Registry, with_mask
 from mgm.paper.scales import OWN
 from mgm.spec import Measure, Visualise
 
+# Paper silent; 0.75 with a neighbour on each side, the upper one VideoMAE's.
 RATIOS = (
     0.6,
     0.75,
     0.9,
-)  # paper silent; 0.75 with a neighbour on each side, the upper one VideoMAE's
+)
 
 
 def figure_1(registry: Registry) -> None:
@@ -45,9 +46,8 @@ def figure_4a(registry: Registry) -> None:
     """Accuracy over the share of hidden patches: MGM, 200 epochs on SSv2 (P Figure 4a)."""
     if not registry.has("ssv2"):
         return
-    quoted = registry.tables["4e"].cell(
-        "MGM (Dense)", "SSv2"
-    )  # its ratio is 0.75: the only point of the figure that a table prints
+    # Its ratio is 0.75: the only point of the figure that a table prints.
+    quoted = registry.tables["4e"].cell("MGM (Dense)", "SSv2")
     points = []
     for ratio in RATIOS:
         parent = trained_parent(registry, with_mask(recipes.pretrain("ssv2"), ratio=ratio))

@@ -1,5 +1,6 @@
-"""The paper's values, each with its source. Everything else that trains is one of these, changed by
-a scale.
+"""The paper's values, each with its source.
+
+Everything else that trains is one of these, changed by a scale.
 
 P is the paper (its Tables 5 and 6), V the official VideoMAE code whose values the paper adopts
 ("same as [40]"), X SlowFast's configuration of MViT (Kinetics/MVIT_B_16x4_CONV). Where P and V
@@ -92,18 +93,16 @@ def _column(
         "drop_path": drop_path,  # P Table 6
         "head_dropout": dropout,
         "label_smoothing": 0.1,  # V: run_class_finetuning.py
-        "augment": AUGMENT.model_copy(
-            update={"repeats": repeats}
-        ),  # P Table 6 prints five values for six columns: K400's is our reading
+        # P Table 6 prints five values for six columns: K400's is our reading.
+        "augment": AUGMENT.model_copy(update={"repeats": repeats}),
     }
 
 
 FINETUNE = {  # P Table 6. Dropout 0.5 is V's for UCF101; V has no recipe for HMDB51 and Diving48
     "ssv2": _column(lr=5e-4, layer_decay=0.75, repeats=2, warmup=5, epochs=30, drop_path=0.1),
     "k400": _column(lr=1e-3, layer_decay=0.75, repeats=2, warmup=5, epochs=75, drop_path=0.1),
-    "ava": _column(
-        lr=2.5e-4, layer_decay=0.7, repeats=1, warmup=5, epochs=30, drop_path=0.2
-    ),  # no run: P reports no result on it
+    # No run: P reports no result on it.
+    "ava": _column(lr=2.5e-4, layer_decay=0.7, repeats=1, warmup=5, epochs=30, drop_path=0.2),
     "ucf101": _column(
         lr=5e-4, layer_decay=0.75, repeats=2, warmup=0, epochs=100, drop_path=0.2, dropout=0.5
     ),
@@ -111,12 +110,10 @@ FINETUNE = {  # P Table 6. Dropout 0.5 is V's for UCF101; V has no recipe for HM
     "diving48": _column(lr=5e-4, layer_decay=0.7, repeats=2, warmup=0, epochs=100, drop_path=0.2),
 }
 
-_SEGMENTS = Clips(
-    sampling="segments", stride=2, crop="resized", flip=False
-)  # P 4.2: TSN sampling; Table 6: no flip; V: ssv2.py
-_WINDOW = Clips(
-    sampling="window", stride=4, crop="resized", flip=True
-)  # V: kinetics.py; Table 6: flip
+# P 4.2: TSN sampling; Table 6: no flip; V: ssv2.py.
+_SEGMENTS = Clips(sampling="segments", stride=2, crop="resized", flip=False)
+# V: kinetics.py; Table 6: flip.
+_WINDOW = Clips(sampling="window", stride=4, crop="resized", flip=True)
 # paper silent on the sampling of the last four: as K400, which is V's for UCF101
 FINETUNE_CLIPS = {
     "ssv2": _SEGMENTS,

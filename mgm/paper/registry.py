@@ -20,11 +20,12 @@ CONTROL_ROWS = {  # row: the metric of a `measure controls` run
     "Middle frame, 12 x 12": "middle_frame",
     "File facts": "file_facts",
 }
+# Metrics that are shares of the test videos, in a reader's words.
 SHARES = {
     **dict.fromkeys(("top1", *CONTROL_ROWS.values()), "top-1 accuracy in %"),
     "outside": "% of predictions",
     "map": "mean average precision in %",
-}  # metrics that are shares of the test videos, in a reader's words
+}
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,8 @@ class Cell:
     runs: tuple[Finetune | Probe | Measure, ...] = ()
     metric: str = "top1"  # of result.json
     decimals: int = 1
-    remark: str = (
-        ""  # stands behind the row's name: how this scale's run differs from what the name says
-    )
+    # Stands behind the row's name: how this scale's run differs from what the name says.
+    remark: str = ""
 
 
 @dataclass
@@ -52,18 +52,16 @@ class Table:
     note: str  # what a reader must know before comparing its numbers
     cells: list[Cell] = field(default_factory=list)
     head: str = "Method"  # of the column of row names
-    groups: dict[str, str] = field(
-        default_factory=dict
-    )  # method: the section of the table it stands in
+    # Method: the section of the table it stands in.
+    groups: dict[str, str] = field(default_factory=dict)
     base: str = ""  # the row that the others' gains are measured from
     ours: str = ""  # the row that the others are compared with
     own_jobs: bool = False  # its runs share no job with others
     rows_name_runs: bool = False  # a row's name alone says what its runs are
     takes_weights: bool = False  # a user may give the weights of a row that is quoted
     shown: dict[str, str] = field(default_factory=dict)  # columns: names for readers
-    shows_notes: bool = (
-        False  # the notes of quoted.csv (backbone, data) stand beside its rows' names
-    )
+    # The notes of quoted.csv (backbone, data) stand beside its rows' names.
+    shows_notes: bool = False
 
     @property
     def label(self) -> str:
@@ -94,12 +92,10 @@ class Plot:
     x: str
     y: str
     lines: dict[str, tuple[tuple[float, Cell], ...]]
-    ticks: tuple[
-        str, ...
-    ] = ()  # names of x = 0, 1, ... where it is no number: then points are not joined
-    beside: str = (
-        ""  # a tick: then every seed is drawn, and how far the other ticks lie from this one
-    )
+    # Names of x = 0, 1, ... where it is no number: then points are not joined.
+    ticks: tuple[str, ...] = ()
+    # A tick: then every seed is drawn, and how far the other ticks lie from this one.
+    beside: str = ""
 
     @property
     def cells(self) -> list[Cell]:
@@ -130,9 +126,8 @@ class Registry:
     specs: dict[str, Spec] = field(default_factory=dict)  # by run id, parents before children
     tables: dict[str, Table] = field(default_factory=dict)
     plots: dict[str, Plot] = field(default_factory=dict)  # figures that draw cells
-    figures: dict[str, Figure] = field(
-        default_factory=dict
-    )  # figures that draw the arrays of a run
+    # Figures that draw the arrays of a run.
+    figures: dict[str, Figure] = field(default_factory=dict)
 
     @property
     def figure_names(self) -> list[str]:

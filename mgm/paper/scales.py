@@ -58,9 +58,8 @@ class Steps(FrozenModel):
     warmup: float = Field(ge=0, lt=1)
 
 
-Name = Annotated[
-    str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")
-]  # of a folder, and one word to a shell
+# Of a folder, and one word to a shell.
+Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
 
 
 def _not_reserved(name: str) -> str:
@@ -98,9 +97,8 @@ class Scale(FrozenModel):
     caveat: str  # what its numbers allow to conclude, shown with every table
     expected_cost: str  # of the whole DAG, said before it starts
     seeds: tuple[int, ...] = Field(min_length=1)
-    more_seeds: dict[str, tuple[int, ...]] = Field(
-        default_factory=dict
-    )  # of targets such as table4e, or of its probes: table4e.probe
+    # Of targets such as table4e, or of its probes: table4e.probe.
+    more_seeds: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     # Seeds that generated datasets are drawn from: seed s is run on the one of data_seeds[s % n].
     # Empty: on the one of `datasets`.
     data_seeds: tuple[int, ...] = ()
@@ -110,15 +108,12 @@ class Scale(FrozenModel):
     backbones: dict[KnownBackbone, dict[str, int | str]] = Field(default_factory=dict)
     datasets: dict[Name, Dataset]
     flow: Flow = "raft-small"  # what Table 4b's optical flow is
-    flow_weights: str = (
-        ""  # a file with RAFT-small's weights; empty: torchvision's own, from the network
-    )
-    weights: dict[str, str] = Field(
-        default_factory=dict
-    )  # row of Table 1: weights a user gives, to be finetuned in its place
-    other_masks: bool = (
-        False  # whether Table 4e has rows for other papers' masks, each a pretraining a seed more
-    )
+    # A file with RAFT-small's weights; empty: torchvision's own, from the network.
+    flow_weights: str = ""
+    # Row of Table 1: weights a user gives, to be finetuned in its place.
+    weights: dict[str, str] = Field(default_factory=dict)
+    # Whether Table 4e has rows for other papers' masks, each a pretraining a seed more.
+    other_masks: bool = False
     grid: Comparison | None = None
     memory_gb: float = Field(0, ge=0)  # that a GPU needs for it; 0: not known
     hours: float = Field(0, ge=0)  # that it is meant to fill on one GPU; 0: not bounded

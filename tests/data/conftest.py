@@ -26,9 +26,9 @@ def generated(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory):
-    """Draws a tiny look-alike of a published set, once:
+    """Draw a tiny look-alike of a published set, once.
 
-    `source`, what `mgm prepare` is given, and the `index` as drawn.
+    It has `source`, what `mgm prepare` is given, and the `index` as drawn.
     """
     sets = {}
 
@@ -49,8 +49,9 @@ def published(tmp_path_factory):
 
 @pytest.fixture
 def build(tmp_path, published):
-    """Builds a folder anew, of copies of a video (8 frames, 0.7 s) and of lists (texts, or what
-    JSON holds), by their paths.
+    """Build a folder anew, of copies of a video (8 frames, 0.7 s) and of lists, by their paths.
+
+    Lists are texts, or what JSON holds.
     """
     video = published("diving48").index.videos[0].path
 

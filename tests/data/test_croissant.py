@@ -1,6 +1,4 @@
-"""An index's croissant.json is valid by its makers' library, which reads the same videos from it as
-we from the index.
-"""
+"""croissant.json is valid by its makers' library, which reads the same videos from it as we do."""
 
 import json
 from dataclasses import fields, replace

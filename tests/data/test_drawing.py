@@ -52,8 +52,9 @@ def test_boxes_hold_what_moves_and_little_else(kind, monkeypatch):
     ],
 )
 def test_every_machine_draws_these_pixels(kind, expected):
-    """If this fails because the drawing changed, raise the kind's GENERATOR_VERSION and put the new
-    values here.
+    """Hold each kind to its pixels.
+
+    If this fails because the drawing changed, raise GENERATOR_VERSION and put the new values here.
     """
     special = {"smooth": Synthetic(ground="smooth"), "sway": Synthetic(layout="sway")}
     params, digest = special.get(kind) or Synthetic(kind=kind), hashlib.sha256()
@@ -64,9 +65,9 @@ def test_every_machine_draws_these_pixels(kind, expected):
 
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_a_mirrored_video_is_a_video_of_its_class(kind):
-    """Mirrored or not is a fair coin, and the one video is the other's mirror image to the pixel:
+    """A flip keeps the distribution: mirrored or not is a fair coin.
 
-    so a flip keeps the distribution.
+    The one video is the other's mirror image to the pixel.
     """
     params = Synthetic(kind=kind, frames=6)
     for number in range(params.classes):
@@ -88,9 +89,9 @@ def test_a_mirrored_video_is_a_video_of_its_class(kind):
 
 
 def test_seven_of_fourteen_classes_are_shared_and_move_alike_in_two_styles():
-    """A shift of domain:
+    """The two sets differ by a shift of domain.
 
-    the same places, motions and random numbers, other shapes, colours and textures.
+    Places, motions and random numbers are the same; shapes, colours and textures are not.
     """
     one, other = CLASSES["ucf101"], CLASSES["hmdb51"]
     assert len(one) == len(other) == 14
@@ -188,9 +189,7 @@ def test_things_move_as_their_class_says(kind):
 @pytest.mark.parametrize("quick", [10, 1])
 @pytest.mark.parametrize("kind", SWAYS)
 def test_a_frame_of_swaying_sprites_tells_nothing_of_the_class(kind, quick):
-    """Each of a sprite's coordinates and its diameter, at any time and in any class, is spread
-    evenly over one range.
-    """
+    """Coordinates and diameters are spread evenly over one range, at any time and in any class."""
     params = Synthetic(
         kind=kind, layout="sway", sprites=3, quick=quick, train_per_class=300, frames=9
     )

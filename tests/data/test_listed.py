@@ -1,6 +1,6 @@
-"""What the published sets have in common:
+"""What the published sets have in common.
 
-looking files up, counting, listing what is missing, and refusing what leads outside.
+Files are looked up and counted, missing ones are listed, and what leads outside is refused.
 """
 
 import os
@@ -30,9 +30,9 @@ ODD = (
 
 @pytest.mark.parametrize("kind", PREPARE)
 def test_a_look_alike_is_read_back(published, tmp_path, kind):
-    """The same videos with the same classes and splits;
+    """The same videos have the same classes and splits.
 
-    their numbers too, where the layout has them (elsewhere classes are sorted).
+    Labels are the same too where the layout has them; elsewhere classes are sorted.
     """
     drawn = published(kind)
     index = PREPARE[kind](drawn.source, tmp_path)
@@ -128,9 +128,9 @@ def test_odd_names_pass_and_are_found_again(build, tmp_path):
 
 
 def test_of_several_files_of_a_video_one_is_used(build, tmp_path):
-    """Re-encoded beside its source, or a replacement that CVDF ships:
+    """A video may be re-encoded beside its source, or be a replacement that CVDF ships.
 
-    that file, and the others are counted.
+    That file is used, and the others are counted.
     """
     names = ("1.webm", "1.mp4", "2.webm", "val/3.mp4", "replacement_for_corrupted_k400/3.mp4")
     found = find_videos(build(*names), lambda _, name: name)

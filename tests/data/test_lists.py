@@ -1,7 +1,6 @@
-"""Published lists:
+"""The published lists that mgm carries are the official ones.
 
-those that mgm carries are the official ones, and one that cannot be followed is one line that names
-its place.
+A list that cannot be followed is one line that names its place.
 """
 
 import json

@@ -18,9 +18,9 @@ def videos(published, tmp_path):
 
 
 def spoil(path) -> None:
-    """Other bytes, but the same size and time:
+    """Write other bytes of the same size and time.
 
-    who opens the file cannot read it, who looks at it sees no change.
+    Opening the file fails; looking at it shows no change.
     """
     stat = os.stat(path)
     path.write_bytes(bytes(stat.st_size))

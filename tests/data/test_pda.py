@@ -149,9 +149,10 @@ def test_the_digest_knows_task_source_and_target():
 
 @pytest.fixture
 def real(tmp_path, looks_alike):
-    """Builds folders of UCF101 and HMDB51 with tiny files under listed names, and their indices:
+    """Build folders of UCF101 and HMDB51 with tiny files under listed names, and their indices.
 
-    (UCF101's, HMDB51's).
+    Returns:
+        The folders of UCF101's index and of HMDB51's.
     """
     videos = cycle(read_index(looks_alike["ucf101"]).videos)
 

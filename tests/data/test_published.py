@@ -1,6 +1,6 @@
-"""Each published layout, as its users have it:
+"""Each published layout, as its users have it.
 
-what is there becomes an index, what is not is listed and counted.
+Videos that are there become an index; the others are listed and counted.
 """
 
 from collections import Counter
@@ -285,8 +285,9 @@ def test_every_arrangement_of_k400_is_read_alike(k400, pattern):
 
 
 def test_dead_links_of_k400_are_counted_and_listed(k400, tmp_path):
-    """Rows of the test split are no part of it, whether the clips are there or not, and may lack a
-    class; other tables are left aside.
+    """Rows of the test split are no part of it, whether the clips are there or not.
+
+    They may lack a class. Other tables are left aside.
     """
     lists = {
         "annotations/test.csv": HEADER + ",DDDDDDDDDDD,5,15,test,0\n,EEEEEEEEEEE,5,15,test,0\n",

@@ -1,6 +1,6 @@
-"""`mgm prepare --shards`:
+"""`mgm prepare --shards`, resumed and in parts, leaves the same.
 
-resumed and in parts it leaves the same; what is damaged is named; jobs run wholly from shards.
+What is damaged is named, and jobs run wholly from shards.
 """
 
 import errno

@@ -1,6 +1,4 @@
-"""The plan's arithmetic against the models themselves, an obvious slow version, and the one
-published time.
-"""
+"""The plan's arithmetic against the models, a slow version, and the one published time."""
 
 import json
 import math
@@ -70,10 +68,9 @@ def test_parameters_are_the_models_own(size):
 
 
 def test_a_run_by_hand():
-    """ViT-B, a view:
+    """A view of ViT-B takes 180.3e9 multiply-adds and the last layer's 768 x 10.
 
-    180.3e9 multiply-adds and the last layer's 768 x 10; ten epochs of 7 whole batches of 4 videos,
-    two clips each.
+    Ten epochs are 7 whole batches of 4 videos each, two clips per video.
     """
     videos, gpu = videos_of(30, 5), Machine("slow", 1e12, 1, 1)
     optim = FinetuneOptim(batch=4, epochs=10)
@@ -95,8 +92,9 @@ def test_a_run_by_hand():
 
 
 def test_the_published_time():
-    """800 x 240,000 clips of 35.4e9 multiply-adds in the official code (test_cost), six FLOPs each,
-    on 64 V100s of 125 TFLOP/s in 27 h.
+    """800 x 240,000 clips took 27 h on 64 V100s of 125 TFLOP/s.
+
+    A clip is 35.4e9 multiply-adds in the official code (test_cost), six FLOPs each.
     """
     got = check(0.4)
     assert got.flops == pytest.approx(800 * 240_000 * 35.4e9 * 6, rel=1.5e-3)  # 35.4 is rounded
@@ -111,8 +109,9 @@ def _costs(registry, hours):
 
 
 def test_wall_time_against_every_order(registry):
-    """With two at a time, no order of the few runs of Table 4c ends before ours does, and on one
-    machine it is the sum.
+    """With two at a time, no order of the few runs of Table 4c ends before ours.
+
+    On one machine the time is the sum.
     """
     specs = registry.runs_of("table4c")
     costs = _costs(registry, lambda run_id: 1 + sum(map(ord, run_id)) % 7)
@@ -223,9 +222,9 @@ def test_what_is_no_machine_nor_target(registry):
 
 
 def test_the_plan_takes_its_rate_from_the_gpu_bench(tmp_path, monkeypatch):
-    """The file as bench/gpu.py writes it:
+    """The file is as bench/gpu.py writes it.
 
-    what jobs do (compiled) goes before eager; a bench at toy size is none.
+    What jobs do (compiled) goes before eager. A bench at toy size counts as none.
     """
     assert not read_measured(tmp_path)
     (tmp_path / "machine.json").write_text(

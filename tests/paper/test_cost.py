@@ -75,9 +75,11 @@ def test_pretraining(size, ratio, target):
     ("ratio", "hidden", "official", "ours"), [(0.75, 147, 57.4, 55.0), (0.9, 176, 35.4, 33.4)]
 )
 def test_pretraining_vit_b(ratio, hidden, official, ours):
-    """Equal epochs are not equal compute. The official code embeds hidden tubelets too, and then
-    drops them, and the visible tokens pass its decoder's last block, though nobody reads them: ours
-    does neither."""
+    """Equal epochs are not equal compute.
+
+    The official code embeds hidden tubelets and then drops them. Its visible tokens pass the decoder's
+    last block, though nobody reads them. Ours does neither.
+    """
     spec = Pretrain(data=SSV2, mask=Mask(ratio=ratio))
     cost = multiply_adds(spec)
     embedding_hidden = 8 * hidden * (3 * 2 * 16 * 16) * 768

@@ -91,9 +91,7 @@ def test_targets_need_their_runs_and_no_others():
 
 
 def test_shared_runs_are_one_run():
-    """MGM, ViT-B, SSv2, 200 epochs stands in Tables 4a, b, c, e, the edge ablation and both plots
-    of Figure 4 (DESIGN 4).
-    """
+    """MGM, ViT-B, SSv2, 200 epochs is in Tables 4a, b, c, e, the edge ablation and Figure 4's plots."""
     registry = make_registry(SMOKE)
     cells = [
         registry.tables[name].cell(row, "SSv2")
@@ -158,10 +156,9 @@ def test_guidance_rows_differ_from_mgm_in_one_field_of_the_mask():
 
 
 def test_transfer_starts_from_what_its_row_says():
-    """Tables 2 and 3:
+    """Tables 2 and 3 start from 800 epochs on K400 or SSv2.
 
-    800 epochs on K400 or SSv2; the label-finetuned parent is Table 1's run; the supervised one has
-    none.
+    The parent that was finetuned on labels is Table 1's run; the supervised one has none.
     """
     registry = make_registry(load_scale(CONFIG / "paper.yaml"))
     for name, dataset, label in zip(

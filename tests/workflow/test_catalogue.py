@@ -1,6 +1,6 @@
-"""What Snakemake's catalogue and its users' tools expect:
+"""What Snakemake's catalogue and its users' tools expect.
 
-lint, a deployed copy, Snakemake's own report.
+They are lint, a deployed copy, and Snakemake's own report.
 """
 
 import os
@@ -43,7 +43,7 @@ def test_lint_finds_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_snakedeploy_deploys_it_into_an_empty_folder(tmp_path):
-    """By a GitHub address, which git is told to find here;
+    """Deploy it by a GitHub address, which git is told to find here.
 
     Snakemake fetches the Snakefile and its rules by it too.
     """

@@ -1,6 +1,6 @@
-"""`snakemake` in a terminal, stopped in every way:
+"""`snakemake` in a terminal, stopped in every way.
 
-what is done stays done, the same command continues, and nothing ends without a word.
+Finished runs stay, the same command continues, and nothing ends without a word.
 """
 
 import os
@@ -27,9 +27,9 @@ def videos(tmp_path_factory) -> Path:
 
 
 class Terminal:
-    """`snakemake --quiet all --until pretrain` with a terminal of its own:
+    """`snakemake --quiet all --until pretrain` with a terminal of its own.
 
-    twelve runs, three a job, one job at a time.
+    It makes twelve runs, three per job, one job at a time.
     """
 
     def __init__(self, here: Path, videos: Path):
@@ -120,9 +120,9 @@ def interrupt(terminal: Terminal, how: str) -> None:
 
 
 def test_however_it_stops_what_is_done_stays_and_the_same_command_continues(tmp_path, videos):
-    """One DAG, stopped in every way in turn;
+    """Stop one DAG in every way in turn.
 
-    a second caller, and bad input to one run, on the way.
+    A second caller, and bad input to one run, come on the way.
     """
     kept: dict[Path, int] = {}
     for how in ("Ctrl-C", "Ctrl-C twice", "SIGKILL of a job", "SIGTERM", "SIGKILL"):

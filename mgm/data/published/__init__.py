@@ -19,12 +19,13 @@ class Published:
     Everything else that names datasets derives from it.
 
     Attributes:
-        name: the command `mgm prepare NAME`, and the dataset's name in scales and specs. title: its
-        name in prose; `mgm prepare NAME --help` begins with it. source: what `--source` must hold.
-        train, test, classes: official counts, of split 1; `mgm plan` computes with them. splits:
-        number of official splits. derived_from: the datasets whose indices it is made of;
-        `--source`, and `--target` if there are
-            two, are their folders.
+        name: the command `mgm prepare NAME`, and the dataset's name in scales and specs.
+        title: its name in prose; `mgm prepare NAME --help` begins with it.
+        source: what `--source` must hold.
+        train, test, classes: official counts, of split 1; `mgm plan` computes with them.
+        splits: number of official splits.
+        derived_from: the datasets whose indices it is made of; `--source`, and `--target` if there
+            are two, are their folders.
         recipe: the dataset whose finetuning recipe, sampling and test views it follows
             (`mgm.paper.recipes`). Empty: its own, or SSv2's.
         file: the module of its function. Empty: the one of its name.

@@ -1,5 +1,7 @@
-"""Partial domain adaptation (Table 3): train on 14 classes of a source, test on the target's videos
-of the 7 classes they share.
+"""Datasets that are made of the indices of others: partial domain adaptation, and Mini-K200.
+
+Partial domain adaptation (Table 3) trains on 14 classes of a source and tests on the target's
+videos of the 7 classes they share.
 
     ucf14-hmdb7     from UCF101 to HMDB51
     hmdb14-ucf7     from HMDB51 to UCF101

@@ -1,5 +1,6 @@
-"""Videos that a dataset's published lists name: those that are there become an index, the others
-are listed.
+"""Match a dataset's published lists with the files that are there.
+
+Videos that are there become an index; the others are listed.
 
 A dataset's module reads its lists into `Entry`s by key, where a key is what identifies a video
 whatever its folder and its container: a class and a name, an id. Nothing of a list is ever joined
@@ -23,12 +24,13 @@ from mgm.data.opening import files_below, open_all
 from mgm.errors import UserError, valid
 
 LISTS = Path(__file__).parent / "lists"
+# Of several files of one video the first of these is used: .webm rarely has vectors.
 SUFFIXES = (
     ".mp4",
     ".mkv",
     ".avi",
     ".webm",
-)  # of several files of one video the first of these is used: .webm rarely has vectors
+)
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,9 @@ def index_listed(
     showed, for a later call.
 
     Args:
-        found: by `find_videos`. official: numbers of train and test videos that the published lists
-        name. Where these differ,
-            the note says so.
+        found: by `find_videos`.
+        official: numbers of train and test videos that the published lists name. The note says
+            where these differ.
         remark: what the index's note ends with.
 
     Raises:

@@ -42,11 +42,12 @@ from mgm.data.published.listed import (
 )
 from mgm.errors import UserError
 
+# Split: its train and test videos.
 OFFICIAL = {
     1: PUBLISHED["ucf101"].official,
     2: (9_586, 3_734),
     3: (9_624, 3_696),
-}  # split: its train and test videos
+}
 _FILES_OF = {"HandstandPushups": "HandStandPushups"}  # the one class whose files spell it otherwise
 
 

@@ -44,9 +44,8 @@ _TEXTURE = 32  # a sprite's texture is 32 x 32
 
 
 Direction = tuple[float, float, float]  # (right, down, nearer), of length 1
-Motion = tuple[
-    Direction, ...
-]  # of equal parts of the time, one after another; all are translations, or all zooms
+# Of equal parts of the time, one after another; all are translations, or all zooms.
+Motion = tuple[Direction, ...]
 
 _D = math.sqrt(0.5)
 _DIRECTIONS: dict[str, Direction] = {
@@ -110,12 +109,10 @@ class Scene:
     """
 
     label: int
-    places: NDArray[
-        np.float64
-    ]  # (x, y) at the start, in turns of the torus that the sprites move on
-    depths: NDArray[
-        np.float64
-    ]  # at the start of a zoom, in turns: 0 far, 1 so near that the sprite is out of the frame
+    # (x, y) at the start, in turns of the torus that the sprites move on.
+    places: NDArray[np.float64]
+    # At the start of a zoom, in turns: 0 far, 1 so near that the sprite is out of the frame.
+    depths: NDArray[np.float64]
     angles: NDArray[np.float64]  # seen from the middle of a zoom
     diameters: NDArray[np.float64]  # pixels
     looks: NDArray[np.int64]  # which sprites of the bank
@@ -124,18 +121,16 @@ class Scene:
     view: NDArray[np.float64]  # where in the background the frame is at the start, (x, y) in pixels
     pan: NDArray[np.float64]  # its motion, in pixels a frame
     mirrored: bool  # the whole video, left to right, once all of the above is drawn
-    phases: NDArray[
-        np.float64
-    ]  # of swaying at the start, in periods: along x, along y, of the diameter
+    # Of swaying at the start, in periods: along x, along y, of the diameter.
+    phases: NDArray[np.float64]
 
 
 def scene(params: Synthetic, split: str, index: int) -> Scene:
     """What video `index` of a split shows."""
     rng = _rng(params.seed, _FIRST_STREAM[params.kind] + 1 + SPLITS.index(split), index)
     size, count, order = params.size, params.sprites, np.arange(params.sprites)
-    lattice_K2 = (
-        np.stack([order, 2 * order], axis=1) / count
-    )  # five places spread evenly, so that some are in any crop
+    # Five places spread evenly, so that some are in any crop.
+    lattice_K2 = np.stack([order, 2 * order], axis=1) / count
     sprites, backgrounds = _bank(params)
     pan_angle, margin = rng.uniform(0, 2 * math.pi), params.pan * params.frames
     return Scene(
@@ -157,10 +152,9 @@ def scene(params: Synthetic, split: str, index: int) -> Scene:
 
 
 def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centres (frames, sprites, 2) as (x, y), and diameters (frames, sprites), in pixels, before
-    any mirroring.
+    """Return centres (frames, sprites, 2) as (x, y) and diameters (frames, sprites), in pixels.
 
-    A sprite may be out of the frame.
+    They are those before any mirroring. A sprite may be out of the frame.
     """
     if params.layout == "sway":
         return _swaying(params, scene)
@@ -187,11 +181,12 @@ def _swaying(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDAr
     """`tracks` of the layout sway."""
     ways = [int(way) for way in SWAYS[params.kind][params.names[scene.label]]]
     time_T1, order = np.arange(params.frames)[:, None] / _PERIOD, np.arange(params.sprites)
+    # So that sprites keep apart.
     lags = (
         order / params.sprites,
         (2 / params.sprites + 0.17) * order,
         order / params.sprites,
-    )  # so that sprites keep apart
+    )
     x_TK, y_TK, near_TK = (
         _to_and_fro(
             scene.phases[axis] + lags[axis] + (way != 0) * time_T1, way, params.quick / _PERIOD
@@ -204,9 +199,9 @@ def _swaying(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDAr
 
 
 def _to_and_fro(phase_TK: NDArray[np.float64], way: int, quick: float) -> NDArray[np.float64]:
-    """From 0 to 1 and back once a period, both ways at constant speed;
+    """Go from 0 to 1 and back once per period, both ways at constant speed.
 
-    the quick way takes the share `quick` of it.
+    The quick way takes the share `quick` of it.
     """
     rise = {1: quick, -1: 1 - quick}.get(way, 0.5)
     phase_TK = phase_TK % 1
@@ -214,9 +209,9 @@ def _to_and_fro(phase_TK: NDArray[np.float64], way: int, quick: float) -> NDArra
 
 
 def boxes(params: Synthetic, scene: Scene) -> NDArray[np.float32]:
-    """Top, left, bottom, right of each sprite in pixels, clipped to the frame:
+    """Return top, left, bottom, right of each sprite in pixels, clipped to the frame.
 
-    (frames, sprites, 4). One out of the frame has no area.
+    The shape is (frames, sprites, 4). A sprite out of the frame has no area.
     """
     centres_TK2, diameters_TK = tracks(params, scene)
     middles, halves = centres_TK2[..., ::-1], diameters_TK[..., None] / 2
@@ -237,9 +232,8 @@ def draw(params: Synthetic, scene: Scene) -> NDArray[np.uint8]:
     for t, frame in enumerate(frames):
         left, top = scene.view + t * scene.pan
         row, column = math.floor(top), math.floor(left)
-        ground = backgrounds[
-            scene.background, row : row + size + 2, column : column + size + 2
-        ]  # all that is in view
+        # All that is in view.
+        ground = backgrounds[scene.background, row : row + size + 2, column : column + size + 2]
         canvas = _sample(ground, _grid(top - row, 1.0, size), _grid(left - column, 1.0, size))
         for look, (x, y), diameter in zip(
             scene.looks, centres_TK2[t], diameters_TK[t], strict=True
@@ -267,9 +261,9 @@ def _paint(
 
 
 def _grid(start: float, step: float, count: int) -> NDArray[np.int64]:
-    """`count` places from `start`, `step` apart, in units of 1/256:
+    """Return `count` places from `start`, `step` apart, in units of 1/256.
 
-    integers, so that machines agree.
+    They are integers, so that machines agree.
     """
     return round(start * _SUB) + np.arange(count) * round(step * _SUB)
 
@@ -295,9 +289,9 @@ def _between(image: NDArray[np.int32], places: NDArray[np.int64], axis: int) -> 
 
 @lru_cache(maxsize=1)
 def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Sprites (16, 32, 32, 4) and backgrounds (8, side, side, 3) shared by a set's videos;
+    """Return the sprites (16, 32, 32, 4) and backgrounds (8, side, side, 3) of a set's videos.
 
-    drawing them anew costs most of the time.
+    They are drawn once: drawing them anew costs most of the time.
     """
     style = STYLES[params.kind]
     if (
@@ -307,9 +301,8 @@ def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         style = replace(
             style, ground=(100, 100, 100), ground_contrast=80, ground_cell=params.size // 2
         )
-    if (
-        params.layout == "sway"
-    ):  # plain things on a quiet ground: what small models have time to learn is how they move
+    # Plain things on a quiet ground: what small models have time to learn is how they move.
+    if params.layout == "sway":
         style = replace(style, shapes=("disc",), sprite_contrast=5, ground_contrast=12)
     rng = _rng(params.seed, style.bank, 0)
     side = params.size + 2 * (math.ceil(params.pan * params.frames) + 2) + 8
@@ -335,13 +328,12 @@ def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
 
 
 def _inside(shape: str) -> NDArray[np.int64]:
-    """How far inside a shape each texel lies:
+    """Return how far inside a shape each texel lies.
 
-    negative outside it, 256 and more a few texels from its edge.
+    It is negative outside the shape, and 256 or more a few texels from its edge.
     """
-    y, x = abs(
-        np.mgrid[:_TEXTURE, :_TEXTURE] * 2 - (_TEXTURE - 1)
-    )  # twice the distance from the middle
+    # Twice the distance from the middle.
+    y, x = abs(np.mgrid[:_TEXTURE, :_TEXTURE] * 2 - (_TEXTURE - 1))
     match shape:
         case "disc":
             return 2 * (_TEXTURE**2 - x * x - y * y)

@@ -209,10 +209,11 @@ def _finished(params: Synthetic, out: Path) -> Index | None:
 
 
 _FIRST_ID = {"train": 100_000, "test": 200_000}
+# Names of splits.
 _OFFICIAL = {
     "ssv2": {"train": "train", "test": "validation"},
     "k400": {"train": "train", "test": "val"},
-}  # names of splits
+}
 
 
 def video_name(params: Synthetic, split: str, index: int) -> str:

@@ -42,8 +42,9 @@ CLASSES = {kind: tuple(motions) for kind, motions in MOTIONS.items()}
 
 
 class Synthetic(BaseModel):
-    """A set like SSv2, where left and right are labels, or like one of the others, where a mirrored
-    video keeps its label.
+    """A set like SSv2, where left and right are labels, or like one of the others.
+
+    In the others a mirrored video keeps its label.
 
     `ground` is the background's texture: `fine`, in the kind's colours, gives the codec vectors to
     find; `smooth`, grey in every kind, gives a small model something to predict. `layout` is how
