@@ -29,8 +29,8 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute F.linear, with wide float32 products by oneDNN on CPUs where it is faster."""
-    plain = _on_cpu(x) and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if plain and min(weight.shape) >= WIDE and uses_onednn():
+    wide = x.dtype == torch.float32 and min(weight.shape) >= WIDE
+    if wide and _on_cpu(x) and not torch.is_autocast_enabled("cpu") and uses_onednn():
         # for some strides oneDNN takes thousands of times as long
         return OneDNNLinear.apply(x.contiguous(), weight, bias)
     return F.linear(x, weight, bias)

@@ -95,7 +95,8 @@ def train(
         SystemExit: SIGTERM or SIGUSR1 came.
     """
     # --- The blocks: as they are, compiled, or recomputed in the backward pass ---
-    device = next(run.model.parameters()).device
+    parameters = list(run.model.parameters())
+    device = parameters[0].device
     if device.type == "cpu":
         set_malloc_options()
     is_main, processes = collectives.is_main(), collectives.world_size()
@@ -146,8 +147,7 @@ def train(
                 for name, value in {"loss": loss.detach(), **extra}.items():
                     share = value / (len(parts) * processes)
                     sums[name] = sums.get(name, torch.zeros((), device=device)) + share
-            largest_norm = run.optim.clip_grad or math.inf
-            norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), largest_norm)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, run.optim.clip_grad or math.inf)
 
             # --- Agree with the other processes on what to do next ---
             due = is_main and time.monotonic() - saved_at >= options.checkpoint_s
