@@ -34,7 +34,7 @@ from mgm.stages.job import Workplace, motion_of
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
-from mgm.video.loader import Loading, training_loader
+from mgm.video.loader import BatchOptions, training_loader
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DATA, DOCS = ROOT / "results/gestures", ROOT / "data/gestures", ROOT / "docs"
@@ -153,7 +153,9 @@ def cover(clips: int = 400) -> None:
         parent, _ = specs(0)[mask]
         assert parent
         own = training_loader(videos, parent.clips, 2, 0, 20)
-        other = training_loader(videos, parent.clips, 2, 0, 20, how=Loading(parent.mask.guidance))
+        other = training_loader(
+            videos, parent.clips, 2, 0, 20, how=BatchOptions(parent.mask.guidance)
+        )
         grid = Grid(*parent.grid)
         for true, guide in islice(zip(own, other), clips // 20):
             masked_BL = make_mask(parent.mask, grid, motion_of(guide), true.seed_B)

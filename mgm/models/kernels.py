@@ -131,9 +131,8 @@ class RecomputedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q_BNVD, k_BNLD, v_BNLD):
-        q_BNVD, k_BNLD, v_BNLD = (
-            x.contiguous() for x in (q_BNVD * q_BNVD.shape[-1] ** -0.5, k_BNLD, v_BNLD)
-        )
+        q_BNVD = (q_BNVD * q_BNVD.shape[-1] ** -0.5).contiguous()
+        k_BNLD, v_BNLD = k_BNLD.contiguous(), v_BNLD.contiguous()
         ctx.save_for_backward(q_BNVD, k_BNLD, v_BNLD)
         out_BNVD = q_BNVD.new_empty(q_BNVD.transpose(1, 2).shape).transpose(1, 2)
         for out, q, k, v in _parts(out_BNVD, q_BNVD, k_BNLD, v_BNLD):

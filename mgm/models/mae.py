@@ -78,14 +78,7 @@ class MAE(nn.Module):
                 The decoder never sees the other hidden tokens (VideoMAE V2).
             motion_BL2: targets in place of pixels (`motion_of_tokens`).
         """
-        rank_BL = masked_BL.byte()
-        if predicted_BL is not None:
-            rank_BL = 2 * rank_BL - predicted_BL.byte()
-        # visible tokens first, then predicted ones, each in token order
-        order_BL = rank_BL.argsort(dim=1, stable=True)
-        visible_BV, masked_BM = order_BL[:, : self.visible], order_BL[:, self.visible :]
-        if predicted_BL is not None:
-            masked_BM = masked_BM[:, : self.half_hidden]
+        visible_BV, masked_BM = self.split(masked_BL, predicted_BL)
         patches_BLPC = patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch)
         latent_BVD = self.encoder(gather_tokens(patches_BLPC, visible_BV), visible_BV)
 
@@ -98,6 +91,18 @@ class MAE(nn.Module):
         if motion_BL2 is not None:
             return predicted_BMP, gather_tokens(motion_BL2, masked_BM)
         return predicted_BMP, self.target(gather_tokens(patches_BLPC, masked_BM))
+
+    def split(self, masked_BL: Tensor, predicted_BL: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the places of the visible tokens and of the predicted ones, each in token order.
+
+        Args: as `forward`.
+        """
+        rank_BL = masked_BL.byte()
+        if predicted_BL is not None:
+            rank_BL = 2 * rank_BL - predicted_BL.byte()
+        order_BL = rank_BL.argsort(dim=1, stable=True)
+        visible_BV, masked_BM = order_BL[:, : self.visible], order_BL[:, self.visible :]
+        return visible_BV, masked_BM if predicted_BL is None else masked_BM[:, : self.half_hidden]
 
     def target(self, patches_BMPC: Tensor) -> Tensor:
         """Normalise pixels per patch and channel: (B, M, P * C).
@@ -160,9 +165,7 @@ def reconstruct(model: MAE, frames_BTHWC: Tensor, masked_BL: Tensor) -> Tensor:
         uint8 frames of the same shape.
     """
     predicted_BMP, _ = model(frames_BTHWC, masked_BL)
-    # the order of tokens in MAE.forward
-    order_BL = masked_BL.byte().argsort(dim=1, stable=True)
-    visible_BV, masked_BM = order_BL[:, : model.visible], order_BL[:, model.visible :]
+    visible_BV, masked_BM = model.split(masked_BL)
     patches_BLPC = patchify(frames_BTHWC, model.encoder.tubelet, model.encoder.patch).clone()
 
     seen_BVPC = gather_tokens(patches_BLPC, visible_BV).float() / 255

@@ -92,13 +92,12 @@ class Attention(nn.Module):
         of_queries, of_others = self.qkv.weight.split((width, 2 * width))
         queries = linear(x_BVD[:, -last:], of_queries, self.q_bias)
         others = linear(x_BVD, of_others, torch.cat((torch.zeros_like(self.v_bias), self.v_bias)))
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in (queries, *others.chunk(2, dim=-1))
-        )
-        return self.proj(
-            scaled_dot_product_attention(q, k, v, attn_mask_BVV).transpose(1, 2).flatten(2)
-        )
+        q_BNVD, k_BNVD, v_BNVD = map(self._heads, (queries, *others.chunk(2, dim=-1)))
+        out_BNVD = scaled_dot_product_attention(q_BNVD, k_BNVD, v_BNVD, attn_mask_BVV)
+        return self.proj(out_BNVD.transpose(1, 2).flatten(2))
+
+    def _heads(self, x_BVD: Tensor) -> Tensor:
+        return x_BVD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class Mlp(nn.Module):

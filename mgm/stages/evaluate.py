@@ -24,7 +24,7 @@ from mgm.spec import Data, Finetune, Probe, Views, read_spec
 from mgm.stages.job import Job, Workplace, find_index, multi_hot, with_channels
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
-from mgm.video import Loading, test_loader
+from mgm.video import BatchOptions, test_loader
 
 
 def evaluate(
@@ -134,7 +134,7 @@ def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor])
         spec.model.tubelet,
         spec.views,
         batch=max(views, 64),
-        how=Loading(
+        how=BatchOptions(
             motion=None,
             workers=job.options.workers,
             cache=job.workplace.cache,

@@ -15,8 +15,8 @@ from mgm.spec import Finetune
 from mgm.stages.evaluate import check_views, test
 from mgm.stages.job import Job, multi_hot, training_batches
 from mgm.stages.pretrain import fit, steps_of
-from mgm.training import Training, mix
-from mgm.video import Batch, Loading
+from mgm.training import TrainingRun, mix
+from mgm.video import Batch, BatchOptions
 
 
 def finetune(job: Job[Finetune]) -> dict[str, Any]:
@@ -83,8 +83,8 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         accuracy = (logits.argmax(dim=1) == label_B).float().mean()
         return (loss_B * batch.weight_B).mean(), {"train_top1": 100 * accuracy.detach()}
 
-    batches = partial(training_batches, job, videos, Loading(None, augment=augment), mixed)
-    run = Training(
+    batches = partial(training_batches, job, videos, BatchOptions(None, augment=augment), mixed)
+    run = TrainingRun(
         spec.run_id,
         model,
         spec.optim,

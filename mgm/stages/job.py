@@ -19,7 +19,7 @@ from mgm.spec import Run, RunOptions
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
 from mgm.video.cut import Cache
-from mgm.video.loader import Batch, Loading, training_loader
+from mgm.video.loader import Batch, BatchOptions, training_loader
 
 S = TypeVar("S", bound=Run)
 
@@ -228,7 +228,7 @@ def unchanged(step: int, batch: Batch, weight_B: torch.Tensor) -> Batch:
 def training_batches(
     job: Job,
     videos: Sequence[Video],
-    wanted: Loading,
+    wanted: BatchOptions,
     change: Callable[[int, Batch, torch.Tensor], Batch],
     first_step: int,
 ) -> Iterator[tuple[list[Batch], tuple[str, ...]]]:

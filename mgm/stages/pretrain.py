@@ -24,8 +24,8 @@ from mgm.results.result import log_lines
 from mgm.spec import Optim, Pretrain
 from mgm.stages.flow import require_flow
 from mgm.stages.job import Job, motion_of, training_batches, unchanged
-from mgm.training import Training, collectives, train
-from mgm.video import Batch, Loading
+from mgm.training import TrainingRun, collectives, train
+from mgm.video import Batch, BatchOptions
 
 SLOW = 1.5  # times; a CPU with bf16 units has 0.3 to 0.6, one that emulates it 20 to 100
 
@@ -51,7 +51,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
             freeze(model.encoder, spec.freeze_blocks)
     model.to(job.device)
     grid = Grid(*spec.grid)
-    wanted = Loading(
+    wanted = BatchOptions(
         guidance,
         spec.mask.distance,
         spec.mask.compensate,
@@ -77,7 +77,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
             {"coverage": motion_coverage(masked_BL, batch.motion_BSHW, grid)} if guidance else {}
         )
 
-    run = Training(
+    run = TrainingRun(
         spec.run_id,
         model,
         spec.optim,
@@ -93,7 +93,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     return {}
 
 
-def fit(job: Job, run: Training) -> None:
+def fit(job: Job, run: TrainingRun) -> None:
     """Train, and write weights.safetensors."""
     if (
         collectives.is_main()

@@ -31,7 +31,7 @@ from mgm.spec import Probe, Views
 from mgm.stages.evaluate import check_views, record
 from mgm.stages.job import Job, LabelledClips, Split, multi_hot, with_channels
 from mgm.stages.probe_kinds import KINDS
-from mgm.video import Loading, test_loader
+from mgm.video import BatchOptions, test_loader
 
 CLIPS = 64  # per forward pass
 
@@ -153,7 +153,7 @@ def _compute(
         spec.model.tubelet,
         views,
         batch=CLIPS,
-        how=Loading(None, workers=job.options.workers, cache=job.workplace.cache),
+        how=BatchOptions(None, workers=job.options.workers, cache=job.workplace.cache),
     )
     clips = len(videos) * views.temporal * views.spatial
     found, samples = list[Tensor](), list[Tensor]()

@@ -44,7 +44,7 @@ JUDGE_S = 30  # seconds of training after which the loader's share is judged
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingRun:
     """A training run.
 
     Args:
@@ -69,7 +69,7 @@ class Training:
 
 
 def train(
-    run: Training,
+    run: TrainingRun,
     folder: Path,
     options: RunOptions = RunOptions(),
     show: Callable[[str], None] = print,
@@ -187,7 +187,7 @@ def train(
 
 
 def _restore(
-    run: Training, optimiser: Optimiser, folder: Path, show: Callable[[str], None]
+    run: TrainingRun, optimiser: Optimiser, folder: Path, show: Callable[[str], None]
 ) -> tuple[int, dict[str, None]]:
     """Load the newest checkpoint; return the first step, and the videos that failed before it.
 
@@ -206,7 +206,7 @@ def _restore(
 
 
 def _state(
-    run: Training, optimiser: Optimiser, step: int, failures: dict[str, None]
+    run: TrainingRun, optimiser: Optimiser, step: int, failures: dict[str, None]
 ) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
@@ -221,7 +221,7 @@ def _state(
 class _Loss(nn.Module):
     """The loss as a module, so that DistributedDataParallel sees the whole forward pass."""
 
-    def __init__(self, run: Training):
+    def __init__(self, run: TrainingRun):
         super().__init__()
         self.model, self.loss_of = run.model, run.loss_of
 
@@ -246,7 +246,7 @@ def _parallel(loss: nn.Module, bf16_gradients: bool) -> nn.Module:
 # --- What ends a run early ---
 
 
-def _require_few_failures(run: Training, failures: dict[str, None]) -> None:
+def _require_few_failures(run: TrainingRun, failures: dict[str, None]) -> None:
     if len(failures) > 0.01 * run.videos:
         raise UserError(
             f"{run.run_id}: {len(failures)} of {run.videos} training videos could not be read, "
@@ -255,7 +255,7 @@ def _require_few_failures(run: Training, failures: dict[str, None]) -> None:
         )
 
 
-def _require_finite(run: Training, step: int, numbers: dict[str, float]) -> None:
+def _require_finite(run: TrainingRun, step: int, numbers: dict[str, float]) -> None:
     if not math.isfinite(numbers["loss"]) or not math.isfinite(numbers["grad_norm"]):
         raise UserError(
             f"{run.run_id}: the loss is {numbers['loss']} and its gradient's norm "
@@ -264,7 +264,7 @@ def _require_finite(run: Training, step: int, numbers: dict[str, float]) -> None
         )
 
 
-def _say_stopped(run: Training, step: int, show: Callable[[str], None]) -> None:
+def _say_stopped(run: TrainingRun, step: int, show: Callable[[str], None]) -> None:
     # the workflow reads this file to tell a stopped run from a failed one
     if marker := os.environ.get("MGM_STOPPED"):
         Path(marker).touch()
@@ -309,7 +309,7 @@ class Log:
     A run that continues drops the lines after its checkpoint, so that no step is logged twice.
     """
 
-    def __init__(self, run: Training, folder: Path, first: int, show: Callable[[str], None]):
+    def __init__(self, run: TrainingRun, folder: Path, first: int, show: Callable[[str], None]):
         rewind_log(folder, first)
         self.run, self.folder, self.show = run, folder, show
         self.first, self.last_step = first, first

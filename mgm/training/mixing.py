@@ -54,9 +54,8 @@ def mix(
         own = paired[(paired >= first) & (paired < first + len(label_B))] - first
         mixed = own.to(device, non_blocking=True)
         # the partners, in the order in which timm pairs them
-        frames, label = (
-            collectives.exchange(x, partner_N)[mixed].flip(0) for x in (frames_BTHWC, label_B)
-        )
+        frames = collectives.exchange(frames_BTHWC, partner_N)[mixed].flip(0)
+        label = collectives.exchange(label_B, partner_N)[mixed].flip(0)
     if not len(mixed):
         return frames_BTHWC, target_BC
     timm = Mixup(mixup, cutmix, label_smoothing=0.0, num_classes=classes)  # smoothing is the loss's

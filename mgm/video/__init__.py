@@ -11,7 +11,7 @@ def __getattr__(name: str):
         from mgm.video.cut import Cache
 
         return Cache
-    if name in ("Batch", "Loading", "test_loader", "training_loader", "view_batches"):
+    if name in ("Batch", "BatchOptions", "test_loader", "training_loader", "view_batches"):
         from mgm.video import loader
 
         return getattr(loader, name)

@@ -4,13 +4,8 @@ All three return the same clips, bit for bit: those that `transform.apply` cuts 
 whole frames.
 """
 
-import fcntl
 import hashlib
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +14,8 @@ import av
 import numpy as np
 
 from mgm.errors import UserError
+from mgm.results.atomic import atomic_write
+from mgm.results.lock import wait_for_flock
 from mgm.spec import Guidance
 from mgm.video.decode import Clip, open_pass, read_clip
 from mgm.video.motion import CELL
@@ -80,7 +77,7 @@ def read_cuts(
 
     Args:
         cuts: the clips, all of as many frames.
-        motion: as in `Loading`.
+        motion: as in `BatchOptions`.
 
     Raises:
         NoVectors, NoFlow, UserError: as `read_whole`.
@@ -201,18 +198,17 @@ class Cache:
 # same box, a store keeps all frames of the dataset, cropped and scaled, with their motion. Each
 # process maps them into memory.
 
-STORE_VERSION = 1  # of the files' content
-ARRAYS = ("frames", "motion", "distance", "has_motion")
+STORE_VERSION = 2  # of the file's content
 LARGEST_MB = 1000
 
 
 class CropStore:
-    """Every frame's centre crop and motion, in memory-mapped arrays (N videos, T frames, ...)."""
+    """Every frame's centre crop and motion, in a file that is mapped into memory."""
 
-    def __init__(self, folder: Path, videos: Sequence[StoredVideo], size: int):
+    def __init__(self, place: Path, videos: Sequence[StoredVideo], size: int):
+        mapped_N = np.memmap(place, _row_type(videos[0], size), "r", shape=len(videos))
         # as plain arrays, since a memmap takes 2.6 times as long to index
-        files = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS)
-        self.arrays = [file.view(np.ndarray) for file in files]
+        self.fields = [mapped_N[name].view(np.ndarray) for name in mapped_N.dtype.fields or ()]
         self.row = {video.path: n for n, video in enumerate(videos)}
         self.shape = videos[0].height, videos[0].width
         self.box = test_box(*self.shape, 0, 1, size)
@@ -220,7 +216,7 @@ class CropStore:
     def clip(self, path: str, index_T: np.ndarray) -> Clip:
         """Return the clip of a video's frames `index_T`."""
         row = self.row[path]
-        return Clip(*(array_NT[row][index_T] for array_NT in self.arrays))
+        return Clip(*(field_NT[row][index_T] for field_NT in self.fields))
 
 
 def open_crops(folder: Path, videos: Sequence[StoredVideo], size: int) -> CropStore | None:
@@ -233,21 +229,18 @@ def open_crops(folder: Path, videos: Sequence[StoredVideo], size: int) -> CropSt
         None if the videos differ in size or length, if the store would be larger than 1 GB, or if
         it cannot be written. Clips are then read from the files.
     """
-    shapes = {(video.frames, video.height, video.width) for video in videos}
-    if len(shapes) != 1:
+    if len({(video.frames, video.height, video.width) for video in videos}) != 1:
         return None
-    ((frames, _, _),) = shapes
-    cells = max(size // CELL, 1)
-    pixel_bytes, cell_bytes = 3 * size * size, 12 * cells * cells
-    if len(videos) * frames * (pixel_bytes + cell_bytes) > LARGEST_MB * 1e6:
+    if len(videos) * _row_type(videos[0], size).itemsize > LARGEST_MB * 1e6:
         return None
-    place = folder / f"crops-{size}-{_digest(videos)}"
+    place = folder / f"crops-{size}-{_digest(videos)}.rows"
     try:
-        with _locked(folder / "crops.lock"):
+        with (folder / "crops.lock").open("w") as file:
+            wait_for_flock(file, f"{folder}: waiting for a process that decodes the same videos")
             if not place.exists():
-                _write_store(place, videos, frames, size)
+                _write_store(place, videos, size)
         return CropStore(place, videos, size)
-    except (OSError, UserError):
+    except (OSError, ValueError, UserError):
         return None
 
 
@@ -258,39 +251,25 @@ def _digest(videos: Sequence[StoredVideo]) -> str:
     return said.hexdigest()[:12]
 
 
-def _write_store(place: Path, videos: Sequence[StoredVideo], frames: int, size: int) -> None:
-    """Decode every video; the folder appears whole or not at all."""
-    cells, count = max(size // CELL, 1), len(videos)
-    shapes = {
-        "frames": ((count, frames, size, size, 3), np.uint8),
-        "motion": ((count, frames, cells, cells, 2), np.float32),
-        "distance": ((count, frames, cells, cells), np.float32),
-        "has_motion": ((count, frames), np.bool_),
-    }
-    parts = Path(tempfile.mkdtemp(prefix="crops-", suffix=".parts", dir=place.parent))
-    try:
-        arrays = [
-            np.lib.format.open_memmap(parts / f"{name}.npy", "w+", np.dtype(dtype), shape)
-            for name, (shape, dtype) in shapes.items()
-        ]
-        for n, video in enumerate(videos):
-            whole = read_clip(video.path, np.arange(frames))
-            box = test_box(whole.height, whole.width, 0, 1, size)
-            clip = apply(whole, box, size, False)
-            values = (clip.frames_THWC, clip.motion_THW2, clip.distance_THW, clip.has_motion_T)
-            for array_N, value in zip(arrays, values):
-                array_N[n] = value
-        for array_N in arrays:
-            array_N.flush()
-        parts.chmod(0o755)
-        os.rename(parts, place)
-    finally:
-        shutil.rmtree(parts, ignore_errors=True)
+def _row_type(video: StoredVideo, size: int) -> np.dtype:
+    """Return the type of a video's row: the arrays of a `Clip` of all its frames."""
+    frames, cells = video.frames, max(size // CELL, 1)
+    fields = [
+        ("frames_THWC", np.uint8, (frames, size, size, 3)),
+        ("motion_THW2", np.float32, (frames, cells, cells, 2)),
+        ("distance_THW", np.float32, (frames, cells, cells)),
+        ("has_motion_T", np.bool_, (frames,)),
+    ]
+    return np.dtype(fields, align=True)
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Wait for a process that writes the same store."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _write_store(place: Path, videos: Sequence[StoredVideo], size: int) -> None:
+    """Decode every video; the file appears whole or not at all."""
+    row = np.zeros((), _row_type(videos[0], size))
+    with atomic_write(place) as temporary, temporary.open("wb") as out:
+        for video in videos:
+            whole = read_clip(video.path, np.arange(video.frames))
+            clip = apply(whole, test_box(whole.height, whole.width, 0, 1, size), size, False)
+            for name in row.dtype.fields or ():
+                row[name] = getattr(clip, name)
+            out.write(row.tobytes())

@@ -73,7 +73,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Loading:
+class BatchOptions:
     """What batches hold besides frames, and how they are read.
 
     Args:
@@ -109,7 +109,7 @@ class Loading:
         return Cache(self.cache.megabytes / self.workers) if self.workers else self.cache
 
 
-WITH_MOTION, WITHOUT_MOTION = Loading(), Loading(motion=None)
+WITH_MOTION, WITHOUT_MOTION = BatchOptions(), BatchOptions(motion=None)
 
 
 def training_loader(
@@ -119,7 +119,7 @@ def training_loader(
     seed: int,
     batch: int,
     first_step: int = 0,
-    how: Loading = WITH_MOTION,
+    how: BatchOptions = WITH_MOTION,
 ) -> Iterator[Batch]:
     """Yield this process's training batches without end, starting at `first_step`.
 
@@ -162,7 +162,7 @@ def test_loader(
     tubelet: int,
     views: Views,
     batch: int,
-    how: Loading = WITHOUT_MOTION,
+    how: BatchOptions = WITHOUT_MOTION,
 ) -> Iterator[Batch]:
     """Yield all test views of all videos, in order, with a video's views side by side.
 
@@ -186,7 +186,7 @@ def test_clips(
     cache = Cache(0)
     if whole is not None:
         cache.whole[video.path] = {None: whole}
-    how = Loading(motion=None, cache=cache)
+    how = BatchOptions(motion=None, cache=cache)
     return _TestBatches([video], clips, tubelet, how, 1, views).clips_of(video)
 
 
@@ -229,7 +229,7 @@ class _Batches(Dataset):
     videos: Sequence[IndexedVideo]
     clips: Clips
     tubelet: int
-    how: Loading
+    how: BatchOptions
     batch: int
 
     @cached_property

@@ -96,10 +96,8 @@ def rotate(
     frames, rows, columns = future_THW.shape
     cell_HW = np.arange(rows * columns).reshape(rows, columns).repeat(CELL, 0).repeat(CELL, 1)
     cell_HW = np.rot90(cell_HW[:height, :width], rotation)
-    row, column = (
-        np.minimum(np.arange(0, side, CELL) + CELL // 2, side - 1) for side in cell_HW.shape
-    )
-    cell_HW = cell_HW[row[:, None], column]
+    centres = [np.minimum(np.arange(0, side, CELL) + CELL // 2, side - 1) for side in cell_HW.shape]
+    cell_HW = cell_HW[np.ix_(*centres)]
     motion_THW2 = motion_THW2.reshape(frames, -1, 2)[:, cell_HW]
     signs = np.array({1: (1, -1), 2: (-1, -1), 3: (-1, 1)}[rotation], np.float32)
     if rotation % 2:

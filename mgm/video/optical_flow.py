@@ -111,9 +111,8 @@ def open_flow(
             f"(T, H, W, 2); delete it, then {_again(method)}"
         )
     if shape is not None and flow_THW2.shape[:3] != tuple(shape):
-        has, wants = (
-            "{} frames of {} x {} cells".format(*sides) for sides in (flow_THW2.shape, shape)
-        )
+        text = "{} frames of {} x {} cells"
+        has, wants = text.format(*flow_THW2.shape), text.format(*shape)
         raise NoFlow(f"{file}: has {has}, but the video has {wants}; {_again(method)}")
     return flow_THW2
 
@@ -198,10 +197,9 @@ def cell_means(flow_HW2: np.ndarray) -> np.ndarray:
     """Return the mean of each cell's pixels that lie in the frame."""
     rows, columns = (np.arange(0, side, CELL) for side in flow_HW2.shape[:2])
     sum_HW2 = np.add.reduceat(np.add.reduceat(flow_HW2, rows, 0), columns, 1)
-    height, width = (
-        np.minimum(side - starts, CELL) for side, starts in zip(flow_HW2.shape, (rows, columns))
-    )
-    return sum_HW2 / (height[:, None] * width)[..., None].astype(np.float32)
+    height_H = np.minimum(flow_HW2.shape[0] - rows, CELL)
+    width_W = np.minimum(flow_HW2.shape[1] - columns, CELL)
+    return sum_HW2 / (height_H[:, None] * width_W)[..., None].astype(np.float32)
 
 
 def estimator(method: Flow, weights: Path | None = None, device: str = "cpu") -> Estimate:

@@ -88,8 +88,9 @@ def _is_file(path: str) -> bool:
 
 
 def pack_motion(motion_HW2: np.ndarray, future_HW: np.ndarray) -> bytes:
-    """Pack a frame's cells without loss: quarters of a pixel, then one bit per cell for a future
-    reference, deflated.
+    """Pack a frame's cells without loss.
+
+    Quarters of a pixel come first, then one bit per cell for a future reference. All is deflated.
 
     Raises:
         UserError: a vector is no multiple of a quarter pixel, or longer than 8191.
@@ -140,17 +141,14 @@ class ShardVideo:
         packed_NL = np.frombuffer(b"".join(self._unpacked(rows)), np.uint8).reshape(len(rows), -1)
         quarters = packed_NL[:, : 4 * count].copy().view("<i2").reshape(len(rows), height, width, 2)
         motion_NHW2 = np.multiply(quarters, np.float32(1 / UNITS), dtype=np.float32)
-        past_N, future_N = (
-            rows[name].astype(np.float32)[:, None, None] for name in ("past", "future")
-        )
+        past_N11 = rows["past"].astype(np.float32)[:, None, None]
         bits_NL = packed_NL[:, 4 * count :]
         if bits_NL.any():
-            future_NHW = (
-                np.unpackbits(bits_NL, axis=1, count=count).view(bool).reshape(-1, height, width)
-            )
-            distance_NHW = np.where(future_NHW, future_N, past_N)
+            future_N11 = rows["future"].astype(np.float32)[:, None, None]
+            future_NL = np.unpackbits(bits_NL, axis=1, count=count).view(bool)
+            distance_NHW = np.where(future_NL.reshape(-1, height, width), future_N11, past_N11)
         else:
-            distance_NHW = np.broadcast_to(past_N, (len(rows), height, width)).copy()
+            distance_NHW = np.broadcast_to(past_N11, (len(rows), height, width)).copy()
         distance_NHW[~informed_N] = 1
         return motion_NHW2, distance_NHW, informed_N
 

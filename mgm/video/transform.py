@@ -225,9 +225,7 @@ def cut_frames(frames_THWC: np.ndarray, box: Box, size: int, flip: bool) -> np.n
         scaled_THWC = resize(frames_THWC, tall, wide, antialias=False)
         cut_THWC = scaled_THWC[:, top : top + size, left : left + size]
     else:
-        top, left, height, width = (
-            int(side) for side in (box.top, box.left, box.height, box.width)
-        )
+        top, left, height, width = map(int, (box.top, box.left, box.height, box.width))
         part_THWC = frames_THWC[:, top : top + height, left : left + width]
         cut_THWC = resize(part_THWC, size, size, box.antialias)
     return cut_THWC[:, :, ::-1] if flip else cut_THWC

@@ -22,7 +22,7 @@ from mgm.stages.evaluate import evaluate
 from mgm.stages.finetune import finetune
 from mgm.stages.job import Workplace
 from mgm.stages.runner import run_all
-from mgm.training import Training, collectives, train
+from mgm.training import TrainingRun, collectives, train
 
 COMPUTE = {"finetune": finetune}
 STOP_AT = 5
@@ -32,7 +32,7 @@ def share_of(x):
     return x.chunk(collectives.world_size())[collectives.rank()]
 
 
-def toy(failing, videos=1000, parts=1) -> Training:
+def toy(failing, videos=1000, parts=1) -> TrainingRun:
     """Every process sees its share, and the failures of its own half of the clips."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
@@ -53,7 +53,7 @@ def toy(failing, videos=1000, parts=1) -> Training:
     optim = Optim(
         lr=0.5, min_lr=0.01, batch=8, epochs=10, warmup_epochs=1, precision="float32", clip_grad=0.5
     )
-    return Training("toy", model, optim, 12, videos, batches, loss_of)
+    return TrainingRun("toy", model, optim, 12, videos, batches, loss_of)
 
 
 FAILING = [

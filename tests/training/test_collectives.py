@@ -29,7 +29,7 @@ from mgm.stages.job import Workplace
 from mgm.stages.pretrain import pretrain
 from mgm.stages.runner import run_all
 from mgm.training import collectives
-from mgm.video import Loading
+from mgm.video import BatchOptions
 from tests.helpers.small_runs import PARAMS, SMALL
 from tests.helpers.two_processes import STOP_AT, trained_toy
 
@@ -370,7 +370,7 @@ def test_a_batch_that_processes_do_not_divide_is_refused(folder, tmp_path, monke
             data.training_batches(
                 data.Job(PRETRAIN, tmp_path, execution, data.find_index(PRETRAIN, execution)),
                 [],
-                Loading(),
+                BatchOptions(),
                 data.unchanged,
                 0,
             )

@@ -16,7 +16,7 @@ from torch import nn
 
 from mgm.errors import UserError
 from mgm.spec import Optim, RunOptions
-from mgm.training import Training, load_checkpoint, save_checkpoint, train
+from mgm.training import TrainingRun, load_checkpoint, save_checkpoint, train
 from mgm.training.loop import _catch_signals
 
 OPTIM = Optim(lr=0.5, min_lr=0.01, batch=8, epochs=10, warmup_epochs=1, precision="float32")
@@ -26,7 +26,7 @@ class Stop(Exception):
     pass
 
 
-def toy(steps=24, parts=1, stop_at=None, spoil_at=None, failing=(), videos=1000) -> Training:
+def toy(steps=24, parts=1, stop_at=None, spoil_at=None, failing=(), videos=1000) -> TrainingRun:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5 if parts == 1 else 0.0), nn.Linear(8, 1))
 
@@ -44,7 +44,7 @@ def toy(steps=24, parts=1, stop_at=None, spoil_at=None, failing=(), videos=1000)
             "size": torch.tensor(len(x))
         }
 
-    return Training("run-1", model, OPTIM, steps, videos, batches, loss_of)
+    return TrainingRun("run-1", model, OPTIM, steps, videos, batches, loss_of)
 
 
 def quiet(_):

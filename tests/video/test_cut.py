@@ -11,7 +11,7 @@ import torch
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.spec import Clips, Views
-from mgm.video import Cache, Loading, training_loader
+from mgm.video import BatchOptions, Cache, training_loader
 from mgm.video import test_loader as view_loader
 from mgm.video.cut import open_crops
 
@@ -43,13 +43,13 @@ def shared(index) -> Cache:
 def test_training_batches_and_test_views_are_those_of_the_files(index, shared, motion, monkeypatch):
     directions = motion is not None
     given = {"seed": 3, "batch": 4}
-    how = Loading(motion, directions=directions)
+    how = BatchOptions(motion, directions=directions)
     files = [
         batch
         for _, batch in zip(range(3), training_loader(index.train, CLIPS, 2, **given, how=how))
     ]
     views = list(
-        view_loader(index.test, CLIPS, 2, Views(temporal=2, spatial=1), 4, Loading(motion))
+        view_loader(index.test, CLIPS, 2, Views(temporal=2, spatial=1), 4, BatchOptions(motion))
     )
     # From here on no file is opened.
     monkeypatch.setattr("mgm.video.cut.read_cuts", None)
@@ -57,7 +57,7 @@ def test_training_batches_and_test_views_are_those_of_the_files(index, shared, m
         files, training_loader(index.train, CLIPS, 2, **given, how=replace(how, cache=shared)), 3
     )
     again = view_loader(
-        index.test, CLIPS, 2, Views(temporal=2, spatial=1), 4, Loading(motion, cache=shared)
+        index.test, CLIPS, 2, Views(temporal=2, spatial=1), 4, BatchOptions(motion, cache=shared)
     )
     assert_equal(views, again, len(views))
 
@@ -69,7 +69,7 @@ def test_other_crops_and_sizes_are_cut_from_the_files(index, shared):
         CLIPS.model_copy(update={"size": 32}),
     ):
         batches = (
-            training_loader(index.train, clips, 2, seed=1, batch=6, how=Loading(cache=cache))
+            training_loader(index.train, clips, 2, seed=1, batch=6, how=BatchOptions(cache=cache))
             for cache in (None, shared)
         )
         assert_equal(*batches, 2)
@@ -78,15 +78,17 @@ def test_other_crops_and_sizes_are_cut_from_the_files(index, shared):
 def test_a_store_is_made_once_and_anew_for_other_videos(index, tmp_path):
     folder = Path(shutil.copytree(index.root, tmp_path / "drawn"))
     store = open_crops(folder, index.videos, 48)
-    (place,) = folder.glob("crops-48-*/")
-    before = (place / "frames.npy").stat().st_mtime_ns
+    (place,) = folder.glob("crops-48-*")
+    before = place.stat().st_mtime_ns
     assert open_crops(folder, index.videos, 48)
-    assert (place / "frames.npy").stat().st_mtime_ns == before
+    assert place.stat().st_mtime_ns == before
     others = [replace(video, content="other") for video in index.videos]
     assert open_crops(folder, others, 48)
-    assert len([*folder.glob("crops-48-*/")]) == 2
+    assert len([*folder.glob("crops-48-*")]) == 2
     clip = store.clip(index.videos[0].path, np.array([0, 5]))
     assert clip.frames_THWC.shape == (2, 48, 48, 3)
+    place.write_bytes(b"cut short")
+    assert open_crops(folder, index.videos, 48) is None
 
 
 def test_what_cannot_be_stored_is_read_from_the_files(index, tmp_path, monkeypatch):

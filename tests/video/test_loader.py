@@ -43,7 +43,7 @@ def broken(tmp_path):
 def first_batches(videos, count=6, **options):
     given = {"tubelet": 2, "seed": 7, "batch": 3}
     given |= {name: options.pop(name) for name in ("batch", "first_step") if name in options}
-    how = loader.Loading(**{"directions": True, **options})
+    how = loader.BatchOptions(**{"directions": True, **options})
     return list(islice(loader.training_loader(videos, CLIPS, **given, how=how), count))
 
 
@@ -144,7 +144,7 @@ def test_vectors_as_exported_are_not_divided(videos):
     """`distance: none`, eq. 6 to the letter; frames are the same."""
     loaders = [
         loader.training_loader(
-            videos, CLIPS, 2, seed=7, batch=3, how=loader.Loading(distance=distance)
+            videos, CLIPS, 2, seed=7, batch=3, how=loader.BatchOptions(distance=distance)
         )
         for distance in ("estimated", "none")
     ]
@@ -217,7 +217,9 @@ def test_a_video_with_fewer_frames_than_indexed_fails_only_where_they_are_wanted
 def test_test_views_come_whole_and_in_order(videos, sampling, batch):
     clips = Clips(frames=4, size=48, stride=3, sampling=sampling)
     batches = list(
-        loader.test_loader(videos, clips, 2, Views(temporal=2, spatial=3), batch, loader.Loading())
+        loader.test_loader(
+            videos, clips, 2, Views(temporal=2, spatial=3), batch, loader.BatchOptions()
+        )
     )
     assert [len(b.sample_B) for b in batches] == ([6] * 5 if batch == 1 else [12, 12, 6])
     frames_NTHWC, motion_NSHW, sample_N = (
@@ -241,7 +243,7 @@ def test_test_views_come_whole_and_in_order(videos, sampling, batch):
                 n += 1
     with_workers = list(
         loader.test_loader(
-            videos, clips, 2, Views(temporal=2, spatial=3), batch, loader.Loading(workers=2)
+            videos, clips, 2, Views(temporal=2, spatial=3), batch, loader.BatchOptions(workers=2)
         )
     )
     assert_same(batches, with_workers)

@@ -281,7 +281,7 @@ def batches_of(videos, **options):
     return list(
         islice(
             loader.training_loader(
-                videos, CLIPS, tubelet=2, seed=7, batch=2, how=loader.Loading("dis", **options)
+                videos, CLIPS, tubelet=2, seed=7, batch=2, how=loader.BatchOptions("dis", **options)
             ),
             5,
         )
@@ -334,7 +334,9 @@ def test_a_sidecar_that_does_not_fit_stops_a_run_in_one_line(tmp_path, workers):
         for batches in (
             batches_of,
             lambda videos, **options: list(
-                loader.test_loader(videos, CLIPS, 2, Views(), 2, loader.Loading("dis", **options))
+                loader.test_loader(
+                    videos, CLIPS, 2, Views(), 2, loader.BatchOptions("dis", **options)
+                )
             ),
         ):
             with pytest.raises(NoFlow, match=words) as error:

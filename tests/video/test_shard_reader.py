@@ -16,7 +16,7 @@ from mgm.data.shards import Settings, write_shards
 from mgm.masking import MASKS, Grid, make_mask
 from mgm.spec import Augment, Clips, Views
 from mgm.stages.job import motion_of
-from mgm.video import Cache, Loading, NoVectors, probe_video, read_clip, training_loader
+from mgm.video import BatchOptions, Cache, NoVectors, probe_video, read_clip, training_loader
 from mgm.video import test_loader as view_loader
 from mgm.video.optical_flow import NoFlow
 from mgm.video.shard_reader import NotInShard
@@ -78,7 +78,7 @@ def test_masks_from_shards_are_the_sources_bit_for_bit(indices):
             2,
             seed=1,
             batch=len(videos),
-            how=Loading(augment=repeats, directions=True),
+            how=BatchOptions(augment=repeats, directions=True),
         )
         for videos in (files, shards)
     )
@@ -122,7 +122,7 @@ def test_whole_videos_views_and_the_cache_see_the_same_motion(indices):
         torch.cat(
             [
                 batch.motion_BSHW
-                for batch in view_loader(videos, CLIPS, 2, views, 6, Loading(cache=cache))
+                for batch in view_loader(videos, CLIPS, 2, views, 6, BatchOptions(cache=cache))
             ]
         )
         for videos, cache in ((files, None), (shards, None), (shards, Cache(500)))
@@ -137,7 +137,7 @@ def test_a_codec_without_vectors_is_refused_for_guidance_only(indices):
     with pytest.raises(NoVectors, match="vp9"):
         read_clip(video.path, [0])
     with pytest.raises(NoFlow, match="source"):
-        next(training_loader([video], CLIPS, 2, seed=0, batch=1, how=Loading("dis")))
+        next(training_loader([video], CLIPS, 2, seed=0, batch=1, how=BatchOptions("dis")))
 
 
 def test_every_fourth_frame_is_enough_for_stride_four(indices, tmp_path):

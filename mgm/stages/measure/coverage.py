@@ -20,7 +20,7 @@ from mgm.spec import Compensate, Mask, Measure, Views
 from mgm.stages.job import Job, motion_of
 from mgm.stages.measure import choose
 from mgm.video.cut import Cache
-from mgm.video.loader import Loading, test_loader
+from mgm.video.loader import BatchOptions, test_loader
 
 MOVES = 0.5  # pixels a slot; codecs search in quarters of a pixel, so below this lies noise
 BATCH = 64
@@ -67,7 +67,7 @@ def coverage(
             spec.model.tubelet,
             views,
             BATCH,
-            Loading(compensate=method, directions=True, workers=workers, cache=cache),
+            BatchOptions(compensate=method, directions=True, workers=workers, cache=cache),
         )
         for method in methods
     ]
