@@ -57,7 +57,7 @@ test-slow: setup ## the tests that `make test` leaves out, after `make reproduce
 chaos: setup ## kill training 100 times at random moments (SIGKILL), compare with undisturbed runs (some minutes)
 	@$(BIN)/python -m tests.helpers.killer 100
 
-bench: setup ## masks, loading and a step against peers, on this machine (some minutes): reports/bench
+bench: setup ## masks, loading and a step against peers, on this machine, some minutes each: reports/bench
 	@OMP_NUM_THREADS=1 $(BIN)/python bench
 
 gpu: setup ## what only a GPU shows, in parts of 8 minutes that continue when called again: reports/gpu

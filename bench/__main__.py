@@ -1,4 +1,8 @@
-"""Masks, loading and a step against peers: `make bench`. Rows are printed as they come."""
+"""Masks, loading and a step against peers: `make bench`. Rows are printed as they come.
+
+Each bench takes some minutes and writes its table when it is done. A later call at the same commit
+continues with the first bench that has none.
+"""
 
 import argparse
 import os
@@ -7,13 +11,10 @@ from pathlib import Path
 
 import peers
 import torch
-from measuring import ROOT, compared, machine
+from measuring import ROOT, commit, compared, machine
 
-BENCHES = {  # what it compares, and its minutes on two idle cores
-    "masks": (peers.masks, 0.5),
-    "loader": (peers.loader, 3),
-    "step": (peers.step, 4),
-}
+BENCHES = {"masks": peers.masks, "loader": peers.loader, "step": peers.step}
+HEAD = ["| | ours | peer | ratio | goal | |", "|---|---|---|---|---|---|"]
 
 
 def main() -> None:
@@ -25,18 +26,22 @@ def main() -> None:
     args = parser.parse_args()
     if unknown := set(args.names) - BENCHES.keys():
         sys.exit(f"bench {min(unknown)}: no such bench; choose from {', '.join(BENCHES)}")
-    names = args.names or list(BENCHES)
-    minutes = sum(BENCHES[name][1] for name in names)
-    print(f"about {minutes:g} minutes on two idle cores (load is {os.getloadavg()[0]:.1f} now)")
     torch.set_num_threads(1)
     chosen = peers.Options(args.repeats, args.videos)
-    rows = ["| | ours | peer | ratio | goal | |", "|---|---|---|---|---|---|"]
-    for comparison in (one for name in names for one in BENCHES[name][0](chosen)):
-        rows += compared(comparison)
-        print("\n".join(rows[-len(comparison.peers) :]), flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "bench.md").write_text("\n".join([*rows, "", machine(), ""]), encoding="utf-8")
-    print(f"wrote {args.out / 'bench.md'}")
+    for name in args.names or BENCHES:
+        file = args.out / f"{name}.md"
+        # a bench that was asked for by name is measured anew
+        if not args.names and file.exists() and file.read_text().endswith(f"commit {commit()}\n"):
+            print(f"{name}: measured at this commit, see {file}")
+            continue
+        print(f"{name}: some minutes on idle cores (load is {os.getloadavg()[0]:.1f} now)")
+        rows = list(HEAD)
+        for comparison in BENCHES[name](chosen):
+            rows += compared(comparison)
+            print("\n".join(rows[-len(comparison.peers) :]), flush=True)
+        file.write_text("\n".join([*rows, "", machine(), ""]), encoding="utf-8")
+        print(f"wrote {file}")
 
 
 if __name__ == "__main__":

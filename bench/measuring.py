@@ -63,12 +63,17 @@ def machine() -> str:
     """Return where and with what it was measured, as one line."""
     cpu = Path("/proc/cpuinfo")
     names = [line for line in cpu.read_text().splitlines() if line.startswith("model name")]
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     known = ("mgm-video", "torch", "av", "decord", "numpy")
     packages = ", ".join(f"{name} {version(name)}" for name in known)
     chip = names[0].partition(":")[2].strip() if names else platform.machine()
     return (
         f"{chip}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {platform.system()}, "
-        f"Python {platform.python_version()}, {packages}; commit {commit or 'unknown'}"
+        f"Python {platform.python_version()}, {packages}; commit {commit()}"
     )
+
+
+def commit() -> str:
+    """Return the commit of the code, and whether files differ from it."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"

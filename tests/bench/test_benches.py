@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from itertools import groupby
 from pathlib import Path
 
@@ -72,6 +73,41 @@ def test_the_loader_reads_sources_copies_and_shards(bench, tmp_path, monkeypatch
             work()
         kinds.append(comparison.name.rpartition(" ")[2])
     assert kinds == ["sources", "copies", "shards"]
+
+
+def test_a_later_call_continues_with_the_bench_that_is_not_done(
+    bench, tmp_path, monkeypatch, capsys
+):
+    measuring, _ = bench
+    found = spec_from_file_location("bench_main", BENCH / "__main__.py")
+    main = module_from_spec(found)
+    found.loader.exec_module(main)
+    one = measuring.Comparison("a", lambda: None, {"b": (lambda: None, 1)}, 1)
+    begun = []
+
+    def bench_of(name, fails):
+        def comparisons(options):
+            begun.append(name)
+            if fails and begun.count(name) == 1:
+                raise KeyboardInterrupt
+            yield one
+
+        return comparisons
+
+    benches = {"masks": bench_of("masks", False), "step": bench_of("step", True)}
+    monkeypatch.setattr(main, "BENCHES", benches)
+    monkeypatch.setattr(main, "commit", lambda: "c0ffee")
+    monkeypatch.setattr(main, "machine", lambda: "here; commit c0ffee")
+    monkeypatch.setattr(sys, "argv", ["bench", "--out", str(tmp_path)])
+    with pytest.raises(KeyboardInterrupt):
+        main.main()
+    main.main()
+    assert begun == ["masks", "step", "step"]
+    assert "masks: measured at this commit" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "masks"])
+    main.main()
+    assert begun[3:] == ["masks"]
+    assert (tmp_path / "step.md").read_text().startswith("| | ours | peer |")
 
 
 def test_an_unknown_bench_is_one_line():
