@@ -22,6 +22,7 @@ from mgm.spec import (
 # Stages that several processes share.
 DISTRIBUTED = ("pretrain", "finetune")
 YAML = (".yaml", ".yml")
+MEASUREMENTS = get_args(Measure.model_fields["name"].annotation)
 
 Specs = Annotated[
     list[Path],
@@ -50,7 +51,7 @@ def pretrain(
     changes: Changes = [],  # noqa: B006
     out: Out = DEFAULT_OUT,
 ) -> None:
-    _run("pretrain", _read(specs, "pretrain", data, mask, changes), out, data, options)
+    _run_specs("pretrain", _read(specs, "pretrain", data, mask, changes), out, data, options)
 
 
 @app.command(help="Train classifiers, from pretrained weights or from scratch, and test them.")
@@ -62,7 +63,7 @@ def finetune(
     changes: Changes = [],  # noqa: B006
     out: Out = DEFAULT_OUT,
 ) -> None:
-    _run("finetune", _read(specs, "finetune", data, "", changes), out, data, options)
+    _run_specs("finetune", _read(specs, "finetune", data, "", changes), out, data, options)
 
 
 @app.command(help="Fit classifiers on frozen features and test them.")
@@ -74,7 +75,7 @@ def probe(
     changes: Changes = [],  # noqa: B006
     out: Out = DEFAULT_OUT,
 ) -> None:
-    _run("probe", _read(specs, "probe", data, "", changes), out, data, options)
+    _run_specs("probe", _read(specs, "probe", data, "", changes), out, data, options)
 
 
 @app.command(help="Compute the arrays of the figures that show clips.")
@@ -86,7 +87,7 @@ def visualise(
     changes: Changes = [],  # noqa: B006
     out: Out = DEFAULT_OUT,
 ) -> None:
-    _run("visualise", _read(specs, "visualise", data, "", changes), out, data, options)
+    _run_specs("visualise", _read(specs, "visualise", data, "", changes), out, data, options)
 
 
 @app.command("new-spec")
@@ -148,7 +149,7 @@ def _fields(path: Path) -> Any:
         raise UserError(f"{path}: no such spec") from None
 
 
-def _run(
+def _run_specs(
     stage: str,
     given: list[tuple[str, Any]],
     out: Path,
@@ -275,7 +276,7 @@ def measure(
         list[str],
         typer.Argument(
             metavar="NAME | SPEC.json...",
-            help="saliency, motion-time, step-time, coverage or controls.",
+            help=f"{', '.join(MEASUREMENTS)}.",
         ),
     ],
     out: Annotated[
@@ -287,16 +288,15 @@ def measure(
 
     NAME prints it at their settings and keeps nothing. Specs are runs.
     """
-    names = get_args(Measure.model_fields["name"].annotation)
-    if not set(names) & set(what):
+    if not set(MEASUREMENTS) & set(what):
         if unknown := next((word for word in what if not word.endswith((".json", *YAML))), None):
             raise UserError(
-                f"{unknown}: is neither a measurement ({', '.join(names)}) nor a spec file"
+                f"{unknown}: is neither a measurement ({', '.join(MEASUREMENTS)}) nor a spec file"
             )
         if out is None:
             raise UserError(f"{what[0]}: a spec is a run; pass --out FOLDER for its result")
         specs = [(word, _fields(Path(word))) for word in what]
-        _run("measure", specs, out, data, options, flow_weights=given.weights)
+        _run_specs("measure", specs, out, data, options, flow_weights=given.weights)
         return
     if len(what) > 1:
         raise UserError(f"{' '.join(what)}: measure one NAME at a time, or only spec files")

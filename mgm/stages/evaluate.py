@@ -107,10 +107,8 @@ def check_views(job: Job[Finetune] | Job[Probe]) -> None:
     Raises:
         UserError: no test video has as many frames as there are temporal views.
     """
-    views, longest = (
-        job.spec.views.temporal,
-        max((video.frames for video in job.index.test), default=0),
-    )
+    views = job.spec.views.temporal
+    longest = max((video.frames for video in job.index.test), default=0)
     if views > longest:
         raise UserError(
             f"views.temporal is {views}, but the longest test video has {longest} frames; lower "

@@ -74,12 +74,9 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         loss_B = F.cross_entropy(
             logits.float(), target, label_smoothing=spec.label_smoothing, reduction="none"
         )
-        loss_B = loss_B * (
-            weight_C[target] if target.ndim == 1 else target @ weight_C
-        )  # of a mixed clip, its shares'
-        label_B = (
-            batch.label_B if batch.target_BC is None else batch.target_BC.argmax(dim=1)
-        )  # of a mixed clip, the larger share's
+        # A mixed clip has the weight of its shares, and the label of the larger one.
+        loss_B = loss_B * (weight_C[target] if target.ndim == 1 else target @ weight_C)
+        label_B = target if target.ndim == 1 else target.argmax(dim=1)
         accuracy = (logits.argmax(dim=1) == label_B).float().mean()
         return (loss_B * batch.weight_B).mean(), {"train_top1": 100 * accuracy.detach()}
 

@@ -301,9 +301,8 @@ def device_copy(device: torch.device) -> Callable[[Batch], Batch]:
         computing.wait_stream(copying)
         for tensor in there:
             if isinstance(tensor, torch.Tensor):
-                tensor.record_stream(
-                    computing
-                )  # or its memory could be given away while the step reads it
+                # Else its memory could be reused while the step reads it.
+                tensor.record_stream(computing)
         return there
 
     return copy

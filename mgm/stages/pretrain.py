@@ -70,12 +70,12 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
             motion_BL2 = motion_of_tokens(batch.displacement_BSHW2, spec.grid)
         predicted_BMP, target_BMP = model(batch.frames_BTHWC, masked_BL, second_BL, motion_BL2)
         loss = reconstruction_loss(predicted_BMP, target_BMP, batch.weight_B)
-        extra = {
-            "trivial_loss": torch.linalg.vector_norm(target_BMP).square() / target_BMP.numel()
-        }  # of predicting zeros
-        return loss, extra | (
-            {"coverage": motion_coverage(masked_BL, batch.motion_BSHW, grid)} if guidance else {}
-        )
+        # The loss of predicting zeros.
+        trivial = torch.linalg.vector_norm(target_BMP).square() / target_BMP.numel()
+        extra = {"trivial_loss": trivial}
+        if guidance:
+            extra["coverage"] = motion_coverage(masked_BL, batch.motion_BSHW, grid)
+        return loss, extra
 
     run = TrainingRun(
         spec.run_id,

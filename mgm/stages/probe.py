@@ -43,6 +43,11 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
         Top-1, the mean over draws of labels, and the median of what each draw's fit chose.
     """
     spec = job.spec
+    if job.index.several_labels and spec.kind != "logistic":
+        raise UserError(
+            f"kind {spec.kind} takes one label per video, and these have several each; set kind to "
+            "logistic"
+        )
     draws = [job.training_videos(number) for number in range(spec.label_draws)]
     videos = list({video.path: video for drawn in draws for video in drawn}.values())
     check_views(job)
@@ -87,11 +92,6 @@ def fit_draws(
         label_N = torch.tensor([video.label for video in own_videos])[train.sample_N]
         kept_N = label_N >= 0
         if job.index.several_labels:
-            if spec.kind != "logistic":
-                raise UserError(
-                    f"kind {spec.kind} takes one label per video, and these have several each; "
-                    "set kind to logistic"
-                )
             label_N = multi_hot(own_videos, len(job.index.classes))[train.sample_N]
         unit_N = units(videos, spec.held_out)[train.sample_N[kept_N]]
         own = LabelledClips(train, kept_N, label_N[kept_N], unit_N.unique(return_inverse=True)[1])

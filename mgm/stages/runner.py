@@ -33,17 +33,14 @@ def run_all(
 ) -> None:
     """Run each spec in its folder, one after another. Finished runs are left alone.
 
-    A failure does not stop the others.
+    A failed run does not stop the others. Of several runs, each cause is printed once, and the
+    error at the end counts the failures; a single run's failure is raised as it is.
 
-    Of several processes rank 0 alone writes; the others do their share of each run that it does.
-    There a failure ends all.
-
-    A cause is told once: of one run by the error raised, of several when it first occurs, and the
-    error only counts them.
+    With several processes, all compute their share of each run, and rank 0 alone writes. There a
+    failure ends all.
 
     Raises:
-        UserError: what failed, once all have been tried; that another process writes a run's folder
-            is one, and a full disk.
+        UserError: a run failed, its folder has another writer, or the disk is full.
     """
     torch.set_num_threads(workplace.options.threads)
     failed: dict[str, str] = {}  # run id: why
@@ -55,7 +52,7 @@ def run_all(
                     collectives.is_main() and _lock_unless_done(folder, spec, lock)
                 ):
                     continue
-                text = _run(spec, folder, compute, workplace)
+                text = _run_one(spec, folder, compute, workplace)
                 if collectives.is_main():
                     show(f"{spec.run_id}: {text}{progress(workplace)}")
         except Exception as error:
@@ -73,14 +70,18 @@ def run_all(
 
 
 def _lock_unless_done(folder: Path, spec: Spec, lock: ExitStack) -> bool:
-    """Lock the folder of a run that is to be computed; leave one that is done clean, and say so."""
+    """Lock the folder of a run that is to be computed, or tidy that of a finished one.
+
+    Returns:
+        Whether the run is to be computed.
+    """
     done = examine(folder, spec).state == "run"
-    if (
-        not done or (folder / "writer.lock").exists()
-    ):  # of a writer that was killed once its result was written
+    # A writer that was killed after it wrote the result leaves its lock file.
+    if not done or (folder / "writer.lock").exists():
         folder.mkdir(parents=True, exist_ok=True)
         lock.enter_context(folder_lock(folder))
-        done = examine(folder, spec).state == "run"  # another may have been the writer until now
+        # Another process may have finished it before this one had the lock.
+        done = examine(folder, spec).state == "run"
     if done:
         with suppress(OSError):
             clean_up(folder)
@@ -112,7 +113,7 @@ def record_errors(folder: Path) -> Iterator[None]:
         raise
 
 
-def _run(
+def _run_one(
     spec: Spec, folder: Path, compute: Callable[[Job], dict[str, Any]], workplace: Workplace
 ) -> str:
     """Compute one run, or this process's share of it.
@@ -134,7 +135,8 @@ def _run(
             )
         if collectives.is_main():
             (folder / "error.txt").unlink(missing_ok=True)
-            atomic.remove_parts(folder)  # a killed writer's, each as large as a checkpoint
+            # A killed writer's parts are as large as checkpoints.
+            atomic.remove_parts(folder)
             atomic.write(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
         job = Job(spec, folder, workplace, find_index(spec, workplace))
         share_crops(job)

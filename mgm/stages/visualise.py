@@ -143,7 +143,7 @@ def _figure_5(
 def _figure_6(
     job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]
 ) -> dict[str, Any]:
-    """Return a clip as `masks_on_a_clip` does, under the run's own mask, with more arrays:
+    """Return the arrays of `masks_on_a_clip` for the run's own mask, and attention.
 
     objects_SK4: (top, left, bottom, right) of up to K objects as shares of the clip's sides, NaN
     where there is none; K = 0 where the video has no boxes (`mgm.stages.measure.saliency` says
@@ -343,9 +343,8 @@ def _objects(job: Job[Visualise], video: Video, index_S: np.ndarray, crop: Box) 
     NaN stands where a frame has fewer boxes, or a box is outside of the crop.
     """
     place = job.workplace.data[job.spec.data.dataset]
-    if (
-        not (place / "boxes.csv").exists() and not (place / "boxes.npz").exists()
-    ):  # boxes are no one's duty
+    # A dataset need not have boxes.
+    if not any((place / name).exists() for name in ("boxes.csv", "boxes.npz")):
         return np.empty((len(index_S), 0, 4), np.float32)
     boxes = read_boxes(place, job.index).get(job.index.name(video), {})
     found = [boxes.get(int(frame), np.empty((0, 4))) for frame in index_S]

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +135,13 @@ def test_what_needs_one_label_is_refused():
     spec = Finetune(data=Data(dataset="a"), augment=Augment(mixup=0.8))
     with pytest.raises(UserError, match=r"augment.mixup is 0.8, but videos have several labels"):
         require_one_label(spec)
+
+
+def test_a_probe_of_another_kind_is_refused_before_it_decodes(several, monkeypatch):
+    CliRunner().invoke(app, shlex.split(COMMANDS[0])[1:])
+    monkeypatch.setattr(
+        sys.modules["mgm.stages.probe"], "test_loader", lambda *args, **how: pytest.fail("decodes")
+    )
+    words = ["--data", "several=data/several", "--out", "results", "--set", "kind=knn"]
+    done = CliRunner().invoke(app, ["probe", *words])
+    assert "kind knn takes one label per video" in str(done.exception)

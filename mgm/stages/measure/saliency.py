@@ -85,10 +85,8 @@ def inside(boxes_K4: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return (height, width) bool: the pixels whose centre lies in a box."""
     top_K, left_K, bottom_K, right_K = boxes_K4.T[..., None]
     row_P, column_Q = np.arange(height) + 0.5, np.arange(width) + 0.5
-    row_KP, column_KQ = (
-        (top_K <= row_P) & (row_P < bottom_K),
-        (left_K <= column_Q) & (column_Q < right_K),
-    )
+    row_KP = (top_K <= row_P) & (row_P < bottom_K)
+    column_KQ = (left_K <= column_Q) & (column_Q < right_K)
     return (row_KP[:, :, None] & column_KQ[:, None, :]).any(0)
 
 

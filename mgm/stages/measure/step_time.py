@@ -20,10 +20,8 @@ from mgm.stages.job import Job
 from mgm.training.optim import build_optimiser
 
 BATCH = 2  # clips per step
-PAIRS, SECONDS = (
-    5,
-    2.0,
-)  # measured until both are reached: tiny models need many pairs, large ones take long
+# Pairs are timed until both are reached: tiny models need many, large ones take long.
+PAIRS, SECONDS = 5, 2.0
 
 
 def step_time(spec: Measure, least: int = PAIRS) -> dict[str, Any]:
