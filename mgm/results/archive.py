@@ -1,7 +1,9 @@
 """Results of a study as one file, `results/NAME.tar.xz`, unpacked on first use.
 
-`results/SHA256SUMS` holds the digest of each archive, in the format of sha256sum. The unpacked
-folder remembers which archive it came from, so later calls read two small files.
+A study of several scales has one file, too: `guidance.tar.xz` holds the folders `guidance-d15`,
+`guidance-r60` and so on, and names them in front. `results/SHA256SUMS` holds the digest of each archive, in the format of
+sha256sum. The unpacked folder remembers which archive it came from, so later calls read two small
+files.
 """
 
 import hashlib
@@ -10,6 +12,8 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterable
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from mgm.console import show
@@ -25,21 +29,21 @@ LEFT_OUT = ("*.safetensors", "checkpoint*", "writer.lock", ".*")
 
 
 def is_packed(results: Path) -> bool:
-    """Return whether the folder `results` has an archive."""
-    return (results.parent / f"{results.name}{ENDING}").is_file()
+    """Return whether an archive holds the folder `results`."""
+    return _archive_of(results) is not None
 
 
 def unpack(results: Path) -> None:
-    """Unpack `results`.tar.xz into the folder `results`, unless that was done before.
+    """Unpack the folder `results` from its archive, unless that was done before.
 
     Runs that the folder holds already stay as they are. Without an archive, do nothing.
 
     Raises:
         UserError: The archive is damaged, or its digest is unknown.
     """
-    if not is_packed(results):
+    archive = _archive_of(results)
+    if archive is None:
         return
-    archive = results.parent / f"{results.name}{ENDING}"
     wanted = _read_sums(archive.parent).get(archive.name)
     marker = results / MARKER
     before = marker.read_text().strip() if marker.is_file() else ""
@@ -58,8 +62,10 @@ def unpack(results: Path) -> None:
         )
     temporary = archive.parent / f".{os.getpid()}.{results.name}"
     try:
-        _extract(archive, temporary)
+        _extract(archive, temporary, results.name)
         new = temporary / results.name
+        if not new.is_dir():
+            raise UserError(f"{archive}: holds no folder {results.name}; give it its former name")
         (new / MARKER).write_text(f"{wanted}\n")
         if before:
             # The scale belongs to the runs of its archive.
@@ -72,23 +78,48 @@ def unpack(results: Path) -> None:
     show(f"unpacked {count} files from {archive}")
 
 
-def _extract(archive: Path, folder: Path) -> None:
-    """Write the archive's files below `folder`. Python has `filter="data"` only from 3.11.4 on.
+def _archive_of(results: Path) -> Path | None:
+    """Return the archive that holds the folder `results`: its own, or that of its study."""
+    own = results.parent / f"{results.name}{ENDING}"
+    study = results.parent / f"{results.name.partition('-')[0]}{ENDING}"
+    if own.is_file():
+        return own
+    return study if study.is_file() and results.name in _folders(study) else None
+
+
+def _folders(archive: Path) -> list[str]:
+    """Return the names of the folders in an archive: the directories that it begins with.
+
+    An archive that begins with none, or cannot be read, counts as the folder of its own name.
+    """
+    names = []
+    with suppress(tarfile.TarError, lzma.LZMAError, EOFError), tarfile.open(archive, "r:xz") as tar:
+        names = [member.name for member in takewhile(tarfile.TarInfo.isdir, tar)]
+    return names or [archive.name.removesuffix(ENDING)]
+
+
+def _extract(archive: Path, folder: Path, name: str) -> None:
+    """Write the archive's files in its folder `name` below `folder`.
+
+    Python has `filter="data"` only from 3.11.4 on.
 
     Raises:
-        UserError: a member is a link or a device, or lies outside the folder.
+        UserError: A member is a link or a device, or lies outside the folder.
     """
     with tarfile.open(archive, "r:xz") as tar:
         for member in tar:
             place = PurePosixPath(member.name)
-            if not member.isfile() or place.is_absolute() or ".." in place.parts:
+            plain = member.isfile() or member.isdir()
+            if not plain or place.is_absolute() or ".." in place.parts:
                 raise UserError(
                     f"{archive}: {member.name} is no plain file below it; restore the archive with"
                     f" `git checkout {archive}`"
                 )
+            target = folder / place
+            if place.parts[:1] != (name,) or member.isdir():
+                continue
             source = tar.extractfile(member)
             assert source is not None
-            target = folder / place
             target.parent.mkdir(parents=True, exist_ok=True)
             with source, target.open("wb") as file:
                 shutil.copyfileobj(source, file)
@@ -97,12 +128,14 @@ def _extract(archive: Path, folder: Path) -> None:
 def unpack_all(results: Path) -> None:
     """Unpack every archive in the folder `results`."""
     for archive in sorted(results.glob(f"*{ENDING}")):
-        unpack(archive.parent / archive.name.removesuffix(ENDING))
+        for name in _folders(archive):
+            unpack(results / name)
 
 
 def pack(results: Path) -> Path:
     """Write the finished runs of the folder `results` to `results`.tar.xz, and its digest.
 
+    Without that folder, the archive holds all folders `results`-*: a study of several scales.
     An archive that is there already is unpacked first, so it keeps its runs and gains the new ones.
     Equal files give equal bytes: names are sorted, and times and owners are left out.
 
@@ -112,27 +145,41 @@ def pack(results: Path) -> Path:
     Raises:
         UserError: No finished runs, or a damaged archive.
     """
-    unpack(results)
-    runs = sorted(path.parent for path in results.glob("*/result.json"))
-    if not runs:
-        raise UserError(f"{results}: holds no finished run; run its experiments first")
     archive = results.parent / f"{results.name}{ENDING}"
-    found = [path for run in runs for path in run.iterdir() if path.is_file() and _belongs(path)]
-    scale = results / "scale.json"
+    for name in _folders(archive) if archive.is_file() else [results.name]:
+        unpack(results.parent / name)
+    several = sorted(results.parent.glob(f"{results.name}-*/"))
+    folders = [results] if results.is_dir() else several
+    found = [
+        path
+        for folder in folders
+        for result in folder.glob("*/result.json")
+        for path in result.parent.iterdir()
+        if path.is_file() and _belongs(path)
+    ]
+    if not found:
+        raise UserError(f"{results}: holds no finished run; run its experiments first")
+    # Files of one kind side by side compress better.
+    found.sort(key=lambda path: (path.name, path))
+    scales = [folder / "scale.json" for folder in folders if (folder / "scale.json").is_file()]
     with (
         atomic.atomic_write(archive) as temporary,
         lzma.open(temporary, "wb", preset=9 | lzma.PRESET_EXTREME) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
-        # Files of one kind side by side compress better.
-        for path in [scale] * scale.is_file() + sorted(found, key=lambda path: (path.name, path)):
-            member = tarfile.TarInfo(f"{results.name}/{path.relative_to(results)}")
+        for path in [*folders, *scales, *found]:
+            member = tarfile.TarInfo(path.relative_to(results.parent).as_posix())
+            if path.is_dir():
+                member.type, member.mode = tarfile.DIRTYPE, 0o755
+                tar.addfile(member)
+                continue
             member.size = path.stat().st_size
             with path.open("rb") as file:
                 tar.addfile(member, file)
     sums = _read_sums(archive.parent) | {archive.name: file_digest(archive)}
     _write_sums(archive.parent, sums.items())
-    atomic.write(results / MARKER, f"{sums[archive.name]}\n")
+    for folder in folders:
+        atomic.write(folder / MARKER, f"{sums[archive.name]}\n")
     return archive
 
 

@@ -108,6 +108,38 @@ def test_runs_that_are_here_stay(results):
     }
 
 
+def test_a_study_of_several_scales_has_one_archive(tmp_path):
+    results = tmp_path / "results"
+    for name in ("study-a", "study-b", "study2"):
+        _finish(results / name / "run")
+    before = {name: _files(results / name) for name in ("study-a", "study-b")}
+    archive = pack(results / "study")
+    first = archive.read_bytes()
+    _forget(results / "study-a")
+    _forget(results / "study-b")
+    unpack(results / "study-a")
+    assert _files(results / "study-a") == before["study-a"]
+    assert not (results / "study-b").exists()
+    unpack(results / "study-c")
+    assert not (results / "study-c").exists()
+    assert pack(results / "study").read_bytes() == first
+    _forget(results / "study-a")
+    _forget(results / "study-b")
+    unpack_all(results)
+    assert {name: _files(results / name) for name in before} == before
+
+
+def test_an_archive_of_another_name_is_one_line(results):
+    archive = pack(results)
+    _forget(results)
+    archive.rename(archive.with_name("other.tar.xz"))
+    sums = results.parent / "SHA256SUMS"
+    sums.write_text(sums.read_text().replace("trial", "other"))
+    with pytest.raises(UserError, match=r"other.tar.xz: holds no folder other"):
+        unpack(results.parent / "other")
+    assert not (results.parent / "other").exists()
+
+
 @pytest.mark.parametrize("fault", ["damaged", "unknown", "no archive", "empty"])
 def test_a_faulty_archive_is_one_line_and_writes_nothing(results, fault):
     archive = pack(results)
