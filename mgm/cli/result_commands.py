@@ -92,7 +92,8 @@ def pack(name: Name, results: Results = Path("results")) -> None:
     """Write finished runs to one file, results/NAME.tar.xz, or add new runs to it.
 
     It holds specs, results, predictions, logs and arrays, but no weights. Every command that reads
-    results/NAME unpacks it on first use.
+    results/NAME unpacks it on first use. Without a folder results/NAME, it takes all folders
+    results/NAME-*.
     """
     from mgm.results.archive import pack as write
 
@@ -217,6 +218,6 @@ def sync(
             return
     say(str(mlflow.sync(registry, folder, uri, mirror.weights, differing.keys())))
     if register:
-        from mgm.report.mlflow.models import register as add_versions
+        from mgm.report.mlflow.tracker import register as add_versions
 
         say("\n".join(add_versions(folder, uri, register)))

@@ -1,10 +1,9 @@
-"""`mgm report`:
+"""`mgm report`: show everything that the existing results allow.
 
-everything that is shown, from the results that exist. It never trains, whatever is missing.
+It never trains, whatever is missing.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,13 +12,11 @@ from mgm.paper.registry import Registry
 from mgm.report.cells import rows
 from mgm.report.claims.judge import judge, write_claims
 from mgm.report.page.html import Content, FigureEntry, page, svg_uri
+from mgm.report.page.sections import MaskPlayer, mask_player, webp_uri
 from mgm.report.table_files import comparable, write_tables
 from mgm.results import atomic
 from mgm.results.frame import examine_all
 from mgm.results.result import RunStatus
-
-if TYPE_CHECKING:
-    from mgm.report.page.mask_player import MaskPlayer
 
 GROUPS = ("tables", "figures")
 
@@ -80,13 +77,9 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
 def _plot(
     registry: Registry, name: str, results: Path, folder: Path, found: dict[str, RunStatus]
 ) -> FigureEntry:
-    """Draw a figure of table cells: what there is of them, and it says what is not."""
-    from mgm.report.figures.curves import (
-        arrays_of,
-        curves,
-        missing,
-        points_of,
-    )  # seaborn takes seconds to import
+    """Draw the finished cells of a figure of table cells, and name the others below it."""
+    # seaborn takes seconds to import
+    from mgm.report.figures.curves import arrays_of, curves, missing, points_of
     from mgm.report.figures.seeds import runs_of, seeds
     from mgm.report.figures.style import save
 
@@ -115,13 +108,12 @@ def _plot(
 def _clips(
     registry: Registry, name: str, results: Path, folder: Path, found: dict[str, RunStatus]
 ) -> FigureEntry:
-    """Draw a figure of a run's arrays;
+    """Draw a figure of a run's arrays.
 
-    where the run cannot be believed, remove what an earlier one left and say why.
+    Where the run cannot be believed, remove the files of an earlier one and say why.
     """
     from mgm.report.figures.draw import DRAW  # matplotlib takes a second to import
     from mgm.report.figures.style import save
-    from mgm.report.page.mask_player import webp_uri
 
     figure, stem = registry.figures[name], folder / f"figure{name}"
     run_id = figure.run.run_id
@@ -137,11 +129,10 @@ def _clips(
     with np.load(arrays_path, allow_pickle=False) as file:
         arrays = dict(file)
     save(DRAW[name](arrays, f"Scale {registry.scale.name}."), stem, arrays)
-    source, width = (
-        (svg_uri(stem.with_suffix(".svg")), 0)
-        if figure.vector
-        else webp_uri(stem.with_suffix(".png"))
-    )
+    if figure.vector:
+        source, width = svg_uri(stem.with_suffix(".svg")), 0
+    else:
+        source, width = webp_uri(stem.with_suffix(".png"))
     return FigureEntry(
         name, figure.title, figure.note, (run_id,), "run", source=source, width=width
     )
@@ -149,10 +140,8 @@ def _clips(
 
 def _mask_player(
     registry: Registry, results: Path, found: dict[str, RunStatus]
-) -> "MaskPlayer | None":
+) -> MaskPlayer | None:
     """Build the player of the clip with every mask, where that run is there."""
-    from mgm.report.page.mask_player import mask_player  # matplotlib takes a second to import
-
     run = registry.mask_clip
     if (
         run is None

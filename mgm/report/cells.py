@@ -1,7 +1,4 @@
-"""From a registry and its runs to the cells of its tables:
-
-each cell its own runs' mean, or why there is none.
-"""
+"""The cells of a registry's tables: the mean of each cell's runs, or why there is none."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,9 +32,12 @@ NUMBERS = ("paper", "ours", "difference", "ci_low", "ci_high")
 
 @dataclass(frozen=True, kw_only=True)
 class Row(Cell):
-    """A cell with its numbers. `status` is run, partial (the mean of the runs that are done),
-    quoted, altered, failed, running or not run; only the first two have a number of ours. `values`
-    holds it run by run, None for a run without one."""
+    """A cell with its numbers.
+
+    `status` is run, partial (the mean of the runs that are done), quoted, altered, failed, running
+    or not run; only the first two have a number of ours. `values` holds it run by run, None for a
+    run without one.
+    """
 
     paper: float | None
     estimate: Estimate | None
@@ -56,15 +56,15 @@ class Row(Cell):
 
     @property
     def difference(self) -> float | None:
-        return (
-            None if self.estimate is None or self.paper is None else self.estimate.mean - self.paper
-        )
+        if self.estimate is None or self.paper is None:
+            return None
+        return self.estimate.mean - self.paper
 
 
 def cells(registry: Registry, results: Path) -> pd.DataFrame:
-    """Read `results` and return the cells of all tables of the registry as one frame;
+    """Read `results` and return the cells of all tables of the registry as one frame.
 
-    see `frame` for its columns.
+    `frame` describes its columns.
     """
     several = rows(registry, examine_all(results, registry.specs))
     return frame(row for table in several.values() for row in table)
@@ -87,15 +87,11 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
                 "column": row.column,
                 "paper": row.paper,
                 "ours": estimate.mean,
-            }
-            | {
                 "difference": row.difference,
                 "ci_low": estimate.low,
                 "ci_high": estimate.high,
                 "n": estimate.n,
                 "status": row.status,
-            }
-            | {
                 "run_ids": " ".join(row.run_ids),
                 "commit": row.commit,
                 "why": row.why,
@@ -117,9 +113,9 @@ def rows(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, list[R
 
 
 def paired(rows: Iterable[Row], number: Callable[[Sequence[Any]], float]) -> Estimate | None:
-    """A number made of several cells' values, seed by seed over the seeds that all have;
+    """Estimate a number made of several cells' values, seed by seed over the seeds that all have.
 
-    None when there is none.
+    None if there is no such seed.
     """
     several = list(rows)
     by_seed = [dict(zip((run.seed for run in row.runs), row.values)) for row in several]
@@ -134,12 +130,12 @@ def paired(rows: Iterable[Row], number: Callable[[Sequence[Any]], float]) -> Est
 
 
 def gain(better: Row, base: Row) -> Estimate | None:
-    """The difference of two cells, paired by seed."""
+    """Return the difference of two cells, paired by seed."""
     return paired((better, base), lambda values: values[0] - values[1])
 
 
 def mean_gain(better: Sequence[Row], base: Row) -> Estimate | None:
-    """The mean over rows, minus the base, paired by seed."""
+    """Return the mean over rows minus the base, paired by seed."""
     return paired((*better, base), lambda values: sum(values[:-1]) / len(better) - values[-1])
 
 
@@ -196,9 +192,9 @@ def _with_metric(run_id: str, run: RunStatus, metric: str) -> RunStatus:
 
 
 def _status(states: Sequence[str], quoted: bool) -> str:
-    """One altered run spoils its cell;
+    """Return a cell's status from those of its runs.
 
-    a failed one is shown before one that is running or missing.
+    One altered run spoils its cell. A failed one is shown before one that is running or missing.
     """
     if not states:
         return "quoted" if quoted else "not run"
@@ -210,8 +206,10 @@ def _status(states: Sequence[str], quoted: bool) -> str:
 
 
 def _estimate(pairs: Sequence[tuple[float, str]], videos: int) -> Estimate:
-    """Interval over runs, given with their datasets; for one run whose metric is a share of its
-    test videos, over those."""
+    """Return the interval over runs, given with their datasets.
+
+    That of one run whose metric is a share of its test videos is over those.
+    """
     values = [value for value, _ in pairs]
     if len(values) > 1 or not videos:
         return over_runs(values, [dataset for _, dataset in pairs])
@@ -219,8 +217,7 @@ def _estimate(pairs: Sequence[tuple[float, str]], videos: int) -> Estimate:
 
 
 def over_runs(values: Sequence[float], datasets: Sequence[str]) -> Estimate:
-    """Interval over datasets, then seeds, where runs see several datasets (`data_seeds`); else
-    over seeds."""
+    """Return the interval over datasets if runs see several (`data_seeds`), else over seeds."""
     of_set: dict[str, list[float]] = {}
     for value, dataset in zip(values, datasets, strict=True):
         of_set.setdefault(dataset, []).append(value)

@@ -16,10 +16,10 @@ from mgm.results import atomic
 
 
 def describe(plan: Plan) -> str:
-    """The whole plan:
+    """Write the whole plan as text.
 
-    compute beside epochs row by row, then table by table, what bounds it, and how far the formula
-    was off once.
+    Compute and epochs row by row, then table by table; what bounds it; and how far the formula was
+    off once.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined
@@ -41,7 +41,7 @@ def describe(plan: Plan) -> str:
 
 
 def caution(check: Check) -> str:
-    """What the published time says of the assumed utilisation."""
+    """Write what the published time says of the assumed utilisation."""
     times = check.utilisation / check.implied
     return (
         f"Were GPUs kept no busier than those were, a plan at {check.utilisation:.0%} of the "
@@ -51,10 +51,7 @@ def caution(check: Check) -> str:
 
 
 def write_json(plan: Plan, path: Path) -> None:
-    """Write every number of the plan;
-
-    hours, FLOPs and bytes as they are, an unbounded loader as null.
-    """
+    """Write every number of the plan as JSON; an unbounded loader is null."""
     fields = asdict(plan)
     if plan.machine.decoded == inf:
         fields["machine"]["decoded"] = None
@@ -109,7 +106,7 @@ def describe_day(name: str, day: Day, machine: Machine, cores: int, decoded: flo
 
 
 def draw(plan: Plan, path: Path) -> None:
-    """Bars of GPU hours, a table or figure each, by what they go into; readable in grey.
+    """Draw a bar of GPU hours per table or figure, by stage; readable in grey.
 
     Raises:
         UserError: `path` does not end as a picture does.

@@ -1,7 +1,6 @@
-"""A table in four formats:
+"""A table in four formats: csv for programs, md and tex for papers, html for pages.
 
-csv for programs, md and tex for papers, html for pages; each but the csv carries its scale's
-caveat.
+Each but the csv carries its scale's caveat.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,8 +54,9 @@ class Section:
 
 
 def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> Path:
-    """`folder`/table4e.csv, .md, .tex (needs booktabs) and .html (a fragment without style, for
-    pages with their own); returns the csv.
+    """Write `folder`/table4e.csv, .md, .tex and .html; return the csv.
+
+    The .tex needs booktabs. The .html is a fragment without style, for pages with their own.
     """
     caption = " ".join(
         filter(None, (f"{table.label}. {table.title}. {table.note}", beside_the_paper(scale)))
@@ -88,7 +88,7 @@ def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> P
 
 
 def caveat_of(scale: Scale) -> str:
-    """The scale's caveat as a sentence to follow its name, which it may begin with."""
+    """Return the scale's caveat as a sentence to follow its name, which it may begin with."""
     text = scale.caveat.strip()
     if text.lower().startswith(f"{scale.name} scale: ".lower()):
         text = text.split(": ", 1)[1]
@@ -96,14 +96,12 @@ def caveat_of(scale: Scale) -> str:
 
 
 def comparable(scale: Scale) -> bool:
-    """Tell whether our number and the paper's answer one question, so that their difference means
-    something.
-    """
+    """Return whether our number and the paper's answer one question and may be subtracted."""
     return scale.name == "paper" and not scale.own_videos
 
 
 def beside_the_paper(scale: Scale) -> str:
-    """What a reader must know who sees our numbers beside the paper's, or misses them there."""
+    """Return what a reader must know who sees our numbers with the paper's, or misses them."""
     if scale.own_videos:
         return "Own videos: the paper has no numbers for them."
     if not comparable(scale):
@@ -115,7 +113,7 @@ def beside_the_paper(scale: Scale) -> str:
 
 
 def sections(table: Table, rows: list[Row]) -> list[Section]:
-    """The table column by column, and within a column group by group, in the registry's order."""
+    """Return the table by column, and within a column by group, in the registry's order."""
     return [
         Section(column, group, tuple(several), table.shown.get(column, ""))
         for column in table.columns
@@ -149,7 +147,7 @@ def _is_above(row: Row, others: Sequence[Row]) -> bool:
 
 
 def names(table: Table, row: Row) -> list[str]:
-    """The cells that name a row, as many as `head_of` has:
+    """Return the cells that name a row, as many as `head_of` has.
 
     "MGM, SSv2, 800" is MGM and 800, for its section says SSv2.
     """
@@ -167,8 +165,11 @@ def head_of(table: Table) -> list[str]:
 
 
 def detail(table: Table, row: Row) -> str:
-    """What stands small beside a row's name: how our run differs from it, and what the paper prints
-    there: backbone and pretraining data. Its section says whether it was supervised."""
+    """Return the small print at a row's name.
+
+    It says how our run differs, and what the paper prints there: backbone and pretraining data.
+    The section says whether it was supervised.
+    """
     printed = (
         note(*row.key).replace("supervised, ", "").removesuffix("; supervised")
         if table.shows_notes
@@ -178,7 +179,7 @@ def detail(table: Table, row: Row) -> str:
 
 
 def number(value: float | None, sign: bool = False, decimals: int = 1) -> str:
-    """One decimal, as the paper prints; a true minus; a dash where there is no number."""
+    """Write a number with a true minus, and a dash where there is none."""
     if value is None:
         return DASH
     return f"{value:{'+' if sign else ''},.{decimals}f}".replace("-", MINUS)
@@ -194,14 +195,14 @@ def interval(row: Row) -> str:
 
 
 def runs(row: Row) -> str:
-    """How many of the wanted runs are in the number."""
+    """Write how many of the wanted runs are in the number."""
     return f"{row.estimate.n if row.estimate else 0} of {len(row.run_ids)}" if row.run_ids else DASH
 
 
 def ours(row: Row) -> str:
-    """Our number, or in its place why there is none;
+    """Write our number, or in its place why there is none.
 
-    a mean over some of the seeds says so, and so does a single run.
+    A mean over some of the seeds says so, and so does a single run.
     """
     if row.estimate is None:
         return DASH if row.status == "quoted" else row.status
@@ -234,7 +235,7 @@ def _grid(
 
 
 def _cells(table: Table, row: Row, scale: Scale) -> dict[str, str]:
-    """Heading -> text of a row."""
+    """Map heading to text of a row."""
     first, *others = names(table, row)
     gflops = reported().get((row.table, row.row, "GFLOPs"))  # of a view, printed once a line
     details = "; ".join(

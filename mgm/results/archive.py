@@ -1,9 +1,9 @@
 """Results of a study as one file, `results/NAME.tar.xz`, unpacked on first use.
 
 A study of several scales has one file, too: `guidance.tar.xz` holds the folders `guidance-d15`,
-`guidance-r60` and so on, and names them in front. `results/SHA256SUMS` holds the digest of each archive, in the format of
-sha256sum. The unpacked folder remembers which archive it came from, so later calls read two small
-files.
+`guidance-r60` and so on, and names them in front. `results/SHA256SUMS` holds the digest of each
+archive, in the format of sha256sum. The unpacked folder remembers which archive it came from, so
+later calls read two small files.
 """
 
 import hashlib

@@ -297,7 +297,7 @@ def _other_precision(folder: Path, metrics: dict[str, Any], videos: int) -> str:
     # NumPy takes a tenth of a second, which runs with one label per video do without.
     import numpy as np
 
-    from mgm.results.precision import mean_average_precision
+    from mgm.results.statistics import mean_average_precision
 
     (_, (_, _, *classes)), *lines = list(read_table(path)) or [(0, ["", ""])]
     rows = [row for _, row in lines]

@@ -18,7 +18,7 @@ from torch import Tensor
 from mgm.errors import UserError, valid
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.reading import file_digest
-from mgm.results import atomic, precision
+from mgm.results import atomic, statistics
 from mgm.results.atomic import table_writer
 from mgm.spec import Data, Finetune, Probe, Views, read_spec
 from mgm.stages.job import Job, Workplace, find_index, multi_hot, with_channels
@@ -205,8 +205,8 @@ def _record_several(job: Job, sample_N: np.ndarray, logits_NC: np.ndarray) -> di
                 [job.index.name(video), job.index.class_names(video), *map(repr, score_C.tolist())]
             )
     positive_NC = multi_hot(videos, len(classes)).bool().numpy()
-    low, high = precision.interval(score_NC, positive_NC)
-    found = precision.mean_average_precision(score_NC, positive_NC)
+    low, high = statistics.precision_interval(score_NC, positive_NC)
+    found = statistics.mean_average_precision(score_NC, positive_NC)
     return {"map": found, "map_low": low, "map_high": high}
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from mgm import rng
 from mgm.errors import UserError
-from mgm.results.precision import mean_average_precision
+from mgm.results.statistics import mean_average_precision
 from mgm.spec import Probe
 from mgm.stages.job import LabelledClips, Split
 from mgm.stages.neighbours import nearest

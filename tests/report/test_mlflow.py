@@ -13,8 +13,8 @@ import pytest
 
 from mgm.errors import UserError
 from mgm.reading import file_digest
-from mgm.report.mlflow.models import register
 from mgm.report.mlflow.sync import check, default_uri, follow, sync
+from mgm.report.mlflow.tracker import register
 from mgm.results.result import read_result, write_result
 from mgm.spec import Probe
 from tests.helpers.fake_results import DIGEST, draw_arrays, finish, registry, write_log

@@ -17,8 +17,12 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.data.index import read_index
 from mgm.errors import UserError
-from mgm.results.precision import average_precision, interval, mean_average_precision
 from mgm.results.result import examine
+from mgm.results.statistics import (
+    average_precision,
+    mean_average_precision,
+    precision_interval,
+)
 from mgm.spec import Augment, Clips, Data, Finetune, FinetuneOptim, Model, Probe, Views
 from mgm.stages.finetune import require_one_label
 
@@ -45,7 +49,7 @@ def test_the_mean_leaves_out_classes_without_a_video_and_its_interval_holds_it()
     found = mean_average_precision(score_NC, positive_NC)
     wanted = [average_precision_score(positive_NC[:, c], score_NC[:, c]) for c in (0, 1, 3)]
     assert found == pytest.approx(100 * np.mean(wanted))
-    low, high = interval(score_NC, positive_NC, resamples=200)
+    low, high = precision_interval(score_NC, positive_NC, resamples=200)
     assert low < found < high
 
 

@@ -21,9 +21,15 @@ from mgm.console import show, track
 from mgm.errors import UserError
 from mgm.paper.registry import Registry
 from mgm.reading import file_digest
-from mgm.report.mlflow.models import log_model
 from mgm.report.mlflow.record import DIGEST, STATUSES, Records, RunRecord, artifacts
-from mgm.report.mlflow.tracker import TrackedRun, Tracker, as_user_error, default_uri, writing
+from mgm.report.mlflow.tracker import (
+    TrackedRun,
+    Tracker,
+    as_user_error,
+    default_uri,
+    log_model,
+    writing,
+)
 from mgm.spec import parents
 
 WEIGHTS = "weights.copied"  # tag: digest of the weights among the run's artefacts

@@ -1,22 +1,29 @@
-"""The experiment of a results folder in MLflow:
+"""The experiment of a results folder in MLflow: opened, locked, with its runs and models.
 
-opened, locked, its runs found, its failures said in one line.
+A run that has weights has one of MLflow 3's logged models. It is external, so nothing is copied.
+The model carries its run's parameters and tags, among them the path and digest of its weights, and
+the run's test metrics on its dataset. A finetuned run also names its parent's model as its input. A
+probe tests its parent's model, which then carries the probe's metrics.
 """
 
+import json
 import os
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mgm.errors import UserError
-from mgm.report.mlflow.record import PARENT, number_text
+from mgm.report.mlflow.record import PARENT, RunRecord, number_text
 from mgm.results.lock import wait_for_flock
 
-SETTINGS = {  # of MLflow, unless the user has set them
-    # a tracker that is down is said to be so within seconds
+# MLflow's tag: the weights are elsewhere.
+EXTERNAL = "mlflow.model.isExternal"
+# Of MLflow, unless the user has set them. A tracker that is down is reported within seconds.
+SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -66,9 +73,8 @@ class Tracker:
             if not create and not path.exists():
                 raise missing
             path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(
-                sqlite3.connect(path, timeout=10)
-            ) as file:  # MLflow itself would try a broken file for minutes
+            # MLflow itself would try a broken file for minutes.
+            with closing(sqlite3.connect(path, timeout=10)) as file:
                 tables = file.execute("SELECT name FROM sqlite_master").fetchall()
             if not create and ("experiments",) not in tables:
                 raise missing
@@ -82,16 +88,12 @@ class Tracker:
             raise missing
         if experiment and experiment.lifecycle_stage == "deleted":
             self.client.restore_experiment(experiment.experiment_id)
-        beside = (
-            None
-            if uri.startswith("http")
-            else (results.resolve().parent / "mlflow-artifacts" / results.name).as_uri()
-        )
-        self.experiment_id = (
-            experiment.experiment_id
-            if experiment
-            else self.client.create_experiment(results.name, beside)
-        )
+        if experiment:
+            self.experiment_id = experiment.experiment_id
+        else:
+            folder = results.resolve().parent / "mlflow-artifacts" / results.name
+            beside = None if uri.startswith("http") else folder.as_uri()
+            self.experiment_id = self.client.create_experiment(results.name, beside)
         self.runs: dict[str, list[TrackedRun]] = {}
         token: str | None = None
         while token != "":
@@ -138,18 +140,17 @@ def writing(uri: str, results: Path) -> Iterator[None]:
 
 @contextmanager
 def _fast_sqlite() -> Iterator[None]:
-    """Let sqlite not wait for the disk at each of MLflow's many commits:
+    """Let sqlite not wait for the disk at each of MLflow's many commits.
 
-    what a power cut takes, the next sync brings back.
+    What a power cut takes, the next sync brings back.
     """
     from sqlalchemy import Engine, event
 
     def connected(connection: Any, _: Any) -> None:
         if isinstance(connection, sqlite3.Connection):
             connection.execute("PRAGMA synchronous = OFF")
-            connection.execute(
-                "PRAGMA cache_size = -200000"
-            )  # 200 MB: indexes of millions of points are written all over
+            # 200 MB: indexes of millions of points are written all over.
+            connection.execute("PRAGMA cache_size = -200000")
 
     event.listen(Engine, "connect", connected)
     try:
@@ -178,3 +179,88 @@ def as_user_error(uri: str, results: Path) -> Iterator[None]:
             f"tracker {uri}: {reason}; nothing is lost, {results} has it all; sync again when "
             "the tracker is up"
         ) from None
+
+
+def log_model(
+    client: Any, experiment_id: str, run_id: str, record: RunRecord, parent_models: list[str]
+) -> tuple[str, list[Any]]:
+    """Link a finished run in MLflow with its dataset and models, and make its own.
+
+    Return its model's id, empty if it has no weights, and its test metrics, which name dataset and
+    model and are yet to be logged.
+
+    Args:
+        parent_models: ids of the models that the run starts from.
+    """
+    from mlflow.entities import (
+        Dataset,
+        DatasetInput,
+        LoggedModelInput,
+        LoggedModelOutput,
+        LoggedModelStatus,
+        Metric,
+    )
+
+    name, digest = record.facts["data"], record.facts["data.digest"]
+    source = json.dumps({"dataset": name, "digest": digest, "note": record.facts["data.note"]})
+    data = [DatasetInput(Dataset(name, digest, "mgm prepare", source))] if digest else []
+    client.log_inputs(run_id, data, [LoggedModelInput(model) for model in parent_models])
+    model = ""
+    if record.facts["weights.sha256"]:
+        made = client.create_logged_model(
+            experiment_id,
+            record.run_id,
+            run_id,
+            record.tags | {EXTERNAL: "true"},
+            record.params,
+            record.facts["verb"],
+        )
+        model = client.finalize_logged_model(made.model_id, LoggedModelStatus.READY).model_id
+        client.log_outputs(run_id, [LoggedModelOutput(model, record.last)])
+    tested = model or (parent_models[0] if len(parent_models) == 1 else None)
+    tested_on = (name, digest) if digest else (None, None)
+    return model, [
+        Metric(*metric, tested, tested_on[0], tested_on[1], run_id) for metric in record.final
+    ]
+
+
+def register(results: Path, uri: str, run_ids: Iterable[str]) -> list[str]:
+    """Register the models of runs that are mirrored, those that are not yet; return a line per run.
+
+    Raises:
+        UserError: a run is not in MLflow, or has no weights.
+    """
+    with writing(uri, results):
+        tracker = Tracker(uri, results, create=False)
+        for run_id in run_ids:
+            if not any(run.model for run in tracker.runs.get(run_id, [])):
+                raise UserError(
+                    f"{run_id}: has no model in MLflow; name a pretraining or finetuning run of "
+                    f"{results.name} that is done"
+                )
+        return [
+            f"{run_id}: version "
+            f"{_version(tracker.client, run_id, tracker.runs[run_id][0].model)} in MLflow"
+            for run_id in run_ids
+        ]
+
+
+def _version(client: Any, name: str, model: str) -> str:
+    """The version of registered model `name` that is this logged model; made if there is none."""
+    from mlflow.models.utils import get_external_mlflow_model_spec
+
+    held = client.get_logged_model(model)
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if version.source == held.artifact_location:
+            return str(version.version)
+    # The registry wants a model's description among its artefacts.
+    with TemporaryDirectory() as folder:
+        get_external_mlflow_model_spec(held).save(str(Path(folder) / "MLmodel"))
+        client.log_model_artifacts(model, folder)
+    return str(
+        client.create_model_version(
+            name, held.artifact_location, held.source_run_id, model_id=model
+        ).version
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mgm.paper.registry import SHARES, Registry, Table, label_of
 from mgm.paper.scales import Scale
@@ -27,7 +27,7 @@ from mgm.report.page.runs import (
     run_details,
     training,
 )
-from mgm.report.page.sections import by_class, controls_of, deviations
+from mgm.report.page.sections import MaskPlayer, by_class, controls_of, deviations
 from mgm.report.page.svg import NARROW, PERCENT, POINTS_OF, TEMPLATES, WIDTH, Axis
 from mgm.report.table_files import (
     BOLD,
@@ -43,15 +43,15 @@ from mgm.report.table_files import (
 from mgm.results.result import RunStatus, log_lines
 from mgm.results.statistics import Estimate
 
-if TYPE_CHECKING:
-    from mgm.report.page.mask_player import MaskPlayer  # matplotlib takes a second to import
-
 
 @dataclass(frozen=True)
 class FigureEntry:
-    """A figure as the page shows it: `source` is a data URI, empty when it could not be drawn, and
-    `state` and `why` say why. One that draws cells names their `tables`, one that shows clips its
-    runs; `width` is in CSS pixels, 0 for the picture's own."""
+    """A figure as the page shows it.
+
+    `source` is a data URI; it is empty if the figure could not be drawn, and `state` and `why` say
+    why. A figure that draws cells names their `tables`, one that shows clips its runs. `width` is
+    in CSS pixels, 0 for the picture's own.
+    """
 
     name: str
     title: str
@@ -65,7 +65,7 @@ class FigureEntry:
 
 
 def svg_uri(path: Path) -> str:
-    """An SVG as a data URI: nothing to load, and its ids cannot clash with the page's."""
+    """Return an SVG as a data URI, so that its ids cannot clash with the page's."""
     return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
@@ -80,7 +80,7 @@ class Content:
     rows: Mapping[str, Sequence[Row]]
     figures: Sequence[FigureEntry]
     verdicts: Sequence[Verdict]
-    player: "MaskPlayer | None"
+    player: MaskPlayer | None
 
 
 def page(content: Content) -> str:
@@ -134,16 +134,17 @@ def page(content: Content) -> str:
 def _table(
     table: Table, rows: list[Row], scale: Scale, found: Mapping[str, RunStatus]
 ) -> dict[str, Any]:
-    """A table as the page's template needs it: column by column, with an axis for its drawings."""
+    """Return a table as the page's template needs it: columns, with an axis for their drawings."""
     chances = {
         column: _chance([row for row in rows if row.column == column], found)
         for column in table.columns
     }
     metrics = {row.column: row.metric for row in reversed(rows)}  # of a column's first row
-    head, estimates = head_of(table), [(row.metric, row.estimate) for row in rows if row.estimate]
+    head = head_of(table)
+    estimates = [(row.metric, row.estimate) for row in rows if row.estimate]
 
     def axis_of(column: str) -> Axis:
-        """Accuracies share an axis, whatever their column; other numbers have one a column."""
+        """Return a column's axis. Accuracies of all columns share one."""
         alike = [
             row for row in rows if row.column == column or row.metric == metrics[column] == "top1"
         ]
@@ -153,10 +154,8 @@ def _table(
             for value in (*_ends(row.estimate), row.paper, chances[row.column])
             if value is not None
         ]
-        width, within = (
-            NARROW if len(head) > 1 else WIDTH,
-            {"within": PERCENT} if metrics[column] in SHARES else {},
-        )
+        width = NARROW if len(head) > 1 else WIDTH
+        within = {"within": PERCENT} if metrics[column] in SHARES else {}
         return Axis.over(values, width, 10 if max(values, default=0) > 10 else 1, **within)
 
     minus = _minus(table, rows)
@@ -194,7 +193,7 @@ def _table(
 
 
 def _chance(rows: Sequence[Row], found: Mapping[str, RunStatus]) -> float | None:
-    """Chance of a column's runs, in per cent;
+    """Return the chance accuracy of a column's runs, in per cent.
 
     None for many classes, where it is near zero and would only stretch the axis.
     """
@@ -209,7 +208,7 @@ def _chance(rows: Sequence[Row], found: Mapping[str, RunStatus]) -> float | None
 
 
 def _gains(table: Table, rows: Sequence[Row]) -> dict[str, Any] | None:
-    """Each row's gain over the table's base, and their mean;
+    """Return each row's gain over the table's base, and their mean.
 
     None for a table without that row or without a single pair.
     """

@@ -1,4 +1,4 @@
-"""The page's runs: curves, a line each, and the details that a line unfolds to."""
+"""The page's runs: their curves, a line per run, and the details that a line unfolds to."""
 
 import json
 import re
@@ -30,13 +30,8 @@ NOTES = {
     "finetune": "Training loss of the classifier.",
     "probe": "Training loss of the linear layer.",
 }
-FILES = (
-    "result.json",
-    "spec.json",
-    "log.jsonl",
-    "error.txt",
-    "predictions.csv",
-)  # of a run's folder, those a reader opens
+# Of a run's folder, those that a reader opens.
+FILES = ("result.json", "spec.json", "log.jsonl", "error.txt", "predictions.csv")
 
 Log = list[dict[str, Any]]  # the lines of log.jsonl
 Losses = list[tuple[float, float]]  # (step, loss)
@@ -80,7 +75,7 @@ def training(
 
 
 def losses_of(log: Log) -> Losses:
-    """(step, loss) of a log, few enough to be drawn."""
+    """Return (step, loss) of a log, few enough to be drawn."""
     return thin(
         [
             (int(line["step"]), line["loss"])
@@ -103,9 +98,9 @@ def relative_losses_of(log: Log) -> Losses:
 
 
 def labels_of(registry: Registry) -> dict[str, str]:
-    """Run id -> the row of a table, or the figure, it works for, in the order of the tables;
+    """Map a run id to the row of a table, or the figure, that it works for.
 
-    the first names it.
+    The first one, in the order of the tables, names it.
     """
     said: list[tuple[str, Sequence[Spec]]] = [("Controls", registry.controls)]
     said += [
@@ -176,7 +171,7 @@ def run_details(
     results: Path,
     reports: Path,
 ) -> dict[str, Any]:
-    """What a run's line unfolds to, which the page's script draws.
+    """Return what a run's line unfolds to; the page's script draws it.
 
     Runs share most of it, so they name entries of one `pool` by number.
     """
@@ -221,7 +216,7 @@ def outcome(result: dict[str, Any] | None, losses: Losses) -> str:
 
 
 def _fields(run: RunStatus, log: Log, losses: Losses) -> list[tuple[str, str]]:
-    """(name, text) of a run's result and log; for a run without a result, of its state and log."""
+    """Return (name, text) of a run's result, or of its state, and of its log."""
     fields = (
         [("state", f"{run.state}. {run.why}" if run.why else run.state)]
         if run.state != "run"
@@ -246,15 +241,10 @@ def _fields(run: RunStatus, log: Log, losses: Losses) -> list[tuple[str, str]]:
                 f"{last.get('steps', '?')} steps{beside}",
             )
         )
-        speed, coverage, memory = (
-            _mean(log, "clips_per_s"),
-            _mean(log, "coverage"),
-            _mean(log[-1:], "memory_mb"),
-        )
         measured = (
-            ("{:.0f} clips/s", speed),
-            ("{:.0f} MB at most", memory),
-            ("mask coverage {:.1%}", coverage),
+            ("{:.0f} clips/s", _mean(log, "clips_per_s")),
+            ("{:.0f} MB at most", _mean(log[-1:], "memory_mb")),
+            ("mask coverage {:.1%}", _mean(log, "coverage")),
         )
         shown = [
             text.format(value).replace("%", " %") for text, value in measured if value is not None
@@ -310,5 +300,5 @@ def day(text: str) -> str:
 
 
 def cell_id(row: Row) -> str:
-    """The cell's id in the page."""
+    """Return the cell's id in the page."""
     return re.sub(r"[^a-z0-9]+", "-", f"{row.table}-{row.row}-{row.column}".lower()).strip("-")

@@ -1,7 +1,4 @@
-"""Small drawings inside the page:
-
-their axes and points. `templates/svg.html.j2` writes them as SVG.
-"""
+"""Axes and points of the small drawings in the page; `templates/svg.html.j2` writes the SVG."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,8 +24,9 @@ Series = Sequence[tuple[float, float]]  # of (step, loss)
 
 @dataclass(frozen=True)
 class Axis:
-    """A linear axis over `width` pixels, its ends rounded outwards to `step` but kept `within` what
-    the values can be.
+    """A linear axis over `width` pixels.
+
+    Its ends are rounded outwards to `step`, but kept `within` what the values can be.
     """
 
     low: float
@@ -43,23 +41,16 @@ class Axis:
         step: float = 10,
         within: tuple[float, float] = (-inf, inf),
     ) -> "Axis":
-        low, high = (
-            (step * floor(min(values) / step), step * ceil(max(values) / step))
-            if values
-            else (0.0, 100.0)
-        )
+        low, high = 0.0, 100.0
+        if values:
+            low, high = step * floor(min(values) / step), step * ceil(max(values) / step)
         low = max(low, within[0])
         return cls(low, min(max(high, low + step), within[1]), width)
 
     def at(self, value: float) -> float:
-        """Pixels from the left; what lies beyond an end is at the end."""
-        return round(
-            8
-            + (self.width - 16)
-            * (min(max(value, self.low), self.high) - self.low)
-            / (self.high - self.low),
-            1,
-        )
+        """Return pixels from the left; what lies beyond an end is at the end."""
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return round(8 + (self.width - 16) * share, 1)
 
 
 @dataclass(frozen=True)
@@ -79,7 +70,7 @@ class Panel:
 
     @property
     def last(self) -> float:
-        """The loss at the end, the mean over seeds."""
+        """Mean over seeds of the loss at the end."""
         return sum(one[-1][1] for one in self.curves) / len(self.curves)
 
     @property
@@ -108,7 +99,7 @@ def drawing(macro: str, *args: Any) -> Markup:
 
 
 def thin(pairs: Series, points: int = POINTS) -> list[tuple[float, float]]:
-    """At most `points` means of consecutive (step, value) pairs."""
+    """Return at most `points` means of consecutive (step, value) pairs."""
     size = ceil(len(pairs) / points)
     if size <= 1:
         return list(pairs)
