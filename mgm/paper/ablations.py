@@ -12,7 +12,7 @@ from mgm.paper.experiments import (
     pretrained,
     trained_parent,
 )
-from mgm.paper.registry import CONTROL_ROWS, Registry, with_mask
+from mgm.paper.registry import CONTROL_ROWS, Registry, Table, with_mask
 from mgm.paper.scales import Comparison
 from mgm.spec import Measure, Probe
 
@@ -54,13 +54,19 @@ def controls(registry: Registry) -> None:
     """
     table = registry.tables["4e"]
     column = next(name for name in table.columns if name.endswith("linear probe"))
-    runs = tuple(
-        registry.add(
-            Measure(name="controls", **{name: getattr(probe, name) for name in CONTROL_FIELDS})
-        )
-        for probe in table.cell(table.base, column).runs
-        if probe.seed in registry.scale.seeds
-    )
+    probes = [
+        run
+        for run in table.cell(table.base, column).runs
+        if isinstance(run, Probe) and run.seed in registry.scale.seeds
+    ]
+    _add_controls(table, column, tuple(registry.add(_controls_like(run)) for run in probes))
+
+
+def _controls_like(probe: Probe) -> Measure:
+    return Measure(name="controls", **{name: getattr(probe, name) for name in CONTROL_FIELDS})
+
+
+def _add_controls(table: Table, column: str, runs: tuple[Measure, ...]) -> None:
     for row, metric in CONTROL_ROWS.items():
         table.groups[row] = CONTROLS
         table.add(row, column, runs, metric)
@@ -169,7 +175,11 @@ NONE = "No pretraining"
 
 
 def table_masks(registry: Registry) -> None:
-    """Fill the grid's table, seed by seed and row by row, so that runs are in their order."""
+    """Fill the grid's table, seed by seed and row by row, so that runs are in their order.
+
+    The controls of the pretraining dataset follow the first seed. They see the labels of its linear
+    probes.
+    """
     grid = registry.scale.grid
     assert grid is not None
     table = registry.add_table(
@@ -183,6 +193,8 @@ def table_masks(registry: Registry) -> None:
     )
     model = recipes.MODELS[grid.backbone]
     cells: dict[tuple[str, str], list] = {}
+    column = _column(grid.data, KINDS["logistic"])
+    measured: tuple[Measure, ...] = ()
     for seed in registry.scale.seeds:
         for row, parent in _rows(registry, grid).items():
             start = parent(seed)
@@ -197,8 +209,12 @@ def table_masks(registry: Registry) -> None:
                     cells.setdefault((row, _column(dataset, KINDS.get(kind, kind))), []).append(
                         registry.add_scaled(probe, seed)
                     )
-    for (row, column), runs in cells.items():
-        table.add(row, column, tuple(runs))
+        if (NONE, column) in cells and not measured:
+            measured = (registry.add(_controls_like(cells[NONE, column][0])),)
+    for (row, name), runs in cells.items():
+        table.add(row, name, tuple(runs))
+    if measured:
+        _add_controls(table, column, measured)
 
 
 def _rows(registry: Registry, grid: Comparison):

@@ -298,6 +298,9 @@ def make_day(registry: Registry, machine: Machine, utilisation: float) -> Day:
     rows = list[tuple[int, str, float]]()
     for place, seed in enumerate(scale.seeds):
         for row in table.rows:
+            # Controls train nothing.
+            if row in table.groups:
+                continue
             cells = [cell for cell in table.cells if cell.row == row]
             runs = registry.with_parents(cell.runs[place].run_id for cell in cells)
             hours += sum(costs[run.run_id].hours for run in runs if run.run_id not in done)

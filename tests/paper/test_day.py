@@ -11,10 +11,11 @@ from mgm.dag.messages import archive_problems, gpu_problems, order
 from mgm.dag.study import CONFIG, Workflow
 from mgm.data.published import PUBLISHED
 from mgm.errors import UserError
+from mgm.paper.ablations import CONTROL_FIELDS
 from mgm.paper.budget import check, cpu_hours, size_for
 from mgm.paper.quoted import AVION
 from mgm.paper.scales import load_scale
-from mgm.spec import Finetune, Pretrain, Probe
+from mgm.spec import Finetune, Measure, Pretrain, Probe
 from tests.helpers.programs import run, snakemake
 
 DAY = CONFIG / "day.yaml"
@@ -57,8 +58,7 @@ def test_few_cores_make_the_day_longer():
 def test_both_sizes_have_the_papers_grid_of_tokens(source):
     for size in ("24gb", "80gb"):
         workflow = Workflow({"scale": "day", "gpu": size, "ucf101": source})
-        trained = [s for s in workflow.registry.specs.values() if not isinstance(s, Probe)]
-        assert {spec.grid for spec in trained} == {(8, 14, 14)}
+        assert {spec.grid for spec in workflow.registry.specs.values()} == {(8, 14, 14)}
 
 
 def test_jobs_are_in_order_and_each_row_is_complete_before_the_next(source):
@@ -70,7 +70,7 @@ def test_jobs_are_in_order_and_each_row_is_complete_before_the_next(source):
     assert seeds == sorted(seeds)
     kinds = [type(job.specs[0]) for job in ordered if job.specs[0].seed == 0]
     row = [Pretrain, Finetune, *[Probe] * 4]
-    assert kinds == row[1:] + 4 * row
+    assert kinds == [*row[1:], *4 * row, Measure]
     assert [job.specs[0].kind for job in ordered[1:5]] == ["attentive", "logistic", "sgd", "knn"]
     prepared = [job for job in workflow.jobs.values() if job.rule == "prepare"]
     assert min(job.priority for job in prepared) >= max(job.priority for job in runs)
@@ -98,7 +98,19 @@ def test_a_dry_run_prints_the_jobs_in_their_order(source):
 def test_steps_are_cut_by_one_option(source):
     workflow = Workflow({"scale": "day", "ucf101": source, "steps": 7})
     specs = workflow.registry.specs.values()
-    assert {spec.optim.steps for spec in specs if not isinstance(spec, Probe)} == {7}
+    assert {spec.optim.steps for spec in specs if isinstance(spec, Pretrain | Finetune)} == {7}
+
+
+def test_what_needs_no_model_is_measured_once_by_the_labels_of_the_first_probe(source):
+    registry = Workflow({"scale": "day", "ucf101": source}).registry
+    (run,) = registry.controls
+    table, column = registry.tables["masks"], "UCF101, linear probe"
+    probe = table.cell(table.base, column).runs[0]
+    assert all(getattr(run, name) == getattr(probe, name) for name in CONTROL_FIELDS)
+    cells = [cell for cell in table.cells if cell.row in table.groups]
+    assert {cell.column for cell in cells} == {column}
+    assert {cell.runs for cell in cells} == {(run,)}
+    assert len({cell.metric for cell in cells}) == len(cells) > 4
 
 
 def test_a_half_unpacked_archive_is_one_line(source):
