@@ -92,7 +92,7 @@ def test_a_dry_run_prints_the_jobs_in_their_order(source):
         .split("the jobs, in the order in which they run:\n")[1]
         .splitlines()
     )
-    assert listed[:59] == order(Workflow({"scale": "day", "ucf101": source}))
+    assert listed[:60] == order(Workflow({"scale": "day", "ucf101": source}))
 
 
 def test_steps_are_cut_by_one_option(source):
