@@ -1,4 +1,4 @@
-# `make` lists what there is to do.
+# `make` lists what there is to do. Any GNU make since 3.81 will do.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help setup gpu reproduce mini test test-all test-slow chaos bench check format lock dashboard docs archive
 
-help: ## list these targets
+help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 OFFLINE := mgm: the packages of requirements.lock did not come, for the reason above; connect to a package index and run make setup again
@@ -19,7 +19,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.venv/.cache
 export MPLCONFIGDIR := $(CURDIR)/.venv/.cache/matplotlib
 endif
 
-setup: .venv/.ready ## make .venv with the pinned versions (7.3 GB on Linux, most of it PyTorch and CUDA)
+setup: .venv/.ready ## make .venv with the pinned versions (7.3 GB, most of it PyTorch and CUDA)
 
 .venv/.ready: requirements.lock pyproject.toml
 	@command -v $(PYTHON) > /dev/null || { echo "mgm: $(PYTHON) is not found: install Python 3.11 to 3.13, or run make setup PYTHON=/path/to/python"; exit 2; }
@@ -33,54 +33,54 @@ setup: .venv/.ready ## make .venv with the pinned versions (7.3 GB on Linux, mos
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-reproduce: setup ## the paper at smoke scale: tables, figures, page
+reproduce: setup ## run every experiment at toy scale: tables, figures and page in reports/smoke
 	@$(BIN)/python -m mgm.dag.messages
 	@$(BIN)/snakemake --cores all --quiet all
 	@echo "The page: $(CURDIR)/reports/smoke/index.html"
 
-mini: setup ## a part of at most 8 minutes of Table 4e, the edge ablation and Figure 4a at scale mini; again: the next part
+mini: setup ## run 8 minutes of scale mini (Table 4e, edge ablation, Figure 4a); call it again to continue
 	@timeout --signal=TERM 470 $(BIN)/snakemake --cores all --quiet all --config scale=mini -- table4e table4_edge figure4a || test $$? = 124
 	@$(BIN)/mgm report mini
 
 SLOW := real or slow or smoke or mlflow or postgres or chromium or slurm
 
-test: setup ## the fast tests (about 5 minutes on two idle cores)
+test: setup ## run the fast tests (about 5 minutes on two idle cores)
 	@$(BIN)/pytest -n 2 -m "not ($(SLOW))"
 
-test-all: setup ## every test, after `make reproduce`, whose results some read: servers, Slurm, a browser, killed runs (a quarter of an hour)
+test-all: setup ## run every test, also of servers, Slurm, a browser and killed runs (15 minutes); first `make reproduce`
 	@$(BIN)/pytest -n 2 -m "not ($(SLOW))"
 	@$(MAKE) --no-print-directory test-slow
 
-test-slow: setup ## the tests that `make test` leaves out, after `make reproduce`
+test-slow: setup ## run the tests that `make test` leaves out; first `make reproduce`
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$(SLOW)"
 
-chaos: setup ## kill training 100 times at random moments (SIGKILL), compare with undisturbed runs (some minutes)
+chaos: setup ## kill training 100 times at random moments and compare with undisturbed runs (some minutes)
 	@$(BIN)/python -m tests.helpers.killer 100
 
-bench: setup ## masks, loading and a step against peers, on this machine, some minutes each: reports/bench
+bench: setup ## measure masks, loading and a step against peers; call it again to continue: reports/bench
 	@OMP_NUM_THREADS=1 $(BIN)/python bench
 
-gpu: setup ## what only a GPU shows, in parts of 8 minutes that continue when called again: reports/gpu
+gpu: setup ## measure on a GPU, in parts of 8 minutes; call it again to continue: reports/gpu
 	@for part in day parity step ladder feed mini; do $(BIN)/python bench/gpu.py --part $$part || test $$? = 3; done
 
-check: setup ## format, lint, types, import contracts
+check: setup ## check format, lint, types and import contracts
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/snakefmt --check workflow 2>/dev/null
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache > .lint-imports.log 2>&1 || { cat .lint-imports.log; exit 1; }
 	@echo "check: clean"
 
-format: setup ## let ruff and snakefmt rewrite the code
+format: setup ## format the code, and write the JSON Schemas anew
 	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix . && $(BIN)/snakefmt workflow && $(BIN)/python -m mgm.dag.config
 
 lock: ## pin the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --generate-hashes --universal --python-version 3.11 --no-header \
 		--no-emit-index-url --no-emit-find-links --quiet --upgrade --output-file requirements.lock
 
-docs: setup ## the documentation site, in site/ (opens from disk)
+docs: setup ## build the documentation site in site/ (opens from disk)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "The site: $(CURDIR)/site/index.html"
 
 ARCHIVE = mgm-$(shell $(BIN)/mgm --version | cut -d' ' -f2).tar.gz
-archive: setup ## code, lock, results without weights and their page, in one file to upload to Zenodo; NAME=mini for other results than smoke's
+archive: setup ## pack code, lock, page and results without weights for Zenodo; NAME=mini for other results
 	@$(BIN)/mgm report $(NAME) > /dev/null
 	@{ git ls-files; find results/$(NAME) reports/$(NAME) -type f ! -name '*.safetensors' ! -name 'checkpoint*' ! -name writer.lock \
 		! -path 'results/$(NAME)/datasets/*' ! -path 'results/$(NAME)/jobs/*'; } | sort -u \
@@ -89,7 +89,7 @@ archive: setup ## code, lock, results without weights and their page, in one fil
 
 NAME ?= smoke
 PORT ?= 5000
-dashboard: setup ## MLflow on http://127.0.0.1:5000, following running jobs; NAME=mine for other results than smoke's, PORT=5001 for another port
+dashboard: setup ## start MLflow on http://127.0.0.1:5000 and follow running jobs; NAME=mine for other results, PORT=5001
 	@! (exec 3<>/dev/tcp/127.0.0.1/$(PORT)) 2>/dev/null || { echo "port $(PORT) is taken: end what listens there, or run make dashboard PORT=$$(($(PORT) + 1))"; exit 1; }
 	@$(BIN)/mgm sync $(NAME)
 	@echo "http://127.0.0.1:$(PORT): choose 'Model training' (top left), then $(NAME), then runs. Ctrl-C ends it."

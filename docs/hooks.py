@@ -1,7 +1,11 @@
-"""Pages that are made when the site is built, so that they cannot go stale: the commands, from the
-program itself, and two files of the repository's root."""
+"""Pages that are made when the site is built, so that they cannot go stale.
+
+The commands come from the program itself, two pages from the repository's root, one from the
+notebook.
+"""
 
 import csv
+import json
 from pathlib import Path
 
 import click
@@ -14,19 +18,36 @@ ROOT = Path(__file__).parents[1]
 
 
 def on_files(files, config):
-    """Called by MkDocs with the files of the site."""
+    """Add the made pages; MkDocs calls this with the files of the site."""
     made = {
         "commands.md": commands(),
         "deviations.md": (ROOT / "DEVIATIONS.md").read_text(),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(),
+        "first-look.md": notebook(ROOT / "docs" / "first-look.ipynb"),
     }
     for name, text in made.items():
         files.append(File.generated(config, name, content=text))
     return files
 
 
+def notebook(path: Path) -> str:
+    """Return a notebook as a page: its text, its code, and the outputs that it is kept with."""
+    title, *cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    parts = ["".join(title["source"]), f"[Download the notebook]({path.name})."]
+    for cell in cells:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "stream":
+                parts.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
+            else:
+                png = output["data"]["image/png"].replace("\n", "")
+                parts.append(f"![What this cell draws](data:image/png;base64,{png})")
+    return "\n\n".join(parts) + "\n"
+
+
 def commands() -> str:
-    """Every verb's help, as typer gives it."""
+    """Return every command's help, as typer writes it."""
     root = typer.main.get_command(app)
     parts = [
         "# Commands",
@@ -34,16 +55,16 @@ def commands() -> str:
         "Bad input is answered by one line that names the file or field and the next step, "
         "and status 2.",
     ]
-    return "\n\n".join([*parts, *_verbs(root, click.Context(root, info_name="mgm"))]) + "\n"
+    return "\n\n".join([*parts, *_commands(root, click.Context(root, info_name="mgm"))]) + "\n"
 
 
-def _verbs(group, context):
+def _commands(group, context):
     for name, command in group.commands.items():
         inner = click.Context(command, info_name=name, parent=context)
         words, level = inner.command_path, "#" * (inner.command_path.count(" ") + 1)
         yield f"{level} {words}\n\n{command.help}"
         if hasattr(command, "commands"):
-            yield from _verbs(command, inner)
+            yield from _commands(command, inner)
         else:
             usage = " ".join([words, *command.collect_usage_pieces(inner)])
             rows = [
@@ -61,7 +82,7 @@ def _cell(text: str) -> str:
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Called by MkDocs with a page's text: put tables where the page names their CSV file."""
+    """Put tables where a page names their CSV file; MkDocs calls this with the page's text."""
     for line in set(markdown.splitlines()):
         if line.startswith("{{ ") and line.endswith(".csv }}"):
             markdown = markdown.replace(line, csv_table(ROOT / "docs" / line[3:-3]))

@@ -156,7 +156,7 @@ class CopyOptions:
         bool,
         typer.Option(
             "--transcode",
-            help="Write OUT/videos too: H.264 that gives random clips fast; index those.",
+            help="Write OUT/videos too: H.264 that is fast to read at random; index those.",
         ),
     ] = False
     shards: Annotated[
@@ -172,11 +172,11 @@ class CopyOptions:
             min=1, help="Shards: keep every k-th frame; then clips start at multiples of k."
         ),
     ] = 1
-    quality: Annotated[int, typer.Option(help="Shards: of the JPEG frames.")] = 90
+    quality: Annotated[int, typer.Option(help="Shards: JPEG quality of the frames.")] = 90
     short_side: Annotated[
         int | None,
         typer.Option(
-            help="256 (default) or 320 pixels (shards: any); smaller videos stay as they are."
+            help="Pixels: 256 (default) or 320; shards: any. Smaller videos keep their size."
         ),
     ] = None
     processes: Annotated[
@@ -184,14 +184,14 @@ class CopyOptions:
         typer.Option(
             min=1,
             callback=few("--processes"),
-            help="Processes that transcode or write shards; one a core unless given.",
+            help="Processes that transcode or write shards; default: one per core.",
         ),
     ] = None
     shard: Annotated[
         str | None,
         typer.Option(
             metavar="I/N",
-            help="Transcode only the I-th of N parts of the videos; index later, without.",
+            help="Do only the I-th of N parts of the videos; index later, without it.",
         ),
     ] = None
 
@@ -285,13 +285,13 @@ def _derived(dataset: Published) -> Callable[..., None]:
 
 
 SEED = Annotated[
-    int, typer.Option(min=0, help="Of the 80/20 split that is made when the source has none.")
+    int, typer.Option(min=0, help="Seed of the 80/20 split that is drawn if the source has none.")
 ]
 prepare_app.command("folder", help="Index your own videos.")(
     _command(
         _folder,
-        "One folder per class, or a CSV path,label[,split][,group]; labels in place of label: "
-        "several.",
+        "One folder per class, or a CSV path,label[,split][,group]. Several labels per video: "
+        "a column labels in place of label.",
         _parameter("seed", SEED, 0),
     )
 )

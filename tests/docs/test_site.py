@@ -303,7 +303,7 @@ def test_small_data(folder):
     the weights it starts from are its pretraining's.
     """
     text = (ROOT / "docs/small-data.md").read_text()
-    specs = {spec["verb"]: spec for spec in map(json.loads, blocks(text, "json"))}
+    specs = {spec["stage"]: spec for spec in map(json.loads, blocks(text, "json"))}
     shown = {key: specs["finetune"][key] for key in ("clips", "model")}
     specs["pretrain"]["optim"]["steps"] = specs["finetune"]["optim"]["steps"] = 2
     specs["pretrain"]["data"] = specs["probe"]["data"]
