@@ -29,8 +29,27 @@ registry = Workflow({"scale": "smoke"}).registry
 # Page: what shows that the addition is there, and the tests to run then.
 PAGES = {
     "mask": (
-        REGISTRY + "assert 'Checkerboard' in registry.tables['4e'].rows",
-        ["tests/masking/test_masks.py", "-k", "checkerboard"],
+        """
+import sys
+from mgm.dag.study import CONFIG
+from mgm.paper.scales import load_scale
+from mgm.paper.suite import make_registry
+registry = make_registry(load_scale(CONFIG / "smoke.yaml"))
+runs = registry.tables["4e"].cell("Checkerboard", "SSv2").runs
+parents = [registry.specs[run.parent] for run in runs]
+assert [parent.mask.name for parent in parents] == ["checkerboard"] * 3
+assert all(parent.run_id.startswith("pretrain-checkerboard-") for parent in parents)
+assert "torch" not in sys.modules  # known without it
+import torch
+from mgm.masking import Grid, make_boxes, make_mask
+grid = Grid(8, 14, 14)
+masked_BS = make_mask("checkerboard", grid, None, torch.arange(4)).view(4, 8, 14, 14)
+assert make_boxes("checkerboard", grid, None, torch.arange(4)) is None
+row_H1, column_W = torch.arange(14)[:, None], torch.arange(14)
+for clip in masked_BS:  # one colour is hidden whole
+    assert any(clip[:, (row_H1 + column_W) % 2 == colour].all() for colour in (0, 1))
+""",
+        ["tests/masking/test_masks.py", "-k", "checkerboard or bad_input"],
     ),
     "dataset": (
         """

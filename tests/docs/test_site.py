@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 ELSEWHERE = {
     "add-an-optimiser.md": "tests/docs/test_add_an_optimiser.py",
-    "add-a-mask.md": "tests/masking/test_one_line.py",
+    "add-a-mask.md": "tests/docs/test_additions.py",
     "use-our-masks.md": "tests/stages/test_use_our_masks.py",
 }  # run there
 
