@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +141,16 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay the fields of `above` over those of `below`, group by group."""
+    both = {
+        name: deep_merge(below[name], above[name])
+        for name in above
+        if isinstance(above[name], dict) and isinstance(below.get(name), dict)
+    }
+    return {**below, **above, **both}
 
 
 def read_arrays(path: Path) -> "dict[str, np.ndarray]":

@@ -1,12 +1,11 @@
 """What jobs ask of a Slurm cluster.
 
-No torch. The values lie in workflow/profiles/slurm/cluster.yaml and in a user's file over it.
+The values lie in workflow/profiles/slurm/cluster.yaml and in a user's file over it.
 """
 
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from pydantic import AfterValidator, Field
 
 from mgm.dag import WORKFLOW
 from mgm.errors import UserError, valid
-from mgm.reading import read_yaml
+from mgm.reading import deep_merge, read_yaml
 from mgm.spec import FrozenModel, RunOptions
 
 PROFILE = WORKFLOW / "profiles" / "slurm"
@@ -219,13 +218,3 @@ def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
         fields["jobs"] = jobs | {"adapt": deep_merge(finetune, adapt) if both else adapt}
     with valid(f"{given}: ", "the profile's cluster.yaml shows what there is"):
         return Cluster.model_validate(fields)
-
-
-def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`, field by field."""
-    both = {
-        name: deep_merge(below[name], above[name])
-        for name in above
-        if isinstance(above[name], dict) and isinstance(below.get(name), dict)
-    }
-    return {**below, **above, **both}

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from mgm.errors import UserError, valid
 from mgm.masking import MaskName
-from mgm.reading import read_yaml
+from mgm.reading import deep_merge, read_yaml
 from mgm.spec import BACKBONES, Flow, FrozenModel, KnownBackbone, ProbeKind, Run, RunOptions, parse
 
 OWN = "folder"  # the dataset name of a user's own videos
@@ -236,7 +236,7 @@ def load_scale(
         known = f"choose one of {', '.join(sizes)}" if sizes else "it has one size; leave gpu out"
         raise UserError(f"{path}: has no size {size}; {known}")
     if sizes:
-        fields = _merged(fields, sizes[size or next(iter(sizes))])
+        fields = deep_merge(fields, sizes[size or next(iter(sizes))])
     scale = parse_scale({**fields, **given}, path)
     if not UNNAMED_SIZES.fullmatch(str(fields.get("name"))):
         for name, sizes in scale.backbones.items():
@@ -252,15 +252,6 @@ def load_scale(
 
 # Scales whose toy sizes go by the paper's names: ids of committed runs rest on them.
 UNNAMED_SIZES = re.compile(r"mini|guidance-\w+")
-
-
-def _merged(fields: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `fields` with those of `over` in their place, group by group."""
-    merged = dict(fields)
-    for name, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
-        merged[name] = _merged(merged[name], value) if both else value
-    return merged
 
 
 def parse_scale(fields: Any, source: Path) -> Scale:

@@ -8,13 +8,14 @@ import pytest
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 
+# The source, in a generated set.
 BELOW = {
     "ucf101": "videos",
     "hmdb51": "videos",
     "diving48": "videos",
     "ssv2": ".",
     "k400": ".",
-}  # the source, in a generated set
+}
 
 
 @pytest.fixture(scope="session")

@@ -39,9 +39,8 @@ def test_it_is_valid_and_holds_the_same_records(places, which):
     index = read_index(places[which])
     dataset = mlcroissant.Dataset(places[which] / "croissant.json")
     assert not dataset.metadata.ctx.issues.errors
-    assert (
-        len(dataset.metadata.ctx.issues.warnings) <= 4
-    )  # licence, citation, date and version, which nobody told us
+    # Licence, citation, date and version, which nobody told us.
+    assert len(dataset.metadata.ctx.issues.warnings) <= 4
     names = [field.name for field in fields(Video) if field.name not in ("content", "labels")]
     read = [
         {name: _plain(record[f"videos/{name}"]) for name in names}

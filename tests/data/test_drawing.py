@@ -172,9 +172,8 @@ def test_things_move_as_their_class_says(kind):
         for number, (right, down, nearer) in enumerate(parts):
             part = slice(number * 24 // len(parts), (number + 1) * 24 // len(parts))
             steps_TK2 = np.diff(centres_TK2[part], axis=0)
-            steps_TK2 = steps_TK2[
-                np.abs(steps_TK2).max((1, 2)) < 10
-            ]  # a sprite that comes in again jumps
+            # A sprite that comes in again jumps.
+            steps_TK2 = steps_TK2[np.abs(steps_TK2).max((1, 2)) < 10]
             if nearer:
                 growth_TK = np.diff(diameters_TK[part], axis=0)
                 assert (np.median(np.sign(growth_TK), axis=0) == nearer).all(), name

@@ -131,9 +131,8 @@ def test_a_csv_gives_labels_splits_and_groups(tmp_path, video):
         ("4.mp4", 0, "g3", "test"),
     ]
     assert index.note == "split as given"
-    assert (
-        index_folder(tmp_path / "v", tmp_path / "other").digest == index.digest
-    )  # a folder with a videos.csv is the same
+    # A folder with a videos.csv is the same.
+    assert index_folder(tmp_path / "v", tmp_path / "other").digest == index.digest
 
 
 def test_paths_of_a_csv_may_be_absolute_or_lead_elsewhere(tmp_path, video):
@@ -325,9 +324,8 @@ def test_files_of_their_own_group_are_split_80_to_20(counts, seed):
 
 
 def test_groups_that_cannot_be_kept_apart_say_so():
-    with pytest.raises(
-        UserError, match="give a split column"
-    ):  # any side that has two of them has all of a class
+    # Any side that has two of them has all of a class.
+    with pytest.raises(UserError, match="give a split column"):
         draw_test_groups(
             [("a", "1"), ("a", "2"), ("b", "2"), ("b", "3"), ("c", "3"), ("c", "1")], seed=0
         )

@@ -17,6 +17,7 @@ from mgm.data.synthetic.params import Kind
 from tests.helpers.errors import refused
 
 PREPARE = {name: PUBLISHED[name].index for name in get_args(Kind)}  # those that the generator draws
+# Names that HMDB51 and K400 have, or could.
 ODD = (
     "-dash",
     "a b",
@@ -25,7 +26,7 @@ ODD = (
     "& 'g' \"h\"",
     "naïve ダンス",
     "100%_x",
-)  # names that HMDB51 and K400 have, or could
+)
 
 
 @pytest.mark.parametrize("kind", PREPARE)

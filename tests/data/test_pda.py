@@ -132,9 +132,8 @@ def test_generated_sets_share_their_classes_by_name(looks_alike, tmp_path, task,
         Synthetic(kind=kind, train_per_class=2, test_per_class=1, size=32, frames=2)
         for kind in (source, target)
     ]
-    assert index.digest == pda_digest(
-        task, *(each.digest for each in params)
-    )  # known before anything is drawn
+    # Known before anything is drawn.
+    assert index.digest == pda_digest(task, *(each.digest for each in params))
     assert "by name" in index.note
     assert probe_video(index.videos[-1].path).frames == 2
 
@@ -180,10 +179,11 @@ def some(task: str, split: str) -> list[str]:
     return list(dict(reversed(carried_lists(task).videos[split])).values())[::-1]
 
 
+# Test videos of the source, and classes of neither task.
 OTHERS = [
     "Archery/v_Archery_g01_c01.avi",
     "YoYo/v_YoYo_g08_c01.avi",
-]  # test videos of the source, and classes of neither task
+]
 
 
 def test_published_lists_decide_for_ucf14_hmdb7(real, tmp_path):

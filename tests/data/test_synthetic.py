@@ -108,10 +108,11 @@ def test_processes_do_not_matter(tmp_path):
     generate(TINY, tmp_path / "one", processes=1)
     generate(TINY, tmp_path / "two", processes=2)
     one, two = files(tmp_path / "one"), files(tmp_path / "two")
+    # The zip holds times.
     assert {name for name in one if one[name] != two[name]} <= {
         "boxes.npz",
         "croissant.json",
-    }  # the zip holds times
+    }
     for name, boxes in load_boxes(tmp_path / "one").items():
         np.testing.assert_array_equal(boxes, load_boxes(tmp_path / "two")[name])
 

@@ -177,11 +177,12 @@ def test_compute_stands_beside_epochs(plan):
     lines = {(one.target, one.row): one for one in plan.lines}
     mgm, videomae = lines["table1", "MGM, K400, 800"], lines["table1", "VideoMAE, K400, 800"]
     assert (mgm.epochs, videomae.epochs) == (800, 800)
+    # Those of test_cost, rounded.
     assert (
         mgm.pretrain / videomae.pretrain
         == pytest.approx(mgm.equivalent_epochs / 800)
         == pytest.approx(55.0 / 33.35, rel=0.002)
-    )  # test_cost's, rounded
+    )
     assert videomae.equivalent_epochs == 800
     assert lines["table2a", "MGM + K400 Finetune"].supervised == (75, 100)
     assert lines["table2a", "Supervised (K400)"].epochs == 0

@@ -69,11 +69,12 @@ def test_table_1_has_every_row_of_the_paper_and_runs_ours():
 def test_targets_need_their_runs_and_no_others():
     registry = make_registry(SMOKE)
     assert len(registry.runs_of("all")) == len(registry.specs)
+    # Runs a row, of its seeds.
     scratch, masks, others = (
         2 * 3,
         3 * 3 * len(MASK_ROWS),
         3 * len(other_masks("ssv2", "dis")),
-    )  # runs a row, of its seeds
+    )
     assert len(registry.runs_of("table4e")) == scratch + masks + others + len(registry.controls)
     assert len(registry.runs_of("table1")) == 2 * sum(
         bool(cell.runs) for cell in registry.tables["1"].cells

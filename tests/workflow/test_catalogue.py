@@ -80,9 +80,8 @@ def test_snakedeploy_deploys_it_into_an_empty_folder(tmp_path):
 @pytest.mark.chromium
 def test_snakemakes_report_opens_without_errors(tmp_path):
     index = str(Workflow({}).places["ucf101"] / "index.json")
-    run(
-        *snakemake(tmp_path, index), cwd=tmp_path, PATH=os.defpath
-    )  # as in a shell without the environment
+    # As in a shell without the environment.
+    run(*snakemake(tmp_path, index), cwd=tmp_path, PATH=os.defpath)
     run(*snakemake(tmp_path, index, "--report", "report.zip"), cwd=tmp_path)
     shutil.unpack_archive(tmp_path / "report.zip", tmp_path / "open")
     (page_file,) = (tmp_path / "open").rglob("report.html")

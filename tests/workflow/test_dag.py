@@ -197,9 +197,8 @@ def test_a_missing_dataset_stops_only_what_needs_it_and_weights_are_checked_firs
 
 def test_an_index_that_disagrees_with_its_classes_is_found_before_any_job(tmp_path, videos):
     index = Workflow({"name": "mine", "videos": str(videos)}, data=tmp_path).places["folder"]
-    assert (
-        Workflow({"name": "again", "videos": str(index)}).places["folder"] == index
-    )  # prepared already
+    # Prepared already.
+    assert Workflow({"name": "again", "videos": str(index)}).places["folder"] == index
     rows = (index / "index.csv").read_text().replace(",0,train,", ",7,train,", 1)
     (index / "index.csv").write_text(rows)
     workflow = Workflow({"scale": str(scale_of_ssv2(tmp_path, str(index)))})

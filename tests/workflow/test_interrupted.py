@@ -47,9 +47,8 @@ class Terminal:
         self.results, self.said, self.started = here / "results" / "mine", b"", time.time()
         self.pid, self.keys = pty.fork()
         if self.pid == 0:
-            signal.signal(
-                signal.SIGINT, signal.SIG_DFL
-            )  # a background job, as these tests may be, ignores it
+            # A background job, as these tests may be, ignores it.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.chdir(here)
             os.execve(command[0], command, ENVIRONMENT)
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -154,9 +153,8 @@ def test_however_it_stops_what_is_done_stays_and_the_same_command_continues(tmp_
     with folder_lock(first.results / idle):
         status, said = first.end()
     assert status != 0
-    assert (
-        said.count(f"process {os.getpid()} on") == 1
-    )  # by the job alone: neither Snakemake nor its end repeat it
+    # By the job alone: neither Snakemake nor its end repeat it.
+    assert said.count(f"process {os.getpid()} on") == 1
     assert "CalledProcessError" not in said
     kept |= done(first.results)
     workflow = Workflow(
