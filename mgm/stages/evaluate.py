@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mgm.data.index import Index
 from mgm.errors import UserError, valid
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.reading import file_digest
@@ -195,8 +196,8 @@ def _record_several(job: Job, sample_N: np.ndarray, logits_NC: np.ndarray) -> di
     """
     videos, classes = job.index.test, job.index.classes
     order_N = np.argsort(sample_N, kind="stable")
-    shares_NC = 1 / (1 + np.exp(-logits_NC[order_N].astype(np.float64)))
-    score_NC = np.stack([x_VC.mean(axis=0) for x_VC in np.split(shares_NC, len(videos))])
+    views_NVC = logits_NC[order_N].reshape(len(videos), -1, len(classes))
+    score_NC = np.stack([sigmoid_mean(x_VC) for x_VC in views_NVC])
     with (job.folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = table_writer(file)
         writer.writerow(["path", "labels", *classes])
@@ -204,10 +205,15 @@ def _record_several(job: Job, sample_N: np.ndarray, logits_NC: np.ndarray) -> di
             writer.writerow(
                 [job.index.name(video), job.index.class_names(video), *map(repr, score_C.tolist())]
             )
-    positive_NC = multi_hot(videos, len(classes)).bool().numpy()
-    low, high = statistics.precision_interval(score_NC, positive_NC)
-    found = statistics.mean_average_precision(score_NC, positive_NC)
+    found, low, high = average_precision(job.index, score_NC)
     return {"map": found, "map_low": low, "map_high": high}
+
+
+def average_precision(index: Index, score_NC: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean average precision of the test videos' scores, and its 95 % interval."""
+    positive_NC = multi_hot(index.test, len(index.classes)).bool().numpy()
+    low, high = statistics.precision_interval(score_NC, positive_NC)
+    return statistics.mean_average_precision(score_NC, positive_NC), low, high
 
 
 def predictions(sample_N: np.ndarray, logits_NC: Sequence[np.ndarray]) -> np.ndarray:
@@ -228,6 +234,11 @@ def predictions(sample_N: np.ndarray, logits_NC: Sequence[np.ndarray]) -> np.nda
             for x_NC in logits_NC
         ]
     )
+
+
+def sigmoid_mean(logits_VC: np.ndarray) -> np.ndarray:
+    """Return the mean over views of the sigmoid: (V, C) to (C,), scores of several labels."""
+    return (1 / (1 + np.exp(-logits_VC.astype(np.float64)))).mean(axis=-2)
 
 
 def softmax_mean(scores_VC: np.ndarray) -> np.ndarray:

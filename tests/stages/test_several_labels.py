@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import shlex
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from mgm.results.statistics import (
 )
 from mgm.spec import Augment, Clips, Data, Finetune, FinetuneOptim, Model, Probe, Views
 from mgm.stages.finetune import require_one_label
+from mgm.stages.measure.controls import controls, describe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-videos.md").read_text()
 SECTION = PAGE.split("## Several labels per video")[1].split("\n## ")[0]
@@ -102,6 +103,22 @@ def test_the_pages_commands(several):
         assert result["metrics"]["map_low"] <= result["metrics"]["map"]
 
 
+def test_controls_are_mean_average_precisions(several):
+    CliRunner().invoke(app, shlex.split(COMMANDS[0])[1:])
+    index = read_index(Path("data/several"))
+    like = Probe(data=Data(dataset="several"))
+    table = controls(index, like, weights=False).set_index("control")
+    share_C = np.mean(
+        [[label in video.labels for label in range(len(index.classes))] for video in index.test], 0
+    )
+    assert table.chance.to_list() == pytest.approx([100 * share_C[share_C > 0].mean()] * len(table))
+    done = table[table.why == ""]
+    assert ((done.ci_low <= done.top1) & (done.top1 <= done.ci_high)).all()
+    # Motion tells the classes apart, and file numbers do not.
+    assert done.top1["vector_histogram"] > done.chance.iloc[0] + 10
+    assert "mAP  95 % interval" in describe(table.reset_index(), index)
+
+
 def test_a_score_that_was_changed_is_found(several):
     common = {"clips": Clips(frames=4, size=24, stride=2), "views": Views(temporal=1, spatial=1),
               "model": Model(backbone="vit-small", width=16, depth=1, heads=2, patch=8)}  # fmt: skip
@@ -143,9 +160,8 @@ def test_what_needs_one_label_is_refused():
 
 def test_a_probe_of_another_kind_is_refused_before_it_decodes(several, monkeypatch):
     CliRunner().invoke(app, shlex.split(COMMANDS[0])[1:])
-    monkeypatch.setattr(
-        sys.modules["mgm.stages.probe"], "test_loader", lambda *args, **how: pytest.fail("decodes")
-    )
+    module = import_module("mgm.stages.probe")
+    monkeypatch.setattr(module, "test_loader", lambda *args, **how: pytest.fail("decodes"))
     words = ["--data", "several=data/several", "--out", "results", "--set", "kind=knn"]
     done = CliRunner().invoke(app, ["probe", *words])
     assert "kind knn takes one label per video" in str(done.exception)

@@ -124,6 +124,7 @@ class Controls:
     axis: Axis | None = None
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    metric: str = "top-1"
 
 
 def controls_of(
@@ -174,6 +175,7 @@ def controls_of(
         Axis.over([0.0, *ends], within=PERCENT),
         tuple(dict.fromkeys(str(text) for table in tables for text in table.warning if text)),
         tuple(map(str, arrays["remarks"])),
+        str(arrays.get("metric", "top-1")),
     )
 
 

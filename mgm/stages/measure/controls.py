@@ -21,7 +21,7 @@ from mgm.data.index import Index, Video
 from mgm.errors import UserError
 from mgm.models import build_features
 from mgm.spec import Measure, Probe, Views
-from mgm.stages.evaluate import predictions
+from mgm.stages.evaluate import average_precision, predictions, sigmoid_mean
 from mgm.stages.job import Job, Split, Workplace, with_channels
 from mgm.stages.measure import simple_features as simple
 from mgm.stages.probe import fit_draws
@@ -94,7 +94,8 @@ def controls(
 
     Returns:
         A row per control: `control`, `title`, `kind` (file, picture, motion or model), `top1` in
-        per cent (mean over label draws), `ci_low` and `ci_high` (95 %, bootstrap over test groups
+        per cent (mean over label draws; mAP of several labels), `ci_low` and `ci_high` (95 %,
+        bootstrap over test groups
         and label draws), `chance` (the most frequent test class), `penalty`, `n_test`,
         `label_draws`, `seed`, `why` (why there is no number) and `warning`.
 
@@ -270,11 +271,22 @@ def classify(measured: ControlFeatures, like: Probe | Measure) -> pd.DataFrame:
         except UserError as error:
             rows.append(_row(control, like, index, why=str(error)))
             continue
-        label_N = np.array([video.label for video in index.test])
-        right_LN = predictions(sample_test, logits) == label_N
         penalty = float(np.median([chosen["penalty"] for chosen in settings]))
-        rows.append(_row(control, like, index, right_LN, penalty))
+        rows.append(_row(control, like, index, _tested(index, sample_test, logits), penalty))
     return _frame(rows)
+
+
+def _tested(
+    index: Index, sample_N: np.ndarray, logits: Sequence[np.ndarray]
+) -> tuple[float, float, float]:
+    """Return the accuracy and its interval; the mean average precision of several labels."""
+    if index.several_labels:
+        # Draws see the same videos: `labels_per_class` needs one label per video.
+        order_N = np.argsort(sample_N, kind="stable")
+        views_NVC = logits[0][order_N].reshape(len(index.test), -1, len(index.classes))
+        return average_precision(index, np.stack([sigmoid_mean(x_VC) for x_VC in views_NVC]))
+    right_LN = predictions(sample_N, logits) == np.array([video.label for video in index.test])
+    return 100 * right_LN.mean(), *interval(right_LN, [video.group for video in index.test])
 
 
 def _joined(views: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -285,14 +297,11 @@ def _row(
     control: Control,
     like: Probe | Measure,
     index: Index,
-    right_LN: np.ndarray | None = None,
+    tested: tuple[float, float, float] = (np.nan, np.nan, np.nan),
     penalty: float = np.nan,
     why: str = "",
 ) -> dict[str, Any]:
-    chance, top1, low, high = chance_of(index), np.nan, np.nan, np.nan
-    if right_LN is not None:
-        top1 = 100 * right_LN.mean()
-        low, high = interval(right_LN, [video.group for video in index.test])
+    chance, (top1, low, high) = chance_of(index), tested
     gives_away = control.kind == "file" and top1 >= chance + GIVES_AWAY
     return {
         "control": control.name, "title": control.title, "kind": control.kind, "top1": top1,
@@ -308,7 +317,12 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def chance_of(index: Index) -> float:
-    """Return the accuracy of always naming the most frequent test class, in per cent."""
+    """Return the accuracy of always naming the most frequent test class, in per cent.
+
+    With several labels, return the mean average precision of equal scores.
+    """
+    if index.several_labels:
+        return average_precision(index, np.zeros((len(index.test), len(index.classes))))[0]
     labels = [video.label for video in index.test]
     return 100 * max(np.bincount(labels)) / len(labels) if labels else np.nan
 
@@ -350,7 +364,7 @@ def describe(table: pd.DataFrame, index: Index) -> str:
     lines = [
         f"{len(index.classes)} classes, {len(index.train):,} training and {len(index.test):,} test "
         f"videos; chance {first.chance:.1f} %; mean over {labels}",
-        f"{'linear probe on':<38}{'top-1':>6}  95 % interval",
+        f"{'linear probe on':<38}{metric_of(index):>6}  95 % interval",
     ]
     for row in table.to_dict("records"):
         bounds = "" if np.isnan(row["ci_low"]) else f"  [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
@@ -361,6 +375,11 @@ def describe(table: pd.DataFrame, index: Index) -> str:
     return "\n".join([*lines, *notes])
 
 
+def metric_of(index: Index) -> str:
+    """Return the name of the number that the controls of an index have."""
+    return "mAP" if index.several_labels else "top-1"
+
+
 def measure(job: Job[Measure]) -> dict[str, Any]:
     """Measure the controls as a run: metrics by name, everything else in arrays.npz."""
     table = controls(job.index, job.spec, workers=job.options.workers)
@@ -368,6 +387,7 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
     words = ("control", "title", "kind", "why", "warning")
     arrays: dict[str, Any] = {f"{name}_N": np.array(table[name], float) for name in numbers}
     arrays |= {f"{name}_N": np.array(table[name].tolist()) for name in words}
-    np.savez_compressed(job.folder / "arrays.npz", remarks=np.array(remarks(job.index)), **arrays)
+    arrays |= {"remarks": np.array(remarks(job.index)), "metric": np.array(metric_of(job.index))}
+    np.savez_compressed(job.folder / "arrays.npz", **arrays)
     done = table[table.why == ""]
     return dict(zip(done.control, done.top1.astype(float))) | {"chance": float(table.chance[0])}
