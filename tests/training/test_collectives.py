@@ -23,7 +23,7 @@ from mgm.errors import UserError
 from mgm.results.lock import folder_lock
 from mgm.results.result import examine, log_lines
 from mgm.spec import Augment, Decoder, Finetune, FinetuneOptim, Optim, Pretrain, RunOptions, Views
-from mgm.stages import data
+from mgm.stages import job as jobs
 from mgm.stages.finetune import finetune
 from mgm.stages.job import Workplace
 from mgm.stages.pretrain import pretrain
@@ -117,7 +117,7 @@ def folder(tmp_path_factory) -> Path:
     run_all([PRETRAIN], pretrain, alone)
     run_all([MIXED], finetune, alone)
     with pytest.MonkeyPatch.context() as patch:
-        real = data.training_loader
+        real = jobs.training_loader
 
         def stopping(*args, first_step, **kwargs):
             for step, batch in enumerate(real(*args, first_step=first_step, **kwargs), first_step):
@@ -125,7 +125,7 @@ def folder(tmp_path_factory) -> Path:
                     raise KeyboardInterrupt
                 yield batch
 
-        patch.setattr(data, "training_loader", stopping)
+        patch.setattr(jobs, "training_loader", stopping)
         with pytest.raises(KeyboardInterrupt):
             run_all(
                 [MIXED],
@@ -367,11 +367,11 @@ def test_a_batch_that_processes_do_not_divide_is_refused(folder, tmp_path, monke
         UserError, match="^3 processes with --accumulate 2 do not divide optim.batch 4; 3 x 2 must$"
     ):
         next(
-            data.training_batches(
-                data.Job(PRETRAIN, tmp_path, execution, data.find_index(PRETRAIN, execution)),
+            jobs.training_batches(
+                jobs.Job(PRETRAIN, tmp_path, execution, jobs.find_index(PRETRAIN, execution)),
                 [],
                 BatchOptions(),
-                data.unchanged,
+                jobs.unchanged,
                 0,
             )
         )
