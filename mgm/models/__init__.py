@@ -1,6 +1,6 @@
 """Encoders, the masked autoencoder, the classifier, and weights in and out."""
 
-from mgm.models.classifier import Classifier, Features, build_classifier, build_features
+from mgm.models.classifier import Classifier, FrozenEncoder, build_classifier, build_frozen_encoder
 from mgm.models.encoder import attention_map
 from mgm.models.mae import MAE, build_mae, motion_of_tokens, reconstruct, reconstruction_loss
 from mgm.models.weights import (

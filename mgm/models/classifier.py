@@ -32,7 +32,7 @@ class Classifier(nn.Module):
         return self.head(self.dropout(self.fc_norm(x_BLD.mean(dim=1))))
 
 
-class Features(nn.Module):
+class FrozenEncoder(nn.Module):
     """The frozen encoder of a probe: the mean of its tokens after the final norm.
 
     A finetuned encoder has its norm after the mean.
@@ -64,7 +64,7 @@ def build_classifier(spec: Finetune, classes: int) -> Classifier:
     return Classifier(spec, classes)
 
 
-def build_features(spec: Probe, weights: Path | None = None) -> Features:
+def build_frozen_encoder(spec: Probe, weights: Path | None = None) -> FrozenEncoder:
     """Return a probe's model, initialised from the run's seed.
 
     Args:
@@ -75,7 +75,7 @@ def build_features(spec: Probe, weights: Path | None = None) -> Features:
     """
     torch.manual_seed(spec.seed)
     if weights is None:
-        return Features(spec)
-    model = Features(spec, finetuned=is_classifier(read_weights(weights)))
+        return FrozenEncoder(spec)
+    model = FrozenEncoder(spec, finetuned=is_classifier(read_weights(weights)))
     load_encoder(model, weights)
     return model

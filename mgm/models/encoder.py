@@ -10,8 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgm.errors import UserError
-from mgm.models.timesformer import DividedBlock, divided_attention
-from mgm.models.vit import Block, TubeletEmbedding, patchify, sinusoid_table
+from mgm.models.vit import (
+    Block,
+    DividedBlock,
+    TubeletEmbedding,
+    divided_attention,
+    patchify,
+    sinusoid_table,
+)
 from mgm.spec import Model
 
 

@@ -88,7 +88,7 @@ def encoder(model: Model, grid: tuple[int, int, int], visible: int = 0) -> int:
     if model.divided:
         over_time, over_space = tokens * slots, tokens * rows * columns  # pairs of tokens
         # both are one attention over all visible tokens with most pairs forbidden
-        # (mgm.models.timesformer)
+        # (mgm.models.vit)
         if visible:
             over_time = over_space = tokens**2
         block = tokens * (4 + 1 + 4 + 8) * width**2 + 2 * (over_time + over_space) * width

@@ -22,7 +22,7 @@ from mgm.console import track
 from mgm.data.index import Video, read_index
 from mgm.data.opening import check_files, fault, files_below, open_all
 from mgm.errors import UserError, valid
-from mgm.models import Features, model_of, read_weights, require_fit
+from mgm.models import FrozenEncoder, model_of, read_weights, require_fit
 from mgm.models.weights import is_classifier
 from mgm.models.weights_file import weights_digest
 from mgm.reading import read_arrays, read_text
@@ -73,7 +73,7 @@ def find_source(place: Path, how: ApplyOptions) -> Source:
     with valid(f"{place}: {given}: "):
         clips = how.clips()
         spec = Probe(data=Data(dataset="folder"), clips=clips, model=model)
-    require_fit(lambda: Features(spec, finetuned=is_classifier(weights)), weights, place)
+    require_fit(lambda: FrozenEncoder(spec, finetuned=is_classifier(weights)), weights, place)
     return Source(place, clips, model)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from mgm.data.index import read_index
 from mgm.errors import UserError
-from mgm.models import build_features
+from mgm.models import build_frozen_encoder
 from mgm.results import atomic
 from mgm.results.lock import file_lock
 from mgm.spec import ApplyOptions, Data, Probe
@@ -63,7 +63,7 @@ def embed(
     torch.set_num_threads(how.threads)
     given = find_source(weights, how)
     videos, unreadable = find_videos(source)
-    model = build_features(
+    model = build_frozen_encoder(
         Probe(data=Data(dataset="folder"), clips=given.clips, model=given.model), given.weights
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu")

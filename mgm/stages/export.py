@@ -14,7 +14,7 @@ from mgm.data.index import read_index
 from mgm.errors import UserError
 from mgm.models import (
     build_classifier,
-    build_features,
+    build_frozen_encoder,
     build_mae,
     classes_of,
     load_weights,
@@ -226,7 +226,9 @@ def export_onnx(
     Raises:
         UserError: the two differ by more than TOLERANCE.
     """
-    features = build_features(Probe(data=spec.data, clips=spec.clips, model=spec.model), weights)
+    features = build_frozen_encoder(
+        Probe(data=spec.data, clips=spec.clips, model=spec.model), weights
+    )
     models: dict[str, nn.Module] = {"encoder": features}
     names: list[str] = []
     if isinstance(spec, Finetune):

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from mgm.data.index import Video
 from mgm.errors import UserError
-from mgm.models import Features, build_features
+from mgm.models import FrozenEncoder, build_frozen_encoder
 from mgm.reading import read_arrays
 from mgm.results.atomic import atomic_write
 from mgm.spec import Probe, Views
@@ -51,7 +51,9 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
     draws = [job.training_videos(number) for number in range(spec.label_draws)]
     videos = list({video.path: video for drawn in draws for video in drawn}.values())
     check_views(job)
-    model = build_features(spec, job.weights(spec.parent) if spec.parent else None).to(job.device)
+    model = build_frozen_encoder(spec, job.weights(spec.parent) if spec.parent else None).to(
+        job.device
+    )
     splits = (
         (videos, Views(temporal=spec.train_clips, spatial=1)),
         (job.index.test, spec.views),
@@ -112,7 +114,7 @@ def units(videos: Sequence[Video], held_out: str) -> torch.Tensor:
 
 
 def split_features(
-    job: Job[Probe], model: Features, videos: Sequence[Video], views: Views, tokens: bool
+    job: Job[Probe], model: FrozenEncoder, videos: Sequence[Video], views: Views, tokens: bool
 ) -> Split:
     """Return the features of these videos' views, from the cache where they are there.
 
@@ -136,7 +138,9 @@ def split_features(
     return read()
 
 
-def forget_tokens(job: Job[Probe], model: Features, *splits: tuple[Sequence[Video], Views]) -> None:
+def forget_tokens(
+    job: Job[Probe], model: FrozenEncoder, *splits: tuple[Sequence[Video], Views]
+) -> None:
     """Delete the tokens of these splits; their means stay."""
     for videos, views in splits:
         name = _name(job, model, videos, views)
@@ -144,7 +148,7 @@ def forget_tokens(job: Job[Probe], model: Features, *splits: tuple[Sequence[Vide
 
 
 def _compute(
-    job: Job[Probe], model: Features, videos: Sequence[Video], views: Views, kept: Path | None
+    job: Job[Probe], model: FrozenEncoder, videos: Sequence[Video], views: Views, kept: Path | None
 ) -> tuple[Tensor, Tensor]:
     spec, (slots, rows, columns) = job.spec, job.spec.grid
     batches = test_loader(
@@ -203,7 +207,7 @@ def _folder(job: Job[Probe]) -> Path:
     return folder
 
 
-def _name(job: Job[Probe], model: Features, videos: Sequence[Video], views: Views) -> str:
+def _name(job: Job[Probe], model: FrozenEncoder, videos: Sequence[Video], views: Views) -> str:
     """Name what decides the features: weights, clips, videos, views, and the code."""
     spec = job.spec
     fields = {
@@ -220,7 +224,7 @@ def _name(job: Job[Probe], model: Features, videos: Sequence[Video], views: View
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
 
 
-def _weights_digest(model: Features) -> str:
+def _weights_digest(model: FrozenEncoder) -> str:
     """Digest the weights as they are in memory: random ones have no file."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():

@@ -117,7 +117,7 @@ def train(
         bf16 = run.optim.precision == "bf16"
         precision = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
         log_every = math.ceil(run.steps / LOGGED)
-        log = Log(run, folder, first, show) if is_main else None
+        log = TrainingLog(run, folder, first, show) if is_main else None
         unreadable = list[tuple[int, str]]()  # (step, name), until all processes know
         saved_at = time.monotonic()
         run.model.train()
@@ -303,7 +303,7 @@ def _advice_on_memory(run_id: str) -> Iterator[None]:
 # --- The log ---
 
 
-class Log:
+class TrainingLog:
     """A run's log.jsonl, and its lines on the terminal.
 
     A run that continues drops the lines after its checkpoint, so that no step is logged twice.

@@ -3,7 +3,7 @@ import torch
 
 from mgm.models import (
     build_classifier,
-    build_features,
+    build_frozen_encoder,
     build_mae,
     load_encoder,
     motion_of_tokens,
@@ -117,7 +117,7 @@ def test_the_head_starts_near_zero():
 
 
 def test_features_are_the_mean_of_normalised_tokens(batch):
-    model = build_features(Probe(**SMALL))
+    model = build_frozen_encoder(Probe(**SMALL))
     tokens = model.encoder(patchify(batch[0], 2, 8))
     torch.testing.assert_close(model(batch[0]), sum(tokens[:, token] for token in range(L)) / L)
     assert not any(parameter.requires_grad for parameter in model.parameters())
@@ -127,7 +127,7 @@ def test_pretrained_encoder_arrives_whole(tmp_path):
     parent = build_mae(PRETRAIN)
     save_weights(parent, tmp_path / "weights.safetensors")
     classifier = build_classifier(Finetune(**SMALL, seed=1), classes=5)
-    features = build_features(Probe(**SMALL, seed=1))
+    features = build_frozen_encoder(Probe(**SMALL, seed=1))
     for model in (classifier, features):
         load_encoder(model, tmp_path / "weights.safetensors")
         own = model.encoder.state_dict()

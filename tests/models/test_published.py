@@ -17,7 +17,7 @@ from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.models import (
     build_classifier,
-    build_features,
+    build_frozen_encoder,
     build_mae,
     load_encoder,
     load_weights,
@@ -81,7 +81,7 @@ def test_every_key_of_the_encoder_is_used(tmp_path, name):
             ours = build_classifier(Finetune(data=DATA, model=model), 400).state_dict()
             used = weights
         else:
-            ours = build_features(Probe(data=DATA, model=model)).state_dict()
+            ours = build_frozen_encoder(Probe(data=DATA, model=model)).state_dict()
             used = {key: v for key, v in weights.items() if key.startswith("encoder.")}
     assert {key: v.shape for key, v in used.items()} == {key: v.shape for key, v in ours.items()}
     dropped = {key for key in shapes if OTHERS.fullmatch(key)}
@@ -180,7 +180,7 @@ def test_a_file_starts_a_run_and_one_with_a_head_is_evaluated(tmp_path, tiny, na
 def test_one_bias_of_queries_keys_and_values_gives_the_same_features(tmp_path):
     """TrackMAE's. Its key bias is there, and changes nothing."""
     torch.manual_seed(0)
-    model = build_features(Probe(**SMALL))
+    model = build_frozen_encoder(Probe(**SMALL))
     theirs = {}
     for name, weight in model.state_dict().items():
         drawn = weight + 0.1 * torch.randn_like(weight)
@@ -215,7 +215,7 @@ def test_half_precision_is_read(tmp_path):
 
 
 def test_a_table_of_another_grid_is_interpolated_when_asked_and_refused_else(tmp_path):
-    theirs = build_features(Probe(**SMALL)).state_dict() | {
+    theirs = build_frozen_encoder(Probe(**SMALL)).state_dict() | {
         "encoder.pos_embed": sinusoid_table(2 * 3 * 3, 16)
     }
     torch.save(theirs, tmp_path / "small.pth")
@@ -225,11 +225,11 @@ def test_a_table_of_another_grid_is_interpolated_when_asked_and_refused_else(tmp
         match=r"encoder.pos_embed is for 18 tokens, and the model's clips have 144; "
         r".*set model.positions",
     ):
-        load_encoder(build_features(larger), tmp_path / "small.pth")
+        load_encoder(build_frozen_encoder(larger), tmp_path / "small.pth")
     asked = larger.model_copy(
         update={"model": larger.model.model_copy(update={"positions": (2, 3, 3)})}
     )
-    model = build_features(asked)
+    model = build_frozen_encoder(asked)
     load_encoder(model, tmp_path / "small.pth")
     table_SHWD = model.encoder.pos_embed[0].view(4, 6, 6, 16)
     assert table_SHWD.shape[:3] == asked.grid

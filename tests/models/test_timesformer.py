@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mgm.masking import MASKS, Grid, Mask, Motion, make_mask
-from mgm.models import build_classifier, build_features, build_mae
+from mgm.models import build_classifier, build_frozen_encoder, build_mae
 from mgm.models.encoder import Encoder
 from mgm.models.vit import gather_tokens
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
@@ -139,7 +139,7 @@ def test_temporal_fc_starts_at_zero():
     for model in (
         build_mae(PRETRAIN),
         build_classifier(Finetune(**SMALL), classes=5),
-        build_features(Probe(**SMALL)),
+        build_frozen_encoder(Probe(**SMALL)),
     ):
         for block in model.encoder.blocks:
             assert not block.temporal_fc.weight.any()

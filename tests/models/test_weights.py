@@ -23,7 +23,7 @@ from transformers import (
 from mgm.errors import UserError
 from mgm.models import (
     build_classifier,
-    build_features,
+    build_frozen_encoder,
     build_mae,
     load_encoder,
     load_weights,
@@ -196,7 +196,7 @@ def test_hugging_faces_own_files_arrive_whole(tmp_path):
 
     encoder = VideoMAEModel(VideoMAEConfig(**SIZES, use_mean_pooling=False))
     encoder.save_pretrained(tmp_path / "encoder")
-    features = build_features(Probe(**SMALL), tmp_path / "encoder")
+    features = build_frozen_encoder(Probe(**SMALL), tmp_path / "encoder")
     theirs = {
         name.removeprefix("videomae."): value
         for name, value in translated(weights_of(features)).items()
@@ -264,7 +264,7 @@ def test_an_official_checkpoint_with_its_arguments_and_numpy_numbers(tmp_path):
     other = build_mae(PRETRAIN.model_copy(update={"seed": 7}))
     load_weights(other, path)
     assert same(weights_of(other), weights_of(model))
-    for target in (build_classifier(FINETUNE, classes=3), build_features(Probe(**SMALL))):
+    for target in (build_classifier(FINETUNE, classes=3), build_frozen_encoder(Probe(**SMALL))):
         load_encoder(target, path)
         assert torch.equal(
             target.encoder.blocks[1].attn.qkv.weight, model.encoder.blocks[1].attn.qkv.weight

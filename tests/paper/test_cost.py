@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mgm.masking import Grid, make_mask
-from mgm.models import build_classifier, build_features, build_mae
+from mgm.models import build_classifier, build_frozen_encoder, build_mae
 from mgm.paper.cost import multiply_adds, official_multiply_adds
 from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, Probe
 
@@ -48,7 +48,7 @@ def test_views(size):
         lambda: build_classifier(spec, 7)(frames(spec))
     )
     probe = Probe(data=SSV2, **SIZES[size])
-    assert multiply_adds(probe) == counted(lambda: build_features(probe)(frames(probe)))
+    assert multiply_adds(probe) == counted(lambda: build_frozen_encoder(probe)(frames(probe)))
 
 
 @pytest.mark.parametrize("ratio", [0.5, 0.75, 0.9])

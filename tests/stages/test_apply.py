@@ -24,7 +24,7 @@ from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.models import (
     build_classifier,
-    build_features,
+    build_frozen_encoder,
     build_mae,
     model_of,
     read_weights,
@@ -82,7 +82,7 @@ def place(tmp_path, monkeypatch, videos) -> Path:
 
 
 def features_of(spec, weights, names, views):
-    model = build_features(Probe(data=spec.data, clips=spec.clips, model=spec.model), weights)
+    model = build_frozen_encoder(Probe(data=spec.data, clips=spec.clips, model=spec.model), weights)
     found, _ = applied.find_videos(Path("videos"))
     batches = views_loader(list(found.values()), spec.clips, spec.model.tubelet, views, batch=1)
     with torch.inference_mode():
@@ -343,7 +343,7 @@ def test_windows_are_clips_along_a_video_and_survive_a_stop(place, monkeypatch):
     assert len(table) == len(x_ND) == len(starts_N)
     np.testing.assert_allclose(table.start, starts_N / info.fps, atol=1e-3)
     np.testing.assert_allclose(table.end - table.start, 7 / info.fps, atol=2e-3)
-    model = build_features(Probe(**SMALL), place / "pretrained" / "weights.safetensors")
+    model = build_frozen_encoder(Probe(**SMALL), place / "pretrained" / "weights.safetensors")
     for row, start in ((0, 0), (-1, starts_N[-1])):
         clip = read_clip(video, start + 2 * np.arange(4), motion=False)
         box = crop(*clip.frames_THWC.shape[1:3], 0, 1, 24)

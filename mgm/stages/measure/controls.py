@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mgm.data.index import Index, Video
 from mgm.errors import UserError
-from mgm.models import build_features
+from mgm.models import build_frozen_encoder
 from mgm.spec import Measure, Probe, Views
 from mgm.stages.evaluate import average_precision, predictions, sigmoid_mean
 from mgm.stages.job import Job, Split, Workplace, with_channels
@@ -156,7 +156,7 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
     features[FILE_FACTS] = np.concatenate(list(features.values()), axis=1)
     found: list[Any] = []
     views: list[Any] = []
-    model = None if like is None else build_features(_probe(like))
+    model = None if like is None else build_frozen_encoder(_probe(like))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pending: list[np.ndarray] = []
 
