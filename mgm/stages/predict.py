@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, groupby, islice, pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -16,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader
 from mgm.data.index import Video, read_index
 from mgm.errors import UserError
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
-from mgm.reading import read_text
+from mgm.reading import read_json, read_text
 from mgm.results import atomic
 from mgm.results.lock import file_lock
 from mgm.spec import ApplyOptions, Data, Finetune
@@ -28,7 +29,7 @@ from mgm.stages.apply import (
     find_views,
     write_failed,
 )
-from mgm.stages.evaluate import softmax_mean
+from mgm.stages.evaluate import sigmoid_mean, softmax_mean
 from mgm.stages.windows import WindowValues, apply_windows, find_windows
 from mgm.video import read_clip
 
@@ -52,7 +53,8 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
       videos is `path_`.
     - index.html: the videos with their best classes.
 
-    A video's scores are the mean over its views' softmax scores. With windows (`how.every`), each
+    A video's scores are the mean over its views' softmax scores; over their sigmoid scores if the
+    classifier was trained on videos with several labels. With windows (`how.every`), each
     window has scores: windows.csv has path, start, end, class and score of the best;
     scores.parquet also has start and end; the page has a time line per video. A video's scores are
     then the mean over its windows.
@@ -80,17 +82,13 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
     )
     load_weights(model, given.weights)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    merge = sigmoid_mean if has_several_labels(weights, classes) else softmax_mean
     kept, lines = out / "scores.parquet", dict[str, list[Line]]()
     with file_lock(kept):
         if windows := find_windows(how):
-            parts, failed = apply_windows(
-                lambda frames_BTHWC: model(frames_BTHWC).float().softmax(dim=1),
-                given,
-                videos,
-                windows,
-                kept,
-            )
-            scored = list(parts)
+            parts, failed = apply_windows(model, given, videos, windows, kept)
+            # A window is a video's only view.
+            scored = [replace(part, value_N=merge(part.value_N[:, None])) for part in parts]
             found, lines = _mean_scores(scored), _time_lines(scored, labels)
             scores = pd.concat(
                 _with_windows(pd.DataFrame(part.value_N, columns=labels), part, labels)
@@ -101,7 +99,7 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
             atomic.write(out / "windows.csv", table.to_csv(index=False, float_format="%.4f"))
         else:
             views = find_views(how)
-            found, failed = apply(model, softmax_mean, given, videos, views, kept, how.workers)
+            found, failed = apply(model, merge, given, videos, views, kept, how.workers)
             scores = pd.DataFrame(np.stack(list(found.values())), columns=labels)
             scores.insert(len(labels), free_column("path", labels), list(found))
         best = _best(found, labels)
@@ -195,6 +193,16 @@ def _segments(lines: Sequence[Line], labels: Sequence[str]) -> list[dict[str, st
         }
         for start, end, label in found
     ]
+
+
+def has_several_labels(weights: Path, classes: Path | None) -> bool:
+    """Return whether a classifier's videos have several labels, as its run or index records.
+
+    False for bare weights without an index.
+    """
+    if (weights / "result.json").is_file():
+        return "map" in read_json(weights / "result.json")["metrics"]
+    return classes is not None and classes.is_dir() and read_index(classes).several_labels
 
 
 def _names(classes: Path | None, count: int) -> list[str]:

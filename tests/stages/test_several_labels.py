@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,9 +24,20 @@ from mgm.results.statistics import (
     mean_average_precision,
     precision_interval,
 )
-from mgm.spec import Augment, Clips, Data, Finetune, FinetuneOptim, Model, Probe, Views
+from mgm.spec import (
+    ApplyOptions,
+    Augment,
+    Clips,
+    Data,
+    Finetune,
+    FinetuneOptim,
+    Model,
+    Probe,
+    Views,
+)
 from mgm.stages.finetune import require_one_label
 from mgm.stages.measure.controls import controls, describe
+from mgm.stages.predict import predict
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-videos.md").read_text()
 SECTION = PAGE.split("## Several labels per video")[1].split("\n## ")[0]
@@ -86,6 +98,12 @@ def test_the_pages_commands(several):
 
     index = read_index(Path("data/several"))
     assert index.several_labels
+    (run,) = Path("results").glob("finetune-*")
+    predict(Path("data/several"), run, Path("p"), Path("data/several"), ApplyOptions(temporal=2))
+    predicted = pd.read_parquet("p/scores.parquet").set_index("path")["odd"]
+    with (run / "predictions.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            assert predicted[row["path"]] == pytest.approx(float(row["odd"]), abs=1e-5)
     assert "odd" in index.classes
     assert {len(video.labels) for video in index.videos} == {1, 2}
     for folder in Path("results").glob("*-*"):

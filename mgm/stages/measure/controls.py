@@ -95,8 +95,8 @@ def controls(
     Returns:
         A row per control: `control`, `title`, `kind` (file, picture, motion or model), `top1` in
         per cent (mean over label draws; mAP of several labels), `ci_low` and `ci_high` (95 %,
-        bootstrap over test groups
-        and label draws), `chance` (the most frequent test class), `penalty`, `n_test`,
+        bootstrap over test groups and label draws), `chance` (the most frequent test class, or mAP
+        of equal scores), `penalty`, `n_test`,
         `label_draws`, `seed`, `why` (why there is no number) and `warning`.
 
     Raises:
