@@ -27,7 +27,14 @@ from mgm.report.page.runs import (
     run_details,
     training,
 )
-from mgm.report.page.sections import MaskPlayer, by_class, controls_of, deviations
+from mgm.report.page.sections import (
+    MaskPlayer,
+    by_class,
+    clips_of,
+    controls_of,
+    deviations,
+    single_draw,
+)
 from mgm.report.page.svg import NARROW, PERCENT, POINTS_OF, TEMPLATES, WIDTH, Axis
 from mgm.report.table_files import (
     BOLD,
@@ -118,7 +125,12 @@ def page(content: Content) -> str:
         curves=training(registry, logs, losses),
         cost=cost(registry, found),
         lead=lead,
-        classes=by_class(leading, results, found) if registry.scale.own_videos else None,
+        classes=by_class(leading, results, found),
+        clips=clips_of(registry),
+        single_draw=single_draw(registry),
+        control_files=" ".join(
+            f"results/{results.name}/{run.run_id}/result.json" for run in registry.controls
+        ),
         controls=controls_of(registry, results, found),
         columns=columns,
         filters=filters_of(registry, found, columns),

@@ -109,6 +109,30 @@ def _uri(picture_HWC: np.ndarray, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
+def clips_of(registry: Registry) -> str:
+    """Say what a clip and a class are; empty for a scale that generates no videos."""
+    drawn = [data.generate for data in registry.scale.datasets.values() if data.generate]
+    if not drawn:
+        return ""
+    said = (
+        "In a generated clip bright shapes move before a darker background. All make the same "
+        "motion. That motion is the class; it does not depend on their look, place or background."
+    )
+    if drawn[0].get("layout") != "sway":
+        return said
+    return (
+        f"{said} Shapes go to and fro: a class says along which line, and which way is the quick "
+        "one. “Jerking things left” is quick to the left and slow back, “swaying things up and "
+        "down” is alike both ways."
+    )
+
+
+def single_draw(registry: Registry) -> str:
+    """Return the file of a checkout that has a scale's controls by one draw; empty if none."""
+    path = f"docs/controls-{registry.scale.name}.csv"
+    return path if (DEVIATIONS.parent / path).is_file() else ""
+
+
 @dataclass(frozen=True)
 class Controls:
     """What a linear probe classifies without a model, over all runs that measured it.
