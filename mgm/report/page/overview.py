@@ -145,7 +145,8 @@ def _difference(difference: Estimate) -> str:
         return f"{number(size)} points {word}"
     ends = (difference.low, difference.high)
     low, high = ends if difference.mean >= 0 else (-ends[1], -ends[0])
-    return f"{number(size)} [{number(low)}, {number(high)}] points {word}"
+    noise = "within noise, " if low <= 0 <= high else ""
+    return f"{noise}{number(size)} [{number(low)}, {number(high)}] points {word}"
 
 
 def cost(
