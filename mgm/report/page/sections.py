@@ -232,7 +232,8 @@ def by_class(row: Row | None, results: Path, found: Mapping[str, RunStatus]) -> 
     """Sum the predictions of a cell's finished runs by class.
 
     Returns:
-        The least accurate class first; None where no run has written `predictions.csv`.
+        The least accurate class first; None where no run has written `predictions.csv`, or videos
+        have several labels and so no single prediction.
     """
     run_ids = row.run_ids if row else ()
     paths = [results / run_id / "predictions.csv" for run_id in run_ids if found[run_id].result]
@@ -242,6 +243,8 @@ def by_class(row: Row | None, results: Path, found: Mapping[str, RunStatus]) -> 
     if row is None or not frames:
         return None
     said = pd.concat(frames)
+    if "labels" in said:
+        return None
     names = sorted({*said.label, *said.prediction})
     counts = pd.crosstab(said.label, said.prediction).reindex(columns=names, fill_value=0)
     totals = counts.sum(axis=1)
