@@ -72,6 +72,11 @@ def registry_of(results: Path) -> Registry:
     try:
         return make_registry(parse_scale(read_json(path), path))
     except FileNotFoundError:
+        if any(results.glob("*/result.json")):
+            raise UserError(
+                f"{path}: no such file, so {results.name} is a study without tables; its runs are "
+                "rows of mgm.results.frame.frame, and its numbers are in docs/"
+            ) from None
         raise UserError(
             f"{path}: no such file; run `snakemake --cores all` first, or correct the name "
             f"{results.name}"

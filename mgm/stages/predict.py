@@ -84,7 +84,7 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     merge = sigmoid_mean if has_several_labels(weights, classes) else softmax_mean
     kept, lines = out / "scores.parquet", dict[str, list[Line]]()
-    with file_lock(kept):
+    with file_lock(out):
         if windows := find_windows(how):
             parts, failed = apply_windows(model, given, videos, windows, kept)
             # A window is a video's only view.

@@ -228,7 +228,7 @@ def test_a_second_call_on_one_output_is_refused(place, monkeypatch):
 
     def meanwhile(videos, *rest):
         for batch in original(videos, *rest):
-            for out, command in (("f.npy", call), ("p/scores.parquet", predicted)):
+            for out, command in (("f.npy", call), ("p", predicted)):
                 if Path(out + ".lock").exists() and out not in said:
                     done = subprocess.run(command, capture_output=True, text=True)
                     said[out] = f"{done.returncode} {done.stderr}"
@@ -237,7 +237,7 @@ def test_a_second_call_on_one_output_is_refused(place, monkeypatch):
     monkeypatch.setattr(applied, "view_batches", meanwhile)
     embed(Path("videos"), Path("run"), Path("f.npy"), HOW)
     predict(Path("videos"), Path("run"), Path("p"), None, HOW)
-    assert list(said) == ["f.npy", "p/scores.parquet"]
+    assert list(said) == ["f.npy", "p"]
     for out, text in said.items():
         assert re.fullmatch(rf"2 .*{out}: process {os.getpid()} on \S+ writes here; .*\n", text)
     assert np.load("f.npy").shape == (4, 16)

@@ -142,7 +142,7 @@ def _difference(difference: Estimate) -> str:
     word = "above" if difference.mean >= 0 else "below"
     size = abs(difference.mean)
     if not difference.has_interval:
-        return f"{number(size)} points {word}"
+        return "level with" if number(size) == "0.0" else f"{number(size)} points {word}"
     ends = (difference.low, difference.high)
     low, high = ends if difference.mean >= 0 else (-ends[1], -ends[0])
     noise = "within noise, " if low <= 0 <= high else ""
