@@ -26,15 +26,16 @@ from mgm.cli import app
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.masking import Grid, make_boxes
+from tests.docs.test_additions import PAGES as ADDITIONS
 from tests.helpers.browser import chromium
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+# Examples of these pages run in other tests.
 ELSEWHERE = {
     "add-an-optimiser.md": "tests/docs/test_add_an_optimiser.py",
-    "add-a-mask.md": "tests/docs/test_additions.py",
     "use-our-masks.md": "tests/stages/test_use_our_masks.py",
-}  # run there
+}
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -185,10 +186,9 @@ def test_every_command_on_a_page_is_one_that_mgm_takes():
 
 
 def test_every_example_is_run_by_a_test():
-    here = Path(__file__).read_text()
-    assert all(
-        re.search(rf'[(\[]"{name}"[)\]]', here) for name in CODE.keys() - ELSEWHERE.keys()
-    )  # below
+    here, added = Path(__file__).read_text(), {f"add-a-{page}.md" for page in ADDITIONS}
+    for name in CODE.keys() - ELSEWHERE.keys() - added:
+        assert re.search(rf'[(\[]"{name}"[)\]]', here), name
     assert all(name in (ROOT / test).read_text() for name, test in ELSEWHERE.items())
 
 
