@@ -64,9 +64,10 @@ gpu: setup ## measure on a GPU, in parts of 8 minutes; call it again to continue
 	@for part in day parity step ladder feed mini; do $(BIN)/python bench/gpu.py --part $$part || test $$? = 3; done
 
 check: setup ## check format, lint, types and import contracts
-	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/snakefmt --check workflow 2>/dev/null
+	@$(BIN)/ruff format --check . > .check.log && $(BIN)/ruff check . > .check.log && $(BIN)/snakefmt --check workflow 2> .check.log \
+		|| { cat .check.log; echo "next: make format"; exit 1; }
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --no-cache > .lint-imports.log 2>&1 || { cat .lint-imports.log; exit 1; }
+	@$(BIN)/lint-imports --no-cache > .check.log 2>&1 || { cat .check.log; exit 1; }
 	@echo "check: clean"
 
 format: setup ## format the code, and write the JSON Schemas anew

@@ -19,6 +19,8 @@ sys.path.append(str(ROOT / "studies"))
         ("real_clips", "real-clips.csv"),
         ("drawn", "drawn-sets.csv"),
         ("gestures", "gestures.csv"),
+        ("features", "features.csv"),
+        ("motion_target", "motion-target.csv"),
     ],
 )
 def test_the_csv_holds_every_run(study, csv):
