@@ -328,11 +328,12 @@ class TrainingLog:
         line = {
             "step": step,
             "steps": run.steps,
-            **numbers,
-            "clips_per_s": clips_per_s,
-            "memory_mb": memory,
-            "seconds": seconds,
-            "time": time.time(),
+            # Nine digits hold a float32 exactly.
+            **{name: float(f"{value:.9g}") for name, value in numbers.items()},
+            "clips_per_s": float(f"{clips_per_s:.6g}"),
+            "memory_mb": round(memory, 1),
+            "seconds": round(seconds, 6),
+            "time": round(time.time(), 3),
         }
         append_log(self.folder, line)
         self.last_step, self.last_time = step, now
