@@ -284,7 +284,8 @@ def test_all_text_has_contrast(visit, report, scheme):
     page = visit(report.path, color_scheme=scheme)
     unfold(page)
     ground, worst = page.evaluate("""() => {
-        const parse = text => text.match(/[\\d.]+/g).map(Number);
+        const parse = text => text.match(/[\\d.]+/g).map(Number)
+            .map((c, i) => text.startsWith('color(srgb') && i < 3 ? 255 * c : c);
         const luminance = ([r, g, b]) => [r, g, b].map(c => c / 255).map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
             .reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0);
         const behind = one => { for (; one; one = one.parentElement) { const c = parse(getComputedStyle(one).backgroundColor);
