@@ -1,8 +1,8 @@
-"""Describe a dataset in `croissant.json` beside its index.
+"""Describe a dataset in `croissant.json`, next to its index.
 
-The format is Croissant 1.0 (MLCommons), which dataset searches and loaders read. It is written
-without mlcroissant, which takes seconds to import and brings eight packages. Tests validate with
-it, and load the records.
+The format is Croissant 1.0 (MLCommons), which dataset searches and loaders read. This module does
+not use the package mlcroissant, which takes seconds to import and brings eight packages. The tests
+use it to validate the file and to load its records.
 """
 
 import json
@@ -17,14 +17,14 @@ from mgm.results.atomic import write
 TYPES = {str: "sc:Text", int: "sc:Integer", float: "sc:Float", bool: "sc:Boolean"}
 REFERENCES = {"label": "classes/label", "split": "splits/name"}
 SPLITS = {"train": "cr:TrainingSplit", "test": "cr:TestSplit"}
-# The standard's.
+# The JSON-LD context that the standard prescribes.
 CONTEXT = json.loads(Path(__file__).with_name("croissant_context.json").read_text(encoding="utf-8"))
 
 
 def write_croissant(index: Index, out: Path) -> Path:
-    """Write `out`/croissant.json of the index whose index.csv is in `out`.
+    """Write `out`/croissant.json for an index. Its index.csv must be in `out`.
 
-    It has the videos' table, the classes, and the shards if there are any.
+    The file describes the table of videos, the classes, and the shards if there are any.
     """
     types = get_type_hints(Video)
     columns = [
@@ -34,7 +34,7 @@ def write_croissant(index: Index, out: Path) -> Path:
     ]
     several = index.several_labels
     for column in columns:
-        # Several labels stand in one cell, so it is text and refers to no single class.
+        # A cell with several labels is text, and refers to no single class.
         if several and column["name"] == "label":
             column["dataType"] = TYPES[str]
         column["source"] = {
@@ -82,7 +82,7 @@ def write_croissant(index: Index, out: Path) -> Path:
 
 
 def _shards(root: Path) -> list[dict[str, Any]]:
-    """Return the shards of an index, by what the .json of each says."""
+    """Return the shards of an index, with the digests from their .json files."""
     found = []
     for path in sorted(root.glob("*.tar")) if (root / "shards.json").is_file() else ():
         digest = read_json(path.with_suffix(".json"))["sha256"]

@@ -1,15 +1,18 @@
-"""A user's own videos become an index: one folder per class, or a CSV.
+"""Index a user's own videos: one folder per class, or a CSV.
 
-- `source` is a folder: every folder in it is a class, every file below that (hidden ones aside) a
-  video of the class;
-- or a folder with a `videos.csv`, or a CSV itself: a header and the columns
-  `path,label[,split][,group]`, in any order. Paths are relative to the CSV's folder, or absolute;
-  split is train or test. A column `labels` in place of `label` gives a video several labels,
+The source is one of two:
+
+- A folder of class folders. Every file below a class folder is a video of that class. Hidden files
+  are ignored.
+- A CSV, or a folder with a `videos.csv`. It has a header and the columns
+  `path,label[,split][,group]`, in any order. Paths are absolute, or relative to the CSV's folder.
+  A split is train or test. A column `labels`, in place of `label`, holds several labels per video,
   separated by semicolons.
 
-Without a split, about a fifth of each class's videos become the test split, whole groups at a time
-(a file is its own group unless the CSV says otherwise), drawn from the seed. Every file is opened;
-unreadable ones are left out and listed.
+Without a split column, about a fifth of each class's videos become the test split. The seed decides
+which. Groups are never divided. A file is its own group unless the CSV has a column `group`.
+
+Every file is opened. Unreadable files are left out and listed.
 """
 
 import os
@@ -32,12 +35,12 @@ _SIDECARS = tuple(f".{method}.npy" for method in get_args(Flow))
 
 @dataclass(frozen=True)
 class _Listed:
-    """A video as the source lists it; `split` may be empty."""
+    """A video as the source lists it. `split` may be empty."""
 
     label: str
     split: str
     group: str
-    # All labels, where the source has a column `labels`; `label` is the first.
+    # All labels, if the source has a column `labels`. `label` is the first of them.
     labels: tuple[str, ...] = ()
 
     @property
@@ -47,19 +50,18 @@ class _Listed:
 
 
 def index_folder(source: Path, out: Path, seed: int = 0) -> Index:
-    """Index the videos in `source`, and write the index to folder `out` unless it is there.
+    """Index the videos in `source`. Write the index to folder `out` unless it is there.
 
     Only new and changed files are opened.
 
     Raises:
-        UserError: no source, no videos, a class without a readable one, a CSV that cannot be
-        followed,
-            or groups that no split keeps apart.
+        UserError: there is no source or no video, a class has no readable video, the CSV is wrong,
+            or no split keeps the groups whole.
     """
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     root, listed, unlabelled = _list(source, out)
     found, excluded = open_all(root, list(listed), out / "checked.jsonl")
-    # In order; by value where all are numbers.
+    # Sort classes by name, or by value if all names are numbers.
     names = {name for video in listed.values() for name in video.names}
     classes = tuple(
         sorted(names, key=lambda name: (int(name), name))
@@ -80,18 +82,20 @@ def index_folder(source: Path, out: Path, seed: int = 0) -> Index:
     ]
     videos, note = _with_split(source, read, classes, seed)
     index = new_index(root, classes, videos, [*unlabelled, *excluded], note)
-    with suppress(UserError):  # there is none, or a damaged one
+    # `read_index` fails if there is no index, or if it is damaged.
+    with suppress(UserError):
+        # An equal index is not written again, since other processes may be reading it.
         if read_index(out) == index:
-            return index  # unwritten: jobs may be reading it
+            return index
     write_index(index, out)
     return index
 
 
 def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple[str, str]]]:
-    """Return what the source says, before any video is opened.
+    """List the videos of the source without opening any.
 
     Returns:
-        The root, the videos by their paths below it, and (path, reason) of files without a label.
+        The root, the videos by path below the root, and (path, reason) of files without a label.
     """
     if source.is_file():
         return *_list_csv(source), []
@@ -102,8 +106,8 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
         )
     if out.is_relative_to(source):
         raise UserError(
-            f"{out}: lies inside the videos' folder {source}, where it would count as a class; "
-            "write the index elsewhere"
+            f"{out}: is inside the videos' folder {source}, where it would count as a class; write "
+            "the index elsewhere"
         )
     if (source / "videos.csv").is_file():
         return *_list_csv(source / "videos.csv"), []
@@ -111,9 +115,9 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
     for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
-        # Not entry.is_dir(), which fails where a link leads to itself.
+        # entry.is_dir() would fail on a link that leads to itself.
         if not os.path.isdir(entry.path):
-            unlabelled.append((entry.name, "lies beside the class folders, so it has no label"))
+            unlabelled.append((entry.name, "is not in a class folder, so it has no label"))
             continue
         names, unusable = files_below(source, entry.name)
         unlabelled += unusable
@@ -183,7 +187,7 @@ def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
             )
         rows[file_path] = row
     if not rows:
-        raise UserError(f"{path}: names no videos; add lines path,label")
+        raise UserError(f"{path}: lists 0 videos; add lines path,label")
     if missing := [row["path"] for name, row in rows.items() if not os.path.isfile(name)]:
         raise UserError(
             f"{path}: {len(missing)} of {len(rows)} files do not exist, the first {missing[0]}; "
@@ -215,7 +219,8 @@ def _require_every_class(
 ) -> None:
     if len(classes) < 2:
         raise UserError(
-            f"{source}: 1 class, and classification takes at least 2; add videos of another class"
+            f"{source}: has 1 class, and classification needs at least 2; add videos of another "
+            "class"
         )
     readable = {
         label for name, video in listed.items() if name not in reasons for label in video.names
@@ -223,16 +228,15 @@ def _require_every_class(
     if empty := [label for label in classes if label not in readable]:
         names = [name for name, video in listed.items() if empty[0] in video.names]
         raise UserError(
-            f"{source}: class {empty[0]!r} has {len(names)} videos and 0 can be read; replace them "
-            "or remove the class "
-            f"(the first: {names[0]}: {reasons[names[0]]})"
+            f"{source}: class {empty[0]!r} has {len(names)} videos, and 0 can be read (the first: "
+            f"{names[0]}: {reasons[names[0]]}); replace them, or remove the class"
         )
 
 
 def _with_split(
     source: Path, videos: list[Video], classes: tuple[str, ...], seed: int
 ) -> tuple[list[Video], str]:
-    """The videos, each with its split, and one line on where it comes from."""
+    """Return the videos with their splits, and a line on where the split comes from."""
     if videos[0].split:
         note = "split as given"
         sides: dict[str, str] = {}
@@ -271,25 +275,29 @@ def _with_split(
 def draw_test_groups(
     videos: list[tuple[str, str]], seed: int, share: float = TEST_SHARE
 ) -> set[str]:
-    """The groups that become the test split, given each video's (label, group).
+    """Draw the groups that become the test split.
 
-    Each class gives about `share` of its videos, at least one group, and keeps at least one group
-    for training; a class of one group stays in training.
+    About `share` of each class's videos go to the test split, in whole groups. Of a class with two
+    or more groups, at least one is tested on and at least one is trained on. A class with one group
+    stays in training.
+
+    Args:
+        videos: (label, group) of each video.
 
     Raises:
-        UserError: groups that several classes share leave a class of two or more groups without a
-            test video.
+        UserError: a class has two or more groups, but shares them with other classes, so that none
+            can be tested on.
     """
     order = sorted({group for _, group in videos})
     random.Random(seed).shuffle(order)
     rank = {group: place for place, group in enumerate(order)}
-    # Label -> group -> videos.
+    # Label -> group -> number of videos.
     sizes: dict[str, Counter[str]] = {label: Counter() for label, _ in sorted(videos)}
     labels: dict[str, set[str]] = {group: set() for group in order}
     for label, group in videos:
         sizes[label][group] += 1
         labels[group].add(label)
-    # Groups a class still has there.
+    # Label -> number of its groups that are still in the training split.
     training = {label: len(groups) for label, groups in sizes.items()}
     test: set[str] = set()
 
@@ -297,7 +305,7 @@ def draw_test_groups(
         test.add(group)
         training.update({label: training[label] - 1 for label in labels[group]})
 
-    # Those with the least choice first.
+    # Classes with the fewest groups come first, since they have the least choice.
     for label in sorted(sizes, key=lambda label: len(sizes[label])):
         if len(sizes[label]) == 1:
             continue
@@ -312,13 +320,13 @@ def draw_test_groups(
             ):
                 take(group)
                 taken += size
-        if not taken:  # every group is more than twice the goal
+        # Every group is more than twice the goal.
+        if not taken:
             free = [group for group in own if all(training[other] > 1 for other in labels[group])]
             if not free:
                 raise UserError(
-                    f"class {label!r}: its {len(sizes[label])} groups hold the only training "
-                    "videos of other classes, "
-                    "so none can be tested on; give a split column"
+                    f"class {label!r}: each of its {len(sizes[label])} groups is the last training "
+                    "group of another class, so none can be tested on; add a split column"
                 )
             take(min(free, key=lambda group: sizes[label][group]))
     return test

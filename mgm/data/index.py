@@ -1,9 +1,11 @@
-"""The index of a dataset: its videos, what they are, and their splits.
+"""The index of a dataset: its videos, their properties and their splits.
 
-On disk it is two files. `index.csv` has one row per video, with its path relative to the root;
-`index.json` has the rest. `croissant.json` beside them tells other people's tools the same
-(`mgm.data.croissant`); nothing here reads it. `index.json` is written last and in one step: a
-folder without it holds no whole index. This module imports neither torch nor PyAV.
+An index is two files. `index.csv` has one row per video, with its path relative to the root.
+`index.json` has the rest. It is written last and in one step, so a folder without it holds no
+complete index. `croissant.json` describes the same for other tools (`mgm.data.croissant`). Nothing
+here reads it.
+
+This module imports neither torch nor PyAV.
 """
 
 import hashlib
@@ -29,12 +31,12 @@ _BLOCK = 4096
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One video. `path` can be opened as it stands; `Index.name` gives the part below the root."""
+    """A video. `path` can be opened as it is. `Index.name` returns its part below the root."""
 
     path: str
     label: int
     split: str  # "train" or "test"
-    group: str  # videos of one group are never on both sides of a split
+    group: str  # videos of a group are all in the same split
     frames: int
     fps: float
     width: int  # pixels, as stored
@@ -42,18 +44,19 @@ class Video:
     codec: str
     has_vectors: bool
     bytes: int
-    content: str = ""  # `content_hash`; empty for a video in a shard, which has checksums
-    # All labels, where videos may have several; `label` is the first of them. Empty: one label.
+    # `content_hash`. Empty for a video in a shard, since shards have checksums.
+    content: str = ""
+    # All labels, if videos may have several. `label` is the first of them. Empty: one label.
     labels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Index:
-    """Which videos a dataset has.
+    """The videos of a dataset.
 
     Attributes:
-        digest: 12 hex digits that identify the content wherever it lies.
-        note: how the split came about.
+        digest: 12 hex digits that identify the content, wherever it is stored.
+        note: where the split comes from.
         excluded: (path below the root, reason) of every listed video that is not used.
     """
 
@@ -74,7 +77,7 @@ class Index:
 
     @property
     def several_labels(self) -> bool:
-        """Whether videos may have several labels each."""
+        """Return whether videos may have several labels each."""
         return any(video.labels for video in self.videos)
 
     def class_names(self, video: Video) -> str:
@@ -82,7 +85,7 @@ class Index:
         return ";".join(self.classes[label] for label in video.labels or (video.label,))
 
     def name(self, video: Video) -> str:
-        """The video's path below the root, with forward slashes: the same on every machine."""
+        """Return the video's path below the root. It is the same on every machine."""
         return _below(video.path, self.root)
 
 
@@ -93,16 +96,17 @@ def new_index(
     excluded: Iterable[tuple[str, str]],
     note: str,
 ) -> Index:
-    """An index whose digest is its content's."""
+    """Return an index with the digest of its content."""
     return Index(
         root, classes, tuple(videos), tuple(excluded), content_digest(root, classes, videos), note
     )
 
 
 def content_digest(root: Path, classes: tuple[str, ...], videos: Iterable[Video]) -> str:
-    """Return 12 hex digits of class names and of each video's relative path, size, label and split.
+    """Return 12 hex digits that identify the classes and the videos.
 
-    The root and file times do not count.
+    They depend on class names and on each video's relative path, size, label and split. They do not
+    depend on the root or on file times.
     """
     rows = sorted(
         [_below(video.path, root), video.bytes, video.labels or video.label, video.split]
@@ -116,7 +120,7 @@ def content_digest(root: Path, classes: tuple[str, ...], videos: Iterable[Video]
 def content_hash(path: str | Path) -> str:
     """Hash a file's size and three blocks of 4 KiB: the first, the middle and the last.
 
-    It costs one opening per file, whatever its length.
+    The cost does not grow with the file's length.
     """
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
@@ -128,7 +132,12 @@ def content_hash(path: str | Path) -> str:
 
 
 def listed_counts(listed: Mapping[str, int], here: Mapping[str, int]) -> str:
-    """Return in words how many of the listed videos are there, from both counts of each split."""
+    """Return in words how many of the listed videos are there.
+
+    Args:
+        listed: the number of listed videos, by split.
+        here: the number of those that are there, by split.
+    """
     counts = ", ".join(
         f"{here[split]:,} of {listed[split]:,} {split} videos are there" for split in SPLITS
     )
@@ -142,10 +151,11 @@ def listed_counts(listed: Mapping[str, int], here: Mapping[str, int]) -> str:
 def write_index(index: Index, out: Path) -> None:
     """Write `out`/index.csv, `out`/croissant.json and, last, `out`/index.json.
 
-    A root at or below `out` is stored relative to it, so that both move together.
-    Videos may lie elsewhere: their paths then begin with `../`.
+    A root at or below `out` is stored relative to it, so that both can be moved together. Paths of
+    videos outside the root begin with `../`.
     """
-    from mgm.data.croissant import write_croissant  # which describes what this module defines
+    # mgm.data.croissant imports this module.
+    from mgm.data.croissant import write_croissant
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "index.json").unlink(missing_ok=True)
@@ -180,29 +190,29 @@ def write_index(index: Index, out: Path) -> None:
 
 
 def require_vectors(videos: Sequence[Video], mask: str) -> None:
-    """Refuse videos whose codec gives no motion vectors where a mask follows them.
+    """Check that all videos have motion vectors, which the mask needs.
 
     Raises:
-        UserError: it names the first such video, and what to do.
+        UserError: a video has none. The message names the first such video.
     """
     if without := [video for video in videos if not video.has_vectors]:
         unguided = ", ".join(name for name, info in MASKS.items() if not info.guided)
         raise UserError(
-            f"{without[0].path}: codec {without[0].codec} gives no motion vectors ({len(without)} "
-            f"of {len(videos)} videos), which mask "
-            f"{mask} needs; re-encode to H.264 (ffmpeg -i IN -c:v libx264 OUT.mp4), guide it by "
-            "optical flow (`mgm flow`), "
-            f"or choose one of {unguided}"
+            f"{without[0].path}: codec {without[0].codec} has no motion vectors ({len(without)} "
+            f"of {len(videos)} videos), and mask {mask} needs them; re-encode to H.264 (ffmpeg -i "
+            "IN -c:v libx264 OUT.mp4), guide the mask by optical flow (`mgm flow`), or choose one "
+            f"of {unguided}"
         )
 
 
 def require_splits(
     place: Path, videos: Sequence[Video], left_out: Sequence[tuple[str, str]]
 ) -> None:
-    """Refuse a split without a video.
+    """Check that each split has a video.
 
     Raises:
-        UserError: it says how many can be read, and why the first other was left out.
+        UserError: a split has none. The message counts the readable videos, and names the first
+            that was left out, with its reason.
     """
     for split in SPLITS:
         if not any(video.split == split for video in videos):
@@ -214,16 +224,16 @@ def require_splits(
 
 
 def read_index(out: Path) -> Index:
-    """The index that `write_index` left in folder `out`.
+    """Read the index in folder `out`.
 
     Raises:
-        UserError: there is none, or it is broken.
+        UserError: there is none, or it is damaged.
     """
     about_path, rows_path = out / "index.json", out / "index.csv"
     again = "run `mgm prepare` to make it"
     for path in (about_path, rows_path):
         if not path.is_file():
-            raise UserError(f"{path}: no such file, so this folder holds no whole index; {again}")
+            raise UserError(f"{path}: no such file, so the folder has no complete index; {again}")
     try:
         found = read_json(about_path)
     except UserError as error:
@@ -243,28 +253,28 @@ def read_index(out: Path) -> Index:
         except ValueError as error:
             raise UserError(f"{rows_path}: line {line}: {error}; {again}") from None
     if len(videos) != count:
-        raise UserError(f"{rows_path}: {len(videos)} videos where index.json says {count}; {again}")
+        raise UserError(f"{rows_path}: has {len(videos)} videos, index.json has {count}; {again}")
     index = Index(root, classes, tuple(videos), excluded, digest, note)
     _check_seal(index, found, out)
     return index
 
 
 def _seal(about: Mapping[str, Any], rows: Path) -> str:
-    """Return the SHA-256 of index.csv and of all that index.json says, save where the root is.
+    """Return the SHA-256 of index.csv and of index.json except its root.
 
-    Of 250,000 videos it takes 16 ms; reading their rows takes 2 s.
+    For 250,000 videos it takes 16 ms. Reading their rows takes 2 s.
     """
-    said = {name: value for name, value in about.items() if name not in ("root", "seal")}
+    sealed = {name: value for name, value in about.items() if name not in ("root", "seal")}
     return hashlib.sha256(
-        (json.dumps(said, sort_keys=True) + file_digest(rows)).encode()
+        (json.dumps(sealed, sort_keys=True) + file_digest(rows)).encode()
     ).hexdigest()
 
 
 def _check_seal(index: Index, about: Mapping[str, Any], out: Path) -> None:
-    """Compare an index with its seal, or one from before there were seals with its digest.
+    """Compare an index with its seal. An index of an older version is compared with its digest.
 
     Raises:
-        UserError: something was changed since it was written.
+        UserError: the index was changed since it was written.
     """
     again = "run `mgm prepare` again, which opens no video that is unchanged"
     if seal := about.get("seal"):
@@ -277,21 +287,21 @@ def _check_seal(index: Index, about: Mapping[str, Any], out: Path) -> None:
     found = content_digest(index.root, index.classes, index.videos)
     if found == index.digest:
         return
-    # Of generated videos the digest is that of their parameters. Of a set made of two others it is
-    # made of theirs.
+    # The digest of generated videos is that of their parameters. The digest of a set that is made
+    # of two others is computed from theirs. Neither can be compared with the rows.
     if not index.note.startswith(("generated videos", "published lists of")):
         raise UserError(
-            f"{out / 'index.csv'}: its rows have digest {found}, index.json says {index.digest} "
-            f"and has no seal; put them back, or {again}"
+            f"{out / 'index.csv'}: its rows have digest {found}, index.json has {index.digest} "
+            f"and no seal; put them back, or {again}"
         )
-    show(f"{out / 'index.json'}: has no seal, so its rows cannot be checked; {again}")
+    show(f"{out / 'index.json'}: has no seal, so the rows cannot be checked; {again}")
 
 
 _COLUMNS = tuple(field.name for field in fields(Video) if field.name != "labels")
 
 
 class _About(BaseModel):
-    """What index.json says."""
+    """The fields of index.json."""
 
     classes: list[str]
     root: str
@@ -305,14 +315,14 @@ class _About(BaseModel):
     @classmethod
     def _is_a_path(cls, root: str) -> str:
         if "\0" in root:
-            raise ValueError("no path holds a NUL character")
+            raise ValueError("a path cannot contain a NUL character")
         return root
 
     @field_validator("classes")
     @classmethod
     def _differ(cls, names: list[str]) -> list[str]:
         if len(set(names)) < len(names):
-            raise ValueError("two classes have one name")
+            raise ValueError("two classes have the same name")
         return names
 
     @field_validator("excluded")
@@ -325,21 +335,21 @@ class _About(BaseModel):
 
 def _video(row: list[str], root: Path, classes: int) -> Video:
     if len(row) != len(_COLUMNS):
-        raise ValueError(f"{len(row)} values where there are {len(_COLUMNS)} columns")
+        raise ValueError(f"{len(row)} values for {len(_COLUMNS)} columns")
     path, label, split, group, frames, fps, width, height, codec, has_vectors, size, content = row
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is neither train nor test")
-    # One number, or several with a semicolon behind each.
+    # A label is one number. Several labels are numbers with a semicolon after each.
     labels = tuple(_whole("label", one) for one in label.split(";")[:-1]) if ";" in label else ()
     if len(set(labels)) < len(labels) or (";" in label and not label.endswith(";")):
-        raise ValueError(f"label {label[:40]!r} is no list of different numbers")
+        raise ValueError(f"label {label[:40]!r} is not a list of different numbers")
     label = str(labels[0]) if labels else label
     numbers = {"label": label, "frames": frames, "width": width, "height": height, "bytes": size}
     whole = {name: _whole(name, text) for name, text in numbers.items()}
     if (largest := max(whole["label"], *labels, 0)) >= classes:
         raise ValueError(f"label {largest} is outside the {classes} classes")
     if not 0 <= float(fps) < math.inf:
-        raise ValueError(f"fps {fps} is no rate")
+        raise ValueError(f"fps {fps} is not a frame rate")
     return Video(
         os.path.normpath(os.path.join(root, path)),
         split=split,
@@ -356,7 +366,7 @@ def _video(row: list[str], root: Path, classes: int) -> Video:
 def _whole(name: str, text: str) -> int:
     """Return the whole number that a cell holds."""
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise ValueError(f"{name} {text[:40]!r} is no whole number from 0 to 10^18")
+        raise ValueError(f"{name} {text[:40]!r} is not a whole number from 0 to 10^18")
     return int(text)
 
 

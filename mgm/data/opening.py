@@ -1,6 +1,6 @@
 """Find, open and check the files of a dataset.
 
-What can be read becomes a `Video`; the rest is listed with its reason.
+A file that can be read becomes a `Video`. The others are listed with their reasons.
 """
 
 import errno
@@ -24,14 +24,18 @@ from mgm.results.lock import end_with_parent
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CHUNK = 64  # files that a process opens between two reports
-_VERSION = 2  # raise it when the same file would give another row
+# Raise this number when a change of the code gives the same file another row.
+_VERSION = 2
 
 
 def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the paths below `root` of all files in `folder`, without hidden ones.
+    """List the files below a folder, without hidden ones.
 
-    Links are followed, and each folder is read once. The second list is (path, reason) of what
-    cannot be used.
+    Links are followed, and each folder is read once.
+
+    Returns:
+        The paths below `root` of all files in `folder`, and (path, reason) of those that cannot be
+        used.
     """
     names, unusable, seen = [], list[tuple[str, str]](), set()
 
@@ -48,7 +52,7 @@ def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str
 
     for at, folders, files in os.walk(root / folder, onerror=failed, followlinks=True):
         if os.path.realpath(at) in seen:
-            unusable.append((below(at), "leads to a folder that is read already; remove the link"))
+            unusable.append((below(at), "leads to a folder that was read already; remove the link"))
             folders.clear()
             continue
         seen.add(os.path.realpath(at))
@@ -63,9 +67,9 @@ def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str
 
 @dataclass(frozen=True)
 class PreparedPart:
-    """What one of several calls (`--shard I/N`) left.
+    """The result of one of several calls (`--shard I/N`).
 
-    `videos` counts those that are done; `failed` has (name, reason) of the others.
+    `videos` counts those that are done. `failed` has (name, reason) of the others.
     """
 
     number: int
@@ -75,12 +79,14 @@ class PreparedPart:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_processes(work: Callable[[Any], Any], tasks: Sequence[Any], processes: int) -> Iterator[Any]:
-    """Yield `work(task)` of each task as they come, from so many processes; one is this one.
+    """Yield `work(task)` of each task, in the order in which they finish.
+
+    With `processes` 1, the work is done in this process.
 
     Raises:
         UserError: a process died.
@@ -96,8 +102,8 @@ def in_processes(work: Callable[[Any], Any], tasks: Sequence[Any], processes: in
             yield future.result()
     except BrokenProcessPool:
         raise UserError(
-            "a process that works on videos died, perhaps for lack of memory; run again (what is "
-            "done is kept), with fewer --processes"
+            "a worker process died, perhaps for lack of memory; run again with fewer --processes "
+            "(what is done is kept)"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -108,17 +114,15 @@ def open_all(
 ) -> tuple[dict[str, Video], list[tuple[str, str]]]:
     """Open the videos at `names` below the root.
 
-    A process per core opens more than a few.
+    More than a few are opened by one process per core.
 
     Args:
-        checked: a file that keeps what was found, so that a call after an interruption, or after
-        more
-            videos came, opens only the others. A file whose size or time changed is opened again,
-            as is one that could not be read.
+        checked: a file that keeps the rows of opened videos. A later call opens only the other
+            videos, those with another size or time, and those that could not be read.
 
     Returns:
-        {name: its row of an index, without label, split and group}, and (name, reason) of what
-        cannot be read.
+        {name: its row of an index, without label, split and group}, and (name, reason) of the
+        videos that cannot be read.
     """
     known = dict(_read_lines(root, checked)) if checked and checked.is_file() else {}
     results: dict[str, Video | str] = {}
@@ -129,7 +133,8 @@ def open_all(
             files[name] = (_VERSION, name, stat.st_size, stat.st_mtime_ns)
             if files[name] in known:
                 results[name] = known[files[name]]
-        except OSError as error:  # a link that leads nowhere, a file that may not be read
+        # Examples: a broken link, a file without permission to read it.
+        except OSError as error:
             results[name] = f"cannot be opened ({error.strerror}); replace it, or remove it"
     unknown = [name for name in names if name not in results]
     chunks = [unknown[start : start + CHUNK] for start in range(0, len(unknown), CHUNK)]
@@ -146,7 +151,7 @@ def open_all(
                     if not isinstance(video, str)
                 ]
                 with naming(checked), checked.open("a", encoding="utf-8") as file:
-                    # A line that a kill cut short ends here.
+                    # The first line break ends a line that a killed process left unfinished.
                     file.write("\n".join(["", *lines, ""]) if lines else "")
             yield from some.items()
 
@@ -159,7 +164,7 @@ def open_all(
 def _read_lines(root: Path, checked: Path) -> Iterator[tuple[tuple[Any, ...], Video]]:
     """Yield the file and its row of each line.
 
-    A line that was cut short, or lists other facts, counts as missing.
+    A line is skipped if it was cut short or has other fields.
     """
     for line in checked.read_text(encoding="utf-8", errors="replace").splitlines():
         with suppress(ValueError, TypeError):
@@ -169,10 +174,8 @@ def _read_lines(root: Path, checked: Path) -> Iterator[tuple[tuple[Any, ...], Vi
 
 
 def _open_some(root: Path, names: Sequence[str]) -> dict[str, Video | str]:
-    # PyAV takes a fifth of a second, which an unchanged folder need not pay.
-    from mgm.video import (
-        probe_video,
-    )
+    # Importing PyAV takes a fifth of a second, which an unchanged folder does not need.
+    from mgm.video import probe_video
 
     found: dict[str, Video | str] = {}
     for name in names:
@@ -189,7 +192,7 @@ def _open_some(root: Path, names: Sequence[str]) -> dict[str, Video | str]:
 
 
 def compared(index: Index) -> str:
-    """Say what `check_files` compares, for a run's result."""
+    """Describe what `check_files` compares, for a run's result."""
     return (
         f"size of {len(index.videos):,} videos; first, middle and last 4 KiB of "
         f"{sum(bool(video.content) for video in index.videos):,}"
@@ -197,10 +200,10 @@ def compared(index: Index) -> str:
 
 
 def check_files(index: Index) -> None:
-    """Compare every video's size and, where the index has it, `content_hash` with the index's.
+    """Compare every video with the index, by size and by `content_hash` if the index has one.
 
     Raises:
-        UserError: names the first video that is missing or another, and counts them all.
+        UserError: a video is missing or has changed. The message names the first, and counts them.
     """
     if not index.root.is_dir():
         raise UserError(
@@ -213,7 +216,8 @@ def check_files(index: Index) -> None:
 
         if shard_of(index.videos[0].path):
             return check_shards(index.root)
-    with ThreadPoolExecutor(8) as pool:  # a shared file system answers many at once
+    # A shared file system answers several requests at a time.
+    with ThreadPoolExecutor(8) as pool:
         found = [
             (video, wrong)
             for video, wrong in zip(index.videos, pool.map(fault, index.videos))
@@ -233,16 +237,13 @@ _GONE = "is not there"
 
 
 def fault(video: Video) -> str:
-    """What is wrong with a video's file; nothing, if it is the one that was indexed."""
+    """Return what is wrong with a video's file; empty if it is the file that was indexed."""
     try:
         size = os.stat(video.path).st_size
         if size != video.bytes:
-            return f"has {size:,} bytes, the index says {video.bytes:,}"
+            return f"has {size:,} bytes, the index has {video.bytes:,}"
         if video.content and content_hash(video.path) != video.content:
-            return f"has {size:,} bytes as the index says, but others than when it was prepared"
+            return f"has {size:,} bytes as in the index, but its content has changed"
     except OSError:
         return _GONE
     return ""
-
-
-# `labels` are written in the column `label`, each with a semicolon behind it.

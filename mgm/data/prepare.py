@@ -23,7 +23,8 @@ from mgm.errors import UserError, require_few
 from mgm.reading import read_json
 from mgm.results.lock import folder_lock
 
-SHOWN = 20  # of the files left out; a set of 240,000 may lack thousands
+# Files left out that are shown. A set of 240,000 videos may lack thousands.
+SHOWN = 20
 
 
 def prepare_copies(
@@ -32,14 +33,14 @@ def prepare_copies(
     copy: Callable[..., Index | PreparedPart],
     shard: str | None = None,
 ) -> Index | PreparedPart:
-    """Index the sources into OUT/source, and write copies of them.
+    """Index the sources in OUT/source, and write copies of them.
 
     Args:
-        make: makes the index of the sources in a folder. With `--transcode` and `--shards` it
-            transcodes, so videos of a codec without motion vectors have them then.
-        copy: `transcode` or `write_shards`, given its settings.
-        shard: I/N, to write one part. The index of the sources must be there then: if each part
-            made it, every video would be opened N times.
+        make: writes the index of the sources to a folder. With both `--transcode` and `--shards` it
+            transcodes first, so that videos of any codec have motion vectors.
+        copy: `transcode` or `write_shards`, with its settings.
+        shard: I/N, to write one part. Then the index of the sources must exist already. If each
+            part made it, every video would be opened N times.
     """
     if shard is not None:
         return copy(read_index(out / "source"), out, part=read_shard(shard))
@@ -47,16 +48,17 @@ def prepare_copies(
     with folder_lock(out):
         make(out / "source")
         whole = copy(read_index(out / "source"), out)
-        if (out / "source" / "missing.txt").is_file():  # the note speaks of it
+        # The index's note mentions missing.txt.
+        if (out / "source" / "missing.txt").is_file():
             shutil.copyfile(out / "source" / "missing.txt", out / "missing.txt")
     return whole
 
 
 def read_shard(text: str) -> tuple[int, int]:
-    """I/N as numbers.
+    """Return the two numbers of I/N.
 
     Raises:
-        UserError: it is not of that form, with 1 <= I <= N.
+        UserError: the text has another form, or I is not from 1 to N.
     """
     number, _, of = text.partition("/")
     if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
@@ -67,7 +69,7 @@ def read_shard(text: str) -> tuple[int, int]:
 
 
 def read_params(path: Path) -> Synthetic:
-    """The parameters that a JSON file holds; those it does not name have their defaults."""
+    """Read parameters from a JSON file. Those that the file lacks have their defaults."""
     try:
         return parse_params(read_json(path), str(path))
     except FileNotFoundError:
@@ -78,10 +80,10 @@ def read_params(path: Path) -> Synthetic:
 
 
 def summary(index: Index | PreparedPart) -> str:
-    """Return a few lines to read.
+    """Return a few lines about an index or a part, for the terminal.
 
-    They count videos per split and class, and say how they were split and what was left out and
-    why. Of a part, they have the last alone.
+    For an index: the number of videos per split and class, where the split comes from, and which
+    files were left out, with the reasons. For a part: the number of videos, and the files left out.
     """
     if isinstance(index, PreparedPart):
         total = index.videos + len(index.failed)
@@ -127,7 +129,7 @@ def _left_out(excluded: Sequence[tuple[str, str]]) -> list[str]:
         *(f"  {name}: {reason}" for name, reason in excluded[:SHOWN]),
     ]
     if (more := len(excluded) - SHOWN) > 0:
-        lines.append(f"  and {more:,} more: index.json has them all")
+        lines.append(f"  and {more:,} more; index.json lists all")
     return lines
 
 
@@ -150,7 +152,7 @@ Out = Annotated[Path, typer.Option(help="Folder to write the index to.")]
 
 @dataclass(frozen=True)
 class CopyOptions:
-    """How the videos are copied; every field is an option of `mgm prepare DATASET`."""
+    """How the videos are copied. Every field is an option of `mgm prepare DATASET`."""
 
     transcode: Annotated[
         bool,
@@ -217,7 +219,7 @@ class CopyOptions:
         given = {"short-side": self.short_side, "processes": self.processes, "shard": self.shard}
         if not made and (idle := [name for name, value in given.items() if value is not None]):
             raise UserError(
-                f"--{idle[0]} says how to transcode, and --transcode is not given; add it, or "
+                f"--{idle[0]} is for --transcode or --shards, and neither is given; add one, or "
                 f"leave out --{idle[0]}"
             )
         return made
@@ -228,12 +230,12 @@ def _parameter(name: str, annotation: Any, default: Any = Parameter.empty) -> Pa
 
 
 def _command(index: Callable[..., Index], holds: str, *own: Parameter) -> Callable[..., None]:
-    """Return the command of a dataset that is indexed as its users have it, and copied if asked.
+    """Return the command that indexes a dataset, and writes copies if asked.
 
     Args:
         index: writes the index, given (source, out) and the options in `own`.
         holds: what `--source` must hold.
-        own: the options that this dataset alone has.
+        own: further options of this dataset.
     """
 
     def command(source: Path, out: Path, **given: Any) -> None:
@@ -264,7 +266,7 @@ def _folder(source: Path, out: Path, seed: int) -> Index:
 
 
 def _derived(dataset: Published) -> Callable[..., None]:
-    """Return the command of a dataset that is made of the indices of one or two others."""
+    """Return the command of a dataset that is made from the indices of one or two others."""
     first, *others = dataset.derived_from
 
     def of_two(

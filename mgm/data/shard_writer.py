@@ -1,6 +1,6 @@
 """Write one shard: a tar of JPEG frames, packed motion vectors and tables.
 
-`mgm.video.shard_reader` says what is in it, and reads it.
+`mgm.video.shard_reader` describes the format, and reads it.
 """
 
 import hashlib
@@ -19,17 +19,18 @@ from mgm.errors import UserError
 from mgm.reading import file_digest
 from mgm.results import atomic
 
-VERSION = 1  # of the format, which is `mgm.video.shard_reader`'s
+VERSION = 1  # of the format, see `mgm.video.shard_reader`
 END_BYTES = 1024  # zeros at the end of a tar
-SAMPLE = 16  # videos, of 32 frames each, that tell how large the shards will be
+SAMPLE = 16  # videos, of 32 frames each, that are measured to estimate the shards' size
 NamedVideo: TypeAlias = tuple[str, Video]  # name below the source's root
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What shards keep: every `every`-th frame, its short side at most `short_side` pixels.
+    """The frames that shards keep, and how they are stored.
 
-    Frames are JPEG of `quality`, chroma 4:2:0.
+    Shards keep every `every`-th frame, scaled to a short side of at most `short_side` pixels.
+    Frames are JPEG of `quality`, with 4:2:0 chroma.
     """
 
     short_side: int = 256
@@ -40,15 +41,15 @@ class Settings:
         for name, least, most in (("short_side", 64, 4096), ("every", 1, 64), ("quality", 50, 100)):
             if not least <= getattr(self, name) <= most:
                 raise UserError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)}: choose one from {least} to "
-                    f"{most}"
+                    f"--{name.replace('_', '-')} {getattr(self, name)}: is outside {least} to "
+                    f"{most}; choose a number from there"
                 )
 
 
 def measure_sample(source: Index, settings: Settings) -> tuple[float, float]:
-    """Return bytes per kept frame and seconds per frame of the source.
+    """Measure bytes per kept frame, and seconds per frame of the source.
 
-    They are measured on the first frames of some evenly spread videos.
+    The sample is the first frames of some evenly spread videos.
     """
     count, kept, total, started = len(source.videos), 0, 0, time.process_time()
     for video in (
@@ -60,7 +61,8 @@ def measure_sample(source: Index, settings: Settings) -> tuple[float, float]:
             file = io.BytesIO()
             kept += _write_record(file, "0", source.name(video), video, settings, most=32)[2]
             total += file.tell()
-        except UserError:  # it is left out later, with its reason
+        # Such a video is left out later, with its reason.
+        except UserError:
             continue
     if not kept:
         raise UserError(f"{source.root}: none of its first videos can be read; see `mgm inspect`")
@@ -68,7 +70,10 @@ def measure_sample(source: Index, settings: Settings) -> tuple[float, float]:
 
 
 def write_shard(task: tuple[Path, list[NamedVideo], str, Settings]) -> tuple[str, dict[str, Any]]:
-    """Write a shard and its .json, which is returned.
+    """Write a shard and its .json.
+
+    Returns:
+        The shard's name, and the fields of its .json.
 
     Raises:
         UserError: the disk is full, or cannot be written.
@@ -105,15 +110,15 @@ def write_shard(task: tuple[Path, list[NamedVideo], str, Settings]) -> tuple[str
     except OSError as error:
         what = "no space left for" if error.errno in FULL else "cannot write"
         raise UserError(
-            f"{target.parent}: {what} {target.name} ({error.strerror}); mend that and run again: "
-            "what is done is kept"
+            f"{target.parent}: {what} {target.name} ({error.strerror}); correct that and run "
+            "again (what is done is kept)"
         ) from None
 
 
 def seal(about: dict[str, Any]) -> str:
-    """Return a digest of what a shard's .json says, apart from the seal itself."""
-    said = {name: value for name, value in about.items() if name != "seal"}
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+    """Return a digest of the fields of a shard's .json, except the seal itself."""
+    sealed = {name: value for name, value in about.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(sealed).encode()).hexdigest()[:16]
 
 
 def _write_record(
@@ -122,13 +127,14 @@ def _write_record(
     """Append a video to a shard.
 
     Args:
-        most: keep only so many frames.
+        most: keep at most this number of frames.
 
     Returns:
-        Where its table lies, its source's SHA-256, frames kept, and frames to count.
+        The table's offset, the source's SHA-256, the number of kept frames, and the number of
+        source frames from the first to the last kept one.
 
     Raises:
-        UserError: a frame of it does not decode, or its source is not the one that was indexed.
+        UserError: a frame does not decode, or the source is not the file that was indexed.
     """
     import cv2
     import numpy as np
@@ -196,7 +202,7 @@ def _write_record(
     crc = table_crc(HEADER.pack(*facts, 0), table.tobytes())
     table_at = _add(file, f"{key}.table", HEADER.pack(*facts, crc) + table.tobytes())
     sha256 = file_digest(Path(video.path))
-    said = {
+    description = {
         "source": name,
         "sha256": sha256,
         "codec": video.codec,
@@ -207,14 +213,14 @@ def _write_record(
     _add(
         file,
         f"{key}.json",
-        json.dumps({**said, "every": settings.every, "split": video.split}).encode(),
+        json.dumps({**description, "every": settings.every, "split": video.split}).encode(),
     )
     _add(file, f"{key}.cls", str(video.label).encode())
     return table_at, sha256, len(rows), settings.every * (len(rows) - 1) + 1
 
 
 def _add(file: BinaryIO, name: str, data: bytes) -> int:
-    """Append a file to a tar; return where its bytes lie."""
+    """Append a file to a tar, and return the offset of its bytes."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     file.write(info.tobuf(tarfile.USTAR_FORMAT))

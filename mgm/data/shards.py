@@ -1,16 +1,16 @@
 """`mgm prepare DATASET --shards`: frames as JPEG with their motion vectors, in shards.
 
     OUT/source/                 the index of the sources
-    OUT/shards/shards.json      the settings and the number of shards; written first. With the index
-                                come the shards' sizes
-    OUT/shards/00000.tar        a shard of about 1 GB (`mgm.video.shard_reader` says what is in it)
-    OUT/shards/00000.json       lists its videos, and says that it is whole
-    OUT/index.csv, index.json   over the videos in the shards, with the sources' labels, splits and
-                                groups; index.json is written last
+    OUT/shards/shards.json      the settings and the number of shards. Written first. The shards'
+                                sizes are added when the index is written
+    OUT/shards/00000.tar        a shard of about 1 GB, in the format of `mgm.video.shard_reader`
+    OUT/shards/00000.json       the videos of the shard. Written when the shard is complete
+    OUT/index.csv, index.json   the index of the videos in the shards, with the sources' labels,
+                                splits and groups. index.json is written last
 
-Which shard a video belongs to follows from its name alone, so a call after some videos changed
-writes their shards alone. A shard is written under a hidden name, synced and then renamed: a kill
-or a full disk leaves no half of one.
+A video's name decides its shard. So if some videos changed, the next call writes only their shards.
+A shard is written under a hidden name, synced and then renamed, so a killed process or a full disk
+leaves no incomplete shard.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ from mgm.results import atomic
 from mgm.results.lock import folder_lock
 
 SHARD_BYTES = 1e9
-MOST_SHARDS = 100_000  # of 1 GB: more than any file system here would take
+MOST_SHARDS = 100_000  # 100 TB, to refuse a damaged shards.json
 
 
 def write_shards(
@@ -52,16 +52,21 @@ def write_shards(
     processes: int = 1,
     part: tuple[int, int] | None = None,
 ) -> Index | PreparedPart:
-    """Write the videos of `source` in shards, and return the index over them in folder `out`.
+    """Write the videos of `source` in shards, and their index to folder `out`.
 
-    Shards that are there and still right are kept. A video that cannot be read is listed among the
-    excluded ones. With `part` (i, n), write every n-th shard from the i-th (1 to n) on, and no
-    index: a call without does, and writes what is missing.
+    Shards that exist and are up to date are kept. A video that cannot be read is listed among the
+    excluded ones.
+
+    Args:
+        part: (i, n) writes every n-th shard, starting at the i-th (1 to n), and no index. A call
+            without `part` writes the missing shards and the index.
+
+    Returns:
+        The index of the videos in the shards, or what one part did.
 
     Raises:
-        UserError: `out` holds shards of other settings, the disk is full or would be, or a split
-        has
-            no video left.
+        UserError: `out` holds shards of other settings, the disk is or would be full, or a split
+            has no video left.
     """
     from mgm.video.shard_reader import below
 
@@ -85,7 +90,8 @@ def write_shards(
     place_of = {
         row[0]: (shard, row) for shard, sidecar in sidecars.items() for row in sidecar["videos"]
     }
-    videos = []  # in the sources' order, so that a run draws the same clips
+    # The videos keep the sources' order, so that a run draws the same clips.
+    videos = []
     for video in source.videos:
         if (name := source.name(video)) in place_of:
             shard, (_, offset, size, frames, _) = place_of[name]
@@ -111,10 +117,11 @@ def write_shards(
 
 
 def check_shards(root: Path) -> None:
-    """See that every shard is there and as long as it was.
+    """Check that every shard is there, with its size.
 
     Raises:
-        UserError: names the first that is not, and counts them.
+        UserError: a shard is missing or has another size. The message names the first, and counts
+            them.
     """
     sizes = _about(root).get("bytes", {})
     wrong = [
@@ -125,19 +132,18 @@ def check_shards(root: Path) -> None:
         found = "is not there" if there is None else f"has {there:,} bytes, and had {size:,}"
         raise UserError(
             f"{root / name}: {found}; {len(wrong)} of {len(sizes)} shards are missing or changed: "
-            "put them back, or run the same "
-            "`mgm prepare` again, which writes these alone"
+            "put them back, or run the same `mgm prepare` again, which writes only these"
         )
 
 
 def verify_shards(index: Index, out: Path) -> Iterator[tuple[str, str]]:
-    """Read all that the shards of an index hold, and the sources where they still are.
+    """Compare the shards of an index, and the sources that still exist, with their checksums.
 
     Yields:
-        (name, what is not as it was written).
+        (name, what differs).
 
     Raises:
-        UserError: a shard is not there, or not as long as it was.
+        UserError: a shard is missing or has another size.
     """
     from mgm.video.shard_reader import open_record
 
@@ -154,28 +160,32 @@ def verify_shards(index: Index, out: Path) -> Iterator[tuple[str, str]]:
         if not sidecar:
             yield (
                 str((index.root / shard).with_suffix(".json")),
-                "is missing or damaged; run the same `mgm prepare` again, which writes it anew",
+                "is missing or damaged; run the same `mgm prepare` again, which writes it again",
             )
         for name, _, _, _, sha256 in sidecar.get("videos", ()):
             path = Path(os.path.join(root or "", name))
             if path.is_file() and file_digest(path) != sha256:
                 yield (
                     str(path),
-                    f"has changed since {shard} was written of it; run the same `mgm prepare` "
+                    f"has changed since it was copied to {shard}; run the same `mgm prepare` "
                     "again, or put it back",
                 )
 
 
 def _claim(source: Index, root: Path, settings: Settings, processes: int) -> dict[str, Any]:
-    """What shards.json says; made, and the disk's use computed, if there is none yet."""
+    """Return the fields of shards.json. Write it first if it does not exist.
+
+    Raises:
+        UserError: the shards there have other settings, or the disk has too little space.
+    """
     wanted = {"version": VERSION, **asdict(settings)}
     if (root / "shards.json").is_file():
         about = _about(root)
         if other := [name for name in wanted if about.get(name) != wanted[name]]:
             name = other[0]
             raise UserError(
-                f"{root}: holds shards with {name} {about.get(name)}, not {wanted[name]} as now; "
-                "choose another --out"
+                f"{root}: holds shards with {name} {about.get(name)}, and now {name} is "
+                f"{wanted[name]}; choose another --out"
             )
         return about
     frame_bytes, frame_s = measure_sample(source, settings)
@@ -183,19 +193,18 @@ def _claim(source: Index, root: Path, settings: Settings, processes: int) -> dic
     total, free = frames * frame_bytes, shutil.disk_usage(root).free
     about = {**wanted, "shards": max(1, round(total / SHARD_BYTES))}
     hours = frames * settings.every * frame_s / processes / 3600
-    said = (
+    estimate = (
         f"{len(source.videos):,} videos, {frames:,} frames of {frame_bytes / 1e3:.1f} kB: about "
         f"{total / 1e9:,.1f} GB"
     )
     if total > 0.98 * free:
         raise UserError(
-            f"{root}: {said}, and {free / 1e9:,.1f} GB are free; choose another --out, or keep "
-            "fewer frames (--every 4) or smaller ones "
-            "(--short-side)"
+            f"{root}: {estimate}, and {free / 1e9:,.1f} GB are free; choose another --out, or keep "
+            "fewer frames (--every 4) or smaller ones (--short-side)"
         )
     show(
-        f"{said} in {about['shards']:,} shards ({free / 1e9:,.1f} GB are free), about "
-        f"{60 * hours:,.0f} min by {processes} processes"
+        f"{estimate} in {about['shards']:,} shards ({free / 1e9:,.1f} GB are free), about "
+        f"{60 * hours:,.0f} min with {processes} processes"
     )
     atomic.write(root / "shards.json", json.dumps(about, indent=1) + "\n")
     return about
@@ -209,9 +218,10 @@ def _write(
     processes: int,
     numbers: Sequence[int],
 ) -> dict[str, dict[str, Any]]:
-    """Write these shards, and return {shard: what its .json says}.
+    """Write the shards with these numbers, except those that hold the same videos already.
 
-    Those that are there and hold the same videos are left alone.
+    Returns:
+        {shard: the fields of its .json}.
     """
     contents: list[list[NamedVideo]] = [[] for _ in range(about["shards"])]
     for video in source.videos:
@@ -230,7 +240,7 @@ def _write(
         else:
             tasks.append((target, videos, signature, settings))
     if tasks:
-        # Until it is written anew there is no whole index.
+        # The old index does not match the new shards.
         (root.parent / "index.json").unlink(missing_ok=True)
         written = in_processes(write_shard, tasks, min(processes, len(tasks)))
         sidecars |= track(written, "writing shards", len(tasks))
@@ -246,18 +256,18 @@ def _signature(videos: Sequence[NamedVideo]) -> str:
 
 
 def _about(root: Path) -> dict[str, Any]:
-    """What shards.json says.
+    """Read shards.json.
 
     Raises:
-        UserError: it is broken, or of another version.
+        UserError: it is damaged, or of another version.
     """
     path = root / "shards.json"
     about = read_json(path)
     if not isinstance(about, dict) or about.get("version") != VERSION:
         version = about.get("version") if isinstance(about, dict) else None
         raise UserError(
-            f"{root}: holds shards of format {version}, this mgm reads and writes {VERSION}; "
-            "prepare into another --out"
+            f"{root}: holds shards of format {version}, and this mgm reads and writes format "
+            f"{VERSION}; prepare into another --out"
         )
     count, sizes = about.get("shards"), about.get("bytes", {})
     if type(count) is not int or not 1 <= count <= MOST_SHARDS:
@@ -267,19 +277,19 @@ def _about(root: Path) -> dict[str, Any]:
         )
     if not isinstance(sizes, dict) or not all(type(size) is int for size in sizes.values()):
         raise UserError(
-            f"{path}: bytes is no list of shards and their sizes; delete the file, and run the "
+            f"{path}: bytes is not a list of shards and their sizes; delete the file, and run the "
             "same `mgm prepare` again"
         )
     return about
 
 
 def _size(path: Path) -> int | None:
-    """Bytes of a file; None if it is not there."""
+    """Return the size of a file in bytes, None if it does not exist."""
     return path.stat().st_size if path.is_file() else None
 
 
 class _Sidecar(BaseModel):
-    """What the .json of a shard says: `videos` has (name, offset, bytes, frames, SHA-256)."""
+    """The fields of a shard's .json. `videos` has (name, offset, bytes, frames, SHA-256)."""
 
     version: int
     signature: str
@@ -291,9 +301,10 @@ class _Sidecar(BaseModel):
 
 
 def _sidecar(target: Path) -> dict[str, Any]:
-    """Return what the .json of a shard says.
+    """Read the .json of a shard.
 
-    It is empty if none can be read, if it is of another version, or if it was changed.
+    Returns:
+        Its fields. Empty if it cannot be read, has another version or was changed.
     """
     with suppress(FileNotFoundError, UserError):
         fields = read_json(target.with_suffix(".json"))

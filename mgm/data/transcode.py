@@ -1,17 +1,17 @@
-"""`mgm prepare DATASET --transcode`: write H.264 files that give random clips fast.
+"""`mgm prepare DATASET --transcode`: write H.264 files from which random clips are read fast.
 
-Every readable video of an index becomes one.
+Each readable video of an index becomes one file.
 
     OUT/source/                 the index of the sources
-    OUT/transcode.json          how the videos are encoded; written first, and the sign that
-                                OUT/videos is ours
-    OUT/videos/                 the videos, named as the sources are, but for .mp4; one that has its
-                                source's time of change is left alone
-    OUT/index.csv, index.json   over OUT/videos, with the sources' labels, splits and groups;
-                                index.json is written last
+    OUT/transcode.json          the encoder's settings. Written first. It shows that mgm made
+                                OUT/videos
+    OUT/videos/                 the videos, with the sources' names and the suffix .mp4. A video
+                                with its source's modification time is up to date
+    OUT/index.csv, index.json   the index of OUT/videos, with the sources' labels, splits and
+                                groups. index.json is written last
 
-A video is written under a hidden name and then moved to its place: a kill or a full disk leaves no
-half of one.
+A video is written under a hidden name and then renamed, so a killed process or a full disk leaves
+no incomplete video.
 """
 
 import hashlib
@@ -46,17 +46,21 @@ def transcode(
     processes: int = 1,
     part: tuple[int, int] | None = None,
 ) -> Index | PreparedPart:
-    """Transcode the videos of `source`, and return the index over them in folder `out`.
+    """Transcode the videos of `source`, and write their index to folder `out`.
 
-    What parts or an earlier call finished is kept. A video that cannot be transcoded is listed
-    among the excluded ones, and tried again by the next call. With `part` (i, n), transcode every
-    n-th video from the i-th (1 to n) on, and write no index: a call without does, once all are
-    there.
+    Videos that earlier calls finished are kept. A video that cannot be transcoded is listed among
+    the excluded ones. The next call tries it again.
+
+    Args:
+        part: (i, n) transcodes every n-th video, starting at the i-th (1 to n), and writes no
+            index. A call without `part` transcodes the missing videos and writes the index.
+
+    Returns:
+        The index of the transcoded videos, or what one part did.
 
     Raises:
-        UserError: another short side than 256 or 320, `out` holds other videos, the disk is full,
-        or a
-            split has no video left.
+        UserError: the short side is neither 256 nor 320, `out` holds other videos, the disk is
+            full, or a split has no video left.
     """
     out = Path(os.path.abspath(out))
     _claim(out, short_side)
@@ -69,7 +73,7 @@ def transcode(
         for video in videos
     ]
     if tasks := [task for task in tasks if not _is_done(task[0], task[2])]:
-        # Until it is written anew there is no whole index.
+        # The old index does not match the new videos.
         (out / "index.json").unlink(missing_ok=True)
     name_of = {video.path: source.name(video) for video in videos}
     done = (
@@ -113,9 +117,9 @@ def transcode(
 
 
 def _is_done(path: str, target: Path) -> bool:
-    """Return whether a copy is there of the source as it is.
+    """Return whether there is a copy with the source's modification time.
 
-    File systems differ in parts of a second, so these do not count.
+    Fractions of a second are ignored, since some file systems do not store them.
     """
     try:
         return int(os.stat(path).st_mtime) == int(target.stat().st_mtime)
@@ -124,7 +128,7 @@ def _is_done(path: str, target: Path) -> bool:
 
 
 def _claim(out: Path, short_side: int) -> None:
-    """Make OUT/transcode.json, or see that the videos there were made as these will be."""
+    """Write OUT/transcode.json, or check that the videos there have the same settings."""
     if short_side not in SHORT_SIDES:
         raise UserError(
             f"--short-side {short_side} is neither {SHORT_SIDES[0]} nor {SHORT_SIDES[1]}; choose "
@@ -138,8 +142,8 @@ def _claim(out: Path, short_side: int) -> None:
             name = other[0].replace("_", " ")
             then, now = (f"{name} {fields.get(other[0])}" for fields in (there, settings))
             raise UserError(
-                f"{out}: holds videos transcoded with {then}, not with {now} as now; choose "
-                "another --out"
+                f"{out}: holds videos transcoded with {then}, and now it is {now}; choose another "
+                "--out"
             )
     elif (out / "videos").exists():
         raise UserError(
@@ -153,7 +157,8 @@ def _claim(out: Path, short_side: int) -> None:
 def _targets(source: Index) -> dict[str, str]:
     """Return the path of each source's copy below OUT/videos.
 
-    Sources that differ in their suffix alone, or lie outside the root, have names of their own.
+    A digest is added to the name if two sources differ only in their suffix, or if a source is
+    outside the root.
     """
     targets: dict[str, str] = {}
     taken = set()
@@ -172,7 +177,10 @@ def _targets(source: Index) -> dict[str, str]:
 
 
 def _transcode_one(task: tuple[str, int, Path, int]) -> tuple[str, str]:
-    """(path, why it cannot be transcoded) of a video; the reason is empty where it was.
+    """Transcode one video.
+
+    Returns:
+        (path, why it cannot be transcoded). The reason is empty on success.
 
     Raises:
         UserError: the disk is full.
@@ -194,37 +202,38 @@ def _transcode_one(task: tuple[str, int, Path, int]) -> tuple[str, str]:
         if error.errno in FULL:
             raise UserError(
                 f"{target.parent}: no space left for the copy of {path} "
-                f"({os.strerror(error.errno)}); free some and run again: "
-                "what is done is kept"
+                f"({os.strerror(error.errno)}); free some and run again (what is done is kept)"
             ) from None
         return path, f"cannot be transcoded ({error.strerror}); replace the file, or remove it"
 
 
-GOP = 16  # a random clip begins at most 15 frames behind a key frame
+GOP = 16  # frames. A random clip starts at most 15 frames after a key frame
 ENCODING = {
     "preset": "medium",
     "crf": "20",
     "tune": "fastdecode",  # no CABAC, no deblocking, no weighted prediction
-    # I BBB P BBB P BBB P BB P: B-frames are nobody's reference, so a reader leaves out those it
-    # does not want, and every vector refers to the nearest I- or P-frame, so its distance in frames
-    # is known. One thread, and no macroblock tree, whose AVX-512 code gives other bits from call to
-    # call: the same file every time, whatever the machine's cores.
+    # I BBB P BBB P BBB P BB P. No frame refers to a B-frame, so a reader can skip B-frames. Every
+    # vector refers to the nearest I- or P-frame, so its distance in frames is known. The file is
+    # the same on every call and machine: x264 uses one thread, and no macroblock tree, since the
+    # tree's AVX-512 code is not deterministic.
     "x264-params": f"keyint={GOP}:min-keyint={GOP}:scenecut=0:bframes=3:b-adapt=0:b-pyramid=none:"
     "ref=1:weightp=0:mbtree=0:threads=1",
 }
 
 
 def encode(path: str, file: BinaryIO, short_side: int) -> int:
-    """Write the video at `path` to an open binary file as MP4; return its number of frames.
+    """Write the video at `path` to an open binary file as MP4, and return its number of frames.
 
-    Frame i of the copy is picture i of the source, whatever its time where the frame rate varies;
-    the copy's rate is the source's average. Pictures are upright (rotation metadata is applied, as
-    `read_clip` does), never enlarged, in 8 bits with 4:2:0 chroma; their sides become even. Sample
-    aspect ratios are ignored, as `read_clip` does. Sound is dropped.
+    Frame i of the copy is picture i of the source, even if the source's frame rate varies. The
+    copy's rate is the source's average.
+
+    Pictures have 8 bits and 4:2:0 chroma. They are upright: rotation metadata is applied, as in
+    `read_clip`. They are never enlarged, and their sides become even. Sample aspect ratios are
+    ignored, as in `read_clip`. Sound is dropped.
 
     Raises:
         UserError: the source cannot be read.
-        OSError, av.FFmpegError: of writing.
+        OSError, av.FFmpegError: the copy cannot be written.
     """
     with open_video(path) as video:
         pictures = video.pictures(motion=False)
@@ -239,7 +248,8 @@ def encode(path: str, file: BinaryIO, short_side: int) -> int:
                 "libx264", rate=Fraction(rate).limit_denominator(100_000), options=ENCODING
             )
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-            if not first.frame.format.is_rgb:  # whose matrix is none; YUV keeps its own
+            # RGB has no YUV matrix to keep.
+            if not first.frame.format.is_rgb:
                 stream.codec_context.colorspace = first.frame.colorspace
             frames = 0
             for picture in chain([first], pictures):
@@ -254,7 +264,7 @@ def encode(path: str, file: BinaryIO, short_side: int) -> int:
 def _fitted(height: int, width: int, short_side: int) -> tuple[int, int]:
     """Return a size with a short side of at most `short_side`.
 
-    The sides are even and do not exceed the source's, but for 2.
+    The sides are even and do not exceed the source's, but are at least 2.
     """
     scale = min(1.0, short_side / min(height, width))
     height, width = (
@@ -266,10 +276,7 @@ def _fitted(height: int, width: int, short_side: int) -> tuple[int, int]:
 def _converted(
     picture: DecodedFrame, height: int, width: int, reformatter: VideoReformatter
 ) -> av.VideoFrame:
-    """Turn a decoded picture into an upright frame in yuv420p of video range.
-
-    The encoder chooses its type.
-    """
+    """Convert a decoded picture to an upright yuv420p frame of video range."""
     if picture.rotation % 2:
         height, width = width, height
     frame = reformatter.reformat(
@@ -285,14 +292,15 @@ def _converted(
         frame = av.VideoFrame.from_ndarray(
             _turned(frame.to_ndarray(), height, width, picture.rotation), format="yuv420p"
         )
-    frame.pict_type = PictureType.NONE  # or x264 would repeat the source's
+    # Let x264 choose the picture type. Otherwise it would repeat the source's.
+    frame.pict_type = PictureType.NONE
     return frame
 
 
 def _turned(planes: np.ndarray, height: int, width: int, turns: int) -> np.ndarray:
-    """Turn each plane of yuv420p by quarter turns counter-clockwise.
+    """Rotate each plane of a yuv420p frame counter-clockwise, by quarter turns.
 
-    PyAV has the planes one below the other.
+    PyAV stores the planes one below the other.
     """
     luma, chroma = np.split(planes.ravel(), [height * width])
     turned = [

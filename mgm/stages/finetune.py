@@ -1,4 +1,4 @@
-"""`mgm finetune`: supervised training of all weights, then the multi-view test."""
+"""`mgm finetune`: train all weights with labels, then run the multi-view test."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgm import rng
+from mgm.console import show
 from mgm.errors import UserError
-from mgm.models import build_classifier, load_encoder
+from mgm.models import build_classifier, load_encoder, save_weights
 from mgm.spec import Finetune
 from mgm.stages.evaluate import check_views, test
 from mgm.stages.job import Job, multi_hot, training_batches
-from mgm.stages.pretrain import fit, steps_of
-from mgm.training import TrainingRun, mix
+from mgm.stages.pretrain import steps_of, warn_of_slow_bf16
+from mgm.training import TrainingRun, collectives, mix, train
 from mgm.video import Batch, BatchOptions
 
 
@@ -23,10 +24,11 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
     """Train from the parent's encoder, or from scratch, and test the last step's weights.
 
     Returns:
-        Top-1 in percent; the mean average precision if videos have several labels.
+        Top-1 accuracy in percent, or the mean average precision if videos have several labels.
     """
     spec, videos, classes = job.spec, job.training_videos(), len(job.index.classes)
     check_views(job)
+    warn_of_slow_bf16(job)
     model = build_classifier(spec, classes)
     if spec.parent:
         load_encoder(model, job.weights(spec.parent))
@@ -39,9 +41,9 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
     weight_C = class_weights(spec, [video.label for video in videos], classes).to(job.device)
 
     def mixed(step: int, batch: Batch, weight_B: Tensor) -> Batch:
-        """Mix the batch.
+        """Apply mixup and CutMix to the batch.
 
-        Draws depend on the run's seed and the step alone, so a resumed run repeats them.
+        Draws depend only on the run's seed and the step, so a resumed run repeats them.
         """
         if several:
             return batch._replace(target_BC=target_NC.to(job.device)[batch.sample_B])
@@ -74,7 +76,7 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         loss_B = F.cross_entropy(
             logits.float(), target, label_smoothing=spec.label_smoothing, reduction="none"
         )
-        # A mixed clip has the weight of its shares, and the label of the larger one.
+        # A mixed clip has the mean weight of its classes, and the label of the larger share.
         loss_B = loss_B * (weight_C[target] if target.ndim == 1 else target @ weight_C)
         label_B = target if target.ndim == 1 else target.argmax(dim=1)
         accuracy = (logits.argmax(dim=1) == label_B).float().mean()
@@ -93,17 +95,19 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         augment.repeats,
         spec.seed,
     )
-    fit(job, run)
+    job.failed = train(run, job.folder, job.options, show)
+    if collectives.is_main():
+        save_weights(model, job.folder / "weights.safetensors")
     model.eval()
     with torch.inference_mode():
         return test(job, lambda frames_BTHWC: model(frames_BTHWC).float())
 
 
 def require_one_label(spec: Finetune) -> None:
-    """Refuse what is defined for one label per video alone.
+    """Check that no field is set that needs one label per video.
 
     Raises:
-        UserError: it names the field.
+        UserError: such a field is set. The message names it.
     """
     fields = {
         "augment.mixup": spec.augment.mixup,
@@ -119,9 +123,9 @@ def require_one_label(spec: Finetune) -> None:
 
 
 def class_weights(spec: Finetune, labels: Sequence[int], classes: int) -> Tensor:
-    """Return the (classes,) weights of a training video's loss, with mean 1 over the videos.
+    """Return the (classes,) weights of the loss. Their mean over the training videos is 1.
 
-    They are ones, or inverse to the number of videos per class.
+    All are 1, or each is inverse to the class's number of videos.
     """
     count_C = torch.bincount(torch.tensor(labels), minlength=classes)
     if spec.class_weights == "none":

@@ -1,4 +1,4 @@
-"""`mgm pretrain`: train a masked autoencoder on the training split; write its weights."""
+"""`mgm pretrain`: train a masked autoencoder on the training split, and write its weights."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,20 +21,22 @@ from mgm.models import (
 from mgm.models.encoder import freeze
 from mgm.models.kernels import bf16_slowdown
 from mgm.results.result import log_lines
-from mgm.spec import Optim, Pretrain
+from mgm.spec import Finetune, Optim, Pretrain
 from mgm.stages.flow import require_flow
 from mgm.stages.job import Job, motion_of, training_batches, unchanged
 from mgm.training import TrainingRun, collectives, train
 from mgm.video import Batch, BatchOptions
 
-SLOW = 1.5  # times; a CPU with bf16 units has 0.3 to 0.6, one that emulates it 20 to 100
+# Warn if bf16 takes this many times as long as float32. A CPU with bf16 units takes 0.3 to 0.6
+# times as long, and a CPU that emulates bf16 takes 20 to 100 times as long.
+SLOW = 1.5
 
 
 def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     """Train from the parent's weights, or from scratch, and write weights.safetensors.
 
     Returns:
-        No metrics: there is nothing to test yet.
+        No metrics, since there is nothing to test yet.
     """
     spec, videos = job.spec, job.training_videos()
     predicts_motion = spec.target == "motion"
@@ -50,6 +52,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         if spec.freeze_blocks:
             freeze(model.encoder, spec.freeze_blocks)
     model.to(job.device)
+    warn_of_slow_bf16(job)
     grid = Grid(*spec.grid)
     wanted = BatchOptions(
         guidance,
@@ -70,7 +73,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
             motion_BL2 = motion_of_tokens(batch.displacement_BSHW2, spec.grid)
         predicted_BMP, target_BMP = model(batch.frames_BTHWC, masked_BL, second_BL, motion_BL2)
         loss = reconstruction_loss(predicted_BMP, target_BMP, batch.weight_B)
-        # The loss of predicting zeros.
+        # The loss of a model that predicts zeros.
         trivial = torch.linalg.vector_norm(target_BMP).square() / target_BMP.numel()
         extra = {"trivial_loss": trivial}
         if guidance:
@@ -87,51 +90,51 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         loss_of,
         seed=spec.seed,
     )
-    fit(job, run)
-    if collectives.is_main() and (text := learnt_nothing(log_lines(job.folder))):
-        show(f"{spec.run_id}: {text}")
+    job.failed = train(run, job.folder, job.options, show)
+    if collectives.is_main():
+        save_weights(model, job.folder / "weights.safetensors")
+        if text := learnt_nothing(log_lines(job.folder)):
+            show(f"{spec.run_id}: {text}")
     return {}
 
 
-def fit(job: Job, run: TrainingRun) -> None:
-    """Train, and write weights.safetensors."""
+def warn_of_slow_bf16(job: Job[Pretrain] | Job[Finetune]) -> None:
+    """Show a warning if the run trains in bf16 on a CPU that emulates it."""
     if (
         collectives.is_main()
         and job.device.type == "cpu"
-        and run.optim.precision == "bf16"
+        and job.spec.optim.precision == "bf16"
         and (slower := bf16_slowdown()) > SLOW
     ):
         show(
-            f"{run.run_id}: this CPU takes {slower:.0f} times as long in bf16 as in float32; set "
-            "optim.precision to float32"
+            f"{job.spec.run_id}: this CPU takes {slower:.0f} times as long in bf16 as in float32; "
+            "set optim.precision to float32"
         )
-    job.failed = train(run, job.folder, job.options, show)
-    if collectives.is_main():
-        save_weights(run.model, job.folder / "weights.safetensors")
 
 
 def learnt_nothing(log: Sequence[Mapping[str, float]]) -> str:
     """Return a warning if the run's loss is that of predicting zeros; empty otherwise.
 
-    The mean over the last tenth of logged losses counts, within 1 %. Small models on flat patches
-    fall to that loss within some steps and may stay there.
+    The means of both losses over the last tenth of the log are compared, within 1 %. Small models
+    on flat patches reach that loss within some steps, and may stay there.
     """
     last = [line for line in log if "trivial_loss" in line][-max(len(log) // 10, 1) :]
+    # Older versions did not log the trivial loss.
     if not last:
-        return ""  # trained by a version that did not log it
+        return ""
     loss, trivial = (
         sum(line[name] for line in last) / len(last) for name in ("loss", "trivial_loss")
     )
     if loss < 0.99 * trivial:
         return ""
     return (
-        f"the loss, {loss:.3g}, is that of predicting zeros ({trivial:.3g}): it has learnt nothing "
-        "yet; train longer, or raise std_floor"
+        f"the loss is {loss:.3g}, and predicting zeros has {trivial:.3g}, so the model has learnt "
+        "nothing yet; train longer, or raise std_floor"
     )
 
 
 def steps_of(optim: Optim, videos: int) -> int:
-    """Return a run's optimiser steps: `optim.steps`, or epochs of whole batches over the videos.
+    """Return the number of optimiser steps: `optim.steps`, or epochs of whole batches.
 
     Raises:
         UserError: a batch is larger than the training split.
@@ -147,10 +150,10 @@ def steps_of(optim: Optim, videos: int) -> int:
 
 
 def motion_coverage(masked_BL: Tensor, motion_BSHW: Tensor, grid: Grid) -> Tensor:
-    """Return the share of a clip's motion that lies under the mask, averaged over clips.
+    """Return the share of a clip's motion under the mask, averaged over clips.
 
-    A clip without motion counts with the share of tokens that are hidden. Every clip counts alike,
-    so that equal shares of a batch have the batch's mean.
+    For a clip without motion, it is the share of hidden tokens. All clips have the same weight, so
+    the mean over equal micro-batches is the batch's mean.
     """
     motion_BSHW = torch.nn.functional.adaptive_avg_pool2d(motion_BSHW, (grid.height, grid.width))
     motion_BL = motion_BSHW.flatten(1).clamp(min=0)

@@ -1,4 +1,4 @@
-"""From video files to batches of clips. The parts that need torch load on first use."""
+"""Turn video files into batches of clips. The parts that need torch are imported on first use."""
 
 from mgm.video.container import NoVectors, open_video
 from mgm.video.decode import Clip, VideoInfo, probe_video, read_clip

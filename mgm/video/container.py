@@ -1,9 +1,9 @@
-"""An open video file: its decoded pictures in presentation order, from any frame on.
+"""Open video files, and decode their pictures in presentation order from any frame.
 
 Frames are counted as a player shows them. Frames that an edit list hides are not counted. In a
 video of variable frame rate, frame i is the i-th picture, whatever its time.
 
-Decoding takes one thread. With frame threads the exported vectors differ from run to run, and a
+Decoding uses one thread. With frame threads, the exported vectors differ from run to run, and a
 decoder that stops early can hang.
 """
 
@@ -34,8 +34,8 @@ from mgm.video.packets import (
     stored_times,
 )
 
-# whose FFmpeg decoders export vectors; those of HEVC, VP8, VP9 and AV1 export none, although the
-# paper names H.265
+# FFmpeg's decoders of these codecs export motion vectors. Those of HEVC, VP8, VP9 and AV1 do not,
+# although the paper names H.265.
 CODECS_WITH_VECTORS = frozenset(
     [
         "h264",
@@ -55,48 +55,55 @@ B_PICTURES = ("B", "BI")
 
 
 class NoVectors(UserError):
-    """FFmpeg exports no motion vectors for the file's codec, whichever the frame."""
+    """FFmpeg exports no motion vectors for the file's codec."""
 
 
 @dataclass(frozen=True)
 class DecodedFrame:
-    """One decoded picture."""
+    """A decoded picture.
+
+    Args:
+        index: its number in presentation order.
+        codec: the file's codec.
+        motion: whether to look for motion vectors.
+    """
 
     index: int
     frame: av.VideoFrame
     codec: str
-    motion: bool  # look for vectors
+    motion: bool
 
     @property
     def kind(self) -> str:
-        """The picture type: "I", "P", "B" or another of FFmpeg's."""
+        """Return the picture type: "I", "P", "B" or another of FFmpeg's."""
         return PictureType(self.frame.pict_type).name
 
     @cached_property
     def vectors(self) -> np.ndarray | None:
-        """The exported motion vectors; None if the picture carries no motion information."""
+        """Return the exported motion vectors; None if the picture has no motion information."""
         if not self.motion or self.kind == "I":
             return None
-        if self.codec == "mpeg4" and self.kind in B_PICTURES:  # exported as zeros
+        # FFmpeg exports zeros for B-pictures of MPEG-4.
+        if self.codec == "mpeg4" and self.kind in B_PICTURES:
             return None
-        # `frame.side_data` and the frame would hold each other, and pictures would pile up until
-        # Python's cycle collector runs
+        # `frame.side_data` would create a reference cycle with the frame. Then pictures would stay
+        # in memory until Python's cycle collector runs.
         side_data = SideDataContainer(self.frame).get("MOTION_VECTORS")  # type: ignore[call-arg]
         return None if side_data is None else side_data.to_ndarray()
 
     @property
     def rotation(self) -> int:
-        """Quarter turns counter-clockwise to show the frame upright."""
+        """Return the quarter turns, counter-clockwise, that show the frame upright."""
         return round(self.frame.rotation / 90) % 4
 
     @property
     def is_reference(self) -> bool:
-        """True for pictures that others are taken to refer to: all but B-pictures."""
+        """Return whether other pictures may refer to this one: all types except B."""
         return self.kind not in B_PICTURES
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width as shown."""
+        """Return height and width as shown."""
         height, width = self.frame.height, self.frame.width
         return (width, height) if self.rotation % 2 else (height, width)
 
@@ -104,7 +111,7 @@ class DecodedFrame:
         """Rasterise the vectors into cells of the frame as shown.
 
         Returns:
-            motion_HW2, zero where there are none, and future_HW, False there.
+            motion_HW2 and future_HW. Cells without a vector have zero and False.
         """
         vectors = np.empty(0, VECTOR) if self.vectors is None else self.vectors
         motion_1HW2, future_1HW = rasterise(
@@ -114,22 +121,23 @@ class DecodedFrame:
 
 
 class VideoReader:
-    """An open video file; `open_video` opens and closes it.
+    """An open video file. `open_video` opens and closes it.
 
-    `timeline` is None if the packets do not tell the pictures' order. Such a file is decoded from
-    its start, as is VP8, whose packets may show nothing.
+    `timeline` is None if the pictures' order does not follow from the packets. Such a file is
+    decoded from its start. So is VP8, since some of its packets show no picture.
     """
 
     def __init__(self, path: str | Path):
         self.path = path
         self._open()
         self.timeline = self._read_timeline()
-        if self.timeline is None and not self._at_start:  # packets cannot be read again
+        # Packets cannot be read twice, so the file is opened again.
+        if self.timeline is None and not self._at_start:
             self.close()
             self._open()
 
     def _open(self) -> None:
-        # a title in Latin-1 is no reason to fail
+        # Without "replace", a title in Latin-1 would raise an error.
         self.container = av.open(str(self.path), metadata_errors="replace")
         self.stream, self._at_start = self._video_stream(), True
         self.stream.codec_context.thread_count = 1
@@ -148,7 +156,8 @@ class VideoReader:
         name = self.container.format.name
         if not streams:
             raise UserError(f"{self.path}: has no video stream; replace the file or leave it out")
-        if name in ("tty", "image2") or name.endswith("_pipe"):  # text and pictures
+        # FFmpeg also opens text and pictures.
+        if name in ("tty", "image2") or name.endswith("_pipe"):
             raise UserError(
                 f"{self.path}: is {name.removesuffix('_pipe')} data, not a video; leave it out"
             )
@@ -161,19 +170,22 @@ class VideoReader:
 
     @property
     def has_vectors(self) -> bool:
-        """True if FFmpeg exports motion vectors for the codec."""
+        """Return whether FFmpeg exports motion vectors for the codec."""
         return self.codec in CODECS_WITH_VECTORS
 
     @property
     def skips_nonref(self) -> bool:
-        """True if packets tell which pictures no other picture needs."""
+        """Return whether pictures that no other picture needs can be skipped."""
         return self.timeline is not None and (
             self.timeline.marks is not None or (self.codec == "h264" and self._prefix > 0)
         )
 
     @property
     def _prefix(self) -> int:
-        """Bytes of the length before each unit of an H.264 packet; 0 if start codes mark units."""
+        """Return the size of the length field before each unit of an H.264 packet.
+
+        It is 0 if start codes mark units.
+        """
         extradata = self.stream.codec_context.extradata or b""
         return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
 
@@ -192,10 +204,10 @@ class VideoReader:
         """Yield decoded pictures in presentation order.
 
         Args:
-            first: begin at the key frame at or before this frame.
+            first: start at the key frame at or before this frame.
             motion: export motion vectors.
-            wanted: frames that must come. Others may be left out if none of these needs them, which
-                saves most of the time.
+            wanted: frames that are needed. Other frames may be skipped if decoding does not need
+                them. Skipping saves most of the time.
 
         Raises:
             NoVectors: `motion`, and the codec has none.
@@ -225,10 +237,10 @@ class VideoReader:
         times = None
         if wanted and self.skips_nonref:
             times = {int(timeline.times[i]) for i in wanted if i < len(timeline.times)}
-        # MPEG decoders export a picture's vectors when they decode the next reference
+        # MPEG decoders export a picture's vectors when they decode the next reference picture.
         if times and timeline.marks is not None:
             times.update([time for time, _ in timeline.order if time > max(times)][:1])
-        # from the start if the nearest key frame turns out to lie after `first`
+        # Decode from the start of the file if the nearest key frame is after `first`.
         for offset in (*nearest, timeline.start):
             self.container.seek(offset, stream=self.stream)
             frames = (
@@ -243,10 +255,9 @@ class VideoReader:
                 return
 
     def _frames(self, wanted: Collection[int] | None = None) -> Iterator[av.VideoFrame]:
-        """Yield all frames that decode, or those that frames of the times `wanted` may need.
+        """Yield all frames that decode, or only those that the times `wanted` may need.
 
-        A packet that does not decode is passed over, as players do. The caller complains if its
-        frame is missing.
+        A packet that does not decode is skipped, as players do. The caller reports a missing frame.
         """
         packets = self._timed_packets()
         if wanted is not None and self.timeline is not None:
@@ -277,7 +288,7 @@ class VideoReader:
     def _timed_packets(self) -> Iterator[Any]:
         """Yield packets with their presentation times.
 
-        Where those are numbers, they are counted from the first key frame that is recognised.
+        If the file stores no times, frames are counted from the first recognised key frame.
         """
         if self.timeline is None or self.timeline.marks is None:
             yield from self._packets()
@@ -297,10 +308,10 @@ class VideoReader:
             yield packet
 
     def _packets(self, unpacked: bool = False) -> Iterator[Any]:
-        """Yield whole packets to the end of the file, or to where it was cut off.
+        """Yield complete packets to the end of the file, or to where it was cut off.
 
-        The last one is empty and flushes the decoder. With `unpacked`, two pictures that some
-        MPEG-4 encoders put into one packet come in two.
+        The last packet is empty and flushes the decoder. Some MPEG-4 encoders put two pictures into
+        one packet. With `unpacked`, they come in two packets.
         """
         self._at_start = False
         demuxed: Any = self.container.demux(self.stream)
@@ -309,12 +320,13 @@ class VideoReader:
             if unpacked and self.codec == "mpeg4"
             else None
         )
-        # closed by hand: a PyAV generator that is dropped half-way leaks 150 bytes
+        # A PyAV generator that is not closed leaks 150 bytes.
         with suppress(av.FFmpegError), closing(demuxed) as packets:
             for packet in packets:
                 if packet.is_corrupt:
                     continue
-                flushes = not packet.size  # asked first: filtering empties a packet
+                # Read the size first, since filtering empties a packet.
+                flushes = not packet.size
                 if unpack is not None:
                     yield from unpack.filter(None if flushes else packet)
                 if unpack is None or flushes:
@@ -323,10 +335,10 @@ class VideoReader:
 
 @contextmanager
 def open_video(path: str | Path) -> Iterator[VideoReader]:
-    """Open a video file, and close it whatever happens.
+    """Open a video file, and close it at the end of the block.
 
     Raises:
-        UserError: the file is missing or no regular file, or FFmpeg finds no video in it.
+        UserError: the file is missing or not a regular file, or FFmpeg finds no video in it.
     """
     try:
         regular(Path(path))

@@ -1,7 +1,7 @@
 """Clips cut from a video: while it is decoded, from memory, or from a store on disk.
 
-All three return the same clips, bit for bit: those that `transform.apply` cuts from `read_clip`'s
-whole frames.
+All three return the same clips, bit for bit, as `transform.apply` on the whole frames of
+`read_clip`.
 """
 
 import hashlib
@@ -53,11 +53,11 @@ class StoredVideo(Protocol):
 
 @dataclass(frozen=True)
 class Cut:
-    """A clip to be cut.
+    """A clip to cut.
 
     Args:
-        index_T: its frames.
-        place: returns the box, and whether it is mirrored, given the frame's height and width.
+        index_T: indices of its frames.
+        place: returns the box and whether to mirror it, given the frame's height and width.
     """
 
     index_T: np.ndarray
@@ -72,11 +72,11 @@ def read_cuts(
 ) -> list[Clip]:
     """Cut clips of `size` x `size` pixels from a video, in one decoding pass.
 
-    Each frame is cropped and scaled as it comes, since keeping whole frames, 4 MB per clip, costs
-    more time than converting them.
+    Each frame is cropped and scaled when it is decoded. Keeping whole frames, 4 MB per clip, would
+    take more time than that.
 
     Args:
-        cuts: the clips, all of as many frames.
+        cuts: the clips. All have the same number of frames.
         motion: as in `BatchOptions`.
 
     Raises:
@@ -111,7 +111,7 @@ def read_cuts(
 
 
 def read_whole(video: IndexedVideo, index_T: np.ndarray, motion: Guidance | None) -> Clip:
-    """Read whole frames of a video, with the codec's vectors, the flow of its sidecar, or neither.
+    """Read whole frames of a video, with the codec's vectors, its optical flow, or no motion.
 
     Raises:
         NoVectors, UserError: as `read_clip`.
@@ -123,7 +123,7 @@ def read_whole(video: IndexedVideo, index_T: np.ndarray, motion: Guidance | None
     flow_THW2, has_motion_T = read_flow(
         video.path, motion, index_T, (video.frames, *clip.distance_THW.shape[1:])
     )
-    # read without vectors, so the distance is 1 throughout
+    # The clip was read without vectors, so all its distances are 1.
     return replace(clip, motion_THW2=flow_THW2, has_motion_T=has_motion_T)
 
 
@@ -133,15 +133,16 @@ def read_whole(video: IndexedVideo, index_T: np.ndarray, motion: Guidance | None
 class Cache:
     """Whole decoded videos, kept in memory up to `megabytes`.
 
-    Jobs that run one after another in a process may share one. Nothing is dropped: epochs visit
-    every video equally often, so the first videos are as good as any.
+    The runs of a process may share one cache. No video is dropped: every video is read equally
+    often, so any choice is as good as the first videos.
     """
 
     def __init__(self, megabytes: float):
         self.megabytes, self.free = megabytes, megabytes * 1e6
-        # by path and motion; all entries of a path share their frames
+        # Path -> motion -> clip. All clips of a path share their frames.
         self.whole: dict[str, dict[Guidance | None, Clip]] = {}
-        self.crops: dict[tuple[str, int], CropStore] = {}  # by path and clip size
+        # (Path, clip size) -> store.
+        self.crops: dict[tuple[str, int], CropStore] = {}
 
     def share_crops(self, folder: Path, videos: Sequence[StoredVideo], size: int) -> None:
         """Read centre crops of these videos from a store that all processes share."""
@@ -168,7 +169,7 @@ class Cache:
         return [apply(whole[cut.index_T], box, size, flip) for cut, (box, flip) in zip(cuts, boxes)]
 
     def _whole(self, video: IndexedVideo, motion: Guidance | None) -> Clip | None:
-        """Return the whole video if it is kept, or if there is room to keep it."""
+        """Return the whole video if it is in memory, or if there is room for it."""
         if self._find(video, motion) is None and self.free > 0:
             self._keep(video, motion)
         return self._find(video, motion)
@@ -180,7 +181,8 @@ class Cache:
     def _keep(self, video: IndexedVideo, motion: Guidance | None) -> None:
         try:
             clip = read_whole(video, np.arange(video.frames), motion)
-        except UserError:  # the frames of a clip may be readable all the same
+        # The frames of a single clip may still be readable.
+        except UserError:
             return
         size, known = clip.nbytes, self._find(video, None)
         if known is not None:
@@ -194,20 +196,20 @@ class Cache:
 
 
 # --- From a store on disk ---
-# Reading a clip of a tiny video costs more than training on it. Where every clip is cut from the
-# same box, a store keeps all frames of the dataset, cropped and scaled, with their motion. Each
-# process maps them into memory.
+# Reading a clip of a tiny video takes longer than training on it. If every clip has the same box, a
+# store keeps all frames of the dataset, cropped and scaled, with their motion. Each process maps
+# the store into memory.
 
-STORE_VERSION = 2  # of the file's content
+STORE_VERSION = 2  # of the file's format
 LARGEST_MB = 1000
 
 
 class CropStore:
-    """Every frame's centre crop and motion, in a file that is mapped into memory."""
+    """A file with every frame's centre crop and motion, mapped into memory."""
 
     def __init__(self, place: Path, videos: Sequence[StoredVideo], size: int):
         mapped_N = np.memmap(place, _row_type(videos[0], size), "r", shape=len(videos))
-        # as plain arrays, since a memmap takes 2.6 times as long to index
+        # Plain arrays, since indexing a memmap takes 2.6 times as long.
         self.fields = [mapped_N[name].view(np.ndarray) for name in mapped_N.dtype.fields or ()]
         self.row = {video.path: n for n, video in enumerate(videos)}
         self.shape = videos[0].height, videos[0].width
@@ -220,14 +222,14 @@ class CropStore:
 
 
 def open_crops(folder: Path, videos: Sequence[StoredVideo], size: int) -> CropStore | None:
-    """Open the store of these videos in `folder`; make it first if it is not there.
+    """Open the store of these videos in `folder`. Write it first if it does not exist.
 
     Args:
-        size: of the clips, in pixels.
+        size: the clips' side in pixels.
 
     Returns:
-        None if the videos differ in size or length, if the store would be larger than 1 GB, or if
-        it cannot be written. Clips are then read from the files.
+        The store. None if the videos differ in size or length, if the store would be larger than
+        1 GB, or if it cannot be written. Then clips are read from the files.
     """
     if len({(video.frames, video.height, video.width) for video in videos}) != 1:
         return None
@@ -245,14 +247,15 @@ def open_crops(folder: Path, videos: Sequence[StoredVideo], size: int) -> CropSt
 
 
 def _digest(videos: Sequence[StoredVideo]) -> str:
-    said = hashlib.sha256(f"{STORE_VERSION} {av.__version__}".encode())
+    """Return 12 hex digits that identify the videos, and the versions of store and decoder."""
+    digest = hashlib.sha256(f"{STORE_VERSION} {av.__version__}".encode())
     for video in videos:
-        said.update(f"\n{video.bytes} {video.frames} {video.content}".encode())
-    return said.hexdigest()[:12]
+        digest.update(f"\n{video.bytes} {video.frames} {video.content}".encode())
+    return digest.hexdigest()[:12]
 
 
 def _row_type(video: StoredVideo, size: int) -> np.dtype:
-    """Return the type of a video's row: the arrays of a `Clip` of all its frames."""
+    """Return the type of a video's row, which holds the arrays of a `Clip` of all its frames."""
     frames, cells = video.frames, max(size // CELL, 1)
     fields = [
         ("frames_THWC", np.uint8, (frames, size, size, 3)),
@@ -264,7 +267,7 @@ def _row_type(video: StoredVideo, size: int) -> np.dtype:
 
 
 def _write_store(place: Path, videos: Sequence[StoredVideo], size: int) -> None:
-    """Decode every video; the file appears whole or not at all."""
+    """Decode every video, and write the store in one step."""
     row = np.zeros((), _row_type(videos[0], size))
     with atomic_write(place) as temporary, temporary.open("wb") as out:
         for video in videos:

@@ -1,7 +1,7 @@
-"""From a video file to a clip: chosen frames and their motion vectors, in one decoding pass.
+"""Decode chosen frames of a video and their motion vectors, in one pass.
 
-Rotation metadata (quarter turns) applies to frames and vectors, as in a player. Pixels of any depth
-become 8-bit RGB. Sample aspect ratios are ignored.
+Rotation metadata (quarter turns) is applied to frames and vectors, as players do. Pixels of any
+depth become 8-bit RGB. Sample aspect ratios are ignored.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,14 +40,14 @@ class Clip:
     Args:
         frames_THWC: uint8 RGB.
         motion_THW2: float32 (dx, dy) in pixels from the reference frame, forward in time, per cell
-            of 8 x 8 pixels; zero where there is none. H = ceil(height / 8), W = ceil(width / 8).
+            of 8 x 8 pixels. Zero without a vector. H = ceil(height / 8), W = ceil(width / 8).
         distance_THW: float32, estimated distance to the reference frame in frames, at least 1
             (`motion.reference_distance`).
-        has_motion_T: True for frames that carry motion information. I-frames do not, nor do
-            B-frames of MPEG-4, whose exported vectors are all zero. A P-frame of zero vectors does:
-            nothing moved.
+        has_motion_T: True for frames with motion information. I-frames have none. B-frames of
+            MPEG-4 have none, since FFmpeg exports zeros for them. A P-frame with zero vectors has
+            motion information: nothing moved.
         size: height and width of the frames that boxes and motion refer to, if `frames_THWC` are
-            smaller: those of a shard.
+            smaller, as in shards. Otherwise None.
     """
 
     frames_THWC: np.ndarray
@@ -68,20 +68,20 @@ class Clip:
 
     @property
     def height(self) -> int:
-        """Height of the frames that boxes refer to."""
+        """Return the height of the frames that boxes refer to."""
         return (self.size or self.frames_THWC.shape[1:])[0]
 
     @property
     def width(self) -> int:
-        """Width of the frames that boxes refer to."""
+        """Return the width of the frames that boxes refer to."""
         return (self.size or self.frames_THWC.shape[1:])[1]
 
     def magnitude(
         self, tubelet: int, distance: Distance = "estimated", compensate: Compensate = "none"
     ) -> np.ndarray:
-        """Return the magnitude of each slot's motion, as masks take it: (S, H, W) float32.
+        """Return the magnitude of each slot's motion for masks, (S, H, W) float32.
 
-        `Mask.distance` and `Mask.compensate` say how.
+        `Mask.distance` and `Mask.compensate` describe the arguments.
         """
         divisor_THW, motion_THW2 = self.divisor(distance), self.motion_THW2
         if compensate != "none":
@@ -89,12 +89,12 @@ class Clip:
         return slot_magnitude(motion_THW2, divisor_THW, self.has_motion_T, tubelet)
 
     def divisor(self, distance: Distance) -> np.ndarray:
-        """Return the number that divides each cell's vector (`Mask.distance`)."""
+        """Return the divisor of each cell's vector (`Mask.distance`)."""
         return self.distance_THW if distance == "estimated" else np.ones_like(self.distance_THW)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays."""
+        """Return the number of bytes of all arrays."""
         return sum(
             array.nbytes
             for array in (self.frames_THWC, self.motion_THW2, self.distance_THW, self.has_motion_T)
@@ -103,9 +103,9 @@ class Clip:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Facts about a video file.
+    """Properties of a video file.
 
-    Width and height are those of the frame as shown; `fps` is the average.
+    Width and height are those of the frame as shown. `fps` is the average frame rate.
     """
 
     frames: int
@@ -122,26 +122,27 @@ def read_clip(
 ) -> Clip:
     """Decode chosen frames and their motion vectors.
 
-    A frame does not depend on which other frames are asked for. Damaged files are the exception:
-    the decoder fills gaps from earlier pictures, so it matters where decoding began.
+    A frame does not depend on which other frames are requested, unless the file is damaged. Then
+    the decoder fills gaps from earlier pictures, so the frame depends on where decoding started.
 
     Args:
         path: a video file.
-        frame_indices: frames in presentation order, from 0; any order, repeats allowed.
-        motion: export vectors. Without, `has_motion_T` is False throughout, and any codec will do.
+        frame_indices: frame numbers from 0, in presentation order. They may be in any order, and
+            may repeat.
+        motion: export vectors. If False, any codec can be read, and `has_motion_T` is all False.
 
     Returns:
         A `Clip` of one frame per index.
 
     Raises:
         NoVectors: `motion`, and the codec has none.
-        UserError: the file cannot be read, or has fewer frames than asked for.
+        UserError: the file cannot be read, or has fewer frames than requested.
     """
     index_T = np.asarray(frame_indices, np.int64)
     if index_T.ndim != 1 or not len(index_T) or index_T.min() < 0:
         raise UserError(
-            f"{path}: frame indices must be a non-empty list of numbers from 0, "
-            f"got {list(frame_indices)[:3]}"
+            f"{path}: the frame indices are {list(frame_indices)[:3]}; pass a non-empty list of "
+            "numbers from 0"
         )
     wanted_N, order_T = np.unique(index_T, return_inverse=True)
     with open_pass(path, wanted_N, motion) as decoding:
@@ -157,7 +158,7 @@ def open_pass(
     """Open one pass over a video, in a file or in a shard.
 
     Args:
-        wanted_N: frames to read, sorted and without repeats.
+        wanted_N: numbers of the frames to read, sorted and without repeats.
         motion: read motion vectors too.
     """
     if shard_of(path):
@@ -168,11 +169,11 @@ def open_pass(
 
 
 class DecodePass:
-    """One decoding pass over an open video file.
+    """A decoding pass over an open video file.
 
-    Iterate over it once: it yields n and the pixels of frame `wanted_N[n]`, mostly in order. Then
-    ask for `motion`. Iterating raises the errors of `read_clip`. `size` is None, since boxes and
-    motion refer to the frames as they are.
+    Iterate over it once. It yields n and the pixels of frame `wanted_N[n]`, mostly in order, and
+    raises the errors of `read_clip`. Then call `motion`. `size` is None, since boxes and motion
+    refer to the decoded frames.
     """
 
     size: tuple[int, int] | None = None
@@ -188,8 +189,8 @@ class DecodePass:
         place_of = {index: n for n, index in enumerate(self.wanted_N.tolist())}
         first, last, decoded = int(self.wanted_N[0]), int(self.wanted_N[-1]), 0
         reformatter, shape = VideoReformatter(), None
-        # Then once more, with all packets: where a file does not say how far it reorders frames,
-        # FFmpeg learns it on the way.
+        # If frames are missing, decode once more with all packets. Some files do not store how far
+        # they reorder frames. FFmpeg then learns it while it decodes.
         for wanted in (place_of, None):
             self._references.clear()
             for picture in self.video.pictures(first, self._motion, wanted):
@@ -202,7 +203,7 @@ class DecodePass:
                     shape = frame_HWC.shape
                     self._keep_vectors(n, picture)
                     yield n, frame_HWC
-                # the next reference gives the last B-frames their distance
+                # The distances of the last B-frames depend on the next reference.
                 if picture.index >= last and (picture.is_reference or not self._motion):
                     break
             if len(self._vectors) == len(self.wanted_N):
@@ -215,12 +216,13 @@ class DecodePass:
     def _keep_vectors(self, n: int, picture: DecodedFrame) -> None:
         self._vectors[n] = None
         if picture.vectors is not None:
-            self._vectors[n] = picture.vectors.tobytes()  # a copy: FFmpeg reuses its buffer
+            # Copy the vectors, since FFmpeg reuses the buffer.
+            self._vectors[n] = picture.vectors.tobytes()
             self._dtype = picture.vectors.dtype
         self._coded = picture.frame.height, picture.frame.width, picture.rotation
 
     def motion(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return motion_NHW2, distance_NHW and has_motion_N, as `Clip` has them."""
+        """Return motion_NHW2, distance_NHW and has_motion_N, as in `Clip`."""
         vectors = [self._vectors[n] for n in range(len(self.wanted_N))]
         informed_N = np.array([some is not None for some in vectors])
         joined = np.frombuffer(b"".join(some or b"" for some in vectors), self._dtype)
@@ -280,17 +282,17 @@ def _upright(
     if shape is not None and frame_HWC.shape != shape:
         now, before = (f"{height} x {width}" for height, width, _ in (frame_HWC.shape, shape))
         raise UserError(
-            f"{video.path}: frame {picture.index} is {now} pixels, earlier ones {before}; "
+            f"{video.path}: frame {picture.index} has {now} pixels, earlier frames {before}; "
             f"transcode it: {transcode(video.path)}"
         )
     return frame_HWC
 
 
 def probe_video(path: str | Path) -> VideoInfo:
-    """Return facts about a file; decode no more than it takes to count its frames.
+    """Return the properties of a file. Decode only what is needed to count its frames.
 
-    MP4 and Matroska list their frames, so one is decoded as a check. Other containers are decoded
-    to the end.
+    MP4 and Matroska list their frames, so one frame is decoded as a check. Other containers are
+    decoded to the end.
 
     Raises:
         UserError: the file cannot be read, or no frame of it decodes.
@@ -313,20 +315,21 @@ def probe_video(path: str | Path) -> VideoInfo:
         )
         height, width = first.size
         fps = float(video.stream.average_rate or video.stream.guessed_rate or 0)
-        told = video.container.duration / av.time_base if video.container.duration else 0.0
-        seconds = frames / fps if fps else told  # a file cut short is shorter than it tells
+        stored = video.container.duration / av.time_base if video.container.duration else 0.0
+        # The stored duration is wrong if the file was cut short.
+        seconds = frames / fps if fps else stored
         return VideoInfo(frames, fps, width, height, video.codec, video.has_vectors, seconds)
 
 
 def _too_few(video: VideoReader, asked: int, decoded: int) -> str:
     if asked < decoded:
         return (
-            f"{video.path}: frame {asked} does not decode, though later ones do; "
+            f"{video.path}: frame {asked} does not decode, but later frames do; "
             "replace the file or leave it out"
         )
-    said = video.stream.frames or (0 if video.timeline is None else len(video.timeline.times))
-    ended = f"{decoded} of {said} frames" if said > decoded else f"{decoded} frames"
+    listed = video.stream.frames or (0 if video.timeline is None else len(video.timeline.times))
+    ended = f"{decoded} of {listed} frames" if listed > decoded else f"{decoded} frames"
     return (
-        f"{video.path}: frame {asked} was asked for, but the video ends after {ended}; "
-        "ask for less, or replace the file if it is cut short"
+        f"{video.path}: frame {asked} was requested, but the video ends after {ended}; "
+        "request fewer, or replace the file if it is cut short"
     )

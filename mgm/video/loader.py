@@ -1,8 +1,9 @@
 """Batches of clips for training and testing.
 
-A training clip is a function of (run seed, epoch, sample), and of its repeat under repeated
-augmentation. Batch k is a function of (run seed, k). Batch mates, workers, the cache and the step
-at which a run was resumed do not matter. `sample` is a video's position in the given sequence.
+A training clip depends only on (run seed, epoch, sample), and on the number of its repeat under
+repeated augmentation. `sample` is a video's position in the given sequence. Batch k depends only on
+(run seed, k). Other clips of the batch, workers, the cache and the step at which a run was resumed
+do not matter.
 """
 
 import itertools
@@ -43,16 +44,16 @@ class Batch(NamedTuple):
     Args:
         frames_BTHWC: uint8 RGB.
         motion_BSHW: float32 magnitude per slot (`motion.slot_magnitude`), on size // 8 cells per
-            side; None without motion.
+            side. None without motion.
         seed_B: int64, the clip's `clip_seed`, from which `mgm.masking` draws its mask.
         label_B: int64.
-        sample_B: int64, the video's position; the scores of a video's test views are averaged.
-        weight_B: float32, 1; 0 for a training video that could not be read. Its frames are zeros,
-            and its loss must not count.
-        failed: paths of those videos.
-        target_BC: float32, the share of each class once clips are mixed (`mgm.training.mix`).
-        displacement_BSHW2: float32 (dx, dy) since the slot before, in sides of the frame; None
-            unless asked for.
+        sample_B: int64, the video's position. The scores of a video's test views are averaged.
+        weight_B: float32, the weight of the clip's loss. It is 0 for a training video that could
+            not be read, which has frames of zeros. Otherwise it is 1.
+        failed: paths of the videos that could not be read.
+        target_BC: float32, the share of each class in mixed clips (`mgm.training.mix`).
+        displacement_BSHW2: float32 (dx, dy) since the previous slot, in units of the frame's side.
+            None unless `BatchOptions.directions`.
     """
 
     frames_BTHWC: torch.Tensor
@@ -74,22 +75,22 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """What batches hold besides frames, and how they are read.
+    """The contents of batches, and how they are read.
 
     Args:
         motion: "vectors" reads the codec's motion vectors. A method of `mgm.video.optical_flow`
-            reads the videos' sidecars, whatever the codec. "shuffled" gives each clip the codec's
-            motion of another video. None reads no motion.
+            reads the optical flow stored next to the videos. "shuffled" reads the codec's motion
+            vectors of another video. None reads no motion.
         distance: divisor of a motion vector (`Mask.distance`).
-        compensate: what is subtracted from the motion before its magnitude (`Mask.compensate`).
-        directions: add displacement_BSHW2. It takes twice as long as motion_BSHW, and few masks
-            read it.
-        augment: repeats, RandAugment and random erasing, for training. The latter two need
-            motion None, since motion would not follow them.
-        workers: processes that decode; 0: this process decodes. The batches are the same.
-        cache: keeps decoded videos in memory. Each worker has one, with its share of the megabytes.
-            The batches are the same.
-        share: (i, n): this process reads the i-th of n parts.
+        compensate: whether and how the camera's motion is subtracted (`Mask.compensate`).
+        directions: add displacement_BSHW2. Computing it takes twice as long as motion_BSHW, and few
+            masks need it.
+        augment: repeats, RandAugment and random erasing, for training. RandAugment and random
+            erasing need motion None, since they do not change motion.
+        workers: number of processes that decode. 0: this process decodes. Batches are the same.
+        cache: keeps decoded videos in memory. Each worker has its own, with an equal share of the
+            megabytes. Batches are the same.
+        share: (i, n): this process reads part i of n, from 0.
     """
 
     motion: Guidance | None = "vectors"
@@ -103,7 +104,7 @@ class BatchOptions:
 
     @property
     def own_cache(self) -> Cache:
-        """The cache of one worker."""
+        """Return the cache of one worker."""
         if self.cache is None:
             return Cache(0)
         return Cache(self.cache.megabytes / self.workers) if self.workers else self.cache
@@ -123,35 +124,36 @@ def training_loader(
 ) -> Iterator[Batch]:
     """Yield this process's training batches without end, starting at `first_step`.
 
-    Step k takes positions k * batch to (k + 1) * batch of the epochs' permutations, laid end to
-    end. Several processes read equal parts of them, in order. A video that cannot be read keeps its
-    place with weight 0 and is named in `Batch.failed`. The training loop counts such videos.
+    Each epoch is a permutation of the videos. Step k takes positions k * batch to (k + 1) * batch
+    of the sequence of all epochs. Several processes read equal parts of a batch, in order. A video
+    that cannot be read stays in the batch with weight 0, and its path is in `Batch.failed`. The
+    training loop counts such videos.
 
-    Under repeated augmentation a video gives `augment.repeats` clips side by side, all of the same
-    frames, as in VideoMAE. Each has its own crop, flip and augmentation. The first is the clip that
-    the video gives without repeats.
+    With repeated augmentation, a video has `augment.repeats` successive clips in the batch, all of
+    the same frames, as in VideoMAE. Each has its own crop, flip and augmentation. The first is the
+    same clip as without repeats.
 
     Args:
         videos: the training split.
         clips: frames, size, sampling, crop and flip.
-        tubelet: frames in a slot, for the motion's magnitude.
-        seed: of the run.
+        tubelet: frames per slot, for the motion's magnitude.
+        seed: the run's seed.
         batch: videos per step.
         how: motion, augmentation, and how batches are read.
 
     Raises:
-        NoVectors: a video's codec has no motion vectors, though `how.motion` is "vectors".
-        NoFlow: a video has no sidecar of the method, or one that does not fit it.
+        NoVectors: `how.motion` is "vectors", and a video's codec has no motion vectors.
+        NoFlow: a video has no optical flow of the method, or it does not fit the video.
     """
     if not videos:
         raise UserError("no videos to train on: the training split is empty; check the index")
     if how.motion == "shuffled" and len(videos) < 2:
         raise UserError(
-            "mask.guidance shuffled takes each clip's motion from another video, but there is one "
-            "training video; add videos, or set mask.guidance to vectors"
+            "mask.guidance is shuffled, which needs at least 2 training videos, and there is 1; "
+            "add videos, or set mask.guidance to vectors"
         )
     if how.motion and (how.augment.rand or how.augment.erasing):
-        raise ValueError("RandAugment and random erasing change frames alone; train without motion")
+        raise ValueError("RandAugment and random erasing do not change motion; read no motion")
     dataset = _TrainingBatches(videos, clips, tubelet, how, batch, seed)
     return map(_raised, _load(dataset, itertools.count(first_step), how.workers))
 
@@ -164,11 +166,11 @@ def test_loader(
     batch: int,
     how: BatchOptions = WITHOUT_MOTION,
 ) -> Iterator[Batch]:
-    """Yield all test views of all videos, in order, with a video's views side by side.
+    """Yield all test views of all videos, in order. A video's views are successive.
 
-    A video has `views.temporal` x `views.spatial` clips and is decoded once. A batch holds as many
-    whole videos as `batch` clips allow, but at least one. Under `how.share` (i, n), every n-th
-    batch is yielded, from the i-th on. Batches, and so scores, do not depend on the number of
+    A video has `views.temporal` x `views.spatial` clips, and is decoded once. A batch has at most
+    `batch` clips, of whole videos, but at least one video. With `how.share` (i, n), every n-th
+    batch is yielded, starting at the i-th. So batches and scores do not depend on the number of
     processes.
 
     Raises:
@@ -182,7 +184,7 @@ def test_loader(
 def test_clips(
     video: IndexedVideo, clips: Clips, tubelet: int, views: Views, whole: Clip | None = None
 ) -> list[Clip]:
-    """Return a video's test views, cut from its decoded frames `whole` if they are given."""
+    """Return a video's test views, cut from its decoded frames `whole` if given."""
     cache = Cache(0)
     if whole is not None:
         cache.whole[video.path] = {None: whole}
@@ -213,7 +215,8 @@ def _load(dataset: Dataset, steps, workers: int) -> Iterator[Batch | UserError]:
         num_workers=workers,
         collate_fn=_as_it_is,
         pin_memory=torch.cuda.is_available(),
-        # otherwise its start draws from the global generator, and a resumed run's dropout differs
+        # Without its own generator, its start would draw from the global one. Then the dropout of a
+        # resumed run would differ.
         generator=torch.Generator(),
     )
 
@@ -224,7 +227,7 @@ def _as_it_is(item):
 
 @dataclass(eq=False)
 class _Batches(Dataset):
-    """Batches by number."""
+    """A dataset whose item k is batch k."""
 
     videos: Sequence[IndexedVideo]
     clips: Clips
@@ -234,18 +237,18 @@ class _Batches(Dataset):
 
     @cached_property
     def cache(self) -> Cache:
-        """The decoded videos of this worker."""
+        """Return this worker's cache of decoded videos."""
         return self.how.own_cache
 
     def collate(
         self, made: Sequence[Clip | None], samples: Sequence[int], seeds: Sequence[int]
     ) -> Batch:
-        """Put clips into one batch, with zeros for those that could not be read."""
+        """Return a batch of clips, with zeros for clips that could not be read."""
         how, tubelet, clips = self.how, self.tubelet, self.clips
         size, stride, cells = clips.size, clips.stride, max(clips.size // CELL, 1)
         frames_BTHWC = np.zeros((len(made), clips.frames, size, size, 3), np.uint8)
         motion_BSHW = np.zeros((len(made), clips.frames // tubelet, cells, cells), np.float32)
-        # of no channels unless asked for
+        # It has 0 channels unless `directions` is set.
         displacement_BSHW2 = np.zeros((*motion_BSHW.shape, 2 if how.directions else 0), np.float32)
         failed = dict[str, None]()
         for b, (clip, sample) in enumerate(zip(made, samples)):
@@ -273,7 +276,7 @@ class _Batches(Dataset):
 
 @dataclass(eq=False)
 class _TrainingBatches(_Batches):
-    """Item k is the batch of step k, or this process's share of it."""
+    """A dataset whose item k is the training batch of step k, or this process's share of it."""
 
     seed: int
 
@@ -284,7 +287,7 @@ class _TrainingBatches(_Batches):
         self.own = range(number * self.batch // count, (number + 1) * self.batch // count)
         augments = self.how.augment.rand or self.how.augment.erasing
         self.augmentation = ClipAugmentation(self.how.augment) if augments else None
-        # kept for the last epoch, which the next step most likely needs again
+        # (epoch, its permutation) of the last call, which the next step most likely needs again.
         self._order = (-1, np.empty(0, np.int64))
 
     def order(self, epoch: int) -> np.ndarray:
@@ -314,7 +317,7 @@ class _TrainingBatches(_Batches):
         return self.collate(made, samples, seeds)
 
     def seeds_of(self, epoch: int, sample: int) -> list[int]:
-        """Return one seed per repeat: the clip's own, then others made from it."""
+        """Return one seed per repeat: the clip's own, then seeds derived from it."""
         own = clip_seed(self.seed, epoch, sample)
         return [own, *(clip_seed(own, repeat, sample) for repeat in range(1, self.repeats))]
 
@@ -330,24 +333,25 @@ class _TrainingBatches(_Batches):
     def misguided(self, clip: Clip, sample: int, seed: int) -> Clip:
         """Return the clip with the motion of another video, drawn from the clip's seed.
 
-        The other video gives a training clip of its own, with its own start, crop and flip. So the
-        clip stays a function of (run seed, epoch, sample). If the other video cannot be read,
-        neither can the clip.
+        The motion is that of a training clip of the other video, with its own start, crop and flip.
+        So the clip still depends only on (run seed, epoch, sample). If the other video cannot be
+        read, the clip counts as unreadable.
         """
         other = int(generator(seed, "guide").integers(len(self.videos) - 1))
-        other += other >= sample  # every video but the clip's own, equally often
+        # Skip the clip's own video. The others are equally likely.
+        other += other >= sample
         guide = self.clips_of(self.videos[other], [clip_seed(seed, 0, other)])[0]
         names = ("motion_THW2", "distance_THW", "has_motion_T")
         return replace(clip, **{name: getattr(guide, name) for name in names})
 
     def place(self, seed: int, height: int, width: int) -> tuple[Box, bool]:
-        """Return the box that a clip is cut from, and whether it is mirrored."""
+        """Draw the box that a clip is cut from, and whether it is mirrored."""
         rng = generator(seed, "crop")
         box = training_box(self.clips, height, width, rng)
         return box, bool(self.clips.flip and rng.random() < 0.5)
 
     def augmented(self, clip: Clip, seed: int, augmentation: ClipAugmentation) -> Clip:
-        """Return the clip of these frames: augmented whole, cropped, mirrored, erased."""
+        """Apply RandAugment to whole frames, cut the clip, and apply random erasing."""
         rng = generator(seed, "augment")
         clip = replace(clip, frames_THWC=augmentation.rand(clip.frames_THWC, rng))
         box, flip = self.place(seed, clip.height, clip.width)
@@ -357,7 +361,7 @@ class _TrainingBatches(_Batches):
 
 @dataclass(eq=False)
 class _TestBatches(_Batches):
-    """Item k is the k-th group of whole videos."""
+    """A dataset whose item k is a batch with all test views of the k-th group of videos."""
 
     views: Views
 
@@ -381,7 +385,7 @@ class _TestBatches(_Batches):
         return self.collate(made, samples, seeds)
 
     def clips_of(self, video: IndexedVideo) -> list[Clip]:
-        """Return a video's test views: each spatial view of each temporal one."""
+        """Return a video's test views: each spatial view of each temporal view."""
         temporal, spatial = self.views.temporal, self.views.spatial
         cuts = []
         for view in range(temporal):

@@ -1,8 +1,9 @@
-"""From FFmpeg's motion vectors to one vector per 8 x 8 cell and one magnitude per slot.
+"""Turn FFmpeg's motion vectors into one vector per 8 x 8 cell and one magnitude per time slot.
 
-A vector points to a block's place in its *reference* frame, which may lie several frames away, also
-in the future. `rasterise` turns it forward in time, `reference_distance` estimates how far away
-the reference is, and `slot_magnitude` divides one by the other. NumPy only.
+A vector points to the block's position in its *reference* frame. The reference may be several
+frames away, in the past or in the future. `rasterise` turns vectors forward in time.
+`reference_distance` estimates the distance to the reference in frames. `slot_magnitude` divides the
+vector's length by that distance. This module needs only NumPy.
 """
 
 from collections.abc import Sequence
@@ -17,11 +18,11 @@ VECTOR = np.dtype(
         for name in ("source", "w", "h", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")
     ]
 )
-CELL = 8  # pixels: the smallest block FFmpeg exports a vector for
+CELL = 8  # pixels: the smallest block for which FFmpeg exports a vector
 
 
 def cells(pixels: int) -> int:
-    """Return the number of cells along an axis; the last one may reach beyond the edge."""
+    """Return the number of cells along an axis. The last cell may reach beyond the edge."""
     return -(-pixels // CELL)
 
 
@@ -30,22 +31,23 @@ def rasterise(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rasterise the motion vectors of frames into cells, and rotate them upright.
 
-    A bi-predicted block has two vectors; the past reference's wins (the paper is silent). Blocks
-    are cut off at the frame's edge.
+    A bi-predicted block has two vectors. The one with the past reference is used (the paper does
+    not specify this). Blocks are cut off at the frame's edge.
 
     Args:
-        vectors: frame after frame, structured as FFmpeg's `AVMotionVector` (`VECTOR`). A block's
-            centre is (dst_x, dst_y), and its source lies at dst + motion / motion_scale.
-        counts_T: vectors of each frame.
+        vectors: all vectors, frame by frame, as FFmpeg's `AVMotionVector` (`VECTOR`). A block's
+            centre is (dst_x, dst_y), and its source is at dst + motion / motion_scale.
+        counts_T: the number of vectors of each frame.
         height, width: of the frames as coded, in pixels.
-        rotation: quarter turns counter-clockwise that show them upright.
+        rotation: quarter turns, counter-clockwise, that show the frames upright.
 
     Returns:
-        motion_THW2: (dx, dy) in pixels, forward in time; zero where no vector is.
-        future_THW: True where the vector refers to a future frame.
+        motion_THW2: (dx, dy) in pixels, forward in time. Zero without a vector.
+        future_THW: True if the vector refers to a future frame.
     """
     rows, columns = cells(height), cells(width)
-    line = columns + 4  # two cells of margin on each side take what lies outside
+    # A margin of two cells on each side takes the parts of blocks outside the frame.
+    line = columns + 4
     width_N, height_N = vectors["w"].astype(np.int32), vectors["h"].astype(np.int32)
     row_N = (vectors["dst_y"] - (height_N >> 1)) // CELL
     column_N = (vectors["dst_x"] - (width_N >> 1)) // CELL
@@ -54,7 +56,7 @@ def rasterise(
     wide_N, tall_N, future_N = width_N > CELL, height_N > CELL, vectors["source"] > 0
     block_N, none = np.arange(len(vectors)), len(vectors)
     owner_L = np.full(len(counts_T) * (rows + 4) * line, none)
-    # past references last, so that they overwrite future ones
+    # Past references come last, so that they overwrite future ones.
     for chosen_N in (future_N, ~future_N) if future_N.any() else (slice(None),):
         cell, block = cell_N[chosen_N], block_N[chosen_N]
         wide, tall = wide_N[chosen_N], tall_N[chosen_N]
@@ -65,12 +67,13 @@ def rasterise(
         owner_L[cell[both] + line + 1] = block[both]
     owner_THW = owner_L.reshape(-1, rows + 4, line)[:, 2:-2, 2:-2]
     scale_N = np.maximum(vectors["motion_scale"], 1).astype(np.float32)
-    scale_N[~future_N] *= -1  # a block that came from the left has moved to the right
-    # the last one is for cells that no block covers
+    # A block with a past reference to its left has moved to the right.
+    scale_N[~future_N] *= -1
+    # The last entry is for cells that no block covers.
     shift_N2 = np.zeros((none + 1, 2), np.float32)
     np.divide(vectors["motion_x"], scale_N, out=shift_N2[:-1, 0], casting="same_kind")
     np.divide(vectors["motion_y"], scale_N, out=shift_N2[:-1, 1], casting="same_kind")
-    shift_N2 += 0  # no -0
+    shift_N2 += 0  # turns -0 into 0
     return rotate(
         shift_N2.take(owner_THW, 0),
         np.append(future_N, False).take(owner_THW),
@@ -85,11 +88,11 @@ def rotate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rotate the cells of frames as `np.rot90` rotates a frame of `height` x `width` pixels.
 
-    Cells are counted from the top left corner before and after. If a side is no multiple of 8, each
-    new cell takes the vector of the old cell that holds its centre.
+    Cells are counted from the top left corner, before and after. If a side is not a multiple of 8,
+    each new cell takes the vector of the old cell at its centre.
 
     Args:
-        rotation: quarter turns counter-clockwise.
+        rotation: quarter turns, counter-clockwise.
     """
     if not rotation:
         return motion_THW2, future_THW
@@ -108,18 +111,18 @@ def rotate(
 def reference_distance(
     index_T: np.ndarray, references: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate the distance in frames from a frame to the pictures that its vectors refer to.
+    """Estimate the distance, in frames, from a frame to the references of its vectors.
 
-    No codec exports it. In presentation order, a past reference is taken to be the last I- or
-    P-picture before the frame, and a future one the next after it. The estimate is wrong for
-    B-pictures that serve as references, and for P-pictures that refer further back.
+    FFmpeg does not export it. The past reference is taken to be the last I- or P-picture before
+    the frame in presentation order. The future reference is taken to be the first after it. The
+    estimate is wrong if a B-picture is a reference, or if a P-picture refers further back.
 
     Args:
         index_T: indices of frames.
         references: sorted indices of all I- and P-pictures around them.
 
     Returns:
-        past_T, future_T: 1 where no such picture is known.
+        past_T, future_T: 1 if no such picture is known.
     """
     index_T, references = np.asarray(index_T), np.asarray(references)
     before = np.searchsorted(references, index_T) - 1
@@ -135,13 +138,13 @@ def slot_magnitude(
 ) -> np.ndarray:
     """Return each slot's motion: the sum over its frames of |motion| / reference distance.
 
-    The paper does not say how the frames of a slot add up; the sum is our reading.
+    The paper does not specify how the frames of a slot are combined. We sum them.
 
     Args:
         motion_THW2: pixels from the reference frame.
         distance_THW: frames to the reference frame, >= 1.
-        has_motion_T: frames that carry motion information; the others add nothing.
-        tubelet: frames in a slot; divides T.
+        has_motion_T: frames with motion information. The others add nothing.
+        tubelet: frames per slot. Divides T.
 
     Returns:
         (S, H, W) float32, pixels per frame, summed over `tubelet` frames. A slot without motion
@@ -160,14 +163,14 @@ def slot_displacement(
     tubelet: int,
     stride: int,
 ) -> np.ndarray:
-    """Return how far each slot's content has moved since the slot before.
+    """Return how far each slot's content has moved since the previous slot.
 
-    It is taken to move at one speed, the mean of the slot's frames.
+    The content is assumed to move at the mean speed of the slot's frames.
 
     Args:
         motion_THW2, distance_THW, has_motion_T: as for `slot_magnitude`.
-        tubelet: frames in a slot; divides T.
-        stride: frames of the video from one of the clip to the next.
+        tubelet: frames per slot. Divides T.
+        stride: frames of the video from one frame of the clip to the next.
 
     Returns:
         (S, H, W, 2) float32, (dx, dy) in pixels, forward in time. A slot without motion information
@@ -183,8 +186,9 @@ def slot_displacement(
 # --- The camera's motion ---
 
 ROUNDS = 8  # of reweighting
-NOISE = 0.1  # pixels per frame: the least spread of vectors around the camera's motion
-NOTHING = 0.01  # pixels per frame: a shorter residual is rounding; codecs store quarters of a pixel
+NOISE = 0.1  # pixels per frame: the smallest spread of vectors around the camera's motion
+# Pixels per frame. Shorter residuals are rounding errors, since codecs store quarters of a pixel.
+NOTHING = 0.01
 
 
 def compensated(
@@ -192,9 +196,9 @@ def compensated(
 ) -> np.ndarray:
     """Subtract the camera's motion from each frame's vectors.
 
-    The camera's motion is that of most cells, so a moving object must cover less than half of the
-    frame. A cell without a vector counts as static. Vectors are compared as velocities, since those
-    of one frame may refer to different frames.
+    The camera's motion is estimated from most cells, so moving objects must cover less than half of
+    the frame. A cell without a vector counts as static. Vectors of one frame may refer to different
+    frames, so they are compared as velocities.
 
     Args:
         motion_THW2: pixels from the reference frame.
@@ -203,7 +207,7 @@ def compensated(
             subtracts a robust fit of v = a + b x + c y, which removes zoom and rotation too.
 
     Returns:
-        The residual, as motion_THW2; zero where it is shorter than `NOTHING`.
+        The residual vectors, like motion_THW2. Residuals shorter than `NOTHING` are zero.
     """
     frames, rows, columns, _ = motion_THW2.shape
     velocity_THW2 = motion_THW2.astype(np.float64) / distance_THW[..., None]
@@ -222,9 +226,9 @@ def _affine_fit(
 ) -> np.ndarray:
     """Fit v = a + b x + c y to each frame by iteratively reweighted least squares.
 
-    Let r be a cell's distance from the last fit, and s the frame's spread: 1.48 times the median of
-    r, which is the standard deviation of normal errors. The cell's weight is Geman and McClure's,
-    (1 + r^2 / s^2)^-2, so cells that move by themselves soon weigh nothing.
+    Let r be a cell's distance from the last fit. Let s be the frame's spread, 1.48 times the median
+    of r. For normal errors, s is their standard deviation. The cell's weight is that of Geman and
+    McClure, (1 + r^2 / s^2)^-2. So the weights of moving objects soon approach zero.
 
     Args:
         camera_TN2: the first fit.

@@ -1,13 +1,13 @@
-"""Optical flow as guidance: one vector per 8 x 8 cell and frame, in a sidecar of the video.
+"""Optical flow as guidance: one vector per 8 x 8 cell and frame, in a file next to the video.
 
-The sidecar `clip.mp4.dis.npy` holds (T, H, W, 2) float16 for method "dis": (dx, dy) from frame t-1
+For method "dis", the sidecar `clip.mp4.dis.npy` holds (T, H, W, 2) float16: (dx, dy) from frame t-1
 to frame t, in pixels of the decoded frame. A cell's vector is the mean over its pixels inside the
-frame. Frames have the indices of `read_clip`, whatever the codec. Row 0 is zero, since no frame
-comes before it. A row is NaN if its frame or the one before does not decode. Neither is motion
-information.
+frame. Frames have the indices of `read_clip`, whatever the codec. Row 0 is zero, since there is no
+earlier frame. A row is NaN if its frame or the previous one does not decode. Neither counts as
+motion information.
 
-Like the codec's vectors, a frame's motion lies where things are in *that* frame: it is the flow
-from t back to t-1 with its sign changed.
+Vectors are stored at the objects' positions in frame t, like the codec's vectors. So they are the
+flow from t back to t-1, with the sign changed.
 
 - "raft-small": torchvision's RAFT-small, as in the paper (Table 4b), with its 12 updates.
 - "dis": OpenCV's DIS, preset medium, on grey frames.
@@ -37,24 +37,24 @@ from mgm.video.shard_reader import shard_of
 SHORT = {"raft-small": 128, "dis": 64}  # least pixels of the short side that an estimator sees
 PIXELS = 8 * 240 * 320  # most pixels per batch of pairs, unless one pair has more
 
-# from K + 1 consecutive frames, KHWC uint8, to their K flows, (K, H, W, 2) float32
+# Estimates the K flows, (K, H, W, 2) float32, of K + 1 consecutive frames, KHWC uint8.
 Estimate = Callable[[np.ndarray], np.ndarray]
 
 
 class NoFlow(UserError):
-    """A video has no sidecar, or one that does not fit it, so the run must not go on."""
+    """A video has no sidecar, or a wrong one, so the run must stop."""
 
 
 def sidecar(path: str | Path, method: Flow) -> Path:
-    """Return the path of a video's flow.
+    """Return the path of a video's sidecar.
 
     Raises:
         NoFlow: the video is in a shard.
     """
     if shard_of(path):
         raise NoFlow(
-            f"{path}: is in a shard, and flow is kept beside video files; "
-            "use the index of the files, which the shards' index names as its `source`"
+            f"{path}: is in a shard, and optical flow is stored next to video files; use the index "
+            "of the files, in the folder `source` next to the shards"
         )
     return Path(f"{path}.{method}.npy")
 
@@ -66,11 +66,11 @@ def read_flow(
 
     Args:
         path: the video.
-        index_T: frames, with the indices of `read_clip`.
-        shape: frames and cells (T, H, W) that the sidecar must have, if they are known.
+        index_T: indices of frames, as in `read_clip`.
+        shape: frames and cells (T, H, W) that the sidecar must have, if known.
 
     Returns:
-        motion_THW2: float32, pixels from the frame before; zero without motion information.
+        motion_THW2: float32, pixels from the previous frame. Zero without motion information.
         has_motion_T: True for frames with motion information. Their distance is 1.
 
     Raises:
@@ -80,7 +80,7 @@ def read_flow(
     if len(index_T) and index_T.max() >= len(whole_THW2):
         raise NoFlow(
             f"{sidecar(path, method)}: has {len(whole_THW2)} frames, and frame {index_T.max()} was "
-            f"asked for; {_again(method)}"
+            f"requested; {_again(method)}"
         )
     motion_THW2 = whole_THW2[index_T].astype(np.float32)
     has_motion_T = (index_T > 0) & ~np.isnan(motion_THW2[:, 0, 0, 0])
@@ -92,7 +92,7 @@ def open_flow(
 ) -> np.ndarray:
     """Map a video's whole sidecar into memory: (T, H, W, 2) float16.
 
-    Arguments and errors are those of `read_flow`.
+    Arguments and errors are as in `read_flow`.
     """
     file = sidecar(path, method)
     try:
@@ -107,7 +107,7 @@ def open_flow(
         ) from None
     if flow_THW2.dtype != np.float16 or flow_THW2.ndim != 4 or flow_THW2.shape[3] != 2:
         raise NoFlow(
-            f"{file}: is {flow_THW2.dtype} of shape {flow_THW2.shape}, not float16 of "
+            f"{file}: is {flow_THW2.dtype} of shape {flow_THW2.shape}, not float16 of shape "
             f"(T, H, W, 2); delete it, then {_again(method)}"
         )
     if shape is not None and flow_THW2.shape[:3] != tuple(shape):
@@ -124,15 +124,15 @@ def _again(method: Flow) -> str:
 def write_flow(
     path: str | Path, method: Flow, estimate: Estimate, shape: tuple[int, int, int] | None = None
 ) -> Path:
-    """Estimate the flow of a whole video and write its sidecar, which appears whole or not at all.
+    """Estimate the flow of a whole video, and write its sidecar in one step.
 
-    Memory does not grow with the video.
+    Memory does not grow with the video's length.
 
     Args:
         path: the video.
-        method: names the sidecar.
+        method: part of the sidecar's name.
         estimate: `estimator(method, ...)`.
-        shape: frames and cells (T, H, W) of the video; looked up if None.
+        shape: frames and cells (T, H, W) of the video. None: `probe_video` finds them.
 
     Raises:
         UserError: the video cannot be read, changes its size, or has another shape.
@@ -152,15 +152,15 @@ def write_flow(
                 if t >= shape[0] or motion_HW2.shape[:2] != shape[1:]:
                     here = "frame {} has {} x {} cells".format(t, *motion_HW2.shape)
                     raise UserError(
-                        f"{path}: {here}, but {shape[0]} frames of {shape[1]} x {shape[2]} cells "
-                        "are listed; run `mgm prepare` again"
+                        f"{path}: {here}, but the index has {shape[0]} frames of {shape[1]} x "
+                        f"{shape[2]} cells; run `mgm prepare` again"
                     )
                 out.write(unknown * (t - rows) + motion_HW2.astype("<f2").tobytes())
                 rows = t + 1
             out.write(unknown * (shape[0] - rows))
     except OSError as error:
         raise UserError(
-            f"{file}: cannot be written beside the video ({error.strerror}); "
+            f"{file}: cannot be written next to the video ({error.strerror}); "
             "make room, or make the folder writable"
         ) from None
     return file
@@ -169,9 +169,9 @@ def write_flow(
 def motions(path: str | Path, estimate: Estimate) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (t, motion_HW2) of a video's frames in order, float32, one vector per cell.
 
-    Frame 0 has zeros. Then comes every frame that decodes and follows one that does.
+    Frame 0 has zeros. A later frame is yielded if it and the previous one decode.
     """
-    # consecutive frames, and the number of the last one
+    # Consecutive frames, and the index of the last one.
     frames, last = list[np.ndarray](), -1
     for t, frame_HWC in read_frames(path):
         if t != last + 1 or (len(frames) - 1) * frame_HWC.shape[0] * frame_HWC.shape[1] >= PIXELS:
@@ -187,14 +187,14 @@ def motions(path: str | Path, estimate: Estimate) -> Iterator[tuple[int, np.ndar
 def _estimated(
     frames: list[np.ndarray], last: int, estimate: Estimate
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the motion of consecutive frames that end with frame `last`, except for the first."""
+    """Yield (t, motion_HW2) of consecutive frames except the first. The last has index `last`."""
     if len(frames) > 1:
         for t, flow_HW2 in enumerate(estimate(np.stack(frames)), last - len(frames) + 2):
             yield t, cell_means(flow_HW2)
 
 
 def cell_means(flow_HW2: np.ndarray) -> np.ndarray:
-    """Return the mean of each cell's pixels that lie in the frame."""
+    """Return the mean over each cell's pixels inside the frame."""
     rows, columns = (np.arange(0, side, CELL) for side in flow_HW2.shape[:2])
     sum_HW2 = np.add.reduceat(np.add.reduceat(flow_HW2, rows, 0), columns, 1)
     height_H = np.minimum(flow_HW2.shape[0] - rows, CELL)
@@ -203,11 +203,11 @@ def cell_means(flow_HW2: np.ndarray) -> np.ndarray:
 
 
 def estimator(method: Flow, weights: Path | None = None, device: str = "cpu") -> Estimate:
-    """Return the function that estimates flow by a method.
+    """Return the function that estimates flow with a method.
 
     Args:
-        weights: for RAFT, from `raft_weights`.
-        device: for RAFT.
+        weights: RAFT's weights, from `raft_weights`.
+        device: RAFT's device.
 
     Raises:
         UserError: the weights do not fit.
@@ -219,7 +219,7 @@ def estimator(method: Flow, weights: Path | None = None, device: str = "cpu") ->
 
 
 def _fitted(estimate: Estimate, short: int) -> Estimate:
-    """Return `estimate` for frames of any size (see the module's docstring)."""
+    """Extend `estimate` to frames of any size, as the module's docstring describes."""
     import cv2
 
     def fitted(frames_THWC: np.ndarray) -> np.ndarray:
@@ -269,17 +269,18 @@ def _raft_small(weights: Path, device: str) -> Estimate:
         model.load_state_dict(torch.load(regular(weights), map_location="cpu", weights_only=True))
     except UserError:
         raise
-    except Exception as error:  # torch.load raises whatever its unpickler met
+    # torch.load may raise any exception of its unpickler.
+    except Exception as error:
         why = "; ".join(line.strip() for line in str(error).splitlines()[:2])
         raise UserError(
-            f"{weights}: not RAFT-small's weights ({why}); give --weights a state_dict of "
+            f"{weights}: not RAFT-small's weights ({why}); pass as --weights a state_dict of "
             "torchvision's raft_small, such as raft_small_C_T_V2"
         ) from None
     model.requires_grad_(False).eval().to(device)
 
     def estimate(frames_THWC: np.ndarray) -> np.ndarray:
         frames_TCHW = torch.from_numpy(frames_THWC).to(device).permute(0, 3, 1, 2).contiguous()
-        frames_TCHW = frames_TCHW / 127.5 - 1  # as torchvision's transform
+        frames_TCHW = frames_TCHW / 127.5 - 1  # as in torchvision's transform
         return -model(frames_TCHW[1:], frames_TCHW[:-1])[-1].permute(0, 2, 3, 1).cpu().numpy()
 
     return estimate
@@ -310,7 +311,8 @@ def raft_weights(method: Flow, weights: Path | None) -> Path | None:
     if not file.exists():
         try:
             Raft_Small_Weights.DEFAULT.get_state_dict(progress=False, check_hash=True)
-        except Exception as error:  # no network, a proxy's page in its place, a full disk
+        # Examples: no network, a proxy's page instead of the file, a full disk.
+        except Exception as error:
             raise UserError(
                 f"raft-small: torchvision's weights {file.name} cannot be downloaded "
                 f"({type(error).__name__}: {error}); pass --weights PATH, or put the file at {file}"

@@ -1,4 +1,4 @@
-"""What a video's encoded packets tell of its pictures, without decoding any."""
+"""Read the order, times and types of a video's pictures from its packets, without decoding."""
 
 import math
 from collections.abc import Collection, Iterable
@@ -8,14 +8,15 @@ from zlib import crc32
 
 import numpy as np
 
-# the start code of a picture's header
+# The start code of a picture's header.
 _PICTURE = {
     "mpeg1video": b"\0\0\1\0",
     "mpeg2video": b"\0\0\1\0",
     "mpeg4": b"\0\0\1\xb6",
 }
 MPEG = frozenset(_PICTURE)
-# bytes: a shorter P-picture of MPEG-4 may be one that is not shown (FFmpeg's MAX_NVOP_SIZE)
+# Bytes. A shorter P-picture of MPEG-4 may be a placeholder that is not shown (FFmpeg's
+# MAX_NVOP_SIZE).
 PLACEHOLDER = 20
 
 
@@ -26,18 +27,18 @@ PLACEHOLDER = 20
 class Timeline:
     """The order and the times of a file's pictures.
 
-    MP4 and Matroska store presentation times. AVI and MPEG streams do not: their pictures are put
-    in order by their types, and the time of a picture is its number.
+    MP4 and Matroska store presentation times. AVI and MPEG streams do not. There the order follows
+    from the picture types, and the time of a picture is its number.
 
     Args:
         times: presentation times of all frames, sorted.
-        keys: presentation time of each key frame, and the offset to seek to.
+        keys: (presentation time, offset to seek to) of each key frame.
         start: the offset of the first packet.
-        order: packets in decoding order: presentation time (-1: none), and the number of IDR
-            pictures up to the packet.
-        marks: the place in `order` of each key frame, by the CRC-32 of its packet. None if the file
-            stores times.
-        unused: times of the B-pictures that no other picture refers to, where `marks` is set.
+        order: (presentation time or -1, number of IDR pictures up to here) of each packet, in
+            decoding order.
+        marks: {CRC-32 of a key frame's packet: its position in `order`}. None if the file stores
+            times.
+        unused: times of the B-pictures that no other picture refers to. Empty if `marks` is None.
     """
 
     times: np.ndarray
@@ -50,8 +51,8 @@ class Timeline:
     def needed(self, wanted: Collection[int]) -> list[int]:
         """Return the times of the packets that the pictures of times `wanted` may need.
 
-        They come in decoding order. No picture needs one that is decoded after it, and none after
-        an IDR picture needs one from before (ISO/IEC 14496-10, 3.69).
+        They are in decoding order. A picture does not need later packets. After an IDR picture, no
+        picture needs a packet from before it (ISO/IEC 14496-10, 3.69).
         """
         last = {period: at for at, (time, period) in enumerate(self.order) if time in wanted}
         return [time for at, (time, period) in enumerate(self.order) if at <= last.get(period, -1)]
@@ -61,13 +62,15 @@ def stored_times(packets: Iterable[Any], seek_by_time: bool, prefix: int) -> Tim
     """Return the timeline of a container that stores presentation times.
 
     Args:
-        packets: all of them.
-        seek_by_time: the container's index holds presentation times (Matroska), not decoding times.
-        prefix: bytes of the length before each unit of a packet of H.264; 0 for other streams.
+        packets: all packets.
+        seek_by_time: whether the container's index has presentation times (Matroska) instead of
+            decoding times.
+        prefix: size in bytes of the length field before each unit of an H.264 packet. 0 for other
+            streams.
 
     Returns:
-        None if the times cannot be trusted: one is missing or occurs twice, or decoding times go
-        back, as in Matroska files of XviD in VfW mode.
+        The timeline. None if the times cannot be trusted: a time is missing or occurs twice, or
+        decoding times decrease, as in Matroska files of XviD in VfW mode.
     """
     order, times, keys = list[tuple[int, int]](), list[int](), list[tuple[int, int]]()
     start, period, decoded = None, 0, -math.inf
@@ -92,14 +95,16 @@ def stored_times(packets: Iterable[Any], seek_by_time: bool, prefix: int) -> Tim
 
 
 def counted_times(packets: Iterable[Any], codec: str) -> Timeline | None:
-    """Return the timeline of an MPEG-1, 2 or 4 stream that stores no presentation times.
+    """Return the timeline of an MPEG-1, 2 or 4 stream without presentation times.
 
-    A picture's time is its number, and every packet must hold one picture.
+    A picture's time is its number.
 
     Returns:
-        None for a stream with other packets, or whose first pictures need earlier ones.
+        The timeline. None if a packet does not hold exactly one picture, or if the first pictures
+        need earlier ones.
     """
-    kinds, found = list[str](), list[tuple[int, int, int]]()  # key frames: place, offset, CRC-32
+    # `found` has (position, offset, CRC-32) of key frames.
+    kinds, found = list[str](), list[tuple[int, int, int]]()
     for packet in packets:
         if not packet.size:
             continue
@@ -121,10 +126,10 @@ def counted_times(packets: Iterable[Any], codec: str) -> Timeline | None:
 
 
 def shown_order(kinds: list[str]) -> list[int]:
-    """Return the place of each picture in presentation order, given types in decoding order.
+    """Return each picture's position in presentation order, given types in decoding order.
 
-    An I- or P-picture is shown after the B-pictures that follow it. A packet without a picture ("")
-    has -1.
+    An I- or P-picture is shown after the B-pictures that follow it. A packet without a picture
+    (type "") has position -1.
     """
     shown, waiting, count = [-1] * len(kinds), None, 0
     for at, kind in enumerate([*kinds, "I"]):
@@ -143,11 +148,12 @@ def shown_order(kinds: list[str]) -> list[int]:
 def mpeg_kind(packet: bytes, codec: str) -> str | None:
     """Return the picture type ("I", "P", "B", "S") of a packet of MPEG-1, 2 or 4.
 
-    After the start code MPEG-1 and 2 have 10 bits of order, then 3 of type (ISO/IEC 13818-2,
-    6.2.3); MPEG-4 begins with 2 bits of type (ISO/IEC 14496-2, 6.2.5).
+    After the start code, MPEG-1 and 2 have 10 bits of order, then 3 bits of type (ISO/IEC 13818-2,
+    6.2.3). MPEG-4 has 2 bits of type (ISO/IEC 14496-2, 6.2.5).
 
     Returns:
-        "" for a packet without a picture; None if it may hold two, or one that is not shown.
+        The type. "" for a packet without a picture. None if the packet may hold two pictures, or a
+        picture that is not shown.
     """
     code = _PICTURE[codec]
     at = packet.find(code) + 4
@@ -163,9 +169,9 @@ def mpeg_kind(packet: bytes, codec: str) -> str | None:
 
 
 def from_sequence_header(packet: bytes, codec: str) -> bytes:
-    """Return a key frame's packet from its sequence header on.
+    """Return a key frame's packet without the bytes before its sequence header.
 
-    After a seek in an MPEG stream, the end of an earlier picture may come before it.
+    After a seek in an MPEG stream, these bytes may be the end of an earlier picture.
     """
     if codec == "mpeg4":
         return packet
@@ -174,11 +180,11 @@ def from_sequence_header(packet: bytes, codec: str) -> bytes:
 
 
 def is_unused_b(packet: memoryview | bytes, prefix: int) -> bool:
-    """Return whether a packet of H.264 holds a B-picture that no other picture refers to.
+    """Return whether an H.264 packet holds a B-picture that no other picture refers to.
 
-    Each of its units follows its length in `prefix` bytes. A unit's first byte holds its
-    `nal_ref_idc` and type. A slice begins with its first macroblock (the bit 1 means 0), then its
-    type: B is 010 (1) or 00111 (6). Source: ISO/IEC 14496-10, 7.3.1 and 7.3.3.
+    Before each unit of the packet is its length, in `prefix` bytes. A unit's first byte holds its
+    `nal_ref_idc` and type. A slice begins with the number of its first macroblock (the bit 1 means
+    0), then its type: B is 010 (1) or 00111 (6). Source: ISO/IEC 14496-10, 7.3.1 and 7.3.3.
     """
     at, found = 0, False
     while at + prefix + 1 < len(packet):
@@ -193,9 +199,9 @@ def is_unused_b(packet: memoryview | bytes, prefix: int) -> bool:
 
 
 def is_idr(packet: memoryview | bytes, prefix: int) -> bool:
-    """Return whether a packet of H.264 holds an IDR picture, at which decoders forget all others.
+    """Return whether an H.264 packet holds an IDR picture, after which earlier ones are not needed.
 
-    Its units are as in `is_unused_b`.
+    `is_unused_b` describes the packet's units.
     """
     at = 0
     while at + prefix < len(packet):

@@ -1,20 +1,21 @@
-"""Read videos from shards: their frames as JPEG, and the motion vectors of the source file.
+"""Read videos from shards: frames as JPEG, and the motion vectors of the source file.
 
-A shard is an uncompressed tar in WebDataset's convention: files of one key are one record, and
-other tools can read it. A video is
+A shard is an uncompressed tar in WebDataset's convention, so other tools can read it. Files with
+the same key are one record. The record of a video is
 
-    KEY.00000.jpg ...  its frames, every one or every k-th, at the shards' short side
+    KEY.00000.jpg ...  its frames, all or every k-th, at the shards' short side
     KEY.vectors        the packed cells of each frame with motion information (`pack_motion`)
-    KEY.table          the places, checksums, picture types and reference distances of all
-                       these: a `HEADER`, then one `ROW` per frame
-    KEY.json, KEY.cls  the source's name, SHA-256 and more; the label, for people and other tools
+    KEY.table          offsets, checksums, picture types and reference distances of the
+                       frames: a `HEADER`, then one `ROW` per frame
+    KEY.json, KEY.cls  the source's name, SHA-256 and more; the label. For people and other tools
 
-An index names a record `SHARD.tar#OFFSET/NAME`, where OFFSET is the place of its table. So a clip
-is read by `pread` of the table, of its frames and of their vectors, without a search. Every byte
-that is used is checked. Libraries for shards read whole samples, and a clip is a tenth of one.
+The path of a record is `SHARD.tar#OFFSET/NAME`, where OFFSET is the position of its table. So a
+clip is read by `pread` of the table, of its frames and of their vectors, without a search. The
+checksum of all data that is used is verified. Other libraries for shards would read whole samples,
+and a clip is a tenth of a sample.
 
-Boxes and motion are in pixels of the *source*, so random draws and masks equal those of the source
-file, bit for bit.
+Boxes and motion are in pixels of the *source*. So random draws and masks are the same as with the
+source file, bit for bit.
 """
 
 import json
@@ -44,36 +45,37 @@ HEADER = struct.Struct("<8sIIII16sdIQI")
 MAGIC = b"mgmshard"
 ROW = np.dtype(
     [
-        # the JPEG file, from the start of the shard
+        # The JPEG file. The offset is from the start of the shard.
         ("offset", "<u8"),
         ("bytes", "<u4"),
         ("crc", "<u4"),
-        # from the start of the vectors; 0 bytes: no motion information
+        # The frame's packed cells. The offset is from the start of the vectors. 0 bytes mean no
+        # motion information.
         ("vectors", "<u4"),
         ("vector_bytes", "<u4"),
         ("vector_crc", "<u4"),
-        # distances to the references, in frames; the picture type
+        # Distances to the references in frames, and the picture type.
         ("past", "<u4"),
         ("future", "<u4"),
         ("kind", "S4"),
     ]
 )
-UNITS = 4  # per pixel: no codec whose vectors FFmpeg exports has finer ones
-_FIRST_READ = 1 << 14  # bytes: the table of 400 frames
-_NEAR = 1 << 18  # bytes of vectors to read at once
+UNITS = 4  # per pixel. No codec for which FFmpeg exports vectors has finer ones
+_FIRST_READ = 1 << 14  # bytes, enough for the table of 400 frames
+_NEAR = 1 << 18  # bytes of vectors that are read at once
 _BLOCK = 512  # bytes: the unit of a tar
 
 
 class NotInShard(UserError):
-    """The shards lack what the run needs, whichever the video, so the run must not go on."""
+    """The shards lack frames that the run needs, so the run must stop."""
 
 
 def shard_of(path: str | Path) -> tuple[str, int] | None:
-    """Return a record's shard and the place of its table; None for the path of a file."""
+    """Return a record's shard and the offset of its table; None for the path of a file."""
     text = str(path)
     for found in _PLACE.finditer(text) if ".tar#" in text else ():
         shard = text[: found.start()] + ".tar"
-        # a folder may be called x.tar#5
+        # A folder's name may be x.tar#5.
         if _is_file(shard) or not os.path.isdir(text[: found.end() - 1]):
             return shard, int(found[1])
     return None
@@ -90,10 +92,11 @@ def _is_file(path: str) -> bool:
 def pack_motion(motion_HW2: np.ndarray, future_HW: np.ndarray) -> bytes:
     """Pack a frame's cells without loss.
 
-    Quarters of a pixel come first, then one bit per cell for a future reference. All is deflated.
+    The vectors in quarters of a pixel come first, then one bit per cell for a future reference. All
+    is compressed with zlib.
 
     Raises:
-        UserError: a vector is no multiple of a quarter pixel, or longer than 8191.
+        UserError: a vector is not a multiple of a quarter pixel, or is longer than 8191.
     """
     quarters_HW2 = np.rint(motion_HW2 * UNITS).clip(-(2**15), 2**15 - 1).astype("<i2")
     if not np.array_equal(quarters_HW2 / np.float32(UNITS), motion_HW2):
@@ -109,9 +112,11 @@ class ShardVideo:
     """A video in a shard.
 
     Args:
-        every: every `every`-th frame of the source is here, and has a row.
+        every: the shard has every `every`-th frame of the source.
         size: height and width of the source, as shown.
-        end: bytes of the shard.
+        vectors_at: offset of the vectors in the shard.
+        rows: one `ROW` per frame.
+        end: the shard's size in bytes.
     """
 
     path: str
@@ -126,7 +131,7 @@ class ShardVideo:
 
     @property
     def frames(self) -> int:
-        """The index of the last frame that is here, plus one."""
+        """Return the number of frames up to the last one in the shard."""
         return self.every * (len(self.rows) - 1) + 1
 
     def jpegs(self, rows: np.ndarray) -> Iterator[bytes]:
@@ -135,7 +140,7 @@ class ShardVideo:
             yield self._checked(self._read(offset, size, "a frame"), offset, crc, "a frame")
 
     def motion(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return motion_NHW2, distance_NHW and has_motion_N of some rows, as `Clip` has them."""
+        """Return motion_NHW2, distance_NHW and has_motion_N of some rows, as in `Clip`."""
         height, width = cells(self.size[0]), cells(self.size[1])
         count, informed_N = height * width, rows["vector_bytes"] > 0
         packed_NL = np.frombuffer(b"".join(self._unpacked(rows)), np.uint8).reshape(len(rows), -1)
@@ -153,18 +158,18 @@ class ShardVideo:
         return motion_NHW2, distance_NHW, informed_N
 
     def check(self) -> None:
-        """Read all of it, and check every byte.
+        """Read all frames and vectors, and verify their checksums.
 
         Raises:
-            UserError: a byte was changed.
+            UserError: a byte has changed.
         """
         for _ in chain(self.jpegs(self.rows), self._unpacked(self.rows)):
             pass
 
     def _unpacked(self, rows: np.ndarray) -> Iterator[bytes]:
-        """Yield the packed cells of ascending rows, inflated.
+        """Yield the decompressed cells of ascending rows.
 
-        Those of a clip lie close together, and are read at once.
+        The cells of a clip are close together, and are read at once.
         """
         columns = (rows[name].tolist() for name in ("vectors", "vector_bytes", "vector_crc"))
         places, what = list(zip(*columns)), "motion vectors"
@@ -182,7 +187,7 @@ class ShardVideo:
 
     @property
     def _unpacked_bytes(self) -> int:
-        """Bytes of a frame's cells before `pack_motion` deflates them."""
+        """Return the size of a frame's cells in bytes, before `pack_motion` compresses them."""
         count = cells(self.size[0]) * cells(self.size[1])
         return 4 * count + -(-count // 8)
 
@@ -194,26 +199,26 @@ class ShardVideo:
             found = b""
         if len(found) != wanted:
             raise UserError(
-                f"{self.path}: motion vectors of its shard do not fit its size; {AGAIN}"
+                f"{self.path}: its motion vectors in the shard do not fit its size; {AGAIN}"
             )
         return found
 
     def _read(self, offset: int, count: int, what: str) -> bytes:
-        # bounded before the read, since a damaged count asks for gigabytes
+        # Limit the read, since a damaged count may be gigabytes.
         end = min(self.end, offset + count)
         data = os.pread(self.file.fileno(), end - offset, offset) if offset < end else b""
         if len(data) < count:
             raise UserError(
                 f"{self.path}: its shard ends after {min(self.end, offset + len(data)):,} bytes, "
-                f"{what} needs {offset + count:,}; {AGAIN}"
+                f"and {what} needs {offset + count:,}; {AGAIN}"
             )
         return data
 
     def _checked(self, data: bytes, offset: int, crc: int, what: str) -> bytes:
         if zlib.crc32(data) != crc:
             raise UserError(
-                f"{self.path}: the {len(data):,} bytes of {what} at {offset:,} are not those that "
-                f"were written; {AGAIN}"
+                f"{self.path}: the {len(data):,} bytes of {what} at {offset:,} have changed since "
+                f"they were written; {AGAIN}"
             )
         return data
 
@@ -246,12 +251,12 @@ def open_record(path: str | Path) -> ShardVideo:
             "prepare the dataset again"
         )
     end = HEADER.size + count * ROW.itemsize
-    # the number of rows cannot be checked yet, so it is trusted as far as the shard goes
+    # The number of rows cannot be checked yet, so the read is limited to the shard.
     if len(data) < end <= shard_end - offset:
         data += os.pread(file.fileno(), end - len(data), offset + len(data))
     if len(data) < end or table_crc(data[: HEADER.size], data[HEADER.size : end]) != crc:
         raise UserError(
-            f"{path}: the {end:,} bytes of its table at {offset:,} are not those that were "
+            f"{path}: the {end:,} bytes of its table at {offset:,} have changed since they were "
             f"written; {AGAIN}"
         )
     sizes = {"every": (every, 64), "height": (height, 1 << 15), "width": (width, 1 << 15)}
@@ -280,11 +285,11 @@ def open_record(path: str | Path) -> ShardVideo:
 def _source_name(file: BinaryIO, data: bytes, offset: int, end: int) -> str | None:
     """Return the source's name from a record's KEY.json; None if it cannot be read.
 
-    That file follows the table, so most often it is in `data` already.
+    KEY.json follows the table, so it usually is in `data` already.
 
     Args:
-        data: bytes of the shard from `offset` on, where the table begins.
-        end: bytes of the table.
+        data: bytes of the shard, starting with the table at `offset`.
+        end: size of the table in bytes.
     """
     at = end + -end % _BLOCK
     if len(data) < at + 2 * _BLOCK:
@@ -303,26 +308,26 @@ def _source_name(file: BinaryIO, data: bytes, offset: int, end: int) -> str | No
 
 
 def below(name: str) -> str:
-    """Return a path's name without parts that lead out of its root."""
+    """Return a relative path without parts that lead out of its root."""
     return "/".join(part for part in name.split("/") if part not in ("", ".."))
 
 
 def table_crc(header: bytes, rows: bytes) -> int:
-    """Return the checksum that ends a header: of all before it, and of the rows."""
+    """Return the checksum at the end of a header, of the rest of the header and of the rows."""
     return zlib.crc32(rows, zlib.crc32(header[: HEADER.size - 4]))
 
 
 class ShardPass:
-    """One pass over a video in a shard, as `mgm.video.decode.DecodePass` is over a file.
+    """A pass over a video in a shard, with the interface of `mgm.video.decode.DecodePass`.
 
-    `size` is the source's, which boxes and motion refer to. Frames may be smaller.
+    `size` is the source's height and width, which boxes and motion refer to. Frames may be smaller.
     """
 
     def __init__(self, path: str | Path, wanted_N: np.ndarray, motion: bool):
         self.record = record = open_record(path)
         if motion and record.codec not in CODECS_WITH_VECTORS:
             raise NoVectors(
-                f"{path}: its source's codec {record.codec} has no motion vectors; "
+                f"{path}: the codec of its source, {record.codec}, has no motion vectors; "
                 "use a mask without motion guidance"
             )
         self.size = record.size
@@ -330,14 +335,14 @@ class ShardPass:
         if off_N.any():
             index = int(wanted_N[off_N > 0][0])
             raise NotInShard(
-                f"{path}: has every {record.every}th frame, and frame {index} was asked for; set "
+                f"{path}: has every {record.every}th frame, and frame {index} was requested; set "
                 f"clips.start_multiple to {record.every} and clips.stride to a multiple, or "
                 "prepare without --every"
             )
         if row_N[-1] >= len(record.rows):
             raise UserError(
-                f"{path}: frame {int(wanted_N[-1])} was asked for, but the video ends after "
-                f"{record.frames} frames; ask for less"
+                f"{path}: frame {int(wanted_N[-1])} was requested, but the video ends after "
+                f"{record.frames} frames; request fewer"
             )
         self.rows, self._motion = record.rows[row_N], motion
 
@@ -345,11 +350,11 @@ class ShardPass:
         for n, jpeg in enumerate(self.record.jpegs(self.rows)):
             frame_HWC = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
             if frame_HWC is None:
-                raise UserError(f"{self.record.path}: a frame is no JPEG; {AGAIN}")
+                raise UserError(f"{self.record.path}: a frame is not a JPEG; {AGAIN}")
             yield n, frame_HWC
 
     def motion(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return motion_NHW2, distance_NHW and has_motion_N, as `Clip` has them."""
+        """Return motion_NHW2, distance_NHW and has_motion_N, as in `Clip`."""
         rows = self.rows
         if not self._motion:
             rows = rows.copy()
@@ -357,10 +362,10 @@ class ShardPass:
         return self.record.motion(rows)
 
 
-# a dataset has some thousand shards, and a process may have 1,024 files open
+# The limit is needed: a dataset may have thousands of shards, and a process may open 1,024 files.
 @lru_cache(maxsize=256)
 def _opened(shard: str) -> tuple[BinaryIO, int]:
-    """Open a shard; return the file and its size in bytes."""
+    """Open a shard, and return the file and its size in bytes."""
     try:
         file = open(shard, "rb", buffering=0)  # noqa: SIM115
         return file, os.fstat(file.fileno()).st_size

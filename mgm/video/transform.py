@@ -1,7 +1,7 @@
-"""From decoded frames to a clip: which frames, which box, cutting, and augmentation.
+"""Turn decoded frames into a clip: choose frames and a box, cut, and augment.
 
-Draws are pure functions of a NumPy generator. A box need not be square, so the components of a
-motion vector are scaled separately, and magnitudes are taken afterwards.
+All random draws come from a NumPy generator that is passed in. A box need not be square. So the two
+components of a motion vector are scaled separately, before its magnitude is computed.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from mgm.spec import Augment, Clips
 from mgm.video.decode import Clip
 from mgm.video.motion import CELL
 
-# --- Which frames. T is the clip's number of frames. ---
-# Sources: VideoMAE's datasets (MCG-NJU/VideoMAE: kinetics.py, ssv2.py), to which the paper refers
-# ("same as VideoMAE"). A video shorter than its span repeats its last frame. Under "segments" a
-# training clip repeats its first, as VideoMAE does. A video of one frame is a still clip.
+# --- Choose frames. T is the clip's number of frames. ---
+# Source: VideoMAE's datasets (MCG-NJU/VideoMAE: kinetics.py, ssv2.py). The paper refers to them
+# ("same as VideoMAE"). If the video is too short, the clip repeats its last frame. With "segments",
+# a training clip repeats the first frame, as in VideoMAE.
 
 
 def training_indices(clips: Clips, n_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the sorted frames of a random training clip: (T,)."""
+    """Draw the frames of a training clip. Return their sorted indices, (T,)."""
     if clips.sampling == "stride":
         return stride(n_frames, clips.frames, clips.stride, rng, clips.start_multiple)
     if clips.sampling == "window":
@@ -30,7 +30,7 @@ def training_indices(clips: Clips, n_frames: int, rng: np.random.Generator) -> n
 
 
 def view_indices(clips: Clips, n_frames: int, view: int, views: int) -> np.ndarray:
-    """Return the sorted frames of temporal test view `view` of `views`: (T,).
+    """Return the sorted frame indices of temporal test view `view` of `views`: (T,).
 
     A model trained on windows is tested at their exact stride.
     """
@@ -42,16 +42,19 @@ def view_indices(clips: Clips, n_frames: int, view: int, views: int) -> np.ndarr
 def stride(
     n_frames: int, frames: int, step: int, rng: np.random.Generator, multiple: int = 1
 ) -> np.ndarray:
-    """Take every `step`-th frame from a random start, a multiple of `multiple` (pretraining)."""
+    """Take every `step`-th frame from a random start (pretraining).
+
+    The start is a multiple of `multiple`.
+    """
     starts = max(n_frames - (frames - 1) * step, 1)
     start = multiple * rng.integers(-(-starts // multiple))
     return np.minimum(start + step * np.arange(frames), n_frames - 1)
 
 
 def window(n_frames: int, frames: int, step: int, rng: np.random.Generator) -> np.ndarray:
-    """Take evenly spaced frames of a random window of frames * step (finetuning on K400).
+    """Take evenly spaced frames of a random window (fine-tuning on K400).
 
-    Source: kinetics.py, `loadvideo_decord`.
+    The window has frames * step frames. Source: kinetics.py, `loadvideo_decord`.
     """
     span = frames * step
     if n_frames > span:
@@ -63,9 +66,9 @@ def window(n_frames: int, frames: int, step: int, rng: np.random.Generator) -> n
 
 
 def segments(n_frames: int, frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Take one random frame of each of T equal segments (TSN; finetuning on SSv2).
+    """Take one random frame of each of T equal segments (TSN; fine-tuning on SSv2).
 
-    A video of fewer than T frames gives its first frame T times (ssv2.py).
+    If the video has fewer than T frames, the first is taken T times (ssv2.py).
     """
     length = n_frames // frames
     if length == 0:
@@ -74,9 +77,9 @@ def segments(n_frames: int, frames: int, rng: np.random.Generator) -> np.ndarray
 
 
 def stride_view(n_frames: int, frames: int, step: int, view: int, views: int) -> np.ndarray:
-    """Take every `step`-th frame, from a start that views spread evenly over the video.
+    """Take every `step`-th frame. The starts of the views are spread evenly over the video.
 
-    A single view lies in the middle.
+    A single view is in the middle.
     """
     slack = max(-(-n_frames // step) - frames, 0)  # in steps
     start = slack // 2 if views == 1 else slack * view // (views - 1)
@@ -84,31 +87,32 @@ def stride_view(n_frames: int, frames: int, step: int, view: int, views: int) ->
 
 
 def segment_view(n_frames: int, frames: int, view: int, views: int) -> np.ndarray:
-    """Take one frame of each of T equal segments: view k of n takes the point k / n into them.
+    """Take one frame of each of T equal segments.
 
-    So of two views the first takes the starts and the second the mid-points (ssv2.py). A single
-    view takes the mid-points.
+    View k of n takes the frame at the share k / n of each segment. So with two views, the first
+    takes the starts and the second takes the centres (ssv2.py). A single view takes the centres.
     """
     tick = n_frames / frames
     offset = tick / 2 if views == 1 else view * tick / views
     return (offset + tick * np.arange(frames)).astype(np.int64)
 
 
-# --- Which box ---
-# Each crop is scaled as VideoMAE scales it: pretraining's by Pillow, bilinear with antialiasing;
-# finetuning's by torch.nn.functional.interpolate and test views by OpenCV, both without.
+# --- Choose a box ---
+# Crops are scaled as in VideoMAE. Crops for pretraining are scaled as by Pillow: bilinear, with
+# antialiasing. Crops for fine-tuning are scaled as by torch.nn.functional.interpolate, and test
+# views as by OpenCV: both bilinear, without antialiasing.
 
 SCALES = (1.0, 0.875, 0.75, 0.66)
 
 
 @dataclass(frozen=True)
 class Box:
-    """A crop in pixels of the decoded frame; whole ones, except for a test view.
+    """A crop, in pixels of the decoded frame. Pixels are whole numbers except for a test view.
 
     Args:
         antialias: average over all pixels when scaling down.
-        scaled: for a test view, whose whole frame is scaled before the crop: the scaled frame's
-            height and width, and the crop's top and left in it.
+        scaled: only for a test view, where the whole frame is scaled before the crop. Height and
+            width of the scaled frame, and top and left of the crop in it.
     """
 
     top: float
@@ -119,11 +123,11 @@ class Box:
     scaled: tuple[int, int, int, int] | None = None
 
     def on(self, frame: tuple[int, ...], of: tuple[int, int] | None) -> "Box":
-        """Return the same part of a smaller or larger copy of the frame, at least one pixel.
+        """Return the same crop on a smaller or larger copy of the frame. It has at least a pixel.
 
         Args:
             frame: height and width of the copy.
-            of: height and width of the frame that the box lies on; None if that is `frame`.
+            of: height and width of the frame that the box refers to; None if that is `frame`.
         """
         if of is None or of == frame or self.scaled:
             return self
@@ -136,7 +140,7 @@ class Box:
 
 
 def training_box(clips: Clips, height: int, width: int, rng: np.random.Generator) -> Box:
-    """Return the training crop of a frame of `height` x `width` pixels (`Clips.crop`)."""
+    """Draw the training crop of a frame of `height` x `width` pixels (`Clips.crop`)."""
     if clips.crop == "multiscale":
         return multiscale(height, width, clips.size, rng)
     if clips.crop == "resized":
@@ -145,11 +149,11 @@ def training_box(clips: Clips, height: int, width: int, rng: np.random.Generator
 
 
 def multiscale(height: int, width: int, size: int, rng: np.random.Generator) -> Box:
-    """Draw pretraining's crop, MultiScaleCrop (MCG-NJU/VideoMAE, transforms.py).
+    """Draw a crop for pretraining: MultiScaleCrop (MCG-NJU/VideoMAE, transforms.py).
 
-    Height and width are the short side times one of four scales each, at most one step apart. A
-    side within 2 pixels of `size` becomes `size`. The box lies at one of 13 fixed places: corners,
-    centre, mid-points of edges, quarter points.
+    Height and width are the short side times one of four scales. The two scales are equal or
+    neighbours. A side within 2 pixels of `size` becomes `size`. The box has one of 13 fixed
+    positions: corners, centre, centres of edges, quarter points.
     """
     short = min(height, width)
     sides = [int(short * scale) for scale in SCALES]
@@ -166,7 +170,7 @@ def multiscale(height: int, width: int, size: int, rng: np.random.Generator) -> 
 def resized(
     height: int, width: int, rng: np.random.Generator, area=(0.08, 1.0), ratio=(0.75, 4 / 3)
 ) -> Box:
-    """Draw finetuning's crop: uniform area, log-uniform width / height.
+    """Draw a crop for fine-tuning, with uniform area and log-uniform width / height.
 
     After ten draws that do not fit, take the largest central box.
     """
@@ -182,7 +186,10 @@ def resized(
 
 
 def view_box(height: int, width: int, view: int, views: int) -> Box:
-    """Return a square of the short side: the centre one, or view `view` along the long side."""
+    """Return a square with the side of the short side.
+
+    With one view it is central. Otherwise it is number `view` of `views` along the long side.
+    """
     short, slack = min(height, width), abs(height - width)
     offset = slack // 2 if views == 1 else slack * view // (views - 1)
     return Box(offset, 0, short, short) if height > width else Box(0, offset, short, short)
@@ -191,7 +198,7 @@ def view_box(height: int, width: int, view: int, views: int) -> Box:
 def test_box(height: int, width: int, view: int, views: int, size: int) -> Box:
     """Return spatial test view `view` of `views` (MCG-NJU/VideoMAE, kinetics.py).
 
-    The frame's short side becomes `size`, then a square is cut.
+    The frame is scaled to a short side of `size`, then a square is cut.
     """
     tall, wide = (size * side // min(height, width) for side in (height, width))
     slack = max(tall, wide) - size
@@ -209,8 +216,8 @@ def apply(clip: Clip, box: Box, size: int, flip: bool) -> Clip:
     """Cut a box out of a clip, scale it to `size` x `size` pixels, and mirror it if `flip`.
 
     Returns:
-        A clip of frames (T, size, size, 3). Its motion is in pixels of the new size, on size // 8
-        cells per side, each with the vector at its centre.
+        A clip with frames (T, size, size, 3). Its motion is in pixels of the new size, on size // 8
+        cells per side. Each cell has the vector at its centre.
     """
     motion_THW2, distance_THW = cut_motion(clip.motion_THW2, clip.distance_THW, box, size, flip)
     on_frame = box.on(clip.frames_THWC.shape[1:3], clip.size)
@@ -219,7 +226,7 @@ def apply(clip: Clip, box: Box, size: int, flip: bool) -> Clip:
 
 
 def cut_frames(frames_THWC: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:
-    """Do what `apply` does, for the frames."""
+    """Apply a box to frames, as `apply` does."""
     if box.scaled:
         tall, wide, top, left = box.scaled
         scaled_THWC = resize(frames_THWC, tall, wide, antialias=False)
@@ -234,7 +241,7 @@ def cut_frames(frames_THWC: np.ndarray, box: Box, size: int, flip: bool) -> np.n
 def cut_motion(
     motion_THW2: np.ndarray, distance_THW: np.ndarray, box: Box, size: int, flip: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Do what `apply` does, for the motion."""
+    """Apply a box to motion, as `apply` does."""
     count = max(size // CELL, 1)
     centre = (np.arange(count) + 0.5) / count
     row = (box.top + centre * box.height).astype(np.int64) // CELL
@@ -251,10 +258,10 @@ def cut_motion(
 
 
 def resize(frames_THWC: np.ndarray, height: int, width: int, antialias: bool) -> np.ndarray:
-    """Scale uint8 frames to `height` x `width`, bilinear; return them as they are if they fit."""
+    """Scale uint8 frames to `height` x `width`, bilinearly."""
     if frames_THWC.shape[1:3] == (height, width):
         return frames_THWC
-    # channels last in memory: PyTorch's fast path
+    # PyTorch has a fast path for tensors with channels last in memory.
     frames_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)
     scaled_TCHW = torch.nn.functional.interpolate(
         frames_TCHW, size=(height, width), mode="bilinear", antialias=antialias
@@ -266,16 +273,16 @@ def resize(frames_THWC: np.ndarray, height: int, width: int, antialias: bool) ->
 
 
 class ClipAugmentation:
-    """RandAugment on decoded frames and random erasing on the clip cut from them, by timm.
+    """RandAugment for decoded frames and random erasing for the clip cut from them, by timm.
 
-    timm augments images. A clip needs one draw for all frames, or what moves would change. Motion
-    vectors do not follow these changes, so they are for training without motion.
+    timm augments images. A clip needs the same draw for all frames, since other draws would change
+    its motion. Motion vectors are not changed, so augmentation is for training without motion.
 
     Source: MCG-NJU/VideoMAE, kinetics.py, `_aug_frame`.
     """
 
     def __init__(self, augment: Augment):
-        # imported in the process that trains, before it starts workers: it takes seconds
+        # The imports take seconds, so the training process does them before it starts workers.
         from timm.data.auto_augment import rand_augment_transform
         from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
         from timm.data.random_erasing import RandomErasing
@@ -297,7 +304,7 @@ class ClipAugmentation:
         images = []
         for frame_HWC in frames_THWC:
             image = self._to_image(np.ascontiguousarray(frame_HWC))
-            # timm draws from global generators
+            # timm draws from global generators.
             with seeded(seed):
                 images.append(np.asarray(self._rand(image)))
         return np.stack(images)

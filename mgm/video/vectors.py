@@ -1,4 +1,4 @@
-"""All motion vectors of a video file, and what `mgm inspect` says of them."""
+"""Read all motion vectors of a video file, and summarise them for `mgm inspect`."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from mgm.video.shard_reader import open_record, shard_of
 
 @dataclass(frozen=True)
 class Vectors:
-    """The motion information of a whole file of T pictures, N of which carry some.
+    """The motion information of a whole file: T pictures, N with motion information.
 
     Args:
         kinds_T: picture types ("I", "P", "B"), in presentation order.
-        index_N: the frames that carry motion information.
+        index_N: indices of the frames with motion information.
         motion_NHW2, distance_NHW: of these frames, as in `Clip`.
-        height, width: of the frame as shown, in pixels; 0 if nothing decodes.
+        height, width: of the frame as shown, in pixels; 0 if no frame decodes.
     """
 
     kinds_T: tuple[str, ...]
@@ -33,12 +33,12 @@ class Vectors:
 
     @property
     def speed(self) -> np.ndarray:
-        """(N, H, W) float32, pixels per frame: magnitude / estimated reference distance."""
+        """Return magnitude / estimated reference distance: (N, H, W) float32, pixels per frame."""
         return np.hypot(self.motion_NHW2[..., 0], self.motion_NHW2[..., 1]) / self.distance_NHW
 
 
 def read_vectors(path: str | Path) -> Vectors:
-    """Read all motion vectors of a file, in one decoding pass that converts no pixels.
+    """Read all motion vectors of a file in one decoding pass, without converting pixels.
 
     Returns:
         `Vectors`, with N = 0 for a codec without vectors.
@@ -61,8 +61,8 @@ def read_vectors(path: str | Path) -> Vectors:
         for picture in video.pictures(motion=video.has_vectors):
             if kinds and picture.size != (height, width):
                 raise UserError(
-                    f"{path}: frame {picture.index} is {picture.size[0]} x {picture.size[1]} "
-                    f"pixels, earlier ones {height} x {width}; transcode it: {transcode(path)}"
+                    f"{path}: frame {picture.index} has {picture.size[0]} x {picture.size[1]} "
+                    f"pixels, earlier frames {height} x {width}; transcode it: {transcode(path)}"
                 )
             height, width = picture.size
             kinds.append(picture.kind)
@@ -85,18 +85,18 @@ def read_vectors(path: str | Path) -> Vectors:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Facts about one file, decoded to its end, and about its motion.
+    """Properties of a file that was decoded to its end, and of its motion.
 
     Args:
-        info: from `probe_video`.
-        pictures: decoded pictures of each type ("I", "P", "B").
-        informed: share of frames that carry motion information.
+        info: the result of `probe_video`.
+        pictures: number of decoded pictures of each type ("I", "P", "B").
+        informed: share of frames with motion information.
         coverage: share of cells with a nonzero vector, mean over those frames.
-        concentration: share of the motion in the tenth of the cells that move most, mean over the
-            frames in which anything moves. 0.1: motion is spread evenly, as in a pan; 1: it is all
-            in one place. It stands in for the paper's saliency score, which needs annotated boxes
-            (section 1: motion inside boxes over motion outside).
-        speed: mean speed of the cells that move, in pixels per frame.
+        concentration: share of the motion in the fastest tenth of the cells, mean over the frames
+            with motion. 0.1 means that motion is spread evenly, as in a pan. 1 means that all
+            motion is in a tenth of the cells. It replaces the paper's saliency score, which needs
+            annotated boxes (section 1: motion inside boxes over motion outside).
+        speed: mean speed of the moving cells, in pixels per frame.
     """
 
     path: str
@@ -114,7 +114,7 @@ class Inspection:
         lines = [
             self.path,
             f"  video     {info.codec}, {info.width} x {info.height}, {info.frames} frames, "
-            f"{info.fps:.4g} a second, {info.duration_s:.1f} s",
+            f"{info.fps:.4g} per second, {info.duration_s:.1f} s",
             f"  pictures  {kinds}",
         ]
         if info.has_vectors:

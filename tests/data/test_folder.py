@@ -236,14 +236,14 @@ def test_what_cannot_be_indexed_says_so(tmp_path, videos, video):
     (videos / "birds").mkdir()
     fails(videos, "birds: a class folder without videos")
     write(videos / "birds" / "a.mp4", "not a video")
-    fails(videos, "class 'birds' has 1 videos and 0 can be read", "birds/a.mp4")
+    fails(videos, "class 'birds' has 1 videos, and 0 can be read", "birds/a.mp4")
 
 
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
         ([], "its columns are missing"),
-        (["path,label"], "names no videos"),
+        (["path,label"], "lists 0 videos"),
         (["path,class", "1.mp4,a"], "unknown column 'class'"),
         (["path,split", "1.mp4,train"], "its columns are path,split"),
         (["path,label,label", "1.mp4,a,b"], "its columns are path,label,label"),
@@ -325,7 +325,7 @@ def test_files_of_their_own_group_are_split_80_to_20(counts, seed):
 
 def test_groups_that_cannot_be_kept_apart_say_so():
     # Any side that has two of them has all of a class.
-    with pytest.raises(UserError, match="give a split column"):
+    with pytest.raises(UserError, match="add a split column"):
         draw_test_groups(
             [("a", "1"), ("a", "2"), ("b", "2"), ("b", "3"), ("c", "3"), ("c", "1")], seed=0
         )

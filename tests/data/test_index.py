@@ -87,14 +87,14 @@ def test_the_digest_is_of_the_content(tmp_path):
         (
             "index.json",
             lambda text: json.dumps({**json.loads(text), "videos": 5}),
-            "4 videos where index.json says 5",
+            "has 4 videos, index.json has 5",
         ),
         (
             "index.csv",
             lambda text: text.replace("label", "class"),
             "its first line is not path,label",
         ),
-        ("index.csv", lambda text: text.rsplit("\n", 2)[0], "3 videos where index.json says 4"),
+        ("index.csv", lambda text: text.rsplit("\n", 2)[0], "has 3 videos, index.json has 4"),
         (
             "index.csv",
             lambda text: text.replace(",0,train", ",7,train"),
@@ -127,7 +127,7 @@ def test_files_that_are_gone_or_have_changed_are_counted_and_the_first_is_named(
     Path(index.videos[3].path).unlink()
     with pytest.raises(
         UserError,
-        match="y, z.mp4: has 99 bytes, the index says 100; .* 4 videos 2 are missing and 1 have changed",
+        match="y, z.mp4: has 99 bytes, the index has 100; .* 4 videos 2 are missing and 1 have changed",
     ):
         check_files(index)
     shutil.rmtree(tmp_path)
@@ -153,7 +153,7 @@ def test_a_video_of_other_bytes_and_equal_size_is_another(tmp_path, at):
     Path(videos[2].path).write_bytes(changed)
     with pytest.raises(
         UserError,
-        match="has 100,000 bytes as the index says, but others .* 0 are missing and 1 have changed",
+        match="has 100,000 bytes as in the index, but its content .* 0 are missing and 1 have changed",
     ):
         check_files(index)
 
@@ -206,4 +206,4 @@ def test_a_seal_that_was_deleted_is_told_where_no_digest_stands_for_it(tmp_path,
     assert capsys.readouterr().err == ""
     without_seal(tmp_path)
     assert read_index(tmp_path) == generated
-    assert "index.json: has no seal, so its rows cannot be checked" in capsys.readouterr().err
+    assert "index.json: has no seal, so the rows cannot be checked" in capsys.readouterr().err

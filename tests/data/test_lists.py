@@ -185,7 +185,7 @@ BAD = [
         {"labels/validation.json": [{"id": "41", "template": CLOSING}]},
         "validation.json: 0: names 41.webm a second time",
     ),
-    ("ssv2", {"labels/train.json": [], "labels/validation.json": []}, "name no video"),
+    ("ssv2", {"labels/train.json": [], "labels/validation.json": []}, "have 0 videos"),
     (
         "diving48",
         {"Diving48_vocab.json": None},
@@ -199,9 +199,9 @@ BAD = [
     (
         "diving48",
         {"Diving48_V2_train.json": [dive("a_1", 0), dive("e_1", 2)]},
-        "train.json: 1: label 2 is none of the 2",
+        "train.json: 1: label 2 is not one of the 2",
     ),
-    ("diving48", {"Diving48_V2_train.json": [dive("e_1", -1)]}, "0: label -1 is none of the 2"),
+    ("diving48", {"Diving48_V2_train.json": [dive("e_1", -1)]}, "0: label -1 is not one of the 2"),
     (
         "diving48",
         {"Diving48_V2_train.json": [dive("e_1", True)]},
@@ -210,7 +210,7 @@ BAD = [
     (
         "diving48",
         {"Diving48_V2_train.json": [dive("e_1", 0, 9, 9)]},
-        "0: ends at frame 9 and starts at frame 9",
+        "0: starts at frame 9 and ends at frame 9",
     ),
     (
         "diving48",
@@ -222,7 +222,7 @@ BAD = [
         {"Diving48_V2_test.json": [dive("a_1", 0)]},
         "Diving48_V2_test.json: 0: names rgb/a_1.mp4 a second time",
     ),
-    ("diving48", {"Diving48_V2_train.json": [], "Diving48_V2_test.json": []}, "name no video"),
+    ("diving48", {"Diving48_V2_train.json": [], "Diving48_V2_test.json": []}, "have 0 videos"),
     ("ucf101", {f"{UCF}testlist01.txt": None}, "testlist01.txt: no such file"),
     (
         "ucf101",
@@ -242,14 +242,14 @@ BAD = [
     (
         "ucf101",
         {f"{UCF}trainlist01.txt": TRAIN.replace("avi 1", "avi 2")},
-        "class Biking has number 2, which classInd.txt gives to Diving",
+        "class Biking has number 2, which is Diving in classInd.txt",
     ),
     (
         "ucf101",
         {f"{UCF}testlist01.txt": TRAIN},
         "testlist01.txt: line 1: names Biking/v_Biking_g08_c01.avi a second time",
     ),
-    ("ucf101", {f"{UCF}trainlist01.txt": "Biking\n"}, "line 1: is not a path"),
+    ("ucf101", {f"{UCF}trainlist01.txt": "Biking\n"}, "line 1: is not CLASS"),
     (
         "ucf101",
         {f"{UCF}trainlist01.txt": "Biking/../../secret.avi\n"},
@@ -291,7 +291,7 @@ BAD = [
     (
         "k400",
         {"all.csv": HEADER + "a,b,1,2,trian,0\n"},
-        "all.csv: line 2: split 'trian' is none of train, val",
+        "all.csv: line 2: split 'trian' is not one of train, val",
     ),
     (
         "k400",
@@ -301,7 +301,7 @@ BAD = [
     (
         "k400",
         {"all.csv": HEADER + "a,b,10,2,train,0\n"},
-        "all.csv: line 2: ends at second 2 and starts at second 10",
+        "all.csv: line 2: starts at second 10 and ends at second 2",
     ),
     (
         "k400",
@@ -321,7 +321,7 @@ BAD = [
     (
         "k400",
         {"all.csv": HEADER + "a,b,1,2,train,0\nA,c,1,2,val,0\n"},
-        "line 3: class 'A' is none of the 1 that have training videos",
+        "line 3: class 'A' is not one of the 1 with training videos",
     ),
 ]
 

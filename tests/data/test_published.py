@@ -151,7 +151,7 @@ def test_hmdb51_lists_beside_the_videos_are_followed_with_their_marks(build, tmp
         "the lists of 2 classes have other than 70 train and 30 test videos, such as hug"
         in index.note
     )
-    with refused("has no lists *_test_split3.txt", "carries split 1 only"):
+    with refused("has no lists *_test_split3.txt", "has a copy of split 1 only"):
         index_hmdb51(source, tmp_path / "out", 3)
 
 
@@ -325,7 +325,7 @@ def test_a_file_in_the_folder_of_another_class_is_left_out(k400):
     ((name, reason),) = index.excluded
     assert name == names[0]
     assert reason.startswith(
-        "lies in the folder of class petting animal (not cat), but is annotated as massaging "
+        "is in the folder of class petting animal (not cat), but is annotated as massaging "
         "person's head"
     )
 

@@ -190,7 +190,7 @@ def test_missing_cut_and_old_shards_are_named_before_a_run(prepared):
     about = prepared / "out" / "shards" / "shards.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | {"version": 0}))
     for call in (lambda: check_files(index), lambda: again(prepared)):
-        with pytest.raises(UserError, match="format 0, this mgm reads and writes 1"):
+        with pytest.raises(UserError, match="format 0, and this mgm reads and writes format 1"):
             call()
 
 
@@ -237,7 +237,7 @@ def test_another_writer_and_other_settings_are_refused(prepared):
         with pytest.raises(UserError, match=f"process {holder.pid} on .* writes here"):
             again(prepared)
         holder.kill()
-    with pytest.raises(UserError, match="quality 90, not 80"):
+    with pytest.raises(UserError, match="quality 90, and now quality is 80"):
         write_shards(
             read_index(prepared / "out" / "source"), prepared / "out", Settings(64, quality=80)
         )

@@ -190,7 +190,7 @@ def test_a_full_disk_stops_and_a_rerun_completes(sources, tmp_path, processes):
     try:
         with pytest.raises(
             UserError,
-            match=r"no space left for the copy of .*; free some and run again: what is done is kept",
+            match=r"no space left for the copy of .*; free some and run again \(what is done is kept\)",
         ):
             transcode(sources, tmp_path / "out", processes=processes)
     finally:
@@ -249,7 +249,7 @@ def test_another_folder_or_size_is_refused(sources, tmp_path):
         transcode(sources, tmp_path / "mine")
     transcode(sources, tmp_path / "out")
     with pytest.raises(
-        UserError, match="transcoded with short side 256, not with short side 320 as now"
+        UserError, match="transcoded with short side 256, and now it is short side 320"
     ):
         transcode(sources, tmp_path / "out", 320)
     assert read_index(tmp_path / "out")
@@ -281,7 +281,7 @@ def test_options_of_transcoding_are_not_ignored_without_it(tmp_path, option):
     result = CliRunner().invoke(
         app, ["prepare", "k400", "--source", str(tmp_path), "--out", str(tmp_path / "out"), *option]
     )
-    assert f"{option[0]} says how to transcode, and --transcode is not given" in str(
+    assert f"{option[0]} is for --transcode or --shards, and neither is given" in str(
         result.exception
     )
 
@@ -298,6 +298,6 @@ def test_parts_follow_an_index_made_once_before_them(tmp_path):
         "--shard",
         "2/3",
     ]
-    assert "so this folder holds no whole index; run `mgm prepare`" in str(
+    assert "so the folder has no complete index; run `mgm prepare`" in str(
         CliRunner().invoke(app, command).exception
     )

@@ -127,10 +127,10 @@ DEEP = "[" * 10**5 + "]" * 10**5
 INDEX = [
     (DEEP, "is not JSON"),
     ("null", "not an index"),
-    ({"root": "\0"}, "no path holds a NUL character"),
+    ({"root": "\0"}, "a path cannot contain a NUL character"),
     ({"root": 3}, "root: Input should be a valid string"),
     ({"classes": [1, 2]}, "classes.0: Input should be a valid string"),
-    ({"classes": ["a", "a"]}, "two classes have one name"),
+    ({"classes": ["a", "a"]}, "two classes have the same name"),
     ({"classes": "ab"}, "classes: Input should be a valid list"),
     ({"videos": "6"}, "videos: Input should be a valid integer"),
     ({"excluded": [["x"]]}, "an entry is not a path and a reason"),
@@ -148,12 +148,12 @@ def test_an_odd_index_json_is_one_line(place, change, says):
 
 
 CELLS = [
-    ("frames", "-1", "frames '-1' is no whole number"),
+    ("frames", "-1", "frames '-1' is not a whole number"),
     ("frames", "9" * 5000, "frames '9999"),
-    ("width", "1e3", "width '1e3' is no whole number"),
-    ("bytes", "٣", "bytes '٣' is no whole number"),
-    ("fps", "nan", "fps nan is no rate"),
-    ("fps", "1e400", "fps 1e400 is no rate"),
+    ("width", "1e3", "width '1e3' is not a whole number"),
+    ("bytes", "٣", "bytes '٣' is not a whole number"),
+    ("fps", "nan", "fps nan is not a frame rate"),
+    ("fps", "1e400", "fps 1e400 is not a frame rate"),
     ("label", "2", "label 2 is outside the 2 classes"),
 ]
 
@@ -369,7 +369,7 @@ def test_swapped_offsets_in_a_sidecar_are_written_again(shards):
         ({"shards": 10**9}, "shards is 1000000000, not a number from 1 to 100,000"),
         ({"shards": 0}, "shards is 0"),
         ({"shards": "x"}, "shards is 'x'"),
-        ({"bytes": [1]}, "bytes is no list of shards"),
+        ({"bytes": [1]}, "bytes is not a list of shards"),
         ({"every": 0}, "every 0, not 1"),
         (None, "format None"),
     ],

@@ -185,7 +185,7 @@ def test_a_mask_guided_by_flow_trains_on_videos_without_vectors(
     assert sum(video.has_vectors for video in index.videos) == COUNT
     videos = tuple(replace(video, has_vectors=False) for video in index.videos)
     write_index(replace(index, videos=videos), folder)
-    with pytest.raises(UserError, match="gives no motion vectors"):
+    with pytest.raises(UserError, match="has no motion vectors"):
         run_all([pretraining], pretrain, execution)
     first = sidecar(read_index(folder).train[0].path, "dis")
     words = rf"{first}: no such file \(24 of 24 videos have no flow\), but guidance dis needs it; run `mgm flow {folder} --method dis`"

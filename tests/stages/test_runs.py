@@ -244,7 +244,7 @@ def test_a_codec_without_vectors_is_refused_by_guided_masks_alone(execution, pre
     still = tuple(replace(video, has_vectors=False, codec="vp9") for video in index.videos)
     with pytest.raises(
         UserError,
-        match=r"codec vp9 gives no motion vectors \(24 of 24 videos\), which mask mgm needs; re-encode",
+        match=r"codec vp9 has no motion vectors \(24 of 24 videos\), and mask mgm needs them; re-encode",
     ):
         pretrain(job(pretraining, execution, tmp_path / "mgm", videos=still))
     tube = pretraining.model_copy(

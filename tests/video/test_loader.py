@@ -80,7 +80,7 @@ def test_shuffled_guidance_ignores_batch_mates_workers_and_the_cache(videos):
 
 
 def test_shuffled_guidance_wants_two_videos(videos):
-    with pytest.raises(UserError, match="from another video, but there is one training video"):
+    with pytest.raises(UserError, match="at least 2 training videos, and there is 1"):
         first_batches(videos[:1], motion="shuffled")
 
 
@@ -293,7 +293,7 @@ def test_augmentation_comes_before_the_crop_and_erasing_after_it(videos):
 
 
 def test_frames_are_not_moved_away_from_their_vectors(videos):
-    with pytest.raises(ValueError, match="train without motion"):
+    with pytest.raises(ValueError, match="read no motion"):
         first_batches(videos, augment=ALL)
 
 

@@ -194,10 +194,10 @@ def test_frames_that_do_not_decode_leave_no_motion_information(tmp_path, monkeyp
 def test_a_video_other_than_listed_leaves_no_sidecar(tmp_path):
     path = write_small_pan(tmp_path / "v.mp4")
     for shape, words in [
-        ((9, 6, 8), "frame 9 has 6 x 8 cells, but 9 frames of 6 x 8 cells"),
-        ((12, 6, 9), "frame 0 has 6 x 8 cells, but 12 frames of 6 x 9 cells"),
+        ((9, 6, 8), "frame 9 has 6 x 8 cells, but the index has 9 frames of 6 x 8 cells"),
+        ((12, 6, 9), "frame 0 has 6 x 8 cells, but the index has 12 frames of 6 x 9 cells"),
     ]:
-        with pytest.raises(UserError, match=rf"v.mp4: {words} are listed; run `mgm prepare` again"):
+        with pytest.raises(UserError, match=rf"v.mp4: {words}; run `mgm prepare` again"):
             write_flow(path, "dis", estimator("dis"), shape)
     assert [p.name for p in tmp_path.iterdir()] == ["v.mp4"]
 
@@ -357,5 +357,5 @@ def test_a_sidecar_that_does_not_fit_stops_a_run_in_one_line(tmp_path, workers):
     stops("float32")
     file.write_bytes(good)
     assert len(batches_of([row], workers=workers)) == 5
-    with pytest.raises(NoFlow, match="has 12 frames, and frame 12 was asked for"):
+    with pytest.raises(NoFlow, match="has 12 frames, and frame 12 was requested"):
         read_flow(row.path, "dis", [0, 12])

@@ -24,5 +24,10 @@ def test_it_counts_pictures_and_measures_vectors(tmp_path):
     assert found.concentration > 0.9
     assert found.speed == pytest.approx(4, abs=1)
     text = found.describe()
-    for part in (path, "h264, 144 x 128, 20 frames, 25 a second, 0.8 s", "1 I", "on 95% of frames"):
+    for part in (
+        path,
+        "h264, 144 x 128, 20 frames, 25 per second, 0.8 s",
+        "1 I",
+        "on 95% of frames",
+    ):
         assert part in text

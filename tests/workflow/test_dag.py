@@ -255,7 +255,7 @@ def test_videos_without_vectors_are_refused_before_any_training(monkeypatch):
     monkeypatch.setattr(Path, "exists", lambda path: True)
     jobs = [name for name, job in workflow.jobs.items() if job.rule == "pretrain"]
     assert any(
-        "a.webm: codec vp9 gives no motion vectors" in line for line in problems(workflow, jobs)
+        "a.webm: codec vp9 has no motion vectors" in line for line in problems(workflow, jobs)
     )
     unguided = [job.name for job in workflow.jobs.values() if job.specs and job.rule == "probe"]
     assert not problems(workflow, unguided)

@@ -1,7 +1,8 @@
-"""The published datasets. Importing this loads nothing of what makes their indices.
+"""The published datasets.
 
 To add one, write mgm/data/published/NAME.py with a function `index_NAME(source, out)`, and add an
-entry here (a hyphen in the name is an underscore in those of file and function).
+entry here. A hyphen in the dataset's name is an underscore in those of the file and the function.
+Importing this module does not import those files.
 """
 
 from dataclasses import dataclass
@@ -14,21 +15,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Published:
-    """What the project knows of a published dataset.
-
-    Everything else that names datasets derives from it.
+    """A published dataset. All lists of dataset names derive from these entries.
 
     Attributes:
-        name: the command `mgm prepare NAME`, and the dataset's name in scales and specs.
-        title: its name in prose; `mgm prepare NAME --help` begins with it.
+        name: in scales, in specs and in the command `mgm prepare NAME`.
+        title: its name in prose. `mgm prepare NAME --help` begins with it.
         source: what `--source` must hold.
-        train, test, classes: official counts, of split 1; `mgm plan` computes with them.
+        train, test, classes: official counts of split 1. `mgm plan` computes with them.
         splits: number of official splits.
-        derived_from: the datasets whose indices it is made of; `--source`, and `--target` if there
-            are two, are their folders.
-        recipe: the dataset whose finetuning recipe, sampling and test views it follows
+        derived_from: the datasets whose indices it is made of. `--source` is the folder of the
+            first, `--target` that of the second.
+        recipe: the dataset whose fine-tuning recipe, sampling and test views it follows
             (`mgm.paper.recipes`). Empty: its own, or SSv2's.
-        file: the module of its function. Empty: the one of its name.
+        file: the module of its function. Empty: the dataset's name.
         grouped: whether several training videos come from one source.
     """
 
@@ -46,14 +45,14 @@ class Published:
 
     @property
     def official(self) -> tuple[int, int]:
-        """How many training and test videos the published lists name."""
+        """Return how many training and test videos the published lists name."""
         return self.train, self.test
 
     def index(self, *folders: Any, **options: Any) -> "Index":
         """Write the index and return it.
 
-        The arguments are (source, out), with `split=N` where there are several official splits, or
-        (source, target, out) where the dataset is derived from two.
+        The arguments are (source, out), or (source, target, out) if the dataset is derived from
+        two. With several official splits there is the option `split=N`.
         """
         name = self.name.replace("-", "_")
         return getattr(import_module(f"{__name__}.{self.file or name}"), f"index_{name}")(
@@ -68,16 +67,17 @@ _DATASETS = (
         "the videos in any folder, and labels/*.json or *.json",
         train=168_913,
         test=24_777,
-        classes=174,  # its authors' page; its validation split is tested on
+        # Source: its authors' page. Our test split is the validation split.
+        classes=174,
         file="json_lists",
     ),
     Published(
         "k400",
-        "Kinetics-400: the clips that are still to be had, dead links listed",
+        "Kinetics-400: the clips that are still available, with a list of the others",
         "the videos in any folders, and annotations/*.csv or *.csv",
         train=240_000,
         test=20_000,
-        # the paper's 240K, VideoMAE's 20K of validation; what YouTube still has is less
+        # Sources: the paper (240K) and VideoMAE (20K of validation). YouTube has fewer now.
         classes=400,
     ),
     Published(
@@ -86,7 +86,8 @@ _DATASETS = (
         "K400's index",
         train=80_000,
         test=5_000,
-        classes=400,  # the lists of s9xie/mini-kinetics-200, with K400's classes
+        # Source: the lists of s9xie/mini-kinetics-200. The classes are K400's.
+        classes=400,
         derived_from=("k400",),
         recipe="k400",
         file="derived",
@@ -132,7 +133,8 @@ _DATASETS = (
         classes=14,
         derived_from=("ucf101", "hmdb51"),
         recipe="ucf101",
-        file="derived",  # paper silent on domain adaptation's recipe: that of the set it trains on
+        # The paper has no recipe for domain adaptation, so this is the recipe of the source.
+        file="derived",
         grouped=True,
     ),
     Published(

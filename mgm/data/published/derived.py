@@ -1,19 +1,20 @@
-"""Datasets that are made of the indices of others: partial domain adaptation, and Mini-K200.
+"""Datasets made from the indices of others: partial domain adaptation, and Mini-K200.
 
-Partial domain adaptation (Table 3) trains on 14 classes of a source and tests on the target's
-videos of the 7 classes they share.
+Partial domain adaptation (Table 3) trains on 14 classes of a source dataset. It tests on videos of
+a target dataset, of the 7 classes that both share.
 
     ucf14-hmdb7     from UCF101 to HMDB51
     hmdb14-ucf7     from HMDB51 to UCF101
 
-Two indices become one over the same files. Its classes are the source's 14, the shared ones first;
-its training split is the source's training videos of these classes, its test split the target's
-test videos of the shared ones. No training video of the target is in it.
+The new index refers to the files of both. Its classes are the source's 14, the shared ones first.
+Its training split is the source's training videos of these classes. Its test split is the target's
+test videos of the shared classes. It has no training video of the target.
 
-Of UCF101 and HMDB51 the published lists (lists/pda.csv.xz) say which videos and labels these are:
-those of the official split 1, whatever split the indices have. Generated sets share their classes
-by name. Which of the two applies follows from the names in the indices. Light to import:
-`pda_digest` serves where nothing is drawn yet.
+For UCF101 and HMDB51, the published lists (lists/pda.csv.xz) name the videos and labels. They are
+those of the official split 1, whatever split the indices have. Generated sets share the classes
+with equal names. The class names in the indices decide which of the two applies.
+
+This module is light to import, since the workflow calls `pda_digest` before any set is drawn.
 """
 
 import csv
@@ -32,15 +33,18 @@ from mgm.errors import UserError
 
 TASKS = ("ucf14-hmdb7", "hmdb14-ucf7")
 CLASSES, SHARED = 14, 7
-_VERSION = 1  # raise it when the same indices would give another
+# Raise this number when a change of the code gives the same indices another result.
+_VERSION = 1
 
 
 @dataclass(frozen=True)
 class TaskLists:
     """The published lists of a task.
 
-    Class names by label, as the source and as the target call them, and (label, path) of a split's
-    videos.
+    Attributes:
+        source: class names by label, in the source dataset.
+        target: class names by label, in the target dataset.
+        videos: (label, path) of each split's videos.
     """
 
     source: tuple[str, ...]
@@ -49,18 +53,18 @@ class TaskLists:
 
 
 def pda_digest(task: str, source: str, target: str) -> str:
-    """12 hex digits: the digest of a task's index, given those of its source's and its target's."""
+    """Return the digest of a task's index (12 hex digits), from its source's and its target's."""
     return hashlib.sha256(json.dumps([task, source, target, _VERSION]).encode()).hexdigest()[:12]
 
 
 def index_pda(task: str, source: Path, target: Path, out: Path) -> Index:
-    """The index of a task over those in the folders `source` and `target`, written to folder `out`.
+    """Write the index of a task, from the indices in folders `source` and `target`, to `out`.
 
-    What the published lists name and the indices lack goes to OUT/missing.txt, a path a line, and
-    is counted in the index's note.
+    OUT/missing.txt lists the videos of the published lists that the indices lack, one path per
+    line. The index's note counts them.
 
     Raises:
-        UserError: no index, classes that are not the task's, or no video of train or of test.
+        UserError: there is no index, its classes are not the task's, or a split has no video.
     """
     origin, goal, lists = read_index(source), read_index(target), carried_lists(task)
     lacking = [
@@ -74,7 +78,7 @@ def index_pda(task: str, source: Path, target: Path, out: Path) -> Index:
         missing, note = [], f"{task}: classes shared by name"
     elif lacking:
         raise UserError(
-            f"{lacking[0]}, which the published lists of {task} name; prepare the whole set, or "
+            f"{lacking[0]}, which is in the published lists of {task}; prepare the whole set, or "
             "check --source and --target"
         )
     else:
@@ -105,7 +109,7 @@ index_ucf14_hmdb7, index_hmdb14_ucf7 = (partial(index_pda, task) for task in TAS
 
 
 def carried_lists(task: str) -> TaskLists:
-    """The published lists of a task, from the copy carried here."""
+    """Return the published lists of a task, from the copy in this package."""
     rows = [
         row for row in csv.DictReader(carried("pda.csv.xz").splitlines()) if row["task"] == task
     ]
@@ -127,8 +131,8 @@ def _listed(
 ) -> tuple[list[Video], list[str]]:
     """Return the listed videos that an index has, and the paths of the others.
 
-    The videos have their published labels, as training videos. A path's last two parts are its
-    class and its file in either dataset, wherever its folder lies.
+    The videos have their published labels, and split train. A video is identified by the last two
+    parts of its path: the class and the file.
     """
     here = {"/".join(index.name(video).rsplit("/", 2)[-2:]): video for video in index.videos}
     videos = []
@@ -136,16 +140,14 @@ def _listed(
         if video := here.get(name):
             if index.classes[video.label] != classes[label]:
                 raise UserError(
-                    f"{folder / 'index.csv'}: {name} has class {index.classes[video.label]}, in "
-                    f"the published lists of {task} "
-                    f"class {classes[label]}; correct its label"
+                    f"{folder / 'index.csv'}: {name} has class {index.classes[video.label]}, and "
+                    f"class {classes[label]} in the published lists of {task}; correct its label"
                 )
             videos.append(replace(video, label=label, split="train"))
     if not videos:
         raise UserError(
-            f"{folder / 'index.csv'}: has 0 of the {len(listed):,} videos that the published lists "
-            f"of {task} name, such as {listed[0][1]}; "
-            "add some"
+            f"{folder / 'index.csv'}: has 0 of the {len(listed):,} videos in the published lists "
+            f"of {task}, such as {listed[0][1]}; add some"
         )
     return videos, [name for _, name in listed if name not in here]
 
@@ -153,16 +155,16 @@ def _listed(
 def _by_name(
     task: str, source: Path, target: Path, origin: Index, goal: Index
 ) -> tuple[tuple[str, ...], list[Video]]:
-    """Classes and videos of a task over sets that share their classes by name."""
+    """Return the classes and videos of a task if the sets share classes with equal names."""
     shared = [name for name in origin.classes if name in goal.classes]
     if (len(origin.classes), len(goal.classes), len(shared)) != (CLASSES, CLASSES, SHARED):
         counts = (
             f"{len(origin.classes)} and {len(goal.classes)} classes, {len(shared)} of them shared"
         )
         raise UserError(
-            f"{source}, {target}: have {counts}, and none that the published lists of {task} name; "
-            f"other sets need {CLASSES} and "
-            f"{CLASSES}, {SHARED} of them shared: check --source and --target"
+            f"{source}, {target}: have {counts}, and none is in the published lists of {task}; "
+            f"other sets need {CLASSES} and {CLASSES}, {SHARED} of them shared: check --source and "
+            "--target"
         )
     classes = (*shared, *(name for name in origin.classes if name not in shared))
     label_of = {name: label for label, name in enumerate(classes)}
@@ -189,13 +191,13 @@ _NAME = re.compile(r"(.{11})_\d+_\d+\.\w+")
 
 
 def index_mini_k200(source: Path, out: Path) -> Index:
-    """Index Mini-K200's videos among those of K400's index in folder `source`; write it to `out`.
+    """Write the index of Mini-K200's videos to `out`, from K400's index in folder `source`.
 
-    Files stay where they are. Ids without a video go to OUT/missing.txt, as train/ID or test/ID,
-    and are counted in the index's note.
+    Files stay where they are. OUT/missing.txt lists the ids without a video, as train/ID or
+    test/ID. The index's note counts them.
 
     Raises:
-        UserError: no index, file names that hold no id, or no training video.
+        UserError: there is no index, no file name contains an id, or there is no training video.
     """
     whole, ids = read_index(source), carried_ids()
     id_of = {
@@ -205,7 +207,7 @@ def index_mini_k200(source: Path, out: Path) -> Index:
     }
     if not id_of:
         raise UserError(
-            f"{source / 'index.csv'}: no file of {len(whole.videos):,} is named ID_START_END.ext "
+            f"{source / 'index.csv'}: 0 of {len(whole.videos):,} files are named ID_START_END.ext, "
             "as K400's are; check --source"
         )
     videos = [video for video in whole.videos if id_of.get(video.path) in ids[video.split]]
@@ -215,7 +217,7 @@ def index_mini_k200(source: Path, out: Path) -> Index:
     if not here["train"]:
         raise UserError(
             f"{source / 'index.csv'}: has 0 of the {len(ids['train']):,} training videos of "
-            "Mini-K200; give --source the index of K400"
+            "Mini-K200; pass as --source the folder of K400's index"
         )
     counts = listed_counts(
         {split: len(ids[split]) for split in SPLITS}, {split: len(here[split]) for split in SPLITS}
@@ -230,5 +232,5 @@ def index_mini_k200(source: Path, out: Path) -> Index:
 
 
 def carried_ids() -> dict[str, frozenset[str]]:
-    """The published YouTube ids of each split, from the copy carried here."""
+    """Return the published YouTube ids of each split, from the copy in this package."""
     return {split: frozenset(carried(f"mini_k200_{split}.txt.xz").split()) for split in SPLITS}

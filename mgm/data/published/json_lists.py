@@ -1,14 +1,14 @@
-"""Something-Something v2 and Diving48, whose lists are JSON, in their official layouts.
+"""Something-Something v2 and Diving48 in their official layouts. Both have lists in JSON.
 
 Something-Something v2 (Goyal et al., 2017):
 
-    SOURCE/labels/{labels,train,validation[,test]}.json, or in SOURCE; formerly named
+    SOURCE/labels/{labels,train,validation[,test]}.json, or in SOURCE. Formerly named
     something-something-v2-NAME.json
-    SOURCE/.../ID.webm      VP9, which gives no motion vectors; or ID.mp4, which is used instead
+    SOURCE/.../ID.webm      VP9, which has no motion vectors. ID.mp4 is used instead if it exists
 
-labels.json numbers the classes; an entry's class is its template without the brackets around
-[something]. Our test split is the validation split, as everyone's: the test split's labels are not
-public, so its videos (test.json) are left aside.
+labels.json numbers the classes. An entry's class is its template without the brackets around
+[something]. Our test split is the validation split, as in other work: the labels of the test split
+(test.json) are not public, so its videos are not used.
 
 Diving48 (Li, Li and Vasconcelos, 2018), version 2 of its labels:
 
@@ -16,12 +16,12 @@ Diving48 (Li, Li and Vasconcelos, 2018), version 2 of its labels:
     SOURCE/Diving48_vocab.json                  a class's four parts, by label
     SOURCE/rgb/NAME.mp4
 
-Where the source has none of the three lists, those carried here are followed:
-lists/diving48_v2.json.xz. The files are the trimmed dives: every start_frame of version 2 is 0 and
-end_frame is the dive's number of frames. So clips are drawn from the whole file, whatever the two
-say; a file with fewer frames than they promise is counted in the index's note. One of the 48
-classes (label 30) has no video. A name is ID_NUMBER, ID the competition's video: the split keeps
-those together.
+If the source has none of the three lists, those of this package are used
+(lists/diving48_v2.json.xz). The files are trimmed dives: in version 2, every start_frame is 0 and
+end_frame is the dive's number of frames. So clips are drawn from the whole file. The index's note
+counts the files with fewer frames than the lists have. One of the 48 classes (label 30) has no
+video. A name is ID_NUMBER, where ID is the video of a competition. No such video is on both sides
+of the split.
 """
 
 import json
@@ -44,7 +44,7 @@ from mgm.data.published.listed import (
 from mgm.errors import UserError
 
 _CARRIED = "diving48_v2.json.xz"
-_INSTEAD = "add it to the others, or remove those to use the lists mgm carries"
+_INSTEAD = "add it to the others, or remove those to use mgm's own lists"
 
 
 class Diving48Row(BaseModel):
@@ -75,11 +75,11 @@ def index_diving48(source: Path, out: Path) -> Index:
 
 
 def read_diving48_lists(source: Path) -> Lists:
-    """What the lists in a source say, by name, or those carried here.
+    """Read the lists of a source, or those of this package. Keys are video names.
 
     Raises:
-        UserError: a file is missing, or an entry cannot be followed; the file and the entry are
-            named.
+        UserError: a file is missing, or an entry is wrong. The message names the file and the
+            entry.
     """
     kinds = dict.fromkeys((f"Diving48_V2_{split}" for split in SPLITS), list[Diving48Row]) | {
         "Diving48_vocab": list[list[str]]
@@ -104,13 +104,13 @@ def read_diving48_lists(source: Path) -> Lists:
             where, name = f"{paths[f'Diving48_V2_{split}']}: {number}", row.vid_name
             if not 0 <= row.label < len(classes):
                 raise UserError(
-                    f"{where}: label {row.label} is none of the {len(classes)} in "
+                    f"{where}: label {row.label} is not one of the {len(classes)} in "
                     "Diving48_vocab.json; correct one"
                 )
             if not 0 <= row.start_frame < row.end_frame:
                 raise UserError(
-                    f"{where}: ends at frame {row.end_frame} and starts at frame "
-                    f"{row.start_frame}; correct it"
+                    f"{where}: starts at frame {row.start_frame} and ends at frame "
+                    f"{row.end_frame}; correct it"
                 )
             group, frames = name.rpartition("_")[0] or name, row.end_frame - row.start_frame
             add(
@@ -120,7 +120,7 @@ def read_diving48_lists(source: Path) -> Lists:
                 where,
             )
     if not entries:
-        raise UserError(f"{source}: the lists of Diving48 V2 name no video; download them again")
+        raise UserError(f"{source}: the lists of Diving48 V2 have 0 videos; download them again")
     return Lists(classes, entries)
 
 
@@ -147,11 +147,11 @@ def index_ssv2(source: Path, out: Path) -> Index:
 
 
 def read_ssv2_lists(source: Path) -> Lists:
-    """What the lists in a source say, by id.
+    """Read the lists of a source. Keys are video ids.
 
     Raises:
-        UserError: a file is missing, or an entry cannot be followed; the file and the entry are
-            named.
+        UserError: a file is missing, or an entry is wrong. The message names the file and the
+            entry.
     """
     path = list_file(source, "labels")
     numbers = read_json(path, dict[str, str], _SSV2_INSTEAD)
@@ -176,7 +176,7 @@ def read_ssv2_lists(source: Path) -> Lists:
             video = plain_name(where, row.id)
             add(entries, video, Entry(f"{video}.webm", label_of[name], split, video), where)
     if not entries:
-        raise UserError(f"{path.parent}: its lists name no video; download them again")
+        raise UserError(f"{path.parent}: its lists have 0 videos; download them again")
     unused, test = frozenset[str](), list_file(source, "test")
     if test.is_file():
         unused = frozenset(row.id for row in read_json(test, list[TestRow], _SSV2_INSTEAD))
@@ -186,7 +186,7 @@ def read_ssv2_lists(source: Path) -> Lists:
 
 
 def list_file(source: Path, name: str) -> Path:
-    """Find where a list is, or by its present name where it should be."""
+    """Return the path of a list. If it does not exist, return where it should be."""
     places = [
         folder / f"{prefix}{name}.json"
         for folder in (source / "labels", source)

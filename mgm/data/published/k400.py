@@ -1,17 +1,17 @@
-"""Kinetics-400 (Kay et al., 2017) as its users have it becomes an index.
+"""Index Kinetics-400 (Kay et al., 2017) in the layouts in which it is distributed.
 
     SOURCE/annotations/*.csv, or SOURCE/*.csv
-    label,youtube_id,time_start,time_end,split[,is_cc], in one file or several
-    SOURCE/.../ID_START_END.mp4                     or .mkv, .webm, .avi; START and END in seconds,
-    with or without leading zeros
+        one or several files with the columns label,youtube_id,time_start,time_end,split[,is_cc]
+    SOURCE/.../ID_START_END.mp4 (or .mkv, .webm, .avi)
+        START and END are seconds, with or without leading zeros
 
-The copy of CVDF has the files flat in train and val, those of the official crawler lie in class
-folders, with spaces or underscores; all of that is one here, since a name says which clip a file
-is. CVDF's replacements of corrupted files (a folder replacement...) come first.
+A file's name identifies its clip, so folders do not matter. CVDF's copy has the folders train and
+val. The official crawler writes class folders, with spaces or underscores. CVDF's replacements of
+corrupted files (a folder replacement...) are preferred.
 
 Labels number the annotations' classes in sorted order. Our test split is the validation split (val
-or validate); rows of the test split are left aside. The published sets shrink as videos leave
-YouTube, so no count is official: the annotations are what is compared with.
+or validate). Rows of the test split are not used. The published set shrinks as videos leave
+YouTube, so there is no official count. The note compares with the annotations.
 """
 
 import csv
@@ -40,10 +40,10 @@ _NAME = re.compile(r"(.+)_(\d+)_(\d+)")
 
 
 def index_k400(source: Path, out: Path) -> Index:
-    """Index as `index_listed` does.
+    """Index the videos that the annotations list, and write the index to folder `out`.
 
-    The note counts files a second and more too short; what lies in another class's folder is left
-    out.
+    The note counts files that are more than a second too short. A file in another class's folder is
+    left out.
     """
     found, annotations = find_videos(source, _key), read_annotations(source)
     _leave_out_other_classes(found, annotations)
@@ -74,10 +74,10 @@ def _remarks(index: Index, annotations: Lists) -> str:
 
 
 def read_annotations(source: Path) -> Lists:
-    """What the annotations in a source say, by ID_START_END without leading zeros.
+    """Read the annotations of a source. Keys are ID_START_END, without leading zeros.
 
     Raises:
-        UserError: there are none, or a line cannot be followed; the file and the line are named.
+        UserError: there are none, or a line is wrong. The message names the file and the line.
     """
     rows = list(_rows(source))
     label_of = {
@@ -94,11 +94,13 @@ def read_annotations(source: Path) -> Lists:
     for where, row in rows:
         identity, split = plain_name(where, row["youtube_id"]), row["split"]
         if split not in _SPLITS:
-            raise UserError(f"{where}: split {split!r} is none of {', '.join(_SPLITS)}; correct it")
+            raise UserError(
+                f"{where}: split {split!r} is not one of {', '.join(_SPLITS)}; correct it"
+            )
         start, end = (_second(where, column, row[column]) for column in ("time_start", "time_end"))
         if end <= start:
             raise UserError(
-                f"{where}: ends at second {end} and starts at second {start}; correct it"
+                f"{where}: starts at second {start} and ends at second {end}; correct it"
             )
         key = f"{identity}_{start}_{end}"
         if not _SPLITS[split]:
@@ -107,8 +109,8 @@ def read_annotations(source: Path) -> Lists:
         label = plain_name(where, row["label"])
         if label not in trained:
             raise UserError(
-                f"{where}: class {label!r} is none of the {len(trained)} that have training "
-                "videos; correct one"
+                f"{where}: class {label!r} is not one of the {len(trained)} with training videos; "
+                "correct one"
             )
         name = f"{split}/{label}/{identity}_{start:06}_{end:06}.mp4"
         add(entries, key, Entry(name, label_of[label], _SPLITS[split], identity), where)
@@ -116,9 +118,9 @@ def read_annotations(source: Path) -> Lists:
 
 
 def _rows(source: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """(where it is, its values) of each line of the annotations.
+    """Yield (place, values) of each line of the annotations.
 
-    A csv with other columns is something else.
+    CSV files with other columns are ignored.
     """
     instead = (
         f"put the annotations (train.csv, val.csv: {','.join(_COLUMNS)}) into --source or a folder "
@@ -158,7 +160,7 @@ def _second(where: str, column: str, text: str) -> int:
 
 
 def _key(_: str, name: str) -> str | None:
-    """Read the id of a file named ID_START_END, with leading zeros or without."""
+    """Return the key of a file named ID_START_END, with or without leading zeros."""
     match = _NAME.fullmatch(name)
     return f"{match[1]}_{int(match[2])}_{int(match[3])}" if match else None
 
@@ -169,9 +171,9 @@ def _seconds(key: str) -> int:
 
 
 def _leave_out_other_classes(found: Found, annotations: Lists) -> None:
-    """Leave out files that lie in the folder of another class than the annotations say.
+    """Leave out files that are in the folder of a class other than the annotated one.
 
-    Spaces and underscores of a folder's name count as equal.
+    A space and an underscore in a folder's name are the same.
     """
 
     def plain(name: str) -> str:
@@ -184,7 +186,7 @@ def _leave_out_other_classes(found: Found, annotations: Lists) -> None:
             lies_in := class_of.get(plain(os.path.basename(os.path.dirname(name))), label)
         ) != label:
             reason = (
-                f"lies in the folder of class {lies_in}, but is annotated as {label}; move it, or "
+                f"is in the folder of class {lies_in}, but is annotated as {label}; move it, or "
                 "correct the annotation"
             )
             found.unusable.append((found.name_of.pop(key), reason))

@@ -1,11 +1,11 @@
-"""Match a dataset's published lists with the files that are there.
+"""Match a dataset's published lists with the files that exist.
 
-Videos that are there become an index; the others are listed.
+The listed videos that exist are indexed. The missing ones are written to missing.txt.
 
-A dataset's module reads its lists into `Entry`s by key, where a key is what identifies a video
-whatever its folder and its container: a class and a name, an id. Nothing of a list is ever joined
-to a path; keys are looked up among the files found below the root, so that no entry reaches outside
-it.
+A dataset's module reads its lists into `Entry`s by key. A key identifies a video whatever its
+folder and container are, for example an id, or a class and a name. Keys are looked up among the
+files found below the root. No text of a list is joined to a path, so no entry can refer to a file
+outside the root.
 """
 
 import lzma
@@ -24,27 +24,25 @@ from mgm.data.opening import files_below, open_all
 from mgm.errors import UserError, valid
 
 LISTS = Path(__file__).parent / "lists"
-# Of several files of one video the first of these is used: .webm rarely has vectors.
-SUFFIXES = (
-    ".mp4",
-    ".mkv",
-    ".avi",
-    ".webm",
-)
+# If a video has several files, the first suffix is used. Files in .webm rarely have vectors.
+SUFFIXES = (".mp4", ".mkv", ".avi", ".webm")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A video as the lists give it.
+    """A video of the lists.
 
-    `name`: its file as published, for missing.txt. Videos of one `group` come from one source.
+    Attributes:
+        name: the published name of its file, for missing.txt.
+        group: videos of a group come from the same source.
+        frames: their number in the lists; 0 if the lists do not have it.
     """
 
     name: str
     label: int
     split: str
     group: str
-    frames: int = 0  # 0: the lists do not say
+    frames: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,18 +80,18 @@ def index_listed(
 ) -> Index:
     """Index the listed videos that were found, and write the index to folder `out`.
 
-    Every file is opened. What the lists name and the source lacks goes to OUT/missing.txt, a path
-    per line, and is counted in the index's note. OUT/checked.jsonl keeps what opening each file
-    showed, for a later call.
+    Every file is opened. OUT/checked.jsonl keeps the properties of each, for a later call.
+    OUT/missing.txt lists the videos that the source lacks, one path per line. The index's note
+    counts them.
 
     Args:
-        found: by `find_videos`.
-        official: numbers of train and test videos that the published lists name. The note says
-            where these differ.
-        remark: what the index's note ends with.
+        found: the result of `find_videos`.
+        official: the numbers of train and test videos in the official lists. The note mentions it
+            if the source's lists differ.
+        remark: returns the end of the index's note.
 
     Raises:
-        UserError: no readable video of train or of test.
+        UserError: a split has no readable video.
     """
     entries, unused = lists.entries, lists.unused
     here = {found.name_of[key]: entry for key, entry in entries.items() if key in found.name_of}
@@ -104,8 +102,8 @@ def index_listed(
         like = next(iter(entries.values())).name
         raise UserError(
             f"{found.root}: 0 of the {len(entries):,} videos of {dataset} are here "
-            f"({len(strangers) + len(found.unusable):,} others); "
-            f"give --source the folder that holds files such as {like}"
+            f"({len(strangers) + len(found.unusable):,} others); pass as --source the "
+            f"folder that holds files such as {like}"
         )
     opened, unreadable = open_all(found.root, list(here), out / "checked.jsonl")
     videos = [
@@ -144,23 +142,24 @@ def index_listed(
 
 
 def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
-    """All video files below a root, hidden ones aside; links are followed.
+    """Find all video files below a root, except hidden ones. Links are followed.
 
-    `key`: of a file, given its folder's name and its own without the suffix. One without (None) is
-    unusable.
+    Args:
+        key: returns a file's key from its folder's name and its own name without suffix. A file
+            with key None is unusable.
 
     Raises:
-        UserError: the root is no folder, or holds no video.
+        UserError: the root is not a folder, or holds no video.
     """
     root = Path(os.path.abspath(root))
     if not root.is_dir():
         raise UserError(
-            f"{root}: no such folder; give --source the folder that holds the videos and their "
+            f"{root}: no such folder; pass as --source the folder that holds the videos and their "
             "lists"
         )
     below, unusable = files_below(root)
     videos = [name for name in below if name.lower().endswith(SUFFIXES)]
-    # such as one with a line break: no list can name it
+    # No list can contain a name with a line break, for example.
     unusable += [
         (ascii(name)[1:-1], "has a name that cannot be printed; rename it")
         for name in videos
@@ -168,8 +167,8 @@ def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
     ]
     if not (names := sorted(filter(str.isprintable, videos), key=_preference)):
         raise UserError(
-            f"{root}: holds no video ({', '.join(SUFFIXES)}); give --source the folder that holds "
-            "the videos and their lists"
+            f"{root}: holds no video ({', '.join(SUFFIXES)}); pass as --source the folder that "
+            "holds the videos and their lists"
         )
     name_of: dict[str, str] = {}
     spare = []
@@ -184,12 +183,15 @@ def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
 
 
 def _preference(name: str) -> tuple[bool, int, str]:
-    """K400 is shipped with a folder of replacements for its corrupted files: those come first."""
+    """Return a sort key that puts preferred files first.
+
+    K400 comes with a folder of replacements for corrupted files, which are preferred.
+    """
     return "replacement" not in name, SUFFIXES.index(os.path.splitext(name)[1].lower()), name
 
 
 def write_found(index: Index, missing: Iterable[str], out: Path) -> Index:
-    """Write an index, and missing.txt with a path per line of what the source lacks."""
+    """Write an index, and missing.txt with the paths of the missing videos."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "missing.txt").write_text("".join(f"{name}\n" for name in missing), encoding="utf-8")
     write_index(index, out)
@@ -197,10 +199,10 @@ def write_found(index: Index, missing: Iterable[str], out: Path) -> Index:
 
 
 def add(entries: dict[str, Entry], key: str, entry: Entry, where: str) -> None:
-    """Add a list's entry.
+    """Add an entry of a list.
 
     Raises:
-        UserError: the lists have it already.
+        UserError: the lists have its key already.
     """
     if key in entries:
         raise UserError(f"{where}: names {entry.name} a second time; remove one of the two")
@@ -208,13 +210,17 @@ def add(entries: dict[str, Entry], key: str, entry: Entry, where: str) -> None:
 
 
 def carried(name: str) -> str:
-    """The text of a list that mgm carries."""
+    """Return the text of a list in this package."""
     data = (LISTS / name).read_bytes()
     return (lzma.decompress(data) if name.endswith(".xz") else data).decode()
 
 
 def read_text(path: Path, instead: str) -> str:
-    """A list's text. Raises UserError, with what to do instead, when there is none."""
+    """Read the text of a list.
+
+    Raises:
+        UserError: there is no such file. The message ends with `instead`.
+    """
     try:
         return reading.read_text(path)
     except FileNotFoundError:
@@ -222,10 +228,11 @@ def read_text(path: Path, instead: str) -> str:
 
 
 def read_json(path: Path, kind: Any, instead: str) -> Any:
-    """What a JSON file holds, if it is of a type; entries count from 0.
+    """Read a JSON file of type `kind`.
 
     Raises:
-        UserError: no such file, not JSON, or of another type.
+        UserError: there is no such file (then the message ends with `instead`), it is not JSON, or
+            it has another type. Messages count entries from 0.
     """
     try:
         found = reading.read_json(path)
@@ -238,10 +245,10 @@ def read_json(path: Path, kind: Any, instead: str) -> Any:
 
 
 def plain_name(where: str, name: str) -> str:
-    """A name that a list gives, if it is one of a file and not a path.
+    """Return a name of a list, after checking that it is a file's name and not a path.
 
     Raises:
-        UserError: it is empty or leads elsewhere; `where` is the place in the list.
+        UserError: it is empty, or a path. The message begins with `where`, the place in the list.
     """
     if not name.isprintable() or name in ("", ".", "..") or "/" in name or "\\" in name:
         raise UserError(f"{where}: {name!r} is not the plain name of a video; correct it")

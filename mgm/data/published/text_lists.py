@@ -1,26 +1,28 @@
-"""UCF101 and HMDB51: a folder per class, and lists of text, in their official layouts.
+"""UCF101 and HMDB51 in their official layouts: a folder per class, and lists of text.
 
 UCF101 (Soomro, Zamir and Shah, 2012):
 
     SOURCE/UCF-101/CLASS/v_CLASS_gNN_cMM.avi, or SOURCE/CLASS/...
     SOURCE/ucfTrainTestlist/{classInd,trainlist0N,testlist0N}.txt
 
-The lists are taken if they are there, otherwise those carried here. A label is the official one,
-less one, whichever classes are there. Videos of a class and a group come from one source video, and
-the official splits keep groups together. The carried lists, lists/ucf101.csv, say how many clips
-each of the 25 groups of a class has. That is all there is to the official files (ucfTrainTestlist
-at www.crcv.ucf.edu/research/data-sets/ucf101): clips count from c01 without gaps, and split N tests
-groups 7N-6 to 7N of every class.
+If the source has no lists, those of this package are used. A label is the official number minus 1,
+whichever classes the source has. Clips of a class and a group come from the same source video, and
+no group is on both sides of an official split.
+
+Our copy of the lists, lists/ucf101.csv, has the number of clips in each of the 25 groups of a
+class. The official files (ucfTrainTestlist at www.crcv.ucf.edu/research/data-sets/ucf101) follow
+from it: clips are numbered from c01 without gaps, and split N tests groups 7N-6 to 7N of every
+class.
 
 HMDB51 (Kuehne et al., 2011):
 
     SOURCE/.../CLASS/NAME.avi               hmdb51_org/CLASS as published, or the class folders
     SOURCE/.../CLASS_test_splitN.txt        per line a name and its mark: 0 unused, 1 train, 2 test
 
-The split files may lie in any folder of the source, or in one within it
-(testTrainMulti_7030_splits). Of split 1 a copy is carried, lists/hmdb51_split1.txt.xz. Labels
-number the classes in sorted order. A name is SOURCE_CLASS_..._N: videos cut from one source film
-share its first part, and the official splits keep those together.
+The split files may be in the source, or up to two folders below it (testTrainMulti_7030_splits).
+lists/hmdb51_split1.txt.xz is a copy of split 1. Labels number the classes in sorted order. A name
+is SOURCE_CLASS_..._N. Videos of the same film have the same SOURCE, and no film is on both sides of
+an official split.
 """
 
 import csv
@@ -42,13 +44,13 @@ from mgm.data.published.listed import (
 )
 from mgm.errors import UserError
 
-# Split: its train and test videos.
+# Numbers of train and test videos by split.
 OFFICIAL = {
     1: PUBLISHED["ucf101"].official,
     2: (9_586, 3_734),
     3: (9_624, 3_696),
 }
-_FILES_OF = {"HandstandPushups": "HandStandPushups"}  # the one class whose files spell it otherwise
+_FILES_OF = {"HandstandPushups": "HandStandPushups"}  # spelled in another way in file names
 
 
 def index_ucf101(source: Path, out: Path, split: int = 1) -> Index:
@@ -59,7 +61,7 @@ def index_ucf101(source: Path, out: Path, split: int = 1) -> Index:
 
 
 def carried_ucf101_lists(split: int) -> Lists:
-    """The official lists, from the copy carried here."""
+    """Return the official lists, from the copy in this package."""
     clips_of = dict(list(csv.reader(carried("ucf101.csv").splitlines()))[1:])
     tested = range(7 * split - 6, 7 * split + 1)
     split_of = {
@@ -76,17 +78,17 @@ def carried_ucf101_lists(split: int) -> Lists:
 def read_ucf101_lists(folder: Path, split: int) -> Lists:
     """Read the lists in a folder, in the official format.
 
-    Lines may end as on Windows; those of classInd.txt do.
+    Lines may have Windows line ends, as those of classInd.txt have.
 
     Raises:
-        UserError: a file is missing, or a line cannot be followed; the file and the line are named.
+        UserError: a file is missing, or a line is wrong. The message names the file and the line.
     """
     names: dict[str, str] = {}  # official number: class
     for where, words in _lines(folder / "classInd.txt"):
         if len(words) != 2 or not words[0].isdecimal():
             raise UserError(
-                f"{where}: is not a number and a class; correct it, or remove {folder} to use the "
-                "lists mgm carries"
+                f"{where}: is not a number and a class; correct it, or remove {folder} to use "
+                "mgm's own lists"
             )
         names[words[0]] = words[1]
     if sorted(map(int, names)) != list(range(1, len(names) + 1)):
@@ -100,7 +102,7 @@ def read_ucf101_lists(folder: Path, split: int) -> Lists:
             label, separator, _ = name.partition("/")
             if not separator or len(number) > 1:
                 raise UserError(
-                    f"{where}: is not a path CLASS/VIDEO.avi, with its class's number at most; "
+                    f"{where}: is not CLASS/VIDEO.avi, or CLASS/VIDEO.avi and the class's number; "
                     "correct it"
                 )
             if label not in names.values() or (number and number[0] not in names):
@@ -110,8 +112,8 @@ def read_ucf101_lists(folder: Path, split: int) -> Lists:
                 )
             if number and names[number[0]] != label:
                 raise UserError(
-                    f"{where}: class {label} has number {number[0]}, which classInd.txt gives to "
-                    f"{names[number[0]]}; correct one"
+                    f"{where}: class {label} has number {number[0]}, which is "
+                    f"{names[number[0]]} in classInd.txt; correct one"
                 )
             plain_name(where, name.partition("/")[2])
             if name in split_of:
@@ -121,7 +123,7 @@ def read_ucf101_lists(folder: Path, split: int) -> Lists:
 
 
 def _lists(classes: tuple[str, ...], split_of: dict[str, str]) -> Lists:
-    """Return lists by CLASS/NAME without suffix, from the split of each video by its path."""
+    """Return the lists, from {path of a video: split}. Keys are CLASS/NAME without suffix."""
     label_of = {name: label for label, name in enumerate(classes)}
     entries = {
         name.removesuffix(".avi"): Entry(
@@ -133,8 +135,8 @@ def _lists(classes: tuple[str, ...], split_of: dict[str, str]) -> Lists:
 
 
 def _lines(path: Path) -> list[tuple[str, list[str]]]:
-    """(where it is, its words) of every line of a list that is not empty."""
-    text = read_text(path, f"add it, or remove {path.parent} to use the lists mgm carries")
+    """Return (place, words) of each line of a list, without empty lines."""
+    text = read_text(path, f"add it, or remove {path.parent} to use mgm's own lists")
     return [
         (f"{path}: line {number}", line.split())
         for number, line in enumerate(text.splitlines(), start=1)
@@ -174,13 +176,12 @@ def index_hmdb51(source: Path, out: Path, split: int = 1) -> Index:
 
 
 def read_hmdb51_lists(source: Path, split: int) -> Lists:
-    """Read a split's lists in a source, by CLASS/NAME without suffix.
+    """Read the lists of a split in a source. Keys are CLASS/NAME without suffix.
 
-    Of split 1, if there are none, these are the lists carried here.
+    If the source has no lists of split 1, those of this package are used.
 
     Raises:
-        UserError: a line cannot be followed, the lists lie in several folders, or there are none of
-            this split.
+        UserError: a line is wrong, the lists are in several folders, or there are none.
     """
     paths = sorted(
         path
@@ -196,7 +197,7 @@ def read_hmdb51_lists(source: Path, split: int) -> Lists:
     if not paths:
         raise UserError(
             f"{source}: has no lists *_test_split{split}.txt; add the published "
-            "testTrainMulti_7030_splits (mgm carries split 1 only)"
+            "testTrainMulti_7030_splits (mgm has a copy of split 1 only)"
         )
     return _follow(
         [
@@ -209,20 +210,21 @@ def read_hmdb51_lists(source: Path, split: int) -> Lists:
 
 
 def carried_hmdb51_lists() -> Lists:
-    """The official lists of split 1, from the copy carried here: lines CLASS/NAME MARK."""
+    """Return the official lists of split 1, from the copy in this package."""
     lines = [line.split("/") for line in carried("hmdb51_split1.txt.xz").splitlines()]
     return _follow(
         [
-            (f"the carried list: line {number}", label, line)
+            (f"mgm's own list: line {number}", label, line)
             for number, (label, line) in enumerate(lines, start=1)
         ]
     )
 
 
 def _follow(lines: list[tuple[str, str, str]]) -> Lists:
-    """The lists of these (where it is, class, line)s."""
+    """Return the lists, from (place, class, line) of each line."""
     label_of = {name: label for label, name in enumerate(sorted({name for _, name, _ in lines}))}
-    entries: dict[str, Entry] = {}  # with what is marked unused, until the end
+    # Unused videos stay in it until the end.
+    entries: dict[str, Entry] = {}
     for where, label, line in lines:
         name, _, mark = line.strip().rpartition(" ")
         if mark not in _SPLITS or not name:

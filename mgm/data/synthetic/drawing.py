@@ -1,30 +1,34 @@
-"""What a generated video shows: a class is how things move, and nothing else.
+"""Draw generated videos. Only the motion depends on the class.
 
-Five bright sprites make the same motion before a darker, low-contrast background that pans slowly
-in a direction of its own; three or so are in view. What they look like, the background and the pan
-do not depend on the class. A translated sprite that has left on one side comes in again on the
-other, a zoomed one begins anew once it is out of the frame, so where sprites are is distributed
-alike at every time, and every frame of a class alike to those of the opposite class: only motion
-tells them. (With sprites that start where they stay visible, the first frame gave the class away: a
-small network that saw nothing else was right in 62 of 100 videos.)
+Five bright sprites make the same motion in front of a darker background with low contrast. About
+three are in view. The background pans slowly in a direction of its own. The sprites' look, the
+background and the pan do not depend on the class.
 
-Of every kind but ssv2 a video is mirrored as a whole, or not, with equal chance: a class and its
-mirror image are the same distribution, to the pixel, so flipping keeps the label. In Kinetics the
-place and the things in view say much about the class; here they say nothing, in any kind, because a
-set that single frames solve cannot show what a mask does.
+A translated sprite that leaves on one side enters again on the opposite side. A zoomed sprite
+starts again once it is out of the frame. So sprites have the same distribution of positions at
+every time. A single frame has the same distribution in opposite classes, so only motion
+distinguishes them. (In an earlier version all sprites started where they stay visible. Then the
+first frame revealed the class: a small network that saw only that frame was right for 62 of 100
+videos.)
 
-With `layout: sway` sprites never leave the frame: each coordinate goes to and fro over all of its
-range, evenly, so that it is distributed alike at every time and in every class, and a class says
-which coordinates move and which way is the quick one. Sprites share a rhythm, each
-a part of the period behind the last, so that hidden ones follow from visible ones: a small model
-learns that, and neither wrapped sprites nor sprites with rhythms of their own (docs/results.md).
+In all kinds except ssv2, a video is mirrored as a whole with probability 1/2. A class and its
+mirror image have exactly the same distribution, so flipping keeps the label. In Kinetics, the scene
+and the objects reveal much about the class. Here they reveal nothing, since a set that single
+frames solve cannot show what a mask does.
 
-The kinds ucf101 and hmdb51 share seven classes and look different: other shapes, colours and
-textures make the same motions, so going from one to the other is a shift of domain. A class of the
-kind diving48 is a sequence of motions, and another has the same ones in another order.
+With `layout: sway`, sprites never leave the frame. Each coordinate moves to and fro evenly over its
+whole range, so its distribution is the same at every time and in every class. The class decides
+which coordinates move, and which way is the quick one. All sprites have the same rhythm, each a
+part of the period later than the last, so hidden sprites can be predicted from visible ones. A
+small model learns this. It learns neither wrapped sprites nor sprites with rhythms of their own
+(docs/results.md).
 
-A video is a function of (seed, split, index) alone. Places are rounded to 1/256 pixel, and from
-there on all drawing is integer arithmetic, so every machine draws the same pixels.
+The kinds ucf101 and hmdb51 share seven classes. Their shapes, colours and textures differ, so going
+from one to the other is a domain shift. A class of the kind diving48 is a sequence of motions.
+Another class has the same motions in another order.
+
+A video depends only on (seed, split, index). Positions are rounded to 1/256 pixel. From there on
+all drawing is integer arithmetic, so every machine draws the same pixels.
 """
 
 import math
@@ -39,12 +43,12 @@ from mgm.data.synthetic.params import MOTIONS, SWAYS, Kind, Synthetic
 
 _SUB = 256  # positions and mixing weights are multiples of 1/256
 _LARGEST = 0.27  # a translated sprite's diameter, relative to the frame
-_PERIOD = 30  # frames of a way to and fro
-_TEXTURE = 32  # a sprite's texture is 32 x 32
+_PERIOD = 30  # frames to go to and fro once
+_TEXTURE = 32  # texels: the side of a sprite's texture
 
 
 Direction = tuple[float, float, float]  # (right, down, nearer), of length 1
-# Of equal parts of the time, one after another; all are translations, or all zooms.
+# One direction for each equal part of the video. All are translations, or all are zooms.
 Motion = tuple[Direction, ...]
 
 _D = math.sqrt(0.5)
@@ -67,15 +71,15 @@ _DIRECTIONS: dict[str, Direction] = {
 
 
 def motion(kind: Kind, name: str) -> Motion:
-    """How things move in a class of a kind. Kinds that share a class's name share its motion."""
+    """Return the motion of a class. Kinds with a class of the same name share its motion."""
     return tuple(_DIRECTIONS[part] for part in MOTIONS[kind][name])
 
 
 @dataclass(frozen=True)
 class Style:
-    """What a kind's sprites and backgrounds look like.
+    """The look of a kind's sprites and backgrounds.
 
-    Colours are RGB means; contrasts what smooth noise adds or takes at most.
+    Colours are RGB means. A contrast is the largest value that smooth noise adds or subtracts.
     """
 
     bank: int  # its stream of random numbers
@@ -97,39 +101,50 @@ STYLES: dict[Kind, Style] = {
     "hmdb51": _COLD,
     "diving48": _PLAIN,
 }
-# Of a kind's random numbers: kinds may share sprites and backgrounds, but no scene
+# The first stream of a kind's random numbers. Kinds may share sprites and backgrounds, but not
+# scenes.
 _FIRST_STREAM: dict[Kind, int] = {"ssv2": 0, "k400": 16, "ucf101": 32, "hmdb51": 48, "diving48": 64}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a video shows.
+    """The random choices of a video. All except `label` are independent of the label.
 
-    Everything but `label` is drawn without knowing the label; arrays have a row a sprite.
+    Attributes:
+        label: the class.
+        places: (sprites, 2): x and y at the start, in turns of the torus that the sprites move on.
+        depths: (sprites,): depth at the start of a zoom, in turns. 0 is far. At 1, the sprite is so
+            near that it is out of the frame.
+        angles: (sprites,) in radians, around the centre of a zoom.
+        diameters: (sprites,) in pixels.
+        looks: (sprites,) numbers of sprites in the bank.
+        travel: the length of a translation over the whole video, in pixels.
+        background: its number in the bank.
+        view: (2,): where the frame is in the background at the start, as x and y in pixels.
+        pan: (2,): the view's motion, in pixels per frame.
+        mirrored: whether the drawn video is mirrored, left to right.
+        phases: (3,): phases of swaying at the start, in periods: along x, along y, of the diameter.
     """
 
     label: int
-    # (x, y) at the start, in turns of the torus that the sprites move on.
     places: NDArray[np.float64]
-    # At the start of a zoom, in turns: 0 far, 1 so near that the sprite is out of the frame.
     depths: NDArray[np.float64]
-    angles: NDArray[np.float64]  # seen from the middle of a zoom
-    diameters: NDArray[np.float64]  # pixels
-    looks: NDArray[np.int64]  # which sprites of the bank
-    travel: float  # of a translation over the whole video, in pixels
-    background: int  # which background of the bank
-    view: NDArray[np.float64]  # where in the background the frame is at the start, (x, y) in pixels
-    pan: NDArray[np.float64]  # its motion, in pixels a frame
-    mirrored: bool  # the whole video, left to right, once all of the above is drawn
-    # Of swaying at the start, in periods: along x, along y, of the diameter.
+    angles: NDArray[np.float64]
+    diameters: NDArray[np.float64]
+    looks: NDArray[np.int64]
+    travel: float
+    background: int
+    view: NDArray[np.float64]
+    pan: NDArray[np.float64]
+    mirrored: bool
     phases: NDArray[np.float64]
 
 
 def scene(params: Synthetic, split: str, index: int) -> Scene:
-    """What video `index` of a split shows."""
+    """Draw the random choices of video `index` of a split."""
     rng = _rng(params.seed, _FIRST_STREAM[params.kind] + 1 + SPLITS.index(split), index)
     size, count, order = params.size, params.sprites, np.arange(params.sprites)
-    # Five places spread evenly, so that some are in any crop.
+    # Places are spread evenly, so that every crop contains some.
     lattice_K2 = np.stack([order, 2 * order], axis=1) / count
     sprites, backgrounds = _bank(params)
     pan_angle, margin = rng.uniform(0, 2 * math.pi), params.pan * params.frames
@@ -152,9 +167,10 @@ def scene(params: Synthetic, split: str, index: int) -> Scene:
 
 
 def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return centres (frames, sprites, 2) as (x, y) and diameters (frames, sprites), in pixels.
+    """Return the sprites' paths before mirroring. A sprite may be out of the frame.
 
-    They are those before any mirroring. A sprite may be out of the frame.
+    Returns:
+        Centres (frames, sprites, 2) as x and y, and diameters (frames, sprites), in pixels.
     """
     if params.layout == "sway":
         return _swaying(params, scene)
@@ -170,7 +186,8 @@ def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArra
         centres_TK2 = size / 2 + size * 8 ** (depths_TK[..., None] - 1) * directions_K2
         diameters_TK = scene.diameters * 8 ** (depths_TK - 0.6)
     else:
-        period = size + _LARGEST * size  # so that a sprite jumps unseen
+        # The period is longer than the frame, so that a sprite jumps outside the frame.
+        period = size + _LARGEST * size
         moved_TK2 = scene.places * period + scene.travel * path_T3[:, None, :2]
         centres_TK2 = moved_TK2 % period - _LARGEST * size / 2
         diameters_TK = np.broadcast_to(scene.diameters, centres_TK2.shape[:2])
@@ -178,10 +195,10 @@ def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArra
 
 
 def _swaying(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """`tracks` of the layout sway."""
+    """Return `tracks` of the layout sway."""
     ways = [int(way) for way in SWAYS[params.kind][params.names[scene.label]]]
     time_T1, order = np.arange(params.frames)[:, None] / _PERIOD, np.arange(params.sprites)
-    # So that sprites keep apart.
+    # Each coordinate has its own lags, so that sprites do not overlap.
     lags = (
         order / params.sprites,
         (2 / params.sprites + 0.17) * order,
@@ -199,9 +216,9 @@ def _swaying(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDAr
 
 
 def _to_and_fro(phase_TK: NDArray[np.float64], way: int, quick: float) -> NDArray[np.float64]:
-    """Go from 0 to 1 and back once per period, both ways at constant speed.
+    """Return a coordinate that goes from 0 to 1 and back once per period.
 
-    The quick way takes the share `quick` of it.
+    Each way has a constant speed. The quick way takes the share `quick` of the period.
     """
     rise = {1: quick, -1: 1 - quick}.get(way, 0.5)
     phase_TK = phase_TK % 1
@@ -209,9 +226,10 @@ def _to_and_fro(phase_TK: NDArray[np.float64], way: int, quick: float) -> NDArra
 
 
 def boxes(params: Synthetic, scene: Scene) -> NDArray[np.float32]:
-    """Return top, left, bottom, right of each sprite in pixels, clipped to the frame.
+    """Return the sprites' bounding boxes, (frames, sprites, 4).
 
-    The shape is (frames, sprites, 4). A sprite out of the frame has no area.
+    A box is top, left, bottom and right in pixels, clipped to the frame. The box of a sprite out of
+    the frame has no area.
     """
     centres_TK2, diameters_TK = tracks(params, scene)
     middles, halves = centres_TK2[..., ::-1], diameters_TK[..., None] / 2
@@ -224,7 +242,7 @@ def boxes(params: Synthetic, scene: Scene) -> NDArray[np.float32]:
 
 
 def draw(params: Synthetic, scene: Scene) -> NDArray[np.uint8]:
-    """The video's pixels, (frames, size, size, 3) RGB."""
+    """Return the video's pixels, (frames, size, size, 3) uint8 RGB."""
     sprites, backgrounds = _bank(params)
     size = params.size
     centres_TK2, diameters_TK = tracks(params, scene)
@@ -232,7 +250,7 @@ def draw(params: Synthetic, scene: Scene) -> NDArray[np.uint8]:
     for t, frame in enumerate(frames):
         left, top = scene.view + t * scene.pan
         row, column = math.floor(top), math.floor(left)
-        # All that is in view.
+        # The visible part of the background.
         ground = backgrounds[scene.background, row : row + size + 2, column : column + size + 2]
         canvas = _sample(ground, _grid(top - row, 1.0, size), _grid(left - column, 1.0, size))
         for look, (x, y), diameter in zip(
@@ -246,13 +264,16 @@ def draw(params: Synthetic, scene: Scene) -> NDArray[np.uint8]:
 def _paint(
     canvas: NDArray[np.int32], sprite: NDArray[np.int32], x: float, y: float, diameter: float
 ) -> None:
-    """Put a sprite (its fourth channel is opacity, 0 to 256) on the canvas, centred on (x, y)."""
+    """Paint a sprite on the canvas, centred on (x, y).
+
+    The sprite's fourth channel is its opacity, 0 to 256.
+    """
     size = len(canvas)
     left, top = max(0, math.floor(x - diameter / 2)), max(0, math.floor(y - diameter / 2))
     right, bottom = min(size, math.ceil(x + diameter / 2)), min(size, math.ceil(y + diameter / 2))
     if left >= right or top >= bottom:
         return
-    step = _TEXTURE / diameter  # texels a pixel
+    step = _TEXTURE / diameter  # texels per pixel
     rows = _grid((top + 0.5 - y) * step + _TEXTURE / 2 - 0.5, step, bottom - top)
     columns = _grid((left + 0.5 - x) * step + _TEXTURE / 2 - 0.5, step, right - left)
     patch = _sample(sprite, rows, columns)
@@ -261,9 +282,9 @@ def _paint(
 
 
 def _grid(start: float, step: float, count: int) -> NDArray[np.int64]:
-    """Return `count` places from `start`, `step` apart, in units of 1/256.
+    """Return `count` positions from `start`, `step` apart, in units of 1/256.
 
-    They are integers, so that machines agree.
+    They are integers, so that all machines agree.
     """
     return round(start * _SUB) + np.arange(count) * round(step * _SUB)
 
@@ -271,7 +292,7 @@ def _grid(start: float, step: float, count: int) -> NDArray[np.int64]:
 def _sample(
     image: NDArray[np.int32], rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.int32]:
-    """Bilinear interpolation at rows x columns (in 1/256), edges repeated."""
+    """Interpolate an image bilinearly at rows x columns (in 1/256). Edges are repeated."""
     return _between(_between(image, rows, 0), columns, 1)
 
 
@@ -279,7 +300,8 @@ def _between(image: NDArray[np.int32], places: NDArray[np.int64], axis: int) -> 
     places = np.maximum(0, np.minimum(places, (image.shape[axis] - 1) * _SUB - 1))
     whole, part = places >> 8, (places & 255).astype(np.int32)[:, None]
     before, mixed = image.take(whole, axis), image.take(whole + 1, axis)
-    mixed -= before  # in place: it takes a third less time
+    # Computing in place takes a third less time.
+    mixed -= before
     mixed *= part if axis else part[:, None]
     mixed += 128
     mixed >>= 8
@@ -291,17 +313,16 @@ def _between(image: NDArray[np.int32], places: NDArray[np.int64], axis: int) -> 
 def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Return the sprites (16, 32, 32, 4) and backgrounds (8, side, side, 3) of a set's videos.
 
-    They are drawn once: drawing them anew costs most of the time.
+    They are cached, since drawing them takes most of the time.
     """
     style = STYLES[params.kind]
-    if (
-        params.ground == "smooth"
-        # half a frame from one extreme to the next: what is hidden follows from what is seen
-    ):
+    # The noise takes half a frame from one extreme to the next, so that hidden parts can be
+    # predicted from visible ones.
+    if params.ground == "smooth":
         style = replace(
             style, ground=(100, 100, 100), ground_contrast=80, ground_cell=params.size // 2
         )
-    # Plain things on a quiet ground: what small models have time to learn is how they move.
+    # With plain sprites and little contrast, small models have time to learn the motion.
     if params.layout == "sway":
         style = replace(style, shapes=("disc",), sprite_contrast=5, ground_contrast=12)
     rng = _rng(params.seed, style.bank, 0)
@@ -328,11 +349,11 @@ def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
 
 
 def _inside(shape: str) -> NDArray[np.int64]:
-    """Return how far inside a shape each texel lies.
+    """Return how far each texel is inside a shape.
 
-    It is negative outside the shape, and 256 or more a few texels from its edge.
+    The value is negative outside the shape, and at least 256 from a few texels inside its edge.
     """
-    # Twice the distance from the middle.
+    # Twice the distance from the centre.
     y, x = abs(np.mgrid[:_TEXTURE, :_TEXTURE] * 2 - (_TEXTURE - 1))
     match shape:
         case "disc":
@@ -345,14 +366,14 @@ def _inside(shape: str) -> NDArray[np.int64]:
             return np.minimum(
                 2 * (_TEXTURE**2 - x * x - y * y), 2 * (x * x + y * y) - _TEXTURE**2 // 4
             )
-        case _:  # a cross
+        case _:  # cross
             return np.minimum(
                 48 * (_TEXTURE - 1 - np.maximum(x, y)), 48 * (_TEXTURE // 3 - np.minimum(x, y))
             )
 
 
 def _smooth(rng: np.random.Generator, cells: int, side: int, contrast: int) -> NDArray[np.int32]:
-    """Smooth grey noise, (side, side, 1), between -contrast and contrast."""
+    """Return smooth grey noise, (side, side, 1), between -contrast and contrast."""
     coarse = rng.integers(-contrast, contrast + 1, (cells, cells, 1)).astype(np.int32)
     places = _grid(0, (cells - 1) / side, side)
     return _sample(coarse, places, places)

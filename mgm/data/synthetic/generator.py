@@ -1,15 +1,15 @@
-"""The generator: short H.264 videos laid out as their namesake is published.
+"""Generate sets of short H.264 videos, in the layouts of published datasets.
 
-`mgm.data.synthetic.drawing` draws them. Of kind ssv2 labels are directional: never flip them. Of
-the others a flipped video keeps its label. Every machine hands the same pixels to the encoder; the
-bytes of the files may differ between versions of x264.
+`mgm.data.synthetic.drawing` draws the videos. In kind ssv2, left and right are labels, so these
+videos must not be flipped. In the other kinds a flipped video keeps its label. Every machine
+encodes the same pixels. The bytes of the files may differ between versions of x264.
 
-    OUT/generated.json          what was asked for; written first: the sign that OUT/videos is ours
+    OUT/generated.json          the parameters. Written first. It shows that mgm made OUT/videos
     OUT/boxes.npz               stem of a video -> (frames, sprites, 4) float32: top, left, bottom,
                                 right in pixels
-    OUT/index.csv, index.json   index.json is written last: without it the set is not whole
+    OUT/index.csv, index.json   index.json is written last, when the set is complete
 
-Videos and lists lie as each kind's namesake has them:
+Each kind has the layout of its published dataset:
 
     ssv2        OUT/videos/ID.mp4
                 OUT/labels/{labels,train,validation}.json; our test split is its validation split
@@ -53,11 +53,11 @@ GOP = 12
 def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
     """Draw the set into folder `out`, unless it is there already.
 
-    An interrupted call leaves no index.json; calling again starts over.
+    An interrupted call leaves no index.json. The next call starts from the beginning.
 
     Raises:
-        UserError: `out` holds videos that this generator did not draw, or another process draws
-        there.
+        UserError: `out` holds videos that this generator did not draw, or another process is
+            drawing there.
     """
     if index := _finished(params, out):
         return index
@@ -86,9 +86,9 @@ def _generate(params: Synthetic, out: Path, processes: int) -> Index:
 
 
 def load_boxes(out: Path) -> dict[str, NDArray[np.float32]]:
-    """Return the boxes by the stem of a video's path, (frames, sprites, 4).
+    """Return {stem of a video's path: bounding boxes (frames, sprites, 4)}.
 
-    A box is top, left, bottom, right in pixels, clipped to the frame.
+    A box is top, left, bottom and right in pixels, clipped to the frame.
     """
     try:
         return read_arrays(out / "boxes.npz")
@@ -101,7 +101,7 @@ def load_boxes(out: Path) -> dict[str, NDArray[np.float32]]:
 def _encode(frames_THWC: NDArray[np.uint8], fps: int, path: Path) -> None:
     """Write H.264 with two B-frames between P-frames.
 
-    There is one reference each way, and vectors go down to blocks of 8 x 8.
+    A frame has one reference in each direction. Vectors have blocks of at least 8 x 8 pixels.
     """
     options = {
         "preset": "ultrafast",
@@ -120,9 +120,9 @@ def _encode(frames_THWC: NDArray[np.uint8], fps: int, path: Path) -> None:
 
 
 def _yuv420(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the frames' planes, one below the other: (frames, size * 3 / 2, size).
+    """Convert RGB frames to yuv420p planes, one below the other: (frames, size * 3 / 2, size).
 
-    BT.601 in integers, since swscale's rounding may vary.
+    BT.601 is computed in integers, since swscale's rounding may vary between machines.
     """
     count, size = frames_THWC.shape[:2]
     red, green, blue = np.moveaxis(frames_THWC.astype(np.int32), -1, 0)
@@ -156,10 +156,7 @@ def _draw_some(
 
 
 def _draw_all(params: Synthetic, videos: Path, processes: int) -> dict[str, NDArray[np.float32]]:
-    """Draw every video and return its boxes by its stem.
-
-    It does not matter to a video which process draws it.
-    """
+    """Draw every video, and return {stem: its boxes}. The result does not depend on `processes`."""
     tasks = [
         (split, range(count)[start : start + 40])
         for split, count in params.counts.items()
@@ -195,7 +192,7 @@ def _index(params: Synthetic, out: Path) -> Index:
 
 
 def _finished(params: Synthetic, out: Path) -> Index | None:
-    """The set's index if exactly this set lies in `out`, whole."""
+    """Return the set's index if `out` holds exactly this set, and it is complete."""
     try:
         index = read_index(out)
     except UserError:
@@ -209,7 +206,7 @@ def _finished(params: Synthetic, out: Path) -> Index | None:
 
 
 _FIRST_ID = {"train": 100_000, "test": 200_000}
-# Names of splits.
+# Names of the splits in the published datasets.
 _OFFICIAL = {
     "ssv2": {"train": "train", "test": "validation"},
     "k400": {"train": "train", "test": "val"},
@@ -217,7 +214,7 @@ _OFFICIAL = {
 
 
 def video_name(params: Synthetic, split: str, index: int) -> str:
-    """A video's path below OUT/videos."""
+    """Return a video's path below OUT/videos."""
     name, number, identity = (
         params.names[index % params.classes],
         index // params.classes,
@@ -244,8 +241,9 @@ def _seconds(params: Synthetic) -> int:
 
 
 def write_lists(params: Synthetic, out: Path) -> None:
-    """Write the labels and splits below OUT."""
-    videos = {  # (label, class, id, path below the folder of all classes) of each
+    """Write the lists of labels and splits below OUT."""
+    # Split -> (label, class, id, path below OUT/videos) of each video.
+    videos = {
         split: [
             (
                 index % params.classes,

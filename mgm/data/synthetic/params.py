@@ -1,13 +1,17 @@
-"""What a generated set is, without drawing it: the parameters and their digest.
+"""The parameters of a generated set, and their digest.
 
-classes.csv has the classes: of which kind and layout, their name, and how things move. In the
-layout wrap that is a direction for each of
-equal parts of the time, one after another: two at least, for in one part a place might be rounded
-otherwise. UCF101 and HMDB51 share their first seven classes, as many as in the published tasks of
-partial domain adaptation. Classes of diving48 are in pairs of the same parts in another order; two
-parts that follow one another do so in one class only. In the layout sway it is a number along x, y
-and the diameter: -1 or 1 the direction of the quick way, 2 to and fro alike, 0 at rest. All but
-ssv2's are mirrored at random, so sideways is either way.
+classes.csv lists the classes: kind, layout, name, and how the sprites move.
+
+In the layout wrap, a motion is a list of directions. Each direction takes an equal part of the
+video. There are at least two, since one part might round positions in another way. The kinds ucf101
+and hmdb51 share their first seven classes, as many as the published tasks of partial domain
+adaptation. The classes of diving48 come in pairs with the same directions in another order. Two
+directions in sequence occur in one class only.
+
+In the layout sway, a motion is three numbers: along x, along y and of the diameter. A number is 0
+for static, 2 for both ways at the same speed, and -1 or 1 for the direction of the quick way.
+
+Videos of all kinds except ssv2 are mirrored at random, so left and right are the same class there.
 """
 
 import csv
@@ -23,12 +27,12 @@ from mgm.errors import valid
 
 Kind = Literal["ssv2", "k400", "ucf101", "hmdb51", "diving48"]
 
-# Raise a kind's whenever `mgm.data.synthetic.generator` draws other pixels for the same parameters
+# Raise a kind's number when the generator draws other pixels for the same parameters.
 GENERATOR_VERSION: dict[Kind, int] = {"ssv2": 2, "k400": 2, "ucf101": 1, "hmdb51": 1, "diving48": 1}
 
 
 def _classes(layout: str) -> dict[Kind, dict[str, tuple[str, ...]]]:
-    """The classes of each kind, by label, and how things move in them."""
+    """Return {kind: {class: its motion}} of a layout. Classes are in the order of their labels."""
     classes: dict[Any, dict[str, tuple[str, ...]]] = {}
     with (Path(__file__).parent / "classes.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -42,17 +46,21 @@ CLASSES = {kind: tuple(motions) for kind, motions in MOTIONS.items()}
 
 
 class Synthetic(BaseModel):
-    """A set like SSv2, where left and right are labels, or like one of the others.
+    """The parameters of a generated set.
 
-    In the others a mirrored video keeps its label.
-
-    `ground` is the background's texture: `fine`, in the kind's colours, gives the codec vectors to
-    find; `smooth`, grey in every kind, gives a small model something to predict. `layout` is how
-    sprites move: `wrap`, on a torus, or `sway`, to and fro within the frame (kinds ssv2 and k400);
-    there `sprites`, their mean `diameter` as a share of the frame's side, and `quick`, the frames
-    of the 30 of a period that the quick way takes, can be chosen. `size` in pixels, `pan` (the
-    background's motion) in pixels a frame; the first `classes` of the kind's CLASSES are used, all
-    by default.
+    Attributes:
+        kind: the dataset that the set imitates. In ssv2, left and right are labels. In the others,
+            a mirrored video keeps its label.
+        classes: how many of the kind's CLASSES are used, from the first. Default: all.
+        size: the frame's side in pixels.
+        pan: the background's motion in pixels per frame.
+        ground: the background's texture. `fine` has the kind's colours, and gives the codec motion
+            to find. `smooth` is grey in every kind, so that a small model can predict it.
+        layout: how sprites move. `wrap`: on a torus. `sway`: to and fro within the frame (kinds
+            ssv2 and k400).
+        sprites: their number. Only layout sway can change it.
+        diameter: the sprites' mean diameter, as a share of the frame's side. Only for sway.
+        quick: the number of frames of the quick way, in a period of 30 frames. Only for sway.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -88,13 +96,14 @@ class Synthetic(BaseModel):
             info.data.get("layout") == "wrap"
             and value != cls.model_fields[str(info.field_name)].default
         ):
-            raise PydanticCustomError("free", "is for layout sway; leave it out", {})
+            raise PydanticCustomError("free", "is only for layout sway; leave it out", {})
         return value
 
     @field_validator("classes")
     @classmethod
     def _has_motions(cls, classes: int, info: ValidationInfo) -> int:
-        kind = info.data.get("kind", "ssv2")  # absent if it is wrong itself, which is said first
+        # The kind is absent if it is wrong. Then the message is about the kind.
+        kind = info.data.get("kind", "ssv2")
         if classes > len(CLASSES[kind]):
             raise PydanticCustomError(
                 "classes",
@@ -105,14 +114,14 @@ class Synthetic(BaseModel):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes, by label."""
+        """Return the names of the classes, by label."""
         return tuple(SWAYS[self.kind] if self.layout == "sway" else CLASSES[self.kind])[
             : self.classes
         ]
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many videos each split has."""
+        """Return the number of videos of each split."""
         return {
             "train": self.classes * self.train_per_class,
             "test": self.classes * self.test_per_class,
@@ -120,18 +129,19 @@ class Synthetic(BaseModel):
 
     @property
     def digest(self) -> str:
-        """12 hex digits of the parameters and the version of the kind's generator.
+        """Return 12 hex digits of the parameters and of the version of the kind's generator.
 
-        They are the set's name wherever it is drawn.
+        They identify the set on every machine.
         """
         fields = {**self.model_dump(mode="json"), "generator": GENERATOR_VERSION[self.kind]}
-        if self.layout == "wrap":  # sets from before there were layouts keep their names
+        # Sets that are older than a parameter keep their digests.
+        if self.layout == "wrap":
             fields = {
                 name: value
                 for name, value in fields.items()
                 if name not in ("layout", "sprites", "diameter")
             }
-        if self.quick == 10:  # so do those from before it could be chosen
+        if self.quick == 10:
             del fields["quick"]
         return hashlib.sha256(
             json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
@@ -139,10 +149,10 @@ class Synthetic(BaseModel):
 
 
 def parse_params(fields: Any, source: str) -> Synthetic:
-    """Return the set that `fields` describe; the others have their defaults.
+    """Return the parameters in `fields`. Missing fields have their defaults.
 
     Raises:
-        UserError: a parameter is unknown or out of range. It names `source`.
+        UserError: a parameter is unknown or out of range. The message begins with `source`.
     """
     with valid(f"{source}: ", f"the parameters are {', '.join(Synthetic.model_fields)}"):
         return Synthetic.model_validate(fields)
