@@ -5,22 +5,19 @@ from typing import get_args
 from mgm.masking import Edge
 from mgm.paper import recipes
 from mgm.paper.experiments import downstream_runs, trained_parent
-from mgm.paper.registry import Cell, Figure, Plot, Registry, with_mask
+from mgm.paper.registry import SHARES, Cell, Figure, Plot, Registry, with_mask
 from mgm.paper.scales import OWN
 from mgm.spec import Measure, Visualise
 
-# Paper silent; 0.75 with a neighbour on each side, the upper one VideoMAE's.
-RATIOS = (
-    0.6,
-    0.75,
-    0.9,
-)
+# The paper does not list its ratios. 0.9 is VideoMAE's.
+RATIOS = (0.6, 0.75, 0.9)
+TOP1 = SHARES["top1"]
 
 
 def figure_1(registry: Registry) -> None:
-    """SSv2 top-1 over pretraining epochs (P Figure 1).
+    """Top-1 accuracy on SSv2 over pretraining epochs (P Figure 1).
 
-    MGM and VideoMAE are run, the methods that the paper names are quoted.
+    MGM and VideoMAE are run. The other methods that the paper names are quoted.
     """
     if not (table := registry.tables.get("1")):
         return
@@ -31,10 +28,10 @@ def figure_1(registry: Registry) -> None:
             lines.setdefault(method, []).append((sum(map(float, epochs.split("+"))), cell))
     registry.plots["1"] = Plot(
         "Top-1 accuracy on Something-Something V2 over pretraining epochs",
-        "Lines are run here, with 95 % intervals; dotted lines and open marks are the paper's "
+        "Solid lines are our runs with 95 % intervals. Dotted lines and open marks are the paper's "
         "numbers.",
-        "pretraining epochs",
-        "SSv2 top-1 accuracy in %",
+        "Pretraining epochs",
+        TOP1,
         {
             method: tuple(sorted(points, key=lambda point: point[0]))
             for method, points in lines.items()
@@ -43,10 +40,10 @@ def figure_1(registry: Registry) -> None:
 
 
 def figure_4a(registry: Registry) -> None:
-    """Accuracy over the share of hidden patches: MGM, 200 epochs on SSv2 (P Figure 4a)."""
+    """Accuracy over the mask ratio: MGM, 200 epochs on SSv2 (P Figure 4a)."""
     if not registry.has("ssv2"):
         return
-    # Its ratio is 0.75: the only point of the figure that a table prints.
+    # This row has the ratio 0.75, the only point of the figure that a table prints.
     quoted = registry.tables["4e"].cell("MGM (Dense)", "SSv2")
     points = []
     for ratio in RATIOS:
@@ -60,9 +57,9 @@ def figure_4a(registry: Registry) -> None:
         points.append((ratio, cell))
     registry.plots["4a"] = Plot(
         "Mask ratio",
-        "MGM, 200 epochs of pretraining on SSv2. The paper prints the number of 0.75 alone.",
-        "share of patches hidden",
-        "SSv2 top-1 accuracy in %",
+        "MGM, 200 epochs of pretraining on SSv2. The paper prints a number for 0.75 only.",
+        "Mask ratio",
+        TOP1,
         {"MGM": tuple(points)},
     )
 
@@ -74,15 +71,15 @@ def figure_4b(registry: Registry) -> None:
     points = ((200.0, registry.tables["4e"].cell("MGM (Dense)", "SSv2")), *ladder.lines["MGM"])
     registry.plots["4b"] = Plot(
         "Duration of pretraining",
-        "MGM on SSv2; 200 epochs from Table 4, the others from Table 1.",
-        "pretraining epochs",
-        "SSv2 top-1 accuracy in %",
+        "MGM on SSv2. The point at 200 epochs is from Table 4, the others are from Table 1.",
+        "Pretraining epochs",
+        TOP1,
         {"MGM": points},
     )
 
 
 def figure_4_edge(registry: Registry) -> None:
-    """Ours: the rules for the box at the frame's edge, drawn."""
+    """Ours: accuracy by the rule for a box at the frame's edge."""
     if not (table := registry.tables.get("4_edge")):
         return
     edges = get_args(Edge)
@@ -97,19 +94,19 @@ def figure_4_edge(registry: Registry) -> None:
     )
     registry.plots["4_edge"] = Plot(
         "Our ablation: the box at the frame's edge",
-        "A random block stays inside the frame, so it is the same run under every rule. The paper "
-        "does not say which rule it had.",
-        "what a box does at the frame's edge",
-        "SSv2 top-1 accuracy in %",
+        "A random block stays inside the frame, so every rule has the same run of it. The paper "
+        "does not name its rule.",
+        "Rule for a box at the frame's edge",
+        TOP1,
         lines,
         edges,
     )
 
 
 def figure_4_seeds(registry: Registry) -> None:
-    """Ours: every seed of Table 4e, and each mask's difference from MGM, paired by seed.
+    """Ours: every seed of Table 4e, and each mask minus MGM, paired by seed.
 
-    It is left out where there is one seed.
+    A scale with one seed has no such figure.
     """
     table = registry.tables.get("4e")
     if not table or len(registry.seeds("table4e")) < 2:
@@ -117,9 +114,9 @@ def figure_4_seeds(registry: Registry) -> None:
     rows = [row for row in table.rows if row not in table.groups]
     registry.plots["4_seeds"] = Plot(
         "Ours: the masks of Table 4e, seed by seed",
-        "Seeds are the same for all rows; they draw the weights, the order of clips, the masks and "
-        "the labels.",
-        "top-1 accuracy in %",
+        "All rows have the same seeds. A seed draws the initial weights, the order of clips, the "
+        "masks and the labels.",
+        SHARES[table.cell(rows[0], table.columns[0]).metric],
         "",
         {
             column: tuple((float(x), table.cell(row, column)) for x, row in enumerate(rows))
@@ -131,7 +128,7 @@ def figure_4_seeds(registry: Registry) -> None:
 
 
 def figure_5(registry: Registry) -> None:
-    """Every mask on one clip (P Figure 5), and, of our own, how much of what moves each hides."""
+    """Every mask on one clip (P Figure 5). Ours: how many moving pixels each mask hides."""
     dataset = OWN if registry.scale.own_videos else "ssv2"
     like = recipes.pretrain(dataset)
     centre = like.clips.model_copy(update={"crop": "centre"})
@@ -140,7 +137,7 @@ def figure_5(registry: Registry) -> None:
     registry.figures["5"] = Figure(
         clip,
         "Every mask on one clip",
-        "A row is a mask, a column a slot of the token grid.",
+        "Each row is a mask. Each column is a time slot of the token grid.",
         shows_masks=True,
     )
     like = registry.scale.apply(like, seed)
@@ -148,14 +145,14 @@ def figure_5(registry: Registry) -> None:
         Measure(name="coverage", data=like.data, clips=like.clips, model=like.model, seed=seed)
     )
     title, note = (
-        "Ours: how much of what moves each mask hides",
-        "A mask that hid at random would hide as much as its ratio.",
+        "Ours: moving pixels that each mask hides",
+        "A mask that ignores motion hides the same share of moving pixels as of all pixels.",
     )
     registry.figures["5_coverage"] = Figure(hidden, title, note, vector=True)
 
 
 def figures_6_to_8(registry: Registry) -> None:
-    """What MGM sees and attends to, and its reconstructions with VideoMAE's (P 4.6, Appendix B).
+    """MGM's input and attention, and reconstructions by MGM and VideoMAE (P 4.6, Appendix B).
 
     Both are pretrained on K400 for 800 epochs.
     """
@@ -165,26 +162,26 @@ def figures_6_to_8(registry: Registry) -> None:
     mgm, videomae = (
         registry.add_scaled(recipes.pretrain("k400", mask, 800), seed) for mask in ("mgm", "tube")
     )
-    slots = "a column is a slot of the token grid."
+    slots = "Each column is a time slot of the token grid."
     for figure, parents, title, note in (
         (
             "6",
             [mgm],
             "Motion and attention",
-            "The clip under the mask that the model was trained with, its motion, and where the "
-            "model looks; a column is a slot.",
+            "A clip, the mask that the model was trained with, the clip's motion, and the model's "
+            f"attention. {slots}",
         ),
         (
             "7",
             [mgm],
             "Attention over the frames",
-            f"Where one model looks in several test clips; {slots}",
+            f"Attention of one model over several test clips. {slots}",
         ),
         (
             "8",
             [mgm, videomae],
             "Reconstructions",
-            f"MGM and VideoMAE complete the same test clips, each under its own mask; {slots}",
+            f"MGM and VideoMAE reconstruct the same test clips, each with its own mask. {slots}",
         ),
     ):
         run_ids = tuple(parent.run_id for parent in parents)

@@ -20,11 +20,11 @@ CONTROL_ROWS = {  # row: the metric of a `measure controls` run
     "Middle frame, 12 x 12": "middle_frame",
     "File facts": "file_facts",
 }
-# Metrics that are shares of the test videos, in a reader's words.
+# Metrics that are shares of the test videos, as an axis names them.
 SHARES = {
-    **dict.fromkeys(("top1", *CONTROL_ROWS.values()), "top-1 accuracy in %"),
-    "outside": "% of predictions",
-    "map": "mean average precision in %",
+    **dict.fromkeys(("top1", *CONTROL_ROWS.values()), "Top-1 accuracy (%)"),
+    "outside": "Share of predictions (%)",
+    "map": "mAP (%)",
 }
 
 
@@ -60,7 +60,7 @@ class Table:
     rows_name_runs: bool = False  # a row's name alone says what its runs are
     takes_weights: bool = False  # a user may give the weights of a row that is quoted
     shown: dict[str, str] = field(default_factory=dict)  # columns: names for readers
-    # The notes of quoted.csv (backbone, data) stand beside its rows' names.
+    # Show the notes of quoted.csv (backbone, data) with the names of the rows.
     shows_notes: bool = False
 
     @property
@@ -85,17 +85,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure that draws table cells: each line or point is a method's (x, cell) pairs."""
+    """A figure of table cells: `lines` maps a method to its (x, cell) pairs."""
 
     title: str
     note: str
     x: str
     y: str
     lines: dict[str, tuple[tuple[float, Cell], ...]]
-    # Names of x = 0, 1, ... where it is no number: then points are not joined.
+    # Names of x = 0, 1, ... if x is not a number. Then no line joins the points.
     ticks: tuple[str, ...] = ()
-    # A tick: then every seed is drawn, and how far the other ticks lie from this one.
-    beside: str = ""
+    # A tick. If set, the figure draws every seed, and each other tick minus this one.
+    reference: str = ""
 
     @property
     def cells(self) -> list[Cell]:

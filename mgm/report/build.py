@@ -1,6 +1,6 @@
-"""`mgm report`: show everything that the existing results allow.
+"""`mgm report`: tables, figures, claims and the page from the results that exist.
 
-It never trains, whatever is missing.
+It never trains. Missing runs are named.
 """
 
 from pathlib import Path
@@ -22,17 +22,16 @@ GROUPS = ("tables", "figures")
 
 
 def build_report(registry: Registry, results: Path, reports: Path, only: str | None = None) -> Path:
-    """Write `reports`/tables, `reports`/figures, `reports`/claims.csv and `reports`/index.html;
-    return the page.
+    """Write tables, figures, claims.csv and index.html to `reports`, and return the page's path.
 
     Args:
-        results: the folder of this name's runs, `results/<name>`; it need not exist.
-        reports: where to write, `reports/<name>`; its last part is the name on the page.
-        only: "table4e" or "figure5": write just that and return its csv or svg; "tables",
-            "figures": all of them, and return their folder.
+        results: folder of the runs, `results/<name>`. It need not exist.
+        reports: folder to write, `reports/<name>`.
+        only: a target such as "table4e" or "figure5": write only that, and return its csv or svg.
+            "tables" or "figures": write only those, and return their folder.
 
     Raises:
-        UserError: `only` is no table or figure of the registry, or a figure whose run is not done.
+        UserError: `only` is not a table or figure of the registry, or its run is not finished.
     """
     figures = registry.figure_names
     targets = [
@@ -77,15 +76,15 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
 def _plot(
     registry: Registry, name: str, results: Path, folder: Path, found: dict[str, RunStatus]
 ) -> FigureEntry:
-    """Draw the finished cells of a figure of table cells, and name the others below it."""
-    # seaborn takes seconds to import
+    """Draw a figure of table cells from the finished runs. Its caption names the others."""
+    # Imported here because seaborn takes seconds to import.
     from mgm.report.figures.curves import arrays_of, curves, missing, points_of
     from mgm.report.figures.seeds import runs_of, seeds
     from mgm.report.figures.style import save
 
     plot, scale, stem = registry.plots[name], registry.scale, folder / f"figure{name}"
     points = points_of(plot, found)
-    if plot.beside:
+    if plot.reference:
         runs = runs_of(plot, found)
         save(
             seeds(plot, runs, missing(points)),
@@ -108,11 +107,12 @@ def _plot(
 def _clips(
     registry: Registry, name: str, results: Path, folder: Path, found: dict[str, RunStatus]
 ) -> FigureEntry:
-    """Draw a figure of a run's arrays.
+    """Draw a figure from a run's arrays.
 
-    Where the run cannot be believed, remove the files of an earlier one and say why.
+    If the run is not valid, remove the files of an earlier drawing and return the reason.
     """
-    from mgm.report.figures.draw import DRAW  # matplotlib takes a second to import
+    # Imported here because matplotlib takes a second to import.
+    from mgm.report.figures.draw import DRAW
     from mgm.report.figures.style import save
 
     figure, stem = registry.figures[name], folder / f"figure{name}"
@@ -120,7 +120,7 @@ def _clips(
     run, arrays_path = found[run_id], results / run_id / "arrays.npz"
     if run.state == "run" and not arrays_path.exists():
         run = RunStatus(
-            "not run", "its arrays.npz is gone; delete its result.json and run it again"
+            "not run", "its arrays.npz is missing; delete its result.json and run it again"
         )
     if run.state != "run":
         for ending in (".svg", ".pdf", ".png", ".npz"):
@@ -141,7 +141,7 @@ def _clips(
 def _mask_player(
     registry: Registry, results: Path, found: dict[str, RunStatus]
 ) -> MaskPlayer | None:
-    """Build the player of the clip with every mask, where that run is there."""
+    """Build the player that shows every mask on one clip; None if its run is not finished."""
     run = registry.mask_clip
     if (
         run is None

@@ -1,7 +1,7 @@
 """The model card of exported weights (README.md).
 
-It says what they are, lists the table cells that rest on them, and has the metadata that hubs
-read.
+It describes the weights and lists the table cells that use them. Its head has the metadata that
+model hubs read.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ from mgm.results.result import RunStatus
 from mgm.spec import Finetune, Pretrain, Spec, parents, read_spec
 
 LICENCE = "apache-2.0"
-SEEN = "number seen with these weights"
+SEEN = "number with these weights"
 
 
 def write_card(run: Path, out: Path, to: str, about: str) -> None:
-    """Write the model card README.md next to weights that `mgm export` wrote for `to`.
+    """Write README.md, the model card, next to weights that `mgm export` wrote for `to`.
 
     Args:
-        about: how to load them. The card names no folder of this machine.
+        about: how to load the weights. Paths of this machine are removed from it.
     """
     spec = read_spec(run)
     assert isinstance(spec, Pretrain | Finetune)
@@ -37,17 +37,17 @@ def write_card(run: Path, out: Path, to: str, about: str) -> None:
 
 
 def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, notes: str) -> str:
-    """Return Markdown with a YAML head.
+    """Return the card as Markdown with a YAML head.
 
-    The head's `model-index` has a result per table cell: the accuracy of this run, or of a run that
-    was trained from it.
+    `model-index` in the head has one result per table cell. It is the accuracy of this run, or of
+    a run that was trained from it.
 
     Args:
         digest: SHA-256 of the run's own weights.
-        library: whose format the weights are in, "transformers" or "pytorch".
-        notes: what whoever loads them must know.
+        library: library that loads the weights, "transformers" or "pytorch".
+        notes: instructions for loading them, one per line.
     """
-    # None: a run by itself.
+    # None: the run belongs to no study.
     registry = registry_of(run.parent) if (run.parent / "scale.json").is_file() else None
     found = examine_all(run.parent, registry.specs if registry else {spec.run_id: spec})
     result = found[spec.run_id].result if spec.run_id in found else None
@@ -69,12 +69,12 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
         + "".join(f", from `{parent}`" for parent in parents(spec)),
         "Scale": f"{registry.scale.name}. {registry.scale.caveat}"
         if registry
-        else "none: a run by itself",
+        else "none, a single run",
         "Data": f"{_dataset(registry, spec)}, digest `{digest_of_data}`. {note}".strip(),
-        "Code": f"mgm at commit {commit_of(result) or 'not known'}" if result else "not recorded",
-        "Weights": "SHA-256 of the run's weights.safetensors, from which these were converted: "
+        "Code": f"mgm at commit {commit_of(result) or 'unknown'}" if result else "not recorded",
+        "Weights": "converted from the run's weights.safetensors, which has the SHA-256 digest "
         f"`{digest}`",
-        "Licence": "Apache-2.0, as the code. The data have their owners' terms.",
+        "Licence": "Apache-2.0, as the code. The data have their own terms.",
     }
     table = [
         "| table | row | column | " + SEEN + " | mean of the cell [95 % interval], runs |",
@@ -85,7 +85,7 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# {spec.run_id}",
         "\n".join(f"- **{name}**: {fact}" for name, fact in facts.items()),
         "## Results\n\n"
-        + ("\n".join(table) if lines else "No table cell with a number rests on these weights."),
+        + ("\n".join(table) if lines else "No finished table cell uses these weights."),
         "## Use\n\n" + "\n".join(f"- {line}" for line in notes.splitlines()),
     ]
     return "\n\n".join(parts) + "\n"
@@ -94,12 +94,13 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
 def _of_cells(
     registry: Registry, found: Mapping[str, RunStatus], spec: Spec
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the table cells that rest on a run.
+    """Return the table cells that use a run.
 
     Returns:
-        The run's numbers as a model index's results, and a line of Markdown per cell.
+        The results for `model-index`, and one line of Markdown per cell.
     """
-    from mgm.report.cells import row_of  # pandas, which a run by itself does without
+    # Imported here because it needs pandas, and the card of a single run does not.
+    from mgm.report.cells import row_of
 
     evaluations, lines = [], []
     for cell in (cell for table in registry.tables.values() for cell in table.cells):
@@ -144,7 +145,7 @@ def _of_cells(
 
 
 def _dataset(registry: Registry | None, spec: Spec) -> str:
-    """Return the name of a run's data. It says so if they were generated."""
+    """Return the name of a run's data, marked if the data were generated."""
     name = spec.data.dataset
     known = registry.scale.datasets.get(name) if registry else None
-    return f"generated in the place of {name}" if known and known.generate else name
+    return f"generated stand-in for {name}" if known and known.generate else name

@@ -1,4 +1,4 @@
-"""The cells of a registry's tables: the mean of each cell's runs, or why there is none."""
+"""Cells of a registry's tables: the mean over each cell's runs, or why it is missing."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,9 +34,9 @@ NUMBERS = ("paper", "ours", "difference", "ci_low", "ci_high")
 class Row(Cell):
     """A cell with its numbers.
 
-    `status` is run, partial (the mean of the runs that are done), quoted, altered, failed, running
-    or not run; only the first two have a number of ours. `values` holds it run by run, None for a
-    run without one.
+    `status` is run, partial (a mean over the finished runs), quoted, altered, failed, running or
+    not run. Only "run" and "partial" have a number of ours. `values` has the metric of each run,
+    None for a run that is not finished.
     """
 
     paper: float | None
@@ -62,9 +62,9 @@ class Row(Cell):
 
 
 def cells(registry: Registry, results: Path) -> pd.DataFrame:
-    """Read `results` and return the cells of all tables of the registry as one frame.
+    """Read `results` and return the cells of all tables as one frame.
 
-    `frame` describes its columns.
+    `frame` lists its columns.
     """
     several = rows(registry, examine_all(results, registry.specs))
     return frame(row for table in several.values() for row in table)
@@ -73,9 +73,14 @@ def cells(registry: Registry, results: Path) -> pd.DataFrame:
 def frame(rows: Iterable[Row]) -> pd.DataFrame:
     """Return a frame with one row per cell.
 
-    Columns: `table`, `row`, `column`, `paper` (the paper's number), `ours` (mean over runs),
-    `difference`, `ci_low`, `ci_high` (95 % interval), `n` (runs in the mean), `status`, `run_ids`
-    (joined by spaces), `commit`, `why` (what is missing), `metric`.
+    Columns:
+        `table`, `row`, `column`: the cell.
+        `paper`: the paper's number.
+        `ours`: mean over runs.
+        `difference`: ours minus the paper's.
+        `ci_low`, `ci_high`: 95 % confidence interval of `ours`.
+        `n`: runs in the mean.
+        `status`, `run_ids` (joined by spaces), `commit`, `why` (what is missing), `metric`.
     """
     lines = []
     for row in rows:
@@ -105,7 +110,7 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
 
 
 def rows(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, list[Row]]:
-    """Table name -> its rows, in the registry's order."""
+    """Map each table's name to its rows, in the registry's order."""
     return {
         name: [row_of(cell, found) for cell in table.cells]
         for name, table in registry.tables.items()
@@ -113,9 +118,13 @@ def rows(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, list[R
 
 
 def paired(rows: Iterable[Row], number: Callable[[Sequence[Any]], float]) -> Estimate | None:
-    """Estimate a number made of several cells' values, seed by seed over the seeds that all have.
+    """Estimate a number computed from several cells, seed by seed.
 
-    None if there is no such seed.
+    Args:
+        number: computes it from one value per cell.
+
+    Returns:
+        Mean and interval over the seeds that all cells have; None without a common seed.
     """
     several = list(rows)
     by_seed = [dict(zip((run.seed for run in row.runs), row.values)) for row in several]
@@ -130,12 +139,12 @@ def paired(rows: Iterable[Row], number: Callable[[Sequence[Any]], float]) -> Est
 
 
 def gain(better: Row, base: Row) -> Estimate | None:
-    """Return the difference of two cells, paired by seed."""
+    """Return `better` minus `base`, paired by seed."""
     return paired((better, base), lambda values: values[0] - values[1])
 
 
 def mean_gain(better: Sequence[Row], base: Row) -> Estimate | None:
-    """Return the mean over rows minus the base, paired by seed."""
+    """Return the mean of the rows `better` minus `base`, paired by seed."""
     return paired((*better, base), lambda values: sum(values[:-1]) / len(better) - values[-1])
 
 
@@ -172,17 +181,15 @@ def row_of(cell: Cell, found: Mapping[str, RunStatus]) -> Row:
 
 
 def _test_videos(result: Mapping[str, Any], metric: str) -> int:
-    """Return the number of videos that a metric is a share of; 0 if it is not a share."""
+    """Return the number of test videos if the metric is a share of them, else 0."""
     return result["n_test"] or (result["data"]["test"] if metric in SHARES else 0)
 
 
 def _with_metric(run_id: str, run: RunStatus, metric: str) -> RunStatus:
-    """Return the run, or an altered one in its place if its result has no finite number for the
-    metric.
-    """
+    """Return the run, with status "altered" if its metric is not a finite number."""
     value = run.result["metrics"].get(metric) if run.result else 0
     if value is None and metric in CONTROL_ROWS.values():
-        return RunStatus("not run", f"{run_id}: it cannot be measured on this dataset")
+        return RunStatus("not run", f"{run_id}: this metric cannot be measured on this dataset")
     if isinstance(value, int | float) and isfinite(value):
         return run
     return RunStatus(
@@ -192,9 +199,9 @@ def _with_metric(run_id: str, run: RunStatus, metric: str) -> RunStatus:
 
 
 def _status(states: Sequence[str], quoted: bool) -> str:
-    """Return a cell's status from those of its runs.
+    """Return a cell's status from the statuses of its runs.
 
-    One altered run spoils its cell. A failed one is shown before one that is running or missing.
+    One altered run makes its cell altered. "failed" goes before "running" and "not run".
     """
     if not states:
         return "quoted" if quoted else "not run"
@@ -206,9 +213,9 @@ def _status(states: Sequence[str], quoted: bool) -> str:
 
 
 def _estimate(pairs: Sequence[tuple[float, str]], videos: int) -> Estimate:
-    """Return the interval over runs, given with their datasets.
+    """Return mean and interval over runs, given as (value, dataset).
 
-    That of one run whose metric is a share of its test videos is over those.
+    A single run has an interval over its test videos, if the metric is a share of them.
     """
     values = [value for value, _ in pairs]
     if len(values) > 1 or not videos:
@@ -217,7 +224,7 @@ def _estimate(pairs: Sequence[tuple[float, str]], videos: int) -> Estimate:
 
 
 def over_runs(values: Sequence[float], datasets: Sequence[str]) -> Estimate:
-    """Return the interval over datasets if runs see several (`data_seeds`), else over seeds."""
+    """Return mean and interval over datasets if there are several (`data_seeds`), else seeds."""
     of_set: dict[str, list[float]] = {}
     for value, dataset in zip(values, datasets, strict=True):
         of_set.setdefault(dataset, []).append(value)

@@ -1,4 +1,4 @@
-"""A compute plan as text, JSON and picture."""
+"""A compute plan as text, JSON and figure."""
 
 import json
 import textwrap
@@ -16,10 +16,10 @@ from mgm.results import atomic
 
 
 def describe(plan: Plan) -> str:
-    """Write the whole plan as text.
+    """Return the whole plan as text.
 
-    Compute and epochs row by row, then table by table; what bounds it; and how far the formula was
-    off once.
+    It lists compute and epochs by row and by table, the longest chain of runs, the loader's
+    speed, and the formula's error against the one published time.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined
@@ -41,38 +41,38 @@ def describe(plan: Plan) -> str:
 
 
 def caution(check: Check) -> str:
-    """Write what the published time says of the assumed utilisation."""
+    """Return a warning that compares the assumed utilisation with the published one."""
     times = check.utilisation / check.implied
     return (
-        f"Were GPUs kept no busier than those were, a plan at {check.utilisation:.0%} of the "
-        f"peak would take {times:.1f} times its hours: "
-        "measure yours."
+        f"At the utilisation of that run, this plan takes {times:.1f} times its hours "
+        f"(it assumes {check.utilisation:.0%} of the peak): measure yours."
     )
 
 
 def write_json(plan: Plan, path: Path) -> None:
-    """Write every number of the plan as JSON; an unbounded loader is null."""
+    """Write every number of the plan as JSON, an unlimited loader as null."""
     fields = asdict(plan)
     if plan.machine.decoded == inf:
         fields["machine"]["decoded"] = None
     atomic.write(path, json.dumps(fields, indent=1, allow_nan=False) + "\n")
 
 
-# Clips per second of one core: MPEG-4 in AVI, as UCF101's files are (docs/loading.md).
+# Clips per second that one core decodes from MPEG-4 in AVI, the format of UCF101
+# (docs/loading.md).
 DECODED = 62.0
 
 
 def describe_day(name: str, day: Day, machine: Machine, cores: int, decoded: float) -> str:
-    """Describe a scale of one GPU: when each row is complete, and what the machine must have.
+    """Describe a scale for one GPU: when each row is complete, and what the machine needs.
 
     Args:
-        cores: that decode.
-        decoded: videos per second that one of them decodes.
+        cores: CPU cores that decode videos.
+        decoded: videos per second that one core decodes.
     """
     lines = [f"{name} on one {machine.name.upper()}, {machine.source}", "", "hours  seed  row"]
     bound = day.hours or inf
     lines += [
-        f"{hours:5.1f}  {seed:4}  {row}{'' if hours <= bound else '  (after the day)'}"
+        f"{hours:5.1f}  {seed:4}  {row}{'' if hours <= bound else '  (after the time limit)'}"
         for seed, row, hours in day.rows
     ]
     complete = sum(hours <= bound for *_, hours in day.rows)
@@ -80,24 +80,26 @@ def describe_day(name: str, day: Day, machine: Machine, cores: int, decoded: flo
     fits = (
         "all rows fit"
         if complete == len(day.rows)
-        else f"{complete} of {len(day.rows)} rows fit; they are complete when it is stopped"
+        else f"{complete} of {len(day.rows)} rows are complete by then"
     )
     if day.hours:
-        lines += ["", f"{day.hours:g} hours: {fits}. All of it takes {last:.1f} hours."]
+        lines += ["", f"{day.hours:g} hours: {fits}. All rows take {last:.1f} hours."]
     wanted, there = day.memory_gb
-    enough = "" if not there or there >= wanted else ": this size does not fit, choose a smaller"
+    enough = (
+        "" if not there or there >= wanted else ": the model does not fit, choose a smaller size"
+    )
     lines += [
         f"GPU memory: {wanted:g} GB (assumed) of {there:g} GB{enough}.",
         f"Disk: {day.disk / 1e9:.1f} GB for weights, checkpoints and an attentive probe's tokens, "
-        "besides the videos.",
+        "in addition to the videos.",
         f"Loader: {day.loader:.0f} videos/s keep the GPU busy, {-(-day.loader // decoded):.0f} "
-        f"cores at {decoded:g} each. Here are {cores}"
-        + ("." if cores * decoded >= day.loader else ": the GPU waits, and the hours say so."),
+        f"cores at {decoded:g} videos/s each. This machine has {cores}"
+        + ("." if cores * decoded >= day.loader else ": the GPU waits, which the hours include."),
     ]
     one = day.check
     lines += [
         "",
-        f"The same arithmetic for {one.source}: {one.flops / 1e18:.1f} EFLOP, "
+        f"The same formula for {one.source}: {one.flops / 1e18:.1f} EFLOP, "
         f"{one.planned_h:.0f} h at {one.utilisation:.0%} of the peak. Its authors took "
         f"{one.hours:.0f} h, {one.implied:.1%} of the peak.",
         caution(one),
@@ -106,18 +108,19 @@ def describe_day(name: str, day: Day, machine: Machine, cores: int, decoded: flo
 
 
 def draw(plan: Plan, path: Path) -> None:
-    """Draw a bar of GPU hours per table or figure, by stage; readable in grey.
+    """Draw a bar of GPU hours per table or figure, split by stage.
 
     Raises:
-        UserError: `path` does not end as a picture does.
+        UserError: `path` does not end in .png, .svg or .pdf.
     """
-    import matplotlib as mpl  # takes a second
+    # Imported here because matplotlib takes a second to import.
+    import matplotlib as mpl
 
     from mgm.report.figures.style import CLOCKS, INK, LINE, QUIET, STYLE, blank, write, write_below
 
     if path.suffix[1:] not in CLOCKS:
         raise UserError(
-            f"{path}: is no picture that is drawn here; end it in one of "
+            f"{path}: this picture format is not supported; end the name in one of "
             f"{', '.join(f'.{kind}' for kind in CLOCKS)}"
         )
     parts, machine = plan.parts, plan.machine
@@ -125,13 +128,11 @@ def draw(plan: Plan, path: Path) -> None:
     rest = [one.hours - one.pretrain_h for one in parts]
     longest = max(one.hours for one in parts) or 1
     key = (
-        f"GPU hours on {machine.name.upper()} at {machine.flops / 1e12:.0f} TFLOP/s each, every "
-        "table or figure alone with the fewest runs "
-        "that fill it; shared runs count once in the last bar. Behind each bar: GPU hours, and "
-        "the wall time on "
-        f"{machine.gpus} GPUs, {machine.gpus_a_run} a run. {plan.check.source} took "
-        f"{plan.check.hours:g} h, {plan.check.implied:.1%} of "
-        f"their peak. {caution(plan.check)}"
+        f"GPU hours on {machine.name.upper()} at {machine.flops / 1e12:.0f} TFLOP/s each. Each bar "
+        "counts the runs that its table or figure needs. The last bar counts shared runs once. "
+        "Numbers: GPU hours, and in brackets the wall time on "
+        f"{machine.gpus} GPUs with {machine.gpus_a_run} per run. {plan.check.source} took "
+        f"{plan.check.hours:g} h, {plan.check.implied:.1%} of their peak. {caution(plan.check)}"
     )
     words = textwrap.wrap(key, 138)
     bars, foot = 0.24 * len(parts), 0.5 + LINE * (len(words) + 0.8)
@@ -140,19 +141,19 @@ def draw(plan: Plan, path: Path) -> None:
         figure = blank(7.4, height)
         axes = figure.add_axes((1.15 / 7.4, foot / height, 5.15 / 7.4, bars / height))
         at = range(len(parts))
-        axes.barh(at, pretraining, 0.68, color=INK, label="pretraining")
+        axes.barh(at, pretraining, 0.68, color=INK, label="Pretraining")
         axes.barh(
             at,
             rest,
             0.68,
             pretraining,
             color="#a8a8a8",
-            label="finetuning, linear probes and their tests",
+            label="Finetuning, linear probes and their tests",
         )
         for position, one in enumerate(parts):
-            said = f"{one.hours:,.1f}   ({one.wall_h:,.1f} h)"
+            text = f"{one.hours:,.1f}   ({one.wall_h:,.1f} h)"
             axes.text(
-                one.hours + 0.008 * longest, position, said, size=7.5, va="center", color=QUIET
+                one.hours + 0.008 * longest, position, text, size=7.5, va="center", color=QUIET
             )
         axes.set_yticks(list(at), [label_of(one.target) for one in parts], size=8)
         axes.tick_params(axis="y", length=0)
@@ -161,7 +162,7 @@ def draw(plan: Plan, path: Path) -> None:
         figure.text(
             0.08 / 7.4,
             1 - 0.22 / height,
-            f"What scale {plan.scale} computes",
+            f"GPU hours of scale {plan.scale}",
             size=11,
             weight="bold",
         )

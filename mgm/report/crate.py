@@ -1,11 +1,10 @@
-"""`mgm crate NAME`: results with all that was shown of them, as one zip that other people's tools
-read: a Workflow Run RO-Crate.
+"""`mgm crate NAME`: results and their report in one zip, a Workflow Run RO-Crate.
 
-Files lie as in a checkout (workflow/, config/, results/NAME/, reports/NAME/), so the page's links
-hold and `mgm report` works in it. ro-crate-metadata.json says how they came about, by RO-Crate 1.1
-and the Workflow Run profiles 0.5: one action a run, from spec, data and its parent's weights to its
-files, by a verb of mgm at a commit with its libraries. A table's cell is an entity based on its
-runs' results.
+Files lie as in a checkout (workflow/, config/, results/NAME/, reports/NAME/). So the page's links
+work, and so does `mgm report`. ro-crate-metadata.json describes the files by RO-Crate 1.1 and the
+Workflow Run profiles 0.5. Each run is an action: its inputs are spec, data and parent weights, its
+outputs are its files, and its instrument is a stage of mgm at a commit with its libraries. Each
+table cell is an entity based on the results of its runs.
 """
 
 import hashlib
@@ -44,27 +43,29 @@ DONE, FAILED = "http://schema.org/CompletedActionStatus", "http://schema.org/Fai
 def write_crate(
     registry: Registry, results: Path, reports: Path, out: Path, weights: bool = False
 ) -> int:
-    """Make the report anew and write it to zip file `out` with the runs that are done or failed;
-    return how many these are.
+    """Rebuild the report and write it with the finished and failed runs to zip file `out`.
 
     Args:
-        results, reports: `results/NAME` and `reports/NAME`, as `build_report` has them.
-        weights: put weights in too; else they are named by their digest.
+        results, reports: `results/NAME` and `reports/NAME`, as in `build_report`.
+        weights: include weights. Otherwise the crate has only their digests.
+
+    Returns:
+        The number of runs in the crate.
 
     Raises:
-        UserError: there is no workflow/Snakefile here, or no run is done.
+        UserError: there is no workflow/Snakefile here, or no run is finished.
     """
     if not Path(SNAKEFILE).is_file():
         raise UserError(
-            f"{SNAKEFILE}: no such file here; call `mgm crate` in the folder whose workflow made "
-            "the results"
+            f"{SNAKEFILE}: no such file here; call `mgm crate` in the checkout that made the "
+            "results"
         )
     found = examine_all(results, registry.specs, weights=True)
     if weights and (wrong := [run.why for run in found.values() if WEIGHTS in run.why]):
         raise UserError(f"{results}: {wrong[0]}, or make the crate without --weights")
     if not any(run.result for run in found.values()):
         raise UserError(
-            f"{results}: no run is done, so there is nothing to put into a crate; run `snakemake "
+            f"{results}: no run is finished, so the crate would be empty; run `snakemake "
             "--cores all` first"
         )
     build_report(registry, results, reports)
@@ -75,7 +76,7 @@ def write_crate(
 
 
 class Crate:
-    """The entities of a crate, made in the order of the work: workflow, runs, report."""
+    """Entities of a crate, created in the order of the work: workflow, runs, report."""
 
     def __init__(
         self,
@@ -93,7 +94,8 @@ class Crate:
             results,
             reports,
         )
-        self.result_of: dict[str, Any] = {}  # run id: the entity of its result.json
+        # Run id: the entity of its result.json.
+        self.result_of: dict[str, Any] = {}
         self.data: dict[str, Any] = {}
         name = results.name
         self.crate.name = f"mgm: results {name}"
@@ -141,7 +143,7 @@ class Crate:
             "endTime": max(result["finished"] for result in done),
         }
         inputs, outputs = [scale, *self.data.values()], [*self.result_of.values(), *shown]
-        about = f"{len(done)} runs are done of {len(registry.specs)} that the scale has"
+        about = f"{len(done)} of the scale's {len(registry.specs)} runs are finished"
         facts = {
             "actionStatus": DONE,
             "name": f"Snakemake's run of {name}",
@@ -151,20 +153,20 @@ class Crate:
         self.crate.root_dataset["mentions"] = [whole, *self.actions, self.crate.get("#report")]
 
     def scale(self, place: str) -> Any:
-        """The scale's file, in which a path of this machine is its last part alone."""
+        """Add the scale's file, with absolute paths cut to their last part."""
         text = json.dumps(_private(json.loads((self.results / "scale.json").read_text())), indent=1)
         about = {
             "contentSize": str(len(text.encode())),
             "sha256": hashlib.sha256(text.encode()).hexdigest(),
             "encodingFormat": "application/json",
         }
-        said = "what was asked for: the scale, and data by digest"
+        described = "the requested scale, with the digests of its data"
         return self.crate.add_file(
-            io.StringIO(text), place, properties={"name": place, "description": said} | about
+            io.StringIO(text), place, properties={"name": place, "description": described} | about
         )
 
     def run(self, spec: Spec, run: RunStatus) -> Any:
-        """The action of one run: what it was made from, by what, and the files it left."""
+        """Add the action of one run, with its inputs, its instrument and its files."""
         folder, result = self.results / spec.run_id, run.result or {}
         digests = result.get("files", {})
         written = {
@@ -216,8 +218,10 @@ class Crate:
         return self.action(f"#{spec.run_id}", software, inputs, outputs, **facts)
 
     def report(self, registry: Registry, found: Mapping[str, RunStatus]) -> list[Any]:
-        """What is shown, each target's files with the results they are based on, and each table's
-        cells with theirs.
+        """Add the report's files and table cells, each with the results that it is based on.
+
+        Returns:
+            The entities of the files.
         """
         targets, shown = registry.targets(), []
         for path in sorted(path for path in self.reports.rglob("*") if path.is_file()):
@@ -246,7 +250,7 @@ class Crate:
         return shown
 
     def cell(self, row: Row) -> Any:
-        """A cell with its mean and interval, based on the results of its runs."""
+        """Add a cell with its mean and interval, based on the results of its runs."""
         name = f"table{row.table}/{row.row}/{row.column}"
         facts: dict[str, Any] = {
             "propertyID": row.metric,
@@ -276,7 +280,7 @@ class Crate:
         return f"results/{self.results.name}/{run_id}/{name}"
 
     def weights_of(self, run_id: str, digest: str) -> Any:
-        """Weights by their digest; as a file if they are here and wanted."""
+        """Add weights as a file if wanted and present, else as an entity with their digest."""
         path = self.results / run_id / WEIGHTS
         if self.weights and path.is_file():
             return self.crate.get(self.place(run_id, path.name)) or self.file(
@@ -289,8 +293,8 @@ class Crate:
             sha256=digest,
         )
 
-    def software(self, verb: str, result: Mapping[str, Any]) -> Any:
-        """A verb of mgm at a commit, with the versions of its libraries."""
+    def software(self, stage: str, result: Mapping[str, Any]) -> Any:
+        """Add a stage of mgm at a commit, with the versions of its libraries."""
         versions = result.get("versions", {"mgm": __version__})
         needs = [
             self.entity(
@@ -303,11 +307,11 @@ class Crate:
             "softwareVersion": commit or versions.get("mgm", __version__),
             "softwareRequirements": needs,
         }
-        facts["description"] = f"commit {commit or 'not known'}"
+        facts["description"] = f"commit {commit or 'unknown'}"
         return self.entity(
-            f"#mgm-{verb}-{commit or versions.get('mgm', __version__)}",
+            f"#mgm-{stage}-{commit or versions.get('mgm', __version__)}",
             "SoftwareApplication",
-            name=f"mgm {verb}",
+            name=f"mgm {stage}",
             **facts,
         )
 
@@ -335,7 +339,7 @@ class Crate:
         return self.crate.add_file(path, place, properties=_given({"name": place} | about | facts))
 
     def entity(self, identifier: str, kind: str | list[str], /, **facts: Any) -> Any:
-        """The entity of this id; made at its first use."""
+        """Return the entity with this id. Create it at its first use."""
         from rocrate.model.contextentity import ContextEntity
 
         made = {"@type": kind} | _given(facts)
@@ -345,7 +349,7 @@ class Crate:
 
 
 def _private(value: Any) -> Any:
-    """Return a JSON value whose absolute paths are cut to their last part."""
+    """Cut absolute paths in a JSON value to their last part."""
     if isinstance(value, dict):
         return {name: _private(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -354,7 +358,7 @@ def _private(value: Any) -> Any:
 
 
 def _given(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts without those that are empty; a list of one is that one, as RO-Crate wants it."""
+    """Drop empty facts, and replace each list of one by its item, as RO-Crate requires."""
     single = {
         name: value[0] if isinstance(value, list) and len(value) == 1 else value
         for name, value in facts.items()

@@ -1,6 +1,6 @@
-"""A table in four formats: csv for programs, md and tex for papers, html for pages.
+"""Table files in four formats: csv for programs, md and tex for papers, html for pages.
 
-Each but the csv carries its scale's caveat.
+All formats except csv show the scale's caveat.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,9 +20,9 @@ from mgm.results.statistics import holm, p_value
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 BOLD = (
-    "Bold: above every other row that was run. Differences are paired by seed, and Holm's method "
-    "keeps the chance of any false one among a row's comparisons at 5 %; intervals are not "
-    "adjusted."
+    "Bold: significantly above every other row that was run. Differences are paired by seed. "
+    "Holm's method keeps the chance of a false difference among a row's comparisons at 5 %. "
+    "Intervals are not adjusted."
 )
 TEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
@@ -40,7 +40,7 @@ LATEX = r"""\begin{{table}}
 
 @dataclass(frozen=True)
 class Section:
-    """Rows of one column, and of one of Table 1's groups; its title stands above them."""
+    """Rows of one column and one group, with a title above them."""
 
     column: str
     group: str
@@ -54,12 +54,12 @@ class Section:
 
 
 def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> Path:
-    """Write `folder`/table4e.csv, .md, .tex and .html; return the csv.
+    """Write `folder`/table4e.csv, .md, .tex and .html, and return the path of the csv.
 
-    The .tex needs booktabs. The .html is a fragment without style, for pages with their own.
+    The .tex needs the package booktabs. The .html is a fragment without style.
     """
     caption = " ".join(
-        filter(None, (f"{table.label}. {table.title}. {table.note}", beside_the_paper(scale)))
+        filter(None, (f"{table.label}. {table.title}. {table.note}", paper_note(scale)))
     )
     caption += f" {BOLD}" if leaders(table, rows) else ""
     caveat, stem = f"Scale {scale.name}. {caveat_of(scale)}", folder / f"table{table.name}"
@@ -88,7 +88,7 @@ def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> P
 
 
 def caveat_of(scale: Scale) -> str:
-    """Return the scale's caveat as a sentence to follow its name, which it may begin with."""
+    """Return the scale's caveat without the scale's name at its start."""
     text = scale.caveat.strip()
     if text.lower().startswith(f"{scale.name} scale: ".lower()):
         text = text.split(": ", 1)[1]
@@ -96,24 +96,24 @@ def caveat_of(scale: Scale) -> str:
 
 
 def comparable(scale: Scale) -> bool:
-    """Return whether our number and the paper's answer one question and may be subtracted."""
+    """Return whether our numbers may be compared with the paper's."""
     return scale.name == "paper" and not scale.own_videos
 
 
-def beside_the_paper(scale: Scale) -> str:
-    """Return what a reader must know who sees our numbers with the paper's, or misses them."""
+def paper_note(scale: Scale) -> str:
+    """Return a note on the paper's numbers for scales that do not repeat its experiments."""
     if scale.own_videos:
         return "Own videos: the paper has no numbers for them."
     if not comparable(scale):
         return (
-            f"Scale {scale.name} is not the paper's: the paper's numbers are for orientation, "
-            "and no difference is shown."
+            f"Scale {scale.name} does not repeat the paper's experiments: the paper's numbers are "
+            "for orientation only."
         )
     return ""
 
 
 def sections(table: Table, rows: list[Row]) -> list[Section]:
-    """Return the table by column, and within a column by group, in the registry's order."""
+    """Split a table by column, and each column by group, in the registry's order."""
     return [
         Section(column, group, tuple(several), table.shown.get(column, ""))
         for column in table.columns
@@ -125,11 +125,10 @@ def sections(table: Table, rows: list[Row]) -> list[Section]:
 
 
 def leaders(table: Table, rows: list[Row]) -> list[Row]:
-    """Return the rows to print in bold: of a section's accuracies the one above each other.
+    """Return the rows to print in bold: in each section, the row above all others.
 
-    Every difference, paired by seed, must pass Holm's method over all of the row's comparisons. A
-    single seed says nothing about seeds, and where a run is missing no row is the best: then there
-    is none.
+    Each difference, paired by seed, must pass Holm's method over the row's comparisons. A section
+    with a missing run, or with a single seed, has no bold row.
     """
     best = []
     for section in sections(table, rows):
@@ -147,9 +146,9 @@ def _is_above(row: Row, others: Sequence[Row]) -> bool:
 
 
 def names(table: Table, row: Row) -> list[str]:
-    """Return the cells that name a row, as many as `head_of` has.
+    """Return the cells that name a row, one per heading of `head_of`.
 
-    "MGM, SSv2, 800" is MGM and 800, for its section says SSv2.
+    The dataset is left out, because the section names it: "MGM, SSv2, 800" becomes MGM and 800.
     """
     kinds = table.head.split(", ")
     parts = row.row.rsplit(", ", len(kinds) - 1)
@@ -165,10 +164,9 @@ def head_of(table: Table) -> list[str]:
 
 
 def detail(table: Table, row: Row) -> str:
-    """Return the small print at a row's name.
+    """Return the small print of a row: backbone and data from the paper, and our remark.
 
-    It says how our run differs, and what the paper prints there: backbone and pretraining data.
-    The section says whether it was supervised.
+    "Supervised" is left out, because the section says it.
     """
     printed = (
         note(*row.key).replace("supervised, ", "").removesuffix("; supervised")
@@ -179,10 +177,10 @@ def detail(table: Table, row: Row) -> str:
 
 
 def number(value: float | None, sign: bool = False, decimals: int = 1) -> str:
-    """Write a number with a true minus, and a dash where there is none."""
+    """Format a number with a true minus sign and never as −0.0; None is a dash."""
     if value is None:
         return DASH
-    return f"{value:{'+' if sign else ''},.{decimals}f}".replace("-", MINUS)
+    return f"{value:{'+' if sign else ''}z,.{decimals}f}".replace("-", MINUS)
 
 
 def interval(row: Row) -> str:
@@ -195,14 +193,14 @@ def interval(row: Row) -> str:
 
 
 def runs(row: Row) -> str:
-    """Write how many of the wanted runs are in the number."""
+    """Format how many of the wanted runs are in the mean."""
     return f"{row.estimate.n if row.estimate else 0} of {len(row.run_ids)}" if row.run_ids else DASH
 
 
 def ours(row: Row) -> str:
-    """Write our number, or in its place why there is none.
+    """Format our number, or the status if there is none.
 
-    A mean over some of the seeds says so, and so does a single run.
+    A partial mean and a single run are marked.
     """
     if row.estimate is None:
         return DASH if row.status == "quoted" else row.status
@@ -215,12 +213,12 @@ def ours(row: Row) -> str:
 def _grid(
     table: Table, rows: list[Row], scale: Scale, text: Callable[[str], str], title: str, strong: str
 ) -> pd.DataFrame:
-    """Lay out a table as a reader sees it: under each section's title its rows.
+    """Lay out a table: each section's title, then its rows.
 
     Args:
-        text: escapes a cell's text for one format.
-        title: that format's markup of a section's title, with a place for it; `strong`: of the best
-            number.
+        text: escapes the text of a cell for the format.
+        title: format string of a section's title.
+        strong: format string of a bold number.
     """
     best, lines = leaders(table, rows), []
     for section in sections(table, rows):
@@ -235,9 +233,10 @@ def _grid(
 
 
 def _cells(table: Table, row: Row, scale: Scale) -> dict[str, str]:
-    """Map heading to text of a row."""
+    """Map each heading to the row's text."""
     first, *others = names(table, row)
-    gflops = reported().get((row.table, row.row, "GFLOPs"))  # of a view, printed once a line
+    # The paper prints GFLOPs per view, once per row.
+    gflops = reported().get((row.table, row.row, "GFLOPs"))
     details = "; ".join(
         filter(None, (detail(table, row), f"{gflops:.0f} GFLOPs" if gflops else ""))
     )

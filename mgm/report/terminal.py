@@ -1,5 +1,6 @@
-"""What `mgm trace`, `mgm diff` and `mgm clean` print: what a number rests on, how two runs differ,
-and which runs no table or figure uses.
+"""Text of `mgm trace`, `mgm diff` and `mgm clean`.
+
+They print the runs behind a number, the differences of two runs, and the unused runs.
 """
 
 import json
@@ -16,28 +17,27 @@ from mgm.results.frame import commit_of, examine_all, read_specs
 from mgm.results.result import RunStatus, examine
 from mgm.spec import Spec, dotted, parents, read_spec
 
-MOST = 8  # cells that are told at once
+MOST = 8  # cells that `trace` prints at once
 
 
 def trace(registry: Registry, results: Path, wanted: str) -> str:
-    """Return what the cells rest on that `wanted` names.
+    """Return the runs behind the cells that `wanted` names, with their files, data and commits.
 
-    "table4e/mgm" is every cell of the mask's row in Table 4e, "table4e/mgm/SSv2" the one of a
-    column. A row or column may be given by a part of its name: "table2a/mgm/ucf" is every cell of
-    Table 2a with "mgm" in its row and "ucf" in its column. "figure8" is the run whose arrays the
-    figure draws.
+    "table4e/mgm" names every cell of the mask's row in Table 4e, "table4e/mgm/SSv2" one cell. A
+    part of a name is enough: "table2a/mgm/ucf" names every cell of Table 2a with "mgm" in its row
+    and "ucf" in its column. "figure8" names the run that the figure draws.
 
     Raises:
-        UserError: no such table, row or column, or more cells than can be read at once.
+        UserError: no such table, row or column, or more than `MOST` cells.
     """
     target, *names = wanted.split("/", 2)
     if not names and (figure := registry.figures.get(target.removeprefix("figure"))):
         found = examine_all(results, registry.specs, [figure.run.run_id], weights=True)
         return "\n".join([target, *_chain(registry, found, results, figure.run)])
-    told = _matching(registry, target, *names)
-    wanted_runs = [run.run_id for cell in told for run in cell.runs]
+    matching = _matching(registry, target, *names)
+    wanted_runs = [run.run_id for cell in matching for run in cell.runs]
     found = examine_all(results, registry.specs, wanted_runs, weights=True)
-    return "\n\n".join(_told(registry, found, results, target, cell) for cell in told)
+    return "\n\n".join(_cell_text(registry, found, results, target, cell) for cell in matching)
 
 
 def _matching(registry: Registry, target: str, row: str = "", column: str = "") -> list[Cell]:
@@ -53,20 +53,20 @@ def _matching(registry: Registry, target: str, row: str = "", column: str = "") 
     columns = _named(
         column, "column", target, [cell.column for cell in shown[target] if cell.row in rows]
     )
-    matching = [cell for cell in shown[target] if cell.row in rows and cell.column in columns]
-    if len(matching) > MOST:
-        which = "; ".join(dict.fromkeys(cell.row for cell in matching))
+    cells = [cell for cell in shown[target] if cell.row in rows and cell.column in columns]
+    if len(cells) > MOST:
+        which = "; ".join(dict.fromkeys(cell.row for cell in cells))
         raise UserError(
-            f"{target}: {row!r} matches {len(matching)} cells, more than {MOST}; name one of the "
+            f"{target}: {row!r} matches {len(cells)} cells, more than {MOST}; name one of the "
             f"rows {which}, or /column too"
         )
-    return matching
+    return cells
 
 
 def _named(part: str, kind: str, target: str, names: list[str]) -> set[str]:
-    """Return the names that `part` means: a whole name, a mask's row, or else a part of names.
+    """Return the names that `part` matches, ignoring case.
 
-    Upper and lower case are one.
+    A whole name or a mask goes before names that contain `part`.
     """
     wanted = part.strip().lower()
     whole = {wanted, MASKS[wanted].row.lower()} if wanted in MASKS else {wanted}
@@ -81,12 +81,12 @@ def _named(part: str, kind: str, target: str, names: list[str]) -> set[str]:
     return found
 
 
-def _told(
+def _cell_text(
     registry: Registry, found: dict[str, RunStatus], results: Path, target: str, cell: Cell
 ) -> str:
     row = row_of(cell, found)
     ours = (
-        f"{row.estimate.mean:.{row.decimals}f} by {row.estimate.n} of {len(row.runs)} runs, "
+        f"{row.estimate.mean:.{row.decimals}f} from {row.estimate.n} of {len(row.runs)} runs, "
         if row.estimate
         else ""
     )
@@ -102,16 +102,17 @@ def _told(
 def _chain(
     registry: Registry, found: dict[str, RunStatus], results: Path, run: Spec, metric: str = ""
 ) -> list[str]:
-    """The run with its metric, and below it what it starts from, up to the first."""
+    """Return the lines of a run with its metric, then of all runs that it starts from."""
     lines = [""]
     for depth, spec in enumerate(reversed(registry.with_parents([run.run_id]))):
         value = "" if depth else metric
         lines += _facts(
             found[spec.run_id], results / spec.run_id, spec, value, "starts from " if depth else ""
         )
-        for given in set(parents(spec)) - set(registry.specs):  # no run: weights from elsewhere
+        # Parents that are not runs are weights of the user.
+        for given in set(parents(spec)) - set(registry.specs):
             lines.append(
-                f"  starts from {given}, weights that were given: "
+                f"  starts from {given}, given weights: "
                 f"{(results / given / 'weights.safetensors').resolve()}"
             )
     return lines
@@ -119,10 +120,8 @@ def _chain(
 
 def _facts(found: RunStatus, folder: Path, spec: Spec, metric: str, how: str) -> list[str]:
     result, log = found.result, folder / "log.jsonl"
-    files = (
-        folder / "spec.json",
-        folder.parent / "specs" / f"{spec.run_id}.json",
-    )  # the job's, and the workflow's
+    # The job's file, then the workflow's.
+    files = (folder / "spec.json", folder.parent / "specs" / f"{spec.run_id}.json")
     written = next((str(file) for file in files if file.exists()), "")
     facts = {
         "state": f"{found.state}: {found.why}" if found.why else found.state,
@@ -133,7 +132,7 @@ def _facts(found: RunStatus, folder: Path, spec: Spec, metric: str, how: str) ->
             facts[metric] = f"{result['metrics'][metric]:g}"
         facts |= {
             "seed": str(spec.seed),
-            "commit": commit_of(result) or "unknown: it ran outside a checkout",
+            "commit": commit_of(result) or "unknown: it ran outside a Git checkout",
             "data": f"{result['data']['dataset']} {result['data']['digest']}",
             "weights": _weights(folder, result["weights_sha256"]),
         }
@@ -142,17 +141,23 @@ def _facts(found: RunStatus, folder: Path, spec: Spec, metric: str, how: str) ->
 
 
 def _weights(folder: Path, recorded: str | None) -> str:
-    """The digest that the result recorded, and whether the file is here; it was read already."""
+    """Return the digest in the result, marked if the weights file is missing.
+
+    `examine_all` has compared the digest with the file.
+    """
     if recorded is None:
         return "none"
-    return recorded if (folder / "weights.safetensors").exists() else f"{recorded}, not here"
+    return recorded if (folder / "weights.safetensors").exists() else f"{recorded}, file missing"
 
 
 def diff(results: Path, first: str, second: str) -> str:
-    """Two runs, each a run id under `results` (whatever the name) or a folder.
+    """Return a table of the spec fields, states and metrics in which two runs differ.
+
+    Args:
+        first, second: run ids anywhere under `results`, or folders of runs.
 
     Raises:
-        UserError: no such run, an id under several names, or a file that is not a spec.
+        UserError: no such run, a run id under several names, or a file that is not a spec.
     """
     folders = [_folder(results, run) for run in (first, second)]
     specs = [read_spec(folder) for folder in folders]
@@ -160,9 +165,8 @@ def diff(results: Path, first: str, second: str) -> str:
     metrics = [one.result["metrics"] if one.result else {} for one in found]
     states = [f"{one.state}: {one.why}" if one.why else one.state for one in found]
     fields = [dotted(spec.model_dump(mode="json")) for spec in specs]
-    absent = (
-        object()
-    )  # a field that only one has, since it is of another verb, is a dash in the other
+    # Runs of different stages have different fields. A missing field is printed as a dash.
+    absent = object()
     differing = [
         name
         for name in fields[0] | fields[1]
@@ -191,12 +195,13 @@ def _folder(results: Path, run: str) -> Path:
     found = sorted(path.parent for path in results.glob(f"*/{Path(run).name}/spec.json"))
     if not found:
         raise UserError(
-            f"{run}: is no run in {results}/ and no folder with a spec.json; correct it, or pass "
-            "--results"
+            f"{run}: is neither a run in {results}/ nor a folder with a spec.json; correct it, or "
+            "pass --results"
         )
     if len(found) > 1:
         raise UserError(
-            f"{run}: ran under several names; pass one of the folders {', '.join(map(str, found))}"
+            f"{run}: exists under several names; pass one of the folders "
+            f"{', '.join(map(str, found))}"
         )
     return found[0]
 
@@ -214,8 +219,10 @@ def _shown(value: Any) -> str:
 
 
 def unwanted(registry: Registry, results: Path) -> dict[Path, bool]:
-    """The runs in `results` that the registry does not know: folders that hold the spec whose run
-    id is their name, and no other; and whether a job still writes to each."""
+    """Map each run folder in `results` that the registry does not use to whether it is running.
+
+    A folder counts as a run only if it has the spec of the run id that is its name.
+    """
     return {
         folder: examine(folder, spec).state == "running"
         for run_id, spec in sorted(read_specs(results).items())
@@ -225,24 +232,24 @@ def unwanted(registry: Registry, results: Path) -> dict[Path, bool]:
 
 
 def clean(registry: Registry, results: Path, delete: bool) -> str:
-    """Say which runs no table or figure wants, and delete them if asked to.
+    """List the runs that no table or figure uses, and delete them if `delete` is set.
 
-    A run that is being written stays.
+    A running job keeps its folder.
     """
     found = unwanted(registry, results)
     if not found:
-        return f"{results}: every run there is wanted by a table or figure"
+        return f"{results}: every run is used by a table or figure"
     sizes = {
         folder: sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir()) / 1e6
         for folder in found
     }
     lines = [
-        f"{sizes[folder]:10.1f} MB  {folder}{'  (running: left alone)' * running}"
+        f"{sizes[folder]:10.1f} MB  {folder}{'  (running: kept)' * running}"
         for folder, running in found.items()
     ]
     idle = [folder for folder, running in found.items() if not running]
     runs = "1 run" if len(idle) == 1 else f"{len(idle)} runs"
-    total = f"{runs} that no table or figure wants, {sum(sizes[folder] for folder in idle):.1f} MB"
+    total = f"{runs} that no table or figure uses, {sum(sizes[folder] for folder in idle):.1f} MB"
     if not delete:
         return "\n".join([*lines, f"{total}; add --yes to delete them"])
     for folder in idle:

@@ -180,13 +180,13 @@ def test_a_changed_number_flips_what_uses_it_and_nothing_else():
     ("yes", "no", "scale", "verdict", "here"),
     [
         # seeds differ far more than the masks do
-        ((61, 66.1, 55.9), (60, 65, 55), "smoke", UNTESTED, "smoke: so here"),
-        ((59, 63.9, 54.1), (60, 65, 55), "smoke", UNTESTED, "smoke: not so here"),
+        ((61, 66.1, 55.9), (60, 65, 55), "smoke", UNTESTED, "smoke: holds here"),
+        ((59, 63.9, 54.1), (60, 65, 55), "smoke", UNTESTED, "smoke: does not hold here"),
         ((62, 64, 56), (60, 65, 55), "smoke", UNTESTED, "smoke: undecided here"),
         ((66,), (60,), "smoke", UNTESTED, "smoke: too few seeds"),
         ((66, 67), (60, 61), "paper", UNTESTED, "paper: too few seeds"),
         # +0.1, claimed +0.2: size counts at the paper's scale alone
-        ((60.1, 70.11, 65.1), (60, 70, 65), "smoke", UNTESTED, "smoke: so here"),
+        ((60.1, 70.11, 65.1), (60, 70, 65), "smoke", UNTESTED, "smoke: holds here"),
         ((60.1, 70.11, 65.1), (60, 70, 65), "paper", FAILS, ""),
         ((65, 75.1, 70), (60, 70, 65), "paper", HOLDS, ""),  # more than claimed
     ],
@@ -228,7 +228,7 @@ def test_what_was_measured_once_is_taken_as_it_is(id, keys, values, scale, verdi
     cells = [replace(row(key, value), metric="ms") for key, value in zip(keys, values, strict=True)]
     one = verdict_of(id, *cells, name=scale)
     assert (one.verdict, one.table) == (verdict, SILENT)
-    assert "without an interval" in one.note
+    assert "it has no interval" in one.note
 
 
 @pytest.mark.parametrize("status", ["partial", "altered"])
@@ -270,10 +270,10 @@ def test_a_claim_of_less_is_judged_from_below():
         row(("2d", "MGM", "Diving48"), 10, 11, 12),
         row(("2d", "VideoMAE", "Diving48"), 12, 13, 14),
     ]
-    assert verdict_of("probe-after-ssv2", *probes, *behind).here == "smoke: so here"
+    assert verdict_of("probe-after-ssv2", *probes, *behind).here == "smoke: holds here"
     assert verdict_of("probe-after-ssv2", *probes, *behind, name="paper").verdict == HOLDS
     ahead = [row(("2d", "MGM", "Diving48"), 14, 15, 16), behind[1]]
-    assert verdict_of("probe-after-ssv2", *probes, *ahead).here == "smoke: not so here"
+    assert verdict_of("probe-after-ssv2", *probes, *ahead).here == "smoke: does not hold here"
 
 
 def test_at_the_papers_scale_a_method_nobody_ran_stands_as_quoted():

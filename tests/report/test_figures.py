@@ -107,7 +107,7 @@ def test_uniform_attention_and_a_video_without_boxes_can_be_drawn(tmp_path):
     plain["attention_SHW"][:] = 1 / plain["attention_SHW"].size
     plain["objects_SK4"] = plain["objects_SK4"][:, :0]
     drawn = DRAW["6"](plain, "")
-    assert "this video has no" in [text.get_text() for text in drawn.texts]
+    assert "no boxes of objects" in [text.get_text() for text in drawn.texts]
     write(drawn, tmp_path / "figure.png")
 
 

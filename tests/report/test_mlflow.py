@@ -145,7 +145,7 @@ def test_artefacts_are_small_and_weights_are_copied_on_demand(place, tmp_path):
     assert check(KNOWN, place) == {}
     weights.write_bytes(b"other weights")
     finish(place, PARENT, steps=4)
-    with pytest.raises(UserError, match="weights.safetensors: digest .* is not the result's"):
+    with pytest.raises(UserError, match="weights.safetensors: digest .* differs from the result's"):
         sync(KNOWN, place, weights=True)
 
 

@@ -179,7 +179,7 @@ def test_check_and_repair_on_the_command_line(tmp_path, monkeypatch):
     code, out, error = said("--check")
     assert (code, out) == (
         1,
-        f"{RUN.parent}: tag seed is '7' in MLflow, '0' by its files\n",
+        f"{RUN.parent}: tag seed is '7' in MLflow, '0' in its files\n",
     )  # 2 by way of `main`
     assert error.endswith("1 differences in 1 runs; `mgm sync smoke --repair` mirrors these again")
     assert "0 runs created, 1 updated" in said("--repair")[1]

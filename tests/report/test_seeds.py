@@ -36,7 +36,7 @@ def test_every_run_that_is_done_is_a_dot(found):
 def test_differences_are_students_interval_over_the_seeds_both_have(found):
     runs = runs_of(PLOT, found)
     values = runs.pivot(index="seed", columns="tick", values="value")
-    less = differences(runs, PLOT.beside).set_index("tick")
+    less = differences(runs, PLOT.reference).set_index("tick")
     assert set(less.index) == {"Random Block", "Random Tube"}
     for tick, row in less.iterrows():
         apart = (values[tick] - values["MGM (Dense)"]).dropna()

@@ -112,7 +112,7 @@ def test_bold_is_above_every_other_row_beyond_noise(accuracies):
     ]
     for ending, mark in (("md", "**72.0**"), ("tex", r"\textbf{72.0}"), ("html", "<strong>72.0<")):
         assert texts[ending].count(mark) == 2
-        assert BOLD.split(",")[0] in texts[ending]
+        assert BOLD.split(".")[0] in texts[ending]
     assert (
         leaders(
             registry().tables["4e"],

@@ -30,7 +30,7 @@ def test_a_cell_is_traced_to_data_commit_and_weights(tmp_path):
         finish(tmp_path, run, top1=60.0)
     text = trace(known, tmp_path, "table4e/mgm (dense)/ssv2")
     assert text.startswith(
-        "table4e/MGM (Dense)/SSv2: 60.0 by 3 of 3 runs, run; the paper has 67.3\n"
+        "table4e/MGM (Dense)/SSv2: 60.0 from 3 of 3 runs, run; the paper has 67.3\n"
     )
     first = runs_of(known, "MGM (Dense)")[0]
     block = text.split("\n\n")[1].splitlines()
@@ -46,7 +46,7 @@ def test_a_cell_is_traced_to_data_commit_and_weights(tmp_path):
         "seed": "0",
         "commit": "d67827d" + "0" * 33,
         "data": f"ssv2 {DIGEST}",
-        "weights": WEIGHTS_SHA256 + ", not here",
+        "weights": WEIGHTS_SHA256 + ", file missing",
         "log": str(tmp_path / first.run_id / "log.jsonl"),
     }
     assert all(run.run_id in text and run.parent in text for run in runs_of(known, "MGM (Dense)"))
@@ -125,14 +125,14 @@ def test_no_such_run_and_two_of_it(tmp_path):
     run = runs_of(known, "MGM (Dense)")[0]
     with pytest.raises(
         UserError,
-        match=r"nothing-1: is no run in .* and no folder with a spec.json; correct it, or pass --results",
+        match=r"nothing-1: is neither a run in .* nor a folder with a spec.json; correct it, or pass --results",
     ):
         diff(tmp_path, "nothing-1", "nothing-2")
     for name in ("a", "b"):
         finish(tmp_path / name, run)
     with pytest.raises(
         UserError,
-        match=f"{run.run_id}: ran under several names; pass one of the folders .*/a/.*, .*/b/",
+        match=f"{run.run_id}: exists under several names; pass one of the folders .*/a/.*, .*/b/",
     ):
         diff(tmp_path, run.run_id, run.run_id)
 
@@ -166,7 +166,7 @@ def test_clean_deletes_what_nothing_wants_and_nothing_else(tmp_path):
     assert unwanted(known, tmp_path) == {tmp_path / old.run_id: False, tmp_path / live.run_id: True}
     before = everything(tmp_path)
     text = clean(known, tmp_path, delete=False)
-    assert f"{tmp_path / live.run_id}  (running: left alone)" in text
+    assert f"{tmp_path / live.run_id}  (running: kept)" in text
     assert text.endswith("MB; add --yes to delete them")
     assert everything(tmp_path) == before
     assert "deleted 1 run that" in clean(known, tmp_path, delete=True)

@@ -1,6 +1,6 @@
-"""The claims of the two papers' texts that numbers can decide.
+"""Claims in the texts of the two papers that numbers can test.
 
-`paper.yaml` lists them; this module defines what a claim is and the words its formulas use.
+`paper.yaml` lists the claims. This module defines the types and the words of their formulas.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,19 +18,19 @@ from mgm.paper.quoted import listed
 
 Key = tuple[str, str, str]  # table, row, column, as in quoted.csv and in the registry
 
-# the tables and the text print one decimal: a difference agrees when it rounds to the stated number
+# Tables and text print one decimal. A difference agrees if it rounds to the stated number.
 HALF = 0.05
-# what "equivalent", "the same" and "nearly the same" may fall short by; 4.5 calls 0.2 "a small
-# boost"
+# Largest shortfall of "equivalent" and "the same", since 4.5 calls 0.2 "a small boost".
 NEARLY = 0.2
-LARGE = 3.6  # the smallest gain that 4.4 calls "significantly better"
+# Smallest gain that 4.4 calls "significantly better".
+LARGE = 3.6
 
 
 @dataclass(frozen=True)
 class LinearCombination:
-    """Cells, each times its weight, plus a constant;
+    """Weighted sum of cells plus a constant, or the ratio of two cells.
 
-    or the ratio of two cells. A constant alone comes from the sentence itself.
+    A constant alone is a number that the sentence itself implies.
     """
 
     cells: tuple[Key, ...] = ()
@@ -40,7 +40,7 @@ class LinearCombination:
     unit: str = ""
 
     def __sub__(self, other: Any) -> Any:
-        """Subtract another, or each of a list."""
+        """Subtract another one, or each of a list."""
         if isinstance(other, list):
             return [self - one for one in other]
         weights = self.weights + tuple(-weight for weight in other.weights)
@@ -53,7 +53,7 @@ class LinearCombination:
         return LinearCombination(self.cells + other.cells, is_ratio=True, unit="times")
 
     def evaluate(self, values: Sequence[float]) -> float:
-        """The number, given one value a cell."""
+        """Return the number, given one value per cell."""
         if self.is_ratio:
             top, bottom = values
             return top / bottom
@@ -64,9 +64,9 @@ class LinearCombination:
 
 @dataclass(frozen=True)
 class MinMax:
-    """The largest or the smallest of several numbers:
+    """Largest or smallest of several numbers.
 
-    "up to" is a largest, "all" and "best" are about a smallest.
+    "Up to" means the largest gain. "All" and "best" mean that the smallest gain is positive.
     """
 
     pick: str
@@ -82,11 +82,13 @@ Quantity = LinearCombination | MinMax
 
 @dataclass(frozen=True)
 class Condition:
-    """A requirement on one number, or on any one of several that the sentence may mean (`either`).
+    """Requirement on a number. With several numbers in `either`, one of them must meet it.
 
-    The tables must give a number from `low` to `high`. The interval of our runs must lie between
-    `above` and `below`, the side that is claimed; None where the sentence takes no side. At the
-    paper's scale it must also reach `size`, away from zero.
+    Attributes:
+        low, high: range for the number from the paper's tables.
+        above, below: range for the whole interval of our runs, which is the claimed side. `above`
+            is None if the sentence claims no side.
+        size: claimed size. At the paper's scale the interval must reach it.
     """
 
     either: tuple[Quantity, ...]
@@ -99,14 +101,14 @@ class Condition:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence, shortened at "…", and its conditions: each of them must hold."""
+    """A sentence, shortened at "…", with conditions that must all hold."""
 
     id: str
     says: str
     conditions: tuple[Condition, ...]
-    note: str = ""  # how the sentence was read, where it can be read in several ways
+    note: str = ""  # our reading of an ambiguous sentence
     source: str = ""  # the paper's section
-    text_only: bool = False  # no table of the paper has its numbers
+    text_only: bool = False  # its numbers are in no table of the paper
 
     @property
     def cells(self) -> tuple[Key, ...]:
@@ -125,7 +127,7 @@ def cell(table: str, row: str, column: str) -> LinearCombination:
 
 
 def computed(value: float, unit: str) -> LinearCombination:
-    """A number that follows from the sentence's own numbers."""
+    """Return a number that follows from the sentence's own numbers."""
     return LinearCombination(constant=value, unit=unit)
 
 
@@ -138,16 +140,16 @@ def least(*among: Quantity | list[LinearCombination]) -> MinMax:
 
 
 def _each(among: Iterable[Quantity | list[LinearCombination]]) -> tuple[Quantity, ...]:
-    """Put a list's numbers in its place."""
+    """Flatten lists of numbers."""
     return tuple(
         quantity for one in among for quantity in (one if isinstance(one, list) else [one])
     )
 
 
 def by(size: float, *either: Quantity, within: float = HALF, above: float = 0.0) -> Condition:
-    """Require `size`, to the precision it is printed with;
+    """Require `size` from the tables, within `within`.
 
-    of our runs more than `above`, or less than zero where `size` is negative.
+    Our runs must be above `above`, or below zero for a negative `size`.
     """
     if size < 0:
         return Condition(either, size - within, size + within, above=-inf, below=0.0, size=size)
@@ -155,10 +157,7 @@ def by(size: float, *either: Quantity, within: float = HALF, above: float = 0.0)
 
 
 def over(size: float, quantity: Quantity) -> Condition:
-    """Require more than `size`:
-
-    at least the next number that a table can print; of our runs more than zero.
-    """
+    """Require more than `size` from the tables, and more than zero from our runs."""
     return Condition((quantity,), low=size + HALF, size=size)
 
 
@@ -168,12 +167,12 @@ def beats(quantity: Quantity) -> Condition:
 
 
 def at_least(size: float, quantity: Quantity) -> Condition:
-    """Require `size` of the tables and of our runs, whatever the scale."""
+    """Require at least `size` from the tables, and from our runs at any scale."""
     return Condition((quantity,), low=size - HALF, above=size)
 
 
 def no_worse(quantity: Quantity) -> Condition:
-    """Allow a shortfall of `NEARLY`."""
+    """Require more than a shortfall of `NEARLY`."""
     return at_least(-NEARLY, quantity)
 
 
@@ -183,10 +182,11 @@ def no_large(quantity: Quantity) -> Condition:
 
 
 def states(value: float, quantity: Quantity) -> Condition:
-    """Require exactly `value`."""
+    """Require `value` exactly."""
     return Condition((quantity,), value - HALF, value + HALF, above=None, size=value)
 
 
+# Words of a formula.
 FORMS = (
     cell,
     computed,
@@ -199,7 +199,7 @@ FORMS = (
     no_worse,
     no_large,
     states,
-)  # words of a formula
+)
 
 
 def ssv2(method: str, epochs: int | str) -> LinearCombination:
@@ -211,7 +211,7 @@ def k400(method: str, epochs: int | str) -> LinearCombination:
 
 
 def gflops(method: str, epochs: int | str) -> LinearCombination:
-    """GFLOPs of a view; Table 1 prints them once a line, beside SSv2."""
+    """Return GFLOPs per view. Table 1 prints them once per row, in its SSv2 part."""
     return cell("1", f"{method}, SSv2, {epochs}", "GFLOPs")
 
 
@@ -228,12 +228,12 @@ def gain(table: str, column: str, method: str = "MGM", than: str = "VideoMAE") -
 
 
 def gains(table: str, method: str = "MGM", than: str = "VideoMAE") -> list[LinearCombination]:
-    """Gain in each column of Table 2."""
+    """Return the gain in each column of Table 2."""
     return [gain(table, column, method, than) for column in ("UCF", "HMDB", "Diving48")]
 
 
 def wider(method: str, epochs: int) -> LinearCombination:
-    """How much more MGM gains over a method on SSv2 than on K400."""
+    """Return MGM's gain over a method on SSv2 minus its gain on K400."""
     return (ssv2("MGM", epochs) - ssv2(method, epochs)) - (
         k400("MGM", epochs) - k400(method, epochs)
     )
@@ -244,7 +244,7 @@ def fewer_epochs(ours: int, theirs: int) -> LinearCombination:
 
 
 def videos(dataset: str) -> LinearCombination:
-    """Count the videos that the published lists of split 1 name."""
+    """Return the number of videos in the published lists of split 1."""
     return computed(listed(dataset)[0], "videos")
 
 
@@ -253,8 +253,9 @@ def classes(dataset: str) -> LinearCombination:
 
 
 def compute(name: str, epochs: int) -> float:
-    """Multiply-adds a video of pretraining takes in the official code, which embeds hidden tubelets
-    before it drops them.
+    """Return multiply-adds per video for a whole pretraining with the official code.
+
+    That code embeds hidden tubelets before it drops them.
     """
     return epochs * official_multiply_adds(recipes.pretrain("ssv2", name, epochs))
 
@@ -263,7 +264,7 @@ def read_claims() -> tuple[Claim, ...]:
     """Read the claims of `paper.yaml`.
 
     Raises:
-        jinja2.TemplateError: a formula that cannot be parsed, or uses an unknown word.
+        jinja2.TemplateError: a formula cannot be parsed, or uses an unknown word.
     """
     environment = Environment(undefined=StrictUndefined)
     fields = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text(encoding="utf-8"))

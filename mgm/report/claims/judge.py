@@ -1,7 +1,4 @@
-"""The claims of the papers' texts, judged:
-
-by the numbers the paper's own tables quote, and by our runs.
-"""
+"""Verdicts on the papers' claims, from the papers' own tables and from our runs."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,21 +21,26 @@ HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not r
 CONTRADICTED = "contradicted by published numbers"
 DIFFERS = "differs from published numbers"
 UNTESTED = "not tested at this scale"
-ROUNDING = 0.1  # points: a table number this near to the claimed one differs by rounding alone
-LEAST_SEEDS = 3  # below, no claim about the paper's experiment has a verdict
+# Points. A table number that is nearer to the claimed one differs only by rounding.
+ROUNDING = 0.1
+# Fewest seeds for a verdict on the paper's experiment.
+LEAST_SEEDS = 3
 SUPPORTS, CONTRADICTS, SILENT = "supports", "contradicts", "has no number"
-LISTED = 6  # numbers of which a largest or smallest is taken, shown one by one up to this many
+# A largest or smallest of up to this many numbers is shown with all of them.
+LISTED = 6
 
-Numbers = Callable[[LinearCombination], Estimate]  # the interval is empty for a quoted number
+# Looks up a number. A quoted number has an empty interval.
+Numbers = Callable[[LinearCombination], Estimate]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a claim.
+    """Verdict on one claim.
 
-    `table` is what published numbers say: the paper's own tables, or datasets' lists. `verdict`
-    weighs them first, then our runs, if those repeat the paper's experiment. `here` is what our
-    runs show at their own scale.
+    Attributes:
+        table: answer of published numbers: the paper's own tables, or lists of datasets.
+        verdict: from the published numbers, else from our runs if they repeat the experiment.
+        here: answer of our runs at a smaller scale.
     """
 
     claim: str
@@ -62,16 +64,17 @@ def judge(
 ) -> list[Verdict]:
     """Judge every claim, in the order of the text.
 
-    Tables that contradict a claim decide it; one that is a rounding apart differs. Otherwise our
-    runs do, at the paper's scale with at least three seeds, once all cells it needs are run: the
-    claim holds when the interval of each of its numbers lies on the claimed side, fails when one
-    lies on the other, and is undecided in between. Intervals are widened by Holm's method, so that
-    the chance of any false verdict among all claims is 5 %. A method that nobody ran stands as the
-    paper quotes it. At other scales a claim is not tested, and `here` says what the scale shows.
+    The published tables go first. If they contradict a claim, that is its verdict. If they differ
+    only by rounding, the verdict says so. Otherwise our runs decide, if they repeat the paper's
+    experiment with at least three seeds and all needed cells are run. A claim holds if the interval
+    of each of its numbers is on the claimed side. It fails if one interval is on the other side,
+    and else it is undecided. Holm's method widens the intervals, so the chance of any false verdict
+    is 5 %. Methods that are not run have the paper's numbers. At other scales no claim is tested,
+    and `here` has what our runs show.
 
     Args:
-        collected: as `mgm.report.cells.rows` gives it.
-        found: the runs, for cells that stand in a figure alone.
+        collected: as `mgm.report.cells.rows` returns it.
+        found: the runs, for cells that are only in figures.
         quoted: the tables' numbers; `reported()` by default.
     """
     full = comparable(registry.scale)
@@ -85,7 +88,7 @@ def judge(
 
 
 def write_claims(reports: Path, verdicts: Iterable[Verdict]) -> Path:
-    """`reports`/claims.csv."""
+    """Write `reports`/claims.csv and return its path."""
     lines = pd.DataFrame(map(asdict, verdicts)).assign(
         run_ids=lambda every: every.run_ids.str.join(" ")
     )
@@ -93,9 +96,10 @@ def write_claims(reports: Path, verdicts: Iterable[Verdict]) -> Path:
 
 
 def _with_holm(judged: Sequence[tuple[Verdict, float]]) -> list[Verdict]:
-    """Turn decided claims back to undecided where Holm's method does not keep their decision.
+    """Make claims undecided whose decision does not pass Holm's method.
 
-    Each verdict comes with the largest p-value that its decision rests on; NaN where none.
+    Args:
+        judged: verdicts, each with the largest p-value of its decision, or NaN.
     """
     tested = [place for place, (_, p) in enumerate(judged) if isfinite(p)]
     kept = dict(zip(tested, holm([judged[place][1] for place in tested]), strict=True))
@@ -111,15 +115,11 @@ def _with_holm(judged: Sequence[tuple[Verdict, float]]) -> list[Verdict]:
 
 
 def _here(answer: str, scale: str) -> str:
-    words = {HOLDS: "so here", FAILS: "not so here", UNDECIDED: "undecided here"}
-    return f"{scale}: {words[answer]}"
+    return f"{scale}: {answer} here"
 
 
 def table_says(claim: Claim, quoted: Mapping[Key, float]) -> str:
-    """The tables' answer:
-
-    none to another paper's claims, nor to numbers that stand in the text alone.
-    """
+    """Return the tables' answer to a claim. Numbers that only the text has get no answer."""
     if claim.text_only or not quoted.keys() >= set(claim.cells):
         return SILENT
     numbers = partial(of_tables, quoted)
@@ -131,10 +131,14 @@ def table_says(claim: Claim, quoted: Mapping[Key, float]) -> str:
 
 
 def runs_say(claim: Claim, rows: Mapping[Key, Row], full: bool) -> tuple[str, float]:
-    """Return the runs' answer, as `judge` describes it, and the p-value that it rests on.
+    """Return our runs' answer to a claim, and its p-value.
 
-    A claim that holds rests on its weakest condition, one that fails on its strongest refutation.
-    Every cell of `rows` has an estimate. `full`: sizes count, too.
+    A claim that holds has the p-value of its weakest condition. A claim that fails has the p-value
+    of its strongest refutation.
+
+    Args:
+        rows: cells that all have an estimate.
+        full: also test the claimed sizes.
     """
     numbers = partial(of_runs, rows)
     answers = [
@@ -162,7 +166,7 @@ def _evaluated(condition: Condition, numbers: Numbers) -> list[Estimate]:
 def _p(condition: Condition, number: Estimate) -> float:
     """Return the two-sided p-value against the nearest bound of a condition.
 
-    0 where the number has no spread, or the condition takes no side.
+    It is 0 if the number has no interval, or the condition has no bound.
     """
     bounds = [
         one for one in (condition.above, condition.below) if one is not None and isfinite(one)
@@ -175,8 +179,10 @@ def _p(condition: Condition, number: Estimate) -> float:
 
 
 def evaluate(quantity: Quantity, numbers: Numbers) -> Estimate:
-    """The largest number of several has their largest bounds, so it is above a value when one of
-    them is; the smallest, when all are.
+    """Evaluate a number with its interval.
+
+    The largest of several has the largest bounds, so it is above a value if any of them is. The
+    smallest has the smallest bounds, so it is above a value if all of them are.
     """
     if isinstance(quantity, LinearCombination):
         return numbers(quantity)
@@ -190,9 +196,10 @@ def of_tables(quoted: Mapping[Key, float], what: LinearCombination) -> Estimate:
 
 
 def of_runs(rows: Mapping[Key, Row], what: LinearCombination) -> Estimate:
-    """Pair by seed where all cells share two seeds or more;
+    """Evaluate a number from our runs.
 
-    else each cell's own interval moves the number, in quadrature.
+    It is paired by seed if all cells share at least two seeds. Otherwise the intervals of the cells
+    are added in quadrature.
     """
     cells = [rows[key] for key in what.cells]
     if (by_seed := paired(cells, what.evaluate)) and by_seed.n > 1:
@@ -219,7 +226,8 @@ def _judge(
     for key in [
         key for key, row in used.items() if full and row.status == "quoted" and key in quoted
     ]:
-        value = quoted[key]  # a method that nobody ran stands as quoted, without spread
+        # A method that is not run has the quoted number, without an interval.
+        value = quoted[key]
         used[key] = replace(
             used[key], estimate=Estimate(value, value, value), values=(), status="run"
         )
@@ -229,9 +237,7 @@ def _judge(
     table = table_says(claim, quoted)
     has_numbers = all(key in quoted for key in claim.cells)
     of_cells = [one for one in claim.conditions if any(quantity.cells for quantity in one.either)]
-    once = (
-        "measured once, so without an interval" if any(map(_measured_once, used.values())) else ""
-    )
+    once = "measured once, so it has no interval" if any(map(_measured_once, used.values())) else ""
     notes = [
         claim.note,
         *(FOOTNOTES.get(key, "") for key in claim.cells),
@@ -246,7 +252,8 @@ def _judge(
             p = nan if _too_few(used.values()) else p
             here = f"{scale}: too few seeds" if _too_few(used.values()) else _here(answer, scale)
     if not claim.cells and table == SUPPORTS:
-        verdict = HOLDS  # there is nothing to run
+        # There is nothing to run.
+        verdict = HOLDS
     if table == CONTRADICTS:
         verdict = DIFFERS if _by_rounding(claim, quoted) else CONTRADICTED
     return Verdict(
@@ -264,7 +271,7 @@ def _judge(
 
 
 def _too_few(rows: Iterable[Row]) -> bool:
-    """Tell whether a number rests on fewer than `LEAST_SEEDS` runs that differ by their seeds."""
+    """Return whether a cell that varies by seed has fewer than `LEAST_SEEDS` runs."""
     return any(
         row.run_ids and row.estimate.n < LEAST_SEEDS and not _measured_once(row)
         for row in rows
@@ -273,7 +280,7 @@ def _too_few(rows: Iterable[Row]) -> bool:
 
 
 def _by_rounding(claim: Claim, quoted: Mapping[Key, float]) -> bool:
-    """Tell whether the tables miss every condition by a rounding at most."""
+    """Return whether the tables miss every condition only by rounding."""
     numbers = partial(of_tables, quoted)
     return all(
         any(
@@ -285,7 +292,7 @@ def _by_rounding(claim: Claim, quoted: Mapping[Key, float]) -> bool:
 
 
 def _agrees(condition: Condition, number: Estimate, full: bool) -> bool | None:
-    """The side the interval is on: True the claimed one, False another, None in between."""
+    """Return True if the interval is on the claimed side, False if not, None if on both."""
     if (
         full
         and condition.size is not None
@@ -302,7 +309,7 @@ def _measured_once(row: Row) -> bool:
 
 
 def _of_cell(row: Row) -> Estimate:
-    """A cell that was run. What was measured once, over all videos, is taken as it is."""
+    """Return a cell's estimate. A single measurement over all videos has an empty interval."""
     assert row.estimate is not None
     mean = row.estimate.mean
     return Estimate(mean, mean, mean) if _measured_once(row) else row.estimate
@@ -315,7 +322,7 @@ def _show_all(conditions: Iterable[Condition], numbers: Numbers) -> str:
 
 
 def _show(quantity: Quantity, numbers: Numbers) -> str:
-    """A number with its interval; those of which one is picked are listed when they are few."""
+    """Format a number with its interval. Up to `LISTED` numbers of a `MinMax` are listed."""
     if isinstance(quantity, LinearCombination):
         return _format(numbers(quantity), signed=len(quantity.weights) > 1, unit=quantity.unit)
     if len(quantity.among) <= LISTED:
@@ -327,10 +334,7 @@ def _show(quantity: Quantity, numbers: Numbers) -> str:
 
 
 def _format(number: Estimate, signed: bool, unit: str = "") -> str:
-    """Differences with their sign and one decimal, as the tables print;
-
-    other numbers with two at most.
-    """
+    """Format a number: a difference with sign and one decimal, others with at most two."""
 
     def text(value: float) -> str:
         return (f"{value:+.1f}" if signed else f"{round(value, 2):g}").replace("-", MINUS)

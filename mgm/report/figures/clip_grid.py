@@ -1,7 +1,6 @@
-"""A grid of clips:
+"""A grid of clips: a column per time slot, a labelled row per kind of picture, and text below.
 
-a column is a slot of the token grid, a row what its label says; below, a key in words. And what a
-cell can show.
+The functions below the class draw one cell each.
 """
 
 import textwrap
@@ -17,13 +16,12 @@ from mgm.report.figures import style
 from mgm.report.figures.style import ACCENT, HIDDEN, INK, QUIET
 
 CELL, GAP, LABELS, HEAD, LINE = 1.06, 0.05, 1.40, 0.30, 0.14  # inches
-SCALE = mpl.colormaps[
-    "cividis"
-]  # the larger the brighter, also in grey and to colour-blind readers
+# Larger values are brighter, also in grey and for colour-blind readers.
+SCALE = mpl.colormaps["cividis"]
 
 
 class ClipGrid:
-    """Place for one or several clips below one another, each with as many rows.
+    """Figure with one or more clips below one another, each with the same rows.
 
     Use it within `mpl.rc_context(STYLE)`.
     """
@@ -31,13 +29,13 @@ class ClipGrid:
     def __init__(self, index_BS: np.ndarray, rows: int, texts: Sequence[str]):
         """
         Args:
-            index_BS: numbers of the frames that head each clip's columns.
-            rows: of each clip.
-            texts: paragraphs below.
+            index_BS: frame numbers above the columns of each clip.
+            rows: rows per clip.
+            texts: paragraphs below the clips.
         """
         clips, slots = index_BS.shape
         self.width = LABELS + slots * (CELL + GAP) + GAP
-        self.part = HEAD + rows * (CELL + GAP)  # of the height, a clip
+        self.part = HEAD + rows * (CELL + GAP)  # height of one clip
         lines = style.wrapped(texts, self.width)
         self.height = clips * self.part + (len(lines) + 1) * LINE
         self.figure = style.blank(self.width, self.height)
@@ -53,6 +51,7 @@ class ClipGrid:
         self._lines(0.08, (len(lines) + 0.5) * LINE, lines)
 
     def cell(self, clip: int, row: int, slot: int) -> Axes:
+        """Add the axes of one cell."""
         left, bottom = LABELS + slot * (CELL + GAP), self._top(clip, row) - CELL
         axes = self.figure.add_axes(
             (left / self.width, bottom / self.height, CELL / self.width, CELL / self.height)
@@ -62,14 +61,14 @@ class ClipGrid:
         return axes
 
     def label(self, clip: int, row: int, title: str, *lines: str) -> None:
-        """What a row shows: a title and lines below it, in the middle of the row's height."""
+        """Label a row with a title and lines below it, at half the row's height."""
         quiet = [part for line in lines for part in line.split("\n") if part]
         top = self._top(clip, row) - CELL / 2 + (0.19 + LINE * len(quiet)) / 2
         self._text(0.08, top - 0.13, title, size=10, weight="bold", color=INK)
         self._lines(0.08, top - 0.19, quiet)
 
     def scale(self, clip: int, row: int, title: str, low: float, high: float, unit: str) -> None:
-        """The label of a row of maps: a title, a bar of `SCALE`, and the values at its ends."""
+        """Label a row of maps with a title and a colour bar from `low` to `high`."""
         top, width = self._top(clip, row) - CELL / 2 + 0.32, 1.12
         self._text(0.08, top - 0.13, title, size=10, weight="bold", color=INK)
         axes = self.figure.add_axes(
@@ -87,9 +86,8 @@ class ClipGrid:
         return self.height - clip * self.part - HEAD - row * (CELL + GAP)
 
     def _lines(self, x: float, top: float, lines: Sequence[str]) -> None:
-        for line, text in enumerate(
-            lines
-        ):  # one by one: matplotlib's own distances depend on the letters
+        # One text per line, because the line height of a matplotlib text depends on its letters.
+        for line, text in enumerate(lines):
             self._text(x, top - line * LINE - 0.1, text)
 
     def _text(self, x: float, y: float, text: str, **how: Any) -> None:
@@ -99,16 +97,17 @@ class ClipGrid:
 
 
 def class_name(text: str) -> str:
-    """Break a class name into lines that fit beside a row."""
+    """Break a class name into lines that fit the labels' column."""
     return "\n".join(textwrap.wrap(text, 21))
 
 
 def frame(axes: Axes, frame_HWC: np.ndarray) -> None:
+    """Draw the frame."""
     axes.imshow(frame_HWC, extent=(0, 1, 1, 0), interpolation="antialiased")
 
 
 def pale(axes: Axes, frame_HWC: np.ndarray) -> None:
-    """The frame in light grey, for something to lie over it."""
+    """Draw the frame in light grey, as a background."""
     axes.imshow(
         140 + _grey(frame_HWC) * 0.45,
         extent=(0, 1, 1, 0),
@@ -120,10 +119,7 @@ def pale(axes: Axes, frame_HWC: np.ndarray) -> None:
 
 
 def tinted(axes: Axes, frame_HWC: np.ndarray, share_HW: np.ndarray) -> None:
-    """A map of values in [0, 1] over the frame:
-
-    the colour is the map's, what is left of the frame only lightens and darkens it.
-    """
+    """Draw a map of values in [0, 1] over the frame in grey."""
     axes.imshow(
         _grey(frame_HWC),
         extent=(0, 1, 1, 0),
@@ -148,9 +144,10 @@ def _grey(frame_HWC: np.ndarray) -> np.ndarray:
 
 
 def outlines(axes: Axes, boxes_K4: np.ndarray) -> None:
-    """Boxes (top, left, bottom, right) in shares of the frame's sides; NaN for none."""
+    """Draw boxes (top, left, bottom, right) in shares of the frame's sides; NaN for no box."""
     for top, left, bottom, right in boxes_K4[np.isfinite(boxes_K4).all(1)]:
-        for colour, line in (("white", 2.2), (INK, 1.0)):  # one of them can be seen on any ground
+        # A dark line on a white one is visible on any background.
+        for colour, line in (("white", 2.2), (INK, 1.0)):
             axes.add_patch(
                 Rectangle(
                     (left, top),
@@ -165,16 +162,16 @@ def outlines(axes: Axes, boxes_K4: np.ndarray) -> None:
 
 
 def glow(magnitude_SHW: np.ndarray) -> np.ndarray:
-    """Colour the motion of a clip:
+    """Return an RGBA map of a clip's motion, more opaque for larger vectors.
 
-    the larger, the less transparent; a few wild vectors do not pale the rest.
+    The scale ends at the 99.5 % quantile, so a few outliers do not hide the rest.
     """
     share_SHW = (magnitude_SHW / max(np.quantile(magnitude_SHW, 0.995), 1e-9)).clip(max=1)
     return _tint(ACCENT, 0.85 * share_SHW**0.7)
 
 
 def veil(masked_SHW: np.ndarray) -> np.ndarray:
-    """Cover what is hidden."""
+    """Return an RGBA map that covers the hidden patches."""
     return _tint(HIDDEN, 0.9 * masked_SHW) * masked_SHW[..., None]
 
 
@@ -195,13 +192,10 @@ def motion(
     glow_HW4: np.ndarray,
     has_motion: bool,
 ) -> None:
-    """The frame, pale;
-
-    over it the `glow` of its magnitude, and in each of 7 x 7 fields the largest vector as an arrow.
-    """
+    """Draw the pale frame, its `glow`, and the largest vector of each of 7 x 7 fields."""
     pale(axes, frame_HWC)
     if not has_motion:
-        axes.text(0.5, 0.5, "no motion\ninformation", size=7, color=INK, ha="center", va="center")
+        axes.text(0.5, 0.5, "no motion\nvectors", size=7, color=INK, ha="center", va="center")
         return
     axes.imshow(glow_HW4, extent=(0, 1, 1, 0), interpolation="nearest")
     fields = min(7, *glow_HW4.shape[:2])
@@ -245,8 +239,10 @@ def motion(
 def masked(
     axes: Axes, frame_HWC: np.ndarray, masked_HW: np.ndarray, box_4: np.ndarray | None = None
 ) -> None:
-    """The frame with its hidden patches pale, and a dense mask's box (centre x, centre y, width,
-    height in patches; NaN for none).
+    """Draw the frame with hidden patches pale, and the box of a dense mask.
+
+    Args:
+        box_4: centre x, centre y, width and height in patches; NaN for no box.
     """
     rows, columns = masked_HW.shape
     axes.imshow(frame_HWC, extent=(0, columns, rows, 0), interpolation="antialiased")

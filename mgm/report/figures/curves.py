@@ -1,7 +1,4 @@
-"""Figures that draw table cells over a number, such as accuracy over pretraining epochs.
-
-Points in, a matplotlib figure out.
-"""
+"""Figures of table cells over a number, such as accuracy over pretraining epochs."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -20,19 +17,17 @@ from mgm.report.cells import frame, row_of
 from mgm.report.figures.style import ACCENT, LINE, QUIET, STYLE, blank, wrapped, write_below
 from mgm.results.result import RunStatus
 
-LOOKS = (
-    (ACCENT, "o"),
-    ("#0072b2", "s"),
-    ("#117a5b", "^"),
-    ("#7d4a86", "v"),
-)  # dark enough for text; told apart in grey by their marks
+# Colour and mark of each line. The colours are dark enough for text, and the marks differ in grey.
+LOOKS = ((ACCENT, "o"), ("#0072b2", "s"), ("#117a5b", "^"), ("#7d4a86", "v"))
 QUOTED = "#767676"
 WIDTH, HEIGHT = 7.4, 3.5  # inches
 
 
 def points_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
-    """A frame of cells, a row a point, with `line` (its name), `x`, `tick` (x as a reader sees it)
-    and `wanted` (runs asked for).
+    """Return a frame of cells, one row per point.
+
+    In addition to the columns of `frame` it has `line` (name), `x`, `tick` (text of x) and
+    `wanted` (number of runs the cell asks for).
     """
     points = [(name, x, cell) for name, cells in plot.lines.items() for x, cell in cells]
     ticks = [plot.ticks[int(x)] if plot.ticks else f"{x:g}" for _, x, _ in points]
@@ -45,11 +40,11 @@ def points_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
 
 
 def arrays_of(points: pd.DataFrame, plot: Plot) -> dict[str, np.ndarray]:
-    """What a plot draws, point by point; NaN where there is no number.
+    """Return the drawn numbers, point by point, with NaN for missing ones.
 
     Returns:
         line_P (names), x_P, tick_P, paper_P, ours_P, low_P, high_P (per cent), n_P (runs in the
-        mean), wanted_P (runs asked for), status_P; joined: whether lines join the points.
+        mean), wanted_P (runs the cell asks for), status_P, and joined (whether lines join points).
     """
     columns = points.rename(columns={"ci_low": "low", "ci_high": "high"})
     texts = {name: columns[name].to_numpy(str) for name in ("line", "tick", "status")}
@@ -63,24 +58,25 @@ def arrays_of(points: pd.DataFrame, plot: Plot) -> dict[str, np.ndarray]:
 
 
 def missing(points: pd.DataFrame) -> str:
-    """A sentence on the points that are not, or not wholly, run; empty when all are."""
-    said = []
+    """Return sentences that list the points with missing runs; empty if all are run."""
+    sentences = []
     for status, some in points[~points.status.isin(["run", "quoted"])].groupby("status"):
         ticks = some.groupby("line", sort=False).tick.agg(", ".join)
-        said.append(f"{str(status).capitalize()}: {'; '.join(ticks.index + ' ' + ticks)}.")
-    return " ".join(said)
+        sentences.append(f"{str(status).capitalize()}: {'; '.join(ticks.index + ' ' + ticks)}.")
+    return " ".join(sentences)
 
 
 @mpl.rc_context(STYLE)
 def curves(points: pd.DataFrame, plot: Plot, scale: str, together: bool) -> Figure:
-    """Lines of cells over x: ours filled, with 95 % intervals; the paper's hollow and dotted;
-    methods never run as labelled points.
+    """Draw cells over x: our numbers filled with 95 % intervals, the paper's hollow.
+
+    Methods without runs are labelled points.
 
     Args:
         points: as `points_of` returns them.
-        scale: its name, for the heading of our numbers.
-        together: our numbers and the paper's share an axis, because they can be compared; else a
-            panel each.
+        scale: name of the scale.
+        together: draw our numbers and the paper's on one axis, because they can be compared.
+            Otherwise each has a panel.
     """
     quoted = bool(points.paper.notna().any())
     single, beyond = (
@@ -88,22 +84,25 @@ def curves(points: pd.DataFrame, plot: Plot, scale: str, together: bool) -> Figu
         bool(((points.ci_low < 0) | (points.ci_high > 100)).any()),
     )
     key = (
-        "Filled marks are ours, bars their 95 % intervals"
-        + " (dashed: of a single run, over its test videos)" * single
+        "Filled marks are our means, bars their 95 % confidence intervals"
+        + " (dashed: one run, interval over its test videos)" * single
         + "."
     )
-    key += " An arrow: the interval goes on beyond 0 or 100." * beyond
-    key += " Hollow marks are the paper's; diamonds are methods not run here." * quoted
+    key += " Arrows mark intervals that reach beyond 0 or 100." * beyond
+    key += (
+        " Hollow marks are the paper's numbers. Diamonds are methods that are not run here."
+        * quoted
+    )
     together |= not quoted
-    apart = "" if together else f"Scale {scale} is not the paper's: read each panel by itself."
-    text = wrapped((key, missing(points), apart), WIDTH)
+    separate = f"Scale {scale} does not repeat the paper's experiments: do not compare the panels."
+    text = wrapped((key, missing(points), "" if together else separate), WIDTH)
     foot = 0.55 + (len(text) + 0.8) * LINE
     height = HEIGHT + foot
     panels: dict[str, tuple[str, ...]] = {
-        f"Ours at scale {scale}" + ", beside the paper" * quoted: ("ours", "paper")
+        f"Ours at scale {scale}" + ", and the paper" * quoted: ("ours", "paper")
     }
     if not together:
-        panels = {"The paper": ("paper",), f"Ours, at scale {scale}": ("ours",)}
+        panels = {"The paper": ("paper",), f"Ours at scale {scale}": ("ours",)}
     figure = blank(WIDTH, height)
     several = figure.subplots(1, len(panels), squeeze=False)[0]
     figure.subplots_adjust(
@@ -147,7 +146,8 @@ def _panel(axes: Axes, points: pd.DataFrame, shown: tuple[str, ...], joined: boo
             markeredgecolor=QUOTED,
             markeredgewidth=0.9,
         )
-    if "ours" in shown:  # bars at one x are told apart by their places
+    if "ours" in shown:
+        # Shift the lines a little in x, so that their bars do not overlap.
         places = drawn["ours"].line.map(
             {name: (place - (len(run) - 1) / 2) * 0.014 * span for place, name in enumerate(run)}
         )
@@ -155,7 +155,8 @@ def _panel(axes: Axes, points: pd.DataFrame, shown: tuple[str, ...], joined: boo
         _draw(axes, drawn["ours"], "ours", looks, so.Path(linewidth=1.5 * joined, pointsize=5))
         _bars(axes, drawn["ours"], looks)
     ticks = points[points.line.isin(run or points.line)].drop_duplicates("x").sort_values("x")
-    room = ticks.x.diff().fillna(np.inf) >= 0.1 * span  # or a name would run into the one before
+    # Hide the text of a tick that is too near to the one before.
+    room = ticks.x.diff().fillna(np.inf) >= 0.1 * span
     axes.set_xticks(ticks.x, ticks.tick.where(room, ""))
     axes.set_xlim(points.x.min() - 0.09 * span, points.x.max() + 0.38 * span)
     axes.tick_params(color=QUIET, width=0.6, labelsize=8)
@@ -177,13 +178,12 @@ def _panel(axes: Axes, points: pd.DataFrame, shown: tuple[str, ...], joined: boo
         )
         return
     low, high = np.nanmin(values), np.nanmax(values)
-    margin = max(
-        0.12 * (high - low), 1 - (high - low) / 2
-    )  # two points at least: a single number is no mountain
-    axes.set_ylim(
-        max(low - margin, 0), min(high + margin, 100)
-    )  # a percentage, whatever its interval
-    if not joined:  # bars side by side leave no room for names beside their marks
+    # The axis spans at least two points, so that a single number has round ticks.
+    margin = max(0.12 * (high - low), 1 - (high - low) / 2)
+    # Percentages stay within 0 and 100, even if an interval does not.
+    axes.set_ylim(max(low - margin, 0), min(high + margin, 100))
+    if not joined:
+        # Marks side by side leave no room for names, so the names go to a legend.
         for name, (colour, mark) in looks.items():
             axes.plot([], [], mark, color=colour, markersize=5, label=name)
         axes.legend(
@@ -216,7 +216,7 @@ def _panel(axes: Axes, points: pd.DataFrame, shown: tuple[str, ...], joined: boo
 def _draw(
     axes: Axes, points: pd.DataFrame, y: str, looks: Mapping[str, tuple[str, str]], mark: so.Path
 ) -> None:
-    """A line a name; a missing point breaks it."""
+    """Draw one line per name. A missing point breaks the line."""
     if len(points):
         plot = so.Plot(points, x="x", y=y, color="line", marker="line").add(mark, legend=False)
         scales = {
@@ -227,7 +227,7 @@ def _draw(
 
 
 def _bars(axes: Axes, points: pd.DataFrame, looks: Mapping[str, tuple[str, str]]) -> None:
-    """95 % intervals, cut off with an arrow at 0 and 100; dashed where they are of one run."""
+    """Draw 95 % intervals, dashed for a single run, with arrows where they leave 0 to 100."""
     bars = points.dropna(subset="ci_low").assign(
         low=lambda some: some.ci_low.clip(lower=0), high=lambda some: some.ci_high.clip(upper=100)
     )
@@ -243,14 +243,14 @@ def _bars(axes: Axes, points: pd.DataFrame, looks: Mapping[str, tuple[str, str]]
 
 
 def _label(axes: Axes, labels: list[tuple[float, float, str, dict[str, Any]]]) -> None:
-    """Write names beside their points where they meet no mark, line or name."""
+    """Write names next to their points, without overlaps with marks, lines or names."""
     place_L2 = np.array([(x, y) for x, y, *_ in labels])
-    beside_L2 = axes.transData.inverted().transform(
+    text_L2 = axes.transData.inverted().transform(
         axes.transData.transform(place_L2) + np.array([9, 0])
     )
     texts = [
         axes.text(at[0], at[1], name, size=8, va="center", **style)
-        for at, (*_, name, style) in zip(beside_L2, labels, strict=True)
+        for at, (*_, name, style) in zip(text_L2, labels, strict=True)
     ]
     bars = [segment for collection in axes.collections for segment in collection.get_segments()]  # type: ignore[attr-defined]
     around = np.concatenate(
@@ -267,7 +267,7 @@ def _label(axes: Axes, labels: list[tuple[float, float, str, dict[str, Any]]]) -
 
 
 def _along(axes: Axes, xy_P2: Any) -> np.ndarray:
-    """Points along a drawn line, in the data's units, a few pixels apart."""
+    """Return points along a drawn line, a few pixels apart, in data units."""
     points = axes.transData.transform(np.asarray(xy_P2, float))
     steps = [
         np.linspace(a, b, max(2, int(np.hypot(*(b - a)) / 9)))

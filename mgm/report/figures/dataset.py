@@ -1,4 +1,4 @@
-"""The picture of `mgm inspect DIR`: durations, sizes, codecs, and where motion lies."""
+"""Figure of `mgm inspect DIR`: durations, sizes, codecs, and how local the motion is."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,10 +19,10 @@ SHADES = {"train": INK, "test": "#9aa3b2", "": INK}
 
 @mpl.rc_context(STYLE)
 def draw(arrays: Mapping[str, Any], title: str) -> Figure:
-    """Draw where a dataset's videos differ; what is the same for all is said in the title.
+    """Draw what differs between a dataset's videos. The title has what is the same for all.
 
     Args:
-        arrays: what `mgm.stages.inspect.DatasetSummary.arrays` returns.
+        arrays: as `mgm.stages.inspect.DatasetSummary.arrays` returns them.
     """
     videos = pd.DataFrame(
         {"duration": arrays["duration_N"], "short": arrays["short_N"], "split": arrays["split_N"]}
@@ -30,8 +30,8 @@ def draw(arrays: Mapping[str, Any], title: str) -> Figure:
     panels: list[Callable[[Axes], None]] = []
     same = []
     for name, label, unit in (
-        ("duration", "duration (s)", "s long"),
-        ("short", "short side (pixels)", "pixels on the short side"),
+        ("duration", "Duration (s)", "s long"),
+        ("short", "Short side (pixels)", "pixels on the short side"),
     ):
         if videos[name].nunique() == 1:
             same.append(f"{videos[name].iloc[0]:.4g} {unit}")
@@ -56,14 +56,14 @@ def draw(arrays: Mapping[str, Any], title: str) -> Figure:
         panel(figure.add_subplot(grid[row, :] if last else grid[row, column]))
     seen = len(arrays["duration_N"]) + arrays["unreadable"]
     opened = "" if seen >= arrays["counted"] else f", {seen:,} of them opened"
-    text = f"{title}: {arrays['counted']:,} videos{opened}; {arrays['unreadable']:,} unreadable"
-    alike = f"\nAll alike: {'; '.join(same)}" if same else ""
+    text = f"{title}: {arrays['counted']:,} videos{opened}, {arrays['unreadable']:,} unreadable"
+    alike = f"\nSame for all: {'; '.join(same)}" if same else ""
     figure.suptitle(text + alike, size=9.5, x=0.012, ha="left")
     return figure
 
 
 def _motion(axes: Axes, concentration_M: np.ndarray) -> None:
-    """Draw how much of each video's motion lies in a tenth of its cells."""
+    """Draw the share of each video's motion in the tenth of cells with most motion."""
     if len(concentration_M):
         axes.hist(concentration_M, np.linspace(0, 1, 21).tolist(), color=ACCENT)
         axes.axvline(0.1, color=QUIET, linewidth=1, linestyle=(0, (1, 1.6)))
@@ -74,12 +74,14 @@ def _motion(axes: Axes, concentration_M: np.ndarray) -> None:
         centred: dict[str, Any] = {"color": QUIET, "ha": "center", "style": "italic"}
         axes.text(0.5, 0.5, "no motion vectors", transform=axes.transAxes, **centred)
     axes.set_xlim(0, 1)
-    axes.set_xlabel(f"motion in a tenth of the cells, share ({len(concentration_M):,} decoded)")
+    axes.set_xlabel(
+        f"Share of motion in a tenth of the cells ({len(concentration_M):,} videos decoded)"
+    )
     _count_videos(axes)
 
 
 def _count_videos(axes: Axes) -> None:
-    axes.set_ylabel("videos")
+    axes.set_ylabel("Videos")
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 
@@ -135,4 +137,4 @@ def _codecs(axes: Axes, codecs: pd.DataFrame) -> None:
     axes.set_xlim(0, (codecs["size"].max() if len(codecs) else 1) * 1.35)
     axes.set_ylim(-0.6, max(len(codecs), 3) - 0.4)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.set(xlabel="videos by codec; orange: with motion vectors", ylabel="")
+    axes.set(xlabel="Videos by codec (orange: with motion vectors)", ylabel="")

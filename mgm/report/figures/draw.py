@@ -1,7 +1,7 @@
-"""The figures that draw the arrays of a run: clips under masks, attention, mask coverage.
+"""Figures of a run's arrays: clips with masks, attention, reconstructions, mask coverage.
 
-Each function takes arrays and `note`, a line below the figure, and returns a matplotlib figure.
-It needs neither data nor torch, so a figure can be redrawn on any machine.
+Each function takes the arrays and `note`, a line below the figure. It needs neither videos nor
+torch, so every machine can redraw a figure.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,40 +28,33 @@ from mgm.report.figures.style import (
     write_below,
 )
 
-METHOD = {
-    "mgm": "MGM",
-    "tube": "VideoMAE",
-    "agnostic": "ST-MAE",
-}  # whose mask it is, where it is someone's
+# The method that a mask comes from.
+METHOD = {"mgm": "MGM", "tube": "VideoMAE", "agnostic": "ST-MAE"}
 
 MASK_KEY = (
-    "Pale patches are hidden. Orange: the box that a dense mask follows, and its centre; where "
-    "the box hangs over the frame's edge, "
-    "the mask hides as many patches inside."
+    "Pale patches are hidden. Orange: the box of a dense mask and its centre. If a part of the box "
+    "lies outside the frame, the mask hides as many patches more inside."
 )
 ATTENTION_KEY = (
-    "Attention of the outlined patch, the centre of the centre frame, to every patch: last "
-    "block, mean over its heads, no patch hidden. "
-    "Uniform attention would be 1 everywhere; the scale spans a clip's values but for the "
-    "largest 0.5%."
+    "Attention of the outlined patch (centre of the centre frame) to every patch: last block, mean "
+    "over heads, no patch hidden. Uniform attention is 1 everywhere. The colour scale leaves out "
+    "the largest 0.5 % of a clip's values."
 )
 RECONSTRUCTION_KEY = (
-    "Visible patches are shown as they are. Of hidden patches the model predicts the structure "
-    "alone, with mean 0 and deviation 1; "
-    "their colour and contrast are taken from the nearest visible patches, never from the hidden "
-    "ones."
+    "Visible patches are unchanged. The model predicts hidden patches with mean 0 and standard "
+    "deviation 1. Their colour and contrast are those of the nearest visible patches."
 )
 
 
 @mpl.rc_context(STYLE)
 def masks_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
-    """Figure 5:
+    """Draw Figure 5: a clip's frames, its motion, and every mask on it.
 
-    a clip's frames, its motion, and masks on it; `arrays` as `mgm.stages.visualise.masks_on_a_clip`
-    returns them.
+    Args:
+        arrays: as `mgm.stages.visualise.masks_on_a_clip` returns them.
     """
     grid = ClipGrid(arrays["index_S"][None], 2 + len(arrays["names_N"]), (MASK_KEY, note))
-    _frames(grid, arrays, 0, "first of each slot")
+    _frames(grid, arrays, 0, "first of each\ntime slot")
     _motion(grid, arrays, 1)
     for row in range(len(arrays["names_N"])):
         _mask(grid, arrays, 2 + row, row)
@@ -70,16 +63,12 @@ def masks_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
 
 @mpl.rc_context(STYLE)
 def attention_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
-    """Figure 6:
-
-    a clip's frames with boxes, a run's mask, the motion, and what the centre patch of the centre
-    frame attends to.
-    """
+    """Draw Figure 6: a clip's frames with boxes, a run's mask, the motion, and attention."""
     known = arrays["objects_SK4"].shape[1] > 0
     boxes = (
-        "first of each slot,\nwith the objects'\nboxes"
+        "first of each time\nslot, with boxes\nof the objects"
         if known
-        else "first of each slot;\nthis video has no\nboxes of objects"
+        else "first of each time\nslot; the video has\nno boxes of objects"
     )
     grid = ClipGrid(arrays["index_S"][None], 4, (MASK_KEY, ATTENTION_KEY, note))
     for slot, axes in enumerate(_frames(grid, arrays, 0, boxes)):
@@ -92,10 +81,7 @@ def attention_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
 
 @mpl.rc_context(STYLE)
 def attention_on_clips(arrays: Mapping[str, Any], note: str = "") -> Figure:
-    """Figure 7:
-
-    the frames of several clips, and over them what the centre patch of the centre frame attends to.
-    """
+    """Draw Figure 7: the frames of several clips, and attention over the frames."""
     grid = ClipGrid(arrays["index_BS"], 2, (ATTENTION_KEY, note))
     for clip, frames_SHWC in enumerate(arrays["frames_BSHWC"]):
         grid.label(clip, 0, f"clip {clip + 1}", class_name(str(arrays["class_B"][clip])))
@@ -109,10 +95,7 @@ def attention_on_clips(arrays: Mapping[str, Any], note: str = "") -> Figure:
 
 @mpl.rc_context(STYLE)
 def reconstructions(arrays: Mapping[str, Any], note: str = "") -> Figure:
-    """Figure 8:
-
-    clips, and for each run its mask and what its model makes of the patches that are left.
-    """
+    """Draw Figure 8: several clips, and each run's mask and reconstruction of them."""
     names = [str(name) for name in arrays["names_P"]]
     grid = ClipGrid(arrays["index_BS"], 1 + 2 * len(names), (RECONSTRUCTION_KEY, note))
     for clip, frames_SHWC in enumerate(arrays["frames_BSHWC"]):
@@ -190,10 +173,7 @@ def _attention(
     clip: int,
     row: int,
 ) -> None:
-    """Attention over pale frames, or by itself;
-
-    one scale for the clip, from its least to all but its few largest values.
-    """
+    """Draw attention over grey frames, or alone, with one colour scale per clip."""
     times_SHW = attention_SHW * attention_SHW.size
     low, high = times_SHW.min(), np.quantile(times_SHW, 0.995)
     grid.scale(clip, row, "attention", low, high, "\N{MULTIPLICATION SIGN} uniform")
@@ -217,32 +197,25 @@ def _attention(
             clip_grid.outlines(axes, np.concatenate([place, place + 1 / size])[None])
 
 
-WIDTH, HEIGHT, LEFT, GAP, HEAD, AXIS = (
-    7.4,
-    1.9,
-    0.62,
-    0.1,
-    0.62,
-    0.48,
-)  # inches; HEIGHT is a panel's
-IN_A_ROW = 8  # panels at most
+# Inches. HEIGHT is the height of a panel.
+WIDTH, HEIGHT, LEFT, GAP, HEAD, AXIS = 7.4, 1.9, 0.62, 0.1, 0.62, 0.48
+IN_A_ROW = 8  # most panels per row
 COVERAGE_KEY = (
-    "Marks: the share of moving pixels that lies under the mask, bars its 95 % interval over "
-    "{clips} clips, numbers the mean over slots. "
-    "Dotted: the share of the whole frame under the mask, which a mask that is blind to motion "
-    "hides of the motion, too. "
-    "Orange: masks guided by motion."
+    "Marks: share of moving pixels under the mask, with 95 % intervals over {clips} clips. "
+    "Numbers: mean over time slots. Dotted: share of all pixels under the mask. A mask that "
+    "ignores motion hides this share of the moving pixels, too. Orange: masks guided by motion."
 )
 
 
 @mpl.rc_context(STYLE)
 def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
-    """A panel a mask; in it, its share over the slots of a clip, beside the share of the frame that
-    it hides.
+    """Draw one panel per mask: the share of moving pixels that it hides in each time slot.
 
-    `arrays` are as `mgm.stages.measure.coverage` returns them; `note` is a line below.
+    Args:
+        arrays: as `mgm.stages.measure.coverage` returns them.
     """
-    import seaborn.objects as so  # takes a second
+    # Imported here because seaborn takes a second to import.
+    import seaborn.objects as so
     from seaborn import axes_style
 
     names = [str(name) for name in arrays["names_N"]]
@@ -286,11 +259,8 @@ def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
         axes.axhline(
             arrays["hidden_N"][row], color=QUIET, linewidth=1.1, linestyle=(0, (1, 1.6)), zorder=0.9
         )
-        plain = {
-            "facecolor": "white",
-            "edgecolor": "none",
-            "pad": 1.5,
-        }  # no grid line through a number
+        # A white background keeps grid lines out of the number.
+        plain = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
         style: dict[str, Any] = {
             "size": 9,
             "weight": "bold",
@@ -340,11 +310,11 @@ def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
     first.set_ylim(max(low - 0.22 * (high - low), 0), high)
     first.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     for axes in figure.axes[::columns]:
-        axes.set_ylabel("moving pixels hidden (%)", size=8.5)
+        axes.set_ylabel("Moving pixels hidden (%)", size=8.5)
     figure.text(
         (LEFT + (WIDTH - LEFT) / 2) / WIDTH,
         (foot - 0.38) / height,
-        "slot of the clip",
+        "Time slot of the clip",
         size=8.5,
         ha="center",
     )

@@ -1,7 +1,4 @@
-"""Figures that draw every run of some cells:
-
-a dot a seed, and how far each row lies from one of them, paired by seed.
-"""
+"""Figures of every seed of some cells, and of each row minus a reference row, paired by seed."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,11 +14,11 @@ from mgm.report.figures.style import ACCENT, INK, LINE, QUIET, STYLE, blank, wra
 from mgm.results.result import RunStatus
 from mgm.results.statistics import over_seeds
 
-WIDTH, ROW = 7.4, 0.27  # inches
+WIDTH, ROW, BETWEEN = 7.4, 0.27, 0.85  # inches
 
 
 def runs_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
-    """Return one row per finished run: `line`, `tick` (its cell's row), `seed`, `value`."""
+    """Return a frame with one row per finished run: `line`, `tick` (table row), `seed`, `value`."""
     lines = []
     for name, cells in plot.lines.items():
         for _, cell in cells:
@@ -34,28 +31,27 @@ def runs_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["line", "tick", "seed", "value"])
 
 
-def differences(runs: pd.DataFrame, beside: str) -> pd.DataFrame:
-    """Return one row per line and tick that has at least two seeds in common with tick `beside`.
+def differences(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Return each tick minus tick `reference`, paired by seed, with a 95 % interval.
 
-    Columns: `line`, `tick`, and `mean`, `low`, `high` of the difference.
+    Columns: `line`, `tick`, and `mean`, `low`, `high` of the difference. Ticks with fewer than two
+    seeds in common with the reference are left out.
     """
     lines = []
     for line, some in runs.groupby("line", sort=False):
         values = some.pivot(index="seed", columns="tick", values="value").reindex(
             columns=some.tick.unique()
         )
-        for tick in values.columns.drop(beside) if beside in values else ():
-            apart = (values[tick] - values[beside]).dropna()
-            if len(apart) > 1:
-                gaps = over_seeds(apart.tolist())
-                lines.append((line, tick, gaps.mean, gaps.low, gaps.high))
+        for tick in values.columns.drop(reference) if reference in values else ():
+            paired = (values[tick] - values[reference]).dropna()
+            if len(paired) > 1:
+                gap = over_seeds(paired.tolist())
+                lines.append((line, tick, gap.mean, gap.low, gap.high))
     return pd.DataFrame(lines, columns=["line", "tick", "mean", "low", "high"])
 
 
 def intervals(axes: Axes, gaps: pd.DataFrame, ticks: Sequence[str]) -> None:
-    """Draw `mean`, `low` and `high` of each `tick` on its own line of `ticks`, beside a line at
-    zero.
-    """
+    """Draw mean and interval of each tick at its place in `ticks`, and a line at zero."""
     places = [ticks.index(tick) for tick in gaps.tick]
     reach = gaps[["low", "high"]].sub(gaps["mean"], axis=0).abs().to_numpy().T
     axes.errorbar(
@@ -72,16 +68,19 @@ def intervals(axes: Axes, gaps: pd.DataFrame, ticks: Sequence[str]) -> None:
 
 @mpl.rc_context(STYLE)
 def seeds(plot: Plot, runs: pd.DataFrame, missing: str) -> Figure:
-    """Two panels a line: every seed of every row (of `runs_of`) with its mean, and each row minus
-    `plot.beside` with the 95 % interval of Student's t. `missing` is a sentence on the runs that
-    are not done."""
-    gaps = differences(runs, plot.beside)
+    """Draw two panels per line: every seed with its mean, and differences from the reference.
+
+    Args:
+        runs: as `runs_of` returns them.
+        missing: sentence on the runs that are not finished.
+    """
+    gaps = differences(runs, plot.reference)
     key = (
-        f"Dots are seeds, bars their means. Right: a row minus {plot.beside}, paired by seed, "
-        "with its 95 % interval."
+        f"Left: a dot per seed and a bar at the mean. Right: row minus {plot.reference}, paired by "
+        "seed, with 95 % intervals."
     )
     text = wrapped((key, missing), WIDTH)
-    foot, panel = 0.5 + (len(text) + 0.8) * LINE, ROW * len(plot.ticks) + 0.75
+    foot, panel = 0.5 + (len(text) + 0.8) * LINE, ROW * len(plot.ticks) + BETWEEN
     shown = list(runs.line.unique()) or [*plot.lines][:1]
     height = panel * len(shown) + foot
     figure = blank(WIDTH, height)
@@ -92,11 +91,11 @@ def seeds(plot: Plot, runs: pd.DataFrame, missing: str) -> Figure:
         top=1 - 0.34 / height,
         bottom=foot / height,
         wspace=0.07,
-        hspace=0.75 / panel,
+        hspace=BETWEEN / (panel - BETWEEN),
     )
     for (dots, bars), name in zip(panels, shown, strict=True):
-        some, apart = runs[runs.line == name], gaps[gaps.line == name]
-        colours = {tick: ACCENT if tick == plot.beside else INK for tick in plot.ticks}
+        some, paired = runs[runs.line == name], gaps[gaps.line == name]
+        colours = {tick: ACCENT if tick == plot.reference else INK for tick in plot.ticks}
         if len(some):
             look = {
                 "hue": "tick",
@@ -111,9 +110,9 @@ def seeds(plot: Plot, runs: pd.DataFrame, missing: str) -> Figure:
                 dots.plot(
                     mean, tick, "|", markersize=13, markeredgewidth=1.8, color=colours[str(tick)]
                 )
-        intervals(bars, apart, plot.ticks)
+        intervals(bars, paired, plot.ticks)
         dots.set_title(plot.shown.get(name, name), loc="left", size=9.5)
-        bars.set_title(f"Minus {plot.beside} (points)", loc="left", size=9.5)
+        bars.set_title(f"Row minus {plot.reference} (points)", loc="left", size=9.5)
         dots.set_yticks(range(len(plot.ticks)), plot.ticks)
         for axes in (dots, bars):
             axes.set(xlabel=plot.x if axes is dots else "", ylabel="")

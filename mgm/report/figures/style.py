@@ -1,4 +1,4 @@
-"""The one style of all figures, and how they are written."""
+"""Style and output files of all figures."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 INK, QUIET, HIDDEN = "#1a1a1a", "#6b6b6b", "#dde2ea"
-CLOCKS = {
-    "png": "Software",
-    "svg": "Date",
-    "pdf": "CreationDate",
-}  # fields of a file that would differ from one writing to the next
-DPI = 200  # of a figure as PNG
-LINE = 0.15  # inches between lines of a figure's foot
-ACCENT = "#d55e00"  # vermilion of Okabe and Ito's palette, safe for the colour-blind
+# Metadata fields that would make two files of the same figure differ.
+CLOCKS = {"png": "Software", "svg": "Date", "pdf": "CreationDate"}
+DPI = 200  # of PNG files
+LINE = 0.15  # inches per line of the text below a figure
+# Vermilion of Okabe and Ito's palette, which colour-blind readers can distinguish.
+ACCENT = "#d55e00"
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
@@ -34,9 +32,10 @@ STYLE: dict[Any, Any] = {
     "savefig.bbox": None,
     "pdf.fonttype": 42,  # text stays text
     "svg.fonttype": "path",  # looks the same without our fonts
-    "svg.hashsalt": "mgm",  # the same figure gives the same file
+    "svg.hashsalt": "mgm",  # the same figure has the same ids
 }
-KIND = {  # what a mask is, for its row
+# A mask's kind, for the label of its row.
+KIND = {
     "agnostic": "random in space\nand time",
     "tube": "static, sparse",
     "block": "static, dense",
@@ -48,21 +47,21 @@ KIND = {  # what a mask is, for its row
     "motion-bins": "TrackMAE: half moving,\nhalf still",
     "multi-block": "V-JEPA: static,\nlarge blocks",
     "green-noise": "Green3D: band-passed\nnoise",
-    "running-cell": "VideoMAE V2:\nthe decoder's",
+    "running-cell": "VideoMAE V2:\ndecoder mask",
 }
 
 
 def blank(width: float, height: float, **options: Any) -> Figure:
-    """Make an empty figure of so many inches."""
+    """Make an empty figure, with its size in inches."""
     figure = Figure((width, height), **options)
     FigureCanvasAgg(figure)
     return figure
 
 
 def save(figure: Figure, stem: Path, arrays: Mapping[str, Any]) -> None:
-    """`stem`.svg, .pdf and .png, and the arrays that were drawn as `stem`.npz beside them;
+    """Write `stem`.svg, .pdf, .png, and the drawn arrays as `stem`.npz.
 
-    the same arrays give the same bytes.
+    The same arrays give the same bytes.
     """
     for kind in CLOCKS:
         write(figure, stem.with_suffix(f".{kind}"), kind)
@@ -71,7 +70,7 @@ def save(figure: Figure, stem: Path, arrays: Mapping[str, Any]) -> None:
 
 @mpl.rc_context(STYLE)
 def write(figure: Figure, path: Path, kind: str = "png") -> None:
-    """Write a figure as png, svg or pdf; the same figure gives the same bytes."""
+    """Write a figure as png, svg or pdf. The same figure gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(
         path, dpi=DPI if kind == "png" else "figure", format=kind, metadata={CLOCKS[kind]: None}
@@ -79,12 +78,12 @@ def write(figure: Figure, path: Path, kind: str = "png") -> None:
 
 
 def wrapped(texts: Sequence[str], width: float) -> list[str]:
-    """Paragraphs in lines that fit a figure of this width in inches."""
+    """Break paragraphs into lines that fit a figure of this width in inches."""
     return [line for text in texts for line in textwrap.wrap(text, int((width - 0.2) * 17.2))]
 
 
 def write_below(figure: Figure, lines: Sequence[str]) -> None:
-    """Write lines at the figure's foot; they take (number of lines + 0.8) * LINE inches."""
+    """Write lines below the axes. They take (number of lines + 0.8) * LINE inches."""
     width, height = figure.get_size_inches()
     below = (len(lines) + 0.4) * LINE / height
     figure.text(

@@ -1,8 +1,8 @@
-"""The record of each run that MLflow should hold, from the files alone.
+"""The record of each run for MLflow, made from the files alone.
 
-A run is found in MLflow by its tags. `table`, `row` and `column` name the cells it fills, itself or
-through a child, joined by "; " where there are several, and `table.NAME` the cells of that one
-table as "row / column; ..."; docs/dashboard.md shows searches.
+Tags make a run searchable. `table`, `row` and `column` name the cells that use the run or one of
+its children, joined by "; ". `table.NAME` has the cells of one table as "row / column; ...".
+docs/dashboard.md shows searches.
 """
 
 import hashlib
@@ -26,19 +26,20 @@ from mgm.results.frame import examine_all
 from mgm.results.result import LARGEST, QUIET_S, RunStatus, age, examine, log_lines
 from mgm.spec import Mask, Pretrain, Spec, data_name, dotted, parents
 
-FORMAT = 5  # of what is mirrored; another one mirrors all anew
+FORMAT = 5  # version of the record; a new one writes all runs again
 DIGEST = "mgm.digest"  # tag: digest of the folder that was mirrored
-STEP, CURVE = "mgm.step", "mgm.curve"  # tags: how far the curve goes, and its digest
+STEP, CURVE = "mgm.step", "mgm.curve"  # tags: last step of the curve, and its digest
+# Values of the tag `status`.
 STATUS = {
     "run": "finished",
     "running": "running",
     "failed": "failed",
     "altered": "altered",
     "not run": "stopped",
-}  # the tag `status`
+}
 LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
-PARENT = "mlflow.parentRunId"  # MLflow's own tag, by which its pages nest runs
-# Of the tag `status`, MLflow's own.
+PARENT = "mlflow.parentRunId"  # tag with which MLflow's pages nest runs
+# MLflow's own status for each value of the tag `status`.
 STATUSES = {
     "finished": "FINISHED",
     "running": "RUNNING",
@@ -46,18 +47,18 @@ STATUSES = {
     "altered": "FAILED",
     "stopped": "KILLED",
 }
-SMALL = 1 << 20  # bytes; larger files are known by their size and time alone
+SMALL = 1 << 20  # bytes; larger files are compared by size and time only
 LARGEST_FLOAT = sys.float_info.max
-LONGEST = 5000  # letters of a tag; newer MLflow takes 8000
+LONGEST = 5000  # characters per tag; newer versions of MLflow accept 8000
 
 Metric = tuple[str, float, int, int]  # key, value, milliseconds since 1970, step
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run in MLflow's terms.
+    """A run as MLflow stores it.
 
-    `curve` and `final` are its metrics, in training by step and of its result.
+    `curve` has its metrics in training by step, `final` those of its result.
     """
 
     spec: Spec
@@ -65,7 +66,7 @@ class RunRecord:
     folder: Path
     scale: str
     cells: Sequence[tuple[str, str, str]]  # table, row, column
-    arrays: Path | None  # of the clip with every mask, for a run whose mask may be shown on it
+    arrays: Path | None  # arrays of Figure 5, if it shows the run's mask
 
     @property
     def run_id(self) -> str:
@@ -94,23 +95,23 @@ class RunRecord:
 
     @property
     def latest(self) -> dict[str, str]:
-        """The last value of each metric, as text: a NaN equals itself."""
+        """Last value of each metric as text, so that NaN equals NaN."""
         values = {key: value for key, value, _, _ in (*self.curve, *self.final)}
         return {key: number_text(value) for key, value in values.items()}
 
     def curve_digest(self, last: int) -> str:
-        """Digest of the parameters and of the curve up to step `last`."""
+        """Return the digest of the parameters and of the curve up to step `last`."""
         points = [point for point in self.curve if point[3] <= last]
         return digest_of([FORMAT, self.params, points])
 
     def continues(self, tags: Mapping[str, str]) -> bool:
-        """Tell whether these are the tags of an earlier, unfinished state of this run."""
+        """Return whether these tags are from an earlier, unfinished state of this run."""
         unfinished = tags.get("status") in ("running", "stopped", "failed")
         whole = bool(tags.get(DIGEST)) and STEP in tags
         return unfinished and whole and tags.get(CURVE) == self.curve_digest(int(tags[STEP]))
 
     def curve_after(self, tags: Mapping[str, str]) -> list[Metric]:
-        """The points that an earlier state with these tags lacks."""
+        """Return the points that an earlier state with these tags lacks."""
         return [point for point in self.curve if point[3] > int(tags[STEP])]
 
     @property
@@ -150,7 +151,7 @@ class RunRecord:
 
     @cached_property
     def facts(self) -> dict[str, str]:
-        """Every tag, empty where there is nothing to say."""
+        """All tags, with empty text for those without a value."""
         spec, result = self.spec, self.result
         data, weights = result.get("data", {}), self.folder / "weights.safetensors"
         cells: dict[str, list[str]] = defaultdict(list)
@@ -196,9 +197,7 @@ class RunRecord:
         return {name: text for name, text in self.facts.items() if text}
 
     def is_ours(self, tag: str) -> bool:
-        """Tell a tag that a record may have from MLflow's own, and from those of someone who looked
-        at the run.
-        """
+        """Return whether a record may have this tag. Others are from MLflow or from users."""
         return (
             tag in self.facts
             or tag in (PARENT, "table", "row", "column")
@@ -207,7 +206,7 @@ class RunRecord:
 
 
 class Records:
-    """The records of a registry's runs, in its order: parents before children."""
+    """Records of a registry's runs, parents before children."""
 
     def __init__(self, registry: Registry, results: Path):
         self.registry, self.results, self.cells = (
@@ -217,14 +216,14 @@ class Records:
         )
         self.arrays = (
             results / registry.mask_clip.run_id / "arrays.npz" if registry.mask_clip else Path()
-        )  # of Figure 5
+        )
         for table in registry.tables.values():
             for cell in table.cells:
                 for run in registry.with_parents(run.run_id for run in cell.runs):
                     self.cells[run.run_id].append((cell.table, cell.row, cell.column))
 
     def digests(self) -> dict[str, str]:
-        """Map each run that has a folder to the digest of all that its record is made from."""
+        """Map each run with a folder to the digest of everything in its record."""
         found: dict[str, str] = {}
         clip = _content(self.arrays) if self.arrays.is_file() else ""
         for run_id, spec in self.registry.specs.items():
@@ -249,7 +248,7 @@ class Records:
         return found
 
     def read(self, run_ids: Collection[str]) -> Iterator[RunRecord]:
-        """The records of these runs but for those that have left nothing."""
+        """Yield the records of these runs, without runs that have no files."""
         clip = self.registry.mask_clip
         arrays = (
             self.arrays
@@ -276,7 +275,7 @@ def digest_of(value: Any) -> str:
 
 
 def _content(file: Path) -> str:
-    """Digest of a small file's bytes, or of a large one's size and time."""
+    """Return the digest of a small file's bytes, or size and time of a large file."""
     stat = file.stat()
     return _digest_at(file, stat.st_mtime_ns, stat.st_size)
 
@@ -289,15 +288,12 @@ def _digest_at(file: Path, written: int, size: int) -> str:
 
 
 def number_text(value: float) -> str:
-    """A metric as it can be compared: MLflow's databases hold infinity as the largest number."""
+    """Format a metric for comparison. MLflow's databases store infinity as the largest float."""
     return repr(value if value != value else min(max(value, -LARGEST_FLOAT), LARGEST_FLOAT))
 
 
 def _is_plain(spec: Spec) -> bool:
-    """Tell whether a run's mask is as Figure 5 shows masks:
-
-    with the usual edge, jitter and guidance.
-    """
+    """Return whether a run's mask has the default edge, jitter and guidance, as in Figure 5."""
     return isinstance(spec, Pretrain) and spec.mask == Mask(
         name=spec.mask.name, ratio=spec.mask.ratio
     )
@@ -308,7 +304,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _milliseconds(time: Any) -> int:
-    """Milliseconds since 1970 of seconds since then, or of an ISO date; 0 where there is none."""
+    """Convert seconds since 1970, or an ISO date, to milliseconds since 1970; 0 if unknown."""
     if isinstance(time, str):
         return int(datetime.fromisoformat(time).timestamp() * 1000)
     return int(1000 * time) if _is_number(time) and 0 < time < LARGEST / 1000 else 0
@@ -322,7 +318,7 @@ STYLE = (
 
 
 def artifacts(record: RunRecord) -> dict[str, bytes]:
-    """File name -> content."""
+    """Return the artefacts of a run: file name -> content."""
     files = {name: text.encode() for name, text in record.files.items()}
     loss = [
         (float(step), value)
@@ -344,8 +340,9 @@ def artifacts(record: RunRecord) -> dict[str, bytes]:
 
 @cache
 def _mask(arrays: Path, written: int, name: str, ratio: float) -> bytes:
-    """The picture of a mask of Figure 5, empty where it shows none like it; runs share it."""
-    from mgm.report.figures.draw import masks_on_a_clip  # matplotlib takes a second to import
+    """Draw one mask of Figure 5 as PNG; empty if the figure does not have this mask."""
+    # Imported here because matplotlib takes a second to import.
+    from mgm.report.figures.draw import masks_on_a_clip
     from mgm.report.figures.style import write
 
     with np.load(arrays, allow_pickle=False) as file:

@@ -1,13 +1,13 @@
 """Mirror results to MLflow, for its dashboard.
 
-The files are the truth: a tracker that is slow, down or deleted loses nothing. A results folder is
-an experiment, and a run's folder is one MLflow run of the same name. That run is a function of the
-folder: it is written whole, through MLflow's public client, whenever the folder's digest differs
-from its tag `mgm.digest`. The tag is written last, so a run that an interruption left half written
-is replaced. A run that still trains keeps its MLflow run and gets the new points alone.
+The files are the source. If the tracker is slow, down or deleted, nothing is lost. A results
+folder is an MLflow experiment, and a run's folder is an MLflow run of the same name. The MLflow run
+depends only on the folder. It is written whole, through MLflow's public client, if the folder's
+digest differs from the tag `mgm.digest`. That tag is written last, so the next sync replaces a half
+written run. A run in training keeps its MLflow run and gets only the new points.
 
-Runs whose folder is gone stay in MLflow. Weights are named by path and digest, not copied, unless
-copies are asked for. A second process that mirrors the same results waits for the first.
+Runs stay in MLflow after their folders are deleted. Weights are recorded by path and digest, and
+copied only on request. A second process that mirrors the same results waits for the first.
 """
 
 import time
@@ -34,11 +34,13 @@ from mgm.spec import parents
 
 WEIGHTS = "weights.copied"  # tag: digest of the weights among the run's artefacts
 BATCH = 800  # metrics per call; MLflow takes 1000 metrics, parameters and tags together
-FOLLOW_S = 10.0  # between two looks at the files
+FOLLOW_S = 10.0  # seconds between two checks of the files
 
 
 @dataclass(frozen=True)
 class Summary:
+    """Number of runs per outcome of a sync."""
+
     uri: str
     created: int = 0
     updated: int = 0
@@ -60,15 +62,15 @@ def sync(
     weights: bool = False,
     anew: Collection[str] = (),
 ) -> Summary:
-    """Mirror the runs of `registry` that have left something in `results` (`results/<name>`).
+    """Mirror the runs of `registry` that have files in `results` (`results/<name>`).
 
     Args:
-        uri: MLflow's tracking address; a database beside the results by default.
-        weights: copy the weights too.
-        anew: run ids to replace in MLflow, whatever their digests.
+        uri: MLflow's tracking address. The default is a database next to the results.
+        weights: also copy the weights.
+        anew: run ids to replace in MLflow, even if their digests are equal.
 
     Raises:
-        UserError: the tracker cannot be reached or written to; nothing is lost.
+        UserError: the tracker cannot be reached or written.
     """
     uri, records = uri or default_uri(results), Records(registry, results)
     if not (digests := records.digests()):
@@ -80,13 +82,13 @@ def sync(
 def follow(
     registry: Registry, results: Path, uri: str = "", weights: bool = False, every: float = FOLLOW_S
 ) -> None:
-    """Mirror every few seconds in which a file changed, until every run is finished.
+    """Mirror whenever a file has changed, until every run is finished.
 
-    Each sync is a line on stdout. A tracker that fails is named on stderr, and tried again.
+    Print a line per sync to stdout. Print a tracker's error to stderr, and try again.
     """
     uri, records = uri or default_uri(results), Records(registry, results)
     mirrored: dict[str, str] = {}
-    said, finished = "", set[str]()
+    reported, finished = "", set[str]()
     while True:
         try:
             if (digests := records.digests()) != mirrored:
@@ -98,24 +100,24 @@ def follow(
                     for name, runs in mirror.runs.items()
                     if runs and runs[0].tags.get("status") == "finished"
                 }
-                mirrored, said = digests, ""
+                mirrored, reported = digests, ""
         except UserError as error:
-            if str(error) != said:
+            if str(error) != reported:
                 show(f"mgm: {error}")
-            said = str(error)
+            reported = str(error)
         if finished >= registry.specs.keys():
             return
         time.sleep(every)
 
 
 def check(registry: Registry, results: Path, uri: str = "") -> dict[str, list[str]]:
-    """Compare MLflow with the files; write nothing.
+    """Compare MLflow with the files, without writing.
 
     Returns:
-        Run id -> a line per difference in status, parameters, tags or last metrics.
+        Run id -> one line per difference in status, parameters, tags or last metrics.
 
     Raises:
-        UserError: the tracker cannot be reached, or has nothing of these results.
+        UserError: the tracker cannot be reached, or has no experiment for these results.
     """
     uri, records = uri or default_uri(results), Records(registry, results)
     if not (digests := records.digests()):
@@ -148,7 +150,7 @@ def _differences(tracker: Tracker, record: RunRecord, digest: str) -> Iterator[s
                 what = f"{kind} {name}".strip()
                 yield (
                     f"{what} is {_shown(ours.get(name))} in MLflow, {_shown(theirs.get(name))} "
-                    "by its files"
+                    "in its files"
                 )
 
 
@@ -159,7 +161,7 @@ def _shown(value: str | None) -> str:
 
 
 class Mirror(Tracker):
-    """The experiment, whose runs become those of a results folder."""
+    """MLflow experiment that is updated from a results folder."""
 
     def update(
         self,
@@ -168,9 +170,9 @@ class Mirror(Tracker):
         weights: bool = False,
         anew: Collection[str] = (),
     ) -> Summary:
-        """Write the runs that are not level.
+        """Write the runs that differ from MLflow.
 
-        Parents come first, since a run names its parent's run in MLflow.
+        Parents come first, since a run refers to its parent's MLflow run.
         """
         specs, due = records.registry.specs, list[str]()
         for run_id, digest in digests.items():
@@ -195,7 +197,7 @@ class Mirror(Tracker):
         return len(runs) == 1 and tags.items() <= runs[0].tags.items()
 
     def _kept(self, record: RunRecord, anew: bool) -> TrackedRun | None:
-        """Return the run in MLflow that this record continues, if any, and delete the others."""
+        """Return the MLflow run that this record continues, if any, and delete others."""
         held = self.runs.get(record.run_id, [])
         kept = next((run for run in held if not anew and record.continues(run.tags)), None)
         for run in held:
@@ -206,7 +208,7 @@ class Mirror(Tracker):
         return kept
 
     def _write(self, record: RunRecord, digest: str, kept: TrackedRun | None) -> TrackedRun:
-        """Write the whole run, or what `kept` lacks of it."""
+        """Write the whole run, or only what the MLflow run `kept` lacks."""
         from mlflow import entities
 
         client, before = self.client, parents(record.spec)
@@ -244,15 +246,15 @@ class Mirror(Tracker):
         return TrackedRun(run_id, others | tags, model)
 
     def _copy_weights(self, run: TrackedRun, results: Path) -> bool:
-        """Copy a run's weights among its artefacts. False: it has none, or MLflow has them."""
+        """Copy a run's weights to its artefacts. Return False if nothing is to be copied."""
         wanted = run.tags.get("weights.sha256")
         path = results.parent / run.tags.get("weights.path", "")
         if not path.is_file() or run.tags.get(WEIGHTS) == wanted:
             return False
         if (found := file_digest(path)) != wanted:
             raise UserError(
-                f"{path}: digest {found[:12]} is not the result's {str(wanted)[:12]}; delete the "
-                "run and run it again"
+                f"{path}: digest {found[:12]} differs from the result's {str(wanted)[:12]}; "
+                "delete the run and run it again"
             )
         self.client.log_artifact(run.id, str(path))
         self.client.set_tag(run.id, WEIGHTS, wanted)

@@ -1,9 +1,8 @@
-"""The experiment of a results folder in MLflow: opened, locked, with its runs and models.
+"""The MLflow experiment of a results folder: open and lock it, read its runs, register models.
 
-A run that has weights has one of MLflow 3's logged models. It is external, so nothing is copied.
-The model carries its run's parameters and tags, among them the path and digest of its weights, and
-the run's test metrics on its dataset. A finetuned run also names its parent's model as its input. A
-probe tests its parent's model, which then carries the probe's metrics.
+A run with weights has a logged model of MLflow 3. The model is external, so no file is copied. It
+has the run's parameters, tags (with path and digest of weights) and test metrics on its dataset.
+A finetuning run has its parent's model as input. A probe adds its metrics to its parent's model.
 """
 
 import json
@@ -20,9 +19,9 @@ from mgm.errors import UserError
 from mgm.report.mlflow.record import PARENT, RunRecord, number_text
 from mgm.results.lock import wait_for_flock
 
-# MLflow's tag: the weights are elsewhere.
+# MLflow's tag for a model with weights outside MLflow.
 EXTERNAL = "mlflow.model.isExternal"
-# Of MLflow, unless the user has set them. A tracker that is down is reported within seconds.
+# Settings of MLflow that the user has not set. They report an unreachable tracker in seconds.
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -34,37 +33,38 @@ SETTINGS = {
 
 
 def default_uri(results: Path) -> str:
-    """One sqlite file for all names, beside their folders: results/mlflow.db."""
+    """Return the address of results/mlflow.db, one sqlite file for all names."""
     return f"sqlite:///{results.resolve().parent / 'mlflow.db'}"
 
 
 def database(uri: str) -> Path | None:
-    """The file of a sqlite tracker."""
+    """Return the file of a sqlite tracker, else None."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 @dataclass
 class TrackedRun:
-    """A run in MLflow. Of one that was written just now, the last three are empty."""
+    """A run in MLflow. `status`, `params` and `metrics` are empty after a write."""
 
     id: str
     tags: dict[str, str]
     model: str = ""  # id of the logged model of its weights
     status: str = ""
     params: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, str] = field(default_factory=dict)  # the last of each
+    metrics: dict[str, str] = field(default_factory=dict)  # last value of each
 
 
 class Tracker:
-    """The experiment of `results`, with `runs` by run id as they were when it was opened or as they
-    were written since.
+    """The MLflow experiment of `results`.
+
+    `runs` has its runs by run id, as read at the start or written since.
     """
 
     def __init__(self, uri: str, results: Path, create: bool = True):
         """
         Raises:
-            UserError: there is no such experiment, and it is not to be made.
-            OSError, sqlite3.Error: the database cannot be made or read.
+            UserError: there is no such experiment, and `create` is False.
+            OSError, sqlite3.Error: the database cannot be created or read.
         """
         missing = UserError(
             f"{uri}: has no experiment {results.name}; run `mgm sync {results.name}` first"
@@ -73,7 +73,7 @@ class Tracker:
             if not create and not path.exists():
                 raise missing
             path.parent.mkdir(parents=True, exist_ok=True)
-            # MLflow itself would try a broken file for minutes.
+            # MLflow itself retries a broken file for minutes.
             with closing(sqlite3.connect(path, timeout=10)) as file:
                 tables = file.execute("SELECT name FROM sqlite_master").fetchall()
             if not create and ("experiments",) not in tables:
@@ -92,8 +92,8 @@ class Tracker:
             self.experiment_id = experiment.experiment_id
         else:
             folder = results.resolve().parent / "mlflow-artifacts" / results.name
-            beside = None if uri.startswith("http") else folder.as_uri()
-            self.experiment_id = self.client.create_experiment(results.name, beside)
+            artifacts = None if uri.startswith("http") else folder.as_uri()
+            self.experiment_id = self.client.create_experiment(results.name, artifacts)
         self.runs: dict[str, list[TrackedRun]] = {}
         token: str | None = None
         while token != "":
@@ -114,7 +114,7 @@ class Tracker:
             token = found.token or ""
 
     def nested(self, parents: Collection[str]) -> dict[str, str]:
-        """The tag by which MLflow's pages show a run below its parent."""
+        """Return the tag that makes MLflow's pages show a run below its parent."""
         return next(
             ({PARENT: self.runs[name][0].id} for name in parents if self.runs.get(name)), {}
         )
@@ -122,9 +122,9 @@ class Tracker:
 
 @contextmanager
 def writing(uri: str, results: Path) -> Iterator[None]:
-    """Let one process at a time mirror a folder of results to a tracker.
+    """Lock a results folder, so that one process at a time mirrors it.
 
-    Where folders cannot be locked, nothing is held.
+    There is no lock if the file system cannot lock folders.
     """
     folder = os.open(results.resolve().parent, os.O_RDONLY)
     try:
@@ -140,16 +140,16 @@ def writing(uri: str, results: Path) -> Iterator[None]:
 
 @contextmanager
 def _fast_sqlite() -> Iterator[None]:
-    """Let sqlite not wait for the disk at each of MLflow's many commits.
+    """Let sqlite skip the wait for the disk at each of MLflow's many commits.
 
-    What a power cut takes, the next sync brings back.
+    After a power cut the next sync restores what is missing.
     """
     from sqlalchemy import Engine, event
 
     def connected(connection: Any, _: Any) -> None:
         if isinstance(connection, sqlite3.Connection):
             connection.execute("PRAGMA synchronous = OFF")
-            # 200 MB: indexes of millions of points are written all over.
+            # 200 MB, since writes to indexes of millions of points are scattered.
             connection.execute("PRAGMA cache_size = -200000")
 
     event.listen(Engine, "connect", connected)
@@ -161,8 +161,10 @@ def _fast_sqlite() -> Iterator[None]:
 
 @contextmanager
 def as_user_error(uri: str, results: Path) -> Iterator[None]:
-    """Say in one line what a tracker fails with. What is no error of files, network, database or
-    MLflow is a mistake of ours and keeps its traceback."""
+    """Turn a tracker's errors into a UserError of one line.
+
+    Errors other than those of files, network, database and MLflow keep their traceback.
+    """
     try:
         yield
     except Exception as error:
@@ -176,7 +178,7 @@ def as_user_error(uri: str, results: Path) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"tracker {uri}: {reason}; nothing is lost, {results} has it all; sync again when "
+            f"tracker {uri}: {reason}; nothing is lost, {results} has all files; sync again when "
             "the tracker is up"
         ) from None
 
@@ -184,13 +186,13 @@ def as_user_error(uri: str, results: Path) -> Iterator[None]:
 def log_model(
     client: Any, experiment_id: str, run_id: str, record: RunRecord, parent_models: list[str]
 ) -> tuple[str, list[Any]]:
-    """Link a finished run in MLflow with its dataset and models, and make its own.
-
-    Return its model's id, empty if it has no weights, and its test metrics, which name dataset and
-    model and are yet to be logged.
+    """Link a finished run to its dataset and its parents' models, and create its own model.
 
     Args:
         parent_models: ids of the models that the run starts from.
+
+    Returns:
+        The id of its model, empty without weights, and its test metrics. The caller logs these.
     """
     from mlflow.entities import (
         Dataset,
@@ -225,7 +227,9 @@ def log_model(
 
 
 def register(results: Path, uri: str, run_ids: Iterable[str]) -> list[str]:
-    """Register the models of runs that are mirrored, those that are not yet; return a line per run.
+    """Register the models of mirrored runs in MLflow, and return one line per run.
+
+    A model that is registered already keeps its version.
 
     Raises:
         UserError: a run is not in MLflow, or has no weights.
@@ -235,8 +239,8 @@ def register(results: Path, uri: str, run_ids: Iterable[str]) -> list[str]:
         for run_id in run_ids:
             if not any(run.model for run in tracker.runs.get(run_id, [])):
                 raise UserError(
-                    f"{run_id}: has no model in MLflow; name a pretraining or finetuning run of "
-                    f"{results.name} that is done"
+                    f"{run_id}: has no model in MLflow; name a finished pretraining or finetuning "
+                    f"run of {results.name}"
                 )
         return [
             f"{run_id}: version "
@@ -246,7 +250,7 @@ def register(results: Path, uri: str, run_ids: Iterable[str]) -> list[str]:
 
 
 def _version(client: Any, name: str, model: str) -> str:
-    """The version of registered model `name` that is this logged model; made if there is none."""
+    """Return a logged model's version in registered model `name`. Create it if missing."""
     from mlflow.models.utils import get_external_mlflow_model_spec
 
     held = client.get_logged_model(model)
@@ -255,7 +259,7 @@ def _version(client: Any, name: str, model: str) -> str:
     for version in client.search_model_versions(f"name = '{name}'"):
         if version.source == held.artifact_location:
             return str(version.version)
-    # The registry wants a model's description among its artefacts.
+    # MLflow's registry needs a file MLmodel among the model's artefacts.
     with TemporaryDirectory() as folder:
         get_external_mlflow_model_spec(held).save(str(Path(folder) / "MLmodel"))
         client.log_model_artifacts(model, folder)

@@ -1,4 +1,4 @@
-"""The page: one HTML file with what was run, what was found, and the runs behind each number."""
+"""The page: one HTML file with the findings, the tables and figures, and the runs behind them."""
 
 import base64
 from collections import Counter
@@ -15,7 +15,7 @@ from mgm.report.cells import Row, gain, mean_gain
 from mgm.report.claims.judge import Verdict
 from mgm.report.page.overview import caveat, cost, finding, overview
 from mgm.report.page.runs import (
-    VERBS,
+    STAGES,
     cell_id,
     columns_of,
     day,
@@ -38,13 +38,13 @@ from mgm.report.page.sections import (
 from mgm.report.page.svg import NARROW, PERCENT, POINTS_OF, TEMPLATES, WIDTH, Axis
 from mgm.report.table_files import (
     BOLD,
-    beside_the_paper,
     comparable,
     detail,
     head_of,
     leaders,
     names,
     number,
+    paper_note,
     sections,
 )
 from mgm.results.result import RunStatus, log_lines
@@ -53,11 +53,14 @@ from mgm.results.statistics import Estimate
 
 @dataclass(frozen=True)
 class FigureEntry:
-    """A figure as the page shows it.
+    """A figure for the page.
 
-    `source` is a data URI; it is empty if the figure could not be drawn, and `state` and `why` say
-    why. A figure that draws cells names their `tables`, one that shows clips its runs. `width` is
-    in CSS pixels, 0 for the picture's own.
+    Attributes:
+        run_ids: the runs of a figure of clips.
+        state, why: why the figure could not be drawn, or which points are missing.
+        source: data URI, empty if the figure could not be drawn.
+        width: in CSS pixels; 0 for the natural width.
+        tables: the tables of a figure of cells.
     """
 
     name: str
@@ -78,7 +81,7 @@ def svg_uri(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Content:
-    """All that a page shows: the runs in `results`, the tables' rows, and what was made of them."""
+    """Content of a page: runs, table rows, figures and verdicts."""
 
     registry: Registry
     results: Path
@@ -110,7 +113,7 @@ def page(content: Content) -> str:
         name=results.name,
         scale=registry.scale,
         comparable=comparable(registry.scale),
-        beside_the_paper=beside_the_paper(registry.scale),
+        paper_note=paper_note(registry.scale),
         caveat=caveat(registry, found),
         bold=BOLD,
         overview=overview(registry, found, rows, verdicts),
@@ -134,7 +137,7 @@ def page(content: Content) -> str:
         controls=controls_of(registry, results, found),
         columns=columns,
         filters=filters_of(registry, found, columns),
-        verbs=VERBS,
+        stages=STAGES,
         labels=labels_of(registry),
         losses=losses,
         results=results,
@@ -146,17 +149,18 @@ def page(content: Content) -> str:
 def _table(
     table: Table, rows: list[Row], scale: Scale, found: Mapping[str, RunStatus]
 ) -> dict[str, Any]:
-    """Return a table as the page's template needs it: columns, with an axis for their drawings."""
+    """Return a table for the page's template: its columns with their sections and axes."""
     chances = {
         column: _chance([row for row in rows if row.column == column], found)
         for column in table.columns
     }
-    metrics = {row.column: row.metric for row in reversed(rows)}  # of a column's first row
+    # Metric of each column's first row.
+    metrics = {row.column: row.metric for row in reversed(rows)}
     head = head_of(table)
     estimates = [(row.metric, row.estimate) for row in rows if row.estimate]
 
     def axis_of(column: str) -> Axis:
-        """Return a column's axis. Accuracies of all columns share one."""
+        """Return a column's axis. All columns of top-1 accuracy share one."""
         alike = [
             row for row in rows if row.column == column or row.metric == metrics[column] == "top1"
         ]
@@ -178,17 +182,19 @@ def _table(
     return {
         "table": table,
         "head": head,
-        "width": len(head) + 4 + bool(minus) + comparable(scale) - scale.own_videos,
+        "width": len(head) + 3 + bool(minus) + comparable(scale),  # without the paper's column
         "blocks": [
             {
                 "column": column,
                 "unit": SHARES.get(metrics[column], ""),
+                "has_paper": any(row.paper is not None for row in rows if row.column == column),
                 "axis": axis_of(column),
                 "chance": chances[column],
                 "sections": list(several),
             }
             for column, several in groupby(sections(table, rows), lambda section: section.column)
         ],
+        "has_paper": any(row.paper is not None for row in rows),
         "best": leaders(table, rows),
         "chance": next(iter(drawn))
         if len(drawn) == 1
@@ -205,9 +211,9 @@ def _table(
 
 
 def _chance(rows: Sequence[Row], found: Mapping[str, RunStatus]) -> float | None:
-    """Return the chance accuracy of a column's runs, in per cent.
+    """Return the chance accuracy of a column in per cent.
 
-    None for many classes, where it is near zero and would only stretch the axis.
+    It is None for more than 20 classes, since it is near zero and would stretch the axis.
     """
     classes = {
         run.result["data"]["classes"]
@@ -220,9 +226,9 @@ def _chance(rows: Sequence[Row], found: Mapping[str, RunStatus]) -> float | None
 
 
 def _gains(table: Table, rows: Sequence[Row]) -> dict[str, Any] | None:
-    """Return each row's gain over the table's base, and their mean.
+    """Return each row's gain over the table's row `base`, and the mean gain.
 
-    None for a table without that row or without a single pair.
+    It is None for a table without that row, or without a pair of finished runs.
     """
     if table.base not in table.rows:
         return None
@@ -246,7 +252,7 @@ def _gains(table: Table, rows: Sequence[Row]) -> dict[str, Any] | None:
 
 
 def _minus(table: Table, rows: Sequence[Row]) -> dict[tuple[str, str, str], Estimate]:
-    """Map each cell to its difference from `table.ours` in the same column, paired by seed."""
+    """Map each cell to itself minus `table.ours` in its column, paired by seed."""
     ours = {row.column: row for row in rows if row.row == table.ours}
     pairs = (
         (row, gain(row, ours[row.column]))

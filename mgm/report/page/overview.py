@@ -1,4 +1,4 @@
-"""The page's summaries: finding, comparisons, conclusions, cost, and accuracy by class."""
+"""Summaries on the page: finding, comparisons, conclusions and cost."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -8,7 +8,7 @@ from mgm.paper.ablations import CONTROLS
 from mgm.paper.registry import Registry, Table, label_of
 from mgm.report.cells import Row, commit_of, frame, gain, mean_gain
 from mgm.report.claims.judge import NOT_RUN, Verdict
-from mgm.report.page.runs import NOTES, VERBS
+from mgm.report.page.runs import NOTES, STAGES
 from mgm.report.table_files import caveat_of, comparable, number
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, holm, p_value
@@ -21,6 +21,7 @@ def overview(
     rows: Mapping[str, Sequence[Row]],
     verdicts: Sequence[Verdict],
 ) -> dict[str, Any]:
+    """Return counts of runs, their provenance, comparisons, conclusions and missing runs."""
     results = [run.result for run in found.values() if run.result is not None]
     data = {
         tuple(
@@ -38,7 +39,7 @@ def overview(
     return {
         "done": len(results),
         "total": max(len(registry.specs), 1),
-        "verbs": Counter(spec.stage for spec in registry.specs.values()),
+        "stages": Counter(spec.stage for spec in registry.specs.values()),
         "states": Counter(run.state for run in found.values() if run.state != "run"),
         "data": sorted(data),
         "devices": list(dict.fromkeys((result["device"], result["threads"]) for result in results)),
@@ -47,7 +48,7 @@ def overview(
         "spent": sum(result["wall_s"] for result in results),
         "last": max((str(result["finished"]) for result in results), default=""),
         "compares": [
-            *_beside_the_paper(registry, rows),
+            *_with_the_paper(registry, rows),
             *_pretraining(registry, rows),
             *_masks(registry, rows),
         ],
@@ -62,19 +63,18 @@ def overview(
 
 
 def caveat(registry: Registry, found: Mapping[str, RunStatus]) -> str:
-    """Return what the numbers allow to conclude, from own videos' data or the scale's caveat."""
+    """Return the limits of the numbers: the scale's caveat, or the size of the user's data."""
     scale = registry.scale
     if not scale.own_videos:
         return caveat_of(scale)
     results = [run.result for run in found.values() if run.result is not None]
-    # Figures may show larger clips than the models are trained on.
+    # Figures may show larger clips than those of training.
     trained = [spec for spec in registry.specs.values() if spec.stage in NOTES]
     frames = max(spec.clips.frames for spec in trained)
     size = max(spec.clips.size for spec in trained)
     width = max(spec.model.width for spec in trained)
     small = (
-        f"The models are small ({width} wide, clips of {frames} x {size} x {size}), so the order "
-        "of "
+        f"The models are small ({width} wide, clips of {frames} x {size} x {size}). The order of "
         "the masks may differ for larger ones."
     )
     if not results:
@@ -82,7 +82,7 @@ def caveat(registry: Registry, found: Mapping[str, RunStatus]) -> str:
     data = results[0]["data"]
     step = f"{100 / data['test']:.1f}" if data["test"] else "?"
     return (
-        f"{data['classes']} classes, {data['train']} training and {data['test']} test videos: one "
+        f"{data['classes']} classes, {data['train']} training and {data['test']} test videos. One "
         f"test video is {step} points. {small}"
     )
 
@@ -90,10 +90,10 @@ def caveat(registry: Registry, found: Mapping[str, RunStatus]) -> str:
 def finding(
     registry: Registry, rows: Mapping[str, Sequence[Row]], drawn: Set[str]
 ) -> dict[str, Any]:
-    """Return the sentence that answers first, and the table, cell and figure that it rests on.
+    """Return the main finding as a sentence, with its table, cell and figure.
 
-    The table is the one that compares a method of ours with others. Its linear probe is taken where
-    there is one, else fine-tuning. All values are empty while nothing is run.
+    The table is the first one that compares a method of ours with others. The finding is about its
+    linear probe if there is one, else about finetuning. All values are empty before the first run.
     """
     nothing = {"sentence": "", "table": "", "cell": None, "figure": ""}
     table = next((table for table in registry.tables.values() if table.ours), None)
@@ -118,8 +118,11 @@ def finding(
     assert mine.estimate is not None
     seeds = f"mean of {mine.estimate.n} seeds" if mine.estimate.n > 1 else "one seed"
     where = registry.scale.named(mine.column)
-    sentence = f"{where}: {mine.row} reaches {number(mine.estimate.mean)} % ({seeds})"
+    metric = "mAP" if mine.metric == "map" else "top-1 accuracy"
+    sentence = f"{where}: {mine.row} reaches {number(mine.estimate.mean)} % {metric} ({seeds})"
     sentence += f", {' and '.join(parts)}." if parts else "."
+    if any("[" in part for part in parts):
+        sentence += " Brackets: 95 % confidence intervals, paired by seed."
     free = {
         row.row: row.estimate.mean
         for row in others
@@ -128,7 +131,7 @@ def finding(
     if free:
         best = max(free, key=free.__getitem__)
         sentence += f" Without a model, {best} reaches {number(free[best])} %."
-    plot = next((name for name, plot in registry.plots.items() if plot.beside == table.ours), "")
+    plot = next((name for name, plot in registry.plots.items() if plot.reference == table.ours), "")
     return {
         "sentence": sentence[0].upper() + sentence[1:],
         "table": table.name,
@@ -138,33 +141,33 @@ def finding(
 
 
 def _difference(difference: Estimate) -> str:
-    """Write a paired difference: its size, its interval, and its direction as a word."""
+    """Format a paired difference as size, interval, and "above" or "below"."""
     word = "above" if difference.mean >= 0 else "below"
     size = abs(difference.mean)
     if not difference.has_interval:
         return "level with" if number(size) == "0.0" else f"{number(size)} points {word}"
     ends = (difference.low, difference.high)
     low, high = ends if difference.mean >= 0 else (-ends[1], -ends[0])
-    noise = "within noise, " if low <= 0 <= high else ""
-    return f"{noise}{number(size)} [{number(low)}, {number(high)}] points {word}"
+    noise = "(within noise) " if low <= 0 <= high else ""
+    return f"{number(size)} points [{number(low)}, {number(high)}] {noise}{word}"
 
 
 def cost(
     registry: Registry, found: Mapping[str, RunStatus]
 ) -> list[list[tuple[str, str, int, int, float]]]:
-    """Return run counts and seconds in three groups: all, per stage, per table or figure.
+    """Return run counts and computing times: in total, per stage, and per table or figure.
 
     Returns:
-        Rows of (name, address, runs, finished runs, seconds). Tables and figures count all that
-        their runs start from. A run that several share counts in each.
+        Rows of (name, address, runs, finished runs, seconds). Tables and figures count their runs
+        and all runs that these start from. Shared runs count in each.
     """
     groups: list[Mapping[tuple[str, str], Sequence[Spec]]] = [
         {("All", "#runs"): list(registry.specs.values())},
         {
-            (title, f"#runs-{verb}"): [
-                spec for spec in registry.specs.values() if spec.stage == verb
+            (title, f"#runs-{stage}"): [
+                spec for spec in registry.specs.values() if spec.stage == stage
             ]
-            for verb, title in VERBS.items()
+            for stage, title in STAGES.items()
         },
         {
             (table.label, f"#table-{name}"): registry.runs_of(f"table{name}")
@@ -183,36 +186,34 @@ def cost(
     return [[line(*which, specs) for which, specs in group.items() if specs] for group in groups]
 
 
-def _beside_the_paper(
-    registry: Registry, rows: Mapping[str, Sequence[Row]]
-) -> list[tuple[str, str]]:
-    """(sentence, address of what it rests on), as all of these."""
+def _with_the_paper(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
+    """Return sentences with addresses of their tables, as do the functions below."""
     if registry.scale.own_videos:
-        return [("With the paper: not at all, for it has no numbers for own videos.", "")]
+        return [("The paper: it has no numbers for your videos.", "")]
     if not comparable(registry.scale):
-        other = (
-            f"for scale {registry.scale.name} trains other models on other data; its numbers "
-            "stand beside ours for orientation"
+        text = (
+            f"The paper: scale {registry.scale.name} trains other models on other data, so no "
+            "difference is shown."
         )
-        return [(f"With the paper: not at all, {other}, and no difference is shown.", "")]
+        return [(text, "")]
     cells = frame(row for several in rows.values() for row in several)
     known = cells[cells.metric == "top1"].dropna(subset=["paper", "ci_low", "ci_high"])
     if known.empty:
-        return [("With the paper: no cell with a number of the paper's is run yet.", "")]
+        return [("The paper: no cell with a number in the paper is run yet.", "")]
     inside, mean = known.paper.between(known.ci_low, known.ci_high).sum(), known.difference.mean()
     text = (
-        f"its number is inside our 95 % interval in {inside} of {len(known)} cells; ours is "
-        f"{number(mean, True)} points from it"
+        f"its number is inside our 95 % interval in {inside} of {len(known)} cells. The mean of "
+        f"ours minus the paper's is {number(mean, True)} points."
     )
-    return [(f"With the paper: {text} on average.", "")]
+    return [(f"The paper: {text}", "")]
 
 
 def _own_rows(
     registry: Registry, rows: Mapping[str, Sequence[Row]], which: str
 ) -> Iterator[tuple[Table, Row, list[Row]]]:
-    """Yield each table, its cells in the row that its field `which` names, and their masks.
+    """Yield each table, a cell of the row in its field `which`, and the cell's other masks.
 
-    The masks are the other rows of the column that pretrain under a mask.
+    These are the other rows of the column that are pretrained with a mask.
     """
     for name, table in registry.tables.items():
         for own in (row for row in rows[name] if row.row == getattr(table, which)):
@@ -226,6 +227,7 @@ def _own_rows(
 
 
 def _pretraining(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
+    """Compare the masks' mean with no pretraining, paired by seed."""
     said = []
     for table, base, masks in _own_rows(registry, rows, "base"):
         others = [row for row in masks if row.row not in table.groups]
@@ -241,10 +243,11 @@ def _pretraining(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[
                 else ""
             )
             text = (
-                f"the {len(others)} masks of {table.label} add {number(one.mean, True)} "
-                f"points{bounds} on average{noise}"
+                f"the mean gain of the {len(others)} masks of {table.label} is "
+                f"{number(one.mean, True)} points{bounds}{noise}"
             )
-            said.append((f"With no pretraining, {base.column}: {text}.", f"table-{table.name}"))
+            where = registry.scale.named(base.column)
+            said.append((f"No pretraining, {where}: {text}.", f"table-{table.name}"))
     return said
 
 
@@ -262,10 +265,9 @@ def _masks(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[
         parts = [f"above {', '.join(above)}"] * bool(above)
         parts += [f"below {', '.join(below)}"] * bool(below)
         parts += [f"within noise of {within} of {len(gains)}"] * bool(within)
-        text = (
-            f"{ours.row} with the other masks, {ours.column}: {'; '.join(parts)} (differences "
-            "paired by seed, Holm's method)."
-        )
+        where = registry.scale.named(ours.column)
+        text = f"Other masks, {where}: {ours.row} is {'; '.join(parts)}"
+        text += " (paired by seed, Holm's method)."
         said.append((text, f"table-{table.name}"))
     return said
 
@@ -276,6 +278,7 @@ def _conclusions(
     rows: Mapping[str, Sequence[Row]],
     verdicts: Sequence[Verdict],
 ) -> list[tuple[str, str]]:
+    """Return sentences on the limits of the numbers, and the count of each verdict."""
     said = [(caveat(registry, found), "")]
     counted = [
         row.estimate
@@ -285,18 +288,12 @@ def _conclusions(
     ]
     if single := sum(one.n == 1 for one in counted):
         text = (
-            f"{single} of {len(counted)} numbers rest on one seed: their intervals are over test "
-            "videos and know nothing of seeds"
+            f"{single} of {len(counted)} numbers rest on one seed. Their intervals are over test "
+            "videos and leave out the variation between seeds"
         )
-        said.append((f"{text}, so they cannot tell two methods apart.", ""))
+        said.append((f"{text}, so they cannot separate two methods.", ""))
     judged = Counter(verdict.verdict for verdict in verdicts)
-    if decided := {name: count for name, count in judged.most_common() if name != NOT_RUN}:
-        text = ", ".join(f"{count} {name}" for name, count in decided.items())
-        said.append(
-            (
-                f"Of {len(verdicts)} claims of the papers' texts: {text}; {judged[NOT_RUN]} not "
-                "run.",
-                "claims",
-            )
-        )
+    if judged.keys() - {NOT_RUN}:
+        text = ", ".join(f"{name} ({count})" for name, count in judged.most_common())
+        said.append((f"{len(verdicts)} claims of the papers' texts: {text}.", "claims"))
     return said

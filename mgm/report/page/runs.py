@@ -1,4 +1,4 @@
-"""The page's runs: their curves, a line per run, and the details that a line unfolds to."""
+"""Runs on the page: training curves, one line per run, and the details of each run."""
 
 import json
 import re
@@ -16,7 +16,8 @@ from mgm.report.page.svg import SMOOTH, Panel, thin
 from mgm.results.result import RunStatus
 from mgm.spec import Spec, data_name, parents
 
-VERBS = {
+# Titles of the stages.
+STAGES = {
     "pretrain": "Pretraining",
     "finetune": "Finetuning",
     "probe": "Linear probe",
@@ -25,12 +26,12 @@ VERBS = {
 }
 # Notes on the curves of a stage.
 NOTES = {
-    "pretrain": "Reconstruction loss divided by the loss of predicting zeros (dotted line). Each "
-    "mask sets a problem of its own difficulty, so a lower curve is not a better mask.",
+    "pretrain": "Reconstruction loss divided by the loss of predicting zeros (dotted line). Masks "
+    "differ in difficulty, so a lower curve does not mean a better mask.",
     "finetune": "Training loss of the classifier.",
     "probe": "Training loss of the linear layer.",
 }
-# Of a run's folder, those that a reader opens.
+# Files of a run's folder that the page links to.
 FILES = ("result.json", "spec.json", "log.jsonl", "error.txt", "predictions.csv")
 
 Log = list[dict[str, Any]]  # the lines of log.jsonl
@@ -40,23 +41,23 @@ Losses = list[tuple[float, float]]  # (step, loss)
 def training(
     registry: Registry, logs: Mapping[str, Log], losses: Mapping[str, Losses]
 ) -> list[dict[str, Any]]:
-    """Return loss curves: one panel per table row, one line per seed, one scale per stage."""
+    """Return loss curves: one panel per table row, one line per seed, one axis per stage."""
     groups = []
-    for verb, note in NOTES.items():
+    for stage, note in NOTES.items():
         labelled: dict[str, list[str]] = {}  # label -> run ids
         for run_id, text in labels_of(registry).items():
-            if len(losses.get(run_id, ())) > 1 and registry.specs[run_id].stage == verb:
+            if len(losses.get(run_id, ())) > 1 and registry.specs[run_id].stage == stage:
                 labelled.setdefault(text, []).append(run_id)
         if not labelled:
             continue
-        # A batch's loss follows how much its clips vary. Dividing by the loss of predicting zeros
-        # on the same clips leaves what the model has learnt.
-        curve_of = relative_losses_of if verb == "pretrain" else losses_of
+        # Batches differ in how much their clips vary. Dividing by the loss of predicting zeros on
+        # the same clips removes this.
+        curve_of = relative_losses_of if stage == "pretrain" else losses_of
         series = {
             text: [thin(curve_of(logs[run_id]), SMOOTH) for run_id in run_ids]
             for text, run_ids in labelled.items()
         }
-        rule = 1.0 if verb == "pretrain" else None
+        rule = 1.0 if stage == "pretrain" else None
         drawn = [value for several in series.values() for one in several for _, value in one]
         ends = [*drawn, rule] if rule is not None else drawn
         lasts = [logs[run_id][-1] for run_ids in labelled.values() for run_id in run_ids]
@@ -70,12 +71,12 @@ def training(
             text: Panel(several, steps, min(ends), max(ends), rule)
             for text, several in series.items()
         }
-        groups.append({"title": VERBS[verb], "note": note, "panels": panels})
+        groups.append({"title": STAGES[stage], "note": note, "panels": panels})
     return groups
 
 
 def losses_of(log: Log) -> Losses:
-    """Return (step, loss) of a log, few enough to be drawn."""
+    """Return (step, loss) of a log, thinned for drawing."""
     return thin(
         [
             (int(line["step"]), line["loss"])
@@ -98,9 +99,9 @@ def relative_losses_of(log: Log) -> Losses:
 
 
 def labels_of(registry: Registry) -> dict[str, str]:
-    """Map a run id to the row of a table, or the figure, that it works for.
+    """Map a run id to the table row or figure that uses it.
 
-    The first one, in the order of the tables, names it.
+    If several use it, the first in the order of the tables counts.
     """
     said: list[tuple[str, Sequence[Spec]]] = [("Controls", registry.controls)]
     said += [
@@ -128,7 +129,7 @@ def labels_of(registry: Registry) -> dict[str, str]:
 def columns_of(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, dict[str, str]]:
     """Map a run id to the columns of its line: mask, dataset and computing time.
 
-    A run without a mask of its own has its parent's.
+    A run without a mask has its parent's.
     """
 
     def mask_of(spec: Spec) -> str:
@@ -151,10 +152,10 @@ def filters_of(
     found: Mapping[str, RunStatus],
     columns: Mapping[str, Mapping[str, str]],
 ) -> dict[str, list[str]]:
-    """Map each filter of the list of runs to its choices, without those that leave no choice."""
+    """Map each filter of the list of runs to its choices. Filters with one choice are left out."""
     specs = registry.specs
     choices: dict[str, dict[str, None]] = {
-        "Stage": dict.fromkeys(VERBS[spec.stage] for spec in specs.values()),
+        "Stage": dict.fromkeys(STAGES[spec.stage] for spec in specs.values()),
         "Mask": dict.fromkeys(line["mask"] for line in columns.values() if line["mask"]),
         "Dataset": dict.fromkeys(line["dataset"] for line in columns.values()),
         "Status": dict.fromkeys(found[run_id].state for run_id in specs),
@@ -171,9 +172,9 @@ def run_details(
     results: Path,
     reports: Path,
 ) -> dict[str, Any]:
-    """Return what a run's line unfolds to; the page's script draws it.
+    """Return the details of every run, for the page's script.
 
-    Runs share most of it, so they name entries of one `pool` by number.
+    Runs share most entries, so they refer to entries of one `pool` by number.
     """
     pool: dict[str, int] = {}  # JSON -> number
 
@@ -208,6 +209,7 @@ def run_details(
 
 
 def outcome(result: dict[str, Any] | None, losses: Losses) -> str:
+    """Format a run's accuracy, or its last loss."""
     if result and "top1" in result["metrics"]:
         return f"{result['metrics']['top1']:.1f} %"
     if result and "map" in result["metrics"]:
@@ -216,7 +218,7 @@ def outcome(result: dict[str, Any] | None, losses: Losses) -> str:
 
 
 def _fields(run: RunStatus, log: Log, losses: Losses) -> list[tuple[str, str]]:
-    """Return (name, text) of a run's result, or of its state, and of its log."""
+    """Return the details of a run as (name, text): result or state, log, data, provenance."""
     fields = (
         [("state", f"{run.state}. {run.why}" if run.why else run.state)]
         if run.state != "run"
@@ -233,17 +235,17 @@ def _fields(run: RunStatus, log: Log, losses: Losses) -> list[tuple[str, str]]:
             fields.append(("result", ", ".join(metrics) + tested))
     if losses:
         zeros, last = _mean(log, "trivial_loss"), log[-1]
-        beside = f"; {zeros:.3f} is that of predicting zeros" if zeros is not None else ""
+        trivial = f"; predicting zeros has {zeros:.3f}" if zeros is not None else ""
         fields.append(
             (
                 "loss",
                 f"{losses[0][1]:.3f} → {losses[-1][1]:.3f} in {last['step']} of "
-                f"{last.get('steps', '?')} steps{beside}",
+                f"{last.get('steps', '?')} steps{trivial}",
             )
         )
         measured = (
             ("{:.0f} clips/s", _mean(log, "clips_per_s")),
-            ("{:.0f} MB at most", _mean(log[-1:], "memory_mb")),
+            ("{:.0f} MB peak memory", _mean(log[-1:], "memory_mb")),
             ("mask coverage {:.1%}", _mean(log, "coverage")),
         )
         shown = [
@@ -255,8 +257,8 @@ def _fields(run: RunStatus, log: Log, losses: Losses) -> list[tuple[str, str]]:
         fields += [
             (
                 "data",
-                f"{data['dataset']}, digest {data['digest'] or 'none'}, {data['train']} + "
-                f"{data['test']} videos, {data['note']}",
+                f"{data['dataset']}, digest {data['digest'] or 'none'}, {data['train']} training + "
+                f"{data['test']} test videos, {data['note']}",
             ),
             ("commit", commit_of(result)),
             (
@@ -275,7 +277,10 @@ def _fields(run: RunStatus, log: Log, losses: Losses) -> list[tuple[str, str]]:
         ]
         if failed:
             fields.append(
-                ("unreadable", f"{len(failed)} videos, weight 0: {', '.join(map(str, failed[:5]))}")
+                (
+                    "unreadable",
+                    f"{len(failed)} videos, with weight 0: {', '.join(map(str, failed[:5]))}",
+                )
             )
     return fields
 

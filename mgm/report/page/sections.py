@@ -1,4 +1,4 @@
-"""Sections of the page that stand by themselves: masks, controls, classes, deviations."""
+"""Sections of the page: masks on a clip, controls, accuracy by class, deviations."""
 
 import base64
 import io
@@ -24,14 +24,18 @@ from mgm.spec import Measure, data_name
 # DEVIATIONS.md of a checkout; an installed package has none.
 DEVIATIONS = Path(__file__).parents[3] / "DEVIATIONS.md"
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
-# A matrix of more classes does not fit a page; the list by class stays.
+# Most classes of a confusion matrix that fits the page.
 LARGEST_MATRIX = 20
 
 
 @dataclass(frozen=True)
 class MaskStrip:
-    """A picture to lay over the clip's own: a data URI, empty for the clip by itself. `boxes` has a
-    dense mask's box slot by slot: left, top, width, height in patches."""
+    """A mask's pictures side by side, to lay over the clip.
+
+    Attributes:
+        strip: data URI; empty for the clip alone.
+        boxes: per time slot, a dense mask's box as left, top, width, height in patches.
+    """
 
     name: str
     about: str
@@ -41,10 +45,13 @@ class MaskStrip:
 
 @dataclass(frozen=True)
 class MaskPlayer:
-    """The clip of Figure 5 with each mask moving over it, as pictures small enough for the page.
+    """The clip of Figure 5 under each mask, as small pictures for the page.
 
-    A strip has all frames beside one another. The page shows one frame of every strip at a time.
-    `clip` is the strip of the `slots` frames; a slot's grid has `rows` x `columns` patches.
+    A strip has all frames side by side. The page shows one frame of every strip at a time.
+
+    Attributes:
+        clip: strip of the clip's frames, one per time slot.
+        rows, columns: grid of patches in a time slot.
     """
 
     clip: str
@@ -56,22 +63,25 @@ class MaskPlayer:
 
 
 def mask_player(arrays: Mapping[str, Any], run_id: str) -> MaskPlayer:
-    """Build the player from the arrays that the visualise job keeps."""
-    from mgm.report.figures.clip_grid import glow, veil  # matplotlib takes a second to import
+    """Build the player from the arrays of Figure 5's run."""
+    # Imported here because matplotlib takes a second to import.
+    from mgm.report.figures.clip_grid import glow, veil
     from mgm.report.figures.style import KIND
 
     masks = arrays["masked_NSHW"]
     strips = [
-        MaskStrip("the clip", f"frames {', '.join(map(str, arrays['index_S']))}"),
+        MaskStrip("clip", f"frames {', '.join(map(str, arrays['index_S']))}"),
         MaskStrip(
-            "motion", "magnitude of the vectors", _uri(_strip(glow(arrays["magnitude_SHW"])), "png")
+            "motion",
+            "magnitude of the motion vectors",
+            _uri(_strip(glow(arrays["magnitude_SHW"])), "png"),
         ),
     ]
     for name, ratio, masked_SHW, boxes_S4 in zip(
         map(str, arrays["names_N"]), arrays["ratio_N"], masks, arrays["boxes_NS4"]
     ):
         about = ", ".join(
-            filter(None, (KIND.get(name, "").replace("\n", " "), f"{ratio:.0%} hidden"))
+            filter(None, (KIND.get(name, "").replace("\n", " "), f"{ratio * 100:.0f} % hidden"))
         )
         corner_S4 = (
             np.hstack([boxes_S4[:, :2] - boxes_S4[:, 2:] / 2, boxes_S4[:, 2:]])
@@ -87,7 +97,7 @@ def mask_player(arrays: Mapping[str, Any], run_id: str) -> MaskPlayer:
 
 
 def webp_uri(png: Path) -> tuple[str, int]:
-    """A figure as a smaller file to stand in the page, a data URI, and its width in CSS pixels."""
+    """Return a figure as a smaller data URI for the page, and its width in CSS pixels."""
     from matplotlib.image import imread
 
     from mgm.report.figures.style import DPI
@@ -110,35 +120,38 @@ def _uri(picture_HWC: np.ndarray, kind: str) -> str:
 
 
 def clips_of(registry: Registry) -> str:
-    """Say what a clip and a class are; empty for a scale that generates no videos."""
+    """Describe generated clips and their classes; empty for real videos."""
     drawn = [data.generate for data in registry.scale.datasets.values() if data.generate]
     if not drawn:
         return ""
-    said = (
-        "In a generated clip bright shapes move before a darker background. All make the same "
-        "motion. That motion is the class; it does not depend on their look, place or background."
+    text = (
+        "Videos are generated: bright shapes move in front of a darker background. All shapes of a "
+        "video make the same motion, and this motion is the class. Look, place and background "
+        "carry no information."
     )
     if drawn[0].get("layout") != "sway":
-        return said
+        return text
     return (
-        f"{said} Shapes go to and fro: a class says along which line, and which way is the quick "
-        "one. “Jerking things left” is quick to the left and slow back, “swaying things up and "
-        "down” is alike both ways."
+        f"{text} The shapes move to and fro. The class is the line of the motion and its faster "
+        "direction: “jerking things left” is fast to the left and slow back, “swaying things up "
+        "and down” is equally fast both ways."
     )
 
 
 def single_draw(registry: Registry) -> str:
-    """Return the file of a checkout that has a scale's controls by one draw; empty if none."""
+    """Return the path of the scale's earlier controls in a checkout; empty if there are none."""
     path = f"docs/controls-{registry.scale.name}.csv"
     return path if (DEVIATIONS.parent / path).is_file() else ""
 
 
 @dataclass(frozen=True)
 class Controls:
-    """What a linear probe classifies without a model, over all runs that measured it.
+    """Accuracy of linear probes on features that need no trained model.
 
-    `lines` maps a control's title to its top-1 accuracy, or to why there is none. All but `runs` is
-    empty while no run is done.
+    Attributes:
+        lines: control's title -> its accuracy, or why it is not measured.
+
+    Only `runs` is set before a run is finished.
     """
 
     runs: list[Measure]
@@ -154,10 +167,10 @@ class Controls:
 def controls_of(
     registry: Registry, results: Path, found: Mapping[str, RunStatus]
 ) -> Controls | None:
-    """Read the controls of a scale's runs; None for a scale that measures none.
+    """Read the controls of a scale's runs; None for a scale without controls.
 
-    A single run has the bootstrap interval that it wrote. Several have one over seeds, or over
-    datasets where they see several.
+    A single run has its own bootstrap interval. Several runs have an interval over seeds, or over
+    datasets if there are several.
     """
     wanted = registry.controls
     if not wanted:
@@ -205,7 +218,7 @@ def controls_of(
 
 @dataclass(frozen=True)
 class ClassLine:
-    """One class: its share of right predictions, and the wrong class that was predicted most."""
+    """Accuracy of one class, and the wrong class that was predicted most often."""
 
     name: str
     predictions: int
@@ -216,10 +229,11 @@ class ClassLine:
 
 @dataclass(frozen=True)
 class ByClass:
-    """What `by_class` returns.
+    """Accuracy by class, with a confusion matrix.
 
-    `matrix` maps label, then prediction, to a share of the label's predictions in per cent. It is
-    empty above `LARGEST_MATRIX` classes.
+    Attributes:
+        matrix: label -> prediction -> share of the label's predictions in per cent. It is empty for
+            more than `LARGEST_MATRIX` classes.
     """
 
     row: Row
@@ -232,8 +246,8 @@ def by_class(row: Row | None, results: Path, found: Mapping[str, RunStatus]) -> 
     """Sum the predictions of a cell's finished runs by class.
 
     Returns:
-        The least accurate class first; None where no run has written `predictions.csv`, or videos
-        have several labels and so no single prediction.
+        The least accurate class first. None if no run has a `predictions.csv`, or if videos have
+        several labels and so no single prediction.
     """
     run_ids = row.run_ids if row else ()
     paths = [results / run_id / "predictions.csv" for run_id in run_ids if found[run_id].result]
@@ -242,11 +256,13 @@ def by_class(row: Row | None, results: Path, found: Mapping[str, RunStatus]) -> 
     ]
     if row is None or not frames:
         return None
-    said = pd.concat(frames)
-    if "labels" in said:
+    predictions = pd.concat(frames)
+    if "labels" in predictions:
         return None
-    names = sorted({*said.label, *said.prediction})
-    counts = pd.crosstab(said.label, said.prediction).reindex(columns=names, fill_value=0)
+    names = sorted({*predictions.label, *predictions.prediction})
+    counts = pd.crosstab(predictions.label, predictions.prediction).reindex(
+        columns=names, fill_value=0
+    )
     totals = counts.sum(axis=1)
     shares = (100 * counts).div(totals, axis=0)
     matrix = {
@@ -265,14 +281,14 @@ def by_class(row: Row | None, results: Path, found: Mapping[str, RunStatus]) -> 
 
 
 def deviations() -> list[tuple[str, Markup]]:
-    """(heading, content) of each section; none without the file."""
+    """Return heading and content of each section of DEVIATIONS.md; empty without that file."""
     return deviation_sections(DEVIATIONS.read_text()) if DEVIATIONS.exists() else []
 
 
 def deviation_sections(text: str) -> list[tuple[str, Markup]]:
-    """Give each table a caption, its headings their scope, and a box that scrolls.
+    """Render Markdown sections, with captions, headings and scrolling boxes for their tables.
 
-    A caption is the heading above the table; a row's heading is its first cell.
+    A caption repeats the heading above the table. The first cell of a row is its heading.
     """
     found = []
     for section in text.split("\n## ")[1:]:

@@ -1,4 +1,4 @@
-"""Axes and points of the small drawings in the page; `templates/svg.html.j2` writes the SVG."""
+"""Axes and points of the small plots in the page. `templates/svg.html.j2` writes the SVG."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,22 +12,20 @@ from markupsafe import Markup
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
 )
-WIDTH, NARROW = 148, 112  # of an interval's drawing, in CSS pixels
-PERCENT, POINTS_OF = (0.0, 100.0), (-100.0, 100.0)  # what a share, and a difference of two, can be
-# A curve has at most so many points, each the mean of its share of the steps.
+WIDTH, NARROW = 148, 112  # of an interval's plot, in CSS pixels
+# Possible values of a percentage, and of a difference of two.
+PERCENT, POINTS_OF = (0.0, 100.0), (-100.0, 100.0)
+# Most points of a curve. Each is a mean over consecutive steps.
 POINTS = 100
-# Of a panel's curves each has fewer, so that trends show and not the noise of single batches.
+# Most points of a curve in a small panel, where noise would hide the trend.
 SMOOTH = 25
 
-Series = Sequence[tuple[float, float]]  # of (step, loss)
+Series = Sequence[tuple[float, float]]  # (step, loss)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A linear axis over `width` pixels.
-
-    Its ends are rounded outwards to `step`, but kept `within` what the values can be.
-    """
+    """A linear axis of `width` pixels."""
 
     low: float
     high: float
@@ -41,6 +39,11 @@ class Axis:
         step: float = 10,
         within: tuple[float, float] = (-inf, inf),
     ) -> "Axis":
+        """Return an axis over `values`, with its ends rounded outwards to `step`.
+
+        Args:
+            within: limits of the ends.
+        """
         low, high = 0.0, 100.0
         if values:
             low, high = step * floor(min(values) / step), step * ceil(max(values) / step)
@@ -48,16 +51,16 @@ class Axis:
         return cls(low, min(max(high, low + step), within[1]), width)
 
     def at(self, value: float) -> float:
-        """Return pixels from the left; what lies beyond an end is at the end."""
+        """Return a value's place in pixels from the left, at most the axis's ends."""
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return round(8 + (self.width - 16) * share, 1)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves over 0..`steps` and `low`..`high`, one per seed; a dotted line at `rule`.
+    """Panel of curves over 0 to `steps` and `low` to `high`, one per seed.
 
-    Its sides are in pixels.
+    `rule` is the height of a dotted line. Sizes are in pixels.
     """
 
     curves: Sequence[Series]
@@ -70,17 +73,17 @@ class Panel:
 
     @property
     def last(self) -> float:
-        """Mean over seeds of the loss at the end."""
+        """Mean over seeds of the last loss."""
         return sum(one[-1][1] for one in self.curves) / len(self.curves)
 
     @property
     def lines(self) -> list[str]:
-        """The points of each curve, as SVG writes them."""
+        """Points of each curve, in SVG's syntax."""
         return [" ".join(self._point(*pair) for pair in one) for one in self.curves]
 
     @property
     def rule_y(self) -> float | None:
-        """Height of the dotted line; None where there is none or it lies outside the panel."""
+        """Place of the dotted line in pixels; None if it is outside the panel."""
         inside = self.rule is not None and self.low <= self.rule <= self.high
         return self._y(self.rule) if self.rule is not None and inside else None
 
@@ -94,7 +97,7 @@ class Panel:
 
 
 def drawing(macro: str, *args: Any) -> Markup:
-    """Draw with a macro of svg.html.j2."""
+    """Draw a plot with a macro of svg.html.j2."""
     return getattr(TEMPLATES.get_template("svg.html.j2").module, macro)(*args)
 
 

@@ -1,6 +1,6 @@
-// The page can be read without this: it unfolds runs, opens what a link leads to, sorts tables, plays the masks.
+// The page can be read without this script. It opens details of runs, sorts tables, filters runs, and plays the masks.
 
-// What a run's line unfolds to is drawn when it is first opened. Runs name entries of one pool by number.
+// The details of a run are drawn when its line is first opened. Runs refer to entries of one pool by number.
 const { results, pool, runs } = JSON.parse(document.getElementById("details").textContent);
 const children = {};
 for (const [id, run] of Object.entries(runs)) for (const parent of run.parents) (children[parent] ??= []).push(id);
@@ -18,7 +18,7 @@ const draw = (line) => {
   const cells = run.cells.map((at) => make("a", [pool[at][1]], { href: `#cell-${pool[at][0]}` }));
   const fields = [
     ...run.fields.map((at) => [pool[at][0], [pool[at][1]]]),
-    ["files", list(files, ", ")], ["starts from", toRuns(run.parents)], ["continued by", toRuns(children[line.id])], ["stands in", list(cells, "; ")],
+    ["files", list(files, ", ")], ["starts from", toRuns(run.parents)], ["continued by", toRuns(children[line.id])], ["used in", list(cells, "; ")],
   ].filter(([, content]) => content.length);
   const spec = JSON.stringify(Object.fromEntries(run.spec.map((at) => pool[at])), null, 1);
   body.replaceChildren(
@@ -35,7 +35,7 @@ const open = () => {
 addEventListener("hashchange", open);
 open();
 
-// A box that scrolls can be reached by keyboard.
+// The keyboard can reach a box that scrolls.
 const reach = () => document.querySelectorAll(".wide").forEach((box) => {
   if (box.scrollWidth > box.clientWidth) Object.assign(box, { tabIndex: 0, role: "region", ariaLabel: box.querySelector("caption").textContent });
   else box.removeAttribute("tabindex");
@@ -43,7 +43,7 @@ const reach = () => document.querySelectorAll(".wide").forEach((box) => {
 addEventListener("resize", reach);
 reach();
 
-// A heading sorts its column upwards, downwards, and back to the order of the paper; groups stay together, what has no number stays last.
+// A click on a heading sorts its column: ascending, descending, then the original order. Groups stay together, and cells without a number last.
 const key = (row, column) => {
   const cell = row.cells[column], text = cell.dataset.sort ?? cell.textContent.trim().replace("−", "-").replaceAll(",", "");
   const number = parseFloat(text);
@@ -78,7 +78,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// Filters hide lines of the list of runs; a box of columns hides one of them.
+// Filters hide lines of the list of runs. A checkbox hides a column.
 const filters = document.querySelector(".filters");
 if (filters) {
   const lines = [...document.querySelectorAll(".run")], output = filters.querySelector("output");
@@ -99,14 +99,14 @@ if (filters) {
   filters.onsubmit = (event) => event.preventDefault();
   filters.hidden = false;
   filter();
-  // A link to a run that a filter hides shows it.
+  // A link to a hidden run resets the filters.
   addEventListener("hashchange", () => {
     const line = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (line?.matches(".run[hidden]")) (filters.reset(), filter(), line.scrollIntoView());
   });
 }
 
-// The mask player shows one slot of every strip; it moves by itself only where the reader has nothing against motion.
+// The mask player shows one time slot of every strip. It starts by itself unless the reader prefers reduced motion.
 const player = document.getElementById("gallery");
 if (player) {
   const [button, slider, output] = ["button", "input", "output"].map((name) => player.querySelector(name));
