@@ -80,7 +80,7 @@ def test_bad_specs_are_one_line(tmp_path, monkeypatch, capsys):
             "pretrain",
             spec_file(tmp_path),
             "x=y",
-            "no place for dataset ssv2; pass --data ssv2=FOLDER",
+            "no folder is given for dataset ssv2; pass --data ssv2=FOLDER",
         ),
         ("pretrain", spec_file(tmp_path), "x", "--data x: write it as NAME=FOLDER"),
     ]:

@@ -1,7 +1,7 @@
 """Run a model over the videos of a folder or an index, for `mgm embed` and `mgm predict`.
 
-Work is kept in parts next to the output, so that the same command continues where it was stopped. A
-video that cannot be read is listed and left out.
+Results are kept in parts next to the output, so that the same command continues where it was
+stopped. A video that cannot be read is listed and left out.
 """
 
 import json
@@ -36,13 +36,14 @@ from mgm.video.shard_reader import shard_of
 
 PART = 64  # videos per part
 ABOUT = "about.json"
-# Numbered by `Parts.write`, or a video's digest and a window (`mgm.stages.windows`).
+# A part's name is a number (`Parts.write`), or a video's digest and a window's number
+# (`mgm.stages.windows`).
 PART_NAME = re.compile(r"\d{8}|[0-9a-f]{16}-\d{8}")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Weights, with the clips and the model they are for."""
+    """Weights, and the clips and the model that they were trained with."""
 
     weights: Path
     clips: Clips
@@ -50,20 +51,21 @@ class Source:
 
 
 def find_source(place: Path, how: ApplyOptions) -> Source:
-    """Return the weights in a run's folder, with its spec's clips and model, or bare weights.
+    """Return the weights at `place`, with their clips and model.
 
     Args:
-        place: a run's folder, or weights in any format; their shapes determine the model.
+        place: a run's folder with a spec, or weights in any format. The shapes of such weights
+            determine the model.
         how: the clips for weights without a spec.
 
     Raises:
-        UserError: a run without weights of its own; no weights.
+        UserError: there are no weights, or the run's stage has none.
     """
     if place.is_dir() and (place / "spec.json").exists():
         spec = read_spec(place)
         if not isinstance(spec, Pretrain | Finetune):
             raise UserError(
-                f"{place}: is a {spec.stage} run, which has no weights of its own; give a "
+                f"{place}: is a {spec.stage} run, which has no weights of its own; pass a "
                 "pretraining or fine-tuning run"
             )
         return Source(verified_weights(place)[0], spec.clips, spec.model)
@@ -81,17 +83,17 @@ def find_views(how: ApplyOptions) -> Views:
     """Return the views that the command line asks for.
 
     Raises:
-        UserError: more than there can be.
+        UserError: a number of views is out of range.
     """
     with valid(f"--temporal {how.temporal} --spatial {how.spatial}: "):
         return how.views()
 
 
 def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]]]:
-    """Return the videos of an index, of a folder or of one file, by name.
+    """Find the videos of an index, of a folder or of one file.
 
     Returns:
-        The videos; and (name, reason) of what cannot be read.
+        {name: video}, and (name, reason) of the files that cannot be read.
 
     Raises:
         UserError: there is no video.
@@ -109,8 +111,8 @@ def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]]]:
         same = {name: video for (name, video), why in zip(pairs, faults) if not why}
         if not same:
             raise UserError(
-                f"{source}: none of its videos is as it was indexed; {changed[0][0]}: "
-                f"{changed[0][1]}; run `mgm prepare` again"
+                f"{source}: all of its {len(changed)} videos have changed or are missing "
+                f"({changed[0][0]}: {changed[0][1]}); run `mgm prepare` again"
             )
         return same, [*index.excluded, *changed]
     if not source.exists():
@@ -133,19 +135,19 @@ def apply(
     out: Path,
     workers: int,
 ) -> tuple[dict[str, np.ndarray], list[tuple[str, str]]]:
-    """Return `reduce(compute(views))` of every video, from existing parts or computed.
+    """Compute `reduce(compute(views))` of every video, except those in existing parts.
 
     Args:
-        compute: from uint8 frames (V, T, H, W, C) of a video's views to (V, D).
-        reduce: from (V, D) to what is kept of a video, of one shape for all videos.
-        out: the output file. Parts lie in `out`.parts until they are joined.
+        compute: maps uint8 frames (V, T, H, W, C) of a video's views to (V, D).
+        reduce: maps (V, D) to the array that is kept. It has the same shape for all videos.
+        out: the output file. Parts are in `out`.parts until they are joined.
 
     Returns:
-        An array per video, by name; and (name, reason) of videos that could not be read.
+        {name: array}, and (name, reason) of the videos that could not be read.
 
     Raises:
-        UserError: the parts there are of other weights or views, or the folder is not ours; no
-            video could be read.
+        UserError: existing parts are of other weights or views, mgm did not make their folder, or
+            no video could be read.
     """
     longest = max(video.frames for video in videos.values())
     if views.temporal > longest:
@@ -179,36 +181,39 @@ def apply(
         parts.write(found, bad)
         done |= found
         failed |= bad
-    # Let `track` print that all is done.
+    # Read to the end, so that `track` prints its last line.
     for _ in batches:
         pass
     values = {name: done[key] for name, key in key_of.items() if key in done}
     reasons = [(name, failed[key]) for name, key in key_of.items() if key in failed]
     if not values:
         raise UserError(
-            f"{out}: none of {len(videos)} videos could be read; the first: {reasons[0][1]}"
+            f"{out}: 0 of {len(videos)} videos could be read; the first: {reasons[0][1]}"
         )
     return values, reasons
 
 
 def content_key(name: str, video: Video) -> str:
-    """Return what a video's result depends on besides the settings: name, size and content."""
+    """Return a key of the video's name, size, content and modification time.
+
+    Its result depends only on them and the settings.
+    """
     time = os.stat(video.path).st_mtime_ns if os.path.exists(video.path) else 0
     return json.dumps([name, video.bytes, video.content, time])
 
 
 class Parts:
-    """Results of some videos, in files of a folder next to the output, until all are joined.
+    """Files next to the output with the results of some videos, until all are joined.
 
-    A part names its videos by `content_key`, so a file that was replaced is computed again and one
-    that vanished is left out. A part that cannot be read is as if it were absent.
+    A part names its videos by `content_key`. So a replaced file is computed again, and a removed
+    file is left out. A part that cannot be read counts as missing.
 
     Args:
-        out: the output file; parts lie in `out`.parts.
+        out: the output file. Parts are in `out`.parts.
         about: the settings that all results depend on.
 
     Raises:
-        UserError: the folder is there and not ours, or its parts are of other settings.
+        UserError: mgm did not make the folder, or its parts are of other settings.
     """
 
     def __init__(self, out: Path, about: str):
@@ -222,14 +227,14 @@ class Parts:
                 )
         elif self.folder.is_symlink() or self.folder.exists():
             raise UserError(
-                f"{self.folder}: exists and was not made by mgm, which would write its parts "
-                "there; move it away, or choose another --out"
+                f"{self.folder}: exists and was not made by mgm, which writes its parts there; "
+                "move it away, or choose another --out"
             )
         else:
             atomic.write(known, about)
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
-        """Return the arrays of a part; None if it is absent, damaged or another part."""
+        """Return the arrays of a part; None if it is missing, damaged or another part."""
         with suppress(UserError, OSError, ValueError):
             arrays = read_arrays(self.folder / f"{name}.npz")
             if str(arrays.pop("part", "")) == name:
@@ -243,7 +248,7 @@ class Parts:
             np.savez(file, part=name, **arrays)
 
     def read(self) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-        """Return the results and the reasons of all parts, by key."""
+        """Return {key: result} and {key: reason} of all parts."""
         done, failed = dict[str, np.ndarray](), dict[str, str]()
         for path in sorted(self.folder.glob("*.npz")):
             with suppress(ValueError, KeyError, TypeError):
@@ -271,7 +276,7 @@ def folder_of_parts(out: Path) -> Path:
 
 
 def discard_parts(out: Path) -> None:
-    """Remove the parts once the output is written, and their folder if nothing else lies in it."""
+    """Remove the parts, and their folder if it has no other files. Call this after writing."""
     folder = folder_of_parts(out)
     for path in folder.glob("*.npz"):
         if PART_NAME.fullmatch(path.stem):
@@ -283,7 +288,11 @@ def discard_parts(out: Path) -> None:
 
 
 def write_failed(out: Path, failed: list[tuple[str, str]]) -> str:
-    """List what could not be read in a file next to the output; return words about it."""
+    """List the videos that could not be read in a file next to the output.
+
+    Returns:
+        Text about them; empty if there are none.
+    """
     if not failed:
         return ""
     path = out.with_suffix(".failed.csv")

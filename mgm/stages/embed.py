@@ -37,23 +37,24 @@ def embed(
 ) -> str:
     """Write the encoder's features of every video.
 
-    A clip's feature is the mean of its tokens after the final norm, or a fine-tuned encoder's own
-    norm of their mean. Parquet has the columns path, view (per clip) and feature; of an index also
-    label, class and split. npy has features (N, D) in float32, and a CSV file of the same name has
-    the other columns.
+    A clip's feature is the mean of its tokens after the final norm. A fine-tuned encoder applies
+    its own norm to the tokens' mean. Parquet has the columns path, view (per clip) and feature, and
+    label, class and split if the source is an index. npy has features (N, D) in float32. Then a CSV
+    file of the same name has the other columns.
 
     Args:
         source: a video, a folder of videos, or an index.
         weights: a run's folder, or weights in any format.
-        how: clips, views, or windows along each video (`_write_windows`).
+        how: clips, and views or windows along each video (`_write_windows`).
         per: `clip` keeps each view, `video` their mean.
-        tokens: every token of each window, in float16.
+        tokens: write every token of each window, in float16.
 
     Returns:
-        Words about what was written.
+        A line about what was written.
 
     Raises:
-        UserError: no videos, no weights, another file format, or another process writes `out`.
+        UserError: there are no videos or no weights, `out` has another file format, or another
+            process writes it.
     """
     if out.suffix not in FORMATS:
         raise UserError(f"{out}: write features to a file that ends in {' or '.join(FORMATS)}")
@@ -107,7 +108,7 @@ def _write_windows(out: Path, parts: Iterator[WindowValues]) -> str:
     with atomic.atomic_write(out) as temporary, temporary.open("wb") as file:
 
         def write_header(rows: int) -> None:
-            """NumPy pads its header so that the number of rows may change later."""
+            """Write the header. NumPy pads it, so that the number of rows can change later."""
             dtype, shape = first.value_N.dtype.str, (rows, *first.value_N.shape[1:])
             fields = {"descr": dtype, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, fields)

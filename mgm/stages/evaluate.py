@@ -1,7 +1,7 @@
-"""The multi-view test: every test video once, its views' softmax scores averaged.
+"""The multi-view test: classify every test video by the mean softmax scores of its views.
 
-Finetuning and probing end with it; `mgm evaluate` repeats it for finetuned weights, of a run or
-from elsewhere, with other views or data.
+Fine-tuning and probing end with it. `mgm evaluate` repeats it with other views or data, for the
+weights of a fine-tuning run or for given weights.
 """
 
 import json
@@ -35,32 +35,33 @@ def evaluate(
     views: dict[str, int],
     out: Path | None = None,
 ) -> str:
-    """Test a fine-tuned model and return its metrics as a line; empty on other ranks than 0.
+    """Test a fine-tuned model.
 
     Args:
-        place: the folder of a finetuning run, or the file of its spec.
-        weights: a file in any format that `read_weights` knows; None: the run's own.
-        workplace: threads, workers, and under `data` the one dataset to test on. A dataset of the
-            spec's name must have the spec's digest; another one as many classes.
-        views: `temporal` and `spatial` in place of the spec's.
-        out: a folder for predictions.csv and evaluation.json; None: nothing is written.
+        place: the folder of a fine-tuning run, or the file of its spec.
+        weights: a file in any format that `read_weights` reads. None: the run's own weights.
+        workplace: threads, workers, and in `data` the dataset to test on. If it has the name of the
+            spec's dataset, it must have its digest. Otherwise it must have as many classes.
+        views: `temporal` and `spatial`, in place of the spec's.
+        out: a folder for predictions.csv and evaluation.json. None: nothing is written.
+
+    Returns:
+        A line with the metrics; empty on ranks other than 0.
 
     Raises:
-        UserError: not a finetuning run, weights that do not fit, a dataset with another number of
-            classes, more views than frames.
+        UserError: the run is not a fine-tuning run, the weights do not fit, the dataset has another
+            number of classes, or there are more views than frames.
     """
     spec = read_spec(place)
     if not isinstance(spec, Finetune):
-        raise UserError(
-            f"{place}: is a {spec.stage} run; only a finetuned classifier can be evaluated"
-        )
+        raise UserError(f"{place}: is a {spec.stage} run; pass a fine-tuning run")
     if weights is None and not place.is_dir():
         raise UserError(
-            f"{place}: is a spec and has no weights; add --weights FILE, or give a run's folder"
+            f"{place}: is a spec and has no weights; add --weights FILE, or pass a run's folder"
         )
     if out and (out / "result.json").exists():
         raise UserError(
-            f"{out}: is a run's own folder, whose predictions must stay; choose another --out"
+            f"{out}: is the folder of a run, and its predictions must stay; choose another --out"
         )
     path = weights or verified_weights(place)[0]
     ((dataset, _),) = workplace.data.items()
@@ -71,8 +72,8 @@ def evaluate(
     index = find_index(spec, workplace)
     if (classes := classes_of(read_weights(path), path)) != len(index.classes):
         raise UserError(
-            f"{path}: distinguishes {classes} classes, {dataset} has {len(index.classes)}; give "
-            "weights of those data"
+            f"{path}: distinguishes {classes} classes, {dataset} has {len(index.classes)}; pass "
+            f"weights that were trained on {dataset}"
         )
     model = build_classifier(spec, classes)
     load_weights(model, path)
@@ -100,13 +101,13 @@ def evaluate(
 
 
 def check_views(job: Job[Finetune] | Job[Probe]) -> None:
-    """Refuse more temporal views than any test video has frames. Call this before training.
+    """Check that a test video has as many frames as there are temporal views, before training.
 
-    A test video with fewer frames than views has some views twice, which does no harm. If that is
-    so for all videos, `views` is a mistake.
+    A test video with fewer frames than views has equal views, which does no harm. If all videos
+    have fewer, `views` is a mistake.
 
     Raises:
-        UserError: no test video has as many frames as there are temporal views.
+        UserError: all test videos have fewer frames than there are temporal views.
     """
     views = job.spec.views.temporal
     longest = max((video.frames for video in job.index.test), default=0)
@@ -118,12 +119,12 @@ def check_views(job: Job[Finetune] | Job[Probe]) -> None:
 
 
 def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-    """Test a classifier on the test split: write predictions.csv, return the metrics.
+    """Test a classifier on the test split: write predictions.csv, and return the metrics.
 
-    Each process tests its share. Rank 0 has the result; the others return nothing.
+    Each process tests its share. Rank 0 returns the metrics. The others return an empty dict.
 
     Args:
-        logits_of: from frames (B, T, H, W, C) to (B, classes).
+        logits_of: maps frames (B, T, H, W, C) to logits (B, classes).
     """
     spec, videos = job.spec, job.index.test
     views = spec.views.temporal * spec.views.spatial
@@ -160,12 +161,12 @@ def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor])
 
 
 def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, Any]:
-    """Merge the views of each test video, write predictions.csv, return the mean top-1.
+    """Merge the views of each test video, write predictions.csv, and return the mean metrics.
 
-    predictions.csv has path, label, and the prediction of each classifier. Where some classes have
-    no test video, as in partial domain adaptation, `outside` is the share of predictions of those
-    classes: negative transfer (Xu et al., 2021). Both are in percent. Videos with several labels
-    have the mean average precision (`map`) instead.
+    predictions.csv has path, label, and the prediction of each classifier. The metric is `top1` in
+    percent. In partial domain adaptation some classes have no test video. Then `outside` is the
+    percentage of predictions of those classes: negative transfer (Xu et al., 2021). If videos have
+    several labels, the metric is the mean average precision (`map`).
     """
     if job.index.several_labels:
         return _record_several(job, sample_N, logits_NC[0])
@@ -175,7 +176,7 @@ def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, 
     with (job.folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = table_writer(file)
         writer.writerow(["path", "label", *["prediction"] * len(logits_NC)])
-        # The whole path is the key: different videos may share a name.
+        # Write the whole path, since different videos may have the same name.
         for video, predicted in zip(videos, prediction_LN.T):
             writer.writerow(
                 [
@@ -190,9 +191,10 @@ def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, 
 
 
 def _record_several(job: Job, sample_N: np.ndarray, logits_NC: np.ndarray) -> dict[str, Any]:
-    """Write predictions.csv (path, labels, a score per class), return the mean average precision.
+    """Write predictions.csv, and return the mean average precision.
 
-    A score is the mean over views of the logits' sigmoid.
+    predictions.csv has path, labels, and a score per class. A score is the mean over views of the
+    logits' sigmoid.
     """
     videos, classes = job.index.test, job.index.classes
     order_N = np.argsort(sample_N, kind="stable")
@@ -210,21 +212,21 @@ def _record_several(job: Job, sample_N: np.ndarray, logits_NC: np.ndarray) -> di
 
 
 def average_precision(index: Index, score_NC: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean average precision of the test videos' scores, and its 95 % interval."""
+    """Return the mean average precision of the test videos, and its 95 % confidence interval."""
     positive_NC = multi_hot(index.test, len(index.classes)).bool().numpy()
     low, high = statistics.precision_interval(score_NC, positive_NC)
     return statistics.mean_average_precision(score_NC, positive_NC), low, high
 
 
 def predictions(sample_N: np.ndarray, logits_NC: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the class that each classifier predicts for each video, its views merged.
+    """Return the class that each classifier predicts for each video, from all its views.
 
     Args:
-        sample_N: each view's video; every video has as many views.
+        sample_N: each view's video. All videos have the same number of views.
         logits_NC: each classifier's logits of all views.
 
     Returns:
-        (classifiers, videos) class numbers, videos in order.
+        (classifiers, videos) numbers of classes, with videos in order.
     """
     order_N = np.argsort(sample_N, kind="stable")
     videos = len(np.unique(sample_N))
@@ -237,14 +239,14 @@ def predictions(sample_N: np.ndarray, logits_NC: Sequence[np.ndarray]) -> np.nda
 
 
 def sigmoid_mean(logits_VC: np.ndarray) -> np.ndarray:
-    """Return the mean over views of the sigmoid: (V, C) to (C,), scores of several labels."""
+    """Return the mean over views of the sigmoid, (V, C) to (C,). For several labels."""
     return (1 / (1 + np.exp(-logits_VC.astype(np.float64)))).mean(axis=-2)
 
 
 def softmax_mean(scores_VC: np.ndarray) -> np.ndarray:
-    """Return the mean over views of the softmax: (V, C) to (C,).
+    """Return the mean over views of the softmax, (V, C) to (C,).
 
-    VideoMAE averages scores too. Averaging logits first gives another number.
+    VideoMAE averages softmax scores too. The softmax of the mean logits is another number.
     """
     shifted = np.exp(scores_VC - scores_VC.max(axis=-1, keepdims=True))
     return (shifted / shifted.sum(axis=-1, keepdims=True)).mean(axis=-2)

@@ -1,4 +1,4 @@
-"""Jobs: a run's spec, its folder, its videos and their batches."""
+"""A run's spec, folder, videos and batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,13 +26,13 @@ S = TypeVar("S", bound=Run)
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where runs read and write, and how they are computed.
+    """The folders and the options of runs.
 
     Args:
         results: folder of all runs.
-        data: the folder of each dataset's index, by the dataset's name.
+        data: {dataset's name: folder of its index}.
         options: how runs are computed.
-        flow_weights: of RAFT-small; torchvision's own if None.
+        flow_weights: RAFT-small's weights. None: torchvision's own.
     """
 
     results: Path
@@ -42,20 +42,26 @@ class Workplace:
 
     @cached_property
     def cache(self) -> Cache | None:
-        """Decoded videos, shared by the runs of a process."""
+        """Return the cache of decoded videos, which the runs of a process share."""
         return Cache(self.options.cache_mb) if self.options.cache_mb else None
 
 
 @dataclass
 class Job(Generic[S]):
-    """One run: its spec, its folder, and the videos it may use."""
+    """A run that is being computed.
+
+    Attributes:
+        index: the videos of its dataset.
+        failed: names of the training videos that could not be read.
+        parents_sha256: {parent's run id: SHA-256 of its weights}, of loaded weights.
+    """
 
     spec: S
     folder: Path
     workplace: Workplace
     index: Index
-    failed: list[str] = field(default_factory=list)  # training videos that could not be read
-    parents_sha256: dict[str, str] = field(default_factory=dict)  # of the weights that were loaded
+    failed: list[str] = field(default_factory=list)
+    parents_sha256: dict[str, str] = field(default_factory=dict)
 
     @property
     def options(self) -> RunOptions:
@@ -66,18 +72,18 @@ class Job(Generic[S]):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def weights(self, run_id: str) -> Path:
-        """Return a parent's weights, checked against its result.
+        """Check a parent's weights against its result, and return their path.
 
-        Their digest goes into this run's result.
+        Their digest becomes part of this run's result.
         """
         path, self.parents_sha256[run_id] = verified_weights(self.workplace.results / run_id)
         return path
 
     def training_videos(self, number: int = 0) -> list[Video]:
-        """Return the training split, or the labelled part of it that `data` asks for.
+        """Return the training videos, with the labels that `data` asks for.
 
-        Both draws are functions of the run's seed and the draw's number, so runs that are compared
-        see the same labels.
+        The draw of labels, and their shuffling, depend only on the run's seed and on `number`. So
+        runs that are compared see the same labels.
         """
         data, videos = self.spec.data, list(self.index.train)
         if data.labels_per_class and self.index.several_labels:
@@ -114,7 +120,8 @@ class Split:
     Attributes:
         x_ND: float32 mean of each clip's tokens.
         sample_N: int64 position of each clip's video.
-        tokens_NLD: float16 tokens, each normalised to mean 0 and variance 1; None unless asked for.
+        tokens_NLD: float16 tokens, each normalised to mean 0 and variance 1. Only the attentive
+            probe needs them. Otherwise None.
     """
 
     x_ND: torch.Tensor
@@ -123,10 +130,14 @@ class Split:
 
 
 class LabelledClips(NamedTuple):
-    """Training features of one draw of labels: the clips `kept_N` of a split, with their labels.
+    """Training features with the labels of one draw.
 
-    `unit_N` counts the draw's videos from 0, or their groups (`Probe.held_out`): clips of one unit
-    are held out together.
+    Attributes:
+        split: features of all clips.
+        kept_N: which of them are labelled.
+        label_N: the labels of these clips.
+        unit_N: the number of each clip's video, or of its group (`Probe.held_out`), from 0. Clips
+            of the same unit are held out together.
     """
 
     split: Split
@@ -141,7 +152,7 @@ class LabelledClips(NamedTuple):
 
 
 def multi_hot(videos: Sequence[Video], classes: int) -> torch.Tensor:
-    """Return (videos, classes) float32: 1 for each of a video's labels, else 0."""
+    """Return (videos, classes) float32: 1 for each of a video's labels, 0 otherwise."""
     target_NC = torch.zeros(len(videos), classes)
     for target_C, video in zip(target_NC, videos, strict=True):
         target_C[list(video.labels or (video.label,))] = 1
@@ -149,16 +160,16 @@ def multi_hot(videos: Sequence[Video], classes: int) -> torch.Tensor:
 
 
 def with_channels(frames_BTHWC: torch.Tensor, channels: int) -> torch.Tensor:
-    """RGB frames as a model of so many channels takes them: for 1, grey (ITU-R BT.601).
+    """Convert RGB frames for a model with 3 channels, or with 1: grey (ITU-R BT.601).
 
     Raises:
-        UserError: another number; video files have no more.
+        UserError: the number of channels is another.
     """
     if channels == 3:
         return frames_BTHWC
     if channels != 1:
         raise UserError(
-            f"model.channels is {channels}, and video files give 3, or 1 as grey; train such "
+            f"model.channels is {channels}, and video files have 3, or 1 as grey; train such "
             "models from Python on frames of your own"
         )
     grey = frames_BTHWC.to(torch.int32) @ torch.tensor(
@@ -168,7 +179,7 @@ def with_channels(frames_BTHWC: torch.Tensor, channels: int) -> torch.Tensor:
 
 
 def motion_of(batch: Batch) -> Motion | None:
-    """Return the motion of a batch as masks take it; None if it was read without."""
+    """Return the motion of a batch for masks; None if the batch has no motion."""
     if batch.motion_BSHW is None:
         return None
     return Motion(batch.motion_BSHW, batch.displacement_BSHW2)
@@ -178,28 +189,29 @@ def find_index(spec: Run, workplace: Workplace) -> Index:
     """Return the index of the spec's dataset.
 
     Raises:
-        UserError: the dataset has no place, no index, is not the one the spec was made for, or does
-            not match its files.
+        UserError: no folder is given for the dataset, there is no index, its digest is not the
+            spec's, or its files have changed.
     """
     name = spec.data.dataset
     if name not in workplace.data:
         raise UserError(
-            f"{spec.run_id}: no place for dataset {name}; pass --data {name}=FOLDER, the folder "
-            "`mgm prepare` made"
+            f"{spec.run_id}: no folder is given for dataset {name}; pass --data {name}=FOLDER, the "
+            "folder that `mgm prepare` made"
         )
     index = read_index(workplace.data[name])
     if spec.data.digest and index.digest != spec.data.digest:
         raise UserError(
-            f"{workplace.data[name]}: holds videos with digest {index.digest}, the run wants "
+            f"{workplace.data[name]}: holds videos with digest {index.digest}, and the run needs "
             f"{spec.data.digest}; run `mgm prepare` again"
         )
-    if collectives.is_main():  # once for all processes: it asks for each of the videos
+    # One process checks for all, since it opens each video.
+    if collectives.is_main():
         check_files(index)
     return index
 
 
 def share_crops(job: Job) -> None:
-    """Let a run with a cache read a generated set's centre crops from the store beside the set."""
+    """Let a run with a cache read centre crops of a generated set from a store on disk."""
     spec, place = job.spec, job.workplace.data[job.spec.data.dataset]
     cache = job.workplace.cache
     if cache and not job.options.workers and (place / "generated.json").exists():
@@ -210,7 +222,7 @@ def moving_videos(index: Index) -> list[Video]:
     """Return the test videos that have motion vectors.
 
     Raises:
-        UserError: none has.
+        UserError: no test video has.
     """
     if not (moving := [video for video in index.test if video.has_vectors]):
         raise UserError(
@@ -232,17 +244,17 @@ def training_batches(
     change: Callable[[int, Batch, torch.Tensor], Batch],
     first_step: int,
 ) -> Iterator[tuple[list[Batch], tuple[str, ...]]]:
-    """Yield each step's micro-batches of this process, and the videos that could not be read.
+    """Yield, per step, this process's micro-batches and the videos that could not be read.
 
     Args:
         wanted: motion and augmentation of the batches.
-        change: `change(step, batch, weight_B)` returns what a step is computed from. It gets the
-            batch on the device, and the weights on the host too, so that reading them does not wait
-            for the device.
-        first_step: where to begin.
+        change: `change(step, batch, weight_B)` returns the batch that is trained on. Its arguments
+            are the batch on the device, and the weights on the host, so that reading them does not
+            wait for the device.
+        first_step: the step to start at.
 
     Raises:
-        UserError: the batch does not divide into the processes' parts.
+        UserError: the batch cannot be divided equally among processes and micro-batches.
     """
     spec, parts, processes = job.spec, job.options.accumulate, collectives.world_size()
     if spec.optim.batch % (parts * processes):
@@ -253,7 +265,7 @@ def training_batches(
             )
         raise UserError(
             f"{processes} processes with --accumulate {parts} do not divide optim.batch "
-            f"{spec.optim.batch}; {processes} x {parts} must"
+            f"{spec.optim.batch}; choose numbers so that their product divides it"
         )
     size = spec.optim.batch // (parts * processes) * wanted.augment.repeats
     how = replace(
@@ -301,7 +313,7 @@ def device_copy(device: torch.device) -> Callable[[Batch], Batch]:
         computing.wait_stream(copying)
         for tensor in there:
             if isinstance(tensor, torch.Tensor):
-                # Else its memory could be reused while the step reads it.
+                # Otherwise its memory could be reused while the step reads it.
                 tensor.record_stream(computing)
         return there
 

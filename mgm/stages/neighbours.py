@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by cosine similarity, in flat memory."""
+"""Exact nearest neighbours by cosine similarity, with bounded memory."""
 
 import torch
 from torch import Tensor
@@ -6,14 +6,14 @@ from torch.nn import functional as F
 
 from mgm.models.kernels import linear
 
-KNN_ROWS, KNN_COLUMNS = 1024, 16384  # of a block of similarities: 64 MB
+KNN_ROWS, KNN_COLUMNS = 1024, 16384  # size of a block of similarities, 64 MB
 KNN_GROUP = 32  # similarities of a row that are compared at once
 
 
 def nearest(query_ND: Tensor, x_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the cosine similarities and places (N, k) of each query's nearest rows.
+    """Return the cosine similarities and positions (N, k) of each query's nearest rows.
 
-    Similarities are computed block by block, so that memory does not grow with either set.
+    Similarities are computed in blocks, so that memory does not grow with the sets.
     """
     query_ND, x_MD = F.normalize(query_ND.float()), F.normalize(x_MD.float())
     similarities, places = list[Tensor](), list[Tensor]()
@@ -30,10 +30,10 @@ def nearest(query_ND: Tensor, x_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _largest(x_BM: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k largest values of each row, or all of a shorter one, and their places.
+    """Return the k largest values of each row and their positions. A shorter row returns all.
 
-    They lie in the k groups with the largest maxima. Finding these reads the row once, while topk
-    on the whole row takes half as long as the matrix product that made it.
+    The largest values are in the k groups with the largest maxima. Finding these groups reads the
+    row once. topk on the whole row would take half as long as the matrix product before it.
     """
     count = x_BM.shape[1]
     if count % KNN_GROUP or count // KNN_GROUP < 2 * k:

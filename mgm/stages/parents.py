@@ -1,8 +1,8 @@
-"""Where a run starts from: a parent's weights and fields, or weights that were made elsewhere.
+"""The weights that a run starts from: those of a parent run, or external ones.
 
-Weights from elsewhere, in any format that `mgm.models` reads, become a parent: a folder in the
-results that links to them. A spec file names them by `"init": PATH`; a scale's `weights` names
-those of a table's rows.
+External weights may have any format that `mgm.models` reads. They become a parent: a folder in the
+results that links to them. A spec file names them by `"init": PATH`. The `weights` of a scale name
+them for rows of a table.
 """
 
 import re
@@ -18,32 +18,33 @@ INHERITING = ("finetune", "probe")
 
 
 def complete(fields: Any, source: str, results: Path) -> Any:
-    """Complete the fields of a spec file: `init` becomes `parent`, and a parent's fields are taken.
+    """Complete the fields of a spec file, from `init` and from the parent's fields.
 
     Raises:
-        UserError: no weights at `init`, both `init` and `parent`, or a model unlike the parent's.
+        UserError: there are no weights at `init`, both `init` and `parent` are given, or the model
+            differs from the parent's.
     """
     return inherit(resolve_init(fields, source, results), source, results)
 
 
 def resolve_init(fields: Any, source: str, results: Path) -> Any:
-    """Turn `init` into `parent`: a run in `results` that links to those weights.
+    """Replace `init` by `parent`: a run in `results` that links to those weights.
 
-    The digest of their content names that run, so a path never enters a run's id.
+    The weights' digest is part of that run's id. So no run id depends on a path.
 
     Raises:
-        UserError: no weights there, or a `parent` besides `init`.
+        UserError: there are no weights, or `parent` is given too.
     """
     if not isinstance(fields, dict) or "init" not in fields:
         return fields
     if fields.get("parent"):
         raise UserError(
-            f"{source}: has both init and parent, and a run starts from one; remove one of them"
+            f"{source}: has both init and parent, and a run starts from only one; remove one"
         )
     if not isinstance(fields["init"], str) or not fields["init"]:
         raise UserError(
-            f"{source}: init is {fields['init']!r}; write the path of a weights file or of a "
-            "folder that holds one"
+            f"{source}: init is {fields['init']!r}; write the path of a weights file, or of a "
+            "folder with one"
         )
     parent, weights = external_run_id(fields["init"], f"{source}: init")
     link(weights, results / parent)
@@ -51,13 +52,13 @@ def resolve_init(fields: Any, source: str, results: Path) -> Any:
 
 
 def inherit(fields: Any, source: str, results: Path) -> Any:
-    """Take `model` and `clips` of a probe or a fine-tuning from its parent where they are missing.
+    """Take missing fields of `model` and `clips` from the parent of a probe or a fine-tuning run.
 
-    A field of `clips` that is given wins, since a run may test other clips than it was trained on.
-    A field of `model` may only repeat the parent's. A model's `positions` may differ.
+    Given fields of `clips` are kept, since a run may test other clips than it was trained on. Given
+    fields of `model` must equal the parent's, except `positions`.
 
     Raises:
-        UserError: a field of `model` differs from the parent's; both values are named.
+        UserError: a field of `model` differs from the parent's. The message names both values.
     """
     if not isinstance(fields, dict) or not isinstance(fields.get("parent"), str):
         return fields
@@ -84,14 +85,14 @@ def inherit(fields: Any, source: str, results: Path) -> Any:
 
 
 def external_run_id(path: str, source: str, row: str = "") -> tuple[str, Path]:
-    """Return the id of the run that stands for such weights, and their file.
+    """Return the id of the run that links to external weights, and their file.
 
     Args:
-        source: what named the path, for the error.
+        source: the file and field that name the path, for the error.
         row: a table's row, which becomes part of the id.
 
     Raises:
-        UserError: no weights there.
+        UserError: there are no weights.
     """
     try:
         weights = weights_file(Path(path))
@@ -102,11 +103,11 @@ def external_run_id(path: str, source: str, row: str = "") -> tuple[str, Path]:
 
 
 def link(weights: Path, run: Path) -> None:
-    """Link the weights into the folder `run`, where a training run has its own."""
+    """Link the weights into the folder `run`, as its weights.safetensors."""
     place = run / "weights.safetensors"
     if place.resolve() != weights.resolve():
         run.mkdir(parents=True, exist_ok=True)
-        # A link from before the weights were moved.
+        # Remove an old link, from before the weights were moved.
         place.unlink(missing_ok=True)
         place.symlink_to(weights.resolve())
 
@@ -115,15 +116,15 @@ def verified_weights(run: Path) -> tuple[Path, str]:
     """Return the weights in a run's folder, and their digest.
 
     Raises:
-        UserError: there are none, or their digest is not that of the run's result or, for weights
-            from elsewhere, of the folder's name.
+        UserError: there are none, or their digest differs from the one in the run's result. The
+            digest of external weights is in the folder's name.
     """
     path = run / "weights.safetensors"
     digest = weights_digest(path)
     wanted = run.name[-8:] if run.name.startswith("external-") else recorded_digest(run)
     if wanted and not digest.startswith(wanted):
         raise UserError(
-            f"{path}: its SHA-256 is {digest[:12]}, the run wrote {wanted[:12]}; restore it, or "
-            f"delete {run} and run it again"
+            f"{path}: its SHA-256 is {digest[:12]}, and the run wrote {wanted[:12]}; restore it, "
+            f"or delete {run} and run it again"
         )
     return path, digest

@@ -1,4 +1,4 @@
-"""Run specs in their folders, one after another, and record what each left."""
+"""Run specs in their folders, one after another, and record the results."""
 
 import os
 import platform
@@ -31,13 +31,13 @@ from mgm.training import collectives, remove_checkpoints
 def run_all(
     specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], workplace: Workplace
 ) -> None:
-    """Run each spec in its folder, one after another. Finished runs are left alone.
+    """Run each spec in its folder, one after another. Finished runs are skipped.
 
-    A failed run does not stop the others. Of several runs, each cause is printed once, and the
-    error at the end counts the failures; a single run's failure is raised as it is.
+    With several runs, a failed run does not stop the others. Each cause is printed once, and the
+    error at the end counts the failures. The error of a single run is raised unchanged.
 
-    With several processes, all compute their share of each run, and rank 0 alone writes. There a
-    failure ends all.
+    With several processes, each computes its share of each run, and only rank 0 writes. Then a
+    failure ends all processes.
 
     Raises:
         UserError: a run failed, its folder has another writer, or the disk is full.
@@ -64,23 +64,23 @@ def run_all(
             show(f"{spec.run_id}: failed, as {same}" if same else f"{spec.run_id}: failed: {known}")
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(specs)} runs failed, for what is said above; mend it and run "
-            "the same command again"
+            f"{len(failed)} of {len(specs)} runs failed, for the reasons above; correct them, and "
+            "run the same command again"
         )
 
 
 def _lock_unless_done(folder: Path, spec: Spec, lock: ExitStack) -> bool:
-    """Lock the folder of a run that is to be computed, or tidy that of a finished one.
+    """Lock the folder of a run that must be computed, or clean up that of a finished run.
 
     Returns:
-        Whether the run is to be computed.
+        Whether the run must be computed.
     """
     done = examine(folder, spec).state == "run"
     # A writer that was killed after it wrote the result leaves its lock file.
     if not done or (folder / "writer.lock").exists():
         folder.mkdir(parents=True, exist_ok=True)
         lock.enter_context(folder_lock(folder))
-        # Another process may have finished it before this one had the lock.
+        # Another process may have finished the run while this one waited for the lock.
         done = examine(folder, spec).state == "run"
     if done:
         with suppress(OSError):
@@ -90,16 +90,16 @@ def _lock_unless_done(folder: Path, spec: Spec, lock: ExitStack) -> bool:
 
 
 def clean_up(folder: Path) -> None:
-    """Remove what a killed writer left in a finished run's folder."""
+    """Remove checkpoints and partial files from a finished run's folder."""
     remove_checkpoints(folder)
     atomic.remove_parts(folder)
 
 
 @contextmanager
 def record_errors(folder: Path) -> Iterator[None]:
-    """Write a failure of the block to error.txt, for reports.
+    """Write an error of the block to error.txt, for reports, and raise it again.
 
-    If that fails too, as on a full disk, the first failure counts.
+    If error.txt cannot be written, as on a full disk, the error of the block is still raised.
     """
     try:
         yield
@@ -118,24 +118,27 @@ def _run_one(
 ) -> str:
     """Compute one run, or this process's share of it.
 
-    Rank 0 writes the result and returns words about it.
+    Rank 0 writes the result.
+
+    Returns:
+        A line about the result; empty on other ranks.
     """
     started, clock = datetime.now(UTC), time.monotonic()
     with record_errors(folder):
         if spec.version != type(spec).model_fields["version"].default:
             raise UserError(
-                f"{spec.run_id}: version {spec.version} of the science; this code computes "
-                "another, check out the older code"
+                f"{spec.run_id}: has version {spec.version}, and this code computes version "
+                f"{type(spec).model_fields['version'].default}; check out the code of that version"
             )
         if isinstance(spec, Pretrain) and spec.mask.version != MASKS[spec.mask.name].version:
             raise UserError(
-                f"{spec.run_id}: mask.version is {spec.mask.version}, and this code makes version "
+                f"{spec.run_id}: mask.version is {spec.mask.version}, and this code has version "
                 f"{MASKS[spec.mask.name].version} of {spec.mask.name}; remove the field for a new "
-                "run, or check out the code that made the other"
+                "run, or check out the code of that version"
             )
         if collectives.is_main():
             (folder / "error.txt").unlink(missing_ok=True)
-            # A killed writer's parts are as large as checkpoints.
+            # Partial files of a killed process are as large as checkpoints.
             atomic.remove_parts(folder)
             atomic.write(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
         job = Job(spec, folder, workplace, find_index(spec, workplace))
@@ -190,7 +193,7 @@ def result_fields(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def provenance() -> dict[str, Any]:
-    """Return the code and machine of this process, for a result."""
+    """Return the code, the packages and the machine of this process, for a result."""
     commit, dirty = git_commit()
     return {
         "commit": commit,
@@ -207,7 +210,7 @@ def provenance() -> dict[str, Any]:
 def git_commit() -> tuple[str, bool]:
     """Return the commit of the running code, and whether tracked files differ from it.
 
-    Committed results do not count. The commit is empty outside a checkout.
+    Changes in results/ do not count. The commit is empty outside a checkout.
     """
     root = Path(__file__).parents[2]
 
@@ -228,11 +231,11 @@ def git_commit() -> tuple[str, bool]:
 
 
 def progress(workplace: Workplace) -> str:
-    """Return words like '; 23 of 61 runs done, about 2 min left', from the results.
+    """Return text like '; 23 of 61 runs done, about 2 min left', from the results.
 
-    Empty unless the workflow has listed the specs. Files that cannot be read are not counted.
+    It is empty unless the workflow has listed the specs. Files that cannot be read do not count.
     """
-    # Work (FLOPs), and seconds of finished runs, by stage.
+    # Stage -> (FLOPs, seconds) of its finished runs.
     done = defaultdict[str, list[tuple[float, float]]](list)
     left = list[tuple[str, float]]()
     for path in (workplace.results / "specs").glob("*.json"):

@@ -300,7 +300,7 @@ def test_grey_frames_are_the_luma_of_video():
     assert with_channels(rgb, 1).flatten().tolist() == [76, 150, 29, 255]
     assert with_channels(rgb, 3) is rgb
     with pytest.raises(
-        UserError, match=r"model.channels is 5, and video files give 3, or 1 as grey"
+        UserError, match=r"model.channels is 5, and video files have 3, or 1 as grey"
     ):
         with_channels(rgb, 5)
 

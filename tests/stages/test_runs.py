@@ -402,12 +402,14 @@ def test_results_that_came_without_weights_say_so(execution, pretraining, finetu
 
 
 def test_data_that_is_missing_or_another_is_refused(execution, pretraining, tmp_path):
-    with pytest.raises(UserError, match="no place for dataset ssv2; pass --data ssv2=FOLDER"):
+    with pytest.raises(
+        UserError, match="no folder is given for dataset ssv2; pass --data ssv2=FOLDER"
+    ):
         run(pretraining, Workplace(tmp_path / "a", {}))
     other = pretraining.model_copy(update={"data": Data(dataset="ssv2", digest="0" * 12)})
     with pytest.raises(
         UserError,
-        match=f"holds videos with digest {pretraining.data.digest}, the run wants 000000000000",
+        match=f"holds videos with digest {pretraining.data.digest}, and the run needs 000000000000",
     ):
         run(other, execution)
 
