@@ -1,9 +1,9 @@
-"""Masks for video masked autoencoders: the paper's method (3.2, 3.3), its baselines, later masks.
+"""Masks for video masked autoencoders: the paper's (3.2, 3.3), its baselines, and later ones.
 
     masked_BL = make_mask("mgm", Grid(slots=8, height=14, width=14), Motion(magnitude), seeds)
 
-MASKS is the one list of masks, and `Mask` holds all settings of one. Specs, tables and figures read
-them without loading torch; the rest of the package loads on first use.
+MASKS lists all masks. `Mask` holds all settings of a mask. Specs, tables and figures read them
+without importing torch. The rest of the package is imported on first use.
 
 To add a mask, write mgm/masking/NAME.py with a function NAME, and add a line to MASKS. A hyphen in
 the name is an underscore in the file's name. The function takes a batch of clips (`MaskInput`). It
@@ -29,13 +29,13 @@ class MaskInfo(NamedTuple):
     row: str = ""  # its row in Table 4e; empty: none
     guided: bool = False  # reads motion
     carried: bool = False  # and the motion's direction
-    # the paper of the method, if it is not MGM's; its row is our own addition
-    # (`mgm.paper.experiments.OTHERS`)
+    # The method's paper, if it is not the MGM paper. Then its row is our own addition
+    # (`mgm.paper.experiments.OTHERS`).
     source: str = ""
-    # of the mask's definition: raise it when the same spec makes another mask, so that its runs
-    # get other ids
+    # Raise this number when the same spec makes another mask, so that its runs get other ids.
     version: int = 1
-    file: str = ""  # module of `mgm.masking` that has its function; empty: one of the mask's name
+    # The module of `mgm.masking` with the mask's function. Empty: the mask's name.
+    file: str = ""
 
 
 Edge = Literal["grow", "clamp", "spill"]
@@ -61,7 +61,7 @@ MASKS = {
 
 
 def _known(name: Any) -> Any:
-    """Refuse a name that is no mask's, and name the nearest one."""
+    """Refuse an unknown name, and suggest the nearest mask."""
     if isinstance(name, str) and name not in MASKS:
         nearest = get_close_matches(name, MASKS, 1, 0.0)[0]
         raise ValueError(f"no such mask; did you mean {nearest}? The masks are {', '.join(MASKS)}")
@@ -82,26 +82,28 @@ class Mask(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: MaskName = "mgm"
-    # share of the patches hidden in every slot (`hidden_patches`); agnostic: in the clip
+    # The share of patches hidden in every slot (`hidden_patches`). Agnostic: in the clip.
     ratio: float = Field(0.75, gt=0, lt=1)
-    # the part of a box beyond the frame: hidden on the other side (grow), moved inside (clamp), or
-    # hidden at random places (spill)
+    # The part of a box outside the frame is hidden on the other side (grow) or at random positions
+    # (spill), or the box is moved inside (clamp).
     edge: Edge = "grow"
-    # whether mgm's box changes its aspect ratio from slot to slot (eq. 7)
+    # Whether mgm's box changes its aspect ratio from slot to slot (eq. 7).
     jitter: bool = True
-    # mgm's box follows the motion in slot 0 too, where the paper puts it at random (3.3)
+    # Whether mgm's box follows the motion in slot 0 too. In the paper it is random there (3.3).
     guided_start: bool = False
-    # the codec's motion vectors, or optical flow from sidecars (`mgm.video.optical_flow`); shuffled
-    # is a control: the codec's motion vectors of another training video
+    # The codec's motion vectors, or optical flow (`mgm.video.optical_flow`). Shuffled is a control:
+    # the codec's motion vectors of another training video.
     guidance: Guidance = "vectors"
-    # frames to a vector's reference, which divide it; none: eq. 6 to the letter; flow has none
+    # Whether a vector is divided by the frames to its reference. None is eq. 6 as printed. Optical
+    # flow is never divided.
     distance: Distance = "estimated"
-    # the camera's motion, subtracted before the magnitude is taken: none (the paper); the median
-    # vector of each frame; or a robust affine fit to each frame's vectors (pan, zoom and rotation)
+    # How the camera's motion is subtracted before the magnitude is computed: not (the paper), as
+    # the median vector of each frame, or as a robust affine fit to each frame's vectors (pan, zoom
+    # and rotation).
     compensate: Compensate = "none"
-    # what the decoder predicts: all hidden tokens, or half of them (VideoMAE V2)
+    # The decoder predicts all hidden tokens, or half of them (VideoMAE V2).
     predicts: Literal["all", "running-cell"] = "all"
-    # of the mask's definition; unless given, the one that this code computes
+    # The version of the mask's definition. Default: the one that this code computes.
     version: int = Field(1, ge=1, le=10**9)
 
     @model_validator(mode="before")
@@ -117,10 +119,11 @@ class Mask(BaseModel):
 
 
 def hidden_patches(name: str, ratio: float, patches: int) -> int:
-    """Return how many of a slot's patches a mask hides; `agnostic` hides as many on average.
+    """Return how many patches of a slot a mask hides. For `agnostic`, it is the average.
 
-    Every mask rounds the hidden ones down, as VideoMAE does. MGMAE's code rounds the visible ones
-    down, here to at least one: it shows 19 of 196 patches at 0.9, where VideoMAE's shows 20.
+    Masks round the number of hidden patches down, as VideoMAE does. MGMAE's code rounds the number
+    of visible patches down, here to at least one. At 0.9 it shows 19 of 196 patches, and VideoMAE
+    shows 20.
     """
     if name == "warped":
         return patches - max(1, int(patches * (1 - ratio)))
@@ -158,7 +161,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """Load the part that needs torch on first use."""
+    """Import the parts that need torch on first use."""
     if name not in _FILES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_FILES[name]}"), name)

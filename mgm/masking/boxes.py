@@ -52,7 +52,7 @@ def constant_size(clips: MaskInput) -> tuple[Tensor, Tensor]:
 
 
 def clamped(boxes: Boxes, grid: Grid) -> Boxes:
-    """Move the boxes inside the frame, and centre those wider than the frame."""
+    """Move the boxes inside the frame. A box that is wider than the frame is centred."""
     return Boxes(
         _inside(boxes.x_BS, boxes.width_BS, grid.width),
         _inside(boxes.y_BS, boxes.height_BS, grid.height),
@@ -69,10 +69,11 @@ def _inside(centre_BS: Tensor, size_BS: Tensor, frame: int) -> Tensor:
 def nearest(clips: MaskInput, boxes: Boxes) -> Tensor:
     """Hide the K patches nearest to each slot's box: (B, S, patches) bool.
 
-    Nearest is meant in the box-scaled Chebyshev distance max(|x - cx| / w, |y - cy| / h), with
-    random ties. The part of a box beyond the frame is hidden on the other side (grow) or at random
-    places (spill); under clamp the boxes are inside already. The three agree for a box inside.
-    Each clip has one random order for all slots, so a static box hides the same patches throughout.
+    The distance is the box-scaled Chebyshev distance max(|x - cx| / w, |y - cy| / h). Ties are
+    broken at random. The part of a box outside the frame is hidden on the other side (grow) or at
+    random positions (spill). With clamp, boxes are inside already. For a box inside, the three are
+    the same. All slots of a clip have the same random order, so a static box always hides the same
+    patches.
     """
     ties_B1N = clips.bits(draws.TIES, clips.grid.patches)[:, None]
     key_BSN = sort_key(distance(boxes, clips.grid), ties_B1N)
@@ -97,7 +98,7 @@ def distance(boxes: Boxes, grid: Grid) -> Tensor:
 
 
 def share_inside(boxes: Boxes, grid: Grid) -> Tensor:
-    """Return the share of each box's area that lies in the frame: (B, S)."""
+    """Return the share of each box's area inside the frame: (B, S)."""
     share_x_BS = _share(boxes.x_BS, boxes.width_BS, grid.width)
     return share_x_BS * _share(boxes.y_BS, boxes.height_BS, grid.height)
 

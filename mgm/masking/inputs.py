@@ -1,4 +1,4 @@
-"""What a mask is made from: the token grid, the clips' motion and their seeds."""
+"""The inputs of a mask: the token grid, the clips' motion and their seeds."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Grid:
 
     @property
     def patches(self) -> int:
-        """Patches of one slot."""
+        """Return the number of patches per slot."""
         return self.height * self.width
 
 
@@ -26,10 +26,10 @@ class Motion:
     """The motion of a batch of clips, slot by slot.
 
     Args:
-        magnitude_BSHW: strength of the motion, at any resolution. A slot without motion
-            information is all zero; negative values count as zero.
-        displacement_BSHW2: (dx, dy) of each cell's content since the slot before, in frame sides.
-            Only masks that motion carries read it.
+        magnitude_BSHW: magnitude of the motion, at any resolution. A slot without motion
+            information is all zero. Negative values count as zero.
+        displacement_BSHW2: (dx, dy) of each cell's content since the previous slot, in units of the
+            frame's side. Only masks with `MaskInfo.carried` read it.
     """
 
     magnitude_BSHW: Tensor
@@ -51,12 +51,12 @@ class MaskInput:
 
     @property
     def hidden(self) -> int:
-        """K, the number of patches hidden in every slot."""
+        """Return K, the number of patches hidden in every slot."""
         return hidden_patches(self.mask.name, self.mask.ratio, self.grid.patches)
 
     @property
     def magnitude_BSHW(self) -> Tensor:
-        """The strength of the motion, for masks that are guided."""
+        """Return the magnitude of the motion, for guided masks."""
         assert self.motion is not None
         return self.motion.magnitude_BSHW
 

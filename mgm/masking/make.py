@@ -17,16 +17,16 @@ def make_mask(mask: Mask | str, grid: Grid, motion: Motion | None, seed_B: Tenso
 
     Args:
         mask: the mask's settings, or the name of one with its default settings.
-        grid: of the clips' tokens.
-        motion: of the clips, on seed_B's device. Unguided masks ignore it; None will do for them.
-        seed_B: int64, one per clip. With the clip's motion it determines the clip's mask, whatever
-            else is in the batch.
+        grid: the clips' token grid.
+        motion: the clips' motion, on seed_B's device. Unguided masks ignore it, so it may be None.
+        seed_B: int64, one per clip. A clip's mask depends only on its seed and motion, not on other
+            clips of the batch.
 
     Returns:
         masked_BL: bool, slot-major, True where hidden.
 
     Raises:
-        UserError: an unknown mask, a ratio that hides nothing or everything, or motion that is
+        UserError: the mask is unknown, its ratio hides nothing or everything, or the motion is
             missing or has another shape.
     """
     clips, made = _made(mask, grid, motion, seed_B)
@@ -34,7 +34,7 @@ def make_mask(mask: Mask | str, grid: Grid, motion: Motion | None, seed_B: Tenso
 
 
 def make_boxes(mask: Mask | str, grid: Grid, motion: Motion | None, seed_B: Tensor) -> Boxes | None:
-    """Return the boxes behind `make_mask` of the same arguments, or None if the mask has none."""
+    """Return the boxes of `make_mask` with the same arguments, or None if the mask has none."""
     _, made = _made(mask, grid, motion, seed_B)
     return made if isinstance(made, Boxes) else None
 
@@ -42,7 +42,7 @@ def make_boxes(mask: Mask | str, grid: Grid, motion: Motion | None, seed_B: Tens
 def _made(
     mask: Mask | str, grid: Grid, motion: Motion | None, seed_B: Tensor
 ) -> tuple[MaskInput, Tensor | Boxes]:
-    """Return the checked arguments, and what the mask's function makes of them."""
+    """Return the checked arguments, and the result of the mask's function."""
     if isinstance(mask, str):
         if mask not in MASKS:
             raise UserError(f"mask {mask!r} is unknown; choose one of {', '.join(MASKS)}")
@@ -54,7 +54,7 @@ def _made(
 
 
 def _checked(clips: MaskInput) -> MaskInput:
-    """Return the clips with the motion that the mask reads, and no more."""
+    """Check the arguments, and drop motion that the mask does not read."""
     name, grid, seed_B = clips.mask.name, clips.grid, clips.seed_B
     if min(grid.slots, grid.height, grid.width) < 1:
         raise UserError(

@@ -1,7 +1,7 @@
-"""Masks of later papers, for comparison. As in `paper`, a function takes a batch of clips.
+"""Masks of later papers, for comparison. The functions have the interface of those in `paper`.
 
-Sums and products run in one order on every device, so a clip's mask is the same everywhere.
-DEVIATIONS.md lists how the masks here differ from their sources.
+Sums and products have the same order on every device, so a clip's mask is the same everywhere.
+DEVIATIONS.md lists the differences from the sources.
 """
 
 from functools import cache
@@ -22,24 +22,24 @@ FINE = 2  # cells of the warped map per side of a patch
 
 
 def warped(clips: MaskInput) -> Tensor:
-    """Warp a base mask of the middle slot to the other slots by motion; show the highest patches.
+    """Warp the middle slot's base map to other slots by motion, and show the highest patches.
 
-    The base map has Gaussian hills on random patches. Slot by slot, a cell takes the value of its
-    content's place in the neighbouring slot nearer to the middle (backward warping). It takes its
-    value in the base map if that place lies outside the frame.
+    The base map has Gaussian hills on random patches. Slot by slot, a cell takes the value at its
+    content's position in the neighbouring slot, on the side of the middle slot (backward warping).
+    If that position is outside the frame, the cell keeps its value in the base map.
     """
     assert clips.motion is not None
     assert clips.motion.displacement_BSHW2 is not None
     grid, middle = clips.grid, clips.grid.slots // 2
     rows, columns = FINE * grid.height, FINE * grid.width
-    # the displacement of each fine cell, in fine cells
+    # The displacement of each fine cell, in fine cells.
     unit_2 = torch.tensor([columns, rows], device=clips.seed_B.device)
     shift_BSHW2 = _resampled(clips.motion.displacement_BSHW2, rows, columns) * unit_2
     base_BHW = _hills(clips)
     maps = {middle: base_BHW}
     for slot in range(middle + 1, grid.slots):
         maps[slot] = _pulled(maps[slot - 1], -shift_BSHW2[:, slot], base_BHW)
-    # backward in time, content is assumed to move on as it came
+    # Backward in time, content is assumed to keep its velocity.
     for slot in reversed(range(middle)):
         maps[slot] = _pulled(maps[slot + 1], shift_BSHW2[:, slot], base_BHW)
     height_BSHW = torch.stack([maps[slot] for slot in range(grid.slots)], 1)
@@ -55,7 +55,7 @@ def _hills(clips: MaskInput) -> Tensor:
         (B, rows, columns), distances in patches.
     """
     grid = clips.grid
-    # MGMAE draws its base map as VideoMAE does, with the hidden patches rounded down
+    # MGMAE draws its base map as VideoMAE does, with the number of hidden patches rounded down.
     hidden = int(clips.mask.ratio * grid.patches)
     hidden_BN = topk_mask(clips.bits(draws.SET, grid.patches), hidden)
     shown_BHW = (~hidden_BN).float().unflatten(1, (grid.height, grid.width))
@@ -67,7 +67,7 @@ def _hills(clips: MaskInput) -> Tensor:
 def _falloff(patches: int) -> Tensor:
     """Return exp(-d^2) of the distance along an axis: (cells, patches).
 
-    It is made on the CPU, since exp differs between devices.
+    It is computed on the CPU, since exp differs between devices.
     """
     cell = (torch.arange(FINE * patches, device="cpu") + 0.5) / FINE
     patch = torch.arange(patches, device="cpu") + 0.5
@@ -78,8 +78,8 @@ def _resampled(cells_BSHWX: Tensor, rows: int, columns: int) -> Tensor:
     """Return the value at the centre of each fine cell: (B, S, rows, columns, ...).
 
     Args:
-        cells_BSHWX: values on any grid of the frame, perhaps with more axes after it.
-        rows, columns: fine cells along the frame's sides.
+        cells_BSHWX: values on any grid of the frame. Further axes are kept.
+        rows, columns: number of fine cells along the frame's sides.
     """
     device = cells_BSHWX.device
     height, width = cells_BSHWX.shape[2:4]
@@ -153,7 +153,8 @@ def motion_bins(clips: MaskInput) -> Tensor:
 
 # --- V-JEPA (Bardes et al., 2024) ---
 # Source: facebookresearch/jepa, src/masks/multiblock3d.py and configs/pretrain/vitl16.yaml. There a
-# clip gets both masks, the short-range and the long-range one; here one of them, by a fair coin.
+# clip has both masks, short-range and long-range. Here it has one of them, each with probability
+# 1/2.
 
 KINDS = ((8, 0.15), (2, 0.7))  # blocks, and the share of the frame that each covers
 ASPECT = (0.75, 1.5)
@@ -162,8 +163,8 @@ ASPECT = (0.75, 1.5)
 def multi_block(clips: MaskInput) -> Tensor:
     """Hide the union of large blocks, the same in every slot.
 
-    Hides the patches nearest to the union, with random ties: blocks grow or shrink alike until K
-    patches are hidden.
+    The K patches nearest to the union are hidden, with random tie-breaking. So all blocks grow or
+    shrink by the same factor until K patches are hidden.
     """
     long_B = clips.bits(draws.START, 1)[:, 0] % 2 == 1
     ties_BN = clips.bits(draws.TIES, clips.grid.patches)
@@ -175,7 +176,7 @@ def multi_block(clips: MaskInput) -> Tensor:
 def _to_nearest(clips: MaskInput, blocks: int, scale: float) -> Tensor:
     """Return each patch's box-scaled distance to the nearest block: (B, patches).
 
-    A clip's blocks have one size and lie on whole patches.
+    A clip's blocks have the same size, and cover whole patches.
     """
     grid = clips.grid
     aspect_B1 = ASPECT[0] + (ASPECT[1] - ASPECT[0]) * clips.uniform(draws.SIZES, 1)
@@ -191,8 +192,8 @@ def _to_nearest(clips: MaskInput, blocks: int, scale: float) -> Tensor:
 
 # --- Green3D noise (Bhowmik et al., 2025, after ColorMAE, Hinojosa et al., ECCV 2024) ---
 # Source: carlosh93/ColorMAE, models/utils/masking_generator.py. The papers define green noise as
-# the difference of two Gaussian blurs; the widths of the two are our reading. All numbers are
-# whole, so that every device agrees.
+# the difference of two Gaussian blurs. Their widths are our choice. All numbers are integers, so
+# that every device agrees.
 
 NARROW, WIDE = 1.0, 2.0  # standard deviations of the two blurs, in patches and slots
 REACH = 6  # of the kernels: three times the wider standard deviation
@@ -202,7 +203,7 @@ UNIT = 1 << 8  # sum of a kernel
 def green_noise(clips: MaskInput) -> Tensor:
     """Show the patches with the highest values of white noise, band-passed in space and time.
 
-    Noise is drawn beyond the clip, as far as the filter reaches.
+    The noise extends beyond the clip by the filter's reach.
     """
     grid = clips.grid
     sides = [side + 2 * REACH for side in (grid.slots, grid.height, grid.width)]
@@ -213,7 +214,7 @@ def green_noise(clips: MaskInput) -> Tensor:
 
 
 def _blurred(x_BSHW: Tensor, width: float) -> Tensor:
-    """Blur along each axis in turn and drop the margin; the result is scaled by UNIT**3."""
+    """Blur along each axis in turn, and drop the margin. The result is scaled by UNIT**3."""
     for axis in (3, 2, 1):
         inner = x_BSHW.shape[axis] - 2 * REACH
         weights = enumerate(_kernel(width))
@@ -224,7 +225,7 @@ def _blurred(x_BSHW: Tensor, width: float) -> Tensor:
 
 @cache
 def _kernel(width: float) -> list[int]:
-    """Return a Gaussian in whole numbers that sum to UNIT; the middle takes the rounding error."""
+    """Return a Gaussian in integers with sum UNIT. The middle takes the rounding error."""
     weights = [exp(-0.5 * (x / width) ** 2) for x in range(-REACH, REACH + 1)]
     whole = [round(UNIT * weight / sum(weights)) for weight in weights]
     whole[REACH] += UNIT - sum(whole)
@@ -232,15 +233,15 @@ def _kernel(width: float) -> list[int]:
 
 
 # --- VideoMAE V2 (Wang et al., CVPR 2023, 3.2) ---
-# Source: OpenGVLab/VideoMAEv2, dataset/masking_generator.py. There running cells are the decoder's
-# mask only, of half of the patches.
+# Source: OpenGVLab/VideoMAEv2, dataset/masking_generator.py. There running cells are only the
+# decoder's mask, of half of the patches.
 
 
 def running_cell(clips: MaskInput) -> Tensor:
-    """Hide patches of each 2 x 2 cell in turn: the hidden ones go round from slot to slot.
+    """Hide patches of each 2 x 2 cell in turn. The hidden patches go round from slot to slot.
 
-    Cells fill one place after another, from a place that moves on by one per slot. Patches that do
-    not fill all cells alike are random.
+    Positions in a cell are hidden one after another, from a first position that moves on by one per
+    slot. If only a part of the cells can have another hidden patch, they are chosen at random.
     """
     turn_BSN, ties_B1N = _turn(clips.grid, clips.seed_B), _ties(clips.grid, clips.seed_B)
     return topk_mask(sort_key(turn_BSN.float(), ties_B1N), clips.hidden)
@@ -249,24 +250,24 @@ def running_cell(clips: MaskInput) -> Tensor:
 def predicted(masked_BL: Tensor, grid: Grid, seed_B: Tensor) -> Tensor:
     """Return the tokens that the decoder predicts: half of each slot's hidden tokens.
 
-    The decoder never sees the other half. Tokens in the places that running cells of ratio one half
-    show come first; the count is made exact at random.
+    The decoder never sees the other half. Tokens that running cells with ratio 1/2 would show are
+    taken first. Random tokens make the count exact.
 
     Args:
-        masked_BL: from `make_mask`, with equally many hidden tokens in every slot.
-        seed_B: as for `make_mask`.
+        masked_BL: from `make_mask`, with the same number of hidden tokens in every slot.
+        seed_B: as in `make_mask`.
     """
     masked_BSN = masked_BL.unflatten(1, (grid.slots, grid.patches))
     count = int(masked_BSN[0, 0].sum()) // 2
-    # V2 shows the places 2 and 3 of a turn
+    # VideoMAE V2 shows positions 2 and 3 of a turn.
     order_BSN = (_turn(grid, seed_B) < 2).long() + 2 * (~masked_BSN).long()
     return topk_mask(sort_key(order_BSN.float(), _ties(grid, seed_B)), count).flatten(1)
 
 
 def _turn(grid: Grid, seed_B: Tensor) -> Tensor:
-    """Return each patch's place in its cell, 0 to 3, counted from where the slot begins.
+    """Return each patch's position in its cell, 0 to 3, counted from the slot's first position.
 
-    A clip's first slot begins at random.
+    The first position of a clip's first slot is random.
 
     Returns:
         (B, S, patches).

@@ -13,8 +13,9 @@ from mgm.masking.boxes import Boxes, constant_size, first_centre, first_size
 from mgm.masking.draws import sort_key, topk_mask
 from mgm.masking.inputs import MaskInput
 
-SPEED = 1 / 7  # largest velocity, in frame sides per slot (2 of 14 patches); the paper has no range
-JITTER = 0.1  # largest change of a side from slot to slot, in sides; the paper has no range
+# The paper has no range for the next two numbers.
+SPEED = 1 / 7  # largest velocity, in frame sides per slot (2 of 14 patches)
+JITTER = 0.1  # largest change of a box's side from slot to slot, in units of the side
 
 
 # --- Baselines ---
@@ -23,7 +24,7 @@ JITTER = 0.1  # largest change of a side from slot to slot, in sides; the paper 
 def agnostic(clips: MaskInput) -> Tensor:
     """Hide a random set of patches over the whole clip (ST-MAE).
 
-    A slot's count varies; the clip's does not.
+    The number of hidden patches is the same in every clip, but varies between slots.
     """
     slots, patches = clips.grid.slots, clips.grid.patches
     hidden_BL = topk_mask(clips.bits(draws.SET, slots * patches), slots * clips.hidden)
@@ -50,9 +51,9 @@ def block(clips: MaskInput) -> Boxes:
 def smm(clips: MaskInput) -> Boxes:
     """Move a box by random velocities (eq. 5).
 
-    The scaling s_t of eq. 5 keeps w = h, so it changes nothing where K patches are hidden at any
-    size of the box; it is left out. The paper does not say what happens at the edge: here the
-    centre stays in the frame and bounces off its border.
+    The scaling s_t of eq. 5 keeps w = h. It has no effect here and is left out, since K patches are
+    hidden whatever the box's size. The paper does not specify the motion at the edge. Here the
+    centre bounces off the frame's border.
     """
     sides = (clips.grid.width, clips.grid.height)
     x_BS, y_BS = map(_bouncing_walk, first_centre(clips), _velocities(clips), sides)
@@ -62,8 +63,8 @@ def smm(clips: MaskInput) -> Boxes:
 def smm_sparse(clips: MaskInput) -> Tensor:
     """Move tube's random set by SMM's velocities.
 
-    The paper leaves "sparse" open; this is our reading. The set moves by the velocities' sum,
-    rounded to whole patches. It wraps at the border, which keeps its count.
+    The paper does not define "sparse", so this is our reading. The set moves by the velocities'
+    sum, rounded to whole patches. It wraps around at the border, which keeps the count.
     """
     height, width = clips.grid.height, clips.grid.width
     device = clips.seed_B.device
@@ -83,7 +84,7 @@ def smm_sparse(clips: MaskInput) -> Tensor:
 def _velocities(clips: MaskInput) -> tuple[Tensor, Tensor]:
     """Draw v_x and v_y of slots 1, 2, ..., each (B, S - 1), uniform in +-SPEED.
 
-    They are drawn anew for every slot, as eq. 5 indexes them.
+    Every slot has its own draw, since eq. 5 indexes velocities by slot.
     """
     steps = clips.grid.slots - 1
     steps_B2N = 2 * clips.uniform(draws.VELOCITIES, 2 * steps).unflatten(1, (2, steps)) - 1
@@ -94,8 +95,9 @@ def _velocities(clips: MaskInput) -> tuple[Tensor, Tensor]:
 def _bouncing_walk(start_B: Tensor, step_BN: Tensor, side: int) -> Tensor:
     positions = [start_B]
     for step_B in step_BN.unbind(1):
-        bounced_B = (positions[-1] + step_B).abs()  # off 0 ...
-        positions.append(side - (side - bounced_B).abs())  # ... and off the far side
+        # Bounce off 0, then off the far side.
+        bounced_B = (positions[-1] + step_B).abs()
+        positions.append(side - (side - bounced_B).abs())
     return torch.stack(positions, 1)
 
 
@@ -105,11 +107,11 @@ def _bouncing_walk(start_B: Tensor, step_BN: Tensor, side: int) -> Tensor:
 def mgm(clips: MaskInput) -> Boxes:
     """Move a box to the largest motion of each slot (eqs. 6 and 7).
 
-    Slot 0's box lies at a random place inside the frame, unless `guided_start` is set. Eq. 6
-    upsamples the map to pixels by nearest neighbour, so all pixels of a cell tie: the box goes to
-    the cell's centre. Of tied cells, the nearest to the last centre that motion set is taken. Slot
-    0's centre is random, so the first guided slot takes one of its tied cells at random. A slot
-    without motion keeps the last centre, slot 0's included.
+    The box of slot 0 is at a random position inside the frame, unless `guided_start` is set. Eq. 6
+    upsamples the map to pixels by nearest neighbour, so all pixels of a cell have the same motion.
+    The box moves to the cell's centre. Of cells with equal motion, the one nearest to the last
+    guided centre is taken. Slot 0's random centre does not count as guided, so the first guided
+    slot takes one of them at random. A slot without motion keeps the last centre, guided or not.
     """
     size = _jittered_size(clips) if clips.mask.jitter else constant_size(clips)
     return Boxes(*_follow(clips), *size)
@@ -118,9 +120,10 @@ def mgm(clips: MaskInput) -> Boxes:
 def mgm_sparse(clips: MaskInput) -> Tensor:
     """Hide the patches with the largest motion.
 
-    The paper leaves "sparse" open; this is our reading. A patch moves as much as its largest cell
-    (top-1, as eq. 7). Ties are random, also those of zero motion where fewer than K patches move. A
-    slot without motion keeps the last slot's set; slot 0 draws one.
+    The paper does not define "sparse", so this is our reading. A patch has the motion of its
+    fastest cell (top-1, as in eq. 7). Ties are broken at random, also among patches without motion
+    if fewer than K patches move. A slot without motion keeps the previous slot's set. In slot 0,
+    such a set is random.
     """
     grid = clips.grid
     motion_BSN = F.adaptive_max_pool2d(clips.magnitude_BSHW, (grid.height, grid.width)).flatten(2)
@@ -137,7 +140,7 @@ def _follow(clips: MaskInput) -> tuple[Tensor, Tensor]:
     """Return the centres of MGM's boxes, each (B, S)."""
     _, slots, rows, columns = clips.magnitude_BSHW.shape
     cell_x_N, cell_y_N = _cell_centres(clips, rows, columns)
-    order_BN = clips.bits(draws.TIES, rows * columns)  # a random order of the cells, for ties
+    order_BN = clips.bits(draws.TIES, rows * columns)  # random order of the cells, to break ties
     motion_BSN = clips.magnitude_BSHW.flatten(2)
     largest_BS1 = motion_BSN.amax(2, keepdim=True)
     smaller_BSN = motion_BSN < largest_BS1
@@ -169,9 +172,10 @@ def _cell_centres(clips: MaskInput, rows: int, columns: int) -> tuple[Tensor, Te
 def _jittered_size(clips: MaskInput) -> tuple[Tensor, Tensor]:
     """Return widths and heights that change from slot to slot (eq. 7).
 
-    w_t = w_{t-1} + sx_t and h_t = h_{t-1} + sy_t, with jitters that sum to zero; before that they
-    are uniform in +-JITTER. A side stays between half and twice the first and at least one patch:
-    bounds for small boxes and for clips of more than 11 slots.
+    w_t = w_{t-1} + sx_t and h_t = h_{t-1} + sy_t. The jitters sx and sy are uniform in +-JITTER
+    minus their mean, so that they sum to zero. A side stays between half and twice the first side,
+    and is at least one patch. Only small boxes, and clips of more than 11 slots, reach these
+    bounds.
     """
     steps = clips.grid.slots - 1
     steps_B2N = (2 * clips.uniform(draws.SIZES, 2 * steps).unflatten(1, (2, steps)) - 1) * JITTER
@@ -183,7 +187,7 @@ def _jittered_size(clips: MaskInput) -> tuple[Tensor, Tensor]:
 def _zero_sum_walk(step_BN: Tensor, first: float) -> Tensor:
     sides = [step_BN.new_full((len(step_BN),), first)]
     steps = step_BN.unbind(1)
-    # Python's sum adds in the order of slots; the order of a reduction depends on the device
+    # Python's sum adds slots in order. The order of a tensor reduction depends on the device.
     mean_B = sum(steps) * (1 / max(1, len(steps)))
     for step_B in steps:
         sides.append(sides[-1] + (step_B - mean_B))

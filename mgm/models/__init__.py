@@ -1,4 +1,4 @@
-"""Encoders, the masked autoencoder, the classifier, and weights in and out."""
+"""Encoders, the masked autoencoder and the classifier. Read and write their weights."""
 
 from mgm.models.classifier import Classifier, FrozenEncoder, build_classifier, build_frozen_encoder
 from mgm.models.encoder import attention_map

@@ -12,7 +12,7 @@ from mgm.spec import Finetune, Probe
 
 
 class Classifier(nn.Module):
-    """VideoMAE's finetuning model, whose norm `fc_norm` comes after the mean over tokens."""
+    """VideoMAE's fine-tuning model. Its norm `fc_norm` comes after the mean over tokens."""
 
     def __init__(self, spec: Finetune, classes: int):
         super().__init__()
@@ -21,7 +21,7 @@ class Classifier(nn.Module):
         self.dropout = nn.Dropout(spec.head_dropout)
         self.head = nn.Linear(spec.model.width, classes)
         init_from_scratch(self, spec.init_std)
-        # a head near zero keeps the first gradients of the encoder small, as in VideoMAE
+        # A head near zero keeps the first gradients of the encoder small, as in VideoMAE.
         with torch.no_grad():
             self.head.weight.mul_(0.001)
             self.head.bias.mul_(0.001)
@@ -33,16 +33,17 @@ class Classifier(nn.Module):
 
 
 class FrozenEncoder(nn.Module):
-    """The frozen encoder of a probe: the mean of its tokens after the final norm.
+    """The frozen encoder of a probe. Its features are the mean of the tokens after the final norm.
 
-    A finetuned encoder has its norm after the mean.
+    A fine-tuned encoder has its norm after the mean.
     """
 
     def __init__(self, spec: Probe, finetuned: bool = False):
         super().__init__()
         self.encoder = Encoder(spec.grid, spec.model, norm=not finetuned)
         self.fc_norm = nn.LayerNorm(spec.model.width, eps=1e-6) if finetuned else nn.Identity()
-        init_pretraining(self)  # random weights are those of a pretraining run's start
+        # Random weights are the initial weights of a pretraining run.
+        init_pretraining(self)
         self.requires_grad_(False).eval()
 
     def forward(self, frames_BTHWC: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ class FrozenEncoder(nn.Module):
 
 
 def build_classifier(spec: Finetune, classes: int) -> Classifier:
-    """Return a finetuning run's model, initialised from the run's seed."""
+    """Return a fine-tuning run's model, initialised from the run's seed."""
     torch.manual_seed(spec.seed)
     return Classifier(spec, classes)
 
@@ -68,10 +69,10 @@ def build_frozen_encoder(spec: Probe, weights: Path | None = None) -> FrozenEnco
     """Return a probe's model, initialised from the run's seed.
 
     Args:
-        weights: the file to load the encoder from; None keeps random weights.
+        weights: the file to load the encoder from. None keeps random weights.
 
     Raises:
-        UserError: the weights do not fit; see `load_encoder`.
+        UserError: the weights do not fit, see `load_encoder`.
     """
     torch.manual_seed(spec.seed)
     if weights is None:

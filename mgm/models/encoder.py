@@ -24,14 +24,15 @@ from mgm.spec import Model
 class Encoder(nn.Module):
     """Tubelet embedding, positions, blocks and a final norm.
 
-    A ViT's blocks attend over all tokens. A TimeSformer's attend over time, then over space.
+    The blocks of a ViT attend over all tokens. Those of a TimeSformer attend over time, then over
+    space.
 
     Args:
         grid: slots, rows and columns of the clips' tokens.
         model: the sizes.
-        drop_path: probability that a clip skips a branch of the last block. Earlier blocks have
-            less, in proportion to their depth, as in VideoMAE.
-        norm: add the final norm. A classifier has its own.
+        drop_path: probability that a clip skips a branch of the last block. It is smaller in
+            earlier blocks, in proportion to their depth, as in VideoMAE.
+        norm: add the final norm. False for a classifier, which has its own.
     """
 
     pos_embed: Tensor
@@ -43,7 +44,7 @@ class Encoder(nn.Module):
         self.grid, self.tubelet, self.patch = grid, model.tubelet, model.patch
         self.divided = model.divided
         self.patch_embed = TubeletEmbedding(model.width, model.tubelet, model.patch, model.channels)
-        # rows of the position table that the weights were trained with
+        # The number of rows of the position table that the weights were trained with.
         self.positions = math.prod(model.positions or grid)
         self.register_buffer(
             "pos_embed", position_table(model.width, grid, model.positions), persistent=False
@@ -58,7 +59,7 @@ class Encoder(nn.Module):
 
         Args:
             patches_BLPC: uint8 pixels of all tokens, or of the tokens `index_BV`.
-            index_BV: places of the visible tokens on the grid; None if all are visible.
+            index_BV: positions of the visible tokens on the grid; None if all are visible.
 
         Returns:
             (B, V, D).
@@ -82,8 +83,8 @@ def position_table(
 ) -> Tensor:
     """Return the grid's fixed positions: (1, tokens, width).
 
-    Given another grid `made_for`, return its positions, interpolated to `grid` (trilinear, between
-    centres).
+    If the table was made for another grid, `made_for`, its positions are interpolated to `grid`
+    (trilinear, between centres).
     """
     if not made_for or made_for == grid:
         return sinusoid_table(math.prod(grid), width)
@@ -92,13 +93,13 @@ def position_table(
     return resized_1DSHW.flatten(2).transpose(1, 2)
 
 
-# --- Weights before training. What is not named here keeps PyTorch's default, as in VideoMAE. ---
+# --- Initial weights. Other layers keep PyTorch's default, as in VideoMAE. ---
 
 
 def init_pretraining(model: nn.Module) -> None:
     """Initialise the blocks' linear layers: Xavier uniform, zero bias.
 
-    The matrices of queries, keys and values count as one (VideoMAE: modeling_pretrain.py).
+    Queries, keys and values count as one matrix (VideoMAE: modeling_pretrain.py).
     """
     for block in model.modules():
         if isinstance(block, Block):
@@ -108,8 +109,8 @@ def init_pretraining(model: nn.Module) -> None:
 def init_pixel_head(head: nn.Linear, init: Literal["xavier", "zero"]) -> None:
     """Initialise the decoder's last layer.
 
-    VideoMAE's is "xavier". With "zero" the first loss is that of predicting zeros, so a short run
-    spends no steps on getting there.
+    VideoMAE's is "xavier". With "zero", the first loss is that of predicting zeros, so a short run
+    needs no steps to reach it.
     """
     nn.init.zeros_(head.weight) if init == "zero" else nn.init.xavier_uniform_(head.weight)
     nn.init.zeros_(head.bias)
@@ -129,7 +130,7 @@ def _init_linear(model: nn.Module, draw: Callable[[Tensor], object]) -> None:
             draw(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-    # a TimeSformer starts as a ViT that attends over space alone
+    # A TimeSformer starts as a ViT that attends only over space.
     for block in model.modules():
         if isinstance(block, DividedBlock):
             nn.init.zeros_(block.temporal_fc.weight)
@@ -148,7 +149,7 @@ def attention_map(encoder: Encoder, frames_BTHWC: Tensor, query: tuple[int, int,
         query: slot, row and column of the token that attends.
 
     Returns:
-        (B, S, H, W) float32 on the token grid; each clip's values sum to 1.
+        (B, S, H, W) float32 on the token grid. Each clip's values sum to 1.
 
     Raises:
         UserError: the encoder is a TimeSformer, which has no attention over all tokens.
@@ -172,7 +173,7 @@ def attention_map(encoder: Encoder, frames_BTHWC: Tensor, query: tuple[int, int,
 def _attention_weights(block: Block, x_BLD: Tensor, query: int) -> Tensor:
     """Return a block's attention weights of one query: (B, heads, L).
 
-    The block's own forward pass never holds them.
+    The block's own forward pass does not keep them.
     """
     attention = block.attn
     width = attention.proj.in_features

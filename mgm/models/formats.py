@@ -1,8 +1,8 @@
-"""The names of weights: ours, those of VideoMAE's official code, and those of Hugging Face.
+"""Convert the names of weights: ours, those of VideoMAE's official code, and Hugging Face's.
 
-Our names are VideoMAE's pretraining names. Its finetuning names lack our `encoder.`. Hugging Face
+Our names are VideoMAE's pretraining names. Its fine-tuning names lack our `encoder.`. Hugging Face
 has other names for all, and three matrices for queries, keys and values instead of one. Its biases
-of queries and values are `q_bias` and `v_bias` in version 4, `query.bias` and `value.bias` in
+of queries and values are `q_bias` and `v_bias` in version 4, and `query.bias` and `value.bias` in
 version 5. Tensors are only cut and joined, so every round trip is bit-equal.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from mgm.errors import UserError
 from mgm.models.vit import sinusoid_table
 
-# of DDP, of torch.compile, and of wrappers of VideoMAE's models
+# Prefixes of DDP, of torch.compile, and of wrappers of VideoMAE's models.
 PREFIXES = re.compile(r"^(module\.|_orig_mod\.|model\.|backbone\.)+")
 QKV = ("query", "key", "value")
 
@@ -51,7 +51,8 @@ _BIASES = {
     for at, there in _BLOCKS.items()
     for x in "qv"
 }
-# names with # for a block's number; the biases of version 4, which version 5 reads too
+# Our name -> Hugging Face's name, with # for a block's number. Biases have the names of version 4,
+# which version 5 reads too.
 THEIRS = {
     f"{ours}.{kind}": f"{theirs}.{kind}"
     for ours, theirs in _MODULES.items()
@@ -74,7 +75,7 @@ _OWN |= {
     if part in name
 }  # TimeSformer's
 _OWN |= {f"{at}.temporal_fc.{kind}" for at in _BLOCKS for kind in ("weight", "bias")}
-# Parts of later methods besides a ViT and VideoMAE's decoder, which no model here has
+# Parts of later methods that no model here has.
 OTHERS = re.compile(
     r"encoder\.(pos_embed_probs|get_token_probs\..+)"  # AdaMAE's sampler of tokens
     r"|decoder\.\d+\..+|encoder_to_decoder\.\d+\.weight"  # MME's decoders, one per target
@@ -94,15 +95,15 @@ def listed(names: Iterable[str]) -> str:
 def to_ours(weights: dict[str, Tensor], path: Path, tokens: int = 0) -> dict[str, Tensor]:
     """Return weights of any of the three formats under our names.
 
-    The names tell the format. Fixed position tables are left out, since they are no weights, and so
-    are the parts of later methods (`OTHERS`).
+    The format follows from the names. Fixed position tables are left out, since they are not
+    weights. The parts of later methods (`OTHERS`) are left out too.
 
     Args:
-        tokens: positions of the model's own table, if they are known.
+        tokens: number of positions of the model's own table, if known.
 
     Raises:
-        UserError: a name of no format; two of one name; a part of queries, keys and values; or
-            positions that were learned, or are of another number of tokens.
+        UserError: a name belongs to no format, two names mean the same weight, a part of queries,
+            keys and values is missing, or the positions were learned or have another number.
     """
     plain: dict[str, Tensor] = {}
     for name, value in weights.items():
@@ -205,7 +206,7 @@ def _joined(parts: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
             three = [f"{of_block[1]}{part}.weight" for part in QKV]
             if missing := [part for part in three if part not in weights]:
                 raise UserError(
-                    f"{path}: has {name}, but no {listed(missing)}; give the whole checkpoint"
+                    f"{path}: has {name}, but no {listed(missing)}; pass the whole checkpoint"
                 )
             if len({weights[part].shape[1:] for part in three}) > 1:
                 raise UserError(
@@ -234,13 +235,13 @@ def _without_key_bias(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _require_fixed(table: Tensor, name: str, path: Path, tokens: int) -> None:
-    # the tolerance is that of half precision
+    # The tolerance is that of half precision.
     if table.ndim < 2 or not torch.allclose(
         table.float(), sinusoid_table(*table.shape[-2:]), atol=1e-2
     ):
         raise UserError(
             f"{path}: {name} is not VideoMAE's fixed sine-cosine table, and models here have no "
-            "learned positions; give weights with fixed positions"
+            "learned positions; pass weights with fixed positions"
         )
     if tokens and table.shape[-2] != tokens:
         raise UserError(

@@ -1,6 +1,6 @@
 """Linear layers and attention with faster CPU kernels than PyTorch's choice.
 
-The choice depends on the CPU's instructions alone, so a resumed run makes it again. GPUs and
+The choice depends only on the CPU's instructions, so a resumed run has the same kernels. GPUs and
 compiled blocks keep PyTorch's own kernels.
 """
 
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# private functions, which a release may drop
+# These functions are private, so a release of PyTorch may remove them.
 CPU_KERNELS = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(
     torch, "_softmax_backward_data"
 )
-WIDE = 256  # channels, or tokens: smaller products gain nothing
+WIDE = 256  # channels or tokens. Smaller products are not faster
 
 
 class Linear(nn.Linear):
@@ -28,10 +28,10 @@ class Linear(nn.Linear):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Compute F.linear, with wide float32 products by oneDNN on CPUs where it is faster."""
+    """Compute F.linear. Wide float32 products use oneDNN on CPUs where it is faster."""
     wide = x.dtype == torch.float32 and min(weight.shape) >= WIDE
     if wide and _on_cpu(x) and not torch.is_autocast_enabled("cpu") and uses_onednn():
-        # for some strides oneDNN takes thousands of times as long
+        # For some strides, oneDNN takes thousands of times as long.
         return OneDNNLinear.apply(x.contiguous(), weight, bias)
     return F.linear(x, weight, bias)
 
@@ -41,7 +41,7 @@ def _on_cpu(x: Tensor) -> bool:
 
 
 class OneDNNLinear(torch.autograd.Function):
-    """A linear layer whose three products are oneDNN's, without copies to oneDNN's own tensors."""
+    """A linear layer with oneDNN's products, without copies to oneDNN's own tensors."""
 
     @staticmethod
     def forward(ctx, x, weight, bias):
@@ -69,8 +69,8 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def uses_onednn() -> bool:
     """Return whether oneDNN computes wide float32 products: on CPUs with AVX-512.
 
-    There, on an AMD EPYC, its product took half the time of PyTorch's (MKL). With AVX2 it was 1.1
-    times as fast, but a whole step took longer, because of copies around the product.
+    On an AMD EPYC with AVX-512, oneDNN's product took half the time of PyTorch's (MKL). With AVX2
+    it was 1.1 times as fast, but a whole step took longer, because of copies around the product.
     """
     return "AVX512" in torch.backends.cpu.get_cpu_capability()
 
@@ -79,7 +79,7 @@ def uses_onednn() -> bool:
 def bf16_slowdown() -> float:
     """Return how many times longer a product takes in bf16 than in float32 on this CPU.
 
-    It is far above 1 on a CPU without units for bf16.
+    The result is far above 1 on a CPU without units for bf16.
     """
     x, weight = torch.ones(64, 256), torch.ones(256, 256)
     halves = x.bfloat16(), weight.bfloat16()
@@ -89,9 +89,9 @@ def bf16_slowdown() -> float:
 
 @torch.inference_mode()
 def _fastest(*works: Callable[[], object], turns: int = 8) -> list[float]:
-    """Return the seconds of each work: the least of several turns, after one to warm up.
+    """Return the shortest time of each work in seconds, of several turns after one to warm up.
 
-    The least, since other programs on the machine can only add time.
+    Other programs on the machine can only add time, so the shortest time is the best estimate.
     """
     seconds = list[list[float]]()
     for _ in range(turns + 1):
@@ -108,7 +108,7 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """Return softmax(q k' / sqrt(D)) v for N heads.
 
-    `attn_mask_BVL` is True where a query sees a key; None: everywhere.
+    `attn_mask_BVL` is True where a query sees a key. None: everywhere.
     """
     if _on_cpu(q_BNVD) and attn_mask_BVL is None:
         wide = min(q_BNVD.shape[2], k_BNLD.shape[2]) >= WIDE
@@ -122,11 +122,12 @@ def scaled_dot_product_attention(
 
 
 class RecomputedAttention(torch.autograd.Function):
-    """Attention as two matrix products, whose weights are computed again in the backward pass.
+    """Attention as two matrix products. The backward pass computes the attention weights again.
 
-    It is twice as fast in bf16 as PyTorch's fused kernel, whose bf16 is no faster than its float32,
-    and 1.6 times as fast in float32, by oneDNN. In bf16, scores are rounded to bf16 before the
-    softmax, as in Hugging Face's eager attention. The fused kernel keeps them in float32.
+    In bf16 it is twice as fast as PyTorch's fused kernel, which is no faster in bf16 than in
+    float32. In float32, with oneDNN, it is 1.6 times as fast. In bf16, scores are rounded to bf16
+    before the softmax, as in Hugging Face's eager attention. The fused kernel keeps them in
+    float32.
     """
 
     @staticmethod
@@ -145,7 +146,8 @@ class RecomputedAttention(torch.autograd.Function):
         for g, q, k, v, dq, dk, dv in _parts(gradient_BNVD, *ctx.saved_tensors, *gradients):
             weights = _matmul(q, k.mT).softmax(dim=-1)
             dscores = torch._softmax_backward_data(_matmul(g, v.mT), weights, -1, weights.dtype)
-            dv.copy_(_matmul(g.mT, weights).mT)  # transposes the small matrix
+            # Transpose the smaller matrix.
+            dv.copy_(_matmul(g.mT, weights).mT)
             dk.copy_(_matmul(q.mT, dscores).mT)
             dq.copy_(_matmul(dscores, k)).mul_(q.shape[-1] ** -0.5)
         return gradients

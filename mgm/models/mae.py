@@ -1,4 +1,4 @@
-"""The video masked autoencoder: an encoder of the visible tokens, a light decoder of all tokens."""
+"""The video masked autoencoder: an encoder for visible tokens, a light decoder for all tokens."""
 
 import math
 
@@ -13,7 +13,7 @@ from mgm.spec import Pretrain
 
 
 class TokenDecoder(nn.Module):
-    """Blocks over all tokens, then a norm and a linear layer over the hidden ones."""
+    """Blocks over all tokens, then a norm and a linear layer over the hidden tokens."""
 
     def __init__(self, spec: Pretrain):
         super().__init__()
@@ -26,7 +26,7 @@ class TokenDecoder(nn.Module):
         init_pixel_head(self.head, spec.head_init)
 
     def forward(self, x_BLD: Tensor, hidden: int) -> Tensor:
-        """Predict the last `hidden` tokens; the last block computes those alone."""
+        """Predict the last `hidden` tokens. The last block computes only these."""
         *blocks, final = self.blocks
         for block in blocks:
             x_BLD = block(x_BLD)
@@ -36,7 +36,7 @@ class TokenDecoder(nn.Module):
 class MAE(nn.Module):
     """VideoMAE's pretraining model (paper, eqs. 1-4).
 
-    Every clip has equally many hidden and predicted tokens, so all shapes are static.
+    Every clip has the same number of hidden and of predicted tokens, so all shapes are static.
     """
 
     pos_embed: Tensor
@@ -45,7 +45,7 @@ class MAE(nn.Module):
         super().__init__()
         tokens = math.prod(spec.grid)
         self.visible = tokens - spec.grid[0] * spec.hidden
-        # tokens that the decoder predicts where it predicts half of the hidden ones
+        # The number of predicted tokens if the decoder predicts half of the hidden tokens.
         self.half_hidden = spec.grid[0] * (spec.hidden // 2)
         self.std_floor = spec.std_floor
         self.encoder = Encoder(spec.grid, spec.model)
@@ -69,7 +69,7 @@ class MAE(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return predictions and targets for the masked tokens, each (B, M, P * C).
 
-        Of target "motion", each is (B, M, 2).
+        With target "motion", each is (B, M, 2).
 
         Args:
             frames_BTHWC: uint8.
@@ -93,9 +93,9 @@ class MAE(nn.Module):
         return predicted_BMP, self.target(gather_tokens(patches_BLPC, masked_BM))
 
     def split(self, masked_BL: Tensor, predicted_BL: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the places of the visible tokens and of the predicted ones, each in token order.
+        """Return the positions of the visible and of the predicted tokens, each in token order.
 
-        Args: as `forward`.
+        The arguments are as in `forward`.
         """
         rank_BL = masked_BL.byte()
         if predicted_BL is not None:
@@ -107,10 +107,10 @@ class MAE(nn.Module):
     def target(self, patches_BMPC: Tensor) -> Tensor:
         """Normalise pixels per patch and channel: (B, M, P * C).
 
-        Pixels in [0, 1] lose their mean and are divided by their unbiased standard deviation plus
-        `std_floor` (VideoMAE: engine_for_pretraining.py).
+        The mean of pixels in [0, 1] is subtracted, then they are divided by their unbiased standard
+        deviation plus `std_floor` (VideoMAE: engine_for_pretraining.py).
         """
-        # Passes over memory are the cost, so pixels stay within 0 to 255, and the floor is scaled.
+        # To save a pass over memory, pixels stay in [0, 255], and the floor is scaled.
         x_BMCP = patches_BMPC.transpose(2, 3).contiguous().float()
         x_BMCP -= x_BMCP.mean(dim=3, keepdim=True)
         norm_BMC1 = torch.linalg.vector_norm(x_BMCP, dim=3, keepdim=True)
@@ -123,7 +123,7 @@ def motion_of_tokens(displacement_BSHW2: Tensor, grid: tuple[int, int, int]) -> 
     """Return each token's mean motion vector, (B, L, 2): (dx, dy) in patches per time slot.
 
     Args:
-        displacement_BSHW2: of the codec's cells, in sides of the frame (`Batch`).
+        displacement_BSHW2: (dx, dy) of the codec's cells, in units of the frame's side (`Batch`).
         grid: slots, rows and columns of the tokens.
     """
     slots, rows, columns = grid
@@ -136,7 +136,7 @@ def motion_of_tokens(displacement_BSHW2: Tensor, grid: tuple[int, int, int]) -> 
 def reconstruction_loss(predicted_BMP: Tensor, target_BMP: Tensor, weight_B: Tensor) -> Tensor:
     """Return the mean squared error of the masked tokens.
 
-    A clip of weight 0 adds nothing, but counts as a clip of the mean.
+    A clip of weight 0 adds nothing, but counts in the mean's denominator.
     """
     loss_B = F.mse_loss(predicted_BMP.float(), target_BMP, reduction="none").mean(dim=(1, 2))
     return (loss_B * weight_B).mean()
@@ -149,13 +149,13 @@ def build_mae(spec: Pretrain) -> MAE:
 
 
 def reconstruct(model: MAE, frames_BTHWC: Tensor, masked_BL: Tensor) -> Tensor:
-    """Return the clip as the model completes it (the paper's Figure 8).
+    """Return the clip with the hidden patches as the model predicts them (the paper's Figure 8).
 
-    Visible patches stay as they are. The model predicts hidden patches normalised by their own mean
-    and standard deviation. Undoing that with the hidden patch's own two numbers, as is common,
-    would show colours and contrast that the model never predicted. Here both come from the clip's
-    visible patches, weighted by 1 / distance^4 on the token grid: the structure is the model's, the
-    colour and contrast are the neighbours'.
+    Visible patches are not changed. The model predicts hidden patches normalised by their own mean
+    and standard deviation. Other code often denormalises with the hidden patch's true mean and
+    standard deviation. That shows colours and contrast that the model did not predict. Here both
+    come from the clip's visible patches, weighted by 1 / distance^4 on the token grid. So the
+    structure is the model's, and colour and contrast are the neighbours'.
 
     Args:
         frames_BTHWC: uint8.
@@ -189,7 +189,7 @@ def reconstruct(model: MAE, frames_BTHWC: Tensor, masked_BL: Tensor) -> Tensor:
 def unpatchify(
     patches_BLPC: Tensor, grid: tuple[int, int, int], tubelet: int, patch: int
 ) -> Tensor:
-    """Return the frames (B, T, H, W, C) that `patchify` cut into patches."""
+    """Return the frames (B, T, H, W, C) of patches: the inverse of `patchify`."""
     slots, rows, columns = grid
     x = patches_BLPC.reshape(len(patches_BLPC), slots, rows, columns, tubelet, patch, patch, -1)
     return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(

@@ -1,7 +1,7 @@
 """The parts of vision transformers: tubelet embedding, fixed positions, and pre-norm blocks.
 
-Blocks are VideoMAE's, and TimeSformer's with attention divided over time and space. Parameters have
-the names of the official codes, so that their weights fit.
+There are VideoMAE's blocks, and TimeSformer's blocks with attention divided over time and space.
+Parameters have the names of the official codes, so that their weights can be loaded.
 
 Sources: MCG-NJU/VideoMAE, modeling_pretrain.py and modeling_finetune.py; Bertasius et al., 2021.
 """
@@ -22,7 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def sinusoid_table(tokens: int, width: int) -> Tensor:
     """Return fixed 1-D positions: (1, tokens, width).
 
-    Even channels are sines, odd ones cosines.
+    Even channels are sines, odd channels are cosines.
     """
     channel_D = torch.arange(width, dtype=torch.float64)
     token_L1 = torch.arange(tokens, dtype=torch.float64)[:, None]
@@ -46,12 +46,12 @@ def patchify(frames_BTHWC: Tensor, tubelet: int, patch: int) -> Tensor:
 
 
 def gather_tokens(x_BLD: Tensor, index_BN: Tensor) -> Tensor:
-    """Return the tokens `index_BN` of each clip; trailing dimensions are kept."""
+    """Return the tokens `index_BN` of each clip. Trailing dimensions are kept."""
     return x_BLD[torch.arange(len(x_BLD), device=x_BLD.device)[:, None], index_BN]
 
 
 class TubeletEmbedding(nn.Module):
-    """A 3-D convolution whose stride is its kernel, as one matrix product over the given tokens."""
+    """A 3-D convolution with stride = kernel size, as one matrix product over the given tokens."""
 
     scale: Tensor
     shift: Tensor
@@ -62,7 +62,8 @@ class TubeletEmbedding(nn.Module):
             channels, width, kernel_size=(tubelet, patch, patch), stride=(tubelet, patch, patch)
         )
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-        if channels != 3:  # every channel by the mean of the three
+        # Without RGB, the mean over its three channels normalises every channel.
+        if channels != 3:
             mean, std = mean.mean().repeat(channels), std.mean().repeat(channels)
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
@@ -70,7 +71,7 @@ class TubeletEmbedding(nn.Module):
     def forward(self, patches_BLPC: Tensor) -> Tensor:
         """Embed uint8 pixels from `patchify`: (B, L, D)."""
         x_BLPC = torch.addcmul(self.shift, patches_BLPC.to(self.scale.dtype), self.scale)
-        # to the order of a patch: (t, y, x), channel fastest
+        # Reorder the kernel like the pixels of a patch: (t, y, x, channel).
         weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)
         return linear(x_BLPC.flatten(2), weight, self.proj.bias)
 
@@ -90,8 +91,8 @@ class Attention(nn.Module):
         """Attend over the tokens.
 
         Args:
-            attn_mask_BVV: True where a query sees a key; None: everywhere.
-            last: compute the outputs of the last N tokens alone; 0: of all.
+            attn_mask_BVV: True where a query sees a key. None: everywhere.
+            last: compute only the outputs of the last `last` tokens. 0: of all tokens.
         """
         width = x_BVD.shape[-1]
         of_queries, of_others = self.qkv.weight.split((width, 2 * width))
@@ -132,8 +133,8 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(self, x_BLD: Tensor, last: int = 0) -> Tensor:
-        """Return all tokens, or with `last` the last N alone; these attend over all."""
-        # -0 selects all
+        """Return all tokens, or only the last `last` tokens. These attend over all."""
+        # With `last` 0, the slice selects all tokens.
         x_BLD = x_BLD[:, -last:] + self._keep(self.attn(self.norm1(x_BLD), last=last))
         return x_BLD + self._keep(self.mlp(self.norm2(x_BLD)))
 
@@ -145,12 +146,12 @@ class Block(nn.Module):
 
 
 # --- TimeSformer ---
-# Attention over time joins the visible tokens of one place, attention over space those of one slot.
-# Their number varies from place to place, and under agnostic masks from slot to slot. There is no
-# class token. Positions are the ViT's 1-D table over all tokens, where TimeSformer learns one table
-# for places and one for slots.
+# Attention over time is among the visible tokens of a position. Attention over space is among the
+# visible tokens of a slot. Their number varies between positions, and between slots with agnostic
+# masks. There is no class token. Positions are the ViT's fixed 1-D table over all tokens.
+# TimeSformer learns one table for positions in space and one for slots instead.
 
-# applies an attention to x_BVD, over time or over space
+# Applies an attention to x_BVD, over time or over space.
 AxisAttention = Callable[[Attention, Tensor], Tensor]
 
 
@@ -169,7 +170,7 @@ class DividedBlock(Block):
     def forward(  # type: ignore[override]
         self, x_BVD: Tensor, over_time: AxisAttention, over_space: AxisAttention
     ) -> Tensor:
-        """Return the tokens; `divided_attention` makes the two arguments."""
+        """Return the tokens. `divided_attention` returns the two other arguments."""
         x_BVD = x_BVD + self._keep(
             self.temporal_fc(over_time(self.temporal_attn, self.temporal_norm1(x_BVD)))
         )
@@ -182,13 +183,14 @@ def divided_attention(
 ) -> tuple[AxisAttention, AxisAttention]:
     """Return attention over time and attention over space.
 
-    All tokens fall into groups of equal size, so they take batches of small attentions. Visible
-    tokens do not: they take one attention over all of them, masked between groups. It needs neither
-    sorting nor padding. It costs two attentions of V x V where a ViT has one: 11 % of the
-    multiply-adds of an encoder of ViT-B's size at mask ratio 0.75, 5 % at 0.9 (`mgm.paper.cost`).
+    If all tokens are visible, their groups have equal sizes, so attention is a batch of small
+    attentions. Otherwise it is one attention over all visible tokens, masked between groups. This
+    needs no sorting and no padding. It computes V x V scores twice, and a ViT computes them once.
+    They are 11 % of the multiply-adds of an encoder of ViT-B's size at mask ratio 0.75, and 5 % at
+    0.9 (`mgm.paper.cost`).
 
     Args:
-        index_BV: places of the visible tokens on the grid; None if all are visible.
+        index_BV: positions of the visible tokens on the grid; None if all are visible.
     """
     slots, places = grid[0], grid[1] * grid[2]
     if index_BV is None:

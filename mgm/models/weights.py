@@ -1,4 +1,4 @@
-"""Load weights of mgm, of VideoMAE's official code or of Hugging Face; save them as safetensors."""
+"""Load weights of mgm, of VideoMAE's official code or of Hugging Face, and save safetensors."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from mgm.spec import BACKBONES, Model
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write all parameters in float32, whole or not at all."""
+    """Write all parameters in float32, in one step."""
     state = model.state_dict().items()
     weights = {name: value.detach().float().contiguous().cpu() for name, value in state}
     with atomic_write(path) as temporary:
@@ -29,8 +29,8 @@ def read_weights(path: Path, tokens: int = 0) -> dict[str, Tensor]:
         Tensors under our names.
 
     Raises:
-        UserError: the file is missing, not whole or not of weights; it is a pickle that would run
-            code; or its names belong to another model.
+        UserError: the file is missing, damaged or has no weights, it is a pickle that would run
+            code, or its names belong to another model.
     """
     return to_ours(read_tensors(path), path, tokens)
 
@@ -39,21 +39,21 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Load all weights in a file into a model.
 
     Raises:
-        UserError: as `read_weights`; or a weight is missing, too many, not finite, or has another
-            shape than the model's.
+        UserError: as in `read_weights`, or a weight is missing, is not the model's, is not finite,
+            or has another shape.
     """
     tokens: int = model.encoder.positions  # type: ignore[union-attr, assignment]
     _fill(model.state_dict(), read_weights(path, tokens), path)
 
 
 def load_encoder(model: nn.Module, path: Path) -> None:
-    """Load the encoder in a file into `model.encoder`, and a finetuned one's norm into `fc_norm`.
+    """Load the encoder in a file into `model.encoder`, and its `fc_norm` if it is fine-tuned.
 
-    Leaves out the decoder, the head, and the final norm if the model has none.
+    The decoder and the head are not loaded. The final norm is loaded if the model has one.
 
     Raises:
-        UserError: as `read_weights`; or a weight is missing, too many, not finite, or has another
-            shape than the model's.
+        UserError: as in `read_weights`, or a weight is missing, is not the model's, is not finite,
+            or has another shape.
     """
     tokens: int = model.encoder.positions  # type: ignore[union-attr, assignment]
     weights, own = read_weights(path, tokens), model.state_dict()
@@ -69,31 +69,31 @@ def load_encoder(model: nn.Module, path: Path) -> None:
 
 
 def is_classifier(weights: dict[str, Tensor]) -> bool:
-    """Return whether these are weights of a finetuned model, whose norm follows the mean."""
+    """Return whether these are weights of a fine-tuned model, which has the norm `fc_norm`."""
     return "fc_norm.weight" in weights
 
 
 def model_of(weights: dict[str, Tensor], path: Path) -> Model:
     """Return the encoder's sizes, from the shapes of its weights.
 
-    No shape has the number of heads. They are taken to have 64 channels each, or 80 in a ViT-H, as
-    in every published ViT. A width that 64 does not divide is one head.
+    The number of heads does not follow from shapes. Heads are assumed to have 64 channels, or 80 in
+    a ViT-H, as in every published ViT. If 64 does not divide the width, there is one head.
 
     Raises:
-        UserError: the weights hold no encoder of a model here.
+        UserError: the weights are not those of an encoder that mgm has.
     """
     kernel = weights.get("encoder.patch_embed.proj.weight")
     blocks = {name.split(".")[2] for name in weights if name.startswith("encoder.blocks.")}
     if kernel is None or kernel.ndim != 5 or not blocks:
         raise UserError(
             f"{path}: has no encoder.patch_embed.proj.weight of five dimensions or no encoder "
-            "blocks; give weights of a video ViT"
+            "blocks; pass weights of a video ViT"
         )
     width, channels, tubelet, patch, columns = kernel.shape
     if patch != columns:
         raise UserError(
-            f"{path}: its patches are {patch} x {columns}, and models here have square ones; "
-            "give weights of another model"
+            f"{path}: its patches are {patch} x {columns}, and models here have square patches; "
+            "pass weights of another model"
         )
     divided = any("temporal_fc" in name for name in weights)
     sizes = {
@@ -123,19 +123,21 @@ def classes_of(weights: dict[str, Tensor], path: Path) -> int:
     if "head.bias" not in weights:
         raise UserError(
             f"{path}: has no head.bias, so it holds no classifier; "
-            "give the weights of a finetuned model"
+            "pass the weights of a fine-tuned model"
         )
     return weights["head.bias"].numel()
 
 
 def require_fit(build: Callable[[], nn.Module], weights: dict[str, Tensor], path: Path) -> None:
-    """Compare shapes before a model takes memory, since a small file may describe a very large one.
+    """Compare the shapes of an encoder's weights before the model takes memory.
+
+    A small file may describe a very large model.
 
     Args:
-        build: makes the model, whose encoder alone is compared.
+        build: returns the model. Only its encoder is compared.
 
     Raises:
-        UserError: a weight of the encoder is missing, too many, or has another shape.
+        UserError: a weight of the encoder is missing, is not the model's, or has another shape.
     """
     with torch.device("meta"):
         own = build().state_dict()
@@ -178,7 +180,7 @@ def _compare(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> 
             ):
                 raise UserError(
                     f"{path}: has {len(weights[name])} classes, and the data have "
-                    f"{len(own[name])}; give weights of those data"
+                    f"{len(own[name])}; pass weights that were trained on these data"
                 )
             raise UserError(
                 f"{path}: {name} is {tuple(weights[name].shape)}, and the model's is "

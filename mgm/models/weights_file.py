@@ -1,4 +1,4 @@
-"""Read a weights file as named tensors, by its content, not its suffix; no code in it runs."""
+"""Read a weights file as named tensors. Its content decides the format, and no code in it runs."""
 
 import argparse
 import hashlib
@@ -17,15 +17,16 @@ from torch import Tensor
 from mgm.errors import UserError
 from mgm.reading import file_digest, read_json, regular
 
-# of weights in several files: Hugging Face writes model.safetensors.index.json
+# The suffix of an index of weights in several files, such as Hugging Face's
+# model.safetensors.index.json.
 INDEX = ".index.json"
-# our own name, then Hugging Face's, then an export's
+# Our own name, then Hugging Face's names, then the name of an export.
 IN_FOLDERS = ("weights.safetensors", "model.safetensors", "pytorch_model.bin", "checkpoint.pth")
 SHARDED = tuple(name + INDEX for name in IN_FOLDERS[1:3])
-# VideoMAE saves {"model": weights, "optimizer": ...}, DeepSpeed {"module": weights, ...}
+# VideoMAE saves {"model": weights, "optimizer": ...}. DeepSpeed saves {"module": weights, ...}.
 WRAPPERS = ("model", "module", "state_dict")
 _scalar = np.float64(0).__reduce__()[0]
-# in VideoMAE's checkpoints besides tensors: its arguments, and learning rates of NumPy's types
+# VideoMAE's checkpoints also hold its arguments, and learning rates of NumPy's types.
 HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
@@ -38,13 +39,13 @@ HARMLESS: list[Any] = [
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a safetensors or PyTorch file, or of the one in a folder.
 
-    They keep the file's names. Weights in several files are read through the index that lists them.
+    Names are those of the file. If weights are in several files, an index lists them.
 
     Raises:
-        UserError: the file is missing, not whole or not of weights, or it is a pickle that would
-            run code.
+        UserError: the file is missing, damaged or has no weights, or it is a pickle that would run
+            code.
     """
-    # an index's files lie beside the index, not beside a link to it
+    # An index's files are in the folder of the index, not in the folder of a link to it.
     path = weights_file(path.resolve() if path.is_symlink() else path)
     return _read_parts(path) if path.name.endswith(INDEX) else _read_file(path)
 
@@ -59,16 +60,16 @@ def weights_file(path: Path) -> Path:
         names = IN_FOLDERS + SHARDED
         if not (found := [path / name for name in names if (path / name).exists()]):
             raise UserError(
-                f"{path}: this folder holds no weights ({', '.join(names)}); name the file"
+                f"{path}: this folder holds no weights ({', '.join(names)}); pass the file"
             )
         return found[0]
     try:
         return regular(path)
     except OSError:
-        # results may come without their weights
+        # Results may be shared without their weights.
         if (path.parent / "result.json").exists():
             raise UserError(
-                f"{path}: no such weights, though the run is done; "
+                f"{path}: no such weights, but the run is done; "
                 f"delete {path.parent} to train it again"
             ) from None
         raise UserError(
@@ -90,10 +91,10 @@ def weights_digest(path: Path) -> str:
 
 
 def parts_of(index: Path) -> dict[str, list[str]]:
-    """Return the files beside an index, with the names of the tensors in each.
+    """Return {file: names of its tensors} of an index.
 
     Raises:
-        UserError: it is not such an index, or names a file that is missing or lies elsewhere.
+        UserError: it is not such an index, or it names a file that is not in its folder.
     """
     try:
         names = read_json(index)["weight_map"]
@@ -109,7 +110,7 @@ def parts_of(index: Path) -> dict[str, list[str]]:
     for file in parts:
         if "\0" in file or Path(file).name != file or not (index.parent / file).is_file():
             raise UserError(
-                f"{index}: names {file}, which is not a file beside it; "
+                f"{index}: names {file}, which is not a file in its folder; "
                 f"copy all {len(parts)} files into one folder"
             )
     return parts
@@ -132,12 +133,14 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
 def _read_file(path: Path) -> dict[str, Tensor]:
     with regular(path).open("rb") as file:
         start = file.read(9)
-    if start[8:] == b"{":  # after its length in 8 bytes, safetensors' header
+    # safetensors has the header's length in 8 bytes, then the header in JSON.
+    if start[8:] == b"{":
         try:
             return _require_dense_floats(load_file(path), path)
         except SafetensorError as error:
             raise UserError(f"{path}: not a whole safetensors file ({error}); {_AGAIN}") from None
-    if start.startswith((b"PK", b"\x80")):  # a zip archive since PyTorch 1.6, a pickle before
+    # PyTorch writes a zip archive. Before version 1.6 it wrote a pickle.
+    if start.startswith((b"PK", b"\x80")):
         _require_plausible_size(path)
         return _require_dense_floats(_unwrapped(_unpickled(path), path), path)
     raise UserError(f"{path}: not a whole safetensors file, and not PyTorch's; {_AGAIN}")
@@ -147,9 +150,9 @@ _AGAIN = "copy it again; if a run made it, delete it and start the run again"
 
 
 def _require_plausible_size(path: Path) -> None:
-    """Refuse an archive of compressed parts, since a few MB may unpack to many GB.
+    """Refuse an archive with compressed parts, since a few MB may unpack to many GB.
 
-    PyTorch never compresses.
+    PyTorch does not compress.
 
     Raises:
         UserError: by its header, the archive would unpack to more than the file's size.
@@ -159,7 +162,8 @@ def _require_plausible_size(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked, size = sum(part.file_size for part in archive.infolist()), path.stat().st_size
-    except Exception as error:  # a torn archive fails in many ways
+    # A damaged archive may raise any exception.
+    except Exception as error:
         raise UserError(
             f"{path}: not a whole PyTorch file of weights ({type(error).__name__}); {_AGAIN}"
         ) from None
@@ -177,10 +181,12 @@ def _unpickled(path: Path) -> Any:
             path.open("rb") as file,
             warnings.catch_warnings(),
         ):
-            warnings.simplefilter("ignore")  # about odd pickles; an error says what matters
-            # an open file, since a path's suffix would mislead torch.load
+            # Hide warnings about unusual pickles. An error has its own message.
+            warnings.simplefilter("ignore")
+            # Pass an open file, since torch.load would rely on a path's suffix.
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a torn file fails in many ways
+    # A damaged file may raise any exception.
+    except Exception as error:
         if found := re.search(r"GLOBAL (\S+)|[Uu]nsupported class (\S+)", str(error)):
             raise UserError(
                 f"{path}: asks for {found[1] or found[2]}, which is code and not weights, so it "
@@ -192,7 +198,8 @@ def _unpickled(path: Path) -> Any:
 
 
 def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:
-    for _ in WRAPPERS:  # each at most once: a dictionary may hold itself
+    # Unwrap a limited number of times, since a dictionary may contain itself.
+    for _ in WRAPPERS:
         if isinstance(found, dict):
             found = next(
                 (found[name] for name in WRAPPERS if isinstance(found.get(name), dict)), found
@@ -211,15 +218,15 @@ def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:
     return {str(name): value for name, value in found.items()}
 
 
-_STATE_DICT = "save the model's state_dict alone"
+_STATE_DICT = "save only the model's state_dict"
 
 
-# bytes: a larger tensor must not be a view of fewer values in the file
+# Bytes. A larger tensor must not be a view of fewer values in the file.
 LARGEST_VIEW = 100_000_000
 
 
 def _require_dense_floats(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Refuse tensors that a model would cast silently, and tensors without values of their own."""
+    """Refuse tensors that a model would cast silently, and large views of few values."""
     for name, value in weights.items():
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             layout = (

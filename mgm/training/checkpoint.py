@@ -1,4 +1,4 @@
-"""Checkpoints, written whole or not at all: two while a run goes on, none after it."""
+"""Write and read checkpoints. A run in progress keeps two, and a finished run keeps none."""
 
 import shutil
 from collections.abc import Callable
@@ -14,10 +14,10 @@ NEWEST, BEFORE = "checkpoint.pt", "checkpoint.before.pt"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write `state` as the newest checkpoint, and keep the one before.
+    """Write `state` as the newest checkpoint, and keep the previous one.
 
     Raises:
-        UserError: it cannot be written, for instance on a full disk. The earlier ones stay.
+        UserError: it cannot be written, for instance on a full disk. Earlier checkpoints are kept.
     """
     newest = folder / NEWEST
     try:
@@ -25,14 +25,15 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
             torch.save(state, part)
             if newest.exists():
                 newest.replace(folder / BEFORE)
-    except (OSError, RuntimeError) as error:  # torch turns an OSError into a RuntimeError, or not
+    # torch turns some OSErrors into RuntimeErrors.
+    except (OSError, RuntimeError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         free = shutil.disk_usage(folder).free / 1e6
         kept = newest.exists() or (folder / BEFORE).exists()
-        goes_on = "continues from the checkpoint before" if kept else "starts again"
+        goes_on = "continues from the previous checkpoint" if kept else "starts again"
         raise UserError(
             f"{newest}: cannot be written ({why}; {free:.0f} MB are free); "
-            f"make room and run again, it {goes_on}"
+            f"make room and run again, the run {goes_on}"
         ) from error
 
 
@@ -41,17 +42,19 @@ def load_checkpoint(
 ) -> dict[str, Any] | None:
     """Load the newest checkpoint that can be read; None if there is no checkpoint.
 
-    A torn one is deleted, or the next save would move it over the whole one.
+    A damaged newest checkpoint is deleted. Otherwise the next save would replace the good previous
+    one by it.
 
     Raises:
-        UserError: all checkpoints are torn, or one belongs to another run.
+        UserError: all checkpoints are damaged, or one belongs to another run.
     """
     found = [path for path in (folder / NEWEST, folder / BEFORE) if path.exists()]
     for path in found:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             owner = state["run_id"]
-        except Exception:  # a torn file, or another program's, fails in many ways
+        # A damaged file, or another program's file, may raise any exception.
+        except Exception:
             continue
         if owner != run_id:
             raise UserError(
@@ -59,18 +62,18 @@ def load_checkpoint(
                 "move it away, or use another --out"
             )
         if path != found[0]:
-            show(f"{found[0]}: torn, so {run_id} goes back to the checkpoint before it")
+            show(f"{found[0]}: is damaged, so {run_id} goes back to the previous checkpoint")
             found[0].unlink()
         return state
     if found:
         raise UserError(
-            f"{found[0]}: cannot be read, nor the one before it; "
-            f"delete the checkpoints of {folder.name} to start it again"
+            f"{found[0]}: all {len(found)} checkpoints of the run are damaged; delete them to "
+            "start it again"
         )
     return None
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints of a run that is done."""
+    """Delete the checkpoints of a finished run."""
     for name in (NEWEST, BEFORE):
         (folder / name).unlink(missing_ok=True)

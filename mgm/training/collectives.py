@@ -1,8 +1,8 @@
-"""Exchange between the processes of a run: torch.distributed, which one process can use too.
+"""Communication between the processes of a run, by torch.distributed. A single process works too.
 
-torchrun starts the processes, numbers them in their environment, and ends all of them when one
-fails. Objects and decisions travel by gloo on the host, and gradients on a GPU by NCCL, so that a
-decision does not synchronise the GPU.
+torchrun starts the processes, numbers them in their environment, and ends all when one fails. gloo
+on the host exchanges objects and decisions. NCCL exchanges gradients of GPUs. So a decision does
+not synchronise the GPU.
 """
 
 import os
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mgm.errors import UserError, as_user_error
 
-# the slowest process may decode, and rank 0 may write, for so long
+# The longest time that a process waits while another decodes or rank 0 writes.
 TIMEOUT = timedelta(minutes=30)
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Return True on rank 0, which alone writes files and messages, and in a single process."""
+    """Return True on rank 0, and in a single process. Only rank 0 writes files and messages."""
     return rank() == 0
 
 
@@ -46,13 +46,12 @@ def is_main() -> bool:
 def process_group() -> Iterator[None]:
     """Join the processes that torchrun started, with one GPU each, inside the `with` statement.
 
-    The first process that fails prints why; the others end silently.
+    The first process that fails prints the reason. The others end silently.
 
     Raises:
-        UserError: the processes do not meet, or a node has fewer GPUs than processes.
-        SystemExit: something failed inside.
+        UserError: the processes cannot connect, or a node has fewer GPUs than processes.
     """
-    # training has its own handlers; a launcher may have these signals ignored
+    # Set handlers, since a launcher may ignore these signals. Training sets its own.
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
@@ -66,8 +65,8 @@ def process_group() -> Iterator[None]:
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"torch.distributed: the processes did not meet ({str(error).splitlines()[0]}); "
-            "start them by torchrun"
+            f"torch.distributed: the processes cannot connect ({str(error).splitlines()[0]}); "
+            "start them with torchrun"
         ) from error
     try:
         _choose_gpu()
@@ -75,7 +74,7 @@ def process_group() -> Iterator[None]:
         barrier()
     except BaseException as error:
         _say_why(error, store)
-        # at once, since a group that lost a process cannot be destroyed
+        # Exit immediately, since a group that lost a process cannot be destroyed.
         os._exit(_exit_status(error))
     dist.destroy_process_group()
 
@@ -103,20 +102,21 @@ def _choose_gpu() -> None:
 
 
 def is_peer_loss(error: BaseException) -> bool:
-    """Return whether an error means that another process of the run is gone.
+    """Return whether an error means that another process of the run has ended.
 
-    The run itself is as whole as after any kill.
+    Then the run can be continued, as after any kill.
     """
     if world_size() == 1:
         return False
-    # gloo raises a plain RuntimeError
+    # gloo raises a plain RuntimeError.
     gone = re.search(r"gloo|NCCL|Connection (closed|reset)|peer", str(error))
     return isinstance(error, dist.DistError) or (type(error) is RuntimeError and gone is not None)
 
 
 def _say_why(error: BaseException, store: dist.Store) -> None:
-    """Print why the run ends, unless another process has done so, or a signal ends all."""
-    with suppress(RuntimeError):  # the store is gone when torchrun is
+    """Print why the run ends, unless another process has printed it, or a signal ends all."""
+    # The store does not exist if torchrun has ended.
+    with suppress(RuntimeError):
         if not isinstance(error, Exception) or store.add("failed", 1) > 1:
             return
     if is_peer_loss(error):
@@ -130,7 +130,7 @@ def _say_why(error: BaseException, store: dist.Store) -> None:
 
 
 def barrier() -> None:
-    """Wait until all processes have come here."""
+    """Wait until all processes have called this function."""
     all_gather_object(None)
 
 
@@ -144,7 +144,7 @@ def all_gather_object(own: T) -> list[T]:
 
 
 def gather_object(own: T) -> list[T]:
-    """Return the objects of all processes, by rank, on rank 0; an empty list elsewhere."""
+    """Return the objects of all processes, by rank, on rank 0, and an empty list on others."""
     if world_size() == 1:
         return [own]
     gathered: list[Any] | None = [None] * world_size() if is_main() else None
@@ -177,7 +177,7 @@ def all_reduce(tensor: Tensor) -> Tensor:
 
 
 def all_reduce_max(*own: int) -> list[int]:
-    """Return the largest of each number over all processes."""
+    """Return the maximum of each number over all processes."""
     if world_size() == 1:
         return [*own]
     numbers = torch.tensor(own)
@@ -186,7 +186,7 @@ def all_reduce_max(*own: int) -> list[int]:
 
 
 def all_gather_cat(own_B: Tensor) -> Tensor:
-    """Return the tensors of all processes, end to end by rank: (world_size * B, ...)."""
+    """Return the tensors of all processes, concatenated by rank: (world_size * B, ...)."""
     whole = own_B.new_zeros(world_size(), *own_B.shape)
     whole[rank()] = own_B
     return all_reduce(whole).flatten(0, 1)
@@ -195,12 +195,12 @@ def all_gather_cat(own_B: Tensor) -> Tensor:
 def exchange(own_B: Tensor, index_N: Tensor) -> Tensor:
     """Return this process's part of all_gather_cat(own_B)[index_N]: (B, ...).
 
-    Only the rows that are needed travel.
+    Only the needed rows are exchanged.
 
     Args:
         index_N: a permutation, on the host.
     """
-    # the rank that each row comes from, by the rank that it goes to
+    # The rank that each row comes from, one line per rank that it goes to.
     source_N = index_N.div(len(own_B), rounding_mode="floor").view(world_size(), -1)
     leaving = (index_N[source_N.flatten() == rank()] - rank() * len(own_B)).to(
         own_B.device, non_blocking=True

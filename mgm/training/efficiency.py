@@ -1,4 +1,4 @@
-"""Faster and smaller training steps: compiled blocks, recomputed blocks, kept memory."""
+"""Make training steps faster and smaller: compile blocks, recompute blocks, keep freed memory."""
 
 import ctypes
 import warnings
@@ -13,8 +13,8 @@ from torch import nn
 Compile = Literal["auto", "on", "off"]
 Forward = Callable[..., Any]
 
-# Compiled versions of one block that differ in width, drop path or tokens: more than any model here
-# has. PyTorch's own limit is 8.
+# The largest number of compiled versions of a block. They differ in width, drop path or tokens.
+# This is more than any model here needs. PyTorch's own limit is 8.
 MOST_VERSIONS = 64
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
@@ -22,11 +22,12 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 def block_compiler(
     choice: Compile, device: torch.device, show: Callable[[str], None]
 ) -> Callable[[Forward], Forward] | None:
-    """Return a function that compiles a block's forward pass, or None to leave blocks as they are.
+    """Return a function that compiles a block's forward pass, or None not to compile blocks.
 
-    "auto" compiles on a GPU alone. One compiled block serves all blocks of its shape, in seconds.
-    Gradients still leave block by block, so several processes exchange them during the backward
-    pass. Results are equal up to rounding: dropout and drop path draw the same numbers.
+    "auto" compiles only on a GPU. All blocks of the same shape share a compiled block, so compiling
+    takes seconds. Gradients are ready block by block, so several processes exchange them during the
+    backward pass. Results are equal up to rounding, since dropout and drop path draw the same
+    numbers.
     """
     if choice == "off" or (choice == "auto" and device.type != "cuda"):
         return None
@@ -34,16 +35,17 @@ def block_compiler(
     import torch._inductor.config
 
     try:
-        # with caches, an earlier process's result would hide that nothing compiles
+        # A cached result of an earlier process would hide that compiling fails.
         with (
             torch._inductor.config.patch(force_disable_caches=True),
             warnings.catch_warnings(action="ignore"),
         ):
             torch.compile(_trial, dynamic=False)(torch.ones(8, device=device))
-    except Exception as error:  # no C++ compiler, no Triton, no headers: each fails differently
+    # Examples: no C++ compiler, no Triton, no headers. Each raises another exception.
+    except Exception as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         show(
-            f"torch.compile does not work here, so blocks run without it ({why}); "
+            f"torch.compile fails, so blocks are not compiled ({why}); "
             "install a C++ compiler, or pass --compile off"
         )
         return None
@@ -58,8 +60,8 @@ def _trial(x: torch.Tensor) -> torch.Tensor:
 def recomputed(forward: Forward) -> Forward:
     """Keep only a block's input for the backward pass, which computes the rest again.
 
-    Costs a third more computing and saves most of the memory. Losses and gradients are the same,
-    drop path included (activation checkpointing; Chen et al., 2016).
+    This is activation checkpointing (Chen et al., 2016). It takes a third more computing and saves
+    most of the memory. Losses and gradients are the same, also with drop path.
     """
     from torch.utils.checkpoint import checkpoint
 
@@ -81,15 +83,16 @@ def wrapped_blocks(model: nn.Module, *wraps: Callable[[Forward], Forward]) -> It
         yield
     finally:
         for block in blocks:
-            vars(block).pop("forward", None)  # the class still has the plain method
+            # Then the class's own method is used again.
+            vars(block).pop("forward", None)
 
 
 def set_malloc_options() -> None:
-    """Make glibc, if it is the C library, keep the memory that this process frees.
+    """Make glibc keep the memory that this process frees. Do nothing with another C library.
 
-    By default it returns large tensors to the system, which hands them out and clears them again in
-    each step: 2 GB in a step of 64 small clips, a quarter of its time. Peak memory grew by 15 to
-    28 % in such steps.
+    By default, glibc returns the memory of large tensors to the system. The system clears it and
+    returns it in each step. In a step of 64 small clips, this was 2 GB and a quarter of the time.
+    Keeping it increased peak memory by 15 to 28 % in such steps.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(M_MMAP_MAX, 0)

@@ -40,7 +40,7 @@ from mgm.training.optim import (
 
 LOGGED = 100  # steps of a run that are logged, about
 SHOW_S = 10  # seconds between lines on the terminal
-JUDGE_S = 30  # seconds of training after which the loader's share is judged
+JUDGE_S = 30  # seconds of training before a slow loader is reported
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class TrainingRun:
     """A training run.
 
     Args:
-        batches: `batches(first_step)` yields, for each step, the micro-batches of this process and
-            the names of the videos in them that could not be read.
+        batches: `batches(first_step)` yields, per step, this process's micro-batches and the names
+            of their videos that could not be read.
         loss_of: returns the mean loss of a micro-batch, and further numbers to log.
-        videos: of the training split, to judge how many may fail.
+        videos: number of training videos. At most 1 % of them may fail.
         repeats: clips per video of a batch, for the log's clips per second.
-        seed: of the run.
+        seed: the run's seed.
     """
 
     run_id: str
@@ -76,15 +76,16 @@ def train(
 ) -> list[str]:
     """Train to the last step, from the last checkpoint if there is one.
 
-    A run that was stopped and continued ends with bit-equal weights on a CPU with as many threads:
-    batches are a function of the step, and a checkpoint holds all other state. SIGTERM (the end of
-    a time limit) and SIGUSR1 (Slurm's warning before it: `--signal=USR1@60`) end the step, write a
-    checkpoint and exit. `docs/killed.md` lists the exit statuses.
+    A stopped and continued run ends with bit-equal weights, on a CPU with the same number of
+    threads: batches depend only on the step, and a checkpoint holds all other state. SIGTERM (the
+    end of a time limit) and SIGUSR1 (Slurm's warning before it: `--signal=USR1@60`) finish the
+    step, write a checkpoint and exit. `docs/killed.md` lists the exit statuses.
 
-    Several processes train one model by DistributedDataParallel. Losses and gradients are those of
-    the whole batch, up to the order of float32 sums. Their dropout and drop path draw by (seed,
-    step, rank). One process alone draws from a stream that its checkpoint holds. So another number
-    of processes gives the same weights up to rounding, except for those draws.
+    Several processes train the same model by DistributedDataParallel. Losses and gradients are
+    those of the whole batch, up to the order of float32 sums. Dropout and drop path of several
+    processes draw by (seed, step, rank). A single process draws from a stream that its checkpoint
+    holds. So weights with other numbers of processes are equal up to rounding, except for these
+    draws.
 
     Returns:
         The names of the videos that could not be read.
@@ -94,7 +95,7 @@ def train(
             memory is full.
         SystemExit: SIGTERM or SIGUSR1 came.
     """
-    # --- The blocks: as they are, compiled, or recomputed in the backward pass ---
+    # --- Wrap the blocks: compiled, recomputed in the backward pass, or neither ---
     parameters = list(run.model.parameters())
     device = parameters[0].device
     if device.type == "cpu":
@@ -108,17 +109,17 @@ def train(
         wrapped_blocks(run.model, *wraps),
         _advice_on_memory(run.run_id),
     ):
-        # --- The state: that of the last checkpoint, or of step 0 ---
+        # --- Load the state of the last checkpoint, or start at step 0 ---
         optimiser = build_optimiser(run.model, run.optim, run.layer_decay)
         first, failures = _restore(run, optimiser, folder, show)
-        # copies rank 0's weights to all processes
+        # DistributedDataParallel copies rank 0's weights to all processes.
         loss_module = _parallel(_Loss(run), options.bf16_gradients)
         no_sync = getattr(loss_module, "no_sync", nullcontext)
         bf16 = run.optim.precision == "bf16"
         precision = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
         log_every = math.ceil(run.steps / LOGGED)
         log = TrainingLog(run, folder, first, show) if is_main else None
-        unreadable = list[tuple[int, str]]()  # (step, name), until all processes know
+        unreadable = list[tuple[int, str]]()  # (step, name) that other processes do not know yet
         saved_at = time.monotonic()
         run.model.train()
 
@@ -138,7 +139,8 @@ def train(
             rate = learning_rate(step, run.steps, run.optim)
             set_learning_rate(optimiser, rate)
             optimiser.zero_grad()
-            sums = dict[str, Tensor]()  # over micro-batches; over processes too when logged
+            # Sums over micro-batches. They are summed over processes when they are logged.
+            sums = dict[str, Tensor]()
             for number, part in enumerate(parts, 1):
                 with no_sync() if number < len(parts) else nullcontext():
                     with precision:
@@ -156,12 +158,12 @@ def train(
             )
             if failed:
                 of_all = chain(*collectives.all_gather_object(unreadable))
-                # in the order in which one process would have met them
+                # Sort by step, as a single process would find them.
                 failures |= dict.fromkeys(name for _, name in sorted(of_all, key=itemgetter(0)))
                 unreadable.clear()
                 _require_few_failures(run, failures)
 
-            # --- Log. Reading numbers waits for a GPU, so other steps read none. ---
+            # --- Log. Only some steps read numbers, since reading waits for a GPU. ---
             if stop or save or (step + 1) % log_every == 0 or step + 1 == run.steps:
                 stacked = collectives.all_reduce(torch.stack([*sums.values()]))
                 means = dict(zip(sums, stacked.tolist()))
@@ -176,7 +178,8 @@ def train(
                 save_checkpoint(folder, _state(run, optimiser, step + 1, failures))
                 saved_at = time.monotonic()
             if stop:
-                collectives.barrier()  # torchrun ends all processes once one has ended
+                # Wait for all, since torchrun ends all processes when one has ended.
+                collectives.barrier()
                 if is_main:
                     _say_stopped(run, step + 1, show)
                 sys.exit(128 + stop)
@@ -189,9 +192,10 @@ def train(
 def _restore(
     run: TrainingRun, optimiser: Optimiser, folder: Path, show: Callable[[str], None]
 ) -> tuple[int, dict[str, None]]:
-    """Load the newest checkpoint; return the first step, and the videos that failed before it.
+    """Load the newest checkpoint.
 
-    Failures are the keys of a dict, which keeps their order.
+    Returns:
+        The first step, and the videos that failed before it, as the keys of a dict in order.
     """
     first, failures = 0, dict[str, None]()
     if collectives.is_main() and (state := load_checkpoint(folder, run.run_id, show)):
@@ -236,7 +240,7 @@ def _parallel(loss: nn.Module, bf16_gradients: bool) -> nn.Module:
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
     from torch.nn.parallel import DistributedDataParallel
 
-    # not static_graph: with it, PyTorch 2.15 queues its all-reduce inside no_sync too
+    # Without static_graph: with it, PyTorch 2.15 queues its all-reduce inside no_sync too.
     parallel = DistributedDataParallel(loss, gradient_as_bucket_view=True)
     if bf16_gradients:
         parallel.register_comm_hook(None, bf16_compress_hook)
@@ -265,7 +269,7 @@ def _require_finite(run: TrainingRun, step: int, numbers: dict[str, float]) -> N
 
 
 def _say_stopped(run: TrainingRun, step: int, show: Callable[[str], None]) -> None:
-    # the workflow reads this file to tell a stopped run from a failed one
+    # This file tells the workflow that the run was stopped and did not fail.
     if marker := os.environ.get("MGM_STOPPED"):
         Path(marker).touch()
     show(f"{run.run_id}: stopped at step {step} of {run.steps}; run again to continue")
@@ -273,7 +277,7 @@ def _say_stopped(run: TrainingRun, step: int, show: Callable[[str], None]) -> No
 
 @contextmanager
 def _catch_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGUSR1 during the block. Outside of it both end the process."""
+    """Collect SIGTERM and SIGUSR1 during the block. Outside of it, both end the process."""
     came: list[int] = []
     before = {
         number: signal.signal(number, lambda number, frame: came.append(number))
@@ -284,7 +288,8 @@ def _catch_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if came:  # it came after the last step had looked
+    # The signal came after the last step had checked.
+    if came:
         sys.exit(128 + came[0])
 
 
@@ -318,7 +323,7 @@ class TrainingLog:
         self.judged = False
 
     def write(self, step: int, numbers: dict[str, Any]) -> None:
-        """Append a line, and show one from time to time."""
+        """Append a line, and show one every `SHOW_S` seconds."""
         now, run = time.monotonic(), self.run
         seconds = max(now - self.last_time, 1e-9)  # since the last line
         clips_per_s = run.optim.batch * run.repeats * (step - self.last_step) / seconds
@@ -348,7 +353,7 @@ class TrainingLog:
             self._judge_loader(now - self.started)
 
     def _judge_loader(self, seconds: float) -> None:
-        """Say once if the run waits for clips most of its time."""
+        """Report once if the run waits for clips more than half of its time."""
         self.judged = True
         if self.waited > seconds / 2:
             self.show(

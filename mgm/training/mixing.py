@@ -1,4 +1,4 @@
-"""Mixup and CutMix, by timm: the clips of a step and their labels, mixed in pairs."""
+"""Mixup and CutMix, by timm: mix the clips of a step and their labels in pairs."""
 
 import numpy as np
 import torch
@@ -20,28 +20,29 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """Mix the first clip with the last, the second with the last but one, and so on.
 
-    All pairs of a step mix by one ratio (mixup), or by one box of all frames (CutMix). If both are
-    on, each step takes one by chance (VideoMAE's "batch" mode, probability 1, switch 0.5). Clips
-    of weight 0 could not be read: the others pair as if they were not there. Of an odd number the
-    last stays as it is. Clips pair over the shares of all processes, as they do in one process.
+    All pairs of a step have the same ratio (mixup), or the same box in all frames (CutMix). If both
+    are on, each step draws one (VideoMAE's "batch" mode, probability 1, switch 0.5). Clips of
+    weight 0 could not be read, and are ignored. If the number of clips is odd, the last is not
+    mixed. With several processes, pairs are the same as in one process.
 
     Args:
         frames_BTHWC: uint8.
         label_B: int64, below `classes`.
-        weight_B: on the host, where pairs are chosen, so that nothing waits for a GPU.
-        mixup, cutmix: parameters of Beta(a, a), from which the ratio is drawn; 0 switches one off.
-        rng: all randomness.
+        weight_B: on the host, since pairs are chosen there. So nothing waits for a GPU.
+        mixup, cutmix: parameters a of Beta(a, a), from which the ratio is drawn. 0: off.
+        rng: the source of all randomness.
 
     Returns:
-        frames_BTHWC: uint8. Mixup rounds to whole pixel values (as timm's `FastCollateMixup`), so
-            that a step's clips stay small in memory.
-        target_BC: float32, each clip's share of each class; under CutMix exactly the share of its
-            pixels.
+        frames_BTHWC: uint8. Mixup rounds pixels to integers (as timm's `FastCollateMixup`), so that
+            clips need little memory.
+        target_BC: float32, each clip's share of each class. With CutMix it is exactly the share of
+            its pixels.
     """
     from timm.data.mixup import Mixup
 
     target_BC = F.one_hot(label_B, classes).float()
-    readable = collectives.all_gather_cat(weight_B).nonzero()[:, 0]  # of the whole step
+    # Positions in the whole step, over all processes.
+    readable = collectives.all_gather_cat(weight_B).nonzero()[:, 0]
     paired = readable[: len(readable) // 2 * 2]
     if not len(paired):
         return frames_BTHWC, target_BC
@@ -53,15 +54,16 @@ def mix(
         partner_N[paired] = paired.flip(0)
         own = paired[(paired >= first) & (paired < first + len(label_B))] - first
         mixed = own.to(device, non_blocking=True)
-        # the partners, in the order in which timm pairs them
+        # timm pairs the first with the last, so the partners come in reverse order.
         frames = collectives.exchange(frames_BTHWC, partner_N)[mixed].flip(0)
         label = collectives.exchange(label_B, partner_N)[mixed].flip(0)
     if not len(mixed):
         return frames_BTHWC, target_BC
-    timm = Mixup(mixup, cutmix, label_smoothing=0.0, num_classes=classes)  # smoothing is the loss's
+    # Label smoothing is part of the loss.
+    timm = Mixup(mixup, cutmix, label_smoothing=0.0, num_classes=classes)
     frames, label = torch.cat((frames_BTHWC[mixed], frames)), torch.cat((label_B[mixed], label))
     B, T, H, W, C = frames.shape
-    # time as channels, or CutMix would cut a part of the frames
+    # Frames become channels, so that CutMix cuts the same box from all frames.
     folded_BCHW = frames.float().permute(0, 1, 4, 2, 3).reshape(B, T * C, H, W)
     with seeded(int(rng.integers(2**32))):
         mixed_BCHW, mixed_BC = timm(folded_BCHW, label)

@@ -18,11 +18,12 @@ from mgm.training import collectives
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019) by PyTorch's fused kernel.
 
-    It calls the function of torch.optim.AdamW(fused=True), and is equal bit for bit. That class
-    imports torch._dynamo on first use, which took half of the time to a process's first step.
+    It calls the same function as torch.optim.AdamW(fused=True), so results are bit-equal. That
+    class imports torch._dynamo on first use, which was half of the time until a process's first
+    step.
 
     Args:
-        groups: each with `params` on one device, their `weight_decay` and `lr`.
+        groups: each has `params` on one device, their `weight_decay` and `lr`.
     """
 
     def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float], eps: float = 1e-8):
@@ -101,7 +102,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
 
     One-dimensional parameters and the mask token have no weight decay (VideoMAE: optim_factory.py).
     `layer_decay` ** (depth + 1 - layer) scales the learning rate. The embedding is layer 0, block i
-    is layer i + 1, and all after the encoder's blocks is layer depth + 1 (BEiT; the paper's
+    is layer i + 1, and everything after the encoder's blocks is layer depth + 1 (BEiT; the paper's
     Table 6).
     """
     names = "\n".join(dict(model.named_parameters()))
@@ -131,13 +132,13 @@ Optimiser = AdamW | torch.optim.Optimizer
 
 
 def build_optimiser(model: nn.Module, optim: Optim, layer_decay: float = 1.0) -> Optimiser:
-    """Return the optimiser that `optim` names, over the model's parameter groups.
+    """Return the optimiser that `optim` names, for the model's parameter groups.
 
-    "AdamW" is the class above. Other names are classes of torch.optim, and "module:Class" is a
-    class of the user's. Every class gets `lr` and `optim.options`, and `betas` if it takes them.
+    "AdamW" is the class above. Other names are classes of torch.optim. "module:Class" is a user's
+    own class. Every class is called with `lr` and `optim.options`, and with `betas` if it has them.
 
     Raises:
-        UserError: there is no such class, or it refuses the options.
+        UserError: there is no such class, or it does not accept the options.
     """
     groups = parameter_groups(model, optim.weight_decay, layer_decay)
     optimiser: Optimiser
@@ -190,8 +191,8 @@ def share_state(optimiser: Optimiser) -> None:
 def learning_rate(step: int, steps: int, optim: Optim) -> float:
     """Return a step's learning rate: linear warm-up from 0, then a half cosine to the minimum.
 
-    Both are scaled by batch / 256 (the paper's Tables 5 and 6; VideoMAE scales the minimum too).
-    The warm-up takes the share warmup_epochs / epochs of the steps.
+    The largest rate and the minimum are scaled by batch / 256 (the paper's Tables 5 and 6; VideoMAE
+    scales the minimum too). The warm-up takes the share warmup_epochs / epochs of the steps.
 
     Args:
         step: from 0.

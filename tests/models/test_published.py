@@ -244,7 +244,7 @@ def test_what_holds_no_video_vit_says_so():
     mae = shapes_of("MME ViT-B pretrain")
     with pytest.raises(
         UserError,
-        match=r"any: has no encoder.patch_embed.proj.weight .* give weights of a video ViT",
+        match=r"any: has no encoder.patch_embed.proj.weight .* pass weights of a video ViT",
     ):
         model_of(
             to_ours(

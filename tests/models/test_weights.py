@@ -232,11 +232,11 @@ def test_weights_in_several_files_arrive_whole_or_not_at_all(tmp_path):
     )
     parts[0].unlink()
     refused(
-        rf"index.json: names {parts[0].name}, which is not a file beside it; "
+        rf"index.json: names {parts[0].name}, which is not a file in its folder; "
         rf"copy all {len(parts)} files into one folder"
     )
     index.write_text(listed.replace(parts[0].name, "../" + parts[0].name))
-    refused("which is not a file beside it")
+    refused("which is not a file in its folder")
     index.write_text("{}")
     refused("not an index of weights")
 
@@ -382,7 +382,7 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     )
     refused(
         classifier,
-        "has 5 classes, and the data have 3; give weights of those data",
+        "has 5 classes, and the data have 3; pass weights that were trained on these data",
         target=build_classifier(FINETUNE, 3),
     )
     os.mkfifo(tmp_path / "fifo")
@@ -392,7 +392,7 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with pytest.raises(
         UserError,
-        match=r"empty: this folder holds no weights \(weights\.safetensors, .*\); name the file",
+        match=r"empty: this folder holds no weights \(weights\.safetensors, .*\); pass the file",
     ):
         read_weights(tmp_path / "empty")
 

@@ -95,7 +95,7 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before_and_all_agrees(tmp_path, 
     with pytest.raises(Stop):
         train(toy(stop_at=8), tmp_path, RunOptions(checkpoint_s=0), said.append)
     assert said == [
-        f"{newest}: torn, so run-1 goes back to the checkpoint before it",
+        f"{newest}: is damaged, so run-1 goes back to the previous checkpoint",
         "run-1: continues at step 8 of 24",
     ]
     assert not newest.exists()  # or the next checkpoint would move it over the whole one
@@ -122,7 +122,7 @@ def test_two_torn_checkpoints_stop_with_the_next_step_named(tmp_path):
     assert load_checkpoint(tmp_path, "run-1")["step"] == 2
     for name in ("checkpoint.pt", "checkpoint.before.pt"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(UserError, match="cannot be read, nor the one before it"):
+    with pytest.raises(UserError, match="checkpoints of the run are damaged"):
         load_checkpoint(tmp_path, "run-1")
 
 
@@ -140,7 +140,7 @@ def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path)
         with pytest.raises(
             UserError,
             match=r"checkpoint.pt: cannot be written \(.*MB are free\); "
-            r"make room and run again, it continues",
+            r"make room and run again, the run continues",
         ):
             train(toy(), tmp_path, RunOptions(checkpoint_s=0), quiet)
     finally:
