@@ -1,4 +1,4 @@
-"""`python -m mgm` is `mgm`: what `torchrun ... -m mgm` starts."""
+"""Run `mgm` as a module: `python -m mgm`, or `torchrun ... -m mgm`."""
 
 import signal
 
@@ -6,8 +6,7 @@ import signal
 def main() -> None:
     """Run the command line.
 
-    Ctrl-C while its libraries are imported ends the process as it ends any other, without a
-    traceback through them.
+    Ctrl-C during the import of its libraries ends the process without a traceback.
     """
     caught = signal.getsignal(signal.SIGINT)
     if caught is signal.default_int_handler:

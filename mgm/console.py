@@ -1,4 +1,4 @@
-"""Lines and progress bars on the terminal. Results go to files."""
+"""Print lines and progress bars on the terminal. Results go to files."""
 
 import sys
 import time
@@ -31,12 +31,12 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
 
         yield from bar(items, what, total, console=Console(stderr=True))
         return
-    started = told = time.monotonic()
+    started = last_shown = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if now - told >= LINE_S or done == total:
-            told, left = now, (now - started) / done * (total - done)
+        if now - last_shown >= LINE_S or done == total:
+            last_shown, left = now, (now - started) / done * (total - done)
             ends = f", about {duration(left)} left" if left else f" in {duration(now - started)}"
             show(f"{what}: {done} of {total}{ends}")
 

@@ -17,15 +17,15 @@ NEXT_STEPS = {
     errno.ENOSPC: "make room and run again",
     errno.EDQUOT: "make room and run again",
     errno.ENOENT: "correct the path",
-    errno.ENOTDIR: "a file stands where a folder is needed; choose another place",
-    errno.EEXIST: "a file stands where a folder is needed; choose another place",
-    errno.EISDIR: "a folder stands where a file is needed; choose another place",
+    errno.ENOTDIR: "a file is in the place of a folder; choose another place",
+    errno.EEXIST: "a file is in the place of a folder; choose another place",
+    errno.EISDIR: "a folder is in the place of a file; choose another place",
     errno.ENAMETOOLONG: "shorten it",
 } | dict.fromkeys(
-    (errno.EACCES, errno.EPERM, errno.EROFS), "change its rights, or choose another place"
+    (errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions, or choose another place"
 )
 
-# the modules that each extra of the package installs
+# The modules that each extra of the package installs.
 EXTRAS = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "report": (
@@ -34,18 +34,18 @@ EXTRAS = {
     ),
     "suite": ("snakemake", "timm", "torchvision"),
 }
-# in the errors of PyTorch and safetensors
+# Parts of the messages of PyTorch and safetensors when the disk is full.
 FULL_DISK = ("No space left", "code: 28", "unexpected pos", "PytorchStreamWriter failed writing")
 
-MOST_PROCESSES = 1024  # and threads per process
-LONGEST = 1600  # characters of an error
+MOST_PROCESSES = 1024  # also the most threads per process
+LONGEST = 1600  # characters of an error message
 
 
 class UserError(Exception):
     """Bad input. The message is one line: the file or field, both numbers, and the next step.
 
-    The command line prints it without a traceback and exits with status 2. Names in it come from
-    files that others wrote, so it is made `plain`.
+    The command line prints it without a traceback and exits with status 2. The message can contain
+    names from files of unknown origin, so `plain` makes it safe to print.
     """
 
     def __init__(self, message: str):
@@ -53,10 +53,13 @@ class UserError(Exception):
 
 
 def require_few(what: str, count: int | None) -> int | None:
-    """Return a number of processes or threads that a machine can start.
+    """Return `count`, a number of processes or threads, if a machine can start so many.
+
+    Args:
+        what: the option's name, for the error.
 
     Raises:
-        UserError: it is larger; `what` names the option.
+        UserError: `count` is larger than MOST_PROCESSES.
     """
     if count is not None and count > MOST_PROCESSES:
         raise UserError(f"{what} {count}: choose at most {MOST_PROCESSES:,}")
@@ -66,8 +69,8 @@ def require_few(what: str, count: int | None) -> int | None:
 def plain(text: str, longest: int | None = None) -> str:
     """Return one line that is safe to print.
 
-    Characters that a terminal would act on (control characters, escape codes, changes of the
-    writing direction) become their escapes. Of a longer text the middle is left out.
+    Control characters, escape codes and changes of the writing direction are escaped, so that a
+    terminal does not act on them. A text longer than `longest` loses its middle.
     """
     if not text.isprintable():
         text = "".join(
@@ -81,12 +84,12 @@ def plain(text: str, longest: int | None = None) -> str:
 
 @contextmanager
 def valid(before: str, then: str = "", below: int = 0) -> Iterator[None]:
-    """Turn a fault that pydantic finds in the block into one line.
+    """Turn pydantic's ValidationError into a UserError of one line.
 
     Args:
-        before: what precedes the fault, such as "FILE: ".
-        then: what to do about it.
-        below: leading parts of a field's place to leave out.
+        before: text before the fault, such as "FILE: ".
+        then: what the user can do about it.
+        below: number of leading parts of the field's path to leave out.
 
     Raises:
         UserError: the block raised a ValidationError.
@@ -104,7 +107,7 @@ def first_fault(error: "ValidationError", below: int = 0) -> str:
     """Return the first fault that pydantic found, as "field: what is wrong (got VALUE)".
 
     Args:
-        below: leading parts of the field's place to leave out.
+        below: number of leading parts of the field's path to leave out.
     """
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][below:])
@@ -132,14 +135,14 @@ def one_line() -> Iterator[None]:
 def as_user_error(error: BaseException) -> UserError | None:
     """Return an error for the user, or None if the error is a bug of this package.
 
-    Errors for the user are faults of the system (a full disk, a folder without write access) and
-    extras that are not installed. PyTorch and safetensors hide the system's error in a RuntimeError
-    or an error of their own.
+    Errors for the user are system errors (a full disk, a folder without write access) and extras
+    that are not installed. PyTorch and safetensors wrap a system error in a RuntimeError or in an
+    error of their own.
     """
     if isinstance(error, UserError):
         return error
     if isinstance(error, ValueError) and "embedded null" in str(error):
-        return UserError("a path holds a NUL character, which no file's name can; correct it")
+        return UserError("a path contains a NUL character, which is not allowed; correct it")
     if isinstance(error, ModuleNotFoundError):
         module = str(error.name).partition(".")[0]
         extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)

@@ -1,6 +1,7 @@
-"""Read files from outside: text in UTF-8, tables, JSON, YAML and arrays.
+"""Read files of unknown origin: UTF-8 text, tables, JSON, YAML and arrays.
 
-Every kind of damage becomes an error of one line that names the file, and no pipe hangs the reader.
+A damaged file raises an error of one line that names the file. A pipe is refused, since reading it
+could wait forever.
 """
 
 import csv
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
 def regular(path: Path) -> Path:
     """Return `path` if it is a regular file or a link to one.
 
-    A FIFO or a device would hang its reader.
+    Reading a FIFO or a device could wait forever.
 
     Raises:
         UserError: it is something else.
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it does not exist.
     """
     if "\0" in str(path):
-        raise UserError(f"{path}: no file's name can hold a NUL character; correct the path")
+        raise UserError(f"{path}: contains a NUL character, which is not allowed; correct the path")
     path.stat()
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "a pipe or a device"
@@ -42,8 +43,8 @@ def read_text(path: Path) -> str:
     """Read a text file in UTF-8, with or without a byte-order mark, and keep its line ends.
 
     Raises:
-        UserError: it is no regular file, cannot be read, or is not text in UTF-8.
-        FileNotFoundError: it is not there.
+        UserError: it is not a regular file, or not text in UTF-8.
+        FileNotFoundError: it does not exist.
     """
     data = regular(path).read_bytes()
     try:
@@ -56,7 +57,7 @@ def read_text(path: Path) -> str:
         ) from None
     if "\0" in text:
         raise UserError(
-            f"{path}: holds a NUL character (at {text.index(chr(0)):,}), so it is not text; "
+            f"{path}: contains a NUL character (at {text.index(chr(0)):,}), so it is not text; "
             "save it as UTF-8"
         )
     return text
@@ -66,8 +67,8 @@ def read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield each row of a CSV file with the number of its last line.
 
     Raises:
-        UserError: as `read_text`, or a line is not CSV.
-        FileNotFoundError: it is not there.
+        UserError: it is not text in UTF-8, or a line is not CSV.
+        FileNotFoundError: it does not exist.
     """
     reader = csv.reader(io.StringIO(read_text(path), newline=""))
     try:
@@ -81,9 +82,8 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file.
 
     Raises:
-        UserError: it is no regular file, cannot be read, or is not JSON by the standard, which has
-            neither NaN nor 1e999.
-        FileNotFoundError: it is not there.
+        UserError: it cannot be read, or is not standard JSON, which has neither NaN nor 1e999.
+        FileNotFoundError: it does not exist.
     """
     try:
         return json.loads(read_text(path), parse_constant=_finite, parse_float=_finite)
@@ -97,32 +97,33 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read the fields of a YAML file.
 
     Raises:
-        UserError: it cannot be read, is not YAML, names a field twice, or holds no fields.
+        UserError: it cannot be read, is not YAML, names a field twice, or contains no fields.
     """
     try:
-        # ValueError: bytes, dates and numbers that are none; TypeError: keys that cannot be one
+        # ValueError: invalid bytes, dates and numbers. TypeError: values that cannot be a key.
         fields = yaml.load(read_text(path), _Loader)
     except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); correct it") from None
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
         raise UserError(
-            f"{path}: holds no fields, written as NAME: VALUE; workflow/config/smoke.yaml shows "
-            "some"
+            f"{path}: contains no fields; write them as NAME: VALUE, as in "
+            "workflow/config/smoke.yaml"
         )
     return fields
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuse aliases, and a field that is given twice.
+    """YAML loader that refuses aliases, and fields that are given twice.
 
-    YAML would keep the last of the two. Aliases can contain themselves, or unfold without end.
+    Of two equal fields, PyYAML keeps the last. Aliases can contain themselves, or expand without
+    end.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
             raise yaml.MarkedYAMLError(
-                problem=f"*{event.anchor} stands for another place; write that out",
+                problem=f"*{event.anchor} is an alias; write its value instead",
                 problem_mark=event.start_mark,
             )
         return super().compose_node(parent, index)
@@ -132,19 +133,19 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(
-                    problem="a list or a mapping is no name of a field; write NAME: VALUE",
+                    problem="a list or a mapping cannot name a field; write NAME: VALUE",
                     problem_mark=key.start_mark,
                 )
             if key.value in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"{key.value} stands twice", problem_mark=key.start_mark
+                    problem=f"{key.value} is given twice", problem_mark=key.start_mark
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay the fields of `above` over those of `below`, group by group."""
+    """Return the fields of `below`, updated by those of `above`, group by group."""
     both = {
         name: deep_merge(below[name], above[name])
         for name in above
@@ -154,11 +155,11 @@ def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
 
 
 def read_arrays(path: Path) -> "dict[str, np.ndarray]":
-    """Read all arrays of an npz file, and refuse objects, which could run code.
+    """Read all arrays of an npz file. Refuse pickled objects, since loading them could run code.
 
     Raises:
         UserError: it is damaged, or not an npz file.
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it does not exist.
     """
     import numpy as np
 
@@ -167,8 +168,11 @@ def read_arrays(path: Path) -> "dict[str, np.ndarray]":
             return {name: file[name] for name in file.files}
     except (FileNotFoundError, UserError):
         raise
-    except Exception as error:  # a damaged archive fails in many ways
-        raise UserError(f"{path}: not a whole npz file ({type(error).__name__})") from None
+    # A damaged archive raises many kinds of error.
+    except Exception as error:
+        raise UserError(
+            f"{path}: is not a complete npz file ({type(error).__name__}); write it again"
+        ) from None
 
 
 def file_digest(path: Path) -> str:
@@ -179,5 +183,5 @@ def file_digest(path: Path) -> str:
 
 def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text} is not a number, or too large")
+        raise ValueError(f"{text} is not a number, or is too large")
     return number

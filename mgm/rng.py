@@ -1,7 +1,7 @@
-"""Randomness of a clip: a function of (run seed, epoch, sample) alone.
+"""Random numbers of a clip, from (run seed, epoch, sample) alone.
 
-Batch mates, workers, ranks and devices must not matter, so nothing here keeps state: functions take
-a seed and return a number or a fresh generator.
+The other clips of the batch, workers, ranks and devices must not matter. So nothing here keeps
+state: functions take a seed and return a number or a new generator.
 """
 
 import hashlib
@@ -11,20 +11,20 @@ from contextlib import contextmanager
 
 import numpy as np
 
-# a clip's independent uses of randomness; append only
+# The independent streams of random numbers of a clip. Only append: the position seeds a stream.
 STREAMS = ("order", "sample", "crop", "augment", "labels", "guide")
 
 
 def clip_seed(run_seed: int, epoch: int, sample: int) -> int:
-    """Return a clip's seed, a non-negative int64, from which `mgm.masking` draws its mask."""
+    """Return a clip's seed, a non-negative int64. `mgm.masking` draws the clip's mask from it."""
     digest = hashlib.blake2b(f"{run_seed}/{epoch}/{sample}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def generator(seed: int, stream: str) -> np.random.Generator:
-    """Return a counter-based generator for one use of a seed.
+    """Return a counter-based generator for one stream of a seed.
 
-    Streams of one seed are independent.
+    The streams of a seed are independent.
     """
     return np.random.Generator(np.random.Philox(key=[seed, STREAMS.index(stream)]))
 
@@ -33,7 +33,7 @@ def generator(seed: int, stream: str) -> np.random.Generator:
 def seeded(seed: int) -> Iterator[None]:
     """Seed the global generators of Python and NumPy, and restore them afterwards.
 
-    For libraries that draw from them. The seed has 32 bits.
+    This is for libraries that draw from the global generators. `seed` has 32 bits.
     """
     python, numpy = random.getstate(), np.random.get_state()
     random.seed(seed)

@@ -1,4 +1,4 @@
-"""The commands of `mgm`. Each imports what it needs when it is called, so that help is fast."""
+"""The commands of `mgm`. A command imports its modules when it is called, so help is fast."""
 
 import sys
 
@@ -6,7 +6,7 @@ from mgm.cli.base import app
 from mgm.data.prepare import prepare_app
 from mgm.errors import one_line
 
-# Help lists commands in the order in which they are made.
+# Help lists the commands in the order of these imports.
 # isort: off
 import mgm.cli.stage_commands
 import mgm.cli.video_commands
@@ -18,7 +18,7 @@ app.add_typer(prepare_app, name="prepare")
 
 
 def main() -> None:
-    """Run the program; bad input ends it with one line and status 2."""
+    """Run the program. Bad input ends it with one line and status 2."""
     try:
         with one_line():
             app(standalone_mode=True)

@@ -1,4 +1,4 @@
-"""What all commands share: the program, groups of options, and where datasets are."""
+"""Parts that all commands share: the program, groups of options, and `--data`."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -18,7 +18,8 @@ from mgm.errors import UserError, valid
 from mgm.spec import FrozenModel
 
 app = typer.Typer(
-    help="Motion-guided masking for video masked autoencoders, and the experiments of its paper.",
+    help="Motion-guided masking for video masked autoencoders, and the experiments of its paper. "
+    "Start with `mgm prepare`, then `mgm pretrain`, `mgm finetune` or `mgm probe`.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -26,10 +27,14 @@ app = typer.Typer(
 )
 
 Out = Annotated[
-    Path, typer.Option(help="Folder of results. Each run gets a folder in it, named by its run id.")
+    Path, typer.Option(help="Folder of results. Each run has a folder in it, named by its run id.")
 ]
 Data = Annotated[
-    list[str], typer.Option(help="A dataset and the folder of its index, as NAME=FOLDER; repeat.")
+    list[str],
+    typer.Option(
+        help="A dataset: its name and the folder that `mgm prepare` wrote. Repeat for more.",
+        metavar="NAME=FOLDER",
+    ),
 ]
 
 
@@ -51,9 +56,9 @@ def _options(
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command take values whole: a `FrozenModel` parameter is one option per field.
+    """Turn each `FrozenModel` parameter of a command into one option per field.
 
-    Typer reads a command's signature, so the wrapper gets one with a parameter per field.
+    Typer reads a command's signature, so the wrapper has one with a parameter per field.
     """
     plain = signature(command).parameters
     groups = {
@@ -79,11 +84,11 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _option(name: str, field: FieldInfo) -> Parameter:
-    """Return a field as a parameter: with its own `typer.Option`, or one made from its facts."""
+    """Return a field as a parameter, with its own `typer.Option` or one made from the field."""
     option = next((one for one in field.metadata if isinstance(one, OptionInfo)), None)
     if option is None:
         least = next((one.ge for one in field.metadata if hasattr(one, "ge")), None)
-        # One flag, so that there is no --no-NAME.
+        # Name the flag, since Typer would add --no-NAME.
         flag = (f"--{name.replace('_', '-')}",) if field.annotation is bool else ()
         option = typer.Option(*flag, min=least, help=field.description)
     annotation: Any = Annotated[field.annotation, option]  # type: ignore[valid-type]
@@ -91,7 +96,11 @@ def _option(name: str, field: FieldInfo) -> Parameter:
 
 
 def places(data: list[str]) -> dict[str, Path]:
-    """Return the folder of each dataset's index, from words like NAME=FOLDER."""
+    """Return the folder of each dataset's index, from words like NAME=FOLDER.
+
+    Raises:
+        UserError: a word is not written so.
+    """
     if wrong := next((pair for pair in data if "=" not in pair), None):
         raise UserError(f"--data {wrong}: write it as NAME=FOLDER")
     return {name: Path(folder) for name, _, folder in (pair.partition("=") for pair in data)}
@@ -99,9 +108,9 @@ def places(data: list[str]) -> dict[str, Path]:
 
 @contextmanager
 def all_processes() -> Iterator[None]:
-    """Join the other processes that torchrun started, if any."""
+    """Connect to the other processes that torchrun started, if any."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # Otherwise a connection that closes at the end is a page of warnings.
+        # Otherwise closing the connections at the end prints a page of warnings.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         from mgm.training.collectives import process_group
 

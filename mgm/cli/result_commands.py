@@ -1,4 +1,4 @@
-"""Commands that read results: tables, pages, one run, MLflow, archives."""
+"""Commands that read results: tables, pages, single runs, MLflow, archives."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,9 +13,11 @@ from mgm.spec import FrozenModel
 if TYPE_CHECKING:
     from mgm.paper.registry import Registry
 
-Name = Annotated[str, typer.Argument(help="Name of the results.")]
-Results = Annotated[Path, typer.Option(help="Folder of all results.")]
-Reports = Annotated[Path, typer.Option(help="Folder of all reports.")]
+Name = Annotated[
+    str, typer.Argument(help="Name of the results: the folder in --results, such as smoke.")
+]
+Results = Annotated[Path, typer.Option(help="Folder that contains the folder NAME of results.")]
+Reports = Annotated[Path, typer.Option(help="Folder that contains the folder NAME of the report.")]
 
 
 def _registry(results: Path) -> "Registry":
@@ -34,13 +36,16 @@ def trace(
     cell: Annotated[
         str,
         typer.Argument(
-            help="TABLE/ROW or TABLE/ROW/COLUMN, such as table4e/mgm; parts of names work too."
+            help="TABLE/ROW or TABLE/ROW/COLUMN, such as table4e/mgm. Parts of names are enough."
         ),
     ],
     name: Annotated[str, typer.Option(help="Name of the results.")] = "smoke",
     results: Results = Path("results"),
 ) -> None:
-    """Print what a table's cell rests on: runs, specs, commit, data, weights, logs."""
+    """Print the origin of a number in a table.
+
+    That is: its runs, with their specs, commits, data, weights and logs.
+    """
     from mgm.report.terminal import trace as describe
 
     say(describe(_registry(results / name), results / name, cell))
@@ -49,10 +54,12 @@ def trace(
 @app.command()
 def diff(
     run: Annotated[str, typer.Argument(help="A run id, or a run's folder.")],
-    other: Annotated[str, typer.Argument(help="Another.")],
-    results: Results = Path("results"),
+    other: Annotated[str, typer.Argument(help="The run to compare it with.")],
+    results: Annotated[
+        Path, typer.Option(help="Folder of results, in which runs are looked up by their ids.")
+    ] = Path("results"),
 ) -> None:
-    """Print in which fields two runs differ, and their metrics."""
+    """Print the fields in which two runs differ, and their metrics."""
     from mgm.report.terminal import diff as compare
 
     say(compare(results, run, other))
@@ -67,9 +74,9 @@ def results(
         Path | None, typer.Option(help="Parquet file to write.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Write one table of all runs: settings, status and metrics per run."""
+    """Write one table of all runs: settings, status and metrics."""
     if not (csv or parquet):
-        raise UserError("mgm results: has nothing to write; add --csv FILE or --parquet FILE")
+        raise UserError("mgm results: has no file to write; add --csv FILE or --parquet FILE")
 
     from mgm.paper.suite import registry_of
     from mgm.results import frame
@@ -77,7 +84,7 @@ def results(
     try:
         registry = registry_of(results / name)
     except UserError:
-        # Runs without a scale stand in no table.
+        # Runs without a scale are in no table.
         registry = None
     table = frame(results / name, registry)
     for path, write in ((csv, table.to_csv), (parquet, table.to_parquet)):
@@ -89,11 +96,11 @@ def results(
 
 @app.command()
 def pack(name: Name, results: Results = Path("results")) -> None:
-    """Write finished runs to one file, results/NAME.tar.xz, or add new runs to it.
+    """Write finished runs to one archive, or add new runs to it.
 
-    It holds specs, results, predictions, logs and arrays, but no weights. Every command that reads
-    results/NAME unpacks it on first use. Without a folder results/NAME, it takes all folders
-    results/NAME-*.
+    The archive results/NAME.tar.xz contains specs, results, predictions, logs and arrays, but no
+    weights. Every command that reads results/NAME unpacks it on first use. If there is no folder
+    results/NAME, the archive contains all folders results/NAME-*.
     """
     from mgm.results.archive import pack as write
 
@@ -105,14 +112,14 @@ def pack(name: Name, results: Results = Path("results")) -> None:
 def clean(
     name: Name,
     results: Results = Path("results"),
-    yes: Annotated[bool, typer.Option("--yes", help="Delete them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete the runs.")] = False,
 ) -> None:
-    """List the runs that no table or figure uses; delete them with --yes."""
+    """List the runs that no table or figure uses, or delete them."""
     from mgm.report.terminal import clean as tidy
 
     if Path(name).name != name or name == "..":
         raise UserError(
-            f"{name}: is not a name of results; pass only the folder's name in {results}/"
+            f"{name}: is not a name of results; pass only the name of a folder in {results}/"
         )
     say(tidy(_registry(results / name), results / name, yes))
 
@@ -123,10 +130,17 @@ def report(
     results: Results = Path("results"),
     reports: Reports = Path("reports"),
     only: Annotated[
-        str | None, typer.Option(help="One target, such as table4e or figure5.")
+        str | None,
+        typer.Option(
+            help="One target, such as table4e or figure5; or tables, or figures. Default: all, "
+            "with the page."
+        ),
     ] = None,
 ) -> None:
-    """Write tables, figures and the page from existing results. Never trains."""
+    """Write tables, figures and the page from existing results.
+
+    This never trains.
+    """
     from mgm.report.build import build_report
 
     page = build_report(_registry(results / name), results / name, reports / name, only)
@@ -140,14 +154,19 @@ def crate(
     reports: Reports = Path("reports"),
     out: Annotated[
         Path | None,
-        typer.Option(help="The zip to write; default: REPORTS/NAME.crate.zip.", metavar="FILE"),
+        typer.Option(
+            help="The zip file to write; default: REPORTS/NAME.crate.zip.", metavar="FILE"
+        ),
     ] = None,
     weights: Annotated[
         bool,
-        typer.Option("--weights", help="Include weights; default: their digest."),
+        typer.Option("--weights", help="Include the weights; default: only their digests."),
     ] = False,
 ) -> None:
-    """Write results, report and provenance as a Workflow Run RO-Crate."""
+    """Write results, report and provenance as an RO-Crate (zip).
+
+    It follows the profile Workflow Run Crate.
+    """
     from mgm.report.crate import write_crate
 
     out = out or reports / f"{name}.crate.zip"
@@ -156,22 +175,25 @@ def crate(
 
 
 class MirrorOptions(FrozenModel):
-    """What `mgm sync` does, and where."""
+    """Options of `mgm sync`."""
 
     uri: Annotated[
-        str | None, typer.Option(help="MLflow's tracking address; default: a database in RESULTS.")
+        str | None,
+        typer.Option(help="MLflow's tracking URI; default: a database in the folder of --results."),
     ] = None
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Continue until every run is finished.")
-    ] = False
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until every run is finished.")] = (
+        False
+    )
     weights: Annotated[
-        bool, typer.Option("--weights", help="Copy weights too; default: their path and digest.")
+        bool,
+        typer.Option("--weights", help="Copy weights too; default: only their path and digest."),
     ] = False
     check: Annotated[
-        bool, typer.Option("--check", help="Print where MLflow differs from the files; no writing.")
+        bool,
+        typer.Option("--check", help="Only print where MLflow differs from the files."),
     ] = False
     repair: Annotated[
-        bool, typer.Option("--repair", help="Check, and mirror again what differs.")
+        bool, typer.Option("--repair", help="Write the runs again that differ from the files.")
     ] = False
 
 
@@ -184,13 +206,14 @@ def sync(
     register: Annotated[
         list[str],
         typer.Option(
-            help="Register this run's weights in MLflow's model registry; repeat.", metavar="RUN"
+            help="Register the weights of this run in MLflow's model registry. Repeat for more.",
+            metavar="RUN",
         ),
     ] = [],  # noqa: B006
 ) -> None:
-    """Mirror results to MLflow.
+    """Copy results to MLflow.
 
-    Files are the truth: if the tracker is down, nothing is lost.
+    MLflow is only a copy of the files: if it is down, nothing is lost.
     """
     chosen = [f"--{flag}" for flag in ("follow", "check", "repair") if getattr(mirror, flag)]
     if len(chosen) > 1:
@@ -207,12 +230,12 @@ def sync(
     if mirror.check or mirror.repair:
         differing = mlflow.check(registry, folder, uri)
         lines = [f"{run_id}: {line}" for run_id, several in differing.items() for line in several]
-        more = [f"and {len(lines) - 50} differences more"] if len(lines) > 50 else []
-        say("\n".join(lines[:50] + more) or "MLflow has what the files say")
+        more = [f"and {len(lines) - 50} more differences"] if len(lines) > 50 else []
+        say("\n".join(lines[:50] + more) or "MLflow agrees with the files")
         if mirror.check and lines:
             raise UserError(
                 f"{uri}: {len(lines)} differences in {len(differing)} runs; `mgm sync {name} "
-                "--repair` mirrors these again"
+                "--repair` writes these runs again"
             )
         if mirror.check:
             return

@@ -1,4 +1,4 @@
-"""Commands that run specs: one per stage, and `new-spec` that writes one."""
+"""Commands that run specs, one per stage, and `new-spec`, which writes a spec."""
 
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +19,7 @@ from mgm.spec import (
     require_named_sizes,
 )
 
-# Stages that several processes share.
+# Stages that can run in several processes.
 DISTRIBUTED = ("pretrain", "finetune")
 YAML = (".yaml", ".yml")
 MEASUREMENTS = get_args(Measure.model_fields["name"].annotation)
@@ -27,21 +27,26 @@ MEASUREMENTS = get_args(Measure.model_fields["name"].annotation)
 Specs = Annotated[
     list[Path],
     typer.Argument(
-        help="Spec files (JSON or YAML), run one after another. None: give --data and --set.",
+        help="Spec files (JSON or YAML), run one after another. Without a file, --data and --set "
+        "describe one run.",
         metavar="[SPEC.json...]",
     ),
 ]
-Mask = Annotated[str, typer.Option(help="Without a spec file: the mask's name.")]
+Mask = Annotated[
+    str, typer.Option(help="Without a spec file: the mask's name, such as mgm or tube.")
+]
 Changes = Annotated[
     list[str],
     typer.Option(
-        "--set", help="Without a spec file: a field, as FIELD=VALUE; repeat.", metavar="FIELD=VALUE"
+        "--set",
+        help="Without a spec file: a field of the spec, such as optim.epochs=50. Repeat for more.",
+        metavar="FIELD=VALUE",
     ),
 ]
 DEFAULT_OUT = Path("results")
 
 
-@app.command(help="Train masked autoencoders.")
+@app.command(help="Pretrain masked autoencoders. `mgm new-spec pretrain` lists the settings.")
 @grouped
 def pretrain(
     options: RunOptions,
@@ -54,7 +59,10 @@ def pretrain(
     _run_specs("pretrain", _read(specs, "pretrain", data, mask, changes), out, data, options)
 
 
-@app.command(help="Train classifiers, from pretrained weights or from scratch, and test them.")
+@app.command(
+    help="Fine-tune and test classifiers. They start from the run in the field `parent`, or from "
+    "scratch. `mgm new-spec finetune` lists the settings."
+)
 @grouped
 def finetune(
     options: RunOptions,
@@ -66,7 +74,9 @@ def finetune(
     _run_specs("finetune", _read(specs, "finetune", data, "", changes), out, data, options)
 
 
-@app.command(help="Fit classifiers on frozen features and test them.")
+@app.command(
+    help="Fit and test classifiers on frozen features. `mgm new-spec probe` lists the settings."
+)
 @grouped
 def probe(
     options: LoadOptions,
@@ -78,7 +88,7 @@ def probe(
     _run_specs("probe", _read(specs, "probe", data, "", changes), out, data, options)
 
 
-@app.command(help="Compute the arrays of the figures that show clips.")
+@app.command(help="Compute the arrays of figures that show clips. `mgm report` draws them.")
 @grouped
 def visualise(
     options: LoadOptions,
@@ -94,17 +104,23 @@ def visualise(
 def new_spec(
     stage: Annotated[
         Literal["pretrain", "finetune", "probe", "visualise", "measure"],
-        typer.Argument(help="The stage that the spec is for."),
+        typer.Argument(help="The command that the spec is for.", metavar="STAGE"),
     ],
     dataset: Annotated[str, typer.Option(help="The dataset's name.")] = "mine",
-    mask: Annotated[str, typer.Option(help="pretrain: the mask's name.")] = "",
+    mask: Annotated[str, typer.Option(help="pretrain: the mask's name, such as mgm or tube.")] = "",
     changes: Annotated[
         list[str],
-        typer.Option("--set", help="A field, as FIELD=VALUE; repeat.", metavar="FIELD=VALUE"),
+        typer.Option(
+            "--set",
+            help="A field of the spec, such as optim.epochs=50. Repeat for more.",
+            metavar="FIELD=VALUE",
+        ),
     ] = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option(help="The file to write; default: print it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; default: print the spec.")
+    ] = None,
 ) -> None:
-    """Write a spec with comments and default values, as YAML."""
+    """Write a spec (YAML) with all settings, explained in comments."""
     from mgm.spec.new_spec import commented, fields_of, write_new
 
     fields = fields_of(stage, dataset, mask, changes)
@@ -114,26 +130,28 @@ def new_spec(
 def _read(
     paths: list[Path], stage: str, data: list[str], mask: str, changes: list[str]
 ) -> list[tuple[str, Any]]:
-    """Return each spec's name for errors and its fields: from files, or from words alone."""
+    """Return each spec's fields, with its name for errors, from files or from options alone."""
     if paths:
         if words := [f"--mask {mask}"] * bool(mask) + [f"--set {one}" for one in changes]:
             raise UserError(f"{words[0]}: is for a run without a spec file; change {paths[0]}")
         return [(str(path), _fields(path)) for path in paths]
     if not data:
         raise UserError(
-            f"mgm {stage}: has no spec and no dataset; give a spec file (`mgm new-spec {stage}` "
+            f"mgm {stage}: has no spec and no dataset; pass a spec file (`mgm new-spec {stage}` "
             "writes one), or --data NAME=FOLDER"
         )
     ((name, folder), *more) = places(data).items()
     if more:
-        raise UserError(f"--data {more[0][0]}: a run without a spec file has one dataset")
+        raise UserError(
+            f"--data {more[0][0]}: a run without a spec file has one dataset; remove this one"
+        )
 
     from mgm.data.index import read_index
     from mgm.spec import PUBLISHED_NAMES
     from mgm.spec.new_spec import fields_of
 
     fields = fields_of(stage, name, mask, changes)
-    # The digest tells two folders of one name apart. Published sets go by their name.
+    # The digest distinguishes folders of one name. Published datasets need only their name.
     if name not in PUBLISHED_NAMES:
         fields["data"].setdefault("digest", read_index(folder).digest)
     return [("--set", fields)]
@@ -146,7 +164,7 @@ def _fields(path: Path) -> Any:
     try:
         return read_yaml(path) if path.suffix in YAML else read_json(path)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such spec") from None
+        raise UserError(f"{path}: no such spec; correct the path") from None
 
 
 def _run_specs(
@@ -183,14 +201,18 @@ def _run_specs(
 
 
 def one_or_three(spatial: int | None) -> int | None:
-    """Return a number of spatial views, or refuse it."""
+    """Return a number of spatial views.
+
+    Raises:
+        UserError: it is not 1 or 3.
+    """
     if spatial not in (None, 1, 3):
         raise UserError(f"--spatial {spatial}: choose 1 or 3")
     return spatial
 
 
 class OtherViews(FrozenModel):
-    """Test views in place of a spec's."""
+    """Test views that replace a spec's."""
 
     temporal: Annotated[
         int | None, typer.Option(min=1, help="Temporal views; default: the spec's.")
@@ -209,20 +231,30 @@ def evaluate(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            help="Folders of fine-tuning runs, or their spec files.", metavar="RUN | SPEC.json..."
+            help="Folders of fine-tuning runs, or spec files with --weights.",
+            metavar="RUN | SPEC.json...",
         ),
     ],
-    data: Annotated[str, typer.Option(help="The dataset to test on, as NAME=FOLDER of its index.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="The dataset to test on: its name and the folder that `mgm prepare` wrote.",
+            metavar="NAME=FOLDER",
+        ),
+    ],
     weights: Annotated[
         Path | None,
-        typer.Option(help="Weights of mgm, VideoMAE or Hugging Face; default: the run's."),
+        typer.Option(help="Weights of mgm, VideoMAE or Hugging Face; default: those of the run."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for predictions and scores; default: nothing is written."),
+        typer.Option(help="Folder to write predictions and scores to; default: none are written."),
     ] = None,
 ) -> None:
-    """Test fine-tuned weights, with other views or on other data; print top-1."""
+    """Test fine-tuned weights on any data and views; print top-1.
+
+    The weights stay as they are.
+    """
     if len(runs) > 1 and weights:
         raise UserError(
             f"--weights {weights}: fits one run, but {len(runs)} are given; evaluate them one at "
@@ -243,25 +275,26 @@ def evaluate(
 
 
 class MeasureOptions(FrozenModel):
-    """What `mgm measure NAME` reads; specs have fields for it."""
+    """Options of `mgm measure NAME`. For specs, fields of the spec replace them."""
 
     index: Annotated[
-        Path | None, typer.Option(help="NAME: folder of the dataset's index; not for step-time.")
+        Path | None,
+        typer.Option(help="NAME: a folder that `mgm prepare` wrote. step-time needs none."),
     ] = None
     videos: Annotated[
-        int, typer.Option(min=0, help="NAME: test videos to measure, evenly spaced; 0: all.")
+        int, typer.Option(min=0, help="NAME: number of test videos, evenly spaced; 0: all.")
     ] = 200
     flow: Annotated[
-        str, typer.Option(help="motion-time: what to compare with, raft-small or dis.")
+        str, typer.Option(help="motion-time: the optical flow to compare with, raft-small or dis.")
     ] = "raft-small"
     weights: Annotated[
         Path | None,
-        typer.Option(help="motion-time: RAFT-small's weights; default: torchvision's."),
+        typer.Option(help="motion-time: a file with RAFT-small's weights; default: torchvision's."),
     ] = None
     like: Annotated[
         Path | None,
         typer.Option(
-            help="controls: a run or its spec, for labels, clips and model.",
+            help="controls: take labels, clips and model from this run or spec.",
             metavar="RUN | SPEC.json",
         ),
     ] = None
@@ -276,17 +309,18 @@ def measure(
         list[str],
         typer.Argument(
             metavar="NAME | SPEC.json...",
-            help=f"{', '.join(MEASUREMENTS)}.",
+            help=f"NAME: {', '.join(MEASUREMENTS)}. SPEC.json: spec files.",
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="SPEC.json: folder of results; one folder per run.")
+        Path | None, typer.Option(help="SPEC.json: folder of results, with one folder per run.")
     ] = None,
     data: Data = [],  # noqa: B006
 ) -> None:
-    """Measure what the papers state.
+    """Measure numbers of the papers' texts, and controls.
 
-    NAME prints it at their settings and keeps nothing. Specs are runs.
+    With NAME, print the measurement at the papers' settings and store nothing. With spec files,
+    store the results as runs.
     """
     if not set(MEASUREMENTS) & set(what):
         if unknown := next((word for word in what if not word.endswith((".json", *YAML))), None):
@@ -294,7 +328,7 @@ def measure(
                 f"{unknown}: is neither a measurement ({', '.join(MEASUREMENTS)}) nor a spec file"
             )
         if out is None:
-            raise UserError(f"{what[0]}: a spec is a run; pass --out FOLDER for its result")
+            raise UserError(f"{what[0]}: is a spec, so its result is stored; add --out FOLDER")
         specs = [(word, _fields(Path(word))) for word in what]
         _run_specs("measure", specs, out, data, options, flow_weights=given.weights)
         return
@@ -308,7 +342,9 @@ def measure(
     torch.set_num_threads(options.threads)
     if what[0] == "controls":
         if given.index is None:
-            raise UserError("controls: pass --index FOLDER, one that `mgm prepare` made")
+            raise UserError(
+                "controls: has no dataset; add --index FOLDER, one that `mgm prepare` made"
+            )
         say(controls_now(given.index, given.like, options.workers))
         return
     say(measure_now(what[0], given.index, given.videos, given.flow, given.weights))

@@ -1,4 +1,4 @@
-"""Commands for the whole study: its files and its cost."""
+"""Commands for all experiments together: their files and their cost."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +14,9 @@ from mgm.spec import FrozenModel
 def init(
     folder: Annotated[Path, typer.Argument(help="An empty or new folder.", metavar="DIR")],
 ) -> None:
-    """Write the workflow's files (Snakefile, rules, scales, profiles) to a folder.
+    """Write the workflow's files to a folder, to run experiments there.
 
-    The experiments then run there.
+    They are the Snakefile, rules, scales and profiles. A checkout of the repository has them.
     """
     from mgm.dag import write_workflow as write
 
@@ -28,37 +28,48 @@ def init(
 
 
 class PlanOptions(FrozenModel):
-    """The GPUs that a plan is made for."""
+    """The GPUs of a plan."""
 
     gpu: Annotated[
         str | None,
         typer.Option(
-            help="v100, a5000, rtx4090, a100, h100 (default), h200; with --clips-per-s any name."
+            help="v100, a5000, rtx4090, a100, h100 or h200; any name with --clips-per-s. Default: "
+            "the GPU in --measured, or else h100."
         ),
     ] = None
     utilisation: Annotated[
-        float, typer.Option(min=0.001, max=1, help="Share of a GPU's peak that training sustains.")
+        float,
+        typer.Option(
+            min=0.001, max=1, help="Share of the GPU's peak FLOP/s that training reaches."
+        ),
     ] = 0.4
     measured: Annotated[
-        Path, typer.Option(help="Results of `make gpu`, whose rate counts without --gpu.")
+        Path,
+        typer.Option(
+            help="Folder of results of `make gpu`. Without --gpu, the plan uses the rate in it."
+        ),
     ] = Path("reports/gpu")
     clips_per_s: Annotated[
         float | None,
         typer.Option(
-            min=0.1, help="Measured clips/s per GPU, pretraining ViT-B by MGM; replaces the peak."
+            min=0.1,
+            help="Measured clips/s per GPU of pretraining ViT-B with MGM; replaces --utilisation.",
         ),
     ] = None
     loader_clips_per_s: Annotated[
         float | None,
-        typer.Option(min=0.1, help="Videos/s that one core decodes; by default always enough."),
+        typer.Option(min=0.1, help="Videos/s that one core decodes; default: enough for the GPU."),
     ] = None
-    cores: Annotated[int, typer.Option(min=1, help="Cores per GPU that decode.")] = 8
+    cores: Annotated[int, typer.Option(min=1, help="Cores per GPU that decode videos.")] = 8
     size: Annotated[
-        str, typer.Option(help="A scale's size; by default the largest that fits the GPU.")
+        str,
+        typer.Option(
+            help="One of the scale's sizes, such as 24gb; default: the largest that fits the GPU."
+        ),
     ] = ""
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs in all.")] = 64
+    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs.")] = 64
     gpus_per_run: Annotated[
-        int | None, typer.Option(min=1, help="GPUs of one run; by default 8, or all if fewer.")
+        int | None, typer.Option(min=1, help="GPUs per run; default: 8, or all if fewer.")
     ] = None
 
 
@@ -67,7 +78,7 @@ class PlanOptions(FrozenModel):
 def plan(
     given: PlanOptions,
     scale: Annotated[
-        str, typer.Option(help="A scale of published datasets, or a YAML file.")
+        str, typer.Option(help="A scale of published datasets (paper, day), or a YAML file.")
     ] = "paper",
     target: Annotated[
         str | None, typer.Option(help="One table or figure, such as table4e.")
@@ -79,7 +90,10 @@ def plan(
         Path | None, typer.Option("--json", help="Write all numbers to this file.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Print what the experiments cost: GPU hours, time and disk per table and figure."""
+    """Print the GPU hours, time and disk space of the experiments.
+
+    The plan lists each table and figure. It computes these numbers and runs nothing.
+    """
     from mgm.dag.study import CONFIG, Workflow
     from mgm.paper.budget import make_day, make_plan, size_for
     from mgm.paper.cost import machine, read_measured

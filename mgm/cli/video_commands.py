@@ -20,7 +20,8 @@ Source = Annotated[
 Weights = Annotated[
     Path,
     typer.Option(
-        help="A run's folder, or weights of mgm, VideoMAE, Hugging Face or a later method."
+        help="A run's folder, or a file or folder of weights: of mgm, VideoMAE, Hugging Face or a "
+        "later method."
     ),
 ]
 
@@ -33,13 +34,20 @@ def embed(
     weights: Weights,
     out: Annotated[Path, typer.Option(help="The file to write, .parquet or .npy.")],
     per: Annotated[
-        Literal["clip", "video"], typer.Option(help="A feature per clip, or their mean per video.")
+        Literal["clip", "video"],
+        typer.Option(help="clip: one feature per clip. video: the mean over a video's clips."),
     ] = "video",
     tokens: Annotated[
-        bool, typer.Option("--tokens", help="With --every: every token of each window, to .npy.")
+        bool,
+        typer.Option(
+            "--tokens", help="With --every: write every token of each window, to .npy files."
+        ),
     ] = False,
 ) -> None:
-    """Write features of videos. Run it again to continue where it was stopped."""
+    """Write features of videos.
+
+    If it was stopped, the same command continues.
+    """
     from mgm.stages.embed import embed as compute
 
     say(compute(source, weights, out, how, per, tokens))
@@ -56,12 +64,15 @@ def predict(
     ],
     classes: Annotated[
         Path | None,
-        typer.Option(help="Class names: an index's folder, or a file with a name per line."),
+        typer.Option(
+            help="Class names: a folder that `mgm prepare` wrote, or a file with a name per line. "
+            "Default: class 0, class 1 and so on."
+        ),
     ] = None,
 ) -> None:
     """Write class scores of videos, and a page with their top 5.
 
-    Run it again to continue where it was stopped.
+    If it was stopped, the same command continues.
     """
     from mgm.stages.predict import predict as compute
 
@@ -71,15 +82,18 @@ def predict(
 @app.command()
 def export(
     run: Annotated[
-        Path, typer.Argument(help="The folder of a pretraining or finetuning run.", metavar="RUN")
+        Path, typer.Argument(help="The folder of a pretraining or fine-tuning run.", metavar="RUN")
     ],
     to: Annotated[
         Literal["hf", "videomae", "onnx"],
-        typer.Option(help="Hugging Face's transformers, VideoMAE's official code, or ONNX."),
+        typer.Option(
+            help="hf: Hugging Face's transformers; videomae: VideoMAE's official code; onnx: ONNX."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     index: Annotated[
-        Path | None, typer.Option(help="hf: folder of the dataset's index, for class names.")
+        Path | None,
+        typer.Option(help="hf: the dataset's folder that `mgm prepare` wrote, for class names."),
     ] = None,
 ) -> None:
     """Write a run's weights in another format, with a model card."""
@@ -87,7 +101,7 @@ def export(
     from mgm.stages.export import export as write
 
     about = write(run, to, out, index)
-    # ONNX files hold their metadata.
+    # An ONNX file contains its metadata.
     if to != "onnx":
         write_card(run, out, to, about)
     say(about)
@@ -97,25 +111,28 @@ def export(
 def flow(
     index: Annotated[
         Path,
-        typer.Argument(
-            help="The folder of a dataset's index, as `mgm prepare` made it.", metavar="INDEX_DIR"
-        ),
+        typer.Argument(help="A dataset's folder that `mgm prepare` wrote.", metavar="INDEX_DIR"),
     ],
     method: Annotated[
         Literal["raft-small", "dis"],
-        typer.Option(help="raft-small (torchvision's) or dis (OpenCV's)."),
+        typer.Option(help="raft-small: of torchvision, a network; dis: of OpenCV, without one."),
     ],
     weights: Annotated[
         Path | None,
-        typer.Option(help="A state_dict of torchvision's raft_small; default: downloaded."),
+        typer.Option(
+            help="A file with a state_dict of torchvision's raft_small; default: download it."
+        ),
     ] = None,
     processes: Annotated[
-        int, typer.Option(min=1, callback=few("--processes"), help="Processes, one thread each.")
+        int,
+        typer.Option(
+            min=1, callback=few("--processes"), help="Number of processes, with one thread each."
+        ),
     ] = 1,
 ) -> None:
     """Write the optical flow of a dataset's videos next to them.
 
-    Masks can follow it in place of motion vectors.
+    Masks can follow optical flow in place of motion vectors.
     """
     from mgm.stages.flow import flow as compute
 
@@ -127,14 +144,23 @@ def flow(
 def inspect(
     path: Annotated[
         Path,
-        typer.Argument(help="A video file, a folder of videos, or one that `mgm prepare` wrote."),
+        typer.Argument(
+            help="A video file, a folder of videos, or a folder that `mgm prepare` wrote.",
+            metavar="SOURCE",
+        ),
     ],
-    out: Annotated[Path | None, typer.Option(help="Folder: the PNG to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder: draw the distributions to this PNG file.")
+    ] = None,
     videos: Annotated[
-        int | None, typer.Option(min=1, help="Folder: videos to decode, evenly spaced (100).")
+        int | None,
+        typer.Option(min=1, help="Folder: number of videos to decode, evenly spaced; default 100."),
     ] = None,
 ) -> None:
-    """Print what a video or a dataset holds: codecs, durations, motion vectors, motion."""
+    """Print facts about a video or a dataset.
+
+    They are codecs, durations, motion vectors and motion.
+    """
     if path.is_dir():
         from mgm.stages.inspect import inspect_folder
 
@@ -159,13 +185,19 @@ def inspect(
 
 @app.command()
 def show(
-    video: Annotated[Path, typer.Argument(help="A video file with motion vectors.")],
-    out: Annotated[Path, typer.Option(help="The PNG to write.")],
+    video: Annotated[
+        Path, typer.Argument(help="A video file with motion vectors.", metavar="VIDEO")
+    ],
+    out: Annotated[Path, typer.Option(help="The PNG file to write.")],
     masks: Annotated[
-        str, typer.Option(help="Masks to draw, separated by commas; default: Table 4e's six.")
+        str,
+        typer.Option(
+            help="Masks, separated by commas, such as mgm,tube; default: the six of Table 4e."
+        ),
     ] = "",
     start: Annotated[
-        int | None, typer.Option(min=0, help="First frame; default: the middle clip's.")
+        int | None,
+        typer.Option(min=0, help="First frame of the clip; default: the clip in the middle."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the masks.")] = 0,
 ) -> None:

@@ -1,7 +1,7 @@
-"""The workflow: its jobs, what they ask of a machine, and what it tells its user.
+"""The workflow: its jobs, their resources, and its messages to the user.
 
-Its files (Snakefile, rules, scales, profiles) lie in `workflow/` of a checkout, and inside the
-package of a wheel.
+Its files (Snakefile, rules, scales, profiles) are in the folder `workflow/` of a checkout, and
+inside the package of a wheel.
 """
 
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 from mgm.errors import UserError
 
 PACKAGE = Path(__file__).parents[1]
-# A user's own files, as `mgm init` writes them, go first.
+# The user's own files, written by `mgm init`, have precedence.
 PLACES = (Path("workflow").resolve(), PACKAGE / "workflow", PACKAGE.parent / "workflow")
 WORKFLOW = next(place for place in PLACES if (place / "here.sh").exists())
 LINKS = {
@@ -19,17 +19,17 @@ LINKS = {
     "slurm": "workflow/profiles/slurm",
 }
 
-
-HALF = ".workflow.init"  # in a user's folder until all is there
+# The name of `workflow` until all its files are written.
+HALF = ".workflow.init"
 
 
 def write_workflow(folder: Path) -> None:
-    """Write the workflow's files to `folder`, for an installed mgm to run there.
+    """Write the workflow's files to `folder`, so that an installed mgm can run there.
 
-    `workflow` is renamed into place last, so a call that was interrupted can be repeated.
+    `workflow` is renamed into place last, so an interrupted call can be repeated.
 
     Raises:
-        UserError: the folder is a file, or holds something.
+        UserError: the folder is a file, or is not empty.
     """
     if folder.is_dir():
         ours = {name for name in LINKS if (folder / name).is_symlink()} | {HALF}
@@ -39,7 +39,7 @@ def write_workflow(folder: Path) -> None:
                 "choose an empty folder"
             )
     elif folder.is_symlink() or folder.exists():
-        raise UserError(f"{folder}: is a file; choose an empty folder, or one to be made")
+        raise UserError(f"{folder}: is a file; choose an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / HALF, ignore_errors=True)
     shutil.copytree(WORKFLOW, folder / HALF)

@@ -1,6 +1,6 @@
-"""What jobs ask of a Slurm cluster.
+"""The resources that jobs request from a Slurm cluster.
 
-The values lie in workflow/profiles/slurm/cluster.yaml and in a user's file over it.
+The defaults are in workflow/profiles/slurm/cluster.yaml. A user's file replaces some of them.
 """
 
 import shlex
@@ -17,22 +17,24 @@ from mgm.reading import deep_merge, read_yaml
 from mgm.spec import FrozenModel, RunOptions
 
 PROFILE = WORKFLOW / "profiles" / "slurm"
-USUAL = "cluster.yaml"  # of a user, where Snakemake runs; it need not exist
-TORCHRUN = (  # on the first node, where Snakemake's shell fills in its name
+# The user's file in the folder where Snakemake runs. It may be absent.
+USUAL = "cluster.yaml"
+# Snakemake's shell runs on the first node and fills in the node's name.
+TORCHRUN = (
     """bash -c 'trap "" TERM USR1; exec torchrun "$@"' torchrun """
     "--signals-to-handle=SIGINT --rdzv-backend=c10d "
     "--rdzv-endpoint=$(hostname):$((10000 + SLURM_JOB_ID % 20000)) --rdzv-id=$SLURM_JOB_ID"
 )
-# before the time limit, for a last checkpoint; Slurm sends it up to a minute early, too early for a
-# job of minutes
+# Seconds before the time limit at which Slurm sends SIGTERM, for a last checkpoint. Slurm may send
+# it a minute earlier, which is too early for jobs of a few minutes.
 WARNING_S = 120
 
 
 class JobResources(RunOptions):
-    """Resources that one job asks for, and options in place of the scale's.
+    """Resources that one job requests, and options that replace the scale's.
 
-    `gpus` are of a node, each with a process (none: one process); `cpus` and `mem_gb` are of a
-    process.
+    `gpus` counts per node, with one process per GPU; 0: one process without a GPU. `cpus` and
+    `mem_gb` count per process.
     """
 
     nodes: int = Field(ge=1)
@@ -43,7 +45,7 @@ class JobResources(RunOptions):
 
     @property
     def processes(self) -> int:
-        """On all nodes."""
+        """Processes on all nodes."""
         return self.nodes * max(self.gpus, 1)
 
     @property
@@ -61,10 +63,10 @@ class JobResources(RunOptions):
 
 
 SlurmName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.,+:@-]{0,254})?$")]
-# Options of sbatch that the executor takes as resources of their own.
+# Options of sbatch that Snakemake's Slurm executor takes as separate resources.
 RESOURCES = ("constraint", "qos", "clusters")
 # Options that the executor or other fields of the cluster file set. The executor refuses some of
-# them, but only when a job is submitted.
+# them too, but only when it submits a job.
 SET_HERE = {
     *("--wrap", "--output", "-o", "--array", "-a", "--job-name", "-J", "--parsable"),
     *("--test-only", "--help", "-h", "--usage", "--version", "-V", "--signal", "--chdir", "-D"),
@@ -76,17 +78,21 @@ SET_HERE = {
 
 
 def _as_options(text: str) -> str:
-    """Return further options of sbatch, each quoted so that a shell takes it as it is."""
+    """Return more options of sbatch, quoted for a shell.
+
+    Raises:
+        ValueError: a word is not an option, or is set elsewhere.
+    """
     if not text.isprintable():
-        raise ValueError("holds a character that cannot be printed")
+        raise ValueError("contains a character that cannot be printed; remove it")
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise ValueError(f"is no list of options ({error})") from None
+        raise ValueError(f"is not a list of options ({error}); correct it") from None
     before = "="
     for word in words:
         if not word.startswith("-") and (not before.startswith("-") or "=" in before):
-            raise ValueError(f"{word!r} is no option of sbatch; write --NAME=VALUE")
+            raise ValueError(f"{word!r} is not an option of sbatch; write --NAME=VALUE")
         name, equals, _ = word.partition("=")
         if word[:2] in ("-C", "-M", "-q") or (name[2:] in RESOURCES and not equals):
             raise ValueError(f"{word}: write it as --NAME=VALUE, such as --constraint=h100")
@@ -97,7 +103,7 @@ def _as_options(text: str) -> str:
 
 
 class Cluster(FrozenModel):
-    """Say where jobs go, what each kind asks for, and where the datasets lie."""
+    """The partition of jobs, the resources of each rule, and the folders of datasets."""
 
     partition: SlurmName = ""
     account: SlurmName = ""
@@ -108,7 +114,7 @@ class Cluster(FrozenModel):
     jobs: dict[str, JobResources]
 
     def resources(self, kind: str) -> dict[str, Any]:
-        """A rule's `resources:`, as Snakemake's Slurm executor reads them."""
+        """Return a rule's `resources:` for Snakemake's Slurm executor."""
         job = self.jobs[kind]
         extra = [f"--signal=TERM@{WARNING_S}"] if 3600 * job.hours > 5 * WARNING_S else []
         asked: dict[str, Any] = {}
@@ -126,7 +132,7 @@ class Cluster(FrozenModel):
         }
         asked |= {"slurm_partition": self.partition} if self.partition else {}
         asked |= {"slurm_account": self.account} if self.account else {}
-        # 0: tasks are counted by node.
+        # 0: tasks are counted per node.
         asked |= {"gres": f"gpu:{job.gpus}", "tasks_per_gpu": 0} if job.gpus else {}
         asked |= (
             {"tasks": job.nodes, "mpi": "srun", "cpus_per_task": job.cpus * max(job.gpus, 1)}
@@ -138,11 +144,12 @@ class Cluster(FrozenModel):
     def command_wrapper(self, kind: str, log: str) -> str:
         """Return the shell code before a job's command.
 
-        `run.sh`, and for a job of several processes `srun`, which starts one torchrun on each node.
+        It is `run.sh`. For a job of several processes, `srun` follows and starts one torchrun per
+        node.
 
-        Snakemake's shell must outlive a SIGTERM that all of a job's processes get, or nothing would
-        be left to requeue it. So must torchrun, which would give a step and its checkpoint 30 s;
-        the processes it starts handle the signal themselves.
+        Slurm sends SIGTERM to all processes of a job. Snakemake's shell must survive it to requeue
+        the job. Torchrun must survive it too, since it would leave a step and its checkpoint only
+        30 s. The processes that it starts handle the signal themselves.
         """
         job = self.jobs[kind]
         srun = (
@@ -158,14 +165,14 @@ class Cluster(FrozenModel):
         return f"trap : TERM USR1; {shlex.quote(str(PROFILE / 'run.sh'))} {shlex.quote(log)} {srun}"
 
     def submit_errors(self, kinds: set[str]) -> list[str]:
-        """Return a line for each kind of job that the cluster refuses.
+        """Return an error line for each kind of job that the cluster refuses.
 
-        Slurm itself is asked (`sbatch --test-only`), and nothing is submitted.
+        This asks Slurm (`sbatch --test-only`) and submits nothing.
         """
         if not shutil.which("sbatch"):
             return [
-                "no Slurm on this machine (sbatch is not found); run it where jobs are submitted, "
-                "or `snakemake --cores all` here"
+                "sbatch is not found, so this machine has no Slurm; run this on a login node of "
+                "the cluster, or `snakemake --cores all` here"
             ]
         found = []
         for kind in sorted(kinds):
@@ -195,16 +202,16 @@ class Cluster(FrozenModel):
 
 
 def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
-    """The profile's values, under those of a user's file, under those of the command line.
+    """Return the profile's values, updated by the user's file and then by the command line.
 
     Raises:
-        UserError: the file is not there, or has a field that is unknown or invalid.
+        UserError: the file does not exist, or a field is unknown or invalid.
     """
     file = Path(given)
     if given != USUAL and not file.exists():
         raise UserError(
             f"--config cluster={given}: no such file; copy {PROFILE.name}/cluster.yaml there, or "
-            "leave it out"
+            "leave the option out"
         )
     own = read_yaml(file) if file.exists() else {}
     fields = deep_merge(read_yaml(PROFILE / "cluster.yaml"), own)
@@ -212,9 +219,9 @@ def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
         name: value for name, value in (("partition", partition), ("account", account)) if value
     }
     if isinstance(jobs := fields.get("jobs"), dict) and "finetune" in jobs:
-        # Domain adaptation is finetuning, so it asks for the same unless the file says otherwise.
+        # Domain adaptation is fine-tuning, so it has the same resources by default.
         adapt, finetune = jobs.get("adapt", {}), jobs["finetune"]
         both = isinstance(adapt, dict) and isinstance(finetune, dict)
         fields["jobs"] = jobs | {"adapt": deep_merge(finetune, adapt) if both else adapt}
-    with valid(f"{given}: ", "the profile's cluster.yaml shows what there is"):
+    with valid(f"{given}: ", "the profile's cluster.yaml lists all fields"):
         return Cluster.model_validate(fields)

@@ -1,6 +1,6 @@
-"""The options of `snakemake --config`, and the JSON Schemas of what a user writes.
+"""The options of `snakemake --config`, and the JSON Schemas of the files that a user writes.
 
-There is one each for these options, a scale and a cluster's file.
+There are three schemas: for these options, for a scale and for a cluster's file.
 """
 
 import json
@@ -19,59 +19,69 @@ from mgm.spec import FrozenModel
 class Config(FrozenModel):
     """Options of `snakemake --config`, or of a `config.yaml`; all may be left out."""
 
-    model_config = ConfigDict(coerce_numbers_to_str=True)  # name=2024 is a name
+    # Names may be numbers, as in name=2024.
+    model_config = ConfigDict(coerce_numbers_to_str=True)
 
     scale: str = Field(
-        "smoke", description="A scale's name (smoke, mini, day, paper), or a YAML file of your own."
+        "smoke",
+        description="The name of a scale (smoke, mini, day, paper), or a YAML file of your own.",
     )
-    name: ResultsName | None = Field(None, description="The results' name, by default the scale's.")
+    name: ResultsName | None = Field(
+        None, description="The name of the results; by default the scale's name."
+    )
     videos: str | None = Field(
         None,
-        description="A folder or CSV of your own videos, or what `mgm prepare folder` made of "
-        "them, in place of the paper's datasets; needs a name.",
+        description="Your own videos, in place of the paper's datasets: a folder, a CSV file, or "
+        "a folder that `mgm prepare folder` wrote. Needs `name`.",
     )
     weights: dict[str, str] = Field(
-        {}, description="Row of Table 1: weights to finetune in its place."
+        {},
+        description="Rows of Table 1, each with a file of weights to fine-tune instead of quoting "
+        "the paper.",
     )
     flow_weights: str = Field(
         "",
-        description="A file with RAFT-small's weights; by default torchvision's own, from the "
-        "network.",
+        description="A file with RAFT-small's weights; by default torchvision downloads its own.",
     )
     sources: dict[str, str] | None = Field(
         None,
-        description="Published dataset: the folder it was downloaded to, to be prepared by jobs.",
+        description="Published datasets, each with the folder of its download. Jobs prepare them.",
     )
     shards: int | None = Field(
-        None, ge=1, description="Jobs that share the videos of such a dataset."
+        None, ge=1, description="The number of jobs that prepare a dataset of `sources`."
     )
     ucf101: str | None = Field(None, description="The same as sources='{ucf101: DIR}'.")
     hmdb51: str | None = Field(None, description="The same as sources='{hmdb51: DIR}'.")
     gpu: str = Field(
-        "", description="A scale's size, such as 24gb and 80gb of scale day; by default its first."
+        "",
+        description="One of the scale's sizes, such as 24gb or 80gb of scale day; by default the "
+        "first.",
     )
     steps: int | None = Field(
-        None, ge=1, description="Cut every training run to this many steps, to rehearse a scale."
+        None, ge=1, description="Shorten every training run to this many steps, to try a scale out."
     )
     yes: bool = Field(
-        False, description="Run on this machine though its GPU is missing or too small."
+        False,
+        description="Run even if the GPU is missing or too small, or if archives are incomplete.",
     )
     cluster: str | None = Field(
         None,
-        description="A YAML file that says what Slurm's jobs ask for; by default jobs run on this "
+        description="A YAML file with the resources of Slurm jobs; by default jobs run on this "
         "machine.",
     )
     partition: str = Field(
-        "", description="Slurm's partition, before the one in the cluster's file."
+        "", description="Slurm's partition; by default the one in the cluster's file."
     )
-    account: str = Field("", description="Slurm's account, before the one in the cluster's file.")
+    account: str = Field(
+        "", description="Slurm's account; by default the one in the cluster's file."
+    )
 
 
 def parse_config(config: Mapping[str, Any]) -> Config:
     """Read Snakemake's `config`.
 
     Raises:
-        UserError: an option that is unknown or invalid, named.
+        UserError: an option is unknown or invalid. The error names it.
     """
     for name in ("weights", "sources"):
         if not isinstance(value := config.get(name, {}), Mapping | None):
@@ -83,13 +93,14 @@ def parse_config(config: Mapping[str, Any]) -> Config:
 
 
 def schemas() -> dict[str, str]:
-    """Return the text of each file in workflow/schemas, from the models that check these inputs."""
+    """Return the text of each file in workflow/schemas, made from the models of these files."""
     found = {
         name: model.model_json_schema()
         for name, model in (("config", Config), ("scale", Scale), ("cluster", Cluster))
     }
     for part in (found["cluster"], *found["cluster"]["$defs"].values()):
-        part.pop("required")  # a user's file keeps what differs from the profile's
+        # A user's file has only the fields that differ from the profile's.
+        part.pop("required")
     draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return {
         f"{name}.schema.json": json.dumps(draft | schema, indent=1) + "\n"
@@ -97,6 +108,7 @@ def schemas() -> dict[str, str]:
     }
 
 
-if __name__ == "__main__":  # `make format`
+# `make format` runs this.
+if __name__ == "__main__":
     for name, text in schemas().items():
         (WORKFLOW / "schemas" / name).write_text(text)

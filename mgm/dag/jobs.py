@@ -1,4 +1,4 @@
-"""The jobs of the DAG: which runs share a process, its command, its inputs and its outputs."""
+"""The jobs of the DAG: their runs, commands, dependencies and files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,18 +18,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DagJob:
-    """One process, `mgm WORDS`. Its name starts with its rule's name."""
+    """A job of the DAG: one call of `mgm`. Its name starts with the name of its rule.
+
+    Attributes:
+        words: the command's words after `mgm RULE`.
+        makes: the job is done when these files exist. If empty, it is done when its command
+            succeeded.
+        after: names of the jobs that it waits for.
+        threads: 0: every core.
+        parallel: its command has an option `--processes`.
+        priority: length of the longest chain of jobs from here, as per mille of the longest of all.
+    """
 
     name: str
     rule: str
     words: tuple[str, ...]
-    # It is done when these files exist. Without any, it is done when its command succeeded.
     makes: tuple[Path, ...]
-    after: tuple[str, ...] = ()  # names of jobs
+    after: tuple[str, ...] = ()
     specs: tuple[Spec, ...] = ()
-    threads: int = 1  # 0: every core
-    parallel: bool = False  # its command has an option `--processes`
-    # Length of the longest chain that starts here, in per mille of the longest of all.
+    threads: int = 1
+    parallel: bool = False
     priority: int = 0
 
 
@@ -37,9 +45,9 @@ def batches(registry: Registry) -> dict[str, list[Spec]]:
     """Return the runs of each job: one run, or up to `specs_per_job` of them.
 
     Runs of a job have the same stage and DAG depth, so none depends on another. Table 4e (the mask
-    ablation), Table 1 (the longest) and runs that wait for optical flow have jobs of their own. In
-    the others, runs on one dataset share a job, table by table. So few processes decode the same
-    dataset, and a single target trains few runs of other targets.
+    ablation), Table 1 (the longest) and runs that wait for optical flow have separate jobs. The
+    other jobs are sorted by dataset and table. So few processes decode the same dataset, and a
+    single target trains few runs of other targets.
     """
     specs, scale = registry.specs, registry.scale
     if scale.specs_per_job == 1:
@@ -47,7 +55,7 @@ def batches(registry: Registry) -> dict[str, list[Spec]]:
             run_id.replace(spec.stage, rule_of(spec, scale), 1): [spec]
             for run_id, spec in specs.items()
         }
-    places = list(scale.datasets)
+    order = list(scale.datasets)
     alone = [f"table{name}" for name, table in registry.tables.items() if table.own_jobs]
     home = {
         spec.run_id: target
@@ -63,7 +71,7 @@ def batches(registry: Registry) -> dict[str, list[Spec]]:
         if flow_of(spec) or any(home.get(parent) == "flow" for parent in parents(spec)):
             home[run_id] = "flow"
     groups: dict[str, list[Spec]] = {}
-    for run_id in sorted(specs, key=lambda run_id: places.index(specs[run_id].data.dataset)):
+    for run_id in sorted(specs, key=lambda run_id: order.index(specs[run_id].data.dataset)):
         name = f"{rule_of(specs[run_id], scale)}-{home.get(run_id, 'others')}-{generation[run_id]}"
         groups.setdefault(name, []).append(specs[run_id])
     found: dict[str, list[Spec]] = {}
@@ -78,7 +86,7 @@ def batches(registry: Registry) -> dict[str, list[Spec]]:
 
 
 def rule_of(spec: Spec, scale: Scale) -> str:
-    """Return the name of the rule that makes a run: its stage, or `adapt` for domain adaptation."""
+    """Return the name of a run's rule: its stage, or `adapt` for domain adaptation."""
     dataset = scale.datasets.get(spec.data.dataset)
     published = PUBLISHED.get(spec.data.dataset)
     parts = dataset.adapt if dataset and dataset.adapt else published and published.derived_from
@@ -86,7 +94,7 @@ def rule_of(spec: Spec, scale: Scale) -> str:
 
 
 def flow_of(spec: Spec) -> tuple[str, str] | None:
-    """Return the dataset and method of the optical flow that a run's mask follows, if any."""
+    """Return the dataset and the method of the optical flow that guides a run's mask, if any."""
     return (
         (spec.data.dataset, spec.mask.guidance)
         if isinstance(spec, Pretrain) and spec.mask.guidance not in CODEC
@@ -95,7 +103,7 @@ def flow_of(spec: Spec) -> tuple[str, str] | None:
 
 
 def prioritised(jobs: Sequence[DagJob]) -> dict[str, DagJob]:
-    """Return the jobs by name, with priorities: the longest chain of jobs starts first."""
+    """Return the jobs by name, with priorities that start the longest chain of jobs first."""
     chains = longest_chains(
         {job.name: sum(map(train_multiply_adds, job.specs)) for job in jobs},
         {job.name: job.after for job in jobs},
@@ -107,10 +115,10 @@ def prioritised(jobs: Sequence[DagJob]) -> dict[str, DagJob]:
 
 
 def in_order(jobs: Sequence[DagJob], rank: Mapping[str, int]) -> dict[str, DagJob]:
-    """Return the jobs by name, with priorities that follow their runs' ranks.
+    """Return the jobs by name, with priorities in the order of their runs' ranks.
 
-    What makes datasets goes first. A run starts as soon as what it waits for is done, and before
-    any run of a higher rank: a row of the table is complete before the next one begins.
+    Jobs that make datasets come first. Of the runs that can start, the one of the lowest rank does,
+    so a row of the table is complete before the next one begins.
     """
     first = len(rank)
     return {
@@ -125,14 +133,14 @@ def in_order(jobs: Sequence[DagJob], rank: Mapping[str, int]) -> dict[str, DagJo
 def dataset_jobs(workflow: "Workflow") -> list[DagJob]:
     """Return the jobs that make datasets and optical flow.
 
-    They make the generated datasets, the published ones under `sources`, and those made of others.
+    The datasets are generated, published (under `sources`), or made from other datasets.
     """
     every = workflow.threads("prepare", 0)
     jobs = []
     for name in workflow.built_datasets:
         place, words = workflow.places[name], tuple(workflow.preparation(name))
         job, index = f"prepare-{name}", (place / "index.json",)
-        # A grid's datasets are small and have vectors: their files are read as they are.
+        # The datasets of a grid are small and have motion vectors, so they need no transcoding.
         if name in workflow.sources and not workflow.scale.grid:
             source = (*words, "--out", str(place / "source"))
             jobs.append(
@@ -162,7 +170,8 @@ def dataset_jobs(workflow: "Workflow") -> list[DagJob]:
                 for part in workflow.derived.get(name, ())
                 if part in workflow.built_datasets
             )
-            # By one process here: two would wait for each other, with a core idle.
+            # On this machine one process draws a dataset: two would wait for each other and leave a
+            # core idle.
             drawn = name in workflow.generated
             words = (*words, "--out", str(place))
             jobs.append(
@@ -200,7 +209,7 @@ def dataset_jobs(workflow: "Workflow") -> list[DagJob]:
 
 
 def run_job(workflow: "Workflow", name: str, specs: list[Spec]) -> DagJob:
-    """Return the job that makes these runs."""
+    """Return the job of these runs."""
     here, stage = workflow.scale.execution, specs[0].stage
     rule = rule_of(specs[0], workflow.scale)
     datasets = sorted({spec.data.dataset for spec in specs})
@@ -230,6 +239,6 @@ def run_job(workflow: "Workflow", name: str, specs: list[Spec]) -> DagJob:
         makes,
         tuple(sorted(after)),
         tuple(specs),
-        # A grid's runs take one GPU in turn, so each of them takes every core.
+        # The runs of a grid use one GPU in turn, so each can have every core.
         workflow.threads(rule, 0 if workflow.scale.grid else here.threads),
     )

@@ -1,4 +1,4 @@
-"""What the workflow tells its user: what would stop a job, what it will do, where it stopped."""
+"""Messages of the workflow: what it will do, what would stop a job, and where it stopped."""
 
 import shlex
 import time
@@ -22,7 +22,7 @@ from mgm.spec import CODEC, Finetune, Pretrain, Spec
 
 
 def overview(workflow: Workflow) -> str:
-    """Return what the DAG will do and take, to be printed before it starts."""
+    """Return a summary of the DAG, to be printed before it starts."""
     specs = workflow.registry.specs
     stages = Counter(spec.stage for spec in specs.values())
     done = sum((workflow.results / run_id / "result.json").exists() for run_id in specs)
@@ -31,8 +31,8 @@ def overview(workflow: Workflow) -> str:
         f"{workflow.name}: {len(specs)} runs"
         f" ({', '.join(f'{count} {stage}' for stage, count in stages.items())}), {done} of them "
         "done;"
-        f" at most {jobs + 1} jobs. The whole takes {workflow.scale.expected_cost}.\n"
-        f"Stop it whenever you like; called again, it continues."
+        f" at most {jobs + 1} jobs. All of it takes {workflow.scale.expected_cost}.\n"
+        "You can stop it at any time; the same command continues."
         f" The page will be {workflow.reports / 'index.html'}"
     )
 
@@ -44,7 +44,11 @@ def wanted(dag: Any) -> set[str]:
 
 
 def ended_early(workflow: Workflow, names: Iterable[str], started: float) -> str:
-    """Return which of these jobs began after `started` (seconds since 1970) and are not done."""
+    """Return a message on the jobs that are not done, with the logs of those that began.
+
+    Args:
+        started: seconds since 1970. A log that is older is of an earlier call.
+    """
     jobs = [name for name in names if not workflow.is_done(name)]
     logs = [workflow.logs / f"{name}.log" for name in jobs]
     begun = [str(log) for log in logs if log.exists() and log.stat().st_mtime >= started]
@@ -54,9 +58,9 @@ def ended_early(workflow: Workflow, names: Iterable[str], started: float) -> str
 
 
 def training_share(workflow: Workflow, started: float, cores: int) -> str:
-    """Return the share of the cores' time since `started` that training steps took.
+    """Return a line with the share of the cores' time since `started` that training steps took.
 
-    Loading counts as training. Without a training step, return an empty text.
+    Waiting for data counts as training. The line is empty if there was no training step.
     """
     logs = (log_lines(workflow.results / run_id) for run_id in workflow.registry.specs)
     lines = [line for log in logs for line in log if line.get("time", 0.0) >= started]
@@ -73,7 +77,7 @@ def training_share(workflow: Workflow, started: float, cores: int) -> str:
 
 
 def order(workflow: Workflow) -> list[str]:
-    """Return the jobs that are left, in the order in which they start one at a time."""
+    """Return the jobs that are not done, in the order in which they start one at a time."""
     left = {name: job for name, job in workflow.jobs.items() if name not in workflow.done}
     names = list[str]()
     while left:
@@ -84,22 +88,22 @@ def order(workflow: Workflow) -> list[str]:
 
 
 def missing(workflow: Workflow) -> dict[str, str]:
-    """A line for each dataset that is neither there nor made here."""
+    """Return an error line for each dataset that is absent and that no job makes."""
     found = {}
     for name, place in workflow.places.items():
         if name not in workflow.built_datasets and not (place / "index.json").exists():
             command = (
                 f"mgm prepare {shlex.join([*workflow.preparation(name), '--out', str(place)])}"
             )
-            found[name] = f"dataset {name}: {place / 'index.json'} is not there; run `{command}`"
+            found[name] = f"dataset {name}: {place / 'index.json'} is missing; run `{command}`"
     return found
 
 
 def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
-    """Return a line for each thing that would stop these jobs.
+    """Return an error line for each thing that would stop these jobs.
 
-    A dataset may be missing, not as its index says, or without the motion vectors that a mask
-    follows; weights may not fit; a cluster may refuse such jobs.
+    A dataset may be missing, differ from its index, or lack the motion vectors that a mask
+    follows. Weights may not fit. A cluster may refuse the jobs.
     """
     jobs = [job for name, job in workflow.jobs.items() if name in names]
     specs = [spec for job in jobs for spec in job.specs]
@@ -116,7 +120,8 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
         if name in needed - absent.keys() and (workflow.places[name] / "index.json").exists()
     ]
     if workflow.scale.flow == "raft-small" and workflow.scale.flow_weights:
-        from mgm.video.optical_flow import estimator  # torch, as below
+        # This imports torch, as the import below does.
+        from mgm.video.optical_flow import estimator
 
         checks.append(partial(estimator, "raft-small", Path(workflow.scale.flow_weights)))
     if workflow.external:
@@ -157,7 +162,7 @@ def _check_index(place: Path, specs: Iterable[Spec]) -> None:
 
 
 def check_divisible(cluster: Cluster, jobs: Iterable[DagJob]) -> list[str]:
-    """Return a line for each rule whose processes cannot share its batch evenly."""
+    """Return an error line for each rule with a batch that its processes cannot share evenly."""
     found = {}
     for job, spec in [(one, spec) for one in jobs for spec in one.specs]:
         asked = cluster.jobs[job.rule]
@@ -165,15 +170,15 @@ def check_divisible(cluster: Cluster, jobs: Iterable[DagJob]) -> list[str]:
             spec.optim.batch % (asked.processes * asked.accumulate)
         ):
             found[job.rule] = (
-                f"{spec.run_id}: a batch of {spec.optim.batch} is not shared out evenly among "
-                f"{asked.processes} processes "
-                f"x {asked.accumulate} parts; change jobs.{job.rule} in cluster.yaml"
+                f"{spec.run_id}: a batch of {spec.optim.batch} is not divisible by "
+                f"{asked.processes} processes x {asked.accumulate} micro-batches; change "
+                f"jobs.{job.rule} in cluster.yaml"
             )
     return list(found.values())
 
 
 def archive_problems(workflow: Workflow, datasets: Collection[str]) -> list[str]:
-    """Return a line for each archive of a scale of one GPU that is not wholly unpacked."""
+    """Return an error line for each dataset that lacks videos, at a scale for one GPU."""
     if workflow.yes or not workflow.scale.memory_gb:
         return []
     found = []
@@ -185,14 +190,14 @@ def archive_problems(workflow: Workflow, datasets: Collection[str]) -> list[str]
         count = sum(file.lower().endswith(SUFFIXES) for file in names)
         if count < official:
             found.append(
-                f"{name}={source}: holds {count:,} videos, and {name} has {official:,}; unpack its "
-                "archive again, or add yes=true to --config to go on without the others"
+                f"{name}={source}: contains {count:,} videos, and {name} has {official:,}; unpack "
+                "its archive again, or add yes=true to --config to go on without the others"
             )
     return found
 
 
 def gpu_problems(workflow: Workflow, specs: Collection[Spec]) -> list[str]:
-    """Return a line for each thing that this machine's GPU lacks for a scale of one GPU."""
+    """Return an error line for each thing that this machine's GPU lacks, at a scale for one GPU."""
     if workflow.yes or not workflow.scale.memory_gb:
         return []
     if not any(isinstance(spec, Pretrain | Finetune) for spec in specs):
@@ -204,15 +209,15 @@ def gpu_problems(workflow: Workflow, specs: Collection[Spec]) -> list[str]:
         from mgm.paper.budget import cpu_hours
 
         return [
-            f"scale {name}: there is no GPU here, and a core would take about "
-            f"{cpu_hours(workflow.registry):,.0f} hours; add yes=true to --config to run it so"
+            f"scale {name}: this machine has no GPU, and one core would take about "
+            f"{cpu_hours(workflow.registry):,.0f} hours; add yes=true to --config to run anyway"
         ]
     found = []
     free = torch.cuda.get_device_properties(0).total_memory / 1e9
     if free < wanted:
         found.append(
-            f"scale {name}: {torch.cuda.get_device_name()} has {free:.0f} GB and this size takes "
-            f"{wanted:g}; choose a smaller gpu= size, or add yes=true"
+            f"scale {name}: {torch.cuda.get_device_name()} has {free:.0f} GB, and this size takes "
+            f"{wanted:g}; choose a smaller size with gpu=, or add yes=true"
         )
     trained = (spec for spec in specs if isinstance(spec, Pretrain | Finetune))
     wants = any(spec.optim.precision == "bf16" for spec in trained)
@@ -225,5 +230,5 @@ def gpu_problems(workflow: Workflow, specs: Collection[Spec]) -> list[str]:
 
 
 if __name__ == "__main__":
-    # `make reproduce` prints it first.
+    # `make reproduce` prints this first.
     print(overview(Workflow({})))

@@ -1,4 +1,4 @@
-"""The workflow of one scale: its registry, where its data lies, and the jobs that make its runs.
+"""The workflow of one scale: its registry, the folders of its data, and its jobs.
 
 The Snakefile builds it in every process, so importing it must not import torch.
 """
@@ -24,7 +24,7 @@ from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_flock
 
 CONFIG = WORKFLOW / "config"
-# What jobs make of their users' downloads.
+# Datasets that jobs can prepare from a user's downloads, and datasets made from others.
 PREPARED = tuple(name for name, dataset in PUBLISHED.items() if not dataset.derived_from)
 DERIVED = {
     name: dataset.derived_from for name, dataset in PUBLISHED.items() if dataset.derived_from
@@ -34,13 +34,13 @@ DERIVED = {
 class Workflow:
     """The experiments of one scale under one name.
 
-    Making one writes nothing, but for the index of a user's own videos.
+    The constructor writes nothing, except the index of a user's own videos.
 
     Args:
-        config: Snakemake's; `mgm.dag.config` lists the options. Without `cluster`, jobs run on this
-            machine.
-        index_videos: Index new and changed videos of `--config videos=DIR`. If False, use the index
-            that is there.
+        config: the options of `snakemake --config` (`mgm.dag.config`). Without `cluster`, jobs run
+            on this machine.
+        index_videos: index new and changed videos of `--config videos=DIR`. If False, use the
+            existing index.
     """
 
     def __init__(
@@ -67,28 +67,33 @@ class Workflow:
         if self.cluster:
             if unknown := sorted(set(self.cluster.data) - {*PREPARED, *DERIVED}):
                 raise UserError(
-                    f"cluster: data.{unknown[0]}: is no published dataset; choose from "
+                    f"cluster: data.{unknown[0]}: is not a published dataset; choose from "
                     f"{', '.join((*PREPARED, *DERIVED))}"
                 )
             scale = scale.placed(self.cluster.data)
         self.name = options.name or scale.name
         self.results, self.reports = results / self.name, reports / self.name
         self.logs = Path("logs") / self.name
-        self._locked: ExitStack | None = None  # lives as long as this object
-        self.places: dict[str, Path] = {}  # dataset: the folder of its index
-        self.generated: dict[str, str] = {}  # dataset: its generator's parameters as JSON
-        self.derived: dict[str, tuple[str, ...]] = {}  # dataset: those it is made of
+        # Holds the lock for as long as this object lives.
+        self._locked: ExitStack | None = None
+        # Each dataset with the folder of its index.
+        self.places: dict[str, Path] = {}
+        # Each generated dataset with its generator's parameters as JSON.
+        self.generated: dict[str, str] = {}
+        # Each derived dataset with the datasets that it is made from.
+        self.derived: dict[str, tuple[str, ...]] = {}
         if options.videos is not None and options.sources:
             raise UserError(
-                "--config sources: are of published datasets, whose place videos="
-                f"{options.videos} takes; leave one of the two out"
+                "--config sources: names published datasets, and "
+                f"videos={options.videos} replaces them; leave one of the two out"
             )
         self.sources = {} if options.videos is not None else self._sources(options, scale)
         self.shards = options.shards or (self.cluster.shards if self.cluster else 1)
-        # Run id: the weights that a user gives for a table's row.
+        # Run ids, each with the weights that the user gives for a row of a table.
         self.external: dict[str, Path] = {}
         if scale.weights:
-            from mgm.stages.parents import external_run_id  # imports torch
+            # This imports torch.
+            from mgm.stages.parents import external_run_id
 
             self.external = dict(
                 external_run_id(path, f"weights: {row}", row) for row, path in scale.weights.items()
@@ -97,11 +102,11 @@ class Workflow:
         if options.videos is not None:
             if self.name == scale.name:
                 raise UserError(
-                    f"--config name={options.name}: is the scale's own name, and results would "
+                    f"--config name={options.name}: is the scale's own name, so results would "
                     "mix; choose another name"
                     if options.name
-                    else f"--config videos={options.videos}: needs a name of its own, lest results "
-                    f"mix with {self.name}'s; add name=..."
+                    else f"--config videos={options.videos}: has no name, so its results would mix "
+                    f"with those of scale {self.name}; add name=..."
                 )
             scale = self._own(scale, Path(options.videos), data, index_videos)
         else:
@@ -131,7 +136,7 @@ class Workflow:
         if prepared:
             index = read_index(videos)
         elif index_videos:
-            # Another Snakemake that works on these results reads this index.
+            # Another Snakemake on these results may be reading this index.
             jobs = self.results / "jobs"
             with folder_lock(jobs) if jobs.is_dir() else nullcontext():
                 index = index_folder(videos, place)
@@ -139,7 +144,7 @@ class Workflow:
             index = read_index(place)
         else:
             raise UserError(
-                f"--config videos={videos}: has no index yet, and a dry run opens no video; run"
+                f"--config videos={videos}: has no index, and a dry run opens no videos; run"
                 f" `mgm prepare folder --source {shlex.quote(str(videos))} --out "
                 f"{shlex.quote(str(place))}` first"
             )
@@ -151,7 +156,7 @@ class Workflow:
             several_labels=index.several_labels,
         )
         own = {OWN: dataset}
-        # other papers' masks want optical flow, which lies beside files and not in shards
+        # Some masks of other papers need optical flow, which shards do not contain.
         return scale.model_copy(update={"datasets": own, "other_masks": False})
 
     def _filled(self, scale: Scale, data: Path) -> Scale:
@@ -184,7 +189,7 @@ class Workflow:
         return scale.model_copy(update={"datasets": datasets})
 
     def _without_absent(self, scale: Scale) -> Scale:
-        """Leave out the transfer datasets that nobody gave: the rest is complete without them."""
+        """Return the scale without transfer datasets that are absent and have no source."""
         assert scale.grid
         there = {
             name
@@ -199,7 +204,11 @@ class Workflow:
         return scale.model_copy(update={"grid": grid, "datasets": datasets})
 
     def _require_labels(self) -> None:
-        """Refuse runs that take more labels per class than their generated videos have."""
+        """Refuse runs with more labels per class than their generated dataset has videos.
+
+        Raises:
+            UserError: such a run. The error names both fields.
+        """
         given = {
             name: Synthetic.model_validate_json(params).train_per_class
             for name, params in self.generated.items()
@@ -209,13 +218,16 @@ class Workflow:
             if wanted > (held := given.get(dataset, wanted)):
                 raise UserError(
                     f"scale {self.scale.name}: {spec.stage} takes data.labels_per_class {wanted}, "
-                    "but "
-                    f"datasets.{dataset}.generate.train_per_class is {held}; lower the one or "
-                    "raise the other"
+                    f"but datasets.{dataset}.generate.train_per_class is {held}; lower the first "
+                    "or raise the second"
                 )
 
     def _sources(self, options: Config, scale: Scale) -> dict[str, str]:
-        """Return where the published datasets lie that jobs are to prepare."""
+        """Return the downloads of the published datasets that jobs prepare.
+
+        Raises:
+            UserError: a dataset cannot be prepared by jobs, or its download does not exist.
+        """
         given = (
             options.sources
             if options.sources is not None
@@ -237,16 +249,17 @@ class Workflow:
         }
         for name, source in here.items():
             if not Path(source).exists():
-                raise UserError(f"sources: {name}: {source} is not there; correct the path")
+                raise UserError(f"sources: {name}: {source} does not exist; correct the path")
         return here
 
     def threads(self, kind: str, here: int) -> int:
+        """Return the threads of a rule's jobs: the cluster's `cpus`, or `here` on this machine."""
         return self.cluster.jobs[kind].cpus if self.cluster else here
 
     def start(self) -> None:
-        """Write what jobs read: the scale, every spec and every generator's parameters.
+        """Write the files that jobs read: the scale, the specs and the generators' parameters.
 
-        To be called once before the first job, under the lock. Unchanged files are left alone.
+        Call it once before the first job, under the lock. Unchanged files are left alone.
         """
         unpack(self.results)
         files = {self.results / "scale.json": self.scale.model_dump_json(indent=1)}
@@ -270,7 +283,7 @@ class Workflow:
                 marker.unlink()
 
     def is_done(self, name: str) -> bool:
-        """Return whether a job has made all its files, or its marker if it makes none."""
+        """Return whether a job is done: its files exist, or its marker if it makes no files."""
         job = self.jobs[name]
         return (
             all(path.is_file() for path in job.makes)
@@ -282,10 +295,10 @@ class Workflow:
         """Lock these results for this Snakemake until its process ends.
 
         Jobs of a killed Snakemake hold `jobs.lock` (workflow/here.sh) until they have written a
-        checkpoint. Wait for them.
+        checkpoint. This waits for them.
 
         Raises:
-            UserError: Another Snakemake works on these results.
+            UserError: another Snakemake works on these results.
         """
         if self._locked:
             return
@@ -311,27 +324,28 @@ class Workflow:
         return list(dict.fromkeys([*self.generated, *self.sources, *self.derived]))
 
     def markers(self, names: Iterable[str]) -> list[str]:
-        """Return the markers of those of these jobs that are not done.
+        """Return the markers of the jobs in `names` that are not done.
 
-        A marker is all that a job declares to Snakemake, which deletes what a failed job declares.
+        The marker is a job's only declared output, since Snakemake deletes the declared outputs of
+        a failed job.
         """
         return [self._markers[name] for name in names if name not in self.done]
 
     def _free_marker(self, name: str) -> str:
-        """Return the marker that a job will write: JOB, or JOB~2, JOB~3, ... if that is there.
+        """Return the marker that a job will write: JOB, or JOB~2, JOB~3, ... if JOB exists.
 
-        A marker can be there although its results were deleted. The job must then write another.
+        If a user deletes results, their marker still exists. The job must then write another one.
         """
         folder = self.results / "jobs"
         names = (name if part == 1 else f"{name}~{part}" for part in count(1))
         return str(folder / next(one for one in names if not (folder / one).exists()))
 
     def job_of(self, marker: str) -> str:
-        """Return the job that a marker of this name belongs to."""
+        """Return the name of a marker's job."""
         return marker.partition("~")[0]
 
     def needed_by(self, target: str) -> list[str]:
-        """Return the inputs of a table or figure: results that are there, markers of the others."""
+        """Return the inputs of a table or figure: existing results, and markers of the others."""
         runs = self.registry.runs_of(target)
         jobs = dict.fromkeys(self.made_by[spec.run_id] for spec in runs)
         there = (self.results / spec.run_id / "result.json" for spec in runs)
@@ -349,8 +363,8 @@ class Workflow:
     def command_wrapper(self, name: str) -> str:
         """Return the shell code before a job's command.
 
-        On a cluster it starts the job's processes. Here it ends the job with Snakemake: `exec`
-        makes Snakemake the job's parent, whose death signals it.
+        On a cluster it starts the job's processes. On this machine it makes the job end when
+        Snakemake ends: `exec` makes Snakemake the parent of the job.
         """
         log = str(self.logs / f"{name}.log")
         if self.cluster:
@@ -360,7 +374,7 @@ class Workflow:
         )
 
     def resources(self, rule: str) -> dict[str, Any]:
-        """Return the resources that a rule asks of the cluster; none on this machine."""
+        """Return the resources that a rule requests from the cluster; none on this machine."""
         return self.cluster.resources(rule) if self.cluster else {}
 
     def preparation(self, name: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""Tables of our own: controls, ablations, measured numbers, and the masks of a scale's `grid`."""
+"""Tables that the paper does not have.
+
+They are controls, ablations, measured numbers, and the comparison of masks of a scale's `grid`.
+"""
 
 from typing import get_args
 
@@ -18,13 +21,13 @@ from mgm.spec import Measure, Probe
 
 
 def table_4_still(registry: Registry) -> None:
-    """Ours: Table 4e's probes on still clips."""
+    """Add our single-frame control: Table 4e's probes on still clips."""
     masks = registry.tables["4e"]
     column = next(name for name in masks.columns if name.endswith("linear probe"))
-    title = "Our control: what one frame tells"
+    title = "Our control: a single frame"
     note = (
-        "Linear probes with every label, on clips whose frames are all the middle one: the less, "
-        "the more Table 4e says of motion."
+        "Linear probes with every label, on clips that repeat their middle frame. The lower these "
+        "numbers, the more Table 4e depends on motion."
     )
     table = registry.add_table("4_still", title, note)
     for row in (masks.base, masks.ours):
@@ -41,16 +44,17 @@ def table_4_still(registry: Registry) -> None:
         table.add(row, column, tuple(map(registry.add, still)))
 
 
-CONTROLS = "Controls: no model"  # the title of the rows of Table 4e that need none
+# The title of the rows of Table 4e that need no model.
+CONTROLS = "Controls: no model"
 CONTROL_FIELDS = (
     "data", "clips", "model", "seed", "train_clips", "label_draws", "held_out", "views",
 )  # fmt: skip
 
 
 def controls(registry: Registry) -> None:
-    """Ours: Table 4e's linear probe on features that need no model.
+    """Add our controls: Table 4e's linear probe on features that need no model.
 
-    Labels, draws, splits and groups are those of the probes with the scale's own seeds.
+    Labels, draws, splits and groups are the same as in the probes with the scale's own seeds.
     """
     table = registry.tables["4e"]
     column = next(name for name in table.columns if name.endswith("linear probe"))
@@ -72,7 +76,8 @@ def _add_controls(table: Table, column: str, runs: tuple[Measure, ...]) -> None:
         table.add(row, column, runs, metric)
 
 
-GUIDANCE = {  # row: what differs in MGM's mask
+# Each row with the fields that differ from MGM's mask.
+GUIDANCE = {
     "MGM (Dense)": {},
     "MGM, shuffled guidance": {"guidance": "shuffled"},
     "MGM, compensated (median)": {"compensate": "median"},
@@ -81,18 +86,18 @@ GUIDANCE = {  # row: what differs in MGM's mask
 
 
 def table_4_guidance(registry: Registry) -> None:
-    """Ours: what guides MGM's box; linear probes alone.
+    """Add our ablation of what guides MGM's box, by linear probes alone.
 
-    It is left out where there is one seed: these rows lie too near each other for that.
+    Leave it out at scales of one seed: the differences between these rows are too small for that.
     """
     if not registry.has("ssv2") or len(registry.scale.seeds) < 2:
         return
     table = registry.add_table(
         "4_guidance",
         "Our ablation: what guides the box",
-        "Shuffled guidance follows the motion of another video: what is left is a box that moves. "
-        "Compensated guidance subtracts the camera's motion from the vectors of each frame, by "
-        "their median or by a robust affine fit.",
+        "Shuffled guidance follows the motion of another video, so the box moves independently of "
+        "the clip. Compensated guidance subtracts the camera's motion from the vectors of each "
+        "frame: their median, or a robust affine fit.",
         ours=MASKS["mgm"].row,
         head="Mask",
         rows_name_runs=True,
@@ -104,19 +109,18 @@ def table_4_guidance(registry: Registry) -> None:
 
 
 def table_4_edge(registry: Registry) -> None:
-    """Ours: what a box does at the frame's edge.
+    """Add our ablation of what a box does at the frame's edge.
 
-    A random block stays inside the frame, so the rule does not touch it.
+    A random block stays inside the frame, so the rule does not affect it.
     """
     if not registry.has("ssv2"):
         return
     table = registry.add_table(
         "4_edge",
         "Our ablation: the box at the frame's edge",
-        "The paper does not say what a box does at the edge. Grow: what hangs over is gained on "
-        "the other side. Clamp: the box stays "
-        "inside the frame. Spill: what hangs over goes to random patches. A random block never "
-        "reaches the edge.",
+        "The paper does not say what a box does at the edge. Grow: the box grows on the other side "
+        "by the part outside the frame. Clamp: the box stays inside the frame. Spill: random "
+        "patches replace the part outside the frame. A random block never leaves the frame.",
         head="Mask",
     )
     finetuned_and_probed(
@@ -129,17 +133,17 @@ def table_4_edge(registry: Registry) -> None:
 
 
 def measured(registry: Registry) -> None:
-    """Numbers of the papers' text that are measured, not trained for."""
+    """Add numbers from the papers' text that are measured without training."""
     if not registry.has("ssv2", "k400"):
         return
     flow = registry.scale.flow
     table = registry.add_table(
         "measured",
         "Numbers of the papers' text, measured",
-        "Saliency: mean motion inside the annotated boxes over that outside. Times: one thread of "
-        "this machine. The step: one of masked "
-        "pretraining against one whose encoder sees all tokens.",
-        head="What",
+        "Saliency: mean motion inside the annotated boxes divided by the mean outside. Times: on "
+        "one thread of this machine. Step: a step of masked pretraining is this many times faster "
+        "than a step whose encoder sees all tokens.",
+        head="Quantity",
     )
     seed = registry.scale.seeds[0]
 
@@ -175,9 +179,9 @@ NONE = "No pretraining"
 
 
 def table_masks(registry: Registry) -> None:
-    """Fill the grid's table, seed by seed and row by row, so that runs are in their order.
+    """Fill the grid's table seed by seed and row by row, which is the order of its runs.
 
-    The controls of the pretraining dataset follow the first seed. They see the labels of its linear
+    The controls of the pretraining dataset use the first seed, with the labels of its linear
     probes.
     """
     grid = registry.scale.grid
@@ -218,7 +222,7 @@ def table_masks(registry: Registry) -> None:
 
 
 def _rows(registry: Registry, grid: Comparison):
-    """Return each row's parent: random weights first, then the masks as the scale lists them."""
+    """Return the parent of each row: random weights, then the masks in the scale's order."""
     rows = {NONE: fixed_parent("")}
     for mask in grid.masks:
         spec = recipes.pretrain(grid.data, mask, grid.epochs, grid.backbone)

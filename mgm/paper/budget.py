@@ -1,7 +1,7 @@
-"""What the experiments cost: operations, GPU hours, wall time and disk.
+"""The cost of the experiments: FLOPs, GPU hours, wall time and disk.
 
-Each table and figure has its cost, and so have all. It is arithmetic alone, by the rules below
-every plan (mgm/report/plan.txt.j2); an epoch is whole batches.
+The plan lists the cost of each table and figure, and of all together. It only does arithmetic;
+mgm/report/plan.txt.j2 prints the rules below every plan. An epoch counts whole batches.
 """
 
 import math
@@ -31,12 +31,16 @@ from mgm.spec import Finetune, Pretrain, Probe, Spec
 
 @dataclass(frozen=True)
 class TargetCost:
-    """A table or figure alone: the fewest runs that fill it, with their parents.
+    """The cost of a table or figure alone: of its runs and their parents.
 
     Attributes:
-        own_hours: GPU hours of runs that nothing else wants.
-        wall_h: time on all GPUs.
-        disk: the most bytes it holds at once.
+        flops: of training and tests.
+        hours: GPU hours.
+        own_hours: GPU hours of the runs that no other table or figure uses.
+        wall_h: hours until the last run ends, on all GPUs.
+        disk: the most bytes on disk at once.
+        needs: the most videos per second that keep a GPU busy.
+        pretrain_h: GPU hours of pretraining.
     """
 
     target: str
@@ -52,10 +56,14 @@ class TargetCost:
 
 @dataclass(frozen=True)
 class Line:
-    """Compute beside epochs, of a table's cell: all its runs with their parents.
+    """Compute and epochs of a cell of a table: of all its runs and their parents.
 
-    `equivalent_epochs` is how many epochs at ratio 0.9 compute as much as its pretraining's
-    `epochs`. Without pretraining both are 0.
+    Attributes:
+        equivalent_epochs: epochs at mask ratio 0.9 that take as much compute as the `epochs` of
+            its pretraining. Without pretraining both are 0.
+        supervised: epochs of each fine-tuning of the first seed.
+        pretrain, rest: FLOPs of pretraining, and of everything else.
+        hours: GPU hours.
     """
 
     target: str
@@ -73,34 +81,50 @@ class Line:
 
 @dataclass(frozen=True)
 class Check:
-    """A pretraining whose time was published, by this plan's formula."""
+    """The plan's formula, compared with a pretraining run that has a published time.
+
+    Attributes:
+        hours: the published time.
+        planned_h: the hours by the formula, at `utilisation`.
+        implied: the utilisation that results in the published hours.
+        clips_per_s: clips that each GPU saw per second.
+    """
 
     source: str
     flops: float
-    hours: float  # published
-    planned_h: float  # at `utilisation`
+    hours: float
+    planned_h: float
     utilisation: float
-    implied: float  # utilisation that gives the published hours
-    clips_per_s: float  # that each of its GPUs saw
+    implied: float
+    clips_per_s: float
 
 
 @dataclass(frozen=True)
 class Plan:
+    """The cost of a scale.
+
+    Attributes:
+        parts: one per table and figure; "all" is last, unless one target was asked for.
+        lines: one per cell of a table.
+        chain: the critical path: run ids, with their hours on the GPUs of one run.
+        check: a published time by the same formula.
+    """
+
     scale: str
     machine: Machine
-    parts: list[TargetCost]  # "all" last, unless one target was asked for
+    parts: list[TargetCost]
     lines: list[Line]
-    chain: list[tuple[str, float]]  # the critical path: run ids with their hours on one run's GPUs
+    chain: list[tuple[str, float]]
     check: Check
 
 
 def make_plan(
     registry: Registry, machine: Machine, utilisation: float, target: str | None = None
 ) -> Plan:
-    """The plan of every table and figure of the registry, or of one.
+    """Plan every table and figure of the registry, or only `target`.
 
     Raises:
-        UserError: a dataset of unknown size, or no such target.
+        UserError: a dataset has an unknown size, or there is no such target.
     """
     known = {name: _size(registry.scale, name) for name in registry.scale.datasets}
     costs = {
@@ -109,7 +133,9 @@ def make_plan(
     }
     wanted = {name: registry.runs_of(name) for name in registry.targets()}
     if target and target not in wanted:
-        registry.runs_of(target)  # raises and names the targets
+        # This raises an error that names the targets.
+        registry.runs_of(target)
+    # Tables in the registry's order, figures by their numbers, then all.
     ordered = sorted(
         wanted,
         key=lambda name: (
@@ -118,7 +144,6 @@ def make_plan(
             name if name.startswith("figure") else "",
         ),
     )
-    # Tables as the registry has them, figures by their numbers, all.
     names = [target] if target else ordered
     elsewhere = {
         name: {
@@ -151,7 +176,11 @@ def part(
     machine: Machine,
     elsewhere: set[str],
 ) -> TargetCost:
-    """A target's runs, taken alone."""
+    """Return the cost of one target's runs and their parents, `specs`.
+
+    Args:
+        elsewhere: ids of the runs that other targets use too.
+    """
     runs = [costs[spec.run_id] for spec in specs]
     training = sorted((run.checkpoint for run in runs), reverse=True)[: machine.slots]
     return TargetCost(
@@ -168,7 +197,7 @@ def part(
 
 
 def line(target: str, cell: Cell, registry: Registry, costs: Mapping[str, Cost]) -> Line:
-    """Add up a cell that has runs."""
+    """Return the compute and the epochs of a cell that has runs."""
     specs = registry.with_parents(run.run_id for run in cell.runs)
     pretrained = [spec for spec in specs if isinstance(spec, Pretrain)]
     runs = [costs[spec.run_id] for spec in specs]
@@ -202,7 +231,7 @@ def line(target: str, cell: Cell, registry: Registry, costs: Mapping[str, Cost])
 
 
 def check(utilisation: float, published: PublishedTime = VIDEOMAE) -> Check:
-    """Hold the formula against a published time, by what VideoMAE's code computes."""
+    """Compare the formula with a published time, for the operations of VideoMAE's code."""
     spec = recipes.pretrain("k400", "tube", published.epochs)
     clips = published.epochs * PUBLISHED["k400"].train
     flops = 6.0 * clips * official_multiply_adds(spec)
@@ -220,19 +249,19 @@ def check(utilisation: float, published: PublishedTime = VIDEOMAE) -> Check:
 
 
 def epoch_cost_ratio() -> tuple[float, float]:
-    """Return how much more an epoch of ViT-B computes at ratio 0.75 than at 0.9.
+    """Return the cost of an epoch of ViT-B at mask ratio 0.75, divided by its cost at 0.9.
 
-    The first number is ours, the second the official code's.
+    The first number is for this code, the second for the official code.
     """
     mgm, tube = recipes.pretrain("k400", "mgm"), recipes.pretrain("k400", "tube")
-    ours, official = (of(mgm) / of(tube) for of in (multiply_adds, official_multiply_adds))
+    ours, official = (count(mgm) / count(tube) for count in (multiply_adds, official_multiply_adds))
     return ours, official
 
 
 def _cells(registry: Registry) -> list[tuple[str, Cell]]:
     """Return the cells that have training runs, with their targets.
 
-    Each is there once per table. Cells of figures count where no table has them.
+    A cell appears once per table. A cell of a figure appears only if no table has it.
     """
     cells = [
         (f"table{name}", cell) for name, table in registry.tables.items() for cell in table.cells
@@ -267,15 +296,15 @@ def _size(scale: Scale, name: str) -> Published:
 
 @dataclass(frozen=True)
 class Day:
-    """A scale of one GPU, in the order in which it runs.
+    """The plan of a scale for one GPU, in the order in which its runs start.
 
     Attributes:
         rows: (seed, row, hours from the start until the row is complete), in order.
-        hours: that the scale is meant to fill.
-        memory_gb: that a step takes, and that the GPU has (0: not known).
-        disk: bytes of weights, checkpoints and tokens at most.
+        hours: the time that the scale is meant to fill.
+        memory_gb: what a step takes, and what the GPU has (0: unknown).
+        disk: the most bytes of weights, checkpoints and tokens.
         loader: videos per second that keep the GPU busy.
-        check: a published time on one of these cards, by the same arithmetic.
+        check: a published time on such a card, by the same formula.
     """
 
     rows: list[tuple[int, str, float]]
@@ -322,7 +351,10 @@ def make_day(registry: Registry, machine: Machine, utilisation: float) -> Day:
 
 
 def _tokens(spec: Probe, videos: Published) -> float:
-    """Return the bytes of tokens that an attentive probe keeps while it runs, 2 per value."""
+    """Return the bytes of the tokens that an attentive probe keeps while it runs.
+
+    A value takes 2 bytes. Other kinds of probe keep no tokens.
+    """
     if spec.kind != "attentive":
         return 0.0
     views = spec.views.temporal * spec.views.spatial
@@ -330,12 +362,12 @@ def _tokens(spec: Probe, videos: Published) -> float:
     return 2.0 * clips * math.prod(spec.grid) * spec.model.width
 
 
-# A core's share of its peak in training: AVX-512 in float32, 65 % of 205 GFLOP/s (docs/speed.md).
+# FLOP/s of one core in training: 65 % of its peak, AVX-512 in float32 (docs/speed.md).
 CORE_FLOPS = 0.65 * 205e9
 
 
 def cpu_hours(registry: Registry) -> float:
-    """Return the hours that one core would take for a scale's runs."""
+    """Return the hours that a scale's runs would take on one core."""
     core = Machine("cpu", CORE_FLOPS, 1, 1)
     return sum(
         cost(spec, _size(registry.scale, spec.data.dataset), core).hours
@@ -344,10 +376,10 @@ def cpu_hours(registry: Registry) -> float:
 
 
 def size_for(path: Path, gpu: str) -> str:
-    """Return the name of a scale's largest size that fits a GPU; empty where it has no sizes.
+    """Return the name of a scale's largest size that fits a GPU; empty if it has no sizes.
 
     Raises:
-        UserError: none fits.
+        UserError: no size fits.
     """
     sizes = read_yaml(path).get("sizes", {})
     wanted = {name: size["memory_gb"] for name, size in sizes.items() if "memory_gb" in size}
@@ -355,5 +387,8 @@ def size_for(path: Path, gpu: str) -> str:
         return ""
     fitting = {name: memory for name, memory in wanted.items() if memory <= MEMORY_GB[gpu]}
     if not fitting:
-        raise UserError(f"--gpu {gpu}: has {MEMORY_GB[gpu]} GB, too few for any size of {path}")
+        raise UserError(
+            f"--gpu {gpu}: has {MEMORY_GB[gpu]} GB, and the smallest size of {path} takes "
+            f"{min(wanted.values()):g}; choose a GPU with more"
+        )
     return max(fitting, key=fitting.__getitem__)

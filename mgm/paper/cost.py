@@ -1,6 +1,7 @@
-"""The cost of a clip: multiply-adds of one forward pass, by formula.
+"""The cost of a clip and of a run: multiply-adds by formula, FLOPs, hours and bytes.
 
-A training step takes three times as many. Matrix products alone are counted, as papers do.
+A training step takes three times the multiply-adds of a forward pass. Only matrix products count,
+as in papers.
 """
 
 import heapq
@@ -23,8 +24,9 @@ from mgm.spec import Finetune, Model, Pretrain, Probe, Spec, parents
 def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
     """Return the multiply-adds of one clip of pretraining, or of one view otherwise.
 
-    With `classes`, the classifier's last layer counts too. ViT-B at 16 x 224 x 224: 180.3e9 per
-    view (Table 1's 180 GFLOPs); pretraining 55.0e9 at mask ratio 0.75, 33.4e9 at 0.9.
+    With `classes`, the classifier's last layer counts too. ViT-B at 16 x 224 x 224 takes 180.3e9
+    per view (180 GFLOPs in Table 1). Its pretraining takes 55.0e9 at mask ratio 0.75, and 33.4e9
+    at 0.9.
     """
     if not isinstance(spec, Pretrain):
         return encoder(spec.model, spec.grid) + spec.model.width * classes
@@ -44,10 +46,11 @@ def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
 
 
 def official_multiply_adds(spec: Pretrain) -> int:
-    """Return the cost of one clip in VideoMAE's own code: 57.4e9 and 35.4e9 for ViT-B.
+    """Return the multiply-adds of one clip in VideoMAE's own code.
 
-    That code embeds hidden tubelets before it drops them, and computes what nobody reads: the
-    visible tokens' outputs of the decoder's last block.
+    ViT-B takes 57.4e9 at mask ratio 0.75, and 35.4e9 at 0.9. That code embeds masked tubelets
+    before it drops them. Its last decoder block also computes outputs of visible tokens, which
+    are not used.
     """
     tokens, masked, width = math.prod(spec.grid), spec.grid[0] * spec.hidden, spec.decoder.width
     unread = _block(tokens, width) - _block(tokens, width, masked)
@@ -55,9 +58,9 @@ def official_multiply_adds(spec: Pretrain) -> int:
 
 
 def train_multiply_adds(spec: Spec) -> float:
-    """Return the multiply-adds that a run trains with, to rank runs by length.
+    """Return the multiply-adds of a run's training, to rank runs by length.
 
-    A length in epochs counts 100,000 videos. A run that trains nothing counts as a hundred clips.
+    An epoch counts as 100,000 videos. A run without training counts as 100 clips.
     """
     if not isinstance(spec, Pretrain | Finetune):
         return 100.0 * encoder(spec.model, spec.grid)
@@ -69,9 +72,11 @@ def train_multiply_adds(spec: Spec) -> float:
 def longest_chains(
     own: Mapping[str, float], before: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
-    """Length of the longest chain that starts with each item, its own length included.
+    """Return the length of the longest chain that starts with each item.
 
-    `before`: the items that each waits for.
+    Args:
+        own: the length of each item, which its chain includes.
+        before: the items that each item waits for.
     """
     chains = dict(own)
     for name in reversed([*TopologicalSorter(before).static_order()]):
@@ -81,14 +86,15 @@ def longest_chains(
 
 
 def encoder(model: Model, grid: tuple[int, int, int], visible: int = 0) -> int:
-    """Cost of one clip, on all tokens of the grid, or on `visible` of them."""
+    """Return the encoder's multiply-adds of one clip, with all or `visible` tokens of the grid."""
     width, (slots, rows, columns) = model.width, grid
     tokens = visible or math.prod(grid)
     block = _block(tokens, width)
     if model.divided:
-        over_time, over_space = tokens * slots, tokens * rows * columns  # pairs of tokens
-        # both are one attention over all visible tokens with most pairs forbidden
-        # (mgm.models.vit)
+        # Pairs of tokens that attend to each other.
+        over_time, over_space = tokens * slots, tokens * rows * columns
+        # On visible tokens alone, both compute attention over all pairs and mask most of them
+        # (mgm.models.vit).
         if visible:
             over_time = over_space = tokens**2
         block = tokens * (4 + 1 + 4 + 8) * width**2 + 2 * (over_time + over_space) * width
@@ -96,10 +102,11 @@ def encoder(model: Model, grid: tuple[int, int, int], visible: int = 0) -> int:
 
 
 def _block(tokens: int, width: int, outputs: int = 0) -> int:
-    """Return a transformer block's cost.
+    """Return the multiply-adds of a transformer block.
 
-    All tokens need keys and values (2). The wanted `outputs`, by default all, need queries and the
-    projection (2) and the MLP (8). Then queries with keys, and weights with values.
+    In units of width²: keys and values cost 2 per token. Queries and the projection cost 2 per
+    output token, and the MLP costs 8; `outputs` is by default all tokens. The second term is the
+    products of queries with keys, and of attention weights with values.
     """
     outputs = outputs or tokens
     return (2 * tokens + (2 + 8) * outputs) * width**2 + 2 * outputs * tokens * width
@@ -109,16 +116,21 @@ def _pixels(model: Model) -> int:
     return model.channels * model.tubelet * model.patch**2
 
 
-CHECKPOINTS = 3  # two that are kept, and the one that is being written
+CHECKPOINTS = 3  # on disk at once: two that are kept, and one that is being written
 
-STATE_BYTES, WEIGHT_BYTES = 12, 4  # a parameter: with AdamW's two moments, and alone
+# Bytes per parameter: with AdamW's two moments, and alone.
+STATE_BYTES, WEIGHT_BYTES = 12, 4
 
 
 @dataclass(frozen=True)
 class Machine:
-    """GPUs that a plan counts on.
+    """The GPUs of a plan.
 
-    `flops` is what one sustains a second; `decoded` the videos that its cores decode a second.
+    Attributes:
+        flops: FLOP/s that one GPU sustains.
+        gpus_a_run: GPUs per run.
+        decoded: videos per second that the cores of one GPU decode.
+        source: where `flops` comes from.
     """
 
     name: str
@@ -126,23 +138,23 @@ class Machine:
     gpus: int
     gpus_a_run: int
     decoded: float = math.inf
-    source: str = ""  # where its rate comes from
+    source: str = ""
 
     @property
     def slots(self) -> int:
-        """Runs at a time."""
+        """Runs that train at the same time."""
         return self.gpus // self.gpus_a_run
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run takes.
+    """The cost of one run.
 
     Attributes:
         train, test: FLOPs.
-        decoded: videos decoded to train; a test decodes one clip per temporal view.
+        decoded: videos decoded for training.
         hours: GPU hours.
-        checkpoint, weights: bytes of a checkpoint, and of the weights it leaves.
+        checkpoint, weights: bytes of a checkpoint, and of the final weights.
         needs: videos per second that keep a GPU busy in training.
     """
 
@@ -157,21 +169,21 @@ class Cost:
     needs: float
 
 
-MOST = 10**6  # GPUs, or clips per second of one
+MOST = 10**6  # GPUs, or clips per second of one GPU
 
-# Of bench/gpu.py; jobs compile where they can.
+# Rows of bench/gpu.py. The compiled one comes first, since jobs compile where they can.
 ROWS = [f"ViT-B, pretraining at 0.75, ours {how}" for how in ("compile", "eager")]
 
 
 def read_measured(folder: Path) -> dict[str, Any]:
-    """Read the rate that bench/gpu.py measured in `folder`; empty where there is none.
+    """Read the training rate that bench/gpu.py measured in `folder`.
 
     Returns:
-        `gpu`, `clips_per_s` (of a ViT-B pretraining at ratio 0.75, as jobs train it) and `source`,
-        for `machine`.
+        The arguments `gpu`, `clips_per_s` (of ViT-B pretraining at mask ratio 0.75) and `source`
+        of `machine`. Empty if nothing was measured.
 
     Raises:
-        UserError: the files are torn.
+        UserError: the files are damaged.
     """
     file, about = folder / "step.jsonl", folder / "machine.json"
     if not (file.exists() and about.exists()):
@@ -209,17 +221,18 @@ def machine(
     """Return a machine of `gpus`, at a share of their peak or at a measured rate.
 
     Args:
-        gpus_a_run: GPUs of one run; by default 8, as in a usual node, or all if there are fewer.
-        clips_per_s: per GPU, of ViT-B with MGM (ratio 0.75, 16 x 224 x 224), from a run's log.
-        decoded: videos per second that one GPU's cores decode; None: always enough.
-        source: of the rate, in words.
+        gpus_a_run: GPUs per run; by default 8, as in a usual node, or all if there are fewer.
+        clips_per_s: measured rate per GPU, of pretraining ViT-B with MGM (mask ratio 0.75,
+            16 x 224 x 224).
+        decoded: videos per second that the cores of one GPU decode; None: always enough.
+        source: where the rate comes from.
 
     Raises:
-        UserError: no such GPU, or a run with more than there are.
+        UserError: the GPU is unknown, or a run has more GPUs than there are.
     """
     if not clips_per_s and gpu not in PEAK:
         raise UserError(
-            f"--gpu {gpu}: its peak is not known here; choose one of {', '.join(PEAK)}, or pass "
+            f"--gpu {gpu}: its peak is unknown; choose one of {', '.join(PEAK)}, or give "
             "--clips-per-s as measured"
         )
     for option, value in (("--clips-per-s", clips_per_s), ("--gpus", gpus)):
@@ -228,8 +241,7 @@ def machine(
     gpus_a_run = gpus_a_run or min(8, gpus)
     if gpus_a_run > gpus:
         raise UserError(
-            f"--gpus-per-run {gpus_a_run}: a run cannot have it of --gpus {gpus}; choose 1 to "
-            f"{gpus}"
+            f"--gpus-per-run {gpus_a_run}: is more than --gpus {gpus}; choose 1 to {gpus}"
         )
     rate = (
         clips_per_s * 6.0 * multiply_adds(recipes.pretrain("k400"))
@@ -245,7 +257,7 @@ def machine(
 
 
 def cost(spec: Spec, videos: Published, machine: Machine) -> Cost:
-    """What a run takes on so many videos."""
+    """Return the cost of a run on a dataset of this size."""
     train = test = trained = decoded = tested = checkpoint = weights = 0.0
     if isinstance(spec, Pretrain | Finetune | Probe):
         forward = 2.0 * multiply_adds(spec, videos.classes if isinstance(spec, Finetune) else 0)
@@ -274,7 +286,7 @@ def cost(spec: Spec, videos: Published, machine: Machine) -> Cost:
 
 
 def parameters(spec: Pretrain | Finetune, classes: int) -> int:
-    """Weights of a run's model; positions are a fixed table."""
+    """Return the number of parameters of a run's model. Its position table is not trained."""
     model = spec.model
     width = model.width
     encoder = (_pixels(model) + 1) * width + model.depth * _block_weights(model)
@@ -290,10 +302,10 @@ def parameters(spec: Pretrain | Finetune, classes: int) -> int:
 
 
 def _block_weights(model: Model) -> int:
-    """Return a block's number of weights.
+    """Return the number of parameters of a transformer block.
 
-    Attention (biases of queries, values and the projection), MLP, two norms; a TimeSformer's time
-    attention with its norm and its last linear layer.
+    They belong to attention (with biases of queries, values and the projection), the MLP and two
+    norms. A TimeSformer adds time attention, its norm and its last linear layer.
     """
     width = model.width
     attention = 4 * width**2 + 3 * width
@@ -302,9 +314,9 @@ def _block_weights(model: Model) -> int:
 
 
 def wall(specs: Sequence[Spec], costs: Mapping[str, Cost], machine: Machine) -> float:
-    """Return hours until the last run ends.
+    """Return the hours until the last run ends.
 
-    Whenever GPUs are free, the run starts that the longest chain waits for.
+    Whenever GPUs are free, the run with the longest chain behind it starts.
     """
     waits, behind = _behind(specs, costs)
     ready, running, now = list[tuple[float, str]](), list[tuple[float, str]](), 0.0
@@ -338,8 +350,8 @@ def chain(
 def _behind(
     specs: Sequence[Spec], costs: Mapping[str, Cost]
 ) -> tuple[dict[str, list[str]], dict[str, float]]:
-    """The runs that each run waits for, and GPU hours of the longest chain that starts with it."""
+    """Return the runs that each run waits for, and the GPU hours of its longest chain."""
     hours = {spec.run_id: costs[spec.run_id].hours for spec in specs}
-    # Weights that a user gives are no run.
+    # A parent without hours is a file of weights from the user, not a run.
     waits = {spec.run_id: [parent for parent in parents(spec) if parent in hours] for spec in specs}
     return waits, longest_chains(hours, waits)

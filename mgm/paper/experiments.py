@@ -11,40 +11,44 @@ from mgm.spec import Finetune, Flow, Model, Pretrain
 
 COLUMNS = {"ssv2": "SSv2", "k400": "K400"}
 
-OURS = {"MGM": "mgm", "VideoMAE": "tube", "ST-MAE": "agnostic"}  # methods we run, by their masks
+# The methods of Table 1 that are run here, with their masks.
+OURS = {"MGM": "mgm", "VideoMAE": "tube", "ST-MAE": "agnostic"}
 
-TRANSFER = {"UCF": "ucf101", "HMDB": "hmdb51", "Diving48": "diving48"}  # columns of Table 2
+# Columns of Table 2.
+TRANSFER = {"UCF": "ucf101", "HMDB": "hmdb51", "Diving48": "diving48"}
 
 # Columns of Table 3.
 ADAPTATION = {"UCF14 → HMDB7": "ucf14-hmdb7", "HMDB14 → UCF7": "hmdb14-ucf7"}
 
-TABLE_4E = ("block", "smm-sparse", "tube", "mgm-sparse", "smm", "mgm")  # the paper's order
+# The masks of Table 4e in the paper's order.
+TABLE_4E = ("block", "smm-sparse", "tube", "mgm-sparse", "smm", "mgm")
 
-MASK_ROWS = {  # rows of Table 4e: the paper's, then a user's own
+# Rows of Table 4e: the paper's, then masks that a user added.
+MASK_ROWS = {
     MASKS[name].row: name
     for name in dict.fromkeys((*TABLE_4E, *MASKS))
     if MASKS[name].row and not MASKS[name].source
 }
-OTHERS = "Ours: masks of other papers"  # the rows of Table 4e that the paper does not have
+# The title of the rows of Table 4e that the paper does not have.
+OTHERS = "Ours: masks of other papers"
 
 
 def table_1(registry: Registry) -> None:
-    """Finetuned top-1 on SSv2 and K400 over pretraining epochs.
+    """Add Table 1: top-1 accuracy after fine-tuning on SSv2 and K400, by pretraining epochs.
 
-    A method that differs in more than its mask is quoted. If a user gives its weights, they are
-    finetuned like ours.
+    A method that differs in more than its mask is quoted. If the user gives its weights, they are
+    fine-tuned like ours.
     """
     if not registry.has("ssv2", "k400"):
         return
     printed = [key for key in reported() if key[0] == "1" and key[2] in COLUMNS.values()]
     table = registry.add_table(
         "1",
-        "Finetuned top-1 on Something-Something V2 and Kinetics-400",
-        "MGM, VideoMAE and ST-MAE are run here, under one recipe that differs in the mask alone; "
-        "the other rows are quoted from the paper. "
-        "ST-MAE's own recipe is another (repeated augmentation 4, a deeper decoder, a class "
-        "token), so its row is agnostic masking under "
-        "VideoMAE's. The paper quotes VideoMAE's 800-epoch cells from runs without repeated "
+        "Fine-tuned top-1 on Something-Something V2 and Kinetics-400",
+        "MGM, VideoMAE and ST-MAE are run here, with recipes that differ only in the mask. The "
+        "other rows are quoted from the paper. ST-MAE's own recipe has repeated augmentation 4, a "
+        "deeper decoder and a class token; its row here is agnostic masking with VideoMAE's "
+        "recipe. The paper's 800-epoch cells of VideoMAE are from runs without repeated "
         "augmentation.",
         head="Method, dataset, pretraining epochs",
         groups={
@@ -74,9 +78,9 @@ def table_1(registry: Registry) -> None:
 
 
 def table_2(registry: Registry) -> None:
-    """Transfer from K400 (a, c) and SSv2 (b, d), pretrained for 800 epochs (P Table 2).
+    """Add Table 2: transfer from K400 (a, c) and SSv2 (b, d) after 800 epochs of pretraining.
 
-    Finetuned in a and b, by linear probe in c and d.
+    Tables a and b fine-tune, c and d are linear probes (P Table 2).
     """
     for name, dataset, probes in (
         ("2a", "k400", False),
@@ -88,11 +92,11 @@ def table_2(registry: Registry) -> None:
             continue
         table = registry.add_table(
             name,
-            f"{'Linear probe' if probes else 'Finetuning'} on UCF101, HMDB51 and Diving48 from "
+            f"{'Linear probe' if probes else 'Fine-tuning'} on UCF101, HMDB51 and Diving48 from "
             f"{COLUMNS[dataset]}",
-            "UCF101 and HMDB51 on their split 1. The supervised baseline is ViT-B from scratch by "
-            "MViT's recipe."
-            + (" The paper gives no recipe for its probe; ours is MAE's." if probes else ""),
+            "UCF101 and HMDB51: split 1. The supervised baseline is ViT-B from scratch with MViT's "
+            "recipe."
+            + (" The paper has no recipe for its probe; ours is MAE's." if probes else ""),
         )
         parents = {
             f"Supervised ({COLUMNS[dataset]})": trained_parent(
@@ -112,19 +116,19 @@ def table_2(registry: Registry) -> None:
 
 
 def table_3(registry: Registry) -> None:
-    """Partial domain adaptation from K400-800.
+    """Add Table 3: partial domain adaptation after 800 epochs of pretraining on K400.
 
-    Trained on one set's 14 classes, tested on the other's videos of the 7 shared ones.
+    Runs train on the 14 classes of one dataset, and test on the other's videos of the 7 shared
+    classes.
     """
     if not registry.has("k400", *ADAPTATION.values()):
         return
     table = registry.add_table(
         "3",
         "Partial domain adaptation",
-        "Finetuned on the source's 14 classes, tested as a 14-way classifier on the target's "
-        "videos of the 7 shared classes; no video of "
-        "the target is seen. Negative transfer is the share of predictions outside the 7 shared "
-        "classes (the paper does not report it).",
+        "Fine-tuned on the source's 14 classes, and tested as a 14-way classifier on the target's "
+        "videos of the 7 shared classes. Training uses no video of the target. Negative transfer "
+        "is the share of predictions outside the 7 shared classes (the paper does not report it).",
     )
     for metric, suffix in (("top1", ""), ("outside", ", negative transfer")):
         for row, parent in _pretrained_800(registry, "k400").items():
@@ -138,7 +142,7 @@ def table_3(registry: Registry) -> None:
 
 
 def table_4abc(registry: Registry) -> None:
-    """Backbones, guidance and jitter of MGM: 200 epochs on SSv2 (P 4.5)."""
+    """Add Tables 4a-c: backbones, guidance and jitter of MGM, 200 epochs on SSv2 (P 4.5)."""
     if not registry.has("ssv2"):
         return
     flow = registry.scale.flow
@@ -173,12 +177,12 @@ def table_4abc(registry: Registry) -> None:
 
 
 def table_4d(registry: Registry) -> None:
-    """Pretraining on Mini-K200 against K400, tested on K400 (P 4.5)."""
+    """Add Table 4d: pretraining on Mini-K200 vs K400, tested on K400 (P 4.5)."""
     if not registry.has("k400", "mini-k200"):
         return
     title = "Pretraining data"
     table = registry.add_table(
-        "4d", title, "MGM, 200 epochs of pretraining; finetuned on K400.", head=title
+        "4d", title, "MGM, 200 epochs of pretraining, fine-tuned on K400.", head=title
     )
     for row, dataset in (("Mini-K200", "mini-k200"), ("K400", "k400")):
         table.add(row, "samples", metric="samples", decimals=0)
@@ -190,21 +194,21 @@ def table_4d(registry: Registry) -> None:
 
 
 def table_4e(registry: Registry) -> None:
-    """The mask grid: 200 epochs on SSv2 (P 4.5), or on a user's own videos."""
+    """Add Table 4e: the masks after 200 epochs on SSv2 (P 4.5), or on a user's own videos."""
     dataset, column = (OWN, "own videos") if registry.scale.own_videos else ("ssv2", "SSv2")
     remarks = (
-        "Tube hides 90 % of the patches, every other mask of the paper 75 % (VideoMAE's and the "
-        "paper's values)."
+        "Tube masking hides 90 % of the patches (VideoMAE's value), every other mask of the paper "
+        "75 % (the paper's value)."
     )
     if not registry.scale.own_videos:
         remarks += (
-            " The linear probe and the row without pretraining are ours: the paper reports "
-            "neither here."
+            " The linear probe and the row without pretraining are ours; the paper has neither "
+            "here."
         )
     if registry.scale.other_masks:
         remarks += (
-            " Masks of other papers have their papers' ratios and this table's recipe: no number "
-            "of theirs."
+            " Masks of other papers have the mask ratios of their papers and this table's recipe, "
+            "so no number is comparable with theirs."
         )
     title = "Mask types: trajectory by spatial continuity"
     table = registry.add_table(
@@ -236,9 +240,10 @@ def table_4e(registry: Registry) -> None:
 
 
 def other_masks(dataset: str, flow: Flow) -> dict[str, Pretrain]:
-    """Add other papers' masks under Table 4e's recipe, with the scale's own seeds.
+    """Return a pretraining spec for each mask of another paper, with Table 4e's recipe.
 
-    MGMAE's is carried by vectors and by flow; VideoMAE V2's is the decoder's, beside tubes.
+    MGMAE's mask is warped by motion vectors in one row, and by optical flow in another. VideoMAE
+    V2's mask selects what the decoder predicts; its encoder has tube masking.
     """
     made = {
         info.row: recipes.pretrain(dataset, name) for name, info in MASKS.items() if info.source
@@ -249,7 +254,8 @@ def other_masks(dataset: str, flow: Flow) -> dict[str, Pretrain]:
     return made
 
 
-Parent = Callable[[int], str]  # of a seed: the run id to start from, empty for none
+# Returns the id of the run that a seed starts from; empty: from random weights.
+Parent = Callable[[int], str]
 
 
 def trained_parent(registry: Registry, spec: Pretrain | Finetune) -> Parent:
@@ -265,10 +271,9 @@ def pretrained(registry: Registry, dataset: str, mask: str, epochs: int) -> Pare
 
 
 def _pretrained_800(registry: Registry, dataset: str) -> dict[str, Parent]:
-    """Return the parents of Tables 2 and 3.
+    """Return the parents of Tables 2 and 3, all pretrained for 800 epochs.
 
-    They are pretrained for 800 epochs, and then finetuned with the pretraining set's labels, as in
-    Table 1.
+    The last one is also fine-tuned with the labels of the pretraining dataset, as in Table 1.
     """
     mgm = pretrained(registry, dataset, "mgm", 800)
 
@@ -293,7 +298,11 @@ def downstream_runs(
     model: Model = recipes.MODELS["vit-b"],
     seeds: Sequence[int] = (),
 ) -> tuple:
-    """One finetuning or probe a seed, by default of the target's, from the parent of that seed."""
+    """Add one fine-tuning or probe run per seed, from the parent of that seed.
+
+    Args:
+        target: a table or figure, such as table4e. Its seeds are the default of `seeds`.
+    """
     recipe, stage = (recipes.probe, "probe") if probe else (recipes.finetune, "finetune")
     return tuple(
         registry.add_scaled(recipe(dataset, parent(seed), model), seed)
@@ -310,6 +319,7 @@ def finetuned_and_probed(
     parent: Parent,
     seeds: Sequence[int] = (),
 ) -> None:
+    """Add a fine-tuning cell and a linear-probe cell to a row of a table."""
     known = registry.scale.datasets.get(dataset)
     metric = "map" if known and known.several_labels else "top1"
     for probe, suffix in ((False, ""), (True, ", linear probe")):

@@ -1,7 +1,7 @@
-"""The numbers of others; nothing else quotes a number.
+"""All quoted numbers; no other module quotes one.
 
-Those of the paper's Tables 1-4, and of the text where we measure them, are in `quoted.csv`. A
-compute plan rests on peaks of GPUs and one measured training time. Sizes are of published lists.
+`quoted.csv` has the numbers of the paper's Tables 1-4, and those of its text that we measure too.
+Compute plans use the peaks of GPUs and published training times. Sizes are from published lists.
 """
 
 import csv
@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 from mgm.data.published import PUBLISHED
 
-PEAK = {  # FLOP/s of dense 16-bit matrix products, from NVIDIA's data sheets of the SXM modules
+# FLOP/s of dense 16-bit matrix products, from NVIDIA's data sheets of the SXM modules.
+PEAK = {
     "v100": 125e12,  # fp16; it has no bf16
     "a100": 312e12,
     "h100": 989e12,  # printed 1,979 with sparsity
     "h200": 989e12,  # as above
-    # Cards, by their data sheets: with float32 accumulation and without sparsity.
+    # Cards, from their data sheets: with float32 accumulation and without sparsity.
     "rtx4090": 165.2e12,
     "a5000": 111.1e12,
 }
@@ -24,7 +25,7 @@ MEMORY_GB = {"v100": 32, "a100": 80, "h100": 80, "h200": 141, "rtx4090": 24, "a5
 
 
 class PublishedTime(NamedTuple):
-    """How long somebody's pretraining took."""
+    """A published pretraining time."""
 
     source: str
     gpu: str
@@ -33,50 +34,49 @@ class PublishedTime(NamedTuple):
     epochs: int
 
 
-# Four cards, 583 GPU hours in all; VideoMAE's own code took 995 on the same machine.
+# 583 GPU hours on four cards; VideoMAE's own code took 995 on the same machine.
 AVION = PublishedTime("AVION, README.md: VideoMAE ViT-B, K400, ratio 0.9", "a5000", 4, 583 / 4, 800)
 VIDEOMAE = PublishedTime("MCG-NJU/VideoMAE, issue 5: ViT-B, K400, ratio 0.9", "v100", 64, 27.0, 800)
 
 
 def listed(dataset: str) -> tuple[int, int]:
-    """Return the videos and classes in a dataset's published lists, of split 1."""
+    """Return the numbers of videos and classes in a dataset's published lists (split 1)."""
     one = PUBLISHED[dataset]
     return one.train + one.test, one.classes
 
 
 @cache
 def reported() -> dict[tuple[str, str, str], float]:
-    """Return the paper's values by (table, row, column): top-1 in %, or what their names say.
+    """Return the paper's values by (table, row, column).
 
-    A row of Table 1 is "method, test dataset, pretraining epochs", with "-" where the paper prints
-    none. Its GFLOPs, printed once per line, stand with the line's first dataset. ST-MAE has no SSv2
-    cell, where the paper prints N/A. Other rows and columns are named as the paper prints them.
+    A value is top-1 accuracy in %, unless its row or column names another quantity. A row of
+    Table 1 is "method, test dataset, pretraining epochs", with "-" where the paper prints no
+    epochs. The paper prints GFLOPs once per line; they belong to the line's first dataset. ST-MAE
+    has no SSv2 cell, since the paper prints N/A. Other names are as the paper prints them.
     """
     return {key: value for key, (value, _) in _lines().items()}
 
 
 def note(table: str, row: str, column: str) -> str:
-    """Return what `quoted.csv` adds to a number; empty where it adds nothing.
+    """Return the note of `quoted.csv` on a number; empty if there is none.
 
-    For Table 1 that is "backbone; pretraining data".
+    The notes of Table 1 are "backbone; pretraining data".
     """
     return _lines().get((table, row, column), (0.0, ""))[1]
 
 
 _ZOO = (
-    "VideoMAE's 800 epochs on {} are its model zoo's: no repeated augmentation, {} epochs of "
-    "finetuning"
+    "VideoMAE's 800 epochs on {} are from its model zoo: without repeated augmentation, {} epochs "
+    "of fine-tuning"
 )
-# how a quoted baseline was trained otherwise than the rows beside it: V's zoo
-# (github.com/MCG-NJU/VideoMAE), S's recipe
+# How the training of quoted baselines differs from the other rows. Sources: VideoMAE's model zoo
+# (github.com/MCG-NJU/VideoMAE), ST-MAE's recipe.
 FOOTNOTES = {
-    ("1", "VideoMAE, K400, 800", "K400"): _ZOO.format("K400", 100) + "; with it, 81.0",
+    ("1", "VideoMAE, K400, 800", "K400"): (
+        _ZOO.format("K400", 100) + "; with repeated augmentation, 81.0"
+    ),
     ("1", "VideoMAE, SSv2, 800", "SSv2"): _ZOO.format("SSv2", 50),
-    (
-        "1",
-        "ST-MAE, K400, 1600",
-        "K400",
-    ): (
+    ("1", "ST-MAE, K400, 1600", "K400"): (
         "ST-MAE is quoted from another recipe: repeated augmentation 4, a deeper decoder, a class "
         "token"
     ),

@@ -1,11 +1,14 @@
-"""The paper's values, each with its source.
+"""The paper's recipes; every value has its source.
 
-Everything else that trains is one of these, changed by a scale.
+Scales change these recipes to smaller sizes. The sources:
 
-P is the paper (its Tables 5 and 6), V the official VideoMAE code whose values the paper adopts
-("same as [40]"), X SlowFast's configuration of MViT (Kinetics/MVIT_B_16x4_CONV). Where P and V
-differ, P wins. A dataset that is not named here follows SSv2, the set of P's ablations,
-whose recipe does not flip: labels may be directional.
+- P: the paper (its Tables 5 and 6).
+- V: the official VideoMAE code. The paper adopts its values ("same as [40]"). Where P and V
+  differ, P wins.
+- X: SlowFast's configuration of MViT (Kinetics/MVIT_B_16x4_CONV).
+
+A dataset that is not named here follows SSv2, the dataset of P's ablations. That recipe does not
+flip clips, since labels may depend on the direction.
 """
 
 from typing import Any
@@ -29,14 +32,14 @@ from mgm.spec import (
 )
 
 MASK_RATIO: dict[str, float] = {
-    **dict.fromkeys(MASKS, 0.75),  # P 4.5, Figure 4a, for MGM; paper silent on the others
+    **dict.fromkeys(MASKS, 0.75),  # P 4.5, Figure 4a, for MGM; P does not state the others
     "tube": 0.9,  # V: scripts/*/pretrain.sh
     "agnostic": 0.9,  # ST-MAE's abstract
     "warped": 0.9,  # MGMAE: scripts/mgmae/*.sh
     "motion-bins": 0.8,  # TrackMAE: README.md
     "multi-block": 0.9,  # V-JEPA: "an average masking ratio of about 90 %"
-    "green-noise": 0.9,  # as the tubes it takes the place of
-    "running-cell": 0.5,  # VideoMAE V2: scripts/pretrain/*.sh, of the decoder
+    "green-noise": 0.9,  # as tube masking, which it replaces
+    "running-cell": 0.5,  # VideoMAE V2: scripts/pretrain/*.sh, the decoder's ratio
 }
 
 MODELS = {name: Model(backbone=name) for name in BACKBONES}
@@ -85,7 +88,8 @@ def _column(
         batch=128,  # P Table 6
         warmup_epochs=warmup,  # P Table 6
         epochs=epochs,  # P Table 6
-        min_lr=1e-6,  # V: run_class_finetuning.py; its UCF101 and ViT-H K400 scripts have 1e-5
+        # V: run_class_finetuning.py. V's scripts for UCF101, and for K400 with ViT-H, have 1e-5.
+        min_lr=1e-6,
     )
     return {
         "optim": optim,
@@ -93,15 +97,16 @@ def _column(
         "drop_path": drop_path,  # P Table 6
         "head_dropout": dropout,
         "label_smoothing": 0.1,  # V: run_class_finetuning.py
-        # P Table 6 prints five values for six columns: K400's is our reading.
+        # P Table 6 prints five values for six columns; the value of K400 is our interpretation.
         "augment": AUGMENT.model_copy(update={"repeats": repeats}),
     }
 
 
-FINETUNE = {  # P Table 6. Dropout 0.5 is V's for UCF101; V has no recipe for HMDB51 and Diving48
+# P Table 6. Dropout 0.5 is V's for UCF101; V has no recipe for HMDB51 and Diving48.
+FINETUNE = {
     "ssv2": _column(lr=5e-4, layer_decay=0.75, repeats=2, warmup=5, epochs=30, drop_path=0.1),
     "k400": _column(lr=1e-3, layer_decay=0.75, repeats=2, warmup=5, epochs=75, drop_path=0.1),
-    # No run: P reports no result on it.
+    # No run uses this one: P reports no result on AVA.
     "ava": _column(lr=2.5e-4, layer_decay=0.7, repeats=1, warmup=5, epochs=30, drop_path=0.2),
     "ucf101": _column(
         lr=5e-4, layer_decay=0.75, repeats=2, warmup=0, epochs=100, drop_path=0.2, dropout=0.5
@@ -114,7 +119,7 @@ FINETUNE = {  # P Table 6. Dropout 0.5 is V's for UCF101; V has no recipe for HM
 _SEGMENTS = Clips(sampling="segments", stride=2, crop="resized", flip=False)
 # V: kinetics.py; Table 6: flip.
 _WINDOW = Clips(sampling="window", stride=4, crop="resized", flip=True)
-# paper silent on the sampling of the last four: as K400, which is V's for UCF101
+# P does not state the sampling of the last four. They follow K400, as UCF101 does in V.
 FINETUNE_CLIPS = {
     "ssv2": _SEGMENTS,
     "k400": _WINDOW,
@@ -123,7 +128,8 @@ FINETUNE_CLIPS = {
     "hmdb51": _WINDOW,
     "diving48": _WINDOW,
 }
-VIEWS = {  # P 4.2; none for AVA, whose test is detection
+# P 4.2. AVA has none, since its test is detection.
+VIEWS = {
     "ssv2": Views(temporal=2, spatial=3),
     "k400": Views(temporal=5, spatial=3),
     "ucf101": Views(temporal=5, spatial=3),
@@ -131,12 +137,14 @@ VIEWS = {  # P 4.2; none for AVA, whose test is detection
     "diving48": Views(temporal=5, spatial=3),
 }
 
-SUPERVISED = {  # X, the first row of P Table 2; for SSv2, where X has no recipe from scratch, too
+# X, for the first row of P Table 2. X has no recipe from scratch for SSv2, which uses this one too.
+SUPERVISED = {
     "optim": FinetuneOptim(
-        # X: for 512 clips, which are 256 videos twice; the learning rate here counts videos
+        # X states it for 512 clips: 256 videos, each twice. The learning rate here counts videos.
         lr=1.6e-3,
         batch=256,
-        min_lr=1.6e-5,  # X: 1e-6 times its 16 shards, like the peak (BASE_LR_SCALE_NUM_SHARDS)
+        # X: 1e-6 times its 16 shards, as the peak is scaled (BASE_LR_SCALE_NUM_SHARDS).
+        min_lr=1.6e-5,
         weight_decay=0.05,
         betas=(0.9, 0.999),
         epochs=200,
@@ -147,17 +155,18 @@ SUPERVISED = {  # X, the first row of P Table 2; for SSv2, where X has no recipe
     "drop_path": 0.2,
     "head_dropout": 0.5,
     "label_smoothing": 0.1,
-    "augment": AUGMENT.model_copy(update={"repeats": 2}),  # X has V's values, and two repeats
+    # X has the same values as V, and two repeats.
+    "augment": AUGMENT.model_copy(update={"repeats": 2}),
 }
 
 
 def pretrain(
     dataset: str, mask: str = "mgm", epochs: int = 200, backbone: str = "vit-b"
 ) -> Pretrain:
-    """P Table 5."""
+    """Return the paper's pretraining recipe (P Table 5)."""
     return Pretrain(
         data=Data(dataset=dataset),
-        clips=_of(PRETRAIN_CLIPS, dataset),
+        clips=_for_dataset(PRETRAIN_CLIPS, dataset),
         model=MODELS[backbone],
         decoder=DECODERS[backbone],
         mask=Mask(name=mask, ratio=MASK_RATIO[mask]),
@@ -166,44 +175,44 @@ def pretrain(
 
 
 def finetune(dataset: str, parent: str, model: Model) -> Finetune:
-    """P Table 6."""
+    """Return the paper's fine-tuning recipe (P Table 6)."""
     return Finetune(
         data=Data(dataset=dataset),
-        clips=_of(FINETUNE_CLIPS, dataset),
+        clips=_for_dataset(FINETUNE_CLIPS, dataset),
         model=model,
         parent=parent,
-        views=_of(VIEWS, dataset),
-        **_of(FINETUNE, dataset),
+        views=_for_dataset(VIEWS, dataset),
+        **_for_dataset(FINETUNE, dataset),
     )
 
 
 def supervised(dataset: str) -> Finetune:
-    """From scratch by MViT's recipe (P Table 2, first row), on finetuning's clips and views."""
+    """Return MViT's recipe from scratch (P Table 2, first row), with fine-tuning's clips."""
     given = {
         "data": Data(dataset=dataset),
-        "clips": _of(FINETUNE_CLIPS, dataset),
+        "clips": _for_dataset(FINETUNE_CLIPS, dataset),
         "model": MODELS["vit-b"],
-        "views": _of(VIEWS, dataset),
+        "views": _for_dataset(VIEWS, dataset),
     }
     return Finetune(**given, **SUPERVISED)
 
 
 def probe(dataset: str, parent: str, model: Model) -> Probe:
-    """A linear probe on frozen features, tested with finetuning's views.
+    """Return a linear probe on frozen features, tested with fine-tuning's views.
 
-    The paper gives no recipe for its probe; this one is MAE's.
+    The paper has no recipe for its probe; this one is MAE's.
     """
     return Probe(
         data=Data(dataset=dataset),
-        clips=_of(FINETUNE_CLIPS, dataset).model_copy(update={"crop": "centre"}),
+        clips=_for_dataset(FINETUNE_CLIPS, dataset).model_copy(update={"crop": "centre"}),
         model=model,
         parent=parent,
         held_out="groups" if dataset in PUBLISHED and PUBLISHED[dataset].grouped else "videos",
-        views=_of(VIEWS, dataset),
+        views=_for_dataset(VIEWS, dataset),
     )
 
 
-def _of(by_dataset: dict[str, Any], dataset: str) -> Any:
-    """Return the column of a dataset, of the one whose recipe it follows, or of SSv2."""
+def _for_dataset(by_dataset: dict[str, Any], dataset: str) -> Any:
+    """Return a dataset's value, or that of the dataset it follows, by default SSv2."""
     follows = PUBLISHED[dataset].recipe if dataset in PUBLISHED else ""
     return by_dataset.get(follows or dataset, by_dataset["ssv2"])

@@ -1,4 +1,4 @@
-"""Which runs there are, and which cell of which table or figure each fills.
+"""The registry of a scale: its runs, and the cells of tables and figures that they fill.
 
 `mgm.paper.suite` fills it.
 """
@@ -12,7 +12,8 @@ from mgm.errors import UserError
 from mgm.paper.scales import R, Scale
 from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, Visualise, parents
 
-CONTROL_ROWS = {  # row: the metric of a `measure controls` run
+# Rows of the controls, with the metric of a `measure controls` run.
+CONTROL_ROWS = {
     "Motion-vector histogram": "vector_histogram",
     "Motion-vector histogram by quadrant": "vector_quadrants",
     "Mean motion vector": "vector_mean",
@@ -30,37 +31,54 @@ SHARES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table: the mean of a metric over `runs`, one per seed.
+    """A cell of a table: the mean of a metric over `runs`, one run per seed.
 
     Without runs, the cell only quotes the paper.
+
+    Attributes:
+        metric: a field of the runs' result.json.
+        remark: how this scale's runs differ from what the row's name says. It is shown after the
+            name.
     """
 
     table: str
     row: str
     column: str
     runs: tuple[Finetune | Probe | Measure, ...] = ()
-    metric: str = "top1"  # of result.json
+    metric: str = "top1"
     decimals: int = 1
-    # Stands behind the row's name: how this scale's run differs from what the name says.
     remark: str = ""
 
 
 @dataclass
 class Table:
+    """A table of the paper, or one of ours.
+
+    Attributes:
+        note: what a reader must know before comparing its numbers.
+        head: the heading of the column of row names.
+        groups: the section of the table that a row or method belongs to.
+        base: the row that gains are measured from.
+        ours: the row that the other rows are compared with.
+        own_jobs: its runs share no job with runs of other tables.
+        rows_name_runs: the name of a row is enough to know its runs.
+        takes_weights: a user may give the weights of a quoted row.
+        shown: names of columns for readers.
+        shows_notes: the notes of quoted.csv (backbone, data) are shown after the rows' names.
+    """
+
     name: str
     title: str
-    note: str  # what a reader must know before comparing its numbers
+    note: str
     cells: list[Cell] = field(default_factory=list)
-    head: str = "Method"  # of the column of row names
-    # Method: the section of the table it stands in.
+    head: str = "Method"
     groups: dict[str, str] = field(default_factory=dict)
-    base: str = ""  # the row that the others' gains are measured from
-    ours: str = ""  # the row that the others are compared with
-    own_jobs: bool = False  # its runs share no job with others
-    rows_name_runs: bool = False  # a row's name alone says what its runs are
-    takes_weights: bool = False  # a user may give the weights of a row that is quoted
-    shown: dict[str, str] = field(default_factory=dict)  # columns: names for readers
-    # Show the notes of quoted.csv (backbone, data) with the names of the rows.
+    base: str = ""
+    ours: str = ""
+    own_jobs: bool = False
+    rows_name_runs: bool = False
+    takes_weights: bool = False
+    shown: dict[str, str] = field(default_factory=dict)
     shows_notes: bool = False
 
     @property
@@ -101,18 +119,24 @@ class Plot:
     def cells(self) -> list[Cell]:
         return [cell for line in self.lines.values() for _, cell in line]
 
-    shown: dict[str, str] = field(default_factory=dict)  # lines: names for readers
+    # Names of lines for readers.
+    shown: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that draws the arrays of a run; mgm.report.figures.draw draws it by its name."""
+    """A figure that draws the arrays of a run; `mgm.report.figures.draw` draws it.
+
+    Attributes:
+        vector: the figure has curves and is shown as SVG. Otherwise it shows frames of clips.
+        shows_masks: the figure shows every mask on one clip, which the page plays.
+    """
 
     run: Visualise | Measure
     title: str
     note: str
-    vector: bool = False  # curves, to be shown as SVG; else pictures of clips
-    shows_masks: bool = False  # on one clip, which the page plays
+    vector: bool = False
+    shows_masks: bool = False
 
 
 @dataclass
@@ -120,18 +144,22 @@ class Registry:
     """All tables, figures and runs of one scale, for the datasets that the scale lists.
 
     A run shared by several cells is one run.
+
+    Attributes:
+        specs: specs of the runs by run id, parents before children.
+        plots: figures that draw cells of tables.
+        figures: figures that draw the arrays of a run.
     """
 
     scale: Scale
-    specs: dict[str, Spec] = field(default_factory=dict)  # by run id, parents before children
+    specs: dict[str, Spec] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
-    plots: dict[str, Plot] = field(default_factory=dict)  # figures that draw cells
-    # Figures that draw the arrays of a run.
+    plots: dict[str, Plot] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
 
     @property
     def figure_names(self) -> list[str]:
-        """Names of all figures as the paper counts them, our own after the one they belong to."""
+        """Names of all figures in the paper's order; ours follow the figure they belong to."""
         return sorted([*self.plots, *self.figures], key=lambda name: name.replace("_", "~"))
 
     @property
@@ -142,7 +170,7 @@ class Registry:
 
     @property
     def mask_clip(self) -> Visualise | Measure | None:
-        """The run whose arrays show every mask on one clip."""
+        """The run that draws every mask on one clip."""
         return next((figure.run for figure in self.figures.values() if figure.shows_masks), None)
 
     def add_table(self, name: str, title: str, note: str, **fields: Any) -> Table:
@@ -158,15 +186,15 @@ class Registry:
         return more.get(f"{target}.{stage}") or more.get(target, self.scale.seeds)
 
     def add_scaled(self, spec: R, seed: int) -> R:
-        """Add a run of the paper as this scale changes it."""
+        """Add a run of the paper, changed by this scale."""
         return self.add(self.scale.apply(spec, seed))
 
     def add(self, spec: R) -> R:
-        """Add a run; the one there is, if there is an equal one."""
+        """Add a run and return it, or return the equal run that is already there."""
         return self.specs.setdefault(spec.run_id, spec)  # type: ignore[arg-type, return-value]
 
     def targets(self) -> dict[str, list[Spec]]:
-        """What can be asked for, such as table4e or figure5, and the runs it shows."""
+        """Return the targets, such as table4e and figure5, with the runs they show."""
         found: dict[str, list[Spec]] = {"all": list(self.specs.values())}
         for name, table in self.tables.items():
             found[f"table{name}"] = [run for cell in table.cells for run in cell.runs]
@@ -177,7 +205,11 @@ class Registry:
         return found
 
     def runs_of(self, target: str) -> list[Spec]:
-        """The runs that a target needs, parents first."""
+        """Return the runs that a target needs, parents first.
+
+        Raises:
+            UserError: there is no such target.
+        """
         if target not in (targets := self.targets()):
             raise UserError(
                 f"{target}: no such target at scale {self.scale.name}; choose one of "
@@ -186,7 +218,7 @@ class Registry:
         return self.with_parents(run.run_id for run in targets[target])
 
     def with_parents(self, run_ids: Iterable[str]) -> list[Spec]:
-        """These runs and all they start from, parents first."""
+        """Return these runs and the runs that they start from, parents first."""
         wanted = set(run_ids)
         for run_id in reversed(self.specs):
             if run_id in wanted:
@@ -195,9 +227,9 @@ class Registry:
 
 
 def label_of(target: str) -> str:
-    """Return the name that a reader sees.
+    """Return the name of a table or figure for readers.
 
-    "Table 4, edge" of table4_edge; "Measured" of tablemeasured, which the paper does not number.
+    "table4_edge" becomes "Table 4, edge". "tablemeasured", which has no number, becomes "Measured".
     """
     kind, name = re.fullmatch("(table|figure|)(.+)", target).groups()  # type: ignore[union-attr]
     return (
@@ -206,5 +238,5 @@ def label_of(target: str) -> str:
 
 
 def with_mask(run: Pretrain, **mask) -> Pretrain:
-    """Change fields of a run's mask."""
+    """Return a pretraining run with other fields of its mask."""
     return run.model_copy(update={"mask": run.mask.model_copy(update=mask)})

@@ -1,6 +1,6 @@
-"""A scale: the same experiments at another size.
+"""Scales: the paper's experiments at other sizes.
 
-It lists what differs from the paper, and nothing else.
+A scale lists only what differs from the paper.
 """
 
 import re
@@ -22,18 +22,21 @@ R = TypeVar("R", bound=Run)
 
 
 class Dataset(FrozenModel):
-    """The origin of a dataset.
+    """The origin of a dataset, one of three.
 
-    It is drawn by our generator with the parameters `generate`, made of two others for domain
-    adaptation (`adapt`: source, target), or prepared by the user under `root`.
+    Our generator draws it with the parameters `generate`. Or jobs make it from two other datasets
+    for domain adaptation (`adapt`: source, target). Or the user prepared it in the folder `root`.
     """
 
     generate: dict[str, Any] = Field(default_factory=dict)
     adapt: tuple[()] | tuple[str, str] = ()
     root: str = ""
-    digest: str = ""  # filled in by the workflow for generated sets and for a user's folder
-    grouped: bool = False  # filled in for a user's folder: several videos come from one source
-    several_labels: bool = False  # filled in for a user's folder: a video may have several labels
+    # The workflow fills in the next field for generated datasets and for a user's folder.
+    digest: str = ""
+    # The workflow fills in the next two for a user's folder: several videos come from one source,
+    # and a video may have several labels.
+    grouped: bool = False
+    several_labels: bool = False
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
@@ -46,11 +49,10 @@ class Dataset(FrozenModel):
 
 
 class Steps(FrozenModel):
-    """One rule for the runs of a scale: steps = factor * epochs ** power.
+    """The number of steps of a scale's runs: steps = factor * epochs ** power.
 
-    `optim.steps` in a stage's overrides wins over it.
-
-    `warmup` is the share of them that warms up.
+    `optim.steps` in a stage's overrides has precedence. `warmup` is the share of the steps that
+    warms up.
     """
 
     factor: float = Field(gt=0)
@@ -58,13 +60,13 @@ class Steps(FrozenModel):
     warmup: float = Field(ge=0, lt=1)
 
 
-# Of a folder, and one word to a shell.
+# Can be the name of a folder, and is one word for a shell.
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
 
 
 def _not_reserved(name: str) -> str:
     if name.lower().startswith(RESERVED) or name.lower().endswith(".tar.xz"):
-        raise ValueError(f"is a name of mgm's own files beside results; choose another than {name}")
+        raise ValueError(f"{name} is the name of a file that mgm writes itself; choose another")
     return name
 
 
@@ -78,46 +80,52 @@ class Comparison(FrozenModel):
     """A comparison of masks in place of the paper's tables; see `mgm.paper.ablations`."""
 
     data: Name
-    masks: tuple[MaskName, ...] = Field(min_length=1)  # the most important first
+    # The most important first.
+    masks: tuple[MaskName, ...] = Field(min_length=1)
     epochs: int = Field(200, ge=1)
     backbone: KnownBackbone = "vit-b"
-    # `attentive` first: its pass over the videos leaves what the other kinds read
+    # `attentive` is first: its pass over the videos stores the features that the others read.
     kinds: tuple[ProbeKind, ...] = ("attentive", "logistic", "sgd", "knn")
     finetune: bool = True
-    transfer: tuple[Name, ...] = ()  # datasets that the weights are probed on as well
+    # More datasets to probe the weights on.
+    transfer: tuple[Name, ...] = ()
 
 
 class Scale(FrozenModel):
-    """The experiments at one size: what differs from the paper, and nothing else.
-
-    `overrides` maps a stage to {dotted field: value}.
-    """
+    """The experiments at one size, as differences from the paper."""
 
     name: ResultsName
-    caveat: str  # what its numbers allow to conclude, shown with every table
-    expected_cost: str  # of the whole DAG, said before it starts
+    # What its numbers allow to conclude. It is shown with every table.
+    caveat: str
+    # Cost of the whole DAG, printed before it starts.
+    expected_cost: str
     seeds: tuple[int, ...] = Field(min_length=1)
-    # Of targets such as table4e, or of its probes: table4e.probe.
+    # Seeds of a target such as table4e, or of its runs of one stage, such as table4e.probe.
     more_seeds: dict[str, tuple[int, ...]] = Field(default_factory=dict)
-    # Seeds that generated datasets are drawn from: seed s is run on the one of data_seeds[s % n].
-    # Empty: on the one of `datasets`.
+    # Seeds of generated datasets. A run with seed s reads the dataset of data_seeds[s % n].
+    # Empty: every run reads the one in `datasets`.
     data_seeds: tuple[int, ...] = ()
-    steps: Steps | None = None  # none: real epochs
+    # None: steps follow from the paper's epochs.
+    steps: Steps | None = None
+    # Each stage with its {dotted field: value}.
     overrides: dict[Stage, dict[str, Any]] = Field(default_factory=dict)
-    # The encoder's fields in place of a backbone's; `backbone` is the name that they go by.
+    # Fields of the encoder that replace a backbone's. `backbone` is the name of the new sizes.
     backbones: dict[KnownBackbone, dict[str, int | str]] = Field(default_factory=dict)
     datasets: dict[Name, Dataset]
-    flow: Flow = "raft-small"  # what Table 4b's optical flow is
-    # A file with RAFT-small's weights; empty: torchvision's own, from the network.
+    # Method of the optical flow of Table 4b.
+    flow: Flow = "raft-small"
+    # A file with RAFT-small's weights. Empty: torchvision downloads its own.
     flow_weights: str = ""
-    # Row of Table 1: weights a user gives, to be finetuned in its place.
+    # Rows of Table 1, with a user's weights to fine-tune in place of the quoted number.
     weights: dict[str, str] = Field(default_factory=dict)
-    # Whether Table 4e has rows for other papers' masks, each a pretraining a seed more.
+    # Add rows for other papers' masks to Table 4e. Each takes one more pretraining run per seed.
     other_masks: bool = False
     grid: Comparison | None = None
-    memory_gb: float = Field(0, ge=0)  # that a GPU needs for it; 0: not known
-    hours: float = Field(0, ge=0)  # that it is meant to fill on one GPU; 0: not bounded
-    # fields over these, by the name of a size (`--config gpu=`); empty once one is chosen
+    # Memory that a GPU needs. 0: unknown.
+    memory_gb: float = Field(0, ge=0)
+    # Hours that the scale is meant to fill on one GPU. 0: no limit.
+    hours: float = Field(0, ge=0)
+    # Fields that replace these, by the name of a size (`--config gpu=`). Empty once one is chosen.
     sizes: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     specs_per_job: int = Field(1, ge=1)
     execution: RunOptions = RunOptions()
@@ -125,14 +133,17 @@ class Scale(FrozenModel):
     @model_validator(mode="before")
     @classmethod
     def _draws_datasets(cls, fields: Any) -> Any:
-        """Add a dataset for each generated one and data seed."""
+        """Add one dataset per generated dataset and data seed."""
         if not isinstance(fields, dict) or not fields.get("data_seeds"):
             return fields
         given, more = fields.get("datasets"), dict[str, Any]()
         if not isinstance(given, dict) or not all(isinstance(x, dict) for x in given.values()):
             return fields
         if adapted := [name for name, dataset in given.items() if dataset.get("adapt")]:
-            raise ValueError(f"data_seeds draws no dataset like {adapted[0]}, which adapts others")
+            raise ValueError(
+                f"data_seeds cannot draw {adapted[0]}, which is made from other datasets; remove "
+                "one of the two"
+            )
         drawn = {f"{name}-d{seed}" for name in given for seed in fields["data_seeds"]}
         for name, dataset in given.items():
             if dataset.get("generate") and name not in drawn:
@@ -147,15 +158,16 @@ class Scale(FrozenModel):
         return OWN in self.datasets
 
     def drawn(self, dataset: str, seed: int) -> str:
-        """Return the dataset that a run with this seed sees in the place of `dataset`."""
+        """Return the dataset that a run with this seed reads in place of `dataset`."""
         if not self.data_seeds or not self.datasets[dataset].generate:
             return dataset
         return f"{dataset}-d{self.data_seeds[seed % len(self.data_seeds)]}"
 
     def named(self, text: str) -> str:
-        """Return a title or axis that names no published set where this scale draws its data.
+        """Return a title or axis that names the data of this scale.
 
-        Own videos carry the name of their results.
+        Names of published datasets become stand-ins if this scale generates its data. Own videos
+        get the name of their results.
         """
         if self.own_videos:
             return text.replace("own videos", f"own videos ({self.name})")
@@ -168,12 +180,12 @@ class Scale(FrozenModel):
         return found if found == text else f"{found} (generated)"
 
     def shortened(self, steps: int) -> Self:
-        """Cut every training run to `steps`; warm-up keeps its share."""
+        """Return this scale with training runs of `steps` steps. Warm-up keeps its share."""
         cut = {stage: {**self.overrides.get(stage, {}), "optim.steps": steps} for stage in TRAINING}
         return self.model_copy(update={"steps": None, "overrides": {**self.overrides, **cut}})
 
     def placed(self, places: Mapping[str, str]) -> Self:
-        """Take the roots of datasets from `places` where it names them."""
+        """Return this scale with the roots of datasets that `places` names."""
         datasets = {
             name: dataset.model_copy(update={"root": places.get(name, dataset.root)})
             for name, dataset in self.datasets.items()
@@ -188,20 +200,21 @@ class Scale(FrozenModel):
         for dotted, value in self.overrides.get(spec.stage, {}).items():  # type: ignore[call-overload]
             _set(fields, dotted, value, f"scale {self.name}: overrides.{spec.stage}.{dotted}")
         if self.datasets[spec.data.dataset].several_labels:
-            # These count or draw videos by their one label.
+            # These fields count or draw videos by a single label.
             fields["data"]["labels_per_class"] = 0
             one = {"label_draws": 1, "class_weights": "none", "kind": "logistic"}
             fields |= {name: value for name, value in one.items() if name in fields}
-        if self.backbones:  # none: full sizes
+        # Without `backbones`, a scale has full sizes.
+        if self.backbones:
             if spec.model.backbone not in self.backbones:
                 raise UserError(
-                    f"scale {self.name}: backbones has no {spec.model.backbone}, whose full size "
+                    f"scale {self.name}: backbones lacks {spec.model.backbone}, so its full size "
                     "would train; add its sizes"
                 )
             fields["model"] |= self.backbones[spec.model.backbone]
         if self.steps and "optim" in fields:
             epochs = fields["optim"]["epochs"]
-            # An override of this stage's steps wins.
+            # An override of this stage's steps has precedence.
             fields["optim"]["steps"] = fields["optim"]["steps"] or round(
                 self.steps.factor * epochs**self.steps.power
             )
@@ -215,23 +228,24 @@ class Scale(FrozenModel):
 def load_scale(
     path: Path, given: Mapping[str, Any] = MappingProxyType({}), size: str = ""
 ) -> Scale:
-    """Read the scale in a YAML file, with the fields that are `given` next to it.
+    """Read a scale from a YAML file.
 
     Args:
-        size: of a scale with several `sizes`, by default the first. Its fields are put over the
-            scale's own, group by group.
+        given: fields that replace the file's.
+        size: one of the file's `sizes`, by default the first. Its fields replace the scale's own,
+            group by group.
 
     Raises:
-        UserError: no such scale or size, or a field that is unknown, missing or invalid.
+        UserError: there is no such scale or size, or a field is unknown, missing or invalid.
     """
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        other = "give a YAML file, or one of smoke, mini, day, paper"
+        other = "name a YAML file, or one of smoke, mini, day, paper"
         raise UserError(f"{path}: no such scale; {f'choose one of {known}' if known else other}")
     fields = read_yaml(path)
     sizes = fields.pop("sizes", {})
     if not isinstance(sizes, dict) or not all(isinstance(one, dict) for one in sizes.values()):
-        raise UserError(f"{path}: sizes is not a group of fields by name; correct it")
+        raise UserError(f"{path}: sizes is not a mapping of names to fields; correct it")
     if size and size not in sizes:
         known = f"choose one of {', '.join(sizes)}" if sizes else "it has one size; leave gpu out"
         raise UserError(f"{path}: has no size {size}; {known}")
@@ -244,18 +258,18 @@ def load_scale(
                 "backbone", name
             ) in BACKBONES:
                 raise UserError(
-                    f"{path}: backbones.{name} gives other sizes to a known name; add "
-                    f"backbone: {name}-{scale.name.lower()} to it, the name that they go by"
+                    f"{path}: backbones.{name} has other sizes than {name}; add "
+                    f"backbone: {name}-{scale.name.lower()} to it, to name them"
                 )
     return scale
 
 
-# Scales whose toy sizes go by the paper's names: ids of committed runs rest on them.
+# Scales that use the paper's names for toy sizes. The ids of committed runs depend on these names.
 UNNAMED_SIZES = re.compile(r"mini|guidance-\w+")
 
 
 def parse_scale(fields: Any, source: Path) -> Scale:
-    """The scale that `fields` describe; `source` is named in the error."""
+    """Return the scale that `fields` describe. Errors name `source`."""
     with valid(f"{source}: ", "correct it, or for results of an older version use that version"):
         return Scale.model_validate(fields)
 

@@ -15,7 +15,7 @@ def make_registry(scale: Scale) -> Registry:
     """Fill the registry of a scale.
 
     Raises:
-        UserError: the scale names a row, table or figure that there is not.
+        UserError: the scale names a row, table or figure that does not exist.
     """
     registry = Registry(scale)
     for make in (
@@ -27,11 +27,11 @@ def make_registry(scale: Scale) -> Registry:
         row for table in registry.tables.values() if table.takes_weights for row in table.rows
     }:
         raise UserError(
-            f"weights: {min(unknown)!r} is not a row of Table 1 at scale {scale.name}; write it as "
-            "there, such as 'MAM2, SSv2, 1200'"
+            f"weights: {min(unknown)!r} is not a row of Table 1 at scale {scale.name}; name a row "
+            "such as 'MAM2, SSv2, 1200'"
         )
     wanted = {name.removesuffix(".probe") for name in scale.more_seeds}
-    # Of own videos only a part of the targets is made.
+    # A user's own videos have only some of the targets.
     if not scale.own_videos and (unknown := wanted - set(registry.targets())):
         targets = ", ".join(registry.targets())
         raise UserError(
@@ -42,7 +42,7 @@ def make_registry(scale: Scale) -> Registry:
 
 
 def _name_data(registry: Registry) -> None:
-    """Give titles and axes the names of the data that the scale has in place of published sets."""
+    """Replace names of published datasets in titles and axes by those of the scale's data."""
     named = registry.scale.named
     for table in registry.tables.values():
         table.title = named(table.title)
@@ -60,9 +60,9 @@ def _name_data(registry: Registry) -> None:
 
 
 def registry_of(results: Path) -> Registry:
-    """Read the registry that the DAG left in a results folder.
+    """Return the registry of a results folder, from the scale that the DAG wrote there.
 
-    So reports need neither the DAG nor the data.
+    Reports thus need neither the DAG nor the data.
 
     Raises:
         UserError: nothing ran there, or its scale cannot be read.
@@ -74,8 +74,8 @@ def registry_of(results: Path) -> Registry:
     except FileNotFoundError:
         if any(results.glob("*/result.json")):
             raise UserError(
-                f"{path}: no such file, so {results.name} is a study without tables; its runs are "
-                "rows of mgm.results.frame.frame, and its numbers are in docs/"
+                f"{path}: no such file, so {results.name} is a study without tables; read its runs "
+                "with mgm.results.frame.frame, or its numbers in docs/"
             ) from None
         raise UserError(
             f"{path}: no such file; run `snakemake --cores all` first, or correct the name "

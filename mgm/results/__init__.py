@@ -1,6 +1,6 @@
-"""What a run leaves in its folder, and how it is read back:
+"""The files of runs: write, read and verify them.
 
-`frame` gives all runs of a results folder as one pandas table.
+`frame` returns all runs of a results folder as one pandas table.
 """
 
 from mgm.results.frame import frame

@@ -1,9 +1,9 @@
-"""Results of a study as one file, `results/NAME.tar.xz`, unpacked on first use.
+"""Results of a study as one archive, `results/NAME.tar.xz`, unpacked on first use.
 
-A study of several scales has one file, too: `guidance.tar.xz` holds the folders `guidance-d15`,
-`guidance-r60` and so on, and names them in front. `results/SHA256SUMS` holds the digest of each
-archive, in the format of sha256sum. The unpacked folder remembers which archive it came from, so
-later calls read two small files.
+A study of several scales is one archive too: `guidance.tar.xz` contains the folders `guidance-d15`,
+`guidance-r60` and so on, and begins with their names. `results/SHA256SUMS` lists the digest of each
+archive, in the format of sha256sum. An unpacked folder stores the digest of its archive, so later
+calls read only two small files.
 """
 
 import hashlib
@@ -24,22 +24,22 @@ from mgm.results import atomic
 SUMS = "SHA256SUMS"
 MARKER = "archive.sha256"
 ENDING = ".tar.xz"
-# What others make again or cannot use: weights, checkpoints, and a live writer's files.
+# Files that are not archived: weights, checkpoints, and files of a running process.
 LEFT_OUT = ("*.safetensors", "checkpoint*", "writer.lock", ".*")
 
 
 def is_packed(results: Path) -> bool:
-    """Return whether an archive holds the folder `results`."""
+    """Return whether an archive contains the folder `results`."""
     return _archive_of(results) is not None
 
 
 def unpack(results: Path) -> None:
     """Unpack the folder `results` from its archive, unless that was done before.
 
-    Runs that the folder holds already stay as they are. Without an archive, do nothing.
+    Runs that are already in the folder do not change. Without an archive, do nothing.
 
     Raises:
-        UserError: The archive is damaged, or its digest is unknown.
+        UserError: the archive is damaged, or its digest is unknown.
     """
     archive = _archive_of(results)
     if archive is None:
@@ -65,7 +65,9 @@ def unpack(results: Path) -> None:
         _extract(archive, temporary, results.name)
         new = temporary / results.name
         if not new.is_dir():
-            raise UserError(f"{archive}: holds no folder {results.name}; give it its former name")
+            raise UserError(
+                f"{archive}: contains no folder {results.name}; give the archive its former name"
+            )
         (new / MARKER).write_text(f"{wanted}\n")
         if before:
             # The scale belongs to the runs of its archive.
@@ -79,7 +81,7 @@ def unpack(results: Path) -> None:
 
 
 def _archive_of(results: Path) -> Path | None:
-    """Return the archive that holds the folder `results`: its own, or that of its study."""
+    """Return the archive of the folder `results`: its own, or its study's."""
     own = results.parent / f"{results.name}{ENDING}"
     study = results.parent / f"{results.name.partition('-')[0]}{ENDING}"
     if own.is_file():
@@ -88,9 +90,9 @@ def _archive_of(results: Path) -> Path | None:
 
 
 def _folders(archive: Path) -> list[str]:
-    """Return the names of the folders in an archive: the directories that it begins with.
+    """Return the names of the folders in an archive, which are its first members.
 
-    An archive that begins with none, or cannot be read, counts as the folder of its own name.
+    If there are none, or the archive cannot be read, return the archive's own name.
     """
     names = []
     with suppress(tarfile.TarError, lzma.LZMAError, EOFError), tarfile.open(archive, "r:xz") as tar:
@@ -99,12 +101,12 @@ def _folders(archive: Path) -> list[str]:
 
 
 def _extract(archive: Path, folder: Path, name: str) -> None:
-    """Write the archive's files in its folder `name` below `folder`.
+    """Extract the folder `name` of an archive into `folder`.
 
-    Python has `filter="data"` only from 3.11.4 on.
+    tarfile's `filter="data"` would need Python 3.11.4.
 
     Raises:
-        UserError: A member is a link or a device, or lies outside the folder.
+        UserError: a member is a link or a device, or its path leads out of the folder.
     """
     with tarfile.open(archive, "r:xz") as tar:
         for member in tar:
@@ -112,8 +114,8 @@ def _extract(archive: Path, folder: Path, name: str) -> None:
             plain = member.isfile() or member.isdir()
             if not plain or place.is_absolute() or ".." in place.parts:
                 raise UserError(
-                    f"{archive}: {member.name} is no plain file below it; restore the archive with"
-                    f" `git checkout {archive}`"
+                    f"{archive}: {member.name} is not a regular file inside its folder; restore the"
+                    f" archive with `git checkout {archive}`"
                 )
             target = folder / place
             if place.parts[:1] != (name,) or member.isdir():
@@ -135,15 +137,15 @@ def unpack_all(results: Path) -> None:
 def pack(results: Path) -> Path:
     """Write the finished runs of the folder `results` to `results`.tar.xz, and its digest.
 
-    Without that folder, the archive holds all folders `results`-*: a study of several scales.
-    An archive that is there already is unpacked first, so it keeps its runs and gains the new ones.
-    Equal files give equal bytes: names are sorted, and times and owners are left out.
+    Without that folder, the archive contains all folders `results`-*: a study of several scales.
+    An existing archive is unpacked first, so it keeps its runs and gains the new ones. Equal files
+    make an equal archive: names are sorted, and times and owners are left out.
 
     Returns:
         The archive.
 
     Raises:
-        UserError: No finished runs, or a damaged archive.
+        UserError: there are no finished runs, or the existing archive is damaged.
     """
     archive = results.parent / f"{results.name}{ENDING}"
     for name in _folders(archive) if archive.is_file() else [results.name]:
@@ -158,8 +160,8 @@ def pack(results: Path) -> Path:
         if path.is_file() and _belongs(path)
     ]
     if not found:
-        raise UserError(f"{results}: holds no finished run; run its experiments first")
-    # Files of one kind side by side compress better.
+        raise UserError(f"{results}: contains no finished runs; run its experiments first")
+    # Files of one kind compress better if they follow one another.
     found.sort(key=lambda path: (path.name, path))
     scales = [folder / "scale.json" for folder in folders if (folder / "scale.json").is_file()]
     with (
@@ -188,7 +190,7 @@ def _belongs(path: Path) -> bool:
 
 
 def _move(new: Path, place: Path) -> int:
-    """Move the files of `new` that `place` lacks, and return their count. The marker comes last."""
+    """Move the files that `place` lacks from `new`, the marker last. Return their count."""
     count = sum(path.is_file() for path in new.rglob("*")) - 1
     try:
         new.rename(place)

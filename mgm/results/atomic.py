@@ -1,4 +1,4 @@
-"""Write files that are either the old one or the new one, never half of one."""
+"""Write files atomically: a reader sees the old file or the new one, never a part of it."""
 
 import csv
 import errno
@@ -12,10 +12,10 @@ from typing import IO, Any
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary file beside `path` to write; sync it and rename it to `path` when the block
-    ends, delete it when the block fails.
+    """Yield the name of a temporary file, and rename it to `path` when the block ends.
 
-    The temporary name keeps the suffix, which some libraries go by.
+    If the block fails, the temporary file is deleted. Its name has the suffix of `path`, since
+    some libraries choose the format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
@@ -28,7 +28,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         if error.filename == str(temporary) or (
             error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT)
         ):
-            error.filename, error.filename2 = str(path), None  # the name that a user gave
+            # Name the file that the user asked for.
+            error.filename, error.filename2 = str(path), None
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -36,8 +37,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give the system's error the name of the file that the block writes, which a write to an open
-    file lacks.
+    """Add the name of the file to an OSError of the block.
+
+    An error of a write to an open file has no name.
     """
     try:
         yield
@@ -47,30 +49,30 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write(path: Path, text: str) -> Path:
-    """Write `text` to `path`, whole or not at all."""
+    """Write `text` to `path` atomically."""
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
     return path
 
 
 def remove_parts(folder: Path) -> None:
-    """Delete the temporary files of killed writers from a folder that no one writes to now."""
+    """Delete the temporary files of killed writers. No process may be writing to `folder`."""
     for part in folder.iterdir():
         if re.fullmatch(r"\.\d+\..+", part.name):
             part.unlink()
 
 
 def table_writer(file: IO[str]) -> Any:
-    """Return a CSV writer whose lines end in a line feed and which quotes carriage returns.
+    """Return a CSV writer that ends lines in a line feed and quotes carriage returns.
 
-    Python's own quotes only the characters of its line end, so that a carriage return in a name
-    would split its row for every reader.
+    Python's CSV writer quotes only the characters of its own line end. With "\\n" alone, a carriage
+    return in a name would split its row.
     """
     return csv.writer(_LineFeeds(file), lineterminator="\r\n")
 
 
 class _LineFeeds:
-    """Take whole CSV lines and end them in a line feed."""
+    """A file that replaces the end of each CSV line by a line feed."""
 
     def __init__(self, file: IO[str]):
         self.file = file

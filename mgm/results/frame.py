@@ -1,4 +1,4 @@
-"""All runs of a results folder as one tidy pandas table."""
+"""All runs of a results folder as one pandas table."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +12,8 @@ from mgm.spec import Finetune, Pretrain, Probe, Spec, data_name, parents, read_s
 if TYPE_CHECKING:
     import pandas as pd
 
-INTEGERS = ("epochs", "seed", "n_test")  # columns that may be empty, and would turn to floats
+# Integer columns that may be empty. Without a type of their own they would become floats.
+INTEGERS = ("epochs", "seed", "n_test")
 SPEC_COLUMNS = (
     "run_id",
     "verb",
@@ -30,11 +31,12 @@ SPEC_COLUMNS = (
 RESULT_COLUMNS = ("n_test", "commit", "digest", "wall_s", "device")
 
 
-SEPARATOR = " | "  # between the tables, and between the rows, of a run that stands in several
+# Joins the tables, and the rows, of a run that is in several.
+SEPARATOR = " | "
 
 
 class Tables(Protocol):
-    """What `frame` needs of a registry (`mgm.paper.registry`)."""
+    """The part of a registry (`mgm.paper.registry`) that `frame` reads."""
 
     @property
     def tables(self) -> Mapping[str, Any]: ...
@@ -44,22 +46,26 @@ def frame(results: Path, registry: Tables | None = None) -> "pd.DataFrame":
     """Read every run in `results`, one row per run, sorted by run id.
 
     Columns:
-        `run_id`, `verb` (the stage), `dataset`, `data` (its name for readers), `backbone`, `mask`,
-        `ratio`, `edge`, `guidance`, `epochs`, `seed`;
-        `parent`: several are joined by spaces;
-        `status`: run, altered, failed, running or not run; `why`: what is wrong, unless it is run;
-        `table` and `row` of the paper that the run stands in, several joined by " | "; empty for
-        runs of no table, and without `registry` (`mgm.paper.suite.registry_of` returns one);
-        `metrics.NAME` for each metric, and `n_test`;
-        `commit` (ends in -dirty like `git describe --dirty`), `digest` of the data, `wall_s`,
-        `device`.
+        run_id, dataset, backbone, mask, ratio, edge, guidance, epochs, seed: fields of the spec.
+        verb: the stage.
+        data: the dataset's name for readers.
+        parent: run ids, joined by spaces.
+        status: run, altered, failed, running or not run.
+        why: the reason of any status other than run.
+        table, row: where the run is in the paper's tables, several joined by " | ". Empty if it
+            is in none, or without `registry` (`mgm.paper.suite.registry_of` returns one).
+        metrics.NAME: one column per metric.
+        n_test: number of test videos.
+        commit: ends in -dirty, as in `git describe --dirty`.
+        digest: digest of the data.
+        wall_s, device: duration and device of the run.
 
-    A finetuned or probed run has the mask, ratio, edge and guidance of the pretraining it starts
-    from; from random weights its mask is "none". Numbers of a run that is not believed (any status
-    but `run`) are empty.
+    A fine-tuning or probe run has the mask, ratio, edge and guidance of the pretraining run that it
+    starts from. If it starts from random weights, its mask is "none". Numbers are empty unless the
+    status is `run`.
 
     Raises:
-        UserError: no such folder.
+        UserError: there is no such folder.
     """
     import pandas as pd
 
@@ -81,7 +87,7 @@ def frame(results: Path, registry: Tables | None = None) -> "pd.DataFrame":
 
 
 def _shown(registry: Tables | None) -> dict[str, list[tuple[str, str]]]:
-    """Return (table, row) of each run that a table shows, without repetition."""
+    """Return the (table, row) pairs of each run that a table shows, without repetition."""
     shown: dict[str, dict[tuple[str, str], None]] = {}
     for name, table in registry.tables.items() if registry else ():
         for cell in table.cells:
@@ -91,10 +97,12 @@ def _shown(registry: Tables | None) -> dict[str, list[tuple[str, str]]]:
 
 
 def read_specs(results: Path) -> dict[str, Spec | UserError]:
-    """Run id -> the spec in its folder or in `results`/specs, or what is wrong with it.
+    """Return the spec of each run id, or the error that reading it raised.
+
+    Specs are read from the runs' folders, and from `results`/specs.
 
     Raises:
-        UserError: no such folder.
+        UserError: there is no such folder.
     """
     unpack(results)
     if not results.is_dir():
@@ -114,12 +122,13 @@ def examine_all(
     run_ids: Iterable[str] | None = None,
     weights: bool = False,
 ) -> dict[str, RunStatus]:
-    """Examine each run, or these and what they start from.
+    """Return the status of each run, or of `run_ids` and the runs that they start from.
 
-    A run whose ancestor is altered is altered too: its weights come from somewhere unknown.
+    If a run is altered, the runs that start from it are altered too, since the origin of their
+    weights is unknown.
 
     Args:
-        weights: read the weights too, as `examine` does.
+        weights: verify the weights too, as `examine` does.
     """
     found: dict[str, RunStatus] = {}
 
@@ -194,7 +203,7 @@ def _row(run_id: str, specs: Mapping[str, Spec | UserError], found: RunStatus) -
 
 
 def _mask(spec: Spec, specs: Mapping[str, Spec | UserError]) -> Any:
-    """Mask of a pretraining, or of the one pretraining that a run starts from."""
+    """Return the mask of a pretraining run, or of the one that a run starts from."""
     if isinstance(spec, Pretrain):
         return spec.mask
     known = [parent for name in parents(spec) if isinstance(parent := specs.get(name), Pretrain)]
@@ -202,5 +211,5 @@ def _mask(spec: Spec, specs: Mapping[str, Spec | UserError]) -> Any:
 
 
 def commit_of(result: Mapping[str, Any]) -> str:
-    """Commit of a result, as `git describe --dirty` writes it."""
+    """Return the commit of a result, in the format of `git describe --dirty`."""
     return result["commit"] + ("-dirty" if result["dirty"] else "")

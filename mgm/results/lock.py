@@ -1,15 +1,15 @@
 """Locks on folders and files: one process writes, a second one stops with a message.
 
-The writer of a folder holds a POSIX lock on FOLDER/writer.lock, that of a file on FILE.lock. The
-kernel drops the lock when the process ends, so a dead writer never blocks another. This works on
-one host, and on NFS or Lustre that support locks. Child processes do not inherit the lock.
+The writer of a folder holds a POSIX lock on FOLDER/writer.lock, the writer of a file on FILE.lock.
+The kernel releases the lock when the process ends, so a dead writer never blocks another. This
+works on one host, and on NFS or Lustre with support for locks. Child processes do not inherit it.
 
-NFS mounted `nolock` and Lustre mounted without `flock` have no locks between hosts. There the file
-shows who writes: it holds the writer's host and process id, and the writer touches it every
-HEARTBEAT_S. A second process that cannot check the first one, because it runs on another host,
-watches the file for STALE_S (NFS caches a file's times for up to 60 s). If the file was touched,
-the writer is alive; else it is dead. No clocks are compared. Without locks, two cases are missed:
-two processes that start at the same moment, and a writer that was frozen for longer than STALE_S.
+NFS mounted with `nolock`, and Lustre mounted without `flock`, have no locks between hosts. There
+the lock file contains the writer's host and process id, and the writer touches it every
+HEARTBEAT_S. A second process on another host cannot check the first one, so it watches the file
+for STALE_S (NFS caches the times of a file for up to 60 s). If the file was touched, the writer is
+alive; otherwise it is dead. No clocks are compared. Two cases are not detected without locks: two
+processes that start at the same moment, and a writer that was frozen for longer than STALE_S.
 """
 
 import errno
@@ -38,7 +38,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """Lock `folder` for this process until the block ends.
 
     Raises:
-        UserError: Another process writes the folder, or it is not writable.
+        UserError: another process writes to the folder, or it is not writable.
     """
     with _writer_lock(folder / "writer.lock", folder):
         yield
@@ -49,7 +49,7 @@ def file_lock(file: Path) -> Iterator[None]:
     """Lock the output `file`, by FILE.lock next to it, until the block ends.
 
     Raises:
-        UserError: Another process writes the file, or its folder is not writable.
+        UserError: another process writes the file, or its folder is not writable.
     """
     with naming(file):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def file_lock(file: Path) -> Iterator[None]:
 
 @contextmanager
 def _writer_lock(path: Path, place: Path) -> Iterator[None]:
-    """Hold the lock file `path`; errors name `place`, which is written."""
+    """Hold the lock file `path`. Errors name `place`, the folder or file that it locks."""
     host = socket.gethostname()
     descriptor, locked = _open(path, place)
     try:
@@ -75,14 +75,14 @@ def _writer_lock(path: Path, place: Path) -> Iterator[None]:
             yield
         finally:
             ended.set()
-            # Still locked, so a process that opened it meanwhile sees that it is gone.
+            # The file is still locked: a process that has just opened it will see that it is gone.
             path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
 
 
 def _open(path: Path, place: Path) -> tuple[int, bool]:
-    """Open and lock the lock file. Return its descriptor, and whether it could be locked."""
+    """Open and lock the lock file. Return its descriptor, and whether the lock succeeded."""
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -103,12 +103,12 @@ def _open(path: Path, place: Path) -> tuple[int, bool]:
         with suppress(FileNotFoundError):
             if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
                 return descriptor, locked
-        # Its writer ended and removed it just now.
+        # Its writer has just ended and removed it.
         os.close(descriptor)
 
 
 def _read(descriptor: int) -> dict[str, Any] | None:
-    """Return the writer's host and process id, or None if the file does not hold them."""
+    """Return the writer's host and process id, or None if the file is incomplete."""
     with suppress(ValueError):
         return json.loads(os.pread(descriptor, 1000, 0))
     return None
@@ -116,16 +116,16 @@ def _read(descriptor: int) -> dict[str, Any] | None:
 
 def _refusal(place: Path, writer: dict[str, Any]) -> str:
     return (
-        f"{place}: process {writer['pid']} on {writer['host']} writes here; wait for it, or "
-        "stop it, and run again"
+        f"{place}: process {writer['pid']} on {writer['host']} writes here; wait for it or stop "
+        "it, then run again"
     )
 
 
 def _is_alive(path: Path, writer: dict[str, Any]) -> bool:
     """Return whether the writer touches or removes its file within STALE_S."""
     show(
-        f"{path}: of process {writer['pid']} on {writer['host']}; waiting up to {STALE_S:.0f} s "
-        "to see if it lives"
+        f"{path}: locked by process {writer['pid']} on {writer['host']}; waiting up to "
+        f"{STALE_S:.0f} s to see if that process is alive"
     )
     first, end = path.stat().st_mtime_ns, time.monotonic() + STALE_S
     while time.monotonic() < end:
@@ -153,7 +153,7 @@ def wait_for_flock(file: int | IO, waiting: str) -> None:
 def end_with_parent() -> None:
     """End this worker process when its parent ends, even by SIGKILL.
 
-    Otherwise an orphan would go on writing.
+    Otherwise it would go on writing.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None

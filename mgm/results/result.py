@@ -1,7 +1,7 @@
-"""The files that a run leaves, `result.json` and `log.jsonl`, and whether they may be believed.
+"""Write, read and verify `result.json` and `log.jsonl`, the files of a run.
 
-A result is believed if its seal holds, it belongs to exactly the run that was asked for, and it
-was made from the weights that its parents have. Otherwise a reader gets a state and a reason.
+A result is valid if its seal is correct, if it belongs to exactly this run, and if it was made from
+the weights that its parents have now. Otherwise `examine` returns a state and a reason.
 """
 
 import hashlib
@@ -26,9 +26,8 @@ from mgm.spec import Spec, parents, parse
 
 State = Literal["run", "altered", "running", "failed", "not run"]
 
-FIELDS: dict[
-    str, type | UnionType
-] = {  # of a result, beside run_id and spec: what its readers may rely on
+# Fields of a result besides run_id and spec, with their types.
+FIELDS: dict[str, type | UnionType] = {
     **dict.fromkeys(("verb", "commit", "device", "started", "finished"), str),
     **dict.fromkeys(("n_test", "seed", "threads"), int),
     **dict.fromkeys(("metrics", "data", "files", "versions"), dict),
@@ -41,20 +40,23 @@ DATA_FIELDS: dict[str, type] = {
     **dict.fromkeys(("dataset", "digest", "note"), str),
     **dict.fromkeys(("classes", "train", "test"), int),
 }
-LARGEST_NUMBER = 1e300  # whoever sums such numbers must not overflow
-# the least and the largest that a field can be; of every other number, LARGEST_NUMBER
+# The bound of all other numbers, so that sums of them do not overflow.
+LARGEST_NUMBER = 1e300
+# The smallest and largest possible values of fields.
 BOUNDS = {
     "wall_s": (0, 1e9),
     "threads": (1, 1e5),
     **dict.fromkeys(("top1", "map", "map_low", "map_high"), (0, 100)),
     **dict.fromkeys(("n_test", "classes", "train", "test"), (0, 1e9)),
 }
-ROUNDING = 1e-6  # points of accuracy, between a recorded number and the same one computed anew
-QUIET_S = 600  # a folder nothing was written to for this long belongs to no live job
+# Largest difference between a recorded accuracy (%) and the same one computed from predictions.csv.
+ROUNDING = 1e-6
+# If nothing was written to a folder for this many seconds, no running job owns it.
+QUIET_S = 600
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Versions of mgm, whose package has another name, and of these packages."""
+    """Return the versions of mgm and of these packages."""
     return {"mgm": __version__, **{name: version(name) for name in packages}}
 
 
@@ -62,7 +64,9 @@ def versions(*packages: str) -> dict[str, str]:
 class RunStatus:
     """State of a run's folder.
 
-    `result` is there only in state `run`; `why` says what is wrong in the other states.
+    Attributes:
+        why: what is wrong, in every state except `run`.
+        result: the fields of result.json, only in state `run`.
     """
 
     state: State
@@ -71,9 +75,10 @@ class RunStatus:
 
 
 def seal(fields: dict[str, Any]) -> str:
-    """SHA-256 of the canonical JSON of everything but the seal itself;
+    """Return the SHA-256 of the canonical JSON of all fields except the seal.
 
-    a NaN has no JSON and raises ValueError.
+    Raises:
+        ValueError: a field is NaN, which JSON does not have.
     """
     bare = {name: value for name, value in fields.items() if name != "seal"}
     return hashlib.sha256(
@@ -82,7 +87,7 @@ def seal(fields: dict[str, Any]) -> str:
 
 
 def write_result(folder: Path, fields: dict[str, Any]) -> None:
-    """Write `folder`/result.json, sealed, whole or not at all."""
+    """Write `folder`/result.json atomically, with its seal."""
     atomic.write(
         folder / "result.json",
         json.dumps({**fields, "seal": seal(fields)}, indent=1, allow_nan=False) + "\n",
@@ -90,10 +95,10 @@ def write_result(folder: Path, fields: dict[str, Any]) -> None:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """Read the sealed fields of `folder`/result.json.
+    """Read `folder`/result.json and verify its seal.
 
     Raises:
-        UserError: no such file, not JSON, or a seal that does not hold.
+        UserError: the file does not exist, is not JSON, or has a wrong seal.
     """
     path = folder / "result.json"
     try:
@@ -112,13 +117,13 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def examine(folder: Path, spec: Spec, weights: bool = False) -> RunStatus:
-    """Say whether `folder` holds the result of `spec`, and if not, why not.
+    """Return whether `folder` contains a valid result of `spec`, and if not, why not.
 
-    Writes nothing and never raises: what cannot be read is altered.
+    This writes nothing and raises nothing. A folder that cannot be read is altered.
 
     Args:
-        weights: read the weights too, about a second per gigabyte. Who shows or packs results
-            does; who only needs to know which runs are done does not.
+        weights: verify the weights too, which takes about a second per gigabyte. Reports and
+            archives need it; to know which runs are done, it is not needed.
     """
     try:
         return _examine(folder, spec, weights)
@@ -136,7 +141,9 @@ def _examine(folder: Path, spec: Spec, weights: bool) -> RunStatus:
         except UserError as error:
             return RunStatus("altered", str(error).removeprefix(f"{folder}/"))
         if result.get("run_id") != spec.run_id:
-            return RunStatus("altered", f"{folder.name} holds the result of {result.get('run_id')}")
+            return RunStatus(
+                "altered", f"{folder.name} contains the result of {result.get('run_id')}"
+            )
         why = _disagreement(folder, spec, result) or (_exchanged(folder, result) if weights else "")
         return (
             RunStatus("altered", f"{folder.name}: {why}")
@@ -155,13 +162,16 @@ def _examine(folder: Path, spec: Spec, weights: bool) -> RunStatus:
 
 
 def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
-    """What in a sealed result contradicts `spec`, or itself, or the weights its parents have."""
+    """Return how a sealed result contradicts `spec`, itself or its parents' weights.
+
+    The text is empty if it does not.
+    """
     try:
         for fields, place, types in ((result, "", FIELDS), (result["data"], "data.", DATA_FIELDS)):
             for name, kind in types.items():
                 wrong = isinstance(fields[name], bool) and kind is not bool
                 if wrong or not isinstance(fields[name], kind):
-                    return f"result.json: {place}{name} is {fields[name]!r}, which it cannot be"
+                    return f"result.json: {place}{name} is {fields[name]!r}, which is not possible"
         for name, value in [
             *((name, result[name]) for name in ("n_test", "seed", "threads", "wall_s")),
             *((name, result["data"][name]) for name in ("classes", "train", "test")),
@@ -173,7 +183,7 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
                 or not isinstance(value, int | float)
                 or not least <= value <= most
             ):
-                return f"result.json: {name} is {str(value)[:40]}, which it cannot be"
+                return f"result.json: {name} is {str(value)[:40]}, which is not possible"
         if datetime.fromisoformat(result["started"]) > datetime.fromisoformat(result["finished"]):
             return f"result.json: finished is {result['finished']}, before it started"
         if wrong_text := _not_text(result):
@@ -187,7 +197,8 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
             ("parents", list(result["parents"]), list(parents(spec))),
             ("data.dataset", data["dataset"], spec.data.dataset),
         ]
-        if spec.data.digest:  # published sets have none
+        # Published datasets have no digest.
+        if spec.data.digest:
             checks.append(("data.digest", data["digest"], spec.data.digest))
         if (folder / "spec.json").exists():
             checks.append(
@@ -200,7 +211,8 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
         for name, digest in result["files"].items():
             if (folder / name).exists():
                 checks.append((name, file_digest(folder / name), digest))
-        if "parents_sha256" in result:  # results from before it was recorded have none
+        # Results of older versions do not have this field.
+        if "parents_sha256" in result:
             checks += [
                 (
                     f"parents_sha256, the weights of {parent} it started from,",
@@ -218,11 +230,11 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
     except (UserError, ValueError) as error:
         return str(error)
     except (KeyError, TypeError, AttributeError) as error:
-        return f"result.json lacks or garbles {error}"
+        return f"result.json: a field is missing or malformed ({error})"
 
 
 def _exchanged(folder: Path, result: dict[str, Any]) -> str:
-    """Say if a run's weights are here and are not those that its result records."""
+    """Return how a run's weights differ from its result; empty if they agree or are absent."""
     path, recorded = folder / "weights.safetensors", result["weights_sha256"]
     if recorded is None or not path.exists():
         return ""
@@ -232,33 +244,32 @@ def _exchanged(folder: Path, result: dict[str, Any]) -> str:
         if found == recorded
         else (
             f"weights.safetensors has SHA-256 {found[:12]}, and the run wrote "
-            f"{str(recorded)[:12]}; put "
-            "the file back, or delete the run and run it again"
+            f"{str(recorded)[:12]}; restore the file, or delete the run and run it again"
         )
     )
 
 
 def _not_text(result: dict[str, Any]) -> str:
-    """Say which of the fields that a report prints as text is none, if any."""
+    """Return which of the fields that a report prints is not text; empty if all are text."""
     for name in ("versions", "files", "parents_sha256"):
         for key, value in result.get(name, {}).items():
             if not isinstance(value, str | None):
-                return f"{name}.{key} is {str(value)[:40]}, which is no text"
+                return f"{name}.{key} is {str(value)[:40]}, which is not text"
     for name in ("parents", "failed_videos"):
         several = result.get(name, [])
         if not isinstance(several, list) or not all(isinstance(one, str) for one in several):
-            return f"{name} is {str(several)[:40]}, which is no list of names"
+            return f"{name} is {str(several)[:40]}, which is not a list of names"
     try:
         json.dumps(result, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        return f"holds {error.object[error.start]!a}, which is no character"
+        return f"contains {error.object[error.start]!a}, which is not a character"
     return ""
 
 
 def _untested(folder: Path, result: dict[str, Any]) -> str:
-    """Say which number of the test is not what predictions.csv and the data give.
+    """Return which number of the test contradicts predictions.csv or the data; empty if none does.
 
-    A folder without predictions.csv is held to the size of the test split alone.
+    Without predictions.csv, only the size of the test split is compared.
     """
     metrics, videos = result["metrics"], result["data"]["test"]
     if result["n_test"] != videos:
@@ -266,13 +277,13 @@ def _untested(folder: Path, result: dict[str, Any]) -> str:
     if "map" in metrics:
         return _other_precision(folder, metrics, videos)
     if not 0 <= metrics.get("outside", 0) <= 100 or "top1" not in metrics:
-        return f"result.json: top1 or outside of {metrics} cannot be"
+        return f"result.json: metrics {metrics} has no top1, or outside is not from 0 to 100"
     path = folder / "predictions.csv"
     if not path.exists():
         return ""
     rows = [row for _, row in read_table(path)][1:]
     if len(rows) != videos or len({len(row) for row in rows}) > 1:
-        return f"predictions.csv has {len(rows)} whole rows, and the test split {videos} videos"
+        return f"predictions.csv has {len(rows)} rows, and should have {videos} of equal length"
     labels = {row[1] for row in rows}
     predicted = [(row[1], name) for row in rows for name in row[2:]]
     found = {
@@ -281,7 +292,7 @@ def _untested(folder: Path, result: dict[str, Any]) -> str:
     }
     return next(
         (
-            f"result.json: {name} is {metrics[name]}, and predictions.csv gives {value:.6g}"
+            f"result.json: {name} is {metrics[name]}, and by predictions.csv it is {value:.6g}"
             for name, value in found.items()
             if abs(metrics.get(name, value) - value) > ROUNDING
         ),
@@ -290,11 +301,11 @@ def _untested(folder: Path, result: dict[str, Any]) -> str:
 
 
 def _other_precision(folder: Path, metrics: dict[str, Any], videos: int) -> str:
-    """Say that the mean average precision is not what predictions.csv gives, if so."""
+    """Return how the mean average precision contradicts predictions.csv; empty if it does not."""
     path = folder / "predictions.csv"
     if not path.exists():
         return ""
-    # NumPy takes a tenth of a second, which runs with one label per video do without.
+    # Importing NumPy takes 0.1 s, and runs with one label per video do not need it.
     import numpy as np
 
     from mgm.results.statistics import mean_average_precision
@@ -306,18 +317,19 @@ def _other_precision(folder: Path, metrics: dict[str, Any], videos: int) -> str:
     try:
         score_NC = np.array([[float(cell) for cell in row[2:]] for row in rows])
     except ValueError:
-        return "predictions.csv holds a score that is no number"
+        return "predictions.csv contains a score that is not a number"
     positive_NC = np.array([[name in row[1].split(";") for name in classes] for row in rows])
     value = mean_average_precision(score_NC, positive_NC)
     if not abs(metrics["map"] - value) <= ROUNDING:
-        return f"result.json: map is {metrics['map']}, and predictions.csv gives {value:.6g}"
+        return f"result.json: map is {metrics['map']}, and by predictions.csv it is {value:.6g}"
     return ""
 
 
 def recorded_digest(folder: Path) -> str | None:
-    """SHA-256 of a run's weights as its result records it;
+    """Return the SHA-256 of a run's weights from its result.
 
-    None for a run without a readable result, or without weights.
+    Returns:
+        None if the run has no weights, or no readable result.
     """
     with suppress(UserError, FileNotFoundError):
         result = read_json(folder / "result.json")
@@ -326,9 +338,9 @@ def recorded_digest(folder: Path) -> str | None:
 
 
 def _progress(folder: Path) -> str:
-    """How far an unfinished run is;
+    """Return how far an unfinished run is; empty if it never started.
 
-    empty if it never started. A run without a log has its spec from the start.
+    A run that has started has a spec.json, even if it has no log yet.
     """
     lines = log_lines(folder)
     if lines:
@@ -337,26 +349,31 @@ def _progress(folder: Path) -> str:
 
 
 def age(folder: Path) -> float:
-    """Seconds since the log grew or a file came or went (a checkpoint is renamed into place).
+    """Return the seconds since the last change of the log or of the folder.
 
-    A time in the future, as of a clock that was wrong, counts as long ago as it lies ahead.
+    A new checkpoint changes the folder, since it is renamed into place. A time in the future, from
+    a wrong clock, counts by its distance from now.
     """
     log = folder / "log.jsonl"
     latest = max(folder.stat().st_mtime, log.stat().st_mtime if log.exists() else 0)
     return abs(time.time() - latest)
 
 
-LARGEST = 2**53  # steps and times are smaller
+LARGEST = 2**53  # steps are smaller
 
 
 def log_lines(folder: Path) -> list[dict[str, Any]]:
-    """Read the lines of `folder`/log.jsonl, by step. Lines that a kill cut short, or that are not a
-    log's, are left out; of a step that stands there twice the last line counts."""
+    """Read the lines of `folder`/log.jsonl, sorted by step.
+
+    Incomplete lines of a killed run, and lines that are not from a log, are left out. If a step
+    appears twice, its last line counts.
+    """
     path = folder / "log.jsonl"
     lines: dict[int, dict[str, Any]] = {}
     for text in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
-            line = from_json(text)  # a fifth of json's time; a report reads half a million lines
+            # This takes a fifth of json's time, and a report reads half a million lines.
+            line = from_json(text)
             if abs(line["step"]) < LARGEST:
                 lines[operator.index(line["step"])] = line
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -365,19 +382,19 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def rewind_log(folder: Path, step: int) -> None:
-    """Drop the lines after `step`, so that a run that continues there logs no step twice."""
+    """Delete the lines after `step`, so that a run that continues there logs no step twice."""
     kept = [json.dumps(line) + "\n" for line in log_lines(folder) if line["step"] <= step]
     atomic.write(folder / "log.jsonl", "".join(kept))
 
 
 def append_log(folder: Path, line: dict[str, Any]) -> None:
-    """Add a line with at least `step`.
+    """Append a line to the log. It must have the field `step`.
 
     Raises:
-        UserError: the run's folder is gone.
+        UserError: the run's folder was deleted.
     """
     try:
         with atomic.naming(path := folder / "log.jsonl"), path.open("a") as file:
             file.write(json.dumps(line) + "\n")
     except FileNotFoundError:
-        raise UserError(f"{folder}: was removed while its run went on; run it again") from None
+        raise UserError(f"{folder}: was deleted during its run; run it again") from None

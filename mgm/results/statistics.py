@@ -1,4 +1,4 @@
-"""Intervals over seeds, datasets and test videos; Holm's method; mean average precision."""
+"""Confidence intervals over seeds, datasets and videos, Holm's method, mean average precision."""
 
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-DRAWS = 10_000
+DRAWS = 10_000  # of the bootstrap
 
 
 class Estimate(NamedTuple):
-    """`mean` of `n` runs with its 95 % interval, infinite where nothing measures the spread."""
+    """`mean` of `n` runs with its 95 % confidence interval; infinite if the spread is unknown."""
 
     mean: float
     low: float = -inf
@@ -24,9 +24,9 @@ class Estimate(NamedTuple):
 
 
 def over_seeds(values: list[float]) -> Estimate:
-    """Student's t interval of two or more independent runs.
+    """Return Student's t interval of the mean of independent runs.
 
-    Three seeds make it wide, and rightly so.
+    A single run has no interval.
     """
     n = len(values)
     mean = sum(values) / n
@@ -37,20 +37,20 @@ def over_seeds(values: list[float]) -> Estimate:
 
 
 def over_datasets(values: Iterable[Sequence[float]]) -> Estimate:
-    """Student's t interval over datasets, each with one or more runs.
+    """Return Student's t interval over datasets, each with one or more runs.
 
     The model is a random effect: y_ds = mu + a_d + e_ds, with a_d ~ N(0, A^2) for dataset d and
-    e_ds ~ N(0, E^2) for its seed s. With m_d the mean of the n_d runs of dataset d, D the number of
-    datasets and S^2 the sample variance of the m_d:
+    e_ds ~ N(0, E^2) for its seed s. D is the number of datasets. Dataset d has n_d runs with mean
+    m_d, and S^2 is the sample variance of the m_d. Then:
 
         mean = sum(m_d) / D,  interval = mean +- t_0.975(D - 1) * sqrt(S^2 / D)
 
-    S^2 / D is an unbiased estimate of the mean's variance (A^2 + E^2 * mean of 1 / n_d) / D,
-    whatever the n_d are. The interval is exact where all n_d are equal. More seeds per dataset
-    shrink E's part alone: one dataset has no interval, however many seeds it has.
+    S^2 / D is an unbiased estimate of the mean's variance (A^2 + E^2 * mean of 1 / n_d) / D, for
+    any n_d. The interval is exact if all n_d are equal. More seeds per dataset reduce only E's
+    part. So a single dataset has no interval, for any number of seeds.
 
     Args:
-        values: for each dataset the numbers of its runs, or their paired differences.
+        values: for each dataset, the numbers of its runs, or their paired differences.
 
     Returns:
         The estimate; `n` counts datasets.
@@ -59,12 +59,11 @@ def over_datasets(values: Iterable[Sequence[float]]) -> Estimate:
 
 
 def over_videos(correct: int, videos: int) -> Estimate:
-    """Percentile bootstrap of one run's accuracy, in per cent, over its test videos; the spread of
-    seeds is not in it.
+    """Return the percentile bootstrap interval of one run's accuracy (%) over its test videos.
 
-    Resampling `videos` outcomes with replacement is a draw from a binomial distribution, which
-    takes no array of outcomes. Where all videos agree there is no interval, rather than one of zero
-    width.
+    It does not include the spread of seeds. Resampling `videos` outcomes with replacement is a draw
+    from a binomial distribution, so no array of outcomes is needed. If all videos are right, or all
+    wrong, there is no interval, since its width would be 0.
     """
     if not 0 < correct < videos:
         return Estimate(100 * correct / videos)
@@ -74,10 +73,9 @@ def over_videos(correct: int, videos: int) -> Estimate:
 
 
 def p_value(estimate: Estimate) -> float:
-    """Return the two-sided p-value of "the mean is zero", from the estimate's own interval.
+    """Return the two-sided p-value of "the mean is zero", from the estimate's interval.
 
-    1 where nothing measures the spread. The interval of a single run, a bootstrap, is taken as a
-    normal one.
+    It is 1 if the spread is unknown. The bootstrap interval of a single run is treated as normal.
     """
     half = (estimate.high - estimate.low) / 2
     if not estimate.has_interval:
@@ -93,7 +91,7 @@ def p_value(estimate: Estimate) -> float:
 
 
 def holm(p_values: Sequence[float], alpha: float = 0.05) -> list[bool]:
-    """Tell which hypotheses Holm's step-down method rejects at family-wise level `alpha`.
+    """Return which hypotheses Holm's step-down method rejects at family-wise level `alpha`.
 
     The k-th smallest of m p-values must be at most alpha / (m - k + 1), and all smaller ones must
     have passed (Holm, 1979).
@@ -108,8 +106,9 @@ def holm(p_values: Sequence[float], alpha: float = 0.05) -> list[bool]:
 
 @cache
 def t_975(degrees: int) -> float:
-    """97.5 % quantile of Student's t, to the four decimals of printed tables."""
-    from scipy.special import stdtrit  # scipy.stats takes a second to import
+    """Return the 97.5 % quantile of Student's t, with the four decimals of printed tables."""
+    # Importing scipy.stats would take a second.
+    from scipy.special import stdtrit
 
     return round(float(stdtrit(degrees, 0.975)), 4)
 
@@ -117,12 +116,12 @@ def t_975(degrees: int) -> float:
 def average_precision(score_N: np.ndarray, positive_N: np.ndarray) -> float:
     """Return the area under the precision-recall curve, as a step function.
 
-    Videos are ranked by score; those of equal score count as one step. AP is the sum over steps of
-    precision times the gain in recall, as in scikit-learn.
+    Videos are ranked by score, and videos of equal score form one step. The area is the sum over
+    steps of precision times the gain in recall, as in scikit-learn.
 
     Args:
-        score_N: a class's score of each video.
-        positive_N: whether each video has the class; at least one has.
+        score_N: the score of a class for each video.
+        positive_N: whether each video has the class; at least one must.
     """
     order_N = np.argsort(-score_N, kind="stable")
     # The last video of each step.
@@ -133,9 +132,9 @@ def average_precision(score_N: np.ndarray, positive_N: np.ndarray) -> float:
 
 
 def mean_average_precision(score_NC: np.ndarray, positive_NC: np.ndarray) -> float:
-    """Return the mean over classes in per cent; a class that no video has does not count.
+    """Return the mean average precision (%) over the classes that some video has.
 
-    NaN if no video has a class.
+    It is NaN if no video has a class.
     """
     there = np.flatnonzero(positive_NC.any(axis=0))
     found = [average_precision(score_NC[:, c], positive_NC[:, c]) for c in there]

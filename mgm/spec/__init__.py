@@ -1,7 +1,7 @@
-"""What a run is: frozen, validated, hashed. No torch here.
+"""Specs of runs: frozen, validated and hashed. This package does not import torch.
 
-A spec holds science only. `RunOptions` hold how a run is computed (threads, workers, accumulation,
-compilation and so on), because that must not change its result.
+A spec contains only the fields that determine a run's result. `RunOptions` contains the fields
+that must not change it: threads, workers, accumulation, compilation and so on.
 """
 
 from mgm.masking import CODEC, Compensate, Distance, Flow, Guidance, Mask

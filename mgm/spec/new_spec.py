@@ -1,4 +1,4 @@
-"""A spec's fields as words of the command line, and as a YAML file with comments."""
+"""Read a spec's fields from words of the command line, and write a spec as YAML with comments."""
 
 import inspect
 import json
@@ -18,11 +18,11 @@ STAGES: dict[str, type[Run]] = {one.model_fields["stage"].default: one for one i
 
 
 def fields_of(stage: str, dataset: str, mask: str = "", changes: list[str] | None = None) -> Any:
-    """Return the fields of a spec from words.
+    """Return the fields of a spec from words of the command line.
 
     Args:
-        mask: name of the mask, of a pretraining run; empty: the default.
-        changes: words like optim.epochs=50. Values are written as in YAML.
+        mask: name of a pretraining run's mask; empty: the default.
+        changes: words like optim.epochs=50, with values as in YAML.
 
     Raises:
         UserError: a change is not written as FIELD=VALUE.
@@ -49,24 +49,24 @@ def fields_of(stage: str, dataset: str, mask: str = "", changes: list[str] | Non
 
 
 def commented(spec: Run) -> str:
-    """Return a spec as YAML, each field with the comment that its class has above it."""
+    """Return a spec as YAML. Each field has the comment above it in the source of its class."""
     head = [
         f"# A spec for `mgm {spec.stage} FILE --out results --data {spec.data.dataset}=FOLDER`.",
-        "# A field that you remove takes its default; clips and model of a run with a parent, the "
-        "parent's.",
+        "# A field that you remove has its default. A run with a parent has the parent's clips and "
+        "model.",
         f"stage: {spec.stage}",
     ]
     return "\n".join([*head, *_lines(spec, 0, ("stage", "version"))]) + "\n"
 
 
 def _lines(value: BaseModel, depth: int, without: tuple[str, ...] = ()) -> list[str]:
-    told, lines = _comments(type(value)), list[str]()
+    comments, lines = _comments(type(value)), list[str]()
     before = "  " * depth
     for name, field in type(value).model_fields.items():
         if name in without:
             continue
         own = getattr(value, name)
-        comment = told.get(name, "")
+        comment = comments.get(name, "")
         if get_origin(field.annotation) is Literal:
             choices = [str(one) for one in get_args(field.annotation)]
             comment += f" Choices: {', '.join(choices)}."
@@ -81,7 +81,7 @@ def _lines(value: BaseModel, depth: int, without: tuple[str, ...] = ()) -> list[
         lines += textwrap.wrap(comment.strip(), 96, initial_indent=indent, subsequent_indent=indent)
         if isinstance(own, BaseModel):
             part = [f"{before}{name}:", *_lines(own, depth + 1, ("version",))]
-            # A run with a parent takes these from it.
+            # A run with a parent has the parent's values.
             taken = isinstance(value, Finetune | Probe) and name in ("clips", "model")
             lines += [f"# {line}" for line in part] if taken else part
         else:
@@ -107,15 +107,15 @@ def _comments(model: type[BaseModel]) -> dict[str, str]:
 
 
 def write_new(text: str, out: Path | None) -> str:
-    """Write a new spec to a file that is not there yet, or return it to be printed.
+    """Write a new spec to the file `out`, or return its text if there is no `out`.
 
     Raises:
-        UserError: the file is there.
+        UserError: the file exists.
     """
     if out is None:
         return text.rstrip()
     if out.exists():
-        raise UserError(f"{out}: is there already; choose another --out")
+        raise UserError(f"{out}: exists already; choose another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
     return f"wrote {out}"

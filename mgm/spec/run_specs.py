@@ -1,4 +1,4 @@
-"""The specs of runs, one class per stage: validated, hashed, named."""
+"""The specs of runs, one class per stage: validated, hashed and named."""
 
 import hashlib
 import json
@@ -33,9 +33,9 @@ MOST_TOKENS = 10**6  # per clip; the paper's clips have 1,568
 
 
 class Run(FrozenModel):
-    """Fields every run has. `run_id` names the run and the folder of its results.
+    """Fields of every run. `run_id` names the run and the folder of its results.
 
-    Files call the field `stage` `verb`, its first name, on which run ids rest.
+    In files, the field `stage` is called `verb`. Run ids depend on this older name.
     """
 
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
@@ -44,16 +44,16 @@ class Run(FrozenModel):
     clips: Clips = Clips()
     model: Model = Model()
     seed: int = Field(0, ge=0, lt=2**63)
-    # Version of the science. Raise it where changed code gives other numbers for the same fields.
+    # Version of the results. Raise it when a change of the code changes the results of a spec.
     version: int = Field(1, ge=1, le=1)
     stage: str = Field(alias="verb")
 
     # Cached, because reports read it a hundred thousand times.
     @cached_property
     def hash(self) -> str:
-        """Return 8 hex digits of the canonical JSON of the fields that differ from their defaults.
+        """Eight hex digits of the SHA-256 of the fields that differ from their defaults.
 
-        A new field with a default therefore changes no run id.
+        The fields are canonical JSON. A new field with a default changes no run id.
         """
         text = json.dumps(differences(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -67,7 +67,7 @@ class Run(FrozenModel):
         return "-".join([*self.slug(), self.hash])
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with other values and its own run id."""
+        """Return a copy with changed fields and a new run id."""
         copy = super().model_copy(update=update, deep=deep)
         for name in ("hash", "run_id"):
             copy.__dict__.pop(name, None)
@@ -97,7 +97,7 @@ class Run(FrozenModel):
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Slots, rows and columns of the token grid."""
+        """Time slots, rows and columns of the token grid."""
         side = self.clips.size // self.model.patch
         return self.clips.frames // self.model.tubelet, side, side
 
@@ -106,13 +106,13 @@ class Pretrain(Run):
     """Masked autoencoding (the paper's Table 5)."""
 
     stage: Literal["pretrain"] = Field("pretrain", alias="verb")
-    # Run id of the pretraining run whose weights it starts from. Empty: from scratch.
+    # Run id of the pretraining run to start from. Empty: from scratch.
     parent: Name = ""
     decoder: Decoder = Decoder()
     mask: Mask = Mask()
     optim: Optim = Optim()
-    # What the decoder predicts of a hidden token: its normalised pixels (the paper), or the mean
-    # motion vector of its cells, in patches per time slot. `mask.guidance` says whose vectors.
+    # Target of the decoder for a masked token: its normalised pixels (the paper), or the mean
+    # motion vector of its cells, in patches per time slot. `mask.guidance` chooses the vectors.
     target: Literal["pixels", "motion"] = "pixels"
     # Added to the standard deviation that normalises a target patch.
     std_floor: float = Field(1e-6, gt=0)
@@ -124,7 +124,7 @@ class Pretrain(Run):
     @model_validator(mode="before")
     @classmethod
     def _decoder_of_the_backbone(cls, given: Any) -> Any:
-        """Take sizes of the decoder that are not given from the backbone."""
+        """Complete the sizes of the decoder by those of the backbone."""
         if not isinstance(given, dict) or not isinstance(given.get("decoder", {}), dict):
             return given
         model = given.get("model")
@@ -139,7 +139,7 @@ class Pretrain(Run):
 
     @property
     def hidden(self) -> int:
-        """Patches hidden per slot; agnostic masking hides this many on average."""
+        """Patches hidden per time slot; for agnostic masking, their mean."""
         _, height, width = self.grid
         return hidden_patches(self.mask.name, self.mask.ratio, height * width)
 
@@ -184,10 +184,9 @@ class Pretrain(Run):
             )
         if self.mask.predicts != "all" and (self.mask.name == "agnostic" or hidden < 2):
             raise ValueError(
-                f"mask.predicts {self.mask.predicts} takes half of what each slot hides, and mask "
-                f"{self.mask.name} at mask.ratio "
-                f"{self.mask.ratio} has no two hidden patches in every slot; choose another mask "
-                "or raise the ratio"
+                f"mask.predicts {self.mask.predicts} takes half of each slot's hidden patches, but "
+                f"mask {self.mask.name} at mask.ratio {self.mask.ratio} does not hide two in every "
+                "slot; choose another mask or raise the ratio"
             )
         if not 0 < hidden < patches:
             raise ValueError(
@@ -211,7 +210,7 @@ class Finetune(Run):
     drop_path: float = Field(0.1, ge=0, lt=1)
     head_dropout: float = Field(0.0, ge=0, lt=1)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    # inverse: a clip's loss is divided by the number of videos of its class, then scaled to mean 1.
+    # inverse: divide a clip's loss by the number of videos of its class, then scale to mean 1.
     class_weights: Literal["none", "inverse"] = "none"
     augment: Augment = Augment()
     views: Views = Views()
@@ -235,9 +234,9 @@ class Finetune(Run):
 
 
 class Probe(Run):
-    """Linear classification of frozen features, from a parent run or from random weights.
+    """Linear classification of frozen features, of a parent run or of random weights.
 
-    The paper is silent on the recipe.
+    The paper does not state its recipe.
     """
 
     stage: Literal["probe"] = Field("probe", alias="verb")
@@ -249,12 +248,12 @@ class Probe(Run):
     label_draws: int = Field(1, ge=1, le=1000)
     # Single-frame control: every clip is its middle frame, repeated.
     still: bool = False
-    # `mgm.stages.probe_kinds` has one function per kind.
+    # The classifier; `mgm.stages.probe_kinds` has one function per kind.
     kind: ProbeKind = "logistic"
-    # Neighbours that vote, of kind knn.
+    # knn: neighbours that vote.
     neighbours: int = Field(20, ge=1, le=LARGE)
-    # What is held out to choose a penalty or a rate: a fifth of the training videos, or of their
-    # groups, so that nothing is fitted to a source that is held out.
+    # Hold out a fifth of the training videos, or of their groups, to choose a penalty or a learning
+    # rate. With groups, the classifier is not fitted to videos of a held-out source.
     held_out: Literal["videos", "groups"] = "videos"
     views: Views = Views()
 
@@ -272,11 +271,11 @@ class Probe(Run):
 
 
 class Visualise(Run):
-    """Arrays for a figure that shows clips; `mgm.report.figures.draw` draws them."""
+    """Arrays of a figure that shows clips; `mgm.report.figures.draw` draws them."""
 
     stage: Literal["visualise"] = Field("visualise", alias="verb")
     figure: Literal["5", "6", "7", "8"] = "5"
-    # Run ids of the pretraining runs whose models the figure shows.
+    # Run ids of the pretraining runs that the figure shows.
     parents: tuple[Name, ...] = ()
 
     def slug(self) -> list[str]:
@@ -284,24 +283,24 @@ class Visualise(Run):
 
 
 class Measure(Run):
-    """A number that the papers state in their text, or that explains their masks.
+    """A number from the papers' text, or one that explains their masks.
 
     `mgm.stages.measure` computes it.
     """
 
     stage: Literal["measure"] = Field("measure", alias="verb")
     name: Literal["saliency", "motion-time", "step-time", "coverage", "controls"]
-    # motion-time: the optical flow that reading vectors is compared with.
+    # motion-time: compare reading motion vectors with this optical flow.
     flow: Flow = "raft-small"
-    # step-time: the decoder and the mask ratio. coverage takes each mask's own ratio.
+    # step-time: the decoder and the mask ratio. coverage has each mask's own ratio.
     decoder: Decoder = Decoder()
     ratio: float = Field(0.9, gt=0, lt=1)
     # Test videos to measure, evenly spaced. 0: all.
     videos: int = Field(0, ge=0, le=LARGE)
-    # coverage: what moves is what this does not explain; guided masks are measured with it and
-    # without.
+    # coverage: subtract the camera's motion in this way. Guided masks are measured with and
+    # without it.
     compensate: Compensate = "none"
-    # controls: as of a probe.
+    # controls: the fields of a probe.
     train_clips: int = Field(1, ge=1, le=LARGE)
     label_draws: int = Field(1, ge=1, le=1000)
     held_out: Literal["videos", "groups"] = "videos"
@@ -319,13 +318,13 @@ def parse(fields: dict[str, Any], source: str) -> Spec:
     """Return the spec that `fields` describe.
 
     Args:
-        fields: as a spec file has them. The stage may be called `stage` or `verb`.
-        source: a file's name, for the error.
+        fields: the fields of a spec file. The stage may be called `stage` or `verb`.
+        source: the file's name, for the error.
 
     Raises:
-        UserError: an unknown, missing or invalid field, named.
+        UserError: a field is unknown, missing or invalid. The error names it.
     """
-    # The first part of a fault's place is the stage.
+    # The first part of a fault's path is the stage.
     with valid(f"{source}: ", below=1):
         return _adapter.validate_python(fields)
 
@@ -334,41 +333,40 @@ def read_spec(place: Path) -> Spec:
     """Read the spec in a run's folder, or in a JSON file.
 
     Raises:
-        UserError: there is no spec, or the file is not one.
+        UserError: there is no spec, or the file is not a spec.
     """
     path = place / "spec.json" if place.is_dir() else place
     if not path.is_file():
-        raise UserError(f"{path}: no such spec; give a run's folder, as in results/NAME/RUN_ID")
+        raise UserError(f"{path}: no such spec; name a run's folder, as in results/NAME/RUN_ID")
     try:
         fields = read_json(path)
     except UserError as error:
         raise UserError(
-            f"{error}; give the folder of a whole run, as in results/NAME/RUN_ID"
+            f"{error}; name the folder of a complete run, as in results/NAME/RUN_ID"
         ) from None
     return parse(fields, str(path))
 
 
 def require_named_sizes(spec: Spec, source: str) -> None:
-    """Refuse a new spec whose backbone's name promises other sizes.
+    """Refuse a new spec with other sizes than its backbone's name stands for.
 
-    A run with a parent has the parent's model. A scale's specs, in results/NAME/specs, have the
-    sizes that the scale.json beside them lists.
+    Two kinds of spec are exempt. A run with a parent has the parent's model. A scale's specs, in
+    results/NAME/specs, have the sizes that results/NAME/scale.json lists.
 
     Raises:
-        UserError: the sizes are not those of the name.
+        UserError: the sizes differ from those of the backbone.
     """
     folder = Path(source).absolute().parent
     of_a_scale = folder.name == "specs" and (folder.parent / "scale.json").exists()
     if not (of_a_scale or parents(spec)) and (fault := spec.model.misnamed):
         raise UserError(
             f"{source}: model.{fault}; leave the sizes out, or give the backbone a name of your "
-            "own, "
-            f"such as {spec.model.backbone}-small"
+            f"own, such as {spec.model.backbone}-small"
         )
 
 
 def parents(spec: Spec) -> tuple[str, ...]:
-    """Return the ids of the runs whose weights `spec` starts from."""
+    """Return the ids of the runs that `spec` starts from."""
     if isinstance(spec, Visualise):
         return spec.parents
     parent = getattr(spec, "parent", "")
@@ -376,8 +374,8 @@ def parents(spec: Spec) -> tuple[str, ...]:
 
 
 def differences(spec: Run) -> dict[str, Any]:
-    """Return the fields of `spec` that differ from their defaults, and always its stage."""
-    # Version 1 was the first and left no trace; a later default must change the hash.
+    """Return the fields of `spec` that differ from their defaults, and its stage."""
+    # Version 1 is not part of the hash. A later default must change the hash.
     version = {"version": spec.version} if spec.version > 1 else {}
     return {
         **spec.model_dump(mode="json", exclude={"version"}, exclude_defaults=True),

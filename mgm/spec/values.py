@@ -1,10 +1,10 @@
-"""The values that a run's spec is made of: data, clips, model, optimiser, augmentation, views."""
+"""The parts of a run's spec: data, clips, model, optimiser, augmentation, views."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-LARGE = 10**9  # no whole number of a spec is larger
+LARGE = 10**9  # the largest integer in a spec
 
 # A part of a path.
 Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")]
@@ -17,11 +17,11 @@ BACKBONES = {
     "vit-b": ((768, 12, 12), (384, 4, 6)),
     "vit-l": ((1024, 24, 16), (512, 12, 8)),
     "vit-h": ((1280, 32, 16), (640, 12, 8)),
-    # ViT-B's sizes (paper, 4.2). The paper is silent on the decoder, which attends jointly.
+    # ViT-B's sizes (paper, 4.2). The paper does not describe the decoder; here it attends jointly.
     "timesformer": ((768, 12, 12), (384, 4, 6)),
 }
 
-# A name of BACKBONES, or of one's own for other sizes. "timesformer-..." divides its attention too.
+# A name of BACKBONES, or another one for other sizes. "timesformer-..." has divided attention too.
 BackboneName = Annotated[str, Field(pattern="^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
 KnownBackbone = Annotated[str, Field(pattern=f"^({'|'.join(BACKBONES)})$")]
 SIZES = ("width", "depth", "heads")
@@ -29,16 +29,16 @@ ProbeKind = Literal["logistic", "sgd", "attentive", "knn"]
 
 
 class FrozenModel(BaseModel):
-    """A value that cannot change, and that refuses fields it does not know."""
+    """An immutable value that refuses unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(FrozenModel):
-    """Which videos."""
+    """The videos of a run."""
 
     dataset: Name
-    # The index digest of a user's folder or of a generated set; published sets have none.
+    # Digest of the index of a user's folder or of a generated dataset; empty for published ones.
     digest: str = ""
     # Training videos per class. 0: every labelled training video.
     labels_per_class: int = Field(0, ge=0, le=LARGE)
@@ -46,7 +46,7 @@ class Data(FrozenModel):
     shuffle_labels: bool = False
 
 
-# Names that readers know, for data that may be drawn in their place.
+# Names of published datasets for readers.
 PUBLISHED_NAMES = {
     "ssv2": "SSv2",
     "k400": "K400",
@@ -58,9 +58,9 @@ PUBLISHED_NAMES = {
 
 
 def data_name(data: Data) -> str:
-    """Return a dataset's name for readers: generated data never carries a published set's name.
+    """Return a dataset's name for readers. Generated data is marked as a stand-in.
 
-    Only generated sets and own folders have a digest; published sets have none.
+    Generated datasets and own folders have a digest; published datasets have none.
     """
     name = PUBLISHED_NAMES.get(data.dataset, data.dataset)
     if data.digest and data.dataset != "folder":
@@ -69,7 +69,7 @@ def data_name(data: Data) -> str:
 
 
 class Clips(FrozenModel):
-    """How a video becomes a clip of `frames` x `size` x `size`."""
+    """How a clip of `frames` x `size` x `size` is cut from a video."""
 
     frames: int = Field(16, ge=1, le=4096)
     size: int = Field(224, ge=8, le=4096)
@@ -94,8 +94,8 @@ class Clips(FrozenModel):
 class Model(FrozenModel):
     """The encoder: a ViT, or a TimeSformer (divided attention).
 
-    A backbone of `BACKBONES` has its sizes by its name; one's own name needs all three. A token is
-    a tubelet of `tubelet` x `patch` x `patch` pixels.
+    The name of a backbone in `BACKBONES` determines its sizes. A name of your own needs all three.
+    A token is a tubelet of `tubelet` x `patch` x `patch` pixels.
     """
 
     backbone: BackboneName = "vit-b"
@@ -104,35 +104,35 @@ class Model(FrozenModel):
     heads: int = Field(12, ge=1, le=LARGE)
     tubelet: int = Field(2, ge=1, le=LARGE)
     patch: int = Field(16, ge=1, le=LARGE)
-    # Channels of a frame. Video files give 3, or 1 as grey.
+    # Channels of a frame: 3, or 1 for grey.
     channels: int = Field(3, ge=1, le=64)
-    # Grid that the position table was built for. Interpolated if the clip's grid differs.
-    # Empty: the clip's grid.
+    # Grid of the position table: time slots, rows, columns. It is interpolated to another grid of
+    # the clip. Empty: the clip's grid.
     positions: tuple[()] | tuple[int, int, int] = ()
 
     @model_validator(mode="before")
     @classmethod
     def _of_the_backbone(cls, given: Any) -> Any:
-        """Take sizes that are not given from the backbone, so that its name says what runs."""
+        """Complete the sizes by those of the backbone."""
         if not isinstance(given, dict):
             return given
         name = given.get("backbone")
         known = not isinstance(name, str) or name in BACKBONES
         if not known and (absent := [size for size in SIZES if size not in given]):
             raise ValueError(
-                f"backbone {name} is none of {', '.join(BACKBONES)}, and its {absent[0]} is not "
-                f"given; add {', '.join(SIZES)}, or correct the name"
+                f"backbone {name} is not one of {', '.join(BACKBONES)}, and its {absent[0]} is "
+                f"missing; add {', '.join(SIZES)}, or correct the name"
             )
         return sized(given, name, 0)
 
     @property
     def divided(self) -> bool:
-        """Return whether attention is over time and space in turn."""
+        """Whether attention is divided: over time, then over space."""
         return self.backbone.partition("-")[0] == "timesformer"
 
     @property
     def misnamed(self) -> str:
-        """Return how the sizes differ from the backbone's name; empty if they do not."""
+        """The first size that differs from the backbone's, in words; empty if none does."""
         if self.backbone not in BACKBONES:
             return ""
         for size, known in zip(SIZES, BACKBONES[self.backbone][0]):
@@ -144,14 +144,14 @@ class Model(FrozenModel):
     def _check(self):
         if any(side < 1 for side in self.positions):
             raise ValueError(
-                f"positions {list(self.positions)} is no grid; write slots, rows and columns, "
+                f"positions {list(self.positions)} is not a grid; write slots, rows and columns, "
                 "each at least 1"
             )
         return _heads_divide_width(self)
 
 
 class Decoder(FrozenModel):
-    """The light decoder over all tokens."""
+    """The decoder, a small ViT over all tokens."""
 
     width: int = Field(384, ge=8, le=LARGE)
     depth: int = Field(4, ge=1, le=LARGE)
@@ -186,9 +186,9 @@ class Optim(FrozenModel):
     The learning rate of a step of `batch` clips is lr * batch / 256.
     """
 
-    # AdamW, another class of torch.optim, or module:Class (`mgm.training.optim`).
+    # A class of torch.optim, or module:Class (`mgm.training.optim`).
     name: str = Field("AdamW", pattern=r"^([A-Za-z_][\w.]*:)?[A-Za-z_]\w*$", max_length=200)
-    # Further arguments of the class, such as momentum.
+    # More arguments of the class, such as momentum.
     options: dict[str, bool | int | float | str] = {}
 
     lr: float = Field(1.5e-4, gt=0)
@@ -196,9 +196,9 @@ class Optim(FrozenModel):
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     weight_decay: float = Field(0.05, ge=0)
     batch: int = Field(512, ge=1, le=LARGE)
-    # The paper's epochs, which name the run.
+    # Epochs over the data. They are part of the run's name.
     epochs: int = Field(800, ge=1, le=LARGE)
-    # 0: `epochs` over the data. Otherwise this many steps; warm-up keeps its share of them.
+    # Steps in place of `epochs`; warm-up keeps its share of them. 0: none, train for `epochs`.
     steps: int = Field(0, ge=0, le=LARGE)
     warmup_epochs: float = Field(40, ge=0)
     # Largest norm of the gradient. 0: no clipping.
@@ -218,13 +218,13 @@ class FinetuneOptim(Optim):
 
 
 class Augment(FrozenModel):
-    """Augmentation of fine-tuning besides crop and flip. Off unless a recipe sets it."""
+    """Augmentation in fine-tuning, in addition to crop and flip. By default it is off."""
 
     # RandAugment in timm's notation. Empty: none.
     rand: str = Field("", pattern=r"^(rand-m\d+-n\d+(-mstd\d+(\.\d+)?)?(-inc[01])?)?$")
     # Probability that a box of the clip is erased.
     erasing: float = Field(0.0, ge=0, le=1)
-    # Parameter a of Beta(a, a). 0: off. With CutMix on too, each takes half of the steps.
+    # Parameter a of Beta(a, a). 0: off. If MixUp and CutMix are both on, each has half the steps.
     mixup: float = Field(0.0, ge=0)
     cutmix: float = Field(0.0, ge=0)
     # Clips per video and step, from one decoding pass. The learning rate does not count them.

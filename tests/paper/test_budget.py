@@ -207,7 +207,7 @@ def test_json_and_picture(plan, tmp_path):
 def test_what_is_no_machine_nor_target(registry):
     with pytest.raises(
         UserError,
-        match="--gpu b7: .* choose one of v100, a100, h100, h200, rtx4090, a5000, or pass --clips-per-s",
+        match="--gpu b7: .* choose one of v100, a100, h100, h200, rtx4090, a5000, or give --clips-per-s",
     ):
         machine("b7", 0.4, 64)
     with pytest.raises(UserError, match="--gpus-per-run 8: .* --gpus 4; choose 1 to 4"):

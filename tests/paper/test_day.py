@@ -146,7 +146,7 @@ def test_a_size_is_the_largest_that_fits(tmp_path):
     assert size_for(DAY, "rtx4090") == "24gb"
     small = tmp_path / "scale.yaml"
     small.write_text("sizes: {a: {memory_gb: 200}}")
-    with pytest.raises(UserError, match="too few for any size"):
+    with pytest.raises(UserError, match="the smallest size of"):
         size_for(small, "h100")
     with pytest.raises(UserError, match="has no size 12gb; choose one of 24gb, 80gb"):
         load_scale(DAY, size="12gb")
@@ -157,7 +157,7 @@ def test_without_a_gpu_it_says_the_hours_and_refuses(source, monkeypatch):
     workflow = Workflow({"scale": "day", "ucf101": source})
     specs = workflow.registry.specs.values()
     (line,) = gpu_problems(workflow, specs)
-    assert "no GPU here" in line
+    assert "has no GPU" in line
     assert f"{cpu_hours(workflow.registry):,.0f} hours" in line
     workflow.yes = True
     assert gpu_problems(workflow, specs) == []

@@ -202,9 +202,7 @@ def test_weights_that_a_user_gives_fill_an_external_row():
     for row in ("MAM3", "MGM (Dense)"):  # Table 4e has the second
         with pytest.raises(
             UserError,
-            match=re.escape(
-                f"weights: {row!r} is not a row of Table 1 at scale smoke; write it as there"
-            ),
+            match=re.escape(f"weights: {row!r} is not a row of Table 1 at scale smoke; name a row"),
         ):
             make_registry(SMOKE.model_copy(update={"weights": {row: "external-mam3-0123abcd"}}))
     with pytest.raises(UserError, match="scale smoke: more_seeds.table9 is not a table or figure"):

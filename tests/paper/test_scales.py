@@ -22,23 +22,23 @@ def changed(**fields) -> str:
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        *((text, "holds no fields") for text in ("", "- smoke\n", "smoke\n")),
+        *((text, "contains no fields") for text in ("", "- smoke\n", "smoke\n")),
         ("name: smoke\n\tseeds: [0]\n", "line 2"),
         ("seeds: [0\nname: x\n", "line 2"),
         (b"name: \xff\n", "is not text in UTF-8 (byte 0xff at 6"),
-        ("name: \0\n", "holds a NUL character"),
-        ("name: &a [*a]\n", "*a stands for another place"),
+        ("name: \0\n", "contains a NUL character"),
+        ("name: &a [*a]\n", "*a is an alias"),
         (
             "".join(
                 f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9 if n else 'x')}]\n" for n in range(9)
             ),
-            "*l0 stands for",
+            "*l0 is an alias",
         ),
         ("name: 2026-13-45\n", "not YAML (month"),
         (f"name: {'9' * 5000}\n", "not YAML (Exceeds"),
         ("name: " + "[" * 3000, "not YAML"),
         (f"{TEXT}---\n{TEXT}", "line"),
-        (f"{TEXT}\nname: other\n", "name stands twice"),
+        (f"{TEXT}\nname: other\n", "name is given twice"),
         (changed(seedz=1), "seedz"),
         (changed(seeds=[]), "seeds"),
         *(
@@ -69,11 +69,11 @@ def changed(**fields) -> str:
         (changed(backbones={"vit-x": {"width": 8}}), "vit-x"),
         (
             changed(backbones={"vit-b": TOY | {"backbone": "toy"}}),
-            "backbones has no vit-s",
+            "backbones lacks vit-s",
         ),
         (
             changed(name="mine", backbones={"vit-b": TOY}),
-            "backbones.vit-b gives other sizes to a known name; add backbone: vit-b-mine",
+            "backbones.vit-b has other sizes than vit-b; add backbone: vit-b-mine",
         ),
         (changed(more_seeds={"table9": [0]}), "more_seeds.table9"),
         (TEXT.replace("labels_per_class: 20", "labels_per_class: 41"), "labels_per_class 41"),
@@ -108,7 +108,7 @@ def test_a_scales_own_backbones_name_its_runs(tmp_path):
         ({"scale": "huge"}, "huge.yaml: no such scale; choose one of day, mini, paper, smoke"),
         (
             {"scale": "/nowhere/mine.yaml"},
-            "/nowhere/mine.yaml: no such scale; give a YAML file, or one of",
+            "/nowhere/mine.yaml: no such scale; name a YAML file, or one of",
         ),
         ({"name": "../x"}, "--config name: .*'../x'"),
         ({"name": ""}, "--config name: .*''"),
@@ -155,7 +155,7 @@ def test_data_seeds_draw_a_dataset_for_each_seed(tmp_path):
 def test_data_seeds_refuse_adapted_datasets():
     fields = yaml.safe_load((CONFIG / "mini.yaml").read_text()) | {"data_seeds": [5]}
     fields["datasets"] |= {"other": {"adapt": ["ssv2", "ssv2"]}}
-    with pytest.raises(UserError, match="data_seeds draws no dataset like other"):
+    with pytest.raises(UserError, match="data_seeds cannot draw other"):
         parse_scale(fields, Path("x.yaml"))
 
 

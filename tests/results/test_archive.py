@@ -135,7 +135,7 @@ def test_an_archive_of_another_name_is_one_line(results):
     archive.rename(archive.with_name("other.tar.xz"))
     sums = results.parent / "SHA256SUMS"
     sums.write_text(sums.read_text().replace("trial", "other"))
-    with pytest.raises(UserError, match=r"other.tar.xz: holds no folder other"):
+    with pytest.raises(UserError, match=r"other.tar.xz: contains no folder other"):
         unpack(results.parent / "other")
     assert not (results.parent / "other").exists()
 
@@ -172,6 +172,6 @@ def test_a_member_outside_the_folder_is_refused(tmp_path):
         tar.addfile(tarfile.TarInfo("../escaped.txt"))
     digest = hashlib.sha256((place / "evil.tar.xz").read_bytes()).hexdigest()
     (place / "SHA256SUMS").write_text(f"{digest}  evil.tar.xz\n")
-    with pytest.raises(UserError, match="is no plain file below it"):
+    with pytest.raises(UserError, match="is not a regular file inside its folder"):
         unpack(place / "evil")
     assert not (tmp_path / "escaped.txt").exists()

@@ -116,7 +116,7 @@ def test_where_locks_do_not_reach_a_living_writer_is_known_by_its_beat(
             pass
     finally:
         ended.set()
-    assert "to see if it lives" in capsys.readouterr().err
+    assert "to see if that process is alive" in capsys.readouterr().err
     started = time.monotonic()
     with folder_lock(tmp_path):
         assert time.monotonic() - started >= 2

@@ -171,7 +171,7 @@ def test_what_the_cluster_refuses_is_said_before_any_job(place, tmp_path):
         "mgm: Slurm refuses pretrain jobs: Requested node configuration is not available"
         in done.stderr
     )  # a node has two GPUs
-    assert "a batch of 6 is not shared out evenly among 8 processes x 1 parts" in done.stderr
+    assert "a batch of 6 is not divisible by 8 processes x 1 micro-batches" in done.stderr
     assert "has been submitted" not in done.stderr
     assert (
         "Invalid partition name"
@@ -187,6 +187,6 @@ def test_without_slurm_one_line_says_so(place, tmp_path):
     done = snakemake(place, "table4e", environment=ENVIRONMENT | {"PATH": f"{BIN}:{tmp_path}"})
     assert done.returncode != 0, done.stderr
     assert [line for line in done.stderr.splitlines() if line.startswith("mgm: ")] == [
-        "mgm: no Slurm on this machine (sbatch is not found); run it where jobs are submitted, or "
-        "`snakemake --cores all` here"
+        "mgm: sbatch is not found, so this machine has no Slurm; run this on a login node of "
+        "the cluster, or `snakemake --cores all` here"
     ]

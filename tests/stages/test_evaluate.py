@@ -58,7 +58,7 @@ def test_other_views_weights_and_datasets(run, execution, tmp_path, videos):
 
 def test_what_cannot_be_evaluated_is_one_clear_line(run, execution, pretraining, tmp_path):
     for place, weights, out, line in [
-        (tmp_path / "none", None, None, "none: no such spec; give a run's folder"),
+        (tmp_path / "none", None, None, "none: no such spec; name a run's folder"),
         (
             run / "spec.json",
             None,

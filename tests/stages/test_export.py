@@ -173,7 +173,7 @@ def test_what_cannot_be_exported_is_one_clear_line(tmp_path):
     with pytest.raises(UserError, match="is a probe run, which has no weights of its own"):
         export(tmp_path / "probe", "hf", tmp_path / "out")
     with pytest.raises(
-        UserError, match="none/?: no such spec; give a run's folder|none: no such spec"
+        UserError, match="none/?: no such spec; name a run's folder|none: no such spec"
     ):
         export(tmp_path / "none", "hf", tmp_path / "out")
     run_of(FINETUNE, tmp_path / "run")

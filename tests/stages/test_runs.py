@@ -383,8 +383,7 @@ def test_a_folder_removed_in_mid_run_is_one_line(execution, pretraining, monkeyp
         run_all([pretraining, other], pretrain, execution)
     [told] = [line for line in capfd.readouterr().err.splitlines() if "failed" in line]
     assert (
-        told
-        == f"{pretraining.run_id}: failed: {folder}: was removed while its run went on; run it again"
+        told == f"{pretraining.run_id}: failed: {folder}: was deleted during its run; run it again"
     )
     assert examine(folder, pretraining).state == "failed"
     assert examine(execution.results / other.run_id, other).state == "run"

@@ -97,7 +97,7 @@ def test_missing_data_warns_in_a_dry_run_and_stops_a_real_one(tmp_path):
     dry = snakemake(tmp_path, "-n", "--config", f"scale={scale}")
     assert dry.returncode == 0, dry.stderr
     assert (
-        "dataset ssv2: videos/ssv2/index.json is not there; run `mgm prepare ssv2"
+        "dataset ssv2: videos/ssv2/index.json is missing; run `mgm prepare ssv2"
         in dry.stdout + dry.stderr
     )
     real = snakemake(tmp_path, "--config", f"scale={scale}")
@@ -317,7 +317,7 @@ def test_a_run_and_a_table_are_asked_for_by_their_files(tmp_path, videos):
     config = ("--config", "scale=scale.yaml", "name=mine", f"videos={videos}")
     dry = snakemake(tmp_path, "-n", *config)
     assert dry.returncode != 0
-    assert "has no index yet, and a dry run opens no video" in dry.stderr
+    assert "has no index, and a dry run opens no videos" in dry.stderr
     assert {path.name for path in tmp_path.iterdir()} <= {"scale.yaml", ".snakemake"}
     first = snakemake(tmp_path, "--until", "prepare", *config)
     assert first.returncode == 0, first.stderr
