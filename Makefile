@@ -1,4 +1,4 @@
-# `make` lists what there is to do. Any GNU make since 3.81 will do.
+# `make` lists the commands. It needs GNU make 3.81 or newer.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -11,8 +11,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-OFFLINE := mgm: the packages of requirements.lock did not come, for the reason above; connect to a package index and run make setup again
-# Where the home cannot be written, uv, Snakemake and Matplotlib keep their files in .venv.
+OFFLINE := mgm: the packages of requirements.lock could not be installed, for the reason above; connect to a package index and run make setup again
+# If the home folder is not writable, uv, Snakemake and Matplotlib keep their files in .venv.
 CACHE := "$${XDG_CACHE_HOME:-$$HOME/.cache}"
 ifneq ($(shell mkdir -p $(CACHE) 2> /dev/null && test -w $(CACHE) && echo yes),yes)
 export XDG_CACHE_HOME := $(CURDIR)/.venv/.cache
@@ -25,7 +25,7 @@ setup: .venv/.ready ## make .venv with the pinned versions (7.3 GB, most of it P
 	@command -v $(PYTHON) > /dev/null || { echo "mgm: $(PYTHON) is not found: install Python 3.11 to 3.13, or run make setup PYTHON=/path/to/python"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { echo "mgm: $$($(PYTHON) --version) is not 3.11 to 3.13; run make setup PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "mgm: this Python cannot make virtual environments; on Debian: apt install python3-venv"; exit 2; }
-	@test -e $(BIN)/torchrun || test $$(df -Pk . | awk 'NR == 2 {print int($$4 / 1e6)}') -ge 8 || { echo "mgm: less than 8 GB are free in $(CURDIR); free some, or clone to another disk"; exit 2; }
+	@test -e $(BIN)/torchrun || test $$(df -Pk . | awk 'NR == 2 {print int($$4 / 1e6)}') -ge 8 || { echo "mgm: less than 8 GB are free in $(CURDIR); make room, or clone to another disk"; exit 2; }
 	@echo "Setting up .venv: 7.3 GB on disk. uv shows the progress; later calls take a second."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv || { echo "$(OFFLINE)"; exit 2; }
@@ -38,7 +38,7 @@ reproduce: setup ## run every experiment at toy scale: tables, figures and page 
 	@$(BIN)/snakemake --cores all --quiet all
 	@echo "The page: $(CURDIR)/reports/smoke/index.html"
 
-mini: setup ## run 8 minutes of scale mini (Table 4e, edge ablation, Figure 4a); call it again to continue
+mini: setup ## run 8 minutes of scale mini (Table 4e, edge ablation, Figure 4a); repeat to continue
 	@timeout --signal=TERM 470 $(BIN)/snakemake --cores all --quiet all --config scale=mini -- table4e table4_edge figure4a || test $$? = 124
 	@$(BIN)/mgm report mini
 
@@ -47,20 +47,20 @@ SLOW := real or slow or smoke or mlflow or postgres or chromium or slurm
 test: setup ## run the fast tests (about 5 minutes on two idle cores)
 	@$(BIN)/pytest -n 2 -m "not ($(SLOW))"
 
-test-all: setup ## run every test, also of servers, Slurm, a browser and killed runs (15 minutes); first `make reproduce`
+test-all: setup ## run all tests, also of servers, Slurm, a browser and killed runs (15 minutes); needs `make reproduce`
 	@$(BIN)/pytest -n 2 -m "not ($(SLOW))"
 	@$(MAKE) --no-print-directory test-slow
 
-test-slow: setup ## run the tests that `make test` leaves out; first `make reproduce`
+test-slow: setup ## run the tests that `make test` leaves out; needs `make reproduce`
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$(SLOW)"
 
-chaos: setup ## kill training 100 times at random moments and compare with undisturbed runs (some minutes)
+chaos: setup ## kill training 100 times at random, and compare with undisturbed runs (a few minutes)
 	@$(BIN)/python -m tests.helpers.killer 100
 
-bench: setup ## measure masks, loading and a step against peers; call it again to continue: reports/bench
+bench: setup ## compare masks, loading and a step with peers, in reports/bench; repeat to continue
 	@OMP_NUM_THREADS=1 $(BIN)/python bench
 
-gpu: setup ## measure on a GPU, in parts of 8 minutes; call it again to continue: reports/gpu
+gpu: setup ## measure on a GPU, in parts of 8 minutes, in reports/gpu; repeat to continue
 	@for part in day parity step ladder feed mini; do $(BIN)/python bench/gpu.py --part $$part || test $$? = 3; done
 
 check: setup ## check format, lint, types and import contracts
@@ -70,7 +70,7 @@ check: setup ## check format, lint, types and import contracts
 	@$(BIN)/lint-imports --no-cache > .check.log 2>&1 || { cat .check.log; exit 1; }
 	@echo "check: clean"
 
-format: setup ## format the code, and write the JSON Schemas anew
+format: setup ## format the code, and update the JSON Schemas
 	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix . && $(BIN)/snakefmt workflow && $(BIN)/python -m mgm.dag.config
 
 lock: ## pin the newest versions that pyproject.toml allows
@@ -91,7 +91,7 @@ archive: setup ## pack code, lock, page and results without weights for Zenodo; 
 NAME ?= smoke
 PORT ?= 5000
 dashboard: setup ## start MLflow on http://127.0.0.1:5000 and follow running jobs; NAME=mine for other results, PORT=5001
-	@! (exec 3<>/dev/tcp/127.0.0.1/$(PORT)) 2>/dev/null || { echo "port $(PORT) is taken: end what listens there, or run make dashboard PORT=$$(($(PORT) + 1))"; exit 1; }
+	@! (exec 3<>/dev/tcp/127.0.0.1/$(PORT)) 2>/dev/null || { echo "port $(PORT) is in use: end the program that listens there, or run make dashboard PORT=$$(($(PORT) + 1))"; exit 1; }
 	@$(BIN)/mgm sync $(NAME)
 	@echo "http://127.0.0.1:$(PORT): choose 'Model training' (top left), then $(NAME), then runs. Ctrl-C ends it."
 	@$(BIN)/mgm sync $(NAME) --follow & follower=$$!; trap "kill $$follower" EXIT; \

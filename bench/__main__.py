@@ -1,7 +1,7 @@
-"""Masks, loading and a step against peers: `make bench`. Rows are printed as they come.
+"""Compare masks, loading and a step with peers: `make bench`.
 
-Each bench takes some minutes and writes its table when it is done. A later call at the same commit
-continues with the first bench that has none.
+Each bench takes a few minutes. It prints its rows, and writes its table at the end. A later call at
+the same commit continues with the first bench without a table.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.names or BENCHES:
         file = args.out / f"{name}.md"
-        # a bench that was asked for by name is measured anew
+        # A bench that is asked for by name is measured again.
         if not args.names and file.exists() and file.read_text().endswith(f"commit {commit()}\n"):
             print(f"{name}: measured at this commit, see {file}")
             continue

@@ -1,14 +1,14 @@
-"""What only a GPU can show: `make gpu`. Each part takes at most 8 minutes and can be continued.
+"""Measure on a GPU: `make gpu`. Each part takes at most 8 minutes; a later call continues it.
 
     --part day        a step of each stage of scale day in both sizes, and its loader
-    --part parity     masks, model, gradients and a step on the GPU against the CPU
-    --part step       clips/s, memory, share of the peak; compiled or not; against transformers
-    --part ladder     batch size against memory and speed; recomputing, parts
-    --part feed       the share of time in which the GPU steps, by number of workers
-    --part mini       as much of scale mini as fits
+    --part parity     masks, model, gradients and a step, compared with the CPU
+    --part step       clips/s, memory, share of the peak; compiled or not; next to transformers
+    --part ladder     memory and speed by batch size; recomputation, micro-batches
+    --part feed       share of time in which the GPU computes, by number of workers
+    --part mini       as much of scale mini as fits in 7 minutes
 
-A row is in OUT/PART.jsonl when it is measured, and is not measured again. What cannot run here
-(memory, a compiler that is missing) is a row that says why. `mgm plan` reads OUT, and `--docs`
+A measured row is written to OUT/PART.jsonl and not measured again. If a measurement cannot run
+(too little memory, a missing compiler), its row has the reason. `mgm plan` reads OUT, and `--docs`
 writes it into docs/speed.md. `--dry` runs every part at toy size on a CPU.
 """
 
@@ -56,12 +56,12 @@ from mgm.video.loader import WITH_MOTION
 NAMES = {"ViT-B": "vit-b", "ViT-S": "vit-s", "ViT-L": "vit-l"}  # the paper's model first
 TOY = Model(backbone="toy", width=64, depth=2, heads=2), Decoder(width=32, depth=1, heads=2)
 Row = dict[str, Any]
-Task = tuple[str, Callable[[], Row]]  # a row's name, and what measures it
+Task = tuple[str, Callable[[], Row]]  # the name of a row, and the function that measures it
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where and how large: the GPU at the paper's size, or a CPU at toy size (`dry`)."""
+    """The device and the sizes: the GPU at the paper's sizes, or a CPU at toy size (`dry`)."""
 
     dry: bool
     peak: float = 0.0  # FLOP/s of a large matrix product in bf16 on this chip
@@ -90,12 +90,13 @@ def measured_peak(bench: Bench) -> float:
 
 
 def timed(bench: Bench, spec: Any, clips: int, optimiser: Any, loss: Callable[[], Tensor]) -> Row:
-    """Return clips/s, peak memory, and the share of the chip's peak that counted FLOPs make."""
+    """Return clips/s, peak memory, and the counted FLOP/s as a share of the chip's peak."""
     if not bench.dry:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     work = partial(step_seconds, optimiser, loss, bench.device, bf16=not bench.dry)
-    for _ in range(2 if bench.dry else 10):  # kernels are chosen, memory is allocated
+    # Warm up: PyTorch chooses kernels and allocates memory.
+    for _ in range(2 if bench.dry else 10):
         work()
     found = Timer("work()", globals={"work": work}).blocked_autorange(
         min_run_time=0.01 if bench.dry else 2.0
@@ -107,7 +108,11 @@ def timed(bench: Bench, spec: Any, clips: int, optimiser: Any, loss: Callable[[]
 
 
 def ours(bench: Bench, spec: Any, clips: int, how: str = "eager", parts: int = 1) -> Row:
-    """Time a step on `clips` clips in `parts` parts; `how`: eager, compile or recompute."""
+    """Time a step on `clips` clips in `parts` micro-batches.
+
+    Args:
+        how: eager, compile or recompute.
+    """
     wraps: list[Any] = [recomputed] if how == "recompute" else []
     said = list[str]()
     if how == "compile":
@@ -125,7 +130,7 @@ def ours(bench: Bench, spec: Any, clips: int, how: str = "eager", parts: int = 1
     def loss() -> Tensor:
         if not pretrains:
             return nn.functional.cross_entropy(model(frames_BTHWC), seed_B % 400) / parts
-        # On the device, as in training.
+        # Masks are made on the device, as in training.
         masked_BL = make_mask(spec.mask, Grid(*spec.grid), motion, seed_B)
         return reconstruction_loss(*model(frames_BTHWC, masked_BL), weight_B) / parts
 
@@ -151,7 +156,8 @@ def step(bench: Bench) -> Iterator[Task]:
         for ratio in (0.75, 0.9):
             spec, name = bench.spec(Pretrain, size, ratio), f"{size}, pretraining at {ratio:g}"
             for how in ("eager", "compile"):
-                if not (bench.dry and how == "compile" and ratio == 0.9):  # takes a CPU a minute
+                # This one would take a minute on a CPU.
+                if not (bench.dry and how == "compile" and ratio == 0.9):
                     yield f"{name}, ours {how}", partial(ours, bench, spec, clips, how)
             for attention in ("eager", "sdpa") if size == bench.sizes[0] else ():
                 work = partial(theirs, bench, spec, clips, attention)
@@ -170,7 +176,7 @@ def ladder(bench: Bench) -> Iterator[Task]:
 
 
 def day(bench: Bench) -> Iterator[Task]:
-    """Scale day's two sizes: a step of each stage, and the loader that feeds it."""
+    """Measure a step of each stage and the loader, in both sizes of scale day."""
     for size in ("rehearsal",) if bench.dry else ("24gb", "80gb"):
         specs = make_registry(load_scale(CONFIG / "day.yaml", size=size)).specs.values()
         for kind, name in ((Pretrain, "pretraining"), (Finetune, "fine-tuning")):
@@ -181,7 +187,7 @@ def day(bench: Bench) -> Iterator[Task]:
 
 
 def day_step(bench: Bench, spec: Pretrain | Finetune) -> Row:
-    """Time a step in the fewest parts that the memory allows."""
+    """Time a step in as few micro-batches as the memory allows."""
     clips = spec.optim.batch * (spec.augment.repeats if isinstance(spec, Finetune) else 1)
     for parts in (1, 2, 4, 8, 16):
         try:
@@ -197,7 +203,8 @@ def loaded(bench: Bench, spec: Pretrain) -> Row:
     workers = 0 if bench.dry else os.cpu_count() or 1
     rounds = 1 if bench.dry else 40
     with batches(spec, workers, min(spec.optim.batch, 16)) as found:
-        next(found)  # workers start
+        # Wait until the workers have started.
+        next(found)
         started = time.perf_counter()
         read = sum(len(next(found).seed_B) for _ in range(rounds))
         took = time.perf_counter() - started
@@ -223,7 +230,7 @@ def feed(bench: Bench) -> Iterator[Task]:
 
 
 def fed(bench: Bench, workers: int, source: str) -> Row:
-    """Return the share of time in which a ViT-B's steps run, with batches from `workers`."""
+    """Return the share of time in which steps of a ViT-B run, with batches from `workers`."""
     spec, clips = bench.spec(Pretrain, bench.sizes[0], 0.9), 2 if bench.dry else 64
     model = build_mae(spec).to(bench.device).train()
     optimiser, rounds = build_optimiser(model, spec.optim), 3 if bench.dry else 40
@@ -238,7 +245,8 @@ def fed(bench: Bench, workers: int, source: str) -> Row:
         return time.perf_counter() - started
 
     with batches(spec, workers, clips, source == "shards") as found:
-        for batch in itertools.islice(found, 3 * workers):  # what was loaded ahead
+        # Use up the batches that were loaded in advance.
+        for batch in itertools.islice(found, 3 * workers):
             stepping(batch)
         started = time.perf_counter()
         busy = sum(stepping(batch) for batch in itertools.islice(found, rounds))

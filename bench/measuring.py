@@ -1,4 +1,4 @@
-"""How the benches measure: torch.utils.benchmark, ours and peers in turns."""
+"""Measure our work and that of peers in turns, with torch.utils.benchmark."""
 
 import os
 import platform
@@ -17,11 +17,11 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Our work and that of peers, which do the same.
+    """Our work, and the same work of peers.
 
     Args:
-        peers: by name: the work, and the least ratio of its time to ours.
-        clock: `time.process_time` counts all threads and not what else the machine does.
+        peers: by name, the work and the goal: the smallest ratio of its time to ours.
+        clock: `time.process_time` counts all threads of this process, and no other process.
     """
 
     name: str
@@ -32,10 +32,10 @@ class Comparison:
 
 
 def compared(comparison: Comparison) -> list[str]:
-    """Measure in turns, so that what else the machine does falls on all; the first turn warms up.
+    """Measure in turns, so that other load on the machine affects all. The first turn warms up.
 
     Returns:
-        A line of Markdown per peer: median times, the median ratio of neighbours, and the goal.
+        A line of Markdown per peer: median times, the median ratio within a turn, and the goal.
     """
     works = [comparison.ours, *(work for work, _ in comparison.peers.values())]
     timers = [Timer("work()", globals={"work": work}, timer=comparison.clock) for work in works]
@@ -60,7 +60,7 @@ def readable(seconds: float) -> str:
 
 
 def machine() -> str:
-    """Return where and with what it was measured, as one line."""
+    """Return the machine and the versions of packages as one line."""
     cpu = Path("/proc/cpuinfo")
     names = [line for line in cpu.read_text().splitlines() if line.startswith("model name")]
     known = ("mgm-video", "torch", "av", "decord", "numpy")
@@ -73,7 +73,7 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """Return the commit of the code, and whether files differ from it."""
+    """Return the commit of the code, with -dirty if files differ from it."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"

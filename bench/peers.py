@@ -1,9 +1,9 @@
 """Our work and that of peers: one generator of comparisons per bench.
 
 Loading: a clip is 16 frames at stride 4 from a random start, cut by MultiScaleCrop and resized to
-224. All readers open the file anew for each clip, and take the same frames and crop. Ours reads the
-motion vectors as well. The peers read the sources; ours also reads what `mgm prepare` makes of
-them, copies (`--transcode`) and shards (`--shards`).
+224. All readers open the file again for each clip, and read the same frames and crop. Ours also
+reads the motion vectors. The peers read the source files. Ours reads these, and also the copies
+(`--transcode`) and shards (`--shards`) that `mgm prepare` makes from them.
 """
 
 import sys
@@ -50,9 +50,9 @@ class Options:
 
 
 def masks(options: Options) -> Iterator[Comparison]:
-    """Masks of 64 clips, against VideoMAE's tubes drawn clip by clip in numpy, as its code does."""
+    """Compare masks of 64 clips with VideoMAE's tubes, drawn clip by clip as in its code."""
     rng = np.random.default_rng(0)
-    # Static in most places, blocks of 2 x 2 equal cells, whole numbers of quarter pixels.
+    # Most places are static. Vectors are in quarter pixels, equal in blocks of 2 x 2 cells.
     shape = (BATCH, GRID.slots, CELLS // 2, CELLS // 2)
     blocks = rng.integers(0, 64, shape) * (rng.random(shape) < 0.3)
     motion_BSHW = torch.from_numpy(blocks / 4).float()
@@ -76,7 +76,7 @@ def masks(options: Options) -> Iterator[Comparison]:
 
 @dataclass(frozen=True)
 class File:
-    """A video as the loader knows it."""
+    """A video, with the fields that the loader reads."""
 
     path: str
     frames: int = 0
@@ -112,13 +112,16 @@ def with_torchcodec(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
     return resized(frames_THWC, seed)
 
 
-# Peers that read videos, and how many times our time theirs should be: from sources and copies,
-# and from shards.
+# Peers that read videos, with goals: the ratio of their time to ours, if ours reads sources or
+# copies, and if it reads shards.
 READERS = {"decord": (with_decord, 1.3, 8), "torchcodec": (with_torchcodec, 1.2, 6)}
 
 
 def loader(options: Options) -> Iterator[Comparison]:
-    """CPU time of a clip of each video. A peer that cannot read one is left out, loudly."""
+    """Compare the CPU time to read a clip of each video.
+
+    A peer that cannot read a video is left out, with a message.
+    """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         sources = index_folder(options.videos, place / "index") if options.videos else draw(place)
@@ -140,7 +143,7 @@ def loader(options: Options) -> Iterator[Comparison]:
         copies, shards = transcode(sources, place / "c"), write_shards(sources, place, Settings())
         assert isinstance(copies, Index)
         assert isinstance(shards, Index)
-        # Copies and shards hold the sources in their order.
+        # Copies and shards have the order of the sources.
         kinds = {"sources": sources, "copies": copies, "shards": shards}
         for kind, index in kinds.items():
             files = {name: video.path for name, video in zip(frames, index.videos)}
@@ -156,15 +159,15 @@ def loader(options: Options) -> Iterator[Comparison]:
 
 
 def draw(folder: Path) -> Index:
-    """Draw four videos of K400's size; their groups of pictures are shorter than K400's."""
+    """Draw four videos of K400's size. Their groups of pictures are shorter than in K400."""
     params = Synthetic(classes=2, train_per_class=1, test_per_class=1, size=256, frames=300)
     return generate(params, folder / "drawn")
 
 
 def hugging_face(spec: Pretrain, attention: str, frames_BTHWC: Tensor, masked_BL: Tensor) -> Any:
-    """Return transformers' VideoMAE of a spec's sizes with AdamW's fused kernel, and its loss.
+    """Return a fused AdamW and the loss of transformers' VideoMAE with a spec's sizes.
 
-    Its frames are normalised beforehand.
+    The frames are normalised in advance.
     """
     from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
@@ -197,8 +200,9 @@ def frames(spec: Pretrain | Finetune, batch: int, device: torch.device) -> Tenso
 
 
 def step(options: Options) -> Iterator[Comparison]:
-    """A pretraining step, against Hugging Face's VideoMAE with the same masks on one thread."""
-    set_malloc_options()  # as our jobs do; the peer has it too, since it is the process's
+    """Compare a pretraining step with Hugging Face's VideoMAE: same masks, one thread."""
+    # Our jobs set these options. They are the process's, so the peer has them too.
+    set_malloc_options()
     device, mask = torch.device("cpu"), Mask(name="tube", ratio=RATIO)
     spec = Pretrain(data=Data(dataset="folder"), clips=Clips(size=options.size), mask=mask)
     masked_BL = make_mask(mask, Grid(*spec.grid), None, torch.arange(1))

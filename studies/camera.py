@@ -2,8 +2,9 @@
 
     python studies/camera.py FOLDER    # draws the videos there, prints a Markdown table
 
-The truth is where the discs were drawn, so it does not depend on motion vectors. Rows are the speed
-of the pan, columns are masks; each number is a mean over test videos with its 95 % interval.
+The positions of the discs are known from drawing them, so they do not depend on motion vectors.
+Rows are speeds of the pan, columns are masks. Each number is a mean over test videos, with its 95 %
+confidence interval.
 """
 
 import argparse

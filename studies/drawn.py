@@ -1,12 +1,12 @@
-"""Do mini's differences between masks hold on other drawn datasets?
+"""Test whether mini's differences between masks hold on other drawn datasets.
 
-    python studies/drawn.py train       # runs what is not done, dataset by dataset; call it again
-    python studies/drawn.py cover       # how many of the shapes' pixels each mask hides
+    python studies/drawn.py train       # dataset by dataset; repeat to continue
+    python studies/drawn.py cover       # share of the shapes' pixels that each mask hides
     python studies/drawn.py controls    # docs/drawn-controls.csv: features that need no model
     python studies/drawn.py table       # docs/drawn-sets.csv, docs/drawn-sets.png and the intervals
 
-studies/drawn.md says what is run, in which order, when it stops, and what was predicted. Each run
-is one of scale mini's, on a dataset drawn from another seed.
+studies/drawn.md lists the runs and their order, when to stop, and the predictions. Each run is one
+of scale mini, on a dataset drawn from another seed.
 """
 
 import argparse
@@ -46,7 +46,8 @@ LAYOUTS = {
     "pan": ("One moving shape, panning camera", {"sprites": 1, "pan": 4.0}),
 }
 DATA_SEEDS = tuple(range(701, 713))
-ROWS = {  # name: the row of Table 4e whose spec it has
+# Names, each with the row of Table 4e that has its spec.
+ROWS = {
     "none": "No pretraining",
     "tube": "Random Tube",
     "block": "Random Block",
@@ -56,12 +57,13 @@ ROWS = {  # name: the row of Table 4e whose spec it has
     "median": "MGM (Dense)",
     "affine": "MGM (Dense)",
 }
-CHANGES = {  # name: what differs in the mask of its row
+# Names, each with the fields that differ from the mask of its row.
+CHANGES = {
     "shuffled": {"guidance": "shuffled"},
     "median": {"compensate": "median"},
     "affine": {"compensate": "affine"},
 }
-# Compensation is for a camera that moves.
+# Only a moving camera needs compensation.
 ONLY_PAN = ("median", "affine")
 TITLES = {
     "none": "Random weights",
@@ -106,7 +108,7 @@ def datasets(layouts: list[str], seeds: list[int]) -> Iterator[tuple[str, Synthe
 def specs(params: Synthetic) -> dict[str, tuple[Pretrain | None, Probe]]:
     """Return the pretraining run and the linear probe of each mask on a drawn dataset.
 
-    The run's seed is the dataset's, so masks are paired within a dataset.
+    The run's seed is the seed of the dataset, so masks are paired within a dataset.
     """
     table, runs, found = mini().registry.tables["4e"], mini().registry.specs, {}
     for name, row in ROWS.items():
@@ -127,7 +129,7 @@ def on(run: Run, params: Synthetic):
 
 
 def train(layouts: list[str], seeds: list[int], until: str) -> None:
-    """Run what is not done, every mask of a dataset before the next dataset."""
+    """Run what is missing, all masks of a dataset before the next dataset."""
     unpack(RESULTS)
     for layout, params in datasets(layouts, seeds):
         if until and time.strftime("%H:%M", time.gmtime()) >= until:
@@ -146,9 +148,9 @@ def train(layouts: list[str], seeds: list[int], until: str) -> None:
 
 
 def cover(layouts: list[str], seeds: list[int], videos: int = 120) -> None:
-    """Print the share of the shapes' pixels under each mask, over test videos of the drawn sets.
+    """Print the share of the shapes' pixels under each mask, over test videos of the datasets.
 
-    The truth is where the shapes were drawn, so it holds under a panning camera too. The interval
+    The positions of the shapes are known from drawing them, even if the camera pans. The interval
     is over datasets.
     """
     shares: dict[tuple[str, str], list[list[float]]] = {}
@@ -177,8 +179,8 @@ def cover(layouts: list[str], seeds: list[int], videos: int = 120) -> None:
 def measure_controls(layouts: list[str], seeds: list[int]) -> None:
     """Classify videos without a model; print means over datasets.
 
-    Labels, draws and test videos are those of each dataset's linear probe. Datasets that
-    docs/drawn-controls.csv has already are kept.
+    Labels, draws and test videos are the same as in each dataset's linear probe. Datasets that are
+    already in docs/drawn-controls.csv are not measured again.
     """
     path = DOCS / "drawn-controls.csv"
     found = [pd.read_csv(path)] if path.exists() else []
@@ -205,10 +207,10 @@ def interval(values: pd.Series) -> str:
 
 
 def probes() -> pd.DataFrame:
-    """Return a row per probe of a whole dataset: `layout`, `data_seed`, `mask`, `top1`, `run_id`,
-    `commit`.
+    """Return a row per probe of the complete datasets.
 
-    A dataset counts once all of its masks are done.
+    The columns are `layout`, `data_seed`, `mask`, `top1`, `run_id` and `commit`. A dataset is
+    complete if all its masks are done.
     """
     unpack(RESULTS)
     runs = frame(RESULTS)
@@ -253,7 +255,7 @@ def estimates(runs: pd.DataFrame) -> pd.DataFrame:
 
 @mpl.rc_context(STYLE)
 def draw(table: pd.DataFrame, runs: pd.DataFrame) -> None:
-    """Write docs/drawn-sets.png: MGM minus each mask, by layout; a dot per dataset."""
+    """Draw docs/drawn-sets.png: MGM minus each mask, by layout, with a dot per dataset."""
     layouts = list(dict.fromkeys(table.layout))
     columns = min(len(layouts), 2)
     rows = -(-len(layouts) // columns)

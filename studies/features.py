@@ -1,10 +1,10 @@
-"""Can learned features beat a histogram of motion vectors? MGM over compute, on mini's data.
+"""Compare learned features with a histogram of motion vectors: MGM over compute, on mini's data.
 
     python studies/features.py plan     # the rungs and their training multiply-adds; trains nothing
-    python studies/features.py train    # runs what is not done, rung by rung; call it again
+    python studies/features.py train    # rung by rung; repeat to continue
     python studies/features.py table    # docs/features.csv, docs/features.png, a table in Markdown
 
-studies/features.md says what is run, in which order, when it stops, and what was predicted.
+studies/features.md lists the runs and their order, when to stop, and the predictions.
 """
 
 import argparse
@@ -55,9 +55,9 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Rung:
-    """One setting of MGM's pretraining. `on` lists its (data seed, run seed) pairs.
+    """A setting of MGM's pretraining. `on` lists its (data seed, run seed) pairs.
 
-    `varies` says in what it differs from mini, whose steps, width and patch are the defaults.
+    `varies` names the difference from mini. The defaults are mini's steps, width and patch.
     """
 
     target: Literal["none", "pixels", "motion"]
@@ -100,7 +100,7 @@ def dataset(data_seed: int) -> Synthetic:
 
 
 def resized(model: Model, rung: Rung) -> Model:
-    """Return mini's encoder with a rung's width and patch. Heads keep their 12 channels."""
+    """Return mini's encoder with a rung's width and patch. A head has 12 channels."""
     if rung.width == model.width and rung.patch == model.patch:
         return model
     name = f"mini-w{rung.width}-p{rung.patch}"
@@ -131,12 +131,12 @@ def specs(rung: Rung, data_seed: int, seed: int) -> tuple[Pretrain | None, list[
 
 
 def kinds_of(rung: Rung, seed: int) -> tuple[ProbeKind, ...]:
-    """Return the probe kinds of a run. The attentive probe is slow: the first seed alone has it."""
+    """Return the probe kinds of a run. Only the first seed has the attentive probe: it is slow."""
     return rung.kinds if seed == SEEDS[0] else rung.kinds[:1]
 
 
 def ceilings(data_seed: int) -> dict[str, tuple[Pretrain | None, Finetune]]:
-    """Return the runs that see every label: fine-tuned from scratch, and from MGM as mini."""
+    """Return the runs with every label: fine-tuned from scratch, and from mini's MGM."""
     params = dataset(data_seed)
     parent, _ = specs(RUNGS[1], data_seed, SEEDS[0])
     assert parent
@@ -152,7 +152,7 @@ def ceilings(data_seed: int) -> dict[str, tuple[Pretrain | None, Finetune]]:
 
 
 def order() -> list[tuple[int, list[Run]]]:
-    """Return data seeds and the runs that go together, in the order of studies/features.md."""
+    """Return groups of runs with their data seeds, in the order of studies/features.md."""
     several: list[tuple[int, list[Run]]] = []
     for rung in RUNGS:
         for data_seed, seed in rung.on:
@@ -180,7 +180,7 @@ def multiply_adds(parent: Pretrain | None) -> float:
 
 
 def train(until: str) -> None:
-    """Run what is not done, in order, and what needs no model first."""
+    """Run what is missing, in order. What needs no model comes first."""
     unpack(RESULTS)
     measure_controls()
     for data_seed, runs in order():
@@ -218,7 +218,7 @@ def measure_controls() -> None:
 def probes() -> pd.DataFrame:
     """Return a row per finished probe and fine-tuning, with the columns `COLUMNS`.
 
-    `multiply_adds` counts the pretraining alone.
+    `multiply_adds` counts only pretraining.
     """
     unpack(RESULTS)
     runs = frame(RESULTS)
@@ -284,13 +284,13 @@ def differences(runs: pd.DataFrame) -> str:
 
 @mpl.rc_context(STYLE)
 def draw(runs: pd.DataFrame) -> None:
-    """Write docs/features.png: accuracy of linear probes over compute; a dot per run."""
+    """Draw docs/features.png: accuracy of linear probes over compute, with a dot per run."""
     figure = blank(7.2, 3.6)
     axes = figure.subplots()
     figure.subplots_adjust(left=0.09, right=0.68, top=0.95, bottom=0.14)
     runs = runs[runs.kind == "logistic"]
     pretrained = runs[runs.target != "none"]
-    # Random weights have no compute; they stand left of the first rung.
+    # Random weights took no compute, so they are drawn left of the first rung.
     left = pretrained.multiply_adds.min() / 2
     for target, of_target in runs.groupby("target", sort=False):
         place = of_target.multiply_adds.clip(lower=left)

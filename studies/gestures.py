@@ -1,13 +1,13 @@
-"""Do the masks help on real motion: hand gestures by people that pretraining never saw.
+"""Test the masks on real motion: hand gestures of people that pretraining has not seen.
 
-    python studies/gestures.py prepare --source DIR   # index, shards; DIR holds gGG_fF_sSS_eEE.mp4
-    python studies/gestures.py cover                  # how much motion each mask hides, in training
-    python studies/gestures.py train                  # runs what is not done; call it again
+    python studies/gestures.py prepare --source DIR   # index, shards; DIR has gGG_fF_sSS_eEE.mp4
+    python studies/gestures.py cover                  # share of motion that each mask hides
+    python studies/gestures.py train                  # repeat to continue
     python studies/gestures.py table                  # docs/gestures.csv, docs/gestures.png
 
 2,800 clips of 14 gestures by 28 people: the depth videos of the SHREC'17 track, 160 x 120 pixels,
-32 frames, H.264. The terms of their use are not verified, so the repository holds no clip.
-studies/gestures.md says what is run, in which order, when it stops, and what was predicted.
+32 frames, H.264. Their terms of use are not verified, so the repository contains no clip.
+studies/gestures.md lists the runs and their order, when to stop, and the predictions.
 """
 
 import argparse
@@ -87,7 +87,7 @@ PROBE = {"clips": CLIPS, "model": MODEL, "views": {"temporal": 1, "spatial": 1}}
 
 
 def prepare(source: Path) -> None:
-    """Write the list of clips with its split by people, and prepare shards of them."""
+    """Write the list of clips, split by people, and prepare shards of them."""
     DATA.mkdir(parents=True, exist_ok=True)
     with (DATA / "list.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
@@ -126,7 +126,7 @@ def specs(seed: int) -> dict[str, tuple[Pretrain | None, dict[str, Probe]]]:
 
 
 def train(seeds: list[int], until: str) -> None:
-    """Run what is not done, every mask of a seed before the next seed."""
+    """Run what is missing, all masks of a seed before the next seed."""
     unpack(RESULTS)
     execution = Workplace(RESULTS, {"gestures": DATA}, RunOptions(cache_mb=1500))
     for seed in seeds:
@@ -140,10 +140,10 @@ def train(seeds: list[int], until: str) -> None:
 
 
 def cover(clips: int = 400) -> None:
-    """Print the share of a clip's motion under each mask, over training people's clips.
+    """Print the share of a clip's motion under each mask, over the clips of training people.
 
-    Motion is the magnitude of the codec's vectors, summed over a patch. The interval is over
-    people, each with several clips.
+    Motion is the magnitude of the motion vectors, summed over a patch. The interval is over people,
+    who have several clips each.
     """
     videos = read_index(DATA).train
     found: dict[str, dict[int, list[float]]] = {}
@@ -175,10 +175,10 @@ def cover(clips: int = 400) -> None:
 
 
 def probes() -> pd.DataFrame:
-    """Return a row per probe of a whole seed: `seed`, `mask`, `labels`, `top1`, `run_id`,
-    `commit`.
+    """Return a row per probe of the complete seeds.
 
-    A seed counts once all of its masks are done.
+    The columns are `seed`, `mask`, `labels`, `top1`, `run_id` and `commit`. A seed is complete if
+    all its masks are done.
     """
     unpack(RESULTS)
     runs, specs_of = frame(RESULTS), read_specs(RESULTS)
@@ -196,7 +196,7 @@ def probes() -> pd.DataFrame:
 def estimates(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a row per number of labels and quantity, with its 95 % interval over seeds.
 
-    Differences are paired by seed. The interval says nothing of other people or gestures.
+    Differences are paired by seed. The interval does not extend to other people or gestures.
     """
     rows = []
     for labels, some in runs.groupby("labels", sort=False):
@@ -211,7 +211,7 @@ def estimates(runs: pd.DataFrame) -> pd.DataFrame:
 
 @mpl.rc_context(STYLE)
 def draw(runs: pd.DataFrame) -> None:
-    """Write docs/gestures.png: top-1 of each mask, a dot per seed."""
+    """Draw docs/gestures.png: top-1 of each mask, with a dot per seed."""
     figure = blank(9.2, 2.4)
     several = figure.subplots(1, len(LABELS), sharey=True)
     figure.subplots_adjust(left=0.2, right=0.98, top=0.88, bottom=0.2, wspace=0.08)

@@ -1,12 +1,12 @@
-"""When does guidance help? MGM minus a tube and a static block, on variations of scale mini.
+"""Compare MGM with a tube and a static block, on variations of scale mini.
 
-    python studies/guidance.py train   # in the background, in parts: called again, it continues
+    python studies/guidance.py train   # runs in the background; repeat to continue
     python studies/guidance.py draw    # docs/guidance.csv and docs/guidance.png
-    python studies/guidance.py cover   # docs/guidance-cover.csv: how much of the discs a box hides
+    python studies/guidance.py cover   # docs/guidance-cover.csv: share of the discs under a box
 
-Each variation is scale mini with a few fields changed. It runs by the workflow, under its own name.
-Seeds are the same everywhere, so differences are paired. Masks that a variation does not change
-have mini's own runs (`snakemake --cores all --config scale=mini -- table4e`).
+Each variation is scale mini with a few changed fields. The workflow runs it under its own name. All
+have the same seeds, so differences are paired. Masks that a variation does not change have mini's
+own runs (`snakemake --cores all --config scale=mini -- table4e`).
 """
 
 import argparse
@@ -37,7 +37,7 @@ from mgm.video import read_clip
 from mgm.video.transform import view_indices
 
 BASE, RATIO = "as mini", "mask.ratio"
-# name: (title, fields of the generated set, fields of pretraining, the masks that these change)
+# Name: (title, fields of the generated dataset, fields of pretraining, masks that these change).
 VARIATIONS = {
     "mini": (BASE, {}, {}, ("none", "tube", "block", "mgm")),
     "d15": ("smaller discs (0.15)", {"diameter": 0.15}, {}, ("none", "tube", "block", "mgm")),
@@ -68,7 +68,8 @@ PAIRS = {
     "minus random tube": "tube",
     "minus random block": "block",
 }
-MEANS = {"three discs, mean": 3, "one disc, mean": 1}  # over the variations with so many
+# Means over the variations with this number of discs.
+MEANS = {"three discs, mean": 3, "one disc, mean": 1}
 # Share of the discs' pixels that MGM hides, minus the share that a block hides.
 HIDDEN = "Hidden: MGM minus block"
 SEEDS = [0, 1, 2, 3, 4]
@@ -77,7 +78,7 @@ COVER = ROOT / "docs/guidance-cover.csv"
 
 
 def train(seeds: list[int], cores: int, names: list[str]) -> None:
-    """Run the probes of these variations, by the workflow."""
+    """Run the probes of these variations by the workflow."""
     for name in names:
         fields, (_, videos, pretrain, masks) = read_yaml(CONFIG / "mini.yaml"), VARIATIONS[name]
         fields |= {"name": folder_of(name), "seeds": seeds, "more_seeds": {}, "specs_per_job": 1}
@@ -142,7 +143,7 @@ def differences(runs: pd.DataFrame) -> pd.DataFrame:
     """Return MGM minus the other mask, per variation and pair, with a 95 % interval over seeds.
 
     Differences are paired by seed. The last rows are means over variations that have all `SEEDS`.
-    A variation that changes MGM's mask alone is compared with mini's own MGM.
+    A variation that changes only MGM's mask is compared with mini's own MGM.
     """
     wide = runs.pivot(index=["variation", "seed"], columns="mask", values="top1")
     apart = {}
@@ -176,7 +177,7 @@ def differences(runs: pd.DataFrame) -> pd.DataFrame:
 
 @mpl.rc_context(STYLE)
 def draw() -> None:
-    """Write docs/guidance.csv, every run, and docs/guidance.png."""
+    """Write docs/guidance.csv, which lists every run, and docs/guidance.png."""
     runs = probes()
     runs.round(2).to_csv(ROOT / "docs/guidance.csv", index=False, lineterminator="\n")
     table = differences(runs)
@@ -260,7 +261,7 @@ def hidden_share(
     Args:
         discs: centres (x, y) of whole discs, (T, K, 2), and diameters, (T, K), in pixels. Parts
             outside the frame do not count.
-        guide: the video whose motion guides the mask; its own by default.
+        guide: another video, to guide the mask by its motion; by default the video itself.
     """
     mask, tubelet, patch = spec.mask, spec.model.tubelet, spec.model.patch
     index_T = view_indices(spec.clips, video.frames, view=0, views=1)

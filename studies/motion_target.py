@@ -1,10 +1,10 @@
-"""Does predicting motion in place of pixels help on other datasets, and on real gestures?
+"""Compare motion with pixels as the target of pretraining, on drawn datasets and real gestures.
 
-    python studies/motion_target.py train    # runs what is not done; call it again
+    python studies/motion_target.py train    # repeat to continue
     python studies/motion_target.py table    # docs/motion-target.csv and the intervals
 
-Gestures need `python studies/gestures.py prepare` first. studies/motion_target.md says what is run,
-in which order, when it stops, and what was predicted.
+Gestures need `python studies/gestures.py prepare` first. studies/motion_target.md lists the runs
+and their order, when to stop, and the predictions.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def aimed(parent: Pretrain, probes: list[Probe]) -> tuple[Pretrain, list[Probe]]
 
 
 def train(until: str) -> None:
-    """Run what is not done, every mask of a dataset or seed before the next."""
+    """Run what is missing, all masks of a dataset or seed before the next."""
     unpack(RESULTS)
     for data, seeds in ORDER:
         for seed in seeds:
@@ -66,8 +66,9 @@ def train(until: str) -> None:
 
 
 def probes() -> pd.DataFrame:
-    """Return a row per probe with target motion, of whole datasets and seeds, with its partner's
-    accuracy for target pixels.
+    """Return a row per probe with target motion, of complete datasets and seeds.
+
+    Each row also has the accuracy of the paired probe with target pixels.
     """
     unpack(RESULTS)
     specs_of, runs = read_specs(RESULTS), frame(RESULTS)

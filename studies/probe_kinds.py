@@ -1,10 +1,10 @@
-"""How the probe decides: the same pretrained weights under every kind of probe.
+"""Compare all kinds of probe on the same pretrained weights.
 
-    python studies/probe_kinds.py train    # runs what is not done; call it again
+    python studies/probe_kinds.py train    # repeat to continue
     python studies/probe_kinds.py table    # docs/probe-kinds.csv and the intervals
 
-The weights are those of studies/drawn.py, layout `mini`, whose own probes are of kind `logistic`.
-A dataset whose weights are not on this machine is left out. studies/drawn.md has the prediction.
+The weights are from studies/drawn.py, layout `mini`. That study has the probes of kind `logistic`.
+Datasets without weights on this machine are left out. studies/drawn.md has the prediction.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
 
 MASKS = ("none", "tube", "block", "mgm")
-# `attentive` first: its pass over the videos leaves what the other kinds read.
+# `attentive` is first: its pass over the videos stores the features that the others read.
 KINDS = ("attentive", "sgd", "knn")
 
 
 def train() -> None:
-    """Run what is not done, every mask of a dataset before the next dataset."""
+    """Run what is missing, all masks of a dataset before the next dataset."""
     for _, params in drawn.datasets(["mini"], list(drawn.DATA_SEEDS)):
         place = {"ssv2": drawn.DATA / f"ssv2-{params.digest}"}
         specs = drawn.specs(params)
@@ -45,7 +45,7 @@ def has_weights(parent: Pretrain | None) -> bool:
 def found() -> pd.DataFrame:
     """Return a row per probe: `kind`, `data_seed`, `mask`, `top1`, `run_id`, `commit`.
 
-    A dataset counts for a kind once all masks are done.
+    A dataset counts for a kind if all its masks are done.
     """
     unpack(drawn.RESULTS)
     runs, specs = frame(drawn.RESULTS), read_specs(drawn.RESULTS)
@@ -66,9 +66,9 @@ def found() -> pd.DataFrame:
 
 
 def table() -> None:
-    """Write every probe; print means over datasets and differences to MGM.
+    """Write every probe, and print means over datasets and differences from MGM.
 
-    Only datasets that every kind has are compared.
+    Only datasets with all kinds are compared.
     """
     runs = found()
     runs = runs.groupby("data_seed").filter(lambda some: some.kind.nunique() == len(KINDS) + 1)

@@ -1,14 +1,14 @@
-"""Do the masks help on real clips: pretraining on three small public sets at once, without labels;
-linear probes on each.
+"""Test the masks on real clips: pretrain on three small public datasets, then probe each.
 
-    python studies/real_clips.py prepare --clips DIR   # DIR/fight, DIR/ucf101, DIR/ut_interaction,
-    as their authors name the files python studies/real_clips.py train                 # in the
-    background, in parts: called again, it continues python studies/real_clips.py table
-    # docs/real-clips.csv, and means with their intervals
+    python studies/real_clips.py prepare --clips DIR   # index and shards
+    python studies/real_clips.py train                 # runs in the background; repeat to continue
+    python studies/real_clips.py table                 # docs/real-clips.csv, means and intervals
 
-Surveillance Camera Fight (2 classes), UCF101 (its classes of 20 clips or more), UT-Interaction (6
-classes). Each set has three folds by the scene that a name tells, so that every clip is tested once
-a seed. Pretraining sees the test clips too, whatever the mask, but no label.
+DIR/fight has Surveillance Camera Fight (2 classes), DIR/ucf101 has UCF101 (its classes of 20 clips
+or more), and DIR/ut_interaction has UT-Interaction (6 classes). Files have the names that their
+authors gave them. Each dataset has three folds by the scene in a file's name, so every clip is
+tested once per seed. Pretraining uses the three datasets together and no labels. With every mask,
+it also sees the test clips.
 """
 
 import argparse
@@ -32,8 +32,10 @@ from mgm.stages.runner import run_all
 ROOT = Path(__file__).parents[1]
 RESULTS, DATA = ROOT / "results/real-clips", ROOT / "data/real-clips"
 SEEDS, FOLDS = (0, 1, 2), (0, 1, 2)
-MASKS = {"none": None, "tube": 0.9, "mgm": 0.75, "block": 0.75}  # and their ratios
-SCENES = {  # set: its videos, and what in their names says the scene
+# Masks with their mask ratios.
+MASKS = {"none": None, "tube": 0.9, "mgm": 0.75, "block": 0.75}
+# Datasets, each with the pattern of its files, and of the scene in a file's name.
+SCENES = {
     "fight": ("fight/*/*.mp4", r"(\d+)"),
     "ucf101": ("ucf101/*/*.avi", r"_g(\d+)_"),
     "ut": ("ut_interaction/*/*.avi", r"\d+_(\d+)_"),
@@ -66,7 +68,7 @@ PROBE = {
 
 
 def prepare(clips: Path) -> None:
-    """Write CSV lists, of each set and fold and of all clips, and prepare shards of them."""
+    """Write CSV lists of each dataset and fold, and of all clips, and prepare shards of them."""
     DATA.mkdir(parents=True, exist_ok=True)
     everything = []
     for name, (pattern, scene) in SCENES.items():
@@ -119,7 +121,7 @@ def write(path: Path, rows: list[tuple[Path, str, str]]) -> None:
 
 
 def train() -> None:
-    """Run what is not done: a pretraining a mask and seed, and its probes."""
+    """Run what is missing: one pretraining run per mask and seed, and its probes."""
     execution = Workplace(
         RESULTS,
         {path.stem: path.with_suffix("") for path in DATA.glob("*.csv")},
@@ -163,9 +165,10 @@ def data(dataset: str) -> dict[str, dict[str, str]]:
 
 
 def probes() -> pd.DataFrame:
-    """A row a probe:
+    """Return a row per probe.
 
-    `set`, `dataset` (the set and its fold), `mask`, `seed`, `top1`, `n_test`, `run_id`, `commit`.
+    The columns are `set`, `dataset` (set and fold), `mask`, `seed`, `top1`, `n_test`, `run_id` and
+    `commit`.
     """
     runs = frame(RESULTS).query("status == 'run' and verb == 'probe'")
     runs = runs.assign(set=runs.dataset.str[:-2], top1=runs["metrics.top1"])
@@ -174,10 +177,10 @@ def probes() -> pd.DataFrame:
 
 
 def table() -> None:
-    """Write every probe;
+    """Write every probe, and print accuracies and differences between masks.
 
-    print each set's accuracy over all its clips, and differences: means over seeds, the latter
-    paired.
+    An accuracy is over all clips of a dataset. Numbers are means over seeds, and differences are
+    paired by seed.
     """
     runs = probes()
     runs.round(2).to_csv(ROOT / "docs/real-clips.csv", index=False, lineterminator="\n")

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# here.sh LOG LOCK COMMAND...: runs a job's command on this machine, shows its lines and keeps them in LOG. The command gets SIGTERM when
-# Snakemake is gone, whatever ended that, and holds LOCK until it has ended itself; the next Snakemake waits for it.
+# here.sh LOG LOCK COMMAND...: run a job's command on this machine. Print its output and store it in
+# LOG. When Snakemake ends for any reason, the command gets SIGTERM. It holds LOCK until it has
+# ended, and the next Snakemake waits for that.
 set -euo pipefail
 exec > >(tee -i "$1") 2>&1 9> "$2"
 flock --shared 9

@@ -551,7 +551,7 @@ def test_init_leaves_what_is_there_alone(tmp_path):
     (tmp_path / "notes.txt").touch()
     with refused("notes.txt: is there already; choose an empty folder"):
         dag.write_workflow(tmp_path)
-    with refused("notes.txt: is a file; choose an empty folder"):
+    with refused("notes.txt: is a file; choose an empty or new folder"):
         dag.write_workflow(tmp_path / "notes.txt")
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "config").mkdir()
@@ -601,8 +601,8 @@ SBATCH = [
     ("--x\0", "NUL|cannot be printed|unacceptable"),
     ("$(touch pwn)", "'$(touch' is not an option of sbatch"),
     ("`id`", "'`id`' is not an option of sbatch"),
-    ("script.sh", "'script.sh' is no option of sbatch"),
-    ("--x=1 | y", "'|' is no option of sbatch"),
+    ("script.sh", "'script.sh' is not an option of sbatch"),
+    ("--x=1 | y", "'|' is not an option of sbatch"),
     *(
         (text, "is set by mgm or Snakemake")
         for text in (

@@ -1,4 +1,4 @@
-# What the rules share: the files of jobs, and what a rule asks of the job it runs.
+# Parts that the rules share: names of targets and datasets, and functions of a rule's job.
 
 SHOWN = {
     kind: [name for name in paper.registry.targets() if name.startswith(kind)]

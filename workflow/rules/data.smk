@@ -1,5 +1,5 @@
-# Datasets: drawn, transcoded from a download in shards, or made of others; and optical flow beside the
-# videos. Other published datasets are prepared by hand, with `mgm prepare`.
+# Datasets (generated, transcoded from a download in parallel parts, or made from others), and
+# optical flow. A user prepares other published datasets with `mgm prepare`.
 
 
 rule prepare:
@@ -44,7 +44,7 @@ rule flow:
         "{params.wrapper} mgm flow {params.words:q} {params.processes}"
 
 
-# A dataset by its index: its job makes it, so this rule runs nothing.
+# Ask for a dataset by its index. Its job makes the index, so this rule runs nothing.
 rule dataset:
     input:
         ancient(lambda wildcards: paper.markers([f"prepare-{BUILT[wildcards.place]}"])),

@@ -1,5 +1,5 @@
-# What is shown. `report`, `tables` and `figures` read whatever results exist and never cause training. A
-# table or figure by its file trains what it needs first.
+# Tables, figures and the page. `report`, `tables` and `figures` read existing results and never
+# train. Asking for one table or figure, by file or name, first trains the runs that it needs.
 
 
 rule report:
@@ -64,7 +64,7 @@ rule figure:
         "mgm report {params.name:q} --only {wildcards.figure} 2>&1 | tee {log:q}"
 
 
-# A table or figure by its name alone: `snakemake table4e`. The Snakefile removes this file at the end.
+# Ask for a table or figure by its name: `snakemake table4e`. The Snakefile removes this file again.
 rule target:
     input:
         lambda wildcards: (

@@ -1,6 +1,6 @@
-# Every run is a result.json, made by one of these rules. A process costs seconds to start, so a scale
-# may put several runs into one (`specs_per_job`). A job declares its marker alone, not its results:
-# Snakemake deletes what a failed job declares, and a run that is done stays done.
+# One of these rules makes the result.json of each run. Starting a process takes seconds, so a scale
+# may put several runs into a job (`specs_per_job`). A job declares only its marker as output, not
+# its results: Snakemake deletes the outputs of a failed job, and finished runs must stay.
 
 
 rule pretrain:
@@ -43,7 +43,7 @@ rule finetune:
         "{params.wrapper} mgm finetune {params.words:q}"
 
 
-# Domain adaptation: finetuning on the source's classes, tested on the target's videos.
+# Domain adaptation: fine-tuning on the source's classes, tested on the target's videos.
 use rule finetune as adapt with:
     output:
         touch(f"{JOBS}/{{job}}"),
@@ -113,7 +113,7 @@ rule visualise:
         "{params.wrapper} mgm visualise {params.words:q}"
 
 
-# A run by its file: its job makes it, so this rule runs nothing.
+# Ask for a run by its file. Its job makes the file, so this rule runs nothing.
 rule result:
     input:
         ancient(lambda wildcards: paper.markers([paper.made_by[wildcards.run]])),
