@@ -120,7 +120,7 @@ def test_a_half_unpacked_archive_is_one_line(source):
         (Path(source) / "UCF-101" / "Archery" / f"v_Archery_g01_c0{clip}.avi").touch()
     workflow = Workflow({"scale": "day", "ucf101": source})
     (line,) = archive_problems(workflow, {"ucf101"})
-    assert f"ucf101={source}: holds 3 videos, and ucf101 has 13,320; unpack its archive" in line
+    assert f"ucf101={source}: contains 3 videos, and ucf101 has 13,320; unpack its archive" in line
     workflow.yes = True
     assert archive_problems(workflow, {"ucf101"}) == []
 
