@@ -1,4 +1,4 @@
-"""The paper's figures: those that draw table cells, and those that draw a run's arrays."""
+"""The paper's figures: some draw cells of tables, others draw the arrays of a run."""
 
 from typing import get_args
 
@@ -15,9 +15,9 @@ TOP1 = SHARES["top1"]
 
 
 def figure_1(registry: Registry) -> None:
-    """Top-1 accuracy on SSv2 over pretraining epochs (P Figure 1).
+    """Add Figure 1: top-1 accuracy on SSv2 over pretraining epochs.
 
-    MGM and VideoMAE are run. The other methods that the paper names are quoted.
+    MGM and VideoMAE are run here. The other methods that the paper names are quoted.
     """
     if not (table := registry.tables.get("1")):
         return
@@ -40,7 +40,7 @@ def figure_1(registry: Registry) -> None:
 
 
 def figure_4a(registry: Registry) -> None:
-    """Accuracy over the mask ratio: MGM, 200 epochs on SSv2 (P Figure 4a)."""
+    """Add Figure 4a: accuracy over the mask ratio, of MGM after 200 epochs on SSv2."""
     if not registry.has("ssv2"):
         return
     # This row has the ratio 0.75, the only point of the figure that a table prints.
@@ -65,7 +65,7 @@ def figure_4a(registry: Registry) -> None:
 
 
 def figure_4b(registry: Registry) -> None:
-    """Accuracy over epochs of MGM's pretraining on SSv2 (P Figure 4b), from Tables 4e and 1."""
+    """Add Figure 4b: accuracy over epochs of MGM's pretraining on SSv2, from Tables 4e and 1."""
     if not (ladder := registry.plots.get("1")):
         return
     points = ((200.0, registry.tables["4e"].cell("MGM (Dense)", "SSv2")), *ladder.lines["MGM"])
@@ -79,7 +79,7 @@ def figure_4b(registry: Registry) -> None:
 
 
 def figure_4_edge(registry: Registry) -> None:
-    """Ours: accuracy by the rule for a box at the frame's edge."""
+    """Add our figure of the accuracy by the rule for a box at the frame's edge."""
     if not (table := registry.tables.get("4_edge")):
         return
     edges = get_args(Edge)
@@ -104,7 +104,7 @@ def figure_4_edge(registry: Registry) -> None:
 
 
 def figure_4_seeds(registry: Registry) -> None:
-    """Ours: every seed of Table 4e, and each mask minus MGM, paired by seed.
+    """Add our figure of every seed of Table 4e, and of each mask minus MGM, paired by seed.
 
     A scale with one seed has no such figure.
     """
@@ -128,7 +128,7 @@ def figure_4_seeds(registry: Registry) -> None:
 
 
 def figure_5(registry: Registry) -> None:
-    """Every mask on one clip (P Figure 5). Ours: how many moving pixels each mask hides."""
+    """Add Figure 5, every mask on one clip, and our figure of the moving pixels under each mask."""
     dataset = OWN if registry.scale.own_videos else "ssv2"
     like = recipes.pretrain(dataset)
     centre = like.clips.model_copy(update={"crop": "centre"})
@@ -152,7 +152,7 @@ def figure_5(registry: Registry) -> None:
 
 
 def figures_6_to_8(registry: Registry) -> None:
-    """MGM's input and attention, and reconstructions by MGM and VideoMAE (P 4.6, Appendix B).
+    """Add Figures 6 to 8: MGM's input, attention and reconstructions (P 4.6, Appendix B).
 
     Both are pretrained on K400 for 800 epochs.
     """
