@@ -22,7 +22,7 @@ def test_each_strip_holds_its_mask_slot_by_slot():
     ).astype(np.uint8)
     arrays = clip_arrays(SLOTS) | {"frames_SHWC": smooth_SHWC}
     shown = mask_player(arrays, "run")
-    assert [one.name for one in shown.strips] == ["the clip", "motion", "tube", "mgm"]
+    assert [one.name for one in shown.strips] == ["clip", "motion", "tube", "mgm"]
     assert (shown.slots, shown.rows, shown.columns) == (SLOTS, ROWS, ROWS)
     for one, masked_SHW in zip(shown.strips[2:], arrays["masked_NSHW"]):
         strip = pixels(one.strip, "png")
@@ -31,7 +31,7 @@ def test_each_strip_holds_its_mask_slot_by_slot():
             assert np.array_equal(
                 strip[:, slot * ROWS : (slot + 1) * ROWS, 3] > 0.5, masked_SHW[slot]
             )
-    assert shown.strips[3].about == "motion-guided, dense, 75% hidden"
+    assert shown.strips[3].about == "motion-guided, dense, 75\u00a0% hidden"
     assert [one.boxes for one in shown.strips[2:]] == [
         (),
         [[-1.5, -0.5, 5, 5]] * SLOTS,

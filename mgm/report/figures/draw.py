@@ -107,7 +107,7 @@ def reconstructions(arrays: Mapping[str, Any], note: str = "") -> Figure:
                 1 + 2 * run,
                 f"{method} mask",
                 KIND.get(name, ""),
-                f"{arrays['ratio_P'][run]:.0%} hidden",
+                f"{100 * arrays['ratio_P'][run]:.0f} % hidden",
             )
             grid.label(clip, 2 + 2 * run, method, "reconstruction")
         for slot, frame_HWC in enumerate(frames_SHWC):
@@ -154,7 +154,7 @@ def _mask(grid: ClipGrid, arrays: Mapping[str, Any], row: int, mask: int, title:
         row,
         title.format(METHOD.get(name, name)) or name,
         KIND.get(name, ""),
-        f"{arrays['ratio_N'][mask]:.0%} hidden",
+        f"{100 * arrays['ratio_N'][mask]:.0f} % hidden",
     )
     for slot, frame_HWC in enumerate(arrays["frames_SHWC"]):
         clip_grid.masked(

@@ -81,7 +81,9 @@ def mask_player(arrays: Mapping[str, Any], run_id: str) -> MaskPlayer:
         map(str, arrays["names_N"]), arrays["ratio_N"], masks, arrays["boxes_NS4"]
     ):
         about = ", ".join(
-            filter(None, (KIND.get(name, "").replace("\n", " "), f"{ratio * 100:.0f} % hidden"))
+            filter(
+                None, (KIND.get(name, "").replace("\n", " "), f"{ratio * 100:.0f}\u00a0% hidden")
+            )
         )
         corner_S4 = (
             np.hstack([boxes_S4[:, :2] - boxes_S4[:, 2:] / 2, boxes_S4[:, 2:]])
