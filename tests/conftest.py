@@ -1,6 +1,6 @@
-"""Skips are for users' machines:
+"""Count skipped tests and services. On users' machines tests may be skipped.
 
-with MGM_CI=1 a skipped test is a failed one. At the end: how many tests each service really served.
+With MGM_CI=1 a skipped test fails. The last line counts the tests that used each service.
 """
 
 import os

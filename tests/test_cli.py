@@ -1,6 +1,6 @@
-"""The command line:
+"""Tests of the command line.
 
-help is quick to come, and bad input is one line with the next step, never a traceback.
+Help is fast. Bad input is one line with the next step, never a traceback.
 """
 
 import json

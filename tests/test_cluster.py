@@ -1,4 +1,4 @@
-"""What jobs ask of a cluster; tests/slurm asks a real one."""
+"""Resources that jobs request from a cluster; tests/slurm uses a real one."""
 
 import shlex
 

@@ -1,6 +1,6 @@
-"""The GPU's benches, at toy size on this CPU:
+"""Tests of the GPU's benches, at toy size on this CPU.
 
-every part runs, holds what it promises, and continues where it was stopped.
+Every part runs, meets its bounds, and continues where it was stopped.
 """
 
 import json

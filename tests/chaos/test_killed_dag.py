@@ -1,6 +1,6 @@
-"""The whole DAG killed at random moments:
+"""Kill the whole DAG at random moments and run it again.
 
-what it ends with is bit-equal to what an undisturbed one does.
+Its files are bit-equal to those of an undisturbed run.
 """
 
 import csv

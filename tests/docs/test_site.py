@@ -1,6 +1,6 @@
-"""The documentation site:
+"""Tests of the documentation site.
 
-it builds strictly and offline, its links hold, it has every verb, and what it shows as code runs.
+It builds strictly and offline. Its links work, it shows every command, and its examples run.
 """
 
 import html
@@ -47,7 +47,7 @@ CODE = {page.name: code for page in PAGES if (code := blocks(page.read_text(), "
 
 
 class Page(HTMLParser):
-    """What a page links to, what it loads, and its anchors."""
+    """The links of a page, the files that it loads, and its anchors."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -298,9 +298,9 @@ def test_your_own_analysis(folder):
 
 @pytest.mark.slow
 def test_small_data(folder):
-    """The page's commands, on its specs with two steps;
+    """Run the page's commands on its specs, with two steps.
 
-    the weights it starts from are its pretraining's.
+    They start from the weights of the page's pretraining.
     """
     text = (ROOT / "docs/small-data.md").read_text()
     specs = {spec["stage"]: spec for spec in map(json.loads, blocks(text, "json"))}

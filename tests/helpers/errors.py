@@ -1,4 +1,4 @@
-"""What a user reads when something is refused."""
+"""The message that a user reads when something is refused."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -144,9 +144,9 @@ def finish_all(results: Path, known: Registry, steps: int = 30) -> None:
 
 
 def clip_arrays(slots: int, masks: tuple[str, ...] = ("tube", "mgm")) -> dict[str, np.ndarray]:
-    """Made-up arrays of masks on a clip;
+    """Return made-up arrays of masks on a clip.
 
-    the last mask has a box, and the first slot tells no motion.
+    The last mask has a box, and the first slot has no motion.
     """
     rng = np.random.default_rng(0)
     boxes_NS4 = np.full((len(masks), slots, 4), np.nan, np.float32)

@@ -71,9 +71,9 @@ def translated(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def sharpened(model: nn.Module, std: float) -> None:
-    """No parameter keeps a value that hides a mistake:
+    """Give every parameter a value that would reveal a mistake.
 
-    every norm scales and shifts, every bias is there.
+    Every norm then scales and shifts, and no bias is zero.
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -62,7 +62,7 @@ SPECS: dict[str, Spec] = {"pretrain": PRETRAIN, "finetune": FINETUNE, "probe": P
 
 @dataclass(frozen=True)
 class Kill:
-    """Where a kill hit. `late`: training or later, with a checkpoint to continue from."""
+    """The moment of a kill. `late`: in training or later, with a checkpoint to continue from."""
 
     verb: str
     step: int
@@ -75,7 +75,7 @@ class Kill:
 
 
 class Run:
-    """One run of `mgm VERB`, started as often as it takes."""
+    """A run of `mgm VERB`, started until it is done."""
 
     def __init__(self, verb: str, data: Path, results: Path):
         self.verb, self.spec = verb, SPECS[verb]
@@ -105,9 +105,9 @@ class Run:
         assert status == 0, f"{self.verb}: ended with {status}: {self.said.read_text()}"
 
     def kill(self, aim: str, draw: random.Random, later: int) -> Kill | None:
-        """Start it and kill it at a random moment of that kind, with room for `later` kills;
+        """Start the run and kill it at a random moment, with room for `later` kills.
 
-        None if it ended first.
+        Return None if it ended first.
         """
         started, begun = time.time_ns(), self._step()
         target = min(begun + draw.randint(1, max(1, 2 * (STEPS - begun) // (later + 2))), STEPS)
@@ -190,9 +190,9 @@ def _written(path: Path) -> int:
 def disturbed(
     data: Path, results: Path, seed: int, kills: dict[str, int], show: Callable[[str], None]
 ) -> tuple[list[Kill], dict]:
-    """Runs of these verbs in turn, each killed up to so many times and then left to finish:
+    """Run these verbs in turn, kill each run several times, and then let it finish.
 
-    the kills, and outcomes by verb.
+    Return the kills, and the outcomes by verb.
     """
     draw, hit, outcomes = random.Random(seed), list[Kill](), {}
     for verb, count in kills.items():

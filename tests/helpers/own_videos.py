@@ -11,9 +11,9 @@ SMOKE = Path(__file__).parents[2] / "workflow" / "config" / "smoke.yaml"
 
 
 def own_videos(folder: Path, drawn: Path, train: int, test: int) -> Path:
-    """`folder`, with a folder for each of two classes;
+    """Return `folder`, filled with a folder of videos for each of two classes.
 
-    so many videos of a class are drawn in `drawn` and moved there.
+    The videos are drawn in `drawn` and moved there.
     """
     index = generate(
         Synthetic(classes=2, train_per_class=train, test_per_class=test, size=64), drawn

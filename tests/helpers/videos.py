@@ -1,6 +1,6 @@
-"""Small videos made for the tests:
+"""Make small videos for the tests.
 
-a textured square that moves over a textured background, in any codec PyAV's wheels can write.
+They show a textured square on a textured background, in any codec that PyAV can write.
 """
 
 import struct
@@ -17,7 +17,7 @@ CLIPS = SHARED / "data" / "clips"
 
 
 class Row(NamedTuple):
-    """What the loader asks of a video."""
+    """A video, with the fields that the loader reads."""
 
     path: str
     frames: int
@@ -25,9 +25,9 @@ class Row(NamedTuple):
 
 
 def moving_square(frames=24, height=64, width=64, step=(4, 0), side=24, seed=0) -> np.ndarray:
-    """(T, H, W, 3) uint8:
+    """Return frames (T, H, W, 3), uint8, of a bright square on a dim static background.
 
-    a bright square that moves `step` (x, y) pixels a frame over a dim still background.
+    The square moves by `step` (x, y) pixels per frame.
     """
     rng = np.random.default_rng(seed)
 

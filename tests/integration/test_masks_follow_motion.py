@@ -1,6 +1,6 @@
-"""Real H.264 vectors, real masks:
+"""Tests of masks on real H.264 motion vectors.
 
-the dense MGM box goes where things move, and the vectors are why.
+The dense MGM box follows moving objects, because of the vectors.
 """
 
 from pathlib import Path

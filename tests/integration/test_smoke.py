@@ -1,4 +1,4 @@
-"""What `make reproduce` left behind: the runs, the tables, the page, and that pretraining works."""
+"""Tests of the results of `make reproduce`: runs, tables, the page, and that pretraining helps."""
 
 import csv
 import itertools
@@ -125,9 +125,9 @@ def test_probes_of_pretrained_weights_beat_random_ones(registry, smoke):
 
 
 def test_with_shuffled_labels_the_probe_falls_to_chance(registry, smoke, tmp_path):
-    """720 predictions at 1 in 12:
+    """Accuracy is at chance, whatever the features.
 
-    within the central 99.9 % of the binomial, the features notwithstanding.
+    720 predictions at 1 in 12 lie within the central 99.9 % of the binomial distribution.
     """
     cell = next(
         cell

@@ -1,4 +1,4 @@
-"""What the docs print of a study is what its committed results say."""
+"""The numbers of studies in the docs are those of their committed results."""
 
 import importlib.util
 import sys

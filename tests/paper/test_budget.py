@@ -35,7 +35,7 @@ CLIPS = Clips(frames=8, size=32)
 
 
 def videos_of(train, test):
-    """A dataset of so many videos and ten classes."""
+    """Return a dataset of ten classes with this number of videos."""
     return replace(PUBLISHED["ssv2"], train=train, test=test, classes=10)
 
 
@@ -255,7 +255,7 @@ def test_the_plan_takes_its_rate_from_the_gpu_bench(tmp_path, monkeypatch):
         for source in given
     }
     for source, text in told.items():
-        assert source in next(line for line in text.splitlines() if "TFLOP/s a GPU" in line)
+        assert source in next(line for line in text.splitlines() if "TFLOP/s per GPU" in line)
     assert "NVIDIA H200" in told["measured"]
     (tmp_path / "step.jsonl").write_text("[")
     with pytest.raises(UserError, match="make gpu"):

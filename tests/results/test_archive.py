@@ -1,4 +1,4 @@
-"""One archive per study: equal bytes from equal files, a digest check, and no run lost."""
+"""Tests of archives: equal bytes from equal files, a digest check, and no run lost."""
 
 import hashlib
 import subprocess

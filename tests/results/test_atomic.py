@@ -65,9 +65,9 @@ def test_what_is_not_json_is_one_line(tmp_path, text):
 
 
 def test_what_the_system_refuses_is_one_line(tmp_path):
-    """A full disk, also through PyTorch's disguise;
+    """A full disk is one line, also if PyTorch hides it.
 
-    a file for a folder. A fault of ours keeps its traceback.
+    So is a file in the place of a folder. A bug of mgm keeps its traceback.
     """
     with pytest.raises(RuntimeError) as full:
         torch.save({"a": torch.zeros(10**6)}, "/dev/full")

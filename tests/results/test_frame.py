@@ -1,4 +1,4 @@
-"""One table of all runs, in memory and from the command line."""
+"""Tests of the table of all runs, in memory and from the command line."""
 
 import pandas as pd
 import pytest

@@ -132,9 +132,9 @@ def test_a_run_without_a_log_is_running_by_its_spec(tmp_path, spec):
 
 
 def test_a_log_that_was_cut_short_resumed_or_is_not_utf8_reads_clean(tmp_path):
-    """Lines that can be read count, of a step the last one;
+    """Readable lines count, and the last one of a step.
 
-    a run that continues drops the others.
+    A run that continues deletes the other lines.
     """
     write_log(tmp_path, 3, 30)
     log = tmp_path / "log.jsonl"

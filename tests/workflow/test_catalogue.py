@@ -1,4 +1,4 @@
-"""What Snakemake's catalogue and its users' tools expect.
+"""Requirements of Snakemake's catalogue, and of tools of its users.
 
 They are lint, a deployed copy, and Snakemake's own report.
 """

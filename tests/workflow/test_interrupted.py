@@ -62,7 +62,7 @@ class Terminal:
             pass
 
     def wait(self, count: int = 0) -> None:
-        """Until a run is training, and so many are done."""
+        """Wait until a run is training, and a number of runs is done."""
         for _ in range(12_000):  # on a busy machine starting takes a minute
             logs = [
                 log
