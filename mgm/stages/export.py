@@ -26,50 +26,51 @@ from mgm.results import atomic
 from mgm.spec import Finetune, Pretrain, Probe, read_spec
 from mgm.stages.parents import verified_weights
 
-# Of onnxruntime: the largest difference of an output, relative to the outputs' largest magnitude
-# (at least 1).
+# The largest difference of onnxruntime's output from ours, relative to the largest magnitude of our
+# outputs (at least 1).
 TOLERANCE = 1e-4
 
 
 def export(
     run: Path, to: Literal["hf", "videomae", "onnx"], out: Path, index: Path | None = None
 ) -> str:
-    """Write a run's weights in another format; return notes for their users.
+    """Write a run's weights in another format, and return notes for their users.
 
-    `hf`: model.safetensors, config.json and preprocessor_config.json, for `from_pretrained` of
-    transformers 4.x and 5.x. A classifier's names of classes are those of `index`, the folder of
-    its dataset's index; without it they are numbered.
-    `videomae`: checkpoint.pth, {"model": state_dict}.
-    `onnx`: see `export_onnx`.
+    Args:
+        to: `hf` writes model.safetensors, config.json and preprocessor_config.json, for
+            `from_pretrained` of transformers 4.x and 5.x. `videomae` writes checkpoint.pth,
+            {"model": state_dict}. `onnx`: see `export_onnx`.
+        index: the folder of the dataset's index, which has the names of a classifier's classes.
+            None: classes have numbers.
 
     Raises:
-        UserError: no such run, one that has no such weights, a TimeSformer, weights that do not fit
-            the spec, an index of other data.
+        UserError: there is no such run, it has no such weights or a TimeSformer's, they do not fit
+            the spec, or the index is of other data.
     """
     spec = read_spec(run)
     if not isinstance(spec, Pretrain | Finetune):
         raise UserError(
             f"{run}: is a {spec.stage} run, which has no weights of its own; export a pretraining "
-            "or finetuning run"
+            "or fine-tuning run"
         )
     path, _ = verified_weights(run)
     if to == "onnx":
         return export_onnx(spec, path, out, index)
     if spec.model.divided:
         raise UserError(
-            f"{run}: a TimeSformer's divided attention has no place in VideoMAE's formats; export "
-            "a ViT"
+            f"{run}: is a TimeSformer, and VideoMAE's formats have no divided attention; export a "
+            "ViT"
         )
     if isinstance(spec, Pretrain) and spec.target != "pixels":
         raise UserError(
-            f"{run}: predicts {spec.target}, and decoders of VideoMAE's formats predict pixels; "
-            "export a run fine-tuned from it"
+            f"{run}: predicts {spec.target}, and decoders in VideoMAE's formats predict pixels; "
+            "export a run that was fine-tuned from it"
         )
     weights = read_weights(path)
     if isinstance(spec, Finetune):
         classes = classes_of(weights, path)
         names = _names(spec, classes, index)
-        # What does not fit the spec is an error here.
+        # Loading checks that the weights fit the spec.
         load_weights(build_classifier(spec, classes), path)
     else:
         names = []
@@ -92,13 +93,13 @@ def _names(spec: Finetune, classes: int, index: Path | None) -> list[str]:
     found = read_index(index)
     if len(found.classes) != classes:
         raise UserError(
-            f"{index}: has {len(found.classes)} classes, the run's weights {classes}; give the "
-            f"index of {spec.data.dataset}"
+            f"{index}: has {len(found.classes)} classes, the run's weights have {classes}; pass "
+            f"the index of {spec.data.dataset}"
         )
     if spec.data.digest and found.digest != spec.data.digest:
         raise UserError(
-            f"{index}: holds videos with digest {found.digest}, the run was made with "
-            f"{spec.data.digest}; give its own index"
+            f"{index}: holds videos with digest {found.digest}, and the run was made with "
+            f"{spec.data.digest}; pass the index of these"
         )
     return list(found.classes)
 
@@ -126,7 +127,7 @@ def _config(spec: Pretrain | Finetune, names: list[str]) -> dict[str, Any]:
         "attention_probs_dropout_prob": 0.0,
         "initializer_range": 0.02,
         "layer_norm_eps": 1e-6,
-        "qkv_bias": True,  # 4.x's name, which 5.x reads as its qv_bias
+        "qkv_bias": True,  # the name in 4.x, which 5.x reads as qv_bias
         # For pretraining, True would remove the encoder's final norm.
         "use_mean_pooling": isinstance(spec, Finetune),
     }
@@ -170,14 +171,14 @@ def _about_huggingface(spec: Pretrain | Finetune, out: Path) -> str:
     )
     lines = [
         f'wrote {out}: model = transformers.{name}.from_pretrained("{out}")',
-        f"No file can carry the epsilon of {norm}, which is 1e-5 in Hugging Face's code and 1e-6 "
-        "here; for our predictions to "
-        f"rounding, set model.{norm}.eps = 1e-6 after loading.",
+        f"The files cannot store the epsilon of {norm}, which is 1e-5 in Hugging Face's code and "
+        f"1e-6 here. Set model.{norm}.eps = 1e-6 after loading to get our predictions up to "
+        "rounding.",
     ]
     if isinstance(spec, Pretrain) and spec.std_floor != 1e-6:
         lines.append(
-            f"Nor std_floor, {spec.std_floor} in this run and 1e-6 there: predictions are the "
-            "same, the loss is not."
+            f"They cannot store std_floor, which is {spec.std_floor} in this run and 1e-6 there. "
+            "Predictions are the same, but the loss is not."
         )
     return "\n".join(lines)
 
@@ -206,8 +207,8 @@ def _about_videomae(spec: Pretrain | Finetune, out: Path) -> str:
     if isinstance(spec, Pretrain) and clips.frames != 16:
         tokens = math.prod(spec.grid)
         lines.append(
-            f"That class has positions for 16 frames alone; for {clips.frames}, give it tables of "
-            f"{tokens} positions."
+            f"That class has positions only for 16 frames. For {clips.frames} frames, set tables "
+            f"of {tokens} positions."
         )
     return "\n".join(lines)
 
@@ -215,16 +216,18 @@ def _about_videomae(spec: Pretrain | Finetune, out: Path) -> str:
 def export_onnx(
     spec: Pretrain | Finetune, weights: Path, out: Path, index: Path | None = None
 ) -> str:
-    """Write encoder.onnx (frames to features) and, of a fine-tuning run, classifier.onnx (logits).
+    """Write encoder.onnx (frames to features), and classifier.onnx (logits) of a fine-tuning run.
 
-    Both take uint8 frames and are checked with onnxruntime. Features are those of `mgm embed`.
+    The input is `frames`, (batch, T, H, W, C) uint8, with any batch size. Features are those of
+    `mgm embed`. Each file is compared with our model on two clips of noise, with onnxruntime. Its
+    metadata describe the clips, and the classes of a classifier.
 
-    Input: `frames`, (batch, T, H, W, C) uint8, any batch. Each file is run with onnxruntime on two
-    clips of noise. A file's metadata describe its clips, and a classifier's the classes too: their
-    names with `index`, the folder of its dataset's index, else numbers.
+    Args:
+        index: the folder of the dataset's index, which has the names of the classes. None: classes
+            have numbers.
 
     Raises:
-        UserError: the two differ by more than TOLERANCE.
+        UserError: the outputs differ by more than TOLERANCE.
     """
     features = build_frozen_encoder(
         Probe(data=spec.data, clips=spec.clips, model=spec.model), weights
@@ -257,7 +260,7 @@ def _write_onnx(
 ) -> str:
     import onnx
     import onnxruntime
-    import onnxscript  # noqa: F401  PyTorch would hide that it is missing
+    import onnxscript  # noqa: F401  PyTorch's own error hides that it is missing
 
     clips = spec.clips
     shape = (2, clips.frames, clips.size, clips.size, spec.model.channels)

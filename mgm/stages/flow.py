@@ -2,11 +2,12 @@
 
 `mgm.video.optical_flow` computes it.
 
-    INDEX_DIR/flow-METHOD.weights.json   written first and kept: which weights, so that no set mixes
-    two INDEX_DIR/flow-METHOD.json           written last; without it the set is not whole
-    (Snakemake deletes it at will)
+    INDEX_DIR/flow-METHOD.weights.json   the digest of RAFT's weights. Written first and kept, so
+                                         that all videos have flow of the same weights
+    INDEX_DIR/flow-METHOD.json           the marker. Written last, when all videos have flow.
+                                         Snakemake may delete it
 
-No torch unless the method is RAFT's.
+torch is only imported for RAFT.
 """
 
 import json
@@ -44,19 +45,19 @@ def flow(
     """Write the missing sidecars of an index's videos, then the marker.
 
     Args:
-        folder: of an index, as `mgm prepare` left it.
+        folder: the folder of an index.
         method: "dis" or "raft-small".
-        weights: of RAFT-small; torchvision's own where None.
-        processes: that estimate, one thread each.
+        weights: RAFT-small's weights. None: torchvision's own.
+        processes: number of processes that estimate, with one thread each.
 
     Returns:
         The marker: method, weights (their SHA-256, None for DIS), digest of the index, number of
             videos, versions, seconds.
 
     Raises:
-        UserError: before any work, weights that do not fit or other than those of the sidecars that
-            are there; at the end, one of the videos that could not be read; or another process
-            writes the flow of this folder.
+        UserError: before any work, if the weights do not fit or differ from those of existing
+            sidecars, or if another process writes the flow of this folder. At the end, if a video
+            could not be read.
     """
     index = read_index(folder)
     weights = raft_weights(method, weights)
@@ -71,7 +72,7 @@ def flow(
 
 
 def _finished(folder: Path, index: Index, about: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the marker if nothing is left to do."""
+    """Return the marker if all sidecars exist."""
     earlier = _require_same(folder, about)
     if (
         not earlier
@@ -114,10 +115,10 @@ def _complete(
 
 
 def require_flow(folder: Path, videos: Sequence[Video], method: Flow) -> dict[str, Any]:
-    """Return the marker in an index's folder, if all these videos have sidecars.
+    """Check that these videos have sidecars, and return the marker in the index's folder.
 
     Raises:
-        NoFlow: one has none, or `flow` has not finished; with the command to run.
+        NoFlow: a video has none, or `flow` has not finished. The message has the command to run.
     """
     command = f"run `mgm flow {folder} --method {method}`"
     without = [video for video in videos if not os.path.exists(sidecar(video.path, method))]
@@ -136,7 +137,7 @@ def require_flow(folder: Path, videos: Sequence[Video], method: Flow) -> dict[st
 
 
 def marker_of(folder: Path, method: Flow) -> Path:
-    """Return the marker file: it is there once all videos of the index have sidecars."""
+    """Return the path of the marker, which exists once all videos have sidecars."""
     return folder / f"flow-{method}.json"
 
 
@@ -145,7 +146,7 @@ def _weights_of(folder: Path, method: Flow) -> Path:
 
 
 def is_whole(video: Video, method: Flow) -> bool:
-    """Tell whether a video's sidecar is there and has its frames and size."""
+    """Return whether a video's sidecar exists and has the video's frames and size."""
     try:
         open_flow(video.path, method, _shape(video))
     except NoFlow:
@@ -168,17 +169,17 @@ def _require_same(folder: Path, about: dict[str, Any]) -> dict[str, Any] | None:
         earlier = read_json(path) if path.exists() else about
         if earlier["weights"] != about["weights"]:
             raise UserError(
-                f"{path}: the flow beside these videos was made with weights "
-                f"{earlier['weights'][:12]}, now they are "
-                f"{about['weights'][:12]}; pass the former, or delete {folder}/flow-{method}*.json "
-                f"and all *.{method}.npy beside the videos"
+                f"{path}: the flow of these videos was made with weights "
+                f"{earlier['weights'][:12]}, and now they are {about['weights'][:12]}; pass the "
+                f"former, or delete {folder}/flow-{method}*.json and all *.{method}.npy next to "
+                "the videos"
             )
     return earlier if marker.exists() else None
 
 
 @cache
 def _estimate(method: Flow, weights: Path | None) -> Estimate:
-    """This process's estimator, on one thread of the processor or on a GPU."""
+    """Return this process's estimator, on one CPU thread or on a GPU."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -192,7 +193,7 @@ def _estimate(method: Flow, weights: Path | None) -> Estimate:
 
 
 def _write(method: Flow, weights: Path | None, video: Video) -> str | None:
-    """Write one sidecar; what was wrong with the video, if anything."""
+    """Write one sidecar. Return what is wrong with the video, or None."""
     try:
         write_flow(video.path, method, _estimate(method, weights), _shape(video))
     except UserError as error:

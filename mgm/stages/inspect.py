@@ -1,7 +1,7 @@
 """`mgm inspect DIR`: summarise a dataset.
 
-An index has most of it. In a folder without one, files are opened, an even spread if there are
-many. The motion's saliency takes decoding, again of an even spread.
+Most facts are in the index. In a folder without an index, files are opened: a sample spread evenly
+if there are many. The concentration of motion needs decoding, again of a sample.
 """
 
 from collections import Counter
@@ -28,9 +28,11 @@ class DatasetSummary:
     """Facts about a dataset's videos.
 
     Attributes:
+        about: a line on where the facts come from.
         counted: number of videos.
-        facts: all of them or an even spread, by path.
-        decoded: videos whose motion was measured.
+        facts: {path: video}, of all videos or of an evenly spread sample.
+        decoded: measurements of the decoded videos.
+        unreadable: (name, reason) of files that cannot be read.
     """
 
     folder: Path
@@ -117,7 +119,7 @@ def inspect_folder(folder: Path, videos: int = 100) -> DatasetSummary:
     At most `videos` are decoded, and opened if there is no index.
 
     Raises:
-        UserError: there is no video, or the index is broken.
+        UserError: there is no video, or the index is damaged.
     """
     if (folder / "index.json").is_file():
         index = read_index(folder)
@@ -133,8 +135,8 @@ def inspect_folder(folder: Path, videos: int = 100) -> DatasetSummary:
         names, unusable = files_below(folder)
         if not names:
             raise UserError(
-                f"{folder}: holds no index and no file; name the folder of the videos, or the one "
-                "`mgm prepare` wrote"
+                f"{folder}: holds no index and no file; pass the folder of the videos, or the "
+                "folder that `mgm prepare` wrote"
             )
         found, unreadable = open_all(folder, spread(sorted(names), videos))
         facts, unreadable = {video.path: video for video in found.values()}, unreadable + unusable
@@ -159,7 +161,7 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 
 def _most(values: Any) -> str:
-    """Return the commonest values with their counts, as text."""
+    """Return the most common values with their counts, as text."""
     counts = Counter(values).most_common()
     shown = ", ".join(f"{value} ({count:,})" for value, count in counts[:5])
     return shown + (f", {len(counts) - 5} others" if len(counts) > 5 else "")

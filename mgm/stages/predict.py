@@ -41,36 +41,38 @@ TEMPLATES = Environment(
 )
 SHOWN, TOP = 200, 5  # videos on the page, and classes per video
 WIDE = 200  # pixels per picture
-# Start and end of a window (seconds), its best class and that score.
+# Start and end of a window in seconds, its best class and the score of that class.
 Line = tuple[float, float, str, float]
 
 
 def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: ApplyOptions) -> str:
     """Write the class scores of every video, and a page.
 
-    - predictions.csv: path, then class and score of the TOP best.
-    - scores.parquet: path and a column per class. Where a class is called path, the column of
-      videos is `path_`.
+    - predictions.csv: path, then class and score of the TOP best classes.
+    - scores.parquet: path and a column per class. If a class is called path, the column of videos
+      is `path_`.
     - index.html: the videos with their best classes.
 
-    A video's scores are the mean over its views' softmax scores; over their sigmoid scores if the
-    classifier was trained on videos with several labels. With windows (`how.every`), each
-    window has scores: windows.csv has path, start, end, class and score of the best;
-    scores.parquet also has start and end; the page has a time line per video. A video's scores are
-    then the mean over its windows.
+    A video's scores are the mean of its views' softmax scores, or of their sigmoid scores if the
+    classifier was trained on videos with several labels.
+
+    With windows (`how.every`), each window has scores, and a video's scores are their mean.
+    windows.csv has path, start, end, and class and score of the best class. scores.parquet also has
+    start and end. The page has a time line per video.
 
     Args:
         source: a video, a folder of videos, or an index.
         weights: a fine-tuning run's folder, or a classifier's weights in any format.
         out: the folder to write to.
-        classes: an index, or a file with a name per line, in the order of labels.
+        classes: an index, or a file with a class name per line, in the order of labels.
         how: clips, and views or windows.
 
     Returns:
-        Words about what was written.
+        A line about what was written.
 
     Raises:
-        UserError: no videos; weights of no classifier; a number of names that is not theirs.
+        UserError: there are no videos, the weights are not a classifier's, or the number of class
+            names is wrong.
     """
     torch.set_num_threads(how.threads)
     given = find_source(weights, how)
@@ -139,7 +141,7 @@ def _write_predictions(path: Path, best: Mapping[str, list[tuple[str, float]]]) 
 
 
 def free_column(name: str, classes: Sequence[str]) -> str:
-    """Return a column's name, such as `path`, or `path_` where a class is called `path`."""
+    """Return a column's name, such as `path`, or `path_` if a class is called `path`."""
     while name in classes:
         name += "_"
     return name
@@ -172,9 +174,9 @@ def _time_lines(parts: Sequence[WindowValues], labels: Sequence[str]) -> dict[st
 
 
 def _segments(lines: Sequence[Line], labels: Sequence[str]) -> list[dict[str, str]]:
-    """Return the coloured parts of a time line: windows in a row with one class are one part.
+    """Return the coloured parts of a time line. Successive windows of the same class are one part.
 
-    A part ends where the next one starts; widths are shares of the video's length.
+    A part ends where the next one starts. Widths are shares of the video's length.
     """
     if not lines:
         return []
@@ -198,7 +200,7 @@ def _segments(lines: Sequence[Line], labels: Sequence[str]) -> list[dict[str, st
 def has_several_labels(weights: Path, classes: Path | None) -> bool:
     """Return whether a classifier's videos have several labels, as its run or index records.
 
-    False for bare weights without an index.
+    It is False for weights without a run and without an index.
     """
     if (weights / "result.json").is_file():
         return "map" in read_json(weights / "result.json")["metrics"]
@@ -211,18 +213,18 @@ def _names(classes: Path | None, count: int) -> list[str]:
     if classes.is_dir():
         names = list(read_index(classes).classes)
     else:
-        # A name may hold a character that str.splitlines takes for a line's end.
+        # str.splitlines would split names at further characters.
         names = [line.rstrip("\r\n") for line in io.StringIO(read_text(classes), newline=None)]
     if len(names) != count or len(set(names)) != count:
         raise UserError(
             f"{classes}: has {len(set(names))} names, the weights distinguish {count} classes; "
-            "give the names they were trained with"
+            "pass the names of the classes that they were trained on"
         )
     return names
 
 
 def _picture(video: Video) -> str:
-    """Return the middle frame as a JPEG in base64; empty if the video is no longer there."""
+    """Return the middle frame as a JPEG in base64; empty if it cannot be read."""
     try:
         clip = read_clip(video.path, np.array([video.frames // 2]), motion=False)
     except UserError:

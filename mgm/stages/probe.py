@@ -1,10 +1,10 @@
-"""`mgm probe`: classify frozen features, by one of four kinds (`mgm.stages.probe_kinds`).
+"""`mgm probe`: classify frozen features with one of four kinds (`mgm.stages.probe_kinds`).
 
-The paper does not say how it probes. Features of a dataset's clips are computed once per set of
-weights, on the training split and on the test split's views. Every kind reads the mean of a clip's
-tokens; `attentive` reads the tokens too. Both come from one decoding pass. The means stay in
-`RESULTS/features`, so that a later probe of the same weights decodes nothing. Tokens are large: the
-run that read them deletes them when it is done.
+The paper does not specify its probe. Features are computed once per set of weights, for the
+training split and for the test split's views. Every kind reads the mean of a clip's tokens.
+`attentive` also reads the tokens. Both come from one decoding pass. The means stay in
+`RESULTS/features`, so that a later probe of the same weights decodes nothing. Tokens are large, so
+the run deletes them when it is done.
 """
 
 import hashlib
@@ -37,16 +37,16 @@ CLIPS = 64  # per forward pass
 
 
 def probe(job: Job[Probe]) -> dict[str, Any]:
-    """Extract features with the parent's encoder (or a random one), fit, test.
+    """Compute features with the parent's encoder, or with random weights. Fit and test a probe.
 
     Returns:
-        Top-1, the mean over draws of labels, and the median of what each draw's fit chose.
+        Metrics as the mean over draws of labels, and the median of each chosen setting.
     """
     spec = job.spec
     if job.index.several_labels and spec.kind != "logistic":
         raise UserError(
-            f"kind {spec.kind} takes one label per video, and these have several each; set kind to "
-            "logistic"
+            f"kind is {spec.kind}, which needs one label per video, and these have several; set "
+            "kind to logistic"
         )
     draws = [job.training_videos(number) for number in range(spec.label_draws)]
     videos = list({video.path: video for drawn in draws for video in drawn}.values())
@@ -75,16 +75,16 @@ def fit_draws(
     train: Split,
     test: Split,
 ) -> tuple[list[np.ndarray], list[dict[str, float]]]:
-    """Fit a classifier per draw of the labels.
+    """Fit a classifier for each draw of labels.
 
     Args:
         draws: the labelled videos of each draw.
-        videos: all videos of the draws, which `train.sample_N` counts.
+        videos: all videos of the draws. `train.sample_N` has positions in this list.
         train: features of their clips.
         test: features of the test clips.
 
     Returns:
-        Each draw's logits of the test clips, and the settings that it chose.
+        Each draw's logits of the test clips, and its chosen settings.
     """
     spec = job.spec
     logits, settings = [], []
@@ -104,9 +104,10 @@ def fit_draws(
 
 
 def units(videos: Sequence[Video], held_out: str) -> torch.Tensor:
-    """Return the number of each video's unit, which is held out as a whole.
+    """Return the number of each video's unit: the video, or its group. Units are held out whole.
 
-    Units are numbered by their first video, so that groups of one video are numbered like videos.
+    Units are numbered in the order of their first videos. So groups with one video each have the
+    same numbers as videos.
     """
     names = [video.group or video.path if held_out == "groups" else video.path for video in videos]
     number_of = {name: number for number, name in enumerate(dict.fromkeys(names))}
@@ -116,10 +117,10 @@ def units(videos: Sequence[Video], held_out: str) -> torch.Tensor:
 def split_features(
     job: Job[Probe], model: FrozenEncoder, videos: Sequence[Video], views: Views, tokens: bool
 ) -> Split:
-    """Return the features of these videos' views, from the cache where they are there.
+    """Return the features of these videos' views, from the cache if it has them.
 
     Raises:
-        UserError: a video cannot be read, or the disk has no room for the tokens.
+        UserError: a video cannot be read, or the disk has too little space for the tokens.
     """
     name = _name(job, model, videos, views)
     pooled, kept = (_folder(job) / f"{name}{suffix}" for suffix in (".npz", ".tokens.npy"))
@@ -129,7 +130,7 @@ def split_features(
         x_ND, sample_N = (torch.from_numpy(arrays[of]) for of in ("x_ND", "sample_N"))
         return Split(x_ND, sample_N, np.load(kept, mmap_mode="r") if tokens else None)
 
-    # A damaged file is as if it were absent.
+    # A damaged file counts as missing.
     with suppress(UserError, OSError, ValueError, KeyError, EOFError):
         return read()
     x_ND, sample_N = _compute(job, model, videos, views, kept if tokens else None)
@@ -141,7 +142,7 @@ def split_features(
 def forget_tokens(
     job: Job[Probe], model: FrozenEncoder, *splits: tuple[Sequence[Video], Views]
 ) -> None:
-    """Delete the tokens of these splits; their means stay."""
+    """Delete the tokens of these splits, and keep their means."""
     for videos, views in splits:
         name = _name(job, model, videos, views)
         (_folder(job) / f"{name}.tokens.npy").unlink(missing_ok=True)
@@ -208,7 +209,7 @@ def _folder(job: Job[Probe]) -> Path:
 
 
 def _name(job: Job[Probe], model: FrozenEncoder, videos: Sequence[Video], views: Views) -> str:
-    """Name what decides the features: weights, clips, videos, views, and the code."""
+    """Return a digest of all that features depend on: weights, clips, videos, views, and code."""
     spec = job.spec
     fields = {
         "weights": _weights_digest(model),
@@ -225,7 +226,7 @@ def _name(job: Job[Probe], model: FrozenEncoder, videos: Sequence[Video], views:
 
 
 def _weights_digest(model: FrozenEncoder) -> str:
-    """Digest the weights as they are in memory: random ones have no file."""
+    """Return a digest of the weights in memory, since random weights have no file."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(name.encode())
@@ -235,7 +236,10 @@ def _weights_digest(model: FrozenEncoder) -> str:
 
 @cache
 def _code_digest() -> str:
-    """Digest the code that reads clips and computes features: a change of it empties the cache."""
+    """Return a digest of the code that reads clips and computes features.
+
+    If this code changes, features are computed again.
+    """
     digest = hashlib.sha256()
     root = Path(__file__).parents[1]
     for path in sorted([*root.glob("video/*.py"), *root.glob("models/*.py"), Path(__file__)]):

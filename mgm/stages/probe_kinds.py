@@ -1,13 +1,13 @@
 """The probe kinds: four ways to classify frozen features.
 
-`logistic`: logistic regression to convergence on standardised features; the penalty is chosen on
-    videos held out of the training split. Ours, and the default.
+`logistic`: logistic regression on standardised features, fitted to convergence. The penalty is
+    chosen on held-out training videos. Ours, and the default.
 `sgd`: MAE's linear probe (He et al., 2022): the same model by SGD with momentum, 90 epochs.
 `attentive`: V-JEPA's probe (Bardes et al., 2024): one learned query attends to a clip's tokens.
-`knn`: DINO's weighted k-nearest neighbours (Caron et al., 2021): nothing is trained.
+`knn`: DINO's weighted k-nearest neighbours (Caron et al., 2021), without training.
 
 A kind takes the training features, the test features and the number of classes. It returns the
-logits of the test clips, (N, classes), and the setting that it chose. Nothing is ever chosen on the
+logits of the test clips, (N, classes), and the setting that it chose. No setting is chosen on the
 test split.
 """
 
@@ -27,17 +27,17 @@ from mgm.spec import Probe
 from mgm.stages.job import LabelledClips, Split
 from mgm.stages.neighbours import nearest
 
-# Weights of the mean squared weight, next to the mean cross-entropy.
+# Factors of the mean squared weight, which is added to the mean cross-entropy.
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 HELD_OUT = 0.2
 
 SGD_EPOCHS, SGD_WARMUP = 90, 10  # MAE: main_linprobe.py
-# Per 256 clips. MAE's 0.1 is for LARS; DINO and V-JEPA 2 choose the rate from a list too.
+# Learning rates per 256 clips. MAE's 0.1 is for LARS. DINO and V-JEPA 2 also choose from a list.
 SGD_RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 SGD_BATCH = 256
 
 ATTENTIVE_EPOCHS = 20  # V-JEPA
-# V-JEPA's rate is 1e-3; V-JEPA 2 chooses from five around it.
+# V-JEPA's learning rate is 1e-3. V-JEPA 2 chooses from five rates around it.
 ATTENTIVE_RATES = (3e-4, 1e-3, 3e-3)
 ATTENTIVE_DECAY = 0.01  # V-JEPA: configs/evals
 ATTENTIVE_BATCH = 64
@@ -53,7 +53,7 @@ Kind = Callable[[LabelledClips, Split, int, Probe], tuple[Tensor, dict[str, floa
 def logistic(
     train: LabelledClips, test: Split, classes: int, spec: Probe
 ) -> tuple[Tensor, dict[str, float]]:
-    """Fit logistic regression to convergence, with the penalty that held-out videos choose."""
+    """Fit logistic regression to convergence, with a penalty chosen on held-out videos."""
     x_ND = train.pooled.double()
     penalty = choose_penalty(x_ND, train.label_N, train.unit_N, classes, spec.seed)
     return fit(x_ND, train.label_N, classes, penalty)(test.x_ND.double()), {"penalty": penalty}
@@ -65,7 +65,7 @@ Predictor = Callable[[Tensor], Tensor]  # features (N, D) to logits (N, classes)
 def fit(x_ND: Tensor, label_N: Tensor, classes: int, penalty: float) -> Predictor:
     """Fit logistic regression on standardised features, to convergence.
 
-    BatchNorm without affine, seen over the whole set at once, is this standardisation.
+    Standardisation equals BatchNorm without affine, over the whole set as one batch.
     """
     return fit_path(x_ND, label_N, classes, (penalty,))[penalty]
 
@@ -75,15 +75,15 @@ def fit_path(
 ) -> dict[float, Predictor]:
     """Fit logistic regression at several penalties, the strongest first.
 
-    With one label per clip, `label_N` counts classes and the loss is the cross-entropy. With
-    several, `label_N` is (N, classes) of 0 and 1, and the loss is the sum of the classes' binary
-    cross-entropies: one classifier per class.
+    With one label per clip, `label_N` has the numbers of classes, and the loss is the
+    cross-entropy. With several labels, `label_N` is (N, classes) with 0 and 1. Then the loss is the
+    sum of the classes' binary cross-entropies, with one classifier per class.
 
-    L-BFGS needs few steps because of two changes of variables, which leave the optimum where it is.
-    The features are rotated to the R eigenvectors of their covariance: a rotation keeps the squared
-    weight, and the optimum has no weight along the directions that no feature takes. Each rotated
-    weight is then divided by the root of its curvature, about its eigenvalue / classes + penalty.
-    Each fit starts at the one before.
+    Two changes of variables reduce the steps of L-BFGS. They do not change the optimum. First, the
+    features are rotated to the R eigenvectors of their covariance. A rotation keeps the squared
+    weight, and the optimum has no weight in directions without variance. Second, each rotated
+    weight is divided by the root of its curvature, about eigenvalue / classes + penalty. Each fit
+    starts at the previous optimum.
     """
     count = len(x_ND)
     variance_D, mean_D = torch.var_mean(x_ND, dim=0, correction=0)
@@ -105,7 +105,7 @@ def fit_path(
         decay_R = penalty * step_R.square()
 
         def loss(flat: np.ndarray, design_NR=design_NR, decay_R=decay_R, step=step):
-            """Mean cross-entropy plus the penalty, and its gradient."""
+            """Return the mean cross-entropy plus the penalty, and its gradient."""
             scaled_CR, scaled_C = torch.from_numpy(flat).split(sizes)
             scaled_CR = scaled_CR.view(classes, -1)
             logits_NC = F.linear(design_NR, scaled_CR, step * scaled_C)
@@ -136,9 +136,9 @@ def _predictor(mean_D: Tensor, scale_D: Tensor, weight_CD: Tensor, bias_C: Tenso
 
 
 def choose_penalty(x_ND: Tensor, label_N: Tensor, unit_N: Tensor, classes: int, seed: int) -> float:
-    """Return the penalty with the best held-out accuracy; the stronger one of equals.
+    """Return the penalty with the best held-out accuracy, the strongest of equal ones.
 
-    With several labels per clip, the mean average precision counts in place of the accuracy.
+    With several labels per clip, the mean average precision is used instead of the accuracy.
     """
     held_N = held_out(unit_N, seed)
     wanted = label_N[held_N]
@@ -154,10 +154,10 @@ def choose_penalty(x_ND: Tensor, label_N: Tensor, unit_N: Tensor, classes: int, 
 
 
 def held_out(unit_N: Tensor, seed: int) -> Tensor:
-    """Mark the clips of a fifth of the units: videos, or groups of them.
+    """Return True for the clips of a fifth of the units (videos or groups).
 
     Raises:
-        UserError: there are too few.
+        UserError: there are too few units.
     """
     units = int(unit_N.max()) + 1
     held = rng.generator(rng.clip_seed(seed, 0, -2), "labels").permutation(units)[
@@ -165,8 +165,8 @@ def held_out(unit_N: Tensor, seed: int) -> Tensor:
     ]
     if len(held) == 0:
         raise UserError(
-            f"the training split has {units} videos or groups, too few to hold any out; a probe "
-            "needs at least 3 (held_out: videos counts videos)"
+            f"the training split has {units} videos or groups, and a probe needs at least 3 to "
+            "hold some out; add videos, or set held_out to videos"
         )
     return torch.isin(unit_N, torch.as_tensor(held))
 
@@ -192,14 +192,14 @@ def sgd(
 
     logits_RNC = trained(x_ND[~held_N], train.label_N[~held_N], SGD_RATES)(x_ND[held_N])
     accuracy_R = (logits_RNC.argmax(dim=2) == train.label_N[held_N]).float().mean(dim=1)
-    rate = SGD_RATES[int(accuracy_R.argmax())]  # the lower one of equals
+    rate = SGD_RATES[int(accuracy_R.argmax())]  # the lowest of equal ones
     return trained(x_ND, train.label_N, (rate,))(test.x_ND.float())[0], {"rate": rate}
 
 
 def _sgd_weights(
     x_ND: Tensor, label_N: Tensor, classes: int, rates: tuple[float, ...], seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Train a linear layer at each rate, all of them on the same batches."""
+    """Train a linear layer at each learning rate, all on the same batches."""
     count, width = x_ND.shape
     batch = min(SGD_BATCH, count)
     order = torch.Generator().manual_seed(seed)
@@ -226,7 +226,7 @@ def _sgd_weights(
 
 
 def _schedule(epoch: float, warmup: float, epochs: float) -> float:
-    """Return the share of the learning rate: linear warm-up, then half a cosine to 0."""
+    """Return the factor of the learning rate: linear warm-up, then half a cosine to 0."""
     if epoch < warmup:
         return epoch / warmup
     return (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup))) / 2
@@ -235,9 +235,10 @@ def _schedule(epoch: float, warmup: float, epochs: float) -> float:
 def attentive(
     train: LabelledClips, test: Split, classes: int, spec: Probe
 ) -> tuple[Tensor, dict[str, float]]:
-    """Train V-JEPA's probe: a cross-attention block of depth 1 with one query, a linear layer.
+    """Train V-JEPA's probe: a cross-attention block with one query, then a linear layer.
 
-    AdamW, 20 epochs, cosine to 0, weight decay 0.01; the rate is chosen on held-out videos.
+    AdamW, 20 epochs, cosine to 0, weight decay 0.01. The learning rate is chosen on held-out
+    videos.
     """
     assert train.split.tokens_NLD is not None and test.tokens_NLD is not None
     tokens_NLD, place_N = train.split.tokens_NLD, train.kept_N.nonzero()[:, 0]
@@ -253,17 +254,17 @@ def attentive(
 
     probes = trained(~held_N, ATTENTIVE_RATES)
     accuracies = [accuracy(logits) for logits in _logits(probes, tokens_NLD, place_N[held_N])]
-    rate = ATTENTIVE_RATES[int(np.argmax(accuracies))]  # the lower one of equals
+    rate = ATTENTIVE_RATES[int(np.argmax(accuracies))]  # the lowest of equal ones
     chosen = trained(torch.ones_like(held_N), (rate,))
     return _logits(chosen, test.tokens_NLD, torch.arange(len(test.x_ND)))[0], {"rate": rate}
 
 
 class AttentiveProbe(nn.Module):
-    """V-JEPA's attentive classifier on tokens that are already normalised (`features`).
+    """V-JEPA's attentive classifier, on tokens that are normalised already (`Split.tokens_NLD`).
 
-    With one query q, keys and values of single tokens are never needed. A head's scores are
-    q' Wk x = (Wk' q)' x, and its output is Wv (sum of a x): both take one D-vector per head. This
-    costs 2 L D H multiply-adds per clip in place of 2 L D D.
+    With a single query q, keys and values need not be computed per token. A head's scores are
+    q' Wk x = (Wk' q)' x, and its output is Wv (sum of a x). Both need one D-vector per head. This
+    takes 2 L D H multiply-adds per clip instead of 2 L D D.
     """
 
     def __init__(self, width: int, heads: int, classes: int):
@@ -272,7 +273,7 @@ class AttentiveProbe(nn.Module):
         self.query = nn.Parameter(torch.empty(width))
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.q, self.v = nn.Linear(width, width), nn.Linear(width, width)
-        # A bias of the keys would add the same to all scores of a head, which changes nothing.
+        # A bias of keys adds the same number to all scores of a head, so the softmax removes it.
         self.k = nn.Linear(width, width, bias=False)
         self.proj = nn.Linear(width, width)
         self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
@@ -283,7 +284,8 @@ class AttentiveProbe(nn.Module):
                 nn.init.trunc_normal_(part.weight, std=0.02)
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
-        with torch.no_grad():  # V-JEPA rescales the last layers of both branches
+        # V-JEPA rescales the last layers of both branches.
+        with torch.no_grad():
             self.proj.weight.div_(math.sqrt(2.0))
             self.fc2.weight.div_(math.sqrt(2.0))
 
@@ -311,7 +313,7 @@ def _train_attentive(
     spec: Probe,
     device: torch.device,
 ) -> list[AttentiveProbe]:
-    """Train a probe at each rate, all of them from the same weights on the same batches."""
+    """Train a probe at each learning rate, all from the same weights and on the same batches."""
     probes = list[AttentiveProbe]()
     for _ in rates:
         torch.manual_seed(spec.seed)
@@ -356,10 +358,10 @@ def _tokens(tokens_NLD: np.ndarray, place_B: Tensor, device: torch.device) -> Te
 def knn(
     train: LabelledClips, test: Split, classes: int, spec: Probe
 ) -> tuple[Tensor, dict[str, float]]:
-    """Let the nearest training clips vote, by cosine similarity s with weight exp(s / 0.07).
+    """Let the nearest training clips vote. The weight at cosine similarity s is exp(s / 0.07).
 
     Returns:
-        Logarithms of the votes: their softmax is each class's share of them.
+        Logarithms of the votes, and no settings. Their softmax is each class's share of the votes.
     """
     if (k := spec.neighbours) > (count := len(train.label_N)):
         raise UserError(f"neighbours is {k}, but there are {count} training clips; lower it")

@@ -33,17 +33,17 @@ CLIPS = {"5": 1, "6": 1, "7": 4, "8": 2}
 def visualise(job: Job[Visualise]) -> dict[str, Any]:
     """Write arrays.npz of the spec's figure.
 
-    It shows the middle clips of test videos that the run's seed chooses.
+    The figure shows the middle clips of test videos that are drawn from the run's seed.
 
     Raises:
-        UserError: no test video has motion vectors, a chosen one cannot be read, or a parent is
-            missing or not made for such clips.
+        UserError: no test video has motion vectors, a drawn video cannot be read, or a parent is
+            missing or was trained on other clips.
     """
     spec = job.spec
     if len(spec.parents) != PARENTS[spec.figure]:
         raise UserError(
             f"{spec.run_id}: figure {spec.figure} shows {PARENTS[spec.figure]} pretraining runs, "
-            f"parents names {len(spec.parents)}"
+            f"and parents has {len(spec.parents)}; correct parents"
         )
     runs = [_parent(job, run_id) for run_id in spec.parents]
     draw = {"5": _figure_5, "6": _figure_6, "7": _figure_7, "8": _figure_8}[spec.figure]
@@ -57,19 +57,19 @@ def show(
 ) -> dict[str, Any]:
     """Return 16 frames of a video, their motion, and masks on the grid of the paper's ViT-B.
 
-    The frames are 4 apart, as in the paper on K400, or less in a video that is too short for that.
+    The stride is 4, as in the paper on K400, or smaller if the video is too short.
 
     Args:
-        seed: of the masks.
-        masks: their names; by default those of the paper's Table 4e.
-        start: the first frame; by default the clip is in the video's middle.
+        seed: the masks' seed.
+        masks: names of masks. Default: those of the paper's Table 4e.
+        start: the first frame. Default: the clip is in the video's middle.
 
     Returns:
         The arrays of `masks_on_a_clip`.
 
     Raises:
-        UserError: an unknown mask, a video that cannot be read or has no motion vectors, or one
-            that ends before the clip does.
+        UserError: a mask is unknown, the video cannot be read or has no motion vectors, or it ends
+            before the clip.
     """
     if unknown := [name for name in masks if name not in MASKS]:
         raise UserError(f"--masks {unknown[0]}: no such mask; choose from {', '.join(MASKS)}")
@@ -99,14 +99,14 @@ def masks_on_a_clip(
         path, frames: the video, and its number of frames.
         clips: frames, size and sampling of the clip.
         model: tubelet and patch, which make the token grid.
-        names: N masks.
-        seed: of the masks.
-        start: the clip's first frame, in place of the middle clip's.
+        names: names of N masks.
+        seed: the masks' seed.
+        start: the clip's first frame. None: the middle clip.
 
     Returns:
-        frames_SHWC: uint8, the first frame of each slot; index_S: its number in the video.
-        motion_SHW2: (dx, dy) in pixels a frame, the mean over a slot's frames; magnitude_SHW: what
-            guides the masks; has_motion_S.
+        frames_SHWC: uint8, the first frame of each slot. index_S: its number in the video.
+        motion_SHW2: (dx, dy) in pixels per frame, the mean over a slot's frames. magnitude_SHW: the
+            magnitude that guides masks. has_motion_S.
         names_N, ratio_N, masked_NSHW, and boxes_NS4: (centre x, centre y, width, height) in
             patches, NaN for a mask without boxes.
 
@@ -145,10 +145,10 @@ def _figure_6(
 ) -> dict[str, Any]:
     """Return the arrays of `masks_on_a_clip` for the run's own mask, and attention.
 
-    objects_SK4: (top, left, bottom, right) of up to K objects as shares of the clip's sides, NaN
-    where there is none; K = 0 where the video has no boxes (`mgm.stages.measure.saliency` says
-    where they lie). attention_SHW: sums to 1. query_3: slot, row and column of the token that
-    looks. parents_P.
+    objects_SK4: (top, left, bottom, right) of up to K objects, as shares of the clip's sides. NaN
+    without an object. K = 0 if the video has no boxes (`mgm.stages.measure.saliency` describes
+    their file). attention_SHW: sums to 1. query_3: slot, row and column of the token that attends.
+    parents_P.
     """
     ((video, seed),), ((trained, model),), spec = chosen, runs, job.spec
     clip, index_T, crop = _middle(Path(video.path), video.frames, spec.clips)
@@ -190,7 +190,7 @@ def _figure_7(
 def _figure_8(
     job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]
 ) -> dict[str, Any]:
-    """Return B clips as P runs reconstruct them.
+    """Return B clips, reconstructed by P runs.
 
     Arrays: frames_BSHWC, index_BS, masked_BPSHW, reconstructed_BPSHWC (`mgm.models.reconstruct`),
     class_B, source_B, names_P and ratio_P of the runs' masks, and parents_P.
@@ -224,9 +224,9 @@ def _figure_8(
 
 
 def _choose(spec: Visualise, index: Index) -> list[tuple[Video, int]]:
-    """Choose test videos with motion vectors, each with a seed for its masks.
+    """Draw test videos with motion vectors, each with a seed for its masks.
 
-    There are as many as the figure shows, or all if there are fewer.
+    The figure decides their number. If there are fewer, all are used.
     """
     guiding, chosen = moving_videos(index), []
     for clip in range(min(CLIPS[spec.figure], len(guiding))):
@@ -236,9 +236,10 @@ def _choose(spec: Visualise, index: Index) -> list[tuple[Video, int]]:
 
 
 def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
-    """Return a pretraining run's spec and model, if its clips and model are the figure's.
+    """Return a pretraining run's spec and model, after checking its clips and model.
 
-    A figure takes centre crops and never mirrors them, so crop and flip may differ.
+    They must be those of the figure. Crop and flip may differ, since a figure has centre crops and
+    no mirrored clips.
     """
     spec, path = job.spec, job.workplace.results / run_id / "spec.json"
     if not path.exists():
@@ -248,8 +249,8 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
     trained = read_spec(path)
     if not isinstance(trained, Pretrain):
         raise UserError(
-            f"{spec.run_id}: parent {run_id} is a {trained.stage} run; figure {spec.figure} shows "
-            "pretraining runs"
+            f"{spec.run_id}: parent {run_id} is a {trained.stage} run, and figure {spec.figure} "
+            "shows pretraining runs; choose one"
         )
     if spec.figure == "8" and trained.target != "pixels":
         raise UserError(
@@ -258,9 +259,8 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
         )
     if trained.mask.guidance != "vectors":
         raise UserError(
-            f"{spec.run_id}: parent {run_id} is guided by {trained.mask.guidance}; figure "
-            f"{spec.figure} reads motion vectors, choose a run "
-            "guided by them"
+            f"{spec.run_id}: parent {run_id} is guided by {trained.mask.guidance}, and figure "
+            f"{spec.figure} reads motion vectors; choose a run that is guided by them"
         )
     for part, wanted, own in (
         ("clips", spec.clips, trained.clips),
@@ -270,8 +270,7 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
             if name not in ("crop", "flip") and getattr(wanted, name) != getattr(own, name):
                 raise UserError(
                     f"{spec.run_id}: {part}.{name} is {getattr(wanted, name)}, but parent {run_id} "
-                    f"was trained with {getattr(own, name)}; "
-                    "take the parent's"
+                    f"was trained with {getattr(own, name)}; set the parent's value"
                 )
     model = build_mae(trained)
     load_weights(model, job.weights(run_id))
@@ -281,10 +280,10 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
 def _middle(
     path: Path, frames: int, clips: Clips, motion: bool = True, start: int | None = None
 ) -> tuple[Clip, np.ndarray, Box]:
-    """Read the centre crop of a video's middle clip, or of the clip from `start` on.
+    """Read the centre crop of a video's middle clip, or of the clip that begins at `start`.
 
     Returns:
-        The clip, its frames' numbers, and the crop's place in the decoded frame.
+        The clip, its frames' numbers, and the crop in pixels of the decoded frame.
     """
     index_T = view_indices(clips, frames, view=0, views=1)
     if start is not None:
@@ -338,12 +337,12 @@ def _masks(
 
 
 def _objects(job: Job[Visualise], video: Video, index_S: np.ndarray, crop: Box) -> np.ndarray:
-    """Return (S, K, 4) boxes of objects in a video, from the file next to its index.
+    """Return (S, K, 4) bounding boxes of objects in a video, from the file next to its index.
 
-    NaN stands where a frame has fewer boxes, or a box is outside of the crop.
+    Values are NaN if a frame has fewer boxes, or if a box is outside of the crop.
     """
     place = job.workplace.data[job.spec.data.dataset]
-    # A dataset need not have boxes.
+    # Boxes are optional.
     if not any((place / name).exists() for name in ("boxes.csv", "boxes.npz")):
         return np.empty((len(index_S), 0, 4), np.float32)
     boxes = read_boxes(place, job.index).get(job.index.name(video), {})
@@ -374,7 +373,7 @@ def _about(index: Index, video: Video) -> dict[str, Any]:
 
 
 def _stack(made: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Stack the arrays of B clips: frames_SHWC of each becomes frames_BSHWC."""
+    """Stack the arrays of B clips. For example, frames_SHWC becomes frames_BSHWC."""
     names = {key: key.partition("_") for key in made[0]}
     return {
         f"{name}_B{suffix}": np.stack([arrays[key] for arrays in made])

@@ -1,7 +1,8 @@
 """Windows of long videos: a clip every N seconds, for `mgm embed` and `mgm predict`.
 
-A file is read in parts, each by one pass from the key frame before it. Memory depends on the part,
-not on the file's length. Each part is written when it is done, so that the same command continues.
+A file is read in parts, each in one pass that starts at the key frame before it. Memory depends on
+the part's length, not on the file's. Each part is written when it is done, so that the same command
+continues after a stop.
 """
 
 import hashlib
@@ -30,23 +31,23 @@ from mgm.video.transform import cut_frames, test_box
 T = TypeVar("T")
 PART = 256  # windows per part
 CLIPS = 16  # windows per forward pass
-LONGEST_S = 12 * 3600  # a longer duration is taken for damage
+LONGEST_S = 12 * 3600  # files with longer durations are refused as damaged
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Where windows lie.
+    """The positions of windows.
 
     Attributes:
-        every_s: seconds from the start of one to the start of the next.
-        window_s: seconds that one spans; 0: the clip's frames at their stride.
+        every_s: seconds from the start of a window to the start of the next.
+        window_s: length of a window in seconds. 0: the clip's frames at their stride.
     """
 
     every_s: float
     window_s: float = 0.0
 
     def starts(self, clips: Clips, frames: int, fps: float) -> np.ndarray:
-        """Return the first frame of each window that lies in the video; at least one."""
+        """Return the first frame of each window in the video. There is at least one."""
         last = max(frames - self.span(clips, fps), 0)
         count = int(last / (self.every_s * fps)) + 1
         return np.minimum((np.arange(count) * self.every_s * fps).round(), last).astype(np.int64)
@@ -63,7 +64,7 @@ class Windows:
 
 
 def find_windows(how: ApplyOptions) -> Windows | None:
-    """Return the windows that the command line asks for; None: views of whole videos."""
+    """Return the windows that the command line asks for, or None for views of whole videos."""
     return Windows(how.every, how.window) if how.every else None
 
 
@@ -88,14 +89,15 @@ def apply_windows(
     """Compute every window of every video, in parts next to the output.
 
     Args:
-        compute: from uint8 frames (B, T, H, W, C) to (B, ...).
+        compute: maps uint8 frames (B, T, H, W, C) to (B, ...).
 
     Returns:
-        The values in order, read part by part; and (name, reason) of videos that could not be read.
+        The values in order, which are read part by part, and (name, reason) of the videos that
+        could not be read.
 
     Raises:
-        UserError: the parts there are of other weights or windows, or the folder is not ours; no
-            video could be read.
+        UserError: existing parts are of other weights or windows, mgm did not make their folder, or
+            no video could be read.
     """
     shapes = [source.clips.model_dump_json(), source.model.model_dump_json()]
     settings = [weights_digest(source.weights), np.dtype(dtype).name, asdict(windows), *shapes]
@@ -118,7 +120,7 @@ def apply_windows(
             failed[name] = str(error)
     if not places:
         raise UserError(
-            f"{out}: none of {len(videos)} videos could be read; the first: "
+            f"{out}: 0 of {len(videos)} videos could be read; the first: "
             f"{next(iter(failed.values()))}"
         )
     return (_read(parts, *place) for place in places), list(failed.items())
@@ -167,7 +169,7 @@ def _values(
 
 
 def _ahead(items: Iterable[T]) -> Iterator[T]:
-    """Yield `items`, making the next one in a thread while the last one is used."""
+    """Yield `items`. A thread computes the next item while the current one is used."""
     left = iter(items)
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(next, left, None)
@@ -181,14 +183,14 @@ def _batches(plan: _Plan, starts_N: np.ndarray, size: int) -> Iterator[np.ndarra
     index_NT = np.minimum(starts_N[:, None] + plan.offset_T, plan.frames - 1)
     wanted_M, slot_NT = np.unique(index_NT, return_inverse=True)
     slot_NT = slot_NT.reshape(index_NT.shape)
-    # Frames that a window still to come needs: overlapping windows share them.
+    # Frames that later windows need, since overlapping windows share frames.
     kept, ready, box = dict[int, np.ndarray](), 0, None
     with open_pass(plan.path, wanted_M, False) as decoding:
         for place, frame_HWC in decoding:
             height, width = frame_HWC.shape[:2]
             box = box or test_box(height, width, view=0, views=1, size=size)
             kept[place] = cut_frames(frame_HWC[None], box, size, False)[0]
-            # Damaged files give some frames out of order.
+            # The frames of damaged files may come out of order.
             while (slots_BT := slot_NT[ready : ready + CLIPS]).size and all(
                 slot in kept for slot in np.unique(slots_BT).tolist()
             ):

@@ -128,7 +128,7 @@ def test_what_cannot_be_measured_says_why(index, change, says):
 def test_two_clips_are_too_few(index):
     few = replace(index, videos=(index.train[0], index.train[-1], index.test[0]))
     table = controls(few, LIKE, weights=False).set_index("control")
-    assert "too few to hold any out" in table.why["middle_frame"]
+    assert "at least 3 to hold some out" in table.why["middle_frame"]
 
 
 def test_videos_without_vectors(index, measured):

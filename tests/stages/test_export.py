@@ -139,7 +139,7 @@ def test_the_videomae_file_is_what_that_code_reads(tmp_path):
         "decoder_num_classes=384, decoder_embed_dim=32, decoder_depth=2, decoder_num_heads=4"
         in told
     )
-    assert "positions for 16 frames alone; for 6, give it tables of 108 positions" in told
+    assert "positions only for 16 frames. For 6 frames, set tables of 108 positions" in told
 
 
 def test_classes_have_their_names_if_the_index_is_given(tmp_path, videos):
@@ -155,7 +155,7 @@ def test_classes_have_their_names_if_the_index_is_given(tmp_path, videos):
     )
     with pytest.raises(
         UserError,
-        match="holds videos with digest .*, the run was made with 000000000000; give its own index",
+        match="holds videos with digest .*, and the run was made with 000000000000; pass the index of these",
     ):
         export(tmp_path / "other", "hf", tmp_path / "hf", videos)
 
@@ -165,7 +165,7 @@ def test_what_cannot_be_exported_is_one_clear_line(tmp_path):
     run_of(PRETRAIN.model_copy(update={"model": timesformer}), tmp_path / "timesformer")
     with pytest.raises(
         UserError,
-        match="a TimeSformer's divided attention has no place in VideoMAE's formats; export a ViT",
+        match="is a TimeSformer, and VideoMAE's formats have no divided attention; export a ViT",
     ):
         export(tmp_path / "timesformer", "hf", tmp_path / "out")
     (tmp_path / "probe").mkdir()

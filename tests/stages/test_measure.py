@@ -144,7 +144,7 @@ def test_bad_boxes_are_one_line(copied):
         (head + f"{name},0,1,2,3,four\n", "write a path and five numbers"),
         (
             head + "none.mp4,0,1,2,3,4\n",
-            "line 2: none.mp4 is no video of the index; write paths as index.csv does",
+            "line 2: none.mp4 is not a video of the index; write paths as in index.csv",
         ),
         (head + f"{name},12,1,2,3,4\n", f"{name} has 12 frames, not a frame 12; count from 0"),
         (head + f"{name},0,5,2,3,4\n", "the box ends at (3, 4) before it begins at (5, 2)"),
@@ -161,7 +161,7 @@ def test_bad_boxes_are_one_line(copied):
     (copied / "boxes.npz").unlink()
     with pytest.raises(
         UserError,
-        match=r"no boxes: neither .*boxes\.csv \(yours: path,frame,.*\) nor .*boxes\.npz \(the generator's\) is",
+        match=r"no boxes: neither .*boxes\.csv nor .*boxes\.npz \(of generated sets\) exists; .*path,frame,",
     ):
         saliency_score(index, copied, index.test)
 

@@ -182,4 +182,4 @@ def test_a_probe_of_another_kind_is_refused_before_it_decodes(several, monkeypat
     monkeypatch.setattr(module, "test_loader", lambda *args, **how: pytest.fail("decodes"))
     words = ["--data", "several=data/several", "--out", "results", "--set", "kind=knn"]
     done = CliRunner().invoke(app, ["probe", *words])
-    assert "kind knn takes one label per video" in str(done.exception)
+    assert "kind is knn, which needs one label per video" in str(done.exception)

@@ -176,21 +176,21 @@ def test_parents_that_do_not_fit_are_one_clear_line(tmp_path, index, results):
     _leave(folder, divided)
     lost = _leave(folder, TRAINED.model_copy(update={"seed": 1}), weights=False)
     wrong = [
-        (_figure("6"), "figure 6 shows 1 pretraining runs, parents names 0"),
-        (_figure("8", TRAINED.run_id), "figure 8 shows 2 pretraining runs, parents names 1"),
+        (_figure("6"), "figure 6 shows 1 pretraining runs, and parents has 0"),
+        (_figure("8", TRAINED.run_id), "figure 8 shows 2 pretraining runs, and parents has 1"),
         (_figure("6", "pretrain-nothing"), r"pretrain-nothing/spec\.json: no such run"),
         (
             _figure("6", larger.run_id),
-            f"clips.size is 48, but parent {larger.run_id} was trained with 64; take the parent's",
+            f"clips.size is 48, but parent {larger.run_id} was trained with 64; set the parent's",
         ),
         (
             _figure("6", deeper.run_id),
-            f"model.depth is 2, but parent {deeper.run_id} was trained with 3; take the parent's",
+            f"model.depth is 2, but parent {deeper.run_id} was trained with 3; set the parent's",
         ),
         (_figure("7", flow.run_id), f"parent {flow.run_id} is guided by dis"),
         (
             _figure("7", tuned.run_id),
-            f"parent {tuned.run_id} is a finetune run; figure 7 shows pretraining runs",
+            f"parent {tuned.run_id} is a finetune run, and figure 7 shows pretraining runs",
         ),
         (_figure("7", lost), r"weights\.safetensors: no such weights"),
         (

@@ -1,14 +1,13 @@
-"""`mgm measure`: numbers that the papers state, and two that explain the masks' results.
+"""`mgm measure`: numbers from the papers, and two that explain the masks' results.
 
-Each has a module of its name here: its `measure(job)` returns numbers by name, and may leave
-arrays.npz in the job's folder.
+Each has a module of its name here. The module's `measure(job)` returns {name: number}, and may
+write arrays.npz to the job's folder.
 
-- saliency: motion inside boxes over motion outside (paper, section 1)
-- motion-time: reading motion vectors against computing optical flow (paper, section 4.5)
-- step-time: a pretraining step that hides most tokens against one whose encoder sees all
-  (ST-MAE's abstract)
-- coverage: how much of what moves each mask hides (ours)
-- controls: what a linear probe classifies without a trained model (ours)
+- saliency: motion inside boxes / motion outside (paper, section 1)
+- motion-time: time to read motion vectors vs to compute optical flow (paper, section 4.5)
+- step-time: time of a pretraining step that hides most tokens vs none (ST-MAE's abstract)
+- coverage: the share of moving pixels that each mask hides (ours)
+- controls: accuracy of a linear probe without a trained model (ours)
 """
 
 from collections.abc import Sequence
@@ -35,18 +34,19 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
 
 
 def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: Path | None) -> str:
-    """Measure `name` at the paper's settings and return text: a number per line, then a table.
-
-    Nothing is kept.
+    """Measure `name` at the paper's settings, without writing a result.
 
     Args:
-        place: folder of a dataset's index; step-time needs none.
-        videos: of the test split, evenly spaced; 0: all.
-        flow, weights: what motion-time compares with, and RAFT's weights, torchvision's own where
-            None.
+        place: folder of a dataset's index. step-time needs none.
+        videos: number of test videos, evenly spaced. 0: all.
+        flow: the method that motion-time compares with.
+        weights: RAFT's weights. None: torchvision's own.
+
+    Returns:
+        Text: a number per line, then a table.
 
     Raises:
-        UserError: a place is needed, or what is there cannot be measured.
+        UserError: `place` is missing, or its dataset cannot be measured.
     """
     paper = {
         "clips": PRETRAIN_CLIPS["ssv2"],
@@ -87,16 +87,16 @@ def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: 
 
 
 def controls_now(place: Path, like: Path | None, workers: int) -> str:
-    """Measure a dataset's controls and return them as text; keep nothing.
+    """Measure a dataset's controls and return them as text, without writing a result.
 
     Args:
         place: folder of the dataset's index.
-        like: a probe's spec or folder, or another run's: labels, clips, views and the model of
-            random weights are its own. None: all labels, and no random weights.
-        workers: processes that decode.
+        like: spec or folder of a probe or another run, which has the labels, clips, views and the
+            model for random weights. None: all labels, and no random weights.
+        workers: number of processes that decode.
 
     Raises:
-        UserError: no such index or run, or a video cannot be read.
+        UserError: there is no such index or run, or a video cannot be read.
     """
     from mgm.stages.measure.controls import controls, describe
 
@@ -108,6 +108,6 @@ def controls_now(place: Path, like: Path | None, workers: int) -> str:
 
 
 def choose(index: Index, videos: int) -> Sequence[Video]:
-    """Choose at most `videos` of the `moving_videos`, evenly spaced. 0: all of them."""
+    """Return at most `videos` of the `moving_videos`, evenly spaced. 0: all of them."""
     moving = moving_videos(index)
     return spread(moving, videos or len(moving))

@@ -1,10 +1,10 @@
-"""Controls: how well a linear probe classifies videos by features that need no model.
+"""Measure controls: accuracies of a linear probe on features that need no trained model.
 
-A model must beat them before its accuracy says anything about video understanding. File facts show
-what the files give away, small pictures what appearance does, statistics of the codec's motion
-vectors what motion costs nothing, and random weights what an untrained model of the same size does.
+The accuracy of a model shows video understanding only if it is higher than these. There are four
+kinds of features: properties of the file, small pictures (appearance), statistics of the codec's
+motion vectors (motion), and random weights (an untrained model of the same size).
 
-Labels, draws, splits and groups are those of the probes, and so is the classifier.
+Labels, draws, splits, groups and the classifier are the same as for probes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,8 +28,8 @@ from mgm.stages.probe import fit_draws
 from mgm.video.decode import read_clip
 from mgm.video.loader import test_clips
 
-BATCH = 64  # clips that random weights see at once
-RESAMPLES = 2000  # of test groups and label draws, for an interval
+BATCH = 64  # clips per forward pass of random weights
+RESAMPLES = 2000  # bootstrap samples of test groups and label draws, for an interval
 GIVES_AWAY = 10.0  # points above chance at which a file fact is a warning
 COLUMNS = (
     "control", "title", "kind", "top1", "ci_low", "ci_high", "chance", "penalty", "n_test",
@@ -42,7 +42,7 @@ FILE_FACTS = "file_facts"
 
 @dataclass(frozen=True)
 class Control:
-    """A set of features. `says` begins the warning of a file fact that predicts the class."""
+    """A set of features. `says` begins the warning if the features predict the class."""
 
     name: str
     title: str
@@ -70,9 +70,9 @@ CONTROLS = (
 
 @dataclass(frozen=True)
 class ControlFeatures:
-    """Features of the videos of an index, each (videos, D), in the order of `index.videos`.
+    """Features of an index's videos, each (videos, D), in the order of `index.videos`.
 
-    `views` holds each video's features under random weights, a row per view.
+    `views` has each video's features from random weights, with a row per view.
     """
 
     index: Index
@@ -83,14 +83,14 @@ class ControlFeatures:
 def controls(
     index: Index, like: Probe | Measure, *, weights: bool = True, workers: int = 0
 ) -> pd.DataFrame:
-    """Classify an index's videos by each control; read each video once.
+    """Classify an index's videos by each control. Each video is read once.
 
     Args:
-        index: the videos, their split and groups.
-        like: labels, draws, seed, clips, views and model are this probe's. A probe with
-            `parent` set serves as well: random weights are those of its model.
+        index: the videos, their splits and groups.
+        like: has the labels, draws, seed, clips, views and model. Its `parent` is ignored, since
+            weights are random.
         weights: whether to measure random weights, the only control that runs a model.
-        workers: processes that decode; 0: this one.
+        workers: number of processes that decode. 0: this process decodes.
 
     Returns:
         A row per control: `control`, `title`, `kind` (file, picture, motion or model), `top1` in
@@ -119,7 +119,7 @@ def unmeasurable(index: Index) -> str:
 
 
 def remarks(index: Index) -> list[str]:
-    """Return what limits the meaning of every control and probe of an index."""
+    """Return notes on the index that matter for the meaning of its controls and probes."""
     found = []
     trained = {video.label for video in index.train}
     for label in sorted({video.label for video in index.test} - trained):
@@ -143,10 +143,10 @@ def remarks(index: Index) -> list[str]:
 
 
 def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) -> ControlFeatures:
-    """Decode each video once and return its features; random weights' too if `like` is given.
+    """Decode each video once, and return its features. With `like`, also those of random weights.
 
     Raises:
-        UserError: a video cannot be read; it is named.
+        UserError: a video cannot be read. The message names it.
     """
     videos = index.videos
     features = {}
@@ -183,7 +183,7 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
 
 
 class _Reader(Dataset):
-    """Item k: the features of video k, and the frames of its test views."""
+    """A dataset whose item k is the features of video k, and the frames of its views."""
 
     def __init__(self, videos: Sequence[Video], like: Probe | Measure | None):
         self.videos, self.like = videos, like
@@ -232,7 +232,7 @@ def _as_it_is(item):
 
 
 def classify(measured: ControlFeatures, like: Probe | Measure) -> pd.DataFrame:
-    """Fit and test a linear probe on each control's features; columns as `controls` returns."""
+    """Fit and test a linear probe on each control's features. Return the table of `controls`."""
     index, like = measured.index, _probe(like)
     job = Job(like, Path(), Workplace(Path(), {}), index)
     draws = [job.training_videos(number) for number in range(like.label_draws)]
@@ -279,7 +279,7 @@ def classify(measured: ControlFeatures, like: Probe | Measure) -> pd.DataFrame:
 def _tested(
     index: Index, sample_N: np.ndarray, logits: Sequence[np.ndarray]
 ) -> tuple[float, float, float]:
-    """Return the accuracy and its interval; the mean average precision of several labels."""
+    """Return the accuracy, or the mean average precision of several labels, and its interval."""
     if index.several_labels:
         # Draws see the same videos: `labels_per_class` needs one label per video.
         order_N = np.argsort(sample_N, kind="stable")
@@ -317,7 +317,7 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def chance_of(index: Index) -> float:
-    """Return the accuracy of always naming the most frequent test class, in per cent.
+    """Return the accuracy of always predicting the most frequent test class, in per cent.
 
     With several labels, return the mean average precision of equal scores.
     """
@@ -330,8 +330,8 @@ def chance_of(index: Index) -> float:
 def interval(right_LN: np.ndarray, groups: Sequence[str]) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of a mean accuracy, in per cent.
 
-    Test groups are resampled whole, and so are label draws: videos of a group share their scene,
-    and videos of a draw share their classifier.
+    Test groups and label draws are resampled as a whole, since videos of a group share their scene,
+    and predictions of a draw share their classifier.
 
     Args:
         right_LN: whether each draw's classifier is right about each test video.
@@ -358,7 +358,7 @@ def _probe(like: Probe | Measure) -> Probe:
 
 
 def describe(table: pd.DataFrame, index: Index) -> str:
-    """Return the controls as text: a line each, then warnings and what limits their meaning."""
+    """Return the controls as text: a line for each, then warnings and notes."""
     first = table.iloc[0]
     labels = f"{first.label_draws} draws of the labels" if first.label_draws > 1 else "one draw"
     lines = [
@@ -376,12 +376,12 @@ def describe(table: pd.DataFrame, index: Index) -> str:
 
 
 def metric_of(index: Index) -> str:
-    """Return the name of the number that the controls of an index have."""
+    """Return the name of the controls' metric."""
     return "mAP" if index.several_labels else "top-1"
 
 
 def measure(job: Job[Measure]) -> dict[str, Any]:
-    """Measure the controls as a run: metrics by name, everything else in arrays.npz."""
+    """Measure the controls of a run. Return {control: metric}, and write the rest to arrays.npz."""
     table = controls(job.index, job.spec, workers=job.options.workers)
     numbers = ("top1", "ci_low", "ci_high")
     words = ("control", "title", "kind", "why", "warning")

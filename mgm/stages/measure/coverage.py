@@ -1,6 +1,6 @@
-"""Coverage: the share of the moving pixels that each mask hides, slot by slot.
+"""Measure coverage: the share of moving pixels that each mask hides, per slot.
 
-The papers do not measure it. It is the purpose of motion guidance.
+The papers do not measure it, but it is the purpose of motion guidance.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from mgm.stages.measure import choose
 from mgm.video.cut import Cache
 from mgm.video.loader import BatchOptions, test_loader
 
-MOVES = 0.5  # pixels a slot; codecs search in quarters of a pixel, so below this lies noise
+MOVES = 0.5  # pixels per slot. Less is noise, since codecs search in quarters of a pixel
 BATCH = 64
 
 
@@ -31,20 +31,20 @@ def coverage(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the share of moving pixels that each mask hides, at the ratio it is trained with.
 
-    Measured on the centre crop of each video's middle clip. A pixel moves if in the frames of a
-    slot it goes at least MOVES pixels further than the slot's median, which is the camera's motion
-    where things cover less than half of the frame. With `spec.compensate`, a pixel moves if its
-    motion goes MOVES pixels beyond the camera's; each guided mask is then measured a second time,
-    guided by the compensated motion. Slots in which nothing moves do not count.
+    Clips are the centre crops of each video's middle clip. A pixel moves if its motion in a slot is
+    at least MOVES pixels larger than the slot's median. The median is the camera's motion if
+    objects cover less than half of the frame. With `spec.compensate`, a pixel moves if its
+    compensated motion is at least MOVES pixels. Then each guided mask is also measured with
+    compensated motion as guidance. Slots without moving pixels do not count.
 
     Returns:
-        metrics: coverage_<mask>, the mean over slots in per cent; videos: how many in which
-            something moves.
-        arrays: names_N; ratio_N, and hidden_N, the per cent of a slot's patches that it is;
-            share_NS, low_NS, high_NS: mean over clips and its 95 % interval, per cent, NaN where
-            there are too few; overall_N, overall_low_N, overall_high_N: the same of a clip's mean
-            over its slots; clips_S: how many have something that moves. A mask measured a second
-            time is named "<mask> <compensate>".
+        metrics: coverage_<mask>, the mean over slots in per cent; videos, the number of videos with
+            moving pixels.
+        arrays: names_N; ratio_N; hidden_N, the per cent of a slot's patches that are hidden;
+            share_NS, low_NS, high_NS: mean over clips in per cent, and its 95 % confidence
+            interval, NaN if there are too few clips; overall_N, overall_low_N, overall_high_N: the
+            same for a clip's mean over slots; clips_S: number of clips with moving pixels. A mask
+            with compensated guidance is named "<mask> <compensate>".
 
     Raises:
         UserError: nothing moves in any clip, or a video cannot be read.
@@ -87,7 +87,7 @@ def coverage(
                 for _, mask, method in masks
             ]
         )
-        parts.append(100 * hidden_NBS / moving_BSL.sum(2))  # 0 / 0 is NaN: nothing moves
+        parts.append(100 * hidden_NBS / moving_BSL.sum(2))  # NaN (0 / 0) if nothing moves
     share_NBS = torch.cat(parts, dim=1).double().numpy()
     share_NBS = share_NBS[:, np.isfinite(share_NBS[0]).any(1)]
     if not share_NBS.size:
@@ -120,10 +120,10 @@ def coverage(
 def moving_pixels(
     motion_BSHW: Tensor, grid: Grid, patch: int, compensate: Compensate = "none"
 ) -> Tensor:
-    """Count the pixels of each patch that move: (B, S, patches) float32.
+    """Count the moving pixels of each patch: (B, S, patches) float32.
 
-    A cell's motion is that of all its pixels. The slot's median is the camera's motion, unless
-    `motion_BSHW` is compensated already.
+    All pixels of a cell have its motion. The slot's median is subtracted as the camera's motion,
+    unless `motion_BSHW` is compensated already.
     """
     if compensate == "none":
         median_BS = motion_BSHW.flatten(2).quantile(0.5, dim=2)
@@ -139,9 +139,9 @@ def moving_pixels(
 
 
 def _interval(x_NBS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the mean over clips and the bounds of its 95 % interval (Student's t).
+    """Return the mean over clips, and the bounds of its 95 % confidence interval (Student's t).
 
-    The mean of no clip and the bounds of one are NaN.
+    Without a clip, the mean is NaN. With one clip, the bounds are NaN.
     """
     found_NS4 = np.array(
         [

@@ -1,6 +1,6 @@
 """Compare the time per video of reading motion vectors and of computing optical flow.
 
-Source: paper, section 4.5: 80 ms against 2.5 s on SSv2.
+Source: paper, section 4.5: 80 ms vs 2.5 s on SSv2.
 """
 
 import time
@@ -21,22 +21,21 @@ from mgm.video.vectors import read_vectors
 
 
 def motion_time(videos: Sequence[Video], flow: Flow, weights: Path | None = None) -> dict[str, Any]:
-    """Time what guides the masks of whole videos, on one thread: motion vectors, and optical flow.
+    """Measure the time for motion vectors and for optical flow of whole videos, on one thread.
 
-    RAFT runs on a GPU where there is one.
+    RAFT runs on a GPU if there is one.
 
     Args:
-        videos: to measure; the first one is measured twice, the first time for nothing, because
-            libraries start slowly.
+        videos: the videos. The first is measured once more before, to warm up libraries.
         flow: the method to compare with.
-        weights: RAFT's; torchvision's own where None.
+        weights: RAFT's weights. None: torchvision's own.
 
     Returns:
-        vectors_ms, flow_ms: means over the videos; ratio: flow / vectors; frames: a video has, on
-            average; videos: how many.
+        vectors_ms, flow_ms: means over the videos; ratio: flow / vectors; frames: mean number of
+            frames; videos: number of videos.
 
     Raises:
-        UserError: no weights, or a video cannot be read.
+        UserError: there are no weights, or a video cannot be read.
     """
     estimate = estimator(
         flow, raft_weights(flow, weights), "cuda" if torch.cuda.is_available() else "cpu"
@@ -55,7 +54,8 @@ def motion_time(videos: Sequence[Video], flow: Flow, weights: Path | None = None
 
 
 def _milliseconds(path: str, estimate: Estimate) -> tuple[float, float]:
-    Path(path).read_bytes()  # so that neither waits for the disk
+    # Read the file into the system's cache, so that neither waits for the disk.
+    Path(path).read_bytes()
     start = time.perf_counter()
     read_vectors(path)
     between = time.perf_counter()

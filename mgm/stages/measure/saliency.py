@@ -2,13 +2,13 @@
 
 Source: paper, section 1.
 
-Boxes lie beside the index, in one of two files; a user's own file goes first:
+Boxes are next to the index, in one of two files. boxes.csv is used if both exist:
 
-    boxes.csv   path,frame,top,left,bottom,right     a line a box: the video's path below the
+    boxes.csv   path,frame,top,left,bottom,right     a line per box: the video's path below the
                                                      index's root (as in index.csv), the frame
                                                      counted from 0, and edges in pixels of the
                                                      decoded frame, right and bottom exclusive
-    boxes.npz   the generator's (`mgm.data.synthetic.generator.load_boxes`)
+    boxes.npz   of a generated set (`mgm.data.synthetic.generator.load_boxes`)
 
 Frames without a line in boxes.csv are not annotated and do not count.
 """
@@ -35,15 +35,16 @@ COLUMNS = ["path", "frame", "top", "left", "bottom", "right"]
 def saliency_score(index: Index, place: Path, videos: Sequence[Video]) -> dict[str, Any]:
     """Return the score over all frames that are annotated and have motion vectors.
 
-    `saliency` is the ratio of two means over pixels, each over all videos: the mean of ratios of
-    single videos, another reading, is unbounded where a camera stands still, since then nothing
-    moves outside the boxes.
+    `saliency` is the ratio of two means over the pixels of all videos. The mean of the videos'
+    ratios is another reading of the paper. It is unbounded if a camera is static, since then
+    nothing moves outside the boxes.
 
     Returns:
-        saliency; inside, outside: mean motion in pixels a frame; videos: how many of them count.
+        saliency; inside, outside: mean motion in pixels per frame; videos: number of annotated
+            videos.
 
     Raises:
-        UserError: no boxes, bad boxes, or nothing to divide by.
+        UserError: there are no boxes, a box is wrong, or there is no motion outside boxes.
     """
     boxes = read_boxes(place, index)
     motion, pixels, counted = np.zeros(2), np.zeros(2), 0  # outside, inside
@@ -69,8 +70,8 @@ def saliency_score(index: Index, place: Path, videos: Sequence[Video]) -> dict[s
     if not pixels.all() or not motion[0]:
         raise UserError(
             f"{place}: {pixels[1]:.0f} pixels lie inside boxes and {pixels[0]:.0f} outside, where "
-            f"the motion sums to {motion[0]:.4g}; "
-            "a saliency score needs both, and motion outside"
+            f"the motion sums to {motion[0]:.4g}; annotate videos with both, and with motion "
+            "outside"
         )
     outside_mean, inside_mean = (motion / pixels).tolist()
     return {
@@ -82,7 +83,7 @@ def saliency_score(index: Index, place: Path, videos: Sequence[Video]) -> dict[s
 
 
 def inside(boxes_K4: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return (height, width) bool: the pixels whose centre lies in a box."""
+    """Return (height, width) bool, True if a pixel's centre is in a box."""
     top_K, left_K, bottom_K, right_K = boxes_K4.T[..., None]
     row_P, column_Q = np.arange(height) + 0.5, np.arange(width) + 0.5
     row_KP = (top_K <= row_P) & (row_P < bottom_K)
@@ -96,7 +97,7 @@ def read_boxes(place: Path, index: Index) -> Mapping[str, Mapping[int, np.ndarra
     Boxes are (K, 4): top, left, bottom, right.
 
     Raises:
-        UserError: there are none, or a line of them is wrong.
+        UserError: there are none, or a line is wrong.
     """
     if (place / "boxes.csv").is_file():
         return _read_csv(place / "boxes.csv", index)
@@ -106,9 +107,8 @@ def read_boxes(place: Path, index: Index) -> Mapping[str, Mapping[int, np.ndarra
             index.name(video): dict(enumerate(drawn[Path(video.path).stem])) for video in index.test
         }
     raise UserError(
-        f"no boxes: neither {place / 'boxes.csv'} (yours: {','.join(COLUMNS)}) nor "
-        f"{place / 'boxes.npz'} (the generator's) is there; "
-        "write the first"
+        f"no boxes: neither {place / 'boxes.csv'} nor {place / 'boxes.npz'} (of generated sets) "
+        f"exists; write the first, with columns {','.join(COLUMNS)}"
     )
 
 
@@ -132,8 +132,8 @@ def _read_csv(path: Path, index: Index) -> dict[str, dict[int, np.ndarray]]:
             ) from None
         if name not in frames_of:
             raise UserError(
-                f"{path}: line {line}: {name} is no video of the index; write paths as index.csv "
-                "does"
+                f"{path}: line {line}: {name} is not a video of the index; write paths as in "
+                "index.csv"
             )
         frames = frames_of[name]
         if frames and not 0 <= number < frames:

@@ -1,6 +1,6 @@
 """Features of a video that need no model: file facts, small pictures, statistics of its vectors.
 
-They are the inputs of the controls (`mgm.stages.measure.controls`): what a video model must beat.
+They are the inputs of the controls (`mgm.stages.measure.controls`).
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ MAX_BYTES = 400e6  # of decoded frames that are held at once
 
 
 def window(video: Video) -> np.ndarray:
-    """Return the frames that are looked at: all, or the middle ones of a long or large video."""
+    """Return the frames that are read: all, or the middle frames of a long or large video."""
     fits = int(MAX_BYTES // max(3 * video.width * video.height, 1))
     count = min(video.frames, MAX_FRAMES, max(fits, 2))
     return np.arange(count) + (video.frames - count) // 2
 
 
 def file_facts(videos: Sequence[Video]) -> dict[str, np.ndarray]:
-    """Return facts by name, each (N, numbers): what the index knows without decoding a frame."""
+    """Return {fact: (N, numbers)} of the index's columns, without decoding a frame."""
     facts = {
         "frames": [[video.frames] for video in videos],
         "duration": [[video.frames / video.fps if video.fps else 0.0] for video in videos],
@@ -42,9 +42,9 @@ def file_facts(videos: Sequence[Video]) -> dict[str, np.ndarray]:
 
 
 def binned(train_NF: np.ndarray, values_MF: np.ndarray) -> np.ndarray:
-    """Return each number's logarithm and, one-hot, its tenth of the training videos.
+    """Return each number's logarithm, and its decile of the training videos as one-hot.
 
-    A linear probe of the bare number could give each class one interval only.
+    With the number alone, a linear probe could only assign one interval to each class.
     """
     parts = [np.log1p(np.abs(values_MF))]
     for train_N, values_M in zip(train_NF.T, values_MF.T, strict=True):
@@ -77,10 +77,10 @@ def _small(picture: np.ndarray) -> np.ndarray:
 
 
 def motion_features(clip: Clip) -> dict[str, np.ndarray]:
-    """Return statistics of a clip's motion vectors; zeros where no frame carries motion.
+    """Return statistics of a clip's motion vectors; zeros if no frame has motion information.
 
-    Vectors are divided by their estimated reference distance and scaled to a short side of 64
-    pixels, so videos of different sizes compare.
+    Vectors are divided by their estimated reference distance, and scaled to a short side of 64
+    pixels, so that videos of different sizes are comparable.
     """
     informed_T = clip.has_motion_T
     scale = SHORT_SIDE / min(clip.height, clip.width)
@@ -96,7 +96,7 @@ def motion_features(clip: Clip) -> dict[str, np.ndarray]:
     counts_QB = np.bincount(
         (BINS**2 * quadrant_HW + bin_THW).ravel(), minlength=4 * BINS**2
     ).reshape(4, -1)
-    # Square roots: nearly all cells are still, and rare motions must count.
+    # Take square roots, since nearly all cells are static, and rare motions must have an effect.
     return {
         "vector_mean": positive - negative,
         "vector_four": np.concatenate([positive, negative]),
@@ -109,10 +109,10 @@ def motion_features(clip: Clip) -> dict[str, np.ndarray]:
 
 
 def _trajectory(speed_THW2: np.ndarray) -> np.ndarray:
-    """Return place and vector of the largest motion at `POINTS` moments.
+    """Return position and vector of the largest motion at `POINTS` times.
 
-    The place is the mean of the cells that share the largest magnitude; where nothing moves, the
-    last place holds.
+    The position is the mean of the cells with the largest magnitude. If nothing moves, it is the
+    last position.
     """
     speed_THW = np.hypot(speed_THW2[..., 0], speed_THW2[..., 1])
     height, width = speed_THW.shape[1:]

@@ -1,4 +1,4 @@
-"""Time a pretraining step whose encoder sees a tenth of the tokens, against one that sees all.
+"""Compare the time of a pretraining step with a tenth of the tokens visible, and with all visible.
 
 Source: ST-MAE's abstract: more than 4x in wall-clock.
 """
@@ -20,18 +20,17 @@ from mgm.stages.job import Job
 from mgm.training.optim import build_optimiser
 
 BATCH = 2  # clips per step
-# Pairs are timed until both are reached: tiny models need many, large ones take long.
+# Pairs are timed until both are reached. Tiny models need many pairs, and large ones take long.
 PAIRS, SECONDS = 5, 2.0
 
 
 def step_time(spec: Measure, least: int = PAIRS) -> dict[str, Any]:
-    """Time steps that hide `spec.ratio` of the tokens in tubes, against steps that hide none.
+    """Compare steps that hide `spec.ratio` of the tokens in tubes with steps that hide none.
 
-    A step is forward, backward and AdamW.
-
-    Both predict the same hidden tokens with the same decoder over all tokens, from frames of noise
-    that are in memory. The two alternate on one model, so that what else the machine does falls on
-    both. float32 on a CPU, bf16 on a GPU. At least `least` pairs.
+    A step is forward, backward and AdamW. Both steps predict the same hidden tokens, with the same
+    decoder over all tokens, from frames of noise in memory. They alternate on the same model, so
+    that other programs slow both. The precision is float32 on a CPU and bf16 on a GPU. At least
+    `least` pairs are timed.
 
     Returns:
         masked_ms, full_ms: medians; speedup: median of full / masked over pairs, with speedup_low
@@ -66,7 +65,8 @@ def step_time(spec: Measure, least: int = PAIRS) -> dict[str, Any]:
             lambda frames, masked: see_all(model, frames, masked)
         )
 
-    pair()  # the first steps allocate
+    # The first steps allocate memory, so they do not count.
+    pair()
     pairs, start = [pair()], time.perf_counter()
     while len(pairs) < least or time.perf_counter() - start < SECONDS:
         pairs.append(pair())
@@ -84,7 +84,7 @@ def step_time(spec: Measure, least: int = PAIRS) -> dict[str, Any]:
 def step_seconds(
     optimiser: Any, loss_of: Callable[[], Tensor], device: torch.device, bf16: bool
 ) -> float:
-    """Seconds of one step: `loss_of()` under autocast or not, its gradients, and the optimiser."""
+    """Return the seconds of one step: `loss_of()`, its gradients, and the optimiser."""
     _wait(device)
     start = time.perf_counter()
     optimiser.zero_grad()
@@ -99,9 +99,9 @@ def step_seconds(
 def see_all(model: MAE, frames_BTHWC: Tensor, masked_BL: Tensor) -> tuple[Tensor, Tensor]:
     """Run `model` with an encoder that sees the hidden tokens too.
 
-    The decoder then gets latents where `model` has mask tokens.
+    The decoder gets latents in place of mask tokens.
     """
-    order_BL = masked_BL.byte().argsort(dim=1, stable=True)  # as in MAE: hidden tokens last
+    order_BL = masked_BL.byte().argsort(dim=1, stable=True)  # hidden tokens last, as in MAE
     hidden = masked_BL.shape[1] - model.visible
     patches_BLPC = patchify(frames_BTHWC, model.encoder.tubelet, model.encoder.patch)
     latent_BLD = model.encoder_to_decoder(model.encoder(patches_BLPC)) + model.pos_embed
