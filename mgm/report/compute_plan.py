@@ -78,9 +78,7 @@ def describe_day(name: str, day: Day, machine: Machine, cores: int, decoded: flo
     complete = sum(hours <= bound for *_, hours in day.rows)
     last = day.rows[-1][-1]
     fits = (
-        "all rows fit"
-        if complete == len(day.rows)
-        else f"{complete} of {len(day.rows)} rows are complete by then"
+        "all rows fit" if complete == len(day.rows) else f"{complete} of {len(day.rows)} rows fit"
     )
     if day.hours:
         lines += ["", f"{day.hours:g} hours: {fits}. All rows take {last:.1f} hours."]

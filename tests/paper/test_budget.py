@@ -188,7 +188,7 @@ def test_compute_stands_beside_epochs(plan):
     assert lines["table2a", "Supervised (K400)"].epochs == 0
     assert {one.target for one in plan.lines} >= {"table1", "table4e", "figure4a"}
     text = describe(plan)
-    assert "computes 1.65 times one at 0.9 (1.62 in the official code" in text.replace("\n", " ")
+    assert "costs 1.65 times an epoch at 0.9 (1.62 times in the" in text.replace("\n", " ")
     assert "Table 4e alone: " in text
 
 
@@ -200,7 +200,9 @@ def test_json_and_picture(plan, tmp_path):
     for name in ("plan.svg", "plan.png", "again.svg"):
         draw(plan, tmp_path / name)
     assert (tmp_path / "plan.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
-    with pytest.raises(UserError, match=r"plan.txt: is no picture .* end it in one of .png"):
+    with pytest.raises(
+        UserError, match=r"plan.txt: this picture format .* end the name in one of .png"
+    ):
         draw(plan, tmp_path / "plan.txt")
 
 
