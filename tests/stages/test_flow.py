@@ -152,7 +152,7 @@ def test_flow_of_other_weights_is_never_mixed(folder, weights, monkeypatch):
         "[0-9a-f]{64}", json.loads((folder / "flow-raft-small.json").read_text())["weights"]
     )
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    words = r"made with weights \w{12}, now they are \w{12}; pass the former, or delete .*flow-raft-small\*.json and all \*.raft-small.npy"
+    words = r"made with weights \w{12}, and now they are \w{12}; pass the former, or delete .*flow-raft-small\*.json and all \*.raft-small.npy"
     with pytest.raises(UserError, match=words) as error:
         flow(folder, "raft-small", weights[1])
     assert "\n" not in str(error.value)
