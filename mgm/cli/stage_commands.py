@@ -46,7 +46,7 @@ Changes = Annotated[
 DEFAULT_OUT = Path("results")
 
 
-@app.command(help="Pretrain masked autoencoders. `mgm new-spec pretrain` lists the settings.")
+@app.command(help="Pretrain masked autoencoders.\n\n`mgm new-spec pretrain` lists the settings.")
 @grouped
 def pretrain(
     options: RunOptions,
@@ -60,7 +60,7 @@ def pretrain(
 
 
 @app.command(
-    help="Fine-tune and test classifiers. They start from the run in the field `parent`, or from "
+    help="Fine-tune and test classifiers.\n\nThey start from the run in the field `parent`, or from "
     "scratch. `mgm new-spec finetune` lists the settings."
 )
 @grouped
@@ -75,7 +75,7 @@ def finetune(
 
 
 @app.command(
-    help="Fit and test classifiers on frozen features. `mgm new-spec probe` lists the settings."
+    help="Fit and test classifiers on frozen features.\n\n`mgm new-spec probe` lists the settings."
 )
 @grouped
 def probe(
@@ -88,7 +88,7 @@ def probe(
     _run_specs("probe", _read(specs, "probe", data, "", changes), out, data, options)
 
 
-@app.command(help="Compute the arrays of figures that show clips. `mgm report` draws them.")
+@app.command(help="Compute the arrays of figures that show clips.\n\n`mgm report` draws them.")
 @grouped
 def visualise(
     options: LoadOptions,

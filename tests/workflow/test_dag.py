@@ -155,7 +155,7 @@ def test_sets_made_of_downloaded_ones_are_made_by_jobs_too(tmp_path):
     ("sources", "message"),
     [
         ({"k40": "."}, "sources: k40: cannot be prepared by jobs; choose from "),
-        ({"k400": "nowhere"}, "sources: k400: nowhere is not there"),
+        ({"k400": "nowhere"}, "sources: k400: nowhere does not exist"),
         ("k400=DIR", "--config sources: write it as sources="),
     ],
 )
