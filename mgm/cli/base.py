@@ -18,8 +18,8 @@ from mgm.errors import UserError, valid
 from mgm.spec import FrozenModel
 
 app = typer.Typer(
-    help="Motion-guided masking for video masked autoencoders, and the experiments of its paper.\n\n"
-    "Start with `mgm prepare`, then `mgm pretrain`, `mgm finetune` or `mgm probe`.",
+    help="Motion-guided masking for video masked autoencoders, and the experiments of its paper."
+    "\n\nStart with `mgm prepare`, then `mgm pretrain`, `mgm finetune` or `mgm probe`.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

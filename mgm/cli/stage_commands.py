@@ -60,8 +60,8 @@ def pretrain(
 
 
 @app.command(
-    help="Fine-tune and test classifiers.\n\nThey start from the run in the field `parent`, or from "
-    "scratch. `mgm new-spec finetune` lists the settings."
+    help="Fine-tune and test classifiers.\n\nThey start from the run in the field `parent`, or "
+    "from scratch. `mgm new-spec finetune` lists the settings."
 )
 @grouped
 def finetune(
