@@ -96,7 +96,7 @@ def write_claims(reports: Path, verdicts: Iterable[Verdict]) -> Path:
 
 
 def _with_holm(judged: Sequence[tuple[Verdict, float]]) -> list[Verdict]:
-    """Make claims undecided whose decision does not pass Holm's method.
+    """Make each claim undecided if its decision does not pass Holm's method.
 
     Args:
         judged: verdicts, each with the largest p-value of its decision, or NaN.

@@ -228,7 +228,7 @@ def _own_rows(
 
 def _pretraining(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
     """Compare the masks' mean with no pretraining, paired by seed."""
-    said = []
+    sentences = []
     for table, base, masks in _own_rows(registry, rows, "base"):
         others = [row for row in masks if row.row not in table.groups]
         if one := mean_gain(others, base):
@@ -247,13 +247,13 @@ def _pretraining(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[
                 f"{number(one.mean, True)} points{bounds}{noise}"
             )
             where = registry.scale.named(base.column)
-            said.append((f"No pretraining, {where}: {text}.", f"table-{table.name}"))
-    return said
+            sentences.append((f"No pretraining, {where}: {text}.", f"table-{table.name}"))
+    return sentences
 
 
 def _masks(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
     """Compare our mask with each of the others, paired by seed."""
-    said = []
+    sentences = []
     for table, ours, masks in _own_rows(registry, rows, "ours"):
         gains = [(row.row, one) for row in masks if (one := gain(ours, row)) and one.has_interval]
         if not gains:
@@ -268,8 +268,8 @@ def _masks(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[
         where = registry.scale.named(ours.column)
         text = f"Other masks, {where}: {ours.row} is {'; '.join(parts)}"
         text += " (paired by seed, Holm's method)."
-        said.append((text, f"table-{table.name}"))
-    return said
+        sentences.append((text, f"table-{table.name}"))
+    return sentences
 
 
 def _conclusions(
@@ -279,7 +279,7 @@ def _conclusions(
     verdicts: Sequence[Verdict],
 ) -> list[tuple[str, str]]:
     """Return sentences on the limits of the numbers, and the count of each verdict."""
-    said = [(caveat(registry, found), "")]
+    sentences = [(caveat(registry, found), "")]
     counted = [
         row.estimate
         for several in rows.values()
@@ -291,9 +291,9 @@ def _conclusions(
             f"{single} of {len(counted)} numbers rest on one seed. Their intervals are over test "
             "videos and leave out the variation between seeds"
         )
-        said.append((f"{text}, so they cannot separate two methods.", ""))
+        sentences.append((f"{text}, so they cannot separate two methods.", ""))
     judged = Counter(verdict.verdict for verdict in verdicts)
     if judged.keys() - {NOT_RUN}:
         text = ", ".join(f"{name} ({count})" for name, count in judged.most_common())
-        said.append((f"{len(verdicts)} claims of the papers' texts: {text}.", "claims"))
-    return said
+        sentences.append((f"{len(verdicts)} claims of the papers' texts: {text}.", "claims"))
+    return sentences

@@ -103,8 +103,8 @@ def labels_of(registry: Registry) -> dict[str, str]:
 
     If several use it, the first in the order of the tables counts.
     """
-    said: list[tuple[str, Sequence[Spec]]] = [("Controls", registry.controls)]
-    said += [
+    uses: list[tuple[str, Sequence[Spec]]] = [("Controls", registry.controls)]
+    uses += [
         (
             cell.row if table.rows_name_runs else f"{table.label}: {cell.row}, {cell.column}",
             cell.runs,
@@ -113,14 +113,14 @@ def labels_of(registry: Registry) -> dict[str, str]:
         for cell in table.cells
     ]
     for name, plot in registry.plots.items():
-        said += [
+        uses += [
             (f"{label_of(f'figure{name}')}: {line}, {x:g}", cell.runs)
             for line, points in plot.lines.items()
             for x, cell in points
         ]
-    said += [(label_of(f"figure{name}"), [figure.run]) for name, figure in registry.figures.items()]
+    uses += [(label_of(f"figure{name}"), [figure.run]) for name, figure in registry.figures.items()]
     labels: dict[str, str] = {}
-    for text, runs in said:
+    for text, runs in uses:
         for run_id in (run_id for run in runs for run_id in (run.run_id, *parents(run))):
             labels.setdefault(run_id, text)
     return labels
