@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from mgm.dag.cluster import Cluster
 from mgm.dag.jobs import DagJob
 from mgm.dag.study import Workflow
-from mgm.data.index import read_index, require_vectors
+from mgm.data.index import read_index, require_labels, require_vectors
 from mgm.data.opening import files_below
 from mgm.data.published import PUBLISHED
 from mgm.data.published.listed import SUFFIXES
@@ -102,8 +102,9 @@ def missing(workflow: Workflow) -> dict[str, str]:
 def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
     """Return an error line for each thing that would stop these jobs.
 
-    A dataset may be missing, differ from its index, or lack the motion vectors that a mask
-    follows. Weights may not fit. A cluster may refuse the jobs.
+    A dataset may be missing, differ from its index, have too few videos for the labels that a run
+    takes, or lack the motion vectors that a mask follows. Weights may not fit. A cluster may refuse
+    the jobs.
     """
     jobs = [job for name, job in workflow.jobs.items() if name in names]
     specs = [spec for job in jobs for spec in job.specs]
@@ -150,15 +151,16 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
     return found
 
 
-def _check_index(place: Path, specs: Iterable[Spec]) -> None:
-    videos = read_index(place).train
+def _check_index(place: Path, specs: Sequence[Spec]) -> None:
+    index = read_index(place)
+    require_labels(index, max((spec.data.labels_per_class for spec in specs), default=0))
     for spec in specs:
         if (
             isinstance(spec, Pretrain)
             and MASKS[spec.mask.name].guided
             and spec.mask.guidance in CODEC
         ):
-            require_vectors(videos, spec.mask.name)
+            require_vectors(index.train, spec.mask.name)
 
 
 def check_divisible(cluster: Cluster, jobs: Iterable[DagJob]) -> list[str]:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -203,6 +204,28 @@ def require_vectors(videos: Sequence[Video], mask: str) -> None:
             "IN -c:v libx264 OUT.mp4), guide the mask by optical flow (`mgm flow`), or choose one "
             f"of {unguided}"
         )
+
+
+def require_labels(index: Index, per_class: int) -> None:
+    """Check that each class has `per_class` training videos, unless that is 0.
+
+    Raises:
+        UserError: a class has fewer, or videos have several labels.
+    """
+    if not per_class:
+        return
+    if index.several_labels:
+        raise UserError(
+            f"data.labels_per_class is {per_class}, but videos have several labels each; set it to "
+            "0"
+        )
+    counts = Counter(video.label for video in index.train)
+    for label, name in enumerate(index.classes):
+        if counts[label] < per_class:
+            raise UserError(
+                f"data.labels_per_class is {per_class}, but class {name} has {counts[label]} "
+                "training videos; lower it in the spec or in the scale's file, or add videos"
+            )
 
 
 def require_splits(

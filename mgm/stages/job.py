@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mgm import rng
-from mgm.data.index import Index, Video, read_index
+from mgm.data.index import Index, Video, read_index, require_labels
 from mgm.data.opening import check_files
 from mgm.errors import UserError
 from mgm.masking import Motion
@@ -86,22 +86,13 @@ class Job(Generic[S]):
         runs that are compared see the same labels.
         """
         data, videos = self.spec.data, list(self.index.train)
-        if data.labels_per_class and self.index.several_labels:
-            raise UserError(
-                f"data.labels_per_class is {data.labels_per_class}, but videos have several labels "
-                "each; set it to 0"
-            )
+        require_labels(self.index, data.labels_per_class)
         draw = rng.generator(rng.clip_seed(self.spec.seed, number, -1), "labels")
         if data.labels_per_class:
             order = draw.permutation(len(videos))
             kept = []
-            for label, name in enumerate(self.index.classes):
+            for label in range(len(self.index.classes)):
                 of_class = [position for position in order if videos[position].label == label]
-                if len(of_class) < data.labels_per_class:
-                    raise UserError(
-                        f"data.labels_per_class is {data.labels_per_class}, but class {name} has "
-                        f"{len(of_class)} training videos; lower it"
-                    )
                 kept += of_class[: data.labels_per_class]
             videos = [videos[position] for position in sorted(kept)]
         if data.shuffle_labels:

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -10,7 +9,7 @@ import yaml
 from mgm.dag.jobs import flow_of
 from mgm.dag.messages import missing, problems
 from mgm.dag.study import Workflow
-from mgm.data.index import Video, read_index
+from mgm.data.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.models import build_mae, save_weights
 from mgm.spec import Data, Model, Pretrain, parents
@@ -248,17 +247,31 @@ def test_weights_in_several_files_are_named_by_all_of_them(tmp_path):
     assert len(names) == 2
 
 
+def videos_of_one_class(monkeypatch, number: int) -> None:
+    """Let every dataset hold `number` training videos of one class, without motion vectors."""
+    video = Video("a.webm", 0, "train", "", 24, 25.0, 64, 64, "vp9", False, 1)
+    index = Index(Path(), ("wave",), (video,) * number, (), "0" * 12, "")
+    monkeypatch.setattr("mgm.dag.messages.read_index", lambda place: index)
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+
+
+def jobs_of(workflow: Workflow, rule: str) -> list[str]:
+    return [job.name for job in workflow.jobs.values() if job.specs and job.rule == rule]
+
+
 def test_videos_without_vectors_are_refused_before_any_training(monkeypatch):
     workflow = Workflow({"name": "mine"})
-    videos = [Video("a.webm", 0, "train", "", 24, 25.0, 64, 64, "vp9", False, 1)]
-    monkeypatch.setattr("mgm.dag.messages.read_index", lambda place: SimpleNamespace(train=videos))
-    monkeypatch.setattr(Path, "exists", lambda path: True)
-    jobs = [name for name, job in workflow.jobs.items() if job.rule == "pretrain"]
-    assert any(
-        "a.webm: codec vp9 has no motion vectors" in line for line in problems(workflow, jobs)
-    )
-    unguided = [job.name for job in workflow.jobs.values() if job.specs and job.rule == "probe"]
-    assert not problems(workflow, unguided)
+    videos_of_one_class(monkeypatch, 20)
+    found = problems(workflow, jobs_of(workflow, "pretrain"))
+    assert any("a.webm: codec vp9 has no motion vectors" in line for line in found)
+    assert not problems(workflow, jobs_of(workflow, "probe"))
+
+
+def test_too_few_videos_for_the_labels_of_a_probe_are_refused_before_any_training(monkeypatch):
+    workflow = Workflow({"name": "mine"})
+    videos_of_one_class(monkeypatch, 9)
+    found = problems(workflow, jobs_of(workflow, "probe"))
+    assert any("labels_per_class is 20, but class wave has 9" in line for line in found)
 
 
 def listing(folder: Path) -> dict[str, tuple[int, bytes]]:
