@@ -1,1 +1,1 @@
-
+"""Datasets: published lists, folders of videos, drawn videos, indexes and shards."""

@@ -61,6 +61,7 @@ def unpack(results: Path) -> None:
             f" restore it with `git checkout {archive}`"
         )
     temporary = archive.parent / f".{os.getpid()}.{results.name}"
+    show(f"unpacking {archive}, some seconds")
     try:
         _extract(archive, temporary, results.name)
         new = temporary / results.name

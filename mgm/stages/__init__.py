@@ -1,0 +1,1 @@
+"""What `mgm` computes, one module per stage: pretrain, finetune, probe, predict and others."""

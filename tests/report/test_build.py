@@ -60,7 +60,7 @@ def test_a_foreign_log_does_not_break_the_page(places):
     ):
         finish(places[0], spec)
         (places[0] / spec.run_id / "log.jsonl").write_text(text)
-    assert "no run has written a log yet" in build_report(known, *places).read_text()
+    assert "No run has written a log yet" in build_report(known, *places).read_text()
 
 
 def test_what_is_missing_is_named_with_its_reason(places):
@@ -76,7 +76,7 @@ def test_what_is_missing_is_named_with_its_reason(places):
     (places[0] / altered / "result.json").write_text("{}")
     write_log(places[0] / running, 2, 3)
     text = build_report(known, *places).read_text()
-    overview = text[text.index("What is missing") :].split("</ul>")[0]
+    overview = text[text.index("Missing runs") :].split("</ul>")[0]
     for run_id, words in (
         (failed, "the loss is &lt;nan&gt; at step 7"),
         (altered, "changed since it was written"),

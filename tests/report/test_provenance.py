@@ -170,7 +170,7 @@ def test_check_and_repair_on_the_command_line(tmp_path, monkeypatch):
 
     assert "has no experiment smoke; run `mgm sync smoke` first" in said("--check")[2]
     assert said()[1].startswith("1 runs created")
-    assert said("--check")[:2] == (0, "MLflow has what the files say\n")
+    assert said("--check")[:2] == (0, "MLflow agrees with the files\n")
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{results.parent}/mlflow.db")
