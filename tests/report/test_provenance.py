@@ -181,7 +181,9 @@ def test_check_and_repair_on_the_command_line(tmp_path, monkeypatch):
         1,
         f"{RUN.parent}: tag seed is '7' in MLflow, '0' in its files\n",
     )  # 2 by way of `main`
-    assert error.endswith("1 differences in 1 runs; `mgm sync smoke --repair` writes these runs again")
+    assert error.endswith(
+        "1 differences in 1 runs; `mgm sync smoke --repair` writes these runs again"
+    )
     assert "0 runs created, 1 updated" in said("--repair")[1]
     assert said("--check")[0] == 0
     assert said("--check", "--follow")[2] == "--follow --check: choose one"

@@ -388,7 +388,10 @@ def test_the_command(videos, tmp_path, monkeypatch):
             "salience: is neither a measurement (saliency, motion-time, step-time, coverage",
         ),
         (["saliency", "coverage"], "measure one NAME at a time, or only spec files"),
-        ([tmp_path / "spec.json"], "spec.json: is a spec, so its result is stored; add --out FOLDER"),
+        (
+            [tmp_path / "spec.json"],
+            "spec.json: is a spec, so its result is stored; add --out FOLDER",
+        ),
         (["coverage"], "coverage is measured on videos; pass --index FOLDER"),
         (
             ["motion-time", "--index", videos, "--flow", "farneback"],
