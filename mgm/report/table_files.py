@@ -20,7 +20,7 @@ from mgm.results.statistics import holm, p_value
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 BOLD = (
-    "Bold: significantly above every other row that was run. Differences are paired by seed. "
+    "Bold: significantly above every other row with a model. Differences are paired by seed. "
     "Holm's method keeps the chance of a false difference among a row's comparisons at 5 %. "
     "Intervals are not adjusted."
 )
