@@ -28,6 +28,7 @@ from mgm.stages.measure import choose, measure
 from mgm.stages.measure.motion_time import motion_time
 from mgm.stages.measure.saliency import saliency_score
 from mgm.stages.measure.step_time import step_time
+from mgm.stages.pretrain import motion_coverage
 from mgm.stages.runner import run_all
 from mgm.video import read_clip, slot_displacement
 from mgm.video.transform import apply, view_box, view_indices
@@ -399,3 +400,18 @@ def test_the_command(videos, tmp_path, monkeypatch):
         ),
     ]:
         assert message in str(mgm(*words).exception), words
+
+
+def test_logged_coverage_does_not_depend_on_how_a_batch_is_shared():
+    """A mean of ratios of sums over shares would move with the number of processes."""
+    generator = torch.Generator().manual_seed(0)
+    motion = torch.rand(8, 2, 8, 8, generator=generator) * torch.arange(8)[:, None, None, None]
+    masked = torch.rand(8, 32, generator=generator) < 0.5
+    whole = motion_coverage(masked, motion, Grid(2, 4, 4))
+    for shares in (2, 4):
+        parts = [
+            motion_coverage(own, moved, Grid(2, 4, 4))
+            for own, moved in zip(masked.chunk(shares), motion.chunk(shares), strict=True)
+        ]
+        torch.testing.assert_close(torch.stack(parts).mean(), whole)
+    assert motion_coverage(masked[:1], motion[:1], Grid(2, 4, 4)) == masked[0].float().mean()
