@@ -101,7 +101,7 @@ def test_missing_data_warns_in_a_dry_run_and_stops_a_real_one(tmp_path):
     )
     real = snakemake(tmp_path, "--config", f"scale={scale}")
     assert real.returncode != 0
-    assert "videos/ssv2/index.json is not there" in real.stderr
+    assert "videos/ssv2/index.json is missing" in real.stderr
     assert not list((tmp_path / "results").glob("*/*/log.jsonl"))
 
 
