@@ -153,6 +153,7 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
 
 def _check_index(place: Path, specs: Sequence[Spec]) -> None:
     index = read_index(place)
+    train = index.train
     require_labels(index, max((spec.data.labels_per_class for spec in specs), default=0))
     for spec in specs:
         if (
@@ -160,7 +161,7 @@ def _check_index(place: Path, specs: Sequence[Spec]) -> None:
             and MASKS[spec.mask.name].guided
             and spec.mask.guidance in CODEC
         ):
-            require_vectors(index.train, spec.mask.name)
+            require_vectors(train, spec.mask.name)
 
 
 def check_divisible(cluster: Cluster, jobs: Iterable[DagJob]) -> list[str]:
