@@ -33,7 +33,6 @@ from mgm.report.page.sections import (
     clips_of,
     controls_of,
     deviations,
-    single_draw,
 )
 from mgm.report.page.svg import NARROW, PERCENT, POINTS_OF, TEMPLATES, WIDTH, Axis
 from mgm.report.table_files import (
@@ -130,7 +129,6 @@ def page(content: Content) -> str:
         lead=lead,
         classes=by_class(leading, results, found),
         clips=clips_of(registry),
-        single_draw=single_draw(registry),
         control_files=" ".join(
             f"results/{results.name}/{run.run_id}/result.json" for run in registry.controls
         ),

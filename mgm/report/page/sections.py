@@ -140,12 +140,6 @@ def clips_of(registry: Registry) -> str:
     )
 
 
-def single_draw(registry: Registry) -> str:
-    """Return the path of the scale's earlier controls in a checkout; empty if there are none."""
-    path = f"docs/controls-{registry.scale.name}.csv"
-    return path if (DEVIATIONS.parent / path).is_file() else ""
-
-
 @dataclass(frozen=True)
 class Controls:
     """Accuracy of linear probes on features that need no trained model.
