@@ -1,7 +1,7 @@
 """Test whether mini's differences between masks hold on other drawn datasets.
 
     python studies/drawn.py train       # dataset by dataset; repeat to continue
-    python studies/drawn.py cover       # share of the shapes' pixels that each mask hides
+    python studies/drawn.py cover       # docs/drawn-cover.csv: pixels of shapes that masks hide
     python studies/drawn.py controls    # docs/drawn-controls.csv: features that need no model
     python studies/drawn.py table       # docs/drawn-sets.csv, docs/drawn-sets.png and the intervals
 
@@ -34,7 +34,7 @@ from mgm.stages.job import Workplace
 from mgm.stages.measure.controls import controls
 from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
-from mgm.stages.runner import run_all
+from mgm.stages.runner import git_commit, run_all
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DATA, DOCS = ROOT / "results/drawn", ROOT / "data", ROOT / "docs"
@@ -45,7 +45,9 @@ LAYOUTS = {
     "one": ("One moving shape", {"sprites": 1}),
     "pan": ("One moving shape, panning camera", {"sprites": 1, "pan": 4.0}),
 }
-DATA_SEEDS = tuple(range(701, 713))
+DATA_SEEDS = tuple(range(701, 721))
+# The first data seed that had no results when the study went on to twenty datasets.
+NEW = {"mini": 709, "quick10": 705, "one": 705, "pan": 706}
 # Names, each with the row of Table 4e that has its spec.
 ROWS = {
     "none": "No pretraining",
@@ -148,17 +150,20 @@ def train(layouts: list[str], seeds: list[int], until: str) -> None:
 
 
 def cover(layouts: list[str], seeds: list[int], videos: int = 120) -> None:
-    """Print the share of the shapes' pixels under each mask, over test videos of the datasets.
+    """Measure the share of the shapes' pixels under each mask; print means over datasets.
 
-    The positions of the shapes are known from drawing them, even if the camera pans. The interval
-    is over datasets.
+    The share is the mean over test videos. The positions of the shapes are known from drawing them,
+    even if the camera pans. docs/drawn-cover.csv has a row per dataset and mask, and its datasets
+    are not measured again.
     """
-    shares: dict[tuple[str, str], list[list[float]]] = {}
-    for layout, params in datasets(layouts, seeds):
+    path = DOCS / "drawn-cover.csv"
+    table = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    for layout, params in missing(table, layouts, seeds):
         place, of_masks = DATA / f"ssv2-{params.digest}", specs(params)
         test = generate(params, place).test
         chosen = range(min(videos, len(test)))
         discs = {n: tracks(params, scene(params, "test", n)) for n in chosen}
+        rows = []
         for mask in masks_of(layout):
             parent, _ = of_masks[mask]
             if parent is None:
@@ -169,35 +174,62 @@ def cover(layouts: list[str], seeds: list[int], videos: int = 120) -> None:
                 hidden_share(test[n], discs[n], parent, n, test[(n + step) % len(test)])
                 for n in chosen
             ]
-            shares.setdefault((layout, mask), []).append(found)
-    for (layout, mask), of_sets in shares.items():
-        estimate = over_datasets(of_sets)
-        words = f"{estimate.mean:.1f} [{estimate.low:.1f}, {estimate.high:.1f}] %"
-        print(f"{layout}, {TITLES[mask]}: {words}, n = {estimate.n}")
+            rows.append((layout, params.seed, mask, sum(found) / len(found), len(found), commit()))
+        columns = ["layout", "data_seed", "mask", "hidden", "videos", "commit"]
+        table = append(path, table, pd.DataFrame(rows, columns=columns))
+        print(f"{layout} {params.seed}: done", flush=True)
+    for (layout, mask), some in table.groupby(["layout", "mask"], sort=False):
+        print(f"{layout}, {TITLES[mask]} (%): {interval(some.hidden)}")
 
 
 def measure_controls(layouts: list[str], seeds: list[int]) -> None:
     """Classify videos without a model; print means over datasets.
 
-    Labels, draws and test videos are the same as in each dataset's linear probe. Datasets that are
-    already in docs/drawn-controls.csv are not measured again.
+    Labels, draws and test videos are the same as in each dataset's linear probe.
+    docs/drawn-controls.csv has a row per dataset and control, and its datasets are not measured
+    again.
     """
     path = DOCS / "drawn-controls.csv"
-    found = [pd.read_csv(path)] if path.exists() else []
-    known = {key for rows in found for key in zip(rows.layout, rows.data_seed)}
+    table = pd.read_csv(path) if path.exists() else pd.DataFrame()
     columns = ["layout", "data_seed", "control", "title", "top1", "chance", "n_test", "label_draws"]
-    for layout, params in datasets(layouts, seeds):
-        if (layout, params.seed) in known:
-            continue
+    for layout, params in missing(table, layouts, seeds):
         index = generate(params, DATA / f"ssv2-{params.digest}")
         _, linear = specs(params)["none"]
-        table = controls(index, linear, weights=False)
-        table = table[table.top1.notna()].assign(layout=layout, data_seed=params.seed)
-        found.append(table[columns].round(2))
-        pd.concat(found).to_csv(path, index=False, lineterminator="\n")
+        rows = controls(index, linear, weights=False)
+        rows = rows[rows.top1.notna()].assign(layout=layout, data_seed=params.seed)
+        table = append(path, table, rows[columns].assign(commit=commit()))
         print(f"{layout} {params.seed}: done", flush=True)
-    for (layout, title), some in pd.concat(found).groupby(["layout", "title"], sort=False):
+    for (layout, title), some in table.groupby(["layout", "title"], sort=False):
         print(f"{layout}, {title}: {interval(some.top1)}")
+
+
+def missing(
+    table: pd.DataFrame, layouts: list[str], seeds: list[int]
+) -> Iterator[tuple[str, Synthetic]]:
+    """Yield the datasets that have no row in a table."""
+    known = set(zip(table.layout, table.data_seed)) if len(table) else set()
+    for layout, params in datasets(layouts, seeds):
+        if (layout, params.seed) not in known:
+            yield layout, params
+
+
+def append(path: Path, table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with more rows, sorted by dataset, and write it."""
+    order = list(LAYOUTS)
+    table = pd.concat([table, rows.round(2)]).sort_values(
+        ["layout", "data_seed"],
+        key=lambda column: column.map(order.index) if column.name == "layout" else column,
+        kind="stable",
+    )
+    table.to_csv(path, index=False, lineterminator="\n")
+    return table
+
+
+@cache
+def commit() -> str:
+    """Return the commit when first asked: a table that this script writes is a change too."""
+    name, dirty = git_commit()
+    return name + ("-dirty" if dirty else "")
 
 
 def interval(values: pd.Series) -> str:
@@ -231,7 +263,7 @@ def estimates(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a row per layout and quantity, with its 95 % interval over datasets.
 
     Quantities are each mask's accuracy and differences, paired within a dataset: MGM minus every
-    other row, and compensated masks minus the random block.
+    other row, and shuffled guidance and compensated masks minus the random block.
     """
     rows = []
     for layout, some in runs.groupby("layout", sort=False):
@@ -244,7 +276,7 @@ def estimates(runs: pd.DataFrame) -> pd.DataFrame:
         }
         found |= {
             f"{TITLES[mask]} minus random block": wide[mask] - wide["block"]
-            for mask in ONLY_PAN
+            for mask in ("shuffled", *ONLY_PAN)
             if mask in wide
         }
         for name, values in found.items():
@@ -294,7 +326,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("train", "cover", "controls", "table"))
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
-    parser.add_argument("--data-seeds", nargs="+", type=int, default=list(DATA_SEEDS[:8]))
+    parser.add_argument("--data-seeds", nargs="+", type=int, default=list(DATA_SEEDS))
     parser.add_argument("--until", default="", help="HH:MM in UTC: start no dataset after it")
     args = parser.parse_args()
     if args.what == "train":
@@ -307,6 +339,9 @@ def main() -> None:
     runs.round(2).to_csv(DOCS / "drawn-sets.csv", index=False, lineterminator="\n")
     table = estimates(runs)
     print(table.round(1).to_string(index=False))
+    new = estimates(runs[runs.data_seed >= runs.layout.map(NEW)])
+    print("\nNew datasets alone:")
+    print(new[new.what.str.contains("minus")].round(1).to_string(index=False))
     draw(table, runs)
 
 

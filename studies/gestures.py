@@ -4,6 +4,7 @@
     python studies/gestures.py cover                  # share of motion that each mask hides
     python studies/gestures.py train                  # repeat to continue
     python studies/gestures.py table                  # docs/gestures.csv, docs/gestures.png
+    python studies/gestures.py vectors                # features and histogram in one probe
 
 2,800 clips of 14 gestures by 28 people: the depth videos of the SHREC'17 track, 160 x 120 pixels,
 32 frames, H.264. Their terms of use are not verified, so the repository contains no clip.
@@ -25,14 +26,17 @@ import torch
 
 from mgm.data.index import read_index
 from mgm.masking import Grid, make_mask
+from mgm.models import build_frozen_encoder
 from mgm.report.figures.style import STYLE, blank, write
 from mgm.results.archive import unpack
 from mgm.results.frame import frame, read_specs
-from mgm.results.statistics import over_datasets, over_seeds
-from mgm.spec import Pretrain, Probe, RunOptions, parse
-from mgm.stages.job import Workplace, motion_of
+from mgm.results.statistics import Estimate, over_datasets, over_seeds
+from mgm.spec import Finetune, Pretrain, Probe, Run, RunOptions, Views, parse
+from mgm.stages.finetune import finetune
+from mgm.stages.job import Job, Split, Workplace, motion_of
+from mgm.stages.measure import controls
 from mgm.stages.pretrain import pretrain
-from mgm.stages.probe import probe
+from mgm.stages.probe import fit_draws, probe, split_features
 from mgm.stages.runner import run_all
 from mgm.video.loader import BatchOptions, training_loader
 
@@ -64,6 +68,12 @@ OTHERS = {
     "shuffled": "MGM, shuffled guidance",
 }
 LABELS = {"all labels": (0, 1), "5 labels per class": (5, 5)}  # labels per class, draws of them
+# How the accuracy is measured. `attentive` is first: it stores the features that `linear` reads.
+WAYS = {
+    "attentive": "Attentive probe",
+    "linear": "Linear probe",
+    "fine-tuned": "Fine-tuned",
+}
 CLIPS = {"frames": 8, "size": 48, "stride": 4, "crop": "centre", "flip": False}
 MODEL = {"patch": 8, "width": 48, "depth": 2, "heads": 4}
 PRETRAIN = {
@@ -84,6 +94,9 @@ PRETRAIN = {
     },
 }
 PROBE = {"clips": CLIPS, "model": MODEL, "views": {"temporal": 1, "spatial": 1}}
+FINETUNE = PROBE | {"init_std": 0.14, "layer_decay": 0.5, "drop_path": 0}
+# Learning rate per step, clips per step, epochs: chosen on training people (studies/gestures.md).
+FINETUNE_OPTIM = {"all labels": (4e-3, 16, 12), "5 labels per class": (1e-3, 4, 100)}
 
 
 def prepare(source: Path) -> None:
@@ -110,19 +123,38 @@ def dataset() -> dict[str, Any]:
     return {"dataset": "gestures", "digest": read_index(DATA).digest}
 
 
-def specs(seed: int) -> dict[str, tuple[Pretrain | None, dict[str, Probe]]]:
-    """Return the pretraining run of each mask and its linear probes."""
+def specs(seed: int) -> dict[str, tuple[Pretrain | None, dict[tuple[str, str], Probe | Finetune]]]:
+    """Return the pretraining run of each mask, and its runs by (way, labels)."""
     found = {}
     for mask, fields in MASKS.items():
         given = {"verb": "pretrain", "data": dataset(), "mask": fields, "seed": seed}
         parent = parse(given | PRETRAIN, mask) if fields else None
-        probes = {}
+        runs = {}
         for name, (labels, draws) in LABELS.items():
-            given = {"data": dataset() | {"labels_per_class": labels}, "label_draws": draws}
-            given |= {"verb": "probe", "seed": seed, "parent": parent.run_id if parent else ""}
-            probes[name] = parse(given | PROBE, name)
-        found[mask] = (parent, probes)
+            given = {"data": dataset() | {"labels_per_class": labels}, "seed": seed}
+            given["parent"] = parent.run_id if parent else ""
+            for way, kind in (("attentive", "attentive"), ("linear", "logistic")):
+                fields = {"verb": "probe", "kind": kind, "label_draws": draws}
+                runs[way, name] = parse(given | fields | PROBE, name)
+            fields = {"verb": "finetune", "optim": finetune_optim(name)}
+            runs["fine-tuned", name] = parse(given | fields | FINETUNE, name)
+        found[mask] = (parent, runs)
     return found
+
+
+def finetune_optim(labels: str) -> dict[str, Any]:
+    """Return the optimiser's fields. A spec's learning rate is that of 256 clips."""
+    lr, batch, epochs = FINETUNE_OPTIM[labels]
+    return {
+        "lr": lr * 256 / batch,
+        "min_lr": 1e-5 * 256 / batch,
+        "batch": batch,
+        "epochs": epochs,
+        "warmup_epochs": epochs / 10,
+        "clip_grad": 1.0,
+        "precision": "float32",
+        "betas": [0.9, 0.95],
+    }
 
 
 def train(seeds: list[int], until: str) -> None:
@@ -132,10 +164,12 @@ def train(seeds: list[int], until: str) -> None:
     for seed in seeds:
         if until and time.strftime("%H:%M", time.gmtime()) >= until:
             return print(f"the clock says {until}: stopped between seeds", flush=True)
-        for parent, probes in specs(seed).values():
+        for parent, runs in specs(seed).values():
             if parent:
                 run_all([parent], pretrain, execution)
-            run_all(list(probes.values()), probe, execution)
+            for way in WAYS:
+                some = [run for (of, _), run in runs.items() if of == way]
+                run_all(some, finetune if way == "fine-tuned" else probe, execution)
     print("every seed is done", flush=True)
 
 
@@ -170,75 +204,147 @@ def cover(clips: int = 400) -> None:
                     person = person_of(videos[sample].path)
                     of_mask.setdefault(person, []).append(100 * float(hidden / moved))
     for mask, of_people in found.items():
-        estimate = over_datasets(of_people.values())
-        print(f"{TITLES[mask]}: {estimate.mean:.1f} [{estimate.low:.1f}, {estimate.high:.1f}] %")
+        print(f"{TITLES[mask]} (%): {in_words(over_datasets(of_people.values()))}")
 
 
 def probes() -> pd.DataFrame:
-    """Return a row per probe of the complete seeds.
+    """Return a row per run that measures accuracy, of the complete seeds.
 
-    The columns are `seed`, `mask`, `labels`, `top1`, `run_id` and `commit`. A seed is complete if
-    all its masks are done.
+    The columns are `seed`, `way`, `labels`, `mask`, `top1`, `run_id` and `commit`. A seed is
+    complete for a way if all its masks are done with all numbers of labels.
     """
     unpack(RESULTS)
     runs, specs_of = frame(RESULTS), read_specs(RESULTS)
-    runs = runs[(runs.status == "run") & (runs.verb == "probe")]
+    runs = runs[(runs.status == "run") & (runs.verb != "pretrain")]
     number = [specs_of[run].data.labels_per_class for run in runs.run_id]
     names = {labels: name for name, (labels, _) in LABELS.items()}
     masks = runs["mask"].where(runs.guidance != "shuffled", "shuffled")
-    runs = runs.assign(mask=masks, labels=[names[n] for n in number], top1=runs["metrics.top1"])
-    whole = runs.groupby("seed").filter(lambda some: len(some) == len(MASKS) * len(LABELS))
-    found = whole[["seed", "mask", "labels", "top1", "run_id", "commit"]]
-    order = {name: place for place, name in enumerate([*MASKS, *LABELS])}
-    return found.sort_values(["seed", "labels", "mask"], key=lambda x: x.map(order).fillna(x))
+    ways = [way_of(specs_of[run]) for run in runs.run_id]
+    runs = runs.assign(mask=masks, labels=[names[n] for n in number], way=ways)
+    runs = runs.assign(top1=runs["metrics.top1"])
+    groups = runs.groupby(["seed", "way"])
+    whole = runs[groups.run_id.transform("size") == len(MASKS) * len(LABELS)]
+    found = whole[["seed", "way", "labels", "mask", "top1", "run_id", "commit"]]
+    order = {name: place for place, name in enumerate([*MASKS, *LABELS, *WAYS])}
+    by = ["way", "labels", "seed", "mask"]
+    return found.sort_values(by, key=lambda x: x.map(order).fillna(x))
+
+
+def way_of(spec: Run) -> str:
+    """Return the name in `WAYS` of a run that measures accuracy."""
+    if isinstance(spec, Finetune):
+        return "fine-tuned"
+    return {"attentive": "attentive", "logistic": "linear"}[spec.kind]
 
 
 def estimates(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per number of labels and quantity, with its 95 % interval over seeds.
+    """Return a row per way, number of labels and quantity, with its 95 % interval over seeds.
 
     Differences are paired by seed. The interval does not extend to other people or gestures.
     """
     rows = []
-    for labels, some in runs.groupby("labels", sort=False):
+    for (way, labels), some in runs.groupby(["way", "labels"], sort=False):
         wide = some.pivot(index="seed", columns="mask", values="top1")
         found = {TITLES[mask]: wide[mask] for mask in TITLES}
         found |= {f"MGM minus {name}": wide["mgm"] - wide[mask] for mask, name in OTHERS.items()}
         for name, values in found.items():
             estimate = over_seeds(values.tolist())
-            rows.append((labels, name, estimate.mean, estimate.low, estimate.high, estimate.n))
-    return pd.DataFrame(rows, columns=["labels", "what", "mean", "low", "high", "seeds"])
+            rows.append((way, labels, name, estimate.mean, estimate.low, estimate.high, estimate.n))
+    return pd.DataFrame(rows, columns=["way", "labels", "what", "mean", "low", "high", "seeds"])
 
 
 @mpl.rc_context(STYLE)
 def draw(runs: pd.DataFrame) -> None:
-    """Draw docs/gestures.png: top-1 of each mask, with a dot per seed."""
-    figure = blank(9.2, 2.4)
-    several = figure.subplots(1, len(LABELS), sharey=True)
-    figure.subplots_adjust(left=0.2, right=0.98, top=0.88, bottom=0.2, wspace=0.08)
-    for axes, labels in zip(several, LABELS):
-        wide = runs[runs.labels == labels].pivot(index="seed", columns="mask", values="top1")
-        for place, mask in enumerate(TITLES):
-            values = wide[mask]
-            found = over_seeds(values.tolist())
-            axes.plot(values, [place] * len(values), "o", color="#e08214", markersize=3.5, zorder=4)
-            if found.has_interval:
-                axes.plot([found.low, found.high], [place] * 2, color="#1f5fa8", linewidth=2)
-            axes.plot(found.mean, place, "o", color="#1f5fa8", markersize=5)
-        axes.axvline(100 / 14, color="#6e6e6e", linewidth=0.8)
-        axes.set_yticks(range(len(TITLES)), list(TITLES.values()))
-        axes.set_title(f"{labels.capitalize()}, {len(wide)} seeds", loc="left", size=8)
+    """Draw docs/gestures.png: top-1 of each mask by way and labels, with a dot per seed."""
+    ways = [way for way in ("linear", "attentive", "fine-tuned") if way in set(runs.way)]
+    height = 0.8 + 1.6 * len(ways)
+    figure = blank(9.2, height)
+    several = figure.subplots(len(ways), len(LABELS), sharey=True, sharex="col", squeeze=False)
+    figure.subplots_adjust(left=0.2, right=0.98, wspace=0.08, hspace=0.25)
+    figure.subplots_adjust(top=1 - 0.3 / height, bottom=0.5 / height)
+    for way, row in zip(ways, several):
+        for labels, axes in zip(LABELS, row):
+            some = runs[(runs.labels == labels) & (runs.way == way)]
+            wide = some.pivot(index="seed", columns="mask", values="top1")
+            for place, mask in enumerate(TITLES):
+                values = wide[mask]
+                found = over_seeds(values.tolist())
+                axes.plot(values, [place] * len(values), "o", color="#e08214", markersize=3.5)
+                if found.has_interval:
+                    axes.plot([found.low, found.high], [place] * 2, color="#1f5fa8", linewidth=2)
+                axes.plot(found.mean, place, "o", color="#1f5fa8", markersize=5)
+            axes.axvline(100 / 14, color="#6e6e6e", linewidth=0.8)
+            axes.set_yticks(range(len(TITLES)), list(TITLES.values()))
+            axes.set_title(f"{WAYS[way]}, {labels}, {len(wide)} seeds", loc="left", size=8)
+            axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
+            axes.tick_params(axis="y", length=0)
+    for axes in several[-1]:
         axes.set_xlabel("Top-1 accuracy (%); the line is chance")
-        axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
-        axes.tick_params(axis="y", length=0)
-    several[0].invert_yaxis()
+    several[0, 0].invert_yaxis()
     write(figure, DOCS / "gestures.png")
+
+
+def vectors(seeds: list[int]) -> None:
+    """Print the accuracy of a linear probe on features and vectors together, all labels.
+
+    The vectors are the histogram by quadrant of `mgm measure controls`. docs/gestures-vectors.csv
+    has a row per seed and mask.
+    """
+    unpack(RESULTS)
+    index = read_index(DATA)
+    vectors_ND = torch.from_numpy(controls.read(index).features["vector_quadrants"]).float()
+    place_of = {video.path: place for place, video in enumerate(index.videos)}
+    test_N = torch.tensor([place_of[video.path] for video in index.test])
+    label_N = torch.tensor([video.label for video in index.test])
+    rows = []
+    for seed in seeds:
+        of_masks = specs(seed)
+        for mask, (parent, runs) in of_masks.items():
+            spec = runs["linear", "all labels"]
+            job = Job(spec, DATA, Workplace(RESULTS, {"gestures": DATA}, RunOptions()), index)
+            videos = job.training_videos(0)
+            train_N = torch.tensor([place_of[video.path] for video in videos])
+            weights = job.weights(parent.run_id) if parent else None
+            model = build_frozen_encoder(spec, weights)
+            one = Views(temporal=1, spatial=1)
+            train, test = (
+                split_features(job, model, of, one, False) for of in (videos, index.test)
+            )
+            given = {
+                "features": (train.x_ND, test.x_ND),
+                "features and vectors": (
+                    torch.cat((train.x_ND, vectors_ND[train_N]), 1),
+                    torch.cat((test.x_ND, vectors_ND[test_N]), 1),
+                ),
+            }
+            if mask == "none":
+                given["vectors"] = (vectors_ND[train_N], vectors_ND[test_N])
+            for what, (x_ND, y_ND) in given.items():
+                order = torch.arange
+                own, other = Split(x_ND, order(len(x_ND))), Split(y_ND, order(len(y_ND)))
+                (logits_NC,), _ = fit_draws(job, [videos], videos, own, other)
+                right = torch.from_numpy(logits_NC).argmax(1) == label_N
+                rows.append((seed, mask, what, 100 * right.float().mean().item()))
+        print(f"seed {seed}: done", flush=True)
+    table = pd.DataFrame(rows, columns=["seed", "mask", "given", "top1"])
+    path = DOCS / "gestures-vectors.csv"
+    table.round(2).to_csv(path, index=False, lineterminator="\n")
+    alone = table[table.given == "vectors"].set_index("seed").top1
+    for (mask, what), some in table.groupby(["mask", "given"], sort=False):
+        values = some.set_index("seed").top1
+        print(f"{TITLES[mask]}, {what}: {in_words(over_seeds(values.tolist()))}")
+        print(f"    minus vectors alone: {in_words(over_seeds((values - alone).tolist()))}")
+
+
+def in_words(estimate: Estimate) -> str:
+    return f"{estimate.mean:.1f} [{estimate.low:.1f}, {estimate.high:.1f}], n = {estimate.n}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("prepare", "cover", "train", "table"))
+    parser.add_argument("what", choices=("prepare", "cover", "train", "table", "vectors"))
     parser.add_argument("--source", type=Path, help="folder of the clips, for prepare")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--until", default="", help="HH:MM in UTC: start no seed after it")
@@ -251,6 +357,8 @@ def main() -> None:
         cover()
     elif args.what == "train":
         train(args.seeds, args.until)
+    elif args.what == "vectors":
+        vectors(args.seeds)
     else:
         runs = probes()
         runs.round(2).to_csv(DOCS / "gestures.csv", index=False, lineterminator="\n")

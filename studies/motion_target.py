@@ -55,8 +55,10 @@ def train(until: str) -> None:
                 pairs = {mask: (run, [one]) for mask, (run, one) in drawn.specs(params).items()}
             else:
                 where = {"gestures": gestures.DATA}
-                found = gestures.specs(seed).items()
-                pairs = {mask: (run, list(probes.values())) for mask, (run, probes) in found}
+                pairs = {
+                    mask: (parent, [run for (way, _), run in runs.items() if way == "linear"])
+                    for mask, (parent, runs) in gestures.specs(seed).items()
+                }
             execution = Workplace(RESULTS, where, RunOptions(cache_mb=1500))
             for mask in MASKS:
                 parent, probes = aimed(*pairs[mask])
@@ -99,7 +101,7 @@ def pixels() -> pd.DataFrame:
     """Return the probes with target pixels of the two older studies."""
     first = pd.read_csv(DOCS / "drawn-sets.csv").query("layout == 'mini'")
     first = first.assign(data="drawn", labels="10", seed=first.data_seed)
-    second = pd.read_csv(DOCS / "gestures.csv").assign(data="gestures")
+    second = pd.read_csv(DOCS / "gestures.csv").query("way == 'linear'").assign(data="gestures")
     second["labels"] = second.labels.map({"all labels": "all", "5 labels per class": "5"})
     columns = ["data", "labels", "seed", "mask", "top1"]
     return pd.concat([first[columns], second[columns]]).rename(columns={"top1": "pixels"})

@@ -111,6 +111,7 @@ def finding(
     nearest = sorted(
         (row.row for row in masks if row.row in gains), key=lambda row: gains[row].mean
     )
+    shown = [row.row for row in base if row.row in gains] + nearest[:1]
     parts = [f"{_difference(gains[row.row])} {row.row}" for row in base if row.row in gains]
     if nearest:
         which = f", the best of {len(nearest)} other masks" if len(nearest) > 1 else ""
@@ -121,7 +122,7 @@ def finding(
     metric = "mAP" if mine.metric == "map" else "top-1 accuracy"
     sentence = f"{where}: {mine.row} reaches {number(mine.estimate.mean)} % {metric} ({seeds})"
     sentence += f", {' and '.join(parts)}." if parts else "."
-    if any("[" in part for part in parts):
+    if any(gains[row].has_interval for row in shown):
         sentence += " Brackets: 95 % confidence intervals, paired by seed."
     free = {
         row.row: row.estimate.mean
