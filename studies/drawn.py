@@ -10,7 +10,6 @@ of scale mini, on a dataset drawn from another seed.
 """
 
 import argparse
-import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -28,7 +27,7 @@ from mgm.report.figures.style import STYLE, blank, write
 from mgm.results.archive import unpack
 from mgm.results.frame import frame
 from mgm.results.result import examine
-from mgm.results.statistics import Estimate, over_datasets
+from mgm.results.statistics import holm, over_datasets, p_value
 from mgm.spec import Pretrain, Probe, Run, RunOptions
 from mgm.stages.job import Workplace
 from mgm.stages.measure.controls import controls
@@ -130,12 +129,10 @@ def on(run: Run, params: Synthetic):
     return run.model_copy(update={"data": data, "seed": params.seed})
 
 
-def train(layouts: list[str], seeds: list[int], until: str) -> None:
+def train(layouts: list[str], seeds: list[int]) -> None:
     """Run what is missing, all masks of a dataset before the next dataset."""
     unpack(RESULTS)
     for layout, params in datasets(layouts, seeds):
-        if until and time.strftime("%H:%M", time.gmtime()) >= until:
-            return print(f"the clock says {until}: stopped between datasets", flush=True)
         of_masks = specs(params)
         runs = [run for mask in masks_of(layout) for run in of_masks[mask] if run]
         if all(examine(RESULTS / run.run_id, run).state == "run" for run in runs):
@@ -263,7 +260,8 @@ def estimates(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a row per layout and quantity, with its 95 % interval over datasets.
 
     Quantities are each mask's accuracy and differences, paired within a dataset: MGM minus every
-    other row, and shuffled guidance and compensated masks minus the random block.
+    other row, and shuffled guidance and compensated masks minus the random block. `holm` is True
+    for a difference from 0 at a family-wise level of 5 %, over the differences of a layout.
     """
     rows = []
     for layout, some in runs.groupby("layout", sort=False):
@@ -279,10 +277,12 @@ def estimates(runs: pd.DataFrame) -> pd.DataFrame:
             for mask in ("shuffled", *ONLY_PAN)
             if mask in wide
         }
-        for name, values in found.items():
-            estimate: Estimate = over_datasets([[value] for value in values])
-            rows.append((layout, name, estimate.mean, estimate.low, estimate.high, estimate.n))
-    return pd.DataFrame(rows, columns=["layout", "what", "mean", "low", "high", "datasets"])
+        of = {name: over_datasets([[value] for value in found[name]]) for name in found}
+        apart = [name for name in of if "minus" in name]
+        passes = dict(zip(apart, holm([p_value(of[name]) for name in apart])))
+        rows += [(layout, name, *one, passes.get(name, "")) for name, one in of.items()]
+    columns = ["layout", "what", "mean", "low", "high", "datasets", "holm"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 @mpl.rc_context(STYLE)
@@ -327,14 +327,13 @@ def main() -> None:
     parser.add_argument("what", choices=("train", "cover", "controls", "table"))
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
     parser.add_argument("--data-seeds", nargs="+", type=int, default=list(DATA_SEEDS))
-    parser.add_argument("--until", default="", help="HH:MM in UTC: start no dataset after it")
     args = parser.parse_args()
     if args.what == "train":
-        train(args.layouts, args.data_seeds, args.until)
-        return
-    if args.what in ("cover", "controls"):
-        {"cover": cover, "controls": measure_controls}[args.what](args.layouts, args.data_seeds)
-        return
+        return train(args.layouts, args.data_seeds)
+    if args.what == "cover":
+        return cover(args.layouts, args.data_seeds)
+    if args.what == "controls":
+        return measure_controls(args.layouts, args.data_seeds)
     runs = probes()
     runs.round(2).to_csv(DOCS / "drawn-sets.csv", index=False, lineterminator="\n")
     table = estimates(runs)

@@ -8,7 +8,6 @@ studies/features.md lists the runs and their order, when to stop, and the predic
 """
 
 import argparse
-import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -179,13 +178,11 @@ def multiply_adds(parent: Pretrain | None) -> float:
     return train_multiply_adds(parent) if parent else 0.0
 
 
-def train(until: str) -> None:
+def train() -> None:
     """Run what is missing, in order. What needs no model comes first."""
     unpack(RESULTS)
     measure_controls()
     for data_seed, runs in order():
-        if until and time.strftime("%H:%M", time.gmtime()) >= until:
-            return print(f"the clock says {until}: stopped between runs", flush=True)
         if all(examine(RESULTS / run.run_id, run).state == "run" for run in runs):
             continue
         params = dataset(data_seed)
@@ -328,12 +325,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("plan", "train", "table"))
-    parser.add_argument("--until", default="", help="HH:MM in UTC: start no run after it")
     args = parser.parse_args()
     if args.what == "plan":
         plan()
     elif args.what == "train":
-        train(args.until)
+        train()
     else:
         runs = probes()
         text = runs.round({"top1": 2}).to_csv(index=False, lineterminator="\n")

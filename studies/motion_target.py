@@ -8,7 +8,6 @@ and their order, when to stop, and the predictions.
 """
 
 import argparse
-import time
 
 import drawn
 import gestures
@@ -40,13 +39,11 @@ def aimed(parent: Pretrain, probes: list[Probe]) -> tuple[Pretrain, list[Probe]]
     return parent, [one.model_copy(update={"parent": parent.run_id}) for one in probes]
 
 
-def train(until: str) -> None:
+def train() -> None:
     """Run what is missing, all masks of a dataset or seed before the next."""
     unpack(RESULTS)
     for data, seeds in ORDER:
         for seed in seeds:
-            if until and time.strftime("%H:%M", time.gmtime()) >= until:
-                return print(f"the clock says {until}: stopped", flush=True)
             if data == "drawn":
                 ((_, params),) = drawn.datasets(["mini"], [seed])
                 place = drawn.DATA / f"ssv2-{params.digest}"
@@ -140,10 +137,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("train", "table"))
-    parser.add_argument("--until", default="", help="HH:MM in UTC: start nothing after it")
     args = parser.parse_args()
     if args.what == "train":
-        train(args.until)
+        train()
         return
     table = probes()
     table.round(2).to_csv(DOCS / "motion-target.csv", index=False, lineterminator="\n")

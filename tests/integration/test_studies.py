@@ -73,8 +73,51 @@ def test_a_finished_dataset_is_neither_drawn_nor_run_again(monkeypatch, capsys):
     """The committed archive holds datasets 701 to 708 of layout mini."""
     drawn = load("drawn")
     monkeypatch.setattr(drawn, "generate", lambda *_: pytest.fail("draws a finished dataset"))
-    drawn.train(["mini"], [701, 708], until="")
+    drawn.train(["mini"], [701, 708])
     assert capsys.readouterr().out.count("done already") == 2
+
+
+def test_a_measured_dataset_is_not_measured_again(tmp_path, monkeypatch):
+    """The table grows by the datasets it lacks, sorted, each row with its commit."""
+    drawn, measured = load("drawn"), []
+    monkeypatch.setattr(drawn, "DOCS", tmp_path)
+    monkeypatch.setattr(drawn, "generate", lambda params, place: measured.append(params.seed))
+    rows = pd.DataFrame(
+        [
+            ("bytes", "File size", 12.345, 8.33, 480, 10),
+            ("duration", "Duration", None, 8.33, 480, 10),
+        ],
+        columns=["control", "title", "top1", "chance", "n_test", "label_draws"],
+    )
+    monkeypatch.setattr(drawn, "controls", lambda index, linear, weights: rows)
+    monkeypatch.setattr(drawn, "git_commit", lambda: ("abc", True))
+    drawn.measure_controls(["mini"], [702])
+    drawn.measure_controls(["mini"], [701, 702])
+    assert measured == [702, 701]
+    found = pd.read_csv(tmp_path / "drawn-controls.csv")
+    assert found.data_seed.tolist() == [701, 702]
+    assert found.top1.tolist() == pytest.approx([12.345, 12.345], abs=0.006)
+    assert set(found.commit) == {"abc-dirty"}
+
+
+def test_every_way_of_a_gesture_mask_starts_from_its_weights(monkeypatch):
+    """Masks differ in the mask alone, and ways share labels and seed, so differences are paired."""
+    gestures = load("gestures")
+    monkeypatch.setattr(gestures, "dataset", lambda: {"dataset": "gestures", "digest": "0" * 64})
+    of_masks = gestures.specs(301)
+    assert set(of_masks) == set(gestures.TITLES)
+    mgm, _ = of_masks["mgm"]
+    ids = set()
+    for mask, (parent, runs) in of_masks.items():
+        assert set(runs) == {(way, labels) for way in gestures.WAYS for labels in gestures.LABELS}
+        if parent:
+            assert parent.model_copy(update={"mask": mgm.mask}) == mgm
+        for (way, labels), run in runs.items():
+            assert run.parent == (parent.run_id if parent else ""), (mask, way)
+            assert (run.seed, run.data.labels_per_class) == (301, gestures.LABELS[labels][0])
+            assert gestures.way_of(run) == way
+            ids.add(run.run_id)
+    assert len(ids) == len(of_masks) * len(gestures.WAYS) * len(gestures.LABELS)
 
 
 def test_the_ladder_starts_at_mini_and_changes_what_it_says():
@@ -125,3 +168,19 @@ def test_a_drawn_datasets_interval_is_over_datasets(tmp_path):
     found = table.loc["MGM minus random tube"]
     assert (found["mean"], found.datasets) == (pytest.approx(11), 3)
     assert found.high - found.low == pytest.approx(2 * 4.3027 / 3**0.5)
+
+
+def test_a_difference_within_noise_does_not_pass_holm():
+    """Of a layout's differences, a clear one passes; one whose interval holds 0 does not."""
+    drawn = load("drawn")
+    noise = {701: -4, 702: 5, 703: -1, 704: 2}
+    rows = []
+    for seed, apart in noise.items():
+        top1 = {"none": 20 + apart / 9, "tube": 60 + apart, "block": 30, "smm": 31, "mgm": 60}
+        rows += [("one", seed, mask, value, "id", "c") for mask, value in top1.items()]
+        rows.append(("one", seed, "shuffled", 29 + apart / 9, "id", "c"))
+    columns = ["layout", "data_seed", "mask", "top1", "run_id", "commit"]
+    table = drawn.estimates(pd.DataFrame(rows, columns=columns)).set_index("what")
+    assert table.holm["MGM minus random weights"] is True
+    assert table.holm["MGM minus random tube"] is False
+    assert table.holm["MGM"] == ""
