@@ -23,6 +23,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 import torch
+from drawn import commit
 
 from mgm.data.index import read_index
 from mgm.masking import Grid, make_mask
@@ -300,7 +301,7 @@ def vectors(seeds: list[int]) -> None:
     """Print the accuracy of a linear probe on features and vectors together, all labels.
 
     The vectors are the histogram by quadrant of `mgm measure controls`. docs/gestures-vectors.csv
-    has a row per seed and mask.
+    has a row per seed, mask and what the probe is given.
     """
     unpack(RESULTS)
     index = read_index(DATA)
@@ -338,7 +339,7 @@ def vectors(seeds: list[int]) -> None:
                 right = torch.from_numpy(logits_NC).argmax(1) == label_N
                 rows.append((seed, mask, what, 100 * right.float().mean().item()))
         print(f"seed {seed}: done", flush=True)
-    table = pd.DataFrame(rows, columns=["seed", "mask", "given", "top1"])
+    table = pd.DataFrame(rows, columns=["seed", "mask", "given", "top1"]).assign(commit=commit())
     path = DOCS / "gestures-vectors.csv"
     table.round(2).to_csv(path, index=False, lineterminator="\n")
     alone = table[table.given == "vectors"].set_index("seed").top1
