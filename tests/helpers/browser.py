@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def chromium() -> Iterator:
-    """Start Chromium, without a sandbox where root does."""
+    """Start Chromium, without its sandbox if the user is root."""
     from playwright.sync_api import sync_playwright
 
     options = ["--no-sandbox"] if os.geteuid() == 0 else []

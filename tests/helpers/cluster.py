@@ -1,9 +1,8 @@
-"""A real Slurm on one host: munged, slurmctld and two nodes with two pretend GPUs each; on
-loopback, without systemd, cgroups, accounting.
+"""A real Slurm on one host: munged, slurmctld and two nodes with two pretend GPUs each.
 
-It needs root and Debian's packages slurmctld, slurmd, slurm-client and munge. Inner steps forget
-SLURM_CONF, so the configuration must be linked from /etc/slurm; a machine that has a Slurm of its
-own is refused.
+It runs on loopback, without systemd, cgroups or accounting. It needs root and Debian's packages
+slurmctld, slurmd, slurm-client and munge. Steps inside a job lose SLURM_CONF, so the configuration
+is linked from /etc/slurm. A machine with its own Slurm is refused.
 """
 
 import os
@@ -24,7 +23,7 @@ FILES = ("slurm.conf", "gres.conf", "cgroup.conf")
 
 
 def unfit() -> str:
-    """Why there can be no cluster here; empty: there can."""
+    """Return why a cluster cannot run here; empty if it can."""
     if os.geteuid():
         return "Slurm's daemons need root"
     if own := [name for name in FILES if (PLACE / name).exists()]:
@@ -34,7 +33,7 @@ def unfit() -> str:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[None]:
-    """Slurm runs until the block ends; `folder` holds its state and logs."""
+    """Run Slurm until the block ends. `folder` holds its state and logs."""
     for name in ("etc", "log", "state", "munge"):
         (folder / name).mkdir(parents=True, mode=0o700 if name == "munge" else 0o755)
     started = list[subprocess.Popen]()
@@ -88,7 +87,8 @@ def _configure(folder: Path) -> None:
     nodes = [f"n{number}" for number in range(1, NODES + 1)]
     gpus = [folder / f"gpu{number}" for number in range(GPUS)]
     for gpu in gpus:
-        gpu.symlink_to("/dev/null")  # without a file a node would be invalid
+        # Slurm marks a node as invalid if a GPU has no file.
+        gpu.symlink_to("/dev/null")
     lines = [
         "ClusterName=tests",
         f"SlurmctldHost={host}(127.0.0.1)",
@@ -96,7 +96,7 @@ def _configure(folder: Path) -> None:
         "SlurmUser=root",
         "SlurmdUser=root",
         "AuthType=auth/munge",
-        # a requeued job waits as long as a credential lives
+        # A requeued job waits until its credential expires.
         f"AuthInfo=socket={folder / 'munge.socket'},cred_expire=5",
         "CredType=cred/munge",
         f"StateSaveLocation={folder / 'state'}",

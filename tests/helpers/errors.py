@@ -1,4 +1,4 @@
-"""The message that a user reads when something is refused."""
+"""Check the one-line error that a user sees."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from mgm.errors import UserError
 
 @contextmanager
 def refused(*says: str) -> Iterator[None]:
-    """The block ends with one line that says all of these."""
+    """Assert that the block raises a UserError of one line that contains all of `says`."""
     with pytest.raises(UserError) as error:
         yield
     line = str(error.value)

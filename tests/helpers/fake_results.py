@@ -1,6 +1,6 @@
-"""Result folders as the jobs leave them, for tests of what reads them.
+"""Result folders like those of jobs, for tests of the code that reads them.
 
-The numbers are made up; no model was trained.
+The numbers are made up. No model was trained.
 """
 
 import hashlib
@@ -21,13 +21,14 @@ DIGEST = "0123456789ab"
 WEIGHTS_SHA256 = hashlib.sha256(b"weights").hexdigest()
 
 
-BOTH = ("ssv2", "k400")  # the datasets of a scale that has Table 1 and Figure 1
+# A scale with these datasets has Table 1 and Figure 1.
+BOTH = ("ssv2", "k400")
 
 
 def smoke(
     seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes
 ) -> Scale:
-    """The smoke scale, its generated sets' digests filled in as the workflow does."""
+    """Return the smoke scale. Digests of its generated datasets are filled in."""
     scale = load_scale(CONFIG / "smoke.yaml")
     filled = {
         name: Dataset(generate=scale.datasets["ssv2"].generate, digest=DIGEST) for name in datasets
@@ -46,7 +47,7 @@ def registry(
 def finish(
     results: Path, spec: Spec, top1: float = 60.0, steps: int = 30, videos: int = 240
 ) -> Path:
-    """The folder of `spec`, finished; `top1` is rounded to what `videos` test videos can give."""
+    """Write the result folder of a finished run. `top1` is rounded to a whole number of videos."""
     folder = results / spec.run_id
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spec.json").write_text(spec.model_dump_json())
@@ -104,7 +105,7 @@ def finish(
 
 
 def draw_controls(path: Path) -> None:
-    """Arrays of a run of controls: one of each kind, one that gives the class away, one missing."""
+    """Write a run of controls: one without an accuracy, one with a warning, one with neither."""
     nan = float("nan")
     rows = [
         ("frames", "Number of frames", "file", nan, nan, nan, "it is the same for all videos", ""),
@@ -138,7 +139,7 @@ def write_log(folder: Path, done: int, steps: int) -> None:
 
 
 def finish_all(results: Path, known: Registry, steps: int = 30) -> None:
-    """Every run of `known`; accuracies differ by run, deterministically."""
+    """Finish every run of `known`. Accuracies vary between runs, without randomness."""
     for position, spec in enumerate(known.specs.values()):
         finish(results, spec, top1=40 + (7 * position) % 35, steps=steps)
 
@@ -165,7 +166,7 @@ def clip_arrays(slots: int, masks: tuple[str, ...] = ("tube", "mgm")) -> dict[st
 
 
 def draw_arrays(results, known: Registry):
-    """What the visualise job keeps, three slots of a clip; the content does not matter here."""
+    """Write the arrays of the visualise job: three slots of a made-up clip."""
     folder = finish(results, known.figures["5"].run)
     np.savez(folder / "arrays.npz", **clip_arrays(3))
     result = read_result(folder)

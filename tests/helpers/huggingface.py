@@ -1,8 +1,8 @@
-"""Hugging Face's VideoMAE with our weights: code that nobody here wrote, to compare with.
+"""Hugging Face's VideoMAE with our weights, an independent implementation to compare with.
 
-Three of its defaults are set for the comparison: `use_mean_pooling` is False for pretraining (True
-removes the encoder's final norm), and the epsilons, 1e-12 in the blocks and 1e-5 in `decoder.norm`
-and `fc_norm`, are V's 1e-6 in every norm.
+Some defaults are changed. `use_mean_pooling` is False for pretraining, because True removes the
+encoder's final norm. The epsilon of every norm is VideoMAE's 1e-6. The default is 1e-12 in the
+blocks, and 1e-5 in `decoder.norm` and `fc_norm`.
 """
 
 import re
@@ -21,7 +21,8 @@ BLOCK = {
     "mlp.fc1": "intermediate.dense",
     "mlp.fc2": "output.dense",
 }
-PLACES = {  # a block's prefix, ours to theirs
+# Our prefix of a block: their prefix.
+PLACES = {
     r"encoder\.blocks\.(\d+)\.": r"videomae.encoder.layer.\1.",
     r"decoder\.blocks\.(\d+)\.": r"decoder.decoder_layers.\1.",
 }
@@ -38,9 +39,9 @@ OUTSIDE = {
 
 
 def their_names(name: str, value: Tensor) -> dict[str, Tensor]:
-    """What our parameter `name` (its value, or its gradient) is over there.
+    """Return {their name: tensor} for our parameter `name`.
 
-    One of ours, the qkv matrix, is three of theirs.
+    `value` is the parameter or its gradient. Our qkv matrix is three matrices there.
     """
     for ours, theirs in PLACES.items():
         if match := re.match(ours, name):
@@ -71,7 +72,7 @@ def translated(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def sharpened(model: nn.Module, std: float) -> None:
-    """Give every parameter a value that would reveal a mistake.
+    """Change initial values that would hide a mistake.
 
     Every norm then scales and shifts, and no bias is zero.
     """

@@ -1,10 +1,11 @@
-"""Kill real `mgm` processes by SIGKILL at random moments, run them again, and compare what they end
-with to what undisturbed ones do.
+"""Kill real `mgm` processes at random moments, run them again, and compare their results.
 
-    python -m tests.helpers.killer [KILLS] [SEED]     the long form (`make chaos`): rounds of
-    pretrain, finetune and probe
+Results must be bit-equal to those of undisturbed runs. The long form (`make chaos`) repeats
+pretrain, finetune and probe until there were enough kills:
 
-Where a kill hit is read from what it left on disk, not from where it was aimed.
+    python -m tests.helpers.killer [KILLS] [SEED]
+
+A kill's phase is read from the files that it left, not from its aim.
 """
 
 import json
@@ -37,11 +38,8 @@ from mgm.spec import (
 from tests.helpers.small_runs import PARAMS, SMALL
 
 STEPS, CHECKPOINT_S = 60, 0.05
-START_S, FINISH_S, PROBE_S = (
-    3.0,
-    {"pretrain": 0.05, "finetune": 0.15},
-    5.0,
-)  # what starting, ending and a probe last, about
+# Approximate duration of the start, of the end after the weights are written, and of a probe.
+START_S, FINISH_S, PROBE_S = 3.0, {"pretrain": 0.05, "finetune": 0.15}, 5.0
 OPTIM = {"lr": 0.064, "min_lr": 1e-4, "batch": 4, "steps": STEPS, "precision": "float32"}
 VIEWS = Views(temporal=4, spatial=3)
 PRETRAIN = Pretrain(
@@ -62,7 +60,7 @@ SPECS: dict[str, Spec] = {"pretrain": PRETRAIN, "finetune": FINETUNE, "probe": P
 
 @dataclass(frozen=True)
 class Kill:
-    """The moment of a kill. `late`: in training or later, with a checkpoint to continue from."""
+    """The moment of a kill. `late` means after the start, with a checkpoint to continue from."""
 
     verb: str
     step: int
@@ -75,7 +73,7 @@ class Kill:
 
 
 class Run:
-    """A run of `mgm VERB`, started until it is done."""
+    """A run of `mgm VERB`. It can be started, killed and finished."""
 
     def __init__(self, verb: str, data: Path, results: Path):
         self.verb, self.spec = verb, SPECS[verb]
@@ -105,9 +103,9 @@ class Run:
         assert status == 0, f"{self.verb}: ended with {status}: {self.said.read_text()}"
 
     def kill(self, aim: str, draw: random.Random, later: int) -> Kill | None:
-        """Start the run and kill it at a random moment, with room for `later` kills.
+        """Start the run and kill it at a random moment, early enough for `later` more kills.
 
-        Return None if it ended first.
+        Return None if the run ended first.
         """
         started, begun = time.time_ns(), self._step()
         target = min(begun + draw.randint(1, max(1, 2 * (STEPS - begun) // (later + 2))), STEPS)
@@ -158,7 +156,7 @@ class Run:
         return lines[-1]["step"] if lines else 0
 
     def outcome(self) -> dict[str, object]:
-        """All that must be bit-equal, and that nothing is left over."""
+        """Return all that must be bit-equal, and the names of files that are left over (`rest`)."""
         found = examine(self.folder, self.spec)
         assert found.result, f"{self.folder}: {found}: {self.said.read_text()}"
         numbers = [
@@ -180,7 +178,7 @@ class Run:
 
 
 def _written(path: Path) -> int:
-    """When, in ns; 0 if it is not there."""
+    """Return the time of the last change in ns, or 0 if there is no such file."""
     try:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
@@ -190,7 +188,7 @@ def _written(path: Path) -> int:
 def disturbed(
     data: Path, results: Path, seed: int, kills: dict[str, int], show: Callable[[str], None]
 ) -> tuple[list[Kill], dict]:
-    """Run these verbs in turn, kill each run several times, and then let it finish.
+    """Run the verbs of `kills` in turn. Kill each run several times, and then let it finish.
 
     Return the kills, and the outcomes by verb.
     """
@@ -213,10 +211,11 @@ def disturbed(
 
 
 def verdict(kills: list[Kill]) -> str:
-    """How many kills hit where.
+    """Return a table of the number of kills by verb and phase.
 
     Raises:
-        AssertionError: they did not reach the moments that matter, so that they show nothing.
+        AssertionError: the kills show nothing, since too few had a checkpoint to continue from or
+            none hit while a checkpoint was written.
     """
     late, phases = (
         sum(kill.late for kill in kills),

@@ -1,7 +1,7 @@
 """Run a notebook's cells in this process and keep what they print and draw.
 
-`python -m tests.helpers.notebook docs/first-look.ipynb` runs it in an empty folder and writes its
-outputs anew. No Jupyter is needed.
+`python -m tests.helpers.notebook docs/first-look.ipynb` runs it in an empty folder and saves its
+new outputs. No Jupyter is needed.
 """
 
 import base64
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def run_cells(path: Path) -> list[list[dict]]:
-    """Run every code cell in the current folder; return each one's outputs."""
+    """Run every code cell in the current folder, and return the outputs of each."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -36,7 +36,7 @@ def run_cells(path: Path) -> list[list[dict]]:
             png = io.BytesIO()
             figure.savefig(png, dpi=60, bbox_inches="tight")
             small = io.BytesIO()
-            # A palette: a third of the bytes.
+            # With a palette, the file has a third of the bytes.
             picture = Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE)
             picture.save(small, "PNG", optimize=True)
             data = {"image/png": base64.b64encode(small.getvalue()).decode()}

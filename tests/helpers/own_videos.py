@@ -28,7 +28,7 @@ def own_videos(folder: Path, drawn: Path, train: int, test: int) -> Path:
 def small_scale(
     folder: Path, factor: float, specs_per_job: int, seeds: tuple[int, ...] = (0,)
 ) -> Path:
-    """A scale's file: smoke with few seeds, few steps, and a checkpoint every few of them."""
+    """Write a scale file: smoke with few seeds and steps, and a checkpoint every 0.1 s."""
     scale = yaml.safe_load(SMOKE.read_text())
     scale |= {"seeds": list(seeds), "more_seeds": {}, "specs_per_job": specs_per_job}
     scale["steps"]["factor"] = factor

@@ -10,7 +10,7 @@ ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
 
 
 def snakemake(folder: Path, *words: str | Path, cores: int = 2) -> list[str]:
-    """The command that runs the Snakefile in a folder."""
+    """Return the command that runs the Snakefile in a folder."""
     command = [
         BIN / "snakemake",
         "--snakefile",
@@ -27,7 +27,7 @@ def snakemake(folder: Path, *words: str | Path, cores: int = 2) -> list[str]:
 def run(
     words: list[str], cwd: Path | None = None, timeout: float = 300, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, whatever its status."""
+    """Run a command to its end and return the result, whatever its exit status."""
     return subprocess.run(
         words,
         cwd=cwd,

@@ -1,6 +1,8 @@
-"""rocrate-validator without the network: it fetches RO-Crate 1.1's JSON-LD context, which no
-package carries. The rocrate library brings that of 1.3; the two differ, in what our crates use, by
-the addresses of two types."""
+"""Run rocrate-validator without the network.
+
+The validator downloads RO-Crate 1.1's JSON-LD context, which is in no package. The rocrate library
+has the context of 1.3. For our crates, the two differ only in the addresses of two types.
+"""
 
 import json
 from pathlib import Path
@@ -11,7 +13,7 @@ BIOSCHEMAS = "https://bioschemas.org/"
 
 
 class Context:
-    """The answer to a request of the context, as requests gives it."""
+    """Response to a request for the context, like a response of `requests`."""
 
     status_code, ok, text = 200, True, ""
     headers = {"Content-Type": "application/ld+json"}  # noqa: RUF012
@@ -27,7 +29,7 @@ class Context:
 
 
 def findings(crate: Path, monkeypatch, recommended: bool = False) -> list[str]:
-    """What the validator finds against the Workflow Run Crate profile, and those that it extends."""
+    """Return violations of the Workflow Run Crate profile, and of the profiles that it extends."""
     from rocrate_validator.models import Severity, ValidationSettings
     from rocrate_validator.services import validate
     from rocrate_validator.utils.http import HttpRequester

@@ -1,8 +1,8 @@
-"""The programs of others that tests run for real. A test that needs one is marked so:
-`@pytest.mark.postgres`.
+"""Third-party services that tests run for real.
 
-Where the program is missing, a user's machine skips the test with one line and CI (MGM_CI=1) fails
-it; `tests/conftest.py` does both, and prints at the end how many tests each service really served.
+A test that needs one has its marker, such as `@pytest.mark.postgres`. If the service is missing,
+the test is skipped with one line. With MGM_CI=1 it fails instead. `tests/conftest.py` does this,
+and prints the number of tests that used each service.
 """
 
 import os
@@ -13,15 +13,14 @@ from pathlib import Path
 import pytest
 
 SERVICES = ("mlflow", "postgres", "chromium", "slurm")
-PATH = os.pathsep.join(
-    (os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin")
-)  # daemons are off a user's path
+# A user's path may lack the folders of daemons.
+PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"))
 
 
 def postgres_bin() -> Path | None:
-    """Where PostgreSQL's initdb and postgres are:
+    """Return the folder of PostgreSQL's initdb and postgres, or None.
 
-    on the path, or Debian's newest, which it keeps off it.
+    Debian installs them outside the path. Without one on the path, its newest version is used.
     """
     found = shutil.which("initdb")
     debian = sorted(
@@ -31,7 +30,7 @@ def postgres_bin() -> Path | None:
 
 
 def lacking(service: str) -> str:
-    """What `service` needs and this machine lacks; empty: nothing."""
+    """Return the programs and modules that `service` needs and this machine lacks, as text."""
     programs = {
         "mlflow": (),
         "postgres": (),
@@ -52,9 +51,9 @@ def lacking(service: str) -> str:
 
 
 def require(service: str) -> None:
-    """Skip the test that runs, unless `service` is here.
+    """Skip the running test if `service` is missing.
 
-    A marked test has this done for it; a fixture may ask for itself.
+    `tests/conftest.py` calls this for marked tests. A fixture may call it too.
     """
     if missing := lacking(service):
         pytest.skip(f"{service} is not here: install {missing}")

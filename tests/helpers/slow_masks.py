@@ -1,7 +1,7 @@
-"""The masks again, slowly: one clip, loops, scalars, word for word after equations 5-7 and DESIGN's
-pattern rules.
+"""Slow reference implementation of the masks: one clip, loops and scalars.
 
-Scalars are float32, so that results can be compared exactly. Random numbers come from splitmix64 in
+It follows equations 5 to 7 of the paper, and the rules of each other mask, word for word. Scalars
+are float32, so that results can be compared exactly. Random numbers come from splitmix64 in
 Python's big integers.
 """
 
@@ -51,7 +51,7 @@ def velocities(grid, seed):
 
 
 def jitters(grid, seed):
-    """sx_t and sy_t, in sides of the first box, before their mean is taken off."""
+    """Return sx_t and sy_t as shares of the first box's sides. Their mean is not yet subtracted."""
     n = grid.slots - 1
     random = [(f(2) * u - f(1)) * f(0.1) for u in uniform(seed, SIZES, 2 * n)]
     return random[:n], random[n:]
@@ -127,7 +127,8 @@ def inside(centre, size, frame):
 def dense(grid, ratio, seed, boxes, edge):
     hidden = int(ratio * (grid.height * grid.width))
     n = grid.height * grid.width
-    ties, fill = bits(seed, TIES, n), bits(seed, FILL, n)  # one order for all slots
+    # All slots have the same random order.
+    ties, fill = bits(seed, TIES, n), bits(seed, FILL, n)
     mask = np.zeros((grid.slots, n), bool)
     for t, (cx, cy, w, h) in enumerate(boxes):
         if edge == "clamp":
@@ -205,9 +206,9 @@ def mgm_sparse(grid, ratio, seed, motion):
 
 
 def warped(grid, ratio, seed, motion, displacement):
-    """The map at twice the grid:
+    """Hide the lowest patches of MGMAE's warped map, which has 2 x 2 cells per patch.
 
-    hills on random patches of the middle slot, pulled outwards slot by slot.
+    The middle slot has hills on random patches. Slot by slot, motion pulls its map outwards.
     """
     rows, columns = 2 * grid.height, 2 * grid.width
     n = grid.height * grid.width
@@ -218,7 +219,8 @@ def warped(grid, ratio, seed, motion, displacement):
         if patch not in random_set(grid, ratio, seed)
     ]
 
-    def fall(place, patch):  # torch's exp, whose last bit is not numpy's
+    # This is torch's exp, because numpy's differs in the last bit.
+    def fall(place, patch):
         return f(
             torch.exp(
                 torch.tensor(-((f((place + 0.5) / 2) - f(patch + 0.5)) ** 2), dtype=torch.float32)
@@ -285,7 +287,8 @@ def motion_bins(grid, ratio, seed, motion):
         total = f(0)
         for t in range(grid.slots):
             of_slot = f(0)
-            for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):  # the centres of its quarters
+            # Add the motion at the centres of the patch's quarters.
+            for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
                 of_slot = (
                     of_slot
                     + motion[
@@ -332,7 +335,7 @@ def multi_block(grid, ratio, seed, motion):
 
 
 def green_noise(grid, ratio, seed, motion):
-    """scipy's convolution with the whole kernel at once, in place of three passes."""
+    """Convolve once with scipy and the whole 3-D kernel, instead of in three passes."""
     reach = 6
     sides = [side + 2 * reach for side in (grid.slots, grid.height, grid.width)]
     white = np.array([word >> 8 for word in bits(seed, NOISE, math.prod(sides))], float).reshape(
@@ -352,7 +355,10 @@ def green_noise(grid, ratio, seed, motion):
 
 
 def turns(grid, seed):
-    """V2's Cell: a queue of four places, whose first stands one further on in each slot."""
+    """Return each patch's position in its 2 x 2 cell, 0 to 3, counted from the first position.
+
+    The first position moves on by one per slot (VideoMAE V2).
+    """
     start = bits(seed, START, 1)[0]
     return [
         [

@@ -1,4 +1,4 @@
-"""The smallest data and model that the tests of jobs share."""
+"""A very small dataset and model, shared by the tests of jobs."""
 
 from mgm.data.synthetic.params import Synthetic
 from mgm.spec import Clips, Data, Model

@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own and an MLflow server on it, on loopback, in a folder that goes away.
+"""A temporary PostgreSQL, and an MLflow server on loopback.
 
 Both can be stopped and started again.
 """
@@ -19,13 +19,16 @@ import psycopg2
 
 from tests.helpers.services import postgres_bin
 
-PASSWORDLESS = "--auth=trust"  # on a Unix socket in a folder of our own
+# Safe, since the only socket is in a folder of our own.
+PASSWORDLESS = "--auth=trust"
 
 
 class Postgres:
-    """A cluster that listens on a Unix socket in its folder alone. PostgreSQL refuses to be root,
-    so root starts it as another user; its folder is none of pytest's, which every pytest that
-    starts closes to other users."""
+    """A PostgreSQL cluster that listens only on a Unix socket in its folder.
+
+    PostgreSQL refuses to run as root, so root starts it as user postgres. The folder is not one of
+    pytest's, since each start of pytest closes those to other users.
+    """
 
     def __init__(self):
         self.bin = postgres_bin()
@@ -77,7 +80,7 @@ class Postgres:
         )
 
     def stop(self) -> None:
-        """At once, as a crash would."""
+        """Stop at once, like a crash."""
         if (self.folder / "data/postmaster.pid").exists():
             self._run("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "stop")
 
@@ -100,7 +103,7 @@ class Postgres:
 
 
 class Server:
-    """`mlflow server` on `database`, at `uri`."""
+    """`mlflow server` at `uri`, with its data in `database`."""
 
     def __init__(self, folder: Path, database: str):
         with socket.socket() as free:
@@ -144,7 +147,7 @@ class Server:
             time.sleep(0.2)
 
     def signal(self, number: int) -> None:
-        """To the server and its workers, which are a session of their own."""
+        """Send a signal to the server and its workers. They have a session of their own."""
         os.killpg(self.process.pid, number)
 
     def kill(self) -> None:

@@ -1,7 +1,9 @@
-"""What tests/training/test_collectives.py has two processes do, in one start: `python
-two_processes.py FOLDER`, by torchrun's variables.
+"""All work of the two worker processes of tests/training/test_collectives.py, in one start.
 
-FOLDER holds NAME.json specs; each process writes to FOLDER/RANK.json what it saw.
+    python -m tests.helpers.two_processes FOLDER
+
+torchrun's environment variables set the ranks. FOLDER/specs holds NAME.json specs. Each process
+writes its observations to FOLDER/RANK.json.
 """
 
 import json
@@ -33,7 +35,7 @@ def share_of(x):
 
 
 def toy(failing, videos=1000, parts=1) -> TrainingRun:
-    """Every process sees its share, and the failures of its own half of the clips."""
+    """Return a small run. A process gets its share of a batch, and the failures of that share."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
 
@@ -56,13 +58,14 @@ def toy(failing, videos=1000, parts=1) -> TrainingRun:
     return TrainingRun("toy", model, optim, 12, videos, batches, loss_of)
 
 
+# (step, clip of the batch, video)
 FAILING = [
     (3, 1, "b"),
     (3, 6, "d"),
     (4, 0, "a"),
     (9, 7, "d"),
     (11, 5, "c"),
-]  # step, clip of the batch, video
+]
 
 
 def trained_toy(folder: Path, videos: int, parts: int, **how) -> dict:
