@@ -1,4 +1,4 @@
-"""A handful of kills of real processes; `make chaos` does a hundred."""
+"""Kill real processes five times. `make chaos` does it a hundred times."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -22,7 +22,7 @@ KILLS = 4
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """Own videos and a scale of few steps."""
+    """Folder with own videos and a scale of few steps."""
     folder = tmp_path_factory.mktemp("chaos")
     own_videos(folder / "videos", folder / "drawn", train=12, test=2)
     small_scale(folder, factor=8, specs_per_job=4)
@@ -30,7 +30,7 @@ def place(tmp_path_factory) -> Path:
 
 
 def start(place: Path, here: Path, *words: str) -> subprocess.Popen:
-    """`snakemake table4e` in a session of its own, so that a kill reaches all of its processes."""
+    """Start `snakemake table4e` in its own session, so that a kill reaches all its processes."""
     here.mkdir(exist_ok=True)
     config = (f"scale={place / 'scale.yaml'}", "name=mine", f"videos={place / 'videos'}")
     command = snakemake(here, "--config", *config, *words, "--", "table4e")
@@ -44,7 +44,7 @@ def start(place: Path, here: Path, *words: str) -> subprocess.Popen:
 
 
 def outcome(here: Path) -> dict[str, object]:
-    """Every weight and prediction, and the table."""
+    """Return the digests of all weights and predictions, and the rows of the table."""
     results = here / "results" / "mine"
     kept = [
         path
@@ -64,9 +64,8 @@ def test_the_dag_killed_at_random_moments_ends_with_the_same_weights_and_table(p
     lasts, draw, here, cut = time.monotonic() - started, random.Random(0), tmp_path / "killed", 0
     for part in range(KILLS):
         process = start(place, here)
-        time.sleep(
-            lasts * draw.uniform(0.5, 1) * (part + 1) / (KILLS + 1) + 2
-        )  # later and later, as there is less left to do
+        # Kills come later and later, while less and less is left to do.
+        time.sleep(lasts * draw.uniform(0.5, 1) * (part + 1) / (KILLS + 1) + 2)
         os.killpg(process.pid, signal.SIGKILL)
         cut += process.wait() != 0
     assert start(place, here).wait() == 0, (here / "said").read_text()
