@@ -1,5 +1,6 @@
-"""Options that bare weights are given, and text files in any encoding: the right result, or one
-line.
+"""Fuzz the options for bare weights, and text files in any encoding.
+
+Each input has the right result, or an error of one line.
 """
 
 import pytest

@@ -1,9 +1,8 @@
-"""Bad input of every kind that a user hands over: the right result, or one line. Never a traceback,
-a hang, or a second line.
+"""Fuzz every kind of user input.
 
-Hypothesis changes what is valid: specs, scales, CSVs, results, weights and video files. Counts add
-up to more than 1,000 inputs a run. The examples are the same in each run, so that a failure can be
-seen again.
+Each input has the right result, or an error of one line: no traceback, no hang, no second line.
+Hypothesis changes valid specs, scales, CSVs, results, weights and video files, with more than 1,000
+inputs per run. The examples are the same in each run, so failures can be reproduced.
 """
 
 import json
@@ -42,12 +41,13 @@ def inputs(count: int):
         derandomize=True,
         database=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture],
-        phases=[Phase.generate],  # a failure is told as found: making it smaller takes minutes
+        # Failing examples are not shrunk, because that takes minutes.
+        phases=[Phase.generate],
     )
 
 
 def one_line_or(result):
-    """What `result` gives, or None where it refuses with one line of text."""
+    """Return `result()`, or None if it raises a UserError of one line."""
     try:
         return result()
     except UserError as error:
@@ -90,7 +90,7 @@ junk = st.one_of(
 
 
 def places(value, at=()):
-    """Every place in nested dictionaries and lists."""
+    """Yield the path to every place in nested dictionaries and lists."""
     items = (
         value.items()
         if isinstance(value, dict)
@@ -104,7 +104,7 @@ def places(value, at=()):
 
 
 def changed(fields, draw):
-    """A copy of `fields` with one to three places replaced, removed or added."""
+    """Return a copy of `fields` with one to three places replaced, removed or added."""
     fields = json.loads(json.dumps(fields))
     for _ in range(draw(st.integers(1, 3))):
         if not (found := list(places(fields))):
@@ -124,7 +124,7 @@ def changed(fields, draw):
 
 
 def mangled(data: bytes, draw) -> bytes:
-    """`data` cut short, with bytes changed, or with bytes put in."""
+    """Return `data` cut short, emptied, or with bytes changed or inserted."""
     what = draw(st.sampled_from(["cut", "flip", "insert", "empty"]))
     if what == "empty" or not data:
         return b""
@@ -156,7 +156,8 @@ def test_specs(tmp_path, data):
     if data.draw(st.integers(0, 4)) == 0:
         path.write_bytes(mangled(path.read_bytes(), data.draw))
     spec = one_line_or(lambda: read_spec(path))
-    if spec is not None:  # what is accepted can be hashed, written and read again
+    # An accepted spec can be hashed, written and read again.
+    if spec is not None:
         path.write_text(spec.model_dump_json())
         assert read_spec(path).run_id == spec.run_id
         assert "/" not in spec.run_id
@@ -180,7 +181,7 @@ def test_scales(tmp_path, data):
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> Path:
-    """Two classes of two videos, and what is none."""
+    """Folder with two videos of each of two classes, and two files that are not videos."""
     folder = tmp_path_factory.mktemp("videos")
     for name in ("a0", "a1", "b0", "b1"):
         write_video(
@@ -254,7 +255,8 @@ def test_results(tmp_path, data):
         for spec in known.specs.values()
         if isinstance(spec, data.draw(st.sampled_from([Pretrain, Finetune])))
     )
-    shutil.rmtree(tmp_path / spec.run_id, ignore_errors=True)  # the last example's
+    # The last example may have left this folder.
+    shutil.rmtree(tmp_path / spec.run_id, ignore_errors=True)
     folder = finish(tmp_path, spec)
     path = folder / data.draw(
         st.sampled_from(["result.json", "result.json", "result.json", "spec.json", "log.jsonl"])
@@ -289,9 +291,8 @@ def weights(tmp_path_factory) -> list[bytes]:
 @given(st.data())
 def test_weights(weights, tmp_path, data):
     content = data.draw(st.sampled_from(weights))
-    if content[8:9] == b"{" and data.draw(
-        st.booleans()
-    ):  # a safetensors header, changed as a header
+    # Change fields of a safetensors header, or bytes of the file.
+    if content[8:9] == b"{" and data.draw(st.booleans()):
         size = struct.unpack("<Q", content[:8])[0]
         header = json.dumps(changed(json.loads(content[8 : 8 + size]), data.draw)).encode(
             errors="surrogatepass"

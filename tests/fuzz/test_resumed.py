@@ -1,5 +1,6 @@
-"""`mgm embed` and `mgm predict`, stopped and resumed after damage: the uninterrupted result, or one
-line.
+"""Stop `mgm embed` and `mgm predict`, damage their files, and resume.
+
+The result equals that of an uninterrupted call, or the call ends with one line.
 """
 
 import os
@@ -43,7 +44,7 @@ CALLS = {
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory):
-    """A fine-tuning run, and four videos next to it."""
+    """Folder with a fine-tuning run, four videos, and another video to replace one with."""
     place = tmp_path_factory.mktemp("resumed")
     params = Synthetic(classes=2, train_per_class=2, test_per_class=1, size=32, frames=16)
     for number, video in enumerate(generate(params, place / "set").videos[:5]):
@@ -57,7 +58,7 @@ def origin(tmp_path_factory):
 
 
 def stop(monkeypatch, call, out: Path, after: int) -> None:
-    """Call, and end it after some videos or parts."""
+    """Start a call, and stop it after `after` saved parts."""
 
     class StoppedError(BaseException):
         pass
@@ -155,7 +156,7 @@ def test_resumed_after_damage(origin, tmp_path_factory, monkeypatch, name):
         os.chdir(place)
         out, wanted = place / "out", place / "wanted"
         out.mkdir()
-        # Four whole videos are four parts.
+        # Without windows there are only four parts, one per video.
         stop(monkeypatch, CALLS[name], out, after if "windows" in name else min(after, 3))
         (folder,) = out.glob("*.parts")
         for what in damages:

@@ -1,6 +1,7 @@
-"""Shards and indices with changed bytes: what was written is read, or one line says what is wrong.
+"""Change bytes of shards and indices, and read them.
 
-Nothing is read in silence that was not written: neither frames, nor vectors, nor labels.
+Reading returns what was written, or raises an error of one line. It never returns other frames,
+vectors or labels.
 """
 
 import shutil
@@ -23,7 +24,7 @@ from tests.helpers.videos import moving_square, write_video
 pytestmark = pytest.mark.slow
 SIDE = Settings(short_side=64)
 FRAMES = np.arange(4)
-# (where, as a share of the file; what to do there; with which bytes)
+# (position as a share of the file, kind of change, bytes)
 CHANGES = st.tuples(
     st.floats(0, 1, exclude_max=True),
     st.sampled_from(["replace", "cut", "insert", "flip"]),
@@ -36,7 +37,7 @@ TIMES = settings(
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory):
-    """Six videos of two classes, their shards, and what is read from them."""
+    """Folder with six videos of two classes, and their shards."""
     place = tmp_path_factory.mktemp("tampered")
     for label in "ab":
         (place / "videos" / label).mkdir(parents=True)
@@ -53,7 +54,7 @@ def written(place: Path):
 
 
 def unless_refused(call):
-    """Return what `call` returns, or None where one line refuses it."""
+    """Return `call()`, or None if it raises a UserError of one line."""
     try:
         return call()
     except UserError as error:
@@ -63,7 +64,7 @@ def unless_refused(call):
 
 
 def read(index) -> list[tuple]:
-    """Return each video's label, split, and clip; None in place of a clip that is unreadable."""
+    """Return name, label, split and clip of each video. An unreadable clip is None."""
     found = []
     for video in index.videos:
         clip = unless_refused(partial(read_clip, video.path, FRAMES))
@@ -119,14 +120,14 @@ def test_a_sidecar_is_written_again_or_named(origin, tmp_path, name, change):
 
 
 def rows(index) -> tuple:
-    """Return what an index says, below its root: a root may move, so no seal covers it."""
+    """Return an index's content without its root. The root may move, so no seal covers it."""
     return index.classes, [replace(video, path=index.name(video)) for video in index.videos]
 
 
 @TIMES
 @given(name=st.sampled_from(["index.csv", "index.json"]), change=CHANGES)
 @example(name="index.csv", change=(0.9, "replace", b"1"))
-# The root's first letter: another folder, in which no video is found.
+# This changes the first letter of the root, to a folder without videos.
 @example(name="index.json", change=(0.109375, "replace", b" "))
 def test_an_index(origin, tmp_path, name, change):
     place = copied(origin, tmp_path)
