@@ -1,11 +1,11 @@
-"""Each `add-a-*` page: its files and lines, put into a copy of the project, do what the page says.
+"""Apply each `add-a-*` page to a copy of the project, and check its effect.
 
-Then tests of what they touch pass in that copy. On a page,
+Then the tests of the changed code pass in that copy. On a page,
 
-- `<!-- file: PATH -->` stands above a block that is a file of its own;
-- `<!-- above: TEXT in PATH -->` above a block that goes before the line that begins with TEXT;
-- a `diff` block names its file, and takes out (-) and puts in (+) lines below the line before (a
-  space). Each line stands there exactly once.
+- `<!-- file: PATH -->` is above a block with the content of a new file;
+- `<!-- above: TEXT in PATH -->` is above a block for insertion before the line starting with TEXT;
+- a `diff` block names its file. Lines with `-` are removed, and lines with `+` are inserted after
+  the previous line of the block. Each line with `-` or a space is in the file exactly once.
 """
 
 import os
@@ -26,7 +26,7 @@ REGISTRY = """
 from mgm.dag.study import Workflow
 registry = Workflow({"scale": "smoke"}).registry
 """
-# Page: what shows that the addition is there, and the tests to run then.
+# Page: (code that checks the addition, tests to run after it).
 PAGES = {
     "mask": (
         """
@@ -173,7 +173,7 @@ def put(text: str, target: Path) -> None:
 def applied(page: str, copy: Path) -> None:
     """Put a page's files and lines into a copy of the project.
 
-    What two blocks of a page change is changed for the second as for the first.
+    If two blocks of a page change the same file, the second changes the result of the first.
     """
     text = (ROOT / "docs" / f"add-a-{page}.md").read_text()
     found = 0

@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, and is kept with the outputs that it has then."""
+"""The notebook runs from top to bottom, and its saved outputs have the same types."""
 
 import json
 from pathlib import Path

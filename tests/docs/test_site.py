@@ -70,7 +70,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> dict[Path, Page]:
-    """The pages of the built site. Addresses that a proxy would have to fetch answer nothing."""
+    """Build the site and return its pages by path. A dead proxy blocks all downloads."""
     out = tmp_path_factory.mktemp("site").resolve()
     nowhere = dict.fromkeys(
         ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"
@@ -84,11 +84,12 @@ def site(tmp_path_factory) -> dict[Path, Page]:
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    # 404.html is for servers only.
     pages = {
         path: Page(path.read_text())
         for path in sorted(out.rglob("*.html"))
         if path.name != "404.html"
-    }  # that one is for servers
+    }
     assert len(pages) > 20
     return pages
 
@@ -138,7 +139,7 @@ def test_every_page_is_clean_in_a_narrow_browser_and_search_works_from_disk(site
 
 
 def verbs(group=None, words=("mgm",)):
-    """Each verb's words and command."""
+    """Yield the words and the Click command of each verb."""
     for name, command in (group or typer.main.get_command(app)).commands.items():
         yield (*words, name), command
         if hasattr(command, "commands"):
@@ -162,7 +163,7 @@ def test_every_verb_has_a_section_with_its_options(site):
 
 
 def test_every_command_on_a_page_is_one_that_mgm_takes():
-    """Every `mgm ...` in a block is parsed by the program itself; none is run."""
+    """Every `mgm ...` line of a block is parsed by the program itself. None is run."""
     known, seen = dict(verbs()), 0
     for page in (*PAGES, ROOT / "README.md"):
         for line in "\n".join(blocks(page.read_text(), "")).splitlines():
@@ -194,7 +195,7 @@ def test_every_example_is_run_by_a_test():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """An empty folder to be in, with two videos."""
+    """Temporary current folder with two videos."""
     index = generate(
         Synthetic(classes=2, train_per_class=1, test_per_class=1, size=64), tmp_path / "drawn"
     )
@@ -205,7 +206,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def run(name: str) -> dict:
-    """What the page's examples leave behind, run one after another."""
+    """Run a page's examples one after another, and return their variables."""
     found: dict = {}
     for code in CODE[name]:
         exec(compile(code, name, "exec"), found)
@@ -219,7 +220,7 @@ def test_quick_start(folder, capsys):
 
 
 def test_guidance_from_a_detector(folder):
-    """From slot 1 on, the mask's box is centred on the best detection of its two frames, to a cell."""
+    """From slot 1, the box is centred on the best detection of its two frames, within 8 pixels."""
     found = run("guidance.md")
     boxes = make_boxes("mgm", Grid(8, 14, 14), found["motion"], torch.tensor([0]))
     detections = found["detections"]
@@ -255,7 +256,7 @@ def test_a_table_of_ones_own():
 
 
 def test_a_figure_of_ones_own(folder):
-    """It draws the runs that are there."""
+    """The figure shows the finished runs."""
     from mgm.dag.study import Workflow
     from tests.helpers.fake_results import finish
 
@@ -307,7 +308,8 @@ def test_small_data(folder):
     shown = {key: specs["finetune"][key] for key in ("clips", "model")}
     specs["pretrain"]["optim"]["steps"] = specs["finetune"]["optim"]["steps"] = 2
     specs["pretrain"]["data"] = specs["probe"]["data"]
-    specs["probe"] |= shown  # on the page it is of ViT-B
+    # The page's probe is of ViT-B.
+    specs["probe"] |= shown
     for verb, name in (("pretrain", "pretrain"), ("probe", "probe"), ("finetune", "gentle")):
         Path(f"{name}.json").write_text(json.dumps(specs[verb]))
     index = generate(
