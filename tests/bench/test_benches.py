@@ -1,4 +1,4 @@
-"""The table of peers: every bench yields comparisons that measure both sides."""
+"""Tests of the benches against peers: every comparison measures both sides."""
 
 import subprocess
 import sys

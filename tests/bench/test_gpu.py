@@ -31,7 +31,8 @@ def test_every_part_measures_all_its_rows_and_goes_on_where_it_was_stopped(tmp_p
             for file in tmp_path.glob("*.jsonl")
         }
 
-    status, begun = call("--seconds", "0.1")  # no row is started late
+    # No row starts after 0.1 s.
+    status, begun = call("--seconds", "0.1")
     assert status == 3
     status, rows = call()
     assert status == 0
@@ -46,11 +47,12 @@ def test_every_part_measures_all_its_rows_and_goes_on_where_it_was_stopped(tmp_p
                 min(row.get("clips_per_s", 1), row.get("busy_percent", 1), row.get("seconds", 1))
                 > 0
             )
-    assert call() == (0, rows)  # nothing is measured twice
+    # Nothing is measured twice.
+    assert call() == (0, rows)
 
 
 def test_the_page_shows_what_was_measured(tmp_path, monkeypatch):
-    """docs/speed.md holds what `--docs` writes; what `mgm plan` reads is among the rows."""
+    """docs/speed.md has the output of `--docs`. The bench has all rows that `mgm plan` reads."""
     monkeypatch.syspath_prepend(BENCH.parent)
     import gpu
 
@@ -73,7 +75,7 @@ def test_sizes_are_those_of_the_backbones(monkeypatch):
 
 
 def test_what_cannot_run_is_a_row_and_the_next_one_goes_on(tmp_path, monkeypatch):
-    """Out of memory, and no compiler."""
+    """Examples are a lack of memory and a missing compiler."""
     monkeypatch.syspath_prepend(BENCH.parent)
     import gpu
     import torch
