@@ -1,5 +1,6 @@
-"""Files that are damaged, in another encoding or hostile: one line each, never a traceback or a
-hang.
+"""Damaged or hostile input, and files in another encoding, cause an error of one line.
+
+There is never a traceback or a hang.
 """
 
 import json
@@ -50,7 +51,7 @@ NUL = b"path,\0label\n"
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    """Two classes of three videos, and their index."""
+    """Folder with three videos of each of two classes, and their index."""
     folder = tmp_path_factory.mktemp("prepared")
     for label in "ab":
         (folder / "videos" / label).mkdir(parents=True)
@@ -63,7 +64,7 @@ def prepared(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def place(prepared, tmp_path) -> Path:
-    """A copy of these, for a test to damage."""
+    """Copy of `prepared`, for a test to damage."""
     return Path(shutil.copytree(prepared, tmp_path / "place"))
 
 
@@ -232,7 +233,7 @@ def test_no_reader_hangs_at_a_pipe_or_a_device(tmp_path, make):
 
 
 def repeated(path: Path, copy: Path) -> None:
-    """Copy a video; the picture after the 20th has the time of the 20th."""
+    """Copy a video. Frame 20 has the time of frame 19, counted from 0."""
     with av.open(str(path)) as source, av.open(str(copy), "w") as target:
         stream, last = target.add_stream_from_template(source.streams.video[0]), 0
         for number, packet in enumerate(source.demux(source.streams.video[0])):
@@ -246,7 +247,7 @@ def repeated(path: Path, copy: Path) -> None:
 
 
 def test_a_matroska_file_with_a_repeated_time_is_read_to_its_end(tmp_path):
-    """Its packets tell no order, so that it is opened again and decoded from the start."""
+    """The packets do not show the frames' order, so the file is decoded from its start."""
     frames = moving_square(40, 64, 64)
     write_video(tmp_path / "a.mkv", frames, gop=10, b_frames=0)
     repeated(tmp_path / "a.mkv", tmp_path / "b.mkv")
@@ -262,9 +263,10 @@ def test_an_mp4_file_with_a_repeated_time_is_read_to_its_end(tmp_path):
     path = tmp_path / "a.mp4"
     write_video(path, moving_square(40, 64, 64), gop=10, b_frames=0)
     data = bytearray(path.read_bytes())
-    at = data.index(b"stts") + 8  # entries, then a count and a duration each
+    at = data.index(b"stts") + 8  # the number of entries, then count and duration of each
     assert struct.unpack(">II", data[at : at + 8]) == (1, 40)
-    data[at + 8 : at + 12] = struct.pack(">I", 0)  # all pictures have one time
+    # All frames get the same time.
+    data[at + 8 : at + 12] = struct.pack(">I", 0)
     path.write_bytes(data)
     with av.open(str(path)) as file:
         times = [packet.pts for packet in file.demux(file.streams.video[0]) if packet.size]
@@ -330,7 +332,7 @@ HEADERS = [
 
 @pytest.mark.parametrize(("field", "value", "sealed", "says"), HEADERS)
 def test_a_damaged_table_of_a_shard_is_one_unreadable_video(shards, field, value, sealed, says):
-    """A count is bounded before it is read, and before its checksum can be computed."""
+    """The number of rows is limited before they are read and their checksum is computed."""
     video = read_index(shards).videos[0]
     shard, at = shard_of(video.path)
     with_header(Path(shard), at, field, value, sealed)
@@ -352,7 +354,7 @@ def test_a_shard_without_its_sidecar_is_written_again(shards, text):
 
 
 def test_swapped_offsets_in_a_sidecar_are_written_again(shards):
-    """They would give a video's frames to another's label."""
+    """They would pair the frames of a video with the label of another."""
     (path,) = (shards / "shards").glob("0*.json")
     before, index = path.read_text(), read_index(shards)
     about = json.loads(before)
@@ -390,7 +392,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory) -> Path:
-    """A classifier's weights without a run."""
+    """Weights of a classifier without a run."""
     path = tmp_path_factory.mktemp("bare") / "bare.safetensors"
     save_weights(build_classifier(Finetune(**SMALL), 2), path)
     return path
@@ -461,7 +463,7 @@ def test_a_tensor_larger_than_what_the_file_holds_is_one_line(tmp_path, count):
 
 
 def test_predict_ends_although_a_video_goes(place, bare, monkeypatch):
-    """Before the page is drawn, and between two calls; a damaged part is computed again."""
+    """A video may go between two calls or before drawing. A damaged part is computed again."""
     real = predicting.apply
 
     def stopped(*arguments):
@@ -524,7 +526,7 @@ def test_a_time_in_the_future_is_no_sign_of_life(tmp_path):
 
 @pytest.mark.parametrize("at", range(4))
 def test_an_interrupted_init_can_be_repeated(tmp_path, monkeypatch, at):
-    """Whatever was done before it ended; a folder that holds something is left alone."""
+    """A call may end at any step. The next one completes the folder, and a third is refused."""
     real, calls = Path.symlink_to, []
 
     def fails(self, *rest):
@@ -627,7 +629,7 @@ def test_hostile_options_for_sbatch_are_one_line(tmp_path, text, says):
 
 
 def test_options_for_sbatch_reach_no_shell(tmp_path):
-    """Each is quoted, so what a shell would run is a part of its value."""
+    """Each option is quoted, so a command in a value is not run."""
     text = "--qos=normal --constraint='a100&ib' --mail-user='$(id);`id`' --exclude=n1,n2"
     (tmp_path / "c.yaml").write_text(json.dumps({"sbatch": text}))
     cluster = load_cluster(str(tmp_path / "c.yaml"), partition="gpu,cpu")

@@ -1,5 +1,6 @@
-"""The results of mini that come with the repository are those of the scale and the code as they
-stand, and travel: page, crate, archive.
+"""Tests of the committed results of mini.
+
+They are those of the current scale and code, and can be shared: page, crate, archive.
 """
 
 import json
@@ -37,7 +38,7 @@ def test_each_run_is_one_of_the_scale_and_believed(tmp_path):
 
 @pytest.fixture(scope="module")
 def shown():
-    """The cells of a fresh clone."""
+    """Table cells of a fresh clone."""
     shown = cells(registry_of(RESULTS / "mini"), RESULTS / "mini")
     probes = shown[(shown.table == "4e") & (shown.column == "SSv2, linear probe")]
     assert (probes[probes.metric == "top1"].n > 0).all()
@@ -46,7 +47,7 @@ def shown():
 
 @pytest.fixture(scope="module")
 def crate(tmp_path_factory) -> Path:
-    """The crate of mini, unpacked; its report is made from what is committed."""
+    """Unpacked crate of mini. Its report is made from the committed results."""
     folder = tmp_path_factory.mktemp("crate")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
@@ -61,25 +62,28 @@ def crate(tmp_path_factory) -> Path:
     return folder / "crate"
 
 
-@pytest.mark.slow  # a whole report, and a validator of 10 s
+# This makes a whole report, and the validator takes 10 s.
+@pytest.mark.slow
 def test_their_crate_is_a_valid_workflow_run_crate(crate, monkeypatch):
     assert findings(crate, monkeypatch) == []
 
 
 @pytest.mark.slow
 def test_every_cell_is_followed_in_the_crate_to_its_runs(crate, shown):
-    """From a cell to results, from these to the actions that wrote them, and on to spec, data,
-    software and the parent's weights.
+    """A cell is linked to its results, and results to the actions that wrote them.
+
+    Actions are linked to spec, data, software and the parent's weights.
     """
     entities = {
         entity["@id"]: entity
         for entity in json.loads((crate / "ro-crate-metadata.json").read_text())["@graph"]
     }
+    # The action of the whole workflow also lists the results of the others.
     actions = [
         one
         for one in entities.values()
         if one["@type"] == "CreateAction" and one["@id"] != "#workflow"
-    ]  # which wrote all
+    ]
     writers = {one: action for action in actions for one in links(action, "result")}
     followed = 0
     for cell in shown[shown.n > 0].itertuples():

@@ -34,11 +34,10 @@ def _in(x, y, top, left, bottom, right) -> bool:
 
 
 def share_in_a_moving_box(index, boxes, shuffle: bool) -> float:
-    """Of the slots that motion guides, the share whose box is centred in an annotated sprite of one
-    of the slot's two frames.
+    """Return the share of boxes that are centred in an annotated sprite of their slot's two frames.
 
-    The centre is that of a cell of 8 x 8 pixels, so it may lie half a cell outside a sprite that
-    the cell touches.
+    Slots without motion are not counted. The centre of a box is that of a cell of 8 x 8 pixels. The
+    cell may only touch the sprite, so half a cell of distance is allowed.
     """
     rng = np.random.default_rng(0)
     inside = []
@@ -47,7 +46,8 @@ def share_in_a_moving_box(index, boxes, shuffle: bool) -> float:
         motion_SHW = slot_magnitude(
             clip.motion_THW2, clip.distance_THW, clip.has_motion_T, tubelet=2
         )
-        if shuffle:  # the same vectors at other places
+        # Shuffling moves the same vectors to other places.
+        if shuffle:
             motion_SHW = np.stack(
                 [rng.permutation(slot.ravel()).reshape(slot.shape) for slot in motion_SHW]
             )

@@ -73,7 +73,8 @@ def test_tables_figures_and_page_are_in_their_places():
         "commit",
     ]
     assert {row["status"] for row in rows} == {"run"}
-    # The paper's masks and none, by two columns; masks of other papers, and controls.
+    # Three seeds: the paper's masks and no pretraining, in two columns. One seed: other masks and
+    # controls.
     assert Counter(row["n"] for row in rows) == {"3": 14, "1": 18}
     with (reports / "tables" / "table1.csv").open() as file:
         first = list(csv.DictReader(file))
@@ -101,14 +102,16 @@ def test_pretraining_learns(registry, smoke):
 
 
 def test_probes_of_pretrained_weights_beat_random_ones(registry, smoke):
-    """Mean over masks and seeds: the 95 % interval over test videos is above zero. Smoke promises
-    this alone: finetuning from scratch learns these videos in some seeds and not in others, so its
-    gain is within its spread, and no order of the masks is asserted."""
-    right = {}  # of a row: the share of its seeds that are right, by test video
+    """The 95 % interval of the gain, as a mean over masks and seeds, is above zero.
+
+    The interval is over test videos. Fine-tuning from scratch learns these videos with some seeds
+    only, so its gain is within the spread. No order of the masks is tested.
+    """
+    # By row: the share of seeds with a correct prediction, for each test video.
+    right = {}
     for cell in registry.tables["4e"].cells:
-        if (
-            cell.column == "SSv2, linear probe" and len(cell.runs) == 3
-        ):  # the paper's masks and none
+        # Only the paper's masks and no pretraining have three seeds.
+        if cell.column == "SSv2, linear probe" and len(cell.runs) == 3:
             predictions = [
                 list(csv.DictReader((smoke / run.run_id / "predictions.csv").open()))
                 for run in cell.runs
@@ -127,7 +130,8 @@ def test_probes_of_pretrained_weights_beat_random_ones(registry, smoke):
 def test_with_shuffled_labels_the_probe_falls_to_chance(registry, smoke, tmp_path):
     """Accuracy is at chance, whatever the features.
 
-    720 predictions at 1 in 12 lie within the central 99.9 % of the binomial distribution.
+    The number of correct predictions of 720 lies within the central 99.9 % of the binomial
+    distribution for 1 in 12.
     """
     cell = next(
         cell
@@ -162,9 +166,8 @@ def test_with_a_result_deleted_and_no_data_the_report_trains_nothing(smoke, tmp_
     (tmp_path / "results" / "smoke" / victim.run_id / "result.json").unlink()
     done = programs.run(snakemake(tmp_path, "report", cores=1))
     assert done.returncode == 0, done.stderr
-    assert (
-        "wildcards: job=" not in done.stdout + done.stderr
-    )  # as of everything that trains or prepares
+    # All rules that train or prepare have the wildcard `job`.
+    assert "wildcards: job=" not in done.stdout + done.stderr
     assert not (tmp_path / "data").exists()
     with (tmp_path / "reports" / "smoke" / "tables" / "table4e.csv").open() as file:
         statuses = [row["status"] for row in csv.DictReader(file)]

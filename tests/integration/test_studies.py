@@ -39,7 +39,7 @@ def load(study):
 
 
 def test_the_masks_of_a_drawn_dataset_share_all_but_the_mask():
-    """Differences are paired: same videos, seed and recipe; no data seed that mini was tuned on."""
+    """Differences are paired by videos, seed and recipe. Mini was tuned on other data seeds."""
     drawn = load("drawn")
     assert not {0, 1, 2} & set(drawn.DATA_SEEDS)
     (layout, params), *_ = drawn.datasets(["one"], [701])
@@ -78,7 +78,7 @@ def test_a_finished_dataset_is_neither_drawn_nor_run_again(monkeypatch, capsys):
 
 
 def test_a_measured_dataset_is_not_measured_again(tmp_path, monkeypatch):
-    """The table grows by the datasets it lacks, sorted, each row with its commit."""
+    """Only missing datasets are added to the table. It is sorted, and each row has its commit."""
     drawn, measured = load("drawn"), []
     monkeypatch.setattr(drawn, "DOCS", tmp_path)
     monkeypatch.setattr(drawn, "generate", lambda params, place: measured.append(params.seed))
@@ -101,7 +101,7 @@ def test_a_measured_dataset_is_not_measured_again(tmp_path, monkeypatch):
 
 
 def test_every_way_of_a_gesture_mask_starts_from_its_weights(monkeypatch):
-    """Masks differ in the mask alone, and ways share labels and seed, so differences are paired."""
+    """Runs of two masks differ only in the mask. Ways share labels and seed, so they are paired."""
     gestures = load("gestures")
     monkeypatch.setattr(gestures, "dataset", lambda: {"dataset": "gestures", "digest": "0" * 64})
     of_masks = gestures.specs(301)
@@ -155,7 +155,7 @@ def test_the_ladder_starts_at_mini_and_changes_what_it_says():
 
 
 def test_a_drawn_datasets_interval_is_over_datasets(tmp_path):
-    """One run per dataset and mask: paired differences, and Student's t over datasets."""
+    """Differences are paired within a dataset. Intervals are Student's t over datasets."""
     drawn = load("drawn")
     top1 = {"none": 30, "tube": 50, "block": 55, "smm": 56, "mgm": 60, "shuffled": 61}
     rows = [
@@ -171,7 +171,7 @@ def test_a_drawn_datasets_interval_is_over_datasets(tmp_path):
 
 
 def test_a_difference_within_noise_does_not_pass_holm():
-    """Of a layout's differences, a clear one passes; one whose interval holds 0 does not."""
+    """A clear difference passes. A difference with 0 in its interval does not."""
     drawn = load("drawn")
     noise = {701: -4, 702: 5, 703: -1, 704: 2}
     rows = []
