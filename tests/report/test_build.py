@@ -1,4 +1,4 @@
-"""The report reads what exists and shows it; it works offline and with nothing there at all."""
+"""The report shows the results that exist; it works offline, and without any results."""
 
 import re
 
@@ -83,7 +83,8 @@ def test_what_is_missing_is_named_with_its_reason(places):
         (running, "step 2 of 3"),
     ):
         assert re.search(rf"{run_id}</code></a> · [^<]*{words}", overview), run_id
-    assert str(places[0].parent) not in text  # no machine's paths
+    # The page contains no path of this machine.
+    assert str(places[0].parent) not in text
 
 
 def test_a_figure_whose_run_is_gone_is_removed(places):
@@ -111,9 +112,8 @@ def test_only_one_table_or_figure(places):
     assert not (places[1] / "index.html").exists()
     both = registry(seeds=(0,), datasets=BOTH)
     assert build_report(both, *places, only="table1") == places[1] / "tables/table1.csv"
-    assert build_report(
-        both, *places, only="figure1"
-    ).exists()  # with nothing run it draws the paper's numbers
+    # Without runs, figure 1 draws the paper's numbers.
+    assert build_report(both, *places, only="figure1").exists()
     with pytest.raises(
         UserError, match="table9: no such table or figure; choose one of table4a, .*figure5"
     ):
@@ -135,7 +135,7 @@ def test_a_user_s_own_videos_have_no_quoted_numbers(places):
 
 
 def test_nothing_of_deviations_is_lost():
-    """Every word of its sections is in the HTML, none of its marks."""
+    """The HTML has every word of the sections of DEVIATIONS.md, and no Markdown marks."""
     plain = {title: re.sub(r"<[^>]+>", " ", str(content)) for title, content in deviations()}
     assert list(plain) == ["The paper is silent", "We differ", "The paper contradicts itself"]
     for part in DEVIATIONS.read_text().split("\n## ")[1:]:

@@ -1,6 +1,4 @@
-"""A model card's head is what hubs read of it, and its numbers are those of the table cells that
-rest on the weights.
-"""
+"""Model cards: metadata for hubs, and numbers of the table cells that use the weights."""
 
 import pytest
 from huggingface_hub import ModelCard
@@ -47,5 +45,6 @@ def test_the_cells_that_rest_on_the_weights(results, spec):
     row = next(
         line for line in card.text.splitlines() if line.startswith("| 4e | MGM (Dense) | SSv2 |")
     )
-    assert "| 60.0 | 60.4 [" in row  # this seed's number; the mean of 60.0 and 60.8 (146 of 240)
+    # This seed's number, then the mean of 60.0 and 60.8 (146 of 240 videos).
+    assert "| 60.0 | 60.4 [" in row
     assert all(told in card.text for told in (DIGEST, "d" * 64, SCALE.scale.caveat.split(".")[-2]))

@@ -1,4 +1,4 @@
-"""A cell shows its own runs' mean, or why not."""
+"""A cell shows the mean of its own runs, or why it has none."""
 
 import pytest
 
@@ -54,9 +54,8 @@ def test_gain_is_paired_by_seed(tmp_path):
     known = registry()
     for run, top1 in zip(cell_runs(known, "MGM (Dense)"), (50, 60, 70)):
         finish(tmp_path, run, top1)
-    for run, top1 in zip(
-        cell_runs(known, "No pretraining")[1:], (55, 60)
-    ):  # the first seed is not run
+    # The first seed is not run.
+    for run, top1 in zip(cell_runs(known, "No pretraining")[1:], (55, 60)):
         finish(tmp_path, run, top1)
     table = collect(known, tmp_path)
     estimate = gain(table[MGM], table["No pretraining", "SSv2"])

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001  (the page prints true minus signs, and the paper its own characters)
-"""Each claim of the text against the quoted tables, and against made-up runs."""
+"""Verdicts on the claims of the papers, from the quoted tables and from made-up runs."""
 
 import csv
 import re
@@ -37,7 +37,8 @@ from tests.helpers.videos import SHARED
 ROOT = Path(__file__).parents[2]
 PAPERS = SHARED / "paper"
 BY_ID = {claim.id: claim for claim in CLAIMS}
-EXCEPTIONS = {  # id -> what the tables give, worked out by hand
+# Claim id -> the tables' value, computed by hand.
+EXCEPTIONS = {
     "about-1000-samples": "1324 training videos of UCF14; 980 training videos of HMDB14",
     "previous-state-of-the-art": "smallest of 8: +0.3, smallest of 8: −0.6",  # MotionMAE, MAM2
     "up-to-4.9": "largest of 14: +7.0",  # probe on UCF
@@ -61,7 +62,7 @@ def scale(name: str = "smoke") -> SimpleNamespace:
 
 
 def row(key, *values: float, status: str = "run", half: float | None = None) -> Row:
-    """A cell of these seeds' values; of one seed, with a bootstrap's half-width."""
+    """Return a cell with one value per seed. A single seed has a bootstrap interval of +- `half`."""
     estimate = over_seeds(list(values)) if values else None
     if half is not None:
         estimate = Estimate(values[0], values[0] - half, values[0] + half, 1)
@@ -93,10 +94,8 @@ STEP, SALIENCY = (
 def test_what_the_tables_contradict_is_just_this():
     assert len(BY_ID) == len(CLAIMS)
     unknown = {key for claim in CLAIMS for key in claim.cells if key not in reported()}
-    assert {table for table, *_ in unknown} == {
-        "4a_ratio",
-        "st-mae",
-    }  # a figure without printed numbers, and no run
+    # A figure without printed numbers, and an ablation of ST-MAE, which has no runs.
+    assert {table for table, *_ in unknown} == {"4a_ratio", "st-mae"}
     verdicts = judge(scale(), {}, {})
     against = (CONTRADICTED, DIFFERS)
     assert {one.id: one.quoted for one in verdicts if one.verdict in against} == EXCEPTIONS
@@ -127,9 +126,7 @@ def test_deviations_lists_just_these():
 
 
 def text_of(name: str) -> str:
-    """A paper's text without citations, and with the percentages that became formulas as they were
-    printed.
-    """
+    """Return a paper's text without citations, with percentages as printed, not as formulas."""
     text = (PAPERS / name).read_text(encoding="utf-8").split("\nReferences\n")[0]
     text = re.sub(r"%(similar-toabsent)?percent[^%]*%", "%", text)
     text = text.replace("×\\times", "×").replace("similar-to\\sim", "∼")
@@ -156,9 +153,9 @@ def test_quotations_are_the_papers_and_leave_no_percentage_out():
 
 
 def test_a_changed_number_flips_what_uses_it_and_nothing_else():
-    """Every number of every table, in a copy.
+    """A changed number affects only the claims that name its cell.
 
-    A claim that the tables support turns with every cell it names.
+    A claim that the tables support depends on each of its cells.
     """
     before = {one.id: table_says(one, reported()) for one in CLAIMS}
     turned = set()
@@ -185,7 +182,7 @@ def test_a_changed_number_flips_what_uses_it_and_nothing_else():
         ((62, 64, 56), (60, 65, 55), "smoke", UNTESTED, "smoke: undecided here"),
         ((66,), (60,), "smoke", UNTESTED, "smoke: too few seeds"),
         ((66, 67), (60, 61), "paper", UNTESTED, "paper: too few seeds"),
-        # +0.1, claimed +0.2: size counts at the paper's scale alone
+        # +0.1 instead of the claimed +0.2: the size counts only at the paper's scale
         ((60.1, 70.11, 65.1), (60, 70, 65), "smoke", UNTESTED, "smoke: holds here"),
         ((60.1, 70.11, 65.1), (60, 70, 65), "paper", FAILS, ""),
         ((65, 75.1, 70), (60, 70, 65), "paper", HOLDS, ""),  # more than claimed
@@ -203,7 +200,7 @@ def test_our_runs_decide_by_the_interval_of_the_difference(yes, no, scale, verdi
 
 
 def test_many_claims_widen_the_intervals():
-    """One difference of p = 0.03 decides alone, and not among others that are as weak."""
+    """A difference with p = 0.03 decides a single claim, but not each of three."""
     weak = row(YES, 61.4, 61, 60.7), row(NO, 60, 60, 60)
     claims = [replace(BY_ID["jitter"], id=str(number)) for number in range(3)]
     rows = {"any": list(weak)}
@@ -235,9 +232,8 @@ def test_what_was_measured_once_is_taken_as_it_is(id, keys, values, scale, verdi
 def test_a_cell_that_is_not_wholly_run_is_not_run(status):
     one = verdict_of("jitter", row(YES, 61, 62, status=status), row(NO, 50, 51))
     assert (one.verdict, one.ours) == (NOT_RUN, DASH)
-    assert (
-        verdict_of("jitter", row(YES, 61, 62)).verdict == NOT_RUN
-    )  # and the other cell is no cell of the registry
+    # The registry does not have the other cell.
+    assert verdict_of("jitter", row(YES, 61, 62)).verdict == NOT_RUN
 
 
 def test_the_tables_speak_first():
@@ -298,7 +294,10 @@ def test_at_the_papers_scale_a_method_nobody_ran_stands_as_quoted():
 
 
 def test_the_whole_dag_decides_whatever_it_has_runs_for():
-    """Figure 4a's cells stand in no table, and its 0.75 is Table 4e's MGM."""
+    """A claim has a number of ours exactly if all its cells have runs.
+
+    Figure 4a's cells are in no table; its point at 0.75 is Table 4e's MGM.
+    """
     known = make_registry(load_scale(ROOT / "workflow/config/smoke.yaml"))
     names = {cell.metric for table in known.tables.values() for cell in table.cells}
     found = {

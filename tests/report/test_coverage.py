@@ -26,7 +26,7 @@ def arrays(slots=4, names=tuple(KIND), seed=0):
 
 
 def panels(figure):
-    """Each mask's panel: titles are left-aligned with their panels, in this order."""
+    """Return each mask's panel by its bold title. Titles and panels have the same order."""
     return dict(
         zip(
             (text.get_text() for text in figure.texts if text.get_weight() == "bold"),
@@ -74,7 +74,8 @@ def test_all_text_lies_inside_and_apart(slots):
         assert not any(box.overlaps(other) for other in boxes[:i])
     below = figure.texts[-1].get_window_extent(renderer)
     assert below.y1 <= min(axes.get_tightbbox(renderer).y0 for axes in figure.axes)
-    for axes in figure.axes:  # numbers stand below what is drawn
+    # Each panel's number is below its lowest error bar.
+    for axes in figure.axes:
         number = axes.texts[0].get_window_extent(renderer)
         lowest = min(
             axes.transData.transform(bar)[:, 1].min() for bar in axes.collections[0].get_segments()

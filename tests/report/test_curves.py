@@ -1,4 +1,4 @@
-"""Figure 1 shows what there is, says what is not, and its labels can be read."""
+"""Figure 1 draws the runs that are done and names the missing ones; its labels can be read."""
 
 import numpy as np
 import pandas as pd
@@ -89,7 +89,7 @@ def test_a_missing_point_breaks_the_line(tmp_path):
 
 
 def only(**fields):
-    """Frame of one point of MGM."""
+    """Return a data frame with one point of MGM."""
     cell = {"line": "MGM", "x": 200.0, "tick": "200", "wanted": 3, "n": 3, "status": "run"}
     return pd.DataFrame(
         [{**dict.fromkeys(("paper", "ours", "ci_low", "ci_high"), np.nan), **cell, **fields}]
@@ -98,7 +98,7 @@ def only(**fields):
 
 @pytest.mark.parametrize(("low", "high", "arrows"), [(40.0, 60.0, []), (-10.2, 119.3, [0, 100])])
 def test_an_axis_of_percentages_stays_within_them(low, high, arrows):
-    """An interval that goes on beyond an end stops there under an arrow."""
+    """An interval that leaves the axis ends at its edge, with an arrow."""
     axes = curves(only(ours=54.6, ci_low=low, ci_high=high), PLOT, "smoke", together=True).axes[0]
     bottom, top = axes.get_ylim()
     assert bottom >= 0
@@ -109,9 +109,9 @@ def test_an_axis_of_percentages_stays_within_them(low, high, arrows):
 
 
 def test_an_axis_spans_two_points_at_least():
-    """The paper's one number of Figure 4a:
+    """A single number, such as the paper's in Figure 4a, has an axis of at least two points.
 
-    an axis over hundredths of a point would tell of differences that nobody measured.
+    A narrower axis would show differences that nobody measured.
     """
     bottom, top = (
         curves(only(paper=67.3, n=0, status="not run"), PLOT, "smoke", together=False)

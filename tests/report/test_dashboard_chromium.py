@@ -1,4 +1,4 @@
-"""MLflow's own pages, in Chromium: the list of models, and a model with what tested it."""
+"""MLflow's pages in Chromium: the list of models, and a model with its probe's metrics."""
 
 import pytest
 
@@ -17,7 +17,7 @@ PROBE = next(spec for spec in KNOWN.specs.values() if isinstance(spec, Probe) an
 
 @pytest.fixture
 def pages(tmp_path):
-    """MLflow with a probe and the pretraining that it tests, whose model is registered."""
+    """Browser context, and address of an MLflow server with a registered model and its probe."""
     place = tmp_path / "results" / "smoke"
     for spec in (KNOWN.specs[PROBE.parent], PROBE):
         finish(place, spec, top1=60)
@@ -42,7 +42,8 @@ def test_from_the_list_of_models_to_a_model_and_what_tested_it(pages):
     chooser.goto(f"{uri}/#/experiments/1/models")
     chooser.get_by_text("Model training", exact=True).click()
     chooser.wait_for_url("**workflowType=machine_learning**")
-    page = context.new_page()  # the first is still on its way to the runs
+    # The first page is still loading the list of runs.
+    page = context.new_page()
     page.goto(f"{uri}/#/experiments/1/models")
     page.locator("a[href*='/models/m-']", has_text=PROBE.parent).first.click()
     metric = page.get_by_role("row").filter(has_text="test/top1")

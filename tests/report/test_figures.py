@@ -15,7 +15,7 @@ CLIPS = tuple(get_args(Visualise.model_fields["figure"].annotation))
 
 
 def arrays_of(figure, slots=4):
-    """What a visualise job of a figure leaves, made up."""
+    """Return made-up arrays of a figure, as its visualise job writes them."""
     if figure == "5":
         return clip_arrays(slots)
     rng = np.random.default_rng(1)
@@ -57,7 +57,8 @@ def arrays_of(figure, slots=4):
 @pytest.mark.parametrize("figure", CLIPS)
 def test_all_text_lies_inside_and_apart(figure, slots):
     drawn = DRAW[figure](arrays_of(figure, slots), NOTE)
-    drawn.set_dpi(DPI)  # widths of text depend on it: the one that is written
+    # Text widths depend on the resolution, so use that of the written files.
+    drawn.set_dpi(DPI)
     renderer = drawn.canvas.get_renderer()
     texts = [text.get_window_extent(renderer) for text in drawn.texts]
     cells = [axes.get_window_extent(renderer) for axes in drawn.axes]
@@ -79,7 +80,7 @@ def png(figure, drawn):
 
 @pytest.mark.parametrize("figure", CLIPS)
 def test_other_arrays_give_another_picture(figure):
-    """A little of one array changes, and nothing else; the same arrays give the same picture."""
+    """A small change of any array changes the picture; equal arrays give equal pictures."""
     known = arrays_of(figure, slots=1)
     before = png(figure, known)
     assert png(figure, arrays_of(figure, slots=1)) == before
@@ -112,10 +113,7 @@ def test_uniform_attention_and_a_video_without_boxes_can_be_drawn(tmp_path):
 
 
 def test_more_attention_is_brighter_in_grey(tmp_path):
-    """For readers who see no colours:
-
-    of two patches of an attention map, the one with more is the brighter.
-    """
+    """A patch with more attention is brighter in grey, for readers who see no colours."""
     known = arrays_of("6", slots=1)
     known["attention_SHW"] = np.arange(36, dtype=np.float32).reshape(1, 6, 6) / 630
     known["query_3"] = np.array([1, 0, 0])  # marks no slot
@@ -129,5 +127,6 @@ def test_more_attention_is_brighter_in_grey(tmp_path):
     rows = height * (1 - cell.y1 + (np.arange(6) + 0.5) / 6 * cell.height)
     columns = width * (cell.x0 + (np.arange(6) + 0.5) / 6 * cell.width)
     seen = grey_HW[np.ix_(rows.astype(int), columns.astype(int))].ravel()
-    assert (np.diff(seen) > -0.01).all()  # neighbours differ by less than 8 bits can show
+    # Allow for rounding to 8 bits.
+    assert (np.diff(seen) > -0.01).all()
     assert seen[-1] - seen[0] > 0.6

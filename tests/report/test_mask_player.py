@@ -35,6 +35,6 @@ def test_each_strip_holds_its_mask_slot_by_slot():
     assert [one.boxes for one in shown.strips[2:]] == [
         (),
         [[-1.5, -0.5, 5, 5]] * SLOTS,
-    ]  # corners and sides
+    ]  # left, top, width and height in patches
     strip, given = pixels(shown.clip, "webp"), np.concatenate(list(arrays["frames_SHWC"]), axis=1)
     assert np.abs(strip[..., :3].astype(float) - given).mean() < 3  # of 255: WebP is lossy

@@ -1,4 +1,4 @@
-"""What MLflow shows is what the files say, however often they are mirrored."""
+"""MLflow shows what is in the files, after any number of syncs."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.mlflow
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """A tracker's file with its tables made once: making them takes seconds."""
+    """Bytes of an MLflow database with empty tables. Making them takes seconds."""
     path = tmp_path_factory.mktemp("tracker") / "mlflow.db"
     from mlflow import MlflowClient
 
@@ -50,7 +50,7 @@ PARENT = KNOWN.specs[CHILD.parent]
 
 @pytest.fixture
 def pair(place):
-    """Results of a finetuned run and its parent, mirrored."""
+    """Results folder with a finetuned run and its parent, mirrored to MLflow."""
     finish(place, PARENT, steps=5)
     finish(place, CHILD, top1=60, steps=5)
     assert counts(sync(KNOWN, place)) == (2, 0, 0)
@@ -102,9 +102,8 @@ def test_a_run_its_parent_its_curve_and_its_cell(place):
     assert [metric.step for metric in sorted(history, key=lambda metric: metric.step)] == list(
         range(1, 21)
     )
-    assert (
-        runs[PARENT.run_id].data.tags["row"].startswith("ViT-B")
-    )  # of Table 4a, the first that it stands in
+    # The run's first table is 4a.
+    assert runs[PARENT.run_id].data.tags["row"].startswith("ViT-B")
 
     def found(query):
         return {run.info.run_name for run in client.search_runs([run.info.experiment_id], query)}
@@ -151,7 +150,7 @@ def test_artefacts_are_small_and_weights_are_copied_on_demand(place, tmp_path):
 
 @pytest.mark.usefixtures("pair")
 def test_a_second_sync_changes_nothing_and_a_changed_result_is_updated(place, template):
-    """Nor do files whose times change, as those of a fresh clone."""
+    """New times of unchanged files, as in a fresh clone, update nothing."""
     database = place.parent / "mlflow.db"
     before = database.read_bytes()
     assert counts(sync(KNOWN, place)) == (0, 0, 2)
@@ -164,9 +163,11 @@ def test_a_second_sync_changes_nothing_and_a_changed_result_is_updated(place, te
     _, runs = mirrored(place)
     assert len(runs) == 2
     assert runs[CHILD.run_id].data.metrics["test/top1"] == pytest.approx(70)
-    mirrored(place)[0].delete_run(runs[CHILD.run_id].info.run_id)  # a change in MLflow is seen
+    # A run that is deleted in MLflow is created again.
+    mirrored(place)[0].delete_run(runs[CHILD.run_id].info.run_id)
     assert counts(sync(KNOWN, place)) == (1, 0, 1)
-    database.write_bytes(template)  # another database
+    # An empty database gets all runs.
+    database.write_bytes(template)
     assert counts(sync(KNOWN, place)) == (2, 0, 0)
     assert check(KNOWN, place) == {}
 
@@ -181,7 +182,7 @@ def test_a_torn_database_is_one_line_within_seconds(place, size):
         started = time.monotonic()
         with pytest.raises(UserError, match="nothing is lost"):
             act(KNOWN, place)
-        assert time.monotonic() - started < 40  # MLflow alone tries for 106 s
+        assert time.monotonic() - started < 40  # MLflow itself retries for 106 s
 
 
 def test_check_of_a_database_without_mlflows_tables_is_one_line_and_writes_nothing(place):
@@ -215,7 +216,8 @@ def test_a_training_run_grows_in_place(place):
         False,
     )
     assert len(client.get_metric_history(first.run_id, "train/loss")) == 9
-    write_log(place / PARENT.run_id, 3, 9)  # started anew: another curve
+    # The run starts again, with another curve.
+    write_log(place / PARENT.run_id, 3, 9)
     (place / PARENT.run_id / "result.json").unlink()
     sync(KNOWN, place)
     _, runs = mirrored(place)
@@ -249,12 +251,14 @@ CALLS = ("create_run", "log_batch", "set_tag", "log_artifacts", "set_terminated"
 
 @pytest.mark.slow
 def test_a_sync_that_ends_anywhere_is_made_level_by_the_next(place, monkeypatch):
-    """Whatever call to the tracker is the last one that came through; a run that grows among them.
-    A sync tidies nothing up, so an exception is as good as a SIGKILL."""
+    """A sync may end after any call to the tracker. One of its runs is in training.
+
+    A sync does not clean up, so an exception has the same effect as SIGKILL.
+    """
     from mlflow import MlflowClient
 
     def until(last):
-        """Let so many calls to the tracker through."""
+        """Let `last` calls to the tracker through; raise Killed at the next."""
         left = iter(range(last))
 
         def watched(call):
@@ -278,7 +282,7 @@ def test_a_sync_that_ends_anywhere_is_made_level_by_the_next(place, monkeypatch)
         with monkeypatch.context() as patch, contextlib.suppress(Killed):
             until(last)
             sync(KNOWN, place)
-            assert last >= 8  # the calls of two runs
+            assert last >= 8  # two runs need at least 8 calls
             return
         sync(KNOWN, place)
         assert check(KNOWN, place) == {}, last
@@ -329,7 +333,8 @@ def test_children_follow_a_parent_that_is_mirrored_anew(place):
     finish(place, CHILD, steps=3)
     sync(KNOWN, place)
     assert "mlflow.parentRunId" not in mirrored(place)[1][CHILD.run_id].data.tags  # no parent yet
-    for steps in (3, 4):  # another curve: the parent's run in MLflow is another
+    # Each time the parent has another curve, and so another run in MLflow.
+    for steps in (3, 4):
         finish(place, PARENT, steps=steps)
         write_log(place / PARENT.run_id, steps, 20 + steps)
         (place / PARENT.run_id / "log.jsonl").write_text(
@@ -349,7 +354,8 @@ def test_a_stopped_run_is_no_longer_running(place):
     assert counts(sync(KNOWN, place)) == (0, 1, 0)
     run = mirrored(place)[1][PARENT.run_id]
     assert (run.info.status, run.data.tags["status"]) == ("KILLED", "stopped")
-    write_log(place / PARENT.run_id, 6, 9)  # goes on
+    # The run continues.
+    write_log(place / PARENT.run_id, 6, 9)
     sync(KNOWN, place)
     again = mirrored(place)[1][PARENT.run_id]
     assert (again.info.run_id, again.info.status, last_step(place, again)) == (
@@ -360,10 +366,7 @@ def test_a_stopped_run_is_no_longer_running(place):
 
 
 def test_half_written_foreign_and_edited_files(place):
-    """What is not ours is passed over, what is half there is altered;
-
-    nothing of it stops a sync.
-    """
+    """Foreign files are ignored, and an incomplete result is altered. Neither stops a sync."""
     finish(place, CHILD, steps=3)
     result = (place / CHILD.run_id / "result.json").read_text()
     (place / CHILD.run_id / "result.json").write_text(result[:200])
@@ -399,7 +402,7 @@ def test_half_written_foreign_and_edited_files(place):
 
 @pytest.mark.slow
 def test_follow_mirrors_a_training_run_until_all_are_finished(place, capsys):
-    """A registry of two runs, a parent that trains and its child that comes later."""
+    """The registry has two runs: a parent in training, and its child, which comes later."""
     known = registry(seeds=(0,))
     known.specs = {run.run_id: run for run in (PARENT, CHILD)}
     known.tables, known.figures = {}, {}
@@ -420,15 +423,14 @@ def test_follow_mirrors_a_training_run_until_all_are_finished(place, capsys):
     assert check(known, place) == {}
     assert len(capsys.readouterr().out.splitlines()) > 2
     client, runs = mirrored(place)
-    assert (
-        len(client.search_runs([runs[PARENT.run_id].info.experiment_id], run_view_type=3)) == 2
-    )  # all ever made: it grew in place
+    # View type 3 includes deleted runs: the parent kept its MLflow run while it grew.
+    assert len(client.search_runs([runs[PARENT.run_id].info.experiment_id], run_view_type=3)) == 2
 
 
 def test_weights_are_models_with_their_metrics_datasets_and_parents(place):
-    """A finetuned run's model has that run's metrics;
+    """A finetuned run's metrics belong to its own model, a probe's to its parent's model.
 
-    a probe's are its parent's model's. Nothing is copied.
+    No weights are copied.
     """
     probe = next(spec for spec in KNOWN.specs.values() if isinstance(spec, Probe) and spec.parent)
     probed = KNOWN.specs[probe.parent]
@@ -437,7 +439,8 @@ def test_weights_are_models_with_their_metrics_datasets_and_parents(place):
         result = read_result(place / spec.run_id)
         if spec is not probe:
             result |= {"weights_sha256": file_digest(place / spec.run_id / "spec.json")}
-        if spec is PARENT:  # as pretraining leaves it
+        # A pretraining run writes no metrics.
+        if spec is PARENT:
             result |= {"metrics": {}}
         write_result(place / spec.run_id, result)
     sync(KNOWN, place)

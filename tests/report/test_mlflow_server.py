@@ -1,6 +1,6 @@
-"""A real MLflow server on a real PostgreSQL, killed, hung, slow, refusing, absent:
+"""A real MLflow server on a real PostgreSQL: killed, hanging, or refusing to write.
 
-nothing is lost, the next sync brings it level.
+Nothing is lost: the next sync writes what is missing.
 """
 
 import signal
@@ -43,7 +43,7 @@ def server(postgres, tmp_path_factory):
 
 @pytest.fixture
 def place(tmp_path, request, monkeypatch):
-    """Results under the test's own name, so under an experiment of their own."""
+    """Results folder with the test's name, so each test has its own experiment."""
     for name, value in {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -57,13 +57,13 @@ def place(tmp_path, request, monkeypatch):
 
 
 def is_level(place, server):
-    """Everything is there, once; a further sync does nothing."""
+    """Return whether another sync changes nothing and MLflow agrees with the files."""
     summary = sync(KNOWN, place, server.uri)
     return (summary.created, summary.updated) == (0, 0) and check(KNOWN, place, server.uri) == {}
 
 
 def slow_down(postgres, body):
-    """A database that does this at each new metric, until `speed_up`."""
+    """Make the database run `body` for each new metric, until `speed_up`."""
     postgres.execute(
         f"CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN NEW; END $$"
     )
@@ -77,16 +77,15 @@ def speed_up(postgres):
 
 
 def in_the_middle(place, server, postgres, act) -> None:
-    """`act` once a sync in a process of its own has written a part, but not all;
+    """Call `act` once a sync in another process has written a part of the metrics.
 
-    its one line is on stderr.
+    Check that the sync fails, with its message on stderr unless it was killed.
     """
     code = "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from tests.helpers.fake_results import registry; "
     code += "from mgm.report.mlflow.sync import check, sync; sync(registry(seeds=(0,)), Path(sys.argv[2]), sys.argv[3])"
     before = postgres.rows(POINTS)[0][0]
-    slow_down(
-        postgres, "PERFORM pg_sleep(0.04)"
-    )  # a run takes five seconds, so that the middle is not missed
+    # Each run takes five seconds, so `act` comes before the end.
+    slow_down(postgres, "PERFORM pg_sleep(0.04)")
     command = [sys.executable, "-c", code, str(ROOT), str(place), server.uri]
     syncing = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while (points := postgres.rows(POINTS)[0][0] - before) == 0:
@@ -115,7 +114,7 @@ def test_whoever_is_killed_in_the_middle(place, server, postgres, what):
 
 
 def test_a_server_that_is_killed_and_one_that_follows_it(place, server, postgres, capfd):
-    """`follow` tries again until it is there."""
+    """`follow` tries again until the server is back."""
     in_the_middle(place, server, postgres, lambda _: server.kill())
     speed_up(postgres)
     known = registry(seeds=(0,))

@@ -1,4 +1,4 @@
-"""The first screen says what the numbers say, and no more."""
+"""The sentences of the overview follow from the numbers."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from tests.helpers.fake_results import finish, finish_all, registry
 
 
 def finished(tmp_path, accuracies, **changes):
-    """A registry and its runs, with these accuracies in Table 4e, a row's by seed."""
+    """Return a registry and its runs, with these accuracies per row and seed in Table 4e."""
     known = registry(**changes)
     for cell in known.tables["4e"].cells:
         for run, top1 in zip(cell.runs, accuracies.get(cell.row, ())):
@@ -22,9 +22,7 @@ def finished(tmp_path, accuracies, **changes):
 
 
 def told(tmp_path, accuracies, name="smoke", **changes):
-    """Comparisons and limits, with these accuracies in Table 4e, a row's by
-    seed.
-    """
+    """Return comparisons and conclusions for these accuracies per row and seed in Table 4e."""
     known, found = finished(tmp_path, accuracies, name=name, **changes)
     said = overview(known, found, rows(known, found), [])
     return [text for text, _ in said["compares"]], [text for text, _ in said["concludes"]]
@@ -57,7 +55,7 @@ def test_ours_is_above_below_or_within_noise_of_each_mask(tmp_path):
 
 
 def found_in(tmp_path, accuracies, **changes):
-    """The page's first sentence, with these accuracies in Table 4e, a row's by seed."""
+    """Return the main finding for these accuracies per row and seed in Table 4e."""
     known, found = finished(tmp_path, accuracies, **changes)
     return finding(known, rows(known, found), {"4_seeds"})
 
@@ -105,9 +103,9 @@ def test_one_seed_tells_no_two_methods_apart(tmp_path):
     [("smoke", "no difference is shown"), ("paper", "inside our 95 % interval in 1 of 2 cells")],
 )
 def test_the_paper_is_compared_with_at_its_scale_alone(tmp_path, name, words):
-    """Its 67.3 is inside [67.1, 67.5], its 62.9 below [66.4, 67.4];
+    """The paper's 67.3 is inside [67.1, 67.5], and its 62.9 is below [66.4, 67.4].
 
-    the mean of +0.0 and +4.0 is +2.0.
+    The mean of the differences +0.0 and +4.0 is +2.0.
     """
     accuracies = {"MGM (Dense)": (67.2, 67.3, 67.4), "Random Block": (66.7, 66.9, 67.1)}
     compares, _ = told(
@@ -139,8 +137,10 @@ def test_costs_add_up(tmp_path):
 
 
 def classes_of(tmp_path):
-    """Two runs of 240 predictions of 12 classes: the first 60 and 120 are right, the others say
-    the next class."""
+    """Return the accuracies by class of two runs, each with 240 predictions of 12 classes.
+
+    Their first 60 and 120 predictions are correct; the others name the next class.
+    """
     known = registry()
     cell = next(cell for cell in known.tables["4e"].cells if cell.row == "MGM (Dense)")
     for run, top1 in zip(cell.runs[:2], (25.0, 50.0)):
@@ -176,7 +176,7 @@ def test_without_predictions_there_is_none(tmp_path):
 
 
 def test_the_caveat_of_own_videos_names_the_clips_that_models_are_trained_on(tmp_path):
-    """Figure 5 shows clips of 224 x 224 whatever the models see."""
+    """Figure 5 shows clips of 224 x 224, which are larger than the training clips."""
     known = registry(seeds=(0,), datasets=(OWN,), name="boxing", other_masks=False)
     trained = [spec for spec in known.specs.values() if isinstance(spec, Pretrain)]
     assert known.figures["5"].run.clips.size > trained[0].clips.size

@@ -1,6 +1,6 @@
-"""The page in a real browser:
+"""The page in Chromium, opened from disk: three widths, light and dark, and print.
 
-from disk, at three widths, in light and dark, by keyboard, without JavaScript, on paper.
+Also by keyboard, without JavaScript and for screen readers.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ pytestmark = [pytest.mark.chromium, pytest.mark.slow]
 
 WIDTHS = (390, 1000, 1600)
 A4 = 680  # the width between 15 mm margins, in CSS pixels
-EVIL = "</script><img src=x onerror=alert(1)>"  # `visit` would hear of it
+# If it ran, `visit` would fail the test.
+EVIL = "</script><img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +36,9 @@ def browser():
 
 @pytest.fixture
 def visit(browser, tmp_path):
-    """Opens a page;
+    """Function that opens a page.
 
-    at the test's end nothing may have been complained of, nor loaded from elsewhere.
+    The test fails if a page raises an error, logs anything or loads anything from a network.
     """
     contexts, complaints, loaded = [], [], []
 
@@ -65,14 +66,15 @@ def visit(browser, tmp_path):
 class Report:
     path: Path
     known: Registry
-    states: dict[str, str]  # of runs that are not done
+    # Run id -> state, for runs that are not done.
+    states: dict[str, str]
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Report:
-    """A page at the paper's scale, so that differences show;
+    """Page at the paper's scale, so that it shows differences.
 
-    of its runs some failed, some were edited, some run, some are gone.
+    Some of its runs failed, some were edited, some are running and some are missing.
     """
     folder = tmp_path_factory.mktemp("page")
     known, results = registry(seeds=(0, 1), name="paper"), folder / "results/trial"
@@ -103,7 +105,7 @@ def report(tmp_path_factory) -> Report:
 
 
 def unfold(page):
-    """Open everything that is folded; the lines of runs draw their details."""
+    """Open everything that is folded. A run's details are drawn when it opens."""
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     page.wait_for_function(
         "[...document.querySelectorAll('.run .body')].every(body => body.querySelector('dl'))"
@@ -186,7 +188,7 @@ def test_runs_are_filtered_and_columns_hidden(visit, report):
     assert seeds.count() == few
     page.get_by_label("seed", exact=True).uncheck()
     assert seeds.count() == 0
-    # A link to a run that the filters hide shows it.
+    # A link to a hidden run shows that run.
     hidden = page.locator(".run[hidden]").first.get_attribute("id")
     page.evaluate("id => location.hash = id", hidden)
     page.wait_for_function("id => document.getElementById(id).open", arg=hidden)
@@ -195,9 +197,8 @@ def test_runs_are_filtered_and_columns_hidden(visit, report):
 
 def test_a_table_sorts_by_keyboard(visit, report):
     page = visit(report.path)
-    body = (
-        page.locator("#table-4e table").first.locator("tbody").first.locator("tr")
-    )  # each section sorts by itself
+    # Each section is sorted separately.
+    body = page.locator("#table-4e table").first.locator("tbody").first.locator("tr")
 
     def names():
         return body.locator("th").all_inner_texts()
@@ -219,7 +220,8 @@ def test_a_table_sorts_by_keyboard(visit, report):
         assert len(numbers) == 3
         if order:
             assert numbers == sorted(numbers, reverse=order == "descending")
-            assert all(value != value for value in values[3:])  # what has no number stays last
+            # Rows without a number stay last.
+            assert all(value != value for value in values[3:])
         orders.append(names())
     assert orders[2] == original
     assert orders[0] != original
@@ -231,9 +233,8 @@ def test_a_table_sorts_by_keyboard(visit, report):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_overflows_the_window(visit, report, width):
     page = visit(report.path, width)
-    page.add_style_tag(
-        content="* { letter-spacing: .1em !important }"
-    )  # wide letters stand for another machine's fonts
+    # Wide letters imitate the fonts of other machines.
+    page.add_style_tag(content="* { letter-spacing: .1em !important }")
     unfold(page)
     assert page.evaluate("document.documentElement.scrollWidth") == width
     loose = page.evaluate("""() => [...document.querySelectorAll('body *')].filter(one => !one.closest('.wide, .film, .skip, svg')
@@ -242,7 +243,7 @@ def test_nothing_overflows_the_window(visit, report, width):
 
 
 def test_a_box_that_scrolls_is_reached_by_keyboard(visit, report):
-    """A box whose content is 400 pixels wide, whatever the machine's fonts."""
+    """The box's content is 400 pixels wide with any font."""
     page = visit(report.path, 320)
     page.evaluate(
         "document.querySelector('.wide').innerHTML = '<table style=\"width: 400px\"><caption>Wide</caption></table>'"
@@ -278,8 +279,9 @@ def test_without_javascript_everything_but_a_runs_details_can_be_read(visit, rep
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_has_contrast(visit, report, scheme):
-    """At least 4.5 to 1, WCAG's AA, between each text and the ground it stands on, from the styles
-    as computed.
+    """Each text has a contrast of at least 4.5 to 1 with its background (WCAG AA).
+
+    The colours are those of the computed styles.
     """
     page = visit(report.path, color_scheme=scheme)
     unfold(page)
@@ -344,7 +346,7 @@ def test_the_gallery_plays_and_stops_and_rests_where_motion_is_not_wanted(visit,
         gallery.locator(".film").nth(2),
     )
     at = "film => getComputedStyle(film).backgroundPosition"
-    # The resting page shows the first slot; the playing one may have moved on already.
+    # The page with reduced motion shows the first slot. The other may have moved on already.
     before = still.locator("#gallery .film").nth(2).evaluate(at)
     page.wait_for_function("document.querySelector('#gallery input').value > 1")
     assert button.inner_text() == "Pause"

@@ -1,6 +1,6 @@
-"""What is shown rests on files alone:
+"""The report depends on the result files alone.
 
-carried elsewhere without the weights they show the same, and edited they are altered everywhere.
+A copy without weights gives the same page. An edited result is altered everywhere.
 """
 
 import hashlib
@@ -32,7 +32,8 @@ def test_results_without_weights_build_the_same_page_elsewhere(tmp_path):
     here, there = tmp_path / "here", tmp_path / "another/place"
     finish_all(here / "results/smoke", KNOWN)
     draw_arrays(here / "results/smoke", KNOWN)
-    (here / "results/smoke" / RUN.run_id / "result.json").unlink()  # one that failed
+    # This run failed.
+    (here / "results/smoke" / RUN.run_id / "result.json").unlink()
     (here / "results/smoke" / RUN.run_id / "error.txt").write_text("out of memory")
     for run_id in KNOWN.specs:
         (here / "results/smoke" / run_id / "weights.safetensors").write_bytes(b"weights")
@@ -177,10 +178,11 @@ def test_check_and_repair_on_the_command_line(tmp_path, monkeypatch):
     (run,) = client.search_runs([client.get_experiment_by_name("smoke").experiment_id])
     client.set_tag(run.info.run_id, "seed", "7")
     code, out, error = said("--check")
+    # `main` exits with status 2 instead.
     assert (code, out) == (
         1,
         f"{RUN.parent}: tag seed is '7' in MLflow, '0' in its files\n",
-    )  # 2 by way of `main`
+    )
     assert error.endswith(
         "1 differences in 1 runs; `mgm sync smoke --repair` writes these runs again"
     )

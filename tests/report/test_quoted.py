@@ -40,7 +40,7 @@ def test_every_number_of_every_table_once():
 
 
 def test_sums_and_spots():
-    """Sums of the printed columns, added up from the paper's text."""
+    """Column sums and single numbers are those of the paper's text."""
     paper = reported()
 
     def total(table, column):

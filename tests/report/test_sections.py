@@ -85,7 +85,7 @@ def test_several_runs_of_controls_have_an_interval_over_seeds(tmp_path):
 
 
 def test_trace_prints_the_cells_asked_for(results):
-    """A row and its linear probe are two cells; a row of another mask is not asked for."""
+    """A mask's name selects the two cells of its row, and no row of another mask."""
     told = trace(KNOWN, results, "table4e/mgm")
     heads = [line for line in told.splitlines() if line.startswith("table4e/")]
     assert [head.split(":")[0] for head in heads] == [

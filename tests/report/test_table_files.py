@@ -16,7 +16,7 @@ from tests.helpers.fake_results import BOTH, finish, finish_all, registry
 
 
 def write(known, results, name):
-    """Text of a table's files by their endings, and its rows."""
+    """Write a table; return the text of its files by suffix, and its rows."""
     collected = rows(known, examine_all(results, known.specs))[name]
     path = write_tables(results / "tables", known.tables[name], collected, known.scale)
     return {
@@ -26,7 +26,7 @@ def write(known, results, name):
 
 
 def grids(texts):
-    """Lines of cells, heading first, as a reader of Markdown, TeX and HTML sees them."""
+    """Return the lines of cells that Markdown, TeX and HTML show, with the heading first."""
     md = [
         [cell.strip(" *") for cell in line.split("|")[1:-1]]
         for line in texts["md"].splitlines()
@@ -73,7 +73,7 @@ def test_all_formats_show_every_cell_and_the_scale(tmp_path):
     assert float(last["ci_low"]) < float(last["ours"]) < float(last["ci_high"])
     md, tex, html = grids(texts)
     assert md == tex == html
-    # heading, and a title of each column, of each column's rows of our own, and of the controls
+    # A heading and five titles: the paper's rows and our own per column, and the controls.
     assert len(md) == 1 + 5 + len(collected)
     for text in (texts["md"], texts["tex"], texts["html"]):
         assert f"Scale {known.scale.name}" in text
@@ -90,9 +90,7 @@ def test_markup_in_a_scales_text_is_shown_as_text(tmp_path):
 
 @pytest.fixture
 def accuracies(tmp_path):
-    """Table 4e's files and rows where MGM (Dense) finetunes to one list of accuracies, a value a
-    seed, and every other mask to another.
-    """
+    """Function that writes Table 4e for accuracies per seed: MGM (Dense)'s and all others'."""
 
     def finished(ours, others):
         known = registry(seeds=tuple(range(len(ours))), name="paper")
@@ -129,7 +127,7 @@ def test_bold_is_above_every_other_row_beyond_noise(accuracies):
     ("ours", "others"),
     [
         ((70.0, 72.0, 74.0), (72.0, 71.0, 69.0)),  # +1.3, its interval from -7.3 to 10.0
-        ((70.0,), (10.0,)),  # an interval over test videos says nothing of seeds
+        ((70.0,), (10.0,)),  # one seed: an interval over test videos ignores seeds
     ],
 )
 def test_nothing_is_bold_within_noise_or_of_one_seed(accuracies, ours, others):
@@ -144,7 +142,7 @@ def test_nothing_is_bold_within_noise_or_of_one_seed(accuracies, ours, others):
     not shutil.which("pdflatex"), reason="pdflatex is not here: install texlive-latex-recommended"
 )
 def test_every_table_compiles_and_fits_a_page(tmp_path):
-    """With a real TeX; the longest captions, the widest rows, every status."""
+    """Compile all tables with pdflatex, with finished, altered and missing runs."""
     known = registry(datasets=BOTH, name="paper")
     finish_all(tmp_path / "results", known, steps=2)
     specs = [run for cell in known.tables["4e"].cells for run in cell.runs]
@@ -164,14 +162,14 @@ def test_every_table_compiles_and_fits_a_page(tmp_path):
     wide = [
         float(points) for points in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide", ran.stdout)
     ]
-    assert max(wide, default=0) < 5, ran.stdout  # points; more can be seen
+    assert max(wide, default=0) < 5, ran.stdout  # points; a larger one is visible
     assert not re.findall(r"Missing character|Float too large|undefined", ran.stdout), ran.stdout
     assert f"({len(known.tables)} pages" in ran.stdout
 
 
 @pytest.fixture
 def table_1(tmp_path):
-    """Table 1 at a scale, as its four files and its rows; some runs of ours are done."""
+    """Function that writes Table 1, with some of our runs done, at a changed smoke scale."""
 
     def finished(**changes):
         known = registry(datasets=BOTH, **changes)

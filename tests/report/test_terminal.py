@@ -1,4 +1,4 @@
-"""A cell is traced to its runs, two runs are told apart, and what nothing wants is deleted, alone."""
+"""Tests of `mgm trace`, `mgm diff` and `mgm clean`."""
 
 import json
 
@@ -64,13 +64,13 @@ def test_names_in_part_and_in_full(tmp_path):
 
     both = ["SSv2", "SSv2, linear probe"]
     assert told("table4e/mgm") == [f"table4e/MGM (Dense)/{column}" for column in both]
-    assert told("table4e/mgm (") == [  # no mask's name: a part of names
+    # This is not a mask's name, so it matches part of the rows' names.
+    assert told("table4e/mgm (") == [
         f"table4e/{row}/{column}" for row in ("MGM (Sparse)", "MGM (Dense)") for column in both
     ]
     assert told("table4e/MGM (Dense)") == [f"table4e/MGM (Dense)/{column}" for column in both]
-    assert told("table4e/mgm (dense)/SSv2") == [
-        "table4e/MGM (Dense)/SSv2"
-    ]  # in full, though it is part of the other column's name
+    # A full name selects one column, although it is part of the other's name.
+    assert told("table4e/mgm (dense)/SSv2") == ["table4e/MGM (Dense)/SSv2"]
     assert told("table4e/mgm (dense)/probe") == ["table4e/MGM (Dense)/SSv2, linear probe"]
     assert told("figure4a/0.9") == ["figure4a/0.9/SSv2"]
     assert told("figure5") == ["figure5"]
@@ -150,7 +150,8 @@ def test_clean_deletes_what_nothing_wants_and_nothing_else(tmp_path):
     (mine / "spec.json").write_text(json.dumps({"verb": "my own"}))
     renamed = tmp_path / "keep-this"
     old = runs_of(registry(seeds=(5,)), "MGM (Dense)")[0]
-    finish(renamed.parent, old).rename(renamed)  # a run that somebody gave another name
+    # Somebody renamed this run.
+    finish(renamed.parent, old).rename(renamed)
     elsewhere = tmp_path / "elsewhere"
     finish(elsewhere, old)
     kept = everything(tmp_path)
