@@ -62,7 +62,7 @@ def scale(name: str = "smoke") -> SimpleNamespace:
 
 
 def row(key, *values: float, status: str = "run", half: float | None = None) -> Row:
-    """Return a cell with one value per seed. A single seed has a bootstrap interval of +- `half`."""
+    """Return a cell with one value per seed; a single one can have a bootstrap half-width."""
     estimate = over_seeds(list(values)) if values else None
     if half is not None:
         estimate = Estimate(values[0], values[0] - half, values[0] + half, 1)
