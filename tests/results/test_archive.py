@@ -13,7 +13,7 @@ from mgm.results.archive import pack, unpack, unpack_all
 
 @pytest.fixture
 def results(tmp_path) -> Path:
-    """Two finished runs and one that goes on."""
+    """Folder with two finished runs and one that is not finished."""
     folder = tmp_path / "results" / "trial"
     for run in ("a", "b"):
         _finish(folder / run)
@@ -165,7 +165,7 @@ def test_nothing_to_pack_is_one_line(tmp_path):
 
 
 def test_a_member_outside_the_folder_is_refused(tmp_path):
-    """A digest that somebody added for such an archive changes nothing."""
+    """It is refused even if SHA256SUMS lists the archive's digest."""
     place = tmp_path / "results"
     place.mkdir()
     with tarfile.open(place / "evil.tar.xz", "w:xz") as tar:

@@ -65,7 +65,7 @@ def test_what_is_not_json_is_one_line(tmp_path, text):
 
 
 def test_what_the_system_refuses_is_one_line(tmp_path):
-    """A full disk is one line, also if PyTorch hides it.
+    """A full disk is reported in one line, also if PyTorch wraps the error.
 
     So is a file in the place of a folder. A bug of mgm keeps its traceback.
     """

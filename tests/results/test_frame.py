@@ -67,9 +67,8 @@ def test_says_the_status_of_each_run(results):
     ]
     assert table.why[failed.run_id] == "ssv2: no such dataset"
     (results / PARENT.run_id / "result.json").write_text("{}")
-    assert (
-        frame(results).set_index("run_id").status[CHILD.run_id] == "altered"
-    )  # its weights come from nowhere known
+    # Its parent is altered, so the origin of its weights is unknown.
+    assert frame(results).set_index("run_id").status[CHILD.run_id] == "altered"
     assert frame(results).n_test.isna().all()
 
 
@@ -84,7 +83,7 @@ def test_is_written_by_the_command(results, tmp_path_factory):
 
 
 def test_a_run_is_found_by_table_and_row(tmp_path):
-    """By the commands of docs/your-own-analysis.md; a mask's runs of other tables stay out."""
+    """The commands of docs/your-own-analysis.md select a cell's runs, and none of other tables."""
     known = registry()
     for spec in known.specs.values():
         finish(tmp_path, spec)

@@ -1,4 +1,4 @@
-"""Two processes and one folder: who may write it, and what a dead writer leaves."""
+"""Locks between two processes: one writes, the other is refused until the writer ends."""
 
 import errno
 import fcntl
@@ -42,7 +42,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def other(tmp_path):
-    """Another process that writes tmp_path."""
+    """Another process that holds the lock of tmp_path."""
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"1\n"
     yield process
@@ -53,7 +53,8 @@ def other(tmp_path):
 
 def test_a_second_writer_is_told_who_the_first_is_and_a_dead_one_is_not_in_the_way(other, tmp_path):
     started = time.monotonic()
-    for _ in range(2):  # looking does not free it
+    # A refused attempt does not free the lock.
+    for _ in range(2):
         with (
             pytest.raises(
                 UserError,
@@ -69,7 +70,8 @@ def test_a_second_writer_is_told_who_the_first_is_and_a_dead_one_is_not_in_the_w
     with folder_lock(tmp_path):
         assert json.loads((tmp_path / "writer.lock").read_text())["pid"] == os.getpid()
     assert not list(tmp_path.iterdir())
-    assert time.monotonic() - started < writer.STALE_S / 2  # it never watched
+    # It did not wait for a heartbeat.
+    assert time.monotonic() - started < writer.STALE_S / 2
 
 
 def test_a_child_that_outlives_the_writer_does_not_hold_the_folder(tmp_path):
@@ -98,7 +100,7 @@ def test_where_locks_do_not_reach_a_living_writer_is_known_by_its_beat(
     if locks == "of another host":
         other.kill()
         other.wait()  # until the system has freed its lock
-        # here another host's lock would not be seen; its beats are this test's
+        # Another host's lock would not be visible here. This test sends its heartbeats.
         path.write_text(json.dumps({"host": "node7", "pid": 123}))
     else:
 
@@ -121,7 +123,7 @@ def test_where_locks_do_not_reach_a_living_writer_is_known_by_its_beat(
     with folder_lock(tmp_path):
         assert time.monotonic() - started >= 2
         before = path.stat().st_mtime_ns
-        while path.stat().st_mtime_ns == before:  # until our own beat
+        while path.stat().st_mtime_ns == before:  # until our own heartbeat
             assert time.monotonic() - started < 30
             time.sleep(0.05)
     assert not path.exists()
@@ -150,6 +152,8 @@ def test_the_processes_of_a_killed_pool_end_with_it(tmp_path):
     process.kill()
     process.wait()
     started = time.monotonic()
-    assert process.stdout.read() == b""  # the pipe ends once nobody is left to write to it
-    assert time.monotonic() - started < 30  # not the 60 s of its work
+    # The pipe ends when no process can write to it any more.
+    assert process.stdout.read() == b""
+    # The work alone would take 60 s.
+    assert time.monotonic() - started < 30
     process.stdout.close()

@@ -1,4 +1,4 @@
-"""A result is believed only as it was written, and only for the run that was asked for."""
+"""A result is accepted only if it is unchanged and belongs to the requested run."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def spec() -> Spec:
 
 
 def paths_of(fields, prefix=()):
-    """Every leaf of nested dictionaries."""
+    """Yield the path of every leaf of nested dictionaries."""
     for name, value in fields.items():
         if isinstance(value, dict):
             yield from paths_of(value, (*prefix, name))
@@ -30,7 +30,7 @@ def paths_of(fields, prefix=()):
 
 
 def spoilt(good: str, path) -> dict:
-    """A result's fields, with another value at one place."""
+    """Return a result's fields with another value at `path`."""
     fields = place = json.loads(good)
     *groups, last = path
     for group in groups:
@@ -48,8 +48,9 @@ def spoilt(good: str, path) -> dict:
 
 
 def test_no_changed_science_is_believed(tmp_path, spec):
-    """Every field of the spec in turn, the seed, the parents and the data, sealed again by our own
-    code.
+    """A result with one changed field is altered, even if our own code sealed it again.
+
+    The fields are the spec and those that identify the run, its parents, data and files.
     """
     folder = finish(tmp_path, spec)
     good = (folder / "result.json").read_text()
@@ -132,7 +133,7 @@ def test_a_run_without_a_log_is_running_by_its_spec(tmp_path, spec):
 
 
 def test_a_log_that_was_cut_short_resumed_or_is_not_utf8_reads_clean(tmp_path):
-    """Readable lines count, and the last one of a step.
+    """Only readable lines count, and only the last line of a step.
 
     A run that continues deletes the other lines.
     """

@@ -66,7 +66,7 @@ def test_interval_over_datasets_covers_in_95_of_100_studies(runs, between, withi
 
 
 def test_an_interval_over_seeds_alone_misses_other_datasets():
-    """Why datasets come first: 24 runs of 8 datasets are not 24 independent numbers."""
+    """24 runs of 8 datasets are not 24 independent numbers, so this interval is too narrow."""
     rng, covered = np.random.default_rng(0), 0
     for _ in range(1000):
         pooled = (rng.normal(0, 3, (8, 1)) + rng.normal(0, 2, (8, 3))).flatten()
