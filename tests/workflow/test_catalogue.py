@@ -1,6 +1,6 @@
-"""Requirements of Snakemake's catalogue, and of tools of its users.
+"""Requirements of Snakemake's workflow catalogue, and of its users' tools.
 
-They are lint, a deployed copy, and Snakemake's own report.
+The tools are Snakemake's lint, snakedeploy, and Snakemake's own report.
 """
 
 import os
@@ -43,9 +43,9 @@ def test_lint_finds_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_snakedeploy_deploys_it_into_an_empty_folder(tmp_path):
-    """Deploy it by a GitHub address, which git is told to find here.
+    """Deploy it from a GitHub address. Git is configured to read a local clone instead.
 
-    Snakemake fetches the Snakefile and its rules by it too.
+    Snakemake fetches the Snakefile and its rules from that address too.
     """
     served, place = tmp_path / "served" / "someone", tmp_path / "mine"
     run("git", "clone", "--quiet", str(ROOT), str(served / "mgm"), cwd=tmp_path)
@@ -80,7 +80,7 @@ def test_snakedeploy_deploys_it_into_an_empty_folder(tmp_path):
 @pytest.mark.chromium
 def test_snakemakes_report_opens_without_errors(tmp_path):
     index = str(Workflow({}).places["ucf101"] / "index.json")
-    # As in a shell without the environment.
+    # With the PATH of a shell without the virtual environment.
     run(*snakemake(tmp_path, index), cwd=tmp_path, PATH=os.defpath)
     run(*snakemake(tmp_path, index, "--report", "report.zip"), cwd=tmp_path)
     shutil.unpack_archive(tmp_path / "report.zip", tmp_path / "open")

@@ -24,7 +24,7 @@ def snakemake(folder: Path, *words: str):
 
 
 def scale_of_ssv2(folder: Path, root: str) -> Path:
-    """Scale smoke with one dataset, which its user prepared."""
+    """Write scale smoke with one prepared dataset, and return the file."""
     smoke = yaml.safe_load((ROOT / "workflow" / "config" / "smoke.yaml").read_text())
     (folder / "cluster.yaml").write_text(
         yaml.safe_dump(smoke | {"datasets": {"ssv2": {"root": root}}})
@@ -196,7 +196,7 @@ def test_a_missing_dataset_stops_only_what_needs_it_and_weights_are_checked_firs
 
 def test_an_index_that_disagrees_with_its_classes_is_found_before_any_job(tmp_path, videos):
     index = Workflow({"name": "mine", "videos": str(videos)}, data=tmp_path).places["folder"]
-    # Prepared already.
+    # A prepared folder is used where it is.
     assert Workflow({"name": "again", "videos": str(index)}).places["folder"] == index
     rows = (index / "index.csv").read_text().replace(",0,train,", ",7,train,", 1)
     (index / "index.csv").write_text(rows)
@@ -216,7 +216,8 @@ def test_weights_of_an_external_row_are_linked_and_named_by_content(tmp_path):
     [run] = workflow.registry.tables["1"].cell("MAM2, SSv2, 1200", "SSv2").runs
     assert (workflow.results / run.parent / "weights.safetensors").read_bytes() == b"weights"
     assert all(run.parent not in name for job in workflow.jobs.values() for name in job.after)
-    assert any("mam2.safetensors" in line for line in problems(workflow, []))  # they are no weights
+    # The file does not contain weights.
+    assert any("mam2.safetensors" in line for line in problems(workflow, []))
     with pytest.raises(
         UserError, match="weights: MAM2, SSv2, 1200: gone: no such weights; correct the path"
     ):
@@ -275,7 +276,7 @@ def test_too_few_videos_for_the_labels_of_a_probe_are_refused_before_any_trainin
 
 
 def listing(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file but Snakemake's own and the lock with its heartbeat, with its time and content."""
+    """Return time and content of every file, except Snakemake's files and the lock."""
     return {
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
         for path in folder.rglob("*")
@@ -285,7 +286,7 @@ def listing(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.mark.slow
 def test_a_refused_call_and_a_dry_run_change_nothing(tmp_path):
-    """With another scale under the name of results that another process works on."""
+    """The call has another scale, and another process works on results of the same name."""
     workflow = Workflow({}, *(tmp_path / name for name in ("results", "reports", "data")))
     workflow.lock()
     workflow.start()

@@ -1,6 +1,6 @@
-"""`snakemake` in a terminal, stopped in every way.
+"""`snakemake` in a terminal, stopped in five ways.
 
-Finished runs stay, the same command continues, and nothing ends without a word.
+Finished runs stay, and the same command continues.
 """
 
 import os
@@ -17,7 +17,8 @@ from mgm.results.lock import folder_lock
 from tests.helpers.own_videos import own_videos, small_scale
 from tests.helpers.programs import ENVIRONMENT, snakemake
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # seven starts of Snakemake
+# Snakemake starts eight times.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ class Terminal:
         self.results, self.said, self.started = here / "results" / "mine", b"", time.time()
         self.pid, self.keys = pty.fork()
         if self.pid == 0:
-            # A background job, as these tests may be, ignores it.
+            # These tests may be a background job, and those ignore SIGINT.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.chdir(here)
             os.execve(command[0], command, ENVIRONMENT)
@@ -62,7 +63,7 @@ class Terminal:
             pass
 
     def wait(self, count: int = 0) -> None:
-        """Wait until a run is training, and a number of runs is done."""
+        """Wait until `count` runs are done and another one is in training."""
         for _ in range(12_000):  # on a busy machine starting takes a minute
             logs = [
                 log
@@ -77,19 +78,19 @@ class Terminal:
         raise AssertionError(self.said.decode())
 
     def end(self) -> tuple[int, str]:
-        """Exit status and all that was said."""
+        """Wait for the end. Return the exit status and all output."""
         _, status = os.waitpid(self.pid, 0)
         self.reader.join(20)
         return os.waitstatus_to_exitcode(status), self.said.decode()
 
 
 def done(results: Path) -> dict[Path, int]:
-    """The results, and when they were written."""
+    """Return the finished results and their modification times."""
     return {path: path.stat().st_mtime_ns for path in results.glob("pretrain-*/result.json")}
 
 
 def jobs_of(results: Path) -> list[int]:
-    """Processes that work on these specs."""
+    """Return the ids of this folder's pretraining processes."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -119,9 +120,9 @@ def interrupt(terminal: Terminal, how: str) -> None:
 
 
 def test_however_it_stops_what_is_done_stays_and_the_same_command_continues(tmp_path, videos):
-    """Stop one DAG in every way in turn.
+    """Stop one DAG in each way in turn.
 
-    A second caller, and bad input to one run, come on the way.
+    Meanwhile a second call is refused, and a run fails because its folder is locked.
     """
     kept: dict[Path, int] = {}
     for how in ("Ctrl-C", "Ctrl-C twice", "SIGKILL of a job", "SIGTERM", "SIGKILL"):
@@ -129,7 +130,8 @@ def test_however_it_stops_what_is_done_stays_and_the_same_command_continues(tmp_
         first.wait(count=how == "SIGKILL of a job")
         if how == "Ctrl-C":
             [job] = jobs_of(first.results)
-            os.kill(job, signal.SIGSTOP)  # so that it is still there when the second comes
+            # Pause the job, so that it is still running at the second call.
+            os.kill(job, signal.SIGSTOP)
             status, said = Terminal(tmp_path, videos).end()
             os.kill(job, signal.SIGCONT)
             assert status != 0
@@ -139,10 +141,12 @@ def test_however_it_stops_what_is_done_stays_and_the_same_command_continues(tmp_
         interrupt(first, how)
         status, said = first.end()
         assert status != 0, how
-        if how in ("Ctrl-C", "SIGTERM"):  # twice, Snakemake itself ends with a traceback
+        # After a second Ctrl-C, Snakemake itself ends with a traceback.
+        if how in ("Ctrl-C", "SIGTERM"):
             assert "Traceback" not in said
             assert "The same command continues." in said
-        assert how != "SIGKILL of a job" or "logs/mine/pretrain-" in said  # where it says why
+        # The message names the job's log.
+        assert how != "SIGKILL of a job" or "logs/mine/pretrain-" in said
         assert kept.items() <= done(first.results).items(), how
 
     first = Terminal(tmp_path, videos)
@@ -153,7 +157,7 @@ def test_however_it_stops_what_is_done_stays_and_the_same_command_continues(tmp_
     with folder_lock(first.results / idle):
         status, said = first.end()
     assert status != 0
-    # By the job alone: neither Snakemake nor its end repeat it.
+    # Only the job prints this line. Snakemake does not repeat it.
     assert said.count(f"process {os.getpid()} on") == 1
     assert "CalledProcessError" not in said
     kept |= done(first.results)
