@@ -1,6 +1,6 @@
-"""The Snakefile on a real Slurm of two nodes:
+"""The Snakefile on a real Slurm of two nodes.
 
-jobs that are killed, stopped by their time limit and refused.
+Its jobs are killed, stopped by their time limit, or refused.
 """
 
 import json
@@ -25,10 +25,8 @@ from tests.helpers.programs import BIN, ROOT
 
 ENVIRONMENT = programs.ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
 
-pytestmark = [
-    pytest.mark.slurm,
-    pytest.mark.timeout(1500),
-]  # a requeued job waits for its minute, and for Slurm
+# 1500 s: a job runs into its time limit of a minute and waits until Slurm starts it again.
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,12 +44,13 @@ def place(tmp_path_factory) -> Path:
     own_videos(folder / "videos", folder / "drawn", train=16, test=2)
     small_scale(folder, factor=32, specs_per_job=1)
     small = {"nodes": 1, "gpus": 0, "cpus": 1, "mem_gb": 1.5, "hours": 0.1}
+    # Copies, so that the YAML file has no aliases.
     jobs = {
         "pretrain": small | {"nodes": 2, "gpus": 1, "hours": 1 / 60},
         "finetune": dict(small),
         "probe": dict(small),
-    }  # a file holds no aliases
-    # A shell would run it; Slurm keeps it as an address, to which nothing is sent.
+    }
+    # A shell would run these commands. Slurm stores them as an address and sends no mail.
     hostile = "--mail-user='$(touch pwned); `touch pwned` \"x\" | y'"
     (folder / "cluster.yaml").write_text(yaml.safe_dump({"jobs": jobs, "sbatch": hostile}))
     return folder
@@ -70,8 +69,9 @@ def config(place: Path, **more: str) -> list[str]:
 def snakemake(
     place: Path, *words: str, environment=ENVIRONMENT, timeout=700, **more: str
 ) -> subprocess.CompletedProcess:
-    """The literal `snakemake --profile slurm` from the repository's root, with results elsewhere,
-    and polling as fast as it can.
+    """Run `snakemake --profile slurm` in the repository's root, with results in `place`.
+
+    It checks the jobs' status after one second, to save time.
     """
     command = [
         BIN / "snakemake",
@@ -117,7 +117,7 @@ def test_killed_and_timed_out_jobs_end_as_if_undisturbed(place):
     results = place / "results" / "mine"
     watchers = [
         threading.Thread(target=when_saved, args=(results / run_id, number), daemon=True)
-        # one hangs until its time limit of a minute, at which Slurm wakes and ends it
+        # The stopped job hangs until its time limit of a minute. Then Slurm continues and ends it.
         for run_id, number in ((killed, signal.SIGKILL), (str(finetuned.parent), signal.SIGSTOP))
     ]
     for watcher in watchers:
@@ -129,12 +129,12 @@ def test_killed_and_timed_out_jobs_end_as_if_undisturbed(place):
     jobs = subprocess.run(
         ["scontrol", "show", "job", "--oneliner"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    assert [job for job in jobs if "NumNodes=2" in job and "Restarts=0" not in job], (
-        jobs
-    )  # its time limit stopped it, once or more often
+    # The time limit stopped the other job at least once.
+    assert [job for job in jobs if "NumNodes=2" in job and "Restarts=0" not in job], jobs
 
     workflow.start()
-    alone = place / "alone"  # here, undisturbed, by as many processes
+    # The same runs here, undisturbed, with the same numbers of processes.
+    alone = place / "alone"
     for run_id, processes in zip(ids, (2, 1, 2)):
         command = (
             [BIN / "torchrun", "--standalone", "--nproc-per-node", str(processes), "-m", "mgm"]
@@ -155,8 +155,8 @@ def test_killed_and_timed_out_jobs_end_as_if_undisturbed(place):
         there, here = (
             load_file(folder / run_id / "weights.safetensors") for folder in (results, alone)
         )
-        # float32 sums of two processes, in another order after the bucket sizes that a start begins
-        # with
+        # After a restart, two processes sum float32 numbers in buckets of other sizes, and so in
+        # another order.
         for name in here:
             torch.testing.assert_close(there[name], here[name], rtol=1e-3, atol=1e-4)
 
@@ -167,10 +167,11 @@ def test_what_the_cluster_refuses_is_said_before_any_job(place, tmp_path):
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(cluster))
     done = snakemake(place, "table4e", cluster=tmp_path / "cluster.yaml")
     assert done.returncode != 0, done.stderr
+    # A node has two GPUs.
     assert (
         "mgm: Slurm refuses pretrain jobs: Requested node configuration is not available"
         in done.stderr
-    )  # a node has two GPUs
+    )
     assert "a batch of 6 is not divisible by 8 processes x 1 micro-batches" in done.stderr
     assert "has been submitted" not in done.stderr
     assert (
