@@ -1,4 +1,4 @@
-"""The plan's arithmetic against the models, a slow version, and the one published time."""
+"""The plan's arithmetic, compared with the models, a slow version and a published time."""
 
 import json
 import math
@@ -109,9 +109,9 @@ def _costs(registry, hours):
 
 
 def test_wall_time_against_every_order(registry):
-    """With two at a time, no order of the few runs of Table 4c ends before ours.
+    """With two runs at a time, no order of Table 4c's runs ends earlier than ours.
 
-    On one machine the time is the sum.
+    With one at a time, the time is the sum.
     """
     specs = registry.runs_of("table4c")
     costs = _costs(registry, lambda run_id: 1 + sum(map(ord, run_id)) % 7)
@@ -149,7 +149,8 @@ def test_the_parts_of_the_paper(plan, registry):
     assert sum(one.hours for one in plan.parts[:-1]) > whole.hours  # shared runs count once
     assert whole.hours == pytest.approx(whole.flops / (989e12 * 0.4) / 3600)
     assert table4e.runs == len(registry.runs_of("table4e"))
-    assert 0 < table4e.own_hours < table4e.hours  # its MGM and its tube stand elsewhere too
+    # Its rows of MGM and of random tubes are also in other tables.
+    assert 0 < table4e.own_hours < table4e.hours
     assert by_target["table4d"].own_hours == pytest.approx(by_target["table4d"].hours)
     assert whole.wall_h >= max(whole.hours / 64, sum(hours for _, hours in plan.chain))
     assert "figure5" not in by_target
@@ -160,7 +161,7 @@ def test_the_critical_path_is_a_chain_and_the_longest(plan, registry):
     for before, after in pairwise(ids):
         assert before in parents(registry.specs[after])
     assert not parents(registry.specs[ids[0]])
-    # slow: the time of every run with all its ancestors, none of which here has two parents
+    # Slow version: the time of each run with all its ancestors. Runs of two parents are left out.
     costs = {
         run_id: cost(spec, PUBLISHED[spec.data.dataset], plan.machine).hours
         for run_id, spec in registry.specs.items()
@@ -177,7 +178,7 @@ def test_compute_stands_beside_epochs(plan):
     lines = {(one.target, one.row): one for one in plan.lines}
     mgm, videomae = lines["table1", "MGM, K400, 800"], lines["table1", "VideoMAE, K400, 800"]
     assert (mgm.epochs, videomae.epochs) == (800, 800)
-    # Those of test_cost, rounded.
+    # Multiply-adds as in test_cost, rounded.
     assert (
         mgm.pretrain / videomae.pretrain
         == pytest.approx(mgm.equivalent_epochs / 800)
@@ -225,9 +226,10 @@ def test_what_is_no_machine_nor_target(registry):
 
 
 def test_the_plan_takes_its_rate_from_the_gpu_bench(tmp_path, monkeypatch):
-    """The file is as bench/gpu.py writes it.
+    """The files have the format of bench/gpu.py.
 
-    What jobs do (compiled) goes before eager. A bench at toy size counts as none.
+    Jobs compile their models, so the compiled rate goes before the eager one. Toy sizes do not
+    count.
     """
     assert not read_measured(tmp_path)
     (tmp_path / "machine.json").write_text(

@@ -1,4 +1,4 @@
-"""The formula against torch's own counter, on the models themselves."""
+"""The formula for multiply-adds, compared with PyTorch's counter on the models."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ SIZES = {
 
 
 def counted(run) -> float:
-    """Multiply-adds of a forward pass; torch counts two operations for each."""
+    """Return the multiply-adds of a forward pass. PyTorch counts two operations for each."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() / 2
@@ -77,8 +77,8 @@ def test_pretraining(size, ratio, target):
 def test_pretraining_vit_b(ratio, hidden, official, ours):
     """Equal epochs are not equal compute.
 
-    The official code embeds hidden tubelets and then drops them. Its visible tokens pass the decoder's
-    last block, though nobody reads them. Ours does neither.
+    The official code embeds hidden tubelets and then drops them. Its decoder's last block also
+    computes visible tokens, whose output is not used. Ours does neither.
     """
     spec = Pretrain(data=SSV2, mask=Mask(ratio=ratio))
     cost = multiply_adds(spec)

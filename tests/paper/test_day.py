@@ -1,4 +1,4 @@
-"""Scale day: its sizes, its order, its plan, and what stops it."""
+"""Scale day: its sizes, its plan, the order of its jobs, and the checks before they start."""
 
 import re
 from pathlib import Path
@@ -74,13 +74,14 @@ def test_jobs_are_in_order_and_each_row_is_complete_before_the_next(source):
     assert [job.specs[0].kind for job in ordered[1:5]] == ["attentive", "logistic", "sgd", "knn"]
     prepared = [job for job in workflow.jobs.values() if job.rule == "prepare"]
     assert min(job.priority for job in prepared) >= max(job.priority for job in runs)
-    assert all(job.threads == 0 for job in runs)  # one at a time
+    # 0 means every core, so jobs run one at a time.
+    assert all(job.threads == 0 for job in runs)
     assert order(workflow) == [job.name for job in (*prepared, *ordered)]
 
 
 @pytest.mark.slow
 def test_a_dry_run_prints_the_jobs_in_their_order(source):
-    """The rehearsal's too, whose jobs hold runs of several rows."""
+    """In size rehearsal, jobs with runs of several rows also follow the jobs that they need."""
     workflow = Workflow({"scale": "day", "gpu": "rehearsal", "ucf101": source})
     names = order(workflow)
     assert sorted(names) == sorted(workflow.jobs)
@@ -114,7 +115,7 @@ def test_what_needs_no_model_is_measured_once_by_the_labels_of_the_first_probe(s
 
 
 def test_a_half_unpacked_archive_is_one_line(source):
-    """Before any job starts; `yes` goes on without the videos that are missing."""
+    """It is found before any job starts. `yes` continues without the missing videos."""
     (Path(source) / "UCF-101" / "Archery").mkdir()
     for clip in range(1, 4):
         (Path(source) / "UCF-101" / "Archery" / f"v_Archery_g01_c0{clip}.avi").touch()

@@ -1,4 +1,4 @@
-"""The recipes against the paper's tables as printed, and against what else they are said to hold."""
+"""The recipes, compared with the paper's printed tables and with their other sources."""
 
 import pytest
 
@@ -19,6 +19,7 @@ flip augmentation       no        yes
 augmentation            MultiScaleCrop  MultiScaleCrop
 """
 
+# Cells that span columns are repeated. The row of repeated augmentation is below.
 TABLE_6 = """
 config                  SSv2       K400       AVA        UCF101     HMDB51     Diving48
 optimizer               AdamW      AdamW      AdamW      AdamW      AdamW      AdamW
@@ -32,11 +33,12 @@ warmup epochs           5          5          5          0          0          0
 total epochs            30         75         30         100        100        100
 flip augmentation       no         yes        yes        yes        yes        yes
 drop path               0.1        0.1        0.2        0.2        0.2        0.2
-"""  # the cells that span columns are repeated; repeated augmentation stands below
+"""
 
 REPEATED_AUGMENTATION = (2, 1, 2, 2, 2)  # as printed: five values for six columns
 
-READ = {  # how a printed row reads in a spec
+# Name of a printed row -> its value in a spec.
+READ = {
     "optimizer": lambda run: run.optim.name,
     "learning rate schedule": lambda run: "cosine",  # mgm.training.learning_rate knows no other
     "base learning rate": lambda run: run.optim.lr,
@@ -53,7 +55,7 @@ READ = {  # how a printed row reads in a spec
 
 
 def cells(printed):
-    """(dataset, row, value) of every cell: a number, a tuple of numbers, or a word."""
+    """Yield (dataset, row, value) of every cell. A value is a number, several, or a word."""
     head, *rows = [
         [cell for cell in line.split("  ") if cell] for line in printed.strip().splitlines()
     ]

@@ -1,4 +1,4 @@
-"""The registry and the scales: what runs, and in which fields a scale differs from the paper."""
+"""The runs of the registry, and the fields in which a scale differs from the paper."""
 
 import re
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_table_4e_has_the_papers_rows_and_three_seeds_each():
 
 
 def test_table_1_has_every_row_of_the_paper_and_runs_ours():
-    """DESIGN 4: which methods run, on what, for how many epochs; the rest is quoted."""
+    """We run these methods, datasets and numbers of epochs; the other rows are quoted."""
     table = make_registry(SMOKE).tables["1"]
     assert {(cell.row, cell.column) for cell in table.cells} == {
         (row, column) for name, row, column in reported() if name == "1" and column != "GFLOPs"
@@ -69,7 +69,7 @@ def test_table_1_has_every_row_of_the_paper_and_runs_ours():
 def test_targets_need_their_runs_and_no_others():
     registry = make_registry(SMOKE)
     assert len(registry.runs_of("all")) == len(registry.specs)
-    # Runs a row, of its seeds.
+    # Numbers of runs: stages x seeds x rows.
     scratch, masks, others = (
         2 * 3,
         3 * 3 * len(MASK_ROWS),
@@ -136,7 +136,7 @@ def test_the_ablations_differ_from_mgm_in_one_field():
 
 
 def test_guidance_rows_differ_from_mgm_in_one_field_of_the_mask():
-    """At mini, with its own seeds; MGM's row is Table 4e's. A scale of one seed has none."""
+    """The runs are those of scale mini; MGM's row is Table 4e's. A scale of one seed has none."""
     assert "4_guidance" not in make_registry(SMOKE).tables
     registry = make_registry(load_scale(CONFIG / "mini.yaml"))
     table, column = registry.tables["4_guidance"], "SSv2, linear probe"
@@ -157,9 +157,9 @@ def test_guidance_rows_differ_from_mgm_in_one_field_of_the_mask():
 
 
 def test_transfer_starts_from_what_its_row_says():
-    """Tables 2 and 3 start from 800 epochs on K400 or SSv2.
+    """Runs of Tables 2 and 3 start from 800 epochs of pretraining on K400 or SSv2.
 
-    The parent that was finetuned on labels is Table 1's run; the supervised one has none.
+    A finetuned parent is a run of Table 1. The supervised parent was trained from scratch.
     """
     registry = make_registry(load_scale(CONFIG / "paper.yaml"))
     for name, dataset, label in zip(
@@ -199,7 +199,8 @@ def test_weights_that_a_user_gives_fill_an_external_row():
     cell = make_registry(scale).tables["1"].cell("MAM2, SSv2, 1200", "SSv2")
     assert [run.parent for run in cell.runs] == ["external-mam2-0123abcd"]
     assert cell.remark == "from given weights"
-    for row in ("MAM3", "MGM (Dense)"):  # Table 4e has the second
+    # The second is a row of Table 4e.
+    for row in ("MAM3", "MGM (Dense)"):
         with pytest.raises(
             UserError,
             match=re.escape(f"weights: {row!r} is not a row of Table 1 at scale smoke; name a row"),

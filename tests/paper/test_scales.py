@@ -1,4 +1,4 @@
-"""A scale's file: what is wrong with it is said in one line that names the file and the field."""
+"""An error in a scale's file is one line that names the file and the field."""
 
 from pathlib import Path
 
@@ -142,7 +142,7 @@ def test_data_seeds_draw_a_dataset_for_each_seed(tmp_path):
         assert (params.digest, f"ssv2-d{params.seed}") == (run.data.digest, run.data.dataset)
         assert many.places[run.data.dataset].name == f"{run.data.dataset}-{params.digest}"
     assert not {*many.registry.specs} & {*one.registry.specs}
-    # A scale that was saved with its datasets is read again as it is.
+    # A saved scale lists its drawn datasets and is read back unchanged.
     saved = many.scale.model_dump(mode="json")
     assert parse_scale(saved, path) == many.scale
     assert {job for job in many.jobs if job.startswith("prepare")} == {
