@@ -1,6 +1,6 @@
-"""The two recipes of images agree and take the lock.
+"""Dockerfile and apptainer.def agree and install the lock.
 
-They are parsed, not built: that needs a registry of images, and six gigabytes.
+They are parsed, not built: a build needs a registry of images and six gigabytes.
 """
 
 import re

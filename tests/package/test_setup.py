@@ -1,4 +1,4 @@
-"""`make setup` where something is missing: one line that names it and the next step."""
+"""`make setup` names what is missing, and the next step."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def clone(tmp_path) -> Path:
-    """A clone at a path with a space, whose .venv has Python, and a uv that does nothing."""
+    """Clone at a path with a space. Its .venv has Python and a uv that installs nothing."""
     folder = tmp_path / "a clone"
     (folder / ".venv" / "bin").mkdir(parents=True)
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):
@@ -65,7 +65,7 @@ def test_no_network(clone):
 
 
 def test_a_home_that_cannot_be_written(clone):
-    """Caches are then in .venv. A file is a home that not even root can write to."""
+    """Caches are then in .venv. Here HOME is a file, so not even root can write to it."""
     (clone.parent / "file").touch()
     assert f"cache: {clone}/.venv/.cache" in setup(clone, HOME=str(clone.parent / "file")).stdout
     assert ".venv/.cache" not in setup(clone, "--always-make").stdout

@@ -1,7 +1,4 @@
-"""The wheel, built and installed into an empty environment:
-
-the library alone, then with the suite.
-"""
+"""The wheel, installed into an empty environment: first the library alone, then the suite."""
 
 import json
 import os
@@ -42,7 +39,7 @@ assert not [name for name in ("snakemake", "mlflow", "timm", "seaborn") if find_
 
 
 class Environment:
-    """A virtual environment with nothing in it but what `install` brings, at the lock's versions."""
+    """Virtual environment with only the packages of `install`, at the lock's versions."""
 
     def __init__(self, folder: Path, wheel: Path):
         self.folder, self.wheel = folder, wheel
@@ -119,7 +116,7 @@ def test_the_suite_runs_where_mgm_init_wrote_it(library, tmp_path):
         "mine/workflow: is there already"
         in library.run("mgm", "init", "mine", cwd=tmp_path, code=2).stderr
     )
-    # The folder's own files are read.
+    # Snakemake reads the files of this folder.
     smoke = tmp_path / "mine" / "config" / "smoke.yaml"
     smoke.write_text(smoke.read_text().replace("name: smoke", "name: changed"))
     done = library.run(
@@ -133,9 +130,9 @@ def test_the_suite_runs_where_mgm_init_wrote_it(library, tmp_path):
 
 
 def test_each_extra_names_the_modules_it_brings():
-    """Those that mgm itself imports:
+    """EXTRAS lists a module of each distribution of an extra.
 
-    a module of another distribution that the extra needs may be among them.
+    It may also list modules of other distributions that the extra needs.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     distributions = {
