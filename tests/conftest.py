@@ -29,7 +29,7 @@ def _services(item) -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    for service in _services(item):  # before any fixture starts it
+    for service in _services(item):  # before any fixture starts the service
         require(service)
     if item.get_closest_marker("real") and not SHARED.is_dir():
         pytest.skip("real clips and lists are not here: they belong into ../shared")
@@ -61,7 +61,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="session")
 def smoke() -> Path:
-    """The results of the smoke DAG."""
+    """Return the results of the smoke DAG."""
     folder = ROOT / "results" / "smoke"
     if not (ROOT / "reports" / "smoke" / "index.html").exists():
         pytest.skip("needs results/smoke; run `make reproduce` first")

@@ -48,7 +48,7 @@ torch.nn.utils.clip_grad_norm_([one], 1.0)"""
             "import mgm.data.published, mgm.data.synthetic.params, mgm.data.index",
             "torch av numpy pandas",
         ),
-        (STEP, "torch._dynamo"),  # which takes 3 seconds of a process that compiles nothing
+        (STEP, "torch._dynamo"),  # its import takes 3 seconds, and nothing is compiled
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_used(code, heavy):

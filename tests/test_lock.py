@@ -1,4 +1,4 @@
-"""The lock, pyproject and the conda environment say the same."""
+"""The lock, pyproject.toml and the conda environment name the same versions."""
 
 import re
 import tomllib

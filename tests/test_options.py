@@ -1,4 +1,4 @@
-"""A field of RunOptions is at once an option of the command line, of clusters and of scales."""
+"""Each field of RunOptions is also an option of the command line, of clusters and of scales."""
 
 from typing import get_args
 
@@ -11,7 +11,7 @@ from mgm.spec import LoadOptions, RunOptions
 
 
 def other(field) -> object:
-    """A valid value that is not the field's default."""
+    """Return a valid value that is not the field's default."""
     if field.annotation is bool:
         return not field.default
     choices = get_args(field.annotation)

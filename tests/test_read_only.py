@@ -1,7 +1,6 @@
-"""Commands in places that may not be written: one line that names the place a user gave, status 2,
-and nothing half done.
+"""Commands that may not write exit with status 2 and one line that names the place.
 
-Root may write anywhere, so the commands run without the capabilities by which it does.
+Root may write anywhere, so the commands run without root's right to ignore permissions.
 """
 
 import os
@@ -22,7 +21,7 @@ MERE_USER = (
 
 @pytest.fixture
 def here(tmp_path):
-    """Results and reports, none of them writable."""
+    """Yield a folder with results and reports in which nothing may be written."""
     known = registry(seeds=(0,))
     finish_all(tmp_path / "results" / "x", known)
     spec = next(iter(known.specs.values()))

@@ -12,7 +12,7 @@ def test_seeds_are_distinct_non_negative_and_fixed():
     }
     assert len(seeds) == 10_000
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert clip_seed(0, 0, 0) == FIRST  # results depend on it; it never changes
+    assert clip_seed(0, 0, 0) == FIRST  # it never changes, because results depend on it
 
 
 FIRST = 4808561972376111626

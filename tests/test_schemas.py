@@ -1,4 +1,4 @@
-"""The exported schemas are those of the models, and Snakemake's own check by them agrees with ours."""
+"""The exported schemas are the models' own, and Snakemake's check by them agrees with ours."""
 
 import pytest
 from snakemake.exceptions import WorkflowError

@@ -30,9 +30,9 @@ PARENT = "pretrain-mgm-vitb-ssv2-e200-a7c57380"
 
 
 def test_ten_run_ids_never_change():
-    """A run id names results that took weeks.
+    """A run id never changes, because it names results that took weeks.
 
-    If this fails, a default or the hash changed: put it back, and add a field instead.
+    If this fails, a default or the hash changed. Restore it, and add a field instead.
     """
     runs = [
         Pretrain(data=SSV2),
@@ -80,7 +80,8 @@ def test_every_field_is_in_the_hash_and_a_file_gives_the_run_back(run):
     assert parse(fields, "spec.json") == run
     seen = {run.run_id}
     for path, value in _leaves(fields):
-        if path in (("verb",), ("version",)):  # another kind of run; there is one version
+        # Another verb is another kind of run, and only one version exists.
+        if path in (("verb",), ("version",)):
             continue
         for other in (other for other in _others(value) if other != value):
             try:
@@ -182,7 +183,7 @@ def test_a_backbone_has_its_sizes_by_its_name():
 
 
 def test_a_spec_file_whose_name_promises_other_sizes_is_refused(tmp_path):
-    """Specs of a scale keep the sizes that the scale's file names, under their run ids."""
+    """A spec in a scale's folder may have other sizes: the scale's file names them."""
     toy = Model(width=48, depth=2, heads=4)
     path = tmp_path / "NAME" / "specs" / "s.json"
     with refused(f"{path}: model.width is 48, and vit-b has 768", "such as vit-b-small"):
@@ -201,7 +202,7 @@ def test_weights_tell_the_vits_apart_by_width_and_depth():
 
 
 def test_a_mask_that_was_mended_is_another_run_and_the_old_spec_is_still_read():
-    """The ids that these two specs had before their masks were mended."""
+    """The old specs of two masks that were fixed keep the run ids they had."""
     for name, old_id in (
         ("warped", "pretrain-warped-vitb-ssv2-e800-bbba3ae4"),
         ("motion-bins", "pretrain-motion-bins-vitb-ssv2-e800-07f5b12a"),

@@ -8,7 +8,7 @@ import pytest
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 
-# The source, in a generated set.
+# Folder below a generated set that `mgm prepare` takes as source.
 BELOW = {
     "ucf101": "videos",
     "hmdb51": "videos",
@@ -20,16 +20,16 @@ BELOW = {
 
 @pytest.fixture(scope="session")
 def generated(tmp_path_factory):
-    """A small generated set: (its folder, its index)."""
+    """Return (folder, index) of a small generated set."""
     out = tmp_path_factory.mktemp("generated") / "set"
     return out, generate(Synthetic(train_per_class=3, test_per_class=1), out)
 
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory):
-    """Draw a tiny look-alike of a published set, once.
+    """Return a function that draws a tiny look-alike of a published set once.
 
-    It has `source`, what `mgm prepare` is given, and the `index` as drawn.
+    Its result has `source`, the folder for `mgm prepare`, and `index`, as drawn.
     """
     sets = {}
 
@@ -50,9 +50,10 @@ def published(tmp_path_factory):
 
 @pytest.fixture
 def build(tmp_path, published):
-    """Build a folder anew, of copies of a video (8 frames, 0.7 s) and of lists, by their paths.
+    """Return a function that builds a folder with copies of a video and with lists.
 
-    Lists are texts, or what JSON holds.
+    The video has 8 frames (0.7 s). Lists are texts or JSON values, by path. Each call empties the
+    folder first.
     """
     video = published("diving48").index.videos[0].path
 

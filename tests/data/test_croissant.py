@@ -1,4 +1,4 @@
-"""croissant.json is valid by its makers' library, which reads the same videos from it as we do."""
+"""croissant.json is valid for the format's own library, which reads the same videos as mgm does."""
 
 import json
 from dataclasses import fields, replace
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow  # mlcroissant takes seconds to import
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory) -> tuple[Path, Path]:
-    """The folders of an index of six videos and of one of their shards."""
+    """Return the folders of an index of six videos and of their shards."""
     root = tmp_path_factory.mktemp("sets")
     for label in "ab":
         (root / "videos" / label).mkdir(parents=True)
@@ -39,7 +39,7 @@ def test_it_is_valid_and_holds_the_same_records(places, which):
     index = read_index(places[which])
     dataset = mlcroissant.Dataset(places[which] / "croissant.json")
     assert not dataset.metadata.ctx.issues.errors
-    # Licence, citation, date and version, which nobody told us.
+    # Warnings: licence, citation, date and version are unknown.
     assert len(dataset.metadata.ctx.issues.warnings) <= 4
     names = [field.name for field in fields(Video) if field.name not in ("content", "labels")]
     read = [

@@ -52,7 +52,7 @@ def test_boxes_hold_what_moves_and_little_else(kind, monkeypatch):
     ],
 )
 def test_every_machine_draws_these_pixels(kind, expected):
-    """Hold each kind to its pixels.
+    """Every machine draws each kind with the same pixels.
 
     If this fails because the drawing changed, raise GENERATOR_VERSION and put the new values here.
     """
@@ -65,9 +65,9 @@ def test_every_machine_draws_these_pixels(kind, expected):
 
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_a_mirrored_video_is_a_video_of_its_class(kind):
-    """A flip keeps the distribution: mirrored or not is a fair coin.
+    """A video and its mirror image have one class and are equally likely.
 
-    The one video is the other's mirror image to the pixel.
+    They are mirror images to the pixel.
     """
     params = Synthetic(kind=kind, frames=6)
     for number in range(params.classes):
@@ -85,11 +85,11 @@ def test_a_mirrored_video_is_a_video_of_its_class(kind):
     mirrored = np.array(
         [scene(params, "train", number).mirrored for number in range(100 * params.classes)]
     ).reshape(100, -1)
-    assert (abs(mirrored.mean(0) - 0.5) < 0.2).all()  # four standard errors of each class
+    assert (abs(mirrored.mean(0) - 0.5) < 0.2).all()  # four standard errors per class
 
 
 def test_seven_of_fourteen_classes_are_shared_and_move_alike_in_two_styles():
-    """The two sets differ by a shift of domain.
+    """The two sets differ by a domain shift.
 
     Places, motions and random numbers are the same; shapes, colours and textures are not.
     """
@@ -102,10 +102,10 @@ def test_seven_of_fourteen_classes_are_shared_and_move_alike_in_two_styles():
     motions = [motion("ucf101", name) for name in one] + [
         motion("hmdb51", name) for name in other[7:]
     ]
-    assert len(set(motions)) == 21  # what is not shared moves otherwise
+    assert len(set(motions)) == 21  # classes that are not shared move differently
     styles = [STYLES[kind] for kind in ("k400", "ucf101", "hmdb51")]
     assert not set(styles[1].shapes) & set(styles[2].shapes)
-    colours = []  # of sprites, of backgrounds
+    colours = []  # of sprites and of backgrounds
     for kind in ("ucf101", "hmdb51"):
         sprites, backgrounds = drawing._bank(Synthetic(kind=kind))
         colours.append(
@@ -143,9 +143,9 @@ def test_only_the_motion_depends_on_the_class(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_sprites_are_distributed_alike_at_every_time_and_in_all_zooms(kind):
-    """The first frame must not give the class away.
+    """The first frame does not reveal the class.
 
-    Standard error of a mean here: about half a pixel.
+    Here, the standard error of a mean is about half a pixel.
     """
     params = Synthetic(kind=kind, train_per_class=400, frames=5)
     centres = [[] for _ in CLASSES[kind]]
@@ -172,7 +172,7 @@ def test_things_move_as_their_class_says(kind):
         for number, (right, down, nearer) in enumerate(parts):
             part = slice(number * 24 // len(parts), (number + 1) * 24 // len(parts))
             steps_TK2 = np.diff(centres_TK2[part], axis=0)
-            # A sprite that comes in again jumps.
+            # Leave out jumps: a sprite that leaves the frame comes in again elsewhere.
             steps_TK2 = steps_TK2[np.abs(steps_TK2).max((1, 2)) < 10]
             if nearer:
                 growth_TK = np.diff(diameters_TK[part], axis=0)

@@ -16,7 +16,7 @@ from mgm.stages.pretrain import pretrain
 from mgm.stages.runner import run_all
 
 OPTIM = {"lr": 0.064, "min_lr": 1e-4, "batch": 2, "steps": 2, "precision": "float32"}
-# As HMDB51 and K400 have them, and worse.
+# Names like those in HMDB51 and K400, and worse ones.
 NAMES = [
     "-a (b) [c] {d} #1; é ü 跳.mp4",
     "100% 'x' & $y, *?.mp4",

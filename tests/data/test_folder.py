@@ -16,7 +16,7 @@ from tests.helpers.errors import refused
 
 @pytest.fixture
 def video(generated):
-    """Copies a generated video to a path."""
+    """Return a function that copies a generated video to a path."""
     sources = iter(generated[1].videos)
 
     def copy(path: Path) -> None:
@@ -28,7 +28,7 @@ def video(generated):
 
 @pytest.fixture
 def videos(tmp_path, video):
-    """Two class folders of five videos."""
+    """Return a folder with two class folders of five videos each."""
     for name in ("cats", "dogs"):
         for number in range(5):
             video(tmp_path / "videos" / name / f"{number}.mp4")
@@ -131,7 +131,7 @@ def test_a_csv_gives_labels_splits_and_groups(tmp_path, video):
         ("4.mp4", 0, "g3", "test"),
     ]
     assert index.note == "split as given"
-    # A folder with a videos.csv is the same.
+    # The folder that holds videos.csv gives the same index.
     assert index_folder(tmp_path / "v", tmp_path / "other").digest == index.digest
 
 
@@ -148,13 +148,13 @@ def test_paths_of_a_csv_may_be_absolute_or_lead_elsewhere(tmp_path, video):
     index = index_folder(
         write(tmp_path / "lists" / "mine.csv", "path,label", *lines), tmp_path / "out"
     )
-    assert index.classes == ("9", "10")  # numbers in their order
+    assert index.classes == ("9", "10")  # numbers are sorted by value
     assert index.root == tmp_path / "far"
     assert index.name(index.videos[0]) == "a/1.mp4"
 
 
 def test_numbers_that_are_equal_are_ordered_by_their_text(tmp_path, video):
-    """`1` and `01` are two classes, in the same order whatever seed strings are hashed with."""
+    """`1` and `01` are two classes, and their order does not depend on the hash seed of strings."""
     for number in range(8):
         video(tmp_path / f"{number}.mp4")
     labels = ["1", "01", "001", "0"]
@@ -302,7 +302,8 @@ groups = st.lists(
 def test_classes_of_several_groups_are_on_both_sides(videos, seed):
     try:
         test = draw_test_groups(videos, seed)
-    except UserError:  # shared groups; of their own groups there is always a split
+    # With shared groups a split may not exist. With groups of one class it always does.
+    except UserError:
         videos = [(label, label + group) for label, group in videos]
         test = draw_test_groups(videos, seed)
     assert test == draw_test_groups(videos[::-1], seed)
@@ -324,7 +325,7 @@ def test_files_of_their_own_group_are_split_80_to_20(counts, seed):
 
 
 def test_groups_that_cannot_be_kept_apart_say_so():
-    # Any side that has two of them has all of a class.
+    # With two of the three groups, a split has all videos of some class.
     with pytest.raises(UserError, match="add a split column"):
         draw_test_groups(
             [("a", "1"), ("a", "2"), ("b", "2"), ("b", "3"), ("c", "3"), ("c", "1")], seed=0

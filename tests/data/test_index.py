@@ -183,12 +183,13 @@ def test_what_was_changed_after_writing_is_refused(tmp_path, file, before, after
     text = path.read_text(encoding="utf-8")
     assert text.count(before) == 1
     changed = text.replace(before, after)
-    if before == '"a",':  # the two classes change places
+    if before == '"a",':  # swap the two classes
         changed = changed[::-1].replace('"b"'[::-1], '"a"'[::-1], 1)[::-1]
     path.write_text(changed, encoding="utf-8")
     if not sealed:
         if after in ("split by seed", "train,another group") or ",12" in after:
-            return  # an index from before there were seals has a digest of labels and files alone
+            # Without a seal, only the digest of labels and files is checked.
+            return
         without_seal(tmp_path)
     with pytest.raises(UserError, match="was changed since it was written|its rows have digest"):
         read_index(tmp_path)
@@ -198,7 +199,7 @@ def test_a_seal_that_was_deleted_is_told_where_no_digest_stands_for_it(tmp_path,
     index = make(tmp_path / "videos")
     write_index(index, tmp_path)
     without_seal(tmp_path)
-    assert read_index(tmp_path) == index  # by its digest
+    assert read_index(tmp_path) == index  # checked by its digest
     assert capsys.readouterr().err == ""
     generated = dataclasses.replace(index, digest="0" * 12, note="generated videos (seed 0)")
     write_index(generated, tmp_path)

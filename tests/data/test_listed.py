@@ -1,6 +1,6 @@
-"""What the published sets have in common.
+"""Behaviour that all published sets share.
 
-Files are looked up and counted, missing ones are listed, and what leads outside is refused.
+Files are looked up and counted, missing ones are listed, and paths that lead outside are refused.
 """
 
 import os
@@ -16,7 +16,8 @@ from mgm.data.published.listed import Entry, Lists, find_videos, index_listed
 from mgm.data.synthetic.params import Kind
 from tests.helpers.errors import refused
 
-PREPARE = {name: PUBLISHED[name].index for name in get_args(Kind)}  # those that the generator draws
+# The datasets that the generator draws.
+PREPARE = {name: PUBLISHED[name].index for name in get_args(Kind)}
 # Names that HMDB51 and K400 have, or could.
 ODD = (
     "-dash",
@@ -33,7 +34,7 @@ ODD = (
 def test_a_look_alike_is_read_back(published, tmp_path, kind):
     """The same videos have the same classes and splits.
 
-    Labels are the same too where the layout has them; elsewhere classes are sorted.
+    Where the layout has labels, they are the same too. Elsewhere classes are sorted.
     """
     drawn = published(kind)
     index = PREPARE[kind](drawn.source, tmp_path)
@@ -129,9 +130,9 @@ def test_odd_names_pass_and_are_found_again(build, tmp_path):
 
 
 def test_of_several_files_of_a_video_one_is_used(build, tmp_path):
-    """A video may be re-encoded beside its source, or be a replacement that CVDF ships.
+    """A re-encoded copy or a replacement from CVDF is used instead of the source.
 
-    That file is used, and the others are counted.
+    The unused files are counted.
     """
     names = ("1.webm", "1.mp4", "2.webm", "val/3.mp4", "replacement_for_corrupted_k400/3.mp4")
     found = find_videos(build(*names), lambda _, name: name)

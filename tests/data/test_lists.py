@@ -1,6 +1,6 @@
 """The published lists that mgm carries are the official ones.
 
-A list that cannot be followed is one line that names its place.
+A list that cannot be used is refused with one line that names its place.
 """
 
 import json
@@ -24,13 +24,13 @@ OFFICIAL_LISTS = SHARED / "data" / "splits"
 
 
 def counts_of(lists: Lists) -> tuple[int, int, int]:
-    """Classes, training and test videos."""
+    """Return the numbers of classes, training videos and test videos."""
     counts = Counter(entry.split for entry in lists.entries.values())
     return len(lists.classes), counts["train"], counts["test"]
 
 
 def sides_of(lists: Lists) -> list[set[str]]:
-    """The groups of training and of test videos."""
+    """Return the groups of the training videos and of the test videos."""
     return [
         {entry.group for entry in lists.entries.values() if entry.split == split}
         for split in ("train", "test")
@@ -65,7 +65,7 @@ def test_the_carried_lists_of_hmdb51_are_the_published_ones():
 
 
 def test_the_carried_lists_of_diving48(tmp_path):
-    """Counts, the class without videos, the dives' lengths, and no competition on both sides."""
+    """Counts, the empty class and dive lengths are known; no competition is in both splits."""
     lists = diving48(tmp_path)
     frames = [entry.frames for entry in lists.entries.values()]
     assert (counts_of(lists), lists.classes[0]) == (

@@ -7,7 +7,7 @@ from tests.helpers.errors import refused
 
 
 def k400(folder: Path, names: list[tuple[str, int, str]]) -> Index:
-    """An index of K400 with these (name, label, split)s, written; its files need not exist."""
+    """Write an index of K400 with these (name, label, split)s. Its files need not exist."""
     classes = tuple(f"class {number}" for number in range(400))
     videos = tuple(
         Video(str(folder / name), label, split, name, 300, 30.0, 340, 256, "h264", True, 100)
@@ -24,7 +24,7 @@ def test_the_videos_of_the_published_ids_are_kept(tmp_path):
     names = [
         (f"train/a/{odd}_000010_000020.mp4", 7, "train"),
         (f"train/b/{ids['train'][-1]}_000000_000010.mkv", 399, "train"),
-        ("train/b/AAAAAAAAAAA_000000_000010.mp4", 399, "train"),  # of K400 alone
+        ("train/b/AAAAAAAAAAA_000000_000010.mp4", 399, "train"),  # in K400 only
         (f"train/b/{ids['test'][2]}_000000_000010.mp4", 3, "train"),  # not a training id
         (f"val/a/{ids['test'][5]}_000000_000010.mp4", 7, "test"),
         ("val/a/notes.mp4", 7, "test"),

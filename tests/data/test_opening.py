@@ -9,7 +9,7 @@ from mgm.data.opening import open_all
 
 @pytest.fixture
 def videos(published, tmp_path):
-    """Three copies of a video, by name below tmp_path/videos."""
+    """Return a folder with three copies of a video, and their names."""
     names = ["a.mp4", "b é#.mp4", "c.mp4"]
     (tmp_path / "videos").mkdir()
     for name in names:
@@ -20,7 +20,7 @@ def videos(published, tmp_path):
 def spoil(path) -> None:
     """Write other bytes of the same size and time.
 
-    Opening the file fails; looking at it shows no change.
+    Opening the file then fails, but its size and time show no change.
     """
     stat = os.stat(path)
     path.write_bytes(bytes(stat.st_size))
@@ -59,7 +59,7 @@ def test_many_files_are_opened_in_processes_and_a_killed_call_continues(
     assert "opening videos: 129 of 129 in " in capsys.readouterr().err
     assert (missing, list(infos)) == ("7.mp4", [name for name in many if name != "7.mp4"])
     lines = checked.read_text()
-    checked.write_text(lines[: len(lines) // 2])  # in the middle of one
+    checked.write_text(lines[: len(lines) // 2])  # cut in the middle of a line
     monkeypatch.setattr(opening, "cores", lambda: 1)
     asked = []
     monkeypatch.setattr(

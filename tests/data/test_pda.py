@@ -101,7 +101,7 @@ def test_the_carried_lists_are_the_published_ones(task):
 
 @pytest.fixture(scope="module")
 def looks_alike(tmp_path_factory):
-    """Tiny generated look-alikes of UCF101 and HMDB51: {kind: folder}."""
+    """Return tiny generated look-alikes of UCF101 and HMDB51: {kind: folder}."""
     home = tmp_path_factory.mktemp("alike")
     for kind in ("ucf101", "hmdb51"):
         generate(
@@ -132,7 +132,7 @@ def test_generated_sets_share_their_classes_by_name(looks_alike, tmp_path, task,
         Synthetic(kind=kind, train_per_class=2, test_per_class=1, size=32, frames=2)
         for kind in (source, target)
     ]
-    # Known before anything is drawn.
+    # The digest is known before anything is drawn.
     assert index.digest == pda_digest(task, *(each.digest for each in params))
     assert "by name" in index.note
     assert probe_video(index.videos[-1].path).frames == 2
@@ -148,10 +148,10 @@ def test_the_digest_knows_task_source_and_target():
 
 @pytest.fixture
 def real(tmp_path, looks_alike):
-    """Build folders of UCF101 and HMDB51 with tiny files under listed names, and their indices.
+    """Return a function that builds folders of UCF101 and HMDB51, and their indices.
 
-    Returns:
-        The folders of UCF101's index and of HMDB51's.
+    The folders have tiny files under listed names. The function returns the folders of both
+    indices, UCF101's first.
     """
     videos = cycle(read_index(looks_alike["ucf101"]).videos)
 
@@ -175,11 +175,11 @@ def real(tmp_path, looks_alike):
 
 
 def some(task: str, split: str) -> list[str]:
-    """The first listed video of each class of a split."""
+    """Return the first listed video of each class of a split."""
     return list(dict(reversed(carried_lists(task).videos[split])).values())[::-1]
 
 
-# Test videos of the source, and classes of neither task.
+# A test video of the source, and a video of a class in neither task.
 OTHERS = [
     "Archery/v_Archery_g01_c01.avi",
     "YoYo/v_YoYo_g08_c01.avi",

@@ -58,7 +58,7 @@ def test_parameters_from_a_file_make_the_set_and_its_summary(tmp_path):
 
 
 def test_derived_indices_are_prepared_from_the_command_line(tmp_path):
-    """Their folders are given, or one line says what is wrong."""
+    """Derived indices are made from the given folders; bad folders are refused with one line."""
     for kind in ("ucf101", "hmdb51"):
         generate(
             Synthetic(kind=kind, train_per_class=1, test_per_class=1, size=32, frames=2),
@@ -109,7 +109,7 @@ def test_the_summary_lists_what_was_left_out(generated):
 
 
 def test_a_published_dataset_is_its_file_and_a_line(published, tmp_path):
-    """As docs/add-a-dataset.md says: the verb, the recipe and the jobs follow."""
+    """The command, the recipe and the jobs know the new dataset, as docs/add-a-dataset.md says."""
     package = tmp_path / "mgm"
     shutil.copytree(
         Path(mgm.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")

@@ -1,6 +1,6 @@
-"""Each published layout, as its users have it.
+"""Published datasets, in the layouts that their users have.
 
-Videos that are there become an index; the others are listed and counted.
+Videos that are there are indexed; missing ones are listed and counted.
 """
 
 from collections import Counter
@@ -254,7 +254,7 @@ ARRANGEMENTS = {
 
 @pytest.fixture
 def k400(build, tmp_path):
-    """The index of these videos by these annotations."""
+    """Return a function that indexes videos of K400 with these annotations."""
     return lambda *names, text=ANNOTATIONS, **more: index_k400(
         build(*names, lists={"annotations/a.csv": text} | more), tmp_path / "out"
     )
@@ -285,9 +285,9 @@ def test_every_arrangement_of_k400_is_read_alike(k400, pattern):
 
 
 def test_dead_links_of_k400_are_counted_and_listed(k400, tmp_path):
-    """Rows of the test split are no part of it, whether the clips are there or not.
+    """Rows of the test split are ignored, with or without their clips and classes.
 
-    They may lack a class. Other tables are left aside.
+    Other tables are ignored too.
     """
     lists = {
         "annotations/test.csv": HEADER + ",DDDDDDDDDDD,5,15,test,0\n,EEEEEEEEEEE,5,15,test,0\n",

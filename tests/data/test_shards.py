@@ -1,6 +1,6 @@
-"""`mgm prepare --shards`, resumed and in parts, leaves the same.
+"""`mgm prepare --shards` writes the same files if it is resumed or run in parts.
 
-What is damaged is named, and jobs run wholly from shards.
+Damaged files are named, and jobs run from shards alone.
 """
 
 import errno
@@ -41,7 +41,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def prepared(videos, tmp_path, monkeypatch) -> Path:
-    """A folder of its own, with the videos in three shards or more."""
+    """Return a folder with the videos in at least three shards."""
     monkeypatch.setattr(shards, "SHARD_BYTES", 1.2e5)
     shutil.copytree(videos, tmp_path / "videos")
     write_shards(
@@ -136,7 +136,7 @@ def test_a_flipped_byte_is_found_wherever_it_lies(prepared):
 
 
 def swap_offsets(sidecar: Path) -> list[str]:
-    """Let two videos of a shard change places in its .json, sealed again; return their names."""
+    """Swap the offsets of two videos in a shard's .json, seal it again and return their names."""
     about = json.loads(sidecar.read_text())
     one, other = about["videos"][:2]
     one[1], other[1] = other[1], one[1]
@@ -145,7 +145,7 @@ def swap_offsets(sidecar: Path) -> list[str]:
 
 
 def test_a_video_that_another_stands_for_is_named_when_it_is_read(prepared):
-    """Even if offsets that were swapped in a sidecar reached the index of the next call."""
+    """Reading finds swapped offsets even if they reached the index of the next call."""
     sidecars = sorted((prepared / "out" / "shards").glob("0*.json"))
     two = next(path for path in sidecars if len(json.loads(path.read_text())["videos"]) > 1)
     names = swap_offsets(two)
@@ -216,7 +216,7 @@ def test_a_full_disk_leaves_no_half_of_a_shard(prepared, monkeypatch):
     add, count = shard_writer._add, iter(range(10**6))
 
     def failing(file, name, data):
-        if next(count) > 420:  # past the sample
+        if next(count) > 420:  # after the sample
             raise OSError(errno.ENOSPC, "No space left on device")
         return add(file, name, data)
 

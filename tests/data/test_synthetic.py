@@ -17,7 +17,7 @@ TINY = Synthetic(classes=3, train_per_class=2, test_per_class=1, size=32, frames
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """Draws a tiny set of a kind, once: (its folder, its index)."""
+    """Return a function that draws a tiny set of a kind once: (folder, index)."""
     sets = {}
 
     def draw(kind):
@@ -108,7 +108,7 @@ def test_processes_do_not_matter(tmp_path):
     generate(TINY, tmp_path / "one", processes=1)
     generate(TINY, tmp_path / "two", processes=2)
     one, two = files(tmp_path / "one"), files(tmp_path / "two")
-    # The zip holds times.
+    # boxes.npz is a zip file, which stores times.
     assert {name for name in one if one[name] != two[name]} <= {
         "boxes.npz",
         "croissant.json",

@@ -35,7 +35,7 @@ def rms(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def times(root: Path) -> dict[str, int]:
-    """When each video below a folder was written; hidden files count too."""
+    """Return when each file below a folder was written, hidden files included."""
     return {
         str(path.relative_to(root)): path.stat().st_mtime_ns
         for path in sorted(root.rglob("*"))
@@ -45,7 +45,7 @@ def times(root: Path) -> dict[str, int]:
 
 @pytest.fixture
 def sources(tmp_path):
-    """The index of six small videos of two classes, in four codecs."""
+    """Return the index of six small videos of two classes, in three codecs."""
     for label in ("cats", "dogs"):
         (tmp_path / "videos" / label).mkdir(parents=True)
         for number, (suffix, codec) in enumerate(
@@ -59,7 +59,7 @@ def sources(tmp_path):
 
 
 def test_a_video_gives_the_same_file_every_time(tmp_path):
-    """x264's macroblock tree does not, on a CPU with AVX-512, for pictures like these."""
+    """With x264's macroblock tree, copies of such a video differ on a CPU with AVX-512."""
     rng = np.random.default_rng(0)
     ground_HWC = cv2.GaussianBlur(rng.integers(0, 255, (128, 170, 3)).astype(np.float32), (0, 0), 3)
     ground_HWC = 255 * (ground_HWC - ground_HWC.min()) / np.ptp(ground_HWC)
@@ -98,8 +98,8 @@ def test_a_copy_shows_the_frames_of_its_source(tmp_path, name, settings):
     )
     assert info.fps == pytest.approx(probe_video(source).fps, rel=1e-3)
     theirs, ours = (read_clip(path, indices, motion=False).frames_THWC for path in (source, copy))
-    # crf 20 and 4:2:0 chroma leave an error of 3 to 7, the next frame in its place 30; a wrong
-    # range moves the mean by 8
+    # crf 20 and 4:2:0 chroma leave an error of 3 to 7. A shift by one frame leaves 30. A wrong
+    # colour range moves the mean by 8.
     assert rms(theirs, ours) < 8
     assert rms(theirs[1:], ours[:-1]) > 20
     assert abs(theirs.mean() - ours.mean()) < 2
@@ -114,7 +114,7 @@ def test_a_copy_is_upright(tmp_path, clockwise):
         read_clip(path, range(8), motion=False).frames_THWC for path in (source, copy_of(source))
     )
     assert ours.shape == theirs.shape
-    assert rms(theirs, ours) < 8  # as above
+    assert rms(theirs, ours) < 8  # as in the test above
     with open_video(copy_of(source)) as video:
         assert {picture.rotation for picture in video.pictures(motion=False)} == {0}
 
@@ -138,7 +138,7 @@ def test_a_large_video_is_scaled(tmp_path):
     scaled_THWC = np.stack(
         [cv2.resize(frame_HWC, (356, 256), interpolation=cv2.INTER_AREA) for frame_HWC in theirs]
     )
-    assert rms(scaled_THWC, frames_THWC) < 12  # another filter, and crf 20: 9
+    assert rms(scaled_THWC, frames_THWC) < 12  # measured: 9, from another filter and crf 20
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "2", "/", "a/b", "-1/2", "1/2/3"])
@@ -184,7 +184,7 @@ def test_a_split_without_videos_is_no_index(sources, tmp_path):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_full_disk_stops_and_a_rerun_completes(sources, tmp_path, processes):
-    """A limit on the size of files fails a write as a full disk does."""
+    """A full disk, imitated by a limit on file sizes, stops the call; a rerun completes."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
@@ -226,7 +226,7 @@ def test_a_kill_leaves_only_whole_videos_and_a_rerun_completes(generated, tmp_pa
     while process.poll() is None and len(list(videos.glob("*/[!.]*"))) < 3:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
-    # until the workers have ended with their parent: nobody is left to write to the pipe
+    # Wait until the worker processes have ended too and have closed the pipe.
     process.communicate()
     assert not (tmp_path / "out" / "index.json").exists()
     left = list(videos.glob("*/[!.]*"))
@@ -256,7 +256,7 @@ def test_another_folder_or_size_is_refused(sources, tmp_path):
 
 
 def test_every_source_has_a_copy_of_its_own_below_out(sources, tmp_path):
-    """Names that differ in their suffix alone, and sources outside the root."""
+    """Sources that differ only in the suffix, or lie outside the root, have their own copies."""
     cats = [video for video in sources.videos if video.label == 0]
     names = ("cats/a.avi", "cats/a.webm", "../other/a.mp4")
     renamed = []

@@ -15,12 +15,13 @@ from tests.helpers import slow_masks as slow
 
 GRID = Grid(8, 14, 14)
 DENSE = ["block", "smm", "mgm"]
-SLOW = [*slow.SPARSE, *slow.BOXES, *slow.CARRIED]  # ours, not those that a copy of the package adds
+# The masks of this package, without those that a user's copy adds.
+SLOW = [*slow.SPARSE, *slow.BOXES, *slow.CARRIED]
 names, edges = st.sampled_from(list(MASKS)), st.sampled_from(EDGES)
 
 
 def moved(motion):
-    """(dx, dy) that go with magnitudes: up to two thirds of the frame, and out of it."""
+    """Return (dx, dy) for the magnitudes: up to two thirds of the frame, also out of it."""
     angle = torch.arange(motion.numel()).view(motion.shape) * 2.4
     return (
         torch.stack((angle.cos(), angle.sin()), -1)
@@ -42,7 +43,7 @@ def make_boxes(name, grid, ratio, seeds, motion=None, **settings):
 
 @st.composite
 def problems(draw, max_clips=4):
-    """A grid, a ratio that hides some, seeds, and motion with ties, still slots and still clips."""
+    """Draw a grid, a mask ratio, seeds, and motion with ties, static slots and static clips."""
     grid = Grid(draw(st.integers(1, 5)), draw(st.integers(1, 8)), draw(st.integers(2, 8)))
     ratio = draw(
         st.sampled_from(
@@ -70,7 +71,7 @@ def test_counts_are_exact(problem, name, edge, jitter):
     assert masked_BL.shape == (len(seeds), grid.slots * grid.patches)
     assert masked_BL.dtype == torch.bool
     hidden = int(ratio * grid.patches)
-    if name == "warped":  # as MGMAE: the visible ones are rounded down
+    if name == "warped":  # as in MGMAE, the number of visible patches is rounded down
         hidden = grid.patches - max(1, int((1 - ratio) * grid.patches))
     if name == "agnostic":
         assert (masked_BL.sum(1) == grid.slots * hidden).all()
@@ -163,7 +164,8 @@ def _clips(n, rows=28):
 def test_seeds_matter_and_unguided_masks_ignore_motion(name):
     seeds, motion = _clips(8)
     masks = make_mask(name, GRID, 0.75, seeds, torch.zeros_like(motion))
-    # Two seeds of eight may meet: some masks have few patterns, and running-cell has four.
+    # Two of eight seeds may draw the same mask: some masks have few patterns, running-cell has
+    # four.
     assert len({tuple(m.tolist()) for m in masks}) > 1
     if not MASKS[name].guided:
         assert torch.equal(
@@ -178,14 +180,18 @@ def test_random_masks_are_what_they_say():
     )
     assert (tube[:, :1] == tube[:, 1:]).all()
     assert not (agnostic[:, :1] == agnostic[:, 1:]).all()
-    for mask in (tube, agnostic):  # every place is as likely as another: 0.75 +- 5 standard errors
+    # Every place is equally likely: 0.75 +- 5 standard errors.
+    for mask in (tube, agnostic):
         assert (mask[:, 0].float().mean(0) - 0.75).abs().max() < 5 * (0.75 * 0.25 / 200) ** 0.5
 
 
 @settings(max_examples=150, deadline=None)
 @given(problems(), st.sampled_from(DENSE), edges)
 def test_a_box_that_holds_still_hides_the_same_patches(problem, name, edge):
-    """Block's always does, so its mask is static: the control without motion of Table 4e."""
+    """The mask is static while its box is.
+
+    The box of "block" never moves: it is the control without motion of Table 4e.
+    """
     grid, ratio, seeds, motion = problem
     boxes = make_boxes(name, grid, ratio, seeds, motion, edge=edge, jitter=False)
     masked_BSN = make_mask(name, grid, ratio, seeds, motion, edge=edge, jitter=False).view(
@@ -280,10 +286,10 @@ def test_edge_rules_differ_at_the_edge_and_agree_inside():
     # A 7 x 7 box centred on the first row, column 7: rows -3 to 3 of columns 4 to 10.
     assert grow[
         :, :5, 3:12
-    ].all()  # grown: 5 x 9 = 45 of the 49 nearest, the other 4 among the next ring
+    ].all()  # grown: 5 x 9 = 45 of the 49 nearest patches; 4 are in the next ring
     assert not grow[:, 6:].any()
     assert clamp[:, :7, 4:11].all()  # clamped: the same box, moved inside
-    assert spill[:, :4, 4:11].all()  # spilt: the 4 x 7 in the frame, the other 21 anywhere
+    assert spill[:, :4, 4:11].all()  # spilt: 4 x 7 patches in the frame, the other 21 anywhere
     assert 0 < spill[:, 7:].float().mean() < 0.25
 
 
@@ -297,13 +303,13 @@ def test_sparse_mgm_hides_what_moves_most():
     assert masked[1, 11:, 3:].all()
     assert masked[1, :10].sum() == 0
     for slot in range(2, 8):
-        assert torch.equal(masked[slot], masked[1])  # no motion information: the last set
+        assert torch.equal(masked[slot], masked[1])  # without motion the last mask stays
 
 
 def test_the_warped_mask_goes_along_with_what_moves():
-    """Everything moves two patches to the right from slot to slot:
+    """If everything moves two patches to the right per slot, so does the mask.
 
-    so does the mask, but for what comes in and ties.
+    Exceptions are ties and patches that enter the frame.
     """
     grid, seeds = Grid(4, 14, 14), torch.arange(20)
     motion, displacement = torch.ones(20, 4, 28, 28), torch.zeros(20, 4, 28, 28, 2)
@@ -335,10 +341,10 @@ def test_motion_bins_show_as_much_of_the_moving_half_as_of_the_still_one():
 
 
 def test_motion_bins_rank_a_patch_by_the_mean_of_its_places():
-    """TrackMAE takes the mean of a patch's 2 x 2 tracks; the largest would rank 3 above 1."""
+    """TrackMAE takes the mean of a patch's 2 x 2 tracks; their maximum would rank 3 above 1."""
     motion = torch.zeros(50, 8, 28, 28)
     motion[:, :, :14] = 1  # the upper half moves everywhere
-    motion[:, :, 14::2, ::2] = 3  # of the lower half a quarter of each patch, by more
+    motion[:, :, 14::2, ::2] = 3  # in the lower half, a quarter of each patch moves more
     shown = ~make_mask("motion-bins", GRID, 0.9, torch.arange(50), motion).view(50, 8, 14, 14)
     assert (shown[:, :, :7].sum((2, 3)) == 10).all()
 

@@ -20,7 +20,7 @@ def test_equals_big_integers(stream):
 
 
 def test_splitmix64_is_the_published_one():
-    """The first outputs of the reference implementation seeded with 1234567."""
+    """Outputs equal the first ones of the reference implementation with seed 1234567."""
     state, outputs = 1234567, []
     for _ in range(3):
         state = (state + 0x9E3779B97F4A7C15) % 2**64
@@ -36,7 +36,7 @@ def test_uniform():
         u.ravel(),
         u[0],
         u[:, 0],
-    ):  # over everything, within a clip, over clips with neighbouring seeds
+    ):  # overall, within a clip, and over clips with neighbouring seeds
         assert stats.kstest(sample, "uniform").pvalue > 1e-4
 
 

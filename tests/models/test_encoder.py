@@ -19,9 +19,8 @@ GRID = (2, 3, 3)
 def encoder():
     encoder = build_mae(SPEC).encoder.eval()
     with torch.no_grad():
-        for parameter in (
-            encoder.parameters()
-        ):  # far from the first weights, so that attention is far from uniform
+        # Far from the initial weights, so that attention is not uniform.
+        for parameter in encoder.parameters():
             parameter.add_(
                 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
             )
@@ -36,9 +35,9 @@ def frames():
 
 
 def slow_weights(encoder, frames):
-    """(B, heads, L, L) of the last block, as its own attention is called:
+    """Return the last block's attention weights, (B, heads, L, L), from PyTorch's attention.
 
-    values that are the unit matrix come out as the weights.
+    With the unit matrix as values, the output is the weights.
     """
     caught = []
     attention = encoder.blocks[-1].attn
@@ -65,4 +64,4 @@ def test_each_query_sees_what_the_models_own_attention_weighs(encoder, frames):
             found.flatten(1), expected_BLL[:, token], rtol=0, atol=1e-6
         )  # float32, weights up to 1
         torch.testing.assert_close(found.sum(dim=(1, 2, 3)), torch.ones(2), rtol=0, atol=1e-6)
-    assert expected_BLL.std(dim=2).min() > 0.01  # or uniform weights would pass too
+    assert expected_BLL.std(dim=2).min() > 0.01  # otherwise uniform weights would pass too

@@ -1,6 +1,6 @@
-"""Our models and Hugging Face's, with the same weights:
+"""With the same weights, our models and Hugging Face's agree.
 
-the same predictions, loss, logits and gradients.
+Predictions, loss, logits and gradients are compared.
 """
 
 import itertools
@@ -22,8 +22,8 @@ def shapes(width: int) -> dict:
     }
 
 
-# clips; and which of Hugging Face's attentions: "eager" is written out, but keeps 1568 x 1568
-# weights a head
+# The last two values are the number of clips and Hugging Face's attention. "eager" is written out,
+# but keeps 1568 x 1568 weights per head.
 SIZES = {
     "small": (shapes(48), Decoder(width=32, depth=2, heads=4), 3, "eager"),
     "wide": (
@@ -31,8 +31,8 @@ SIZES = {
         Decoder(width=192, depth=2, heads=4),
         3,
         "eager",
-    ),  # so that our own kernels are used
-    "vit-b": ({}, Decoder(), 1, "sdpa"),  # the paper's, at 16 x 224 x 224
+    ),  # wide enough for our own kernels
+    "vit-b": ({}, Decoder(), 1, "sdpa"),  # the paper's size, at 16 x 224 x 224
 }
 
 
@@ -48,13 +48,13 @@ def size(request):
 
 
 def pixel_values(frames_BTHWC):
-    """As Hugging Face's processor gives them."""
+    """Normalise frames as Hugging Face's processor does."""
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     return ((frames_BTHWC / 255 - mean) / std).permute(0, 1, 4, 2, 3).contiguous()
 
 
 def assert_close(ours, theirs, what):
-    """To 1e-5 of the largest value."""
+    """Assert that values agree to 1e-5 of the largest one."""
     error, largest = (ours - theirs).abs().max().item(), theirs.abs().max().item()
     assert error <= 1e-5 * largest, f"{what}: {error:.2g} of {largest:.2g}"
 
@@ -78,9 +78,9 @@ HOW = [
 
 @pytest.mark.parametrize(("size", "precision", "kernel"), HOW, indirect=["size"])
 def test_pretraining(size, precision, kernel, monkeypatch):
-    """By either kernel, whatever this CPU's measurement says.
+    """Both kernels agree with Hugging Face, whichever this CPU would choose.
 
-    bf16 keeps 8 bits of what passes between layers.
+    In bf16, values between layers keep 8 bits.
     """
     monkeypatch.setattr(kernels, "uses_onednn", lambda: kernel == "onednn")
     spec, _, frames, attention = size

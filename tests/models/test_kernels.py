@@ -1,4 +1,4 @@
-"""Each kernel, and the whole pretraining step, against the obvious slow version."""
+"""Each kernel against an obvious slow version."""
 
 import os
 import subprocess
@@ -21,13 +21,13 @@ def with_gradients(f, inputs, gradient):
 
 
 def error(found, wanted):
-    """Of the root mean square."""
+    """Return the norm of the error relative to the norm of `wanted`."""
     return ((found.double() - wanted.double()).norm() / wanted.double().norm()).item()
 
 
 @pytest.fixture(params=[True, False], ids=["onednn", "own"])
 def either_kernel(request, monkeypatch):
-    """Whatever this CPU's measurement says."""
+    """Run a test with and without oneDNN, whichever this CPU would choose."""
     monkeypatch.setattr(kernels, "uses_onednn", lambda: request.param)
 
 
@@ -81,7 +81,7 @@ def test_attention_and_its_gradients_are_the_formula(V, L, dtype, tolerance):
 
 
 def test_the_switch_leaves_pytorchs_own_kernels(monkeypatch):
-    """As on a release that lacks the private call."""
+    """PyTorch's kernels are used on a release that lacks the private functions."""
     x, weight = torch.randn(3, 256), torch.randn(256, 256)
     q_BNVD = torch.randn(1, 2, 5, 8, dtype=torch.bfloat16)
     monkeypatch.setattr(kernels, "CPU_KERNELS", False)
@@ -91,7 +91,7 @@ def test_the_switch_leaves_pytorchs_own_kernels(monkeypatch):
 
 
 def test_the_kernel_is_a_function_of_the_instructions(monkeypatch):
-    """So that a resumed run has the kernel of the run that was stopped."""
+    """A resumed run thus uses the kernel of the stopped run."""
     for name, onednn in (("AVX512", True), ("AVX2", False), ("DEFAULT", False)):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=name: name)
         assert kernels.uses_onednn.__wrapped__() is onednn
@@ -100,7 +100,7 @@ def test_the_kernel_is_a_function_of_the_instructions(monkeypatch):
 @pytest.mark.slow  # each starts a process
 @pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE_BF16"])
 def test_bf16_is_slow_where_a_cpu_has_no_units_for_it(isa):
-    """On a core held to AVX2, and, where it has them, with its bf16 units."""
+    """bf16 is slow on a core limited to AVX2, and fast on one with bf16 units."""
     if isa != "AVX2" and "avx512_bf16" not in Path("/proc/cpuinfo").read_text():
         return
     told = (

@@ -47,12 +47,13 @@ def test_a_second_mask_says_what_is_predicted_and_the_decoder_sees_no_more(batch
     assert torch.equal(its_target, target[wanted].view(its_target.shape))
     assert not torch.allclose(
         some, all_of_them[wanted].view(some.shape)
-    )  # fewer mask tokens are attended to
+    )  # attention sees fewer mask tokens
 
 
 def test_a_motion_target_is_the_mean_vector_of_the_tokens_cells(batch):
-    """In patches per slot; a token of two by two cells has their mean, a token of half a cell
-    its cell's vector.
+    """A motion target is the mean vector of a token's cells, in patches per time slot.
+
+    A token of two by two cells has their mean. A token of half a cell has the cell's vector.
     """
     frames, masked = batch
     model = build_mae(PRETRAIN.model_copy(update={"target": "motion"}))
@@ -210,9 +211,9 @@ def test_unpatchify_undoes_patchify(two_clips):
 
 @torch.inference_mode()
 def test_each_hidden_patch_has_the_statistics_of_visible_ones(two_clips):
-    """Token by token, in double precision;
+    """Hidden patches equal those of a slow loop, token by token, in double precision.
 
-    a prediction of the model is undone with the mean and deviation of visible patches.
+    The model's predictions are scaled by the mean and deviation of visible patches.
     """
     frames, masked = two_clips
     model = build_mae(SPEC)

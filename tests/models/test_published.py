@@ -1,6 +1,8 @@
-"""The published files of VideoMAE and of the methods after it: a file made to each one's list of
-names and shapes is read, every key of its encoder used. `published_keys.json` has the lists:
-parameter -> shape, `12 blocks.#` for twelve blocks, or the name of an equal list."""
+"""The published files of VideoMAE and of later methods are read, and all encoder keys are used.
+
+Each file is made from a list in `published_keys.json`. A list maps a parameter to its shape (`12
+blocks.#` stands for twelve blocks) or names an equal list.
+"""
 
 import json
 from dataclasses import replace
@@ -55,7 +57,7 @@ def method_of(name: str) -> str:
 
 
 def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """One number in a file, whatever the shape."""
+    """Return the sinusoid table, or zeros that take up one number in a file."""
     return (
         sinusoid_table(*shape[1:]) if name.endswith("pos_embed") else torch.zeros(1).expand(shape)
     )
@@ -88,9 +90,7 @@ def test_every_key_of_the_encoder_is_used(tmp_path, name):
     assert bool(dropped) == (
         kind == "pretrain" and method in ("AdaMAE", "MME", "SIGMA", "TrackMAE")
     )
-    if (
-        kind == "pretrain" and not dropped and method != "SMILE"
-    ):  # the decoder is VideoMAE's as well
+    if kind == "pretrain" and not dropped and method != "SMILE":  # the decoder is VideoMAE's too
         with torch.device("meta"):
             mae = build_mae(
                 Pretrain(data=DATA, model=model, decoder=DECODERS[model.backbone])
@@ -98,15 +98,15 @@ def test_every_key_of_the_encoder_is_used(tmp_path, name):
         assert {key: v.shape for key, v in weights.items()} == {
             key: v.shape for key, v in mae.items()
         }
-    if name.startswith("VideoMAE ViT-B"):  # and out again
+    if name.startswith("VideoMAE ViT-B"):  # and back to the published names
         assert {key: tuple(v.shape) for key, v in to_videomae(weights).items()} == shapes
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> tuple[Path, int]:
-    """An index with as many classes as published heads have, and videos of three;
+    """Return an index, and how many of its test videos are of class 2.
 
-    how many of its test videos are of class 2.
+    The index has videos of three classes, but 400 class names, as published heads have.
     """
     out = tmp_path_factory.mktemp("tiny")
     index = generate(
@@ -130,9 +130,9 @@ STARTS = [
     [pytest.param(name, marks=[pytest.mark.slow] * ("ViT-S" not in name)) for name in STARTS],
 )
 def test_a_file_starts_a_run_and_one_with_a_head_is_evaluated(tmp_path, tiny, name):
-    """At full size, on clips of eight tokens, by the commands of a user.
+    """The commands take a published file at full size, on clips of eight tokens.
 
-    The head of the file prefers class 2.
+    The bias of the file's head prefers class 2.
     """
     (videos, right), shapes = tiny, shapes_of(name)
     weights = {key: value(key, shape) for key, shape in shapes.items()}
@@ -178,7 +178,7 @@ def test_a_file_starts_a_run_and_one_with_a_head_is_evaluated(tmp_path, tiny, na
 
 
 def test_one_bias_of_queries_keys_and_values_gives_the_same_features(tmp_path):
-    """TrackMAE's. Its key bias is there, and changes nothing."""
+    """TrackMAE stores one bias for queries, keys and values; its key bias changes nothing."""
     torch.manual_seed(0)
     model = build_frozen_encoder(Probe(**SMALL))
     theirs = {}

@@ -18,9 +18,9 @@ PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2))
 
 @pytest.fixture
 def encoder():
-    """An encoder none of whose weights is 0 or 1, temporal_fc's included;
+    """Return an encoder without weights of 0 or 1, temporal_fc's included.
 
-    in float64, so that the comparisons are sharp.
+    It computes in float64, so that tolerances can be small.
     """
     torch.manual_seed(0)
     encoder = Encoder((GRID.slots, GRID.height, GRID.width), MODEL)
@@ -38,7 +38,7 @@ def patches():
 
 
 def attend(attention, x_ND):
-    """Textbook attention among the tokens given, head by head."""
+    """Compute textbook attention among the given tokens, head by head."""
     q, k, v = (x_ND @ part.T for part in attention.qkv.weight.chunk(3))
     q, v = q + attention.q_bias, v + attention.v_bias
     size = x_ND.shape[1] // attention.heads
@@ -50,7 +50,7 @@ def attend(attention, x_ND):
 
 
 def slow_encoder(encoder, patches_BLPC, masked_BL):
-    """Clip by clip, block by block, place by place, slot by slot."""
+    """Encode clip by clip, block by block, place by place and slot by slot."""
     tokens_BVD = []
     for patches_LPC, masked_L in zip(patches_BLPC, masked_BL):
         visible = [token for token in range(len(masked_L)) if not masked_L[token]]
@@ -78,8 +78,9 @@ def slow_encoder(encoder, patches_BLPC, masked_BL):
 
 
 def assert_same(fast, slow, encoder):
-    """Outputs, and the gradients of a function that weighs each of them differently, to 1e-9 of the
-    largest.
+    """Assert that outputs and gradients agree to 1e-9 of the largest value.
+
+    The gradients are those of a sum that weighs each output differently.
     """
     grads = []
     for output in (fast, slow):
@@ -122,9 +123,9 @@ def test_every_mask_is_the_literal_loop(encoder, patches, name, ratio):
 
 
 def test_the_masks_above_are_ragged():
-    """Otherwise the loop would not test what it is for:
+    """The loop's tests need masks that leave few tokens in some groups and many in others.
 
-    places, and under agnostic masks slots, with few and with many.
+    "smm" leaves uneven places, and "agnostic" leaves uneven slots.
     """
     masks = {
         name: make_mask(Mask(name=name, ratio=0.9), GRID, None, torch.arange(3))

@@ -1,6 +1,6 @@
-"""Weights that others wrote:
+"""Weights from other programs.
 
-every format arrives whole under our names, and what cannot is one clear line.
+Every format is read completely under our names; others are refused with one line.
 """
 
 import argparse
@@ -43,7 +43,7 @@ SMALL = {
 }
 PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2))
 FINETUNE = Finetune(**SMALL)
-SIZES = {  # the same for Hugging Face's
+SIZES = {  # the same sizes in Hugging Face's words
     "image_size": 24,
     "patch_size": 8,
     "num_frames": 4,
@@ -63,9 +63,9 @@ HERE = Path("any.file")
 
 
 def models():
-    """A small masked autoencoder and a small classifier;
+    """Yield a small masked autoencoder and a small classifier.
 
-    no weight keeps a value that hides a mistake.
+    Their weights have no values that could hide a mistake.
     """
     for model in (build_mae(PRETRAIN), build_classifier(FINETUNE, classes=5)):
         torch.manual_seed(1)
@@ -82,7 +82,7 @@ def same(a, b):
 
 
 def new_style(theirs):
-    """As transformers 5.x has them."""
+    """Rename weights as transformers 5.x does."""
     return {
         name.replace("q_bias", "query.bias").replace("v_bias", "value.bias"): value
         for name, value in theirs.items()
@@ -103,9 +103,9 @@ LARGE = {
 
 @pytest.mark.parametrize(("backbone", "sizes"), [("vit-b", {}), ("vit-l", LARGE)])
 def test_backbones_have_hugging_faces_keys_and_shapes_in_both_directions(backbone, sizes):
-    """ViT-L beside the paper's ViT-B:
+    """The weights of any backbone, ViT-B or ViT-L, convert to Hugging Face's and back.
 
-    a backbone is a line of sizes, and its weights go in and out as any other's.
+    A new backbone takes one line of sizes.
     """
     spec = parse(
         {
@@ -162,13 +162,14 @@ def test_round_trips_are_bit_equal():
     ids=["ours", "videomae", "hf"],
 )
 def test_files_are_told_apart_by_what_they_hold(tmp_path, wrap, convert):
-    path = tmp_path / "weights.safetensors"  # the name an external file gets, whatever it is
+    # Every external file gets this name, whatever its format.
+    path = tmp_path / "weights.safetensors"
     for model in models():
         torch.save(wrap(convert(weights_of(model))), path)
         assert same(read_weights(path), weights_of(model))
         torch.save(
             wrap(convert(weights_of(model))), path, _use_new_zipfile_serialization=False
-        )  # before PyTorch 1.6
+        )  # the format before PyTorch 1.6
         assert same(read_weights(path), weights_of(model))
 
 
@@ -181,7 +182,7 @@ def test_safetensors_under_another_name_and_folders(tmp_path):
 
 
 def test_hugging_faces_own_files_arrive_whole(tmp_path):
-    """What transformers itself writes, of each of its classes."""
+    """Files that transformers writes for each of its classes are read completely."""
     mae = VideoMAEForPreTraining(VideoMAEConfig(**SIZES, **DECODER, use_mean_pooling=False))
     mae.save_pretrained(tmp_path / "mae")
     ours = build_mae(PRETRAIN)
@@ -205,7 +206,7 @@ def test_hugging_faces_own_files_arrive_whole(tmp_path):
 
 
 def test_weights_in_several_files_arrive_whole_or_not_at_all(tmp_path):
-    """As transformers cuts large models: an index, and the files that it names."""
+    """transformers splits large models into several files and an index that names them."""
     mae = VideoMAEForPreTraining(VideoMAEConfig(**SIZES, **DECODER, use_mean_pooling=False))
     mae.save_pretrained(tmp_path, max_shard_size="20KB")
     index, parts = (
@@ -242,9 +243,9 @@ def test_weights_in_several_files_arrive_whole_or_not_at_all(tmp_path):
 
 
 def test_an_official_checkpoint_with_its_arguments_and_numpy_numbers(tmp_path):
-    """V saves its argparse arguments and an optimiser whose learning rates are numpy's;
+    """VideoMAE's checkpoint has argparse arguments and an optimiser with NumPy learning rates.
 
-    neither runs code.
+    Neither runs code.
     """
     path = tmp_path / "checkpoint-799.pth"
     model = next(models())
@@ -398,7 +399,7 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
 
 
 def test_a_name_that_no_format_has_is_found_behind_every_prefix():
-    """Each key is used, or said to be unknown: dropping any one, or adding any one, is noticed."""
+    """Renaming any key is noticed: each key is either used or reported as unknown."""
     for model in models():
         for convert in (to_videomae, to_huggingface):
             theirs = convert(weights_of(model))

@@ -62,7 +62,7 @@ def finetuning(pretraining) -> Finetune:
 
 @pytest.fixture
 def augmented(finetuning) -> Finetune:
-    """Finetuning with all that Table 6 and VideoMAE switch on."""
+    """Return a fine-tuning spec with every augmentation of Table 6 and of VideoMAE."""
     everything = Augment(
         rand="rand-m7-n4-mstd0.5-inc1", erasing=0.25, mixup=0.8, cutmix=1.0, repeats=2
     )

@@ -1,6 +1,4 @@
-"""`mgm embed`, `mgm predict` and `mgm export --to onnx`, as docs/use-a-model.md has them, on real
-clips where there are some.
-"""
+"""`mgm embed`, `mgm predict` and `mgm export --to onnx`, as docs/use-a-model.md describes them."""
 
 import dataclasses
 import os
@@ -57,8 +55,9 @@ COMMANDS = re.findall(r"^mgm [^#\n]*", PAGE, re.MULTILINE)
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, videos) -> Path:
-    """A finetuned run, a pretrained one, a folder of four clips, real ones where there are some,
-    and one that is none.
+    """Return a folder with a fine-tuned run, a pretrained run and generated clips.
+
+    Four clips are in `videos`, next to a broken file; one is `film.mp4`.
     """
     for name, spec, model in (
         ("run", FINETUNE, build_classifier(FINETUNE, 3)),
@@ -163,7 +162,7 @@ HOW = ApplyOptions(temporal=2)
 
 
 def stopped(monkeypatch, after: int, out: str) -> None:
-    """Call `mgm embed` and end it after some videos."""
+    """Call `embed` and interrupt it after `after` batches."""
     original = applied.view_batches
 
     def stops(videos, *rest):
@@ -220,7 +219,7 @@ def test_a_folder_that_is_not_ours_is_neither_used_nor_deleted(place, monkeypatc
 
 
 def test_a_second_call_on_one_output_is_refused(place, monkeypatch):
-    """Else each would delete the other's parts."""
+    """Otherwise each call would delete the other's parts."""
     call = [sys.executable, "-m", "mgm", "embed", "videos", "--weights", "run", "--out", "f.npy"]
     predicted = [*call[:3], "predict", *call[4:-1], "p"]
     said = dict[str, str]()
@@ -285,7 +284,7 @@ def test_weights_alone_say_their_model_and_bad_input_is_one_line(place):
 
 
 def test_class_weights_count_classes_alike_and_videos_one_on_average():
-    labels = [0] * 8 + [1] * 2 + [3] * 5  # of class 2 there is none
+    labels = [0] * 8 + [1] * 2 + [3] * 5  # class 2 has no video
     weight_C = class_weights(FINETUNE.model_copy(update={"class_weights": "inverse"}), labels, 4)
     np.testing.assert_allclose(weight_C, [15 / 24, 15 / 6, 0, 15 / 15])
     assert weight_C[torch.tensor(labels)].mean() == 1
@@ -316,7 +315,7 @@ def test_features_of_an_index_name_class_and_split(place):
 
 
 def test_windows_are_clips_along_a_video_and_survive_a_stop(place, monkeypatch):
-    """Each window's feature is that of its frames alone; the same command continues."""
+    """A window's feature depends only on its frames, and a stopped command continues."""
     video = min((place / "videos" / "deep").iterdir())
     info = probe_video(video)
     monkeypatch.setattr(windowed, "PART", 1)

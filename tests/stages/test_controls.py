@@ -1,4 +1,4 @@
-"""Controls: features against obvious slow versions, and words for what cannot be measured."""
+"""Controls: features against obvious slow versions, and reasons where one cannot be measured."""
 
 from dataclasses import replace
 

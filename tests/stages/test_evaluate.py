@@ -1,7 +1,4 @@
-"""`mgm evaluate`:
-
-finetuned weights tested again, with the same views or others, wherever they come from.
-"""
+"""`mgm evaluate` tests fine-tuned weights from any source again, with the same or other views."""
 
 import csv
 import json
@@ -23,7 +20,7 @@ from mgm.stages.runner import run_all
 
 @pytest.fixture
 def run(execution, finetuning):
-    """A finetuned run, from scratch."""
+    """Return the folder of a run that was fine-tuned from scratch."""
     spec = finetuning.model_copy(update={"parent": ""})
     run_all([spec], finetune, execution)
     return execution.results / spec.run_id
@@ -51,7 +48,7 @@ def test_other_views_weights_and_datasets(run, execution, tmp_path, videos):
         assert f"top1 {scores['metrics']['top1']:.2f}" in line
     model = build_classifier(read_spec(run), classes=3)
     with torch.no_grad():
-        model.head.bias[1] += 100  # sees its second class everywhere
+        model.head.bias[1] += 100  # always predicts the second class
     save_weights(model, tmp_path / "one.safetensors")
     assert "top1 33.33" in evaluate(run, tmp_path / "one.safetensors", execution, {})
 

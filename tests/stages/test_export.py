@@ -1,7 +1,4 @@
-"""Weights out:
-
-what transformers loads predicts as our models do, and what comes back is bit-equal.
-"""
+"""Exported weights predict in transformers as in our models, and come back bit-equal."""
 
 import json
 
@@ -28,13 +25,17 @@ SMALL = {
 }
 PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=32, depth=2, heads=4))
 FINETUNE = Finetune(**SMALL)
-TOLERANCE = 1e-5  # of the largest value: float32 sums in another order
-# the last norm's, 9e-6 more than ours, shrinks what has variance v by 4.5e-6 / v; here v is about 1
+TOLERANCE = 1e-5  # relative to the largest value; float32 sums in another order
+# The epsilon of Hugging Face's last norm is 9e-6 above ours. It shrinks values of variance v by
+# 4.5e-6 / v, and v is about 1 here.
 FIXED_EPSILON = 5e-5
 
 
 def run_of(spec, folder):
-    """A run's folder as a job leaves it, with weights that are all away from where they start."""
+    """Write a run's folder as a job does, and return its model.
+
+    Biases, norms and the head differ from their initial values.
+    """
     model = build_mae(spec) if isinstance(spec, Pretrain) else build_classifier(spec, classes=3)
     torch.manual_seed(0)
     with torch.no_grad():
@@ -60,7 +61,7 @@ def clips():
 
 
 def processed(folder):
-    """The clips as Hugging Face's processor gives them, by our settings."""
+    """Return the clips from Hugging Face's processor, with our settings."""
     processor = VideoMAEImageProcessor.from_pretrained(folder)
     return processor([list(clip.numpy()) for clip in clips()], return_tensors="pt")["pixel_values"]
 
@@ -110,9 +111,8 @@ def test_what_comes_back_is_bit_equal(tmp_path, spec):
         back = read_weights(tmp_path / to)
         assert back.keys() == ours.keys()
         assert all(torch.equal(back[name], ours[name]) for name in ours)
-    loaded(kind, tmp_path / "hf").save_pretrained(
-        tmp_path / "theirs"
-    )  # through transformers, and in the names it writes
+    # Convert through transformers, and to the names that it writes.
+    loaded(kind, tmp_path / "hf").save_pretrained(tmp_path / "theirs")
     back = read_weights(tmp_path / "theirs")
     assert back.keys() == ours.keys()
     assert all(torch.equal(back[name], ours[name]) for name in ours)

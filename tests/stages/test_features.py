@@ -12,7 +12,7 @@ probing_module = sys.modules["mgm.stages.probe"]
 
 
 def flipped(data: bytes) -> bytes:
-    """Change a value of an array, which the archive's checksum finds."""
+    """Change one byte of an array; the archive's checksum detects it."""
     return data[:200] + bytes([data[200] ^ 1]) + data[201:]
 
 

@@ -1,4 +1,4 @@
-"""`mgm flow`: what it leaves, what it survives, what it refuses; and runs that are guided by it."""
+"""`mgm flow`: its output, interruptions and refusals, and runs that are guided by flow."""
 
 import json
 import re
@@ -25,7 +25,7 @@ COUNT = 36  # 3 classes of 8 training and 4 test videos
 
 @pytest.fixture
 def folder(videos, tmp_path):
-    """A copy of the generated set: flow is written into it."""
+    """Return a copy of the generated set, because flow is written into it."""
     return shutil.copytree(videos, tmp_path / "ssv2")
 
 
@@ -104,7 +104,7 @@ def test_an_interrupted_call_leaves_no_marker_and_the_next_one_does_the_rest(fol
     ]
     for again in range(
         2
-    ):  # all is done: nothing is touched, not even the marker; unless that alone is missing
+    ):  # if all is done, nothing is touched, and only a missing marker is written
         times = {
             path: path.stat().st_mtime_ns for path in [*sidecars(folder), folder / "flow-dis.json"]
         }
@@ -130,7 +130,7 @@ def test_videos_that_cannot_be_read_are_named_once_the_others_are_done(folder):
 
 @pytest.fixture
 def weights(tmp_path):
-    """Two different sets of RAFT-small's tensors."""
+    """Return the paths of two different sets of RAFT-small weights."""
     from torchvision.models.optical_flow import raft_small
 
     paths = [tmp_path / "a.pth", tmp_path / "b.pth"]

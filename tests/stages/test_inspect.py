@@ -17,7 +17,7 @@ from mgm.video import inspect_video
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> Path:
-    """Two classes of four videos and a broken one, and what is no video."""
+    """Return a folder with two classes of four videos, a broken video and a hidden file."""
     made = generate(
         Synthetic(classes=2, train_per_class=3, test_per_class=1, size=32, frames=12),
         tmp_path_factory.mktemp("made"),

@@ -1,6 +1,4 @@
-"""Measurements on real (generated) videos, each against an obvious slow version or an answer known
-beforehand.
-"""
+"""Measurements on generated videos, each against an obvious slow version or a known answer."""
 
 import importlib
 import shutil
@@ -55,7 +53,7 @@ def index(videos):
 
 @pytest.fixture
 def copied(videos, tmp_path):
-    """The set in a place of its own, whose boxes a test may change."""
+    """Return a copy of the set, so that a test may change its boxes."""
     return Path(shutil.copytree(videos, tmp_path / "set"))
 
 
@@ -84,7 +82,7 @@ def test_every_measurement_is_a_run(monkeypatch, execution, result_of):
 
 
 def slow_saliency(index, boxes, videos):
-    """Pixel by pixel, from the frames as they are trained on."""
+    """Compute saliency pixel by pixel from the decoded frames."""
     motion, pixels = {True: 0.0, False: 0.0}, {True: 0, False: 0}
     for video in videos:
         clip = read_clip(video.path, range(video.frames))
@@ -183,9 +181,10 @@ def test_videos_are_evenly_spaced(index):
 
 
 def test_motion_time_counts_each_video_once_and_not_the_start(monkeypatch, index):
-    """By a clock that only reading moves:
+    """Time per video is counted, without the first use of each library.
 
-    vectors take 2 ms per video, flow 10 ms, and each library 1 s when it is first used.
+    Only reading moves the clock: vectors take 2 ms per video, flow 10 ms, and the first use of each
+    library 1 s.
     """
     clock, used = SimpleNamespace(now=0.0), set()
 
@@ -211,7 +210,7 @@ def test_motion_time_counts_each_video_once_and_not_the_start(monkeypatch, index
 
 
 def test_the_full_step_differs_in_what_the_encoder_sees_alone(monkeypatch):
-    """By a clock that counts the encoder's tokens, the speed-up is their ratio."""
+    """The clock counts the encoder's tokens, so the speed-up is the ratio of token counts."""
     tokens = SimpleNamespace(encoder=0, decoder=set())
 
     def count_encoder(module, args, result):
@@ -230,7 +229,7 @@ def test_the_full_step_differs_in_what_the_encoder_sees_alone(monkeypatch):
     monkeypatch.setattr(STEP_TIME, "SECONDS", 0)
     found = step_time(
         spec("step-time", ratio=0.7)
-    )  # int(0.7 * 9) = 6 of 9 patches a slot are hidden
+    )  # int(0.7 * 9) = 6 of 9 patches per slot are hidden
     expected = {
         "masked_ms": 6000,
         "full_ms": 18000,
@@ -247,7 +246,10 @@ def test_the_full_step_differs_in_what_the_encoder_sees_alone(monkeypatch):
 
 
 def slow_coverage(one, videos):
-    """(masks, clips, slots) per cent, pixel by pixel; NaN where nothing moves."""
+    """Return coverage in per cent, (masks, clips, slots), computed pixel by pixel.
+
+    It is NaN where nothing moves.
+    """
     slots, rows, columns = one.grid
     size, tubelet, patch = one.clips.size, one.model.tubelet, one.model.patch
     share_NBS = np.full((len(MASKS), len(videos), slots), np.nan)
@@ -292,7 +294,7 @@ def slow_coverage(one, videos):
 
 
 def test_a_camera_that_follows_a_small_object_hides_it_from_uncompensated_guidance(tmp_path):
-    """The ground moves and the object does not: the raw motion is the ground's."""
+    """The background moves and the object does not, so raw motion is the background's."""
     videos = []
     for seed in range(4):
         ground = moving_square(1, 96, 240, side=24, seed=seed)[0]
@@ -310,7 +312,7 @@ def test_a_camera_that_follows_a_small_object_hides_it_from_uncompensated_guidan
         assert "coverage_warped median" not in found
 
 
-@pytest.mark.parametrize("patch", [8, 6])  # as large as a cell of vectors, and not
+@pytest.mark.parametrize("patch", [8, 6])  # as large as a cell of motion vectors, or smaller
 def test_coverage_is_what_a_slow_loop_over_pixels_finds(index, patch):
     one = spec("coverage", model=SMALL["model"].model_copy(update={"patch": patch}), seed=3)
     videos = choose(index, 6)
@@ -403,7 +405,10 @@ def test_the_command(videos, tmp_path, monkeypatch):
 
 
 def test_logged_coverage_does_not_depend_on_how_a_batch_is_shared():
-    """A mean of ratios of sums over shares would move with the number of processes."""
+    """The mean over the parts of a batch is the value of the whole batch.
+
+    A ratio of sums per part would change with the number of processes.
+    """
     generator = torch.Generator().manual_seed(0)
     motion = torch.rand(8, 2, 8, 8, generator=generator) * torch.arange(8)[:, None, None, None]
     masked = torch.rand(8, 32, generator=generator) < 0.5

@@ -1,4 +1,4 @@
-"""`"init": PATH` in a user's spec file, by the commands that train."""
+"""The training commands take `"init": PATH` from a user's spec file."""
 
 import json
 import shutil
@@ -20,15 +20,16 @@ from mgm.stages.runner import run_all
 
 @pytest.fixture
 def parent(execution, pretraining):
-    """A pretrained run's folder."""
+    """Return the folder of a pretrained run."""
     run_all([pretraining], pretrain, execution)
     return execution.results / pretraining.run_id
 
 
 def run(spec, init, videos, out, **changed):
-    """`mgm VERB` on the spec's file with `init` in place of its parent;
+    """Run `mgm VERB` on a spec file with `init` in place of the parent.
 
-    the folder of the one run that it makes.
+    Returns:
+        The folder of the new run, or the error message.
     """
     fields = json.loads(spec.model_dump_json()) | changed
     fields.pop("parent")
@@ -81,7 +82,7 @@ def test_the_content_and_not_the_path_names_the_run(parent, finetuning, tmp_path
     link = tmp_path / adopted[0]["parent"] / "weights.safetensors"
     assert (
         link.resolve() == tmp_path / "moved" / "weights.safetensors"
-    )  # where they were found last
+    )  # the place where they were found last
     assert adopted[0].keys() == {"verb", "parent"}
     assert resolve_init(fields, "mine.json", tmp_path) is fields
 
@@ -126,7 +127,7 @@ def test_a_probe_inherits_model_and_clips_and_names_a_field_that_differs(
 
 
 def test_runs_without_a_spec_file(videos, tmp_path, pretraining):
-    """A pretraining by words, and a probe of it that names its parent alone."""
+    """Options alone start a pretraining run, and a probe's spec needs only data and a parent."""
     out, data = tmp_path / "results", f"ssv2={videos}"
     words = [f"{part}.{name}={json.dumps(value)}" for part in ("model", "clips", "optim", "decoder")
              for name, value in getattr(pretraining, part).model_dump(mode="json").items()]  # fmt: skip

@@ -34,7 +34,7 @@ def blobs():
 def test_fit_is_the_optimum_of_penalised_logistic_regression(blobs):
     x_ND, label_N = blobs
     logits = fit(x_ND, label_N, classes=3, penalty=0.01)
-    # its weights, read off the linear function
+    # Find the weights of the fitted linear function.
     normal = (x_ND - x_ND.mean(0)) / (x_ND.var(0, correction=0) + 1e-6).sqrt()
     solution = torch.linalg.lstsq(
         torch.cat([normal, torch.ones(60, 1, dtype=torch.float64)], 1), logits(x_ND)
@@ -42,14 +42,17 @@ def test_fit_is_the_optimum_of_penalised_logistic_regression(blobs):
     weight, bias = solution[:-1].T.clone().requires_grad_(), solution[-1].clone().requires_grad_()
     loss = F.cross_entropy(normal @ weight.T + bias, label_N) + 0.01 * weight.square().sum() / 2
     loss.backward()
-    assert (
-        weight.grad.abs().max() < 1e-4
-    )  # L-BFGS stops at 1e-6 on its own gradient; the solve above adds rounding
+    # L-BFGS stops when its own gradient is 1e-6; `lstsq` above adds rounding.
+    assert weight.grad.abs().max() < 1e-4
     assert bias.grad.abs().max() < 1e-4
 
 
 def test_a_path_of_penalties_has_the_fits_of_each_alone():
-    """More features than videos, and a weak penalty: fits that had not converged would differ by whole logits."""
+    """The fits of a path of penalties have converged.
+
+    With more features than videos and a weak penalty, unconverged fits would differ by whole
+    logits.
+    """
     generator = torch.Generator().manual_seed(0)
     label_N = torch.arange(60) % 3
     x_ND = torch.randn(60, 90, generator=generator, dtype=torch.float64)
@@ -81,7 +84,7 @@ def test_penalty_is_chosen_by_held_out_videos(blobs):
 
 
 def clips(count, seed, classes=3, tokens=6, width=16):
-    """Clips of classes that differ in one token's direction, wherever it is."""
+    """Return clips whose classes differ in the direction of one token, at any place."""
     generator = torch.Generator().manual_seed(seed)
     label_N = torch.arange(count) % classes
     x_NLD = torch.randn(count, tokens, width, generator=generator)
@@ -93,7 +96,7 @@ def clips(count, seed, classes=3, tokens=6, width=16):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_finds_the_classes_and_repeats_itself(kind, monkeypatch):
-    torch.set_num_threads(1)  # two wait for each other at this size
+    torch.set_num_threads(1)  # with two threads, each would wait for the other at this size
     monkeypatch.setattr(probe_kinds, "ATTENTIVE_STEPS", 60)
     monkeypatch.setattr(probe_kinds, "ATTENTIVE_EPOCHS", 1)
     (train, label_N), (test, wanted_N) = clips(120, 0), clips(60, 1)
@@ -108,7 +111,7 @@ def test_every_kind_finds_the_classes_and_repeats_itself(kind, monkeypatch):
 
 
 def test_the_attentive_probe_is_the_cross_attention_block_it_abbreviates():
-    """V-JEPA's block, written out with keys and values of every token."""
+    """The slow version is V-JEPA's block, with keys and values of every token."""
     torch.manual_seed(0)
     x_BLD = F.layer_norm(torch.randn(3, 7, 12), (12,))
     probe = AttentiveProbe(12, 3, 5)
@@ -143,7 +146,7 @@ def test_nearest_are_those_of_the_whole_product(monkeypatch):
 
 @pytest.mark.parametrize("spread", [1.0, 0.1], ids=["random", "clustered"])
 def test_nearest_of_wide_features_are_those_in_float64(spread):
-    """Wide features take oneDNN's product where the CPU has AVX-512."""
+    """On a CPU with AVX-512, oneDNN computes the product of wide features."""
     generator = torch.Generator().manual_seed(0)
     centre_CD = torch.randn(20, 300, generator=generator)
     query_ND, x_MD = (
@@ -153,7 +156,7 @@ def test_nearest_of_wide_features_are_those_in_float64(spread):
     similarity_NK, place_NK = neighbours.nearest(query_ND, x_MD, 9)
     exact_NM = F.normalize(query_ND.double()) @ F.normalize(x_MD.double()).T
     assert (place_NK.sort(dim=1).values.diff(dim=1) > 0).all()
-    # Float32 keeps 24 bits: a neighbour may change places with an equal one, up to rounding.
+    # Float32 keeps 24 bits, so neighbours that are equal up to rounding may swap places.
     torch.testing.assert_close(similarity_NK.double(), exact_NM.topk(9).values, rtol=0, atol=1e-6)
     found_NK = exact_NM.gather(1, place_NK)
     torch.testing.assert_close(found_NK, similarity_NK.double(), rtol=0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""What a result says of the code it was made with."""
+"""A result records the commit that made it, and whether its code was changed."""
 
 import subprocess
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""Pretrain, finetune and probe on real (generated) videos:
-
-what they leave, what they survive, what they refuse.
-"""
+"""Pretraining, fine-tuning and probing on generated videos: output, interruptions and refusals."""
 
 import csv
 import errno
@@ -104,9 +101,9 @@ def test_a_chain_of_runs_leaves_believable_results(
         "checkpoint.pt",
         ".999999.checkpoint.pt",
         "writer.lock",
-    ):  # as a kill between the result and the tidying leaves them
+    ):  # as a kill after the result and before the clean-up leaves them
         (folder / name).touch()
-    after = (run(probing, execution) / "result.json").stat()  # what is done is left alone
+    after = (run(probing, execution) / "result.json").stat()  # a finished run is left alone
     assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
     assert not {path.name for path in folder.iterdir()} - {
         "result.json",
@@ -118,7 +115,7 @@ def test_a_chain_of_runs_leaves_believable_results(
 @pytest.mark.parametrize("kind", ["pretraining", "augmented"])
 def test_accumulation_changes_nothing_but_rounding(execution, pretraining, kind, tmp_path, request):
     spec = request.getfixturevalue(kind)
-    if kind == "augmented":  # dropout draws by part
+    if kind == "augmented":  # dropout draws per part
         spec = spec.model_copy(update={"parent": "", "drop_path": 0.0, "head_dropout": 0.0})
     whole = weights(run(spec, execution))
     parts = weights(
@@ -137,8 +134,9 @@ def test_accumulation_changes_nothing_but_rounding(execution, pretraining, kind,
 
 @pytest.mark.parametrize("mask", ["mgm", "tube"])
 def test_a_run_may_predict_motion_in_place_of_pixels(execution, pretraining, mask):
-    """Two numbers per token, from the codec's vectors, whatever the mask; figure 8 and the formats
-    of VideoMAE have pixels alone.
+    """A run predicts two numbers per token, from the codec's vectors, with any mask.
+
+    Figure 8 and VideoMAE's formats refuse it, because they need pixels.
     """
     spec = pretraining.model_copy(
         update={"target": "motion", "head_init": "zero", "mask": Mask(name=mask)}
@@ -180,7 +178,7 @@ def job(spec, execution, folder, **changes) -> Job:
 
 
 def test_every_part_of_the_augmentation_reaches_the_training(execution, augmented, tmp_path):
-    """Each switched off alone gives other weights."""
+    """Switching off any part of the augmentation changes the weights."""
     spec = augmented.model_copy(update={"parent": "", "drop_path": 0.0, "head_dropout": 0.0})
     found = [weights(run(spec, execution))]
     for change in ({"rand": ""}, {"erasing": 0.0}, {"mixup": 0.0}, {"cutmix": 0.0}, {"repeats": 1}):
@@ -255,7 +253,7 @@ def test_a_codec_without_vectors_is_refused_by_guided_masks_alone(execution, pre
 
 
 def test_a_run_from_shards_has_the_masks_of_the_files(execution, pretraining, videos, tmp_path):
-    """How much of the motion is hidden, bit for bit; pixels went through JPEG."""
+    """The logged coverage is equal bit for bit; losses differ, as pixels went through JPEG."""
     shards = write_shards(read_index(videos), tmp_path / "shards", Settings(64))
     spec = pretraining.model_copy(update={"data": Data(dataset="ssv2", digest=shards.digest)})
     logs = [
@@ -305,14 +303,15 @@ def test_draws_of_labels_are_independent_probes_whose_mean_is_reported(
         list(csv.reader((run(spec, execution) / "predictions.csv").open(newline="")))
         for spec in (few, many)
     )
-    assert [row[:3] for row in together] == alone  # the first draw is that of a single one
+    # The first draw equals the only draw of the other run.
+    assert [row[:3] for row in together] == alone
     right = [[row[column] == row[1] for row in together[1:]] for column in range(2, 6)]
     assert result_of(many)["metrics"]["top1"] == pytest.approx(100 * np.mean(right))
     assert len({tuple(column) for column in zip(*(row[2:] for row in together[1:]))}) > 1
 
 
 def test_a_still_probe_sees_the_middle_frame_alone(execution, probing, result_of, monkeypatch):
-    """The same as a probe of videos whose frames are all that one."""
+    """Predictions equal those of videos that repeat the middle frame."""
     module = sys.modules["mgm.stages.probe"]
     loader = module.test_loader
 
@@ -361,14 +360,14 @@ def test_a_cause_is_told_once(execution, pretraining, capfd):
     nowhere = replace(execution, data={"ssv2": execution.results / "nowhere"})
     with pytest.raises(UserError, match="nowhere") as alone:
         run_all([pretraining], pretrain, nowhere)
-    assert not capfd.readouterr().err  # the command line tells what is raised
+    assert not capfd.readouterr().err  # the command line prints the raised error
     with pytest.raises(UserError, match="2 of 2 runs failed") as several:
         run_all([pretraining, pretraining.model_copy(update={"seed": 1})], pretrain, nowhere)
     assert (capfd.readouterr().err + str(several.value)).count(str(alone.value)) == 1
 
 
 def test_a_folder_removed_in_mid_run_is_one_line(execution, pretraining, monkeypatch, capfd):
-    """The run says so, the others go on, and the next call makes it anew."""
+    """The run fails with one line, the others go on, and the next call starts it again."""
     other, real = pretraining.model_copy(update={"seed": 1}), jobs.training_loader
     folder = execution.results / pretraining.run_id
 
@@ -417,7 +416,7 @@ def test_views_are_merged_by_the_mean_of_softmax_scores():
     scores = np.array([[9.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 3.0, 0.0]])
     slow = np.mean([[np.exp(x) / sum(np.exp(row)) for x in row] for row in scores], axis=0)
     np.testing.assert_allclose(softmax_mean(scores), slow)
-    assert softmax_mean(scores).argmax() == 1  # the mean of logits would say 0
+    assert softmax_mean(scores).argmax() == 1  # the mean of logits would choose class 0
     assert scores.mean(axis=0).argmax() == 0
 
 
@@ -431,7 +430,7 @@ def test_a_run_that_predicts_nothing_says_so(loss, said):
 def test_weights_that_are_not_the_parents_are_refused_everywhere(
     execution, pretraining, finetuning, probing, tmp_path
 ):
-    """Another run's weights in a parent's place: no child trains on them, no verb takes them."""
+    """Weights that do not match their recorded SHA-256 are refused by children and commands."""
     for spec in (pretraining, pretraining.model_copy(update={"seed": 1}), finetuning):
         run(spec, execution)
     parent, child = (
@@ -477,13 +476,13 @@ def test_a_child_of_other_weights_is_altered(execution, pretraining, probing, re
     write_result(folder, recorded | {"parents_sha256": {pretraining.run_id: "0" * 64}})
     assert examine(folder, probing).state == "altered"
     del recorded["parents_sha256"]
-    write_result(folder, recorded)  # from before it was recorded
+    write_result(folder, recorded)  # from before parents_sha256 was recorded
     assert examine(folder, probing).state == "run"
 
 
 @pytest.mark.parametrize("damage", ["{", '{"wall_s": "long"}', "[1]", "fifo", "folder"])
 def test_progress_stops_no_run(execution, pretraining, damage):
-    """A broken result and a foreign spec of others neither fail a run nor mark it."""
+    """Broken results of other runs and foreign spec files do not make a run fail."""
     specs, other = execution.results / "specs", pretraining.model_copy(update={"seed": 1})
     specs.mkdir(parents=True)
     for spec in (pretraining, other):

@@ -1,4 +1,4 @@
-"""Videos with several labels each, as docs/own-videos.md has them."""
+"""Videos with several labels each, as in docs/own-videos.md."""
 
 import csv
 import json
@@ -68,7 +68,7 @@ def test_the_mean_leaves_out_classes_without_a_video_and_its_interval_holds_it()
 
 @pytest.fixture
 def several(videos, tmp_path, monkeypatch):
-    """A CSV of videos with the class and, of half of them, `odd` too."""
+    """Return a folder with a CSV of videos; every second video has the label `odd` as well."""
     index = read_index(videos)
     with (tmp_path / "videos.csv").open("w", newline="") as file:
         rows = csv.writer(file)
@@ -132,7 +132,7 @@ def test_controls_are_mean_average_precisions(several):
     assert table.chance.to_list() == pytest.approx([100 * share_C[share_C > 0].mean()] * len(table))
     done = table[table.why == ""]
     assert ((done.ci_low <= done.top1) & (done.top1 <= done.ci_high)).all()
-    # Motion tells the classes apart, and file numbers do not.
+    # Motion distinguishes the classes.
     assert done.top1["vector_histogram"] > done.chance.iloc[0] + 10
     assert "mAP  95 % interval" in describe(table.reset_index(), index)
 

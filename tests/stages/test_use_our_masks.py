@@ -29,7 +29,7 @@ def test_the_documents_example_trains_hugging_faces_model_on_our_mask(tmp_path, 
         torch.from_numpy(found["motion_SHW"]), (14, 14)
     ).flatten(1)
     covered = (motion_SP * masked_BSP[0]).sum() / motion_SP.sum()
-    assert covered > 0.75  # a mask that ignored the motion would cover its ratio
+    assert covered > 0.75  # a mask that ignored motion would cover 0.75
     assert 0 < found["loss"].item() < 10
     gradients = [parameter.grad for parameter in found["model"].parameters()]
     assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)

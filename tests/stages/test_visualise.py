@@ -37,7 +37,7 @@ def index(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Two finished runs, as `_leave` leaves them."""
+    """Return a folder with two finished runs."""
     folder = tmp_path_factory.mktemp("results")
     for trained in (TRAINED, TUBE):
         _leave(folder, trained)
@@ -45,9 +45,9 @@ def results(tmp_path_factory):
 
 
 def _leave(results, trained, weights=True):
-    """A run's folder;
+    """Write the folder of a finished run and return the run's id.
 
-    its weights are random, and larger than at a training's start, so that attention is not uniform.
+    Its random weights are larger than initial ones, so that attention is not uniform.
     """
     folder = results / trained.run_id
     folder.mkdir()

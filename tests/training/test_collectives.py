@@ -1,6 +1,6 @@
-"""Real processes on this machine (gloo):
+"""Training in real processes on this machine (gloo).
 
-the same losses whatever their number, one end whatever happens to one of them.
+Losses do not depend on the number of processes. If one fails or is stopped, all end alike.
 """
 
 import json
@@ -55,7 +55,7 @@ DROPPING = MIXED.model_copy(update={"drop_path": 0.3, "head_dropout": 0.3})
 CLOSE = {
     "rtol": 1e-3,
     "atol": 1e-4,
-}  # of weights: float32 sums in another order, through 12 steps of Adam
+}  # of weights; float32 sums in another order, over 12 steps of Adam
 MGM = Path(sys.executable).with_name("mgm")
 
 
@@ -79,7 +79,7 @@ def two(*command) -> list[subprocess.Popen]:
 
 
 def ended(processes, within=280) -> tuple[list[int], str]:
-    """Return their exit statuses, and what they said, together."""
+    """Return the exit statuses of processes, and all of their error output as one text."""
     end = time.monotonic() + within
     try:
         said = [
@@ -106,7 +106,10 @@ def torchrun(*command) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Generated videos; `one`: runs of one process; `one-to-two`: one that it left at step 5."""
+    """Return a folder with generated videos, specs and runs of one process.
+
+    `one` has two finished runs. `one-to-two` has a run that one process left at step 5.
+    """
     folder = tmp_path_factory.mktemp("distributed")
     generate(PARAMS, folder / "ssv2")
     (folder / "specs").mkdir()
@@ -141,16 +144,18 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def both(folder) -> list[dict]:
-    """What each of two processes saw in `two_processes.main`."""
+    """Run `two_processes.main` in two processes and return the record of each."""
     statuses, said = ended(two(sys.executable, "-m", "tests.helpers.two_processes", folder))
     assert statuses == [0, 0], said
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
 def assert_same_log(one: Path, other: Path):
-    """All that describes the training, of every step. Losses are float32 means of the same numbers,
-    summed in another order; through 12 steps of Adam, which divides by small gradients' size, the
-    difference grows to some 1e-5."""
+    """Assert that two logs agree, at every step, in all fields that describe the training.
+
+    Losses are float32 means of the same numbers in another order. Adam divides by the size of small
+    gradients, so over 12 steps the difference grows to about 1e-5.
+    """
     logs = [
         [
             {name: line[name] for name in line if name not in NOT_TRAINING}
@@ -182,7 +187,7 @@ def test_torchrun_pretrains_with_the_losses_of_one_process(folder):
     )
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stderr.splitlines() if "pretrain" in line]
-    assert len(said) == len(set(said))  # one process alone speaks
+    assert len(said) == len(set(said))  # only one process prints
     assert "done in" in said[-1]
     one, other = (folder / name / PRETRAIN.run_id for name in ("one", "torchrun"))
     assert_same_log(one, other)
@@ -197,16 +202,16 @@ def test_torchrun_pretrains_with_the_losses_of_one_process(folder):
 
 
 def test_finetuning_mixes_the_same_pairs(folder, both):
-    """Mixup, CutMix and repeated augmentation, 1 process x 4 parts and 2 x 2."""
+    """Mixup, CutMix and repeated augmentation mix alike in 1 process x 4 parts and in 2 x 2."""
     one, other = (folder / name / MIXED.run_id for name in ("one", "two"))
     assert_same_log(one, other)
     assert_close(one, other)
 
 
 def test_uneven_tests_count_each_video_once(folder, both):
-    """12 videos in batches of 5, 5 and 2:
+    """Predictions are the same, byte for byte, with 7 of 12 videos on rank 0.
 
-    rank 0 has 7 of them. The same weights give the same file, bit by bit.
+    The batches have 5, 5 and 2 videos.
     """
     assert both[1]["told"] == ""
     name = "predictions.csv"
@@ -227,7 +232,7 @@ def test_failures_are_those_of_one_process_and_in_its_order(both, tmp_path):
         exact, rounded = (torch.tensor(seen[name]["weights"]) for name in ("toy", "bf16"))
         torch.testing.assert_close(
             rounded, exact, rtol=0.1, atol=0.02
-        )  # gradients of 8 bits, through 12 steps of Adam
+        )  # gradients of 8 bits, over 12 steps of Adam
         assert not torch.equal(rounded, exact)
         assert (
             "3 of 299 training videos could not be read, more than 1 %: b first"
@@ -248,7 +253,7 @@ def test_a_signal_to_one_stops_both_after_its_step_and_they_end_as_if_undisturbe
 
 
 def test_a_run_goes_on_with_another_number_of_processes(folder, both):
-    """With dropout off, as if the number had not changed."""
+    """Without dropout, the result is as if the number had not changed."""
     run_all(
         [MIXED],
         finetune,
@@ -271,7 +276,7 @@ def command(folder, out, spec, verb="pretrain") -> list:
 def test_a_signal_to_one_process_stops_both_with_a_marker_for_the_scheduler(
     folder, tmp_path, monkeypatch, number
 ):
-    """torchrun's own status is 1; see workflow/profiles/slurm/run.sh."""
+    """workflow/profiles/slurm/run.sh needs the marker, because torchrun itself exits with 1."""
     monkeypatch.setenv("MGM_STOPPED", str(tmp_path / "stopped"))
     run, processes = started(folder, tmp_path)
     processes[1].send_signal(number)
@@ -320,9 +325,9 @@ def started(folder, out) -> tuple[Path, list[subprocess.Popen]]:
 
 @pytest.mark.slow
 def test_under_torchrun_an_error_is_one_line_and_ends_all(folder, tmp_path):
-    """A second writer is refused by rank 0 alone;
+    """Two errors that only one rank sees: a second writer (rank 0) and an unreadable test video.
 
-    the seventh test video is of rank 1's share, while rank 0 waits for the scores.
+    The video is the seventh, which rank 1 reads while rank 0 waits for the scores.
     """
     run = tmp_path / PRETRAIN.run_id
     run.mkdir()
@@ -382,5 +387,5 @@ def test_what_runs_in_one_process_is_refused_in_one_line(tmp_path):
     path.write_text('{"stage": "probe", "data": {"dataset": "ssv2"}}')
     statuses, said = ended(two(MGM, "probe", str(path), "--out", "x", "--data", "ssv2=y"))
     line = "mgm: mgm probe: runs in one process, and torchrun started 2; start it without torchrun"
-    # the second says it too if the first is gone before it can ask
+    # The second process prints the line too if the first has ended before it can ask.
     assert (statuses, {*said.splitlines()}) == ([2, 2], {line})

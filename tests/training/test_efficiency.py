@@ -1,6 +1,4 @@
-"""Blocks that torch.compile made, or that compute their activations again, against the blocks as
-they are.
-"""
+"""Compiled blocks, and blocks that recompute their activations, against plain blocks."""
 
 import pytest
 import torch
@@ -44,7 +42,7 @@ def step(model, loss_of, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
     frames_BTHWC = torch.randint(
         0, 256, (3, 4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    torch.manual_seed(1)  # of drop path and dropout
+    torch.manual_seed(1)  # for drop path and dropout
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         loss = loss_of(frames_BTHWC)
@@ -73,7 +71,7 @@ def test_compiled_blocks_give_the_same_step(build, precision, of_loss, of_gradie
     assert again.item() == pytest.approx(loss.item(), rel=of_loss)
     assert (gradients_again - gradients).norm() < of_gradients * gradients.norm()
     assert torch._dynamo.utils.counters["frames"]["ok"] >= 2
-    assert torch.equal(step(made, loss_of, precision)[0], loss)  # as before
+    assert torch.equal(step(made, loss_of, precision)[0], loss)  # the blocks are as before
 
 
 @pytest.mark.parametrize("build", [pretraining, finetuning])
@@ -87,7 +85,7 @@ def test_recomputed_activations_give_the_same_gradients_from_less_memory(build):
         with wrapped_blocks(whole[0], recomputed):
             again, gradients_again = step(*whole, "float32")
         assert sum(kept) < 1.5 * of_all
-        assert step(*whole, "float32")[0] == loss  # as before
+        assert step(*whole, "float32")[0] == loss  # the blocks are as before
     assert torch.equal(loss, again)
     assert torch.equal(gradients, gradients_again)
 

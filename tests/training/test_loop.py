@@ -1,6 +1,6 @@
-"""The loop on a toy model:
+"""The loop on a toy model: resuming, checkpoints and failures.
 
-resuming, checkpoints, failures. The jobs' tests do the same with real videos.
+Tests of the jobs do the same with real videos.
 """
 
 import json
@@ -81,9 +81,10 @@ def test_a_loss_that_is_not_finite_stops_with_the_next_step_named(tmp_path):
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
 def test_a_torn_checkpoint_gives_way_to_the_one_before_and_all_agrees(tmp_path, share):
-    """The newest cut to a share of its bytes;
+    """The run goes back to the previous checkpoint, and ends as if it had not been stopped.
 
-    then stopped again before, while and after the next one is written.
+    The newest checkpoint is cut to a share of its bytes. The run then stops before the next
+    checkpoint, and again after it.
     """
     whole, said = toy(), []
     (tmp_path / "whole").mkdir()
@@ -98,7 +99,7 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before_and_all_agrees(tmp_path, 
         f"{newest}: is damaged, so run-1 goes back to the previous checkpoint",
         "run-1: continues at step 8 of 24",
     ]
-    assert not newest.exists()  # or the next checkpoint would move it over the whole one
+    assert not newest.exists()  # otherwise the next checkpoint would move it over the good one
     with pytest.raises(Stop):
         train(toy(stop_at=10), tmp_path, RunOptions(checkpoint_s=0), quiet)
     resumed = toy()
@@ -135,7 +136,7 @@ def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path)
     )
     resource.setrlimit(
         resource.RLIMIT_FSIZE, (3000, limits[1])
-    )  # a write past it fails as one on a full disk does
+    )  # a write past the limit fails as on a full disk
     try:
         with pytest.raises(
             UserError,
@@ -152,7 +153,7 @@ def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_leaves_a_checkpoint_of_its_step_and_its_status(tmp_path, number):
-    """At a step in the middle, at the last, and after the last step's look."""
+    """The signal comes at a middle step, at the last step, or after the last step's check."""
     for at in (5, 23):
         folder = tmp_path / str(at)
         folder.mkdir()
@@ -183,10 +184,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 
 
 def test_numbers_leave_the_device_at_logged_steps_alone(tmp_path, monkeypatch):
-    """Each reading waits for the device:
-
-    two of the loss and the norm, two again if it logs what loss_of says.
-    """
+    """A step that is not logged reads no number from the device, so it does not wait for it."""
     read = []
     for name in ("item", "__float__", "__bool__", "tolist"):
         real = getattr(torch.Tensor, name)
@@ -206,7 +204,7 @@ def test_numbers_leave_the_device_at_logged_steps_alone(tmp_path, monkeypatch):
     logged = [
         json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()
     ]
-    assert len(logged) == 84  # every third, and the last
+    assert len(logged) == 84  # every third step, and the last one
     reading = [step for step in range(1, steps) if counts[step] > counts[step - 1]]
     assert reading == [step for step in logged if step < steps]
 

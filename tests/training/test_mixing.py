@@ -1,4 +1,4 @@
-"""Mixup and CutMix on clips: what is mixed is what the labels say."""
+"""Mixup and CutMix on clips: labels have the shares that pixels have."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ LABELS = torch.arange(B)
 
 
 def flat_clips():
-    """Clip b is 40 * b everywhere, in every frame and channel."""
+    """Return clips with the value 40 * b in every pixel of clip b."""
     return (
         (40 * torch.arange(B, dtype=torch.uint8))
         .view(B, 1, 1, 1, 1)
@@ -59,7 +59,7 @@ def test_mixup_mixes_every_pixel_as_the_label_says(seed):
         )
         assert (mixed[b].double() - expected).abs().max() <= 0.501
         assert target_BC[b].count_nonzero() <= 2
-    assert len(set(target_BC.diagonal().tolist())) == 1  # one ratio for the batch
+    assert len(set(target_BC.diagonal().tolist())) == 1  # one ratio per batch
     assert mixed.dtype == torch.uint8
 
 
@@ -76,7 +76,7 @@ def test_each_of_the_two_has_half_of_the_steps():
 @pytest.mark.parametrize("lost", [[1], [0, 5], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5]])
 @pytest.mark.parametrize("seed", range(4))
 def test_an_unreadable_clip_is_no_part_of_it(lost, seed):
-    """The readable ones come out as if the others had not been there."""
+    """Readable clips are mixed as if the others were not there."""
     weight_B = WHOLE.clone()
     weight_B[lost] = 0
     frames, readable = flat_clips() + 1, weight_B.bool()
@@ -90,4 +90,4 @@ def test_an_unreadable_clip_is_no_part_of_it(lost, seed):
     )
     assert torch.equal(mixed[readable], alone)
     assert torch.equal(target_BC[readable], alone_BC)
-    assert mixed[readable].flatten(1).all()  # no black was mixed in
+    assert mixed[readable].flatten(1).all()  # no black clip was mixed in

@@ -61,7 +61,7 @@ def test_adamw_is_torchs_bit_by_bit_and_goes_on_from_its_state():
     theirs = torch.optim.AdamW(theirs_groups, betas=(0.9, 0.95), eps=1e-8, fused=True)
     ours = AdamW(ours_groups, (0.9, 0.95))
     for step, several in enumerate(gradients):
-        if step == 3:  # a new process
+        if step == 3:  # continue in a new process
             state = copy.deepcopy(ours.state_dict())
             ours = AdamW(ours_groups, (0.9, 0.95))
             ours.load_state_dict(state)

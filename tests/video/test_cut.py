@@ -1,4 +1,4 @@
-"""Centre crops from the shared store are those of the files, bit for bit."""
+"""Centre crops from the shared store equal those from the files, bit for bit."""
 
 import shutil
 from dataclasses import replace
@@ -51,7 +51,7 @@ def test_training_batches_and_test_views_are_those_of_the_files(index, shared, m
     views = list(
         view_loader(index.test, CLIPS, 2, Views(temporal=2, spatial=1), 4, BatchOptions(motion))
     )
-    # From here on no file is opened.
+    # From here on, opening a file fails.
     monkeypatch.setattr("mgm.video.cut.read_cuts", None)
     assert_equal(
         files, training_loader(index.train, CLIPS, 2, **given, how=replace(how, cache=shared)), 3

@@ -118,7 +118,7 @@ def test_frames_hidden_by_an_edit_list_are_not_counted(tmp_path):
     (start,) = struct.unpack_from(">i", data, at)
     struct.pack_into(
         ">i", data, at, start + 5 * 512
-    )  # PyAV's MP4 counts 512 ticks a frame at 25 a second
+    )  # PyAV's MP4 counts 512 ticks per frame at 25 frames per second
     Path(path).write_bytes(data)
     assert probe_video(path).frames == 19
     edited = assert_frames_alone_equal_the_whole(path)
@@ -214,7 +214,7 @@ def test_bad_files_give_one_line_that_names_them(tmp_path, name, make, says):
 
 
 def truncated(tmp_path, share):
-    """An MP4 whose header comes first, cut off."""
+    """Write an MP4 with its header first, and a copy that is cut off; return both paths."""
     whole = tmp_path / "whole.mp4"
     with av.open(str(whole), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=25)
@@ -275,7 +275,7 @@ def test_corrupt_packets_in_the_middle_cost_their_frames_only(tmp_path):
 def test_files_are_closed_whatever_happens(tmp_path):
     good, cut = write_video(tmp_path / "v.mp4", moving_square(8)), truncated(tmp_path, 0.7)[1]
     (tmp_path / "noise.mp4").write_bytes(os.urandom(2000))
-    gc.collect()  # closes what earlier tests left open
+    gc.collect()  # close files that earlier tests left open
     count = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         read_clip(good, [2])
@@ -301,9 +301,10 @@ def test_a_change_of_size_in_midstream_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
 def test_only_what_wanted_pictures_need_is_decoded(tmp_path, name):
-    """Nothing after the last wanted picture, nor between it and the next IDR picture;
+    """Only pictures that the wanted ones need are decoded.
 
-    groups without one not at all.
+    Nothing between the last wanted picture and the next IDR picture is decoded, nor any group
+    without a wanted picture.
     """
     params = "keyint=16:min-keyint=16:scenecut=0:bframes=3:b-adapt=0:b-pyramid=none:ref=1"
     path = write_video(tmp_path / name, moving_square(48, width=128), x264_params=params)
@@ -339,12 +340,12 @@ def test_mpeg_without_stored_times_is_read_from_the_key_frame_before(
         keys = [int(time) for time, _ in video.timeline.keys]
         read = [picture.index for picture in video.pictures(30, wanted={30, 34})]
     assert len(keys) >= 4
-    assert min(read) in set(keys) - {0}  # an MPEG stream may be entered a key frame early
+    assert min(read) in set(keys) - {0}  # reading may start one key frame early
     assert {30, 34} <= set(read) < set(range(min(read), 48))
     fast = [read_clip(path, index_T) for index_T in ([30, 34, 38], [3], range(48), [47])]
     monkeypatch.setattr(
         VideoReader, "_read_timeline", lambda reader: None
-    )  # the obvious slow way: all of it, from the start
+    )  # decode the whole file from the start
     whole = read_clip(path, range(48))
     for clip, index_T in zip(fast, ([30, 34, 38], [3], range(48), [47])):
         assert_same(clip, whole[list(index_T)])
@@ -353,8 +354,8 @@ def test_mpeg_without_stored_times_is_read_from_the_key_frame_before(
 def odd_times(path, codec, fourcc):
     """Write a video whose packets have missing, repeated or wrong times, and return its frames.
 
-    Matroska in VfW mode stores one time per packet. FFmpeg takes it as a decoding time, though
-    writers store presentation times, and derives presentation times from it.
+    Matroska in VfW mode stores one time per packet. Writers store the presentation time, but FFmpeg
+    reads it as the decoding time and derives presentation times from it.
     """
     frames_THWC = moving_square()
     with av.open(str(path), "w") as container:

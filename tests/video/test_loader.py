@@ -48,7 +48,7 @@ def first_batches(videos, count=6, **options):
 
 
 def test_shuffled_guidance_takes_the_motion_of_another_video(videos):
-    """The frames stay; the motion is a training clip of a video drawn from the clip's seed."""
+    """The frames stay the same; the motion comes from another video, drawn by the clip's seed."""
     own, shuffled, reread = (
         first_batches(videos, count=20, motion=motion)
         for motion in ("vectors", "shuffled", "shuffled")
@@ -105,7 +105,7 @@ def assert_same(ones, twos):
 
 
 def test_a_clip_is_a_function_of_run_seed_epoch_and_sample(videos):
-    """Each clip of twelve epochs, made again step by step."""
+    """Each clip of twelve epochs equals one that is made again step by step."""
     batches = first_batches(videos, count=20)
     place = 0
     for batch in batches:
@@ -141,7 +141,7 @@ def test_a_clip_is_a_function_of_run_seed_epoch_and_sample(videos):
 
 
 def test_vectors_as_exported_are_not_divided(videos):
-    """`distance: none`, eq. 6 to the letter; frames are the same."""
+    """`distance: none` follows eq. 6 to the letter; frames are the same."""
     loaders = [
         loader.training_loader(
             videos, CLIPS, 2, seed=7, batch=3, how=loader.BatchOptions(distance=distance)
@@ -201,7 +201,7 @@ def test_an_unreadable_training_video_keeps_its_place_with_weight_0(videos, brok
 
 
 def test_a_video_with_fewer_frames_than_indexed_fails_only_where_they_are_wanted(videos):
-    longer = Row(videos[0].path, 24, 0)  # 20 in truth
+    longer = Row(videos[0].path, 24, 0)  # the file has 20 frames
     for megabytes in (0, 100):
         weights = torch.cat(
             [
@@ -265,9 +265,9 @@ def test_repeats_come_from_one_decoding_pass(videos, monkeypatch):
 
 
 def test_repeats_share_their_frames_and_have_crops_of_their_own(videos):
-    """As V's kinetics.py:
+    """Repeats share one decoding pass and differ in their crops, as in VideoMAE's kinetics.py.
 
-    `loadvideo_decord` once, then `_aug_frame` of the same buffer for each repeat.
+    There, `_aug_frame` gets the same buffer of `loadvideo_decord` for each repeat.
     """
     for batch in first_batches(videos, augment=REPEATED):
         for video_at in range(0, len(batch.seed_B), 3):
@@ -279,7 +279,7 @@ def test_repeats_share_their_frames_and_have_crops_of_their_own(videos):
 
 
 def test_augmentation_comes_before_the_crop_and_erasing_after_it(videos):
-    """Each augmented clip, made again step by step."""
+    """Each augmented clip equals one that is made again step by step."""
     augmentation = ClipAugmentation(ALL)
     for batch in first_batches(videos, augment=ALL, motion=None):
         for b, seed in enumerate(batch.seed_B.tolist()):
@@ -299,9 +299,9 @@ def test_frames_are_not_moved_away_from_their_vectors(videos):
 
 @pytest.fixture(scope="module")
 def gradient(tmp_path_factory):
-    """A lossless video of 90 x 60 pixels whose red says the frame and whose green the column;
+    """Return a lossless video of 100 frames of 90 x 60 pixels.
 
-    100 frames.
+    Red encodes the frame's number, green the column.
     """
     frames_THWC = np.zeros((100, 60, 90, 3), np.uint8)
     frames_THWC[..., 0] = 2 * np.arange(100)[:, None, None]
@@ -313,14 +313,14 @@ def gradient(tmp_path_factory):
 @pytest.mark.parametrize(
     ("clips", "views", "frames"),
     [
-        # exact stride 4, evenly spaced from the first frame to the last: V's kinetics.py starts at
-        # int(k * (25 - 16) / 4) of every 4th
+        # Exact stride 4, and views evenly spaced from the first frame to the last. VideoMAE's
+        # kinetics.py takes every 4th frame and starts view k at int(k * (25 - 16) / 4) of them.
         (
             Clips(frames=16, size=60, stride=4, sampling="window"),
             Views(temporal=5, spatial=3),
             [[4 * (start + t) for t in range(16)] for start in (0, 2, 4, 6, 9)],
         ),
-        (  # segments' starts, then their mid-points
+        (  # starts of the segments, then their mid-points
             Clips(frames=16, size=60, sampling="segments"),
             Views(temporal=2, spatial=3),
             [

@@ -33,8 +33,9 @@ print(np.polyfit(np.arange(len(late)), late, 1)[0], late[-1] - late[0])
 
 
 def test_memory_is_flat_over_2000_clips(tmp_path):
-    """The slope of resident memory over the last 80 % is below 1 KB a clip, corrupt and B-frame
-    files among them.
+    """Resident memory grows by less than 1 KB per clip over the last 80 % of the clips.
+
+    Corrupt files and files with B-frames are among them.
     """
     frames_THWC = moving_square(12)
     write_video(tmp_path / "b.mp4", frames_THWC, bf=2, g=6)
@@ -56,9 +57,7 @@ def test_memory_is_flat_over_2000_clips(tmp_path):
 
 
 def test_no_picture_waits_for_the_cycle_collector(tmp_path):
-    """What waits in a reference cycle is a whole picture each, and Python collects old cycles once
-    in some 2,000 clips.
-    """
+    """Pictures are not in reference cycles, which Python collects about once in 2,000 clips."""
     whole = write_video(tmp_path / "b.mp4", moving_square(12), bf=2, g=6)
     (tmp_path / "cut.mp4").write_bytes(Path(whole).read_bytes()[:2000])
     videos = [Row(whole, 12), Row(str(tmp_path / "cut.mp4"), 12)]
@@ -66,11 +65,11 @@ def test_no_picture_waits_for_the_cycle_collector(tmp_path):
         videos, Clips(frames=4, size=48, stride=3), tubelet=2, seed=0, batch=2
     )
     first = next(batches)
-    assert first.weight_B.sum() == 1  # one of each
+    assert first.weight_B.sum() == 1  # one readable clip and one cut file
     assert first.motion_BSHW.any()
     gc.collect()
     gc.disable()
-    gc.set_debug(gc.DEBUG_SAVEALL)  # what it would free lands in gc.garbage
+    gc.set_debug(gc.DEBUG_SAVEALL)  # objects that it would free go to gc.garbage
     try:
         next(batches)
         gc.collect()

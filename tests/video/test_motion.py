@@ -26,7 +26,7 @@ REAL = [
 
 
 def slow_paint(vectors, height, width):
-    """Each cell looks for the block that covers it, in the past references first."""
+    """Paint vectors block by block; past references overwrite future ones."""
     motion_HW2 = np.zeros((-(-height // 8), -(-width // 8), 2), np.float32)
     future_HW = np.zeros(motion_HW2.shape[:2], bool)
     seen = {}
@@ -73,9 +73,8 @@ def test_vectors_of_real_clips_are_those_pyav_exports(name):
                 assert not clip.motion_THW2[t].any()
                 continue
             vectors = data.to_ndarray()
-            if (
-                silent
-            ):  # MPEG-4 B-frames: were FFmpeg to export true ones one day, they should be used
+            # MPEG-4 B-frames: FFmpeg exports zeros. If it exports true vectors one day, use them.
+            if silent:
                 assert not vectors["motion_x"].any()
                 assert not vectors["motion_y"].any()
             motion_HW2, _ = slow_paint(vectors, frames[t].height, frames[t].width)
@@ -171,7 +170,7 @@ def test_slot_magnitude_divides_by_distance_and_skips_uninformed_frames():
 
 def test_slot_displacement_is_the_mean_of_what_is_known_over_the_slots_frames():
     motion, distance = np.zeros((6, 1, 2, 2), np.float32), np.full((6, 1, 2), 2, np.float32)
-    motion[1:5, 0, 0] = (8, -4)  # 4 and -2 pixels a frame
+    motion[1:5, 0, 0] = (8, -4)  # 4 and -2 pixels per frame
     has_motion = np.array([False, True, True, True, False, False])
     found = slot_displacement(motion, distance, has_motion, tubelet=2, stride=3)
     assert found.dtype == np.float32
@@ -179,7 +178,7 @@ def test_slot_displacement_is_the_mean_of_what_is_known_over_the_slots_frames():
         [24, -12],
         [24, -12],
         [0, 0],
-    ]  # six frames of the video; an I-frame does not count
+    ]  # over six frames of the video; an I-frame does not count
     assert not found[:, 0, 1].any()
 
 
@@ -271,7 +270,7 @@ def slow_affine(velocity_HW2, rounds=8):
     for _ in range(rounds):
         far = [np.linalg.norm(velocity_HW2[place] - fit_HW2[place]) for place in places]
         spread = max(1.48 * np.median(far), 0.1)
-        root = np.array([1 / (1 + r**2 / spread**2) for r in far])  # of the weight
+        root = np.array([1 / (1 + r**2 / spread**2) for r in far])  # square root of the weight
         given = np.array([velocity_HW2[place] for place in places]) * root[:, None]
         found = np.linalg.lstsq(terms * root[:, None], given, rcond=None)[0]
         for place, term in zip(places, terms):
@@ -321,7 +320,7 @@ def test_affine_removes_zoom_and_rotation(rows, columns, pan, zoom, turn):
 @settings(deadline=None)
 @given(numbers, st.floats(-3, 3), st.floats(-3, 3), st.integers(0, 9), st.integers(0, 9))
 def test_a_small_moving_object_survives_the_fit(pan, zoom, turn, top, left):
-    """Also one that the camera follows, so that it has the frame's only zero vectors."""
+    """An object that the camera follows survives too: it has the frame's only zero vectors."""
     for own in ((7.0, -5.0), None):
         motion = camera(14, 14, pan, (zoom, turn), (-turn, zoom)).astype(np.float32)[None]
         if own is None and np.hypot(*pan) < 2 * np.hypot(zoom, turn) + 1:

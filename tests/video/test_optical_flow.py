@@ -1,4 +1,4 @@
-"""Flow sidecars: what is estimated, what is written, what is read, what is refused."""
+"""Flow sidecars: estimation, writing, reading and refusals."""
 
 from dataclasses import replace
 from itertools import islice
@@ -34,7 +34,7 @@ ESTIMATORS = [("dis", None), pytest.param("raft-small", RAFT, marks=pytest.mark.
 
 
 def pan(frames, height, width, step, seed=0) -> np.ndarray:
-    """(T, H, W, 3) uint8: a smooth texture that moves (dx, dy) pixels a frame."""
+    """Return (T, H, W, 3) uint8: a smooth texture that moves by `step` (dx, dy) per frame."""
     rng = np.random.default_rng(seed)
     margin = frames * max(map(abs, step))
     coarse_CHW = torch.from_numpy(
@@ -57,9 +57,11 @@ def pan(frames, height, width, step, seed=0) -> np.ndarray:
     ("height", "width", "step"), [(128, 160, (3, -2)), (131, 150, (-4, 1)), (45, 52, (2, 1))]
 )
 def test_a_known_translation_is_found(method, weights, height, width, step):
-    """Also where sides are no multiples of 8, and where frames are enlarged. Content enters at the
-    edges, so the middle is judged: its mean within 0.3 pixels (DIS errs by 0.05 on this texture,
-    RAFT-small by 0.2) and 9 of 10 pixels within half a pixel."""
+    """Translations are found, also in frames that are enlarged or have sides not divisible by 8.
+
+    Content enters at the edges, so only the middle counts. Its mean is within 0.3 pixels (DIS errs
+    by 0.05 on this texture, RAFT-small by 0.2), and 9 of 10 pixels are within half a pixel.
+    """
     flow_THW2 = estimator(method, weights)(pan(3, height, width, step))
     assert flow_THW2.shape == (2, height, width, 2)
     assert flow_THW2.dtype == np.float32
@@ -70,9 +72,9 @@ def test_a_known_translation_is_found(method, weights, height, width, step):
 
 @pytest.mark.parametrize(("method", "weights"), ESTIMATORS)
 def test_motion_lies_where_things_are_in_the_later_frame(method, weights):
-    """The strip that a square has just reached moves with it;
+    """The strip that a square has just reached moves with the square.
 
-    counted from the earlier frame's places it would be still background.
+    With the earlier frame's places, the strip would be static background.
     """
     frames_THWC = moving_square(2, 128, 160, (8, 0), side=48)
     (flow_HW2,) = estimator(method, weights)(frames_THWC)
@@ -126,9 +128,9 @@ def write_small_pan(path, frames=12, **options):
     ],
 )
 def test_row_i_of_a_sidecar_belongs_to_frame_i_of_the_clip(tmp_path, name, options):
-    """Each row made again from the frames that `read_clip` returns;
+    """Each row equals flow computed from the frames that `read_clip` returns.
 
-    float16 keeps 11 bits of a few pixels.
+    Float16 keeps 11 bits of a few pixels.
     """
     path = write_small_pan(tmp_path / name, **options)
     if name == "turned.mp4":
@@ -186,7 +188,7 @@ def test_frames_that_do_not_decode_leave_no_motion_information(tmp_path, monkeyp
         5,
         6,
         11,
-    ]  # 6 follows one that is not there
+    ]  # frame 6 follows a missing frame
     np.testing.assert_array_equal(damaged_THW2[has_motion_T], whole[has_motion_T])
     assert not damaged_THW2[~has_motion_T].any()
 
@@ -204,7 +206,7 @@ def test_a_video_other_than_listed_leaves_no_sidecar(tmp_path):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """RAFT-small's tensors, untrained."""
+    """Return the path of untrained RAFT-small weights."""
     from torchvision.models.optical_flow import raft_small
 
     path = tmp_path_factory.mktemp("weights") / "raft.pth"
@@ -265,7 +267,10 @@ CLIPS = Clips(frames=4, size=48, stride=2, flip=True)
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """Of codecs with and without vectors, one shorter than a clip, each with its flow."""
+    """Return videos with and without motion vectors, each with its flow.
+
+    One is shorter than a clip.
+    """
     folder, rows = tmp_path_factory.mktemp("videos"), []
     for name, frames, codec in [
         ("a.mp4", 12, "libx264"),
@@ -289,7 +294,7 @@ def batches_of(videos, **options):
 
 
 def test_a_batch_with_flow_is_what_its_sidecars_say(videos):
-    """Each clip of five batches, made again step by step."""
+    """Each clip of five batches equals one that is made again step by step."""
     for batch in batches_of(videos):
         for b, seed in enumerate(batch.seed_B.tolist()):
             video = videos[batch.sample_B[b]]

@@ -1,7 +1,4 @@
-"""Clips from shards:
-
-masks are those of the source files bit for bit, and pictures nearly theirs.
-"""
+"""Clips from shards have the source files' masks bit for bit, and nearly their pictures."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +25,10 @@ CLIPS = Clips(frames=8, size=64, stride=2)
 
 
 def sources(folder: Path, real: bool) -> Path:
-    """A folder a class;
+    """Write one folder of videos per class, and return `folder`.
 
-    each has videos of every codec that gives vectors, a turned one, one without; and real clips.
+    Each has a video of each codec with motion vectors, a rotated one, and one without vectors. With
+    `real`, real clips join them.
     """
     for label, seed in (("a", 1), ("b", 2)):
         below = folder / label
@@ -55,7 +53,10 @@ def sources(folder: Path, real: bool) -> Path:
 
 @pytest.fixture(scope="module", params=["generated", pytest.param("real", marks=pytest.mark.real)])
 def indices(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, Index]:
-    """The videos, and the same in shards; real clips join the generated ones."""
+    """Return the index of the videos, and the index of their shards.
+
+    With "real", real clips join the generated ones.
+    """
     folder = tmp_path_factory.mktemp("shards")
     source = index_folder(
         sources(folder / "videos", request.param == "real"), folder / "out" / "source", 0

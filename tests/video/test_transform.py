@@ -89,9 +89,9 @@ def test_pretraining_crops_are_resized_as_pillow_does(box, flip):
 )
 @pytest.mark.parametrize("views", [1, 3])
 def test_test_views_are_those_of_videomae(height, width, views):
-    """V's kinetics.py step by step:
+    """Test views equal those of VideoMAE's kinetics.py.
 
-    `Resize(short_side)` by cv2 with INTER_LINEAR, then squares along the long side.
+    They are `Resize(short_side)` by cv2 with INTER_LINEAR, then squares along the long side.
     """
     clip = random_clip(height=height, width=width)
     tall, wide = (
@@ -115,9 +115,9 @@ def test_test_views_are_those_of_videomae(height, width, views):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_finetuning_crops_are_resized_as_videomae_does(seed):
-    """V's video_transforms.py, `random_resized_crop`:
+    """Crops are resized as in `random_resized_crop` of VideoMAE's video_transforms.py.
 
-    F.interpolate of the crop, in floating point, without antialiasing.
+    It is F.interpolate of the crop, in floating point, without antialiasing.
     """
     clip = random_clip(height=250, width=170)
     box = resized(250, 170, np.random.default_rng(seed))
@@ -178,7 +178,7 @@ def test_stride_is_exact_where_the_video_is_long_enough(n, frames, step, seed):
 
 
 def kinetics_window(n, frames, rate, rng):
-    """kinetics.py, line by line."""
+    """Draw a window as VideoMAE's kinetics.py does, line by line."""
     converted = frames * rate
     if n <= converted:
         index = np.linspace(0, n, num=n // rate)
@@ -208,7 +208,7 @@ def test_segments_take_one_frame_of_each(n, frames, seed):
 
 @given(st.integers(1, 300))
 def test_segment_views_match_videomae(n):
-    """ssv2.py: 32 sorted indices, of which view k takes [k::2]."""
+    """VideoMAE's ssv2.py sorts 32 indices, and view k takes [k::2]."""
     tick = n / 16
     both = sorted(
         [int(tick / 2 + tick * x) for x in range(16)] + [int(tick * x) for x in range(16)]
@@ -266,7 +266,7 @@ def rand():
 
 
 def pictures(frames=4, height=40, width=56, seed=0):
-    """Smooth pictures, so that every operation shows."""
+    """Return smooth pictures, on which every operation is visible."""
     coarse = np.random.default_rng(seed).integers(0, 256, (frames, 5, 7, 3), np.uint8)
     return np.stack(
         [np.asarray(Image.fromarray(image).resize((width, height))) for image in coarse]
@@ -274,7 +274,7 @@ def pictures(frames=4, height=40, width=56, seed=0):
 
 
 def test_every_frame_gets_the_same_operations_at_the_same_strength(rand, monkeypatch):
-    """What timm is asked to do to each frame, written down."""
+    """timm gets the same calls for each frame of a clip."""
     done = []
     for op in rand._rand.ops:
 
@@ -334,11 +334,9 @@ def test_one_box_is_erased_from_all_frames_and_nothing_else():
         changed_THW = (out != frames).any(-1)
         rows, columns = (np.flatnonzero(changed_THW.any((0, axis))) for axis in (2, 1))
         box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        assert (
-            changed_THW[:, *box].mean() > 0.95
-        )  # noise may hit a pixel's own value in all channels, rarely
+        assert changed_THW[:, *box].mean() > 0.95  # rarely, noise equals a pixel in all channels
         areas.append(len(rows) * len(columns) / 48**2)
-        assert (out[0] != out[1]).any()  # noise is each frame's own
+        assert (out[0] != out[1]).any()  # each frame has its own noise
     assert 0.015 < min(areas) < 0.06
     assert 0.25 < max(areas) < 0.35
 
@@ -353,4 +351,4 @@ def test_the_noise_has_imagenets_mean_and_deviation():
     np.testing.assert_allclose(noise_NC.mean(0), [0.485, 0.456, 0.406], atol=0.01)
     np.testing.assert_allclose(
         noise_NC.std(0), [0.229, 0.224, 0.225], atol=0.02
-    )  # a little less: cut off at black and white
+    )  # a little less, because noise is cut off at black and white
