@@ -32,7 +32,7 @@ def pytest_runtest_setup(item):
     for service in _services(item):  # before any fixture starts the service
         require(service)
     if item.get_closest_marker("real") and not SHARED.is_dir():
-        pytest.skip("real clips and lists are not here: they belong into ../shared")
+        pytest.skip("real clips and lists are not on this machine")
 
 
 @pytest.hookimpl(wrapper=True)
