@@ -304,7 +304,7 @@ def vectors(seeds: list[int]) -> None:
     has a row per seed, mask and what the probe is given.
     """
     unpack(RESULTS)
-    index = read_index(DATA)
+    index, version = read_index(DATA), commit()
     vectors_ND = torch.from_numpy(controls.read(index).features["vector_quadrants"]).float()
     place_of = {video.path: place for place, video in enumerate(index.videos)}
     test_N = torch.tensor([place_of[video.path] for video in index.test])
@@ -339,7 +339,7 @@ def vectors(seeds: list[int]) -> None:
                 right = torch.from_numpy(logits_NC).argmax(1) == label_N
                 rows.append((seed, mask, what, 100 * right.float().mean().item()))
         print(f"seed {seed}: done", flush=True)
-    table = pd.DataFrame(rows, columns=["seed", "mask", "given", "top1"]).assign(commit=commit())
+    table = pd.DataFrame(rows, columns=["seed", "mask", "given", "top1"]).assign(commit=version)
     path = DOCS / "gestures-vectors.csv"
     table.round(2).to_csv(path, index=False, lineterminator="\n")
     alone = table[table.given == "vectors"].set_index("seed").top1
