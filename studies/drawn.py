@@ -291,10 +291,10 @@ def draw(table: pd.DataFrame, runs: pd.DataFrame) -> None:
     layouts = list(dict.fromkeys(table.layout))
     columns = min(len(layouts), 2)
     rows = -(-len(layouts) // columns)
-    figure = blank(9.2, 2.6 * rows)
+    figure = blank(9.2, 2.4 * rows)
     several = figure.subplots(rows, columns, sharey=True, sharex=True, squeeze=False).ravel()
     figure.subplots_adjust(
-        left=0.2, right=0.98, top=1 - 0.12 / rows, bottom=0.2 / rows, wspace=0.08, hspace=0.4
+        left=0.22, right=0.98, top=1 - 0.12 / rows, bottom=0.2 / rows, wspace=0.08, hspace=0.2
     )
     others = [mask for mask in OTHERS if mask in set(runs["mask"])]
     for axes in several[len(layouts) :]:
@@ -306,16 +306,18 @@ def draw(table: pd.DataFrame, runs: pd.DataFrame) -> None:
                 continue
             apart = wide["mgm"] - wide[mask]
             found = over_datasets([[value] for value in apart])
-            axes.plot(apart, [place] * len(apart), "o", color="#e08214", markersize=3.5, zorder=4)
+            # Dots are below the interval, so neither hides the other.
+            axes.plot(apart, [place + 0.28] * len(apart), "o", color="#e08214", markersize=3)
             if found.has_interval:
                 axes.plot([found.low, found.high], [place] * 2, color="#1f5fa8", linewidth=2)
             axes.plot(found.mean, place, "o", color="#1f5fa8", markersize=5)
         axes.axvline(0, color="#6e6e6e", linewidth=0.8)
         axes.set_yticks(range(len(others)), [TITLES[mask] for mask in others])
         axes.set_title(f"{LAYOUTS[layout][0]}, {len(wide)} datasets", loc="left", size=8)
-        axes.set_xlabel("MGM minus the row (points)")
         axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
         axes.tick_params(axis="y", length=0)
+    for axes in several[len(layouts) - columns : len(layouts)]:
+        axes.set_xlabel("MGM minus the row (points)")
     several[0].invert_yaxis()
     write(figure, DOCS / "drawn-sets.png")
 
