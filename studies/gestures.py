@@ -282,7 +282,8 @@ def draw(runs: pd.DataFrame) -> None:
             for place, mask in enumerate(TITLES):
                 values = wide[mask]
                 found = over_seeds(values.tolist())
-                axes.plot(values, [place] * len(values), "o", color="#e08214", markersize=3.5)
+                # Dots are below the interval, so neither hides the other.
+                axes.plot(values, [place + 0.28] * len(values), "o", color="#e08214", markersize=3)
                 if found.has_interval:
                     axes.plot([found.low, found.high], [place] * 2, color="#1f5fa8", linewidth=2)
                 axes.plot(found.mean, place, "o", color="#1f5fa8", markersize=5)
