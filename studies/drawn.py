@@ -27,7 +27,7 @@ from mgm.report.figures.style import STYLE, blank, write
 from mgm.results.archive import unpack
 from mgm.results.frame import frame
 from mgm.results.result import examine
-from mgm.results.statistics import holm, over_datasets, p_value
+from mgm.results.statistics import Estimate, holm, over_datasets, p_value
 from mgm.spec import Pretrain, Probe, Run, RunOptions
 from mgm.stages.job import Workplace
 from mgm.stages.measure.controls import controls
@@ -278,11 +278,16 @@ def estimates(runs: pd.DataFrame) -> pd.DataFrame:
             if mask in wide
         }
         of = {name: over_datasets([[value] for value in found[name]]) for name in found}
-        apart = [name for name in of if "minus" in name]
-        passes = dict(zip(apart, holm([p_value(of[name]) for name in apart])))
+        passes = holm_of_differences(of)
         rows += [(layout, name, *one, passes.get(name, "")) for name, one in of.items()]
     columns = ["layout", "what", "mean", "low", "high", "datasets", "holm"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def holm_of_differences(of: dict[str, Estimate]) -> dict[str, bool]:
+    """Return for each "A minus B" of a family whether it differs from 0 by Holm's method."""
+    apart = [name for name in of if "minus" in name]
+    return dict(zip(apart, holm([p_value(of[name]) for name in apart])))
 
 
 @mpl.rc_context(STYLE)

@@ -23,7 +23,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 import torch
-from drawn import commit
+from drawn import commit, holm_of_differences
 
 from mgm.data.index import read_index
 from mgm.masking import Grid, make_mask
@@ -31,7 +31,7 @@ from mgm.models import build_frozen_encoder
 from mgm.report.figures.style import STYLE, blank, write
 from mgm.results.archive import unpack
 from mgm.results.frame import frame, read_specs
-from mgm.results.statistics import Estimate, holm, over_datasets, over_seeds, p_value
+from mgm.results.statistics import Estimate, over_datasets, over_seeds
 from mgm.spec import Finetune, Pretrain, Probe, Run, RunOptions, Views, parse
 from mgm.stages.finetune import finetune
 from mgm.stages.job import Job, Split, Workplace, motion_of
@@ -259,8 +259,7 @@ def estimates(runs: pd.DataFrame) -> pd.DataFrame:
         found = {TITLES[mask]: wide[mask] for mask in TITLES}
         found |= {f"MGM minus {name}": wide["mgm"] - wide[mask] for mask, name in OTHERS.items()}
         of = {name: over_seeds(values.tolist()) for name, values in found.items()}
-        apart = [name for name in of if "minus" in name]
-        passes = dict(zip(apart, holm([p_value(of[name]) for name in apart])))
+        passes = holm_of_differences(of)
         rows += [(way, labels, name, *one, passes.get(name, "")) for name, one in of.items()]
     columns = ["way", "labels", "what", "mean", "low", "high", "seeds", "holm"]
     return pd.DataFrame(rows, columns=columns)
