@@ -10,13 +10,14 @@ of scale mini, on a dataset drawn from another seed.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 from guidance import hidden_share
+from matplotlib.axes import Axes
 
 from mgm.dag.study import Workflow
 from mgm.data.synthetic.drawing import scene, tracks
@@ -306,25 +307,34 @@ def draw(table: pd.DataFrame, runs: pd.DataFrame) -> None:
         axes.set_visible(False)
     for axes, layout in zip(several, layouts):
         wide = runs[runs.layout == layout].pivot(index="data_seed", columns="mask", values="top1")
-        for place, mask in enumerate(others):
-            if mask not in wide:
-                continue
-            apart = wide["mgm"] - wide[mask]
-            found = over_datasets([[value] for value in apart])
-            # Dots are below the interval, so neither hides the other.
-            axes.plot(apart, [place + 0.28] * len(apart), "o", color="#e08214", markersize=3)
-            if found.has_interval:
-                axes.plot([found.low, found.high], [place] * 2, color="#1f5fa8", linewidth=2)
-            axes.plot(found.mean, place, "o", color="#1f5fa8", markersize=5)
+        apart = {TITLES[mask]: wide["mgm"] - wide[mask] if mask in wide else [] for mask in others}
+        draw_rows(axes, apart, lambda values: over_datasets([[value] for value in values]))
         axes.axvline(0, color="#6e6e6e", linewidth=0.8)
-        axes.set_yticks(range(len(others)), [TITLES[mask] for mask in others])
         axes.set_title(f"{LAYOUTS[layout][0]}, {len(wide)} datasets", loc="left", size=8)
-        axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
-        axes.tick_params(axis="y", length=0)
     for axes in several[len(layouts) - columns : len(layouts)]:
         axes.set_xlabel("MGM minus the row (points)")
     several[0].invert_yaxis()
     write(figure, DOCS / "drawn-sets.png")
+
+
+def draw_rows(
+    axes: Axes,
+    values_of: Mapping[str, Iterable[float]],
+    estimate: Callable[[list[float]], Estimate],
+) -> None:
+    """Draw a row per title: its values as dots, and their mean with its interval above them."""
+    for place, values in enumerate(map(list, values_of.values())):
+        if not values:
+            continue
+        found = estimate(values)
+        # Dots are below the interval, so neither hides the other.
+        axes.plot(values, [place + 0.28] * len(values), "o", color="#e08214", markersize=3)
+        if found.has_interval:
+            axes.plot([found.low, found.high], [place] * 2, color="#1f5fa8", linewidth=2)
+        axes.plot(found.mean, place, "o", color="#1f5fa8", markersize=5)
+    axes.set_yticks(range(len(values_of)), list(values_of))
+    axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
+    axes.tick_params(axis="y", length=0)
 
 
 def main() -> None:

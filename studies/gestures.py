@@ -23,7 +23,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 import torch
-from drawn import commit, holm_of_differences
+from drawn import commit, draw_rows, holm_of_differences
 
 from mgm.data.index import read_index
 from mgm.masking import Grid, make_mask
@@ -278,19 +278,9 @@ def draw(runs: pd.DataFrame) -> None:
         for labels, axes in zip(LABELS, row):
             some = runs[(runs.labels == labels) & (runs.way == way)]
             wide = some.pivot(index="seed", columns="mask", values="top1")
-            for place, mask in enumerate(TITLES):
-                values = wide[mask]
-                found = over_seeds(values.tolist())
-                # Dots are below the interval, so neither hides the other.
-                axes.plot(values, [place + 0.28] * len(values), "o", color="#e08214", markersize=3)
-                if found.has_interval:
-                    axes.plot([found.low, found.high], [place] * 2, color="#1f5fa8", linewidth=2)
-                axes.plot(found.mean, place, "o", color="#1f5fa8", markersize=5)
+            draw_rows(axes, {TITLES[mask]: wide[mask] for mask in TITLES}, over_seeds)
             axes.axvline(100 / 14, color="#6e6e6e", linewidth=0.8)
-            axes.set_yticks(range(len(TITLES)), list(TITLES.values()))
             axes.set_title(f"{WAYS[way]}, {labels}, {len(wide)} seeds", loc="left", size=8)
-            axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
-            axes.tick_params(axis="y", length=0)
     for axes in several[-1]:
         axes.set_xlabel("Top-1 accuracy (%); the line is chance")
     several[0, 0].invert_yaxis()
