@@ -216,14 +216,14 @@ def cover(clips: int = 400) -> None:
         print(f"{TITLES[mask]} (%): {in_words(over_datasets(of_people.values()))}")
 
 
-def probes() -> pd.DataFrame:
+def probes(results: Path = RESULTS, n_masks: int = len(MASKS)) -> pd.DataFrame:
     """Return a row per run that measures accuracy, of the complete seeds.
 
     The columns are `seed`, `way`, `labels`, `mask`, `top1`, `run_id` and `commit`. A seed is
-    complete for a way if all its masks are done with all numbers of labels.
+    complete for a way if all `n_masks` masks are done with all numbers of labels.
     """
-    unpack(RESULTS)
-    runs, specs_of = frame(RESULTS), read_specs(RESULTS)
+    unpack(results)
+    runs, specs_of = frame(results), read_specs(results)
     runs = runs[(runs.status == "run") & (runs.verb != "pretrain")]
     number = [specs_of[run].data.labels_per_class for run in runs.run_id]
     names = {labels: name for name, (labels, _) in LABELS.items()}
@@ -232,7 +232,7 @@ def probes() -> pd.DataFrame:
     runs = runs.assign(mask=masks, labels=[names[n] for n in number], way=ways)
     runs = runs.assign(top1=runs["metrics.top1"])
     groups = runs.groupby(["seed", "way"])
-    whole = runs[groups.run_id.transform("size") == len(MASKS) * len(LABELS)]
+    whole = runs[groups.run_id.transform("size") == n_masks * len(LABELS)]
     found = whole[["seed", "way", "labels", "mask", "top1", "run_id", "commit"]]
     order = {name: place for place, name in enumerate([*MASKS, *LABELS, *WAYS])}
     by = ["way", "labels", "seed", "mask"]

@@ -120,6 +120,17 @@ def test_every_way_of_a_gesture_mask_starts_from_its_weights(monkeypatch):
     assert len(ids) == len(of_masks) * len(gestures.WAYS) * len(gestures.LABELS)
 
 
+def test_longer_training_of_gestures_changes_the_steps_alone(monkeypatch):
+    gestures, study = load("gestures"), load("gestures_longer")
+    monkeypatch.setattr(gestures, "dataset", lambda: {"dataset": "gestures", "digest": "0" * 64})
+    first, runs = gestures.specs(301)["mgm"]
+    parent, found = study.longer(first, runs)
+    assert (first.optim.steps, parent.optim.steps) == (2000, study.STEPS)
+    assert parent.model_copy(update={"optim": first.optim}) == first
+    assert set(found) == set(runs)
+    assert {run.parent for run in found.values()} == {parent.run_id}
+
+
 def test_the_ladder_starts_at_mini_and_changes_what_it_says():
     """Rungs differ from mini's MGM in steps, width, patch and target alone, on unseen datasets."""
     features, drawn = load("features"), load("drawn")
