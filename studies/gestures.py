@@ -216,11 +216,10 @@ def cover(clips: int = 400) -> None:
         print(f"{TITLES[mask]} (%): {in_words(over_datasets(of_people.values()))}")
 
 
-def probes(results: Path = RESULTS, n_masks: int = len(MASKS)) -> pd.DataFrame:
-    """Return a row per run that measures accuracy, of the complete seeds.
+def measured(results: Path) -> pd.DataFrame:
+    """Return a row per run that measures accuracy.
 
-    The columns are `seed`, `way`, `labels`, `mask`, `top1`, `run_id` and `commit`. A seed is
-    complete for a way if all `n_masks` masks are done with all numbers of labels.
+    The columns are `seed`, `way`, `labels`, `mask`, `top1`, `run_id` and `commit`.
     """
     unpack(results)
     runs, specs_of = frame(results), read_specs(results)
@@ -231,12 +230,20 @@ def probes(results: Path = RESULTS, n_masks: int = len(MASKS)) -> pd.DataFrame:
     ways = [way_of(specs_of[run]) for run in runs.run_id]
     runs = runs.assign(mask=masks, labels=[names[n] for n in number], way=ways)
     runs = runs.assign(top1=runs["metrics.top1"])
-    groups = runs.groupby(["seed", "way"])
-    whole = runs[groups.run_id.transform("size") == n_masks * len(LABELS)]
-    found = whole[["seed", "way", "labels", "mask", "top1", "run_id", "commit"]]
+    found = runs[["seed", "way", "labels", "mask", "top1", "run_id", "commit"]]
     order = {name: place for place, name in enumerate([*MASKS, *LABELS, *WAYS])}
     by = ["way", "labels", "seed", "mask"]
     return found.sort_values(by, key=lambda x: x.map(order).fillna(x))
+
+
+def probes() -> pd.DataFrame:
+    """Return the rows of `measured` of the complete seeds.
+
+    A seed is complete for a way if all its masks are done with all numbers of labels.
+    """
+    runs = measured(RESULTS)
+    groups = runs.groupby(["seed", "way"])
+    return runs[groups.run_id.transform("size") == len(MASKS) * len(LABELS)]
 
 
 def way_of(spec: Run) -> str:

@@ -124,8 +124,8 @@ def test_longer_training_of_gestures_changes_the_steps_alone(monkeypatch):
     gestures, study = load("gestures"), load("gestures_longer")
     monkeypatch.setattr(gestures, "dataset", lambda: {"dataset": "gestures", "digest": "0" * 64})
     first, runs = gestures.specs(301)["mgm"]
-    parent, found = study.longer(first, runs)
-    assert (first.optim.steps, parent.optim.steps) == (2000, study.STEPS)
+    parent, found = study.longer(first, runs, 16_000)
+    assert (first.optim.steps, parent.optim.steps) == (2000, 16_000)
     assert parent.model_copy(update={"optim": first.optim}) == first
     assert set(found) == set(runs)
     assert {run.parent for run in found.values()} == {parent.run_id}
