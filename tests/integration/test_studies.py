@@ -19,6 +19,7 @@ sys.path.append(str(ROOT / "studies"))
         ("real_clips", "real-clips.csv"),
         ("drawn", "drawn-sets.csv"),
         ("gestures", "gestures.csv"),
+        ("gestures_longer", "gestures-longer.csv"),
         ("features", "features.csv"),
         ("motion_target", "motion-target.csv"),
     ],
