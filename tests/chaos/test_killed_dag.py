@@ -45,8 +45,8 @@ def start(place: Path, here: Path, *words: str) -> subprocess.Popen:
 
 def kept(here: Path) -> list[Path]:
     """Return the weights and predictions that there are."""
-    files = (here / "results" / "mine").rglob("*")
-    return [path for path in files if path.name in ("weights.safetensors", "predictions.csv")]
+    runs = here / "results" / "mine"
+    return [*runs.glob("*/weights.safetensors"), *runs.glob("*/predictions.csv")]
 
 
 def outcome(here: Path) -> dict[str, object]:
