@@ -16,6 +16,7 @@ import csv
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -174,12 +175,21 @@ def train(seeds: list[int]) -> None:
     execution = Workplace(RESULTS, {"gestures": DATA}, RunOptions(cache_mb=1500))
     for seed in seeds:
         for parent, runs in specs(seed).values():
-            if parent:
-                run_all([parent], pretrain, execution)
-            for way in WAYS:
-                some = [run for (of, _), run in runs.items() if of == way]
-                run_all(some, finetune if way == "fine-tuned" else probe, execution)
+            run_mask(parent, runs, execution)
     print("every seed is done", flush=True)
+
+
+def run_mask(
+    parent: Pretrain | None,
+    runs: Mapping[tuple[str, str], Probe | Finetune],
+    execution: Workplace,
+) -> None:
+    """Run the pretraining of a mask, and then what starts from it, in the order of `WAYS`."""
+    if parent:
+        run_all([parent], pretrain, execution)
+    for way in WAYS:
+        some = [run for (of, _), run in runs.items() if of == way]
+        run_all(some, finetune if way == "fine-tuned" else probe, execution)
 
 
 def cover(clips: int = 400) -> None:

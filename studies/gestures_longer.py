@@ -17,11 +17,7 @@ from mgm.results.archive import unpack
 from mgm.results.frame import read_specs
 from mgm.results.statistics import over_seeds
 from mgm.spec import Finetune, Pretrain, Probe, RunOptions
-from mgm.stages.finetune import finetune
 from mgm.stages.job import Workplace
-from mgm.stages.pretrain import pretrain
-from mgm.stages.probe import probe
-from mgm.stages.runner import run_all
 
 RESULTS = gestures.RESULTS.with_name("gestures-longer")
 CSV = gestures.DOCS / "gestures-longer.csv"
@@ -49,11 +45,7 @@ def train(seeds: list[int], steps: int) -> None:
         for mask in PLAN[steps]:
             parent, runs = of_masks[mask]
             assert parent
-            parent, runs = longer(parent, runs, steps)
-            run_all([parent], pretrain, execution)
-            for way in gestures.WAYS:
-                some = [run for (of, _), run in runs.items() if of == way]
-                run_all(some, finetune if way == "fine-tuned" else probe, execution)
+            gestures.run_mask(*longer(parent, runs, steps), execution)
     print("every seed is done", flush=True)
 
 
