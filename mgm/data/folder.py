@@ -10,7 +10,8 @@ The source is one of two:
   separated by semicolons.
 
 Without a split column, about a fifth of each class's videos become the test split. The seed decides
-which. Groups are never divided. A file is its own group unless the CSV has a column `group`.
+which. Groups are never divided. They are the CSV's column `group`, or parts of the files' names
+(`mgm.data.leaks`), or else the files.
 
 Every file is opened. Unreadable files are left out and listed.
 """
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import get_args
 
 from mgm.data.index import SPLITS, Index, Video, new_index, read_index, write_index
+from mgm.data.leaks import example, first_frames_note, group_of, groups_by_name
 from mgm.data.opening import files_below, open_all
 from mgm.errors import UserError
 from mgm.reading import read_table
@@ -35,7 +37,7 @@ _SIDECARS = tuple(f".{method}.npy" for method in get_args(Flow))
 
 @dataclass(frozen=True)
 class _Listed:
-    """A video as the source lists it. `split` may be empty."""
+    """A video as the source lists it. `split` and `group` may be empty."""
 
     label: str
     split: str
@@ -49,10 +51,14 @@ class _Listed:
         return self.labels or (self.label,)
 
 
-def index_folder(source: Path, out: Path, seed: int = 0) -> Index:
+def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> Index:
     """Index the videos in `source`. Write the index to folder `out` unless it is there.
 
     Only new and changed files are opened.
+
+    Args:
+        groups: a regular expression that finds the group in a file's path. Empty: look for common
+            marks of recordings and persons. It is for sources without a column `group`.
 
     Raises:
         UserError: there is no source or no video, a class has no readable video, the CSV is wrong,
@@ -80,7 +86,9 @@ def index_folder(source: Path, out: Path, seed: int = 0) -> Index:
         )
         for name, video in found.items()
     ]
-    videos, note = _with_split(source, read, classes, seed)
+    videos, note = _with_split(source, dict(zip(found, read)), classes, seed, groups)
+    if alike := first_frames_note(videos, out / "first-frames.json"):
+        note += f"; {alike}"
     index = new_index(root, classes, videos, [*unlabelled, *excluded], note)
     # `read_index` fails if there is no index, or if it is damaged.
     with suppress(UserError):
@@ -128,7 +136,7 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
                 f"{ascii(str(source / entry.name))[1:-1]}: a class folder without videos{reason}; "
                 "put some there, or remove it"
             )
-        listed |= {name: _Listed(entry.name, "", name) for name in names}
+        listed |= {name: _Listed(entry.name, "", "") for name in names}
     if not listed:
         raise UserError(
             f"{source}: no class folders and no videos.csv, {len(unlabelled)} other files; "
@@ -207,7 +215,7 @@ def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
         name: _Listed(
             row["label"],
             row.get("split", ""),
-            row.get("group", name),
+            row.get("group", ""),
             tuple(row["labels"].split(";")) if label == "labels" else (),
         )
         for name, row in named.items()
@@ -234,27 +242,51 @@ def _require_every_class(
 
 
 def _with_split(
-    source: Path, videos: list[Video], classes: tuple[str, ...], seed: int
+    source: Path, named: dict[str, Video], classes: tuple[str, ...], seed: int, pattern: str
 ) -> tuple[list[Video], str]:
-    """Return the videos with their splits, and a line on where the split comes from."""
-    if videos[0].split:
-        note = "split as given"
-        sides: dict[str, str] = {}
-        for video in videos:
-            if sides.setdefault(video.group, video.split) != video.split:
-                raise UserError(
-                    f"{source}: group {video.group!r} is in train and in test; give each group one "
-                    "split"
-                )
+    """Return the videos with their splits and groups, and a line on where these come from."""
+    labels_of = {
+        name: [classes[label] for label in video.labels or (video.label,)]
+        for name, video in named.items()
+    }
+    files = {name: name for name in named}
+    if given := {name: video.group for name, video in named.items() if video.group}:
+        options = [given]
+    elif pattern:
+        options = [{name: group_of(name, pattern) or name for name in named}]
     else:
-        test = draw_test_groups([(classes[video.label], video.group) for video in videos], seed)
-        videos = [
-            replace(video, split="test" if video.group in test else "train") for video in videos
-        ]
+        options = [*groups_by_name(labels_of), files]
+    if next(iter(named.values())).split:
+        note = "split as given"
+        sides: dict[str, set[str]] = {}
+        for name, video in named.items():
+            sides.setdefault(options[0][name], set()).add(video.split)
+        both = [group for group, splits in sides.items() if len(splits) > 1]
+        groups = options[0] if given or pattern else files
+        if both and groups is not files:
+            raise UserError(
+                f"{source}: group {both[0]!r} is in train and in test; give each group one split"
+            )
+        if both:
+            note += (
+                f"; warning: by their names, {len(both):,} groups of videos are in train and in "
+                f"test (the first: {both[0]}), so give each one split if they are of one recording"
+            )
+    else:
+        groups, test = _drawn(options, labels_of, seed)
+        named = {
+            name: replace(video, split="test" if groups[name] in test else "train")
+            for name, video in named.items()
+        }
         note = (
             f"no split given: whole groups drawn with seed {seed}, {len(test)} of "
-            f"{len({video.group for video in videos})} groups for test"
+            f"{len(set(groups.values()))} groups for test"
         )
+        if len(set(groups.values())) == len(named):
+            note += "; every video is its own group"
+        elif not given:
+            note += f"; groups by name, such as {example(groups)}"
+    videos = [replace(video, group=groups[name]) for name, video in named.items()]
     for split in SPLITS:
         labels = {
             label
@@ -270,6 +302,20 @@ def _with_split(
         if without := [name for label, name in enumerate(classes) if label not in labels]:
             note += f"; no {split} videos of {', '.join(without)}"
     return videos, note
+
+
+def _drawn(
+    options: list[dict[str, str]], labels_of: dict[str, list[str]], seed: int
+) -> tuple[dict[str, str], set[str]]:
+    """Return the first groups that can be split, and those for the test."""
+    for groups in options:
+        try:
+            pairs = [(labels_of[name][0], group) for name, group in groups.items()]
+            return groups, draw_test_groups(pairs, seed)
+        except UserError:
+            if groups is options[-1]:
+                raise
+    raise AssertionError("there is at least one option")
 
 
 def draw_test_groups(

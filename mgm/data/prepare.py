@@ -3,6 +3,7 @@
 The functions above the commands print nothing; `summary` is what a user is shown.
 """
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -99,7 +100,7 @@ def summary(index: Index | PreparedPart) -> str:
     lines = [
         f"{len(index.videos)} videos of {len(index.classes)} classes in {index.root}, digest "
         f"{index.digest}",
-        index.note,
+        *index.note.split("; "),
     ]
     lines += [f"{'':{width}}  " + "  ".join(f"{split:>6}" for split in SPLITS)]
     count = Counter(
@@ -259,10 +260,10 @@ def _command(index: Callable[..., Index], holds: str, *own: Parameter) -> Callab
     return command
 
 
-def _folder(source: Path, out: Path, seed: int) -> Index:
+def _folder(source: Path, out: Path, seed: int, groups: str) -> Index:
     from mgm.data.folder import index_folder
 
-    return index_folder(source, out, seed)
+    return index_folder(source, out, seed, groups)
 
 
 def _derived(dataset: Published) -> Callable[..., None]:
@@ -289,12 +290,32 @@ def _derived(dataset: Published) -> Callable[..., None]:
 SEED = Annotated[
     int, typer.Option(min=0, help="Seed of the 80/20 split that is drawn if the source has none.")
 ]
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise typer.BadParameter(f"{text!r} is not a regular expression: {error}") from None
+    return text
+
+
+GROUPS = Annotated[
+    str,
+    typer.Option(
+        metavar="REGEX",
+        callback=_pattern,
+        help="What marks a recording or a person in a file's path; such files stay on one side of "
+        "the split. Default: marks such as g01, s01, person01 or Scene-001; '.+': none.",
+    ),
+]
 prepare_app.command("folder", help="Index your own videos.")(
     _command(
         _folder,
         "One folder per class, or a CSV path,label[,split][,group]. Several labels per video: "
         "a column labels in place of label.",
         _parameter("seed", SEED, 0),
+        _parameter("groups", GROUPS, ""),
     )
 )
 

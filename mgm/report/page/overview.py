@@ -83,7 +83,7 @@ def caveat(registry: Registry, found: Mapping[str, RunStatus]) -> str:
     step = f"{100 / data['test']:.1f}" if data["test"] else "?"
     return (
         f"{data['classes']} classes, {data['train']} training and {data['test']} test videos. One "
-        f"test video is {step} points. {small}"
+        f"test video is {step} points. Split: {data['note']}. {small}"
     )
 
 
