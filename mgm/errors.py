@@ -30,9 +30,10 @@ EXTRAS = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "report": (
         *("adjustText", "jinja2", "markdown_it", "markupsafe", "matplotlib", "mlflow"),
-        *("pandas", "rocrate", "scipy", "seaborn", "sqlalchemy", "tabulate"),
+        *("pandas", "pyarrow", "rocrate", "scipy", "seaborn", "sqlalchemy", "tabulate"),
     ),
     "suite": ("snakemake", "timm", "torchvision"),
+    "train": ("cv2", "safetensors", "torch"),
 }
 # Parts of the messages of PyTorch and safetensors when the disk is full.
 FULL_DISK = ("No space left", "code: 28", "unexpected pos", "PytorchStreamWriter failed writing")

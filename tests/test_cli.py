@@ -107,11 +107,17 @@ def test_inspect_and_show(videos, tmp_path):
     assert done.returncode == 0, done.stderr
     heights = [plt.imread(tmp_path / name).shape[0] for name in ("two.png", "shown.png")]
     assert heights[0] < heights[1]
+    done = mgm("show", videos.videos[0].path, "--out", tmp_path / "moving.gif")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "moving.gif").read_bytes().startswith(b"GIF89a")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(("--masks", "mgn"), "--masks mgn: no such mask"), (("--start", 9), "start at 8 or before")],
+    [
+        (("--masks", "mgn"), "no such mask; did you mean mgm"),
+        (("--start", 9), "start at 8 or before"),
+    ],
 )
 def test_a_mask_or_a_start_that_is_not_there_is_one_line(videos, tmp_path, options, message):
     done = mgm("show", videos.videos[0].path, "--out", tmp_path / "shown.png", *options)

@@ -184,15 +184,36 @@ def inspect(
 
 
 @app.command()
+def vectors(
+    video: Annotated[
+        Path, typer.Argument(help="A video file with motion vectors.", metavar="VIDEO")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The file to write: .npz, per cell of 8 x 8 pixels; .parquet, per block."
+        ),
+    ],
+) -> None:
+    """Write all motion vectors of a video."""
+    from mgm.video.vectors import write_vectors
+
+    say(write_vectors(video, out))
+
+
+@app.command()
 def show(
     video: Annotated[
         Path, typer.Argument(help="A video file with motion vectors.", metavar="VIDEO")
     ],
-    out: Annotated[Path, typer.Option(help="The PNG file to write.")],
+    out: Annotated[
+        Path, typer.Option(help="The file to write: .png, or .gif for a moving picture.")
+    ],
     masks: Annotated[
         str,
         typer.Option(
-            help="Masks, separated by commas, such as mgm,tube; default: the six of Table 4e."
+            help="Masks, separated by commas, such as mgm,tube; default: the six of Table 4e, or "
+            "mgm in a moving picture."
         ),
     ] = "",
     start: Annotated[
@@ -200,11 +221,23 @@ def show(
         typer.Option(min=0, help="First frame of the clip; default: the clip in the middle."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the masks.")] = 0,
+    vectors: Annotated[
+        bool, typer.Option("--vectors", help="Draw consecutive frames and vectors without masks.")
+    ] = False,
 ) -> None:
     """Draw a clip's frames, motion vectors and masks in one picture."""
-    from mgm.report.figures import draw, style
-    from mgm.stages.visualise import show as compute
+    names = [name for name in masks.split(",") if name]
+    if vectors:
+        from mgm.video.picture import show_vectors
 
-    arrays = compute(video, seed, [name for name in masks.split(",") if name], start)
-    style.write(draw.masks_on_a_clip(arrays), out)
+        show_vectors(video, out, start)
+    elif out.suffix == ".gif":
+        from mgm.stages.visualise import show_moving
+
+        show_moving(video, out, seed, names, start)
+    else:
+        from mgm.report.figures import draw, style
+        from mgm.stages.visualise import show as compute
+
+        style.write(draw.masks_on_a_clip(compute(video, seed, names, start)), out)
     say(f"wrote {out}")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mgm.data.index import Index, Video
-from mgm.errors import UserError
+from mgm.errors import UserError, valid
 from mgm.masking import MASKS, Grid, Motion, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
 from mgm.paper.experiments import TABLE_4E
@@ -23,10 +23,12 @@ from mgm.spec import Clips, Mask, Model, Pretrain, Visualise, read_spec
 from mgm.stages.job import Job, moving_videos
 from mgm.stages.measure.saliency import read_boxes
 from mgm.video import Clip, probe_video, read_clip, slot_displacement
+from mgm.video.picture import draw_box, side_by_side, with_arrows, write_gif
 from mgm.video.transform import Box, apply, view_box, view_indices
 
 PARENTS = {"5": 0, "6": 1, "7": 1, "8": 2}
 CLIPS = {"5": 1, "6": 1, "7": 4, "8": 2}
+GIF_FPS = 6  # slow enough to follow a box
 
 
 @torch.inference_mode()
@@ -71,8 +73,15 @@ def show(
         UserError: a mask is unknown, the video cannot be read or has no motion vectors, or it ends
             before the clip.
     """
-    if unknown := [name for name in masks if name not in MASKS]:
-        raise UserError(f"--masks {unknown[0]}: no such mask; choose from {', '.join(MASKS)}")
+    frames, clips = _clips_to_show(video, masks, start)
+    return masks_on_a_clip(video, frames, clips, Model(), masks or TABLE_4E, seed, start)
+
+
+def _clips_to_show(video: Path, masks: Sequence[str], start: int | None) -> tuple[int, Clips]:
+    """Return the number of a video's frames, and the sampling of the clip that `show` draws."""
+    with valid("--masks "):
+        for name in masks:
+            Mask.model_validate(name)
     frames = probe_video(video).frames
     if start is not None and start + 16 > frames:
         raise UserError(
@@ -80,8 +89,40 @@ def show(
             f"start at {max(frames - 16, 0)} or before"
         )
     left = frames - (start or 0)
-    clips = Clips(frames=16, size=224, stride=min(max((left - 1) // 15, 1), 4))
-    return masks_on_a_clip(video, frames, clips, Model(), masks or TABLE_4E, seed, start)
+    return frames, Clips(frames=16, size=224, stride=min(max((left - 1) // 15, 1), 4))
+
+
+def show_moving(
+    video: Path, out: Path, seed: int = 0, masks: Sequence[str] = (), start: int | None = None
+) -> None:
+    """Write a GIF of the clip of `show`: its frames and vectors, and a panel per mask.
+
+    Hidden patches are pale. The frames of a slot have the same mask.
+
+    Args:
+        masks: names of masks. Default: MGM.
+
+    Raises:
+        UserError: as `show`.
+    """
+    frames, clips = _clips_to_show(video, masks, start)
+    names, model = masks or ["mgm"], Model()
+    arrays = masks_on_a_clip(video, frames, clips, model, names, seed, start)
+    clip, _, _ = _middle(video, frames, clips, start=start)
+    speed_THW2 = clip.motion_THW2 / clip.distance_THW[..., None]
+    drawn = []
+    for at, (frame_HWC, speed_HW2) in enumerate(zip(clip.frames_THWC, speed_THW2)):
+        slot = at // model.tubelet
+        panels = [with_arrows(frame_HWC, speed_HW2)]
+        for masked_SHW, boxes_S4 in zip(arrays["masked_NSHW"], arrays["boxes_NS4"]):
+            panel_HWC = np.array(frame_HWC)
+            hidden_HW = masked_SHW[slot].repeat(model.patch, 0).repeat(model.patch, 1)
+            panel_HWC[hidden_HW] = 255 - (255 - panel_HWC[hidden_HW]) // 5
+            if np.isfinite(boxes_S4[slot]).all():
+                draw_box(panel_HWC, *(model.patch * boxes_S4[slot]))
+            panels.append(panel_HWC)
+        drawn.append(side_by_side(panels, len(panels)))
+    write_gif(out, drawn, GIF_FPS)
 
 
 def masks_on_a_clip(

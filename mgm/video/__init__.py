@@ -1,9 +1,9 @@
 """Turn video files into batches of clips. The parts that need torch are imported on first use."""
 
 from mgm.video.container import NoVectors, open_video
-from mgm.video.decode import Clip, VideoInfo, probe_video, read_clip
+from mgm.video.decode import Clip, VideoInfo, probe_video, read_clip, read_pictures
 from mgm.video.motion import compensated, slot_displacement, slot_magnitude
-from mgm.video.vectors import Inspection, inspect_video
+from mgm.video.vectors import Inspection, Vectors, inspect_video, read_vectors
 
 
 def __getattr__(name: str):

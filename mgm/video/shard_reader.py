@@ -32,7 +32,6 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-import cv2
 import numpy as np
 
 from mgm.errors import UserError
@@ -347,6 +346,8 @@ class ShardPass:
         self.rows, self._motion = record.rows[row_N], motion
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        import cv2
+
         for n, jpeg in enumerate(self.record.jpegs(self.rows)):
             frame_HWC = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
             if frame_HWC is None:

@@ -219,6 +219,14 @@ def test_quick_start(folder, capsys):
     assert "147, 147" in capsys.readouterr().out
 
 
+def test_motion_vectors(folder, capsys):
+    found = run("motion-vectors.md")
+    assert found["clip"].has_motion_T.any()
+    assert found["vectors"].index_N.tolist() == [
+        int(line.split()[0]) for line in capsys.readouterr().out.splitlines()
+    ]
+
+
 def test_guidance_from_a_detector(folder):
     """From slot 1, the box is centred on the best detection of its two frames, within 8 pixels."""
     found = run("guidance.md")

@@ -1,4 +1,4 @@
-"""The wheel, installed into an empty environment: first the library alone, then the suite."""
+"""The wheel, installed into empty environments: the base, what training needs, and the suite."""
 
 import json
 import os
@@ -9,10 +9,12 @@ import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
 from mgm.errors import EXTRAS
+from mgm.video import read_vectors
 from tests.helpers.videos import moving_square, write_video
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +36,7 @@ import mgm
 assert time.process_time() - start < 0.1
 from importlib.util import find_spec
 assert "site-packages" in mgm.__file__
-assert not [name for name in ("snakemake", "mlflow", "timm", "seaborn") if find_spec(name)]
+assert not [name for name in ("snakemake", "mlflow", "timm", "seaborn", *GONE) if find_spec(name)]
 """
 
 
@@ -43,6 +45,7 @@ class Environment:
 
     def __init__(self, folder: Path, wheel: Path):
         self.folder, self.wheel = folder, wheel
+        folder.mkdir(exist_ok=True)
         self.run(sys.executable, "-m", "uv", "venv", "--quiet", str(folder / "env"))
 
     def install(self, extra: str = "") -> None:
@@ -75,7 +78,7 @@ class Environment:
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory) -> Environment:
+def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)],
@@ -83,9 +86,41 @@ def library(tmp_path_factory) -> Environment:
         capture_output=True,
     )
     (wheel,) = folder.glob("mgm_video-*.whl")
-    environment = Environment(folder, wheel)
-    environment.install()
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def library(wheel, tmp_path_factory) -> Environment:
+    environment = Environment(tmp_path_factory.mktemp("library"), wheel)
+    environment.install("[train]")
     return environment
+
+
+@pytest.mark.slow
+def test_the_base_reads_vectors_without_torch(wheel, tmp_path):
+    environment = Environment(tmp_path / "base", wheel)
+    environment.install()
+    write_video(tmp_path / "video.mp4", moving_square(40, 240, 320, (6, 2), side=96), gop=12)
+    for words in (
+        "inspect video.mp4",
+        f"inspect {tmp_path}",
+        "vectors video.mp4 --out vectors.npz",
+        "show video.mp4 --vectors --out vectors.png",
+        "show video.mp4 --vectors --out vectors.gif",
+    ):
+        environment.run("mgm", *words.split(), cwd=tmp_path)
+    ours = vars(read_vectors(tmp_path / "video.mp4"))
+    with np.load(tmp_path / "vectors.npz") as theirs:
+        assert set(theirs) == set(ours)
+        for name in theirs:
+            np.testing.assert_array_equal(theirs[name], ours[name])
+    page = (ROOT / "docs" / "motion-vectors.md").read_text()
+    examples = "".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    environment.run("python", "-c", "GONE = 'torch', 'cv2'" + ABSENT + examples, cwd=tmp_path)
+    [line] = environment.run(
+        "mgm", "show", "video.mp4", "--out", "x.gif", cwd=tmp_path, code=2
+    ).stderr.splitlines()
+    assert line.endswith("run pip install 'mgm-video[train]'")
 
 
 @pytest.mark.slow
@@ -95,7 +130,7 @@ def test_the_readmes_example_runs_with_the_library_alone(library, tmp_path):
     )
     write_video(tmp_path / "video.mp4", moving_square(40, 240, 320, (6, 2), side=96), gop=12)
     end = "\nassert masked_BL.sum() == 8 * 147 and motion_SHW.any()"
-    library.run("python", "-c", ABSENT + example + end, cwd=tmp_path)
+    library.run("python", "-c", "GONE = ()" + ABSENT + example + end, cwd=tmp_path)
     assert "h264" in library.run("mgm", "inspect", "video.mp4", cwd=tmp_path).stdout
 
 
