@@ -14,6 +14,7 @@ from mgm.paper.registry import Cell, Registry
 from mgm.report.cells import row_of
 from mgm.results.archive import unpack_all
 from mgm.results.frame import commit_of, examine_all, read_specs
+from mgm.results.lock import folder_lock, has_writer
 from mgm.results.result import RunStatus, examine
 from mgm.spec import Spec, dotted, parents, read_spec
 
@@ -221,10 +222,11 @@ def _shown(value: Any) -> str:
 def unwanted(registry: Registry, results: Path) -> dict[Path, bool]:
     """Map each run folder in `results` that the registry does not use to whether it is running.
 
-    A folder counts as a run only if it has the spec of the run id that is its name.
+    A folder counts as a run only if it has the spec of the run id that is its name. A run is
+    running if its log is fresh, as it is between two jobs, or if a process writes to its folder.
     """
     return {
-        folder: examine(folder, spec).state == "running"
+        folder: examine(folder, spec).state == "running" or has_writer(folder)
         for run_id, spec in sorted(read_specs(results).items())
         if run_id not in registry.specs and not isinstance(spec, UserError)
         if not (folder := results / run_id).is_symlink() and (folder / "spec.json").exists()
@@ -253,5 +255,7 @@ def clean(registry: Registry, results: Path, delete: bool) -> str:
     if not delete:
         return "\n".join([*lines, f"{total}; add --yes to delete them"])
     for folder in idle:
-        shutil.rmtree(folder)
+        # A run may have started since.
+        with folder_lock(folder):
+            shutil.rmtree(folder)
     return "\n".join([*lines, f"deleted {total}"])

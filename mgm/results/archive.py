@@ -6,13 +6,13 @@ archive, in the format of sha256sum. An unpacked folder stores the digest of its
 calls read only two small files.
 """
 
-import hashlib
 import lzma
 import os
+import re
 import shutil
 import tarfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
@@ -20,6 +20,7 @@ from mgm.console import show
 from mgm.errors import UserError
 from mgm.reading import file_digest, read_text
 from mgm.results import atomic
+from mgm.results.lock import folder_lock, has_writer, wait_for_flock
 
 SUMS = "SHA256SUMS"
 MARKER = "archive.sha256"
@@ -36,7 +37,8 @@ def is_packed(results: Path) -> bool:
 def unpack(results: Path) -> None:
     """Unpack the folder `results` from its archive, unless that was done before.
 
-    Runs that are already in the folder do not change. Without an archive, do nothing.
+    Runs of the folder that have a result, a checkpoint or a writer do not change. Without an
+    archive, do nothing.
 
     Raises:
         UserError: the archive is damaged, or its digest is unknown.
@@ -45,40 +47,70 @@ def unpack(results: Path) -> None:
     if archive is None:
         return
     wanted = _read_sums(archive.parent).get(archive.name)
-    marker = results / MARKER
-    before = marker.read_text().strip() if marker.is_file() else ""
-    if before and before == wanted and any(results.glob("*/result.json")):
+    if _is_unpacked(results, wanted):
         return
     if not wanted:
         raise UserError(
             f"{archive}: has no digest in {archive.parent / SUMS}; if you trust the file, add the"
             f" line that `cd {archive.parent}; sha256sum {archive.name}` prints"
         )
-    packed = archive.read_bytes()
-    if (found := hashlib.sha256(packed).hexdigest()) != wanted:
+    if (found := file_digest(archive)) != wanted:
         raise UserError(
             f"{archive}: its SHA-256 is {found[:12]}..., not {wanted[:12]}... as {SUMS} says;"
             f" restore it with `git checkout {archive}`"
         )
-    temporary = archive.parent / f".{os.getpid()}.{results.name}"
-    show(f"unpacking {archive}, some seconds")
+    with _alone(archive, results.name) as temporary:
+        if not _is_unpacked(results, wanted):
+            show(f"unpacking {archive}, some seconds")
+            count = _unpack(archive, wanted, temporary, results)
+            show(f"unpacked {count} files from {archive}")
+
+
+def _is_unpacked(results: Path, digest: str | None) -> bool:
+    marker = results / MARKER
+    return (
+        marker.is_file()
+        and marker.read_text().strip() == digest
+        and any(results.glob("*/result.json"))
+    )
+
+
+@contextmanager
+def _alone(archive: Path, name: str) -> Iterator[Path]:
+    """Yield a temporary folder for the folder `name`, while no other process unpacks the archive.
+
+    Delete the folder at the end, and those of killed processes at the start.
+    """
+    with archive.open("rb") as file:
+        # NFS locks only files that are open for writing.
+        with suppress(OSError):
+            wait_for_flock(file, f"{archive}: waiting for a process that unpacks it")
+            for part in archive.parent.glob(".*"):
+                if re.fullmatch(rf"\.\d+\.{re.escape(name)}", part.name):
+                    shutil.rmtree(part)
+        temporary = archive.parent / f".{os.getpid()}.{name}"
+        try:
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unpack(archive: Path, digest: str, temporary: Path, results: Path) -> int:
+    """Unpack the folder `results` by way of the folder `temporary`. Return its number of files."""
     try:
         _extract(archive, temporary, results.name)
-        new = temporary / results.name
-        if not new.is_dir():
-            raise UserError(
-                f"{archive}: contains no folder {results.name}; give the archive its former name"
-            )
-        (new / MARKER).write_text(f"{wanted}\n")
-        if before:
-            # The scale belongs to the runs of its archive.
-            (results / "scale.json").unlink(missing_ok=True)
-        count = _move(new, results)
     except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
         raise UserError(f"{archive}: is not an archive of results ({error})") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    show(f"unpacked {count} files from {archive}")
+    new = temporary / results.name
+    if not new.is_dir():
+        raise UserError(
+            f"{archive}: contains no folder {results.name}; give the archive its former name"
+        )
+    (new / MARKER).write_text(f"{digest}\n")
+    if (results / MARKER).exists():
+        # The scale belongs to the runs of its archive.
+        (results / "scale.json").unlink(missing_ok=True)
+    return _move(new, results)
 
 
 def _archive_of(results: Path) -> Path | None:
@@ -93,23 +125,25 @@ def _archive_of(results: Path) -> Path | None:
 def _folders(archive: Path) -> list[str]:
     """Return the names of the folders in an archive, which are its first members.
 
-    If there are none, or the archive cannot be read, return the archive's own name.
+    If there are none, or its digest is another, return the archive's own name.
     """
     names = []
-    with suppress(tarfile.TarError, lzma.LZMAError, EOFError), tarfile.open(archive, "r:xz") as tar:
-        names = [member.name for member in takewhile(tarfile.TarInfo.isdir, tar)]
+    if _read_sums(archive.parent).get(archive.name) == file_digest(archive):
+        with suppress(tarfile.TarError, EOFError), tarfile.open(archive, "r|xz") as tar:
+            names = [member.name for member in takewhile(tarfile.TarInfo.isdir, tar)]
     return names or [archive.name.removesuffix(ENDING)]
 
 
 def _extract(archive: Path, folder: Path, name: str) -> None:
     """Extract the folder `name` of an archive into `folder`.
 
-    tarfile's `filter="data"` would need Python 3.11.4.
+    tarfile's `filter="data"` would need Python 3.11.4. As a stream ("|") is never read backwards, a
+    member of negative size cannot lead to itself.
 
     Raises:
         UserError: a member is a link or a device, or its path leads out of the folder.
     """
-    with tarfile.open(archive, "r:xz") as tar:
+    with tarfile.open(archive, "r|xz") as tar:
         for member in tar:
             place = PurePosixPath(member.name)
             plain = member.isfile() or member.isdir()
@@ -138,8 +172,9 @@ def unpack_all(results: Path) -> None:
 def pack(results: Path) -> Path:
     """Write the finished runs of the folder `results` to `results`.tar.xz, and its digest.
 
-    Without that folder, the archive contains all folders `results`-*: a study of several scales.
-    An existing archive is unpacked first, so it keeps its runs and gains the new ones. Equal files
+    Without that folder, or if the archive has such folders already, it contains all folders
+    `results`-*: a study of several scales. An existing archive is unpacked first, so it keeps its
+    runs and gains the new ones. Equal files
     make an equal archive: names are sorted, and times and owners are left out.
 
     Returns:
@@ -149,10 +184,12 @@ def pack(results: Path) -> Path:
         UserError: there are no finished runs, or the existing archive is damaged.
     """
     archive = results.parent / f"{results.name}{ENDING}"
-    for name in _folders(archive) if archive.is_file() else [results.name]:
-        unpack(results.parent / name)
-    several = sorted(results.parent.glob(f"{results.name}-*/"))
-    folders = [results] if results.is_dir() else several
+    packed = {results.parent / name for name in _folders(archive)} if archive.is_file() else set()
+    for folder in packed:
+        unpack(folder)
+    of_study = packed - {results} or not results.is_dir()
+    several = results.parent.glob(f"{results.name}-*/") if of_study else ()
+    folders = sorted(folder for folder in {results, *packed, *several} if folder.is_dir())
     found = [
         path
         for folder in folders
@@ -205,14 +242,23 @@ def _move(new: Path, place: Path) -> int:
         if path.name == MARKER:
             path.replace(target)
         elif path.is_dir() and target.is_dir():
-            if not (target / "result.json").exists():
-                for file in sorted(path.iterdir(), key=lambda file: file.name == "result.json"):
-                    file.replace(target / file.name)
-                    moved += 1
+            if not has_writer(target):
+                with folder_lock(target):
+                    moved += _complete(target, path)
         elif not target.exists():
             moved += len(list(path.iterdir())) if path.is_dir() else 1
             path.rename(target)
     return moved
+
+
+def _complete(run: Path, new: Path) -> int:
+    """Move files from `new` to a run that has neither result nor checkpoint. Return their count."""
+    if (run / "result.json").exists() or any(run.glob("checkpoint*")):
+        return 0
+    files = sorted(new.iterdir(), key=lambda file: file.name == "result.json")
+    for file in files:
+        file.replace(run / file.name)
+    return len(files)
 
 
 def _read_sums(folder: Path) -> dict[str, str]:

@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from mgm.console import show
 from mgm.errors import UserError
@@ -57,18 +57,36 @@ def file_lock(file: Path) -> Iterator[None]:
         yield
 
 
+def has_writer(folder: Path) -> bool:
+    """Return whether another process writes to `folder`, without writing there.
+
+    Never ask about a folder that this process has locked: closing its lock file unlocks it.
+    """
+    path = folder / "writer.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return _other_writer(path, descriptor, _try_lock(descriptor)) is not None
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def _writer_lock(path: Path, place: Path) -> Iterator[None]:
     """Hold the lock file `path`. Errors name `place`, the folder or file that it locks."""
-    host = socket.gethostname()
-    descriptor, locked = _open(path, place)
+    descriptor, lock = _open(path)
     try:
-        before = _read(descriptor)
-        if before and (before["host"] != host or not locked) and _is_alive(path, before):
-            raise UserError(_refusal(place, before))
+        if other := _other_writer(path, descriptor, lock):
+            raise UserError(
+                f"{place}: process {other['pid']} on {other['host']} writes here; wait for it or "
+                "stop it, then run again"
+            )
         with naming(path):
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps({"host": host, "pid": os.getpid()}).encode(), 0)
+            writer = {"host": socket.gethostname(), "pid": os.getpid()}
+            os.pwrite(descriptor, json.dumps(writer).encode(), 0)
         ended = threading.Event()
         threading.Thread(target=_heartbeat, args=(path, ended), daemon=True).start()
         try:
@@ -81,8 +99,11 @@ def _writer_lock(path: Path, place: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open(path: Path, place: Path) -> tuple[int, bool]:
-    """Open and lock the lock file. Return its descriptor, and whether the lock succeeded."""
+Lock = Literal["ours", "theirs", "none"]
+
+
+def _open(path: Path) -> tuple[int, Lock]:
+    """Open the lock file and try to lock it. Return its descriptor, and who has the lock."""
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -91,34 +112,36 @@ def _open(path: Path, place: Path) -> tuple[int, bool]:
                 f"{path}: cannot be written ({error.strerror}); make the folder writable, or "
                 "choose another"
             ) from None
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            locked = True
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                writer = _read(descriptor)
-                os.close(descriptor)
-                raise UserError(_refusal(place, writer or {"host": "a host", "pid": "?"})) from None
-            locked = False
+        lock = _try_lock(descriptor)
         with suppress(FileNotFoundError):
-            if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
-                return descriptor, locked
+            if lock == "theirs" or os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+                return descriptor, lock
         # Its writer has just ended and removed it.
         os.close(descriptor)
 
 
-def _read(descriptor: int) -> dict[str, Any] | None:
-    """Return the writer's host and process id, or None if the file is incomplete."""
-    with suppress(ValueError):
-        return json.loads(os.pread(descriptor, 1000, 0))
+def _try_lock(descriptor: int) -> Lock:
+    """Lock an open file. Return who has the lock; none if the file system has no locks."""
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return "none" if error.errno in NO_LOCKS else "theirs"
+    return "ours"
+
+
+def _other_writer(path: Path, descriptor: int, lock: Lock) -> dict[str, Any] | None:
+    """Return the host and process id of a writer that is not this process; None if none lives."""
+    writer = None
+    # The file is incomplete if its writer has just started, or was killed then.
+    with suppress(ValueError, RecursionError):
+        found = json.loads(os.pread(descriptor, 1000, 0))
+        if isinstance(found, dict) and {"host", "pid"} <= found.keys():
+            writer = found
+    if lock == "theirs":
+        return writer or {"host": "a host", "pid": "?"}
+    if writer and (writer["host"] != socket.gethostname() or lock == "none"):
+        return writer if _is_alive(path, writer) else None
     return None
-
-
-def _refusal(place: Path, writer: dict[str, Any]) -> str:
-    return (
-        f"{place}: process {writer['pid']} on {writer['host']} writes here; wait for it or stop "
-        "it, then run again"
-    )
 
 
 def _is_alive(path: Path, writer: dict[str, Any]) -> bool:

@@ -77,9 +77,10 @@ def train(
     """Train to the last step, from the last checkpoint if there is one.
 
     A stopped and continued run ends with bit-equal weights, on a CPU with the same number of
-    threads: batches depend only on the step, and a checkpoint holds all other state. SIGTERM (the
-    end of a time limit) and SIGUSR1 (Slurm's warning before it: `--signal=USR1@60`) finish the
-    step, write a checkpoint and exit. `docs/killed.md` lists the exit statuses.
+    threads: batches depend only on the step, and a checkpoint holds all other state. SIGINT
+    (Ctrl-C), SIGTERM (the end of a time limit) and SIGUSR1 (Slurm's warning before it:
+    `--signal=USR1@60`) finish the step, write a checkpoint and exit. `docs/killed.md` lists the
+    exit statuses.
 
     Several processes train the same model by DistributedDataParallel. Losses and gradients are
     those of the whole batch, up to the order of float32 sums. Dropout and drop path of several
@@ -93,7 +94,7 @@ def train(
     Raises:
         UserError: the loss is not finite, more than 1 % of the videos could not be read, or a GPU's
             memory is full.
-        SystemExit: SIGTERM or SIGUSR1 came.
+        SystemExit: one of these signals came.
     """
     # --- Wrap the blocks: compiled, recomputed in the backward pass, or neither ---
     parameters = list(run.model.parameters())
@@ -277,11 +278,15 @@ def _say_stopped(run: TrainingRun, step: int, show: Callable[[str], None]) -> No
 
 @contextmanager
 def _catch_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGUSR1 during the block. Outside of it, both end the process."""
+    """Collect signals that stop a run during the block. Outside of it, they end the process."""
     came: list[int] = []
+    caught = [signal.SIGTERM, signal.SIGUSR1]
+    # A shell lets its background jobs ignore the Ctrl-C of the command in front.
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        caught.append(signal.SIGINT)
     before = {
         number: signal.signal(number, lambda number, frame: came.append(number))
-        for number in (signal.SIGTERM, signal.SIGUSR1)
+        for number in caught
     }
     try:
         yield came

@@ -1,6 +1,7 @@
 """Tests of `mgm trace`, `mgm diff` and `mgm clean`."""
 
 import json
+import os
 
 import pytest
 from typer.testing import CliRunner
@@ -17,6 +18,7 @@ from tests.helpers.fake_results import (
     smoke,
     write_log,
 )
+from tests.helpers.writers import other_writer
 
 
 def runs_of(known, row: str, column: str = "SSv2"):
@@ -163,15 +165,26 @@ def test_clean_deletes_what_nothing_wants_and_nothing_else(tmp_path):
     write_log(tmp_path / live.run_id, 3, 30)
     (tmp_path / live.run_id / "spec.json").write_text(live.model_dump_json())
     kept |= {f"{live.run_id}{rest}" for rest in ("", "/log.jsonl", "/spec.json")}
+    silent = runs_of(registry(seeds=(8,)), "MGM (Dense)")[0]
+    write_log(tmp_path / silent.run_id, 3, 30)
+    (tmp_path / silent.run_id / "spec.json").write_text(silent.model_dump_json())
+    kept |= {f"{silent.run_id}{rest}" for rest in ("", "/log.jsonl", "/spec.json")}
 
-    assert unwanted(known, tmp_path) == {tmp_path / old.run_id: False, tmp_path / live.run_id: True}
-    before = everything(tmp_path)
-    text = clean(known, tmp_path, delete=False)
-    assert f"{tmp_path / live.run_id}  (running: kept)" in text
-    assert text.endswith("MB; add --yes to delete them")
-    assert everything(tmp_path) == before
-    assert "deleted 1 run that" in clean(known, tmp_path, delete=True)
-    assert everything(tmp_path) == kept
+    with other_writer(tmp_path / silent.run_id):
+        for path in (tmp_path / silent.run_id / "log.jsonl", tmp_path / silent.run_id):
+            os.utime(path, (0, 0))
+        assert unwanted(known, tmp_path) == {
+            tmp_path / old.run_id: False,
+            tmp_path / live.run_id: True,
+            tmp_path / silent.run_id: True,
+        }
+        before = everything(tmp_path)
+        text = clean(known, tmp_path, delete=False)
+        assert f"{tmp_path / live.run_id}  (running: kept)" in text
+        assert text.endswith("MB; add --yes to delete them")
+        assert everything(tmp_path) == before
+        assert "deleted 1 run that" in clean(known, tmp_path, delete=True)
+        assert everything(tmp_path) == kept | {f"{silent.run_id}/writer.lock"}
 
 
 def test_clean_on_the_command_line_takes_names_of_results_alone(tmp_path):

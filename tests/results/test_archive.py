@@ -1,6 +1,7 @@
 """Tests of archives: equal bytes from equal files, a digest check, and no run lost."""
 
 import hashlib
+import lzma
 import subprocess
 import tarfile
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from mgm.errors import UserError
 from mgm.results.archive import pack, unpack, unpack_all
+from tests.helpers.writers import other_writer
 
 
 @pytest.fixture
@@ -108,6 +110,34 @@ def test_runs_that_are_here_stay(results):
     }
 
 
+def test_a_run_with_a_writer_or_a_checkpoint_stays_as_it_is(results):
+    """Its result from the archive would make it a finished run, which is not trained on."""
+    pack(results)
+    _forget(results)
+    for name in ("a", "b"):
+        (results / name).mkdir(parents=True)
+        (results / name / "spec.json").write_text("mine")
+    (results / "a" / "checkpoint.pt").write_text("mine")
+    with other_writer(results / "b"):
+        unpack(results)
+        kept = {"a/checkpoint.pt", "a/spec.json", "b/spec.json", "b/writer.lock", "scale.json"}
+        assert _files(results).keys() == kept
+    assert {(results / name / "spec.json").read_text() for name in ("a", "b")} == {"mine"}
+
+
+def test_what_a_killed_process_left_goes_at_the_next_call(results):
+    pack(results)
+    _forget(results)
+    killed = results.parent / ".12.trial"
+    (killed / "trial" / "a").mkdir(parents=True)
+    unpack(results)
+    assert {path.name for path in results.parent.iterdir()} == {
+        "SHA256SUMS",
+        "trial",
+        "trial.tar.xz",
+    }
+
+
 def test_a_study_of_several_scales_has_one_archive(tmp_path):
     results = tmp_path / "results"
     for name in ("study-a", "study-b", "study2"):
@@ -127,6 +157,12 @@ def test_a_study_of_several_scales_has_one_archive(tmp_path):
     _forget(results / "study-b")
     unpack_all(results)
     assert {name: _files(results / name) for name in before} == before
+    # A folder of the study's own name adds its runs to the archive.
+    _finish(results / "study" / "run")
+    with tarfile.open(pack(results / "study")) as tar:
+        assert {name for name in tar.getnames() if name.endswith("result.json")} == {
+            f"{name}/run/result.json" for name in ("study", "study-a", "study-b")
+        }
 
 
 def test_an_archive_of_another_name_is_one_line(results):
@@ -138,6 +174,24 @@ def test_an_archive_of_another_name_is_one_line(results):
     with pytest.raises(UserError, match=r"other.tar.xz: contains no folder other"):
         unpack(results.parent / "other")
     assert not (results.parent / "other").exists()
+
+
+def test_a_member_of_negative_size_is_one_line(results):
+    archive = pack(results)
+    _forget(results)
+    with tarfile.open(archive) as tar:
+        member = tar.getmember("trial/a/result.json")
+    data = bytearray(lzma.decompress(archive.read_bytes()))
+    at = member.offset
+    data[at + 124 : at + 136] = (2**96 - 512).to_bytes(12, "big")
+    data[at + 148 : at + 156] = b" " * 8
+    data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
+    archive.write_bytes(lzma.compress(data))
+    subprocess.run(
+        f"sha256sum {archive.name} > SHA256SUMS", shell=True, cwd=results.parent, check=True
+    )
+    with pytest.raises(UserError, match="trial.tar.xz: "):
+        unpack(results)
 
 
 @pytest.mark.parametrize("fault", ["damaged", "unknown", "no archive", "empty"])

@@ -19,15 +19,8 @@ from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.results import lock as writer
 from mgm.results.lock import folder_lock
+from tests.helpers.writers import HOLD, other_writer
 
-HOLD = """
-import os, sys, time
-from pathlib import Path
-from mgm.results.lock import folder_lock
-with folder_lock(Path(sys.argv[1])):
-    os.write(1, b"1\\n")
-    time.sleep(60)
-"""
 POOL = """
 import multiprocessing, os, time
 from concurrent.futures import ProcessPoolExecutor
@@ -43,12 +36,8 @@ if __name__ == "__main__":
 @pytest.fixture
 def other(tmp_path):
     """Another process that holds the lock of tmp_path."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"1\n"
-    yield process
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    with other_writer(tmp_path) as process:
+        yield process
 
 
 def test_a_second_writer_is_told_who_the_first_is_and_a_dead_one_is_not_in_the_way(other, tmp_path):
@@ -72,6 +61,14 @@ def test_a_second_writer_is_told_who_the_first_is_and_a_dead_one_is_not_in_the_w
     assert not list(tmp_path.iterdir())
     # It did not wait for a heartbeat.
     assert time.monotonic() - started < writer.STALE_S / 2
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"host": 3}', "[" * 999])
+def test_a_lock_file_of_other_content_is_not_in_the_way(tmp_path, content):
+    (tmp_path / "writer.lock").write_text(content)
+    assert not writer.has_writer(tmp_path)
+    with folder_lock(tmp_path):
+        pass
 
 
 def test_a_child_that_outlives_the_writer_does_not_hold_the_folder(tmp_path):

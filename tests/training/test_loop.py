@@ -151,9 +151,10 @@ def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path)
     assert load_checkpoint(tmp_path, "run-1")["step"] == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_leaves_a_checkpoint_of_its_step_and_its_status(tmp_path, number):
     """The signal comes at a middle step, at the last step, or after the last step's check."""
+    before = signal.signal(number, signal.SIG_DFL)
     for at in (5, 23):
         folder = tmp_path / str(at)
         folder.mkdir()
@@ -174,6 +175,7 @@ def test_a_signal_leaves_a_checkpoint_of_its_step_and_its_status(tmp_path, numbe
     with pytest.raises(SystemExit) as stop, _catch_signals():
         os.kill(os.getpid(), number)
     assert stop.value.code == 128 + number
+    signal.signal(number, before)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
