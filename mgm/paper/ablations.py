@@ -172,6 +172,7 @@ KINDS = {
     "logistic": "linear probe",
     "sgd": "SGD probe",
     "attentive": "attentive probe",
+    "v-jepa": "V-JEPA's probe",
     "knn": "k-NN",
 }
 NAMES = {"ucf101": "UCF101", "hmdb51": "HMDB51", "ssv2": "SSv2", "k400": "K400"}

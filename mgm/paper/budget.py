@@ -27,6 +27,7 @@ from mgm.paper.registry import Cell, Registry
 from mgm.paper.scales import Scale
 from mgm.reading import read_yaml
 from mgm.spec import Finetune, Pretrain, Probe, Spec
+from mgm.spec.values import TOKEN_KINDS
 
 
 @dataclass(frozen=True)
@@ -355,7 +356,7 @@ def _tokens(spec: Probe, videos: Published) -> float:
 
     A value takes 2 bytes. Other kinds of probe keep no tokens.
     """
-    if spec.kind != "attentive":
+    if spec.kind not in TOKEN_KINDS:
         return 0.0
     views = spec.views.temporal * spec.views.spatial
     clips = videos.train * spec.train_clips + videos.test * views

@@ -84,8 +84,8 @@ class Comparison(FrozenModel):
     masks: tuple[MaskName, ...] = Field(min_length=1)
     epochs: int = Field(200, ge=1)
     backbone: KnownBackbone = "vit-b"
-    # `attentive` is first: its pass over the videos stores the features that the others read.
-    kinds: tuple[ProbeKind, ...] = ("attentive", "logistic", "sgd", "knn")
+    # `v-jepa` is first: its pass over the videos stores the features that the others read.
+    kinds: tuple[ProbeKind, ...] = ("v-jepa", "logistic", "sgd", "knn")
     finetune: bool = True
     # More datasets to probe the weights on.
     transfer: tuple[Name, ...] = ()

@@ -112,7 +112,7 @@ class Split:
         x_ND: float32 mean of each clip's tokens.
         sample_N: int64 position of each clip's video.
         tokens_NLD: float16 tokens, each normalised to mean 0 and variance 1. Only the attentive
-            probe needs them. Otherwise None.
+            probes need them. Otherwise None.
     """
 
     x_ND: torch.Tensor

@@ -1,8 +1,8 @@
-"""`mgm probe`: classify frozen features with one of four kinds (`mgm.stages.probe_kinds`).
+"""`mgm probe`: classify frozen features with one of five kinds (`mgm.stages.probe_kinds`).
 
 The paper does not specify its probe. Features are computed once per set of weights, for the
 training split and for the test split's views. Every kind reads the mean of a clip's tokens.
-`attentive` also reads the tokens. Both come from one decoding pass. The means stay in
+`attentive` and `v-jepa` also read the tokens. Both come from one decoding pass. The means stay in
 `RESULTS/features`, so that a later probe of the same weights decodes nothing. Tokens are large, so
 the run deletes them when it is done.
 """
@@ -28,6 +28,7 @@ from mgm.models import FrozenEncoder, build_frozen_encoder
 from mgm.reading import read_arrays
 from mgm.results.atomic import atomic_write
 from mgm.spec import Probe, Views
+from mgm.spec.values import TOKEN_KINDS
 from mgm.stages.evaluate import check_views, record
 from mgm.stages.job import Job, LabelledClips, Split, multi_hot, with_channels
 from mgm.stages.probe_kinds import KINDS
@@ -58,7 +59,7 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
         (videos, Views(temporal=spec.train_clips, spatial=1)),
         (job.index.test, spec.views),
     )
-    with_tokens = spec.kind == "attentive"
+    with_tokens = spec.kind in TOKEN_KINDS
     train, test = (split_features(job, model, of, views, with_tokens) for of, views in splits)
     logits, settings = fit_draws(job, draws, videos, train, test)
     metrics = record(job, test.sample_N.numpy(), *logits)

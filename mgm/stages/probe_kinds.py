@@ -1,9 +1,10 @@
-"""The probe kinds: four ways to classify frozen features.
+"""The probe kinds: five ways to classify frozen features.
 
 `logistic`: logistic regression on standardised features, fitted to convergence. The penalty is
     chosen on held-out training videos. Ours, and the default.
 `sgd`: MAE's linear probe (He et al., 2022): the same model by SGD with momentum, 90 epochs.
-`attentive`: V-JEPA's probe (Bardes et al., 2024): one learned query attends to a clip's tokens.
+`v-jepa`: V-JEPA's probe (Bardes et al., 2024): one learned query attends to a clip's tokens.
+`attentive`: the same with an output projection, smaller batches and a plainer AdamW. Ours.
 `knn`: DINO's weighted k-nearest neighbours (Caron et al., 2021), without training.
 
 A kind takes the training features, the test features and the number of classes. It returns the
@@ -13,6 +14,7 @@ test split.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,12 +29,12 @@ from mgm.spec import Probe
 from mgm.stages.job import LabelledClips, Split
 from mgm.stages.neighbours import nearest
 
-# Factors of the mean squared weight, which is added to the mean cross-entropy.
+# Factors of half the sum of squared weights, which is added to the mean cross-entropy.
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 HELD_OUT = 0.2
 
 SGD_EPOCHS, SGD_WARMUP = 90, 10  # MAE: main_linprobe.py
-# Learning rates per 256 clips. MAE's 0.1 is for LARS. DINO and V-JEPA 2 also choose from a list.
+# Learning rates per 256 clips. MAE's 0.1 is for LARS. V-JEPA 2 also chooses from a list.
 SGD_RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 SGD_BATCH = 256
 
@@ -40,9 +42,25 @@ ATTENTIVE_EPOCHS = 20  # V-JEPA
 # V-JEPA's learning rate is 1e-3. V-JEPA 2 chooses from five rates around it.
 ATTENTIVE_RATES = (3e-4, 1e-3, 3e-3)
 ATTENTIVE_DECAY = 0.01  # V-JEPA: configs/evals
-ATTENTIVE_BATCH = 64
 # V-JEPA trains on 240,000 videos. 20 epochs of a few hundred clips would be too few steps.
 ATTENTIVE_STEPS = 300
+
+
+class Recipe(NamedTuple):
+    """How an attentive probe is built and trained.
+
+    Attributes:
+        batch: clips per step.
+        official: V-JEPA's block and optimiser. Otherwise those of the kind `attentive`.
+    """
+
+    batch: int
+    official: bool
+
+
+ATTENTIVE = Recipe(64, official=False)
+V_JEPA = Recipe(256, official=True)  # 64 processes of 4 clips
+V_JEPA_CLIP, V_JEPA_LAST_DECAY = 1.0, 1e-6  # evals/video_classification_frozen/eval.py
 
 TEMPERATURE = 0.07  # DINO: eval_knn.py
 
@@ -232,14 +250,34 @@ def _schedule(epoch: float, warmup: float, epochs: float) -> float:
     return (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup))) / 2
 
 
-def attentive(
+def v_jepa(
     train: LabelledClips, test: Split, classes: int, spec: Probe
 ) -> tuple[Tensor, dict[str, float]]:
     """Train V-JEPA's probe: a cross-attention block with one query, then a linear layer.
 
-    AdamW, 20 epochs, cosine to 0, weight decay 0.01. The learning rate is chosen on held-out
+    AdamW, 20 epochs, batches of 256, gradients clipped at norm 1. The learning rate and the weight
+    decay of matrices and the query fall by a cosine. The learning rate is chosen on held-out
     videos.
+
+    Source: facebookresearch/jepa at a0517b4, evals/video_classification_frozen.
     """
+    return _attentive(train, test, classes, spec, V_JEPA)
+
+
+def attentive(
+    train: LabelledClips, test: Split, classes: int, spec: Probe
+) -> tuple[Tensor, dict[str, float]]:
+    """Train the earlier attentive probe, with an output projection and plain AdamW.
+
+    AdamW, 20 epochs, cosine to 0, weight decay 0.01 of every parameter. The learning rate is
+    chosen on held-out videos.
+    """
+    return _attentive(train, test, classes, spec, ATTENTIVE)
+
+
+def _attentive(
+    train: LabelledClips, test: Split, classes: int, spec: Probe, recipe: Recipe
+) -> tuple[Tensor, dict[str, float]]:
     assert train.split.tokens_NLD is not None and test.tokens_NLD is not None
     tokens_NLD, place_N = train.split.tokens_NLD, train.kept_N.nonzero()[:, 0]
     held_N = held_out(train.unit_N, spec.seed)
@@ -247,7 +285,7 @@ def attentive(
 
     def trained(kept_N: Tensor, rates: tuple[float, ...]) -> list["AttentiveProbe"]:
         own_N, label_N = place_N[kept_N], train.label_N[kept_N]
-        return _train_attentive(tokens_NLD, own_N, label_N, classes, rates, spec, device)
+        return _train_attentive(tokens_NLD, own_N, label_N, classes, rates, spec, recipe, device)
 
     def accuracy(logits_NC: Tensor) -> float:
         return (logits_NC.argmax(dim=1) == train.label_N[held_N]).float().mean().item()
@@ -260,14 +298,18 @@ def attentive(
 
 
 class AttentiveProbe(nn.Module):
-    """V-JEPA's attentive classifier, on tokens that are normalised already (`Split.tokens_NLD`).
+    """An attentive classifier, on tokens that are normalised already (`Split.tokens_NLD`).
 
     With a single query q, keys and values need not be computed per token. A head's scores are
     q' Wk x = (Wk' q)' x, and its output is Wv (sum of a x). Both need one D-vector per head. This
     takes 2 L D H multiply-adds per clip instead of 2 L D D.
+
+    Args:
+        official: V-JEPA's block. It defines an output projection and does not apply it, and its
+            last linear layer keeps PyTorch's initial weights.
     """
 
-    def __init__(self, width: int, heads: int, classes: int):
+    def __init__(self, width: int, heads: int, classes: int, official: bool):
         super().__init__()
         self.heads = heads
         self.query = nn.Parameter(torch.empty(width))
@@ -275,19 +317,20 @@ class AttentiveProbe(nn.Module):
         self.q, self.v = nn.Linear(width, width), nn.Linear(width, width)
         # A bias of keys adds the same number to all scores of a head, so the softmax removes it.
         self.k = nn.Linear(width, width, bias=False)
-        self.proj = nn.Linear(width, width)
+        self.proj = nn.Identity() if official else nn.Linear(width, width)
         self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.head = nn.Linear(width, classes)
         nn.init.trunc_normal_(self.query, std=0.02)
         for part in self.modules():
-            if isinstance(part, nn.Linear):
+            if isinstance(part, nn.Linear) and not (official and part is self.head):
                 nn.init.trunc_normal_(part.weight, std=0.02)
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
         # V-JEPA rescales the last layers of both branches.
         with torch.no_grad():
-            self.proj.weight.div_(math.sqrt(2.0))
-            self.fc2.weight.div_(math.sqrt(2.0))
+            for last in (self.proj, self.fc2):
+                if isinstance(last, nn.Linear):
+                    last.weight.div_(math.sqrt(2.0))
 
     def forward(self, tokens_BLD: Tensor) -> Tensor:
         """Return logits (B, classes)."""
@@ -303,6 +346,15 @@ class AttentiveProbe(nn.Module):
         x_BD = self.query + self.proj(value_BHE.flatten(1) + self.v.bias)
         return self.head(x_BD + self.fc2(F.gelu(self.fc1(self.norm2(x_BD)))))
 
+    def groups(self) -> list[dict[str, Any]]:
+        """Return V-JEPA's parameter groups: with weight decay, and without.
+
+        Biases and norms have none. The query has, as V-JEPA's has three dimensions.
+        """
+        bare = [value for value in self.parameters() if value.ndim == 1 and value is not self.query]
+        others = [value for value in self.parameters() if value.ndim > 1]
+        return [{"params": [self.query, *others]}, {"params": bare, "weight_decay": 0.0}]
+
 
 def _train_attentive(
     tokens_NLD: np.ndarray,
@@ -311,18 +363,24 @@ def _train_attentive(
     classes: int,
     rates: tuple[float, ...],
     spec: Probe,
+    recipe: Recipe,
     device: torch.device,
 ) -> list[AttentiveProbe]:
     """Train a probe at each learning rate, all from the same weights and on the same batches."""
     probes = list[AttentiveProbe]()
     for _ in rates:
         torch.manual_seed(spec.seed)
-        probes.append(AttentiveProbe(spec.model.width, spec.model.heads, classes).to(device))
+        probe = AttentiveProbe(spec.model.width, spec.model.heads, classes, recipe.official)
+        probes.append(probe.to(device))
     optimisers = [
-        torch.optim.AdamW(probe.parameters(), lr=rate, weight_decay=ATTENTIVE_DECAY)
+        torch.optim.AdamW(
+            probe.groups() if recipe.official else probe.parameters(),
+            lr=rate,
+            weight_decay=ATTENTIVE_DECAY,
+        )
         for probe, rate in zip(probes, rates, strict=True)
     ]
-    count, batch = len(own_N), min(ATTENTIVE_BATCH, len(own_N))
+    count, batch = len(own_N), min(recipe.batch, len(own_N))
     steps = max(ATTENTIVE_STEPS, ATTENTIVE_EPOCHS * (count // batch))
     order, queue = torch.Generator().manual_seed(spec.seed), torch.empty(0, dtype=torch.long)
     for step in range(steps):
@@ -331,10 +389,17 @@ def _train_attentive(
         drawn_B, queue = queue[:batch], queue[batch:]
         x_BLD = _tokens(tokens_NLD, own_N[drawn_B], device)
         label_B = label_N[drawn_B].to(device)
+        # V-JEPA moves its schedules before the step, so its last step has a rate of 0.
+        factor = _schedule(step + recipe.official, 0, steps)
         for probe, optimiser, rate in zip(probes, optimisers, rates, strict=True):
-            optimiser.param_groups[0]["lr"] = rate * _schedule(step, 0, steps)
+            for group in optimiser.param_groups:
+                group["lr"] = rate * factor
             optimiser.zero_grad(set_to_none=True)
             F.cross_entropy(probe(x_BLD), label_B).backward()
+            if recipe.official:
+                span = ATTENTIVE_DECAY - V_JEPA_LAST_DECAY
+                optimiser.param_groups[0]["weight_decay"] = V_JEPA_LAST_DECAY + span * factor
+                nn.utils.clip_grad_norm_(probe.parameters(), V_JEPA_CLIP)
             optimiser.step()
     return probes
 
@@ -344,7 +409,7 @@ def _logits(probes: list[AttentiveProbe], tokens_NLD: np.ndarray, place_N: Tenso
     """Return each probe's logits of these clips, from one pass over their tokens."""
     device = probes[0].query.device
     found: list[list[Tensor]] = [[] for _ in probes]
-    for place_B in place_N.split(ATTENTIVE_BATCH):
+    for place_B in place_N.split(ATTENTIVE.batch):
         x_BLD = _tokens(tokens_NLD, place_B, device)
         for probe, own in zip(probes, found, strict=True):
             own.append(probe(x_BLD).cpu())
@@ -372,4 +437,10 @@ def knn(
     return votes_NC.log(), {}
 
 
-KINDS: dict[str, Kind] = {"logistic": logistic, "sgd": sgd, "attentive": attentive, "knn": knn}
+KINDS: dict[str, Kind] = {
+    "logistic": logistic,
+    "sgd": sgd,
+    "attentive": attentive,
+    "v-jepa": v_jepa,
+    "knn": knn,
+}

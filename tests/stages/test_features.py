@@ -24,8 +24,8 @@ def kinds(probing, monkeypatch):
     return {kind: random.model_copy(update={"kind": kind}) for kind in probe_kinds.KINDS}
 
 
-def test_four_kinds_decode_once_and_leave_no_tokens(execution, kinds, monkeypatch, result_of):
-    run_all([kinds["attentive"]], probe, execution)
+def test_kinds_decode_once_and_leave_no_tokens(execution, kinds, monkeypatch, result_of):
+    run_all([kinds["v-jepa"]], probe, execution)
     left = sorted(path.name for path in (execution.results / "features").iterdir())
     assert len(left) == 2  # a file per split
     assert all(name.endswith(".npz") for name in left)
@@ -35,7 +35,7 @@ def test_four_kinds_decode_once_and_leave_no_tokens(execution, kinds, monkeypatc
         lambda *args, **options: pytest.fail("decodes"),
     )
     run_all([kinds["logistic"], kinds["sgd"], kinds["knn"]], probe, execution)
-    assert set(result_of(kinds["attentive"])["metrics"]) == {"top1", "rate"}
+    assert set(result_of(kinds["v-jepa"])["metrics"]) == {"top1", "rate"}
     assert set(result_of(kinds["knn"])["metrics"]) == {"top1"}
 
 
@@ -44,11 +44,11 @@ def test_features_that_were_there_change_no_prediction(execution, kinds, tmp_pat
     run_all([kinds["logistic"]], probe, execution)
     alone = (first / "predictions.csv").read_text()
     (first / "result.json").unlink()
-    run_all([kinds["attentive"], kinds["logistic"]], probe, execution)
+    run_all([kinds["v-jepa"], kinds["logistic"]], probe, execution)
     assert (first / "predictions.csv").read_text() == alone
 
 
-@pytest.mark.parametrize("kind", ["logistic", "attentive"])
+@pytest.mark.parametrize("kind", ["logistic", "v-jepa"])
 @pytest.mark.parametrize("damage", [lambda data: data[:-30], lambda data: b"", flipped])
 def test_damaged_features_are_computed_again(execution, kinds, damage, kind, monkeypatch):
     monkeypatch.setattr(probing_module, "forget_tokens", lambda *args: None)
@@ -69,4 +69,4 @@ def test_a_disk_without_room_for_tokens_is_one_line(execution, kinds, monkeypatc
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(UserError, match="the tokens of an attentive probe take"):
-        run_all([kinds["attentive"]], probe, execution)
+        run_all([kinds["v-jepa"]], probe, execution)

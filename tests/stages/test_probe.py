@@ -110,26 +110,80 @@ def test_every_kind_finds_the_classes_and_repeats_itself(kind, monkeypatch):
     assert chosen == same
 
 
-def test_the_attentive_probe_is_the_cross_attention_block_it_abbreviates():
-    """The slow version is V-JEPA's block, with keys and values of every token."""
+def plain_block(weights, x_BLD, heads, project):
+    """V-JEPA's block and head (a0517b4) in plain operations, on tokens that are not normalised."""
+    at, width = dict(weights), x_BLD.shape[2]
+
+    def normal(x, name):
+        centred = x - x.mean(-1, keepdim=True)
+        deviation = (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        return centred / deviation * at[f"{name}.weight"] + at[f"{name}.bias"]
+
+    seen_BLD = normal(x_BLD, "norm1")
+    q_D = at["q.weight"] @ at["query"] + at["q.bias"]
+    k_BLD = seen_BLD @ at["k.weight"].T
+    v_BLD = seen_BLD @ at["v.weight"].T + at["v.bias"]
+    per, outs = width // heads, []
+    for head in range(heads):
+        own = slice(head * per, (head + 1) * per)
+        weight_BL = (k_BLD[..., own] @ q_D[own] / per**0.5).softmax(1)
+        outs.append((weight_BL[..., None] * v_BLD[..., own]).sum(1))
+    attended = torch.cat(outs, 1)
+    if project:
+        attended = attended @ at["proj.weight"].T + at["proj.bias"]
+    x_BD = at["query"] + attended
+    hidden = normal(x_BD, "norm2") @ at["fc1.weight"].T + at["fc1.bias"]
+    hidden = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
+    x_BD = x_BD + hidden @ at["fc2.weight"].T + at["fc2.bias"]
+    return x_BD @ at["head.weight"].T + at["head.bias"]
+
+
+@pytest.mark.parametrize("official", [True, False])
+def test_the_attentive_probes_are_the_blocks_they_abbreviate(official):
     torch.manual_seed(0)
-    x_BLD = F.layer_norm(torch.randn(3, 7, 12), (12,))
-    probe = AttentiveProbe(12, 3, 5)
+    x_BLD = 3 * torch.randn(3, 7, 12) + 1
+    probe = AttentiveProbe(12, 3, 5, official)
     for parameter in probe.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    seen_BLD = x_BLD * probe.norm1.weight + probe.norm1.bias
-    q_BHE, k_BHLE, v_BHLE = (
-        part.unflatten(-1, (3, 4)).transpose(-2, -3)
-        for part in (
-            probe.q(probe.query).expand(3, 1, 12),
-            probe.k(seen_BLD),
-            probe.v(seen_BLD),
-        )
+    found = probe(F.layer_norm(x_BLD, (12,)))
+    wanted = plain_block(probe.named_parameters(), x_BLD, 3, not official)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_v_jepas_probe_trains_as_its_recipe_written_out(monkeypatch):
+    """The slow version updates every weight by AdamW's formula, with decay and clipping by name."""
+    monkeypatch.setattr(probe_kinds, "ATTENTIVE_STEPS", 12)
+    monkeypatch.setattr(probe_kinds, "ATTENTIVE_EPOCHS", 1)
+    split, label_N = clips(40, 0)
+    spec = Probe(**SMALL | {"model": Model(width=16, heads=2, depth=1, patch=8)})
+    device, rate, steps = torch.device("cpu"), 0.05, 12
+    (probe,) = probe_kinds._train_attentive(
+        split.tokens_NLD, torch.arange(40), label_N, 3, (rate,), spec, probe_kinds.V_JEPA, device
     )
-    attended = F.scaled_dot_product_attention(q_BHE, k_BHLE, v_BHLE).transpose(1, 2).flatten(1)
-    x_BD = probe.query + probe.proj(attended)
-    x_BD = x_BD + probe.fc2(F.gelu(probe.fc1(probe.norm2(x_BD))))
-    torch.testing.assert_close(probe(x_BLD), probe.head(x_BD), rtol=1e-4, atol=1e-4)
+
+    torch.manual_seed(spec.seed)
+    start = AttentiveProbe(16, 2, 3, official=True).named_parameters()
+    weights = {name: value.detach().clone().requires_grad_() for name, value in start}
+    mean = {name: torch.zeros_like(value) for name, value in weights.items()}
+    square = {name: torch.zeros_like(value) for name, value in weights.items()}
+    tokens, lengths = torch.from_numpy(split.tokens_NLD).float(), []
+    for step in range(1, steps + 1):  # a batch of 256 is all 40 clips
+        logits = plain_block(weights.items(), tokens, 2, project=False)
+        slope = torch.autograd.grad(F.cross_entropy(logits, label_N), list(weights.values()))
+        lengths.append(torch.cat([one.flatten() for one in slope]).norm())
+        half = (1 + np.cos(np.pi * step / steps)) / 2
+        for (name, value), one in zip(weights.items(), slope, strict=True):
+            one = one * min(1.0, 1.0 / (lengths[-1] + 1e-6))
+            decayed = name == "query" or (name.endswith("weight") and "norm" not in name)
+            mean[name] += 0.1 * (one - mean[name])
+            square[name] += 0.001 * (one**2 - square[name])
+            with torch.no_grad():
+                value *= 1 - rate * half * (1e-6 + (0.01 - 1e-6) * half) * decayed
+                down = (square[name] / (1 - 0.999**step)).sqrt() + 1e-8
+                value -= rate * half * mean[name] / (1 - 0.9**step) / down
+    assert max(lengths) > 1  # some step was clipped
+    wanted = plain_block(weights.items(), tokens, 2, project=False)
+    torch.testing.assert_close(probe(tokens), wanted, rtol=1e-2, atol=1e-2)
 
 
 def test_nearest_are_those_of_the_whole_product(monkeypatch):
