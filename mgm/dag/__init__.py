@@ -8,11 +8,8 @@ import shutil
 from pathlib import Path
 
 from mgm.errors import UserError
+from mgm.paper import WORKFLOW
 
-PACKAGE = Path(__file__).parents[1]
-# The user's own files, written by `mgm init`, have precedence.
-PLACES = (Path("workflow").resolve(), PACKAGE / "workflow", PACKAGE.parent / "workflow")
-WORKFLOW = next(place for place in PLACES if (place / "here.sh").exists())
 LINKS = {
     "config": "workflow/config",
     "profiles": "workflow/profiles",

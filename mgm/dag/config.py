@@ -26,6 +26,11 @@ class Config(FrozenModel):
         "smoke",
         description="The name of a scale (smoke, mini, day, paper), or a YAML file of your own.",
     )
+    study: str = Field(
+        "",
+        description="The name of a study in studies/, or a YAML file of your own, in place of the "
+        "paper's experiments and of `scale`.",
+    )
     name: ResultsName | None = Field(
         None, description="The name of the results; by default the scale's name."
     )

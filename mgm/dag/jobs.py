@@ -55,7 +55,7 @@ def batches(registry: Registry) -> dict[str, list[Spec]]:
             run_id.replace(spec.stage, rule_of(spec, scale), 1): [spec]
             for run_id, spec in specs.items()
         }
-    order = list(scale.datasets)
+    order, key_of = list(scale.datasets), scale.key_of
     alone = [f"table{name}" for name, table in registry.tables.items() if table.own_jobs]
     home = {
         spec.run_id: target
@@ -68,11 +68,14 @@ def batches(registry: Registry) -> dict[str, list[Spec]]:
         generation[run_id] = 1 + max(
             (generation.get(parent, 0) for parent in parents(spec)), default=-1
         )
-        if flow_of(spec) or any(home.get(parent) == "flow" for parent in parents(spec)):
+        if flow_of(spec, scale) or any(home.get(parent) == "flow" for parent in parents(spec)):
             home[run_id] = "flow"
     groups: dict[str, list[Spec]] = {}
-    for run_id in sorted(specs, key=lambda run_id: order.index(specs[run_id].data.dataset)):
-        name = f"{rule_of(specs[run_id], scale)}-{home.get(run_id, 'others')}-{generation[run_id]}"
+    for run_id in sorted(specs, key=lambda run_id: order.index(key_of(specs[run_id].data))):
+        spec = specs[run_id]
+        # Datasets of a study may have one name in specs, so its jobs read one dataset.
+        part = key_of(spec.data) if scale.study else home.get(run_id, "others")
+        name = f"{rule_of(spec, scale)}-{part}-{generation[run_id]}"
         groups.setdefault(name, []).append(specs[run_id])
     found: dict[str, list[Spec]] = {}
     for name, group in groups.items():
@@ -87,16 +90,16 @@ def batches(registry: Registry) -> dict[str, list[Spec]]:
 
 def rule_of(spec: Spec, scale: Scale) -> str:
     """Return the name of a run's rule: its stage, or `adapt` for domain adaptation."""
-    dataset = scale.datasets.get(spec.data.dataset)
+    dataset = scale.datasets.get(scale.key_of(spec.data))
     published = PUBLISHED.get(spec.data.dataset)
     parts = dataset.adapt if dataset and dataset.adapt else published and published.derived_from
     return "adapt" if spec.stage == "finetune" and parts and len(parts) == 2 else spec.stage
 
 
-def flow_of(spec: Spec) -> tuple[str, str] | None:
+def flow_of(spec: Spec, scale: Scale) -> tuple[str, str] | None:
     """Return the dataset and the method of the optical flow that guides a run's mask, if any."""
     return (
-        (spec.data.dataset, spec.mask.guidance)
+        (scale.key_of(spec.data), spec.mask.guidance)
         if isinstance(spec, Pretrain) and spec.mask.guidance not in CODEC
         else None
     )
@@ -187,7 +190,11 @@ def dataset_jobs(workflow: "Workflow") -> list[DagJob]:
             )
     weights = ("--weights", workflow.scale.flow_weights) if workflow.scale.flow_weights else ()
     for name, method in sorted(
-        {flow for spec in workflow.registry.specs.values() if (flow := flow_of(spec))}
+        {
+            flow
+            for spec in workflow.registry.specs.values()
+            if (flow := flow_of(spec, workflow.scale))
+        }
     ):
         makes, words = (
             (workflow.places[name] / f"flow-{method}.json",),
@@ -212,11 +219,15 @@ def run_job(workflow: "Workflow", name: str, specs: list[Spec]) -> DagJob:
     """Return the job of these runs."""
     here, stage = workflow.scale.execution, specs[0].stage
     rule = rule_of(specs[0], workflow.scale)
-    datasets = sorted({spec.data.dataset for spec in specs})
+    keys = sorted({workflow.scale.key_of(spec.data) for spec in specs})
     words = [str(workflow.spec_file(spec.run_id)) for spec in specs]
     words += [
-        word for dataset in datasets for word in ("--data", f"{dataset}={workflow.places[dataset]}")
-    ]
+        word
+        for key in keys
+        for word in (
+            "--data", f"{workflow.scale.datasets[key].name or key}={workflow.places[key]}",
+        )
+    ]  # fmt: skip
     words += ["--out", str(workflow.results)]
     if stage == "measure" and workflow.scale.flow_weights:
         words += ["--weights", workflow.scale.flow_weights]
@@ -229,8 +240,10 @@ def run_job(workflow: "Workflow", name: str, specs: list[Spec]) -> DagJob:
         for parent in parents(spec)
         if parent in workflow.made_by
     }
-    after |= {f"prepare-{dataset}" for dataset in datasets if dataset in workflow.built_datasets}
-    after |= {"flow-{}-{}".format(*flow) for spec in specs if (flow := flow_of(spec))}
+    after |= {f"prepare-{key}" for key in keys if key in workflow.built_datasets}
+    after |= {
+        "flow-{}-{}".format(*flow) for spec in specs if (flow := flow_of(spec, workflow.scale))
+    }
     makes = tuple(workflow.results / spec.run_id / "result.json" for spec in specs)
     return DagJob(
         name,

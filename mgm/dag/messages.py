@@ -108,14 +108,15 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
     """
     jobs = [job for name, job in workflow.jobs.items() if name in names]
     specs = [spec for job in jobs for spec in job.specs]
-    needed = {spec.data.dataset for spec in specs}
+    key_of = workflow.scale.key_of
+    needed = {key_of(spec.data) for spec in specs}
     absent = missing(workflow)
     found = [line for name, line in absent.items() if name in needed]
     checks: list[Callable[[], object]] = [
         partial(
             _check_index,
             workflow.places[name],
-            [spec for spec in specs if spec.data.dataset == name],
+            [spec for spec in specs if key_of(spec.data) == name],
         )
         for name in workflow.places
         if name in needed - absent.keys() and (workflow.places[name] / "index.json").exists()

@@ -14,21 +14,28 @@ from mgm.dag import WORKFLOW
 from mgm.dag.cluster import load_cluster
 from mgm.dag.config import Config, parse_config
 from mgm.dag.jobs import batches, dataset_jobs, in_order, prioritised, run_job
+from mgm.data.index import read_index
 from mgm.data.published import PUBLISHED
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
+from mgm.paper import CONFIG, STUDIES
+from mgm.paper.comparison import load_study, scale_of
 from mgm.paper.scales import OWN, Dataset, Scale, load_scale
 from mgm.paper.suite import make_registry
 from mgm.results import atomic
 from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_flock
 
-CONFIG = WORKFLOW / "config"
 # Datasets that jobs can prepare from a user's downloads, and datasets made from others.
 PREPARED = tuple(name for name, dataset in PUBLISHED.items() if not dataset.derived_from)
 DERIVED = {
     name: dataset.derived_from for name, dataset in PUBLISHED.items() if dataset.derived_from
 }
+
+
+def _file(name: str, folder: Path) -> Path:
+    """Return a user's own YAML file, or the one of that name in a folder."""
+    return Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
 
 
 class Workflow:
@@ -52,10 +59,11 @@ class Workflow:
         index_videos: bool = True,
     ):
         options = parse_config(config)
-        own = options.scale.endswith((".yaml", ".yml"))
         given = options.model_dump(include={"flow_weights", "weights"}, exclude_unset=True)
-        path = Path(options.scale) if own else CONFIG / f"{options.scale}.yaml"
-        scale = load_scale(path, given, options.gpu)
+        if options.study:
+            scale = scale_of(load_study(_file(options.study, STUDIES)))
+        else:
+            scale = load_scale(_file(options.scale, CONFIG), given, options.gpu)
         if options.steps:
             scale = scale.shortened(options.steps)
         self.yes = options.yes
@@ -123,13 +131,12 @@ class Workflow:
             *(run_job(self, name, specs) for name, specs in of_job.items()),
         ]
         rank = {run_id: place for place, run_id in enumerate(self.registry.specs)}
-        self.jobs = in_order(jobs, rank) if scale.grid else prioritised(jobs)
+        self.jobs = in_order(jobs, rank) if scale.grid or scale.study else prioritised(jobs)
         self.done = {name for name in self.jobs if self.is_done(name)}
         self._markers = {name: self._free_marker(name) for name in self.jobs.keys() - self.done}
 
     def _own(self, scale: Scale, videos: Path, data: Path, index_videos: bool) -> Scale:
         from mgm.data.folder import index_folder
-        from mgm.data.index import read_index
 
         prepared = (videos / "index.json").is_file()
         self.places[OWN] = place = videos if prepared else data / self.name
@@ -181,10 +188,13 @@ class Workflow:
             else:
                 self.places[name] = Path(dataset.root)
                 datasets[name] = dataset
+                index = self.places[name] / "index.json"
+                if scale.study and index.is_file():
+                    _require_digest(self.places[name], dataset.digest)
                 if name in DERIVED and {*DERIVED[name]} <= {*self.sources}:
                     self.derived[name] = DERIVED[name]
                 continue
-            self.places[name] = data / f"{name}-{digest}"
+            self.places[name] = data / f"{dataset.name or name}-{digest}"
             datasets[name] = dataset.model_copy(update={"digest": digest})
         return scale.model_copy(update={"datasets": datasets})
 
@@ -214,7 +224,7 @@ class Workflow:
             for name, params in self.generated.items()
         }
         for spec in self.registry.specs.values():
-            wanted, dataset = spec.data.labels_per_class, spec.data.dataset
+            wanted, dataset = spec.data.labels_per_class, self.scale.key_of(spec.data)
             if wanted > (held := given.get(dataset, wanted)):
                 raise UserError(
                     f"scale {self.scale.name}: {spec.stage} takes data.labels_per_class {wanted}, "
@@ -390,3 +400,17 @@ class Workflow:
             for word in (f"--{option}", str(self.places[part]))
         ]
         return [name, *options]
+
+
+def _require_digest(place: Path, digest: str) -> None:
+    """Refuse a prepared dataset that is another one than the study's.
+
+    Raises:
+        UserError: its digest differs.
+    """
+    found = read_index(place).digest
+    if found != digest:
+        raise UserError(
+            f"{place}: its digest is {found}, and the study has {digest}; prepare the study's "
+            "videos, or change the digest and the study's name"
+        )

@@ -6,11 +6,14 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mgm.errors import UserError
 from mgm.paper.scales import R, Scale
 from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, Visualise, parents
+
+if TYPE_CHECKING:
+    from mgm.paper.comparison import Value
 
 # Rows of the controls, with the metric of a `measure controls` run.
 CONTROL_ROWS = {
@@ -156,6 +159,8 @@ class Registry:
     tables: dict[str, Table] = field(default_factory=dict)
     plots: dict[str, Plot] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
+    # The runs of a study in their order.
+    values: "list[Value]" = field(default_factory=list)
 
     @property
     def figure_names(self) -> list[str]:

@@ -5,16 +5,28 @@ A scale lists only what differs from the paper.
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from mgm.errors import UserError, valid
 from mgm.masking import MaskName
+from mgm.paper.study import Name, ResultsName, Stage, Study
 from mgm.reading import deep_merge, read_yaml
-from mgm.spec import BACKBONES, Flow, FrozenModel, KnownBackbone, ProbeKind, Run, RunOptions, parse
+from mgm.spec import (
+    BACKBONES,
+    Data,
+    Flow,
+    FrozenModel,
+    KnownBackbone,
+    ProbeKind,
+    Run,
+    RunOptions,
+    parse,
+)
 
 OWN = "folder"  # the dataset name of a user's own videos
 
@@ -31,6 +43,8 @@ class Dataset(FrozenModel):
     generate: dict[str, Any] = Field(default_factory=dict)
     adapt: tuple[()] | tuple[str, str] = ()
     root: str = ""
+    # Its name in specs; by default its name in the scale.
+    name: str = ""
     # The workflow fills in the next field for generated datasets and for a user's folder.
     digest: str = ""
     # The workflow fills in the next two for a user's folder: several videos come from one source,
@@ -60,19 +74,6 @@ class Steps(FrozenModel):
     warmup: float = Field(ge=0, lt=1)
 
 
-# Can be the name of a folder, and is one word for a shell.
-Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
-
-
-def _not_reserved(name: str) -> str:
-    if name.lower().startswith(RESERVED) or name.lower().endswith(".tar.xz"):
-        raise ValueError(f"{name} is the name of a file that mgm writes itself; choose another")
-    return name
-
-
-RESERVED = ("mlflow.db", "mlflow-artifacts")
-ResultsName = Annotated[Name, AfterValidator(_not_reserved)]
-Stage = Literal["pretrain", "finetune", "probe", "measure", "visualise"]
 TRAINING: tuple[Stage, Stage] = ("pretrain", "finetune")
 
 
@@ -121,6 +122,8 @@ class Scale(FrozenModel):
     # Add rows for other papers' masks to Table 4e. Each takes one more pretraining run per seed.
     other_masks: bool = False
     grid: Comparison | None = None
+    # The study whose runs these are, in place of the paper's.
+    study: Study | None = None
     # Memory that a GPU needs. 0: unknown.
     memory_gb: float = Field(0, ge=0)
     # Hours that the scale is meant to fill on one GPU. 0: no limit.
@@ -163,6 +166,14 @@ class Scale(FrozenModel):
             return dataset
         return f"{dataset}-d{self.data_seeds[seed % len(self.data_seeds)]}"
 
+    def key_of(self, data: Data) -> str:
+        """Return the name in `datasets` of a run's data."""
+        return self._keys.get((data.dataset, data.digest), data.dataset)
+
+    @cached_property
+    def _keys(self) -> dict[tuple[str, str], str]:
+        return {(one.name or key, one.digest): key for key, one in self.datasets.items()}
+
     def named(self, text: str) -> str:
         """Return a title or axis that names the data of this scale.
 
@@ -198,7 +209,7 @@ class Scale(FrozenModel):
         if self.datasets[spec.data.dataset].grouped and "held_out" in fields:
             fields["held_out"] = "groups"
         for dotted, value in self.overrides.get(spec.stage, {}).items():  # type: ignore[call-overload]
-            _set(fields, dotted, value, f"scale {self.name}: overrides.{spec.stage}.{dotted}")
+            set_field(fields, dotted, value, f"scale {self.name}: overrides.{spec.stage}.{dotted}")
         if self.datasets[spec.data.dataset].several_labels:
             # These fields count or draw videos by a single label.
             fields["data"]["labels_per_class"] = 0
@@ -219,8 +230,9 @@ class Scale(FrozenModel):
                 self.steps.factor * epochs**self.steps.power
             )
             fields["optim"]["warmup_epochs"] = self.steps.warmup * epochs
-        fields["data"]["dataset"] = dataset = self.drawn(spec.data.dataset, seed)
-        fields["data"]["digest"] = self.datasets[dataset].digest
+        key = self.drawn(spec.data.dataset, seed)
+        dataset = self.datasets[key]
+        fields["data"] |= {"dataset": dataset.name or key, "digest": dataset.digest}
         fields["seed"] = seed
         return parse(fields, f"scale {self.name}")  # type: ignore[return-value]
 
@@ -274,7 +286,12 @@ def parse_scale(fields: Any, source: Path) -> Scale:
         return Scale.model_validate(fields)
 
 
-def _set(fields: dict[str, Any], dotted: str, value: Any, source: str) -> None:
+def set_field(fields: dict[str, Any], dotted: str, value: Any, source: str) -> None:
+    """Set a field of a spec by its dotted name.
+
+    Raises:
+        UserError: there is no such field. The error names `source`.
+    """
     *groups, last = dotted.split(".")
     for group in groups:
         fields = fields.get(group, {})

@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mgm.errors import UserError
-from mgm.paper import ablations, experiments, plots
+from mgm.paper import STUDIES, ablations, experiments, plots
+from mgm.paper.comparison import load_study, scale_of, study_registry
 from mgm.paper.registry import Registry
 from mgm.paper.scales import Scale, parse_scale
 from mgm.reading import read_json
@@ -17,6 +18,8 @@ def make_registry(scale: Scale) -> Registry:
     Raises:
         UserError: the scale names a row, table or figure that does not exist.
     """
+    if scale.study:
+        return study_registry(scale)
     registry = Registry(scale)
     for make in (
         (ablations.table_masks,) if scale.grid else (*experiments.ALL, *ablations.ALL, *plots.ALL)
@@ -60,23 +63,23 @@ def _name_data(registry: Registry) -> None:
 
 
 def registry_of(results: Path) -> Registry:
-    """Return the registry of a results folder, from the scale that the DAG wrote there.
+    """Return the registry of a results folder.
 
+    It is that of the study `studies/NAME.yaml`, or of the scale that the DAG wrote to the folder.
     Reports thus need neither the DAG nor the data.
 
     Raises:
         UserError: nothing ran there, or its scale cannot be read.
     """
     unpack(results)
-    path = results / "scale.json"
+    path, study = results / "scale.json", STUDIES / f"{results.name}.yaml"
+    ran = parse_scale(read_json(path), path) if path.is_file() else None
+    if study.is_file():
+        # Its words and predictions may be newer than the last run.
+        return study_registry(scale_of(load_study(study), ran.datasets if ran else {}))
     try:
-        return make_registry(parse_scale(read_json(path), path))
+        return make_registry(ran or parse_scale(read_json(path), path))
     except FileNotFoundError:
-        if any(results.glob("*/result.json")):
-            raise UserError(
-                f"{path}: no such file, so {results.name} is a study without tables; read its runs "
-                "with mgm.results.frame.frame, or its numbers in docs/"
-            ) from None
         raise UserError(
             f"{path}: no such file; run `snakemake --cores all` first, or correct the name "
             f"{results.name}"

@@ -87,7 +87,8 @@ def test_runs_that_follow_motion_vectors_do_not_wait_for_optical_flow():
     ]
     assert waiting
     for spec in (spec for job in waiting for spec in job.specs):
-        assert any(map(flow_of, workflow.registry.with_parents([spec.run_id]))), spec.run_id
+        runs = workflow.registry.with_parents([spec.run_id])
+        assert any(flow_of(run, workflow.scale) for run in runs), spec.run_id
 
 
 @pytest.mark.slow

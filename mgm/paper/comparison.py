@@ -1,0 +1,251 @@
+"""The runs of a study: its scale, and its registry, filled cell by cell."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_args
+
+from mgm.data.index import read_index
+from mgm.data.synthetic.params import parse_params
+from mgm.errors import UserError, valid
+from mgm.paper import CONFIG, recipes
+from mgm.paper.registry import Registry
+from mgm.paper.scales import Dataset, R, Scale, load_scale, set_field
+from mgm.paper.study import CONTROLS, At, Column, Stage, Study
+from mgm.reading import read_yaml
+from mgm.spec import Data, Finetune, Measure, Pretrain, Probe, parse
+
+# The fields of a probe that its controls share.
+CONTROL_FIELDS = (
+    "data", "clips", "model", "seed", "train_clips", "label_draws", "held_out", "views",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Value:
+    """A run's number in a study. `dataset` is the dataset of the table, not the fold."""
+
+    dataset: str
+    draw: int | None
+    seed: int
+    row: str
+    column: str
+    run: Probe | Finetune | Measure
+    metric: str
+    control: bool = False
+
+
+def load_study(path: Path) -> Study:
+    """Read a study from a YAML file.
+
+    Raises:
+        UserError: there is no such file, or a field is unknown, missing or invalid.
+    """
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        raise UserError(f"{path}: no such study; choose one of {known}, or name a YAML file")
+    with valid(f"{path}: "):
+        return Study.model_validate(read_yaml(path))
+
+
+def scale_of(study: Study, ran: Mapping[str, Dataset] = MappingProxyType({})) -> Scale:
+    """Return the scale of a study's runs: its own name, datasets with digests, and settings.
+
+    Args:
+        ran: datasets of finished runs. They have the digests that the study does not give.
+
+    Raises:
+        UserError: a prepared dataset has no index, and the study does not give its digest.
+    """
+    if study.scale:
+        own = study.scale.endswith((".yaml", ".yml"))
+        base = load_scale(Path(study.scale) if own else CONFIG / f"{study.scale}.yaml")
+        drawn = base.datasets[study.recipe].generate if study.recipe in base.datasets else {}
+    else:
+        base, drawn = None, {}
+    datasets: dict[str, Dataset] = {}
+    for name, place in study.datasets.items():
+        if place.videos_of:
+            continue
+        if place.generate is None:
+            digest = place.digest or (
+                ran[name].digest if name in ran else read_index(Path(place.root)).digest
+            )
+            datasets[name] = Dataset(root=place.root, digest=digest)
+            continue
+        if not drawn:
+            raise UserError(
+                f"study {study.study}: datasets.{name}: scale {study.scale or 'none'} generates no "
+                f"{study.recipe}; name a scale that does"
+            )
+        for draw in place.draws or study.draws:
+            fields = drawn | place.generate | {"seed": draw}
+            digest = parse_params(fields, f"study {study.study}: datasets.{name}").digest
+            datasets[f"{name}-{draw}"] = Dataset(generate=fields, name=study.recipe, digest=digest)
+    given = {
+        "name": study.study,
+        "caveat": study.caveat or study.question,
+        "expected_cost": study.expected_cost or "unknown",
+        "seeds": study.seeds or study.draws or (0,),
+        "datasets": datasets,
+        "specs_per_job": study.specs_per_job,
+        "study": study,
+        "overrides": {
+            stage: (base.overrides.get(stage, {}) if base else {}) | study.settings.get(stage, {})
+            for stage in get_args(Stage)
+        },
+    }
+    if study.execution:
+        given["execution"] = study.execution
+    if base is None:
+        return Scale.model_validate(given)
+    return base.model_copy(
+        update=given | {"more_seeds": {}, "data_seeds": (), "grid": None, "weights": {}}
+    )
+
+
+def study_registry(scale: Scale) -> Registry:
+    """Return the registry of a study: a table per dataset, and its runs in their order.
+
+    The order is dataset by dataset, draw by draw, seed by seed, row by row.
+
+    Args:
+        scale: the scale of `scale_of`.
+    """
+    study, registry = scale.study, Registry(scale)
+    assert study is not None
+    cells: dict[tuple[str, str, str, str], list] = {}
+    for value in _values(study, registry):
+        registry.values.append(value)
+        key = value.dataset, value.row, value.column, value.metric
+        cells.setdefault(key, []).append(value.run)
+    for (dataset, row, column, metric), runs in cells.items():
+        table = registry.add_table(
+            dataset,
+            study.shown[dataset],
+            study.question,
+            head="Pretraining",
+            rows_name_runs=True,
+        )
+        if row in CONTROLS:
+            table.groups[row] = "Controls: no model"
+        table.add(row, column, tuple(runs), metric)
+    return registry
+
+
+def _values(study: Study, registry: Registry) -> Iterator[Value]:
+    for name, place in study.datasets.items():
+        if not place.tested:
+            continue
+        shown = place.fold_of or name
+        draws: tuple[int | None, ...] = place.draws or study.draws
+        if study.datasets[place.videos_of or name].generate is None:
+            draws = (None,)
+        for draw in draws:
+            seeds = place.seeds or study.seeds or (draw or 0,)
+            for seed in seeds:
+                at = At(shown, draw, seed)
+                yield from _of_seed(study, registry, name, at, with_controls=seed == seeds[0])
+
+
+def _of_seed(
+    study: Study, registry: Registry, name: str, at: At, with_controls: bool
+) -> Iterator[Value]:
+    place = study.datasets[name]
+    key, source = _key(study, name, at), _key(study, place.pretrained_on or name, at)
+    pretrained_on = study.datasets[place.pretrained_on or name]
+    made: dict[str, Pretrain] = {}
+    for title, row in study.rows.items():
+        if At(at.dataset, at.draw, at.seed, row=title) not in row.only:
+            continue
+        parent = made.get(row.start)
+        if row.start not in ("", "none") and parent is None:
+            raise UserError(
+                f"study {study.study}: rows.{title}: goes on from {row.start}, which has no run in "
+                f"{name}; put that row first"
+            )
+        start = _pretraining(
+            study, registry.scale, source, at.seed, row.changes | pretrained_on.pretrain, parent
+        )
+        if row.start != "none":
+            made[title] = start = registry.add(start)
+        for column, evaluation in study.columns.items():
+            here = At(at.dataset, at.draw, at.seed, row=title, column=column)
+            if here not in row.only or here not in evaluation.only:
+                continue
+            run = _evaluation(study, registry.scale, key, at.seed, evaluation, start)
+            if evaluation.stage != "measure" and row.start != "none":
+                run = run.model_copy(update={"parent": start.run_id})
+            yield Value(
+                at.dataset, at.draw, at.seed, title, column, registry.add(run), evaluation.metric
+            )
+    if not with_controls:
+        return
+    plain = _pretraining(study, registry.scale, source, at.seed, {}, None)
+    for column in study.controls:
+        probe = _evaluation(study, registry.scale, key, at.seed, study.columns[column], plain)
+        fields = {field: getattr(probe, field) for field in CONTROL_FIELDS}
+        run = registry.add(Measure(name="controls", **fields))
+        for title, metric in CONTROLS.items():
+            yield Value(at.dataset, at.draw, at.seed, title, column, run, metric, control=True)
+
+
+def _key(study: Study, name: str, at: At) -> str:
+    """Return the name in the scale of a dataset's videos."""
+    name = study.datasets[name].videos_of or name
+    return name if study.datasets[name].generate is None else f"{name}-{at.draw}"
+
+
+def _pretraining(
+    study: Study,
+    scale: Scale,
+    key: str,
+    seed: int,
+    changes: Mapping[str, Any],
+    parent: Pretrain | None,
+) -> Pretrain:
+    spec = (
+        recipes.pretrain(study.recipe, "mgm", study.epochs, study.backbone)
+        if study.scale
+        else Pretrain(data=Data(dataset=key))
+    )
+    if parent:
+        changes = {"parent": parent.run_id, **changes}
+    return _changed(study, scale.apply(_on(scale, spec, key, seed), seed), changes)
+
+
+def _evaluation(
+    study: Study, scale: Scale, key: str, seed: int, column: Column, start: Pretrain
+) -> Probe | Finetune | Measure:
+    """Return a run that evaluates `start`, without its parent. The model is that of `start`."""
+    if column.stage == "measure":
+        same = {name: getattr(start, name) for name in ("clips", "model", "mask")}
+        spec = Measure(name=column.changes["name"], data=start.data, **same)
+        return _changed(study, _on(scale, spec, key, seed), column.changes)
+    trained: Probe | Finetune
+    if not study.scale:
+        stage = Probe if column.stage == "probe" else Finetune
+        trained = stage(data=Data(dataset=key))
+    else:
+        recipe = recipes.probe if column.stage == "probe" else recipes.finetune
+        trained = recipe(study.recipe, "", recipes.MODELS[study.backbone])
+    trained = _changed(study, scale.apply(_on(scale, trained, key, seed), seed), column.changes)
+    return trained.model_copy(update={"model": start.model})
+
+
+def _on(scale: Scale, spec: R, key: str, seed: int) -> R:
+    """Return a spec on a dataset of the scale, given by its key there."""
+    dataset = scale.datasets[key]
+    fields = {"dataset": key, "digest": dataset.digest}
+    return spec.model_copy(update={"data": spec.data.model_copy(update=fields), "seed": seed})
+
+
+def _changed(study: Study, spec: R, changes: Mapping[str, Any]) -> R:
+    """Return a spec with changed fields, given by their dotted names."""
+    fields = spec.model_dump(mode="json")
+    for dotted, value in changes.items():
+        if dotted == "mask" and isinstance(value, str):
+            value = {"name": value, "ratio": recipes.MASK_RATIO[value]}
+        set_field(fields, dotted, value, f"study {study.study}: {dotted}")
+    return parse(fields, f"study {study.study}")  # type: ignore[return-value]

@@ -1,0 +1,338 @@
+"""A study: a comparison as data, from which its runs, DAG, tables, page and verdicts follow.
+
+`studies/NAME.yaml` holds one. The paper's own tables are Python (`mgm.paper.experiments`).
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from mgm.spec import FrozenModel, RunOptions
+
+# Can be the name of a folder, and is one word for a shell.
+Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
+
+
+def _not_reserved(name: str) -> str:
+    if name.lower().startswith(RESERVED) or name.lower().endswith(".tar.xz"):
+        raise ValueError(f"{name} is the name of a file that mgm writes itself; choose another")
+    return name
+
+
+RESERVED = ("mlflow.db", "mlflow-artifacts")
+ResultsName = Annotated[Name, AfterValidator(_not_reserved)]
+Stage = Literal["pretrain", "finetune", "probe", "measure", "visualise"]
+# Controls, with the metric of a `measure controls` run.
+CONTROLS = {
+    "File size": "bytes",
+    "Middle frame, 12 x 12": "middle_frame",
+    "Mean frame, 12 x 12": "mean_frame",
+    "Frame differences, 12 x 12": "frame_difference",
+    "Mean motion vector, 2 numbers": "vector_mean",
+    "Trajectory of the largest motion": "vector_trajectory",
+    "Histogram of motion vectors, 81 numbers": "vector_histogram",
+    "The same by quadrant": "vector_quadrants",
+}
+
+
+def _numbers(given: Any) -> Any:
+    """Return the numbers of a range such as "701-720", or of several: "0-3, 7"."""
+    if isinstance(given, int):
+        return (given,)
+    if not isinstance(given, str):
+        return given
+    found: list[int] = []
+    for part in given.split(","):
+        if not (bounds := re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)):
+            raise ValueError("is not a range of numbers, such as 701-720")
+        found += range(int(bounds[1]), int(bounds[2] or bounds[1]) + 1)
+    return tuple(found)
+
+
+Numbers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
+
+
+class At(NamedTuple):
+    """A place in a study. An empty row or column stands for any."""
+
+    dataset: str
+    draw: int | None
+    seed: int
+    row: str = ""
+    column: str = ""
+
+
+class Only(FrozenModel):
+    """The part of a study that a row or a column is limited to. Empty: no limit."""
+
+    datasets: tuple[str, ...] = ()
+    draws: Numbers = ()
+    seeds: Numbers = ()
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    def __contains__(self, at: At) -> bool:
+        return all(
+            not allowed or value in ("", *allowed)
+            for allowed, value in (
+                (self.datasets, at.dataset),
+                (self.draws, at.draw),
+                (self.seeds, at.seed),
+                (self.rows, at.row),
+                (self.columns, at.column),
+            )
+        )
+
+
+class Place(FrozenModel):
+    """A dataset of a study."""
+
+    title: str = ""
+    # Fields of the scale's generated dataset that this one changes.
+    generate: dict[str, Any] | None = None
+    # The folder of a prepared dataset, and the digest of its index.
+    root: str = ""
+    digest: str = ""
+    # Fields of pretraining that change here, for every row.
+    pretrain: dict[str, Any] = Field(default_factory=dict)
+    # Another dataset of the study, with the same videos.
+    videos_of: str = ""
+    # Another dataset of the study, whose videos pretrain the models tested here.
+    pretrained_on: str = ""
+    # A fold of a dataset: an accuracy is over the test videos of all folds.
+    fold_of: str = ""
+    # Only pretrain here.
+    tested: bool = True
+    # In place of the study's.
+    draws: Numbers = ()
+    seeds: Numbers = ()
+
+
+class Row(FrozenModel):
+    """A kind of pretraining, as differences from the study's."""
+
+    # none: random weights. Another row: go on from its weights.
+    start: str = Field("", alias="from")
+    changes: dict[str, Any] = Field(default_factory=dict)
+    only: Only = Only()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dotted(cls, given: Any) -> Any:
+        if given == "none":
+            return {"from": "none"}
+        if isinstance(given, Mapping) and "changes" not in given:
+            own = {name: given[name] for name in ("from", "only") if name in given}
+            return {**own, "changes": {k: v for k, v in given.items() if k not in own}}
+        return given
+
+
+class Column(FrozenModel):
+    """An evaluation, as differences from the study's."""
+
+    stage: Literal["probe", "finetune", "measure"] = "probe"
+    metric: str = "top1"
+    changes: dict[str, Any] = Field(default_factory=dict)
+    only: Only = Only()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dotted(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and "changes" not in given:
+            own = {name: given[name] for name in ("stage", "metric", "only") if name in given}
+            return {**own, "changes": {k: v for k, v in given.items() if k not in own}}
+        return given
+
+
+class Prediction(FrozenModel):
+    """What a study's author expected of a number, before the runs that test it."""
+
+    dataset: str = Field(alias="in")
+    # "A above 5", "A minus B below 0", "A minus B within 3", "A minus B level". A and B are rows,
+    # or controls; "A [COLUMN]" is a row in another column.
+    says: str
+    column: str = ""
+    # The commit that wrote it.
+    since: str
+    # Test it on these draws or seeds alone.
+    draws: Numbers = ()
+    seeds: Numbers = ()
+    # Refuted unless it holds: an interval with both outcomes is not open.
+    strict: bool = False
+    # Why its commit is not older than its runs.
+    late: str = ""
+    note: str = ""
+
+    @property
+    def parts(self) -> "Statement":
+        return parse_statement(self.says)
+
+    @property
+    def terms(self) -> "list[Term]":
+        return [term for term in self.parts[:2] if term]
+
+
+class Term(NamedTuple):
+    """A row or a control of a study, in one of its columns; the first by default."""
+
+    row: str
+    column: str = ""
+
+
+class Statement(NamedTuple):
+    """A mean, or a difference of two, and what is said of it."""
+
+    first: Term
+    second: Term | None
+    relation: Literal["above", "below", "within", "level"]
+    bound: float
+
+
+_STATEMENT = re.compile(r"(.+?) (above|below|within|level)(?: (-?\d+(?:\.\d+)?))?")
+
+
+def parse_statement(text: str) -> Statement:
+    """Read a prediction, such as "MGM minus Random block above 5".
+
+    Raises:
+        ValueError: it has another form.
+    """
+    found = _STATEMENT.fullmatch(text.strip())
+    if not found or (found[2] == "level") != (found[3] is None):
+        raise ValueError(
+            f"{text!r} is not a prediction; write A minus B, then above, below or within a number, "
+            "or level"
+        )
+    first, second = parse_difference(found[1])
+    return Statement(first, second, found[2], float(found[3] or 0))  # type: ignore[arg-type]
+
+
+def parse_difference(text: str) -> tuple[Term, Term | None]:
+    """Read "A minus B", or "A" alone."""
+    first, minus, second = text.strip().partition(" minus ")
+    return _term(first), _term(second) if minus else None
+
+
+def _term(text: str) -> Term:
+    found = re.fullmatch(r"(.+?)(?: \[(.+)\])?", text.strip())
+    assert found
+    return Term(found[1], found[2] or "")
+
+
+def _one_family(given: Any) -> Any:
+    return {"": given} if isinstance(given, list | tuple) else given
+
+
+Families = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_one_family)]
+
+
+class Study(FrozenModel):
+    """A comparison of rows of pretraining by columns of evaluations, on several datasets."""
+
+    study: ResultsName
+    question: str
+    # Sentences. {DATASET: A minus B} stands for that estimate.
+    answer: tuple[str, ...] = ()
+    caveat: str = ""
+    expected_cost: str = ""
+    # The scale whose recipes its runs have. Empty: the defaults of a spec.
+    scale: str = ""
+    # The dataset of the scale that is generated, or whose recipe applies, and its epochs.
+    recipe: Name = "ssv2"
+    epochs: int = Field(200, ge=1)
+    backbone: str = "vit-b"
+    # Fields of each stage that differ from the scale's.
+    settings: dict[Stage, dict[str, Any]] = Field(default_factory=dict)
+    datasets: dict[Name, Place] = Field(min_length=1)
+    # Seeds of generated datasets.
+    draws: Numbers = ()
+    # Seeds of runs. Empty: the seed of the draw.
+    seeds: Numbers = ()
+    # The sampling unit of an interval: draws if there are any, or each run by itself.
+    unit: Literal["draws", "runs"] = "draws"
+    rows: dict[str, Row] = Field(min_length=1)
+    columns: dict[str, Column] = Field(min_length=1)
+    # Columns whose labels, draws and test videos the controls without a model share.
+    controls: tuple[str, ...] = ()
+    # Differences "A minus B" by family; B may be *, for every other row. Holm's method is applied
+    # to a family's differences in one dataset and column. A list is one family.
+    compare: Families = Field(default_factory=dict)
+    # Means over several datasets, by name.
+    averages: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    predictions: tuple[Prediction, ...] = ()
+    # Why the tree of some runs had changes that were not committed.
+    dirty: str = ""
+    # When it stopped or stops, in words.
+    stop: str = ""
+    # What an attentive reader would ask, and the answer.
+    sceptic: dict[str, str] = Field(default_factory=dict)
+    # A draw counts only if all its rows are finished.
+    complete: bool = True
+    specs_per_job: int = Field(1, ge=1)
+    execution: RunOptions | None = None
+
+    @model_validator(mode="after")
+    def _names_what_is_there(self) -> Self:
+        """Refuse a part that names a row, column or dataset that is not there."""
+        names = {
+            "dataset": {*self.datasets, *self.averages, *(p.fold_of for p in self._places())},
+            "row": {*self.rows, *CONTROLS},
+            "column": {*self.columns, ""},
+        }
+
+        def check(where: str, kind: str, *given: str) -> None:
+            for name in given:
+                if name not in names[kind]:
+                    known = ", ".join(sorted(filter(None, names[kind])))
+                    raise ValueError(f"{where}: {name!r} is not a {kind}; choose from {known}")
+
+        for name, place in self.datasets.items():
+            check(f"datasets.{name}", "dataset", *filter(None, [place.pretrained_on]))
+            check(f"datasets.{name}", "dataset", *filter(None, [place.videos_of]))
+            if [place.generate is not None, bool(place.root), bool(place.videos_of)].count(
+                True
+            ) != 1:
+                raise ValueError(f"datasets.{name}: needs one of `generate`, `root`, `videos_of`")
+            if place.generate is not None and not (place.draws or self.draws):
+                raise ValueError(f"datasets.{name}: is generated, and the study has no draws")
+        if not (self.seeds or self.draws or all(p.seeds or p.draws for p in self._places())):
+            raise ValueError("has neither draws nor seeds")
+        for name, row in self.rows.items():
+            if row.start not in ("", "none"):
+                check(f"rows.{name}.from", "row", row.start)
+        only = {name: row.only for name, row in self.rows.items()}
+        only |= {name: column.only for name, column in self.columns.items()}
+        for name, limit in only.items():
+            check(f"{name}.only", "dataset", *limit.datasets)
+            check(f"{name}.only", "row", *limit.rows)
+            check(f"{name}.only", "column", *limit.columns)
+        for name, several in self.averages.items():
+            check(f"averages.{name}", "dataset", *several)
+        check("controls", "column", *self.controls)
+        for text in (one for family in self.compare.values() for one in family):
+            first, second = parse_difference(text)
+            if second is None:
+                raise ValueError(f"compare: {text!r} is not `A minus B`")
+            check(f"compare: {text}", "row", first.row, *[second.row] * (second.row != "*"))
+            check(f"compare: {text}", "column", first.column, second.column)
+        for number, one in enumerate(self.predictions, 1):
+            where = f"predictions: number {number}"
+            check(where, "dataset", one.dataset)
+            check(where, "column", one.column)
+            check(where, "row", *(term.row for term in one.terms))
+            check(where, "column", *(term.column for term in one.terms))
+        return self
+
+    def _places(self) -> list[Place]:
+        return [place for place in self.datasets.values() if place.tested]
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The datasets with results, each with its title; folds stand under their dataset."""
+        found: dict[str, str] = {}
+        for name, place in self.datasets.items():
+            if place.tested:
+                found.setdefault(place.fold_of or name, place.title or place.fold_of or name)
+        return found | {name: name for name in self.averages}

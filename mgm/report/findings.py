@@ -1,0 +1,342 @@
+"""What a study found: its numbers, differences and predictions as frames.
+
+Every number shown of a study comes from here.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite
+from typing import Any, Literal
+
+import pandas as pd
+
+from mgm.paper.registry import Registry
+from mgm.paper.study import (
+    CONTROLS,
+    Prediction,
+    Statement,
+    Study,
+    Term,
+    parse_difference,
+)
+from mgm.results.frame import commit_of
+from mgm.results.result import RunStatus
+from mgm.results.statistics import Estimate, holm, over_seeds, p_value
+
+Verdict = Literal["holds", "refuted", "open", "not run"]
+AT = ["dataset", "draw", "seed", "column", "row"]
+NAMED = ["dataset", "column", "family", "first", "second", "says"]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A study with its runs.
+
+    Attributes:
+        found: the status of each run of the registry.
+    """
+
+    registry: Registry
+    found: Mapping[str, RunStatus]
+
+    @property
+    def study(self) -> Study:
+        assert self.registry.scale.study is not None
+        return self.registry.scale.study
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """A row per number: `AT`, `value` (empty: no result), `n_test`, `control`, and its run.
+
+        `draw` is -1 for a dataset that is not drawn. The run's columns are `run_id`, `status` and
+        `commit`.
+        """
+        rows = []
+        for one in self.registry.values:
+            status = self.found[one.run.run_id]
+            result: Mapping[str, Any] = status.result or {}
+            value = result.get("metrics", {}).get(one.metric)
+            rows.append(
+                {
+                    "dataset": one.dataset,
+                    "draw": -1 if one.draw is None else one.draw,
+                    "seed": one.seed,
+                    "column": one.column,
+                    "row": one.row,
+                    "value": value if value is not None and isfinite(value) else None,
+                    "n_test": result.get("n_test") or 1,
+                    "control": one.control,
+                    "run_id": one.run.run_id,
+                    "status": status.state,
+                    "commit": commit_of(result) if result else "",
+                }
+            )
+        return pd.DataFrame(rows).astype({"value": "float64"})
+
+    @cached_property
+    def values(self) -> pd.DataFrame:
+        """A row per number over all folds of a dataset, and over the datasets of an average.
+
+        The columns are `AT`, `value`, `control` and `run_ids` (joined by spaces). If the study
+        counts complete draws alone, a column of a draw is left out until all its rows are done.
+        """
+        folds = self.runs.assign(right=self.runs.value * self.runs.n_test)
+        merged = folds.groupby(AT, sort=False).agg(
+            right=("right", lambda part: part.sum(skipna=False)),
+            n_test=("n_test", "sum"),
+            control=("control", "first"),
+            run_ids=("run_id", " ".join),
+        )
+        merged["value"] = merged.right / merged.n_test
+        table = merged.reset_index()[[*AT, "value", "control", "run_ids"]]
+        if self.study.complete:
+            models = table[~table.control]
+            absent = models[models.value.isna()][AT[:4]].drop_duplicates()
+            table = table.merge(absent.assign(absent=True), how="left", on=AT[:4])
+            table = table[table.control | table.absent.isna()].drop(columns="absent")
+        table = table[table.value.notna()]
+        several = [table]
+        for name, datasets in self.study.averages.items():
+            some = table[table.dataset.isin(datasets)]
+            groups = some.groupby(AT[1:], sort=False)
+            mean = groups.agg(
+                value=("value", "mean"),
+                count=("value", "size"),
+                control=("control", "first"),
+                run_ids=("run_ids", " ".join),
+            ).reset_index()
+            several.append(mean[mean["count"] == len(datasets)].assign(dataset=name))
+        return pd.concat(several, ignore_index=True)[[*AT, "value", "control", "run_ids"]]
+
+    def estimate(
+        self,
+        dataset: str,
+        text: str,
+        column: str = "",
+        draws: tuple[int, ...] = (),
+        seeds: tuple[int, ...] = (),
+    ) -> Estimate | None:
+        """Return a mean "A" or a paired difference "A minus B", with its interval over units.
+
+        Args:
+            column: the column of rows without their own; by default the study's first.
+            draws: use these draws alone. Empty: all.
+            seeds: use these seeds alone. Empty: all.
+
+        Returns:
+            The estimate; None without a result.
+        """
+        first, second = parse_difference(text)
+        per_unit = self.per_unit(dataset, first, second, column, draws, seeds)
+        return over_seeds(per_unit.tolist()) if len(per_unit) else None
+
+    def per_unit(
+        self,
+        dataset: str,
+        first: Term,
+        second: Term | None = None,
+        column: str = "",
+        draws: tuple[int, ...] = (),
+        seeds: tuple[int, ...] = (),
+    ) -> pd.Series:
+        """Return a number per sampling unit: per draw, or per run if the study says so."""
+        series = self._series(dataset, first, column)
+        if second:
+            other = self._series(dataset, second, column)
+            # A control is measured once per draw.
+            if second.row in CONTROLS:
+                other = other.groupby("draw").first().reindex(series.index, level="draw")
+            series = (series - other).dropna()
+        kept = series.index.to_frame()
+        if draws:
+            series = series[kept.draw.isin(draws)]
+        if seeds:
+            series = series[kept.seed.isin(seeds)]
+        drawn = (series.index.get_level_values("draw") >= 0).all()
+        return series.groupby("draw").mean() if self.study.unit == "draws" and drawn else series
+
+    def _series(self, dataset: str, term: Term, column: str) -> pd.Series:
+        column = term.column or column or next(iter(self.study.columns))
+        chosen = self._by_cell.get((dataset, column, term.row))
+        if chosen is None:
+            index = pd.MultiIndex.from_arrays([[], []], names=["draw", "seed"])
+            return pd.Series([], index=index, dtype="float64")
+        return chosen.set_index(["draw", "seed"]).value
+
+    @cached_property
+    def _by_cell(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        return dict(tuple(self.values.groupby(["dataset", "column", "row"], sort=False)))  # type: ignore[arg-type]
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """A row per dataset, column and row of the study.
+
+        The columns are `dataset`, `column`, `row`, `control`, `mean`, `low`, `high`, `n` (units)
+        and `run_ids`.
+        """
+        rows = []
+        for (dataset, column, row), some in self._by_cell.items():
+            units = self.per_unit(dataset, Term(row), column=column)
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "column": column,
+                    "row": row,
+                    "control": bool(some.control.iloc[0]),
+                    **over_seeds(units.tolist())._asdict(),
+                    "run_ids": " ".join(some.run_ids),
+                }
+            )
+        names = ["dataset", "column", "row", "control", "mean", "low", "high", "n", "run_ids"]
+        return pd.DataFrame(rows, columns=names)
+
+    @cached_property
+    def differences(self) -> pd.DataFrame:
+        """A row per difference of the study's families, with the verdict of Holm's method.
+
+        The columns are `dataset`, `column`, `family`, `first`, `second`, `says`, `mean`, `low`,
+        `high`, `n` and `holm`: whether it differs from 0 at a family-wise level of 5 %.
+        """
+        rows = []
+        for dataset in self.study.shown:
+            for column in self.study.columns:
+                for family, texts in self.study.compare.items():
+                    rows += self._family(dataset, column, family, self._pairs(column, texts))
+        return pd.DataFrame(rows, columns=[*NAMED, *Estimate._fields, "holm"])
+
+    def _pairs(self, column: str, texts: Iterable[str]) -> list[tuple[str, Term, Term]]:
+        """Return the differences of a column. One that names a column stands in the first."""
+        pairs = []
+        for text in texts:
+            first, second = parse_difference(text)
+            assert second is not None
+            if (first.column or second.column) and column != next(iter(self.study.columns)):
+                continue
+            others = [row for row in self.study.rows if row != first.row]
+            named = others if second.row == "*" else [second.row]
+            pairs += [
+                (text.replace("minus *", f"minus {row}"), first, second._replace(row=row))
+                for row in named
+            ]
+        return pairs
+
+    def _family(
+        self, dataset: str, column: str, family: str, pairs: list[tuple[str, Term, Term]]
+    ) -> list[dict[str, Any]]:
+        rows = []
+        for says, first, second in pairs:
+            units = self.per_unit(dataset, first, second, column)
+            if len(units):
+                rows.append(
+                    {
+                        "dataset": dataset,
+                        "column": column,
+                        "family": family,
+                        "first": first.row,
+                        "second": second.row,
+                        "says": says,
+                        **over_seeds(units.tolist())._asdict(),
+                    }
+                )
+        passes = holm([p_value(_estimate(row)) for row in rows])
+        return [row | {"holm": passed} for row, passed in zip(rows, passes)]
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """A row per prediction with what it came to.
+
+        The columns are `dataset`, `column`, `says`, `draws`, `seeds`, `since`, `late`, `mean`,
+        `low`, `high`, `n`, `verdict` and `why`.
+        """
+        rows = []
+        for one in self.study.predictions:
+            text = one.says[: one.says.rindex(f" {one.parts.relation}")]
+            found = self.estimate(one.dataset, text, one.column, one.draws, one.seeds)
+            verdict, why = judge(one.parts, found, one.strict)
+            rows.append(
+                {
+                    "dataset": one.dataset,
+                    "column": one.column or next(iter(self.study.columns)),
+                    "says": one.says,
+                    "draws": one.draws,
+                    "seeds": one.seeds,
+                    "since": one.since,
+                    "late": one.late,
+                    **(found or Estimate(float("nan"), n=0))._asdict(),
+                    "verdict": verdict,
+                    "why": why,
+                }
+            )
+        given = ["dataset", "column", "says", "draws", "seeds", "since", "late"]
+        return pd.DataFrame(rows, columns=[*given, *Estimate._fields, "verdict", "why"])
+
+    def tested_by(self, one: Prediction) -> list[str]:
+        """Return the ids of the runs that test a prediction."""
+        first = next(iter(self.study.columns))
+        runs = self.runs[self.runs.dataset == one.dataset]
+        places = {(term.row, term.column or one.column or first) for term in one.terms}
+        chosen = [place in places for place in zip(runs.row, runs.column)]
+        runs = runs[chosen]
+        if one.draws:
+            runs = runs[runs.draw.isin(one.draws)]
+        if one.seeds:
+            runs = runs[runs.seed.isin(one.seeds)]
+        return list(dict.fromkeys(runs[~runs.control].run_id))
+
+    def filled(self, text: str) -> str:
+        """Return a text with its {DATASET: A minus B} replaced by numbers."""
+
+        def number(found: re.Match) -> str:
+            dataset, _, what = found[1].partition(": ")
+            return in_words(self.estimate(dataset, what))
+
+        return re.sub(r"\{([^{}]+)\}", number, text)
+
+
+def judge(said: Statement, found: Estimate | None, strict: bool) -> tuple[Verdict, str]:
+    """Return what a prediction came to, and why.
+
+    - above or below a bound: it holds if the whole interval is on that side. It is refuted if the
+      mean is not.
+    - within a bound of 0: it holds if the whole interval is. It is refuted if the mean is not.
+    - level: it holds if the interval holds 0, however wide it is. Otherwise it is refuted.
+
+    Everything else is open. A strict prediction is never open, but refuted.
+    """
+    if found is None:
+        return "not run", ""
+    mean, low, high = found.mean, found.low, found.high
+    relation, bound = said.relation, said.bound
+    if relation == "level":
+        holds = low <= 0 <= high
+        return ("holds", "") if holds else ("refuted", "the interval does not hold 0")
+    if relation == "within":
+        holds, refuted = -bound <= low and high <= bound, abs(mean) > bound
+    elif relation == "above":
+        holds, refuted = low > bound, mean <= bound
+    else:
+        holds, refuted = high < bound, mean >= bound
+    if holds:
+        return "holds", ""
+    if refuted:
+        return "refuted", ""
+    why = (
+        f"the interval passes {bound:g}"
+        if relation == "within"
+        else (f"the interval holds {bound:g}")
+    )
+    return ("refuted" if strict else "open"), why
+
+
+def in_words(found: Estimate | None) -> str:
+    """Return "7.8 [4.4, 11.3]", or "not run"."""
+    if found is None:
+        return "not run"
+    interval = f" [{found.low:.1f}, {found.high:.1f}]" if found.has_interval else ""
+    return f"{found.mean:.1f}{interval}"
+
+
+def _estimate(row: Mapping[str, Any]) -> Estimate:
+    return Estimate(row["mean"], row["low"], row["high"], row["n"])
