@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgm.models.kernels import Linear, linear, scaled_dot_product_attention
+from mgm.models.kernels import Linear, linear
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -99,7 +99,8 @@ class Attention(nn.Module):
         queries = linear(x_BVD[:, -last:], of_queries, self.q_bias)
         others = linear(x_BVD, of_others, torch.cat((torch.zeros_like(self.v_bias), self.v_bias)))
         q_BNVD, k_BNVD, v_BNVD = map(self._heads, (queries, *others.chunk(2, dim=-1)))
-        out_BNVD = scaled_dot_product_attention(q_BNVD, k_BNVD, v_BNVD, attn_mask_BVV)
+        mask_B1VV = None if attn_mask_BVV is None else attn_mask_BVV[:, None]
+        out_BNVD = F.scaled_dot_product_attention(q_BNVD, k_BNVD, v_BNVD, attn_mask=mask_B1VV)
         return self.proj(out_BNVD.transpose(1, 2).flatten(2))
 
     def _heads(self, x_BVD: Tensor) -> Tensor:

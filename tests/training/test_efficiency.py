@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mgm.models import build_classifier, build_mae, reconstruction_loss
+from mgm.models import build_classifier, build_mae, kernels, reconstruction_loss
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain
 from mgm.training.efficiency import block_compiler, recomputed, wrapped_blocks
 
@@ -74,18 +74,25 @@ def test_compiled_blocks_give_the_same_step(build, precision, of_loss, of_gradie
     assert torch.equal(step(made, loss_of, precision)[0], loss)  # the blocks are as before
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("onednn", [True, False])
 @pytest.mark.parametrize("build", [pretraining, finetuning])
-def test_recomputed_activations_give_the_same_gradients_from_less_memory(build):
+def test_recomputed_activations_give_the_same_gradients_from_less_memory(
+    build, onednn, precision, monkeypatch
+):
+    monkeypatch.setattr(kernels, "uses_onednn", lambda: onednn)
+    monkeypatch.setattr(kernels, "WIDE", 32)
     kept, whole = list[int](), build(VIT)
     with torch.autograd.graph.saved_tensors_hooks(
         lambda x: kept.append(x.nbytes) or x, lambda x: x
     ):
-        loss, gradients = step(*whole, "float32")
+        loss, gradients = step(*whole, precision)
         of_all = sum(kept)
         with wrapped_blocks(whole[0], recomputed):
-            again, gradients_again = step(*whole, "float32")
-        assert sum(kept) < 1.5 * of_all
-        assert step(*whole, "float32")[0] == loss  # the blocks are as before
+            again, gradients_again = step(*whole, precision)
+        # In bf16, the first pass leaves casts of the weights.
+        assert precision == "bf16" or sum(kept) < 1.5 * of_all
+        assert step(*whole, precision)[0] == loss  # the blocks are as before
     assert torch.equal(loss, again)
     assert torch.equal(gradients, gradients_again)
 
