@@ -3,8 +3,10 @@
 The choice depends only on the CPU and on PyTorch's version, so a resumed run has the same kernels.
 """
 
+from collections.abc import Mapping
 from functools import cache
 from timeit import repeat
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,9 +64,8 @@ def uses_onednn() -> bool:
     There its product takes half the time of PyTorch's (MKL). On Intel's AVX-512 a step of ViT-B
     took 1.3 times as long with it, and with AVX2 1.05 to 1.1 times.
     """
-    # Older versions of PyTorch do not describe the CPU, and a newer one may lack the private
-    # product.
-    cpu = getattr(torch.cpu, "get_capabilities", dict)()
+    # Older versions of PyTorch do not describe the CPU. A newer one may lack the private product.
+    cpu: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     amd = str(cpu.get("cpu_name")).startswith("AMD")
     return amd and bool(cpu.get("avx512_f")) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
