@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, nan
+from math import inf, isfinite, nan, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +138,29 @@ def paired(rows: Iterable[Row], number: Callable[[Sequence[Any]], float]) -> Est
     return over_runs(numbers, [dataset_of[seed] for seed in shared])
 
 
+def unpaired(numbers: Sequence[Estimate], number: Callable[[Sequence[Any]], float]) -> Estimate:
+    """Compute a number from independent estimates, whose intervals add in quadrature."""
+    means = [one.mean for one in numbers]
+    mean, down, up = number(means), 0.0, 0.0
+    for position, one in enumerate(numbers):
+        if not one.has_interval:
+            return Estimate(mean)
+        ends = [
+            number([*means[:position], end, *means[position + 1 :]]) for end in (one.low, one.high)
+        ]
+        down, up = down + (mean - min(ends)) ** 2, up + (max(ends) - mean) ** 2
+    return Estimate(mean, mean - sqrt(down), mean + sqrt(up))
+
+
 def gain(better: Row, base: Row) -> Estimate | None:
-    """Return `better` minus `base`, paired by seed."""
+    """Return `better` minus `base`, paired by seed.
+
+    Cells of other seeds, such as controls, are not paired. Otherwise the difference would be that
+    of the shared seeds alone, and not that of the numbers shown.
+    """
+    seeds = [{run.seed for run in row.runs} for row in (better, base)]
+    if seeds[0] != seeds[1] and better.estimate and base.estimate:
+        return unpaired((better.estimate, base.estimate), lambda values: values[0] - values[1])
     return paired((better, base), lambda values: values[0] - values[1])
 
 

@@ -1,10 +1,15 @@
 """A cell shows the mean of its own runs, or why it has none."""
 
+from dataclasses import replace
+
 import pytest
 
 from mgm.paper.registry import Registry
 from mgm.report.cells import Row, gain, rows
+from mgm.report.page.sections import by_class
 from mgm.results.frame import examine_all
+from mgm.results.result import RunStatus
+from mgm.results.statistics import Estimate
 from tests.helpers.fake_results import finish, finish_all, registry, write_log
 
 
@@ -61,3 +66,28 @@ def test_gain_is_paired_by_seed(tmp_path):
     estimate = gain(table[MGM], table["No pretraining", "SSv2"])
     assert (estimate.mean, estimate.n) == (pytest.approx(7.5), 2)
     assert gain(table["Random Tube", "SSv2"], table[MGM]) is None
+
+
+def test_a_difference_of_cells_of_other_seeds_is_that_of_the_numbers_shown(tmp_path):
+    known = registry(seeds=(0, 1, 2))
+    runs = cell_runs(known, "MGM (Dense)")
+    for run, top1 in zip(runs, (50, 60, 70)):
+        finish(tmp_path, run, top1)
+    ours = collect(known, tmp_path)[MGM]
+    control = replace(ours, runs=runs[:1], values=(40.0,), estimate=Estimate(40.0, 39.0, 41.0))
+    difference = gain(ours, control)
+    assert difference.mean == pytest.approx(ours.estimate.mean - 40)
+    assert ours.estimate.low - 40 > difference.low > ours.estimate.low - 41
+
+
+def test_every_label_draw_counts_in_the_accuracy_by_class(tmp_path):
+    known = registry(seeds=(0,))
+    [run] = cell_runs(known, "MGM (Dense)")
+    folder = finish(tmp_path, run)
+    (folder / "predictions.csv").write_text("path,label,prediction,prediction\n1,a,a,b\n2,b,b,b\n")
+    row = collect(known, tmp_path)[MGM]
+    found = by_class(row, tmp_path, {run.run_id: RunStatus("run", "", {"top1": 75.0})})
+    assert [(line.name, line.predictions, line.accuracy) for line in found.lines] == [
+        ("a", 2, 50.0),
+        ("b", 2, 100.0),
+    ]

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from math import isfinite, nan, sqrt
+from math import isfinite, nan
 from pathlib import Path
 
 import pandas as pd
 
 from mgm.paper.quoted import FOOTNOTES, reported
 from mgm.paper.registry import SHARES, Registry
-from mgm.report.cells import Row, paired, row_of
+from mgm.report.cells import Row, paired, row_of, unpaired
 from mgm.report.claims.claim import CLAIMS, Claim, Condition, Key, LinearCombination, Quantity
 from mgm.report.table_files import DASH, MINUS, comparable
 from mgm.results import atomic
@@ -204,18 +204,7 @@ def of_runs(rows: Mapping[Key, Row], what: LinearCombination) -> Estimate:
     cells = [rows[key] for key in what.cells]
     if (by_seed := paired(cells, what.evaluate)) and by_seed.n > 1:
         return by_seed
-    numbers = [_of_cell(row) for row in cells]
-    means = [number.mean for number in numbers]
-    mean, down, up = what.evaluate(means), 0.0, 0.0
-    for position, number in enumerate(numbers):
-        if not number.has_interval:
-            return Estimate(mean)
-        ends = [
-            what.evaluate([*means[:position], end, *means[position + 1 :]])
-            for end in (number.low, number.high)
-        ]
-        down, up = down + (mean - min(ends)) ** 2, up + (max(ends) - mean) ** 2
-    return Estimate(mean, mean - sqrt(down), mean + sqrt(up))
+    return unpaired([_of_cell(row) for row in cells], what.evaluate)
 
 
 def _judge(

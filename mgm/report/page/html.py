@@ -9,6 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from mgm.paper.ablations import CONTROLS
 from mgm.paper.registry import SHARES, Registry, Table, label_of
 from mgm.paper.scales import Scale
 from mgm.report.cells import Row, gain, mean_gain
@@ -235,7 +236,7 @@ def _gains(table: Table, rows: Sequence[Row]) -> dict[str, Any] | None:
     whole = [
         name for name in table.rows if all((name, column) in cells for column in table.columns)
     ]
-    names = [name for name in whole if name != table.base]
+    names = [name for name in whole if name != table.base and table.groups.get(name) != CONTROLS]
     lines: dict[str, list[tuple[Estimate | None, str]]] = {}
     for name in names:
         pairs = [(cells[name, base.column], base) for base in bases]

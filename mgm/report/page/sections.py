@@ -187,7 +187,11 @@ def controls_of(
     first = tables[0]
     datasets = [run.data.dataset for run in done]
     lines: dict[str, Estimate | str] = {}
+    pretrained = any(table.base for table in registry.tables.values())
     for title in first.index:
+        # A table with a row without pretraining has the same control, of more seeds.
+        if pretrained and first.kind[title] == "model":
+            continue
         values = [float(table.top1[title]) for table in tables]
         if any(map(isnan, values)):
             lines[str(title)] = str(first.why[title])
@@ -250,13 +254,14 @@ def by_class(row: Row | None, results: Path, found: Mapping[str, RunStatus]) -> 
     frames = [
         pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths if path.exists()
     ]
-    if row is None or not frames:
+    if row is None or not frames or "labels" in frames[0]:
         return None
-    predictions = pd.concat(frames)
-    if "labels" in predictions:
-        return None
-    names = sorted({*predictions.label, *predictions.prediction})
-    counts = pd.crosstab(predictions.label, predictions.prediction).reindex(
+    # A probe of several label draws has a column per draw.
+    predictions = pd.concat(
+        frame.melt(["path", "label"], value_name="predicted") for frame in frames
+    )
+    names = sorted({*predictions.label, *predictions.predicted})
+    counts = pd.crosstab(predictions.label, predictions.predicted).reindex(
         columns=names, fill_value=0
     )
     totals = counts.sum(axis=1)
