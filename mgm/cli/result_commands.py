@@ -188,13 +188,6 @@ class MirrorOptions(FrozenModel):
         bool,
         typer.Option("--weights", help="Copy weights too; default: only their path and digest."),
     ] = False
-    check: Annotated[
-        bool,
-        typer.Option("--check", help="Only print where MLflow differs from the files."),
-    ] = False
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Write the runs again that differ from the files.")
-    ] = False
 
 
 @app.command()
@@ -215,10 +208,6 @@ def sync(
 
     MLflow is only a copy of the files: if it is down, nothing is lost.
     """
-    chosen = [f"--{flag}" for flag in ("follow", "check", "repair") if getattr(mirror, flag)]
-    if len(chosen) > 1:
-        raise UserError(f"{' '.join(chosen)}: choose one")
-
     from mgm.report.mlflow import sync as mlflow
 
     folder = results / name
@@ -226,21 +215,6 @@ def sync(
     if mirror.follow:
         mlflow.follow(registry, folder, uri, mirror.weights)
         return
-    differing: dict[str, list[str]] = {}
-    if mirror.check or mirror.repair:
-        differing = mlflow.check(registry, folder, uri)
-        lines = [f"{run_id}: {line}" for run_id, several in differing.items() for line in several]
-        more = [f"and {len(lines) - 50} more differences"] if len(lines) > 50 else []
-        say("\n".join(lines[:50] + more) or "MLflow agrees with the files")
-        if mirror.check and lines:
-            raise UserError(
-                f"{uri}: {len(lines)} differences in {len(differing)} runs; `mgm sync {name} "
-                "--repair` writes these runs again"
-            )
-        if mirror.check:
-            return
-    say(str(mlflow.sync(registry, folder, uri, mirror.weights, differing.keys())))
+    say(str(mlflow.sync(registry, folder, uri, mirror.weights)))
     if register:
-        from mgm.report.mlflow.tracker import register as add_versions
-
-        say("\n".join(add_versions(folder, uri, register)))
+        say("\n".join(mlflow.register(folder, uri, register)))

@@ -2,8 +2,7 @@
 
 import pytest
 
-from mgm.report.mlflow.sync import default_uri, sync
-from mgm.report.mlflow.tracker import register
+from mgm.report.mlflow.sync import default_uri, register, sync
 from mgm.results.result import read_result, write_result
 from mgm.spec import Probe
 from tests.helpers.browser import chromium

@@ -1,47 +1,58 @@
-"""Mirror results to MLflow, for its dashboard.
+"""Copy results to MLflow, for its dashboard.
 
 The files are the source. If the tracker is slow, down or deleted, nothing is lost. A results
-folder is an MLflow experiment, and a run's folder is an MLflow run of the same name. The MLflow run
-depends only on the folder. It is written whole, through MLflow's public client, if the folder's
-digest differs from the tag `mgm.digest`. That tag is written last, so the next sync replaces a half
-written run. A run in training keeps its MLflow run and gets only the new points.
+folder is an MLflow experiment, and a run's folder is an MLflow run of the same name. The tag
+`mgm.digest` says from which files it was written. It is written last, so the next sync replaces a
+half written run. A run in training keeps its MLflow run and gets only the new points.
 
-Runs stay in MLflow after their folders are deleted. Weights are recorded by path and digest, and
-copied only on request. A second process that mirrors the same results waits for the first.
+A run with weights has a logged model of MLflow 3. The model is external, so no file is copied. A
+finetuning run has its parent's model as input. A probe adds its metrics to its parent's model.
+Runs stay in MLflow after their folders are deleted.
 """
 
+import json
+import os
+import sqlite3
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from mgm.console import show, track
 from mgm.errors import UserError
 from mgm.paper.registry import Registry
 from mgm.reading import file_digest
-from mgm.report.mlflow.record import DIGEST, STATUSES, Records, RunRecord, artifacts
-from mgm.report.mlflow.tracker import (
-    TrackedRun,
-    Tracker,
-    as_user_error,
-    default_uri,
-    log_model,
-    writing,
-)
+from mgm.report.mlflow.record import VARYING, Record, Records
+from mgm.results.lock import wait_for_flock
 from mgm.spec import parents
 
+DIGEST = "mgm.digest"  # tag: digest of the files that the MLflow run was written from
+PARENT = "mlflow.parentRunId"  # tag with which MLflow's pages nest runs
 WEIGHTS = "weights.copied"  # tag: digest of the weights among the run's artefacts
+EXTERNAL = "mlflow.model.isExternal"  # tag of a model with weights outside MLflow
 BATCH = 800  # metrics per call; MLflow takes 1000 metrics, parameters and tags together
 FOLLOW_S = 10.0  # seconds between two checks of the files
+# Settings of MLflow that the user has not set. They report an unreachable tracker in seconds.
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Number of runs per outcome of a sync."""
+    """Number of runs per outcome of a sync. `left` counts the registry's runs to be finished."""
 
     uri: str
+    left: int
     created: int = 0
     updated: int = 0
     unchanged: int = 0
@@ -55,28 +66,33 @@ class Summary:
         )
 
 
-def sync(
-    registry: Registry,
-    results: Path,
-    uri: str = "",
-    weights: bool = False,
-    anew: Collection[str] = (),
-) -> Summary:
+def default_uri(results: Path) -> str:
+    """Return the address of results/mlflow.db, one sqlite file for all names."""
+    return f"sqlite:///{results.resolve().parent / 'mlflow.db'}"
+
+
+def sync(registry: Registry, results: Path, uri: str = "", weights: bool = False) -> Summary:
     """Mirror the runs of `registry` that have files in `results` (`results/<name>`).
 
     Args:
         uri: MLflow's tracking address. The default is a database next to the results.
         weights: also copy the weights.
-        anew: run ids to replace in MLflow, even if their digests are equal.
 
     Raises:
         UserError: the tracker cannot be reached or written.
     """
     uri, records = uri or default_uri(results), Records(registry, results)
     if not (digests := records.digests()):
-        return Summary(uri)
-    with writing(uri, results):
-        return Mirror(uri, results).update(records, digests, weights, anew)
+        return Summary(uri, left=len(registry.specs))
+    with _writing(uri, results):
+        mirror, counts = Mirror(uri, results), Counter[str]()
+        for run_id, digest in track(digests.items(), "runs mirrored to MLflow", len(digests)):
+            counts[mirror.update(records, run_id, digest)] += 1
+        if weights:
+            counts["weights"] = sum(mirror.copy_weights(run_id) for run_id in digests)
+        finished = [run for run in registry.specs if mirror.tag(run, "status") == "finished"]
+        del counts["empty"]
+        return Summary(uri, len(registry.specs) - len(finished), **counts)
 
 
 def follow(
@@ -86,177 +102,253 @@ def follow(
 
     Print a line per sync to stdout. Print a tracker's error to stderr, and try again.
     """
-    uri, records = uri or default_uri(results), Records(registry, results)
-    mirrored: dict[str, str] = {}
-    reported, finished = "", set[str]()
+    mirrored, reported = dict[str, str](), ""
     while True:
         try:
-            if (digests := records.digests()) != mirrored:
-                with writing(uri, results):
-                    mirror = Mirror(uri, results)
-                    print(mirror.update(records, digests, weights), flush=True)
-                finished = {
-                    name
-                    for name, runs in mirror.runs.items()
-                    if runs and runs[0].tags.get("status") == "finished"
-                }
+            if (digests := Records(registry, results).digests()) != mirrored:
+                summary = sync(registry, results, uri, weights)
+                print(summary, flush=True)
+                if not summary.left:
+                    return
                 mirrored, reported = digests, ""
         except UserError as error:
             if str(error) != reported:
                 show(f"mgm: {error}")
             reported = str(error)
-        if finished >= registry.specs.keys():
-            return
         time.sleep(every)
 
 
-def check(registry: Registry, results: Path, uri: str = "") -> dict[str, list[str]]:
-    """Compare MLflow with the files, without writing.
+class Mirror:
+    """The MLflow experiment of `results`. `runs` has its runs by run id."""
 
-    Returns:
-        Run id -> one line per difference in status, parameters, tags or last metrics.
+    def __init__(self, uri: str, results: Path):
+        if uri.startswith("sqlite:///"):
+            path = Path(uri.removeprefix("sqlite:///"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # MLflow itself retries a broken file for minutes.
+            with closing(sqlite3.connect(path, timeout=10)) as file:
+                file.execute("SELECT name FROM sqlite_master").fetchall()
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
 
-    Raises:
-        UserError: the tracker cannot be reached, or has no experiment for these results.
-    """
-    uri, records = uri or default_uri(results), Records(registry, results)
-    if not (digests := records.digests()):
-        return {}
-    with as_user_error(uri, results):
-        tracker = Tracker(uri, results, create=False)
-    found = {
-        record.run_id: list(_differences(tracker, record, digests[record.run_id]))
-        for record in track(records.read(digests), "runs compared with MLflow", len(digests))
-    }
-    return {run_id: lines for run_id, lines in found.items() if lines}
+        self.client, self.results = MlflowClient(tracking_uri=uri), results
+        if experiment := self.client.get_experiment_by_name(results.name):
+            self.experiment_id = experiment.experiment_id
+            if experiment.lifecycle_stage == "deleted":
+                self.client.restore_experiment(self.experiment_id)
+        else:
+            folder = results.resolve().parent / "mlflow-artifacts" / results.name
+            artifacts = None if uri.startswith("http") else folder.as_uri()
+            self.experiment_id = self.client.create_experiment(results.name, artifacts)
+        self.runs: dict[str, list[Any]] = {}
+        token: str | None = None
+        while token != "":
+            found = self.client.search_runs(
+                [self.experiment_id], max_results=1000, page_token=token
+            )
+            for run in found:
+                self.runs.setdefault(run.info.run_name, []).append(run)
+            token = found.token or ""
 
+    def tag(self, run_id: str, name: str) -> str | None:
+        runs = self.runs.get(run_id)
+        return runs[0].data.tags.get(name) if runs else None
 
-def _differences(tracker: Tracker, record: RunRecord, digest: str) -> Iterator[str]:
-    same = tracker.runs.get(record.run_id, [])
-    if len(same) != 1:
-        yield f"is in MLflow {len(same)} times"
-        return
-    run = same[0]
-    held = {name: tag for name, tag in run.tags.items() if record.is_ours(name)}
-    wanted = record.tags | tracker.nested(parents(record.spec)) | {DIGEST: digest}
-    for kind, ours, theirs in (
-        ("status", {"": run.status}, {"": STATUSES[record.status]}),
-        ("parameter", run.params, record.params),
-        ("tag", held, wanted),
-        ("metric", run.metrics, record.latest),
-    ):
-        for name in sorted({*ours, *theirs}):
-            if ours.get(name) != theirs.get(name):
-                what = f"{kind} {name}".strip()
-                yield (
-                    f"{what} is {_shown(ours.get(name))} in MLflow, {_shown(theirs.get(name))} "
-                    "in its files"
-                )
+    def models(self, run_ids: Iterable[str]) -> list[str]:
+        """Return the ids of the logged models that these runs made."""
+        made = [run.outputs for run_id in run_ids for run in self.runs.get(run_id, [])]
+        return [output.model_id for outputs in made if outputs for output in outputs.model_outputs]
 
+    def update(self, records: Records, run_id: str, digest: str) -> str:
+        """Write a run unless MLflow has it. Parents come first, since a run refers to theirs.
 
-def _shown(value: str | None) -> str:
-    if value is None:
-        return "missing"
-    return repr(value if len(value) <= 60 else value[:59] + "\N{HORIZONTAL ELLIPSIS}")
-
-
-class Mirror(Tracker):
-    """MLflow experiment that is updated from a results folder."""
-
-    def update(
-        self,
-        records: Records,
-        digests: Mapping[str, str],
-        weights: bool = False,
-        anew: Collection[str] = (),
-    ) -> Summary:
-        """Write the runs that differ from MLflow.
-
-        Parents come first, since a run refers to its parent's MLflow run.
+        Returns:
+            created, updated, unchanged, or empty for a folder without a run's files.
         """
-        specs, due = records.registry.specs, list[str]()
-        for run_id, digest in digests.items():
-            before = parents(specs[run_id])
-            level = self._is_level(run_id, digest, before) and run_id not in anew
-            if not level or not set(before).isdisjoint(due):
-                due.append(run_id)
-        counts = Counter(unchanged=len(digests) - len(due))
-        for record in track(records.read(due), "runs mirrored to MLflow", len(due)):
-            run_id, digest = record.run_id, digests[record.run_id]
-            if run_id not in anew and self._is_level(run_id, digest, parents(record.spec)):
-                counts["unchanged"] += 1
-                continue
-            counts["updated" if self.runs.get(run_id) else "created"] += 1
-            self.runs[run_id] = [self._write(record, digest, self._kept(record, run_id in anew))]
-        several = [run for runs in self.runs.values() for run in runs] if weights else []
-        copies = sum(self._copy_weights(run, records.results) for run in several)
-        return Summary(self.uri, **counts, weights=copies)
-
-    def _is_level(self, run_id: str, digest: str, before: Collection[str]) -> bool:
-        runs, tags = self.runs.get(run_id, []), self.nested(before) | {DIGEST: digest}
-        return len(runs) == 1 and tags.items() <= runs[0].tags.items()
-
-    def _kept(self, record: RunRecord, anew: bool) -> TrackedRun | None:
-        """Return the MLflow run that this record continues, if any, and delete others."""
-        held = self.runs.get(record.run_id, [])
-        kept = next((run for run in held if not anew and record.continues(run.tags)), None)
+        spec, held = records.registry.specs[run_id], self.runs.get(run_id, [])
+        marks = {DIGEST: digest}
+        if parent := next((name for name in parents(spec) if self.runs.get(name)), None):
+            marks[PARENT] = self.runs[parent][0].info.run_id
+        if len(held) == 1 and marks.items() <= held[0].data.tags.items():
+            return "unchanged"
+        if not (record := records.read(run_id)):
+            return "empty"
+        kept = next((run for run in held if self._grows(run, record)), None)
         for run in held:
             if run is not kept:
-                self.client.delete_run(run.id)
-                if run.model:
-                    self.client.delete_logged_model(run.model)
-        return kept
+                self._delete(run.info.run_id)
+        self.runs[run_id] = [self._write(record, marks, kept)]
+        return "updated" if held else "created"
 
-    def _write(self, record: RunRecord, digest: str, kept: TrackedRun | None) -> TrackedRun:
+    def _grows(self, run: Any, record: Record) -> bool:
+        """Return whether an MLflow run is a whole, earlier state of this record."""
+        unfinished = run.data.tags.get("status") in ("running", "stopped", "failed")
+        if not unfinished or DIGEST not in run.data.tags or run.data.params != record.params:
+            return False
+        points = {(step, at) for key, _, at, step in record.curve if key == "train/loss"}
+        history = self.client.get_metric_history(run.info.run_id, "train/loss")
+        return {(point.step, point.timestamp) for point in history} <= points
+
+    def _delete(self, mlflow_id: str) -> None:
+        made = f"source_run_id = '{mlflow_id}'"
+        for model in self.client.search_logged_models([self.experiment_id], made):
+            self.client.delete_logged_model(model.model_id)
+        self.client.delete_run(mlflow_id)
+
+    def _write(self, record: Record, marks: dict[str, str], kept: Any) -> Any:
         """Write the whole run, or only what the MLflow run `kept` lacks."""
         from mlflow import entities
 
-        client, before = self.client, parents(record.spec)
-        tags, others, model = record.tags | self.nested(before) | {DIGEST: digest}, {}, ""
+        client, points = self.client, record.curve
         if kept:
-            run_id = kept.id
-            others = {name: tag for name, tag in kept.tags.items() if not record.is_ours(name)}
-            for gone in kept.tags.keys() - tags.keys() - others.keys():
-                client.delete_tag(run_id, gone)
+            mlflow_id = kept.info.run_id
+            # Without this tag, a sync that ends here is followed by one that writes the whole run.
+            client.delete_tag(mlflow_id, DIGEST)
+            for name in kept.data.tags.keys() - record.tags.keys() - marks.keys():
+                if name in VARYING or name.startswith("table."):
+                    client.delete_tag(mlflow_id, name)
+            history = client.get_metric_history(mlflow_id, "train/loss")
+            last = max((point.step for point in history), default=-1)
+            points = [point for point in points if point[3] > last]
         else:
-            run = client.create_run(self.experiment_id, record.start, run_name=record.run_id)
-            run_id = run.info.run_id
-        points = record.curve_after(kept.tags) if kept else record.curve
+            made = client.create_run(self.experiment_id, record.start, run_name=record.spec.run_id)
+            mlflow_id = made.info.run_id
         metrics = [entities.Metric(*point) for point in points]
-        if record.status == "finished":
-            models = [self.runs[name][0].model for name in before if self.runs.get(name)]
-            model, tested = log_model(
-                client, self.experiment_id, run_id, record, [*filter(None, models)]
-            )
-            metrics += tested
-        while len(metrics) > BATCH:
-            client.log_batch(run_id, metrics[:BATCH])
-            metrics = metrics[BATCH:]
+        if record.status == "FINISHED":
+            metrics += self._link(record, mlflow_id)
+        for first in range(0, len(metrics), BATCH):
+            client.log_batch(mlflow_id, metrics[first : first + BATCH])
         params = [entities.Param(*pair) for pair in record.params.items()]
-        client.log_batch(run_id, metrics, params)
+        client.log_batch(mlflow_id, params=params)
         with TemporaryDirectory() as folder:
-            for name, content in artifacts(record).items():
+            for name, content in record.files.items():
                 (Path(folder) / name).write_bytes(content)
-            client.log_artifacts(run_id, folder)
-        if record.status != "running":
-            client.set_terminated(run_id, STATUSES[record.status], record.end)
-        elif kept:
-            client.update_run(run_id, STATUSES[record.status])
-        client.log_batch(run_id, tags=[entities.RunTag(*pair) for pair in tags.items()])
-        return TrackedRun(run_id, others | tags, model)
+            client.log_artifacts(mlflow_id, folder)
+        if record.status == "RUNNING":
+            client.update_run(mlflow_id, "RUNNING")
+        else:
+            client.set_terminated(mlflow_id, record.status, record.end)
+        tags = record.tags | marks
+        client.log_batch(mlflow_id, tags=[entities.RunTag(*pair) for pair in tags.items()])
+        return client.get_run(mlflow_id)
 
-    def _copy_weights(self, run: TrackedRun, results: Path) -> bool:
+    def _link(self, record: Record, mlflow_id: str) -> list[Any]:
+        """Link a finished run to its dataset and its parents' models, and create its own model.
+
+        Returns:
+            The test metrics of its own model, or of the model that it tested.
+        """
+        from mlflow import entities
+
+        name, digest = record.tags["data"], record.tags.get("data.digest", "")
+        source = {"dataset": name, "digest": digest, "note": record.tags.get("data.note", "")}
+        data = entities.Dataset(name, digest, "mgm prepare", json.dumps(source))
+        used = self.models(parents(record.spec))
+        self.client.log_inputs(
+            mlflow_id,
+            [entities.DatasetInput(data)] if digest else [],
+            [entities.LoggedModelInput(model) for model in used],
+        )
+        tested = used[0] if len(used) == 1 else None
+        if "weights.sha256" in record.tags:
+            tested = self.client.create_logged_model(
+                self.experiment_id,
+                record.spec.run_id,
+                mlflow_id,
+                record.tags | {EXTERNAL: "true"},
+                record.params,
+                record.spec.stage,
+            ).model_id
+            self.client.finalize_logged_model(tested, entities.LoggedModelStatus.READY)
+            made = entities.LoggedModelOutput(tested, record.last)
+            self.client.log_outputs(mlflow_id, [made])
+        on = name if digest else None
+        return [entities.Metric(*metric, tested, on, digest, mlflow_id) for metric in record.final]
+
+    def copy_weights(self, run_id: str) -> bool:
         """Copy a run's weights to its artefacts. Return False if nothing is to be copied."""
-        wanted = run.tags.get("weights.sha256")
-        path = results.parent / run.tags.get("weights.path", "")
-        if not path.is_file() or run.tags.get(WEIGHTS) == wanted:
+        wanted = self.tag(run_id, "weights.sha256")
+        path = self.results / run_id / "weights.safetensors"
+        if not wanted or not path.is_file() or self.tag(run_id, WEIGHTS) == wanted:
             return False
         if (found := file_digest(path)) != wanted:
             raise UserError(
-                f"{path}: digest {found[:12]} differs from the result's {str(wanted)[:12]}; "
+                f"{path}: digest {found[:12]} differs from the result's {wanted[:12]}; "
                 "delete the run and run it again"
             )
-        self.client.log_artifact(run.id, str(path))
-        self.client.set_tag(run.id, WEIGHTS, wanted)
-        run.tags[WEIGHTS] = str(wanted)
+        mlflow_id = self.runs[run_id][0].info.run_id
+        self.client.log_artifact(mlflow_id, str(path))
+        self.client.set_tag(mlflow_id, WEIGHTS, wanted)
         return True
+
+
+def register(results: Path, uri: str, run_ids: Iterable[str]) -> list[str]:
+    """Register the models of mirrored runs in MLflow, and return one line per run.
+
+    A model that is registered already keeps its version.
+
+    Raises:
+        UserError: a run is not in MLflow, or has no weights.
+    """
+    with _writing(uri, results):
+        mirror, lines = Mirror(uri, results), list[str]()
+        for run_id in run_ids:
+            if not (models := mirror.models([run_id])):
+                raise UserError(
+                    f"{run_id}: has no model in MLflow; name a finished pretraining or finetuning "
+                    f"run of {results.name}"
+                )
+            version = _version(mirror.client, run_id, models[0])
+            lines.append(f"{run_id}: version {version} in MLflow")
+        return lines
+
+
+def _version(client: Any, name: str, model: str) -> str:
+    """Return a logged model's version in registered model `name`. Create it if missing."""
+    from mlflow.models.utils import get_external_mlflow_model_spec
+
+    held = client.get_logged_model(model)
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if version.source == held.artifact_location:
+            return str(version.version)
+    # MLflow's registry needs a file MLmodel among the model's artefacts.
+    with TemporaryDirectory() as folder:
+        get_external_mlflow_model_spec(held).save(str(Path(folder) / "MLmodel"))
+        client.log_model_artifacts(model, folder)
+    made = client.create_model_version(
+        name, held.artifact_location, held.source_run_id, model_id=model
+    )
+    return str(made.version)
+
+
+@contextmanager
+def _writing(uri: str, results: Path) -> Iterator[None]:
+    """Let one process at a time mirror a results folder. A tracker's errors become UserErrors.
+
+    There is no lock if the file system cannot lock folders.
+    """
+    folder = os.open(results.resolve().parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            wait_for_flock(
+                folder, f"{results.parent}: another process mirrors to MLflow; waiting for it"
+            )
+        yield
+    except Exception as error:
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+        from urllib3.exceptions import HTTPError
+
+        known = OSError | sqlite3.Error | MlflowException | SQLAlchemyError | HTTPError
+        if not isinstance(error, known):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"tracker {uri}: {reason}; nothing is lost, {results} has all files; sync again when "
+            "the tracker is up"
+        ) from None
+    finally:
+        os.close(folder)

@@ -1,0 +1,49 @@
+"""Read what MLflow has of a results folder."""
+
+from mlflow import MlflowClient
+
+
+def content(place, uri):
+    """Return what MLflow has of each run, without its own ids and times, and without weights."""
+    client = MlflowClient(uri)
+    (experiment,) = [one for one in client.search_experiments() if one.name == place.name]
+    runs = client.search_runs([experiment.experiment_id])
+    names = {run.info.run_id: run.info.run_name for run in runs}
+    assert len(set(names.values())) == len(runs)
+    own = ("mlflow.user", "mlflow.runName", "mlflow.source.type", "weights.copied")
+    models = {
+        model.model_id: model.name
+        for model in client.search_logged_models([experiment.experiment_id])
+    }
+    assert len(set(models.values())) == len(models)
+
+    def linked(side):
+        return [models[one.model_id] for one in (side or [])]
+
+    return {
+        run.info.run_name: (
+            run.info.status,
+            run.info.end_time if run.info.status == "FINISHED" else None,
+            run.data.params,
+            {
+                key: names.get(value, value)
+                for key, value in run.data.tags.items()
+                if key not in own
+            },
+            {
+                key: sorted(
+                    (point.step, point.timestamp, repr(point.value))
+                    for point in client.get_metric_history(run.info.run_id, key)
+                )
+                for key in run.data.metrics
+            },
+            sorted(
+                file.path
+                for file in client.list_artifacts(run.info.run_id)
+                if file.path != "weights.safetensors"
+            ),
+            linked(run.inputs and run.inputs.model_inputs),
+            linked(run.outputs and run.outputs.model_outputs),
+        )
+        for run in runs
+    }
