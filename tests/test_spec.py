@@ -137,7 +137,7 @@ def _with(fields, path, value):
             "pretrain",
             {"target": "motion", "mask": {"guidance": "shuffled"}},
             "target motion",
-            ["another video's", "mask.guidance"],
+            ["does not read", "mask.guidance"],
         ),
         ("pretrain", {"optim": {"learning_rate": 3}}, "optim.learning_rate", ["remove it"]),
         ("pretrain", {"optim": {"betas": [2, 3]}}, "optim.betas.0", ["got 2", "less than 1"]),

@@ -10,7 +10,7 @@ from mgm.data.published import PUBLISHED
 from mgm.paper.cost import longest_chains, train_multiply_adds
 from mgm.paper.registry import Registry
 from mgm.paper.scales import Scale
-from mgm.spec import CODEC, LoadOptions, Pretrain, RunOptions, Spec, parents
+from mgm.spec import FLOWS, LoadOptions, Pretrain, RunOptions, Spec, parents
 
 if TYPE_CHECKING:
     from mgm.dag.study import Workflow
@@ -100,7 +100,7 @@ def flow_of(spec: Spec, scale: Scale) -> tuple[str, str] | None:
     """Return the dataset and the method of the optical flow that guides a run's mask, if any."""
     return (
         (scale.key_of(spec.data), spec.mask.guidance)
-        if isinstance(spec, Pretrain) and spec.mask.guidance not in CODEC
+        if isinstance(spec, Pretrain) and spec.mask.guidance in FLOWS
         else None
     )
 

@@ -57,6 +57,7 @@ MASKS = {
         "Green Noise (Green3D)", source="Structured-Noise Masked Modeling", file="others"
     ),
     "running-cell": MaskInfo("Running Cell (VideoMAE V2)", source="VideoMAE V2", file="others"),
+    "codec-keep": MaskInfo("Codec Keep (OneVision-Encoder)", True, source="OneVision-Encoder"),
 }
 
 
@@ -70,7 +71,9 @@ def _known(name: Any) -> Any:
 
 MaskName = Annotated[str, Field(pattern=f"^({'|'.join(MASKS)})$"), BeforeValidator(_known)]
 Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from OpenCV
-Guidance = Literal["vectors", "shuffled", Flow]
+StoredMotion = Literal["vectors", Flow]
+Guidance = Literal[StoredMotion, "shuffled", "difference"]
+FLOWS = get_args(Flow)
 CODEC = ("vectors", "shuffled")  # guidance by the motion vectors that the codec stored
 Distance = Literal["estimated", "none"]
 Compensate = Literal["none", "median", "affine"]
@@ -92,7 +95,8 @@ class Mask(BaseModel):
     # Whether mgm's box follows the motion in slot 0 too. In the paper it is random there (3.3).
     guided_start: bool = False
     # The codec's motion vectors, or optical flow (`mgm.video.optical_flow`). Shuffled is a control:
-    # the codec's motion vectors of another training video.
+    # the codec's motion vectors of another training video. Difference is a control without a codec:
+    # how much the clip's pixels change from frame to frame.
     guidance: Guidance = "vectors"
     # Whether a vector is divided by the frames to its reference. None is eq. 6 as printed. Optical
     # flow is never divided.

@@ -34,7 +34,7 @@ def warped(clips: MaskInput) -> Tensor:
     rows, columns = FINE * grid.height, FINE * grid.width
     # The displacement of each fine cell, in fine cells.
     unit_2 = torch.tensor([columns, rows], device=clips.seed_B.device)
-    shift_BSHW2 = _resampled(clips.motion.displacement_BSHW2, rows, columns) * unit_2
+    shift_BSHW2 = resampled(clips.motion.displacement_BSHW2, rows, columns) * unit_2
     base_BHW = _hills(clips)
     maps = {middle: base_BHW}
     for slot in range(middle + 1, grid.slots):
@@ -43,7 +43,7 @@ def warped(clips: MaskInput) -> Tensor:
     for slot in reversed(range(middle)):
         maps[slot] = _pulled(maps[slot + 1], shift_BSHW2[:, slot], base_BHW)
     height_BSHW = torch.stack([maps[slot] for slot in range(grid.slots)], 1)
-    height_BSN = _sum_per_patch(height_BSHW)
+    height_BSN = sum_per_patch(height_BSHW)
     ties_B1N = clips.bits(draws.TIES, grid.patches)[:, None]
     return topk_mask(sort_key(height_BSN, ties_B1N), clips.hidden)
 
@@ -74,7 +74,7 @@ def _falloff(patches: int) -> Tensor:
     return (-(cell[:, None] - patch).square()).exp()
 
 
-def _resampled(cells_BSHWX: Tensor, rows: int, columns: int) -> Tensor:
+def resampled(cells_BSHWX: Tensor, rows: int, columns: int) -> Tensor:
     """Return the value at the centre of each fine cell: (B, S, rows, columns, ...).
 
     Args:
@@ -88,7 +88,7 @@ def _resampled(cells_BSHWX: Tensor, rows: int, columns: int) -> Tensor:
     return cells_BSHWX[:, :, row][:, :, :, column]
 
 
-def _sum_per_patch(x_BSHW: Tensor) -> Tensor:
+def sum_per_patch(x_BSHW: Tensor) -> Tensor:
     """Sum the FINE x FINE fine cells of each patch: (B, S, rows, columns) to (B, S, patches).
 
     The order of the sum is fixed, because a reduction's order depends on the device.
@@ -137,7 +137,7 @@ def motion_bins(clips: MaskInput) -> Tensor:
     """
     grid, patches = clips.grid, clips.grid.patches
     rows, columns = FINE * grid.height, FINE * grid.width
-    slots = _sum_per_patch(_resampled(clips.magnitude_BSHW, rows, columns)).unbind(1)
+    slots = sum_per_patch(resampled(clips.magnitude_BSHW, rows, columns)).unbind(1)
     # Python's sum adds in the order of slots; the order of a reduction depends on the device
     motion_BN = sum(slots[1:], start=slots[0])
     rank_BN = sort_key(motion_BN, clips.bits(draws.TIES, patches)).argsort(1).argsort(1)

@@ -243,7 +243,8 @@ def other_masks(dataset: str, flow: Flow) -> dict[str, Pretrain]:
     """Return a pretraining spec for each mask of another paper, with Table 4e's recipe.
 
     MGMAE's mask is warped by motion vectors in one row, and by optical flow in another. VideoMAE
-    V2's mask selects what the decoder predicts; its encoder has tube masking.
+    V2's mask selects what the decoder predicts; its encoder has tube masking. Codec Keep has two
+    controls: the motion of another video, and pixels that change instead of motion vectors.
     """
     made = {
         info.row: recipes.pretrain(dataset, name) for name, info in MASKS.items() if info.source
@@ -251,6 +252,9 @@ def other_masks(dataset: str, flow: Flow) -> dict[str, Pretrain]:
     warped, cell = MASKS["warped"].row, MASKS["running-cell"].row
     made[f"{warped} by flow"] = with_mask(made[warped], guidance=flow)
     made[cell] = with_mask(recipes.pretrain(dataset, "tube"), predicts="running-cell")
+    keep = MASKS["codec-keep"].row
+    made[f"{keep}, shuffled"] = with_mask(made[keep], guidance="shuffled")
+    made[f"{keep} by frame difference"] = with_mask(made[keep], guidance="difference")
     return made
 
 

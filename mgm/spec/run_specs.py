@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from mgm.errors import UserError, valid
-from mgm.masking import Compensate, Flow, Mask, hidden_patches
+from mgm.masking import MASKS, Compensate, Flow, Mask, hidden_patches
 from mgm.reading import read_json
 from mgm.spec.values import (
     LARGE,
@@ -152,10 +152,16 @@ class Pretrain(Run):
 
     @model_validator(mode="after")
     def _has_its_own_motion(self):
-        if self.target == "motion" and self.mask.guidance == "shuffled":
+        if self.target == "motion" and self.mask.guidance in ("shuffled", "difference"):
             raise ValueError(
-                "target motion predicts a clip's own vectors, and mask.guidance shuffled reads "
-                "another video's; set target to pixels or mask.guidance to vectors"
+                "target motion predicts a clip's own vectors, and mask.guidance "
+                f"{self.mask.guidance} does not read them; set target to pixels or mask.guidance "
+                "to vectors"
+            )
+        if MASKS[self.mask.name].carried and self.mask.guidance == "difference":
+            raise ValueError(
+                f"mask {self.mask.name} reads directions, and mask.guidance difference has none; "
+                "set mask.guidance to vectors"
             )
         return self
 

@@ -44,7 +44,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     guidance = spec.mask.guidance if guided or predicts_motion else None
     if guidance == "vectors" or guidance == "shuffled":
         require_vectors(videos, spec.mask.name + " with target motion" * predicts_motion)
-    elif guidance:
+    elif guidance and guidance != "difference":
         require_flow(job.workplace.data[spec.data.dataset], videos, guidance)
     model = build_mae(spec)
     if spec.parent:

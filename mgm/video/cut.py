@@ -16,7 +16,7 @@ import numpy as np
 from mgm.errors import UserError
 from mgm.results.atomic import atomic_write
 from mgm.results.lock import wait_for_flock
-from mgm.spec import Guidance
+from mgm.spec import StoredMotion
 from mgm.video.decode import Clip, open_pass, read_clip
 from mgm.video.motion import CELL
 from mgm.video.optical_flow import read_flow
@@ -68,7 +68,7 @@ class Cut:
 
 
 def read_cuts(
-    video: IndexedVideo, cuts: Sequence[Cut], size: int, motion: Guidance | None
+    video: IndexedVideo, cuts: Sequence[Cut], size: int, motion: StoredMotion | None
 ) -> list[Clip]:
     """Cut clips of `size` x `size` pixels from a video, in one decoding pass.
 
@@ -110,7 +110,7 @@ def read_cuts(
     ]
 
 
-def read_whole(video: IndexedVideo, index_T: np.ndarray, motion: Guidance | None) -> Clip:
+def read_whole(video: IndexedVideo, index_T: np.ndarray, motion: StoredMotion | None) -> Clip:
     """Read whole frames of a video, with the codec's vectors, its optical flow, or no motion.
 
     Raises:
@@ -140,7 +140,7 @@ class Cache:
     def __init__(self, megabytes: float):
         self.megabytes, self.free = megabytes, megabytes * 1e6
         # Path -> motion -> clip. All clips of a path share their frames.
-        self.whole: dict[str, dict[Guidance | None, Clip]] = {}
+        self.whole: dict[str, dict[StoredMotion | None, Clip]] = {}
         # (Path, clip size) -> store.
         self.crops: dict[tuple[str, int], CropStore] = {}
 
@@ -150,13 +150,13 @@ class Cache:
         if not known and (store := open_crops(folder, videos, size)):
             self.crops |= {(video.path, size): store for video in videos}
 
-    def read(self, video: IndexedVideo, index_T: np.ndarray, motion: Guidance | None) -> Clip:
+    def read(self, video: IndexedVideo, index_T: np.ndarray, motion: StoredMotion | None) -> Clip:
         """Return whole frames of a video, from memory if they are there."""
         whole = self._whole(video, motion)
         return read_whole(video, index_T, motion) if whole is None else whole[index_T]
 
     def cut(
-        self, video: IndexedVideo, cuts: Sequence[Cut], size: int, motion: Guidance | None
+        self, video: IndexedVideo, cuts: Sequence[Cut], size: int, motion: StoredMotion | None
     ) -> list[Clip]:
         """Return the clips of `read_cuts`, from the store or from memory if they are there."""
         store = self.crops.get((video.path, size)) if motion in (None, "vectors") else None
@@ -168,17 +168,17 @@ class Cache:
         boxes = [cut.place(whole.height, whole.width) for cut in cuts]
         return [apply(whole[cut.index_T], box, size, flip) for cut, (box, flip) in zip(cuts, boxes)]
 
-    def _whole(self, video: IndexedVideo, motion: Guidance | None) -> Clip | None:
+    def _whole(self, video: IndexedVideo, motion: StoredMotion | None) -> Clip | None:
         """Return the whole video if it is in memory, or if there is room for it."""
         if self._find(video, motion) is None and self.free > 0:
             self._keep(video, motion)
         return self._find(video, motion)
 
-    def _find(self, video: IndexedVideo, motion: Guidance | None) -> Clip | None:
+    def _find(self, video: IndexedVideo, motion: StoredMotion | None) -> Clip | None:
         kept = self.whole.get(video.path, {})
         return next(iter(kept.values()), None) if motion is None else kept.get(motion)
 
-    def _keep(self, video: IndexedVideo, motion: Guidance | None) -> None:
+    def _keep(self, video: IndexedVideo, motion: StoredMotion | None) -> None:
         try:
             clip = read_whole(video, np.arange(video.frames), motion)
         # The frames of a single clip may still be readable.

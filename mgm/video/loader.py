@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from mgm.errors import UserError, require_few
 from mgm.rng import clip_seed, generator
-from mgm.spec import Augment, Clips, Compensate, Distance, Guidance, Views
+from mgm.spec import Augment, Clips, Compensate, Distance, Guidance, StoredMotion, Views
 from mgm.video.container import NoVectors
 from mgm.video.cut import Cache, Cut, IndexedVideo
 from mgm.video.decode import Clip
-from mgm.video.motion import CELL, slot_displacement
+from mgm.video.motion import CELL, frame_difference, slot_displacement
 from mgm.video.optical_flow import NoFlow
 from mgm.video.shard_reader import NotInShard
 from mgm.video.transform import (
@@ -80,7 +80,8 @@ class BatchOptions:
     Args:
         motion: "vectors" reads the codec's motion vectors. A method of `mgm.video.optical_flow`
             reads the optical flow stored next to the videos. "shuffled" reads the codec's motion
-            vectors of another video. None reads no motion.
+            vectors of another video. "difference" compares the clip's frames
+            (`motion.frame_difference`). None reads no motion.
         distance: divisor of a motion vector (`Mask.distance`).
         compensate: whether and how the camera's motion is subtracted (`Mask.compensate`).
         directions: add displacement_BSHW2. Computing it takes twice as long as motion_BSHW, and few
@@ -101,6 +102,13 @@ class BatchOptions:
     workers: int = 0
     cache: Cache | None = None
     share: tuple[int, int] = (0, 1)
+
+    @property
+    def reads(self) -> StoredMotion | None:
+        """Return the motion that is read with the frames of a video."""
+        if self.motion == "shuffled":
+            return "vectors"
+        return None if self.motion == "difference" else self.motion
 
     @property
     def own_cache(self) -> Cache:
@@ -256,7 +264,9 @@ class _Batches(Dataset):
                 failed[self.videos[sample].path] = None
                 continue
             frames_BTHWC[b] = clip.frames_THWC
-            if how.motion:
+            if how.motion == "difference":
+                motion_BSHW[b] = frame_difference(clip.frames_THWC, tubelet, cells)
+            elif how.motion:
                 motion_BSHW[b] = clip.magnitude(tubelet, how.distance, how.compensate)
             if how.motion and how.directions:
                 moved = (clip.motion_THW2, clip.divisor(how.distance), clip.has_motion_T)
@@ -282,7 +292,6 @@ class _TrainingBatches(_Batches):
 
     def __post_init__(self):
         self.shuffled, self.repeats = self.how.motion == "shuffled", self.how.augment.repeats
-        self.motion: Guidance | None = "vectors" if self.shuffled else self.how.motion
         number, count = self.how.share
         self.own = range(number * self.batch // count, (number + 1) * self.batch // count)
         augments = self.how.augment.rand or self.how.augment.erasing
@@ -326,8 +335,8 @@ class _TrainingBatches(_Batches):
         index_T = training_indices(self.clips, video.frames, generator(seeds_R[0], "sample"))
         if self.augmentation is None:
             cuts = [Cut(index_T, partial(self.place, seed)) for seed in seeds_R]
-            return self.cache.cut(video, cuts, self.clips.size, self.motion)
-        whole = self.cache.read(video, index_T, self.motion)
+            return self.cache.cut(video, cuts, self.clips.size, self.how.reads)
+        whole = self.cache.read(video, index_T, self.how.reads)
         return [self.augmented(whole, seed, self.augmentation) for seed in seeds_R]
 
     def misguided(self, clip: Clip, sample: int, seed: int) -> Clip:
@@ -391,7 +400,7 @@ class _TestBatches(_Batches):
         for view in range(temporal):
             index_T = view_indices(self.clips, video.frames, view, temporal)
             cuts += [Cut(index_T, partial(self.place, place)) for place in range(spatial)]
-        return self.cache.cut(video, cuts, self.clips.size, self.how.motion)
+        return self.cache.cut(video, cuts, self.clips.size, self.how.reads)
 
     def place(self, view: int, height: int, width: int) -> tuple[Box, bool]:
         """Return the box of a spatial view, which is never mirrored."""

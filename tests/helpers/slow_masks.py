@@ -354,6 +354,26 @@ def green_noise(grid, ratio, seed, motion):
     return green.argsort(1).argsort(1) < int(ratio * grid.height * grid.width)
 
 
+def codec_keep(grid, ratio, seed, motion):
+    n = grid.height * grid.width
+    rows, columns = motion.shape[1:]
+    ties, mask = bits(seed, TIES, n), np.ones((grid.slots, n), bool)
+    for slot in range(grid.slots):
+        moves = []
+        for patch in range(n):
+            row, column = (2 * side for side in divmod(patch, grid.width))
+            total = f(0)
+            for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                place = (
+                    (2 * (row + y) + 1) * rows // (4 * grid.height),
+                    (2 * (column + x) + 1) * columns // (4 * grid.width),
+                )
+                total = total + motion[slot][place]
+            moves.append((total, ties[patch], patch))
+        mask[slot, [patch for _, _, patch in sorted(moves)[int(ratio * n) :]]] = False
+    return mask
+
+
 def turns(grid, seed):
     """Return each patch's position in its 2 x 2 cell, 0 to 3, counted from the first position.
 
@@ -399,6 +419,7 @@ SPARSE |= {
     "multi-block": multi_block,
     "green-noise": green_noise,
     "running-cell": running_cell,
+    "codec-keep": codec_keep,
 }
 CARRIED = {"warped": warped}
 

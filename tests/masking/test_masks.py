@@ -153,6 +153,23 @@ def test_a_clips_mask_ignores_its_batch(problem, name, edge):
     assert torch.equal(turned.flip(0), together)
 
 
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_codec_keep_shows_no_patch_that_moves_less_than_a_hidden_one(problem):
+    grid, ratio, seeds, motion = problem
+    fine = motion.repeat_interleave(16 * grid.height, 2).repeat_interleave(16 * grid.width, 3)
+    rows, columns = (torch.arange(2 * side) * 2 + 1 for side in (grid.height, grid.width))
+    picked = fine[:, :, rows * fine.shape[2] // (4 * grid.height)]
+    picked = picked[..., columns * fine.shape[3] // (4 * grid.width)]
+    total_BSN = picked.unfold(2, 2, 2).unfold(3, 2, 2).sum((-1, -2)).flatten(2)
+    masked_BSN = make_mask("codec-keep", grid, ratio, seeds, motion).view(total_BSN.shape)
+    hidden = total_BSN.masked_fill(~masked_BSN, -1).amax(2)
+    shown = total_BSN.masked_fill(masked_BSN, float("inf")).amin(2)
+    assert (hidden <= shown * (1 + 1e-6)).all()
+    still_BSN = make_mask("codec-keep", grid, ratio, seeds, motion * 0).view(total_BSN.shape)
+    assert (still_BSN == still_BSN[:, :1]).all()
+
+
 def _clips(n, rows=28):
     rng = np.random.default_rng(0)
     return torch.arange(n) * 7919, torch.tensor(

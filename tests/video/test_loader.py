@@ -8,6 +8,7 @@ from mgm.errors import UserError
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Views
 from mgm.video import cut, loader, read_clip, slot_displacement, slot_magnitude, transform
+from mgm.video.motion import frame_difference
 from mgm.video.transform import ClipAugmentation, apply, multiscale, stride, view_indices
 from tests.helpers.videos import Row, moving_square, write_video
 
@@ -77,6 +78,16 @@ def test_shuffled_guidance_ignores_batch_mates_workers_and_the_cache(videos):
     for place, clip in enumerate(alone):
         assert torch.equal(clip.motion_BSHW[0], whole[place // 3].motion_BSHW[place % 3])
     assert_same(whole[5:], first_batches(videos, count=3, motion="shuffled", first_step=5))
+
+
+def test_difference_guidance_compares_the_frames_of_the_clip(videos):
+    plain, compared = (first_batches(videos, 2, motion=m) for m in (None, "difference"))
+    for without, batch in zip(plain, compared):
+        assert torch.equal(without.frames_BTHWC, batch.frames_BTHWC)
+        for frames_THWC, motion_SHW in zip(batch.frames_BTHWC, batch.motion_BSHW):
+            cells = motion_SHW.shape[-1]
+            known_SHW = frame_difference(frames_THWC.numpy(), 2, cells)
+            assert np.array_equal(motion_SHW.numpy(), known_SHW)
 
 
 def test_shuffled_guidance_wants_two_videos(videos):

@@ -9,6 +9,7 @@ from mgm.video.motion import (
     VECTOR,
     cells,
     compensated,
+    frame_difference,
     rasterise,
     reference_distance,
     rotate,
@@ -342,3 +343,23 @@ def test_a_frame_without_motion_and_a_single_cell_stay_zero():
             found = compensated(zero, np.ones(shape, np.float32), method)
             assert found.dtype == np.float32
             assert not found.any()
+
+
+@given(
+    st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.integers(5, 30), st.integers(0, 99)
+)
+def test_frame_difference_is_that_of_the_slow_version(slots, tubelet, cells, side, seed):
+    rng = np.random.default_rng(seed)
+    frames_THWC = rng.integers(0, 256, (slots * tubelet, side, side, 3), np.uint8)
+    found_SHW = frame_difference(frames_THWC, tubelet, cells)
+    grey_THW = frames_THWC @ np.array([0.299, 0.587, 0.114])
+    edges = [at * side // cells for at in range(cells + 1)]
+    for slot, row, column in np.ndindex(slots, cells, cells):
+        places = np.s_[edges[row] : edges[row + 1], edges[column] : edges[column + 1]]
+        total = sum(
+            np.abs(grey_THW[t][places] - grey_THW[t - 1][places]).mean()
+            for t in range(slot * tubelet, (slot + 1) * tubelet)
+            if t > 0
+        )
+        # Rounding of float32 sums of up to 900 values of at most 255.
+        assert found_SHW[slot, row, column] == pytest.approx(total, rel=1e-4, abs=1e-3)

@@ -48,6 +48,7 @@ KIND = {
     "multi-block": "V-JEPA: static,\nlarge blocks",
     "green-noise": "Green3D: band-passed\nnoise",
     "running-cell": "VideoMAE V2:\ndecoder mask",
+    "codec-keep": "what moves\nis shown",
 }
 
 

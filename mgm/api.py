@@ -1,0 +1,159 @@
+"""The short Python interface: `mgm.load`, `mgm.masks` and `mgm.read`. Nothing else is public.
+
+    model = mgm.load("RUN")                          # or weights in any format
+    features = model.embed("video.mp4")
+    clip = mgm.read("video.mp4", range(0, 32, 2))    # frames and motion vectors
+    masked_SHW = mgm.masks(clip, "mgm")
+
+`read` needs only the base of the package. `load` and `masks` need the extra `train`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mgm.spec import ApplyOptions, Clips, Data, Mask, Probe
+from mgm.video import Clip, probe_video, read_clip, slot_displacement
+from mgm.video.motion import frame_difference
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mgm.models import FrozenEncoder
+
+
+def read(video: str | Path, frames: Sequence[int] | np.ndarray | None = None) -> Clip:
+    """Decode frames of a video and their motion vectors.
+
+    Args:
+        video: a file whose codec has motion vectors.
+        frames: frame numbers from 0, in any order. Default: all.
+
+    Returns:
+        frames_THWC, motion_THW2, distance_THW and has_motion_T, see `mgm.video.decode.Clip`.
+
+    Raises:
+        NoVectors: the codec has no motion vectors.
+        UserError: the file cannot be read, or has fewer frames than requested.
+    """
+    return read_clip(video, range(probe_video(video).frames) if frames is None else frames)
+
+
+def masks(
+    clip: Clip,
+    mask: str | Mask = "mgm",
+    seed: int = 0,
+    *,
+    tubelet: int = 2,
+    grid: tuple[int, int] = (14, 14),
+    stride: int = 1,
+) -> "Tensor":
+    """Return the mask of a clip.
+
+    Args:
+        clip: from `read`. `tubelet` divides its number of frames.
+        mask: a name, such as "mgm", "tube" or "block", or all settings of a mask. A name hides
+            75 % of the patches.
+        seed: of the mask's random draws.
+        tubelet: frames per time slot.
+        grid: rows and columns of patches over the whole frame.
+        stride: frames of the video from one frame of the clip to the next, for the mask "warped".
+
+    Returns:
+        masked_SHW: bool, True where a patch is hidden, per slot, row and column.
+
+    Raises:
+        ValueError: the mask does not exist, its guidance needs more than the clip, or the clip does
+            not fit the tubelets.
+    """
+    import torch
+
+    from mgm.masking import Grid, Motion, make_mask
+
+    settings = Mask.model_validate(mask)
+    if settings.guidance not in ("vectors", "difference"):
+        raise ValueError(f"guidance {settings.guidance} needs more than the clip; choose vectors")
+    moved = clip.motion_THW2, clip.divisor(settings.distance), clip.has_motion_T, tubelet
+    if settings.guidance == "difference":
+        magnitude_SHW = frame_difference(clip.frames_THWC, tubelet, 2 * max(grid))
+    else:
+        magnitude_SHW = clip.magnitude(tubelet, settings.distance, settings.compensate)
+    shift_SHW2 = slot_displacement(*moved, stride) / clip.width
+    motion = Motion(torch.from_numpy(magnitude_SHW)[None], torch.from_numpy(shift_SHW2)[None])
+    slots = len(magnitude_SHW)
+    masked_1L = make_mask(settings, Grid(slots, *grid), motion, torch.tensor([seed]))
+    return masked_1L.view(slots, *grid)
+
+
+@dataclass(frozen=True)
+class Model:
+    """An encoder that returns features of videos.
+
+    Attributes:
+        encoder: maps uint8 frames (B, T, H, W, C) to features (B, D).
+        clips: frames, size and sampling of the clips that it was trained on.
+    """
+
+    encoder: "FrozenEncoder"
+    clips: Clips
+    tubelet: int
+    channels: int
+
+    def embed(self, video: str | Path, clips: int = 1) -> np.ndarray:
+        """Return the feature of a video: the mean over its clips of the encoder's mean token.
+
+        Args:
+            video: a file of any codec.
+            clips: number of clips, evenly spaced. Each is cropped to its centre.
+
+        Returns:
+            (D,) float32.
+
+        Raises:
+            UserError: the video cannot be read, or is shorter than a clip.
+        """
+        import torch
+
+        from mgm.spec import Views
+        from mgm.stages.apply import find_videos
+        from mgm.stages.job import with_channels
+        from mgm.video import view_batches
+
+        found = list(find_videos(Path(video))[0].values())
+        [batch] = view_batches(found, self.clips, self.tubelet, Views(temporal=clips, spatial=1))
+        if isinstance(batch, Exception):
+            raise batch
+        device = next(self.encoder.parameters()).device
+        with torch.inference_mode():
+            frames_VTHWC = with_channels(batch.frames_BTHWC.to(device), self.channels)
+            return self.encoder(frames_VTHWC).float().mean(0).cpu().numpy()
+
+
+def load(weights: str | Path, *, frames: int = 16, size: int = 224, stride: int = 4) -> Model:
+    """Return a trained model, on the GPU if there is one.
+
+    Args:
+        weights: the folder of a pretraining or fine-tuning run, or weights of mgm, VideoMAE,
+            Hugging Face or a later method (docs/use-a-model.md lists them).
+        frames, size, stride: the clips, for weights without a run: frames per clip, pixels per
+            side, and every how many frames of the video.
+
+    Raises:
+        UserError: there are no weights, or they fit no model.
+    """
+    import torch
+
+    from mgm.models import build_frozen_encoder
+    from mgm.stages.apply import find_source
+
+    how = ApplyOptions(frames=frames, size=size, stride=stride)
+    source = find_source(Path(weights), how)
+    spec = Probe(data=Data(dataset="folder"), clips=source.clips, model=source.model)
+    encoder = build_frozen_encoder(spec, source.weights)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Model(
+        encoder.to(device).eval(), source.clips, source.model.tubelet, source.model.channels
+    )
