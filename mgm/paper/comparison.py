@@ -9,6 +9,7 @@ from typing import Any, get_args
 from mgm.data.index import read_index
 from mgm.data.synthetic.params import parse_params
 from mgm.errors import UserError, valid
+from mgm.masking import Mask
 from mgm.paper import CONFIG, recipes
 from mgm.paper.registry import Registry
 from mgm.paper.scales import Dataset, R, Scale, load_scale, set_field
@@ -89,7 +90,7 @@ def scale_of(study: Study, ran: Mapping[str, Dataset] = MappingProxyType({})) ->
         "expected_cost": study.expected_cost or "unknown",
         "seeds": study.seeds or study.draws or (0,),
         "datasets": datasets,
-        "specs_per_job": study.specs_per_job,
+        "specs_per_job": study.specs_per_job or (base.specs_per_job if base else 1),
         "study": study,
         "overrides": {
             stage: (base.overrides.get(stage, {}) if base else {}) | study.settings.get(stage, {})
@@ -168,15 +169,19 @@ def _of_seed(
         start = _pretraining(
             study, registry.scale, source, at.seed, row.changes | pretrained_on.pretrain, parent
         )
-        if row.start != "none":
-            made[title] = start = registry.add(start)
+        made[title] = start
         for column, evaluation in study.columns.items():
             here = At(at.dataset, at.draw, at.seed, row=title, column=column)
             if here not in row.only or here not in evaluation.only:
                 continue
+            if evaluation.stage == "measure" and row.start == "none":
+                # Random weights have no mask to measure.
+                continue
             run = _evaluation(study, registry.scale, key, at.seed, evaluation, start)
             if evaluation.stage != "measure" and row.start != "none":
-                run = run.model_copy(update={"parent": start.run_id})
+                if parent:
+                    registry.add(parent)
+                run = run.model_copy(update={"parent": registry.add(start).run_id})
             yield Value(
                 at.dataset, at.draw, at.seed, title, column, registry.add(run), evaluation.metric
             )
@@ -221,8 +226,10 @@ def _evaluation(
     """Return a run that evaluates `start`, without its parent. The model is that of `start`."""
     if column.stage == "measure":
         same = {name: getattr(start, name) for name in ("clips", "model", "mask")}
-        spec = Measure(name=column.changes["name"], data=start.data, **same)
-        return _changed(study, _on(scale, spec, key, seed), column.changes)
+        spec = Measure(name=column.changes["name"], data=Data(dataset=key), **same)
+        run = _on(scale, spec, key, seed)
+        named = run.data.model_copy(update={"dataset": scale.datasets[key].name or key})
+        return _changed(study, run.model_copy(update={"data": named}), column.changes)
     trained: Probe | Finetune
     if not study.scale:
         stage = Probe if column.stage == "probe" else Finetune
@@ -246,6 +253,6 @@ def _changed(study: Study, spec: R, changes: Mapping[str, Any]) -> R:
     fields = spec.model_dump(mode="json")
     for dotted, value in changes.items():
         if dotted == "mask" and isinstance(value, str):
-            value = {"name": value, "ratio": recipes.MASK_RATIO[value]}
+            value = Mask(name=value, ratio=recipes.MASK_RATIO.get(value, 0.75)).model_dump()
         set_field(fields, dotted, value, f"study {study.study}: {dotted}")
     return parse(fields, f"study {study.study}")  # type: ignore[return-value]

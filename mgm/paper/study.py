@@ -270,7 +270,8 @@ class Study(FrozenModel):
     sceptic: dict[str, str] = Field(default_factory=dict)
     # A draw counts only if all its rows are finished.
     complete: bool = True
-    specs_per_job: int = Field(1, ge=1)
+    # Runs per job; by default as many as the scale has.
+    specs_per_job: int | None = Field(None, ge=1)
     execution: RunOptions | None = None
 
     @model_validator(mode="after")

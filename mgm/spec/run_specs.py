@@ -295,13 +295,15 @@ class Measure(Run):
     """
 
     stage: Literal["measure"] = Field("measure", alias="verb")
-    name: Literal["saliency", "motion-time", "step-time", "coverage", "controls"]
+    name: Literal["saliency", "motion-time", "step-time", "coverage", "cover", "controls"]
     # motion-time: compare reading motion vectors with this optical flow.
     flow: Flow = "raft-small"
     # step-time: the decoder and the mask ratio. coverage has each mask's own ratio.
     decoder: Decoder = Decoder()
     ratio: float = Field(0.9, gt=0, lt=1)
-    # Test videos to measure, evenly spaced. 0: all.
+    # cover: the mask.
+    mask: Mask = Mask()
+    # Test videos to measure, evenly spaced; for cover the first ones. 0: all.
     videos: int = Field(0, ge=0, le=LARGE)
     # coverage: subtract the camera's motion in this way. Guided masks are measured with and
     # without it.
@@ -313,7 +315,8 @@ class Measure(Run):
     views: Views = Views()
 
     def slug(self) -> list[str]:
-        return [self.stage, self.name, self.data.dataset]
+        mask = [self.mask.name] if self.name == "cover" else []
+        return [self.stage, self.name, *mask, self.data.dataset]
 
 
 Spec = Pretrain | Finetune | Probe | Visualise | Measure

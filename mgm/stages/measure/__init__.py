@@ -7,6 +7,7 @@ write arrays.npz to the job's folder.
 - motion-time: time to read motion vectors vs to compute optical flow (paper, section 4.5)
 - step-time: time of a pretraining step that hides most tokens vs none (ST-MAE's abstract)
 - coverage: the share of moving pixels that each mask hides (ours)
+- cover: the share of generated movers' pixels that a mask hides (ours)
 - controls: accuracy of a linear probe without a trained model (ours)
 """
 
