@@ -36,6 +36,7 @@ Data = Annotated[
         metavar="NAME=FOLDER",
     ),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that no such command wrote.")]
 
 
 def _version(wanted: bool) -> None:

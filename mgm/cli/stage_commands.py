@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from mgm.cli.base import Data, Out, all_processes, app, grouped, places
+from mgm.cli.base import Data, Force, Out, all_processes, app, grouped, places
 from mgm.console import say
 from mgm.errors import UserError
 from mgm.spec import (
@@ -250,6 +250,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder to write predictions and scores to; default: none are written."),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Test fine-tuned weights on any data and views; print top-1.
 
@@ -270,7 +271,7 @@ def evaluate(
         for run in runs:
             workplace = Workplace(Path(), where, RunOptions(**options.model_dump()))
             own_out = out / run.stem if out and len(runs) > 1 else out
-            if text := test(run, weights, workplace, changed, own_out):
+            if text := test(run, weights, workplace, changed, own_out, force):
                 say(text)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mgm.cli.base import app, grouped
+from mgm.cli.base import Force, app, grouped
 from mgm.console import say
 from mgm.data.prepare import few
 from mgm.errors import UserError
@@ -95,12 +95,13 @@ def export(
         Path | None,
         typer.Option(help="hf: the dataset's folder that `mgm prepare` wrote, for class names."),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write a run's weights in another format, with a model card."""
     from mgm.report.card import write_card
     from mgm.stages.export import export as write
 
-    about = write(run, to, out, index)
+    about = write(run, to, out, index, force)
     # An ONNX file contains its metadata.
     if to != "onnx":
         write_card(run, out, to, about)

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from mgm.data.index import Index, Video
 from mgm.reading import file_digest, read_json
-from mgm.results.atomic import write
+from mgm.results.outputs import write_output
 
 TYPES = {str: "sc:Text", int: "sc:Integer", float: "sc:Float", bool: "sc:Boolean"}
 REFERENCES = {"label": "classes/label", "split": "splits/name"}
@@ -21,7 +21,7 @@ SPLITS = {"train": "cr:TrainingSplit", "test": "cr:TestSplit"}
 CONTEXT = json.loads(Path(__file__).with_name("croissant_context.json").read_text(encoding="utf-8"))
 
 
-def write_croissant(index: Index, out: Path) -> Path:
+def write_croissant(index: Index, out: Path) -> None:
     """Write `out`/croissant.json for an index. Its index.csv must be in `out`.
 
     The file describes the table of videos, the classes, and the shards if there are any.
@@ -78,7 +78,7 @@ def write_croissant(index: Index, out: Path) -> Path:
             | {"dataType": "cr:Split"},
         ],
     }
-    return write(out / "croissant.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    write_output(out / "croissant.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
 
 
 def _shards(root: Path) -> list[dict[str, Any]]:

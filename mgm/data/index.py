@@ -24,7 +24,8 @@ from mgm.console import show
 from mgm.errors import UserError, valid
 from mgm.masking import MASKS
 from mgm.reading import file_digest, read_json, read_table
-from mgm.results.atomic import atomic_write, table_writer, write
+from mgm.results.atomic import table_writer
+from mgm.results.outputs import output, write_output
 
 SPLITS = ("train", "test")
 _BLOCK = 4096
@@ -161,7 +162,7 @@ def write_index(index: Index, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "index.json").unlink(missing_ok=True)
     with (
-        atomic_write(out / "index.csv") as temporary,
+        output(out / "index.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = table_writer(file)
@@ -187,7 +188,7 @@ def write_index(index: Index, out: Path) -> None:
         "excluded": index.excluded,
     }
     about["seal"] = _seal(about, out / "index.csv")
-    write(out / "index.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    write_output(out / "index.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
 
 
 def require_vectors(videos: Sequence[Video], mask: str) -> None:

@@ -23,6 +23,7 @@ from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError, require_few
 from mgm.reading import read_json
 from mgm.results.lock import folder_lock
+from mgm.results.outputs import require_own
 
 # Files left out that are shown. A set of 240,000 videos may lack thousands.
 SHOWN = 20
@@ -53,6 +54,15 @@ def prepare_copies(
         if (out / "source" / "missing.txt").is_file():
             shutil.copyfile(out / "source" / "missing.txt", out / "missing.txt")
     return whole
+
+
+def _require_own_index(out: Path, force: bool) -> None:
+    """Check that the index in `out` may be replaced: it is whole, or mgm wrote its files."""
+    try:
+        read_index(out)
+    except UserError:
+        names = ("index.csv", "index.json", "croissant.json")
+        require_own(*(out / name for name in names), force=force)
 
 
 def read_shard(text: str) -> tuple[int, int]:
@@ -149,6 +159,9 @@ def few(option: str) -> Callable[[int | None], int | None]:
 
 
 Out = Annotated[Path, typer.Option(help="Folder to write the index to.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace index files that `mgm prepare` did not write.")
+]
 
 
 @dataclass(frozen=True)
@@ -197,6 +210,7 @@ class CopyOptions:
             help="Do only the I-th of N parts of the videos; index later, without it.",
         ),
     ] = None
+    force: Force = False
 
     def copies(self) -> list[Callable[..., Any]]:
         """Return what writes each copy, transcoded files before shards.
@@ -245,6 +259,7 @@ def _command(index: Callable[..., Index], holds: str, *own: Parameter) -> Callab
         )
         options = CopyOptions(**given)
         copies = options.copies()
+        _require_own_index(out, options.force)
         for copy in copies[:-1]:
             make = partial(prepare_copies, make, copy=copy)
         whole = prepare_copies(make, out, copies[-1], options.shard) if copies else make(out)
@@ -276,12 +291,17 @@ def _derived(dataset: Published) -> Callable[..., None]:
             Path, typer.Option(help=f"The folder of the index of {''.join(others)}, to test on.")
         ],
         out: Out,
+        force: Force = False,
     ) -> None:
+        _require_own_index(out, force)
         say(summary(dataset.index(source, target, out)))
 
     def of_one(
-        source: Annotated[Path, typer.Option(help=f"The folder of the index of {first}.")], out: Out
+        source: Annotated[Path, typer.Option(help=f"The folder of the index of {first}.")],
+        out: Out,
+        force: Force = False,
     ) -> None:
+        _require_own_index(out, force)
         say(summary(dataset.index(source, out)))
 
     return of_two if others else of_one
@@ -346,8 +366,10 @@ def synthetic(
     processes: Annotated[
         int, typer.Option(min=1, callback=few("--processes"), help="Processes that draw.")
     ] = 2,
+    force: Force = False,
 ) -> None:
     """Draw a set of videos whose classes are motions."""
     from mgm.data.synthetic.generator import generate  # PyAV
 
+    _require_own_index(out, force)
     say(summary(generate(read_params(params), out, processes)))

@@ -13,8 +13,8 @@ import yaml
 from mgm.paper.registry import Registry
 from mgm.paper.suite import registry_of
 from mgm.reading import file_digest
-from mgm.results import atomic
 from mgm.results.frame import commit_of, examine_all
+from mgm.results.outputs import write_output
 from mgm.results.result import RunStatus
 from mgm.spec import Finetune, Pretrain, Spec, parents, read_spec
 
@@ -33,7 +33,7 @@ def write_card(run: Path, out: Path, to: str, about: str) -> None:
     library = "transformers" if to == "hf" else "pytorch"
     use = about.removeprefix(f"wrote {out}").lstrip(":/ ").replace(str(out), ".")
     digest = file_digest(run / "weights.safetensors")
-    atomic.write(out / "README.md", model_card(run, spec, digest, library, use))
+    write_output(out / "README.md", model_card(run, spec, digest, library, use))
 
 
 def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, notes: str) -> str:

@@ -82,6 +82,7 @@ class ApplyOptions(ReadOptions):
     window: float = Field(
         0.0, ge=0, description="Long videos: seconds per window; 0: frames times stride."
     )
+    force: bool = Field(False, description="Replace files that no such command wrote.")
 
     def clips(self) -> Clips:
         """Return the clips for weights that come without a run."""

@@ -28,6 +28,7 @@ from mgm.models.weights_file import weights_digest
 from mgm.reading import read_arrays, read_text
 from mgm.results import atomic
 from mgm.results.atomic import table_writer
+from mgm.results.outputs import output
 from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model, Pretrain, Probe, Views, read_spec
 from mgm.stages.job import with_channels
 from mgm.stages.parents import verified_weights
@@ -287,6 +288,11 @@ def discard_parts(out: Path) -> None:
         folder.rmdir()
 
 
+def failed_file(out: Path) -> Path:
+    """Return the file that lists the videos that could not be read."""
+    return out.with_suffix(".failed.csv")
+
+
 def write_failed(out: Path, failed: list[tuple[str, str]]) -> str:
     """List the videos that could not be read in a file next to the output.
 
@@ -295,9 +301,9 @@ def write_failed(out: Path, failed: list[tuple[str, str]]) -> str:
     """
     if not failed:
         return ""
-    path = out.with_suffix(".failed.csv")
+    path = failed_file(out)
     with (
-        atomic.atomic_write(path) as temporary,
+        output(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         table_writer(file).writerows([("path", "reason"), *failed])

@@ -11,12 +11,13 @@ import torch
 from mgm.data.index import read_index
 from mgm.errors import UserError
 from mgm.models import build_frozen_encoder
-from mgm.results import atomic
 from mgm.results.lock import file_lock
+from mgm.results.outputs import output, require_own, write_output
 from mgm.spec import ApplyOptions, Data, Probe
 from mgm.stages.apply import (
     apply,
     discard_parts,
+    failed_file,
     find_source,
     find_videos,
     find_views,
@@ -53,14 +54,16 @@ def embed(
         A line about what was written.
 
     Raises:
-        UserError: there are no videos or no weights, `out` has another file format, or another
-            process writes it.
+        UserError: there are no videos or no weights, `out` has another file format, another
+            process writes it, or it would replace a file that mgm did not write.
     """
     if out.suffix not in FORMATS:
         raise UserError(f"{out}: write features to a file that ends in {' or '.join(FORMATS)}")
     windows = find_windows(how)
     if tokens and (windows is None or out.suffix != ".npy"):
         raise UserError(f"{out}: --tokens needs --every SECONDS, and a file that ends in .npy")
+    beside = [out.with_suffix(".csv")] if out.suffix == ".npy" else []
+    require_own(out, *beside, failed_file(out), force=how.force)
     torch.set_num_threads(how.threads)
     given = find_source(weights, how)
     videos, unreadable = find_videos(source)
@@ -85,13 +88,13 @@ def embed(
         if per == "clip":
             table["view"] = np.tile(np.arange(features.shape[1]), len(features))
         features = features.reshape(len(table), -1)
-        with atomic.atomic_write(out) as temporary, temporary.open("wb") as file:
+        with output(out) as temporary, temporary.open("wb") as file:
             if out.suffix == ".npy":
                 np.save(file, features)
             else:
                 table.assign(feature=list(features)).to_parquet(file, index=False)
         if out.suffix == ".npy":
-            atomic.write(out.with_suffix(".csv"), table.to_csv(index=False))
+            write_output(out.with_suffix(".csv"), table.to_csv(index=False))
         discard_parts(out)
         count, width = features.shape
         text = f"wrote {out}: {count} features of width {width}, {len(found)} videos"
@@ -105,7 +108,7 @@ def _write_windows(out: Path, parts: Iterator[WindowValues]) -> str:
     Parts are read one at a time, so that tokens need not fit in memory.
     """
     tables, first = list[pd.DataFrame](), next(parts)
-    with atomic.atomic_write(out) as temporary, temporary.open("wb") as file:
+    with output(out) as temporary, temporary.open("wb") as file:
 
         def write_header(rows: int) -> None:
             """Write the header. NumPy pads it, so that the number of rows can change later."""
@@ -129,7 +132,7 @@ def _write_windows(out: Path, parts: Iterator[WindowValues]) -> str:
         else:
             whole.to_parquet(file, index=False)
     if out.suffix == ".npy":
-        atomic.write(out.with_suffix(".csv"), whole.to_csv(index=False, float_format="%.3f"))
+        write_output(out.with_suffix(".csv"), whole.to_csv(index=False, float_format="%.3f"))
     discard_parts(out)
     videos = whole["path"].nunique()
     return f"wrote {out}: {len(whole)} windows of width {first.value_N.shape[-1]}, {videos} videos"

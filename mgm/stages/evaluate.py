@@ -19,8 +19,9 @@ from mgm.data.index import Index
 from mgm.errors import UserError, valid
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.reading import file_digest
-from mgm.results import atomic, statistics
+from mgm.results import statistics
 from mgm.results.atomic import table_writer
+from mgm.results.outputs import record_output, require_own, write_output
 from mgm.spec import Data, Finetune, Probe, Views, read_spec
 from mgm.stages.job import Job, Workplace, find_index, multi_hot, with_channels
 from mgm.stages.parents import verified_weights
@@ -34,6 +35,7 @@ def evaluate(
     workplace: Workplace,
     views: dict[str, int],
     out: Path | None = None,
+    force: bool = False,
 ) -> str:
     """Test a fine-tuned model.
 
@@ -44,13 +46,14 @@ def evaluate(
             spec's dataset, it must have its digest. Otherwise it must have as many classes.
         views: `temporal` and `spatial`, in place of the spec's.
         out: a folder for predictions.csv and evaluation.json. None: nothing is written.
+        force: replace such files even if no test wrote them.
 
     Returns:
         A line with the metrics; empty on ranks other than 0.
 
     Raises:
         UserError: the run is not a fine-tuning run, the weights do not fit, the dataset has another
-            number of classes, or there are more views than frames.
+            number of classes, there are more views than frames, or `out` has such files of a run.
     """
     spec = read_spec(place)
     if not isinstance(spec, Finetune):
@@ -59,10 +62,8 @@ def evaluate(
         raise UserError(
             f"{place}: is a spec and has no weights; add --weights FILE, or pass a run's folder"
         )
-    if out and (out / "result.json").exists():
-        raise UserError(
-            f"{out}: is the folder of a run, and its predictions must stay; choose another --out"
-        )
+    if out:
+        require_own(out / "predictions.csv", out / "evaluation.json", force=force)
     path = weights or verified_weights(place)[0]
     ((dataset, _),) = workplace.data.items()
     data = spec.data if dataset == spec.data.dataset else Data(dataset=dataset)
@@ -94,7 +95,8 @@ def evaluate(
             "weights_sha256": file_digest(path) if path.is_file() else None,
             "metrics": metrics,
         }
-        atomic.write(out / "evaluation.json", json.dumps(about, indent=1) + "\n")
+        record_output(out / "predictions.csv", out / "predictions.csv")
+        write_output(out / "evaluation.json", json.dumps(about, indent=1) + "\n")
     text = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
     tested = f"{len(index.test)} videos of {dataset}"
     return f"{place.name}: {text} on {tested}, {given.temporal} x {given.spatial} views"

@@ -22,17 +22,27 @@ from mgm.models import (
 )
 from mgm.models.formats import to_huggingface, to_videomae
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
-from mgm.results import atomic
+from mgm.results.outputs import output, require_own, write_output
 from mgm.spec import Finetune, Pretrain, Probe, read_spec
 from mgm.stages.parents import verified_weights
 
+# The files of each format, with the model card.
+FILES = {
+    "hf": ("model.safetensors", "config.json", "preprocessor_config.json", "README.md"),
+    "videomae": ("checkpoint.pth", "README.md"),
+    "onnx": ("encoder.onnx", "classifier.onnx"),
+}
 # The largest difference of onnxruntime's output from ours, relative to the largest magnitude of our
 # outputs (at least 1).
 TOLERANCE = 1e-4
 
 
 def export(
-    run: Path, to: Literal["hf", "videomae", "onnx"], out: Path, index: Path | None = None
+    run: Path,
+    to: Literal["hf", "videomae", "onnx"],
+    out: Path,
+    index: Path | None = None,
+    force: bool = False,
 ) -> str:
     """Write a run's weights in another format, and return notes for their users.
 
@@ -42,6 +52,7 @@ def export(
             {"model": state_dict}. `onnx`: see `export_onnx`.
         index: the folder of the dataset's index, which has the names of a classifier's classes.
             None: classes have numbers.
+        force: replace files that no export wrote.
 
     Raises:
         UserError: there is no such run, it has no such weights or a TimeSformer's, they do not fit
@@ -53,6 +64,7 @@ def export(
             f"{run}: is a {spec.stage} run, which has no weights of its own; export a pretraining "
             "or fine-tuning run"
         )
+    require_own(*(out / name for name in FILES[to]), force=force)
     path, _ = verified_weights(run)
     if to == "onnx":
         return export_onnx(spec, path, out, index)
@@ -76,14 +88,14 @@ def export(
         names = []
         load_weights(build_mae(spec), path)
     if to == "videomae":
-        with atomic.atomic_write(out / "checkpoint.pth") as temporary:
+        with output(out / "checkpoint.pth") as temporary:
             torch.save({"model": to_videomae(weights)}, temporary)
         return _about_videomae(spec, out)
-    with atomic.atomic_write(out / "model.safetensors") as temporary:
+    with output(out / "model.safetensors") as temporary:
         # transformers refuses a file that does not name its format.
         save_file(to_huggingface(weights), temporary, metadata={"format": "pt"})
-    atomic.write(out / "config.json", json.dumps(_config(spec, names), indent=2) + "\n")
-    atomic.write(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
+    write_output(out / "config.json", json.dumps(_config(spec, names), indent=2) + "\n")
+    write_output(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
     return _about_huggingface(spec, out)
 
 
@@ -267,7 +279,7 @@ def _write_onnx(
     frames_BTHWC = torch.from_numpy(
         np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     )
-    with atomic.atomic_write(path) as temporary, torch.inference_mode():
+    with output(path) as temporary, torch.inference_mode():
         expected = model(frames_BTHWC).numpy()
         torch.onnx.export(
             model,

@@ -18,12 +18,13 @@ from mgm.data.index import Video, read_index
 from mgm.errors import UserError
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.reading import read_json, read_text
-from mgm.results import atomic
 from mgm.results.lock import file_lock
+from mgm.results.outputs import output, require_own, write_output
 from mgm.spec import ApplyOptions, Data, Finetune
 from mgm.stages.apply import (
     apply,
     discard_parts,
+    failed_file,
     find_source,
     find_videos,
     find_views,
@@ -41,6 +42,8 @@ TEMPLATES = Environment(
 )
 SHOWN, TOP = 200, 5  # videos on the page, and classes per video
 WIDE = 200  # pixels per picture
+# The files in the folder that is written.
+NAMES = ("scores.parquet", "predictions.csv", "index.html", "windows.csv")
 # Start and end of a window in seconds, its best class and the score of that class.
 Line = tuple[float, float, str, float]
 
@@ -71,9 +74,11 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
         A line about what was written.
 
     Raises:
-        UserError: there are no videos, the weights are not a classifier's, or the number of class
-            names is wrong.
+        UserError: there are no videos, the weights are not a classifier's, the number of class
+            names is wrong, or a file in `out` is not of this command.
     """
+    kept, table_file, page_file = (out / name for name in NAMES[:3])
+    require_own(*(out / name for name in NAMES), failed_file(table_file), force=how.force)
     torch.set_num_threads(how.threads)
     given = find_source(weights, how)
     count = classes_of(read_weights(given.weights), given.weights)
@@ -85,7 +90,7 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
     load_weights(model, given.weights)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     merge = sigmoid_mean if has_several_labels(weights, classes) else softmax_mean
-    kept, lines = out / "scores.parquet", dict[str, list[Line]]()
+    lines = dict[str, list[Line]]()
     with file_lock(out):
         if windows := find_windows(how):
             parts, failed = apply_windows(model, given, videos, windows, kept)
@@ -98,15 +103,15 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
             )
             rows = [(name, *line) for name, several in lines.items() for line in several]
             table = pd.DataFrame(rows, columns=["path", "start", "end", "class", "score"])
-            atomic.write(out / "windows.csv", table.to_csv(index=False, float_format="%.4f"))
+            write_output(out / "windows.csv", table.to_csv(index=False, float_format="%.4f"))
         else:
             views = find_views(how)
             found, failed = apply(model, merge, given, videos, views, kept, how.workers)
             scores = pd.DataFrame(np.stack(list(found.values())), columns=labels)
             scores.insert(len(labels), free_column("path", labels), list(found))
         best = _best(found, labels)
-        _write_predictions(out / "predictions.csv", best)
-        with atomic.atomic_write(kept) as temporary:
+        _write_predictions(table_file, best)
+        with output(kept) as temporary:
             scores.to_parquet(temporary, index=False)
         shown = [
             (name, _picture(videos[name]), pairs, _segments(lines.get(name, []), labels))
@@ -115,10 +120,10 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
         page = TEMPLATES.get_template("predict.html.j2").render(
             shown=shown, total=len(best), weights=weights.name
         )
-        atomic.write(out / "index.html", page)
+        write_output(page_file, page)
         discard_parts(kept)
-        return f"wrote {out}/index.html: {len(best)} videos, {count} classes" + write_failed(
-            out / "predictions.csv", unreadable + failed
+        return f"wrote {page_file}: {len(best)} videos, {count} classes" + write_failed(
+            table_file, unreadable + failed
         )
 
 
@@ -137,7 +142,7 @@ def _write_predictions(path: Path, best: Mapping[str, list[tuple[str, float]]]) 
     pairs = [f"{what}_{place}" for place in range(1, shown + 1) for what in ("class", "score")]
     rows = [[name, *chain(*several)] for name, several in best.items()]
     table = pd.DataFrame(rows, columns=["path", *pairs])
-    atomic.write(path, table.to_csv(index=False, float_format="%.4f"))
+    write_output(path, table.to_csv(index=False, float_format="%.4f"))
 
 
 def free_column(name: str, classes: Sequence[str]) -> str:

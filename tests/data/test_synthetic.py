@@ -112,6 +112,7 @@ def test_processes_do_not_matter(tmp_path):
     assert {name for name in one if one[name] != two[name]} <= {
         "boxes.npz",
         "croissant.json",
+        ".mgm.sha256",
     }
     for name, boxes in load_boxes(tmp_path / "one").items():
         np.testing.assert_array_equal(boxes, load_boxes(tmp_path / "two")[name])

@@ -392,3 +392,37 @@ def test_a_video_that_is_no_video_is_one_line(place, monkeypatch, duration, fps,
     found = CliRunner().invoke(app, ["embed", str(place / "videos"), *words])
     assert found.exit_code == 2 or isinstance(found.exception, UserError)
     assert said in str(found.exception) + found.output
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("out/clips.csv", "embed film.mp4 --weights run --out out/clips.npy --temporal 1"),
+        ("out/predictions.csv", "predict film.mp4 --weights run --out out --temporal 1"),
+        ("out/README.md", "export run --to hf --out out"),
+        ("out/config.json", "export run --to hf --out out"),
+        ("out/index.csv", "prepare folder --source out/index.csv --out out"),
+    ],
+)
+def test_only_force_replaces_a_file_that_the_command_did_not_write(place, name, command):
+    """The command replaces its own files, but not an edited one."""
+    Path("out").mkdir()
+    videos = sorted(Path("videos/deep").iterdir())
+    splits = ("train", "train", "test", "test")
+    rows = [f"../{video},{n % 2},{split}" for n, (video, split) in enumerate(zip(videos, splits))]
+    Path(name).write_text(mine := "\n".join(["path,label,split", *rows, ""]))
+
+    def call(*more):
+        return CliRunner().invoke(app, [*shlex.split(command), *more])
+
+    assert name in str(call().exception)
+    assert Path(name).read_text() == mine
+    assert {path.name for path in Path("out").iterdir()} == {Path(name).name}
+    assert call("--force").exit_code == 0
+    # The index has replaced its list.
+    if name == "out/index.csv":
+        return
+    assert call().exit_code == 0
+    Path(name).write_text(mine)
+    assert name in str(call().exception)
+    assert Path(name).read_text() == mine

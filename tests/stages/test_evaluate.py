@@ -67,7 +67,7 @@ def test_what_cannot_be_evaluated_is_one_clear_line(run, execution, pretraining,
             run,
             None,
             run,
-            "is the folder of a run, and its predictions must stay; choose another --out",
+            f"{run}/predictions.csv: exists, and no such command wrote it",
         ),
     ]:
         with pytest.raises(UserError, match=line):
