@@ -29,6 +29,7 @@ class MaskInfo(NamedTuple):
     row: str = ""  # its row in Table 4e; empty: none
     guided: bool = False  # reads motion
     carried: bool = False  # and the motion's direction
+    largest: bool = False  # looks for the largest motion (eq. 6), so it reads `Mask.cells`
     # The method's paper, if it is not the MGM paper. Then its row is our own addition
     # (`mgm.paper.experiments.OTHERS`).
     source: str = ""
@@ -46,8 +47,8 @@ MASKS = {
     "block": MaskInfo("Random Block", file="paper"),
     "smm-sparse": MaskInfo("SMM (Sparse)", file="paper"),
     "smm": MaskInfo("SMM (Dense)", file="paper"),
-    "mgm-sparse": MaskInfo("MGM (Sparse)", guided=True, file="paper"),
-    "mgm": MaskInfo("MGM (Dense)", guided=True, file="paper"),
+    "mgm-sparse": MaskInfo("MGM (Sparse)", guided=True, largest=True, file="paper"),
+    "mgm": MaskInfo("MGM (Dense)", guided=True, largest=True, file="paper"),
     "warped": MaskInfo("Warped (MGMAE)", True, True, source="MGMAE", version=2, file="others"),
     "motion-bins": MaskInfo(
         "Motion Bins (TrackMAE)", True, source="TrackMAE", version=2, file="others"
@@ -77,6 +78,7 @@ FLOWS = get_args(Flow)
 CODEC = ("vectors", "shuffled")  # guidance by the motion vectors that the codec stored
 Distance = Literal["estimated", "none"]
 Compensate = Literal["none", "median", "affine"]
+Cells = Literal["centre", "max"]
 
 
 class Mask(BaseModel):
@@ -105,6 +107,10 @@ class Mask(BaseModel):
     # the median vector of each frame, or as a robust affine fit to each frame's vectors (pan, zoom
     # and rotation).
     compensate: Compensate = "none"
+    # The motion of a cell of 8 x 8 pixels of the clip: that of the video's cell at its centre, or
+    # the largest of the video's cells that it covers. Max is eq. 6 to the letter: a crop of a large
+    # frame has more cells than the clip. Masks without `MaskInfo.largest` always have "centre".
+    cells: Cells = "centre"
     # The decoder predicts all hidden tokens, or half of them (VideoMAE V2).
     predicts: Literal["all", "running-cell"] = "all"
     # The version of the mask's definition. Default: the one that this code computes.
@@ -119,6 +125,8 @@ class Mask(BaseModel):
     def _is_what_this_code_makes(self):
         if "version" not in self.model_fields_set:
             self.__dict__["version"] = MASKS[self.name].version
+        if not MASKS[self.name].largest:
+            self.__dict__["cells"] = "centre"
         return self
 
 
@@ -147,6 +155,7 @@ __all__ = [
     "EDGES",
     "MASKS",
     "Boxes",
+    "Cells",
     "Compensate",
     "Distance",
     "Edge",

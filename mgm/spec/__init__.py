@@ -4,7 +4,17 @@ A spec contains only the fields that determine a run's result. `RunOptions` cont
 that must not change it: threads, workers, accumulation, compilation and so on.
 """
 
-from mgm.masking import CODEC, FLOWS, Compensate, Distance, Flow, Guidance, Mask, StoredMotion
+from mgm.masking import (
+    CODEC,
+    FLOWS,
+    Cells,
+    Compensate,
+    Distance,
+    Flow,
+    Guidance,
+    Mask,
+    StoredMotion,
+)
 from mgm.spec.options import (
     ApplyOptions,
     LoadOptions,

@@ -58,6 +58,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         guidance,
         spec.mask.distance,
         spec.mask.compensate,
+        spec.mask.cells,
         directions=MASKS[spec.mask.name].carried or predicts_motion,
     )
     steps = steps_of(spec.optim, len(videos))

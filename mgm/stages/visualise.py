@@ -357,7 +357,7 @@ def _masks(
     seed_B = torch.tensor([seed])
     masked, boxes = [], []
     for mask in masks:
-        magnitude_SHW = clip.magnitude(tubelet, mask.distance, mask.compensate)
+        magnitude_SHW = clip.magnitude(tubelet, mask.distance, mask.compensate, mask.cells)
         motion = (clip.motion_THW2, clip.divisor(mask.distance), clip.has_motion_T, tubelet)
         shift_SHW2 = slot_displacement(*motion, stride) / clip.width
         moves = Motion(torch.from_numpy(magnitude_SHW)[None], torch.from_numpy(shift_SHW2)[None])

@@ -17,10 +17,10 @@ from mgm.errors import UserError
 from mgm.results.atomic import atomic_write
 from mgm.results.lock import wait_for_flock
 from mgm.spec import StoredMotion
-from mgm.video.decode import Clip, open_pass, read_clip
-from mgm.video.motion import CELL
+from mgm.video.decode import Clip, Covered, open_pass, read_clip
+from mgm.video.motion import CELL, cells
 from mgm.video.optical_flow import read_flow
-from mgm.video.transform import Box, apply, cut_frames, cut_motion, test_box
+from mgm.video.transform import Box, apply, covered_cells, cut_frames, cut_motion, test_box
 
 
 class IndexedVideo(Protocol):
@@ -105,6 +105,7 @@ def read_cuts(
             frames_THWC,
             *cut_motion(motion_NHW2[place_T], distance_NHW[place_T], box, size, flip),
             informed_N[place_T],
+            covered=covered_cells(motion_NHW2[place_T], distance_NHW[place_T], box, size, flip),
         )
         for frames_THWC, place_T, (box, flip) in zip(frames_VTHWC, place_VT, boxes)
     ]
@@ -200,7 +201,7 @@ class Cache:
 # store keeps all frames of the dataset, cropped and scaled, with their motion. Each process maps
 # the store into memory.
 
-STORE_VERSION = 2  # of the file's format
+STORE_VERSION = 3  # of the file's format
 LARGEST_MB = 1000
 
 
@@ -214,11 +215,14 @@ class CropStore:
         self.row = {video.path: n for n, video in enumerate(videos)}
         self.shape = videos[0].height, videos[0].width
         self.box = test_box(*self.shape, 0, 1, size)
+        self.covered = _covered(videos[0], size)
 
     def clip(self, path: str, index_T: np.ndarray) -> Clip:
         """Return the clip of a video's frames `index_T`."""
         row = self.row[path]
-        return Clip(*(field_NT[row][index_T] for field_NT in self.fields))
+        found = [field_NT[row][index_T] for field_NT in self.fields]
+        covered = replace(self.covered, motion_THW2=found[4], distance_THW=found[5])
+        return replace(Clip(*found[:4]), covered=covered)
 
 
 def open_crops(folder: Path, videos: Sequence[StoredVideo], size: int) -> CropStore | None:
@@ -256,14 +260,24 @@ def _digest(videos: Sequence[StoredVideo]) -> str:
 
 def _row_type(video: StoredVideo, size: int) -> np.dtype:
     """Return the type of a video's row, which holds the arrays of a `Clip` of all its frames."""
-    frames, cells = video.frames, max(size // CELL, 1)
+    frames, count = video.frames, max(size // CELL, 1)
+    rows, columns = _covered(video, size).distance_THW.shape[1:]
     fields = [
         ("frames_THWC", np.uint8, (frames, size, size, 3)),
-        ("motion_THW2", np.float32, (frames, cells, cells, 2)),
-        ("distance_THW", np.float32, (frames, cells, cells)),
+        ("motion_THW2", np.float32, (frames, count, count, 2)),
+        ("distance_THW", np.float32, (frames, count, count)),
         ("has_motion_T", np.bool_, (frames,)),
+        ("covered_motion_THW2", np.float32, (frames, rows, columns, 2)),
+        ("covered_distance_THW", np.float32, (frames, rows, columns)),
     ]
     return np.dtype(fields, align=True)
+
+
+def _covered(video: StoredVideo, size: int) -> Covered:
+    """Return the cells under the centre crop of a frame without motion."""
+    shape = 1, cells(video.height), cells(video.width)
+    box = test_box(video.height, video.width, 0, 1, size)
+    return covered_cells(np.zeros((*shape, 2)), np.ones(shape), box, size, False)
 
 
 def _write_store(place: Path, videos: Sequence[StoredVideo], size: int) -> None:
@@ -274,5 +288,8 @@ def _write_store(place: Path, videos: Sequence[StoredVideo], size: int) -> None:
             whole = read_clip(video.path, np.arange(video.frames))
             clip = apply(whole, test_box(whole.height, whole.width, 0, 1, size), size, False)
             for name in row.dtype.fields or ():
-                row[name] = getattr(clip, name)
+                covered = name.startswith("covered_")
+                row[name] = getattr(
+                    clip.covered if covered else clip, name.removeprefix("covered_")
+                )
             out.write(row.tobytes())

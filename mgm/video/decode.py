@@ -15,7 +15,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from mgm.errors import UserError
-from mgm.spec import Compensate, Distance
+from mgm.spec import Cells, Compensate, Distance
 from mgm.video.container import (
     CODECS_WITH_VECTORS,
     DecodedFrame,
@@ -34,6 +34,32 @@ from mgm.video.shard_reader import ShardPass, open_record, shard_of
 
 
 @dataclass(frozen=True)
+class Covered:
+    """The cells of a video's frames that a clip was cut from.
+
+    Args:
+        motion_THW2, distance_THW: as in `Clip`, in pixels of the video.
+        rows_H2, columns_W2: the range of rows and columns, end exclusive, under each of the clip's.
+        scale: pixels of the clip per pixel of the video, in x and y. x is negative if mirrored.
+    """
+
+    motion_THW2: np.ndarray
+    distance_THW: np.ndarray
+    rows_H2: np.ndarray
+    columns_W2: np.ndarray
+    scale: tuple[float, float]
+
+    def largest(self, magnitude_SHW: np.ndarray) -> np.ndarray:
+        """Return the largest magnitude under each of the clip's cells, (S, H, W)."""
+        for axis, range_N2 in ((1, self.rows_H2), (2, self.columns_W2)):
+            # reduceat takes pairs of bounds, which must be less than the length.
+            pad = [(0, int(axis == other)) for other in range(3)]
+            pairs = np.maximum.reduceat(np.pad(magnitude_SHW, pad), range_N2.ravel(), axis)
+            magnitude_SHW = pairs[:, ::2] if axis == 1 else pairs[:, :, ::2]
+        return magnitude_SHW
+
+
+@dataclass(frozen=True)
 class Clip:
     """Chosen frames of a video and their motion.
 
@@ -48,6 +74,7 @@ class Clip:
             motion information: nothing moved.
         size: height and width of the frames that boxes and motion refer to, if `frames_THWC` are
             smaller, as in shards. Otherwise None.
+        covered: the video's cells under a clip that was cut from it. None for whole frames.
     """
 
     frames_THWC: np.ndarray
@@ -55,6 +82,7 @@ class Clip:
     distance_THW: np.ndarray
     has_motion_T: np.ndarray
     size: tuple[int, int] | None = None
+    covered: Covered | None = None
 
     def __getitem__(self, index) -> "Clip":
         """Return the clip of some of the frames."""
@@ -77,20 +105,29 @@ class Clip:
         return (self.size or self.frames_THWC.shape[1:])[1]
 
     def magnitude(
-        self, tubelet: int, distance: Distance = "estimated", compensate: Compensate = "none"
+        self,
+        tubelet: int,
+        distance: Distance = "estimated",
+        compensate: Compensate = "none",
+        cells: Cells = "centre",
     ) -> np.ndarray:
         """Return the magnitude of each slot's motion for masks, (S, H, W) float32.
 
-        `Mask.distance` and `Mask.compensate` describe the arguments.
+        `Mask.distance`, `Mask.compensate` and `Mask.cells` describe the arguments.
         """
+        covered = self.covered if cells == "max" else None
         divisor_THW, motion_THW2 = self.divisor(distance), self.motion_THW2
+        if covered:
+            divisor_THW = _divisor(covered.distance_THW, distance)
+            motion_THW2 = covered.motion_THW2 * np.array(covered.scale, np.float32)
         if compensate != "none":
             motion_THW2 = compensated(motion_THW2, divisor_THW, compensate)
-        return slot_magnitude(motion_THW2, divisor_THW, self.has_motion_T, tubelet)
+        magnitude_SHW = slot_magnitude(motion_THW2, divisor_THW, self.has_motion_T, tubelet)
+        return covered.largest(magnitude_SHW) if covered else magnitude_SHW
 
     def divisor(self, distance: Distance) -> np.ndarray:
         """Return the divisor of each cell's vector (`Mask.distance`)."""
-        return self.distance_THW if distance == "estimated" else np.ones_like(self.distance_THW)
+        return _divisor(self.distance_THW, distance)
 
     @property
     def nbytes(self) -> int:
@@ -99,6 +136,10 @@ class Clip:
             array.nbytes
             for array in (self.frames_THWC, self.motion_THW2, self.distance_THW, self.has_motion_T)
         )
+
+
+def _divisor(distance_THW: np.ndarray, distance: Distance) -> np.ndarray:
+    return distance_THW if distance == "estimated" else np.ones_like(distance_THW)
 
 
 @dataclass(frozen=True)

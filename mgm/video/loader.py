@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mgm.errors import UserError, require_few
 from mgm.rng import clip_seed, generator
-from mgm.spec import Augment, Clips, Compensate, Distance, Guidance, StoredMotion, Views
+from mgm.spec import Augment, Cells, Clips, Compensate, Distance, Guidance, StoredMotion, Views
 from mgm.video.container import NoVectors
 from mgm.video.cut import Cache, Cut, IndexedVideo
 from mgm.video.decode import Clip
@@ -84,6 +84,7 @@ class BatchOptions:
             (`motion.frame_difference`). None reads no motion.
         distance: divisor of a motion vector (`Mask.distance`).
         compensate: whether and how the camera's motion is subtracted (`Mask.compensate`).
+        cells: which of the video's cells give a cell's magnitude (`Mask.cells`).
         directions: add displacement_BSHW2. Computing it takes twice as long as motion_BSHW, and few
             masks need it.
         augment: repeats, RandAugment and random erasing, for training. RandAugment and random
@@ -97,6 +98,7 @@ class BatchOptions:
     motion: Guidance | None = "vectors"
     distance: Distance = "estimated"
     compensate: Compensate = "none"
+    cells: Cells = "centre"
     directions: bool = False
     augment: Augment = NO_AUGMENT
     workers: int = 0
@@ -267,7 +269,7 @@ class _Batches(Dataset):
             if how.motion == "difference":
                 motion_BSHW[b] = frame_difference(clip.frames_THWC, tubelet, cells)
             elif how.motion:
-                motion_BSHW[b] = clip.magnitude(tubelet, how.distance, how.compensate)
+                motion_BSHW[b] = clip.magnitude(tubelet, how.distance, how.compensate, how.cells)
             if how.motion and how.directions:
                 moved = (clip.motion_THW2, clip.divisor(how.distance), clip.has_motion_T)
                 displacement_BSHW2[b] = slot_displacement(*moved, tubelet, stride) / size
@@ -350,7 +352,7 @@ class _TrainingBatches(_Batches):
         # Skip the clip's own video. The others are equally likely.
         other += other >= sample
         guide = self.clips_of(self.videos[other], [clip_seed(seed, 0, other)])[0]
-        names = ("motion_THW2", "distance_THW", "has_motion_T")
+        names = ("motion_THW2", "distance_THW", "has_motion_T", "covered")
         return replace(clip, **{name: getattr(guide, name) for name in names})
 
     def place(self, seed: int, height: int, width: int) -> tuple[Box, bool]:

@@ -11,7 +11,7 @@ import torch
 
 from mgm.rng import seeded
 from mgm.spec import Augment, Clips
-from mgm.video.decode import Clip
+from mgm.video.decode import Clip, Covered
 from mgm.video.motion import CELL
 
 # --- Choose frames. T is the clip's number of frames. ---
@@ -217,12 +217,13 @@ def apply(clip: Clip, box: Box, size: int, flip: bool) -> Clip:
 
     Returns:
         A clip with frames (T, size, size, 3). Its motion is in pixels of the new size, on size // 8
-        cells per side. Each cell has the vector at its centre.
+        cells per side. Each cell has the vector at its centre. `Clip.covered` has all vectors.
     """
     motion_THW2, distance_THW = cut_motion(clip.motion_THW2, clip.distance_THW, box, size, flip)
     on_frame = box.on(clip.frames_THWC.shape[1:3], clip.size)
     frames_THWC = cut_frames(clip.frames_THWC, on_frame, size, flip)
-    return Clip(frames_THWC, motion_THW2, distance_THW, clip.has_motion_T)
+    covered = covered_cells(clip.motion_THW2, clip.distance_THW, box, size, flip)
+    return Clip(frames_THWC, motion_THW2, distance_THW, clip.has_motion_T, covered=covered)
 
 
 def cut_frames(frames_THWC: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:
@@ -255,6 +256,32 @@ def cut_motion(
     distance_TL = distance_THW.reshape(frames, -1).take(cell, 1)
     shape = frames, count, count
     return motion_TL2.reshape(*shape, 2) * scale, distance_TL.reshape(shape)
+
+
+def covered_cells(
+    motion_THW2: np.ndarray, distance_THW: np.ndarray, box: Box, size: int, flip: bool
+) -> Covered:
+    """Return all of the video's cells that a box covers, as views of the arguments."""
+    count = max(size // CELL, 1)
+    rows_H2 = _ranges(box.top, box.height, count, distance_THW.shape[1])
+    columns_W2 = _ranges(box.left, box.width, count, distance_THW.shape[2])
+    top, left = rows_H2[0, 0], columns_W2[0, 0]
+    part = np.s_[:, top : rows_H2[-1, 1], left : columns_W2[-1, 1]]
+    if flip:
+        columns_W2 = columns_W2[::-1]
+    scale = (-size if flip else size) / box.width, size / box.height
+    return Covered(motion_THW2[part], distance_THW[part], rows_H2 - top, columns_W2 - left, scale)
+
+
+def _ranges(start: float, length: float, count: int, cells: int) -> np.ndarray:
+    """Return the first cell that each of `count` equal parts of a side overlaps, and the end.
+
+    An overlap of a billionth of a cell is a rounding error.
+    """
+    edge_N = (start + np.arange(count + 1) * length / count) / CELL
+    first_N = np.floor(edge_N[:-1] + 1e-9).astype(np.int64).clip(0, cells - 1)
+    end_N = np.ceil(edge_N[1:] - 1e-9).astype(np.int64).clip(max=cells)
+    return np.stack([first_N, np.maximum(end_N, first_N + 1)], 1)
 
 
 def resize(frames_THWC: np.ndarray, height: int, width: int, antialias: bool) -> np.ndarray:

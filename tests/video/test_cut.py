@@ -39,11 +39,14 @@ def shared(index) -> Cache:
     return cache
 
 
+@pytest.mark.parametrize("cells", ["centre", "max"])
 @pytest.mark.parametrize("motion", ["vectors", None])
-def test_training_batches_and_test_views_are_those_of_the_files(index, shared, motion, monkeypatch):
+def test_training_batches_and_test_views_are_those_of_the_files(
+    index, shared, motion, cells, monkeypatch
+):
     directions = motion is not None
     given = {"seed": 3, "batch": 4}
-    how = BatchOptions(motion, directions=directions)
+    how = BatchOptions(motion, directions=directions, cells=cells)
     files = [
         batch
         for _, batch in zip(range(3), training_loader(index.train, CLIPS, 2, **given, how=how))

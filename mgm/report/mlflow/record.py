@@ -181,7 +181,7 @@ def _content(file: Path) -> str:
 def _is_plain(spec: Spec) -> bool:
     """Return whether a run's mask has the default edge, jitter and guidance, as in Figure 5."""
     return isinstance(spec, Pretrain) and spec.mask == Mask(
-        name=spec.mask.name, ratio=spec.mask.ratio
+        name=spec.mask.name, ratio=spec.mask.ratio, cells=spec.mask.cells
     )
 
 
