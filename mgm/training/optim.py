@@ -3,7 +3,7 @@
 import inspect
 import math
 import re
-from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any, cast
 
 import torch
@@ -13,6 +13,9 @@ from torch.optim.adamw import adamw
 from mgm.errors import UserError
 from mgm.spec import Optim
 from mgm.training import collectives
+
+# Packages register their optimisers in this group, as "module:Class".
+ENTRY_POINTS = "mgm.optimisers"
 
 
 class AdamW:
@@ -134,11 +137,13 @@ Optimiser = AdamW | torch.optim.Optimizer
 def build_optimiser(model: nn.Module, optim: Optim, layer_decay: float = 1.0) -> Optimiser:
     """Return the optimiser that `optim` names, for the model's parameter groups.
 
-    "AdamW" is the class above. Other names are classes of torch.optim. "module:Class" is a user's
-    own class. Every class is called with `lr` and `optim.options`, and with `betas` if it has them.
+    "AdamW" is the class above. Other names are classes of torch.optim. "module:Class" is a class
+    that an installed package registers as an entry point. Every class is called with `lr` and
+    `optim.options`, and with `betas` if it has them.
 
     Raises:
-        UserError: there is no such class, or it does not accept the options.
+        UserError: there is no such class, it does not accept the options, or its `step` needs more
+            than dense gradients.
     """
     groups = parameter_groups(model, optim.weight_decay, layer_decay)
     optimiser: Optimiser
@@ -149,9 +154,12 @@ def build_optimiser(model: nn.Module, optim: Optim, layer_decay: float = 1.0) ->
         known = inspect.signature(kind).parameters
         given = {"lr": optim.lr, "betas": optim.betas, **optim.options}
         given = {name: x for name, x in given.items() if name in known or name in optim.options}
+        trial = nn.Parameter(torch.zeros(2, 2))
+        trial.grad = torch.zeros(2, 2)
         try:
+            kind([trial], **given).step()
             optimiser = cast(torch.optim.Optimizer, kind(groups, **given))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"optim.name {optim.name}: {error}; change optim.options, or choose another"
             ) from None
@@ -160,22 +168,17 @@ def build_optimiser(model: nn.Module, optim: Optim, layer_decay: float = 1.0) ->
 
 
 def _find_class(name: str) -> type:
-    module, _, kind = name.rpartition(":")
-    try:
-        found = getattr(import_module(module or "torch.optim"), kind)
-    except (ImportError, AttributeError) as error:
+    """Return the class that `optim.name` names.
+
+    A spec may come from a stranger, and importing a module runs its code. So only classes of
+    torch.optim and of entry points are found.
+    """
+    points = {point.value: point for point in entry_points(group=ENTRY_POINTS)}
+    found = points[name].load() if name in points else getattr(torch.optim, name, None)
+    if not isinstance(found, type) or not hasattr(found, "step"):
         raise UserError(
-            f"optim.name {name}: {error}; write a class of torch.optim, such as SGD, or "
-            "module:Class for one of your own on PYTHONPATH"
-        ) from None
-    step = getattr(found, "step", None)
-    if not isinstance(found, type) or step is None:
-        raise UserError(f"optim.name {name}: is not an optimiser's class; write one, such as SGD")
-    closure = inspect.signature(step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise UserError(
-            f"optim.name {name}: evaluates the loss several times per step, which the training "
-            "loop does not; choose another"
+            f"optim.name {name}: is neither an optimiser of torch.optim, such as SGD, nor an "
+            f"installed entry point of the group {ENTRY_POINTS}; correct it, or install yours"
         )
     return found
 

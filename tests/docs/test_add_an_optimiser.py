@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,21 @@ from tests.training.test_loop import OPTIM, Stop, quiet, toy, weights
 
 PAGE = (Path(__file__).parents[2] / "docs" / "add-an-optimiser.md").read_text()
 (LION,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PROJECT = tomllib.loads(re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)[0])["project"]
 SPECS = [json.loads(text)["optim"] for text in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
 
 
 @pytest.fixture(autouse=True)
 def lion(tmp_path, monkeypatch):
     (tmp_path / "lion.py").write_text(LION)
+    (tmp_path / "code.py").write_text("raise SystemExit('it ran')")
+    # What pip writes for the page's pyproject.toml.
+    installed = tmp_path / "lion-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Name: lion\nVersion: 1\n")
+    ((group, points),) = PROJECT["entry-points"].items()
+    lines = [f"{name} = {value}" for name, value in points.items()]
+    (installed / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]))
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -44,11 +54,12 @@ def test_it_trains_and_resumes_bit_for_bit(tmp_path, fields):
 @pytest.mark.parametrize(
     ("name", "options", "why"),
     [
-        ("Lion", {}, "write a class of torch.optim"),
-        ("lion:Tiger", {}, "write a class of torch.optim"),
-        ("nowhere:Lion", {}, "No module named"),
-        ("LBFGS", {}, "several times per step"),
-        ("lr_scheduler", {}, "not an optimiser's class"),
+        ("Lion", {}, "neither an optimiser of torch.optim"),
+        ("lion:Tiger", {}, "neither an optimiser of torch.optim"),
+        ("code:Lion", {}, "neither an optimiser of torch.optim"),
+        ("lr_scheduler", {}, "neither an optimiser of torch.optim"),
+        ("LBFGS", {}, "closure"),
+        ("SparseAdam", {}, "dense gradients"),
         ("SGD", {"momentum": -1}, "momentum"),
         ("SGD", {"speed": 1}, "speed"),
     ],
