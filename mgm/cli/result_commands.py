@@ -79,7 +79,7 @@ def results(
         raise UserError("mgm results: has no file to write; add --csv FILE or --parquet FILE")
 
     from mgm.paper.suite import registry_of
-    from mgm.results import frame
+    from mgm.results.frame import frame
 
     try:
         registry = registry_of(results / name)

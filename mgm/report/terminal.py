@@ -18,7 +18,7 @@ from mgm.results.lock import folder_lock, has_writer
 from mgm.results.result import RunStatus, examine
 from mgm.spec import Spec, dotted, parents, read_spec
 
-MOST = 8  # cells that `trace` prints at once
+MOST_CELLS = 8  # cells that `trace` prints at once
 
 
 def trace(registry: Registry, results: Path, wanted: str) -> str:
@@ -29,7 +29,7 @@ def trace(registry: Registry, results: Path, wanted: str) -> str:
     and "ucf" in its column. "figure8" names the run that the figure draws.
 
     Raises:
-        UserError: no such table, row or column, or more than `MOST` cells.
+        UserError: no such table, row or column, or more than `MOST_CELLS` cells.
     """
     target, *names = wanted.split("/", 2)
     if not names and (figure := registry.figures.get(target.removeprefix("figure"))):
@@ -55,11 +55,11 @@ def _matching(registry: Registry, target: str, row: str = "", column: str = "") 
         column, "column", target, [cell.column for cell in shown[target] if cell.row in rows]
     )
     cells = [cell for cell in shown[target] if cell.row in rows and cell.column in columns]
-    if len(cells) > MOST:
+    if len(cells) > MOST_CELLS:
         which = "; ".join(dict.fromkeys(cell.row for cell in cells))
         raise UserError(
-            f"{target}: {row!r} matches {len(cells)} cells, more than {MOST}; name one of the "
-            f"rows {which}, or /column too"
+            f"{target}: {row!r} matches {len(cells)} cells, more than {MOST_CELLS}; name one of "
+            f"the rows {which}, or /column too"
         )
     return cells
 

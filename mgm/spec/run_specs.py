@@ -295,7 +295,14 @@ class Measure(Run):
     """
 
     stage: Literal["measure"] = Field("measure", alias="verb")
-    name: Literal["saliency", "motion-time", "step-time", "coverage", "cover", "controls"]
+    name: Literal[
+        "saliency",
+        "motion-time",
+        "step-time",
+        "coverage",
+        "cover",
+        "controls",
+    ]
     # motion-time: compare reading motion vectors with this optical flow.
     flow: Flow = "raft-small"
     # step-time: the decoder and the mask ratio. coverage has each mask's own ratio.

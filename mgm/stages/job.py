@@ -276,9 +276,9 @@ def training_batches(
     )
     copy = device_copy(job.device)
     for step, batch in enumerate(loader, first_step):
-        there = copy(batch)
-        there = there._replace(frames_BTHWC=with_channels(there.frames_BTHWC, spec.model.channels))
-        changed = change(step, there, batch.weight_B)
+        copied = copy(batch)
+        frames_BTHWC = with_channels(copied.frames_BTHWC, spec.model.channels)
+        changed = change(step, copied._replace(frames_BTHWC=frames_BTHWC), batch.weight_B)
         yield (
             [
                 changed.map(itemgetter(slice(start, start + size)))

@@ -131,10 +131,10 @@ def train(
 
             # --- Read the batch ---
             asked_at = time.monotonic()
-            parts, names = next(batches)
+            micro_batches, unread = next(batches)
             if log:
                 log.waited += time.monotonic() - asked_at
-            unreadable += [(step, name) for name in names]
+            unreadable += [(step, name) for name in unread]
 
             # --- Forward and backward pass of each micro-batch ---
             rate = learning_rate(step, run.steps, run.optim)
@@ -142,13 +142,13 @@ def train(
             optimiser.zero_grad()
             # Sums over micro-batches. They are summed over processes when they are logged.
             sums = dict[str, Tensor]()
-            for number, part in enumerate(parts, 1):
-                with no_sync() if number < len(parts) else nullcontext():
+            for number, micro_batch in enumerate(micro_batches, 1):
+                with no_sync() if number < len(micro_batches) else nullcontext():
                     with precision:
-                        loss, extra = loss_module(part)
-                    (loss / len(parts)).backward()
+                        loss, extra = loss_module(micro_batch)
+                    (loss / len(micro_batches)).backward()
                 for name, value in {"loss": loss.detach(), **extra}.items():
-                    share = value / (len(parts) * processes)
+                    share = value / (len(micro_batches) * processes)
                     sums[name] = sums.get(name, torch.zeros((), device=device)) + share
             norm = torch.nn.utils.clip_grad_norm_(parameters, run.optim.clip_grad or math.inf)
 

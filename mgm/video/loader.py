@@ -319,7 +319,10 @@ class _TrainingBatches(_Batches):
             try:
                 own = self.clips_of(self.videos[sample], seeds_R)
                 if self.shuffled:
-                    own = [self.misguided(clip, sample, seed) for clip, seed in zip(own, seeds_R)]
+                    own = [
+                        self.with_other_motion(clip, sample, seed)
+                        for clip, seed in zip(own, seeds_R)
+                    ]
                 made += own
             except (NoVectors, NoFlow, NotInShard) as error:
                 return error
@@ -341,7 +344,7 @@ class _TrainingBatches(_Batches):
         whole = self.cache.read(video, index_T, self.how.reads)
         return [self.augmented(whole, seed, self.augmentation) for seed in seeds_R]
 
-    def misguided(self, clip: Clip, sample: int, seed: int) -> Clip:
+    def with_other_motion(self, clip: Clip, sample: int, seed: int) -> Clip:
         """Return the clip with the motion of another video, drawn from the clip's seed.
 
         The motion is that of a training clip of the other video, with its own start, crop and flip.

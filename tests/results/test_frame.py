@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.errors import UserError
-from mgm.results import frame
+from mgm.results.frame import frame
 from mgm.spec import Data, Finetune, Mask, Measure, Pretrain
 from tests.helpers.fake_results import finish, registry
 

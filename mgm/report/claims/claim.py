@@ -23,7 +23,7 @@ HALF = 0.05
 # Largest shortfall of "equivalent" and "the same", since 4.5 calls 0.2 "a small boost".
 NEARLY = 0.2
 # Smallest gain that 4.4 calls "significantly better".
-LARGE = 3.6
+SIGNIFICANT = 3.6
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,8 @@ def no_worse(quantity: Quantity) -> Condition:
 
 
 def no_large(quantity: Quantity) -> Condition:
-    """Require less than `LARGE`."""
-    return Condition((quantity,), high=LARGE - HALF, above=-inf, below=LARGE)
+    """Require less than `SIGNIFICANT`."""
+    return Condition((quantity,), high=SIGNIFICANT - HALF, above=-inf, below=SIGNIFICANT)
 
 
 def states(value: float, quantity: Quantity) -> Condition:
