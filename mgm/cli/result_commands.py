@@ -95,6 +95,22 @@ def results(
 
 
 @app.command()
+def verify(name: Name, results: Results = Path("results")) -> None:
+    """Check a study's runs and predictions against git and their files.
+
+    It fails if a prediction is younger than the first run that tests it, if a run's commit is
+    missing or had changes, or if a number differs from its predictions.csv.
+    """
+    from mgm.report.findings import read_findings
+    from mgm.report.verify import verify as check
+
+    lines, failed = check(read_findings(results / name))
+    say("\n".join(lines))
+    if failed:
+        raise UserError(f"{name}: {failed} of {len(lines)} checks failed")
+
+
+@app.command()
 def pack(name: Name, results: Results = Path("results")) -> None:
     """Write finished runs to one archive, or add new runs to it.
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from mgm.spec import FrozenModel, RunOptions
 
@@ -113,6 +113,9 @@ class Place(FrozenModel):
 class Row(FrozenModel):
     """A kind of pretraining, as differences from the study's."""
 
+    # Files have the aliases.
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
     # none: random weights. Another row: go on from its weights.
     start: str = Field("", alias="from")
     changes: dict[str, Any] = Field(default_factory=dict)
@@ -148,6 +151,9 @@ class Column(FrozenModel):
 
 class Prediction(FrozenModel):
     """What a study's author expected of a number, before the runs that test it."""
+
+    # Files have the aliases.
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     dataset: str = Field(alias="in")
     # "A above 5", "A minus B below 0", "A minus B within 3", "A minus B level". A and B are rows,

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
+from mgm.errors import UserError
 from mgm.paper.registry import Registry
 from mgm.paper.study import (
     CONTROLS,
@@ -21,7 +23,8 @@ from mgm.paper.study import (
     Term,
     parse_difference,
 )
-from mgm.results.frame import commit_of
+from mgm.paper.suite import registry_of
+from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, holm, over_seeds, p_value
 
@@ -272,18 +275,17 @@ class Findings:
         given = ["dataset", "column", "says", "draws", "seeds", "since", "late"]
         return pd.DataFrame(rows, columns=[*given, *Estimate._fields, "verdict", "why"])
 
-    def tested_by(self, one: Prediction) -> list[str]:
-        """Return the ids of the runs that test a prediction."""
+    def tested_by(self, one: Prediction) -> pd.DataFrame:
+        """Return the rows of `runs` that test a prediction, without controls."""
         first = next(iter(self.study.columns))
-        runs = self.runs[self.runs.dataset == one.dataset]
-        places = {(term.row, term.column or one.column or first) for term in one.terms}
-        chosen = [place in places for place in zip(runs.row, runs.column)]
-        runs = runs[chosen]
+        places = [(term.row, term.column or one.column or first) for term in one.terms]
+        runs = self.runs[(self.runs.dataset == one.dataset) & ~self.runs.control]
+        runs = runs[pd.MultiIndex.from_frame(runs[["row", "column"]]).isin(places)]
         if one.draws:
             runs = runs[runs.draw.isin(one.draws)]
         if one.seeds:
             runs = runs[runs.seed.isin(one.seeds)]
-        return list(dict.fromkeys(runs[~runs.control].run_id))
+        return runs
 
     def filled(self, text: str) -> str:
         """Return a text with its {DATASET: A minus B} replaced by numbers."""
@@ -293,6 +295,18 @@ class Findings:
             return in_words(self.estimate(dataset, what))
 
         return re.sub(r"\{([^{}]+)\}", number, text)
+
+
+def read_findings(results: Path) -> Findings:
+    """Read what the study of a results folder found.
+
+    Raises:
+        UserError: the folder is not one of a study.
+    """
+    registry = registry_of(results)
+    if registry.scale.study is None:
+        raise UserError(f"{results.name}: is not a study; `mgm report {results.name}` shows it")
+    return Findings(registry, examine_all(results, registry.specs))
 
 
 def judge(said: Statement, found: Estimate | None, strict: bool) -> tuple[Verdict, str]:

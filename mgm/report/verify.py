@@ -1,0 +1,101 @@
+"""Verify a study: its runs' commits, its predictions' dates, and the numbers of its cells."""
+
+import subprocess
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+
+from mgm.paper.study import Prediction
+from mgm.report.findings import Findings
+
+ROOT = Path(__file__).parents[2]
+
+
+def verify(findings: Findings) -> tuple[list[str], int]:
+    """Check a study against git and its files.
+
+    - Each run that has a result agrees with its files. `examine` computes every accuracy again from
+      predictions.csv.
+    - Each run's commit is in the repository, and nothing was changed when the run started, or the
+      study's field `dirty` says why.
+    - Each prediction's commit is older than the first evaluation that tests it, or its field `late`
+      says why not.
+
+    Returns:
+        A line per check, and the number of checks that failed.
+    """
+    lines, failed = [], 0
+    for passes, line in (
+        *_files(findings),
+        *_commits(findings),
+        *_predictions(findings),
+    ):
+        lines.append(f"{'ok' if passes else 'FAILED'}: {line}")
+        failed += not passes
+    return lines, failed
+
+
+Check = tuple[bool, str]
+
+
+def _files(findings: Findings) -> Iterator[Check]:
+    states = {run_id: findings.found[run_id] for run_id in findings.registry.specs}
+    done = sum(status.state == "run" for status in states.values())
+    yield True, f"{done} of {len(states)} runs have a result that agrees with their files"
+    for status in states.values():
+        if status.state == "altered":
+            yield False, status.why
+
+
+def _commits(findings: Findings) -> Iterator[Check]:
+    results = [status.result for status in findings.found.values() if status.result]
+    table = pd.DataFrame({name: [run[name] for run in results] for name in ("commit", "dirty")})
+    for (commit, dirty), some in table.groupby(["commit", "dirty"]):
+        runs = f"{len(some)} runs of commit {str(commit)[:7]}"
+        if not _date(str(commit)):
+            yield False, f"{runs}, which is not in this repository"
+        elif dirty and findings.study.dirty:
+            yield True, f"{runs} with changes: {findings.study.dirty}"
+        else:
+            yield (
+                not dirty,
+                runs + (" with changes that were not committed" if dirty else ", clean"),
+            )
+
+
+def _predictions(findings: Findings) -> Iterator[Check]:
+    for one in findings.study.predictions:
+        text = f"{one.dataset}: {one.says}"
+        said, tested = _date(one.since), first_test(findings, one)
+        if not said:
+            yield False, f"{text}: its commit {one.since} is not in this repository"
+        elif tested is None:
+            yield True, f"{text}: of {said:%Y-%m-%d %H:%M}, not tested yet"
+        else:
+            seconds = (tested - said).total_seconds()
+            words = "before" if seconds > 0 else "AFTER"
+            line = f"{text}: {abs(seconds) / 60:.0f} min {words} its first test"
+            yield seconds > 0 or bool(one.late), f"{line}. {one.late}" if one.late else line
+
+
+def first_test(findings: Findings, one: Prediction) -> datetime | None:
+    """Return when the first evaluation started that completed a test of a prediction.
+
+    A difference is tested by a unit once both of its runs are there.
+    """
+    runs = findings.tested_by(one)
+    latest, terms = [], len(runs[["row", "column"]].drop_duplicates())
+    for _, unit in runs.groupby(["draw", "seed"]):
+        results = [findings.found[run_id].result for run_id in unit.run_id]
+        if all(results) and len(unit[["row", "column"]].drop_duplicates()) == terms:
+            latest.append(max(run["started"] for run in results if run))
+    return datetime.fromisoformat(min(latest)) if latest else None
+
+
+def _date(commit: str) -> datetime | None:
+    """Return the date of a commit, in UTC; None if the repository lacks it."""
+    command = ["git", "-C", str(ROOT), "show", "--no-patch", "--format=%cI", f"{commit}^{{commit}}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return datetime.fromisoformat(done.stdout.strip()) if done.returncode == 0 else None
