@@ -243,7 +243,7 @@ class Findings:
                         **over_seeds(units.tolist())._asdict(),
                     }
                 )
-        passes = holm([p_value(_estimate(row)) for row in rows])
+        passes = holm([p_value(estimate_of(row)) for row in rows])
         return [row | {"holm": passed} for row, passed in zip(rows, passes)]
 
     @cached_property
@@ -352,5 +352,6 @@ def in_words(found: Estimate | None) -> str:
     return f"{found.mean:.1f}{interval}"
 
 
-def _estimate(row: Mapping[str, Any]) -> Estimate:
+def estimate_of(row: Mapping[str, Any]) -> Estimate:
+    """Return the estimate in a row of a frame."""
     return Estimate(row["mean"], row["low"], row["high"], row["n"])
