@@ -11,9 +11,14 @@ from pathlib import Path
 
 import peers
 import torch
-from measuring import ROOT, commit, compared, machine
+from measuring import ROOT, commit, compared, lend_ffmpeg, machine
 
-BENCHES = {"masks": peers.masks, "loader": peers.loader, "step": peers.step}
+BENCHES = {
+    "masks": peers.masks,
+    "vectors": peers.vectors,
+    "loader": peers.loader,
+    "step": peers.step,
+}
 HEAD = ["| | ours | peer | ratio | goal | |", "|---|---|---|---|---|---|"]
 
 
@@ -22,7 +27,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)} (all)")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "bench")
     parser.add_argument("--repeats", type=int, default=3, help="turns to measure (3)")
-    parser.add_argument("--videos", type=Path, help="a folder per class, to load (drawn ones)")
+    parser.add_argument(
+        "--videos", type=Path, help="a folder per class, to load (drawn: like K400's)"
+    )
     args = parser.parse_args()
     if unknown := set(args.names) - BENCHES.keys():
         sys.exit(f"bench {min(unknown)}: no such bench; choose from {', '.join(BENCHES)}")
@@ -45,4 +52,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    lend_ffmpeg()
     main()

@@ -2,14 +2,18 @@
 
 import os
 import platform
+import re
 import statistics
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+import av
 from torch.utils.benchmark import Timer
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +24,8 @@ class Comparison:
     """Our work, and the same work of peers.
 
     Args:
-        peers: by name, the work and the goal: the smallest ratio of its time to ours.
+        peers: by name, the work and the goal: the smallest ratio of its time to ours. 0: none.
+        per: the number of clips, or of frames, in the work. Times are per one of them.
         clock: `time.process_time` counts all threads of this process, and no other process.
     """
 
@@ -29,6 +34,7 @@ class Comparison:
     peers: Mapping[str, tuple[Callable[[], object], float]]
     repeats: int = 5
     clock: Callable[[], float] = field(default=time.perf_counter)
+    per: int = 1
 
 
 def compared(comparison: Comparison) -> list[str]:
@@ -42,16 +48,37 @@ def compared(comparison: Comparison) -> list[str]:
     turns = list[list[float]]()
     for turn in range(comparison.repeats + 1):
         order = range(len(timers)) if turn % 2 else reversed(range(len(timers)))
-        took = {number: timers[number].timeit(1).median for number in order}
+        took = {number: timers[number].timeit(1).median / comparison.per for number in order}
         turns.append([took[number] for number in range(len(timers))])
     mine, *others = zip(*turns[1:])
     ours, rows = statistics.median(mine), []
     for (peer, (_, least)), theirs in zip(comparison.peers.items(), others):
         ratio = statistics.median(b / a for a, b in zip(mine, theirs))
-        goal = f"at least {least:g} | {'met' if ratio >= least else 'missed'}"
+        goal = (
+            f"at least {least:g} | {'met' if ratio >= least else 'missed'}" if least else "none |"
+        )
         shown = f"{readable(ours)} | {readable(statistics.median(theirs))} | {ratio:.2f}"
         rows.append(f"| {comparison.name}, against {peer} | {shown} | {goal} |")
     return rows
+
+
+def lend_ffmpeg() -> None:
+    """Start this program again with PyAV's FFmpeg under its common names, for torchcodec.
+
+    torchcodec brings no FFmpeg, and the dynamic linker reads its path only at the start.
+    """
+    folder = Path(tempfile.gettempdir()) / f"mgm-ffmpeg-{os.getuid()}-{av.__version__}"
+    search = os.environ.get("LD_LIBRARY_PATH", "")
+    if str(folder) in search:
+        return
+    folder.mkdir(exist_ok=True)
+    for path in (Path(av.__file__).parents[1] / "av.libs").glob("*.so.*"):
+        if name := re.fullmatch(r"(lib(?:av|sw)\w+)-\w+\.so\.(\d+)\..*", path.name):
+            link = folder / f"{name[1]}.so.{name[2]}"
+            link.unlink(missing_ok=True)
+            link.symlink_to(path)
+    os.environ["LD_LIBRARY_PATH"] = f"{folder}:{search}"
+    os.execv(sys.executable, sys.orig_argv)
 
 
 def readable(seconds: float) -> str:

@@ -15,25 +15,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import av
+import cv2
 import numpy as np
 import torch
 from measuring import Comparison
 from torch import Tensor
 
 from mgm.data.folder import index_folder
-from mgm.data.index import Index
+from mgm.data.index import Index, Video
 from mgm.data.shards import Settings, write_shards
-from mgm.data.synthetic.generator import generate
-from mgm.data.synthetic.params import Synthetic
 from mgm.data.transcode import transcode
 from mgm.masking import MASKS, Grid, Mask, Motion, make_mask
 from mgm.models import build_mae, reconstruction_loss
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
-from mgm.spec import Clips, Data, Finetune, Pretrain
+from mgm.spec import Clips, Data, Finetune, Model, Pretrain
 from mgm.stages.measure.step_time import step_seconds
 from mgm.training.efficiency import set_malloc_options
 from mgm.training.optim import build_optimiser
-from mgm.video import slot_magnitude
+from mgm.video import open_video, read_residuals, read_vectors, slot_magnitude
 from mgm.video.cut import Cut, read_cuts
 from mgm.video.transform import cut_frames, training_box, training_indices
 
@@ -113,12 +113,12 @@ def with_torchcodec(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
 
 
 # Peers that read videos, with goals: the ratio of their time to ours, if ours reads sources or
-# copies, and if it reads shards.
-READERS = {"decord": (with_decord, 1.3, 8), "torchcodec": (with_torchcodec, 1.2, 6)}
+# copies, if it reads shards of drawn videos, and of the videos that were given.
+READERS = {"decord": (with_decord, 1.3, 8, 5), "torchcodec": (with_torchcodec, 1.2, 6, 3.5)}
 
 
 def loader(options: Options) -> Iterator[Comparison]:
-    """Compare the CPU time to read a clip of each video.
+    """Compare the CPU time to read a clip, and a step that reads with one that need not.
 
     A peer that cannot read a video is left out, with a message.
     """
@@ -150,18 +150,107 @@ def loader(options: Options) -> Iterator[Comparison]:
             against = {
                 f"{name} on the sources": (
                     partial(turn, read, paths),
-                    from_shards if kind == "shards" else least,
+                    (real if options.videos else like_k400) if kind == "shards" else least,
                 )
-                for name, (read, least, from_shards) in readers.items()
+                for name, (read, least, like_k400, real) in readers.items()
             }
-            mine, name = partial(turn, ours, files), f"a clip of each of {len(files)} {kind}"
-            yield Comparison(name, mine, against, options.repeats, time.process_time)
+            mine = partial(turn, ours, files)
+            yield Comparison(
+                f"a clip from {kind}", mine, against, options.repeats, time.process_time, len(files)
+            )
+        yield fed_step(shards.videos[0], options)
 
 
-def draw(folder: Path) -> Index:
-    """Draw four videos of K400's size. Their groups of pictures are shorter than in K400."""
-    params = Synthetic(classes=2, train_per_class=1, test_per_class=1, size=256, frames=300)
-    return generate(params, folder / "drawn")
+def vectors(options: Options) -> Iterator[Comparison]:
+    """Compare reading all vectors, and all residuals, with decoding the file without them."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        [video, *_] = (
+            index_folder(options.videos, place / "index") if options.videos else draw(place, 2)
+        ).videos
+
+        def decode() -> int:
+            with open_video(video.path) as reader:
+                return sum(1 for _ in reader.pictures(motion=False))
+
+        works = {
+            "vectors": partial(read_vectors, video.path),
+            "residuals": lambda: sum(1 for _ in read_residuals(video.path)),
+        }
+        for name, work in works.items():
+            yield Comparison(
+                f"{name}, per frame",
+                work,
+                {"decoding alone": (decode, 0)},
+                options.repeats,
+                time.process_time,
+                video.frames,
+            )
+
+
+def fed_step(video: Video, options: Options) -> Comparison:
+    """Compare a step of ViT-S that first reads its clip with a step whose clip is in memory.
+
+    The ratio is what a perfect loader would gain, SPDL's headspace. Here one thread does both in
+    turn, which is the worst case.
+    """
+    device, mask = torch.device("cpu"), Mask(name="tube", ratio=RATIO)
+    spec = Pretrain(data=Data(dataset="folder"), model=Model(backbone="vit-s"), mask=mask)
+    masked_BL, weight_B = make_mask(mask, Grid(*spec.grid), None, torch.arange(1)), torch.ones(1)
+    model = build_mae(spec).train()
+    optimiser = build_optimiser(model, spec.optim)
+    index_T = training_indices(CLIPS, video.frames, np.random.default_rng(0))
+
+    def read() -> Tensor:
+        return torch.from_numpy(ours(video.path, index_T, 0)[0])[None]
+
+    frames_BTHWC = read()
+
+    def loss(source: Callable[[], Tensor]) -> Tensor:
+        return reconstruction_loss(*model(source(), masked_BL), weight_B)
+
+    fed = partial(step_seconds, optimiser, partial(loss, read), device, False)
+    perfect = partial(step_seconds, optimiser, partial(loss, lambda: frames_BTHWC), device, False)
+    against = {"a perfect loader": (perfect, 0.95)}
+    return Comparison(
+        "a step of ViT-S fed from shards", fed, against, options.repeats, time.process_time
+    )
+
+
+def draw(folder: Path, videos: int = 4) -> Index:
+    """Draw videos like K400's: 340 x 256, 300 frames, groups of 250, texture, about 0.7 Mbit/s."""
+    height, width, frames = 256, 340, 300
+    for number in range(videos):
+        rng = np.random.default_rng(number)
+        place = folder / "drawn" / f"class{number % 2}" / f"{number}.mp4"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        ground, *sprites = (texture(rng, 2 * height, 2 * width) for _ in range(3))
+        ways = rng.uniform(-1, 1, (3, 2))
+        with av.open(str(place), "w") as container:
+            stream = container.add_stream("libx264", rate=30, options={"g": "250"})
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            stream.bit_rate = 700_000
+            for t in range(frames):
+                shift = np.array([[1, 0, -width / 2], [0, 1, -height / 2]], np.float32)
+                shift[:, 2] += 40 * np.sin(t / 60 + ways[0] * 6)
+                picture_HWC = cv2.warpAffine(ground, shift, (width, height))
+                for sprite, way in zip(sprites, ways[1:]):
+                    y, x = (np.array([75, 110]) + 70 * np.sin(t / 12 * way + 6 * way)).astype(int)
+                    picture_HWC[y : y + 90, x : x + 60] = sprite[y : y + 90, :60]
+                picture_HWC = picture_HWC + rng.normal(0, 2, picture_HWC.shape)
+                frame = picture_HWC.clip(0, 255).astype(np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+            container.mux(stream.encode(None))
+    return index_folder(folder / "drawn", folder / "index")
+
+
+def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Draw noise with equal power per octave, as photographs have: (H, W, 3) uint8."""
+    sum_HWC = np.zeros((height, width, 3), np.float32)
+    for octave in range(2, 9):
+        coarse = rng.normal(0, 1, (2**octave, 2**octave, 3)).astype(np.float32)
+        sum_HWC += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return (128 + 18 * sum_HWC).clip(0, 255).astype(np.uint8)
 
 
 def hugging_face(spec: Pretrain, attention: str, frames_BTHWC: Tensor, masked_BL: Tensor) -> Any:

@@ -3,6 +3,7 @@
 from mgm.video.container import NoVectors, open_video
 from mgm.video.decode import Clip, VideoInfo, probe_video, read_clip, read_pictures
 from mgm.video.motion import compensated, slot_displacement, slot_magnitude
+from mgm.video.residual import Residual, read_residuals
 from mgm.video.vectors import Inspection, Vectors, inspect_video, read_vectors
 
 

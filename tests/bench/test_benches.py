@@ -72,7 +72,19 @@ def test_the_loader_reads_sources_copies_and_shards(bench, tmp_path, monkeypatch
         for work, _ in comparison.peers.values():
             work()
         kinds.append(comparison.name.rpartition(" ")[2])
-    assert kinds == ["sources", "copies", "shards"]
+    assert kinds == ["sources", "copies", "shards", "shards"]
+
+
+def test_vectors_and_residuals_are_compared_with_decoding(bench, tmp_path):
+    _, peers = bench
+    index = peers.draw(tmp_path, 2)
+    bits_per_s = [8 * video.bytes / (video.frames / video.fps) for video in index.videos]
+    assert all(0.5e6 < rate < 0.9e6 for rate in bits_per_s)
+    names = []
+    for comparison in peers.vectors(peers.Options(repeats=1, videos=index.root)):
+        comparison.ours()
+        names.append(comparison.name)
+    assert names == ["vectors, per frame", "residuals, per frame"]
 
 
 def test_a_later_call_continues_with_the_bench_that_is_not_done(
@@ -113,4 +125,6 @@ def test_a_later_call_continues_with_the_bench_that_is_not_done(
 def test_an_unknown_bench_is_one_line():
     done = subprocess.run([sys.executable, BENCH, "loder"], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.endswith("bench loder: no such bench; choose from masks, loader, step\n")
+    assert done.stderr.endswith(
+        "bench loder: no such bench; choose from masks, vectors, loader, step\n"
+    )
