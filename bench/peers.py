@@ -166,7 +166,7 @@ def vectors(options: Options) -> Iterator[Comparison]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         [video, *_] = (
-            index_folder(options.videos, place / "index") if options.videos else draw(place, 2)
+            index_folder(options.videos, place / "index") if options.videos else draw(place)
         ).videos
 
         def decode() -> int:
@@ -217,10 +217,10 @@ def fed_step(video: Video, options: Options) -> Comparison:
     )
 
 
-def draw(folder: Path, videos: int = 4) -> Index:
-    """Draw videos like K400's: 340 x 256, 300 frames, groups of 250, texture, about 0.7 Mbit/s."""
+def draw(folder: Path) -> Index:
+    """Draw four videos like K400's: 340 x 256, 300 frames, groups of 250, texture, about 0.7 Mbit/s."""
     height, width, frames = 256, 340, 300
-    for number in range(videos):
+    for number in range(4):
         rng = np.random.default_rng(number)
         place = folder / "drawn" / f"class{number % 2}" / f"{number}.mp4"
         place.parent.mkdir(parents=True, exist_ok=True)

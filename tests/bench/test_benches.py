@@ -77,7 +77,7 @@ def test_the_loader_reads_sources_copies_and_shards(bench, tmp_path, monkeypatch
 
 def test_vectors_and_residuals_are_compared_with_decoding(bench, tmp_path):
     _, peers = bench
-    index = peers.draw(tmp_path, 2)
+    index = peers.draw(tmp_path)
     bits_per_s = [8 * video.bytes / (video.frames / video.fps) for video in index.videos]
     assert all(0.5e6 < rate < 0.9e6 for rate in bits_per_s)
     names = []

@@ -227,6 +227,14 @@ def test_motion_vectors(folder, capsys):
     ]
 
 
+def test_attention(folder):
+    (folder / "weights").symlink_to(ROOT / "weights")
+    attention_SHW = run("attention.md")["attention_SHW"]
+    assert attention_SHW.shape == (4, 6, 6)
+    assert attention_SHW.sum() == pytest.approx(1, rel=1e-5)
+    assert (folder / "attention.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_guidance_from_a_detector(folder):
     """From slot 1, the box is centred on the best detection of its two frames, within 8 pixels."""
     found = run("guidance.md")
