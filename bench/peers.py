@@ -218,7 +218,7 @@ def fed_step(video: Video, options: Options) -> Comparison:
 
 
 def draw(folder: Path) -> Index:
-    """Draw four videos like K400's: 340 x 256, 300 frames, groups of 250, texture, about 0.7 Mbit/s."""
+    """Draw four videos like K400: 340 x 256, 300 frames, groups of 250, about 0.7 Mbit/s."""
     height, width, frames = 256, 340, 300
     for number in range(4):
         rng = np.random.default_rng(number)
