@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import BaseModel, field_validator
 
 from mgm.console import show
+from mgm.data.croissant import write_croissant
 from mgm.errors import UserError, valid
 from mgm.masking import MASKS
 from mgm.reading import file_digest, read_json, read_table
@@ -156,9 +157,6 @@ def write_index(index: Index, out: Path) -> None:
     A root at or below `out` is stored relative to it, so that both can be moved together. Paths of
     videos outside the root begin with `../`.
     """
-    # mgm.data.croissant imports this module.
-    from mgm.data.croissant import write_croissant
-
     out.mkdir(parents=True, exist_ok=True)
     (out / "index.json").unlink(missing_ok=True)
     with (
@@ -177,7 +175,7 @@ def write_index(index: Index, out: Path) -> None:
                     "has_vectors": int(video.has_vectors),
                 }.values()
             )
-    write_croissant(index, out)
+    write_croissant(index, Video, out)
     root, home = Path(os.path.abspath(index.root)), Path(os.path.abspath(out))
     about = {
         "classes": index.classes,

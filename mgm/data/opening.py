@@ -8,7 +8,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mgm.console import track
-from mgm.data.index import Index, Video, content_hash
+from mgm.data.index import Video, content_hash
 from mgm.errors import UserError
 from mgm.results.atomic import naming
 from mgm.results.lock import end_with_parent
@@ -191,49 +191,7 @@ def _open_some(root: Path, names: Sequence[str]) -> dict[str, Video | str]:
     return found
 
 
-def compared(index: Index) -> str:
-    """Describe what `check_files` compares, for a run's result."""
-    return (
-        f"size of {len(index.videos):,} videos; first, middle and last 4 KiB of "
-        f"{sum(bool(video.content) for video in index.videos):,}"
-    )
-
-
-def check_files(index: Index) -> None:
-    """Compare every video with the index, by size and by `content_hash` if the index has one.
-
-    Raises:
-        UserError: a video is missing or has changed. The message names the first, and counts them.
-    """
-    if not index.root.is_dir():
-        raise UserError(
-            f"{index.root}: no such folder, where {len(index.videos):,} videos should be; put it "
-            "back, or run `mgm prepare` again"
-        )
-    if index.videos and ".tar#" in index.videos[0].path:
-        from mgm.data.shards import check_shards
-        from mgm.video.shard_reader import shard_of
-
-        if shard_of(index.videos[0].path):
-            return check_shards(index.root)
-    # A shared file system answers several requests at a time.
-    with ThreadPoolExecutor(8) as pool:
-        found = [
-            (video, wrong)
-            for video, wrong in zip(index.videos, pool.map(fault, index.videos))
-            if wrong
-        ]
-    if found:
-        video, wrong = found[0]
-        gone = [wrong for _, wrong in found].count(_GONE)
-        raise UserError(
-            f"{video.path}: {wrong}; of the index's {len(index.videos):,} videos {gone:,} are "
-            f"missing and {len(found) - gone:,} have "
-            "changed: put them back, or run `mgm prepare` again"
-        )
-
-
-_GONE = "is not there"
+GONE = "is not there"
 
 
 def fault(video: Video) -> str:
@@ -245,5 +203,5 @@ def fault(video: Video) -> str:
         if video.content and content_hash(video.path) != video.content:
             return f"has {size:,} bytes as in the index, but its content has changed"
     except OSError:
-        return _GONE
+        return GONE
     return ""

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from mgm.console import track
 from mgm.data.index import Video, read_index
-from mgm.data.opening import check_files, fault, files_below, open_all
+from mgm.data.opening import fault, files_below, open_all
+from mgm.data.unchanged import check_files
 from mgm.errors import UserError, valid
 from mgm.models import FrozenEncoder, model_of, read_weights, require_fit
 from mgm.models.weights import is_classifier

@@ -12,7 +12,7 @@ import torch
 
 from mgm import rng
 from mgm.data.index import Index, Video, read_index, require_labels
-from mgm.data.opening import check_files
+from mgm.data.unchanged import check_files
 from mgm.errors import UserError
 from mgm.masking import Motion
 from mgm.spec import Run, RunOptions

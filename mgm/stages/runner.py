@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from mgm.console import duration, show
-from mgm.data.opening import compared
+from mgm.data.unchanged import compared
 from mgm.errors import UserError, as_user_error
 from mgm.masking import MASKS
 from mgm.paper.cost import train_multiply_adds

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mgm.data.index import Index, Video, content_digest, content_hash, read_index, write_index
-from mgm.data.opening import check_files, compared
+from mgm.data.unchanged import check_files, compared
 from mgm.errors import UserError
 from tests.helpers.errors import refused
 

@@ -17,9 +17,9 @@ import pytest
 from mgm.data import shard_writer, shards
 from mgm.data.folder import index_folder
 from mgm.data.index import read_index
-from mgm.data.opening import check_files
 from mgm.data.shard_writer import seal
 from mgm.data.shards import Settings, verify_shards, write_shards
+from mgm.data.unchanged import check_files
 from mgm.errors import UserError
 from mgm.video import read_clip
 from mgm.video.shard_reader import HEADER, ROW

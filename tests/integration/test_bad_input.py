@@ -27,8 +27,8 @@ from mgm.dag.config import parse_config
 from mgm.dag.study import Workflow
 from mgm.data.folder import index_folder
 from mgm.data.index import read_index
-from mgm.data.opening import check_files
 from mgm.data.shards import Settings, verify_shards, write_shards
+from mgm.data.unchanged import check_files
 from mgm.errors import UserError
 from mgm.models import build_classifier, save_weights
 from mgm.models.weights_file import read_tensors

@@ -1,0 +1,47 @@
+"""Check that the videos of an index are the files that were indexed."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from mgm.data.index import Index
+from mgm.data.opening import GONE, fault
+from mgm.data.shards import check_shards
+from mgm.errors import UserError
+from mgm.video.shard_reader import shard_of
+
+
+def compared(index: Index) -> str:
+    """Describe what `check_files` compares, for a run's result."""
+    return (
+        f"size of {len(index.videos):,} videos; first, middle and last 4 KiB of "
+        f"{sum(bool(video.content) for video in index.videos):,}"
+    )
+
+
+def check_files(index: Index) -> None:
+    """Compare every video with the index, by size and by `content_hash` if the index has one.
+
+    Raises:
+        UserError: a video is missing or has changed. The message names the first, and counts them.
+    """
+    if not index.root.is_dir():
+        raise UserError(
+            f"{index.root}: no such folder, where {len(index.videos):,} videos should be; put it "
+            "back, or run `mgm prepare` again"
+        )
+    if index.videos and shard_of(index.videos[0].path):
+        return check_shards(index.root)
+    # A shared file system answers several requests at a time.
+    with ThreadPoolExecutor(8) as pool:
+        found = [
+            (video, wrong)
+            for video, wrong in zip(index.videos, pool.map(fault, index.videos))
+            if wrong
+        ]
+    if found:
+        video, wrong = found[0]
+        gone = [wrong for _, wrong in found].count(GONE)
+        raise UserError(
+            f"{video.path}: {wrong}; of the index's {len(index.videos):,} videos {gone:,} are "
+            f"missing and {len(found) - gone:,} have "
+            "changed: put them back, or run `mgm prepare` again"
+        )
