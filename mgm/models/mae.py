@@ -119,25 +119,36 @@ class MAE(nn.Module):
         return x_BMCP.transpose(2, 3).flatten(2)
 
 
-def motion_of_tokens(displacement_BSHW2: Tensor, grid: tuple[int, int, int]) -> Tensor:
+def motion_of_tokens(
+    displacement_BSHW2: Tensor, grid: tuple[int, int, int], informed_BS: Tensor | None = None
+) -> Tensor:
     """Return each token's mean motion vector, (B, L, 2): (dx, dy) in patches per time slot.
 
     Args:
         displacement_BSHW2: (dx, dy) of the codec's cells, in units of the frame's side (`Batch`).
         grid: slots, rows and columns of the tokens.
+        informed_BS: True for slots with motion information. The tokens of others are NaN. None:
+            they are zero.
     """
     slots, rows, columns = grid
     cells_NCHW = displacement_BSHW2.flatten(0, 1).permute(0, 3, 1, 2)
     x_NCHW = F.adaptive_avg_pool2d(cells_NCHW, (rows, columns))
     x_BL2 = x_NCHW.permute(0, 2, 3, 1).reshape(-1, slots * rows * columns, 2)
-    return x_BL2 * x_BL2.new_tensor((columns, rows))
+    x_BL2 = x_BL2 * x_BL2.new_tensor((columns, rows))
+    if informed_BS is None:
+        return x_BL2
+    informed_BL1 = informed_BS.repeat_interleave(rows * columns, 1)[..., None]
+    return x_BL2.masked_fill(~informed_BL1, math.nan)
 
 
 def reconstruction_loss(predicted_BMP: Tensor, target_BMP: Tensor, weight_B: Tensor) -> Tensor:
     """Return the mean squared error of the masked tokens.
 
-    A clip of weight 0 adds nothing, but counts in the mean's denominator.
+    A clip of weight 0, or a target that is NaN, adds nothing, but counts in the mean's denominator.
     """
+    if target_BMP.shape[2] == 2:
+        # Targets of motion. The prediction takes NaN's place, since the gradient of NaN * 0 is NaN.
+        target_BMP = torch.where(target_BMP.isnan(), predicted_BMP.detach().float(), target_BMP)
     loss_B = F.mse_loss(predicted_BMP.float(), target_BMP, reduction="none").mean(dim=(1, 2))
     return (loss_B * weight_B).mean()
 

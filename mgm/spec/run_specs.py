@@ -114,6 +114,9 @@ class Pretrain(Run):
     # Target of the decoder for a masked token: its normalised pixels (the paper), or the mean
     # motion vector of its cells, in patches per time slot. `mask.guidance` chooses the vectors.
     target: Literal["pixels", "motion"] = "pixels"
+    # Target motion: tokens of slots without motion information count as static, as in the committed
+    # runs, or have no weight in the loss.
+    uninformed: Literal["static", "ignored"] = "static"
     # Added to the standard deviation that normalises a target patch.
     std_floor: float = Field(1e-6, gt=0)
     # The tubelet embedding and the first N blocks of the encoder keep the parent's weights.

@@ -163,9 +163,9 @@ def with_channels(frames_BTHWC: torch.Tensor, channels: int) -> torch.Tensor:
             f"model.channels is {channels}, and video files have 3, or 1 as grey; train such "
             "models from Python on frames of your own"
         )
-    grey = frames_BTHWC.to(torch.int32) @ torch.tensor(
-        [299, 587, 114], dtype=torch.int32, device=frames_BTHWC.device
-    )
+    # CUDA has no product of integer matrices.
+    red, green, blue = frames_BTHWC.to(torch.int32).unbind(-1)
+    grey = 299 * red + 587 * green + 114 * blue
     return ((grey + 500) // 1000).to(torch.uint8)[..., None]
 
 

@@ -71,11 +71,13 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         motion_BL2 = None
         if predicts_motion:
             assert batch.displacement_BSHW2 is not None
-            motion_BL2 = motion_of_tokens(batch.displacement_BSHW2, spec.grid)
+            informed_BS = None if spec.uninformed == "static" else batch.informed_BS
+            motion_BL2 = motion_of_tokens(batch.displacement_BSHW2, spec.grid, informed_BS)
         predicted_BMP, target_BMP = model(batch.frames_BTHWC, masked_BL, second_BL, motion_BL2)
         loss = reconstruction_loss(predicted_BMP, target_BMP, batch.weight_B)
         # The loss of a model that predicts zeros.
-        trivial = torch.linalg.vector_norm(target_BMP).square() / target_BMP.numel()
+        known_BMP = target_BMP.nan_to_num() if predicts_motion else target_BMP
+        trivial = torch.linalg.vector_norm(known_BMP).square() / target_BMP.numel()
         extra = {"trivial_loss": trivial}
         if guidance:
             extra["coverage"] = motion_coverage(masked_BL, batch.motion_BSHW, grid)

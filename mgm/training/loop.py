@@ -40,6 +40,8 @@ from mgm.training.optim import (
 
 LOGGED = 100  # steps of a run that are logged, about
 SHOW_S = 10  # seconds between lines on the terminal
+# A checkpoint holds the generator of the CPU alone. On other devices, each step has its own seed.
+SEEDED_BY_STREAM = ("cpu",)
 JUDGE_S = 30  # seconds of training before a slow loader is reported
 
 
@@ -84,9 +86,9 @@ def train(
 
     Several processes train the same model by DistributedDataParallel. Losses and gradients are
     those of the whole batch, up to the order of float32 sums. Dropout and drop path of several
-    processes draw by (seed, step, rank). A single process draws from a stream that its checkpoint
-    holds. So weights with other numbers of processes are equal up to rounding, except for these
-    draws.
+    processes, and on a GPU, draw by (seed, step, rank). A single process on a CPU draws from a
+    stream that its checkpoint holds. So weights with other numbers of processes are equal up to
+    rounding, except for these draws.
 
     Returns:
         The names of the videos that could not be read.
@@ -126,7 +128,7 @@ def train(
 
         batches = run.batches(first)
         for step in range(first, run.steps):
-            if processes > 1:
+            if processes > 1 or device.type not in SEEDED_BY_STREAM:
                 torch.manual_seed(clip_seed(run.seed, step, -3 - collectives.rank()))
 
             # --- Read the batch ---

@@ -54,6 +54,7 @@ class Batch(NamedTuple):
         target_BC: float32, the share of each class in mixed clips (`mgm.training.mix`).
         displacement_BSHW2: float32 (dx, dy) since the previous slot, in units of the frame's side.
             None unless `BatchOptions.directions`.
+        informed_BS: True for slots with motion information; None as displacement_BSHW2.
     """
 
     frames_BTHWC: torch.Tensor
@@ -65,6 +66,7 @@ class Batch(NamedTuple):
     failed: tuple[str, ...]
     target_BC: torch.Tensor | None = None
     displacement_BSHW2: torch.Tensor | None = None
+    informed_BS: torch.Tensor | None = None
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         """Return the batch with `change` applied to each of its tensors."""
@@ -260,6 +262,7 @@ class _Batches(Dataset):
         motion_BSHW = np.zeros((len(made), clips.frames // tubelet, cells, cells), np.float32)
         # It has 0 channels unless `directions` is set.
         displacement_BSHW2 = np.zeros((*motion_BSHW.shape, 2 if how.directions else 0), np.float32)
+        informed_BS = np.zeros(motion_BSHW.shape[:2], np.bool_)
         failed = dict[str, None]()
         for b, (clip, sample) in enumerate(zip(made, samples)):
             if clip is None:
@@ -273,6 +276,7 @@ class _Batches(Dataset):
             if how.motion and how.directions:
                 moved = (clip.motion_THW2, clip.divisor(how.distance), clip.has_motion_T)
                 displacement_BSHW2[b] = slot_displacement(*moved, tubelet, stride) / size
+                informed_BS[b] = clip.has_motion_T.reshape(-1, tubelet).any(1)
         has_displacement = how.motion and how.directions
         return Batch(
             torch.from_numpy(frames_BTHWC),
@@ -283,6 +287,7 @@ class _Batches(Dataset):
             torch.tensor([float(clip is not None) for clip in made]),
             tuple(failed),
             displacement_BSHW2=torch.from_numpy(displacement_BSHW2) if has_displacement else None,
+            informed_BS=torch.from_numpy(informed_BS) if has_displacement else None,
         )
 
 

@@ -102,6 +102,24 @@ def test_a_clip_of_weight_zero_has_no_gradient_and_keeps_its_place(batch):
     torch.testing.assert_close(again, loss)
 
 
+def test_slots_without_motion_information_add_nothing_to_a_motion_loss(batch):
+    frames, masked = batch
+    model = build_mae(PRETRAIN.model_copy(update={"target": "motion"}))
+    moved = torch.randn(3, 2, 6, 6, 2)
+    informed = torch.tensor([[True, False], [True, True], [False, False]])
+    motion = motion_of_tokens(moved, (2, 3, 3), informed)
+    predicted, target = model(frames, masked, None, motion)
+    slot = masked.nonzero()[:, 1].view(3, HIDDEN) // 9
+    known = informed.gather(1, slot)
+    every = model(frames, masked, None, motion_of_tokens(moved, (2, 3, 3)))[1]
+    wanted = ((predicted - every).square() * known[..., None]).sum() / every.numel()
+    loss = reconstruction_loss(predicted, target, torch.ones(3))
+    torch.testing.assert_close(loss, wanted)
+    (slope,) = torch.autograd.grad(loss, predicted)
+    assert not slope[~known].any()
+    assert slope[known].all()
+
+
 def test_models_are_functions_of_the_seed():
     weights = [
         build_mae(PRETRAIN.model_copy(update={"seed": seed})).state_dict() for seed in (0, 0, 1)
