@@ -1,0 +1,176 @@
+"""Studies: their fields, their runs, and that a run of a committed study keeps its id."""
+
+from copy import deepcopy
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mgm.dag.study import Workflow
+from mgm.errors import UserError
+from mgm.paper import STUDIES
+from mgm.paper.comparison import load_study, scale_of, study_registry
+from mgm.paper.study import Study, parse_statement
+from mgm.spec import Measure, Pretrain, Probe, parents
+
+SMALL = {
+    "study": "small",
+    "question": "Does it work?",
+    "scale": "mini",
+    "datasets": {"a": {"generate": {}}, "b": {"generate": {"sprites": 1}, "draws": "5"}},
+    "draws": "5-6",
+    "rows": {
+        "Random weights": "none",
+        "Tube": {"mask": "tube"},
+        "MGM": {},
+        "Longer": {"optim.steps": 9, "only": {"datasets": ["a"]}},
+        "Further": {"from": "MGM", "optim.steps": 7, "only": {"draws": "5"}},
+    },
+    "columns": {"Linear": {}, "k-NN": {"kind": "knn", "only": {"rows": ["MGM"]}}},
+    "controls": ["Linear"],
+    "compare": ["MGM minus *"],
+    "predictions": [{"in": "a", "says": "MGM minus Tube above 0", "since": "HEAD"}],
+}
+
+
+def small(**fields) -> Study:
+    return Study.model_validate(deepcopy(SMALL) | fields)
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return study_registry(scale_of(small()))
+
+
+def test_a_row_is_the_scales_pretraining_with_its_changes(registry):
+    values = [one for one in registry.values if one.dataset == "a" and one.draw == 5]
+    by_row = {
+        one.row: registry.specs[one.run.parent] for one in values if getattr(one.run, "parent", "")
+    }
+    assert by_row["Tube"].mask.name == "tube"
+    assert by_row["Tube"].mask.ratio == 0.9
+    assert by_row["MGM"].mask.name == "mgm"
+    assert by_row["Longer"].optim.steps == 9
+    assert by_row["Further"].parent == by_row["MGM"].run_id
+    (scratch,) = [one.run for one in values if one.row == "Random weights"]
+    assert scratch.parent == ""
+
+
+def test_every_run_comes_after_the_runs_it_starts_from(registry):
+    seen = set()
+    for run_id, spec in registry.specs.items():
+        assert set(parents(spec)) <= seen
+        seen.add(run_id)
+
+
+def test_a_draw_is_complete_before_the_next_one(registry):
+    drawn = [(one.dataset, one.draw) for one in registry.values]
+    changes = [pair for pair in pairwise(drawn) if pair[0] != pair[1]]
+    assert len(changes) + 1 == len(set(drawn))
+
+
+def test_limits_hold_and_controls_share_the_probes_labels(registry):
+    assert {one.dataset for one in registry.values if one.row == "Longer"} == {"a"}
+    assert {one.draw for one in registry.values if one.row == "Further"} == {5}
+    assert {one.row for one in registry.values if one.column == "k-NN"} == {"MGM"}
+    (control,) = {one.run for one in registry.values if one.control and one.draw == 6}
+    (probe,) = [one.run for one in registry.values if one.draw == 6 and one.row == "Random weights"]
+    assert isinstance(control, Measure)
+    assert isinstance(probe, Probe)
+    assert (control.data, control.label_draws, control.views) == (
+        probe.data,
+        probe.label_draws,
+        probe.views,
+    )
+
+
+def test_draws_have_their_own_data_and_one_name(registry):
+    data = {one.draw: one.run.data for one in registry.values if one.dataset == "a"}
+    assert data[5].dataset == data[6].dataset == "ssv2"
+    assert data[5].digest != data[6].digest
+
+
+def test_a_measured_column_trains_nothing():
+    cover = {"Cover": {"stage": "measure", "name": "cover", "metric": "hidden"}}
+    runs = study_registry(scale_of(small(columns=cover, controls=[]))).specs.values()
+    assert {run.stage for run in runs} == {"measure"}
+    assert {run.mask.name for run in runs} == {"tube", "mgm"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"compare": ["MGM minus Nothing"]},
+        {"compare": ["MGM"]},
+        {"predictions": [{"in": "a", "says": "Nothing above 0", "since": "1"}]},
+        {"predictions": [{"in": "c", "says": "MGM above 0", "since": "1"}]},
+        {"predictions": [{"in": "a", "says": "MGM is best", "since": "1"}]},
+        {"predictions": [{"in": "a", "says": "MGM above 0", "column": "Nothing", "since": "1"}]},
+        {"draws": [], "datasets": {"a": {"generate": {}}}},
+        {"datasets": {"a": {"generate": {}, "root": "x"}}},
+        {"datasets": {"a": {}}},
+        {"datasets": {"a": {"generate": {}, "pretrained_on": "c"}}},
+        {"rows": {"A": {"from": "B"}}},
+        {"controls": ["Nothing"]},
+        {"averages": {"all": ["c"]}},
+        {"draws": "5 to 6"},
+        {"unknown": 1},
+    ],
+)
+def test_a_study_that_names_what_is_not_there_is_refused_before_any_run(fields, tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL | fields, sort_keys=False))
+    with pytest.raises(UserError, match=path.name) as error:
+        load_study(path)
+    assert "\n" not in str(error.value)
+
+
+def test_two_datasets_of_one_name_are_refused(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text("study: x\ndatasets:\n  a: {generate: {}}\n  a: {generate: {pan: 1.0}}\n")
+    with pytest.raises(UserError, match="a"):
+        load_study(path)
+
+
+def test_a_field_that_no_spec_has_is_refused():
+    with pytest.raises(UserError, match=r"mask\.nothing"):
+        study_registry(scale_of(small(rows={"A": {"mask.nothing": 1}, "MGM": {}, "Tube": {}})))
+
+
+def test_a_statement_is_a_mean_or_a_difference():
+    said = parse_statement("MGM [k-NN] minus MGM, shuffled guidance above -2.5")
+    assert said.first == ("MGM", "k-NN")
+    assert said.second == ("MGM, shuffled guidance", "")
+    assert (said.relation, said.bound) == ("above", -2.5)
+    assert parse_statement("A minus B level").bound == 0
+    assert parse_statement("A below 3").second is None
+    for wrong in ("A minus B", "A above", "A level 3", "A over 3"):
+        with pytest.raises(ValueError, match="is not a prediction"):
+            parse_statement(wrong)
+
+
+def test_the_dag_has_a_job_for_each_run_and_dataset(tmp_path, monkeypatch):
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    workflow = Workflow({"study": str(path)}, data=Path("data"))
+    assert {spec.run_id for job in workflow.jobs.values() for spec in job.specs} == set(
+        workflow.registry.specs
+    )
+    assert len(workflow.built_datasets) == 3
+    for job in workflow.jobs.values():
+        folders = {word.partition("=")[2] for word in job.words if word.startswith("ssv2=")}
+        assert len(folders) <= 1
+        for spec in job.specs:
+            assert folders == {str(workflow.places[workflow.scale.key_of(spec.data)])}
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_study_of_the_project_has_runs(path):
+    study = load_study(path)
+    assert study.study == path.stem
+    registry = study_registry(scale_of(study))
+    assert {one.row for one in registry.values if not one.control} == set(study.rows)
+    for spec in registry.specs.values():
+        assert not isinstance(spec, Pretrain) or spec.mask.name

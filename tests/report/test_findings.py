@@ -1,0 +1,180 @@
+"""Findings of a study: estimates, differences, predictions, and their check against git."""
+
+import subprocess
+from dataclasses import replace
+from math import inf
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mgm.paper.comparison import scale_of, study_registry
+from mgm.paper.study import Study, parse_statement
+from mgm.report.blocks import refresh
+from mgm.report.findings import Findings, judge
+from mgm.report.verify import ROOT, first_test, verify
+from mgm.results.result import RunStatus
+from mgm.results.statistics import Estimate
+from tests.paper.test_study import small
+
+COMMIT = subprocess.run(
+    ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+).stdout.strip()
+
+
+def findings(study: Study, started: str = "2020-01-01T00:00:00+00:00", **less) -> Findings:
+    """Return findings in which a run's number follows from its place in the study."""
+    registry = study_registry(scale_of(study))
+    found = {run_id: RunStatus("not run", "") for run_id in registry.specs}
+    for one in registry.values:
+        if one.row in less.get("without", ()) and one.draw == 6:
+            continue
+        status = found[one.run.run_id]
+        metrics = status.result["metrics"] if status.result else {}
+        result = {
+            "metrics": metrics | {one.metric: number(one)},
+            "n_test": 10,
+            "commit": COMMIT,
+            "dirty": False,
+            "started": started,
+        }
+        found[one.run.run_id] = RunStatus("run", result=result)
+    return Findings(registry, found)
+
+
+def number(one) -> float:
+    """Return a number that differs between rows, draws and seeds."""
+    draws = np.random.default_rng([len(one.row), ord(one.row[0]), one.draw or 0, one.seed])
+    return float(50 + 10 * draws.random())
+
+
+def test_an_interval_is_students_over_draws():
+    found = findings(small(draws="1-6", datasets={"a": {"generate": {}}}, predictions=[]))
+    value = {(one.row, one.draw): number(one) for one in found.registry.values}
+    tube, mgm = ([value[row, draw] for draw in range(1, 7)] for row in ("Tube", "MGM"))
+    for text, values in (("Tube", tube), ("MGM minus Tube", np.subtract(mgm, tube))):
+        low, high = stats.t.interval(0.95, 5, np.mean(values), stats.sem(values))
+        # t is rounded to four decimals.
+        assert found.estimate("a", text) == pytest.approx((np.mean(values), low, high, 6), rel=1e-4)
+
+
+def test_a_draw_counts_once_all_its_rows_are_done():
+    study = small(datasets={"a": {"generate": {}}}, predictions=[])
+    assert findings(study).estimate("a", "MGM").n == 2
+    partly = findings(study, without=("Tube",))
+    assert partly.estimate("a", "MGM").n == 1
+    assert findings(study.model_copy(update={"complete": False}), without=("Tube",)).estimate(
+        "a", "MGM"
+    ).n == 2  # fmt: skip
+
+
+def test_runs_can_be_the_unit():
+    study = small(datasets={"a": {"generate": {}}}, seeds="0-2", predictions=[])
+    assert findings(study).estimate("a", "MGM").n == 2
+    assert findings(study.model_copy(update={"unit": "runs"})).estimate("a", "MGM").n == 6
+
+
+def test_a_control_is_compared_with_every_run_of_its_draw():
+    study = small(datasets={"a": {"generate": {}}}, seeds="0-2", unit="runs", predictions=[])
+    found = findings(study)
+    assert found.estimate("a", "MGM minus File size").n == 6
+
+
+def test_folds_count_by_their_test_videos():
+    folds = {
+        "all": {"root": "x", "digest": "1", "tested": False},
+        "f0": {"root": "y", "digest": "2", "fold_of": "f", "pretrained_on": "all"},
+        "f1": {"root": "z", "digest": "3", "fold_of": "f", "pretrained_on": "all"},
+    }
+    study = small(datasets=folds, seeds="0", draws=[], scale="", controls=[], predictions=[],
+                  rows={"MGM": {}, "Random weights": "none"}, columns={"Linear": {}}, compare=[])  # fmt: skip
+    found = findings(study)
+    statuses = dict(found.found)
+    for one in found.registry.values:
+        if one.row == "MGM":
+            fold = one.run.data.dataset
+            result = statuses[one.run.run_id].result | {
+                "n_test": {"f0": 30, "f1": 10}[fold],
+                "metrics": {"top1": {"f0": 40.0, "f1": 80.0}[fold]},
+            }
+            statuses[one.run.run_id] = RunStatus("run", result=result)
+    found = replace(found, found=statuses)
+    assert found.estimate("f", "MGM").mean == pytest.approx(50.0)
+
+
+@pytest.mark.parametrize(
+    ("said", "estimate", "strict", "verdict"),
+    [
+        ("A above 5", (7, 6, 8), False, "holds"),
+        ("A above 5", (7, 4, 10), False, "open"),
+        ("A above 5", (7, 4, 10), True, "refuted"),
+        ("A above 5", (5, 4, 6), False, "refuted"),
+        ("A below 0", (-1, -2, -0.1), False, "holds"),
+        ("A below 0", (-1, -2, 1), False, "open"),
+        ("A below 0", (1, -2, 3), False, "refuted"),
+        ("A within 3", (1, -2, 3), False, "holds"),
+        ("A within 3", (1, -4, 3), False, "open"),
+        ("A within 3", (-4, -5, -3), False, "refuted"),
+        ("A level", (3, -1, 7), False, "holds"),
+        ("A level", (3, 1, 5), False, "refuted"),
+        ("A above 5", (7, -inf, inf), False, "open"),
+    ],
+)
+def test_a_prediction_holds_is_refuted_or_stays_open(said, estimate, strict, verdict):
+    assert judge(parse_statement(said), Estimate(*estimate, n=5), strict)[0] == verdict
+
+
+def test_a_prediction_without_runs_is_not_run():
+    assert judge(parse_statement("A above 5"), None, True) == ("not run", "")
+
+
+def test_verify_fails_when_a_prediction_is_younger_than_its_runs():
+    study = small(datasets={"a": {"generate": {}}})
+    lines, failed = verify(findings(study, started="2020-01-01T00:00:00+00:00"))
+    assert failed == 1
+    assert "AFTER" in next(line for line in lines if line.startswith("FAILED"))
+    assert verify(findings(study, started="2120-01-01T00:00:00+00:00"))[1] == 0
+    late = study.predictions[0].model_copy(update={"late": "known"})
+    study = study.model_copy(update={"predictions": (late,)})
+    assert verify(findings(study, started="2020-01-01T00:00:00+00:00"))[1] == 0
+
+
+def test_a_difference_is_tested_once_both_runs_are_there():
+    found = findings(small(datasets={"a": {"generate": {}}}))
+    (one,) = found.study.predictions
+    statuses = dict(found.found)
+    for place, run_id in zip(found.runs.itertuples(), found.runs.run_id):
+        day = {"Tube": 1, "MGM": 3}.get(place.row, 2) + place.draw
+        started = f"2020-01-{day:02}T00:00:00+00:00"
+        statuses[run_id] = RunStatus(
+            "run", result=found.found[run_id].result | {"started": started}
+        )
+    assert first_test(replace(found, found=statuses), one).day == 5 + 3
+
+
+def test_verify_fails_on_a_commit_that_is_not_there_and_on_changes():
+    found = findings(small(datasets={"a": {"generate": {}}}, predictions=[]))
+    assert verify(found)[1] == 0
+    run_id = next(run_id for run_id, status in found.found.items() if status.result)
+    for fields in ({"commit": "0" * 40}, {"dirty": True}):
+        statuses = dict(found.found)
+        statuses[run_id] = RunStatus("run", result=statuses[run_id].result | fields)
+        assert verify(replace(found, found=statuses))[1] == 1
+
+
+def test_a_block_is_written_again_and_stays_as_it_is():
+    found = findings(small())
+    text = (
+        "It is <!-- study small | a: MGM minus Tube -->stale<!-- end -->.\n\n"
+        "<!-- study small | cells | datasets: a / b -->stale<!-- end -->\n\n"
+        "<!-- study small | controls | datasets: a -->stale<!-- end -->\n\n"
+        "<!-- study small | differences | datasets: a -->stale<!-- end -->\n\n"
+        "<!-- study small | predictions -->stale<!-- end -->\n"
+    )
+    once = refresh(text, lambda name: found)
+    assert "stale" not in once
+    assert refresh(once, lambda name: found) == once
+    mean = found.estimate("a", "MGM minus Tube").mean
+    assert f"-->{mean:.1f} [" in once
+    assert "| Random weights |" in once
+    assert "| File size |" in once
