@@ -25,7 +25,7 @@ from mgm.spec import ApplyOptions, Clips
 from mgm.stages.apply import Parts, Source, content_key
 from mgm.stages.job import with_channels
 from mgm.video import probe_video
-from mgm.video.decode import open_pass
+from mgm.video.decode import frame_times, open_pass
 from mgm.video.transform import cut_frames, test_box
 
 T = TypeVar("T")
@@ -46,21 +46,34 @@ class Windows:
     every_s: float
     window_s: float = 0.0
 
-    def starts(self, clips: Clips, frames: int, fps: float) -> np.ndarray:
-        """Return the first frame of each window in the video. There is at least one."""
-        last = max(frames - self.span(clips, fps), 0)
-        count = int(last / (self.every_s * fps)) + 1
-        return np.minimum((np.arange(count) * self.every_s * fps).round(), last).astype(np.int64)
-
     def span(self, clips: Clips, fps: float) -> int:
-        """Return the number of frames that a window spans."""
+        """Return the number of frames that a window spans, at a constant frame rate."""
         return round(self.window_s * fps) or (clips.frames - 1) * clips.stride + 1
 
-    def offsets(self, clips: Clips, fps: float) -> np.ndarray:
-        """Return the (T,) frames of a window, counted from its start."""
-        if not self.window_s:
-            return clips.stride * np.arange(clips.frames)
-        return np.linspace(0, self.span(clips, fps) - 1, clips.frames).round().astype(np.int64)
+    def frames(self, clips: Clips, fps: float, time_M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first frame of each window (N,), and all its frames (N, T).
+
+        Args:
+            time_M: when each frame is shown, in seconds.
+        """
+        span, frames = self.span(clips, fps), len(time_M)
+        last = max(frames - span, 0)
+        if self.window_s:
+            last = min(last, int(_frame_at(time_M[-1:] + 1 / fps - self.window_s, time_M)[0]))
+        count = int(time_M[last] / self.every_s + 1e-3) + 1
+        start_N = np.minimum(_frame_at(np.arange(count) * self.every_s, time_M), last)
+        if self.window_s:
+            offset_T = np.linspace(0, (span - 1) / fps, clips.frames)
+            return start_N, _frame_at(time_M[start_N][:, None] + offset_T, time_M)
+        index_NT = start_N[:, None] + clips.stride * np.arange(clips.frames)
+        return start_N, np.minimum(index_NT, frames - 1)
+
+
+def _frame_at(seconds: np.ndarray, time_M: np.ndarray) -> np.ndarray:
+    """Return the frames nearest to these times."""
+    place: np.ndarray = np.interp(seconds, time_M, np.arange(len(time_M)))
+    # Halves are rounded as at a constant frame rate.
+    return place.round(6).round().astype(np.int64)
 
 
 def find_windows(how: ApplyOptions) -> Windows | None:
@@ -108,12 +121,14 @@ def apply_windows(
         own_places = list[tuple[str, str]]()
         try:
             plan = _plan(name, video, windows, source.clips)
-            for start in range(0, len(plan.starts_N), PART):
-                own, part = plan.starts_N[start : start + PART], f"{digest}-{start:08d}"
-                if (known := parts.load(part)) is None or len(known["value_N"]) != len(own):
-                    value_N: np.ndarray = _values(compute, source, plan, own).astype(dtype)
-                    seconds = (own / plan.fps, (own + plan.span) / plan.fps)
-                    parts.save(part, start_N=seconds[0], end_N=seconds[1], value_N=value_N)
+            for start in range(0, len(plan.start_N), PART):
+                own, part = slice(start, start + PART), f"{digest}-{start:08d}"
+                start_N, end_N = plan.start_N[own], plan.end_N[own]
+                if (known := parts.load(part)) is None or len(known["value_N"]) != len(start_N):
+                    value_N: np.ndarray = _values(
+                        compute, source, plan.path, plan.index_NT[own]
+                    ).astype(dtype)
+                    parts.save(part, start_N=start_N, end_N=end_N, value_N=value_N)
                 own_places.append((name, part))
             places += own_places
         except UserError as error:
@@ -128,40 +143,38 @@ def apply_windows(
 
 @dataclass(frozen=True)
 class _Plan:
+    """A video's windows: starts and ends in seconds (N,), and their frames (N, T)."""
+
     path: str
-    fps: float
-    span: int
-    starts_N: np.ndarray
-    offset_T: np.ndarray
-    frames: int
+    start_N: np.ndarray
+    end_N: np.ndarray
+    index_NT: np.ndarray
 
 
 def _plan(name: str, video: Video, windows: Windows, clips: Clips) -> _Plan:
     info = probe_video(video.path)
     if not info.fps:
         raise UserError(f"{name}: has no frame rate; transcode it")
-    if info.duration_s > LONGEST_S:
+    time_M = frame_times(video.path, info)
+    if (seconds := max(info.duration_s, time_M[-1])) > LONGEST_S:
         raise UserError(
-            f"{name}: lasts {info.duration_s / 3600:.1f} hours, and the limit is "
-            f"{LONGEST_S // 3600}; cut it"
+            f"{name}: lasts {seconds / 3600:.1f} hours, and the limit is {LONGEST_S // 3600}; "
+            "cut it"
         )
-    return _Plan(
-        video.path,
-        info.fps,
-        windows.span(clips, info.fps),
-        windows.starts(clips, info.frames, info.fps),
-        windows.offsets(clips, info.fps),
-        info.frames,
-    )
+    first_N, index_NT = windows.frames(clips, info.fps, time_M)
+    # The frame that a window ends before. The last frame is shown for one frame of average length.
+    bound_M = np.append(time_M, time_M[-1] + 1 / info.fps)
+    end_N = bound_M[index_NT[:, -1] + 1]
+    return _Plan(video.path, time_M[first_N], end_N, index_NT)
 
 
 def _values(
-    compute: Callable[[Tensor], Tensor], source: Source, plan: _Plan, starts_N: np.ndarray
+    compute: Callable[[Tensor], Tensor], source: Source, path: str, index_NT: np.ndarray
 ) -> np.ndarray:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = []
     with torch.inference_mode():
-        for batch_BTHWC in _ahead(_batches(plan, starts_N, source.clips.size)):
+        for batch_BTHWC in _ahead(_batches(path, index_NT, source.clips.size)):
             frames_BTHWC = torch.from_numpy(batch_BTHWC).to(device)
             value_B = compute(with_channels(frames_BTHWC, source.model.channels))
             found.append(value_B.float().cpu().numpy())
@@ -178,14 +191,13 @@ def _ahead(items: Iterable[T]) -> Iterator[T]:
             yield item
 
 
-def _batches(plan: _Plan, starts_N: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def _batches(path: str, index_NT: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Yield the windows' frames, CLIPS windows at a time, from one pass over the file."""
-    index_NT = np.minimum(starts_N[:, None] + plan.offset_T, plan.frames - 1)
     wanted_M, slot_NT = np.unique(index_NT, return_inverse=True)
     slot_NT = slot_NT.reshape(index_NT.shape)
     # Frames that later windows need, since overlapping windows share frames.
     kept, ready, box = dict[int, np.ndarray](), 0, None
-    with open_pass(plan.path, wanted_M, False) as decoding:
+    with open_pass(path, wanted_M, False) as decoding:
         for place, frame_HWC in decoding:
             height, width = frame_HWC.shape[:2]
             box = box or test_box(height, width, view=0, views=1, size=size)

@@ -362,6 +362,19 @@ def probe_video(path: str | Path) -> VideoInfo:
         return VideoInfo(frames, fps, width, height, video.codec, video.has_vectors, seconds)
 
 
+def frame_times(path: str | Path, info: VideoInfo) -> np.ndarray:
+    """Return when each frame is shown, in seconds from the first, (frames,) float64.
+
+    MP4 and Matroska store the times. Other files have a constant frame rate here.
+    """
+    if not shard_of(path):
+        with open_video(path) as video:
+            if (timeline := video.timeline) is not None and timeline.marks is None:
+                unit = float(video.stream.time_base or 0)
+                return (timeline.times - timeline.times[0]) * unit
+    return np.arange(info.frames) / info.fps
+
+
 def _too_few(video: VideoReader, asked: int, decoded: int) -> str:
     if asked < decoded:
         return (

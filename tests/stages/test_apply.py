@@ -39,6 +39,7 @@ from mgm.video import probe_video, read_clip
 from mgm.video import test_loader as views_loader
 from mgm.video.transform import cut_frames
 from mgm.video.transform import test_box as crop
+from tests.helpers.videos import moving_square, write_video
 
 SMALL = {
     "data": Data(dataset="folder"),
@@ -348,6 +349,19 @@ def test_windows_are_clips_along_a_video_and_survive_a_stop(place, monkeypatch):
         box = crop(*clip.frames_THWC.shape[1:3], 0, 1, 24)
         frames = torch.from_numpy(cut_frames(clip.frames_THWC, box, 24, False))[None]
         np.testing.assert_allclose(x_ND[row], model(frames)[0], atol=1e-5)
+
+
+def test_windows_of_a_variable_frame_rate_have_the_times_of_their_frames(place):
+    """Frames are shown 20 ms apart for 20 frames, then 200 ms apart."""
+    times = [*range(0, 400, 20), *range(400, 4400, 200)]
+    frames_THWC = moving_square(len(times), 48, 48)
+    write_video(place / "vfr.mkv", frames_THWC, times=times)
+    how = ApplyOptions(frames=4, size=24, stride=1, every=1.0)
+    embed(place / "vfr.mkv", place / "pretrained", place / "vfr.npy", how, "clip")
+    table = pd.read_csv(place / "vfr.csv")
+    assert table.start.tolist() == pytest.approx([0.0, 1.0, 2.0, 3.0], abs=0.011)
+    # Seven frames: of 20 ms, then of 200 ms.
+    assert (table.end - table.start)[:3].tolist() == pytest.approx([0.14, 1.4, 1.4], abs=0.011)
 
 
 def test_tokens_of_windows_have_the_features_as_their_mean(place):
