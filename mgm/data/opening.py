@@ -184,7 +184,13 @@ def _open_some(root: Path, names: Sequence[str]) -> dict[str, Video | str]:
             info = asdict(probe_video(path))
             del info["duration_s"]
             found[name] = Video(
-                path, 0, "", "", **info, bytes=os.path.getsize(path), content=content_hash(path)
+                path,
+                0,
+                "",
+                "",
+                **info,
+                bytes=os.path.getsize(path),
+                content=content_hash(path, info["codec"]),
             )
         except UserError as error:
             found[name] = str(error).removeprefix(f"{path}: ")
@@ -200,7 +206,7 @@ def fault(video: Video) -> str:
         size = os.stat(video.path).st_size
         if size != video.bytes:
             return f"has {size:,} bytes, the index has {video.bytes:,}"
-        if video.content and content_hash(video.path) != video.content:
+        if video.content and content_hash(video.path, video.codec) != video.content:
             return f"has {size:,} bytes as in the index, but its content has changed"
     except OSError:
         return GONE

@@ -5,8 +5,9 @@ Each readable video of an index becomes one file.
     OUT/source/                 the index of the sources
     OUT/transcode.json          the encoder's settings. Written first. It shows that mgm made
                                 OUT/videos
-    OUT/videos/                 the videos, with the sources' names and the suffix .mp4. A video
-                                with its source's modification time is up to date
+    OUT/copied*.jsonl           the content of each video's source, one file per part. A video is
+                                up to date if its source still has this content
+    OUT/videos/                 the videos, with the sources' names and the suffix .mp4
     OUT/index.csv, index.json   the index of OUT/videos, with the sources' labels, splits and
                                 groups. index.json is written last
 
@@ -17,6 +18,8 @@ no incomplete video.
 import hashlib
 import json
 import os
+import time
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
@@ -33,7 +36,7 @@ from mgm.data.index import Index, new_index, require_splits, write_index
 from mgm.data.opening import FULL, PreparedPart, in_processes, open_all
 from mgm.errors import UserError
 from mgm.reading import read_json
-from mgm.results.atomic import atomic_write, remove_parts, write
+from mgm.results.atomic import atomic_write, naming, remove_parts, write
 from mgm.video.container import DecodedFrame, open_video
 
 SHORT_SIDES = (256, 320)
@@ -68,20 +71,29 @@ def transcode(
     videos = (
         sorted(source.videos, key=source.name)[part[0] - 1 :: part[1]] if part else source.videos
     )
-    tasks = [
-        (video.path, video.frames, root / targets[source.name(video)], short_side)
-        for video in videos
-    ]
-    if tasks := [task for task in tasks if not _is_done(task[0], task[2])]:
+    name_of = {video.path: source.name(video) for video in videos}
+    copied = _copied(out)
+    tasks, contents = list[tuple[str, int, Path, int]](), dict[str, list[str]]()
+    for video in videos:
+        target = targets[name_of[video.path]]
+        if copied.get(target) != video.content or not (root / target).is_file():
+            tasks.append((video.path, video.frames, root / target, short_side))
+            contents[video.path] = [target, video.content]
+    failed = list[tuple[str, str]]()
+    if tasks:
         # The old index does not match the new videos.
         (out / "index.json").unlink(missing_ok=True)
-    name_of = {video.path: source.name(video) for video in videos}
-    done = (
-        track(in_processes(_transcode_one, tasks, processes), "transcoding", len(tasks))
-        if tasks
-        else ()
-    )
-    failed = sorted((name_of[path], reason) for path, reason in done if reason)
+        record = out / ("copied-{}-of-{}.jsonl".format(*part) if part else "copied.jsonl")
+        for path, reason in track(
+            in_processes(_transcode_one, tasks, processes), "transcoding", len(tasks)
+        ):
+            if reason:
+                failed.append((name_of[path], reason))
+            else:
+                with naming(record), record.open("a", encoding="utf-8") as file:
+                    # The first line break ends a line that a killed process left unfinished.
+                    file.write("\n" + json.dumps([*contents[path], time.time_ns()]) + "\n")
+    failed.sort()
     if part:
         return PreparedPart(*part, len(videos) - len(failed), tuple(failed))
 
@@ -116,15 +128,15 @@ def transcode(
     return index
 
 
-def _is_done(path: str, target: Path) -> bool:
-    """Return whether there is a copy with the source's modification time.
-
-    Fractions of a second are ignored, since some file systems do not store them.
-    """
-    try:
-        return int(os.stat(path).st_mtime) == int(target.stat().st_mtime)
-    except OSError:
-        return False
+def _copied(out: Path) -> dict[str, str]:
+    """Return the content of each finished copy's source, by the copy's path below OUT/videos."""
+    lines = list[tuple[int, str, str]]()
+    for record in out.glob("copied*.jsonl"):
+        for line in record.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError, TypeError):
+                target, content, written = json.loads(line)
+                lines.append((int(written), str(target), str(content)))
+    return {target: content for _, target, content in sorted(lines)}
 
 
 def _claim(out: Path, short_side: int) -> None:
@@ -194,7 +206,6 @@ def _transcode_one(task: tuple[str, int, Path, int]) -> tuple[str, str]:
                 raise UserError(
                     f"{written:,} of its {frames:,} frames decode; replace the file, or remove it"
                 )
-            os.utime(temporary, (time := os.stat(path).st_mtime, time))
         return path, ""
     except UserError as error:
         return path, str(error).removeprefix(f"{path}: ")

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.data.folder import index_folder
 from mgm.data.index import read_index
+from mgm.data.opening import open_all
 from mgm.data.prepare import read_shard
 from mgm.data.transcode import GOP, encode, transcode
 from mgm.errors import UserError
@@ -301,3 +302,29 @@ def test_parts_follow_an_index_made_once_before_them(tmp_path):
     assert "so the folder has no complete index; run `mgm prepare`" in str(
         CliRunner().invoke(app, command).exception
     )
+
+
+def test_a_source_that_is_replaced_at_an_equal_time_is_copied_again(sources, tmp_path):
+    """Archives set equal times."""
+    one, other = (tmp_path / "videos" / name / "0 (a) #1;-é.avi" for name in ("cats", "dogs"))
+    write_video(other, moving_square(20, 64, 80, seed=5), "mpeg4")
+    for path in (one, other):
+        os.utime(path, (1e9, 1e9))
+    before = transcode(index_folder(tmp_path / "videos", tmp_path / "sources"), tmp_path / "out")
+    shutil.copy2(other, one)
+    after = transcode(index_folder(tmp_path / "videos", tmp_path / "sources"), tmp_path / "out")
+    copies = [read_clip(index.videos[0].path, [0]).frames_THWC for index in (before, after)]
+    own = read_clip(str(one), [0]).frames_THWC
+    assert rms(copies[1], own) < 5
+
+
+def test_uncompressed_files_of_equal_size_differ_in_their_content(tmp_path):
+    """They may have the same first, middle and last blocks."""
+    frames_THWC = moving_square(8, 96, 96)
+    other_THWC = frames_THWC.copy()
+    other_THWC[2] = 255 - other_THWC[2]
+    for name, pixels in (("a", frames_THWC), ("b", other_THWC)):
+        write_video(tmp_path / f"{name}.avi", pixels, "rawvideo")
+    videos, _ = open_all(tmp_path, ["a.avi", "b.avi"])
+    assert videos["a.avi"].bytes == videos["b.avi"].bytes
+    assert videos["a.avi"].content != videos["b.avi"].content
