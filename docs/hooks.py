@@ -13,6 +13,7 @@ import typer
 from mkdocs.structure.files import File
 
 from mgm.cli import app
+from mgm.spec import PUBLISHED
 
 ROOT = Path(__file__).parents[1]
 
@@ -82,7 +83,11 @@ def _cell(text: str) -> str:
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Put tables where a page names their CSV file; MkDocs calls this with the page's text."""
+    """Put tables where a page names them; MkDocs calls this with the page's text.
+
+    `{{ NAME.csv }}` is that file, `{{ datasets }}` the published datasets.
+    """
+    markdown = markdown.replace("{{ datasets }}", datasets())
     for line in set(markdown.splitlines()):
         if line.startswith("{{ ") and line.endswith(".csv }}"):
             markdown = markdown.replace(line, csv_table(ROOT / "docs" / line[3:-3]))
@@ -90,12 +95,20 @@ def on_page_markdown(markdown, page, config, files):
 
 
 HEADS = {
-    "k400": "K400",
-    "ssv2": "SSv2",
-    "k400_linear": "K400, linear probe",
-    "ssv2_linear": "SSv2, linear probe",
+    **{name: one.title for name, one in PUBLISHED.items()},
+    **{f"{name}_linear": f"{one.title}, linear probe" for name, one in PUBLISHED.items()},
     "relation": "Mask here",
 }
+
+
+def datasets() -> str:
+    """Return the table of published datasets in Markdown."""
+    lines = ["| Set | What `--source` holds | Classes | Train + test | Split and counts |"]
+    lines += ["|---|---|---|---|---|"]
+    for one in PUBLISHED.values():
+        counts = f"{one.classes} | {one.train:,} + {one.test:,} | {one.counted}"
+        lines.append(f"| {one.title} | {one.source} | {counts} |".replace("*", "\\*"))
+    return "\n".join(lines)
 
 
 def csv_table(path: Path) -> str:

@@ -19,6 +19,8 @@ from mgm.spec import (
     Probe,
     Views,
     Visualise,
+    data_name,
+    kind_of,
     parse,
     require_named_sizes,
 )
@@ -273,3 +275,22 @@ def test_a_mask_that_is_not_there_names_the_nearest_one(mask):
     assert said.startswith("mine.json: mask.name: no such mask; did you mean mgm? The masks are ")
     assert said.endswith("(got 'mgn')")
     assert "\n" not in said
+
+
+def test_a_digest_alone_does_not_make_videos_generated():
+    """The user's own videos have a digest too. The index's note, or the scale, tells them apart."""
+
+    def told(name, note="", digest="0123456789ab", kinds=None):
+        data = Data(dataset=name, digest=digest)
+        return kind_of(data, note, kinds or {}), data_name(data, note, kinds or {})
+
+    assert told("gestures", "split as given") == ("own", "gestures")
+    assert told("gestures") == ("own", "gestures")
+    drawn = "generated videos (seed 1), split as drawn; in 1 shards from index 845cce5fb7f2"
+    assert told("any", drawn) == ("generated", "any (generated)")
+    assert told("any", kinds={("any", "0123456789ab"): "generated"}) == (
+        "generated",
+        "any (generated)",
+    )
+    assert told("ssv2", drawn) == ("generated", "SSv2 stand-in (generated)")
+    assert told("ssv2", digest="") == ("published", "SSv2")

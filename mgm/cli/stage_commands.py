@@ -147,12 +147,12 @@ def _read(
         )
 
     from mgm.data.index import read_index
-    from mgm.spec import PUBLISHED_NAMES
+    from mgm.spec import PUBLISHED
     from mgm.spec.new_spec import fields_of
 
     fields = fields_of(stage, name, mask, changes)
     # The digest distinguishes folders of one name. Published datasets need only their name.
-    if name not in PUBLISHED_NAMES:
+    if name not in PUBLISHED:
         fields["data"].setdefault("digest", read_index(folder).digest)
     return [("--set", fields)]
 

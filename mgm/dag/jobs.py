@@ -6,11 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mgm.data.published import PUBLISHED
 from mgm.paper.cost import longest_chains, train_multiply_adds
 from mgm.paper.registry import Registry
 from mgm.paper.scales import Scale
-from mgm.spec import FLOWS, LoadOptions, Pretrain, RunOptions, Spec, parents
+from mgm.spec import FLOWS, PUBLISHED, LoadOptions, Pretrain, RunOptions, Spec, parents
 
 if TYPE_CHECKING:
     from mgm.dag.study import Workflow

@@ -13,12 +13,11 @@ from mgm.dag.jobs import DagJob
 from mgm.dag.study import Workflow
 from mgm.data.index import read_index, require_labels, require_vectors
 from mgm.data.opening import files_below
-from mgm.data.published import PUBLISHED
 from mgm.data.published.listed import SUFFIXES
 from mgm.errors import UserError
 from mgm.masking import MASKS
 from mgm.results.result import log_lines
-from mgm.spec import CODEC, Finetune, Pretrain, Spec
+from mgm.spec import CODEC, PUBLISHED, Finetune, Pretrain, Spec
 
 
 def overview(workflow: Workflow) -> str:

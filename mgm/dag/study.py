@@ -15,16 +15,16 @@ from mgm.dag.cluster import load_cluster
 from mgm.dag.config import Config, parse_config
 from mgm.dag.jobs import batches, dataset_jobs, in_order, prioritised, run_job
 from mgm.data.index import read_index
-from mgm.data.published import PUBLISHED
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
 from mgm.paper import CONFIG, STUDIES
 from mgm.paper.comparison import load_study, scale_of
-from mgm.paper.scales import OWN, Dataset, Scale, load_scale
+from mgm.paper.scales import Dataset, Scale, load_scale
 from mgm.paper.suite import make_registry
 from mgm.results import atomic
 from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_flock
+from mgm.spec import OWN, PUBLISHED
 
 # Datasets that jobs can prepare from a user's downloads, and datasets made from others.
 PREPARED = tuple(name for name, dataset in PUBLISHED.items() if not dataset.derived_from)

@@ -27,6 +27,7 @@ from mgm.masking import MASKS
 from mgm.reading import file_digest, read_json, read_table
 from mgm.results.atomic import table_writer
 from mgm.results.outputs import output, write_output
+from mgm.spec import GENERATED
 
 SPLITS = ("train", "test")
 _BLOCK = 4096
@@ -314,7 +315,7 @@ def _check_seal(index: Index, about: Mapping[str, Any], out: Path) -> None:
         return
     # The digest of generated videos is that of their parameters. The digest of a set that is made
     # of two others is computed from theirs. Neither can be compared with the rows.
-    if not index.note.startswith(("generated videos", "published lists of")):
+    if not index.note.startswith((GENERATED, "published lists of")):
         raise UserError(
             f"{out / 'index.csv'}: its rows have digest {found}, index.json has {index.digest} "
             f"and no seal; put them back, or {again}"

@@ -18,12 +18,13 @@ import typer
 from mgm.console import say
 from mgm.data.index import SPLITS, Index, read_index
 from mgm.data.opening import PreparedPart
-from mgm.data.published import PUBLISHED, Published
+from mgm.data.published import index_published
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError, require_few
 from mgm.reading import read_json
 from mgm.results.lock import folder_lock
 from mgm.results.outputs import require_own
+from mgm.spec import PUBLISHED, Published
 
 # Files left out that are shown. A set of 240,000 videos may lack thousands.
 SHOWN = 20
@@ -294,7 +295,7 @@ def _derived(dataset: Published) -> Callable[..., None]:
         force: Force = False,
     ) -> None:
         _require_own_index(out, force)
-        say(summary(dataset.index(source, target, out)))
+        say(summary(index_published(dataset.name, source, target, out)))
 
     def of_one(
         source: Annotated[Path, typer.Option(help=f"The folder of the index of {first}.")],
@@ -302,7 +303,7 @@ def _derived(dataset: Published) -> Callable[..., None]:
         force: Force = False,
     ) -> None:
         _require_own_index(out, force)
-        say(summary(dataset.index(source, out)))
+        say(summary(index_published(dataset.name, source, out)))
 
     return of_two if others else of_one
 
@@ -348,11 +349,13 @@ def _splits(dataset: Published) -> list[Parameter]:
 
 
 for _dataset in PUBLISHED.values():
-    prepare_app.command(_dataset.name, help=f"Index {_dataset.title}.")(
+    prepare_app.command(_dataset.name, help=f"Index {_dataset.about or _dataset.title}.")(
         _derived(_dataset)
         if _dataset.derived_from
         else _command(
-            _dataset.index, f"The folder that holds {_dataset.source}.", *_splits(_dataset)
+            partial(index_published, _dataset.name),
+            f"The folder that holds {_dataset.source}.",
+            *_splits(_dataset),
         )
     )
 

@@ -17,7 +17,7 @@ from mgm.paper.experiments import (
 )
 from mgm.paper.registry import CONTROL_ROWS, Registry, Table, with_mask
 from mgm.paper.scales import Comparison
-from mgm.spec import Measure, Probe
+from mgm.spec import Measure, Probe, title_of
 
 
 def table_4_still(registry: Registry) -> None:
@@ -175,7 +175,6 @@ KINDS = {
     "v-jepa": "V-JEPA's probe",
     "knn": "k-NN",
 }
-NAMES = {"ucf101": "UCF101", "hmdb51": "HMDB51", "ssv2": "SSv2", "k400": "K400"}
 NONE = "No pretraining"
 
 
@@ -190,7 +189,7 @@ def table_masks(registry: Registry) -> None:
     table = registry.add_table(
         "masks",
         "Masks by evaluation",
-        f"Pretrained on {NAMES.get(grid.data, grid.data)} for {grid.epochs} epochs. "
+        f"Pretrained on {title_of(grid.data)} for {grid.epochs} epochs. "
         "A row is added when its pretraining and all its evaluations are done.",
         base=NONE,
         ours=MASKS["mgm"].row if "mgm" in grid.masks else "",
@@ -232,7 +231,7 @@ def _rows(registry: Registry, grid: Comparison):
 
 
 def _column(dataset: str, what: str) -> str:
-    return f"{NAMES.get(dataset, dataset)}, {what}"
+    return f"{title_of(dataset)}, {what}"
 
 
 ALL = (

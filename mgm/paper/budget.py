@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgm.data.published import PUBLISHED, Published
 from mgm.errors import UserError
 from mgm.paper import recipes
 from mgm.paper.cost import (
@@ -26,7 +25,7 @@ from mgm.paper.quoted import AVION, MEMORY_GB, PEAK, VIDEOMAE, PublishedTime
 from mgm.paper.registry import Cell, Registry
 from mgm.paper.scales import Scale
 from mgm.reading import read_yaml
-from mgm.spec import Finetune, Pretrain, Probe, Spec
+from mgm.spec import PUBLISHED, Finetune, Pretrain, Probe, Published, Spec
 from mgm.spec.values import TOKEN_KINDS
 
 

@@ -13,12 +13,11 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from mgm.data.published import Published
 from mgm.errors import UserError
 from mgm.paper import recipes
 from mgm.paper.quoted import PEAK
 from mgm.reading import read_json, read_text
-from mgm.spec import Finetune, Model, Pretrain, Probe, Spec, parents
+from mgm.spec import Finetune, Model, Pretrain, Probe, Published, Spec, parents
 
 
 def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:

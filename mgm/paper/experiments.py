@@ -6,10 +6,9 @@ from mgm.masking import MASKS
 from mgm.paper import recipes
 from mgm.paper.quoted import note, reported
 from mgm.paper.registry import Registry, Table, with_mask
-from mgm.paper.scales import OWN
-from mgm.spec import Finetune, Flow, Model, Pretrain
+from mgm.spec import OWN, PUBLISHED, Finetune, Flow, Model, Pretrain
 
-COLUMNS = {"ssv2": "SSv2", "k400": "K400"}
+COLUMNS = {name: PUBLISHED[name].title for name in ("ssv2", "k400")}
 
 # The methods of Table 1 that are run here, with their masks.
 OURS = {"MGM": "mgm", "VideoMAE": "tube", "ST-MAE": "agnostic"}

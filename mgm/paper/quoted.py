@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from mgm.data.published import PUBLISHED
+from mgm.spec import PUBLISHED
 
 # FLOP/s of dense 16-bit matrix products, from NVIDIA's data sheets of the SXM modules.
 PEAK = {

@@ -13,10 +13,10 @@ flip clips, since labels may depend on the direction.
 
 from typing import Any
 
-from mgm.data.published import PUBLISHED
 from mgm.masking import MASKS
 from mgm.spec import (
     BACKBONES,
+    PUBLISHED,
     Augment,
     Clips,
     Data,

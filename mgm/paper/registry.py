@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mgm.errors import UserError
 from mgm.paper.scales import R, Scale
-from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, Visualise, parents
+from mgm.spec import Finetune, Kinds, Measure, Pretrain, Probe, Spec, Visualise, parents
 
 if TYPE_CHECKING:
     from mgm.paper.comparison import Value
@@ -161,6 +161,10 @@ class Registry:
     figures: dict[str, Figure] = field(default_factory=dict)
     # The runs of a study in their order.
     values: "list[Value]" = field(default_factory=list)
+
+    @property
+    def kinds(self) -> Kinds:
+        return self.scale.kinds
 
     @property
     def figure_names(self) -> list[str]:

@@ -18,17 +18,18 @@ from mgm.paper.study import Name, ResultsName, Stage, Study
 from mgm.reading import deep_merge, read_yaml
 from mgm.spec import (
     BACKBONES,
+    OWN,
+    PUBLISHED,
     Data,
     Flow,
     FrozenModel,
+    Kind,
     KnownBackbone,
     ProbeKind,
     Run,
     RunOptions,
     parse,
 )
-
-OWN = "folder"  # the dataset name of a user's own videos
 
 R = TypeVar("R", bound=Run)
 
@@ -157,6 +158,19 @@ class Scale(FrozenModel):
         return fields | {"datasets": {**more, **given}}
 
     @property
+    def kinds(self) -> dict[tuple[str, str], Kind]:
+        """Return the kind of each dataset by its name in specs and its digest.
+
+        A dataset that is made of two others has the kind of the first.
+        """
+        kinds: dict[str, Kind] = {}
+        for key, dataset in self.datasets.items():
+            made_of = kinds.get(dataset.adapt[0]) if dataset.adapt else None
+            known: Kind = "published" if (dataset.name or key) in PUBLISHED else "own"
+            kinds[key] = "generated" if dataset.generate else made_of or known
+        return {place: kinds[key] for place, key in self._keys.items()}
+
+    @property
     def own_videos(self) -> bool:
         return OWN in self.datasets
 
@@ -184,10 +198,11 @@ class Scale(FrozenModel):
             return text.replace("own videos", f"own videos ({self.name})")
         if not any(dataset.generate for dataset in self.datasets.values()):
             return text
-        names = "Something-Something V2|SSv2|Kinetics-400|K400|Mini-K200|UCF101|HMDB51|Diving48"
-        names += "|UCF14|HMDB14|HMDB7|UCF7|UCF|HMDB"
-        short = {"Something-Something V2": "SSv2", "Kinetics-400": "K400"}
-        found = re.sub(rf"\b({names})\b", lambda one: f"{short.get(one[1], one[1])} stand-in", text)
+        # The title that replaces each name of a dataset.
+        names = {name: name for one in PUBLISHED.values() for name in (one.title, *one.parts)}
+        names |= {one.long: one.title for one in PUBLISHED.values() if one.long}
+        pattern = "|".join(map(re.escape, names))
+        found = re.sub(rf"\b({pattern})\b", lambda one: f"{names[one[1]]} stand-in", text)
         return found if found == text else f"{found} (generated)"
 
     def shortened(self, steps: int) -> Self:

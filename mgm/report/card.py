@@ -16,7 +16,7 @@ from mgm.reading import file_digest
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.outputs import write_output
 from mgm.results.result import RunStatus
-from mgm.spec import Finetune, Pretrain, Spec, parents, read_spec
+from mgm.spec import Finetune, Pretrain, Spec, data_name, kind_of, parents, read_spec
 
 LICENCE = "apache-2.0"
 SEEN = "number with these weights"
@@ -52,6 +52,7 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
     found = examine_all(run.parent, registry.specs if registry else {spec.run_id: spec})
     result = found[spec.run_id].result if spec.run_id in found else None
     evaluations, lines = _of_cells(registry, found, spec) if registry else ([], [])
+    kinds = registry.kinds if registry else {}
     head = {
         "license": LICENCE,
         "library_name": library,
@@ -70,7 +71,7 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
         "Scale": f"{registry.scale.name}. {registry.scale.caveat}"
         if registry
         else "none, a single run",
-        "Data": f"{_dataset(registry, spec)}, digest `{digest_of_data}`. {note}".strip(),
+        "Data": f"{data_name(spec.data, note, kinds)}, digest `{digest_of_data}`. {note}".strip(),
         "Code": f"mgm at commit {commit_of(result) or 'unknown'}" if result else "not recorded",
         "Weights": "converted from the run's weights.safetensors, which has the SHA-256 digest "
         f"`{digest}`",
@@ -110,7 +111,7 @@ def _of_cells(
             if value is None or result is None or spec.run_id not in (one.run_id, *parents(one)):
                 continue
             shown.append(f"{value:.{cell.decimals}f}")
-            data = _dataset(registry, one)
+            generated = "generated-" * (kind_of(one.data, kinds=registry.kinds) == "generated")
             name = (
                 f"{cell.metric}: table {cell.table}, {cell.row}, {cell.column} "
                 f"({one.stage}, seed {one.seed})"
@@ -119,8 +120,8 @@ def _of_cells(
                 {
                     "task": {"type": "video-classification"},
                     "dataset": {
-                        "type": data.replace(" ", "-"),
-                        "name": data,
+                        "type": f"{generated}{one.data.dataset}",
+                        "name": data_name(one.data, kinds=registry.kinds),
                         "split": "test",
                         "revision": result["data"]["digest"],
                     },
@@ -142,10 +143,3 @@ def _of_cells(
                 f"{mean}{bounds}, {row.estimate.n} |"
             )
     return evaluations, lines
-
-
-def _dataset(registry: Registry | None, spec: Spec) -> str:
-    """Return the name of a run's data, marked if the data were generated."""
-    name = spec.data.dataset
-    known = registry.scale.datasets.get(name) if registry else None
-    return f"generated stand-in for {name}" if known and known.generate else name

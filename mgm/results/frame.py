@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mgm.errors import UserError
 from mgm.results.archive import unpack
 from mgm.results.result import RunStatus, examine
-from mgm.spec import Finetune, Pretrain, Probe, Spec, data_name, parents, read_spec
+from mgm.spec import Finetune, Kinds, Pretrain, Probe, Spec, data_name, kind_of, parents, read_spec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +19,7 @@ SPEC_COLUMNS = (
     "verb",
     "dataset",
     "data",
+    "kind",
     "backbone",
     "mask",
     "ratio",
@@ -41,6 +42,9 @@ class Tables(Protocol):
     @property
     def tables(self) -> Mapping[str, Any]: ...
 
+    @property
+    def kinds(self) -> Kinds: ...
+
 
 def frame(results: Path, registry: Tables | None = None) -> "pd.DataFrame":
     """Read every run in `results`, one row per run, sorted by run id.
@@ -49,6 +53,7 @@ def frame(results: Path, registry: Tables | None = None) -> "pd.DataFrame":
         run_id, dataset, backbone, mask, ratio, edge, guidance, epochs, seed: fields of the spec.
         verb: the stage.
         data: the dataset's name for readers.
+        kind: generated, published or own (`mgm.spec.datasets`).
         parent: run ids, joined by spaces.
         status: run, altered, failed, running or not run.
         why: the reason of any status other than run.
@@ -71,9 +76,9 @@ def frame(results: Path, registry: Tables | None = None) -> "pd.DataFrame":
 
     specs = read_specs(results)
     found = examine_all(results, specs)
-    shown = _shown(registry)
+    shown, kinds = _shown(registry), registry.kinds if registry else {}
     rows = [
-        _row(run_id, specs, found[run_id])
+        _row(run_id, specs, found[run_id], kinds)
         | dict(zip(("table", "row"), map(SEPARATOR.join, zip(*shown.get(run_id, [("", "")])))))
         for run_id in sorted(found)
     ]
@@ -168,16 +173,23 @@ def _spec(run_id: str, place: Path) -> Spec | UserError:
     )
 
 
-def _row(run_id: str, specs: Mapping[str, Spec | UserError], found: RunStatus) -> dict[str, Any]:
+def _row(
+    run_id: str,
+    specs: Mapping[str, Spec | UserError],
+    found: RunStatus,
+    kinds: Kinds,
+) -> dict[str, Any]:
     row: dict[str, Any] = {"run_id": run_id, "status": found.state, "why": found.why}
     spec = specs[run_id]
     if not isinstance(spec, UserError):
         optim, mask = getattr(spec, "optim", None), _mask(spec, specs)
+        note = found.result["data"]["note"] if found.result else ""
         from_random = isinstance(spec, Finetune | Probe) and not spec.parent
         row |= {
             "verb": spec.stage,
             "dataset": spec.data.dataset,
-            "data": data_name(spec.data),
+            "data": data_name(spec.data, note, kinds),
+            "kind": kind_of(spec.data, note, kinds),
             "backbone": spec.model.backbone,
             "seed": spec.seed,
         }

@@ -15,6 +15,17 @@ from mgm.masking import (
     Mask,
     StoredMotion,
 )
+from mgm.spec.datasets import (
+    GENERATED,
+    OWN,
+    PUBLISHED,
+    Kind,
+    Kinds,
+    Published,
+    data_name,
+    kind_of,
+    title_of,
+)
 from mgm.spec.options import (
     ApplyOptions,
     LoadOptions,
@@ -41,7 +52,6 @@ from mgm.spec.run_specs import (
 from mgm.spec.values import (
     BACKBONES,
     LARGE,
-    PUBLISHED_NAMES,
     Augment,
     BackboneName,
     Clips,
@@ -56,5 +66,4 @@ from mgm.spec.values import (
     Optim,
     ProbeKind,
     Views,
-    data_name,
 )

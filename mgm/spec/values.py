@@ -54,28 +54,6 @@ class Data(FrozenModel):
     shuffle_labels: bool = False
 
 
-# Names of published datasets for readers.
-PUBLISHED_NAMES = {
-    "ssv2": "SSv2",
-    "k400": "K400",
-    "mini-k200": "Mini-K200",
-    "ucf101": "UCF101",
-    "hmdb51": "HMDB51",
-    "diving48": "Diving48",
-}
-
-
-def data_name(data: Data) -> str:
-    """Return a dataset's name for readers. Generated data is marked as a stand-in.
-
-    Generated datasets and own folders have a digest; published datasets have none.
-    """
-    name = PUBLISHED_NAMES.get(data.dataset, data.dataset)
-    if data.digest and data.dataset != "folder":
-        return f"{name} stand-in (generated)"
-    return name
-
-
 class Clips(FrozenModel):
     """How a clip of `frames` x `size` x `size` is cut from a video."""
 

@@ -5,19 +5,20 @@ Files are looked up and counted, missing ones are listed, and paths that lead ou
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from mgm.data.index import read_index
-from mgm.data.published import PUBLISHED
+from mgm.data.published import index_published
 from mgm.data.published.listed import Entry, Lists, find_videos, index_listed
 from mgm.data.synthetic.params import Kind
 from tests.helpers.errors import refused
 
 # The datasets that the generator draws.
-PREPARE = {name: PUBLISHED[name].index for name in get_args(Kind)}
+PREPARE = {name: partial(index_published, name) for name in get_args(Kind)}
 # Names that HMDB51 and K400 have, or could.
 ODD = (
     "-dash",

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from mgm.data.published import PUBLISHED
+from mgm.data.published import index_published
 from mgm.data.published.derived import carried_ids
 from mgm.data.published.json_lists import read_diving48_lists as diving48
 from mgm.data.published.listed import Lists, plain_name
@@ -17,6 +17,7 @@ from mgm.data.published.text_lists import carried_hmdb51_lists as carried_lists
 from mgm.data.published.text_lists import carried_ucf101_lists as ucf101
 from mgm.data.published.text_lists import read_hmdb51_lists as hmdb51
 from mgm.data.published.text_lists import read_ucf101_lists as read_ucf101
+from mgm.spec import PUBLISHED
 from tests.helpers.errors import refused
 from tests.helpers.videos import SHARED
 
@@ -329,7 +330,7 @@ BAD = [
 @pytest.mark.parametrize(("kind", "lists", "says"), BAD)
 def test_lists_that_cannot_be_followed_name_file_and_place(build, tmp_path, kind, lists, says):
     with refused(says):
-        PUBLISHED[kind].index(build("jump/a_1_2.mp4", lists=WHOLE[kind] | lists), tmp_path / "out")
+        index_published(kind, build("jump/a_1_2.mp4", lists=WHOLE[kind] | lists), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -337,7 +338,7 @@ def test_a_list_that_is_no_text(build, tmp_path):
     source = build("b_1_2.mp4", lists={"all.csv": ""})
     (source / "all.csv").write_bytes(b"\xff\xfe")
     with refused("all.csv: is not text in UTF-8"):
-        PUBLISHED["k400"].index(source, tmp_path / "out")
+        index_published("k400", source, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_a_published_dataset_is_its_file_and_a_line(published, tmp_path):
     (sets / "tiny.py").write_text(
         "from mgm.data.published.json_lists import index_ssv2 as index_tiny  # noqa: F401\n"
     )
-    with (sets / "__init__.py").open("r+") as file:
+    with (package / "spec" / "datasets.py").open("r+") as file:
         lines = file.read()
         file.seek(0)
         line = 'Published("tiny", "Tiny", "the videos", train=6, test=3, classes=3, recipe="k400"),'

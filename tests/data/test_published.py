@@ -4,18 +4,20 @@ Videos that are there are indexed; missing ones are listed and counted.
 """
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mgm.data.index import read_index
 from mgm.data.prepare import summary
-from mgm.data.published import PUBLISHED
+from mgm.data.published import index_published
 from mgm.data.published.json_lists import index_ssv2
 from mgm.data.published.k400 import index_k400
 from mgm.data.published.text_lists import carried_hmdb51_lists as hmdb51_lists
 from mgm.data.published.text_lists import carried_ucf101_lists as carried_lists
 from mgm.data.published.text_lists import index_hmdb51, index_ucf101
+from mgm.spec import PUBLISHED
 from tests.helpers.errors import refused
 from tests.helpers.videos import CLIPS
 
@@ -66,7 +68,10 @@ def test_diving48_by_its_own_lists_and_by_the_carried_ones(build, tmp_path):
     def dive(name, label) -> dict:
         return {"vid_name": name, "label": label, "start_frame": 0, "end_frame": 8}
 
-    names, index_diving48 = ("-a_b_00001", "-a_b_00002", "c_00001"), PUBLISHED["diving48"].index
+    names, index_diving48 = (
+        ("-a_b_00001", "-a_b_00002", "c_00001"),
+        partial(index_published, "diving48"),
+    )
     lists = {
         "Diving48_V2_train.json": [dive(names[0], 0), dive(names[1], 1), dive("d_00007", 0)],
         "Diving48_V2_test.json": [dive(names[2], 1)],

@@ -98,7 +98,7 @@ def finish(
         "classes": 12,
         "train": 960,
         "test": n_test or 240,
-        "note": "generated",
+        "note": "generated videos (seed 0), split as drawn",
     }
     write_result(folder, {**about, "data": data})
     return folder

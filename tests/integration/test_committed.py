@@ -21,6 +21,7 @@ from mgm.reading import file_digest
 from mgm.report.cells import cells
 from mgm.report.crate import write_crate
 from mgm.results.archive import unpack
+from mgm.results.frame import frame
 from mgm.results.result import examine
 from tests.helpers.rocrate import findings
 
@@ -152,3 +153,13 @@ def test_what_is_said_of_the_software_is_the_same_everywhere():
         creator["name"] for creator in zenodo["creators"]
     ]
     assert re.fullmatch(r"arXiv:\d{4}\.\d{5}", zenodo["related_identifiers"][0]["identifier"])
+
+
+def test_archived_runs_on_real_videos_are_not_called_generated():
+    known = {}
+    for name in ("real-clips", "motion-target"):
+        table = frame(RESULTS / name)
+        known |= dict(zip(table.data, table.kind))
+    sets = [f"{name}-{draw}" for name in ("fight", "ucf101", "ut") for draw in range(3)]
+    own = dict.fromkeys(["all", "gestures", *sets], "own")
+    assert known == own | {"SSv2 stand-in (generated)": "generated"}

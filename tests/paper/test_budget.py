@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.dag.study import Workflow
-from mgm.data.published import PUBLISHED
 from mgm.errors import UserError
 from mgm.models import build_classifier, build_mae
 from mgm.paper.budget import check, make_plan
@@ -18,6 +17,7 @@ from mgm.paper.cost import Cost, Machine, cost, machine, parameters, read_measur
 from mgm.paper.quoted import PEAK
 from mgm.report.compute_plan import describe, draw, write_json
 from mgm.spec import (
+    PUBLISHED,
     Clips,
     Data,
     Decoder,

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.dag.messages import archive_problems, gpu_problems, order
 from mgm.dag.study import CONFIG, Workflow
-from mgm.data.published import PUBLISHED
+from mgm.data.published import index_published
 from mgm.errors import UserError
 from mgm.paper.ablations import CONTROL_FIELDS
 from mgm.paper.budget import check, cpu_hours, size_for
@@ -138,7 +138,7 @@ def test_lists_of_another_split_or_none_are_one_line(tmp_path, name, split, file
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text(files.get(file, ""))
     with pytest.raises(UserError) as error:
-        PUBLISHED[name].index(tmp_path, tmp_path / "out", split=split)
+        index_published(name, tmp_path, tmp_path / "out", split=split)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 

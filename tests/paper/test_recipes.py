@@ -2,9 +2,8 @@
 
 import pytest
 
-from mgm.data.published import PUBLISHED
 from mgm.paper import recipes
-from mgm.spec import Augment, Model
+from mgm.spec import PUBLISHED, Augment, Model
 
 TABLE_5 = """
 config                  SSv2      K400

@@ -36,7 +36,7 @@ def test_the_cells_that_rest_on_the_weights(results, spec):
     assert [(one.metric_type, one.metric_value, one.dataset_revision) for one in mine] == [
         ("accuracy", 60.0, DIGEST)
     ]
-    assert mine[0].dataset_name == "generated stand-in for ssv2"
+    assert mine[0].dataset_name == "SSv2 stand-in (generated)"
     assert (card.data.license, card.data.library_name, card.data.model_name) == (
         "apache-2.0",
         "transformers",

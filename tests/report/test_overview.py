@@ -2,12 +2,11 @@
 
 import pytest
 
-from mgm.paper.scales import OWN
 from mgm.report.cells import rows
 from mgm.report.page.overview import caveat, cost, finding, overview
 from mgm.report.page.sections import by_class
 from mgm.results.frame import examine_all
-from mgm.spec import Pretrain
+from mgm.spec import OWN, Pretrain
 from tests.helpers.fake_results import finish, finish_all, registry
 
 

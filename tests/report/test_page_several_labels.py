@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from mgm.paper.registry import SHARES
-from mgm.paper.scales import OWN, Dataset
+from mgm.paper.scales import Dataset
 from mgm.paper.suite import make_registry
 from mgm.report.page.sections import by_class
+from mgm.spec import OWN
 from tests.helpers.fake_results import smoke
 
 

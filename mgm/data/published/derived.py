@@ -30,6 +30,7 @@ from pathlib import Path
 from mgm.data.index import SPLITS, Index, Video, listed_counts, new_index, read_index
 from mgm.data.published.listed import carried, write_found
 from mgm.errors import UserError
+from mgm.spec import GENERATED
 
 TASKS = ("ucf14-hmdb7", "hmdb14-ucf7")
 CLASSES, SHARED = 14, 7
@@ -75,7 +76,10 @@ def index_pda(task: str, source: Path, target: Path, out: Path) -> Index:
     ]
     if len(lacking) == CLASSES + SHARED:
         classes, videos = _by_name(task, source, target, origin, goal)
-        missing, note = [], f"{task}: classes shared by name"
+        missing = []
+        # Results record the note, so these videos stay known as generated.
+        drawn = GENERATED if origin.note.startswith(GENERATED) else "videos"
+        note = f"{drawn} of {task}: classes shared by name"
     elif lacking:
         raise UserError(
             f"{lacking[0]}, which is in the published lists of {task}; prepare the whole set, or "

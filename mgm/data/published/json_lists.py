@@ -30,7 +30,6 @@ from pathlib import Path
 from pydantic import BaseModel, TypeAdapter
 
 from mgm.data.index import SPLITS, Index
-from mgm.data.published import PUBLISHED
 from mgm.data.published.listed import (
     Entry,
     Lists,
@@ -42,6 +41,7 @@ from mgm.data.published.listed import (
     read_json,
 )
 from mgm.errors import UserError
+from mgm.spec import PUBLISHED
 
 _CARRIED = "diving48_v2.json.xz"
 _INSTEAD = "add it to the others, or remove those to use mgm's own lists"

@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mgm.data.index import Index
-from mgm.data.published import PUBLISHED
 from mgm.data.published.listed import (
     Entry,
     Found,
@@ -33,6 +32,7 @@ from mgm.data.published.listed import (
     read_text,
 )
 from mgm.errors import UserError
+from mgm.spec import PUBLISHED
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 _SPLITS = {"train": "train", "val": "test", "validate": "test", "validation": "test", "test": ""}

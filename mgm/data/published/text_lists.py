@@ -31,7 +31,6 @@ from collections import Counter
 from pathlib import Path
 
 from mgm.data.index import SPLITS, Index
-from mgm.data.published import PUBLISHED
 from mgm.data.published.listed import (
     Entry,
     Lists,
@@ -43,6 +42,7 @@ from mgm.data.published.listed import (
     read_text,
 )
 from mgm.errors import UserError
+from mgm.spec import PUBLISHED
 
 # Numbers of train and test videos by split.
 OFFICIAL = {

@@ -46,6 +46,7 @@ from mgm.errors import UserError
 from mgm.reading import read_arrays
 from mgm.results.atomic import table_writer, write
 from mgm.results.lock import folder_lock
+from mgm.spec import GENERATED
 
 GOP = 12
 
@@ -187,7 +188,7 @@ def _index(params: Synthetic, out: Path) -> Index:
             )
             videos.append(Video(*row))
     counts = f"{params.train_per_class} train and {params.test_per_class} test per class"
-    note = f"generated videos (seed {params.seed}), split as drawn: {counts}"
+    note = f"{GENERATED} (seed {params.seed}), split as drawn: {counts}"
     return Index(root, params.names, tuple(videos), (), params.digest, note)
 
 

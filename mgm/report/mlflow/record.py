@@ -20,9 +20,9 @@ import numpy as np
 from mgm.paper.registry import Registry
 from mgm.results.frame import examine_all
 from mgm.results.result import LARGEST, QUIET_S, RunStatus, age, examine, log_lines
-from mgm.spec import Mask, Pretrain, Spec, data_name, dotted, parents
+from mgm.spec import Mask, Pretrain, Spec, data_name, dotted, kind_of, parents
 
-FORMAT = 6  # version of the record; a new one writes all runs again
+FORMAT = 7  # version of the record; a new one writes all runs again
 LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
 # State of a run -> value of the tag `status`, and MLflow's own status.
 STATUS = {
@@ -153,7 +153,8 @@ class Records:
             "seed": str(spec.seed),
             "parents": " ".join(parents(spec)),
             "folder": place,
-            "data": data_name(spec.data),
+            "data": data_name(spec.data, data.get("note", ""), self.registry.kinds),
+            "data.kind": kind_of(spec.data, data.get("note", ""), self.registry.kinds),
             "data.digest": data.get("digest", spec.data.digest),
             "data.note": data.get("note", ""),
             "commit": result.get("commit", ""),

@@ -140,7 +140,7 @@ def columns_of(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, 
     return {
         run_id: {
             "mask": mask_of(spec),
-            "dataset": data_name(spec.data),
+            "dataset": data_name(spec.data, kinds=registry.kinds),
             "time": duration(result["wall_s"]) if (result := found[run_id].result) else "",
         }
         for run_id, spec in registry.specs.items()

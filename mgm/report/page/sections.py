@@ -206,7 +206,7 @@ def controls_of(
     ends = [end for one in known for end in (one.mean, one.low, one.high) if abs(end) < inf]
     return Controls(
         wanted,
-        data_name(done[0].data),
+        data_name(done[0].data, kinds=registry.kinds),
         chances[0],
         lines,
         Axis.over([0.0, *ends], within=PERCENT),

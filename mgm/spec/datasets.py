@@ -1,0 +1,206 @@
+"""The table of published datasets, and the names of datasets for readers.
+
+To add a published dataset, write mgm/data/published/NAME.py with a function `index_NAME(source,
+out)`, and add an entry here. A hyphen in the dataset's name is an underscore in those of the file
+and the function.
+
+A dataset that is not in the table is generated, or the user's own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from mgm.spec.values import Data
+
+Kind = Literal["generated", "published", "own"]
+# By the names and digests of datasets in specs.
+Kinds = Mapping[tuple[str, str], Kind]
+
+OWN = "folder"  # the name of a dataset whose user gave it none
+GENERATED = "generated videos"  # the note of a generated set's index begins with this
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published dataset. All lists of dataset names derive from these entries.
+
+    Attributes:
+        name: in scales, in specs and in the command `mgm prepare NAME`.
+        title: its name in tables and figures.
+        source: what `--source` must hold.
+        train, test, classes: official counts of split 1. `mgm plan` computes with them.
+        counted: where the split and its counts come from.
+        about: its name in prose. `mgm prepare NAME --help` begins with it. Empty: the title.
+        long: another name of it, which titles of tables use.
+        parts: names of its classes' subsets, and short names, in titles of tables.
+        splits: number of official splits.
+        derived_from: the datasets whose indices it is made of. `--source` is the folder of the
+            first, `--target` that of the second.
+        recipe: the dataset whose fine-tuning recipe, sampling and test views it follows
+            (`mgm.paper.recipes`). Empty: its own, or SSv2's.
+        file: the module of its function, in `mgm.data.published`. Empty: the dataset's name.
+        grouped: whether several training videos come from one source.
+    """
+
+    name: str
+    title: str
+    source: str
+    train: int
+    test: int
+    classes: int
+    counted: str = ""
+    about: str = ""
+    long: str = ""
+    parts: tuple[str, ...] = ()
+    splits: int = 1
+    derived_from: tuple[str, ...] = ()
+    recipe: str = ""
+    file: str = ""
+    grouped: bool = False
+
+    @property
+    def official(self) -> tuple[int, int]:
+        """Return how many training and test videos the published lists name."""
+        return self.train, self.test
+
+
+_DATASETS = (
+    Published(
+        "ssv2",
+        "SSv2",
+        "the videos in any folder, and labels/*.json or *.json",
+        train=168_913,
+        test=24_777,
+        classes=174,
+        counted="its authors' lists; the test split is their validation split",
+        about="Something-Something v2 in its official layout",
+        long="Something-Something V2",
+        file="json_lists",
+    ),
+    Published(
+        "k400",
+        "K400",
+        "the videos in any folders, and annotations/*.csv or *.csv",
+        train=240_000,
+        test=20_000,
+        classes=400,
+        counted="the paper (240K) and VideoMAE (20K of validation); YouTube has fewer now",
+        about="Kinetics-400: the clips that are still available, with a list of the others",
+        long="Kinetics-400",
+    ),
+    Published(
+        "mini-k200",
+        "Mini-K200",
+        "K400's index",
+        train=80_000,
+        test=5_000,
+        classes=400,
+        counted="the lists of s9xie/mini-kinetics-200, with K400's classes",
+        about="the part of Kinetics-400 that is Mini-K200",
+        derived_from=("k400",),
+        recipe="k400",
+        file="derived",
+    ),
+    Published(
+        "ucf101",
+        "UCF101",
+        "UCF-101 (or its class folders) and, if you like, ucfTrainTestlist",
+        train=9_537,
+        test=3_783,
+        classes=101,
+        counted="its authors' split 1",
+        about="UCF101 in its official layout",
+        parts=("UCF", "UCF14", "UCF7"),
+        splits=3,
+        file="text_lists",
+        grouped=True,
+    ),
+    Published(
+        "hmdb51",
+        "HMDB51",
+        "the class folders and, if you like, testTrainMulti_7030_splits",
+        train=3_570,
+        test=1_530,
+        classes=51,
+        counted="its authors' split 1",
+        about="HMDB51 in its official layout",
+        parts=("HMDB", "HMDB14", "HMDB7"),
+        splits=3,
+        file="text_lists",
+        grouped=True,
+    ),
+    Published(
+        "diving48",
+        "Diving48",
+        "rgb and, if you like, the three lists Diving48_*.json",
+        train=15_027,
+        test=1_970,
+        classes=48,
+        counted="version 2 of its authors' lists",
+        about="Diving48 with version 2 of its labels",
+        file="json_lists",
+        grouped=True,
+    ),
+    Published(
+        "ucf14-hmdb7",
+        "UCF14 → HMDB7",
+        "UCF101's index",
+        train=1_324,
+        test=210,
+        classes=14,
+        counted="the published lists of partial domain adaptation",
+        about="14 classes of UCF101 to train on, and the 7 of HMDB51 that they share to test on",
+        derived_from=("ucf101", "hmdb51"),
+        # The paper has no recipe for domain adaptation, so this is the recipe of the source.
+        recipe="ucf101",
+        file="derived",
+        grouped=True,
+    ),
+    Published(
+        "hmdb14-ucf7",
+        "HMDB14 → UCF7",
+        "HMDB51's index",
+        train=980,
+        test=266,
+        classes=14,
+        counted="the published lists of partial domain adaptation",
+        about="14 classes of HMDB51 to train on, and the 7 of UCF101 that they share to test on",
+        derived_from=("hmdb51", "ucf101"),
+        recipe="hmdb51",
+        file="derived",
+        grouped=True,
+    ),
+)
+PUBLISHED = {dataset.name: dataset for dataset in _DATASETS}
+
+
+def kind_of(data: Data, note: str = "", kinds: Kinds = MappingProxyType({})) -> Kind:
+    """Return where the videos of a run come from.
+
+    Args:
+        note: the note of the run's index, as its result has it. Empty: unknown.
+        kinds: the kinds of the datasets of the run's scale (`Scale.kinds`).
+    """
+    if note.startswith(GENERATED):
+        return "generated"
+    if kind := kinds.get((data.dataset, data.digest)):
+        return kind
+    if data.dataset not in PUBLISHED:
+        return "own"
+    # In a spec, a published set has no digest, and a set that is generated in its place has one.
+    return "generated" if data.digest and not note else "published"
+
+
+def title_of(dataset: str) -> str:
+    """Return the name in tables of a dataset that is not generated."""
+    return PUBLISHED[dataset].title if dataset in PUBLISHED else dataset
+
+
+def data_name(data: Data, note: str = "", kinds: Kinds = MappingProxyType({})) -> str:
+    """Return a dataset's name for readers. Generated data is marked; see `kind_of`."""
+    if kind_of(data, note, kinds) != "generated":
+        return title_of(data.dataset)
+    stands_in = " stand-in" if data.dataset in PUBLISHED else ""
+    return f"{title_of(data.dataset)}{stands_in} (generated)"
