@@ -73,9 +73,9 @@ def _known(name: Any) -> Any:
 MaskName = Annotated[str, Field(pattern=f"^({'|'.join(MASKS)})$"), BeforeValidator(_known)]
 Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from OpenCV
 StoredMotion = Literal["vectors", Flow]
-Guidance = Literal[StoredMotion, "shuffled", "difference"]
+Guidance = Literal[StoredMotion, "shuffled", "permuted", "difference"]
 FLOWS = get_args(Flow)
-CODEC = ("vectors", "shuffled")  # guidance by the motion vectors that the codec stored
+CODEC = ("vectors", "shuffled", "permuted")  # guidance by the motion vectors that the codec stored
 Distance = Literal["estimated", "none"]
 Compensate = Literal["none", "median", "affine"]
 Cells = Literal["centre", "max"]
@@ -92,13 +92,17 @@ class Mask(BaseModel):
     # The part of a box outside the frame is hidden on the other side (grow) or at random positions
     # (spill), or the box is moved inside (clamp).
     edge: Edge = "grow"
-    # Whether mgm's box changes its aspect ratio from slot to slot (eq. 7).
+    # Whether mgm's box changes its aspect ratio from slot to slot (eq. 7). So does smm's if it jumps.
     jitter: bool = True
+    # Whether smm's box jumps to a random place in each slot, in place of eq. 5. Its centre may be
+    # anywhere in the frame and its sides change, as mgm's: a control that sees no video.
+    jumps: bool = False
     # Whether mgm's box follows the motion in slot 0 too. In the paper it is random there (3.3).
     guided_start: bool = False
     # The codec's motion vectors, or optical flow (`mgm.video.optical_flow`). Shuffled is a control:
-    # the codec's motion vectors of another training video. Difference is a control without a codec:
-    # how much the clip's pixels change from frame to frame.
+    # the codec's motion vectors of another training video. Permuted is a control too: the clip's
+    # own vectors, with every slot's exchanged for another's. Difference is a control without a
+    # codec: how much the clip's pixels change from frame to frame.
     guidance: Guidance = "vectors"
     # Whether a vector is divided by the frames to its reference. None is eq. 6 as printed. Optical
     # flow is never divided.

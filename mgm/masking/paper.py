@@ -54,10 +54,24 @@ def smm(clips: MaskInput) -> Boxes:
     The scaling s_t of eq. 5 keeps w = h. It has no effect here and is left out, since K patches are
     hidden whatever the box's size. The paper does not specify the motion at the edge. Here the
     centre bounces off the frame's border.
+
+    With `jumps`, the centre of each slot after the first is uniform in the frame, and the sides
+    change as mgm's.
     """
+    if clips.mask.jumps:
+        return Boxes(*_jumping(clips), *_size(clips))
     sides = (clips.grid.width, clips.grid.height)
     x_BS, y_BS = map(_bouncing_walk, first_centre(clips), _velocities(clips), sides)
     return Boxes(x_BS, y_BS, *constant_size(clips))
+
+
+def _jumping(clips: MaskInput) -> tuple[Tensor, Tensor]:
+    """Return centres, each (B, S): the first box's, then random places anywhere in the frame."""
+    steps = clips.grid.slots - 1
+    x_BN, y_BN = clips.uniform(draws.PLACES, 2 * steps).unflatten(1, (2, steps)).unbind(1)
+    x_B, y_B = first_centre(clips)
+    x_BS = torch.cat([x_B[:, None], x_BN * clips.grid.width], 1)
+    return x_BS, torch.cat([y_B[:, None], y_BN * clips.grid.height], 1)
 
 
 def smm_sparse(clips: MaskInput) -> Tensor:
@@ -113,8 +127,7 @@ def mgm(clips: MaskInput) -> Boxes:
     guided centre is taken. Slot 0's random centre does not count as guided, so the first guided
     slot takes one of them at random. A slot without motion keeps the last centre, guided or not.
     """
-    size = _jittered_size(clips) if clips.mask.jitter else constant_size(clips)
-    return Boxes(*_follow(clips), *size)
+    return Boxes(*_follow(clips), *_size(clips))
 
 
 def mgm_sparse(clips: MaskInput) -> Tensor:
@@ -167,6 +180,10 @@ def _cell_centres(clips: MaskInput, rows: int, columns: int) -> tuple[Tensor, Te
     y_H = (torch.arange(rows, device=device) + 0.5) * (clips.grid.height / rows)
     x_W = (torch.arange(columns, device=device) + 0.5) * (clips.grid.width / columns)
     return x_W.repeat(rows), y_H.repeat_interleave(columns)
+
+
+def _size(clips: MaskInput) -> tuple[Tensor, Tensor]:
+    return _jittered_size(clips) if clips.mask.jitter else constant_size(clips)
 
 
 def _jittered_size(clips: MaskInput) -> tuple[Tensor, Tensor]:

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from mgm.errors import UserError, valid
-from mgm.masking import MASKS, Compensate, Flow, Mask, hidden_patches
+from mgm.masking import MASKS, Compensate, Flow, Mask, StoredMotion, hidden_patches
 from mgm.reading import read_json
 from mgm.spec.values import (
     LARGE,
@@ -155,7 +155,7 @@ class Pretrain(Run):
 
     @model_validator(mode="after")
     def _has_its_own_motion(self):
-        if self.target == "motion" and self.mask.guidance in ("shuffled", "difference"):
+        if self.target == "motion" and self.mask.guidance not in get_args(StoredMotion):
             raise ValueError(
                 "target motion predicts a clip's own vectors, and mask.guidance "
                 f"{self.mask.guidance} does not read them; set target to pixels or mask.guidance "

@@ -18,11 +18,21 @@ from torch.utils.data import DataLoader, Dataset
 
 from mgm.errors import UserError, require_few
 from mgm.rng import clip_seed, generator
-from mgm.spec import Augment, Cells, Clips, Compensate, Distance, Guidance, StoredMotion, Views
+from mgm.spec import (
+    CODEC,
+    Augment,
+    Cells,
+    Clips,
+    Compensate,
+    Distance,
+    Guidance,
+    StoredMotion,
+    Views,
+)
 from mgm.video.container import NoVectors
 from mgm.video.cut import Cache, Cut, IndexedVideo
 from mgm.video.decode import Clip
-from mgm.video.motion import CELL, frame_difference, slot_displacement
+from mgm.video.motion import CELL, frame_difference, permuted_slots, slot_displacement
 from mgm.video.optical_flow import NoFlow
 from mgm.video.shard_reader import NotInShard
 from mgm.video.transform import (
@@ -82,7 +92,8 @@ class BatchOptions:
     Args:
         motion: "vectors" reads the codec's motion vectors. A method of `mgm.video.optical_flow`
             reads the optical flow stored next to the videos. "shuffled" reads the codec's motion
-            vectors of another video. "difference" compares the clip's frames
+            vectors of another video. "permuted" gives the codec's motion vectors of each slot to
+            another slot of the clip (`permuted_slots`). "difference" compares the clip's frames
             (`motion.frame_difference`). None reads no motion.
         distance: divisor of a motion vector (`Mask.distance`).
         compensate: whether and how the camera's motion is subtracted (`Mask.compensate`).
@@ -110,7 +121,7 @@ class BatchOptions:
     @property
     def reads(self) -> StoredMotion | None:
         """Return the motion that is read with the frames of a video."""
-        if self.motion == "shuffled":
+        if self.motion in CODEC:
             return "vectors"
         return None if self.motion == "difference" else self.motion
 
@@ -264,7 +275,7 @@ class _Batches(Dataset):
         displacement_BSHW2 = np.zeros((*motion_BSHW.shape, 2 if how.directions else 0), np.float32)
         informed_BS = np.zeros(motion_BSHW.shape[:2], np.bool_)
         failed = dict[str, None]()
-        for b, (clip, sample) in enumerate(zip(made, samples)):
+        for b, (clip, sample, seed) in enumerate(zip(made, samples, seeds)):
             if clip is None:
                 failed[self.videos[sample].path] = None
                 continue
@@ -277,6 +288,10 @@ class _Batches(Dataset):
                 moved = (clip.motion_THW2, clip.divisor(how.distance), clip.has_motion_T)
                 displacement_BSHW2[b] = slot_displacement(*moved, tubelet, stride) / size
                 informed_BS[b] = clip.has_motion_T.reshape(-1, tubelet).any(1)
+            if how.motion == "permuted":
+                order_S = permuted_slots(seed, motion_BSHW.shape[1])
+                motion_BSHW[b] = motion_BSHW[b, order_S]
+                displacement_BSHW2[b] = displacement_BSHW2[b, order_S]
         has_displacement = how.motion and how.directions
         return Batch(
             torch.from_numpy(frames_BTHWC),

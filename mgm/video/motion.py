@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mgm.rng import generator
 from mgm.spec import Compensate
 
 VECTOR = np.dtype(
@@ -206,6 +207,18 @@ def slot_displacement(
     sum_SHW2 = speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:]).sum(1, dtype=np.float32)
     frames_S = np.float32(tubelet * stride) / informed_S.astype(np.float32)
     return sum_SHW2 * frames_S[:, None, None, None]
+
+
+def permuted_slots(seed: int, slots: int) -> np.ndarray:
+    """Return the slot whose motion each slot gets under `mask.guidance: permuted`, (slots,).
+
+    It is a random cycle through all slots, so no slot keeps its own motion unless it is the only
+    one. It depends only on the clip's seed.
+    """
+    cycle_S = generator(seed, "guide").permutation(slots)
+    order_S = np.empty(slots, np.int64)
+    order_S[cycle_S] = np.roll(cycle_S, 1)
+    return order_S
 
 
 # --- The camera's motion ---

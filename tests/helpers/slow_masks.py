@@ -87,10 +87,23 @@ def smm_boxes(grid, ratio, seed, *_):
     return boxes
 
 
+def jumping_boxes(grid, ratio, seed, motion, jitter, *_):
+    x, y, w, h = first_box(grid, ratio, seed)
+    n = grid.slots - 1
+    random = uniform(seed, PLACES, 2 * n)
+    places = [(x, y)]
+    places += [(random[t] * f(grid.width), random[n + t] * f(grid.height)) for t in range(n)]
+    return [(*place, *size) for place, *size in zip(places, *box_sides(grid, seed, w, h, jitter))]
+
+
+def box_sides(grid, seed, w, h, jitter):
+    sx, sy = jitters(grid, seed)
+    return (sides(w, sx), sides(h, sy)) if jitter else ([w] * grid.slots, [h] * grid.slots)
+
+
 def mgm_boxes(grid, ratio, seed, motion, jitter, guided_start):
     x, y, w, h = first_box(grid, ratio, seed)
-    sx, sy = jitters(grid, seed)
-    ws, hs = (sides(w, sx), sides(h, sy)) if jitter else ([w] * grid.slots, [h] * grid.slots)
+    ws, hs = box_sides(grid, seed, w, h, jitter)
     rows, columns = motion.shape[1:]
     order = bits(seed, TIES, rows * columns)
     boxes = []
@@ -412,6 +425,7 @@ def predicted(grid, masked, seed):
     return out
 
 
+JUMPING = {"smm": jumping_boxes}
 BOXES = {"block": block_boxes, "smm": smm_boxes, "mgm": mgm_boxes}
 SPARSE = {"tube": tube, "agnostic": agnostic, "smm-sparse": smm_sparse, "mgm-sparse": mgm_sparse}
 SPARSE |= {
@@ -424,11 +438,10 @@ SPARSE |= {
 CARRIED = {"warped": warped}
 
 
-def mask(name, grid, ratio, seed, motion, edge, jitter, guided_start, displacement):
+def mask(name, grid, ratio, seed, motion, edge, jitter, guided_start, displacement, jumps=False):
     if name in CARRIED:
         return CARRIED[name](grid, ratio, seed, motion, displacement)
     if name in SPARSE:
         return SPARSE[name](grid, ratio, seed, motion)
-    return dense(
-        grid, ratio, seed, BOXES[name](grid, ratio, seed, motion, jitter, guided_start), edge
-    )
+    boxes = (BOXES | JUMPING if jumps else BOXES)[name]
+    return dense(grid, ratio, seed, boxes(grid, ratio, seed, motion, jitter, guided_start), edge)

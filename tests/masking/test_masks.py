@@ -80,12 +80,20 @@ def test_counts_are_exact(problem, name, edge, jitter):
 
 
 @settings(max_examples=150, deadline=None)
-@given(problems(), st.sampled_from(SLOW), edges, st.booleans(), st.booleans())
-def test_equals_the_slow_transcription(problem, name, edge, jitter, guided_start):
+@given(problems(), st.sampled_from(SLOW), edges, st.booleans(), st.booleans(), st.booleans())
+def test_equals_the_slow_transcription(problem, name, edge, jitter, guided_start, jumps):
     grid, ratio, seeds, motion = problem
     fast = (
         make_mask(
-            name, grid, ratio, seeds, motion, edge=edge, jitter=jitter, guided_start=guided_start
+            name,
+            grid,
+            ratio,
+            seeds,
+            motion,
+            edge=edge,
+            jitter=jitter,
+            guided_start=guided_start,
+            jumps=jumps,
         )
         .view(len(seeds), grid.slots, -1)
         .numpy()
@@ -101,6 +109,7 @@ def test_equals_the_slow_transcription(problem, name, edge, jitter, guided_start
             jitter,
             guided_start,
             moved(motion)[clip].numpy(),
+            jumps,
         )
         np.testing.assert_array_equal(fast[clip], expected)
 
@@ -224,6 +233,18 @@ def test_smm_moves_by_at_most_a_seventh_of_the_frame():
     steps = boxes.x_BS.diff(dim=1).abs()
     assert 1.8 < steps.max() <= 2
     assert boxes.x_BS.std() > 1
+
+
+def test_a_jumping_box_is_as_likely_anywhere_and_changes_its_sides_as_mgms():
+    seeds, motion = _clips(400)
+    jumping = make_boxes("smm", GRID, 0.75, seeds, jumps=True)
+    for centre_BS in (jumping.x_BS[:, 1:], jumping.y_BS[:, 1:]):
+        # Uniform on [0, 14]: mean and standard deviation within 5 standard errors.
+        assert abs(centre_BS.mean() - 7) < 5 * 14 / (12 * centre_BS.numel()) ** 0.5
+        assert abs(centre_BS.std() - 14 / 12**0.5) < 0.2
+    mgm = make_boxes("mgm", GRID, 0.75, seeds, motion)
+    assert torch.equal(jumping.width_BS, mgm.width_BS)
+    assert torch.equal(jumping.x_BS[:, 0], mgm.x_BS[:, 0])
 
 
 def test_jitter_sums_to_zero_and_changes_the_aspect_ratio():

@@ -80,6 +80,26 @@ def test_shuffled_guidance_ignores_batch_mates_workers_and_the_cache(videos):
     assert_same(whole[5:], first_batches(videos, count=3, motion="shuffled", first_step=5))
 
 
+@pytest.mark.parametrize("compensate", ["none", "median"])
+def test_permuted_guidance_gives_no_slot_its_own_motion(videos, compensate):
+    """All slots' vectors stay in the clip, and the frames are the same."""
+    own, permuted, reread = (
+        first_batches(videos, count=12, motion=motion, compensate=compensate)
+        for motion in ("vectors", "permuted", "permuted")
+    )
+    assert_same(permuted, reread)
+    cycles = set()
+    for one, other in zip(own, permuted):
+        assert torch.equal(one.frames_BTHWC, other.frames_BTHWC)
+        for b, seed in enumerate(one.seed_B.tolist()):
+            cycle = generator(seed, "guide").permutation(one.motion_BSHW.shape[1]).tolist()
+            cycles.add(tuple(cycle))
+            for slot, source in zip(cycle, [cycle[-1], *cycle]):
+                for name in ("motion_BSHW", "displacement_BSHW2"):
+                    assert torch.equal(getattr(other, name)[b, slot], getattr(one, name)[b, source])
+    assert len(cycles) > 1
+
+
 def test_difference_guidance_compares_the_frames_of_the_clip(videos):
     plain, compared = (first_batches(videos, 2, motion=m) for m in (None, "difference"))
     for without, batch in zip(plain, compared):

@@ -17,6 +17,7 @@ from mgm.masking import Grid, Motion, make_mask
 from mgm.spec import Measure
 from mgm.stages.job import Job
 from mgm.video import read_clip
+from mgm.video.motion import permuted_slots
 from mgm.video.transform import view_indices
 
 
@@ -65,6 +66,8 @@ def hidden_share(
     grid, index_T = Grid(*spec.grid), view_indices(spec.clips, video.frames, view=0, views=1)
     clip = read_clip(guide.path, index_T)
     motion_SHW = clip.magnitude(tubelet, mask.distance, mask.compensate)
+    if mask.guidance == "permuted":
+        motion_SHW = motion_SHW[permuted_slots(seed, len(motion_SHW))]
     motion = Motion(torch.from_numpy(motion_SHW)[None])
     masked_BL = make_mask(mask, grid, motion, torch.tensor([seed]))
     y_H, x_W = np.arange(clip.height), np.arange(clip.width)
