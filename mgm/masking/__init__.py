@@ -92,7 +92,7 @@ class Mask(BaseModel):
     # The part of a box outside the frame is hidden on the other side (grow) or at random positions
     # (spill), or the box is moved inside (clamp).
     edge: Edge = "grow"
-    # Whether mgm's box changes its aspect ratio from slot to slot (eq. 7). So does smm's if it jumps.
+    # Whether mgm's box changes its aspect ratio from slot to slot (eq. 7), and smm's if it jumps.
     jitter: bool = True
     # Whether smm's box jumps to a random place in each slot, in place of eq. 5. Its centre may be
     # anywhere in the frame and its sides change, as mgm's: a control that sees no video.
