@@ -21,7 +21,7 @@ from mgm.models import (
 from mgm.models.encoder import freeze
 from mgm.models.kernels import bf16_slowdown
 from mgm.results.result import log_lines
-from mgm.spec import CODEC, Finetune, Optim, Pretrain
+from mgm.spec import Finetune, Optim, Pretrain
 from mgm.stages.flow import require_flow
 from mgm.stages.job import Job, motion_of, training_batches, unchanged
 from mgm.training import TrainingRun, collectives, train
@@ -42,7 +42,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     predicts_motion = spec.target == "motion"
     guided = MASKS[spec.mask.name].guided
     guidance = spec.mask.guidance if guided or predicts_motion else None
-    if guidance in CODEC:
+    if guidance == "vectors" or guidance == "shuffled" or guidance == "permuted":
         require_vectors(videos, spec.mask.name + " with target motion" * predicts_motion)
     elif guidance and guidance != "difference":
         require_flow(job.workplace.data[spec.data.dataset], videos, guidance)

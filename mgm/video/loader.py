@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader, Dataset
 from mgm.errors import UserError, require_few
 from mgm.rng import clip_seed, generator
 from mgm.spec import (
-    CODEC,
     Augment,
     Cells,
     Clips,
@@ -121,7 +120,7 @@ class BatchOptions:
     @property
     def reads(self) -> StoredMotion | None:
         """Return the motion that is read with the frames of a video."""
-        if self.motion in CODEC:
+        if self.motion == "shuffled" or self.motion == "permuted":
             return "vectors"
         return None if self.motion == "difference" else self.motion
 
