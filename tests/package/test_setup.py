@@ -46,6 +46,7 @@ def test_a_path_with_spaces(clone):
     done = setup(clone)
     assert done.returncode == 0, done.stderr
     assert (clone / ".venv" / ".ready").exists()
+    assert "activate" in done.stdout.splitlines()[-1]
     assert "Setting up" not in setup(clone).stdout
 
 
