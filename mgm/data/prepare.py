@@ -308,6 +308,12 @@ def _derived(dataset: Published) -> Callable[..., None]:
     return of_two if others else of_one
 
 
+def _lerobot(source: Path, out: Path, seed: int, camera: str) -> Index:
+    from mgm.data.lerobot import index_lerobot
+
+    return index_lerobot(source, out, seed, camera)
+
+
 SEED = Annotated[
     int, typer.Option(min=0, help="Seed of the 80/20 split that is drawn if the source has none.")
 ]
@@ -337,6 +343,15 @@ prepare_app.command("folder", help="Index your own videos.")(
         "a column labels in place of label.",
         _parameter("seed", SEED, 0),
         _parameter("groups", GROUPS, ""),
+    )
+)
+CAMERA = Annotated[str, typer.Option(help="Key of the camera; default: the first of the dataset.")]
+prepare_app.command("lerobot", help="Cut the episodes of a LeRobot dataset (v3), as H.264.")(
+    _command(
+        _lerobot,
+        "A dataset of LeRobot v3: a folder with meta and videos.",
+        _parameter("seed", SEED, 0),
+        _parameter("camera", CAMERA, ""),
     )
 )
 

@@ -22,7 +22,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, dropwhile, takewhile
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -73,11 +73,11 @@ def transcode(
     )
     name_of = {video.path: source.name(video) for video in videos}
     copied = _copied(out)
-    tasks, contents = list[tuple[str, int, Path, int]](), dict[str, list[str]]()
+    tasks, contents = list[tuple[str, int, Path, int, range | None]](), dict[str, list[str]]()
     for video in videos:
         target = targets[name_of[video.path]]
         if copied.get(target) != video.content or not (root / target).is_file():
-            tasks.append((video.path, video.frames, root / target, short_side))
+            tasks.append((video.path, video.frames, root / target, short_side, None))
             contents[video.path] = [target, video.content]
     failed = list[tuple[str, str]]()
     if tasks:
@@ -85,7 +85,7 @@ def transcode(
         (out / "index.json").unlink(missing_ok=True)
         record = out / ("copied-{}-of-{}.jsonl".format(*part) if part else "copied.jsonl")
         for path, reason in track(
-            in_processes(_transcode_one, tasks, processes), "transcoding", len(tasks)
+            in_processes(transcode_one, tasks, processes), "transcoding", len(tasks)
         ):
             if reason:
                 failed.append((name_of[path], reason))
@@ -188,8 +188,11 @@ def _targets(source: Index) -> dict[str, str]:
     return targets
 
 
-def _transcode_one(task: tuple[str, int, Path, int]) -> tuple[str, str]:
-    """Transcode one video.
+def transcode_one(task: tuple[str, int, Path, int, range | None]) -> tuple[str, str]:
+    """Transcode one video, or a part of it.
+
+    Args:
+        task: the video, its number of frames, the copy, its short side, and `part` of `encode`.
 
     Returns:
         (path, why it cannot be transcoded). The reason is empty on success.
@@ -197,11 +200,11 @@ def _transcode_one(task: tuple[str, int, Path, int]) -> tuple[str, str]:
     Raises:
         UserError: the disk is full.
     """
-    path, frames, target, short_side = task
+    path, frames, target, short_side, part = task
     try:
         with atomic_write(target) as temporary:
             with temporary.open("wb") as file:
-                written = encode(path, file, short_side)
+                written = encode(path, file, short_side, part)
             if written != frames:
                 raise UserError(
                     f"{written:,} of its {frames:,} frames decode; replace the file, or remove it"
@@ -232,7 +235,7 @@ ENCODING = {
 }
 
 
-def encode(path: str, file: BinaryIO, short_side: int) -> int:
+def encode(path: str, file: BinaryIO, short_side: int, part: range | None = None) -> int:
     """Write the video at `path` to an open binary file as MP4, and return its number of frames.
 
     Frame i of the copy is picture i of the source, even if the source's frame rate varies. The
@@ -242,12 +245,18 @@ def encode(path: str, file: BinaryIO, short_side: int) -> int:
     `read_clip`. They are never enlarged, and their sides become even. Sample aspect ratios are
     ignored, as in `read_clip`. Sound is dropped.
 
+    Args:
+        part: the successive pictures to write. Default: all.
+
     Raises:
         UserError: the source cannot be read.
         OSError, av.FFmpegError: the copy cannot be written.
     """
     with open_video(path) as video:
-        pictures = video.pictures(motion=False)
+        pictures = video.pictures(part.start if part else 0, motion=False)
+        if part is not None:
+            pictures = takewhile(lambda one: one.index < part.stop, pictures)
+            pictures = dropwhile(lambda one: one.index < part.start, pictures)
         first = next(pictures, None)
         if first is None:
             return 0
