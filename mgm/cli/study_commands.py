@@ -27,6 +27,22 @@ def init(
     )
 
 
+@app.command("new-study")
+def new_study(
+    root: Annotated[
+        Path, typer.Option(help="Folder that `mgm prepare folder` wrote.", metavar="DIR")
+    ] = Path("data/mine"),
+    out: Annotated[
+        Path, typer.Option(help="The file to write; its name is the study's.", metavar="FILE")
+    ] = Path("studies/mine.yaml"),
+) -> None:
+    """Write a study (YAML) of three masks on your own videos, explained in comments."""
+    from mgm.paper.comparison import new_study as text_of
+    from mgm.spec.new_spec import write_new
+
+    say(write_new(text_of(out, root), out))
+
+
 class PlanOptions(FrozenModel):
     """The GPUs of a plan."""
 

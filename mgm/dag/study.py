@@ -155,11 +155,10 @@ class Workflow:
                 f" `mgm prepare folder --source {shlex.quote(str(videos))} --out "
                 f"{shlex.quote(str(place))}` first"
             )
-        grouped = len({video.group for video in index.train}) < len(index.train)
         dataset = Dataset(
             root=str(videos),
             digest=index.digest,
-            grouped=grouped,
+            grouped=index.grouped,
             several_labels=index.several_labels,
         )
         own = {OWN: dataset}
@@ -188,9 +187,6 @@ class Workflow:
             else:
                 self.places[name] = Path(dataset.root)
                 datasets[name] = dataset
-                index = self.places[name] / "index.json"
-                if scale.study and index.is_file():
-                    _require_digest(self.places[name], dataset.digest)
                 if name in DERIVED and {*DERIVED[name]} <= {*self.sources}:
                     self.derived[name] = DERIVED[name]
                 continue
@@ -400,17 +396,3 @@ class Workflow:
             for word in (f"--{option}", str(self.places[part]))
         ]
         return [name, *options]
-
-
-def _require_digest(place: Path, digest: str) -> None:
-    """Refuse a prepared dataset that is another one than the study's.
-
-    Raises:
-        UserError: its digest differs.
-    """
-    found = read_index(place).digest
-    if found != digest:
-        raise UserError(
-            f"{place}: its digest is {found}, and the study has {digest}; prepare the study's "
-            "videos, or change the digest and the study's name"
-        )

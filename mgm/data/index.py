@@ -80,6 +80,11 @@ class Index:
         return tuple(video for video in self.videos if video.split == "test")
 
     @property
+    def grouped(self) -> bool:
+        """Whether several training videos come from one source."""
+        return len({video.group for video in self.train}) < len(self.train)
+
+    @property
     def several_labels(self) -> bool:
         """Return whether videos may have several labels each."""
         return any(video.labels for video in self.videos)

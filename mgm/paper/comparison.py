@@ -13,7 +13,7 @@ from mgm.masking import Mask
 from mgm.paper import CONFIG, recipes
 from mgm.paper.registry import Registry
 from mgm.paper.scales import Dataset, R, Scale, load_scale, set_field
-from mgm.paper.study import CONTROLS, At, Column, Stage, Study
+from mgm.paper.study import CONTROLS, At, Column, Place, Stage, Study
 from mgm.reading import read_yaml
 from mgm.spec import Data, Finetune, Measure, Pretrain, Probe, parse
 
@@ -70,10 +70,7 @@ def scale_of(study: Study, ran: Mapping[str, Dataset] = MappingProxyType({})) ->
         if place.videos_of:
             continue
         if place.generate is None:
-            digest = place.digest or (
-                ran[name].digest if name in ran else read_index(Path(place.root)).digest
-            )
-            datasets[name] = Dataset(root=place.root, digest=digest)
+            datasets[name] = ran[name] if name in ran else _prepared(place)
             continue
         if not drawn:
             raise UserError(
@@ -104,6 +101,35 @@ def scale_of(study: Study, ran: Mapping[str, Dataset] = MappingProxyType({})) ->
     return base.model_copy(
         update=given | {"more_seeds": {}, "data_seeds": (), "grid": None, "weights": {}}
     )
+
+
+def _prepared(place: Place) -> Dataset:
+    """Return a prepared dataset. Without its folder, the study must give its digest."""
+    root = Path(place.root)
+    if place.digest and not (root / "index.json").is_file():
+        return Dataset(root=place.root, digest=place.digest)
+    index = read_index(root)
+    if place.digest and place.digest != index.digest:
+        raise UserError(
+            f"{root}: its digest is {index.digest}, and the study has {place.digest}; prepare the "
+            "study's videos, or leave the digest out and give the study another name"
+        )
+    return Dataset(
+        root=place.root,
+        digest=index.digest,
+        grouped=index.grouped,
+        several_labels=index.several_labels,
+    )
+
+
+def new_study(path: Path, root: Path) -> str:
+    """Return the text of a new study with comments, to be written to `path`.
+
+    Args:
+        root: the folder of a prepared dataset.
+    """
+    template = Path(__file__).with_name("study.template.yaml").read_text(encoding="utf-8")
+    return template.format(name=path.stem, path=path, root=root, dataset=root.name or "mine")
 
 
 def study_registry(scale: Scale) -> Registry:

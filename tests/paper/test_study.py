@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from mgm.cli import app
 from mgm.dag.study import Workflow
+from mgm.data.folder import index_folder
 from mgm.errors import UserError
 from mgm.paper import STUDIES
 from mgm.paper.comparison import load_study, scale_of, study_registry
 from mgm.paper.study import Study, parse_statement
 from mgm.spec import Measure, Pretrain, Probe, parents
+from tests.helpers.own_videos import own_videos
 
 SMALL = {
     "study": "small",
@@ -174,3 +178,22 @@ def test_every_study_of_the_project_has_runs(path):
     assert {one.row for one in registry.values if not one.control} == set(study.rows)
     for spec in registry.specs.values():
         assert not isinstance(spec, Pretrain) or spec.mask.name
+
+
+def test_a_new_study_of_own_videos_has_its_rows_and_controls(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "data" / "mine"
+    index_folder(own_videos(tmp_path / "mine", tmp_path / "drawn", train=6, test=1), root)
+    assert CliRunner().invoke(app, ["new-study"]).exit_code == 0
+    workflow = Workflow({"study": "studies/mine.yaml"})
+    rows = {one.row for one in workflow.registry.values if not one.control}
+    assert rows == {"Random weights", "Random tube", "Random block", "MGM"}
+    assert {one.seed for one in workflow.registry.values} == {0, 1}
+    assert any(one.control for one in workflow.registry.values)
+    (dataset,) = {one.run.data.dataset for one in workflow.registry.values}
+    assert dataset == "mine"
+    # The study reads other videos than its digest says.
+    text = Path("studies/mine.yaml").read_text()
+    Path("studies/mine.yaml").write_text(text.replace("root:", "digest: 0123, root:"))
+    with pytest.raises(UserError, match="digest"):
+        Workflow({"study": "studies/mine.yaml"})
