@@ -19,6 +19,10 @@ from torch.utils.benchmark import Timer
 ROOT = Path(__file__).parents[1]
 
 
+# Flags of Linux that decide which kernels run, and the units' names.
+UNITS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "bf16", "amx_tile": "AMX"}
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Our work, and the same work of peers.
@@ -88,14 +92,16 @@ def readable(seconds: float) -> str:
 
 def machine() -> str:
     """Return the machine and the versions of packages as one line."""
-    cpu = Path("/proc/cpuinfo")
-    names = [line for line in cpu.read_text().splitlines() if line.startswith("model name")]
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line for line in lines if line.startswith("model name")]
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    units = [name for flag, name in UNITS.items() if flag in flags]
     known = ("mgm-video", "torch", "av", "decord", "numpy")
     packages = ", ".join(f"{name} {version(name)}" for name in known)
     chip = names[0].partition(":")[2].strip() if names else platform.machine()
     return (
-        f"{chip}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {platform.system()}, "
-        f"Python {platform.python_version()}, {packages}; commit {commit()}"
+        f"{chip} ({', '.join(units)}), {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; "
+        f"{platform.system()}, Python {platform.python_version()}, {packages}; commit {commit()}"
     )
 
 
