@@ -22,7 +22,7 @@ from mgm.reading import file_digest
 from mgm.results import statistics
 from mgm.results.atomic import table_writer
 from mgm.results.outputs import record_output, require_own, write_output
-from mgm.spec import Data, Finetune, Probe, Views, read_spec
+from mgm.spec import Data, Finetune, Measure, Probe, Views, read_spec
 from mgm.stages.job import Job, Workplace, find_index, multi_hot, with_channels
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
@@ -102,22 +102,26 @@ def evaluate(
     return f"{place.name}: {text} on {tested}, {given.temporal} x {given.spatial} views"
 
 
-def check_views(job: Job[Finetune] | Job[Probe]) -> None:
-    """Check that a test video has as many frames as there are temporal views, before training.
+def check_views(job: Job[Finetune] | Job[Probe] | Job[Measure]) -> None:
+    """Check that a video has as many frames as clips are read of it, before training.
 
-    A test video with fewer frames than views has equal views, which does no harm. If all videos
-    have fewer, `views` is a mistake.
+    A video with fewer frames has equal clips, which does no harm. If all videos have fewer, the
+    number is a mistake.
 
     Raises:
-        UserError: all test videos have fewer frames than there are temporal views.
+        UserError: all videos of a split have fewer frames than that.
     """
-    views = job.spec.views.temporal
-    longest = max((video.frames for video in job.index.test), default=0)
-    if views > longest:
-        raise UserError(
-            f"views.temporal is {views}, but the longest test video has {longest} frames; lower "
-            "views.temporal"
-        )
+    spec, asked = job.spec, [("views.temporal", job.spec.views.temporal, "test")]
+    if not isinstance(spec, Finetune):
+        asked.append(("train_clips", spec.train_clips, "training"))
+    for name, clips, split in asked:
+        videos = job.index.test if split == "test" else job.index.train
+        longest = max((video.frames for video in videos), default=0)
+        if clips > longest:
+            raise UserError(
+                f"{name} is {clips}, but the longest {split} video has {longest} frames; lower "
+                f"{name}"
+            )
 
 
 def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor]) -> dict[str, Any]:

@@ -52,6 +52,17 @@ CODECS_WITH_VECTORS = frozenset(
 )
 EXPORT_VECTORS = 1 << 28  # AV_CODEC_FLAG2_EXPORT_MVS
 B_PICTURES = ("B", "BI")
+# Pixels. x264, JPEG and OpenCV have limits from 16,384 to 65,500.
+LARGEST_SIDE = 16_384
+# Formats that name other files or addresses, which FFmpeg would open, perhaps without end.
+REFERRING = {"concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp"}
+# Options of FFmpeg, for files of unknown origin.
+CAREFUL = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(
+        name for name in sorted(av.formats_available) if not REFERRING & set(name.split(","))
+    ),
+}
 
 
 class NoVectors(UserError):
@@ -137,8 +148,10 @@ class VideoReader:
             self._open()
 
     def _open(self) -> None:
-        # Without "replace", a title in Latin-1 would raise an error.
-        self.container = av.open(str(self.path), metadata_errors="replace")
+        # Without "file:", the name `http:...` would be an address. Without "replace", a title in
+        # Latin-1 would raise an error.
+        name = f"file:{self.path}"
+        self.container = av.open(name, metadata_errors="replace", options=CAREFUL)
         self.stream, self._at_start = self._video_stream(), True
         self.stream.codec_context.thread_count = 1
         self.codec: str = self.stream.codec_context.codec.canonical_name
@@ -165,6 +178,12 @@ class VideoReader:
             raise UserError(
                 f"{self.path}: FFmpeg has no decoder for its video stream; "
                 f"transcode it: {transcode(self.path)}"
+            )
+        context = streams[0].codec_context
+        if max(context.width, context.height) > LARGEST_SIDE:
+            raise UserError(
+                f"{self.path}: is {context.width} x {context.height} pixels, and a side has at most"
+                f" {LARGEST_SIDE:,} here; scale it down, or leave it out"
             )
         return streams[0]
 

@@ -26,6 +26,7 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -349,7 +350,10 @@ class ShardPass:
         import cv2
 
         for n, jpeg in enumerate(self.record.jpegs(self.rows)):
-            frame_HWC = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+            frame_HWC = None
+            # OpenCV refuses a JPEG of more than 2^30 pixels.
+            with suppress(cv2.error):
+                frame_HWC = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
             if frame_HWC is None:
                 raise UserError(f"{self.record.path}: a frame is not a JPEG; {AGAIN}")
             yield n, frame_HWC

@@ -156,7 +156,7 @@ def multiscale(height: int, width: int, size: int, rng: np.random.Generator) -> 
     positions: corners, centre, centres of edges, quarter points.
     """
     short = min(height, width)
-    sides = [int(short * scale) for scale in SCALES]
+    sides = [max(int(short * scale), 1) for scale in SCALES]
     sides = [size if abs(side - size) < 3 and size <= short else side for side in sides]
     pairs = [(i, j) for i in range(4) for j in range(4) if abs(i - j) <= 1]
     i, j = pairs[rng.integers(len(pairs))]

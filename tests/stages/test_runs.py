@@ -198,6 +198,9 @@ def test_more_views_than_frames_stop_a_run_before_it_trains(
             match="views.temporal is 13, but the longest test video has 12 frames; lower views.temporal",
         ):
             run(many, execution)
+    many = probing.model_copy(update={"parent": "", "train_clips": 10**9})
+    with pytest.raises(UserError, match="train_clips is 1000000000, but the longest training"):
+        run(many, execution)
 
 
 def test_an_unreadable_training_video_is_counted_and_listed(execution, pretraining, tmp_path):

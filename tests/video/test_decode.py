@@ -213,6 +213,43 @@ def test_bad_files_give_one_line_that_names_them(tmp_path, name, make, says):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.mp4", "ffconcat version 1.0\nfile video.ts\n"),
+        ("whole.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nvideo.ts\n#EXT-X-ENDLIST\n"),
+        # FFmpeg waits for more of a list without an end.
+        ("endless.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nvideo.ts\n"),
+    ],
+)
+def test_a_list_of_other_files_is_not_followed(tmp_path, name, text):
+    write_video(tmp_path / "video.ts", moving_square(4))
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=f"{name}: cannot be read as a video"):
+        probe_video(tmp_path / name)
+
+
+def test_a_picture_wider_than_other_libraries_read_is_refused(tmp_path):
+    path = Path(write_video(tmp_path / "wide.gif", moving_square(2), codec="gif", pix_fmt="rgb8"))
+    data = bytearray(path.read_bytes())
+    data[6:8] = b"\xff\xff"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"wide.gif: is 65535 x \d+ pixels"):
+        probe_video(path)
+
+
+def test_a_name_like_an_address_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    video = Path(write_video(tmp_path / "video.mp4", moving_square(4)))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        name = f"http:127.0.0.1:{server.getsockname()[1]}?x.mp4"
+        video.rename(name)
+        assert probe_video(name).frames == 4
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
 def truncated(tmp_path, share):
     """Write an MP4 with its header first, and a copy that is cut off; return both paths."""
     whole = tmp_path / "whole.mp4"

@@ -21,7 +21,7 @@ from mgm.data.index import Index, Video
 from mgm.errors import UserError
 from mgm.models import build_frozen_encoder
 from mgm.spec import Measure, Probe, Views
-from mgm.stages.evaluate import average_precision, predictions, sigmoid_mean
+from mgm.stages.evaluate import average_precision, check_views, predictions, sigmoid_mean
 from mgm.stages.job import Job, Split, Workplace, with_channels
 from mgm.stages.measure import simple_features as simple
 from mgm.stages.probe import fit_draws
@@ -382,6 +382,7 @@ def metric_of(index: Index) -> str:
 
 def measure(job: Job[Measure]) -> dict[str, Any]:
     """Measure the controls of a run. Return {control: metric}, and write the rest to arrays.npz."""
+    check_views(job)
     table = controls(job.index, job.spec, workers=job.options.workers)
     numbers = ("top1", "ci_low", "ci_high")
     words = ("control", "title", "kind", "why", "warning")
