@@ -181,7 +181,7 @@ def test_missing_cut_and_old_shards_are_named_before_a_run(prepared):
     whole = path.read_bytes()
     path.write_bytes(whole[:-1000])
     with pytest.raises(
-        UserError, match=f"{path}: has {len(whole) - 1000:,} bytes, and had {len(whole):,}; 1 of"
+        UserError, match=f"{path}: has {len(whole) - 1000:,} bytes, and had {len(whole):,}"
     ):
         check_files(index)
     path.unlink()
@@ -211,7 +211,7 @@ def test_a_full_disk_leaves_no_half_of_a_shard(prepared, monkeypatch):
     usage = shutil.disk_usage(prepared)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
-        with pytest.raises(UserError, match=r"about .* GB, and 0.0 GB are free; .*--every 4"):
+        with pytest.raises(UserError, match=r"about .* GB, and 0.0 GB are free"):
             write_shards(source, out, SETTINGS)
     add, count = shard_writer._add, iter(range(10**6))
 

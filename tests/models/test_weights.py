@@ -393,7 +393,7 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with pytest.raises(
         UserError,
-        match=r"empty: this folder holds no weights \(weights\.safetensors, .*\); pass the file",
+        match=r"empty: this folder holds no weights \(weights\.safetensors, .*\)",
     ):
         read_weights(tmp_path / "empty")
 

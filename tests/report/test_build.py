@@ -101,9 +101,7 @@ def test_only_one_table_or_figure(places):
     known = registry(seeds=(0,))
     assert build_report(known, *places, only="table4e") == places[1] / "tables/table4e.csv"
     assert not (places[1] / "index.html").exists()
-    with pytest.raises(
-        UserError, match=f"figure 5: not run; run {known.figures['5'].run.run_id} first"
-    ):
+    with pytest.raises(UserError, match="figure 5: not run"):
         build_report(known, *places, only="figure5")
     draw_arrays(places[0], known)
     assert build_report(known, *places, only="figure5").exists()
@@ -114,9 +112,7 @@ def test_only_one_table_or_figure(places):
     assert build_report(both, *places, only="table1") == places[1] / "tables/table1.csv"
     # Without runs, figure 1 draws the paper's numbers.
     assert build_report(both, *places, only="figure1").exists()
-    with pytest.raises(
-        UserError, match="table9: no such table or figure; choose one of table4a, .*figure5"
-    ):
+    with pytest.raises(UserError, match="table9: no such table or figure"):
         build_report(known, *places, only="table9")
 
 

@@ -144,7 +144,7 @@ def test_a_server_that_hangs_is_waited_for_but_not_for_ever(place, server, monke
     try:
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
         started = time.monotonic()
-        with pytest.raises(UserError, match="Max retries exceeded.*; nothing is lost"):
+        with pytest.raises(UserError, match="Max retries exceeded.*"):
             sync(KNOWN, place, server.uri)
         assert time.monotonic() - started < 60
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")

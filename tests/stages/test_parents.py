@@ -99,7 +99,7 @@ def test_bad_starts_are_one_clear_line(parent, pretraining, finetuning, videos, 
     both = {"init": str(parent), "parent": parent.name}
     with pytest.raises(
         Exception,
-        match=r"mine.json: has both init and parent, and a run starts from only one; remove one",
+        match=r"mine.json: has both init and parent, and a run starts from only one",
     ):
         resolve_init(both, "mine.json", tmp_path)
     torch.save(

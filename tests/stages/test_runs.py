@@ -123,9 +123,7 @@ def test_accumulation_changes_nothing_but_rounding(execution, pretraining, kind,
     )
     for name in whole:  # float32 sums in another order, through 12 steps of Adam
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=1e-4)
-    with pytest.raises(
-        UserError, match="--accumulate 3 does not divide optim.batch 4; choose a divisor"
-    ):
+    with pytest.raises(UserError, match="--accumulate 3 does not divide optim.batch 4"):
         run(
             pretraining,
             replace(execution, results=tmp_path / "thirds", options=RunOptions(accumulate=3)),
@@ -195,7 +193,7 @@ def test_more_views_than_frames_stop_a_run_before_it_trains(
         many = spec.model_copy(update={"parent": "", "views": Views(temporal=13, spatial=1)})
         with pytest.raises(
             UserError,
-            match="views.temporal is 13, but the longest test video has 12 frames; lower views.temporal",
+            match="views.temporal is 13, but the longest test video has 12 frames",
         ):
             run(many, execution)
     many = probing.model_copy(update={"parent": "", "train_clips": 10**9})
@@ -245,7 +243,7 @@ def test_a_codec_without_vectors_is_refused_by_guided_masks_alone(execution, pre
     still = tuple(replace(video, has_vectors=False, codec="vp9") for video in index.videos)
     with pytest.raises(
         UserError,
-        match=r"codec vp9 has no motion vectors \(24 of 24 videos\), and mask mgm needs them; re-encode",
+        match=r"codec vp9 has no motion vectors \(24 of 24 videos\), and mask mgm needs them",
     ):
         pretrain(job(pretraining, execution, tmp_path / "mgm", videos=still))
     tube = pretraining.model_copy(
@@ -287,7 +285,7 @@ def test_few_labels_are_the_same_for_all_runs_of_a_seed(execution, finetuning, p
     assert [video.path for video in other] != chosen[0]
     data = data.model_copy(update={"labels_per_class": 9})
     with pytest.raises(
-        UserError, match="data.labels_per_class is 9, but class .* has 8 training videos; lower it"
+        UserError, match="data.labels_per_class is 9, but class .* has 8 training videos"
     ):
         job(
             finetuning.model_copy(update={"data": data}), execution, tmp_path / "many"
@@ -396,16 +394,12 @@ def test_a_folder_removed_in_mid_run_is_one_line(execution, pretraining, monkeyp
 def test_results_that_came_without_weights_say_so(execution, pretraining, finetuning):
     run(pretraining, execution)
     (execution.results / pretraining.run_id / "weights.safetensors").unlink()
-    with pytest.raises(
-        UserError, match=f"the run is done; delete .*{pretraining.run_id} to train it again"
-    ):
+    with pytest.raises(UserError, match="the run is done"):
         run_all([finetuning], finetune, execution)
 
 
 def test_data_that_is_missing_or_another_is_refused(execution, pretraining, tmp_path):
-    with pytest.raises(
-        UserError, match="no folder is given for dataset ssv2; pass --data ssv2=FOLDER"
-    ):
+    with pytest.raises(UserError, match="no folder is given for dataset ssv2"):
         run(pretraining, Workplace(tmp_path / "a", {}))
     other = pretraining.model_copy(update={"data": Data(dataset="ssv2", digest="0" * 12)})
     with pytest.raises(

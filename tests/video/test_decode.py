@@ -285,7 +285,7 @@ def test_an_index_beyond_the_end_names_both_numbers(tmp_path, name):
     )
     with pytest.raises(
         UserError,
-        match=rf"{name}: frame 12 was requested, but the video ends after 10 frames; request fewer",
+        match=rf"{name}: frame 12 was requested, but the video ends after 10 frames",
     ):
         read_clip(path, [4, 12])
     with pytest.raises(UserError, match=f"{name}: the frame indices are"):
@@ -331,7 +331,7 @@ def test_a_change_of_size_in_midstream_is_an_error(tmp_path):
     assert read_clip(tmp_path / "both.h264", [4]).height == 96
     with pytest.raises(
         UserError,
-        match=r"both.h264: frame 4 has 96 x 96 pixels, earlier frames 64 x 64; transcode it",
+        match=r"both.h264: frame 4 has 96 x 96 pixels, earlier frames 64 x 64",
     ):
         read_clip(tmp_path / "both.h264", range(8))
 
