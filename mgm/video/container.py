@@ -30,7 +30,6 @@ from mgm.video.packets import (
     Timeline,
     counted_times,
     from_sequence_header,
-    is_unused_b,
     stored_times,
 )
 
@@ -196,7 +195,7 @@ class VideoReader:
     def skips_nonref(self) -> bool:
         """Return whether pictures that no other picture needs can be skipped."""
         return self.timeline is not None and (
-            self.timeline.marks is not None or (self.codec == "h264" and self._prefix > 0)
+            self.timeline.marks is not None or self.codec == "h264"
         )
 
     @property
@@ -278,6 +277,8 @@ class VideoReader:
 
         A packet that does not decode is skipped, as players do. The caller reports a missing frame.
         """
+        # An earlier pass may have stopped at a picture that it skipped.
+        self.stream.codec_context.skip_frame = "DEFAULT"
         packets = self._timed_packets()
         if wanted is not None and self.timeline is not None:
             packets = self._needed_packets(packets, wanted, self.timeline)
@@ -288,21 +289,23 @@ class VideoReader:
     def _needed_packets(
         self, packets: Iterator[Any], wanted: Collection[int], timeline: Timeline
     ) -> Iterator[Any]:
+        """Yield the packets that the wanted pictures may need.
+
+        The decoder skips a B-picture that is not wanted and that no other picture refers to. In a
+        file without B-pictures it skips none, since every P-picture counts as a reference in the
+        distances.
+        """
+        context, reorders = self.stream.codec_context, timeline.reorders
         needed = timeline.needed(wanted)
         among, last = set(needed), needed[-1] if needed else None
         for packet in packets:
-            if packet.pts in wanted or (packet.pts in among and not self._is_unused(packet)):
+            if packet.pts in among:
+                decoded = packet.pts in wanted or not reorders
+                context.skip_frame = "DEFAULT" if decoded else "NONREF"
                 yield packet
             if packet.pts == last:
                 break
         yield None  # flushes the decoder
-
-    def _is_unused(self, packet: Any) -> bool:
-        """Return whether no other picture refers to the one in a packet."""
-        assert self.timeline is not None
-        return packet.pts in self.timeline.unused or (
-            self.codec == "h264" and is_unused_b(memoryview(packet), self._prefix)
-        )
 
     def _timed_packets(self) -> Iterator[Any]:
         """Yield packets with their presentation times.

@@ -38,7 +38,6 @@ class Timeline:
             decoding order.
         marks: {CRC-32 of a key frame's packet: its position in `order`}. None if the file stores
             times.
-        unused: times of the B-pictures that no other picture refers to. Empty if `marks` is None.
     """
 
     times: np.ndarray
@@ -46,7 +45,12 @@ class Timeline:
     start: int
     order: list[tuple[int, int]]
     marks: dict[int, int] | None = None
-    unused: frozenset[int] = frozenset()
+
+    @property
+    def reorders(self) -> bool:
+        """Return whether pictures are decoded in another order than they are shown."""
+        times = [time for time, _ in self.order if time >= 0]
+        return times != sorted(times)
 
     def needed(self, wanted: Collection[int]) -> list[int]:
         """Return the times of the packets that the pictures of times `wanted` may need.
@@ -120,9 +124,8 @@ def counted_times(packets: Iterable[Any], codec: str) -> Timeline | None:
         return None
     shown = shown_order(kinds)
     keys = [(shown[place], offset) for place, offset, _ in found]
-    unused = frozenset(time for time, kind in zip(shown, kinds) if kind == "B")
     order = [(time, 0) for time in shown]
-    return Timeline(np.arange(max(shown) + 1), keys, keys[0][1], order, marks, unused)
+    return Timeline(np.arange(max(shown) + 1), keys, keys[0][1], order, marks)
 
 
 def shown_order(kinds: list[str]) -> list[int]:
@@ -179,29 +182,11 @@ def from_sequence_header(packet: bytes, codec: str) -> bytes:
     return packet[header:] if header > 0 else packet
 
 
-def is_unused_b(packet: memoryview | bytes, prefix: int) -> bool:
-    """Return whether an H.264 packet holds a B-picture that no other picture refers to.
-
-    Before each unit of the packet is its length, in `prefix` bytes. A unit's first byte holds its
-    `nal_ref_idc` and type. A slice begins with the number of its first macroblock (the bit 1 means
-    0), then its type: B is 010 (1) or 00111 (6). Source: ISO/IEC 14496-10, 7.3.1 and 7.3.3.
-    """
-    at, found = 0, False
-    while at + prefix + 1 < len(packet):
-        size, at = int.from_bytes(packet[at : at + prefix], "big"), at + prefix
-        kind, used, begins = packet[at] & 31, packet[at] & 0x60, packet[at + 1]
-        if 1 <= kind <= 5:
-            if kind > 1 or used or not (found or begins >> 4 == 0b1010 or begins >> 2 == 0b100111):
-                return False
-            found = True
-        at += size
-    return found
-
-
 def is_idr(packet: memoryview | bytes, prefix: int) -> bool:
     """Return whether an H.264 packet holds an IDR picture, after which earlier ones are not needed.
 
-    `is_unused_b` describes the packet's units.
+    Before each unit of the packet is its length, in `prefix` bytes. A unit's first byte holds its
+    type (ISO/IEC 14496-10, 7.3.1).
     """
     at = 0
     while at + prefix < len(packet):
