@@ -9,7 +9,7 @@ import numpy as np
 
 from mgm.errors import UserError
 from mgm.paper.registry import Registry
-from mgm.report.cells import rows
+from mgm.report.cells import Row, rows
 from mgm.report.claims.judge import judge, write_claims
 from mgm.report.page.html import Content, FigureEntry, page, svg_uri
 from mgm.report.page.sections import MaskPlayer, mask_player, webp_uri
@@ -34,16 +34,16 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
         UserError: `only` is not a table or figure of the registry, or its run is not finished.
     """
     figures = registry.figure_names
-    targets = [
-        *(f"table{name}" for name in registry.tables),
-        *(f"figure{name}" for name in figures),
-    ]
+    targets = [] if registry.scale.study else [f"table{name}" for name in registry.tables]
+    targets += [f"figure{name}" for name in figures]
     if only and only not in (*targets, *GROUPS):
         raise UserError(
             f"{only}: no such table or figure; choose one of {', '.join((*targets, *GROUPS))}"
         )
     found = examine_all(results, registry.specs, weights=True)
     collected = rows(registry, found)
+    if registry.scale.study:
+        return _study(registry, results, reports, found, collected, only)
     for name, table in registry.tables.items():
         if only in (None, "tables", f"table{name}"):
             path = write_tables(reports / "tables", table, collected[name], registry.scale)
@@ -71,6 +71,30 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
         reports / "index.html",
         page(Content(registry, results, reports, found, collected, entries, verdicts, player)),
     )
+
+
+def _study(
+    registry: Registry,
+    results: Path,
+    reports: Path,
+    found: dict[str, RunStatus],
+    collected: dict[str, list[Row]],
+    only: str | None,
+) -> Path:
+    """Write the tables, the figure and the page of a study."""
+    # Imported here because matplotlib takes a second to import.
+    from mgm.report.findings import Findings
+    from mgm.report.study_page import study_of, write_study_figure, write_study_tables
+
+    findings = Findings(registry, found)
+    if only != "figures":
+        write_study_tables(findings, reports / "tables")
+    drawn = write_study_figure(findings, reports / "figures") if only != "tables" else None
+    if only:
+        return reports / only
+    study = study_of(findings) | {"figure": svg_uri(drawn) if drawn else ""}
+    content = Content(registry, results, reports, found, collected, [], [], None, study)
+    return atomic.write(reports / "index.html", page(content))
 
 
 def _plot(

@@ -22,7 +22,7 @@ from mgm.results.frame import examine_all
 from mgm.results.result import LARGEST, QUIET_S, RunStatus, age, examine, log_lines
 from mgm.spec import Mask, Pretrain, Spec, data_name, dotted, kind_of, parents
 
-FORMAT = 7  # version of the record; a new one writes all runs again
+FORMAT = 8  # version of the record; a new one writes all runs again
 LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
 # State of a run -> value of the tag `status`, and MLflow's own status.
 STATUS = {
@@ -77,6 +77,8 @@ class Records:
             for cell in table.cells:
                 for run in registry.with_parents(run.run_id for run in cell.runs):
                     self.cells[run.run_id].append((cell.table, cell.row, cell.column))
+        # The dataset of a study, and its draw, by the digest of its videos.
+        self.places = {one.run.data.digest: (one.dataset, one.draw) for one in registry.values}
         # Arrays of Figure 5.
         clip = registry.mask_clip
         arrays = results / clip.run_id / "arrays.npz" if clip else None
@@ -125,7 +127,7 @@ class Records:
         params = {
             name: value if isinstance(value, str) else json.dumps(value)
             for name, value in dotted(spec.model_dump(mode="json")).items()
-        }
+        } | self._axes(spec)
         files = {"spec.json": f"{spec.model_dump_json(indent=1)}\n".encode()}
         if result:
             files["result.json"] = f"{json.dumps(result, indent=1)}\n".encode()
@@ -134,6 +136,23 @@ class Records:
         tags = self._tags(spec, run, folder)
         files = {name: content for name, content in files.items() if content}
         return Record(spec, STATUS[run.state][1], start, end, params, tags, curve, final, files)
+
+    def _axes(self, spec: Spec) -> dict[str, str]:
+        """Return the parameters that the dashboard can group by.
+
+        A run has the mask, target and steps of the pretraining run that it starts from.
+        """
+        layout, draw = self.places.get(spec.data.digest, (spec.data.dataset, None))
+        axes = {"layout": layout, "draw": draw, "labels": spec.data.labels_per_class or "all"}
+        if spec.stage in ("pretrain", "finetune", "probe"):
+            chain = self.registry.with_parents([spec.run_id])
+            start = next((one for one in reversed(chain) if isinstance(one, Pretrain)), None)
+            axes["mask"] = start.mask.name if start else "none"
+            if start:
+                optim = start.optim
+                length = f"{optim.steps} steps" if optim.steps else f"{optim.epochs} epochs"
+                axes |= {"guidance": start.mask.guidance, "target": start.target, "steps": length}
+        return {f"axis.{name}": str(value) for name, value in axes.items() if value is not None}
 
     def _tags(self, spec: Spec, run: RunStatus, folder: Path) -> dict[str, str]:
         result = run.result or {}

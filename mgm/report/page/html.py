@@ -91,6 +91,8 @@ class Content:
     figures: Sequence[FigureEntry]
     verdicts: Sequence[Verdict]
     player: MaskPlayer | None
+    # What the page shows of a study (`mgm.report.study_page`) in place of the paper's tables.
+    study: Mapping[str, Any] | None = None
 
 
 def page(content: Content) -> str:
@@ -122,6 +124,7 @@ def page(content: Content) -> str:
             _table(table, list(rows[key]), registry.scale, found)
             for key, table in registry.tables.items()
         ],
+        study=content.study,
         figures=figures,
         claims=verdicts,
         verdicts=Counter(verdict.verdict for verdict in verdicts).most_common(),
@@ -133,7 +136,7 @@ def page(content: Content) -> str:
         control_files=" ".join(
             f"results/{results.name}/{run.run_id}/result.json" for run in registry.controls
         ),
-        controls=controls_of(registry, results, found),
+        controls=None if content.study else controls_of(registry, results, found),
         columns=columns,
         filters=filters_of(registry, found, columns),
         stages=STAGES,

@@ -306,4 +306,8 @@ def day(text: str) -> str:
 
 def cell_id(row: Row) -> str:
     """Return the cell's id in the page."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{row.table}-{row.row}-{row.column}".lower()).strip("-")
+    return slug(row.table, row.row, row.column)
+
+
+def slug(*names: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")

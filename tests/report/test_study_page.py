@@ -1,0 +1,52 @@
+"""The page of a study, built from committed runs."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mgm.paper.suite import registry_of
+from mgm.report.build import build_report
+from mgm.report.findings import read_findings
+from mgm.report.mlflow.record import Records
+
+RESULTS = Path(__file__).parents[2] / "results" / "features"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    page = build_report(registry_of(RESULTS), RESULTS, tmp_path_factory.mktemp("report"))
+    return page, page.read_text(encoding="utf-8")
+
+
+def test_every_cell_of_a_study_links_to_its_runs(built):
+    page, text = built
+    findings = read_findings(RESULTS)
+    for one in findings.cells.to_dict("records"):
+        row = re.escape(one["row"])
+        lines = re.findall(
+            rf'<tr id="cell-[^"]+"><th scope="row">{row}</th>.*?</tr>', text, re.DOTALL
+        )
+        linked = [set(re.findall('href="#([^"]+)"', line)) for line in lines]
+        assert set(one["run_ids"].split()) in linked
+    assert all(f'id="{run_id}"' in text for run_id in findings.registry.specs)
+    written = pd.read_csv(page.parent / "tables" / "cells.csv")
+    assert written["mean"].tolist() == pytest.approx(findings.cells["mean"].tolist(), abs=1e-4)
+
+
+def test_a_refuted_prediction_stands_on_the_page_as_one_that_held(built):
+    _, text = built
+    verdicts = read_findings(RESULTS).predictions.verdict
+    table = text[text.index('<section id="predictions">') :].split("</table>")[0]
+    for verdict in ("holds", "refuted", "open"):
+        shown = len(re.findall(f'class="status is-{verdict}"', table))
+        assert shown == (verdicts == verdict).sum() > 0
+
+
+def test_mlflow_groups_probes_by_the_axes_of_their_pretraining():
+    records = Records(registry_of(RESULTS), RESULTS)
+    probes = [one for one in records.registry.values if one.row == "Motion" and not one.control]
+    axes = records.read(probes[0].run.run_id).params
+    assert (axes["axis.mask"], axes["axis.target"]) == ("mgm", "motion")
+    assert (axes["axis.layout"], axes["axis.draw"]) == (probes[0].dataset, str(probes[0].draw))
