@@ -227,6 +227,9 @@ def show(
     ] = False,
 ) -> None:
     """Draw a clip's frames, motion vectors and masks in one picture."""
+    # A missing file is refused before PyTorch is imported, which takes seconds.
+    if ".tar#" not in str(video):
+        video.stat()
     names = [name for name in masks.split(",") if name]
     if vectors:
         from mgm.video.picture import show_vectors

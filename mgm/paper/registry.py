@@ -6,6 +6,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from mgm.errors import UserError
@@ -220,9 +221,11 @@ class Registry:
             UserError: there is no such target.
         """
         if target not in (targets := self.targets()):
+            alike = get_close_matches(target, targets, 1)
             raise UserError(
-                f"{target}: no such target at scale {self.scale.name}; choose one of "
-                f"{', '.join(targets)}"
+                f"{target}: no such target at scale {self.scale.name}; "
+                + (f"did you mean {alike[0]}? " if alike else "")
+                + f"Choose one of {', '.join(targets)}"
             )
         return self.with_parents(run.run_id for run in targets[target])
 

@@ -13,6 +13,7 @@ import yaml
 from mgm.paper.registry import Registry
 from mgm.paper.suite import registry_of
 from mgm.reading import file_digest
+from mgm.report.table_files import caveat_of
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.outputs import write_output
 from mgm.results.result import RunStatus
@@ -68,7 +69,7 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
     facts = {
         "Run": f"`{spec.run_id}`, {spec.stage}, seed {spec.seed}"
         + "".join(f", from `{parent}`" for parent in parents(spec)),
-        "Scale": f"{registry.scale.name}. {registry.scale.caveat}"
+        "Scale": f"{registry.scale.name}. {caveat_of(registry.scale)}"
         if registry
         else "none, a single run",
         "Data": f"{data_name(spec.data, note, kinds)}, digest `{digest_of_data}`. {note}".strip(),

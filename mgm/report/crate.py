@@ -24,6 +24,7 @@ from mgm.paper.registry import Registry
 from mgm.reading import file_digest
 from mgm.report.build import build_report
 from mgm.report.cells import Row, rows
+from mgm.report.table_files import caveat_of
 from mgm.results.atomic import atomic_write
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
@@ -101,7 +102,7 @@ class Crate:
         self.crate.name = f"mgm: results {name}"
         self.crate.description = (
             f"Runs at scale {registry.scale.name}, with tables, figures and claims. "
-            f"{registry.scale.caveat}"
+            f"{caveat_of(registry.scale)}"
         )
         self.crate.license = self.entity(
             "https://spdx.org/licenses/Apache-2.0", "CreativeWork", name="Apache License 2.0"

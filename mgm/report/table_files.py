@@ -88,7 +88,12 @@ def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> P
 
 
 def caveat_of(scale: Scale) -> str:
-    """Return the scale's caveat without the scale's name at its start."""
+    """Return the scale's caveat without the scale's name at its start.
+
+    A scale's caveat is about its own datasets, and not about a user's videos.
+    """
+    if scale.own_videos:
+        return "Small models on your own videos. The order of the masks may differ for larger ones."
     text = scale.caveat.strip()
     if text.lower().startswith(f"{scale.name} scale: ".lower()):
         text = text.split(": ", 1)[1]

@@ -2,9 +2,10 @@
 
 import csv
 import errno
+import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -69,6 +70,18 @@ def table_writer(file: IO[str]) -> Any:
     return in a name would split its row.
     """
     return csv.writer(_LineFeeds(file), lineterminator="\r\n")
+
+
+def table_text(columns: Iterable[Any], rows: Iterable[Sequence[Any]], decimals: int = 4) -> str:
+    """Return a CSV of these rows. Floats have `decimals` decimals."""
+    file = io.StringIO()
+    table_writer(file).writerows(
+        [
+            [*columns],
+            *([f"{x:.{decimals}f}" if isinstance(x, float) else x for x in row] for row in rows),
+        ]
+    )
+    return file.getvalue()
 
 
 class _LineFeeds:

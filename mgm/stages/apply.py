@@ -7,7 +7,7 @@ stopped. A video that cannot be read is listed and left out.
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,9 +34,10 @@ from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model, Pretrain, Probe
 from mgm.stages.job import with_channels
 from mgm.stages.parents import verified_weights
 from mgm.video import view_batches
-from mgm.video.shard_reader import shard_of
+from mgm.video.shard_reader import original_name, shard_of
 
 PART = 64  # videos per part
+NOT_FINITE = "the weights compute numbers for it that are not finite"
 ABOUT = "about.json"
 # A part's name is a number (`Parts.write`), or a video's digest and a window's number
 # (`mgm.stages.windows`).
@@ -108,7 +109,7 @@ def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]]]:
         else:
             with ThreadPoolExecutor(8) as pool:
                 faults = list(pool.map(fault, index.videos))
-        pairs = [(index.name(video), video) for video in index.videos]
+        pairs = [(original_name(index.name(video)), video) for video in index.videos]
         changed = [(name, why) for (name, _), why in zip(pairs, faults) if why]
         same = {name: video for (name, video), why in zip(pairs, faults) if not why}
         if not same:
@@ -179,7 +180,11 @@ def apply(
                 continue
             with torch.inference_mode():
                 frames_VTHWC = with_channels(batch.frames_BTHWC.to(device), source.model.channels)
-                found[key_of[name]] = reduce(compute(frames_VTHWC).float().cpu().numpy())
+                value_VD = compute(frames_VTHWC).float().cpu().numpy()
+            if np.isfinite(value_VD).all():
+                found[key_of[name]] = reduce(value_VD)
+            else:
+                bad[key_of[name]] = NOT_FINITE
         parts.write(found, bad)
         done |= found
         failed |= bad
@@ -188,11 +193,20 @@ def apply(
         pass
     values = {name: done[key] for name, key in key_of.items() if key in done}
     reasons = [(name, failed[key]) for name, key in key_of.items() if key in failed]
+    require_some(values, out, reasons)
+    return values, reasons
+
+
+def require_some(values: Collection[Any], out: Path, reasons: Sequence[tuple[str, str]]) -> None:
+    """Check that some video has a value.
+
+    Raises:
+        UserError: none has. The message has the first reason.
+    """
     if not values:
         raise UserError(
-            f"{out}: 0 of {len(videos)} videos could be read; the first: {reasons[0][1]}"
+            f"{out}: 0 of {len(reasons)} videos have a result; the first: {reasons[0][1]}"
         )
-    return values, reasons
 
 
 def content_key(name: str, video: Video) -> str:

@@ -11,6 +11,7 @@ import torch
 from mgm.data.index import read_index
 from mgm.errors import UserError
 from mgm.models import build_frozen_encoder
+from mgm.results.atomic import table_text
 from mgm.results.lock import file_lock
 from mgm.results.outputs import output, require_own, write_output
 from mgm.spec import ApplyOptions, Data, Probe
@@ -94,7 +95,7 @@ def embed(
             else:
                 table.assign(feature=list(features)).to_parquet(file, index=False)
         if out.suffix == ".npy":
-            write_output(out.with_suffix(".csv"), table.to_csv(index=False))
+            write_output(out.with_suffix(".csv"), table_text(table, table.itertuples(index=False)))
         discard_parts(out)
         count, width = features.shape
         text = f"wrote {out}: {count} features of width {width}, {len(found)} videos"
@@ -132,7 +133,8 @@ def _write_windows(out: Path, parts: Iterator[WindowValues]) -> str:
         else:
             whole.to_parquet(file, index=False)
     if out.suffix == ".npy":
-        write_output(out.with_suffix(".csv"), whole.to_csv(index=False, float_format="%.3f"))
+        rows = whole.itertuples(index=False)
+        write_output(out.with_suffix(".csv"), table_text(whole, rows, decimals=3))
     discard_parts(out)
     videos = whole["path"].nunique()
     return f"wrote {out}: {len(whole)} windows of width {first.value_N.shape[-1]}, {videos} videos"

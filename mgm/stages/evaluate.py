@@ -18,7 +18,7 @@ from torch import Tensor
 from mgm.data.index import Index
 from mgm.errors import UserError, valid
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
-from mgm.reading import file_digest
+from mgm.reading import file_digest, read_json
 from mgm.results import statistics
 from mgm.results.atomic import table_writer
 from mgm.results.outputs import record_output, require_own, write_output
@@ -71,10 +71,12 @@ def evaluate(
         given = Views(**(spec.views.model_dump() | views))
     spec = spec.model_copy(update={"data": data, "views": given})
     index = find_index(spec, workplace)
-    if (classes := classes_of(read_weights(path), path)) != len(index.classes):
+    classes, names = classes_of(read_weights(path), path), recorded_classes(weights or place)
+    if classes != len(index.classes) or names not in ([], list(index.classes)):
         raise UserError(
-            f"{path}: distinguishes {classes} classes, {dataset} has {len(index.classes)}; pass "
-            f"weights that were trained on {dataset}"
+            f"{path}: distinguishes {classes} classes ({', '.join(names[:3])}), {dataset} has "
+            f"{len(index.classes)} ({', '.join(index.classes[:3])}); pass weights that were "
+            "trained on these, in this order"
         )
     model = build_classifier(spec, classes)
     load_weights(model, path)
@@ -100,6 +102,24 @@ def evaluate(
     text = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
     tested = f"{len(index.test)} videos of {dataset}"
     return f"{place.name}: {text} on {tested}, {given.temporal} x {given.spatial} views"
+
+
+def recorded_classes(weights: Path) -> list[str]:
+    """Return the names of a classifier's classes, as its run or its export records them.
+
+    Empty if nothing does.
+    """
+    folder = weights if weights.is_dir() else weights.parent
+    for file, path in (("result.json", ("data", "class_names")), ("config.json", ("id2label",))):
+        if (folder / file).is_file():
+            found = read_json(folder / file)
+            for name in path:
+                found = found.get(name) if isinstance(found, dict) else None
+            names = [
+                str(name) for name in (found.values() if isinstance(found, dict) else found or ())
+            ]
+            return [] if "LABEL_0" in names else names
+    return []
 
 
 def check_views(job: Job[Finetune] | Job[Probe] | Job[Measure]) -> None:

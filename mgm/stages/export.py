@@ -24,7 +24,9 @@ from mgm.models.formats import to_huggingface, to_videomae
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from mgm.results.outputs import output, require_own, write_output
 from mgm.spec import Finetune, Pretrain, Probe, read_spec
+from mgm.stages.evaluate import recorded_classes
 from mgm.stages.parents import verified_weights
+from mgm.stages.predict import has_several_labels
 
 # The files of each format, with the model card.
 FILES = {
@@ -81,7 +83,7 @@ def export(
     weights = read_weights(path)
     if isinstance(spec, Finetune):
         classes = classes_of(weights, path)
-        names = _names(spec, classes, index)
+        names = _names(spec, run, classes, index)
         # Loading checks that the weights fit the spec.
         load_weights(build_classifier(spec, classes), path)
     else:
@@ -94,14 +96,18 @@ def export(
     with output(out / "model.safetensors") as temporary:
         # transformers refuses a file that does not name its format.
         save_file(to_huggingface(weights), temporary, metadata={"format": "pt"})
-    write_output(out / "config.json", json.dumps(_config(spec, names), indent=2) + "\n")
+    config = _config(spec, names)
+    if isinstance(spec, Finetune):
+        several = has_several_labels(run, index)
+        config["problem_type"] = f"{'multi' if several else 'single'}_label_classification"
+    write_output(out / "config.json", json.dumps(config, indent=2) + "\n")
     write_output(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
     return _about_huggingface(spec, out)
 
 
-def _names(spec: Finetune, classes: int, index: Path | None) -> list[str]:
+def _names(spec: Finetune, run: Path, classes: int, index: Path | None) -> list[str]:
     if index is None:
-        return [f"LABEL_{label}" for label in range(classes)]
+        return recorded_classes(run) or [f"LABEL_{label}" for label in range(classes)]
     found = read_index(index)
     if len(found.classes) != classes:
         raise UserError(
@@ -250,7 +256,7 @@ def export_onnx(
         classifier = build_classifier(spec, classes_of(read_weights(weights), weights))
         load_weights(classifier, weights)
         models["classifier"] = classifier
-        names = _names(spec, classes_of(read_weights(weights), weights), index)
+        names = _names(spec, weights.parent, classes_of(read_weights(weights), weights), index)
     about = {
         "frames": str(spec.clips.frames),
         "size": str(spec.clips.size),

@@ -18,6 +18,7 @@ from mgm.stages.job import Job, multi_hot, training_batches
 from mgm.stages.pretrain import steps_of, warn_of_slow_bf16
 from mgm.training import TrainingRun, collectives, mix, train
 from mgm.video import Batch, BatchOptions
+from mgm.video.shard_reader import shard_of
 
 
 def finetune(job: Job[Finetune]) -> dict[str, Any]:
@@ -94,6 +95,7 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         spec.layer_decay,
         augment.repeats,
         spec.seed,
+        bool(shard_of(videos[0].path)),
     )
     job.failed = train(run, job.folder, job.options, show)
     if collectives.is_main():

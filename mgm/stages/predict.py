@@ -14,10 +14,11 @@ import pandas as pd
 import torch
 from jinja2 import Environment, FileSystemLoader
 
-from mgm.data.index import Video, read_index
+from mgm.data.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.reading import read_json, read_text
+from mgm.results.atomic import table_text
 from mgm.results.lock import file_lock
 from mgm.results.outputs import output, require_own, write_output
 from mgm.spec import ApplyOptions, Data, Finetune
@@ -30,7 +31,7 @@ from mgm.stages.apply import (
     find_views,
     write_failed,
 )
-from mgm.stages.evaluate import sigmoid_mean, softmax_mean
+from mgm.stages.evaluate import recorded_classes, sigmoid_mean, softmax_mean
 from mgm.stages.windows import WindowValues, apply_windows, find_windows
 from mgm.video import read_clip
 
@@ -82,8 +83,9 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
     torch.set_num_threads(how.threads)
     given = find_source(weights, how)
     count = classes_of(read_weights(given.weights), given.weights)
-    labels = _names(classes, count)
     videos, unreadable = find_videos(source)
+    index = read_index(source) if (source / "index.json").is_file() else None
+    labels = _names(classes, count, weights, index)
     model = build_classifier(
         Finetune(data=Data(dataset="folder"), clips=given.clips, model=given.model), count
     )
@@ -102,15 +104,18 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
                 for part in scored
             )
             rows = [(name, *line) for name, several in lines.items() for line in several]
-            table = pd.DataFrame(rows, columns=["path", "start", "end", "class", "score"])
-            write_output(out / "windows.csv", table.to_csv(index=False, float_format="%.4f"))
+            columns = ["path", "start", "end", "class", "score"]
+            write_output(out / "windows.csv", table_text(columns, rows))
         else:
             views = find_views(how)
             found, failed = apply(model, merge, given, videos, views, kept, how.workers)
             scores = pd.DataFrame(np.stack(list(found.values())), columns=labels)
             scores.insert(len(labels), free_column("path", labels), list(found))
         best = _best(found, labels)
-        _write_predictions(table_file, best)
+        known = {
+            name: (index.class_names(videos[name]), videos[name].split) for name in best if index
+        }
+        _write_predictions(table_file, best, known)
         with output(kept) as temporary:
             scores.to_parquet(temporary, index=False)
         shown = [
@@ -137,12 +142,26 @@ def _best(
     }
 
 
-def _write_predictions(path: Path, best: Mapping[str, list[tuple[str, float]]]) -> None:
+def _write_predictions(
+    path: Path,
+    best: Mapping[str, list[tuple[str, float]]],
+    known: Mapping[str, tuple[str, str]],
+) -> None:
+    """Write path, classes and scores. `known` has the class names and split of an index's videos.
+
+    `correct` is 1 if the best class is one of the video's classes.
+    """
     shown = len(next(iter(best.values())))
     pairs = [f"{what}_{place}" for place in range(1, shown + 1) for what in ("class", "score")]
-    rows = [[name, *chain(*several)] for name, several in best.items()]
-    table = pd.DataFrame(rows, columns=["path", *pairs])
-    write_output(path, table.to_csv(index=False, float_format="%.4f"))
+    rows = []
+    for name, several in best.items():
+        about: list[str | int] = [name]
+        if name in known:
+            label, split = known[name]
+            about += [label, split, int(several[0][0] in label.split(";"))]
+        rows.append([*about, *chain(*several)])
+    columns = ["path", *(("label", "split", "correct") if known else ()), *pairs]
+    write_output(path, table_text(columns, rows))
 
 
 def free_column(name: str, classes: Sequence[str]) -> str:
@@ -205,24 +224,34 @@ def _segments(lines: Sequence[Line], labels: Sequence[str]) -> list[dict[str, st
 def has_several_labels(weights: Path, classes: Path | None) -> bool:
     """Return whether a classifier's videos have several labels, as its run or index records.
 
-    It is False for weights without a run and without an index.
+    It is False for weights without a run, an export's config.json and an index.
     """
-    if (weights / "result.json").is_file():
-        return "map" in read_json(weights / "result.json")["metrics"]
+    folder = weights if weights.is_dir() else weights.parent
+    if (folder / "result.json").is_file():
+        return "map" in read_json(folder / "result.json")["metrics"]
+    if (folder / "config.json").is_file() and (
+        kind := read_json(folder / "config.json").get("problem_type")
+    ):
+        return kind == "multi_label_classification"
     return classes is not None and classes.is_dir() and read_index(classes).several_labels
 
 
-def _names(classes: Path | None, count: int) -> list[str]:
+def _names(classes: Path | None, count: int, weights: Path, index: Index | None) -> list[str]:
+    """Return the names that are given, or those of the weights, or those of the videos' index."""
+    recorded = recorded_classes(weights)
     if classes is None:
-        return [f"class {label}" for label in range(count)]
+        numbers = [f"class {label}" for label in range(count)]
+        of_index = list(index.classes) if index else []
+        return next((names for names in (recorded, of_index) if len(names) == count), numbers)
     if classes.is_dir():
         names = list(read_index(classes).classes)
     else:
         # str.splitlines would split names at further characters.
         names = [line.rstrip("\r\n") for line in io.StringIO(read_text(classes), newline=None)]
-    if len(names) != count or len(set(names)) != count:
+    if len(names) != count or len(set(names)) != count or recorded not in ([], names):
         raise UserError(
-            f"{classes}: has {len(set(names))} names, the weights distinguish {count} classes; "
+            f"{classes}: has {len(set(names))} names ({', '.join(names[:3])}), the weights "
+            f"distinguish {count} classes ({', '.join(recorded[:3])}); "
             "pass the names of the classes that they were trained on"
         )
     return names

@@ -26,6 +26,7 @@ from mgm.stages.flow import require_flow
 from mgm.stages.job import Job, motion_of, training_batches, unchanged
 from mgm.training import TrainingRun, collectives, train
 from mgm.video import Batch, BatchOptions
+from mgm.video.shard_reader import shard_of
 
 # Warn if bf16 takes this many times as long as float32. A CPU with bf16 units takes 0.3 to 0.6
 # times as long, and a CPU that emulates bf16 takes 20 to 100 times as long.
@@ -92,6 +93,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         partial(training_batches, job, videos, wanted, unchanged),
         loss_of,
         seed=spec.seed,
+        shards=bool(shard_of(videos[0].path)),
     )
     job.failed = train(run, job.folder, job.options, show)
     if collectives.is_main():

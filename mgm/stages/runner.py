@@ -176,6 +176,8 @@ def result_fields(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
             "dataset": spec.data.dataset,
             "digest": index.digest,
             "classes": len(index.classes),
+            # The meaning of a classifier's outputs.
+            **({"class_names": index.classes} if spec.stage == "finetune" else {}),
             "train": len(index.train),
             "test": len(index.test),
             "note": index.note,

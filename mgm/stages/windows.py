@@ -22,7 +22,7 @@ from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.models.weights_file import weights_digest
 from mgm.spec import ApplyOptions, Clips
-from mgm.stages.apply import Parts, Source, content_key
+from mgm.stages.apply import NOT_FINITE, Parts, Source, content_key, require_some
 from mgm.stages.job import with_channels
 from mgm.video import probe_video
 from mgm.video.decode import frame_times, open_pass
@@ -125,19 +125,17 @@ def apply_windows(
                 own, part = slice(start, start + PART), f"{digest}-{start:08d}"
                 start_N, end_N = plan.start_N[own], plan.end_N[own]
                 if (known := parts.load(part)) is None or len(known["value_N"]) != len(start_N):
-                    value_N: np.ndarray = _values(
-                        compute, source, plan.path, plan.index_NT[own]
-                    ).astype(dtype)
-                    parts.save(part, start_N=start_N, end_N=end_N, value_N=value_N)
+                    value_N = _values(compute, source, plan.path, plan.index_NT[own])
+                    if not np.isfinite(value_N).all():
+                        failed[name] = NOT_FINITE
+                        own_places.clear()
+                        break
+                    parts.save(part, start_N=start_N, end_N=end_N, value_N=value_N.astype(dtype))
                 own_places.append((name, part))
             places += own_places
         except UserError as error:
             failed[name] = str(error)
-    if not places:
-        raise UserError(
-            f"{out}: 0 of {len(videos)} videos could be read; the first: "
-            f"{next(iter(failed.values()))}"
-        )
+    require_some(places, out, list(failed.items()))
     return (_read(parts, *place) for place in places), list(failed.items())
 
 

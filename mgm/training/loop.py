@@ -56,6 +56,7 @@ class TrainingRun:
         videos: number of training videos. At most 1 % of them may fail.
         repeats: clips per video of a batch, for the log's clips per second.
         seed: the run's seed.
+        shards: whether clips are read from shards.
     """
 
     run_id: str
@@ -68,6 +69,7 @@ class TrainingRun:
     layer_decay: float = 1.0
     repeats: int = 1
     seed: int = 0
+    shards: bool = False
 
 
 def train(
@@ -171,7 +173,7 @@ def train(
                 stacked = collectives.all_reduce(torch.stack([*sums.values()]))
                 means = dict(zip(sums, stacked.tolist()))
                 numbers = {"loss": means.pop("loss"), "lr": rate, "grad_norm": norm.item(), **means}
-                _require_finite(run, step, numbers)
+                _require_finite(run, step, loss=numbers["loss"], gradient=norm.item())
                 if log:
                     log.write(step + 1, numbers)
 
@@ -186,6 +188,9 @@ def train(
                 if is_main:
                     _say_stopped(run, step + 1, show)
                 sys.exit(128 + stop)
+        # The loss checks the weights of all steps but the last.
+        largest = torch.stack([x.detach().abs().max() for x in parameters]).max()
+        _require_finite(run, run.steps, largest_weight=largest.item())
     return list(failures)
 
 
@@ -262,11 +267,11 @@ def _require_few_failures(run: TrainingRun, failures: dict[str, None]) -> None:
         )
 
 
-def _require_finite(run: TrainingRun, step: int, numbers: dict[str, float]) -> None:
-    if not math.isfinite(numbers["loss"]) or not math.isfinite(numbers["grad_norm"]):
+def _require_finite(run: TrainingRun, step: int, **numbers: float) -> None:
+    if not all(map(math.isfinite, numbers.values())):
+        found = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
         raise UserError(
-            f"{run.run_id}: the loss is {numbers['loss']} and its gradient's norm "
-            f"{numbers['grad_norm']} at step {step} of {run.steps}; lower optim.lr (now "
+            f"{run.run_id}: {found} at step {step} of {run.steps}; lower optim.lr (now "
             f"{run.optim.lr}) or set optim.clip_grad, and run it again"
         )
 
@@ -365,6 +370,6 @@ class TrainingLog:
         if self.waited > seconds / 2:
             self.show(
                 f"{self.run.run_id}: waiting for clips took {self.waited / seconds:.0%} of the "
-                f"first {duration(seconds)}; raise --workers, or read shards instead of files "
-                "(`mgm prepare ... --shards`)"
+                f"first {duration(seconds)}; raise --workers"
+                + ("" if self.run.shards else ", or read shards (`mgm prepare ... --shards`)")
             )

@@ -81,6 +81,11 @@ def shard_of(path: str | Path) -> tuple[str, int] | None:
     return None
 
 
+def original_name(name: str) -> str:
+    """Return the source's name of a record `SHARD.tar#OFFSET/NAME`, and other names as they are."""
+    return re.sub(r"^[^/]*\.tar#\d{1,18}/", "", name)
+
+
 _PLACE = re.compile(r"\.tar#(\d{1,18})/")
 
 

@@ -1,5 +1,6 @@
 """`mgm embed`, `mgm predict` and `mgm export --to onnx`, as docs/use-a-model.md describes them."""
 
+import csv
 import dataclasses
 import os
 import re
@@ -14,9 +15,13 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from mgm.cli import app
+from mgm.data.folder import index_folder
+from mgm.data.index import read_index
+from mgm.data.shards import Settings, write_shards
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
@@ -440,3 +445,42 @@ def test_only_force_replaces_a_file_that_the_command_did_not_write(place, name, 
     Path(name).write_text(mine)
     assert name in str(call().exception)
     assert Path(name).read_text() == mine
+
+
+def test_predictions_of_an_index_name_classes_paths_and_what_is_correct(place):
+    """Shards have the names of their sources, and a carriage return in a name keeps its row."""
+    for label in ("cats", "dogs", "owls"):
+        for number in range(2):
+            path = place / "own" / label / f"{number}\r.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_video(path, moving_square(8, 32, 32, seed=number))
+    write_shards(
+        index_folder(place / "own", place / "mine" / "source"), place / "mine", Settings(32)
+    )
+    index = read_index(place / "mine")
+    predict(place / "mine", place / "run", place / "told", None, ApplyOptions())
+    with (place / "told" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["path"] for row in rows) == sorted(
+        f"{label}/{number}\r.mp4" for label in index.classes for number in range(2)
+    )
+    for row in rows:
+        assert row["class_1"] in index.classes
+        assert row["label"] == row["path"].split("/")[0]
+        assert row["correct"] == str(int(row["class_1"] == row["label"]))
+        assert row["split"] in ("train", "test")
+
+
+def test_weights_that_overflow_have_no_predictions(place):
+    path = place / "run" / "weights.safetensors"
+    weights = read_weights(path)
+    weights["head.weight"].fill_(3.4e38)
+    save_file(weights, place / "huge.safetensors")
+    with pytest.raises(UserError, match="not finite"):
+        predict(
+            place / "film.mp4",
+            place / "huge.safetensors",
+            place / "told",
+            None,
+            ApplyOptions(frames=4, size=24, stride=2),
+        )

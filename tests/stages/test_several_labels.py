@@ -35,6 +35,7 @@ from mgm.spec import (
     Probe,
     Views,
 )
+from mgm.stages.export import export
 from mgm.stages.finetune import require_one_label
 from mgm.stages.measure.controls import controls, describe
 from mgm.stages.predict import predict
@@ -101,6 +102,13 @@ def test_the_pages_commands(several):
     (run,) = Path("results").glob("finetune-*")
     predict(Path("data/several"), run, Path("p"), Path("data/several"), ApplyOptions(temporal=2))
     predicted = pd.read_parquet("p/scores.parquet").set_index("path")["odd"]
+    # The weights alone and an export score by the sigmoid too.
+    export(run, "hf", Path("exported"))
+    for weights in (run / "weights.safetensors", Path("exported")):
+        how = ApplyOptions(temporal=2, frames=4, size=24, stride=2)
+        predict(Path("data/several"), weights, Path("q") / weights.name, None, how)
+        alone = pd.read_parquet(Path("q") / weights.name / "scores.parquet").set_index("path")
+        assert alone[list(index.classes)].sum(axis=1).max() > 1.01
     with (run / "predictions.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             assert predicted[row["path"]] == pytest.approx(float(row["odd"]), abs=1e-5)

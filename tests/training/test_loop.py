@@ -18,6 +18,7 @@ from mgm.errors import UserError
 from mgm.spec import Optim, RunOptions
 from mgm.training import TrainingRun, load_checkpoint, save_checkpoint, train
 from mgm.training.loop import _catch_signals
+from mgm.training.optim import learning_rate
 
 OPTIM = Optim(lr=0.5, min_lr=0.01, batch=8, epochs=10, warmup_epochs=1, precision="float32")
 
@@ -86,8 +87,20 @@ def test_a_resumed_run_on_a_gpu_repeats_its_draws(tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_next_step_named(tmp_path):
-    with pytest.raises(UserError, match=r"run-1: the loss is (nan|inf) .* at step 7 of 24"):
+    with pytest.raises(UserError, match=r"run-1: loss (nan|inf).* at step 7 of 24"):
         train(toy(spoil_at=7), tmp_path, show=quiet)
+
+
+def test_the_last_update_is_checked_too(tmp_path, monkeypatch):
+    """No loss follows it."""
+    run = toy()
+    real = learning_rate
+    monkeypatch.setattr(
+        "mgm.training.loop.learning_rate",
+        lambda step, steps, optim: 1e300 if step == steps - 1 else real(step, steps, optim),
+    )
+    with pytest.raises(UserError, match="largest weight"):
+        train(run, tmp_path, show=quiet)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
