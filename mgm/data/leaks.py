@@ -19,14 +19,17 @@ from mgm.errors import UserError
 from mgm.reading import read_json
 from mgm.results.atomic import write
 
-# Names that mark a recording or a person, in the order in which they are tried. The last stands
-# for clips that were cut from one video and numbered, as `match-Scene-003` and `kick_12`.
+# Names that mark a recording or a person, in the order in which they are tried. The last two stand
+# for clips that were cut from one video and numbered, as `match-Scene-003` and `film_12`.
 PATTERNS = (
     r"(?:person|subject|subj|actor|speaker)[-_ ]?\d+",
     r"(?<![a-z0-9])s\d+(?![a-z0-9])",
     r"(?<![a-z0-9])g\d+(?![a-z0-9])",
-    r"[^/]*[a-z][^/]*?(?=(?:[-_ .]*(?:scene|shot|clip|part|seg|c))?(?:[-_ ]+\d+)+$)",
+    r"[^/]*[a-z][^/]*?(?=[-_ .]*(?:scene|shot|clip|part|seg)[-_ ]*\d+$)",
+    r"[^/]*[a-z][^/]*?(?=(?:[-_ ]+\d+)+$)",
 )
+# Numbers alone are a weak mark. Fewer such groups, as in `set1_3_12`, are rather parts of a set.
+FEWEST_NUMBERED = 5
 SIDE = 16  # cells of a thumbnail
 # First frames whose thumbnails correlate more look alike. 92 % of AVLetters' clips have such a clip
 # of the same person; none of AVLetters, UCF101 and UT-Interaction has one of another recording.
@@ -53,7 +56,10 @@ def groups_by_name(labels: Mapping[str, Sequence[str]]) -> Iterator[dict[str, st
         found = {name: group_of(name, pattern) for name in labels}
         groups = {name: group or name for name, group in found.items()}
         named = sum(group is not None for group in found.values())
-        if 2 * named < len(found) or len(set(groups.values())) == len(groups):
+        count = len(set(groups.values()))
+        if 2 * named < len(found) or count == len(groups):
+            continue
+        if pattern == PATTERNS[-1] and count < FEWEST_NUMBERED:
             continue
         of_class: dict[str, list[str]] = {}
         for name, own in labels.items():

@@ -46,6 +46,9 @@ def test_clips_of_one_group_in_their_names_stay_on_one_side(tmp_path):
         (["a/person01_run.mp4", "b/person01_box.mp4", "a/person02_run.mp4"], 2),
         (["a/g01_f1_s05_e01.mp4", "a/g01_f1_s05_e02.mp4", "a/g01_f1_s06_e01.mp4"], 2),
         (["a/match-Scene-001.mp4", "a/match-Scene-002.mp4", "a/film-Scene-001.mp4"], 2),
+        ([f"{'ab'[n % 2]}/film{n % 6}_{n}.mp4" for n in range(24)], 6),
+        # Two parts of a set are not two recordings.
+        ([f"{'ab'[n % 2]}/set{n // 12}_{n}.mp4" for n in range(24)], None),
         # One group for a whole class separates nothing.
         (["a/kick_1.mp4", "a/kick_2.mp4", "b/push_1.mp4", "b/push_2.mp4"], None),
         (["a/1.mp4", "a/2.mp4", "b/3.mp4", "b/4.mp4"], None),
