@@ -135,20 +135,19 @@ def compensate(reference_HW: np.ndarray, shift_HW2: np.ndarray) -> np.ndarray:
         (H, W) float32, rounded to whole steps.
     """
     height, width = reference_HW.shape
-    whole_HW2 = np.floor(shift_HW2)
-    share_HW2 = shift_HW2 - whole_HW2
-    y_HW = np.arange(height)[:, None] + whole_HW2[..., 1].astype(np.int32)
-    x_HW = np.arange(width) + whole_HW2[..., 0].astype(np.int32)
-
-    def at(down: int, right: int) -> np.ndarray:
-        rows_HW = (y_HW + down).clip(0, height - 1)
-        return reference_HW[rows_HW, (x_HW + right).clip(0, width - 1)].astype(np.float32)
-
-    found_HW = at(0, 0)
-    if not share_HW2.any():
+    # Flat positions in int32: twice as fast as indexing rows and columns.
+    x_HW, y_HW = (shift_HW2[..., axis] for axis in (0, 1))
+    left_HW, top_HW = np.floor(x_HW), np.floor(y_HW)
+    right_HW, low_HW = x_HW - left_HW, y_HW - top_HW
+    left_HW = left_HW.astype(np.int32) + np.arange(width, dtype=np.int32)
+    top_HW = top_HW.astype(np.int32) + np.arange(height, dtype=np.int32)[:, None]
+    columns = [(left_HW + one).clip(0, width - 1) for one in (0, 1)]
+    rows = [(top_HW + one).clip(0, height - 1) * width for one in (0, 1)]
+    flat_L = reference_HW.astype(np.float32).ravel()
+    found_HW = flat_L.take(rows[0] + columns[0])
+    if not (right_HW.any() or low_HW.any()):
         return found_HW
-    right_HW, low_HW = share_HW2[..., 0], share_HW2[..., 1]
-    upper_HW = found_HW + right_HW * (at(0, 1) - found_HW)
-    below_HW = at(1, 0)
-    lower_HW = below_HW + right_HW * (at(1, 1) - below_HW)
+    upper_HW = found_HW + right_HW * (flat_L.take(rows[0] + columns[1]) - found_HW)
+    below_HW = flat_L.take(rows[1] + columns[0])
+    lower_HW = below_HW + right_HW * (flat_L.take(rows[1] + columns[1]) - below_HW)
     return np.floor(upper_HW + low_HW * (lower_HW - upper_HW) + 0.5)
