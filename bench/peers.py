@@ -245,9 +245,12 @@ def draw(folder: Path) -> Index:
 
 
 def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Draw noise with equal power per octave, as photographs have: (H, W, 3) uint8."""
+    """Draw noise with equal power per octave, as photographs have: (H, W, 3) uint8.
+
+    The finest octave is left out. With it, a frame takes 32 kB as JPEG, and K400's take 16 to 25.
+    """
     sum_HWC = np.zeros((height, width, 3), np.float32)
-    for octave in range(2, 9):
+    for octave in range(2, 8):
         coarse = rng.normal(0, 1, (2**octave, 2**octave, 3)).astype(np.float32)
         sum_HWC += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     return (128 + 18 * sum_HWC).clip(0, 255).astype(np.uint8)
