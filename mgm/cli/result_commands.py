@@ -79,6 +79,7 @@ def results(
         raise UserError("mgm results: has no file to write; add --csv FILE or --parquet FILE")
 
     from mgm.paper.suite import registry_of
+    from mgm.results.atomic import atomic_write
     from mgm.results.frame import frame
 
     try:
@@ -89,8 +90,8 @@ def results(
     table = frame(results / name, registry)
     for path, write in ((csv, table.to_csv), (parquet, table.to_parquet)):
         if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write(path, index=False)
+            with atomic_write(path) as temporary:
+                write(temporary, index=False)
     say(f"wrote {len(table)} runs: {', '.join(str(path) for path in (csv, parquet) if path)}")
 
 

@@ -8,7 +8,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
@@ -118,7 +118,7 @@ def open_all(
 
     Args:
         checked: a file that keeps the rows of opened videos. A later call opens only the other
-            videos, those with another size or time, and those that could not be read.
+            videos, those with another size, time or content, and those that could not be read.
 
     Returns:
         {name: its row of an index, without label, split and group}, and (name, reason) of the
@@ -136,6 +136,12 @@ def open_all(
         # Examples: a broken link, a file without permission to read it.
         except OSError as error:
             results[name] = f"cannot be opened ({error.strerror}); replace it, or remove it"
+    # Compare contents as runs do: a changed file may keep its size and time.
+    seen = {name: video for name, video in results.items() if isinstance(video, Video)}
+    with ThreadPoolExecutor(8) as pool:
+        for name, wrong in zip(seen, pool.map(fault, seen.values())):
+            if wrong:
+                del results[name]
     unknown = [name for name in names if name not in results]
     chunks = [unknown[start : start + CHUNK] for start in range(0, len(unknown), CHUNK)]
     if checked:

@@ -117,5 +117,11 @@ def write_new(text: str, out: Path | None) -> str:
     if out.exists():
         raise UserError(f"{out}: exists already; choose another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        # As on a full disk. The part would be in the way of the next call.
+        out.unlink(missing_ok=True)
+        error.filename = error.filename or str(out)
+        raise
     return f"wrote {out}"

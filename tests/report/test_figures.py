@@ -1,9 +1,11 @@
 import io
+from pathlib import Path
 from typing import get_args
 
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from mgm.report.figures.draw import DRAW
 from mgm.report.figures.style import DPI, write
@@ -130,3 +132,15 @@ def test_more_attention_is_brighter_in_grey(tmp_path):
     # Allow for rounding to 8 bits.
     assert (np.diff(seen) > -0.01).all()
     assert seen[-1] - seen[0] > 0.6
+
+
+def test_a_picture_stays_if_the_new_one_cannot_be_written(tmp_path, monkeypatch):
+    def full(self, file, **_):
+        Path(file).write_text("a part")
+        raise OSError("disk")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    (tmp_path / "a.png").write_text("old")
+    with pytest.raises(OSError, match="disk"):
+        write(Figure(), tmp_path / "a.png")
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"old"}

@@ -1,6 +1,7 @@
 """The Snakefile, run for real in an empty folder."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from mgm.dag.study import Workflow
 from mgm.data.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.models import build_mae, save_weights
+from mgm.results.archive import pack
 from mgm.spec import Data, Model, Pretrain, parents
 from tests.helpers import programs
 from tests.helpers.own_videos import own_videos, small_scale
@@ -49,6 +51,21 @@ def test_a_dry_run_lists_the_runs_and_makes_none(tmp_path):
         assert rule in done.stdout + done.stderr
     assert "adapt-others" in done.stdout + done.stderr
     assert {path.name for path in tmp_path.iterdir()} <= {".snakemake"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["--dry-r"], ["--workflow-profile", "profile"]])
+def test_every_way_to_ask_for_a_dry_run_writes_nothing(tmp_path, words):
+    run = tmp_path / "results" / "smoke" / "run"
+    run.mkdir(parents=True)
+    (run / "result.json").write_text("{}")
+    pack(run.parent)
+    shutil.rmtree(run.parent)
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "config.yaml").write_text("dry-run: true\n")
+    done = snakemake(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    assert not run.parent.exists()
 
 
 def test_a_job_waits_for_what_it_reads_and_never_for_itself():

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mgm.results.atomic import atomic_write
+
 INK, QUIET, HIDDEN = "#1a1a1a", "#6b6b6b", "#dde2ea"
 # Metadata fields that would make two files of the same figure differ.
 CLOCKS = {"png": "Software", "svg": "Date", "pdf": "CreationDate"}
@@ -72,10 +74,9 @@ def save(figure: Figure, stem: Path, arrays: Mapping[str, Any]) -> None:
 @mpl.rc_context(STYLE)
 def write(figure: Figure, path: Path, kind: str = "png") -> None:
     """Write a figure as png, svg or pdf. The same figure gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(
-        path, dpi=DPI if kind == "png" else "figure", format=kind, metadata={CLOCKS[kind]: None}
-    )
+    dpi = DPI if kind == "png" else "figure"
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=dpi, format=kind, metadata={CLOCKS[kind]: None})
 
 
 def wrapped(texts: Sequence[str], width: float) -> list[str]:
