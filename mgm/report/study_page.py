@@ -3,6 +3,7 @@
 Every number comes from `mgm.report.findings`, with intervals over the study's sampling unit.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from mgm.report.figures.style import (
 from mgm.report.findings import Findings, estimate_of
 from mgm.report.page.runs import slug
 from mgm.report.page.svg import NARROW, PERCENT, Axis
+from mgm.report.table_files import MINUS
 from mgm.results import atomic
 
 WIDTH, ROW, BETWEEN = 9.2, 0.3, 0.62  # inches
@@ -162,10 +164,10 @@ def study_of(findings: Findings) -> dict[str, Any]:
     ]
     return {
         "question": study.question,
-        "answer": [findings.filled(text) for text in study.answer],
+        "answer": [_signed(findings.filled(text)) for text in study.answer],
         "stop": study.stop,
         "dirty": study.dirty,
-        "sceptic": {asked: findings.filled(text) for asked, text in study.sceptic.items()},
+        "sceptic": {asked: _signed(findings.filled(text)) for asked, text in study.sceptic.items()},
         "tables": [one for one in tables if one["parts"]],
         "differences": differences,
         "predictions": predictions,
@@ -199,6 +201,11 @@ def _table(findings: Findings, some: pd.DataFrame, column: str) -> dict[str, Any
         "groups": {title: several for title, several in groups.items() if several},
         "axis": _axis(some, PERCENT if metric in SHARES else (-np.inf, np.inf)),
     }
+
+
+def _signed(text: str) -> str:
+    """Return a text whose negative numbers have a true minus sign."""
+    return re.sub(r"(?<=[\s\[])-(?=\d)", MINUS, text)
 
 
 def _places(findings: Findings) -> dict[str, str]:

@@ -6,10 +6,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mgm.paper.study import CONTROLS
 from mgm.paper.suite import registry_of
 from mgm.report.build import build_report
 from mgm.report.findings import read_findings
 from mgm.report.mlflow.record import Records
+from mgm.report.study_page import study_of
+from tests.paper.test_study import small
+from tests.report.test_findings import findings
 
 RESULTS = Path(__file__).parents[2] / "results" / "features"
 
@@ -50,3 +54,12 @@ def test_mlflow_groups_probes_by_the_axes_of_their_pretraining():
     axes = records.read(probes[0].run.run_id).params
     assert (axes["axis.mask"], axes["axis.target"]) == ("mgm", "motion")
     assert (axes["axis.layout"], axes["axis.draw"]) == (probes[0].dataset, str(probes[0].draw))
+
+
+def test_controls_without_a_model_stand_below_the_models_of_their_table():
+    found = findings(small(draws="5-7", datasets={"a": {"generate": {}}}, predictions=[]))
+    (table,) = study_of(found)["tables"]
+    groups = table["parts"][0]["groups"]
+    assert list(groups) == ["", "Controls: no model"]
+    assert [one["row"] for one in groups[""]] == list(found.study.rows)
+    assert {one["row"] for one in groups["Controls: no model"]} == set(CONTROLS)

@@ -12,7 +12,7 @@ from mgm.report.page.runs import NOTES, STAGES
 from mgm.report.table_files import caveat_of, comparable, number
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, holm, p_value
-from mgm.spec import Spec
+from mgm.spec import Data, Spec, data_name
 
 
 def overview(
@@ -24,11 +24,11 @@ def overview(
     """Return counts of runs, their provenance, comparisons, conclusions and missing runs."""
     results = [run.result for run in found.values() if run.result is not None]
     data = {
-        tuple(
-            result["data"][name]
-            for name in ("dataset", "classes", "train", "test", "note", "digest")
+        (
+            data_name(Data(dataset=one["dataset"], digest=one["digest"]), one["note"]),
+            *(one[name] for name in ("classes", "train", "test", "note", "digest")),
         )
-        for result in results
+        for one in (result["data"] for result in results)
     }
     versions = {
         ", ".join(
