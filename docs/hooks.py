@@ -6,6 +6,7 @@ notebook.
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import click
@@ -16,6 +17,14 @@ from mgm.cli import app
 from mgm.spec import PUBLISHED
 
 ROOT = Path(__file__).parents[1]
+# Links that work in the repository, and the pages of the site that stand for them.
+MADE = {
+    "../../DEVIATIONS.md": "../deviations.md",
+    "../DEVIATIONS.md": "deviations.md",
+    "../CHANGELOG.md": "changelog.md",
+    "../mgm/cli": "commands.md",
+    "first-look.ipynb": "first-look.md",
+}
 
 
 def on_files(files, config):
@@ -85,13 +94,18 @@ def _cell(text: str) -> str:
 def on_page_markdown(markdown, page, config, files):
     """Put tables where a page names them; MkDocs calls this with the page's text.
 
-    `{{ NAME.csv }}` is that file, `{{ datasets }}` the published datasets.
+    A line `[NAME.csv](NAME.csv)` is that file, `{{ datasets }}` the published datasets. Links to
+    files outside the site lead to the pages that are made of them.
     """
+    for file, made in MADE.items() if page.file.src_uri not in MADE.values() else ():
+        markdown = markdown.replace(f"]({file}", f"]({made}")
     markdown = markdown.replace("{{ datasets }}", datasets())
-    for line in set(markdown.splitlines()):
-        if line.startswith("{{ ") and line.endswith(".csv }}"):
-            markdown = markdown.replace(line, csv_table(ROOT / "docs" / line[3:-3]))
-    return markdown
+    return re.sub(
+        r"^\[([\w-]+\.csv)\]\(\1\)$",
+        lambda found: csv_table(ROOT / "docs" / found[1]),
+        markdown,
+        flags=re.MULTILINE,
+    )
 
 
 HEADS = {

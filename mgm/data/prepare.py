@@ -111,7 +111,7 @@ def summary(index: Index | PreparedPart) -> str:
     lines = [
         f"{len(index.videos)} videos of {len(index.classes)} classes in {index.root}, digest "
         f"{index.digest}",
-        *index.note.split("; "),
+        *re.split(r"; (?![^(]*\))", index.note),
     ]
     lines += [f"{'':{width}}  " + "  ".join(f"{split:>6}" for split in SPLITS)]
     count = Counter(

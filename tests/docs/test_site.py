@@ -349,3 +349,13 @@ def test_small_data(folder):
         for weights in Path("results").glob("pretrain-*/weights.safetensors"):
             shutil.copy(weights, "weights.pth")
     assert len([*Path("results").glob("*/predictions.csv")]) == 2
+
+
+def test_links_of_the_docs_work_in_the_repository_too():
+    """GitHub shows the files themselves, without the pages that the site adds."""
+    broken = []
+    for path in [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]:
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8")):
+            if "://" not in target and not (path.parent / target).exists():
+                broken.append(f"{path.name}: {target}")
+    assert broken == []
