@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
@@ -30,6 +30,7 @@ from mgm.training.efficiency import (
     set_malloc_options,
     wrapped_blocks,
 )
+from mgm.training.memory import free_bytes, parts_that_fit
 from mgm.training.optim import (
     Optimiser,
     build_optimiser,
@@ -109,11 +110,7 @@ def train(
     compiled = block_compiler(options.compile, device, show if is_main else lambda line: None)
     wraps = [wrap for wrap in (compiled, recomputed if options.recompute else None) if wrap]
 
-    with (
-        _catch_signals() as signals,
-        wrapped_blocks(run.model, *wraps),
-        _advice_on_memory(run.run_id),
-    ):
+    with _catch_signals() as signals, _advice_on_memory(run.run_id), ExitStack() as stack:
         # --- Load the state of the last checkpoint, or start at step 0 ---
         optimiser = build_optimiser(run.model, run.optim, run.layer_decay)
         first, failures = _restore(run, optimiser, folder, show)
@@ -128,7 +125,14 @@ def train(
         saved_at = time.monotonic()
         run.model.train()
 
-        batches = run.batches(first)
+        batches, pieces = run.batches(first), 1
+        if first < run.steps and (free := free_bytes(device)) is not None:
+            micro_batches, unread = next(batches)
+            batches = chain([(micro_batches, unread)], batches)
+            # Compiled blocks keep less than these.
+            with wrapped_blocks(run.model, *[recomputed] * options.recompute), precision:
+                pieces = _choose_pieces(run, micro_batches, free, first == 0, show)
+        stack.enter_context(wrapped_blocks(run.model, *wraps))
         for step in range(first, run.steps):
             if processes > 1 or device.type not in SEEDED_BY_STREAM:
                 torch.manual_seed(clip_seed(run.seed, step, -3 - collectives.rank()))
@@ -146,6 +150,7 @@ def train(
             optimiser.zero_grad()
             # Sums over micro-batches. They are summed over processes when they are logged.
             sums = dict[str, Tensor]()
+            micro_batches = _cut(run, micro_batches, pieces)
             for number, micro_batch in enumerate(micro_batches, 1):
                 with no_sync() if number < len(micro_batches) else nullcontext():
                     with precision:
@@ -192,6 +197,62 @@ def train(
         largest = torch.stack([x.detach().abs().max() for x in parameters]).max()
         _require_finite(run, run.steps, largest_weight=largest.item())
     return list(failures)
+
+
+# --- Memory of a step ---
+
+
+def _choose_pieces(
+    run: TrainingRun,
+    micro_batches: Sequence[Any],
+    free: int,
+    stateless: bool,
+    show: Callable[[str], None],
+) -> int:
+    """Return how many pieces a micro-batch is computed in, so that it fits into `free` bytes.
+
+    All processes take the same number.
+    """
+    clips = _clips(run, len(micro_batches))
+    pieces, wanted = parts_that_fit(
+        run.model,
+        lambda count: run.loss_of(_slice(micro_batches[0], 0, count))[0],
+        clips,
+        run.optim.precision == "bf16",
+        free,
+        stateless,
+    )
+    # Divisors of the same number: the largest fits into every GPU.
+    (pieces,) = collectives.all_reduce_max(pieces)
+    if pieces > 1 and collectives.is_main():
+        show(
+            f"{run.run_id}: {clips} clips at a time would take {wanted / 1e9:.0f} GB, and "
+            f"{free / 1e9:.0f} GB are free, so they are computed in {pieces} parts"
+        )
+    return pieces
+
+
+def _clips(run: TrainingRun, parts: int) -> int:
+    """Return the number of clips of a micro-batch."""
+    return run.optim.batch * run.repeats // (parts * collectives.world_size())
+
+
+def _cut(run: TrainingRun, micro_batches: Sequence[Any], pieces: int) -> Sequence[Any]:
+    """Return micro-batches in equal pieces. The mean of all losses stays the same."""
+    if pieces == 1:
+        return micro_batches
+    clips = _clips(run, len(micro_batches))
+    size = clips // pieces
+    return [
+        _slice(whole, start, start + size)
+        for whole in micro_batches
+        for start in range(0, clips, size)
+    ]
+
+
+def _slice(micro_batch: Any, start: int, stop: int) -> Any:
+    own = itemgetter(slice(start, stop))
+    return own(micro_batch) if isinstance(micro_batch, Tensor) else micro_batch.map(own)
 
 
 # --- State, and what several processes share ---
@@ -312,8 +373,8 @@ def _advice_on_memory(run_id: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         why = str(error).partition(". ")[0]
         raise UserError(
-            f"{run_id}: {why}; raise --accumulate, so that fewer clips are computed at a time, or "
-            "pass --recompute"
+            f"{run_id}: {why}; pass --recompute, or raise --accumulate, so that fewer clips are "
+            "computed at a time"
         ) from error
 
 

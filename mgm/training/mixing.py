@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from mgm.rng import seeded
 from mgm.training import collectives
 
+PAIRS = 8  # mixed at a time
+
 
 def mix(
     frames_BTHWC: Tensor,
@@ -62,12 +64,23 @@ def mix(
     # Label smoothing is part of the loss.
     timm = Mixup(mixup, cutmix, label_smoothing=0.0, num_classes=classes)
     frames, label = torch.cat((frames_BTHWC[mixed], frames)), torch.cat((label_B[mixed], label))
-    B, T, H, W, C = frames.shape
-    # Frames become channels, so that CutMix cuts the same box from all frames.
-    folded_BCHW = frames.float().permute(0, 1, 4, 2, 3).reshape(B, T * C, H, W)
-    with seeded(int(rng.integers(2**32))):
-        mixed_BCHW, mixed_BC = timm(folded_BCHW, label)
-    mixed_BTCHW = mixed_BCHW[: len(mixed)].view(-1, T, C, H, W)
-    mixed_BTHWC = mixed_BTCHW.permute(0, 1, 3, 4, 2).round().to(torch.uint8)
-    frames_BTHWC = frames_BTHWC.index_copy(0, mixed, mixed_BTHWC)
-    return frames_BTHWC, target_BC.index_copy(0, mixed, mixed_BC[: len(mixed)])
+    seed, count = int(rng.integers(2**32)), len(label)
+    target = F.one_hot(label, classes).float()
+    # Float32 frames take four times the memory, so few pairs are mixed at a time. Each draws the
+    # same numbers.
+    for start in range(0, count // 2, PAIRS):
+        stop = min(start + PAIRS, count // 2)
+        front, back = slice(start, stop), slice(count - stop, count - start)
+        pairs = torch.cat((frames[front], frames[back]))
+        B, T, H, W, C = pairs.shape
+        # Frames become channels, so that CutMix cuts the same box from all frames.
+        folded_BCHW = pairs.float().permute(0, 1, 4, 2, 3).reshape(B, T * C, H, W)
+        with seeded(seed):
+            mixed_BCHW, mixed_BC = timm(folded_BCHW, torch.cat((label[front], label[back])))
+        mixed_BTHWC = mixed_BCHW.view(B, T, C, H, W).permute(0, 1, 3, 4, 2)
+        mixed_BTHWC = mixed_BTHWC.round().to(torch.uint8)
+        half = stop - start
+        frames[front], frames[back] = mixed_BTHWC[:half], mixed_BTHWC[half:]
+        target[front], target[back] = mixed_BC[:half], mixed_BC[half:]
+    frames_BTHWC = frames_BTHWC.index_copy(0, mixed, frames[: len(mixed)])
+    return frames_BTHWC, target_BC.index_copy(0, mixed, target[: len(mixed)])
