@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mgm.errors import UserError
+from mgm.models.weights import model_of, read_weights
 from mgm.models.weights_file import weights_digest, weights_file
 from mgm.results.result import recorded_digest
 from mgm.spec import read_spec
@@ -30,6 +31,8 @@ def complete(fields: Any, source: str, results: Path) -> Any:
 def resolve_init(fields: Any, source: str, results: Path) -> Any:
     """Replace `init` by `parent`: a run in `results` that links to those weights.
 
+    Sizes that the fields lack come from the weights.
+
     The weights' digest is part of that run's id. So no run id depends on a path.
 
     Raises:
@@ -48,7 +51,20 @@ def resolve_init(fields: Any, source: str, results: Path) -> Any:
         )
     parent, weights = external_run_id(fields["init"], f"{source}: init")
     link(weights, results / parent)
-    return {name: value for name, value in fields.items() if name != "init"} | {"parent": parent}
+    given = {name: value for name, value in fields.items() if name != "init"}
+    return sizes_of(weights, given.get("stage", given.get("verb"))) | given | {"parent": parent}
+
+
+def sizes_of(path: Path, stage: str | None) -> dict[str, Any]:
+    """Return the field `model` that fits weights, and for pretraining the field `decoder`."""
+    weights = read_weights(path)
+    fields = {"model": model_of(weights, path).model_dump(mode="json")}
+    if stage == "pretrain" and (width := len(weights.get("encoder_to_decoder.weight", ()))):
+        blocks = {name.split(".")[2] for name in weights if name.startswith("decoder.blocks.")}
+        # Heads of 64 channels, as in every published decoder.
+        heads = width // 64 if width % 64 == 0 else 1
+        fields["decoder"] = {"width": width, "depth": len(blocks), "heads": heads}
+    return fields
 
 
 def inherit(fields: Any, source: str, results: Path) -> Any:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.errors import UserError
-from mgm.models import read_weights
+from mgm.models import build_mae, read_weights, save_weights
 from mgm.models.formats import to_huggingface, to_videomae
 from mgm.spec import parse, read_spec
 from mgm.stages.parents import complete, resolve_init
@@ -71,6 +71,17 @@ def test_pretraining_goes_on_from_a_file_with_every_weight(parent, pretraining, 
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
+def test_sizes_that_a_spec_lacks_come_from_the_weights(pretraining, tmp_path):
+    save_weights(build_mae(pretraining), tmp_path / "given.safetensors")
+    fields = {"stage": "pretrain", "init": str(tmp_path / "given.safetensors")}
+    found = complete(fields, "mine.json", tmp_path)
+    for part in ("model", "decoder"):
+        for name in ("width", "depth"):
+            assert found[part][name] == getattr(getattr(pretraining, part), name)
+    own = {"model": {"backbone": "vit-s"}}
+    assert complete(fields | own, "mine.json", tmp_path)["model"] == own["model"]
+
+
 def test_the_content_and_not_the_path_names_the_run(parent, finetuning, tmp_path):
     shutil.copytree(parent, tmp_path / "moved")
     fields = {"verb": "finetune"}
@@ -83,7 +94,7 @@ def test_the_content_and_not_the_path_names_the_run(parent, finetuning, tmp_path
     assert (
         link.resolve() == tmp_path / "moved" / "weights.safetensors"
     )  # the place where they were found last
-    assert adopted[0].keys() == {"verb", "parent"}
+    assert adopted[0].keys() == {"verb", "parent", "model"}
     assert resolve_init(fields, "mine.json", tmp_path) is fields
 
 
