@@ -34,6 +34,8 @@ from tests.helpers.errors import refused
         ('{"layout": "sway", "kind": "hmdb51"}', "ssv2 and k400"),
         ('{"sprites": 3}', "sway"),
         ('{"layout": "sway", "quick": 15}', "quick"),
+        ('{"layout": "order", "kind": "k400"}', "ssv2"),
+        ('{"layout": "binding", "classes": 3, "sprites": 4}', "sprites: layout binding has 2 to 3"),
     ],
 )
 def test_bad_parameters_name_file_and_field(tmp_path, text, says):

@@ -23,6 +23,16 @@ part of the period later than the last, so hidden sprites can be predicted from 
 small model learns this. It learns neither wrapped sprites nor sprites with rhythms of their own
 (docs/results.md).
 
+Two layouts ask more than what moves. In both, sprites sway as above.
+
+- `binding`: each sprite has another colour, motion, rhythm and place in the order of painting. The
+  label is the motion of the first colour. All colours have the same luma, so luma says how sprites
+  move, and not which moves how. A classifier that sees luma alone is right for at most 1 of K
+  videos, K being the number of sprites. So is one of motion vectors, as far as the codec finds them
+  in luma. A classifier of a single frame is at chance.
+- `order`: the label is which of two motions comes first. A histogram of vectors over the clip has
+  both, so it is right for at most 1 of 2 videos. Parts of the clip may show the order.
+
 The kinds ucf101 and hmdb51 share seven classes. Their shapes, colours and textures differ, so going
 from one to the other is a domain shift. A class of the kind diving48 is a sequence of motions.
 Another class has the same motions in another order.
@@ -44,6 +54,7 @@ from mgm.data.synthetic.params import MOTIONS, SWAYS, Kind, Synthetic
 _SUB = 256  # positions and mixing weights are multiples of 1/256
 _LARGEST = 0.27  # a translated sprite's diameter, relative to the frame
 _PERIOD = 30  # frames to go to and fro once
+_CHROMA, _GREY = 40, 45  # of layout binding: distance from grey, and how much darker sprites are
 _TEXTURE = 32  # texels: the side of a sprite's texture
 
 
@@ -123,7 +134,10 @@ class Scene:
         view: (2,): where the frame is in the background at the start, as x and y in pixels.
         pan: (2,): the view's motion, in pixels per frame.
         mirrored: whether the drawn video is mirrored, left to right.
-        phases: (3,): phases of swaying at the start, in periods: along x, along y, of the diameter.
+        phases: (sprites, 3): phases of swaying at the start, in periods: along x, along y, of the
+            diameter.
+        others: (sprites,): a sprite's class minus the label, modulo the number of classes.
+        painted: (sprites,): numbers of the sprites, in the order of painting.
     """
 
     label: int
@@ -138,6 +152,8 @@ class Scene:
     pan: NDArray[np.float64]
     mirrored: bool
     phases: NDArray[np.float64]
+    others: NDArray[np.int64]
+    painted: NDArray[np.int64]
 
 
 def scene(params: Synthetic, split: str, index: int) -> Scene:
@@ -148,7 +164,7 @@ def scene(params: Synthetic, split: str, index: int) -> Scene:
     lattice_K2 = np.stack([order, 2 * order], axis=1) / count
     sprites, backgrounds = _bank(params)
     pan_angle, margin = rng.uniform(0, 2 * math.pi), params.pan * params.frames
-    return Scene(
+    drawn = Scene(
         label=index % params.classes,
         places=(rng.uniform(0, 1, 2) + lattice_K2 + rng.uniform(-0.1, 0.1, (count, 2))) % 1,
         depths=(rng.uniform() + order / count + rng.uniform(-0.05, 0.05, count)) % 1,
@@ -162,8 +178,29 @@ def scene(params: Synthetic, split: str, index: int) -> Scene:
         view=rng.uniform(margin, backgrounds.shape[1] - size - margin - 1, 2),
         pan=params.pan * np.array([math.cos(pan_angle), math.sin(pan_angle)]),
         mirrored=params.kind != "ssv2" and bool(rng.integers(2)),
-        phases=rng.uniform(0, 1, 3),
+        phases=rng.uniform(0, 1, 3) + _lags(count),
+        others=np.zeros(count, np.int64),
+        painted=order,
     )
+    if params.layout != "binding":
+        return drawn
+    # A look's number modulo the number of sprites is its colour.
+    return replace(
+        drawn,
+        looks=count * rng.integers(len(sprites) // count, size=count) + order,
+        phases=rng.uniform(0, 1, (count, 3)),
+        others=np.append(0, 1 + rng.permutation(params.classes - 1)[: count - 1]),
+        painted=rng.permutation(count),
+    )
+
+
+def _lags(count: int) -> NDArray[np.float64]:
+    """Return how much later each sprite is, (sprites, 3) in periods.
+
+    Each coordinate has its own lags, so that sprites do not overlap.
+    """
+    order = np.arange(count)
+    return np.stack([order / count, (2 / count + 0.17) * order, order / count], axis=-1)
 
 
 def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -172,7 +209,7 @@ def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArra
     Returns:
         Centres (frames, sprites, 2) as x and y, and diameters (frames, sprites), in pixels.
     """
-    if params.layout == "sway":
+    if params.layout != "wrap":
         return _swaying(params, scene)
     parts, size = motion(params.kind, params.names[scene.label]), params.size
     time_T1, share = np.linspace(0, 1, params.frames)[:, None], 1 / len(parts)
@@ -195,34 +232,47 @@ def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArra
 
 
 def _swaying(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return `tracks` of the layout sway."""
-    ways = [int(way) for way in SWAYS[params.kind][params.names[scene.label]]]
-    time_T1, order = np.arange(params.frames)[:, None] / _PERIOD, np.arange(params.sprites)
-    # Each coordinate has its own lags, so that sprites do not overlap.
-    lags = (
-        order / params.sprites,
-        (2 / params.sprites + 0.17) * order,
-        order / params.sprites,
-    )
+    """Return `tracks` of the layouts in which sprites sway."""
+    motions = [SWAYS[params.layout][params.kind][name] for name in params.names]
+    labels = (scene.label + scene.others) % params.classes
     x_TK, y_TK, near_TK = (
-        _to_and_fro(
-            scene.phases[axis] + lags[axis] + (way != 0) * time_T1, way, params.quick / _PERIOD
+        np.stack(
+            [
+                _over_time(params, phases[axis], [part[axis] for part in motions[label]])
+                for phases, label in zip(scene.phases, labels, strict=True)
+            ],
+            axis=-1,
         )
-        for axis, way in enumerate(ways)
+        for axis in range(3)
     )
     centres_TK2 = params.size * (0.1 + 0.8 * np.stack([x_TK, y_TK], axis=-1))
     diameters_TK = params.diameter * params.size * 2 ** (near_TK - 0.5)
     return np.round(centres_TK2 * _SUB) / _SUB, np.round(diameters_TK * _SUB) / _SUB
 
 
-def _to_and_fro(phase_TK: NDArray[np.float64], way: int, quick: float) -> NDArray[np.float64]:
+def _over_time(params: Synthetic, phase: float, ways: list[int]) -> NDArray[np.float64]:
+    """Return a coordinate in each frame, (frames,), from 0 to 1.
+
+    Each way takes an equal part of the video. The opposite of the first is the same path, played
+    backwards, so a coordinate never jumps and stays spread evenly.
+    """
+    time_T, share = np.arange(params.frames) / _PERIOD, params.frames / _PERIOD / len(ways)
+    first = next(filter(None, ways), 0)
+    phase_T = np.full(params.frames, phase)
+    for number, way in enumerate(ways):
+        if way:
+            phase_T += np.clip(time_T - number * share, 0, share) * (way / first)
+    return _to_and_fro(phase_T, first, params.quick / _PERIOD)
+
+
+def _to_and_fro(phase_T: NDArray[np.float64], way: int, quick: float) -> NDArray[np.float64]:
     """Return a coordinate that goes from 0 to 1 and back once per period.
 
     Each way has a constant speed. The quick way takes the share `quick` of the period.
     """
     rise = {1: quick, -1: 1 - quick}.get(way, 0.5)
-    phase_TK = phase_TK % 1
-    return np.where(phase_TK < rise, phase_TK / rise, (1 - phase_TK) / (1 - rise))
+    phase_T = phase_T % 1
+    return np.where(phase_T < rise, phase_T / rise, (1 - phase_T) / (1 - rise))
 
 
 def boxes(params: Synthetic, scene: Scene) -> NDArray[np.float32]:
@@ -253,10 +303,8 @@ def draw(params: Synthetic, scene: Scene) -> NDArray[np.uint8]:
         # The visible part of the background.
         ground = backgrounds[scene.background, row : row + size + 2, column : column + size + 2]
         canvas = _sample(ground, _grid(top - row, 1.0, size), _grid(left - column, 1.0, size))
-        for look, (x, y), diameter in zip(
-            scene.looks, centres_TK2[t], diameters_TK[t], strict=True
-        ):
-            _paint(canvas, sprites[look], x, y, diameter)
+        for k in scene.painted:
+            _paint(canvas, sprites[scene.looks[k]], *centres_TK2[t, k], diameters_TK[t, k])
         frame[...] = canvas[:, ::-1] if scene.mirrored else canvas
     return frames
 
@@ -323,15 +371,20 @@ def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
             style, ground=(100, 100, 100), ground_contrast=80, ground_cell=params.size // 2
         )
     # With plain sprites and little contrast, small models have time to learn the motion.
-    if params.layout == "sway":
+    if params.layout != "wrap":
         style = replace(style, shapes=("disc",), sprite_contrast=5, ground_contrast=12)
     rng = _rng(params.seed, style.bank, 0)
     side = params.size + 2 * (math.ceil(params.pan * params.frames) + 2) + 8
     sprites = []
     for look in range(16):
         tint = rng.integers(-40, 41, 3)
+        own = rng
+        if params.layout == "binding":
+            # All colours have the same greys and textures.
+            own = _rng(params.seed, style.bank, 1 + look // params.sprites)
+            tint = _equal_luma(own, look % params.sprites / params.sprites)
         texture = np.clip(
-            style.sprite + tint + _smooth(rng, 5, _TEXTURE, style.sprite_contrast), 0, 255
+            style.sprite + tint + _smooth(own, 5, _TEXTURE, style.sprite_contrast), 0, 255
         )
         opacity = np.clip(_inside(style.shapes[look % len(style.shapes)]), 0, 256)[..., None]
         sprites.append(np.concatenate([texture, opacity], axis=-1))
@@ -370,6 +423,17 @@ def _inside(shape: str) -> NDArray[np.int64]:
             return np.minimum(
                 48 * (_TEXTURE - 1 - np.maximum(x, y)), 48 * (_TEXTURE // 3 - np.minimum(x, y))
             )
+
+
+def _equal_luma(rng: np.random.Generator, hue: float) -> NDArray[np.int64]:
+    """Return a tint of a hue, in turns, whose luma does not depend on the hue.
+
+    No channel leaves 0 to 255, so that sprites of all hues have the same distribution of luma.
+    """
+    grey, angle = int(rng.integers(-25, 26)) - _GREY, 2 * math.pi * hue
+    blue, red = _CHROMA * math.cos(angle), _CHROMA * math.sin(angle)
+    tint = (1.402 * red, -0.344 * blue - 0.714 * red, 1.772 * blue)  # BT.601
+    return grey + np.round(tint).astype(np.int64)
 
 
 def _smooth(rng: np.random.Generator, cells: int, side: int, contrast: int) -> NDArray[np.int32]:

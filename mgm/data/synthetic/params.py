@@ -9,7 +9,9 @@ adaptation. The classes of diving48 come in pairs with the same directions in an
 directions in sequence occur in one class only.
 
 In the layout sway, a motion is three numbers: along x, along y and of the diameter. A number is 0
-for static, 2 for both ways at the same speed, and -1 or 1 for the direction of the quick way.
+for static, 2 for both ways at the same speed, and -1 or 1 for the direction of the quick way. The
+layout binding has the motions of sway. In the layout order, there are three numbers for each half
+of the video.
 
 Videos of all kinds except ssv2 are mirrored at random, so left and right are the same class there.
 """
@@ -20,7 +22,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from mgm.errors import valid
@@ -41,7 +43,22 @@ def _classes(layout: str) -> dict[Kind, dict[str, tuple[str, ...]]]:
     return classes
 
 
-MOTIONS, SWAYS = _classes("wrap"), _classes("sway")
+MOTIONS = _classes("wrap")
+
+
+def _ways(layout: str) -> dict[Kind, dict[str, list[list[int]]]]:
+    """Return `_classes` of a layout that sways, with three numbers for each part of the video."""
+    return {
+        kind: {
+            name: [[int(way) for way in numbers[k : k + 3]] for k in range(0, len(numbers), 3)]
+            for name, numbers in motions.items()
+        }
+        for kind, motions in _classes(layout).items()
+    }
+
+
+# Layout -> kind -> class -> its parts. In binding, each sprite has a motion of sway.
+SWAYS = {"sway": _ways("sway"), "binding": _ways("sway"), "order": _ways("order")}
 CLASSES = {kind: tuple(motions) for kind, motions in MOTIONS.items()}
 
 
@@ -57,10 +74,11 @@ class Synthetic(BaseModel):
         ground: the background's texture. `fine` has the kind's colours, and gives the codec motion
             to find. `smooth` is grey in every kind, so that a small model can predict it.
         layout: how sprites move. `wrap`: on a torus. `sway`: to and fro within the frame (kinds
-            ssv2 and k400).
-        sprites: their number. Only layout sway can change it.
-        diameter: the sprites' mean diameter, as a share of the frame's side. Only for sway.
-        quick: the number of frames of the quick way, in a period of 30 frames. Only for sway.
+            ssv2 and k400). `binding`: each as in a class of sway; the first sprite's is the label.
+            `order`: in two ways, one after the other (kind ssv2).
+        sprites: their number. No layout but wrap has a fixed number.
+        diameter: the sprites' mean diameter, as a share of the frame's side. Not for wrap.
+        quick: the number of frames of the quick way, in a period of 30 frames. Not for wrap.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -75,7 +93,7 @@ class Synthetic(BaseModel):
     pan: float = Field(default=0.8, ge=0, le=4)
     ground: Literal["fine", "smooth"] = "fine"
     seed: int = Field(default=0, ge=0, lt=2**63)
-    layout: Literal["wrap", "sway"] = "wrap"
+    layout: Literal["wrap", "sway", "binding", "order"] = "wrap"
     sprites: int = Field(default=5, ge=1, le=16)
     diameter: float = Field(default=0.33, ge=0.05, le=0.4)
     quick: int = Field(default=10, ge=1, le=14)
@@ -83,9 +101,11 @@ class Synthetic(BaseModel):
     @field_validator("layout")
     @classmethod
     def _has_such_motions(cls, layout: str, info: ValidationInfo) -> str:
-        if layout == "sway" and info.data.get("kind") not in SWAYS:
+        if layout != "wrap" and info.data.get("kind") not in SWAYS[layout]:
             raise PydanticCustomError(
-                "layout", "layout sway is for kinds {kinds}", {"kinds": " and ".join(SWAYS)}
+                "layout",
+                "layout {layout} is for kinds {kinds}",
+                {"layout": layout, "kinds": " and ".join(SWAYS[layout])},
             )
         return layout
 
@@ -96,7 +116,7 @@ class Synthetic(BaseModel):
             info.data.get("layout") == "wrap"
             and value != cls.model_fields[str(info.field_name)].default
         ):
-            raise PydanticCustomError("free", "is only for layout sway; leave it out", {})
+            raise PydanticCustomError("free", "is for layout sway and later ones; leave it out", {})
         return value
 
     @field_validator("classes")
@@ -112,12 +132,22 @@ class Synthetic(BaseModel):
             )
         return classes
 
+    @model_validator(mode="after")
+    def _has_a_motion_per_sprite(self):
+        if self.layout == "binding" and not 2 <= self.sprites <= self.classes:
+            raise PydanticCustomError(
+                "sprites",
+                "sprites: layout binding has 2 to {classes}, since each has a motion of its own",
+                {"classes": self.classes},
+            )
+        return self
+
     @property
     def names(self) -> tuple[str, ...]:
         """Return the names of the classes, by label."""
-        return tuple(SWAYS[self.kind] if self.layout == "sway" else CLASSES[self.kind])[
-            : self.classes
-        ]
+        return tuple(
+            CLASSES[self.kind] if self.layout == "wrap" else SWAYS[self.layout][self.kind]
+        )[: self.classes]
 
     @property
     def counts(self) -> dict[str, int]:

@@ -126,12 +126,16 @@ def clips_of(registry: Registry) -> str:
     drawn = [data.generate for data in registry.scale.datasets.values() if data.generate]
     if not drawn:
         return ""
+    layout = drawn[0].get("layout", "wrap")
+    label = {
+        "binding": "Each shape moves in its own way, and the first colour's motion is the class.",
+        "order": "All make one motion and then another, and the two in order are the class.",
+    }.get(layout, "All shapes of a video make the same motion, and this motion is the class.")
     text = (
-        "Videos are generated: bright shapes move in front of a darker background. All shapes of a "
-        "video make the same motion, and this motion is the class. Look, place and background "
-        "carry no information."
+        "Videos are generated: bright shapes move in front of a darker background. "
+        f"{label} Look, place and background carry no information."
     )
-    if drawn[0].get("layout") != "sway":
+    if layout == "wrap":
         return text
     return (
         f"{text} The shapes move to and fro. The class is the line of the motion and its faster "
