@@ -304,7 +304,8 @@ def draw(params: Synthetic, scene: Scene) -> NDArray[np.uint8]:
         ground = backgrounds[scene.background, row : row + size + 2, column : column + size + 2]
         canvas = _sample(ground, _grid(top - row, 1.0, size), _grid(left - column, 1.0, size))
         for k in scene.painted:
-            _paint(canvas, sprites[scene.looks[k]], *centres_TK2[t, k], diameters_TK[t, k])
+            x, y = centres_TK2[t, k]
+            _paint(canvas, sprites[scene.looks[k]], x, y, diameters_TK[t, k])
         frame[...] = canvas[:, ::-1] if scene.mirrored else canvas
     return frames
 
