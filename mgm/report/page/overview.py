@@ -231,8 +231,9 @@ def _pretraining(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[
     """Compare the masks' mean with no pretraining, paired by seed."""
     sentences = []
     for table, base, masks in _own_rows(registry, rows, "base"):
-        others = [row for row in masks if row.row not in table.groups]
-        if one := mean_gain(others, base):
+        # A mask that is not run, such as a new one, leaves the others' mean as it is.
+        others = [row for row in masks if row.row not in table.groups and row.estimate]
+        if others and (one := mean_gain(others, base)):
             bounds = (
                 f" [{number(one.low, True)}, {number(one.high, True)}]" if one.has_interval else ""
             )
