@@ -56,7 +56,7 @@ def write_study_tables(findings: Findings, folder: Path) -> Path:
         for dataset, title in findings.study.shown.items():
             if columns := " / ".join(models[models.dataset == dataset].column.unique()):
                 text = blocks.KINDS[name](findings, datasets=dataset, columns=columns)
-                written.setdefault(name, []).append(f"{title}\n\n{text}")
+                written.setdefault(name, []).append(f"{title}, {columns}\n\n{text}")
     pairs = findings.differences[["family", "column"]].drop_duplicates()
     for family, column in pairs.itertuples(index=False):
         text = blocks.differences(findings, family, column=column)
@@ -132,7 +132,9 @@ def _dots(findings: Findings, table: pd.DataFrame, units: dict[tuple[str, str], 
 
 def unit_of(findings: Findings) -> str:
     """Return the name of the study's sampling unit."""
-    return "dataset" if findings.study.unit == "draws" and findings.study.draws else "run"
+    if not findings.study.draws:
+        return "seed"
+    return "dataset" if findings.study.unit == "draws" else "run"
 
 
 def study_of(findings: Findings) -> dict[str, Any]:
