@@ -78,7 +78,8 @@ lock: ## pin the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --generate-hashes --universal --python-version 3.11 --no-header \
 		--no-emit-index-url --no-emit-find-links --quiet --upgrade --output-file requirements.lock
 
-docs: setup ## build the documentation site in site/ (opens from disk)
+docs: setup ## write the results in README and docs from the archives; build the site in site/ (opens from disk)
+	@$(BIN)/python -m mgm.report.blocks README.md docs/*.md
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "The site: $(CURDIR)/site/index.html"
 
 ARCHIVE = mgm-$(shell $(BIN)/mgm --version | cut -d' ' -f2).tar.gz

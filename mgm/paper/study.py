@@ -37,7 +37,7 @@ CONTROLS = {
 }
 
 
-def _numbers(given: Any) -> Any:
+def numbers(given: Any) -> Any:
     """Return the numbers of a range such as "701-720", or of several: "0-3, 7"."""
     if isinstance(given, int):
         return (given,)
@@ -51,7 +51,7 @@ def _numbers(given: Any) -> Any:
     return tuple(found)
 
 
-Numbers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
+Numbers = Annotated[tuple[int, ...], BeforeValidator(numbers)]
 
 
 class At(NamedTuple):

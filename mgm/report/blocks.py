@@ -10,14 +10,15 @@ A block begins with a comment that says what it shows, and ends with another:
     ...
     <!-- end -->
 
-- `DATASET: A minus B` is one number. A row in another column is `A [COLUMN]`.
+- `DATASET: A minus B` is one number. A row in another column is `A [COLUMN]`. `| draws: 709-720`
+  or `| seeds: 0-3` uses these alone.
 - `cells` is a table of accuracies. Its columns are `datasets`, or for one dataset `columns`. `rows`
   chooses rows; by default all. `minus: ROW` adds each row's difference from ROW.
 - `controls` is the same for the controls without a model.
 - `differences` is a table of a `family`. Bold differs from 0 by Holm's method.
-- `predictions` is a table of what the predictions came to.
+- `predictions` is a table of what the predictions came to. `verdicts` counts them.
 
-Lists are separated by " / ".
+A number cannot stand in a table, whose cells `|` would divide. Lists are separated by " / ".
 """
 
 import re
@@ -30,6 +31,7 @@ from typing import Any
 import pandas as pd
 
 from mgm.errors import UserError
+from mgm.paper.study import numbers
 from mgm.report.findings import Findings, estimate_of, in_words, read_findings
 from mgm.results import atomic
 
@@ -50,11 +52,14 @@ def refresh(text: str, findings_of: Callable[[str], Findings]) -> str:
         name, what = block[1], " ".join(block[2].split())
         kind, *given = what.split(" | ")
         options = dict(one.split(": ", 1) for one in given)
-        if kind in KINDS:
+        if kind == "verdicts":
+            inside = verdicts(findings_of(name))
+        elif kind in KINDS:
             inside = f"\n\n{KINDS[kind](findings_of(name), **options)}\n\n"
         else:
-            dataset, _, said = what.partition(": ")
-            inside = in_words(findings_of(name).estimate(dataset, said))
+            dataset, _, said = kind.partition(": ")
+            only = {key: numbers(value) for key, value in options.items()}
+            inside = in_words(findings_of(name).estimate(dataset, said, **only))
             if inside == "not run":
                 raise UserError(f"study {name}: {what}: has no result")
         return f"<!-- study {name} | {block[2]} -->{inside}<!-- end -->"
@@ -143,6 +148,13 @@ def predictions(found: Findings, datasets: str = "") -> str:
         verdict += f": {why}" if why else ""
         lines.append([where, one["says"], one["since"][:7], estimate, verdict])
     return _markdown(["Where", "Predicted", "Commit", "Found", "Verdict"], lines)
+
+
+def verdicts(found: Findings) -> str:
+    """Return how many predictions came to what, such as "12 hold, 3 refuted"."""
+    counts = found.predictions.verdict.value_counts()
+    words = {"holds": "hold", "refuted": "refuted", "open": "open", "not run": "not run"}
+    return ", ".join(f"{counts[one]} {text}" for one, text in words.items() if one in counts)
 
 
 KINDS: dict[str, Callable[..., str]] = {
