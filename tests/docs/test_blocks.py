@@ -1,0 +1,45 @@
+"""Results in README and docs are those of the committed archives, to the digit."""
+
+from functools import cache
+from pathlib import Path
+from shutil import copy
+
+import pytest
+
+from mgm.report.blocks import BLOCK, refresh
+from mgm.report.findings import read_findings
+from mgm.results.archive import ENDING, SUMS
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results"
+PAGES = [
+    page
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    if BLOCK.search(page.read_text())
+]
+
+
+@pytest.fixture(scope="module")
+def findings_of(tmp_path_factory):
+    """What the committed archives hold; other runs of this checkout do not count."""
+    folder = tmp_path_factory.mktemp("results")
+    copy(RESULTS / SUMS, folder)
+    for archive in RESULTS.glob(f"*{ENDING}"):
+        copy(archive, folder)
+    return cache(lambda name: read_findings(folder / name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_pages_results_are_those_of_its_studies(page, findings_of):
+    text = page.read_text()
+    assert refresh(text, findings_of) == text
+
+
+def test_no_block_breaks_its_paragraph():
+    """Markdown ends a paragraph at a line that begins with a comment, and a cell at a bar."""
+    for page in PAGES:
+        for block in BLOCK.finditer(page.read_text()):
+            line = page.read_text()[: block.start()].rpartition("\n")[2]
+            if not block[3].startswith("\n"):
+                assert line.strip() and not line.startswith("|"), (page.name, block[2])
