@@ -42,4 +42,5 @@ def test_no_block_breaks_its_paragraph():
         for block in BLOCK.finditer(page.read_text()):
             line = page.read_text()[: block.start()].rpartition("\n")[2]
             if not block[3].startswith("\n"):
-                assert line.strip() and not line.startswith("|"), (page.name, block[2])
+                assert line.strip(), (page.name, block[2])
+                assert not line.startswith("|"), (page.name, block[2])

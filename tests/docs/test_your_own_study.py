@@ -32,7 +32,7 @@ def test_the_pages_study_runs_from_a_folder_of_videos_to_its_page(tmp_path):
     )
     runs = pd.read_csv(tmp_path / "mine.csv")
     # Three masks and two seeds; a probe of each and of random weights; the controls.
-    assert runs.run_id.str.partition("-")[0].value_counts().to_dict() == {
+    assert runs.verb.value_counts().to_dict() == {
         "probe": 8,
         "pretrain": 6,
         "measure": 1,

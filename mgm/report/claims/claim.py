@@ -109,6 +109,7 @@ class Claim:
     note: str = ""  # our reading of an ambiguous sentence
     source: str = ""  # the paper's section
     text_only: bool = False  # its numbers are in no table of the paper
+    our_count: bool = False  # the number it is compared with is our count of multiply-adds
 
     @property
     def cells(self) -> tuple[Key, ...]:

@@ -19,6 +19,7 @@ from mgm.results.statistics import Estimate, holm, p_value
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 CONTRADICTED = "contradicted by published numbers"
+MISCOUNTED = "contradicted by our count of operations"
 DIFFERS = "differs from published numbers"
 UNTESTED = "not tested at this scale"
 # Points. A table number that is nearer to the claimed one differs only by rounding.
@@ -245,6 +246,7 @@ def _judge(
         verdict = HOLDS
     if table == CONTRADICTS:
         verdict = DIFFERS if _by_rounding(claim, quoted) else CONTRADICTED
+        verdict = MISCOUNTED if claim.our_count else verdict
     return Verdict(
         claim.says,
         claim.source,
@@ -256,7 +258,7 @@ def _judge(
         note="; ".join(dict.fromkeys(filter(None, notes))),
         run_ids=tuple(dict.fromkeys(run_id for row in used.values() for run_id in row.run_ids)),
         here=here,
-    ), nan if verdict in (CONTRADICTED, DIFFERS) else p
+    ), nan if verdict in (CONTRADICTED, DIFFERS, MISCOUNTED) else p
 
 
 def _too_few(rows: Iterable[Row]) -> bool:
