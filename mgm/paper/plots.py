@@ -42,24 +42,21 @@ def figure_4a(registry: Registry) -> None:
     """Add Figure 4a: accuracy over the mask ratio, of MGM after 200 epochs on SSv2."""
     if not registry.has("ssv2"):
         return
-    # This row has the ratio 0.75, the only point of the figure that a table prints.
+    # This row has the ratio 0.75, the only point of the figure that a table prints. It keeps all
+    # its seeds, so that every figure shows one value.
     quoted = registry.tables["4e"].cell("MGM (Dense)", "SSv2")
-    points = []
+    points = [(0.75, quoted)]
     for ratio in RATIOS:
-        parent = trained_parent(registry, with_mask(recipes.pretrain("ssv2"), ratio=ratio))
-        runs = downstream_runs(registry, "figure4a", "ssv2", parent)
-        cell = (
-            Cell("4e", quoted.row, quoted.column, runs)
-            if ratio == 0.75
-            else Cell("4a_ratio", f"{ratio:g}", "SSv2", runs)
-        )
-        points.append((ratio, cell))
+        if ratio != 0.75:
+            parent = trained_parent(registry, with_mask(recipes.pretrain("ssv2"), ratio=ratio))
+            runs = downstream_runs(registry, "figure4a", "ssv2", parent)
+            points.append((ratio, Cell("4a_ratio", f"{ratio:g}", "SSv2", runs)))
     registry.plots["4a"] = Plot(
         "Mask ratio",
         "MGM, 200 epochs of pretraining on SSv2. The paper prints a number for 0.75 only.",
         "Mask ratio",
         TOP1,
-        {"MGM": tuple(points)},
+        {"MGM": tuple(sorted(points, key=lambda point: point[0]))},
     )
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from mgm.paper.cost import multiply_adds
 from mgm.paper.quoted import note, reported
 from mgm.paper.registry import Table
 from mgm.paper.scales import Scale
 from mgm.report.cells import COLUMNS, Row, frame, gain
 from mgm.results import atomic
 from mgm.results.statistics import holm, p_value
+from mgm.spec import BACKBONES, Measure
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 BOLD = (
@@ -171,14 +173,28 @@ def head_of(table: Table) -> list[str]:
 def detail(table: Table, row: Row) -> str:
     """Return the small print of a row: backbone and data from the paper, and our remark.
 
-    "Supervised" is left out, because the section says it.
+    A model of another size than the paper's is named in place of its backbone. "Supervised"
+    is left out, because the section says it.
     """
     printed = (
         note(*row.key).replace("supervised, ", "").removesuffix("; supervised")
         if table.shows_notes
         else ""
     )
+    if printed and (own := _own_size(row)):
+        _, *others = printed.split("; ")
+        printed = "; ".join([own, *others])
     return "; ".join(filter(None, (printed, row.remark)))
+
+
+def _own_size(row: Row) -> str:
+    """Return the size of our model if it is not one of the paper's; else empty."""
+    run = next((run for run in row.runs if not isinstance(run, Measure)), None)
+    if run is None or run.model.backbone in BACKBONES:
+        return ""
+    model = run.model
+    size = f"ours: {model.backbone}, {model.depth} blocks of width {model.width}"
+    return f"{size}, {multiply_adds(run) / 1e9:.2g} GFLOPs"
 
 
 def number(value: float | None, sign: bool = False, decimals: int = 1) -> str:
@@ -240,8 +256,8 @@ def _grid(
 def _cells(table: Table, row: Row, scale: Scale) -> dict[str, str]:
     """Map each heading to the row's text."""
     first, *others = names(table, row)
-    # The paper prints GFLOPs per view, once per row.
-    gflops = reported().get((row.table, row.row, "GFLOPs"))
+    # The paper prints GFLOPs per view, once per row. They are those of its own model.
+    gflops = None if _own_size(row) else reported().get((row.table, row.row, "GFLOPs"))
     details = "; ".join(
         filter(None, (detail(table, row), f"{gflops:.0f} GFLOPs" if gflops else ""))
     )

@@ -91,6 +91,19 @@ STEP, SALIENCY = (
 )
 
 
+def test_a_difference_of_single_runs_has_no_interval():
+    verdict = verdict_of(
+        "ssv2-1.2",
+        *(
+            row(("1", f"{method}, SSv2, {epochs}", "SSv2"), top1, half=5)
+            for method, top1 in (("MGM", 67.9), ("VideoMAE", 36.7))
+            for epochs in (800, 1600, 2400)
+        ),
+    )
+    assert "31.2 (no interval)" in verdict.ours
+    assert "[" not in verdict.ours
+
+
 def test_what_the_tables_contradict_is_just_this():
     assert len(BY_ID) == len(CLAIMS)
     unknown = {key for claim in CLAIMS for key in claim.cells if key not in reported()}

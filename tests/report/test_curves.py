@@ -17,6 +17,13 @@ def run(results, name, epochs, top1, known=KNOWN, seeds=2):
         finish(results, spec, top1 + 2 * spec.seed, steps=2)
 
 
+def test_figures_that_show_the_same_runs_show_one_value():
+    several = registry(seeds=(0,), datasets=BOTH, more_seeds={"table4e": (0, 1, 2)})
+    shown = dict(several.plots["4a"].lines["MGM"])[0.75]
+    assert shown is dict(several.plots["4b"].lines["MGM"])[200]
+    assert len(shown.runs) == 3
+
+
 def drawn(results, together):
     return curves(points_of(PLOT, examine_all(results, KNOWN.specs)), PLOT, "smoke", together)
 
@@ -31,6 +38,8 @@ def test_each_point_stands_once_in_frame_and_arrays(tmp_path):
     assert (mgm.paper, mgm.ours, mgm.n) == (70.6, pytest.approx(61, abs=0.3), 2)
     assert mgm.ci_low < 60 < 62 < mgm.ci_high
     assert (videomae.status, videomae.n, videomae.wanted) == ("partial", 1, 2)
+    # One seed's test videos do not show how much seeds differ.
+    assert np.isnan(videomae.ci_low)
     assert (mam2.status, mam2.paper, mam2.wanted) == ("quoted", 71.3, 0)
     assert np.isnan(mam2.ours)
     assert (

@@ -300,10 +300,15 @@ def _measured_once(row: Row) -> bool:
 
 
 def _of_cell(row: Row) -> Estimate:
-    """Return a cell's estimate. A single measurement over all videos has an empty interval."""
+    """Return a cell's estimate. A single measurement over all videos has an empty interval.
+
+    A single training run has none, because its test videos do not show how much seeds differ.
+    """
     assert row.estimate is not None
     mean = row.estimate.mean
-    return Estimate(mean, mean, mean) if _measured_once(row) else row.estimate
+    if _measured_once(row):
+        return Estimate(mean, mean, mean)
+    return Estimate(mean) if row.runs and row.estimate.n == 1 else row.estimate
 
 
 def _show_all(conditions: Iterable[Condition], numbers: Numbers) -> str:

@@ -31,7 +31,10 @@ def points_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
     """
     points = [(name, x, cell) for name, cells in plot.lines.items() for x, cell in cells]
     ticks = [plot.ticks[int(x)] if plot.ticks else f"{x:g}" for _, x, _ in points]
-    return frame(row_of(cell, found) for *_, cell in points).assign(
+    cells = frame(row_of(cell, found) for *_, cell in points)
+    # Points are compared, and test videos of one run do not show how much seeds differ.
+    cells.loc[cells.n == 1, ["ci_low", "ci_high"]] = np.nan
+    return cells.assign(
         line=[name for name, *_ in points],
         x=[float(x) for _, x, _ in points],
         tick=ticks,
@@ -79,15 +82,9 @@ def curves(points: pd.DataFrame, plot: Plot, scale: str, together: bool) -> Figu
             Otherwise each has a panel.
     """
     quoted = bool(points.paper.notna().any())
-    single, beyond = (
-        bool((points.n == 1).any()),
-        bool(((points.ci_low < 0) | (points.ci_high > 100)).any()),
-    )
-    key = (
-        "Filled marks are our means, bars their 95 % confidence intervals"
-        + " (dashed: one run, interval over its test videos)" * single
-        + "."
-    )
+    beyond = bool(((points.ci_low < 0) | (points.ci_high > 100)).any())
+    key = "Filled marks are our means, bars their 95 % confidence intervals over seeds."
+    key += " A mark without a bar is one run." * bool((points.n == 1).any())
     key += " Arrows mark intervals that reach beyond 0 or 100." * beyond
     key += (
         " Hollow marks are the paper's numbers. Diamonds are methods that are not run here."
@@ -227,16 +224,16 @@ def _draw(
 
 
 def _bars(axes: Axes, points: pd.DataFrame, looks: Mapping[str, tuple[str, str]]) -> None:
-    """Draw 95 % intervals, dashed for a single run, with arrows where they leave 0 to 100."""
+    """Draw 95 % intervals, with arrows where they leave 0 to 100."""
     bars = points.dropna(subset="ci_low").assign(
         low=lambda some: some.ci_low.clip(lower=0), high=lambda some: some.ci_high.clip(upper=100)
     )
     if len(bars):
-        plot = so.Plot(
-            bars, x="x", ymin="low", ymax="high", color="line", linestyle=bars.n == 1
-        ).add(so.Range(linewidth=1.1), legend=False)
+        plot = so.Plot(bars, x="x", ymin="low", ymax="high", color="line").add(
+            so.Range(linewidth=1.1), legend=False
+        )
         colours = {name: colour for name, (colour, _) in looks.items()}
-        plot.scale(color=colours, linestyle={True: (2, 3), False: "-"}).theme(STYLE).on(axes).plot()
+        plot.scale(color=colours).theme(STYLE).on(axes).plot()
     for side, end, mark in ((bars.ci_low < 0, 0, "v"), (bars.ci_high > 100, 100, "^")):
         for x, name in zip(bars.x[side], bars.line[side]):
             axes.plot(x, end, mark, color=looks[name][0], markersize=5, clip_on=False)
