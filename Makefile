@@ -94,7 +94,4 @@ NAME ?= smoke
 PORT ?= 5000
 dashboard: setup ## start MLflow on http://127.0.0.1:5000 and follow running jobs; NAME=mine for other results, PORT=5001
 	@! (exec 3<>/dev/tcp/127.0.0.1/$(PORT)) 2>/dev/null || { echo "port $(PORT) is in use: end the program that listens there, or run make dashboard PORT=$$(($(PORT) + 1))"; exit 1; }
-	@$(BIN)/mgm sync $(NAME)
-	@echo "http://127.0.0.1:$(PORT): choose 'Model training' (top left), then $(NAME), then runs. Ctrl-C ends it."
-	@$(BIN)/mgm sync $(NAME) --follow & follower=$$!; trap "kill $$follower" EXIT; \
-	$(BIN)/mlflow server --backend-store-uri sqlite:///results/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
+	@$(BIN)/mgm sync $(NAME) --serve $(PORT)

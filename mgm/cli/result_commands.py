@@ -201,6 +201,13 @@ class MirrorOptions(FrozenModel):
     follow: Annotated[bool, typer.Option("--follow", help="Go on until every run is finished.")] = (
         False
     )
+    serve: Annotated[
+        int | None,
+        typer.Option(
+            help="Serve MLflow's pages on this port of 127.0.0.1, and follow meanwhile.",
+            metavar="PORT",
+        ),
+    ] = None
     weights: Annotated[
         bool,
         typer.Option("--weights", help="Copy weights too; default: only their path and digest."),
@@ -229,6 +236,9 @@ def sync(
 
     folder = results / name
     registry, uri = _registry(folder), mirror.uri or mlflow.default_uri(folder)
+    if mirror.serve:
+        mlflow.serve(registry, folder, mirror.serve, mirror.weights)
+        return
     if mirror.follow:
         mlflow.follow(registry, folder, uri, mirror.weights)
         return

@@ -8,7 +8,7 @@ def content(place, uri):
     client = MlflowClient(uri)
     (experiment,) = [one for one in client.search_experiments() if one.name == place.name]
     runs = client.search_runs([experiment.experiment_id])
-    names = {run.info.run_id: run.info.run_name for run in runs}
+    names = {run.info.run_id: run.data.tags["mgm.run"] for run in runs}
     assert len(set(names.values())) == len(runs)
     own = ("mlflow.user", "mlflow.runName", "mlflow.source.type", "weights.copied")
     models = {
@@ -21,7 +21,8 @@ def content(place, uri):
         return [models[one.model_id] for one in (side or [])]
 
     return {
-        run.info.run_name: (
+        run.data.tags["mgm.run"]: (
+            run.info.run_name,
             run.info.status,
             run.info.end_time if run.info.status == "FINISHED" else None,
             run.data.params,

@@ -3,7 +3,10 @@
 import contextlib
 import json
 import os
+import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -62,7 +65,7 @@ def mirrored(place):
     client = MlflowClient(default_uri(place))
     experiment = client.get_experiment_by_name("smoke")
     return client, {
-        run.info.run_name: run for run in client.search_runs([experiment.experiment_id])
+        run.data.tags["mgm.run"]: run for run in client.search_runs([experiment.experiment_id])
     }
 
 
@@ -93,6 +96,7 @@ def test_a_run_its_parent_its_curve_and_its_cell(place):
     run = runs[CHILD.run_id]
     assert run.info.status == "FINISHED"
     assert run.data.metrics["test/top1"] == pytest.approx(60)
+    assert run.info.run_name == "mgm, seed 0, 60.0 %, finetune"
     assert run.data.params["optim.lr"] == json.dumps(CHILD.optim.lr)
     assert run.data.params["clips.sampling"] == "stride"
     tags = run.data.tags
@@ -113,7 +117,8 @@ def test_a_run_its_parent_its_curve_and_its_cell(place):
     assert runs[PARENT.run_id].data.tags["row"].startswith("ViT-B")
 
     def found(query):
-        return {run.info.run_name for run in client.search_runs([run.info.experiment_id], query)}
+        found = client.search_runs([run.info.experiment_id], query)
+        return {run.data.tags["mgm.run"] for run in found}
 
     cell = "tags.`table.4e` LIKE '%MGM (Dense) / SSv2%'"
     assert found(cell) == {PARENT.run_id, CHILD.run_id}
@@ -454,3 +459,26 @@ def test_weights_are_models_with_their_metrics_datasets_and_parents(place, templ
     assert [one.model_id for one in run.inputs.model_inputs] == [models()[PARENT.run_id].model_id]
     assert is_level(place, template)
     assert not list(place.parent.rglob("*.safetensors"))
+
+
+@pytest.mark.slow
+def test_a_dashboard_is_served_while_it_is_filled_and_ends_with_its_process(pair):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; "
+        "from tests.helpers.fake_results import registry; "
+        "from mgm.report.mlflow.sync import serve; "
+        "serve(registry(seeds=(0,)), Path(sys.argv[2]), int(sys.argv[3]))"
+    )
+    command = [sys.executable, "-c", code, str(ROOT), str(pair), str(port)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as serving:
+        line = next(line for line in serving.stderr if "workflowType" in line)
+        assert f"http://127.0.0.1:{port}/#/experiments/" in line
+        with socket.create_connection(("127.0.0.1", port)):
+            pass
+        serving.terminate()
+        serving.communicate(timeout=60)
+    with pytest.raises(OSError, match="refused"), socket.create_connection(("127.0.0.1", port)):
+        pass

@@ -22,7 +22,7 @@ from mgm.results.frame import examine_all
 from mgm.results.result import LARGEST, QUIET_S, RunStatus, age, examine, log_lines
 from mgm.spec import Mask, Pretrain, Spec, data_name, dotted, kind_of, parents
 
-FORMAT = 8  # version of the record; a new one writes all runs again
+FORMAT = 9  # version of the record; a new one writes all runs again
 LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
 # State of a run -> value of the tag `status`, and MLflow's own status.
 STATUS = {
@@ -45,6 +45,7 @@ class Record:
     """A run as MLflow stores it.
 
     Attributes:
+        name: stage, mask, seed and top-1 accuracy, short enough for a list.
         status: MLflow's own status.
         start, end: milliseconds since 1970.
         curve: metrics in training, by step.
@@ -53,6 +54,7 @@ class Record:
     """
 
     spec: Spec
+    name: str
     status: str
     start: int
     end: int | None
@@ -135,7 +137,9 @@ class Records:
             files["masks.png"] = _picture(self.arrays, self.clip, spec.mask.name, spec.mask.ratio)
         tags = self._tags(spec, run, folder)
         files = {name: content for name, content in files.items() if content}
-        return Record(spec, STATUS[run.state][1], start, end, params, tags, curve, final, files)
+        name = _name(spec, params.get("axis.mask", ""), result.get("metrics", {}).get("top1"))
+        status = STATUS[run.state][1]
+        return Record(spec, name, status, start, end, params, tags, curve, final, files)
 
     def _axes(self, spec: Spec) -> dict[str, str]:
         """Return the parameters that the dashboard can group by.
@@ -190,6 +194,13 @@ class Records:
             for name, text in tags.items()
             if text
         }
+
+
+def _name(spec: Spec, mask: str, top1: Any) -> str:
+    """Return "mgm, seed 0, 64.7 %, probe", with what tells runs of a list apart first."""
+    own = mask or getattr(spec, "name", "")
+    accuracy = f"{top1:.1f} %" if _is_number(top1) else ""
+    return ", ".join(filter(None, (own, f"seed {spec.seed}", accuracy, spec.stage)))
 
 
 def _content(file: Path) -> str:

@@ -1,9 +1,10 @@
 """Copy results to MLflow, for its dashboard.
 
 The files are the source. If the tracker is slow, down or deleted, nothing is lost. A results
-folder is an MLflow experiment, and a run's folder is an MLflow run of the same name. The tag
-`mgm.digest` says from which files it was written. It is written last, so the next sync replaces a
-half written run. A run in training keeps its MLflow run and gets only the new points.
+folder is an MLflow experiment, and a run's folder is an MLflow run, whose tag `mgm.run` has the
+folder's name. The tag `mgm.digest` says from which files it was written. It is written last, so the
+next sync replaces a half written run. A run in training keeps its MLflow run and gets only the new
+points.
 
 A run with weights has a logged model of MLflow 3. The model is external, so no file is copied. A
 finetuning run has its parent's model as input. A probe adds its metrics to its parent's model.
@@ -12,7 +13,12 @@ Runs stay in MLflow after their folders are deleted.
 
 import json
 import os
+import signal
+import socket
 import sqlite3
+import subprocess
+import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -30,6 +36,7 @@ from mgm.report.mlflow.record import VARYING, Record, Records
 from mgm.results.lock import wait_for_flock
 from mgm.spec import parents
 
+RUN = "mgm.run"  # tag: run id
 DIGEST = "mgm.digest"  # tag: digest of the files that the MLflow run was written from
 PARENT = "mlflow.parentRunId"  # tag with which MLflow's pages nest runs
 WEIGHTS = "weights.copied"  # tag: digest of the weights among the run's artefacts
@@ -118,6 +125,39 @@ def follow(
         time.sleep(every)
 
 
+def serve(registry: Registry, results: Path, port: int, weights: bool = False) -> None:
+    """Serve MLflow's pages on 127.0.0.1, and mirror the runs meanwhile, until the server ends.
+
+    The server ends with this process, also if it is terminated.
+
+    Raises:
+        UserError: the database cannot be written.
+    """
+    uri = default_uri(results)
+    with _writing(uri, results):
+        experiment = Mirror(uri, results).experiment_id
+    # SystemExit runs the `finally` below.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # A group of its own, since the server has worker processes.
+    server = subprocess.Popen(command, start_new_session=True)
+    try:
+        while server.poll() is None:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.2)
+        page = f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs"
+        show(f"{page}?workflowType=machine_learning shows {results.name}. Ctrl-C ends it.")
+        mirror = {"target": follow, "args": (registry, results, uri, weights), "daemon": True}
+        threading.Thread(**mirror).start()  # type: ignore[arg-type]
+        server.wait()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
 class Mirror:
     """The MLflow experiment of `results`. `runs` has its runs by run id."""
 
@@ -148,7 +188,9 @@ class Mirror:
                 [self.experiment_id], max_results=1000, page_token=token
             )
             for run in found:
-                self.runs.setdefault(run.info.run_name, []).append(run)
+                # Runs of an earlier format have the run id as their name.
+                run_id = run.data.tags.get(RUN, run.info.run_name)
+                self.runs.setdefault(run_id, []).append(run)
             token = found.token or ""
 
     def tag(self, run_id: str, name: str) -> str | None:
@@ -212,7 +254,9 @@ class Mirror:
             last = max((point.step for point in history), default=-1)
             points = [point for point in points if point[3] > last]
         else:
-            made = client.create_run(self.experiment_id, record.start, run_name=record.spec.run_id)
+            # The tag comes with the run, so that the next sync finds a half written one.
+            tags = {RUN: record.spec.run_id}
+            made = client.create_run(self.experiment_id, record.start, tags, record.name)
             mlflow_id = made.info.run_id
         metrics = [entities.Metric(*point) for point in points]
         if record.status == "FINISHED":
@@ -226,10 +270,11 @@ class Mirror:
                 (Path(folder) / name).write_bytes(content)
             client.log_artifacts(mlflow_id, folder)
         if record.status == "RUNNING":
-            client.update_run(mlflow_id, "RUNNING")
+            client.update_run(mlflow_id, "RUNNING", record.name)
         else:
+            client.update_run(mlflow_id, name=record.name)
             client.set_terminated(mlflow_id, record.status, record.end)
-        tags = record.tags | marks
+        tags = record.tags | marks | {RUN: record.spec.run_id}
         client.log_batch(mlflow_id, tags=[entities.RunTag(*pair) for pair in tags.items()])
         return client.get_run(mlflow_id)
 
