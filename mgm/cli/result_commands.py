@@ -116,8 +116,7 @@ def pack(name: Name, results: Results = Path("results")) -> None:
     """Write finished runs to one archive, or add new runs to it.
 
     The archive results/NAME.tar.xz contains specs, results, predictions, logs and arrays, but no
-    weights. Every command that reads results/NAME unpacks it on first use. If there is no folder
-    results/NAME, the archive contains all folders results/NAME-*.
+    weights. Every command that reads results/NAME unpacks it on first use.
     """
     from mgm.results.archive import pack as write
 

@@ -1,7 +1,6 @@
 """Results of a study as one archive, `results/NAME.tar.xz`, unpacked on first use.
 
-A study of several scales is one archive too: `guidance.tar.xz` contains the folders `guidance-d15`,
-`guidance-r60` and so on, and begins with their names. `results/SHA256SUMS` lists the digest of each
+`results/SHA256SUMS` lists the digest of each
 archive, in the format of sha256sum. An unpacked folder stores the digest of its archive, so later
 calls read only two small files.
 """
@@ -13,7 +12,6 @@ import shutil
 import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from mgm.console import show
@@ -114,24 +112,8 @@ def _unpack(archive: Path, digest: str, temporary: Path, results: Path) -> int:
 
 
 def _archive_of(results: Path) -> Path | None:
-    """Return the archive of the folder `results`: its own, or its study's."""
-    own = results.parent / f"{results.name}{ENDING}"
-    study = results.parent / f"{results.name.partition('-')[0]}{ENDING}"
-    if own.is_file():
-        return own
-    return study if study.is_file() and results.name in _folders(study) else None
-
-
-def _folders(archive: Path) -> list[str]:
-    """Return the names of the folders in an archive, which are its first members.
-
-    If there are none, or its digest is another, return the archive's own name.
-    """
-    names = []
-    if _read_sums(archive.parent).get(archive.name) == file_digest(archive):
-        with suppress(tarfile.TarError, EOFError), tarfile.open(archive, "r|xz") as tar:
-            names = [member.name for member in takewhile(tarfile.TarInfo.isdir, tar)]
-    return names or [archive.name.removesuffix(ENDING)]
+    archive = results.parent / f"{results.name}{ENDING}"
+    return archive if archive.is_file() else None
 
 
 def _extract(archive: Path, folder: Path, name: str) -> None:
@@ -165,16 +147,13 @@ def _extract(archive: Path, folder: Path, name: str) -> None:
 def unpack_all(results: Path) -> None:
     """Unpack every archive in the folder `results`."""
     for archive in sorted(results.glob(f"*{ENDING}")):
-        for name in _folders(archive):
-            unpack(results / name)
+        unpack(results / archive.name.removesuffix(ENDING))
 
 
 def pack(results: Path) -> Path:
     """Write the finished runs of the folder `results` to `results`.tar.xz, and its digest.
 
-    Without that folder, or if the archive has such folders already, it contains all folders
-    `results`-*: a study of several scales. An existing archive is unpacked first, so it keeps its
-    runs and gains the new ones. Equal files
+    An existing archive is unpacked first, so it keeps its runs and gains the new ones. Equal files
     make an equal archive: names are sorted, and times and owners are left out.
 
     Returns:
@@ -183,17 +162,10 @@ def pack(results: Path) -> Path:
     Raises:
         UserError: there are no finished runs, or the existing archive is damaged.
     """
-    archive = results.parent / f"{results.name}{ENDING}"
-    packed = {results.parent / name for name in _folders(archive)} if archive.is_file() else set()
-    for folder in packed:
-        unpack(folder)
-    of_study = packed - {results} or not results.is_dir()
-    several = results.parent.glob(f"{results.name}-*/") if of_study else ()
-    folders = sorted(folder for folder in {results, *packed, *several} if folder.is_dir())
+    unpack(results)
     found = [
         path
-        for folder in folders
-        for result in folder.glob("*/result.json")
+        for result in results.glob("*/result.json")
         for path in result.parent.iterdir()
         if path.is_file() and _belongs(path)
     ]
@@ -201,25 +173,21 @@ def pack(results: Path) -> Path:
         raise UserError(f"{results}: contains no finished runs; run its experiments first")
     # Files of one kind compress better if they follow one another.
     found.sort(key=lambda path: (path.name, path))
-    scales = [folder / "scale.json" for folder in folders if (folder / "scale.json").is_file()]
+    scales = [path for path in [results / "scale.json"] if path.is_file()]
+    archive = results.parent / f"{results.name}{ENDING}"
     with (
         atomic.atomic_write(archive) as temporary,
         lzma.open(temporary, "wb", preset=9 | lzma.PRESET_EXTREME) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
-        for path in [*folders, *scales, *found]:
+        for path in [*scales, *found]:
             member = tarfile.TarInfo(path.relative_to(results.parent).as_posix())
-            if path.is_dir():
-                member.type, member.mode = tarfile.DIRTYPE, 0o755
-                tar.addfile(member)
-                continue
             member.size = path.stat().st_size
             with path.open("rb") as file:
                 tar.addfile(member, file)
     sums = _read_sums(archive.parent) | {archive.name: file_digest(archive)}
     _write_sums(archive.parent, sums.items())
-    for folder in folders:
-        atomic.write(folder / MARKER, f"{sums[archive.name]}\n")
+    atomic.write(results / MARKER, f"{sums[archive.name]}\n")
     return archive
 
 

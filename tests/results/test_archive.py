@@ -138,33 +138,6 @@ def test_what_a_killed_process_left_goes_at_the_next_call(results):
     }
 
 
-def test_a_study_of_several_scales_has_one_archive(tmp_path):
-    results = tmp_path / "results"
-    for name in ("study-a", "study-b", "study2"):
-        _finish(results / name / "run")
-    before = {name: _files(results / name) for name in ("study-a", "study-b")}
-    archive = pack(results / "study")
-    first = archive.read_bytes()
-    _forget(results / "study-a")
-    _forget(results / "study-b")
-    unpack(results / "study-a")
-    assert _files(results / "study-a") == before["study-a"]
-    assert not (results / "study-b").exists()
-    unpack(results / "study-c")
-    assert not (results / "study-c").exists()
-    assert pack(results / "study").read_bytes() == first
-    _forget(results / "study-a")
-    _forget(results / "study-b")
-    unpack_all(results)
-    assert {name: _files(results / name) for name in before} == before
-    # A folder of the study's own name adds its runs to the archive.
-    _finish(results / "study" / "run")
-    with tarfile.open(pack(results / "study")) as tar:
-        assert {name for name in tar.getnames() if name.endswith("result.json")} == {
-            f"{name}/run/result.json" for name in ("study", "study-a", "study-b")
-        }
-
-
 def test_an_archive_of_another_name_is_one_line(results):
     archive = pack(results)
     _forget(results)
