@@ -16,11 +16,14 @@ import yaml
 
 import mgm
 from mgm.dag.study import Workflow
+from mgm.paper import STUDIES
 from mgm.paper.suite import registry_of
 from mgm.reading import file_digest
 from mgm.report.cells import cells
 from mgm.report.crate import write_crate
-from mgm.results.archive import unpack
+from mgm.report.findings import read_findings
+from mgm.report.verify import verify
+from mgm.results.archive import is_packed, unpack
 from mgm.results.frame import frame
 from mgm.results.result import examine
 from tests.helpers.rocrate import findings
@@ -35,6 +38,29 @@ def test_each_run_is_one_of_the_scale_and_believed(tmp_path):
     done = {path.parent.name for path in RESULTS.glob("mini/*/result.json")}
     assert done <= set(specs)
     assert {examine(RESULTS / "mini" / run_id, specs[run_id]).state for run_id in done} == {"run"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.stem for path in STUDIES.glob("*.yaml")))
+def test_each_run_of_a_study_is_one_of_its_runs_and_believed(name):
+    """A change of a recipe, a study or a default must not orphan a committed run."""
+    if not is_packed(RESULTS / name):
+        pytest.skip(f"{name} has no runs yet")
+    registry = registry_of(RESULTS / name)
+    done = {path.parent.name for path in (RESULTS / name).glob("*/result.json")}
+    assert done
+    assert done <= set(registry.specs)
+    found = {examine(RESULTS / name / run_id, registry.specs[run_id]).state for run_id in done}
+    assert found == {"run"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.stem for path in STUDIES.glob("*.yaml")))
+def test_every_study_is_verified_against_git(name):
+    if not is_packed(RESULTS / name):
+        pytest.skip(f"{name} has no runs yet")
+    lines, failed = verify(read_findings(RESULTS / name))
+    assert not failed, lines
 
 
 @pytest.fixture(scope="module")
