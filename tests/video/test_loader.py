@@ -57,8 +57,8 @@ def test_shuffled_guidance_takes_the_motion_of_another_video(videos):
     assert_same(shuffled, reread)
     for one, other in zip(own, shuffled):
         assert_same(
-            [one._replace(motion_BSHW=None, displacement_BSHW2=None)],
-            [other._replace(motion_BSHW=None, displacement_BSHW2=None)],
+            [one._replace(motion_BSHW=None, displacement_BSHW2=None, informed_BS=None)],
+            [other._replace(motion_BSHW=None, displacement_BSHW2=None, informed_BS=None)],
         )
         for b, (sample, seed) in enumerate(zip(one.sample_B.tolist(), one.seed_B.tolist())):
             guide = int(generator(seed, "guide").integers(len(videos) - 1))
