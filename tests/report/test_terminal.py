@@ -118,6 +118,7 @@ def test_two_runs_differ_in_these_fields(tmp_path):
         "state": ["run", "run"],
         "mask.name": ["mgm", "tube"],
         "mask.ratio": ["0.75", "0.9"],
+        "mask.cells": ["max", "centre"],
         "metrics.loss": ["0.5", "0.5"],
     }
 

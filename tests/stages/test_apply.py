@@ -455,7 +455,7 @@ def test_predictions_of_an_index_name_classes_paths_and_what_is_correct(place):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_video(path, moving_square(8, 32, 32, seed=number))
     write_shards(
-        index_folder(place / "own", place / "mine" / "source"), place / "mine", Settings(32)
+        index_folder(place / "own", place / "mine" / "source"), place / "mine", Settings(64)
     )
     index = read_index(place / "mine")
     predict(place / "mine", place / "run", place / "told", None, ApplyOptions())

@@ -199,7 +199,7 @@ def _attention(
 
 # Inches. HEIGHT is the height of a panel.
 WIDTH, HEIGHT, LEFT, GAP, HEAD, AXIS = 7.4, 1.9, 0.62, 0.1, 0.62, 0.48
-IN_A_ROW = 8  # most panels per row
+IN_A_ROW = 6  # most panels per row
 COVERAGE_KEY = (
     "Marks: share of moving pixels under the mask, with 95 % intervals over {clips} clips. "
     "Numbers: mean over time slots. Dotted: share of all pixels under the mask. A mask that "
