@@ -56,7 +56,10 @@ class PlanOptions(FrozenModel):
     utilisation: Annotated[
         float,
         typer.Option(
-            min=0.001, max=1, help="Share of the GPU's peak FLOP/s that training reaches."
+            min=0.001,
+            max=1,
+            help="Share of the GPU's peak FLOP/s that training reaches. A day is planned at "
+            "10, 17 and 40 %.",
         ),
     ] = 0.4
     measured: Annotated[
@@ -111,7 +114,7 @@ def plan(
     The plan lists each table and figure. It computes these numbers and runs nothing.
     """
     from mgm.dag.study import CONFIG, Workflow
-    from mgm.paper.budget import make_day, make_plan, size_for
+    from mgm.paper.budget import SHARES, day_machine, make_day, make_plan, size_for
     from mgm.paper.cost import machine, read_measured
     from mgm.report.compute_plan import DECODED, describe, describe_day, write_json
 
@@ -122,20 +125,28 @@ def plan(
         "clips_per_s": given.clips_per_s,
     }
     path = Path(scale) if scale.endswith((".yaml", ".yml")) else CONFIG / f"{scale}.yaml"
-    size, gpus, gpus_per_run = given.size, given.gpus, given.gpus_per_run
+    size = given.size
     if path.exists() and not size:
         size = size_for(path, str(rate["gpu"]))
     workflow = Workflow({"scale": scale, "gpu": size})
     if workflow.scale.grid:
-        gpus, gpus_per_run, decoded = 1, 1, given.cores * (per_core or DECODED)
-    chosen = machine(
-        utilisation=given.utilisation, gpus=gpus, gpus_a_run=gpus_per_run, decoded=decoded, **rate
-    )
-    if workflow.scale.grid:
-        day = make_day(workflow.registry, chosen, given.utilisation)
+        speed = per_core or DECODED
+        workers = min(given.cores, workflow.scale.execution.workers)
+        machines = [
+            day_machine(machine(utilisation=share, gpus=1, **rate), workers, speed)
+            for share in (SHARES[:1] if rate["clips_per_s"] else SHARES)
+        ]
+        day = make_day(workflow.registry, machines)
         name = " ".join(filter(None, (workflow.name, size)))
-        say(describe_day(name, day, chosen, given.cores, per_core or DECODED))
+        say(describe_day(name, day, machines, given.cores, workers, speed))
         return
+    chosen = machine(
+        utilisation=given.utilisation,
+        gpus=given.gpus,
+        gpus_a_run=given.gpus_per_run,
+        decoded=decoded,
+        **rate,
+    )
     found = make_plan(workflow.registry, chosen, given.utilisation, target)
     if out:
         from mgm.report.compute_plan import draw

@@ -4,9 +4,8 @@ The plan lists the cost of each table and figure, and of all together. It only d
 mgm/report/plan.txt.j2 prints the rules below every plan. An epoch counts whole batches.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mgm.errors import UserError
@@ -19,13 +18,22 @@ from mgm.paper.cost import (
     cost,
     multiply_adds,
     official_multiply_adds,
+    token_bytes,
     wall,
 )
-from mgm.paper.quoted import AVION, MEMORY_GB, PEAK, VIDEOMAE, PublishedTime
+from mgm.paper.quoted import (
+    AVION,
+    FLOAT32,
+    MEMORY_GB,
+    PEAK,
+    VIDEOMAE,
+    VIDEOMAE_UCF101,
+    PublishedTime,
+)
 from mgm.paper.registry import Cell, Registry
 from mgm.paper.scales import Scale
 from mgm.reading import read_yaml
-from mgm.spec import PUBLISHED, Finetune, Pretrain, Probe, Published, Spec
+from mgm.spec import PUBLISHED, Finetune, Pretrain, Probe, Published, Spec, parents
 from mgm.spec.values import TOKEN_KINDS
 
 
@@ -233,7 +241,9 @@ def line(target: str, cell: Cell, registry: Registry, costs: Mapping[str, Cost])
 def check(utilisation: float, published: PublishedTime = VIDEOMAE) -> Check:
     """Compare the formula with a published time, for the operations of VideoMAE's code."""
     spec = recipes.pretrain("k400", "tube", published.epochs)
-    clips = published.epochs * PUBLISHED["k400"].train
+    mask = spec.mask.model_copy(update={"ratio": published.ratio})
+    spec = spec.model_copy(update={"mask": mask})
+    clips = published.epochs * PUBLISHED[published.dataset].train
     flops = 6.0 * clips * official_multiply_adds(spec)
     peak = published.gpus * PEAK[published.gpu]
     return Check(
@@ -294,72 +304,114 @@ def _size(scale: Scale, name: str) -> Published:
     return PUBLISHED[name]
 
 
+# Clips per second that one core changes by RandAugment (16 frames of 320 x 240), and bytes per
+# second of the tokens that one process reads back (docs/loading.md).
+AUGMENTED, TOKENS = 11.0, 1.3e9
+
+# Shares of the peak: VideoMAE's code on AVION's machine, AVION, and an assumption.
+SHARES = (0.1, 0.17, 0.4)
+
+
 @dataclass(frozen=True)
 class Day:
     """The plan of a scale for one GPU, in the order in which its runs start.
 
     Attributes:
-        rows: (seed, row, hours from the start until the row is complete), in order.
+        rows: (seed, row, hours from the start until the row is complete, per machine), in order.
         hours: the time that the scale is meant to fill.
         memory_gb: what a step takes, and what the GPU has (0: unknown).
         disk: the most bytes of weights, checkpoints and tokens.
-        loader: videos per second that keep the GPU busy.
-        check: a published time on such a card, by the same formula.
+        loader: videos per second that keep the GPU busy in pretraining, per machine.
+        checks: published times by the same formula.
     """
 
-    rows: list[tuple[int, str, float]]
+    rows: list[tuple[int, str, tuple[float, ...]]]
     hours: float
     memory_gb: tuple[float, float]
     disk: float
-    loader: float
-    check: Check
+    loader: tuple[float, ...]
+    checks: tuple[Check, ...]
 
 
-def make_day(registry: Registry, machine: Machine, utilisation: float) -> Day:
-    """Plan a scale that has a `grid`."""
+def make_day(registry: Registry, machines: Sequence[Machine]) -> Day:
+    """Plan a scale that has a `grid`, for one GPU at several rates.
+
+    A scale starts `execution.workers` worker processes, which decode and augment. Tests and probes
+    compute in float32. Only the first probe of a set of weights computes their features.
+    """
     scale = registry.scale
     known = {name: _size(scale, name) for name in scale.datasets}
-    costs = {
-        run_id: cost(spec, known[spec.data.dataset], machine)
-        for run_id, spec in registry.specs.items()
-    }
-    table, done, hours = registry.tables["masks"], set[str](), 0.0
-    rows = list[tuple[int, str, float]]()
+    costs = [
+        {
+            run_id: cost(spec, known[spec.data.dataset], machine)
+            for run_id, spec in registry.specs.items()
+        }
+        for machine in machines
+    ]
+    table, done = registry.tables["masks"], set[str]()
+    featured, hours = set[tuple[str, ...]](), [0.0] * len(machines)
+    rows = list[tuple[int, str, tuple[float, ...]]]()
     for place, seed in enumerate(scale.seeds):
         for row in table.rows:
             # Controls train nothing.
             if row in table.groups:
                 continue
             cells = [cell for cell in table.cells if cell.row == row]
-            runs = registry.with_parents(cell.runs[place].run_id for cell in cells)
-            hours += sum(costs[run.run_id].hours for run in runs if run.run_id not in done)
-            done |= {run.run_id for run in runs}
-            rows.append((seed, row, hours))
+            for run in registry.with_parents(cell.runs[place].run_id for cell in cells):
+                if run.run_id in done:
+                    continue
+                done.add(run.run_id)
+                of = (run.data.dataset, *parents(run)) if isinstance(run, Probe) else ()
+                known_features = bool(of) and of in featured
+                featured.add(of)
+                for index, found in enumerate(costs):
+                    one = found[run.run_id]
+                    hours[index] += one.reread_h if known_features else one.hours
+            rows.append((seed, row, tuple(hours)))
     probes = [spec for spec in registry.specs.values() if isinstance(spec, Probe)]
     tokens = max((_tokens(spec, known[spec.data.dataset]) for spec in probes), default=0.0)
-    runs_cost = costs.values()
+    runs_cost = costs[0].values()
     disk = tokens + sum(one.weights for one in runs_cost)
     disk += CHECKPOINTS * max((one.checkpoint for one in runs_cost), default=0.0)
     return Day(
         rows,
         scale.hours,
-        (scale.memory_gb, MEMORY_GB.get(machine.name, 0)),
+        (scale.memory_gb, MEMORY_GB.get(machines[0].name, 0)),
         disk,
-        max((one.needs for one in runs_cost), default=0.0),
-        check(utilisation, AVION),
+        tuple(
+            max((one.needs for one in found.values() if one.stage == "pretrain"), default=0.0)
+            for found in costs
+        ),
+        tuple(check(SHARES[1], one) for one in (AVION, VIDEOMAE_UCF101, VIDEOMAE)),
+    )
+
+
+def day_machine(machine: Machine, cores: int, decoded: float) -> Machine:
+    """Return one GPU with the speeds of its float32 and of `cores` worker processes.
+
+    Args:
+        decoded: videos per second that one core decodes.
+    """
+    # A GPU that is not in the list gets the lowest ratio of all.
+    ratios = {name: FLOAT32[name] / PEAK[name] for name in FLOAT32}
+    return replace(
+        machine,
+        decoded=cores * decoded,
+        float32=machine.flops * ratios.get(machine.name, min(ratios.values())),
+        augmented=cores * AUGMENTED,
+        tokens=TOKENS,
     )
 
 
 def _tokens(spec: Probe, videos: Published) -> float:
     """Return the bytes of the tokens that an attentive probe keeps while it runs.
 
-    A value takes 2 bytes. Other kinds of probe keep no tokens.
+    Other kinds of probe keep no tokens.
     """
     if spec.kind not in TOKEN_KINDS:
         return 0.0
     views = spec.views.temporal * spec.views.spatial
-    clips = videos.train * spec.train_clips + videos.test * views
-    return 2.0 * clips * math.prod(spec.grid) * spec.model.width
+    return token_bytes(spec) * (videos.train * spec.train_clips + videos.test * views)
 
 
 # FLOP/s of one core in training: 65 % of its peak, AVX-512 in float32 (docs/speed.md).

@@ -18,6 +18,7 @@ from mgm.paper import recipes
 from mgm.paper.quoted import PEAK
 from mgm.reading import read_json, read_text
 from mgm.spec import Finetune, Model, Pretrain, Probe, Published, Spec, parents
+from mgm.spec.values import TOKEN_KINDS
 
 
 def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
@@ -130,6 +131,9 @@ class Machine:
         gpus_a_run: GPUs per run.
         decoded: videos per second that the cores of one GPU decode.
         source: where `flops` comes from.
+        float32: FLOP/s of tests and probes; 0: `flops`.
+        augmented: clips per second that these cores change by RandAugment.
+        tokens: bytes per second of the tokens that a probe reads back.
     """
 
     name: str
@@ -138,6 +142,9 @@ class Machine:
     gpus_a_run: int
     decoded: float = math.inf
     source: str = ""
+    float32: float = 0.0
+    augmented: float = math.inf
+    tokens: float = math.inf
 
     @property
     def slots(self) -> int:
@@ -155,6 +162,7 @@ class Cost:
         hours: GPU hours.
         checkpoint, weights: bytes of a checkpoint, and of the final weights.
         needs: videos per second that keep a GPU busy in training.
+        reread_h: hours in which a probe reads its tokens back.
     """
 
     run_id: str
@@ -166,6 +174,7 @@ class Cost:
     checkpoint: float
     weights: float
     needs: float
+    reread_h: float = 0.0
 
 
 MOST = 10**6  # GPUs, or clips per second of one GPU
@@ -258,30 +267,56 @@ def machine(
 def cost(spec: Spec, videos: Published, machine: Machine) -> Cost:
     """Return the cost of a run on a dataset of this size."""
     train = test = trained = decoded = tested = checkpoint = weights = 0.0
+    augmented = reread = 0.0
+    in_tests = in_training = machine.float32 or machine.flops
     if isinstance(spec, Pretrain | Finetune | Probe):
         forward = 2.0 * multiply_adds(spec, videos.classes if isinstance(spec, Finetune) else 0)
         # One forward pass of each clip; the classifier on top costs next to nothing.
         if isinstance(spec, Probe):
             decoded = trained = float(spec.train_clips * videos.train)
             train = trained * forward
+            if spec.kind in TOKEN_KINDS:
+                # Once on all clips, and before that on those that choose the learning rate.
+                reread = ATTENTIVE_PASSES * trained * token_bytes(spec)
         else:
+            in_training = machine.flops
             repeats = spec.augment.repeats if isinstance(spec, Finetune) else 1
             steps = spec.optim.steps or spec.optim.epochs * (videos.train // spec.optim.batch)
             decoded = float(steps * spec.optim.batch)
             trained = decoded * repeats
+            if isinstance(spec, Finetune) and spec.augment.rand:
+                augmented = trained
             train = 3.0 * trained * forward
             checkpoint = float(STATE_BYTES * parameters(spec, videos.classes))
             weights = float(WEIGHT_BYTES * parameters(spec, videos.classes))
         if not isinstance(spec, Pretrain):
             test = videos.test * spec.views.temporal * spec.views.spatial * forward
             tested = float(videos.test * spec.views.temporal)
-    seconds = max(train / machine.flops, decoded / machine.decoded) + max(
-        test / machine.flops, tested / machine.decoded
-    )
-    needs = decoded / (train / machine.flops) if train else 0.0
+    read = decoded / machine.decoded + augmented / machine.augmented
+    seconds = max(train / in_training, read) + reread / machine.tokens
+    seconds += max(test / in_tests, tested / machine.decoded)
+    needs = decoded / (train / in_training) if train else 0.0
     return Cost(
-        spec.run_id, spec.stage, train, test, decoded, seconds / 3600, checkpoint, weights, needs
+        spec.run_id,
+        spec.stage,
+        train,
+        test,
+        decoded,
+        seconds / 3600,
+        checkpoint,
+        weights,
+        needs,
+        reread / machine.tokens / 3600,
     )
+
+
+# 20 epochs on four fifths of the clips, then on all (mgm.stages.probe_kinds).
+ATTENTIVE_PASSES = 20 * (0.8 + 1)
+
+
+def token_bytes(spec: Probe) -> float:
+    """Return the bytes of one clip's tokens: 2 bytes per value."""
+    return 2.0 * math.prod(spec.grid) * spec.model.width
 
 
 def parameters(spec: Pretrain | Finetune, classes: int) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
 from math import inf
@@ -10,7 +11,15 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mgm.errors import UserError
-from mgm.paper.budget import Check, Day, Machine, Plan, epoch_cost_ratio
+from mgm.paper.budget import (
+    AUGMENTED,
+    SHARES,
+    Check,
+    Day,
+    Machine,
+    Plan,
+    epoch_cost_ratio,
+)
 from mgm.paper.registry import label_of
 from mgm.results import atomic
 
@@ -19,7 +28,7 @@ def describe(plan: Plan) -> str:
     """Return the whole plan as text.
 
     It lists compute and epochs by row and by table, the longest chain of runs, the loader's
-    speed, and the formula's error against the one published time.
+    speed, and the formula's error against a published time.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined
@@ -52,8 +61,8 @@ def caution(check: Check) -> str:
 def write_json(plan: Plan, path: Path) -> None:
     """Write every number of the plan as JSON, an unlimited loader as null."""
     fields = asdict(plan)
-    if plan.machine.decoded == inf:
-        fields["machine"]["decoded"] = None
+    machine = fields["machine"]
+    fields["machine"] = {name: None if one == inf else one for name, one in machine.items()}
     atomic.write(path, json.dumps(fields, indent=1, allow_nan=False) + "\n")
 
 
@@ -62,46 +71,52 @@ def write_json(plan: Plan, path: Path) -> None:
 DECODED = 62.0
 
 
-def describe_day(name: str, day: Day, machine: Machine, cores: int, decoded: float) -> str:
+def describe_day(
+    name: str, day: Day, machines: Sequence[Machine], cores: int, workers: int, decoded: float
+) -> str:
     """Describe a scale for one GPU: when each row is complete, and what the machine needs.
 
     Args:
-        cores: CPU cores that decode videos.
+        cores: CPU cores of the machine, of which `workers` decode videos.
         decoded: videos per second that one core decodes.
     """
-    lines = [f"{name} on one {machine.name.upper()}, {machine.source}", "", "hours  seed  row"]
-    bound = day.hours or inf
+    first = machines[0]
+    several = len(machines) > 1
+    what = "columns are hours by the share of the peak" if several else first.source
+    heads = [f"{share:.0%}" for share in SHARES] if several else ["hours"]
+    lines = [f"{name} on one {first.name.upper()}; {what}", ""]
+    lines += ["".join(f"{head:>7}" for head in heads) + "  seed  row"]
     lines += [
-        f"{hours:5.1f}  {seed:4}  {row}{'' if hours <= bound else '  (after the time limit)'}"
+        "".join(f"{one:7.1f}" for one in hours) + f"  {seed:4}  {row}"
         for seed, row, hours in day.rows
     ]
-    complete = sum(hours <= bound for *_, hours in day.rows)
-    last = day.rows[-1][-1]
-    fits = (
-        "all rows fit" if complete == len(day.rows) else f"{complete} of {len(day.rows)} rows fit"
-    )
     if day.hours:
-        lines += ["", f"{day.hours:g} hours: {fits}. All rows take {last:.1f} hours."]
+        complete = [
+            f"{sum(hours[place] <= day.hours for *_, hours in day.rows)}"
+            + (f" at {head}" if several else "")
+            for place, head in enumerate(heads)
+        ]
+        lines += ["", f"Rows of {len(day.rows)} in {day.hours:g} hours: {', '.join(complete)}."]
     wanted, there = day.memory_gb
     enough = (
         "" if not there or there >= wanted else ": the model does not fit, choose a smaller size"
     )
+    needs = " to ".join(f"{rate:.0f}" for rate in sorted({min(day.loader), max(day.loader)}))
+    waits = workers * decoded < max(day.loader)
     lines += [
         f"GPU memory: {wanted:g} GB (assumed) of {there:g} GB{enough}.",
         f"Disk: {day.disk / 1e9:.1f} GB for weights, checkpoints and an attentive probe's tokens, "
         "in addition to the videos.",
-        f"Loader: {day.loader:.0f} videos/s keep the GPU busy, {-(-day.loader // decoded):.0f} "
-        f"cores at {decoded:g} videos/s each. This machine has {cores}"
-        + ("." if cores * decoded >= day.loader else ": the GPU waits, which the hours include."),
+        f"Loader: pretraining takes {needs} videos/s. {workers} workers on {cores} cores decode "
+        f"{workers * decoded:.0f}"
+        + (": the GPU waits, which the hours include." if waits else "."),
+        f"Fine-tuning: they change {workers * AUGMENTED:.0f} clips/s by RandAugment, also counted.",
+        "Tests and probes compute in float32. Not counted: compiling, starts and `measure "
+        "controls`.",
     ]
-    one = day.check
-    lines += [
-        "",
-        f"The same formula for {one.source}: {one.flops / 1e18:.1f} EFLOP, "
-        f"{one.planned_h:.0f} h at {one.utilisation:.0%} of the peak. Its authors took "
-        f"{one.hours:.0f} h, {one.implied:.1%} of the peak.",
-        caution(one),
-    ]
+    lines += ["", "Published times, as shares of the peak by the same formula:"]
+    lines += [f"  {one.implied:.1%}  {one.source}, {one.hours:.0f} h" for one in day.checks]
+    lines += ["Measure yours: `make gpu`, or --clips-per-s."]
     return "\n".join(lines)
 
 
