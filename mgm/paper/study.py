@@ -268,8 +268,8 @@ class Study(FrozenModel):
     # Means over several datasets, by name.
     averages: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     predictions: tuple[Prediction, ...] = ()
-    # Why the tree of some runs had changes that were not committed.
-    dirty: str = ""
+    # Why some runs are of a tree with changes, or of a commit that is lost.
+    unclean: str = ""
     # When it stopped or stops, in words.
     stop: str = ""
     # What an attentive reader would ask, and the answer.

@@ -7,7 +7,7 @@ from mgm.errors import UserError
 from mgm.paper import STUDIES, ablations, experiments, plots
 from mgm.paper.comparison import load_study, scale_of, study_registry
 from mgm.paper.registry import Registry
-from mgm.paper.scales import Scale, parse_scale
+from mgm.paper.scales import Dataset, Scale, parse_scale
 from mgm.reading import read_json
 from mgm.results.archive import unpack
 
@@ -73,12 +73,13 @@ def registry_of(results: Path) -> Registry:
     """
     unpack(results)
     path, study = results / "scale.json", STUDIES / f"{results.name}.yaml"
-    ran = parse_scale(read_json(path), path) if path.is_file() else None
     if study.is_file():
-        # Its words and predictions may be newer than the last run.
-        return study_registry(scale_of(load_study(study), ran.datasets if ran else {}))
+        # Its words and predictions may be newer than the last run, which knows the digests.
+        ran = read_json(path)["datasets"] if path.is_file() else {}
+        datasets = {name: Dataset.model_validate(fields) for name, fields in ran.items()}
+        return study_registry(scale_of(load_study(study), datasets))
     try:
-        return make_registry(ran or parse_scale(read_json(path), path))
+        return make_registry(parse_scale(read_json(path), path))
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such file; run `snakemake --cores all` first, or correct the name "

@@ -168,7 +168,7 @@ def study_of(findings: Findings) -> dict[str, Any]:
         "question": study.question,
         "answer": [_signed(findings.filled(text)) for text in study.answer],
         "stop": study.stop,
-        "dirty": study.dirty,
+        "unclean": study.unclean,
         "sceptic": {asked: _signed(findings.filled(text)) for asked, text in study.sceptic.items()},
         "tables": [one for one in tables if one["parts"]],
         "differences": differences,

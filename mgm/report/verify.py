@@ -19,7 +19,7 @@ def verify(findings: Findings) -> tuple[list[str], int]:
     - Each run that has a result agrees with its files. `examine` computes every accuracy again from
       predictions.csv.
     - Each run's commit is in the repository, and nothing was changed when the run started, or the
-      study's field `dirty` says why.
+      study's field `unclean` says why.
     - Each prediction's commit is older than the first evaluation that tests it, or its field `late`
       says why not.
 
@@ -53,16 +53,14 @@ def _commits(findings: Findings) -> Iterator[Check]:
     results = [status.result for status in findings.found.values() if status.result]
     table = pd.DataFrame({name: [run[name] for run in results] for name in ("commit", "dirty")})
     for (commit, dirty), some in table.groupby(["commit", "dirty"]):
-        runs = f"{len(some)} runs of commit {str(commit)[:7]}"
-        if not _date(str(commit)):
-            yield False, f"{runs}, which is not in this repository"
-        elif dirty and findings.study.dirty:
-            yield True, f"{runs} with changes: {findings.study.dirty}"
-        else:
-            yield (
-                not dirty,
-                runs + (" with changes that were not committed" if dirty else ", clean"),
-            )
+        line = f"{len(some)} runs of commit {str(commit)[:7]}"
+        here = _date(str(commit)) is not None
+        if here and not dirty:
+            yield True, f"{line}, clean"
+            continue
+        line += " with changes that were not committed" if here else ", which this repository lacks"
+        why = findings.study.unclean
+        yield bool(why), f"{line}. {why}" if why else line
 
 
 def _predictions(findings: Findings) -> Iterator[Check]:

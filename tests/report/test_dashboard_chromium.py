@@ -48,4 +48,4 @@ def test_from_the_list_of_models_to_a_model_and_what_tested_it(pages):
     metric = page.get_by_role("row").filter(has_text="test/top1")
     metric.wait_for()
     assert DIGEST in metric.inner_text()
-    assert PROBE.run_id in metric.inner_text()
+    assert f"seed {PROBE.seed}, 60.0 %, probe" in metric.inner_text()
