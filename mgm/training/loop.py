@@ -309,9 +309,8 @@ def _parallel(loss: nn.Module, bf16_gradients: bool) -> nn.Module:
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
     from torch.nn.parallel import DistributedDataParallel
 
-    # Buffers are constants, so they are not sent.
     # Without static_graph: with it, PyTorch 2.15 queues its all-reduce inside no_sync too.
-    parallel = DistributedDataParallel(loss, gradient_as_bucket_view=True, broadcast_buffers=False)
+    parallel = DistributedDataParallel(loss, gradient_as_bucket_view=True)
     if bf16_gradients:
         parallel.register_comm_hook(None, bf16_compress_hook)
     return parallel

@@ -28,6 +28,15 @@ A4 = 680  # the width between 15 mm margins, in CSS pixels
 EVIL = "</script><img src=x onerror=alert(1)>"
 
 
+def until(page, expression, arg=None):
+    """Wait until an expression is true. Playwright's own wait needs eval, which pages forbid."""
+    for _ in range(200):
+        if page.evaluate(expression, arg):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"not true after 10 s: {expression}")
+
+
 @pytest.fixture(scope="module")
 def browser():
     with chromium() as running:
@@ -107,8 +116,8 @@ def report(tmp_path_factory) -> Report:
 def unfold(page):
     """Open everything that is folded. A run's details are drawn when it opens."""
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    page.wait_for_function(
-        "[...document.querySelectorAll('.run .body')].every(body => body.querySelector('dl'))"
+    until(
+        page, "[...document.querySelectorAll('.run .body')].every(body => body.querySelector('dl'))"
     )
     page.evaluate("document.querySelectorAll('.run details').forEach(one => one.open = true)")
 
@@ -191,7 +200,7 @@ def test_runs_are_filtered_and_columns_hidden(visit, report):
     # A link to a hidden run shows that run.
     hidden = page.locator(".run[hidden]").first.get_attribute("id")
     page.evaluate("id => location.hash = id", hidden)
-    page.wait_for_function("id => document.getElementById(id).open", arg=hidden)
+    until(page, "id => document.getElementById(id).open", arg=hidden)
     assert page.locator(f"[id='{hidden}']").is_visible()
 
 
@@ -250,13 +259,13 @@ def test_a_box_that_scrolls_is_reached_by_keyboard(visit, report):
     )
     page.set_viewport_size({"width": 330, "height": 900})
     box = page.locator(".wide").first
-    page.wait_for_function("document.querySelector('.wide').tabIndex === 0")
+    until(page, "document.querySelector('.wide').tabIndex === 0")
     assert (box.get_attribute("role"), box.get_attribute("aria-label")) == ("region", "Wide")
     box.focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('.wide').scrollLeft > 0")
+    until(page, "document.querySelector('.wide').scrollLeft > 0")
     page.set_viewport_size({"width": 1600, "height": 900})
-    page.wait_for_function("document.querySelector('.wide').tabIndex === -1")
+    until(page, "document.querySelector('.wide').tabIndex === -1")
 
 
 def test_without_javascript_everything_but_a_runs_details_can_be_read(visit, report):
@@ -348,7 +357,7 @@ def test_the_gallery_plays_and_stops_and_rests_where_motion_is_not_wanted(visit,
     at = "film => getComputedStyle(film).backgroundPosition"
     # The page with reduced motion shows the first slot. The other may have moved on already.
     before = still.locator("#gallery .film").nth(2).evaluate(at)
-    page.wait_for_function("document.querySelector('#gallery input').value > 1")
+    until(page, "document.querySelector('#gallery input').value > 1")
     assert button.inner_text() == "Pause"
     button.focus()
     page.keyboard.press("Enter")
