@@ -1,6 +1,6 @@
 """The workflow: its jobs, their resources, and its messages to the user.
 
-Its files (Snakefile, rules, scales, profiles) are in the folder `workflow/` of a checkout, and
+Its files (Snakefile, rules, scales, studies, profiles) are in the folder `workflow/` of a checkout, and
 inside the package of a wheel.
 """
 
@@ -14,6 +14,7 @@ LINKS = {
     "config": "workflow/config",
     "profiles": "workflow/profiles",
     "slurm": "workflow/profiles/slurm",
+    "studies": "workflow/studies",
 }
 
 # The name of `workflow` until all its files are written.

@@ -193,8 +193,8 @@ def _own_size(row: Row) -> str:
     if run is None or run.model.backbone in BACKBONES:
         return ""
     model = run.model
-    size = f"ours: {model.backbone}, {model.depth} blocks of width {model.width}"
-    return f"{size}, {multiply_adds(run) / 1e9:.2g} GFLOPs"
+    blocks = f"{model.depth} blocks, width {model.width}"
+    return f"{blocks}; {multiply_adds(run) / 1e9:.2g} GFLOPs"
 
 
 def number(value: float | None, sign: bool = False, decimals: int = 1) -> str:

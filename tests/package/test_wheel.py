@@ -163,6 +163,7 @@ def test_the_suite_runs_where_mgm_init_wrote_it(library, tmp_path):
         "snakemake", "--cores", "1", "--quiet", "all", "--", "tables", cwd=tmp_path / "mine"
     )
     assert (tmp_path / "mine" / "reports" / "changed" / "tables" / "table4e.csv").exists()
+    library.run("snakemake", "-n", "--config", "study=features", cwd=tmp_path / "mine")
 
 
 def test_each_extra_names_the_modules_it_brings():

@@ -203,7 +203,7 @@ def test_table_1_stands_in_four_sections_with_quoted_rows_dashed(table_1):
     assert ["MViTv2 (MViT-B; K400; 225 GFLOPs)", "200", "70.5", DASH, DASH, DASH, "quoted"] in md
     assert ["SlowFast (R101 + NL)", DASH, "79.8", DASH, DASH, DASH, "quoted"] in md
     assert [
-        "MGM (ours: vit-b-smoke, 2 blocks of width 48, 0.015 GFLOPs; SSv2)",
+        "MGM (2 blocks, width 48; 0.015 GFLOPs; SSv2)",
         "400",
         "69.6",
         "not run",
