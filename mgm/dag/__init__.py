@@ -1,7 +1,7 @@
 """The workflow: its jobs, their resources, and its messages to the user.
 
-Its files (Snakefile, rules, scales, studies, profiles) are in the folder `workflow/` of a checkout, and
-inside the package of a wheel.
+Its files (Snakefile, rules, scales, studies, profiles) are in the folder `workflow/` of a
+checkout, and inside the package of a wheel.
 """
 
 import shutil
