@@ -4,6 +4,7 @@ Every number comes from `mgm.report.findings`, with intervals over the study's s
 """
 
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -120,7 +121,7 @@ def _dots(findings: Findings, table: pd.DataFrame, units: dict[tuple[str, str], 
             axes.plot(values, np.full(len(values), place + 0.2), ".", color=QUIET, markersize=4)
         axes.axvline(0, color=ACCENT, linewidth=0.9, zorder=0)
         axes.set_title(findings.study.shown[dataset], loc="left", size=9.5)
-        axes.set_yticks(places, some.says)
+        axes.set_yticks(places, [textwrap.fill(says, 50) for says in some.says])
         axes.set_ylim(len(some) - 0.4, -0.6)
         axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
         axes.set_axisbelow(True)

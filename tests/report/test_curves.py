@@ -74,6 +74,8 @@ def test_labels_meet_neither_marks_nor_labels(tmp_path, together, done):
             assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1
             assert not any(box.overlaps(other) for other in boxes[:i])
             assert not any(box.contains(*mark) for mark in marks)
+        leaders = [line.get_transform().transform_path(line.get_path()) for line in axes.patches]
+        assert not any(line.intersects_bbox(box.padded(1)) for line in leaders for box in boxes)
     assert names == set(PLOT.lines)
     below = figure.texts[-1].get_window_extent(renderer)
     assert below.y0 >= 0
@@ -118,13 +120,16 @@ def test_an_axis_of_percentages_stays_within_them(low, high, arrows):
 
 
 def test_an_axis_spans_two_points_at_least():
-    """A single number, such as the paper's in Figure 4a, has an axis of at least two points.
+    """A single number has an axis of at least two points.
 
     A narrower axis would show differences that nobody measured.
     """
-    bottom, top = (
-        curves(only(paper=67.3, n=0, status="not run"), PLOT, "smoke", together=False)
-        .axes[0]
-        .get_ylim()
-    )
+    bottom, top = curves(only(ours=67.3), PLOT, "smoke", together=False).axes[0].get_ylim()
     assert top - bottom >= 2
+
+
+def test_the_papers_only_number_has_no_panel_of_its_own():
+    """Figure 4a at a small scale: the paper prints one number, and it is in the text."""
+    figure = curves(only(paper=67.3, ours=54.6), PLOT, "smoke", together=False)
+    assert len(figure.axes) == 1
+    assert "67.3 at 200" in " ".join(figure.texts[-1].get_text().split())

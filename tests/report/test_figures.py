@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from mgm.report import study_page
+from mgm.report.figures import dataset
 from mgm.report.figures.draw import DRAW
 from mgm.report.figures.style import DPI, write
 from mgm.spec import Visualise
 from tests.helpers.fake_results import clip_arrays
+from tests.paper.test_study import small
+from tests.report.test_findings import findings
 
 NOTE = "Scale smoke: toy models trained for seconds on generated videos; it says nothing about which mask is best."
 CLIPS = tuple(get_args(Visualise.model_fields["figure"].annotation))
@@ -72,6 +76,36 @@ def test_all_text_lies_inside_and_apart(figure, slots):
         assert box.y1 <= drawn.bbox.y1
         for other in texts[:i] + cells:
             assert not box.overlaps(other), drawn.texts[i].get_text()
+
+
+def is_cut(figure):
+    """Return whether something that is drawn reaches beyond the figure's edge."""
+    figure.set_dpi(DPI)
+    drawn = figure.get_tightbbox(figure.canvas.get_renderer())
+    width, height = figure.get_size_inches()
+    return min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) < 0
+
+
+def test_no_label_of_a_dataset_is_cut():
+    videos = {
+        "duration_N": np.linspace(1, 9, 4),
+        "short_N": np.array([240, 360, 240, 360]),
+        "split_N": np.array(["train", "test"] * 2),
+        "codec_N": np.array(["h264", "h264", "mpeg4", "vp9"]),
+        "vectors_N": np.array([True, True, True, False]),
+        "concentration_M": np.linspace(0.1, 0.9, 100),
+    }
+    assert not is_cut(dataset.draw(videos | {"counted": 4, "unreadable": 0}, "mine"))
+
+
+def test_no_name_of_a_long_difference_is_cut(tmp_path, monkeypatch):
+    names = ["MGM, compensated by the median", "Histogram of motion vectors, 81 numbers"]
+    fields = {"columns": {"Linear": {}}, "controls": [], "predictions": []}
+    study = small(rows=dict.fromkeys(names, {}), compare=[" minus ".join(names)], **fields)
+    drawn = []
+    monkeypatch.setattr(study_page, "save", lambda figure, *_: drawn.append(figure))
+    study_page.write_study_figure(findings(study), tmp_path)
+    assert not is_cut(drawn[0])
 
 
 def png(figure, drawn):

@@ -81,22 +81,29 @@ def curves(points: pd.DataFrame, plot: Plot, scale: str, together: bool) -> Figu
         together: draw our numbers and the paper's on one axis, because they can be compared.
             Otherwise each has a panel.
     """
-    quoted = bool(points.paper.notna().any())
+    paper = points.dropna(subset="paper")
+    # The paper's only number needs no panel of its own.
+    quoted = len(paper) > (0 if together else 1)
     beyond = bool(((points.ci_low < 0) | (points.ci_high > 100)).any())
     key = "Filled marks are our means, bars their 95 % confidence intervals over seeds."
     key += " A mark without a bar is one run." * bool((points.n == 1).any())
     key += " Arrows mark intervals that reach beyond 0 or 100." * beyond
-    key += (
-        " Hollow marks are the paper's numbers. Diamonds are methods that are not run here."
-        * quoted
-    )
+    key += " Hollow marks are the paper's numbers." * quoted
+    key += " Diamonds are methods that are not run here." * bool((paper.wanted == 0).any())
+    apart = ""
+    if len(paper) and not together:
+        apart = f"Scale {scale} does not repeat the paper's experiments: "
+        apart += (
+            "do not compare the panels."
+            if quoted
+            else f"the paper's number, {paper.paper.item():g} at {paper.tick.item()}, is not drawn."
+        )
     together |= not quoted
-    separate = f"Scale {scale} does not repeat the paper's experiments: do not compare the panels."
-    text = wrapped((key, missing(points), "" if together else separate), WIDTH)
+    text = wrapped((key, missing(points), apart), WIDTH)
     foot = 0.55 + (len(text) + 0.8) * LINE
     height = HEIGHT + foot
     panels: dict[str, tuple[str, ...]] = {
-        f"Ours at scale {scale}" + ", and the paper" * quoted: ("ours", "paper")
+        f"Ours at scale {scale}" + ", and the paper" * quoted: ("ours", "paper")[: 1 + quoted]
     }
     if not together:
         panels = {"The paper": ("paper",), f"Ours at scale {scale}": ("ours",)}
@@ -253,7 +260,7 @@ def _label(axes: Axes, labels: list[tuple[float, float, str, dict[str, Any]]]) -
     around = np.concatenate(
         [_along(axes, line) for line in (*(line.get_xydata() for line in axes.lines), *bars)]
     )
-    hair = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.5}
+    hair = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.5, "shrinkA": 6}
     how: dict[str, Any] = {
         "arrowprops": hair,
         "expand": (1.3, 2),

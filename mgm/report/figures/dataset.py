@@ -75,7 +75,7 @@ def _motion(axes: Axes, concentration_M: np.ndarray) -> None:
         axes.text(0.5, 0.5, "no motion vectors", transform=axes.transAxes, **centred)
     axes.set_xlim(0, 1)
     axes.set_xlabel(
-        f"Share of motion in a tenth of the cells ({len(concentration_M):,} videos decoded)"
+        f"Share of motion in a tenth of the cells\n({len(concentration_M):,} videos decoded)"
     )
     _count_videos(axes)
 
