@@ -81,6 +81,7 @@ def test_all_text_lies_inside_and_apart(figure, slots):
 def is_cut(figure):
     """Return whether something that is drawn reaches beyond the figure's edge."""
     figure.set_dpi(DPI)
+    figure.draw_without_rendering()
     drawn = figure.get_tightbbox(figure.canvas.get_renderer())
     width, height = figure.get_size_inches()
     return min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) < 0
@@ -101,7 +102,7 @@ def test_no_label_of_a_dataset_is_cut():
 def test_no_name_of_a_long_difference_is_cut(tmp_path, monkeypatch):
     names = ["MGM, compensated by the median", "Histogram of motion vectors, 81 numbers"]
     fields = {"columns": {"Linear": {}}, "controls": [], "predictions": []}
-    study = small(rows=dict.fromkeys(names, {}), compare=[" minus ".join(names)], **fields)
+    study = small(rows={name: {} for name in names}, compare=[" minus ".join(names)], **fields)
     drawn = []
     monkeypatch.setattr(study_page, "save", lambda figure, *_: drawn.append(figure))
     study_page.write_study_figure(findings(study), tmp_path)
