@@ -1,6 +1,6 @@
 """Measure on a GPU: `make gpu`. Each part takes at most 8 minutes; a later call continues it.
 
-    --part day        a step of each stage of scale day in both sizes, and its loader
+    --part day        a step of each stage of the study day in both sizes, and its loader
     --part parity     masks, model, gradients and a step, compared with the CPU
     --part step       clips/s, memory, share of the peak; compiled or not; next to transformers
     --part ladder     memory and speed by batch size; recomputation, micro-batches
@@ -35,16 +35,15 @@ from peers import frames, hugging_face
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from mgm.dag.study import CONFIG
 from mgm.data.shards import Settings, write_shards
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.masking import MASKS, Grid, Mask, Motion, make_mask
 from mgm.models import build_classifier, build_mae, reconstruction_loss
+from mgm.paper import STUDIES
+from mgm.paper.comparison import load_study, scale_of, study_registry
 from mgm.paper.cost import multiply_adds
 from mgm.paper.recipes import DECODERS, MODELS
-from mgm.paper.scales import load_scale
-from mgm.paper.suite import make_registry
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain
 from mgm.stages.measure.step_time import step_seconds
 from mgm.training import mix
@@ -176,9 +175,10 @@ def ladder(bench: Bench) -> Iterator[Task]:
 
 
 def day(bench: Bench) -> Iterator[Task]:
-    """Measure a step of each stage and the loader, in both sizes of scale day."""
+    """Measure a step of each stage and the loader, in both sizes of the study day."""
     for size in ("rehearsal",) if bench.dry else ("24gb", "80gb"):
-        specs = make_registry(load_scale(CONFIG / "day.yaml", size=size)).specs.values()
+        study = load_study(STUDIES / "day.yaml").without_absent(())
+        specs = study_registry(scale_of(study, size=size)).specs.values()
         for kind, name in ((Pretrain, "pretraining"), (Finetune, "fine-tuning")):
             spec = next(spec for spec in specs if isinstance(spec, kind))
             yield f"day, {size}: a {name} step", partial(day_step, bench, spec)

@@ -97,8 +97,11 @@ class PlanOptions(FrozenModel):
 def plan(
     given: PlanOptions,
     scale: Annotated[
-        str, typer.Option(help="A scale of published datasets (paper, day), or a YAML file.")
+        str, typer.Option(help="A scale (paper, mini, smoke), or a YAML file.")
     ] = "paper",
+    study: Annotated[
+        str, typer.Option(help="A study, such as day, in place of the scale; or a YAML file.")
+    ] = "",
     target: Annotated[
         str | None, typer.Option(help="One table or figure, such as table4e.")
     ] = None,
@@ -113,10 +116,10 @@ def plan(
 
     The plan lists each table and figure. It computes these numbers and runs nothing.
     """
-    from mgm.dag.study import CONFIG, Workflow
+    from mgm.dag.study import Workflow, scale_file
     from mgm.paper.budget import SHARES, day_machine, make_day, make_plan, size_for
     from mgm.paper.cost import machine, read_measured
-    from mgm.report.compute_plan import DECODED, describe, describe_day, write_json
+    from mgm.report.compute_plan import DECODED, describe, describe_day, describe_runs, write_json
 
     per_core = given.loader_clips_per_s
     decoded = None if per_core is None else per_core * given.cores
@@ -124,12 +127,16 @@ def plan(
         "gpu": given.gpu or "h100",
         "clips_per_s": given.clips_per_s,
     }
-    path = Path(scale) if scale.endswith((".yaml", ".yml")) else CONFIG / f"{scale}.yaml"
+    path = scale_file(scale, study)
     size = given.size
     if path.exists() and not size:
         size = size_for(path, str(rate["gpu"]))
-    workflow = Workflow({"scale": scale, "gpu": size})
-    if workflow.scale.grid:
+    workflow = Workflow({"scale": scale, "study": study, "gpu": size})
+    if workflow.scale.backbones:
+        # Small models run on cores.
+        say(describe_runs(workflow.name, workflow.registry, workflow.results))
+        return
+    if study:
         speed = per_core or DECODED
         workers = min(given.cores, workflow.scale.execution.workers)
         machines = [

@@ -24,7 +24,7 @@ class Config(FrozenModel):
 
     scale: str = Field(
         "smoke",
-        description="The name of a scale (smoke, mini, day, paper), or a YAML file of your own.",
+        description="The name of a scale (smoke, mini, paper), or a YAML file of your own.",
     )
     study: str = Field(
         "",
@@ -59,7 +59,7 @@ class Config(FrozenModel):
     hmdb51: str | None = Field(None, description="The same as sources='{hmdb51: DIR}'.")
     gpu: str = Field(
         "",
-        description="One of the scale's sizes, such as 24gb or 80gb of scale day; by default the "
+        description="One of the scale's sizes, such as 24gb or 80gb of study=day; by default the "
         "first.",
     )
     steps: int | None = Field(

@@ -142,8 +142,8 @@ def dataset_jobs(workflow: "Workflow") -> list[DagJob]:
     for name in workflow.built_datasets:
         place, words = workflow.places[name], tuple(workflow.preparation(name))
         job, index = f"prepare-{name}", (place / "index.json",)
-        # The datasets of a grid are small and have motion vectors, so they need no transcoding.
-        if name in workflow.sources and not workflow.scale.grid:
+        # A study reads its videos as they are, which must have motion vectors.
+        if name in workflow.sources and not workflow.scale.study:
             source = (*words, "--out", str(place / "source"))
             jobs.append(
                 DagJob(f"{job}-source", "prepare", source, (place / "source" / "index.json",))
@@ -251,6 +251,6 @@ def run_job(workflow: "Workflow", name: str, specs: list[Spec]) -> DagJob:
         makes,
         tuple(sorted(after)),
         tuple(specs),
-        # The runs of a grid use one GPU in turn, so each can have every core.
-        workflow.threads(rule, 0 if workflow.scale.grid else here.threads),
+        # The runs of a scale for one GPU use it in turn, so each can have every core.
+        workflow.threads(rule, 0 if workflow.scale.memory_gb else here.threads),
     )

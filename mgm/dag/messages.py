@@ -142,7 +142,7 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
             check()
         except UserError as error:
             found.append(str(error))
-    if workflow.scale.grid and not workflow.cluster:
+    if workflow.scale.memory_gb and not workflow.cluster:
         found += gpu_problems(workflow, specs)
         found += archive_problems(workflow, needed)
     if workflow.cluster:
@@ -211,9 +211,10 @@ def gpu_problems(workflow: Workflow, specs: Collection[Spec]) -> list[str]:
     if not torch.cuda.is_available():
         from mgm.paper.budget import cpu_hours
 
+        hours = sum(cpu_hours(workflow.registry).values())
         return [
-            f"scale {name}: this machine has no GPU, and one core would take about "
-            f"{cpu_hours(workflow.registry):,.0f} hours; add yes=true to --config to run anyway"
+            f"scale {name}: this machine has no GPU, and one core would take about {hours:,.0f} "
+            "hours; add yes=true to --config to run anyway"
         ]
     found = []
     free = torch.cuda.get_device_properties(0).total_memory / 1e9

@@ -38,6 +38,11 @@ def _file(name: str, folder: Path) -> Path:
     return Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
 
 
+def scale_file(scale: str, study: str = "") -> Path:
+    """Return the file of a scale, or of the scale that a study names."""
+    return _file((study and load_study(_file(study, STUDIES)).scale) or scale, CONFIG)
+
+
 class Workflow:
     """The experiments of one scale under one name.
 
@@ -60,25 +65,42 @@ class Workflow:
     ):
         options = parse_config(config)
         given = options.model_dump(include={"flow_weights", "weights"}, exclude_unset=True)
-        if options.study:
-            scale = scale_of(load_study(_file(options.study, STUDIES)))
-        else:
-            scale = load_scale(_file(options.scale, CONFIG), given, options.gpu)
-        if options.steps:
-            scale = scale.shortened(options.steps)
-        self.yes = options.yes
         self.cluster = (
             load_cluster(options.cluster, options.partition, options.account)
             if options.cluster is not None
             else None
         )
-        if self.cluster:
-            if unknown := sorted(set(self.cluster.data) - {*PREPARED, *DERIVED}):
-                raise UserError(
-                    f"cluster: data.{unknown[0]}: is not a published dataset; choose from "
-                    f"{', '.join((*PREPARED, *DERIVED))}"
-                )
-            scale = scale.placed(self.cluster.data)
+        sources = {} if options.videos is not None else self._sources(options)
+        prepared_in = self.cluster.data if self.cluster else {}
+        if options.study:
+            study = load_study(_file(options.study, STUDIES))
+            there = {
+                name
+                for name, place in study.datasets.items()
+                if name in sources
+                or Path(prepared_in.get(name, place.root), "index.json").is_file()
+            }
+            scale = scale_of(study.without_absent(there), size=options.gpu)
+        else:
+            scale = load_scale(_file(options.scale, CONFIG), given, options.gpu)
+        if options.steps:
+            scale = scale.shortened(options.steps)
+        # The downloads of the published datasets that jobs prepare.
+        self.sources = {
+            name: source
+            for name, source in sources.items()
+            if name in scale.datasets and not scale.datasets[name].generate
+        }
+        for name, source in self.sources.items():
+            if not Path(source).exists():
+                raise UserError(f"sources: {name}: {source} does not exist; correct the path")
+        self.yes = options.yes
+        if unknown := sorted(set(prepared_in) - {*PREPARED, *DERIVED}):
+            raise UserError(
+                f"cluster: data.{unknown[0]}: is not a published dataset; choose from "
+                f"{', '.join((*PREPARED, *DERIVED))}"
+            )
+        scale = scale.placed(prepared_in)
         self.name = options.name or scale.name
         self.results, self.reports = results / self.name, reports / self.name
         self.logs = Path("logs") / self.name
@@ -95,7 +117,6 @@ class Workflow:
                 "--config sources: names published datasets, and "
                 f"videos={options.videos} replaces them; leave one of the two out"
             )
-        self.sources = {} if options.videos is not None else self._sources(options, scale)
         self.shards = options.shards or (self.cluster.shards if self.cluster else 1)
         # Run ids, each with the weights that the user gives for a row of a table.
         self.external: dict[str, Path] = {}
@@ -119,8 +140,6 @@ class Workflow:
             scale = self._own(scale, Path(options.videos), data, index_videos)
         else:
             scale = self._filled(scale, data)
-        if scale.grid:
-            scale = self._without_absent(scale)
         self.scale = scale
         self.registry = make_registry(scale)
         self._require_labels()
@@ -131,7 +150,7 @@ class Workflow:
             *(run_job(self, name, specs) for name, specs in of_job.items()),
         ]
         rank = {run_id: place for place, run_id in enumerate(self.registry.specs)}
-        self.jobs = in_order(jobs, rank) if scale.grid or scale.study else prioritised(jobs)
+        self.jobs = in_order(jobs, rank) if scale.study else prioritised(jobs)
         self.done = {name for name in self.jobs if self.is_done(name)}
         self._markers = {name: self._free_marker(name) for name in self.jobs.keys() - self.done}
 
@@ -194,21 +213,6 @@ class Workflow:
             datasets[name] = dataset.model_copy(update={"digest": digest})
         return scale.model_copy(update={"datasets": datasets})
 
-    def _without_absent(self, scale: Scale) -> Scale:
-        """Return the scale without transfer datasets that are absent and have no source."""
-        assert scale.grid
-        there = {
-            name
-            for name in scale.datasets
-            if name in self.sources or (self.places[name] / "index.json").exists()
-        }
-        transfer = tuple(name for name in scale.grid.transfer if name in there)
-        grid = scale.grid.model_copy(update={"transfer": transfer})
-        kept = {grid.data, *transfer}
-        datasets = {name: one for name, one in scale.datasets.items() if name in kept}
-        self.places = {name: place for name, place in self.places.items() if name in kept}
-        return scale.model_copy(update={"grid": grid, "datasets": datasets})
-
     def _require_labels(self) -> None:
         """Refuse runs with more labels per class than their generated dataset has videos.
 
@@ -228,19 +232,16 @@ class Workflow:
                     "or raise the second"
                 )
 
-    def _sources(self, options: Config, scale: Scale) -> dict[str, str]:
-        """Return the downloads of the published datasets that jobs prepare.
+    def _sources(self, options: Config) -> dict[str, str]:
+        """Return the downloads that the user gives for published datasets.
 
         Raises:
-            UserError: a dataset cannot be prepared by jobs, or its download does not exist.
+            UserError: a dataset cannot be prepared by jobs.
         """
-        given = (
-            options.sources
-            if options.sources is not None
-            else self.cluster.sources
-            if self.cluster
-            else {}
-        )
+        if options.sources is not None:
+            given = options.sources
+        else:
+            given = self.cluster.sources if self.cluster else {}
         short = {"ucf101": options.ucf101, "hmdb51": options.hmdb51}
         given = {**given, **{name: source for name, source in short.items() if source}}
         if unknown := sorted(set(given) - set(PREPARED)):
@@ -248,15 +249,7 @@ class Workflow:
                 f"sources: {unknown[0]}: cannot be prepared by jobs; choose from "
                 f"{', '.join(PREPARED)}"
             )
-        here = {
-            name: given[name]
-            for name in given
-            if name in scale.datasets and not scale.datasets[name].generate
-        }
-        for name, source in here.items():
-            if not Path(source).exists():
-                raise UserError(f"sources: {name}: {source} does not exist; correct the path")
-        return here
+        return given
 
     def threads(self, kind: str, here: int) -> int:
         """Return the threads of a rule's jobs: the cluster's `cpus`, or `here` on this machine."""

@@ -1,6 +1,6 @@
 """Tables that the paper does not have.
 
-They are controls, ablations, measured numbers, and the comparison of masks of a scale's `grid`.
+They are controls, ablations and measured numbers.
 """
 
 from typing import get_args
@@ -11,13 +11,11 @@ from mgm.paper.experiments import (
     COLUMNS,
     downstream_runs,
     finetuned_and_probed,
-    fixed_parent,
     pretrained,
     trained_parent,
 )
 from mgm.paper.registry import CONTROL_ROWS, Registry, Table, with_mask
-from mgm.paper.scales import Comparison
-from mgm.spec import Measure, Probe, title_of
+from mgm.spec import Measure, Probe
 
 
 def table_4_still(registry: Registry) -> None:
@@ -166,72 +164,6 @@ def measured(registry: Registry) -> None:
     table.add("Reading motion vectors", "ms per video", motion_time, "vectors_ms")
     table.add("Optical flow", "ms per video", motion_time, "flow_ms", remark=dis)
     table.add("Step at 90 % hidden", "times faster", runs("step-time", "ssv2"), "speedup", 2)
-
-
-KINDS = {
-    "logistic": "linear probe",
-    "sgd": "SGD probe",
-    "attentive": "attentive probe",
-    "v-jepa": "V-JEPA's probe",
-    "knn": "k-NN",
-}
-NONE = "No pretraining"
-
-
-def table_masks(registry: Registry) -> None:
-    """Fill the grid's table seed by seed and row by row, which is the order of its runs.
-
-    The controls of the pretraining dataset use the first seed, with the labels of its linear
-    probes.
-    """
-    grid = registry.scale.grid
-    assert grid is not None
-    table = registry.add_table(
-        "masks",
-        "Masks by evaluation",
-        f"Pretrained on {title_of(grid.data)} for {grid.epochs} epochs. "
-        "A row is added when its pretraining and all its evaluations are done.",
-        base=NONE,
-        ours=MASKS["mgm"].row if "mgm" in grid.masks else "",
-        head="Mask",
-    )
-    model = recipes.MODELS[grid.backbone]
-    cells: dict[tuple[str, str], list] = {}
-    column = _column(grid.data, KINDS["logistic"])
-    measured: tuple[Measure, ...] = ()
-    for seed in registry.scale.seeds:
-        for row, parent in _rows(registry, grid).items():
-            start = parent(seed)
-            if grid.finetune:
-                spec = recipes.finetune(grid.data, start, model)
-                cells.setdefault((row, _column(grid.data, "fine-tuned")), []).append(
-                    registry.add_scaled(spec, seed)
-                )
-            for dataset in (grid.data, *grid.transfer):
-                for kind in grid.kinds:
-                    probe = recipes.probe(dataset, start, model).model_copy(update={"kind": kind})
-                    cells.setdefault((row, _column(dataset, KINDS.get(kind, kind))), []).append(
-                        registry.add_scaled(probe, seed)
-                    )
-        if (NONE, column) in cells and not measured:
-            measured = (registry.add(_controls_like(cells[NONE, column][0])),)
-    for (row, name), runs in cells.items():
-        table.add(row, name, tuple(runs))
-    if measured:
-        _add_controls(table, column, measured)
-
-
-def _rows(registry: Registry, grid: Comparison):
-    """Return the parent of each row: random weights, then the masks in the scale's order."""
-    rows = {NONE: fixed_parent("")}
-    for mask in grid.masks:
-        spec = recipes.pretrain(grid.data, mask, grid.epochs, grid.backbone)
-        rows[MASKS[mask].row] = trained_parent(registry, spec)
-    return rows
-
-
-def _column(dataset: str, what: str) -> str:
-    return f"{title_of(dataset)}, {what}"
 
 
 ALL = (

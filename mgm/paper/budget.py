@@ -6,10 +6,12 @@ mgm/report/plan.txt.j2 prints the rules below every plan. An epoch counts whole 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 from mgm.errors import UserError
 from mgm.paper import recipes
+from mgm.paper.comparison import videos_of
 from mgm.paper.cost import (
     CHECKPOINTS,
     Cost,
@@ -31,7 +33,6 @@ from mgm.paper.quoted import (
     PublishedTime,
 )
 from mgm.paper.registry import Cell, Registry
-from mgm.paper.scales import Scale
 from mgm.reading import read_yaml
 from mgm.spec import PUBLISHED, Finetune, Pretrain, Probe, Published, Spec, parents
 from mgm.spec.values import TOKEN_KINDS
@@ -134,11 +135,7 @@ def make_plan(
     Raises:
         UserError: a dataset has an unknown size, or there is no such target.
     """
-    known = {name: _size(registry.scale, name) for name in registry.scale.datasets}
-    costs = {
-        run_id: cost(spec, known[spec.data.dataset], machine)
-        for run_id, spec in registry.specs.items()
-    }
+    costs = _costs(registry, machine)
     wanted = {name: registry.runs_of(name) for name in registry.targets()}
     if target and target not in wanted:
         # This raises an error that names the targets.
@@ -294,16 +291,6 @@ def _cells(registry: Registry) -> list[tuple[str, Cell]]:
     ]
 
 
-def _size(scale: Scale, name: str) -> Published:
-    dataset = scale.datasets[name]
-    if dataset.generate or dataset.adapt or name not in PUBLISHED:
-        raise UserError(
-            f"scale {scale.name}: dataset {name} has no published number of videos; plan a scale "
-            "of published datasets, such as paper"
-        )
-    return PUBLISHED[name]
-
-
 # Clips per second that one core changes by RandAugment (16 frames of 320 x 240), and bytes per
 # second of the tokens that one process reads back (docs/loading.md).
 AUGMENTED, TOKENS = 11.0, 1.3e9
@@ -333,43 +320,44 @@ class Day:
     checks: tuple[Check, ...]
 
 
+def _costs(registry: Registry, machine: Machine) -> dict[str, Cost]:
+    scale = registry.scale
+    known = {name: videos_of(scale, name) for name in scale.datasets}
+    return {
+        run_id: cost(spec, known[scale.key_of(spec.data)], machine)
+        for run_id, spec in registry.specs.items()
+    }
+
+
 def make_day(registry: Registry, machines: Sequence[Machine]) -> Day:
-    """Plan a scale that has a `grid`, for one GPU at several rates.
+    """Plan a study for one GPU at several rates.
 
     A scale starts `execution.workers` worker processes, which decode and augment. Tests and probes
     compute in float32. Only the first probe of a set of weights computes their features.
     """
     scale = registry.scale
-    known = {name: _size(scale, name) for name in scale.datasets}
-    costs = [
-        {
-            run_id: cost(spec, known[spec.data.dataset], machine)
-            for run_id, spec in registry.specs.items()
-        }
-        for machine in machines
-    ]
-    table, done = registry.tables["masks"], set[str]()
-    featured, hours = set[tuple[str, ...]](), [0.0] * len(machines)
+    costs = [_costs(registry, machine) for machine in machines]
+    done, featured, hours = set[str](), set[tuple[str, ...]](), [0.0] * len(machines)
     rows = list[tuple[int, str, tuple[float, ...]]]()
-    for place, seed in enumerate(scale.seeds):
-        for row in table.rows:
-            # Controls train nothing.
-            if row in table.groups:
+    # Controls train nothing.
+    trained = (value for value in registry.values if not value.control)
+    for (dataset, seed, row), several in groupby(
+        trained, lambda value: (value.dataset, value.seed, value.row)
+    ):
+        for run in registry.with_parents(value.run.run_id for value in several):
+            if run.run_id in done:
                 continue
-            cells = [cell for cell in table.cells if cell.row == row]
-            for run in registry.with_parents(cell.runs[place].run_id for cell in cells):
-                if run.run_id in done:
-                    continue
-                done.add(run.run_id)
-                of = (run.data.dataset, *parents(run)) if isinstance(run, Probe) else ()
-                known_features = bool(of) and of in featured
-                featured.add(of)
-                for index, found in enumerate(costs):
-                    one = found[run.run_id]
-                    hours[index] += one.reread_h if known_features else one.hours
-            rows.append((seed, row, tuple(hours)))
+            done.add(run.run_id)
+            of = (run.data.dataset, *parents(run)) if isinstance(run, Probe) else ()
+            known_features = bool(of) and of in featured
+            featured.add(of)
+            for index, found in enumerate(costs):
+                one = found[run.run_id]
+                hours[index] += one.reread_h if known_features else one.hours
+        rows.append((seed, f"{registry.tables[dataset].title}, {row}", tuple(hours)))
     probes = [spec for spec in registry.specs.values() if isinstance(spec, Probe)]
-    tokens = max((_tokens(spec, known[spec.data.dataset]) for spec in probes), default=0.0)
+    videos = {name: videos_of(scale, name) for name in scale.datasets}
+    tokens = max((_tokens(spec, videos[scale.key_of(spec.data)]) for spec in probes), default=0.0)
     runs_cost = costs[0].values()
     disk = tokens + sum(one.weights for one in runs_cost)
     disk += CHECKPOINTS * max((one.checkpoint for one in runs_cost), default=0.0)
@@ -414,17 +402,16 @@ def _tokens(spec: Probe, videos: Published) -> float:
     return token_bytes(spec) * (videos.train * spec.train_clips + videos.test * views)
 
 
-# FLOP/s of one core in training: 65 % of its peak, AVX-512 in float32 (docs/speed.md).
-CORE_FLOPS = 0.65 * 205e9
+# FLOP/s of one core in training: 65 % of its peak, AVX-512 in float32 (docs/speed.md). Models of
+# mini's size reach fewer: the median of the 380 pretrainings of the study drawn, AVX2.
+CORE_FLOPS, SMALL_FLOPS = 0.65 * 205e9, 12e9
 
 
-def cpu_hours(registry: Registry) -> float:
-    """Return the hours that a scale's runs would take on one core."""
-    core = Machine("cpu", CORE_FLOPS, 1, 1)
-    return sum(
-        cost(spec, _size(registry.scale, spec.data.dataset), core).hours
-        for spec in registry.specs.values()
-    )
+def cpu_hours(registry: Registry, flops: float = CORE_FLOPS) -> dict[str, float]:
+    """Return the hours that each run would take on one core. Measurements count as none."""
+    return {
+        run_id: one.hours for run_id, one in _costs(registry, Machine("cpu", flops, 1, 1)).items()
+    }
 
 
 def size_for(path: Path, gpu: str) -> str:

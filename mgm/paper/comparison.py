@@ -15,7 +15,7 @@ from mgm.paper.registry import Registry
 from mgm.paper.scales import Dataset, R, Scale, load_scale, set_field
 from mgm.paper.study import CONTROLS, At, Column, Place, Stage, Study
 from mgm.reading import read_yaml
-from mgm.spec import Data, Finetune, Measure, Pretrain, Probe, parse
+from mgm.spec import PUBLISHED, Data, Finetune, Measure, Pretrain, Probe, Published, parse
 
 # The fields of a probe that its controls share.
 CONTROL_FIELDS = (
@@ -50,18 +50,22 @@ def load_study(path: Path) -> Study:
         return Study.model_validate(read_yaml(path))
 
 
-def scale_of(study: Study, ran: Mapping[str, Dataset] = MappingProxyType({})) -> Scale:
+def scale_of(
+    study: Study, ran: Mapping[str, Dataset] = MappingProxyType({}), size: str = ""
+) -> Scale:
     """Return the scale of a study's runs: its own name, datasets with digests, and settings.
 
     Args:
         ran: datasets of finished runs. They have the digests that the study does not give.
+        size: one of the scale's sizes; by default the first.
 
     Raises:
         UserError: a prepared dataset has no index, and the study does not give its digest.
     """
     if study.scale:
         own = study.scale.endswith((".yaml", ".yml"))
-        base = load_scale(Path(study.scale) if own else CONFIG / f"{study.scale}.yaml")
+        path = Path(study.scale) if own else CONFIG / f"{study.scale}.yaml"
+        base = load_scale(path, size=size)
         drawn = base.datasets[study.recipe].generate if study.recipe in base.datasets else {}
     else:
         base, drawn = None, {}
@@ -70,7 +74,7 @@ def scale_of(study: Study, ran: Mapping[str, Dataset] = MappingProxyType({})) ->
         if place.videos_of:
             continue
         if place.generate is None:
-            datasets[name] = ran[name] if name in ran else _prepared(place)
+            datasets[name] = ran[name] if name in ran else _prepared(name, place)
             continue
         if not drawn:
             raise UserError(
@@ -83,7 +87,7 @@ def scale_of(study: Study, ran: Mapping[str, Dataset] = MappingProxyType({})) ->
             datasets[f"{name}-{draw}"] = Dataset(generate=fields, name=study.recipe, digest=digest)
     given = {
         "name": study.study,
-        "caveat": study.caveat or study.question,
+        "caveat": study.caveat or (base.caveat if base else study.question),
         "expected_cost": study.expected_cost or "unknown",
         "seeds": study.seeds or study.draws or (0,),
         "datasets": datasets,
@@ -98,14 +102,17 @@ def scale_of(study: Study, ran: Mapping[str, Dataset] = MappingProxyType({})) ->
         given["execution"] = study.execution
     if base is None:
         return Scale.model_validate(given)
-    return base.model_copy(
-        update=given | {"more_seeds": {}, "data_seeds": (), "grid": None, "weights": {}}
-    )
+    return base.model_copy(update=given | {"more_seeds": {}, "data_seeds": (), "weights": {}})
 
 
-def _prepared(place: Place) -> Dataset:
-    """Return a prepared dataset. Without its folder, the study must give its digest."""
+def _prepared(name: str, place: Place) -> Dataset:
+    """Return a prepared dataset. Without its folder, the study must give its digest.
+
+    The published lists of a published dataset stand for a digest.
+    """
     root = Path(place.root)
+    if name in PUBLISHED:
+        return Dataset(root=place.root)
     if place.digest and not (root / "index.json").is_file():
         return Dataset(root=place.root, digest=place.digest)
     index = read_index(root)
@@ -120,6 +127,28 @@ def _prepared(place: Place) -> Dataset:
         grouped=index.grouped,
         several_labels=index.several_labels,
     )
+
+
+def videos_of(scale: Scale, name: str) -> Published:
+    """Return the numbers of videos and classes of a dataset of a scale.
+
+    They come from the published counts, the generator's parameters or the index of a prepared
+    folder. A dataset made of two others counts as the first.
+    """
+    dataset = scale.datasets[name]
+    if dataset.adapt:
+        return videos_of(scale, dataset.adapt[0])
+    if dataset.generate:
+        drawn = parse_params(dataset.generate, f"scale {scale.name}: datasets.{name}")
+        train, test, classes = drawn.train_per_class, drawn.test_per_class, drawn.classes
+        counts, counted = (classes * train, classes * test, classes), "the generator's parameters"
+    elif name in PUBLISHED:
+        return PUBLISHED[name]
+    else:
+        index = read_index(Path(dataset.root))
+        counts, counted = (len(index.train), len(index.test), len(index.classes)), "its index"
+    train, test, classes = counts
+    return Published(name, name, "", train, test, classes, counted)
 
 
 def new_study(path: Path, root: Path) -> str:
@@ -228,6 +257,11 @@ def _key(study: Study, name: str, at: At) -> str:
     return name if study.datasets[name].generate is None else f"{name}-{at.draw}"
 
 
+def _recipe(study: Study, key: str) -> str:
+    """Return the dataset whose recipes a dataset has: a published one has its own."""
+    return key if key in PUBLISHED else study.recipe
+
+
 def _pretraining(
     study: Study,
     scale: Scale,
@@ -237,7 +271,7 @@ def _pretraining(
     parent: Pretrain | None,
 ) -> Pretrain:
     spec = (
-        recipes.pretrain(study.recipe, "mgm", study.epochs, study.backbone)
+        recipes.pretrain(_recipe(study, key), "mgm", study.epochs, scale.backbone)
         if study.scale
         else Pretrain(data=Data(dataset=key))
     )
@@ -262,7 +296,7 @@ def _evaluation(
         trained = stage(data=Data(dataset=key))
     else:
         recipe = recipes.probe if column.stage == "probe" else recipes.finetune
-        trained = recipe(study.recipe, "", recipes.MODELS[study.backbone])
+        trained = recipe(_recipe(study, key), "", recipes.MODELS[scale.backbone])
     trained = _changed(study, scale.apply(_on(scale, trained, key, seed), seed), column.changes)
     return trained.model_copy(update={"model": start.model})
 

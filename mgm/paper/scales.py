@@ -13,7 +13,6 @@ from typing import Any, Self, TypeVar
 from pydantic import Field, model_validator
 
 from mgm.errors import UserError, valid
-from mgm.masking import MaskName
 from mgm.paper.study import Name, ResultsName, Stage, Study
 from mgm.reading import deep_merge, read_yaml
 from mgm.spec import (
@@ -25,7 +24,6 @@ from mgm.spec import (
     FrozenModel,
     Kind,
     KnownBackbone,
-    ProbeKind,
     Run,
     RunOptions,
     parse,
@@ -78,21 +76,6 @@ class Steps(FrozenModel):
 TRAINING: tuple[Stage, Stage] = ("pretrain", "finetune")
 
 
-class Comparison(FrozenModel):
-    """A comparison of masks in place of the paper's tables; see `mgm.paper.ablations`."""
-
-    data: Name
-    # The most important first.
-    masks: tuple[MaskName, ...] = Field(min_length=1)
-    epochs: int = Field(200, ge=1)
-    backbone: KnownBackbone = "vit-b"
-    # `v-jepa` is first: its pass over the videos stores the features that the others read.
-    kinds: tuple[ProbeKind, ...] = ("v-jepa", "logistic", "sgd", "knn")
-    finetune: bool = True
-    # More datasets to probe the weights on.
-    transfer: tuple[Name, ...] = ()
-
-
 class Scale(FrozenModel):
     """The experiments at one size, as differences from the paper."""
 
@@ -111,6 +94,8 @@ class Scale(FrozenModel):
     steps: Steps | None = None
     # Each stage with its {dotted field: value}.
     overrides: dict[Stage, dict[str, Any]] = Field(default_factory=dict)
+    # The model of a study's runs.
+    backbone: KnownBackbone = "vit-b"
     # Fields of the encoder that replace a backbone's. `backbone` is the name of the new sizes.
     backbones: dict[KnownBackbone, dict[str, int | str]] = Field(default_factory=dict)
     datasets: dict[Name, Dataset]
@@ -122,7 +107,6 @@ class Scale(FrozenModel):
     weights: dict[str, str] = Field(default_factory=dict)
     # Add rows for other papers' masks to Table 4e. Each takes one more pretraining run per seed.
     other_masks: bool = False
-    grid: Comparison | None = None
     # The study whose runs these are, in place of the paper's.
     study: Study | None = None
     # Memory that a GPU needs. 0: unknown.
@@ -131,6 +115,8 @@ class Scale(FrozenModel):
     hours: float = Field(0, ge=0)
     # Fields that replace these, by the name of a size (`--config gpu=`). Empty once one is chosen.
     sizes: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    # The size that was chosen.
+    size: str = ""
     specs_per_job: int = Field(1, ge=1)
     execution: RunOptions = RunOptions()
 
@@ -267,7 +253,7 @@ def load_scale(
     """
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        other = "name a YAML file, or one of smoke, mini, day, paper"
+        other = "name a YAML file, or one of smoke, mini, paper"
         raise UserError(f"{path}: no such scale; {f'choose one of {known}' if known else other}")
     fields = read_yaml(path)
     sizes = fields.pop("sizes", {})
@@ -277,7 +263,8 @@ def load_scale(
         known = f"choose one of {', '.join(sizes)}" if sizes else "it has one size; leave gpu out"
         raise UserError(f"{path}: has no size {size}; {known}")
     if sizes:
-        fields = deep_merge(fields, sizes[size or next(iter(sizes))])
+        size = size or next(iter(sizes))
+        fields = {**deep_merge(fields, sizes[size]), "size": size}
     scale = parse_scale({**fields, **given}, path)
     if not UNNAMED_SIZES.fullmatch(str(fields.get("name"))):
         for name, sizes in scale.backbones.items():

@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -105,48 +105,49 @@ class Place(FrozenModel):
     fold_of: str = ""
     # Only pretrain here.
     tested: bool = True
+    # Leave this dataset out where its videos are not prepared and have no source.
+    optional: bool = False
     # In place of the study's.
     draws: Numbers = ()
     seeds: Numbers = ()
 
 
-class Row(FrozenModel):
-    """A kind of pretraining, as differences from the study's."""
+class Changes(FrozenModel):
+    """Differences from the study's runs, in the same mapping as the other fields."""
 
     # Files have the aliases.
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
-    # none: random weights. Another row: go on from its weights.
-    start: str = Field("", alias="from")
     changes: dict[str, Any] = Field(default_factory=dict)
     only: Only = Only()
 
     @model_validator(mode="before")
     @classmethod
     def _dotted(cls, given: Any) -> Any:
-        if given == "none":
-            return {"from": "none"}
-        if isinstance(given, Mapping) and "changes" not in given:
-            own = {name: given[name] for name in ("from", "only") if name in given}
-            return {**own, "changes": {k: v for k, v in given.items() if k not in own}}
-        return given
+        if not isinstance(given, Mapping) or "changes" in given:
+            return given
+        names = {field.alias or name for name, field in cls.model_fields.items()}
+        own = {name: value for name, value in given.items() if name in names}
+        return {**own, "changes": {k: v for k, v in given.items() if k not in names}}
 
 
-class Column(FrozenModel):
+class Row(Changes):
+    """A kind of pretraining, as differences from the study's."""
+
+    # none: random weights. Another row: go on from its weights.
+    start: str = Field("", alias="from")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        return {"from": "none"} if given == "none" else given
+
+
+class Column(Changes):
     """An evaluation, as differences from the study's."""
 
     stage: Literal["probe", "finetune", "measure"] = "probe"
     metric: str = "top1"
-    changes: dict[str, Any] = Field(default_factory=dict)
-    only: Only = Only()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _dotted(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and "changes" not in given:
-            own = {name: given[name] for name in ("stage", "metric", "only") if name in given}
-            return {**own, "changes": {k: v for k, v in given.items() if k not in own}}
-        return given
 
 
 class Prediction(FrozenModel):
@@ -248,7 +249,6 @@ class Study(FrozenModel):
     # The dataset of the scale that is generated, or whose recipe applies, and its epochs.
     recipe: Name = "ssv2"
     epochs: int = Field(200, ge=1)
-    backbone: str = "vit-b"
     # Fields of each stage that differ from the scale's.
     settings: dict[Stage, dict[str, Any]] = Field(default_factory=dict)
     datasets: dict[Name, Place] = Field(min_length=1)
@@ -334,6 +334,15 @@ class Study(FrozenModel):
 
     def _places(self) -> list[Place]:
         return [place for place in self.datasets.values() if place.tested]
+
+    def without_absent(self, there: Collection[str]) -> Self:
+        """Return the study without its optional datasets that are not `there`."""
+        kept = {
+            name: place
+            for name, place in self.datasets.items()
+            if not place.optional or name in there
+        }
+        return self.model_copy(update={"datasets": kept})
 
     @property
     def shown(self) -> dict[str, str]:

@@ -10,20 +10,24 @@ from mgm.paper.registry import Registry
 from mgm.paper.scales import Dataset, Scale, parse_scale
 from mgm.reading import read_json
 from mgm.results.archive import unpack
+from mgm.spec import OWN
 
 
 def make_registry(scale: Scale) -> Registry:
     """Fill the registry of a scale.
 
     Raises:
-        UserError: the scale names a row, table or figure that does not exist.
+        UserError: the scale names a row, table or figure that does not exist, or lacks ssv2.
     """
     if scale.study:
         return study_registry(scale)
+    if not scale.datasets.keys() & {"ssv2", OWN}:
+        raise UserError(
+            f"scale {scale.name}: has no dataset ssv2, which tables of the paper need; add it, or "
+            f"run a study at this scale, such as study={scale.name}"
+        )
     registry = Registry(scale)
-    for make in (
-        (ablations.table_masks,) if scale.grid else (*experiments.ALL, *ablations.ALL, *plots.ALL)
-    ):
+    for make in (*experiments.ALL, *ablations.ALL, *plots.ALL):
         make(registry)
     _name_data(registry)
     if unknown := scale.weights.keys() - {
@@ -75,9 +79,12 @@ def registry_of(results: Path) -> Registry:
     path, study = results / "scale.json", STUDIES / f"{results.name}.yaml"
     if study.is_file():
         # Its words and predictions may be newer than the last run, which knows the digests.
-        ran = read_json(path)["datasets"] if path.is_file() else {}
-        datasets = {name: Dataset.model_validate(fields) for name, fields in ran.items()}
-        return study_registry(scale_of(load_study(study), datasets))
+        ran = read_json(path) if path.is_file() else {"datasets": {}}
+        datasets = {
+            name: Dataset.model_validate(fields) for name, fields in ran["datasets"].items()
+        }
+        known = load_study(study).without_absent(datasets)
+        return study_registry(scale_of(known, datasets, ran.get("size", "")))
     try:
         return make_registry(parse_scale(read_json(path), path))
     except FileNotFoundError:

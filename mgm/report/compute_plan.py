@@ -14,14 +14,18 @@ from mgm.errors import UserError
 from mgm.paper.budget import (
     AUGMENTED,
     SHARES,
+    SMALL_FLOPS,
     Check,
     Day,
     Machine,
     Plan,
+    cpu_hours,
     epoch_cost_ratio,
 )
-from mgm.paper.registry import label_of
+from mgm.paper.registry import Registry, label_of
 from mgm.results import atomic
+from mgm.results.archive import unpack
+from mgm.results.frame import examine_all
 
 
 def describe(plan: Plan) -> str:
@@ -117,6 +121,27 @@ def describe_day(
     lines += ["", "Published times, as shares of the peak by the same formula:"]
     lines += [f"  {one.implied:.1%}  {one.source}, {one.hours:.0f} h" for one in day.checks]
     lines += ["Measure yours: `make gpu`, or --clips-per-s."]
+    return "\n".join(lines)
+
+
+def describe_runs(name: str, registry: Registry, results: Path) -> str:
+    """Describe the runs of small models: how many are finished, and the hours of the others."""
+    hours = cpu_hours(registry, SMALL_FLOPS)
+    unpack(results)
+    states = examine_all(results, registry.specs)
+    finished = {run_id for run_id, found in states.items() if found.state == "run"}
+    lines = [f"{name}: core-hours for models of mini's size, by their FLOPs", ""]
+    lines += ["  runs  finished  hours of the others  stage"]
+    stages = [*dict.fromkeys(spec.stage for spec in registry.specs.values()), "all"]
+    for stage in stages:
+        runs = {key for key, spec in registry.specs.items() if stage in (spec.stage, "all")}
+        left = sum(hours[run_id] for run_id in runs - finished)
+        counted = "-" if stage in ("measure", "visualise") else f"{left:.1f}"
+        lines += [f"{len(runs):6,}{len(runs & finished):10,}{counted:>21}  {stage}"]
+    lines += [
+        "",
+        "Not counted: drawing and reading videos, measurements and figures, start of processes.",
+    ]
     return "\n".join(lines)
 
 

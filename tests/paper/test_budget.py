@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from itertools import pairwise, permutations
 
@@ -10,10 +11,20 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.dag.study import Workflow
+from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.models import build_classifier, build_mae
-from mgm.paper.budget import check, make_plan
-from mgm.paper.cost import Cost, Machine, cost, machine, parameters, read_measured, wall
+from mgm.paper.budget import check, cpu_hours, make_plan
+from mgm.paper.cost import (
+    Cost,
+    Machine,
+    cost,
+    machine,
+    multiply_adds,
+    parameters,
+    read_measured,
+    wall,
+)
 from mgm.paper.quoted import PEAK
 from mgm.report.compute_plan import describe, draw, write_json
 from mgm.spec import (
@@ -217,12 +228,23 @@ def test_what_is_no_machine_nor_target(registry):
         machine("h100", 0.4, 4, 8)
     given = machine("a100", 0.4, 4)
     assert (given.flops, given.gpus_a_run, given.slots) == (PEAK["a100"] * 0.4, 4, 1)
-    with pytest.raises(
-        UserError, match="scale smoke: dataset ssv2 has no published number of videos"
-    ):
-        make_plan(Workflow({"scale": "smoke"}).registry, given, 0.4)
     with pytest.raises(UserError, match="table9: no such target at scale paper"):
         make_plan(registry, given, 0.4, "table9")
+
+
+def test_generated_datasets_count_by_their_parameters(tmp_path, monkeypatch):
+    """A probe reads every training video once, and the test videos as often as it has views."""
+    monkeypatch.chdir(tmp_path)
+    registry = Workflow({"study": "features"}).registry
+    (drawn, *_) = (Synthetic(**one.generate) for one in registry.scale.datasets.values())
+    probe = next(spec for spec in registry.specs.values() if isinstance(spec, Probe))
+    views = probe.views.temporal * probe.views.spatial
+    videos = probe.train_clips * drawn.train_per_class + views * drawn.test_per_class
+    videos *= drawn.classes
+    hours = cpu_hours(registry, 1e9)[probe.run_id]
+    assert hours == pytest.approx(2 * multiply_adds(probe) * videos / 1e9 / 3600)
+    said = CliRunner().invoke(app, ["plan", "--study", "features"]).output
+    assert re.search(rf"^ *{len(registry.specs)} +0 .* all$", said, re.MULTILINE)
 
 
 def test_the_plan_takes_its_rate_from_the_gpu_bench(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Scale day: its sizes, its plan, the order of its jobs, and the checks before they start."""
+"""The study day: its sizes, its plan, the order of its jobs, and the checks before they start."""
 
 import re
 from pathlib import Path
@@ -11,8 +11,8 @@ from mgm.dag.messages import archive_problems, gpu_problems, order
 from mgm.dag.study import CONFIG, Workflow
 from mgm.data.published import index_published
 from mgm.errors import UserError
-from mgm.paper.ablations import CONTROL_FIELDS
 from mgm.paper.budget import check, cpu_hours, day_machine, make_day, size_for
+from mgm.paper.comparison import CONTROL_FIELDS
 from mgm.paper.cost import Machine, cost, multiply_adds
 from mgm.paper.quoted import AVION, VIDEOMAE_UCF101
 from mgm.paper.scales import load_scale
@@ -32,7 +32,7 @@ def source(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("card", CARDS)
 def test_the_plan_says_what_fits_on_each_card(card):
-    said = CliRunner().invoke(app, ["plan", "--scale", "day", "--gpu", card, "--cores", "64"])
+    said = CliRunner().invoke(app, ["plan", "--study", "day", "--gpu", card, "--cores", "64"])
     assert said.exit_code == 0, said.output
     assert said.output.startswith(f"day {CARDS[card]} on one {card.upper()}")
     hours = hours_of(said.output)
@@ -49,13 +49,13 @@ def hours_of(plan: str) -> list[tuple[float, ...]]:
 
 @pytest.mark.parametrize("card", CARDS)
 def test_a_day_fits_a_day_at_the_utilisation_that_avion_reached(card):
-    words = ["plan", "--scale", "day", "--gpu", card, "--cores", "16"]
+    words = ["plan", "--study", "day", "--gpu", card, "--cores", "16"]
     assert hours_of(CliRunner().invoke(app, words).output)[-1][1] <= 24
 
 
 def test_a_days_hours_by_hand(source):
     """Without limits of loader and tests, a run's hours are its operations at the rate."""
-    registry = Workflow({"scale": "day", "gpu": "80gb", "ucf101": source}).registry
+    registry = Workflow({"study": "day", "gpu": "80gb", "ucf101": source}).registry
     gpu = Machine("a100", 1e14, 1, 1)
     bare, full = (make_day(registry, [one]).rows for one in (gpu, day_machine(gpu, 1, 62.0)))
     videos = PUBLISHED["ucf101"]
@@ -92,7 +92,7 @@ def test_the_published_time_of_days_own_recipe():
 
 
 def test_few_cores_make_the_day_longer():
-    words = ["plan", "--scale", "day", "--gpu", "rtx4090", "--cores"]
+    words = ["plan", "--study", "day", "--gpu", "rtx4090", "--cores"]
     few, many = (CliRunner().invoke(app, [*words, n]).output for n in ("4", "64"))
     assert "the GPU waits" in few
     assert "the GPU waits" not in many
@@ -100,13 +100,13 @@ def test_few_cores_make_the_day_longer():
 
 def test_both_sizes_have_the_papers_grid_of_tokens(source):
     for size in ("24gb", "80gb"):
-        workflow = Workflow({"scale": "day", "gpu": size, "ucf101": source})
+        workflow = Workflow({"study": "day", "gpu": size, "ucf101": source})
         assert {spec.grid for spec in workflow.registry.specs.values()} == {(8, 14, 14)}
 
 
 def test_jobs_are_in_order_and_each_row_is_complete_before_the_next(source):
-    workflow = Workflow({"scale": "day", "ucf101": source})
-    assert set(workflow.registry.tables) == {"masks"}
+    workflow = Workflow({"study": "day", "ucf101": source})
+    assert set(workflow.registry.tables) == {"ucf101"}
     runs = [job for job in workflow.jobs.values() if job.specs]
     ordered = sorted(runs, key=lambda job: -job.priority)
     seeds = [job.specs[0].seed for job in ordered]
@@ -125,32 +125,32 @@ def test_jobs_are_in_order_and_each_row_is_complete_before_the_next(source):
 @pytest.mark.slow
 def test_a_dry_run_prints_the_jobs_in_their_order(source):
     """In size rehearsal, jobs with runs of several rows also follow the jobs that they need."""
-    workflow = Workflow({"scale": "day", "gpu": "rehearsal", "ucf101": source})
+    workflow = Workflow({"study": "day", "gpu": "rehearsal", "ucf101": source})
     names = order(workflow)
     assert sorted(names) == sorted(workflow.jobs)
     assert all(names.index(a) < names.index(n) for n in names for a in workflow.jobs[n].after)
-    said = run(snakemake(Path(source), "-n", "--config", "scale=day", f"ucf101={source}"))
+    said = run(snakemake(Path(source), "-n", "--config", "study=day", f"ucf101={source}"))
     assert said.returncode == 0, said.stderr
     listed = (
         (said.stdout + said.stderr)
         .split("the jobs, in the order in which they run:\n")[1]
         .splitlines()
     )
-    expected = order(Workflow({"scale": "day", "ucf101": source}))
+    expected = order(Workflow({"study": "day", "ucf101": source}))
     assert listed[: len(expected)] == expected[:60]
 
 
 def test_steps_are_cut_by_one_option(source):
-    workflow = Workflow({"scale": "day", "ucf101": source, "steps": 7})
+    workflow = Workflow({"study": "day", "ucf101": source, "steps": 7})
     specs = workflow.registry.specs.values()
     assert {spec.optim.steps for spec in specs if isinstance(spec, Pretrain | Finetune)} == {7}
 
 
 def test_what_needs_no_model_is_measured_once_by_the_labels_of_the_first_probe(source):
-    registry = Workflow({"scale": "day", "ucf101": source}).registry
+    registry = Workflow({"study": "day", "ucf101": source}).registry
     (run,) = registry.controls
-    table, column = registry.tables["masks"], "UCF101, linear probe"
-    probe = table.cell(table.base, column).runs[0]
+    table, column = registry.tables["ucf101"], "Linear probe"
+    probe = table.cell("No pretraining", column).runs[0]
     assert all(getattr(run, name) == getattr(probe, name) for name in CONTROL_FIELDS)
     cells = [cell for cell in table.cells if cell.row in table.groups]
     assert {cell.column for cell in cells} == {column}
@@ -163,7 +163,7 @@ def test_a_half_unpacked_archive_is_one_line(source):
     (Path(source) / "UCF-101" / "Archery").mkdir()
     for clip in range(1, 4):
         (Path(source) / "UCF-101" / "Archery" / f"v_Archery_g01_c0{clip}.avi").touch()
-    workflow = Workflow({"scale": "day", "ucf101": source})
+    workflow = Workflow({"study": "day", "ucf101": source})
     (line,) = archive_problems(workflow, {"ucf101"})
     assert f"ucf101={source}: contains 3 videos, and ucf101 has 13,320; unpack its archive" in line
     workflow.yes = True
@@ -199,11 +199,11 @@ def test_a_size_is_the_largest_that_fits(tmp_path):
 
 def test_without_a_gpu_it_says_the_hours_and_refuses(source, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    workflow = Workflow({"scale": "day", "ucf101": source})
+    workflow = Workflow({"study": "day", "ucf101": source})
     specs = workflow.registry.specs.values()
     (line,) = gpu_problems(workflow, specs)
     assert "has no GPU" in line
-    assert f"{cpu_hours(workflow.registry):,.0f} hours" in line
+    assert f"{sum(cpu_hours(workflow.registry).values()):,.0f} hours" in line
     workflow.yes = True
     assert gpu_problems(workflow, specs) == []
 
@@ -217,6 +217,6 @@ def test_a_gpu_that_lacks_something_is_one_line(source, monkeypatch, memory, bf1
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: properties)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "A card")
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: bf16)
-    workflow = Workflow({"scale": "day", "ucf101": source})
+    workflow = Workflow({"study": "day", "ucf101": source})
     (line,) = gpu_problems(workflow, workflow.registry.specs.values())
     assert said in line
