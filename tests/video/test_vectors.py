@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 
 from mgm.video import NoVectors, inspect_video, probe_video, read_vectors
@@ -38,6 +37,7 @@ def test_it_counts_pictures_and_measures_vectors(tmp_path):
 
 
 def test_the_blocks_of_the_table_make_the_cells_of_the_arrays(tmp_path):
+    pd = pytest.importorskip("pandas")
     path = write_video(tmp_path / "v.mp4", moving_square(20, 100, 76, side=32), bf=2)
     for name in ("v.npz", "v.parquet"):
         write_vectors(path, tmp_path / name)
@@ -55,6 +55,7 @@ def test_the_blocks_of_the_table_make_the_cells_of_the_arrays(tmp_path):
 
 
 def test_a_codec_without_vectors_is_not_written(tmp_path):
+    pytest.importorskip("pyarrow")
     path = write_video(tmp_path / "v.mkv", moving_square(4, 64, 64), codec="ffv1")
     for name in ("v.npz", "v.parquet"):
         with pytest.raises(NoVectors):
