@@ -10,7 +10,7 @@ decoder that stops early can hang.
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -62,6 +62,12 @@ CAREFUL = {
         name for name in sorted(av.formats_available) if not REFERRING & set(name.split(","))
     ),
 }
+# Before PyAV 19, a title in Latin-1 raises an error without "replace". PyAV 19 has no such option.
+open_file = (
+    partial(av.open, metadata_errors="replace")
+    if int(av.__version__.split(".")[0]) < 19
+    else av.open
+)
 
 
 class NoVectors(UserError):
@@ -147,10 +153,8 @@ class VideoReader:
             self._open()
 
     def _open(self) -> None:
-        # Without "file:", the name `http:...` would be an address. Without "replace", a title in
-        # Latin-1 would raise an error.
-        name = f"file:{self.path}"
-        self.container = av.open(name, metadata_errors="replace", options=CAREFUL)
+        # Without "file:", the name `http:...` would be an address.
+        self.container = open_file(f"file:{self.path}", options=CAREFUL)
         self.stream, self._at_start = self._video_stream(), True
         self.stream.codec_context.thread_count = 1
         self.codec: str = self.stream.codec_context.codec.canonical_name

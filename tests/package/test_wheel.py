@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -18,6 +19,8 @@ from mgm.video import read_vectors
 from tests.helpers.videos import moving_square, write_video
 
 ROOT = Path(__file__).parents[2]
+BASE = ("decode", "motion", "picture", "residual", "vectors")
+BASE_TESTS = ("tests/test_rng.py", *(f"tests/video/test_{name}.py" for name in BASE))
 LIBRARY = ("data", "masking", "models", "training", "video")
 IMPORT_ALL = """
 import importlib, json, pkgutil, mgm
@@ -48,12 +51,11 @@ class Environment:
         folder.mkdir(exist_ok=True)
         self.run(sys.executable, "-m", "uv", "venv", "--quiet", str(folder / "env"))
 
-    def install(self, extra: str = "") -> None:
+    def install(self, extra: str = "", *others: str) -> None:
         lock = str(ROOT / "requirements.lock")
         where = ("--python", str(self.folder / "env"), "--constraint", lock)
-        self.run(
-            sys.executable, "-m", "uv", "pip", "install", "--quiet", *where, f"{self.wheel}{extra}"
-        )
+        wanted = (f"{self.wheel}{extra}", *others)
+        self.run(sys.executable, "-m", "uv", "pip", "install", "--quiet", *where, *wanted)
 
     def run(
         self, *words: str, cwd: Path | None = None, code: int = 0
@@ -61,7 +63,7 @@ class Environment:
         environment = {
             name: value
             for name, value in os.environ.items()
-            if name not in ("PYTHONPATH", "VIRTUAL_ENV")
+            if name not in ("MGM_CI", "PYTHONPATH", "VIRTUAL_ENV")
         }
         environment["PATH"] = f"{self.folder / 'env' / 'bin'}:{environment['PATH']}"
         done = subprocess.run(
@@ -121,6 +123,17 @@ def test_the_base_reads_vectors_without_torch(wheel, tmp_path):
         "mgm", "show", "video.mp4", "--out", "x.gif", cwd=tmp_path, code=2
     ).stderr.splitlines()
     assert line.endswith("run pip install 'mgm-video[train]'")
+
+
+@pytest.mark.slow
+def test_the_base_passes_its_own_tests(wheel, tmp_path):
+    environment = Environment(tmp_path / "base", wheel)
+    environment.install("", "hypothesis", "pytest", "pytest-timeout")
+    # A copy, so that the tests import the wheel and not this folder.
+    shutil.copytree(ROOT / "tests", tmp_path / "tests")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    words = ("python", "-m", "pytest", "-m", "not (real or slow)", *BASE_TESTS)
+    assert " passed" in environment.run(*words, cwd=tmp_path).stdout
 
 
 @pytest.mark.slow

@@ -250,6 +250,20 @@ def test_a_name_like_an_address_is_a_file(tmp_path, monkeypatch):
             server.accept()
 
 
+def test_a_title_in_another_encoding_is_no_error(tmp_path):
+    path = Path(write_video(tmp_path / "video.mp4", moving_square(4)))
+    with av.open(str(path)) as source, av.open(str(tmp_path / "named.mp4"), "w") as copy:
+        copy.metadata["title"] = "Zurich"
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                copy.mux(packet)
+    named = tmp_path / "named.mp4"
+    named.write_bytes(named.read_bytes().replace(b"Zurich", b"Z\xfcrich"))
+    assert probe_video(named).frames == 4
+
+
 def truncated(tmp_path, share):
     """Write an MP4 with its header first, and a copy that is cut off; return both paths."""
     whole = tmp_path / "whole.mp4"
