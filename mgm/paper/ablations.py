@@ -14,7 +14,7 @@ from mgm.paper.experiments import (
     pretrained,
     trained_parent,
 )
-from mgm.paper.registry import CONTROL_ROWS, Registry, Table, with_mask
+from mgm.paper.registry import CONTROL_ROWS, Registry, with_mask
 from mgm.spec import Measure, Probe
 
 
@@ -44,9 +44,6 @@ def table_4_still(registry: Registry) -> None:
 
 # The title of the rows of Table 4e that need no model.
 CONTROLS = "Controls: no model"
-CONTROL_FIELDS = (
-    "data", "clips", "model", "seed", "train_clips", "label_draws", "held_out", "views",
-)  # fmt: skip
 
 
 def controls(registry: Registry) -> None:
@@ -61,14 +58,7 @@ def controls(registry: Registry) -> None:
         for run in table.cell(table.base, column).runs
         if isinstance(run, Probe) and run.seed in registry.scale.seeds
     ]
-    _add_controls(table, column, tuple(registry.add(_controls_like(run)) for run in probes))
-
-
-def _controls_like(probe: Probe) -> Measure:
-    return Measure(name="controls", **{name: getattr(probe, name) for name in CONTROL_FIELDS})
-
-
-def _add_controls(table: Table, column: str, runs: tuple[Measure, ...]) -> None:
+    runs = tuple(registry.add(recipes.controls(run)) for run in probes)
     for row, metric in CONTROL_ROWS.items():
         table.groups[row] = CONTROLS
         table.add(row, column, runs, metric)

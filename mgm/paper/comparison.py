@@ -17,11 +17,6 @@ from mgm.paper.study import CONTROLS, At, Column, Place, Stage, Study
 from mgm.reading import read_yaml
 from mgm.spec import PUBLISHED, Data, Finetune, Measure, Pretrain, Probe, Published, parse
 
-# The fields of a probe that its controls share.
-CONTROL_FIELDS = (
-    "data", "clips", "model", "seed", "train_clips", "label_draws", "held_out", "views",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Value:
@@ -245,8 +240,8 @@ def _of_seed(
     plain = _pretraining(study, registry.scale, source, at.seed, {}, None)
     for column in study.controls:
         probe = _evaluation(study, registry.scale, key, at.seed, study.columns[column], plain)
-        fields = {field: getattr(probe, field) for field in CONTROL_FIELDS}
-        run = registry.add(Measure(name="controls", **fields))
+        assert isinstance(probe, Probe)
+        run = registry.add(recipes.controls(probe))
         for title, metric in CONTROLS.items():
             yield Value(at.dataset, at.draw, at.seed, title, column, run, metric, control=True)
 

@@ -24,6 +24,7 @@ from mgm.spec import (
     Finetune,
     FinetuneOptim,
     Mask,
+    Measure,
     Model,
     Optim,
     Pretrain,
@@ -210,6 +211,14 @@ def probe(dataset: str, parent: str, model: Model) -> Probe:
         held_out="groups" if dataset in PUBLISHED and PUBLISHED[dataset].grouped else "videos",
         views=_for_dataset(VIEWS, dataset),
     )
+
+
+def controls(like: Probe) -> Measure:
+    """Return the run that classifies a probe's videos, with its labels, without a model."""
+    same = (
+        "data", "clips", "model", "seed", "train_clips", "label_draws", "held_out", "views",
+    )  # fmt: skip
+    return Measure(name="controls", **{name: getattr(like, name) for name in same})
 
 
 def _for_dataset(by_dataset: dict[str, Any], dataset: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from pydantic import Field, model_validator
 
 from mgm.errors import UserError, valid
-from mgm.paper.study import Name, ResultsName, Stage, Study
+from mgm.paper.study import Name, Numbers, ResultsName, Stage, Study
 from mgm.reading import deep_merge, read_yaml
 from mgm.spec import (
     BACKBONES,
@@ -84,12 +84,12 @@ class Scale(FrozenModel):
     caveat: str
     # Cost of the whole DAG, printed before it starts.
     expected_cost: str
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: Numbers = Field(min_length=1)
     # Seeds of a target such as table4e, or of its runs of one stage, such as table4e.probe.
-    more_seeds: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    more_seeds: dict[str, Numbers] = Field(default_factory=dict)
     # Seeds of generated datasets. A run with seed s reads the dataset of data_seeds[s % n].
     # Empty: every run reads the one in `datasets`.
-    data_seeds: tuple[int, ...] = ()
+    data_seeds: Numbers = ()
     # None: steps follow from the paper's epochs.
     steps: Steps | None = None
     # Each stage with its {dotted field: value}.

@@ -51,7 +51,10 @@ def numbers(given: Any) -> Any:
     return tuple(found)
 
 
-Numbers = Annotated[tuple[int, ...], BeforeValidator(numbers)]
+Numbers = Annotated[
+    tuple[int, ...],
+    BeforeValidator(numbers, json_schema_input_type=int | str | tuple[int, ...]),
+]
 
 
 class At(NamedTuple):
