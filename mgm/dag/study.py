@@ -19,7 +19,7 @@ from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
 from mgm.paper import CONFIG, STUDIES
 from mgm.paper.comparison import load_study, scale_of
-from mgm.paper.scales import Dataset, Scale, load_scale
+from mgm.paper.scales import Dataset, Scale, file_of, load_scale
 from mgm.paper.suite import make_registry
 from mgm.results import atomic
 from mgm.results.archive import unpack
@@ -33,14 +33,9 @@ DERIVED = {
 }
 
 
-def _file(name: str, folder: Path) -> Path:
-    """Return a user's own YAML file, or the one of that name in a folder."""
-    return Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
-
-
 def scale_file(scale: str, study: str = "") -> Path:
     """Return the file of a scale, or of the scale that a study names."""
-    return _file((study and load_study(_file(study, STUDIES)).scale) or scale, CONFIG)
+    return file_of((study and load_study(file_of(study, STUDIES)).scale) or scale, CONFIG)
 
 
 class Workflow:
@@ -73,16 +68,16 @@ class Workflow:
         sources = {} if options.videos is not None else self._sources(options)
         prepared_in = self.cluster.data if self.cluster else {}
         if options.study:
-            study = load_study(_file(options.study, STUDIES))
+            study = load_study(file_of(options.study, STUDIES))
             there = {
                 name
                 for name, place in study.datasets.items()
                 if name in sources
-                or Path(prepared_in.get(name, place.root), "index.json").is_file()
+                or Path(prepared_in.get(name, place.root), "index.json").isfile_of()
             }
             scale = scale_of(study.without_absent(there), size=options.gpu)
         else:
-            scale = load_scale(_file(options.scale, CONFIG), given, options.gpu)
+            scale = load_scale(file_of(options.scale, CONFIG), given, options.gpu)
         if options.steps:
             scale = scale.shortened(options.steps)
         # The downloads of the published datasets that jobs prepare.
@@ -157,7 +152,7 @@ class Workflow:
     def _own(self, scale: Scale, videos: Path, data: Path, index_videos: bool) -> Scale:
         from mgm.data.folder import index_folder
 
-        prepared = (videos / "index.json").is_file()
+        prepared = (videos / "index.json").isfile_of()
         self.places[OWN] = place = videos if prepared else data / self.name
         if prepared:
             index = read_index(videos)
@@ -166,7 +161,7 @@ class Workflow:
             jobs = self.results / "jobs"
             with folder_lock(jobs) if jobs.is_dir() else nullcontext():
                 index = index_folder(videos, place)
-        elif (place / "index.json").is_file():
+        elif (place / "index.json").isfile_of():
             index = read_index(place)
         else:
             raise UserError(
@@ -263,10 +258,10 @@ class Workflow:
         unpack(self.results)
         files = {self.results / "scale.json": self.scale.model_dump_json(indent=1)}
         files |= {
-            self.spec_file(run_id): spec.model_dump_json(indent=1)
+            self.specfile_of(run_id): spec.model_dump_json(indent=1)
             for run_id, spec in self.registry.specs.items()
         }
-        files |= {self.params_file(dataset): params for dataset, params in self.generated.items()}
+        files |= {self.paramsfile_of(dataset): params for dataset, params in self.generated.items()}
         for path, text in files.items():
             if not path.exists() or path.read_text() != text + "\n":
                 atomic.write(path, text + "\n")
@@ -285,7 +280,7 @@ class Workflow:
         """Return whether a job is done: its files exist, or its marker if it makes no files."""
         job = self.jobs[name]
         return (
-            all(path.is_file() for path in job.makes)
+            all(path.isfile_of() for path in job.makes)
             if job.makes
             else (self.results / "jobs" / job.name).exists()
         )
@@ -311,10 +306,10 @@ class Workflow:
                 "checkpoints",
             )
 
-    def spec_file(self, run_id: str) -> Path:
+    def specfile_of(self, run_id: str) -> Path:
         return self.results / "specs" / f"{run_id}.json"
 
-    def params_file(self, dataset: str) -> Path:
+    def paramsfile_of(self, dataset: str) -> Path:
         return self.results / "datasets" / f"{dataset}.json"
 
     @property
@@ -348,7 +343,7 @@ class Workflow:
         runs = self.registry.runs_of(target)
         jobs = dict.fromkeys(self.made_by[spec.run_id] for spec in runs)
         there = (self.results / spec.run_id / "result.json" for spec in runs)
-        return [*self.markers(jobs), *(str(path) for path in there if path.is_file())]
+        return [*self.markers(jobs), *(str(path) for path in there if path.isfile_of())]
 
     def markers_of(self, target: str) -> list[str]:
         """Return the markers of the jobs that make a table's or figure's runs."""
@@ -379,7 +374,7 @@ class Workflow:
     def preparation(self, name: str) -> list[str]:
         """Return the words after `mgm prepare` for a dataset, without `--out`."""
         if name in self.generated:
-            return ["synthetic", "--params", str(self.params_file(name))]
+            return ["synthetic", "--params", str(self.paramsfile_of(name))]
         parts = self.derived.get(name) or DERIVED.get(name)
         if not parts:
             return [name, "--source", self.sources.get(name, "DIR")]

@@ -12,7 +12,7 @@ from mgm.errors import UserError, valid
 from mgm.masking import Mask
 from mgm.paper import CONFIG, recipes
 from mgm.paper.registry import Registry
-from mgm.paper.scales import Dataset, R, Scale, load_scale, set_field
+from mgm.paper.scales import Dataset, R, Scale, file_of, load_scale, set_field
 from mgm.paper.study import CONTROLS, At, Column, Place, Stage, Study
 from mgm.reading import read_yaml
 from mgm.spec import PUBLISHED, Data, Finetune, Measure, Pretrain, Probe, Published, parse
@@ -58,9 +58,7 @@ def scale_of(
         UserError: a prepared dataset has no index, and the study does not give its digest.
     """
     if study.scale:
-        own = study.scale.endswith((".yaml", ".yml"))
-        path = Path(study.scale) if own else CONFIG / f"{study.scale}.yaml"
-        base = load_scale(path, size=size)
+        base = load_scale(file_of(study.scale, CONFIG), size=size)
         drawn = base.datasets[study.recipe].generate if study.recipe in base.datasets else {}
     else:
         base, drawn = None, {}

@@ -238,6 +238,11 @@ class Scale(FrozenModel):
         return parse(fields, f"scale {self.name}")  # type: ignore[return-value]
 
 
+def file_of(name: str, folder: Path) -> Path:
+    """Return a user's own YAML file, or the one of that name in a folder."""
+    return Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+
+
 def load_scale(
     path: Path, given: Mapping[str, Any] = MappingProxyType({}), size: str = ""
 ) -> Scale:
