@@ -73,7 +73,7 @@ class Workflow:
                 name
                 for name, place in study.datasets.items()
                 if name in sources
-                or Path(prepared_in.get(name, place.root), "index.json").isfile_of()
+                or Path(prepared_in.get(name, place.root), "index.json").is_file()
             }
             scale = scale_of(study.without_absent(there), size=options.gpu)
         else:
@@ -152,7 +152,7 @@ class Workflow:
     def _own(self, scale: Scale, videos: Path, data: Path, index_videos: bool) -> Scale:
         from mgm.data.folder import index_folder
 
-        prepared = (videos / "index.json").isfile_of()
+        prepared = (videos / "index.json").is_file()
         self.places[OWN] = place = videos if prepared else data / self.name
         if prepared:
             index = read_index(videos)
@@ -161,7 +161,7 @@ class Workflow:
             jobs = self.results / "jobs"
             with folder_lock(jobs) if jobs.is_dir() else nullcontext():
                 index = index_folder(videos, place)
-        elif (place / "index.json").isfile_of():
+        elif (place / "index.json").is_file():
             index = read_index(place)
         else:
             raise UserError(
@@ -258,10 +258,10 @@ class Workflow:
         unpack(self.results)
         files = {self.results / "scale.json": self.scale.model_dump_json(indent=1)}
         files |= {
-            self.specfile_of(run_id): spec.model_dump_json(indent=1)
+            self.spec_file(run_id): spec.model_dump_json(indent=1)
             for run_id, spec in self.registry.specs.items()
         }
-        files |= {self.paramsfile_of(dataset): params for dataset, params in self.generated.items()}
+        files |= {self.params_file(dataset): params for dataset, params in self.generated.items()}
         for path, text in files.items():
             if not path.exists() or path.read_text() != text + "\n":
                 atomic.write(path, text + "\n")
@@ -280,7 +280,7 @@ class Workflow:
         """Return whether a job is done: its files exist, or its marker if it makes no files."""
         job = self.jobs[name]
         return (
-            all(path.isfile_of() for path in job.makes)
+            all(path.is_file() for path in job.makes)
             if job.makes
             else (self.results / "jobs" / job.name).exists()
         )
@@ -306,10 +306,10 @@ class Workflow:
                 "checkpoints",
             )
 
-    def specfile_of(self, run_id: str) -> Path:
+    def spec_file(self, run_id: str) -> Path:
         return self.results / "specs" / f"{run_id}.json"
 
-    def paramsfile_of(self, dataset: str) -> Path:
+    def params_file(self, dataset: str) -> Path:
         return self.results / "datasets" / f"{dataset}.json"
 
     @property
@@ -343,7 +343,7 @@ class Workflow:
         runs = self.registry.runs_of(target)
         jobs = dict.fromkeys(self.made_by[spec.run_id] for spec in runs)
         there = (self.results / spec.run_id / "result.json" for spec in runs)
-        return [*self.markers(jobs), *(str(path) for path in there if path.isfile_of())]
+        return [*self.markers(jobs), *(str(path) for path in there if path.is_file())]
 
     def markers_of(self, target: str) -> list[str]:
         """Return the markers of the jobs that make a table's or figure's runs."""
@@ -374,7 +374,7 @@ class Workflow:
     def preparation(self, name: str) -> list[str]:
         """Return the words after `mgm prepare` for a dataset, without `--out`."""
         if name in self.generated:
-            return ["synthetic", "--params", str(self.paramsfile_of(name))]
+            return ["synthetic", "--params", str(self.params_file(name))]
         parts = self.derived.get(name) or DERIVED.get(name)
         if not parts:
             return [name, "--source", self.sources.get(name, "DIR")]
