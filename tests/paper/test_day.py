@@ -121,6 +121,21 @@ def test_jobs_are_in_order_and_each_row_is_complete_before_the_next(source):
     assert order(workflow) == [job.name for job in (*prepared, *ordered)]
 
 
+def test_hmdb51_is_probed_where_it_is_given(source):
+    """Without a source or an index of HMDB51, the study leaves it out."""
+    config = {"study": "day", "ucf101": source}
+    alone, both = (Workflow(config | more).registry for more in ({}, {"hmdb51": source}))
+    assert set(both.tables) == {*alone.tables, "hmdb51"}
+    added = [both.specs[run_id] for run_id in both.specs.keys() - alone.specs.keys()]
+    assert {spec.data.dataset for spec in added} == {"hmdb51"}
+    assert {type(spec) for spec in added} == {Probe, Measure}
+
+
+def test_the_scale_day_compares_nothing_by_itself(source):
+    with pytest.raises(UserError, match="study=day"):
+        Workflow({"scale": "day", "ucf101": source})
+
+
 @pytest.mark.slow
 def test_a_dry_run_prints_the_jobs_in_their_order(source):
     """In size rehearsal, jobs with runs of several rows also follow the jobs that they need."""
