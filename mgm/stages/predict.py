@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import chain, groupby, islice, pairwise
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -197,7 +198,7 @@ def _time_lines(parts: Sequence[WindowValues], labels: Sequence[str]) -> dict[st
     return lines
 
 
-def _segments(lines: Sequence[Line], labels: Sequence[str]) -> list[dict[str, str]]:
+def _segments(lines: Sequence[Line], labels: Sequence[str]) -> list[dict[str, Any]]:
     """Return the coloured parts of a time line. Successive windows of the same class are one part.
 
     A part ends where the next one starts. Widths are shares of the video's length.
@@ -216,6 +217,8 @@ def _segments(lines: Sequence[Line], labels: Sequence[str]) -> list[dict[str, st
             "width": f"{100 * (end - start) / length:.2f}%",
             "colour": f"hsl({(labels.index(label) * 137) % 360} 55% 55%)",
             "title": f"{label}, {start:.1f} to {end:.1f} s",
+            "label": label,
+            "end": end,
         }
         for start, end, label in found
     ]

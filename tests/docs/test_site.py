@@ -130,7 +130,13 @@ def test_every_page_is_clean_in_a_narrow_browser_and_search_works_from_disk(site
             page.goto(path.as_uri())
             if (wide := page.evaluate("document.scrollingElement.scrollWidth")) > 390:
                 faults.append((path.name, f"is {wide} pixels wide"))
-        page.set_viewport_size({"width": 1400, "height": 900})
+        page.set_viewport_size({"width": 1280, "height": 900})
+        cut = """[...document.querySelectorAll(".md-typeset__scrollwrap")]
+            .some(table => table.scrollWidth > table.clientWidth)"""
+        for path in site:
+            page.goto(path.as_uri())
+            if page.evaluate(cut):
+                faults.append((path.name, "has a table that is cut"))
         page.goto(next(path for path in site if path.name == "index.html").as_uri())
         page.click("input.md-search__input")
         page.keyboard.type("accumulate")

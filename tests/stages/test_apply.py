@@ -395,6 +395,9 @@ def test_predictions_of_windows_have_a_time_line(place):
     for _, line in re.findall(r'(class="line").*?>(.*?)</div>', page):
         widths = [float(x) for x in re.findall(r"width: ([\d.]+)%", line)]
         assert sum(widths) == pytest.approx(100, abs=0.1)
+    seconds = re.findall(r"<span>0 s</span><span>([\d.]+) s</span>", page)
+    assert sorted(map(float, seconds)) == sorted(table.groupby("path").end.max().round(1))
+    assert set(table["class"]) == set(re.findall(r'class="key"[^>]*>([^<]+)', page))
 
 
 @pytest.mark.parametrize(
