@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,12 @@ from mgm.spec import Clips, Data, Finetune, Model, Pretrain
 from mgm.stages.measure.step_time import step_seconds
 from mgm.training.efficiency import set_malloc_options
 from mgm.training.optim import build_optimiser
-from mgm.video import open_video, read_residuals, read_vectors, slot_magnitude
+from mgm.video import (
+    open_video,
+    read_residuals,
+    read_vectors,
+    slot_magnitude,
+)
 from mgm.video.cut import Cut, read_cuts
 from mgm.video.transform import cut_frames, training_box, training_indices
 
@@ -161,8 +167,23 @@ def loader(options: Options) -> Iterator[Comparison]:
         yield fed_step(shards.videos[0], options)
 
 
+def with_mv_extractor(path: str) -> int:
+    from mvextractor.videocap import VideoCap
+
+    capture, frames = VideoCap(), 0
+    capture.open(path)
+    capture.set_decode_frames(False)
+    while capture.read()[0]:
+        frames += 1
+    return frames
+
+
 def vectors(options: Options) -> Iterator[Comparison]:
-    """Compare reading all vectors, and all residuals, with decoding the file without them."""
+    """Compare reading all vectors, and all residuals, with decoding the file without them.
+
+    Vectors are also compared with mv-extractor, if it is there. It is not in the lock, since the
+    OpenCV that it asks for would replace ours: pip install --no-deps motion-vector-extractor.
+    """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         [video, *_] = (
@@ -173,15 +194,26 @@ def vectors(options: Options) -> Iterator[Comparison]:
             with open_video(video.path) as reader:
                 return sum(1 for _ in reader.pictures(motion=False))
 
+        def blocks() -> int:
+            with open_video(video.path) as reader:
+                return sum(picture.vectors is not None for picture in reader.pictures())
+
+        def residuals() -> int:
+            return sum(1 for _ in read_residuals(video.path))
+
         works = {
-            "vectors": partial(read_vectors, video.path),
-            "residuals": lambda: sum(1 for _ in read_residuals(video.path)),
+            "vectors of blocks": blocks,
+            "vectors of cells": partial(read_vectors, video.path),
+            "residuals": residuals,
         }
         for name, work in works.items():
+            peers: dict[str, tuple[Callable[[], object], float]] = {"decoding alone": (decode, 0)}
+            if name != "residuals" and find_spec("mvextractor"):
+                peers["mv-extractor"] = partial(with_mv_extractor, video.path), 0
             yield Comparison(
                 f"{name}, per frame",
                 work,
-                {"decoding alone": (decode, 0)},
+                peers,
                 options.repeats,
                 time.process_time,
                 video.frames,

@@ -84,7 +84,8 @@ def test_vectors_and_residuals_are_compared_with_decoding(bench, tmp_path):
     for comparison in peers.vectors(peers.Options(repeats=1, videos=index.root)):
         comparison.ours()
         names.append(comparison.name)
-    assert names == ["vectors, per frame", "residuals, per frame"]
+    kinds = ("vectors of blocks", "vectors of cells", "residuals")
+    assert names == [f"{kind}, per frame" for kind in kinds]
 
 
 def test_a_later_call_continues_with_the_bench_that_is_not_done(
