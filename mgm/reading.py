@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import TypeAdapter
 
-from mgm.errors import UserError
+from mgm.errors import UserError, valid
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,19 +79,28 @@ def read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"{path}: line {reader.line_num}: not CSV ({error}); correct it") from None
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, kind: Any = Any, then: str = "") -> Any:
     """Parse a JSON file.
 
+    Args:
+        kind: the type of its content, which pydantic checks.
+        then: what the user can do about a file of another type.
+
     Raises:
-        UserError: it cannot be read, or is not standard JSON, which has neither NaN nor 1e999.
+        UserError: it cannot be read, is not standard JSON, which has neither NaN nor 1e999, or has
+            another type.
         FileNotFoundError: it does not exist.
     """
     try:
-        return json.loads(read_text(path), parse_constant=_finite, parse_float=_finite)
+        found = json.loads(read_text(path), parse_constant=_finite, parse_float=_finite)
     except (FileNotFoundError, UserError):
         raise
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON ({error})") from None
+    if kind is Any:
+        return found
+    with valid(f"{path}: ", then):
+        return TypeAdapter(kind).validate_python(found)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -138,7 +138,8 @@ def plan(
         return
     if study:
         speed = per_core or DECODED
-        workers = min(given.cores, workflow.scale.execution.workers)
+        # Without worker processes, the main process decodes.
+        workers = max(1, min(given.cores, workflow.scale.execution.workers))
         machines = [
             day_machine(machine(utilisation=share, gpus=1, **rate), workers, speed)
             for share in (SHARES[:1] if rate["clips_per_s"] else SHARES)

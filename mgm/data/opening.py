@@ -173,7 +173,7 @@ def _read_lines(root: Path, checked: Path) -> Iterator[tuple[tuple[Any, ...], Vi
     A line is skipped if it was cut short or has other fields.
     """
     for line in checked.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError, TypeError):
+        with suppress(ValueError, TypeError, RecursionError):
             version, name, size, time, *facts = json.loads(line)
             facts = [tuple(fact) if isinstance(fact, list) else fact for fact in facts]
             yield (version, name, size, time), Video(os.path.join(root, name), *facts)

@@ -23,7 +23,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from mgm.console import show, track
 from mgm.data.index import Index, new_index, read_index, require_splits, write_index
@@ -255,32 +255,22 @@ def _signature(videos: Sequence[NamedVideo]) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
+class _About(BaseModel, extra="allow"):
+    """The fields of shards.json, and those of the settings. `bytes` has the size of each shard."""
+
+    version: int = Field(ge=VERSION, le=VERSION)
+    shards: int = Field(ge=1, le=MOST_SHARDS)
+    bytes: dict[str, int] = {}
+
+
 def _about(root: Path) -> dict[str, Any]:
     """Read shards.json.
 
     Raises:
         UserError: it is damaged, or of another version.
     """
-    path = root / "shards.json"
-    about = read_json(path)
-    if not isinstance(about, dict) or about.get("version") != VERSION:
-        version = about.get("version") if isinstance(about, dict) else None
-        raise UserError(
-            f"{root}: holds shards of format {version}, and this mgm reads and writes format "
-            f"{VERSION}; prepare into another --out"
-        )
-    count, sizes = about.get("shards"), about.get("bytes", {})
-    if type(count) is not int or not 1 <= count <= MOST_SHARDS:
-        raise UserError(
-            f"{path}: shards is {count!r}, not a number from 1 to {MOST_SHARDS:,}; "
-            "prepare into another --out"
-        )
-    if not isinstance(sizes, dict) or not all(type(size) is int for size in sizes.values()):
-        raise UserError(
-            f"{path}: bytes is not a list of shards and their sizes; delete the file, and run the "
-            "same `mgm prepare` again"
-        )
-    return about
+    about: _About = read_json(root / "shards.json", _About, "prepare into another --out")
+    return about.model_dump()
 
 
 def _size(path: Path) -> int | None:

@@ -24,7 +24,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import chain, dropwhile, takewhile
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -133,7 +133,7 @@ def _copied(out: Path) -> dict[str, str]:
     lines = list[tuple[int, str, str]]()
     for record in out.glob("copied*.jsonl"):
         for line in record.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, TypeError):
+            with suppress(ValueError, TypeError, OverflowError, RecursionError):
                 target, content, written = json.loads(line)
                 lines.append((int(written), str(target), str(content)))
     return {target: content for _, target, content in sorted(lines)}
@@ -149,7 +149,7 @@ def _claim(out: Path, short_side: int) -> None:
     mark = out / "transcode.json"
     settings = {"short_side": short_side, "codec": "libx264", "options": ENCODING}
     if mark.is_file():
-        there = read_json(mark)
+        there = read_json(mark, dict[str, Any], "choose another --out")
         if other := [name for name in settings if there.get(name) != settings[name]]:
             name = other[0].replace("_", " ")
             then, now = (f"{name} {fields.get(other[0])}" for fields in (there, settings))

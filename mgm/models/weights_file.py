@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -90,23 +91,22 @@ def weights_digest(path: Path) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
+class _Parts(BaseModel):
+    """The field of an index of weights: each tensor's name with its file."""
+
+    weight_map: dict[str, str]
+
+
 def parts_of(index: Path) -> dict[str, list[str]]:
     """Return {file: names of its tensors} of an index.
 
     Raises:
         UserError: it is not such an index, or it names a file that is not in its folder.
     """
-    try:
-        names = read_json(index)["weight_map"]
-        if not all(isinstance(file, str) for file in names.values()):
-            raise TypeError
-        parts: dict[str, list[str]] = {file: [] for file in sorted(set(names.values()))}
-        for name, file in names.items():
-            parts[file].append(name)
-    except (KeyError, TypeError, AttributeError):
-        raise UserError(
-            f"{index}: not an index of weights (it has no weight_map of names and files); {_AGAIN}"
-        ) from None
+    names = read_json(index, _Parts, _AGAIN).weight_map
+    parts: dict[str, list[str]] = {file: [] for file in sorted(set(names.values()))}
+    for name, file in names.items():
+        parts[file].append(name)
     for file in parts:
         if "\0" in file or Path(file).name != file or not (index.parent / file).is_file():
             raise UserError(

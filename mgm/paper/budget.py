@@ -33,7 +33,7 @@ from mgm.paper.quoted import (
     PublishedTime,
 )
 from mgm.paper.registry import Cell, Registry
-from mgm.reading import read_yaml
+from mgm.paper.scales import sizes_of
 from mgm.spec import PUBLISHED, Finetune, Pretrain, Probe, Published, Spec, parents
 from mgm.spec.values import TOKEN_KINDS
 
@@ -420,8 +420,8 @@ def size_for(path: Path, gpu: str) -> str:
     Raises:
         UserError: no size fits.
     """
-    sizes = read_yaml(path).get("sizes", {})
-    wanted = {name: size["memory_gb"] for name, size in sizes.items() if "memory_gb" in size}
+    sizes = sizes_of(path).items()
+    wanted = {name: scale.memory_gb for name, scale in sizes if scale.memory_gb}
     if not wanted or gpu not in MEMORY_GB:
         return ""
     fitting = {name: memory for name, memory in wanted.items() if memory <= MEMORY_GB[gpu]}

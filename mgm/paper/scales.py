@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from mgm.errors import UserError, valid
 from mgm.paper.study import Name, Numbers, ResultsName, Stage, Study
@@ -205,12 +205,16 @@ class Scale(FrozenModel):
         return self.model_copy(update={"datasets": datasets})
 
     def apply(self, spec: R, seed: int) -> R:
-        """Return `spec` as this scale runs it with `seed`."""
-        fields = spec.model_dump(mode="json")
+        """Return `spec` as this scale runs it with `seed`.
+
+        Raises:
+            UserError: the scale lacks the run's backbone, or a field is invalid.
+        """
+        source, fields = f"scale {self.name}", spec.model_dump(mode="json")
         if self.datasets[spec.data.dataset].grouped and "held_out" in fields:
             fields["held_out"] = "groups"
         for dotted, value in self.overrides.get(spec.stage, {}).items():  # type: ignore[call-overload]
-            set_field(fields, dotted, value, f"scale {self.name}: overrides.{spec.stage}.{dotted}")
+            set_field(fields, dotted, value, f"{source}: overrides.{spec.stage}.{dotted}")
         if self.datasets[spec.data.dataset].several_labels:
             # These fields count or draw videos by a single label.
             fields["data"]["labels_per_class"] = 0
@@ -220,12 +224,14 @@ class Scale(FrozenModel):
         if self.backbones:
             if spec.model.backbone not in self.backbones:
                 raise UserError(
-                    f"scale {self.name}: backbones lacks {spec.model.backbone}, so its full size "
-                    "would train; add its sizes"
+                    f"{source}: backbones lacks {spec.model.backbone}, so its full size would "
+                    "train; add its sizes"
                 )
             fields["model"] |= self.backbones[spec.model.backbone]
         if self.steps and "optim" in fields:
-            epochs = fields["optim"]["epochs"]
+            if type(epochs := fields["optim"]["epochs"]) is not int:
+                # An override, such as "20".
+                epochs = parse(fields, source).optim.epochs  # type: ignore[union-attr]
             # An override of this stage's steps has precedence.
             fields["optim"]["steps"] = fields["optim"]["steps"] or round(
                 self.steps.factor * epochs**self.steps.power
@@ -235,7 +241,7 @@ class Scale(FrozenModel):
         dataset = self.datasets[key]
         fields["data"] |= {"dataset": dataset.name or key, "digest": dataset.digest}
         fields["seed"] = seed
-        return parse(fields, f"scale {self.name}")  # type: ignore[return-value]
+        return parse(fields, source)  # type: ignore[return-value]
 
 
 def file_of(name: str, folder: Path) -> Path:
@@ -256,14 +262,7 @@ def load_scale(
     Raises:
         UserError: there is no such scale or size, or a field is unknown, missing or invalid.
     """
-    if not path.exists():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        other = "name a YAML file, or one of smoke, mini, paper"
-        raise UserError(f"{path}: no such scale; {f'choose one of {known}' if known else other}")
-    fields = read_yaml(path)
-    sizes = fields.pop("sizes", {})
-    if not isinstance(sizes, dict) or not all(isinstance(one, dict) for one in sizes.values()):
-        raise UserError(f"{path}: sizes is not a mapping of names to fields; correct it")
+    fields, sizes = _read(path)
     if size and size not in sizes:
         known = f"choose one of {', '.join(sizes)}" if sizes else "it has one size; leave gpu out"
         raise UserError(f"{path}: has no size {size}; {known}")
@@ -281,6 +280,27 @@ def load_scale(
                     f"backbone: {name}-{scale.name.lower()} to it, to name them"
                 )
     return scale
+
+
+def sizes_of(path: Path) -> dict[str, Scale]:
+    """Return the scale of a YAML file in each of its sizes.
+
+    Raises:
+        UserError: as `load_scale`.
+    """
+    return {size: load_scale(path, size=size) for size in _read(path)[1]}
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the fields of a scale's file without its sizes, and the sizes."""
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        other = "name a YAML file, or one of smoke, mini, paper"
+        raise UserError(f"{path}: no such scale; {f'choose one of {known}' if known else other}")
+    fields = read_yaml(path)
+    with valid(f"{path}: sizes: "):
+        sizes = TypeAdapter(dict[Name, dict[str, Any]]).validate_python(fields.pop("sizes", {}))
+    return fields, sizes
 
 
 # Scales that use the paper's names for toy sizes. The ids of committed runs depend on these names.

@@ -3,7 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mgm.errors import UserError
+from pydantic import BaseModel
+
+from mgm.errors import UserError, valid
 from mgm.paper import STUDIES, ablations, experiments, plots
 from mgm.paper.comparison import load_study, scale_of, study_registry
 from mgm.paper.registry import Registry
@@ -20,7 +22,8 @@ def make_registry(scale: Scale) -> Registry:
         UserError: the scale names a row, table or figure that does not exist, or lacks ssv2.
     """
     if scale.study:
-        return study_registry(scale)
+        with valid(f"study {scale.study.study}: "):
+            return study_registry(scale)
     if not scale.datasets.keys() & {"ssv2", OWN}:
         raise UserError(
             f"scale {scale.name}: has no dataset ssv2, which tables of the paper need; add it, or "
@@ -66,6 +69,13 @@ def _name_data(registry: Registry) -> None:
         registry.figures[name] = replace(figure, title=named(figure.title))
 
 
+class _Ran(BaseModel):
+    """The fields of scale.json that a study's file may lack."""
+
+    datasets: dict[str, Dataset] = {}
+    size: str = ""
+
+
 def registry_of(results: Path) -> Registry:
     """Return the registry of a results folder.
 
@@ -79,12 +89,9 @@ def registry_of(results: Path) -> Registry:
     path, study = results / "scale.json", STUDIES / f"{results.name}.yaml"
     if study.is_file():
         # Its words and predictions may be newer than the last run, which knows the digests.
-        ran = read_json(path) if path.is_file() else {"datasets": {}}
-        datasets = {
-            name: Dataset.model_validate(fields) for name, fields in ran["datasets"].items()
-        }
-        known = load_study(study).without_absent(datasets)
-        return study_registry(scale_of(known, datasets, ran.get("size", "")))
+        ran = read_json(path, _Ran) if path.is_file() else _Ran()
+        known = load_study(study).without_absent(ran.datasets)
+        return make_registry(scale_of(known, ran.datasets, ran.size))
     try:
         fields = read_json(path)
         # The committed results of mini have this field, without a value.

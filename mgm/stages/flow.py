@@ -76,7 +76,7 @@ def _finished(folder: Path, index: Index, about: dict[str, Any]) -> dict[str, An
     earlier = _require_same(folder, about)
     if (
         not earlier
-        or earlier["digest"] != index.digest
+        or earlier.get("digest") != index.digest
         or not all(is_whole(video, about["method"]) for video in index.videos)
     ):
         return None
@@ -133,7 +133,7 @@ def require_flow(folder: Path, videos: Sequence[Video], method: Flow) -> dict[st
         raise NoFlow(
             f"{marker}: no such file, so the flow of these videos is not complete; {command}"
         )
-    return read_json(marker)
+    return read_json(marker, dict[str, Any], command)
 
 
 def marker_of(folder: Path, method: Flow) -> Path:
@@ -166,13 +166,12 @@ def _require_same(folder: Path, about: dict[str, Any]) -> dict[str, Any] | None:
     """
     method, marker = about["method"], marker_of(folder, about["method"])
     for path in (_weights_of(folder, method), marker):
-        earlier = read_json(path) if path.exists() else about
-        if earlier["weights"] != about["weights"]:
+        earlier = read_json(path, dict[str, Any], "delete it") if path.exists() else about
+        if (then := earlier.get("weights")) != (now := about["weights"]):
             raise UserError(
-                f"{path}: the flow of these videos was made with weights "
-                f"{earlier['weights'][:12]}, and now they are {about['weights'][:12]}; pass the "
-                f"former, or delete {folder}/flow-{method}*.json and all *.{method}.npy next to "
-                "the videos"
+                f"{path}: the flow of these videos was made with weights {str(then)[:12]}, and now "
+                f"they are {str(now)[:12]}; pass the former, or delete "
+                f"{folder}/flow-{method}*.json and all *.{method}.npy next to the videos"
             )
     return earlier if marker.exists() else None
 

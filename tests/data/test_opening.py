@@ -68,3 +68,12 @@ def test_many_files_are_opened_in_processes_and_a_killed_call_continues(
     opened = asked(monkeypatch)
     assert open_all(root, many, checked)[0] == infos
     assert 33 <= len(opened) < 129
+
+
+def test_odd_lines_are_opened_again(videos, tmp_path):
+    root, names = videos
+    checked = tmp_path / "checked.jsonl"
+    checked.write_text(
+        "\n".join(["[" * 2000, "null", "[1, 2]", "[1e999, [], {}, 4, 5]", "9" * 5000])
+    )
+    assert list(open_all(root, names, checked)[0]) == names

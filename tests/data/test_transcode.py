@@ -172,6 +172,13 @@ def test_a_source_that_breaks_is_listed_and_done_once_it_is_replaced(sources, tm
     assert (len(index.videos), index.excluded) == (6, ())
 
 
+@pytest.mark.parametrize("text", ["[]", "null", "5", "{}"])
+def test_odd_settings_are_one_line(sources, tmp_path, text):
+    (tmp_path / "transcode.json").write_text(text)
+    with pytest.raises(UserError, match=r"choose another --out"):
+        transcode(sources, tmp_path)
+
+
 def test_a_split_without_videos_is_no_index(sources, tmp_path):
     for video in sources.test:
         Path(video.path).write_bytes(b"")

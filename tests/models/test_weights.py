@@ -239,7 +239,7 @@ def test_weights_in_several_files_arrive_whole_or_not_at_all(tmp_path):
     index.write_text(listed.replace(parts[0].name, "../" + parts[0].name))
     refused("which is not a file in its folder")
     index.write_text("{}")
-    refused("not an index of weights")
+    refused("weight_map")
 
 
 def test_an_official_checkpoint_with_its_arguments_and_numpy_numbers(tmp_path):

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from mgm.cli import app
@@ -11,11 +12,13 @@ from mgm.dag.messages import archive_problems, gpu_problems, order
 from mgm.dag.study import CONFIG, Workflow
 from mgm.data.published import index_published
 from mgm.errors import UserError
+from mgm.paper import STUDIES
 from mgm.paper.budget import check, cpu_hours, day_machine, make_day, size_for
 from mgm.paper.cost import Machine, cost, multiply_adds
 from mgm.paper.quoted import AVION, VIDEOMAE_UCF101
 from mgm.paper.scales import load_scale
 from mgm.spec import PUBLISHED, Finetune, Measure, Pretrain, Probe
+from tests.helpers.errors import refused
 from tests.helpers.programs import run, snakemake
 
 DAY = CONFIG / "day.yaml"
@@ -204,12 +207,41 @@ def test_lists_of_another_split_or_none_are_one_line(tmp_path, name, split, file
 
 def test_a_size_is_the_largest_that_fits(tmp_path):
     assert size_for(DAY, "rtx4090") == "24gb"
-    small = tmp_path / "scale.yaml"
-    small.write_text("sizes: {a: {memory_gb: 200}}")
+    large = tmp_path / "scale.yaml"
+    large.write_text(re.sub("memory_gb: .*", "memory_gb: 200", DAY.read_text()))
     with pytest.raises(UserError, match="the smallest size of"):
-        size_for(small, "h100")
+        size_for(large, "h100")
     with pytest.raises(UserError, match="has no size 12gb"):
         load_scale(DAY, size="12gb")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sizes", 5),
+        ("sizes", {"a": None}),
+        ("sizes", {"a": {"memory_gb": []}}),
+    ],
+)
+def test_a_bad_value_is_one_line_in_a_plan(tmp_path, field, value):
+    with refused("scale.yaml: "):
+        CliRunner().invoke(app, planned(tmp_path, field, value), catch_exceptions=False)
+
+
+def test_a_plan_without_worker_processes(tmp_path):
+    words = planned(tmp_path, "execution", {})
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "1 workers" in done.output
+
+
+def planned(folder, field, value) -> list[str]:
+    """Return the words of `mgm plan` for the study day, with a changed field of its scale."""
+    scale, study = folder / "scale.yaml", folder / "study.yaml"
+    scale.write_text(yaml.safe_dump(yaml.safe_load(DAY.read_text()) | {field: value}))
+    fields = yaml.safe_load((STUDIES / "day.yaml").read_text())
+    study.write_text(yaml.safe_dump(fields | {"scale": str(scale)}, sort_keys=False))
+    return ["plan", "--study", str(study)]
 
 
 def test_without_a_gpu_it_says_the_hours_and_refuses(source, monkeypatch):

@@ -77,6 +77,9 @@ def changed(**fields) -> str:
         ),
         (changed(more_seeds={"table9": [0]}), "more_seeds.table9"),
         (TEXT.replace("labels_per_class: 20", "labels_per_class: 41"), "labels_per_class 41"),
+        (changed(overrides={"finetune": {"optim.epochs": [1]}}), "optim.epochs"),
+        (changed(datasets={}), "dataset"),
+        (changed(sizes={"a": {}, "b": 5}), "sizes"),
     ],
 )
 def test_a_bad_scale_is_one_line(content, named, tmp_path):

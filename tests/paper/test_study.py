@@ -15,7 +15,9 @@ from mgm.errors import UserError
 from mgm.paper import STUDIES
 from mgm.paper.comparison import load_study, scale_of, study_registry
 from mgm.paper.study import Study, parse_statement
+from mgm.paper.suite import make_registry
 from mgm.spec import Measure, Pretrain, Probe, parents
+from tests.helpers.errors import refused
 from tests.helpers.own_videos import own_videos
 
 SMALL = {
@@ -140,6 +142,8 @@ def test_two_datasets_of_one_name_are_refused(tmp_path):
 def test_a_field_that_no_spec_has_is_refused():
     with pytest.raises(UserError, match=r"mask\.nothing"):
         study_registry(scale_of(small(rows={"A": {"mask.nothing": 1}, "MGM": {}, "Tube": {}})))
+    with refused("study small: "):
+        make_registry(scale_of(small(rows={"A": {"mask": "nothing"}, "MGM": {}, "Tube": {}})))
 
 
 def test_a_statement_is_a_mean_or_a_difference():

@@ -19,6 +19,7 @@ from mgm.stages.flow import flow, require_flow
 from mgm.stages.pretrain import pretrain
 from mgm.stages.runner import run_all
 from mgm.video.optical_flow import NoFlow, estimator, motions, sidecar
+from tests.helpers.errors import refused
 
 COUNT = 36  # 3 classes of 8 training and 4 test videos
 
@@ -27,6 +28,13 @@ COUNT = 36  # 3 classes of 8 training and 4 test videos
 def folder(videos, tmp_path):
     """Return a copy of the generated set, because flow is written into it."""
     return shutil.copytree(videos, tmp_path / "ssv2")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '{"weights": 5}'])
+def test_an_odd_marker_is_one_line(folder, text):
+    (folder / "flow-dis.json").write_text(text)
+    with refused("flow-dis.json: "):
+        flow(folder, "dis")
 
 
 def sidecars(folder):
