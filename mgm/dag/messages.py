@@ -98,6 +98,16 @@ def missing(workflow: Workflow) -> dict[str, str]:
     return found
 
 
+def dry_run(workflow: Workflow) -> str:
+    """Return the end of a dry run: the overview, and the datasets that are missing.
+
+    At a scale for one GPU, the jobs come first, since Snakemake's list is not in their order.
+    """
+    listed = ["the jobs, in the order in which they run:", *order(workflow)]
+    lines = [overview(workflow), *missing(workflow).values()]
+    return "\n".join([*(listed if workflow.scale.memory_gb else []), *lines])
+
+
 def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
     """Return an error line for each thing that would stop these jobs.
 

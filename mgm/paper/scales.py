@@ -271,10 +271,8 @@ def load_scale(
         fields = {**deep_merge(fields, sizes[size]), "size": size}
     scale = parse_scale({**fields, **given}, path)
     if not UNNAMED_SIZES.fullmatch(str(fields.get("name"))):
-        for name, sizes in scale.backbones.items():
-            if {"width", "depth", "heads"} & sizes.keys() and sizes.get(
-                "backbone", name
-            ) in BACKBONES:
+        for name, own in scale.backbones.items():
+            if {"width", "depth", "heads"} & own.keys() and own.get("backbone", name) in BACKBONES:
                 raise UserError(
                     f"{path}: backbones.{name} has other sizes than {name}; add "
                     f"backbone: {name}-{scale.name.lower()} to it, to name them"
