@@ -166,7 +166,7 @@ def table_4abc(registry: Registry) -> None:
     }
     for name, (title, head, several) in rows.items():
         table = registry.add_table(
-            name, title, "MGM, 200 epochs of pretraining on SSv2.", head=head
+            name, title, "The paper pretrains MGM for 200 epochs on SSv2.", head=head
         )
         for row, (spec, remark) in several.items():
             runs = downstream_runs(
@@ -181,7 +181,7 @@ def table_4d(registry: Registry) -> None:
         return
     title = "Pretraining data"
     table = registry.add_table(
-        "4d", title, "MGM, 200 epochs of pretraining, fine-tuned on K400.", head=title
+        "4d", title, "The paper pretrains MGM for 200 epochs and fine-tunes it on K400.", head=title
     )
     for row, dataset in (("Mini-K200", "mini-k200"), ("K400", "k400")):
         table.add(row, "samples", metric="samples", decimals=0)

@@ -53,7 +53,7 @@ def figure_4a(registry: Registry) -> None:
             points.append((ratio, Cell("4a_ratio", f"{ratio:g}", "SSv2", runs)))
     registry.plots["4a"] = Plot(
         "Mask ratio",
-        "MGM, 200 epochs of pretraining on SSv2. The paper prints a number for 0.75 only.",
+        "The paper pretrains MGM for 200 epochs on SSv2, and prints a number for 0.75 only.",
         "Mask ratio",
         TOP1,
         {"MGM": tuple(sorted(points, key=lambda point: point[0]))},

@@ -13,12 +13,12 @@ import pandas as pd
 
 from mgm.paper.cost import multiply_adds
 from mgm.paper.quoted import note, reported
-from mgm.paper.registry import Table
+from mgm.paper.registry import Cell, Table
 from mgm.paper.scales import Scale
 from mgm.report.cells import COLUMNS, Row, frame, gain
 from mgm.results import atomic
 from mgm.results.statistics import holm, p_value
-from mgm.spec import BACKBONES, Measure
+from mgm.spec import BACKBONES, Measure, Spec
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 BOLD = (
@@ -152,15 +152,17 @@ def _is_above(row: Row, others: Sequence[Row]) -> bool:
     )
 
 
-def names(table: Table, row: Row) -> list[str]:
+def names(table: Table, row: Row | Cell) -> list[str]:
     """Return the cells that name a row, one per heading of `head_of`.
 
-    The dataset is left out, because the section names it: "MGM, SSv2, 800" becomes MGM and 800.
+    The dataset is left out, because the section names it: "MGM, SSv2, 800" becomes MGM and 800. A
+    backbone of another size than the paper's is a stand-in.
     """
     kinds = table.head.split(", ")
     parts = row.row.rsplit(", ", len(kinds) - 1)
+    stand_in = " stand-in" if own_size(row.runs) else ""
     return [
-        DASH if part == "-" else part
+        DASH if part == "-" else part + stand_in * (kind == "Backbone")
         for kind, part in zip(kinds, parts, strict=True)
         if kind != "dataset"
     ]
@@ -176,23 +178,27 @@ def detail(table: Table, row: Row) -> str:
     A model of another size than the paper's is named in place of its backbone. "Supervised"
     is left out, because the section says it.
     """
+    own = own_size(row.runs)
     printed = (
         note(*row.key).replace("supervised, ", "").removesuffix("; supervised")
         if table.shows_notes
         else ""
     )
-    if printed and (own := _own_size(row)):
+    if own and (printed or table.head == "Backbone"):
         _, *others = printed.split("; ")
         printed = "; ".join([own, *others])
     return "; ".join(filter(None, (printed, row.remark)))
 
 
-def _own_size(row: Row) -> str:
-    """Return the size of our model if it is not one of the paper's; else empty."""
-    run = next((run for run in row.runs if not isinstance(run, Measure)), None)
-    if run is None or run.model.backbone in BACKBONES:
+def own_size(runs: Sequence[Spec]) -> str:
+    """Return the size of the runs' model if it is not one of the paper's; else empty."""
+    run = next((run for run in runs if not isinstance(run, Measure)), None)
+    if run is None:
         return ""
     model = run.model
+    sizes = (model.width, model.depth, model.heads)
+    if model.backbone in BACKBONES and sizes == BACKBONES[model.backbone][0]:
+        return ""
     blocks = f"{model.depth} blocks, width {model.width}"
     return f"{blocks}; {multiply_adds(run) / 1e9:.2g} GFLOPs"
 
@@ -257,7 +263,7 @@ def _cells(table: Table, row: Row, scale: Scale) -> dict[str, str]:
     """Map each heading to the row's text."""
     first, *others = names(table, row)
     # The paper prints GFLOPs per view, once per row. They are those of its own model.
-    gflops = None if _own_size(row) else reported().get((row.table, row.row, "GFLOPs"))
+    gflops = None if own_size(row.runs) else reported().get((row.table, row.row, "GFLOPs"))
     details = "; ".join(
         filter(None, (detail(table, row), f"{gflops:.0f} GFLOPs" if gflops else ""))
     )

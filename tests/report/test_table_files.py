@@ -138,6 +138,12 @@ def test_nothing_is_bold_within_noise_or_of_one_seed(accuracies, ours, others):
     assert not re.search(r"\*\*\d", texts["md"])
 
 
+def test_a_small_model_is_a_stand_in_for_a_backbone(tmp_path):
+    texts, _ = write(registry(), tmp_path, "4a")
+    named = re.findall(r"(ViT-S|ViT-B|TimesFormer) stand-in \(\d+ blocks, width \d+;", texts["md"])
+    assert named == ["ViT-S", "ViT-B", "TimesFormer"]
+
+
 @pytest.mark.skipif(
     not shutil.which("pdflatex"), reason="pdflatex is not here: install texlive-latex-recommended"
 )

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mgm.paper.registry import Registry, label_of
+from mgm.paper.registry import Cell, Registry, Table, label_of
 from mgm.report.cells import Row, commit_of
 from mgm.report.page.svg import SMOOTH, Panel, thin
+from mgm.report.table_files import names
 from mgm.results.result import RunStatus
 from mgm.spec import Spec, data_name, parents
 
 # Titles of the stages.
 STAGES = {
     "pretrain": "Pretraining",
-    "finetune": "Finetuning",
+    "finetune": "Fine-tuning",
     "probe": "Linear probe",
     "measure": "Measurements",
     "visualise": "Pictures",
@@ -106,7 +107,7 @@ def labels_of(registry: Registry) -> dict[str, str]:
     uses: list[tuple[str, Sequence[Spec]]] = [("Controls", registry.controls)]
     uses += [
         (
-            cell.row if table.rows_name_runs else f"{table.label}: {cell.row}, {cell.column}",
+            cell.row if table.rows_name_runs else _label(table, cell),
             cell.runs,
         )
         for table in sorted(registry.tables.values(), key=lambda table: not table.rows_name_runs)
@@ -124,6 +125,13 @@ def labels_of(registry: Registry) -> dict[str, str]:
         for run_id in (run_id for run in runs for run_id in (run.run_id, *parents(run))):
             labels.setdefault(run_id, text)
     return labels
+
+
+def _label(table: Table, cell: Cell) -> str:
+    """Return "Table 4c: jitter no", with the column if the table has several."""
+    kind = f"{table.head.lower()} " * (table.head in ("Backbone", "Guidance", "Jitter"))
+    columns = [cell.column] * (len(table.columns) > 1)
+    return f"{table.label}: {kind}{', '.join([*names(table, cell), *columns])}"
 
 
 def columns_of(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, dict[str, str]]:
