@@ -18,7 +18,7 @@ from mgm.paper.scales import Scale
 from mgm.report.cells import COLUMNS, Row, frame, gain
 from mgm.results import atomic
 from mgm.results.statistics import holm, p_value
-from mgm.spec import BACKBONES, Measure, Spec
+from mgm.spec import BACKBONES, Finetune, Pretrain, Probe, Spec
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 BOLD = (
@@ -192,7 +192,7 @@ def detail(table: Table, row: Row) -> str:
 
 def own_size(runs: Sequence[Spec]) -> str:
     """Return the size of the runs' model if it is not one of the paper's; else empty."""
-    run = next((run for run in runs if not isinstance(run, Measure)), None)
+    run = next((run for run in runs if isinstance(run, (Pretrain, Finetune, Probe))), None)
     if run is None:
         return ""
     model = run.model
