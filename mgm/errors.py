@@ -137,8 +137,7 @@ def as_user_error(error: BaseException) -> UserError | None:
     """Return an error for the user, or None if the error is a bug of this package.
 
     Errors for the user are system errors (a full disk, a folder without write access) and extras
-    that are not installed. PyTorch and safetensors wrap a system error in a RuntimeError or in an
-    error of their own.
+    that are not installed.
     """
     if isinstance(error, UserError):
         return error
@@ -150,17 +149,23 @@ def as_user_error(error: BaseException) -> UserError | None:
         if extra is None:
             return None
         return UserError(f"{module} is not installed; run pip install 'mgm-video[{extra}]'")
-    if type(error).__name__ in ("RuntimeError", "SafetensorError"):
-        cause = error.__cause__ or error.__context__
-        if any(sign in str(error) for sign in FULL_DISK):
-            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        elif isinstance(cause, OSError):
-            error = cause
-    if not isinstance(error, OSError):
+    if not (found := system_error(error)):
         return None
-    names = (error.filename, error.filename2)
+    names = (found.filename, found.filename2)
     places = [os.fsdecode(name) for name in names if isinstance(name, str | bytes)]
-    why = error.strerror or f"{type(error).__name__}: {error}".splitlines()[0]
+    why = found.strerror or f"{type(found).__name__}: {found}".splitlines()[0]
     line = ": ".join([*places, why])
-    next_step = NEXT_STEPS.get(error.errno or 0)
+    next_step = NEXT_STEPS.get(found.errno or 0)
     return UserError(f"{line}; {next_step}" if next_step else line)
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """Return the OSError that an error is or wraps; None if there is none.
+
+    PyTorch and safetensors wrap it in a RuntimeError or in an error of their own.
+    """
+    if type(error).__name__ in ("RuntimeError", "SafetensorError"):
+        if any(sign in str(error) for sign in FULL_DISK):
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        error = error.__cause__ or error.__context__ or error
+    return error if isinstance(error, OSError) else None

@@ -40,7 +40,11 @@ def write_workflow(folder: Path) -> None:
         raise UserError(f"{folder}: is a file; choose an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / HALF, ignore_errors=True)
-    shutil.copytree(WORKFLOW, folder / HALF)
+    try:
+        shutil.copytree(WORKFLOW, folder / HALF)
+    except shutil.Error as error:
+        # It lists an error per file.
+        raise UserError(f"{folder}: {error.args[0][0][2]}") from None
     for name, target in LINKS.items():
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(target)

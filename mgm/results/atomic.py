@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from mgm.errors import system_error
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -25,12 +27,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        if error.filename == str(temporary) or (
-            error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    except Exception as error:
+        found = system_error(error)
+        if found and (
+            found.filename == str(temporary)
+            or (not found.filename and found.errno in (errno.ENOSPC, errno.EDQUOT))
         ):
-            # Name the file that the user asked for.
-            error.filename, error.filename2 = str(path), None
+            # Name the file that the user asked for. The name of PyAV's errors cannot be set.
+            raise OSError(found.errno, found.strerror, str(path)) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -45,8 +49,9 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
+        if error.filename:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write(path: Path, text: str) -> Path:

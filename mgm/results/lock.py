@@ -133,7 +133,7 @@ def _other_writer(path: Path, descriptor: int, lock: Lock) -> dict[str, Any] | N
     """Return the host and process id of a writer that is not this process; None if none lives."""
     writer = None
     # The file is incomplete if its writer has just started, or was killed then.
-    with suppress(ValueError, RecursionError):
+    with naming(path), suppress(ValueError, RecursionError):
         found = json.loads(os.pread(descriptor, 1000, 0))
         if isinstance(found, dict) and {"host", "pid"} <= found.keys():
             writer = found

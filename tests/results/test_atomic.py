@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 
+import av
 import pytest
 import torch
 
@@ -113,6 +114,22 @@ def test_a_failed_write_names_the_file_that_was_asked_for(tmp_path):
     assert str(as_user_error(full.value)).startswith(f"{tmp_path / 'out.csv'}: No space left")
     assert str(as_user_error(folder.value)).startswith(f"{tmp_path}: ")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda: torch.save({"a": torch.zeros(10**6)}, "/dev/full"),
+        # What PyAV raises. The name in it cannot be set.
+        lambda: av.error.err_check(-errno.ENOSPC),
+    ],
+)
+def test_a_full_disk_under_a_library_names_the_file_that_was_asked_for(tmp_path, write):
+    atomic.write(tmp_path / "out", "old")
+    with pytest.raises(OSError, match="No space") as full, atomic_write(tmp_path / "out"):
+        write()
+    assert full.value.filename == str(tmp_path / "out")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_a_failed_append_names_its_file(tmp_path):
