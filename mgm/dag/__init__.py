@@ -1,6 +1,6 @@
 """The workflow: its jobs, their resources, and its messages to the user.
 
-Its files (Snakefile, rules, scales, studies, profiles) are in the folder `workflow/` of a
+Its files (Snakefile, rules, scales, profiles) are in the folders `workflow/` and `studies/` of a
 checkout, and inside the package of a wheel.
 """
 
@@ -8,13 +8,12 @@ import shutil
 from pathlib import Path
 
 from mgm.errors import UserError
-from mgm.paper import WORKFLOW
+from mgm.paper import STUDIES, WORKFLOW
 
 LINKS = {
     "config": "workflow/config",
     "profiles": "workflow/profiles",
     "slurm": "workflow/profiles/slurm",
-    "studies": "workflow/studies",
 }
 
 # The name of `workflow` until all its files are written.
@@ -31,6 +30,8 @@ def write_workflow(folder: Path) -> None:
     """
     if folder.is_dir():
         ours = {name for name in LINKS if (folder / name).is_symlink()} | {HALF}
+        # An interrupted call left them.
+        ours |= {"studies"} if (folder / HALF).exists() else set()
         if found := sorted({path.name for path in folder.iterdir()} - ours):
             raise UserError(
                 f"{folder / ('workflow' if 'workflow' in found else found[0])}: is there already; "
@@ -41,7 +42,8 @@ def write_workflow(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / HALF, ignore_errors=True)
     try:
-        shutil.copytree(WORKFLOW, folder / HALF)
+        shutil.copytree(WORKFLOW, folder / HALF, ignore=shutil.ignore_patterns("studies"))
+        shutil.copytree(STUDIES, folder / "studies", dirs_exist_ok=True)
     except shutil.Error as error:
         # It lists an error per file.
         raise UserError(f"{folder}: {error.args[0][0][2]}") from None

@@ -7,4 +7,8 @@ PACKAGE = Path(__file__).parents[1]
 PLACES = (Path("workflow").resolve(), PACKAGE / "workflow", PACKAGE.parent / "workflow")
 WORKFLOW = next(place for place in PLACES if (place / "here.sh").exists())
 CONFIG = WORKFLOW / "config"
-STUDIES = WORKFLOW / "studies"
+# A wheel has the studies inside.
+STUDIES = next(
+    (place for place in (WORKFLOW.parent / "studies", WORKFLOW / "studies") if place.is_dir()),
+    WORKFLOW.parent / "studies",
+)
