@@ -80,7 +80,7 @@ def scale_of(
             datasets[f"{name}-{draw}"] = Dataset(generate=fields, name=study.recipe, digest=digest)
     given = {
         "name": study.study,
-        "caveat": study.caveat or (base.caveat if base else study.question),
+        "caveat": study.caveat,
         "expected_cost": study.expected_cost or "unknown",
         "seeds": study.seeds or study.draws or (0,),
         "datasets": datasets,

@@ -164,8 +164,8 @@ class Prediction(FrozenModel):
     # or controls; "A [COLUMN]" is a row in another column.
     says: str
     column: str = ""
-    # The commit that wrote it.
-    since: str
+    # The commit that wrote it. Empty: it is not committed yet.
+    since: str = ""
     # Test it on these draws or seeds alone.
     draws: Numbers = ()
     seeds: Numbers = ()

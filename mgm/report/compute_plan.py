@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from mgm.console import duration
 from mgm.errors import UserError
 from mgm.paper.budget import (
     AUGMENTED,
@@ -130,14 +131,14 @@ def describe_runs(name: str, registry: Registry, results: Path) -> str:
     unpack(results)
     states = examine_all(results, registry.specs)
     finished = {run_id for run_id, found in states.items() if found.state == "run"}
-    lines = [f"{name}: core-hours for models of mini's size, by their FLOPs", ""]
-    lines += ["  runs  finished  hours of the others  stage"]
+    lines = [f"{name}: time of one core by the models' FLOPs, at the rate of scale mini", ""]
+    lines += ["  runs  finished  time of the others  stage"]
     stages = [*dict.fromkeys(spec.stage for spec in registry.specs.values()), "all"]
     for stage in stages:
         runs = {key for key, spec in registry.specs.items() if stage in (spec.stage, "all")}
-        left = sum(hours[run_id] for run_id in runs - finished)
-        counted = "-" if stage in ("measure", "visualise") else f"{left:.1f}"
-        lines += [f"{len(runs):6,}{len(runs & finished):10,}{counted:>21}  {stage}"]
+        left = duration(3600 * sum(hours[run_id] for run_id in runs - finished))
+        counted = "-" if stage in ("measure", "visualise") else left
+        lines += [f"{len(runs):6,}{len(runs & finished):10,}{counted:>20}  {stage}"]
     lines += [
         "",
         "Not counted: drawing and reading videos, measurements and figures, start of processes.",

@@ -288,13 +288,16 @@ class Findings:
         return runs
 
     def filled(self, text: str) -> str:
-        """Return a text with its {DATASET: A minus B} replaced by numbers."""
+        """Return a text with its {DATASET: A minus B} replaced by numbers.
 
-        def number(found: re.Match) -> str:
-            dataset, _, what = found[1].partition(": ")
-            return in_words(self.estimate(dataset, what))
-
-        return re.sub(r"\{([^{}]+)\}", number, text)
+        It is empty if a number is not known yet.
+        """
+        parts = re.split(r"\{([^{}]+)\}", text)
+        found = [self.estimate(*part.split(": ", 1)) for part in parts[1::2]]
+        if None in found:
+            return ""
+        parts[1::2] = map(in_words, found)
+        return "".join(parts)
 
 
 def read_findings(results: Path) -> Findings:

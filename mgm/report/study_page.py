@@ -65,7 +65,8 @@ def write_study_tables(findings: Findings, folder: Path) -> Path:
         written.setdefault("differences", []).append(f"{title}\n\n{text}")
     caveat = findings.study.caveat.strip()
     for name, parts in written.items():
-        atomic.write(folder / f"{name}.md", "\n\n".join([*parts, f"*{caveat}*"]) + "\n")
+        lines = [*parts, f"*{caveat}*"] if caveat else parts
+        atomic.write(folder / f"{name}.md", "\n\n".join(lines) + "\n")
     return folder
 
 
@@ -167,10 +168,14 @@ def study_of(findings: Findings) -> dict[str, Any]:
     ]
     return {
         "question": study.question,
-        "answer": [_signed(findings.filled(text)) for text in study.answer],
+        "answer": [_signed(said) for text in study.answer if (said := findings.filled(text))],
         "stop": study.stop,
         "unclean": study.unclean,
-        "sceptic": {asked: _signed(findings.filled(text)) for asked, text in study.sceptic.items()},
+        "sceptic": {
+            asked: _signed(said)
+            for asked, text in study.sceptic.items()
+            if (said := findings.filled(text))
+        },
         "tables": [one for one in tables if one["parts"]],
         "differences": differences,
         "predictions": predictions,

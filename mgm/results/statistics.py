@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 DRAWS = 10_000  # of the bootstrap
+EQUAL = 1e-9  # points; rounding errors of a difference are smaller
 
 
 class Estimate(NamedTuple):
@@ -26,12 +27,13 @@ class Estimate(NamedTuple):
 def over_seeds(values: list[float]) -> Estimate:
     """Return Student's t interval of the mean of independent runs.
 
-    A single run has no interval.
+    A single run has no interval. Equal runs have none either, since its width would be 0: with few
+    seeds and few test videos, two accuracies are often equal.
     """
     n = len(values)
     mean = sum(values) / n
-    if n < 2:
-        return Estimate(mean)
+    if n < 2 or max(values) - min(values) < EQUAL:
+        return Estimate(mean, n=n)
     half = t_975(n - 1) * sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
     return Estimate(mean, mean - half, mean + half, n)
 

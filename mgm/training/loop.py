@@ -393,7 +393,7 @@ class TrainingLog:
         self.first, self.last_step = first, first
         self.started = self.last_time = self.shown = time.monotonic()
         self.waited = 0.0  # seconds for the loader
-        self.judged = False
+        self.begun = self.judged = False
 
     def write(self, step: int, numbers: dict[str, Any]) -> None:
         """Append a line, and show one every `SHOW_S` seconds."""
@@ -415,6 +415,10 @@ class TrainingLog:
         }
         append_log(self.folder, line)
         self.last_step, self.last_time = step, now
+        if not self.begun:
+            # Workers started, and code was compiled: this says nothing of the other steps.
+            self.begun, self.first, self.started, self.waited = True, step, now, 0.0
+            return
         if now - self.shown >= SHOW_S:
             left = (run.steps - step) * (now - self.started) / (step - self.first)
             self.show(

@@ -102,3 +102,9 @@ def test_holm_steps_down():
     assert holm([0.01, 0.04, 0.02]) == [True, True, True]
     assert holm([0.02]) == [True]
     assert holm([]) == []
+
+
+def test_equal_runs_have_no_interval():
+    """Two seeds with equal accuracies would give a width of 0, which passes for certainty."""
+    assert over_seeds([50.0, 50.0]) == Estimate(50.0, n=2)
+    assert p_value(over_seeds([-8.3, 75.0 - 83.3])) == 1

@@ -9,6 +9,7 @@ import resource
 import signal
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from mgm.errors import UserError
 from mgm.spec import Optim, RunOptions
 from mgm.training import TrainingRun, load_checkpoint, save_checkpoint, train
-from mgm.training.loop import _catch_signals
+from mgm.training.loop import TrainingLog, _catch_signals
 from mgm.training.optim import learning_rate
 
 OPTIM = Optim(lr=0.5, min_lr=0.01, batch=8, epochs=10, warmup_epochs=1, precision="float32")
@@ -266,3 +267,16 @@ def test_a_run_that_waits_for_its_loader_says_so_once(tmp_path, monkeypatch, sec
 
     train(replace(run, batches=slow, loss_of=loss_of), tmp_path, show=said.append)
     assert sum("--shards" in line for line in said) == lines
+
+
+def test_the_time_left_does_not_count_the_start(tmp_path, monkeypatch):
+    """Workers that start in 40 s would make an hour of a run that takes a minute."""
+    clock, said = [0.0], []
+    monkeypatch.setattr(
+        "mgm.training.loop.time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time)
+    )
+    log = TrainingLog(toy(steps=100), tmp_path, 0, said.append)
+    for step in range(1, 21):
+        clock[0] += 40 if step == 1 else 1
+        log.write(step, {"loss": 1.0})
+    assert [line.split(", ")[-1] for line in said] == ["88 s left"]

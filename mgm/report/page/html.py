@@ -144,7 +144,8 @@ def page(content: Content) -> str:
         losses=losses,
         results=results,
         details=run_details(registry, found, rows, logs, losses, results, content.reports),
-        deviations=deviations(),
+        # They are about the paper's experiments.
+        deviations=[] if content.study else deviations(),
     )
 
 
