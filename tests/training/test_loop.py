@@ -279,4 +279,4 @@ def test_the_time_left_does_not_count_the_start(tmp_path, monkeypatch):
     for step in range(1, 21):
         clock[0] += 40 if step == 1 else 1
         log.write(step, {"loss": 1.0})
-    assert [line.split(", ")[-1] for line in said] == ["88 s left"]
+    assert [line.split(", ")[-1] for line in said] == ["2 min left", "88 s left"]
