@@ -9,6 +9,7 @@ from mgm.cli.base import Force, app, grouped
 from mgm.console import say
 from mgm.data.prepare import few
 from mgm.errors import UserError
+from mgm.masking import Compensate
 from mgm.spec import ApplyOptions, PredictOptions
 
 Source = Annotated[
@@ -205,7 +206,11 @@ def vectors(
 @app.command()
 def show(
     video: Annotated[
-        Path, typer.Argument(help="A video file with motion vectors.", metavar="VIDEO")
+        Path,
+        typer.Argument(
+            help="A video file. --vectors and guided masks need its motion vectors.",
+            metavar="VIDEO",
+        ),
     ],
     out: Annotated[
         Path, typer.Option(help="The file to write: .png, or .gif for a moving picture.")
@@ -217,10 +222,20 @@ def show(
             "mgm in a moving picture."
         ),
     ] = "",
+    ratio: Annotated[
+        float | None,
+        typer.Option(help="Share of patches to hide; default: as in training, 0.9 or 0.75."),
+    ] = None,
+    compensate: Annotated[
+        Compensate, typer.Option(help="How guided masks subtract the camera's motion.")
+    ] = "none",
     start: Annotated[
         int | None,
         typer.Option(min=0, help="First frame of the clip; default: the clip in the middle."),
     ] = None,
+    stride: Annotated[
+        int, typer.Option(min=0, help="Frames from one to the next of the clip; 0: up to 4.")
+    ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the masks.")] = 0,
     vectors: Annotated[
         bool, typer.Option("--vectors", help="Draw consecutive frames and vectors without masks.")
@@ -230,18 +245,23 @@ def show(
     # A missing file is refused before PyTorch is imported, which takes seconds.
     if ".tar#" not in str(video):
         video.stat()
-    names = [name for name in masks.split(",") if name]
     if vectors:
         from mgm.video.picture import show_vectors
 
         show_vectors(video, out, start)
-    elif out.suffix == ".gif":
-        from mgm.stages.visualise import show_moving
-
-        show_moving(video, out, seed, names, start)
     else:
-        from mgm.report.figures import draw, style
+        from mgm.paper.experiments import TABLE_4E
+        from mgm.stages.visualise import masks_to_show, show_moving
         from mgm.stages.visualise import show as compute
 
-        style.write(draw.masks_on_a_clip(compute(video, seed, names, start)), out)
+        moving = out.suffix == ".gif"
+        names = [name for name in masks.split(",") if name] or (["mgm"] if moving else TABLE_4E)
+        several = masks_to_show(names, ratio, compensate)
+        if moving:
+            show_moving(video, out, several, seed, start, stride)
+        else:
+            from mgm.report.figures import draw, style
+
+            arrays = compute(video, several, seed, start, stride)
+            style.write(draw.masks_on_a_clip(arrays), out)
     say(f"wrote {out}")

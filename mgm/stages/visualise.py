@@ -14,12 +14,11 @@ import torch
 
 from mgm.data.index import Index, Video
 from mgm.errors import UserError, valid
-from mgm.masking import MASKS, Grid, Motion, make_boxes, make_mask
+from mgm.masking import MASKS, Compensate, Grid, Mask, Motion, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
-from mgm.paper.experiments import TABLE_4E
 from mgm.paper.recipes import MASK_RATIO
 from mgm.rng import clip_seed, generator
-from mgm.spec import Clips, Mask, Model, Pretrain, Visualise, read_spec
+from mgm.spec import Clips, Model, Pretrain, Visualise, read_spec
 from mgm.stages.job import Job, moving_videos
 from mgm.stages.measure.saliency import read_boxes
 from mgm.video import Clip, probe_video, read_clip, slot_displacement
@@ -55,60 +54,87 @@ def visualise(job: Job[Visualise]) -> dict[str, Any]:
 
 
 def show(
-    video: Path, seed: int = 0, masks: Sequence[str] = (), start: int | None = None
+    video: Path, masks: Sequence[Mask], seed: int = 0, start: int | None = None, stride: int = 0
 ) -> dict[str, Any]:
     """Return 16 frames of a video, their motion, and masks on the grid of the paper's ViT-B.
 
-    The stride is 4, as in the paper on K400, or smaller if the video is too short.
-
     Args:
+        masks: as `masks_to_show` returns them.
         seed: the masks' seed.
-        masks: names of masks. Default: those of the paper's Table 4e.
         start: the first frame. Default: the clip is in the video's middle.
+        stride: 0: 4, as in the paper on K400, or smaller if the video is too short.
 
     Returns:
         The arrays of `masks_on_a_clip`.
 
     Raises:
-        UserError: a mask is unknown, the video cannot be read or has no motion vectors, or it ends
-            before the clip.
+        UserError: the video cannot be read, has no motion vectors for a guided mask, or ends before
+            the clip.
     """
-    frames, clips = _clips_to_show(video, masks, start)
-    return masks_on_a_clip(video, frames, clips, Model(), masks or TABLE_4E, seed, start)
+    frames, clips, motion = _clips_to_show(video, masks, start, stride)
+    return masks_on_a_clip(video, frames, clips, Model(), masks, seed, start, motion)
 
 
-def _clips_to_show(video: Path, masks: Sequence[str], start: int | None) -> tuple[int, Clips]:
-    """Return the number of a video's frames, and the sampling of the clip that `show` draws."""
+def masks_to_show(
+    names: Sequence[str], ratio: float | None = None, compensate: Compensate = "none"
+) -> list[Mask]:
+    """Return masks by name.
+
+    Args:
+        ratio: None: each mask's ratio in training.
+
+    Raises:
+        UserError: a mask is unknown, or the ratio is not between 0 and 1.
+    """
     with valid("--masks "):
-        for name in masks:
-            Mask.model_validate(name)
-    frames = probe_video(video).frames
-    if start is not None and start + 16 > frames:
+        known = [Mask.model_validate(name) for name in names]
+    with valid("--"):
+        return [
+            Mask(
+                name=one.name,
+                ratio=MASK_RATIO[one.name] if ratio is None else ratio,
+                compensate=compensate,
+            )
+            for one in known
+        ]
+
+
+def _clips_to_show(
+    video: Path, masks: Sequence[Mask], start: int | None, stride: int
+) -> tuple[int, Clips, bool]:
+    """Return a video's number of frames, the clip that `show` draws, and whether it has motion."""
+    info = probe_video(video)
+    span = 15 * max(stride, 1) + 1
+    if (stride or start is not None) and (start or 0) + span > info.frames:
         raise UserError(
-            f"--start {start}: a clip has 16 frames, and {video} has {frames}; "
-            f"start at {max(frames - 16, 0)} or before"
+            f"{video}: a clip of 16 frames spans {span}, and the video has {info.frames}; "
+            f"start at {max(info.frames - span, 0)} or before, or choose a smaller --stride"
         )
-    left = frames - (start or 0)
-    return frames, Clips(frames=16, size=224, stride=min(max((left - 1) // 15, 1), 4))
+    stride = stride or min(max((info.frames - (start or 0) - 1) // 15, 1), 4)
+    # Masks that read no motion work on codecs without motion vectors too.
+    motion = info.has_vectors or any(MASKS[mask.name].guided for mask in masks)
+    return info.frames, Clips(frames=16, size=224, stride=stride), motion
 
 
 def show_moving(
-    video: Path, out: Path, seed: int = 0, masks: Sequence[str] = (), start: int | None = None
+    video: Path,
+    out: Path,
+    masks: Sequence[Mask],
+    seed: int = 0,
+    start: int | None = None,
+    stride: int = 0,
 ) -> None:
     """Write a GIF of the clip of `show`: its frames and vectors, and a panel per mask.
 
     Hidden patches are pale. The frames of a slot have the same mask.
 
-    Args:
-        masks: names of masks. Default: MGM.
-
     Raises:
         UserError: as `show`.
     """
-    frames, clips = _clips_to_show(video, masks, start)
-    names, model = masks or ["mgm"], Model()
-    arrays = masks_on_a_clip(video, frames, clips, model, names, seed, start)
-    clip, _, _ = _middle(video, frames, clips, start=start)
+    frames, clips, motion = _clips_to_show(video, masks, start, stride)
+    model = Model()
+    arrays = masks_on_a_clip(video, frames, clips, model, masks, seed, start, motion)
+    clip, _, _ = _middle(video, frames, clips, motion, start)
     speed_THW2 = clip.motion_THW2 / clip.distance_THW[..., None]
     drawn = []
     for at, (frame_HWC, speed_HW2) in enumerate(zip(clip.frames_THWC, speed_THW2)):
@@ -130,19 +156,21 @@ def masks_on_a_clip(
     frames: int,
     clips: Clips,
     model: Model,
-    names: Sequence[str],
+    masks: Sequence[Mask],
     seed: int,
     start: int | None = None,
+    motion: bool = True,
 ) -> dict[str, Any]:
-    """Return a video's middle clip, cropped to its centre, with masks at their training ratio.
+    """Return a video's middle clip, cropped to its centre, with masks.
 
     Args:
         path, frames: the video, and its number of frames.
         clips: frames, size and sampling of the clip.
         model: tubelet and patch, which make the token grid.
-        names: names of N masks.
+        masks: N masks.
         seed: the masks' seed.
         start: the clip's first frame. None: the middle clip.
+        motion: read motion vectors.
 
     Returns:
         frames_SHWC: uint8, the first frame of each slot. index_S: its number in the video.
@@ -154,8 +182,7 @@ def masks_on_a_clip(
     Raises:
         UserError: the video cannot be read, or has no motion vectors.
     """
-    clip, index_T, _ = _middle(path, frames, clips, start=start)
-    masks = [Mask.model_validate({"name": name, "ratio": MASK_RATIO[name]}) for name in names]
+    clip, index_T, _ = _middle(path, frames, clips, motion, start)
     side, tubelet = clips.size // model.patch, model.tubelet
     grid = Grid(clips.frames // tubelet, side, side)
     return {
@@ -175,7 +202,7 @@ def _figure_5(
         video.frames,
         spec.clips,
         spec.model,
-        list(MASKS),
+        masks_to_show(list(MASKS)),
         seed,
     )
     return {**arrays, "source": job.index.name(video)}

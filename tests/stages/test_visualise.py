@@ -13,7 +13,8 @@ from mgm.models import build_mae, save_weights
 from mgm.paper.recipes import MASK_RATIO
 from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, Visualise
 from mgm.stages.job import Job, Workplace
-from mgm.stages.visualise import visualise
+from mgm.stages.visualise import masks_to_show, show, show_moving, visualise
+from tests.helpers.videos import moving_square, write_video
 
 CLIPS = Clips(frames=8, size=48, stride=2, crop="centre")
 SPEC = Visualise(data=Data(dataset="ssv2"), clips=CLIPS, model=Model(patch=8))
@@ -159,6 +160,25 @@ def test_without_vectors_it_says_so(tmp_path, index):
     )
     with pytest.raises(UserError, match="none of the 4 test videos has motion vectors"):
         _arrays(tmp_path / "run", blind)
+
+
+def test_unguided_masks_are_shown_on_a_codec_without_vectors(tmp_path):
+    video = write_video(tmp_path / "v.webm", moving_square(40), codec="libvpx-vp9")
+    arrays = show(video, masks_to_show(["tube", "block"], ratio=0.5), stride=2)
+    assert not arrays["has_motion_S"].any()
+    assert arrays["masked_NSHW"].mean((1, 2, 3)).tolist() == [0.5, 0.5]
+    assert np.diff(arrays["index_S"]).tolist() == [4] * 7
+    show_moving(video, tmp_path / "v.gif", masks_to_show(["tube"]))
+    with pytest.raises(UserError, match="vp9 has no motion vectors"):
+        show(video, masks_to_show(["tube", "mgm"]))
+
+
+def test_a_ratio_and_a_stride_that_cannot_be_are_refused(tmp_path):
+    video = write_video(tmp_path / "v.mp4", moving_square(20))
+    with pytest.raises(UserError, match="ratio"):
+        masks_to_show(["mgm"], ratio=0)
+    with pytest.raises(UserError, match="spans 31, and the video has 20"):
+        show(video, masks_to_show(["mgm"]), stride=2)
 
 
 def test_parents_that_do_not_fit_are_one_clear_line(tmp_path, index, results):
