@@ -35,7 +35,6 @@ setup: .venv/.ready ## make .venv with the pinned versions (7.3 GB, most of it P
 	@echo "Ready. Next: source $(BIN)/activate && mgm report drawn   (a minute: the page of README's table)"
 
 reproduce: setup ## run every experiment at toy scale: tables, figures and page in reports/smoke
-	@$(BIN)/python -m mgm.dag.messages
 	@$(BIN)/snakemake --cores all --quiet all
 	@echo "The page: $(CURDIR)/reports/smoke/index.html"
 

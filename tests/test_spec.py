@@ -1,4 +1,6 @@
 import json
+import re
+import resource
 
 import pytest
 
@@ -24,7 +26,7 @@ from mgm.spec import (
     parse,
     require_named_sizes,
 )
-from mgm.spec.new_spec import STAGES, commented, fields_of
+from mgm.spec.new_spec import STAGES, commented, fields_of, write_new
 from tests.helpers.errors import refused
 
 SSV2 = Data(dataset="ssv2")
@@ -242,6 +244,20 @@ def test_a_new_spec_is_the_stages_defaults(stage, tmp_path):
     made = parse(fields_of(stage, "mine"), "x")
     (tmp_path / "x.yaml").write_text(commented(made))
     assert parse(read_yaml(tmp_path / "x.yaml"), "x") == made
+
+
+def test_a_new_spec_that_a_full_disk_cuts_off_is_not_in_the_way(tmp_path):
+    """A full disk is imitated by a limit on file sizes."""
+    text, path = commented(parse(fields_of("pretrain", "mine"), "x")), tmp_path / "x.yaml"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape(str(path))):
+            write_new(text, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    write_new(text, path)
+    assert path.read_text() == text
 
 
 def test_words_are_fields_and_comments_say_what_they_mean():

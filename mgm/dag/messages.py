@@ -21,16 +21,22 @@ from mgm.spec import CODEC, PUBLISHED, Finetune, Pretrain, Spec
 
 
 def overview(workflow: Workflow) -> str:
-    """Return a summary of the DAG, to be printed before it starts."""
+    """Return a summary of the DAG, which is printed before it starts."""
     specs = workflow.registry.specs
     stages = Counter(spec.stage for spec in specs.values())
     done = sum((workflow.results / run_id / "result.json").exists() for run_id in specs)
     jobs = len(workflow.jobs) - len(workflow.done)
+    takes = f"All of it takes {workflow.scale.expected_cost}."
+    if workflow.scale.own_videos:
+        takes = (
+            f"With generated videos it takes {workflow.scale.expected_cost}. For yours, a line "
+            "after the first run says how long the others take."
+        )
     return (
         f"{workflow.name}: {len(specs)} runs"
         f" ({', '.join(f'{count} {stage}' for stage, count in stages.items())}), {done} of them "
         "done;"
-        f" at most {jobs + 1} jobs. All of it takes {workflow.scale.expected_cost}.\n"
+        f" at most {jobs + 1} jobs. {takes}\n"
         "You can stop it at any time; the same command continues."
         f" The page will be {workflow.reports / 'index.html'}"
     )
@@ -241,8 +247,3 @@ def gpu_problems(workflow: Workflow, specs: Collection[Spec]) -> list[str]:
             "set optim.precision to float32 in a scale of your own, or add yes=true"
         )
     return found
-
-
-if __name__ == "__main__":
-    # `make reproduce` prints this first.
-    print(overview(Workflow({})))

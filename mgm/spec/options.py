@@ -80,7 +80,7 @@ class ApplyOptions(ReadOptions):
         None, ge=0.01, description="Long videos: start a window every so many seconds."
     )
     window: float = Field(
-        0.0, ge=0, description="Long videos: seconds per window; 0: frames times stride."
+        0.0, ge=0, le=43_200, description="Long videos: seconds per window; 0: frames times stride."
     )
     force: bool = Field(False, description="Replace files that no such command wrote.")
 

@@ -3,6 +3,8 @@
 Each input has the right result, or an error of one line.
 """
 
+import re
+
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
@@ -12,8 +14,10 @@ from safetensors.torch import save_file
 from mgm.errors import UserError, valid
 from mgm.models import build_classifier, save_weights
 from mgm.reading import read_json, read_table, read_text, read_yaml
-from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model
+from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model, PredictOptions
 from mgm.stages.apply import find_source, find_views
+from mgm.stages.predict import predict
+from tests.helpers.videos import moving_square, write_video
 
 pytestmark = pytest.mark.slow
 SPEC = Finetune(
@@ -73,6 +77,24 @@ def test_options(bare, asked):
     assert found is None or (found.clips.size % 8, found.clips.frames % 2) == (0, 0)
     views = one_line_or(lambda: find_views(how))
     assert views is None or views.temporal == how.temporal
+
+
+@inputs(8)
+@given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), max_size=6))
+def test_bits(bare, tmp_path, bits):
+    """Weights with flipped bits have finite predictions, or are refused."""
+    content = bytearray(bare.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    for place, bit in bits:
+        content[start + int(place * (len(content) - start))] ^= 1 << bit
+    (tmp_path / "w.safetensors").write_bytes(content)
+    if not (tmp_path / "videos").exists():
+        (tmp_path / "videos").mkdir()
+        write_video(tmp_path / "videos" / "a.mp4", moving_square(frames=8, height=32, width=32))
+    how = PredictOptions(frames=4, size=24, stride=2, temporal=1, spatial=1, force=True)
+    weights, out = tmp_path / "w.safetensors", tmp_path / "out"
+    if one_line_or(lambda: predict(tmp_path / "videos", weights, out, None, how)):
+        assert not {"nan", "inf"} & set(re.split(r"\W+", (out / "predictions.csv").read_text()))
 
 
 @inputs(60)

@@ -1,15 +1,22 @@
 """Fuzz every kind of user input.
 
 Each input has the right result, or an error of one line: no traceback, no hang, no second line.
-Hypothesis changes valid specs, scales, CSVs, results, weights and video files, with more than 1,000
-inputs per run. The examples are the same in each run, so failures can be reproduced.
+Hypothesis changes valid specs, scales, CSVs, results, archives, weights, video files, their names
+and windows, with more than 1,000 inputs per run. The examples are the same in each run, so failures
+can be reproduced.
 """
 
+import hashlib
+import io
 import json
+import lzma
 import shutil
 import struct
+import tarfile
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -20,17 +27,23 @@ from safetensors.torch import save_file
 from mgm.dag.messages import overview
 from mgm.dag.study import Workflow
 from mgm.data.folder import index_folder
-from mgm.errors import UserError
+from mgm.data.index import read_index
+from mgm.errors import as_user_error, valid
 from mgm.models.weights_file import read_tensors
+from mgm.paper.budget import make_plan, size_for
+from mgm.paper.cost import machine
+from mgm.report.compute_plan import describe
+from mgm.results.archive import unpack
 from mgm.results.result import examine
-from mgm.spec import Finetune, Pretrain, read_spec
+from mgm.spec import ApplyOptions, Clips, Finetune, Pretrain, read_spec
+from mgm.stages.windows import find_windows
 from mgm.video import read_clip
 from mgm.video.vectors import inspect_video
 from tests.helpers.fake_results import finish, registry
 from tests.helpers.videos import moving_square, write_video
 
 pytestmark = pytest.mark.slow
-SMOKE = Path(__file__).parents[2] / "workflow" / "config" / "smoke.yaml"
+SCALES = Path(__file__).parents[2] / "workflow" / "config"
 STATES = {"run", "running", "failed", "altered", "not run"}
 
 
@@ -47,11 +60,13 @@ def inputs(count: int):
 
 
 def one_line_or(result):
-    """Return `result()`, or None if it raises a UserError of one line."""
+    """Return `result()`, or None if the program would end with one line."""
     try:
         return result()
-    except UserError as error:
-        message = str(error)
+    except Exception as error:
+        if not (known := as_user_error(error)):
+            raise
+        message = str(known)
         assert message.strip(), "an empty error"
         assert "\n" not in message, f"two lines: {message!r}"
         assert len(message) < 2000, f"{len(message)} characters: {message[:200]}"
@@ -147,7 +162,7 @@ VALID_SPECS = [json.loads(spec.model_dump_json()) for spec in registry(seeds=(0,
 VALID_SPECS = list({spec["verb"]: spec for spec in VALID_SPECS}.values())
 
 
-@inputs(500)
+@inputs(400)
 @given(st.data())
 def test_specs(tmp_path, data):
     path = tmp_path / "spec.json"
@@ -166,17 +181,20 @@ def test_specs(tmp_path, data):
 @inputs(100)
 @given(st.data())
 def test_scales(tmp_path, data):
-    path = tmp_path / "scale.yaml"
-    fields = changed(yaml.safe_load(SMOKE.read_text()), data.draw)
+    path, name = tmp_path / "scale.yaml", data.draw(st.sampled_from(["smoke", "paper", "day"]))
+    fields = changed(yaml.safe_load((SCALES / f"{name}.yaml").read_text()), data.draw)
     path.write_text(yaml.safe_dump(fields, sort_keys=False))
     if data.draw(st.integers(0, 3)) == 0:
         path.write_bytes(mangled(path.read_bytes(), data.draw))
+    one_line_or(lambda: size_for(path, "a100"))
     paper = one_line_or(lambda: Workflow({"scale": str(path)}))
     if paper is not None:
         assert all(run_id == spec.run_id for run_id, spec in paper.registry.specs.items())
         assert paper.name not in ("", ".", "..")
         assert not set(paper.name) & set("/ $;`'\"\\\n")
         assert overview(paper)
+        if name == "paper":
+            one_line_or(lambda: describe(make_plan(paper.registry, machine("a100", 0.4, 8), 0.4)))
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +295,105 @@ def test_results(tmp_path, data):
     assert (found.result is not None) == (found.state == "run")
 
 
+names = st.sampled_from(
+    [
+        *("trial/a/result.json", "trial/b/result.json", "trial/b/spec.json", "trial/a", "trial"),
+        *("trial/../x", "../x", "/tmp/x", "other/a", "", ".", "trial/a/b/c", "trial/" + "n" * 300),
+    ]
+)
+kinds = st.sampled_from(
+    [tarfile.REGTYPE] * 6
+    + [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
+)
+
+
+@inputs(100)
+@given(st.data())
+def test_archives(tmp_path, data):
+    """Unpacking an archive with a right digest writes only below its folder, and no links."""
+    place = tmp_path / "in" / "results"
+    shutil.rmtree(tmp_path / "in", ignore_errors=True)
+    place.mkdir(parents=True)
+    tarred = io.BytesIO()
+    with tarfile.open(fileobj=tarred, mode="w") as tar:
+        for name, kind in data.draw(st.lists(st.tuples(names, kinds), min_size=1, max_size=5)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.size = kind, "../../../x", 2
+            tar.addfile(member, io.BytesIO(b"{}"))
+    content = bytearray(tarred.getvalue())
+    if data.draw(st.booleans()):
+        # Change the first header, and correct its checksum.
+        at = data.draw(st.integers(0, 511))
+        some = data.draw(st.binary(min_size=1, max_size=12))[: 512 - at]
+        content[at : at + len(some)] = some
+        content[148:156] = b" " * 8
+        content[148:156] = b"%06o\0 " % sum(content[:512])
+    packed = lzma.compress(content, preset=0)
+    if data.draw(st.integers(0, 3)) == 0:
+        packed = mangled(packed, data.draw)
+    (place / "trial.tar.xz").write_bytes(packed)
+    digest = hashlib.sha256(packed).hexdigest()
+    (place / "SHA256SUMS").write_text(f"{digest}  trial.tar.xz\n")
+    one_line_or(lambda: unpack(place / "trial"))
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert [path.name for path in place.parent.iterdir()] == ["results"]
+    assert {path.name for path in place.iterdir()} <= {"trial", "trial.tar.xz", "SHA256SUMS"}
+    assert all(path.is_dir() or path.is_file() for path in place.rglob("*"))
+    assert not any(path.is_symlink() for path in place.rglob("*"))
+
+
+@inputs(25)
+@given(st.lists(st.text(min_size=1, max_size=12), min_size=4, max_size=6, unique=True))
+def test_file_names(videos, tmp_path, stems):
+    """Each file is in the index once, by its own name, or is listed with a reason."""
+    shutil.rmtree(tmp_path, ignore_errors=True)
+    written = set()
+    for number, stem in enumerate(stems):
+        path = tmp_path / "videos" / "ab"[number % 2] / f"{stem}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The file system refuses some names.
+        with suppress(OSError, ValueError):
+            shutil.copy(videos / "a0.mp4", path)
+            written.add(str(path))
+    index = one_line_or(lambda: index_folder(tmp_path / "videos", tmp_path / "index"))
+    if index is not None:
+        found = {video.path for video in index.videos}
+        assert found == {path for path in written if Path(path).is_file()} - {
+            str(tmp_path / "videos" / name) for name, _ in index.excluded
+        }
+        assert read_index(tmp_path / "index") == index
+
+
+positive = st.one_of(
+    st.floats(0.01, 50), st.floats(), st.sampled_from([0, 1e9, 1.7e308, 5e-324, "x", None])
+)
+
+
+@inputs(200)
+@given(positive, positive, st.lists(st.floats(0.001, 20), min_size=1, max_size=40), st.data())
+def test_windows(every, window, gaps, data):
+    """Windows start in order, and their frames are frames of the video."""
+
+    def options():
+        with valid("--"):
+            return ApplyOptions(every=every, window=window)
+
+    how = one_line_or(options)
+    if how is None or (windows := find_windows(how)) is None:
+        return
+    time_M = np.cumsum([0.0, *gaps])
+    clips = Clips(
+        frames=data.draw(st.integers(1, 64)), stride=data.draw(st.integers(1, 10**9)), size=24
+    )
+    fps = data.draw(st.one_of(st.just(len(time_M) / time_M[-1]), st.floats(0.01, 1000)))
+    first_N, index_NT = windows.frames(clips, fps, time_M)
+    assert index_NT.shape == (len(first_N), clips.frames)
+    assert len(first_N) >= 1
+    assert (np.diff(first_N) >= 0).all()
+    assert index_NT.min() >= 0
+    assert index_NT.max() < len(time_M)
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> list[bytes]:
     folder = tmp_path_factory.mktemp("weights")
@@ -287,7 +404,7 @@ def weights(tmp_path_factory) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.iterdir())]
 
 
-@inputs(200)
+@inputs(150)
 @given(st.data())
 def test_weights(weights, tmp_path, data):
     content = data.draw(st.sampled_from(weights))
