@@ -144,16 +144,15 @@ def load(weights: str | Path, *, frames: int = 16, size: int = 224, stride: int 
     Raises:
         UserError: there are no weights, or they fit no model.
     """
-    import torch
 
     from mgm.models import build_frozen_encoder
     from mgm.stages.apply import find_source
+    from mgm.stages.job import best_device
 
     how = ApplyOptions(frames=frames, size=size, stride=stride)
     source = find_source(Path(weights), how)
     spec = Probe(data=Data(dataset="folder"), clips=source.clips, model=source.model)
     encoder = build_frozen_encoder(spec, source.weights)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     return Model(
-        encoder.to(device).eval(), source.clips, source.model.tubelet, source.model.channels
+        encoder.to(best_device()).eval(), source.clips, source.model.tubelet, source.model.channels
     )

@@ -31,7 +31,7 @@ from mgm.results import atomic
 from mgm.results.atomic import table_writer
 from mgm.results.outputs import output
 from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model, Pretrain, Probe, Views, read_spec
-from mgm.stages.job import with_channels
+from mgm.stages.job import best_device, with_channels
 from mgm.stages.parents import verified_weights
 from mgm.video import view_batches
 from mgm.video.shard_reader import original_name, shard_of
@@ -162,7 +162,7 @@ def apply(
     key_of = {name: content_key(name, video) for name, video in videos.items()}
     done, failed = parts.read()
     missing = [name for name, key in key_of.items() if key not in done and key not in failed]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     batches = track(
         view_batches(
             [videos[name] for name in missing], source.clips, source.model.tubelet, views, workers

@@ -24,6 +24,7 @@ from mgm.stages.apply import (
     find_views,
     write_failed,
 )
+from mgm.stages.job import best_device
 from mgm.stages.windows import WindowValues, apply_windows, find_windows
 
 FORMATS = (".parquet", ".npy")
@@ -71,7 +72,7 @@ def embed(
     model = build_frozen_encoder(
         Probe(data=Data(dataset="folder"), clips=given.clips, model=given.model), given.weights
     )
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(best_device())
     with file_lock(out):
         if windows:
             compute, dtype = (model.tokens, np.float16) if tokens else (model, np.float32)

@@ -46,6 +46,11 @@ class Workplace:
         return Cache(self.options.cache_mb) if self.options.cache_mb else None
 
 
+def best_device() -> torch.device:
+    """Return the GPU, or the CPU if there is none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @dataclass
 class Job(Generic[S]):
     """A run that is being computed.
@@ -69,7 +74,7 @@ class Job(Generic[S]):
 
     @property
     def device(self) -> torch.device:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return best_device()
 
     def weights(self, run_id: str) -> Path:
         """Check a parent's weights against its result, and return their path.

@@ -33,6 +33,7 @@ from mgm.stages.apply import (
     write_failed,
 )
 from mgm.stages.evaluate import recorded_classes, sigmoid_mean, softmax_mean
+from mgm.stages.job import best_device
 from mgm.stages.windows import WindowValues, apply_windows, find_windows
 from mgm.video import read_clip
 
@@ -91,7 +92,7 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
         Finetune(data=Data(dataset="folder"), clips=given.clips, model=given.model), count
     )
     load_weights(model, given.weights)
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model.to(best_device()).eval()
     merge = sigmoid_mean if has_several_labels(weights, classes) else softmax_mean
     lines = dict[str, list[Line]]()
     with file_lock(out):

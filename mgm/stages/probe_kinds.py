@@ -26,7 +26,7 @@ from mgm import rng
 from mgm.errors import UserError
 from mgm.results.statistics import mean_average_precision
 from mgm.spec import Probe
-from mgm.stages.job import LabelledClips, Split
+from mgm.stages.job import LabelledClips, Split, best_device
 from mgm.stages.neighbours import nearest
 
 # Factors of half the sum of squared weights, which is added to the mean cross-entropy.
@@ -281,7 +281,7 @@ def _attentive(
     assert train.split.tokens_NLD is not None and test.tokens_NLD is not None
     tokens_NLD, place_N = train.split.tokens_NLD, train.kept_N.nonzero()[:, 0]
     held_N = held_out(train.unit_N, spec.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
 
     def trained(kept_N: Tensor, rates: tuple[float, ...]) -> list["AttentiveProbe"]:
         own_N, label_N = place_N[kept_N], train.label_N[kept_N]

@@ -23,7 +23,7 @@ from mgm.errors import UserError
 from mgm.models.weights_file import weights_digest
 from mgm.spec import ApplyOptions, Clips
 from mgm.stages.apply import NOT_FINITE, Parts, Source, content_key, require_some
-from mgm.stages.job import with_channels
+from mgm.stages.job import best_device, with_channels
 from mgm.video import probe_video
 from mgm.video.decode import frame_times, open_pass
 from mgm.video.transform import cut_frames, test_box
@@ -169,7 +169,7 @@ def _plan(name: str, video: Video, windows: Windows, clips: Clips) -> _Plan:
 def _values(
     compute: Callable[[Tensor], Tensor], source: Source, path: str, index_NT: np.ndarray
 ) -> np.ndarray:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     found = []
     with torch.inference_mode():
         for batch_BTHWC in _ahead(_batches(path, index_NT, source.clips.size)):

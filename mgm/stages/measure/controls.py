@@ -22,7 +22,7 @@ from mgm.errors import UserError
 from mgm.models import build_frozen_encoder
 from mgm.spec import Measure, Probe, Views
 from mgm.stages.evaluate import average_precision, check_views, predictions, sigmoid_mean
-from mgm.stages.job import Job, Split, Workplace, with_channels
+from mgm.stages.job import Job, Split, Workplace, best_device, with_channels
 from mgm.stages.measure import simple_features as simple
 from mgm.stages.probe import fit_draws
 from mgm.video.decode import read_clip
@@ -157,7 +157,7 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
     found: list[Any] = []
     views: list[Any] = []
     model = None if like is None else build_frozen_encoder(_probe(like))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     pending: list[np.ndarray] = []
 
     def flush() -> None:

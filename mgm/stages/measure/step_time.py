@@ -16,7 +16,7 @@ from mgm.models import MAE, build_mae, reconstruction_loss
 from mgm.models.vit import gather_tokens, patchify
 from mgm.paper.recipes import PRETRAIN_OPTIM
 from mgm.spec import Mask, Measure, Pretrain
-from mgm.stages.job import Job
+from mgm.stages.job import Job, best_device
 from mgm.training.optim import build_optimiser
 
 BATCH = 2  # clips per step
@@ -36,7 +36,7 @@ def step_time(spec: Measure, least: int = PAIRS) -> dict[str, Any]:
         masked_ms, full_ms: medians; speedup: median of full / masked over pairs, with speedup_low
             and speedup_high, its quartiles; pairs.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     mask = Mask(name="tube", ratio=spec.ratio)
     pretraining = Pretrain(
         data=spec.data,

@@ -1,0 +1,244 @@
+"""Run stages on a device that exists only in Python, and record what would wait for a GPU.
+
+Tensors of the device "gpu" hold a tensor of the CPU. As on CUDA, an operation on tensors of two
+devices is an error, unless the CPU's is a number. Waits are recorded with the place in mgm that
+causes them: reading a number, shapes that depend on values, and copies that block.
+
+Registering the device changes PyTorch for good, so this runs in a process of its own:
+
+    python -m tests.helpers.emulated_gpu VIDEOS FOLDER CASE... > waits.json
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+ROOT = str(Path(__file__).parents[2] / "mgm")
+GPU = "gpu"
+aten = torch.ops.aten
+COPIES = (aten._to_copy.default, aten.copy_.default)
+# Their shapes, or their results on the host, depend on values.
+READS = ("nonzero", "masked_select", "unique", "_unique2", "unique_dim", "unique_consecutive",
+         "_local_scalar_dense", "item", "equal", "is_nonzero", "bincount")  # fmt: skip
+
+
+class OnGpu(torch.Tensor):
+    """A tensor of the emulated device."""
+
+    inner: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, inner: torch.Tensor):
+        kept = torch.Tensor._make_wrapper_subclass(
+            cls,
+            inner.size(),
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=torch.device(GPU, 0),
+            requires_grad=inner.requires_grad,
+        )
+        kept.inner = inner
+        return kept
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def tolist(self):
+        return self.cpu().tolist()
+
+    def __tensor_flatten__(self):
+        return ["inner"], None
+
+    @staticmethod
+    def __tensor_unflatten__(inner, _, size, stride):
+        return OnGpu(inner["inner"])
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return emulate(func, args, kwargs or {})
+
+
+class Waits(list):
+    """(case, step, place, operation) of each wait. `step` is None outside of training."""
+
+    case, step = "", None
+
+    def add(self, func: Any) -> None:
+        frame, place = sys._getframe(), "outside"
+        while frame is not None and place == "outside":
+            file = frame.f_code.co_filename
+            if file.startswith(ROOT):
+                place = f"{Path(file).name}:{frame.f_code.co_name}"
+            frame = frame.f_back
+        self.append((self.case, self.step, place, str(func)))
+
+
+waits = Waits()
+
+
+def emulate(func: Any, args: tuple, kwargs: dict) -> Any:
+    """Compute on the CPU, and wrap the results if they are on the emulated device."""
+    # In inference mode, operations come before they are decomposed.
+    if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+        with Emulation():
+            return func.decompose(*args, **kwargs)
+    tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+    there = [x for x in tensors if isinstance(x, OnGpu)]
+    wanted = kwargs.get("device")
+    to_gpu = torch.device(wanted).type == GPU if wanted is not None else bool(there)
+    if func in COPIES:
+        to_gpu = isinstance(args[0], OnGpu) if func is aten.copy_.default else to_gpu
+        crosses = {isinstance(x, OnGpu) for x in tensors} != {to_gpu}
+        blocks = not (kwargs.get("non_blocking") or (args[2:] and args[2] is True))
+        if crosses and (blocks or not to_gpu):
+            waits.add(func)
+    elif there:
+        for x in tensors:
+            if not isinstance(x, OnGpu) and x.ndim:
+                raise RuntimeError(f"{func}: tensors of the CPU and of the GPU")
+        chosen = args[1] if func.__name__.startswith(("index.", "index_put")) else ()
+        masks = any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in chosen)
+        if func.__name__.partition(".")[0] in READS or masks:
+            waits.add(func)
+    inner = tree_map(lambda x: x.inner if isinstance(x, OnGpu) else x, (args, kwargs))
+    if wanted is not None:
+        inner[1]["device"] = torch.device("cpu")
+    found = func(*inner[0], **inner[1])
+    if not to_gpu:
+        return found
+    wrapped = tree_map(lambda x: OnGpu(x) if isinstance(x, torch.Tensor) else x, found)
+    if func is aten._to_copy.default:
+        return wrapped
+    return return_and_correct_aliasing(func, args, kwargs, wrapped)
+
+
+class Emulation(TorchDispatchMode):
+    """Emulates operations without tensors of the device too, such as torch.zeros(device="gpu")."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return emulate(func, args, kwargs or {})
+
+
+@contextmanager
+def emulation() -> Iterator[None]:
+    """Add the device to PyTorch."""
+    _setup_privateuseone_for_python_backend(GPU)
+    # Views of weights would need the version counters of inference tensors, which have none.
+    torch.inference_mode = torch.no_grad
+    kernels = torch.library.Library("aten", "IMPL")  # torch.tensor(..., device=) needs these
+
+    def empty(size, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None):
+        return OnGpu(torch.empty(size, dtype=dtype))
+
+    def empty_strided(size, stride, *, dtype=None, layout=None, device=None, pin_memory=None):
+        return OnGpu(torch.empty_strided(size, stride, dtype=dtype))
+
+    def copy_from(source, target, non_blocking=False):
+        waits.add("torch.tensor")
+        target.inner.copy_(source)
+        return target
+
+    kernels.impl("_copy_from", copy_from, "PrivateUse1")
+    kernels.impl("empty.memory_format", empty, "PrivateUse1")
+    kernels.impl("empty_strided", empty_strided, "PrivateUse1")
+    with Emulation():
+        yield
+    kernels._destroy()
+
+
+def main(videos: str, folder: str, *chosen: str) -> None:
+    """Run every stage for three steps, of which the last is logged, and print the waits."""
+    import mgm.stages.job as jobs
+
+    jobs.best_device = lambda: torch.device(GPU, 0)
+    # As on CUDA, where batches are copied from pinned memory during the step before.
+    jobs.device_copy = lambda device: (
+        lambda batch: batch.map(lambda x: x.to(device, non_blocking=True))
+    )
+    from mgm.masking import MASKS
+    from mgm.spec import (
+        ApplyOptions,
+        Augment,
+        Decoder,
+        Finetune,
+        FinetuneOptim,
+        Mask,
+        Optim,
+        Pretrain,
+        Probe,
+        RunOptions,
+        Views,
+    )
+    from mgm.stages import probe_kinds
+    from mgm.stages.embed import embed
+    from mgm.stages.finetune import finetune
+    from mgm.stages.predict import predict
+    from mgm.stages.pretrain import pretrain
+    from mgm.stages.probe import probe
+    from mgm.stages.runner import run_all
+    from mgm.training import loop
+    from tests.helpers.small_runs import SMALL
+
+    # Enough steps to see each operation.
+    probe_kinds.SGD_EPOCHS = probe_kinds.ATTENTIVE_EPOCHS = probe_kinds.ATTENTIVE_STEPS = 2
+    probe_kinds.SGD_WARMUP = 1
+    loop.LOGGED, rate = 1, loop.learning_rate
+
+    def learning_rate(step, *others):
+        waits.step = step
+        return rate(step, *others)
+
+    loop.learning_rate = learning_rate
+    results, compute = Path(folder), {"pretrain": pretrain, "finetune": finetune, "probe": probe}
+    workplace = jobs.Workplace(results, {"ssv2": Path(videos)}, RunOptions(cache_mb=100))
+    optim = {"batch": 4, "steps": 3, "precision": "float32"}
+    first = Pretrain(
+        **SMALL, decoder=Decoder(width=8, depth=1, heads=2), optim=Optim(**optim, clip_grad=1.0)
+    )
+    divided = SMALL["model"].model_copy(update={"backbone": "timesformer-toy"})
+    grey = SMALL["model"].model_copy(update={"channels": 1})
+    cases: dict[str, Any] = {name: {"mask": Mask(name=name)} for name in MASKS} | {
+        "running cell": {"mask": Mask(predicts="running-cell")},
+        "spill": {"mask": Mask(edge="spill")},
+        "jumps": {"mask": Mask(name="smm", jumps=True)},
+        "target motion": {"target": "motion", "uninformed": "ignored"},
+        "grey": {"model": grey},
+        "timesformer": {"model": divided},
+    }
+    runs: dict[str, Any] = {name: first.model_copy(update=case) for name, case in cases.items()}
+    parent = {"parent": first.run_id, "views": Views(temporal=2, spatial=1)}
+    tuned = Finetune(**SMALL, **parent, optim=FinetuneOptim(**optim), drop_path=0.3)
+    mixed = Augment(mixup=0.8, cutmix=1.0, repeats=2)
+    runs |= {
+        "finetune": tuned,
+        "mixed": tuned.model_copy(update={"augment": mixed, "head_dropout": 0.3}),
+        "weighted": tuned.model_copy(update={"class_weights": "inverse"}),
+    }
+    kinds = ("logistic", "sgd", "attentive", "v-jepa", "knn")
+    runs |= {kind: Probe(**SMALL, **parent, kind=kind, neighbours=3) for kind in kinds}
+    if chosen:  # to look into some cases
+        runs = {name: spec for name, spec in runs.items() if name in chosen}
+    for name, spec in runs.items():
+        waits.case, waits.step = name, None
+        run_all([spec], compute[spec.stage], workplace)
+    if chosen:
+        return
+    how = ApplyOptions(temporal=2)
+    waits.case, waits.step = "embed", None
+    embed(Path(videos), results / first.run_id, results / "x.npy", how)
+    waits.case = "predict"
+    predict(Path(videos), results / tuned.run_id, results / "scores", None, how)
+
+
+if __name__ == "__main__":
+    with emulation():
+        main(*sys.argv[1:])
+    print(json.dumps(waits))
