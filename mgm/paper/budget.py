@@ -7,6 +7,7 @@ mgm/report/plan.txt.j2 prints the rules below every plan. An epoch counts whole 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from mgm.errors import UserError
@@ -20,6 +21,8 @@ from mgm.paper.cost import (
     cost,
     multiply_adds,
     official_multiply_adds,
+    step_bytes,
+    step_clips,
     token_bytes,
     wall,
 )
@@ -306,7 +309,8 @@ class Day:
     Attributes:
         rows: (seed, row, hours from the start until the row is complete, per machine), in order.
         hours: the time that the scale is meant to fill.
-        memory_gb: what a step takes, and what the GPU has (0: unknown).
+        memory_gb: what the size is made for, and what the GPU has (0: unknown).
+        steps: {stage: (clips per step, GB that a step keeps if it is computed in one part)}.
         disk: the most bytes of weights, checkpoints and tokens.
         loader: videos per second that keep the GPU busy in pretraining, per machine.
         checks: published times by the same formula.
@@ -315,6 +319,7 @@ class Day:
     rows: list[tuple[int, str, tuple[float, ...]]]
     hours: float
     memory_gb: tuple[float, float]
+    steps: dict[str, tuple[int, float]]
     disk: float
     loader: tuple[float, ...]
     checks: tuple[Check, ...]
@@ -358,6 +363,12 @@ def make_day(registry: Registry, machines: Sequence[Machine]) -> Day:
     probes = [spec for spec in registry.specs.values() if isinstance(spec, Probe)]
     videos = {name: videos_of(scale, name) for name in scale.datasets}
     tokens = max((_tokens(spec, videos[scale.key_of(spec.data)]) for spec in probes), default=0.0)
+    steps = dict[str, tuple[int, float]]()
+    for spec in registry.specs.values():
+        if isinstance(spec, Pretrain | Finetune):
+            kept = step_bytes(spec, videos[scale.key_of(spec.data)].classes) / 1e9
+            one = step_clips(spec), kept
+            steps[spec.stage] = max(one, steps.get(spec.stage, one), key=itemgetter(1))
     runs_cost = costs[0].values()
     disk = tokens + sum(one.weights for one in runs_cost)
     disk += CHECKPOINTS * max((one.checkpoint for one in runs_cost), default=0.0)
@@ -365,6 +376,7 @@ def make_day(registry: Registry, machines: Sequence[Machine]) -> Day:
         rows,
         scale.hours,
         (scale.memory_gb, MEMORY_GB.get(machines[0].name, 0)),
+        steps,
         disk,
         tuple(
             max((one.needs for one in found.values() if one.stage == "pretrain"), default=0.0)

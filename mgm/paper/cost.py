@@ -165,9 +165,13 @@ def step_bytes(spec: Pretrain | Finetune, classes: int) -> float:
 
     With bf16, a step keeps copies of the weights too.
     """
-    clips = spec.optim.batch * (spec.augment.repeats if isinstance(spec, Finetune) else 1)
     state = STATE_BYTES + WEIGHT_BYTES + 2
-    return state * parameters(spec, classes) + clips * saved_bytes(spec, classes)
+    return state * parameters(spec, classes) + step_clips(spec) * saved_bytes(spec, classes)
+
+
+def step_clips(spec: Pretrain | Finetune) -> int:
+    """Return the clips of a step."""
+    return spec.optim.batch * (spec.augment.repeats if isinstance(spec, Finetune) else 1)
 
 
 def _pixels(model: Model) -> int:

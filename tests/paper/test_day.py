@@ -1,10 +1,16 @@
 """The study day: its sizes, its plan, the order of its jobs, and the checks before they start."""
 
+import math
 import re
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from mgm.cli import app
@@ -12,12 +18,14 @@ from mgm.dag.messages import archive_problems, gpu_problems, order
 from mgm.dag.study import CONFIG, Workflow
 from mgm.data.published import index_published
 from mgm.errors import UserError
+from mgm.models import build_classifier, build_mae, reconstruction_loss
 from mgm.paper import STUDIES
 from mgm.paper.budget import check, cpu_hours, day_machine, make_day, size_for
-from mgm.paper.cost import Machine, cost, multiply_adds
+from mgm.paper.cost import Machine, cost, multiply_adds, saved_bytes
 from mgm.paper.quoted import AVION, VIDEOMAE_UCF101
 from mgm.paper.scales import load_scale
 from mgm.spec import PUBLISHED, Finetune, Measure, Pretrain, Probe
+from mgm.training import memory
 from tests.helpers.errors import refused
 from tests.helpers.programs import run, snakemake
 
@@ -41,6 +49,42 @@ def test_the_plan_says_what_fits_on_each_card(card):
     assert len(hours) == 5
     assert hours == sorted(hours)
     assert all(low > middle > high for low, middle, high in hours)
+
+
+@cache
+def kept_by_autograd(size: str, stage: str) -> tuple[Any, float]:
+    """Return a run of `stage` of a size of day, and the bytes per clip that its step keeps.
+
+    Tensors have shapes and no values, and the CPU's autocast, which casts the same layers.
+    """
+    registry = Workflow({"study": "day", "gpu": size, "ucf101": "."}).registry
+    spec = next(spec for spec in registry.specs.values() if spec.stage == stage)
+    with torch.device("meta"):
+        model = build_mae(spec) if stage == "pretrain" else build_classifier(spec, 101)
+    tokens, clips = math.prod(spec.grid), spec.clips
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.autocast("cpu", torch.bfloat16):
+        model.to_empty(device="cpu")
+
+        def loss(count: int) -> torch.Tensor:
+            shape = count, clips.frames, clips.size, clips.size, 3
+            frames_BTHWC = torch.zeros(shape, dtype=torch.uint8)
+            if stage == "finetune":
+                label_B = torch.zeros(count, dtype=torch.int64)
+                return F.cross_entropy(model(frames_BTHWC).float(), label_B)
+            masked_BL = torch.zeros(count, tokens, dtype=torch.bool)
+            return reconstruction_loss(*model(frames_BTHWC, masked_BL), torch.ones(count))
+
+        one, two = (
+            memory.saved_bytes(partial(loss, count), model.parameters()) for count in (1, 2)
+        )
+    return spec, two - one
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+@pytest.mark.parametrize("card", CARDS)
+def test_the_plans_memory_is_what_autograd_keeps(card, stage, source):
+    spec, kept = kept_by_autograd(size_for(DAY, card), stage)
+    assert saved_bytes(spec, 101) == pytest.approx(kept, rel=0.15)
 
 
 def hours_of(plan: str) -> list[tuple[float, ...]]:
