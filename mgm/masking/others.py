@@ -33,8 +33,8 @@ def warped(clips: MaskInput) -> Tensor:
     grid, middle = clips.grid, clips.grid.slots // 2
     rows, columns = FINE * grid.height, FINE * grid.width
     # The displacement of each fine cell, in fine cells.
-    unit_2 = torch.tensor([columns, rows], device=clips.seed_B.device)
-    shift_BSHW2 = resampled(clips.motion.displacement_BSHW2, rows, columns) * unit_2
+    x_BSHW, y_BSHW = resampled(clips.motion.displacement_BSHW2, rows, columns).unbind(-1)
+    shift_BSHW2 = torch.stack((x_BSHW * columns, y_BSHW * rows), -1)
     base_BHW = _hills(clips)
     maps = {middle: base_BHW}
     for slot in range(middle + 1, grid.slots):
@@ -59,7 +59,9 @@ def _hills(clips: MaskInput) -> Tensor:
     hidden = int(clips.mask.ratio * grid.patches)
     hidden_BN = topk_mask(clips.bits(draws.SET, grid.patches), hidden)
     shown_BHW = (~hidden_BN).float().unflatten(1, (grid.height, grid.width))
-    across_XW, down_YH = _falloff(grid.width).to(shown_BHW), _falloff(grid.height).to(shown_BHW)
+    across_XW, down_YH = (
+        _falloff(side).to(shown_BHW.device, non_blocking=True) for side in (grid.width, grid.height)
+    )
     over_columns_BHX = (shown_BHW[:, :, None] * across_XW).amax(3)
     return (over_columns_BHX[:, None] * down_YH[None, :, :, None]).amax(2)
 
@@ -247,21 +249,20 @@ def running_cell(clips: MaskInput) -> Tensor:
     return topk_mask(sort_key(turn_BSN.float(), ties_B1N), clips.hidden)
 
 
-def predicted(masked_BL: Tensor, grid: Grid, seed_B: Tensor) -> Tensor:
+def predicted(masked_BL: Tensor, grid: Grid, seed_B: Tensor, hidden: int) -> Tensor:
     """Return the tokens that the decoder predicts: half of each slot's hidden tokens.
 
     The decoder never sees the other half. Tokens that running cells with ratio 1/2 would show are
     taken first. Random tokens make the count exact.
 
     Args:
-        masked_BL: from `make_mask`, with the same number of hidden tokens in every slot.
+        masked_BL: from `make_mask`, with `hidden` hidden tokens in every slot.
         seed_B: as in `make_mask`.
     """
     masked_BSN = masked_BL.unflatten(1, (grid.slots, grid.patches))
-    count = int(masked_BSN[0, 0].sum()) // 2
     # VideoMAE V2 shows positions 2 and 3 of a turn.
     order_BSN = (_turn(grid, seed_B) < 2).long() + 2 * (~masked_BSN).long()
-    return topk_mask(sort_key(order_BSN.float(), _ties(grid, seed_B)), count).flatten(1)
+    return topk_mask(sort_key(order_BSN.float(), _ties(grid, seed_B)), hidden // 2).flatten(1)
 
 
 def _turn(grid: Grid, seed_B: Tensor) -> Tensor:

@@ -133,8 +133,8 @@ def motion_of_tokens(
     slots, rows, columns = grid
     cells_NCHW = displacement_BSHW2.flatten(0, 1).permute(0, 3, 1, 2)
     x_NCHW = F.adaptive_avg_pool2d(cells_NCHW, (rows, columns))
-    x_BL2 = x_NCHW.permute(0, 2, 3, 1).reshape(-1, slots * rows * columns, 2)
-    x_BL2 = x_BL2 * x_BL2.new_tensor((columns, rows))
+    x_BL, y_BL = x_NCHW.permute(0, 2, 3, 1).reshape(-1, slots * rows * columns, 2).unbind(-1)
+    x_BL2 = torch.stack((x_BL * columns, y_BL * rows), -1)
     if informed_BS is None:
         return x_BL2
     informed_BL1 = informed_BS.repeat_interleave(rows * columns, 1)[..., None]

@@ -67,7 +67,9 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     def loss_of(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         masked_BL = make_mask(spec.mask, grid, motion_of(batch), batch.seed_B)
         second_BL = (
-            None if spec.mask.predicts == "all" else predicted(masked_BL, grid, batch.seed_B)
+            None
+            if spec.mask.predicts == "all"
+            else predicted(masked_BL, grid, batch.seed_B, spec.hidden)
         )
         motion_BL2 = None
         if predicts_motion:

@@ -154,6 +154,21 @@ def emulation() -> Iterator[None]:
     kernels._destroy()
 
 
+def check() -> None:
+    """Check that the emulation finds what it is for."""
+    x = torch.arange(3, device=GPU)
+    try:
+        x + torch.arange(3)
+        raise AssertionError("a sum over two devices is no error")
+    except RuntimeError:
+        pass
+    reads = (x.sum().item, x.cpu, x.tolist, x.nonzero, lambda: x[x > 1], lambda: bool(x[0]))
+    for number, read in enumerate(reads, 1):
+        read()
+        assert len(waits) == number, read
+    waits.clear()
+
+
 def main(videos: str, folder: str, *chosen: str) -> None:
     """Run every stage for three steps, of which the last is logged, and print the waits."""
     import mgm.stages.job as jobs
@@ -231,14 +246,15 @@ def main(videos: str, folder: str, *chosen: str) -> None:
         run_all([spec], compute[spec.stage], workplace)
     if chosen:
         return
-    how = ApplyOptions(temporal=2)
+    how, video = ApplyOptions(temporal=2), next(Path(videos).rglob("*.mp4"))
     waits.case, waits.step = "embed", None
-    embed(Path(videos), results / first.run_id, results / "x.npy", how)
+    embed(video, results / first.run_id, results / "x.npy", how)
     waits.case = "predict"
-    predict(Path(videos), results / tuned.run_id, results / "scores", None, how)
+    predict(video, results / tuned.run_id, results / "scores", None, how)
 
 
 if __name__ == "__main__":
     with emulation():
+        check()
         main(*sys.argv[1:])
     print(json.dumps(waits))

@@ -398,7 +398,7 @@ def test_warped_shows_as_many_as_mgmae():
 def test_the_second_mask_is_half_of_what_is_hidden_in_every_slot(problem):
     grid, ratio, seeds, _ = problem
     masked_BL = make_mask("tube", grid, ratio, seeds)
-    found = predicted(masked_BL, grid, seeds)
+    found = predicted(masked_BL, grid, seeds, int(masked_BL[0].sum()) // grid.slots)
     assert not (found & ~masked_BL).any()
     for clip, seed in enumerate(seeds.tolist()):
         masked = masked_BL[clip].view(grid.slots, -1).numpy()
