@@ -7,7 +7,6 @@ mgm/report/plan.txt.j2 prints the rules below every plan. An epoch counts whole 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 
 from mgm.errors import UserError
@@ -367,8 +366,8 @@ def make_day(registry: Registry, machines: Sequence[Machine]) -> Day:
     for spec in registry.specs.values():
         if isinstance(spec, Pretrain | Finetune):
             kept = step_bytes(spec, videos[scale.key_of(spec.data)].classes) / 1e9
-            one = step_clips(spec), kept
-            steps[spec.stage] = max(one, steps.get(spec.stage, one), key=itemgetter(1))
+            if kept > steps.get(spec.stage, (0, 0.0))[1]:
+                steps[spec.stage] = step_clips(spec), kept
     runs_cost = costs[0].values()
     disk = tokens + sum(one.weights for one in runs_cost)
     disk += CHECKPOINTS * max((one.checkpoint for one in runs_cost), default=0.0)
