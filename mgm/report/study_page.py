@@ -150,7 +150,9 @@ def study_of(findings: Findings) -> dict[str, Any]:
         tables.append({"name": dataset, "title": title, "parts": [one for one in parts if one]})
     differences = [
         {
-            "title": ", ".join(filter(None, [study.shown[str(dataset)], str(column), str(family)])),
+            "title": " · ".join(
+                filter(None, [study.shown[str(dataset)], str(column), str(family)])
+            ),
             "lines": _records(some),
             "axis": _axis(some),
         }

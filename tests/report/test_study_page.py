@@ -11,6 +11,7 @@ from mgm.paper.suite import registry_of
 from mgm.report.build import build_report
 from mgm.report.findings import read_findings
 from mgm.report.mlflow.record import Records
+from mgm.report.page.html import coded
 from mgm.report.study_page import study_of
 from tests.paper.test_study import small
 from tests.report.test_findings import findings
@@ -46,6 +47,10 @@ def test_a_refuted_prediction_stands_on_the_page_as_one_that_held(built):
     for verdict in ("holds", "refuted", "open"):
         shown = len(re.findall(f'class="status is-{verdict}"', table))
         assert shown == (verdicts == verdict).sum() > 0
+
+
+def test_code_in_a_studys_words_is_shown_as_code():
+    assert coded("by `mask.edge` <b>?") == "by <code>mask.edge</code> &lt;b&gt;?"
 
 
 def test_mlflow_groups_probes_by_the_axes_of_their_pretraining():

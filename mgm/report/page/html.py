@@ -1,6 +1,7 @@
 """The page: one HTML file with the findings, the tables and figures, and the runs behind them."""
 
 import base64
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from itertools import groupby
 from math import isfinite
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from mgm.paper.ablations import CONTROLS
 from mgm.paper.registry import SHARES, Registry, Table, label_of
@@ -95,6 +98,11 @@ class Content:
     study: Mapping[str, Any] | None = None
 
 
+def coded(text: str) -> Markup:
+    """Return a text with its `code` as HTML."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 def page(content: Content) -> str:
     """Return the HTML of `reports`/index.html."""
     registry, found, rows = content.registry, content.found, content.rows
@@ -102,7 +110,7 @@ def page(content: Content) -> str:
     TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     TEMPLATES.globals |= {
         one.__name__: one
-        for one in (number, duration, label_of, names, detail, cell_id, outcome, day)
+        for one in (number, duration, label_of, names, detail, cell_id, outcome, day, coded)
     }
     logs = {run_id: log_lines(results / run_id) for run_id in registry.specs}
     losses = {run_id: losses_of(log) for run_id, log in logs.items()}
