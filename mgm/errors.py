@@ -5,9 +5,11 @@ docs/killed.md lists the exit statuses.
 
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -65,6 +67,18 @@ def require_few(what: str, count: int | None) -> int | None:
     if count is not None and count > MOST_PROCESSES:
         raise UserError(f"{what} {count}: choose at most {MOST_PROCESSES:,}")
     return count
+
+
+def require_room(place: Path, size: float, what: str, advice: str) -> None:
+    """Check that a disk, or shared memory, has room for `size` bytes and 5 % more.
+
+    Raises:
+        UserError: it has less.
+    """
+    if (free := shutil.disk_usage(place).free) < 1.05 * size:
+        raise UserError(
+            f"{place}: {what} is {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; {advice}"
+        )
 
 
 def plain(text: str, longest: int | None = None) -> str:

@@ -9,7 +9,6 @@ the run deletes them when it is done.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -23,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgm.data.index import Video
-from mgm.errors import UserError
+from mgm.errors import UserError, require_room
 from mgm.models import FrozenEncoder, build_frozen_encoder
 from mgm.reading import read_arrays
 from mgm.results.atomic import atomic_write
@@ -171,7 +170,12 @@ def _compute(
                 samples.append(batch.sample_B)
             return torch.cat(found), torch.cat(samples)
         shape = (clips, slots * rows * columns, spec.model.width)
-        _require_room(kept.parent, 2 * int(np.prod(shape)))
+        require_room(
+            kept.parent,
+            2 * int(np.prod(shape)),
+            "room for an attentive probe's tokens",
+            "free some, lower `views`, or choose another probe kind",
+        )
         with atomic_write(kept) as temporary:
             tokens_NLD = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
             start = 0
@@ -193,14 +197,6 @@ def _frames(job: Job[Probe], frames_BTHWC: Tensor) -> Tensor:
     if spec.still:
         frames_BTHWC = frames_BTHWC[:, [spec.clips.frames // 2] * spec.clips.frames]
     return frames_BTHWC
-
-
-def _require_room(folder: Path, size: int) -> None:
-    if (free := shutil.disk_usage(folder).free) < 1.05 * size:
-        raise UserError(
-            f"{folder}: the tokens of an attentive probe take {size / 1e9:.1f} GB, and "
-            f"{free / 1e9:.1f} GB are free; free some, lower `views`, or choose another probe kind"
-        )
 
 
 def _folder(job: Job[Probe]) -> Path:

@@ -7,16 +7,18 @@ do not matter.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from mgm.errors import UserError, require_few
+from mgm.errors import UserError, require_few, require_room
 from mgm.rng import clip_seed, generator
 from mgm.spec import (
     Augment,
@@ -45,6 +47,9 @@ from mgm.video.transform import (
 )
 
 NO_AUGMENT = Augment()
+# Clips that a worker sends at once, and how many such pieces it prepares. Whole batches of 1,024
+# clips from 16 workers would be 81 GB of shared memory.
+PIECE, PREFETCHED = 32, 2
 
 
 class Batch(NamedTuple):
@@ -177,7 +182,13 @@ def training_loader(
     if how.motion and (how.augment.rand or how.augment.erasing):
         raise ValueError("RandAugment and random erasing do not change motion; read no motion")
     dataset = _TrainingBatches(videos, clips, tubelet, how, batch, seed)
-    return map(_raised, _load(dataset, itertools.count(first_step), how.workers))
+    steps = itertools.count(first_step)
+    if not how.workers or len(dataset.pieces) == 1:
+        return map(_raised, _load(dataset, ((step, dataset.own) for step in steps), how.workers))
+    _require_shared_memory(how.workers, dataset)
+    items = ((step, part) for step in steps for part in dataset.pieces)
+    pieces = _load(dataset, items, how.workers, pin=False)
+    return _joined(map(_raised, pieces), len(dataset.pieces), len(dataset.own) * dataset.repeats)
 
 
 def test_loader(
@@ -228,7 +239,43 @@ def _raised(item: Batch | UserError) -> Batch:
     return item
 
 
-def _load(dataset: Dataset, steps, workers: int) -> Iterator[Batch | UserError]:
+def _joined(pieces: Iterator[Batch], count: int, clips: int) -> Iterator[Batch]:
+    """Join every `count` pieces to a batch of `clips` clips, in pinned memory if there is a GPU.
+
+    Only one piece is held at a time, since each of its tensors is an open file.
+    """
+    pin = torch.cuda.is_available()
+    while True:
+        start, failed = 0, dict[str, None]()
+        for number in range(count):
+            piece = next(pieces)
+            if number == 0:
+                whole = piece.map(lambda x: x.new_empty((clips, *x.shape[1:]), pin_memory=pin))
+            stop = start + len(piece.seed_B)
+            for into, tensor in zip(whole, piece):
+                if isinstance(into, torch.Tensor) and isinstance(tensor, torch.Tensor):
+                    into[start:stop].copy_(tensor)
+            failed |= dict.fromkeys(piece.failed)
+            start = stop
+        yield whole._replace(failed=tuple(failed))
+
+
+def _require_shared_memory(workers: int, dataset: "_TrainingBatches") -> None:
+    """Check that the pieces that workers prepare fit. Otherwise a worker would die of SIGBUS."""
+    clips, repeats, place = dataset.clips, dataset.repeats, Path("/dev/shm")
+    # Other systems than Linux have none.
+    if not place.exists():
+        return
+    piece = len(dataset.pieces[0]) * repeats * clips.frames * clips.size**2 * 3
+    require_room(
+        place,
+        (PREFETCHED * workers + 1) * piece,
+        f"room for clips from {workers} workers",
+        "lower --workers, or enlarge it (docker run --shm-size)",
+    )
+
+
+def _load(dataset: Dataset, steps, workers: int, pin: bool = True) -> Iterator[Batch | UserError]:
     require_few("workers", workers)
     yield from DataLoader(
         dataset,
@@ -236,11 +283,20 @@ def _load(dataset: Dataset, steps, workers: int) -> Iterator[Batch | UserError]:
         batch_size=None,
         num_workers=workers,
         collate_fn=_as_it_is,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin and torch.cuda.is_available(),
+        prefetch_factor=PREFETCHED if workers else None,
         # Without its own generator, its start would draw from the global one. Then the dropout of a
         # resumed run would differ.
         generator=torch.Generator(),
     )
+
+
+def _zeros(shape: tuple[int, ...]) -> torch.Tensor:
+    """Return zeros, uint8. A worker has them in shared memory, so that sending copies nothing."""
+    if get_worker_info() is None:
+        return torch.from_numpy(np.zeros(shape, np.uint8))
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 def _as_it_is(item):
@@ -249,7 +305,7 @@ def _as_it_is(item):
 
 @dataclass(eq=False)
 class _Batches(Dataset):
-    """A dataset whose item k is batch k."""
+    """A dataset of batches."""
 
     videos: Sequence[IndexedVideo]
     clips: Clips
@@ -268,7 +324,8 @@ class _Batches(Dataset):
         """Return a batch of clips, with zeros for clips that could not be read."""
         how, tubelet, clips = self.how, self.tubelet, self.clips
         size, stride, cells = clips.size, clips.stride, max(clips.size // CELL, 1)
-        frames_BTHWC = np.zeros((len(made), clips.frames, size, size, 3), np.uint8)
+        frames = _zeros((len(made), clips.frames, size, size, 3))
+        frames_BTHWC = frames.numpy()
         motion_BSHW = np.zeros((len(made), clips.frames // tubelet, cells, cells), np.float32)
         # It has 0 channels unless `directions` is set.
         displacement_BSHW2 = np.zeros((*motion_BSHW.shape, 2 if how.directions else 0), np.float32)
@@ -293,7 +350,7 @@ class _Batches(Dataset):
                 displacement_BSHW2[b] = displacement_BSHW2[b, order_S]
         has_displacement = how.motion and how.directions
         return Batch(
-            torch.from_numpy(frames_BTHWC),
+            frames,
             torch.from_numpy(motion_BSHW) if how.motion else None,
             torch.tensor(seeds),
             torch.tensor([self.videos[sample].label for sample in samples]),
@@ -307,7 +364,7 @@ class _Batches(Dataset):
 
 @dataclass(eq=False)
 class _TrainingBatches(_Batches):
-    """A dataset whose item k is the training batch of step k, or this process's share of it."""
+    """A dataset of pieces of training batches, by step and places in the batch."""
 
     seed: int
 
@@ -315,6 +372,9 @@ class _TrainingBatches(_Batches):
         self.shuffled, self.repeats = self.how.motion == "shuffled", self.how.augment.repeats
         number, count = self.how.share
         self.own = range(number * self.batch // count, (number + 1) * self.batch // count)
+        videos = max(PIECE // self.repeats, 1)
+        starts = self.own[::videos]
+        self.pieces = [range(start, min(start + videos, self.own.stop)) for start in starts]
         augments = self.how.augment.rand or self.how.augment.erasing
         self.augmentation = ClipAugmentation(self.how.augment) if augments else None
         # (epoch, its permutation) of the last call, which the next step most likely needs again.
@@ -327,8 +387,10 @@ class _TrainingBatches(_Batches):
             self._order = (epoch, rng.permutation(len(self.videos)))
         return self._order[1]
 
-    def __getitem__(self, step: int) -> Batch | UserError:
-        places = [divmod(step * self.batch + place, len(self.videos)) for place in self.own]
+    def __getitem__(self, item: tuple[int, range]) -> Batch | UserError:
+        """Return the clips of some places of a step's batch."""
+        step, part = item
+        places = [divmod(step * self.batch + place, len(self.videos)) for place in part]
         samples, seeds, made = list[int](), list[int](), list[Clip | None]()
         for epoch, place in places:
             sample = int(self.order(epoch)[place])

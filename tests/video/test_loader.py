@@ -1,3 +1,4 @@
+import shutil
 from itertools import islice
 
 import numpy as np
@@ -205,6 +206,25 @@ def test_workers_cache_and_resuming_change_nothing(
         rows, 6 - step, **options, first_step=step, workers=workers, cache=cut.Cache(megabytes)
     )
     assert_same(first_batches(rows, **options)[step:], again)
+
+
+@pytest.mark.parametrize("step", [0, 2])
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_pieces_from_workers_make_the_same_batches(videos, broken, monkeypatch, repeats, step):
+    """Pieces of 2 clips, of a batch of 5 videos. The broken video is in every batch."""
+    given = {"batch": 5, "motion": None, "directions": False, "augment": Augment(repeats=repeats)}
+    rows = [*videos[:3], broken, broken]
+    whole = first_batches(rows, 4, **given)[step:]
+    assert all(len(batch.failed) == 1 for batch in whole)
+    monkeypatch.setattr(loader, "PIECE", 2)
+    assert_same(whole, first_batches(rows, 4 - step, **given, first_step=step, workers=2))
+
+
+def test_workers_without_shared_memory_are_one_line(videos, monkeypatch):
+    monkeypatch.setattr(loader, "PIECE", 2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 10}))
+    with pytest.raises(UserError, match="--shm-size"):
+        first_batches(videos, workers=2)
 
 
 def test_a_cache_keeps_within_its_bounds_and_saves_decoding(videos, monkeypatch):
