@@ -54,7 +54,7 @@ def test_a_dry_run_lists_the_runs_and_makes_none(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["--dry-r"], ["--workflow-profile", "profile"]])
+@pytest.mark.parametrize("words", [["--dry-r"], ["--workflow-profile", "{}/profile"]])
 def test_every_way_to_ask_for_a_dry_run_writes_nothing(tmp_path, words):
     run = tmp_path / "results" / "smoke" / "run"
     run.mkdir(parents=True)
@@ -63,7 +63,7 @@ def test_every_way_to_ask_for_a_dry_run_writes_nothing(tmp_path, words):
     shutil.rmtree(run.parent)
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile" / "config.yaml").write_text("dry-run: true\n")
-    done = snakemake(tmp_path, *words)
+    done = snakemake(tmp_path, *(word.format(tmp_path) for word in words))
     assert done.returncode == 0, done.stderr
     assert not run.parent.exists()
 
