@@ -119,17 +119,16 @@ def prioritised(jobs: Sequence[DagJob]) -> dict[str, DagJob]:
 def in_order(jobs: Sequence[DagJob], rank: Mapping[str, int]) -> dict[str, DagJob]:
     """Return the jobs by name, with priorities in the order of their runs' ranks.
 
-    Jobs that make datasets come first. Of the runs that can start, the one of the lowest rank does,
-    so a row of the table is complete before the next one begins.
+    Of the runs that can start, the one of the lowest rank does, so a row of the table is complete
+    before the next one begins. A dataset is made before the first run that reads it.
     """
-    first = len(rank)
-    return {
-        job.name: replace(
-            job,
-            priority=first - min((rank[spec.run_id] for spec in job.specs), default=-1),
-        )
-        for job in jobs
+    place = {
+        job.name: min((rank[one.run_id] for one in job.specs), default=len(rank)) for job in jobs
     }
+    for job in reversed(jobs):
+        for needed in job.after:
+            place[needed] = min(place[needed], place[job.name])
+    return {job.name: replace(job, priority=len(rank) - place[job.name]) for job in jobs}
 
 
 def dataset_jobs(workflow: "Workflow") -> list[DagJob]:

@@ -276,11 +276,16 @@ class Findings:
         return pd.DataFrame(rows, columns=[*given, *Estimate._fields, "verdict", "why"])
 
     def tested_by(self, one: Prediction) -> pd.DataFrame:
-        """Return the rows of `runs` that test a prediction, without controls."""
+        """Return the rows of `runs` that test a prediction.
+
+        Controls count only if it is about controls alone: they may be measured at any time.
+        """
         first = next(iter(self.study.columns))
         places = [(term.row, term.column or one.column or first) for term in one.terms]
-        runs = self.runs[(self.runs.dataset == one.dataset) & ~self.runs.control]
+        runs = self.runs[self.runs.dataset == one.dataset]
         runs = runs[pd.MultiIndex.from_frame(runs[["row", "column"]]).isin(places)]
+        if not runs.control.all():
+            runs = runs[~runs.control]
         if one.draws:
             runs = runs[runs.draw.isin(one.draws)]
         if one.seeds:

@@ -201,3 +201,14 @@ def test_a_new_study_of_own_videos_has_its_rows_and_controls(tmp_path, monkeypat
     Path("studies/mine.yaml").write_text(text.replace("root:", "digest: 0123, root:"))
     with pytest.raises(UserError, match="digest"):
         Workflow({"study": "studies/mine.yaml"})
+
+
+def test_a_dataset_is_made_before_the_first_run_that_reads_it(tmp_path, monkeypatch):
+    """So a study that stops early has whole draws, and has not drawn the later ones."""
+    monkeypatch.chdir(tmp_path)
+    jobs = Workflow({"study": "keep"}).jobs.values()
+    draws = {job.name: job.priority for job in jobs if job.rule == "prepare"}
+    assert len(set(draws.values())) == len(draws) > 1
+    for job in jobs:
+        assert all(draws[name] >= job.priority for name in job.after if name in draws)
+    assert min(draws.values()) < max(job.priority for job in jobs if job.specs)
