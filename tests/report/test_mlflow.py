@@ -482,3 +482,10 @@ def test_a_dashboard_is_served_while_it_is_filled_and_ends_with_its_process(pair
         serving.communicate(timeout=60)
     with pytest.raises(OSError, match="refused"), socket.create_connection(("127.0.0.1", port)):
         pass
+
+
+@pytest.mark.parametrize("uri", ["http://[", "postgresql://a:b", "sqlite://a:b@c:d/e"])
+def test_an_ill_formed_address_is_one_line(tmp_path, uri):
+    finish(tmp_path, PARENT)
+    with pytest.raises(UserError, match="tracker "):
+        sync(KNOWN, tmp_path, uri)

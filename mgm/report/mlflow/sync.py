@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 from mgm.console import show, track
 from mgm.errors import UserError
@@ -375,6 +376,11 @@ def _writing(uri: str, results: Path) -> Iterator[None]:
 
     There is no lock if the file system cannot lock folders.
     """
+    try:
+        # SQLAlchemy would end with a traceback.
+        _ = urlsplit(uri).port
+    except ValueError as error:
+        raise UserError(f"tracker {uri}: is not an address ({error}); correct it") from None
     folder = os.open(results.resolve().parent, os.O_RDONLY)
     try:
         with suppress(OSError):
