@@ -27,6 +27,8 @@ def overview(workflow: Workflow) -> str:
     done = sum((workflow.results / run_id / "result.json").exists() for run_id in specs)
     jobs = len(workflow.jobs) - len(workflow.done)
     takes = f"All of it takes {workflow.scale.expected_cost}."
+    if not workflow.scale.expected_cost:
+        takes = "`mgm plan --study` estimates its time."
     if workflow.scale.own_videos:
         takes = (
             f"With generated videos it takes {workflow.scale.expected_cost}. For yours, a line "

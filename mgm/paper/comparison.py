@@ -81,7 +81,7 @@ def scale_of(
     given = {
         "name": study.study,
         "caveat": study.caveat,
-        "expected_cost": study.expected_cost or "unknown",
+        "expected_cost": study.expected_cost,
         "seeds": study.seeds or study.draws or (0,),
         "datasets": datasets,
         "specs_per_job": study.specs_per_job or (base.specs_per_job if base else 1),
