@@ -543,6 +543,7 @@ def test_an_interrupted_init_can_be_repeated(tmp_path, monkeypatch, at):
     dag.write_workflow(tmp_path / "mine")
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {
         "workflow",
+        "studies",
         *dag.LINKS,
     }
     with refused("workflow: is there already; choose an empty folder"):

@@ -141,7 +141,7 @@ def moving_pixels(
 def _interval(x_NBS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the mean over clips, and the bounds of its 95 % confidence interval (Student's t).
 
-    Without a clip, the mean is NaN. With one clip, the bounds are NaN.
+    Without a clip, the mean is NaN. With one clip, or equal ones, the bounds are NaN.
     """
     found_NS4 = np.array(
         [
