@@ -34,12 +34,7 @@ from mgm.spec import Clips, Data, Finetune, Model, Pretrain
 from mgm.stages.measure.step_time import step_seconds
 from mgm.training.efficiency import set_malloc_options
 from mgm.training.optim import build_optimiser
-from mgm.video import (
-    open_video,
-    read_residuals,
-    read_vectors,
-    slot_magnitude,
-)
+from mgm.video import open_video, read_residuals, read_vectors, slot_magnitude
 from mgm.video.cut import Cut, read_cuts
 from mgm.video.transform import cut_frames, training_box, training_indices
 

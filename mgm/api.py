@@ -144,7 +144,6 @@ def load(weights: str | Path, *, frames: int = 16, size: int = 224, stride: int 
     Raises:
         UserError: there are no weights, or they fit no model.
     """
-
     from mgm.models import build_frozen_encoder
     from mgm.stages.apply import find_source
     from mgm.stages.job import best_device

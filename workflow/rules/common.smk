@@ -34,3 +34,11 @@ def remove_short_names(dag):
     for job in dag.jobs:
         if job.rule.name == "target" and os.path.exists(job.output[0]):
             os.remove(job.output[0])
+
+
+def file_of(wildcards):
+    with one_line():
+        # A wrong name ends here, with the near one.
+        paper.registry.runs_of(wildcards.target)
+    kind, ending = ("tables", "csv") if wildcards.target in SHOWN["table"] else ("figures", "svg")
+    return f"{paper.reports}/{kind}/{wildcards.target}.{ending}"

@@ -64,14 +64,6 @@ rule figure:
         "mgm report {params.name:q} --only {wildcards.figure} 2>&1 | tee {log:q}"
 
 
-def file_of(wildcards):
-    with one_line():
-        # A wrong name ends here, with the near one.
-        paper.registry.runs_of(wildcards.target)
-    kind, ending = ("tables", "csv") if wildcards.target in SHOWN["table"] else ("figures", "svg")
-    return f"{paper.reports}/{kind}/{wildcards.target}.{ending}"
-
-
 # Ask for a table or figure by its name: `snakemake table4e`. The Snakefile removes this file again.
 rule target:
     input:
