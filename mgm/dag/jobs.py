@@ -20,7 +20,7 @@ class DagJob:
     """A job of the DAG: one call of `mgm`. Its name starts with the name of its rule.
 
     Attributes:
-        words: the command's words after `mgm RULE`.
+        words: the command's words after `mgm`.
         makes: the job is done when these files exist. If empty, it is done when its command
             succeeded.
         after: names of the jobs that it waits for.
@@ -196,7 +196,7 @@ def dataset_jobs(workflow: "Workflow") -> list[DagJob]:
     ):
         makes, words = (
             (workflow.places[name] / f"flow-{method}.json",),
-            (str(workflow.places[name]), "--method", method, *weights),
+            ("flow", str(workflow.places[name]), "--method", method, *weights),
         )
         after = (f"prepare-{name}",) if name in workflow.built_datasets else ()
         jobs.append(
@@ -218,7 +218,7 @@ def run_job(workflow: "Workflow", name: str, specs: list[Spec]) -> DagJob:
     here, stage = workflow.scale.execution, specs[0].stage
     rule = rule_of(specs[0], workflow.scale)
     keys = sorted({workflow.scale.key_of(spec.data) for spec in specs})
-    words = [str(workflow.spec_file(spec.run_id)) for spec in specs]
+    words = [stage, *(str(workflow.spec_file(spec.run_id)) for spec in specs)]
     words += [
         word
         for key in keys

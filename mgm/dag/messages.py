@@ -99,9 +99,7 @@ def missing(workflow: Workflow) -> dict[str, str]:
     found = {}
     for name, place in workflow.places.items():
         if name not in workflow.built_datasets and not (place / "index.json").exists():
-            command = (
-                f"mgm prepare {shlex.join([*workflow.preparation(name), '--out', str(place)])}"
-            )
+            command = f"mgm {shlex.join([*workflow.preparation(name), '--out', str(place)])}"
             found[name] = f"dataset {name}: {place / 'index.json'} is missing; run `{command}`"
     return found
 

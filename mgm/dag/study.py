@@ -372,15 +372,15 @@ class Workflow:
         return self.cluster.resources(rule) if self.cluster else {}
 
     def preparation(self, name: str) -> list[str]:
-        """Return the words after `mgm prepare` for a dataset, without `--out`."""
+        """Return the words after `mgm` that prepare a dataset, without `--out`."""
         if name in self.generated:
-            return ["synthetic", "--params", str(self.params_file(name))]
+            return ["prepare", "synthetic", "--params", str(self.params_file(name))]
         parts = self.derived.get(name) or DERIVED.get(name)
         if not parts:
-            return [name, "--source", self.sources.get(name, "DIR")]
+            return ["prepare", name, "--source", self.sources.get(name, "DIR")]
         options = [
             word
             for option, part in zip(("source", "target"), parts)
             for word in (f"--{option}", str(self.places[part]))
         ]
-        return [name, *options]
+        return ["prepare", name, *options]

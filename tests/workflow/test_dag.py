@@ -164,13 +164,8 @@ def test_sets_made_of_downloaded_ones_are_made_by_jobs_too(tmp_path):
         "hmdb14-ucf7",
     }
     assert set(missing(workflow)) == {"ssv2", "diving48"}
-    assert workflow.preparation("hmdb14-ucf7") == [
-        "hmdb14-ucf7",
-        "--source",
-        "data/hmdb51",
-        "--target",
-        "data/ucf101",
-    ]
+    words = " ".join(workflow.preparation("hmdb14-ucf7"))
+    assert words == "prepare hmdb14-ucf7 --source data/hmdb51 --target data/ucf101"
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,6 @@ BUILT = {str(paper.places[name]): name for name in paper.built_datasets}
 JOBS = f"{paper.results}/jobs"
 
 
-def names_of(rule):
-    return rf"{rule}-[A-Za-z0-9._~-]+"
-
-
 def job_of(wildcards):
     return paper.jobs[paper.job_of(wildcards.job)]
 
