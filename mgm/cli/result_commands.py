@@ -105,7 +105,10 @@ def verify(name: Name, results: Results = Path("results")) -> None:
     from mgm.report.findings import read_findings
     from mgm.report.verify import verify as check
 
-    lines, failed = check(read_findings(results / name))
+    findings = read_findings(results / name)
+    if findings.registry.scale.study is None:
+        raise UserError(f"{name}: is not a study; `mgm report {name}` shows it")
+    lines, failed = check(findings)
     say("\n".join(lines))
     if failed:
         raise UserError(f"{name}: {failed} of {len(lines)} checks failed")

@@ -10,15 +10,16 @@ A block begins with a comment that says what it shows, and ends with another:
     ...
     <!-- end -->
 
-- `DATASET: A minus B` is one number. A row in another column is `A [COLUMN]`. `| draws: 709-720`
-  or `| seeds: 0-3` uses these alone.
+- `DATASET: A minus B` is one number, of the first column or of `| column: ...`. A row in another
+  column is `A [COLUMN]`. `| draws: 709-720` or `| seeds: 0-3` uses these alone.
 - `cells` is a table of accuracies. Its columns are `datasets`, or for one dataset `columns`. `rows`
   chooses rows; by default all. `minus: ROW` adds each row's difference from ROW.
 - `controls` is the same for the controls without a model.
 - `differences` is a table of a `family`. Bold differs from 0 by Holm's method.
 - `predictions` is a table of what the predictions came to. `verdicts` counts them.
 
-A number cannot stand in a table, whose cells `|` would divide. Lists are separated by " / ".
+The tables of a scale are read as a study's datasets: `mini | 4e: MGM (Dense) | column: SSv2`. A
+number cannot stand in a table, whose cells `|` would divide. Lists are separated by " / ".
 """
 
 import re
@@ -35,7 +36,12 @@ from mgm.paper.study import numbers
 from mgm.report.findings import Findings, estimate_of, in_words, read_findings
 from mgm.results import atomic
 
-BLOCK = re.compile(r"<!-- study (\S+) \| (.*?) -->(.*?)<!-- end -->", re.DOTALL)
+# A block holds no other comment, so that one without an end does not take the text after it.
+BLOCK = re.compile(
+    r"(?P<start><!--\s+study\s+(?P<name>\S+)\s+\|\s+(?P<what>(?:(?!-->).)*?)\s+-->)"
+    r"(?P<result>(?:(?!<!--).)*)(?P<end><!--\s+end\s+-->)",
+    re.DOTALL,
+)
 
 
 def refresh(text: str, findings_of: Callable[[str], Findings]) -> str:
@@ -45,11 +51,14 @@ def refresh(text: str, findings_of: Callable[[str], Findings]) -> str:
         findings_of: returns what a study found, by its name.
 
     Raises:
-        UserError: a block names what is not there.
+        UserError: a block names what is not there, or has no end.
     """
+    for start in re.finditer(r"<!--\s+study\s[^>]*", text):
+        if not BLOCK.match(text, start.start()):
+            raise UserError(f"{' '.join(start[0].split())}>: this block has no `<!-- end -->`")
 
     def write(block: re.Match) -> str:
-        name, what = block[1], " ".join(block[2].split())
+        name, what = block["name"], " ".join(block["what"].split())
         kind, *given = what.split(" | ")
         options = dict(one.split(": ", 1) for one in given)
         if kind == "verdicts":
@@ -58,11 +67,12 @@ def refresh(text: str, findings_of: Callable[[str], Findings]) -> str:
             inside = f"\n\n{KINDS[kind](findings_of(name), **options)}\n\n"
         else:
             dataset, _, said = kind.partition(": ")
+            column = options.pop("column", "")
             only = {key: numbers(value) for key, value in options.items()}
-            inside = in_words(findings_of(name).estimate(dataset, said, **only))
+            inside = in_words(findings_of(name).estimate(dataset, said, column, **only))
             if inside == "not run":
                 raise UserError(f"study {name}: {what}: has no result")
-        return f"<!-- study {name} | {block[2]} -->{inside}<!-- end -->"
+        return block["start"] + inside + block["end"]
 
     return BLOCK.sub(write, text)
 
@@ -80,8 +90,11 @@ def cells(
     table = found.cells[found.cells.control == control]
     chosen = _listed(datasets) or list(table.dataset.unique())
     several = _listed(columns) or [column or next(iter(found.study.columns))]
+    tables = {} if found.registry.scale.study else found.registry.tables
     heads = {
-        (dataset, name): name if len(several) > 1 else f"`{dataset}`"
+        (dataset, name): tables[dataset].shown.get(name, name)
+        if tables
+        else (name if len(several) > 1 else f"`{dataset}`")
         for dataset in chosen
         for name in several
     }

@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from mgm.errors import UserError
+from mgm.paper.comparison import Value
 from mgm.paper.registry import Registry
 from mgm.paper.study import (
     CONTROLS,
+    Column,
     Prediction,
     Statement,
     Study,
@@ -31,11 +32,15 @@ from mgm.results.statistics import Estimate, holm, over_seeds, p_value
 Verdict = Literal["holds", "refuted", "open", "not run"]
 AT = ["dataset", "draw", "seed", "column", "row"]
 NAMED = ["dataset", "column", "family", "first", "second", "says"]
+# How the tables of a scale are read. Their columns have to be named.
+TABLES = Study.model_construct(
+    study="", question="", datasets={}, rows={}, columns={"": Column()}, unit="runs", complete=False
+)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """A study with its runs.
+    """A study with its runs, or a scale with its tables in place of datasets.
 
     Attributes:
         found: the status of each run of the registry.
@@ -46,8 +51,18 @@ class Findings:
 
     @property
     def study(self) -> Study:
-        assert self.registry.scale.study is not None
-        return self.registry.scale.study
+        return self.registry.scale.study or TABLES
+
+    @property
+    def _values(self) -> Iterable[Value]:
+        if self.registry.scale.study:
+            return self.registry.values
+        return (
+            Value(name, None, run.seed, cell.row, cell.column, run, cell.metric)
+            for name, table in self.registry.tables.items()
+            for cell in table.cells
+            for run in cell.runs
+        )
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -57,7 +72,7 @@ class Findings:
         `commit`.
         """
         rows = []
-        for one in self.registry.values:
+        for one in self._values:
             status = self.found[one.run.run_id]
             result: Mapping[str, Any] = status.result or {}
             value = result.get("metrics", {}).get(one.metric)
@@ -306,14 +321,8 @@ class Findings:
 
 
 def read_findings(results: Path) -> Findings:
-    """Read what the study of a results folder found.
-
-    Raises:
-        UserError: the folder is not one of a study.
-    """
+    """Read what the study or the scale of a results folder found."""
     registry = registry_of(results)
-    if registry.scale.study is None:
-        raise UserError(f"{results.name}: is not a study; `mgm report {results.name}` shows it")
     return Findings(registry, examine_all(results, registry.specs))
 
 
@@ -356,8 +365,9 @@ def in_words(found: Estimate | None) -> str:
     """Return "7.8 [4.4, 11.3]", or "not run"."""
     if found is None:
         return "not run"
-    interval = f" [{found.low:.1f}, {found.high:.1f}]" if found.has_interval else ""
-    return f"{found.mean:.1f}{interval}"
+    # z: "0.0", never "-0.0".
+    interval = f" [{found.low:z.1f}, {found.high:z.1f}]" if found.has_interval else ""
+    return f"{found.mean:z.1f}{interval}"
 
 
 def estimate_of(row: Mapping[str, Any]) -> Estimate:

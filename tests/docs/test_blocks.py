@@ -6,6 +6,7 @@ from shutil import copy
 
 import pytest
 
+from mgm.errors import UserError
 from mgm.report.blocks import BLOCK, refresh
 from mgm.report.findings import read_findings
 from mgm.results.archive import ENDING, SUMS
@@ -41,6 +42,14 @@ def test_no_block_breaks_its_paragraph():
     for page in PAGES:
         for block in BLOCK.finditer(page.read_text()):
             line = page.read_text()[: block.start()].rpartition("\n")[2]
-            if not block[3].startswith("\n"):
-                assert line.strip(), (page.name, block[2])
-                assert not line.startswith("|"), (page.name, block[2])
+            if not block["result"].startswith("\n"):
+                assert line.strip(), (page.name, block["what"])
+                assert not line.startswith("|"), (page.name, block["what"])
+
+
+def test_a_block_without_an_end_is_refused_and_takes_no_text_with_it():
+    with pytest.raises(UserError):
+        refresh(
+            "<!-- study a | verdicts -->1 holds. A line. <!-- study a | verdicts --><!-- end -->",
+            {},
+        )
