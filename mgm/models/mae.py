@@ -92,6 +92,20 @@ class MAE(nn.Module):
             return predicted_BMP, gather_tokens(motion_BL2, masked_BM)
         return predicted_BMP, self.target(gather_tokens(patches_BLPC, masked_BM))
 
+    def targets(
+        self,
+        frames_BTHWC: Tensor,
+        masked_BL: Tensor,
+        predicted_BL: Tensor | None = None,
+        motion_BL2: Tensor | None = None,
+    ) -> Tensor:
+        """Return the targets alone. The arguments are as in `forward`."""
+        _, masked_BM = self.split(masked_BL, predicted_BL)
+        if motion_BL2 is not None:
+            return gather_tokens(motion_BL2, masked_BM)
+        patches_BLPC = patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch)
+        return self.target(gather_tokens(patches_BLPC, masked_BM))
+
     def split(self, masked_BL: Tensor, predicted_BL: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the positions of the visible and of the predicted tokens, each in token order.
 

@@ -1,6 +1,6 @@
 """`mgm finetune`: train all weights with labels, then run the multi-view test."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -62,7 +62,7 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         )
         return batch._replace(frames_BTHWC=frames_BTHWC, target_BC=target_BC)
 
-    def loss_of(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_of(batch: Batch) -> tuple[Tensor, Callable[[], dict[str, Tensor]]]:
         logits = model(batch.frames_BTHWC)
         if several:
             assert batch.target_BC is not None
@@ -72,7 +72,7 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
             loss_B = F.binary_cross_entropy_with_logits(
                 logits.float(), smooth_BC, reduction="none"
             ).mean(dim=1)
-            return (loss_B * batch.weight_B).mean(), {}
+            return (loss_B * batch.weight_B).mean(), dict
         target = batch.label_B if batch.target_BC is None else batch.target_BC
         loss_B = F.cross_entropy(
             logits.float(), target, label_smoothing=spec.label_smoothing, reduction="none"
@@ -80,8 +80,12 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         # A mixed clip has the mean weight of its classes, and the label of the larger share.
         loss_B = loss_B * (weight_C[target] if target.ndim == 1 else target @ weight_C)
         label_B = target if target.ndim == 1 else target.argmax(dim=1)
-        accuracy = (logits.argmax(dim=1) == label_B).float().mean()
-        return (loss_B * batch.weight_B).mean(), {"train_top1": 100 * accuracy.detach()}
+        prediction_B = logits.argmax(dim=1)
+
+        def numbers() -> dict[str, Tensor]:
+            return {"train_top1": 100 * (prediction_B == label_B).float().mean()}
+
+        return (loss_B * batch.weight_B).mean(), numbers
 
     batches = partial(training_batches, job, videos, BatchOptions(None, augment=augment), mixed)
     run = TrainingRun(

@@ -1,6 +1,6 @@
 """`mgm pretrain`: train a masked autoencoder on the training split, and write its weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -64,7 +64,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     )
     steps = steps_of(spec.optim, len(videos))
 
-    def loss_of(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_of(batch: Batch) -> tuple[Tensor, Callable[[], dict[str, Tensor]]]:
         masked_BL = make_mask(spec.mask, grid, motion_of(batch), batch.seed_B)
         second_BL = (
             None
@@ -76,15 +76,23 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
             assert batch.displacement_BSHW2 is not None
             informed_BS = None if spec.uninformed == "static" else batch.informed_BS
             motion_BL2 = motion_of_tokens(batch.displacement_BSHW2, spec.grid, informed_BS)
-        predicted_BMP, target_BMP = model(batch.frames_BTHWC, masked_BL, second_BL, motion_BL2)
+        given = batch.frames_BTHWC, masked_BL, second_BL, motion_BL2
+        predicted_BMP, target_BMP = model(*given)
         loss = reconstruction_loss(predicted_BMP, target_BMP, batch.weight_B)
-        # The loss of a model that predicts zeros.
-        known_BMP = target_BMP.nan_to_num() if predicts_motion else target_BMP
-        trivial = torch.linalg.vector_norm(known_BMP).square() / target_BMP.numel()
-        extra = {"trivial_loss": trivial}
-        if guidance:
-            extra["coverage"] = motion_coverage(masked_BL, batch.motion_BSHW, grid)
-        return loss, extra
+
+        def numbers() -> dict[str, Tensor]:
+            # Computed again, since targets would take memory until the step is logged.
+            target_BMP = model.targets(*given)
+            if predicts_motion:
+                target_BMP = target_BMP.nan_to_num()
+            # The loss of a model that predicts zeros.
+            trivial = torch.linalg.vector_norm(target_BMP).square() / target_BMP.numel()
+            if not guidance:
+                return {"trivial_loss": trivial}
+            coverage = motion_coverage(masked_BL, batch.motion_BSHW, grid)
+            return {"trivial_loss": trivial, "coverage": coverage}
+
+        return loss, numbers
 
     run = TrainingRun(
         spec.run_id,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import reduce
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -45,6 +46,8 @@ SHOW_S = 10  # seconds between lines on the terminal
 SEEDED_BY_STREAM = ("cpu",)
 JUDGE_S = 30  # seconds of training before a slow loader is reported
 
+Numbers = Callable[[], dict[str, Tensor]]
+
 
 @dataclass(frozen=True)
 class TrainingRun:
@@ -53,7 +56,8 @@ class TrainingRun:
     Args:
         batches: `batches(first_step)` yields, per step, this process's micro-batches and the names
             of their videos that could not be read.
-        loss_of: returns the mean loss of a micro-batch, and further numbers to log.
+        loss_of: returns the mean loss of a micro-batch, and a function that computes further
+            numbers. It is called only at steps that are logged.
         videos: number of training videos. At most 1 % of them may fail.
         repeats: clips per video of a batch, for the log's clips per second.
         seed: the run's seed.
@@ -66,7 +70,7 @@ class TrainingRun:
     steps: int
     videos: int
     batches: Callable[[int], Iterator[tuple[Sequence[Any], Sequence[str]]]]
-    loss_of: Callable[[Any], tuple[Tensor, dict[str, Tensor]]]
+    loss_of: Callable[[Any], tuple[Tensor, Numbers]]
     layer_decay: float = 1.0
     repeats: int = 1
     seed: int = 0
@@ -148,17 +152,14 @@ def train(
             rate = learning_rate(step, run.steps, run.optim)
             set_learning_rate(optimiser, rate)
             optimiser.zero_grad()
-            # Sums over micro-batches. They are summed over processes when they are logged.
-            sums = dict[str, Tensor]()
+            losses, numbers_of = list[Tensor](), dict[int, Numbers]()
             micro_batches = _cut(run, micro_batches, pieces)
             for number, micro_batch in enumerate(micro_batches, 1):
                 with no_sync() if number < len(micro_batches) else nullcontext():
                     with precision:
-                        loss, extra = loss_module(micro_batch)
+                        loss, numbers_of[number] = loss_module(micro_batch)
                     (loss / len(micro_batches)).backward()
-                for name, value in {"loss": loss.detach(), **extra}.items():
-                    share = value / (len(micro_batches) * processes)
-                    sums[name] = sums.get(name, torch.zeros((), device=device)) + share
+                losses.append(loss.detach())
             norm = torch.nn.utils.clip_grad_norm_(parameters, run.optim.clip_grad or math.inf)
 
             # --- Agree with the other processes on what to do next ---
@@ -175,8 +176,9 @@ def train(
 
             # --- Log. Only some steps read numbers, since reading waits for a GPU. ---
             if stop or save or (step + 1) % log_every == 0 or step + 1 == run.steps:
-                stacked = collectives.all_reduce(torch.stack([*sums.values()]))
-                means = dict(zip(sums, stacked.tolist()))
+                with torch.no_grad(), precision:
+                    parts = [{"loss": x, **of()} for x, of in zip(losses, numbers_of.values())]
+                means = _means(parts)
                 numbers = {"loss": means.pop("loss"), "lr": rate, "grad_norm": norm.item(), **means}
                 _require_finite(run, step, loss=numbers["loss"], gradient=norm.item())
                 if log:
@@ -197,6 +199,13 @@ def train(
         largest = torch.stack([x.detach().abs().max() for x in parameters]).max()
         _require_finite(run, run.steps, largest_weight=largest.item())
     return list(failures)
+
+
+def _means(parts: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+    """Return the mean of each number over the micro-batches of all processes."""
+    count = len(parts) * collectives.world_size()
+    sums = [reduce(torch.add, [part[name] / count for part in parts]) for name in parts[0]]
+    return dict(zip(parts[0], collectives.all_reduce(torch.stack(sums)).tolist()))
 
 
 # --- Memory of a step ---
@@ -298,7 +307,7 @@ class _Loss(nn.Module):
         super().__init__()
         self.model, self.loss_of = run.model, run.loss_of
 
-    def forward(self, part: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, part: Any) -> tuple[Tensor, Numbers]:
         return self.loss_of(part)
 
 

@@ -42,9 +42,8 @@ def toy(steps=24, parts=1, stop_at=None, spoil_at=None, failing=(), videos=1000)
             yield list(x.chunk(parts)), [name for at, name in failing if at == step]
 
     def loss_of(x):
-        return (model(x) - x.sum(dim=1, keepdim=True)).square().mean(), {
-            "size": torch.tensor(len(x))
-        }
+        loss = (model(x) - x.sum(dim=1, keepdim=True)).square().mean()
+        return loss, lambda: {"size": torch.tensor(len(x))}
 
     return TrainingRun("run-1", model, OPTIM, steps, videos, batches, loss_of)
 
@@ -233,20 +232,25 @@ def test_numbers_leave_the_device_at_logged_steps_alone(tmp_path, monkeypatch):
         monkeypatch.setattr(
             torch.Tensor, name, lambda x, name=name, real=real: (read.append(name), real(x))[1]
         )
-    steps, counts = 250, []
+    steps, counts, computed = 250, [], []
     run = toy(steps=steps)
-    batches = run.batches
+    batches, real_loss_of = run.batches, run.loss_of
+
+    def loss_of(x):
+        loss, numbers = real_loss_of(x)
+        return loss, lambda: computed.append(len(counts)) or numbers()
 
     def counted(first):
         for batch in batches(first):
             counts.append(len(read))
             yield batch
 
-    train(replace(run, batches=counted), tmp_path, show=quiet)
+    train(replace(run, batches=counted, loss_of=loss_of), tmp_path, show=quiet)
     logged = [
         json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()
     ]
     assert len(logged) == 84  # every third step, and the last one
+    assert computed == logged  # the further numbers
     reading = [step for step in range(1, steps) if counts[step] > counts[step - 1]]
     assert reading == [step for step in logged if step < steps]
 
