@@ -141,8 +141,12 @@ def serve(registry: Registry, results: Path, port: int, weights: bool = False) -
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # Without a line per request, which would hide ours.
+    command += ["--uvicorn-opts", "--no-access-log --log-level warning"]
+    # Jobs are for language models, and take six processes.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     # A group of its own, since the server has worker processes.
-    server = subprocess.Popen(command, start_new_session=True)
+    server = subprocess.Popen(command, start_new_session=True, env=environment)
     try:
         while server.poll() is None:
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
