@@ -14,7 +14,7 @@ from mgm.paper.experiments import (
     pretrained,
     trained_parent,
 )
-from mgm.paper.registry import CONTROL_ROWS, Registry, with_mask
+from mgm.paper.registry import CONTROL_ROWS, NO_MODEL, Registry, with_mask
 from mgm.spec import Measure, Probe
 
 
@@ -42,10 +42,6 @@ def table_4_still(registry: Registry) -> None:
         table.add(row, column, tuple(map(registry.add, still)))
 
 
-# The title of the rows of Table 4e that need no model.
-CONTROLS = "Controls: no model"
-
-
 def controls(registry: Registry) -> None:
     """Add our controls: Table 4e's linear probe on features that need no model.
 
@@ -60,7 +56,7 @@ def controls(registry: Registry) -> None:
     ]
     runs = tuple(registry.add(recipes.controls(run)) for run in probes)
     for row, metric in CONTROL_ROWS.items():
-        table.groups[row] = CONTROLS
+        table.groups[row] = NO_MODEL
         table.add(row, column, runs, metric)
 
 

@@ -11,7 +11,7 @@ from mgm.data.synthetic.params import parse_params
 from mgm.errors import UserError, valid
 from mgm.masking import Mask
 from mgm.paper import CONFIG, recipes
-from mgm.paper.registry import Registry
+from mgm.paper.registry import NO_MODEL, Registry
 from mgm.paper.scales import Dataset, R, Scale, file_of, load_scale, set_field
 from mgm.paper.study import CONTROLS, At, Column, Place, Stage, Study
 from mgm.reading import read_yaml
@@ -178,7 +178,7 @@ def study_registry(scale: Scale) -> Registry:
             rows_name_runs=True,
         )
         if row in CONTROLS:
-            table.groups[row] = "Controls: no model"
+            table.groups[row] = NO_MODEL
         table.add(row, column, tuple(runs), metric)
     return registry
 

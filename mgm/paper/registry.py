@@ -11,20 +11,32 @@ from typing import TYPE_CHECKING, Any
 
 from mgm.errors import UserError
 from mgm.paper.scales import R, Scale
-from mgm.spec import Finetune, Kinds, Measure, Pretrain, Probe, Spec, Visualise, parents
+from mgm.spec import (
+    Finetune,
+    Kinds,
+    Measure,
+    Pretrain,
+    Probe,
+    Spec,
+    Visualise,
+    metric_by_title,
+    parents,
+)
 
 if TYPE_CHECKING:
     from mgm.paper.comparison import Value
 
-# Rows of the controls, with the metric of a `measure controls` run.
-CONTROL_ROWS = {
-    "Motion-vector histogram": "vector_histogram",
-    "Motion-vector histogram by quadrant": "vector_quadrants",
-    "Mean motion vector": "vector_mean",
-    "Mean frame difference, 12 x 12": "frame_difference",
-    "Middle frame, 12 x 12": "middle_frame",
-    "File facts": "file_facts",
-}
+# Metrics of a `measure controls` run, by the controls' titles.
+CONTROL_ROWS = metric_by_title(
+    "file_facts",
+    "middle_frame",
+    "frame_difference",
+    "vector_mean",
+    "vector_histogram",
+    "vector_quadrants",
+)
+# The group of their rows.
+NO_MODEL = "Controls: no model"
 # Metrics that are shares of the test videos, as an axis names them.
 SHARES = {
     **dict.fromkeys(("top1", *CONTROL_ROWS.values()), "Top-1 accuracy (%)"),

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from mgm.spec import FrozenModel, RunOptions
+from mgm.spec import FrozenModel, RunOptions, metric_by_title
 
 # Can be the name of a folder, and is one word for a shell.
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
@@ -24,17 +24,17 @@ def _not_reserved(name: str) -> str:
 RESERVED = ("mlflow.db", "mlflow-artifacts")
 ResultsName = Annotated[Name, AfterValidator(_not_reserved)]
 Stage = Literal["pretrain", "finetune", "probe", "measure", "visualise"]
-# Controls, with the metric of a `measure controls` run.
-CONTROLS = {
-    "File size": "bytes",
-    "Middle frame, 12 x 12": "middle_frame",
-    "Mean frame, 12 x 12": "mean_frame",
-    "Frame differences, 12 x 12": "frame_difference",
-    "Mean motion vector, 2 numbers": "vector_mean",
-    "Trajectory of the largest motion": "vector_trajectory",
-    "Histogram of motion vectors, 81 numbers": "vector_histogram",
-    "The same by quadrant": "vector_quadrants",
-}
+# Metrics of a `measure controls` run, by the controls' titles.
+CONTROLS = metric_by_title(
+    "bytes",
+    "middle_frame",
+    "mean_frame",
+    "frame_difference",
+    "vector_mean",
+    "vector_trajectory",
+    "vector_histogram",
+    "vector_quadrants",
+)
 
 
 def numbers(given: Any) -> Any:

@@ -15,6 +15,7 @@ from mgm.masking import (
     Mask,
     StoredMotion,
 )
+from mgm.spec.controls import CONTROLS, Control, metric_by_title
 from mgm.spec.datasets import (
     GENERATED,
     OWN,

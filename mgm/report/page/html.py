@@ -12,8 +12,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from mgm.paper.ablations import CONTROLS
-from mgm.paper.registry import SHARES, Registry, Table, label_of
+from mgm.paper.registry import NO_MODEL, SHARES, Registry, Table, label_of
 from mgm.paper.scales import Scale
 from mgm.report.cells import Row, gain, mean_gain
 from mgm.report.claims.judge import Verdict
@@ -248,7 +247,7 @@ def _gains(table: Table, rows: Sequence[Row]) -> dict[str, Any] | None:
     whole = [
         name for name in table.rows if all((name, column) in cells for column in table.columns)
     ]
-    names = [name for name in whole if name != table.base and table.groups.get(name) != CONTROLS]
+    names = [name for name in whole if name != table.base and table.groups.get(name) != NO_MODEL]
     lines: dict[str, list[tuple[Estimate | None, str]]] = {}
     for name in names:
         pairs = [(cells[name, base.column], base) for base in bases]

@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
-from mgm.paper.ablations import CONTROLS
-from mgm.paper.registry import Registry, Table, label_of
+from mgm.paper.registry import NO_MODEL, Registry, Table, label_of
 from mgm.report.cells import Row, commit_of, frame, gain, mean_gain
 from mgm.report.claims.judge import NOT_RUN, Verdict
 from mgm.report.page.runs import NOTES, STAGES
@@ -127,11 +126,11 @@ def finding(
     free = {
         row.row: row.estimate.mean
         for row in others
-        if row.estimate and table.groups.get(row.row) == CONTROLS
+        if row.estimate and table.groups.get(row.row) == NO_MODEL
     }
     if free:
         best = max(free, key=free.__getitem__)
-        sentence += f" Without a model, {best} reaches {number(free[best])} %."
+        sentence += f" Without a model: {number(free[best])} % ({best})."
     plot = next((name for name, plot in registry.plots.items() if plot.reference == table.ours), "")
     return {
         "sentence": sentence[0].upper() + sentence[1:],

@@ -10,7 +10,7 @@ Labels, draws, splits, groups and the classifier are the same as for probes.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from mgm.data.index import Index, Video
 from mgm.errors import UserError
 from mgm.models import build_frozen_encoder
-from mgm.spec import Measure, Probe, Views
+from mgm.spec import CONTROLS, Control, Measure, Probe, Views
 from mgm.stages.evaluate import average_precision, check_views, predictions, sigmoid_mean
 from mgm.stages.job import Job, Split, Workplace, best_device, with_channels
 from mgm.stages.measure import simple_features as simple
@@ -35,37 +35,6 @@ COLUMNS = (
     "control", "title", "kind", "top1", "ci_low", "ci_high", "chance", "penalty", "n_test",
     "label_draws", "seed", "why", "warning",
 )  # fmt: skip
-
-
-FILE_FACTS = "file_facts"
-
-
-@dataclass(frozen=True)
-class Control:
-    """A set of features. `says` begins the warning if the features predict the class."""
-
-    name: str
-    title: str
-    kind: Literal["file", "picture", "motion", "model"]
-    says: str = ""
-
-
-CONTROLS = (
-    Control("frames", "Number of frames", "file", "the number of frames"),
-    Control("duration", "Duration", "file", "the duration"),
-    Control("bytes", "File size", "file", "the file size"),
-    Control("picture_size", "Picture size", "file", "the picture size"),
-    Control(FILE_FACTS, "All file facts", "file", "what the file says of itself"),
-    Control("middle_frame", "Middle frame, 12 x 12", "picture"),
-    Control("mean_frame", "Mean frame, 12 x 12", "picture"),
-    Control("frame_difference", "Mean |frame difference|, 12 x 12", "picture"),
-    Control("vector_mean", "Mean motion vector, 2 numbers", "motion"),
-    Control("vector_four", "Motion in four directions, 4 numbers", "motion"),
-    Control("vector_histogram", "Motion-vector histogram, 9 x 9", "motion"),
-    Control("vector_quadrants", "Motion-vector histogram by quadrant", "motion"),
-    Control("vector_trajectory", "Trajectory of the largest motion", "motion"),
-    Control("random_weights", "Random weights", "model"),
-)
 
 
 @dataclass(frozen=True)
@@ -153,7 +122,7 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
     for name, values_NF in simple.file_facts(videos).items():
         train_N = np.array([video.split == "train" for video in videos])
         features[name] = simple.binned(values_NF[train_N], values_NF)
-    features[FILE_FACTS] = np.concatenate(list(features.values()), axis=1)
+    features["file_facts"] = np.concatenate(list(features.values()), axis=1)
     found: list[Any] = []
     views: list[Any] = []
     model = None if like is None else build_frozen_encoder(_probe(like))
