@@ -46,6 +46,7 @@ from mgm.paper.cost import multiply_adds
 from mgm.paper.recipes import DECODERS, MODELS
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain
 from mgm.stages.measure.step_time import step_seconds
+from mgm.stages.pretrain import masks_of
 from mgm.training import mix
 from mgm.training.efficiency import block_compiler, recomputed, wrapped_blocks
 from mgm.training.optim import build_optimiser
@@ -73,11 +74,11 @@ class Bench:
     def sizes(self) -> list[str]:
         return ["toy"] if self.dry else list(NAMES)
 
-    def spec(self, kind: type, size: str, ratio: float = 0.75, mask: str = "tube") -> Any:
+    def spec(self, kind: type, size: str, ratio: float = 0.75) -> Any:
         clips = Clips(frames=4, size=64) if self.dry else Clips()
         model, decoder = TOY if self.dry else (MODELS[NAMES[size]], DECODERS[NAMES[size]])
         spec = kind(data=Data(dataset="folder"), clips=clips, model=model)
-        more = {"decoder": decoder, "mask": Mask(name=mask, ratio=ratio)}
+        more = {"decoder": decoder, "mask": Mask(name="tube", ratio=ratio)}
         return spec.model_copy(update=more) if kind is Pretrain else spec
 
 
@@ -123,14 +124,14 @@ def ours(bench: Bench, spec: Any, clips: int, how: str = "eager", parts: int = 1
     seed_B, weight_B = torch.arange(own, device=bench.device), torch.ones(own, device=bench.device)
     pretrains = isinstance(spec, Pretrain)
     model = (build_mae(spec) if pretrains else build_classifier(spec, 400)).to(bench.device).train()
-    cells = spec.clips.size // 8
-    motion = Motion(torch.rand(own, spec.grid[0], cells, cells, device=bench.device))
+    if pretrains:
+        # In training, masks come with the clips.
+        mask = Mask(name="tube", ratio=spec.mask.ratio)
+        masked_BL = make_mask(mask, Grid(*spec.grid), None, seed_B)
 
     def loss() -> Tensor:
         if not pretrains:
             return nn.functional.cross_entropy(model(frames_BTHWC), seed_B % 400) / parts
-        # Masks are made on the device, as in training.
-        masked_BL = make_mask(spec.mask, Grid(*spec.grid), motion, seed_B)
         return reconstruction_loss(*model(frames_BTHWC, masked_BL), weight_B) / parts
 
     def in_parts() -> Tensor:
@@ -219,7 +220,8 @@ def batches(spec: Pretrain, workers: int, batch: int, shards: bool = False) -> I
         index = generate(params, Path(folder, "drawn"))
         if shards:
             index = write_shards(index, Path(folder, "shards"), Settings())
-        how = replace(WITH_MOTION, workers=workers)
+        masks = partial(masks_of, spec.mask, Grid(*spec.grid), spec.hidden)
+        how = replace(WITH_MOTION, workers=workers, masks=masks)
         yield training_loader(index.train, spec.clips, spec.model.tubelet, 0, batch, how=how)
 
 
@@ -238,8 +240,7 @@ def fed(bench: Bench, workers: int, source: str) -> Row:
     def stepping(batch: Any) -> float:
         started = time.perf_counter()
         batch = batch.map(lambda x: x.to(bench.device, non_blocking=True))
-        masked_BL = make_mask(spec.mask, Grid(*spec.grid), None, batch.seed_B)
-        shown = partial(model, batch.frames_BTHWC, masked_BL)
+        shown = partial(model, batch.frames_BTHWC, batch.masked_BL)
         loss = lambda: reconstruction_loss(*shown(), batch.weight_B)  # noqa: E731
         step_seconds(optimiser, loss, bench.device, bf16=not bench.dry)
         return time.perf_counter() - started
@@ -316,19 +317,18 @@ def model_difference(bench: Bench, precision: str) -> Row:
 
 
 def steps_without_waiting(bench: Bench) -> Row:
-    """Run ten steps with masks and Mixup. A wait for the device is an error that names it."""
-    spec, batch = bench.spec(Pretrain, bench.sizes[0], mask="mgm"), 8
+    """Run ten steps with Mixup. A wait for the device is an error that names it."""
+    spec, batch = bench.spec(Pretrain, bench.sizes[0]), 8
     model = build_mae(spec).to(bench.device).train()
-    optimiser, side = build_optimiser(model, spec.optim), spec.clips.size // 8
+    optimiser = build_optimiser(model, spec.optim)
     seed_B = torch.arange(batch, device=bench.device)
-    motion = Motion(torch.rand(batch, spec.grid[0], side, side, device=bench.device))
+    masked_BL = make_mask(spec.mask, Grid(*spec.grid), None, seed_B)
     frames_BTHWC, weight_B = frames(spec, batch, bench.device), torch.ones(batch)
     on_device_B = weight_B.to(bench.device)
 
     def one_step() -> None:
         draws = np.random.default_rng(0)
         mixed, _ = mix(frames_BTHWC, seed_B % 4, weight_B, 4, 0.8, 1.0, draws)
-        masked_BL = make_mask("mgm", Grid(*spec.grid), motion, seed_B)
         optimiser.zero_grad()
         reconstruction_loss(*model(mixed, masked_BL), on_device_B).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -94,11 +94,17 @@ class Attention(nn.Module):
             attn_mask_BVV: True where a query sees a key. None: everywhere.
             last: compute only the outputs of the last `last` tokens. 0: of all tokens.
         """
-        width = x_BVD.shape[-1]
-        of_queries, of_others = self.qkv.weight.split((width, 2 * width))
-        queries = linear(x_BVD[:, -last:], of_queries, self.q_bias)
-        others = linear(x_BVD, of_others, torch.cat((torch.zeros_like(self.v_bias), self.v_bias)))
-        q_BNVD, k_BNVD, v_BNVD = map(self._heads, (queries, *others.chunk(2, dim=-1)))
+        width, no_bias = x_BVD.shape[-1], torch.zeros_like(self.v_bias)
+        # The gradient of one product is rounded differently, and results on a CPU stay the same.
+        if last or x_BVD.device.type == "cpu":
+            of_queries, of_others = self.qkv.weight.split((width, 2 * width))
+            queries = linear(x_BVD[:, -last:], of_queries, self.q_bias)
+            others = linear(x_BVD, of_others, torch.cat((no_bias, self.v_bias)))
+            parts = queries, *others.chunk(2, dim=-1)
+        else:
+            bias = torch.cat((self.q_bias, no_bias, self.v_bias))
+            parts = linear(x_BVD, self.qkv.weight, bias).chunk(3, dim=-1)
+        q_BNVD, k_BNVD, v_BNVD = map(self._heads, parts)
         mask_B1VV = None if attn_mask_BVV is None else attn_mask_BVV[:, None]
         out_BNVD = F.scaled_dot_product_attention(q_BNVD, k_BNVD, v_BNVD, attn_mask=mask_B1VV)
         return self.proj(out_BNVD.transpose(1, 2).flatten(2))

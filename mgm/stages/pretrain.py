@@ -10,7 +10,7 @@ from torch import Tensor
 from mgm.console import show
 from mgm.data.index import require_vectors
 from mgm.errors import UserError
-from mgm.masking import MASKS, Grid, make_mask, predicted
+from mgm.masking import MASKS, Grid, Mask, make_mask, predicted
 from mgm.models import (
     build_mae,
     load_weights,
@@ -61,22 +61,17 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         spec.mask.compensate,
         spec.mask.cells,
         directions=MASKS[spec.mask.name].carried or predicts_motion,
+        masks=partial(masks_of, spec.mask, grid, spec.hidden),
     )
     steps = steps_of(spec.optim, len(videos))
 
     def loss_of(batch: Batch) -> tuple[Tensor, Callable[[], dict[str, Tensor]]]:
-        masked_BL = make_mask(spec.mask, grid, motion_of(batch), batch.seed_B)
-        second_BL = (
-            None
-            if spec.mask.predicts == "all"
-            else predicted(masked_BL, grid, batch.seed_B, spec.hidden)
-        )
         motion_BL2 = None
         if predicts_motion:
             assert batch.displacement_BSHW2 is not None
             informed_BS = None if spec.uninformed == "static" else batch.informed_BS
             motion_BL2 = motion_of_tokens(batch.displacement_BSHW2, spec.grid, informed_BS)
-        given = batch.frames_BTHWC, masked_BL, second_BL, motion_BL2
+        given = batch.frames_BTHWC, batch.masked_BL, batch.predicted_BL, motion_BL2
         predicted_BMP, target_BMP = model(*given)
         loss = reconstruction_loss(predicted_BMP, target_BMP, batch.weight_B)
 
@@ -89,7 +84,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
             trivial = torch.linalg.vector_norm(target_BMP).square() / target_BMP.numel()
             if not guidance:
                 return {"trivial_loss": trivial}
-            coverage = motion_coverage(masked_BL, batch.motion_BSHW, grid)
+            coverage = motion_coverage(batch.masked_BL, batch.motion_BSHW, grid)
             return {"trivial_loss": trivial, "coverage": coverage}
 
         return loss, numbers
@@ -111,6 +106,18 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         if text := learnt_nothing(log_lines(job.folder)):
             show(f"{spec.run_id}: {text}")
     return {}
+
+
+def masks_of(mask: Mask, grid: Grid, hidden: int, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """Return the hidden tokens, and those that the decoder predicts if these are not all.
+
+    Args:
+        hidden: tokens per slot that the mask hides.
+    """
+    masked_BL = make_mask(mask, grid, motion_of(batch), batch.seed_B)
+    if mask.predicts == "all":
+        return masked_BL, None
+    return masked_BL, predicted(masked_BL, grid, batch.seed_B, hidden)
 
 
 def warn_of_slow_bf16(job: Job[Pretrain] | Job[Finetune]) -> None:

@@ -320,6 +320,8 @@ def _parallel(loss: nn.Module, bf16_gradients: bool) -> nn.Module:
 
     # Without static_graph: with it, PyTorch 2.15 queues its all-reduce inside no_sync too.
     parallel = DistributedDataParallel(loss, gradient_as_bucket_view=True)
+    # Buffers are constants. PyTorch 2.15 deprecates the argument of this name.
+    parallel.broadcast_buffers = False
     if bf16_gradients:
         parallel.register_comm_hook(None, bf16_compress_hook)
     return parallel

@@ -69,6 +69,8 @@ class Batch(NamedTuple):
         displacement_BSHW2: float32 (dx, dy) since the previous slot, in units of the frame's side.
             None unless `BatchOptions.directions`.
         informed_BS: True for slots with motion information; None as displacement_BSHW2.
+        masked_BL: True for hidden tokens (`BatchOptions.masks`).
+        predicted_BL: True for tokens that the decoder predicts. None: all hidden ones.
     """
 
     frames_BTHWC: torch.Tensor
@@ -81,6 +83,8 @@ class Batch(NamedTuple):
     target_BC: torch.Tensor | None = None
     displacement_BSHW2: torch.Tensor | None = None
     informed_BS: torch.Tensor | None = None
+    masked_BL: torch.Tensor | None = None
+    predicted_BL: torch.Tensor | None = None
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         """Return the batch with `change` applied to each of its tensors."""
@@ -104,6 +108,8 @@ class BatchOptions:
         cells: which of the video's cells give a cell's magnitude (`Mask.cells`).
         directions: add displacement_BSHW2. Computing it takes twice as long as motion_BSHW, and few
             masks need it.
+        masks: returns masked_BL and predicted_BL of a batch. They are drawn where clips are read,
+            since hundreds of small operations would take a GPU longer.
         augment: repeats, RandAugment and random erasing, for training. RandAugment and random
             erasing need motion None, since they do not change motion.
         workers: number of processes that decode. 0: this process decodes. Batches are the same.
@@ -117,6 +123,7 @@ class BatchOptions:
     compensate: Compensate = "none"
     cells: Cells = "centre"
     directions: bool = False
+    masks: Callable[[Batch], tuple[torch.Tensor, torch.Tensor | None]] | None = None
     augment: Augment = NO_AUGMENT
     workers: int = 0
     cache: Cache | None = None
@@ -349,7 +356,7 @@ class _Batches(Dataset):
                 motion_BSHW[b] = motion_BSHW[b, order_S]
                 displacement_BSHW2[b] = displacement_BSHW2[b, order_S]
         has_displacement = how.motion and how.directions
-        return Batch(
+        batch = Batch(
             frames,
             torch.from_numpy(motion_BSHW) if how.motion else None,
             torch.tensor(seeds),
@@ -360,6 +367,10 @@ class _Batches(Dataset):
             displacement_BSHW2=torch.from_numpy(displacement_BSHW2) if has_displacement else None,
             informed_BS=torch.from_numpy(informed_BS) if has_displacement else None,
         )
+        if not how.masks:
+            return batch
+        masked_BL, predicted_BL = how.masks(batch)
+        return batch._replace(masked_BL=masked_BL, predicted_BL=predicted_BL)
 
 
 @dataclass(eq=False)

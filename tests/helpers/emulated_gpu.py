@@ -21,6 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+from mgm.masking import MASKS, Grid, Mask, Motion, make_mask, predicted
+from mgm.models.vit import Attention
+
 ROOT = str(Path(__file__).parents[2] / "mgm")
 GPU = "gpu"
 aten = torch.ops.aten
@@ -169,6 +172,46 @@ def check() -> None:
     waits.clear()
 
 
+def check_attention() -> None:
+    """Check that attention computes what it computes on the CPU. Its products differ."""
+    torch.manual_seed(0)
+    attention, x_BVD, found = Attention(8, 2), torch.randn(2, 5, 8), []
+    torch.nn.init.normal_(attention.q_bias)
+    torch.nn.init.normal_(attention.v_bias)
+    for device in ("cpu", GPU):
+        attention.to(device).zero_grad()
+        for last in (0, 2):
+            out_BVD = attention(x_BVD.to(device), last=last)
+            out_BVD.square().sum().backward()
+            grads = [x.grad.cpu().clone() for x in attention.parameters()]
+            found.append([out_BVD.cpu(), *grads])
+    for here, there in zip(found[:2], found[2:]):
+        for one, other in zip(here, there, strict=True):
+            torch.testing.assert_close(other, one)
+    waits.clear()
+
+
+def check_masks() -> None:
+    """Check that masks are those of the CPU and wait for nothing. Runs draw them on the CPU."""
+    grid, seed_B = Grid(4, 4, 4), torch.arange(3)
+    draw = torch.Generator().manual_seed(0)
+    moved_BSHW2 = 0.1 * torch.randn(3, 4, 6, 6, 2, generator=draw)
+    motion = Motion(moved_BSHW2.norm(dim=-1), moved_BSHW2)
+    there = Motion(motion.magnitude_BSHW.to(GPU), moved_BSHW2.to(GPU))
+    settings = [Mask(name=name) for name in MASKS]
+    settings += [Mask(edge="spill"), Mask(name="smm", jumps=True)]
+    waits.clear()
+    for mask in settings:
+        copied_B = seed_B.to(GPU, non_blocking=True)
+        masked_BL = make_mask(mask, grid, there, copied_B)
+        shown_BL = predicted(masked_BL, grid, copied_B, 12)
+        assert not waits, mask
+        here_BL = make_mask(mask, grid, motion, seed_B)
+        assert torch.equal(masked_BL.cpu(), here_BL), mask
+        assert torch.equal(shown_BL.cpu(), predicted(here_BL, grid, seed_B, 12)), mask
+        waits.clear()
+
+
 def main(videos: str, folder: str, *chosen: str) -> None:
     """Run every stage for three steps, of which the last is logged, and print the waits."""
     import mgm.stages.job as jobs
@@ -178,14 +221,12 @@ def main(videos: str, folder: str, *chosen: str) -> None:
     jobs.device_copy = lambda device: (
         lambda batch: batch.map(lambda x: x.to(device, non_blocking=True))
     )
-    from mgm.masking import MASKS
     from mgm.spec import (
         ApplyOptions,
         Augment,
         Decoder,
         Finetune,
         FinetuneOptim,
-        Mask,
         Optim,
         Pretrain,
         Probe,
@@ -256,5 +297,7 @@ def main(videos: str, folder: str, *chosen: str) -> None:
 if __name__ == "__main__":
     with emulation():
         check()
+        check_attention()
+        check_masks()
         main(*sys.argv[1:])
     print(json.dumps(waits))

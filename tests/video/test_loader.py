@@ -1,4 +1,5 @@
 import shutil
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -6,8 +7,10 @@ import pytest
 import torch
 
 from mgm.errors import UserError
+from mgm.masking import Grid, Mask
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Views
+from mgm.stages.pretrain import masks_of
 from mgm.video import cut, loader, read_clip, slot_displacement, slot_magnitude, transform
 from mgm.video.motion import frame_difference
 from mgm.video.transform import ClipAugmentation, apply, multiscale, stride, view_indices
@@ -206,6 +209,21 @@ def test_workers_cache_and_resuming_change_nothing(
         rows, 6 - step, **options, first_step=step, workers=workers, cache=cut.Cache(megabytes)
     )
     assert_same(first_batches(rows, **options)[step:], again)
+
+
+def test_masks_from_workers_are_those_of_whole_batches(videos, broken, monkeypatch):
+    """A mask depends only on its clip, so pieces of a batch have the same masks."""
+    monkeypatch.setattr(loader, "PIECE", 2)
+    grid, rows = Grid(2, 4, 4), [*videos[:3], broken]
+    for mask in (Mask(name="mgm"), Mask(name="warped", predicts="running-cell")):
+        masks = partial(masks_of, mask, grid, 12)
+        whole = first_batches(rows, 3, batch=5, directions=True)
+        for batch, own in zip(whole, first_batches(rows, 3, batch=5, masks=masks, workers=2)):
+            masked_BL, predicted_BL = masks(batch)
+            assert torch.equal(own.masked_BL, masked_BL)
+            assert masked_BL.any()
+            if predicted_BL is not None:
+                assert torch.equal(own.predicted_BL, predicted_BL)
 
 
 @pytest.mark.parametrize("step", [0, 2])
