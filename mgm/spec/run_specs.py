@@ -15,6 +15,7 @@ from mgm.masking import MASKS, Compensate, Flow, Mask, StoredMotion, hidden_patc
 from mgm.reading import read_json
 from mgm.spec.values import (
     LARGE,
+    TOKEN_KINDS,
     Augment,
     Clips,
     Data,
@@ -259,6 +260,8 @@ class Probe(Run):
     still: bool = False
     # The classifier; `mgm.stages.probe_kinds` has one function per kind.
     kind: ProbeKind = "logistic"
+    # Classify this control's features together with the model's: does the model add to them?
+    beside: Literal["", "vector_histogram", "vector_quadrants"] = ""
     # knn: neighbours that vote.
     neighbours: int = Field(20, ge=1, le=LARGE)
     # Hold out a fifth of the training videos, or of their groups, to choose a penalty or a learning
@@ -268,6 +271,12 @@ class Probe(Run):
 
     def slug(self) -> list[str]:
         return [*super().slug(), self.parent.rsplit("-", 1)[-1] or "random"]
+
+    @model_validator(mode="after")
+    def _reads_means(self):
+        if self.beside and self.kind in TOKEN_KINDS:
+            raise ValueError(f"beside is for kinds that read means alone, and {self.kind} is not")
+        return self
 
     @model_validator(mode="after")
     def _has_labels_to_draw(self):

@@ -30,6 +30,7 @@ from mgm.spec import Probe, Views
 from mgm.spec.values import TOKEN_KINDS
 from mgm.stages.evaluate import check_views, record
 from mgm.stages.job import Job, LabelledClips, Split, multi_hot, with_channels
+from mgm.stages.measure.simple_features import read_all
 from mgm.stages.probe_kinds import KINDS
 from mgm.video import BatchOptions, test_loader
 
@@ -60,12 +61,21 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
     )
     with_tokens = spec.kind in TOKEN_KINDS
     train, test = (split_features(job, model, of, views, with_tokens) for of, views in splits)
+    if spec.beside:
+        train, test = (_beside(job, split, of) for split, (of, _) in zip((train, test), splits))
     logits, settings = fit_draws(job, draws, videos, train, test)
     metrics = record(job, test.sample_N.numpy(), *logits)
     if with_tokens:
         forget_tokens(job, model, *splits)
     chosen = {name: float(np.median([one[name] for one in settings])) for name in settings[0]}
     return metrics | chosen
+
+
+def _beside(job: Job[Probe], split: Split, videos: Sequence[Video]) -> Split:
+    """Return a split whose features also have those of the control `beside`."""
+    read = read_all(videos, workers=job.options.workers)
+    own_ND = torch.from_numpy(np.stack([numbers[job.spec.beside] for numbers, _ in read]))
+    return replace(split, x_ND=torch.cat([split.x_ND, own_ND[split.sample_N].float()], dim=1))
 
 
 def fit_draws(

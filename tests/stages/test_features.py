@@ -1,12 +1,17 @@
 import shutil
 import sys
 
+import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from mgm.errors import UserError
+from mgm.spec import Probe
 from mgm.stages import probe_kinds
-from mgm.stages.probe import probe
+from mgm.stages.measure.simple_features import motion_features, window
+from mgm.stages.probe import fit_draws, probe
 from mgm.stages.runner import run_all
+from mgm.video.decode import read_clip
 
 probing_module = sys.modules["mgm.stages.probe"]
 
@@ -70,3 +75,29 @@ def test_a_disk_without_room_for_tokens_is_one_line(execution, kinds, monkeypatc
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(UserError, match="room for an attentive probe's tokens"):
         run_all([kinds["v-jepa"]], probe, execution)
+
+
+def test_a_controls_features_stand_beside_each_clips(execution, kinds, monkeypatch):
+    seen = []
+
+    def fit(job, draws, videos, train, test):
+        seen.append((videos, train, job.index.test, test))
+        return fit_draws(job, draws, videos, train, test)
+
+    monkeypatch.setattr(probing_module, "fit_draws", fit)
+    beside = kinds["logistic"].model_copy(update={"beside": "vector_quadrants"})
+    run_all([kinds["logistic"], beside], probe, execution)
+    (videos, *_), (_, train, tested, test) = seen
+    assert (execution.results / beside.run_id / "result.json").is_file()
+    for split, of, plain in ((train, videos, seen[0][1]), (test, tested, seen[0][3])):
+        own = [motion_features(read_clip(v.path, window(v), motion=True)) for v in of]
+        width = plain.x_ND.shape[1]
+        assert (split.x_ND[:, :width] == plain.x_ND).all()
+        for x_D, sample in zip(split.x_ND[:, width:].numpy(), split.sample_N):
+            assert np.array_equal(x_D, own[sample]["vector_quadrants"].astype(np.float32))
+
+
+def test_no_attentive_probe_has_a_controls_features_beside(kinds):
+    fields = kinds["v-jepa"].model_dump(mode="json") | {"beside": "vector_histogram"}
+    with pytest.raises(ValidationError):
+        Probe.model_validate(fields)

@@ -7,7 +7,7 @@ motion vectors (motion), and random weights (an untrained model of the same size
 Labels, draws, splits, groups and the classifier are the same as for probes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from mgm.data.index import Index, Video
+from mgm.data.index import Index
 from mgm.errors import UserError
 from mgm.models import build_frozen_encoder
-from mgm.spec import CONTROLS, Control, Measure, Probe, Views
+from mgm.spec import CONTROLS, Control, Measure, Probe
 from mgm.stages.evaluate import average_precision, check_views, predictions, sigmoid_mean
 from mgm.stages.job import Job, Split, Workplace, best_device, with_channels
 from mgm.stages.measure import simple_features as simple
 from mgm.stages.probe import fit_draws
-from mgm.video.decode import read_clip
-from mgm.video.loader import test_clips
 
 BATCH = 64  # clips per forward pass of random weights
 RESAMPLES = 2000  # bootstrap samples of test groups and label draws, for an interval
@@ -139,7 +136,7 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
             pending.clear()
 
     model_channels = like.model.channels if like is not None else 3
-    for numbers, frames_VTHWC in _read_all(videos, like, workers):
+    for numbers, frames_VTHWC in simple.read_all(videos, like, workers):
         found.append(numbers)
         if frames_VTHWC is not None:
             pending.append(frames_VTHWC)
@@ -149,55 +146,6 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
     for name in found[0] if found else ():
         features[name] = np.stack([numbers[name] for numbers in found]).astype(float)
     return ControlFeatures(index, features, tuple(views))
-
-
-class _Reader(Dataset):
-    """A dataset whose item k is the features of video k, and the frames of its views."""
-
-    def __init__(self, videos: Sequence[Video], like: Probe | Measure | None):
-        self.videos, self.like = videos, like
-
-    def __getitem__(self, k: int):
-        try:
-            return self.read(self.videos[k])
-        except UserError as error:
-            return error
-
-    def read(self, video: Video):
-        window_T = simple.window(video)
-        clip = read_clip(video.path, window_T, motion=video.has_vectors)
-        numbers = simple.picture_features(clip.frames_THWC)
-        if video.has_vectors:
-            numbers |= simple.motion_features(clip)
-        else:
-            numbers |= simple.still_motion()
-        if self.like is None:
-            return numbers, None
-        views = Views(temporal=self.like.train_clips, spatial=1)
-        if video.split == "test":
-            views = self.like.views
-        whole = clip if len(window_T) == video.frames else None
-        made = test_clips(video, self.like.clips, self.like.model.tubelet, views, whole)
-        return numbers, np.stack([one.frames_THWC for one in made])
-
-
-def _read_all(videos: Sequence[Video], like: Probe | Measure | None, workers: int) -> Iterator:
-    loader = DataLoader(
-        _Reader(videos, like),
-        sampler=range(len(videos)),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        generator=torch.Generator(),
-    )
-    for item in loader:
-        if isinstance(item, UserError):
-            raise item
-        yield item
-
-
-def _as_it_is(item):
-    return item
 
 
 def classify(measured: ControlFeatures, like: Probe | Measure) -> pd.DataFrame:

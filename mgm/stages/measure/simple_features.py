@@ -3,13 +3,18 @@
 They are the inputs of the controls (`mgm.stages.measure.controls`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from mgm.data.index import Video
-from mgm.video.decode import Clip
+from mgm.errors import UserError
+from mgm.spec import Measure, Probe, Views
+from mgm.video.decode import Clip, read_clip
+from mgm.video.loader import test_clips
 from mgm.video.motion import CELL
 
 SIDE = 12  # rows and columns of a small picture
@@ -21,6 +26,62 @@ SHORT_SIDE = 64
 BINS = len(EDGES) + 1
 MAX_FRAMES = 300  # of a video, from its middle: 10 s at Kinetics' 30 frames per second
 MAX_BYTES = 400e6  # of decoded frames that are held at once
+
+
+class _Reader(Dataset):
+    """A dataset whose item k is the features of video k, and the frames of its views."""
+
+    def __init__(self, videos: Sequence[Video], like: Probe | Measure | None):
+        self.videos, self.like = videos, like
+
+    def __getitem__(self, k: int):
+        try:
+            return self.read(self.videos[k])
+        except UserError as error:
+            return error
+
+    def read(self, video: Video):
+        window_T = window(video)
+        clip = read_clip(video.path, window_T, motion=video.has_vectors)
+        numbers = picture_features(clip.frames_THWC)
+        if video.has_vectors:
+            numbers |= motion_features(clip)
+        else:
+            numbers |= still_motion()
+        if self.like is None:
+            return numbers, None
+        views = Views(temporal=self.like.train_clips, spatial=1)
+        if video.split == "test":
+            views = self.like.views
+        whole = clip if len(window_T) == video.frames else None
+        made = test_clips(video, self.like.clips, self.like.model.tubelet, views, whole)
+        return numbers, np.stack([one.frames_THWC for one in made])
+
+
+def read_all(
+    videos: Sequence[Video], like: Probe | Measure | None = None, workers: int = 0
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
+    """Decode each video once. Yield its features by name, and with `like` the frames of its views.
+
+    Raises:
+        UserError: a video cannot be read. The message names it.
+    """
+    loader = DataLoader(
+        _Reader(videos, like),
+        sampler=range(len(videos)),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        generator=torch.Generator(),
+    )
+    for item in loader:
+        if isinstance(item, UserError):
+            raise item
+        yield item
+
+
+def _as_it_is(item):
+    return item
 
 
 def window(video: Video) -> np.ndarray:
