@@ -1,15 +1,14 @@
 """The resources that jobs request from a Slurm cluster.
 
 The defaults are in workflow/profiles/slurm/cluster.yaml. A user's file replaces some of them.
+Partition, account and the like are `default-resources` of Snakemake.
 """
 
 import shlex
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from mgm.dag import WORKFLOW
 from mgm.errors import UserError, valid
@@ -62,52 +61,10 @@ class JobResources(RunOptions):
         ]
 
 
-SlurmName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.,+:@-]{0,254})?$")]
-# Options of sbatch that Snakemake's Slurm executor takes as separate resources.
-RESOURCES = ("constraint", "qos", "clusters")
-# Options that the executor or other fields of the cluster file set. The executor refuses some of
-# them too, but only when it submits a job.
-SET_HERE = {
-    *("--wrap", "--output", "-o", "--array", "-a", "--job-name", "-J", "--parsable"),
-    *("--test-only", "--help", "-h", "--usage", "--version", "-V", "--signal", "--chdir", "-D"),
-    *("--partition", "-p", "--account", "-A", "--nodes", "-N", "--ntasks", "-n", "--time", "-t"),
-    *("--cpus-per-task", "-c", "--mem", "--ntasks-per-node", "--requeue", "--no-requeue"),
-    *("--error", "-e", "--export", "--comment", "--workdir", "--mem-per-cpu", "--gres", "--gpus"),
-    *("--ntasks-per-gpu", "--cpus-per-gpu"),
-}
-
-
-def _as_options(text: str) -> str:
-    """Return more options of sbatch, quoted for a shell.
-
-    Raises:
-        ValueError: a word is not an option, or is set elsewhere.
-    """
-    if not text.isprintable():
-        raise ValueError("contains a character that cannot be printed; remove it")
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise ValueError(f"is not a list of options ({error}); correct it") from None
-    before = "="
-    for word in words:
-        if not word.startswith("-") and (not before.startswith("-") or "=" in before):
-            raise ValueError(f"{word!r} is not an option of sbatch; write --NAME=VALUE")
-        name, equals, _ = word.partition("=")
-        if word[:2] in ("-C", "-M", "-q") or (name[2:] in RESOURCES and not equals):
-            raise ValueError(f"{word}: write it as --NAME=VALUE, such as --constraint=h100")
-        if name in SET_HERE or (word[:1] == "-" != word[1:2] and word[:2] in SET_HERE):
-            raise ValueError(f"{word} is set by mgm or Snakemake, or by another field; remove it")
-        before = word
-    return shlex.join(words)
-
-
 class Cluster(FrozenModel):
-    """The partition of jobs, the resources of each rule, and the folders of datasets."""
+    """The resources of each rule, and the folders of datasets."""
 
-    partition: SlurmName = ""
-    account: SlurmName = ""
-    sbatch: Annotated[str, AfterValidator(_as_options)] = ""
+    sbatch: tuple[str, ...] = ()
     data: dict[str, str] = Field(default_factory=dict)
     sources: dict[str, str] = Field(default_factory=dict)
     shards: int = Field(1, ge=1)
@@ -117,21 +74,12 @@ class Cluster(FrozenModel):
         """Return a rule's `resources:` for Snakemake's Slurm executor."""
         job = self.jobs[kind]
         extra = [f"--signal=TERM@{WARNING_S}"] if 3600 * job.hours > 5 * WARNING_S else []
-        asked: dict[str, Any] = {}
-        for word in shlex.split(self.sbatch):
-            name, _, value = word.removeprefix("--").partition("=")
-            if name in RESOURCES:
-                asked[name] = value
-            else:
-                extra.append(word)
-        asked |= {
+        asked: dict[str, Any] = {
             "nodes": job.nodes,
             "mem_mb": round(1000 * job.mem_gb * max(job.gpus, 1)),
             "runtime": max(round(60 * job.hours), 1),
-            "slurm_extra": shlex.join(extra),
+            "slurm_extra": shlex.join([*extra, *self.sbatch]),
         }
-        asked |= {"slurm_partition": self.partition} if self.partition else {}
-        asked |= {"slurm_account": self.account} if self.account else {}
         # 0: tasks are counted per node.
         asked |= {"gres": f"gpu:{job.gpus}", "tasks_per_gpu": 0} if job.gpus else {}
         asked |= (
@@ -164,45 +112,9 @@ class Cluster(FrozenModel):
         )
         return f"trap : TERM USR1; {shlex.quote(str(PROFILE / 'run.sh'))} {shlex.quote(log)} {srun}"
 
-    def submit_errors(self, kinds: set[str]) -> list[str]:
-        """Return an error line for each kind of job that the cluster refuses.
 
-        This asks Slurm (`sbatch --test-only`) and submits nothing.
-        """
-        if not shutil.which("sbatch"):
-            return [
-                "sbatch is not found, so this machine has no Slurm; run this on a login node of "
-                "the cluster, or `snakemake --cores all` here"
-            ]
-        found = []
-        for kind in sorted(kinds):
-            asked = self.resources(kind)
-            words = ["sbatch", "--test-only", *self.jobs[kind].layout]
-            words += [
-                f"--mem={asked['mem_mb']}",
-                f"--time={asked['runtime']}",
-                *shlex.split(self.sbatch),
-            ]
-            words += [f"--partition={self.partition}"] if self.partition else []
-            words += [f"--account={self.account}"] if self.account else []
-            done = subprocess.run(
-                [*words, "--wrap", "true"], capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                reason = (
-                    done.stderr.strip()
-                    .splitlines()[-1]
-                    .removeprefix("allocation failure: ")
-                    .removeprefix("sbatch: error: ")
-                )
-                found.append(
-                    f"Slurm refuses {kind} jobs: {reason} ({' '.join(words[2:])}); correct {USUAL}"
-                )
-        return found
-
-
-def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
-    """Return the profile's values, updated by the user's file and then by the command line.
+def load_cluster(given: str) -> Cluster:
+    """Return the profile's values, updated by the user's file.
 
     Raises:
         UserError: the file does not exist, or a field is unknown or invalid.
@@ -215,9 +127,6 @@ def load_cluster(given: str, partition: str = "", account: str = "") -> Cluster:
         )
     own = read_yaml(file) if file.exists() else {}
     fields = deep_merge(read_yaml(PROFILE / "cluster.yaml"), own)
-    fields |= {
-        name: value for name, value in (("partition", partition), ("account", account)) if value
-    }
     if isinstance(jobs := fields.get("jobs"), dict) and "finetune" in jobs:
         # Domain adaptation is fine-tuning, so it has the same resources by default.
         adapt, finetune = jobs.get("adapt", {}), jobs["finetune"]

@@ -74,12 +74,6 @@ class Config(FrozenModel):
         description="A YAML file with the resources of Slurm jobs; by default jobs run on this "
         "machine.",
     )
-    partition: str = Field(
-        "", description="Slurm's partition; by default the one in the cluster's file."
-    )
-    account: str = Field(
-        "", description="Slurm's account; by default the one in the cluster's file."
-    )
 
 
 def parse_config(config: Mapping[str, Any]) -> Config:

@@ -118,8 +118,7 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
     """Return an error line for each thing that would stop these jobs.
 
     A dataset may be missing, differ from its index, have too few videos for the labels that a run
-    takes, or lack the motion vectors that a mask follows. Weights may not fit. A cluster may refuse
-    the jobs.
+    takes, or lack the motion vectors that a mask follows. Weights may not fit.
     """
     jobs = [job for name, job in workflow.jobs.items() if name in names]
     specs = [spec for job in jobs for spec in job.specs]
@@ -162,7 +161,6 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
         found += gpu_problems(workflow, specs)
         found += archive_problems(workflow, needed)
     if workflow.cluster:
-        found += workflow.cluster.submit_errors({job.rule for job in jobs})
         found += check_divisible(workflow.cluster, jobs)
     return found
 

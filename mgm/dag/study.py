@@ -60,11 +60,7 @@ class Workflow:
     ):
         options = parse_config(config)
         given = options.model_dump(include={"flow_weights", "weights"}, exclude_unset=True)
-        self.cluster = (
-            load_cluster(options.cluster, options.partition, options.account)
-            if options.cluster is not None
-            else None
-        )
+        self.cluster = load_cluster(options.cluster) if options.cluster is not None else None
         sources = {} if options.videos is not None else self._sources(options)
         prepared_in = self.cluster.data if self.cluster else {}
         if options.study:

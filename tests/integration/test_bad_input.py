@@ -5,7 +5,6 @@ There is never a traceback or a hang.
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import struct
@@ -22,7 +21,6 @@ import torch
 import mgm.stages.predict as predicting
 from mgm import dag
 from mgm.cli import app
-from mgm.dag.cluster import load_cluster
 from mgm.dag.config import parse_config
 from mgm.dag.study import Workflow
 from mgm.data.folder import index_folder
@@ -574,72 +572,6 @@ def test_a_name_of_our_own_files_is_refused(name):
 def test_sources_and_videos_exclude_each_other(tmp_path):
     with refused("--config sources: ", f"videos={tmp_path}", "leave one of the two out"):
         Workflow({"name": "x", "videos": str(tmp_path), "sources": {"k400": str(tmp_path)}})
-
-
-NAMES = [
-    "a;rm -rf x",
-    "a b",
-    "--wrap=x",
-    "a\nb",
-    "a'b",
-    "\x1b[31m",
-    "a" * 300,
-    "$(id)",
-    "{x}",
-    "a\0",
-]
-
-
-@pytest.mark.parametrize("field", ["partition", "account"])
-@pytest.mark.parametrize("name", NAMES)
-def test_a_hostile_name_for_slurm_is_one_line(field, name):
-    with refused(f"cluster.yaml: {field}: String should match pattern"):
-        load_cluster("cluster.yaml", **{field: name})
-
-
-SBATCH = [
-    ("--x='a", "is not a list of options (No closing quotation)"),
-    ("--x; touch pwn", "'pwn' is not an option of sbatch"),
-    ("--x\n--y", "contains a character that cannot be printed"),
-    ("--x\0", "NUL|cannot be printed|unacceptable"),
-    ("$(touch pwn)", "'$(touch' is not an option of sbatch"),
-    ("`id`", "'`id`' is not an option of sbatch"),
-    ("script.sh", "'script.sh' is not an option of sbatch"),
-    ("--x=1 | y", "'|' is not an option of sbatch"),
-    *(
-        (text, "is set by mgm or Snakemake")
-        for text in (
-            *("--wrap=x", "--output=/etc/passwd", "-o x", "-ox", "--array=1-99", "--test-only"),
-            *("--signal=KILL", "--signal KILL@1", "-D /", "--parsable", "-J x", "--help", "-t 1"),
-            *("--partition=x", "--mem=1", "-N9", "--no-requeue", "--comment=x", "--gres=gpu:1"),
-        )
-    ),
-    *((text, "write it as --NAME=VALUE") for text in ("-C h100", "-Ch100", "--qos normal")),
-]
-
-
-@pytest.mark.parametrize(("text", "says"), SBATCH)
-def test_hostile_options_for_sbatch_are_one_line(tmp_path, text, says):
-    (tmp_path / "c.yaml").write_text(json.dumps({"sbatch": text}))
-    with pytest.raises(UserError) as error:
-        load_cluster(str(tmp_path / "c.yaml"))
-    assert str(error.value).startswith(f"{tmp_path}/c.yaml: sbatch: ")
-    assert any(one in str(error.value) for one in says.split("|") if one) or says in str(
-        error.value
-    )
-
-
-def test_options_for_sbatch_reach_no_shell(tmp_path):
-    """Each option is quoted, so a command in a value is not run."""
-    text = "--qos=normal --constraint='a100&ib' --mail-user='$(id);`id`' --exclude=n1,n2"
-    (tmp_path / "c.yaml").write_text(json.dumps({"sbatch": text}))
-    cluster = load_cluster(str(tmp_path / "c.yaml"), partition="gpu,cpu")
-    assert cluster.partition == "gpu,cpu"
-    assert shlex.split(cluster.sbatch) == shlex.split(text)
-    said = subprocess.run(
-        f"printf '%s\\n' {cluster.sbatch}", shell=True, capture_output=True, text=True, check=True
-    )
-    assert said.stdout.splitlines() == shlex.split(text)
 
 
 @pytest.mark.parametrize(
