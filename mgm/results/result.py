@@ -13,42 +13,71 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
 from mgm import __version__
-from mgm.errors import UserError
+from mgm.errors import UserError, valid
 from mgm.reading import file_digest, read_json, read_table
 from mgm.results import atomic
 from mgm.spec import Spec, parents, parse
 
 State = Literal["run", "altered", "running", "failed", "not run"]
 
-# Fields of a result besides run_id and spec, with their types.
-FIELDS: dict[str, type | UnionType] = {
-    **dict.fromkeys(("verb", "commit", "device", "started", "finished"), str),
-    **dict.fromkeys(("n_test", "seed", "threads"), int),
-    **dict.fromkeys(("metrics", "data", "files", "versions"), dict),
-    "parents": list,
-    "dirty": bool,
-    "weights_sha256": str | None,
-    "wall_s": int | float,
-}
-DATA_FIELDS: dict[str, type] = {
-    **dict.fromkeys(("dataset", "digest", "note"), str),
-    **dict.fromkeys(("classes", "train", "test"), int),
-}
-# The bound of all other numbers, so that sums of them do not overflow.
-LARGEST_NUMBER = 1e300
-# The smallest and largest possible values of fields.
-BOUNDS = {
-    "wall_s": (0, 1e9),
-    "threads": (1, 1e5),
-    **dict.fromkeys(("top1", "map", "map_low", "map_high"), (0, 100)),
-    **dict.fromkeys(("n_test", "classes", "train", "test"), (0, 1e9)),
-}
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class _Checked(BaseModel):
+    """Fields that must have exactly these types. Others may be present."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+class _Data(_Checked):
+    dataset: str
+    digest: str
+    note: str
+    classes: Count
+    train: Count
+    test: Count
+
+
+class _Metrics(_Checked):
+    # The bound keeps sums of metrics finite.
+    __pydantic_extra__: dict[str, Annotated[float, Field(ge=-1e300, le=1e300)]]
+    top1: Percent = 0
+    map: Percent = 0
+    map_low: Percent = 0
+    map_high: Percent = 0
+
+
+class _Result(_Checked):
+    """Fields of a result besides run_id and spec."""
+
+    verb: str
+    commit: str
+    dirty: bool
+    device: str
+    started: str
+    finished: str
+    n_test: Count
+    seed: int
+    threads: Annotated[int, Field(ge=1, le=10**5)]
+    wall_s: Annotated[float, Field(ge=0, le=1e9)]
+    metrics: _Metrics
+    data: _Data
+    files: dict[str, str]
+    versions: dict[str, str]
+    parents: list[str]
+    weights_sha256: str | None
+    # Results of older versions lack these.
+    parents_sha256: dict[str, str | None] = {}
+    failed_videos: list[str] = []
+
+
 # Largest difference between a recorded accuracy (%) and the same one computed from predictions.csv.
 ROUNDING = 1e-6
 # If nothing was written to a folder for this many seconds, no running job owns it.
@@ -167,27 +196,12 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
     The text is empty if it does not.
     """
     try:
-        for fields, place, types in ((result, "", FIELDS), (result["data"], "data.", DATA_FIELDS)):
-            for name, kind in types.items():
-                wrong = isinstance(fields[name], bool) and kind is not bool
-                if wrong or not isinstance(fields[name], kind):
-                    return f"result.json: {place}{name} is {fields[name]!r}, which is not possible"
-        for name, value in [
-            *((name, result[name]) for name in ("n_test", "seed", "threads", "wall_s")),
-            *((name, result["data"][name]) for name in ("classes", "train", "test")),
-            *result["metrics"].items(),
-        ]:
-            least, most = BOUNDS.get(name, (-LARGEST_NUMBER, LARGEST_NUMBER))
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not least <= value <= most
-            ):
-                return f"result.json: {name} is {str(value)[:40]}, which is not possible"
+        with valid("result.json: "):
+            _Result.model_validate(result)
+        # A report cannot print half a character.
+        json.dumps(result, ensure_ascii=False).encode()
         if datetime.fromisoformat(result["started"]) > datetime.fromisoformat(result["finished"]):
             return f"result.json: finished is {result['finished']}, before it started"
-        if wrong_text := _not_text(result):
-            return f"result.json: {wrong_text}"
         recorded = parse(result["spec"], "result.json")
         data = result["data"]
         checks = [
@@ -247,23 +261,6 @@ def _exchanged(folder: Path, result: dict[str, Any]) -> str:
             f"{str(recorded)[:12]}; restore the file, or delete the run and run it again"
         )
     )
-
-
-def _not_text(result: dict[str, Any]) -> str:
-    """Return which of the fields that a report prints is not text; empty if all are text."""
-    for name in ("versions", "files", "parents_sha256"):
-        for key, value in result.get(name, {}).items():
-            if not isinstance(value, str | None):
-                return f"{name}.{key} is {str(value)[:40]}, which is not text"
-    for name in ("parents", "failed_videos"):
-        several = result.get(name, [])
-        if not isinstance(several, list) or not all(isinstance(one, str) for one in several):
-            return f"{name} is {str(several)[:40]}, which is not a list of names"
-    try:
-        json.dumps(result, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        return f"contains {error.object[error.start]!a}, which is not a character"
-    return ""
 
 
 def _untested(folder: Path, result: dict[str, Any]) -> str:
