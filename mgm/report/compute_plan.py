@@ -1,7 +1,6 @@
 """A compute plan as text, JSON and figure."""
 
 import json
-import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -159,7 +158,7 @@ def draw(plan: Plan, path: Path) -> None:
     # Imported here because matplotlib takes a second to import.
     import matplotlib as mpl
 
-    from mgm.report.figures.style import CLOCKS, INK, LINE, QUIET, STYLE, blank, write, write_below
+    from mgm.report.figures.style import CLOCKS, INK, QUIET, STYLE, panels, write
 
     if path.suffix[1:] not in CLOCKS:
         raise UserError(
@@ -177,12 +176,10 @@ def draw(plan: Plan, path: Path) -> None:
         f"{machine.gpus} GPUs with {machine.gpus_a_run} per run. {plan.check.source} took "
         f"{plan.check.hours:g} h, {plan.check.implied:.1%} of their peak. {caution(plan.check)}"
     )
-    words = textwrap.wrap(key, 138)
-    bars, foot = 0.24 * len(parts), 0.5 + LINE * (len(words) + 0.8)
-    height = bars + foot + 0.62
+    bars = 0.24 * len(parts)
     with mpl.rc_context(STYLE):
-        figure = blank(7.4, height)
-        axes = figure.add_axes((1.15 / 7.4, foot / height, 5.15 / 7.4, bars / height))
+        figure, [[axes]] = panels((1, 1), (7.4, bars + 0.62), (1.15, 1.1, 0.62, 0.5), [key])
+        height = figure.get_figheight()
         at = range(len(parts))
         axes.barh(at, pretraining, 0.68, color=INK, label="Pretraining")
         axes.barh(
@@ -216,5 +213,4 @@ def draw(plan: Plan, path: Path) -> None:
             frameon=False,
             fontsize=8,
         )
-        write_below(figure, words)
         write(figure, path, path.suffix[1:])

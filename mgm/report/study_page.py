@@ -6,7 +6,7 @@ Every number comes from `mgm.report.findings`, with intervals over the study's s
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,12 @@ import pandas as pd
 from mgm.paper.registry import SHARES
 from mgm.paper.study import parse_difference
 from mgm.report import blocks
+from mgm.report.figures.seeds import intervals
 from mgm.report.figures.style import (
-    ACCENT,
-    INK,
-    LINE,
     QUIET,
     STYLE,
-    blank,
+    panels,
     save,
-    wrapped,
-    write_below,
 )
 from mgm.report.findings import Findings, estimate_of
 from mgm.report.page.runs import slug
@@ -34,7 +30,7 @@ from mgm.report.page.svg import NARROW, PERCENT, Axis
 from mgm.report.table_files import MINUS
 from mgm.results import atomic
 
-WIDTH, ROW, BETWEEN = 9.2, 0.3, 0.62  # inches
+ROW, BETWEEN = 0.3, 0.62  # inches
 FIGURE = "differences"
 # The frames of `Findings` that are written as csv.
 FRAMES = ("cells", "differences", "predictions", "values")
@@ -95,40 +91,27 @@ def _dots(findings: Findings, table: pd.DataFrame, units: dict[tuple[str, str], 
         "Each line is a difference of two rows. Large dots and bars: mean and 95 % interval. "
         f"Small dots: one per {unit_of(findings)}. Orange line: no difference."
     )
-    text = wrapped([key], WIDTH)
-    foot = 0.6 + (len(text) + 0.8) * LINE
-    height = sum(ROW * count + BETWEEN for count in counts) + foot
-    figure = blank(WIDTH, height)
-    panels = figure.subplots(
-        len(datasets), 1, squeeze=False, sharex=True, height_ratios=counts
-    ).ravel()
-    figure.subplots_adjust(
-        left=3.7 / WIDTH,
-        right=1 - 0.15 / WIDTH,
-        top=1 - 0.4 / height,
-        bottom=foot / height,
-        hspace=BETWEEN / (sum(counts) * ROW / len(counts)),
+    figure, several = panels(
+        (len(datasets), 1),
+        (9.2, sum(ROW * count + BETWEEN for count in counts)),
+        (3.7, 0.15, 0.4, 0.6),
+        [key],
+        sharex=True,
+        height_ratios=counts,
+        gridspec_kw={"hspace": BETWEEN / (sum(counts) * ROW / len(counts))},
     )
-    for axes, dataset in zip(panels, datasets, strict=True):
+    for axes, dataset in zip(several.flat, datasets, strict=True):
         some = table[table.dataset == dataset].reset_index(drop=True)
-        reach = some[["low", "high"]].sub(some["mean"], axis=0).abs().to_numpy().T
-        places = some.index.to_numpy()
-        axes.errorbar(
-            some["mean"], places - 0.12, xerr=np.where(np.isfinite(reach), reach, 0.0),
-            fmt="o", markersize=4.5, color=INK, elinewidth=1.6,
-        )  # fmt: skip
+        intervals(axes, some, some.index - 0.12)
         for place, says in enumerate(some.says):
             values = units[dataset, says]
             axes.plot(values, np.full(len(values), place + 0.2), ".", color=QUIET, markersize=4)
-        axes.axvline(0, color=ACCENT, linewidth=0.9, zorder=0)
         axes.set_title(findings.study.shown[dataset], loc="left", size=9.5)
-        axes.set_yticks(places, [textwrap.fill(says, 50) for says in some.says])
+        axes.set_yticks(some.index, [textwrap.fill(says, 50) for says in some.says])
         axes.set_ylim(len(some) - 0.4, -0.6)
-        axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
-        axes.set_axisbelow(True)
+        axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
-    panels[-1].set_xlabel("Difference (points)")
-    write_below(figure, text)
+    axes.set_xlabel("Difference (points)")
     return figure
 
 
@@ -225,11 +208,6 @@ def _places(findings: Findings) -> dict[str, str]:
         run_id: str(seed) if draw in (-1, seed) else f"{draw}/{seed}"
         for run_id, draw, seed in zip(runs.run_id, runs.draw, runs.seed)
     }
-
-
-def _id(line: Mapping[str, Any], column: str) -> str:
-    """Return the id of a cell on the page, which details of runs link to."""
-    return f"cell-{slug(line['dataset'], line['row'], column)}"
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

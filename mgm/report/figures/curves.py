@@ -7,20 +7,24 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn.objects as so
 from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mgm.paper.registry import Plot
 from mgm.report.cells import frame, row_of
-from mgm.report.figures.style import ACCENT, LINE, QUIET, STYLE, blank, wrapped, write_below
+from mgm.report.figures.style import ACCENT, QUIET, STYLE
+from mgm.report.figures.style import panels as blank_panels
 from mgm.results.result import RunStatus
 
 # Colour and mark of each line. The colours are dark enough for text, and the marks differ in grey.
 LOOKS = ((ACCENT, "o"), ("#0072b2", "s"), ("#117a5b", "^"), ("#7d4a86", "v"))
 QUOTED = "#767676"
-WIDTH, HEIGHT = 7.4, 3.5  # inches
+# Look of our lines and of the paper's.
+LINES: dict[str, dict[str, Any]] = {
+    "ours": {"linestyle": "-", "linewidth": 1.5},
+    "paper": {"linestyle": ":", "linewidth": 1.2, "markerfacecolor": "white"},
+}
 
 
 def points_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
@@ -99,28 +103,22 @@ def curves(points: pd.DataFrame, plot: Plot, scale: str, together: bool) -> Figu
             else f"the paper's number, {paper.paper.item():g} at {paper.tick.item()}, is not drawn."
         )
     together |= not quoted
-    text = wrapped((key, missing(points), apart), WIDTH)
-    foot = 0.55 + (len(text) + 0.8) * LINE
-    height = HEIGHT + foot
     panels: dict[str, tuple[str, ...]] = {
         f"Ours at scale {scale}" + ", and the paper" * quoted: ("ours", "paper")[: 1 + quoted]
     }
     if not together:
         panels = {"The paper": ("paper",), f"Ours at scale {scale}": ("ours",)}
-    figure = blank(WIDTH, height)
-    several = figure.subplots(1, len(panels), squeeze=False)[0]
-    figure.subplots_adjust(
-        left=0.62 / WIDTH,
-        right=1 - 0.12 / WIDTH,
-        top=1 - 0.36 / height,
-        bottom=foot / height,
-        wspace=0.2,
+    figure, (several,) = blank_panels(
+        (1, len(panels)),
+        (7.4, 3.5),
+        (0.62, 0.12, 0.36, 0.55),
+        (key, missing(points), apart),
+        gridspec_kw={"wspace": 0.2},
     )
     for axes, (title, shown) in zip(several, panels.items(), strict=True):
         _panel(axes, points, shown, joined=not plot.ticks)
         axes.set_title(title, loc="left", size=9.5)
         axes.set(xlabel=plot.x, ylabel=plot.y if axes is several[0] else "")
-    write_below(figure, text)
     return figure
 
 
@@ -128,44 +126,36 @@ def _panel(axes: Axes, points: pd.DataFrame, shown: tuple[str, ...], joined: boo
     run = list(points[points.wanted > 0].line.unique())
     looks = {name: LOOKS[place % len(LOOKS)] for place, name in enumerate(run)}
     span = (points.x.max() - points.x.min()) or 1.0
-    drawn = {
-        y: points[points.line.isin(run) & points[y].notna().groupby(points.line).transform("any")]
-        for y in shown
-    }
-    quoted = points[~points.line.isin(run) & points.paper.notna() & ("paper" in shown)]
-    if "paper" in shown:
-        _draw(
-            axes,
-            drawn["paper"],
-            "paper",
-            looks,
-            so.Path(linestyle=":", linewidth=1.2 * joined, pointsize=5, fillcolor="white"),
-        )
-        axes.plot(
-            quoted.x,
-            quoted.paper,
-            "D",
-            markersize=4,
-            markerfacecolor="white",
-            markeredgecolor=QUOTED,
-            markeredgewidth=0.9,
-        )
-    if "ours" in shown:
+    labels: list[tuple[float, float, str, dict[str, Any]]] = []
+    for place, (name, (colour, mark)) in enumerate(looks.items()):
+        some = points[points.line == name]
         # Shift the lines a little in x, so that their bars do not overlap.
-        places = drawn["ours"].line.map(
-            {name: (place - (len(run) - 1) / 2) * 0.014 * span for place, name in enumerate(run)}
-        )
-        drawn["ours"] = drawn["ours"].assign(x=drawn["ours"].x + places.astype(float))
-        _draw(axes, drawn["ours"], "ours", looks, so.Path(linewidth=1.5 * joined, pointsize=5))
-        _bars(axes, drawn["ours"], looks)
+        shifted = some.x + (place - (len(run) - 1) / 2) * 0.014 * span
+        ends = []
+        for y in (y for y in shown if some[y].notna().any()):
+            x = shifted if y == "ours" else some.x
+            # A missing point breaks the line.
+            look = LINES[y] | ({} if joined else {"linewidth": 0})
+            axes.plot(x, some[y], marker=mark, markersize=5, color=colour, **look)
+            last = some[y].last_valid_index()
+            ends.append((x[last], some[y][last], name, {"color": colour, "weight": "bold"}))
+        labels += ends[:1]
+        if "ours" in shown:
+            _bars(axes, some.assign(x=shifted), colour)
+    quoted = points[~points.line.isin(run) & points.paper.notna() & ("paper" in shown)]
+    axes.plot(
+        quoted.x, quoted.paper, "D", markersize=4, markerfacecolor="white", markeredgecolor=QUOTED
+    )
+    labels += [
+        (x, y, name, {"color": QUOTED}) for x, y, name in zip(quoted.x, quoted.paper, quoted.line)
+    ]
     ticks = points[points.line.isin(run or points.line)].drop_duplicates("x").sort_values("x")
     # Hide the text of a tick that is too near to the one before.
     room = ticks.x.diff().fillna(np.inf) >= 0.1 * span
     axes.set_xticks(ticks.x, ticks.tick.where(room, ""))
     axes.set_xlim(points.x.min() - 0.09 * span, points.x.max() + 0.38 * span)
     axes.tick_params(color=QUIET, width=0.6, labelsize=8)
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
-    axes.set_axisbelow(True)
+    axes.grid(axis="y")
     values = points[[*shown, *(("ci_low", "ci_high") if "ours" in shown else ())]].to_numpy(float)
     if not np.isfinite(values).any():
         axes.set_yticks([])
@@ -197,53 +187,17 @@ def _panel(axes: Axes, points: pd.DataFrame, shown: tuple[str, ...], joined: boo
             prop={"size": 8, "weight": "bold"},
         )
         return
-    ends: Any = pd.concat(
-        [
-            drawn[y].assign(y=drawn[y][y]).dropna(subset="y").drop_duplicates("line", keep="last")
-            for y in shown
-        ]
-    )
-    labels = [
-        (row.x, row.y, row.line, {"color": looks[row.line][0], "weight": "bold"})
-        for row in ends.drop_duplicates("line").itertuples()
-    ]
-    _label(
-        axes,
-        labels
-        + [
-            (x, y, name, {"color": QUOTED})
-            for x, y, name in zip(quoted.x, quoted.paper, quoted.line)
-        ],
-    )
+    _label(axes, labels)
 
 
-def _draw(
-    axes: Axes, points: pd.DataFrame, y: str, looks: Mapping[str, tuple[str, str]], mark: so.Path
-) -> None:
-    """Draw one line per name. A missing point breaks the line."""
-    if len(points):
-        plot = so.Plot(points, x="x", y=y, color="line", marker="line").add(mark, legend=False)
-        scales = {
-            key: {name: look[place] for name, look in looks.items()}
-            for place, key in enumerate(("color", "marker"))
-        }
-        plot.scale(**scales).theme(STYLE).on(axes).plot()
-
-
-def _bars(axes: Axes, points: pd.DataFrame, looks: Mapping[str, tuple[str, str]]) -> None:
+def _bars(axes: Axes, points: pd.DataFrame, colour: str) -> None:
     """Draw 95 % intervals, with arrows where they leave 0 to 100."""
-    bars = points.dropna(subset="ci_low").assign(
-        low=lambda some: some.ci_low.clip(lower=0), high=lambda some: some.ci_high.clip(upper=100)
-    )
-    if len(bars):
-        plot = so.Plot(bars, x="x", ymin="low", ymax="high", color="line").add(
-            so.Range(linewidth=1.1), legend=False
-        )
-        colours = {name: colour for name, (colour, _) in looks.items()}
-        plot.scale(color=colours).theme(STYLE).on(axes).plot()
+    bars = points.dropna(subset="ci_low")
+    low, high = bars.ci_low.clip(lower=0), bars.ci_high.clip(upper=100)
+    axes.vlines(bars.x, low, high, color=colour, linewidth=1.1)
     for side, end, mark in ((bars.ci_low < 0, 0, "v"), (bars.ci_high > 100, 100, "^")):
-        for x, name in zip(bars.x[side], bars.line[side]):
-            axes.plot(x, end, mark, color=looks[name][0], markersize=5, clip_on=False)
+        for x in bars.x[side]:
+            axes.plot(x, end, mark, color=colour, markersize=5, clip_on=False)
 
 
 def _label(axes: Axes, labels: list[tuple[float, float, str, dict[str, Any]]]) -> None:

@@ -86,19 +86,11 @@ def _count_videos(axes: Axes) -> None:
 
 
 def _by_split(axes: Axes, videos: pd.DataFrame, value: str, label: str) -> None:
-    import seaborn as sns
-
     splits = [split for split in SHADES if (videos.split == split).any()]
     edges = np.linspace(videos[value].min(), videos[value].max(), 25).tolist()
-    look = {
-        "hue_order": splits[::-1],
-        "palette": SHADES,
-        "multiple": "stack",
-        "alpha": 1,
-        "linewidth": 0,
-        "legend": False,
-    }
-    sns.histplot(videos, x=value, hue="split", bins=edges, ax=axes, **look)
+    several = [videos[value][videos.split == split] for split in splits]
+    colours = [SHADES[split] for split in splits]
+    axes.hist(several, edges, stacked=True, color=colours)
     axes.set_xlabel(label)
     _count_videos(axes)
     for place, split in enumerate(reversed([split for split in splits if split])):
@@ -115,22 +107,9 @@ def _by_split(axes: Axes, videos: pd.DataFrame, value: str, label: str) -> None:
 
 
 def _codecs(axes: Axes, codecs: pd.DataFrame) -> None:
-    import seaborn as sns
-
     codecs = codecs.groupby("codec").vectors.agg(["size", "any"]).sort_values("size")
-    colours = {True: ACCENT, False: HIDDEN}
-    sns.barplot(
-        codecs,
-        x="size",
-        y="codec",
-        hue="any",
-        palette=colours,
-        saturation=1,
-        width=0.6,
-        dodge=False,
-        legend=False,
-        ax=axes,
-    )
+    colours = codecs["any"].map({True: ACCENT, False: HIDDEN})
+    axes.barh(codecs.index, codecs["size"], 0.6, color=colours)
     for row, (count, guided) in enumerate(codecs.itertuples(index=False)):
         text = f"{count:,}" + ("" if guided else ", no vectors")
         axes.annotate(text, (count, row), (3, 0), textcoords="offset points", size=8, va="center")

@@ -9,7 +9,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -20,12 +19,9 @@ from mgm.report.figures.style import (
     ACCENT,
     INK,
     KIND,
-    LINE,
     QUIET,
     STYLE,
-    blank,
-    wrapped,
-    write_below,
+    panels,
 )
 
 # The method that a mask comes from.
@@ -214,79 +210,54 @@ def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
     Args:
         arrays: as `mgm.stages.measure.coverage` returns them.
     """
-    # Imported here because seaborn takes a second to import.
-    import seaborn.objects as so
-    from seaborn import axes_style
-
     names = [str(name) for name in arrays["names_N"]]
     order = [name for name in KIND if name in names] + [name for name in names if name not in KIND]
-    slots = arrays["share_NS"].shape[1]
-    table = pd.DataFrame(
-        {key: arrays[f"{key}_NS"].ravel() for key in ("share", "low", "high")}
-    ).assign(mask=np.repeat(names, slots), slot=np.tile(np.arange(1, slots + 1), len(names)))
-    guided = {name: name in MASKS and MASKS[name].guided for name in names}
-    table["guided"] = table["mask"].map(guided)
     clips = " to ".join(map(str, np.unique([arrays["clips_S"].min(), arrays["clips_S"].max()])))
-    text = wrapped((COVERAGE_KEY.format(clips=clips), note), WIDTH)
-    foot = AXIS + (len(text) + 0.8) * LINE
+    slots_S = np.arange(1, arrays["share_NS"].shape[1] + 1)
     rows = -(-len(order) // IN_A_ROW)
     columns = -(-len(order) // rows)
-    height, panel, between = (
-        rows * (HEAD + HEIGHT) + (rows - 1) * AXIS / 2 + foot,
-        (WIDTH - LEFT - 0.08) / columns,
-        HEAD + AXIS / 2,
+    figure, several = panels(
+        (rows, columns),
+        (WIDTH, rows * (HEAD + HEIGHT) + (rows - 1) * AXIS / 2),
+        (LEFT, 0.08 + GAP, HEAD, AXIS),
+        (COVERAGE_KEY.format(clips=clips), note),
+        sharey=True,
+        gridspec_kw={
+            "wspace": GAP / ((WIDTH - LEFT - 0.08) / columns - GAP),
+            "hspace": (HEAD + AXIS / 2) / HEIGHT,
+        },
     )
-    figure = blank(WIDTH, height)
-    plot = so.Plot(
-        table, x="slot", y="share", ymin="low", ymax="high", color="guided", fillcolor="guided"
-    )
-    plot = plot.facet("mask", order=order, wrap=columns)
-    plot = plot.add(so.Range(linewidth=1.1), legend=False).add(
-        so.Path(marker="o", linewidth=1.1, pointsize=3.6, artist_kws={"clip_on": False}),
-        legend=False,
-    )
-    scales = {"color": {True: ACCENT, False: INK}, "fillcolor": {True: ACCENT, False: "white"}}
-    plot.scale(**scales).theme({**axes_style("ticks"), **STYLE}).on(figure).plot()
-    edges = {
-        "left": LEFT / WIDTH,
-        "right": 1 - (0.08 + GAP) / WIDTH,
-        "bottom": foot / height,
-        "top": 1 - HEAD / height,
-    }
-    figure.subplots_adjust(**edges, wspace=GAP / (panel - GAP), hspace=between / HEIGHT)
-    for place, (name, axes) in enumerate(zip(order, figure.axes, strict=True)):
+    height = figure.get_figheight()
+    for axes in several.flat[len(order) :]:
+        axes.remove()
+    for place, (name, axes) in enumerate(zip(order, several.flat)):
         row, first_of_row = names.index(name), place % columns == 0
+        low_S, high_S, share_S = (arrays[f"{key}_NS"][row] for key in ("low", "high", "share"))
+        guided = name in MASKS and MASKS[name].guided
+        colour = ACCENT if guided else INK
+        axes.vlines(slots_S, low_S, high_S, color=colour, linewidth=1.1)
+        look = {"markersize": 3.6, "markerfacecolor": colour if guided else "white"}
+        axes.plot(slots_S, share_S, "o-", color=colour, linewidth=1.1, clip_on=False, **look)
         axes.axhline(
             arrays["hidden_N"][row], color=QUIET, linewidth=1.1, linestyle=(0, (1, 1.6)), zorder=0.9
         )
         # A white background keeps grid lines out of the number.
         plain = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-        style: dict[str, Any] = {
-            "size": 9,
-            "weight": "bold",
-            "ha": "center",
-            "bbox": plain,
-            "transform": axes.transAxes,
-        }
         axes.text(
             0.5,
             0.05,
             f"{arrays['overall_N'][row]:.1f}",
-            color=ACCENT if guided[name] else INK,
-            **style,
+            color=colour,
+            size=9,
+            weight="bold",
+            ha="center",
+            bbox=plain,
+            transform=axes.transAxes,
         )
-        axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.set(
-            title="",
-            xlabel="",
-            ylabel="",
-            xlim=(0.4, slots + 0.6),
-            xticks=range(1, slots + 1) if slots < 6 else (1, slots),
-        )
-        axes.tick_params(
-            color=QUIET, width=0.6, length=3.5, pad=3.5, labelsize=7.5, left=first_of_row
-        )
+        axes.grid(axis="y")
+        ends = (1, slots_S[-1]) if len(slots_S) > 5 else slots_S
+        axes.set(xlim=(0.4, slots_S[-1] + 0.6), xticks=ends)
+        axes.tick_params(color=QUIET, width=0.6, labelsize=7.5, left=first_of_row)
         axes.spines["left"].set_visible(first_of_row)
         left, top = axes.get_position().x0, axes.get_position().y1
         figure.text(left, top + 0.42 / height, name, size=8.5, weight="bold", va="baseline")
@@ -313,12 +284,11 @@ def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
         axes.set_ylabel("Moving pixels hidden (%)", size=8.5)
     figure.text(
         (LEFT + (WIDTH - LEFT) / 2) / WIDTH,
-        (foot - 0.38) / height,
+        several[-1, 0].get_position().y0 - 0.38 / height,
         "Time slot of the clip",
         size=8.5,
         ha="center",
     )
-    write_below(figure, text)
     return figure
 
 

@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mgm.paper.registry import Plot
 from mgm.report.cells import row_of
-from mgm.report.figures.style import ACCENT, INK, LINE, QUIET, STYLE, blank, wrapped, write_below
+from mgm.report.figures.style import ACCENT, INK, QUIET, STYLE, panels
 from mgm.results.result import RunStatus
 from mgm.results.statistics import over_seeds
 
-WIDTH, ROW, BETWEEN = 7.4, 0.27, 0.85  # inches
+ROW, BETWEEN = 0.27, 0.85  # inches
 
 
 def runs_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
@@ -50,20 +50,19 @@ def differences(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["line", "tick", "mean", "low", "high"])
 
 
-def intervals(axes: Axes, gaps: pd.DataFrame, ticks: Sequence[str]) -> None:
-    """Draw mean and interval of each tick at its place in `ticks`, and a line at zero."""
-    places = [ticks.index(tick) for tick in gaps.tick]
-    reach = gaps[["low", "high"]].sub(gaps["mean"], axis=0).abs().to_numpy().T
+def intervals(axes: Axes, gaps: pd.DataFrame, places: Sequence[float]) -> None:
+    """Draw `mean`, `low` and `high` of each row at its place in y, and a line at zero."""
+    reach = gaps[["low", "high"]].sub(gaps["mean"], axis=0).abs().replace(np.inf, 0.0)
     axes.errorbar(
-        gaps["mean"].to_numpy(),
+        gaps["mean"],
         places,
-        xerr=reach,
+        xerr=reach.to_numpy().T,
         fmt="o",
-        markersize=3.6,
+        markersize=4,
         color=INK,
-        elinewidth=1.2,
+        elinewidth=1.4,
     )
-    axes.axvline(0, color=ACCENT, linewidth=0.9)
+    axes.axvline(0, color=ACCENT, linewidth=0.9, zorder=0)
 
 
 @mpl.rc_context(STYLE)
@@ -79,46 +78,35 @@ def seeds(plot: Plot, runs: pd.DataFrame, missing: str) -> Figure:
         f"Left: a dot per seed and a bar at the mean. Right: row minus {plot.reference}, paired by "
         "seed, with 95 % intervals."
     )
-    text = wrapped((key, missing), WIDTH)
-    foot, panel = 0.5 + (len(text) + 0.8) * LINE, ROW * len(plot.ticks) + BETWEEN
     shown = list(runs.line.unique()) or [*plot.lines][:1]
-    height = panel * len(shown) + foot
-    figure = blank(WIDTH, height)
-    panels = figure.subplots(len(shown), 2, squeeze=False, sharey="row", width_ratios=(3, 2))
-    figure.subplots_adjust(
-        left=1.5 / WIDTH,
-        right=1 - 0.15 / WIDTH,
-        top=1 - 0.34 / height,
-        bottom=foot / height,
-        wspace=0.07,
-        hspace=BETWEEN / (panel - BETWEEN),
+    panel = ROW * len(plot.ticks) + BETWEEN
+    figure, several = panels(
+        (len(shown), 2),
+        (7.4, panel * len(shown)),
+        (1.5, 0.15, 0.34, 0.5),
+        (key, missing),
+        sharey="row",
+        width_ratios=(3, 2),
+        gridspec_kw={"wspace": 0.07, "hspace": BETWEEN / (panel - BETWEEN)},
     )
-    for (dots, bars), name in zip(panels, shown, strict=True):
+    for (dots, bars), name in zip(several, shown, strict=True):
         some, paired = runs[runs.line == name], gaps[gaps.line == name]
-        colours = {tick: ACCENT if tick == plot.reference else INK for tick in plot.ticks}
-        if len(some):
-            look = {
-                "hue": "tick",
-                "palette": colours,
-                "size": 3.6,
-                "alpha": 0.45,
-                "jitter": 0,
-                "legend": False,
-            }
-            sns.stripplot(some, x="value", y="tick", order=plot.ticks, ax=dots, **look)
-            for tick, mean in some.groupby("tick").value.mean().items():
-                dots.plot(
-                    mean, tick, "|", markersize=13, markeredgewidth=1.8, color=colours[str(tick)]
-                )
-        intervals(bars, paired, plot.ticks)
+        for place, tick in enumerate(plot.ticks):
+            values = some[some.tick == tick].value
+            colour = ACCENT if tick == plot.reference else INK
+            look = {"alpha": 0.45, "markeredgewidth": 0, "markersize": 3.6}
+            dots.plot(values, [place] * len(values), "o", color=colour, **look)
+            if len(values):
+                large = {"markersize": 13, "markeredgewidth": 1.8}
+                dots.plot(values.mean(), place, "|", color=colour, **large)
+        intervals(bars, paired, [plot.ticks.index(tick) for tick in paired.tick])
         dots.set_title(plot.shown.get(name, name), loc="left", size=9.5)
         bars.set_title(f"Row minus {plot.reference} (points)", loc="left", size=9.5)
         dots.set_yticks(range(len(plot.ticks)), plot.ticks)
+        dots.set_ylim(len(plot.ticks) - 0.5, -0.5)
         for axes in (dots, bars):
             axes.set(xlabel=plot.x if axes is dots else "", ylabel="")
-            axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
-            axes.set_axisbelow(True)
+            axes.grid(axis="x")
             axes.tick_params(color=QUIET, width=0.6, labelsize=8)
             axes.tick_params(axis="y", length=0)
-    write_below(figure, text)
     return figure

@@ -27,6 +27,9 @@ STYLE: dict[Any, Any] = {
     "axes.edgecolor": QUIET,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.facecolor": "white",
@@ -84,10 +87,37 @@ def wrapped(texts: Sequence[str], width: float) -> list[str]:
     return [line for text in texts for line in textwrap.wrap(text, int((width - 0.2) * 17.2))]
 
 
-def write_below(figure: Figure, lines: Sequence[str]) -> None:
-    """Write lines below the axes. They take (number of lines + 0.8) * LINE inches."""
-    width, height = figure.get_size_inches()
-    below = (len(lines) + 0.4) * LINE / height
+def panels(
+    shape: tuple[int, int],
+    size: tuple[float, float],
+    edges: tuple[float, float, float, float],
+    texts: Sequence[str],
+    **options: Any,
+) -> tuple[Figure, np.ndarray]:
+    """Make a figure of panels, with paragraphs of text below them.
+
+    Args:
+        shape: rows and columns.
+        size: width and height in inches, without the bottom edge and the text.
+        edges: left, right, top and bottom, in inches between the panels and the figure or the text.
+
+    Returns:
+        The figure, and its axes as an array of `shape`.
+    """
+    width, (left, right, top, bottom) = size[0], edges
+    lines = wrapped(texts, width)
+    bottom += (len(lines) + 0.8) * LINE
+    height = size[1] + bottom
+    figure = blank(width, height)
+    axes = figure.subplots(*shape, squeeze=False, **options)
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
     figure.text(
-        0.08 / width, below, "\n".join(lines), size=7.5, color=QUIET, va="top", linespacing=1.25
+        0.08 / width,
+        (len(lines) + 0.4) * LINE / height,
+        "\n".join(lines),
+        size=7.5,
+        color=QUIET,
+        va="top",
+        linespacing=1.25,
     )
+    return figure, axes
