@@ -55,6 +55,13 @@ def test_resources_are_what_the_executor_reads(file):
         "--gres=gpu:8",
     ]
     assert words[-3:] == ["--nnodes=2", "--nproc-per-node=8", "--no-python"]
+    # One node: the executor's own srun starts torchrun.
+    finetune = cluster.resources("finetune")
+    assert (finetune["gres"], finetune["cpus_per_task"]) == ("gpu:8", 96)
+    assert not {"tasks", "mpi"} & set(finetune)
+    words = cluster.command_wrapper("finetune", "log").split()
+    assert "--nproc-per-node=8" in words
+    assert "srun" not in words
     probe = cluster.resources("probe")
     # No warning signal: Slurm may send it a minute early, at once in a job of six minutes.
     assert "--signal" not in probe["slurm_extra"]

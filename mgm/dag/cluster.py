@@ -47,19 +47,6 @@ class JobResources(RunOptions):
         """Processes on all nodes."""
         return self.nodes * max(self.gpus, 1)
 
-    @property
-    def layout(self) -> list[str]:
-        """Options of sbatch and srun: one task on each node, which starts the node's processes."""
-        gres = [f"--gres=gpu:{self.gpus}"] if self.gpus else []
-        cpus = self.cpus * max(self.gpus, 1)
-        return [
-            f"--nodes={self.nodes}",
-            f"--ntasks={self.nodes}",
-            "--ntasks-per-node=1",
-            f"--cpus-per-task={cpus}",
-            *gres,
-        ]
-
 
 class Cluster(FrozenModel):
     """The resources of each rule, and the folders of datasets."""
@@ -82,35 +69,33 @@ class Cluster(FrozenModel):
         }
         # 0: tasks are counted per node.
         asked |= {"gres": f"gpu:{job.gpus}", "tasks_per_gpu": 0} if job.gpus else {}
-        asked |= (
-            {"tasks": job.nodes, "mpi": "srun", "cpus_per_task": job.cpus * max(job.gpus, 1)}
-            if job.processes > 1
-            else {}
-        )
+        asked |= {"cpus_per_task": job.cpus * job.gpus} if job.gpus else {}
+        # The executor refuses it for one task.
+        asked |= {"tasks": job.nodes, "mpi": "srun"} if job.nodes > 1 else {}
         return asked
 
     def command_wrapper(self, kind: str, log: str) -> str:
         """Return the shell code before a job's command.
 
-        It is `run.sh`. For a job of several processes, `srun` follows and starts one torchrun per
-        node.
+        It is `run.sh`. For a job of several processes, torchrun follows, and for several nodes
+        `srun`, which starts one torchrun per node.
 
         Slurm sends SIGTERM to all processes of a job. Snakemake's shell must survive it to requeue
         the job. Torchrun must survive it too, since it would leave a step and its checkpoint only
         30 s. The processes that it starts handle the signal themselves.
         """
         job = self.jobs[kind]
-        srun = (
-            f"srun {' '.join(job.layout)} --kill-on-bad-exit=1 {TORCHRUN}"
-            if job.processes > 1
-            else ""
-        )
-        srun += (
-            f" --nnodes={job.nodes} --nproc-per-node={max(job.gpus, 1)} --no-python"
-            if job.processes > 1
-            else ""
-        )
-        return f"trap : TERM USR1; {shlex.quote(str(PROFILE / 'run.sh'))} {shlex.quote(log)} {srun}"
+        words = [shlex.quote(str(PROFILE / "run.sh")), shlex.quote(log)]
+        if job.nodes > 1:
+            cpus = job.cpus * max(job.gpus, 1)
+            words += ["srun", f"--nodes={job.nodes}", f"--ntasks={job.nodes}"]
+            words += ["--ntasks-per-node=1", f"--cpus-per-task={cpus}"]
+            words += [f"--gres=gpu:{job.gpus}"] * bool(job.gpus) + ["--kill-on-bad-exit=1"]
+        if job.processes > 1:
+            processes = max(job.gpus, 1)
+            words += [TORCHRUN, f"--nnodes={job.nodes}", f"--nproc-per-node={processes}"]
+            words += ["--no-python"]
+        return f"trap : TERM USR1; {' '.join(words)}"
 
 
 def load_cluster(given: str) -> Cluster:

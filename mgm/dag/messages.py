@@ -1,6 +1,7 @@
 """Messages of the workflow: what it will do, what would stop a job, and where it stopped."""
 
 import shlex
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -161,6 +162,11 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
         found += gpu_problems(workflow, specs)
         found += archive_problems(workflow, needed)
     if workflow.cluster:
+        if not shutil.which("sbatch"):
+            found.append(
+                "sbatch is not found, so this machine has no Slurm; run this on a login node of "
+                "the cluster, or `snakemake --cores all` here"
+            )
         found += check_divisible(workflow.cluster, jobs)
     return found
 

@@ -168,17 +168,26 @@ def test_what_the_cluster_refuses_fails_with_its_reason(place, tmp_path):
     assert done.returncode != 0, done.stderr
     assert "a batch of 6 is not divisible by 8 processes x 1 micro-batches" in done.stderr
     assert "has been submitted" not in done.stderr
-    cluster["jobs"]["pretrain"] |= {"gpus": 3, "nodes": 1}
+    cluster["jobs"]["probe"] |= {"gpus": 3}  # a node has two
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(cluster))
-    done = snakemake(place, "table4e", cluster=tmp_path / "cluster.yaml")
+    options = {"scale": str(place / "scale.yaml"), "name": "refused"}
+    known = Workflow(
+        options | {"videos": str(place / "videos")},
+        *(place / name for name in ("results", "reports", "data")),
+    ).registry.specs
+    run = next(
+        run_id for run_id, spec in known.items() if spec.stage == "probe" and not spec.parent
+    )
+    words = [f"results/refused/{run}/result.json"]
+    done = snakemake(place, *words, name="refused", cluster=tmp_path / "cluster.yaml")
     assert done.returncode != 0, done.stderr
-    # A node has two GPUs.
     assert "Requested node configuration is not available" in done.stderr
 
 
-def test_without_slurm_it_ends_at_once(place, tmp_path):
+def test_without_slurm_one_line_says_so(place, tmp_path):
     for name in ("bash", "sh", "which"):
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
     done = snakemake(place, "table4e", environment=ENVIRONMENT | {"PATH": f"{BIN}:{tmp_path}"})
     assert done.returncode != 0, done.stderr
-    assert "sbatch" in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("mgm: ")]
+    assert "no Slurm" in line
