@@ -4,6 +4,7 @@ It never trains. Missing runs are named.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +12,8 @@ from mgm.errors import UserError
 from mgm.paper.registry import Registry
 from mgm.report.cells import Row, rows
 from mgm.report.claims.judge import judge, write_claims
-from mgm.report.page.html import Content, FigureEntry, page, svg_uri
-from mgm.report.page.sections import MaskPlayer, mask_player, webp_uri
+from mgm.report.page.html import FigureEntry, page, svg_uri
+from mgm.report.page.sections import mask_player, webp_uri
 from mgm.report.table_files import comparable, write_tables
 from mgm.results import atomic
 from mgm.results.frame import examine_all
@@ -67,10 +68,8 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
     if verdicts:
         write_claims(reports, verdicts)
     player = _mask_player(registry, results, found)
-    return atomic.write(
-        reports / "index.html",
-        page(Content(registry, results, reports, found, collected, entries, verdicts, player)),
-    )
+    shown = page(registry, results, reports, found, collected, entries, verdicts, player)
+    return atomic.write(reports / "index.html", shown)
 
 
 def _study(
@@ -93,8 +92,8 @@ def _study(
     if only:
         return reports / only
     study = study_of(findings) | {"figure": svg_uri(drawn) if drawn else ""}
-    content = Content(registry, results, reports, found, collected, [], [], None, study)
-    return atomic.write(reports / "index.html", page(content))
+    shown = page(registry, results, reports, found, collected, study=study)
+    return atomic.write(reports / "index.html", shown)
 
 
 def _plot(
@@ -164,7 +163,7 @@ def _clips(
 
 def _mask_player(
     registry: Registry, results: Path, found: dict[str, RunStatus]
-) -> MaskPlayer | None:
+) -> dict[str, Any] | None:
     """Build the player that shows every mask on one clip; None if its run is not finished."""
     run = registry.mask_clip
     if (

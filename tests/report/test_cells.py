@@ -87,7 +87,7 @@ def test_every_label_draw_counts_in_the_accuracy_by_class(tmp_path):
     (folder / "predictions.csv").write_text("path,label,prediction,prediction\n1,a,a,b\n2,b,b,b\n")
     row = collect(known, tmp_path)[MGM]
     found = by_class(row, tmp_path, {run.run_id: RunStatus("run", "", {"top1": 75.0})})
-    assert [(line.name, line.predictions, line.accuracy) for line in found.lines] == [
+    assert [(line["name"], line["predictions"], line["accuracy"]) for line in found["lines"]] == [
         ("a", 2, 50.0),
         ("b", 2, 100.0),
     ]

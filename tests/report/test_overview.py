@@ -160,22 +160,22 @@ def classes_of(tmp_path):
 
 def test_predictions_of_all_runs_are_counted_by_class(tmp_path):
     found = classes_of(tmp_path)
-    assert found.runs == 2
-    assert len(found.lines) == 12
-    for line in found.lines:
-        assert (line.predictions, line.accuracy) == (40, pytest.approx(37.5))
-        assert line.confused_with == str((int(line.name) + 1) % 12)
-        assert line.confused == pytest.approx(62.5)
-    assert found.matrix["3"]["3"] == pytest.approx(37.5)
-    assert found.matrix["3"]["4"] == pytest.approx(62.5)
-    assert sum(found.matrix["3"].values()) == pytest.approx(100)
+    assert found["runs"] == 2
+    assert len(found["lines"]) == 12
+    for line in found["lines"]:
+        assert (line["predictions"], line["accuracy"]) == (40, pytest.approx(37.5))
+        assert line["confused_with"] == str((int(line["name"]) + 1) % 12)
+        assert line["confused"] == pytest.approx(62.5)
+    assert found["matrix"]["3"]["3"] == pytest.approx(37.5)
+    assert found["matrix"]["3"]["4"] == pytest.approx(62.5)
+    assert sum(found["matrix"]["3"].values()) == pytest.approx(100)
 
 
 def test_many_classes_have_no_matrix(tmp_path, monkeypatch):
     monkeypatch.setattr("mgm.report.page.sections.LARGEST_MATRIX", 11)
     found = classes_of(tmp_path)
-    assert found.matrix == {}
-    assert len(found.lines) == 12
+    assert found["matrix"] == {}
+    assert len(found["lines"]) == 12
 
 
 def test_without_predictions_there_is_none(tmp_path):

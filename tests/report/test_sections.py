@@ -62,7 +62,7 @@ def test_the_page_shows_controls_their_intervals_and_a_warning(results, tmp_path
     assert "<small>88.0 to 93.5</small>" in section
     assert "class a has test videos but no training videos" in section.lower()
     found = controls_of(KNOWN, results, examine_all(results, KNOWN.specs))
-    assert found.lines["Motion-vector histogram, 9 x 9"].mean == 91
+    assert found["lines"]["Motion-vector histogram, 9 x 9"].mean == 91
     (results / KNOWN.controls[0].run_id / "result.json").unlink()
     text = build_report(KNOWN, results, tmp_path / "reports").read_text()
     section = text.split('<section id="controls">')[1].split("</section>")[0]
@@ -80,7 +80,7 @@ def test_several_runs_of_controls_have_an_interval_over_seeds(tmp_path):
         result = read_result(tmp_path / run.run_id)
         write_result(tmp_path / run.run_id, {**result, "files": {}})
     found = controls_of(known, tmp_path, examine_all(tmp_path, known.specs))
-    one = found.lines["Motion-vector histogram, 9 x 9"]
+    one = found["lines"]["Motion-vector histogram, 9 x 9"]
     assert (one.mean, one.n) == (85, 2)
 
 

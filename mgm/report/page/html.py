@@ -31,7 +31,6 @@ from mgm.report.page.runs import (
     training,
 )
 from mgm.report.page.sections import (
-    MaskPlayer,
     by_class,
     clips_of,
     controls_of,
@@ -81,31 +80,29 @@ def svg_uri(path: Path) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-@dataclass(frozen=True)
-class Content:
-    """Content of a page: runs, table rows, figures and verdicts."""
-
-    registry: Registry
-    results: Path
-    reports: Path
-    found: Mapping[str, RunStatus]
-    rows: Mapping[str, Sequence[Row]]
-    figures: Sequence[FigureEntry]
-    verdicts: Sequence[Verdict]
-    player: MaskPlayer | None
-    # What the page shows of a study (`mgm.report.study_page`) in place of the paper's tables.
-    study: Mapping[str, Any] | None = None
-
-
 def coded(text: str) -> Markup:
     """Return a text with its `code` as HTML."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
-def page(content: Content) -> str:
-    """Return the HTML of `reports`/index.html."""
-    registry, found, rows = content.registry, content.found, content.rows
-    results, figures, verdicts = content.results, content.figures, content.verdicts
+def page(
+    registry: Registry,
+    results: Path,
+    reports: Path,
+    found: Mapping[str, RunStatus],
+    rows: Mapping[str, Sequence[Row]],
+    figures: Sequence[FigureEntry] = (),
+    verdicts: Sequence[Verdict] = (),
+    player: Mapping[str, Any] | None = None,
+    study: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the HTML of `reports`/index.html.
+
+    Args:
+        player: as `mask_player` returns it.
+        study: what the page shows of a study (`mgm.report.study_page`) in place of the paper's
+            tables.
+    """
     TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     TEMPLATES.globals |= {
         one.__name__: one
@@ -126,12 +123,12 @@ def page(content: Content) -> str:
         caveat=caveat(registry, found),
         bold=BOLD,
         overview=overview(registry, found, rows, verdicts),
-        player=content.player,
+        player=player,
         tables=[
             _table(table, list(rows[key]), registry.scale, found)
             for key, table in registry.tables.items()
         ],
-        study=content.study,
+        study=study,
         figures=figures,
         claims=verdicts,
         verdicts=Counter(verdict.verdict for verdict in verdicts).most_common(),
@@ -143,16 +140,16 @@ def page(content: Content) -> str:
         control_files=" ".join(
             f"results/{results.name}/{run.run_id}/result.json" for run in registry.controls
         ),
-        controls=None if content.study else controls_of(registry, results, found),
+        controls=None if study else controls_of(registry, results, found),
         columns=columns,
         filters=filters_of(registry, found, columns),
         stages=STAGES,
         labels=labels_of(registry),
         losses=losses,
         results=results,
-        details=run_details(registry, found, rows, logs, losses, results, content.reports),
+        details=run_details(registry, found, rows, logs, losses, results, reports),
         # They are about the paper's experiments.
-        deviations=[] if content.study else deviations(),
+        deviations=[] if study else deviations(),
     )
 
 

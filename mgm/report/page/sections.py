@@ -3,9 +3,9 @@
 import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from math import inf, isnan
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from mgm.report.cells import Row, over_runs
 from mgm.report.page.svg import PERCENT, Axis
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate
-from mgm.spec import Measure, data_name
+from mgm.spec import data_name
 
 # DEVIATIONS.md of a checkout; an installed package has none.
 DEVIATIONS = Path(__file__).parents[3] / "DEVIATIONS.md"
@@ -28,54 +28,28 @@ MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 LARGEST_MATRIX = 20
 
 
-@dataclass(frozen=True)
-class MaskStrip:
-    """A mask's pictures side by side, to lay over the clip.
+def mask_player(arrays: Mapping[str, Any], run_id: str) -> dict[str, Any]:
+    """Build the player of the masks from the arrays of Figure 5's run.
 
-    Attributes:
-        strip: data URI; empty for the clip alone.
-        boxes: per time slot, a dense mask's box as left, top, width, height in patches.
+    Returns:
+        `clip`: the clip's frames side by side, one per time slot, as a data URI. The page shows one
+        frame of every strip at a time. `strips`: per mask its `name`, `about`, `strip` (its
+        pictures to lay over the clip; empty for the clip alone) and `boxes` (per time slot, a dense
+        mask's box as left, top, width, height in patches). `slots`, `rows` and `columns` of
+        patches, and `run_id`.
     """
-
-    name: str
-    about: str
-    strip: str = ""
-    boxes: Sequence[Sequence[float]] = ()
-
-
-@dataclass(frozen=True)
-class MaskPlayer:
-    """The clip of Figure 5 under each mask, as small pictures for the page.
-
-    A strip has all frames side by side. The page shows one frame of every strip at a time.
-
-    Attributes:
-        clip: strip of the clip's frames, one per time slot.
-        rows, columns: grid of patches in a time slot.
-    """
-
-    clip: str
-    slots: int
-    rows: int
-    columns: int
-    strips: tuple[MaskStrip, ...]
-    run_id: str
-
-
-def mask_player(arrays: Mapping[str, Any], run_id: str) -> MaskPlayer:
-    """Build the player from the arrays of Figure 5's run."""
     # Imported here because matplotlib takes a second to import.
     from mgm.report.figures.clip_grid import glow, veil
     from mgm.report.figures.style import KIND
 
     masks = arrays["masked_NSHW"]
-    strips = [
-        MaskStrip("clip", f"frames {', '.join(map(str, arrays['index_S']))}"),
-        MaskStrip(
-            "motion",
-            "magnitude of the motion vectors",
-            _uri(_strip(glow(arrays["magnitude_SHW"])), "png"),
-        ),
+    strips: list[dict[str, Any]] = [
+        {"name": "clip", "about": f"frames {', '.join(map(str, arrays['index_S']))}"},
+        {
+            "name": "motion",
+            "about": "magnitude of the motion vectors",
+            "strip": _uri(_strip(glow(arrays["magnitude_SHW"])), "png"),
+        },
     ]
     for name, ratio, masked_SHW, boxes_S4 in zip(
         map(str, arrays["names_N"]), arrays["ratio_N"], masks, arrays["boxes_NS4"]
@@ -91,11 +65,12 @@ def mask_player(arrays: Mapping[str, Any], run_id: str) -> MaskPlayer:
             .round(2)
         )
         boxes = corner_S4.tolist() if np.isfinite(boxes_S4).all() else ()
-        strips.append(MaskStrip(name, about, _uri(_strip(veil(masked_SHW)), "png"), boxes))
+        strip = _uri(_strip(veil(masked_SHW)), "png")
+        strips.append({"name": name, "about": about, "strip": strip, "boxes": boxes})
     slots, rows, columns = masks.shape[1:]
-    return MaskPlayer(
-        _uri(_strip(arrays["frames_SHWC"]), "webp"), slots, rows, columns, tuple(strips), run_id
-    )
+    clip = _uri(_strip(arrays["frames_SHWC"]), "webp")
+    sizes = {"slots": slots, "rows": rows, "columns": columns}
+    return {"clip": clip, "strips": strips, "run_id": run_id} | sizes
 
 
 def webp_uri(png: Path) -> tuple[str, int]:
@@ -144,33 +119,18 @@ def clips_of(registry: Registry) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Controls:
-    """Accuracy of linear probes on features that need no trained model.
-
-    Attributes:
-        lines: control's title -> its accuracy, or why it is not measured.
-
-    Only `runs` is set before a run is finished.
-    """
-
-    runs: list[Measure]
-    dataset: str = ""
-    chance: float | None = None
-    lines: Mapping[str, Estimate | str] = field(default_factory=dict)
-    axis: Axis | None = None
-    warnings: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
-    metric: str = "top-1"
-
-
 def controls_of(
     registry: Registry, results: Path, found: Mapping[str, RunStatus]
-) -> Controls | None:
-    """Read the controls of a scale's runs; None for a scale without controls.
+) -> dict[str, Any] | None:
+    """Read the accuracies of features that need no trained model; None without controls.
 
     A single run has its own bootstrap interval. Several runs have an interval over seeds, or over
     datasets if there are several.
+
+    Returns:
+        `runs` of the registry. If one is finished, also `dataset`, `chance`, `metric`, `axis`,
+        `warnings`, `remarks`, and `lines`: a control's title -> its estimate, or why it is not
+        measured.
     """
     wanted = registry.controls
     if not wanted:
@@ -181,7 +141,7 @@ def controls_of(
         if found[run.run_id].result and (results / run.run_id / "arrays.npz").exists()
     ]
     if not done:
-        return Controls(wanted)
+        return {"runs": wanted}
     tables = []
     for run in done:
         with np.load(results / run.run_id / "arrays.npz", allow_pickle=False) as file:
@@ -208,50 +168,29 @@ def controls_of(
     chances = [found[run.run_id].result["metrics"].get("chance") for run in done]  # type: ignore[index]
     known = [one for one in lines.values() if isinstance(one, Estimate)]
     ends = [end for one in known for end in (one.mean, one.low, one.high) if abs(end) < inf]
-    return Controls(
-        wanted,
-        data_name(done[0].data, kinds=registry.kinds),
-        chances[0],
-        lines,
-        Axis.over([0.0, *ends], within=PERCENT),
-        tuple(dict.fromkeys(str(text) for table in tables for text in table.warning if text)),
-        tuple(map(str, arrays["remarks"])),
-        str(arrays.get("metric", "top-1")),
-    )
+    return {
+        "runs": wanted,
+        "dataset": data_name(done[0].data, kinds=registry.kinds),
+        "chance": chances[0],
+        "lines": lines,
+        "axis": Axis.over([0.0, *ends], within=PERCENT),
+        "warnings": dict.fromkeys(str(text) for table in tables for text in table.warning if text),
+        "remarks": list(map(str, arrays["remarks"])),
+        "metric": str(arrays.get("metric", "top-1")),
+    }
 
 
-@dataclass(frozen=True)
-class ClassLine:
-    """Accuracy of one class, and the wrong class that was predicted most often."""
-
-    name: str
-    predictions: int
-    accuracy: float
-    confused_with: str
-    confused: float
-
-
-@dataclass(frozen=True)
-class ByClass:
-    """Accuracy by class, with a confusion matrix.
-
-    Attributes:
-        matrix: label -> prediction -> share of the label's predictions in per cent. It is empty for
-            more than `LARGEST_MATRIX` classes.
-    """
-
-    row: Row
-    runs: int
-    lines: list[ClassLine]
-    matrix: dict[str, dict[str, float]]
-
-
-def by_class(row: Row | None, results: Path, found: Mapping[str, RunStatus]) -> ByClass | None:
+def by_class(
+    row: Row | None, results: Path, found: Mapping[str, RunStatus]
+) -> dict[str, Any] | None:
     """Sum the predictions of a cell's finished runs by class.
 
     Returns:
-        The least accurate class first. None if no run has a `predictions.csv`, or if videos have
-        several labels and so no single prediction.
+        `row`, the number of `runs`, `lines` (per class its `name`, `predictions`, `accuracy`, and
+        the wrong class that was predicted most often with its share; the least accurate first) and
+        `matrix`: label -> prediction -> share of the label's predictions in per cent, empty for
+        more than `LARGEST_MATRIX` classes. None if no run has a `predictions.csv`, or if videos
+        have several labels and so no single prediction.
     """
     run_ids = row.run_ids if row else ()
     paths = [results / run_id / "predictions.csv" for run_id in run_ids if found[run_id].result]
@@ -279,10 +218,17 @@ def by_class(row: Row | None, results: Path, found: Mapping[str, RunStatus]) -> 
         wrong = {name: share for name, share in share_of.items() if name != label and share}
         worst = max(wrong, key=wrong.__getitem__, default="")
         lines.append(
-            ClassLine(label, int(totals[label]), share_of[label], worst, wrong.get(worst, 0.0))
+            {
+                "name": label,
+                "predictions": int(totals[label]),
+                "accuracy": share_of[label],
+                "confused_with": worst,
+                "confused": wrong.get(worst, 0.0),
+            }
         )
-    lines.sort(key=lambda line: line.accuracy)
-    return ByClass(row, len(frames), lines, matrix if len(names) <= LARGEST_MATRIX else {})
+    lines.sort(key=itemgetter("accuracy"))
+    shown = matrix if len(names) <= LARGEST_MATRIX else {}
+    return {"row": row, "runs": len(frames), "lines": lines, "matrix": shown}
 
 
 def deviations() -> list[tuple[str, Markup]]:
