@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ class DagJob:
     name: str
     rule: str
     words: tuple[str, ...]
-    makes: tuple[Path, ...]
+    makes: tuple[Path, ...] = ()
     after: tuple[str, ...] = ()
     specs: tuple[Spec, ...] = ()
     threads: int = 1
@@ -136,76 +137,54 @@ def dataset_jobs(workflow: "Workflow") -> list[DagJob]:
 
     The datasets are generated, published (under `sources`), or made from other datasets.
     """
-    every = workflow.threads("prepare", 0)
+    every, built = workflow.threads("prepare", 0), workflow.built_datasets
+    prepare = partial(DagJob, rule="prepare")
     jobs = []
-    for name in workflow.built_datasets:
+    for name in built:
         place, words = workflow.places[name], tuple(workflow.preparation(name))
-        job, index = f"prepare-{name}", (place / "index.json",)
+        job, whole = f"prepare-{name}", (*words, "--out", str(place))
+        index = (place / "index.json",)
         # A study reads its videos as they are, which must have motion vectors.
         if name in workflow.sources and not workflow.scale.study:
             source = (*words, "--out", str(place / "source"))
-            jobs.append(
-                DagJob(f"{job}-source", "prepare", source, (place / "source" / "index.json",))
-            )
-            words = (*words, "--out", str(place), "--transcode")
-            shards = {
-                f"{job}-{part}-of-{workflow.shards}": f"{part}/{workflow.shards}"
-                for part in range(1, workflow.shards + 1)
-            }
-            for shard, part in shards.items():
-                jobs.append(
-                    DagJob(
-                        shard,
-                        "prepare",
-                        (*words, "--shard", part),
-                        (),
-                        (f"{job}-source",),
-                        threads=every,
-                        parallel=True,
-                    )
+            index_of_source = (place / "source" / "index.json",)
+            first = prepare(f"{job}-source", words=source, makes=index_of_source)
+            whole += ("--transcode",)
+            count = workflow.shards
+            shards = [
+                prepare(
+                    f"{job}-{part}-of-{count}",
+                    words=(*whole, "--shard", f"{part}/{count}"),
+                    after=(first.name,),
+                    threads=every,
+                    parallel=True,
                 )
-            jobs.append(DagJob(job, "prepare", words, index, tuple(shards), parallel=True))
+                for part in range(1, count + 1)
+            ]
+            after = tuple(shard.name for shard in shards)
+            last = prepare(job, words=whole, makes=index, after=after, parallel=True)
+            jobs += [first, *shards, last]
         else:
-            after = tuple(
-                f"prepare-{part}"
-                for part in workflow.derived.get(name, ())
-                if part in workflow.built_datasets
-            )
+            parts = workflow.derived.get(name, ())
+            after = tuple(f"prepare-{part}" for part in parts if part in built)
             # On this machine one process draws a dataset: two would wait for each other and leave a
             # core idle.
             drawn = name in workflow.generated
-            words = (*words, "--out", str(place))
+            threads = (every or 1) if drawn else 1
             jobs.append(
-                DagJob(
-                    job,
-                    "prepare",
-                    words,
-                    index,
-                    after,
-                    threads=every or 1 if drawn else 1,
-                    parallel=drawn,
-                )
+                prepare(job, words=whole, makes=index, after=after, threads=threads, parallel=drawn)
             )
     weights = ("--weights", workflow.scale.flow_weights) if workflow.scale.flow_weights else ()
-    for name, method in sorted(
-        {
-            flow
-            for spec in workflow.registry.specs.values()
-            if (flow := flow_of(spec, workflow.scale))
-        }
-    ):
-        makes, words = (
-            (workflow.places[name] / f"flow-{method}.json",),
-            ("flow", str(workflow.places[name]), "--method", method, *weights),
-        )
-        after = (f"prepare-{name}",) if name in workflow.built_datasets else ()
+    flows = {flow_of(spec, workflow.scale) for spec in workflow.registry.specs.values()}
+    for name, method in sorted(flow for flow in flows if flow):
+        place = workflow.places[name]
         jobs.append(
             DagJob(
                 f"flow-{name}-{method}",
                 "flow",
-                words,
-                makes,
-                after,
+                ("flow", str(place), "--method", method, *weights),
+                (place / f"flow-{method}.json",),
+                (f"prepare-{name}",) if name in built else (),
                 threads=workflow.threads("flow", 1),
                 parallel=True,
             )

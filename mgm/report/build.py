@@ -100,20 +100,17 @@ def _plot(
     registry: Registry, name: str, results: Path, folder: Path, found: dict[str, RunStatus]
 ) -> FigureEntry:
     """Draw a figure of table cells from the finished runs. Its caption names the others."""
-    # Imported here because seaborn takes seconds to import.
+    # Imported here because matplotlib takes a second to import.
     from mgm.report.figures.curves import arrays_of, curves, missing, points_of
-    from mgm.report.figures.seeds import runs_of, seeds
+    from mgm.report.figures.seeds import differences, runs_of, seeds
     from mgm.report.figures.style import save
 
     plot, scale, stem = registry.plots[name], registry.scale, folder / f"figure{name}"
     points = points_of(plot, found)
     if plot.reference:
         runs = runs_of(plot, found)
-        save(
-            seeds(plot, runs, missing(points)),
-            stem,
-            {f"{name}_R": values.to_numpy() for name, values in runs.items()},
-        )
+        figure = seeds(plot, runs, differences(plot, found), missing(points))
+        save(figure, stem, {f"{name}_R": values.to_numpy() for name, values in runs.items()})
     else:
         save(curves(points, plot, scale.name, comparable(scale)), stem, arrays_of(points, plot))
     tables = tuple(table for table in points.table.unique() if table in registry.tables)

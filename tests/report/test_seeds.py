@@ -36,7 +36,7 @@ def test_every_run_that_is_done_is_a_dot(found):
 def test_differences_are_students_interval_over_the_seeds_both_have(found):
     runs = runs_of(PLOT, found)
     values = runs.pivot(index="seed", columns="tick", values="value")
-    less = differences(runs, PLOT.reference).set_index("tick")
+    less = differences(PLOT, found).set_index("tick")
     assert set(less.index) == {"Random Block", "Random Tube"}
     for tick, row in less.iterrows():
         apart = (values[tick] - values["MGM (Dense)"]).dropna()
@@ -48,7 +48,7 @@ def test_differences_are_students_interval_over_the_seeds_both_have(found):
 
 def test_it_is_drawn_with_any_number_of_runs(found, tmp_path):
     for some in (found, examine_all(tmp_path / "none", KNOWN.specs)):
-        figure = seeds(PLOT, runs_of(PLOT, some), "Not run: all others.")
+        figure = seeds(PLOT, runs_of(PLOT, some), differences(PLOT, some), "Not run: all others.")
         dots = figure.axes[0]
         assert [label.get_text() for label in dots.get_yticklabels()] == list(PLOT.ticks)
     assert "4_seeds" not in registry(seeds=(0,)).plots

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from mgm.report.page.svg import PERCENT, POINTS_OF, Axis, drawing
+from mgm.report.page.svg import PERCENT, POINTS_OF, TEMPLATES, Axis
 from mgm.results.statistics import Estimate
 
 
@@ -21,9 +21,10 @@ def test_an_axis_of_percentages_stays_within_them():
 )
 def test_an_interval_beyond_the_axis_ends_there_with_an_arrow(low, high, arrows):
     axis = Axis(0, 100)
-    drawn = drawing("interval", axis, Estimate((low + high) / 2, low, high, 3))
+    interval = TEMPLATES.get_template("svg.html.j2").module.interval
+    drawn = interval(axis, Estimate((low + high) / 2, low, high, 3))
     assert drawn.count('class="beyond"') == arrows
     x1, x2 = map(float, re.search(r'class="bar" x1="([\d.]+)" x2="([\d.]+)"', drawn).groups())
     assert (x1, x2) == (axis.at(max(low, 0)), axis.at(min(high, 100)))
     assert 0 < x1 < x2 < axis.width
-    assert "bar" not in drawing("interval", axis, Estimate(0))
+    assert "bar" not in interval(axis, Estimate(0))

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mgm.paper.registry import Plot
-from mgm.report.cells import row_of
+from mgm.report.cells import paired, row_of
 from mgm.report.figures.style import ACCENT, INK, QUIET, STYLE, panels
 from mgm.results.result import RunStatus
-from mgm.results.statistics import over_seeds
+from mgm.results.statistics import Estimate
 
 ROW, BETWEEN = 0.27, 0.85  # inches
 
@@ -31,23 +31,22 @@ def runs_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["line", "tick", "seed", "value"])
 
 
-def differences(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Return each tick minus tick `reference`, paired by seed, with a 95 % interval.
+def differences(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
+    """Return each row minus the reference row, paired by seed, with a 95 % interval.
 
-    Columns: `line`, `tick`, and `mean`, `low`, `high` of the difference. Ticks with fewer than two
-    seeds in common with the reference are left out.
+    Columns: `line`, `tick` (table row), and `mean`, `low`, `high`, `n` of the difference. Rows with
+    fewer than two seeds in common with the reference are left out.
     """
     lines = []
-    for line, some in runs.groupby("line", sort=False):
-        values = some.pivot(index="seed", columns="tick", values="value").reindex(
-            columns=some.tick.unique()
+    for name, cells in plot.lines.items():
+        rows = {cell.row: row_of(cell, found) for _, cell in cells}
+        base = rows.pop(plot.reference)
+        gaps = (
+            (tick, paired((row, base), lambda both: both[0] - both[1]))
+            for tick, row in rows.items()
         )
-        for tick in values.columns.drop(reference) if reference in values else ():
-            paired = (values[tick] - values[reference]).dropna()
-            if len(paired) > 1:
-                gap = over_seeds(paired.tolist())
-                lines.append((line, tick, gap.mean, gap.low, gap.high))
-    return pd.DataFrame(lines, columns=["line", "tick", "mean", "low", "high"])
+        lines += [(name, tick, *gap) for tick, gap in gaps if gap and gap.n > 1]
+    return pd.DataFrame(lines, columns=["line", "tick", *Estimate._fields])
 
 
 def intervals(axes: Axes, gaps: pd.DataFrame, places: Sequence[float]) -> None:
@@ -66,14 +65,13 @@ def intervals(axes: Axes, gaps: pd.DataFrame, places: Sequence[float]) -> None:
 
 
 @mpl.rc_context(STYLE)
-def seeds(plot: Plot, runs: pd.DataFrame, missing: str) -> Figure:
+def seeds(plot: Plot, runs: pd.DataFrame, gaps: pd.DataFrame, missing: str) -> Figure:
     """Draw two panels per line: every seed with its mean, and differences from the reference.
 
     Args:
-        runs: as `runs_of` returns them.
+        runs, gaps: as `runs_of` and `differences` return them.
         missing: sentence on the runs that are not finished.
     """
-    gaps = differences(runs, plot.reference)
     key = (
         f"Left: a dot per seed and a bar at the mean. Right: row minus {plot.reference}, paired by "
         "seed, with 95 % intervals."
@@ -90,7 +88,7 @@ def seeds(plot: Plot, runs: pd.DataFrame, missing: str) -> Figure:
         gridspec_kw={"wspace": 0.07, "hspace": BETWEEN / (panel - BETWEEN)},
     )
     for (dots, bars), name in zip(several, shown, strict=True):
-        some, paired = runs[runs.line == name], gaps[gaps.line == name]
+        some, apart = runs[runs.line == name], gaps[gaps.line == name]
         for place, tick in enumerate(plot.ticks):
             values = some[some.tick == tick].value
             colour = ACCENT if tick == plot.reference else INK
@@ -99,7 +97,7 @@ def seeds(plot: Plot, runs: pd.DataFrame, missing: str) -> Figure:
             if len(values):
                 large = {"markersize": 13, "markeredgewidth": 1.8}
                 dots.plot(values.mean(), place, "|", color=colour, **large)
-        intervals(bars, paired, [plot.ticks.index(tick) for tick in paired.tick])
+        intervals(bars, apart, [plot.ticks.index(tick) for tick in apart.tick])
         dots.set_title(plot.shown.get(name, name), loc="left", size=9.5)
         bars.set_title(f"Row minus {plot.reference} (points)", loc="left", size=9.5)
         dots.set_yticks(range(len(plot.ticks)), plot.ticks)

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, inf
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
@@ -94,11 +92,6 @@ class Panel:
     def _y(self, loss: float) -> float:
         share = (min(max(loss, self.low), self.high) - self.low) / ((self.high - self.low) or 1)
         return self.bottom - (self.bottom - self.top) * share
-
-
-def drawing(macro: str, *args: Any) -> Markup:
-    """Draw a plot with a macro of svg.html.j2."""
-    return getattr(TEMPLATES.get_template("svg.html.j2").module, macro)(*args)
 
 
 def thin(pairs: Series, points: int = POINTS) -> list[tuple[float, float]]:
