@@ -115,21 +115,16 @@ class Model:
         Raises:
             UserError: the video cannot be read, or is shorter than a clip.
         """
-        import torch
-
         from mgm.spec import Views
         from mgm.stages.apply import find_videos
-        from mgm.stages.job import with_channels
-        from mgm.video import view_batches
+        from mgm.stages.job import computed
+        from mgm.video import test_loader
 
         found = list(find_videos(Path(video))[0].values())
-        [batch] = view_batches(found, self.clips, self.tubelet, Views(temporal=clips, spatial=1))
-        if isinstance(batch, Exception):
-            raise batch
-        device = next(self.encoder.parameters()).device
-        with torch.inference_mode():
-            frames_VTHWC = with_channels(batch.frames_BTHWC.to(device), self.channels)
-            return self.encoder(frames_VTHWC).float().mean(0).cpu().numpy()
+        views = Views(temporal=clips, spatial=1)
+        [batch] = test_loader(found, self.clips, self.tubelet, views, 1)
+        feature_VD = computed(self.encoder, batch.frames_BTHWC, self.channels)
+        return feature_VD.float().mean(0).cpu().numpy()
 
 
 def load(weights: str | Path, *, frames: int = 16, size: int = 224, stride: int = 4) -> Model:

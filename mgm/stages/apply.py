@@ -7,7 +7,7 @@ stopped. A video that cannot be read is listed and left out.
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mgm.console import track
@@ -31,9 +30,9 @@ from mgm.results import atomic
 from mgm.results.atomic import table_writer
 from mgm.results.outputs import output
 from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model, Pretrain, Probe, Views, read_spec
-from mgm.stages.job import best_device, with_channels
+from mgm.stages.job import CLIPS, best_device, computed
 from mgm.stages.parents import verified_weights
-from mgm.video import view_batches
+from mgm.video import BatchOptions, view_batches
 from mgm.video.shard_reader import original_name, shard_of
 
 PART = 64  # videos per part
@@ -162,39 +161,47 @@ def apply(
     key_of = {name: content_key(name, video) for name, video in videos.items()}
     done, failed = parts.read()
     missing = [name for name, key in key_of.items() if key not in done and key not in failed]
-    device = best_device()
-    batches = track(
-        view_batches(
-            [videos[name] for name in missing], source.clips, source.model.tubelet, views, workers
-        ),
+    values = track(
+        _values(compute, source, [videos[name] for name in missing], views, workers),
         "videos",
         len(missing),
     )
     for start in range(0, len(missing), PART):
-        found: dict[str, np.ndarray] = {}
-        bad: dict[str, str] = {}
-        for name in missing[start : start + PART]:
-            batch = next(batches)
-            if isinstance(batch, UserError):
-                bad[key_of[name]] = str(batch)
-                continue
-            with torch.inference_mode():
-                frames_VTHWC = with_channels(batch.frames_BTHWC.to(device), source.model.channels)
-                value_VD = compute(frames_VTHWC).float().cpu().numpy()
-            if np.isfinite(value_VD).all():
-                found[key_of[name]] = reduce(value_VD)
-            else:
-                bad[key_of[name]] = NOT_FINITE
+        own = [(key_of[name], next(values)) for name in missing[start : start + PART]]
+        found = {key: reduce(value) for key, value in own if not isinstance(value, str)}
+        bad = {key: reason for key, reason in own if isinstance(reason, str)}
         parts.write(found, bad)
         done |= found
         failed |= bad
     # Read to the end, so that `track` prints its last line.
-    for _ in batches:
+    for _ in values:
         pass
-    values = {name: done[key] for name, key in key_of.items() if key in done}
+    results = {name: done[key] for name, key in key_of.items() if key in done}
     reasons = [(name, failed[key]) for name, key in key_of.items() if key in failed]
-    require_some(values, out, reasons)
-    return values, reasons
+    require_some(results, out, reasons)
+    return results, reasons
+
+
+def _values(
+    compute: Callable[[Tensor], Tensor],
+    source: Source,
+    videos: Sequence[Video],
+    views: Views,
+    workers: int,
+) -> Iterator[np.ndarray | str]:
+    """Yield the values (V, D) of each video's views, or why it has none."""
+    # On a CPU, a video's values would depend by rounding on the others of its batch.
+    clips = 1 if best_device().type == "cpu" else CLIPS
+    given = source.clips, source.model.tubelet, views, clips, BatchOptions(None, workers=workers)
+    for batch, errors in view_batches(videos, *given):
+        values: dict[int, np.ndarray | str] = {sample: str(errors[sample]) for sample in errors}
+        if batch:
+            value_BD = computed(compute, batch.frames_BTHWC, source.model.channels)
+            own_ND, sample_N = value_BD.float().cpu().numpy(), batch.sample_B.numpy()
+            for sample in np.unique(sample_N).tolist():
+                value_VD = own_ND[sample_N == sample]
+                values[sample] = value_VD if np.isfinite(value_VD).all() else NOT_FINITE
+        yield from (values[sample] for sample in sorted(values))
 
 
 def require_some(values: Collection[Any], out: Path, reasons: Sequence[tuple[str, str]]) -> None:

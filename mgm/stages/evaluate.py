@@ -5,17 +5,17 @@ weights of a fine-tuning run or for given weights.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mgm.data.index import Index
+from mgm.data.index import Index, Video
 from mgm.errors import UserError, valid
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.reading import file_digest, read_json
@@ -23,10 +23,12 @@ from mgm.results import statistics
 from mgm.results.atomic import table_writer
 from mgm.results.outputs import record_output, require_own, write_output
 from mgm.spec import Data, Finetune, Measure, Probe, Views, read_spec
-from mgm.stages.job import Job, Workplace, find_index, multi_hot, with_channels
+from mgm.stages.job import CLIPS, Job, Workplace, computed, find_index, multi_hot
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
 from mgm.video import BatchOptions, test_loader
+
+T = TypeVar("T")
 
 
 def evaluate(
@@ -86,8 +88,7 @@ def evaluate(
         check_views(job)
         job.folder.mkdir(parents=True, exist_ok=True)
         model.to(job.device).eval()
-        with torch.inference_mode():
-            metrics = test(job, lambda frames_BTHWC: model(frames_BTHWC).float())
+        metrics = test(job, model)
     if not collectives.is_main():
         return ""
     if out:
@@ -152,29 +153,10 @@ def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor])
     Args:
         logits_of: maps frames (B, T, H, W, C) to logits (B, classes).
     """
-    spec, videos = job.spec, job.index.test
-    views = spec.views.temporal * spec.views.spatial
-    batches = test_loader(
-        videos,
-        spec.clips,
-        spec.model.tubelet,
-        spec.views,
-        batch=max(views, 64),
-        how=BatchOptions(
-            motion=None,
-            workers=job.options.workers,
-            cache=job.workplace.cache,
-            share=(collectives.rank(), collectives.world_size()),
-        ),
-    )
+    share = collectives.rank(), collectives.world_size()
     own = [
-        (
-            logits_of(with_channels(batch.frames_BTHWC.to(job.device), spec.model.channels))
-            .cpu()
-            .numpy(),
-            batch.sample_B.numpy(),
-        )
-        for batch in batches
+        (logits_BC.float().cpu().numpy(), sample_B.numpy())
+        for logits_BC, sample_B in over_views(job, logits_of, job.index.test, job.spec.views, share)
     ]
     found = [*chain(*collectives.gather_object(own))]
     if not collectives.is_main():
@@ -184,6 +166,24 @@ def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor])
         np.concatenate([sample_B for _, sample_B in found]),
         np.concatenate([logits_BC for logits_BC, _ in found]),
     )
+
+
+def over_views(
+    job: Job[Finetune] | Job[Probe],
+    compute: Callable[[Tensor], T],
+    videos: Sequence[Video],
+    views: Views,
+    share: tuple[int, int] = (0, 1),
+) -> Iterator[tuple[T, Tensor]]:
+    """Yield `compute` of the frames of each batch of views, and the positions of their videos.
+
+    Args:
+        share: (i, n): part i of n, from 0.
+    """
+    spec, cache = job.spec, job.workplace.cache
+    how = BatchOptions(None, workers=job.options.workers, cache=cache, share=share)
+    for batch in test_loader(videos, spec.clips, spec.model.tubelet, views, CLIPS, how):
+        yield computed(compute, batch.frames_BTHWC, spec.model.channels), batch.sample_B
 
 
 def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, Any]:

@@ -105,8 +105,7 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
     if collectives.is_main():
         save_weights(model, job.folder / "weights.safetensors")
     model.eval()
-    with torch.inference_mode():
-        return test(job, lambda frames_BTHWC: model(frames_BTHWC).float())
+    return test(job, model)
 
 
 def require_one_label(spec: Finetune) -> None:

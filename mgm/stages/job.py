@@ -22,6 +22,8 @@ from mgm.video.cut import Cache
 from mgm.video.loader import Batch, BatchOptions, training_loader
 
 S = TypeVar("S", bound=Run)
+T = TypeVar("T")
+CLIPS = 64  # clips of a forward pass without gradients
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,16 @@ def with_channels(frames_BTHWC: torch.Tensor, channels: int) -> torch.Tensor:
     red, green, blue = frames_BTHWC.to(torch.int32).unbind(-1)
     grey = 299 * red + 587 * green + 114 * blue
     return ((grey + 500) // 1000).to(torch.uint8)[..., None]
+
+
+@torch.inference_mode()
+def computed(compute: Callable[[torch.Tensor], T], frames_BTHWC: torch.Tensor, channels: int) -> T:
+    """Return `compute` of frames on the device. A GPU with bf16 units computes in bf16."""
+    device = best_device()
+    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+        there_BTHWC = frames_BTHWC.to(device, non_blocking=True)
+        return compute(with_channels(there_BTHWC, channels))
 
 
 def motion_of(batch: Batch) -> Motion | None:

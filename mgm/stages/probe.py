@@ -10,7 +10,7 @@ the run deletes them when it is done.
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -28,13 +28,10 @@ from mgm.reading import read_arrays
 from mgm.results.atomic import atomic_write
 from mgm.spec import Probe, Views
 from mgm.spec.values import TOKEN_KINDS
-from mgm.stages.evaluate import check_views, record
-from mgm.stages.job import Job, LabelledClips, Split, multi_hot, with_channels
+from mgm.stages.evaluate import check_views, over_views, record
+from mgm.stages.job import Job, LabelledClips, Split, multi_hot
 from mgm.stages.measure.simple_features import read_all
 from mgm.stages.probe_kinds import KINDS
-from mgm.video import BatchOptions, test_loader
-
-CLIPS = 64  # per forward pass
 
 
 def probe(job: Job[Probe]) -> dict[str, Any]:
@@ -162,51 +159,39 @@ def _compute(
     job: Job[Probe], model: FrozenEncoder, videos: Sequence[Video], views: Views, kept: Path | None
 ) -> tuple[Tensor, Tensor]:
     spec, (slots, rows, columns) = job.spec, job.spec.grid
-    batches = test_loader(
-        videos,
-        spec.clips,
-        spec.model.tubelet,
-        views,
-        batch=CLIPS,
-        how=BatchOptions(None, workers=job.options.workers, cache=job.workplace.cache),
-    )
     clips = len(videos) * views.temporal * views.spatial
-    found, samples = list[Tensor](), list[Tensor]()
-    with torch.inference_mode():
-        if kept is None:
-            for batch in batches:
-                x_BLD = model.tokens(_frames(job, batch.frames_BTHWC))
-                found.append(model.pooled(x_BLD).float().cpu())
-                samples.append(batch.sample_B)
-            return torch.cat(found), torch.cat(samples)
-        shape = (clips, slots * rows * columns, spec.model.width)
+    shape = (clips, slots * rows * columns, spec.model.width)
+
+    def compute(frames_BTHWC: Tensor) -> tuple[Tensor, Tensor | None]:
+        if spec.still:
+            frames_BTHWC = frames_BTHWC[:, [spec.clips.frames // 2] * spec.clips.frames]
+        x_BLD = model.tokens(frames_BTHWC)
+        pooled_BD = model.pooled(x_BLD).float().cpu()
+        if not kept:
+            return pooled_BD, None
+        return pooled_BD, F.layer_norm(x_BLD.float(), x_BLD.shape[-1:], eps=1e-6).half().cpu()
+
+    if kept:
         require_room(
             kept.parent,
             2 * int(np.prod(shape)),
             "room for an attentive probe's tokens",
             "free some, lower `views`, or choose another probe kind",
         )
-        with atomic_write(kept) as temporary:
+    found, samples, start = list[Tensor](), list[Tensor](), 0
+    with atomic_write(kept) if kept else nullcontext() as temporary:
+        if temporary:
             tokens_NLD = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
-            start = 0
-            for batch in batches:
-                x_BLD = model.tokens(_frames(job, batch.frames_BTHWC))
-                found.append(model.pooled(x_BLD).float().cpu())
-                samples.append(batch.sample_B)
-                normal_BLD = F.layer_norm(x_BLD.float(), x_BLD.shape[-1:], eps=1e-6)
-                tokens_NLD[start : start + len(x_BLD)] = normal_BLD.half().cpu().numpy()
-                start += len(x_BLD)
+        for (pooled_BD, normal_BLD), sample_B in over_views(job, compute, videos, views):
+            found.append(pooled_BD)
+            samples.append(sample_B)
+            if normal_BLD is not None:
+                tokens_NLD[start : start + len(normal_BLD)] = normal_BLD.numpy()
+                start += len(normal_BLD)
+        if temporary:
             tokens_NLD.flush()
             del tokens_NLD
     return torch.cat(found), torch.cat(samples)
-
-
-def _frames(job: Job[Probe], frames_BTHWC: Tensor) -> Tensor:
-    spec = job.spec
-    frames_BTHWC = with_channels(frames_BTHWC.to(job.device), spec.model.channels)
-    if spec.still:
-        frames_BTHWC = frames_BTHWC[:, [spec.clips.frames // 2] * spec.clips.frames]
-    return frames_BTHWC
 
 
 def _folder(job: Job[Probe]) -> Path:
@@ -249,6 +234,7 @@ def _code_digest() -> str:
     """
     digest = hashlib.sha256()
     root = Path(__file__).parents[1]
-    for path in sorted([*root.glob("video/*.py"), *root.glob("models/*.py"), Path(__file__)]):
+    own = [root / "stages" / "job.py", Path(__file__)]
+    for path in sorted([*root.glob("video/*.py"), *root.glob("models/*.py"), *own]):
         digest.update(path.read_bytes())
     return digest.hexdigest()

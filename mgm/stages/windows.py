@@ -23,7 +23,7 @@ from mgm.errors import UserError
 from mgm.models.weights_file import weights_digest
 from mgm.spec import ApplyOptions, Clips
 from mgm.stages.apply import NOT_FINITE, Parts, Source, content_key, require_some
-from mgm.stages.job import best_device, with_channels
+from mgm.stages.job import computed
 from mgm.video import probe_video
 from mgm.video.decode import frame_times, open_pass
 from mgm.video.transform import cut_frames, test_box
@@ -169,14 +169,11 @@ def _plan(name: str, video: Video, windows: Windows, clips: Clips) -> _Plan:
 def _values(
     compute: Callable[[Tensor], Tensor], source: Source, path: str, index_NT: np.ndarray
 ) -> np.ndarray:
-    device = best_device()
-    found = []
-    with torch.inference_mode():
-        for batch_BTHWC in _ahead(_batches(path, index_NT, source.clips.size)):
-            frames_BTHWC = torch.from_numpy(batch_BTHWC).to(device)
-            value_B = compute(with_channels(frames_BTHWC, source.model.channels))
-            found.append(value_B.float().cpu().numpy())
-    return np.concatenate(found)
+    found = [
+        computed(compute, torch.from_numpy(batch_BTHWC), source.model.channels).float().cpu()
+        for batch_BTHWC in _ahead(_batches(path, index_NT, source.clips.size))
+    ]
+    return torch.cat(found).numpy()
 
 
 def _ahead(items: Iterable[T]) -> Iterator[T]:

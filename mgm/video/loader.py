@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -216,9 +216,29 @@ def test_loader(
     Raises:
         UserError: a video cannot be read.
     """
+    for made, errors in view_batches(videos, clips, tubelet, views, batch, how):
+        for error in errors.values():
+            raise error
+        assert made
+        yield made
+
+
+def view_batches(
+    videos: Sequence[IndexedVideo],
+    clips: Clips,
+    tubelet: int,
+    views: Views,
+    batch: int,
+    how: BatchOptions = WITHOUT_MOTION,
+) -> Iterator[tuple[Batch | None, dict[int, UserError]]]:
+    """Yield the batches of `test_loader` without the videos that cannot be read.
+
+    Yields:
+        The batch, or None if no video is left, and {position: error} of these videos.
+    """
     dataset = _TestBatches(videos, clips, tubelet, how, batch, views)
     number, count = how.share
-    return map(_raised, _load(dataset, range(number, len(dataset), count), how.workers))
+    return _load(dataset, range(number, len(dataset), count), how.workers)
 
 
 def test_clips(
@@ -230,14 +250,6 @@ def test_clips(
         cache.whole[video.path] = {None: whole}
     how = BatchOptions(motion=None, cache=cache)
     return _TestBatches([video], clips, tubelet, how, 1, views).clips_of(video)
-
-
-def view_batches(
-    videos: Sequence[IndexedVideo], clips: Clips, tubelet: int, views: Views, workers: int = 0
-) -> Iterator[Batch | UserError]:
-    """Yield one batch per video with its test views, or the error if it cannot be read."""
-    dataset = _TestBatches(videos, clips, tubelet, WITHOUT_MOTION, 1, views)
-    return _load(dataset, range(len(dataset)), workers)
 
 
 def _raised(item: Batch | UserError) -> Batch:
@@ -282,7 +294,7 @@ def _require_shared_memory(workers: int, dataset: "_TrainingBatches") -> None:
     )
 
 
-def _load(dataset: Dataset, steps, workers: int, pin: bool = True) -> Iterator[Batch | UserError]:
+def _load(dataset: Dataset, steps, workers: int, pin: bool = True) -> Iterator[Any]:
     require_few("workers", workers)
     yield from DataLoader(
         dataset,
@@ -477,18 +489,19 @@ class _TestBatches(_Batches):
     def __len__(self) -> int:
         return -(-len(self.videos) // self.group)
 
-    def __getitem__(self, item: int) -> Batch | UserError:
+    def __getitem__(self, item: int) -> tuple[Batch | None, dict[int, UserError]]:
         group = range(item * self.group, min((item + 1) * self.group, len(self.videos)))
-        made, samples = list[Clip](), list[int]()
+        made, samples, errors = list[Clip](), list[int](), dict[int, UserError]()
         for sample in group:
             try:
                 views = self.clips_of(self.videos[sample])
             except UserError as error:
-                return error
+                errors[sample] = error
+                continue
             made += views
             samples += [sample] * len(views)
         seeds = [clip_seed(0, 0, sample) for sample in samples]
-        return self.collate(made, samples, seeds)
+        return self.collate(made, samples, seeds) if made else None, errors
 
     def clips_of(self, video: IndexedVideo) -> list[Clip]:
         """Return a video's test views: each spatial view of each temporal view."""

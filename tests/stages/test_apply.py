@@ -167,6 +167,21 @@ def test_a_stopped_command_continues_and_gives_the_same(place, monkeypatch):
 HOW = ApplyOptions(temporal=2)
 
 
+def test_clips_of_several_videos_computed_at_once_have_the_same_features(place, monkeypatch):
+    """As on a GPU. The third of four videos is damaged after it was found."""
+    damaged, found = sorted(Path("videos/deep").iterdir())[2], applied.find_videos(Path("videos"))
+    damaged.write_bytes(b"no video")
+    monkeypatch.setattr("mgm.stages.embed.find_videos", lambda source: found)
+    embed(Path("videos"), Path("run"), Path("alone.npy"), HOW)
+    monkeypatch.setattr(applied, "best_device", lambda: torch.device("cuda"))
+    embed(Path("videos"), Path("run"), Path("together.npy"), HOW)
+    # The sums of products may have another order.
+    np.testing.assert_allclose(np.load("together.npy"), np.load("alone.npy"), rtol=1e-4, atol=1e-6)
+    assert Path("together.csv").read_text() == Path("alone.csv").read_text()
+    assert f"deep/{damaged.name}" in Path("together.failed.csv").read_text()
+    assert len(np.load("alone.npy")) == 3
+
+
 def stopped(monkeypatch, after: int, out: str) -> None:
     """Call `embed` and interrupt it after `after` batches."""
     original = applied.view_batches

@@ -9,10 +9,9 @@ from pathlib import Path
 # weights, batches of a test, and the draws of an attentive probe.
 COPY = "aten._to_copy.default"
 BATCHES = {
-    "apply.py:apply",
+    "apply.py:_values",
     "evaluate.py:<listcomp>",
-    "probe.py:_compute",
-    "probe.py:_frames",
+    "probe.py:compute",
     "probe_kinds.py:_logits",
     "probe_kinds.py:_tokens",
     "probe_kinds.py:_train_attentive",

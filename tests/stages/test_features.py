@@ -35,7 +35,7 @@ def test_kinds_decode_once_and_leave_no_tokens(execution, kinds, monkeypatch, re
     assert len(left) == 2  # a file per split
     assert all(name.endswith(".npz") for name in left)
     monkeypatch.setattr(
-        probing_module,
+        sys.modules["mgm.stages.evaluate"],
         "test_loader",
         lambda *args, **options: pytest.fail("decodes"),
     )

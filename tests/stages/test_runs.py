@@ -313,7 +313,7 @@ def test_draws_of_labels_are_independent_probes_whose_mean_is_reported(
 
 def test_a_still_probe_sees_the_middle_frame_alone(execution, probing, result_of, monkeypatch):
     """Predictions equal those of videos that repeat the middle frame."""
-    module = sys.modules["mgm.stages.probe"]
+    module = sys.modules["mgm.stages.evaluate"]
     loader = module.test_loader
 
     def frozen(*args, **options):

@@ -186,7 +186,7 @@ def test_what_needs_one_label_is_refused():
 
 def test_a_probe_of_another_kind_is_refused_before_it_decodes(several, monkeypatch):
     CliRunner().invoke(app, shlex.split(COMMANDS[0])[1:])
-    module = import_module("mgm.stages.probe")
+    module = import_module("mgm.stages.evaluate")
     monkeypatch.setattr(module, "test_loader", lambda *args, **how: pytest.fail("decodes"))
     words = ["--data", "several=data/several", "--out", "results", "--set", "kind=knn"]
     done = CliRunner().invoke(app, ["probe", *words])
