@@ -21,7 +21,7 @@ from mgm.errors import UserError
 from mgm.models import build_frozen_encoder
 from mgm.spec import CONTROLS, Control, Measure, Probe
 from mgm.stages.evaluate import average_precision, check_views, predictions, sigmoid_mean
-from mgm.stages.job import Job, Split, Workplace, best_device, with_channels
+from mgm.stages.job import Job, Split, Workplace, best_device, computed
 from mgm.stages.measure import simple_features as simple
 from mgm.stages.probe import fit_draws
 
@@ -122,15 +122,13 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
     features["file_facts"] = np.concatenate(list(features.values()), axis=1)
     found: list[Any] = []
     views: list[Any] = []
-    model = None if like is None else build_frozen_encoder(_probe(like))
-    device = best_device()
+    model = None if like is None else build_frozen_encoder(_probe(like)).to(best_device())
     pending: list[np.ndarray] = []
 
     def flush() -> None:
         if model is not None and pending:
-            frames_BTHWC = torch.from_numpy(np.concatenate(pending)).to(device)
-            with torch.inference_mode():
-                x_BD = model.to(device)(with_channels(frames_BTHWC, model_channels))
+            frames_BTHWC = torch.from_numpy(np.concatenate(pending))
+            x_BD = computed(model, frames_BTHWC, model_channels)
             ends = np.cumsum([len(clips) for clips in pending])
             views.extend(np.split(x_BD.double().cpu().numpy(), ends[:-1]))
             pending.clear()
