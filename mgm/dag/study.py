@@ -337,18 +337,13 @@ class Workflow:
     def needed_by(self, target: str) -> list[str]:
         """Return the inputs of a table or figure: existing results, and markers of the others."""
         runs = self.registry.runs_of(target)
-        jobs = dict.fromkeys(self.made_by[spec.run_id] for spec in runs)
         there = (self.results / spec.run_id / "result.json" for spec in runs)
-        return [*self.markers(jobs), *(str(path) for path in there if path.is_file())]
+        return [*self.markers_of(target), *(str(path) for path in there if path.is_file())]
 
     def markers_of(self, target: str) -> list[str]:
         """Return the markers of the jobs that make a table's or figure's runs."""
-        wanted = {spec.run_id for spec in self.registry.runs_of(target)}
-        return self.markers(
-            job.name
-            for job in self.jobs.values()
-            if any(spec.run_id in wanted for spec in job.specs)
-        )
+        runs = self.registry.runs_of(target)
+        return self.markers(dict.fromkeys(self.made_by[spec.run_id] for spec in runs))
 
     def command_wrapper(self, name: str) -> str:
         """Return the shell code before a job's command.

@@ -180,10 +180,9 @@ def _row(
     kinds: Kinds,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"run_id": run_id, "status": found.state, "why": found.why}
-    spec = specs[run_id]
+    spec, result = specs[run_id], found.result
     if not isinstance(spec, UserError):
-        optim, mask = getattr(spec, "optim", None), _mask(spec, specs)
-        note = found.result["data"]["note"] if found.result else ""
+        note = result["data"]["note"] if result else ""
         from_random = isinstance(spec, Finetune | Probe) and not spec.parent
         row |= {
             "verb": spec.stage,
@@ -192,25 +191,16 @@ def _row(
             "kind": kind_of(spec.data, note, kinds),
             "backbone": spec.model.backbone,
             "seed": spec.seed,
-        }
-        row |= {
             "parent": " ".join(parents(spec)),
-            "epochs": optim.epochs if optim else None,
+            "epochs": spec.optim.epochs if hasattr(spec, "optim") else None,
             "mask": "none" if from_random else None,
         }
-        row |= (
-            {"mask": mask.name, "ratio": mask.ratio, "edge": mask.edge, "guidance": mask.guidance}
-            if mask
-            else {}
-        )
-    if result := found.result:
+        if mask := _mask(spec, specs):
+            row |= mask.model_dump(include={"ratio", "edge", "guidance"}) | {"mask": mask.name}
+    if result:
         row |= {f"metrics.{name}": value for name, value in result["metrics"].items()}
-        row |= {
-            "n_test": result["n_test"],
-            "commit": commit_of(result),
-            "digest": result["data"]["digest"],
-        }
-        row |= {"wall_s": result["wall_s"], "device": result["device"]}
+        row |= {name: result[name] for name in ("n_test", "wall_s", "device")}
+        row |= {"commit": commit_of(result), "digest": result["data"]["digest"]}
     return row
 
 

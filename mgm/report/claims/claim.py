@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from inspect import isfunction
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -187,22 +188,6 @@ def states(value: float, quantity: Quantity) -> Condition:
     return Condition((quantity,), value - HALF, value + HALF, above=None, size=value)
 
 
-# Words of a formula.
-FORMS = (
-    cell,
-    computed,
-    most,
-    least,
-    by,
-    over,
-    beats,
-    at_least,
-    no_worse,
-    no_large,
-    states,
-)
-
-
 def ssv2(method: str, epochs: int | str) -> LinearCombination:
     return cell("1", f"{method}, SSv2, {epochs}", "SSv2")
 
@@ -269,24 +254,8 @@ def read_claims() -> tuple[Claim, ...]:
     """
     environment = Environment(undefined=StrictUndefined)
     fields = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text(encoding="utf-8"))
-    words: dict[str, Any] = {
-        one.__name__: one
-        for one in (
-            *FORMS,
-            ssv2,
-            k400,
-            gflops,
-            mask,
-            masks,
-            gain,
-            gains,
-            wider,
-            fewer_epochs,
-            compute,
-            videos,
-            classes,
-        )
-    }
+    # The functions of this module are the words of a formula.
+    words: dict[str, Any] = {name: one for name, one in globals().items() if isfunction(one)}
     words["frames"] = recipes.PRETRAIN_CLIPS["k400"].frames
 
     def value(formula: str) -> Any:

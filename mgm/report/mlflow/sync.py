@@ -42,6 +42,7 @@ DIGEST = "mgm.digest"  # tag: digest of the files that the MLflow run was writte
 PARENT = "mlflow.parentRunId"  # tag with which MLflow's pages nest runs
 WEIGHTS = "weights.copied"  # tag: digest of the weights among the run's artefacts
 EXTERNAL = "mlflow.model.isExternal"  # tag of a model with weights outside MLflow
+MOST_RUNS = 50_000  # per experiment; the most that MLflow returns at once
 BATCH = 800  # metrics per call; MLflow takes 1000 metrics, parameters and tags together
 FOLLOW_S = 10.0  # seconds between two checks of the files
 # Settings of MLflow that the user has not set. They report an unreachable tracker in seconds.
@@ -187,16 +188,10 @@ class Mirror:
             artifacts = None if uri.startswith("http") else folder.as_uri()
             self.experiment_id = self.client.create_experiment(results.name, artifacts)
         self.runs: dict[str, list[Any]] = {}
-        token: str | None = None
-        while token != "":
-            found = self.client.search_runs(
-                [self.experiment_id], max_results=1000, page_token=token
-            )
-            for run in found:
-                # Runs of an earlier format have the run id as their name.
-                run_id = run.data.tags.get(RUN, run.info.run_name)
-                self.runs.setdefault(run_id, []).append(run)
-            token = found.token or ""
+        for run in self.client.search_runs([self.experiment_id], max_results=MOST_RUNS):
+            # Runs of an earlier format have the run id as their name.
+            run_id = run.data.tags.get(RUN, run.info.run_name)
+            self.runs.setdefault(run_id, []).append(run)
 
     def tag(self, run_id: str, name: str) -> str | None:
         runs = self.runs.get(run_id)

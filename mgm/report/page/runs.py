@@ -53,9 +53,9 @@ def training(
             continue
         # Batches differ in how much their clips vary. Dividing by the loss of predicting zeros on
         # the same clips removes this.
-        curve_of = relative_losses_of if stage == "pretrain" else losses_of
+        relative = stage == "pretrain"
         series = {
-            text: [thin(curve_of(logs[run_id]), SMOOTH) for run_id in run_ids]
+            text: [thin(losses_of(logs[run_id], relative), SMOOTH) for run_id in run_ids]
             for text, run_ids in labelled.items()
         }
         rule = 1.0 if stage == "pretrain" else None
@@ -76,27 +76,21 @@ def training(
     return groups
 
 
-def losses_of(log: Log) -> Losses:
-    """Return (step, loss) of a log, thinned for drawing."""
-    return thin(
-        [
-            (int(line["step"]), line["loss"])
-            for line in log
-            if isinstance(line.get("loss"), int | float) and isfinite(line["loss"])
-        ]
-    )
+def losses_of(log: Log, relative: bool = False) -> Losses:
+    """Return (step, loss) of a log. Without `relative` they are thinned for drawing.
+
+    Args:
+        relative: divide by the loss of predicting zeros, if the log has it.
+    """
+    lines = [line for line in log if _is_finite(line.get("loss"))]
+    known = [line for line in lines if _is_finite(zeros := line.get("trivial_loss")) and zeros > 0]
+    if relative and known:
+        return [(int(line["step"]), line["loss"] / line["trivial_loss"]) for line in known]
+    return thin([(int(line["step"]), line["loss"]) for line in lines])
 
 
-def relative_losses_of(log: Log) -> Losses:
-    """Return (step, loss / loss of predicting zeros), or (step, loss) where the log lacks it."""
-    lines = [line for line in log if isinstance(line.get("trivial_loss"), int | float)]
-    return [
-        (int(line["step"]), line["loss"] / line["trivial_loss"])
-        for line in lines
-        if isinstance(line.get("loss"), int | float)
-        and isfinite(line["loss"])
-        and line["trivial_loss"] > 0
-    ] or losses_of(log)
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and isfinite(value)
 
 
 def labels_of(registry: Registry) -> dict[str, str]:
