@@ -12,6 +12,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from itertools import chain
 from math import isfinite
 from mimetypes import guess_type
 from pathlib import Path
@@ -89,12 +90,8 @@ class Crate:
     ):
         from rocrate.rocrate import ROCrate
 
-        self.crate, self.weights, self.results, self.reports = (
-            ROCrate(version="1.1"),
-            weights,
-            results,
-            reports,
-        )
+        self.crate, self.weights = ROCrate(version="1.1"), weights
+        self.results, self.reports = results, reports
         # Run id: the entity of its result.json.
         self.result_of: dict[str, Any] = {}
         self.data: dict[str, Any] = {}
@@ -117,17 +114,10 @@ class Crate:
             lang="snakemake",
             properties={"name": "The Snakefile of mgm"},
         )
-        code = [
-            *CODE,
-            *(
-                path.as_posix()
-                for folder in ("workflow", "config")
-                for path in sorted(Path(folder).rglob("*"))
-            ),
-        ]
-        for path in code:
-            if Path(path).is_file() and path not in self.crate:
-                self.file(Path(path), path)
+        below = (sorted(Path(folder).rglob("*")) for folder in ("workflow", "config"))
+        for path in (*map(Path, CODE), *chain(*below)):
+            if path.is_file():
+                self.file(path, path.as_posix())
         scale = self.scale(f"results/{name}/scale.json")
         self.actions = [
             self.run(registry.specs[run_id], run)
@@ -144,13 +134,16 @@ class Crate:
             "endTime": max(result["finished"] for result in done),
         }
         inputs, outputs = [scale, *self.data.values()], [*self.result_of.values(), *shown]
-        about = f"{len(done)} of the scale's {len(registry.specs)} runs are finished"
-        facts = {
-            "actionStatus": DONE,
-            "name": f"Snakemake's run of {name}",
-            "description": about,
-        } | times
-        whole = self.action("#workflow", workflow, inputs, outputs, **facts)
+        whole = self.action(
+            "#workflow",
+            workflow,
+            inputs,
+            outputs,
+            actionStatus=DONE,
+            name=f"Snakemake's run of {name}",
+            description=f"{len(done)} of the scale's {len(registry.specs)} runs are finished",
+            **times,
+        )
         self.crate.root_dataset["mentions"] = [whole, *self.actions, self.crate.get("#report")]
 
     def scale(self, place: str) -> Any:
@@ -180,43 +173,36 @@ class Crate:
             inputs.append(
                 self.weights_of(parent, result.get("parents_sha256", {}).get(parent) or "")
             )
-        software, facts = (
-            self.software(spec.stage, result),
-            {"actionStatus": FAILED, "error": run.why, "description": run.why},
-        )
+        software = self.software(spec.stage, result)
         if not result:
+            facts = {"actionStatus": FAILED, "error": run.why, "description": run.why}
             return self.action(f"#{spec.run_id}", software, inputs, outputs, **facts)
         self.result_of[spec.run_id] = written["result.json"]
-        data, metrics = (
-            result["data"],
-            "; ".join(f"{name} {value:g}" for name, value in result["metrics"].items()),
-        )
+        data = result["data"]
         key = f"{data['dataset']}-{data['digest']}"
-        if key not in self.data:
-            about = (
-                f"{data['train']} training and {data['test']} test videos of {data['classes']} "
-                f"classes; {data['note']}"
-            )
-            title = f"dataset {data['dataset']}, digest {data['digest']}"
-            self.data[key] = self.entity(
-                f"#data-{key}",
-                "CreativeWork",
-                identifier=data["digest"],
-                description=about,
-                name=title,
-            )
+        self.data[key] = self.entity(
+            f"#data-{key}",
+            "CreativeWork",
+            identifier=data["digest"],
+            description=f"{data['train']} training and {data['test']} test videos of "
+            f"{data['classes']} classes; {data['note']}",
+            name=f"dataset {data['dataset']}, digest {data['digest']}",
+        )
         inputs.append(self.data[key])
         if digest := result["weights_sha256"]:
             outputs.append(self.weights_of(spec.run_id, digest))
-        facts = {
-            "actionStatus": DONE,
-            "startTime": result["started"],
-            "endTime": result["finished"],
-        }
-        facts["description"] = (
-            f"seed {spec.seed}, {result['wall_s']:g} s on {result['device']}: {metrics}"
+        metrics = "; ".join(f"{name} {value:g}" for name, value in result["metrics"].items())
+        return self.action(
+            f"#{spec.run_id}",
+            software,
+            inputs,
+            outputs,
+            actionStatus=DONE,
+            startTime=result["started"],
+            endTime=result["finished"],
+            description=f"seed {spec.seed}, {result['wall_s']:g} s on {result['device']}: "
+            f"{metrics}",
         )
-        return self.action(f"#{spec.run_id}", software, inputs, outputs, **facts)
 
     def report(self, registry: Registry, found: Mapping[str, RunStatus]) -> list[Any]:
         """Add the report's files and table cells, each with the results that it is based on.
@@ -237,16 +223,15 @@ class Crate:
                     f"reports/{self.results.name}/tables/table{row.table}.csv"
                 ):
                     file.append_to("about", self.cell(row))
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        text = f"tables, figures, claims and page of {len(self.result_of)} results"
-        about = {
-            "name": f"mgm report {self.results.name}",
-            "description": text,
-            "endTime": now,
-            "actionStatus": DONE,
-        }
         self.action(
-            "#report", self.software("report", {}), list(self.result_of.values()), shown, **about
+            "#report",
+            self.software("report", {}),
+            list(self.result_of.values()),
+            shown,
+            name=f"mgm report {self.results.name}",
+            description=f"tables, figures, claims and page of {len(self.result_of)} results",
+            endTime=datetime.now(UTC).isoformat(timespec="seconds"),
+            actionStatus=DONE,
         )
         return shown
 
@@ -284,9 +269,7 @@ class Crate:
         """Add weights as a file if wanted and present, else as an entity with their digest."""
         path = self.results / run_id / WEIGHTS
         if self.weights and path.is_file():
-            return self.crate.get(self.place(run_id, path.name)) or self.file(
-                path, self.place(run_id, path.name)
-            )
+            return self.file(path, self.place(run_id, path.name))
         return self.entity(
             f"#weights-{run_id}",
             "CreativeWork",
@@ -304,16 +287,14 @@ class Crate:
             for name, number in versions.items()
         ]
         commit = commit_of(result) if result else ""
-        facts = {
-            "softwareVersion": commit or versions.get("mgm", __version__),
-            "softwareRequirements": needs,
-        }
-        facts["description"] = f"commit {commit or 'unknown'}"
+        version = commit or versions.get("mgm", __version__)
         return self.entity(
-            f"#mgm-{stage}-{commit or versions.get('mgm', __version__)}",
+            f"#mgm-{stage}-{version}",
             "SoftwareApplication",
             name=f"mgm {stage}",
-            **facts,
+            softwareVersion=version,
+            softwareRequirements=needs,
+            description=f"commit {commit or 'unknown'}",
         )
 
     def action(
@@ -327,6 +308,9 @@ class Crate:
         )
 
     def file(self, path: Path, place: str, **facts: Any) -> Any:
+        """Return the entity of a file. Add it at its first use."""
+        if known := self.crate.get(place):
+            return known
         kind = {
             ".jsonl": "application/jsonl",
             ".lock": "text/plain",

@@ -83,7 +83,9 @@ def losses_of(log: Log, relative: bool = False) -> Losses:
         relative: divide by the loss of predicting zeros, if the log has it.
     """
     lines = [line for line in log if _is_finite(line.get("loss"))]
-    known = [line for line in lines if _is_finite(zeros := line.get("trivial_loss")) and zeros > 0]
+    known = [
+        line for line in lines if _is_finite(line.get("trivial_loss")) and line["trivial_loss"] > 0
+    ]
     if relative and known:
         return [(int(line["step"]), line["loss"] / line["trivial_loss"]) for line in known]
     return thin([(int(line["step"]), line["loss"]) for line in lines])
