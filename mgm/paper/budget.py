@@ -27,7 +27,6 @@ from mgm.paper.cost import (
 )
 from mgm.paper.quoted import (
     AVION,
-    FLOAT32,
     MEMORY_GB,
     PEAK,
     VIDEOMAE,
@@ -336,8 +335,8 @@ def _costs(registry: Registry, machine: Machine) -> dict[str, Cost]:
 def make_day(registry: Registry, machines: Sequence[Machine]) -> Day:
     """Plan a study for one GPU at several rates.
 
-    A scale starts `execution.workers` worker processes, which decode and augment. Tests and probes
-    compute in float32. Only the first probe of a set of weights computes their features.
+    A scale starts `execution.workers` worker processes, which decode and augment. Only
+    the first probe of a set of weights computes their features.
     """
     scale = registry.scale
     costs = [_costs(registry, machine) for machine in machines]
@@ -386,17 +385,14 @@ def make_day(registry: Registry, machines: Sequence[Machine]) -> Day:
 
 
 def day_machine(machine: Machine, cores: int, decoded: float) -> Machine:
-    """Return one GPU with the speeds of its float32 and of `cores` worker processes.
+    """Return one GPU with the speeds of `cores` worker processes.
 
     Args:
         decoded: videos per second that one core decodes.
     """
-    # A GPU that is not in the list gets the lowest ratio of all.
-    ratios = {name: FLOAT32[name] / PEAK[name] for name in FLOAT32}
     return replace(
         machine,
         decoded=cores * decoded,
-        float32=machine.flops * ratios.get(machine.name, min(ratios.values())),
         augmented=cores * AUGMENTED,
         tokens=TOKENS,
     )

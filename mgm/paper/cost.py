@@ -193,7 +193,6 @@ class Machine:
         gpus_a_run: GPUs per run.
         decoded: videos per second that the cores of one GPU decode.
         source: where `flops` comes from.
-        float32: FLOP/s of tests and probes; 0: `flops`.
         augmented: clips per second that these cores change by RandAugment.
         tokens: bytes per second of the tokens that a probe reads back.
     """
@@ -204,7 +203,6 @@ class Machine:
     gpus_a_run: int
     decoded: float = math.inf
     source: str = ""
-    float32: float = 0.0
     augmented: float = math.inf
     tokens: float = math.inf
 
@@ -330,7 +328,6 @@ def cost(spec: Spec, videos: Published, machine: Machine) -> Cost:
     """Return the cost of a run on a dataset of this size."""
     train = test = trained = decoded = tested = checkpoint = weights = 0.0
     augmented = reread = 0.0
-    in_tests = in_training = machine.float32 or machine.flops
     if isinstance(spec, Pretrain | Finetune | Probe):
         forward = 2.0 * multiply_adds(spec, videos.classes if isinstance(spec, Finetune) else 0)
         # One forward pass of each clip; the classifier on top costs next to nothing.
@@ -341,7 +338,6 @@ def cost(spec: Spec, videos: Published, machine: Machine) -> Cost:
                 # Once on all clips, and before that on those that choose the learning rate.
                 reread = ATTENTIVE_PASSES * trained * token_bytes(spec)
         else:
-            in_training = machine.flops
             repeats = spec.augment.repeats if isinstance(spec, Finetune) else 1
             steps = spec.optim.steps or spec.optim.epochs * (videos.train // spec.optim.batch)
             decoded = float(steps * spec.optim.batch)
@@ -355,9 +351,9 @@ def cost(spec: Spec, videos: Published, machine: Machine) -> Cost:
             test = videos.test * spec.views.temporal * spec.views.spatial * forward
             tested = float(videos.test * spec.views.temporal)
     read = decoded / machine.decoded + augmented / machine.augmented
-    seconds = max(train / in_training, read) + reread / machine.tokens
-    seconds += max(test / in_tests, tested / machine.decoded)
-    needs = decoded / (train / in_training) if train else 0.0
+    seconds = max(train / machine.flops, read) + reread / machine.tokens
+    seconds += max(test / machine.flops, tested / machine.decoded)
+    needs = decoded / (train / machine.flops) if train else 0.0
     return Cost(
         spec.run_id,
         spec.stage,

@@ -21,15 +21,6 @@ PEAK = {
     "rtx4090": 165.2e12,
     "a5000": 111.1e12,
 }
-# FLOP/s of float32 without tensor cores, from the same sheets.
-FLOAT32 = {
-    "v100": 15.7e12,
-    "a100": 19.5e12,
-    "h100": 67e12,
-    "h200": 67e12,
-    "rtx4090": 82.6e12,
-    "a5000": 27.8e12,
-}
 MEMORY_GB = {"v100": 32, "a100": 80, "h100": 80, "h200": 141, "rtx4090": 24, "a5000": 24}
 
 

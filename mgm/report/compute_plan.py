@@ -119,8 +119,7 @@ def describe_day(
         f"{workers * decoded:.0f}"
         + (": the GPU waits, which the hours include." if waits else "."),
         f"Fine-tuning: they change {workers * AUGMENTED:.0f} clips/s by RandAugment, also counted.",
-        "Tests and probes compute in float32. Not counted: compiling, starts and `measure "
-        "controls`.",
+        "Not counted: compiling, starts and `measure controls`.",
     ]
     lines += ["", "Published times, as shares of the peak by the same formula:"]
     lines += [f"  {one.implied:.1%}  {one.source}, {one.hours:.0f} h" for one in day.checks]

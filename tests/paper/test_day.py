@@ -48,7 +48,9 @@ def test_the_plan_says_what_fits_on_each_card(card):
     hours = hours_of(said.output)
     assert len(hours) == 5
     assert hours == sorted(hours)
-    assert all(low > middle > high for low, middle, high in hours)
+    # The loader may limit a row without pretraining at every rate.
+    assert all(low >= middle >= high for low, middle, high in hours)
+    assert hours[-1][0] > hours[-1][1] > hours[-1][2]
 
 
 @cache
@@ -117,7 +119,7 @@ def test_a_days_hours_by_hand(source):
     steps = tuned.optim.epochs * (videos.train // tuned.optim.batch)
     seconds = steps * tuned.optim.batch * (1 / 62 + 1 / 11)
     run = cost(tuned, videos, day_machine(gpu, 1, 62.0))
-    test_s = run.test / (1e14 * 19.5 / 312)
+    test_s = max(run.test / 1e14, videos.test * tuned.views.temporal / 62)
     assert run.hours == pytest.approx((seconds + test_s) / 3600)
     assert full[-1][-1][0] > bare[-1][-1][0]
 
