@@ -353,11 +353,12 @@ def judge(said: Statement, found: Estimate | None, strict: bool) -> tuple[Verdic
         return "holds", ""
     if refuted:
         return "refuted", ""
-    why = (
-        f"the interval passes {bound:g}"
-        if relation == "within"
-        else (f"the interval holds {bound:g}")
-    )
+    if not found.has_interval:
+        why = "there is no interval"
+    elif relation == "within":
+        why = f"the interval passes {bound:g}"
+    else:
+        why = f"the interval holds {bound:g}"
     return ("refuted" if strict else "open"), why
 
 

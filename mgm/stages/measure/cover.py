@@ -25,7 +25,7 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
     """Return `hidden`: the mean over the first test videos, in per cent.
 
     `spec.videos` is their number. Shuffled guidance follows the next video, which is of another
-    class.
+    class. Frames are read whole, with every cell of their motion, so `mask.cells` changes nothing.
 
     Raises:
         UserError: the dataset was not generated, or a video cannot be read.
