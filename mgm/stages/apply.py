@@ -157,7 +157,7 @@ def apply(
             f"--temporal {views.temporal}: the longest video has {longest} frames; lower it"
         )
     shapes = [part.model_dump_json() for part in (source.clips, source.model, views)]
-    parts = Parts(out, json.dumps([weights_digest(source.weights), reduce.__name__, *shapes]))
+    parts = Parts(out, [weights_digest(source.weights), reduce.__name__, *shapes])
     key_of = {name: content_key(name, video) for name, video in videos.items()}
     done, failed = parts.read()
     missing = [name for name, key in key_of.items() if key not in done and key not in failed]
@@ -233,20 +233,21 @@ class Parts:
 
     Args:
         out: the output file. Parts are in `out`.parts.
-        about: the settings that all results depend on.
+        settings: what all results depend on, besides the device: a GPU computes in bf16.
 
     Raises:
         UserError: mgm did not make the folder, or its parts are of other settings.
     """
 
-    def __init__(self, out: Path, about: str):
+    def __init__(self, out: Path, settings: Sequence[Any]):
+        about = json.dumps([*settings, best_device().type])
         self.folder = folder_of_parts(out)
         known = self.folder / ABOUT
         if known.is_file():
             if read_text(known) != about:
                 raise UserError(
-                    f"{self.folder}: holds parts of other weights, views or windows; delete it, or "
-                    "choose another --out"
+                    f"{self.folder}: holds parts of other weights, views, windows or devices; "
+                    "delete it, or choose another --out"
                 )
         elif self.folder.is_symlink() or self.folder.exists():
             raise UserError(

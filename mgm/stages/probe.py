@@ -201,7 +201,7 @@ def _folder(job: Job[Probe]) -> Path:
 
 
 def _name(job: Job[Probe], model: FrozenEncoder, videos: Sequence[Video], views: Views) -> str:
-    """Return a digest of all that features depend on: weights, clips, videos, views, and code."""
+    """Return a digest of what features depend on: weights, clips, videos, views, code, device."""
     spec = job.spec
     fields = {
         "weights": _weights_digest(model),
@@ -212,6 +212,7 @@ def _name(job: Job[Probe], model: FrozenEncoder, videos: Sequence[Video], views:
         "dataset": [spec.data.dataset, job.index.digest],
         "videos": [job.index.name(video) for video in videos],
         "code": _code_digest(),
+        "device": job.device.type,
         "torch": torch.__version__,
     }
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]

@@ -6,7 +6,6 @@ continues after a stop.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -114,7 +113,7 @@ def apply_windows(
     """
     shapes = [source.clips.model_dump_json(), source.model.model_dump_json()]
     settings = [weights_digest(source.weights), np.dtype(dtype).name, asdict(windows), *shapes]
-    parts = Parts(out, json.dumps(settings))
+    parts = Parts(out, settings)
     places, failed = list[tuple[str, str]](), dict[str, str]()
     for name, video in track(videos.items(), "videos", len(videos)):
         digest = hashlib.sha256(content_key(name, video).encode()).hexdigest()[:16]

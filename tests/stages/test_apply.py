@@ -159,6 +159,10 @@ def test_a_stopped_command_continues_and_gives_the_same(place, monkeypatch):
         embed(Path("videos"), Path("run"), Path("again.npy"), HOW)
     with pytest.raises(UserError, match=r"again.npy.parts: holds parts of other weights, views"):
         embed(Path("videos"), Path("pretrained"), Path("again.npy"), HOW)
+    with monkeypatch.context() as patch:
+        patch.setattr(applied, "best_device", lambda: torch.device("cuda"))
+        with pytest.raises(UserError, match="windows or devices"):
+            embed(Path("videos"), Path("run"), Path("again.npy"), HOW)
     embed(Path("videos"), Path("run"), Path("again.npy"), HOW)
     assert seen[3:] == [2, 2]  # the first two are not read again
     np.testing.assert_array_equal(np.load("again.npy"), np.load("whole.npy"))
