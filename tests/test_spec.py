@@ -115,7 +115,7 @@ def _others(value):
     if isinstance(value, list):
         return [[0.5, 0.5], ["x"], [2, 3, 4]]
     names = "x knn groups dis none affine running-cell inverse zero 8 coverage vit-s tube spill"
-    names += " max ignored window centre float32 motion rand-m7-n4-mstd0.5-inc1"
+    names += " max ignored window centre float32 motion rand-m7-n4-mstd0.5-inc1 vector_histogram"
     return [*names.split(), PARENT]
 
 
