@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mgm.paper.cost import longest_chains, train_multiply_adds
 from mgm.paper.registry import Registry
 from mgm.paper.scales import Scale
+from mgm.results.result import lacks_weights
 from mgm.spec import FLOWS, PUBLISHED, LoadOptions, Pretrain, RunOptions, Spec, parents
 
 if TYPE_CHECKING:
@@ -192,6 +193,29 @@ def dataset_jobs(workflow: "Workflow") -> list[DagJob]:
     return jobs
 
 
+def weights_jobs(registry: Registry, results: Path) -> dict[str, str]:
+    """Return the finished runs whose weights are gone but needed, each with its rebuilding job.
+
+    Archived runs have no weights. Those are needed that unfinished runs start from.
+    """
+    found: dict[str, str] = {}
+    for run_id, spec in reversed(registry.specs.items()):  # children come before their parents
+        if run_id in found or not (results / run_id / "result.json").is_file():
+            found |= {
+                parent: f"{rule_of(registry.specs[parent], registry.scale)}-weights-{parent}"
+                for parent in parents(spec)
+                if parent in registry.specs and lacks_weights(results / parent)
+            }
+    return found
+
+
+def rebuild_job(workflow: "Workflow", run_id: str) -> DagJob:
+    """Return the job that computes the lost weights of a finished run again."""
+    job = run_job(workflow, workflow.rebuilt[run_id], [workflow.registry.specs[run_id]])
+    path = workflow.results / run_id / "weights.safetensors"
+    return replace(job, words=(*job.words, "--rebuild"), makes=(path,))
+
+
 def run_job(workflow: "Workflow", name: str, specs: list[Spec]) -> DagJob:
     """Return the job of these runs."""
     here, stage = workflow.scale.execution, specs[0].stage
@@ -216,6 +240,12 @@ def run_job(workflow: "Workflow", name: str, specs: list[Spec]) -> DagJob:
         for spec in specs
         for parent in parents(spec)
         if parent in workflow.made_by
+    }
+    after |= {
+        workflow.rebuilt[parent]
+        for spec in specs
+        for parent in parents(spec)
+        if parent in workflow.rebuilt
     }
     after |= {f"prepare-{key}" for key in keys if key in workflow.built_datasets}
     after |= {

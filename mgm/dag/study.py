@@ -13,7 +13,15 @@ from typing import Any
 from mgm.dag import WORKFLOW
 from mgm.dag.cluster import load_cluster
 from mgm.dag.config import Config, parse_config
-from mgm.dag.jobs import batches, dataset_jobs, in_order, prioritised, run_job
+from mgm.dag.jobs import (
+    batches,
+    dataset_jobs,
+    in_order,
+    prioritised,
+    rebuild_job,
+    run_job,
+    weights_jobs,
+)
 from mgm.data.index import read_index
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
@@ -136,8 +144,11 @@ class Workflow:
         self._require_labels()
         of_job = batches(self.registry)
         self.made_by = {spec.run_id: name for name, specs in of_job.items() for spec in specs}
+        # Finished runs whose weights are computed again, each with its job.
+        self.rebuilt = weights_jobs(self.registry, self.results)
         jobs = [
             *dataset_jobs(self),
+            *(rebuild_job(self, run_id) for run_id in reversed(self.rebuilt)),
             *(run_job(self, name, specs) for name, specs in of_job.items()),
         ]
         rank = {run_id: place for place, run_id in enumerate(self.registry.specs)}

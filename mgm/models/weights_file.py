@@ -71,7 +71,7 @@ def weights_file(path: Path) -> Path:
         if (path.parent / "result.json").exists():
             raise UserError(
                 f"{path}: no such weights, but the run is done; "
-                f"delete {path.parent} to train it again"
+                f"`mgm pretrain {path.parent}/spec.json --rebuild` computes them again"
             ) from None
         raise UserError(
             f"{path}: no such weights; run the parent first, or correct the parent's run id"

@@ -326,6 +326,11 @@ def recorded_digest(folder: Path) -> str | None:
     return None
 
 
+def lacks_weights(folder: Path) -> bool:
+    """Return whether a finished run's weights are gone, as those of an archived run are."""
+    return recorded_digest(folder) is not None and not (folder / "weights.safetensors").exists()
+
+
 def _progress(folder: Path) -> str:
     """Return how far an unfinished run is; empty if it never started.
 

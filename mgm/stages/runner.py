@@ -22,7 +22,7 @@ from mgm.paper.cost import train_multiply_adds
 from mgm.reading import file_digest, read_json
 from mgm.results import atomic
 from mgm.results.lock import folder_lock
-from mgm.results.result import examine, versions, write_result
+from mgm.results.result import examine, lacks_weights, recorded_digest, versions, write_result
 from mgm.spec import Pretrain, Spec, parents, read_spec
 from mgm.stages.job import Job, Workplace, find_index, share_crops
 from mgm.training import collectives, remove_checkpoints
@@ -32,6 +32,8 @@ def run_all(
     specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], workplace: Workplace
 ) -> None:
     """Run each spec in its folder, one after another. Finished runs are skipped.
+
+    With the option `rebuild`, a finished run without weights is computed again. Its result stays.
 
     With several runs, a failed run does not stop the others. Each cause is printed once, and the
     error at the end counts the failures. The error of a single run is raised unchanged.
@@ -49,7 +51,8 @@ def run_all(
         try:
             with ExitStack() as lock:
                 if not collectives.broadcast_object(
-                    collectives.is_main() and _lock_unless_done(folder, spec, lock)
+                    collectives.is_main()
+                    and _lock_unless_done(folder, spec, lock, workplace.options.rebuild)
                 ):
                     continue
                 text = _run_one(spec, folder, compute, workplace)
@@ -69,19 +72,23 @@ def run_all(
         )
 
 
-def _lock_unless_done(folder: Path, spec: Spec, lock: ExitStack) -> bool:
+def _lock_unless_done(folder: Path, spec: Spec, lock: ExitStack, rebuild: bool) -> bool:
     """Lock the folder of a run that must be computed, or clean up that of a finished run.
 
     Returns:
         Whether the run must be computed.
     """
-    done = examine(folder, spec).state == "run"
+
+    def is_done() -> bool:
+        return examine(folder, spec).state == "run" and not (rebuild and lacks_weights(folder))
+
+    done = is_done()
     # A writer that was killed after it wrote the result leaves its lock file.
     if not done or (folder / "writer.lock").exists():
         folder.mkdir(parents=True, exist_ok=True)
         lock.enter_context(folder_lock(folder))
         # Another process may have finished the run while this one waited for the lock.
-        done = examine(folder, spec).state == "run"
+        done = is_done()
     if done:
         with suppress(OSError):
             clean_up(folder)
@@ -151,7 +158,16 @@ def _run_one(
             "started": started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        write_result(folder, result_fields(job, metrics) | times)
+        fields = result_fields(job, metrics) | times
+        if (wanted := recorded_digest(folder)) is None:
+            write_result(folder, fields)
+        elif fields["weights_sha256"] != wanted:
+            (folder / "weights.safetensors").unlink()
+            raise UserError(
+                f"{folder}: its weights computed again have SHA-256 {fields['weights_sha256'][:12]}"
+                f", and the run wrote {wanted[:12]}: this processor or these packages round "
+                "otherwise; copy the file from where it was written, or delete the folder"
+            )
     clean_up(folder)
     text = ", ".join(
         f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, float)

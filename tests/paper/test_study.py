@@ -1,5 +1,6 @@
 """Studies: their fields, their runs, and that a run of a committed study keeps its id."""
 
+import json
 from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
@@ -172,6 +173,39 @@ def test_the_dag_has_a_job_for_each_run_and_dataset(tmp_path, monkeypatch):
         assert len(folders) <= 1
         for spec in job.specs:
             assert folders == {str(workflow.places[workflow.scale.key_of(spec.data)])}
+
+
+def test_a_new_column_needs_only_the_lost_weights_of_its_rows(tmp_path, monkeypatch):
+    """As after an archive was unpacked: its runs are finished, and have no weights."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "small.yaml"
+
+    def workflow(**fields):
+        path.write_text(yaml.safe_dump(SMALL | fields, sort_keys=False))
+        return Workflow({"study": str(path)}, data=Path("data"))
+
+    archived = workflow()
+    for run_id, spec in archived.registry.specs.items():
+        digest = "0" * 64 if spec.stage in ("pretrain", "finetune") else None
+        folder = archived.results / run_id
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps({"weights_sha256": digest}))
+    assert not workflow().rebuilt
+    new = workflow(
+        columns=SMALL["columns"] | {"New": {"kind": "knn", "only": {"rows": ["Further"]}}}
+    )
+    further = {one.run.parent for one in new.registry.values if one.column == "New"}
+    assert new.rebuilt.keys() == further | {new.registry.specs[one].parent for one in further}
+    fresh = {one.run.run_id for one in new.registry.values if one.column == "New"}
+    for name in new.jobs.keys() - new.done:
+        job = new.jobs[name]
+        if "--rebuild" in job.words:
+            assert {spec.run_id for spec in job.specs} <= new.rebuilt.keys()
+        for spec in job.specs:
+            if spec.run_id in fresh | new.rebuilt.keys():
+                assert {new.rebuilt[parent] for parent in parents(spec)} <= set(job.after)
+            else:
+                assert archived.registry.specs[spec.run_id] == spec
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
