@@ -32,8 +32,8 @@ def overview(workflow: Workflow) -> str:
         takes = "`mgm plan --study` estimates its time."
     if workflow.scale.own_videos:
         takes = (
-            f"With generated videos it takes {workflow.scale.expected_cost}. For yours, a line "
-            "after the first run says how long the others take."
+            f"With generated videos it takes {workflow.scale.expected_cost}. For yours, "
+            "lines say how long it takes once each stage has a finished run."
         )
     return (
         f"{workflow.name}: {len(specs)} runs"

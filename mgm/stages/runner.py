@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +250,8 @@ def git_commit() -> tuple[str, bool]:
 def progress(workplace: Workplace) -> str:
     """Return text like '; 23 of 61 runs done, about 2 min left', from the results.
 
-    It is empty unless the workflow has listed the specs. Files that cannot be read do not count.
+    It is empty unless the workflow has listed the specs, and has no time before each stage that is
+    left has a finished run. Files that cannot be read do not count.
     """
     # Stage -> (FLOPs, seconds) of its finished runs.
     done = defaultdict[str, list[tuple[float, float]]](list)
@@ -266,14 +266,14 @@ def progress(workplace: Workplace) -> str:
                 left.append((spec.stage, work))
     if not done:
         return ""
-    finished = [*chain(*done.values())]
-
-    def rate(runs: Sequence[tuple[float, float]]) -> float:
-        """Return seconds per FLOP."""
-        return sum(seconds for _, seconds in runs) / sum(work for work, _ in runs)
-
-    rates = {stage: rate(runs) for stage, runs in done.items()}
-    seconds = sum(work * rates.get(stage, rate(finished)) for stage, work in left)
-    at_once = max(1, (os.cpu_count() or 1) // workplace.options.threads)
-    text = f", about {duration(seconds / at_once)} of computing left" if left else ""
-    return f"; {len(finished)} of {len(finished) + len(left)} runs done{text}"
+    text, finished = "", sum(map(len, done.values()))
+    # FLOPs of one stage say nothing about the time of another.
+    if left and {stage for stage, _ in left} <= done.keys():
+        rates = {
+            stage: sum(seconds for _, seconds in runs) / sum(work for work, _ in runs)
+            for stage, runs in done.items()
+        }
+        at_once = max(1, (os.cpu_count() or 1) // workplace.options.threads)
+        seconds = sum(work * rates[stage] for stage, work in left) / at_once
+        text = f", about {duration(seconds)} of computing left"
+    return f"; {finished} of {finished + len(left)} runs done{text}"

@@ -551,3 +551,6 @@ def test_progress_counts_finished_runs_and_estimates_the_rest(execution, pretrai
     at_once = max(1, os.cpu_count() or 1)
     left = duration(60 / at_once)
     assert progress(execution) == f"; 2 of 3 runs done, about {left} of computing left"
+    # A finished stage says nothing about the time of another one.
+    (specs / f"{probing.run_id}.json").write_text(probing.model_dump_json())
+    assert progress(execution) == "; 2 of 4 runs done"
