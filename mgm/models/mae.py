@@ -88,9 +88,7 @@ class MAE(nn.Module):
         predicted_BMP = self.decoder(
             torch.cat((visible_BVD, masked_BMD), dim=1), hidden=masked_BM.shape[1]
         )
-        if motion_BL2 is not None:
-            return predicted_BMP, gather_tokens(motion_BL2, masked_BM)
-        return predicted_BMP, self.target(gather_tokens(patches_BLPC, masked_BM))
+        return predicted_BMP, self._targets(patches_BLPC, masked_BM, motion_BL2)
 
     def targets(
         self,
@@ -101,9 +99,14 @@ class MAE(nn.Module):
     ) -> Tensor:
         """Return the targets alone. The arguments are as in `forward`."""
         _, masked_BM = self.split(masked_BL, predicted_BL)
+        patches_BLPC = patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch)
+        return self._targets(patches_BLPC, masked_BM, motion_BL2)
+
+    def _targets(
+        self, patches_BLPC: Tensor, masked_BM: Tensor, motion_BL2: Tensor | None
+    ) -> Tensor:
         if motion_BL2 is not None:
             return gather_tokens(motion_BL2, masked_BM)
-        patches_BLPC = patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch)
         return self.target(gather_tokens(patches_BLPC, masked_BM))
 
     def split(self, masked_BL: Tensor, predicted_BL: Tensor | None = None) -> tuple[Tensor, Tensor]:
