@@ -139,4 +139,4 @@ def test_a_file_that_is_no_video_is_one_line(tmp_path, verb):
 def test_report_of_nothing_names_the_next_step(tmp_path):
     done = mgm("report", "nothing", cwd=tmp_path)
     assert done.returncode == 2
-    assert "run `snakemake --cores all` first" in done.stderr
+    assert "scale.json" in done.stderr

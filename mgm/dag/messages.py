@@ -97,12 +97,12 @@ def order(workflow: Workflow) -> list[str]:
 
 def missing(workflow: Workflow) -> dict[str, str]:
     """Return an error line for each dataset that is absent and that no job makes."""
-    found = {}
+    lines = {}
     for name, place in workflow.places.items():
         if name not in workflow.built_datasets and not (place / "index.json").exists():
             command = f"mgm {shlex.join([*workflow.preparation(name), '--out', str(place)])}"
-            found[name] = f"dataset {name}: {place / 'index.json'} is missing; run `{command}`"
-    return found
+            lines[name] = f"dataset {name}: {place / 'index.json'} is missing; run `{command}`"
+    return lines
 
 
 def dry_run(workflow: Workflow) -> str:
@@ -126,7 +126,7 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
     key_of = workflow.scale.key_of
     needed = {key_of(spec.data) for spec in specs}
     absent = missing(workflow)
-    found = [line for name, line in absent.items() if name in needed]
+    lines = [line for name, line in absent.items() if name in needed]
     checks: list[Callable[[], object]] = [
         partial(
             _check_index,
@@ -157,18 +157,18 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
         try:
             check()
         except UserError as error:
-            found.append(str(error))
+            lines.append(str(error))
     if workflow.scale.memory_gb and not workflow.cluster:
-        found += gpu_problems(workflow, specs)
-        found += archive_problems(workflow, needed)
+        lines += gpu_problems(workflow, specs)
+        lines += archive_problems(workflow, needed)
     if workflow.cluster:
         if not shutil.which("sbatch"):
-            found.append(
+            lines.append(
                 "sbatch is not found, so this machine has no Slurm; run this on a login node of "
                 "the cluster, or `snakemake --cores all` here"
             )
-        found += check_divisible(workflow.cluster, jobs)
-    return found
+        lines += check_divisible(workflow.cluster, jobs)
+    return lines
 
 
 def _check_index(place: Path, specs: Sequence[Spec]) -> None:
@@ -186,25 +186,26 @@ def _check_index(place: Path, specs: Sequence[Spec]) -> None:
 
 def check_divisible(cluster: Cluster, jobs: Iterable[DagJob]) -> list[str]:
     """Return an error line for each rule with a batch that its processes cannot share evenly."""
-    found = {}
-    for job, spec in [(one, spec) for one in jobs for spec in one.specs]:
+    lines = {}
+    for job in jobs:
         asked = cluster.jobs[job.rule]
-        if isinstance(spec, Pretrain | Finetune) and (
-            spec.optim.batch % (asked.processes * asked.accumulate)
-        ):
-            found[job.rule] = (
-                f"{spec.run_id}: a batch of {spec.optim.batch} is not divisible by "
-                f"{asked.processes} processes x {asked.accumulate} micro-batches; change "
-                f"jobs.{job.rule} in cluster.yaml"
-            )
-    return list(found.values())
+        for spec in job.specs:
+            if isinstance(spec, Pretrain | Finetune) and (
+                spec.optim.batch % (asked.processes * asked.accumulate)
+            ):
+                lines[job.rule] = (
+                    f"{spec.run_id}: a batch of {spec.optim.batch} is not divisible by "
+                    f"{asked.processes} processes x {asked.accumulate} micro-batches; change "
+                    f"jobs.{job.rule} in cluster.yaml"
+                )
+    return list(lines.values())
 
 
 def archive_problems(workflow: Workflow, datasets: Collection[str]) -> list[str]:
     """Return an error line for each dataset that lacks videos, at a scale for one GPU."""
     if workflow.yes or not workflow.scale.memory_gb:
         return []
-    found = []
+    lines = []
     for name, source in workflow.sources.items():
         official = sum(PUBLISHED[name].official)
         if name not in datasets or (workflow.places[name] / "index.json").exists():
@@ -212,11 +213,11 @@ def archive_problems(workflow: Workflow, datasets: Collection[str]) -> list[str]
         names, _ = files_below(Path(source))
         count = sum(file.lower().endswith(SUFFIXES) for file in names)
         if count < official:
-            found.append(
+            lines.append(
                 f"{name}={source}: contains {count:,} videos, and {name} has {official:,}; unpack "
                 "its archive again, or add yes=true to --config to go on without the others"
             )
-    return found
+    return lines
 
 
 def gpu_problems(workflow: Workflow, specs: Collection[Spec]) -> list[str]:
@@ -236,18 +237,18 @@ def gpu_problems(workflow: Workflow, specs: Collection[Spec]) -> list[str]:
             f"scale {name}: this machine has no GPU, and one core would take about {hours:,.0f} "
             "hours; add yes=true to --config to run anyway"
         ]
-    found = []
+    lines = []
     free = torch.cuda.get_device_properties(0).total_memory / 1e9
     if free < wanted:
-        found.append(
+        lines.append(
             f"scale {name}: {torch.cuda.get_device_name()} has {free:.0f} GB, and this size takes "
             f"{wanted:g}; choose a smaller size with gpu=, or add yes=true"
         )
     trained = (spec for spec in specs if isinstance(spec, Pretrain | Finetune))
     wants = any(spec.optim.precision == "bf16" for spec in trained)
     if wants and not torch.cuda.is_bf16_supported(including_emulation=False):
-        found.append(
+        lines.append(
             f"scale {name}: {torch.cuda.get_device_name()} has no bf16; "
             "set optim.precision to float32 in a scale of your own, or add yes=true"
         )
-    return found
+    return lines

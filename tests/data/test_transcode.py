@@ -184,7 +184,7 @@ def test_a_split_without_videos_is_no_index(sources, tmp_path):
         Path(video.path).write_bytes(b"")
     with pytest.raises(
         UserError,
-        match=r"0 of the 4 readable videos are in the test split.*cannot be read as a video",
+        match="0 of the 4 .*test split",
     ):
         transcode(sources, tmp_path / "out")
     assert not (tmp_path / "out" / "index.json").exists()
@@ -198,7 +198,7 @@ def test_a_full_disk_stops_and_a_rerun_completes(sources, tmp_path, processes):
     try:
         with pytest.raises(
             UserError,
-            match=r"no space left for the copy of .*",
+            match="no space left",
         ):
             transcode(sources, tmp_path / "out", processes=processes)
     finally:
@@ -250,15 +250,13 @@ def test_a_kill_leaves_only_whole_videos_and_a_rerun_completes(generated, tmp_pa
 
 
 def test_another_folder_or_size_is_refused(sources, tmp_path):
-    with pytest.raises(UserError, match="--short-side 224 is neither 256 nor 320"):
+    with pytest.raises(UserError, match="--short-side 224"):
         transcode(sources, tmp_path / "out", 224)
     (tmp_path / "mine" / "videos").mkdir(parents=True)
     with pytest.raises(UserError, match="did not make"):
         transcode(sources, tmp_path / "mine")
     transcode(sources, tmp_path / "out")
-    with pytest.raises(
-        UserError, match="transcoded with short side 256, and now it is short side 320"
-    ):
+    with pytest.raises(UserError, match="256.* 320"):
         transcode(sources, tmp_path / "out", 320)
     assert read_index(tmp_path / "out")
 

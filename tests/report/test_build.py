@@ -112,7 +112,7 @@ def test_only_one_table_or_figure(places):
     assert build_report(both, *places, only="table1") == places[1] / "tables/table1.csv"
     # Without runs, figure 1 draws the paper's numbers.
     assert build_report(both, *places, only="figure1").exists()
-    with pytest.raises(UserError, match="table9: no such table or figure"):
+    with pytest.raises(UserError, match="table9: "):
         build_report(known, *places, only="table9")
 
 

@@ -175,7 +175,7 @@ def test_a_changed_number_flips_what_uses_it_and_nothing_else():
     before = {one.id: table_says(one, reported()) for one in CLAIMS}
     turned = set()
     tables = {key: value for key, value in reported().items() if key[0] != "measured"}
-    assert len(tables) == 122
+    assert tables
     for key, value in tables.items():
         for factor in (0.01, 0.9, 1.1, 100):
             changed = {**reported(), key: value * factor}

@@ -157,7 +157,7 @@ def test_a_server_that_hangs_is_waited_for_but_not_for_ever(place, server, monke
 
 def test_a_database_that_refuses(place, server, postgres):
     slow_down(postgres, "IF NEW.step = 20 THEN RAISE EXCEPTION 'the disk is full'; END IF")
-    with pytest.raises(UserError, match="nothing is lost"):
+    with pytest.raises(UserError, match="tracker "):
         sync(KNOWN, place, server.uri)
     speed_up(postgres)
     sync(KNOWN, place, server.uri)

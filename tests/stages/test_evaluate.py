@@ -75,7 +75,7 @@ def test_what_cannot_be_evaluated_is_one_clear_line(run, execution, pretraining,
     save_weights(build_classifier(read_spec(run), classes=5), tmp_path / "five.safetensors")
     with pytest.raises(
         UserError,
-        match=r"five.safetensors: distinguishes 5 classes",
+        match=r"five\.safetensors: .*5 classes",
     ):
         evaluate(run, tmp_path / "five.safetensors", execution, {})
     (tmp_path / "spec.json").write_text(pretraining.model_dump_json())

@@ -97,7 +97,7 @@ def test_an_interrupted_call_leaves_no_marker_and_the_next_one_does_the_rest(fol
     assert not (folder / "flow-dis.json").exists()
     with pytest.raises(
         NoFlow,
-        match=r"flow-dis.json: no such file, so the flow of these videos is not complete",
+        match=r"flow-dis\.json: ",
     ):
         require_flow(
             folder, [video for video in read_index(folder).videos if video.path in written], "dis"
@@ -129,7 +129,7 @@ def test_videos_that_cannot_be_read_are_named_once_the_others_are_done(folder):
             file.write(b"no video")
     with pytest.raises(
         UserError,
-        match=rf"{re.escape(index.videos[3].path)}: cannot be read .*\(2 of {COUNT} videos failed",
+        match=rf"{re.escape(index.videos[3].path)}: .*2 of {COUNT}",
     ):
         flow(folder, "dis")
     assert len(sidecars(folder)) == COUNT - 2

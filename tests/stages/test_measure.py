@@ -160,7 +160,7 @@ def test_bad_boxes_are_one_line(copied):
     (copied / "boxes.npz").unlink()
     with pytest.raises(
         UserError,
-        match=r"no boxes: neither .*boxes\.csv nor .*boxes\.npz \(of generated sets\) exists",
+        match=r"boxes\.csv .*boxes\.npz",
     ):
         saliency_score(index, copied, index.test)
 
@@ -171,7 +171,7 @@ def test_videos_are_evenly_spaced(index):
     blind = replace(
         index, videos=tuple(replace(video, has_vectors=False) for video in index.videos)
     )
-    with pytest.raises(UserError, match="none of the 12 test videos has motion vectors"):
+    with pytest.raises(UserError, match="motion vectors"):
         choose(blind, 0)
 
 
@@ -345,7 +345,7 @@ def test_coverage_of_videos_in_which_nothing_moves_is_an_error(monkeypatch, inde
     monkeypatch.setattr(COVERAGE, "MOVES", 1000.0)
     with pytest.raises(
         UserError,
-        match="in no middle clip of 12 test videos does anything move 1000.0 pixels further",
+        match="1000.0 pixels",
     ):
         COVERAGE.coverage(spec("coverage"), index.test)
 

@@ -158,7 +158,7 @@ def test_without_vectors_it_says_so(tmp_path, index):
     blind = replace(
         index, videos=tuple(replace(video, has_vectors=False) for video in index.videos)
     )
-    with pytest.raises(UserError, match="none of the 4 test videos has motion vectors"):
+    with pytest.raises(UserError, match="motion vectors"):
         _arrays(tmp_path / "run", blind)
 
 
@@ -177,7 +177,7 @@ def test_a_ratio_and_a_stride_that_cannot_be_are_refused(tmp_path):
     video = write_video(tmp_path / "v.mp4", moving_square(20))
     with pytest.raises(UserError, match="ratio"):
         masks_to_show(["mgm"], ratio=0)
-    with pytest.raises(UserError, match="spans 31, and the video has 20"):
+    with pytest.raises(UserError, match="31.* 20"):
         show(video, masks_to_show(["mgm"]), stride=2)
 
 

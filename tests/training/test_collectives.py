@@ -368,9 +368,7 @@ def test_under_torchrun_an_error_is_one_line_and_ends_all(folder, tmp_path):
 def test_a_batch_that_processes_do_not_divide_is_refused(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(collectives, "world_size", lambda: 3)
     execution = Workplace(tmp_path, {"ssv2": folder / "ssv2"}, RunOptions(accumulate=2))
-    with pytest.raises(
-        UserError, match="^3 processes with --accumulate 2 do not divide optim.batch 4"
-    ):
+    with pytest.raises(UserError, match=r"--accumulate 2 .*optim\.batch 4"):
         next(
             jobs.training_batches(
                 jobs.Job(PRETRAIN, tmp_path, execution, jobs.find_index(PRETRAIN, execution)),

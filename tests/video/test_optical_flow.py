@@ -231,7 +231,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, weights):
             path.write_bytes(content)
         elif content is not None:
             torch.save(content, path)
-        with refused(f"{path}: not RAFT-small's weights", "raft_small_C_T_V2"):
+        with refused(f"{path}: "):
             estimator("raft-small", path)
     torch.save(state, path)
     estimator("raft-small", path)
@@ -250,7 +250,7 @@ def test_without_a_path_torchvisions_own_weights_are_used_or_one_line_says_why_n
     name = Raft_Small_Weights.DEFAULT.url.rpartition("/")[2]
     with pytest.raises(
         UserError,
-        match=rf"{name} cannot be downloaded \(OSError: no route to host\)",
+        match=rf"{name} .*no route to host",
     ) as error:
         raft_weights("raft-small", None)
     assert "\n" not in str(error.value)
@@ -362,5 +362,5 @@ def test_a_sidecar_that_does_not_fit_stops_a_run_in_one_line(tmp_path, workers):
     stops("float32")
     file.write_bytes(good)
     assert len(batches_of([row], workers=workers)) == 5
-    with pytest.raises(NoFlow, match="has 12 frames, and frame 12 was requested"):
+    with pytest.raises(NoFlow, match="12 frames.*frame 12"):
         read_flow(row.path, "dis", [0, 12])

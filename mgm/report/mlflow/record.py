@@ -80,7 +80,9 @@ class Records:
                 for run in registry.with_parents(run.run_id for run in cell.runs):
                     self.cells[run.run_id].append((cell.table, cell.row, cell.column))
         # The dataset of a study, and its draw, by the digest of its videos.
-        self.places = {one.run.data.digest: (one.dataset, one.draw) for one in registry.values}
+        self.places = {
+            value.run.data.digest: (value.dataset, value.draw) for value in registry.values
+        }
         # Arrays of Figure 5.
         clip = registry.mask_clip
         arrays = results / clip.run_id / "arrays.npz" if clip else None
@@ -90,11 +92,11 @@ class Records:
 
     def digests(self) -> dict[str, str]:
         """Map each run with a folder to the digest of everything in its record."""
-        found: dict[str, str] = {}
+        digests: dict[str, str] = {}
         for run_id, spec in self.registry.specs.items():
             if (folder := self.results / run_id).is_dir():
                 stopped = not (folder / "result.json").exists() and age(folder) > QUIET_S
-                before = [found.get(parent) for parent in parents(spec)]
+                before = [digests.get(parent) for parent in parents(spec)]
                 about = [FORMAT, spec.model_dump_json(), self.cells[run_id], stopped, before]
                 files = [
                     (file.name, _content(file))
@@ -103,8 +105,8 @@ class Records:
                 ]
                 shown = self.clip if _is_plain(spec) else ""
                 text = json.dumps([*about, files, shown])
-                found[run_id] = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return found
+                digests[run_id] = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digests
 
     def read(self, run_id: str) -> Record | None:
         """Return the record of a run, or None for a run without files."""
@@ -150,7 +152,7 @@ class Records:
         axes = {"layout": layout, "draw": draw, "labels": spec.data.labels_per_class or "all"}
         if spec.stage in ("pretrain", "finetune", "probe"):
             chain = self.registry.with_parents([spec.run_id])
-            start = next((one for one in reversed(chain) if isinstance(one, Pretrain)), None)
+            start = next((run for run in reversed(chain) if isinstance(run, Pretrain)), None)
             axes["mask"] = start.mask.name if start else "none"
             if start:
                 optim = start.optim

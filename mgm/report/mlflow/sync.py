@@ -317,9 +317,9 @@ class Mirror:
         path = self.results / run_id / "weights.safetensors"
         if not wanted or not path.is_file() or self.tag(run_id, WEIGHTS) == wanted:
             return False
-        if (found := file_digest(path)) != wanted:
+        if (digest := file_digest(path)) != wanted:
             raise UserError(
-                f"{path}: digest {found[:12]} differs from the result's {wanted[:12]}; "
+                f"{path}: digest {digest[:12]} differs from the result's {wanted[:12]}; "
                 "delete the run and run it again"
             )
         mlflow_id = self.runs[run_id][0].info.run_id
