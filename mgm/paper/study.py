@@ -268,6 +268,9 @@ class Study(FrozenModel):
     # Differences "A minus B" by family; B may be *, for every other row. Holm's method is applied
     # to a family's differences in one dataset and column. A list is one family.
     compare: Families = Field(default_factory=dict)
+    # A number of pretraining with its title, such as {optim.steps: Steps}. Rows that differ in it
+    # alone are a line of the figure that draws each column over it.
+    over: dict[str, str] = Field(default_factory=dict, max_length=1)
     # Means over several datasets, by name.
     averages: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     predictions: tuple[Prediction, ...] = ()

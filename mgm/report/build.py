@@ -83,15 +83,15 @@ def _study(
     """Write the tables, the figure and the page of a study."""
     # Imported here because matplotlib takes a second to import.
     from mgm.report.findings import Findings
-    from mgm.report.study_page import study_of, write_study_figure, write_study_tables
+    from mgm.report.study_page import study_of, write_study_figures, write_study_tables
 
     findings = Findings(registry, found)
     if only != "figures":
         write_study_tables(findings, reports / "tables")
-    drawn = write_study_figure(findings, reports / "figures") if only != "tables" else None
+    drawn = write_study_figures(findings, reports / "figures") if only != "tables" else {}
     if only:
         return reports / only
-    study = study_of(findings) | {"figure": svg_uri(drawn) if drawn else ""}
+    study = study_of(findings) | {"figures": {name: svg_uri(path) for name, path in drawn.items()}}
     shown = page(registry, results, reports, found, collected, study=study)
     return atomic.write(reports / "index.html", shown)
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
+from math import isfinite, nan
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any, Literal
 
@@ -209,6 +210,39 @@ class Findings:
             )
         names = ["dataset", "column", "row", "control", "mean", "low", "high", "n", "run_ids"]
         return pd.DataFrame(rows, columns=names)
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """A row per cell that the figure over a number draws; none if the study names no number.
+
+        The columns are `dataset`, `column`, `line` (what the names of a line's rows share), `x`
+        (NaN for a row without pretraining), `mean`, `low`, `high` and `n`. Controls are left out.
+        """
+        rows = []
+        for field in self.study.over:
+            lines = self._lines(field)
+            for cell in self.cells[~self.cells.control].to_dict("records"):
+                if cell["row"] in lines:
+                    line, x = lines[cell["row"]]
+                    found = {name: cell[name] for name in ("dataset", "column", *Estimate._fields)}
+                    rows.append({"line": line, "x": x} | found)
+        return pd.DataFrame(rows, columns=["dataset", "column", "line", "x", *Estimate._fields])
+
+    def _lines(self, field: str) -> dict[str, tuple[str, float]]:
+        """Return each row's line and number. Rows of a line differ in `field` alone."""
+        groups: dict[Any, dict[str, float]] = {}
+        for name, row in self.study.rows.items():
+            changes = {key: value for key, value in row.changes.items() if key != field}
+            x = row.changes.get(field, nan)
+            if field in row.changes or row.start == "none":
+                groups.setdefault((row.start, str(sorted(changes.items()))), {})[name] = float(x)
+        lines = {}
+        for group in groups.values():
+            # Names are compared character by character, as they should be.
+            shared = re.sub(r"[ ,\d]*$", "", commonprefix(list(group)))  # noqa: RUF071
+            for name, x in group.items():
+                lines[name] = (shared if len(group) > 1 and shared else name, x)
+        return lines
 
     @cached_property
     def differences(self) -> pd.DataFrame:

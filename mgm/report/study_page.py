@@ -4,34 +4,25 @@ Every number comes from `mgm.report.findings`, with intervals over the study's s
 """
 
 import re
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
 from mgm.paper.registry import SHARES
 from mgm.paper.study import parse_difference
 from mgm.report import blocks
-from mgm.report.figures.seeds import intervals
-from mgm.report.figures.style import (
-    QUIET,
-    STYLE,
-    panels,
-    save,
-)
+from mgm.report.figures.study import differences, over_a_number
+from mgm.report.figures.style import save
 from mgm.report.findings import Findings, estimate_of
 from mgm.report.page.runs import slug
 from mgm.report.page.svg import NARROW, PERCENT, Axis
 from mgm.report.table_files import MINUS
 from mgm.results import atomic
 
-ROW, BETWEEN = 0.3, 0.62  # inches
-FIGURE = "differences"
 # The frames of `Findings` that are written as csv.
 FRAMES = ("cells", "differences", "predictions", "values")
 
@@ -66,53 +57,29 @@ def write_study_tables(findings: Findings, folder: Path) -> Path:
     return folder
 
 
-def write_study_figure(findings: Findings, folder: Path) -> Path | None:
-    """Draw the differences of the first column, and return the svg; None without any."""
+def write_study_figures(findings: Findings, folder: Path) -> dict[str, Path]:
+    """Draw the study's figures, and return their svg files: `over`, and `differences`."""
+    written = {}
+    if len(points := findings.points):
+        numbers = points.drop(columns=["dataset", "column", "line"]).to_numpy(float)
+        names = points[["dataset", "column", "line"]].to_numpy(str)
+        figure = over_a_number(findings.study, points, unit_of(findings))
+        save(figure, folder / "over", {"names_P3": names, "numbers_P5": numbers})
+        written["over"] = folder / "over.svg"
     table = findings.differences
     table = table[table.column == next(iter(findings.study.columns))]
-    if not len(table):
-        return None
-    units = {
-        place: findings.per_unit(place[0], *parse_difference(place[1]), table.column.iloc[0])
-        for place in zip(table.dataset, table.says)
-    }
-    arrays = {f"{dataset}: {says}": values.to_numpy() for (dataset, says), values in units.items()}
-    figure = _dots(findings, table, {place: values.to_numpy() for place, values in units.items()})
-    save(figure, folder / FIGURE, arrays)
-    return folder / f"{FIGURE}.svg"
-
-
-@mpl.rc_context(STYLE)
-def _dots(findings: Findings, table: pd.DataFrame, units: dict[tuple[str, str], np.ndarray]) -> Any:
-    """Draw a panel per dataset: a mean with its interval, and a dot per sampling unit below."""
-    datasets = list(dict.fromkeys(table.dataset))
-    counts = [int((table.dataset == dataset).sum()) for dataset in datasets]
-    key = (
-        "Each line is a difference of two rows. Large dots and bars: mean and 95 % interval. "
-        f"Small dots: one per {unit_of(findings)}. Orange line: no difference."
-    )
-    figure, several = panels(
-        (len(datasets), 1),
-        (9.2, sum(ROW * count + BETWEEN for count in counts)),
-        (3.7, 0.15, 0.4, 0.6),
-        [key],
-        sharex=True,
-        height_ratios=counts,
-        gridspec_kw={"hspace": BETWEEN / (sum(counts) * ROW / len(counts))},
-    )
-    for axes, dataset in zip(several.flat, datasets, strict=True):
-        some = table[table.dataset == dataset].reset_index(drop=True)
-        intervals(axes, some, some.index - 0.12)
-        for place, says in enumerate(some.says):
-            values = units[dataset, says]
-            axes.plot(values, np.full(len(values), place + 0.2), ".", color=QUIET, markersize=4)
-        axes.set_title(findings.study.shown[dataset], loc="left", size=9.5)
-        axes.set_yticks(some.index, [textwrap.fill(says, 50) for says in some.says])
-        axes.set_ylim(len(some) - 0.4, -0.6)
-        axes.grid(axis="x")
-        axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("Difference (points)")
-    return figure
+    if len(table):
+        units = {
+            place: findings.per_unit(
+                place[0], *parse_difference(place[1]), table.column.iloc[0]
+            ).to_numpy()
+            for place in zip(table.dataset, table.says)
+        }
+        arrays = {f"{dataset}: {says}": values for (dataset, says), values in units.items()}
+        figure = differences(findings.study, table, units, unit_of(findings))
+        save(figure, folder / "differences", arrays)
+        written["differences"] = folder / "differences.svg"
+    return written
 
 
 def unit_of(findings: Findings) -> str:
@@ -166,6 +133,7 @@ def study_of(findings: Findings) -> dict[str, Any]:
         "predictions": predictions,
         "verdicts": Counter(one["verdict"] for one in predictions),
         "unit": unit_of(findings),
+        "over": " ".join(study.over.values()),
         "places": _places(findings),
         "csv": FRAMES,
     }

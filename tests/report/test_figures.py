@@ -105,7 +105,30 @@ def test_no_name_of_a_long_difference_is_cut(tmp_path, monkeypatch):
     study = small(rows={name: {} for name in names}, compare=[" minus ".join(names)], **fields)
     drawn = []
     monkeypatch.setattr(study_page, "save", lambda figure, *_: drawn.append(figure))
-    study_page.write_study_figure(findings(study), tmp_path)
+    study_page.write_study_figures(findings(study), tmp_path)
+    assert not is_cut(drawn[0])
+
+
+def test_rows_that_differ_in_a_number_alone_are_a_line(tmp_path, monkeypatch):
+    rows = {
+        "Random weights": "none",
+        "Tube, 700 steps": {"mask": "tube", "optim.steps": 700},
+        "Tube, 2,800 steps": {"mask": "tube", "optim.steps": 2800, "only": {"draws": "5"}},
+        "Tube, jumps": {"mask": "tube"},
+        "MGM, 2,800 steps": {"optim.steps": 2800},
+    }
+    fields = {"columns": {"Linear": {}}, "controls": [], "predictions": [], "compare": []}
+    found = findings(small(rows=rows, over={"optim.steps": "Steps"}, **fields))
+    points = found.points[found.points.dataset == "a"].fillna({"x": 0})
+    assert list(zip(points.line, points.x)) == [
+        ("Random weights", 0),
+        ("Tube", 700),
+        ("Tube", 2800),
+        ("MGM, 2,800 steps", 2800),
+    ]
+    drawn = []
+    monkeypatch.setattr(study_page, "save", lambda figure, *_: drawn.append(figure))
+    assert study_page.write_study_figures(found, tmp_path).keys() == {"over"}
     assert not is_cut(drawn[0])
 
 
