@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mgm.console import show
 from mgm.data.index import Index, Video
 from mgm.errors import UserError, valid
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
@@ -26,6 +27,7 @@ from mgm.spec import Data, Finetune, Measure, Probe, Views, read_spec
 from mgm.stages.job import CLIPS, Job, Workplace, computed, find_index, multi_hot
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
+from mgm.training.efficiency import block_compiler, wrapped_blocks
 from mgm.video import BatchOptions, test_loader
 
 T = TypeVar("T")
@@ -145,19 +147,17 @@ def check_views(job: Job[Finetune] | Job[Probe] | Job[Measure]) -> None:
             )
 
 
-def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+def test(job: Job[Finetune], model: nn.Module) -> dict[str, Any]:
     """Test a classifier on the test split: write predictions.csv, and return the metrics.
 
     Each process tests its share. Rank 0 returns the metrics. The others return an empty dict.
 
     Args:
-        logits_of: maps frames (B, T, H, W, C) to logits (B, classes).
+        model: maps frames (B, T, H, W, C) to logits (B, classes).
     """
     share = collectives.rank(), collectives.world_size()
-    own = [
-        (logits_BC.float().cpu().numpy(), sample_B.numpy())
-        for logits_BC, sample_B in over_views(job, logits_of, job.index.test, job.spec.views, share)
-    ]
+    views = over_views(job, model, model, job.index.test, job.spec.views, share)
+    own = [(logits_BC.float().cpu().numpy(), sample_B.numpy()) for logits_BC, sample_B in views]
     found = [*chain(*collectives.gather_object(own))]
     if not collectives.is_main():
         return {}
@@ -170,6 +170,7 @@ def test(job: Job[Finetune] | Job[Probe], logits_of: Callable[[Tensor], Tensor])
 
 def over_views(
     job: Job[Finetune] | Job[Probe],
+    model: nn.Module,
     compute: Callable[[Tensor], T],
     videos: Sequence[Video],
     views: Views,
@@ -178,12 +179,15 @@ def over_views(
     """Yield `compute` of the frames of each batch of views, and the positions of their videos.
 
     Args:
+        model: the model that `compute` calls. Its blocks are compiled as in training.
         share: (i, n): part i of n, from 0.
     """
     spec, cache = job.spec, job.workplace.cache
     how = BatchOptions(None, workers=job.options.workers, cache=cache, share=share)
-    for batch in test_loader(videos, spec.clips, spec.model.tubelet, views, CLIPS, how):
-        yield computed(compute, batch.frames_BTHWC, spec.model.channels), batch.sample_B
+    compiled = block_compiler(job.options.compile, job.device, show)
+    with wrapped_blocks(model, *[compiled] if compiled else []):
+        for batch in test_loader(videos, spec.clips, spec.model.tubelet, views, CLIPS, how):
+            yield computed(compute, batch.frames_BTHWC, spec.model.channels), batch.sample_B
 
 
 def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def _compute(
     with atomic_write(kept) if kept else nullcontext() as temporary:
         if temporary:
             tokens_NLD = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
-        for (pooled_BD, normal_BLD), sample_B in over_views(job, compute, videos, views):
+        for (pooled_BD, normal_BLD), sample_B in over_views(job, model, compute, videos, views):
             found.append(pooled_BD)
             samples.append(sample_B)
             if normal_BLD is not None:

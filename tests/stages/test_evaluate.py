@@ -53,6 +53,15 @@ def test_other_views_weights_and_datasets(run, execution, tmp_path, videos):
     assert "top1 33.33" in evaluate(run, tmp_path / "one.safetensors", execution, {})
 
 
+@pytest.mark.slow  # compiling takes half a minute of a CPU
+def test_compiled_blocks_predict_the_same(run, execution, tmp_path):
+    torch._dynamo.reset()
+    options = execution.options.model_copy(update={"compile": "on"})
+    evaluate(run, None, replace(execution, options=options), {}, tmp_path)
+    assert torch._dynamo.utils.counters["frames"]["ok"] >= 1
+    assert predictions(tmp_path / "predictions.csv") == predictions(run / "predictions.csv")
+
+
 def test_what_cannot_be_evaluated_is_one_clear_line(run, execution, pretraining, tmp_path):
     for place, weights, out, line in [
         (tmp_path / "none", None, None, "none: no such spec; name a run's folder"),
