@@ -30,7 +30,7 @@ from mgm.spec import Probe, Views
 from mgm.spec.values import TOKEN_KINDS
 from mgm.stages.evaluate import check_views, over_views, record
 from mgm.stages.job import Job, LabelledClips, Split, multi_hot
-from mgm.stages.measure.simple_features import read_all
+from mgm.stages.measure import simple_features
 from mgm.stages.probe_kinds import KINDS
 
 
@@ -69,10 +69,18 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
 
 
 def _beside(job: Job[Probe], split: Split, videos: Sequence[Video]) -> Split:
-    """Return a split whose features also have those of the control `beside`."""
-    read = read_all(videos, workers=job.options.workers)
-    own_ND = torch.from_numpy(np.stack([numbers[job.spec.beside] for numbers, _ in read]))
-    return replace(split, x_ND=torch.cat([split.x_ND, own_ND[split.sample_N].float()], dim=1))
+    """Return a split whose features also have those of the control `beside`, from the cache."""
+    path = _folder(job) / f"{_digest(_of_videos(job, videos) | {'beside': job.spec.beside})}.npy"
+    try:
+        own_ND = np.load(path)
+    # A damaged file counts as missing.
+    except (OSError, ValueError, EOFError):
+        read = simple_features.read_all(videos, workers=job.options.workers)
+        own_ND = np.stack([numbers[job.spec.beside] for numbers, _ in read])
+        with atomic_write(path) as temporary:
+            np.save(temporary, own_ND)
+    own_ND = torch.from_numpy(own_ND)[split.sample_N].float()
+    return replace(split, x_ND=torch.cat([split.x_ND, own_ND], dim=1))
 
 
 def fit_draws(
@@ -203,18 +211,29 @@ def _folder(job: Job[Probe]) -> Path:
 def _name(job: Job[Probe], model: FrozenEncoder, videos: Sequence[Video], views: Views) -> str:
     """Return a digest of what features depend on: weights, clips, videos, views, code, device."""
     spec = job.spec
-    fields = {
-        "weights": _weights_digest(model),
-        "clips": spec.clips.model_dump(mode="json"),
-        "model": spec.model.model_dump(mode="json"),
-        "still": spec.still,
-        "views": views.model_dump(mode="json"),
-        "dataset": [spec.data.dataset, job.index.digest],
+    return _digest(
+        _of_videos(job, videos)
+        | {
+            "weights": _weights_digest(model),
+            "clips": spec.clips.model_dump(mode="json"),
+            "model": spec.model.model_dump(mode="json"),
+            "still": spec.still,
+            "views": views.model_dump(mode="json"),
+            "device": job.device.type,
+            "torch": torch.__version__,
+        }
+    )
+
+
+def _of_videos(job: Job[Probe], videos: Sequence[Video]) -> dict[str, Any]:
+    return {
+        "dataset": [job.spec.data.dataset, job.index.digest],
         "videos": [job.index.name(video) for video in videos],
         "code": _code_digest(),
-        "device": job.device.type,
-        "torch": torch.__version__,
     }
+
+
+def _digest(fields: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
 
 
@@ -235,7 +254,7 @@ def _code_digest() -> str:
     """
     digest = hashlib.sha256()
     root = Path(__file__).parents[1]
-    own = [root / "stages" / "job.py", Path(__file__)]
+    own = [root / "stages" / "job.py", Path(simple_features.__file__), Path(__file__)]
     for path in sorted([*root.glob("video/*.py"), *root.glob("models/*.py"), *own]):
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -95,6 +95,24 @@ def test_a_controls_features_stand_beside_each_clips(execution, kinds, monkeypat
         assert (split.x_ND[:, :width] == plain.x_ND).all()
         for x_D, sample in zip(split.x_ND[:, width:].numpy(), split.sample_N):
             assert np.array_equal(x_D, own[sample]["vector_quadrants"].astype(np.float32))
+    # Another probe of these videos takes them from the cache, unless the file is damaged.
+    for name in (execution.results / "features").glob("*.npy"):
+        name.write_bytes(b"")
+        break
+    monkeypatch.setattr(simple_features, "read_all", counted(simple_features.read_all, calls := []))
+    (execution.results / beside.run_id / "result.json").unlink()
+    run_all([beside], probe, execution)
+    assert len(calls) == 1
+    assert torch.equal(seen[2][1].x_ND, train.x_ND)
+    assert torch.equal(seen[2][3].x_ND, test.x_ND)
+
+
+def counted(function, calls):
+    def call(*args, **options):
+        calls.append(args)
+        return function(*args, **options)
+
+    return call
 
 
 def test_no_attentive_probe_has_a_controls_features_beside(kinds):
