@@ -3,11 +3,13 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
 from mgm.errors import UserError
 from mgm.spec import Probe
 from mgm.stages import probe_kinds
+from mgm.stages.measure import simple_features
 from mgm.stages.measure.simple_features import motion_features, window
 from mgm.stages.probe import fit_draws, probe
 from mgm.stages.runner import run_all
