@@ -38,7 +38,7 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
     several = job.index.several_labels
     if several:
         require_one_label(spec)
-    target_NC = multi_hot(videos, classes) if several else torch.zeros(0)
+    target_NC = (multi_hot(videos, classes) if several else torch.zeros(0)).to(job.device)
     weight_C = class_weights(spec, [video.label for video in videos], classes).to(job.device)
 
     def mixed(step: int, batch: Batch, weight_B: Tensor) -> Batch:
@@ -47,7 +47,7 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         Draws depend only on the run's seed and the step, so a resumed run repeats them.
         """
         if several:
-            return batch._replace(target_BC=target_NC.to(job.device)[batch.sample_B])
+            return batch._replace(target_BC=target_NC[batch.sample_B])
         if not augment.mixup and not augment.cutmix:
             return batch
         draw = rng.generator(rng.clip_seed(spec.seed, step, -1), "augment")

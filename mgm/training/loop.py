@@ -385,7 +385,7 @@ def _advice_on_memory(run_id: str) -> Iterator[None]:
         why = str(error).partition(". ")[0]
         raise UserError(
             f"{run_id}: {why}; pass --recompute, or raise --accumulate, so that fewer clips are "
-            "computed at a time"
+            "computed at a time (under Snakemake: `execution` in the scale's or the study's file)"
         ) from error
 
 

@@ -190,9 +190,9 @@ def training_loader(
         raise ValueError("RandAugment and random erasing do not change motion; read no motion")
     dataset = _TrainingBatches(videos, clips, tubelet, how, batch, seed)
     steps = itertools.count(first_step)
+    _require_shared_memory(how.workers, clips, len(dataset.pieces[0]) * dataset.repeats)
     if not how.workers or len(dataset.pieces) == 1:
         return map(_raised, _load(dataset, ((step, dataset.own) for step in steps), how.workers))
-    _require_shared_memory(how.workers, dataset)
     items = ((step, part) for step in steps for part in dataset.pieces)
     pieces = _load(dataset, items, how.workers, pin=False)
     return _joined(map(_raised, pieces), len(dataset.pieces), len(dataset.own) * dataset.repeats)
@@ -238,6 +238,7 @@ def view_batches(
     """
     dataset = _TestBatches(videos, clips, tubelet, how, batch, views)
     number, count = how.share
+    _require_shared_memory(how.workers, clips, max(batch, views.temporal * views.spatial))
     return _load(dataset, range(number, len(dataset), count), how.workers)
 
 
@@ -279,16 +280,18 @@ def _joined(pieces: Iterator[Batch], count: int, clips: int) -> Iterator[Batch]:
         yield whole._replace(failed=tuple(failed))
 
 
-def _require_shared_memory(workers: int, dataset: "_TrainingBatches") -> None:
-    """Check that the pieces that workers prepare fit. Otherwise a worker would die of SIGBUS."""
-    clips, repeats, place = dataset.clips, dataset.repeats, Path("/dev/shm")
+def _require_shared_memory(workers: int, clips: Clips, count: int) -> None:
+    """Check that the clips that workers prepare fit, `count` at a time.
+
+    Otherwise a worker would die of SIGBUS.
+    """
+    place = Path("/dev/shm")
     # Other systems than Linux have none.
-    if not place.exists():
+    if not workers or not place.exists():
         return
-    piece = len(dataset.pieces[0]) * repeats * clips.frames * clips.size**2 * 3
     require_room(
         place,
-        (PREFETCHED * workers + 1) * piece,
+        (PREFETCHED * workers + 1) * count * clips.frames * clips.size**2 * 3,
         f"room for clips from {workers} workers",
         "lower --workers, or enlarge it (docker run --shm-size)",
     )

@@ -213,7 +213,7 @@ def check_masks() -> None:
 
 
 def main(videos: str, folder: str, *chosen: str) -> None:
-    """Run every stage for three steps, of which the last is logged, and print the waits."""
+    """Run the cases for three steps, of which the last is logged, and print the waits."""
     import mgm.stages.job as jobs
 
     jobs.best_device = lambda: torch.device(GPU, 0)

@@ -22,7 +22,7 @@ from mgm.models import build_classifier, build_mae, reconstruction_loss
 from mgm.paper import STUDIES
 from mgm.paper.budget import check, cpu_hours, day_machine, make_day, size_for
 from mgm.paper.cost import Machine, cost, multiply_adds, saved_bytes
-from mgm.paper.quoted import AVION, VIDEOMAE_UCF101
+from mgm.paper.quoted import AVION, MEMORY_GB, VIDEOMAE_UCF101
 from mgm.paper.scales import load_scale
 from mgm.spec import PUBLISHED, Finetune, Measure, Pretrain, Probe
 from mgm.training import memory
@@ -87,6 +87,19 @@ def kept_by_autograd(size: str, stage: str) -> tuple[Any, float]:
 def test_the_plans_memory_is_what_autograd_keeps(card, stage, source):
     spec, kept = kept_by_autograd(size_for(DAY, card), stage)
     assert saved_bytes(spec, 101) == pytest.approx(kept, rel=0.15)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+@pytest.mark.parametrize("card", CARDS)
+def test_a_step_of_day_fits_the_card_in_its_parts(card, stage, source):
+    spec, kept = kept_by_autograd(size_for(DAY, card), stage)
+    clips = spec.optim.batch * (spec.augment.repeats if stage == "finetune" else 1)
+    # Weights, gradients and AdamW's state of ViT-B and a decoder: fewer than 120 million numbers.
+    fixed, free = 16 * 120e6, 1e9 * MEMORY_GB[card]
+    parts = memory.fewest_parts(clips, kept, fixed, free)
+    assert parts <= 4
+    assert clips % parts == 0
+    assert clips / parts * kept + fixed < free
 
 
 def hours_of(plan: str) -> list[tuple[float, ...]]:

@@ -1,4 +1,7 @@
-"""No stage mixes devices or waits for the GPU in an ordinary step, on an emulated device."""
+"""Pretraining, fine-tuning, probes, embed and predict on an emulated device.
+
+None mixes devices, or waits for the GPU in an ordinary step.
+"""
 
 import json
 import subprocess

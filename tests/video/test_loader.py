@@ -243,6 +243,12 @@ def test_workers_without_shared_memory_are_one_line(videos, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 10}))
     with pytest.raises(UserError, match="--shm-size"):
         first_batches(videos, workers=2)
+    monkeypatch.setattr(loader, "PIECE", 64)
+    with pytest.raises(UserError, match="--shm-size"):
+        first_batches(videos, workers=2)
+    how = loader.BatchOptions(None, workers=2)
+    with pytest.raises(UserError, match="--shm-size"):
+        next(loader.test_loader(videos, CLIPS, 2, Views(temporal=1, spatial=1), 4, how))
 
 
 def test_a_cache_keeps_within_its_bounds_and_saves_decoding(videos, monkeypatch):
