@@ -215,6 +215,8 @@ class Findings:
     def points(self) -> pd.DataFrame:
         """A row per cell that the figure over a number draws; none if the study names no number.
 
+        A column that has one number alone is left out.
+
         The columns are `dataset`, `column`, `line` (what the names of a line's rows share), `x`
         (NaN for a row without pretraining), `mean`, `low`, `high` and `n`. Controls are left out.
         """
@@ -226,7 +228,9 @@ class Findings:
                     line, x = lines[cell["row"]]
                     found = {name: cell[name] for name in ("dataset", "column", *Estimate._fields)}
                     rows.append({"line": line, "x": x} | found)
-        return pd.DataFrame(rows, columns=["dataset", "column", "line", "x", *Estimate._fields])
+        table = pd.DataFrame(rows, columns=["dataset", "column", "line", "x", *Estimate._fields])
+        several = table.groupby(["dataset", "column"]).x.transform("nunique") > 1
+        return table[several].reset_index(drop=True)
 
     def _lines(self, field: str) -> dict[str, tuple[str, float]]:
         """Return each row's line and number. Rows of a line differ in `field` alone."""
