@@ -286,8 +286,7 @@ def test_a_truncated_file_gives_what_it_has_and_says_how_much_that_is(tmp_path):
     assert_frames_alone_equal_the_whole(cut)
     with pytest.raises(
         UserError,
-        match=r"cut\.mp4: frame 23 "
-        rf"but the video ends after {frames} of 24 frames; .* cut short",
+        match=rf"cut\.mp4: frame 23 .* {frames} of 24 frames",
     ):
         read_clip(cut, [0, 23])
 
