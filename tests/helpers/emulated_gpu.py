@@ -6,7 +6,9 @@ causes them: reading a number, shapes that depend on values, and copies that blo
 
 Registering the device changes PyTorch for good, so this runs in a process of its own:
 
-    python -m tests.helpers.emulated_gpu VIDEOS FOLDER CASE... > waits.json
+    python -m tests.helpers.emulated_gpu VIDEOS SEVERAL FOLDER CASE... > waits.json
+
+SEVERAL is a dataset of videos with several labels each.
 """
 
 import json
@@ -14,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
@@ -134,6 +136,7 @@ class Emulation(TorchDispatchMode):
 def emulation() -> Iterator[None]:
     """Add the device to PyTorch."""
     _setup_privateuseone_for_python_backend(GPU)
+    torch.get_device_module(GPU).get_amp_supported_dtype = lambda: [torch.bfloat16]  # autocast
     # Views of weights would need the version counters of inference tensors, which have none.
     torch.inference_mode = torch.no_grad
     kernels = torch.library.Library("aten", "IMPL")  # torch.tensor(..., device=) needs these
@@ -212,7 +215,7 @@ def check_masks() -> None:
         waits.clear()
 
 
-def main(videos: str, folder: str, *chosen: str) -> None:
+def main(videos: str, several: str, folder: str, *chosen: str) -> None:
     """Run the cases for three steps, of which the last is logged, and print the waits."""
     import mgm.stages.job as jobs
 
@@ -224,28 +227,34 @@ def main(videos: str, folder: str, *chosen: str) -> None:
     from mgm.spec import (
         ApplyOptions,
         Augment,
+        Data,
         Decoder,
         Finetune,
         FinetuneOptim,
+        Measure,
         Optim,
         Pretrain,
         Probe,
         RunOptions,
         Views,
+        Visualise,
     )
     from mgm.stages import probe_kinds
     from mgm.stages.embed import embed
+    from mgm.stages.evaluate import evaluate
     from mgm.stages.finetune import finetune
+    from mgm.stages.measure import measure, step_time
     from mgm.stages.predict import predict
     from mgm.stages.pretrain import pretrain
     from mgm.stages.probe import probe
     from mgm.stages.runner import run_all
+    from mgm.stages.visualise import visualise
     from mgm.training import loop
     from tests.helpers.small_runs import SMALL
 
     # Enough steps to see each operation.
     probe_kinds.SGD_EPOCHS = probe_kinds.ATTENTIVE_EPOCHS = probe_kinds.ATTENTIVE_STEPS = 2
-    probe_kinds.SGD_WARMUP = 1
+    probe_kinds.SGD_WARMUP, step_time.SECONDS = 1, 0
     loop.LOGGED, rate = 1, loop.learning_rate
 
     def learning_rate(step, *others):
@@ -253,8 +262,10 @@ def main(videos: str, folder: str, *chosen: str) -> None:
         return rate(step, *others)
 
     loop.learning_rate = learning_rate
-    results, compute = Path(folder), {"pretrain": pretrain, "finetune": finetune, "probe": probe}
-    workplace = jobs.Workplace(results, {"ssv2": Path(videos)}, RunOptions(cache_mb=100))
+    stages = (pretrain, finetune, probe, visualise, measure)
+    results, compute = Path(folder), {stage.__name__: stage for stage in stages}
+    data = {"ssv2": Path(videos), "several": Path(several)}
+    workplace = jobs.Workplace(results, data, RunOptions(cache_mb=100))
     optim = {"batch": 4, "steps": 3, "precision": "float32"}
     first = Pretrain(
         **SMALL, decoder=Decoder(width=8, depth=1, heads=2), optim=Optim(**optim, clip_grad=1.0)
@@ -280,6 +291,17 @@ def main(videos: str, folder: str, *chosen: str) -> None:
     }
     kinds = ("logistic", "sgd", "attentive", "v-jepa", "knn")
     runs |= {kind: Probe(**SMALL, **parent, kind=kind, neighbours=3) for kind in kinds}
+    runs["beside"] = runs["logistic"].model_copy(update={"beside": "vector_histogram"})
+    labels = {"data": Data(dataset="several")}
+    runs |= {f"{name} several": runs[name].model_copy(update=labels) for name in kinds[:1]}
+    runs["finetune several"] = tuned.model_copy(update=labels)
+    parents = {"6": ("mgm",), "7": ("mgm",), "8": ("mgm", "tube")}
+    for figure, names in parents.items():
+        shown = tuple(runs[name].run_id for name in names)
+        runs[f"figure {figure}"] = Visualise(**SMALL, figure=figure, parents=shown)
+    for name in get_args(Measure.model_fields["name"].annotation):
+        small = {"decoder": first.decoder, "flow": "dis", "views": parent["views"]}
+        runs[name] = Measure(**SMALL, **small, name=name)
     if chosen:  # to look into some cases
         runs = {name: spec for name, spec in runs.items() if name in chosen}
     for name, spec in runs.items():
@@ -287,11 +309,21 @@ def main(videos: str, folder: str, *chosen: str) -> None:
         run_all([spec], compute[spec.stage], workplace)
     if chosen:
         return
-    how, video = ApplyOptions(temporal=2), next(Path(videos).rglob("*.mp4"))
-    waits.case, waits.step = "embed", None
-    embed(video, results / first.run_id, results / "x.npy", how)
-    waits.case = "predict"
-    predict(video, results / tuned.run_id, results / "scores", None, how)
+    video, every = next(Path(videos).rglob("*.mp4")), ApplyOptions(every=0.1)
+    for name, how in (("", ApplyOptions(temporal=2)), (" windows", every)):
+        waits.case, waits.step = f"embed{name}", None
+        embed(video, results / first.run_id, results / f"x{name}.npy", how)
+        for spec in (tuned, runs["finetune several"]):
+            waits.case = f"predict{name}"
+            predict(
+                video, results / spec.run_id, results / f"{spec.run_id} scores{name}", None, how
+            )
+    waits.case = "embed tokens"
+    embed(video, results / first.run_id, results / "tokens.npy", every, tokens=True)
+    for spec in (tuned, runs["finetune several"]):
+        waits.case, name = "evaluate", spec.data.dataset
+        here = jobs.Workplace(results, {name: data[name]})
+        evaluate(results / spec.run_id, None, here, {"temporal": 3}, results / f"again-{name}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pretraining, fine-tuning, probes, embed and predict on an emulated device.
+"""The stages, embed, predict and evaluate on an emulated device.
 
 None mixes devices, or waits for the GPU in an ordinary step.
 """
@@ -8,35 +8,51 @@ import subprocess
 import sys
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from mgm.cli import app
+
 # (place, operation) that may wait outside of training, once per batch or once per run: results,
 # weights, batches of a test, and the draws of an attentive probe.
 COPY = "aten._to_copy.default"
 BATCHES = {
     "apply.py:_values",
+    "controls.py:flush",
     "evaluate.py:<listcomp>",
     "probe.py:compute",
     "probe_kinds.py:_logits",
     "probe_kinds.py:_tokens",
     "probe_kinds.py:_train_attentive",
+    "step_time.py:step_time",
+    "visualise.py:_attention",
+    "visualise.py:_figure_8",
+    "windows.py:<listcomp>",
 }
 WEIGHTS = {
+    "controls.py:read",
     "embed.py:embed",
+    "evaluate.py:evaluate",
     "finetune.py:finetune",
     "predict.py:predict",
     "pretrain.py:pretrain",
     "probe.py:_weights_digest",
     "probe.py:probe",
+    "visualise.py:_parent",
     "weights.py:<dictcomp>",
 }
 
 
-def test_ordinary_steps_wait_for_nothing(videos, tmp_path):
+def test_ordinary_steps_wait_for_nothing(videos, several):
     """Three steps per run, of which the last is logged: the second waits for nothing."""
-    words = [sys.executable, "-m", "tests.helpers.emulated_gpu", videos, tmp_path]
+    prepare = ["prepare", "folder", "--source", "videos.csv", "--out", "data"]
+    assert CliRunner().invoke(app, prepare).exit_code == 0
+    folders = videos, several / "data", several / "results"
+    words = [sys.executable, "-m", "tests.helpers.emulated_gpu", *folders]
     done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr[-3000:]
     waits = json.loads(done.stdout.splitlines()[-1])
-    assert {case for case, *_ in waits} >= {"mgm", "warped", "mixed", "v-jepa", "embed", "predict"}
+    assert {case for case, *_ in waits} >= {"mgm", "warped", "mixed", "v-jepa", "embed", "predict",
+        "figure 8", "controls", "beside", "finetune several", "predict windows", "evaluate"}  # fmt: skip
     assert [wait for wait in waits if wait[1] == 1] == []
     others = {(place, operation) for _, step, place, operation in waits if step != 1}
     logged = {("loop.py:_means", COPY), ("loop.py:train", "aten._local_scalar_dense.default")}

@@ -67,20 +67,6 @@ def test_the_mean_leaves_out_classes_without_a_video_and_its_interval_holds_it()
     assert low < found < high
 
 
-@pytest.fixture
-def several(videos, tmp_path, monkeypatch):
-    """Return a folder with a CSV of videos; every second video has the label `odd` as well."""
-    index = read_index(videos)
-    with (tmp_path / "videos.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["path", "labels", "split"])
-        for number, video in enumerate(index.videos):
-            more = ";odd" if number % 2 else ""
-            rows.writerow([video.path, index.classes[video.label] + more, video.split])
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_the_pages_commands(several):
     common = {"clips": Clips(frames=4, size=24, stride=2, flip=False),
               "model": Model(backbone="vit-small", width=16, depth=2, heads=2, patch=8),
