@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any, Literal
@@ -215,7 +215,7 @@ class Findings:
     def points(self) -> pd.DataFrame:
         """A row per cell that the figure over a number draws; none if the study names no number.
 
-        A column that has one number alone is left out.
+        Columns and rows that have one number alone are left out.
 
         The columns are `dataset`, `column`, `line` (what the names of a line's rows share), `x`
         (NaN for a row without pretraining), `mean`, `low`, `high` and `n`. Controls are left out.
@@ -242,6 +242,8 @@ class Findings:
                 groups.setdefault((row.start, str(sorted(changes.items()))), {})[name] = float(x)
         lines = {}
         for group in groups.values():
+            if len(group) == 1 and not isnan(*group.values()):
+                continue  # a row at one number is no line
             # Names are compared character by character, as they should be.
             shared = re.sub(r"[ ,\d]*$", "", commonprefix(list(group)))  # noqa: RUF071
             for name, x in group.items():

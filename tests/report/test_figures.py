@@ -124,7 +124,6 @@ def test_rows_that_differ_in_a_number_alone_are_a_line(tmp_path, monkeypatch):
         ("Random weights", 0),
         ("Tube", 700),
         ("Tube", 2800),
-        ("MGM, 2,800 steps", 2800),
     ]
     drawn = []
     monkeypatch.setattr(study_page, "save", lambda figure, *_: drawn.append(figure))
