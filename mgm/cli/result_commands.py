@@ -100,7 +100,8 @@ def verify(name: Name, results: Results = Path("results")) -> None:
     """Check a study's runs and predictions against git and their files.
 
     It fails if a prediction is younger than the first run that tests it, if a run's commit is
-    missing or had changes, or if a number differs from its predictions.csv.
+    missing or had changes, if a number differs from its predictions.csv, or if the folder holds a
+    finished run that the study does not have.
     """
     from mgm.report.findings import read_findings
     from mgm.report.verify import verify as check
@@ -108,7 +109,7 @@ def verify(name: Name, results: Results = Path("results")) -> None:
     findings = read_findings(results / name)
     if findings.registry.scale.study is None:
         raise UserError(f"{name}: is not a study; `mgm report {name}` shows it")
-    lines, failed = check(findings)
+    lines, failed = check(findings, results / name)
     say("\n".join(lines))
     if failed:
         raise UserError(f"{name}: {failed} of {len(lines)} checks failed")
@@ -119,12 +120,19 @@ def pack(name: Name, results: Results = Path("results")) -> None:
     """Write finished runs to one archive, or add new runs to it.
 
     The archive results/NAME.tar.xz contains specs, results, predictions, logs and arrays, but no
-    weights. Every command that reads results/NAME unpacks it on first use.
+    weights. Runs that no table or figure uses are left out. Every command that reads results/NAME
+    unpacks it on first use.
     """
+    from mgm.report.terminal import unwanted
     from mgm.results.archive import pack as write
 
-    archive = write(results / name)
+    folder = results / name
+    found = unwanted(_registry(folder), folder)
+    unused = [run for run in found if (run / "result.json").exists()]
+    archive = write(folder, without=unused)
     say(f"wrote {archive} ({archive.stat().st_size / 1e6:.1f} MB) and its digest")
+    if unused:
+        say(f"left out {len(unused)} runs of no table or figure; `mgm clean {name}` lists them")
 
 
 @app.command()

@@ -9,15 +9,17 @@ import pandas as pd
 
 from mgm.paper.study import Prediction
 from mgm.report.findings import Findings
+from mgm.report.terminal import unwanted
 
 ROOT = Path(__file__).parents[2]
 
 
-def verify(findings: Findings) -> tuple[list[str], int]:
-    """Check a study against git and its files.
+def verify(findings: Findings, results: Path) -> tuple[list[str], int]:
+    """Check a study against git and its files in the folder `results`.
 
     - Each run that has a result agrees with its files. `examine` computes every accuracy again from
       predictions.csv.
+    - Each finished run of the folder is one of the study.
     - Each run's commit is in the repository, and nothing was changed when the run started, or the
       study's field `unclean` says why.
     - Each prediction's commit is older than the first evaluation that tests it, or its field `late`
@@ -29,6 +31,7 @@ def verify(findings: Findings) -> tuple[list[str], int]:
     lines, failed = [], 0
     for passes, line in (
         *_files(findings),
+        *_strangers(findings, results),
         *_commits(findings),
         *_predictions(findings),
     ):
@@ -47,6 +50,12 @@ def _files(findings: Findings) -> Iterator[Check]:
     for status in states.values():
         if status.state == "altered":
             yield False, status.why
+
+
+def _strangers(findings: Findings, results: Path) -> Iterator[Check]:
+    for folder in unwanted(findings.registry, results):
+        if (folder / "result.json").exists():
+            yield False, f"{folder}: is no run of this study"
 
 
 def _commits(findings: Findings) -> Iterator[Check]:

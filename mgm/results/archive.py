@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -150,11 +150,14 @@ def unpack_all(results: Path) -> None:
         unpack(results / archive.name.removesuffix(ENDING))
 
 
-def pack(results: Path) -> Path:
+def pack(results: Path, without: Collection[Path] = ()) -> Path:
     """Write the finished runs of the folder `results` to `results`.tar.xz, and its digest.
 
     An existing archive is unpacked first, so it keeps its runs and gains the new ones. Equal files
     make an equal archive: names are sorted, and times and owners are left out.
+
+    Args:
+        without: folders of runs that are left out.
 
     Returns:
         The archive.
@@ -166,6 +169,7 @@ def pack(results: Path) -> Path:
     found = [
         path
         for result in results.glob("*/result.json")
+        if result.parent not in without
         for path in result.parent.iterdir()
         if path.is_file() and _belongs(path)
     ]

@@ -57,7 +57,7 @@ def test_each_run_of_a_study_is_one_of_its_runs_and_believed(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RAN)
 def test_every_study_is_verified_against_git(name):
-    lines, failed = verify(read_findings(RESULTS / name))
+    lines, failed = verify(read_findings(RESULTS / name), RESULTS / name)
     assert not failed, lines
 
 

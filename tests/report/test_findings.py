@@ -15,6 +15,7 @@ from mgm.report.findings import Findings, judge
 from mgm.report.verify import ROOT, first_test, verify
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate
+from tests.helpers.fake_results import finish
 from tests.paper.test_study import small
 
 COMMIT = subprocess.run(
@@ -128,15 +129,15 @@ def test_a_prediction_without_runs_is_not_run():
     assert judge(parse_statement("A above 5"), None, True) == ("not run", "")
 
 
-def test_verify_fails_when_a_prediction_is_younger_than_its_runs():
+def test_verify_fails_when_a_prediction_is_younger_than_its_runs(tmp_path):
     study = small(datasets={"a": {"generate": {}}})
-    lines, failed = verify(findings(study, started="2020-01-01T00:00:00+00:00"))
+    lines, failed = verify(findings(study, started="2020-01-01T00:00:00+00:00"), tmp_path)
     assert failed == 1
     assert "AFTER" in next(line for line in lines if line.startswith("FAILED"))
-    assert verify(findings(study, started="2120-01-01T00:00:00+00:00"))[1] == 0
+    assert verify(findings(study, started="2120-01-01T00:00:00+00:00"), tmp_path)[1] == 0
     late = study.predictions[0].model_copy(update={"late": "known"})
     study = study.model_copy(update={"predictions": (late,)})
-    assert verify(findings(study, started="2020-01-01T00:00:00+00:00"))[1] == 0
+    assert verify(findings(study, started="2020-01-01T00:00:00+00:00"), tmp_path)[1] == 0
 
 
 def test_a_difference_is_tested_once_both_runs_are_there():
@@ -152,14 +153,25 @@ def test_a_difference_is_tested_once_both_runs_are_there():
     assert first_test(replace(found, found=statuses), one).day == 5 + 3
 
 
-def test_verify_fails_on_a_commit_that_is_not_there_and_on_changes():
+def test_verify_fails_on_a_commit_that_is_not_there_and_on_changes(tmp_path):
     found = findings(small(datasets={"a": {"generate": {}}}, predictions=[]))
-    assert verify(found)[1] == 0
+    assert verify(found, tmp_path)[1] == 0
     run_id = next(run_id for run_id, status in found.found.items() if status.result)
     for fields in ({"commit": "0" * 40}, {"dirty": True}):
         statuses = dict(found.found)
         statuses[run_id] = RunStatus("run", result=statuses[run_id].result | fields)
-        assert verify(replace(found, found=statuses))[1] == 1
+        assert verify(replace(found, found=statuses), tmp_path)[1] == 1
+
+
+def test_verify_fails_on_a_finished_run_that_the_study_does_not_have(tmp_path):
+    found = findings(small(datasets={"a": {"generate": {}}}, predictions=[]))
+    other = findings(small(draws="9-9", datasets={"a": {"generate": {}}}, predictions=[]))
+    stranger = other.registry.values[0].run
+    finish(tmp_path, found.registry.values[0].run)
+    finish(tmp_path, stranger)
+    lines, failed = verify(found, tmp_path)
+    assert failed == 1
+    assert any(stranger.run_id in line for line in lines if line.startswith("FAILED"))
 
 
 def test_a_block_is_written_again_and_stays_as_it_is():

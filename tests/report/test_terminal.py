@@ -1,7 +1,8 @@
-"""Tests of `mgm trace`, `mgm diff` and `mgm clean`."""
+"""Tests of `mgm trace`, `mgm diff`, `mgm clean` and what `mgm pack` leaves out."""
 
 import json
 import os
+import tarfile
 
 import pytest
 from typer.testing import CliRunner
@@ -198,3 +199,21 @@ def test_clean_on_the_command_line_takes_names_of_results_alone(tmp_path):
     assert old.run_id in call("smoke")
     assert "deleted 1 run that" in call("smoke", "--yes")
     assert [(tmp_path / name / old.run_id).exists() for name in ("smoke", "other")] == [False, True]
+
+
+def test_an_archive_leaves_out_runs_that_no_table_uses(tmp_path):
+    folder = tmp_path / "smoke"
+    folder.mkdir()
+    (folder / "scale.json").write_text(smoke(seeds=(0,)).model_dump_json())
+    used, unused = (runs_of(registry(seeds=(seed,)), "MGM (Dense)")[0] for seed in (0, 5))
+    for run in (used, unused):
+        finish(folder, run)
+    told = CliRunner().invoke(
+        app, ["pack", "smoke", "--results", str(tmp_path)], catch_exceptions=False
+    )
+    assert "left out 1 run" in told.output
+    with tarfile.open(tmp_path / "smoke.tar.xz") as archive:
+        names = archive.getnames()
+    assert f"smoke/{used.run_id}/result.json" in names
+    assert not any(unused.run_id in name for name in names)
+    assert (folder / unused.run_id / "result.json").exists()
