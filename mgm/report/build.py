@@ -10,7 +10,7 @@ import numpy as np
 
 from mgm.errors import UserError
 from mgm.paper.registry import Registry
-from mgm.report.cells import Row, rows
+from mgm.report.cells import FilledCell, rows
 from mgm.report.claims.judge import judge, write_claims
 from mgm.report.page.html import FigureEntry, page, svg_uri
 from mgm.report.page.sections import mask_player, webp_uri
@@ -77,7 +77,7 @@ def _study(
     results: Path,
     reports: Path,
     found: dict[str, RunStatus],
-    collected: dict[str, list[Row]],
+    collected: dict[str, list[FilledCell]],
     only: str | None,
 ) -> Path:
     """Write the tables, the figure and the page of a study."""

@@ -31,7 +31,7 @@ NUMBERS = ("paper", "ours", "difference", "ci_low", "ci_high")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row(Cell):
+class FilledCell(Cell):
     """A cell with its numbers.
 
     `status` is run, partial (a mean over the finished runs), quoted, altered, failed, running or
@@ -70,7 +70,7 @@ def cells(registry: Registry, results: Path) -> pd.DataFrame:
     return frame(row for table in several.values() for row in table)
 
 
-def frame(rows: Iterable[Row]) -> pd.DataFrame:
+def frame(rows: Iterable[FilledCell]) -> pd.DataFrame:
     """Return a frame with one row per cell.
 
     Columns:
@@ -109,7 +109,7 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
     return cells.replace([-inf, inf], nan)
 
 
-def rows(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, list[Row]]:
+def rows(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, list[FilledCell]]:
     """Map each table's name to its rows, in the registry's order."""
     return {
         name: [row_of(cell, found) for cell in table.cells]
@@ -117,7 +117,7 @@ def rows(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, list[R
     }
 
 
-def paired(rows: Iterable[Row], number: Callable[[Sequence[Any]], float]) -> Estimate | None:
+def paired(rows: Iterable[FilledCell], number: Callable[[Sequence[Any]], float]) -> Estimate | None:
     """Estimate a number computed from several cells, seed by seed.
 
     Args:
@@ -152,7 +152,7 @@ def unpaired(numbers: Sequence[Estimate], number: Callable[[Sequence[Any]], floa
     return Estimate(mean, mean - sqrt(down), mean + sqrt(up))
 
 
-def gain(better: Row, base: Row) -> Estimate | None:
+def gain(better: FilledCell, base: FilledCell) -> Estimate | None:
     """Return `better` minus `base`, paired by seed.
 
     Cells of other seeds, such as controls, are not paired. Otherwise the difference would be that
@@ -164,12 +164,12 @@ def gain(better: Row, base: Row) -> Estimate | None:
     return paired((better, base), lambda values: values[0] - values[1])
 
 
-def mean_gain(better: Sequence[Row], base: Row) -> Estimate | None:
+def mean_gain(better: Sequence[FilledCell], base: FilledCell) -> Estimate | None:
     """Return the mean of the rows `better` minus `base`, paired by seed."""
     return paired((*better, base), lambda values: sum(values[:-1]) / len(better) - values[-1])
 
 
-def row_of(cell: Cell, found: Mapping[str, RunStatus]) -> Row:
+def row_of(cell: Cell, found: Mapping[str, RunStatus]) -> FilledCell:
     """Fill a cell from its runs."""
     runs = [_with_metric(run.run_id, found[run.run_id], cell.metric) for run in cell.runs]
     paper = reported().get((cell.table, cell.row, cell.column))
@@ -190,7 +190,7 @@ def row_of(cell: Cell, found: Mapping[str, RunStatus]) -> Row:
     ]
     estimate = _estimate(pairs, _test_videos(done[0], cell.metric)) if believed else None
     commit = " ".join(dict.fromkeys(map(commit_of, done))) if believed else ""
-    return Row(
+    return FilledCell(
         **vars(cell),
         paper=paper,
         estimate=estimate,

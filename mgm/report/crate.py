@@ -24,7 +24,7 @@ from mgm.errors import UserError
 from mgm.paper.registry import Registry
 from mgm.reading import file_digest
 from mgm.report.build import build_report
-from mgm.report.cells import Row, rows
+from mgm.report.cells import FilledCell, rows
 from mgm.report.table_files import caveat_of
 from mgm.results.atomic import atomic_write
 from mgm.results.frame import commit_of, examine_all
@@ -235,7 +235,7 @@ class Crate:
         )
         return shown
 
-    def cell(self, row: Row) -> Any:
+    def cell(self, row: FilledCell) -> Any:
         """Add a cell with its mean and interval, based on the results of its runs."""
         name = f"table{row.table}/{row.row}/{row.column}"
         facts: dict[str, Any] = {

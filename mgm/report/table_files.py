@@ -15,7 +15,7 @@ from mgm.paper.cost import multiply_adds
 from mgm.paper.quoted import note, reported
 from mgm.paper.registry import Cell, Table
 from mgm.paper.scales import Scale
-from mgm.report.cells import COLUMNS, Row, frame, gain
+from mgm.report.cells import COLUMNS, FilledCell, frame, gain
 from mgm.results import atomic
 from mgm.results.statistics import holm, p_value
 from mgm.spec import BACKBONES, Finetune, Pretrain, Probe, Spec
@@ -46,7 +46,7 @@ class Section:
 
     column: str
     group: str
-    rows: tuple[Row, ...]
+    rows: tuple[FilledCell, ...]
     shown: str = ""
 
     @property
@@ -55,7 +55,7 @@ class Section:
         return f"{column}, {self.group.lower()}" if self.group else column
 
 
-def write_tables(folder: Path, table: Table, rows: list[Row], scale: Scale) -> Path:
+def write_tables(folder: Path, table: Table, rows: list[FilledCell], scale: Scale) -> Path:
     """Write `folder`/table4e.csv, .md, .tex and .html, and return the path of the csv.
 
     The .tex needs the package booktabs. The .html is a fragment without style.
@@ -119,7 +119,7 @@ def paper_note(scale: Scale) -> str:
     return ""
 
 
-def sections(table: Table, rows: list[Row]) -> list[Section]:
+def sections(table: Table, rows: list[FilledCell]) -> list[Section]:
     """Split a table by column, and each column by group, in the registry's order."""
     return [
         Section(column, group, tuple(several), table.shown.get(column, ""))
@@ -131,7 +131,7 @@ def sections(table: Table, rows: list[Row]) -> list[Section]:
     ]
 
 
-def leaders(table: Table, rows: list[Row]) -> list[Row]:
+def leaders(table: Table, rows: list[FilledCell]) -> list[FilledCell]:
     """Return the rows to print in bold: in each section, the row above all others.
 
     Each difference, paired by seed, must pass Holm's method over the row's comparisons. A section
@@ -145,14 +145,14 @@ def leaders(table: Table, rows: list[Row]) -> list[Row]:
     return best
 
 
-def _is_above(row: Row, others: Sequence[Row]) -> bool:
+def _is_above(row: FilledCell, others: Sequence[FilledCell]) -> bool:
     gains = [gain(row, other) for other in others]
     return all(one is not None and one.low > 0 for one in gains) and all(
         holm([p_value(one) for one in gains if one is not None])
     )
 
 
-def names(table: Table, row: Row | Cell) -> list[str]:
+def names(table: Table, row: FilledCell | Cell) -> list[str]:
     """Return the cells that name a row, one per heading of `head_of`.
 
     The dataset is left out, because the section names it: "MGM, SSv2, 800" becomes MGM and 800. A
@@ -172,7 +172,7 @@ def head_of(table: Table) -> list[str]:
     return [kind[:1].upper() + kind[1:] for kind in table.head.split(", ") if kind != "dataset"]
 
 
-def detail(table: Table, row: Row) -> str:
+def detail(table: Table, row: FilledCell) -> str:
     """Return the small print of a row: backbone and data from the paper, and our remark.
 
     A model of another size than the paper's is named in place of its backbone. "Supervised"
@@ -210,7 +210,7 @@ def number(value: float | None, sign: bool = False, decimals: int = 1) -> str:
     return f"{value:{'+' if sign else ''}z,.{decimals}f}".replace("-", MINUS)
 
 
-def interval(row: Row) -> str:
+def interval(row: FilledCell) -> str:
     if not (row.estimate and row.estimate.has_interval):
         return DASH
     return (
@@ -219,12 +219,12 @@ def interval(row: Row) -> str:
     )
 
 
-def runs(row: Row) -> str:
+def runs(row: FilledCell) -> str:
     """Format how many of the wanted runs are in the mean."""
     return f"{row.estimate.n if row.estimate else 0} of {len(row.run_ids)}" if row.run_ids else DASH
 
 
-def ours(row: Row) -> str:
+def ours(row: FilledCell) -> str:
     """Format our number, or the status if there is none.
 
     A partial mean and a single run are marked.
@@ -238,7 +238,12 @@ def ours(row: Row) -> str:
 
 
 def _grid(
-    table: Table, rows: list[Row], scale: Scale, text: Callable[[str], str], title: str, strong: str
+    table: Table,
+    rows: list[FilledCell],
+    scale: Scale,
+    text: Callable[[str], str],
+    title: str,
+    strong: str,
 ) -> pd.DataFrame:
     """Lay out a table: each section's title, then its rows.
 
@@ -259,7 +264,7 @@ def _grid(
     return pd.DataFrame(lines, columns=list(cells[0])).fillna("").rename(columns=text)
 
 
-def _cells(table: Table, row: Row, scale: Scale) -> dict[str, str]:
+def _cells(table: Table, row: FilledCell, scale: Scale) -> dict[str, str]:
     """Map each heading to the row's text."""
     first, *others = names(table, row)
     # The paper prints GFLOPs per view, once per row. They are those of its own model.

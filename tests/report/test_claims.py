@@ -12,7 +12,7 @@ import pytest
 from mgm.paper.quoted import reported
 from mgm.paper.scales import load_scale
 from mgm.paper.suite import make_registry
-from mgm.report.cells import Row, rows
+from mgm.report.cells import FilledCell, rows
 from mgm.report.claims.claim import CLAIMS
 from mgm.report.claims.judge import (
     CONTRADICTED,
@@ -61,7 +61,7 @@ def scale(name: str = "smoke") -> SimpleNamespace:
     return SimpleNamespace(scale=SimpleNamespace(name=name, own_videos=False), plots={})
 
 
-def row(key, *values: float, status: str = "run", half: float | None = None) -> Row:
+def row(key, *values: float, status: str = "run", half: float | None = None) -> FilledCell:
     """Return a cell with one value per seed; a single one can have a bootstrap half-width."""
     estimate = over_seeds(list(values)) if values else None
     if half is not None:
@@ -71,12 +71,12 @@ def row(key, *values: float, status: str = "run", half: float | None = None) -> 
         SimpleNamespace(run_id=f"{key[1]}-{seed}", data=data, seed=seed)
         for seed in range(len(values))
     )
-    return Row(
+    return FilledCell(
         *key, runs, paper=reported().get(key), estimate=estimate, status=status, values=values
     )
 
 
-def verdict_of(id: str, *cells: Row, name: str = "smoke"):
+def verdict_of(id: str, *cells: FilledCell, name: str = "smoke"):
     return judge(scale(name), {"any": list(cells)}, {}, claims=[BY_ID[id]])[0]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mgm.paper.quoted import FOOTNOTES, reported
 from mgm.paper.registry import SHARES, Registry
-from mgm.report.cells import Row, paired, row_of, unpaired
+from mgm.report.cells import FilledCell, paired, row_of, unpaired
 from mgm.report.claims.claim import CLAIMS, Claim, Condition, Key, LinearCombination, Quantity
 from mgm.report.table_files import DASH, MINUS, comparable
 from mgm.results import atomic
@@ -58,7 +58,7 @@ class Verdict:
 
 def judge(
     registry: Registry,
-    collected: Mapping[str, Iterable[Row]],
+    collected: Mapping[str, Iterable[FilledCell]],
     found: Mapping[str, RunStatus],
     quoted: Mapping[Key, float] | None = None,
     claims: Iterable[Claim] = CLAIMS,
@@ -131,7 +131,7 @@ def table_says(claim: Claim, quoted: Mapping[Key, float]) -> str:
     return SUPPORTS if holds else CONTRADICTS
 
 
-def runs_say(claim: Claim, rows: Mapping[Key, Row], full: bool) -> tuple[str, float]:
+def runs_say(claim: Claim, rows: Mapping[Key, FilledCell], full: bool) -> tuple[str, float]:
     """Return our runs' answer to a claim, and its p-value.
 
     A claim that holds has the p-value of its weakest condition. A claim that fails has the p-value
@@ -196,7 +196,7 @@ def of_tables(quoted: Mapping[Key, float], what: LinearCombination) -> Estimate:
     return Estimate(value, value, value)
 
 
-def of_runs(rows: Mapping[Key, Row], what: LinearCombination) -> Estimate:
+def of_runs(rows: Mapping[Key, FilledCell], what: LinearCombination) -> Estimate:
     """Evaluate a number from our runs.
 
     It is paired by seed if all cells share at least two seeds. Otherwise the intervals of the cells
@@ -209,7 +209,11 @@ def of_runs(rows: Mapping[Key, Row], what: LinearCombination) -> Estimate:
 
 
 def _judge(
-    claim: Claim, quoted: Mapping[Key, float], rows: Mapping[Key, Row], full: bool, scale: str
+    claim: Claim,
+    quoted: Mapping[Key, float],
+    rows: Mapping[Key, FilledCell],
+    full: bool,
+    scale: str,
 ) -> tuple[Verdict, float]:
     used = {key: rows[key] for key in claim.cells if key in rows}
     run = any(row.status == "run" for row in used.values())
@@ -261,7 +265,7 @@ def _judge(
     ), nan if verdict in (CONTRADICTED, DIFFERS, MISCOUNTED) else p
 
 
-def _too_few(rows: Iterable[Row]) -> bool:
+def _too_few(rows: Iterable[FilledCell]) -> bool:
     """Return whether a cell that varies by seed has fewer than `LEAST_SEEDS` runs."""
     return any(
         row.run_ids and row.estimate.n < LEAST_SEEDS and not _measured_once(row)
@@ -295,11 +299,11 @@ def _agrees(condition: Condition, number: Estimate, full: bool) -> bool | None:
     return False if number.high <= condition.above or number.low >= condition.below else None
 
 
-def _measured_once(row: Row) -> bool:
+def _measured_once(row: FilledCell) -> bool:
     return row.metric not in SHARES and row.estimate is not None and not row.estimate.has_interval
 
 
-def _of_cell(row: Row) -> Estimate:
+def _of_cell(row: FilledCell) -> Estimate:
     """Return a cell's estimate. A single measurement over all videos has an empty interval.
 
     A single training run has none, because its test videos do not show how much seeds differ.

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from mgm.paper.registry import NO_MODEL, SHARES, Registry, Table, label_of
 from mgm.paper.scales import Scale
-from mgm.report.cells import Row, gain, mean_gain
+from mgm.report.cells import FilledCell, gain, mean_gain
 from mgm.report.claims.judge import Verdict
 from mgm.report.page.overview import caveat, cost, finding, overview
 from mgm.report.page.runs import (
@@ -90,7 +90,7 @@ def page(
     results: Path,
     reports: Path,
     found: Mapping[str, RunStatus],
-    rows: Mapping[str, Sequence[Row]],
+    rows: Mapping[str, Sequence[FilledCell]],
     figures: Sequence[FigureEntry] = (),
     verdicts: Sequence[Verdict] = (),
     player: Mapping[str, Any] | None = None,
@@ -154,7 +154,7 @@ def page(
 
 
 def _table(
-    table: Table, rows: list[Row], scale: Scale, found: Mapping[str, RunStatus]
+    table: Table, rows: list[FilledCell], scale: Scale, found: Mapping[str, RunStatus]
 ) -> dict[str, Any]:
     """Return a table for the page's template: its columns with their sections and axes."""
     chances = {
@@ -217,7 +217,7 @@ def _table(
     }
 
 
-def _chance(rows: Sequence[Row], found: Mapping[str, RunStatus]) -> float | None:
+def _chance(rows: Sequence[FilledCell], found: Mapping[str, RunStatus]) -> float | None:
     """Return the chance accuracy of a column in per cent.
 
     It is None for more than 20 classes, since it is near zero and would stretch the axis.
@@ -232,7 +232,7 @@ def _chance(rows: Sequence[Row], found: Mapping[str, RunStatus]) -> float | None
     return 100 / min(classes) if len(classes) == 1 and max(classes) <= 20 else None
 
 
-def _gains(table: Table, rows: Sequence[Row]) -> dict[str, Any] | None:
+def _gains(table: Table, rows: Sequence[FilledCell]) -> dict[str, Any] | None:
     """Return each row's gain over the table's row `base`, and the mean gain.
 
     It is None for a table without that row, or without a pair of finished runs.
@@ -258,7 +258,7 @@ def _gains(table: Table, rows: Sequence[Row]) -> dict[str, Any] | None:
     return {"axis": Axis.over([0.0, *ends], within=POINTS_OF), "lines": lines} if ends else None
 
 
-def _minus(table: Table, rows: Sequence[Row]) -> dict[tuple[str, str, str], Estimate]:
+def _minus(table: Table, rows: Sequence[FilledCell]) -> dict[tuple[str, str, str], Estimate]:
     """Map each cell to itself minus `table.ours` in its column, paired by seed."""
     ours = {row.column: row for row in rows if row.row == table.ours}
     pairs = (

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from mgm.paper.registry import NO_MODEL, Registry, Table, label_of
-from mgm.report.cells import Row, commit_of, frame, gain, mean_gain
+from mgm.report.cells import FilledCell, commit_of, frame, gain, mean_gain
 from mgm.report.claims.judge import NOT_RUN, Verdict
 from mgm.report.page.runs import NOTES, STAGES
 from mgm.report.table_files import caveat_of, comparable, number
@@ -17,7 +17,7 @@ from mgm.spec import Data, Spec, data_name
 def overview(
     registry: Registry,
     found: Mapping[str, RunStatus],
-    rows: Mapping[str, Sequence[Row]],
+    rows: Mapping[str, Sequence[FilledCell]],
     verdicts: Sequence[Verdict],
 ) -> dict[str, Any]:
     """Return counts of runs, their provenance, comparisons, conclusions and missing runs."""
@@ -87,7 +87,7 @@ def caveat(registry: Registry, found: Mapping[str, RunStatus]) -> str:
 
 
 def finding(
-    registry: Registry, rows: Mapping[str, Sequence[Row]], drawn: Set[str]
+    registry: Registry, rows: Mapping[str, Sequence[FilledCell]], drawn: Set[str]
 ) -> dict[str, Any]:
     """Return the main finding as a sentence, with its table, cell and figure.
 
@@ -186,7 +186,9 @@ def cost(
     return [[line(*which, specs) for which, specs in group.items() if specs] for group in groups]
 
 
-def _with_the_paper(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
+def _with_the_paper(
+    registry: Registry, rows: Mapping[str, Sequence[FilledCell]]
+) -> list[tuple[str, str]]:
     """Return sentences with addresses of their tables, as do the functions below."""
     if registry.scale.own_videos:
         return [("The paper: it has no numbers for your videos.", "")]
@@ -209,8 +211,8 @@ def _with_the_paper(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> li
 
 
 def _own_rows(
-    registry: Registry, rows: Mapping[str, Sequence[Row]], which: str
-) -> Iterator[tuple[Table, Row, list[Row]]]:
+    registry: Registry, rows: Mapping[str, Sequence[FilledCell]], which: str
+) -> Iterator[tuple[Table, FilledCell, list[FilledCell]]]:
     """Yield each table, a cell of the row in its field `which`, and the cell's other masks.
 
     These are the other rows of the column that are pretrained with a mask.
@@ -226,7 +228,9 @@ def _own_rows(
             yield table, own, masks
 
 
-def _pretraining(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
+def _pretraining(
+    registry: Registry, rows: Mapping[str, Sequence[FilledCell]]
+) -> list[tuple[str, str]]:
     """Compare the masks' mean with no pretraining, paired by seed."""
     sentences = []
     for table, base, masks in _own_rows(registry, rows, "base"):
@@ -252,7 +256,7 @@ def _pretraining(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[
     return sentences
 
 
-def _masks(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
+def _masks(registry: Registry, rows: Mapping[str, Sequence[FilledCell]]) -> list[tuple[str, str]]:
     """Compare our mask with each of the others, paired by seed."""
     sentences = []
     for table, ours, masks in _own_rows(registry, rows, "ours"):
@@ -276,7 +280,7 @@ def _masks(registry: Registry, rows: Mapping[str, Sequence[Row]]) -> list[tuple[
 def _conclusions(
     registry: Registry,
     found: Mapping[str, RunStatus],
-    rows: Mapping[str, Sequence[Row]],
+    rows: Mapping[str, Sequence[FilledCell]],
     verdicts: Sequence[Verdict],
 ) -> list[tuple[str, str]]:
     """Return sentences on the limits of the numbers, and the count of each verdict."""

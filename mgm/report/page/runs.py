@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mgm.paper.registry import Cell, Registry, Table, label_of
-from mgm.report.cells import Row, commit_of
+from mgm.report.cells import FilledCell, commit_of
 from mgm.report.page.svg import SMOOTH, Panel, thin
 from mgm.report.table_files import names
 from mgm.results.result import RunStatus
@@ -170,7 +170,7 @@ def filters_of(
 def run_details(
     registry: Registry,
     found: Mapping[str, RunStatus],
-    rows: Mapping[str, Sequence[Row]],
+    rows: Mapping[str, Sequence[FilledCell]],
     logs: Mapping[str, Log],
     losses: Mapping[str, Losses],
     results: Path,
@@ -308,7 +308,7 @@ def day(text: str) -> str:
         return text or "at an unknown time"
 
 
-def cell_id(row: Row) -> str:
+def cell_id(row: FilledCell) -> str:
     """Return the cell's id in the page."""
     return slug(row.table, row.row, row.column)
 

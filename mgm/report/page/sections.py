@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from mgm.paper.registry import Registry
-from mgm.report.cells import Row, over_runs
+from mgm.report.cells import FilledCell, over_runs
 from mgm.report.page.svg import PERCENT, Axis
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate
@@ -181,7 +181,7 @@ def controls_of(
 
 
 def by_class(
-    row: Row | None, results: Path, found: Mapping[str, RunStatus]
+    row: FilledCell | None, results: Path, found: Mapping[str, RunStatus]
 ) -> dict[str, Any] | None:
     """Sum the predictions of a cell's finished runs by class.
 
