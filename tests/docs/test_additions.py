@@ -49,7 +49,12 @@ row_H1, column_W = torch.arange(14)[:, None], torch.arange(14)
 for clip in masked_BS:  # one colour is hidden whole
     assert any(clip[:, (row_H1 + column_W) % 2 == colour].all() for colour in (0, 1))
 """,
-        ["tests/masking/test_masks.py", "-k", "checkerboard or bad_input"],
+        [
+            "tests/masking/test_masks.py",
+            "tests/stages/test_emulated_gpu.py",
+            "-k",
+            "checkerboard or bad_input or wait",
+        ],
     ),
     "dataset": (
         """

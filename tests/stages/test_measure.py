@@ -386,7 +386,7 @@ def test_the_command(videos, tmp_path, monkeypatch):
     for words, message in [
         (
             ["salience"],
-            "salience: is neither a measurement (saliency, motion-time, step-time, coverage",
+            "salience: is neither a measurement (saliency, ",
         ),
         (["saliency", "coverage"], "measure one NAME at a time, or only spec files"),
         (
