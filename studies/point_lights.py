@@ -3,12 +3,12 @@
     python studies/point_lights.py JOINTS.npz OUT [--pan PIXELS] [--seed SEED]
     mgm prepare folder --source OUT/videos.csv --out data/NAME
 
-JOINTS.npz has `name`, (N,) such as a10_s1_t1 (action, subject, take), and `joints_NTJ3`, (N, frames,
-joints, 3): x to the right, y up, z away from the camera, in metres. A video shows a dot per joint,
-and as many distractors: dots of another recording of the same split, each moved to a random place.
-So a frame holds twice as many dots as joints, and the label is in how they move together.
-Odd subjects train and even ones test, as UTD-MHAD publishes it. The camera turns around the person
-by up to 30 degrees.
+JOINTS.npz has `name`, (N,), such as a10_s1_t1 (action, subject, take), and `joints_NTJ3`, (N,
+frames, joints, 3): x to the right, y up, z away from the camera, in metres. A video shows a dot per
+joint, and as many distractors: dots of another recording of the same split, each moved to a random
+place. So a frame holds twice as many dots as joints, and the label is how they move together. Odd
+subjects train and even ones test, as UTD-MHAD publishes it. The camera turns around the person by
+up to 30 degrees.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def distractors(dots_TJ2: NDArray[np.float64], rng: np.random.Generator) -> NDAr
 
 
 def draw(dots_TJ2: NDArray[np.float64], pan: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return grey frames (frames, size, size) of the dots on a smooth ground that pans with them."""
+    """Return grey frames (frames, size, size) of dots on a smooth ground. Both pan."""
     frames = len(dots_TJ2)
     angle = rng.uniform(0, 2 * np.pi)
     moved_T2 = pan * (np.arange(frames) - frames / 2)[:, None] * [np.cos(angle), np.sin(angle)]
