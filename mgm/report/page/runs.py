@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from mgm.paper.registry import Cell, Registry, Table, label_of
 from mgm.report.cells import FilledCell, commit_of
-from mgm.report.page.svg import SMOOTH, Panel, thin
+from mgm.report.page.svg import SMOOTH, thin
 from mgm.report.table_files import names
 from mgm.results.result import RunStatus
 from mgm.spec import Spec, data_name, parents
@@ -58,9 +58,8 @@ def training(
             text: [thin(losses_of(logs[run_id], relative), SMOOTH) for run_id in run_ids]
             for text, run_ids in labelled.items()
         }
-        rule = 1.0 if stage == "pretrain" else None
-        drawn = [value for several in series.values() for one in several for _, value in one]
-        ends = [*drawn, rule] if rule is not None else drawn
+        ends = [value for several in series.values() for one in several for _, value in one]
+        ends += [1.0] * relative
         lasts = [logs[run_id][-1] for run_ids in labelled.values() for run_id in run_ids]
         steps = max(
             float(value)
@@ -68,11 +67,23 @@ def training(
             for value in (last["step"], last.get("steps"))
             if isinstance(value, int | float)
         )
-        panels = {
-            text: Panel(several, steps, min(ends), max(ends), rule)
-            for text, several in series.items()
-        }
-        groups.append({"title": STAGES[stage], "note": note, "panels": panels})
+        groups.append(
+            {
+                "title": STAGES[stage],
+                "note": note,
+                "steps": max(steps, 1),
+                "low": min(ends),
+                "high": max(ends),
+                "rule": relative,
+                "panels": {
+                    text: {
+                        "curves": several,
+                        "last": sum(one[-1][1] for one in several) / len(several),
+                    }
+                    for text, several in series.items()
+                },
+            }
+        )
     return groups
 
 
@@ -149,22 +160,6 @@ def columns_of(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, 
         }
         for run_id, spec in registry.specs.items()
     }
-
-
-def filters_of(
-    registry: Registry,
-    found: Mapping[str, RunStatus],
-    columns: Mapping[str, Mapping[str, str]],
-) -> dict[str, list[str]]:
-    """Map each filter of the list of runs to its choices. Filters with one choice are left out."""
-    specs = registry.specs
-    choices: dict[str, dict[str, None]] = {
-        "Stage": dict.fromkeys(STAGES[spec.stage] for spec in specs.values()),
-        "Mask": dict.fromkeys(line["mask"] for line in columns.values() if line["mask"]),
-        "Dataset": dict.fromkeys(line["dataset"] for line in columns.values()),
-        "Status": dict.fromkeys(found[run_id].state for run_id in specs),
-    }
-    return {name: list(values) for name, values in choices.items() if len(values) > 1}
 
 
 def run_details(
