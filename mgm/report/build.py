@@ -93,16 +93,19 @@ def _plot(
     """Draw a figure of table cells from the finished runs. Its caption names the others."""
     # Imported here because matplotlib takes a second to import.
     from mgm.report.figures.curves import arrays_of, curves, missing, points_of
-    from mgm.report.figures.seeds import differences, runs_of, seeds
+    from mgm.report.figures.seeds import seeds, seeds_of
     from mgm.report.figures.style import save
 
     plot, scale, stem = registry.plots[name], registry.scale, folder / f"figure{name}"
     points = points_of(plot, found)
     why = missing(points)
     if plot.reference:
-        runs = runs_of(plot, found)
-        figure = seeds(plot, runs, differences(plot, found), why)
-        save(figure, stem, {f"{name}_R": values.to_numpy() for name, values in runs.items()})
+        runs, gaps = seeds_of(plot, found)
+        save(
+            seeds(plot, runs, gaps, why),
+            stem,
+            {f"{name}_R": values.to_numpy() for name, values in runs.items()},
+        )
     else:
         save(curves(points, plot, scale.name, comparable(scale)), stem, arrays_of(points, plot))
     tables = tuple(table for table in points.table.unique() if table in registry.tables)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Mapping
 from math import inf, isnan
 from operator import itemgetter
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from markdown_it import MarkdownIt
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from mgm.paper.registry import Registry
 from mgm.report.cells import FilledCell, over_runs
@@ -225,7 +226,18 @@ def by_class(
 
 
 def deviations() -> list[tuple[str, Markup]]:
-    """Return heading and content of each section of DEVIATIONS.md; empty without that file."""
-    text = DEVIATIONS.read_text() if DEVIATIONS.exists() else ""
-    sections = [section.partition("\n") for section in text.split("\n## ")[1:]]
-    return [(title, Markup(MARKDOWN.render(body))) for title, _, body in sections]
+    """Return heading and content of each section of DEVIATIONS.md; empty without that file.
+
+    Tables are named by their section, and each row by its first cell, for screen readers.
+    """
+    text, rendered = DEVIATIONS.read_text() if DEVIATIONS.exists() else "", []
+    for section in text.split("\n## ")[1:]:
+        title, _, body = section.partition("\n")
+        opening = f'<div class="wide"><table class="prose"><caption>{escape(title)}</caption>'
+        html = (
+            MARKDOWN.render(body).replace("<table>", opening).replace("</table>", "</table></div>")
+        )
+        html = html.replace("<th>", '<th scope="col">').replace("h3>", "h4>")
+        html = re.sub("<tr>\n<td>(.*)</td>", r'<tr>\n<th scope="row">\1</th>', html)
+        rendered.append((title, Markup(html)))
+    return rendered
