@@ -194,7 +194,6 @@ def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
             "hspace": (HEAD + AXIS / 2) / HEIGHT,
         },
     )
-    height = figure.get_figheight()
     for axes in several.flat[len(order) :]:
         axes.remove()
     for place, (name, axes) in enumerate(zip(order, several.flat)):
@@ -205,57 +204,31 @@ def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
         axes.vlines(slots_S, low_S, high_S, color=colour, linewidth=1.1)
         look = {"markersize": 3.6, "markerfacecolor": colour if guided else "white"}
         axes.plot(slots_S, share_S, "o-", color=colour, linewidth=1.1, clip_on=False, **look)
-        axes.axhline(
-            arrays["hidden_N"][row], color=QUIET, linewidth=1.1, linestyle=(0, (1, 1.6)), zorder=0.9
-        )
+        dots = {"color": QUIET, "linewidth": 1.1, "linestyle": (0, (1, 1.6)), "zorder": 0.9}
+        axes.axhline(arrays["hidden_N"][row], **dots)
         # A white background keeps grid lines out of the number.
         plain = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-        axes.text(
-            0.5,
-            0.05,
-            f"{arrays['overall_N'][row]:.1f}",
-            color=colour,
-            size=9,
-            weight="bold",
-            ha="center",
-            bbox=plain,
-            transform=axes.transAxes,
-        )
+        bold = {"size": 9, "weight": "bold", "ha": "center", "bbox": plain}
+        mean = f"{arrays['overall_N'][row]:.1f}"
+        axes.text(0.5, 0.05, mean, color=colour, transform=axes.transAxes, **bold)
+        axes.set_title(name, loc="left", size=8.5, weight="bold", pad=30)
+        small = {"size": 6.5, "color": QUIET, "va": "top", "linespacing": 1.2}
+        kind = KIND.get(name, "")
+        axes.annotate(kind, (0, 1), (0, 26), "axes fraction", "offset points", **small)
         axes.grid(axis="y")
         ends = (1, slots_S[-1]) if len(slots_S) > 5 else slots_S
         axes.set(xlim=(0.4, slots_S[-1] + 0.6), xticks=ends)
         axes.tick_params(color=QUIET, width=0.6, labelsize=7.5, left=first_of_row)
         axes.spines["left"].set_visible(first_of_row)
-        left, top = axes.get_position().x0, axes.get_position().y1
-        figure.text(left, top + 0.42 / height, name, size=8.5, weight="bold", va="baseline")
-        figure.text(
-            left,
-            top + 0.37 / height,
-            KIND.get(name, ""),
-            size=6.5,
-            color=QUIET,
-            va="top",
-            linespacing=1.2,
-        )
-    first = figure.axes[0]
-    low, high = (
-        min(
-            float(np.nanmin([arrays["low_NS"], arrays["share_NS"]])),
-            float(arrays["hidden_N"].min()),
-        ),
-        100.0,
-    )
-    first.set_ylim(max(low - 0.22 * (high - low), 0), high)
-    first.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    for axes in figure.axes[::columns]:
-        axes.set_ylabel("Moving pixels hidden (%)", size=8.5)
-    figure.text(
-        (LEFT + (WIDTH - LEFT) / 2) / WIDTH,
-        several[-1, 0].get_position().y0 - 0.38 / height,
-        "Time slot of the clip",
-        size=8.5,
-        ha="center",
-    )
+        if first_of_row:
+            axes.set_ylabel("Moving pixels hidden (%)", size=8.5)
+    drawn = (arrays["low_NS"], arrays["share_NS"], arrays["hidden_N"])
+    low = min(float(np.nanmin(values)) for values in drawn)
+    several[0, 0].set_ylim(max(low - 0.22 * (100 - low), 0), 100)
+    several[0, 0].yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    below = several[-1, 0].get_position().y0 - 0.38 / figure.get_figheight()
+    middle = (1 + LEFT / WIDTH) / 2
+    figure.text(middle, below, "Time slot of the clip", size=8.5, ha="center")
     return figure
 
 
