@@ -25,7 +25,7 @@ number cannot stand in a table, whose cells `|` would divide. Lists are separate
 import re
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def refresh(text: str, findings_of: Callable[[str], Findings]) -> str:
 
 
 def cells(
-    found: Findings,
+    findings: Findings,
     datasets: str = "",
     columns: str = "",
     column: str = "",
@@ -87,62 +87,60 @@ def cells(
     control: bool = False,
 ) -> str:
     """Return a table of means with their intervals: rows by datasets, or by columns of one."""
-    table = found.cells[found.cells.control == control]
-    chosen = _listed(datasets) or list(table.dataset.unique())
-    several = _listed(columns) or [column or next(iter(found.study.columns))]
-    tables = {} if found.registry.scale.study else found.registry.tables
-    heads = {
-        (dataset, name): tables[dataset].shown.get(name, name)
-        if tables
-        else (name if len(several) > 1 else f"`{dataset}`")
-        for dataset in chosen
-        for name in several
-    }
-    table = table[pd.MultiIndex.from_frame(table[["dataset", "column"]]).isin(list(heads))]
-    by_place = {(one["dataset"], one["column"], one["row"]): one for one in _records(table)}
-    lines = []
-    for row in _listed(rows) or list(dict.fromkeys(table.row)):
-        line = [row]
-        for dataset, name in heads:
-            one = by_place.get((dataset, name, row))
-            line.append(in_words(estimate_of(one)) if one else "")
-            if minus:
-                gain = found.estimate(dataset, f"{row} minus {minus}", name)
-                line.append(in_words(gain) if gain and row != minus else "")
-        lines.append(line)
+    table = findings.cells[findings.cells.control == control]
+    heads = _heads(findings, table, datasets, columns, column)
+    tables = {} if findings.registry.scale.study else findings.registry.tables
+    if tables:
+        heads = {(name, key): tables[name].shown.get(key, key) for name, key in heads}
+    words = {_place(row, "row"): in_words(estimate_of(row)) for row in _records(table)}
     titles = [
         title for head in heads.values() for title in (head, f"Minus {minus}")[: 1 + bool(minus)]
     ]
+    lines = []
+    for row in _listed(rows) or list(
+        dict.fromkeys(name for *place, name in words if tuple(place) in heads)
+    ):
+        line = [row]
+        for dataset, name in heads:
+            line.append(words.get((dataset, name, row), ""))
+            if minus:
+                gain = findings.estimate(dataset, f"{row} minus {minus}", name)
+                line.append(in_words(gain) if gain and row != minus else "")
+        lines.append(line)
     return _markdown(["Control" if control else "Pretraining", *titles], lines)
 
 
-def controls(found: Findings, **options: str) -> str:
-    """Return a table of the controls without a model."""
-    return cells(found, control=True, **options)
-
-
 def differences(
-    found: Findings, family: str = "", datasets: str = "", columns: str = "", column: str = ""
+    findings: Findings, family: str = "", datasets: str = "", columns: str = "", column: str = ""
 ) -> str:
     """Return a table of a family's differences. Bold differs from 0 by Holm's method."""
-    table = found.differences
-    table = table[table.family == (family or next(iter(found.study.compare)))]
+    table = findings.differences
+    table = table[table.family == (family or next(iter(findings.study.compare)))]
+    heads = _heads(findings, table, datasets, columns, column)
+    words = {}
+    for row in _records(table):
+        text = in_words(estimate_of(row))
+        words[_place(row, "says")] = f"**{text}**" if row["holm"] else text
+    names = dict.fromkeys(name for *place, name in words if tuple(place) in heads)
+    lines = [[name, *(words.get((*head, name), "") for head in heads)] for name in names]
+    return _markdown(["Difference (points)", *heads.values()], lines)
+
+
+def _heads(
+    findings: Findings, table: pd.DataFrame, datasets: str, columns: str, column: str
+) -> dict[tuple[str, str], str]:
+    """Map the datasets and columns that a block shows to their titles."""
     chosen = _listed(datasets) or list(table.dataset.unique())
-    several = _listed(columns) or [column or next(iter(found.study.columns))]
-    heads = [(dataset, name) for dataset in chosen for name in several]
-    titles = [name if len(several) > 1 else f"`{dataset}`" for dataset, name in heads]
-    table = table[pd.MultiIndex.from_frame(table[["dataset", "column"]]).isin(heads)]
-    lines = []
-    for says, some in table.groupby("says", sort=False):
-        by_place = {(one["dataset"], one["column"]): one for one in _records(some)}
-        words = [
-            (in_words(estimate_of(by_place[head])), by_place[head]["holm"])
-            if head in by_place
-            else ("", False)
-            for head in heads
-        ]
-        lines.append([str(says), *(f"**{text}**" if bold else text for text, bold in words)])
-    return _markdown(["Difference (points)", *titles], lines)
+    several = _listed(columns) or [column or next(iter(findings.study.columns))]
+    return {
+        (dataset, name): name if len(several) > 1 else f"`{dataset}`"
+        for dataset in chosen
+        for name in several
+    }
+
+
+def _place(row: dict[str, Any], name: str) -> tuple[str, str, str]:
+    return row["dataset"], row["column"], row[name]
 
 
 def predictions(found: Findings, datasets: str = "") -> str:
@@ -172,7 +170,7 @@ def verdicts(found: Findings) -> str:
 
 KINDS: dict[str, Callable[..., str]] = {
     "cells": cells,
-    "controls": controls,
+    "controls": partial(cells, control=True),
     "differences": differences,
     "predictions": predictions,
 }

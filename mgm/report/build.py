@@ -3,6 +3,7 @@
 It never trains. Missing runs are named.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from mgm.errors import UserError
 from mgm.paper.registry import Registry
-from mgm.report.cells import FilledCell, rows
+from mgm.report.cells import rows
 from mgm.report.claims.judge import judge, write_claims
 from mgm.report.page.html import FigureEntry, page, svg_uri
 from mgm.report.page.sections import mask_player, webp_uri
@@ -34,66 +35,56 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
     Raises:
         UserError: `only` is not a table or figure of the registry, or its run is not finished.
     """
-    figures = registry.figure_names
-    targets = [] if registry.scale.study else [f"table{name}" for name in registry.tables]
-    targets += [f"figure{name}" for name in figures]
-    if only and only not in (*targets, *GROUPS):
-        raise UserError(
-            f"{only}: no such table or figure; choose one of {', '.join((*targets, *GROUPS))}"
-        )
+    study, figures = registry.scale.study, registry.figure_names
+    places = {} if study else {f"table{name}": f"table{name}.csv" for name in registry.tables}
+    places |= {f"figure{name}": f"figure{name}.svg" for name in figures}
+    places |= dict.fromkeys(GROUPS, "")
+    if only and only not in places:
+        raise UserError(f"{only}: no such table or figure; choose one of {', '.join(places)}")
+
+    def is_wanted(group: str, target: str = "") -> bool:
+        return only in (None, group, target)
+
     found = examine_all(results, registry.specs, weights=True)
     collected = rows(registry, found)
-    if registry.scale.study:
-        return _study(registry, results, reports, found, collected, only)
-    for name, table in registry.tables.items():
-        if only in (None, "tables", f"table{name}"):
-            path = write_tables(reports / "tables", table, collected[name], registry.scale)
-            if only == f"table{name}":
-                return path
-    entries = []
-    for name in figures:
-        if only in (None, "figures", f"figure{name}"):
-            draw = _plot if name in registry.plots else _clips
-            entry = draw(registry, name, results, reports / "figures", found)
-            if only == f"figure{name}" and not entry.source:
-                raise UserError(
-                    f"figure {name}: {entry.state}; run {' '.join(entry.run_ids)} first"
-                )
-            if only == f"figure{name}":
-                return reports / "figures" / f"figure{name}.svg"
-            entries.append(entry)
+    shown: dict[str, Any] = {}
+    entries: list[FigureEntry] = []
+    if study:
+        # Imported here because matplotlib takes a second to import.
+        from mgm.report.findings import Findings
+        from mgm.report.study_page import study_of, write_study_figures, write_study_tables
+
+        findings = Findings(registry, found)
+        if is_wanted("tables"):
+            write_study_tables(findings, reports / "tables")
+        if is_wanted("figures"):
+            drawn = write_study_figures(findings, reports / "figures")
+            uris = {name: svg_uri(path) for name, path in drawn.items()}
+            shown["study"] = study_of(findings) | {"figures": uris}
+    else:
+        for name, table in registry.tables.items():
+            if is_wanted("tables", f"table{name}"):
+                write_tables(reports / "tables", table, collected[name], registry.scale)
+        for name in figures:
+            if is_wanted("figures", f"figure{name}"):
+                draw = _plot if name in registry.plots else _clips
+                entries.append(draw(registry, name, results, reports / "figures", found))
     if only:
-        return reports / only
-    verdicts = [] if registry.scale.own_videos else judge(registry, collected, found)
-    if verdicts:
-        write_claims(reports, verdicts)
-    player = _mask_player(registry, results, found)
-    shown = page(registry, results, reports, found, collected, entries, verdicts, player)
-    return atomic.write(reports / "index.html", shown)
-
-
-def _study(
-    registry: Registry,
-    results: Path,
-    reports: Path,
-    found: dict[str, RunStatus],
-    collected: dict[str, list[FilledCell]],
-    only: str | None,
-) -> Path:
-    """Write the tables, the figure and the page of a study."""
-    # Imported here because matplotlib takes a second to import.
-    from mgm.report.findings import Findings
-    from mgm.report.study_page import study_of, write_study_figures, write_study_tables
-
-    findings = Findings(registry, found)
-    if only != "figures":
-        write_study_tables(findings, reports / "tables")
-    drawn = write_study_figures(findings, reports / "figures") if only != "tables" else {}
-    if only:
-        return reports / only
-    study = study_of(findings) | {"figures": {name: svg_uri(path) for name, path in drawn.items()}}
-    shown = page(registry, results, reports, found, collected, study=study)
-    return atomic.write(reports / "index.html", shown)
+        if entries and only not in GROUPS and not entries[0].source:
+            why = f"{entries[0].state}; run {' '.join(entries[0].run_ids)} first"
+            raise UserError(f"figure {entries[0].name}: {why}")
+        group = "tables" if only.startswith("table") else "figures"
+        return reports / group / places[only]
+    if not study:
+        verdicts = [] if registry.scale.own_videos else judge(registry, collected, found)
+        if verdicts:
+            write_claims(reports, verdicts)
+        shown |= {"figures": entries, "verdicts": verdicts}
+        run = registry.mask_clip
+        arrays = _arrays(results, run.run_id, found) if run else None
+        shown["player"] = mask_player(arrays, run.run_id) if run and arrays else None
+    text = page(registry, results, reports, found, collected, **shown)
+    return atomic.write(reports / "index.html", text)
 
 
 def _plot(
@@ -102,26 +93,24 @@ def _plot(
     """Draw a figure of table cells from the finished runs. Its caption names the others."""
     # Imported here because matplotlib takes a second to import.
     from mgm.report.figures.curves import arrays_of, curves, missing, points_of
-    from mgm.report.figures.seeds import differences, runs_of, seeds
+    from mgm.report.figures.seeds import seeds, seeds_of
     from mgm.report.figures.style import save
 
     plot, scale, stem = registry.plots[name], registry.scale, folder / f"figure{name}"
     points = points_of(plot, found)
+    why = missing(points)
     if plot.reference:
-        runs = runs_of(plot, found)
-        figure = seeds(plot, runs, differences(plot, found), missing(points))
-        save(figure, stem, {f"{name}_R": values.to_numpy() for name, values in runs.items()})
+        runs, gaps = seeds_of(plot, found)
+        save(
+            seeds(plot, runs, gaps, why),
+            stem,
+            {f"{name}_R": values.to_numpy() for name, values in runs.items()},
+        )
     else:
         save(curves(points, plot, scale.name, comparable(scale)), stem, arrays_of(points, plot))
     tables = tuple(table for table in points.table.unique() if table in registry.tables)
-    return FigureEntry(
-        name,
-        plot.title,
-        plot.note,
-        why=missing(points),
-        source=svg_uri(stem.with_suffix(".svg")),
-        tables=tables,
-    )
+    source = svg_uri(stem.with_suffix(".svg"))
+    return FigureEntry(name, plot.title, plot.note, why=why, source=source, tables=tables)
 
 
 def _clips(
@@ -137,37 +126,29 @@ def _clips(
 
     figure, stem = registry.figures[name], folder / f"figure{name}"
     run_id = figure.run.run_id
-    run, arrays_path = found[run_id], results / run_id / "arrays.npz"
-    if run.state == "run" and not arrays_path.exists():
-        run = RunStatus(
-            "not run", "its arrays.npz is missing; delete its result.json and run it again"
-        )
-    if run.state != "run":
+    entry = FigureEntry(name, figure.title, figure.note, (run_id,))
+    arrays = _arrays(results, run_id, found)
+    if arrays is None:
         for ending in (".svg", ".pdf", ".png", ".npz"):
             stem.with_suffix(ending).unlink(missing_ok=True)
-        return FigureEntry(name, figure.title, figure.note, (run_id,), run.state, run.why)
-    with np.load(arrays_path, allow_pickle=False) as file:
-        arrays = dict(file)
+        run = found[run_id]
+        gone = "its arrays.npz is missing; delete its result.json and run it again"
+        return (
+            replace(entry, state="not run", why=gone)
+            if run.state == "run"
+            else replace(entry, state=run.state, why=run.why)
+        )
     save(DRAW[name](arrays, f"Scale {registry.scale.name}."), stem, arrays)
     if figure.vector:
-        source, width = svg_uri(stem.with_suffix(".svg")), 0
-    else:
-        source, width = webp_uri(stem.with_suffix(".png"))
-    return FigureEntry(
-        name, figure.title, figure.note, (run_id,), "run", source=source, width=width
-    )
+        return replace(entry, source=svg_uri(stem.with_suffix(".svg")))
+    source, width = webp_uri(stem.with_suffix(".png"))
+    return replace(entry, source=source, width=width)
 
 
-def _mask_player(
-    registry: Registry, results: Path, found: dict[str, RunStatus]
-) -> dict[str, Any] | None:
-    """Build the player that shows every mask on one clip; None if its run is not finished."""
-    run = registry.mask_clip
-    if (
-        run is None
-        or found[run.run_id].state != "run"
-        or not (path := results / run.run_id / "arrays.npz").exists()
-    ):
+def _arrays(results: Path, run_id: str, found: dict[str, RunStatus]) -> dict[str, Any] | None:
+    """Read a finished run's arrays; None if there are none."""
+    path = results / run_id / "arrays.npz"
+    if found[run_id].state != "run" or not path.exists():
         return None
     with np.load(path, allow_pickle=False) as file:
-        return mask_player(dict(file), run.run_id)
+        return dict(file)

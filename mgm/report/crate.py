@@ -92,8 +92,6 @@ class Crate:
 
         self.crate, self.weights = ROCrate(version="1.1"), weights
         self.results, self.reports = results, reports
-        # Run id: the entity of its result.json.
-        self.result_of: dict[str, Any] = {}
         self.data: dict[str, Any] = {}
         name = results.name
         self.crate.name = f"mgm: results {name}"
@@ -133,7 +131,7 @@ class Crate:
             "startTime": min(result["started"] for result in done),
             "endTime": max(result["finished"] for result in done),
         }
-        inputs, outputs = [scale, *self.data.values()], [*self.result_of.values(), *shown]
+        inputs, outputs = [scale, *self.data.values()], [*self.results_of(found), *shown]
         whole = self.action(
             "#workflow",
             workflow,
@@ -177,7 +175,6 @@ class Crate:
         if not result:
             facts = {"actionStatus": FAILED, "error": run.why, "description": run.why}
             return self.action(f"#{spec.run_id}", software, inputs, outputs, **facts)
-        self.result_of[spec.run_id] = written["result.json"]
         data = result["data"]
         key = f"{data['dataset']}-{data['digest']}"
         self.data[key] = self.entity(
@@ -226,10 +223,10 @@ class Crate:
         self.action(
             "#report",
             self.software("report", {}),
-            list(self.result_of.values()),
+            results := self.results_of(found),
             shown,
             name=f"mgm report {self.results.name}",
-            description=f"tables, figures, claims and page of {len(self.result_of)} results",
+            description=f"tables, figures, claims and page of {len(results)} results",
             endTime=datetime.now(UTC).isoformat(timespec="seconds"),
             actionStatus=DONE,
         )
@@ -258,9 +255,11 @@ class Crate:
         )
 
     def results_of(self, run_ids: Iterable[str]) -> list[Any]:
-        return [
-            self.result_of[run_id] for run_id in dict.fromkeys(run_ids) if run_id in self.result_of
-        ]
+        """Return the entities of the results that these runs have."""
+        several = (
+            self.crate.get(self.place(run_id, "result.json")) for run_id in dict.fromkeys(run_ids)
+        )
+        return [one for one in several if one]
 
     def place(self, run_id: str, name: str) -> str:
         return f"results/{self.results.name}/{run_id}/{name}"
@@ -280,12 +279,6 @@ class Crate:
     def software(self, stage: str, result: Mapping[str, Any]) -> Any:
         """Add a stage of mgm at a commit, with the versions of its libraries."""
         versions = result.get("versions", {"mgm": __version__})
-        needs = [
-            self.entity(
-                f"#{name}-{number}", "SoftwareApplication", name=name, softwareVersion=number
-            )
-            for name, number in versions.items()
-        ]
         commit = commit_of(result) if result else ""
         version = commit or versions.get("mgm", __version__)
         return self.entity(
@@ -293,7 +286,12 @@ class Crate:
             "SoftwareApplication",
             name=f"mgm {stage}",
             softwareVersion=version,
-            softwareRequirements=needs,
+            softwareRequirements=[
+                self.entity(
+                    f"#{name}-{number}", "SoftwareApplication", name=name, softwareVersion=number
+                )
+                for name, number in versions.items()
+            ],
             description=f"commit {commit or 'unknown'}",
         )
 

@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mgm.errors import UserError
 from mgm.masking import MASKS
 from mgm.paper.registry import Cell, Registry
@@ -160,32 +162,28 @@ def diff(results: Path, first: str, second: str) -> str:
     Raises:
         UserError: no such run, a run id under several names, or a file that is not a spec.
     """
-    folders = [_folder(results, run) for run in (first, second)]
-    specs = [read_spec(folder) for folder in folders]
-    found = [examine(folder, spec) for folder, spec in zip(folders, specs, strict=True)]
-    metrics = [one.result["metrics"] if one.result else {} for one in found]
-    states = [f"{one.state}: {one.why}" if one.why else one.state for one in found]
-    fields = [dotted(spec.model_dump(mode="json")) for spec in specs]
+    ids, states, fields, metrics = [], [], [], []
+    for run in (first, second):
+        folder = _folder(results, run)
+        spec = read_spec(folder)
+        status = examine(folder, spec)
+        ids.append(spec.run_id)
+        states.append(f"{status.state}: {status.why}" if status.why else status.state)
+        fields.append(dotted(spec.model_dump(mode="json")))
+        metrics.append(status.result["metrics"] if status.result else {})
     # Runs of different stages have different fields. A missing field is printed as a dash.
-    absent = object()
-    differing = [
-        name
+    lines = [
+        [name, *(_shown(one.get(name)) for one in fields)]
         for name in fields[0] | fields[1]
-        if fields[0].get(name, absent) != fields[1].get(name, absent)
+        if len({json.dumps(one.get(name, "missing")) for one in fields}) > 1
+    ] or [["no field differs", "", ""]]
+    lines += [
+        [f"metrics.{name}", *(_shown(one.get(name)) for one in metrics)]
+        for name in metrics[0] | metrics[1]
     ]
-    table = [
-        ("", *(spec.run_id for spec in specs)),
-        ("state", *states),
-        *((name, *(_shown(one.get(name)) for one in fields)) for name in differing),
-        *([] if differing else [("no field differs", "", "")]),
-        *(
-            (f"metrics.{name}", *(_shown(one.get(name)) for one in metrics))
-            for name in metrics[0] | metrics[1]
-        ),
-    ]
-    left, middle = (max(len(line[column]) for line in table) for column in (0, 1))
-    return "\n".join(
-        f"{name:{left}}  {one:{middle}}  {other}".rstrip() for name, one, other in table
+    table = pd.DataFrame([["state", *states], *lines])
+    return table.to_markdown(
+        tablefmt="plain", headers=["", *ids], index=False, disable_numparse=True
     )
 
 
@@ -208,15 +206,11 @@ def _folder(results: Path, run: str) -> Path:
 
 
 def _shown(value: Any) -> str:
-    if value is None:
-        return "-"
-    return (
-        f"{value:.6g}"
-        if isinstance(value, float)
-        else json.dumps(value)
-        if not isinstance(value, str)
-        else value or '""'
-    )
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str):
+        return value or '""'
+    return "-" if value is None else json.dumps(value)
 
 
 def unwanted(registry: Registry, results: Path) -> dict[Path, bool]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mgm.report.figures.seeds import differences, runs_of, seeds
+from mgm.report.figures.seeds import seeds, seeds_of
 from mgm.results.frame import examine_all
 from tests.helpers.fake_results import finish, registry
 
@@ -24,7 +24,7 @@ def found(tmp_path):
 
 
 def test_every_run_that_is_done_is_a_dot(found):
-    runs = runs_of(PLOT, found)
+    runs, _ = seeds_of(PLOT, found)
     assert set(runs.line) == {"SSv2, linear probe"}
     for row, values in VALUES.items():
         shown = runs[runs.tick == row].set_index("seed").value
@@ -34,9 +34,9 @@ def test_every_run_that_is_done_is_a_dot(found):
 
 
 def test_differences_are_students_interval_over_the_seeds_both_have(found):
-    runs = runs_of(PLOT, found)
+    runs, gaps = seeds_of(PLOT, found)
     values = runs.pivot(index="seed", columns="tick", values="value")
-    less = differences(PLOT, found).set_index("tick")
+    less = gaps.set_index("tick")
     assert set(less.index) == {"Random Block", "Random Tube"}
     for tick, row in less.iterrows():
         apart = (values[tick] - values["MGM (Dense)"]).dropna()
@@ -48,7 +48,7 @@ def test_differences_are_students_interval_over_the_seeds_both_have(found):
 
 def test_it_is_drawn_with_any_number_of_runs(found, tmp_path):
     for some in (found, examine_all(tmp_path / "none", KNOWN.specs)):
-        figure = seeds(PLOT, runs_of(PLOT, some), differences(PLOT, some), "Not run: all others.")
+        figure = seeds(PLOT, *seeds_of(PLOT, some), "Not run: all others.")
         dots = figure.axes[0]
         assert [label.get_text() for label in dots.get_yticklabels()] == list(PLOT.ticks)
     assert "4_seeds" not in registry(seeds=(0,)).plots

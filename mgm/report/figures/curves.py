@@ -1,7 +1,6 @@
 """Figures of table cells over a number, such as accuracy over pretraining epochs."""
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -10,6 +9,7 @@ import pandas as pd
 from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.path import Path
 
 from mgm.paper.registry import Plot
 from mgm.report.cells import frame, row_of
@@ -203,35 +203,24 @@ def _bars(axes: Axes, points: pd.DataFrame, colour: str) -> None:
 def _label(axes: Axes, labels: list[tuple[float, float, str, dict[str, Any]]]) -> None:
     """Write names next to their points, without overlaps with marks, lines or names."""
     place_L2 = np.array([(x, y) for x, y, *_ in labels])
-    text_L2 = axes.transData.inverted().transform(
-        axes.transData.transform(place_L2) + np.array([9, 0])
-    )
+    right = axes.transData.transform(place_L2) + np.array([9, 0])
     texts = [
-        axes.text(at[0], at[1], name, size=8, va="center", **style)
-        for at, (*_, name, style) in zip(text_L2, labels, strict=True)
+        axes.text(*at, name, size=8, va="center", **style)
+        for at, (*_, name, style) in zip(axes.transData.inverted().transform(right), labels)
     ]
-    bars = [segment for collection in axes.collections for segment in collection.get_segments()]  # type: ignore[attr-defined]
-    around = np.concatenate(
-        [_along(axes, line) for line in (*(line.get_xydata() for line in axes.lines), *bars)]
-    )
-    hair = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.5, "shrinkA": 6}
-    how: dict[str, Any] = {
-        "arrowprops": hair,
-        "expand": (1.3, 2),
-        "min_arrow_len": 8,
-        "iter_lim": 300,
-    }
-    adjust_text(texts, *around.T, target_x=place_L2[:, 0], target_y=place_L2[:, 1], ax=axes, **how)
-
-
-def _along(axes: Axes, xy_P2: Any) -> np.ndarray:
-    """Return points along a drawn line, a few pixels apart, in data units."""
-    points = axes.transData.transform(np.asarray(xy_P2, float))
-    steps = [
-        np.linspace(a, b, max(2, int(np.hypot(*(b - a)) / 9)))
-        for a, b in pairwise(points)
-        if np.isfinite([a, b]).all()
-    ]
-    return axes.transData.inverted().transform(
-        np.concatenate([points[np.isfinite(points).all(1)], *steps])
+    lines: list[Any] = [line.get_xydata() for line in axes.lines]
+    for bars in axes.collections:
+        lines += bars.get_segments()  # type: ignore[attr-defined]
+    around = np.concatenate([Path(line).interpolated(25).vertices for line in lines if len(line)])
+    around = around[np.isfinite(around).all(1)]
+    adjust_text(
+        texts,
+        *around.T,
+        target_x=place_L2[:, 0],
+        target_y=place_L2[:, 1],
+        ax=axes,
+        expand=(1.3, 2),
+        min_arrow_len=8,
+        iter_lim=300,
+        arrowprops={"arrowstyle": "-", "color": QUIET, "linewidth": 0.5, "shrinkA": 6},
     )

@@ -4,6 +4,7 @@ Each function takes the arrays and `note`, a line below the figure. It needs nei
 torch, so every machine can redraw a figure.
 """
 
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mgm.masking import MASKS
-from mgm.report.figures import clip_grid
-from mgm.report.figures.clip_grid import ClipGrid, class_name
+from mgm.report.figures import clip_grid as cells
+from mgm.report.figures.clip_grid import clip_grid
 from mgm.report.figures.style import (
     ACCENT,
     INK,
@@ -49,148 +50,114 @@ def masks_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
     Args:
         arrays: as `mgm.stages.visualise.masks_on_a_clip` returns them.
     """
-    grid = ClipGrid(arrays["index_S"][None], 2 + len(arrays["names_N"]), (MASK_KEY, note))
-    _frames(grid, arrays, 0, "first of each\ntime slot")
-    _motion(grid, arrays, 1)
-    for row in range(len(arrays["names_N"])):
-        _mask(grid, arrays, 2 + row, row)
-    return grid.figure
+    names = arrays["names_N"]
+    figure, [rows] = clip_grid(arrays["index_S"][None], 2 + len(names), (MASK_KEY, note))
+    _frames(rows[0], arrays["frames_SHWC"], "frames", "first of each\ntime slot")
+    _motion(rows[1], arrays)
+    for mask, name in enumerate(names):
+        _mask(rows[2 + mask], arrays, mask, str(name))
+    return figure
 
 
 @mpl.rc_context(STYLE)
 def attention_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
     """Draw Figure 6: a clip's frames with boxes, a run's mask, the motion, and attention."""
+    texts = (MASK_KEY, ATTENTION_KEY, note)
+    figure, [rows] = clip_grid(arrays["index_S"][None], 4, texts)
     known = arrays["objects_SK4"].shape[1] > 0
     boxes = (
         "first of each time\nslot, with boxes\nof the objects"
         if known
         else "first of each time\nslot; the video has\nno boxes of objects"
     )
-    grid = ClipGrid(arrays["index_S"][None], 4, (MASK_KEY, ATTENTION_KEY, note))
-    for slot, axes in enumerate(_frames(grid, arrays, 0, boxes)):
-        clip_grid.outlines(axes, arrays["objects_SK4"][slot])
-    _mask(grid, arrays, 1, 0, "{} mask")
-    _motion(grid, arrays, 2)
-    _attention(grid, arrays["attention_SHW"], arrays["query_3"], None, 0, 3)
-    return grid.figure
+    _frames(rows[0], arrays["frames_SHWC"], "frames", boxes)
+    for axes, boxes_K4 in zip(rows[0], arrays["objects_SK4"]):
+        cells.outlines(axes, boxes_K4)
+    name = str(arrays["names_N"][0])
+    _mask(rows[1], arrays, 0, f"{METHOD.get(name, name)} mask")
+    _motion(rows[2], arrays)
+    _attention(rows[3], arrays["attention_SHW"], arrays["query_3"])
+    return figure
 
 
 @mpl.rc_context(STYLE)
 def attention_on_clips(arrays: Mapping[str, Any], note: str = "") -> Figure:
     """Draw Figure 7: the frames of several clips, and attention over the frames."""
-    grid = ClipGrid(arrays["index_BS"], 2, (ATTENTION_KEY, note))
-    for clip, frames_SHWC in enumerate(arrays["frames_BSHWC"]):
-        grid.label(clip, 0, f"clip {clip + 1}", class_name(str(arrays["class_B"][clip])))
-        for slot, frame_HWC in enumerate(frames_SHWC):
-            clip_grid.frame(grid.cell(clip, 0, slot), frame_HWC)
-        _attention(
-            grid, arrays["attention_BSHW"][clip], arrays["query_B3"][clip], frames_SHWC, clip, 1
-        )
-    return grid.figure
+    figure, clips = clip_grid(arrays["index_BS"], 2, (ATTENTION_KEY, note))
+    for clip, (rows, frames_SHWC) in enumerate(zip(clips, arrays["frames_BSHWC"])):
+        _frames(rows[0], frames_SHWC, f"clip {clip + 1}", _class_name(arrays, clip))
+        for axes, frame_HWC in zip(rows[1], frames_SHWC):
+            cells.show(axes, cells.grey(frame_HWC), **cells.GREY)
+        _attention(rows[1], arrays["attention_BSHW"][clip], arrays["query_B3"][clip], alpha=0.7)
+    return figure
 
 
 @mpl.rc_context(STYLE)
 def reconstructions(arrays: Mapping[str, Any], note: str = "") -> Figure:
     """Draw Figure 8: several clips, and each run's mask and reconstruction of them."""
     names = [str(name) for name in arrays["names_P"]]
-    grid = ClipGrid(arrays["index_BS"], 1 + 2 * len(names), (RECONSTRUCTION_KEY, note))
-    for clip, frames_SHWC in enumerate(arrays["frames_BSHWC"]):
-        grid.label(clip, 0, f"clip {clip + 1}", class_name(str(arrays["class_B"][clip])))
+    figure, clips = clip_grid(arrays["index_BS"], 1 + 2 * len(names), (RECONSTRUCTION_KEY, note))
+    for clip, (rows, frames_SHWC) in enumerate(zip(clips, arrays["frames_BSHWC"])):
+        _frames(rows[0], frames_SHWC, f"clip {clip + 1}", _class_name(arrays, clip))
         for run, name in enumerate(names):
-            method = METHOD.get(name, name)
-            grid.label(
-                clip,
-                1 + 2 * run,
-                f"{method} mask",
-                KIND.get(name, ""),
-                f"{100 * arrays['ratio_P'][run]:.0f} % hidden",
-            )
-            grid.label(clip, 2 + 2 * run, method, "reconstruction")
-        for slot, frame_HWC in enumerate(frames_SHWC):
-            clip_grid.frame(grid.cell(clip, 0, slot), frame_HWC)
-            for run in range(len(names)):
-                clip_grid.masked(
-                    grid.cell(clip, 1 + 2 * run, slot),
-                    frame_HWC,
-                    arrays["masked_BPSHW"][clip, run, slot],
-                )
-                clip_grid.frame(
-                    grid.cell(clip, 2 + 2 * run, slot),
-                    arrays["reconstructed_BPSHWC"][clip, run, slot],
-                )
-    return grid.figure
+            method, row = METHOD.get(name, name), rows[1 + 2 * run]
+            hidden = f"{100 * arrays['ratio_P'][run]:.0f} % hidden"
+            cells.label(row[0], f"{method} mask", KIND.get(name, ""), hidden)
+            for axes, frame_HWC, masked_HW in zip(
+                row, frames_SHWC, arrays["masked_BPSHW"][clip, run]
+            ):
+                cells.masked(axes, frame_HWC, masked_HW)
+            drawn_SHWC = arrays["reconstructed_BPSHWC"][clip, run]
+            _frames(rows[2 + 2 * run], drawn_SHWC, method, "reconstruction")
+    return figure
 
 
-def _frames(grid: ClipGrid, arrays: Mapping[str, Any], row: int, about: str) -> list:
-    grid.label(0, row, "frames", about)
-    cells = [grid.cell(0, row, slot) for slot in range(len(arrays["index_S"]))]
-    for axes, frame_HWC in zip(cells, arrays["frames_SHWC"]):
-        clip_grid.frame(axes, frame_HWC)
-    return cells
+def _class_name(arrays: Mapping[str, Any], clip: int) -> str:
+    """Break a clip's class name into lines that fit the labels' column."""
+    return textwrap.fill(str(arrays["class_B"][clip]), 21)
 
 
-def _motion(grid: ClipGrid, arrays: Mapping[str, Any], row: int) -> None:
-    grid.label(0, row, "motion", "vectors and their\nmagnitude")
-    glow_SHW4 = clip_grid.glow(arrays["magnitude_SHW"])
-    for slot, frame_HWC in enumerate(arrays["frames_SHWC"]):
-        has_motion = bool(arrays["has_motion_S"][slot])
-        clip_grid.motion(
-            grid.cell(0, row, slot),
-            frame_HWC,
-            arrays["motion_SHW2"][slot],
-            glow_SHW4[slot],
-            has_motion,
-        )
+def _frames(axes_S: np.ndarray, frames_SHWC: np.ndarray, title: str, about: str) -> None:
+    cells.label(axes_S[0], title, about)
+    for axes, frame_HWC in zip(axes_S, frames_SHWC):
+        cells.show(axes, frame_HWC)
 
 
-def _mask(grid: ClipGrid, arrays: Mapping[str, Any], row: int, mask: int, title: str = "") -> None:
-    name = str(arrays["names_N"][mask])
-    grid.label(
-        0,
-        row,
-        title.format(METHOD.get(name, name)) or name,
-        KIND.get(name, ""),
-        f"{100 * arrays['ratio_N'][mask]:.0f} % hidden",
-    )
-    for slot, frame_HWC in enumerate(arrays["frames_SHWC"]):
-        clip_grid.masked(
-            grid.cell(0, row, slot),
-            frame_HWC,
-            arrays["masked_NSHW"][mask, slot],
-            arrays["boxes_NS4"][mask, slot],
-        )
+def _motion(axes_S: np.ndarray, arrays: Mapping[str, Any]) -> None:
+    """Draw the motion over the frames in light grey."""
+    cells.label(axes_S[0], "motion", "vectors and their\nmagnitude")
+    glow_SHW4 = cells.glow(arrays["magnitude_SHW"])
+    for slot, (axes, frame_HWC) in enumerate(zip(axes_S, arrays["frames_SHWC"])):
+        cells.show(axes, 140 + cells.grey(frame_HWC) * 0.45, **cells.GREY)
+        if arrays["has_motion_S"][slot]:
+            cells.motion(axes, arrays["motion_SHW2"][slot], glow_SHW4[slot])
+        else:
+            axes.text(0.5, 0.5, "no motion\nvectors", size=7, ha="center", va="center")
+
+
+def _mask(axes_S: np.ndarray, arrays: Mapping[str, Any], mask: int, title: str) -> None:
+    hidden = f"{100 * arrays['ratio_N'][mask]:.0f} % hidden"
+    cells.label(axes_S[0], title, KIND.get(str(arrays["names_N"][mask]), ""), hidden)
+    slots = (arrays["frames_SHWC"], arrays["masked_NSHW"][mask], arrays["boxes_NS4"][mask])
+    for axes, *shown in zip(axes_S, *slots):
+        cells.masked(axes, *shown)
 
 
 def _attention(
-    grid: ClipGrid,
-    attention_SHW: np.ndarray,
-    query_3: np.ndarray,
-    frames_SHWC: np.ndarray | None,
-    clip: int,
-    row: int,
+    axes_S: np.ndarray, attention_SHW: np.ndarray, query_3: np.ndarray, **look: Any
 ) -> None:
-    """Draw attention over grey frames, or alone, with one colour scale per clip."""
+    """Draw attention with one colour scale per clip."""
     times_SHW = attention_SHW * attention_SHW.size
     low, high = times_SHW.min(), np.quantile(times_SHW, 0.995)
-    grid.scale(clip, row, "attention", low, high, "\N{MULTIPLICATION SIGN} uniform")
+    cells.scale(axes_S[0], "attention", low, high, "\N{MULTIPLICATION SIGN} uniform")
     share_SHW = ((times_SHW - low) / max(high - low, 1e-9)).clip(0, 1)
-    for slot, share_HW in enumerate(share_SHW):
-        axes = grid.cell(clip, row, slot)
-        if frames_SHWC is None:
-            axes.imshow(
-                share_HW,
-                extent=(0, 1, 1, 0),
-                cmap=clip_grid.SCALE,
-                vmin=0,
-                vmax=1,
-                interpolation="nearest",
-            )
-        else:
-            clip_grid.tinted(axes, frames_SHWC[slot], share_HW)
+    look = {"cmap": cells.SCALE, "vmin": 0, "vmax": 1, "interpolation": "nearest", **look}
+    for slot, (axes, share_HW) in enumerate(zip(axes_S, share_SHW)):
+        cells.show(axes, share_HW, **look)
         if slot == query_3[0]:
             size = np.array(share_HW.shape)
             place = query_3[1:] / size
-            clip_grid.outlines(axes, np.concatenate([place, place + 1 / size])[None])
+            cells.outlines(axes, np.concatenate([place, place + 1 / size])[None])
 
 
 # Inches. HEIGHT is the height of a panel.
@@ -227,7 +194,6 @@ def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
             "hspace": (HEAD + AXIS / 2) / HEIGHT,
         },
     )
-    height = figure.get_figheight()
     for axes in several.flat[len(order) :]:
         axes.remove()
     for place, (name, axes) in enumerate(zip(order, several.flat)):
@@ -238,57 +204,31 @@ def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
         axes.vlines(slots_S, low_S, high_S, color=colour, linewidth=1.1)
         look = {"markersize": 3.6, "markerfacecolor": colour if guided else "white"}
         axes.plot(slots_S, share_S, "o-", color=colour, linewidth=1.1, clip_on=False, **look)
-        axes.axhline(
-            arrays["hidden_N"][row], color=QUIET, linewidth=1.1, linestyle=(0, (1, 1.6)), zorder=0.9
-        )
+        dots = {"color": QUIET, "linewidth": 1.1, "linestyle": (0, (1, 1.6)), "zorder": 0.9}
+        axes.axhline(arrays["hidden_N"][row], **dots)
         # A white background keeps grid lines out of the number.
         plain = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-        axes.text(
-            0.5,
-            0.05,
-            f"{arrays['overall_N'][row]:.1f}",
-            color=colour,
-            size=9,
-            weight="bold",
-            ha="center",
-            bbox=plain,
-            transform=axes.transAxes,
-        )
+        bold = {"size": 9, "weight": "bold", "ha": "center", "bbox": plain}
+        mean = f"{arrays['overall_N'][row]:.1f}"
+        axes.text(0.5, 0.05, mean, color=colour, transform=axes.transAxes, **bold)
+        axes.set_title(name, loc="left", size=8.5, weight="bold", pad=30)
+        small = {"size": 6.5, "color": QUIET, "va": "top", "linespacing": 1.2}
+        kind = KIND.get(name, "")
+        axes.annotate(kind, (0, 1), (0, 26), "axes fraction", "offset points", **small)
         axes.grid(axis="y")
         ends = (1, slots_S[-1]) if len(slots_S) > 5 else slots_S
         axes.set(xlim=(0.4, slots_S[-1] + 0.6), xticks=ends)
         axes.tick_params(color=QUIET, width=0.6, labelsize=7.5, left=first_of_row)
         axes.spines["left"].set_visible(first_of_row)
-        left, top = axes.get_position().x0, axes.get_position().y1
-        figure.text(left, top + 0.42 / height, name, size=8.5, weight="bold", va="baseline")
-        figure.text(
-            left,
-            top + 0.37 / height,
-            KIND.get(name, ""),
-            size=6.5,
-            color=QUIET,
-            va="top",
-            linespacing=1.2,
-        )
-    first = figure.axes[0]
-    low, high = (
-        min(
-            float(np.nanmin([arrays["low_NS"], arrays["share_NS"]])),
-            float(arrays["hidden_N"].min()),
-        ),
-        100.0,
-    )
-    first.set_ylim(max(low - 0.22 * (high - low), 0), high)
-    first.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    for axes in figure.axes[::columns]:
-        axes.set_ylabel("Moving pixels hidden (%)", size=8.5)
-    figure.text(
-        (LEFT + (WIDTH - LEFT) / 2) / WIDTH,
-        several[-1, 0].get_position().y0 - 0.38 / height,
-        "Time slot of the clip",
-        size=8.5,
-        ha="center",
-    )
+        if first_of_row:
+            axes.set_ylabel("Moving pixels hidden (%)", size=8.5)
+    drawn = (arrays["low_NS"], arrays["share_NS"], arrays["hidden_N"])
+    low = min(float(np.nanmin(values)) for values in drawn)
+    several[0, 0].set_ylim(max(low - 0.22 * (100 - low), 0), 100)
+    several[0, 0].yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    below = several[-1, 0].get_position().y0 - 0.38 / figure.get_figheight()
+    middle = (1 + LEFT / WIDTH) / 2
+    figure.text(middle, below, "Time slot of the clip", size=8.5, ha="center")
     return figure
 
 

@@ -17,36 +17,27 @@ from mgm.results.statistics import Estimate
 ROW, BETWEEN = 0.27, 0.85  # inches
 
 
-def runs_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
-    """Return a frame with one row per finished run: `line`, `tick` (table row), `seed`, `value`."""
-    lines = []
-    for name, cells in plot.lines.items():
-        for _, cell in cells:
-            values = row_of(cell, found).values
-            lines += [
-                (name, cell.row, run.seed, value)
-                for run, value in zip(cell.runs, values, strict=True)
-                if value is not None
-            ]
-    return pd.DataFrame(lines, columns=["line", "tick", "seed", "value"])
+def seeds_of(plot: Plot, found: Mapping[str, RunStatus]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a row per finished run, and each table row minus the reference, paired by seed.
 
-
-def differences(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
-    """Return each row minus the reference row, paired by seed, with a 95 % interval.
-
-    Columns: `line`, `tick` (table row), and `mean`, `low`, `high`, `n` of the difference. Rows with
-    fewer than two seeds in common with the reference are left out.
+    Returns:
+        `line`, `tick` (table row), `seed` and `value` of the runs. `line`, `tick`, and `mean`,
+        `low`, `high` and `n` of the differences, without those of fewer than two seeds.
     """
-    lines = []
-    for name, cells in plot.lines.items():
-        rows = {cell.row: row_of(cell, found) for _, cell in cells}
-        base = rows.pop(plot.reference)
-        gaps = (
-            (tick, paired((row, base), lambda both: both[0] - both[1]))
-            for tick, row in rows.items()
-        )
-        lines += [(name, tick, *gap) for tick, gap in gaps if gap and gap.n > 1]
-    return pd.DataFrame(lines, columns=["line", "tick", *Estimate._fields])
+    runs, gaps = [], []
+    for name, points in plot.lines.items():
+        rows = {cell.row: row_of(cell, found) for _, cell in points}
+        base = rows[plot.reference]
+        for tick, row in rows.items():
+            pairs = zip(row.runs, row.values, strict=True)
+            runs += [(name, tick, run.seed, value) for run, value in pairs if value is not None]
+            gap = paired((row, base), lambda both: both[0] - both[1])
+            if row is not base and gap and gap.n > 1:
+                gaps.append((name, tick, *gap))
+    return (
+        pd.DataFrame(runs, columns=["line", "tick", "seed", "value"]),
+        pd.DataFrame(gaps, columns=["line", "tick", *Estimate._fields]),
+    )
 
 
 def intervals(axes: Axes, gaps: pd.DataFrame, places: Sequence[float]) -> None:
@@ -69,7 +60,7 @@ def seeds(plot: Plot, runs: pd.DataFrame, gaps: pd.DataFrame, missing: str) -> F
     """Draw two panels per line: every seed with its mean, and differences from the reference.
 
     Args:
-        runs, gaps: as `runs_of` and `differences` return them.
+        runs, gaps: as `seeds_of` returns them.
         missing: sentence on the runs that are not finished.
     """
     key = (

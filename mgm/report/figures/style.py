@@ -82,9 +82,27 @@ def write(figure: Figure, path: Path, kind: str = "png") -> None:
         figure.savefig(temporary, dpi=dpi, format=kind, metadata={CLOCKS[kind]: None})
 
 
-def wrapped(texts: Sequence[str], width: float) -> list[str]:
-    """Break paragraphs into lines that fit a figure of this width in inches."""
-    return [line for text in texts for line in textwrap.wrap(text, int((width - 0.2) * 17.2))]
+def with_text(
+    width: float, height: float, gap: float, texts: Sequence[str]
+) -> tuple[Figure, float]:
+    """Make a figure with paragraphs of text below a space of `height`. All sizes are in inches.
+
+    Returns:
+        The figure, and the share of its height that the text and the `gap` above it take.
+    """
+    lines = [line for text in texts for line in textwrap.wrap(text, int((width - 0.2) * 17.2))]
+    below = gap + (len(lines) + 0.8) * LINE
+    figure = blank(width, height + below)
+    figure.text(
+        0.08 / width,
+        (len(lines) + 0.4) * LINE / (height + below),
+        "\n".join(lines),
+        size=7.5,
+        color=QUIET,
+        va="top",
+        linespacing=1.25,
+    )
+    return figure, below / (height + below)
 
 
 def panels(
@@ -105,19 +123,7 @@ def panels(
         The figure, and its axes as an array of `shape`.
     """
     width, (left, right, top, bottom) = size[0], edges
-    lines = wrapped(texts, width)
-    bottom += (len(lines) + 0.8) * LINE
-    height = size[1] + bottom
-    figure = blank(width, height)
+    figure, below = with_text(*size, bottom, texts)
     axes = figure.subplots(*shape, squeeze=False, **options)
-    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
-    figure.text(
-        0.08 / width,
-        (len(lines) + 0.4) * LINE / height,
-        "\n".join(lines),
-        size=7.5,
-        color=QUIET,
-        va="top",
-        linespacing=1.25,
-    )
+    figure.subplots_adjust(left / width, below, 1 - right / width, 1 - top / figure.get_figheight())
     return figure, axes

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from mgm.report.page.runs import (
     columns_of,
     day,
     duration,
-    filters_of,
     labels_of,
     losses_of,
     outcome,
@@ -142,7 +141,6 @@ def page(
         ),
         controls=None if study else controls_of(registry, results, found),
         columns=columns,
-        filters=filters_of(registry, found, columns),
         stages=STAGES,
         labels=labels_of(registry),
         losses=losses,
@@ -161,56 +159,50 @@ def _table(
         column: _chance([row for row in rows if row.column == column], found)
         for column in table.columns
     }
-    # Metric of each column's first row.
-    metrics = {row.column: row.metric for row in reversed(rows)}
-    head = head_of(table)
-    estimates = [(row.metric, row.estimate) for row in rows if row.estimate]
-
-    def axis_of(column: str) -> Axis:
-        """Return a column's axis. All columns of top-1 accuracy share one."""
-        alike = [
-            row for row in rows if row.column == column or row.metric == metrics[column] == "top1"
-        ]
+    blocks: list[dict[str, Any]] = []
+    drawn: dict[str, list[str]] = {}
+    head, minus = head_of(table), _minus(table, rows)
+    width = NARROW if len(head) > 1 else WIDTH
+    for column, several in groupby(sections(table, rows), lambda section: section.column):
+        here = [row for row in rows if row.column == column]
+        metric, chance = here[0].metric, chances[column]
+        if chance:
+            drawn.setdefault(f"{number(chance)} %", []).append(column)
+        # All columns of top-1 accuracy share an axis.
+        alike = [row for row in rows if row.column == column or row.metric == metric == "top1"]
         values = [
             value
             for row in alike
             for value in (*_ends(row.estimate), row.paper, chances[row.column])
             if value is not None
         ]
-        width = NARROW if len(head) > 1 else WIDTH
-        within = {"within": PERCENT} if metrics[column] in SHARES else {}
-        return Axis.over(values, width, 10 if max(values, default=0) > 10 else 1, **within)
-
-    minus = _minus(table, rows)
-    drawn: dict[str, list[str]] = {}
-    for column, chance in chances.items():
-        if chance:
-            drawn.setdefault(f"{number(chance)} %", []).append(column)
+        within = PERCENT if metric in SHARES else (-inf, inf)
+        blocks.append(
+            {
+                "column": column,
+                "unit": SHARES.get(metric, ""),
+                "has_paper": any(row.paper is not None for row in here),
+                "axis": Axis.over(values, width, 10 if max(values, default=0) > 10 else 1, within),
+                "chance": chance,
+                "sections": list(several),
+            }
+        )
+    counted = [(row.metric, row.estimate) for row in rows if row.estimate]
     return {
         "table": table,
         "head": head,
         "width": len(head) + 3 + bool(minus) + comparable(scale),  # without the paper's column
-        "blocks": [
-            {
-                "column": column,
-                "unit": SHARES.get(metrics[column], ""),
-                "has_paper": any(row.paper is not None for row in rows if row.column == column),
-                "axis": axis_of(column),
-                "chance": chances[column],
-                "sections": list(several),
-            }
-            for column, several in groupby(sections(table, rows), lambda section: section.column)
-        ],
-        "has_paper": any(row.paper is not None for row in rows),
+        "blocks": blocks,
+        "has_paper": any(block["has_paper"] for block in blocks),
         "best": leaders(table, rows),
         "chance": next(iter(drawn))
         if len(drawn) == 1
         else "; ".join(f"{text} ({', '.join(columns)})" for text, columns in drawn.items()),
-        "several": any(one.n > 1 for _, one in estimates) or not estimates,
-        "single": any(one.n == 1 for _, one in estimates),
+        "several": any(one.n > 1 for _, one in counted) or not counted,
+        "single": any(one.n == 1 for _, one in counted),
         "beyond": any(
             metric in SHARES and one.has_interval and (one.low < 0 or one.high > 100)
-            for metric, one in estimates
+            for metric, one in counted
         ),
         "gains": _gains(table, rows),
         "minus": minus,

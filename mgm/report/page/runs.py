@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from mgm.paper.registry import Cell, Registry, Table, label_of
 from mgm.report.cells import FilledCell, commit_of
-from mgm.report.page.svg import SMOOTH, Panel, thin
+from mgm.report.page.svg import SMOOTH, thin
 from mgm.report.table_files import names
 from mgm.results.result import RunStatus
 from mgm.spec import Spec, data_name, parents
@@ -58,21 +58,32 @@ def training(
             text: [thin(losses_of(logs[run_id], relative), SMOOTH) for run_id in run_ids]
             for text, run_ids in labelled.items()
         }
-        rule = 1.0 if stage == "pretrain" else None
-        drawn = [value for several in series.values() for one in several for _, value in one]
-        ends = [*drawn, rule] if rule is not None else drawn
+        ends = [value for several in series.values() for one in several for _, value in one]
+        ends += [1.0] * relative
         lasts = [logs[run_id][-1] for run_ids in labelled.values() for run_id in run_ids]
         steps = max(
             float(value)
             for last in lasts
             for value in (last["step"], last.get("steps"))
-            if isinstance(value, int | float)
+            if _is_number(value)
         )
-        panels = {
-            text: Panel(several, steps, min(ends), max(ends), rule)
-            for text, several in series.items()
-        }
-        groups.append({"title": STAGES[stage], "note": note, "panels": panels})
+        groups.append(
+            {
+                "title": STAGES[stage],
+                "note": note,
+                "steps": max(steps, 1),
+                "low": min(ends),
+                "high": max(ends),
+                "rule": relative,
+                "panels": {
+                    text: {
+                        "curves": several,
+                        "last": sum(one[-1][1] for one in several) / len(several),
+                    }
+                    for text, several in series.items()
+                },
+            }
+        )
     return groups
 
 
@@ -91,8 +102,12 @@ def losses_of(log: Log, relative: bool = False) -> Losses:
     return thin([(int(line["step"]), line["loss"]) for line in lines])
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and isfinite(value)
+    return _is_number(value) and isfinite(value)
 
 
 def labels_of(registry: Registry) -> dict[str, str]:
@@ -151,22 +166,6 @@ def columns_of(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, 
     }
 
 
-def filters_of(
-    registry: Registry,
-    found: Mapping[str, RunStatus],
-    columns: Mapping[str, Mapping[str, str]],
-) -> dict[str, list[str]]:
-    """Map each filter of the list of runs to its choices. Filters with one choice are left out."""
-    specs = registry.specs
-    choices: dict[str, dict[str, None]] = {
-        "Stage": dict.fromkeys(STAGES[spec.stage] for spec in specs.values()),
-        "Mask": dict.fromkeys(line["mask"] for line in columns.values() if line["mask"]),
-        "Dataset": dict.fromkeys(line["dataset"] for line in columns.values()),
-        "Status": dict.fromkeys(found[run_id].state for run_id in specs),
-    }
-    return {name: list(values) for name, values in choices.items() if len(values) > 1}
-
-
 def run_details(
     registry: Registry,
     found: Mapping[str, RunStatus],
@@ -223,74 +222,46 @@ def outcome(result: dict[str, Any] | None, losses: Losses) -> str:
 
 def _fields(run: RunStatus, log: Log, losses: Losses) -> list[tuple[str, str]]:
     """Return the details of a run as (name, text): result or state, log, data, provenance."""
-    fields = (
-        [("state", f"{run.state}. {run.why}" if run.why else run.state)]
-        if run.state != "run"
-        else []
-    )
-    if run.result:
-        metrics = [
-            f"{name} {value:.4g}"
-            for name, value in run.result["metrics"].items()
-            if isinstance(value, int | float)
-        ]
-        tested = f" on {run.result['n_test']} test videos" if run.result["n_test"] else ""
-        if metrics:
-            fields.append(("result", ", ".join(metrics) + tested))
+    fields: dict[str, str] = {}
+    result = run.result
+    if run.state != "run":
+        fields["state"] = f"{run.state}. {run.why}" if run.why else run.state
+    if result:
+        metrics = result["metrics"].items()
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics if _is_number(value))
+        tested = f" on {result['n_test']} test videos" if result["n_test"] else ""
+        fields["result"] = f"{shown}{tested}" if shown else ""
     if losses:
         zeros, last = _mean(log, "trivial_loss"), log[-1]
+        ends = f"{losses[0][1]:.3f} → {losses[-1][1]:.3f}"
         trivial = f"; predicting zeros has {zeros:.3f}" if zeros is not None else ""
-        fields.append(
-            (
-                "loss",
-                f"{losses[0][1]:.3f} → {losses[-1][1]:.3f} in {last['step']} of "
-                f"{last.get('steps', '?')} steps{trivial}",
-            )
-        )
-        measured = (
-            ("{:.0f} clips/s", _mean(log, "clips_per_s")),
-            ("{:.0f} MB peak memory", _mean(log[-1:], "memory_mb")),
-            ("mask coverage {:.1%}", _mean(log, "coverage")),
-        )
-        shown = [
-            text.format(value).replace("%", " %") for text, value in measured if value is not None
-        ]
-        fields.append(("measured", ", ".join(shown) or "not logged"))
-    if result := run.result:
-        data, failed = result["data"], result["failed_videos"]
-        fields += [
-            (
-                "data",
-                f"{data['dataset']}, digest {data['digest'] or 'none'}, {data['train']} training + "
-                f"{data['test']} test videos, {data['note']}",
-            ),
-            ("commit", commit_of(result)),
-            (
-                "weights",
-                f"sha256 {result['weights_sha256']}" if result["weights_sha256"] else "none kept",
-            ),
-            (
-                "computed",
-                f"in {duration(result['wall_s'])} on {result['device']}, finished "
-                f"{day(str(result['finished']))}",
-            ),
-            (
-                "versions",
-                ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
-            ),
-        ]
+        fields["loss"] = f"{ends} in {last['step']} of {last.get('steps', '?')} steps{trivial}"
+        measured = {
+            "{:.0f} clips/s": _mean(log, "clips_per_s"),
+            "{:.0f} MB peak memory": _mean(log[-1:], "memory_mb"),
+            "mask coverage {:.1f} %": (_mean(log, "coverage") or 0) * 100 or None,
+        }
+        given = (text.format(value) for text, value in measured.items() if value is not None)
+        fields["measured"] = ", ".join(given) or "not logged"
+    if result:
+        data, failed, digest = result["data"], result["failed_videos"], result["weights_sha256"]
+        videos = f"{data['train']} training + {data['test']} test videos, {data['note']}"
+        finished = f"finished {day(str(result['finished']))}"
+        fields |= {
+            "data": f"{data['dataset']}, digest {data['digest'] or 'none'}, {videos}",
+            "commit": commit_of(result),
+            "weights": f"sha256 {digest}" if digest else "none kept",
+            "computed": f"in {duration(result['wall_s'])} on {result['device']}, {finished}",
+            "versions": ", ".join(map(" ".join, result["versions"].items())),
+        }
         if failed:
-            fields.append(
-                (
-                    "unreadable",
-                    f"{len(failed)} videos, with weight 0: {', '.join(map(str, failed[:5]))}",
-                )
-            )
-    return fields
+            first = ", ".join(map(str, failed[:5]))
+            fields["unreadable"] = f"{len(failed)} videos, with weight 0: {first}"
+    return [(name, text) for name, text in fields.items() if text]
 
 
 def _mean(log: Log, name: str) -> float | None:
-    values = [line[name] for line in log if isinstance(line.get(name), int | float)]
+    values = [line[name] for line in log if _is_number(line.get(name))]
     return sum(values) / len(values) if values else None
 
 

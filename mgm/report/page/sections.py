@@ -203,16 +203,10 @@ def by_class(
     predictions = pd.concat(
         frame.melt(["path", "label"], value_name="predicted") for frame in frames
     )
+    shares = 100 * pd.crosstab(predictions.label, predictions.predicted, normalize="index")
     names = sorted({*predictions.label, *predictions.predicted})
-    counts = pd.crosstab(predictions.label, predictions.predicted).reindex(
-        columns=names, fill_value=0
-    )
-    totals = counts.sum(axis=1)
-    shares = (100 * counts).div(totals, axis=0)
-    matrix = {
-        str(label): dict(zip(names, row))
-        for label, row in zip(shares.index, shares.to_numpy().tolist())
-    }
+    matrix = shares.reindex(columns=names, fill_value=0.0).to_dict("index")
+    counts = predictions.label.value_counts()
     lines = []
     for label, share_of in matrix.items():
         wrong = {name: share for name, share in share_of.items() if name != label and share}
@@ -220,7 +214,7 @@ def by_class(
         lines.append(
             {
                 "name": label,
-                "predictions": int(totals[label]),
+                "predictions": counts[label],
                 "accuracy": share_of[label],
                 "confused_with": worst,
                 "confused": wrong.get(worst, 0.0),
@@ -232,35 +226,18 @@ def by_class(
 
 
 def deviations() -> list[tuple[str, Markup]]:
-    """Return heading and content of each section of DEVIATIONS.md; empty without that file."""
-    return deviation_sections(DEVIATIONS.read_text()) if DEVIATIONS.exists() else []
+    """Return heading and content of each section of DEVIATIONS.md; empty without that file.
 
-
-def deviation_sections(text: str) -> list[tuple[str, Markup]]:
-    """Render Markdown sections, with captions, headings and scrolling boxes for their tables.
-
-    A caption repeats the heading above the table. The first cell of a row is its heading.
+    Tables are named by their section, and each row by its first cell, for screen readers.
     """
-    found = []
+    text, rendered = DEVIATIONS.read_text() if DEVIATIONS.exists() else "", []
     for section in text.split("\n## ")[1:]:
         title, _, body = section.partition("\n")
+        opening = f'<div class="wide"><table class="prose"><caption>{escape(title)}</caption>'
         html = (
-            MARKDOWN.render(body)
-            .replace("<th>", '<th scope="col">')
-            .replace("</table>\n", "</table>\n</div>")
+            MARKDOWN.render(body).replace("<table>", opening).replace("</table>", "</table></div>")
         )
-        first, *parts = html.split("<h3>")
-        captioned = [_captioned(first, title)]
-        for part in parts:
-            heading, _, rest = part.partition("</h3>")
-            captioned.append(f"<h4>{heading}</h4>{_captioned(rest, heading)}")
-        html = "".join(captioned)
-        found.append(
-            (title, Markup(re.sub("<tr>\n<td>(.*)</td>", r'<tr>\n<th scope="row">\1</th>', html)))
-        )
-    return found
-
-
-def _captioned(html: str, caption: str) -> str:
-    opening = f'<div class="wide"><table class="prose">\n<caption>{escape(caption)}</caption>'
-    return html.replace("<table>\n", opening)
+        html = html.replace("<th>", '<th scope="col">').replace("h3>", "h4>")
+        html = re.sub("<tr>\n<td>(.*)</td>", r'<tr>\n<th scope="row">\1</th>', html)
+        rendered.append((title, Markup(html)))
+    return rendered

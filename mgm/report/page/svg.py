@@ -54,46 +54,6 @@ class Axis:
         return round(8 + (self.width - 16) * share, 1)
 
 
-@dataclass(frozen=True)
-class Panel:
-    """Panel of curves over 0 to `steps` and `low` to `high`, one per seed.
-
-    `rule` is the height of a dotted line. Sizes are in pixels.
-    """
-
-    curves: Sequence[Series]
-    steps: float
-    low: float
-    high: float
-    rule: float | None = None
-    width, height = 184, 92
-    left, right, top, bottom = 30.0, 180, 6.0, 76.0
-
-    @property
-    def last(self) -> float:
-        """Mean over seeds of the last loss."""
-        return sum(one[-1][1] for one in self.curves) / len(self.curves)
-
-    @property
-    def lines(self) -> list[str]:
-        """Points of each curve, in SVG's syntax."""
-        return [" ".join(self._point(*pair) for pair in one) for one in self.curves]
-
-    @property
-    def rule_y(self) -> float | None:
-        """Place of the dotted line in pixels; None if it is outside the panel."""
-        inside = self.rule is not None and self.low <= self.rule <= self.high
-        return self._y(self.rule) if self.rule is not None and inside else None
-
-    def _point(self, step: float, loss: float) -> str:
-        x = self.left + (self.right - self.left) * step / max(self.steps, 1)
-        return f"{x:.1f},{self._y(loss):.1f}"
-
-    def _y(self, loss: float) -> float:
-        share = (min(max(loss, self.low), self.high) - self.low) / ((self.high - self.low) or 1)
-        return self.bottom - (self.bottom - self.top) * share
-
-
 def thin(pairs: Series, points: int = POINTS) -> list[tuple[float, float]]:
     """Return at most `points` means of consecutive (step, value) pairs."""
     size = ceil(len(pairs) / points)

@@ -82,8 +82,14 @@ for (const table of document.querySelectorAll("table.sortable")) {
 const filters = document.querySelector(".filters");
 if (filters) {
   const lines = [...document.querySelectorAll(".run")], output = filters.querySelector("output");
+  const choices = [...filters.querySelectorAll("select")];
+  for (const choice of choices) {
+    const values = [...new Set(lines.map((line) => line.dataset[choice.name]))].filter(Boolean);
+    choice.append(...values.map((value) => make("option", [value])));
+    choice.parentElement.hidden = values.length < 2;
+  }
   const filter = () => {
-    const wanted = ["stage", "mask", "dataset", "status"].map((name) => [name, filters.elements[name]?.value]).filter(([, value]) => value);
+    const wanted = choices.map(({ name, value }) => [name, value]).filter(([, value]) => value);
     const text = filters.elements.text.value.trim().toLowerCase();
     for (const line of lines)
       line.hidden = wanted.some(([name, value]) => line.dataset[name] !== value) || (text && !line.querySelector("summary").textContent.toLowerCase().includes(text));
