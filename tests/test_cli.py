@@ -35,7 +35,7 @@ STEP = """import torch
 from mgm.training.optim import AdamW
 one = torch.ones(3, requires_grad=True)
 one.grad = torch.ones(3)
-AdamW([{"params": [one], "weight_decay": 0.0, "lr": 0.1}], (0.9, 0.95)).step()
+AdamW([one], lr=0.1, fused=True).step()
 torch.nn.utils.clip_grad_norm_([one], 1.0)"""
 
 

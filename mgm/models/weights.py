@@ -56,16 +56,25 @@ def load_encoder(model: nn.Module, path: Path) -> None:
             or has another shape.
     """
     tokens: int = model.encoder.positions  # type: ignore[union-attr, assignment]
-    weights, own = read_weights(path, tokens), model.state_dict()
+    weights = read_weights(path, tokens)
     kept = ("encoder.", "fc_norm.") if is_classifier(weights) else ("encoder.",)
-    own = {name: value for name, value in own.items() if name.startswith(kept)}
+    _fill(*_of_encoder(model, weights, kept), path)
+
+
+def _of_encoder(
+    model: nn.Module, weights: dict[str, Tensor], kept: tuple[str, ...] = ("encoder.",)
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the model's and the given weights with these prefixes.
+
+    A final norm is left out of the given ones if the model has none.
+    """
+    own = {name: value for name, value in model.state_dict().items() if name.startswith(kept)}
     unneeded = {"encoder.norm.weight", "encoder.norm.bias"} - own.keys()
-    found = {
+    return own, {
         name: value
         for name, value in weights.items()
         if name.startswith(kept) and name not in unneeded
     }
-    _fill(own, found, path)
 
 
 def is_classifier(weights: dict[str, Tensor]) -> bool:
@@ -140,15 +149,8 @@ def require_fit(build: Callable[[], nn.Module], weights: dict[str, Tensor], path
         UserError: a weight of the encoder is missing, is not the model's, or has another shape.
     """
     with torch.device("meta"):
-        own = build().state_dict()
-    kept = {name: value for name, value in own.items() if name.startswith("encoder.")}
-    unneeded = {"encoder.norm.weight", "encoder.norm.bias"} - kept.keys()
-    found = {
-        name: value
-        for name, value in weights.items()
-        if name.startswith("encoder.") and name not in unneeded
-    }
-    _compare(kept, found, path)
+        model = build()
+    _compare(*_of_encoder(model, weights), path)
 
 
 def _fill(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> None:
@@ -164,25 +166,15 @@ def _fill(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> Non
 
 def _compare(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> None:
     missing, unused = own.keys() - weights.keys(), weights.keys() - own.keys()
-    faults = []
-    if missing:
-        faults.append(f"has no {listed(missing)} ({len(missing)} of {len(own)} weights missing)")
-    if unused:
-        faults.append(f"the model has no {listed(unused)} ({len(unused)} weights too many)")
-    if faults:
-        raise UserError(f"{path}: {'; '.join(faults)}; it is a checkpoint of another model")
+    if missing or unused:
+        lacks = f"has no {listed(missing)} ({len(missing)} of {len(own)} weights missing)"
+        more = f"the model has no {listed(unused)} ({len(unused)} weights too many)"
+        faults = "; ".join([lacks] * bool(missing) + [more] * bool(unused))
+        raise UserError(f"{path}: {faults}; it is a checkpoint of another model")
     for name in sorted(own):
         if weights[name].shape != own[name].shape:
-            if (
-                name in ("head.weight", "head.bias")
-                and weights[name].ndim
-                and weights[name].shape[1:] == own[name].shape[1:]
-            ):
-                raise UserError(
-                    f"{path}: has {len(weights[name])} classes, and the data have "
-                    f"{len(own[name])}; pass weights that were trained on these data"
-                )
             raise UserError(
                 f"{path}: {name} is {tuple(weights[name].shape)}, and the model's is "
-                f"{tuple(own[name].shape)}; it is a checkpoint of another model"
+                f"{tuple(own[name].shape)}; it is a checkpoint of another model, or of data with "
+                "other classes"
             )

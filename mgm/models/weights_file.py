@@ -228,24 +228,16 @@ LARGEST_VIEW = 100_000_000
 def _require_dense_floats(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Refuse tensors that a model would cast silently, and large views of few values."""
     for name, value in weights.items():
-        if value.layout != torch.strided or value.is_quantized or value.is_meta:
-            layout = (
-                "meta"
-                if value.is_meta
-                else "quantised"
-                if value.is_quantized
-                else str(value.layout).removeprefix("torch.")
+        # Quantised tensors are no floats.
+        if value.layout != torch.strided or value.is_meta or not value.is_floating_point():
+            raise UserError(
+                f"{path}: {name} is {value.dtype}, {value.layout}, on {value.device}; save dense "
+                "floating-point tensors"
             )
-            raise UserError(f"{path}: {name} is {layout}; save dense tensors")
         claimed = value.numel() * value.element_size()
         if claimed > LARGEST_VIEW and claimed > value.untyped_storage().nbytes():
             raise UserError(
                 f"{path}: {name} is {tuple(value.shape)}, and the file holds "
                 f"{value.untyped_storage().nbytes():,} bytes of it; save dense tensors"
-            )
-        if not value.is_floating_point():
-            raise UserError(
-                f"{path}: {name} is {str(value.dtype).removeprefix('torch.')}, and weights are "
-                "floating-point; convert it"
             )
     return weights

@@ -1,8 +1,8 @@
 """`mgm embed SOURCE --weights W --out FILE`: features of videos, as Parquet or npy."""
 
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from mgm.stages.apply import (
     write_failed,
 )
 from mgm.stages.job import best_device
-from mgm.stages.windows import WindowValues, apply_windows, find_windows
+from mgm.stages.windows import apply_windows, find_windows
 
 FORMATS = (".parquet", ".npy")
 
@@ -48,7 +48,7 @@ def embed(
     Args:
         source: a video, a folder of videos, or an index.
         weights: a run's folder, or weights in any format.
-        how: clips, and views or windows along each video (`_write_windows`).
+        how: clips, and views or windows along each video (`mgm.stages.windows`).
         per: `clip` keeps each view, `video` their mean.
         tokens: write every token of each window, in float16.
 
@@ -77,68 +77,59 @@ def embed(
         if windows:
             compute, dtype = (model.tokens, np.float16) if tokens else (model, np.float32)
             parts, failed = apply_windows(compute, given, videos, windows, out, dtype)
-            return _write_windows(out, parts) + write_failed(out, unreadable + failed)
+            rows = ((part.columns(), part.value_N) for part in parts)
+            return _write(out, rows, "windows") + write_failed(out, unreadable + failed)
         reduce = mean_of_views if per == "video" else each_view
-        found, failed = apply(model, reduce, given, videos, find_views(how), out, how.workers)
-        table, features = pd.DataFrame({"path": list(found)}), np.stack(list(found.values()))
+        of_video, failed = apply(model, reduce, given, videos, find_views(how), out, how.workers)
+        table = pd.DataFrame({"path": list(of_video)})
         if (source / "index.json").is_file():
             index = read_index(source)
-            table["label"] = [videos[name].label for name in found]
-            table["class"] = [index.class_names(videos[name]) for name in found]
-            table["split"] = [videos[name].split for name in found]
+            table["label"] = [videos[name].label for name in of_video]
+            table["class"] = [index.class_names(videos[name]) for name in of_video]
+            table["split"] = [videos[name].split for name in of_video]
+        features = np.stack(list(of_video.values()))
         table = table.loc[table.index.repeat(features.shape[1])].reset_index(drop=True)
         if per == "clip":
             table["view"] = np.tile(np.arange(features.shape[1]), len(features))
-        features = features.reshape(len(table), -1)
-        with output(out) as temporary, temporary.open("wb") as file:
-            if out.suffix == ".npy":
-                np.save(file, features)
-            else:
-                table.assign(feature=list(features)).to_parquet(file, index=False)
-        if out.suffix == ".npy":
-            write_output(out.with_suffix(".csv"), table_text(table, table.itertuples(index=False)))
-        discard_parts(out)
-        count, width = features.shape
-        text = f"wrote {out}: {count} features of width {width}, {len(found)} videos"
+        text = _write(out, iter([(table, features.reshape(len(table), -1))]), "features")
         return text + write_failed(out, unreadable + failed)
 
 
-def _write_windows(out: Path, parts: Iterator[WindowValues]) -> str:
-    """Write columns path, start and end (seconds), and the features.
+def _write(out: Path, parts: Iterator[tuple[pd.DataFrame, np.ndarray]], rows: str) -> str:
+    """Write features (N, D) with their columns, or tokens (N, L, D).
 
-    npy has features (N, D), or tokens (N, L, D) in float16, and a CSV file has the other columns.
-    Parts are read one at a time, so that tokens need not fit in memory.
+    A CSV file next to npy has the columns. Parts are read one at a time, so that tokens need not
+    fit in memory.
     """
-    tables, first = list[pd.DataFrame](), next(parts)
+    tables = list[pd.DataFrame]()
     with output(out) as temporary, temporary.open("wb") as file:
-
-        def write_header(rows: int) -> None:
-            """Write the header. NumPy pads it, so that the number of rows can change later."""
-            dtype, shape = first.value_N.dtype.str, (rows, *first.value_N.shape[1:])
-            fields = {"descr": dtype, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, fields)
-
-        if out.suffix == ".npy":
-            write_header(0)
-        for part in chain([first], parts):
-            table = pd.DataFrame({"path": part.name, "start": part.start_N, "end": part.end_N})
+        for table, value_N in parts:
+            dtype, shape = value_N.dtype.str, value_N.shape[1:]
             if out.suffix == ".npy":
-                file.write(np.ascontiguousarray(part.value_N).tobytes())
+                if not tables:
+                    _write_header(file, dtype, (0, *shape))
+                file.write(np.ascontiguousarray(value_N).tobytes())
             else:
-                table = table.assign(feature=list(part.value_N))
+                table = table.assign(feature=list(value_N))
             tables.append(table)
         whole = pd.concat(tables, ignore_index=True)
         if out.suffix == ".npy":
             file.seek(0)
-            write_header(len(whole))
+            _write_header(file, dtype, (len(whole), *shape))
         else:
             whole.to_parquet(file, index=False)
     if out.suffix == ".npy":
-        rows = whole.itertuples(index=False)
-        write_output(out.with_suffix(".csv"), table_text(whole, rows, decimals=3))
+        text = table_text(whole, whole.itertuples(index=False), decimals=3)
+        write_output(out.with_suffix(".csv"), text)
     discard_parts(out)
     videos = whole["path"].nunique()
-    return f"wrote {out}: {len(whole)} windows of width {first.value_N.shape[-1]}, {videos} videos"
+    return f"wrote {out}: {len(whole)} {rows} of width {shape[-1]}, {videos} videos"
+
+
+def _write_header(file: IO[bytes], dtype: str, shape: tuple[int, ...]) -> None:
+    """Write npy's header. NumPy pads it, so that the number of rows can change later."""
+    fields = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, fields)
 
 
 def mean_of_views(x_VD: np.ndarray) -> np.ndarray:

@@ -3,9 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from itertools import chain, groupby, islice, pairwise
-from operator import itemgetter
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ from mgm.stages.apply import (
 )
 from mgm.stages.evaluate import recorded_classes, sigmoid_mean, softmax_mean
 from mgm.stages.job import best_device
-from mgm.stages.windows import WindowValues, apply_windows, find_windows
+from mgm.stages.windows import apply_windows, find_windows
 from mgm.video import read_clip
 
 TEMPLATES = Environment(
@@ -47,8 +45,6 @@ SHOWN, TOP = 200, 5  # videos on the page, and classes per video
 WIDE = 200  # pixels per picture
 # The files in the folder that is written.
 NAMES = ("scores.parquet", "predictions.csv", "index.html", "windows.csv")
-# Start and end of a window in seconds, its best class and the score of that class.
-Line = tuple[float, float, str, float]
 
 
 def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: ApplyOptions) -> str:
@@ -94,26 +90,31 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
     load_weights(model, given.weights)
     model.to(best_device()).eval()
     merge = sigmoid_mean if has_several_labels(weights, classes) else softmax_mean
-    lines = dict[str, list[Line]]()
+    segments = dict[str, list[dict[str, Any]]]()
     with file_lock(out):
         if windows := find_windows(how):
             parts, failed = apply_windows(model, given, videos, windows, kept)
             # A window is a video's only view.
-            scored = [replace(part, value_N=merge(part.value_N[:, None])) for part in parts]
-            found, lines = _mean_scores(scored), _time_lines(scored, labels)
-            scores = pd.concat(
-                _with_windows(pd.DataFrame(part.value_N, columns=labels), part, labels)
-                for part in scored
-            )
-            rows = [(name, *line) for name, several in lines.items() for line in several]
-            columns = ["path", "start", "end", "class", "score"]
-            write_output(out / "windows.csv", table_text(columns, rows))
+            pairs = [(part.columns(), merge(part.value_N[:, None])) for part in parts]
+            about, x_NC = pd.concat(x for x, _ in pairs), np.concatenate([x for _, x in pairs])
+            rows = about.reset_index(drop=True).assign(score=x_NC.max(axis=1))
+            rows.insert(3, "class", np.array(labels, object)[x_NC.argmax(axis=1)])
+            write_output(out / "windows.csv", table_text(rows, rows.itertuples(index=False)))
+            of_video = {
+                str(name): x_NC[own.index].mean(axis=0)
+                for name, own in rows.groupby("path", sort=False)
+            }
+            segments = {
+                str(name): _segments(own, labels) for name, own in rows.groupby("path", sort=False)
+            }
         else:
             views = find_views(how)
-            found, failed = apply(model, merge, given, videos, views, kept, how.workers)
-            scores = pd.DataFrame(np.stack(list(found.values())), columns=labels)
-            scores.insert(len(labels), free_column("path", labels), list(found))
-        best = _best(found, labels)
+            of_video, failed = apply(model, merge, given, videos, views, kept, how.workers)
+            about, x_NC = pd.DataFrame({"path": list(of_video)}), np.stack(list(of_video.values()))
+        scores = pd.DataFrame(x_NC, columns=labels)
+        for name in about:
+            scores.insert(scores.shape[1], free_column(name, labels), about[name].to_numpy())
+        best = _best(of_video, labels)
         known = {
             name: (index.class_names(videos[name]), videos[name].split) for name in best if index
         }
@@ -121,8 +122,8 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
         with output(kept) as temporary:
             scores.to_parquet(temporary, index=False)
         shown = [
-            (name, _picture(videos[name]), pairs, _segments(lines.get(name, []), labels))
-            for name, pairs in islice(best.items(), SHOWN)
+            (name, _picture(videos[name]), classes_of_video, segments.get(name, []))
+            for name, classes_of_video in islice(best.items(), SHOWN)
         ]
         page = TEMPLATES.get_template("predict.html.j2").render(
             shown=shown, total=len(best), weights=weights.name
@@ -135,12 +136,12 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
 
 
 def _best(
-    found: Mapping[str, np.ndarray], labels: Sequence[str]
+    of_video: Mapping[str, np.ndarray], labels: Sequence[str]
 ) -> dict[str, list[tuple[str, float]]]:
     """Return each video's TOP best classes with their scores."""
     return {
         name: [(labels[c], float(x_C[c])) for c in np.argsort(-x_C, kind="stable")[:TOP]]
-        for name, x_C in found.items()
+        for name, x_C in of_video.items()
     }
 
 
@@ -173,46 +174,16 @@ def free_column(name: str, classes: Sequence[str]) -> str:
     return name
 
 
-def _with_windows(scores: pd.DataFrame, part: WindowValues, classes: Sequence[str]) -> pd.DataFrame:
-    """Add the columns of a part's windows to its scores."""
-    for name, value in (("path", part.name), ("start", part.start_N), ("end", part.end_N)):
-        scores.insert(scores.shape[1], free_column(name, classes), value)
-    return scores
-
-
-def _mean_scores(parts: Sequence[WindowValues]) -> dict[str, np.ndarray]:
-    """Return each video's mean over its windows."""
-    several: dict[str, list[np.ndarray]] = {}
-    for part in parts:
-        several.setdefault(part.name, []).append(part.value_N)
-    return {name: np.concatenate(values).mean(axis=0) for name, values in several.items()}
-
-
-def _time_lines(parts: Sequence[WindowValues], labels: Sequence[str]) -> dict[str, list[Line]]:
-    """Return the start, end, best class and its score of each window, by video."""
-    lines = dict[str, list[Line]]()
-    for part in parts:
-        for start, end, x_C in zip(part.start_N, part.end_N, part.value_N, strict=True):
-            best = int(x_C.argmax())
-            row = (float(start), float(end), labels[best], float(x_C[best]))
-            lines.setdefault(part.name, []).append(row)
-    return lines
-
-
-def _segments(lines: Sequence[Line], labels: Sequence[str]) -> list[dict[str, Any]]:
+def _segments(rows: pd.DataFrame, labels: Sequence[str]) -> list[dict[str, Any]]:
     """Return the coloured parts of a time line. Successive windows of the same class are one part.
 
     A part ends where the next one starts. Widths are shares of the video's length.
+
+    Args:
+        rows: a video's windows, with start, end and class.
     """
-    if not lines:
-        return []
-    length = max(end for _, end, *_ in lines)
-    found = []
-    for label, run in groupby(lines, key=itemgetter(2)):
-        own = list(run)
-        found.append([own[0][0], own[-1][1], label])
-    for before, after in pairwise(found):
-        before[1] = after[0]
+    length, last = rows["end"].max(), rows["end"].iloc[-1]
+    first = rows[rows["class"] != rows["class"].shift()]
     return [
         {
             "width": f"{100 * (end - start) / length:.2f}%",
@@ -221,7 +192,9 @@ def _segments(lines: Sequence[Line], labels: Sequence[str]) -> list[dict[str, An
             "label": label,
             "end": end,
         }
-        for start, end, label in found
+        for label, start, end in zip(
+            first["class"], first["start"], [*first["start"][1:], last], strict=True
+        )
     ]
 
 

@@ -71,8 +71,7 @@ def show(
         UserError: the video cannot be read, has no motion vectors for a guided mask, or ends before
             the clip.
     """
-    frames, clips, motion = _clips_to_show(video, masks, start, stride)
-    return masks_on_a_clip(video, frames, clips, Model(), masks, seed, start, motion)
+    return masks_on_a_clip(*_clip_to_show(video, masks, start, stride), Model(), masks, seed)
 
 
 def masks_to_show(
@@ -99,10 +98,10 @@ def masks_to_show(
         ]
 
 
-def _clips_to_show(
+def _clip_to_show(
     video: Path, masks: Sequence[Mask], start: int | None, stride: int
-) -> tuple[int, Clips, bool]:
-    """Return a video's number of frames, the clip that `show` draws, and whether it has motion."""
+) -> tuple[Clip, np.ndarray, Clips]:
+    """Read the clip that `show` draws. Return it, its frames' numbers, and its sampling."""
     info = probe_video(video)
     span = 15 * max(stride, 1) + 1
     if (stride or start is not None) and (start or 0) + span > info.frames:
@@ -111,9 +110,11 @@ def _clips_to_show(
             f"start at {max(info.frames - span, 0)} or before, or choose a smaller --stride"
         )
     stride = stride or min(max((info.frames - (start or 0) - 1) // 15, 1), 4)
+    clips = Clips(frames=16, size=224, stride=stride)
     # Masks that read no motion work on codecs without motion vectors too.
     motion = info.has_vectors or any(MASKS[mask.name].guided for mask in masks)
-    return info.frames, Clips(frames=16, size=224, stride=stride), motion
+    clip, index_T, _ = _middle(video, info.frames, clips, motion, start)
+    return clip, index_T, clips
 
 
 def show_moving(
@@ -131,10 +132,9 @@ def show_moving(
     Raises:
         UserError: as `show`.
     """
-    frames, clips, motion = _clips_to_show(video, masks, start, stride)
+    clip, index_T, clips = _clip_to_show(video, masks, start, stride)
     model = Model()
-    arrays = masks_on_a_clip(video, frames, clips, model, masks, seed, start, motion)
-    clip, _, _ = _middle(video, frames, clips, motion, start)
+    arrays = masks_on_a_clip(clip, index_T, clips, model, masks, seed)
     speed_THW2 = clip.motion_THW2 / clip.distance_THW[..., None]
     drawn = []
     for at, (frame_HWC, speed_HW2) in enumerate(zip(clip.frames_THWC, speed_THW2)):
@@ -152,25 +152,16 @@ def show_moving(
 
 
 def masks_on_a_clip(
-    path: Path,
-    frames: int,
-    clips: Clips,
-    model: Model,
-    masks: Sequence[Mask],
-    seed: int,
-    start: int | None = None,
-    motion: bool = True,
+    clip: Clip, index_T: np.ndarray, clips: Clips, model: Model, masks: Sequence[Mask], seed: int
 ) -> dict[str, Any]:
-    """Return a video's middle clip, cropped to its centre, with masks.
+    """Return a clip's frames and motion, with masks.
 
     Args:
-        path, frames: the video, and its number of frames.
-        clips: frames, size and sampling of the clip.
+        clip, index_T: as `_middle` returns them.
+        clips: size and sampling of the clip.
         model: tubelet and patch, which make the token grid.
         masks: N masks.
         seed: the masks' seed.
-        start: the clip's first frame. None: the middle clip.
-        motion: read motion vectors.
 
     Returns:
         frames_SHWC: uint8, the first frame of each slot. index_S: its number in the video.
@@ -178,17 +169,16 @@ def masks_on_a_clip(
             magnitude that guides masks. has_motion_S.
         names_N, ratio_N, masked_NSHW, and boxes_NS4: (centre x, centre y, width, height) in
             patches, NaN for a mask without boxes.
-
-    Raises:
-        UserError: the video cannot be read, or has no motion vectors.
     """
-    clip, index_T, _ = _middle(path, frames, clips, motion, start)
-    side, tubelet = clips.size // model.patch, model.tubelet
-    grid = Grid(clips.frames // tubelet, side, side)
+    tubelet, informed_T = model.tubelet, clip.has_motion_T
+    speed_THW2 = clip.motion_THW2 / clip.distance_THW[..., None] * informed_T[:, None, None, None]
+    speed_STHW2 = speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:])
     return {
         **_frames(clip, index_T, tubelet),
-        **_motion(clip, tubelet),
-        **_masks(masks, grid, seed, clip, tubelet, clips.stride),
+        "motion_SHW2": speed_STHW2.mean(1, dtype=np.float32),
+        "magnitude_SHW": clip.magnitude(tubelet),
+        "has_motion_S": informed_T.reshape(-1, tubelet).any(1),
+        **_masks(clip, clips, model, masks, seed),
     }
 
 
@@ -197,14 +187,9 @@ def _figure_5(
 ) -> dict[str, Any]:
     """Return every mask on one clip."""
     ((video, seed),), spec = chosen, job.spec
-    arrays = masks_on_a_clip(
-        Path(video.path),
-        video.frames,
-        spec.clips,
-        spec.model,
-        masks_to_show(list(MASKS)),
-        seed,
-    )
+    clip, index_T, _ = _middle(Path(video.path), video.frames, spec.clips)
+    masks = masks_to_show(list(MASKS))
+    arrays = masks_on_a_clip(clip, index_T, spec.clips, spec.model, masks, seed)
     return {**arrays, "source": job.index.name(video)}
 
 
@@ -221,11 +206,7 @@ def _figure_6(
     ((video, seed),), ((trained, model),), spec = chosen, runs, job.spec
     clip, index_T, crop = _middle(Path(video.path), video.frames, spec.clips)
     return {
-        **_frames(clip, index_T, spec.model.tubelet),
-        **_motion(clip, spec.model.tubelet),
-        **_masks(
-            [trained.mask], Grid(*spec.grid), seed, clip, spec.model.tubelet, spec.clips.stride
-        ),
+        **masks_on_a_clip(clip, index_T, spec.clips, spec.model, [trained.mask], seed),
         "objects_SK4": _objects(job, video, index_T[:: spec.model.tubelet], crop),
         **_attention(model, clip),
         "parents_P": np.array(spec.parents),
@@ -268,9 +249,7 @@ def _figure_8(
         clip, index_T, _ = _middle(Path(video.path), video.frames, spec.clips)
         frames_BTHWC = torch.from_numpy(clip.frames_THWC)[None].to(job.device)
         masks = [trained.mask for trained, _ in runs]
-        masked_PSHW = _masks(
-            masks, Grid(*spec.grid), seed, clip, spec.model.tubelet, spec.clips.stride
-        )["masked_NSHW"]
+        masked_PSHW = _masks(clip, spec.clips, spec.model, masks, seed)["masked_NSHW"]
         masked_P1L = torch.from_numpy(masked_PSHW).flatten(1)[:, None].to(job.device)
         completed = [
             reconstruct(model, frames_BTHWC, masked_BL)[0]
@@ -365,37 +344,22 @@ def _frames(clip: Clip, index_T: np.ndarray, tubelet: int) -> dict[str, np.ndarr
     return {"frames_SHWC": clip.frames_THWC[::tubelet], "index_S": index_T[::tubelet]}
 
 
-def _motion(clip: Clip, tubelet: int) -> dict[str, np.ndarray]:
-    speed_THW2 = (
-        clip.motion_THW2 / clip.distance_THW[..., None] * clip.has_motion_T[:, None, None, None]
-    )
-    return {
-        "motion_SHW2": speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:]).mean(
-            1, dtype=np.float32
-        ),
-        "magnitude_SHW": clip.magnitude(tubelet),
-        "has_motion_S": clip.has_motion_T.reshape(-1, tubelet).any(1),
-    }
-
-
 def _masks(
-    masks: Sequence[Mask], grid: Grid, seed: int, clip: Clip, tubelet: int, stride: int
+    clip: Clip, clips: Clips, model: Model, masks: Sequence[Mask], seed: int
 ) -> dict[str, np.ndarray]:
-    seed_B = torch.tensor([seed])
+    side, tubelet = clips.size // model.patch, model.tubelet
+    grid, seed_B = Grid(clips.frames // tubelet, side, side), torch.tensor([seed])
     masked, boxes = [], []
     for mask in masks:
         magnitude_SHW = clip.magnitude(tubelet, mask.distance, mask.compensate, mask.cells)
         motion = (clip.motion_THW2, clip.divisor(mask.distance), clip.has_motion_T, tubelet)
-        shift_SHW2 = slot_displacement(*motion, stride) / clip.width
+        shift_SHW2 = slot_displacement(*motion, clips.stride) / clip.width
         moves = Motion(torch.from_numpy(magnitude_SHW)[None], torch.from_numpy(shift_SHW2)[None])
         masked_L = make_mask(mask, grid, moves, seed_B)[0]
         masked.append(masked_L.view(grid.slots, grid.height, grid.width).numpy())
-        found = make_boxes(mask, grid, moves, seed_B)
-        boxes.append(
-            np.full((grid.slots, 4), np.nan, np.float32)
-            if found is None
-            else torch.cat(astuple(found)).T.numpy()
-        )
+        own = make_boxes(mask, grid, moves, seed_B)
+        none_S4 = np.full((grid.slots, 4), np.nan, np.float32)
+        boxes.append(torch.cat(astuple(own)).T.numpy() if own else none_S4)
     return {
         "names_N": np.array([mask.name for mask in masks]),
         "ratio_N": np.array([mask.ratio for mask in masks]),

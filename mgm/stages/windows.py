@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -88,6 +89,10 @@ class WindowValues:
     start_N: np.ndarray
     end_N: np.ndarray
     value_N: np.ndarray
+
+    def columns(self) -> pd.DataFrame:
+        """Return the columns path, start and end."""
+        return pd.DataFrame({"path": self.name, "start": self.start_N, "end": self.end_N})
 
 
 def apply_windows(
