@@ -12,13 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
-from transformers import (
-    VideoMAEConfig,
-    VideoMAEForPreTraining,
-    VideoMAEForVideoClassification,
-    VideoMAEModel,
-)
 
 from mgm.errors import UserError
 from mgm.models import (
@@ -118,8 +113,8 @@ def test_backbones_have_hugging_faces_keys_and_shapes_in_both_directions(backbon
     )
     with torch.device("meta"):
         ours = build_mae(spec).state_dict()
-        theirs = VideoMAEForPreTraining(
-            VideoMAEConfig(**sizes, use_mean_pooling=False)
+        theirs = transformers.VideoMAEForPreTraining(
+            transformers.VideoMAEConfig(**sizes, use_mean_pooling=False)
         ).state_dict()
     shapes = {key: value.shape for key, value in theirs.items()}
     assert {key: value.shape for key, value in new_style(to_huggingface(ours)).items()} == shapes
@@ -183,19 +178,25 @@ def test_safetensors_under_another_name_and_folders(tmp_path):
 
 def test_hugging_faces_own_files_arrive_whole(tmp_path):
     """Files that transformers writes for each of its classes are read completely."""
-    mae = VideoMAEForPreTraining(VideoMAEConfig(**SIZES, **DECODER, use_mean_pooling=False))
+    mae = transformers.VideoMAEForPreTraining(
+        transformers.VideoMAEConfig(**SIZES, **DECODER, use_mean_pooling=False)
+    )
     mae.save_pretrained(tmp_path / "mae")
     ours = build_mae(PRETRAIN)
     load_weights(ours, tmp_path / "mae")
     assert same(translated(weights_of(ours)), weights_of(mae))
 
-    classifier = VideoMAEForVideoClassification(VideoMAEConfig(**SIZES, num_labels=5))
+    classifier = transformers.VideoMAEForVideoClassification(
+        transformers.VideoMAEConfig(**SIZES, num_labels=5)
+    )
     classifier.save_pretrained(tmp_path / "classifier")
     ours = build_classifier(FINETUNE, classes=5)
     load_weights(ours, tmp_path / "classifier")
     assert same(translated(weights_of(ours)), weights_of(classifier))
 
-    encoder = VideoMAEModel(VideoMAEConfig(**SIZES, use_mean_pooling=False))
+    encoder = transformers.VideoMAEModel(
+        transformers.VideoMAEConfig(**SIZES, use_mean_pooling=False)
+    )
     encoder.save_pretrained(tmp_path / "encoder")
     features = build_frozen_encoder(Probe(**SMALL), tmp_path / "encoder")
     theirs = {
@@ -207,7 +208,9 @@ def test_hugging_faces_own_files_arrive_whole(tmp_path):
 
 def test_weights_in_several_files_arrive_whole_or_not_at_all(tmp_path):
     """transformers splits large models into several files and an index that names them."""
-    mae = VideoMAEForPreTraining(VideoMAEConfig(**SIZES, **DECODER, use_mean_pooling=False))
+    mae = transformers.VideoMAEForPreTraining(
+        transformers.VideoMAEConfig(**SIZES, **DECODER, use_mean_pooling=False)
+    )
     mae.save_pretrained(tmp_path, max_shard_size="20KB")
     index, parts = (
         tmp_path / "model.safetensors.index.json",
