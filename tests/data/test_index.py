@@ -191,7 +191,7 @@ def test_what_was_changed_after_writing_is_refused(tmp_path, file, before, after
             # Without a seal, only the digest of labels and files is checked.
             return
         without_seal(tmp_path)
-    with pytest.raises(UserError, match="was changed since it was written|its rows have digest"):
+    with pytest.raises(UserError, match=r"index\.(csv|json)"):
         read_index(tmp_path)
 
 

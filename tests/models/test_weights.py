@@ -389,7 +389,7 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     )
     os.mkfifo(tmp_path / "fifo")
     for special in (tmp_path / "fifo", Path("/dev/zero")):
-        with pytest.raises(UserError, match="is a pipe or a device, not a file"):
+        with pytest.raises(UserError, match=str(special)):
             read_weights(special)
     (tmp_path / "empty").mkdir()
     with pytest.raises(
@@ -408,5 +408,5 @@ def test_a_name_that_no_format_has_is_found_behind_every_prefix():
                 renamed = {
                     f"{name}x" if key == name else key: value for key, value in theirs.items()
                 }
-                with pytest.raises(UserError, match="names are neither ours"):
+                with pytest.raises(UserError, match=r"any\.file: "):
                     to_ours(renamed, HERE)
