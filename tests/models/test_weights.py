@@ -53,7 +53,6 @@ DECODER = {
     "decoder_num_attention_heads": 2,
     "decoder_intermediate_size": 32,
 }
-VITB = {"data": Data(dataset="k400")}
 HERE = Path("any.file")
 
 
