@@ -22,6 +22,10 @@ settings.load_profile("fixed")
 ROOT = Path(__file__).parents[1]
 REPORTED = Counter[str]()
 
+# Two threads for models of this size wait for each other longer than they compute. Programs that
+# tests start inherit this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def _services(item) -> list[str]:
     return [service for service in SERVICES if item.get_closest_marker(service)]

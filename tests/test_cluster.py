@@ -73,8 +73,8 @@ def test_resources_are_what_the_executor_reads(file):
     ("fields", "named"),
     [
         ({"partitions": "a"}, "partitions is not a field"),
-        ({"jobs": {"pretrain": {"gpu": 4}}}, "jobs.pretrain.gpu is not a field"),
-        ({"jobs": {"pretrain": {"nodes": 0}}}, "jobs.pretrain.nodes: Input should be greater"),
+        ({"jobs": {"pretrain": {"gpu": 4}}}, "jobs.pretrain.gpu"),
+        ({"jobs": {"pretrain": {"nodes": 0}}}, "jobs.pretrain.nodes:"),
         ({"jobs": {"train": {"nodes": 1}}}, "jobs.train"),
     ],
 )

@@ -44,14 +44,14 @@ def here(tmp_path):
 @pytest.mark.parametrize(
     ("command", "named"),
     [
-        ("mgm report x", "reports/x: Permission denied"),
+        ("mgm report x", "reports/x:"),
         ("mgm sync x", "results/mlflow.db"),
-        ("mgm results x --csv out.csv", "out.csv: Permission denied"),
-        ("mgm plan --json out.json", "out.json: Permission denied"),
+        ("mgm results x --csv out.csv", "out.csv:"),
+        ("mgm plan --json out.json", "out.json:"),
         ("mgm pretrain spec.json --out results/x --data ssv2=videos", "Permission denied"),
         (
             "snakemake --snakefile {root}/workflow/Snakefile --cores 1 --quiet all --config name=y",
-            "results/y: Permission denied",
+            "results/y:",
         ),
     ],
 )

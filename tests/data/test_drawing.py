@@ -3,7 +3,6 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from scipy.stats import kstest
 
 from mgm.data.synthetic import drawing, generator
 from mgm.data.synthetic.drawing import STYLES, boxes, draw, motion, scene, tracks
@@ -149,9 +148,9 @@ def test_only_the_motion_depends_on_the_class(kind):
 def test_sprites_are_distributed_alike_at_every_time_and_in_all_zooms(kind):
     """The first frame does not reveal the class.
 
-    Here, the standard error of a mean is about half a pixel.
+    Here, the standard error of a mean is about 0.7 pixels.
     """
-    params = Synthetic(kind=kind, train_per_class=400, frames=5)
+    params = Synthetic(kind=kind, train_per_class=200, frames=5)
     centres = [[] for _ in CLASSES[kind]]
     for number in range(params.classes * params.train_per_class):
         what = scene(params, "train", number)
@@ -194,7 +193,7 @@ def test_things_move_as_their_class_says(kind):
 def test_a_frame_of_swaying_sprites_tells_nothing_of_the_class(layout, kind, quick):
     """Coordinates and diameters are spread evenly over one range, at any time and in any class."""
     params = Synthetic(
-        kind=kind, layout=layout, sprites=3, quick=quick, train_per_class=300, frames=9
+        kind=kind, layout=layout, sprites=3, quick=quick, train_per_class=150, frames=9
     )
     found = [[] for _ in SWAYS[layout][kind]]
     for number in range(params.classes * params.train_per_class):
@@ -206,11 +205,22 @@ def test_a_frame_of_swaying_sprites_tells_nothing_of_the_class(layout, kind, qui
             )
         )
     for of_class in found:
-        for values in (
-            np.array(of_class).reshape(300, 27, 3).transpose(2, 1, 0)[:, ::4].reshape(-1, 300)
-        ):
-            low = 0.1 if values.min() > 0 else -0.5
-            assert kstest(values, "uniform", (low, 0.8 if low > 0 else 1)).pvalue > 1e-5
+        values_NV = (
+            np.array(of_class).reshape(150, 27, 3).transpose(0, 2, 1)[..., ::4].reshape(150, -1)
+        )
+        low_V = np.where(values_NV.min(0) > 0, 0.1, -0.5)
+        assert distance_to_uniform(values_NV, low_V, np.where(low_V > 0, 0.8, 1)).max() < FAR
+
+
+# A Kolmogorov-Smirnov test of 150 values has p = 1e-5 at this distance.
+FAR = (np.log(2e5) / 300) ** 0.5
+
+
+def distance_to_uniform(values_NV, low_V, width_V) -> np.ndarray:
+    """Return the largest distance between each column's distribution and the uniform one."""
+    share_NV = np.clip((np.sort(values_NV, axis=0) - low_V) / width_V, 0, 1)
+    rank_N1 = np.arange(len(values_NV))[:, None] / len(values_NV)
+    return np.maximum(share_NV - rank_N1, rank_N1 + 1 / len(values_NV) - share_NV).max(0)
 
 
 @pytest.mark.parametrize("quick", [10, 1])
@@ -241,7 +251,7 @@ def test_each_sprite_of_binding_has_a_motion_of_its_own():
     params = Synthetic(layout="binding", sprites=3, quick=1, frames=31)
     alone = Synthetic(layout="sway", sprites=1, quick=1, frames=31)
     last = set()
-    for number in range(240):
+    for number in range(120):
         what = scene(params, "train", number)
         labels = (what.label + what.others) % 12
         assert labels[0] == what.label
@@ -252,7 +262,7 @@ def test_each_sprite_of_binding_has_a_motion_of_its_own():
             one = replace(scene(alone, "train", 0), label=label, phases=what.phases[[k]])
             for whole, own in zip(tracks(params, what), tracks(alone, one)):
                 np.testing.assert_array_equal(whole[:, [k]], own)
-    assert len(last) > 100
+    assert len(last) > 70
     painted = {tuple(scene(params, "train", number).painted) for number in range(60)}
     assert len(painted) == 6
 

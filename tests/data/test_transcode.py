@@ -144,7 +144,7 @@ def test_a_large_video_is_scaled(tmp_path):
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "2", "/", "a/b", "-1/2", "1/2/3"])
 def test_what_is_no_shard_is_refused(text):
-    with pytest.raises(UserError, match="is not I/N"):
+    with pytest.raises(UserError, match="I/N"):
         read_shard(text)
     assert read_shard("4/4") == (4, 4)
 
@@ -175,7 +175,7 @@ def test_a_source_that_breaks_is_listed_and_done_once_it_is_replaced(sources, tm
 @pytest.mark.parametrize("text", ["[]", "null", "5", "{}"])
 def test_odd_settings_are_one_line(sources, tmp_path, text):
     (tmp_path / "transcode.json").write_text(text)
-    with pytest.raises(UserError, match=r"choose another --out"):
+    with pytest.raises(UserError, match="--out"):
         transcode(sources, tmp_path)
 
 
@@ -253,7 +253,7 @@ def test_another_folder_or_size_is_refused(sources, tmp_path):
     with pytest.raises(UserError, match="--short-side 224"):
         transcode(sources, tmp_path / "out", 224)
     (tmp_path / "mine" / "videos").mkdir(parents=True)
-    with pytest.raises(UserError, match="did not make"):
+    with pytest.raises(UserError, match="mine"):
         transcode(sources, tmp_path / "mine")
     transcode(sources, tmp_path / "out")
     with pytest.raises(UserError, match="256.* 320"):

@@ -4,11 +4,14 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.notebook import code_cells, run_cells
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "first-look.ipynb"
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_is_kept_with_its_outputs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = run_cells(NOTEBOOK)

@@ -295,19 +295,6 @@ def test_a_figure_of_ones_own(folder):
     assert (np.load(svg.with_suffix(".npz"))["ours_P"] == 50).all()
 
 
-def test_a_measurement_of_ones_own(folder):
-    from types import SimpleNamespace
-
-    from mgm.data.index import read_index
-
-    found, index = run("add-a-measurement.md"), read_index(folder / "drawn")
-    metrics = found["measure"](SimpleNamespace(index=index, spec=SimpleNamespace(videos=0)))
-    rates = [
-        8e-6 * Path(video.path).stat().st_size / (video.frames / video.fps) for video in index.test
-    ]
-    assert metrics["mbit_s"] == pytest.approx(sum(rates) / len(rates))
-
-
 def test_your_own_analysis(folder):
     from tests.helpers.fake_results import finish_all, registry
 

@@ -8,8 +8,8 @@ blocks, and 1e-5 in `decoder.norm` and `fc_norm`.
 import re
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
 
 from mgm.models import MAE, Classifier
 from mgm.spec import Finetune, Pretrain
@@ -84,7 +84,9 @@ def sharpened(model: nn.Module, std: float) -> None:
                 nn.init.trunc_normal_(parameter, std=0.02)
 
 
-def their_pretraining(ours: MAE, spec: Pretrain, attention: str) -> VideoMAEForPreTraining:
+def their_pretraining(
+    ours: MAE, spec: Pretrain, attention: str
+) -> "transformers.VideoMAEForPreTraining":
     decoder = spec.decoder
     config = _config(
         spec,
@@ -95,19 +97,19 @@ def their_pretraining(ours: MAE, spec: Pretrain, attention: str) -> VideoMAEForP
         decoder_num_attention_heads=decoder.heads,
         decoder_intermediate_size=4 * decoder.width,
     )
-    return _with_weights(VideoMAEForPreTraining(config), ours)
+    return _with_weights(transformers.VideoMAEForPreTraining(config), ours)
 
 
 def their_classifier(
     ours: Classifier, spec: Finetune, attention: str
-) -> VideoMAEForVideoClassification:
+) -> "transformers.VideoMAEForVideoClassification":
     config = _config(spec, attn_implementation=attention, num_labels=ours.head.out_features)
-    return _with_weights(VideoMAEForVideoClassification(config), ours)
+    return _with_weights(transformers.VideoMAEForVideoClassification(config), ours)
 
 
-def _config(spec: Pretrain | Finetune, **more) -> VideoMAEConfig:
+def _config(spec: Pretrain | Finetune, **more) -> "transformers.VideoMAEConfig":
     model = spec.model
-    return VideoMAEConfig(
+    return transformers.VideoMAEConfig(
         image_size=spec.clips.size,
         patch_size=model.patch,
         num_frames=spec.clips.frames,

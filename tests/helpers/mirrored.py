@@ -1,10 +1,10 @@
 """Read what MLflow has of a results folder."""
 
-from mlflow import MlflowClient
-
 
 def content(place, uri):
     """Return what MLflow has of each run, without its own ids and times, and without weights."""
+    from mlflow import MlflowClient
+
     client = MlflowClient(uri)
     (experiment,) = [one for one in client.search_experiments() if one.name == place.name]
     runs = client.search_runs([experiment.experiment_id])

@@ -23,6 +23,7 @@ from mgm.stages import job as jobs
 from mgm.stages.evaluate import evaluate
 from mgm.stages.finetune import finetune
 from mgm.stages.job import Workplace
+from mgm.stages.pretrain import pretrain
 from mgm.stages.runner import run_all
 from mgm.training import TrainingRun, collectives, train
 
@@ -113,6 +114,7 @@ def main(folder: Path) -> None:
         seen["toy"] = trained_toy(folder / "toy", 1000, 2)
         seen["bf16"] = trained_toy(folder / "bf16", 1000, 2, bf16_gradients=True)
         seen["many"] = trained_toy(folder / "many", 299, 2)
+        run_all([specs["pretrain"]], pretrain, here)
         for spec in (specs["mixed"], specs["dropping"]):
             run_all([spec], finetune, here)
         run_all([specs["mixed"], specs["dropping"]], finetune, here)  # done already

@@ -12,13 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
-from transformers import (
-    VideoMAEConfig,
-    VideoMAEForPreTraining,
-    VideoMAEForVideoClassification,
-    VideoMAEModel,
-)
 
 from mgm.errors import UserError
 from mgm.models import (
@@ -58,7 +53,6 @@ DECODER = {
     "decoder_num_attention_heads": 2,
     "decoder_intermediate_size": 32,
 }
-VITB = {"data": Data(dataset="k400")}
 HERE = Path("any.file")
 
 
@@ -118,8 +112,8 @@ def test_backbones_have_hugging_faces_keys_and_shapes_in_both_directions(backbon
     )
     with torch.device("meta"):
         ours = build_mae(spec).state_dict()
-        theirs = VideoMAEForPreTraining(
-            VideoMAEConfig(**sizes, use_mean_pooling=False)
+        theirs = transformers.VideoMAEForPreTraining(
+            transformers.VideoMAEConfig(**sizes, use_mean_pooling=False)
         ).state_dict()
     shapes = {key: value.shape for key, value in theirs.items()}
     assert {key: value.shape for key, value in new_style(to_huggingface(ours)).items()} == shapes
@@ -183,19 +177,25 @@ def test_safetensors_under_another_name_and_folders(tmp_path):
 
 def test_hugging_faces_own_files_arrive_whole(tmp_path):
     """Files that transformers writes for each of its classes are read completely."""
-    mae = VideoMAEForPreTraining(VideoMAEConfig(**SIZES, **DECODER, use_mean_pooling=False))
+    mae = transformers.VideoMAEForPreTraining(
+        transformers.VideoMAEConfig(**SIZES, **DECODER, use_mean_pooling=False)
+    )
     mae.save_pretrained(tmp_path / "mae")
     ours = build_mae(PRETRAIN)
     load_weights(ours, tmp_path / "mae")
     assert same(translated(weights_of(ours)), weights_of(mae))
 
-    classifier = VideoMAEForVideoClassification(VideoMAEConfig(**SIZES, num_labels=5))
+    classifier = transformers.VideoMAEForVideoClassification(
+        transformers.VideoMAEConfig(**SIZES, num_labels=5)
+    )
     classifier.save_pretrained(tmp_path / "classifier")
     ours = build_classifier(FINETUNE, classes=5)
     load_weights(ours, tmp_path / "classifier")
     assert same(translated(weights_of(ours)), weights_of(classifier))
 
-    encoder = VideoMAEModel(VideoMAEConfig(**SIZES, use_mean_pooling=False))
+    encoder = transformers.VideoMAEModel(
+        transformers.VideoMAEConfig(**SIZES, use_mean_pooling=False)
+    )
     encoder.save_pretrained(tmp_path / "encoder")
     features = build_frozen_encoder(Probe(**SMALL), tmp_path / "encoder")
     theirs = {
@@ -207,7 +207,9 @@ def test_hugging_faces_own_files_arrive_whole(tmp_path):
 
 def test_weights_in_several_files_arrive_whole_or_not_at_all(tmp_path):
     """transformers splits large models into several files and an index that names them."""
-    mae = VideoMAEForPreTraining(VideoMAEConfig(**SIZES, **DECODER, use_mean_pooling=False))
+    mae = transformers.VideoMAEForPreTraining(
+        transformers.VideoMAEConfig(**SIZES, **DECODER, use_mean_pooling=False)
+    )
     mae.save_pretrained(tmp_path, max_shard_size="20KB")
     index, parts = (
         tmp_path / "model.safetensors.index.json",
@@ -389,7 +391,7 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     )
     os.mkfifo(tmp_path / "fifo")
     for special in (tmp_path / "fifo", Path("/dev/zero")):
-        with pytest.raises(UserError, match="is a pipe or a device, not a file"):
+        with pytest.raises(UserError, match=str(special)):
             read_weights(special)
     (tmp_path / "empty").mkdir()
     with pytest.raises(
@@ -408,5 +410,5 @@ def test_a_name_that_no_format_has_is_found_behind_every_prefix():
                 renamed = {
                     f"{name}x" if key == name else key: value for key, value in theirs.items()
                 }
-                with pytest.raises(UserError, match="names are neither ours"):
+                with pytest.raises(UserError, match=r"any\.file: "):
                     to_ours(renamed, HERE)

@@ -108,11 +108,8 @@ def test_a_scales_own_backbones_name_its_runs(tmp_path):
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({"scale": "huge"}, "huge.yaml: no such scale; choose one of day, mini, paper, smoke"),
-        (
-            {"scale": "/nowhere/mine.yaml"},
-            "/nowhere/mine.yaml: no such scale; name a YAML file, or one of",
-        ),
+        ({"scale": "huge"}, "huge.yaml:"),
+        ({"scale": "/nowhere/mine.yaml"}, "/nowhere/mine.yaml:"),
         ({"name": "../x"}, "--config name: .*'../x'"),
         ({"name": ""}, "--config name: .*''"),
         ({"shards": "abc"}, "--config shards: .*abc"),

@@ -155,7 +155,7 @@ def test_a_statement_is_a_mean_or_a_difference():
     assert parse_statement("A minus B level").bound == 0
     assert parse_statement("A below 3").second is None
     for wrong in ("A minus B", "A above", "A level 3", "A over 3"):
-        with pytest.raises(ValueError, match="is not a prediction"):
+        with pytest.raises(ValueError, match=wrong):
             parse_statement(wrong)
 
 

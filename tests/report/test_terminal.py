@@ -194,7 +194,7 @@ def test_clean_on_the_command_line_takes_names_of_results_alone(tmp_path):
     with pytest.raises(UserError, match=r"scale\.json: "):
         call("other", "--yes")
     for name in ("smoke/..", ".."):
-        with pytest.raises(UserError, match="is not a name of results"):
+        with pytest.raises(UserError, match=r"\.\."):
             call(name, "--yes")
     assert old.run_id in call("smoke")
     assert "deleted 1 run that" in call("smoke", "--yes")

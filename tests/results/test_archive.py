@@ -187,7 +187,7 @@ def test_a_faulty_archive_is_one_line_and_writes_nothing(results, fault):
 
 
 def test_nothing_to_pack_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="no finished run"):
+    with pytest.raises(UserError, match="none"):
         pack(tmp_path / "results" / "none")
 
 
@@ -199,6 +199,6 @@ def test_a_member_outside_the_folder_is_refused(tmp_path):
         tar.addfile(tarfile.TarInfo("../escaped.txt"))
     digest = hashlib.sha256((place / "evil.tar.xz").read_bytes()).hexdigest()
     (place / "SHA256SUMS").write_text(f"{digest}  evil.tar.xz\n")
-    with pytest.raises(UserError, match="is not a regular file inside its folder"):
+    with pytest.raises(UserError, match=r"escaped\.txt"):
         unpack(place / "evil")
     assert not (tmp_path / "escaped.txt").exists()

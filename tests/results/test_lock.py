@@ -47,7 +47,7 @@ def test_a_second_writer_is_told_who_the_first_is_and_a_dead_one_is_not_in_the_w
         with (
             pytest.raises(
                 UserError,
-                match=rf"^{tmp_path}: process {other.pid} on {socket.gethostname()} writes here",
+                match=rf"^{tmp_path}: process {other.pid} on {socket.gethostname()}",
             ) as error,
             folder_lock(tmp_path),
         ):
@@ -109,7 +109,7 @@ def test_where_locks_do_not_reach_a_living_writer_is_known_by_its_beat(
     threading.Thread(target=writer._heartbeat, args=(path, ended), daemon=True).start()
     try:
         with (
-            pytest.raises(UserError, match="process (123 on node7|[0-9]+ on .*) writes here"),
+            pytest.raises(UserError, match="process (123 on node7|[0-9]+ on .*)"),
             folder_lock(tmp_path),
         ):
             pass

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from mgm.cli import app
@@ -42,15 +43,24 @@ WEIGHTS = {
 }
 
 
+def emulated(*words: object) -> list:
+    """Return the waits of a process with the emulated device."""
+    words = [sys.executable, "-m", "tests.helpers.emulated_gpu", *words]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_masks_and_attention_are_those_of_the_cpu_and_wait_for_nothing():
+    assert emulated() == []
+
+
+@pytest.mark.slow
 def test_ordinary_steps_wait_for_nothing(videos, several):
     """Three steps per run, of which the last is logged: the second waits for nothing."""
     prepare = ["prepare", "folder", "--source", "videos.csv", "--out", "data"]
     assert CliRunner().invoke(app, prepare).exit_code == 0
-    folders = videos, several / "data", several / "results"
-    words = [sys.executable, "-m", "tests.helpers.emulated_gpu", *folders]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert done.returncode == 0, done.stderr[-3000:]
-    waits = json.loads(done.stdout.splitlines()[-1])
+    waits = emulated(videos, several / "data", several / "results")
     assert {case for case, *_ in waits} >= {"mgm", "warped", "mixed", "v-jepa", "embed", "predict",
         "figure 8", "controls", "beside", "finetune several", "predict windows", "evaluate"}  # fmt: skip
     assert [wait for wait in waits if wait[1] == 1] == []

@@ -88,7 +88,7 @@ def test_what_cannot_be_evaluated_is_one_clear_line(run, execution, pretraining,
     ):
         evaluate(run, tmp_path / "five.safetensors", execution, {})
     (tmp_path / "spec.json").write_text(pretraining.model_dump_json())
-    with pytest.raises(UserError, match="is a pretrain run"):
+    with pytest.raises(UserError, match="pretrain"):
         evaluate(tmp_path / "spec.json", run / "weights.safetensors", execution, {})
 
 

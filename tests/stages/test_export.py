@@ -4,12 +4,8 @@ import json
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
-from transformers import (
-    VideoMAEForPreTraining,
-    VideoMAEForVideoClassification,
-    VideoMAEImageProcessor,
-)
 
 from mgm.errors import UserError
 from mgm.masking import Grid, make_mask
@@ -62,7 +58,7 @@ def clips():
 
 def processed(folder):
     """Return the clips from Hugging Face's processor, with our settings."""
-    processor = VideoMAEImageProcessor.from_pretrained(folder)
+    processor = transformers.VideoMAEImageProcessor.from_pretrained(folder)
     return processor([list(clip.numpy()) for clip in clips()], return_tensors="pt")["pixel_values"]
 
 
@@ -74,7 +70,7 @@ def error(ours, theirs):
 def test_transformers_predicts_the_hidden_pixels_as_we_do(tmp_path):
     ours = run_of(PRETRAIN, tmp_path / "run")
     told = export(tmp_path / "run", "hf", tmp_path / "hf")
-    theirs, frames = loaded(VideoMAEForPreTraining, tmp_path / "hf"), clips()
+    theirs, frames = loaded(transformers.VideoMAEForPreTraining, tmp_path / "hf"), clips()
     masked_BL = make_mask("tube", Grid(*PRETRAIN.grid), None, torch.arange(2))
     predicted, target = ours(frames, masked_BL)
     wanted = theirs(processed(tmp_path / "hf"), bool_masked_pos=masked_BL)
@@ -90,7 +86,7 @@ def test_transformers_predicts_the_hidden_pixels_as_we_do(tmp_path):
 def test_transformers_classifies_as_we_do(tmp_path):
     ours = run_of(FINETUNE, tmp_path / "run")
     told = export(tmp_path / "run", "hf", tmp_path / "hf")
-    theirs = loaded(VideoMAEForVideoClassification, tmp_path / "hf")
+    theirs = loaded(transformers.VideoMAEForVideoClassification, tmp_path / "hf")
     logits = ours(clips())
     assert error(logits, theirs(processed(tmp_path / "hf")).logits) < FIXED_EPSILON
     assert "model.fc_norm.eps = 1e-6" in told
@@ -103,7 +99,11 @@ def test_transformers_classifies_as_we_do(tmp_path):
 def test_what_comes_back_is_bit_equal(tmp_path, spec):
     run_of(spec, tmp_path / "run")
     ours = load_file(tmp_path / "run" / "weights.safetensors")
-    kind = VideoMAEForPreTraining if spec is PRETRAIN else VideoMAEForVideoClassification
+    kind = (
+        transformers.VideoMAEForPreTraining
+        if spec is PRETRAIN
+        else transformers.VideoMAEForVideoClassification
+    )
     for to in ("hf", "videomae"):
         about = export(tmp_path / "run", to, tmp_path / to)
         write_card(tmp_path / "run", tmp_path / to, to, about)

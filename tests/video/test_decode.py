@@ -472,9 +472,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path, kind):
             lambda path: read_clip(path, [0]),
             lambda path: list(read_frames(path)),
         ):
-            with pytest.raises(
-                UserError, match=r"v.mp4: is a (pipe or a device|folder), not a file"
-            ):
+            with pytest.raises(UserError, match=r"v\.mp4: "):
                 read(path)
 
 
