@@ -96,47 +96,44 @@ def finding(
     """
     nothing = {"sentence": "", "table": "", "cell": None, "figure": ""}
     table = next((table for table in registry.tables.values() if table.ours), None)
-    if table is None:
-        return nothing
-    known = [row for row in rows[table.name] if row.estimate]
-    ours = [row for row in known if row.row == table.ours]
-    if not ours:
+    known = [row for row in rows[table.name] if row.estimate] if table else []
+    ours = [row for row in known if table and row.row == table.ours]
+    if table is None or not ours:
         return nothing
     mine = min(ours, key=lambda row: ("probe" not in row.column, ours.index(row)))
-    others = [row for row in known if row.column == mine.column and row.row != table.ours]
-    base = [row for row in others if row.row == table.base]
-    masks = [row for row in others if row.row != table.base and row.row not in table.groups]
-    gains = {row.row: one for row in (*base, *masks) if (one := gain(mine, row))}
-    nearest = sorted(
-        (row.row for row in masks if row.row in gains), key=lambda row: gains[row].mean
-    )
-    shown = [row.row for row in base if row.row in gains] + nearest[:1]
-    parts = [f"{_difference(gains[row.row])} {row.row}" for row in base if row.row in gains]
-    if nearest:
-        which = f", the best of {len(nearest)} other masks" if len(nearest) > 1 else ""
-        parts.append(f"{_difference(gains[nearest[0]])} {nearest[0]}{which}")
     assert mine.estimate is not None
+    others = {row.row: row for row in known if row.column == mine.column and row is not mine}
+    gains = {
+        name: one
+        for name, row in others.items()
+        if (name == table.base or name not in table.groups) and (one := gain(mine, row))
+    }
+    base = [name for name in gains if name == table.base]
+    masks = sorted((name for name in gains if name not in base), key=lambda name: gains[name].mean)
+    parts = [f"{_difference(gains[name])} {name}" for name in (*base, *masks[:1])]
+    if len(masks) > 1:
+        parts[-1] += f", the best of {len(masks)} other masks"
     seeds = f"mean of {mine.estimate.n} seeds" if mine.estimate.n > 1 else "one seed"
     where = registry.scale.named(mine.column)
     metric = "mAP" if mine.metric == "map" else "top-1 accuracy"
     sentence = f"{where}: {mine.row} reaches {number(mine.estimate.mean)} % {metric} ({seeds})"
     sentence += f", {' and '.join(parts)}." if parts else "."
-    if any(gains[row].has_interval for row in shown):
+    if any(gains[name].has_interval for name in (*base, *masks[:1])):
         sentence += " Brackets: 95 % confidence intervals, paired by seed."
     free = {
-        row.row: row.estimate.mean
-        for row in others
-        if row.estimate and table.groups.get(row.row) == NO_MODEL
+        name: row.estimate.mean
+        for name, row in others.items()
+        if row.estimate and table.groups.get(name) == NO_MODEL
     }
     if free:
         best = max(free, key=free.__getitem__)
         sentence += f" Without a model: {number(free[best])} % ({best})."
-    plot = next((name for name, plot in registry.plots.items() if plot.reference == table.ours), "")
+    plots = (name for name, plot in registry.plots.items() if plot.reference == table.ours)
     return {
         "sentence": sentence[0].upper() + sentence[1:],
         "table": table.name,
         "cell": mine.key,
-        "figure": plot if plot in drawn else "",
+        "figure": next((name for name in plots if name in drawn), ""),
     }
 
 
@@ -219,13 +216,10 @@ def _own_rows(
     """
     for name, table in registry.tables.items():
         for own in (row for row in rows[name] if row.row == getattr(table, which)):
-            column = [row for row in rows[name] if row.column == own.column]
             masks = [
-                row
-                for row in column
-                if row.row not in (own.row, table.base) and row.metric == own.metric
+                row for row in rows[name] if (row.column, row.metric) == (own.column, own.metric)
             ]
-            yield table, own, masks
+            yield table, own, [row for row in masks if row.row not in (own.row, table.base)]
 
 
 def _pretraining(
@@ -237,21 +231,14 @@ def _pretraining(
         # A mask that is not run, such as a new one, leaves the others' mean as it is.
         others = [row for row in masks if row.row not in table.groups and row.estimate]
         if others and (one := mean_gain(others, base)):
-            bounds = (
-                f" [{number(one.low, True)}, {number(one.high, True)}]" if one.has_interval else ""
-            )
-            noise = (
-                ", from one seed"
-                if not one.has_interval
-                else ", within noise"
-                if one.low <= 0 <= one.high
-                else ""
-            )
-            text = (
-                f"the mean gain of the {len(others)} masks of {table.label} is "
-                f"{number(one.mean, True)} points{bounds}{noise}"
-            )
+            said = f"{number(one.mean, True)} points"
+            if one.has_interval:
+                said += f" [{number(one.low, True)}, {number(one.high, True)}]"
+                said += ", within noise" * (one.low <= 0 <= one.high)
+            else:
+                said += ", from one seed"
             where = registry.scale.named(base.column)
+            text = f"the mean gain of the {len(others)} masks of {table.label} is {said}"
             sentences.append((f"No pretraining, {where}: {text}.", f"table-{table.name}"))
     return sentences
 
@@ -263,17 +250,16 @@ def _masks(registry: Registry, rows: Mapping[str, Sequence[FilledCell]]) -> list
         gains = [(row.row, one) for row in masks if (one := gain(ours, row)) and one.has_interval]
         if not gains:
             continue
-        shown = holm([p_value(one) for _, one in gains])
-        above = [name for (name, one), sure in zip(gains, shown) if sure and one.mean > 0]
-        below = [name for (name, one), sure in zip(gains, shown) if sure and one.mean < 0]
-        within = len(gains) - len(above) - len(below)
-        parts = [f"above {', '.join(above)}"] * bool(above)
-        parts += [f"below {', '.join(below)}"] * bool(below)
-        parts += [f"within noise of {within} of {len(gains)}"] * bool(within)
-        where = registry.scale.named(ours.column)
-        text = f"Other masks, {where}: {ours.row} is {'; '.join(parts)}"
-        text += " (paired by seed, Holm's method)."
-        sentences.append((text, f"table-{table.name}"))
+        sides: dict[str, list[str]] = {"above": [], "below": []}
+        for (name, one), shown in zip(gains, holm([p_value(one) for _, one in gains])):
+            if shown and one.mean:
+                sides["above" if one.mean > 0 else "below"].append(name)
+        parts = [f"{side} {', '.join(names)}" for side, names in sides.items() if names]
+        if within := len(gains) - sum(map(len, sides.values())):
+            parts.append(f"within noise of {within} of {len(gains)}")
+        text = f"{registry.scale.named(ours.column)}: {ours.row} is {'; '.join(parts)}"
+        said = f"Other masks, {text} (paired by seed, Holm's method)."
+        sentences.append((said, f"table-{table.name}"))
     return sentences
 
 
