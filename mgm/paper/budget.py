@@ -20,8 +20,6 @@ from mgm.paper.cost import (
     cost,
     multiply_adds,
     official_multiply_adds,
-    step_bytes,
-    step_clips,
     token_bytes,
     wall,
 )
@@ -308,7 +306,6 @@ class Day:
         rows: (seed, row, hours from the start until the row is complete, per machine), in order.
         hours: the time that the scale is meant to fill.
         memory_gb: what the size is made for, and what the GPU has (0: unknown).
-        steps: {stage: (clips per step, GB that a step keeps if it is computed in one part)}.
         disk: the most bytes of weights, checkpoints and tokens.
         loader: videos per second that keep the GPU busy in pretraining, per machine.
         checks: published times by the same formula.
@@ -317,7 +314,6 @@ class Day:
     rows: list[tuple[int, str, tuple[float, ...]]]
     hours: float
     memory_gb: tuple[float, float]
-    steps: dict[str, tuple[int, float]]
     disk: float
     loader: tuple[float, ...]
     checks: tuple[Check, ...]
@@ -361,12 +357,6 @@ def make_day(registry: Registry, machines: Sequence[Machine]) -> Day:
     probes = [spec for spec in registry.specs.values() if isinstance(spec, Probe)]
     videos = {name: videos_of(scale, name) for name in scale.datasets}
     tokens = max((_tokens(spec, videos[scale.key_of(spec.data)]) for spec in probes), default=0.0)
-    steps = dict[str, tuple[int, float]]()
-    for spec in registry.specs.values():
-        if isinstance(spec, Pretrain | Finetune):
-            kept = step_bytes(spec, videos[scale.key_of(spec.data)].classes) / 1e9
-            if kept > steps.get(spec.stage, (0, 0.0))[1]:
-                steps[spec.stage] = step_clips(spec), kept
     runs_cost = costs[0].values()
     disk = tokens + sum(one.weights for one in runs_cost)
     disk += CHECKPOINTS * max((one.checkpoint for one in runs_cost), default=0.0)
@@ -374,7 +364,6 @@ def make_day(registry: Registry, machines: Sequence[Machine]) -> Day:
         rows,
         scale.hours,
         (scale.memory_gb, MEMORY_GB.get(machines[0].name, 0)),
-        steps,
         disk,
         tuple(
             max((one.needs for one in found.values() if one.stage == "pretrain"), default=0.0)
