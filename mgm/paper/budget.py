@@ -269,25 +269,19 @@ def _cells(registry: Registry) -> list[tuple[str, Cell]]:
 
     A cell appears once per table. A cell of a figure appears only if no table has it.
     """
-    cells = [
-        (f"table{name}", cell) for name, table in registry.tables.items() for cell in table.cells
-    ]
-    shown = {tuple(run.run_id for run in cell.runs) for _, cell in cells}
-    plots = [
-        (f"figure{name}", cell) for name, plot in registry.plots.items() for cell in plot.cells
-    ]
-    cells += [
-        (name, cell) for name, cell in plots if tuple(run.run_id for run in cell.runs) not in shown
-    ]
-    once = {
-        (name, cell.row, tuple(run.run_id for run in cell.runs)): (name, cell)
-        for name, cell in reversed(cells)
-    }
-    return [
-        pair
-        for pair in reversed(once.values())
-        if pair[1].runs and pair[1].runs[0].stage != "measure"
-    ]
+
+    def ids(cell: Cell) -> tuple[str, ...]:
+        return tuple(run.run_id for run in cell.runs)
+
+    cells = [("table" + name, cell) for name, one in registry.tables.items() for cell in one.cells]
+    shown = {ids(cell) for _, cell in cells}
+    plots = [("figure" + name, cell) for name, one in registry.plots.items() for cell in one.cells]
+    cells += [(name, cell) for name, cell in plots if ids(cell) not in shown]
+    once: dict[tuple, tuple[str, Cell]] = {}
+    for name, cell in cells:
+        if cell.runs and cell.runs[0].stage != "measure":
+            once.setdefault((name, cell.row, ids(cell)), (name, cell))
+    return list(once.values())
 
 
 # Clips per second that one core changes by RandAugment (16 frames of 320 x 240), and bytes per
