@@ -20,8 +20,6 @@ from mgm.paper.cost import (
     cost,
     multiply_adds,
     official_multiply_adds,
-    step_bytes,
-    step_clips,
     token_bytes,
     wall,
 )
@@ -271,25 +269,19 @@ def _cells(registry: Registry) -> list[tuple[str, Cell]]:
 
     A cell appears once per table. A cell of a figure appears only if no table has it.
     """
-    cells = [
-        (f"table{name}", cell) for name, table in registry.tables.items() for cell in table.cells
-    ]
-    shown = {tuple(run.run_id for run in cell.runs) for _, cell in cells}
-    plots = [
-        (f"figure{name}", cell) for name, plot in registry.plots.items() for cell in plot.cells
-    ]
-    cells += [
-        (name, cell) for name, cell in plots if tuple(run.run_id for run in cell.runs) not in shown
-    ]
-    once = {
-        (name, cell.row, tuple(run.run_id for run in cell.runs)): (name, cell)
-        for name, cell in reversed(cells)
-    }
-    return [
-        pair
-        for pair in reversed(once.values())
-        if pair[1].runs and pair[1].runs[0].stage != "measure"
-    ]
+
+    def ids(cell: Cell) -> tuple[str, ...]:
+        return tuple(run.run_id for run in cell.runs)
+
+    cells = [("table" + name, cell) for name, one in registry.tables.items() for cell in one.cells]
+    shown = {ids(cell) for _, cell in cells}
+    plots = [("figure" + name, cell) for name, one in registry.plots.items() for cell in one.cells]
+    cells += [(name, cell) for name, cell in plots if ids(cell) not in shown]
+    once: dict[tuple, tuple[str, Cell]] = {}
+    for name, cell in cells:
+        if cell.runs and cell.runs[0].stage != "measure":
+            once.setdefault((name, cell.row, ids(cell)), (name, cell))
+    return list(once.values())
 
 
 # Clips per second that one core changes by RandAugment (16 frames of 320 x 240), and bytes per
@@ -308,7 +300,6 @@ class Day:
         rows: (seed, row, hours from the start until the row is complete, per machine), in order.
         hours: the time that the scale is meant to fill.
         memory_gb: what the size is made for, and what the GPU has (0: unknown).
-        steps: {stage: (clips per step, GB that a step keeps if it is computed in one part)}.
         disk: the most bytes of weights, checkpoints and tokens.
         loader: videos per second that keep the GPU busy in pretraining, per machine.
         checks: published times by the same formula.
@@ -317,7 +308,6 @@ class Day:
     rows: list[tuple[int, str, tuple[float, ...]]]
     hours: float
     memory_gb: tuple[float, float]
-    steps: dict[str, tuple[int, float]]
     disk: float
     loader: tuple[float, ...]
     checks: tuple[Check, ...]
@@ -361,12 +351,6 @@ def make_day(registry: Registry, machines: Sequence[Machine]) -> Day:
     probes = [spec for spec in registry.specs.values() if isinstance(spec, Probe)]
     videos = {name: videos_of(scale, name) for name in scale.datasets}
     tokens = max((_tokens(spec, videos[scale.key_of(spec.data)]) for spec in probes), default=0.0)
-    steps = dict[str, tuple[int, float]]()
-    for spec in registry.specs.values():
-        if isinstance(spec, Pretrain | Finetune):
-            kept = step_bytes(spec, videos[scale.key_of(spec.data)].classes) / 1e9
-            if kept > steps.get(spec.stage, (0, 0.0))[1]:
-                steps[spec.stage] = step_clips(spec), kept
     runs_cost = costs[0].values()
     disk = tokens + sum(one.weights for one in runs_cost)
     disk += CHECKPOINTS * max((one.checkpoint for one in runs_cost), default=0.0)
@@ -374,7 +358,6 @@ def make_day(registry: Registry, machines: Sequence[Machine]) -> Day:
         rows,
         scale.hours,
         (scale.memory_gb, MEMORY_GB.get(machines[0].name, 0)),
-        steps,
         disk,
         tuple(
             max((one.needs for one in found.values() if one.stage == "pretrain"), default=0.0)

@@ -32,6 +32,10 @@ class Value:
     control: bool = False
 
 
+# What a study without a scale has: the defaults of a spec.
+UNSCALED = Scale(name="none", caveat="", expected_cost="", seeds=(0,), datasets={})
+
+
 def load_study(path: Path) -> Study:
     """Read a study from a YAML file.
 
@@ -57,11 +61,8 @@ def scale_of(
     Raises:
         UserError: a prepared dataset has no index, and the study does not give its digest.
     """
-    if study.scale:
-        base = load_scale(file_of(study.scale, CONFIG), size=size)
-        drawn = base.datasets[study.recipe].generate if study.recipe in base.datasets else {}
-    else:
-        base, drawn = None, {}
+    base = load_scale(file_of(study.scale, CONFIG), size=size) if study.scale else UNSCALED
+    drawn = base.datasets[study.recipe].generate if study.recipe in base.datasets else {}
     datasets: dict[str, Dataset] = {}
     for name, place in study.datasets.items():
         if place.videos_of:
@@ -84,17 +85,15 @@ def scale_of(
         "expected_cost": study.expected_cost,
         "seeds": study.seeds or study.draws or (0,),
         "datasets": datasets,
-        "specs_per_job": study.specs_per_job or (base.specs_per_job if base else 1),
+        "specs_per_job": study.specs_per_job or base.specs_per_job,
         "study": study,
         "overrides": {
-            stage: (base.overrides.get(stage, {}) if base else {}) | study.settings.get(stage, {})
+            stage: base.overrides.get(stage, {}) | study.settings.get(stage, {})
             for stage in get_args(Stage)
         },
     }
     if study.execution:
         given["execution"] = study.execution
-    if base is None:
-        return Scale.model_validate(given)
     return base.model_copy(update=given | {"more_seeds": {}, "data_seeds": (), "weights": {}})
 
 

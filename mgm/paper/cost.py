@@ -112,68 +112,6 @@ def _block(tokens: int, width: int, outputs: int = 0) -> int:
     return (2 * tokens + (2 + 8) * outputs) * width**2 + 2 * outputs * tokens * width
 
 
-def saved_bytes(spec: Pretrain | Finetune, classes: int = 0) -> float:
-    """Return the bytes per clip that a training step in bf16 keeps for its backward pass.
-
-    Blocks are neither compiled nor recomputed, which would keep less. The tests hold the formula to
-    what autograd keeps.
-    """
-    model, tokens = spec.model, math.prod(spec.grid)
-    if isinstance(spec, Finetune):
-        # The last norm and the classifier's layer keep a mean per clip.
-        return _saved_encoder(model, spec.grid, tokens) + 10.0 * model.width + 12.0 * classes
-    masked, narrow = spec.grid[0] * spec.hidden, spec.decoder.width
-    visible = tokens - masked
-    predicted = masked if spec.mask.predicts == "all" else spec.grid[0] * (spec.hidden // 2)
-    decoded = visible + predicted
-    # The last norm's input, and the next layer's in bf16.
-    encoder = _saved_encoder(model, spec.grid, visible) + (4 + 2) * visible * model.width
-    blocks = (spec.decoder.depth - 1) * _saved_block(decoded, narrow, spec.decoder.heads)
-    last = _saved_block(decoded, narrow, spec.decoder.heads, predicted)
-    # The same at the end, and predictions and targets in float32.
-    end = predicted * ((4 + 2) * narrow + 2 * 4 * spec.target_size)
-    return encoder + blocks + last + end
-
-
-def _saved_encoder(model: Model, grid: tuple[int, int, int], tokens: int) -> float:
-    """Return the bytes that the embedding and the blocks keep per clip of `tokens` tokens."""
-    block = _saved_block(tokens, model.width, model.heads)
-    if model.divided:
-        # Time attention keeps what attention does, and the input of its last layer.
-        block += tokens * ((4 + 4 + 6 + 2 + 2) * model.width + 4 * model.heads + 8)
-        # The masks of both attentions: a byte per pair.
-        if tokens < math.prod(grid):
-            block += 2 * tokens**2
-    return 2.0 * tokens * _pixels(model) + model.depth * block
-
-
-def _saved_block(tokens: int, width: int, heads: int, outputs: int = 0) -> float:
-    """Return the bytes that a transformer block keeps per clip.
-
-    In bytes per value. Of all tokens: the first norm's input 4, the input of keys and values 2,
-    keys 2, values 2. Of output tokens: the input of queries 2, queries 2, attention's output 2, the
-    second norm's input 4, the MLP's input 2, its inner values 4 x 2, before and after GELU. Norms
-    keep 8 bytes per token, and attention 4 per token and head.
-    """
-    outputs = outputs or tokens
-    each = 10 * tokens + (2 + 2 + 2 + 4 + 2 + 8 + 8) * outputs
-    return each * width + 8.0 * (tokens + outputs) + 4.0 * outputs * heads
-
-
-def step_bytes(spec: Pretrain | Finetune, classes: int) -> float:
-    """Return the bytes of a step of the whole batch on one GPU: weights, optimiser, kept tensors.
-
-    With bf16, a step keeps copies of the weights too.
-    """
-    state = STATE_BYTES + WEIGHT_BYTES + 2
-    return state * parameters(spec, classes) + step_clips(spec) * saved_bytes(spec, classes)
-
-
-def step_clips(spec: Pretrain | Finetune) -> int:
-    """Return the clips of a step."""
-    return spec.optim.batch * (spec.augment.repeats if isinstance(spec, Finetune) else 1)
-
-
 def _pixels(model: Model) -> int:
     return model.channels * model.tubelet * model.patch**2
 

@@ -105,14 +105,11 @@ def describe_day(
     enough = (
         "" if not there or there >= wanted else ": the model does not fit, choose a smaller size"
     )
-    kept = ", ".join(
-        f"{size:.0f} GB ({stage}, {clips} clips)" for stage, (clips, size) in day.steps.items()
-    )
     needs = " to ".join(f"{rate:.0f}" for rate in sorted({min(day.loader), max(day.loader)}))
     waits = workers * decoded < max(day.loader)
     lines += [
-        f"GPU memory: for {wanted:g} GB of {there:g} GB{enough}. In one part, a step keeps {kept}. "
-        "What does not fit is computed in parts.",
+        f"GPU memory: for {wanted:g} GB of {there:g} GB{enough}. A step that does not fit "
+        "is computed in parts.",
         f"Disk: {day.disk / 1e9:.1f} GB for weights, checkpoints and an attentive probe's tokens, "
         "in addition to the videos.",
         f"Loader: pretraining takes {needs} videos/s. {workers} workers on {cores} cores decode "

@@ -199,16 +199,13 @@ class Findings:
         for (dataset, column, row), some in self._by_cell.items():
             units = self.per_unit(dataset, Term(row), column=column)
             rows.append(
-                {
-                    "dataset": dataset,
-                    "column": column,
-                    "row": row,
-                    "control": bool(some.control.iloc[0]),
-                    **over_seeds(units.tolist())._asdict(),
-                    "run_ids": " ".join(some.run_ids),
-                }
+                (
+                    *(dataset, column, row, bool(some.control.iloc[0])),
+                    *over_seeds(units.tolist()),
+                    " ".join(some.run_ids),
+                )
             )
-        names = ["dataset", "column", "row", "control", "mean", "low", "high", "n", "run_ids"]
+        names = ["dataset", "column", "row", "control", *Estimate._fields, "run_ids"]
         return pd.DataFrame(rows, columns=names)
 
     @cached_property
@@ -288,15 +285,8 @@ class Findings:
             units = self.per_unit(dataset, first, second, column)
             if len(units):
                 rows.append(
-                    {
-                        "dataset": dataset,
-                        "column": column,
-                        "family": family,
-                        "first": first.row,
-                        "second": second.row,
-                        "says": says,
-                        **over_seeds(units.tolist())._asdict(),
-                    }
+                    dict(zip(NAMED, (dataset, column, family, first.row, second.row, says)))
+                    | over_seeds(units.tolist())._asdict()
                 )
         passes = holm([p_value(estimate_of(row)) for row in rows])
         return [row | {"holm": passed} for row, passed in zip(rows, passes)]
@@ -308,26 +298,17 @@ class Findings:
         The columns are `dataset`, `column`, `says`, `draws`, `seeds`, `since`, `late`, `mean`,
         `low`, `high`, `n`, `verdict` and `why`.
         """
-        rows = []
+        rows, given = [], ["dataset", "column", "says", "draws", "seeds", "since", "late"]
         for one in self.study.predictions:
             text = one.says[: one.says.rindex(f" {one.parts.relation}")]
-            found = self.estimate(one.dataset, text, one.column, one.draws, one.seeds)
-            verdict, why = judge(one.parts, found, one.strict)
+            estimate = self.estimate(one.dataset, text, one.column, one.draws, one.seeds)
+            verdict, why = judge(one.parts, estimate, one.strict)
             rows.append(
-                {
-                    "dataset": one.dataset,
-                    "column": one.column or next(iter(self.study.columns)),
-                    "says": one.says,
-                    "draws": one.draws,
-                    "seeds": one.seeds,
-                    "since": one.since,
-                    "late": one.late,
-                    **(found or Estimate(float("nan"), n=0))._asdict(),
-                    "verdict": verdict,
-                    "why": why,
-                }
+                {name: getattr(one, name) for name in given}
+                | {"column": one.column or next(iter(self.study.columns))}
+                | (estimate or Estimate(nan, n=0))._asdict()
+                | {"verdict": verdict, "why": why}
             )
-        given = ["dataset", "column", "says", "draws", "seeds", "since", "late"]
         return pd.DataFrame(rows, columns=[*given, *Estimate._fields, "verdict", "why"])
 
     def tested_by(self, one: Prediction) -> pd.DataFrame:

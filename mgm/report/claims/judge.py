@@ -123,12 +123,7 @@ def table_says(claim: Claim, quoted: Mapping[Key, float]) -> str:
     """Return the tables' answer to a claim. Numbers that only the text has get no answer."""
     if claim.text_only or not quoted.keys() >= set(claim.cells):
         return SILENT
-    numbers = partial(of_tables, quoted)
-    holds = all(
-        any(one.low <= evaluate(quantity, numbers).mean <= one.high for quantity in one.either)
-        for one in claim.conditions
-    )
-    return SUPPORTS if holds else CONTRADICTS
+    return SUPPORTS if _holds(claim, quoted) else CONTRADICTS
 
 
 def runs_say(claim: Claim, rows: Mapping[Key, FilledCell], full: bool) -> tuple[str, float]:
@@ -216,20 +211,14 @@ def _judge(
     scale: str,
 ) -> tuple[Verdict, float]:
     used = {key: rows[key] for key in claim.cells if key in rows}
-    run = any(row.status == "run" for row in used.values())
-    for key in [
-        key for key, row in used.items() if full and row.status == "quoted" and key in quoted
-    ]:
-        # A method that is not run has the quoted number, without an interval.
-        value = quoted[key]
-        used[key] = replace(
-            used[key], estimate=Estimate(value, value, value), values=(), status="run"
-        )
-    run = (
-        run and len(used) == len(claim.cells) and all(row.status == "run" for row in used.values())
-    )
+    run = _run(used.values()) > 0
+    for key, row in used.items():
+        if full and row.status == "quoted" and key in quoted:
+            # A method that is not run has the quoted number, without an interval.
+            exact = Estimate(*[quoted[key]] * 3)
+            used[key] = replace(row, estimate=exact, values=(), status="run")
+    run = run and len(used) == len(claim.cells) == _run(used.values())
     table = table_says(claim, quoted)
-    has_numbers = all(key in quoted for key in claim.cells)
     of_cells = [one for one in claim.conditions if any(quantity.cells for quantity in one.either)]
     once = "measured once, so it has no interval" if any(map(_measured_once, used.values())) else ""
     notes = [
@@ -239,23 +228,24 @@ def _judge(
         once,
     ]
     verdict, here, p = NOT_RUN, "", nan
-    if run:
+    if run and _too_few(used.values()):
+        verdict, here = UNTESTED, f"{scale}: too few seeds"
+    elif run:
         answer, p = runs_say(claim, used, full)
-        verdict = answer if full and not _too_few(used.values()) else UNTESTED
-        if verdict == UNTESTED:
-            p = nan if _too_few(used.values()) else p
-            here = f"{scale}: too few seeds" if _too_few(used.values()) else _here(answer, scale)
+        verdict, here = (answer, "") if full else (UNTESTED, _here(answer, scale))
     if not claim.cells and table == SUPPORTS:
         # There is nothing to run.
         verdict = HOLDS
     if table == CONTRADICTS:
-        verdict = DIFFERS if _by_rounding(claim, quoted) else CONTRADICTED
+        verdict = DIFFERS if _holds(claim, quoted, ROUNDING) else CONTRADICTED
         verdict = MISCOUNTED if claim.our_count else verdict
     return Verdict(
         claim.says,
         claim.source,
         id=claim.id,
-        quoted=_show_all(claim.conditions, partial(of_tables, quoted)) if has_numbers else DASH,
+        quoted=_show_all(claim.conditions, partial(of_tables, quoted))
+        if quoted.keys() >= set(claim.cells)
+        else DASH,
         ours=_show_all(of_cells, partial(of_runs, used)) if run else DASH,
         table=table,
         verdict=verdict,
@@ -263,6 +253,11 @@ def _judge(
         run_ids=tuple(dict.fromkeys(run_id for row in used.values() for run_id in row.run_ids)),
         here=here,
     ), nan if verdict in (CONTRADICTED, DIFFERS, MISCOUNTED) else p
+
+
+def _run(rows: Iterable[FilledCell]) -> int:
+    """Return how many cells are run."""
+    return sum(row.status == "run" for row in rows)
 
 
 def _too_few(rows: Iterable[FilledCell]) -> bool:
@@ -274,12 +269,12 @@ def _too_few(rows: Iterable[FilledCell]) -> bool:
     )
 
 
-def _by_rounding(claim: Claim, quoted: Mapping[Key, float]) -> bool:
-    """Return whether the tables miss every condition only by rounding."""
+def _holds(claim: Claim, quoted: Mapping[Key, float], slack: float = 0.0) -> bool:
+    """Return whether the tables meet every condition, within `slack` points."""
     numbers = partial(of_tables, quoted)
     return all(
         any(
-            one.low - ROUNDING <= number.mean <= one.high + ROUNDING
+            one.low - slack <= number.mean <= one.high + slack
             for number in _evaluated(one, numbers)
         )
         for one in claim.conditions
