@@ -158,7 +158,7 @@ def test(job: Job[Finetune], model: nn.Module) -> dict[str, Any]:
     share = collectives.rank(), collectives.world_size()
     views = over_views(job, model, model, job.index.test, job.spec.views, share)
     own = [(logits_BC.float().cpu().numpy(), sample_B.numpy()) for logits_BC, sample_B in views]
-    found = [*chain(*collectives.gather_object(own))]
+    found = [*chain(*collectives.all_gather_object(own))]
     if not collectives.is_main():
         return {}
     return record(

@@ -34,6 +34,10 @@ FILES = {
     "videomae": ("checkpoint.pth", "README.md"),
     "onnx": ("encoder.onnx", "classifier.onnx"),
 }
+HUGGINGFACE = {
+    "pretrain": "VideoMAEForPreTraining",
+    "finetune": "VideoMAEForVideoClassification",
+}
 # The largest difference of onnxruntime's output from ours, relative to the largest magnitude of our
 # outputs (at least 1).
 TOLERANCE = 1e-4
@@ -125,11 +129,7 @@ def _names(spec: Finetune, run: Path, classes: int, index: Path | None) -> list[
 def _config(spec: Pretrain | Finetune, names: list[str]) -> dict[str, Any]:
     model = spec.model
     config = {
-        "architectures": [
-            "VideoMAEForPreTraining"
-            if isinstance(spec, Pretrain)
-            else "VideoMAEForVideoClassification"
-        ],
+        "architectures": [HUGGINGFACE[spec.stage]],
         "model_type": "videomae",
         "image_size": spec.clips.size,
         "patch_size": model.patch,
@@ -181,12 +181,7 @@ def _preprocessor(spec: Pretrain | Finetune) -> dict[str, Any]:
 
 
 def _about_huggingface(spec: Pretrain | Finetune, out: Path) -> str:
-    pretraining = isinstance(spec, Pretrain)
-    name, norm = (
-        ("VideoMAEForPreTraining", "decoder.norm")
-        if pretraining
-        else ("VideoMAEForVideoClassification", "fc_norm")
-    )
+    name, norm = HUGGINGFACE[spec.stage], "fc_norm" if spec.stage == "finetune" else "decoder.norm"
     lines = [
         f'wrote {out}: model = transformers.{name}.from_pretrained("{out}")',
         f"The files cannot store the epsilon of {norm}, which is 1e-5 in Hugging Face's code and "
@@ -203,32 +198,41 @@ def _about_huggingface(spec: Pretrain | Finetune, out: Path) -> str:
 
 def _about_videomae(spec: Pretrain | Finetune, out: Path) -> str:
     model, clips = spec.model, spec.clips
-    sizes = (
-        f"img_size={clips.size}, patch_size={model.patch}, tubelet_size={model.tubelet}, "
-        "qkv_bias=True"
-    )
+    sizes = {
+        "img_size": clips.size,
+        "patch_size": model.patch,
+        "tubelet_size": model.tubelet,
+        "qkv_bias": True,
+    }
+    encoder = {"embed_dim": model.width, "depth": model.depth, "num_heads": model.heads}
     if isinstance(spec, Finetune):
-        name = (
-            f"VisionTransformer({sizes}, embed_dim={model.width}, depth={model.depth}, "
-            f"num_heads={model.heads}, all_frames={clips.frames}"
-        )
+        name, sizes = "VisionTransformer", sizes | encoder | {"all_frames": clips.frames}
     else:
-        name = (
-            f"PretrainVisionTransformer({sizes}, encoder_embed_dim={model.width}, "
-            f"encoder_depth={model.depth}, "
-            f"encoder_num_heads={model.heads}, "
-            f"decoder_num_classes={model.channels * model.tubelet * model.patch**2}, "
-            f"decoder_embed_dim={spec.decoder.width}, decoder_depth={spec.decoder.depth}, "
-            f"decoder_num_heads={spec.decoder.heads}"
+        decoder = {
+            "num_classes": model.channels * model.tubelet * model.patch**2,
+            "embed_dim": spec.decoder.width,
+            "depth": spec.decoder.depth,
+            "num_heads": spec.decoder.heads,
+        }
+        name, sizes = (
+            "PretrainVisionTransformer",
+            {
+                **sizes,
+                **{f"encoder_{field}": number for field, number in encoder.items()},
+                **{f"decoder_{field}": number for field, number in decoder.items()},
+            },
         )
-    lines = [f"wrote {out}/checkpoint.pth for {name}, norm_layer=partial(nn.LayerNorm, eps=1e-6))"]
+    given = ", ".join(f"{field}={number}" for field, number in sizes.items())
+    text = (
+        f"wrote {out}/checkpoint.pth for {name}({given}, "
+        "norm_layer=partial(nn.LayerNorm, eps=1e-6))"
+    )
     if isinstance(spec, Pretrain) and clips.frames != 16:
-        tokens = math.prod(spec.grid)
-        lines.append(
-            f"That class has positions only for 16 frames. For {clips.frames} frames, set tables "
-            f"of {tokens} positions."
+        text += (
+            f"\nThat class has positions only for 16 frames. For {clips.frames} frames, set tables "
+            f"of {math.prod(spec.grid)} positions."
         )
-    return "\n".join(lines)
+    return text
 
 
 def export_onnx(
@@ -251,7 +255,6 @@ def export_onnx(
         Probe(data=spec.data, clips=spec.clips, model=spec.model), weights
     )
     models: dict[str, nn.Module] = {"encoder": features}
-    names: list[str] = []
     if isinstance(spec, Finetune):
         classifier = build_classifier(spec, classes_of(read_weights(weights), weights))
         load_weights(classifier, weights)

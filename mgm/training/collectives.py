@@ -143,15 +143,6 @@ def all_gather_object(own: T) -> list[T]:
     return gathered
 
 
-def gather_object(own: T) -> list[T]:
-    """Return the objects of all processes, by rank, on rank 0, and an empty list on others."""
-    if world_size() == 1:
-        return [own]
-    gathered: list[Any] | None = [None] * world_size() if is_main() else None
-    dist.gather_object(own, gathered)
-    return gathered or []
-
-
 def broadcast_object(own: T) -> T:
     """Return rank 0's object."""
     if world_size() == 1:
