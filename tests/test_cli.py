@@ -40,7 +40,7 @@ STEP = """import torch
 from mgm.training.optim import AdamW
 one = torch.ones(3, requires_grad=True)
 one.grad = torch.ones(3)
-AdamW([one], lr=0.1, fused=True).step()
+AdamW([{"params": [one], "weight_decay": 0.0, "lr": 0.1}], (0.9, 0.95)).step()
 torch.nn.utils.clip_grad_norm_([one], 1.0)"""
 
 

@@ -112,7 +112,7 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
             of_video, failed = apply(model, merge, given, videos, views, kept, how.workers)
             about, x_NC = pd.DataFrame({"path": list(of_video)}), np.stack(list(of_video.values()))
         scores = pd.DataFrame(x_NC, columns=labels)
-        for name in about:
+        for name in map(str, about):
             scores.insert(scores.shape[1], free_column(name, labels), about[name].to_numpy())
         best = _best(of_video, labels)
         known = {

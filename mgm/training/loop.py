@@ -33,6 +33,7 @@ from mgm.training.efficiency import (
 )
 from mgm.training.memory import free_bytes, parts_that_fit
 from mgm.training.optim import (
+    Optimiser,
     build_optimiser,
     learning_rate,
     set_learning_rate,
@@ -267,7 +268,7 @@ def _slice(micro_batch: Any, start: int, stop: int) -> Any:
 
 
 def _restore(
-    run: TrainingRun, optimiser: torch.optim.Optimizer, folder: Path, show: Callable[[str], None]
+    run: TrainingRun, optimiser: Optimiser, folder: Path, show: Callable[[str], None]
 ) -> tuple[int, dict[str, None]]:
     """Load the newest checkpoint.
 
@@ -276,11 +277,6 @@ def _restore(
     """
     first, failures = 0, dict[str, None]()
     if collectives.is_main() and (state := load_checkpoint(folder, run.run_id, show)):
-        if isinstance(state["optimiser"], list):
-            raise UserError(
-                f"{folder}: its checkpoint is of an earlier version of mgm; finish the run with "
-                "that version, or delete the checkpoint to start again"
-            )
         run.model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"])
@@ -292,7 +288,7 @@ def _restore(
 
 
 def _state(
-    run: TrainingRun, optimiser: torch.optim.Optimizer, step: int, failures: dict[str, None]
+    run: TrainingRun, optimiser: Optimiser, step: int, failures: dict[str, None]
 ) -> dict[str, Any]:
     return {
         "run_id": run.run_id,

@@ -59,11 +59,11 @@ def test_adamw_is_torchs_bit_by_bit_and_goes_on_from_its_state():
 
     theirs_groups, ours_groups = groups(), groups()
     theirs = torch.optim.AdamW(theirs_groups, betas=(0.9, 0.95), eps=1e-8, fused=True)
-    ours = AdamW(ours_groups, betas=(0.9, 0.95), fused=True)
+    ours = AdamW(ours_groups, (0.9, 0.95))
     for step, several in enumerate(gradients):
         if step == 3:  # continue in a new process
             state = copy.deepcopy(ours.state_dict())
-            ours = AdamW(ours_groups, betas=(0.9, 0.95), fused=True)
+            ours = AdamW(ours_groups, (0.9, 0.95))
             ours.load_state_dict(state)
         for optimiser in (theirs, ours):
             for group, gradient in zip(optimiser.param_groups, several):

@@ -215,7 +215,7 @@ def _judge(
     for key, row in used.items():
         if full and row.status == "quoted" and key in quoted:
             # A method that is not run has the quoted number, without an interval.
-            exact = Estimate(*[quoted[key]] * 3)
+            exact = Estimate(quoted[key], quoted[key], quoted[key])
             used[key] = replace(row, estimate=exact, values=(), status="run")
     run = run and len(used) == len(claim.cells) == _run(used.values())
     table = table_says(claim, quoted)

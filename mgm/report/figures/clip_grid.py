@@ -61,10 +61,9 @@ def label(axes: Axes, title: str, *lines: str) -> None:
     """Label the row of its first cell with a title and lines below it, at half its height."""
     quiet = "\n".join(filter(None, lines))
     up = (0.19 + LINE * len(quiet.splitlines())) / 2 * 72
-    for text, down, look in (
-        (title, 0.13, {"size": 10, "weight": "bold", "va": "baseline"}),
-        (quiet, 0.19, {"size": 7.5, "color": QUIET, "va": "top", "linespacing": 1.35}),
-    ):
+    bold: dict[str, Any] = {"size": 10, "weight": "bold", "va": "baseline"}
+    small: dict[str, Any] = {"size": 7.5, "color": QUIET, "va": "top", "linespacing": 1.35}
+    for text, down, look in ((title, 0.13, bold), (quiet, 0.19, small)):
         place = (LEFT, up - down * 72)
         axes.annotate(text, (0, 0.5), place, "axes fraction", "offset points", **look)
 
@@ -147,7 +146,12 @@ def motion(axes: Axes, motion_HW2: np.ndarray, glow_HW4: np.ndarray) -> None:
         x, y, dx, dy = np.array(arrows).T
         longest = np.hypot(dx, dy).max()
         # Sizes of the heads are in units of the shaft's width.
-        look = {"width": 0.016, "headwidth": 3.6, "headlength": 4, "headaxislength": 3.6}
+        look: dict[str, Any] = {
+            "width": 0.016,
+            "headwidth": 3.6,
+            "headlength": 4,
+            "headaxislength": 3.6,
+        }
         units = {"angles": "xy", "scale_units": "xy", "scale": fields, "pivot": "mid"}
         axes.quiver(x, y, dx / longest, dy / longest, color=INK, minshaft=1.4, **units, **look)
     axes.set(xlim=(0, 1), ylim=(1, 0))

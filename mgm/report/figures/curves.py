@@ -205,7 +205,7 @@ def _label(axes: Axes, labels: list[tuple[float, float, str, dict[str, Any]]]) -
     place_L2 = np.array([(x, y) for x, y, *_ in labels])
     right = axes.transData.transform(place_L2) + np.array([9, 0])
     texts = [
-        axes.text(*at, name, size=8, va="center", **style)
+        axes.text(at[0], at[1], name, size=8, va="center", **style)
         for at, (*_, name, style) in zip(axes.transData.inverted().transform(right), labels)
     ]
     lines: list[Any] = [line.get_xydata() for line in axes.lines]

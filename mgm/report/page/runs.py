@@ -65,7 +65,7 @@ def training(
             float(value)
             for last in lasts
             for value in (last["step"], last.get("steps"))
-            if _is_number(value)
+            if isinstance(value, int | float)
         )
         groups.append(
             {

@@ -205,7 +205,9 @@ def by_class(
     )
     shares = 100 * pd.crosstab(predictions.label, predictions.predicted, normalize="index")
     names = sorted({*predictions.label, *predictions.predicted})
-    matrix = shares.reindex(columns=names, fill_value=0.0).to_dict("index")
+    matrix: dict[Any, dict[Any, float]] = shares.reindex(columns=names, fill_value=0.0).to_dict(
+        "index"
+    )
     counts = predictions.label.value_counts()
     lines = []
     for label, share_of in matrix.items():
