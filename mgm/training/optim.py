@@ -4,7 +4,7 @@ import inspect
 import math
 import re
 from importlib.metadata import entry_points
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
